@@ -1,0 +1,83 @@
+"""clip.py: what one clip is on its way: packed sample, decoded clip, the crop an encoder wants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip as it lies in a shard: bytes, never decoded."""
+
+    key: str
+    """Name inside the shard, unique in a split."""
+    video: bytes
+    """The clip's file, untouched."""
+    file_id: str = ""
+    """The corpus's own identifier, kept verbatim (Hume-Reaction writes ``[12345]``)."""
+    sound: bytes | None = None
+    """A separately kept wav or flac file; ``None`` means the video file's own sound."""
+    action_units: np.ndarray | None = None
+    """Precomputed action units, float32, ``T' 27``, spread evenly over the clip."""
+    intensities: tuple[float, ...] | None = None
+    """Targets in the order of the label set; ``None`` for an unlabelled clip."""
+    subject: str | None = None
+    shard: str = ""
+    """Path or URL of the shard, for messages."""
+
+
+@dataclass(frozen=True)
+class SoundRun:
+    """An unbroken stretch of sound."""
+
+    start_seconds: float
+    """Time of the first sample on the clip's clock (0 = first frame)."""
+    samples: np.ndarray
+    """float32, mono, at ``DecodingConfig.sample_rate``."""
+
+
+@dataclass
+class DecodedClip:
+    """The part of a clip that the encoders need."""
+
+    name: str
+    """Key or file name, for messages."""
+    frames: np.ndarray
+    """uint8 RGB, ``N H W 3``, upright; N distinct frames, at most ``num_frames``, in order of time."""
+    frame_seconds: np.ndarray
+    """float64, ``N``: presentation time of each frame on the clip's clock (0 = first frame)."""
+    duration_seconds: float
+    """From the first frame to the end of the last."""
+    sound: tuple[SoundRun, ...] = ()
+    """In order of time, not overlapping; empty if there is no sound where a token needs it."""
+    has_sound: bool = False
+    """Whether the clip has a usable audio stream at all."""
+    sound_seconds: float = 0.0
+    """Length of the audio stream; the published window rule divides this."""
+    display_size: tuple[int, int] = (0, 0)
+    """Width, height of the clip as displayed (after rotation, before scaling to ``max_side``)."""
+    action_units: np.ndarray | None = None
+    """float32, ``T' 27``, spread evenly over the clip, or ``None``."""
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """How an image encoder wants a face cut from a frame. Equal specs are cut once."""
+
+    size: int
+    """Side of the square output, in pixels."""
+    aspect: Literal["squash", "short_side_center"] = "squash"
+    """``squash``: the box is resized to a square. ``short_side_center``: its short side is resized to
+    ``size`` and the centre is kept (CLIP's own preprocessing)."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    antialias: bool = True
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Statistics of pixel values in [0, 1]."""
+    integer_boxes: bool = False
+    """Truncate the box to whole pixels and resize in uint8, as the published scripts do."""
+    resize_in_uint8: bool = field(default=False)
+    """Round to uint8 after resizing, before normalising (what PIL-based preprocessors do)."""

@@ -1,0 +1,324 @@
+"""config.py: every setting as dataclasses, and the presets `paper`, `base`, `tiny`, `micro`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+MODALITIES = ("visual", "audio", "textual", "action_units")
+"""The order of the published concatenation; masks and weights follow it."""
+
+
+# --- decoding -----------------------------------------------------------------------------------
+
+
+@dataclass
+class LimitsConfig:
+    """What a clip may ask for before anything is allocated; more is an error."""
+
+    max_bytes: int = 2 * 1024**3
+    max_width: int = 4096
+    max_height: int = 4096
+    max_seconds: float = 4 * 3600.0
+    max_frames: int = 4 * 3600 * 120
+    max_channels: int = 8
+    min_sample_rate: int = 8_000
+    max_sample_rate: int = 192_000
+
+
+@dataclass
+class DecodingConfig:
+    """How a clip becomes frames and sound."""
+
+    num_frames: int = 32
+    """T: instants looked at, from the first frame to the last."""
+    sampling: Literal["time", "paper"] = "time"
+    """`time`: instants evenly spaced in presentation time. `paper`: the published index rule."""
+    max_side: int | None = 640
+    """Longer side of decoded frames in pixels; larger ones are scaled while converting. None: as they are."""
+    backend: Literal["pyav", "decord"] = "pyav"
+    sound: Literal["spans", "windows", "none"] = "spans"
+    """`spans`: only the seconds around each instant. `windows`: the whole stream (published rule)."""
+    span_seconds: float = 2.0
+    """Length of sound heard per token under `spans`."""
+    sample_rate: int = 16_000
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+
+
+# --- faces --------------------------------------------------------------------------------------
+
+
+@dataclass
+class FaceConfig:
+    """How faces are found and followed."""
+
+    detect_seconds: float = 0.5
+    """Time between detections; frames between two detections of one track are interpolated. 0: every frame."""
+    min_face_size: int = 40
+    """Smallest face looked for, in pixels of the decoded frame (after `max_side`)."""
+    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
+    """Of MTCNN's three networks."""
+    min_probability: float = 0.9
+    """A detection below this is no face."""
+    selection: Literal["track", "first"] = "track"
+    """`track`: most probable × largest × nearest to the last. `first`: the detector's first box (published)."""
+    margin: float = 0.0
+    """Widens the box on every side by this share of its size."""
+    hold_margin: float = 0.25
+    """Pixels kept around a box when a clip is held in memory, as a share of its size."""
+
+
+# --- encoders -----------------------------------------------------------------------------------
+
+
+@dataclass
+class BackboneConfig:
+    """Where a backbone's weights come from."""
+
+    source: str = "random"
+    """Hub id, local folder or file, or `random` (then `config` holds the architecture)."""
+    config: dict[str, Any] | None = None
+    """Architecture for `random`: a transformers config with `model_type`, or an open_clip model config."""
+    revision: str | None = None
+    """Commit of a hub id."""
+    train: str = "none"
+    """`none`, `all`, or the number of last blocks that are trained."""
+    gradient_checkpointing: bool = False
+
+
+@dataclass
+class VisualConfig:
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    pooling: Literal["cls", "mean"] = "cls"
+    """`cls`: the first token. `mean`: the mean of the patch tokens."""
+    crop: Literal["backbone", "paper"] = "backbone"
+    """`backbone`: as its preprocessor says. `paper`: integer box, squashed, resized in uint8."""
+    crop_size: int | None = None
+    """Side of the crop in pixels; None: as the backbone's preprocessor says."""
+
+
+@dataclass
+class AudioConfig:
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    rule: Literal["spans", "windows"] = "spans"
+    """`spans`: mean of the hidden states around each instant. `windows`: the published T windows."""
+    span_seconds: float = 2.0
+    """The same number as `decoding.span_seconds`."""
+    layer: int | None = None
+    """Hidden layer that is read; None: the last."""
+    head: Literal["hidden", "xvector"] = "hidden"
+    max_piece_seconds: float = 20.0
+    """Longer runs are encoded in pieces."""
+
+
+@dataclass
+class TextualConfig:
+    image_text: BackboneConfig = field(default_factory=BackboneConfig)
+    """CLIP, through open_clip: `hf-hub:…`, `NAME/PRETRAINED` (ViT-B-32-quickgelu/openai), a file, or random."""
+    sentence_encoder: BackboneConfig | None = None
+    """A text encoder from transformers; None: CLIP's own text tower embeds the sentences."""
+    bank: str | None = None
+    """File with one sentence a line, or a JSON list; None: the bank that comes with us."""
+    choice: Literal["soft", "hard"] = "soft"
+    """`soft`: softmax over the bank × embeddings. `hard`: the best-fitting sentence (published)."""
+    max_sentence_tokens: int = 16
+    """Sentences are padded (with attention mask) or cut to this many tokens."""
+
+
+@dataclass
+class ActionUnitConfig:
+    source: Literal["shard", "py-feat"] = "shard"
+    """`shard`: the sample's own `.fau.npy`. `py-feat`: computed from whole frames."""
+    num_units: int = 27
+    embed_dim: int = 32
+    """Units are padded with zeros to this width (published: 27 → 32)."""
+
+
+# --- fusion -------------------------------------------------------------------------------------
+
+
+@dataclass
+class FusionConfig:
+    kind: Literal["tokens", "concat"] = "tokens"
+    """`tokens`: a stream per modality into perceiver-pytorch. `concat`: the published channel concatenation."""
+    dim: int = 256
+    """Width of projected tokens (`tokens`)."""
+    num_latents: int = 64
+    latent_dim: int = 256
+    depth: int = 2
+    """Cross-attentions (`tokens`) or blocks (`concat`)."""
+    self_attends_per_block: int = 2
+    num_cross_heads: int = 1
+    num_latent_heads: int = 4
+    dropout: float = 0.1
+    modality_dropout: float = 0.1
+    """Chance that a present modality is hidden from one clip in training; at least one stays (`tokens`)."""
+    output: Literal["auto", "sigmoid", "linear"] = "auto"
+    """`auto`: sigmoid where all labels lie in [0, 1]."""
+
+
+# --- the module ---------------------------------------------------------------------------------
+
+
+@dataclass
+class ModelConfig:
+    """Everything that decides what `ViPER` computes; saved beside its weights."""
+
+    modalities: tuple[str, ...] = ("visual", "audio", "textual")
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    faces: FaceConfig = field(default_factory=FaceConfig)
+    visual: VisualConfig = field(default_factory=VisualConfig)
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    textual: TextualConfig = field(default_factory=TextualConfig)
+    action_units: ActionUnitConfig = field(default_factory=ActionUnitConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+
+
+# --- presets ------------------------------------------------------------------------------------
+
+
+def _random_vit(size: int, patch: int, width: int, layers: int, heads: int) -> BackboneConfig:
+    return BackboneConfig(
+        config={
+            "model_type": "vit",
+            "image_size": size,
+            "patch_size": patch,
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "intermediate_size": 2 * width,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        }
+    )
+
+
+def _random_wav2vec2(conv_width: int, width: int, layers: int, heads: int) -> BackboneConfig:
+    return BackboneConfig(
+        config={
+            "model_type": "wav2vec2",
+            "conv_dim": [conv_width] * 7,
+            "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+            "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+            "feat_extract_norm": "layer",
+            "do_stable_layer_norm": True,
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "intermediate_size": 2 * width,
+            "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 4,
+            "apply_spec_augment": False,
+            "layerdrop": 0.0,
+            "hidden_dropout": 0.0,
+            "attention_dropout": 0.0,
+            "feat_proj_dropout": 0.0,
+            "activation_dropout": 0.0,
+            "final_dropout": 0.0,
+        }
+    )
+
+
+def _random_clip(size: int, patch: int, width: int, layers: int) -> BackboneConfig:
+    return BackboneConfig(
+        config={
+            "embed_dim": width,
+            "quick_gelu": True,
+            "vision_cfg": {
+                "image_size": size,
+                "patch_size": patch,
+                "width": width,
+                "layers": layers,
+                "head_width": 16,
+            },
+            "text_cfg": {
+                "context_length": 77,
+                "vocab_size": 49408,
+                "width": 16,
+                "heads": 1,
+                "layers": 1,
+            },
+        }
+    )
+
+
+def micro() -> ModelConfig:
+    """Smallest random model that walks every path; for tests only."""
+    return ModelConfig(
+        modalities=("visual", "audio"),
+        decoding=DecodingConfig(num_frames=4, max_side=320, span_seconds=0.5),
+        faces=FaceConfig(min_face_size=40),
+        visual=VisualConfig(backbone=_random_vit(32, 16, 16, 2, 2), crop_size=32),
+        audio=AudioConfig(backbone=_random_wav2vec2(8, 16, 2, 2), span_seconds=0.5),
+        textual=TextualConfig(image_text=_random_clip(32, 16, 16, 1)),
+        fusion=FusionConfig(
+            dim=16,
+            num_latents=4,
+            latent_dim=16,
+            depth=1,
+            self_attends_per_block=1,
+            num_latent_heads=2,
+            dropout=0.0,
+        ),
+    )
+
+
+def tiny() -> ModelConfig:
+    """Random backbones of at most a million trainable parameters, trained jointly from scratch: the demo."""
+    visual = _random_vit(96, 16, 96, 3, 4)
+    audio = _random_wav2vec2(48, 96, 2, 4)
+    visual.train = audio.train = "all"
+    return ModelConfig(
+        modalities=("visual", "audio"),
+        decoding=DecodingConfig(num_frames=8, max_side=320, span_seconds=1.0),
+        faces=FaceConfig(min_face_size=40),
+        visual=VisualConfig(backbone=visual, pooling="mean", crop_size=96),
+        audio=AudioConfig(backbone=audio, span_seconds=1.0),
+        textual=TextualConfig(image_text=_random_clip(96, 16, 64, 2)),
+        fusion=FusionConfig(dim=96, num_latents=16, latent_dim=96, depth=1, self_attends_per_block=1),
+    )
+
+
+def base() -> ModelConfig:
+    """The published backbones, frozen, under our token fusion."""
+    return ModelConfig(
+        modalities=("visual", "audio", "textual"),
+        visual=VisualConfig(backbone=BackboneConfig("google/vit-base-patch16-224-in21k")),
+        audio=AudioConfig(backbone=BackboneConfig("microsoft/wavlm-base-plus")),
+        textual=TextualConfig(
+            image_text=BackboneConfig("ViT-B-32-quickgelu/openai"),
+            sentence_encoder=BackboneConfig("roberta-base"),
+        ),
+    )
+
+
+def paper() -> ModelConfig:
+    """The published rules throughout (Vaiani et al. 2022); see `published.py` for the released checkpoints."""
+    return ModelConfig(
+        modalities=MODALITIES,
+        decoding=DecodingConfig(num_frames=32, sampling="paper", max_side=None, sound="windows"),
+        faces=FaceConfig(detect_seconds=0.0, min_face_size=60, min_probability=0.0, selection="first"),
+        visual=VisualConfig(backbone=BackboneConfig("google/vit-base-patch16-224-in21k"), crop="paper"),
+        audio=AudioConfig(
+            backbone=BackboneConfig("microsoft/wavlm-base-plus-sv"), rule="windows", head="xvector"
+        ),
+        textual=TextualConfig(
+            image_text=BackboneConfig("ViT-B-32-quickgelu/openai"),
+            sentence_encoder=BackboneConfig("roberta-base"),
+            choice="hard",
+        ),
+        fusion=FusionConfig(
+            kind="concat",
+            num_latents=256,
+            latent_dim=1280,
+            depth=1,
+            self_attends_per_block=26,
+            num_cross_heads=8,
+            num_latent_heads=8,
+            modality_dropout=0.0,
+            output="linear",
+        ),
+    )
+
+
+PRESETS = {"paper": paper, "base": base, "tiny": tiny, "micro": micro}

@@ -1,0 +1,1 @@
+"""decoding: clip bytes -> frames and sound, as NumPy arrays; loads no torch."""

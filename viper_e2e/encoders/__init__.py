@@ -1,0 +1,1 @@
+"""encoders: face crops, sound and action units -> tokens."""

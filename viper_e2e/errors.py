@@ -1,0 +1,30 @@
+"""errors.py: what a person can do something about, as exceptions with one-line messages."""
+
+
+class ViperError(ValueError):
+    """Something given to us is wrong. The message names the file, what was found and the next step.
+
+    Commands print the message on one line and exit; nothing else is caught there, so that a
+    programming error keeps its traceback.
+    """
+
+
+class ClipError(ViperError):
+    """One clip cannot be used; others can.
+
+    ``stage`` is where it failed: ``"read"``, ``"container"``, ``"decode"``, ``"sound"``, ``"faces"``.
+    """
+
+    def __init__(self, message: str, *, stage: str, clip: str = ""):
+        super().__init__(f"{clip}: {message}" if clip else message)
+        self.reason = message
+        self.stage = stage
+        self.clip = clip
+
+    def __reduce__(self):
+        # Exceptions with keyword arguments need this to cross a worker's process boundary.
+        return _rebuild_clip_error, (self.reason, self.stage, self.clip)
+
+
+def _rebuild_clip_error(message: str, stage: str, clip: str) -> ClipError:
+    return ClipError(message, stage=stage, clip=clip)

@@ -1,0 +1,40 @@
+"""labels.py: label sets: the corpus's column names, our names, the range of values."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The targets of a corpus, in a fixed order."""
+
+    columns: tuple[str, ...]
+    """Column titles as the corpus writes them, for reading labels and writing submissions."""
+    minimum: float = 0.0
+    maximum: float = 1.0
+    """Range of the values; inside [0, 1] the model ends in a sigmoid, otherwise it is linear."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Our spelling: lower case, words joined by underscores."""
+        return tuple(name_of(column) for column in self.columns)
+
+    @property
+    def in_unit_interval(self) -> bool:
+        return self.minimum >= 0.0 and self.maximum <= 1.0
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+
+def name_of(column: str) -> str:
+    """``"Empathic-Pain"`` → ``"empathic_pain"``."""
+    return re.sub(r"[^0-9a-z]+", "_", column.strip().lower()).strip("_")
+
+
+HUME_REACTION = LabelSet(
+    ("Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "Fear", "Surprise")
+)
+"""The seven self-reported reaction intensities of MuSe 2022 (Christ et al. 2022), in the challenge's order."""
