@@ -100,10 +100,6 @@ class VisualConfig:
 @dataclass
 class AudioConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    rule: Literal["spans", "windows"] = "spans"
-    """`spans`: mean of the hidden states around each instant. `windows`: the published T windows."""
-    span_seconds: float = 2.0
-    """The same number as `decoding.span_seconds`."""
     layer: int | None = None
     """Hidden layer that is read; None: the last."""
     head: Literal["hidden", "xvector"] = "hidden"
@@ -249,7 +245,7 @@ def micro() -> ModelConfig:
         decoding=DecodingConfig(num_frames=4, max_side=320, span_seconds=0.5),
         faces=FaceConfig(min_face_size=40),
         visual=VisualConfig(backbone=_random_vit(32, 16, 16, 2, 2), crop_size=32),
-        audio=AudioConfig(backbone=_random_wav2vec2(8, 16, 2, 2), span_seconds=0.5),
+        audio=AudioConfig(backbone=_random_wav2vec2(8, 16, 2, 2)),
         textual=TextualConfig(image_text=_random_clip(32, 16, 16, 1)),
         fusion=FusionConfig(
             dim=16,
@@ -273,7 +269,7 @@ def tiny() -> ModelConfig:
         decoding=DecodingConfig(num_frames=8, max_side=320, span_seconds=1.0),
         faces=FaceConfig(min_face_size=40),
         visual=VisualConfig(backbone=visual, pooling="mean", crop_size=96),
-        audio=AudioConfig(backbone=audio, span_seconds=1.0),
+        audio=AudioConfig(backbone=audio),
         textual=TextualConfig(image_text=_random_clip(96, 16, 64, 2)),
         fusion=FusionConfig(dim=96, num_latents=16, latent_dim=96, depth=1, self_attends_per_block=1),
     )
@@ -299,9 +295,7 @@ def paper() -> ModelConfig:
         decoding=DecodingConfig(num_frames=32, sampling="paper", max_side=None, sound="windows"),
         faces=FaceConfig(detect_seconds=0.0, min_face_size=60, min_probability=0.0, selection="first"),
         visual=VisualConfig(backbone=BackboneConfig("google/vit-base-patch16-224-in21k"), crop="paper"),
-        audio=AudioConfig(
-            backbone=BackboneConfig("microsoft/wavlm-base-plus-sv"), rule="windows", head="xvector"
-        ),
+        audio=AudioConfig(backbone=BackboneConfig("microsoft/wavlm-base-plus-sv"), head="xvector"),
         textual=TextualConfig(
             image_text=BackboneConfig("ViT-B-32-quickgelu/openai"),
             sentence_encoder=BackboneConfig("roberta-base"),

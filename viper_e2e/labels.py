@@ -34,7 +34,5 @@ def name_of(column: str) -> str:
     return re.sub(r"[^0-9a-z]+", "_", column.strip().lower()).strip("_")
 
 
-HUME_REACTION = LabelSet(
-    ("Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "Fear", "Surprise")
-)
+HUME_REACTION = LabelSet(("Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "Fear", "Surprise"))
 """The seven self-reported reaction intensities of MuSe 2022 (Christ et al. 2022), in the challenge's order."""
