@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentError
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from .errors import ViperError
 
 MODALITIES = ("visual", "audio", "textual", "action_units")
 """The order of the published concatenation; masks and weights follow it."""
@@ -316,3 +319,21 @@ def paper() -> ModelConfig:
 
 
 PRESETS = {"paper": paper, "base": base, "tiny": tiny, "micro": micro}
+
+
+# --- settings <-> plain data ----------------------------------------------------------------------
+
+
+def model_config_from_dict(data: dict[str, Any], source: str) -> ModelConfig:
+    """Build a :class:`ModelConfig` from plain data (a checkpoint's JSON), checking names and types.
+
+    ``source`` names the file in the :class:`ViperError` that an unknown name or a wrong type raises.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--model", type=ModelConfig)
+    try:
+        return parser.instantiate(parser.parse_object({"model": data})).model
+    except (ArgumentError, TypeError) as error:
+        raise ViperError(f"{source}: {' '.join(str(error).split())}") from error

@@ -1,0 +1,165 @@
+"""checkpoint.py: weights and settings <-> a folder of safetensors and JSON that is whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .errors import ViperError
+
+MANIFEST = "manifest.json"
+MAX_JSON_BYTES = 16 * 1024**2
+
+
+class CheckpointError(ViperError):
+    """A checkpoint folder is missing, damaged or not ours; the message names the file."""
+
+
+# --- a folder that is whole or not there ----------------------------------------------------------
+
+
+def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
+    """Replace ``target`` by what ``fill`` writes, so that a crash at any moment leaves a whole folder.
+
+    ``fill`` writes into ``target.new``; every file is flushed to disk, their sha256 go into the manifest,
+    written last; then ``target`` steps aside to ``target.previous``, ``target.new`` takes its name, and
+    only then the previous one goes. ``newest_whole`` finds the survivor of a crash in between.
+    """
+    new, previous = _beside(target, "new"), _beside(target, "previous")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        fill(new)
+        _write_manifest(new)
+    except BaseException:
+        # A full disk or Ctrl-C: what is half written must not stay; the good folder is untouched.
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if target.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        target.replace(previous)
+    new.replace(target)
+    _fsync(target.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def newest_whole(target: Path) -> tuple[Path | None, list[str]]:
+    """The newest undamaged folder among ``target``, ``target.new`` and ``target.previous``.
+
+    Returns it (or ``None``) and one line for each damaged one that was passed over.
+    """
+    complaints = []
+    for folder in (target, _beside(target, "new"), _beside(target, "previous")):
+        if not folder.is_dir():
+            continue
+        try:
+            verify(folder)
+        except CheckpointError as error:
+            complaints.append(str(error))
+        else:
+            return folder, complaints
+    return None, complaints
+
+
+def verify(folder: Path) -> None:
+    """Compare every file with the manifest; :class:`CheckpointError` names the first that differs."""
+    manifest = read_json(folder / MANIFEST)
+    files = manifest.get("files")
+    if manifest.get("schema") != 1 or not isinstance(files, dict):
+        raise CheckpointError(f"{folder / MANIFEST}: not a manifest of this version; was it edited?")
+    for name, expected in files.items():
+        path = _inside(folder, name)
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing; copy the whole checkpoint folder again")
+        if path.stat().st_size != expected["size"]:
+            raise CheckpointError(
+                f"{path}: {path.stat().st_size} bytes instead of {expected['size']}; "
+                "the file is damaged, copy the checkpoint folder again"
+            )
+        if _sha256(path) != expected["sha256"]:
+            raise CheckpointError(
+                f"{path}: content differs from the manifest; the file is damaged, copy it again"
+            )
+
+
+def _write_manifest(folder: Path) -> None:
+    files = {}
+    for path in _files(folder):
+        _fsync(path)
+        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+    write_json(folder / MANIFEST, {"schema": 1, "files": files})
+    _fsync(folder / MANIFEST)
+    _fsync(folder)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _inside(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise CheckpointError(f"{folder / MANIFEST}: {name!r} points outside of the folder")
+    return path
+
+
+def _beside(target: Path, word: str) -> Path:
+    return target.with_name(f"{target.name}.{word}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- JSON and tensors -----------------------------------------------------------------------------
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of at most 16 MiB."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing; a checkpoint folder holds it, is the path right?")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise CheckpointError(f"{path}: {path.stat().st_size} bytes, more than the {MAX_JSON_BYTES} allowed")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error}); the file is damaged") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: a JSON object was expected, found {type(data).__name__}")
+    return data
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors; shared storage is copied apart."""
+    save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing; copy the whole checkpoint folder again")
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
