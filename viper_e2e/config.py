@@ -173,6 +173,66 @@ class ModelConfig:
     fusion: FusionConfig = field(default_factory=FusionConfig)
 
 
+# --- training -----------------------------------------------------------------------------------
+
+
+@dataclass
+class TrainConfig:
+    """How a model is trained."""
+
+    train_shards: str = ""
+    """Shards to train on: a path, a glob, a brace pattern or https:// URLs."""
+    val_shards: str | None = None
+    """Shards to validate on after each epoch; None: no validation, and `best` is never written."""
+    run_dir: str = ""
+    """Folder for everything the run writes. Not overwritten unless `resume`."""
+    resume: bool = False
+    """Go on where the run in `run_dir` stopped."""
+    epochs: int = 10
+    max_steps: int | None = None
+    """Stop after this many optimizer steps; None: after `epochs`."""
+    batch_size: int = 16
+    """Clips per process and micro-batch."""
+    accumulation: int = 1
+    """Micro-batches per optimizer step."""
+    lr: float = 1e-3
+    """Peak learning rate of the fusion head."""
+    backbone_lr: float = 1e-4
+    """Peak learning rate of unfrozen backbones."""
+    layer_decay: float = 1.0
+    """Each block nearer to the input learns this factor slower than the next one."""
+    weight_decay: float = 0.01
+    """Of AdamW; never applied to norms, biases and embeddings."""
+    schedule: Literal["cosine", "halve", "constant"] = "cosine"
+    """`cosine`: warm-up, then to zero. `halve`: ×0.5 every `halve_epochs` (published)."""
+    warmup_fraction: float = 0.05
+    """Share of all steps spent warming up (`cosine`)."""
+    halve_epochs: int = 10
+    clip_norm: float = 1.0
+    """Largest norm of the gradient; 0: unlimited."""
+    loss: str = "mse=1"
+    """Weighted sum, e.g. `mse=1,pearson=0.5` or `ccc=1`."""
+    rescale: bool = False
+    """Divide outputs by their (detached) maximum, in training and evaluation (published option)."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    seed: int = 0
+    num_workers: int = 2
+    """Processes that decode ahead; 0: decode in the training process."""
+    prefetch: int = 2
+    """Clips decoded ahead per worker."""
+    shuffle_window: int = 2048
+    """Samples are permuted inside windows of this many, over permuted shards."""
+    clip_timeout_seconds: float = 60.0
+    """A clip that takes a worker longer is set aside."""
+    on_error: Literal["skip", "raise"] = "skip"
+    """What to do with a clip that cannot be read; `skip` keeps its place with weight 0."""
+    reuse_memory: str = "0"
+    """Memory per process for clips already encoded, e.g. `2GB`; 0: none."""
+    save_every_steps: int = 0
+    """Also save `checkpoints/last` every so many steps; 0: at the end of epochs only."""
+    save_every_minutes: float = 0.0
+
+
 # --- presets ------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,1 @@
+"""engine: the only loops: training, evaluation, prediction."""

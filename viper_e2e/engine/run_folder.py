@@ -1,0 +1,109 @@
+"""run_folder.py: everything a training run writes, in one folder that one process owns."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import socket
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ViperError
+
+VERSIONS_OF = [
+    "viper-e2e",
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "transformers",
+    "perceiver-pytorch",
+    "av",
+    "decord",
+    "kornia",
+    "facenet-pytorch",
+    "open_clip_torch",
+    "accelerate",
+    "webdataset",
+]
+
+
+class RunFolder:
+    """The folder of one run: settings, versions, logs, checkpoints, plots.
+
+    Raises :class:`ViperError` if the folder holds a run already and ``resume`` was not asked for, if there
+    is nothing to resume, or if another living process works in it.
+    """
+
+    def __init__(self, path: Path, *, resume: bool):
+        self.path = path
+        if (path / "config.yaml").exists() and not resume:
+            raise ViperError(f"{path}: holds a run already; go on with --resume or name another --run-dir")
+        if resume and not (path / "config.yaml").exists():
+            raise ViperError(f"{path}: nothing to resume, no config.yaml in it; start without --resume")
+        path.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """``config.yaml`` (resolved, can be given to ``--config`` again) and ``versions.json``."""
+        text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+        (self.path / "config.yaml").write_text(text, encoding="utf-8")
+        (self.path / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
+
+    def log(self, file: str, record: Mapping[str, Any]) -> None:
+        """Append one JSON line to ``metrics.jsonl`` or ``skipped.jsonl``."""
+        with (self.path / file).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def release(self) -> None:
+        """Let another process work in the folder."""
+        self._lock.close()  # the file stays: to unlink it would let two processes lock two files of one name
+
+    def _take_lock(self) -> None:
+        # A POSIX record lock: the kernel drops it when the process dies, however it dies, and forked
+        # workers do not inherit it.
+        self._lock = (self.path / "lock").open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "another process"
+            self._lock.close()
+            raise ViperError(
+                f"{self.path}: {owner} works in this folder; wait for it, stop it, or name another --run-dir"
+            ) from error
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        self._lock.flush()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of every package that can change a number."""
+    found = {"python": sys.version.split()[0], "platform": platform.platform()}
+    for name in VERSIONS_OF:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,316 @@
+"""model.py: ViPER, the one module: clips go in, reaction intensities come out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
+
+from .clip import CropSpec, DecodedClip, Sample
+from .config import MODALITIES, ModelConfig
+from .decoding import ClipDecoder
+from .encoders import ENCODERS, ClipSound, Encoder
+from .errors import ClipError, ViperError
+from .faces import FaceCropper
+from .fusion import build_fusion, sample_hidden
+from .labels import HUME_REACTION, LabelSet
+from .prepared import ClipTokens, PreparedClip
+from .stream import Stream
+
+Clip = bytes | str | os.PathLike | Sample | DecodedClip | PreparedClip | ClipError | None
+"""What the module takes: bytes, a path, a packed sample, or a clip further on its way. A
+:class:`ClipError` or ``None`` holds the place of a clip that could not be read."""
+
+
+class ViPEROutput(NamedTuple):
+    """What the module says of a batch of clips."""
+
+    intensities: Float[Tensor, "B E"]
+    """float32, in the order of the label set."""
+    valid: Bool[Tensor, "B"]
+    """False: the clip could not be read; its row means nothing."""
+    present: Bool[Tensor, "B M"]
+    """Which modality was there at all, in the order of ``ViPER.modalities``."""
+    boxes: Float[Tensor, "B T 4"]
+    """x0 y0 x1 y1 in pixels of the displayed clip, upper ends exclusive; the whole frame where no face is."""
+    box_source: UInt8[Tensor, "B T"]
+    """0 none, 1 detected, 2 interpolated."""
+    face_found: Bool[Tensor, "B T"]
+    frame_seconds: Float[Tensor, "B T"]
+    """Presentation time; slots beyond the clip's distinct frames repeat the last."""
+    used: Bool[Tensor, "B T"]
+    """The slot holds a distinct frame."""
+    duration_seconds: Float[Tensor, "B"]
+    errors: tuple[ClipError | None, ...]
+    """Why a clip is not valid."""
+
+
+class ViPER(nn.Module):
+    """From clips to reaction intensities in one forward pass, with nothing written in between.
+
+    ``model(clips)`` decodes, finds and crops faces, encodes every modality and fuses them; training and
+    inference call it alike. Backbones are frozen unless their ``train`` setting says otherwise.
+
+    Source: ViPER (Vaiani et al. 2022, https://doi.org/10.1145/3551876.3554806), rebuilt end to end.
+
+    Args:
+        config: what is computed; see ``config.py`` for the presets.
+        labels: names and range of the outputs.
+        assets: a checkpoint folder's ``backbones/``, holding configs, preprocessors and tokenizers.
+        records: ``{backbone: {spec, revision, tensors_sha256}}`` that loaded weights must match.
+        overrides: ``{backbone: path}``, looked at before any other place.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        labels: LabelSet = HUME_REACTION,
+        *,
+        assets: os.PathLike | None = None,
+        records: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, str] | None = None,
+    ):
+        super().__init__()
+        self.config, self.labels = config, labels
+        self.modalities = _in_order(config.modalities)
+        self.decoder = ClipDecoder(config.decoding)
+        self.faces = FaceCropper(config.faces)
+        self.encoders = nn.ModuleDict(
+            {
+                name: ENCODERS[name].build(config, assets=assets, records=records, overrides=overrides)
+                for name in self.modalities
+            }
+        )
+        widths = {name: encoder.embed_dim for name, encoder in self.encoders.items()}
+        self.fusion = build_fusion(config.fusion, widths, len(labels), labels.in_unit_interval)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.fusion.parameters()).device
+
+    def forward(self, clips: Sequence[Clip], seeds: Sequence[int] | None = None) -> ViPEROutput:
+        """Score a batch of clips.
+
+        Args:
+            clips: any mixture of the forms of :data:`Clip`.
+            seeds: in training, one integer per clip from which its modality dropout is drawn;
+                ``None``: none.
+
+        An unreadable clip keeps its row: ``valid`` is False there and ``errors`` tells why.
+        """
+        return self.fuse(self.prepare(clips), seeds)
+
+    # --- clips -> prepared clips ------------------------------------------------------------------
+
+    def prepare(self, clips: Sequence[Clip]) -> list[PreparedClip | ClipError]:
+        """Decode and find faces; what is further on its way passes through."""
+        prepared = [self._decode(clip) for clip in clips]
+        fresh = [i for i, clip in enumerate(prepared) if isinstance(clip, DecodedClip)]
+        # On a GPU all frames of all clips are one detector batch. On a CPU that gains nothing, and clip by
+        # clip the result does not depend on a clip's neighbours: what makes reuse bitwise exact.
+        groups = [fresh] if self.device.type == "cuda" else [[i] for i in fresh]
+        for group in groups:
+            for i, clip in zip(group, self._find_faces([prepared[i] for i in group]), strict=True):
+                prepared[i] = clip
+        return prepared
+
+    def _decode(self, clip: Clip) -> DecodedClip | PreparedClip | ClipError:
+        if isinstance(clip, DecodedClip | PreparedClip | ClipError):
+            return clip
+        if clip is None:
+            return ClipError("no clip in this place", stage="read")
+        try:
+            if isinstance(clip, Sample):
+                return self.decoder(clip.video, sound=clip.sound, name=clip.key, action_units=clip.action_units)
+            name = "" if isinstance(clip, bytes) else os.fspath(clip)
+            return self.decoder(clip, name=name)
+        except ClipError as error:
+            return error
+
+    def _find_faces(self, clips: list[DecodedClip]) -> list[PreparedClip]:
+        if not clips:
+            return []
+        device = self.device
+        frames = [torch.from_numpy(clip.frames).to(device, non_blocking=True) for clip in clips]
+        seconds = [torch.from_numpy(clip.frame_seconds).float().to(device) for clip in clips]
+        tracks = self.faces(frames, seconds)
+        return [
+            PreparedClip(
+                name=clip.name,
+                seconds=clip_seconds,
+                duration_seconds=clip.duration_seconds,
+                track=track,
+                pixels=pixels,
+                sound=[(run.start_seconds, torch.from_numpy(run.samples).to(device)) for run in clip.sound],
+                sound_seconds=clip.sound_seconds,
+                units=None if clip.action_units is None else torch.from_numpy(clip.action_units).to(device),
+                display_size=clip.display_size,
+                frame_size=(clip.frames.shape[2], clip.frames.shape[1]),
+            )
+            for clip, pixels, clip_seconds, track in zip(clips, frames, seconds, tracks, strict=True)
+        ]
+
+    def hold(self, clip: PreparedClip) -> PreparedClip:
+        """The least of a clip that makes a later pass bitwise equal to this one."""
+        trained = [name for name, encoder in self.encoders.items() if encoder.depth != "none"]
+        return clip.held(
+            self.faces,
+            pixels=any(name in ("visual", "textual") for name in trained),
+            sound="audio" in trained,
+        )
+
+    # --- prepared clips -> streams -> intensities -------------------------------------------------
+
+    def fuse(
+        self, clips: Sequence[PreparedClip | ClipError], seeds: Sequence[int] | None = None
+    ) -> ViPEROutput:
+        """Encode every modality and fuse; frozen encoders leave their tokens in the prepared clips."""
+        slots = _Slots(clips, self.config.decoding.num_frames, self.config.fusion.kind == "concat", self.device)
+        crops = _Crops(self.faces)
+        streams = {name: self._stream(name, clips, slots, crops) for name in self.modalities}
+        present = torch.stack([stream.present.any(dim=1) for stream in streams.values()], dim=1)
+        hidden = None
+        if self.training and seeds is not None and self.config.fusion.modality_dropout > 0:
+            hidden = sample_hidden(present, self.config.fusion.modality_dropout, seeds)
+        intensities = self.fusion(streams, slots.face_found, slots.duration_seconds, hidden)
+        return ViPEROutput(
+            intensities=intensities,
+            valid=slots.valid,
+            present=present,
+            boxes=slots.boxes,
+            box_source=slots.box_source,
+            face_found=slots.face_found,
+            frame_seconds=slots.seconds,
+            used=slots.used,
+            duration_seconds=slots.duration_seconds,
+            errors=tuple(clip if isinstance(clip, ClipError) else None for clip in clips),
+        )
+
+    def _stream(
+        self, name: str, clips: Sequence[PreparedClip | ClipError], slots: _Slots, crops: _Crops
+    ) -> Stream:
+        encoder = self.encoders[name]
+        if encoder.depth == "none":
+            made = [self._frozen_tokens(name, clip, i, slots, crops) for i, clip in enumerate(clips)]
+        elif name == "audio":
+            made = encoder([self._sound(clip, slots.seconds[i]) for i, clip in enumerate(clips)])
+        else:
+            made = self._trained_images(encoder, clips, slots, crops)
+        tokens, present, seconds = (torch.stack(column) for column in zip(*made, strict=True))
+        # Windows of sound exist whatever the number of frames; everything else lives in frame slots.
+        windows = name == "audio" and self.config.decoding.sound == "windows"
+        used = torch.ones_like(slots.used) if windows else slots.used
+        return Stream(tokens, present, used, seconds)
+
+    @torch.no_grad()
+    def _frozen_tokens(
+        self, name: str, clip: PreparedClip | ClipError, index: int, slots: _Slots, crops: _Crops
+    ) -> ClipTokens:
+        encoder, seconds = self.encoders[name], slots.seconds[index]
+        if isinstance(clip, ClipError):
+            return ClipTokens(
+                torch.zeros(len(seconds), encoder.embed_dim, device=seconds.device),
+                torch.zeros_like(seconds, dtype=torch.bool),
+                seconds,
+            )
+        if name not in clip.tokens:
+            clip.tokens[name] = self._encode_clip(name, encoder, clip, index, slots, crops)
+        return clip.tokens[name]
+
+    def _encode_clip(
+        self, name: str, encoder: Encoder, clip: PreparedClip, index: int, slots: _Slots, crops: _Crops
+    ) -> ClipTokens:
+        seconds = slots.seconds[index]
+        if name == "audio":
+            return ClipTokens(*encoder([self._sound(clip, seconds)])[0])
+        if name == "action_units":
+            tokens, present = encoder(clip.units, seconds, clip.duration_seconds)
+            return ClipTokens(tokens, present, seconds)
+        tokens = encoder(crops.of(clip, encoder.crop_spec)).float()[slots.index[index]]
+        return ClipTokens(tokens, torch.ones_like(seconds, dtype=torch.bool), seconds)
+
+    def _trained_images(
+        self, encoder: Encoder, clips: Sequence[PreparedClip | ClipError], slots: _Slots, crops: _Crops
+    ) -> list[ClipTokens]:
+        # A fixed shape whatever is absent, so that every process runs every parameter in every step.
+        size, num_frames = encoder.crop_spec.size, slots.seconds.shape[1]
+        blank = torch.zeros(num_frames, 3, size, size, device=slots.seconds.device)
+        pixels = [
+            blank if isinstance(clip, ClipError) else crops.of(clip, encoder.crop_spec)[slots.index[i]]
+            for i, clip in enumerate(clips)
+        ]
+        tokens = encoder(torch.cat(pixels)).float().unflatten(0, (len(clips), num_frames))
+        present = slots.valid[:, None].expand(-1, num_frames)
+        tokens = torch.where(present[..., None], tokens, torch.zeros_like(tokens))
+        return [ClipTokens(*row) for row in zip(tokens, present, slots.seconds, strict=True)]
+
+    @staticmethod
+    def _sound(clip: PreparedClip | ClipError, seconds: Float[Tensor, " T"]) -> ClipSound:
+        if isinstance(clip, ClipError):
+            return ClipSound([], seconds, 0.0)
+        return ClipSound(clip.sound, seconds, clip.sound_seconds)
+
+
+class _Crops:
+    """Face crops of one forward pass; equal specs are cut once."""
+
+    def __init__(self, faces: FaceCropper):
+        self._faces = faces
+        self._made: dict[tuple[int, CropSpec], Tensor] = {}
+
+    def of(self, clip: PreparedClip, spec: CropSpec) -> Float[Tensor, "N 3 S S"]:
+        key = (id(clip), spec)
+        if key not in self._made:
+            self._made[key] = self._faces.crop(clip.pixels, clip.track.boxes, spec)
+        return self._made[key]
+
+
+class _Slots:
+    """The T slots of each clip: which frame each shows, when, and where the face is.
+
+    A clip with fewer distinct frames than T leaves slots unused (their frame repeats the last one), or,
+    with ``spread``, spreads its frames over all slots, as the published concatenation needs.
+    """
+
+    def __init__(
+        self, clips: Sequence[PreparedClip | ClipError], num_slots: int, spread: bool, device: torch.device
+    ):
+        shape = (len(clips), num_slots)
+        self.index = torch.zeros(shape, dtype=torch.long, device=device)
+        self.used = torch.ones(shape, dtype=torch.bool, device=device)
+        self.seconds = torch.zeros(shape, device=device)
+        self.boxes = torch.zeros(*shape, 4, device=device)
+        self.box_source = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self.duration_seconds = torch.zeros(len(clips), device=device)
+        self.valid = torch.tensor([not isinstance(c, ClipError) for c in clips], device=device)
+        slots = torch.arange(num_slots, device=device)
+        for i, clip in enumerate(clips):
+            if isinstance(clip, ClipError):
+                continue
+            num_frames = len(clip.seconds)
+            if spread:
+                self.index[i] = slots * num_frames // num_slots
+            else:
+                self.index[i] = slots.clamp(max=num_frames - 1)
+                self.used[i] = slots < num_frames
+            scale = torch.tensor(clip.display_size, device=device) / torch.tensor(
+                clip.frame_size, device=device
+            )
+            self.seconds[i] = clip.seconds[self.index[i]]
+            self.boxes[i] = (clip.track.boxes * scale.repeat(2))[self.index[i]]
+            self.box_source[i] = clip.track.source[self.index[i]]
+            self.duration_seconds[i] = clip.duration_seconds
+        self.face_found = self.box_source > 0
+
+
+def _in_order(modalities: Sequence[str]) -> tuple[str, ...]:
+    unknown = [name for name in modalities if name not in MODALITIES]
+    if unknown or not modalities:
+        raise ViperError(
+            f"modalities: {', '.join(unknown) or 'none given'}; choose among {', '.join(MODALITIES)}"
+        )
+    return tuple(name for name in MODALITIES if name in modalities)

@@ -1,0 +1,61 @@
+"""prepared.py: a clip after decoding and face finding: what the encoders read, what may be kept in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from .faces import FaceCropper, FaceRegions, FaceTrack
+
+
+class ClipTokens(NamedTuple):
+    """What a frozen encoder made of one clip."""
+
+    tokens: Float[Tensor, "T D"]
+    present: Bool[Tensor, " T"]
+    seconds: Float[Tensor, " T"]
+
+
+@dataclass
+class PreparedClip:
+    """One clip on the module's device, between the detector and the encoders."""
+
+    name: str
+    seconds: Float[Tensor, " N"]
+    """Presentation time of each distinct frame."""
+    duration_seconds: float
+    track: FaceTrack
+    pixels: UInt8[Tensor, "N H W 3"] | FaceRegions | None
+    """Whole frames; or, in a clip held in memory, the parts around the face; or nothing."""
+    sound: list[tuple[float, Float[Tensor, " S"]]]
+    """Runs: start in seconds, samples."""
+    sound_seconds: float
+    units: Float[Tensor, "R U"] | None
+    """Precomputed action units, spread evenly over the clip."""
+    display_size: tuple[int, int]
+    frame_size: tuple[int, int]
+    """Width, height of the decoded frames; the boxes are in these pixels."""
+    tokens: dict[str, ClipTokens] = field(default_factory=dict)
+    """Of the encoders that are frozen throughout."""
+
+    def held(self, faces: FaceCropper, *, pixels: bool, sound: bool) -> PreparedClip:
+        """The least that makes a later pass bitwise equal: regions instead of frames, or none at all."""
+        regions = self.pixels
+        if not pixels:
+            regions = None
+        elif isinstance(regions, Tensor):
+            regions = faces.regions(regions, self.track, faces.config.hold_margin)
+        return replace(self, pixels=regions, sound=self.sound if sound else [], tokens=dict(self.tokens))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        total = self.seconds.nbytes + sum(t.nbytes for t in self.track)
+        total += sum(samples.nbytes for _, samples in self.sound)
+        total += sum(t.nbytes for kept in self.tokens.values() for t in kept)
+        if self.pixels is not None:
+            total += self.pixels.nbytes
+        return total + (0 if self.units is None else self.units.nbytes)
