@@ -189,6 +189,7 @@ class TrainConfig:
     resume: bool = False
     """Go on where the run in `run_dir` stopped."""
     epochs: int = 10
+    """Passes over the training shards."""
     max_steps: int | None = None
     """Stop after this many optimizer steps; None: after `epochs`."""
     batch_size: int = 16
@@ -208,6 +209,7 @@ class TrainConfig:
     warmup_fraction: float = 0.05
     """Share of all steps spent warming up (`cosine`)."""
     halve_epochs: int = 10
+    """See `schedule`."""
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0: unlimited."""
     loss: str = "mse=1"
@@ -215,7 +217,9 @@ class TrainConfig:
     rescale: bool = False
     """Divide outputs by their (detached) maximum, in training and evaluation (published option)."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Of the forward pass and of frozen weights in memory; trained weights stay float32."""
     seed: int = 0
+    """Decides the order of clips, dropout and the weights of new layers."""
     num_workers: int = 2
     """Processes that decode ahead; 0: decode in the training process."""
     prefetch: int = 2
@@ -231,6 +235,7 @@ class TrainConfig:
     save_every_steps: int = 0
     """Also save `checkpoints/last` every so many steps; 0: at the end of epochs only."""
     save_every_minutes: float = 0.0
+    """The same by the clock; 0: off."""
 
 
 # --- presets ------------------------------------------------------------------------------------
@@ -379,6 +384,28 @@ def paper() -> ModelConfig:
 
 
 PRESETS = {"paper": paper, "base": base, "tiny": tiny, "micro": micro}
+
+TRAIN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "paper": {"lr": 1e-5, "schedule": "halve", "batch_size": 16, "epochs": 50, "clip_norm": 0.0},
+    "base": {},
+    "tiny": {"lr": 1e-3, "backbone_lr": 1e-3},
+    "micro": {"lr": 1e-3, "backbone_lr": 1e-3, "batch_size": 4, "epochs": 2, "num_workers": 0},
+}
+"""Training settings in which a preset differs from :class:`TrainConfig`."""
+
+
+def backbones_of(config: ModelConfig) -> dict[str, BackboneConfig]:
+    """The backbones of the chosen modalities by name."""
+    found = {}
+    if "visual" in config.modalities:
+        found["visual"] = config.visual.backbone
+    if "audio" in config.modalities:
+        found["audio"] = config.audio.backbone
+    if "textual" in config.modalities:
+        found["image_text"] = config.textual.image_text
+        if config.textual.sentence_encoder is not None:
+            found["sentence_encoder"] = config.textual.sentence_encoder
+    return found
 
 
 # --- settings <-> plain data ----------------------------------------------------------------------

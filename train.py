@@ -1,0 +1,8 @@
+"""train.py: train from raw video shards; the same as `viper train`."""
+
+import sys
+
+from viper_e2e.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

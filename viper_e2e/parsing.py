@@ -1,0 +1,180 @@
+"""parsing.py: command lines and YAML files <-> settings; an unknown name is told the nearest one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from argparse import SUPPRESS, ArgumentParser, HelpFormatter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NoReturn
+
+import jsonargparse
+
+from .config import PRESETS, TRAIN_DEFAULTS, BackboneConfig, ModelConfig, TrainConfig, backbones_of
+from .errors import ViperError
+
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+@dataclass
+class Settings:
+    """Everything that decides a training run."""
+
+    train: TrainConfig
+    model: ModelConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as ``config.yaml`` holds it and ``--config`` reads it."""
+        return {**asdict(self.train), "model": _plain(asdict(self.model))}
+
+
+class Parser(ArgumentParser):
+    """argparse whose mistakes cost one line: what was wrong, the nearest name, exit code 1."""
+
+    def error(self, message: str) -> NoReturn:
+        _usage_error(self.prog, message, self._option_string_actions)
+
+
+class _SettingsParser(jsonargparse.ArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        _usage_error(self.prog, message, self._option_string_actions)
+
+    def format_help(self) -> str:
+        # Settings are written with dashes on the command line; underscores are understood as well.
+        return re.sub(r"--[a-z][\w.]*", lambda match: match[0].replace("_", "-"), super().format_help())
+
+
+def _usage_error(prog: str, message: str, options: Sequence[str]) -> NoReturn:
+    message = " ".join(message.split())
+    unknown = re.search(r"(?:unrecognized arguments: --|accept option ')([\w.-]+)", message)
+    if unknown:
+        names = [option.lstrip("-") for option in options]
+        word = unknown[1].replace("-", "_")
+        near = (
+            difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+            or difflib.get_close_matches(unknown[1], names, n=1, cutoff=0.5)
+            or [name for name in names if name.endswith(f".{word}")]
+        )
+        if near:
+            message += f"; did you mean {near[0] if '--' not in message else '--' + near[0].replace('_', '-')}?"
+    print(f"{prog}: {message} (see {prog} --help)", file=sys.stderr)
+    raise SystemExit(1)
+
+
+# --- training settings ----------------------------------------------------------------------------
+
+
+def parse_train(argv: Sequence[str], prog: str) -> Settings:
+    """Settings of a training run: preset, then ``--config FILE.yaml``, then the command line."""
+    argv = _normal(argv)
+    preset = _preset_of(argv, prog)
+    short = bool({"-h", "--help"} & set(argv))
+    parser = _train_parser(preset, prog, with_model=not short)
+    parsed = parser.instantiate(parser.parse_args(argv))
+    train = TrainConfig(**{field.name: getattr(parsed, field.name) for field in fields(TrainConfig)})
+    model = parsed.model
+    if parsed.modalities:
+        model.modalities = tuple(parsed.modalities.split(","))
+    for backbone, source in _pairs(parsed.backbone or [], "--backbone", "visual=PATH"):
+        _backbone(model, backbone).source = source
+    _apply_depths(model, parsed.freeze, parsed.unfreeze)
+    _need(train.train_shards, "--train-shards", prog)
+    _need(train.run_dir, "--run-dir", prog)
+    return Settings(train, model)
+
+
+def _train_parser(preset: str, prog: str, *, with_model: bool) -> _SettingsParser:
+    parser = _SettingsParser(
+        prog=prog,
+        usage=f"{prog} --train-shards PATTERN --run-dir DIR [--preset NAME] [any setting]",
+        description="Train from raw video shards.",
+        epilog=None if not with_model else "Settings under --model are saved beside the weights.",
+        formatter_class=lambda prog: HelpFormatter(prog, max_help_position=34, width=110),
+    )
+    if not with_model:
+        parser.epilog = (
+            "The settings of the model itself (--model.fusion.num-latents 64, --model.faces.margin 0.1, …) are "
+            "many: see them with their values by --print_config, or --help-all for what each means."
+        )
+    parser.add_argument("--preset", default="base", choices=sorted(PRESETS), help="where settings start from")
+    parser.add_argument("--config", action="config", help="YAML file with any of these settings")
+    parser.add_argument("--modalities", help="e.g. visual,audio,textual (default: the preset's)")
+    parser.add_argument("--freeze", help="backbones that are not trained, e.g. all or visual,audio")
+    parser.add_argument(
+        "--unfreeze", help="backbones that are, e.g. visual,audio=4 (all, or the last n blocks)"
+    )
+    parser.add_argument(
+        "--backbone", action="append", metavar="NAME=SOURCE", help="hub id or folder, e.g. visual=PATH"
+    )
+    parser.add_argument("--help_all", action="help", help="this help with the model's settings")
+    parser.add_class_arguments(TrainConfig)
+    parser.set_defaults(TRAIN_DEFAULTS[preset])
+    if with_model:
+        parser.add_argument("--model", type=ModelConfig, default=PRESETS[preset]())
+    return parser
+
+
+def _preset_of(argv: Sequence[str], prog: str) -> str:
+    first = Parser(prog=prog, add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default="base", choices=sorted(PRESETS), help=SUPPRESS)
+    return first.parse_known_args(argv)[0].preset
+
+
+def _normal(argv: Sequence[str]) -> list[str]:
+    """Dashes in names become underscores, and a bare ``--resume`` becomes ``--resume=true``."""
+    flags = {f"--{field.name}" for field in fields(TrainConfig) if isinstance(field.default, bool)}
+    words = []
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            name = "--" + name[2:].replace("-", "_")
+        if name in flags and not equals and following not in ("true", "false"):
+            equals, value = "=", "true"
+        words.append(name + equals + value)
+    return words
+
+
+def _pairs(words: Sequence[str], option: str, example: str) -> list[tuple[str, str]]:
+    pairs = [word.partition("=") for word in words]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise ViperError(f"{option} {name}: write it as {example}")
+    return [(name, value) for name, _, value in pairs]
+
+
+def _backbone(model: ModelConfig, name: str) -> BackboneConfig:
+    known = backbones_of(model)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; this model has {', '.join(known)}"
+        raise ViperError(f"no backbone is called {name!r}{hint}")
+    return known[name]
+
+
+def _apply_depths(model: ModelConfig, freeze: str | None, unfreeze: str | None) -> None:
+    """``freeze``: ``all`` or names. ``unfreeze``: names, each with ``=n`` for its last n blocks only."""
+    known = backbones_of(model)
+    for name in known if freeze == "all" else (freeze or "").split(",") if freeze else ():
+        _backbone(model, name).train = "none"
+    for word in (unfreeze or "").split(",") if unfreeze else ():
+        name, equals, depth = word.partition("=")
+        depth = depth if equals else "all"
+        if depth not in ("all", "none") and not depth.isdigit():
+            raise ViperError(f"--unfreeze {word}: after = stands all or a number of blocks")
+        _backbone(model, name).train = depth
+
+
+def _need(value: str, option: str, prog: str) -> None:
+    if not value:
+        raise ViperError(f"{option} is missing (see {prog} --help)")
+
+
+def _plain(data: Any) -> Any:
+    """Tuples become lists, which YAML and JSON hold."""
+    if isinstance(data, dict):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    return data
