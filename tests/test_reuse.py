@@ -1,0 +1,67 @@
+"""test_reuse.py: what is held between epochs, and how much of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from viper_e2e.errors import ViperError
+from viper_e2e.reuse import ReuseStore, parse_size
+
+
+def test_clips_are_admitted_until_the_budget_is_full_and_never_evicted():
+    store = ReuseStore(250)
+    clips = {key: np.zeros(100, np.uint8) for key in "abc"}
+    assert [store.offer(key, clip) for key, clip in clips.items()] == [True, True, False]
+    assert (store.num_held, store.nbytes) == (2, 200)
+    assert store.get("a") is clips["a"]
+    assert store.get("c") is None
+    assert "b" in store
+    assert "c" not in store
+
+
+def test_a_smaller_clip_still_fits_after_a_larger_one_was_turned_away():
+    store = ReuseStore(250)
+    assert store.offer("a", np.zeros(200, np.uint8))
+    assert not store.offer("b", np.zeros(51, np.uint8))
+    assert store.offer("c", np.zeros(50, np.uint8))
+    assert store.nbytes == 250
+
+
+def test_a_held_clip_is_counted_once_and_stays_as_it_is():
+    store = ReuseStore(1000)
+    first = np.zeros(10, np.uint8)
+    store.offer("a", first)
+    assert store.offer("a", np.ones(20, np.uint8))
+    assert store.get("a") is first
+    assert store.nbytes == 10
+
+
+def test_a_budget_of_nothing_holds_nothing():
+    store = ReuseStore(0)
+    assert not store.offer("a", np.zeros(1, np.uint8))
+    assert store.num_held == 0
+    with pytest.raises(ViperError, match="must not be negative"):
+        ReuseStore(-1)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("2GB", 2 * 10**9),
+        ("512 mb", 512 * 10**6),
+        ("1.5GiB", 3 * 2**29),
+        ("4k", 4000),
+        ("17", 17),
+        (17, 17),
+        ("0", 0),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "2 bananas", "-1GB", "1e9", "2GB2"])
+def test_a_size_that_is_not_one_is_refused(text):
+    with pytest.raises(ViperError, match="not understood"):
+        parse_size(text)

@@ -1,0 +1,67 @@
+"""reuse.py: clips held in memory between epochs, within a budget; nothing is written."""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol, runtime_checkable
+
+from .errors import ViperError
+
+_UNITS = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmgt", start=1):
+    _UNITS |= {_letter: 1000**_power, f"{_letter}b": 1000**_power, f"{_letter}ib": 1024**_power}
+
+
+def parse_size(text: str | int) -> int:
+    """`"2GB"` → 2,000,000,000 bytes; also kB, MB, TB (powers of 1000), KiB … TiB (of 1024), or bare bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
+    if match is None or match[2] not in _UNITS:
+        raise ViperError(f"size {text!r} is not understood; write for instance 2GB, 512MB or 1.5GiB")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+@runtime_checkable
+class Held(Protocol):
+    """What can be held: anything that knows the bytes of its arrays."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+class ReuseStore:
+    """Objects by clip key, admitted while the budget lasts and never evicted.
+
+    Every epoch visits every clip once, in another order: evicting the oldest would throw out exactly what
+    is needed next, so the first to come stay. The budget counts `nbytes` of the objects.
+    """
+
+    def __init__(self, budget_bytes: int):
+        if budget_bytes < 0:
+            raise ViperError(f"memory budget is {budget_bytes} bytes; it must not be negative")
+        self.budget_bytes = budget_bytes
+        self.nbytes = 0
+        self._held: dict[str, Held] = {}
+
+    @property
+    def num_held(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._held
+
+    def get(self, key: str) -> Held | None:
+        """The object held for this clip, or `None`."""
+        return self._held.get(key)
+
+    def offer(self, key: str, held: Held) -> bool:
+        """Hold the object if it fits what is left of the budget; whether the clip is held now.
+
+        A clip that is held already stays as it is: its tokens don't change between epochs.
+        """
+        if key in self._held:
+            return True
+        if self.nbytes + held.nbytes > self.budget_bytes:
+            return False
+        self._held[key] = held
+        self.nbytes += held.nbytes
+        return True
