@@ -1,0 +1,662 @@
+"""test_shards.py: shards are read whole or reported, by offset, and nothing hostile is opened."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import io
+import json
+import os
+import pickle
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import tarfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from webdataset.tariterators import base_plus_ext
+
+from viper_e2e.errors import ClipError
+from viper_e2e.labels import LabelSet
+from viper_e2e.shards import (
+    ShardError,
+    ShardLimits,
+    ShardSet,
+    ShardWriter,
+    action_units_from_npy,
+    action_units_to_npy,
+    index_path,
+    sources,
+)
+from viper_e2e.shards.index import key_and_extension
+
+LABELS = LabelSet(("Adoration", "Empathic-Pain"))
+
+
+def write_ours(
+    folder: Path, num_samples: int = 3, *, split: str = "train", shard_size: int = 10**9, first: int = 0
+):
+    """Shards of our own; sample n has n-dependent bytes, the middle one sound and action units."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ShardWriter(folder, split, LABELS, shard_size=shard_size) as writer:
+        for n in range(first, first + num_samples):
+            members = {"mp4": f"video {n} ".encode() * 100}
+            if n % 3 == 1:
+                members |= {"wav": b"RIFF" * 50, "fau.npy": action_units_to_npy(np.full((4, 27), n))}
+            values = None if n % 3 == 2 else (0.25, n / 1000)
+            writer.add(f"{n:05d}", members, file_id=f"[{n:05d}]", intensities=values, subject=f"s{n % 2}")
+    return sorted(str(path) for path in folder.glob(f"{split}-*.tar"))
+
+
+def write_foreign(path: Path, members: list[tuple[str, bytes]], *, format: int = tarfile.USTAR_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=format) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def record(n: int, **values: float) -> bytes:
+    return json.dumps({"file_id": f"[{n}]", "intensities": values or {"fear": n / 100}}).encode()
+
+
+def three_samples(tag: str) -> list[tuple[str, bytes]]:
+    members = []
+    for n in range(3):
+        members += [(f"{n}.json", record(n)), (f"{n}.mp4", f"{tag} video {n} ".encode() * 70)]
+        members += [(f"{n}.wav", f"{tag} sound {n} ".encode() * 50)]
+    return members
+
+
+# --- round trip ---------------------------------------------------------------------------------
+
+
+def test_what_was_packed_is_read_back_to_the_byte(tmp_path):
+    shards = ShardSet(write_ours(tmp_path, 7, shard_size=10_000))
+    assert len(shards) == 7
+    assert len(shards.shards) > 1
+    assert sum(shards.shard_sizes) == 7
+    assert shards.labels == LABELS
+    for n in range(7):
+        sample = shards.read(n)
+        assert sample.key == shards.entry(n).key == f"{n:05d}"
+        assert sample.file_id == f"[{n:05d}]"
+        assert sample.video == f"video {n} ".encode() * 100
+        assert sample.subject == f"s{n % 2}"
+        assert sample.intensities == (None if n % 3 == 2 else (0.25, n / 1000))
+        assert (sample.sound, sample.action_units is None) == (
+            (b"RIFF" * 50, False) if n % 3 == 1 else (None, True)
+        )
+        assert sample.shard == shards.shard_of(n).path_or_url
+        assert shards.shard_of(n).split == "train"
+    np.testing.assert_array_equal(shards.read(4).action_units, np.full((4, 27), 4, np.float32))
+    with pytest.raises(IndexError):
+        shards.entry(7)
+
+
+def test_plain_webdataset_reads_our_shards(tmp_path):
+    (path,) = write_ours(tmp_path)
+    samples = list(webdataset.WebDataset(path, shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == ["00000", "00001", "00002"]
+    assert samples[1]["mp4"] == b"video 1 " * 100
+    assert json.loads(samples[1]["json"]) == {
+        "file_id": "[00001]",
+        "intensities": {"adoration": 0.25, "empathic_pain": 0.001},
+        "subject": "s1",
+    }
+    assert np.load(io.BytesIO(samples[1]["fau.npy"])).shape == (4, 27)
+
+
+def test_we_read_shards_written_by_webdataset(tmp_path):
+    path = tmp_path / "val-000000.tar"
+    with webdataset.TarWriter(str(path)) as writer:
+        for n in range(3):
+            intensities = {"fear": n / 10, "joy": 5.0} if n < 2 else {"joy": 5.0, "fear": n / 10}
+            writer.write({"__key__": f"clip{n}", "mp4": b"v%d" % n, "json": {"intensities": intensities}})
+    shards = ShardSet(str(path))
+    assert shards.problems == ()
+    assert shards.labels == LabelSet(("fear", "joy"), 0.0, 5.0)
+    assert [shards.read(n).video for n in range(3)] == [b"v0", b"v1", b"v2"]
+    assert [shards.read(n).intensities for n in range(3)] == [(0.0, 5.0), (0.1, 5.0), (0.2, 5.0)]
+    assert shards.read(0).file_id == "clip0"
+    assert shards.shards[0].split == "val"
+
+
+def test_a_shard_that_lost_its_index_is_read_the_same(tmp_path):
+    (path,) = write_ours(tmp_path)
+    with_index = ShardSet(path)
+    Path(index_path(path)).unlink()
+    without = ShardSet(path)
+    assert without.labels.names == with_index.labels.names
+    for n in range(3):
+        a, b = with_index.read(n), without.read(n)
+        assert (a.key, a.video, a.file_id, a.sound, a.intensities, a.subject) == (
+            *(b.key, b.video, b.file_id, b.sound, b.intensities, b.subject),
+        )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.mp4",
+        "x.y.mp4",
+        "d/e.f/g.h.MP4",
+        "./a.mp4",
+        ".hidden.mp4",
+        "noext",
+        "a.fau.npy",
+        "a/b",
+        "a..mp4",
+    ],
+)
+def test_keys_end_at_the_first_dot_as_webdataset_says(name):
+    prefix, suffix = base_plus_ext(name)
+    expected = None if prefix is None else (prefix, suffix.lower())
+    assert key_and_extension(name) == expected
+
+
+def test_the_shadow_files_of_macos_are_no_samples():
+    assert key_and_extension("d/._a.mp4") is None  # webdataset makes a sample "d/" of all of them
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_and_foreign_names_are_read(tmp_path, format):
+    key = "ü" * 90 + "/" + "k" * 150
+    path = write_foreign(
+        tmp_path / "a.tar", [(f"{key}.mp4", b"film"), (f"{key}.json", record(1))], format=format
+    )
+    shards = ShardSet(str(path))
+    assert shards.entry(0).key == key
+    assert shards.read(0).video == b"film"
+
+
+def test_a_pickled_set_reads_in_another_process(tmp_path):
+    shards = ShardSet(write_ours(tmp_path))
+    code = "import pickle, sys; s = pickle.load(sys.stdin.buffer); print(s.read(2).video[:7].decode())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps(shards), capture_output=True, check=True
+    )
+    assert done.stdout == b"video 2\n"
+
+
+def test_reading_imports_neither_torch_nor_webdataset(tmp_path):
+    (path,) = write_ours(tmp_path)
+    code = (
+        f"import sys; from viper_e2e.shards import ShardSet; ShardSet({path!r}).read(0);"
+        "print([name for name in ('torch', 'webdataset', 'av') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == "[]\n"
+
+
+# --- torn and damaged ---------------------------------------------------------------------------
+
+
+def test_a_foreign_shard_cut_at_every_block_is_reported_never_half_read(tmp_path):
+    whole = write_foreign(tmp_path / "whole.tar", three_samples("A")).read_bytes()
+    other = write_foreign(tmp_path / "b.tar", three_samples("B"))
+    wanted = {f"{n}": f"A video {n} ".encode() * 70 for n in range(3)}
+    end = len(whole.rstrip(b"\0")) // 512 * 512 + 512 + 1024  # data, then the marker; the rest is padding
+    cut, reported = tmp_path / "a.tar", 0
+    for length in [*range(0, end, 512), *range(100, end, 4096)]:
+        cut.write_bytes(whole[:length])
+        with pytest.raises(ShardError, match=r"a\.tar.*torn"):
+            ShardSet([str(cut), str(other)])
+        shards = ShardSet([str(cut), str(other)], strict=False)
+        assert any(str(cut) in problem and "torn" in problem for problem in shards.problems)
+        reported += 1
+        for n in range(len(shards)):
+            sample, tag = shards.read(n), b"A" if shards.shard_of(n).path_or_url == str(cut) else b"B"
+            assert sample.video == wanted[sample.key].replace(b"A", tag)
+            assert sample.sound == f"A sound {sample.key} ".encode().replace(b"A", tag) * 50
+            assert sample.intensities == (int(sample.key) / 100,)
+    assert reported > 20
+    cut.write_bytes(whole)
+    assert len(ShardSet(str(cut))) == 3
+
+
+def test_a_shard_of_ours_cut_at_every_block_is_an_error(tmp_path):
+    (path,) = map(Path, write_ours(tmp_path))
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 512):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ShardError, match="torn"):
+            ShardSet(str(path))
+        assert len(ShardSet(str(path), strict=False)) == 0
+
+
+def test_a_shard_that_goes_on_after_its_end_is_reported(tmp_path):
+    a = write_foreign(tmp_path / "a.tar", three_samples("A"))
+    a.write_bytes(a.read_bytes() * 2)
+    with pytest.raises(ShardError, match="glued together"):
+        ShardSet(str(a))
+
+
+def test_a_flipped_byte_names_its_clip_and_spares_the_others(tmp_path):
+    (path,) = map(Path, write_ours(tmp_path))
+    data = bytearray(path.read_bytes())
+    data[data.index(b"video 1")] ^= 1
+    path.write_bytes(data)
+    shards = ShardSet(str(path))
+    with pytest.raises(ClipError, match=r"00001: \.mp4 does not match the sha256") as error:
+        shards.read(1)
+    assert error.value.stage == "read"
+    assert str(path) in str(error.value)
+    assert shards.read(0).video == b"video 0 " * 100
+
+
+def test_a_shard_cut_after_it_was_indexed_is_one_clips_error(tmp_path):
+    (path,) = map(Path, write_ours(tmp_path))
+    shards = ShardSet(str(path))
+    os.truncate(path, shards.entry(2).members["mp4"].offset)
+    with pytest.raises(ClipError, match="ends at byte"):
+        shards.read(2)
+    assert shards.read(0).key == "00000"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda i: i | {"schema": "other/9"}, "schema 'other/9'"),
+        (lambda i: i | {"size": i["size"] + 512}, "its index says"),
+        (lambda i: {k: v for k, v in i.items() if k != "samples"}, "damaged index"),
+        (lambda i: i | {"samples": [i["samples"][0] | {"members": {}}]}, "has no videos"),
+        (lambda i: i | {"samples": [i["samples"][0] | {"intensities": [0.1]}]}, "not one per label"),
+        (lambda i: i | {"samples": [i["samples"][0] | {"key": 7}]}, "not text"),
+        (lambda i: i | {"samples": 3}, "damaged index"),
+        (lambda i: i | {"labels": {"columns": ["a"]}}, "damaged index"),
+        (
+            lambda i: (
+                i
+                | {
+                    "samples": [
+                        i["samples"][0] | {"members": {"mp4": {"offset": 2**40, "size": 1, "sha256": ""}}}
+                    ]
+                }
+            ),
+            "impossible member",
+        ),
+        (lambda i: [i], "damaged index"),
+    ],
+)
+def test_an_index_that_does_not_fit_is_refused(tmp_path, change, message):
+    (path,) = write_ours(tmp_path)
+    index = Path(index_path(path))
+    index.write_text(json.dumps(change(json.loads(index.read_text()))))
+    with pytest.raises(ShardError, match=re.escape(message)) as error:
+        ShardSet(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"size": NaN}', "\xff", "9" * 10_000])
+def test_an_index_that_is_no_json_is_refused(tmp_path, text):
+    (path,) = write_ours(tmp_path)
+    Path(index_path(path)).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ShardError, match=r"train-000000\.index\.json: (not valid json|damaged index)"):
+        ShardSet(path)
+
+
+def test_doubled_keys_are_listed(tmp_path):
+    a, b = write_ours(tmp_path / "a"), write_ours(tmp_path / "b", 2, first=2)
+    with pytest.raises(
+        ShardError, match=r"key '00002' is in .*a/train-000000\.tar and in .*b/train-000000\.tar"
+    ):
+        ShardSet(a + b)
+    assert list(ShardSet(a + b, strict=False).duplicate_keys) == ["00002"]
+    split = [("1.mp4", b"a"), ("2.mp4", b"b"), ("1.json", record(1)), ("1.mov", b"c")]
+    with pytest.raises(ShardError, match="key '1' is in"):
+        ShardSet(str(write_foreign(tmp_path / "c.tar", split)))
+
+
+def test_shards_of_different_labels_do_not_mix(tmp_path):
+    a = write_foreign(tmp_path / "a.tar", [("1.mp4", b"a"), ("1.json", record(1, fear=0.5))])
+    b = write_foreign(tmp_path / "b.tar", [("2.mp4", b"a"), ("2.json", record(2, joy=0.5))])
+    with pytest.raises(ShardError, match=r"b\.tar: labels joy; .*a\.tar has fear"):
+        ShardSet([str(a), str(b)])
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([("1.json", record(1))], "has no videos"),
+        ([("1.mp4", b"a"), ("1.mov", b"b")], "has 2 videos"),
+        ([("1.mp4", b"a"), ("1.MP4", b"b")], ".mp4 twice"),
+        ([("1.mp4", b"a"), ("1.wav", b"b"), ("1.flac", b"c")], "both wav and flac"),
+        ([("1.mp4", b"a"), ("1.json", b'{"intensities": {"fear": "much"}}')], "'much' is not a finite number"),
+        ([("1.mp4", b"a"), ("1.json", b'{"intensities": {"fear": NaN}}')], "NaN is not allowed"),
+        ([("1.mp4", b"a"), ("1.json", b'{"intensities": {"fear": 1e999}}')], "not a finite number"),
+        ([("1.mp4", b"a"), ("1.json", b'{"intensities": [1]}')], "not an object of numbers"),
+        ([("1.mp4", b"a"), ("1.json", b"[]")], "not an object"),
+        ([("1.mp4", b"a"), ("1.json", b"{}" + b" " * 2**20)], "at most 1048576 are allowed"),
+        ([("1.mp4", b"a"), ("1.json", record(1, joy=0.5))], "intensities of joy"),
+    ],
+)
+def test_a_sample_that_makes_no_sense_is_left_out_and_named(tmp_path, members, message):
+    path = write_foreign(tmp_path / "a.tar", [("0.mp4", b"x"), ("0.json", record(0)), *members])
+    shards = ShardSet(str(path))
+    assert [shards.entry(n).key for n in range(len(shards))] == ["0"]
+    assert any("sample '1' left out" in problem and message in problem for problem in shards.problems)
+
+
+# --- hostile ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "scheme", ["pipe:touch {}", "file://{}", "http://example.org{}", "ftp://h{}", "s3://h{}", "data:{}"]
+)
+def test_unknown_schemes_are_never_opened(tmp_path, scheme):
+    canary = tmp_path / "canary"
+    for pattern in (scheme.format(canary), [scheme.format(canary)]):
+        with pytest.raises(ShardError, match="is refused"):
+            ShardSet(pattern)
+    assert not canary.exists()
+
+
+def test_compressed_and_sparse_archives_are_refused(tmp_path):
+    plain = write_foreign(tmp_path / "a.tar", three_samples("A")).read_bytes()
+    (tmp_path / "b.tar").write_bytes(gzip.compress(plain))
+    with pytest.raises(ShardError, match="compressed with gzip"):
+        ShardSet(str(tmp_path / "b.tar"))
+    with (tmp_path / "1.mp4").open("wb") as film:
+        film.truncate(2**30)
+    for format in ("gnu", "posix"):
+        out = tmp_path / f"{format}.tar"
+        subprocess.run(["tar", "-S", f"--format={format}", "-cf", out, "-C", tmp_path, "1.mp4"], check=True)
+        assert out.stat().st_size < 2**20
+        with pytest.raises(ShardError, match="sparse"):
+            ShardSet(str(out))
+
+
+def test_links_devices_and_paths_that_lead_outside_are_ignored(tmp_path):
+    canary = tmp_path / "canary.mp4"
+    canary.write_bytes(b"secret")
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("/abs.mp4", "../up.mp4", "a/../../b.mp4", "c:\\d.mp4", "bell\a.mp4", "ok.mp4"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            tar.addfile(info, io.BytesIO(b"film"))
+        for type, name in (
+            (tarfile.SYMTYPE, "sym.mp4"),
+            (tarfile.LNKTYPE, "hard.mp4"),
+            (tarfile.FIFOTYPE, "fifo.mp4"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = type, str(canary)
+            tar.addfile(info)
+    shards = ShardSet(str(path))
+    assert [shards.entry(n).key for n in range(len(shards))] == ["ok"]
+    assert sum("ignored" in problem for problem in shards.problems) == 8
+
+
+class _Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("unpickled",)
+
+
+def test_pickles_are_never_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bomb = pickle.dumps(_Bomb())
+    array = np.empty(1, object)
+    array[0] = _Bomb()
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=True)
+    members = [
+        ("1.mp4", b"film"),
+        ("1.pyd", bomb),
+        ("1.pkl", bomb),
+        ("1.pth", bomb),
+        ("1.fau.npy", stream.getvalue()),
+    ]
+    shards = ShardSet(str(write_foreign(tmp_path / "a.tar", members)))
+    assert sum("never opened" in problem for problem in shards.problems) == 3
+    with pytest.raises(ClipError, match="allowed are floats"):
+        shards.read(0)
+    assert not Path("unpickled").exists()
+
+
+def test_members_over_the_limit_are_refused_before_reading(tmp_path):
+    (path,) = write_ours(tmp_path)
+    shards = ShardSet(path, limits=ShardLimits(max_clip_bytes=100))
+    with pytest.raises(ClipError, match="at most 100 are allowed"):
+        shards.read(0)
+
+
+def test_a_header_that_claims_too_much_is_refused_before_allocation(tmp_path):
+    path = tmp_path / "a.tar"
+    for type, size, message in (
+        (b"x", 2**33, "extended header"),
+        (b"L", 2**33, "extended header"),
+        (b"0", 2**40, "torn"),
+    ):
+        info = tarfile.TarInfo("1.mp4")
+        info.type, info.size = type, size
+        path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+        with pytest.raises(ShardError, match=message):
+            ShardSet(str(path))
+
+
+@pytest.mark.parametrize(
+    "body", [b"12 path=x\n", b"99999 path=x\n", b"0 a=b\n", b"abc", b"9 size=-1\n", b"11 path=x"]
+)
+def test_a_damaged_pax_header_is_torn(tmp_path, body):
+    info = tarfile.TarInfo("././@PaxHeader")
+    info.type, info.size = b"x", len(body)
+    film = tarfile.TarInfo("1.mp4")
+    film.size = 4
+    blocks = info.tobuf() + body.ljust(512, b"\0") + film.tobuf() + b"film".ljust(512, b"\0") + bytes(1024)
+    (tmp_path / "a.tar").write_bytes(blocks)
+    with pytest.raises(ShardError, match="torn"):
+        ShardSet(str(tmp_path / "a.tar"))
+
+
+def test_random_damage_never_escapes_as_another_error(tmp_path):
+    whole = write_foreign(tmp_path / "a.tar", three_samples("A"), format=tarfile.PAX_FORMAT).read_bytes()
+    generator = np.random.default_rng(0)
+    path = tmp_path / "b.tar"
+    for _ in range(300):
+        data = bytearray(whole)
+        for position in generator.integers(0, len(whole), 20):
+            data[position] = generator.integers(0, 256)
+        path.write_bytes(data)
+        shards = ShardSet(str(path), strict=False)
+        for n in range(len(shards)):
+            assert isinstance(shards.read(n).video, bytes)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros(3, np.float32), "shape"),
+        (np.zeros((0, 27), np.float32), "shape"),
+        (np.zeros((2, 5000), np.float32), "shape"),
+        (np.zeros((2, 27), np.int64), "allowed are floats"),
+        (np.array(["a"]), "allowed are floats"),
+    ],
+)
+def test_action_units_are_one_table_of_floats(array, message):
+    stream = io.BytesIO()
+    np.save(stream, array)
+    with pytest.raises(ValueError, match=message):
+        action_units_from_npy(stream.getvalue())
+
+
+def test_action_units_that_claim_more_than_they_hold_are_refused():
+    data = action_units_to_npy(np.zeros((4, 27)))
+    with pytest.raises(ValueError, match="claims shape"):
+        action_units_from_npy(data.replace(b"(4, 27)", b"(900000000, 27)".ljust(15))[: len(data)])
+    with pytest.raises(ValueError, match="claims shape"):
+        action_units_from_npy(data[:-4])
+    with pytest.raises(ValueError):
+        action_units_from_npy(b"not numpy")
+
+
+# --- patterns -----------------------------------------------------------------------------------
+
+
+def test_globs_and_braces_name_the_same_shards(tmp_path):
+    paths = write_ours(tmp_path, 6, shard_size=4_000)
+    assert len(paths) >= 3
+    last = f"{len(paths) - 1:06d}"
+    for pattern in (f"{tmp_path}/train-*.tar", f"{tmp_path}/train-{{000000..{last}}}.tar", f"{tmp_path}/*"):
+        assert [shard.path_or_url for shard in ShardSet(pattern).shards] == paths
+    assert len(ShardSet([paths[0], f"{tmp_path}/*.tar"])) == 6
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("nothing-*.tar", "no such shard"),
+        ("a-{000..002}.tar", "no such shard"),
+        ("a-{0..9.tar", "unbalanced braces"),
+        ("a-{0..99999999999999}.tar", "more than 1000000 shards"),
+        ("a-{0..9999}{0..9999}.tar", "more than 1000000 shards"),
+        ([], "no shards given"),
+        (".", "not a plain file"),
+    ],
+)
+def test_a_pattern_that_names_nothing_says_so(tmp_path, monkeypatch, pattern, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ShardError, match=message):
+        ShardSet(pattern)
+
+
+# --- https --------------------------------------------------------------------------------------
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Serves a folder by Range; counts bytes, can stumble, redirect, or ignore Range."""
+
+    def __init__(self, folder: Path):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.folder, self.sent, self.stumbles, self.plain, self.redirect = folder, 0, 0, False, None
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, path = self.server, self.server.folder / self.path.partition("?")[0].lstrip("/")
+        if server.redirect:
+            self._answer(302, b"", {"Location": server.redirect})
+        elif server.stumbles:
+            server.stumbles -= 1
+            self._answer(503, b"")
+        elif not path.is_file():
+            self._answer(404, b"")
+        elif server.plain:
+            self._answer(200, path.read_bytes())
+        else:
+            data = path.read_bytes()
+            first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"]).groups())
+            part = data[first : last + 1]
+            self._answer(206, part, {"Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(data)}"})
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+        self.server.sent += len(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "RETRY_SECONDS", (0.0, 0.0))
+    with _Server(tmp_path) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_remote_shards_are_read_by_range(tmp_path, server):
+    paths = write_ours(tmp_path, 6, shard_size=4_000)
+    shards = ShardSet(f"{server.url}/train-{{000000..{len(paths) - 1:06d}}}.tar?signature=secret")
+    assert len(shards) == 6
+    server.sent = 0
+    assert shards.read(3).video == b"video 3 " * 100
+    assert server.sent == 800
+    Path(index_path(paths[0])).unlink()
+    foreign = ShardSet(f"{server.url}/train-000000.tar?signature=secret")
+    assert foreign.read(0).video == b"video 0 " * 100
+    os.truncate(paths[0], 1000)
+    with pytest.raises(ShardError, match="torn") as error:
+        ShardSet(f"{server.url}/train-000000.tar?signature=secret")
+    assert "secret" not in str(error.value)
+
+
+def test_a_stumbling_server_is_asked_again(tmp_path, server):
+    write_ours(tmp_path)
+    shards = ShardSet(f"{server.url}/train-000000.tar")
+    server.stumbles = 2
+    assert shards.read(0).video == b"video 0 " * 100
+    server.stumbles = 99
+    with pytest.raises(ClipError, match="HTTP 503"):
+        shards.read(0)
+
+
+def test_a_server_that_is_not_there_or_ignores_range_says_so(tmp_path, server):
+    write_ours(tmp_path)
+    with pytest.raises(ShardError, match="no such shard"):
+        ShardSet(f"{server.url}/other-000000.tar")
+    server.plain = True
+    with pytest.raises(ShardError, match="does not serve byte ranges"):
+        ShardSet(f"{server.url}/train-000000.tar")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        with pytest.raises(ShardError, match="check the address"):
+            ShardSet(f"http://127.0.0.1:{closed.getsockname()[1]}/train-000000.tar")
+
+
+@pytest.mark.parametrize("target", ["http://example.org/a.tar", "file:///etc/passwd", "ftp://h/a.tar"])
+def test_redirects_to_anything_but_https_are_refused(server, target):
+    server.redirect = target
+    with pytest.raises(ShardError, match=r"refused|HTTP 302"):
+        ShardSet(f"{server.url}/train-000000.tar")
+
+
+def test_https_is_checked_against_the_systems_certificates(tmp_path, server, monkeypatch):
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-keyout",
+        key,
+        "-out",
+        certificate,
+    ]
+    try:
+        subprocess.run([*made, *subject], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("the openssl program is not installed")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    write_ours(tmp_path)
+    url = f"https://localhost:{server.server_port}/train-000000.tar"
+    sources._opener.cache_clear()
+    with pytest.raises(ShardError, match="certificate verify failed"):
+        ShardSet(url)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    sources._opener.cache_clear()
+    assert ShardSet(url).read(0).video == b"video 0 " * 100
+    sources._opener.cache_clear()

@@ -1,0 +1,34 @@
+"""shards: tar + index <-> samples; the only place that knows WebDataset."""
+
+from viper_e2e.shards.action_units import action_units_from_npy, action_units_to_npy
+from viper_e2e.shards.index import (
+    SOUND_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    Member,
+    SampleEntry,
+    ShardIndex,
+    index_path,
+    range_of,
+    split_of,
+)
+from viper_e2e.shards.reading import ShardSet, expand
+from viper_e2e.shards.sources import ShardError, ShardLimits
+from viper_e2e.shards.writing import ShardWriter
+
+__all__ = [
+    "SOUND_EXTENSIONS",
+    "VIDEO_EXTENSIONS",
+    "Member",
+    "SampleEntry",
+    "ShardError",
+    "ShardIndex",
+    "ShardLimits",
+    "ShardSet",
+    "ShardWriter",
+    "action_units_from_npy",
+    "action_units_to_npy",
+    "expand",
+    "index_path",
+    "range_of",
+    "split_of",
+]

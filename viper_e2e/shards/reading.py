@@ -1,0 +1,223 @@
+"""shards/reading.py: a set of shards as one numbered list of samples, read by offset."""
+
+from __future__ import annotations
+
+import bisect
+import glob
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from pathlib import Path
+
+from braceexpand import UnbalancedBracesError, braceexpand  # comes with webdataset, whose patterns these are
+
+from viper_e2e.clip import Sample
+from viper_e2e.errors import ClipError
+from viper_e2e.labels import LabelSet
+from viper_e2e.shards.action_units import action_units_from_npy
+from viper_e2e.shards.index import (
+    ACTION_UNITS_EXTENSION,
+    SOUND_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    SampleEntry,
+    ShardIndex,
+    index_foreign,
+    index_path,
+    read_index,
+)
+from viper_e2e.shards.sources import LocalFile, ShardError, ShardLimits, open_source
+
+MAX_SHARDS = 1_000_000
+
+
+class ShardSet:
+    """The samples of many shards, numbered 0 … ``len - 1`` in the order of the shards.
+
+    Holds indexes only: picklable, safe in worker processes and threads; every read opens its file,
+    takes the wanted bytes by offset (local ``pread``, or one https Range request), and closes it.
+
+    ``patterns``: local paths, globs, brace patterns (``train-{000000..000017}.tar``), ``https://`` URLs
+    whose server answers Range requests (plain http only to this machine). Nothing else is ever opened.
+
+    Raises ``ShardError`` naming every shard that is torn, damaged or doubled. With ``strict=False`` these
+    are listed in ``problems`` instead, and whole samples of such shards stay readable (``viper check``).
+    """
+
+    def __init__(
+        self, patterns: str | Sequence[str], *, limits: ShardLimits | None = None, strict: bool = True
+    ):
+        self.limits = limits or ShardLimits()
+        paths = expand(patterns)
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda path: _index(path, self.limits), paths))
+        faults = [fault for _, shard_faults, _ in found for fault in shard_faults]
+        self.shards: tuple[ShardIndex, ...] = tuple(index for index, _, _ in found if index is not None)
+        self.labels, label_faults = _common_labels(self.shards)
+        self.duplicate_keys = _duplicate_keys(self.shards)
+        faults += label_faults
+        faults += [
+            f"key {key!r} is in {' and in '.join(shards)}" for key, shards in self.duplicate_keys.items()
+        ]
+        if faults and strict:
+            more = f" (and {len(faults) - 5} more problems)" if len(faults) > 5 else ""
+            raise ShardError("; ".join(faults[:5]) + more + "; `viper check` lists all")
+        self.problems: tuple[str, ...] = (*faults, *(note for _, _, notes in found for note in notes))
+        self._starts = list(accumulate((len(shard.samples) for shard in self.shards), initial=0))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def shard_sizes(self) -> list[int]:
+        """Number of samples in each shard."""
+        return [len(shard.samples) for shard in self.shards]
+
+    def shard_of(self, i: int) -> ShardIndex:
+        """The shard that holds sample ``i``."""
+        return self.shards[self._place(i)[0]]
+
+    def entry(self, i: int) -> SampleEntry:
+        """What the index knows of sample ``i``, without reading it."""
+        shard, row = self._place(i)
+        return self.shards[shard].samples[row]
+
+    def read(self, i: int) -> Sample:
+        """Sample ``i``, bytes checked against the index's sha256 where it has them.
+
+        Raises ``ClipError`` (stage ``"read"``) where this one clip cannot be had.
+        """
+        shard, entry = self.shard_of(i), self.entry(i)
+        video = next(extension for extension in entry.members if extension in VIDEO_EXTENSIONS)
+        sound = next((extension for extension in entry.members if extension in SOUND_EXTENSIONS), None)
+        units = None
+        if ACTION_UNITS_EXTENSION in entry.members:
+            data = self._member(shard, entry, ACTION_UNITS_EXTENSION, self.limits.max_action_units_bytes)
+            try:
+                units = action_units_from_npy(data)
+            except ValueError as error:
+                raise self._failure(shard, entry, f".{ACTION_UNITS_EXTENSION}: {error}") from error
+        return Sample(
+            key=entry.key,
+            video=self._member(shard, entry, video, self.limits.max_clip_bytes),
+            file_id=entry.file_id,
+            sound=self._member(shard, entry, sound, self.limits.max_clip_bytes) if sound else None,
+            action_units=units,
+            intensities=entry.intensities,
+            subject=entry.subject,
+            shard=shard.path_or_url,
+        )
+
+    def _place(self, i: int) -> tuple[int, int]:
+        if not 0 <= i < len(self):
+            raise IndexError(f"sample {i} of {len(self)}")
+        shard = bisect.bisect_right(self._starts, i) - 1
+        return shard, i - self._starts[shard]
+
+    def _member(self, shard: ShardIndex, entry: SampleEntry, extension: str, max_bytes: int) -> bytes:
+        member = entry.members[extension]
+        if member.size > max_bytes:
+            raise self._failure(
+                shard, entry, f".{extension} has {member.size} bytes, at most {max_bytes} are allowed"
+            )
+        try:
+            data = open_source(shard.path_or_url).read(member.offset, member.size)
+        except (ShardError, FileNotFoundError) as error:
+            raise self._failure(shard, entry, f".{extension} cannot be read: {error}") from error
+        if member.sha256 is not None and hashlib.sha256(data).hexdigest() != member.sha256:
+            raise self._failure(
+                shard,
+                entry,
+                f".{extension} does not match the sha256 of the index; copy or pack the shard again",
+            )
+        return data
+
+    def _failure(self, shard: ShardIndex, entry: SampleEntry, reason: str) -> ClipError:
+        return ClipError(
+            f"{reason} (shard {open_source(shard.path_or_url).name})", stage="read", clip=entry.key
+        )
+
+
+def expand(patterns: str | Sequence[str]) -> list[str]:
+    """Patterns → paths and URLs, each once, globs sorted; ``ShardError`` where one matches nothing."""
+    found: list[str] = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        remote = not isinstance(open_source(pattern), LocalFile)
+        if not remote and Path(pattern).exists():
+            found.append(pattern)
+            continue
+        for one in _expand_braces(pattern):
+            matches = [one]
+            if not remote and glob.has_magic(one):
+                matches = sorted(path for path in glob.glob(one) if not path.endswith(".index.json"))  # noqa: PTH207
+            elif not remote and not Path(one).exists():
+                matches = []
+            if not matches:
+                raise ShardError(
+                    f"{one}: no such shard; give paths, globs, brace patterns or https:// URLs of .tar files"
+                )
+            found += matches
+    if not found:
+        raise ShardError("no shards given; give paths, globs, brace patterns or https:// URLs of .tar files")
+    return list(dict.fromkeys(found))
+
+
+def _expand_braces(pattern: str) -> list[str]:
+    spans = re.findall(r"\{(-?\d{1,18})\.\.(-?\d{1,18})", pattern)
+    if math.prod(abs(int(last) - int(first)) + 1 for first, last in spans) > MAX_SHARDS:
+        raise ShardError(f"{pattern}: more than {MAX_SHARDS} shards")
+    try:
+        return list(braceexpand(pattern))
+    except UnbalancedBracesError as error:
+        raise ShardError(f"{pattern}: unbalanced braces") from error
+
+
+def _index(path: str, limits: ShardLimits) -> tuple[ShardIndex | None, list[str], list[str]]:
+    """One shard's index, its faults, and what was left aside."""
+    try:
+        source = open_source(path)
+        index = read_index(source, open_source(index_path(path)), limits)
+        if index is not None:
+            return _located(index, path), [], []
+        foreign, faults, notes = index_foreign(source, limits)
+        return _located(foreign, path), faults, notes
+    except FileNotFoundError:
+        return None, [f"{path}: no such shard"], []
+    except ShardError as error:
+        return None, [str(error)], []
+
+
+def _located(index: ShardIndex, path: str) -> ShardIndex:
+    """Messages name a URL without its query; reading needs all of it."""
+    return ShardIndex(path, index.size, index.samples, index.labels, index.split)
+
+
+def _common_labels(shards: Sequence[ShardIndex]) -> tuple[LabelSet | None, list[str]]:
+    """The label set of all shards, and those that disagree.
+
+    Ranges are joined: a foreign shard knows only its own values.
+    """
+    labelled = [shard for shard in shards if shard.labels is not None]
+    if not labelled:
+        return None, []
+    first = labelled[0]
+    faults = [
+        f"{shard.path_or_url}: labels {', '.join(shard.labels.columns)}; "
+        f"{first.path_or_url} has {', '.join(first.labels.columns)}: pack them together"
+        for shard in labelled[1:]
+        if shard.labels.names != first.labels.names
+    ]
+    minimum = min(shard.labels.minimum for shard in labelled)
+    maximum = max(shard.labels.maximum for shard in labelled)
+    return LabelSet(first.labels.columns, minimum, maximum), faults
+
+
+def _duplicate_keys(shards: Sequence[ShardIndex]) -> dict[str, list[str]]:
+    """Keys that occur more than once, with the shards they occur in."""
+    places: dict[str, list[str]] = {}
+    for shard in shards:
+        for entry in shard.samples:
+            places.setdefault(entry.key, []).append(shard.path_or_url)
+    return {key: where for key, where in places.items() if len(where) > 1}
