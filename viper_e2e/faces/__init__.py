@@ -1,0 +1,93 @@
+"""faces: frames -> boxes -> crops; the detector, the track of one face, the pixels an encoder sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from viper_e2e.clip import CropSpec
+from viper_e2e.config import FaceConfig
+from viper_e2e.faces.crop import FaceRegions, crop, cut_regions
+from viper_e2e.faces.mtcnn import MTCNN
+from viper_e2e.faces.track import (
+    DETECTED,
+    INTERPOLATED,
+    NONE,
+    Face,
+    FaceTrack,
+    choose_first,
+    choose_track,
+    fill,
+    frames_still_needed,
+    frames_to_start_with,
+)
+
+__all__ = ["DETECTED", "INTERPOLATED", "MTCNN", "NONE", "FaceCropper", "FaceRegions", "FaceTrack"]
+
+
+class FaceCropper(nn.Module):
+    """Finds one face per clip, follows it, and cuts it out.
+
+    The detector has no parameters and no entry in a state dict, stays in float32 whatever its parent is cast
+    to, and ignores autocast.
+    """
+
+    def __init__(self, config: FaceConfig):
+        super().__init__()
+        self.config = config
+        self.detector = MTCNN(config.min_face_size, tuple(config.thresholds))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FaceCropper:
+        # To another device with the parent, never into another dtype: in bf16 boxes are off by pixels.
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+
+    @torch.no_grad()
+    def forward(
+        self, frames: Sequence[UInt8[Tensor, "_ _ _ 3"]], frame_seconds: Sequence[Float[Tensor, "_"]]
+    ) -> list[FaceTrack]:
+        """One track per clip, on the detector's device.
+
+        Clips are ragged, uint8 RGB ``N H W 3`` with their presentation times. They are detected one after the
+        other, each in batches of its own frames: with a batch of mixed clips, rounding would depend on the
+        company, and a clip held in memory would not have bitwise the boxes that it gets elsewhere.
+        """
+        return [self._track(*clip) for clip in zip(frames, frame_seconds, strict=True)]
+
+    def _track(self, frames: UInt8[Tensor, "N H W 3"], frame_seconds: Float[Tensor, "N"]) -> FaceTrack:
+        height, width = frames.shape[1:3]
+        seconds = frame_seconds.tolist()
+        choose = choose_track if self.config.selection == "track" else choose_first
+        faces: dict[int, list[Face]] = {}
+        wanted = frames_to_start_with(seconds, self.config.detect_seconds)
+        while wanted:
+            for index, found in zip(wanted, self.detector(frames[wanted]), strict=True):
+                faces[index] = self._usable(found, width, height)
+            chosen = choose(faces)
+            wanted = frames_still_needed(chosen)
+        track = fill(chosen, seconds, width, height, self.config.margin)
+        return FaceTrack(*(tensor.to(self.detector.device) for tensor in track))
+
+    def _usable(self, found: Float[Tensor, "K 5"], width: int, height: int) -> list[Face]:
+        """Faces that are probable enough and of which at least two pixels each way lie in the frame."""
+        return [
+            (x0, y0, x1, y1, probability)
+            for x0, y0, x1, y1, probability in found.tolist()
+            if probability >= self.config.min_probability
+            and min(x1, width) - max(x0, 0) >= 2
+            and min(y1, height) - max(y0, 0) >= 2
+        ]
+
+    def regions(
+        self, frames: UInt8[Tensor, "N H W 3"], track: FaceTrack, margin: float | None = None
+    ) -> FaceRegions:
+        """What is held in memory instead of whole frames; ``margin`` defaults to ``hold_margin``."""
+        return cut_regions(frames, track.boxes, self.config.hold_margin if margin is None else margin)
+
+    def crop(
+        self, source: UInt8[Tensor, "N H W 3"] | FaceRegions, boxes: Float[Tensor, "N 4"], spec: CropSpec
+    ) -> Float[Tensor, "N 3 S S"]:
+        """Normalised crops of frames or held regions; see `faces.crop.crop`."""
+        return crop(source, boxes, spec)

@@ -1,0 +1,150 @@
+"""track.py: which frames to look at, which face to follow, and the frames in between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+NONE, DETECTED, INTERPOLATED = 0, 1, 2
+"""Where a box comes from: `FaceTrack.source`."""
+SAME_FACE_IOU = 0.3
+"""Two detections that overlap more than this are one face; only between such two a box is interpolated."""
+
+Face = tuple[float, float, float, float, float]
+"""x0 y0 x1 y1 probability."""
+
+
+class FaceTrack(NamedTuple):
+    """One face through the frames of one clip."""
+
+    boxes: Float[Tensor, "N 4"]
+    """x0 y0 x1 y1 in pixels of the decoded frame, exclusive upper ends; the whole frame if there is no face."""
+    probabilities: Float[Tensor, "N"]
+    """0 where there is no face."""
+    source: UInt8[Tensor, "N"]
+    """`NONE`, `DETECTED` or `INTERPOLATED`."""
+
+    @property
+    def face_found(self) -> Bool[Tensor, "N"]:
+        return self.source > NONE
+
+
+def frames_to_start_with(seconds: list[float], detect_seconds: float) -> list[int]:
+    """Frames about ``detect_seconds`` apart, the first and the last among them; all of them for 0."""
+    if detect_seconds <= 0 or len(seconds) < 3:
+        return list(range(len(seconds)))
+    steps = max(1, round((seconds[-1] - seconds[0]) / detect_seconds))
+    instants = [seconds[0] + (seconds[-1] - seconds[0]) * step / steps for step in range(1, steps)]
+    nearest = {min(range(len(seconds)), key=lambda i: abs(seconds[i] - instant)) for instant in instants}
+    return sorted(nearest | {0, len(seconds) - 1})
+
+
+def frames_still_needed(chosen: Mapping[int, Face | None]) -> list[int]:
+    """The middle frame of every gap that must not be interpolated; none when all is known.
+
+    Halving finds the moment a face appears or changes in a few rounds, and ends with every frame of such a gap
+    detected if nothing connects its ends.
+    """
+    looked_at = sorted(chosen)
+    return [
+        (before + after) // 2
+        for before, after in pairwise(looked_at)
+        if after - before > 1 and not _same_face(chosen[before], chosen[after])
+    ]
+
+
+def choose_first(faces: Mapping[int, list[Face]]) -> dict[int, Face | None]:
+    """The published rule: the detector's first box, which in facenet-pytorch's order is the largest."""
+    return {index: max(options, key=_area, default=None) for index, options in faces.items()}
+
+
+def choose_track(faces: Mapping[int, list[Face]]) -> dict[int, Face | None]:
+    """Follows one face both ways from the frame where it is seen best.
+
+    "Best" is probability × area, and next to an already followed face × exp(−distance), the distance between
+    centres in units of that face's side: a passer-by has to be e times larger to take over one side away.
+    """
+    chosen: dict[int, Face | None] = dict.fromkeys(faces)
+    seen = [index for index, options in faces.items() if options]
+    if not seen:
+        return chosen
+    start = max(seen, key=lambda index: max(map(_weight, faces[index])))
+    order = sorted(faces)
+    for direction in (order[order.index(start) :], order[order.index(start) :: -1]):
+        last = None
+        for index in direction:
+            if faces[index]:
+                last = max(faces[index], key=lambda face: _weight(face) * _nearness(face, last))
+                chosen[index] = last
+    return chosen
+
+
+def fill(
+    chosen: Mapping[int, Face | None], seconds: list[float], width: int, height: int, margin: float
+) -> FaceTrack:
+    """A box for every frame: detected, interpolated linearly in time between detections, or the whole frame.
+
+    Boxes are widened by ``margin`` (share of their size, every side) and end at the frame's borders.
+    """
+    whole = (0.0, 0.0, float(width), float(height), 0.0)
+    looked_at = sorted(chosen)
+    rows: list[Face] = [whole] * len(seconds)
+    source = [NONE] * len(seconds)
+    for index, face in chosen.items():
+        if face is not None:
+            rows[index], source[index] = _within(face, width, height, margin), DETECTED
+    for before, after in pairwise(looked_at):
+        gap_seconds = seconds[after] - seconds[before]
+        for index in range(before + 1, after):
+            share = (seconds[index] - seconds[before]) / gap_seconds if gap_seconds > 0 else 0.0
+            rows[index] = tuple(a + (b - a) * share for a, b in zip(rows[before], rows[after], strict=True))
+            source[index] = INTERPOLATED
+    table = torch.tensor(rows, dtype=torch.float32)
+    return FaceTrack(
+        table[:, :4].contiguous(), table[:, 4].contiguous(), torch.tensor(source, dtype=torch.uint8)
+    )
+
+
+def _area(face: Face) -> float:
+    return (face[2] - face[0]) * (face[3] - face[1])
+
+
+def _weight(face: Face) -> float:
+    return face[4] * _area(face)
+
+
+def _nearness(face: Face, last: Face | None) -> float:
+    if last is None:
+        return 1.0
+    across = (face[0] + face[2] - last[0] - last[2]) / 2
+    down = (face[1] + face[3] - last[1] - last[3]) / 2
+    return math.exp(-math.hypot(across, down) / math.sqrt(_area(last)))
+
+
+def _same_face(one: Face | None, other: Face | None) -> bool:
+    if one is None or other is None:
+        return False
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return False
+    shared = width * height
+    return shared / (_area(one) + _area(other) - shared) > SAME_FACE_IOU
+
+
+def _within(face: Face, width: int, height: int, margin: float) -> Face:
+    x0, y0, x1, y1, probability = face
+    wider, taller = margin * (x1 - x0), margin * (y1 - y0)
+    return (
+        max(x0 - wider, 0.0),
+        max(y0 - taller, 0.0),
+        min(x1 + wider, float(width)),
+        min(y1 + taller, float(height)),
+        probability,
+    )
