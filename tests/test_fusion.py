@@ -173,15 +173,6 @@ def test_unused_slots_are_masked_by_tokens():
     )
 
 
-def test_unused_slots_are_filled_by_even_repetition_in_concat():
-    model = fusion("concat")
-    given = streams()
-    visual = given["visual"]
-    given["visual"] = visual._replace(used=torch.arange(T).expand(B, T) < 3)
-    repeated = visual._replace(tokens=visual.tokens[:, [0, 0, 1, 1, 2, 2]])
-    assert torch.equal(model(given, face(), SECONDS), model({**given, "visual": repeated}, face(), SECONDS))
-
-
 @KINDS
 def test_an_unreadable_clip_has_finite_outputs(kind):
     nothing = {n: s._replace(used=torch.zeros(B, T, dtype=torch.bool)) for n, s in streams(()).items()}

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import PerceiverConfig, PerceiverModel
 from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder
 
-from viper_e2e.config import MODALITIES, FusionConfig
-from viper_e2e.errors import ViperError
-from viper_e2e.stream import Stream
+from .config import MODALITIES, FusionConfig
+from .errors import ViperError
+from .stream import Stream
 
 FACE_MODALITIES = ("visual", "textual")
 """Modalities that look at the face crop; action units have a detector of their own."""
@@ -132,8 +132,8 @@ class ConcatFusion(nn.Module):
     """The published head: streams side by side in the channels of one token, transformers' Perceiver.
 
     No time features and no masks: the outputs do not depend on the order of tokens, an absent modality is
-    zeros. A clip with fewer slots in use than T repeats them evenly. State names are those of the authors'
-    released checkpoints under ``perceiver.``. Vaiani et al. 2022, "ViPER: Video-based Perceiver for Emotion
+    zeros. Slots not in use would be tokens of zeros: `model.py` spreads the frames of a short clip over all
+    slots. State names are those of the authors' released checkpoints under ``perceiver.``. Vaiani et al. 2022, "ViPER: Video-based Perceiver for Emotion
     Recognition"; Jaegle et al. 2021, "Perceiver IO".
     """
 
@@ -177,7 +177,7 @@ class ConcatFusion(nn.Module):
             keep = stream.present & stream.used
             if hidden is not None:
                 keep = keep & ~hidden[:, index, None]
-            channels.append(_repeat_evenly(torch.where(keep[..., None], stream.tokens, 0.0), stream.used))
+            channels.append(torch.where(keep[..., None], stream.tokens, 0.0))
         latents = self.perceiver.embeddings.latents
         inputs = torch.cat(channels, -1).to(latents.dtype)
         latents = self.perceiver.encoder(
@@ -226,14 +226,6 @@ def sample_hidden(present: Bool[Tensor, "B M"], p: float, seeds: Sequence[int]) 
     # The highest draw among the present is the last to be hidden, so sparing it only matters when all go.
     spared = torch.where(present, draws, -1.0).argmax(1, keepdim=True)
     return ((draws < p) & present).scatter(1, spared, False)
-
-
-def _repeat_evenly(tokens: Float[Tensor, "B T D"], used: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-    """Slot t shows used slot number ⌊t·n/T⌋ of n: all T slots filled, in step with modalities that use all."""
-    in_use_first = (~used).to(torch.uint8).argsort(dim=1, stable=True)
-    rank = torch.arange(used.shape[1], device=used.device) * used.sum(1, keepdim=True) // used.shape[1]
-    slot = in_use_first.gather(1, rank)
-    return tokens.gather(1, slot[..., None].expand_as(tokens))
 
 
 def _output(logits: Float[Tensor, "B E"], sigmoid: bool) -> Float[Tensor, "B E"]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from viper_e2e.errors import ViperError
+from .errors import ViperError
 
 TERMS = ("mse", "pearson", "ccc")
 
