@@ -1,0 +1,345 @@
+"""base.py: load a backbone, freeze or unfreeze it by depth, keep it in its dtype, say where it came from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+
+from viper_e2e.config import BackboneConfig
+from viper_e2e.encoders.weights import (
+    Found,
+    Search,
+    check_hash,
+    quiet_transformers,
+    read_tensors,
+    small_files_of,
+    tensors_sha256,
+    weight_files,
+)
+from viper_e2e.errors import ViperError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a backbone's weights came from."""
+
+    spec: str
+    revision: str | None = None
+    tensors_sha256: str | None = None
+    """``None``: random, or held by the checkpoint: nothing outside could replace these weights."""
+    small_files: dict[str, bytes] = field(default_factory=dict)
+    """Config, preprocessor and tokenizer, to be copied into a checkpoint."""
+
+
+class DepthGroup(NamedTuple):
+    """Trainable parameters at one depth, for layer-wise learning-rate decay."""
+
+    backbone: str
+    part: str
+    """``stem``, ``block 1`` … ``block n``, or ``top`` (what follows the last block)."""
+    layers_from_top: int
+    """0 for the top, 1 for the last block, … n + 1 for the stem: the exponent of the decay."""
+    parameters: list[nn.Parameter]
+
+
+class Backbone(nn.Module):
+    """One pretrained network: its blocks, which of them train, and the dtype it computes in.
+
+    Frozen means: eval mode from birth, no gradient, stored in the compute dtype. What is trained is kept in
+    float32 and runs under autocast; so is everything behind the first trained block.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        origin: Origin,
+        *,
+        blocks: Sequence[nn.Module],
+        top: Sequence[str] = (),
+        idle: Sequence[str] = (),
+    ):
+        """``blocks`` first to last. ``top`` and ``idle`` are substrings of parameter names: what follows the
+        last block although it is registered earlier, and what no forward pass reads (never trained)."""
+        super().__init__()
+        self.name = name
+        self.model = model
+        self.origin = origin
+        self.depth = "none"
+        self.compute_dtype: torch.dtype | None = None
+        self._blocks = tuple(blocks)
+        self._was_trained = False
+        self._part = self._parts(top, idle)
+        self.set_training_depth("none")
+
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """Transformer blocks, first to last: what ``depth`` counts."""
+        return self._blocks
+
+    def _parts(self, top: Sequence[str], idle: Sequence[str]) -> dict[str, int | None]:
+        """Parameter name → 0 stem, 1 … n blocks, n + 1 top, ``None`` idle."""
+        block_of = {id(p): i for i, block in enumerate(self._blocks, 1) for p in block.parameters()}
+        parts: dict[str, int | None] = {}
+        seen_blocks = False
+        for name, parameter in self.model.named_parameters():
+            if any(word in name for word in idle):
+                parts[name] = None
+            elif id(parameter) in block_of:
+                parts[name], seen_blocks = block_of[id(parameter)], True
+            else:
+                follows = seen_blocks or any(word in name for word in top)
+                parts[name] = len(self._blocks) + 1 if follows else 0
+        return parts
+
+    # --- training depth and dtype ---------------------------------------------------------------
+
+    @property
+    def is_frozen(self) -> bool:
+        return self.depth == "none"
+
+    def set_training_depth(self, depth: str) -> None:
+        """``none``, ``all``, or ``"n"``: exactly the last n blocks (nothing before or behind them) are trained."""
+        self.depth = self._checked(depth)
+        self._was_trained |= not self.is_frozen
+        first = len(self._blocks) + 1 - int(self.depth) if self.depth.isdigit() else 0
+        for name, parameter in self.model.named_parameters():
+            part = self._part[name]
+            if self.depth.isdigit():
+                parameter.requires_grad_(part is not None and first <= part <= len(self._blocks))
+            else:
+                parameter.requires_grad_(self.depth == "all" and part is not None)
+        self._store()
+        self.train(self.training)
+
+    def _checked(self, depth: str) -> str:
+        number = len(self._blocks)
+        if depth in ("none", "all"):
+            return depth
+        if depth.isdigit() and int(depth) <= number:
+            return "none" if int(depth) == 0 else str(int(depth))
+        raise ViperError(
+            f"{self.name}: cannot train {depth!r} of {self.origin.spec}; allowed: none, all, "
+            + (f"or the last 1 to {number} blocks" if number else "since it has no row of blocks to count")
+        )
+
+    def to_compute_dtype(self, dtype: torch.dtype) -> None:
+        """Frozen weights are stored in ``dtype``; trained ones stay float32 and run under autocast to it."""
+        self.compute_dtype = dtype
+        self._store()
+
+    def _store(self) -> None:
+        first_trained = min(
+            (self._part[n] for n, p in self.model.named_parameters() if p.requires_grad), default=None
+        )
+        for name, parameter in self.model.named_parameters():
+            part = self._part[name]
+            # A trained block hands float32 on to what follows, so that stays float32 too. Scalars (CLIP's logit
+            # scale) lose what matters in half precision and weigh nothing.
+            behind = first_trained is not None and part is not None and part >= first_trained
+            if behind or parameter.ndim == 0:
+                if parameter.dtype.itemsize < 4:
+                    parameter.data = parameter.data.float()
+            elif self.compute_dtype is not None and parameter.is_floating_point():
+                parameter.data = parameter.data.to(self.compute_dtype)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Only what is trained enters training mode (dropout); the rest stays in eval."""
+        super().train(False)
+        self.training = mode
+        if self.depth == "all":
+            self.model.train(mode)
+        elif self.depth.isdigit():
+            for block in self._blocks[-int(self.depth) :]:
+                block.train(mode)
+        return self
+
+    @contextmanager
+    def computing(self, device: torch.device) -> Iterator[None]:
+        """The autocast state this backbone runs in; an unset compute dtype leaves the caller's as it is."""
+        if self.compute_dtype is None:
+            context = nullcontext()
+        elif self.is_frozen or self.compute_dtype == torch.float32:
+            context = torch.autocast(device.type, enabled=False)
+        else:
+            context = torch.autocast(device.type, dtype=self.compute_dtype)
+        with context:
+            yield
+
+    def as_input(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """``x`` in the dtype of the first weights."""
+        return x.to(next(self.model.parameters()).dtype)
+
+    # --- what others ask ------------------------------------------------------------------------
+
+    def depth_groups(self) -> list[DepthGroup]:
+        """Trainable parameters, stem first; parts without any are left out."""
+        top = len(self._blocks) + 1
+        names = ["stem", *(f"block {i}" for i in range(1, top)), "top"]
+        groups: dict[int, list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            part = self._part[name]
+            if parameter.requires_grad and part is not None:
+                groups.setdefault(part, []).append(parameter)
+        return [DepthGroup(self.name, names[part], top - part, groups[part]) for part in sorted(groups)]
+
+    def record(self) -> dict[str, Any] | None:
+        """``{"spec", "revision", "tensors_sha256"}`` if the files it came from still are what it is."""
+        if self.origin.tensors_sha256 is None or self._was_trained:
+            return None
+        keys = ("spec", "revision", "tensors_sha256")
+        return {key: getattr(self.origin, key) for key in keys}
+
+
+class Encoder(nn.Module):
+    """Turns one modality into tokens. Subclasses hold their ``Backbone``s as attributes."""
+
+    name: str
+    embed_dim: int
+    """D of the tokens."""
+
+    def backbones(self) -> dict[str, Backbone]:
+        """By name, the main one first."""
+        return {child.name: child for child in self.children() if isinstance(child, Backbone)}
+
+    def _backbone(self, name: str | None) -> Backbone:
+        backbones = self.backbones()
+        if not backbones:
+            raise ViperError(f"{self.name}: has no weights, so there is nothing to freeze or train")
+        if name is not None and name not in backbones:
+            raise ViperError(f"{self.name}: has no backbone {name!r}; allowed: {', '.join(backbones)}")
+        return backbones[name] if name is not None else next(iter(backbones.values()))
+
+    @property
+    def depth(self) -> str:
+        """``none``, ``all`` or the number of trained blocks, of the main backbone."""
+        return self._backbone(None).depth if self.backbones() else "none"
+
+    @property
+    def is_frozen(self) -> bool:
+        """Nothing in here is trained: clips are encoded one by one, and never differ by their company."""
+        return all(backbone.is_frozen for backbone in self.backbones().values())
+
+    def set_training_depth(self, depth: str, backbone: str | None = None) -> None:
+        """Train ``none``, ``all`` or the last ``"n"`` blocks of a backbone (default: the main one)."""
+        if self.backbones() or depth != "none":
+            self._backbone(backbone).set_training_depth(depth)
+
+    def to_compute_dtype(self, dtype: torch.dtype) -> None:
+        """Store what is frozen in ``dtype`` and run the rest under autocast to it."""
+        for backbone in self.backbones().values():
+            backbone.to_compute_dtype(dtype)
+
+    def blocks(self, backbone: str | None = None) -> tuple[nn.Module, ...]:
+        """Blocks of a backbone (default: the main one), first to last."""
+        return self._backbone(backbone).blocks()
+
+    def parameter_groups_by_depth(self) -> list[DepthGroup]:
+        """Trainable parameters by backbone and depth, stem first."""
+        return [group for backbone in self.backbones().values() for group in backbone.depth_groups()]
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Backbones that a checkpoint may leave out: never trained, and with a source to be found again."""
+        records = {name: backbone.record() for name, backbone in self.backbones().items()}
+        return {name: record for name, record in records.items() if record is not None}
+
+    def state_prefixes(self) -> dict[str, str]:
+        """Backbone name → prefix of its keys in this encoder's ``state_dict``."""
+        names = {id(child): name for name, child in self.named_children()}
+        return {name: f"{names[id(backbone)]}." for name, backbone in self.backbones().items()}
+
+    def save_assets(self, folder: Path) -> None:
+        """Write config, preprocessor and tokenizer files to ``folder/<backbone>/``; no weights."""
+        for name, backbone in self.backbones().items():
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for file, content in backbone.origin.small_files.items():
+                (folder / name / file).write_bytes(content)
+
+
+# --- building transformers' models --------------------------------------------------------------
+
+
+def read_architecture(found: Found, config: BackboneConfig) -> PretrainedConfig:
+    """The transformers config of a backbone, from its files or (random) from the settings."""
+    if found.small is None:
+        settings = dict(config.config or {})
+        if "model_type" not in settings:
+            raise ViperError(f"{found.name}: random weights need a config with a model_type (vit, wav2vec2, …)")
+        architecture = AutoConfig.for_model(**settings)
+    else:
+        found.read_json("config.json")
+        architecture = AutoConfig.from_pretrained(found.small, local_files_only=True)
+    # Our augmentation masks sound; skipped layers would leave parameters without gradients on one process.
+    for switch, off in {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}.items():
+        if hasattr(architecture, switch):
+            setattr(architecture, switch, off)
+    return architecture
+
+
+def build_model(
+    found: Found,
+    search: Search,
+    architecture: PretrainedConfig,
+    model_class: type[PreTrainedModel],
+    *,
+    key_mapping: dict[str, str] | None = None,
+    adjust: Callable[[PreTrainedModel], None] | None = None,
+    **options: Any,
+) -> tuple[PreTrainedModel, Origin]:
+    """A transformers model in float32, with the weights of ``found``, and its origin.
+
+    A weight that is missing from the files is an error: nothing is initialised silently.
+    """
+    small = small_files_of(found.small) if found.small is not None else {}
+    small.setdefault("config.json", architecture.to_json_string(use_diff=False).encode())
+    if found.path is None:
+        if found.name not in search.held:
+            logger.warning("%s: random weights, because the settings say so", found.name)
+        return model_class(architecture, **options), Origin(found.spec, found.revision, None, small)
+    files = weight_files(found)
+    sha256 = tensors_sha256(read_tensors(files))
+    check_hash(found, sha256, search)
+    with quiet_transformers():
+        model, report = model_class.from_pretrained(
+            files[0].parent,
+            config=architecture,
+            dtype="auto",
+            local_files_only=True,
+            use_safetensors=files[0].suffix == ".safetensors",
+            output_loading_info=True,
+            key_mapping=key_mapping,
+            **options,
+        )
+    missing = sorted(name for name in report["missing_keys"] if "masked_spec_embed" not in name)
+    if missing:
+        raise ViperError(
+            f"{found.name}: {files[0].parent} lacks {len(missing)} weights of {model_class.__name__} "
+            f"({', '.join(missing[:3])}, …); is it another kind of model?"
+        )
+    return model.float(), Origin(found.spec, found.revision, sha256, small)
+
+
+def find_blocks(model: nn.Module) -> Sequence[nn.Module]:
+    """The transformer blocks of a model: its longest list of layers."""
+    rows = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList)
+        and name.rsplit(".", 1)[-1] in ("layer", "layers", "blocks", "resblocks")
+    ]
+    return list(max(rows, key=len, default=nn.ModuleList()))
+
+
+def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Tokens leave an encoder in float32 (float64 in a double-precision model)."""
+    return x.float() if x.dtype.itemsize < 4 else x

@@ -1,0 +1,151 @@
+"""visual.py: face crops -> one embedding each, by any vision transformer of the Hugging Face family."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+from transformers import CLIPVisionModel, PretrainedConfig, PreTrainedModel, SiglipVisionModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from viper_e2e.clip import CropSpec
+from viper_e2e.config import VisualConfig
+from viper_e2e.encoders.base import (
+    Backbone,
+    Encoder,
+    at_least_float32,
+    build_model,
+    find_blocks,
+    read_architecture,
+)
+from viper_e2e.encoders.weights import Found, Search, find
+from viper_e2e.errors import ViperError
+
+_IMAGE_TOWERS = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}
+"""Two-tower models of which only the image tower is read."""
+_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
+"""PIL's numbers, as preprocessor files write them."""
+
+
+class VisualEncoder(Encoder):
+    """ViT, DeiT, BEiT, DINOv2, DINOv3, CLIP's and SigLIP's image towers, …"""
+
+    name = "visual"
+
+    def __init__(self, config: VisualConfig, backbone: Backbone, crop_spec: CropSpec):
+        super().__init__()
+        self.pooling = config.pooling
+        self.crop_spec = crop_spec
+        self.backbone = backbone
+        self.embed_dim = backbone.model.config.hidden_size
+        self._interpolate = _interpolation(backbone, crop_spec.size, config.pooling)
+        backbone.set_training_depth(config.backbone.train)
+
+    @classmethod
+    def build(
+        cls,
+        config: VisualConfig,
+        *,
+        assets: Path | None = None,
+        records: Mapping[str, Mapping[str, Any]] | None = None,
+        overrides: Mapping[str, str] | None = None,
+        held: frozenset[str] = frozenset(),
+    ) -> VisualEncoder:
+        """From settings, and for a saved checkpoint its folder of assets and records (see ``Search``)."""
+        search = Search(assets, records or {}, overrides or {}, held)
+        found = find("visual", config.backbone, search)
+        architecture = read_architecture(found, config.backbone)
+        architecture = getattr(architecture, "vision_config", architecture)
+        size = config.crop_size
+        crop_spec = _crop_spec(found, architecture, size, is_paper=config.crop == "paper")
+        model_class = _model_class(architecture, found)
+        parameters = inspect.signature(model_class.__init__).parameters
+        options = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
+        model, origin = build_model(found, search, architecture, model_class, **options)
+        if config.backbone.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        backbone = Backbone(
+            "visual", model, origin, blocks=find_blocks(model), idle=("mask_token", "head.", "pooler.")
+        )
+        return cls(config, backbone, crop_spec)
+
+    def forward(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
+        """Crops cut by ``crop_spec`` (normalised) -> class token, or mean of the patch tokens; float32."""
+        backbone = self.backbone
+        with backbone.computing(pixels.device):
+            hidden = backbone.model(backbone.as_input(pixels), **self._interpolate).last_hidden_state
+            if isinstance(backbone.model, CLIPVisionModel):
+                # CLIP normalises behind its blocks only what it pools.
+                hidden = backbone.model.post_layernorm(hidden)
+        if self.pooling == "cls":
+            return at_least_float32(hidden[:, 0])
+        num_patches = (pixels.shape[-1] // backbone.model.config.patch_size) ** 2
+        return at_least_float32(hidden[:, -num_patches:]).mean(1)
+
+
+def _model_class(architecture: PretrainedConfig, found: Found) -> type[PreTrainedModel]:
+    kind = architecture.model_type.removesuffix("_vision_model")
+    patch_size = getattr(architecture, "patch_size", None)
+    if not isinstance(patch_size, int) or not hasattr(architecture, "num_hidden_layers"):
+        raise ViperError(
+            f"visual: {found.spec} is a {kind}, not a vision transformer of equal patches; "
+            "allowed are vit, deit, beit, dinov2, dinov3_vit, clip, siglip and their like"
+        )
+    return _IMAGE_TOWERS.get(kind) or MODEL_MAPPING[type(architecture)]
+
+
+def _interpolation(backbone: Backbone, size: int, pooling: str) -> dict[str, bool]:
+    """Arguments that let the model take crops of ``size``; an error where it cannot."""
+    model, architecture = backbone.model, backbone.model.config
+    kind, patch = architecture.model_type, architecture.patch_size
+    if size % patch:
+        raise ViperError(f"visual: crop_size {size} is not a multiple of the {patch}-pixel patches of {kind}")
+    has_class_token = any(
+        name.endswith(("cls_token", "class_embedding")) for name, _ in model.named_parameters()
+    )
+    if pooling == "cls" and not has_class_token:
+        raise ViperError(f"visual: {kind} has no class token; set visual.pooling to mean")
+    can = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+    if size == architecture.image_size or not can:
+        if size != architecture.image_size and not kind.startswith("dino"):
+            raise ViperError(f"visual: {kind} takes crops of {architecture.image_size} pixels, not {size}")
+        return {}
+    return {"interpolate_pos_encoding": True}
+
+
+def _crop_spec(found: Found, architecture: PretrainedConfig, size: int | None, *, is_paper: bool) -> CropSpec:
+    """What the backbone's own preprocessor does, read from its JSON (FACTS: transformers refuses older files).
+
+    Where a preprocessor resizes a little larger than it crops (DINOv2: 256 to 224), the outer rim that it would
+    throw away is kept: a face box has none to spare.
+    """
+    if found.small is None:
+        size = size or architecture.image_size
+        return CropSpec(size, integer_boxes=is_paper, resize_in_uint8=is_paper)
+    values = found.read_json("preprocessor_config.json")
+    resample = values.get("resample", 2)
+    if resample not in _INTERPOLATIONS:
+        raise ViperError(
+            f"visual: {found.small}/preprocessor_config.json has resample {resample}; allowed 2, 3"
+        )
+    own = values.get("crop_size") if values.get("do_center_crop") else values.get("size")
+    own = own or values.get("size") or architecture.image_size
+    if isinstance(own, Mapping):
+        own = own.get("height") or own.get("shortest_edge")
+    keeps_aspect = bool(values.get("do_center_crop"))
+    normalises = values.get("do_normalize", True)
+    mean = values.get("image_mean", (0.5, 0.5, 0.5)) if normalises else (0.0, 0.0, 0.0)
+    std = values.get("image_std", (0.5, 0.5, 0.5)) if normalises else (1.0, 1.0, 1.0)
+    return CropSpec(
+        size=size or int(own),
+        aspect="short_side_center" if keeps_aspect and not is_paper else "squash",
+        interpolation=_INTERPOLATIONS[resample],
+        mean=tuple(float(x) for x in mean),
+        std=tuple(float(x) for x in std),
+        integer_boxes=is_paper,
+        resize_in_uint8=True,
+    )

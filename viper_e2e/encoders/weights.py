@@ -1,0 +1,243 @@
+"""weights.py: where a backbone's files are, what they contain, and whether they are the expected ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from viper_e2e.config import BackboneConfig
+from viper_e2e.errors import ViperError
+
+logger = logging.getLogger(__name__)
+
+SMALL_FILES = (
+    *("config.json", "open_clip_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model"),
+)
+"""Architecture, preprocessor and tokenizer: everything but the weights."""
+_SAFETENSORS = (
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+)
+_BIN = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "open_clip_pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where to look for backbones, and what they must be."""
+
+    assets: Path | None = None
+    """Folder of a saved checkpoint with one folder of small files per backbone."""
+    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Backbone name → ``{"spec", "revision", "tensors_sha256"}`` that a checkpoint was trained with."""
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """Backbone name → path or hub id that replaces the recorded one (``--backbone visual=PATH``)."""
+    held: frozenset[str] = frozenset()
+    """Backbones whose weights the checkpoint itself holds: built without weights, filled by the caller."""
+
+    def small_files(self, name: str) -> Path | None:
+        folder = self.assets / name if self.assets is not None else None
+        return folder if folder is not None and folder.is_dir() else None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A backbone's files on this machine."""
+
+    name: str
+    spec: str
+    revision: str | None = None
+    path: Path | None = None
+    """Folder or file with the weights; ``None``: random, or held by the checkpoint."""
+    small: Path | None = None
+    """Folder with config, preprocessor and tokenizer; ``None``: the settings hold the architecture."""
+
+    def read_json(self, file: str) -> dict[str, Any]:
+        """A small JSON file of this backbone; its absence is an error that says where it belongs."""
+        assert self.small is not None
+        path = self.small / file
+        if not path.is_file():
+            raise ViperError(f"{self.name}: {self.small} has no {file}; copy it there from the original model")
+        return read_json(path)
+
+
+def find(name: str, config: BackboneConfig, search: Search, hub_id: str | None = None) -> Found:
+    """The files of backbone ``name``: override, recorded spec, ``$VIPER_BACKBONES``, the hub, in this order.
+
+    ``hub_id`` is the repository behind a spec that is not itself one. ``ViperError`` says what is missing
+    and where to put it.
+    """
+    small, record = search.small_files(name), search.records.get(name, {})
+    override = search.overrides.get(name)
+    spec = override or record.get("spec") or config.source
+    revision = None if override else record.get("revision") or config.revision
+    if name in search.held or spec == "random":
+        if spec != "random" and small is None:
+            raise ViperError(
+                f"{name}: the checkpoint has no folder {search.assets}/{name} with its config.json"
+            )
+        return Found(name, spec, revision, None, None if spec == "random" else small)
+    path, revision = _locate(name, spec, revision, hub_id, is_override=override is not None)
+    folder = path if path.is_dir() else path.parent
+    return Found(name, spec, revision, path, small or folder)
+
+
+def _locate(
+    name: str, spec: str, revision: str | None, hub_id: str | None, *, is_override: bool
+) -> tuple[Path, str | None]:
+    local = Path(spec).expanduser()
+    if hub_id is None and local.exists():
+        return local, None
+    hub_id = hub_id or spec
+    is_hub_id = not (local.is_absolute() or spec.startswith((".", "~")) or hub_id.count("/") > 1)
+    if is_hub_id and (cached := _snapshot(hub_id, revision, offline=True)) is not None:
+        return cached, cached.name
+    shelf = os.environ.get("VIPER_BACKBONES")
+    if shelf and not is_override:
+        for candidate in (Path(shelf) / hub_id.rsplit("/", 1)[-1], Path(shelf) / name):
+            if candidate.is_dir():
+                logger.info("%s: %s is taken from %s", name, spec, candidate)
+                return candidate, None
+    if is_hub_id and (fetched := _snapshot(hub_id, revision, offline=False)) is not None:
+        return fetched, fetched.name
+    where = (
+        f"is neither on this machine nor to be had from the hub ({hub_id})" if is_hub_id else "does not exist"
+    )
+    raise ViperError(
+        f"{name}: backbone {spec} {where}; put its folder (config.json, preprocessor or tokenizer files, "
+        f"model.safetensors) at $VIPER_BACKBONES/{name} or name it with --backbone {name}=FOLDER"
+    )
+
+
+def _snapshot(hub_id: str, revision: str | None, *, offline: bool) -> Path | None:
+    """Folder of a repository in the hub cache, with weights; ``None`` where it cannot be had."""
+    for patterns in (_SAFETENSORS, _BIN):
+        try:
+            folder = Path(
+                snapshot_download(
+                    hub_id,
+                    revision=revision,
+                    allow_patterns=[*SMALL_FILES, *patterns],
+                    local_files_only=offline,
+                )
+            )
+        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
+            if not offline:
+                logger.warning("%s: %s", hub_id, str(error).splitlines()[0])
+            return None
+        if _weight_files(folder):
+            return folder
+    return None
+
+
+# --- contents -----------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; anything else is an error that names the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ViperError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(value, dict):
+        raise ViperError(f"{path}: a JSON object is expected, found {type(value).__name__}")
+    return value
+
+
+def small_files_of(folder: Path) -> dict[str, bytes]:
+    """Config, preprocessor and tokenizer files, to be copied into a checkpoint."""
+    return {name: (folder / name).read_bytes() for name in SMALL_FILES if (folder / name).is_file()}
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    for pattern in (*_SAFETENSORS, *_BIN):
+        if files := sorted(folder.glob(pattern)):
+            return files
+    return []
+
+
+def weight_files(found: Found) -> list[Path]:
+    """The files with the tensors: safetensors, or ``.bin`` where a backbone was published with nothing else."""
+    assert found.path is not None
+    files = [found.path] if found.path.is_file() else _weight_files(found.path)
+    if not files:
+        raise ViperError(f"{found.name}: {found.path} has no weights; model.safetensors is expected there")
+    if files[0].suffix == ".bin":
+        logger.info("%s: only %s exists: read as plain tensors (weights_only)", found.name, files[0].name)
+    elif files[0].suffix != ".safetensors":
+        raise ViperError(f"{found.name}: {files[0]} is not a .safetensors file; convert it first")
+    return files
+
+
+def read_tensors(files: list[Path]) -> dict[str, Tensor]:
+    """All tensors of safetensors files (or of ``.bin`` ones, by ``torch.load(weights_only=True)``)."""
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            if path.suffix == ".bin":
+                tensors.update(torch.load(path, map_location="cpu", weights_only=True))
+            else:
+                with safe_open(path, framework="pt") as file:
+                    tensors.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        except (SafetensorError, UnpicklingError, OSError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ViperError(
+                f"{path}: damaged, or not a file of plain tensors ({reason}); fetch it again"
+            ) from error
+    return tensors
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hash over sorted names, dtypes, shapes and bytes: the same for any file format, sharding and path."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def check_hash(found: Found, sha256: str, search: Search) -> None:
+    """Refuse weights that are not the ones the checkpoint was trained with."""
+    record = search.records.get(found.name, {})
+    expected = record.get("tensors_sha256")
+    if expected is not None and expected != sha256:
+        raise ViperError(
+            f"{found.name}: the weights in {found.path} are not those of the checkpoint: sha256 {sha256}, "
+            f"trained with {expected} ({record.get('spec')}, revision {record.get('revision')}); "
+            f"name the right folder with --backbone {found.name}=FOLDER"
+        )
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and load reports: what is missing or unexpected, we judge ourselves."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
