@@ -222,8 +222,8 @@ class TrainConfig:
     """Decides the order of clips, dropout and the weights of new layers."""
     num_workers: int = 2
     """Processes that decode ahead; 0: decode in the training process."""
-    prefetch: int = 2
-    """Clips decoded ahead per worker."""
+    prefetch: int | None = None
+    """Clips decoded ahead per worker; None: enough for a whole batch."""
     shuffle_window: int = 2048
     """Samples are permuted inside windows of this many, over permuted shards."""
     clip_timeout_seconds: float = 60.0

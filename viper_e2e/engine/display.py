@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -14,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from ..model import ViPER
 
 console = Console(stderr=True, highlight=False)
 """Everything meant for people goes to stderr; stdout carries results alone."""
@@ -46,3 +49,38 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 def _is_number(text: str) -> bool:
     return bool(text) and text.lstrip("-+").replace(".", "", 1).replace(",", "").isdigit()
+
+
+def branch_table(model: ViPER) -> Table:
+    """Per branch: backbone, source, trainable and frozen parameters, dtype."""
+    rows = []
+    for modality, encoder in model.encoders.items():
+        for name, backbone in encoder.backbones().items():
+            parameters = list(backbone.parameters())
+            trained = sum(p.numel() for p in parameters if p.requires_grad)
+            frozen = sum(p.numel() for p in parameters) - trained
+            dtypes = "/".join(sorted({str(p.dtype).removeprefix("torch.") for p in parameters}))
+            branch = modality if name == modality else f"{modality} · {name}"
+            rows.append((branch, backbone.origin.spec, trained, frozen, dtypes))
+    fusion = sum(p.numel() for p in model.fusion.parameters())
+    rows.append(("fusion", f"Perceiver ({model.config.fusion.kind})", fusion, 0, "float32"))
+    detector = sum(p.numel() for p in model.faces.parameters())
+    rows.append(("faces", "MTCNN", 0, detector, "float32"))
+    return table("model", ("branch", "source", "trainable", "frozen", "dtype"), rows)
+
+
+def epoch_line(record: Mapping[str, Any]) -> str:
+    """What an epoch came to, in one line."""
+    line = f"epoch {record['epoch'] + 1:>3}  step {record['step']:>6}  train loss {record['train_loss']:.4f}"
+    if "val" in record:
+        val = record["val"]
+        means = (f"{name} {_shown(val[f'mean_{key}'])}" for name, key in MEASURES)
+        line += f"  val {'  '.join(means)}"
+    return line
+
+
+MEASURES = (("Pearson", "pearson"), ("CCC", "ccc"), ("MSE", "mse"))
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

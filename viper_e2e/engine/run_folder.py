@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
@@ -42,14 +42,18 @@ class RunFolder:
     is nothing to resume, or if another living process works in it.
     """
 
-    def __init__(self, path: Path, *, resume: bool):
+    def __init__(self, path: Path, *, resume: bool, owner: bool = True):
+        """``owner``: False for the further processes of a run, which only append to its logs."""
         self.path = path
+        self._lock: TextIO | None = None
+        if not owner:
+            return
         if (path / "config.yaml").exists() and not resume:
             raise ViperError(f"{path}: holds a run already; go on with --resume or name another --run-dir")
         if resume and not (path / "config.yaml").exists():
             raise ViperError(f"{path}: nothing to resume, no config.yaml in it; start without --resume")
         path.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        self._lock = self._take_lock()
 
     @property
     def last(self) -> Path:
@@ -76,26 +80,29 @@ class RunFolder:
 
     def release(self) -> None:
         """Let another process work in the folder."""
-        self._lock.close()  # the file stays: to unlink it would let two processes lock two files of one name
+        if self._lock is not None:
+            # The file stays: to unlink it would let two processes lock two files of one name.
+            self._lock.close()
 
-    def _take_lock(self) -> None:
+    def _take_lock(self) -> TextIO:
         # A POSIX record lock: the kernel drops it when the process dies, however it dies, and forked
         # workers do not inherit it.
-        self._lock = (self.path / "lock").open("a+", encoding="utf-8")
+        lock = (self.path / "lock").open("a+", encoding="utf-8")
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "another process"
-            self._lock.close()
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            lock.close()
             raise ViperError(
                 f"{self.path}: {owner} works in this folder; wait for it, stop it, or name another --run-dir"
             ) from error
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._lock.flush()
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        return lock
 
 
 def versions() -> dict[str, str]:

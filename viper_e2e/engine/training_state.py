@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..checkpoint import CheckpointError
+from ..order import Cursor
 
 FILE = "training.pt"
 
@@ -19,33 +22,40 @@ FILE = "training.pt"
 class TrainingState:
     """Counters of a run; tensors live in the optimizer and the model."""
 
-    cursor: dict[str, int]
-    """Where the order of samples stands: schema, seed, epoch, position."""
+    cursor: Cursor
+    """The next position to be trained on."""
     step: int = 0
-    """Optimizer steps made, skipped ones included."""
+    """Optimizer steps made, those on a bad gradient included."""
+    validated_step: int = -1
+    """The step at which the last validation took place."""
     best: dict[str, float] = field(default_factory=dict)
-    """Best validation value so far by name."""
-    clips_seen: int = 0
+    """Best validation value so far by name of the checkpoint; larger is better."""
     loss_sum: float = 0.0
-    """Of this epoch's steps, for its mean."""
+    """Of this epoch's steps, for their mean."""
     loss_steps: int = 0
+    bad_steps: int = 0
+    """Steps in a row whose loss or gradient was not finite."""
 
 
-def save(folder: Path, state: TrainingState, parts: dict[str, Any]) -> None:
+def save(folder: Path, state: TrainingState, parts: dict[str, Any], quarantined: dict[str, str]) -> None:
     """Write the state with the ``state_dict`` of every part."""
     data = {
-        "state": dict(vars(state)),
+        "state": vars(state) | {"cursor": state.cursor.to_json()},
         "parts": {name: part.state_dict() for name, part in parts.items()},
+        "quarantined": quarantined,
     }
     torch.save(data, folder / FILE)
 
 
-def load(folder: Path, parts: dict[str, Any]) -> TrainingState:
-    """Restore every part; only tensors and plain data are read, nothing executed."""
+def load(folder: Path, parts: dict[str, Any]) -> tuple[TrainingState, dict[str, str]]:
+    """Restore every part; only tensors and plain data are read, nothing is executed."""
     path = folder / FILE
     if not path.is_file():
         raise CheckpointError(f"{path}: missing; this checkpoint can be used for inference but not resumed")
-    data = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path}: holds more than tensors and plain data, or is damaged") from error
     if set(data["parts"]) != set(parts):
         raise CheckpointError(
             f"{path}: was saved with {', '.join(sorted(data['parts']))}, this run has "
@@ -53,7 +63,13 @@ def load(folder: Path, parts: dict[str, Any]) -> TrainingState:
         )
     for name, part in parts.items():
         part.load_state_dict(data["parts"][name])
-    return TrainingState(**data["state"])
+    state = data["state"]
+    return TrainingState(**state | {"cursor": Cursor.from_json(state["cursor"])}), data["quarantined"]
+
+
+def clip_seed(seed: int, epoch: int, key: str) -> int:
+    """One number per (seed, epoch, clip): what is drawn for a clip depends on nothing else."""
+    return int(np.random.SeedSequence([seed, epoch, zlib.crc32(key.encode())]).generate_state(1)[0])
 
 
 def seed_step(seed: int, step: int, process: int) -> None:

@@ -1,0 +1,135 @@
+"""evaluation.py: score every clip of a set of shards once, over all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from ..errors import ClipError
+from ..loader import ClipBatch, ClipLoader
+from ..metrics import Scores, batch_sums
+from ..metrics import scores as scores_of_sums
+from ..model import ViPER, ViPEROutput
+from ..predictions import Predictions
+
+Row = dict[str, Any]
+
+
+@torch.no_grad()
+def evaluate(
+    model: ViPER,
+    loader: ClipLoader,
+    accelerator: Accelerator,
+    *,
+    rescale: bool = False,
+    on_batch: Callable[[ClipBatch, ViPEROutput], None] | None = None,
+) -> Predictions:
+    """Score each clip of the loader's shards once; every process returns all predictions, in shard order.
+
+    ``on_batch`` sees each batch of this process with its output. The model's mode is restored afterwards.
+    """
+    was_training = model.training
+    model.eval()
+    rows: list[Row] = []
+    for batch in loader.epoch(0):
+        if any(position is not None for position in batch.positions):
+            with accelerator.autocast():
+                output = model(batch.clips)
+            if on_batch is not None:
+                on_batch(batch, output)
+            rows += _rows(batch, output, rescale)
+    model.train(was_training)
+    if accelerator.num_processes > 1:
+        rows = gather_object(rows)
+    rows.sort(key=lambda row: row["position"])
+    return _predictions(rows, model, loader)
+
+
+def _rows(batch: ClipBatch, output: ViPEROutput, rescale: bool) -> list[Row]:
+    intensities = rescaled(output.intensities) if rescale else output.intensities
+    columns = {
+        "predicted": intensities.double().cpu().numpy(),
+        "present": output.present.cpu().numpy(),
+        "duration": output.duration_seconds.double().cpu().numpy(),
+        "face_share": _face_share(output),
+    }
+    rows = []
+    for i, position in enumerate(batch.positions):
+        if position is None:
+            continue
+        error = batch.clips[i] if isinstance(batch.clips[i], ClipError) else output.errors[i]
+        row = {"position": position, "error": None if error is None else error.reason}
+        rows.append(row | {name: values[i] for name, values in columns.items()})
+    return rows
+
+
+def _face_share(output: ViPEROutput) -> np.ndarray:
+    found = (output.face_found & output.used).sum(1).double() / output.used.sum(1).clamp(min=1)
+    return found.cpu().numpy()
+
+
+def _predictions(rows: list[Row], model: ViPER, loader: ClipLoader) -> Predictions:
+    labels, shards = model.labels, loader.shards
+    order = loader.order(0)
+    indices = [order[row["position"]] for row in rows]
+    entries = [shards.entry(index) for index in indices]
+    valid = np.array([row["error"] is None for row in rows], dtype=bool)
+    unlabelled = np.full(len(labels), np.nan)
+
+    def column(name: str, width: int | None = None) -> np.ndarray:
+        shape = (0,) if width is None else (0, width)
+        return np.array([row[name] for row in rows]) if rows else np.zeros(shape)
+
+    return Predictions(
+        labels=labels,
+        modalities=model.modalities,
+        keys=[entry.key for entry in entries],
+        file_ids=[entry.file_id for entry in entries],
+        shards=[shards.shard_of(index).path_or_url.partition("?")[0] for index in indices],
+        predicted=np.where(valid[:, None], column("predicted", len(labels)), np.nan),
+        true=np.array(
+            [unlabelled if e.intensities is None else e.intensities for e in entries], dtype=np.float64
+        ).reshape(len(rows), len(labels)),
+        valid=valid,
+        errors=[row["error"] for row in rows],
+        present=column("present", len(model.modalities)).astype(bool),
+        face_share=np.where(valid, column("face_share"), np.nan),
+        duration_seconds=np.where(valid, column("duration"), np.nan),
+        subjects=[entry.subject for entry in entries],
+    )
+
+
+def rescaled(intensities: torch.Tensor) -> torch.Tensor:
+    """Each row divided by its maximum, a constant to the gradient (published option); one ≤ 0 leaves it."""
+    top = intensities.detach().amax(dim=1, keepdim=True)
+    return intensities / torch.where(top > 0, top, torch.ones_like(top))
+
+
+def score(predictions: Predictions) -> Scores:
+    """Pearson, CCC and MSE over all clips that were read and are labelled."""
+    sums = batch_sums(
+        torch.from_numpy(predictions.predicted),
+        torch.from_numpy(predictions.true),
+        torch.from_numpy(predictions.scored.astype(np.float64)),
+    )
+    return scores_of_sums(sums, predictions.labels.names)
+
+
+def scores_record(scores: Scores) -> dict[str, Any]:
+    """Scores as JSON: means first, then one object per measure; undefined values become ``None``."""
+    plain = asdict(scores)
+    names = plain.pop("names")
+    for measure in ("pearson", "ccc", "mse"):
+        plain[measure] = {n: _finite(v) for n, v in zip(names, plain[measure], strict=True)}
+        plain[f"mean_{measure}"] = _finite(plain[f"mean_{measure}"])
+    return plain
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

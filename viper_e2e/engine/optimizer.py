@@ -1,0 +1,74 @@
+"""optimizer.py: which parameter learns how fast, and when."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..config import TrainConfig
+from ..model import ViPER
+
+
+def build_optimizer(model: ViPER, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019) over the trainable parameters alone."""
+    return torch.optim.AdamW(parameter_groups(model, config))
+
+
+def parameter_groups(model: ViPER, config: TrainConfig) -> list[dict[str, Any]]:
+    """Groups named ``fusion``, ``visual block 3``, …; what must not decay in a group of its own.
+
+    The head learns at ``lr``. What follows a backbone's last block learns at ``backbone_lr``, each block
+    nearer to the input slower by ``layer_decay`` (Clark et al. 2020, ELECTRA).
+    """
+    plain = _without_decay(model)
+    groups = _split("fusion", list(model.fusion.parameters()), plain, config.lr, config)
+    for encoder in model.encoders.values():
+        for group in encoder.parameter_groups_by_depth():
+            lr = config.backbone_lr * config.layer_decay**group.layers_from_top
+            groups += _split(f"{group.backbone} {group.part}", group.parameters, plain, lr, config)
+    return groups
+
+
+def _split(
+    name: str, parameters: list[nn.Parameter], plain: set[int], lr: float, config: TrainConfig
+) -> list[dict[str, Any]]:
+    halves = (
+        (name, [p for p in parameters if id(p) not in plain], config.weight_decay),
+        (f"{name}, no decay", [p for p in parameters if id(p) in plain], 0.0),
+    )
+    return [
+        {"name": label, "params": members, "lr": lr, "weight_decay": decay}
+        for label, members, decay in halves
+        if members
+    ]
+
+
+def _without_decay(model: ViPER) -> set[int]:
+    """Norms, biases, embeddings, learned tokens and latents: everything that is no matrix of a layer."""
+    words = ("embed", "missing", "latents", "no_face", "cls_token")
+    return {
+        id(parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.ndim <= 1 or any(word in name for word in words)
+    }
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int, total_steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """The learning rate's factor, a function of the step alone."""
+    warmup = max(1, round(config.warmup_fraction * total_steps))
+
+    def cosine(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+
+    def halve(step: int) -> float:
+        return 0.5 ** (step // max(1, steps_per_epoch) // config.halve_epochs)
+
+    factor = {"cosine": cosine, "halve": halve, "constant": lambda step: 1.0}[config.schedule]
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -1,0 +1,213 @@
+"""prediction.py: score clips, folders and shards that a person names, one record a clip."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..clip import Sample
+from ..clip_reader import DecodeSample
+from ..errors import ClipError, ViperError
+from ..loader import ClipLoader
+from ..model import ViPER
+from ..records import Record, failed, records_of
+from ..shards import VIDEO_EXTENSIONS, ShardSet
+
+FORMATS = (".json", ".jsonl", ".csv", ".parquet")
+LONG_SECONDS = 60.0
+"""A clip longer than this is better scored in windows."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    key: str
+    file_id: str = ""
+    intensities: None = None
+
+
+@dataclass(frozen=True)
+class _Place:
+    path_or_url: str
+
+
+class ClipFiles:
+    """Files named by a person, in the form of a shard set, so that the loader can walk them."""
+
+    labels = None
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def shard_sizes(self) -> list[int]:
+        return [len(self.paths)]
+
+    def entry(self, i: int) -> _Entry:
+        return _Entry(str(self.paths[i]))
+
+    def shard_of(self, i: int) -> _Place:
+        return _Place(str(self.paths[i].parent))
+
+    def read(self, i: int) -> Sample:
+        """The path itself: the decoder reads what it needs, never the whole file."""
+        if not self.paths[i].is_file():
+            raise ClipError("no such file; is the path right?", stage="read", clip=str(self.paths[i]))
+        return Sample(key=str(self.paths[i]), video=self.paths[i])
+
+
+def find_inputs(inputs: Sequence[str]) -> list[ClipFiles | ShardSet]:
+    """Clips, folders of clips (searched throughout) and shard patterns → what the loader can walk.
+
+    Raises :class:`ViperError` for a folder without clips.
+    """
+    files: list[Path] = []
+    patterns: list[str] = []
+    for given in inputs:
+        path = Path(given)
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower().lstrip(".") in VIDEO_EXTENSIONS)
+            if not found:
+                raise ViperError(f"{given}: no clip in this folder ({', '.join(VIDEO_EXTENSIONS)})")
+            files += found
+        elif given.endswith(".tar") or "://" in given or given.startswith("pipe:"):
+            patterns.append(given)
+        else:
+            files.append(path)
+    sources: list[ClipFiles | ShardSet] = [ClipFiles(files)] if files else []
+    return sources + ([ShardSet(patterns)] if patterns else [])
+
+
+@torch.no_grad()
+def predict(
+    model: ViPER,
+    source: ClipFiles | ShardSet,
+    *,
+    batch_size: int = 8,
+    num_workers: int = 1,
+    clip_timeout_seconds: float = 300.0,
+    boxes: bool = False,
+) -> Iterator[Record]:
+    """Records of every clip, in order. Decoding is isolated in worker processes: a clip that crashes or
+    hangs one is reported like any other that cannot be read."""
+    loader = ClipLoader(
+        source,
+        DecodeSample(model.decoder),
+        batch_size=batch_size,
+        shuffle=False,
+        num_workers=num_workers,
+        prefetch=2,
+        clip_timeout_seconds=clip_timeout_seconds,
+        max_restarts=len(source),
+    )
+    with loader:
+        for batch in loader.epoch(0):
+            count = sum(position is not None for position in batch.positions)
+            output = model(batch.clips[:count])
+            yield from records_of(output, batch.keys[:count], model.labels.names, model.modalities, boxes=boxes)
+
+
+@torch.no_grad()
+def predict_windows(
+    model: ViPER, path: Path, window_seconds: float, hop_seconds: float, *, boxes: bool = False
+) -> list[Record]:
+    """One record per window, with ``window_seconds: [start, end]``, then their mean over the whole clip.
+
+    The file is decoded in one pass, and only one window is in memory at a time.
+    """
+    if not 0 < hop_seconds <= window_seconds:
+        raise ViperError(
+            f"windows of {window_seconds} s every {hop_seconds} s: the hop must be above 0 and at most the window"
+        )
+    records: list[Record] = []
+    name = str(path)
+    try:
+        for start, clip in model.decoder.windows(path, window_seconds, hop_seconds, name=name):
+            record = records_of(model([clip]), [name], model.labels.names, model.modalities, boxes=boxes)[0]
+            record["window_seconds"] = [round(start, 3), round(start + clip.duration_seconds, 3)]
+            record["frame_seconds"] = [round(start + s, 4) for s in record["frame_seconds"]]
+            records.append(record)
+    except ClipError as error:
+        return [failed(name, error.reason, model.modalities)]
+    return [*records, _mean_record(records)]
+
+
+def _mean_record(records: Sequence[Record]) -> Record:
+    """The whole clip: intensities averaged over windows, everything else from their union."""
+    emotions = records[0]["intensities"]
+    modalities = records[0]["present"]
+    end = records[-1]["window_seconds"][1]
+    return {
+        "clip": records[0]["clip"],
+        "valid": True,
+        "error": None,
+        "duration_seconds": end,
+        "intensities": {e: sum(r["intensities"][e] for r in records) / len(records) for e in emotions},
+        "present": {m: any(r["present"][m] for r in records) for m in modalities},
+        "face_found": sum(r["face_found"] for r in records) / len(records),
+        "frame_seconds": None,
+        "window_seconds": None,
+    }
+
+
+# --- records -> a file ----------------------------------------------------------------------------
+
+
+def check_output(path: Path) -> None:
+    """Refuse an output that cannot be written, before anything is computed."""
+    if path.suffix not in FORMATS:
+        raise ViperError(f"{path}: unknown format {path.suffix!r}; name it {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise ViperError(f"{path}: there is no folder {path.parent}; make it first")
+
+
+def write_records(records: Sequence[Record], path: Path) -> None:
+    """Write records as the suffix says: a JSON list, JSON lines, or a flat table."""
+    check_output(path)
+    if path.suffix == ".json":
+        path.write_text(json.dumps(list(records), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    elif path.suffix == ".jsonl":
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        path.write_text("".join(lines), encoding="utf-8")
+    else:
+        _write_table([_flat(record) for record in records], path)
+
+
+def _flat(record: Record) -> dict[str, Any]:
+    """Nested objects become columns (``intensities`` under their own names), lists become JSON text."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        if name == "intensities":
+            flat |= value or {}
+        elif isinstance(value, dict):
+            flat |= {f"{name}_{inner}": v for inner, v in value.items()}
+        else:
+            flat[name] = json.dumps(value) if isinstance(value, list) else value
+    return flat
+
+
+def _write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({name: _safe_cell(value) for name, value in row.items()} for row in rows)
+        return
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({name: [row.get(name) for row in rows] for name in columns}), path)
+
+
+def _safe_cell(value: Any) -> Any:
+    """A text that a spreadsheet could take for a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value

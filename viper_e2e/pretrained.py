@@ -1,0 +1,221 @@
+"""pretrained.py: a whole model <-> a folder: settings, weights, backbones' small files, model card."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from torch import Tensor
+
+from . import __version__, checkpoint
+from .checkpoint import CheckpointError
+from .config import model_config_from_dict
+from .labels import LabelSet
+
+if TYPE_CHECKING:
+    from .model import ViPER
+
+FORMAT = "viper_e2e model"
+SCHEMA = 1
+HUB_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "backbones/*"]
+
+
+class Pretrained:
+    """What lets a model be saved, loaded and shared; mixed into :class:`ViPER`."""
+
+    def save_pretrained(self, folder: str | os.PathLike, *, self_contained: bool = False) -> None:
+        """Write the model to a folder: safetensors, JSON, a model card and a manifest of sha256.
+
+        Frozen backbones that can be found again are recorded by hash, not copied, unless
+        ``self_contained``. A crash on the way leaves the folder as it was.
+        """
+        checkpoint.write_folder(Path(folder), lambda new: write(self, new, self_contained=self_contained))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike,
+        *,
+        revision: str | None = None,
+        overrides: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Load a model from a folder or a hub id; everything is frozen and in eval mode.
+
+        ``overrides``: backbone name → folder or hub id to load it from. Raises :class:`CheckpointError`
+        naming the file if the folder is incomplete or damaged, :class:`ViperError` if a backbone can't be
+        found or is not the one the model was trained with.
+        """
+        folder = _fetch(os.fspath(source), revision)
+        checkpoint.verify(folder)
+        settings = _read_settings(folder)
+        held = frozenset(settings["held"])
+        model = cls(
+            model_config_from_dict(settings["model"], f"{folder / 'config.json'}"),
+            _labels_of(settings, folder),
+            assets=folder / "backbones",
+            records=settings["backbones"],
+            overrides=overrides,
+            held=held,
+        )
+        read_weights(model, folder)
+        for encoder in model.encoders.values():
+            for backbone in encoder.backbones():
+                encoder.set_training_depth("none", backbone)
+        return model.eval()
+
+    def push_to_hub(self, repository: str, *, private: bool = True, token: str | None = None) -> str:
+        """Upload the model, self-contained, to the Hugging Face hub; returns the address of the commit."""
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        api.create_repo(repository, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "model"
+            self.save_pretrained(folder, self_contained=True)
+            commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload model")
+        return str(commit.commit_url)
+
+
+def write(model: ViPER, folder: Path, *, self_contained: bool = False) -> None:
+    """Fill an empty folder with a model; see :func:`checkpoint.write_folder` for the rest."""
+    records = {} if self_contained else _records(model)
+    names = [name for encoder in model.encoders.values() for name in encoder.backbones()]
+    settings = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "viper_e2e": __version__,
+        "modalities": list(model.modalities),
+        "labels": asdict(model.labels),
+        "model": asdict(model.config),
+        "backbones": records,
+        "held": [name for name in names if name not in records],
+    }
+    checkpoint.write_json(folder / "config.json", settings)
+    checkpoint.save_tensors(folder / "model.safetensors", own_tensors(model, records))
+    for encoder in model.encoders.values():
+        encoder.save_assets(folder / "backbones")
+    (folder / "README.md").write_text(_model_card(model, settings), encoding="utf-8")
+
+
+def read_weights(model: ViPER, folder: Path) -> None:
+    """Load ``model.safetensors`` into a model of the same settings; names and shapes must all fit."""
+    path = folder / "model.safetensors"
+    tensors = checkpoint.load_tensors(path)
+    expected = own_tensors(model, _read_settings(folder)["backbones"])
+    missing, unexpected = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{path}: does not fit the settings beside it ({len(missing)} tensors missing, {len(unexpected)} "
+            f"unexpected: {', '.join(sorted(missing | unexpected)[:3])}, …)"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} is {tuple(tensor.shape)}, the settings beside it need "
+                f"{tuple(expected[name].shape)}"
+            )
+    model.load_state_dict(tensors, strict=False)
+
+
+def own_tensors(model: ViPER, records: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What a checkpoint must hold: all but the detector (it comes with its package) and recorded backbones."""
+    left_out = ["faces."]
+    for modality, encoder in model.encoders.items():
+        for name, prefix in encoder.state_prefixes().items():
+            if name in records:
+                left_out.append(f"encoders.{modality}.{prefix}")
+    return {name: t for name, t in model.state_dict().items() if not name.startswith(tuple(left_out))}
+
+
+def _records(model: ViPER) -> dict[str, Any]:
+    records: dict[str, Any] = {}
+    for encoder in model.encoders.values():
+        records |= encoder.records()
+    return records
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    settings = checkpoint.read_json(path)
+    if settings.get("format") != FORMAT or settings.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"{path}: not a model of this version (format {settings.get('format')!r}, schema "
+            f"{settings.get('schema')!r}; expected {FORMAT!r}, {SCHEMA})"
+        )
+    if not (
+        isinstance(settings.get("model"), dict)
+        and isinstance(settings.get("backbones"), dict)
+        and isinstance(settings.get("held"), list)
+    ):
+        raise CheckpointError(f"{path}: lacks model, backbones or held; the file is damaged")
+    return settings
+
+
+def _labels_of(settings: Mapping[str, Any], folder: Path) -> LabelSet:
+    labels = settings.get("labels")
+    try:
+        return LabelSet(tuple(map(str, labels["columns"])), float(labels["minimum"]), float(labels["maximum"]))
+    except (TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: labels are not understood ({error!r})") from error
+
+
+def _fetch(source: str, revision: str | None) -> Path:
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{source}: is a file; give the checkpoint's folder")
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"{source}: no such folder; a training run leaves one at RUN_DIR/checkpoints/best"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=HUB_PATTERNS))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{source}: neither a folder here nor to be had from the hub ({reason})"
+        ) from error
+
+
+def _model_card(model: ViPER, settings: Mapping[str, Any]) -> str:
+    parameters = sum(p.numel() for p in model.parameters())
+    lines = [
+        "---",
+        "library_name: viper_e2e",
+        "tags: [emotion-recognition, video, multimodal, perceiver]",
+        "---",
+        "",
+        "# A viper_e2e model",
+        "",
+        f"From a clip of a person to {len(model.labels)} reaction intensities: "
+        f"{', '.join(model.labels.names)}.",
+        "",
+        "```python",
+        "import viper_e2e",
+        'print(viper_e2e.load("THIS_FOLDER").predict("clip.mp4"))',
+        "```",
+        "",
+        f"- Modalities: {', '.join(model.modalities)}; {parameters:,} parameters in all.",
+        f"- Weights inside this folder: fusion{''.join(', ' + name for name in settings['held'])}.",
+    ]
+    for name, record in settings["backbones"].items():
+        lines.append(
+            f"- Backbone `{name}`: {record['spec']} (sha256 of its tensors {record['tensors_sha256'][:16]}…)."
+        )
+    lines += [
+        "",
+        "The numbers are self-reported reaction intensities as the training labels had them. They are no "
+        "measure of truthfulness or of health, and say nothing certain of what a person feels. Score people "
+        "with their consent only.",
+        "",
+    ]
+    return "\n".join(lines)
