@@ -117,7 +117,7 @@ def _resampling(
     stretch = scale.clamp(min=1.0) if spec.antialias else torch.ones_like(scale)
     outputs = torch.arange(spec.size, device=lower.device)
     # Clamped, so that what lies beyond the frame repeats its border.
-    centres = (lower[:, None] + (outputs + 0.5) * scale).clamp(0.5, length - 0.5)
+    centres = (lower[:, None] + (outputs + 0.5) * scale).clamp(0, length)
     radius = stretch * (1 if spec.interpolation == "bilinear" else 2)
     start = (centres[:, 0] - radius[:, 0]).floor().clamp(min=0).long()
     stop = (centres[:, -1] + radius[:, 0]).ceil().clamp(max=length).long()
