@@ -1,0 +1,98 @@
+"""loader_fakes.py: shards without files and a decoder that does as a clip's name says; imports no torch."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+
+from viper_e2e.clip import DecodedClip, Sample, SoundRun
+from viper_e2e.errors import ClipError
+from viper_e2e.labels import LabelSet
+
+TWO_LABELS = LabelSet(("Joy", "Fear"))
+
+
+@dataclass
+class FakeShards:
+    """Samples `k000`, `k001`, … or as `renamed` says; `unlabelled` ones have no intensities."""
+
+    shard_sizes: list[int]
+    renamed: dict[int, str] = field(default_factory=dict)
+    unlabelled: tuple[int, ...] = ()
+    labels: LabelSet | None = TWO_LABELS
+
+    def __len__(self) -> int:
+        return sum(self.shard_sizes)
+
+    def key(self, i: int) -> str:
+        return self.renamed.get(i, f"k{i:03d}")
+
+    def entry(self, i: int) -> SimpleNamespace:
+        intensities = None if i in self.unlabelled else (i / 100, 1 - i / 100)
+        return SimpleNamespace(key=self.key(i), file_id=f"[{i}]", intensities=intensities, subject=None)
+
+    def shard_of(self, i: int) -> SimpleNamespace:
+        shard = int(np.searchsorted(np.cumsum(self.shard_sizes), i, side="right"))
+        return SimpleNamespace(path_or_url=f"https://host/train-{shard:06d}.tar?token=secret")
+
+    def read(self, i: int) -> Sample:
+        if self.key(i).startswith("torn"):
+            raise ClipError("ends 7 bytes early", stage="read", clip=self.key(i))
+        return Sample(key=self.key(i), video=i.to_bytes(4, "little"))
+
+
+@dataclass(frozen=True)
+class FakeDecode:
+    """Frames filled with the sample's number; names tell what else happens."""
+
+    height: int = 8
+    seconds: float = 0.0
+
+    def __call__(self, sample: Sample) -> DecodedClip:
+        index = int.from_bytes(sample.video, "little")
+        match sample.key.partition("-")[0]:
+            case "segfault":
+                ctypes.string_at(0)
+            case "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "exits":
+                os._exit(3)
+            case "leaves":
+                sys.exit(4)
+            case "hangs":
+                time.sleep(3600)
+            case "damaged":
+                raise ClipError("no frame can be decoded", stage="decode", clip=sample.key)
+            case "bug":
+                raise KeyError("our own mistake")
+            case "slow":
+                time.sleep(0.3)
+        time.sleep(self.seconds)
+        return DecodedClip(
+            name=sample.key,
+            frames=np.full((2, self.height, 8, 3), index % 256, np.uint8),
+            frame_seconds=np.array([0.0, 0.5]),
+            duration_seconds=1.0,
+            sound=(SoundRun(0.0, np.full(1600, index, np.float32)),),
+            has_sound=True,
+        )
+
+
+@dataclass(frozen=True)
+class CountedDecode(FakeDecode):
+    """Writes the name of each clip it is given into a file that all workers share."""
+
+    path: str = ""
+
+    def __call__(self, sample: Sample) -> DecodedClip:
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(handle, f"{sample.key} {int('torch' in sys.modules)}\n".encode())
+        os.close(handle)
+        return super().__call__(sample)

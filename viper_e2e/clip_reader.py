@@ -1,0 +1,40 @@
+"""clip_reader.py: one sample of a shard, read and decoded, in a worker or in the process that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .clip import DecodedClip, Sample
+from .errors import ClipError
+
+
+@dataclass(frozen=True)
+class DecodeSample:
+    """The module's own decoder, applied to a sample as it lies in a shard."""
+
+    decoder: Callable[..., DecodedClip]
+    """A `ClipDecoder`; picklable."""
+
+    def __call__(self, sample: Sample) -> DecodedClip:
+        return self.decoder(sample.video, sound=sample.sound, name=sample.key, action_units=sample.action_units)
+
+
+@dataclass(frozen=True)
+class ClipReader:
+    """`reader(index)` → the decoded clip, or the `ClipError` that says why there is none.
+
+    Imports no torch, so that a worker that runs it stays small. Other errors are ours, and are raised.
+    """
+
+    shards: Any
+    """A `ShardSet`, or whatever has its `read`."""
+    decode: Callable[[Sample], DecodedClip]
+
+    def __call__(self, index: int) -> DecodedClip | ClipError:
+        try:
+            return self.decode(self.shards.read(index))
+        except ClipError as error:
+            # A copy without traceback and cause: these would keep the clip's bytes and frames alive.
+            return ClipError(error.reason, stage=error.stage, clip=error.clip)

@@ -1,0 +1,324 @@
+"""workers.py: processes that read and decode ahead, each expendable: a crash or a hang costs one clip.
+
+Why not `torch.utils.data.DataLoader`: its SIGCHLD handler raises wherever the main thread happens to be, for
+instance with half of the parameters updated; a worker's death takes everything already decoded with it and
+names no sample; and its workers hold torch (hundreds of megabytes each) and need room in `/dev/shm`. Here
+the parent knows what each worker was given, so it knows which clip ended it; the others go on undisturbed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import multiprocessing
+import os
+import pickle
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from multiprocessing import connection, reduction
+from multiprocessing.util import Finalize
+from typing import Any, NamedTuple
+
+from .errors import ViperError
+
+SHARED_MIN_BYTES = 1 << 20
+"""Arrays from this size on travel as shared memory; smaller ones are copied. What is kept of a clip (its
+sound, say) then does not keep the memory of its frames alive."""
+START_SECONDS = 120.0
+"""A worker that has not come up by then will not."""
+
+
+class WorkerError(RuntimeError):
+    """A programming error in a worker; the message ends with the worker's traceback."""
+
+
+@dataclass(frozen=True)
+class Casualty:
+    """The outcome of an item that ended its worker."""
+
+    reason: str
+    """`"killed by SIGSEGV"`, `"exited with code 3"`, `"ran longer than 60 s"`."""
+
+
+class _Job(NamedTuple):
+    ticket: int
+    item: int
+    name: str
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: connection.Connection
+    jobs: deque[_Job] = field(default_factory=deque)
+    """Handed out and unanswered, in the order in which the worker takes them."""
+    ready: bool = False
+    since: float = field(default_factory=time.monotonic)
+    """When it was last known to begin something."""
+
+
+class WorkerPool:
+    """Processes that compute `task(item)`; the parent asks for outcomes in whatever order it likes.
+
+    `task` is picklable and its modules should be torch-free: workers are started fresh (`forkserver`), so
+    they share no lock, no thread and no device with the parent. They ignore SIGINT, SIGTERM and SIGUSR1,
+    which schedulers send to whole process groups: the parent decides when they end, and they end with it.
+    """
+
+    def __init__(
+        self,
+        task: Callable[[int], Any],
+        num_workers: int,
+        *,
+        time_limit_seconds: float = 60.0,
+        max_restarts: int = 3,
+    ):
+        self.time_limit_seconds = time_limit_seconds
+        self.max_restarts = max_restarts
+        self.casualties: list[str] = []
+        """`name: reason` of each worker lost since `forgive`."""
+        self._payload = pickle.dumps(task)
+        self._context = multiprocessing.get_context("forkserver")
+        self._outcomes: dict[int, Any] = {}
+        self._wanted: set[int] = set()
+        self._next_ticket = 0
+        self._workers: list[_Worker] = []
+        self._close = Finalize(self, _end_workers, args=(self._workers,), exitpriority=100)
+        self._workers.extend(self._start() for _ in range(num_workers))
+
+    def submit(self, item: int, name: str) -> int:
+        """Queue `task(item)`; the ticket is for `outcome`. `name` is for messages."""
+        job = _Job(self._next_ticket, item, name)
+        self._next_ticket += 1
+        self._wanted.add(job.ticket)
+        worker = min(self._workers, key=lambda worker: len(worker.jobs))
+        if not worker.jobs and not worker.process.is_alive():
+            worker = self._replace(worker, None)  # lost while idle: no clip is to blame
+        self._hand_out(worker, job)
+        return job.ticket
+
+    def outcome(self, ticket: int) -> Any:
+        """Wait for `task`'s result, or the `Casualty` it became.
+
+        A `ViperError` in the task is raised here, any other exception as `WorkerError`. More than
+        `max_restarts` lost workers: `ViperError` naming what ended each.
+        """
+        while ticket not in self._outcomes:
+            self._wait()
+        self._wanted.discard(ticket)
+        result = self._outcomes.pop(ticket)
+        if isinstance(result, _Raised):
+            raise result.exception
+        return result
+
+    def discard(self, tickets: Iterable[int]) -> None:
+        """These outcomes are no longer wanted."""
+        for ticket in tickets:
+            self._wanted.discard(ticket)
+            self._outcomes.pop(ticket, None)
+
+    def forgive(self) -> None:
+        """Count lost workers from here on anew."""
+        self.casualties.clear()
+
+    def close(self) -> None:
+        """End all workers at once: they have nothing to lose."""
+        self._close()
+
+    # --- the life of a worker -------------------------------------------------------------------
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_serve, args=(theirs, self._payload), name="viper-worker", daemon=True
+        )
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _hand_out(self, worker: _Worker, job: _Job) -> None:
+        if not worker.jobs and worker.ready:
+            worker.since = time.monotonic()
+        worker.jobs.append(job)
+        # A worker that has just died is found, with this job in its queue, by the next `_wait`.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            worker.connection.send(tuple(job))
+
+    def _wait(self) -> None:
+        """Take in what workers have sent; sleep until one sends, dies or overruns."""
+        busy = [worker for worker in self._workers if worker.jobs or not worker.ready]
+        assert busy, "waiting for an outcome that nobody works on"
+        patience = min(worker.since + self._limit(worker) for worker in busy) - time.monotonic()
+        connection.wait(
+            [handle for worker in busy for handle in (worker.connection, worker.process.sentinel)],
+            timeout=max(0.0, patience),
+        )
+        for worker in busy:
+            exited = not worker.process.is_alive()  # asked before its last messages are read
+            if not self._receive(worker) or exited:
+                self._replace(worker, None)
+            elif time.monotonic() - worker.since > self._limit(worker) and (worker.jobs or not worker.ready):
+                self._replace(worker, f"ran longer than {self._limit(worker):g} s")
+
+    def _limit(self, worker: _Worker) -> float:
+        return self.time_limit_seconds if worker.ready else max(START_SECONDS, self.time_limit_seconds)
+
+    def _receive(self, worker: _Worker) -> bool:
+        """Take in every message that has arrived; False: the worker is gone."""
+        try:
+            while worker.connection.poll():
+                message = worker.connection.recv()
+                worker.since = time.monotonic()
+                if message == "ready":
+                    worker.ready = True
+                    continue
+                ticket, sizes = message
+                handles = [reduction.recv_handle(worker.connection) for _ in sizes]
+                job = worker.jobs.popleft()
+                assert job.ticket == ticket
+                result = _unpack(handles, sizes)
+                if ticket in self._wanted:
+                    self._outcomes[ticket] = result
+        except (EOFError, ConnectionResetError):
+            return False
+        return True
+
+    def _replace(self, worker: _Worker, reason: str | None) -> _Worker:
+        """Put a fresh worker in the place of a lost one, and the blame on what it was working on."""
+        worker.process.kill()
+        worker.process.join(5.0)
+        worker.connection.close()
+        reason = reason or _how_it_ended(worker.process.exitcode)
+        if not worker.ready:
+            self.close()
+            raise WorkerError(f"a worker could not start: {reason}; what it printed stands above")
+        name = "an idle worker"
+        if worker.jobs:
+            lost = worker.jobs.popleft()
+            name = lost.name
+            if lost.ticket in self._wanted:
+                self._outcomes[lost.ticket] = Casualty(reason)
+        self.casualties.append(f"{name}: {reason}")
+        if len(self.casualties) > self.max_restarts:
+            self.close()
+            raise ViperError(
+                f"{len(self.casualties)} workers were lost, at most {self.max_restarts} are replaced "
+                f"({'; '.join(self.casualties)}); "
+                "take these clips out of the shards, or raise the time limit if they are sound"
+            )
+        fresh = self._start()
+        self._workers[self._workers.index(worker)] = fresh
+        for job in worker.jobs:
+            self._hand_out(fresh, job)
+        return fresh
+
+
+def _end_workers(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.process.kill()
+        worker.connection.close()
+    for worker in workers:
+        worker.process.join(5.0)
+    workers.clear()
+
+
+def _how_it_ended(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "does not end"
+    if exit_code < 0:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    return f"exited with code {exit_code}"
+
+
+# --- inside a worker ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Raised:
+    exception: Exception
+
+
+def _serve(parent: connection.Connection, payload: bytes) -> None:
+    """Compute what is asked for until the parent closes its end."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["OMP_NUM_THREADS"] = "1"  # the processes are the parallelism; read when NumPy or torch load
+    task = pickle.loads(payload)
+    try:
+        parent.send("ready")
+        while True:
+            job = _Job(*parent.recv())
+            handles, sizes = _pack(_outcome_of(task, job))
+            parent.send((job.ticket, sizes))
+            for handle in handles:
+                reduction.send_handle(parent, handle, None)
+                os.close(handle)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+def _end_with_parent() -> None:
+    """A worker that hangs must not outlive a parent that was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _outcome_of(task: Callable[[int], Any], job: _Job) -> Any:
+    try:
+        return task(job.item)
+    except ViperError as error:
+        return _Raised(error)
+    except Exception:  # nothing is forgotten: it is raised in the parent
+        return _Raised(WorkerError(f"{job.name}: failed in a worker:\n{traceback.format_exc()}"))
+
+
+# --- transport ----------------------------------------------------------------------------------
+
+
+def _pack(result: Any) -> tuple[list[int], list[int]]:
+    """File handles and sizes: first the pickle, then each large array as memory that the parent maps."""
+    large: list[memoryview] = []
+
+    def keep_inside(buffer: pickle.PickleBuffer) -> bool:
+        view = buffer.raw()
+        if view.nbytes < SHARED_MIN_BYTES:
+            return True
+        large.append(view)
+        return False
+
+    header = pickle.dumps(result, protocol=5, buffer_callback=keep_inside)
+    parts = [memoryview(header), *large]
+    return [_memory_file(part) for part in parts], [part.nbytes for part in parts]
+
+
+def _unpack(handles: list[int], sizes: list[int]) -> Any:
+    """Build the result; large arrays stay in the memory that the worker filled, until they are let go."""
+    try:
+        maps = [mmap.mmap(handle, size) for handle, size in zip(handles, sizes, strict=True)]
+    finally:
+        for handle in handles:
+            os.close(handle)
+    header, *large = maps
+    with header:
+        return pickle.loads(header, buffers=large)
+
+
+def _memory_file(content: memoryview) -> int:
+    """A file without a name that holds `content`; it is gone with its last handle."""
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("viper-clip")
+    else:  # not Linux
+        with tempfile.TemporaryFile() as file:
+            handle = os.dup(file.fileno())
+    while content:
+        content = content[os.write(handle, content) :]
+    return handle
