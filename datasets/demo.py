@@ -1,0 +1,374 @@
+"""demo.py: makes the demo corpus: clips of a photographed face and a synthesised voice, with labels.
+
+    python datasets/demo.py --out demo/corpus [--train 320 --val 60 --test 160 --seed 0]
+
+No corpus of emotional video may be shipped, so this one is generated. What it shows is honest about being so:
+one photographed face (`demo_face.py`), whose warps stand for expressions, and one kind of synthetic voice
+(`demo_voice.py`). Some emotions show only in the face, some only in the voice, one in both; about one clip in
+twenty has no face in view and as many have no sound. Subjects, warp strengths, voices, light and backgrounds of
+test clips come from ranges that training never saw (`RANGES`).
+
+Written under `--out`: `videos/*.mp4` (H.264 + AAC), `labels.csv` (Hume-Reaction's layout), `parameters.csv`
+(what each clip really shows, for `ceiling`), and `new_clip.mp4`, one more clip that no split contains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from demo_face import ACTIONS, compose
+from demo_voice import Speaker, voice
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from viper_e2e.errors import ViperError
+from viper_e2e.labels import HUME_REACTION
+
+EMOTIONS = HUME_REACTION.columns
+
+FACE = {
+    "Adoration": {"smile": 1.1, "brow_raise": 0.25},
+    "Disgust": {"nose_wrinkle": 1.0, "brow_lower": 1.0, "smile": -0.3},
+    "Surprise": {"mouth_open": 1.0, "brow_raise": 1.0, "eye_widen": 0.4},
+    "Fear": {"lip_stretch": 1.0, "inner_brow_raise": 1.0, "eye_widen": 0.7},
+}
+"""Actions of each emotion at intensity 1; what is not here leaves the face at rest."""
+VOICE = {"Amusement": "laugh", "Anxiety": "pant", "Empathic-Pain": "groan", "Fear": "shriek"}
+"""Cue of each emotion; what is not here leaves the voice murmuring."""
+
+RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
+    # name: (training and validation), (test, below), (test, above)
+    "pitch_hz": ((165, 215), (145, 165), (215, 240)),
+    "tract_scale": ((0.95, 1.05), (0.91, 0.95), (1.05, 1.09)),
+    "laugh_hz": ((4.4, 5.4), (4.0, 4.4), (5.4, 5.9)),
+    "pant_hz": ((2.2, 2.9), (1.9, 2.2), (2.9, 3.3)),
+    "groan_seconds": ((0.9, 1.3), (0.75, 0.9), (1.3, 1.5)),
+    "breath_hz": ((2200, 2800), (1950, 2200), (2800, 3100)),
+    "warp_strength": ((0.92, 1.08), (0.84, 0.92), (1.08, 1.16)),
+    "voice_strength": ((0.92, 1.08), (0.84, 0.92), (1.08, 1.16)),
+    "brightness": ((0.85, 1.1), (0.75, 0.85), (1.1, 1.2)),
+    "warmth": ((-0.06, 0.06), (-0.1, -0.06), (0.06, 0.1)),
+    "background_hue": ((0.45, 0.75), (0.15, 0.45), (0.75, 0.95)),
+    "background_scale": ((0.2, 0.4), (0.1, 0.2), (0.4, 0.6)),
+}
+SIZES = ((256, 192), (320, 240), (288, 216), (240, 240), (192, 256), (240, 320), (320, 192))
+FRAMES_PER_SECOND = (10, 12, 15, 20)
+SAMPLE_RATES = (22050, 32000, 44100, 48000)
+NO_FACE = NO_SOUND = 0.05
+LABEL_NOISE = 0.1
+GRAIN = 0.006
+"""Noise of the camera, as a share of white."""
+CLIPS_PER_SUBJECT = 4
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides one clip."""
+
+    name: str
+    split: str
+    subject: str
+    stream: tuple[int, int, int]
+    """Seed of everything that is drawn while rendering."""
+    truth: dict[str, float]
+    """Intensity of each emotion as shown; the largest is 1."""
+    reported: dict[str, float]
+    """The same with the noise of self-report; the largest is 1."""
+    speaker: Speaker
+    scene: dict[str, float]
+    """Drawn from `RANGES`, with the subject's own entries left out."""
+    seconds: float
+    frames_per_second: int
+    size: tuple[int, int]
+    """Width, height."""
+    sample_rate: int
+    channels: int
+    apex: float
+    """When the expression is strongest, as a share of the clip."""
+    has_face: bool
+    has_sound: bool
+    mirror: bool
+
+    @property
+    def actions(self) -> dict[str, float]:
+        """How far each facial action goes at the apex."""
+        amounts = dict.fromkeys(ACTIONS, 0.0)
+        for emotion, parts in FACE.items():
+            for action, amount in parts.items():
+                amounts[action] += amount * self.truth[emotion] * self.scene["warp_strength"]
+        return amounts
+
+    @property
+    def cues(self) -> dict[str, float]:
+        """How strong each cue of the voice is."""
+        return {cue: self.truth[emotion] * self.scene["voice_strength"] for emotion, cue in VOICE.items()}
+
+
+# --- planning -----------------------------------------------------------------------------------
+
+
+def plan_clip(seed: int, split: str, index: int) -> Plan:
+    """Draw one clip; the same (seed, split, index) is the same clip on every machine and in any order."""
+    split_number = SPLITS.index(split) if split in SPLITS else len(SPLITS)
+    subject = index // CLIPS_PER_SUBJECT
+    person = np.random.default_rng([seed, split_number, subject, 1])
+    own = np.random.default_rng([seed, split_number, index, 2])
+    speaker = Speaker(**{name: _draw(person, name, split) for name in Speaker.__dataclass_fields__})
+    scene = {name: _draw(own, name, split) for name in RANGES if name not in Speaker.__dataclass_fields__}
+    truth, reported = _intensities(own)
+    missing = own.uniform()
+    return Plan(
+        name=f"{10000 * (1 + split_number) + index:05d}",
+        split=split,
+        subject=f"{split}-{subject:03d}",
+        stream=(seed, split_number, index),
+        truth=truth,
+        reported=reported,
+        speaker=speaker,
+        scene=scene,
+        seconds=float(own.uniform(2.0, 3.5)),
+        frames_per_second=int(own.choice(FRAMES_PER_SECOND)),
+        size=SIZES[own.integers(len(SIZES))],
+        sample_rate=int(own.choice(SAMPLE_RATES)),
+        channels=int(own.integers(1, 3)),
+        apex=float(own.uniform(0.35, 0.65)),
+        has_face=bool(missing >= NO_FACE),
+        has_sound=bool(not NO_FACE <= missing < NO_FACE + NO_SOUND),
+        mirror=bool(person.integers(2)),
+    )
+
+
+def _draw(rng: np.random.Generator, name: str, split: str) -> float:
+    seen, below, above = RANGES[name]
+    band = seen if split in ("train", "val") else (below, above)[rng.integers(2)]
+    return float(rng.uniform(*band))
+
+
+def _intensities(rng: np.random.Generator) -> tuple[dict[str, float], dict[str, float]]:
+    """One to three emotions, divided by their maximum as in Hume-Reaction; then the same as self-reported."""
+    active = rng.choice(len(EMOTIONS), size=rng.choice([1, 2, 3], p=[0.35, 0.4, 0.25]), replace=False)
+    truth = np.zeros(len(EMOTIONS))
+    truth[active] = rng.uniform(0.3, 1.0, len(active))
+    truth /= truth.max()
+    reported = np.clip(truth + rng.normal(0.0, LABEL_NOISE, len(EMOTIONS)), 0.0, None)
+    reported /= reported.max()
+    return dict(zip(EMOTIONS, truth.tolist(), strict=True)), dict(zip(EMOTIONS, reported.tolist(), strict=True))
+
+
+# --- rendering ----------------------------------------------------------------------------------
+
+
+def render_frames(plan: Plan) -> np.ndarray:
+    """The picture: uint8 RGB, `N H W 3`."""
+    rng = np.random.default_rng([*plan.stream, 3])
+    num_frames = max(2, round(plan.seconds * plan.frames_per_second))
+    seconds = np.arange(num_frames) / plan.frames_per_second
+    background = _background(rng, plan)
+    width, height = plan.size
+    motion = _head_motion(rng, seconds)
+    face_height = min(rng.uniform(0.42, 0.52) * height, 0.5 * width)
+    center = np.array([rng.uniform(0.42, 0.58) * width, rng.uniform(0.45, 0.54) * height])
+    actions = _action_curves(rng, plan, seconds)
+    light = _light(rng, plan)
+    frames = np.empty((num_frames, height, width, 3), np.uint8)
+    for start in range(0, num_frames, 4):  # a few frames at a time stay in the cache: three times as fast
+        part = slice(start, min(start + 4, num_frames))
+        picture = background.expand(part.stop - start, -1, -1, -1)
+        if plan.has_face:
+            picture = compose(
+                actions[part],
+                background,
+                torch.from_numpy(center + face_height * motion[part, :2]).float(),
+                torch.from_numpy(face_height * (1 + motion[part, 2])).float(),
+                torch.from_numpy(motion[part, 3]).float(),
+                plan.mirror,
+            )
+        grain = torch.from_numpy(rng.standard_normal((len(picture), 1, height, width), dtype=np.float32))
+        picture = (picture * light).add_(grain, alpha=GRAIN).clamp_(0.0, 1.0).mul_(255.0).round_()
+        frames[part] = picture.byte().permute(0, 2, 3, 1).numpy()
+    return frames
+
+
+def _action_curves(rng: np.random.Generator, plan: Plan, seconds: np.ndarray) -> torch.Tensor:
+    """`N A`: each action over time: onset, apex, offset; and blinks."""
+    position = seconds / plan.seconds
+    envelope = 0.3 + 0.7 * np.exp(-0.5 * ((position - plan.apex) / 0.38) ** 4)
+    amounts = np.array([plan.actions[action] for action in ACTIONS])
+    curves = envelope[:, None] * amounts
+    for blink in np.cumsum(rng.uniform(0.8, 2.5, size=4)):
+        eyes = np.exp(-0.5 * ((seconds - blink) / 0.07) ** 2)
+        curves[:, ACTIONS.index("eye_close")] = np.maximum(curves[:, ACTIONS.index("eye_close")], eyes)
+    return torch.from_numpy(curves).float()
+
+
+def _head_motion(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
+    """`N 4`: x, y (in face heights), growth, tilt (radians) of the head over time."""
+    slow = rng.uniform(0.15, 0.5, size=4)
+    phase = rng.uniform(0, 2 * np.pi, size=4)
+    reach = np.array([0.05, 0.03, 0.03, 0.05])
+    rest = np.array([0.0, 0.0, 0.0, rng.uniform(-0.07, 0.07)])
+    return rest + reach * np.sin(2 * np.pi * slow * seconds[:, None] + phase)
+
+
+def _background(rng: np.random.Generator, plan: Plan) -> torch.Tensor:
+    """`3 H W`: a wall out of focus: a gradient of one hue with soft patches."""
+    width, height = plan.size
+    cells = max(2, round(1.0 / plan.scene["background_scale"]))
+    coarse = torch.from_numpy(rng.uniform(-1, 1, (1, 1, cells, cells)).astype(np.float32))
+    patches = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[0]
+    slope = torch.linspace(-1, 1, height)[:, None] * rng.uniform(-0.15, 0.15)
+    value = (0.55 + 0.15 * patches + slope).clamp(0.1, 0.95)
+    hue = plan.scene["background_hue"] * 2 * math.pi
+    tint = torch.tensor([math.cos(hue), math.cos(hue - 2 * math.pi / 3), math.cos(hue + 2 * math.pi / 3)])
+    return value * (1 + 0.3 * tint[:, None, None])
+
+
+def _light(rng: np.random.Generator, plan: Plan) -> torch.Tensor:
+    """`3 H W`: brightness and warmth of the light, and the side it comes from."""
+    width, height = plan.size
+    side = torch.linspace(-1, 1, width) * rng.uniform(-0.15, 0.15)
+    warmth = plan.scene["warmth"]
+    color = torch.tensor([1 + warmth, 1.0, 1 - warmth])[:, None, None]
+    return plan.scene["brightness"] * color * (1 + side).expand(1, height, width)
+
+
+def render_sound(plan: Plan) -> np.ndarray:
+    """The sound: float32, `C S`, in [-1, 1]: the voice in a room that hums a little."""
+    rng = np.random.default_rng([*plan.stream, 4])
+    sound = voice(plan.cues, plan.speaker, plan.seconds, plan.sample_rate, plan.apex, rng)
+    sound = sound + 0.004 * rng.standard_normal(len(sound), dtype=np.float32)
+    balance = np.linspace(1.0, rng.uniform(0.7, 1.0), plan.channels, dtype=np.float32)
+    return np.clip(balance[:, None] * sound * rng.uniform(0.7, 1.2), -1.0, 1.0).astype(np.float32)
+
+
+def write_clip(plan: Plan, path: Path) -> None:
+    """Render and encode: H.264 and, if the clip has sound, AAC, in mp4. The same plan gives the same bytes."""
+    torch.set_num_threads(1)
+    frames = render_frames(plan)
+    with av.open(str(path), "w", format="mp4") as container:
+        video = container.add_stream(
+            "libx264", rate=plan.frames_per_second, options={"crf": "22", "preset": "veryfast"}
+        )
+        video.width, video.height = plan.size
+        video.pix_fmt = "yuv420p"
+        video.thread_count = 1
+        layout = "stereo" if plan.channels == 2 else "mono"
+        audio = container.add_stream("aac", rate=plan.sample_rate, layout=layout) if plan.has_sound else None
+        for frame in frames:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(video.encode())
+        if audio is not None:
+            block = av.AudioFrame.from_ndarray(render_sound(plan), format="fltp", layout=layout)
+            block.sample_rate = plan.sample_rate
+            container.mux(audio.encode(block))
+            container.mux(audio.encode())
+
+
+# --- the corpus ---------------------------------------------------------------------------------
+
+
+def write_corpus(out: Path, counts: dict[str, int], seed: int, num_workers: int) -> list[Plan]:
+    """Render every clip and write the two tables; returns the plans in the order of the tables."""
+    if (out / "labels.csv").exists():
+        raise ViperError(f"{out}: holds a corpus already; give another --out, or remove it first")
+    (out / "videos").mkdir(parents=True, exist_ok=True)
+    plans = [plan_clip(seed, split, index) for split in SPLITS for index in range(counts[split])]
+    paths = [out / "videos" / f"{plan.name}.mp4" for plan in plans]
+    extra = plan_clip(seed, "new", 0)
+    columns = (TextColumn("demo corpus"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar, ProcessPoolExecutor(num_workers) as pool:
+        jobs = pool.map(write_clip, [*plans, extra], [*paths, out / "new_clip.mp4"], chunksize=4)
+        for _ in bar.track(jobs, total=len(plans) + 1):
+            pass
+    _write_table(out / "parameters.csv", [_parameters(plan) for plan in plans])
+    # Last, because it is what says that the corpus is complete.
+    _write_table(out / "labels.csv", [_labels(plan) for plan in plans])
+    return plans
+
+
+def _labels(plan: Plan) -> dict[str, str]:
+    reported = {emotion: f"{value:.4f}" for emotion, value in plan.reported.items()}
+    return {"File_ID": f"[{plan.name}]", "Split": plan.split, **reported, "Subject": plan.subject}
+
+
+def _parameters(plan: Plan) -> dict[str, str | float]:
+    """What the clip shows, free of label noise (`face.`, `voice.`: zero where nothing can be seen or heard)."""
+    shown = {f"face.{action}": amount * plan.has_face for action, amount in plan.actions.items()}
+    heard = {f"voice.{cue}": strength * plan.has_sound for cue, strength in plan.cues.items()}
+    manner = {f"speaker.{name}": value for name, value in vars(plan.speaker).items()}
+    scene = {f"scene.{name}": value for name, value in plan.scene.items()}
+    present = {"present.face": float(plan.has_face), "present.sound": float(plan.has_sound)}
+    numbers = {**shown, **heard, **present, **manner, **scene, "apex": plan.apex, "seconds": plan.seconds}
+    return {"File_ID": f"[{plan.name}]", "Split": plan.split} | {k: round(v, 6) for k, v in numbers.items()}
+
+
+def _write_table(path: Path, rows: list[dict]) -> None:
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def ceiling(parameters_csv: Path, labels_csv: Path, permute_seed: int | None = None) -> dict[str, float]:
+    """How well the test labels can be told from what the clips show: ridge regression fitted on training clips.
+
+    The rest is noise of self-report and what the clip keeps out of sight or hearing: no model does much better.
+
+    :param permute_seed: exchanges the training clips' labels among them: the floor.
+    :return: Pearson correlation on the test split of each emotion, and their `mean`.
+    """
+    with parameters_csv.open() as one, labels_csv.open() as two:
+        parameters, labels = list(csv.DictReader(one)), {row["File_ID"]: row for row in csv.DictReader(two)}
+    used = [name for name in parameters[0] if name.startswith(("face.", "voice.", "present."))]
+
+    def columns(split: str) -> tuple[np.ndarray, np.ndarray]:
+        rows = [row for row in parameters if row["Split"] == split]
+        inputs = np.array([[float(row[name]) for name in used] + [1.0] for row in rows])
+        return inputs, np.array([[float(labels[row["File_ID"]][name]) for name in EMOTIONS] for row in rows])
+
+    (inputs, targets), (test_inputs, test_targets) = columns("train"), columns("test")
+    if permute_seed is not None:
+        targets = np.random.default_rng(permute_seed).permutation(targets)
+    weights = np.linalg.solve(inputs.T @ inputs + 0.1 * np.eye(inputs.shape[1]), inputs.T @ targets)
+    predicted = test_inputs @ weights
+    pearson = [float(np.corrcoef(predicted[:, i], test_targets[:, i])[0, 1]) for i in range(len(EMOTIONS))]
+    return {**dict(zip(EMOTIONS, pearson, strict=True)), "mean": float(np.mean(pearson))}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0].split(": ", 1)[1])
+    parser.add_argument("--out", type=Path, required=True, help="folder to make the corpus in")
+    for split, count in (("train", 320), ("val", 60), ("test", 160)):
+        parser.add_argument(f"--{split}", type=int, default=count, help=f"clips in {split} (default {count})")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num-workers", type=int, default=os.cpu_count() or 1, help="processes")
+    given = parser.parse_args(arguments)
+    counts = {split: getattr(given, split) for split in SPLITS}
+    try:
+        plans = write_corpus(given.out, counts, given.seed, given.num_workers)
+    except ViperError as error:
+        parser.exit(2, f"{error}\n")
+    seconds = sum(plan.seconds for plan in plans)
+    faceless, silent = sum(not plan.has_face for plan in plans), sum(not plan.has_sound for plan in plans)
+    print(f"{len(plans)} clips, {seconds / 60:.0f} min; {faceless} without a face, {silent} without sound")
+    print(f"labels      {given.out / 'labels.csv'}")
+    print(f"parameters  {given.out / 'parameters.csv'}")
+    if counts["train"] and counts["test"]:
+        best = ceiling(given.out / "parameters.csv", given.out / "labels.csv")
+        print(f"ceiling     mean Pearson {best['mean']:.3f} on test, from the parameters")
+    new = plan_clip(given.seed, "new", 0)
+    true = ", ".join(f"{emotion} {value:.2f}" for emotion, value in new.truth.items() if value)
+    print(f"new clip    {given.out / 'new_clip.mp4'} (in no split; shows {true})")
+
+
+if __name__ == "__main__":
+    main()
