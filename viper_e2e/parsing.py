@@ -136,6 +136,11 @@ def _normal(argv: Sequence[str]) -> list[str]:
     return words
 
 
+def backbone_overrides(words: Sequence[str]) -> dict[str, str]:
+    """``["visual=PATH"]`` → ``{"visual": "PATH"}``."""
+    return dict(_pairs(words, "--backbone", "visual=PATH"))
+
+
 def _pairs(words: Sequence[str], option: str, example: str) -> list[tuple[str, str]]:
     pairs = [word.partition("=") for word in words]
     for name, equals, value in pairs:

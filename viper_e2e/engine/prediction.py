@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,7 +16,6 @@ from ..model import ViPER
 from ..records import Record, failed, records_of
 from ..shards import VIDEO_EXTENSIONS, ShardSet
 
-FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 LONG_SECONDS = 60.0
 """A clip longer than this is better scored in windows."""
 
@@ -125,7 +121,7 @@ def predict_windows(
     """
     if not 0 < hop_seconds <= window_seconds:
         raise ViperError(
-            f"windows of {window_seconds} s every {hop_seconds} s: the hop must be above 0 and at most the window"
+            f"windows of {window_seconds} s every {hop_seconds} s: the hop must be above 0, at most the window"
         )
     records: list[Record] = []
     name = str(path)
@@ -156,58 +152,3 @@ def _mean_record(records: Sequence[Record]) -> Record:
         "frame_seconds": None,
         "window_seconds": None,
     }
-
-
-# --- records -> a file ----------------------------------------------------------------------------
-
-
-def check_output(path: Path) -> None:
-    """Refuse an output that cannot be written, before anything is computed."""
-    if path.suffix not in FORMATS:
-        raise ViperError(f"{path}: unknown format {path.suffix!r}; name it {', '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise ViperError(f"{path}: there is no folder {path.parent}; make it first")
-
-
-def write_records(records: Sequence[Record], path: Path) -> None:
-    """Write records as the suffix says: a JSON list, JSON lines, or a flat table."""
-    check_output(path)
-    if path.suffix == ".json":
-        path.write_text(json.dumps(list(records), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    elif path.suffix == ".jsonl":
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        path.write_text("".join(lines), encoding="utf-8")
-    else:
-        _write_table([_flat(record) for record in records], path)
-
-
-def _flat(record: Record) -> dict[str, Any]:
-    """Nested objects become columns (``intensities`` under their own names), lists become JSON text."""
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        if name == "intensities":
-            flat |= value or {}
-        elif isinstance(value, dict):
-            flat |= {f"{name}_{inner}": v for inner, v in value.items()}
-        else:
-            flat[name] = json.dumps(value) if isinstance(value, list) else value
-    return flat
-
-
-def _write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    if path.suffix == ".csv":
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({name: _safe_cell(value) for name, value in row.items()} for row in rows)
-        return
-    import pyarrow
-    from pyarrow import parquet
-
-    parquet.write_table(pyarrow.table({name: [row.get(name) for row in rows] for name in columns}), path)
-
-
-def _safe_cell(value: Any) -> Any:
-    """A text that a spreadsheet could take for a formula gets an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value

@@ -1,0 +1,166 @@
+"""cli.py: the command `viper`: one function a command, heavy imports after the arguments are read."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from .errors import ViperError
+
+EXIT_OK, EXIT_NOTHING, EXIT_SOME = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 all fine, 1 nothing done or usage, 2 some clips failed."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command = argv[0] if argv else "--help"
+    if command in ("-h", "--help"):
+        print(_overview())
+        return EXIT_OK if argv else EXIT_NOTHING
+    if command == "--version":
+        from . import __version__
+
+        print(f"viper_e2e {__version__}")
+        return EXIT_OK
+    if command not in COMMANDS:
+        return _unknown(command)
+    try:
+        return COMMANDS[command][0](argv[1:])
+    except ViperError as error:
+        print(f"viper {command}: {error}", file=sys.stderr)
+        return EXIT_NOTHING
+    except KeyboardInterrupt:
+        print(f"viper {command}: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); say nothing more, also not at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+
+
+def _overview() -> str:
+    lines = [
+        "usage: viper COMMAND [options]",
+        "",
+        "Emotion recognition from raw video, end to end in one PyTorch module.",
+        "",
+        "commands:",
+        *(f"  {name:<18}{text}" for name, (_, text) in COMMANDS.items()),
+        "",
+        "viper COMMAND --help tells the options of a command.",
+    ]
+    return "\n".join(lines)
+
+
+def _unknown(command: str) -> int:
+    import difflib
+
+    near = difflib.get_close_matches(command, COMMANDS, n=1)
+    hint = f"did you mean {near[0]}?" if near else "see viper --help"
+    print(f"viper: no command {command!r}; {hint}", file=sys.stderr)
+    return EXIT_NOTHING
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def _train(argv: Sequence[str]) -> int:
+    from .parsing import parse_train
+
+    settings = parse_train(argv, "viper train")
+    from .engine.training import train
+
+    return train(settings)
+
+
+def _infer(argv: Sequence[str]) -> int:
+    parser = _parser("infer", "Score clips, folders of clips or shards with a trained model.")
+    parser.add_argument("inputs", nargs="+", metavar="CLIP", help="clip, folder of clips, or shards (*.tar)")
+    _model_options(parser)
+    parser.add_argument("--output", help="also write records: .json, .jsonl, .csv or .parquet")
+    parser.add_argument("--faces", action="store_true", help="put the face's box of every frame in the records")
+    parser.add_argument("--render", metavar="OUT.mp4", help="one clip: write it with box and bars over it")
+    parser.add_argument("--window-seconds", type=float, help="score a long clip in windows of this length")
+    parser.add_argument("--hop-seconds", type=float, help="time between windows (default: half a window)")
+    parser.add_argument("--plot", metavar="OUT.png", help="plot the windows of one clip over time")
+    options = parser.parse_args(argv)
+    from .engine.commands import run_infer
+
+    return run_infer(options)
+
+
+def _eval(argv: Sequence[str]) -> int:
+    parser = _parser("eval", "Score shards: metrics with intervals, predictions, plots.")
+    parser.add_argument("--shards", required=True, help="path, glob, brace pattern or https:// URLs")
+    parser.add_argument("--out", required=True, help="folder for metrics.json, predictions.csv and plots")
+    parser.add_argument("--submission", action="store_true", help="also write the challenge's submission.csv")
+    parser.add_argument("--report", action="store_true", help="also write one self-contained HTML page")
+    _model_options(parser)
+    options = parser.parse_args(argv)
+    from .engine.commands import run_eval
+
+    return run_eval(options)
+
+
+def _export(argv: Sequence[str]) -> int:
+    parser = _parser("export", "Write a model with all its backbones inside, to be moved anywhere.")
+    parser.add_argument("--checkpoint", required=True, help="folder of a trained model, or a hub id")
+    parser.add_argument("--out", required=True, help="new folder")
+    parser.add_argument("--backbone", action="append", default=[], metavar="NAME=SOURCE", help=BACKBONE_HELP)
+    options = parser.parse_args(argv)
+    from .engine.commands import run_export
+
+    return run_export(options)
+
+
+def _pack(argv: Sequence[str]) -> int:
+    parser = _parser("pack", "Pack clips and labels into shards, one set per split.")
+    parser.add_argument("--videos", required=True, help="folder of clips (mp4 mov mkv webm avi flv)")
+    parser.add_argument("--labels", required=True, help="LABELS.csv: File_ID, Split, one column per emotion")
+    parser.add_argument("--out", required=True, help="folder for the shards")
+    parser.add_argument("--audio", help="folder of separately kept wav or flac files")
+    parser.add_argument("--fau", help="folder of precomputed action units (csv or npy per clip)")
+    parser.add_argument("--shard-size", default="256MB", help="size of a shard (default: 256MB)")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of samples (default: 0)")
+    options = parser.parse_args(argv)
+    from .engine.data_commands import run_pack
+
+    return run_pack(options)
+
+
+def _check(argv: Sequence[str]) -> int:
+    parser = _parser("check", "Read every clip of a set of shards and tell what is in it and what is wrong.")
+    parser.add_argument("--shards", required=True, help="path, glob, brace pattern or https:// URLs")
+    parser.add_argument("--faces", action="store_true", help="also look for faces (slower)")
+    parser.add_argument("--output", help="also write the findings as JSON")
+    options = parser.parse_args(argv)
+    from .engine.data_commands import run_check
+
+    return run_check(options)
+
+
+BACKBONE_HELP = "where to load a backbone from, e.g. visual=PATH (may be repeated)"
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "pack": (_pack, "clips and labels -> shards"),
+    "check": (_check, "what is in a set of shards, and what is wrong with it"),
+    "train": (_train, "train from raw video shards"),
+    "eval": (_eval, "metrics, predictions and plots for a set of shards"),
+    "infer": (_infer, "score clips with a trained model"),
+    "export": (_export, "a model with all its backbones inside"),
+}
+
+
+def _parser(command: str, description: str):
+    from .parsing import Parser
+
+    return Parser(prog=f"viper {command}", description=description, allow_abbrev=False)
+
+
+def _model_options(parser) -> None:
+    parser.add_argument("--checkpoint", required=True, help="folder of a trained model, or a hub id")
+    parser.add_argument("--backbone", action="append", default=[], metavar="NAME=SOURCE", help=BACKBONE_HELP)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    parser.add_argument("--batch-size", type=int, default=8, help="clips per forward pass (default: 8)")
+    parser.add_argument("--num-workers", type=int, default=1, help="decoding processes (default: 1)")
