@@ -1,9 +1,8 @@
-"""base.py: load a backbone, freeze or unfreeze it by depth, keep it in its dtype, say where it came from."""
+"""base.py: what every encoder is: backbones frozen or trained by depth, each in its dtype, with its origin."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,22 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
-from viper_e2e.config import BackboneConfig
-from viper_e2e.encoders.weights import (
-    Found,
-    Search,
-    check_hash,
-    quiet_transformers,
-    read_tensors,
-    small_files_of,
-    tensors_sha256,
-    weight_files,
-)
 from viper_e2e.errors import ViperError
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,7 +94,7 @@ class Backbone(nn.Module):
         return self.depth == "none"
 
     def set_training_depth(self, depth: str) -> None:
-        """``none``, ``all``, or ``"n"``: exactly the last n blocks (nothing before or behind them) are trained."""
+        """``none``, ``all``, or ``"n"``: exactly the last n blocks, nothing before or behind them."""
         self.depth = self._checked(depth)
         self._was_trained |= not self.is_frozen
         first = len(self._blocks) + 1 - int(self.depth) if self.depth.isdigit() else 0
@@ -264,80 +249,6 @@ class Encoder(nn.Module):
             (folder / name).mkdir(parents=True, exist_ok=True)
             for file, content in backbone.origin.small_files.items():
                 (folder / name / file).write_bytes(content)
-
-
-# --- building transformers' models --------------------------------------------------------------
-
-
-def read_architecture(found: Found, config: BackboneConfig) -> PretrainedConfig:
-    """The transformers config of a backbone, from its files or (random) from the settings."""
-    if found.small is None:
-        settings = dict(config.config or {})
-        if "model_type" not in settings:
-            raise ViperError(f"{found.name}: random weights need a config with a model_type (vit, wav2vec2, …)")
-        architecture = AutoConfig.for_model(**settings)
-    else:
-        found.read_json("config.json")
-        architecture = AutoConfig.from_pretrained(found.small, local_files_only=True)
-    # Our augmentation masks sound; skipped layers would leave parameters without gradients on one process.
-    for switch, off in {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}.items():
-        if hasattr(architecture, switch):
-            setattr(architecture, switch, off)
-    return architecture
-
-
-def build_model(
-    found: Found,
-    search: Search,
-    architecture: PretrainedConfig,
-    model_class: type[PreTrainedModel],
-    *,
-    key_mapping: dict[str, str] | None = None,
-    adjust: Callable[[PreTrainedModel], None] | None = None,
-    **options: Any,
-) -> tuple[PreTrainedModel, Origin]:
-    """A transformers model in float32, with the weights of ``found``, and its origin.
-
-    A weight that is missing from the files is an error: nothing is initialised silently.
-    """
-    small = small_files_of(found.small) if found.small is not None else {}
-    small.setdefault("config.json", architecture.to_json_string(use_diff=False).encode())
-    if found.path is None:
-        if found.name not in search.held:
-            logger.warning("%s: random weights, because the settings say so", found.name)
-        return model_class(architecture, **options), Origin(found.spec, found.revision, None, small)
-    files = weight_files(found)
-    sha256 = tensors_sha256(read_tensors(files))
-    check_hash(found, sha256, search)
-    with quiet_transformers():
-        model, report = model_class.from_pretrained(
-            files[0].parent,
-            config=architecture,
-            dtype="auto",
-            local_files_only=True,
-            use_safetensors=files[0].suffix == ".safetensors",
-            output_loading_info=True,
-            key_mapping=key_mapping,
-            **options,
-        )
-    missing = sorted(name for name in report["missing_keys"] if "masked_spec_embed" not in name)
-    if missing:
-        raise ViperError(
-            f"{found.name}: {files[0].parent} lacks {len(missing)} weights of {model_class.__name__} "
-            f"({', '.join(missing[:3])}, …); is it another kind of model?"
-        )
-    return model.float(), Origin(found.spec, found.revision, sha256, small)
-
-
-def find_blocks(model: nn.Module) -> Sequence[nn.Module]:
-    """The transformer blocks of a model: its longest list of layers."""
-    rows = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList)
-        and name.rsplit(".", 1)[-1] in ("layer", "layers", "blocks", "resblocks")
-    ]
-    return list(max(rows, key=len, default=nn.ModuleList()))
 
 
 def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

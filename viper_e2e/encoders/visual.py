@@ -14,14 +14,8 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from viper_e2e.clip import CropSpec
 from viper_e2e.config import VisualConfig
-from viper_e2e.encoders.base import (
-    Backbone,
-    Encoder,
-    at_least_float32,
-    build_model,
-    find_blocks,
-    read_architecture,
-)
+from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32
+from viper_e2e.encoders.building import build_model, find_blocks, read_architecture
 from viper_e2e.encoders.weights import Found, Search, find
 from viper_e2e.errors import ViperError
 

@@ -6,8 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -198,9 +197,7 @@ def read_tensors(files: list[Path]) -> dict[str, Tensor]:
                     tensors.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
         except (SafetensorError, UnpicklingError, OSError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise ViperError(
-                f"{path}: damaged, or not a file of plain tensors ({reason}); fetch it again"
-            ) from error
+            raise ViperError(f"{path}: damaged or not plain tensors ({reason}); fetch it again") from error
     return tensors
 
 
@@ -224,20 +221,3 @@ def check_hash(found: Found, sha256: str, search: Search) -> None:
             f"trained with {expected} ({record.get('spec')}, revision {record.get('revision')}); "
             f"name the right folder with --backbone {found.name}=FOLDER"
         )
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars and load reports: what is missing or unexpected, we judge ourselves."""
-    from transformers.utils import logging as transformers_logging
-
-    verbosity = transformers_logging.get_verbosity()
-    bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bar:
-            transformers_logging.enable_progress_bar()

@@ -1,0 +1,290 @@
+"""audio.py: runs of sound -> one embedding per instant, by wav2vec 2.0's family, Whisper or x-vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import PretrainedConfig, WhisperConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_XVECTOR_MAPPING, MODEL_MAPPING
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from viper_e2e.config import AudioConfig
+from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32
+from viper_e2e.encoders.building import build_model, find_blocks, read_architecture
+from viper_e2e.encoders.sound import Frames, LogMel, padded, stretch
+from viper_e2e.encoders.weights import Found, Search, find
+from viper_e2e.errors import ViperError
+
+
+class ClipSound(NamedTuple):
+    """What is heard of one clip."""
+
+    runs: list[tuple[float, Float[Tensor, "_"]]]
+    """``(start_seconds, samples)``: unbroken stretches of mono sound on the clip's clock, in order."""
+    seconds: Float[Tensor, "T"]
+    """Instants that want a token. Under ``windows`` only their number counts."""
+    stream_seconds: float
+    """Length of the whole audio stream, from the start of the first run."""
+
+
+class AudioTokens(NamedTuple):
+    """Tokens of a batch; clips with fewer than T instants end in zeros that are not present."""
+
+    tokens: Float[Tensor, "B T D"]
+    present: Bool[Tensor, "B T"]
+    """False where nothing was heard."""
+    seconds: Float[Tensor, "B T"]
+    """The instants (``spans``) or the centres of the windows (``windows``), on the clip's clock."""
+
+
+class AudioEncoder(Encoder):
+    """wav2vec 2.0, HuBERT, WavLM, … , Whisper's encoder, or an x-vector head."""
+
+    name = "audio"
+
+    def __init__(
+        self,
+        config: AudioConfig,
+        backbone: Backbone,
+        preprocessor: Mapping[str, Any],
+        *,
+        sound: str,
+        span_seconds: float,
+        sample_rate: int,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.sound, self.span_seconds, self.sample_rate = sound, span_seconds, sample_rate
+        self.is_xvector = config.head == "xvector"
+        architecture = backbone.model.config
+        self.embed_dim = architecture.xvector_output_dim if self.is_xvector else architecture.hidden_size
+        if isinstance(backbone.model, WhisperEncoder):
+            self.log_mel: LogMel | None = LogMel(preprocessor, architecture)
+            self._frames = Frames(stride=320, first=0, minimum=1)
+            self._normalise = False
+        else:
+            self.log_mel = None
+            self._frames = Frames.of(architecture.conv_kernel, architecture.conv_stride)
+            self._normalise = bool(preprocessor.get("do_normalize", True))
+        limit = round(config.max_piece_seconds * sample_rate)
+        self._longest_piece = limit if self.log_mel is None else min(limit, self.log_mel.num_samples)
+        backbone.set_training_depth(config.backbone.train)
+
+    @classmethod
+    def build(
+        cls,
+        config: AudioConfig,
+        sound: str,
+        span_seconds: float,
+        sample_rate: int,
+        *,
+        assets: Path | None = None,
+        records: Mapping[str, Mapping[str, Any]] | None = None,
+        overrides: Mapping[str, str] | None = None,
+        held: frozenset[str] = frozenset(),
+    ) -> AudioEncoder:
+        """``sound``, ``span_seconds``, ``sample_rate`` as in ``DecodingConfig``; the rest as in ``Search``."""
+        search = Search(assets, records or {}, overrides or {}, held)
+        found = find("audio", config.backbone, search)
+        architecture = read_architecture(found, config.backbone)
+        _check(config, architecture, found, sound)
+        preprocessor = found.read_json("preprocessor_config.json") if found.small is not None else {}
+        expected = preprocessor.get("sampling_rate", 16_000)
+        if sample_rate != expected:
+            raise ViperError(f"audio: {found.spec} hears {expected} Hz, decoding.sample_rate is {sample_rate}")
+        if isinstance(architecture, WhisperConfig):
+            # Whole Whisper models hold the encoder under this prefix.
+            model, origin = build_model(
+                found, search, architecture, WhisperEncoder, key_mapping={r"^model\.encoder\.": ""}
+            )
+        else:
+            mapping = MODEL_FOR_AUDIO_XVECTOR_MAPPING if config.head == "xvector" else MODEL_MAPPING
+            model, origin = build_model(found, search, architecture, mapping[type(architecture)])
+        _cut_behind(model, config.layer)
+        if config.backbone.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # The final norm of pre-norm transformers is registered before the blocks it follows.
+        top = ("encoder.layer_norm",) if getattr(architecture, "do_stable_layer_norm", False) else ()
+        idle = ("masked_spec_embed", "embed_positions", "classifier.", "objective.")
+        backbone = Backbone("audio", model, origin, blocks=find_blocks(model), top=top, idle=idle)
+        return cls(
+            config, backbone, preprocessor, sound=sound, span_seconds=span_seconds, sample_rate=sample_rate
+        )
+
+    def forward(self, clips: Sequence[ClipSound]) -> AudioTokens:
+        """A token per instant and clip.
+
+        Frozen: one clip at a time, unpadded, so that a clip's tokens never depend on its company. Trained: the
+        pieces of all clips together, those of equal length in one pass.
+        """
+        plan = self._windows if self.sound == "windows" else self._spans
+        plans = [plan(clip) for clip in clips]
+        if self.is_frozen:
+            encoded = [self._encode(p.pieces) for p in plans]
+        else:
+            together = iter(self._encode([piece for p in plans for piece in p.pieces]))
+            encoded = [[next(together) for _ in p.pieces] for p in plans]
+        made = [self._tokens(p, hidden) for p, hidden in zip(plans, encoded, strict=True)]
+        length = max((len(p.seconds) for p in plans), default=0)
+        device = next(self.backbone.parameters()).device
+        tokens, present, seconds = (
+            torch.stack([padded(x, length) for x in column]).to(device)
+            for column in ([t for t, _ in made], [p for _, p in made], [p.seconds.float() for p in plans])
+        )
+        is_learning = self.training and torch.is_grad_enabled() and not self.is_frozen
+        if is_learning and not any(p.pieces for p in plans):
+            # No sound anywhere: the parameters stay in the graph, for processes that wait for their gradients.
+            silence = torch.zeros(self._frames.minimum, device=device)
+            tokens = tokens + 0.0 * sum(x.sum() for x in self._encode([silence]))
+        return AudioTokens(tokens, present, seconds)
+
+    # --- which samples make which token ---------------------------------------------------------
+
+    def _spans(self, clip: ClipSound) -> _Plan:
+        """Runs in pieces; a token is the mean of the hidden states whose centre lies in its span."""
+        pieces, starts = [], []
+        for start_seconds, samples in clip.runs:
+            if samples.numel() == 0:
+                continue
+            samples = self._levelled(samples.float())
+            number = -(-len(samples) // self._longest_piece)
+            for piece in samples.tensor_split(number):
+                pieces.append(piece)
+                starts.append(start_seconds)
+                start_seconds += len(piece) / self.sample_rate
+        return _Plan(pieces, starts, clip.seconds)
+
+    def _windows(self, clip: ClipSound) -> _Plan:
+        """T half-overlapping windows over the whole stream, cut or zero-padded to one second.
+
+        As published (Vaiani et al. 2022, ``extract_audio_features.py``): length 2 · samples / (T + 1).
+        """
+        rate, count = self.sample_rate, len(clip.seconds)
+        start_seconds = clip.runs[0][0] if clip.runs else 0.0
+        places = [round((s - start_seconds) * rate) for s, _ in clip.runs]
+        heard = max((p + len(x) for p, (_, x) in zip(places, clip.runs, strict=True)), default=0)
+        total = round(clip.stream_seconds * rate)
+        # A stream's stated length and the samples it gave differ by rounding; the samples are right.
+        total = heard if abs(total - heard) <= rate // 10 else max(total, heard)
+        length = total * 2 / (count + 1)
+        pieces, starts = [], []
+        for i in range(count):
+            first, last = int(i * length / 2), int(i * length / 2 + length)
+            window = stretch(clip.runs, places, first, min(last, first + rate))
+            if window is not None:
+                window = self._levelled(window.float())
+                pieces.append(nn.functional.pad(window, (0, rate - len(window))))
+                starts.append(i)
+        centres = start_seconds + (torch.arange(count, dtype=torch.float64) + 1) * length / 2 / rate
+        return _Plan(pieces, starts, centres)
+
+    def _tokens(
+        self, plan: _Plan, hidden: list[Float[Tensor, "_ D"]]
+    ) -> tuple[Float[Tensor, "T D"], Bool[Tensor, "T"]]:
+        count = len(plan.seconds)
+        like = next(self.backbone.parameters())
+        if not hidden:
+            dtype = torch.promote_types(like.dtype, torch.float32)
+            return like.new_zeros(count, self.embed_dim, dtype=dtype), like.new_zeros(count, dtype=torch.bool)
+        states = torch.cat(hidden)
+        if self.sound == "windows":
+            owner = torch.tensor([i for i, h in zip(plan.starts, hidden, strict=True) for _ in range(len(h))])
+            belongs = owner[None, :] == torch.arange(count)[:, None]
+        else:
+            centres = torch.cat(
+                [
+                    start + self._frames.centres(len(h), len(piece)) / self.sample_rate
+                    for start, piece, h in zip(plan.starts, plan.pieces, hidden, strict=True)
+                ]
+            )
+            instants, half = plan.seconds.double().cpu()[:, None], self.span_seconds / 2
+            belongs = (centres >= instants - half) & (centres < instants + half)
+        belongs = belongs.to(states.device)
+        share = belongs.to(states.dtype)
+        with torch.autocast(states.device.type, enabled=False):
+            tokens = share @ states / share.sum(1, keepdim=True).clamp_min(1.0)
+        return tokens, belongs.any(1)
+
+    # --- samples to hidden states ---------------------------------------------------------------
+
+    def _levelled(self, samples: Float[Tensor, "S"]) -> Float[Tensor, "S"]:
+        """Zero mean and unit variance, where the backbone's preprocessor does so."""
+        if not self._normalise:
+            return samples
+        return (samples - samples.mean()) / (samples.var(correction=0) + 1e-7).sqrt()
+
+    def _encode(self, pieces: list[Float[Tensor, "_"]]) -> list[Float[Tensor, "_ D"]]:
+        """Hidden states (or one x-vector) per piece; pieces of equal length share a pass."""
+        groups: dict[int, list[int]] = {}
+        for i, piece in enumerate(pieces):
+            groups.setdefault(0 if self.log_mel is not None else len(piece), []).append(i)
+        hidden: dict[int, Float[Tensor, "_ D"]] = {}
+        for members in groups.values():
+            batch = self._pass([pieces[i] for i in members])
+            for i, states in zip(members, batch, strict=True):
+                heard = self._frames.number(len(pieces[i])) if self.log_mel is not None else len(states)
+                hidden[i] = states[:heard]
+        return [hidden[i] for i in range(len(pieces))]
+
+    def _pass(self, pieces: list[Float[Tensor, "_"]]) -> Float[Tensor, "N F D"]:
+        backbone, model = self.backbone, self.backbone.model
+        device = next(model.parameters()).device
+        with backbone.computing(device):
+            if self.log_mel is not None:
+                inputs = self.log_mel([piece.to(device) for piece in pieces])
+                return at_least_float32(model(backbone.as_input(inputs)).last_hidden_state)
+            inputs = torch.stack(pieces).to(device)
+            inputs = nn.functional.pad(inputs, (0, max(0, self._frames.minimum - inputs.shape[1])))
+            out = model(backbone.as_input(inputs))
+            return at_least_float32(out.embeddings[:, None] if self.is_xvector else out.last_hidden_state)
+
+
+class _Plan(NamedTuple):
+    pieces: list[Float[Tensor, "_"]]
+    starts: list[float]
+    """Spans: start of each piece in seconds. Windows: the token each piece belongs to."""
+    seconds: Float[Tensor, "T"]
+
+
+# --- building -----------------------------------------------------------------------------------
+
+
+def _check(config: AudioConfig, architecture: PretrainedConfig, found: Found, sound: str) -> None:
+    """Refuse what does not go together, before any weights are read."""
+    kind = architecture.model_type
+    if not isinstance(architecture, WhisperConfig) and not hasattr(architecture, "conv_kernel"):
+        raise ViperError(
+            f"audio: {found.spec} is a {kind}; allowed are models that hear the waveform "
+            "(wav2vec2, hubert, wavlm, …) and whisper"
+        )
+    if sound == "none":
+        raise ViperError("audio: decoding.sound is none; set it to spans or windows, or leave audio out")
+    if config.head != "xvector":
+        return
+    if type(architecture) not in MODEL_FOR_AUDIO_XVECTOR_MAPPING:
+        raise ViperError(f"audio: {kind} has no x-vector head; set audio.head to hidden")
+    if sound != "windows":
+        raise ViperError(
+            "audio: an x-vector sums up a window; set decoding.sound to windows (or head to hidden)"
+        )
+    if config.layer is not None:
+        raise ViperError("audio: an x-vector head reads its own layers; leave audio.layer out")
+
+
+def _cut_behind(model: nn.Module, layer: int | None) -> None:
+    """Drop what comes after hidden layer ``layer`` (transformers' ``hidden_states[layer]``)."""
+    if layer is None:
+        return
+    stack = model if isinstance(model, WhisperEncoder) else model.encoder
+    if not 0 <= layer <= len(stack.layers):
+        raise ViperError(f"audio: layer {layer} of {len(stack.layers)}; allowed 0 to {len(stack.layers)}")
+    if layer == len(stack.layers):
+        return
+    stack.layers = stack.layers[:layer]
+    if isinstance(model, WhisperEncoder) or model.config.do_stable_layer_norm:
+        stack.layer_norm = nn.Identity()

@@ -1,0 +1,114 @@
+"""building.py: transformers' models, from files or (random) from a config."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from viper_e2e.config import BackboneConfig
+from viper_e2e.encoders.base import Origin
+from viper_e2e.encoders.weights import (
+    Found,
+    Search,
+    check_hash,
+    read_tensors,
+    small_files_of,
+    tensors_sha256,
+    weight_files,
+)
+from viper_e2e.errors import ViperError
+
+logger = logging.getLogger(__name__)
+
+_ROWS = ("layer", "layers", "blocks", "resblocks")
+"""What models call their row of blocks."""
+
+
+def read_architecture(found: Found, config: BackboneConfig) -> PretrainedConfig:
+    """The transformers config of a backbone, from its files or (random) from the settings."""
+    if found.small is None:
+        settings = dict(config.config or {})
+        if "model_type" not in settings:
+            raise ViperError(f"{found.name}: random weights need a config with a model_type (vit, wav2vec2, …)")
+        architecture = AutoConfig.for_model(**settings)
+    else:
+        found.read_json("config.json")
+        architecture = AutoConfig.from_pretrained(found.small, local_files_only=True)
+    # Our augmentation masks sound; skipped layers would leave parameters without gradients on one process.
+    for switch, off in {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}.items():
+        if hasattr(architecture, switch):
+            setattr(architecture, switch, off)
+    return architecture
+
+
+def build_model(
+    found: Found,
+    search: Search,
+    architecture: PretrainedConfig,
+    model_class: type[PreTrainedModel],
+    *,
+    key_mapping: dict[str, str] | None = None,
+    **options: Any,
+) -> tuple[PreTrainedModel, Origin]:
+    """A transformers model in float32, with the weights of ``found``, and its origin.
+
+    A weight that is missing from the files is an error: nothing is initialised silently.
+    """
+    small = small_files_of(found.small) if found.small is not None else {}
+    small.setdefault("config.json", architecture.to_json_string(use_diff=False).encode())
+    if found.path is None:
+        if found.name not in search.held:
+            logger.warning("%s: random weights, because the settings say so", found.name)
+        return model_class(architecture, **options), Origin(found.spec, found.revision, None, small)
+    files = weight_files(found)
+    sha256 = tensors_sha256(read_tensors(files))
+    check_hash(found, sha256, search)
+    with _quiet_transformers():
+        model, report = model_class.from_pretrained(
+            files[0].parent,
+            config=architecture,
+            dtype="auto",
+            local_files_only=True,
+            use_safetensors=files[0].suffix == ".safetensors",
+            output_loading_info=True,
+            key_mapping=key_mapping,
+            **options,
+        )
+    missing = sorted(name for name in report["missing_keys"] if "masked_spec_embed" not in name)
+    if missing:
+        raise ViperError(
+            f"{found.name}: {files[0].parent} lacks {len(missing)} weights of {model_class.__name__} "
+            f"({', '.join(missing[:3])}, …); is it another kind of model?"
+        )
+    return model.float(), Origin(found.spec, found.revision, sha256, small)
+
+
+def find_blocks(model: nn.Module) -> Sequence[nn.Module]:
+    """The transformer blocks of a model: its longest list of layers."""
+    rows = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and name.rsplit(".", 1)[-1] in _ROWS
+    ]
+    return list(max(rows, key=len, default=nn.ModuleList()))
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and load reports: what is missing or unexpected, we judge ourselves."""
+    verbosity = transformers_logging.get_verbosity()
+    bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
