@@ -1,0 +1,221 @@
+"""predictions.py: what was predicted for a set of clips, as CSV and as the challenge's submission."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from .errors import ViperError
+from .labels import HUME_REACTION, LabelSet
+
+TEXT_COLUMNS = ("key", "file_id", "shard", "subject", "error")
+NUMBER_COLUMNS = ("valid", "duration_seconds", "face_share")
+
+_COULD_BE_FORMULA = "=+-@\t\r"
+# Inside a File_ID that must stay verbatim: a leading minus alone is common and does nothing.
+_FORMULA_ID = re.compile(r"[=+@\t\r]|-.*[^\w.-]", re.DOTALL)
+
+
+@dataclass
+class Predictions:
+    """N clips, E emotions, M modalities; row i of everything is one clip."""
+
+    labels: LabelSet
+    modalities: tuple[str, ...]
+    keys: list[str]
+    """Name inside the shard."""
+    file_ids: list[str]
+    """The corpus's own identifier, verbatim; empty where it has none."""
+    shards: list[str]
+    predicted: Float64[np.ndarray, "N E"]
+    """NaN where the clip could not be read."""
+    true: Float64[np.ndarray, "N E"]
+    """NaN where unlabelled."""
+    valid: Bool[np.ndarray, "N"]
+    errors: list[str | None]
+    """Why a clip is not valid."""
+    present: Bool[np.ndarray, "N M"]
+    face_share: Float64[np.ndarray, "N"]
+    """Share of the looked-at frames that have a face; NaN where the clip could not be read."""
+    duration_seconds: Float64[np.ndarray, "N"]
+    subjects: list[str | None] | None = None
+
+    def __post_init__(self):
+        lists = [self.keys, self.file_ids, self.shards, self.errors, self.subjects or self.keys]
+        arrays = [self.predicted, self.true, self.valid, self.present, self.face_share, self.duration_seconds]
+        assert {len(rows) for rows in (*lists, *arrays)} == {len(self.keys)}, "every row is one clip"
+        assert self.predicted.shape == self.true.shape == (len(self), len(self.labels))
+        assert self.present.shape[1] == len(self.modalities)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def scored(self) -> Bool[np.ndarray, "N"]:
+        """Clips that were read and have a label: those that metrics and plots are about."""
+        return self.valid & ~np.isnan(self.true).any(1) & np.isfinite(self.predicted).all(1)
+
+    @property
+    def squared_error(self) -> Float64[np.ndarray, "N"]:
+        """Mean over emotions of the squared difference; NaN where not scored."""
+        return np.where(self.scored, ((self.predicted - self.true) ** 2).mean(1), np.nan)
+
+    def best_and_worst(self, count: int) -> tuple[list[int], list[int]]:
+        """Rows with the smallest and with the largest squared error, most extreme first, none in both."""
+        order = [int(row) for row in np.argsort(self.squared_error, kind="stable") if self.scored[row]]
+        best = order[: min(count, (len(order) + 1) // 2)]
+        return best, order[len(best) :][::-1][:count]
+
+    def write_csv(self, path: str | os.PathLike) -> None:
+        """One line per clip, numbers exact, missing ones empty; :meth:`read_csv` gives the same rows back.
+
+        A text that a spreadsheet could take for a formula gets an apostrophe before it.
+        """
+        names = self.labels.names
+        header = [
+            *TEXT_COLUMNS,
+            *NUMBER_COLUMNS,
+            *(f"predicted_{name}" for name in names),
+            *(f"true_{name}" for name in names),
+            *(f"present_{modality}" for modality in self.modalities),
+        ]
+        _write(path, header, (self._cells(row) for row in range(len(self))))
+
+    def _cells(self, row: int) -> list[str]:
+        subject = self.subjects[row] if self.subjects else None
+        texts = [self.keys[row], self.file_ids[row], self.shards[row], subject or "", self.errors[row] or ""]
+        numbers = [self.duration_seconds[row], self.face_share[row], *self.predicted[row], *self.true[row]]
+        return [
+            *(_neutralised(text) for text in texts),
+            _flag(self.valid[row]),
+            *(_number(value) for value in numbers),
+            *(_flag(value) for value in self.present[row]),
+        ]
+
+    @classmethod
+    def read_csv(cls, path: str | os.PathLike, labels: LabelSet = HUME_REACTION) -> Predictions:
+        """Read what :meth:`write_csv` wrote.
+
+        Raises :class:`ViperError` for a file with other columns, another label set or a torn line.
+        """
+        header, rows = _read(path)
+        text_end, number_end = len(TEXT_COLUMNS), len(TEXT_COLUMNS) + len(NUMBER_COLUMNS)
+        modalities = tuple(c.removeprefix("present_") for c in header if c.startswith("present_"))
+        names, size = labels.names, len(labels)
+        wanted = [*TEXT_COLUMNS, *NUMBER_COLUMNS]
+        wanted += [f"{what}_{name}" for what in ("predicted", "true") for name in names]
+        wanted += [f"present_{modality}" for modality in modalities]
+        if header != wanted:
+            odd = sorted(set(header) ^ set(wanted)) or ["another order"]
+            raise ViperError(
+                f"{path}: not predictions for {', '.join(names)} (differs in: {', '.join(odd[:6])}); "
+                "give the label set that the file was written with"
+            )
+        texts = [[_restored(cell) for cell in row[:text_end]] for row in rows]
+        numbers = _parse(path, [row[text_end:] for row in rows], len(header) - text_end)
+        values = numbers[:, number_end - text_end :]
+        keys, file_ids, shards, subjects, errors = ([row[i] for row in texts] for i in range(text_end))
+        return cls(
+            labels,
+            modalities,
+            keys,
+            file_ids,
+            shards,
+            predicted=values[:, :size],
+            true=values[:, size : 2 * size],
+            valid=numbers[:, 0] == 1,
+            errors=[error or None for error in errors],
+            present=values[:, 2 * size :] == 1,
+            face_share=numbers[:, 2],
+            duration_seconds=numbers[:, 1],
+            subjects=[subject or None for subject in subjects] if any(subjects) else None,
+        )
+
+    def write_submission(self, path: str | os.PathLike, fallback: Sequence[float]) -> list[str]:
+        """Write the challenge's form: ``File_ID`` verbatim, then the emotions in the challenge's order.
+
+        One row per clip, none missing: a clip without a prediction gets ``fallback`` (the mean of the
+        training labels). Returns the keys of those clips. Raises :class:`ViperError` for an identifier that
+        occurs twice, or that a spreadsheet would run as a formula (it could not stay verbatim).
+        """
+        assert len(fallback) == len(self.labels)
+        assert np.isfinite(fallback).all()
+        ids = [file_id or key for file_id, key in zip(self.file_ids, self.keys, strict=True)]
+        seen: set[str] = set()
+        for file_id in ids:
+            if file_id in seen:
+                raise ViperError(
+                    f"{path}: File_ID {file_id!r} occurs twice; score one shard set per submission"
+                )
+            if _FORMULA_ID.match(file_id):
+                raise ViperError(
+                    f"{path}: File_ID {file_id!r} reads as a spreadsheet formula; rename that clip"
+                )
+            seen.add(file_id)
+        readable = self.valid & np.isfinite(self.predicted).all(1)
+        rows = np.where(readable[:, None], self.predicted, np.asarray(fallback, np.float64))
+        lines = ([file_id, *map(_number, row)] for file_id, row in zip(ids, rows, strict=True))
+        _write(path, ["File_ID", *self.labels.columns], lines)
+        return [key for key, fine in zip(self.keys, readable, strict=True) if not fine]
+
+
+def _neutralised(text: str) -> str:
+    # The apostrophe itself is doubled, so that reading is the exact inverse.
+    return f"'{text}" if text[:1] in ("'", *_COULD_BE_FORMULA) else text
+
+
+def _restored(cell: str) -> str:
+    return cell.removeprefix("'")
+
+
+def _number(value: float) -> str:
+    return "" if np.isnan(value) else repr(float(value))
+
+
+def _flag(value: bool | np.bool_) -> str:
+    return "1" if value else "0"
+
+
+def _write(path: str | os.PathLike, header: Sequence[str], rows) -> None:
+    try:
+        with Path(path).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+    except OSError as error:
+        raise ViperError(f"{path}: cannot be written ({error.strerror}); name a folder that exists") from error
+
+
+def _read(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            lines = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ViperError(f"{path}: cannot be read as predictions ({error})") from error
+    if not lines:
+        raise ViperError(f"{path}: empty; write predictions with `viper eval`")
+    header, *rows = lines
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise ViperError(
+                f"{path}: row {number} has {len(row)} cells, expected {len(header)}; the file is torn"
+            )
+    return header, rows
+
+
+def _parse(path: str | os.PathLike, rows: list[list[str]], width: int) -> Float64[np.ndarray, "N C"]:
+    table = np.full((len(rows), width), np.nan)
+    for i, row in enumerate(rows):
+        for j, cell in enumerate(row):
+            try:
+                table[i, j] = float(cell) if cell else np.nan
+            except ValueError as error:
+                raise ViperError(f"{path}: row {i + 2}: {cell!r} is not a number") from error
+    return table

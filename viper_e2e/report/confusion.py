@@ -1,0 +1,162 @@
+"""confusion.py: confusion matrices of intensities in ten bins and of the dominant emotion, as CSV and PNG."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from ..errors import ViperError
+from ..labels import LabelSet
+from ..predictions import Predictions
+from .figures import save, sheet, words
+
+NUM_BINS = 10
+"""Of a tenth of the label range each: 0.1 for intensities in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often which true class (row) was predicted as which (column)."""
+
+    name: str
+    classes: tuple[str, ...]
+    counts: Int64[np.ndarray, "C C"]
+    clamped: dict[str, int]
+    """Values outside the label range, counted in the outermost bins; empty for classes without a range."""
+
+    @property
+    def shares(self) -> Float64[np.ndarray, "C C"]:
+        """Counts divided by their row's sum; NaN in a row without clips."""
+        sums = self.counts.sum(1, keepdims=True)
+        return np.where(sums > 0, self.counts / np.maximum(sums, 1), np.nan)
+
+
+def intensity_confusions(predictions: Predictions) -> list[Confusion]:
+    """One 10 × 10 matrix per emotion, bins of true against bins of predicted intensity.
+
+    A bin holds its lower edge, the last one also its upper. Source: ``confusion_matrix.py`` of the published
+    ViPER pipeline (Vaiani et al. 2022), which drops nothing and normalises rows.
+    """
+    labels, scored = predictions.labels, predictions.scored
+    edges = np.linspace(labels.minimum, labels.maximum, NUM_BINS + 1)
+    classes = tuple(f"{low:g}–{high:g}" for low, high in zip(edges.round(4), edges[1:].round(4), strict=False))
+    made = []
+    for column, name in enumerate(labels.names):
+        true, predicted = predictions.true[scored, column], predictions.predicted[scored, column]
+        clamped = {
+            f"{what}_{side}": int(count)
+            for what, values in (("true", true), ("predicted", predicted))
+            for side, count in (
+                ("below", (values < labels.minimum).sum()),
+                ("above", (values > labels.maximum).sum()),
+            )
+        }
+        counts = _count(bins(true, labels), bins(predicted, labels), NUM_BINS)
+        made.append(Confusion(name, classes, counts, clamped))
+    return made
+
+
+def dominant_confusion(predictions: Predictions) -> Confusion:
+    """The emotion with the highest true intensity against the highest predicted; of equals the first."""
+    scored, names = predictions.scored, predictions.labels.names
+    true, predicted = predictions.true[scored].argmax(1), predictions.predicted[scored].argmax(1)
+    return Confusion("dominant", tuple(map(words, names)), _count(true, predicted, len(names)), {})
+
+
+def bins(values: Float64[np.ndarray, "N"], labels: LabelSet) -> Int64[np.ndarray, "N"]:
+    """Number of the bin, 0 to 9, that a value falls into; values outside the range in the outermost."""
+    tenths = (values - labels.minimum) / (labels.maximum - labels.minimum) * NUM_BINS
+    # 0.3 is stored as 0.299…: a value at an edge, to seven digits, belongs to the bin that starts there.
+    return np.floor(tenths + 1e-6).clip(0, NUM_BINS - 1).astype(np.int64)
+
+
+def confusion_matrices(predictions: Predictions, folder: str | os.PathLike) -> list[Path]:
+    """Draw and write all matrices of a set into ``folder``; returns the files, the two pictures first.
+
+    ``confusion.png`` (a panel per emotion), ``confusion_dominant.png``, and per matrix ``confusion_<name>.csv``
+    with shares of each true row and its number of clips; ``confusion_clamped.csv`` counts what lay outside.
+    Raises :class:`ViperError` if no clip has both a label and a prediction.
+    """
+    if not predictions.scored.any():
+        raise ViperError(
+            "confusion matrices: no clip has both a label and a prediction; score a labelled split"
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    intensities, dominant = intensity_confusions(predictions), dominant_confusion(predictions)
+    files = [folder / "confusion.png", folder / "confusion_dominant.png"]
+    _draw_intensities(intensities, int(predictions.scored.sum()), files[0])
+    _draw_dominant(dominant, files[1])
+    for confusion in (*intensities, dominant):
+        files.append(folder / f"confusion_{confusion.name}.csv")
+        _write_csv(confusion, files[-1])
+    files.append(folder / "confusion_clamped.csv")
+    with files[-1].open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["emotion", *intensities[0].clamped])
+        writer.writerows([confusion.name, *confusion.clamped.values()] for confusion in intensities)
+    return files
+
+
+def _count(true: np.ndarray, predicted: np.ndarray, size: int) -> Int64[np.ndarray, "C C"]:
+    return np.bincount(true * size + predicted, minlength=size * size).reshape(size, size).astype(np.int64)
+
+
+def _write_csv(confusion: Confusion, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["true \\ predicted", *confusion.classes, "clips"])
+        for name, shares, counts in zip(confusion.classes, confusion.shares, confusion.counts, strict=True):
+            cells = ["" if np.isnan(share) else f"{share:.6g}" for share in shares]
+            writer.writerow([name, *cells, int(counts.sum())])
+
+
+def _draw_intensities(confusions: list[Confusion], num_clips: int, path: Path) -> None:
+    figure, panels = sheet(
+        len(confusions), panel=(4.1, 4.2), title=f"True against predicted, {num_clips:,} clips"
+    )
+    for panel, confusion in zip(panels, confusions, strict=True):
+        _draw(panel, confusion, text_size=7)
+        outside = sum(confusion.clamped.values())
+        panel.set_title(words(confusion.name) + (f"  ({outside:,} values clamped)" if outside else ""), size=12)
+    save(figure, path)
+
+
+def _draw_dominant(confusion: Confusion, path: Path) -> None:
+    total = int(confusion.counts.sum())
+    title = f"Dominant emotion, {total:,} clips, {np.trace(confusion.counts) / total:.0%} right"
+    side = 3.2 + 0.55 * len(confusion.classes)
+    figure, (panel,) = sheet(1, panel=(side + 1, side), title=title)
+    _draw(panel, confusion, text_size=10)
+    save(figure, path)
+
+
+def _draw(panel, confusion: Confusion, *, text_size: int) -> None:
+    """Cells hold percent of their row; a row without clips is hatched."""
+    shares, size = confusion.shares, len(confusion.classes)
+    panel.imshow(np.nan_to_num(shares), cmap="cividis", vmin=0, vmax=1)
+    for row in range(size):
+        if np.isnan(shares[row]).any():
+            panel.axhspan(row - 0.5, row + 0.5, facecolor="#eeeeee", edgecolor="#b0b0b0", hatch="///", lw=0)
+            box = {"facecolor": "#eeeeee", "edgecolor": "none", "pad": 1}
+            middle = (size - 1) / 2
+            panel.text(
+                middle, row, "no clips", ha="center", va="center", size=text_size, color="#555555", bbox=box
+            )
+            continue
+        for column in range(size):
+            share = shares[row, column]
+            colour = "black" if share > 0.55 else "white"
+            label = f"{100 * share:.0f}" if share > 0 else ""
+            panel.text(column, row, label, ha="center", va="center", size=text_size, color=colour)
+    sums = confusion.counts.sum(1)
+    panel.set_xticks(range(size), confusion.classes, rotation=45, ha="right", rotation_mode="anchor")
+    panel.set_yticks(range(size), [f"{name}  ({n:,})" for name, n in zip(confusion.classes, sums, strict=True)])
+    panel.tick_params(labelsize=max(text_size, 8), length=0)
+    panel.set_xlabel("predicted")
+    panel.set_ylabel("true (clips); cells: % of row")

@@ -1,0 +1,249 @@
+"""figures.py: what is plotted of a run, an evaluation and a clip, as PNG through Matplotlib's Agg."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ViperError
+from ..predictions import Predictions
+from ..records import Record
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
+"""Told apart by most colour-blind people (Okabe and Ito 2008), the yellow darkened to be seen on white."""
+
+MARKERS = "osD^vPX*"
+LINES = ("-", "--", "-.", ":")
+
+
+def words(name: str) -> str:
+    """``empathic_pain`` as people read it."""
+    return name.replace("_", " ")
+
+
+def sheet(num_panels: int, *, panel: tuple[float, float], title: str = "", max_columns: int = 4):
+    """A figure with a grid of panels (width, height in inches each); the grid's empty places are hidden.
+
+    Figures are built without pyplot: no global state, no display, safe in any thread.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(max_columns, num_panels)
+    rows = math.ceil(num_panels / columns)
+    size = (columns * panel[0], rows * panel[1] + (0.4 if title else 0))
+    figure = Figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in panels[num_panels:]:
+        unused.set_axis_off()
+    if title:
+        figure.suptitle(title, size=14)
+    return figure, panels[:num_panels]
+
+
+def save(figure, path: str | os.PathLike) -> Path:
+    """Write as PNG (or what else the ending says, such as pdf or svg)."""
+    path = Path(path)
+    try:
+        figure.savefig(path, dpi=130, facecolor="white")
+    except ValueError as error:  # an ending that Matplotlib has no writer for
+        raise ViperError(f"{path}: cannot be drawn ({error}); end its name in .png") from error
+    except OSError as error:
+        raise ViperError(f"{path}: cannot be written ({error.strerror}); name a folder that exists") from error
+    return path
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> Path:
+    """Loss, mean Pearson, CCC and MSE, and Pearson per emotion over epochs.
+
+    ``metrics``: lines of ``metrics.jsonl``: ``epoch``, ``train_loss`` and, where validated, ``val`` with
+    ``mean_pearson``, ``mean_ccc``, ``mean_mse`` and ``pearson`` (``{emotion: value}``).
+    """
+    if not metrics:
+        raise ViperError("training curves: no epoch is complete yet; nothing to plot")
+    validated = [record for record in metrics if record.get("val")]
+    figure, panels = sheet(3 if validated else 1, panel=(5.2, 4.2), max_columns=3)
+    epochs = [record["epoch"] for record in validated]
+    _curve(panels[0], [r["epoch"] for r in metrics], [r["train_loss"] for r in metrics], "training loss", 0)
+    if validated:
+        val = [record["val"] for record in validated]
+        _curve(panels[0], epochs, [scores["mean_mse"] for scores in val], "validation MSE", 1)
+        _curve(panels[1], epochs, [scores["mean_pearson"] for scores in val], "Pearson", 0)
+        _curve(panels[1], epochs, [scores["mean_ccc"] for scores in val], "CCC", 1)
+        for index, name in enumerate(val[0]["pearson"]):
+            _curve(panels[2], epochs, [scores["pearson"][name] for scores in val], words(name), index)
+    titles = ("loss", "validation, mean over emotions", "validation, Pearson per emotion")
+    for panel, title in zip(panels, titles, strict=False):
+        panel.set_title(title)
+        panel.set_xlabel("epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.grid(alpha=0.25)
+    for panel in panels[:2]:
+        panel.legend(frameon=False)
+    if validated:
+        panels[2].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return save(figure, path)
+
+
+def _curve(panel, x: Sequence[float], y: Sequence[float | None], label: str, index: int) -> None:
+    values = [math.nan if value is None else value for value in y]
+    panel.plot(x, values, label=label, **_style(index), markersize=4 if len(x) < 40 else 0)
+
+
+def _style(index: int) -> dict[str, str]:
+    """Colour and marker, and from the ninth line on another dash too."""
+    size = len(COLOURS)
+    return {
+        "color": COLOURS[index % size],
+        "marker": MARKERS[index % size],
+        "linestyle": LINES[index // size % len(LINES)],
+    }
+
+
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+def predicted_against_true(predictions: Predictions, path: str | os.PathLike) -> Path:
+    """A panel per emotion: every labelled clip as a point, the line where both are equal, and Pearson's r."""
+    scored = _scored(predictions)
+    true, predicted = predictions.true[scored], predictions.predicted[scored]
+    labels = predictions.labels
+    low = min(labels.minimum, float(predicted.min()))
+    high = max(labels.maximum, float(predicted.max()))
+    margin = 0.04 * (high - low)
+    title = f"Predicted against true, {len(true):,} clips"
+    figure, panels = sheet(len(labels), panel=(3.5, 3.7), title=title)
+    for column, (panel, name) in enumerate(zip(panels, labels.names, strict=True)):
+        panel.plot([low, high], [low, high], color="#888888", lw=1, ls="--", zorder=1)
+        alpha = max(0.08, min(0.6, 120 / len(true)))
+        panel.scatter(
+            true[:, column], predicted[:, column], s=12, alpha=alpha, color=COLOURS[0], lw=0, zorder=2
+        )
+        panel.set_title(f"{words(name)}   r = {_pearson(true[:, column], predicted[:, column])}", size=12)
+        panel.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin), aspect="equal")
+        panel.set(xlabel="true", ylabel="predicted")
+        panel.grid(alpha=0.25)
+    return save(figure, path)
+
+
+def error_against_faces(predictions: Predictions, path: str | os.PathLike) -> Path:
+    """Each clip's mean absolute error over emotions against its share of frames with a face, and the mean
+    error in five ranges of that share, with the number of clips in each."""
+    scored = _scored(predictions)
+    share = predictions.face_share[scored]
+    error = np.abs(predictions.predicted - predictions.true)[scored].mean(1)
+    figure, (panel,) = sheet(1, panel=(8, 4.6), title="Error against visible faces")
+    spread = np.random.default_rng(0).uniform(-0.012, 0.012, len(share))  # many clips share 0 and 1 exactly
+    panel.scatter(share + spread, error, s=14, alpha=0.35, color=COLOURS[0], lw=0, label="a clip")
+    groups = [("none", share == 0)]
+    groups += [
+        (f"{25 * i}–{25 * (i + 1)} %", (share > i / 4) & (share <= (i + 1) / 4) & (share > 0)) for i in range(4)
+    ]
+    centres = (0.0, 0.125, 0.375, 0.625, 0.875)
+    means = [float(error[inside].mean()) if inside.any() else math.nan for _, inside in groups]
+    panel.plot(centres, means, color=COLOURS[1], marker="D", lw=2, label="mean of a range")
+    ticks = [f"{name}\n{inside.sum():,} clips" for name, inside in groups]
+    panel.set_xticks(centres, ticks)
+    panel.set(xlim=(-0.06, 1.06), ylabel="mean absolute error", xlabel="frames with a face")
+    panel.set_ylim(bottom=0)
+    panel.grid(axis="y", alpha=0.25)
+    panel.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 1.12), ncols=2)
+    return save(figure, path)
+
+
+def _scored(predictions: Predictions) -> np.ndarray:
+    scored = predictions.scored
+    if not scored.any():
+        raise ViperError(
+            "plots of predictions: no clip has both a label and a prediction; score a labelled split"
+        )
+    return scored
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> str:
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return "–"
+    return f"{np.corrcoef(x, y)[0, 1]:.2f}"
+
+
+# --- ablation -------------------------------------------------------------------------------------
+
+
+def ablation_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> Path:
+    """Subsets of modalities, the best on top: which are in (left), their mean Pearson with interval (right).
+
+    ``rows``: ``modalities`` (names), ``mean_pearson``, ``low``, ``high``.
+    """
+    rows = sorted(rows, key=lambda row: row["mean_pearson"])
+    modalities = max((list(row["modalities"]) for row in rows), key=len)
+    modalities += sorted({m for row in rows for m in row["modalities"]} - set(modalities))
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5 + 0.5 * len(modalities), 1.6 + 0.34 * len(rows)), layout="constrained")
+    widths = {"width_ratios": [0.45 * len(modalities), 5]}
+    left, right = figure.subplots(1, 2, sharey=True, gridspec_kw=widths)
+    for y, row in enumerate(rows):
+        inside = [modality in row["modalities"] for modality in modalities]
+        left.scatter(range(len(modalities)), [y] * len(modalities), s=60, color="#dddddd")
+        chosen = [x for x, there in enumerate(inside) if there]
+        left.plot(chosen, [y] * len(chosen), color=COLOURS[0], marker="o", ms=8, lw=2)
+        value = row["mean_pearson"]
+        spread = [[value - row["low"]], [row["high"] - value]]
+        right.errorbar(value, y, xerr=spread, fmt="o", color=COLOURS[0], ecolor="#777777", capsize=3)
+        right.annotate(
+            f"{value:.3f}", (row["high"], y), (6, 0), textcoords="offset points", va="center", size=9
+        )
+    left.set_xticks(range(len(modalities)), [words(m) for m in modalities], rotation=40, ha="right")
+    left.set(yticks=[], xlim=(-0.5, len(modalities) - 0.5), ylim=(-0.7, len(rows) - 0.3))
+    left.tick_params(length=0)
+    for side in left.spines.values():
+        side.set_visible(False)
+    if min(row["low"] for row in rows) < 0:
+        right.axvline(0, color="#888888", lw=1, ls="--")
+    right.set(xlabel="mean Pearson, 95 % interval")
+    right.margins(x=0.12)
+    right.grid(axis="x", alpha=0.25)
+    return save(figure, path)
+
+
+# --- windows of one clip --------------------------------------------------------------------------
+
+
+def windows_plot(records: Sequence[Record], path: str | os.PathLike) -> Path:
+    """Intensities over a clip's time, a line per emotion, a point in the middle of every window.
+
+    ``records``: those of the windows, with ``start_seconds`` and ``end_seconds`` (a record without them, such
+    as the mean, is left out); a window that could not be scored leaves a gap.
+    """
+    windows = [record for record in records if record.get("start_seconds") is not None]
+    scored = [record for record in windows if record["valid"]]
+    if not scored:
+        raise ViperError(f"{path}: no window has been scored; nothing to plot")
+    emotions = list(scored[0]["intensities"])
+    middles = [(record["start_seconds"] + record["end_seconds"]) / 2 for record in windows]
+    figure, (panel,) = sheet(1, panel=(10, 4.6))
+    for index, name in enumerate(emotions):
+        values = [record["intensities"][name] if record["valid"] else None for record in windows]
+        _curve(panel, middles, values, words(name), index)
+    panel.set(xlabel=_time_label(middles[-1]), ylabel="intensity", title=Path(windows[0]["clip"]).name)
+    values = [value for record in scored for value in record["intensities"].values()]
+    if min(values) >= 0 and max(values) <= 1:
+        panel.set_ylim(-0.02, 1.02)
+    panel.set_xlim(windows[0]["start_seconds"], max(record["end_seconds"] for record in windows))
+    if middles[-1] >= 120:
+        panel.xaxis.set_major_formatter(lambda seconds, _: f"{int(seconds) // 60}:{int(seconds) % 60:02d}")
+    panel.grid(alpha=0.25)
+    panel.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return save(figure, path)
+
+
+def _time_label(seconds: float) -> str:
+    return "time (minutes:seconds)" if seconds >= 120 else "time in seconds"
