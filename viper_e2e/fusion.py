@@ -132,9 +132,9 @@ class ConcatFusion(nn.Module):
     """The published head: streams side by side in the channels of one token, transformers' Perceiver.
 
     No time features and no masks: the outputs do not depend on the order of tokens, an absent modality is
-    zeros. Slots not in use would be tokens of zeros: `model.py` spreads the frames of a short clip over all
-    slots. State names are those of the authors' released checkpoints under ``perceiver.``. Vaiani et al. 2022, "ViPER: Video-based Perceiver for Emotion
-    Recognition"; Jaegle et al. 2021, "Perceiver IO".
+    zeros. So are slots not in use; `model.py` leaves none, it spreads a short clip's frames over all slots.
+    State names are those of the authors' released checkpoints under ``perceiver.``. Vaiani et al. 2022,
+    "ViPER: Video-based Perceiver for Emotion Recognition"; Jaegle et al. 2021, "Perceiver IO".
     """
 
     def __init__(self, config: FusionConfig, widths: Mapping[str, int], num_outputs: int, sigmoid: bool):
