@@ -6,7 +6,7 @@ import difflib
 import re
 import sys
 from argparse import SUPPRESS, ArgumentParser, HelpFormatter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NoReturn
 
@@ -46,21 +46,26 @@ class _SettingsParser(jsonargparse.ArgumentParser):
         return re.sub(r"--[a-z][\w.]*", lambda match: match[0].replace("_", "-"), super().format_help())
 
 
-def _usage_error(prog: str, message: str, options: Sequence[str]) -> NoReturn:
+def _usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:
+    """One line on stderr, and exit code 1."""
     message = " ".join(message.split())
-    unknown = re.search(r"(?:unrecognized arguments: --|accept option ')([\w.-]+)", message)
-    if unknown:
-        names = [option.lstrip("-") for option in options]
-        word = unknown[1].replace("-", "_")
-        near = (
-            difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-            or difflib.get_close_matches(unknown[1], names, n=1, cutoff=0.5)
-            or [name for name in names if name.endswith(f".{word}")]
-        )
-        if near:
-            message += f"; did you mean {near[0] if '--' not in message else '--' + near[0].replace('_', '-')}?"
+    on_command_line = re.search(r"unrecognized arguments: --([\w.-]+)", message)
+    in_file = re.search(r"accept option '([\w.]+)'", message)
+    if unknown := on_command_line or in_file:
+        near = _nearest(unknown[1].replace("-", "_"), [option.lstrip("-") for option in options])
+        if near and on_command_line:
+            near = "--" + near.replace("_", "-")
+        message += f"; did you mean {near}?" if near else ""
     print(f"{prog}: {message} (see {prog} --help)", file=sys.stderr)
     raise SystemExit(1)
+
+
+def _nearest(word: str, names: Sequence[str]) -> str | None:
+    """The most alike name, or one that ends in this word (``dim`` → ``model.fusion.dim``)."""
+    by_key = {name.replace("-", "_"): name for name in names}
+    near = difflib.get_close_matches(word, by_key, n=1, cutoff=0.5)
+    near = near or [key for key in by_key if key.endswith(f".{word}")]
+    return by_key[near[0]] if near else None
 
 
 # --- training settings ----------------------------------------------------------------------------

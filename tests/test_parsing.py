@@ -1,0 +1,101 @@
+"""Settings: preset, then YAML, then command line; a mistake is told the nearest name."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from viper_e2e.config import PRESETS
+from viper_e2e.errors import ViperError
+from viper_e2e.parsing import backbone_overrides, parse_train
+
+NEEDED = ["--train-shards", "train.tar", "--run-dir", "run"]
+
+
+def parse(*words: str):
+    return parse_train([*NEEDED, *words], "viper train")
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_preset_alone_is_the_presets_model(preset):
+    assert parse("--preset", preset).model == PRESETS[preset]()
+
+
+def test_the_command_line_stands_over_yaml_and_yaml_over_the_preset(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("lr: 0.5\nbatch_size: 3\nmodel:\n  fusion:\n    dim: 33\n")
+    settings = parse("--preset", "tiny", "--config", str(file), "--lr", "0.25")
+    assert settings.train.lr == 0.25
+    assert settings.train.batch_size == 3
+    assert settings.model.fusion.dim == 33
+    assert settings.model.fusion.num_latents == PRESETS["tiny"]().fusion.num_latents
+
+
+def test_settings_written_down_and_read_again_are_the_same(tmp_path):
+    first = parse("--preset", "micro", "--lr", "0.125", "--unfreeze", "visual=1")
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(first.to_dict()))
+    assert parse_train(["--config", str(file)], "viper train") == first
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--lrr", "3"], "did you mean --lr?"),
+        (["--batchsize", "3"], "did you mean --batch-size?"),
+        (["--model.fusion.dimm", "3"], "did you mean --model.fusion.dim?"),
+        (["--lr", "fast"], "lr"),
+        (["--preset", "tinny"], "'tiny'"),
+    ],
+)
+def test_an_unknown_setting_is_one_line_with_the_nearest_name(capsys, words, told):
+    with pytest.raises(SystemExit) as exit:
+        parse(*words)
+    assert exit.value.code == 1
+    message = capsys.readouterr().err
+    assert told in message
+    assert message.count("\n") == 1
+
+
+def test_an_unknown_setting_in_yaml_is_told_the_nearest_name(tmp_path, capsys):
+    file = tmp_path / "settings.yaml"
+    file.write_text("model:\n  fusion:\n    dimm: 33\n")
+    with pytest.raises(SystemExit):
+        parse("--config", str(file))
+    assert "did you mean model.fusion.dim?" in capsys.readouterr().err
+
+
+def test_yaml_tags_that_would_build_objects_are_refused(tmp_path, capsys):
+    canary = tmp_path / "canary"
+    file = tmp_path / "settings.yaml"
+    file.write_text(f'lr: !!python/object/apply:os.system ["touch {canary}"]\n')
+    with pytest.raises(SystemExit):
+        parse("--config", str(file))
+    assert not canary.exists()
+
+
+def test_freeze_and_unfreeze_set_the_depth_of_backbones():
+    settings = parse("--preset", "tiny", "--freeze", "all", "--unfreeze", "audio=1")
+    assert settings.model.visual.backbone.train == "none"
+    assert settings.model.audio.backbone.train == "1"
+    assert parse("--preset", "base", "--unfreeze", "visual").model.visual.backbone.train == "all"
+
+
+def test_a_backbone_is_replaced_by_a_folder_and_an_unknown_one_told_the_nearest():
+    assert parse("--backbone", "visual=/a/b-c_d").model.visual.backbone.source == "/a/b-c_d"
+    with pytest.raises(ViperError, match="did you mean visual"):
+        parse("--backbone", "visul=/a")
+    with pytest.raises(ViperError, match="visual=PATH"):
+        parse("--backbone", "visual")
+    assert backbone_overrides(["audio=x/y"]) == {"audio": "x/y"}
+
+
+def test_a_bare_resume_is_a_switch():
+    assert parse("--resume").train.resume
+    assert not parse("--resume", "false").train.resume
+    assert parse("--resume", "--lr", "1").train.lr == 1.0
+
+
+def test_missing_shards_are_named():
+    with pytest.raises(ViperError, match="--train-shards"):
+        parse_train(["--run-dir", "run"], "viper train")
