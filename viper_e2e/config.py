@@ -120,6 +120,8 @@ class TextualConfig:
     """File with one sentence a line, or a JSON list; None: the bank that comes with us."""
     choice: Literal["soft", "hard"] = "soft"
     """`soft`: softmax over the bank × embeddings. `hard`: the best-fitting sentence (published)."""
+    crop: Literal["backbone", "paper"] = "backbone"
+    """`backbone`: CLIP's preprocessing of the exact box. `paper`: the same on an integer box, in uint8."""
     max_sentence_tokens: int = 16
     """Sentences are padded (with attention mask) or cut to this many tokens."""
 
@@ -368,6 +370,7 @@ def paper() -> ModelConfig:
             image_text=BackboneConfig("ViT-B-32-quickgelu/openai"),
             sentence_encoder=BackboneConfig("roberta-base"),
             choice="hard",
+            crop="paper",
         ),
         fusion=FusionConfig(
             kind="concat",

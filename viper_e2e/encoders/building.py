@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -87,6 +88,12 @@ def build_model(
             f"({', '.join(missing[:3])}, …); is it another kind of model?"
         )
     return model.float(), Origin(found.spec, found.revision, sha256, small)
+
+
+def pooler_off(model_class: type[PreTrainedModel]) -> dict[str, bool]:
+    """The argument that leaves out the pooling head, which nobody reads, where a model has one."""
+    has_one = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if has_one else {}
 
 
 def find_blocks(model: nn.Module) -> Sequence[nn.Module]:

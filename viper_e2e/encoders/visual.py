@@ -15,7 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from viper_e2e.clip import CropSpec
 from viper_e2e.config import VisualConfig
 from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32
-from viper_e2e.encoders.building import build_model, find_blocks, read_architecture
+from viper_e2e.encoders.building import build_model, find_blocks, pooler_off, read_architecture
 from viper_e2e.encoders.weights import Found, Search, find
 from viper_e2e.errors import ViperError
 
@@ -57,9 +57,7 @@ class VisualEncoder(Encoder):
         size = config.crop_size
         crop_spec = _crop_spec(found, architecture, size, is_paper=config.crop == "paper")
         model_class = _model_class(architecture, found)
-        parameters = inspect.signature(model_class.__init__).parameters
-        options = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
-        model, origin = build_model(found, search, architecture, model_class, **options)
+        model, origin = build_model(found, search, architecture, model_class, **pooler_off(model_class))
         if config.backbone.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         backbone = Backbone(

@@ -51,6 +51,10 @@ class Search:
     held: frozenset[str] = frozenset()
     """Backbones whose weights the checkpoint itself holds: built without weights, filled by the caller."""
 
+    def spec(self, name: str, config: BackboneConfig) -> str:
+        """What names the backbone: an override, else the checkpoint's record, else the settings."""
+        return self.overrides.get(name) or self.records.get(name, {}).get("spec") or config.source
+
     def small_files(self, name: str) -> Path | None:
         folder = self.assets / name if self.assets is not None else None
         return folder if folder is not None and folder.is_dir() else None
@@ -85,7 +89,7 @@ def find(name: str, config: BackboneConfig, search: Search, hub_id: str | None =
     """
     small, record = search.small_files(name), search.records.get(name, {})
     override = search.overrides.get(name)
-    spec = override or record.get("spec") or config.source
+    spec = search.spec(name, config)
     revision = None if override else record.get("revision") or config.revision
     if name in search.held or spec == "random":
         if spec != "random" and small is None:

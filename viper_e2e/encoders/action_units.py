@@ -1,0 +1,59 @@
+"""action_units.py: measured facial action units -> tokens, as published: 27 values padded with zeros to 32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from viper_e2e.config import ActionUnitConfig
+from viper_e2e.encoders.base import Encoder
+from viper_e2e.errors import ViperError
+
+
+class ActionUnitEncoder(Encoder):
+    """20 action units and 7 emotions per row, measured elsewhere; nothing in here has weights."""
+
+    name = "action_units"
+
+    def __init__(self, config: ActionUnitConfig):
+        super().__init__()
+        if config.num_units > config.embed_dim:
+            raise ViperError(
+                f"action_units: {config.num_units} units do not fit into embed_dim {config.embed_dim}"
+            )
+        self.num_units = config.num_units
+        self.embed_dim = config.embed_dim
+        self.register_buffer("_place", torch.zeros(()), persistent=False)
+
+    @classmethod
+    def build(cls, config: ActionUnitConfig) -> ActionUnitEncoder:
+        return cls(config)
+
+    def forward(
+        self, units: Sequence[Float[Tensor, "_ U"] | None], num_tokens: Sequence[int]
+    ) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"]]:
+        """Per clip: rows spread evenly over it -> the row nearest to each of its evenly spread instants.
+
+        ``units``: T' rows (any T' ≥ 1), or ``None`` where none were measured. ``num_tokens``: instants of each
+        clip; T is the largest. NaN becomes 0 (published); a row of nothing but NaN is no face, so not present.
+        """
+        longest = max(num_tokens, default=0)
+        tokens = self._place.new_zeros(len(units), longest, self.embed_dim, dtype=torch.float32)
+        present = self._place.new_zeros(len(units), longest, dtype=torch.bool)
+        for clip, (rows, count) in enumerate(zip(units, num_tokens, strict=True)):
+            if rows is None or len(rows) == 0:
+                continue
+            if rows.shape[1] != self.num_units:
+                raise ViperError(
+                    f"action_units: rows of {rows.shape[1]} values, expected {self.num_units}; "
+                    "pack them again, or set action_units.num_units"
+                )
+            rows = rows.to(tokens)
+            nearest = torch.linspace(0, len(rows) - 1, count).round().long()
+            chosen = rows[nearest.to(rows.device)]
+            present[clip, :count] = chosen.isfinite().any(1)
+            tokens[clip, :count, : self.num_units] = chosen.nan_to_num(0.0, 0.0, 0.0)
+        return tokens, present

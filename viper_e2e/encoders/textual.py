@@ -1,0 +1,236 @@
+"""textual.py: face crops -> the sentences that fit them, embedded: CLIP weighs a bank of descriptions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from viper_e2e.config import BackboneConfig, TextualConfig
+from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32
+from viper_e2e.encoders.building import build_model, find_blocks, pooler_off, read_architecture
+from viper_e2e.encoders.image_text import ImageTextModel, load_image_text
+from viper_e2e.encoders.weights import Search, find
+from viper_e2e.errors import ViperError
+
+MAX_SENTENCES = 4_096
+MAX_CHARACTERS = 400
+_BANK_FILE = "sentences.json"
+
+
+class TextualEncoder(Encoder):
+    """CLIP weighs the sentences of a bank by how well they fit a crop; a text encoder embeds them.
+
+    After Vaiani et al. 2022: `hard` is theirs, the best-fitting sentence. `soft` is its expectation under
+    CLIP's own softmax, through which gradients reach CLIP.
+    """
+
+    name = "textual"
+
+    def __init__(
+        self,
+        config: TextualConfig,
+        image_text: ImageTextModel,
+        sentence_encoder: Backbone | None,
+        tokenize: Callable[..., Mapping[str, Tensor]] | None,
+        sentences: list[str],
+    ):
+        super().__init__()
+        self.choice = config.choice
+        self.sentences = sentences
+        self.crop_spec = image_text.crop_spec(is_paper=config.crop == "paper")
+        model = image_text.model
+        visual = [n for n, _ in model.named_parameters() if n.startswith("visual.") or n == "logit_scale"]
+        # Of CLIP, only the image tower and the logit scale train: the bank is fixed points to measure against.
+        idle = [n for n, _ in model.named_parameters() if n not in visual]
+        self.image_text = Backbone(
+            "image_text",
+            model,
+            image_text.origin,
+            blocks=find_blocks(model.visual),
+            top=("visual.proj", "logit_scale", "visual.ln_post"),
+            idle=idle,
+        )
+        self.sentence_encoder = sentence_encoder
+        self.num_text_passes = 0
+        """How often the bank passed the text encoders; frozen ones see it once per load."""
+        self.embed_dim = (
+            sentence_encoder.model.config.hidden_size if sentence_encoder is not None else image_text.embed_dim
+        )
+        self.register_buffer("_clip_tokens", image_text.tokenize(sentences), persistent=False)
+        for key, ids in (tokenize(sentences) if tokenize is not None else {}).items():
+            self.register_buffer(f"_{key}", ids, persistent=False)
+        self._token_keys = tuple(tokenize(sentences)) if tokenize is not None else ()
+        self._forget_bank()
+        self.register_load_state_dict_post_hook(lambda module, _: module._forget_bank())
+        self.set_training_depth(config.image_text.train)
+        if sentence_encoder is not None and config.sentence_encoder is not None:
+            self.set_training_depth(config.sentence_encoder.train, "sentence_encoder")
+
+    @classmethod
+    def build(
+        cls,
+        config: TextualConfig,
+        *,
+        assets: Path | None = None,
+        records: Mapping[str, Mapping[str, Any]] | None = None,
+        overrides: Mapping[str, str] | None = None,
+        held: frozenset[str] = frozenset(),
+    ) -> TextualEncoder:
+        """As ``VisualEncoder.build``. ``overrides["sentence_bank"]`` replaces a checkpoint's own bank."""
+        search = Search(assets, records or {}, overrides or {}, held)
+        own_bank = search.small_files("image_text")
+        bank = search.overrides.get("sentence_bank") or (own_bank / _BANK_FILE if own_bank else config.bank)
+        sentences = read_bank(bank)
+        image_text = load_image_text(config.image_text, search)
+        if config.image_text.gradient_checkpointing:
+            image_text.model.visual.set_grad_checkpointing(True)
+        image_text.origin.small_files[_BANK_FILE] = json.dumps(sentences, indent=1, ensure_ascii=False).encode()
+        if config.sentence_encoder is None:
+            return cls(config, image_text, None, None, sentences)
+        encoder, tokenize = _sentence_encoder(config.sentence_encoder, config.max_sentence_tokens, search)
+        return cls(config, image_text, encoder, tokenize, sentences)
+
+    def set_training_depth(self, depth: str, backbone: str | None = None) -> None:
+        """Of ``image_text`` (default) the image tower and its logit scale; or of ``sentence_encoder``."""
+        if self.choice == "hard" and backbone in (None, "image_text") and depth not in ("none", "0"):
+            raise ViperError(
+                "image_text: an argmax passes no gradient, so it cannot train under textual.choice hard; "
+                "set it to soft, or image_text.train to none"
+            )
+        super().set_training_depth(depth, backbone)
+
+    def to_compute_dtype(self, dtype: torch.dtype) -> None:
+        """As every encoder; frozen text encoders embed the bank before their weights lose precision."""
+        self._embedded_bank()
+        super().to_compute_dtype(dtype)
+
+    def forward(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
+        """Crops cut by ``crop_spec`` (normalised) -> embedding of what fits them; float32."""
+        directions, tokens = self._embedded_bank()
+        cosines = self._cosines(pixels, directions)
+        if self.choice == "hard":
+            return tokens[cosines.argmax(1)]
+        with torch.autocast(pixels.device.type, enabled=False):
+            weights = (self.image_text.model.logit_scale.exp().to(cosines.dtype) * cosines).softmax(1)
+            return weights @ tokens.to(weights.dtype)
+
+    @torch.no_grad()
+    def choices(self, pixels: Float[Tensor, "N 3 S S"]) -> Int[Tensor, "N"]:
+        """Index of the sentence that fits each crop best."""
+        return self._cosines(pixels, self._embedded_bank()[0]).argmax(1)
+
+    def _cosines(
+        self, pixels: Float[Tensor, "N 3 S S"], directions: Float[Tensor, "K E"]
+    ) -> Float[Tensor, "N K"]:
+        backbone = self.image_text
+        with backbone.computing(pixels.device):
+            faces = at_least_float32(backbone.model.encode_image(backbone.as_input(pixels)))
+        with torch.autocast(pixels.device.type, enabled=False):
+            return F.normalize(faces, dim=-1) @ directions.to(faces.dtype).T
+
+    # --- the bank -------------------------------------------------------------------------------
+
+    def _forget_bank(self) -> None:
+        """Weights have changed: whatever was embedded with the old ones is void."""
+        self.register_buffer("_directions", None, persistent=False)
+        self.register_buffer("_sentences", None, persistent=False)
+
+    def _embedded_bank(self) -> tuple[Float[Tensor, "K E"], Float[Tensor, "K D"]]:
+        """CLIP's unit vectors and the tokens of all sentences: once per load, or per forward where trained."""
+        if self._directions is None:
+            # Kept for later passes that may want gradients, so no inference tensors.
+            with torch.inference_mode(False), torch.no_grad():
+                clip_text = self._clip_pass()
+                self._directions = F.normalize(clip_text, dim=-1)
+                if self.sentence_encoder is None:
+                    self._sentences = clip_text
+                else:
+                    self._sentences = self._sentence_pass(self.sentence_encoder)
+        if self.sentence_encoder is not None and not self.sentence_encoder.is_frozen:
+            self._sentences = None
+            return self._directions, self._sentence_pass(self.sentence_encoder)
+        if self._sentences is None:
+            self._sentences = self._sentence_pass(self.sentence_encoder)
+        return self._directions, self._sentences
+
+    def _clip_pass(self) -> Float[Tensor, "K E"]:
+        self.num_text_passes += 1
+        with self.image_text.computing(self._clip_tokens.device):
+            return at_least_float32(self.image_text.model.encode_text(self._clip_tokens))
+
+    def _sentence_pass(self, encoder: Backbone) -> Float[Tensor, "K D"]:
+        self.num_text_passes += 1
+        inputs = {key: getattr(self, f"_{key}") for key in self._token_keys}
+        with encoder.computing(self._clip_tokens.device):
+            return at_least_float32(encoder.model(**inputs).last_hidden_state[:, 0])
+
+
+def _sentence_encoder(
+    config: BackboneConfig, max_tokens: int, search: Search
+) -> tuple[Backbone, Callable[[list[str]], Mapping[str, Tensor]]]:
+    """A text encoder of the Hugging Face family (RoBERTa, BERT, …) and its tokeniser."""
+    found = find("sentence_encoder", config, search)
+    if found.small is None:
+        raise ViperError(
+            "sentence_encoder: random weights have no tokeniser; name a hub id or folder, or leave it out"
+        )
+    architecture = read_architecture(found, config)
+    model_class = MODEL_MAPPING[type(architecture)]
+    model, origin = build_model(found, search, architecture, model_class, **pooler_off(model_class))
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    backbone = Backbone("sentence_encoder", model, origin, blocks=find_blocks(model), idle=("pooler.",))
+    tokenizer = AutoTokenizer.from_pretrained(found.small, local_files_only=True)
+
+    def tokenize(sentences: list[str]) -> Mapping[str, Tensor]:
+        return tokenizer(
+            sentences, return_tensors="pt", padding="max_length", max_length=max_tokens, truncation=True
+        )
+
+    return backbone, tokenize
+
+
+def read_bank(path: str | Path | None) -> list[str]:
+    """Sentences of a bank: a JSON list, or text with one a line (``#`` begins a comment line). ``None``: ours.
+
+    ``ViperError`` for a file that is not one, fewer than 2 or more than 4,096 sentences, an empty or repeated
+    one, or one of more than 400 characters.
+    """
+    source = resources.files("viper_e2e").joinpath("sentences.txt") if path is None else Path(path).expanduser()
+    try:
+        text = source.read_text(encoding="utf-8")
+        sentences = json.loads(text) if source.name.endswith(".json") else _lines(text)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ViperError(f"sentence bank {path}: cannot be read as text or JSON list ({error})") from error
+    if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
+        raise ViperError(f"sentence bank {path}: a JSON list of strings is expected")
+    if not 2 <= len(sentences) <= MAX_SENTENCES:
+        raise ViperError(
+            f"sentence bank {path}: has {len(sentences)} sentences; allowed are 2 to {MAX_SENTENCES}"
+        )
+    seen: set[str] = set()
+    for number, sentence in enumerate(sentences, 1):
+        if not sentence.strip() or len(sentence) > MAX_CHARACTERS:
+            raise ViperError(
+                f"sentence bank {path}: sentence {number} has {len(sentence)} characters; "
+                f"allowed are 1 to {MAX_CHARACTERS}"
+            )
+        if sentence in seen:
+            raise ViperError(f"sentence bank {path}: sentence {number} stands there twice: {sentence[:60]!r}")
+        seen.add(sentence)
+    return sentences
+
+
+def _lines(text: str) -> list[str]:
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
