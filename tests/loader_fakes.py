@@ -96,3 +96,46 @@ class CountedDecode(FakeDecode):
         os.write(handle, f"{sample.key} {int('torch' in sys.modules)}\n".encode())
         os.close(handle)
         return super().__call__(sample)
+
+
+class Task:
+    """What a worker is asked to do, as a word and a number behind one integer."""
+
+    WORDS = ("", "array", "exit", "hang", "bug", "clip error", "slow pid")
+
+    @classmethod
+    def number(cls, request: str) -> int:
+        word, _, number = request.rpartition(" ") if request[-1].isdigit() else (request, "", "0")
+        return cls.WORDS.index(word) * 10**9 + int(number)
+
+    def __call__(self, item: int) -> object:
+        word, number = self.WORDS[item // 10**9], item % 10**9
+        match word:
+            case "array":
+                return np.arange(number, dtype=np.uint8)
+            case "exit":
+                os._exit(number)
+            case "hang":
+                time.sleep(3600)
+            case "bug":
+                return 1 // 0
+            case "clip error":
+                raise ClipError("no frame", stage="decode", clip="a")
+            case "slow pid":
+                time.sleep(0.2)
+                return os.getpid()
+        return number
+
+
+class Unpicklable:
+    """Can be sent, cannot be received."""
+
+    def __call__(self, item: int) -> int:
+        return item
+
+    def __reduce__(self):
+        return _refuse, ()
+
+
+def _refuse() -> None:
+    raise ImportError("cannot be loaded here")

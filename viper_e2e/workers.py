@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from multiprocessing import connection, reduction
 from multiprocessing.util import Finalize
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .errors import ViperError
 
@@ -58,9 +58,10 @@ class _Worker:
     connection: connection.Connection
     jobs: deque[_Job] = field(default_factory=deque)
     """Handed out and unanswered, in the order in which the worker takes them."""
-    ready: bool = False
+    state: Literal["starting", "idle", "working"] = "starting"
+    """As far as it has told; a worker that is `working` is at the first of its jobs."""
     since: float = field(default_factory=time.monotonic)
-    """When it was last known to begin something."""
+    """When it last told something, or was given something to do."""
 
 
 class WorkerPool:
@@ -82,7 +83,7 @@ class WorkerPool:
         self.time_limit_seconds = time_limit_seconds
         self.max_restarts = max_restarts
         self.casualties: list[str] = []
-        """`name: reason` of each worker lost since `forgive`."""
+        """`name: reason` of each worker lost since `forgive`, or what it did if not working: idle, starting."""
         self._payload = pickle.dumps(task)
         self._context = multiprocessing.get_context("forkserver")
         self._outcomes: dict[int, Any] = {}
@@ -98,8 +99,8 @@ class WorkerPool:
         self._next_ticket += 1
         self._wanted.add(job.ticket)
         worker = min(self._workers, key=lambda worker: len(worker.jobs))
-        if not worker.jobs and not worker.process.is_alive():
-            worker = self._replace(worker, None)  # lost while idle: no clip is to blame
+        if not worker.jobs and not self._receive(worker):
+            worker = self._replace(worker)  # lost while idle: no clip is to blame
         self._hand_out(worker, job)
         return job.ticket
 
@@ -143,63 +144,59 @@ class WorkerPool:
         return _Worker(process, ours)
 
     def _hand_out(self, worker: _Worker, job: _Job) -> None:
-        if not worker.jobs and worker.ready:
+        if not worker.jobs and worker.state == "idle":
             worker.since = time.monotonic()
         worker.jobs.append(job)
-        # A worker that has just died is found, with this job in its queue, by the next `_wait`.
+        # A worker that has just died is found, with this job not begun, by the next `_wait`.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             worker.connection.send(tuple(job))
 
     def _wait(self) -> None:
         """Take in what workers have sent; sleep until one sends, dies or overruns."""
-        busy = [worker for worker in self._workers if worker.jobs or not worker.ready]
+        busy = [worker for worker in self._workers if worker.jobs]
         assert busy, "waiting for an outcome that nobody works on"
         patience = min(worker.since + self._limit(worker) for worker in busy) - time.monotonic()
-        connection.wait(
-            [handle for worker in busy for handle in (worker.connection, worker.process.sentinel)],
-            timeout=max(0.0, patience),
-        )
+        # Not `process.sentinel`: that also fires when a signal to the process group ends the forkserver.
+        connection.wait([worker.connection for worker in busy], timeout=max(0.0, patience))
         for worker in busy:
-            exited = not worker.process.is_alive()  # asked before its last messages are read
-            if not self._receive(worker) or exited:
-                self._replace(worker, None)
-            elif time.monotonic() - worker.since > self._limit(worker) and (worker.jobs or not worker.ready):
+            if not self._receive(worker):
+                self._replace(worker)
+            elif worker.jobs and time.monotonic() - worker.since > self._limit(worker):
                 self._replace(worker, f"ran longer than {self._limit(worker):g} s")
 
     def _limit(self, worker: _Worker) -> float:
-        return self.time_limit_seconds if worker.ready else max(START_SECONDS, self.time_limit_seconds)
+        if worker.state == "starting":
+            return max(START_SECONDS, self.time_limit_seconds)
+        return self.time_limit_seconds
 
     def _receive(self, worker: _Worker) -> bool:
         """Take in every message that has arrived; False: the worker is gone."""
         try:
             while worker.connection.poll():
-                message = worker.connection.recv()
+                kind, content = worker.connection.recv()
                 worker.since = time.monotonic()
-                if message == "ready":
-                    worker.ready = True
-                    continue
-                ticket, sizes = message
-                handles = [reduction.recv_handle(worker.connection) for _ in sizes]
-                job = worker.jobs.popleft()
-                assert job.ticket == ticket
-                result = _unpack(handles, sizes)
-                if ticket in self._wanted:
-                    self._outcomes[ticket] = result
+                if kind == "failed to start":
+                    self.close()
+                    raise WorkerError(f"a worker could not start:\n{content}")
+                if kind == "result":
+                    handles = [reduction.recv_handle(worker.connection) for _ in content]
+                    ticket, result = worker.jobs.popleft().ticket, _unpack(handles, content)
+                    if ticket in self._wanted:
+                        self._outcomes[ticket] = result
+                worker.state = "working" if kind == "begun" else "idle"
         except (EOFError, ConnectionResetError):
             return False
         return True
 
-    def _replace(self, worker: _Worker, reason: str | None) -> _Worker:
+    def _replace(self, worker: _Worker, reason: str = "") -> _Worker:
         """Put a fresh worker in the place of a lost one, and the blame on what it was working on."""
-        worker.process.kill()
+        if reason:
+            worker.process.kill()
         worker.process.join(5.0)
         worker.connection.close()
         reason = reason or _how_it_ended(worker.process.exitcode)
-        if not worker.ready:
-            self.close()
-            raise WorkerError(f"a worker could not start: {reason}; what it printed stands above")
-        name = "an idle worker"
-        if worker.jobs:
+        name = "idle" if worker.state == "idle" else "starting"
+        if worker.state == "working":
             lost = worker.jobs.popleft()
             name = lost.name
             if lost.ticket in self._wanted:
@@ -250,13 +247,18 @@ def _serve(parent: connection.Connection, payload: bytes) -> None:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"  # the processes are the parallelism; read when NumPy or torch load
-    task = pickle.loads(payload)
     try:
-        parent.send("ready")
+        task = pickle.loads(payload)
+    except Exception:  # as in `_outcome_of`
+        parent.send(("failed to start", traceback.format_exc()))
+        return
+    try:
+        parent.send(("ready", None))
         while True:
             job = _Job(*parent.recv())
+            parent.send(("begun", None))  # so that a loss is blamed on what was begun, never on what waited
             handles, sizes = _pack(_outcome_of(task, job))
-            parent.send((job.ticket, sizes))
+            parent.send(("result", sizes))
             for handle in handles:
                 reduction.send_handle(parent, handle, None)
                 os.close(handle)

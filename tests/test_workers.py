@@ -1,0 +1,216 @@
+"""test_workers.py: processes that compute ahead, and what is left when one ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from loader_fakes import Task, Unpicklable
+
+from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.workers import Casualty, WorkerError, WorkerPool
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def pool():
+    pool = WorkerPool(Task(), 2, time_limit_seconds=5.0)
+    yield pool
+    pool.close()
+
+
+def ask(pool: WorkerPool, *requests: str) -> list:
+    tickets = [pool.submit(Task.number(request), request) for request in requests]
+    return [pool.outcome(ticket) for ticket in tickets]
+
+
+def wait_until(true, seconds: float = 20.0) -> bool:
+    """A watchdog, not a measurement."""
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.02)
+    return true()
+
+
+def test_outcomes_come_in_whatever_order_they_are_asked_for(pool):
+    tickets = [pool.submit(item, f"item {item}") for item in range(6)]
+    assert [pool.outcome(ticket) for ticket in reversed(tickets)] == [5, 4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("size", [0, 10, 1 << 20, 5_000_000])
+def test_arrays_of_any_size_arrive_unchanged_and_writable(pool, size):
+    (array,) = ask(pool, f"array {size}")
+    assert np.array_equal(array, np.arange(size, dtype=np.uint8))
+    array[:1] = 7
+    assert array.flags.writeable
+
+
+def test_no_handle_is_left_open_once_results_are_let_go(pool):
+    ask(pool, "array 3000000", "array 10")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        ask(pool, "array 3000000", "array 10")
+    abandoned = [pool.submit(Task.number("array 3000000"), "abandoned") for _ in range(4)]
+    pool.discard(abandoned)
+    ask(pool, "array 10", "array 10", "array 10", "array 10")
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_what_is_wrong_with_a_clip_is_raised_as_it_was(pool):
+    with pytest.raises(ClipError, match="a: no frame") as caught:
+        ask(pool, "clip error")
+    assert caught.value.stage == "decode"
+    with pytest.raises(WorkerError, match=r"(?s)bug: failed in a worker:.*loader_fakes.py.*ZeroDivisionError"):
+        ask(pool, "bug")
+    assert ask(pool, "array 3")[0].tolist() == [0, 1, 2]
+
+
+def test_the_others_go_on_where_they_are_when_one_is_lost(pool):
+    before = set(ask(pool, "slow pid", "slow pid"))
+    assert len(before) == 2
+    assert ask(pool, "exit 9") == [Casualty("exited with code 9")]
+    after = set(ask(pool, "slow pid", "slow pid"))
+    assert len(before & after) == 1
+
+
+def test_what_waited_behind_a_lost_item_is_done_by_the_next_worker():
+    with_one = WorkerPool(Task(), 1, time_limit_seconds=1.0)
+    assert ask(with_one, "1", "hang", "2", "exit 0", "3") == [
+        1,
+        Casualty("ran longer than 1 s"),
+        2,
+        Casualty("exited with code 0"),
+        3,
+    ]
+    assert with_one.casualties == ["hang: ran longer than 1 s", "exit 0: exited with code 0"]
+    with_one.close()
+
+
+def test_a_worker_lost_while_idle_costs_no_item(pool):
+    # No waiting for its end: what it was given after that may reach a worker that is about to be gone.
+    for victim in set(ask(pool, "slow pid", "slow pid")):
+        os.kill(victim, signal.SIGKILL)
+    assert ask(pool, "1", "2", "3") == [1, 2, 3]
+    assert pool.casualties == ["idle: killed by SIGKILL"] * 2
+
+
+def test_a_parent_that_was_busy_elsewhere_does_not_take_a_finished_item_for_a_hanging_one():
+    patient = WorkerPool(Task(), 1, time_limit_seconds=0.3)
+    ask(patient, "1")
+    tickets = [patient.submit(item, str(item)) for item in (4, 5)]
+    time.sleep(0.8)
+    assert [patient.outcome(ticket) for ticket in tickets] == [4, 5]
+    assert patient.casualties == []
+    patient.close()
+
+
+def test_after_too_many_losses_all_are_named_and_no_process_stays():
+    strict = WorkerPool(Task(), 2, max_restarts=1)
+    pids = ask(strict, "slow pid", "slow pid")
+    with pytest.raises(
+        ViperError, match=r"2 workers were lost, at most 1 .*exit [56]: exited with code [56]; exit"
+    ):
+        ask(strict, "exit 5", "exit 6")
+    assert not any(map(_running, pids))
+
+
+def test_forgiven_losses_do_not_count():
+    strict = WorkerPool(Task(), 1, max_restarts=1)
+    for _ in range(3):
+        assert ask(strict, "exit 5") == [Casualty("exited with code 5")]
+        strict.forgive()
+    strict.close()
+
+
+def test_a_task_that_no_worker_can_load_is_said_at_once():
+    broken = WorkerPool(Unpicklable(), 1)
+    with pytest.raises(WorkerError, match=r"(?s)could not start:.*loader_fakes.py.*cannot be loaded here"):
+        ask(broken, "1")
+
+
+def test_workers_ignore_signals_meant_for_the_whole_group(pool):
+    pids = ask(pool, "slow pid", "slow pid")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for pid in pids:
+            os.kill(pid, number)
+    assert set(ask(pool, "slow pid", "slow pid")) == set(pids)
+
+
+GROUP = """
+import os, signal, sys, time
+from loader_fakes import Task
+from viper_e2e.workers import WorkerPool
+if __name__ == "__main__":
+    pool = WorkerPool(Task(), 2)
+    ask = lambda: {pool.outcome(t) for t in [pool.submit(Task.number("slow pid"), "") for _ in range(4)]}
+    before = ask()
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+        os.killpg(0, number)
+        time.sleep(0.3)
+        assert ask() == before
+    assert pool.outcome(pool.submit(Task.number("exit 3"), "")).reason.startswith("exited")
+    assert len(ask() & before) == 1 and len(pool.casualties) == 1
+"""
+
+
+def test_a_signal_to_the_whole_group_costs_no_worker(tmp_path):
+    # It ends multiprocessing's forkserver, which must not be taken for the end of its children.
+    assert run_script(tmp_path, GROUP).returncode == 0
+
+
+def run_script(folder: Path, code: str) -> subprocess.CompletedProcess:
+    script = folder / "parent.py"
+    script.write_text(code)
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return subprocess.run(
+        [sys.executable, script],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        timeout=60,
+        check=False,
+        start_new_session=True,
+    )
+
+
+def _running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+PARENT = """
+import os, sys, time
+from loader_fakes import Task
+from viper_e2e.workers import WorkerPool
+if __name__ == "__main__":
+    pool = WorkerPool(Task(), 2)
+    tickets = [pool.submit(Task.number("slow pid"), "") for _ in range(2)]
+    print(*(pool.outcome(ticket) for ticket in tickets), flush=True)
+    pool.submit(Task.number("hang"), "")
+    time.sleep(0.3)
+    END
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("sys.exit(0)", 0), ("os.kill(os.getpid(), 9)", -9), ("raise KeyboardInterrupt", -2)],
+    ids=["exits", "is killed", "is interrupted"],
+)
+def test_workers_end_with_their_parent_however_it_ends(end, code, tmp_path):
+    done = run_script(tmp_path, PARENT.replace("END", end))
+    assert done.returncode == code
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 2
+    assert wait_until(lambda: not any(map(_running, pids)))
