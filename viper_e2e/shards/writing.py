@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -86,8 +87,12 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self.close()
-        elif self._file is not None:
-            self._file.close()
+        elif self._writer is not None:
+            # Given up: the folder is thrown away, so a full disk must not hide the first error.
+            with contextlib.suppress(OSError):
+                self._writer.close()
+            with contextlib.suppress(OSError):
+                self._file.close()
 
     def _start_shard(self) -> None:
         import webdataset  # imports torch; only writing needs it

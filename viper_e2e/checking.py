@@ -1,0 +1,250 @@
+"""checking.py: `viper check`: reads and decodes every sample of a set of shards, without a model."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from viper_e2e.clip import DecodedClip
+from viper_e2e.config import DecodingConfig
+from viper_e2e.decoding import ClipDecoder, probe
+from viper_e2e.errors import ClipError
+from viper_e2e.shards import ShardSet
+
+FaceFinder = Callable[..., Any]
+"""A `viper_e2e.faces.FaceCropper`, or what is called like one; not named here, as it imports torch."""
+
+MAX_LINES = 20
+"""Lines of one kind printed in the table; the JSON report holds all."""
+
+
+@dataclass(frozen=True)
+class ClipCheck:
+    """What reading one sample showed."""
+
+    key: str
+    shard: str
+    container: str | None = None
+    video_codec: str | None = None
+    audio_codec: str | None = None
+    """Of the clip's own sound."""
+    width: int = 0
+    height: int = 0
+    seconds: float = 0.0
+    has_sound: bool = False
+    """Its own, or a file kept apart."""
+    has_action_units: bool = False
+    face_share: float | None = None
+    """Share of the decoded frames with a face, 0 … 1; ``None`` where faces were not looked for."""
+    error: str | None = None
+    """Stage and reason where the sample cannot be used."""
+
+
+@dataclass(frozen=True)
+class LabelRange:
+    """The values of one emotion over all labelled samples."""
+
+    emotion: str
+    minimum: float
+    mean: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Everything `viper check` found. ``exit_code`` is 0 where nothing is wrong, else 2."""
+
+    clips: tuple[ClipCheck, ...]
+    num_shards: int
+    splits: dict[str, int]
+    """Samples by split."""
+    num_unlabelled: int
+    label_ranges: tuple[LabelRange, ...]
+    duplicate_keys: dict[str, list[str]]
+    """Keys that occur more than once, with their shards."""
+    straddling_subjects: dict[str, list[str]]
+    """Subjects that occur in more than one split, with those splits."""
+    problems: tuple[str, ...]
+    """What is wrong with whole shards, and what was left aside in them."""
+
+    @property
+    def undecodable(self) -> tuple[ClipCheck, ...]:
+        return tuple(clip for clip in self.clips if clip.error)
+
+    @property
+    def without_sound(self) -> tuple[ClipCheck, ...]:
+        return tuple(clip for clip in self.clips if not clip.error and not clip.has_sound)
+
+    @property
+    def seconds(self) -> float:
+        return sum(clip.seconds for clip in self.clips)
+
+    @property
+    def face_share(self) -> float | None:
+        """Mean over the clips in which faces were looked for."""
+        shares = [clip.face_share for clip in self.clips if clip.face_share is not None]
+        return sum(shares) / len(shares) if shares else None
+
+    @property
+    def exit_code(self) -> int:
+        return 2 if self.problems or self.undecodable or self.duplicate_keys or self.straddling_subjects else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain data, with a summary first."""
+        return {"summary": self._summary(), **asdict(self)}
+
+    def _summary(self) -> dict[str, Any]:
+        usable = [clip for clip in self.clips if not clip.error]
+        return {
+            "clips": len(self.clips),
+            "shards": self.num_shards,
+            "seconds": round(self.seconds, 3),
+            "containers": _counts(clip.container for clip in usable),
+            "video_codecs": _counts(clip.video_codec for clip in usable),
+            "audio_codecs": _counts(clip.audio_codec for clip in usable),
+            "undecodable": len(self.undecodable),
+            "without_sound": len(self.without_sound),
+            "with_action_units": sum(clip.has_action_units for clip in usable),
+            "unlabelled": self.num_unlabelled,
+            "duplicate_keys": len(self.duplicate_keys),
+            "straddling_subjects": len(self.straddling_subjects),
+            "face_share": self.face_share,
+        }
+
+    def __rich__(self) -> Group:
+        table = Table(title="shards", show_header=False)
+        for name, value in {**self._summary(), "splits": self.splits}.items():
+            if isinstance(value, dict):
+                value = ", ".join(f"{kind} {n}" for kind, n in value.items()) or "none"
+            if isinstance(value, float):
+                value = f"{value:.3f}" if name == "face_share" else f"{value:.1f}"
+            if value is not None:
+                table.add_row(name.replace("_", " "), Text(str(value)))
+        labels = Table(title="labels")
+        labels.add_column("emotion")
+        for title in ("minimum", "mean", "maximum"):
+            labels.add_column(title, justify="right")
+        for found in self.label_ranges:
+            values = (found.minimum, found.mean, found.maximum)
+            labels.add_row(Text(found.emotion), *(f"{value:.3f}" for value in values))
+        return Group(table, *([labels] if self.label_ranges else []), *self._lines())
+
+    def _lines(self) -> list[Text]:
+        kinds = {
+            "shard": list(self.problems),
+            "undecodable": [f"{clip.key}: {clip.error} ({clip.shard})" for clip in self.undecodable],
+            "duplicate key": [f"{key}: {', '.join(where)}" for key, where in self.duplicate_keys.items()],
+            "subject in several splits": [
+                f"{subject}: {', '.join(splits)}" for subject, splits in self.straddling_subjects.items()
+            ],
+        }
+        lines = []
+        for kind, texts in kinds.items():
+            lines += [Text(f"{kind}: {text}", style="red") for text in texts[:MAX_LINES]]
+            if len(texts) > MAX_LINES:
+                lines.append(Text(f"{kind}: {len(texts) - MAX_LINES} more (all are in --output)", style="red"))
+        return lines
+
+
+def check(
+    shards: ShardSet,
+    *,
+    decoding: DecodingConfig | None = None,
+    faces: FaceFinder | None = None,
+    num_threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Read, verify, probe and decode every sample as training would, and say what is there.
+
+    ``shards``: opened with ``strict=False``, so that torn and doubled ones are reported, not raised.
+    ``faces``: looks for a face in the decoded frames. ``num_threads`` clips are in memory at once (default:
+    one per CPU, at most 8). ``progress`` is called with (clips done, clips in all).
+    """
+    decoder = ClipDecoder(decoding or DecodingConfig())
+    clips: list[ClipCheck] = []
+    with ThreadPoolExecutor(num_threads or min(8, os.cpu_count() or 1)) as pool:
+        for clip in pool.map(lambda i: _look(shards, i, decoder, faces), range(len(shards))):
+            clips.append(clip)
+            if progress is not None:
+                progress(len(clips), len(shards))
+    entries = [entry for shard in shards.shards for entry in shard.samples]
+    return CheckReport(
+        clips=tuple(clips),
+        num_shards=len(shards.shards),
+        splits=_counts(shard.split or "?" for shard in shards.shards for _ in shard.samples),
+        num_unlabelled=sum(entry.intensities is None for entry in entries),
+        label_ranges=_label_ranges(shards),
+        duplicate_keys=shards.duplicate_keys,
+        straddling_subjects=_straddling_subjects(shards),
+        problems=shards.problems,
+    )
+
+
+def _look(shards: ShardSet, i: int, decoder: ClipDecoder, faces: FaceFinder | None) -> ClipCheck:
+    """One sample; what is wrong with it is part of the answer."""
+    place = {"key": shards.entry(i).key, "shard": shards.shard_of(i).path_or_url}
+    try:
+        sample = shards.read(i)
+        info = probe(sample.video, decoder.config.limits, name=sample.key)
+        clip = decoder(sample.video, name=sample.key, sound=sample.sound)
+    except ClipError as error:
+        return ClipCheck(**place, error=f"{error.stage}: {error.reason}")
+    return ClipCheck(
+        **place,
+        container=info.container,
+        video_codec=info.video_codec,
+        audio_codec=info.audio_codec,
+        width=info.width,
+        height=info.height,
+        seconds=clip.duration_seconds,
+        has_sound=clip.has_sound,
+        has_action_units=sample.action_units is not None,
+        face_share=_face_share(clip, faces) if faces is not None else None,
+    )
+
+
+def _face_share(clip: DecodedClip, faces: FaceFinder) -> float:
+    import torch
+
+    seconds = torch.from_numpy(clip.frame_seconds).float()
+    (track,) = faces([torch.from_numpy(clip.frames)], [seconds])
+    return track.face_found.float().mean().item()
+
+
+def _label_ranges(shards: ShardSet) -> tuple[LabelRange, ...]:
+    if shards.labels is None:
+        return ()
+    # Shards whose labels disagree with the first are among the problems; their values are not mixed in.
+    rows = [
+        entry.intensities
+        for shard in shards.shards
+        if shard.labels is not None and shard.labels.names == shards.labels.names
+        for entry in shard.samples
+        if entry.intensities is not None
+    ]
+    columns = zip(*rows, strict=True)
+    return tuple(
+        LabelRange(name, min(values), sum(values) / len(values), max(values))
+        for name, values in zip(shards.labels.names, columns, strict=bool(rows))
+    )
+
+
+def _straddling_subjects(shards: ShardSet) -> dict[str, list[str]]:
+    splits: dict[str, set[str]] = {}
+    for shard in shards.shards:
+        for entry in shard.samples:
+            if entry.subject is not None and shard.split is not None:
+                splits.setdefault(entry.subject, set()).add(shard.split)
+    return {subject: sorted(found) for subject, found in sorted(splits.items()) if len(found) > 1}
+
+
+def _counts(kinds: Iterable[str | None]) -> dict[str, int]:
+    return dict(sorted(Counter(kind for kind in kinds if kind is not None).items()))

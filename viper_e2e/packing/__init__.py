@@ -1,0 +1,21 @@
+"""packing: a folder of videos and labels.csv -> shards, one set per split."""
+
+from viper_e2e.packing.pack import pack, parse_size, progress_bar
+from viper_e2e.packing.recipe import pack_corpus, recipe_arguments, run
+from viper_e2e.packing.report import PackReport, SplitReport
+from viper_e2e.packing.table import LabelTable, Row, read_labels, write_labels
+
+__all__ = [
+    "LabelTable",
+    "PackReport",
+    "Row",
+    "SplitReport",
+    "pack",
+    "pack_corpus",
+    "parse_size",
+    "progress_bar",
+    "read_labels",
+    "recipe_arguments",
+    "run",
+    "write_labels",
+]

@@ -1,0 +1,264 @@
+"""packing/pack.py: match clips with their labels, and write them: all shards of a run, or none."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from viper_e2e.decoding.magic import HEAD_BYTES, SOUND_CONTAINERS, VIDEO_CONTAINERS, sniff
+from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.packing.action_units import ACTION_UNIT_FILES, read_action_units
+from viper_e2e.packing.report import PackReport, SplitReport
+from viper_e2e.packing.table import USABLE_NAME, LabelTable, Row, read_labels
+from viper_e2e.shards import (
+    SOUND_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    ShardIndex,
+    ShardLimits,
+    ShardWriter,
+    action_units_to_npy,
+)
+
+SHARD_NAME = re.compile(r"[a-z0-9_]+-\d{6}\.(tar|index\.json)")
+
+Progress = Callable[[int, int], None]
+"""Called with (clips done, clips in all)."""
+
+
+@dataclass(frozen=True)
+class _Clip:
+    row: Row
+    video: Path
+    sound: Path | None
+    units: Path | None
+
+
+def pack(
+    videos: Path,
+    labels: Path,
+    out: Path,
+    *,
+    audio: Path | None = None,
+    fau: Path | None = None,
+    shard_size: int = 256 * 1024**2,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> PackReport:
+    """Pack clips into shards ``OUT/SPLIT-000000.tar``, each with its index beside it.
+
+    Files are found by stem in ``videos`` and its subfolders; the bytes of clips are untouched. ``audio``
+    holds wav or flac files kept apart, ``fau`` a csv or npy of action units per clip. Samples are written
+    in a permutation that depends on ``seed`` alone: same input, same bytes. Shards appear in ``out`` when
+    all are written; an interrupted run leaves nothing.
+
+    Clips that cannot be packed are listed in the report, the others are packed. Raises ``ViperError``
+    where nothing can be packed: folders or labels.csv unusable, or shards of another run in the way.
+    """
+    if shard_size <= 0:
+        raise ViperError(f"shard size {shard_size}: give a positive number of bytes")
+    table = read_labels(labels)
+    problems, notes = list(table.problems), []
+    clips = _match(table, videos, audio, fau, problems, notes)
+    old = shards_in_the_way(out, overwrite)
+    by_split = defaultdict(list)
+    for clip in sorted(clips, key=lambda clip: clip.row.key):
+        by_split[clip.row.split].append(clip)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".packing-", dir=out) as folder:
+            counted = _Counted(progress, len(clips))
+            reports = []
+            for split, ordered in sorted(by_split.items()):
+                random.Random(f"{seed}/{split}").shuffle(ordered)
+                with ShardWriter(Path(folder), split, table.labels, shard_size=shard_size) as writer:
+                    for clip in ordered:
+                        _add(writer, clip, problems, notes)
+                        counted.step()
+                if writer.indexes:
+                    reports.append(_split_report(split, writer.indexes))
+            if not reports:
+                first = "; ".join(problems[:3])
+                raise ViperError(f"{labels}: nothing to pack from {videos}: {first} ({len(problems)} problems)")
+            _publish(Path(folder), out, old)
+    except OSError as error:
+        raise ViperError(f"{out}: {error.strerror or error}; nothing was packed") from error
+    return PackReport(str(out), table.labels, tuple(reports), tuple(problems), _summed(notes))
+
+
+def _match(
+    table: LabelTable,
+    videos: Path,
+    audio: Path | None,
+    fau: Path | None,
+    problems: list[str],
+    notes: list[str],
+) -> list[_Clip]:
+    """The clips whose files are all there, once each."""
+    video_files = _by_stem(videos, VIDEO_EXTENSIONS)
+    sound_files = _by_stem(audio, SOUND_EXTENSIONS) if audio else {}
+    unit_files = _by_stem(fau, ACTION_UNIT_FILES) if fau else {}
+    clips = []
+    for row in table.rows:
+        found = {"video": video_files, "sound": sound_files, "action units": unit_files}
+        found = {kind: files.get(row.key, []) for kind, files in found.items()}
+        doubled = [f"{kind} {' and '.join(map(str, files))}" for kind, files in found.items() if len(files) > 1]
+        if doubled:
+            problems.append(f"{row.file_id}: more than one file: {'; '.join(doubled)}: keep one")
+        elif not found["video"]:
+            kinds = " ".join(VIDEO_EXTENSIONS)
+            problems.append(f"{row.file_id}: no video {row.key}.* in {videos} (looked for {kinds})")
+        else:
+            for kind, folder in (("sound", audio), ("action units", fau)):
+                if folder and not found[kind]:
+                    notes.append(f"without a file of {kind} in {folder}")
+            clips.append(
+                _Clip(row, found["video"][0], *((found[k] or [None])[0] for k in ("sound", "action units")))
+            )
+    keys = {row.key for row in table.rows}
+    for stem, files in video_files.items():
+        if not USABLE_NAME.fullmatch(stem):
+            problems.append(
+                f"{files[0]}: unusable name: dots and control characters are not allowed in {stem!r}"
+            )
+        elif stem not in keys:
+            notes.append("with a video but no usable row in the labels")
+    return clips
+
+
+def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Files with one of the extensions, in the folder and below, by name without it."""
+    if not folder.is_dir():
+        raise ViperError(f"{folder}: no such folder; give the folder that holds the files")
+    files = defaultdict(list)
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            stem, _, extension = name.rpartition(".")
+            if extension.lower() in extensions and not name.startswith("."):
+                files[stem].append(Path(where, name))
+    return dict(files)
+
+
+def _add(writer: ShardWriter, clip: _Clip, problems: list[str], notes: list[str]) -> None:
+    """Read one clip's files and hand them to the writer, or say why not."""
+    row = clip.row
+    try:
+        members = {_extension(clip.video): _media(clip.video, VIDEO_CONTAINERS)}
+        if clip.sound:
+            members[_extension(clip.sound)] = _media(clip.sound, SOUND_CONTAINERS)
+        if clip.units:
+            units, has_emotions = read_action_units(clip.units.name, _read(clip.units))
+            members["fau.npy"] = action_units_to_npy(units)
+            if not has_emotions:
+                notes.append("whose action units come without the seven emotions (stored as 0)")
+    except ClipError as error:
+        problems.append(f"{row.file_id}: {error}")
+        return
+    except ValueError as error:
+        problems.append(f"{row.file_id}: {clip.units}: {error}")
+        return
+    writer.add(row.key, members, file_id=row.file_id, intensities=row.intensities, subject=row.subject)
+
+
+def _extension(path: Path) -> str:
+    return path.suffix[1:].lower()
+
+
+def _media(path: Path, allowed: tuple[str, ...]) -> bytes:
+    """The bytes of a clip or a sound file, whose first ones tell an allowed container."""
+    data = _read(path)
+    container = sniff(data[:HEAD_BYTES], name=str(path))
+    if container not in allowed:
+        reason = f"holds {container}; allowed are {' '.join(allowed)}"
+        raise ClipError(reason, stage="container", clip=str(path))
+    return data
+
+
+def _read(path: Path) -> bytes:
+    limit = ShardLimits().max_clip_bytes
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise ClipError(f"{size} bytes; at most {limit} are allowed", stage="read", clip=str(path))
+        return path.read_bytes()
+    except OSError as error:
+        raise ClipError(f"cannot be read ({error.strerror})", stage="read", clip=str(path)) from error
+
+
+def shards_in_the_way(out: Path, overwrite: bool) -> list[Path]:
+    """Shards and indexes of an earlier run in ``out``; ``ViperError`` unless they may be overwritten."""
+    old = _shards_in(out) if out.is_dir() else []
+    if old and not overwrite:
+        raise ViperError(
+            f"{out}: holds {len(old)} files of another run ({old[0].name}, …); "
+            "choose another --out, or --overwrite"
+        )
+    return old
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if SHARD_NAME.fullmatch(path.name))
+
+
+def _publish(folder: Path, out: Path, old: list[Path]) -> None:
+    """Move finished shards into place; an index goes first, so that no shard is seen without its own."""
+    for path in old:
+        path.unlink()
+    for path in sorted(_shards_in(folder), key=lambda path: (path.suffix == ".tar", path.name)):
+        path.replace(out / path.name)
+
+
+def _split_report(split: str, indexes: list[ShardIndex]) -> SplitReport:
+    samples = [sample for index in indexes for sample in index.samples]
+    return SplitReport(
+        split=split,
+        clips=len(samples),
+        unlabelled=sum(sample.intensities is None for sample in samples),
+        subjects=len({sample.subject for sample in samples} - {None}),
+        shards=len(indexes),
+        bytes=sum(index.size for index in indexes),
+    )
+
+
+def _summed(notes: list[str]) -> tuple[str, ...]:
+    return tuple(f"{n} clips {note}" for note, n in sorted(Counter(notes).items()))
+
+
+class _Counted:
+    def __init__(self, progress: Progress | None, total: int):
+        self.progress, self.total, self.done = progress, total, 0
+
+    def step(self) -> None:
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+def parse_size(text: str) -> int:
+    """``"256MB"`` → bytes; units B, KB, MB, GB, TB are powers of 1024. Raises ``ViperError``."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
+    size = float(found.group(1)) * 1024 ** " KMGT".index(found.group(2).upper() or " ") if found else 0
+    if not 1 <= size < 2**63:
+        raise ViperError(f"size {text!r}: give a positive number with an optional unit, such as 256MB or 1.5GB")
+    return int(size)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Progress]:
+    """A bar on the terminal (standard error), as the ``progress`` of ``pack``."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
