@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from facenet_pytorch import MTCNN as FacenetMTCNN
 from PIL import Image
+from skimage import data
 from torchvision.transforms.v2 import functional as pixels
 
 from viper_e2e.clip import CropSpec
@@ -30,7 +31,6 @@ UNIT = CropSpec(64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 @pytest.fixture(scope="module")
 def face() -> np.ndarray:
     """A photographed face, 110 × 110 pixels (NASA portrait of Eileen Collins, public domain)."""
-    data = pytest.importorskip("skimage.data")
     image = Image.fromarray(data.astronaut()[40:220, 140:320])
     return np.asarray(image.resize((110, 110), Image.Resampling.BILINEAR))
 

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from viper_e2e.clip import CropSpec
-from viper_e2e.config import FaceConfig
-from viper_e2e.faces.crop import FaceRegions, crop, cut_regions
-from viper_e2e.faces.mtcnn import MTCNN
-from viper_e2e.faces.track import (
+from ..clip import CropSpec
+from ..config import FaceConfig
+from .crop import FaceRegions, crop_boxes, cut_regions
+from .mtcnn import MTCNN
+from .track import (
     DETECTED,
     INTERPOLATED,
     NONE,
@@ -89,5 +89,5 @@ class FaceCropper(nn.Module):
     def crop(
         self, source: UInt8[Tensor, "N H W 3"] | FaceRegions, boxes: Float[Tensor, "N 4"], spec: CropSpec
     ) -> Float[Tensor, "N 3 S S"]:
-        """Normalised crops of frames or held regions; see `faces.crop.crop`."""
-        return crop(source, boxes, spec)
+        """Normalised crops of frames or held regions; see `crop_boxes`."""
+        return crop_boxes(source, boxes, spec)

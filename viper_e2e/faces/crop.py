@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as pixels
 
-from viper_e2e.clip import CropSpec
-from viper_e2e.errors import ViperError
+from ..clip import CropSpec
+from ..errors import ViperError
 
 Window = tuple[int, int, int, int]
 """x0 y0 x1 y1 in whole pixels of the frame, exclusive upper ends."""
@@ -48,7 +48,7 @@ def cut_regions(frames: UInt8[Tensor, "N H W 3"], boxes: Float[Tensor, "N 4"], m
     return FaceRegions(pieces, tuple((x0, y0) for x0, y0, _, _ in rows), (width, height))
 
 
-def crop(
+def crop_boxes(
     source: UInt8[Tensor, "N H W 3"] | FaceRegions, boxes: Float[Tensor, "N 4"], spec: CropSpec
 ) -> Float[Tensor, "N 3 size size"]:
     """Each box cut out, resized to ``spec.size`` and normalised, on the device of ``boxes``, float32.
@@ -121,14 +121,18 @@ def _resampling(
     radius = stretch * (1 if spec.interpolation == "bilinear" else 2)
     start = (centres[:, 0] - radius[:, 0]).floor().clamp(min=0).long()
     stop = (centres[:, -1] + radius[:, 0]).ceil().clamp(max=length).long()
-    taps = torch.arange(int((stop - start).max()), device=lower.device)
-    position = start[:, None, None] + taps + 0.5
-    weights = _kernel((position - centres[:, :, None]) / stretch[:, :, None], spec)
-    weights = weights * (position < stop[:, None, None])
-    return start, stop, (weights / weights.sum(2, keepdim=True)).float()
+    first = (centres - radius).floor().long()
+    taps = torch.arange(int(2 * radius.max()) + 2, device=lower.device)
+    pixel = first[:, :, None] + taps
+    weights = _kernel((pixel + 0.5 - centres[:, :, None]) / stretch[:, :, None], spec)
+    weights = weights * ((pixel >= start[:, None, None]) & (pixel < stop[:, None, None]))
+    weights = (weights / weights.sum(2, keepdim=True)).float()
+    table = weights.new_zeros(len(start), spec.size, int((stop - start).max()))
+    column = (pixel - start[:, None, None]).clamp(0, table.shape[2] - 1)
+    return start, stop, table.scatter_add_(2, column, weights)
 
 
-def _kernel(x: Float[Tensor, "N size _"], spec: CropSpec) -> Float[Tensor, "N size _"]:
+def _kernel(x: Float[Tensor, "N size taps"], spec: CropSpec) -> Float[Tensor, "N size taps"]:
     x = x.abs()
     if spec.interpolation == "bilinear":
         return (1 - x).clamp(min=0)

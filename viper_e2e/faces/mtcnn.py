@@ -139,7 +139,7 @@ def summed_area(frames: UInt8[Tensor, "N H W 3"]) -> Int[Tensor, "N H+1 W+1 3"]:
         for y in range(height):
             torch.add(sums[:, y, 1:], along_rows[:, y], out=sums[:, y + 1, 1:])
     else:
-        torch.cumsum(along_rows, 1, out=sums[:, 1:, 1:])
+        torch.cumsum(along_rows, 1, dtype=torch.int32, out=sums[:, 1:, 1:])
     return sums
 
 
