@@ -14,7 +14,7 @@ from rich.console import Console
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet
-from viper_e2e.packing import pack, parse_size, read_labels, write_labels
+from viper_e2e.packing import pack, read_labels, write_labels
 from viper_e2e.packing.action_units import PUBLISHED_EMOTIONS, PUBLISHED_UNITS, read_action_units
 from viper_e2e.shards import ShardError, ShardSet
 
@@ -329,21 +329,14 @@ def test_a_folder_that_is_not_there_says_so(tmp_path):
         pack(tmp_path / "nowhere", labels, tmp_path / "out")
 
 
-# --- the small parts ----------------------------------------------------------------------------
+# --- action units ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("256MB", 256 * 2**20), ("1.5 gb", 3 * 2**29), ("10", 10), ("4KiB", 4096), ("1T", 2**40)],
-)
-def test_sizes_are_read(text, size):
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "MB", "-1MB", "0", "1XB", "1e9", "nan", "9999999999TB"])
-def test_other_sizes_are_refused(text):
-    with pytest.raises(ViperError, match="such as 256MB"):
-        parse_size(text)
+@pytest.mark.parametrize("shard_size", [0, -1])
+def test_a_shard_size_that_makes_no_sense_is_refused(tmp_path, shard_size):
+    videos, labels = corpus(tmp_path)
+    with pytest.raises(ViperError, match="positive number of bytes"):
+        pack(videos, labels, tmp_path / "out", shard_size=shard_size)
 
 
 def test_action_units_are_ordered_by_their_names():

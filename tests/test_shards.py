@@ -563,8 +563,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
         self.server.sent += len(body)
+        self.wfile.write(body)
 
     def log_message(self, *args):
         pass

@@ -1,9 +1,10 @@
 """packing: a folder of videos and labels.csv -> shards, one set per split."""
 
-from viper_e2e.packing.pack import pack, parse_size, progress_bar
+from viper_e2e.packing.pack import pack, progress_bar
 from viper_e2e.packing.recipe import pack_corpus, recipe_arguments, run
 from viper_e2e.packing.report import PackReport, SplitReport
 from viper_e2e.packing.table import LabelTable, Row, read_labels, write_labels
+from viper_e2e.reuse import parse_size
 
 __all__ = [
     "LabelTable",

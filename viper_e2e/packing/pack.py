@@ -47,7 +47,7 @@ def pack(
     *,
     audio: Path | None = None,
     fau: Path | None = None,
-    shard_size: int = 256 * 1024**2,
+    shard_size: int = 256_000_000,
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -240,15 +240,6 @@ class _Counted:
         self.done += 1
         if self.progress is not None:
             self.progress(self.done, self.total)
-
-
-def parse_size(text: str) -> int:
-    """``"256MB"`` → bytes; units B, KB, MB, GB, TB are powers of 1024. Raises ``ViperError``."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
-    size = float(found.group(1)) * 1024 ** " KMGT".index(found.group(2).upper() or " ") if found else 0
-    if not 1 <= size < 2**63:
-        raise ViperError(f"size {text!r}: give a positive number with an optional unit, such as 256MB or 1.5GB")
-    return int(size)
 
 
 @contextmanager

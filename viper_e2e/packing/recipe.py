@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from viper_e2e.errors import ViperError
-from viper_e2e.packing.pack import pack, parse_size, progress_bar, shards_in_the_way
+from viper_e2e.packing.pack import pack, progress_bar, shards_in_the_way
 from viper_e2e.packing.table import write_labels
+from viper_e2e.reuse import parse_size
 
 Rows = Sequence[Mapping[str, object]]
 
