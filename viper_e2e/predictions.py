@@ -18,9 +18,9 @@ from .labels import HUME_REACTION, LabelSet
 TEXT_COLUMNS = ("key", "file_id", "shard", "subject", "error")
 NUMBER_COLUMNS = ("valid", "duration_seconds", "face_share")
 
-_COULD_BE_FORMULA = "=+-@\t\r"
-# Inside a File_ID that must stay verbatim: a leading minus alone is common and does nothing.
-_FORMULA_ID = re.compile(r"[=+@\t\r]|-.*[^\w.-]", re.DOTALL)
+_COULD_BE_FORMULA = "=+-@\t"
+# A leading minus alone is common in identifiers and runs nothing.
+_NOT_VERBATIM = re.compile(r"[=+@\t]|-.*[^\w.-]|.*[\r\n]", re.DOTALL)
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Predictions:
         texts = [self.keys[row], self.file_ids[row], self.shards[row], subject or "", self.errors[row] or ""]
         numbers = [self.duration_seconds[row], self.face_share[row], *self.predicted[row], *self.true[row]]
         return [
-            *(_neutralised(text) for text in texts),
+            *(neutralised(text) for text in texts),
             _flag(self.valid[row]),
             *(_number(value) for value in numbers),
             *(_flag(value) for value in self.present[row]),
@@ -148,17 +148,14 @@ class Predictions:
         assert len(fallback) == len(self.labels)
         assert np.isfinite(fallback).all()
         ids = [file_id or key for file_id, key in zip(self.file_ids, self.keys, strict=True)]
-        seen: set[str] = set()
-        for file_id in ids:
-            if file_id in seen:
+        if len(set(ids)) < len(ids):
+            twice = next(file_id for file_id in ids if ids.count(file_id) > 1)
+            raise ViperError(f"{path}: {twice!r} occurs twice; score one set of shards per submission")
+        for text in (*self.labels.columns, *ids):
+            if _NOT_VERBATIM.match(text):
                 raise ViperError(
-                    f"{path}: File_ID {file_id!r} occurs twice; score one shard set per submission"
+                    f"{path}: {text!r} would be a formula or a line break in it; rename it and pack again"
                 )
-            if _FORMULA_ID.match(file_id):
-                raise ViperError(
-                    f"{path}: File_ID {file_id!r} reads as a spreadsheet formula; rename that clip"
-                )
-            seen.add(file_id)
         readable = self.valid & np.isfinite(self.predicted).all(1)
         rows = np.where(readable[:, None], self.predicted, np.asarray(fallback, np.float64))
         lines = ([file_id, *map(_number, row)] for file_id, row in zip(ids, rows, strict=True))
@@ -166,8 +163,10 @@ class Predictions:
         return [key for key, fine in zip(self.keys, readable, strict=True) if not fine]
 
 
-def _neutralised(text: str) -> str:
-    # The apostrophe itself is doubled, so that reading is the exact inverse.
+def neutralised(text: str) -> str:
+    """A text as a CSV cell that no spreadsheet runs as a formula: those get an apostrophe before them."""
+    # The apostrophe itself is doubled, so that reading is the inverse. A carriage return would end the line.
+    text = text.replace("\r", " ")
     return f"'{text}" if text[:1] in ("'", *_COULD_BE_FORMULA) else text
 
 

@@ -139,7 +139,7 @@ def _draw_dominant(confusion: Confusion, path: Path) -> None:
 def _draw(panel, confusion: Confusion, *, text_size: int) -> None:
     """Cells hold percent of their row; a row without clips is hatched."""
     shares, size = confusion.shares, len(confusion.classes)
-    panel.imshow(np.nan_to_num(shares), cmap="cividis", vmin=0, vmax=1)
+    panel.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1)
     for row in range(size):
         if np.isnan(shares[row]).any():
             panel.axhspan(row - 0.5, row + 0.5, facecolor="#eeeeee", edgecolor="#b0b0b0", hatch="///", lw=0)
@@ -151,7 +151,7 @@ def _draw(panel, confusion: Confusion, *, text_size: int) -> None:
             continue
         for column in range(size):
             share = shares[row, column]
-            colour = "black" if share > 0.55 else "white"
+            colour = "white" if share > 0.55 else "black"
             label = f"{100 * share:.0f}" if share > 0 else ""
             panel.text(column, row, label, ha="center", va="center", size=text_size, color=colour)
     sums = confusion.counts.sum(1)

@@ -49,10 +49,10 @@ def sheet(num_panels: int, *, panel: tuple[float, float], title: str = "", max_c
 def save(figure, path: str | os.PathLike) -> Path:
     """Write as PNG (or what else the ending says, such as pdf or svg)."""
     path = Path(path)
+    if path.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
+        raise ViperError(f"{path}: no kind of picture that can be drawn; end its name in .png")
     try:
         figure.savefig(path, dpi=130, facecolor="white")
-    except ValueError as error:  # an ending that Matplotlib has no writer for
-        raise ViperError(f"{path}: cannot be drawn ({error}); end its name in .png") from error
     except OSError as error:
         raise ViperError(f"{path}: cannot be written ({error.strerror}); name a folder that exists") from error
     return path
@@ -113,6 +113,8 @@ def _style(index: int) -> dict[str, str]:
 
 def predicted_against_true(predictions: Predictions, path: str | os.PathLike) -> Path:
     """A panel per emotion: every labelled clip as a point, the line where both are equal, and Pearson's r."""
+    from matplotlib.ticker import MaxNLocator
+
     scored = _scored(predictions)
     true, predicted = predictions.true[scored], predictions.predicted[scored]
     labels = predictions.labels
@@ -130,6 +132,8 @@ def predicted_against_true(predictions: Predictions, path: str | os.PathLike) ->
         panel.set_title(f"{words(name)}   r = {_pearson(true[:, column], predicted[:, column])}", size=12)
         panel.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin), aspect="equal")
         panel.set(xlabel="true", ylabel="predicted")
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         panel.grid(alpha=0.25)
     return save(figure, path)
 
@@ -233,17 +237,25 @@ def windows_plot(records: Sequence[Record], path: str | os.PathLike) -> Path:
     for index, name in enumerate(emotions):
         values = [record["intensities"][name] if record["valid"] else None for record in windows]
         _curve(panel, middles, values, words(name), index)
-    panel.set(xlabel=_time_label(middles[-1]), ylabel="intensity", title=Path(windows[0]["clip"]).name)
+    # A file's name may hold dollar signs, which are no formula here.
+    panel.set_title(Path(windows[0]["clip"]).name, parse_math=False)
+    panel.set_ylabel("intensity")
     values = [value for record in scored for value in record["intensities"].values()]
     if min(values) >= 0 and max(values) <= 1:
         panel.set_ylim(-0.02, 1.02)
-    panel.set_xlim(windows[0]["start_seconds"], max(record["end_seconds"] for record in windows))
-    if middles[-1] >= 120:
-        panel.xaxis.set_major_formatter(lambda seconds, _: f"{int(seconds) // 60}:{int(seconds) % 60:02d}")
+    _time_axis(panel, windows[0]["start_seconds"], max(record["end_seconds"] for record in windows))
     panel.grid(alpha=0.25)
     panel.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return save(figure, path)
 
 
-def _time_label(seconds: float) -> str:
-    return "time (minutes:seconds)" if seconds >= 120 else "time in seconds"
+def _time_axis(panel, start: float, end: float) -> None:
+    """Seconds for short clips; for longer ones minutes and seconds, with marks at round times."""
+    panel.set_xlim(start, end)
+    if end < 120:
+        panel.set_xlabel("time in seconds")
+        return
+    step = next((s for s in (15, 30, 60, 120, 300, 600, 1800) if (end - start) / s <= 10), 3600)
+    panel.set_xticks(np.arange(math.ceil(start / step) * step, end + 1, step))
+    panel.xaxis.set_major_formatter(lambda seconds, _: f"{int(seconds) // 60}:{int(seconds) % 60:02d}")
+    panel.set_xlabel("time (minutes:seconds)")

@@ -103,8 +103,12 @@ def _with_interval(value: float, interval: Interval | None) -> str:
     if isnan(value):
         return "–"
     if interval is None or isnan(interval.low):
-        return f"{value:.3f}"
-    return f"{value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+        return _rounded(value)
+    return f"{_rounded(value)} [{_rounded(interval.low)}, {_rounded(interval.high)}]"
+
+
+def _rounded(value: float) -> str:
+    return f"{round(value, 3) + 0.0:.3f}"  # + 0.0: nobody wants to read -0.000
 
 
 class _Layout:

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from viper_e2e.errors import ViperError
+from viper_e2e.labels import HUME_REACTION, LabelSet
+from viper_e2e.predictions import Predictions
+
+E = len(HUME_REACTION)
+NASTY = ["=1+1", "+1", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", "\tx", "''", "'quoted", 'a "b", c\nd', "Wörld"]
+
+
+def predictions(num_clips: int = 9, **changes) -> Predictions:
+    rng = np.random.default_rng(0)
+    predicted, true = rng.random((num_clips, E)), rng.random((num_clips, E))
+    valid = np.ones(num_clips, bool)
+    valid[2], predicted[2], true[3] = False, np.nan, np.nan
+    values = {
+        "labels": HUME_REACTION,
+        "modalities": ("visual", "audio"),
+        "keys": [f"{i:05}" for i in range(num_clips)],
+        "file_ids": [f"[{i:05}]" for i in range(num_clips)],
+        "shards": ["val-000000.tar"] * num_clips,
+        "predicted": predicted,
+        "true": true,
+        "valid": valid,
+        "errors": [None if good else "is cut short" for good in valid],
+        "present": rng.random((num_clips, 2)) > 0.5,
+        "face_share": np.where(valid, rng.random(num_clips), np.nan),
+        "duration_seconds": np.where(valid, 3.1, np.nan),
+    }
+    return Predictions(**values | changes)
+
+
+def cells(path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def assert_equal(a: Predictions, b: Predictions) -> None:
+    for name in vars(a):
+        np.testing.assert_equal(getattr(a, name), getattr(b, name), err_msg=name)
+
+
+@pytest.mark.parametrize("subjects", [None, [None, "s1", *["=s2"] * 7]])
+def test_a_csv_gives_the_same_rows_back(tmp_path, subjects):
+    written = predictions(keys=NASTY, file_ids=NASTY, subjects=subjects)
+    written.write_csv(tmp_path / "predictions.csv")
+    assert_equal(Predictions.read_csv(tmp_path / "predictions.csv"), written)
+
+
+def test_an_empty_set_is_a_header_alone(tmp_path):
+    none = np.zeros(0)
+    empty = predictions(
+        keys=[], file_ids=[], shards=[], errors=[], valid=none.astype(bool), present=np.zeros((0, 2), bool),
+        predicted=np.zeros((0, E)), true=np.zeros((0, E)), face_share=none, duration_seconds=none,
+    )  # fmt: skip
+    empty.write_csv(tmp_path / "predictions.csv")
+    assert_equal(Predictions.read_csv(tmp_path / "predictions.csv"), empty)
+
+
+def test_no_text_in_a_csv_can_be_run_as_a_formula(tmp_path):
+    predictions(keys=NASTY, file_ids=NASTY, shards=NASTY, errors=NASTY, subjects=NASTY).write_csv(
+        tmp_path / "p.csv"
+    )
+    header, *rows = cells(tmp_path / "p.csv")
+    texts = [header.index(name) for name in ("key", "file_id", "shard", "subject", "error")]
+    found = [row[i] for row in rows for i in texts]
+    assert len(found) == 5 * len(NASTY)
+    assert not [text for text in found if text[0] in "=+-@\t\r"]
+
+
+def test_a_carriage_return_does_not_tear_a_line(tmp_path):
+    predictions(errors=["a\rb"] * 9).write_csv(tmp_path / "p.csv")
+    assert Predictions.read_csv(tmp_path / "p.csv").errors == ["a b"] * 9
+
+
+def test_missing_values_are_empty_cells(tmp_path):
+    predictions().write_csv(tmp_path / "p.csv")
+    header, *rows = cells(tmp_path / "p.csv")
+    assert rows[2][header.index("predicted_fear")] == ""
+    assert rows[3][header.index("true_empathic_pain")] == ""
+    assert rows[2][header.index("valid")] == "0"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "empty"),
+        ("key,a\n", "not predictions for adoration"),
+        ("HEADER\nx,y\n", "row 2 has 2 cells, expected 24; the file is torn"),
+        ("HEADER\n" + ",".join(["x"] * 24), "row 2: 'x' is not a number"),
+    ],
+)
+def test_a_csv_that_is_not_ours_is_named(tmp_path, content, message):
+    path = tmp_path / "p.csv"
+    predictions().write_csv(path)
+    header = path.read_text().splitlines()[0]
+    path.write_text(content.replace("HEADER", header))
+    with pytest.raises(ViperError, match=message):
+        Predictions.read_csv(path)
+
+
+def test_another_label_set_is_an_error(tmp_path):
+    predictions().write_csv(tmp_path / "p.csv")
+    with pytest.raises(ViperError, match=r"differs in: .*predicted_joy"):
+        Predictions.read_csv(tmp_path / "p.csv", LabelSet(("Joy", "Fear")))
+
+
+def test_paths_that_cannot_be_used_are_one_line_errors(tmp_path):
+    with pytest.raises(ViperError, match="cannot be written"):
+        predictions().write_csv(tmp_path / "nowhere" / "p.csv")
+    with pytest.raises(ViperError, match="cannot be read as predictions"):
+        Predictions.read_csv(tmp_path / "p.csv")
+
+
+def test_a_submission_has_every_clip_in_the_challenges_form(tmp_path):
+    given = predictions(keys=[f"k{i}" for i in range(9)])
+    fallback = [0.1 * i for i in range(E)]
+    missing = given.write_submission(tmp_path / "submission.csv", fallback)
+    header, *rows = cells(tmp_path / "submission.csv")
+    assert header == [
+        "File_ID", "Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "Fear", "Surprise"
+    ]  # fmt: skip
+    assert [row[0] for row in rows] == given.file_ids
+    assert missing == ["k2"]
+    values = np.array([[float(cell) for cell in row[1:]] for row in rows])
+    np.testing.assert_array_equal(values[2], fallback)
+    np.testing.assert_array_equal(values[given.valid], given.predicted[given.valid])
+
+
+def test_a_prediction_that_is_no_number_gets_the_fallback_too(tmp_path):
+    given = predictions()
+    given.predicted[5, 1] = np.inf
+    assert given.write_submission(tmp_path / "s.csv", [0.5] * E) == ["00002", "00005"]
+
+
+def test_a_clip_without_an_identifier_goes_by_its_key(tmp_path):
+    predictions(file_ids=[""] * 9).write_submission(tmp_path / "s.csv", [0.5] * E)
+    assert [row[0] for row in cells(tmp_path / "s.csv")[1:]] == predictions().keys
+
+
+def test_identifiers_in_a_submission_are_verbatim_or_refused(tmp_path):
+    harmless = ["[1]", "1", "-abc_D.1", "a b", "'x", "ä", "a=b", "x-1", "0+1"]
+    predictions(file_ids=harmless).write_submission(tmp_path / "s.csv", [0.5] * E)
+    assert [row[0] for row in cells(tmp_path / "s.csv")[1:]] == harmless
+    for formula in ("=1+1", "+1", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "a\r=1", "a\n=1"):
+        with pytest.raises(ViperError, match="formula or a line break"):
+            predictions(file_ids=[formula, *harmless[1:]]).write_submission(tmp_path / "t.csv", [0.5] * E)
+    with pytest.raises(ViperError, match=r"'\[1\]' occurs twice"):
+        predictions(file_ids=["[1]", "[1]", *harmless[2:]]).write_submission(tmp_path / "t.csv", [0.5] * E)
+    hostile = LabelSet(("=cmd", *HUME_REACTION.columns[1:]))
+    with pytest.raises(ViperError, match="'=cmd' would be a formula"):
+        predictions(labels=hostile).write_submission(tmp_path / "t.csv", [0.5] * E)
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_scored_are_the_readable_labelled_clips():
+    given = predictions()
+    assert [i for i, scored in enumerate(given.scored) if not scored] == [2, 3]
+    assert np.isnan(given.squared_error).tolist() == (~given.scored).tolist()
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 20])
+def test_the_best_and_the_worst_are_ordered_and_apart(count):
+    given = predictions()
+    best, worst = given.best_and_worst(count)
+    errors = given.squared_error
+    assert not set(best) & set(worst)
+    assert len(best) == min(count, 4)
+    assert len(worst) == min(count, 3)
+    assert best[0] == np.nanargmin(errors)
+    assert worst[0] == np.nanargmax(errors)
+    assert errors[best].tolist() == sorted(errors[best])
+    assert errors[worst].tolist() == sorted(errors[worst], reverse=True)

@@ -1,0 +1,151 @@
+"""page.py: an evaluation as one self-contained HTML file: figures and face crops inside, nothing fetched."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ..errors import ViperError
+from ..metrics import Intervals, Scores
+from ..predictions import Predictions
+from .figures import words
+from .tables import metrics_rows
+
+NUM_EXTREMES = 5
+"""Clips shown at either end of the ranking; their strips are worth collecting."""
+
+MAX_CROPS, CROP_SIDE = 10, 96
+"""Of a strip: at most so many crops, evenly chosen, each at most so high in pixels."""
+
+
+def write_page(
+    path: str | os.PathLike,
+    predictions: Predictions,
+    scores: Scores | None,
+    intervals: Intervals | None,
+    *,
+    figures: Mapping[str, str | os.PathLike],
+    strips: Mapping[str, Sequence[UInt8[np.ndarray, "_ _ 3"]]],
+    config: Mapping[str, Any],
+    versions: Mapping[str, str],
+    title: str = "Evaluation",
+) -> Path:
+    """Write the report of an evaluation.
+
+    Args:
+        scores: of the labelled, readable clips; None where the set has no labels.
+        figures: caption to PNG file, in the order of the page.
+        strips: key to face crops in order of time, for the clips of :func:`extremes`.
+        config: resolved settings, nested.
+        versions: package to version.
+
+    Everything that comes from a corpus (names of clips, identifiers, reasons) is escaped, and the page's own
+    policy forbids scripts and anything from outside. Raises :class:`ViperError` if the file cannot be written.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    source = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    best, worst = extremes(predictions)
+    html = template.from_string(source).render(
+        title=title,
+        num_clips=len(predictions),
+        num_scored=int(predictions.scored.sum()),
+        headline=metrics_rows(scores, intervals)[-1][1:] if scores else None,
+        rows=metrics_rows(scores, intervals) if scores else [],
+        has_intervals=intervals is not None,
+        note=scores.note if scores else "",
+        figures=[(caption, _data_uri(Path(file).read_bytes(), "png")) for caption, file in figures.items()],
+        groups=[
+            ("Closest to their labels", [_clip(predictions, row, strips) for row in best]),
+            ("Farthest from their labels", [_clip(predictions, row, strips) for row in worst]),
+        ],
+        unread=_unread(predictions),
+        config=list(_flat(config)),
+        versions=versions,
+    )
+    try:
+        Path(path).write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise ViperError(f"{path}: cannot be written ({error.strerror}); name a folder that exists") from error
+    return Path(path)
+
+
+def extremes(predictions: Predictions) -> tuple[list[int], list[int]]:
+    """Rows of the best and the worst clips that the page shows."""
+    return predictions.best_and_worst(NUM_EXTREMES)
+
+
+def _clip(predictions: Predictions, row: int, strips: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Any]:
+    key, labels = predictions.keys[row], predictions.labels
+    crops = strips.get(key, ())
+    there = [words(m) for m, p in zip(predictions.modalities, predictions.present[row], strict=True) if p]
+    return {
+        "key": key,
+        "file_id": predictions.file_ids[row],
+        "shard": predictions.shards[row],
+        "error": f"{math.sqrt(predictions.squared_error[row]):.3f}",
+        "faces": f"{predictions.face_share[row]:.0%}",
+        "seconds": f"{predictions.duration_seconds[row]:.1f}",
+        "present": ", ".join(there) or "nothing",
+        "strip": _strip(crops) if len(crops) else None,
+        "intensities": [
+            (words(name), *_bar(predictions.true[row, i], labels), *_bar(predictions.predicted[row, i], labels))
+            for i, name in enumerate(labels.names)
+        ],
+    }
+
+
+def _bar(value: float, labels) -> tuple[str, str]:
+    """A value as text, and as percent of its bar's length."""
+    share = (value - labels.minimum) / (labels.maximum - labels.minimum)
+    return f"{value:.2f}", f"{100 * min(max(share, 0.0), 1.0):.1f}"
+
+
+def _unread(predictions: Predictions) -> list[tuple[str, str, str]]:
+    rows = zip(predictions.keys, predictions.shards, predictions.errors, strict=True)
+    return [
+        (key, shard, error or "no reason recorded")
+        for (key, shard, error), valid in zip(rows, predictions.valid, strict=True)
+        if not valid
+    ]
+
+
+def _strip(crops: Sequence[np.ndarray]) -> str:
+    """Crops side by side as one JPEG."""
+    from PIL import Image
+
+    chosen = [crops[i] for i in np.linspace(0, len(crops) - 1, min(len(crops), MAX_CROPS)).round().astype(int)]
+    pictures = [Image.fromarray(np.ascontiguousarray(crop)) for crop in chosen]
+    for picture in pictures:
+        picture.thumbnail((CROP_SIDE, CROP_SIDE))
+    gap = 3
+    size = (sum(p.width + gap for p in pictures) - gap, max(p.height for p in pictures))
+    strip = Image.new("RGB", size, (128, 128, 128))
+    x = 0
+    for picture in pictures:
+        strip.paste(picture, (x, 0))
+        x += picture.width + gap
+    file = io.BytesIO()
+    strip.save(file, "JPEG", quality=85)
+    return _data_uri(file.getvalue(), "jpeg")
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", "–" if value is None else str(value)
