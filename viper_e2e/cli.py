@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from .errors import ViperError
 
@@ -123,10 +124,26 @@ def _pack(argv: Sequence[str]) -> int:
     parser.add_argument("--fau", help="folder of precomputed action units (csv or npy per clip)")
     parser.add_argument("--shard-size", default="256MB", help="size of a shard (default: 256MB)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of samples (default: 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the shards of an earlier run")
     options = parser.parse_args(argv)
-    from .engine.data_commands import run_pack
+    from rich.console import Console
 
-    return run_pack(options)
+    from .packing import pack, parse_size, progress_bar
+
+    with progress_bar("packing") as progress:
+        report = pack(
+            Path(options.videos),
+            Path(options.labels),
+            Path(options.out),
+            audio=Path(options.audio) if options.audio else None,
+            fau=Path(options.fau) if options.fau else None,
+            shard_size=parse_size(options.shard_size),
+            seed=options.seed,
+            overwrite=options.overwrite,
+            progress=progress,
+        )
+    Console(highlight=False).print(report)
+    return report.exit_code
 
 
 def _check(argv: Sequence[str]) -> int:
@@ -135,9 +152,26 @@ def _check(argv: Sequence[str]) -> int:
     parser.add_argument("--faces", action="store_true", help="also look for faces (slower)")
     parser.add_argument("--output", help="also write the findings as JSON")
     options = parser.parse_args(argv)
-    from .engine.data_commands import run_check
+    import json
 
-    return run_check(options)
+    from rich.console import Console
+
+    from .checking import check
+    from .packing import progress_bar
+    from .shards import ShardSet
+
+    faces = None
+    if options.faces:
+        from .config import FaceConfig
+        from .faces import FaceCropper
+
+        faces = FaceCropper(FaceConfig())
+    with progress_bar("reading") as progress:
+        report = check(ShardSet(options.shards, strict=False), faces=faces, progress=progress)
+    Console(highlight=False).print(report)
+    if options.output:
+        Path(options.output).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+    return report.exit_code
 
 
 BACKBONE_HELP = "where to load a backbone from, e.g. visual=PATH (may be repeated)"

@@ -13,12 +13,18 @@ from torch import Tensor, nn
 from .clip import CropSpec, DecodedClip, Sample
 from .config import MODALITIES, ModelConfig
 from .decoding import ClipDecoder
-from .encoders import ENCODERS, ClipSound, Encoder
+from .encoders.action_units import ActionUnitEncoder
+from .encoders.audio import AudioEncoder, ClipSound
+from .encoders.base import Encoder
+from .encoders.textual import TextualEncoder
+from .encoders.visual import VisualEncoder
 from .errors import ClipError, ViperError
 from .faces import FaceCropper
 from .fusion import build_fusion, sample_hidden
 from .labels import HUME_REACTION, LabelSet
 from .prepared import ClipTokens, PreparedClip
+from .pretrained import Pretrained
+from .records import Record, records_of
 from .stream import Stream
 
 Clip = bytes | str | os.PathLike | Sample | DecodedClip | PreparedClip | ClipError | None
@@ -49,7 +55,7 @@ class ViPEROutput(NamedTuple):
     """Why a clip is not valid."""
 
 
-class ViPER(nn.Module):
+class ViPER(Pretrained, nn.Module):
     """From clips to reaction intensities in one forward pass, with nothing written in between.
 
     ``model(clips)`` decodes, finds and crops faces, encodes every modality and fuses them; training and
@@ -63,6 +69,7 @@ class ViPER(nn.Module):
         assets: a checkpoint folder's ``backbones/``, holding configs, preprocessors and tokenizers.
         records: ``{backbone: {spec, revision, tensors_sha256}}`` that loaded weights must match.
         overrides: ``{backbone: path}``, looked at before any other place.
+        held: backbones that are built without weights, for the caller to load.
     """
 
     def __init__(
@@ -73,18 +80,15 @@ class ViPER(nn.Module):
         assets: os.PathLike | None = None,
         records: Mapping[str, Any] | None = None,
         overrides: Mapping[str, str] | None = None,
+        held: frozenset[str] = frozenset(),
     ):
         super().__init__()
         self.config, self.labels = config, labels
         self.modalities = _in_order(config.modalities)
         self.decoder = ClipDecoder(config.decoding)
         self.faces = FaceCropper(config.faces)
-        self.encoders = nn.ModuleDict(
-            {
-                name: ENCODERS[name].build(config, assets=assets, records=records, overrides=overrides)
-                for name in self.modalities
-            }
-        )
+        where = {"assets": assets, "records": records, "overrides": overrides, "held": held}
+        self.encoders = nn.ModuleDict({name: _build_encoder(name, config, where) for name in self.modalities})
         widths = {name: encoder.embed_dim for name, encoder in self.encoders.items()}
         self.fusion = build_fusion(config.fusion, widths, len(labels), labels.in_unit_interval)
 
@@ -104,19 +108,23 @@ class ViPER(nn.Module):
         """
         return self.fuse(self.prepare(clips), seeds)
 
+    @torch.no_grad()
+    def predict(self, clips: Clip | Sequence[Clip], *, boxes: bool = False) -> Record | list[Record]:
+        """Score one clip (a record) or several (a list); see :func:`records.records_of` for what it holds."""
+        several = isinstance(clips, Sequence) and not isinstance(clips, str | bytes)
+        batch = list(clips) if several else [clips]
+        names = [_name_of(clip) for clip in batch]
+        was_training = self.training
+        output = self.eval()(batch)
+        self.train(was_training)
+        records = records_of(output, names, self.labels.names, self.modalities, boxes=boxes)
+        return records if several else records[0]
+
     # --- clips -> prepared clips ------------------------------------------------------------------
 
     def prepare(self, clips: Sequence[Clip]) -> list[PreparedClip | ClipError]:
         """Decode and find faces; what is further on its way passes through."""
-        prepared = [self._decode(clip) for clip in clips]
-        fresh = [i for i, clip in enumerate(prepared) if isinstance(clip, DecodedClip)]
-        # On a GPU all frames of all clips are one detector batch. On a CPU that gains nothing, and clip by
-        # clip the result does not depend on a clip's neighbours: what makes reuse bitwise exact.
-        groups = [fresh] if self.device.type == "cuda" else [[i] for i in fresh]
-        for group in groups:
-            for i, clip in zip(group, self._find_faces([prepared[i] for i in group]), strict=True):
-                prepared[i] = clip
-        return prepared
+        return [self._find_face(self._decode(clip)) for clip in clips]
 
     def _decode(self, clip: Clip) -> DecodedClip | PreparedClip | ClipError:
         if isinstance(clip, DecodedClip | PreparedClip | ClipError):
@@ -131,37 +139,34 @@ class ViPER(nn.Module):
         except ClipError as error:
             return error
 
-    def _find_faces(self, clips: list[DecodedClip]) -> list[PreparedClip]:
-        if not clips:
-            return []
+    def _find_face(self, clip: DecodedClip | PreparedClip | ClipError) -> PreparedClip | ClipError:
+        if not isinstance(clip, DecodedClip):
+            return clip
         device = self.device
-        frames = [torch.from_numpy(clip.frames).to(device, non_blocking=True) for clip in clips]
-        seconds = [torch.from_numpy(clip.frame_seconds).float().to(device) for clip in clips]
-        tracks = self.faces(frames, seconds)
-        return [
-            PreparedClip(
-                name=clip.name,
-                seconds=clip_seconds,
-                duration_seconds=clip.duration_seconds,
-                track=track,
-                pixels=pixels,
-                sound=[(run.start_seconds, torch.from_numpy(run.samples).to(device)) for run in clip.sound],
-                sound_seconds=clip.sound_seconds,
-                units=None if clip.action_units is None else torch.from_numpy(clip.action_units).to(device),
-                display_size=clip.display_size,
-                frame_size=(clip.frames.shape[2], clip.frames.shape[1]),
-            )
-            for clip, pixels, clip_seconds, track in zip(clips, frames, seconds, tracks, strict=True)
-        ]
+        frames = torch.from_numpy(clip.frames).to(device, non_blocking=True)
+        seconds = torch.from_numpy(clip.frame_seconds).float().to(device)
+        return PreparedClip(
+            name=clip.name,
+            seconds=seconds,
+            duration_seconds=clip.duration_seconds,
+            track=self.faces([frames], [seconds])[0],
+            pixels=frames,
+            sound=[(run.start_seconds, torch.from_numpy(run.samples).to(device)) for run in clip.sound],
+            sound_seconds=clip.sound_seconds,
+            units=None if clip.action_units is None else torch.from_numpy(clip.action_units).to(device),
+            display_size=clip.display_size,
+            frame_size=(clip.frames.shape[2], clip.frames.shape[1]),
+        )
 
     def hold(self, clip: PreparedClip) -> PreparedClip:
         """The least of a clip that makes a later pass bitwise equal to this one."""
-        trained = [name for name, encoder in self.encoders.items() if encoder.depth != "none"]
-        return clip.held(
-            self.faces,
-            pixels=any(name in ("visual", "textual") for name in trained),
-            sound="audio" in trained,
-        )
+        trained = {name for name, encoder in self.encoders.items() if not encoder.is_frozen}
+        return clip.held(self.faces, pixels=bool(trained & {"visual", "textual"}), sound="audio" in trained)
+
+    def set_compute_dtype(self, dtype: torch.dtype) -> None:
+        """Store frozen backbones in ``dtype`` and run the others under autocast to it."""
+        for encoder in self.encoders.values():
+            encoder.to_compute_dtype(dtype)
 
     # --- prepared clips -> streams -> intensities -------------------------------------------------
 
@@ -194,13 +199,14 @@ class ViPER(nn.Module):
         self, name: str, clips: Sequence[PreparedClip | ClipError], slots: _Slots, crops: _Crops
     ) -> Stream:
         encoder = self.encoders[name]
-        if encoder.depth == "none":
+        if encoder.is_frozen:
             made = [self._frozen_tokens(name, clip, i, slots, crops) for i, clip in enumerate(clips)]
+            tokens, present, seconds = (torch.stack(column) for column in zip(*made, strict=True))
         elif name == "audio":
-            made = encoder([self._sound(clip, slots.seconds[i]) for i, clip in enumerate(clips)])
+            sounds = [self._sound(clip, slots.seconds[i]) for i, clip in enumerate(clips)]
+            tokens, present, seconds = encoder(sounds)
         else:
-            made = self._trained_images(encoder, clips, slots, crops)
-        tokens, present, seconds = (torch.stack(column) for column in zip(*made, strict=True))
+            tokens, present, seconds = self._trained_images(encoder, clips, slots, crops)
         # Windows of sound exist whatever the number of frames; everything else lives in frame slots.
         windows = name == "audio" and self.config.decoding.sound == "windows"
         used = torch.ones_like(slots.used) if windows else slots.used
@@ -224,18 +230,19 @@ class ViPER(nn.Module):
     def _encode_clip(
         self, name: str, encoder: Encoder, clip: PreparedClip, index: int, slots: _Slots, crops: _Crops
     ) -> ClipTokens:
-        seconds = slots.seconds[index]
+        seconds, frame = slots.seconds[index], slots.index[index]
         if name == "audio":
-            return ClipTokens(*encoder([self._sound(clip, seconds)])[0])
+            tokens, present, centres = encoder([self._sound(clip, seconds)])
+            return ClipTokens(tokens[0], present[0], centres[0])
         if name == "action_units":
-            tokens, present = encoder(clip.units, seconds, clip.duration_seconds)
-            return ClipTokens(tokens, present, seconds)
-        tokens = encoder(crops.of(clip, encoder.crop_spec)).float()[slots.index[index]]
+            tokens, present = encoder([clip.units], [len(clip.seconds)])
+            return ClipTokens(tokens[0][frame], present[0][frame], seconds)
+        tokens = encoder(crops.of(clip, encoder.crop_spec))[frame]
         return ClipTokens(tokens, torch.ones_like(seconds, dtype=torch.bool), seconds)
 
     def _trained_images(
         self, encoder: Encoder, clips: Sequence[PreparedClip | ClipError], slots: _Slots, crops: _Crops
-    ) -> list[ClipTokens]:
+    ) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"], Float[Tensor, "B T"]]:
         # A fixed shape whatever is absent, so that every process runs every parameter in every step.
         size, num_frames = encoder.crop_spec.size, slots.seconds.shape[1]
         blank = torch.zeros(num_frames, 3, size, size, device=slots.seconds.device)
@@ -243,16 +250,25 @@ class ViPER(nn.Module):
             blank if isinstance(clip, ClipError) else crops.of(clip, encoder.crop_spec)[slots.index[i]]
             for i, clip in enumerate(clips)
         ]
-        tokens = encoder(torch.cat(pixels)).float().unflatten(0, (len(clips), num_frames))
+        tokens = encoder(torch.cat(pixels)).unflatten(0, (len(clips), num_frames))
         present = slots.valid[:, None].expand(-1, num_frames)
-        tokens = torch.where(present[..., None], tokens, torch.zeros_like(tokens))
-        return [ClipTokens(*row) for row in zip(tokens, present, slots.seconds, strict=True)]
+        return torch.where(present[..., None], tokens, torch.zeros_like(tokens)), present, slots.seconds
 
     @staticmethod
     def _sound(clip: PreparedClip | ClipError, seconds: Float[Tensor, " T"]) -> ClipSound:
         if isinstance(clip, ClipError):
             return ClipSound([], seconds, 0.0)
         return ClipSound(clip.sound, seconds, clip.sound_seconds)
+
+
+def load(
+    source: str | os.PathLike,
+    *,
+    revision: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> ViPER:
+    """A trained model from a folder or a hub id, ready to predict; see :meth:`ViPER.from_pretrained`."""
+    return ViPER.from_pretrained(source, revision=revision, overrides=overrides)
 
 
 class _Crops:
@@ -314,3 +330,23 @@ def _in_order(modalities: Sequence[str]) -> tuple[str, ...]:
             f"modalities: {', '.join(unknown) or 'none given'}; choose among {', '.join(MODALITIES)}"
         )
     return tuple(name for name in MODALITIES if name in modalities)
+
+
+def _build_encoder(name: str, config: ModelConfig, where: Mapping[str, Any]) -> Encoder:
+    decoding = config.decoding
+    if name == "visual":
+        return VisualEncoder.build(config.visual, **where)
+    if name == "audio":
+        heard = decoding.sound, decoding.span_seconds, decoding.sample_rate
+        return AudioEncoder.build(config.audio, *heard, **where)
+    if name == "textual":
+        return TextualEncoder.build(config.textual, **where)
+    return ActionUnitEncoder.build(config.action_units)
+
+
+def _name_of(clip: Clip) -> str:
+    if isinstance(clip, str | os.PathLike):
+        return os.fspath(clip)
+    if isinstance(clip, Sample):
+        return clip.key
+    return getattr(clip, "name", "")

@@ -47,7 +47,7 @@ class PreparedClip:
         if not pixels:
             regions = None
         elif isinstance(regions, Tensor):
-            regions = faces.regions(regions, self.track, faces.config.hold_margin)
+            regions = faces.regions(regions, self.track)
         return replace(self, pixels=regions, sound=self.sound if sound else [], tokens=dict(self.tokens))
 
     @property
@@ -57,5 +57,5 @@ class PreparedClip:
         total += sum(samples.nbytes for _, samples in self.sound)
         total += sum(t.nbytes for kept in self.tokens.values() for t in kept)
         if self.pixels is not None:
-            total += self.pixels.nbytes
+            total += self.pixels.nbytes if isinstance(self.pixels, Tensor) else self.pixels.num_bytes
         return total + (0 if self.units is None else self.units.nbytes)

@@ -1,0 +1,187 @@
+"""The one module: every form of a clip, every kind of absence, and nothing that depends on the company."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from viper_e2e.clip import DecodedClip, Sample, SoundRun
+from viper_e2e.config import micro
+from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.labels import LabelSet
+from viper_e2e.model import ViPER
+
+MODALITIES = ("visual", "audio", "textual", "action_units")
+
+
+def model_of(*modalities: str, train: str = "none", **fusion) -> ViPER:
+    """A micro model; its weights are random and say nothing."""
+    config = micro()
+    config.modalities = modalities
+    for backbone in (config.visual.backbone, config.audio.backbone, config.textual.image_text):
+        backbone.train = train
+    for name, value in fusion.items():
+        setattr(config.fusion, name, value)
+    torch.manual_seed(0)
+    return ViPER(config).eval()
+
+
+def decoded(num_frames: int = 4, *, sound: bool = True, units: bool = True, seed: int = 0) -> DecodedClip:
+    rng = np.random.default_rng(seed)
+    samples = rng.standard_normal(16_000).astype(np.float32)
+    return DecodedClip(
+        name=f"clip {seed}",
+        frames=rng.integers(0, 255, (num_frames, 64, 96, 3), dtype=np.uint8),
+        frame_seconds=np.arange(num_frames) / 4,
+        duration_seconds=num_frames / 4,
+        sound=(SoundRun(0.0, samples),) if sound else (),
+        has_sound=sound,
+        sound_seconds=1.0 if sound else 0.0,
+        display_size=(192, 128),
+        action_units=rng.random((7, 27), dtype=np.float32) if units else None,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole() -> ViPER:
+    return model_of(*MODALITIES)
+
+
+def test_bytes_a_path_and_a_packed_sample_of_one_clip_give_the_same(tiny_clip, whole):
+    path = tiny_clip("a.mp4")
+    with torch.no_grad():
+        output = whole([path.read_bytes(), path, str(path), Sample("a", path.read_bytes())])
+    assert output.valid.all()
+    for row in output.intensities[1:]:
+        assert torch.equal(row, output.intensities[0])
+
+
+def test_shapes_names_and_ranges(whole):
+    with torch.no_grad():
+        output = whole([decoded(), decoded(seed=1)])
+    assert output.intensities.shape == (2, 7)
+    assert output.intensities.dtype == torch.float32
+    assert ((output.intensities > 0) & (output.intensities < 1)).all(), "labels in [0, 1] end in a sigmoid"
+    assert output.present.all()
+    assert output.boxes.shape == (2, 4, 4)
+    # No face in noise: the whole displayed frame, twice the decoded one.
+    assert torch.equal(output.boxes[0, 0], torch.tensor([0.0, 0.0, 192.0, 128.0]))
+    assert not output.face_found.any()
+
+
+def test_an_unreadable_clip_keeps_its_row_and_does_not_touch_others(tiny_clip, tmp_path, whole):
+    (tmp_path / "bad.mp4").write_text("not a video")
+    with torch.no_grad():
+        alone = whole([decoded()])
+        mixed = whole([tmp_path / "bad.mp4", decoded(), None, ClipError("lost", stage="worker")])
+    assert mixed.valid.tolist() == [False, True, False, False]
+    assert torch.equal(mixed.intensities[1], alone.intensities[0])
+    assert "bad.mp4" in str(mixed.errors[0])
+    assert not mixed.present[0].any()
+
+
+@pytest.mark.parametrize("absent", ["sound", "units"])
+def test_what_a_clip_lacks_is_marked_absent(whole, absent):
+    with torch.no_grad():
+        output = whole([decoded(**{absent: False})])
+    expected = {"sound": [True, False, True, True], "units": [True, True, True, False]}[absent]
+    assert output.present[0].tolist() == expected
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_fewer_distinct_frames_leave_slots_unused_in_token_fusion(whole, num_frames):
+    with torch.no_grad():
+        output = whole([decoded(num_frames)])
+    assert output.used[0].tolist() == [i < num_frames for i in range(4)]
+    assert torch.isfinite(output.intensities).all()
+
+
+def test_frozen_results_do_not_depend_on_a_clips_company(whole):
+    clips = [decoded(seed=i, num_frames=1 + i) for i in range(4)]
+    with torch.no_grad():
+        alone = torch.cat([whole([clip]).intensities for clip in clips])
+        prepared = whole.prepare(clips)
+        whole.fuse(prepared)
+        again = whole.prepare(list(reversed(clips)))
+        whole.fuse(again)
+        together = whole(clips).intensities
+    for one, other in zip(prepared, reversed(again), strict=True):
+        for name in MODALITIES:
+            assert torch.equal(one.tokens[name].tokens, other.tokens[name].tokens)
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("train", ["none", "all"])
+def test_a_held_clip_gives_bitwise_what_the_clip_itself_gives(train):
+    model = model_of(*MODALITIES, train=train)
+    clips = [decoded(seed=i) for i in range(2)]
+    with torch.no_grad():
+        prepared = model.prepare(clips)
+        first = model.fuse(prepared).intensities
+        held = [model.hold(clip) for clip in prepared]
+        second = model(held).intensities
+    assert torch.equal(first, second)
+    whole_clip = sum(clip.frames.nbytes for clip in clips)
+    if train == "none":
+        assert all(clip.pixels is None and not clip.sound for clip in held)
+        assert sum(clip.nbytes for clip in held) < whole_clip / 4
+
+
+@pytest.mark.parametrize("kind", ["tokens", "concat"])
+@pytest.mark.parametrize("modalities", [MODALITIES, ("visual",), ("audio",), ("action_units",)])
+def test_every_trained_parameter_gets_a_gradient_whatever_is_absent(kind, modalities):
+    model = model_of(*modalities, train="all", kind=kind).train()
+    clips = [decoded(1, sound=False, units=False), None]
+    model(clips).intensities.sum().backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without
+
+
+def test_frozen_backbones_have_no_gradient_and_stay_in_eval_mode():
+    model = model_of("visual", "audio").train()
+    model([decoded()]).intensities.sum().backward()
+    assert all(p.grad is None and not p.requires_grad for p in model.encoders.parameters())
+    assert not any(
+        module.training
+        for e in model.encoders.values()
+        for b in e.backbones().values()
+        for module in b.model.modules()
+    )
+
+
+def test_modality_dropout_depends_on_the_clips_seed_alone():
+    model = model_of("visual", "audio", modality_dropout=0.5).train()
+    clips = [decoded(seed=i) for i in range(4)]
+    with torch.no_grad():
+        one = model(clips, seeds=[1, 2, 3, 4]).intensities
+        other = model(clips[::-1], seeds=[4, 3, 2, 1]).intensities.flip(0)
+        without = model(clips).intensities
+        assert torch.equal(model.eval()(clips, seeds=[1, 2, 3, 4]).intensities, without)
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(one, without)
+
+
+def test_labels_outside_the_unit_interval_end_in_a_linear_head():
+    config = micro()
+    config.modalities = ("visual",)
+    torch.manual_seed(0)
+    model = ViPER(config, LabelSet(("valence", "arousal"), -1.0, 1.0)).eval()
+    with torch.no_grad():
+        model.fusion.output.bias.fill_(-5.0) if hasattr(model.fusion, "output") else None
+        assert model([decoded()]).intensities.shape == (1, 2)
+
+
+def test_unknown_modalities_are_named():
+    with pytest.raises(ViperError, match="smell"):
+        model_of("visual", "smell")
+
+
+def test_predict_gives_a_record_for_one_and_a_list_for_several(tiny_clip, whole):
+    path = tiny_clip("a.mp4")
+    one = whole.predict(path)
+    several = whole.predict([path, "missing.mp4"])
+    assert one == several[0]
+    assert one["clip"] == str(path)
+    assert list(one["intensities"]) == list(whole.labels.names)
+    assert several[1]["valid"] is False

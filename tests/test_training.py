@@ -1,0 +1,277 @@
+"""Training from shards: it learns, it leaves alone what is frozen, and it goes on bitwise where it stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import make_clip, tone
+
+from viper_e2e.checkpoint import CheckpointError
+from viper_e2e.engine.training import Trainer, train
+from viper_e2e.errors import ViperError
+from viper_e2e.model import ViPER
+from viper_e2e.packing import pack, write_labels
+from viper_e2e.parsing import parse_train
+
+EMOTIONS = ("Joy", "Fear")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """Shards of twelve clips whose pitch tells the one emotion and whose brightness the other."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "videos").mkdir()
+    rows = []
+    for i in range(12):
+        joy, fear = (i % 4) / 3, (i // 4) / 2
+        frames = [np.full((64, 96, 3), round(40 + 160 * joy), np.uint8) for _ in range(8)]
+        sound = None if i == 5 else tone(1.0, 16_000, 1, hertz=200 + 1500 * fear)
+        make_clip(folder / "videos" / f"{i}.mp4", frames=frames, fps=8, sound=sound)
+        split = "train" if i < 8 else "val"
+        rows.append({"File_ID": f"[{i}]", "Split": split, "Joy": joy, "Fear": fear, "Subject": i})
+    write_labels(folder / "labels.csv", rows)
+    assert pack(folder / "videos", folder / "labels.csv", folder / "shards").exit_code == 0
+    return folder
+
+
+def settings(corpus: Path, run: Path, *words: str):
+    return parse_train(
+        [
+            "--preset=micro",
+            f"--train-shards={corpus}/shards/train-*.tar",
+            f"--run-dir={run}",
+            "--num-workers=0",
+            *words,
+        ],
+        "viper train",
+    )
+
+
+def run(corpus: Path, folder: Path, *words: str) -> Path:
+    assert train(settings(corpus, folder, *words)) == 0
+    return folder
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "checkpoints" / name / "model.safetensors")
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["train_loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+JOINT = ("--unfreeze=visual,audio", "--epochs=3", "--batch-size=2", "--lr=0.01", "--backbone-lr=0.01")
+
+
+def test_the_loss_falls_and_the_run_folder_holds_everything(corpus, tmp_path):
+    folder = run(corpus, tmp_path / "run", *JOINT, f"--val-shards={corpus}/shards/val-*.tar", "--epochs=12")
+    assert losses(folder)[-1] < 0.7 * losses(folder)[0]
+    made = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "versions.json",
+        "metrics.jsonl",
+        "checkpoints/best/model.safetensors",
+        "checkpoints/best/config.json",
+        "checkpoints/last/training.pt",
+    } <= made
+    assert not any("training.pt" in name for name in made if name.startswith("checkpoints/best"))
+    val = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["val"]
+    assert set(val["pearson"]) == {"joy", "fear"}
+    assert val["num_clips"] == 4
+
+
+def test_a_run_is_not_overwritten(corpus, tmp_path):
+    run(corpus, tmp_path / "run", "--max-steps=1")
+    with pytest.raises(ViperError, match="--resume"):
+        train(settings(corpus, tmp_path / "run"))
+
+
+def test_a_partly_unfrozen_backbone_changes_in_exactly_its_last_blocks(corpus, tmp_path):
+    words = ("--unfreeze=visual=1", "--epochs=1", "--batch-size=4")
+    torch.manual_seed(0)
+    before = ViPER(settings(corpus, tmp_path / "x", *words).model).state_dict()
+    after = weights(run(corpus, tmp_path / "run", *words))
+    changed = {
+        name
+        for name in after
+        if name in before and name.startswith("encoders") and not torch.equal(before[name], after[name])
+    }
+    assert changed
+    assert all(".layer.1." in name or ".layers.1." in name for name in changed), changed
+    assert all(name.startswith("encoders.visual") for name in changed)
+
+
+def test_frozen_backbones_have_no_optimizer_state(corpus, tmp_path):
+    trainer = Trainer(settings(corpus, tmp_path / "run", "--freeze=all"), Accelerator(cpu=True))
+    trained = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in trainer.module.fusion.parameters()}
+    trainer.run.release()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--freeze=all",),
+        ("--freeze=all", "--reuse-memory=1GB"),
+        ("--accumulation=3",),
+        ("--accumulation=3", "--reuse-memory=1GB", "--num-workers=2"),
+        ("--loss=mse=1,pearson=0.5,ccc=0.5", "--num-workers=2"),
+    ],
+)
+def test_a_resumed_run_is_bitwise_the_uninterrupted_one(corpus, tmp_path, words):
+    val = f"--val-shards={corpus}/shards/val-*.tar"
+    whole = run(corpus, tmp_path / "whole", *JOINT, val, *words)
+    steps = 2 if "--accumulation=3" in words else 5
+    halves = tmp_path / "halves"
+    stopped = Trainer(settings(corpus, halves, *JOINT, val, *words), Accelerator(cpu=True))
+    stop_after(stopped, steps)
+    assert stopped.train() == 143
+    stopped.run.release()
+    assert json.loads(json.dumps(stopped.state.cursor.position)) not in (0, 8), "stopped inside an epoch"
+    run(corpus, halves, *JOINT, val, *words, "--resume")
+    assert same(weights(whole), weights(halves))
+    assert same(weights(whole, "best"), weights(halves, "best"))
+    assert (whole / "metrics.jsonl").read_text() == (halves / "metrics.jsonl").read_text()
+
+
+def stop_after(trainer: Trainer, steps: int) -> None:
+    """Let a SIGTERM come in while the given step is under way."""
+    import os
+    import signal
+
+    step = trainer._step
+
+    def counted(group):
+        if trainer.state.step == steps - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(group)
+
+    trainer._step = counted
+
+
+def test_reuse_changes_nothing_but_the_work(corpus, tmp_path):
+    for name, words in (("frozen", ("--freeze=all",)), ("joint", ())):
+        plain = run(corpus, tmp_path / name, *JOINT, *words)
+        held = run(corpus, tmp_path / f"{name} held", *JOINT, *words, "--reuse-memory=1GB")
+        assert same(weights(plain), weights(held))
+
+
+def test_a_held_clip_is_not_decoded_again(corpus, tmp_path, monkeypatch):
+    from viper_e2e.decoding import ClipDecoder
+
+    decoded = []
+    original = ClipDecoder.__call__
+
+    def counting(self, *args, **kwargs):
+        decoded.append(kwargs["name"])
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(ClipDecoder, "__call__", counting)
+    run(corpus, tmp_path / "run", "--freeze=all", "--epochs=3", "--reuse-memory=1GB")
+    assert len(decoded) == len(set(decoded)) == 8
+
+
+def test_the_number_of_workers_changes_nothing(corpus, tmp_path):
+    alone = run(corpus, tmp_path / "alone", *JOINT)
+    helped = run(corpus, tmp_path / "helped", *JOINT, "--num-workers=2")
+    assert same(weights(alone), weights(helped))
+
+
+def test_a_damaged_checkpoint_is_named_and_never_trained_over_from_scratch(corpus, tmp_path):
+    folder = run(corpus, tmp_path / "run", "--max-steps=1")
+    path = folder / "checkpoints" / "last" / "training.pt"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="no undamaged checkpoint"):
+        train(settings(corpus, folder, "--resume", "--max-steps=2"))
+
+
+def test_a_training_state_that_is_code_is_refused_unrun(corpus, tmp_path):
+    import pickle
+
+    from viper_e2e.checkpoint import write_folder
+
+    folder = run(corpus, tmp_path / "run", "--max-steps=1")
+    canary = tmp_path / "canary"
+
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (canary,)
+
+    last = folder / "checkpoints" / "last"
+    files = {p.relative_to(last): p.read_bytes() for p in last.rglob("*") if p.is_file()}
+
+    def fill(new: Path) -> None:
+        for name, content in files.items():
+            if name.name != "manifest.json":
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                (new / name).write_bytes(content)
+        with (new / "training.pt").open("wb") as file:
+            pickle.dump({"state": Bomb()}, file)
+
+    write_folder(last, fill)
+    with pytest.raises(CheckpointError, match=r"training\.pt"):
+        train(settings(corpus, folder, "--resume", "--max-steps=2"))
+    assert not canary.exists()
+
+
+def test_unreadable_clips_keep_their_place_and_are_written_down_once(corpus, tmp_path):
+    (tmp_path / "videos").mkdir()
+    for path in (corpus / "videos").iterdir():
+        (tmp_path / "videos" / path.name).write_bytes(path.read_bytes())
+    broken = tmp_path / "videos" / "3.mp4"
+    broken.write_bytes(broken.read_bytes()[:400] + bytes(len(broken.read_bytes()) - 400))
+    (tmp_path / "labels.csv").write_text((corpus / "labels.csv").read_text())
+    pack(tmp_path / "videos", tmp_path / "labels.csv", tmp_path / "shards")
+    folder = run(tmp_path, tmp_path / "run", "--epochs=2")
+    skipped = [json.loads(line) for line in (folder / "skipped.jsonl").read_text().splitlines()]
+    assert [record["key"] for record in skipped] == ["3"]
+    assert (folder / "checkpoints" / "last").is_dir()
+    with pytest.raises(ViperError, match="--on-error raise"):
+        train(settings(tmp_path, tmp_path / "strict", "--on-error=raise"))
+
+
+def test_unlabelled_shards_are_refused(corpus, tmp_path):
+    text = (corpus / "labels.csv").read_text().splitlines()
+    header, *rows = text
+    blank = [",".join([*row.split(",")[:2], "", "", row.split(",")[4]]) for row in rows]
+    (tmp_path / "labels.csv").write_text("\n".join([header, *blank]) + "\n")
+    pack(corpus / "videos", tmp_path / "labels.csv", tmp_path / "shards")
+    with pytest.raises(ViperError, match="unlabelled"):
+        train(settings(tmp_path, tmp_path / "run"))
+
+
+def test_a_full_disk_costs_a_warning_and_not_the_run(corpus, tmp_path, monkeypatch, capsys):
+    from viper_e2e.engine import training
+
+    def full(folder, fill):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "write_folder", full)
+    run(corpus, tmp_path / "run", "--epochs=1")
+    assert "training goes on" in capsys.readouterr().err
+    assert losses(tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_never_reaches_the_weights(corpus, tmp_path, monkeypatch):
+    trainer = Trainer(settings(corpus, tmp_path / "run", *JOINT), Accelerator(cpu=True))
+    before = {name: p.detach().clone() for name, p in trainer.module.named_parameters()}
+    original = trainer.module.fusion.forward
+    monkeypatch.setattr(trainer.module.fusion, "forward", lambda *a: original(*a) * float("nan"))
+    with pytest.raises(ViperError, match=r"nonfinite\.jsonl"):
+        trainer.train()
+    trainer.run.release()
+    assert all(torch.equal(before[name], p) for name, p in trainer.module.named_parameters())
+    record = json.loads((tmp_path / "run" / "nonfinite.jsonl").read_text().splitlines()[0])
+    assert record["keys"]
