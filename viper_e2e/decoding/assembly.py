@@ -1,0 +1,108 @@
+"""assembly.py: puts frames and sound, as they come, into the windows that wait for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from ..clip import DecodedClip
+from .plan import Plan, Window
+from .sound import SoundReader
+
+
+class Pictures(Protocol):
+    """What both backends give."""
+
+    num_decoded: int | None
+    display_size: tuple[int, int]
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending."""
+        ...
+
+
+class FramesMissing(Exception):
+    """The decoder gave no frame for a packet that should show one."""
+
+
+class Assembly:
+    """Hands out each window as soon as its last frame and its last sound are there, then lets go of both."""
+
+    def __init__(
+        self, plan: Plan, first: int, pictures: Pictures, sound: SoundReader | None, name: str, has_sound: bool
+    ):
+        """`first`: number of the first window to hand out. `name`, `has_sound` go into the clips."""
+        self._plan, self._pictures, self._sound = plan, pictures, sound
+        self._name, self._has_sound = name, has_sound
+        self._windows = plan.windows(first)
+        self._window = next(self._windows, None)
+        self._images: dict[int, np.ndarray] = {}
+
+    def __iter__(self) -> Iterator[tuple[Window, DecodedClip]]:
+        """Raises `FramesMissing`."""
+        for index, image in self._pictures:
+            self._images[index] = image
+            while self._is_complete(index):
+                yield self._hand_out()
+            if self._window is None:
+                return
+        if self._sound is not None:
+            self._sound.read_until(math.inf)
+        while self._window is not None:
+            yield self._hand_out()
+
+    def _is_complete(self, last_index: int) -> bool:
+        if self._window is None or last_index < self._window.frames[-1]:
+            return False
+        if self._sound is None or not self._window.spans:
+            return True
+        end = self._window.spans[-1][1]
+        self._sound.read_until(end)
+        return self._sound.reached_seconds >= end
+
+    def _hand_out(self) -> tuple[Window, DecodedClip]:
+        window, self._window = self._window, next(self._windows, None)
+        # Frames of the next window stay; the others go as they are copied, so that memory holds them once.
+        kept_from = self._window.frames[0] if self._window is not None else math.inf
+        frames = self._take(window.frames, kept_from)
+        for index in [index for index in self._images if index < kept_from]:
+            del self._images[index]
+        runs = tuple(run for span in window.spans for run in self._sound.cut(*span)) if self._sound else ()
+        if self._sound is not None and self._window is not None and self._window.spans:
+            self._sound.forget(self._window.spans[0][0])
+        return window, self._clip(window, frames, runs)
+
+    def _take(self, indices: np.ndarray, kept_from: float) -> np.ndarray:
+        frames = None
+        for place, index in enumerate(indices.tolist()):
+            if index not in self._images:
+                raise FramesMissing
+            image = self._images[index] if index >= kept_from else self._images.pop(index)
+            if frames is None:
+                frames = np.empty((len(indices), *image.shape), np.uint8)
+            frames[place] = image
+        return frames
+
+    def _clip(self, window: Window, frames: np.ndarray, runs: tuple) -> DecodedClip:
+        plan, start = self._plan, window.start_seconds
+        extent = plan.sound_extent
+        if plan.is_tiled:
+            extent = (max(extent[0], start), min(extent[1], window.end_seconds))
+            runs = tuple(type(run)(run.start_seconds - start, run.samples) for run in runs)
+        sound_seconds = max(0.0, extent[1] - extent[0])
+        if plan.config.sound == "windows":
+            sound_seconds = sum(len(run.samples) for run in runs) / plan.config.sample_rate
+        return DecodedClip(
+            name=self._name,
+            frames=frames,
+            # A picture that stands since before the window is its first.
+            frame_seconds=np.maximum(plan.seconds[window.frames] - start, 0.0),
+            duration_seconds=window.end_seconds - start,
+            sound=runs,
+            has_sound=self._has_sound,
+            sound_seconds=sound_seconds,
+            display_size=self._pictures.display_size,
+        )

@@ -1,0 +1,283 @@
+"""container.py: opens a clip's file: what may be opened, within which limits, and what is in it."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Discard, Disposition
+
+from ..config import LimitsConfig
+from ..errors import ClipError
+from .magic import HEAD_BYTES, VIDEO_CONTAINERS, sniff
+from .mp4_tables import check_mp4_tables
+
+__all__ = ["ClipInfo", "Media", "Source", "name_of", "open_media", "probe", "sniff"]
+
+Source = bytes | os.PathLike | str
+"""A file's content, or where it lies."""
+
+_DEMUXERS = {"mp4": "mov", "mkv": "matroska", "webm": "matroska", "ts": "mpegts"}
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What a clip's headers and its first frame say."""
+
+    container: str
+    """One of ``mp4 mov mkv webm avi flv ts ogg``."""
+    video_codec: str
+    audio_codec: str | None
+    """``None``: no audio stream."""
+    width: int
+    height: int
+    """Pixels as displayed, after rotation."""
+    rotation: int
+    """Degrees by which frames are turned counter-clockwise for display: 0, 90, 180 or 270."""
+    num_frames: int
+    """As the header says, or duration times rate: an estimate; 0 if neither is known."""
+    duration_seconds: float
+    """As the header says; 0 if it does not."""
+    sample_rate: int = 0
+    channels: int = 0
+
+
+@dataclass(frozen=True)
+class Media:
+    """An open file with the streams that we read."""
+
+    name: str
+    kind: str
+    """As `sniff` calls it."""
+    container: InputContainer
+    video: av.VideoStream | None
+    audio: av.AudioStream | None
+    limits: LimitsConfig
+    head: bytes
+
+    def packets(self, *streams: av.stream.Stream | None) -> Iterator[av.Packet]:
+        """The packets of these streams, in the file's order; ``None`` is no stream."""
+        wanted = [stream for stream in streams if stream is not None]
+        for stream in self.container.streams:
+            # What nobody reads need not be fetched.
+            stream.discard = Discard.default if stream in wanted else Discard.all
+        return (packet for packet in self.container.demux(wanted) if packet.size)
+
+    def fail(self, message: str, stage: str = "container") -> ClipError:
+        """The error to raise about this file."""
+        return ClipError(message, stage=stage, clip=self.name)
+
+
+def name_of(source: Source, name: str) -> str:
+    """How messages call a clip: the given name, else its path."""
+    return name or ("" if isinstance(source, bytes) else os.fspath(source))
+
+
+@contextmanager
+def open_media(
+    source: Source, limits: LimitsConfig, name: str = "", kinds: Sequence[str] = VIDEO_CONTAINERS
+) -> Iterator[Media]:
+    """Open a file of one of `kinds`, after its magic, size, tables and streams were checked.
+
+    A path is read piece by piece, never whole. FFmpeg is told the format, reads only through our file
+    object and may open nothing else. With the default `kinds` there is a video stream; with
+    `SOUND_CONTAINERS` an audio stream.
+    Raises `ClipError` (stages ``read``, ``container``).
+    """
+    name = name_of(source, name)
+    with _open_file(source, name) as file:
+        num_bytes = file.seek(0, io.SEEK_END)
+        if num_bytes > limits.max_bytes:
+            raise _over("bytes", num_bytes, limits.max_bytes, "max_bytes", name)
+        file.seek(0)
+        head = file.read(HEAD_BYTES)
+        kind = sniff(head, name=name)
+        if kind not in kinds:
+            message = f"is a {kind} file; {' '.join(kinds)} can be read here"
+            raise ClipError(message, stage="container", clip=name)
+        if kind in ("mp4", "mov"):
+            check_mp4_tables(file, num_bytes, limits.max_frames, name)
+        _check_length(head, num_bytes, name)
+        file.seek(0)
+        try:
+            with _open_container(file, kind, limits) as container:
+                yield _choose_streams(container, kind, kinds is VIDEO_CONTAINERS, limits, name, head)
+        except FFmpegError as error:
+            message = f"cannot be read as {kind} ({_reason(error)}); it is damaged or incomplete: copy it again"
+            raise ClipError(message, stage="container", clip=name) from error
+        except OSError as error:
+            raise ClipError(f"cannot be read: {error.strerror or error}", stage="read", clip=name) from error
+
+
+def probe(source: Source, limits: LimitsConfig, *, name: str = "") -> ClipInfo:
+    """What is in a clip, from its headers and its first frame.
+
+    Raises `ClipError` (stages ``read``, ``container``, ``decode``), also where it is over the limits.
+    """
+    with open_media(source, limits, name) as media:
+        video, audio = media.video, media.audio
+        frame = first_frame(media)
+        rotation = quarter_turns(frame.rotation) * 90
+        size = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
+        seconds = (media.container.duration or 0) / av.time_base
+        return ClipInfo(
+            container=media.kind,
+            video_codec=_codec(video),
+            audio_codec=_codec(audio) if audio else None,
+            width=size[0],
+            height=size[1],
+            rotation=rotation,
+            num_frames=video.frames or round(seconds * (video.average_rate or 0)),
+            duration_seconds=seconds,
+            sample_rate=audio.codec_context.sample_rate if audio else 0,
+            channels=audio.codec_context.channels if audio else 0,
+        )
+
+
+def quarter_turns(degrees: float) -> int:
+    """A display rotation (counter-clockwise) as the number of quarter turns, 0 to 3."""
+    return round(degrees / 90) % 4
+
+
+def check_frame_size(media: Media, width: int, height: int) -> None:
+    """Raise `ClipError` if a frame is larger than the limits."""
+    if width > media.limits.max_width or height > media.limits.max_height:
+        allowed = f"{media.limits.max_width}×{media.limits.max_height}"
+        raise media.fail(f"has frames of {width}×{height}; limits.max_width and max_height allow {allowed}")
+
+
+def check_sound_format(media: Media, sample_rate: int, channels: int) -> None:
+    """Raise `ClipError` if the sound is outside the limits."""
+    limits = media.limits
+    if channels > limits.max_channels:
+        raise _over("audio channels", channels, limits.max_channels, "max_channels", media.name)
+    if not limits.min_sample_rate <= sample_rate <= limits.max_sample_rate:
+        allowed = f"{limits.min_sample_rate:,} to {limits.max_sample_rate:,}"
+        raise media.fail(
+            f"has sound at {sample_rate:,} Hz; limits.min_sample_rate and max_sample_rate allow {allowed}"
+        )
+
+
+def check_seconds(media: Media, seconds: float) -> None:
+    """Raise `ClipError` if something in the clip is longer than the limits."""
+    if seconds > media.limits.max_seconds:
+        raise _over("seconds", round(seconds), round(media.limits.max_seconds), "max_seconds", media.name)
+
+
+def check_num_frames(media: Media, num_frames: int) -> None:
+    """Raise `ClipError` if there are more frames than the limits allow."""
+    if num_frames > media.limits.max_frames:
+        raise _over("frames", num_frames, media.limits.max_frames, "max_frames", media.name)
+
+
+def prepare_video_codec(media: Media) -> None:
+    """Set up the video codec before its first packet: one thread, and no frame above the limits."""
+    codec = media.video.codec_context
+    # Frame threads decode ahead of what we ask for; parallelism is by process (`loader.py`).
+    codec.thread_type, codec.thread_count = "NONE", 1
+    codec.options = {"max_pixels": _max_pixels(media.limits)}
+
+
+def _open_file(source: Source, name: str) -> BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    path = Path(source)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ClipError("is no regular file", stage="read", clip=name)
+        return path.open("rb")
+    except OSError as error:
+        raise ClipError(f"cannot be opened: {error.strerror or error}", stage="read", clip=name) from error
+
+
+def _open_container(file: BinaryIO, kind: str, limits: LimitsConfig) -> InputContainer:
+    options = {
+        "protocol_whitelist": "data",
+        "max_streams": "64",
+        "max_pixels": _max_pixels(limits),
+    }
+    return av.open(file, format=_DEMUXERS.get(kind, kind), options=options, metadata_errors="replace")
+
+
+def _choose_streams(
+    container: InputContainer, kind: str, with_video: bool, limits: LimitsConfig, name: str, head: bytes
+) -> Media:
+    video = container.streams.best("video") if with_video else None
+    audio = container.streams.best("audio")
+    media = Media(name, kind, container, video, audio, limits, head)
+    if with_video:
+        # A cover picture is a video stream to FFmpeg.
+        if video is None or video.disposition & Disposition.attached_pic:
+            raise media.fail("has no video stream; give a clip with pictures")
+        if video.codec_context is None:
+            raise media.fail("its video is coded in a way that this build of PyAV cannot decode; convert it")
+        check_frame_size(media, video.codec_context.width, video.codec_context.height)
+        check_num_frames(media, video.frames)
+    elif audio is None:
+        raise media.fail("has no audio stream", stage="sound")
+    if audio is not None and audio.codec_context is not None:
+        check_sound_format(media, audio.codec_context.sample_rate, audio.codec_context.channels)
+    check_seconds(media, (container.duration or 0) / av.time_base)
+    return media
+
+
+def first_frame(media: Media) -> av.VideoFrame:
+    """Decode from where the file stands to its first frame. Raises `ClipError` (stage ``decode``)."""
+    prepare_video_codec(media)
+    try:
+        frame = next(media.container.decode(media.video), None)
+    except FFmpegError as error:
+        raise media.fail(f"its first frame cannot be decoded ({_reason(error)})", stage="decode") from error
+    if frame is None:
+        raise media.fail("has a video stream without a frame", stage="decode")
+    check_frame_size(media, frame.width, frame.height)
+    return frame
+
+
+def _check_length(head: bytes, num_bytes: int, name: str) -> None:
+    """Refuse a mkv, webm, avi or wav that is shorter than it says (mp4: counted in `timeline.py`)."""
+    promised = 0
+    if head.startswith(b"RIFF"):
+        promised = struct.unpack("<I", head[4:8])[0] + 8
+        # What writers leave there that could not go back to fill it in.
+        promised = 0 if promised in (8, 0xFFFFFFFF + 8) else promised
+    elif head.startswith(b"\x1a\x45\xdf\xa3") and (at := head.find(b"\x18\x53\x80\x67")) > 0:
+        promised = _ebml_size(head[at + 4 : at + 12]) + at
+    if promised > num_bytes + 1:
+        message = f"is cut short: {num_bytes:,} of {promised:,} bytes; copy it again"
+        raise ClipError(message, stage="container", clip=name)
+
+
+def _ebml_size(field: bytes) -> int:
+    """An EBML variable-length size plus the bytes it is written in, or 0 if it says that it is unknown."""
+    if len(field) < 8 or field[0] == 0:
+        return 0
+    width = 9 - field[0].bit_length()
+    value = int.from_bytes(field[:width]) & ((1 << 7 * width) - 1)
+    return 0 if value == (1 << 7 * width) - 1 else value + width + 4
+
+
+def _max_pixels(limits: LimitsConfig) -> str:
+    return str(limits.max_width * limits.max_height)
+
+
+def _codec(stream: av.stream.Stream) -> str:
+    return stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
+
+
+def _reason(error: FFmpegError) -> str:
+    return (error.strerror or type(error).__name__).rstrip(".").lower()
+
+
+def _over(what: str, found: int, allowed: int, setting: str, name: str) -> ClipError:
+    return ClipError(f"has {found:,} {what}; limits.{setting} allows {allowed:,}", stage="container", clip=name)

@@ -1,0 +1,176 @@
+"""decoder.py: one clip's bytes -> the frames and the seconds of sound that its tokens need."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+
+import numpy as np
+
+from ..clip import DecodedClip
+from ..config import DecodingConfig
+from ..errors import ViperError
+from .assembly import Assembly, FramesMissing
+from .container import Media, Source, name_of, open_media
+from .decord import DecordReader, why_not_decord
+from .magic import SOUND_CONTAINERS
+from .plan import Plan, Window
+from .pyav import FrameReader
+from .scan import read_timeline
+from .sound import SoundReader, SoundTrack, read_sound_extent
+from .timeline import Timeline
+
+_log = logging.getLogger(__name__)
+
+
+class ClipDecoder:
+    """A stage of the module, and the same object in the loader's workers; picklable, loads no torch."""
+
+    def __init__(self, config: DecodingConfig):
+        if config.num_frames < 1:
+            raise ViperError(f"decoding.num_frames is {config.num_frames}; give at least 1")
+        if config.max_side is not None and config.max_side < 1:
+            raise ViperError(f"decoding.max_side is {config.max_side}; give at least 1, or null")
+        if config.span_seconds <= 0:
+            raise ViperError(f"decoding.span_seconds is {config.span_seconds}; give more than 0")
+        self.config = config
+        self.frames_decoded: int | None = 0
+        """Frames that the codec really decoded in the last call; None: decord does not tell."""
+
+    def __call__(
+        self,
+        source: Source,
+        *,
+        sound: Source | None = None,
+        name: str = "",
+        action_units: np.ndarray | None = None,
+    ) -> DecodedClip:
+        """Decode what a clip's tokens need.
+
+        `source`: the file's bytes, or its path (never read whole). `sound`: a separate wav or flac that
+        replaces the file's own sound and starts with its first frame. `action_units` are handed on.
+        Raises `ClipError`: stage ``read`` (no such file), ``container`` (not a clip, cut short, over
+        `config.limits`), ``decode`` (damaged pictures), ``sound`` (damaged or unknown sound).
+        """
+        ((_, clip),) = self._decode(source, sound, name, None)
+        return replace(clip, action_units=action_units)
+
+    def windows(
+        self,
+        source: Source,
+        window_seconds: float,
+        hop_seconds: float,
+        *,
+        sound: Source | None = None,
+        name: str = "",
+    ) -> Iterator[tuple[float, DecodedClip]]:
+        """Each window of a clip as if it were a clip, in one pass; memory is bounded by a window's.
+
+        Yields (start in seconds after the file's first frame, clip whose times count from that start). The
+        last window ends where the file does; a file shorter than a window is one window.
+        Raises `ViperError` for lengths that are not positive, and what decoding a clip raises.
+        """
+        if not (window_seconds > 0 and hop_seconds > 0):
+            raise ViperError(f"windows of {window_seconds} s every {hop_seconds} s: both must be more than 0")
+        return self._decode(source, sound, name, (window_seconds, hop_seconds))
+
+    def _decode(
+        self, source: Source, sound: Source | None, name: str, tiling: tuple[float, float] | None
+    ) -> Iterator[tuple[float, DecodedClip]]:
+        decoding = _Decoding(self.config, source, sound, name_of(source, name), tiling)
+        try:
+            for window, clip in decoding.run():
+                yield window.start_seconds, clip
+        finally:
+            self.frames_decoded = decoding.num_decoded
+
+
+class _Decoding:
+    """One call's way through one file."""
+
+    def __init__(
+        self,
+        config: DecodingConfig,
+        source: Source,
+        sound: Source | None,
+        name: str,
+        tiling: tuple[float, float] | None,
+    ):
+        self.config, self.source, self.sound, self.name, self.tiling = config, source, sound, name, tiling
+        self.num_decoded: int | None = 0
+
+    def run(self) -> Iterator[tuple[Window, DecodedClip]]:
+        num_done = 0
+        for by_decoding in (False, True):
+            try:
+                for item in self._pass(by_decoding, num_done):
+                    yield item
+                    num_done += 1
+                return
+            except FramesMissing:
+                # Packets without a picture of their own (placeholders, intra refresh): ask the decoder
+                # which frames there are, and go on behind the windows already handed out.
+                assert not by_decoding, "the second decoding gave other frames than the first"
+
+    def _pass(self, by_decoding: bool, num_done: int) -> Iterator[tuple[Window, DecodedClip]]:
+        config = self.config
+        with self._open() as media:
+            with_sound = config.sound != "none" and self.sound is None
+            timeline = read_timeline(media, self.source, with_sound=with_sound, by_decoding=by_decoding)
+        self._count(timeline.num_decoded)
+        with ExitStack() as files:
+            media = files.enter_context(self._open())
+            with_decord = self._uses_decord(media, timeline)
+            track = self._sound_track(files, media, timeline, with_decord)
+            plan = Plan(config, timeline, track.extent if track else (0.0, 0.0), self.tiling)
+            mask, spans = plan.wanted(num_done)
+            sound = (
+                SoundReader(track, spans, config.sample_rate, whole=config.sound == "windows")
+                if track
+                else None
+            )
+            if with_decord:
+                pictures = DecordReader(media, self.source, timeline, mask, config.max_side)
+            else:
+                pictures = FrameReader(
+                    media, timeline, mask, config.max_side, None if sound and track.is_apart else sound
+                )
+            has_sound = track is not None or (config.sound == "none" and bool(media.audio or self.sound))
+            try:
+                yield from Assembly(plan, num_done, pictures, sound, self.name, has_sound)
+            finally:
+                self._count(pictures.num_decoded)
+
+    def _sound_track(
+        self, files: ExitStack, media: Media, timeline: Timeline, with_decord: bool
+    ) -> SoundTrack | None:
+        """Where the sound comes from; None if none is wanted or there is none."""
+        if self.config.sound == "none":
+            return None
+        if self.sound is None:
+            extent = (timeline.sound_start_seconds, timeline.sound_end_seconds)
+            if extent[0] == extent[1]:
+                return None
+            apart = files.enter_context(self._open()) if with_decord else media
+            return SoundTrack(apart, extent, timeline.start_seconds, with_decord)
+        name, limits = f"{self.name} (sound)", self.config.limits
+        with open_media(self.sound, limits, name, SOUND_CONTAINERS) as beside:
+            extent = read_sound_extent(beside)
+        beside = files.enter_context(open_media(self.sound, limits, name, SOUND_CONTAINERS))
+        return SoundTrack(beside, extent, 0.0, True)
+
+    def _uses_decord(self, media: Media, timeline: Timeline) -> bool:
+        if self.config.backend != "decord":
+            return False
+        reason = why_not_decord(media, timeline)
+        if reason:
+            _log.info("%s is read by PyAV, not by decord: %s", self.name or "a clip", reason)
+        return not reason
+
+    def _open(self) -> AbstractContextManager[Media]:
+        return open_media(self.source, self.config.limits, self.name)
+
+    def _count(self, num_decoded: int | None) -> None:
+        self.num_decoded = None if None in (num_decoded, self.num_decoded) else self.num_decoded + num_decoded

@@ -1,0 +1,109 @@
+"""mp4_tables.py: what an mp4's tables would grow to in memory, counted before FFmpeg expands them.
+
+A table that says "all samples have one size" takes 20 bytes for any number of samples, but FFmpeg keeps
+24 bytes for each of them: 100 KB that claim 50 million one-byte samples cost 1.8 GB. So the boxes are
+walked here first; nothing is read but their headers and these counts.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from ..errors import ClipError
+
+# The boxes that FFmpeg looks into (mov_default_parse_table, libavformat/mov.c).
+_NESTING = {
+    *(b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf"),
+    *(b"mvex", b"udta", b"dinf", b"tref", b"wave", b"sinf", b"schi", b"gmhd"),
+}
+_MAX_BOXES = 1_000_000
+_MAX_DEPTH = 12
+_USUAL_EDITS = 16
+
+
+@dataclass
+class _Track:
+    """What one track says about itself; the boxes may come in any order."""
+
+    num_samples: int = 0
+    same_size: bool = False
+    is_sound: bool = False
+    one_tick_each: bool = False
+    num_edits: int = 0
+
+    @property
+    def num_free(self) -> int:
+        """Entries that FFmpeg makes but no byte of the file pays for."""
+        # Uncompressed sound, a tick a sample, is indexed by chunk (mov_build_index).
+        return 0 if not self.same_size or (self.is_sound and self.one_tick_each) else self.num_samples
+
+
+def check_mp4_tables(file: BinaryIO, num_bytes: int, max_samples: int, name: str) -> None:
+    """Refuse tables that claim more than the file can hold or than `max_samples` over all tracks.
+
+    Raises `ClipError` (stage ``container``). Leaves the file's position anywhere.
+    """
+    tracks, in_fragments = [_Track()], 0
+    for kind, start, end in _boxes(file, 0, num_bytes, 0):
+        track = tracks[-1]
+        if kind == b"trak":
+            tracks.append(_Track())
+        elif kind == b"cmov":
+            _refuse("its header is compressed, which can hide any size; convert it", name)
+        elif kind == b"hdlr":
+            track.is_sound |= _numbers(file, start, end, ">8x4s", name) == (b"soun",)
+        elif kind == b"stts":
+            (count,) = _numbers(file, start, end, ">4xI", name)
+            track.one_tick_each = count == 1 and _numbers(file, start, end, ">12xI", name) == (1,)
+        elif kind == b"stsz":
+            size, track.num_samples = _numbers(file, start, end, ">4xII", name)
+            track.same_size = size > 0
+            if size * track.num_samples > num_bytes:
+                _refuse(f"claims {track.num_samples:,} samples of {size:,} bytes in {num_bytes:,} bytes", name)
+        elif kind == b"trun":
+            flags, count = _numbers(file, start, end, ">II", name)
+            # Bits 8 to 11: fields that each sample brings along; none: only the count is written.
+            in_fragments += 0 if flags & 0xF00 else count
+        elif kind == b"elst":
+            (track.num_edits,) = _numbers(file, start, end, ">4xI", name)
+    claimed = in_fragments + sum(track.num_free for track in tracks)
+    if claimed > max_samples:
+        _refuse(f"claims {claimed:,} samples; limits.max_frames allows {max_samples:,}", name)
+    for track in tracks:
+        # Each edit repeats the entries of the samples it shows.
+        if track.num_edits > _USUAL_EDITS and track.num_edits * track.num_samples > max_samples:
+            _refuse(f"has an edit list of {track.num_edits:,} entries; convert it", name)
+
+
+def _boxes(file: BinaryIO, start: int, end: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, first and last byte of the content of every box; a torn one ends the walk."""
+    seen = 0
+    while start + 8 <= end and depth < _MAX_DEPTH:
+        file.seek(start)
+        size, kind = struct.unpack(">I4s", file.read(8))
+        content = start + 8
+        if size == 1 and content + 8 <= end:
+            (size,) = struct.unpack(">Q", file.read(8))
+            content += 8
+        stop = end if size == 0 else start + size
+        if stop < content or seen > _MAX_BOXES:
+            return
+        yield kind, content, min(stop, end)
+        if kind in _NESTING:
+            yield from _boxes(file, content, min(stop, end), depth + 1)
+        start, seen = stop, seen + 1
+
+
+def _numbers(file: BinaryIO, start: int, end: int, layout: str, name: str) -> tuple[int, ...]:
+    size = struct.calcsize(layout)
+    if start + size > end:
+        _refuse("is torn inside its header; copy it again", name)
+    file.seek(start)
+    return struct.unpack(layout, file.read(size))
+
+
+def _refuse(message: str, name: str) -> None:
+    raise ClipError(message, stage="container", clip=name)

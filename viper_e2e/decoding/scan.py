@@ -1,0 +1,155 @@
+"""scan.py: reads a clip's packets into its timeline, without believing a header's counts."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import replace
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from .container import Media, Source, check_num_frames, check_seconds, open_media, prepare_video_codec
+from .pyav import decode_packet
+from .sound import SoundExtent
+from .timeline import Timeline
+
+
+def read_timeline(media: Media, source: Source, *, with_sound: bool, by_decoding: bool = False) -> Timeline:
+    """When each frame of a clip is shown. Reads `media`, opened from `source`, to its end.
+
+    Packets are counted and timed without decoding them. Where they do not tell when frames are shown (an
+    AVI keeps decoding times only), or `by_decoding` asks for it, all frames are decoded once to learn it.
+    Raises `ClipError` (stages ``container``, ``decode``, ``sound``).
+    """
+    if media.kind == "avi" or by_decoding:
+        return _scan_by_decoding(media, with_sound)
+    timeline = _scan_packets(media, with_sound)
+    if timeline is not None:
+        return timeline
+    with open_media(source, media.limits, media.name) as again:
+        return _scan_by_decoding(again, with_sound)
+
+
+def _scan_packets(media: Media, with_sound: bool) -> Timeline | None:
+    """None: the packets do not tell when frames are shown."""
+    video, sound = _Packets(media), SoundExtent()
+    for packet in media.packets(media.video, media.audio if with_sound else None):
+        if packet.stream is media.video:
+            video.add(packet)
+        else:
+            sound.add(packet)
+    _check_complete(media, media.video, len(video.pts), video.num_torn)
+    if video.num_without_time or not any(video.is_key):
+        return None
+    packet_pts = np.array(video.pts, np.int64)
+    keys = np.flatnonzero(np.frombuffer(video.is_key, np.uint8))
+    # What comes before the first keyframe, in either order, cannot be decoded.
+    shown = np.frombuffer(video.is_hidden, np.uint8) == 0
+    shown &= (np.arange(len(packet_pts)) >= keys[0]) & (packet_pts >= packet_pts[keys[0]])
+    candidates = np.flatnonzero(shown)
+    if not len(candidates):
+        raise media.fail("has a video stream without a frame to show", stage="decode")
+    pts, first = np.unique(packet_pts[candidates], return_index=True)
+    packet = candidates[first]
+    nearest = np.searchsorted(keys, packet, side="right") - 1
+    is_leading = packet_pts[keys[nearest]] > pts
+    timeline = Timeline(
+        pts=pts,
+        tick_seconds=media.video.time_base,
+        last_frame_ticks=_last_frame_ticks(pts, video.ticks[packet[-1]]),
+        packet=packet,
+        keyframe=keys[np.maximum(nearest - is_leading, 0)],
+        packet_pts=packet_pts,
+    )
+    return _with_sound(media, timeline, sound)
+
+
+def _scan_by_decoding(media: Media, with_sound: bool) -> Timeline:
+    video, shown, sound = _Packets(media), _Packets(media), SoundExtent()
+    prepare_video_codec(media)
+    for packet in media.packets(media.video, media.audio if with_sound else None):
+        if packet.stream is not media.video:
+            sound.add(packet)
+            continue
+        video.add(packet)
+        for frame in decode_packet(media, packet):
+            shown.add_time(frame.pts, frame.duration)
+    for frame in decode_packet(media, None):
+        shown.add_time(frame.pts, frame.duration)
+    _check_complete(media, media.video, len(video.pts), video.num_torn)
+    if not len(shown.pts):
+        raise media.fail("has a video stream without a frame to show", stage="decode")
+    pts = _times_of_display(media, shown, video)
+    timeline = Timeline(
+        pts=pts,
+        tick_seconds=media.video.time_base,
+        last_frame_ticks=_last_frame_ticks(pts, shown.ticks[-1]),
+        num_decoded=len(pts),
+    )
+    return _with_sound(media, timeline, sound)
+
+
+class _Packets:
+    """What packets (or frames) say about their times, in the order in which they come; 14 bytes each."""
+
+    def __init__(self, media: Media):
+        self.media = media
+        self.pts, self.ticks = array("q"), array("i")
+        self.is_key, self.is_hidden = bytearray(), bytearray()
+        self.num_without_time = self.num_torn = 0
+
+    def add(self, packet: av.Packet) -> None:
+        self.is_key.append(packet.is_keyframe)
+        # An edit list leaves these out of what is shown; others may refer to them.
+        self.is_hidden.append(packet.is_discard)
+        self.num_torn += packet.is_corrupt
+        self.add_time(packet.pts if packet.pts is not None else packet.dts, packet.duration)
+
+    def add_time(self, pts: int | None, ticks: int | None) -> None:
+        check_num_frames(self.media, len(self.pts) + 1)
+        self.num_without_time += pts is None
+        self.pts.append(pts or 0)
+        self.ticks.append(min(ticks or 0, 2**31 - 1))
+
+
+def _times_of_display(media: Media, shown: _Packets, video: _Packets) -> np.ndarray:
+    pts = np.array(shown.pts, np.int64)
+    if not shown.num_without_time and (np.diff(pts) > 0).all():
+        return pts
+    # The decoder handed on decoding times: in ascending order they are the times of display.
+    pts = np.unique(np.array(video.pts, np.int64))
+    if video.num_without_time or len(pts) < len(shown.pts):
+        ticks = 1 / (media.video.average_rate or Fraction(25)) / media.video.time_base
+        pts = np.round(np.arange(len(shown.pts)) * max(float(ticks), 1.0)).astype(np.int64)
+    return pts[: len(shown.pts)]
+
+
+def _check_complete(media: Media, stream: av.stream.Stream, found: int, num_torn: int) -> None:
+    """An mp4's index promises its packets; other containers promise no more than whole packets."""
+    what = "frames" if stream is media.video else "packets of sound"
+    promised = len(stream.index_entries) if media.kind in ("mp4", "mov") else 0
+    if found < promised:
+        promised = sum(entry.size > 0 for entry in stream.index_entries)
+    if found < promised:
+        raise media.fail(f"is cut short: {found:,} of {promised:,} {what} are in the file; copy it again")
+    if num_torn:
+        raise media.fail(f"is cut short or damaged: {num_torn:,} of {found:,} {what} are torn; copy it again")
+    if stream is media.video and not found:
+        raise media.fail("has a video stream without a frame", stage="decode")
+
+
+def _with_sound(media: Media, timeline: Timeline, sound: SoundExtent) -> Timeline:
+    if sound.num_packets:
+        _check_complete(media, media.audio, sound.num_packets, sound.num_torn)
+        start, end = (at - timeline.start_seconds for at in sound.seconds(media))
+        timeline = replace(timeline, sound_start_seconds=start, sound_end_seconds=end)
+        check_seconds(media, end - start)
+    check_seconds(media, timeline.duration_seconds)
+    return timeline
+
+
+def _last_frame_ticks(pts: np.ndarray, stated: int) -> int:
+    if stated > 0 or len(pts) == 1:
+        return max(stated, 0)
+    return int(np.median(np.diff(pts)))

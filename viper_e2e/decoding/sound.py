@@ -1,0 +1,229 @@
+"""sound.py: the wanted seconds of a sound stream, mono at one rate, on the clip's clock."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from ..clip import SoundRun
+from .container import Media, check_sound_format
+from .sampling import Span
+
+_WARM_UP_SECONDS = 0.5
+"""Decoded before a span after a jump: overlapping transforms (AAC, Opus) and MP3's bit reservoir look back."""
+_TAIL_SECONDS = 0.1
+"""Decoded after a span: what decoder and resampler still hold when a span's last packet has gone in."""
+_GAP_SECONDS = 0.05
+"""Times that disagree by less are rounding (FLV and Matroska count milliseconds); more is a gap."""
+
+
+class SoundExtent:
+    """From when to when a stream has sound, in its own ticks, told from its packets."""
+
+    def __init__(self) -> None:
+        self.start = self.end = 0
+        self.num_packets = self.num_torn = 0
+
+    def add(self, packet: av.Packet) -> None:
+        """Take the next packet."""
+        self.num_torn += packet.is_corrupt
+        if packet.pts is not None:
+            self.start = packet.pts if self.num_packets == 0 else min(self.start, packet.pts)
+            self.end = max(self.end, packet.pts + (packet.duration or 0))
+        self.num_packets += 1
+
+    def seconds(self, media: Media) -> Span:
+        """Start and end on the file's own clock."""
+        tick = media.audio.time_base
+        return float(self.start * tick), float(self.end * tick)
+
+
+def read_sound_extent(media: Media) -> Span:
+    """Start and end of a file's sound in seconds; reads `media` to its end.
+
+    Raises `ClipError` (stage ``sound``) if it is torn or there is none.
+    """
+    extent = SoundExtent()
+    for packet in media.packets(media.audio):
+        extent.add(packet)
+    if extent.num_torn or not extent.num_packets:
+        raise media.fail("has no sound in it, or is cut short; copy it again", stage="sound")
+    return extent.seconds(media)
+
+
+@dataclass(frozen=True)
+class SoundTrack:
+    """Where a clip's sound comes from."""
+
+    media: Media
+    extent: Span
+    """From when to when there is sound, on the clip's clock (0 = first frame)."""
+    zero_seconds: float
+    """The clip's zero on the clock of the file with the sound."""
+    is_apart: bool
+    """Whether the file is opened for its sound alone; else whoever reads the pictures brings the packets."""
+
+
+class SoundReader:
+    """Packets in; runs of sound out, float32, mono (the mean of the channels), at `sample_rate`.
+
+    Under `whole` the stream is one run from its own first sample, as a wav made from it would be: gaps
+    between its packets are not looked at. Otherwise only `spans` are decoded, and a gap ends a run.
+    """
+
+    def __init__(self, track: SoundTrack, spans: list[Span], sample_rate: int, *, whole: bool):
+        """`spans`: on the clip's clock, ascending, apart."""
+        media = track.media
+        if media.audio.codec_context is None:
+            raise media.fail("its sound is coded in a way that this build of PyAV cannot decode", stage="sound")
+        self.media, self.sample_rate = media, sample_rate
+        self.reached_seconds = -math.inf
+        """Sound up to here has been read, where it is wanted."""
+        self._codec = media.audio.codec_context
+        self._codec.thread_type, self._codec.thread_count = "NONE", 1
+        self._zero_seconds, self._whole = track.zero_seconds, whole
+        self._spans = spans[::-1]
+        self._packets = media.packets(media.audio) if track.is_apart else None
+        self._pieces: list[_Piece] = []
+        self._resampler: av.AudioResampler | None = None
+        self._format: tuple = ()
+        self._expected_seconds: float | None = None
+        self._is_running = self._has_jumped = False
+
+    def read(self, packet: av.Packet) -> None:
+        """Take the stream's next packet."""
+        start = self._clock(packet.pts)
+        if start is None:
+            start = self._expected_seconds or 0.0
+        end = start + float((packet.duration or 0) * packet.time_base)
+        while self._spans and self._spans[-1][1] + _TAIL_SECONDS < start:
+            self._spans.pop()
+        if self._whole or (self._spans and end >= self._spans[-1][0] - _WARM_UP_SECONDS):
+            self._is_running = True
+            is_warm_up = self._has_jumped and not self._whole and end <= self._spans[-1][0]
+            self._decode(packet, is_warm_up)
+        else:
+            self._stop()
+            self._has_jumped = True
+        self.reached_seconds = max(self.reached_seconds, end - _TAIL_SECONDS)
+
+    def read_until(self, seconds: float) -> None:
+        """Read as far as `seconds` on the clip's clock, or to the end, where packets are ours to get."""
+        while self._packets is not None and self.reached_seconds < seconds:
+            packet = next(self._packets, None)
+            if packet is None:
+                self.finish()
+            else:
+                self.read(packet)
+
+    def finish(self) -> None:
+        """Say that the stream has ended."""
+        if self._is_running:
+            self._decode(None, False)
+        self._end_piece()
+        self.reached_seconds = math.inf
+
+    def cut(self, start_seconds: float, end_seconds: float) -> tuple[SoundRun, ...]:
+        """What was read between two times, in order of time, not overlapping."""
+        runs = []
+        for piece in self._pieces:
+            run = piece.cut(start_seconds, end_seconds)
+            if run is not None:
+                runs.append(run)
+                start_seconds = run.start_seconds + len(run.samples) / self.sample_rate
+        return tuple(runs)
+
+    def forget(self, before_seconds: float) -> None:
+        """Let go of sound that nobody will ask for again."""
+        for piece in self._pieces:
+            piece.forget(before_seconds)
+        # The last one may still grow.
+        self._pieces = [piece for piece in self._pieces[:-1] if piece.chunks] + self._pieces[-1:]
+
+    def _clock(self, pts: int | None) -> float | None:
+        return None if pts is None else float(pts * self.media.audio.time_base) - self._zero_seconds
+
+    def _decode(self, packet: av.Packet | None, is_warm_up: bool) -> None:
+        try:
+            frames = self._codec.decode(packet)
+        except FFmpegError as error:
+            if is_warm_up:
+                # MP3 after a jump refers to bytes that were jumped over.
+                return
+            message = (
+                f"its sound cannot be decoded after {max(self.reached_seconds, 0):.2f} s; copy the file again"
+            )
+            raise self.media.fail(message, stage="sound") from error
+        for frame in frames:
+            check_sound_format(self.media, frame.sample_rate, frame.layout.nb_channels)
+            self._place(frame)
+
+    def _place(self, frame: av.AudioFrame) -> None:
+        start = self._clock(frame.pts)
+        if start is None:
+            start = self._expected_seconds or 0.0
+        has_gap = self._expected_seconds is None or abs(start - self._expected_seconds) > _GAP_SECONDS
+        if not self._pieces or (has_gap and not self._whole):
+            self._end_piece()
+            self._pieces.append(_Piece(start, self.sample_rate))
+        self._expected_seconds = start + frame.samples / frame.sample_rate
+        found = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._resampler is None or found != self._format:
+            self._flush_resampler()
+            # Each channel by itself: FFmpeg's own way down to mono is not the mean.
+            self._resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=self.sample_rate)
+            self._format = found
+        self._keep(self._resampler.resample(frame))
+
+    def _keep(self, frames: list[av.AudioFrame]) -> None:
+        for frame in frames:
+            self._pieces[-1].chunks.append(frame.to_ndarray().mean(axis=0, dtype=np.float32))
+
+    def _flush_resampler(self) -> None:
+        if self._resampler is not None:
+            self._keep(self._resampler.resample(None))
+            self._resampler = None
+
+    def _end_piece(self) -> None:
+        self._flush_resampler()
+        self._expected_seconds = None
+
+    def _stop(self) -> None:
+        if self._is_running:
+            self._end_piece()
+            self._codec.flush_buffers()
+            self._is_running = False
+
+
+class _Piece:
+    """Sound without a gap."""
+
+    def __init__(self, origin_seconds: float, sample_rate: int):
+        self.origin_seconds, self.sample_rate = origin_seconds, sample_rate
+        self.chunks: list[np.ndarray] = []
+        self._num_forgotten = 0
+
+    def cut(self, start_seconds: float, end_seconds: float) -> SoundRun | None:
+        held = sum(map(len, self.chunks))
+        first, last = (
+            int(np.clip(self._index(at), self._num_forgotten, self._num_forgotten + held))
+            for at in (start_seconds, end_seconds)
+        )
+        if last <= first:
+            return None
+        samples = np.concatenate(self.chunks)[first - self._num_forgotten : last - self._num_forgotten]
+        return SoundRun(self.origin_seconds + first / self.sample_rate, samples)
+
+    def forget(self, before_seconds: float) -> None:
+        while self.chunks and self._num_forgotten + len(self.chunks[0]) <= self._index(before_seconds):
+            self._num_forgotten += len(self.chunks.pop(0))
+
+    def _index(self, seconds: float) -> float:
+        """The first sample at or after a time; a millionth of a sample is rounding."""
+        if math.isinf(seconds):
+            return seconds
+        return math.ceil((seconds - self.origin_seconds) * self.sample_rate - 1e-6)

@@ -1,0 +1,86 @@
+"""timeline.py: when each frame of a clip is shown, and what must be decoded to see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from fractions import Fraction
+
+import numpy as np
+
+
+class Feed(IntEnum):
+    """What the decoding pass does with a packet."""
+
+    JUMP = 0
+    """Nobody needs it nor what follows up to the next keyframe: finish the decoder, start anew there."""
+    DROP = 1
+    """Shown before the keyframe that decoding starts at, and built on what was jumped over."""
+    REFERENCE = 2
+    """Needed only if other pictures refer to it."""
+    WANTED = 3
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """All frames of a clip in the order in which they are shown."""
+
+    pts: np.ndarray
+    """int64, ascending, in ticks of the video stream."""
+    tick_seconds: Fraction
+    last_frame_ticks: int
+    """How long the last frame is shown."""
+    packet: np.ndarray | None = None
+    """int64: each frame's packet, in the file's order. None: frames are told by order out of the decoder."""
+    keyframe: np.ndarray | None = None
+    """int64: the packet from which decoding must start to see each frame exactly."""
+    packet_pts: np.ndarray | None = None
+    """int64: of every packet, in the file's order."""
+    sound_start_seconds: float = 0.0
+    """Of the file's own sound, on the clip's clock (0 = first frame)."""
+    sound_end_seconds: float = 0.0
+    """Equal to the start if there is no sound."""
+    num_decoded: int = 0
+    """Frames that had to be decoded to learn all this."""
+
+    @property
+    def by_order(self) -> bool:
+        """Whether frames are told by their order out of the decoder."""
+        return self.packet is None
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """float64: when each frame is shown, on the clip's clock (0 = first frame)."""
+        return (self.pts - self.pts[0]) * float(self.tick_seconds)
+
+    @property
+    def start_seconds(self) -> float:
+        """Time of the first frame on the file's own clock."""
+        return float(int(self.pts[0]) * self.tick_seconds)
+
+    @property
+    def duration_seconds(self) -> float:
+        """From the first frame to the end of the last."""
+        return float((int(self.pts[-1] - self.pts[0]) + self.last_frame_ticks) * self.tick_seconds)
+
+    def feed(self, wanted: np.ndarray) -> np.ndarray:
+        """uint8 `Feed` for every packet, so that the `wanted` frames (bool mask) come out exact."""
+        assert self.packet is not None
+        feed = np.zeros(len(self.packet_pts), np.uint8)
+        for first, last in _segments(self.keyframe[wanted], self.packet[wanted]):
+            inside = slice(first, last + 1)
+            leading = self.packet_pts[inside] < self.packet_pts[first]
+            feed[inside] = np.where(leading, Feed.DROP, Feed.REFERENCE)
+        feed[self.packet[wanted]] = Feed.WANTED
+        return feed
+
+
+def _segments(first: np.ndarray, last: np.ndarray) -> list[tuple[int, int]]:
+    """Stretches of packets from a keyframe to the last wanted frame before the next jump."""
+    segments: list[tuple[int, int]] = []
+    for start, end in sorted(zip(first.tolist(), last.tolist(), strict=True)):
+        if segments and start <= segments[-1][1] + 1:
+            segments[-1] = (segments[-1][0], max(segments[-1][1], end))
+        else:
+            segments.append((start, end))
+    return segments
