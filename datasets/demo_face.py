@@ -257,15 +257,17 @@ def _part_lips(x: Tensor, y: Tensor, smile: Tensor, mouth_open: Tensor) -> tuple
 
 
 def _blink(picture: Tensor, fields: _Fields, source: Tensor, closed: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Lids come down over the eyes: from above, down to a line that falls with `closed`."""
+    """Lids come down over the eyes as far as `closed` says, lashes on their edge."""
     if not bool((closed > 0).any()):
         return picture
     lids = grid_sample(
         fields.lids.expand(len(picture), -1, -1, -1), source, align_corners=False, padding_mode="border"
     )
     cover, lashes = torch.zeros_like(x), torch.zeros_like(x)
+    shut = closed.clamp(max=1.0)
     for cx, cy in (LEFT_EYE, RIGHT_EYE):
-        line = cy - 6.5 + 10.0 * closed.clamp(max=1.0) - 0.02 * (x - cx) ** 2
+        # The edge of the lid: an arch over the open eye, hanging over the closed one.
+        line = cy - 4.5 + 8.0 * shut + (0.04 - 0.06 * shut) * (x - cx) ** 2
         near = ((x - cx).abs() < 14.0) & ((y - cy).abs() < 9.0)
         cover = torch.where(near, (0.7 * (line - y) + 0.5).clamp(0.0, 1.0), cover)
         lash = torch.exp(-0.5 * ((y - line) / 0.9) ** 2) * (10.5 - (x - cx).abs()).clamp(0.0, 1.0)
