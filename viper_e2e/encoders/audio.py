@@ -14,8 +14,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_XVECTOR_MAPPI
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from viper_e2e.config import AudioConfig
-from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32
-from viper_e2e.encoders.building import build_model, find_blocks, read_architecture
+from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, name_has
+from viper_e2e.encoders.building import build_model, checkpoint_activations, find_blocks, read_architecture
 from viper_e2e.encoders.sound import Frames, LogMel, padded, stretch
 from viper_e2e.encoders.weights import Found, Search, find
 from viper_e2e.errors import ViperError
@@ -107,10 +107,11 @@ class AudioEncoder(Encoder):
             model, origin = build_model(found, search, architecture, mapping[type(architecture)])
         _cut_behind(model, config.layer)
         if config.backbone.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            checkpoint_activations(model)
         # The final norm of pre-norm transformers is registered before the blocks it follows.
-        top = ("encoder.layer_norm",) if getattr(architecture, "do_stable_layer_norm", False) else ()
-        idle = ("masked_spec_embed", "embed_positions", "classifier.", "objective.")
+        is_pre_norm = getattr(architecture, "do_stable_layer_norm", False)
+        top = name_has("encoder.layer_norm") if is_pre_norm else name_has()
+        idle = name_has("masked_spec_embed", "embed_positions", "classifier.", "objective.")
         backbone = Backbone("audio", model, origin, blocks=find_blocks(model), top=top, idle=idle)
         return cls(
             config, backbone, preprocessor, sound=sound, span_seconds=span_seconds, sample_rate=sample_rate

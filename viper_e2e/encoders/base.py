@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,14 @@ class DepthGroup(NamedTuple):
     parameters: list[nn.Parameter]
 
 
+def name_has(*words: str) -> Callable[[str], bool]:
+    """A judge of parameter names: does one contain one of ``words``?"""
+    return lambda name: any(word in name for word in words)
+
+
+_no_name = name_has()
+
+
 class Backbone(nn.Module):
     """One pretrained network: its blocks, which of them train, and the dtype it computes in.
 
@@ -52,11 +60,11 @@ class Backbone(nn.Module):
         origin: Origin,
         *,
         blocks: Sequence[nn.Module],
-        top: Sequence[str] = (),
-        idle: Sequence[str] = (),
+        top: Callable[[str], bool] = _no_name,
+        idle: Callable[[str], bool] = _no_name,
     ):
-        """``blocks`` first to last. ``top`` and ``idle`` are substrings of parameter names: what follows the
-        last block although it is registered earlier, and what no forward pass reads (never trained)."""
+        """``blocks`` first to last. ``top`` and ``idle`` judge parameter names: what follows the last block
+        although it is registered earlier, and what no forward pass reads (never trained)."""
         super().__init__()
         self.name = name
         self.model = model
@@ -72,18 +80,18 @@ class Backbone(nn.Module):
         """Transformer blocks, first to last: what ``depth`` counts."""
         return self._blocks
 
-    def _parts(self, top: Sequence[str], idle: Sequence[str]) -> dict[str, int | None]:
+    def _parts(self, top: Callable[[str], bool], idle: Callable[[str], bool]) -> dict[str, int | None]:
         """Parameter name → 0 stem, 1 … n blocks, n + 1 top, ``None`` idle."""
         block_of = {id(p): i for i, block in enumerate(self._blocks, 1) for p in block.parameters()}
         parts: dict[str, int | None] = {}
         seen_blocks = False
         for name, parameter in self.model.named_parameters():
-            if any(word in name for word in idle):
+            if idle(name):
                 parts[name] = None
             elif id(parameter) in block_of:
                 parts[name], seen_blocks = block_of[id(parameter)], True
             else:
-                follows = seen_blocks or any(word in name for word in top)
+                follows = seen_blocks or top(name)
                 parts[name] = len(self._blocks) + 1 if follows else 0
         return parts
 

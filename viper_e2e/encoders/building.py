@@ -96,6 +96,14 @@ def pooler_off(model_class: type[PreTrainedModel]) -> dict[str, bool]:
     return {"add_pooling_layer": False} if has_one else {}
 
 
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Trained blocks recompute their activations in the backward pass instead of keeping them."""
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:  # its name before transformers 5.23
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
 def find_blocks(model: nn.Module) -> Sequence[nn.Module]:
     """The transformer blocks of a model: its longest list of layers."""
     rows = [

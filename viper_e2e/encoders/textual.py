@@ -16,8 +16,14 @@ from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from viper_e2e.config import BackboneConfig, TextualConfig
-from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32
-from viper_e2e.encoders.building import build_model, find_blocks, pooler_off, read_architecture
+from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, name_has
+from viper_e2e.encoders.building import (
+    build_model,
+    checkpoint_activations,
+    find_blocks,
+    pooler_off,
+    read_architecture,
+)
 from viper_e2e.encoders.image_text import ImageTextModel, load_image_text
 from viper_e2e.encoders.weights import Search, find
 from viper_e2e.errors import ViperError
@@ -49,16 +55,14 @@ class TextualEncoder(Encoder):
         self.sentences = sentences
         self.crop_spec = image_text.crop_spec(is_paper=config.crop == "paper")
         model = image_text.model
-        visual = [n for n, _ in model.named_parameters() if n.startswith("visual.") or n == "logit_scale"]
-        # Of CLIP, only the image tower and the logit scale train: the bank is fixed points to measure against.
-        idle = [n for n, _ in model.named_parameters() if n not in visual]
         self.image_text = Backbone(
             "image_text",
             model,
             image_text.origin,
             blocks=find_blocks(model.visual),
-            top=("visual.proj", "logit_scale", "visual.ln_post"),
-            idle=idle,
+            top=name_has("visual.proj", "logit_scale"),
+            # Only the image tower and the logit scale train: the bank is fixed points to measure against.
+            idle=lambda name: not name.startswith("visual.") and name != "logit_scale",
         )
         self.sentence_encoder = sentence_encoder
         self.num_text_passes = 0
@@ -188,8 +192,8 @@ def _sentence_encoder(
     model_class = MODEL_MAPPING[type(architecture)]
     model, origin = build_model(found, search, architecture, model_class, **pooler_off(model_class))
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    backbone = Backbone("sentence_encoder", model, origin, blocks=find_blocks(model), idle=("pooler.",))
+        checkpoint_activations(model)
+    backbone = Backbone("sentence_encoder", model, origin, blocks=find_blocks(model), idle=name_has("pooler."))
     tokenizer = AutoTokenizer.from_pretrained(found.small, local_files_only=True)
 
     def tokenize(sentences: list[str]) -> Mapping[str, Tensor]:

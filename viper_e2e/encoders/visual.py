@@ -14,8 +14,14 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from viper_e2e.clip import CropSpec
 from viper_e2e.config import VisualConfig
-from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32
-from viper_e2e.encoders.building import build_model, find_blocks, pooler_off, read_architecture
+from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, name_has
+from viper_e2e.encoders.building import (
+    build_model,
+    checkpoint_activations,
+    find_blocks,
+    pooler_off,
+    read_architecture,
+)
 from viper_e2e.encoders.weights import Found, Search, find
 from viper_e2e.errors import ViperError
 
@@ -54,14 +60,13 @@ class VisualEncoder(Encoder):
         found = find("visual", config.backbone, search)
         architecture = read_architecture(found, config.backbone)
         architecture = getattr(architecture, "vision_config", architecture)
-        size = config.crop_size
-        crop_spec = _crop_spec(found, architecture, size, is_paper=config.crop == "paper")
         model_class = _model_class(architecture, found)
+        crop_spec = _crop_spec(found, architecture, config.crop_size, is_paper=config.crop == "paper")
         model, origin = build_model(found, search, architecture, model_class, **pooler_off(model_class))
         if config.backbone.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            checkpoint_activations(model)
         backbone = Backbone(
-            "visual", model, origin, blocks=find_blocks(model), idle=("mask_token", "head.", "pooler.")
+            "visual", model, origin, blocks=find_blocks(model), idle=name_has("mask_token", "head.", "pooler.")
         )
         return cls(config, backbone, crop_spec)
 
@@ -101,12 +106,20 @@ def _interpolation(backbone: Backbone, size: int, pooling: str) -> dict[str, boo
     )
     if pooling == "cls" and not has_class_token:
         raise ViperError(f"visual: {kind} has no class token; set visual.pooling to mean")
-    can = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
-    if size == architecture.image_size or not can:
-        if size != architecture.image_size and not kind.startswith("dino"):
-            raise ViperError(f"visual: {kind} takes crops of {architecture.image_size} pixels, not {size}")
+    own_size = _side(architecture.image_size)
+    # DINOv2 and DINOv3 fit their positions to any grid without being told.
+    if size == own_size or kind.startswith("dinov"):
         return {}
+    if "interpolate_pos_encoding" not in inspect.signature(model.forward).parameters:
+        raise ViperError(f"visual: {kind} takes crops of {own_size} pixels, not {size}")
     return {"interpolate_pos_encoding": True}
+
+
+def _side(size: Any) -> int:
+    """Files write ``224``, ``[224, 224]``, ``{"height": 224, …}`` or ``{"shortest_edge": 224}``."""
+    if isinstance(size, Mapping):
+        size = size.get("height") or size.get("shortest_edge")
+    return int(size[0] if isinstance(size, list | tuple) else size)
 
 
 def _crop_spec(found: Found, architecture: PretrainedConfig, size: int | None, *, is_paper: bool) -> CropSpec:
@@ -116,7 +129,7 @@ def _crop_spec(found: Found, architecture: PretrainedConfig, size: int | None, *
     throw away is kept: a face box has none to spare.
     """
     if found.small is None:
-        size = size or architecture.image_size
+        size = size or _side(architecture.image_size)
         return CropSpec(size, integer_boxes=is_paper, resize_in_uint8=is_paper)
     values = found.read_json("preprocessor_config.json")
     resample = values.get("resample", 2)
@@ -126,14 +139,12 @@ def _crop_spec(found: Found, architecture: PretrainedConfig, size: int | None, *
         )
     own = values.get("crop_size") if values.get("do_center_crop") else values.get("size")
     own = own or values.get("size") or architecture.image_size
-    if isinstance(own, Mapping):
-        own = own.get("height") or own.get("shortest_edge")
     keeps_aspect = bool(values.get("do_center_crop"))
     normalises = values.get("do_normalize", True)
     mean = values.get("image_mean", (0.5, 0.5, 0.5)) if normalises else (0.0, 0.0, 0.0)
     std = values.get("image_std", (0.5, 0.5, 0.5)) if normalises else (1.0, 1.0, 1.0)
     return CropSpec(
-        size=size or int(own),
+        size=size or _side(own),
         aspect="short_side_center" if keeps_aspect and not is_paper else "squash",
         interpolation=_INTERPOLATIONS[resample],
         mean=tuple(float(x) for x in mean),

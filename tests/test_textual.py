@@ -1,0 +1,418 @@
+"""The textual branch: a bank weighed by CLIP, embedded once, the right activation, the published choice."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from viper_e2e.clip import CropSpec
+from viper_e2e.config import BackboneConfig, TextualConfig, micro, paper, tiny
+from viper_e2e.encoders.textual import TextualEncoder, read_bank
+from viper_e2e.errors import ViperError
+from viper_e2e.labels import HUME_REACTION
+
+PIXELS = torch.randn(5, 3, 32, 32)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_from_outside(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.delenv("VIPER_BACKBONES", raising=False)
+
+
+@pytest.fixture
+def encoder() -> TextualEncoder:
+    torch.manual_seed(0)
+    return TextualEncoder.build(micro().textual)
+
+
+def micro_with(**changes) -> TextualConfig:
+    config = copy.deepcopy(micro().textual)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return config
+
+
+def state_dict_of(encoder: TextualEncoder) -> dict[str, torch.Tensor]:
+    return {n: t.clone().contiguous() for n, t in encoder.image_text.model.state_dict().items()}
+
+
+def published(reference, **changes) -> TextualEncoder:
+    peer = reference / "peer"
+    options = {"bank": str(peer / "templates.json"), "choice": "hard", "crop": "paper", **changes}
+    return TextualEncoder.build(
+        TextualConfig(
+            image_text=BackboneConfig(str(peer / "checkpoints/clip")),
+            sentence_encoder=BackboneConfig(str(peer / "checkpoints/roberta")),
+            **options,
+        )
+    )
+
+
+# --- what comes out -----------------------------------------------------------------------------
+
+
+def test_soft_choice_is_the_mean_of_the_bank_under_clips_own_softmax(encoder):
+    model = encoder.image_text.model
+    tokens = encoder.image_text.model.encode_text(encoder._clip_tokens)
+    logits = model.get_logits(PIXELS, encoder._clip_tokens)[0]
+    assert torch.allclose(encoder(PIXELS), logits.softmax(1) @ tokens, atol=1e-6)
+    assert encoder(PIXELS).shape == (5, encoder.embed_dim)
+    assert torch.equal(encoder.choices(PIXELS), logits.argmax(1))
+
+
+def test_hard_choice_is_a_row_of_the_bank():
+    torch.manual_seed(0)
+    encoder = TextualEncoder.build(micro_with(choice="hard"))
+    tokens = encoder.image_text.model.encode_text(encoder._clip_tokens)
+    assert torch.allclose(encoder(PIXELS), tokens[encoder.choices(PIXELS)], atol=1e-6)
+
+
+def test_a_clip_is_encoded_the_same_whatever_came_before(encoder):
+    first = encoder(PIXELS)
+    encoder(torch.randn(7, 3, 32, 32))
+    assert torch.equal(encoder(PIXELS), first)
+
+
+@pytest.mark.parametrize("depth", ["none", "1", "all"])
+def test_half_precision_stays_near_single(encoder, depth):
+    exact = encoder(PIXELS)
+    encoder.set_training_depth(depth)
+    encoder.to_compute_dtype(torch.bfloat16)
+    rough = encoder(PIXELS)
+    assert rough.dtype == torch.float32
+    assert encoder.image_text.model.logit_scale.dtype == torch.float32
+    assert torch.cosine_similarity(rough, exact).min() > 0.999
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(encoder(PIXELS), rough)
+
+
+# --- the bank passes once -----------------------------------------------------------------------
+
+
+def test_frozen_text_encoders_see_the_bank_once(reference):
+    encoder = published(reference)
+    calls = []
+    encoder.sentence_encoder.model.register_forward_hook(lambda *_: calls.append(1))
+    pixels = torch.randn(1, 3, 224, 224)
+    encoder.to_compute_dtype(torch.bfloat16)
+    for _ in range(3):
+        encoder(pixels)
+        encoder.train()
+    assert len(calls) == 1
+    assert encoder.num_text_passes == 2, "one by CLIP, one by the sentence encoder"
+
+
+def test_trained_text_encoders_see_it_once_per_forward_and_get_gradients(reference):
+    encoder = published(reference, choice="soft")
+    encoder.set_training_depth("all", "sentence_encoder")
+    encoder.train()
+    pixels = torch.randn(3, 3, 224, 224)
+    encoder(pixels)
+    before = encoder.num_text_passes
+    encoder(pixels).square().sum().backward()
+    assert encoder.num_text_passes == before + 1
+    trained = {n: p for n, p in encoder.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(n.startswith("sentence_encoder.") for n in trained)
+    assert [n for n, p in trained.items() if p.grad is None] == []
+    with torch.no_grad():
+        next(iter(trained.values())).add_(1.0)
+    changed = encoder(pixels)
+    encoder.set_training_depth("none", "sentence_encoder")
+    encoder.eval()
+    assert torch.allclose(encoder.eval()(pixels), encoder(pixels))
+    assert changed.shape == (3, 768)
+
+
+def test_new_weights_void_the_embedded_bank(encoder):
+    first = encoder(PIXELS)
+    torch.manual_seed(1)
+    other = TextualEncoder.build(micro().textual)
+    encoder.load_state_dict(other.state_dict())
+    assert not torch.equal(encoder(PIXELS), first)
+    assert torch.equal(encoder(PIXELS), other(PIXELS))
+
+
+def test_a_bank_embedded_under_inference_mode_serves_training_later(encoder):
+    with torch.inference_mode():
+        encoder(PIXELS)
+    encoder.set_training_depth("all")
+    encoder(PIXELS).sum().backward()
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def test_training_clip_trains_its_image_tower_and_scale_only(encoder):
+    encoder.set_training_depth("all")
+    encoder.train()
+    encoder(PIXELS).square().sum().backward()
+    trained = {n.removeprefix("image_text.model.") for n, p in encoder.named_parameters() if p.requires_grad}
+    assert "logit_scale" in trained
+    assert all(n == "logit_scale" or n.startswith("visual.") for n in trained)
+    assert [n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None] == []
+    groups = encoder.parameter_groups_by_depth()
+    assert [g.part for g in groups] == ["stem", "block 1", "top"]
+    top = {id(p) for p in groups[-1].parameters}
+    assert {id(encoder.image_text.model.visual.proj), id(encoder.image_text.model.logit_scale)} <= top
+
+
+def test_the_tiny_preset_does_not_count_its_vocabulary_as_trainable():
+    config = tiny().textual
+    config.image_text.train = "all"
+    encoder = TextualEncoder.build(config)
+    assert sum(p.numel() for p in encoder.parameters() if p.requires_grad) < 200_000
+
+
+def test_training_clip_under_a_hard_choice_is_refused():
+    with pytest.raises(ViperError, match="an argmax passes no gradient"):
+        TextualEncoder.build(micro_with(choice="hard")).set_training_depth("1")
+
+
+def test_checkpointed_image_blocks_give_the_same_gradients():
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        config = micro_with()
+        config.image_text.train = "all"
+        config.image_text.gradient_checkpointing = checkpointing
+        encoder = TextualEncoder.build(config).train()
+        encoder(PIXELS).square().sum().backward()
+        gradients.append([p.grad for p in encoder.parameters() if p.requires_grad])
+    assert all(torch.allclose(a, b) for a, b in zip(*gradients, strict=True))
+
+
+# --- specs --------------------------------------------------------------------------------------
+
+
+def folder_of(encoder, folder, config):
+    folder.mkdir(exist_ok=True)
+    save_file(state_dict_of(encoder), folder / "model.safetensors")
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    return TextualConfig(BackboneConfig(str(folder)))
+
+
+def test_a_state_dict_without_stated_activation_is_refused(encoder, tmp_path):
+    config = dict(micro().textual.image_text.config)
+    loaded = TextualEncoder.build(folder_of(encoder, tmp_path / "stated", config))
+    assert torch.equal(loaded(PIXELS), encoder(PIXELS))
+    del config["quick_gelu"]
+    for name, description in (("unstated", config), ("bare", None)):
+        with pytest.raises(ViperError, match="does not say which activation"):
+            TextualEncoder.build(folder_of(encoder, tmp_path / name, description))
+
+
+def test_the_activation_matters(encoder, tmp_path):
+    config = dict(micro().textual.image_text.config, quick_gelu=False)
+    wrong = TextualEncoder.build(folder_of(encoder, tmp_path / "gelu", config))
+    assert not torch.allclose(wrong(PIXELS), encoder(PIXELS), atol=1e-6)
+
+
+def test_openais_own_file_needs_no_description(tmp_path):
+    config = {
+        "embed_dim": 16,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
+    }
+    original = TextualEncoder.build(TextualConfig(BackboneConfig(config=config)))
+    tensors = state_dict_of(original)
+    scalars = {
+        "input_resolution": torch.tensor(32),
+        "context_length": torch.tensor(77),
+        "vocab_size": torch.tensor(49408),
+    }
+    file = tmp_path / "ViT-tiny.safetensors"
+    save_file(tensors | scalars, file)
+    loaded = TextualEncoder.build(TextualConfig(BackboneConfig(str(file))))
+    assert torch.equal(loaded(PIXELS), original(PIXELS))
+    (tmp_path / "config.json").write_text(json.dumps(dict(config, quick_gelu=False)))
+    with pytest.raises(ViperError, match="OpenAI's CLIP, which needs quick_gelu true"):
+        TextualEncoder.build(TextualConfig(BackboneConfig(str(file))))
+
+
+def test_an_open_clip_folder_brings_its_own_preprocessing(encoder, tmp_path):
+    config = folder_of(encoder, tmp_path / "folder", None)
+    description = {
+        "model_cfg": micro().textual.image_text.config,
+        "preprocess_cfg": {
+            "mean": [0.5] * 3,
+            "std": [0.5] * 3,
+            "interpolation": "bilinear",
+            "resize_mode": "squash",
+        },
+    }
+    (tmp_path / "folder" / "open_clip_config.json").write_text(json.dumps(description))
+    loaded = TextualEncoder.build(config)
+    assert loaded.crop_spec == CropSpec(32, resize_in_uint8=True)
+    assert torch.equal(loaded(PIXELS), encoder(PIXELS))
+
+
+def test_weights_that_do_not_fit_are_named(encoder, tmp_path):
+    config = copy.deepcopy(micro().textual.image_text.config)
+    config["vision_cfg"]["layers"] = 2
+    with pytest.raises(ViperError, match=r"visual\.transformer\.resblocks\.1\..* is nothing, expected"):
+        TextualEncoder.build(folder_of(encoder, tmp_path / "folder", config))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("ViT-B-32/openai", "different activations; name the model with -quickgelu"),
+        (
+            "ViT-B-32-quickgelu/laion2b_s34b_b79k",
+            "different activations; name the model without -quickgelu|no weights",
+        ),
+        ("ViT-B-32/nothing", "has no weights 'nothing' on the hub; open_clip knows: openai"),
+        ("ViT-B-23/openai", "do you mean ViT-B-32"),
+        ("/no/such/folder", "does not exist; put its folder"),
+        ("ViT-B-32-quickgelu/openai", r"timm/vit_base_patch32_clip_224\.openai\); put its folder"),
+        ("hf-hub:someone/clip", r"someone/clip\); put its folder .* \$VIPER_BACKBONES/image_text"),
+    ],
+)
+def test_a_spec_that_cannot_be_followed_says_why(spec, message, monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ViperError, match=message) as caught:
+        TextualEncoder.build(TextualConfig(BackboneConfig(spec)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_named_model_is_taken_from_the_shelf(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    shelf = tmp_path / "image_text"
+    shelf.mkdir()
+    save_file({"visual.proj": torch.zeros(2, 2)}, shelf / "open_clip_model.safetensors")
+    monkeypatch.setenv("VIPER_BACKBONES", str(tmp_path))
+    with pytest.raises(ViperError, match=rf"{shelf} does not fit its configuration"):
+        TextualEncoder.build(TextualConfig(BackboneConfig("ViT-B-32-quickgelu/openai")))
+
+
+def test_the_published_preset_names_the_quick_gelu_model():
+    assert paper().textual.image_text.source == "ViT-B-32-quickgelu/openai"
+
+
+# --- saved and loaded again ---------------------------------------------------------------------
+
+
+def test_assets_hold_clip_tokeniser_and_bank(reference, tmp_path):
+    encoder = published(reference)
+    encoder.save_assets(tmp_path)
+    assert (tmp_path / "sentence_encoder" / "vocab.json").is_file()
+    description = json.loads((tmp_path / "image_text" / "open_clip_config.json").read_text())
+    assert description["model_cfg"]["quick_gelu"] is True
+    config = TextualConfig(
+        BackboneConfig("moved/away"), BackboneConfig("moved/too"), bank="moved.txt", choice="hard", crop="paper"
+    )
+    again = TextualEncoder.build(config, assets=tmp_path, records=encoder.records())
+    pixels = torch.randn(2, 3, 224, 224)
+    assert again.sentences == encoder.sentences
+    assert torch.equal(again(pixels), encoder(pixels))
+
+
+def test_weights_held_by_the_checkpoint_need_no_source(encoder, tmp_path):
+    encoder.save_assets(tmp_path)
+    config = TextualConfig(BackboneConfig("was/somewhere"))
+    again = TextualEncoder.build(config, assets=tmp_path, held=frozenset({"image_text"}))
+    again.load_state_dict(encoder.state_dict())
+    assert torch.equal(again(PIXELS), encoder(PIXELS))
+    assert again.records() == {}
+
+
+def test_another_bank_replaces_the_checkpoints(encoder, tmp_path):
+    encoder.save_assets(tmp_path / "assets")
+    (tmp_path / "bank.txt").write_text("# two\nyes\n\nno\n")
+    again = TextualEncoder.build(
+        micro().textual, assets=tmp_path / "assets", overrides={"sentence_bank": str(tmp_path / "bank.txt")}
+    )
+    assert again.sentences == ["yes", "no"]
+
+
+# --- the bank file ------------------------------------------------------------------------------
+
+
+def test_our_bank_covers_the_emotions_and_fits_the_encoders():
+    sentences = read_bank(None)
+    assert 40 <= len(sentences) <= 100
+    assert all(4 <= len(s.split()) <= 12 for s in sentences), "16 tokens must hold a sentence"
+    text = " ".join(sentences)
+    assert all(name not in text for name in ("Ekman", "MuSe"))
+    assert len(HUME_REACTION.names) == 7
+
+
+def test_our_bank_is_not_the_published_one(reference):
+    theirs = {s.lower() for s in json.loads((reference / "peer/templates.json").read_text())}
+    assert theirs.isdisjoint(s.lower() for s in read_bank(None))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("b.txt", "only one\n", "has 1 sentences; allowed are 2 to 4096"),
+        ("b.json", '["a", "b", "a"]', "sentence 3 stands there twice: 'a'"),
+        ("b.json", '["a", " "]', "sentence 2 has 1 characters"),
+        ("b.txt", "a\n" + "x" * 401, "sentence 2 has 401 characters; allowed are 1 to 400"),
+        ("b.json", '{"a": 1}', "a JSON list of strings is expected"),
+        ("b.json", "[", "cannot be read as text or JSON list"),
+        ("b.txt", None, "cannot be read as text or JSON list"),
+        ("b.json", json.dumps([str(i) for i in range(4097)]), "has 4097 sentences"),
+    ],
+)
+def test_a_bad_bank_is_named(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ViperError, match=message):
+        read_bank(tmp_path / name)
+
+
+# --- published numbers --------------------------------------------------------------------------
+
+
+def clip_preprocess(image: Image.Image, spec: CropSpec) -> torch.Tensor:
+    """OpenAI's own: short side to 224 by PIL bicubic, centre, normalise."""
+    width, height = image.size
+    size = (224, int(224 * height / width)) if width <= height else (int(224 * width / height), 224)
+    image = image.resize(size, Image.BICUBIC)
+    left, top = round((image.width - 224) / 2), round((image.height - 224) / 2)
+    pixels = torch.from_numpy(np.array(image.crop((left, top, left + 224, top + 224)))).permute(2, 0, 1) / 255.0
+    return (pixels - torch.tensor(spec.mean)[:, None, None]) / torch.tensor(spec.std)[:, None, None]
+
+
+def test_the_published_sentences_are_chosen(reference):
+    encoder = published(reference)
+    assert encoder.crop_spec.integer_boxes
+    assert encoder.crop_spec.aspect == "short_side_center"
+    expected = json.loads((reference / "peer/expected/expected.json").read_text())
+    crops = [
+        Image.open(reference / f"peer/expected/crops/frame_{i}.jpg").convert("RGB")
+        for i in expected["frame_indices"]
+    ]
+    pixels = torch.stack([clip_preprocess(crop, encoder.crop_spec) for crop in crops])
+    rows = torch.from_numpy(np.load(reference / "peer/expected/features.npz")["textual"])
+    assert encoder.choices(pixels).tolist() == expected["template_indices"]
+    assert (encoder(pixels) - rows).abs().max() < 1e-5
+    assert encoder.choices(pixels.flip(0)).tolist() != expected["template_indices"]
+
+
+def test_gelu_in_place_of_quick_gelu_is_quietly_wrong(reference):
+    encoder = published(reference)
+    folder = reference / "peer/checkpoints/clip"
+    config = dict(json.loads((folder / "config.json").read_text()), quick_gelu=False)
+    config.pop("note")
+    wrong = TextualEncoder.build(TextualConfig(BackboneConfig(config=config)))
+    wrong.image_text.model.load_state_dict(load_file(folder / "model.safetensors"))
+    pixels = torch.randn(4, 3, 224, 224)
+    right = F.normalize(encoder.image_text.model.encode_image(pixels), dim=-1)
+    assert not torch.allclose(
+        right, F.normalize(wrong.image_text.model.encode_image(pixels), dim=-1), atol=1e-3
+    )
