@@ -14,7 +14,7 @@ from rich.console import Console
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet
-from viper_e2e.packing import pack, read_labels, write_labels
+from viper_e2e.packing import pack, progress_bar, read_labels, write_labels
 from viper_e2e.packing.action_units import PUBLISHED_EMOTIONS, PUBLISHED_UNITS, read_action_units
 from viper_e2e.shards import ShardError, ShardSet
 
@@ -188,7 +188,12 @@ def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         pack(videos, labels, tmp_path / "out", shard_size=2_000, progress=interrupt)
     assert list((tmp_path / "out").iterdir()) == []
-    assert pack(videos, labels, tmp_path / "out").exit_code == 0
+    (tmp_path / "out" / ".packing-killed").mkdir()
+    report = pack(videos, labels, tmp_path / "out")
+    assert report.exit_code == 0
+    assert report.notes == (
+        f"{tmp_path / 'out' / '.packing-killed'} is left from a run that was killed; remove it",
+    )
 
 
 def test_shards_of_another_run_are_not_overwritten_unless_told(tmp_path):
@@ -361,3 +366,12 @@ def test_action_units_that_make_no_sense_are_refused(data, message):
     data = data.replace("{header}", ",".join(PUBLISHED_UNITS))
     with pytest.raises(ValueError, match=message):
         read_action_units("a.csv", data.encode())
+
+
+def test_the_bar_counts_and_says_nothing_where_nothing_was_done(capsys):
+    with progress_bar("packing"):
+        pass
+    assert capsys.readouterr().err.strip() == ""
+    with progress_bar("packing") as progress:
+        progress(3, 3)
+    assert "3/3" in capsys.readouterr().err

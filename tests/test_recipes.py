@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import subprocess
 import sys
@@ -25,13 +24,18 @@ def put(path: Path, data: bytes | str) -> None:
     path.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def recipe(name: str, corpus: Path, out: Path, *more: str) -> tuple[int, str]:
-    """Run a recipe as a person does; returns its exit code and what it printed."""
-    command = [sys.executable, str(DATASETS / f"{name}.py"), "--corpus", str(corpus), "--out", str(out), *more]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}, check=False
-    )
-    return done.returncode, done.stdout + done.stderr
+@pytest.fixture
+def recipe(monkeypatch, capsys):
+    """Runs a recipe in this process, as `python datasets/NAME.py …` does; its exit code and what it printed."""
+
+    def run(name: str, corpus: Path, out: Path, *more: str) -> tuple[int, str]:
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--corpus", str(corpus), "--out", str(out), *more])
+        with pytest.raises(SystemExit) as done:
+            runpy.run_path(str(DATASETS / f"{name}.py"), run_name="__main__")
+        return done.value.code, "".join(capsys.readouterr())
+
+    return run
 
 
 def samples(out: Path) -> dict[str, tuple[str, str | None, dict[str, float] | None]]:
@@ -45,7 +49,7 @@ def samples(out: Path) -> dict[str, tuple[str, str | None, dict[str, float] | No
     return found
 
 
-def test_ravdess(tmp_path):
+def test_ravdess(tmp_path, recipe):
     corpus = tmp_path / "RAVDESS"
     for name in (
         "Actor_01/01-01-06-02-02-01-01.mp4",  # strong fear
@@ -69,7 +73,7 @@ def test_ravdess(tmp_path):
     assert (code, text) == (1, "error: --channels whisper: allowed are speech, song\n")
 
 
-def test_crema_d(tmp_path):
+def test_crema_d(tmp_path, recipe):
     for name in ("1001_DFA_ANG_XX", "1008_IEO_HAP_HI", "1009_IEO_SAD_LO", "1040_ITH_SAD_X", "1091_TIE_NEU_XX"):
         put(tmp_path / "CREMA-D/VideoFlash" / f"{name}.flv", FLV)
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -86,7 +90,7 @@ def test_crema_d(tmp_path):
     }
 
 
-def test_hume_reaction_from_the_baselines_folders(tmp_path):
+def test_hume_reaction_from_the_baselines_folders(tmp_path, recipe):
     corpus = tmp_path / "c2_muse_reaction"
     put(
         corpus / "labels.csv",
@@ -113,7 +117,7 @@ def test_hume_reaction_from_the_baselines_folders(tmp_path):
     assert shards.read(0).sound == WAV
 
 
-def test_hume_reaction_from_one_table(tmp_path):
+def test_hume_reaction_from_one_table(tmp_path, recipe):
     put(
         tmp_path / "c/data_info.csv", f"File_ID,Split,{SEVEN}\n[7],Train,1,0,0,0,0,0,0\n[8],Val,0,0,0,0,1,0,0\n"
     )
@@ -136,7 +140,7 @@ def test_hume_reaction_from_one_table(tmp_path):
         ({"data_info.csv": f"File_ID,Split,{SEVEN}\n1,Val,1,0,0,0,0,0,0\n"}, "nothing to pack"),
     ],
 )
-def test_a_corpus_that_is_not_there_is_one_line(tmp_path, files, message):
+def test_a_corpus_that_is_not_there_is_one_line(tmp_path, recipe, files, message):
     (tmp_path / "c").mkdir()
     for name, text in files.items():
         put(tmp_path / "c" / name, text)
@@ -144,6 +148,13 @@ def test_a_corpus_that_is_not_there_is_one_line(tmp_path, files, message):
     assert code == 1
     assert message in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("name", ["ravdess", "crema_d", "hume_reaction"])
+def test_recipes_run_by_path_from_anywhere(tmp_path, name):
+    command = [sys.executable, str(DATASETS / f"{name}.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert "--corpus" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["ravdess", "crema_d"])

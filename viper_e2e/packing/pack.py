@@ -90,7 +90,8 @@ def pack(
             _publish(Path(folder), out, old)
     except OSError as error:
         raise ViperError(f"{out}: {error.strerror or error}; nothing was packed") from error
-    return PackReport(str(out), table.labels, tuple(reports), tuple(problems), _summed(notes))
+    left = [f"{path} is left from a run that was killed; remove it" for path in sorted(out.glob(".packing-*"))]
+    return PackReport(str(out), table.labels, tuple(reports), tuple(problems), (*_summed(notes), *left))
 
 
 def _match(
@@ -246,10 +247,16 @@ class _Counted:
 def progress_bar(title: str) -> Iterator[Progress]:
     """A bar on the terminal (standard error), as the ``progress`` of ``pack``."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        tasks: list[TaskID] = []  # none before the first call, so that an early error stands alone
+
+        def update(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(bar.add_task(title))
+            bar.update(tasks[0], completed=done, total=total)
+
+        yield update
