@@ -140,8 +140,10 @@ class AudioEncoder(Encoder):
         is_learning = self.training and torch.is_grad_enabled() and not self.is_frozen
         if is_learning and not any(p.pieces for p in plans):
             # No sound anywhere: the parameters stay in the graph, for processes that wait for their gradients.
-            silence = torch.zeros(self._frames.minimum, device=device)
-            tokens = tokens + 0.0 * sum(x.sum() for x in self._encode([silence]))
+            # A tone, since the deviation of pure silence, which x-vectors hold, has no gradient.
+            length = self.sample_rate if self.sound == "windows" else self._frames.minimum
+            tone = torch.sin(0.2 * torch.arange(length, device=device))
+            tokens = tokens + 0.0 * sum(x.sum() for x in self._encode([tone]))
         return AudioTokens(tokens, present, seconds)
 
     # --- which samples make which token ---------------------------------------------------------
