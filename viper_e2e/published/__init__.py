@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
+from .importing import (
+    FILES,
+    Imported,
+    approximations,
+    import_published,
+    is_published,
+    published_checkpoint,
+)
 from .released import MODALITIES_OF_WIDTH, ReleasedHead, read_released
 
-__all__ = ["MODALITIES_OF_WIDTH", "ReleasedHead", "read_released"]
+__all__ = [
+    "FILES",
+    "MODALITIES_OF_WIDTH",
+    "Imported",
+    "ReleasedHead",
+    "approximations",
+    "import_published",
+    "is_published",
+    "published_checkpoint",
+    "read_released",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickletools
+import reprlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from math import prod
@@ -49,12 +50,29 @@ class Name:
     text: str
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Stub:
     """What a pickle calls an instance: the name of its class, and the attributes it was given."""
 
     kind: str
     attributes: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"an instance of {self.kind[:80]}"
+
+
+class _Short(reprlib.Repr):
+    def __init__(self):
+        super().__init__()
+        self.maxlevel, self.maxstring = 2, 80
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        return repr(x) if isinstance(x, bool | float | Stub | None) else f"a {type(x).__name__}"
+
+
+def shown(value: Any) -> str:
+    """A value out of a file, for a message: one short line, also of a list that holds itself many times."""
+    return _Short().repr(value)
 
 
 def read(path: Path) -> Any:
@@ -97,7 +115,7 @@ class _Machine:
                 self._step(instruction.name, argument)
         except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
             # What malformed pickles do to pickletools and to the plain containers of this machine.
-            raise Refused(f"a malformed pickle ({type(error).__name__}: {str(error)!r:.80})") from None
+            raise Refused(f"a malformed pickle ({type(error).__name__}: {shown(str(error))})") from None
         raise Refused("a pickle without an end")
 
     def _step(self, instruction: str, argument: Any) -> None:
@@ -143,11 +161,13 @@ class _Machine:
             case "NEWOBJ":
                 arguments, kind = self._pop(tuple), self._pop(Name)
                 if arguments or not kind.text.startswith(CLASS_PACKAGES):
-                    raise Refused(f"an instance of {kind.text!r:.80} made from {len(arguments)} arguments")
+                    raise Refused(f"an instance of {shown(kind.text)} made from {len(arguments)} arguments")
                 push(Stub(kind.text))
             case "BUILD":
                 attributes = self._pop(dict)
-                self._top(Stub).attributes.update(attributes)
+                # Those of an ordered dict are a state dict's version numbers.
+                if not isinstance(self._top(object), OrderedDict):
+                    self._top(Stub).attributes.update(attributes)
             case "BINPERSID":
                 push(self._storage(*self._pop(tuple)))
             case _:
@@ -181,7 +201,7 @@ class _Machine:
             raise Refused("a persistent id that is no storage")
         dtype = DTYPES.get(storage.text.removeprefix("torch."))
         if dtype is None:
-            raise Refused(f"a storage of {storage.text!r:.80}")
+            raise Refused(f"a storage of {shown(storage.text)}")
         identity = (key, dtype, num_elements)
         if identity not in self._storages:
             self._storages[identity] = self._archive.storage(key, dtype, num_elements)
@@ -190,8 +210,9 @@ class _Machine:
 
 def _name(module: str, name: str) -> Name:
     text = f"{module}.{name}"
-    if text not in VALUES and text not in CALLABLES and not text.startswith(CLASS_PACKAGES):
-        raise Refused(f"the name {text!r:.80}")
+    is_class = text.startswith(CLASS_PACKAGES) and all(part.isidentifier() for part in text.split("."))
+    if not is_class and text not in VALUES and text not in CALLABLES:
+        raise Refused(f"the name {shown(text)}")
     return Name(text)
 
 
@@ -216,7 +237,7 @@ def _call(function: str, arguments: tuple) -> Any:
             *_,
         ):
             return _tensor(storage, offset, size, stride)
-    raise Refused(f"a call of {function!r:.80} with {len(arguments)} arguments")
+    raise Refused(f"a call of {shown(function)} with {len(arguments)} arguments")
 
 
 def _tensor(storage: Tensor, offset: Any, size: tuple, stride: tuple) -> Tensor:
@@ -226,7 +247,7 @@ def _tensor(storage: Tensor, offset: Any, size: tuple, stride: tuple) -> Tensor:
         row_major = tuple(prod(size[i + 1 :]) for i in range(len(size)))
         if stride == row_major and 0 < prod(size) <= len(storage) - offset:
             return storage[offset : offset + prod(size)].view(size)
-    raise Refused(f"a tensor of size {size!s:.40}, stride {stride!s:.40} in a storage of {len(storage)}")
+    raise Refused(f"a tensor of size {shown(size)}, stride {shown(stride)} in a storage of {len(storage)}")
 
 
 def _keys(values: list[Any]) -> list[Any]:

@@ -106,7 +106,7 @@ class ReleasedHead:
                 found, expected = stub.attributes.get(attribute), getattr(ours[name], attribute, None)
                 if found is not None and found != expected:
                     raise ViperError(
-                        f"{self.path}: not the published head: {name}.{attribute} is {found!r:.40}, "
+                        f"{self.path}: not the published head: {name}.{attribute} is {inert.shown(found)}, "
                         f"expected {expected!r}"
                     )
 
@@ -119,8 +119,7 @@ def read_released(path: Path) -> ReleasedHead:
     """
     root = inert.read(path)
     if not isinstance(root, inert.Stub) or root.kind != ROOT:
-        found = root.kind if isinstance(root, inert.Stub) else type(root).__name__
-        raise ViperError(f"{path}: holds a {found}, not a whole pickled {ROOT}")
+        raise ViperError(f"{path}: holds {inert.shown(root)}, not a whole pickled {ROOT}")
     tensors = dict(_tensors(root, path))
     config = _config(root, path)
     latents, inputs, final = (
@@ -147,7 +146,7 @@ def read_released(path: Path) -> ReleasedHead:
     for name, value in (EXPECTED | measured).items():
         if config.get(name) != value:
             raise ViperError(
-                f"{path}: {name} is {config.get(name)!r:.40} in its configuration, expected {value!r}"
+                f"{path}: {name} is {inert.shown(config.get(name))} in its configuration, expected {value!r}"
             )
     fusion = FusionConfig(
         kind="concat",
@@ -170,12 +169,12 @@ def _modules(root: inert.Stub, path: Path) -> Iterator[tuple[str, inert.Stub]]:
     while waiting:
         name, stub, depth = waiting.pop()
         if id(stub) in seen or depth > MAX_DEPTH:
-            raise ViperError(f"{path}: module {name!r:.80} occurs twice or lies too deep")
+            raise ViperError(f"{path}: module {inert.shown(name)} occurs twice or lies too deep")
         seen.add(id(stub))
         yield name, stub
         for key, child in _entries(stub, "_modules", path):
             if child is not None and not isinstance(child, inert.Stub):
-                raise ViperError(f"{path}: submodule {key!r:.40} is a {type(child).__name__}")
+                raise ViperError(f"{path}: submodule {key} is a {type(child).__name__}")
             if child is not None:
                 waiting.append((f"{name}.{key}".lstrip("."), child, depth + 1))
 
@@ -190,22 +189,25 @@ def _tensors(root: inert.Stub, path: Path) -> Iterator[tuple[str, Tensor]]:
                 continue
             if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
                 found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-                raise ViperError(f"{path}: {name}.{key!s:.40} is a {found}, expected numbers with a fraction")
+                raise ViperError(f"{path}: {name}.{key} is a {found}, expected numbers with a fraction")
             yield f"{name}.{key}".lstrip("."), tensor.float()
 
 
 def _entries(stub: inert.Stub, attribute: str, path: Path) -> list[tuple[str, Any]]:
     entries = stub.attributes.get(attribute, {})
-    if not isinstance(entries, dict) or not all(isinstance(key, str) and "." not in key for key in entries):
-        raise ViperError(f"{path}: {attribute} of a {stub.kind} is no table of names")
+    if not isinstance(entries, dict) or not all(_is_name(key) for key in entries):
+        raise ViperError(f"{path}: {attribute} of {stub} is no table of names")
     return list(entries.items())
+
+
+def _is_name(key: Any) -> bool:
+    return isinstance(key, str) and len(key) <= 80 and (key.isidentifier() or key.isdecimal())
 
 
 def _config(root: inert.Stub, path: Path) -> dict[str, Any]:
     config = root.attributes.get("config")
     if not isinstance(config, inert.Stub) or config.kind.rpartition(".")[2] != "PerceiverConfig":
-        found = config.kind if isinstance(config, inert.Stub) else type(config).__name__
-        raise ViperError(f"{path}: its configuration is a {found}, not a PerceiverConfig")
+        raise ViperError(f"{path}: its configuration is {inert.shown(config)}, not a PerceiverConfig")
     return config.attributes
 
 
@@ -218,14 +220,16 @@ def _tensor(tensors: dict[str, Tensor], name: str, path: Path) -> Tensor:
 def _number(config: dict[str, Any], name: str, path: Path) -> int:
     value = config.get(name)
     if type(value) is not int or not 1 <= value <= MAX_LAYERS:
-        raise ViperError(f"{path}: {name} is {value!r:.40} in its configuration, expected 1 to {MAX_LAYERS}")
+        raise ViperError(
+            f"{path}: {name} is {inert.shown(value)} in its configuration, expected 1 to {MAX_LAYERS}"
+        )
     return value
 
 
 def _share(config: dict[str, Any], name: str, path: Path) -> float:
     value = config.get(name)
     if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ViperError(f"{path}: {name} is {value!r:.40} in its configuration, expected 0 to 1")
+        raise ViperError(f"{path}: {name} is {inert.shown(value)} in its configuration, expected 0 to 1")
     return float(value)
 
 

@@ -1,0 +1,195 @@
+"""importing.py: a released checkpoint, from a file or the hub -> a model folder of ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+
+from .. import __version__, checkpoint
+from ..config import ModelConfig, backbones_of, paper
+from ..errors import ViperError
+from ..labels import HUME_REACTION
+from ..pretrained import FORMAT, SCHEMA
+from .released import ReleasedHead, read_released
+
+FILES = {
+    "VaianiLorenzo/ViPER-V": "perceiver_6.model",
+    "VaianiLorenzo/ViPER-VA": "perceiver_6.model",
+    "VaianiLorenzo/ViPER-VF": "perceiver_6.model",
+    "VaianiLorenzo/ViPER-VT": "perceiver_12.model",
+    "VaianiLorenzo/ViPER-VAT": "perceiver_8.model",
+    "VaianiLorenzo/ViPER-VAF": "perceiver_4.model",
+    "VaianiLorenzo/ViPER-VTF": "perceiver_4.model",
+    "VaianiLorenzo/ViPER-VATF": "perceiver_7.model",
+}
+"""The eight released checkpoints on the Hugging Face hub."""
+
+VISUAL_BACKBONE = "nateraw/vit-age-classifier"
+"""The authors' runs name their visual features `visual_cropped_age`."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A released checkpoint in our folder format."""
+
+    folder: Path
+    modalities: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What differs from the authors' own runs, a sentence each; to be told to whoever scores with it."""
+
+
+def is_published(source: str | os.PathLike) -> bool:
+    """Whether this is the hub id of a released checkpoint."""
+    return source in FILES
+
+
+def import_published(
+    source: str | os.PathLike,
+    out: Path,
+    *,
+    revision: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Imported:
+    """Convert a released checkpoint, a ``.model`` file or one of the eight hub ids, into a model folder.
+
+    ``overrides``: backbone → folder or hub id instead of the published one; ``sentence_bank`` → file. Needs no
+    backbone at hand: they are recorded by name, and found when the model is first loaded. The tensors are
+    views of the file, so converting takes little more memory than one copy of the head (1.1 GB at full size).
+    Raises `ViperError` that says what was found.
+    """
+    file = _download(source, revision) if is_published(source) else _local(Path(source))
+    head = read_released(file)
+    config = _config(head, overrides or {})
+    notes = approximations(config.modalities, overrides or {})
+    checkpoint.write_folder(out, lambda folder: _write(folder, head, config, notes))
+    return Imported(out, config.modalities, notes)
+
+
+def published_checkpoint(
+    hub_id: str, *, revision: str | None = None, overrides: Mapping[str, str] | None = None
+) -> Imported:
+    """Our folder for a released checkpoint, fetched and converted at the first call.
+
+    Kept under ``$XDG_CACHE_HOME/viper_e2e/published``, one folder per commit; a damaged one is made again.
+    ``overrides`` only decide the notes: pass them on to `ViPER.from_pretrained`.
+    """
+    file = _download(hub_id, revision)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    # The hub's cache names the folder of a file after its commit.
+    target = cache / "viper_e2e" / "published" / f"{hub_id.replace('/', '--')}-{file.parent.name}"
+    folder, _ = checkpoint.newest_whole(target)
+    if folder is None:
+        return import_published(file, target, overrides=overrides)
+    modalities = tuple(checkpoint.read_json(folder / "config.json")["modalities"])
+    return Imported(folder, modalities, approximations(modalities, overrides or {}))
+
+
+def approximations(modalities: Sequence[str], overrides: Mapping[str, str]) -> tuple[str, ...]:
+    """What cannot be as the authors had it, because it was never released or no longer exists."""
+    notes = []
+    if "visual" in modalities or "textual" in modalities:
+        notes.append("faces are found by MTCNN; the authors used YOLOv5-face")
+    if "textual" in modalities:
+        missing = {
+            "image_text": "OpenAI's CLIP instead of the authors' fine-tuned one (--backbone image_text=…)",
+            "sentence_bank": "our sentences instead of theirs (--sentence-bank)",
+        }
+        parts = [text for name, text in missing.items() if name not in overrides]
+        if parts:
+            notes.append(f"textual tokens are an approximation: {' and '.join(parts)}")
+    if "action_units" in modalities:
+        notes.append(
+            "action units of py-feat are an approximation: the models that the authors used no longer exist"
+        )
+    return tuple(notes)
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    try:
+        return Path(hf_hub_download(hub_id, FILES[hub_id], revision=revision))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ViperError(
+            f"{hub_id}: {FILES[hub_id]} is neither in the hub's cache nor to be had ({reason}); fetch it on a "
+            f"machine with internet and run viper import-published {FILES[hub_id]} --out FOLDER"
+        ) from error
+
+
+def _local(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    files = sorted(path.glob("*.model"))
+    if len(files) != 1:
+        raise ViperError(f"{path}: {len(files)} .model files in this folder; give the file itself")
+    return files[0]
+
+
+def _config(head: ReleasedHead, overrides: Mapping[str, str]) -> ModelConfig:
+    if head.num_outputs != len(HUME_REACTION):
+        raise ViperError(
+            f"{head.path}: {head.num_outputs} outputs; the released ones have {len(HUME_REACTION)}"
+        )
+    config = paper()
+    config.modalities = head.modalities
+    config.fusion = head.fusion
+    config.visual.backbone.source = VISUAL_BACKBONE
+    if "audio" not in head.modalities:
+        config.decoding.sound = "none"
+    backbones = backbones_of(config)
+    for name, source in overrides.items():
+        if name == "sentence_bank" and "textual" in head.modalities:
+            config.textual.bank = str(Path(source).resolve())
+        elif name in backbones:
+            backbones[name].source = source
+        else:
+            raise ViperError(f"{head.path}: has no {name}; its modalities are {', '.join(head.modalities)}")
+    return config
+
+
+def _write(folder: Path, head: ReleasedHead, config: ModelConfig, notes: Sequence[str]) -> None:
+    """What `pretrained.write` writes of a model, without building one: no backbone has to be at hand."""
+    records = {
+        # Which bytes the authors used is not known: no hash to hold a backbone to.
+        name: {"spec": backbone.source, "revision": backbone.revision, "tensors_sha256": None}
+        for name, backbone in backbones_of(config).items()
+    }
+    checkpoint.write_json(
+        folder / "config.json",
+        {
+            "format": FORMAT,
+            "schema": SCHEMA,
+            "viper_e2e": __version__,
+            "modalities": list(config.modalities),
+            "labels": asdict(HUME_REACTION),
+            "model": asdict(config),
+            "backbones": records,
+            "held": [],
+        },
+    )
+    tensors = head.build().state_dict()
+    checkpoint.save_tensors(
+        folder / "model.safetensors", {f"fusion.{name}": tensor for name, tensor in tensors.items()}
+    )
+    (folder / "README.md").write_text(_card(head, records, notes), encoding="utf-8")
+
+
+def _card(head: ReleasedHead, records: Mapping[str, Mapping], notes: Sequence[str]) -> str:
+    lines = [
+        f"# ViPER, {' + '.join(head.modalities)}: a released checkpoint in the format of viper_e2e",
+        "",
+        f"Converted from `{head.path.name}` of Vaiani et al. 2022, https://github.com/VaianiLorenzo/ViPER.",
+        "The fusion head is theirs, bit for bit. Backbones:",
+        "",
+        *(f"- `{name}`: {record['spec']}" for name, record in records.items()),
+        "",
+        "What differs from their runs:",
+        "",
+        *(f"- {note}" for note in notes),
+        "",
+    ]
+    return "\n".join(lines)
