@@ -84,7 +84,8 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLik
     for panel, title in zip(panels, titles, strict=False):
         panel.set_title(title)
         panel.set_xlabel("epoch")
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.set_xlim(metrics[0]["epoch"] - 0.5, metrics[-1]["epoch"] + 0.5)
+        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         panel.grid(alpha=0.25)
     for panel in panels[:2]:
         panel.legend(frameon=False)
@@ -93,7 +94,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLik
     return save(figure, path)
 
 
-def _curve(panel, x: Sequence[float], y: Sequence[float | None], label: str, index: int) -> None:
+def _curve(panel, x: Sequence[float | int], y: Sequence[float | int | None], label: str, index: int) -> None:
     values = [math.nan if value is None else value for value in y]
     panel.plot(x, values, label=label, **_style(index), markersize=4 if len(x) < 40 else 0)
 
@@ -144,7 +145,7 @@ def error_against_faces(predictions: Predictions, path: str | os.PathLike) -> Pa
     scored = _scored(predictions)
     share = predictions.face_share[scored]
     error = np.abs(predictions.predicted - predictions.true)[scored].mean(1)
-    figure, (panel,) = sheet(1, panel=(8, 4.6), title="Error against visible faces")
+    figure, (panel,) = sheet(1, panel=(8.0, 4.6), title="Error against visible faces")
     spread = np.random.default_rng(0).uniform(-0.012, 0.012, len(share))  # many clips share 0 and 1 exactly
     panel.scatter(share + spread, error, s=14, alpha=0.35, color=COLOURS[0], lw=0, label="a clip")
     groups = [("none", share == 0)]
@@ -233,7 +234,7 @@ def windows_plot(records: Sequence[Record], path: str | os.PathLike) -> Path:
         raise ViperError(f"{path}: no window has been scored; nothing to plot")
     emotions = list(scored[0]["intensities"])
     middles = [(record["start_seconds"] + record["end_seconds"]) / 2 for record in windows]
-    figure, (panel,) = sheet(1, panel=(10, 4.6))
+    figure, (panel,) = sheet(1, panel=(10.0, 4.6))
     for index, name in enumerate(emotions):
         values = [record["intensities"][name] if record["valid"] else None for record in windows]
         _curve(panel, middles, values, words(name), index)

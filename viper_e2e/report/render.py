@@ -176,8 +176,8 @@ def draw_box(image: Image.Image, box: list[float], *, dashed: bool) -> None:
     x1, y1 = (min(max(value - 1, 0), side - 1) for value, side in zip(box[2:], image.size, strict=True))
     corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
     for a, b in pairwise(corners):
-        length = max(abs(b[0] - a[0]), abs(b[1] - a[1]))
-        dash = 4 * thick if dashed else max(length, 1)
+        length = max(abs(b[0] - a[0]), abs(b[1] - a[1]), 1)
+        dash = 4 * thick if dashed else length
         for start in np.arange(0, length, 2 * dash if dashed else dash):
             ends = [min(at, length) / length for at in (start, start + dash)]
             points = [tuple(p + end * (q - p) for p, q in zip(a, b, strict=True)) for end in ends]
