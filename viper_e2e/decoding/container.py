@@ -9,10 +9,12 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import av
+from av.codec.codec import UnknownCodecError
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Discard, Disposition
@@ -22,34 +24,10 @@ from ..errors import ClipError
 from .magic import HEAD_BYTES, VIDEO_CONTAINERS, sniff
 from .mp4_tables import check_mp4_tables
 
-__all__ = ["ClipInfo", "Media", "Source", "name_of", "open_media", "probe", "sniff"]
-
 Source = bytes | os.PathLike | str
 """A file's content, or where it lies."""
 
 _DEMUXERS = {"mp4": "mov", "mkv": "matroska", "webm": "matroska", "ts": "mpegts"}
-
-
-@dataclass(frozen=True)
-class ClipInfo:
-    """What a clip's headers and its first frame say."""
-
-    container: str
-    """One of ``mp4 mov mkv webm avi flv ts ogg``."""
-    video_codec: str
-    audio_codec: str | None
-    """``None``: no audio stream."""
-    width: int
-    height: int
-    """Pixels as displayed, after rotation."""
-    rotation: int
-    """Degrees by which frames are turned counter-clockwise for display: 0, 90, 180 or 270."""
-    num_frames: int
-    """As the header says, or duration times rate: an estimate; 0 if neither is known."""
-    duration_seconds: float
-    """As the header says; 0 if it does not."""
-    sample_rate: int = 0
-    channels: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +49,14 @@ class Media:
         for stream in self.container.streams:
             # What nobody reads need not be fetched.
             stream.discard = Discard.default if stream in wanted else Discard.all
-        return (packet for packet in self.container.demux(wanted) if packet.size)
+        try:
+            for packet in self.container.demux(wanted):
+                # The empty ones behind the last say that the file ends.
+                if packet.size:
+                    yield packet
+        except IndexError:
+            # PyAV 18 trips over a stream that shows up midway (TS, FLV), after the last packet was handed on.
+            return
 
     def fail(self, message: str, stage: str = "container") -> ClipError:
         """The error to raise about this file."""
@@ -117,31 +102,6 @@ def open_media(
             raise ClipError(message, stage="container", clip=name) from error
         except OSError as error:
             raise ClipError(f"cannot be read: {error.strerror or error}", stage="read", clip=name) from error
-
-
-def probe(source: Source, limits: LimitsConfig, *, name: str = "") -> ClipInfo:
-    """What is in a clip, from its headers and its first frame.
-
-    Raises `ClipError` (stages ``read``, ``container``, ``decode``), also where it is over the limits.
-    """
-    with open_media(source, limits, name) as media:
-        video, audio = media.video, media.audio
-        frame = first_frame(media)
-        rotation = quarter_turns(frame.rotation) * 90
-        size = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
-        seconds = (media.container.duration or 0) / av.time_base
-        return ClipInfo(
-            container=media.kind,
-            video_codec=_codec(video),
-            audio_codec=_codec(audio) if audio else None,
-            width=size[0],
-            height=size[1],
-            rotation=rotation,
-            num_frames=video.frames or round(seconds * (video.average_rate or 0)),
-            duration_seconds=seconds,
-            sample_rate=audio.codec_context.sample_rate if audio else 0,
-            channels=audio.codec_context.channels if audio else 0,
-        )
 
 
 def quarter_turns(degrees: float) -> int:
@@ -204,9 +164,26 @@ def _open_container(file: BinaryIO, kind: str, limits: LimitsConfig) -> InputCon
     options = {
         "protocol_whitelist": "data",
         "max_streams": "64",
-        "max_pixels": _max_pixels(limits),
+        # While it opens a file, FFmpeg decodes frames to learn more: before their size is checked, and for
+        # most of the time that opening takes. Sound it may decode; without, MPEG-TS has no packet lengths.
+        "codec_whitelist": _sound_decoders(),
     }
     return av.open(file, format=_DEMUXERS.get(kind, kind), options=options, metadata_errors="replace")
+
+
+@cache
+def _sound_decoders() -> str:
+    """The names of all audio decoders, as FFmpeg's options take them."""
+    names = []
+    for name in sorted(av.codec.codecs_available):
+        try:
+            codec = av.codec.Codec(name, "r")
+        except UnknownCodecError:
+            # An encoder only.
+            continue
+        if codec.type == "audio":
+            names.append(codec.name)
+    return ",".join(names)
 
 
 def _choose_streams(
@@ -221,6 +198,8 @@ def _choose_streams(
             raise media.fail("has no video stream; give a clip with pictures")
         if video.codec_context is None:
             raise media.fail("its video is coded in a way that this build of PyAV cannot decode; convert it")
+        if not video.time_base:
+            raise media.fail("its video has no unit of time; it is damaged: copy it again")
         check_frame_size(media, video.codec_context.width, video.codec_context.height)
         check_num_frames(media, video.frames)
     elif audio is None:
@@ -269,10 +248,6 @@ def _ebml_size(field: bytes) -> int:
 
 def _max_pixels(limits: LimitsConfig) -> str:
     return str(limits.max_width * limits.max_height)
-
-
-def _codec(stream: av.stream.Stream) -> str:
-    return stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
 
 
 def _reason(error: FFmpegError) -> str:

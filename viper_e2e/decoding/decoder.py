@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 
+import av
 import numpy as np
 
 from ..clip import DecodedClip
 from ..config import DecodingConfig
-from ..errors import ViperError
+from ..errors import ClipError, ViperError
 from .assembly import Assembly, FramesMissing
-from .container import Media, Source, name_of, open_media
+from .container import Media, Source, first_frame, name_of, open_media
 from .decord import DecordReader, why_not_decord
 from .magic import SOUND_CONTAINERS
 from .plan import Plan, Window
@@ -112,7 +113,10 @@ class _Decoding:
             except FramesMissing:
                 # Packets without a picture of their own (placeholders, intra refresh): ask the decoder
                 # which frames there are, and go on behind the windows already handed out.
-                assert not by_decoding, "the second decoding gave other frames than the first"
+                continue
+        raise ClipError(
+            "decodes to other frames each time; copy the file again", stage="decode", clip=self.name
+        )
 
     def _pass(self, by_decoding: bool, num_done: int) -> Iterator[tuple[Window, DecodedClip]]:
         config = self.config
@@ -122,21 +126,16 @@ class _Decoding:
         self._count(timeline.num_decoded)
         with ExitStack() as files:
             media = files.enter_context(self._open())
-            with_decord = self._uses_decord(media, timeline)
-            track = self._sound_track(files, media, timeline, with_decord)
+            decord_frame = self._frame_for_decord(media, timeline)
+            track = self._sound_track(files, media, timeline, apart=decord_frame is not None)
             plan = Plan(config, timeline, track.extent if track else (0.0, 0.0), self.tiling)
             mask, spans = plan.wanted(num_done)
-            sound = (
-                SoundReader(track, spans, config.sample_rate, whole=config.sound == "windows")
-                if track
-                else None
-            )
-            if with_decord:
-                pictures = DecordReader(media, self.source, timeline, mask, config.max_side)
+            whole = config.sound == "windows"
+            sound = SoundReader(track, spans, config.sample_rate, whole=whole) if track else None
+            if decord_frame is not None:
+                pictures = DecordReader(media, self.source, decord_frame, mask, config.max_side)
             else:
-                pictures = FrameReader(
-                    media, timeline, mask, config.max_side, None if sound and track.is_apart else sound
-                )
+                pictures = FrameReader(media, timeline, mask, config.max_side, sound)
             has_sound = track is not None or (config.sound == "none" and bool(media.audio or self.sound))
             try:
                 yield from Assembly(plan, num_done, pictures, sound, self.name, has_sound)
@@ -144,7 +143,7 @@ class _Decoding:
                 self._count(pictures.num_decoded)
 
     def _sound_track(
-        self, files: ExitStack, media: Media, timeline: Timeline, with_decord: bool
+        self, files: ExitStack, media: Media, timeline: Timeline, *, apart: bool
     ) -> SoundTrack | None:
         """Where the sound comes from; None if none is wanted or there is none."""
         if self.config.sound == "none":
@@ -153,21 +152,24 @@ class _Decoding:
             extent = (timeline.sound_start_seconds, timeline.sound_end_seconds)
             if extent[0] == extent[1]:
                 return None
-            apart = files.enter_context(self._open()) if with_decord else media
-            return SoundTrack(apart, extent, timeline.start_seconds, with_decord)
+            own = files.enter_context(self._open()) if apart else media
+            return SoundTrack(own, extent, timeline.start_seconds, apart)
         name, limits = f"{self.name} (sound)", self.config.limits
         with open_media(self.sound, limits, name, SOUND_CONTAINERS) as beside:
             extent = read_sound_extent(beside)
         beside = files.enter_context(open_media(self.sound, limits, name, SOUND_CONTAINERS))
         return SoundTrack(beside, extent, 0.0, True)
 
-    def _uses_decord(self, media: Media, timeline: Timeline) -> bool:
+    def _frame_for_decord(self, media: Media, timeline: Timeline) -> av.VideoFrame | None:
+        """The clip's first frame, if decord shall and can read the others."""
         if self.config.backend != "decord":
-            return False
-        reason = why_not_decord(media, timeline)
+            return None
+        with self._open() as again:
+            frame = first_frame(again)
+        reason = why_not_decord(media, timeline, frame)
         if reason:
             _log.info("%s is read by PyAV, not by decord: %s", self.name or "a clip", reason)
-        return not reason
+        return None if reason else frame
 
     def _open(self) -> AbstractContextManager[Media]:
         return open_media(self.source, self.config.limits, self.name)

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+import av
 import numpy as np
 
 from ..errors import ViperError
-from .container import Media, Source, first_frame, quarter_turns
+from .container import Media, Source, quarter_turns
 from .pyav import scaled_size
 from .timeline import Timeline
 
@@ -25,14 +26,16 @@ _FRAMES_AT_ONCE = 8
 _ADVICE = "set decoding.backend to pyav"
 
 
-def why_not_decord(media: Media, timeline: Timeline) -> str:
-    """Why a clip has to be read by PyAV all the same; empty if decord can be trusted with it."""
-    codec = media.video.codec_context
+def why_not_decord(media: Media, timeline: Timeline, frame: av.VideoFrame) -> str:
+    """Why a clip has to be read by PyAV all the same; empty if decord can be trusted with it.
+
+    `frame`: the clip's first, as PyAV gives it.
+    """
     if media.kind not in _TRUSTED:
         return f"decord gives wrong frames from {media.kind} files"
-    if codec.codec.canonical_name == "av1":
+    if media.video.codec_context.codec.canonical_name == "av1":
         return "decord has no AV1"
-    depth = max((component.bits for component in codec.format.components), default=8) if codec.format else 8
+    depth = max(component.bits for component in frame.format.components)
     if depth > 8:
         return f"decord rounds {depth}-bit video differently"
     if timeline.by_order or len(timeline.packet_pts) != len(timeline.pts):
@@ -50,12 +53,16 @@ class DecordReader:
     """decord does not tell."""
 
     def __init__(
-        self, media: Media, source: Source, timeline: Timeline, wanted: np.ndarray, max_side: int | None
+        self,
+        media: Media,
+        source: Source,
+        frame: av.VideoFrame,
+        wanted: np.ndarray,
+        max_side: int | None,
     ):
-        """`wanted`: bool mask over the timeline's frames."""
-        self.media, self.source, self.num_frames = media, source, len(timeline.pts)
+        """`frame`: the clip's first. `wanted`: bool mask over the timeline's frames."""
+        self.media, self.source, self._num_frames = media, source, len(wanted)
         self._indices = np.flatnonzero(wanted).tolist()
-        frame = first_frame(media)
         # decord turns frames upright by itself, and wants the size they have then.
         self.display_size = (frame.width, frame.height)[:: -1 if quarter_turns(frame.rotation) % 2 else 1]
         self._size = scaled_size(*self.display_size, max_side)
@@ -72,8 +79,8 @@ class DecordReader:
                     num_threads=1,
                     fault_tol=1,
                 )
-                if len(reader) != self.num_frames:
-                    message = f"decord counts {len(reader):,} frames and PyAV {self.num_frames:,}; {_ADVICE}"
+                if len(reader) != self._num_frames:
+                    message = f"decord counts {len(reader):,} frames and PyAV {self._num_frames:,}; {_ADVICE}"
                     raise self.media.fail(message, stage="decode")
                 for start in range(0, len(self._indices), _FRAMES_AT_ONCE):
                     some = self._indices[start : start + _FRAMES_AT_ONCE]

@@ -13,6 +13,7 @@ from .container import Media, check_frame_size, prepare_video_codec, quarter_tur
 from .sound import SoundReader
 from .timeline import Feed, Timeline
 
+_JUMP, _DROP, _WANTED = int(Feed.JUMP), int(Feed.DROP), int(Feed.WANTED)
 _ADVICE = "copy the file again, or leave the clip out"
 
 
@@ -31,14 +32,16 @@ class FrameReader:
         max_side: int | None,
         sound: SoundReader | None = None,
     ):
-        """`wanted`: bool mask over the timeline's frames. `sound` is brought its packets on the way."""
-        self.media, self.timeline, self.wanted, self.sound = media, timeline, wanted, sound
+        """`wanted`: bool mask over the timeline's frames. `sound` gets its packets if they are in this file."""
+        self.media, self.timeline, self.wanted = media, timeline, wanted
+        self.sound = None if sound is not None and sound.is_apart else sound
         self.num_decoded = 0
         self.display_size = (0, 0)
         """Width, height after rotation, before scaling; known with the first frame."""
         self._scaler = Scaler(max_side)
         self._codec = media.video.codec_context
-        self._feed = None if timeline.by_order else timeline.feed(wanted)
+        # As bytes: plain numbers are cheaper than enum members, once for every packet of a long clip.
+        self._feed = None if timeline.by_order else timeline.feed(wanted).tobytes()
         self._skips = not timeline.by_order and can_skip(media)
         self._next_packet = self._next_frame = 0
         self._is_running = False
@@ -61,12 +64,12 @@ class FrameReader:
             return
         feed = self._feed[self._next_packet]
         self._next_packet += 1
-        if feed == Feed.JUMP:
+        if feed == _JUMP:
             yield from self._finish()
-        elif feed != Feed.DROP:
+        elif feed != _DROP:
             self._is_running = True
             if self._skips:
-                self._codec.skip_frame = "DEFAULT" if feed == Feed.WANTED else "NONREF"
+                self._codec.skip_frame = "DEFAULT" if feed == _WANTED else "NONREF"
             yield from self._pick(decode_packet(self.media, packet))
 
     def _finish(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -81,7 +84,11 @@ class FrameReader:
             self.num_decoded += 1
             index = self._index_of(frame)
             if index is not None and self.wanted[index]:
-                image = self._scaler(frame)
+                try:
+                    image = self._scaler(frame)
+                except FFmpegError as error:
+                    message = f"pixel format {frame.format.name} cannot be converted; convert the clip"
+                    raise self.media.fail(message, stage="decode") from error
                 self.display_size = self._scaler.display_size
                 yield index, image
 

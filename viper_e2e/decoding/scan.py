@@ -110,7 +110,7 @@ class _Packets:
         check_num_frames(self.media, len(self.pts) + 1)
         self.num_without_time += pts is None
         self.pts.append(pts or 0)
-        self.ticks.append(min(ticks or 0, 2**31 - 1))
+        self.ticks.append(min(max(ticks or 0, 0), 2**31 - 1))
 
 
 def _times_of_display(media: Media, shown: _Packets, video: _Packets) -> np.ndarray:

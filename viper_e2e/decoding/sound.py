@@ -85,8 +85,11 @@ class SoundReader:
         """Sound up to here has been read, where it is wanted."""
         self._codec = media.audio.codec_context
         self._codec.thread_type, self._codec.thread_count = "NONE", 1
+        self._tick_seconds = float(media.audio.time_base)
         self._zero_seconds, self._whole = track.zero_seconds, whole
         self._spans = spans[::-1]
+        self.is_apart = track.is_apart
+        """Whether `read_until` fetches the packets; else whoever reads the pictures brings them to `read`."""
         self._packets = media.packets(media.audio) if track.is_apart else None
         self._pieces: list[_Piece] = []
         self._resampler: av.AudioResampler | None = None
@@ -99,7 +102,7 @@ class SoundReader:
         start = self._clock(packet.pts)
         if start is None:
             start = self._expected_seconds or 0.0
-        end = start + float((packet.duration or 0) * packet.time_base)
+        end = start + (packet.duration or 0) * self._tick_seconds
         while self._spans and self._spans[-1][1] + _TAIL_SECONDS < start:
             self._spans.pop()
         if self._whole or (self._spans and end >= self._spans[-1][0] - _WARM_UP_SECONDS):
@@ -145,11 +148,13 @@ class SoundReader:
         self._pieces = [piece for piece in self._pieces[:-1] if piece.chunks] + self._pieces[-1:]
 
     def _clock(self, pts: int | None) -> float | None:
-        return None if pts is None else float(pts * self.media.audio.time_base) - self._zero_seconds
+        return None if pts is None else pts * self._tick_seconds - self._zero_seconds
 
     def _decode(self, packet: av.Packet | None, is_warm_up: bool) -> None:
         try:
-            frames = self._codec.decode(packet)
+            for frame in self._codec.decode(packet):
+                check_sound_format(self.media, frame.sample_rate, frame.layout.nb_channels)
+                self._place(frame)
         except FFmpegError as error:
             if is_warm_up:
                 # MP3 after a jump refers to bytes that were jumped over.
@@ -158,9 +163,6 @@ class SoundReader:
                 f"its sound cannot be decoded after {max(self.reached_seconds, 0):.2f} s; copy the file again"
             )
             raise self.media.fail(message, stage="sound") from error
-        for frame in frames:
-            check_sound_format(self.media, frame.sample_rate, frame.layout.nb_channels)
-            self._place(frame)
 
     def _place(self, frame: av.AudioFrame) -> None:
         start = self._clock(frame.pts)

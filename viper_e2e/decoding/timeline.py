@@ -61,7 +61,8 @@ class Timeline:
     @property
     def duration_seconds(self) -> float:
         """From the first frame to the end of the last."""
-        return float((int(self.pts[-1] - self.pts[0]) + self.last_frame_ticks) * self.tick_seconds)
+        # As Python's integers: a hostile file's times overflow 64 bits.
+        return float((int(self.pts[-1]) - int(self.pts[0]) + self.last_frame_ticks) * self.tick_seconds)
 
     def feed(self, wanted: np.ndarray) -> np.ndarray:
         """uint8 `Feed` for every packet, so that the `wanted` frames (bool mask) come out exact."""

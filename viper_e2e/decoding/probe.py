@@ -1,0 +1,61 @@
+"""probe.py: what is in a clip, from its headers and its first frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import av
+
+from ..config import LimitsConfig
+from .container import Source, first_frame, open_media, quarter_turns
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What a clip's headers and its first frame say."""
+
+    container: str
+    """One of ``mp4 mov mkv webm avi flv ts ogg``."""
+    video_codec: str
+    audio_codec: str | None
+    """``None``: no audio stream."""
+    width: int
+    height: int
+    """Pixels as displayed, after rotation."""
+    rotation: int
+    """Degrees by which frames are turned counter-clockwise for display: 0, 90, 180 or 270."""
+    num_frames: int
+    """As the header says, or duration times rate: an estimate; 0 if neither is known."""
+    duration_seconds: float
+    """As the header says; 0 if it does not."""
+    sample_rate: int = 0
+    channels: int = 0
+
+
+def probe(source: Source, limits: LimitsConfig, *, name: str = "") -> ClipInfo:
+    """What is in a clip, from its headers and its first frame.
+
+    Raises `ClipError` (stages ``read``, ``container``, ``decode``), also where it is over the limits.
+    """
+    with open_media(source, limits, name) as media:
+        video, audio = media.video, media.audio
+        frame = first_frame(media)
+        rotation = quarter_turns(frame.rotation) * 90
+        size = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
+        seconds = (media.container.duration or 0) / av.time_base
+        return ClipInfo(
+            container=media.kind,
+            video_codec=_codec(video),
+            audio_codec=_codec(audio) if audio else None,
+            width=size[0],
+            height=size[1],
+            rotation=rotation,
+            num_frames=video.frames or round(seconds * (video.average_rate or 0)),
+            duration_seconds=seconds,
+            sample_rate=audio.codec_context.sample_rate if audio else 0,
+            channels=audio.codec_context.channels if audio else 0,
+        )
+
+
+def _codec(stream: av.stream.Stream) -> str:
+    return stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
