@@ -13,12 +13,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "viper_e2e"
 
 LAYER = {
     **dict.fromkeys(["labels", "config", "errors", "clip"], 0),
-    **dict.fromkeys(["stream", "encoders.base"], 1),
+    **dict.fromkeys(["stream", "encoders.base", "encoders.building", "encoders.weights"], 1),
     **dict.fromkeys(
         ["decoding", "faces", "encoders", "fusion", "shards", "metrics", "losses", "augment", "checkpoint"], 2
     ),
-    **dict.fromkeys(["predictions", "order", "reuse"], 2),
-    **dict.fromkeys(["prepared", "records", "pretrained", "model"], 3),
+    **dict.fromkeys(["predictions", "order", "reuse", "skips", "handover", "clip_reader"], 2),
+    **dict.fromkeys(["prepared", "records", "pretrained", "model", "workers"], 3),
     **dict.fromkeys(["loader", "report", "published", "packing", "checking", "parsing"], 4),
     "engine": 5,
     "cli": 6,
@@ -63,7 +63,11 @@ def imports(module: str, path: Path) -> set[str]:
     if path.name != "__init__.py":
         package = package[:-1]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []  # for type checkers only
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

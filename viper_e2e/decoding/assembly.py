@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from .plan import Plan, Window
 from .sound import SoundReader
 
 
+@runtime_checkable
 class Pictures(Protocol):
     """What both backends give."""
 

@@ -64,7 +64,7 @@ def branch_table(model: ViPER) -> Table:
             rows.append((branch, backbone.origin.spec, trained, frozen, dtypes))
     fusion = sum(p.numel() for p in model.fusion.parameters())
     rows.append(("fusion", f"Perceiver ({model.config.fusion.kind})", fusion, 0, "float32"))
-    detector = sum(p.numel() for p in model.faces.parameters())
+    detector = sum(b.numel() for b in model.faces.buffers())
     rows.append(("faces", "MTCNN", 0, detector, "float32"))
     return table("model", ("branch", "source", "trainable", "frozen", "dtype"), rows)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 
 from .. import pretrained
 from ..checkpoint import CheckpointError, newest_whole, write_folder
@@ -46,7 +47,10 @@ SIGNALS = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
 def train(settings: Settings) -> int:
     """Train as the settings say; returns the exit code: 0, or the signal's if one asked to stop."""
     accelerator = Accelerator(
-        mixed_precision=settings.train.mixed_precision, step_scheduler_with_optimizer=False
+        mixed_precision=settings.train.mixed_precision,
+        step_scheduler_with_optimizer=False,
+        # The detector's weights are buffers: the same everywhere, and not to be sent at every step.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     trainer = Trainer(settings, accelerator)
     try:
