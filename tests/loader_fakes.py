@@ -127,6 +127,26 @@ class Task:
         return number
 
 
+@dataclass(frozen=True)
+class LoggedTask:
+    """Adds a dot to a file for each item."""
+
+    path: str
+
+    def __call__(self, item: int) -> int:
+        with open(self.path, "a") as file:  # noqa: PTH123
+            file.write(".")
+        return item
+
+
+@dataclass(frozen=True)
+class FakeFileDecoder:
+    """Decodes a path as `FakeDecode` would a clip of that name."""
+
+    def __call__(self, path: str, *, name: str) -> DecodedClip:
+        return FakeDecode()(Sample(key=name, video=len(path).to_bytes(4, "little")))
+
+
 class Unpicklable:
     """Can be sent, cannot be received."""
 

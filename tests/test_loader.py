@@ -8,12 +8,14 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from loader_fakes import CountedDecode, FakeDecode, FakeShards
+from loader_fakes import TWO_LABELS, CountedDecode, FakeDecode, FakeFileDecoder, FakeShards
 
 from viper_e2e.clip import DecodedClip, Sample
+from viper_e2e.config import DecodingConfig
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.loader import ClipBatch, ClipLoader, DecodeSample
+from viper_e2e.loader import ClipBatch, ClipLoader, DecodeSample, decode_files
 from viper_e2e.order import home_process
+from viper_e2e.shards import ShardSet, ShardWriter
 from viper_e2e.workers import WorkerError
 
 SIZES = [7, 4, 12]
@@ -27,7 +29,7 @@ def loader_of(shards: FakeShards | None = None, decode: FakeDecode | None = None
 def described(batch: ClipBatch) -> tuple:
     """All of a batch, comparable."""
     clips = [
-        (clip.name, clip.frames.tobytes(), clip.sound[0].samples.tobytes())
+        (clip.name, clip.frames.tobytes(), *(run.samples.tobytes() for run in clip.sound))
         if isinstance(clip, DecodedClip)
         else str(clip)
         for clip in batch.clips
@@ -269,12 +271,14 @@ def test_a_resumed_run_leaves_out_what_was_left_out_before():
 
 
 def test_more_lost_workers_than_allowed_end_the_epoch_with_their_names():
-    shards = FakeShards(SIZES, renamed={3: "segfault-a", 9: "exits", 11: "killed"})
+    fatal = {3: "segfault-a", 9: "exits", 11: "killed"}
+    shards = FakeShards(SIZES, renamed=fatal)
     with (
-        loader_of(shards, num_workers=2, max_restarts=2, shuffle=False) as loader,
-        pytest.raises(ViperError, match=r"3 workers were lost, at most 2 .*segfault-a: .*exits: .*killed: "),
+        loader_of(shards, num_workers=2, max_restarts=2) as loader,
+        pytest.raises(ViperError, match="3 workers were lost, at most 2 are replaced") as caught,
     ):
         list(loader.epoch(0))
+    assert all(f"{name}: " in str(caught.value) for name in fatal.values())
     with loader_of(shards, num_workers=2, max_restarts=3) as loader:
         assert positions(list(loader.epoch(0))) == list(range(23))
 
@@ -297,6 +301,23 @@ def test_workers_load_no_torch(tmp_path):
     with loader_of(FakeShards([3]), CountedDecode(path=str(log)), num_workers=1) as loader:
         list(loader.epoch(0))
     assert [line.split()[1] for line in log.read_text().splitlines()] == ["0", "0", "0"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_files_are_decoded_in_order_and_a_bad_one_costs_nothing_else(num_workers):
+    paths = ["a.mp4", "damaged-1.mp4", "bb.mp4", "c.mp4"]
+    clips = list(decode_files(paths, FakeFileDecoder(), num_workers=num_workers))
+    assert [clip.name for clip in clips if isinstance(clip, DecodedClip)] == ["a.mp4", "bb.mp4", "c.mp4"]
+    assert (clips[1].clip, clips[1].stage) == ("damaged-1.mp4", "decode")
+
+
+def test_a_file_that_ends_its_worker_is_reported_like_any_other_bad_file():
+    paths = ["a.mp4", "segfault-1.mp4", "hangs-1.mp4", "b.mp4"]
+    clips = list(decode_files(paths, FakeFileDecoder(), clip_timeout_seconds=0.7))
+    assert [isinstance(clip, DecodedClip) for clip in clips] == [True, False, False, True]
+    assert [clip.stage for clip in clips[1:3]] == ["worker", "worker"]
+    assert "SIGSEGV" in str(clips[1])
+    assert "longer than 0.7 s" in str(clips[2])
 
 
 # --- settings -----------------------------------------------------------------------------------
@@ -343,3 +364,32 @@ def test_the_modules_decoder_reads_samples():
     clip = DecodeSample(decoder)(Sample("a", b"mp4", sound=b"wav", action_units=units))
     assert calls == [(b"mp4", b"wav", "a", units)]
     assert clip.name == "k002"
+
+
+def test_clips_of_real_shards_are_the_same_from_here_and_from_workers(tiny_clip, tmp_path):
+    from viper_e2e.decoding import ClipDecoder
+
+    clips = {
+        "long": tiny_clip("a.mp4", num_frames=45, width=640, height=360).read_bytes(),  # 1 MB and more: mapped
+        "short": tiny_clip("b.mp4", num_frames=3).read_bytes(),
+        "silent": tiny_clip("c.mp4", sound=None).read_bytes(),
+    }
+    clips["torn"] = clips["short"][:600]
+    with ShardWriter(tmp_path, "train", TWO_LABELS, shard_size=20_000) as writer:
+        for key, video in clips.items():
+            writer.add(key, {"mp4": video}, file_id=f"[{key}]", intensities=(0.25, 1.0))
+    shards = ShardSet(str(tmp_path / "train-*.tar"))
+    decode = DecodeSample(ClipDecoder(DecodingConfig(num_frames=8)))
+    found = []
+    for num_workers in (0, 2):
+        with ClipLoader(shards, decode, batch_size=4, num_workers=num_workers) as loader:
+            found.append(next(loader.epoch(0)))
+    here, there = found
+    assert described(here) == described(there)
+    rows = dict(zip(there.keys, there.clips, strict=True))
+    assert len(shards.shard_sizes) > 1
+    assert rows["long"].frames.shape == (8, 360, 640, 3)
+    assert (rows["short"].has_sound, rows["silent"].has_sound) == (True, False)
+    assert (rows["torn"].stage, rows["torn"].clip) == ("container", "torn")
+    assert there.intensities.tolist() == [[0.25, 1.0]] * 4
+    assert sorted(there.weights.tolist()) == [0, 1, 1, 1]

@@ -1,4 +1,4 @@
-"""clip_reader.py: one sample of a shard, read and decoded, in a worker or in the process that trains."""
+"""clip_reader.py: one clip read and decoded, from a shard or a file, in a worker or where it is needed."""
 
 from __future__ import annotations
 
@@ -36,5 +36,24 @@ class ClipReader:
         try:
             return self.decode(self.shards.read(index))
         except ClipError as error:
-            # A copy without traceback and cause: these would keep the clip's bytes and frames alive.
-            return ClipError(error.reason, stage=error.stage, clip=error.clip)
+            return _bare(error)
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """The same for files that lie beside one another; a file is never read whole."""
+
+    paths: tuple[str, ...]
+    decoder: Callable[..., DecodedClip]
+    """A `ClipDecoder`."""
+
+    def __call__(self, index: int) -> DecodedClip | ClipError:
+        try:
+            return self.decoder(self.paths[index], name=self.paths[index])
+        except ClipError as error:
+            return _bare(error)
+
+
+def _bare(error: ClipError) -> ClipError:
+    """A copy without traceback and cause: these would keep the clip's bytes and frames alive."""
+    return ClipError(error.reason, stage=error.stage, clip=error.clip)

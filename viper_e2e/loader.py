@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .clip import DecodedClip, Sample
-from .clip_reader import ClipReader, DecodeSample
+from .clip_reader import ClipReader, DecodeSample, FileReader
 from .errors import ClipError, ViperError
 from .order import BatchShape, EpochOrder, assign
 from .skips import SkipBudget, SkipRecord
 from .workers import Casualty, WorkerPool
 
-__all__ = ["ClipBatch", "ClipLoader", "DecodeSample", "SkipBudget", "SkipRecord"]
+__all__ = ["ClipBatch", "ClipLoader", "DecodeSample", "SkipBudget", "SkipRecord", "decode_files"]
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class ClipLoader:
         if self.held is not None:
             slot.clip = self.held(slot.key)
         if slot.clip is None and slot.key in self.quarantined:
-            slot.clip = self._left_out(slot.key)
+            slot.clip = _left_out(slot.key, self.quarantined[slot.key])
         if slot.clip is None and self.num_workers:
             slot.ticket = self._workers().submit(slot.index, slot.key)
         return slot
@@ -215,12 +215,8 @@ class ClipLoader:
         self.waiting_seconds += time.monotonic() - since
         if isinstance(clip, Casualty):
             self.quarantined[slot.key] = clip.reason
-            clip = self._left_out(slot.key)
+            clip = _left_out(slot.key, clip.reason)
         slot.clip, slot.ticket = clip, None
-
-    def _left_out(self, key: str) -> ClipError:
-        reason = self.quarantined[key]
-        return ClipError(f"left out: the worker reading it was lost ({reason})", stage="worker", clip=key)
 
     def _workers(self) -> WorkerPool:
         if self._pool is None:
@@ -261,3 +257,33 @@ class ClipLoader:
             next_position=slots[0].next_position,
             ends_step=slots[0].ends_step,
         )
+
+
+def decode_files(
+    paths: Sequence[str],
+    decoder: Callable[..., DecodedClip],
+    *,
+    num_workers: int = 2,
+    prefetch: int = 2,
+    clip_timeout_seconds: float = 60.0,
+    max_restarts: int = 3,
+) -> Iterator[DecodedClip | ClipError]:
+    """Decode files in their order and ahead of need, in workers that a hostile file may end.
+
+    ``decoder`` is a `ClipDecoder`. A file that cannot be used comes as a `ClipError`, as from `ClipLoader`;
+    ``num_workers=0`` decodes here. At most workers × prefetch clips wait.
+    """
+    reader = FileReader(tuple(paths), decoder)
+    if num_workers == 0:
+        yield from map(reader, range(len(paths)))
+        return
+    pool = WorkerPool(reader, num_workers, time_limit_seconds=clip_timeout_seconds, max_restarts=max_restarts)
+    try:
+        for path, clip in zip(paths, pool.map(paths, num_workers * prefetch), strict=True):
+            yield _left_out(path, clip.reason) if isinstance(clip, Casualty) else clip
+    finally:
+        pool.close()
+
+
+def _left_out(name: str, reason: str) -> ClipError:
+    return ClipError(f"left out: the worker reading it was lost ({reason})", stage="worker", clip=name)

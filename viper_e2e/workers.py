@@ -9,27 +9,24 @@ the parent knows what each worker was given, so it knows which clip ended it; th
 from __future__ import annotations
 
 import contextlib
-import mmap
 import multiprocessing
 import os
 import pickle
 import signal
-import tempfile
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing import connection, reduction
 from multiprocessing.util import Finalize
 from typing import Any, Literal, NamedTuple
 
 from .errors import ViperError
+from .handover import pack, unpack
 
-SHARED_MIN_BYTES = 1 << 20
-"""Arrays from this size on travel as shared memory; smaller ones are copied. What is kept of a clip (its
-sound, say) then does not keep the memory of its frames alive."""
 START_SECONDS = 120.0
 """A worker that has not come up by then will not."""
 
@@ -124,6 +121,19 @@ class WorkerPool:
             self._wanted.discard(ticket)
             self._outcomes.pop(ticket, None)
 
+    def map(self, names: Sequence[str], ahead: int) -> Iterator[Any]:
+        """Outcomes of `task(0)`, `task(1)`, … for so many names, in order, at most `ahead` of them waiting."""
+        jobs = enumerate(names)
+        tickets = deque(self.submit(*job) for job in islice(jobs, ahead))
+        try:
+            while tickets:
+                result = self.outcome(tickets[0])
+                tickets.popleft()
+                tickets.extend(self.submit(*job) for job in islice(jobs, 1))
+                yield result
+        finally:
+            self.discard(tickets)
+
     def forgive(self) -> None:
         """Count lost workers from here on anew."""
         self.casualties.clear()
@@ -180,7 +190,7 @@ class WorkerPool:
                     raise WorkerError(f"a worker could not start:\n{content}")
                 if kind == "result":
                     handles = [reduction.recv_handle(worker.connection) for _ in content]
-                    ticket, result = worker.jobs.popleft().ticket, _unpack(handles, content)
+                    ticket, result = worker.jobs.popleft().ticket, unpack(handles, content)
                     if ticket in self._wanted:
                         self._outcomes[ticket] = result
                 worker.state = "working" if kind == "begun" else "idle"
@@ -257,7 +267,7 @@ def _serve(parent: connection.Connection, payload: bytes) -> None:
         while True:
             job = _Job(*parent.recv())
             parent.send(("begun", None))  # so that a loss is blamed on what was begun, never on what waited
-            handles, sizes = _pack(_outcome_of(task, job))
+            handles, sizes = pack(_outcome_of(task, job))
             parent.send(("result", sizes))
             for handle in handles:
                 reduction.send_handle(parent, handle, None)
@@ -281,46 +291,3 @@ def _outcome_of(task: Callable[[int], Any], job: _Job) -> Any:
         return _Raised(error)
     except Exception:  # nothing is forgotten: it is raised in the parent
         return _Raised(WorkerError(f"{job.name}: failed in a worker:\n{traceback.format_exc()}"))
-
-
-# --- transport ----------------------------------------------------------------------------------
-
-
-def _pack(result: Any) -> tuple[list[int], list[int]]:
-    """File handles and sizes: first the pickle, then each large array as memory that the parent maps."""
-    large: list[memoryview] = []
-
-    def keep_inside(buffer: pickle.PickleBuffer) -> bool:
-        view = buffer.raw()
-        if view.nbytes < SHARED_MIN_BYTES:
-            return True
-        large.append(view)
-        return False
-
-    header = pickle.dumps(result, protocol=5, buffer_callback=keep_inside)
-    parts = [memoryview(header), *large]
-    return [_memory_file(part) for part in parts], [part.nbytes for part in parts]
-
-
-def _unpack(handles: list[int], sizes: list[int]) -> Any:
-    """Build the result; large arrays stay in the memory that the worker filled, until they are let go."""
-    try:
-        maps = [mmap.mmap(handle, size) for handle, size in zip(handles, sizes, strict=True)]
-    finally:
-        for handle in handles:
-            os.close(handle)
-    header, *large = maps
-    with header:
-        return pickle.loads(header, buffers=large)
-
-
-def _memory_file(content: memoryview) -> int:
-    """A file without a name that holds `content`; it is gone with its last handle."""
-    if hasattr(os, "memfd_create"):
-        handle = os.memfd_create("viper-clip")
-    else:  # not Linux
-        with tempfile.TemporaryFile() as file:
-            handle = os.dup(file.fileno())
-    while content:
-        content = content[os.write(handle, content) :]
-    return handle
