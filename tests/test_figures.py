@@ -68,7 +68,7 @@ def epoch(number: int, *, val: bool = True) -> dict:
 
 def window(start: float, clip: str = "talk.mp4", **changes) -> dict:
     values = {name: 0.1 * i + 0.001 * start for i, name in enumerate(NAMES)}
-    times = {"start_seconds": start, "end_seconds": start + 12.0}
+    times = {"window_seconds": [start, start + 12.0]}
     return {"clip": clip, "valid": True, "error": None, "intensities": values} | times | changes
 
 
@@ -177,8 +177,7 @@ def test_the_best_subset_is_on_top(tmp_path, drawn):
 
 def test_a_window_that_was_not_scored_is_a_gap_and_the_mean_is_left_out(tmp_path, drawn):
     records = [window(0.0), window(6.0, valid=False, intensities=None), window(12.0)]
-    mean = window(0.0, intensities=dict.fromkeys(NAMES, 9.0))
-    del mean["start_seconds"], mean["end_seconds"]
+    mean = window(0.0, intensities=dict.fromkeys(NAMES, 9.0), window_seconds=None)
     figures.windows_plot([*records, mean], tmp_path / "w.png")
     (panel,) = drawn[0].axes
     assert [line.get_label() for line in panel.lines] == [name.replace("_", " ") for name in NAMES]

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import io
+import json
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +13,7 @@ from rich.console import Console
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.metrics import batch_sums, bootstrap, scores
 from viper_e2e.records import failed
-from viper_e2e.report.tables import bar, metrics_table, records_table
+from viper_e2e.report.tables import bar, intervals_record, metrics_table, records_table, stdout_console
 
 NAMES = HUME_REACTION.names
 MODALITIES = ("visual", "audio", "textual")
@@ -109,8 +113,22 @@ def test_names_of_clips_are_shown_not_obeyed():
 
 
 def test_windows_are_named_by_their_time():
-    window = record(start_seconds=6.0, end_seconds=18.0)
-    assert "a.mp4 6–18 s" in shown(records_table([window], NAMES, width=120), 120)
+    records = [
+        record(window_seconds=[6.0, 18.0]),
+        record(window_seconds=[18.0, 29.5]),
+        record(window_seconds=None),
+    ]
+    text = shown(records_table(records, NAMES, width=120), 120)
+    for name in ("a.mp4 6–18 s", "a.mp4 18–29.5 s", "a.mp4 (mean)"):
+        assert name in text
+
+
+def test_without_a_terminal_tables_are_wide(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert stdout_console().width == 120
+    monkeypatch.setenv("COLUMNS", "90")
+    assert stdout_console().width == 90
 
 
 def test_bars_follow_the_range_of_the_labels():
@@ -158,3 +176,12 @@ def test_what_is_undefined_is_a_dash_and_explained():
     assert "predictions do not vary, counted as 0: surprise" in " ".join(text.split())
     assert text.startswith("validation")
     assert "[" not in text
+
+
+def test_intervals_become_plain_json():
+    _, intervals = scored()
+    record = json.loads(json.dumps(intervals_record(intervals, NAMES), allow_nan=False))
+    assert record["pearson"]["fear"] == [intervals.pearson[5].low, intervals.pearson[5].high]
+    assert record["pearson"]["surprise"] is None
+    assert record["mean_mse"] == [intervals.mean_mse.low, intervals.mean_mse.high]
+    assert intervals_record(intervals)["ccc"] == list(record["ccc"].values())

@@ -225,32 +225,31 @@ def ablation_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) ->
 def windows_plot(records: Sequence[Record], path: str | os.PathLike) -> Path:
     """Intensities over a clip's time, a line per emotion, a point in the middle of every window.
 
-    ``records``: those of the windows, with ``start_seconds`` and ``end_seconds`` (a record without them, such
-    as the mean, is left out); a window that could not be scored leaves a gap.
+    ``records``: those of the windows, with ``window_seconds`` (start, end); a record without, such as the
+    mean, is left out, and a window that could not be scored leaves a gap.
     """
-    windows = [record for record in records if record.get("start_seconds") is not None]
+    windows = [record for record in records if record.get("window_seconds")]
     scored = [record for record in windows if record["valid"]]
     if not scored:
         raise ViperError(f"{path}: no window has been scored; nothing to plot")
-    emotions = list(scored[0]["intensities"])
-    middles = [(record["start_seconds"] + record["end_seconds"]) / 2 for record in windows]
+    spans = [record["window_seconds"] for record in windows]
     figure, (panel,) = sheet(1, panel=(10.0, 4.6))
-    for index, name in enumerate(emotions):
+    for index, name in enumerate(scored[0]["intensities"]):
         values = [record["intensities"][name] if record["valid"] else None for record in windows]
-        _curve(panel, middles, values, words(name), index)
+        _curve(panel, [(start + end) / 2 for start, end in spans], values, words(name), index)
     # A file's name may hold dollar signs, which are no formula here.
     panel.set_title(Path(windows[0]["clip"]).name, parse_math=False)
     panel.set_ylabel("intensity")
     values = [value for record in scored for value in record["intensities"].values()]
     if min(values) >= 0 and max(values) <= 1:
         panel.set_ylim(-0.02, 1.02)
-    _time_axis(panel, windows[0]["start_seconds"], max(record["end_seconds"] for record in windows))
+    _time_axis(panel, spans[0][0], max(end for _, end in spans))
     panel.grid(alpha=0.25)
     panel.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return save(figure, path)
 
 
-def _time_axis(panel, start: float, end: float) -> None:
+def _time_axis(panel, start: float | int, end: float | int) -> None:
     """Seconds for short clips; for longer ones minutes and seconds, with marks at round times."""
     panel.set_xlim(start, end)
     if end < 120:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from math import isnan
+from typing import Any
 
-from rich import get_console
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +20,12 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _LEVELS = "▁▂▃▄▅▆▇█"
 _MIN_CLIP_WIDTH = 16
 _GAP = 1
+
+
+def stdout_console() -> Console:
+    """Where results go. Piped into a file or a pager, tables are 120 characters wide."""
+    fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if fixed else 120)
 
 
 def bar(value: float, width: int) -> str:
@@ -39,7 +48,7 @@ def records_table(
     (None: as it is now); in a narrow one the bars shrink, then every emotion gets a line of its own.
     ``limits`` is where bars are empty and full.
     """
-    width = width or get_console().width
+    width = width or stdout_console().width
     modalities = list(records[0]["present"]) if records else []
     initials = _initials(modalities)
     clips = [_clip_name(record) for record in records]
@@ -97,6 +106,23 @@ def metrics_rows(scores: Scores, intervals: Intervals | None = None) -> list[tup
     means = (scores.mean_pearson, scores.mean_ccc, scores.mean_mse)
     rows.append(("mean", *map(_with_interval, means, spans)))
     return rows
+
+
+def intervals_record(intervals: Intervals, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Intervals as JSON: ``[low, high]`` per mean and emotion, ``None`` where undefined.
+
+    Emotions are an object with ``names``, a list in their order without.
+    """
+    record: dict[str, Any] = {}
+    for measure in ("pearson", "ccc", "mse"):
+        pairs = [_pair(interval) for interval in getattr(intervals, measure)]
+        record[f"mean_{measure}"] = _pair(getattr(intervals, f"mean_{measure}"))
+        record[measure] = dict(zip(names, pairs, strict=True)) if names else pairs
+    return record
+
+
+def _pair(interval: Interval) -> list[float] | None:
+    return None if isnan(interval.low) else [interval.low, interval.high]
 
 
 def _with_interval(value: float, interval: Interval | None) -> str:
@@ -186,11 +212,14 @@ def _initials(modalities: Sequence[str]) -> dict[str, str]:
 
 
 def _clip_name(record: Record) -> str:
-    """The clip, and for a window of it from when to when."""
+    """The clip, and in a table of windows which of them, or that it is their mean."""
     name = _printable(record["clip"])
-    if record.get("start_seconds") is None:
+    if "window_seconds" not in record:
         return name
-    return f"{name} {record['start_seconds']:g}–{record['end_seconds']:g} s"
+    if record["window_seconds"] is None:
+        return f"{name} (mean)"
+    start, end = record["window_seconds"]
+    return f"{name} {start:g}–{end:g} s"
 
 
 def _printable(text: str) -> str:
