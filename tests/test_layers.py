@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "viper_e2e"
 
 LAYER = {
     **dict.fromkeys(["labels", "config", "errors", "clip"], 0),
-    **dict.fromkeys(["stream", "encoders.base", "encoders.building", "encoders.weights"], 1),
+    **dict.fromkeys(["stream", "output", "encoders.base", "encoders.building", "encoders.weights"], 1),
     **dict.fromkeys(
         ["decoding", "faces", "encoders", "fusion", "shards", "metrics", "losses", "augment", "checkpoint"], 2
     ),
@@ -63,11 +63,7 @@ def imports(module: str, path: Path) -> set[str]:
     if path.name != "__init__.py":
         package = package[:-1]
     found = set()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            node.body = []  # for type checkers only
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .clip import CropSpec, DecodedClip, Sample
@@ -22,6 +22,7 @@ from .errors import ClipError, ViperError
 from .faces import FaceCropper
 from .fusion import build_fusion, sample_hidden
 from .labels import HUME_REACTION, LabelSet
+from .output import ViPEROutput
 from .prepared import ClipTokens, PreparedClip
 from .pretrained import Pretrained
 from .records import Record, records_of
@@ -30,29 +31,6 @@ from .stream import Stream
 Clip = bytes | str | os.PathLike | Sample | DecodedClip | PreparedClip | ClipError | None
 """What the module takes: bytes, a path, a packed sample, or a clip further on its way. A
 :class:`ClipError` or ``None`` holds the place of a clip that could not be read."""
-
-
-class ViPEROutput(NamedTuple):
-    """What the module says of a batch of clips."""
-
-    intensities: Float[Tensor, "B E"]
-    """float32, in the order of the label set."""
-    valid: Bool[Tensor, "B"]
-    """False: the clip could not be read; its row means nothing."""
-    present: Bool[Tensor, "B M"]
-    """Which modality was there at all, in the order of ``ViPER.modalities``."""
-    boxes: Float[Tensor, "B T 4"]
-    """x0 y0 x1 y1 in pixels of the displayed clip, upper ends exclusive; the whole frame where no face is."""
-    box_source: UInt8[Tensor, "B T"]
-    """0 none, 1 detected, 2 interpolated."""
-    face_found: Bool[Tensor, "B T"]
-    frame_seconds: Float[Tensor, "B T"]
-    """Presentation time; slots beyond the clip's distinct frames repeat the last."""
-    used: Bool[Tensor, "B T"]
-    """The slot holds a distinct frame."""
-    duration_seconds: Float[Tensor, "B"]
-    errors: tuple[ClipError | None, ...]
-    """Why a clip is not valid."""
 
 
 class ViPER(Pretrained, nn.Module):

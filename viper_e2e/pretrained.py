@@ -6,17 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import __version__, checkpoint
 from .checkpoint import CheckpointError
 from .config import model_config_from_dict
 from .labels import LabelSet
-
-if TYPE_CHECKING:
-    from .model import ViPER
 
 FORMAT = "viper_e2e model"
 SCHEMA = 1
@@ -41,7 +38,7 @@ class Pretrained:
         *,
         revision: str | None = None,
         overrides: Mapping[str, str] | None = None,
-    ) -> Self:
+    ) -> Pretrained:
         """Load a model from a folder or a hub id; everything is frozen and in eval mode.
 
         ``overrides``: backbone name → folder or hub id to load it from. Raises :class:`CheckpointError`
@@ -81,7 +78,7 @@ class Pretrained:
         return str(commit.commit_url)
 
 
-def write(model: ViPER, folder: Path, *, self_contained: bool = False) -> None:
+def write(model: nn.Module, folder: Path, *, self_contained: bool = False) -> None:
     """Fill an empty folder with a model; see :func:`checkpoint.write_folder` for the rest."""
     records = {} if self_contained else _records(model)
     names = [name for encoder in model.encoders.values() for name in encoder.backbones()]
@@ -102,7 +99,7 @@ def write(model: ViPER, folder: Path, *, self_contained: bool = False) -> None:
     (folder / "README.md").write_text(_model_card(model, settings), encoding="utf-8")
 
 
-def read_weights(model: ViPER, folder: Path) -> None:
+def read_weights(model: nn.Module, folder: Path) -> None:
     """Load ``model.safetensors`` into a model of the same settings; names and shapes must all fit."""
     path = folder / "model.safetensors"
     tensors = checkpoint.load_tensors(path)
@@ -122,7 +119,7 @@ def read_weights(model: ViPER, folder: Path) -> None:
     model.load_state_dict(tensors, strict=False)
 
 
-def own_tensors(model: ViPER, records: Mapping[str, Any]) -> dict[str, Tensor]:
+def own_tensors(model: nn.Module, records: Mapping[str, Any]) -> dict[str, Tensor]:
     """What a checkpoint must hold: all but the detector (it comes with its package) and recorded backbones."""
     left_out = ["faces."]
     for modality, encoder in model.encoders.items():
@@ -132,7 +129,7 @@ def own_tensors(model: ViPER, records: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: t for name, t in model.state_dict().items() if not name.startswith(tuple(left_out))}
 
 
-def _records(model: ViPER) -> dict[str, Any]:
+def _records(model: nn.Module) -> dict[str, Any]:
     records: dict[str, Any] = {}
     for encoder in model.encoders.values():
         records |= encoder.records()
@@ -186,7 +183,7 @@ def _fetch(source: str, revision: str | None) -> Path:
         ) from error
 
 
-def _model_card(model: ViPER, settings: Mapping[str, Any]) -> str:
+def _model_card(model: nn.Module, settings: Mapping[str, Any]) -> str:
     parameters = sum(p.numel() for p in model.parameters())
     lines = [
         "---",

@@ -6,12 +6,10 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import ViperError
-
-if TYPE_CHECKING:
-    from .model import ViPEROutput
+from .output import ViPEROutput
 
 BOX_SOURCES = ("none", "detected", "interpolated")
 

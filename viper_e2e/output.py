@@ -1,0 +1,33 @@
+"""output.py: what the module says of a batch of clips."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from .errors import ClipError
+
+
+class ViPEROutput(NamedTuple):
+    """What the module says of a batch of clips."""
+
+    intensities: Float[Tensor, "B E"]
+    """float32, in the order of the label set."""
+    valid: Bool[Tensor, "B"]
+    """False: the clip could not be read; its row means nothing."""
+    present: Bool[Tensor, "B M"]
+    """Which modality was there at all, in the order of ``ViPER.modalities``."""
+    boxes: Float[Tensor, "B T 4"]
+    """x0 y0 x1 y1 in pixels of the displayed clip, upper ends exclusive; the whole frame where no face is."""
+    box_source: UInt8[Tensor, "B T"]
+    """0 none, 1 detected, 2 interpolated."""
+    face_found: Bool[Tensor, "B T"]
+    frame_seconds: Float[Tensor, "B T"]
+    """Presentation time; slots beyond the clip's distinct frames repeat the last."""
+    used: Bool[Tensor, "B T"]
+    """The slot holds a distinct frame."""
+    duration_seconds: Float[Tensor, "B"]
+    errors: tuple[ClipError | None, ...]
+    """Why a clip is not valid."""
