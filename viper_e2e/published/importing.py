@@ -9,6 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
+from safetensors.torch import save_file
 
 from .. import __version__, checkpoint
 from ..config import ModelConfig, backbones_of, paper
@@ -59,7 +60,7 @@ def import_published(
 
     ``overrides``: backbone → folder or hub id instead of the published one; ``sentence_bank`` → file. Needs no
     backbone at hand: they are recorded by name, and found when the model is first loaded. The tensors are
-    views of the file, so converting takes little more memory than one copy of the head (1.1 GB at full size).
+    views of the file: at full size (1.1 GB) converting peaks at its pages and what importing torch takes.
     Raises `ViperError` that says what was found.
     """
     file = _download(source, revision) if is_published(source) else _local(Path(source))
@@ -171,10 +172,9 @@ def _write(folder: Path, head: ReleasedHead, config: ModelConfig, notes: Sequenc
             "held": [],
         },
     )
-    tensors = head.build().state_dict()
-    checkpoint.save_tensors(
-        folder / "model.safetensors", {f"fusion.{name}": tensor for name, tensor in tensors.items()}
-    )
+    tensors = {f"fusion.{name}": tensor for name, tensor in head.build().state_dict().items()}
+    # Straight from the mapped file: `checkpoint.save_tensors` would hold a second copy of a full-size head.
+    save_file(tensors, folder / "model.safetensors")
     (folder / "README.md").write_text(_card(head, records, notes), encoding="utf-8")
 
 
