@@ -50,7 +50,7 @@ def render(
         limits: where bars are empty and full.
         clip_limits: what the clip may ask for; the defaults where None.
 
-    One frame is held at a time. ``out`` appears when it is complete. Raises :class:`ViperError` for an
+    Frames are streamed: memory does not grow with the clip. ``out`` appears when it is complete. Raises :class:`ViperError` for an
     ``out`` that is no mp4, is the clip itself or cannot be written, and ``ClipError`` for a clip that cannot
     be read.
     """

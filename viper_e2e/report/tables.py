@@ -54,12 +54,13 @@ def records_table(
     clips = [_clip_name(record) for record in records]
     seen_width = max(4, sum(len(initials[m]) + 1 for m in modalities) - 1)
     room = width - seen_width - len("faces") - 3 * _GAP
-    clip_width = min(max([_MIN_CLIP_WIDTH, *map(len, clips)]), max(_MIN_CLIP_WIDTH, width // 4))
+    longest = max([_MIN_CLIP_WIDTH, *map(len, clips)])
+    clip_width = min(longest, max(_MIN_CLIP_WIDTH, width // 4))
     layout = _Layout.fitting(emotions, room, clip_width, limits, few=len(records) <= 4)
 
     padding = (0, _GAP, 0, 0)
     made = Table(box=None, pad_edge=False, padding=padding, header_style="bold", caption_justify="left")
-    made.add_column("clip", width=max(8, min(clip_width, room - layout.width)), overflow="fold")
+    made.add_column("clip", width=max(8, min(longest, room - layout.width)), overflow="fold")
     made.add_column(layout.header(), width=layout.width)
     made.add_column("seen", width=seen_width, no_wrap=True)
     made.add_column("faces", justify="right", no_wrap=True)
