@@ -51,8 +51,8 @@ def render(
         clip_limits: what the clip may ask for; the defaults where None.
 
     Frames are streamed: memory does not grow with the clip. ``out`` appears when it is complete. Raises
-    :class:`ViperError` for an ``out`` that is no mp4, is the clip itself or cannot be written, and ``ClipError``
-    for a clip that cannot be read.
+    :class:`ViperError` for an ``out`` that is no mp4, is the clip itself or cannot be written, and
+    ``ClipError`` for a clip that cannot be read.
     """
     clip, out = Path(clip), Path(out)
     if not record["valid"]:
