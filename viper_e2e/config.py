@@ -222,6 +222,8 @@ class TrainConfig:
     """Of the forward pass and of frozen weights in memory; trained weights stay float32."""
     seed: int = 0
     """Decides the order of clips, dropout and the weights of new layers."""
+    seeds: int = 1
+    """Train this many times, with `seed`, `seed` + 1, …, in folders of their own; tell mean ± deviation."""
     num_workers: int = 2
     """Processes that decode ahead; 0: decode in the training process."""
     prefetch: int | None = None

@@ -15,6 +15,8 @@ class LabelSet:
     minimum: float = 0.0
     maximum: float = 1.0
     """Range of the values; inside [0, 1] the model ends in a sigmoid, otherwise it is linear."""
+    means: tuple[float, ...] | None = None
+    """Of the training labels, once known: what a submission says of a clip that cannot be read."""
 
     @property
     def names(self) -> tuple[str, ...]:

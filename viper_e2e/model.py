@@ -149,15 +149,20 @@ class ViPER(Pretrained, nn.Module):
     # --- prepared clips -> streams -> intensities -------------------------------------------------
 
     def fuse(
-        self, clips: Sequence[PreparedClip | ClipError], seeds: Sequence[int] | None = None
+        self,
+        clips: Sequence[PreparedClip | ClipError],
+        seeds: Sequence[int] | None = None,
+        hidden: Bool[Tensor, "B M"] | None = None,
     ) -> ViPEROutput:
-        """Encode every modality and fuse; frozen encoders leave their tokens in the prepared clips."""
+        """Encode every modality and fuse; frozen encoders leave their tokens in the prepared clips.
+
+        ``hidden``: modalities to be treated as absent, clip by clip.
+        """
         slots = _Slots(clips, self.config.decoding.num_frames, self.config.fusion.kind == "concat", self.device)
         crops = _Crops(self.faces)
         streams = {name: self._stream(name, clips, slots, crops) for name in self.modalities}
         present = torch.stack([stream.present.any(dim=1) for stream in streams.values()], dim=1)
-        hidden = None
-        if self.training and seeds is not None and self.config.fusion.modality_dropout > 0:
+        if hidden is None and self.training and seeds is not None and self.config.fusion.modality_dropout > 0:
             hidden = sample_hidden(present, self.config.fusion.modality_dropout, seeds)
         intensities = self.fusion(streams, slots.face_found, slots.duration_seconds, hidden)
         return ViPEROutput(

@@ -156,8 +156,10 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 def _labels_of(settings: Mapping[str, Any], folder: Path) -> LabelSet:
     labels = settings.get("labels")
     try:
-        return LabelSet(tuple(map(str, labels["columns"])), float(labels["minimum"]), float(labels["maximum"]))
-    except (TypeError, KeyError, ValueError) as error:
+        means = None if labels.get("means") is None else tuple(map(float, labels["means"]))
+        columns = tuple(map(str, labels["columns"]))
+        return LabelSet(columns, float(labels["minimum"]), float(labels["maximum"]), means)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: labels are not understood ({error!r})") from error
 
 

@@ -228,4 +228,4 @@ class _Piece:
         """The first sample at or after a time; a millionth of a sample is rounding."""
         if math.isinf(seconds):
             return seconds
-        return math.ceil((seconds - self.origin_seconds) * self.sample_rate - 1e-6)
+        return float(math.ceil((seconds - self.origin_seconds) * self.sample_rate - 1e-6))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ..metrics import Scores
 from ..model import ViPER
 
 console = Console(stderr=True, highlight=False)
@@ -84,3 +86,21 @@ MEASURES = (("Pearson", "pearson"), ("CCC", "ccc"), ("MSE", "mse"))
 
 def _shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
+
+
+def flat_numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """``{"val": {"pearson": {"fear": 0.5}}}`` → ``("val/pearson/fear", 0.5)``: numbers only."""
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from flat_numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{name}", value
+
+
+def seeds_table(scores: Sequence[Scores]) -> Table:
+    """Mean ± standard deviation over trainings that differ in their seed alone."""
+    rows = []
+    for title, key in MEASURES:
+        values = np.array([getattr(one, f"mean_{key}") for one in scores])
+        rows.append((title, f"{values.mean():.4f} ± {values.std(ddof=1):.4f}", f"{values.max():.4f}"))
+    return table(f"{len(scores)} seeds, validation", ("measure", "mean ± sd", "largest"), rows)

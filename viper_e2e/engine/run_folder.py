@@ -78,6 +78,11 @@ class RunFolder:
         with (self.path / file).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")
 
+    def read_log(self, file: str) -> list[dict[str, Any]]:
+        """All records of a log so far."""
+        with (self.path / file).open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
     def release(self) -> None:
         """Let another process work in the folder."""
         if self._lock is not None:

@@ -7,14 +7,18 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
+from torch.utils.tensorboard import SummaryWriter
 
 from .. import pretrained
 from ..checkpoint import CheckpointError, newest_whole, write_folder
@@ -29,11 +33,12 @@ from ..order import Cursor
 from ..parsing import Settings
 from ..predictions import Predictions
 from ..prepared import PreparedClip
+from ..report import figures
 from ..reuse import ReuseStore, parse_size
 from ..shards import ShardSet
 from ..skips import SkipBudget
 from . import training_state
-from .display import branch_table, console, epoch_line, progress_bar
+from .display import branch_table, console, epoch_line, flat_numbers, progress_bar, seeds_table
 from .evaluation import evaluate, rescaled, score, scores_record
 from .optimizer import build_optimizer, build_schedule
 from .run_folder import RunFolder
@@ -52,12 +57,34 @@ def train(settings: Settings) -> int:
         # The detector's weights are buffers: the same everywhere, and not to be sent at every step.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    trainer = Trainer(settings, accelerator)
-    try:
-        return trainer.train()
-    finally:
-        trainer.run.release()
-        accelerator.end_training()
+    code, last_scores = 0, []
+    for run in seeded(settings):
+        trainer = Trainer(run, accelerator)
+        try:
+            code = trainer.train()
+        finally:
+            trainer.close()
+        if code or trainer.predictions is None:
+            break
+        last_scores.append(score(trainer.predictions))
+    if len(last_scores) > 1 and accelerator.is_main_process:
+        console.print(seeds_table(last_scores))
+    accelerator.end_training()
+    return code
+
+
+def seeded(settings: Settings) -> list[Settings]:
+    """The runs that ``seeds`` asks for: one, or one per seed in ``run_dir/seed-N``."""
+    config = settings.train
+    if config.seeds == 1:
+        return [settings]
+    numbers = range(config.seed, config.seed + config.seeds)
+    return [
+        Settings(
+            replace(config, seed=n, seeds=1, run_dir=f"{config.run_dir}/seed-{n}"), deepcopy(settings.model)
+        )
+        for n in numbers
+    ]
 
 
 class Trainer:
@@ -78,7 +105,8 @@ class Trainer:
         )
         accelerator.wait_for_everyone()
         torch.manual_seed(self.config.seed)
-        self.module = ViPER(settings.model, self.train_shards.labels).to(accelerator.device)
+        labels = replace(self.train_shards.labels, means=label_means(self.train_shards))
+        self.module = ViPER(settings.model, labels).to(accelerator.device)
         self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
         self.loss.to(accelerator.device)
         self.loader = self._loader(self.train_shards, shuffle=True)
@@ -92,6 +120,8 @@ class Trainer:
         self.state = TrainingState(Cursor(self.config.seed))
         self.skips = SkipBudget()
         self.predictions: Predictions | None = None
+        """Of the last validation."""
+        self._board: SummaryWriter | None = None
         self._asked_to_stop: signal.Signals | None = None
         self._started_at = self._saved_at = time.monotonic()
         self._clips_done = 0
@@ -105,6 +135,9 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.run.write_settings(self.settings.to_dict())
             console.print(branch_table(self.module))
+            for problem in self.train_shards.problems:
+                console.print(f"[yellow]{problem}[/yellow]")
+            self._board = SummaryWriter(str(self.run.path / "tensorboard"))
         with (
             self._listening(),
             self.loader,
@@ -116,6 +149,12 @@ class Trainer:
             while not self._finished() and self._epoch():
                 pass
         return SIGNALS[self._asked_to_stop] if self._asked_to_stop else 0
+
+    def close(self) -> None:
+        """Let go of the run folder."""
+        if self._board is not None:
+            self._board.close()
+        self.run.release()
 
     def _finished(self) -> bool:
         return self.state.step >= self.total_steps and self.state.validated_step == self.state.step
@@ -246,11 +285,22 @@ class Trainer:
         self.state.loss_sum, self.state.loss_steps = 0.0, 0
         self.state.validated_step = self.state.step
         if self.accelerator.is_main_process:
-            self.run.log("metrics.jsonl", record)
-            self._bar.console.print(epoch_line(record))
+            self._report(record)
         for name in better:
             self._save(self.run.path / "checkpoints" / name, resumable=False)
         self._save(self.run.last)
+
+    def _report(self, record: dict[str, Any]) -> None:
+        """Log an epoch, draw it, and say it in one line."""
+        self.run.log("metrics.jsonl", record)
+        self._bar.console.print(epoch_line(record))
+        for name, value in flat_numbers(record):
+            self._board.add_scalar(name, value, record["step"])
+        self._board.flush()
+        self.run.plots.mkdir(exist_ok=True)
+        figures.training_curves(self.run.read_log("metrics.jsonl"), self.run.plots / "curves.png")
+        if self.predictions is not None and self.predictions.scored.any():
+            figures.predicted_against_true(self.predictions, self.run.plots / "predicted_against_true.png")
 
     def _improved(self, scores: Scores) -> list[str]:
         """Names of the checkpoints for which these scores are the best so far."""
@@ -332,6 +382,8 @@ class Trainer:
         elapsed = time.monotonic() - self._started_at
         note = f"loss {value:.4f} · {self._clips_done / elapsed:.1f} clips/s"
         note += f" · waiting {self.loader.waiting_seconds / elapsed:.0%}"
+        self._board.add_scalar("step/loss", value, self.state.step)
+        self._board.add_scalar("step/lr", self.schedule.get_last_lr()[0], self.state.step)
         if self.held.budget_bytes:
             note += f" · held {self.held.num_held}"
         self._bar.update(self._task, completed=self.state.step, note=note)
@@ -343,6 +395,11 @@ def open_labelled(pattern: str, option: str) -> ShardSet:
     if shards.labels is None or any(shards.entry(i).intensities is None for i in range(len(shards))):
         raise ViperError(f"{option} {pattern}: holds unlabelled clips; they can be scored, not trained on")
     return shards
+
+
+def label_means(shards: ShardSet) -> tuple[float, ...]:
+    """Mean of each emotion's labels over all clips."""
+    return tuple(np.mean([shards.entry(i).intensities for i in range(len(shards))], axis=0).tolist())
 
 
 def compute_dtype(mixed_precision: str) -> torch.dtype:
