@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import av
 from av.codec.codec import UnknownCodecError
@@ -104,7 +104,7 @@ def open_media(
             raise ClipError(f"cannot be read: {error.strerror or error}", stage="read", clip=name) from error
 
 
-def quarter_turns(degrees: float) -> int:
+def quarter_turns(degrees: int) -> int:
     """A display rotation (counter-clockwise) as the number of quarter turns, 0 to 3."""
     return round(degrees / 90) % 4
 
@@ -148,7 +148,7 @@ def prepare_video_codec(media: Media) -> None:
     codec.options = {"max_pixels": _max_pixels(media.limits)}
 
 
-def _open_file(source: Source, name: str) -> BinaryIO:
+def _open_file(source: Source, name: str) -> BufferedIOBase:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     path = Path(source)
@@ -160,7 +160,7 @@ def _open_file(source: Source, name: str) -> BinaryIO:
         raise ClipError(f"cannot be opened: {error.strerror or error}", stage="read", clip=name) from error
 
 
-def _open_container(file: BinaryIO, kind: str, limits: LimitsConfig) -> InputContainer:
+def _open_container(file: BufferedIOBase, kind: str, limits: LimitsConfig) -> InputContainer:
     options = {
         "protocol_whitelist": "data",
         "max_streams": "64",

@@ -61,8 +61,8 @@ class ClipDecoder:
     def windows(
         self,
         source: Source,
-        window_seconds: float,
-        hop_seconds: float,
+        window_seconds: float | int,
+        hop_seconds: float | int,
         *,
         sound: Source | None = None,
         name: str = "",
@@ -75,7 +75,7 @@ class ClipDecoder:
         """
         if not (window_seconds > 0 and hop_seconds > 0):
             raise ViperError(f"windows of {window_seconds} s every {hop_seconds} s: both must be more than 0")
-        return self._decode(source, sound, name, (window_seconds, hop_seconds))
+        return self._decode(source, sound, name, (float(window_seconds), float(hop_seconds)))
 
     def _decode(
         self, source: Source, sound: Source | None, name: str, tiling: tuple[float, float] | None

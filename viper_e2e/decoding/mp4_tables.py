@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import BufferedIOBase
 
 from ..errors import ClipError
 
@@ -19,6 +19,7 @@ _NESTING = {
     *(b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf"),
     *(b"mvex", b"udta", b"dinf", b"tref", b"wave", b"sinf", b"schi", b"gmhd"),
 }
+_SOUND_HANDLER = struct.unpack(">I", b"soun")
 _MAX_BOXES = 1_000_000
 _MAX_DEPTH = 12
 _USUAL_EDITS = 16
@@ -41,7 +42,7 @@ class _Track:
         return 0 if not self.same_size or (self.is_sound and self.one_tick_each) else self.num_samples
 
 
-def check_mp4_tables(file: BinaryIO, num_bytes: int, max_samples: int, name: str) -> None:
+def check_mp4_tables(file: BufferedIOBase, num_bytes: int, max_samples: int, name: str) -> None:
     """Refuse tables that claim more than the file can hold or than `max_samples` over all tracks.
 
     Raises `ClipError` (stage ``container``). Leaves the file's position anywhere.
@@ -54,7 +55,7 @@ def check_mp4_tables(file: BinaryIO, num_bytes: int, max_samples: int, name: str
         elif kind == b"cmov":
             _refuse("its header is compressed, which can hide any size; convert it", name)
         elif kind == b"hdlr":
-            track.is_sound |= _numbers(file, start, end, ">8x4s", name) == (b"soun",)
+            track.is_sound |= _numbers(file, start, end, ">8xI", name) == _SOUND_HANDLER
         elif kind == b"stts":
             (count,) = _numbers(file, start, end, ">4xI", name)
             track.one_tick_each = count == 1 and _numbers(file, start, end, ">12xI", name) == (1,)
@@ -78,7 +79,7 @@ def check_mp4_tables(file: BinaryIO, num_bytes: int, max_samples: int, name: str
             _refuse(f"has an edit list of {track.num_edits:,} entries; convert it", name)
 
 
-def _boxes(file: BinaryIO, start: int, end: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(file: BufferedIOBase, start: int, end: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
     """Kind, first and last byte of the content of every box; a torn one ends the walk."""
     seen = 0
     while start + 8 <= end and depth < _MAX_DEPTH:
@@ -97,7 +98,7 @@ def _boxes(file: BinaryIO, start: int, end: int, depth: int) -> Iterator[tuple[b
         start, seen = stop, seen + 1
 
 
-def _numbers(file: BinaryIO, start: int, end: int, layout: str, name: str) -> tuple[int, ...]:
+def _numbers(file: BufferedIOBase, start: int, end: int, layout: str, name: str) -> tuple[int, ...]:
     size = struct.calcsize(layout)
     if start + size > end:
         _refuse("is torn inside its header; copy it again", name)
