@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -384,6 +386,8 @@ def test_clips_of_real_shards_are_the_same_from_here_and_from_workers(tiny_clip,
     for num_workers in (0, 2):
         with ClipLoader(shards, decode, batch_size=4, num_workers=num_workers) as loader:
             found.append(next(loader.epoch(0)))
+            for process in multiprocessing.active_children():
+                assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()
     here, there = found
     assert described(here) == described(there)
     rows = dict(zip(there.keys, there.clips, strict=True))
