@@ -99,20 +99,42 @@ def _eval(argv: Sequence[str]) -> int:
     parser.add_argument("--report", action="store_true", help="also write one self-contained HTML page")
     _model_options(parser)
     options = parser.parse_args(argv)
-    from .engine.commands import run_eval
+    from .engine.evaluation_commands import run_eval
 
     return run_eval(options)
+
+
+def _ablate(argv: Sequence[str]) -> int:
+    parser = _parser("ablate", "Score every subset of the trained modalities from one pass of encoding.")
+    parser.add_argument("--shards", required=True, help="path, glob, brace pattern or https:// URLs")
+    parser.add_argument("--out", required=True, help="folder for ablation.json and ablation.png")
+    _model_options(parser)
+    options = parser.parse_args(argv)
+    from .engine.evaluation_commands import run_ablate
+
+    return run_ablate(options)
 
 
 def _export(argv: Sequence[str]) -> int:
     parser = _parser("export", "Write a model with all its backbones inside, to be moved anywhere.")
     parser.add_argument("--checkpoint", required=True, help="folder of a trained model, or a hub id")
     parser.add_argument("--out", required=True, help="new folder")
-    parser.add_argument("--backbone", action="append", default=[], metavar="NAME=SOURCE", help=BACKBONE_HELP)
+    _backbone_options(parser)
     options = parser.parse_args(argv)
     from .engine.commands import run_export
 
     return run_export(options)
+
+
+def _import_published(argv: Sequence[str]) -> int:
+    parser = _parser("import-published", "Convert a released ViPER checkpoint into our folder format.")
+    parser.add_argument("source", help="a .model file, or a hub id such as VaianiLorenzo/ViPER-VA")
+    parser.add_argument("--out", required=True, help="new folder")
+    _backbone_options(parser)
+    options = parser.parse_args(argv)
+    from .engine.commands import run_import
+
+    return run_import(options)
 
 
 def _pack(argv: Sequence[str]) -> int:
@@ -174,15 +196,15 @@ def _check(argv: Sequence[str]) -> int:
     return report.exit_code
 
 
-BACKBONE_HELP = "where to load a backbone from, e.g. visual=PATH (may be repeated)"
-
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "pack": (_pack, "clips and labels -> shards"),
     "check": (_check, "what is in a set of shards, and what is wrong with it"),
     "train": (_train, "train from raw video shards"),
     "eval": (_eval, "metrics, predictions and plots for a set of shards"),
     "infer": (_infer, "score clips with a trained model"),
+    "ablate": (_ablate, "what each modality contributes"),
     "export": (_export, "a model with all its backbones inside"),
+    "import-published": (_import_published, "the authors' released checkpoints -> our format"),
 }
 
 
@@ -194,7 +216,18 @@ def _parser(command: str, description: str):
 
 def _model_options(parser) -> None:
     parser.add_argument("--checkpoint", required=True, help="folder of a trained model, or a hub id")
-    parser.add_argument("--backbone", action="append", default=[], metavar="NAME=SOURCE", help=BACKBONE_HELP)
+    _backbone_options(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument("--batch-size", type=int, default=8, help="clips per forward pass (default: 8)")
     parser.add_argument("--num-workers", type=int, default=1, help="decoding processes (default: 1)")
+
+
+def _backbone_options(parser) -> None:
+    parser.add_argument(
+        "--backbone",
+        action="append",
+        default=[],
+        metavar="NAME=SOURCE",
+        help="where to load a backbone from, e.g. visual=PATH (may be repeated)",
+    )
+    parser.add_argument("--sentence-bank", help="file with the sentences that CLIP chooses among")

@@ -1,37 +1,41 @@
-"""commands.py: `viper infer`, `eval` and `export`, once their arguments are read."""
+"""commands.py: `viper infer`, `export` and `import-published`, once their arguments are read."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator
 
-from .. import checkpoint
-from ..clip_reader import DecodeSample
-from ..decoding import ClipDecoder
 from ..errors import ViperError
-from ..loader import ClipLoader
-from ..metrics import bootstrap
 from ..model import ViPER
 from ..parsing import backbone_overrides
+from ..published import import_published, is_published, published_checkpoint
 from ..records import Record, check_output, write_records
 from ..report import figures, tables
 from ..report.render import render
 from ..shards import ShardSet
 from .display import console, progress_bar
-from .evaluation import evaluate, score, scores_record
 from .prediction import LONG_SECONDS, ClipFiles, find_inputs, predict, predict_windows
-from .run_folder import versions
 
 ALL_FINE, NOTHING_DONE, SOME_FAILED = 0, 1, 2
 
 
+def overrides_of(options: Namespace) -> dict[str, str]:
+    """Where backbones and the sentence bank are to be looked for first."""
+    overrides = backbone_overrides(options.backbone)
+    return overrides | ({"sentence_bank": options.sentence_bank} if options.sentence_bank else {})
+
+
 def load_model(options: Namespace) -> ViPER:
-    """The checkpoint's model, frozen, on the chosen device."""
-    model = ViPER.from_pretrained(options.checkpoint, overrides=backbone_overrides(options.backbone))
+    """The checkpoint's model, frozen, on the chosen device; a released one is converted first."""
+    source, overrides = options.checkpoint, overrides_of(options)
+    if is_published(source):
+        imported = published_checkpoint(source, overrides=overrides)
+        source = imported.folder
+        for note in imported.notes:
+            console.print(f"[yellow]note: {note}[/yellow]")
+    model = ViPER.from_pretrained(source, overrides=overrides)
     device = getattr(options, "device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device)
 
@@ -39,32 +43,32 @@ def load_model(options: Namespace) -> ViPER:
 def run_infer(options: Namespace) -> int:
     """Score what was named; table on stdout, records in ``--output``."""
     sources = find_inputs(options.inputs)
-    for path in filter(None, (options.output,)):
-        check_output(Path(path))
-    only = _the_one_clip(sources, options)
+    clip = _check_outputs(sources, options)
     model = load_model(options)
     if options.window_seconds:
         hop = options.hop_seconds or options.window_seconds / 2
         records = _infer_windows(model, sources, options.window_seconds, hop, options.faces)
     else:
         records = _infer_clips(model, sources, options)
-    console_out = tables.stdout_console()
-    console_out.print(tables.records_table(records, model.labels.names))
+    limits = (model.labels.minimum, model.labels.maximum)
+    tables.stdout_console().print(tables.records_table(records, model.labels.names, limits=limits))
     if options.output:
         write_records(records, Path(options.output))
         console.print(f"records: {options.output}")
-    if options.plot and any(record["valid"] for record in records):
+    if records[0]["valid"] and options.plot:
         console.print(f"plot: {figures.windows_plot(records, Path(options.plot))}")
-    if options.render and records[0]["valid"]:
-        console.print(f"video: {render(only, records[0], Path(options.render))}")
+    if records[0]["valid"] and options.render:
+        console.print(f"video: {render(clip, records[0], Path(options.render), limits=limits)}")
     failures = sum(not record["valid"] for record in records)
     if failures == len(records):
         return NOTHING_DONE
     return SOME_FAILED if failures else ALL_FINE
 
 
-def _the_one_clip(sources: list[ClipFiles | ShardSet], options: Namespace) -> Path | None:
-    """``--render`` and ``--plot`` speak of one clip."""
+def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> Path | None:
+    """Refuse outputs that cannot be made before anything is computed; the clip that ``--render`` draws."""
+    if options.output:
+        check_output(Path(options.output))
     wants_one = [name for name in ("render", "plot") if getattr(options, name)]
     if not wants_one:
         return None
@@ -74,6 +78,10 @@ def _the_one_clip(sources: list[ClipFiles | ShardSet], options: Namespace) -> Pa
         raise ViperError("--plot shows windows over time; add --window-seconds, e.g. 12")
     if options.render and options.window_seconds:
         raise ViperError("--render shows the whole clip; leave out --window-seconds")
+    for name, suffix in (("render", ".mp4"), ("plot", ".png")):
+        path = getattr(options, name)
+        if path and (Path(path).suffix.lower() != suffix or not Path(path).parent.is_dir()):
+            raise ViperError(f"--{name} {path}: name a {suffix} file in a folder that exists")
     return sources[0].paths[0]
 
 
@@ -112,51 +120,6 @@ def _infer_windows(
     return records
 
 
-def run_eval(options: Namespace) -> int:
-    """Score shards once and write everything that can be said of it into ``--out``."""
-    shards = ShardSet(options.shards)
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    model = load_model(options)
-    accelerator = Accelerator(cpu=model.device.type == "cpu")
-    loader = ClipLoader(
-        shards,
-        DecodeSample(ClipDecoder(model.config.decoding)),
-        batch_size=options.batch_size,
-        shuffle=False,
-        num_workers=options.num_workers,
-        process_index=accelerator.process_index,
-        num_processes=accelerator.num_processes,
-    )
-    with loader, progress_bar(disable=not accelerator.is_main_process) as bar:
-        task = bar.add_task("scoring", total=len(shards), note="")
-        predictions = evaluate(
-            model,
-            loader,
-            accelerator,
-            on_batch=lambda batch, _: bar.update(task, completed=batch.next_position),
-        )
-    if not accelerator.is_main_process:
-        return ALL_FINE
-    predictions.write_csv(out / "predictions.csv")
-    made = [out / "predictions.csv"]
-    if predictions.scored.sum() >= 2:
-        scored = predictions.scored
-        intervals = bootstrap(predictions.predicted[scored], predictions.true[scored])
-        scores = score(predictions)
-        metrics: dict[str, Any] = scores_record(scores) | {"intervals": tables.intervals_record(intervals)}
-        checkpoint.write_json(out / "metrics.json", metrics | {"versions": versions()})
-        tables.stdout_console().print(tables.metrics_table(scores, intervals))
-        made += [out / "metrics.json", figures.predicted_against_true(predictions, out / "scatter.png")]
-    else:
-        console.print("no labelled clip could be read: predictions only, no metrics")
-    for path in made:
-        console.print(f"wrote {path}")
-    if not predictions.valid.any():
-        return NOTHING_DONE
-    return ALL_FINE if predictions.valid.all() else SOME_FAILED
-
-
 def run_export(options: Namespace) -> int:
     """Write a folder that needs nothing outside of itself."""
     out = Path(options.out)
@@ -164,4 +127,16 @@ def run_export(options: Namespace) -> int:
         raise ViperError(f"{out}: exists already; name a new folder")
     load_model(options).save_pretrained(out, self_contained=True)
     console.print(f"wrote {out}")
+    return ALL_FINE
+
+
+def run_import(options: Namespace) -> int:
+    """Convert one of the authors' released checkpoints into our folder format."""
+    out = Path(options.out)
+    if out.exists():
+        raise ViperError(f"{out}: exists already; name a new folder")
+    imported = import_published(options.source, out, overrides=overrides_of(options))
+    for note in imported.notes:
+        console.print(f"[yellow]note: {note}[/yellow]")
+    console.print(f"wrote {imported.folder} ({', '.join(imported.modalities)})")
     return ALL_FINE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -91,3 +92,11 @@ class FaceCropper(nn.Module):
     ) -> Float[Tensor, "N 3 S S"]:
         """Normalised crops of frames or held regions; see `crop_boxes`."""
         return crop_boxes(source, boxes, spec)
+
+    def pictures(
+        self, source: UInt8[Tensor, "N H W 3"] | FaceRegions, boxes: Float[Tensor, "N 4"], size: int
+    ) -> list[UInt8[np.ndarray, "S S 3"]]:
+        """Crops for people to look at."""
+        as_seen = CropSpec(size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        pixels = (self.crop(source, boxes, as_seen).clamp(0, 1) * 255).round().byte()
+        return list(pixels.permute(0, 2, 3, 1).cpu().numpy())

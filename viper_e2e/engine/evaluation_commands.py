@@ -1,0 +1,229 @@
+"""evaluation_commands.py: `viper eval` and `viper ablate`: everything that can be said of a model on shards."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from .. import checkpoint
+from ..clip_reader import DecodeSample
+from ..decoding import ClipDecoder
+from ..errors import ViperError
+from ..loader import ClipBatch, ClipLoader
+from ..metrics import Intervals, Scores, bootstrap
+from ..model import ViPER, ViPEROutput
+from ..predictions import Predictions
+from ..prepared import PreparedClip
+from ..report import figures, tables
+from ..report.confusion import confusion_matrices
+from ..report.page import extremes, write_page
+from ..shards import ShardSet
+from .commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model
+from .display import console, progress_bar, table
+from .evaluation import evaluate, score, scores_record
+from .run_folder import versions
+
+STRIP_SIZE = 96
+"""Side of the face crops shown in the report, in pixels."""
+
+
+def run_eval(options: Namespace) -> int:
+    """Score shards once and write everything that can be said of it into ``--out``."""
+    shards, out = ShardSet(options.shards), Path(options.out)
+    model = load_model(options)
+    accelerator = Accelerator(cpu=model.device.type == "cpu")
+    predictions = _score(model, shards, accelerator, options)
+    if not accelerator.is_main_process:
+        return ALL_FINE
+    out.mkdir(parents=True, exist_ok=True)
+    predictions.write_csv(out / "predictions.csv")
+    made = [out / "predictions.csv"]
+    scores = intervals = None
+    if predictions.scored.sum() >= 2:
+        scores, intervals = measure(predictions)
+        checkpoint.write_json(out / "metrics.json", _metrics_record(scores, intervals))
+        tables.stdout_console().print(tables.metrics_table(scores, intervals))
+        pictures = _draw(predictions, out)
+        made += [out / "metrics.json", *pictures.values()]
+    else:
+        console.print("no two labelled clips could be read: predictions only, no metrics")
+        pictures = {}
+    if options.submission:
+        made.append(_write_submission(predictions, model, out / "submission.csv"))
+    if options.report:
+        strips = _strips(model, shards, predictions)
+        made.append(
+            write_page(
+                out / "report.html",
+                predictions,
+                scores,
+                intervals,
+                figures=pictures,
+                strips=strips,
+                config=asdict(model.config),
+                versions=versions(),
+                title=f"{options.checkpoint} on {options.shards}",
+            )
+        )
+    for path in made:
+        console.print(f"wrote {path}")
+    if not predictions.valid.any():
+        return NOTHING_DONE
+    return ALL_FINE if predictions.valid.all() else SOME_FAILED
+
+
+def measure(predictions: Predictions) -> tuple[Scores, Intervals]:
+    """Scores over the labelled, readable clips, with 95 % bootstrap intervals."""
+    scored = predictions.scored
+    return score(predictions), bootstrap(predictions.predicted[scored], predictions.true[scored])
+
+
+def _loader(model: ViPER, shards: ShardSet, accelerator: Accelerator, options: Namespace) -> ClipLoader:
+    return ClipLoader(
+        shards,
+        DecodeSample(ClipDecoder(model.config.decoding)),
+        batch_size=options.batch_size,
+        shuffle=False,
+        num_workers=options.num_workers,
+        process_index=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+    )
+
+
+def _score(model: ViPER, shards: ShardSet, accelerator: Accelerator, options: Namespace) -> Predictions:
+    loader = _loader(model, shards, accelerator, options)
+    with loader, progress_bar(disable=not accelerator.is_main_process) as bar:
+        task = bar.add_task("scoring", total=len(shards), note="")
+        return evaluate(
+            model,
+            loader,
+            accelerator,
+            on_batch=lambda batch, _: bar.update(task, completed=batch.next_position),
+        )
+
+
+def _metrics_record(scores: Scores, intervals: Intervals) -> dict[str, Any]:
+    spans = tables.intervals_record(intervals, scores.names)
+    return scores_record(scores) | {"intervals_95": spans, "versions": versions()}
+
+
+def _draw(predictions: Predictions, out: Path) -> dict[str, Path]:
+    """Caption → picture."""
+    matrices = confusion_matrices(predictions, out)
+    return {
+        "Predicted against true": figures.predicted_against_true(predictions, out / "scatter.png"),
+        "True against predicted intensity, in tenths": matrices[0],
+        "The dominant emotion": matrices[1],
+        "Error against visible faces": figures.error_against_faces(
+            predictions, out / "error_against_faces.png"
+        ),
+    }
+
+
+def _write_submission(predictions: Predictions, model: ViPER, path: Path) -> Path:
+    if model.labels.means is None:
+        raise ViperError(
+            "--submission: this checkpoint does not know the mean of its training labels; train anew"
+        )
+    unread = predictions.write_submission(path, model.labels.means)
+    if unread:
+        console.print(
+            f"[yellow]{len(unread)} unreadable, given the training mean: {', '.join(unread)}[/yellow]"
+        )
+    return path
+
+
+@torch.no_grad()
+def _strips(model: ViPER, shards: ShardSet, predictions: Predictions) -> dict[str, list[np.ndarray]]:
+    """Face crops of the best and the worst clips, for people to look at."""
+    best, worst = extremes(predictions)
+    keys = {predictions.keys[row] for row in (*best, *worst)}
+    strips = {}
+    for i in range(len(shards)):
+        if shards.entry(i).key not in keys:
+            continue
+        clip = model.prepare([shards.read(i)])[0]
+        if isinstance(clip, PreparedClip):
+            strips[clip.name] = model.faces.pictures(clip.pixels, clip.track.boxes, STRIP_SIZE)
+    return strips
+
+
+# --- which modality does what -----------------------------------------------------------------------
+
+
+def run_ablate(options: Namespace) -> int:
+    """Score every non-empty subset of the trained modalities from one pass of encoding."""
+    shards, out = ShardSet(options.shards), Path(options.out)
+    model = load_model(options)
+    accelerator = Accelerator(cpu=model.device.type == "cpu")
+    subsets = [
+        chosen
+        for size in range(1, len(model.modalities) + 1)
+        for chosen in combinations(model.modalities, size)
+    ]
+    predicted: dict[tuple[str, ...], list[torch.Tensor]] = {chosen: [] for chosen in subsets}
+    true, weights = [], []
+
+    def score_subsets(batch: ClipBatch, prepared: list[Any]) -> None:
+        rows = len(prepared)
+        for chosen in subsets:
+            hidden = torch.tensor([name not in chosen for name in model.modalities], device=model.device)
+            output: ViPEROutput = model.fuse(prepared, hidden=hidden.expand(rows, -1))
+            predicted[chosen].append(output.intensities.cpu())
+        true.append(batch.intensities)
+        weights.append(batch.weights)
+
+    loader = _loader(model, shards, accelerator, options)
+    with torch.no_grad(), loader, progress_bar() as bar:
+        task = bar.add_task("scoring", total=len(shards), note="")
+        for batch in loader.epoch(0):
+            score_subsets(batch, model.prepare(batch.clips))
+            bar.update(task, completed=batch.next_position)
+    keep = torch.cat(weights) > 0
+    if keep.sum() < 2:
+        raise ViperError(f"{options.shards}: ablation needs at least two labelled clips that can be read")
+    truth = torch.cat(true)[keep].double().numpy()
+    rows = []
+    for chosen in subsets:
+        values = torch.cat(predicted[chosen])[keep].double().numpy()
+        rows.append(_ablation_row(chosen, values, truth, model))
+    rows.sort(key=lambda row: -row["mean_pearson"])
+    return _write_ablation(rows, out)
+
+
+def _ablation_row(
+    chosen: tuple[str, ...], predicted: np.ndarray, true: np.ndarray, model: ViPER
+) -> dict[str, Any]:
+    from ..metrics import batch_sums
+    from ..metrics import scores as scores_of
+
+    sums = batch_sums(torch.from_numpy(predicted), torch.from_numpy(true), torch.ones(len(true)))
+    span = bootstrap(predicted, true).mean_pearson
+    result = scores_of(sums, model.labels.names)
+    return {
+        "modalities": list(chosen),
+        "mean_pearson": result.mean_pearson,
+        "low": span.low,
+        "high": span.high,
+        "pearson": dict(zip(result.names, result.pearson, strict=True)),
+    }
+
+
+def _write_ablation(rows: list[dict[str, Any]], out: Path) -> int:
+    out.mkdir(parents=True, exist_ok=True)
+    cells = [
+        (", ".join(row["modalities"]), f"{row['mean_pearson']:.3f}", f"[{row['low']:.3f}, {row['high']:.3f}]")
+        for row in rows
+    ]
+    tables.stdout_console().print(table("ablation", ("modalities", "mean Pearson", "95 % interval"), cells))
+    checkpoint.write_json(out / "ablation.json", {"rows": rows, "versions": versions()})
+    console.print(f"wrote {out / 'ablation.json'}")
+    console.print(f"wrote {figures.ablation_plot(rows, out / 'ablation.png')}")
+    return ALL_FINE
