@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
@@ -67,7 +68,7 @@ class Assembly:
     def _hand_out(self) -> tuple[Window, DecodedClip]:
         window, self._window = self._window, next(self._windows, None)
         # Frames of the next window stay; the others go as they are copied, so that memory holds them once.
-        kept_from = self._window.frames[0] if self._window is not None else math.inf
+        kept_from = int(self._window.frames[0]) if self._window is not None else sys.maxsize
         frames = self._take(window.frames, kept_from)
         for index in [index for index in self._images if index < kept_from]:
             del self._images[index]
@@ -76,7 +77,7 @@ class Assembly:
             self._sound.forget(self._window.spans[0][0])
         return window, self._clip(window, frames, runs)
 
-    def _take(self, indices: np.ndarray, kept_from: float) -> np.ndarray:
+    def _take(self, indices: np.ndarray, kept_from: int) -> np.ndarray:
         frames = None
         for place, index in enumerate(indices.tolist()):
             if index not in self._images:

@@ -78,4 +78,4 @@ class Plan:
         if self.config.sound == "windows":
             # The whole stream, to its true last sample, which packets tell only roughly.
             return merge_spans([bounds if self.is_tiled else (-math.inf, math.inf)])
-        return spans_around(self.seconds[frames], self.config.span_seconds, bounds)
+        return spans_around(self.seconds[frames].tolist(), self.config.span_seconds, bounds)

@@ -1,0 +1,712 @@
+"""Frames are those of decoding everything; sound lies where it belongs; long clips cost what they show."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import tracemalloc
+import wave
+from fractions import Fraction
+from io import BytesIO
+
+import av
+import numpy as np
+import pytest
+from conftest import make_clip, picture, tone
+
+from viper_e2e.config import DecodingConfig, LimitsConfig
+from viper_e2e.decoding import ClipDecoder
+from viper_e2e.decoding.pyav import scaled_size
+from viper_e2e.errors import ClipError, ViperError
+
+X264 = {"preset": "veryfast", "bf": "3", "g": "24", "sc_threshold": "0"}
+STREAMS = {
+    "mp4": ("libx264", X264),
+    "mov": ("libx264", X264),
+    "mkv": ("libx264", {"bf": "8", "g": "30", "x264-params": "b-pyramid=normal"}),
+    "flv": ("libx264", X264),
+    "ts": ("libx264", X264),
+    "open gop mp4": ("libx264", {"bf": "3", "x264-params": "open-gop=1:keyint=20:scenecut=0"}),
+    "open gop ts": ("libx264", {"bf": "3", "x264-params": "open-gop=1:keyint=20:scenecut=0"}),
+    "intra refresh mp4": ("libx264", {"x264-params": "intra-refresh=1:keyint=20"}),
+    "hevc mp4": ("libx265", {"x265-params": "log-level=none:keyint=24:pools=1"}),
+    "hevc layers mp4": ("libx265", {"x265-params": "log-level=none:temporal-layers=3:bframes=7:pools=1"}),
+    "vp8 webm": ("libvpx", {"cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "16", "g": "24"}),
+    "vp9 webm": ("libvpx-vp9", {"cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "16", "g": "24"}),
+    "av1 mp4": ("libsvtav1", {"preset": "13", "g": "24", "svtav1-params": "lp=1"}),
+    "mpeg4 avi": ("mpeg4", {"bf": "2"}),
+    "x264 avi": ("libx264", X264),
+    "mpeg2 ts": ("mpeg2video", {"bf": "2"}),
+    "flv1 flv": ("flv", {}),
+}
+
+
+@pytest.fixture(scope="module", params=STREAMS)
+def stream(request, tmp_path_factory):
+    codec, options = STREAMS[request.param]
+    path = tmp_path_factory.mktemp("streams") / f"clip.{request.param.split()[-1]}"
+    return make_clip(path, num_frames=75, fps=25, codec=codec, options=options, sound=None)
+
+
+def all_frames(path) -> list[np.ndarray]:
+    """Every frame of a clip as decoding all of it gives them, upright."""
+    with av.open(str(path)) as container:
+        return [
+            np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+            for frame in container.decode(video=0)
+        ]
+
+
+def config(**settings) -> DecodingConfig:
+    return DecodingConfig(**{"num_frames": 8, "max_side": None, "sound": "none", **settings})
+
+
+def write_clip(
+    path,
+    *,
+    pts=None,
+    fps: int = 25,
+    rotation: int = 0,
+    size: tuple[int, int] = (96, 64),
+    sound: np.ndarray | None = None,
+    sound_pts: list[int] | None = None,
+    audio_codec: str = "pcm_s16le",
+    rate: int = 16_000,
+    layout: str = "mono",
+):
+    """A clip with frames shown at `pts` (in 1/1000 s) and sound in blocks of 400 samples at `sound_pts`."""
+    pts = range(0, 1000, 1000 // fps) if pts is None else pts
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=fps, options={"bf": "2", "preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = *size, "yuv420p"
+        video.time_base = video.codec_context.time_base = Fraction(1, 1000)
+        if rotation:
+            video.set_display_rotation(rotation)
+        audio = None
+        if sound is not None:
+            audio = container.add_stream(audio_codec, rate=rate, layout=layout)
+        for index, at in enumerate(pts):
+            frame = av.VideoFrame.from_ndarray(picture(index, *size), format="rgb24")
+            frame.pts, frame.time_base = at, Fraction(1, 1000)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if audio is not None:
+            audio.codec_context.open(strict=False)
+            block_size = audio.codec_context.frame_size or 400
+            for number, start in enumerate(range(0, sound.shape[1], block_size)):
+                data = np.ascontiguousarray(sound[:, start : start + block_size])
+                block = av.AudioFrame.from_ndarray(data, format="fltp", layout=layout)
+                block.sample_rate, block.time_base = rate, Fraction(1, rate)
+                block.pts = start if sound_pts is None else sound_pts[number]
+                for piece in av.AudioResampler(format=audio.codec_context.format).resample(block):
+                    container.mux(audio.encode(piece))
+            container.mux(audio.encode(None))
+    return path
+
+
+# --- frames --------------------------------------------------------------------------------------
+
+
+def test_frames_are_those_of_decoding_everything(stream):
+    everything = all_frames(stream)
+    assert len(everything) == 75
+    decoder = ClipDecoder(config(num_frames=9))
+    clip = decoder(stream)
+    # 75 frames at even distances: instants fall on frames 0, 9.25, 18.5 …, each shows the last that has begun,
+    # half a tick forgiven. A tick of an AVI is a whole frame.
+    half_a_tick = 0.5 if stream.suffix == ".avi" else 1e-6
+    indices = np.floor(np.linspace(0, 74, 9) + half_a_tick).astype(int)
+    assert np.allclose(clip.frame_seconds, indices / 25, atol=1.1e-3)
+    assert all((ours == everything[i]).all() for ours, i in zip(clip.frames, indices, strict=True))
+    assert clip.duration_seconds == pytest.approx(3.0, abs=2e-3)
+
+
+def test_every_single_frame_can_be_had(stream):
+    everything = all_frames(stream)
+    clip = ClipDecoder(config(num_frames=75))(stream.read_bytes())
+    assert np.array_equal(clip.frames, everything)
+
+
+def test_frames_of_windows_are_those_of_decoding_everything(stream):
+    everything = all_frames(stream)
+    num_windows = 0
+    for start, clip in ClipDecoder(config(num_frames=4)).windows(stream, 0.8, 0.4):
+        indices = np.round((clip.frame_seconds + start) * 25).astype(int)
+        assert indices[0] == round(start * 25)
+        assert indices[-1] == round(start * 25) + 19
+        assert all((ours == everything[i]).all() for ours, i in zip(clip.frames, indices, strict=True))
+        num_windows += 1
+    assert num_windows == 7
+
+
+@pytest.mark.parametrize("sampling", ["time", "paper"])
+@pytest.mark.parametrize("num_available", [1, 2, 3, 15, 16, 40])
+def test_short_clips_give_what_they_have(num_available, sampling, tiny_clip):
+    path = tiny_clip(num_frames=num_available, sound=None)
+    clip = ClipDecoder(config(num_frames=32, sampling=sampling))(path)
+    everything = all_frames(path)
+    assert 1 <= len(clip.frames) <= min(num_available, 32)
+    assert (clip.frames[0] == everything[0]).all()
+    assert (clip.frames[-1] == everything[-1]).all()
+    assert (np.diff(clip.frame_seconds) > 0).all()
+    if sampling == "time":
+        assert len(clip.frames) == min(num_available, 32)
+
+
+def test_the_published_indices_come_out(reference):
+    expected = json.loads((reference / "peer" / "expected" / "expected.json").read_text())["frame_indices"]
+    path = reference / "peer" / "clips" / "single_face.mp4"
+    clip = ClipDecoder(config(num_frames=32, sampling="paper"))(path)
+    everything = all_frames(path)
+    assert np.array_equal(clip.frames, [everything[i] for i in expected])
+
+
+@pytest.mark.parametrize("name", ["single_face.mp4", "no_face.mp4", "face_noface.mov", "carphone_pristine.mp4"])
+def test_real_clips_are_exact_and_cheaper_than_decoding_everything(name, reference):
+    path = reference / "clips" / name
+    everything = all_frames(path)
+    decoder = ClipDecoder(config(num_frames=32))
+    clip = decoder(path)
+    assert len(clip.frames) == 32
+    places = [next(i for i, frame in enumerate(everything) if (frame == ours).all()) for ours in clip.frames]
+    assert places == sorted(places)
+    assert (places[0], places[-1]) == (0, len(everything) - 1)
+    assert decoder.frames_decoded < len(everything)
+
+
+def test_pictures_nothing_refers_to_are_not_decoded(tiny_clip):
+    options = {"bf": "3", "b_strategy": "0", "x264-params": "b-pyramid=none:keyint=300"}
+    path = tiny_clip(num_frames=120, options=options, sound=None)
+    decoder = ClipDecoder(config(num_frames=4))
+    decoder(path)
+    # Three of four pictures are B-frames here.
+    assert decoder.frames_decoded < 0.35 * 120
+
+
+def test_variable_frame_rate_is_sampled_by_time(tmp_path):
+    # Ten frames in the first tenth of a second, then one that stands for two seconds, then one more.
+    path = write_clip(tmp_path / "vfr.mkv", pts=[*range(0, 100, 10), 1000, 2000])
+    clip = ClipDecoder(config(num_frames=5))(path)
+    # Instants 0, 0.5, 1, 1.5, 2 s show the frames that began at 0, 0.09, 1, 1 and 2 s.
+    assert clip.frame_seconds == pytest.approx([0.0, 0.09, 1.0, 2.0])
+
+
+def test_frames_are_turned_upright(tmp_path):
+    for degrees, corner in ((90, (-3, 2)), (180, (-3, -3)), (-90, (2, -3))):
+        path = tmp_path / f"turned{degrees}.mp4"
+        with av.open(str(path), "w") as container:
+            video = container.add_stream("libx264", rate=25)
+            video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+            video.set_display_rotation(degrees)
+            image = np.zeros((64, 96, 3), np.uint8)
+            image[:16, :16] = 255
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = 0, Fraction(1, 25)
+            container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+        clip = ClipDecoder(config())(path)
+        assert clip.display_size == (clip.frames.shape[2], clip.frames.shape[1])
+        assert clip.display_size == ((96, 64) if degrees == 180 else (64, 96))
+        # The white corner was top left.
+        assert clip.frames[0][corner].min() > 200
+        assert (clip.frames[0] > 128).mean() < 0.06
+
+
+@pytest.mark.parametrize(
+    ("size", "max_side", "expected"),
+    [
+        ((1280, 720), 640, (640, 360)),
+        ((720, 1280), 640, (360, 640)),
+        ((640, 360), 640, (640, 360)),
+        ((64, 64), 640, (64, 64)),
+        ((1000, 333), 500, (500, 166)),
+        ((4096, 2), 100, (100, 1)),
+        ((1280, 720), None, (1280, 720)),
+    ],
+)
+def test_the_longer_side_is_at_most_max_side_and_never_grows(size, max_side, expected):
+    assert scaled_size(*size, max_side) == expected
+
+
+def test_scaled_frames_are_scaled_once_from_the_decoded_picture(tiny_clip):
+    path = tiny_clip(width=160, height=96, sound=None)
+    clip = ClipDecoder(config(max_side=101))(path)
+    with av.open(str(path)) as container:
+        expected = [
+            frame.reformat(101, 61, "rgb24", interpolation="BILINEAR", threads=1).to_ndarray()
+            for frame in container.decode(video=0)
+        ]
+    assert clip.frames.shape == (8, 61, 101, 3)
+    assert clip.display_size == (160, 96)
+    assert (clip.frames[0] == expected[0]).all()
+    assert (clip.frames[-1] == expected[-1]).all()
+
+
+def test_a_clip_that_changes_size_keeps_the_first(tmp_path):
+    path = tmp_path / "changing.webm"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for part, (width, height) in enumerate([(128, 96), (64, 64)]):
+            encoder = av.codec.CodecContext.create("libvpx", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+            encoder.time_base = Fraction(1, 1000)
+            packets = []
+            for index in range(5):
+                frame = av.VideoFrame.from_ndarray(picture(index, width, height), format="rgb24")
+                frame.pts, frame.time_base = part * 200 + index * 40, Fraction(1, 1000)
+                packets += encoder.encode(frame.reformat(format="yuv420p"))
+            for packet in [*packets, *encoder.encode(None)]:
+                packet.stream = stream
+                container.mux(packet)
+    clip = ClipDecoder(config(num_frames=10))(path)
+    assert clip.frames.shape == (10, 96, 128, 3)
+
+
+# --- sound ---------------------------------------------------------------------------------------
+
+
+def test_the_sound_of_the_reference_clip_is_its_wav(reference):
+    folder = reference / "peer" / "clips"
+    with wave.open(str(folder / "single_face.wav")) as file:
+        expected = np.frombuffer(file.readframes(file.getnframes()), np.int16) / 32768
+    clip = ClipDecoder(config(sound="windows"))(folder / "single_face.mp4")
+    (run,) = clip.sound
+    assert run.samples.dtype == np.float32
+    assert len(run.samples) == len(expected)
+    assert clip.sound_seconds == pytest.approx(len(expected) / 16_000)
+    assert np.sqrt(np.mean((run.samples - expected) ** 2)) < 1e-3
+    beside = ClipDecoder(config(sound="windows"))(folder / "single_face.mp4", sound=folder / "single_face.wav")
+    assert np.abs(beside.sound[0].samples - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("rule", ["windows", "spans"])
+@pytest.mark.parametrize(("channels", "rate"), [(1, 8_000), (1, 16_000), (2, 44_100), (6, 48_000)])
+def test_sound_is_the_mean_of_its_channels_at_one_rate(channels, rate, rule, tiny_clip):
+    path = tiny_clip("clip.mkv", num_frames=45, channels=channels, rate=rate, audio_codec="flac")
+    clip = ClipDecoder(config(sound=rule))(path)
+    (run,) = clip.sound
+    t = np.arange(len(run.samples)) / 16_000 + run.start_seconds
+    amplitude = np.mean([0.5 / (channel + 1) for channel in range(channels)])
+    expected = amplitude * np.sin(2 * np.pi * 440 * t)
+    inner = slice(400, 47_000)
+    assert run.start_seconds == pytest.approx(0.0, abs=1e-3)
+    assert abs(len(run.samples) - 48_000) < 40
+    assert np.abs(run.samples[inner] - expected[inner]).max() < 4e-3
+
+
+def click(at_seconds: float, seconds: float = 2.0) -> np.ndarray:
+    sound = np.zeros((1, round(seconds * 16_000)), np.float32)
+    sound[0, round(at_seconds * 16_000)] = 0.9
+    return sound
+
+
+def click_seconds(clip) -> float:
+    run = max(clip.sound, key=lambda run: run.samples.max())
+    assert run.samples.max() > 0.3
+    return run.start_seconds + run.samples.argmax() / 16_000
+
+
+@pytest.mark.parametrize("rule", ["windows", "spans"])
+@pytest.mark.parametrize("kind", ["mkv", "mov"])
+@pytest.mark.parametrize(("video_ms", "sound_ms"), [(0, 0), (0, 400), (400, 0), (1000, 1300), (700, 500)])
+def test_sound_stays_in_step_with_pictures_wherever_either_starts(video_ms, sound_ms, kind, rule, tmp_path):
+    blocks = [sound_ms * 16 + start for start in range(0, 32_000, 400)]
+    path = write_clip(
+        tmp_path / f"late.{kind}",
+        pts=range(video_ms, video_ms + 2000, 40),
+        sound=click(1.0),
+        sound_pts=blocks,
+    )
+    clip = ClipDecoder(config(sound=rule, num_frames=32))(path)
+    offset = (sound_ms - video_ms) / 1000
+    assert click_seconds(clip) == pytest.approx(1.0 + offset, abs=2e-3)
+    assert clip.sound[0].start_seconds == pytest.approx(
+        offset if rule == "windows" else max(offset, -1.0), abs=2e-3
+    )
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("codec", ["aac", "libmp3lame", "libopus"])
+def test_priming_of_codecs_does_not_shift_the_sound(codec, kind, tmp_path):
+    sound = np.repeat(click(1.0), 3, axis=1)
+    path = write_clip(
+        tmp_path / f"clip.{kind}", pts=range(0, 2000, 40), sound=sound, rate=48_000, audio_codec=codec
+    )
+    clip = ClipDecoder(config(sound="windows"))(path)
+    assert click_seconds(clip) == pytest.approx(1.0, abs=2e-3)
+
+
+def test_sound_shorter_than_the_pictures_is_not_made_longer(tmp_path):
+    path = write_clip(tmp_path / "short.mkv", pts=range(0, 4000, 40), sound=tone(1.5, 16_000, 1))
+    clip = ClipDecoder(config(sound="spans", num_frames=32))(path)
+    (run,) = clip.sound
+    assert len(run.samples) == 24_000
+    assert clip.has_sound
+    assert clip.sound_seconds == pytest.approx(1.5)
+
+
+def test_only_the_seconds_around_tokens_are_kept(tmp_path):
+    path = write_clip(tmp_path / "long.mkv", pts=range(0, 30_001, 1000), sound=tone(31.0, 16_000, 1))
+    whole = ClipDecoder(config(sound="windows", num_frames=4))(path).sound[0].samples
+    clip = ClipDecoder(config(sound="spans", num_frames=4, span_seconds=2.0))(path)
+    assert clip.frame_seconds == pytest.approx([0, 10, 20, 30])
+    spans = [(run.start_seconds, len(run.samples)) for run in clip.sound]
+    assert spans == [(0.0, 16_000), (9.0, 32_000), (19.0, 32_000), (29.0, 32_000)]
+    for run in clip.sound:
+        start = round(run.start_seconds * 16_000)
+        assert np.abs(run.samples - whole[start : start + len(run.samples)]).max() < 1e-4
+
+
+@pytest.mark.parametrize("audio_codec", ["aac", "libmp3lame", "libopus", "ac3", "flac"])
+def test_a_jump_to_a_span_changes_nothing_in_it(audio_codec, tmp_path):
+    # In mp4, as Matroska rounds times to milliseconds, and a run after a jump begins at such a time.
+    path = write_clip(
+        tmp_path / "clip.mp4",
+        pts=range(0, 12_000, 500),
+        sound=tone(12.0, 48_000, 1),
+        rate=48_000,
+        audio_codec=audio_codec,
+    )
+    whole = ClipDecoder(config(sound="windows"))(path).sound[0]
+    clip = ClipDecoder(config(sound="spans", num_frames=3, span_seconds=0.5))(path)
+    assert [run.start_seconds for run in clip.sound] == pytest.approx([0.0, 5.25, 11.25], abs=1e-4)
+    times = whole.start_seconds + np.arange(len(whole.samples)) / 16_000
+    for run in clip.sound:
+        expected = np.interp(run.start_seconds + np.arange(len(run.samples)) / 16_000, times, whole.samples)
+        assert len(run.samples) == (4_000 if run is clip.sound[0] else 8_000)
+        assert np.abs(run.samples - expected).max() < 0.01
+
+
+def test_touching_spans_are_one_run(tmp_path):
+    path = write_clip(tmp_path / "clip.mkv", pts=range(0, 4000, 40), sound=tone(4.0, 16_000, 1))
+    clip = ClipDecoder(config(sound="spans", num_frames=5, span_seconds=1.0))(path)
+    assert len(clip.sound) == 1
+
+
+def test_a_gap_in_the_stream_ends_a_run_and_rounding_does_not(tmp_path):
+    blocks = [start if start < 16_000 else start + 8_000 for start in range(0, 32_000, 400)]
+    path = write_clip(
+        tmp_path / "gap.mkv", pts=range(0, 2500, 40), sound=tone(2.0, 16_000, 1), sound_pts=blocks
+    )
+    clip = ClipDecoder(config(sound="spans", num_frames=32))(path)
+    assert [(round(run.start_seconds, 3), len(run.samples)) for run in clip.sound] == [
+        (0.0, 16_000),
+        (1.5, 16_000),
+    ]
+    # The published rule divides the samples, as in a wav.
+    (run,) = ClipDecoder(config(sound="windows"))(path).sound
+    assert len(run.samples) == 32_000
+
+
+def test_a_clip_without_sound_says_so(tiny_clip):
+    for rule in ("spans", "windows", "none"):
+        clip = ClipDecoder(config(sound=rule))(tiny_clip(sound=None))
+        assert (clip.sound, clip.has_sound, clip.sound_seconds) == ((), False, 0.0)
+
+
+def test_sound_nobody_wants_is_not_read(tiny_clip):
+    clip = ClipDecoder(config(sound="none"))(tiny_clip())
+    assert clip.sound == ()
+    assert clip.has_sound
+
+
+def test_a_sound_file_beside_the_clip_takes_its_place(tiny_clip, tmp_path):
+    path = tiny_clip(num_frames=30, fps=15)
+    for name in ("beside.wav", "beside.flac"):
+        beside = tmp_path / name
+        with av.open(str(beside), "w") as container:
+            stream = container.add_stream("flac" if "flac" in name else "pcm_s16le", rate=16_000, layout="mono")
+            data = (click(1.5) * 32767).astype(np.int16)
+            block = av.AudioFrame.from_ndarray(data, format="s16", layout="mono")
+            block.sample_rate = 16_000
+            container.mux(stream.encode(block))
+            container.mux(stream.encode(None))
+        for source in (beside, beside.read_bytes()):
+            clip = ClipDecoder(config(sound="spans"))(path, sound=source)
+            assert click_seconds(clip) == pytest.approx(1.5, abs=1e-3)
+            assert len(clip.sound[0].samples) == 32_000
+    with pytest.raises(ClipError, match=r"\(sound\): is a mp4 file"):
+        ClipDecoder(config(sound="spans"))(path, sound=path)
+
+
+def test_sound_that_cannot_be_decoded_is_an_error_not_silence(tmp_path):
+    data = write_clip(tmp_path / "clip.mov", sound=tone(1.0, 16_000, 1)).read_bytes()
+    unknown = data.replace(b"sowt", b"zzzz")
+    for rule in ("spans", "windows"):
+        with pytest.raises(ClipError) as caught:
+            ClipDecoder(config(sound=rule))(unknown, name="clip7")
+        assert (caught.value.stage, caught.value.clip) == ("sound", "clip7")
+    assert ClipDecoder(config(sound="none"))(unknown).frames.shape[0] == 8
+
+
+def test_damaged_sound_is_an_error_of_sound(tiny_clip):
+    path = tiny_clip("clip.mkv", num_frames=30)
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, bytes(packet)) for packet in container.demux(audio=0) if packet.size]
+    for _, content in packets[5:12]:
+        at = bytes(data).find(content)
+        data[at : at + len(content)] = b"\xff" * len(content)
+    with pytest.raises(ClipError, match="sound cannot be decoded") as caught:
+        ClipDecoder(config(sound="spans"))(bytes(data))
+    assert caught.value.stage == "sound"
+
+
+# --- damage and lies -----------------------------------------------------------------------------
+
+
+def cut_mp4(path, tmp_path) -> bytes:
+    """The clip with its header in front, cut in the middle of its pictures."""
+    whole = tmp_path / "faststart.mp4"
+    with av.open(str(path)) as source, av.open(str(whole), "w", options={"movflags": "+faststart"}) as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    data = whole.read_bytes()
+    return data[: len(data) // 2]
+
+
+def test_a_cut_mp4_says_how_many_frames_are_left(tiny_clip, tmp_path):
+    data = cut_mp4(tiny_clip(num_frames=60, sound=None, options={"g": "10"}), tmp_path)
+    with pytest.raises(ClipError, match=r"is cut short: \d+ of 60 frames are in the file") as caught:
+        ClipDecoder(config())(data, name="cut.mp4")
+    assert (caught.value.stage, caught.value.clip) == ("container", "cut.mp4")
+
+
+def test_a_cut_stream_that_promises_nothing_is_what_is_there(tiny_clip):
+    data = tiny_clip("clip.ts", num_frames=60, sound=None, options={"g": "10"}).read_bytes()
+    clip = ClipDecoder(config(num_frames=60))(data[: len(data) // 188 // 2 * 188])
+    assert 10 < len(clip.frames) < 60
+
+
+def test_damaged_pictures_are_an_error(tiny_clip):
+    path = tiny_clip(num_frames=30, width=160, height=96, sound=None, options={"crf": "10"})
+    data = path.read_bytes()
+    for seed in range(5):
+        damaged = bytearray(data)
+        for at in np.random.default_rng(seed).integers(len(data) // 3, len(data) * 2 // 3, 40):
+            damaged[at] ^= 0xFF
+        with pytest.raises(ClipError) as caught:
+            ClipDecoder(config(num_frames=30))(bytes(damaged))
+        assert caught.value.stage == "decode"
+        assert "\n" not in str(caught.value)
+
+
+def test_a_header_that_lies_about_the_number_of_frames_is_not_believed(tiny_clip):
+    data = tiny_clip("clip.avi", codec="mpeg4", num_frames=20, sound=None).read_bytes()
+    at = data.find(b"avih") + 8 + 16
+    lying = data[:at] + (5_000).to_bytes(4, "little") + data[at + 4 :]
+    assert len(ClipDecoder(config(num_frames=32))(lying).frames) == 20
+
+
+def test_frames_are_counted_against_the_limit_where_no_header_counts_them(tiny_clip):
+    path = tiny_clip("clip.mkv", num_frames=30, sound=None)
+    with pytest.raises(ClipError, match="30 frames; limits"):
+        ClipDecoder(config(limits=LimitsConfig(max_frames=29)))(path)
+
+
+def test_mutated_clips_are_scored_or_reported(tiny_clip):
+    streams = {"mp4": "libx264", "mkv": "libx264", "ts": "libx264", "flv": "libx264", "avi": "mpeg4"}
+    for kind, codec in streams.items():
+        data = tiny_clip(f"clip.{kind}", codec=codec, num_frames=20).read_bytes()
+        for seed in range(30):
+            random = np.random.default_rng(seed)
+            mutated = bytearray(data)
+            if seed % 3 == 0:
+                mutated = mutated[: random.integers(len(mutated))]
+            for at in random.integers(0, max(len(mutated), 1), 8 if len(mutated) else 0):
+                mutated[at] = random.integers(256)
+            try:
+                clip = ClipDecoder(config(sound="spans"))(bytes(mutated), name="mutated")
+            except ClipError:
+                continue
+            assert 1 <= len(clip.frames) <= 8
+
+
+# --- long clips ----------------------------------------------------------------------------------
+
+
+def repeat_clip(source, target, times: int):
+    """A long clip out of a short one, without encoding anything again."""
+    with av.open(str(source)) as container:
+        stream = container.streams.video[0]
+        length = stream.duration * stream.time_base
+    with av.open(str(target), "w") as out:
+        streams, last = {}, {}
+        for number in range(times):
+            with av.open(str(source)) as container:
+                for stream in container.streams:
+                    if stream.index not in streams:
+                        streams[stream.index] = out.add_stream_from_template(stream)
+                for packet in container.demux():
+                    if packet.dts is None:
+                        continue
+                    index = packet.stream.index
+                    shift = round(number * length / packet.time_base)
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    # The sound of one round reaches into the next.
+                    if packet.dts > last.get(index, -(10**9)):
+                        last[index] = packet.dts
+                        packet.stream = streams[index]
+                        out.mux(packet)
+    return target
+
+
+@pytest.fixture(scope="module", params=[30, 60])
+def ten_minutes(request, tmp_path_factory):
+    """(GOP, ten seconds, ten minutes) of the same clip, 320 pixels wide."""
+    folder = tmp_path_factory.mktemp("long")
+    options = {"preset": "veryfast", "bf": "3", "g": str(request.param), "sc_threshold": "0"}
+    short = make_clip(
+        folder / "short.mp4", num_frames=300, fps=30, width=320, height=192, options=options, rate=16_000
+    )
+    return request.param, short, repeat_clip(short, folder / "long.mp4", 60)
+
+
+def test_a_long_clip_decodes_half_a_gop_for_each_frame_at_most(ten_minutes):
+    gop, _, path = ten_minutes
+    decoder = ClipDecoder(DecodingConfig())
+    clip = decoder(path)
+    assert clip.duration_seconds == pytest.approx(600, abs=0.1)
+    assert len(clip.frames) == 32
+    assert decoder.frames_decoded <= 32 * gop / 2 * 1.1
+    assert sum(len(run.samples) for run in clip.sound) / 16_000 == pytest.approx(62, abs=0.2)
+
+
+PEAK = """
+import resource, sys
+from viper_e2e.config import DecodingConfig
+from viper_e2e.decoding import ClipDecoder
+ClipDecoder(DecodingConfig())(sys.argv[1])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "torch" in sys.modules)
+"""
+
+
+def test_peak_memory_hardly_depends_on_length_and_no_torch_is_loaded(ten_minutes):
+    _, short, long = ten_minutes
+    peaks = []
+    for path in (short, long):
+        command = [sys.executable, "-c", PEAK, str(path)]
+        peak, has_torch = subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
+        assert has_torch == "False"
+        peaks.append(int(peak))
+    assert peaks[1] <= 1.3 * peaks[0]
+
+
+def test_windows_hold_no_more_than_a_few_windows(tmp_path):
+    options = {"preset": "ultrafast", "g": "50"}
+    short = make_clip(tmp_path / "short.mp4", num_frames=100, fps=10, options=options)
+    path = repeat_clip(short, tmp_path / "long.mp4", 18)
+    decoder = ClipDecoder(DecodingConfig(num_frames=8))
+    num_windows, size = 0, 0
+    tracemalloc.start()
+    try:
+        for _, clip in decoder.windows(path, 12, 6):
+            num_windows += 1
+            size = max(size, clip.frames.nbytes + sum(run.samples.nbytes for run in clip.sound))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert num_windows == 29
+    assert peak < 4 * size + 1e6
+
+
+def test_a_window_is_what_a_clip_cut_there_would_be(tmp_path):
+    path = write_clip(tmp_path / "clip.mkv", pts=range(500, 10_500, 40), sound=tone(10.5, 16_000, 1))
+    decoder = ClipDecoder(config(sound="spans", num_frames=4))
+    everything = all_frames(path)
+    windows = list(decoder.windows(path, 3.0, 2.0))
+    assert [start for start, _ in windows] == pytest.approx([0.0, 2.0, 4.0, 6.0, 7.0])
+    whole = ClipDecoder(config(sound="windows"))(path).sound[0]
+    for start, clip in windows:
+        assert clip.duration_seconds == pytest.approx(3.0)
+        assert clip.frame_seconds == pytest.approx([0.0, 0.96, 1.96, 2.96])
+        first = round(start * 25)
+        assert (clip.frames[0] == everything[first]).all()
+        assert clip.has_sound
+        (run,) = clip.sound
+        assert run.start_seconds == pytest.approx(0.0, abs=1e-4)
+        assert clip.sound_seconds == pytest.approx(3.0)
+        at = round((start - whole.start_seconds) * 16_000)
+        assert np.abs(run.samples - whole.samples[at : at + len(run.samples)]).max() < 1e-3
+
+
+def test_windows_take_their_sound_from_the_file_beside(tmp_path, tiny_clip):
+    path = tiny_clip(num_frames=60, fps=15, sound=None)
+    beside = tmp_path / "beside.wav"
+    with wave.open(str(beside), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes((click(3.1, 4.0) * 32767).astype(np.int16).tobytes())
+    windows = list(ClipDecoder(config(sound="spans")).windows(path, 2.0, 1.0, sound=beside))
+    assert [start for start, _ in windows] == [0.0, 1.0, 2.0]
+    assert click_seconds(windows[2][1]) == pytest.approx(1.1, abs=1e-3)
+
+
+def test_a_picture_that_stands_through_a_window_is_its_frame(tmp_path):
+    path = write_clip(tmp_path / "still.mkv", pts=[0, 40, 80, 9000])
+    windows = list(ClipDecoder(config(num_frames=4)).windows(path, 2.0, 2.0))
+    assert [len(clip.frames) for _, clip in windows[:4]] == [3, 1, 1, 1]
+    assert (windows[2][1].frames[0] == windows[0][1].frames[-1]).all()
+    assert windows[2][1].frame_seconds == [0.0]
+
+
+def test_a_clip_shorter_than_a_window_is_one_window(tiny_clip):
+    path = tiny_clip()
+    ((start, window),) = ClipDecoder(config()).windows(path, 60, 30)
+    clip = ClipDecoder(config())(path)
+    assert start == 0.0
+    assert np.array_equal(window.frames, clip.frames)
+    assert window.duration_seconds == clip.duration_seconds
+
+
+# --- the object ----------------------------------------------------------------------------------
+
+
+def test_a_decoder_can_be_sent_to_a_worker(tiny_clip):
+    path = tiny_clip()
+    decoder = pickle.loads(pickle.dumps(ClipDecoder(config())))
+    assert np.array_equal(decoder(path).frames, ClipDecoder(config())(path).frames)
+
+
+def test_bytes_and_path_give_the_same(tiny_clip):
+    path = tiny_clip()
+    from_bytes = ClipDecoder(config(sound="spans"))(path.read_bytes(), name="a")
+    from_path = ClipDecoder(config(sound="spans"))(str(path))
+    assert np.array_equal(from_bytes.frames, from_path.frames)
+    assert np.array_equal(from_bytes.sound[0].samples, from_path.sound[0].samples)
+    assert (from_bytes.name, from_path.name) == ("a", str(path))
+
+
+def test_action_units_are_handed_on(tiny_clip):
+    units = np.ones((5, 27), np.float32)
+    assert ClipDecoder(config())(tiny_clip(), action_units=units).action_units is units
+
+
+@pytest.mark.parametrize("setting", [{"num_frames": 0}, {"max_side": 0}, {"span_seconds": 0.0}])
+def test_settings_that_mean_nothing_are_refused(setting):
+    with pytest.raises(ViperError, match=next(iter(setting))):
+        ClipDecoder(config(**setting))
+
+
+def test_windows_of_no_length_are_refused_at_once(tiny_clip):
+    with pytest.raises(ViperError, match="must be more than 0"):
+        ClipDecoder(config()).windows(tiny_clip(), 2.0, 0.0)
+
+
+def test_nothing_is_left_open(tiny_clip, tmp_path):
+    path = tiny_clip()
+    open_files = len(list((tmp_path / "/proc/self/fd").iterdir()))
+    windows = ClipDecoder(config(sound="spans")).windows(path, 0.5, 0.5)
+    next(windows)
+    windows.close()
+    ClipDecoder(config(sound="spans"))(path)
+    with pytest.raises(ClipError):
+        ClipDecoder(config())(BytesIO(b"no clip").getvalue())
+    assert len(list((tmp_path / "/proc/self/fd").iterdir())) == open_files
