@@ -30,7 +30,7 @@ class PreparedClip:
     track: FaceTrack
     pixels: UInt8[Tensor, "N H W 3"] | FaceRegions | None
     """Whole frames; or, in a clip held in memory, the parts around the face; or nothing."""
-    sound: list[tuple[float, Float[Tensor, " S"]]]
+    sound: list[tuple[float, Float[Tensor, " _"]]]
     """Runs: start in seconds, samples."""
     sound_seconds: float
     units: Float[Tensor, "R U"] | None
