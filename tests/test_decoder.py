@@ -1,12 +1,9 @@
-"""Frames are those of decoding everything; sound lies where it belongs; long clips cost what they show."""
+"""Frames are those of decoding everything; sound lies where it belongs; a window is a clip cut there."""
 
 from __future__ import annotations
 
 import json
 import pickle
-import subprocess
-import sys
-import tracemalloc
 import wave
 from fractions import Fraction
 from io import BytesIO
@@ -528,92 +525,7 @@ def test_mutated_clips_are_scored_or_reported(tiny_clip):
             assert 1 <= len(clip.frames) <= 8
 
 
-# --- long clips ----------------------------------------------------------------------------------
-
-
-def repeat_clip(source, target, times: int):
-    """A long clip out of a short one, without encoding anything again."""
-    with av.open(str(source)) as container:
-        stream = container.streams.video[0]
-        length = stream.duration * stream.time_base
-    with av.open(str(target), "w") as out:
-        streams, last = {}, {}
-        for number in range(times):
-            with av.open(str(source)) as container:
-                for stream in container.streams:
-                    if stream.index not in streams:
-                        streams[stream.index] = out.add_stream_from_template(stream)
-                for packet in container.demux():
-                    if packet.dts is None:
-                        continue
-                    index = packet.stream.index
-                    shift = round(number * length / packet.time_base)
-                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                    # The sound of one round reaches into the next.
-                    if packet.dts > last.get(index, -(10**9)):
-                        last[index] = packet.dts
-                        packet.stream = streams[index]
-                        out.mux(packet)
-    return target
-
-
-@pytest.fixture(scope="module", params=[30, 60])
-def ten_minutes(request, tmp_path_factory):
-    """(GOP, ten seconds, ten minutes) of the same clip, 320 pixels wide."""
-    folder = tmp_path_factory.mktemp("long")
-    options = {"preset": "veryfast", "bf": "3", "g": str(request.param), "sc_threshold": "0"}
-    short = make_clip(
-        folder / "short.mp4", num_frames=300, fps=30, width=320, height=192, options=options, rate=16_000
-    )
-    return request.param, short, repeat_clip(short, folder / "long.mp4", 60)
-
-
-def test_a_long_clip_decodes_half_a_gop_for_each_frame_at_most(ten_minutes):
-    gop, _, path = ten_minutes
-    decoder = ClipDecoder(DecodingConfig())
-    clip = decoder(path)
-    assert clip.duration_seconds == pytest.approx(600, abs=0.1)
-    assert len(clip.frames) == 32
-    assert decoder.frames_decoded <= 32 * gop / 2 * 1.1
-    assert sum(len(run.samples) for run in clip.sound) / 16_000 == pytest.approx(62, abs=0.2)
-
-
-PEAK = """
-import resource, sys
-from viper_e2e.config import DecodingConfig
-from viper_e2e.decoding import ClipDecoder
-ClipDecoder(DecodingConfig())(sys.argv[1])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "torch" in sys.modules)
-"""
-
-
-def test_peak_memory_hardly_depends_on_length_and_no_torch_is_loaded(ten_minutes):
-    _, short, long = ten_minutes
-    peaks = []
-    for path in (short, long):
-        command = [sys.executable, "-c", PEAK, str(path)]
-        peak, has_torch = subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
-        assert has_torch == "False"
-        peaks.append(int(peak))
-    assert peaks[1] <= 1.3 * peaks[0]
-
-
-def test_windows_hold_no_more_than_a_few_windows(tmp_path):
-    options = {"preset": "ultrafast", "g": "50"}
-    short = make_clip(tmp_path / "short.mp4", num_frames=100, fps=10, options=options)
-    path = repeat_clip(short, tmp_path / "long.mp4", 18)
-    decoder = ClipDecoder(DecodingConfig(num_frames=8))
-    num_windows, size = 0, 0
-    tracemalloc.start()
-    try:
-        for _, clip in decoder.windows(path, 12, 6):
-            num_windows += 1
-            size = max(size, clip.frames.nbytes + sum(run.samples.nbytes for run in clip.sound))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert num_windows == 29
-    assert peak < 4 * size + 1e6
+# --- windows -------------------------------------------------------------------------------------
 
 
 def test_a_window_is_what_a_clip_cut_there_would_be(tmp_path):
