@@ -253,12 +253,12 @@ def test_unlabelled_shards_are_refused(corpus, tmp_path):
 
 
 def test_a_full_disk_costs_a_warning_and_not_the_run(corpus, tmp_path, monkeypatch, capsys):
-    from viper_e2e.engine import training
+    from viper_e2e.engine import saving
 
     def full(folder, fill):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training, "write_folder", full)
+    monkeypatch.setattr(saving, "write_folder", full)
     run(corpus, tmp_path / "run", "--epochs=1")
     assert "training goes on" in capsys.readouterr().err
     assert losses(tmp_path / "run")

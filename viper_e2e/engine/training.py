@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import math
-import signal
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
-from torch.utils.tensorboard import SummaryWriter
 
-from .. import pretrained
-from ..checkpoint import CheckpointError, newest_whole, write_folder
 from ..clip_reader import DecodeSample
 from ..decoding import ClipDecoder
-from ..errors import ViperError
 from ..loader import ClipBatch, ClipLoader
 from ..losses import IntensityLoss, parse_loss
 from ..metrics import Scores
@@ -33,20 +24,17 @@ from ..order import Cursor
 from ..parsing import Settings
 from ..predictions import Predictions
 from ..prepared import PreparedClip
-from ..report import figures
 from ..reuse import ReuseStore, parse_size
 from ..shards import ShardSet
-from ..skips import SkipBudget
-from . import training_state
-from .display import branch_table, console, epoch_line, flat_numbers, progress_bar, seeds_table
+from .display import branch_table, console, seeds_table
 from .evaluation import evaluate, rescaled, score, scores_record
+from .guarding import Guard, StopRequest
+from .labelled import label_means, open_splits
 from .optimizer import build_optimizer, build_schedule
+from .reporting import Reporter
 from .run_folder import RunFolder
+from .saving import Saver
 from .training_state import TrainingState, clip_seed, seed_step
-
-MAX_BAD_STEPS = 3
-SIGNALS = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
-"""What asks a run to stop after its current step, and the exit code it then has."""
 
 
 def train(settings: Settings) -> int:
@@ -92,17 +80,11 @@ class Trainer:
 
     def __init__(self, settings: Settings, accelerator: Accelerator):
         self.settings, self.config, self.accelerator = settings, settings.train, accelerator
-        self.train_shards = open_labelled(self.config.train_shards, "--train-shards")
-        self.val_shards = None
-        if self.config.val_shards:
-            self.val_shards = open_labelled(self.config.val_shards, "--val-shards")
-            if self.val_shards.labels.names != self.train_shards.labels.names:
-                raise ViperError("--val-shards: its emotions differ from those of --train-shards")
+        self.train_shards, self.val_shards = open_splits(self.config)
         self.loss = IntensityLoss(parse_loss(self.config.loss), len(self.train_shards.labels))
         self.held = ReuseStore(parse_size(self.config.reuse_memory))
-        self.run = RunFolder(
-            Path(self.config.run_dir), resume=self.config.resume, owner=accelerator.is_main_process
-        )
+        is_main = accelerator.is_main_process
+        self.run = RunFolder(Path(self.config.run_dir), resume=self.config.resume, owner=is_main)
         accelerator.wait_for_everyone()
         torch.manual_seed(self.config.seed)
         labels = replace(self.train_shards.labels, means=label_means(self.train_shards))
@@ -118,13 +100,12 @@ class Trainer:
         self.schedule = build_schedule(optimizer, self.config, steps_per_epoch, self.total_steps)
         self.model, self.optimizer = accelerator.prepare(self.module, optimizer)
         self.state = TrainingState(Cursor(self.config.seed))
-        self.skips = SkipBudget()
+        self.guard = Guard(self.run, self.config.on_error)
+        self.saver = Saver(self.run, self.config, self.module, writes=is_main)
+        self.reporter = Reporter(self.run, speaks=is_main)
+        self.stop = StopRequest()
         self.predictions: Predictions | None = None
         """Of the last validation."""
-        self._board: SummaryWriter | None = None
-        self._asked_to_stop: signal.Signals | None = None
-        self._started_at = self._saved_at = time.monotonic()
-        self._clips_done = 0
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -137,23 +118,13 @@ class Trainer:
             console.print(branch_table(self.module))
             for problem in self.train_shards.problems:
                 console.print(f"[yellow]{problem}[/yellow]")
-            self._board = SummaryWriter(str(self.run.path / "tensorboard"))
-        with (
-            self._listening(),
-            self.loader,
-            progress_bar(disable=not self.accelerator.is_main_process) as self._bar,
-        ):
-            self._task = self._bar.add_task(
-                "training", total=self.total_steps, completed=self.state.step, note=""
-            )
+        with self.stop.listening(), self.loader, self.reporter.showing(self.state.step, self.total_steps):
             while not self._finished() and self._epoch():
                 pass
-        return SIGNALS[self._asked_to_stop] if self._asked_to_stop else 0
+        return self.stop.exit_code
 
     def close(self) -> None:
         """Let go of the run folder."""
-        if self._board is not None:
-            self._board.close()
         self.run.release()
 
     def _finished(self) -> bool:
@@ -170,8 +141,8 @@ class Trainer:
                 break
             stop = self._step(group)
             self.state.cursor = Cursor(cursor.seed, cursor.epoch, group[-1].next_position)
-            if stop or self._time_to_save():
-                self._save(self.run.last)
+            if stop or self.saver.is_due(self.state.step):
+                self._save_last()
             if stop:
                 return False
         self._end_epoch()
@@ -180,9 +151,9 @@ class Trainer:
     def _step(self, group: list[ClipBatch]) -> bool:
         """One optimizer step; returns whether any process was asked to stop."""
         seed_step(self.config.seed, self.state.step, self.accelerator.process_index)
-        self._count_skips(group)
+        self.guard.count_skips(group)
         own_weight = sum(float(batch.weights.sum()) for batch in group)
-        total_weight, stopping = self._over_processes(own_weight, float(self._asked_to_stop is not None))
+        total_weight, stopping = self._over_processes(own_weight, float(self.stop.signal is not None))
         value = 0.0
         for batch in group:
             with nullcontext() if batch.ends_step else self.accelerator.no_sync(self.model):
@@ -192,7 +163,7 @@ class Trainer:
             self.optimizer.step()
             self.state.bad_steps = 0
         else:
-            self._count_bad_step(group, value, float(norm))
+            self.guard.count_bad_step(self.state, group, value, float(norm))
         self.optimizer.zero_grad()
         self.schedule.step()
         self._count_step(value, sum(position is not None for b in group for position in b.positions))
@@ -223,47 +194,18 @@ class Trainer:
         tensor = torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device)
         return self.accelerator.reduce(tensor, reduction="sum").tolist()
 
-    # --- what goes wrong --------------------------------------------------------------------------
-
-    def _count_skips(self, group: list[ClipBatch]) -> None:
-        """Write down unreadable clips, once each; too many stop the run."""
-        for batch in group:
-            records = batch.skip_records()
-            self.skips.read(sum(position is not None for position in batch.positions) - len(records))
-            for record in records:
-                if self.skips.skip(record):
-                    self.run.log("skipped.jsonl", record.to_json())
-                if self.config.on_error == "raise":
-                    raise ViperError(f"{record.exception} (shard {record.shard}; --on-error raise)")
-        self.skips.check()
-
-    def _count_bad_step(self, group: list[ClipBatch], value: float, norm: float) -> None:
-        """No optimizer step on a loss or gradient that is no number; three in a row stop the run."""
-        self.state.bad_steps += 1
-        keys = [key for batch in group for key in batch.keys if key]
-        record = {"step": self.state.step, "loss": str(value), "gradient_norm": str(norm), "keys": keys}
-        self.run.log("nonfinite.jsonl", record)
-        if self.state.bad_steps >= MAX_BAD_STEPS:
-            raise ViperError(
-                f"step {self.state.step}: loss {value}, gradient norm {norm}, {MAX_BAD_STEPS} steps in a row; "
-                f"the clips are in {self.run.path / 'nonfinite.jsonl'}; lower --lr or use --mixed-precision no"
-            )
-
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """A first signal ends the run after its step, a second at once."""
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            if self._asked_to_stop is not None:
-                raise SystemExit(SIGNALS[signal.Signals(number)])
-            self._asked_to_stop = signal.Signals(number)
-
-        previous = {number: signal.signal(number, ask) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    def _count_step(self, value: float, num_clips: int) -> None:
+        self.state.step += 1
+        self.state.loss_sum += value
+        self.state.loss_steps += 1
+        self.reporter.count_step(
+            self.state.step,
+            value,
+            self.schedule.get_last_lr()[0],
+            num_clips * self.accelerator.num_processes,
+            waited_seconds=self.loader.waiting_seconds,
+            num_held=self.held.num_held if self.held.budget_bytes else None,
+        )
 
     # --- the end of an epoch ----------------------------------------------------------------------
 
@@ -284,23 +226,10 @@ class Trainer:
             self.state.cursor = Cursor(self.config.seed, self.state.cursor.epoch + 1, 0)
         self.state.loss_sum, self.state.loss_steps = 0.0, 0
         self.state.validated_step = self.state.step
-        if self.accelerator.is_main_process:
-            self._report(record)
+        self.reporter.report_epoch(record, self.predictions)
         for name in better:
-            self._save(self.run.path / "checkpoints" / name, resumable=False)
-        self._save(self.run.last)
-
-    def _report(self, record: dict[str, Any]) -> None:
-        """Log an epoch, draw it, and say it in one line."""
-        self.run.log("metrics.jsonl", record)
-        self._bar.console.print(epoch_line(record))
-        for name, value in flat_numbers(record):
-            self._board.add_scalar(name, value, record["step"])
-        self._board.flush()
-        self.run.plots.mkdir(exist_ok=True)
-        figures.training_curves(self.run.read_log("metrics.jsonl"), self.run.plots / "curves.png")
-        if self.predictions is not None and self.predictions.scored.any():
-            figures.predicted_against_true(self.predictions, self.run.plots / "predicted_against_true.png")
+            self.saver.save_model(name)
+        self._save_last()
 
     def _improved(self, scores: Scores) -> list[str]:
         """Names of the checkpoints for which these scores are the best so far."""
@@ -314,45 +243,20 @@ class Trainer:
     # --- saving and going on ----------------------------------------------------------------------
 
     def _parts(self) -> dict[str, Any]:
-        parts = {"optimizer": self.optimizer, "schedule": self.schedule, "loss": self.loss, "skips": self.skips}
+        parts = {
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "loss": self.loss,
+            "skips": self.guard.skips,
+        }
         return parts | ({"scaler": self.accelerator.scaler} if self.accelerator.scaler else {})
 
-    def _save(self, folder: Path, *, resumable: bool = True) -> None:
-        self._saved_at = time.monotonic()
-        if not self.accelerator.is_main_process:
-            return
-
-        def fill(new: Path) -> None:
-            pretrained.write(self.module, new)
-            if resumable:
-                training_state.save(new, self.state, self._parts(), self.loader.quarantined)
-
-        try:
-            write_folder(folder, fill)
-        except OSError as error:
-            # A full or read-only disk must not end days of training; the last good folder is untouched.
-            console.print(f"[yellow]{folder}: not saved ({error}); training goes on[/yellow]")
-
-    def _time_to_save(self) -> bool:
-        steps, minutes = self.config.save_every_steps, self.config.save_every_minutes
-        return bool(
-            (steps and self.state.step % steps == 0)
-            or (minutes and time.monotonic() - self._saved_at > 60 * minutes)
-        )
+    def _save_last(self) -> None:
+        self.saver.save_last(self.state, self._parts(), self.loader.quarantined)
 
     def _restore(self) -> None:
-        folder, damaged = newest_whole(self.run.last)
-        for complaint in damaged:
-            console.print(f"[yellow]{complaint}[/yellow]")
-        if folder is None:
-            raise CheckpointError(
-                f"{self.run.last}: no undamaged checkpoint to resume from; start anew in another --run-dir"
-            )
-        pretrained.read_weights(self.module, folder)
-        self.state, quarantined = training_state.load(folder, self._parts())
+        self.state, quarantined = self.saver.restore(self._parts())
         self.loader.quarantined.update(quarantined)
-
-    # --- small helpers ----------------------------------------------------------------------------
 
     def _loader(self, shards: ShardSet, *, shuffle: bool) -> ClipLoader:
         config = self.config
@@ -371,35 +275,6 @@ class Trainer:
             clip_timeout_seconds=config.clip_timeout_seconds,
             held=self.held.get if shuffle and self.held.budget_bytes else None,
         )
-
-    def _count_step(self, value: float, num_clips: int) -> None:
-        self.state.step += 1
-        self.state.loss_sum += value
-        self.state.loss_steps += 1
-        if not self.accelerator.is_main_process:
-            return
-        self._clips_done += num_clips * self.accelerator.num_processes
-        elapsed = time.monotonic() - self._started_at
-        note = f"loss {value:.4f} · {self._clips_done / elapsed:.1f} clips/s"
-        note += f" · waiting {self.loader.waiting_seconds / elapsed:.0%}"
-        self._board.add_scalar("step/loss", value, self.state.step)
-        self._board.add_scalar("step/lr", self.schedule.get_last_lr()[0], self.state.step)
-        if self.held.budget_bytes:
-            note += f" · held {self.held.num_held}"
-        self._bar.update(self._task, completed=self.state.step, note=note)
-
-
-def open_labelled(pattern: str, option: str) -> ShardSet:
-    """Shards in which every clip has labels."""
-    shards = ShardSet(pattern)
-    if shards.labels is None or any(shards.entry(i).intensities is None for i in range(len(shards))):
-        raise ViperError(f"{option} {pattern}: holds unlabelled clips; they can be scored, not trained on")
-    return shards
-
-
-def label_means(shards: ShardSet) -> tuple[float, ...]:
-    """Mean of each emotion's labels over all clips."""
-    return tuple(np.mean([shards.entry(i).intensities for i in range(len(shards))], axis=0).tolist())
 
 
 def compute_dtype(mixed_precision: str) -> torch.dtype:

@@ -1,0 +1,72 @@
+"""reporting.py: what a run tells while it trains: progress bar, TensorBoard, metrics.jsonl, plots."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from ..predictions import Predictions
+from ..report import figures
+from .display import console, epoch_line, flat_numbers, progress_bar
+from .run_folder import RunFolder
+
+
+class Reporter:
+    """Speaks for the first process; in the others it is silent."""
+
+    def __init__(self, run: RunFolder, *, speaks: bool):
+        self.run, self.speaks = run, speaks
+        self._board: SummaryWriter | None = None
+        self._console = console
+        self._update_bar: Any = None
+        self._started_at = time.monotonic()
+        self._clips_done = 0
+
+    @contextmanager
+    def showing(self, step: int, total_steps: int) -> Iterator[None]:
+        """Keep a progress bar and a TensorBoard log open."""
+        if not self.speaks:
+            yield
+            return
+        self._board = SummaryWriter(str(self.run.path / "tensorboard"))
+        try:
+            with progress_bar() as bar:
+                task = bar.add_task("training", total=total_steps, completed=step, note="")
+                self._console, self._update_bar = bar.console, lambda **what: bar.update(task, **what)
+                yield
+        finally:
+            self._board.close()
+
+    def count_step(
+        self, step: int, value: float, lr: float, num_clips: int, *, waited_seconds: float, num_held: int | None
+    ) -> None:
+        """One optimizer step over ``num_clips`` of all processes; ``num_held``: clips in memory, if any."""
+        if not self.speaks:
+            return
+        self._clips_done += num_clips
+        elapsed = time.monotonic() - self._started_at
+        note = f"loss {value:.4f} · {self._clips_done / elapsed:.1f} clips/s"
+        note += f" · waiting {waited_seconds / elapsed:.0%}"
+        if num_held is not None:
+            note += f" · held {num_held}"
+        self._board.add_scalar("step/loss", value, step)
+        self._board.add_scalar("step/lr", lr, step)
+        self._update_bar(completed=step, note=note)
+
+    def report_epoch(self, record: dict[str, Any], predictions: Predictions | None) -> None:
+        """Log an epoch, draw it, and say it in one line."""
+        if not self.speaks:
+            return
+        self.run.log("metrics.jsonl", record)
+        self._console.print(epoch_line(record))
+        for name, value in flat_numbers(record):
+            self._board.add_scalar(name, value, record["step"])
+        self._board.flush()
+        self.run.plots.mkdir(exist_ok=True)
+        figures.training_curves(self.run.read_log("metrics.jsonl"), self.run.plots / "curves.png")
+        if predictions is not None and predictions.scored.any():
+            figures.predicted_against_true(predictions, self.run.plots / "predicted_against_true.png")
