@@ -18,7 +18,7 @@ LAYER = {
         ["decoding", "faces", "encoders", "fusion", "shards", "metrics", "losses", "augment", "checkpoint"], 2
     ),
     **dict.fromkeys(["predictions", "order", "reuse", "skips", "handover", "clip_reader"], 2),
-    **dict.fromkeys(["prepared", "records", "pretrained", "model", "workers"], 3),
+    **dict.fromkeys(["prepared", "records", "pretrained", "inputs", "model", "workers"], 3),
     **dict.fromkeys(["loader", "report", "published", "packing", "checking", "parsing"], 4),
     "engine": 5,
     "cli": 6,
@@ -34,10 +34,13 @@ GATEKEEPERS = {
     "perceiver_pytorch": {"fusion"},
     "torchaudio": {"encoders", "augment"},
     "accelerate": {"engine"},
+    "feat": {"encoders"},
 }
 ORDERED_WITHIN_LAYER = {
     ("prepared", "records"),
     ("model", "pretrained"),
+    ("model", "inputs"),
+    ("inputs", "prepared"),
     ("model", "prepared"),
     ("model", "records"),
 }

@@ -179,6 +179,42 @@ class ModelConfig:
 
 
 @dataclass
+class AugmentConfig:
+    """How far training clips are changed: drawn anew per clip and epoch, the same for all frames of a clip."""
+
+    flip: float = 0.5
+    """Chance to mirror the face (`pixels`)."""
+    color: float = 0.2
+    """Brightness, contrast and saturation change by up to this share, hue by a quarter of it (`pixels`)."""
+    rotate_degrees: float = 8.0
+    """The crop is turned by up to this angle (`pixels`)."""
+    translate: float = 0.05
+    """The crop is moved by up to this share of its side, its border repeated (`pixels`)."""
+    scale: float = 0.1
+    """The crop is enlarged or shrunk by up to this share (`pixels`)."""
+    blur: float = 0.2
+    """Chance of a Gaussian blur (`pixels`)."""
+    erase: float = 0.2
+    """Chance that a rectangle of 2 to 15 % of the crop is covered in grey (`pixels`)."""
+    box_shift: float = 0.04
+    """The face's box is moved by up to this share of its size before it is cut out (`box`)."""
+    box_scale: float = 0.08
+    """The face's box is enlarged or shrunk by up to this share (`box`)."""
+    gain_decibels: float = 6.0
+    """Sound becomes up to this much louder or quieter (`sound`)."""
+    noise: float = 0.5
+    """Chance of white noise (`sound`)."""
+    noise_snr_decibels: float = 15.0
+    """The loudest noise is this far below the sound; drawn up to 20 dB further below (`sound`)."""
+    shift_seconds: float = 0.1
+    """Sound is moved against the picture by up to this time (`sound`)."""
+    mask_seconds: float = 0.2
+    """A gap of up to this length per run of sound; 0: none (`sound`)."""
+    mask_hertz: float = 800.0
+    """A silenced band of up to this width per run of sound; 0: none (`sound`)."""
+
+
+@dataclass
 class TrainConfig:
     """How a model is trained."""
 
@@ -218,6 +254,10 @@ class TrainConfig:
     """Weighted sum, e.g. `mse=1,pearson=0.5` or `ccc=1`."""
     rescale: bool = False
     """Divide outputs by their (detached) maximum, in training and evaluation (published option)."""
+    augment: str = "none"
+    """What is changed at random in training: `none`, `all`, or some of `pixels,box,sound`."""
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
+    """How far; see `augment`."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Of the forward pass and of frozen weights in memory; trained weights stay float32."""
     seed: int = 0

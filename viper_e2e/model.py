@@ -10,17 +10,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .clip import CropSpec, DecodedClip, Sample
+from .augment import Augment
+from .clip import DecodedClip, Sample
 from .config import MODALITIES, ModelConfig
 from .decoding import ClipDecoder
 from .encoders.action_units import ActionUnitEncoder
-from .encoders.audio import AudioEncoder, ClipSound
+from .encoders.audio import AudioEncoder
 from .encoders.base import Encoder
 from .encoders.textual import TextualEncoder
 from .encoders.visual import VisualEncoder
 from .errors import ClipError, ViperError
 from .faces import FaceCropper
 from .fusion import build_fusion, sample_hidden
+from .inputs import EncoderInputs
 from .labels import HUME_REACTION, LabelSet
 from .output import ViPEROutput
 from .prepared import ClipTokens, PreparedClip
@@ -69,6 +71,8 @@ class ViPER(Pretrained, nn.Module):
         self.encoders = nn.ModuleDict({name: _build_encoder(name, config, where) for name in self.modalities})
         widths = {name: encoder.embed_dim for name, encoder in self.encoders.items()}
         self.fusion = build_fusion(config.fusion, widths, len(labels), labels.in_unit_interval)
+        self.augment: Augment | None = None
+        """Changes clips that come with a seed, in training mode alone; set by who trains, never saved."""
 
     @property
     def device(self) -> torch.device:
@@ -79,8 +83,8 @@ class ViPER(Pretrained, nn.Module):
 
         Args:
             clips: any mixture of the forms of :data:`Clip`.
-            seeds: in training, one integer per clip from which its modality dropout is drawn;
-                ``None``: none.
+            seeds: in training, one integer per clip from which its modality dropout and augmentation
+                are drawn; ``None``: neither.
 
         An unreadable clip keeps its row: ``valid`` is False there and ``errors`` tells why.
         """
@@ -159,8 +163,9 @@ class ViPER(Pretrained, nn.Module):
         ``hidden``: modalities to be treated as absent, clip by clip.
         """
         slots = _Slots(clips, self.config.decoding.num_frames, self.config.fusion.kind == "concat", self.device)
-        crops = _Crops(self.faces)
-        streams = {name: self._stream(name, clips, slots, crops) for name in self.modalities}
+        augment = self.augment if self.training and seeds is not None else None
+        inputs = EncoderInputs(clips, self.faces, self.config.decoding.sample_rate, augment, seeds)
+        streams = {name: self._stream(name, clips, slots, inputs) for name in self.modalities}
         present = torch.stack([stream.present.any(dim=1) for stream in streams.values()], dim=1)
         if hidden is None and self.training and seeds is not None and self.config.fusion.modality_dropout > 0:
             hidden = sample_hidden(present, self.config.fusion.modality_dropout, seeds)
@@ -179,17 +184,17 @@ class ViPER(Pretrained, nn.Module):
         )
 
     def _stream(
-        self, name: str, clips: Sequence[PreparedClip | ClipError], slots: _Slots, crops: _Crops
+        self, name: str, clips: Sequence[PreparedClip | ClipError], slots: _Slots, inputs: EncoderInputs
     ) -> Stream:
         encoder = self.encoders[name]
         if encoder.is_frozen:
-            made = [self._frozen_tokens(name, clip, i, slots, crops) for i, clip in enumerate(clips)]
+            made = [self._frozen_tokens(name, clip, i, slots, inputs) for i, clip in enumerate(clips)]
             tokens, present, seconds = (torch.stack(column) for column in zip(*made, strict=True))
         elif name == "audio":
-            sounds = [self._sound(clip, slots.seconds[i]) for i, clip in enumerate(clips)]
+            sounds = [inputs.sound(i, slots.seconds[i]) for i in range(len(clips))]
             tokens, present, seconds = encoder(sounds)
         else:
-            tokens, present, seconds = self._trained_images(encoder, clips, slots, crops)
+            tokens, present, seconds = self._trained_images(encoder, clips, slots, inputs)
         # Windows of sound exist whatever the number of frames; everything else lives in frame slots.
         windows = name == "audio" and self.config.decoding.sound == "windows"
         used = torch.ones_like(slots.used) if windows else slots.used
@@ -197,7 +202,7 @@ class ViPER(Pretrained, nn.Module):
 
     @torch.no_grad()
     def _frozen_tokens(
-        self, name: str, clip: PreparedClip | ClipError, index: int, slots: _Slots, crops: _Crops
+        self, name: str, clip: PreparedClip | ClipError, index: int, slots: _Slots, inputs: EncoderInputs
     ) -> ClipTokens:
         encoder, seconds = self.encoders[name], slots.seconds[index]
         if isinstance(clip, ClipError):
@@ -206,42 +211,40 @@ class ViPER(Pretrained, nn.Module):
                 torch.zeros_like(seconds, dtype=torch.bool),
                 seconds,
             )
+        if inputs.are_changed(name):
+            # Of this pass alone: what is kept must be what an unchanged clip gives.
+            return self._encode_clip(name, encoder, clip, index, slots, inputs)
         if name not in clip.tokens:
-            clip.tokens[name] = self._encode_clip(name, encoder, clip, index, slots, crops)
+            clip.tokens[name] = self._encode_clip(name, encoder, clip, index, slots, inputs)
         return clip.tokens[name]
 
     def _encode_clip(
-        self, name: str, encoder: Encoder, clip: PreparedClip, index: int, slots: _Slots, crops: _Crops
+        self, name: str, encoder: Encoder, clip: PreparedClip, index: int, slots: _Slots, inputs: EncoderInputs
     ) -> ClipTokens:
         seconds, frame = slots.seconds[index], slots.index[index]
         if name == "audio":
-            tokens, present, centres = encoder([self._sound(clip, seconds)])
+            tokens, present, centres = encoder([inputs.sound(index, seconds)])
             return ClipTokens(tokens[0], present[0], centres[0])
         if name == "action_units":
-            tokens, present = encoder([clip.units], [len(clip.seconds)])
+            units = encoder.measure(clip.pixels, clip.name) if clip.units is None else clip.units
+            tokens, present = encoder([units], [len(clip.seconds)])
             return ClipTokens(tokens[0][frame], present[0][frame], seconds)
-        tokens = encoder(crops.of(clip, encoder.crop_spec))[frame]
+        tokens = encoder(inputs.crops(index, encoder.crop_spec))[frame]
         return ClipTokens(tokens, torch.ones_like(seconds, dtype=torch.bool), seconds)
 
     def _trained_images(
-        self, encoder: Encoder, clips: Sequence[PreparedClip | ClipError], slots: _Slots, crops: _Crops
+        self, encoder: Encoder, clips: Sequence[PreparedClip | ClipError], slots: _Slots, inputs: EncoderInputs
     ) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"], Float[Tensor, "B T"]]:
         # A fixed shape whatever is absent, so that every process runs every parameter in every step.
         size, num_frames = encoder.crop_spec.size, slots.seconds.shape[1]
         blank = torch.zeros(num_frames, 3, size, size, device=slots.seconds.device)
         pixels = [
-            blank if isinstance(clip, ClipError) else crops.of(clip, encoder.crop_spec)[slots.index[i]]
+            blank if isinstance(clip, ClipError) else inputs.crops(i, encoder.crop_spec)[slots.index[i]]
             for i, clip in enumerate(clips)
         ]
         tokens = encoder(torch.cat(pixels)).unflatten(0, (len(clips), num_frames))
         present = slots.valid[:, None].expand(-1, num_frames)
         return torch.where(present[..., None], tokens, torch.zeros_like(tokens)), present, slots.seconds
-
-    @staticmethod
-    def _sound(clip: PreparedClip | ClipError, seconds: Float[Tensor, " T"]) -> ClipSound:
-        if isinstance(clip, ClipError):
-            return ClipSound([], seconds, 0.0)
-        return ClipSound(clip.sound, seconds, clip.sound_seconds)
 
 
 def load(
@@ -252,20 +255,6 @@ def load(
 ) -> ViPER:
     """A trained model from a folder or a hub id, ready to predict; see :meth:`ViPER.from_pretrained`."""
     return ViPER.from_pretrained(source, revision=revision, overrides=overrides)
-
-
-class _Crops:
-    """Face crops of one forward pass; equal specs are cut once."""
-
-    def __init__(self, faces: FaceCropper):
-        self._faces = faces
-        self._made: dict[tuple[int, CropSpec], Tensor] = {}
-
-    def of(self, clip: PreparedClip, spec: CropSpec) -> Float[Tensor, "N 3 S S"]:
-        key = (id(clip), spec)
-        if key not in self._made:
-            self._made[key] = self._faces.crop(clip.pixels, clip.track.boxes, spec)
-        return self._made[key]
 
 
 class _Slots:

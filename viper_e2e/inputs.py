@@ -1,0 +1,61 @@
+"""inputs.py: what the encoders get of each clip in one pass: face crops and sound, changed in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from .augment import Augment
+from .clip import CropSpec
+from .encoders.audio import ClipSound
+from .errors import ClipError
+from .faces import FaceCropper
+from .prepared import PreparedClip
+
+
+class EncoderInputs:
+    """Crops and sound of a batch; equal specs are cut once, and each clip is changed by its own seed."""
+
+    def __init__(
+        self,
+        clips: Sequence[PreparedClip | ClipError],
+        faces: FaceCropper,
+        sample_rate: int,
+        augment: Augment | None = None,
+        seeds: Sequence[int] | None = None,
+    ):
+        """``augment`` needs a seed for each clip; ``None``: clips are left as they are."""
+        assert augment is None or (seeds is not None and len(seeds) == len(clips)), "a seed for each clip"
+        self._clips, self._faces, self._sample_rate = clips, faces, sample_rate
+        self._augment, self._seeds = augment, seeds
+        self._made: dict[tuple[int, CropSpec], Tensor] = {}
+
+    def are_changed(self, modality: str) -> bool:
+        """Whether this modality gets something else than the clips themselves."""
+        return self._augment is not None and self._augment.changes(modality)
+
+    def crops(self, index: int, spec: CropSpec) -> Float[Tensor, "N 3 S S"]:
+        """Normalised crops of a readable clip's frames."""
+        key = (index, spec)
+        if key not in self._made:
+            clip = self._clips[index]
+            boxes = clip.track.boxes
+            if self._augment is not None:
+                boxes = self._augment.boxes(boxes, clip.track.face_found, self._seeds[index])
+            made = self._faces.crop(clip.pixels, boxes, spec)
+            if self._augment is not None:
+                made = self._augment.pixels(made, spec, self._seeds[index])
+            self._made[key] = made
+        return self._made[key]
+
+    def sound(self, index: int, seconds: Float[Tensor, " T"]) -> ClipSound:
+        """What is heard of a clip around these instants; nothing of one that could not be read."""
+        clip = self._clips[index]
+        if isinstance(clip, ClipError):
+            return ClipSound([], seconds, 0.0)
+        runs = clip.sound
+        if self._augment is not None:
+            runs = self._augment.sound(runs, self._sample_rate, self._seeds[index])
+        return ClipSound(runs, seconds, clip.sound_seconds)
