@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,12 +11,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip as it lies in a shard: bytes, never decoded."""
+    """One clip as it lies in a shard, never decoded."""
 
     key: str
     """Name inside the shard, unique in a split."""
-    video: bytes
-    """The clip's file, untouched."""
+    video: bytes | os.PathLike[str]
+    """The clip's file, untouched; or, where it lies in no shard, its path, so that it is never read whole."""
     file_id: str = ""
     """The corpus's own identifier, kept verbatim (Hume-Reaction writes ``[12345]``)."""
     sound: bytes | None = None

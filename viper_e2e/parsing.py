@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from argparse import SUPPRESS, ArgumentParser, HelpFormatter
+from argparse import SUPPRESS, Action, ArgumentParser, HelpFormatter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NoReturn
@@ -44,6 +44,14 @@ class _SettingsParser(jsonargparse.ArgumentParser):
     def format_help(self) -> str:
         # Settings are written with dashes on the command line; underscores are understood as well.
         return re.sub(r"--[a-z][\w.]*", lambda match: match[0].replace("_", "-"), super().format_help())
+
+
+class _Help(HelpFormatter):
+    """Shows a default where there is one to speak of."""
+
+    def _get_help_string(self, action: Action) -> str:
+        text = (action.help or "").replace("%", "%%")  # they are our docstrings, not templates
+        return text if action.default in (None, "", False, SUPPRESS) else f"{text} (default: %(default)s)"
 
 
 def _usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:
@@ -96,7 +104,7 @@ def _train_parser(preset: str, prog: str, *, with_model: bool) -> _SettingsParse
         usage=f"{prog} --train-shards PATTERN --run-dir DIR [--preset NAME] [any setting]",
         description="Train from raw video shards.",
         epilog=None if not with_model else "Settings under --model are saved beside the weights.",
-        formatter_class=lambda prog: HelpFormatter(prog, max_help_position=34, width=110),
+        formatter_class=lambda prog: _Help(prog, max_help_position=34, width=110),
     )
     if not with_model:
         parser.epilog = (
