@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from viper_e2e.config import ActionUnitConfig
+from viper_e2e.clip import Sample
+from viper_e2e.config import ActionUnitConfig, micro
 from viper_e2e.encoders.action_units import ActionUnitEncoder
 from viper_e2e.errors import ViperError
+from viper_e2e.model import ViPER
 
 ENCODER = ActionUnitEncoder.build(ActionUnitConfig())
 
@@ -71,3 +75,170 @@ def test_there_is_nothing_to_train():
     assert ENCODER([rows(1)], [1])[0].dtype == torch.float32
     with pytest.raises(ViperError, match="has no weights, so there is nothing to freeze or train"):
         ENCODER.set_training_depth("all")
+
+
+# --- on the fly: py-feat in a child process -------------------------------------------------------
+
+STUB = '''
+import os, time
+import numpy as np
+
+UNITS = [f"AU{n:02}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 17, 20, 23, 24, 25, 26, 28, 43)]
+EMOTIONS = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
+
+
+class Column(np.ndarray):
+    def to_numpy(self, dtype=None):
+        return np.asarray(self, dtype)
+
+
+class Table:
+    """What the child reads of a pandas table."""
+
+    def __init__(self, columns, values):
+        self.columns, self.values = columns, values
+
+    def to_numpy(self, dtype=None):
+        return np.asarray(self.values, dtype)
+
+
+class Fex:
+    def __init__(self, frame, aus, emotions):
+        self._frame = np.asarray(frame).view(Column)
+        # Not in the published order, and with a unit that was not published.
+        self.aus = Table(["AU99", *UNITS[::-1]][LEFT_OUT:], np.hstack([aus[:, :1], aus[:, ::-1]])[:, LEFT_OUT:])
+        self.emotions = Table(EMOTIONS[::-1], emotions[:, ::-1])
+
+    def __getitem__(self, name):
+        return {"frame": self._frame}[name]
+
+
+class Detectorv1:
+    def __init__(self, device, face_model, landmark_model, au_model, emotion_model, identity_model, gaze_model):
+        print("py-feat prints to stdout")
+        AT_START
+
+    def detect(self, pixels, data_type, batch_size, num_workers, progress_bar):
+        """Row per face: a frame of nothing but zeros has none, one above 200 has a second face."""
+        assert data_type == "tensor" and pixels.ndim == 4 and pixels.shape[1] == 3, pixels.shape
+        frame, values = [], []
+        for i, picture in enumerate(pixels):
+            mean = picture.float().mean().item()
+            if mean == 7:
+                os._exit(3)
+            frame += [i, i] if mean > 200 else [i]
+            row = mean + np.arange(27) / 100 if mean else np.full(27, np.nan)
+            values += [row, row * 0] if mean > 200 else [row]
+        values = np.array(values)
+        print("and prints again")
+        return Fex(frame, values[:, :20], values[:, 20:])
+'''
+
+
+@pytest.fixture
+def py_feat(tmp_path, monkeypatch):
+    """``py_feat(at_start="pass", left_out=0)`` puts a package of its documented output in its place."""
+
+    def install(at_start: str = "pass", left_out: int = 0) -> ActionUnitEncoder:
+        (tmp_path / "feat").mkdir(exist_ok=True)
+        code = STUB.replace("AT_START", at_start).replace("LEFT_OUT", str(left_out))
+        (tmp_path / "feat/__init__.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        return ActionUnitEncoder(ActionUnitConfig(source="py-feat"))
+
+    return install
+
+
+def pictures(*levels: int) -> torch.Tensor:
+    return torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].expand(-1, 6, 8, 3)
+
+
+def test_units_are_measured_on_whole_frames_and_placed_by_name(py_feat):
+    encoder = py_feat()
+    units = encoder.measure(pictures(10, 0, 250))
+    assert units.shape == (3, 27)
+    torch.testing.assert_close(units[0], 10 + torch.arange(27) / 100)
+    assert units[1].isnan().all()
+    torch.testing.assert_close(units[2], 250 + torch.arange(27) / 100, msg="the first face counts")
+    tokens, present = encoder([units], [3])
+    assert present.tolist() == [[True, False, True]]
+    assert (tokens[0, 1] == 0).all()
+    again = copy.deepcopy(encoder)
+    assert torch.equal(again.measure(pictures(10)), units[:1])
+
+
+def test_a_model_measures_what_the_shard_does_not_bring(py_feat, tiny_clip):
+    py_feat()
+    config = micro()
+    config.modalities, config.action_units.source = ("action_units",), "py-feat"
+    model = ViPER(config).eval()
+    path = tiny_clip("a.mp4", sound=None)
+    brought = np.full((4, 27), 0.5, np.float32)
+    with torch.no_grad():
+        measured = model([path])
+        given = model([Sample("b", path.read_bytes(), action_units=brought)])
+        held = model.prepare([path])
+        first = model.fuse(held).intensities
+        again = model.fuse([model.hold(held[0])]).intensities
+    assert measured.present.tolist() == given.present.tolist() == [[True]]
+    assert not torch.equal(measured.intensities, given.intensities)
+    assert torch.equal(first, measured.intensities)
+    assert torch.equal(again, first)
+
+
+def test_from_the_shard_alone_nothing_is_measured(py_feat):
+    py_feat()
+    assert ActionUnitEncoder(ActionUnitConfig()).measure(pictures(10)) is None
+
+
+def lines(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith("viper_e2e")]
+
+
+def test_without_py_feat_units_are_absent_and_said_to_be_once(monkeypatch, caplog):
+    monkeypatch.setattr("viper_e2e.encoders.py_feat.find_spec", lambda name: None)
+    encoder = ActionUnitEncoder(ActionUnitConfig(source="py-feat"))
+    assert [encoder.measure(pictures(10)) for _ in range(3)] == [None] * 3
+    (line,) = lines(caplog)
+    assert (
+        "absent from all further clips: py-feat is not installed; pip install 'viper-e2e[action-units]'" in line
+    )
+
+
+def test_py_feat_without_its_weights_is_said_once(py_feat, caplog):
+    encoder = py_feat("raise OSError('no such weights')")
+    assert [encoder.measure(pictures(10)) for _ in range(3)] == [None] * 3
+    (line,) = lines(caplog)
+    assert "all further clips: are py-feat's weights at hand?" in line
+    assert line.endswith("OSError: no such weights)")
+
+
+def test_a_clip_that_kills_py_feat_is_named_and_the_next_is_measured(py_feat, caplog):
+    encoder = py_feat()
+    assert encoder.measure(pictures(7), "clip 7") is None
+    assert encoder.measure(pictures(10), "clip 10") is not None
+    (line,) = lines(caplog)
+    assert "absent from clip 7: py-feat's process ended (exit code 3" in line
+    assert [encoder.measure(pictures(7), "bad") for _ in range(5)] == [None] * 5
+    assert len(lines(caplog)) == 4
+    assert "all further clips" in lines(caplog)[-1]
+
+
+def test_a_py_feat_that_hangs_is_ended(py_feat, caplog, monkeypatch):
+    monkeypatch.setattr("viper_e2e.encoders.py_feat.START_SECONDS", 0.5)
+    assert py_feat("time.sleep(600)").measure(pictures(10)) is None
+    assert "signal 9" in lines(caplog)[0]
+
+
+def test_a_py_feat_of_other_units_is_named(py_feat, caplog):
+    assert py_feat(left_out=2).measure(pictures(10)) is None
+    assert "gives no au43" in lines(caplog)[0]
+
+
+def test_the_child_ends_with_its_encoder(py_feat):
+    encoder = py_feat()
+    encoder.measure(pictures(10))
+    child = encoder._py_feat._child
+    encoder._py_feat.close()
+    assert child.poll() is not None

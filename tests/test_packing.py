@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from viper_e2e.errors import ViperError
-from viper_e2e.labels import HUME_REACTION, LabelSet
+from viper_e2e.labels import ACTION_UNITS, FACIAL_EMOTIONS, HUME_REACTION, LabelSet
 from viper_e2e.packing import pack, progress_bar, read_labels, write_labels
-from viper_e2e.packing.action_units import PUBLISHED_EMOTIONS, PUBLISHED_UNITS, read_action_units
+from viper_e2e.packing.action_units import read_action_units
 from viper_e2e.shards import ShardError, ShardSet
 
 MP4 = b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(1000)
@@ -110,7 +110,7 @@ def test_sound_and_action_units_travel_with_their_clip(tmp_path):
     (tmp_path / "audio/00000.wav").write_bytes(WAV)
     (tmp_path / "audio/00001.flac").write_bytes(FLAC)
     np.save(tmp_path / "fau/00000.npy", np.full((5, 27), 0.5))
-    header = ",".join(["File_ID", "timestamp", *(f"AU{n[2:]:0>2}" for n in PUBLISHED_UNITS)])
+    header = ",".join(["File_ID", "timestamp", *(f"AU{n[2:]:0>2}" for n in ACTION_UNITS)])
     (tmp_path / "fau/00001.csv").write_text(
         header + "\n" + ",".join(["[1]", "0.0", "", "nan", *["0.25"] * 18]) + "\n"
     )
@@ -345,7 +345,7 @@ def test_a_shard_size_that_makes_no_sense_is_refused(tmp_path, shard_size):
 
 
 def test_action_units_are_ordered_by_their_names():
-    names = [*PUBLISHED_EMOTIONS, *reversed(PUBLISHED_UNITS), "face_x"]
+    names = [*FACIAL_EMOTIONS, *reversed(ACTION_UNITS), "face_x"]
     data = ",".join(names) + "\n" + ",".join(str(n) for n in range(28)) + "\n"
     units, has_emotions = read_action_units("a.csv", data.encode())
     assert has_emotions
@@ -363,7 +363,7 @@ def test_action_units_are_ordered_by_their_names():
     ],
 )
 def test_action_units_that_make_no_sense_are_refused(data, message):
-    data = data.replace("{header}", ",".join(PUBLISHED_UNITS))
+    data = data.replace("{header}", ",".join(ACTION_UNITS))
     with pytest.raises(ValueError, match=message):
         read_action_units("a.csv", data.encode())
 

@@ -1,4 +1,4 @@
-"""labels.py: label sets: the corpus's column names, our names, the range of values."""
+"""labels.py: label sets: the corpus's column names, our names, the range of values; names of action units."""
 
 from __future__ import annotations
 
@@ -38,3 +38,17 @@ def name_of(column: str) -> str:
 
 HUME_REACTION = LabelSet(("Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "Fear", "Surprise"))
 """The seven self-reported reaction intensities of MuSe 2022 (Christ et al. 2022), in the challenge's order."""
+
+
+ACTION_UNITS = tuple(
+    f"au{n}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 17, 20, 23, 24, 25, 26, 28, 43)
+)
+FACIAL_EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+"""The 27 columns of action units in the published order: py-feat's 20 action units, then its seven emotions."""
+
+
+def unit_name(column: str) -> str:
+    """``"AU01"`` → ``"au1"``, ``" Anger"`` → ``"anger"``."""
+    title = column.strip().lower()
+    unit = re.fullmatch(r"au0*(\d+)", title)
+    return f"au{unit.group(1)}" if unit else title

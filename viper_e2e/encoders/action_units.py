@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from viper_e2e.config import ActionUnitConfig
 from viper_e2e.encoders.base import Encoder
+from viper_e2e.encoders.py_feat import NotMeasured, PyFeat
 from viper_e2e.errors import ViperError
+
+_log = logging.getLogger(__name__)
 
 
 class ActionUnitEncoder(Encoder):
-    """20 action units and 7 emotions per row, measured elsewhere; nothing in here has weights."""
+    """20 action units and 7 emotions per row, from the shard or by py-feat; nothing in here has weights."""
 
     name = "action_units"
 
@@ -27,10 +31,30 @@ class ActionUnitEncoder(Encoder):
         self.num_units = config.num_units
         self.embed_dim = config.embed_dim
         self.register_buffer("_place", torch.zeros(()), persistent=False)
+        self._py_feat: PyFeat | None = None
+        self._is_measuring = config.source == "py-feat"
 
     @classmethod
     def build(cls, config: ActionUnitConfig) -> ActionUnitEncoder:
         return cls(config)
+
+    def measure(self, frames: UInt8[Tensor, "N H W 3"], name: str = "") -> Float[Tensor, "N U"] | None:
+        """Units of whole frames, a row each, if `action_units.source` is ``py-feat``; otherwise ``None``.
+
+        Also ``None`` where py-feat, its weights or this clip (``name``) fail it: the modality is then absent,
+        and a warning says so, once if it is for good.
+        """
+        if not self._is_measuring:
+            return None
+        if self._py_feat is None:
+            self._py_feat = PyFeat(str(self._place.device))
+        try:
+            return torch.from_numpy(self._py_feat(frames.cpu().numpy())).to(frames.device)
+        except NotMeasured as error:
+            self._is_measuring = not error.for_good
+            whose = "all further clips" if error.for_good else name or "this clip"
+            _log.warning("action units are absent from %s: %s", whose, error)
+            return None
 
     def forward(
         self, units: Sequence[Float[Tensor, "_ U"] | None], num_tokens: Sequence[int]

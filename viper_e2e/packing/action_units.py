@@ -5,17 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 
 import numpy as np
 
+from viper_e2e.labels import ACTION_UNITS, FACIAL_EMOTIONS, unit_name
 from viper_e2e.shards import action_units_from_npy
-
-PUBLISHED_UNITS = tuple(
-    f"au{n}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 17, 20, 23, 24, 25, 26, 28, 43)
-)
-PUBLISHED_EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
-"""The 27 columns in the published order (py-feat's 20 action units, then its seven emotions)."""
 
 ACTION_UNIT_FILES = ("csv", "npy")
 
@@ -31,9 +25,9 @@ def read_action_units(name: str, data: bytes) -> tuple[np.ndarray, bool]:
     """
     table = action_units_from_npy(data) if name.lower().endswith(".npy") else _from_csv(data)
     table = np.nan_to_num(table, nan=0.0)
-    width = len(PUBLISHED_UNITS) + len(PUBLISHED_EMOTIONS)
-    if table.shape[1] not in (len(PUBLISHED_UNITS), width):
-        raise ValueError(f"{table.shape[1]} columns; {width} or {len(PUBLISHED_UNITS)} are allowed")
+    width = len(ACTION_UNITS) + len(FACIAL_EMOTIONS)
+    if table.shape[1] not in (len(ACTION_UNITS), width):
+        raise ValueError(f"{table.shape[1]} columns; {width} or {len(ACTION_UNITS)} are allowed")
     whole = np.zeros((len(table), width), np.float32)
     whole[:, : table.shape[1]] = table
     return whole, table.shape[1] == width
@@ -47,9 +41,9 @@ def _from_csv(data: bytes) -> np.ndarray:
         raise ValueError(f"line {reader.line_num}: {error}") from error
     if len(lines) < 2:
         raise ValueError("no rows")
-    header = [_column_name(cell) for cell in lines[0][1]]
-    with_emotions = any(name in header for name in PUBLISHED_EMOTIONS)
-    wanted = (*PUBLISHED_UNITS, *PUBLISHED_EMOTIONS) if with_emotions else PUBLISHED_UNITS
+    header = [unit_name(cell) for cell in lines[0][1]]
+    with_emotions = any(name in header for name in FACIAL_EMOTIONS)
+    wanted = (*ACTION_UNITS, *FACIAL_EMOTIONS) if with_emotions else ACTION_UNITS
     missing = [name for name in wanted if name not in header]
     if missing:
         raise ValueError(f"no column for {', '.join(missing)}")
@@ -58,12 +52,6 @@ def _from_csv(data: bytes) -> np.ndarray:
         if len(cells) != len(header):
             raise ValueError(f"line {line}: {len(cells)} cells, the header has {len(header)}")
     return np.array([[_value(cells[place], line) for place in places] for line, cells in lines[1:]], np.float32)
-
-
-def _column_name(title: str) -> str:
-    title = title.strip().lower()
-    unit = re.fullmatch(r"au0*(\d+)", title)
-    return f"au{unit.group(1)}" if unit else title
 
 
 def _value(cell: str, line: int) -> float:

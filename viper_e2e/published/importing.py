@@ -139,6 +139,7 @@ def _config(head: ReleasedHead, overrides: Mapping[str, str]) -> ModelConfig:
     config.modalities = head.modalities
     config.fusion = head.fusion
     config.visual.backbone.source = VISUAL_BACKBONE
+    config.action_units.source = "py-feat"
     if "audio" not in head.modalities:
         config.decoding.sound = "none"
     backbones = backbones_of(config)
