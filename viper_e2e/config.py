@@ -129,7 +129,7 @@ class TextualConfig:
 @dataclass
 class ActionUnitConfig:
     source: Literal["shard", "py-feat"] = "shard"
-    """`shard`: the sample's own `.fau.npy`. `py-feat`: computed from whole frames."""
+    """`shard`: the sample's own `.fau.npy`. `py-feat`: where it has none, measured on whole frames."""
     num_units: int = 27
     embed_dim: int = 32
     """Units are padded with zeros to this width (published: 27 → 32)."""
@@ -280,6 +280,8 @@ class TrainConfig:
     """Also save `checkpoints/last` every so many steps; 0: at the end of epochs only."""
     save_every_minutes: float = 0.0
     """The same by the clock; 0: off."""
+    process_timeout_seconds: float = 600.0
+    """Processes that train together wait for one another so long, then name the one that is missing."""
 
 
 # --- presets ------------------------------------------------------------------------------------
