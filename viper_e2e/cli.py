@@ -70,6 +70,9 @@ def _train(argv: Sequence[str]) -> int:
     from .parsing import parse_train
 
     settings = parse_train(argv, "viper train")
+    from .engine.scratch import keep_scratch_in_memory
+
+    keep_scratch_in_memory()
     from .engine.training import train
 
     return train(settings)

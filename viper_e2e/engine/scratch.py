@@ -1,0 +1,30 @@
+"""scratch.py: what libraries write for themselves while a run lasts, kept in memory and off the disk."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+MEMORY = Path("/dev/shm")
+
+
+def keep_scratch_in_memory() -> None:
+    """Send temporary files and Matplotlib's font cache to shared memory, where there is one.
+
+    A run then writes to its own folder alone. To be called before anything asks where temporary files go.
+    """
+    if not os.access(MEMORY, os.W_OK):
+        return
+    tempfile.tempdir = str(MEMORY)
+    if "MPLCONFIGDIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="viper-matplotlib-")
+        os.environ["MPLCONFIGDIR"] = folder
+        atexit.register(_remove, folder, os.getpid())
+
+
+def _remove(folder: str, owner: int) -> None:
+    if os.getpid() == owner:  # forked workers leave it to us
+        shutil.rmtree(folder, ignore_errors=True)
