@@ -1,4 +1,4 @@
-"""A run writes to its own folder and nowhere else: not at home, not to temporary files, not beside the shards."""
+"""A run writes to its own folder and nowhere else: not at home, not to temporary files, not by the shards."""
 
 from __future__ import annotations
 
