@@ -53,6 +53,11 @@ class ReuseStore:
         """The object held for this clip, or `None`."""
         return self._held.get(key)
 
+    def clear(self) -> None:
+        """Let go of everything: what was held is no longer what the next epochs need."""
+        self._held.clear()
+        self.nbytes = 0
+
     def offer(self, key: str, held: Held) -> bool:
         """Hold the object if it fits what is left of the budget; whether the clip is held now.
 

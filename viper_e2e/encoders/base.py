@@ -228,6 +228,18 @@ class Encoder(nn.Module):
         if self.backbones() or depth != "none":
             self._backbone(backbone).set_training_depth(depth)
 
+    @contextmanager
+    def trying_depth(self, depth: str, backbone: str | None = None) -> Iterator[None]:
+        """As `set_training_depth`, undone and forgotten afterwards: to measure what it would take."""
+        tried = self._backbone(backbone)
+        before, was_trained = tried.depth, tried._was_trained
+        self.set_training_depth(depth, tried.name)
+        try:
+            yield
+        finally:
+            self.set_training_depth(before, tried.name)
+            tried._was_trained = was_trained
+
     def to_compute_dtype(self, dtype: torch.dtype) -> None:
         """Store what is frozen in ``dtype`` and run the rest under autocast to it."""
         for backbone in self.backbones().values():

@@ -71,6 +71,20 @@ def branch_table(model: ViPER) -> Table:
     return table("model", ("branch", "source", "trainable", "frozen", "dtype"), rows)
 
 
+def groups_table(groups: Sequence[Mapping[str, Any]]) -> Table:
+    """Per group of the optimizer: trainable parameters, learning rate at its peak, weight decay."""
+    rows = [
+        (
+            group["name"],
+            sum(p.numel() for p in group["params"]),
+            f"{group.get('initial_lr', group['lr']):.3g}",
+            f"{group['weight_decay']:g}",
+        )
+        for group in groups
+    ]
+    return table("trained", ("group", "parameters", "learning rate", "weight decay"), rows)
+
+
 def epoch_line(record: Mapping[str, Any]) -> str:
     """What an epoch came to, in one line."""
     line = f"epoch {record['epoch'] + 1:>3}  step {record['step']:>6}  train loss {record['train_loss']:.4f}"

@@ -1,0 +1,146 @@
+"""Backbones that join the training later: checked, added to the optimizer, never taken out again."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from test_model import decoded, model_of
+
+from viper_e2e.config import TrainConfig
+from viper_e2e.engine.optimizer import build_optimizer, build_schedule
+from viper_e2e.engine.phases import Phase, Phases
+from viper_e2e.errors import ViperError
+
+CONFIG = TrainConfig(lr=1e-2, backbone_lr=1e-3, layer_decay=0.5, warmup_fraction=0.2)
+
+
+def optimizer_and_schedule(model):
+    optimizer = build_optimizer(model, CONFIG)
+    return optimizer, build_schedule(optimizer, CONFIG, 4, 20)
+
+
+def depths(model) -> dict[str, str]:
+    return {n: b.depth for encoder in model.encoders.values() for n, b in encoder.backbones().items()}
+
+
+def test_each_epoch_trains_at_the_depth_it_was_told():
+    model = model_of("visual", "audio")
+    phases = Phases("4:visual=all, 2:visual=1,2:audio=1", model, 6)
+    parts = optimizer_and_schedule(model)
+    seen = []
+    for epoch in range(6):
+        phases.enter(epoch, *parts, CONFIG)
+        seen.append(tuple(depths(model).values()))
+    assert seen == [("none", "none")] * 2 + [("1", "1")] * 2 + [("all", "1")] * 2
+
+
+def test_a_run_that_goes_on_later_enters_all_that_was_due():
+    model = model_of("visual", "audio")
+    phases = Phases("1:visual=1,3:visual=2", model, 5)
+    parts = optimizer_and_schedule(model)
+    assert phases.enter(3, *parts, CONFIG) == [Phase(1, "visual", "1"), Phase(3, "visual", "2")]
+    assert phases.enter(3, *parts, CONFIG) == []
+    with pytest.raises(ViperError, match="--resume"):
+        phases.enter(2, *parts, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("visual=2", "write it as EPOCH:BACKBONE=DEPTH"),
+        ("2:visual", "write it as"),
+        ("2:visual=none", "write it as"),
+        ("0:visual=1", "allowed are epochs 1 to 4"),
+        ("5:visual=1", "allowed are epochs 1 to 4"),
+        ("2:vision=1", "this model has visual, audio"),
+        ("2:visual=3", "last 1 to 2 blocks"),
+        ("2:visual=0", "nothing frozen again"),
+        ("2:visual=2,3:visual=1", "visual trains 2 before"),
+        ("2:visual=all,3:visual=2", "visual trains all before"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_one_line_before_anything_is_trained(text, said):
+    model = model_of("visual", "audio")
+    with pytest.raises(ViperError) as caught:
+        Phases(text, model, 5)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_trying_the_last_phase_leaves_no_trace():
+    model = model_of("visual", "audio")
+    model.set_compute_dtype(torch.bfloat16)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    records = {name: e.backbones()[name]._was_trained for name, e in model.encoders.items()}
+    phases = Phases("1:visual=1,2:visual=all,2:audio=all", model, 5)
+    with phases.deepest():
+        assert depths(model) == {"visual": "all", "audio": "all"}
+        assert {p.dtype for p in model.encoders["visual"].parameters()} == {torch.float32}
+    assert depths(model) == {"visual": "none", "audio": "none"}
+    assert {name: e.backbones()[name]._was_trained for name, e in model.encoders.items()} == records
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    assert not any(p.requires_grad for p in model.encoders.parameters())
+
+
+def grown(text: str, epochs: list[int], steps: int = 3):
+    """A model trained for some steps before each of the phases."""
+    model = model_of("visual", "audio").train()
+    phases = Phases(text, model, 9)
+    optimizer, schedule = optimizer_and_schedule(model)
+    for epoch in epochs:
+        for _ in range(steps):
+            model.train()([decoded()]).intensities.sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+        phases.enter(epoch, optimizer, schedule, CONFIG)
+    return model, optimizer, schedule
+
+
+def test_new_groups_join_with_their_own_rate_where_the_schedule_stands():
+    model, optimizer, schedule = grown("1:visual=1,2:visual=all", [1, 2])
+    trained = {id(p) for p in model.parameters() if p.requires_grad}
+    grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == trained
+    names = [group["name"] for group in optimizer.param_groups]
+    assert names[:2] == ["fusion", "fusion, no decay"]
+    assert names.index("visual block 2") < names.index("visual stem, no decay")
+    factor = schedule.lr_lambdas[0](schedule.last_epoch)
+    for group in optimizer.param_groups:
+        peak = {"fusion": 1e-2, "top": 1e-3, "block 2": 5e-4, "block 1": 2.5e-4, "stem": 1.25e-4}
+        expected = next(lr for word, lr in peak.items() if word in group["name"])
+        assert group["lr"] == pytest.approx(expected * factor)
+        assert group["weight_decay"] == (0.0 if "no decay" in group["name"] else CONFIG.weight_decay)
+    schedule.step()
+    factor = schedule.lr_lambdas[0](schedule.last_epoch)
+    assert optimizer.param_groups[-1]["lr"] == pytest.approx(schedule.base_lrs[-1] * factor)
+
+
+def test_what_trained_before_keeps_its_moments():
+    _, optimizer, _ = grown("1:visual=1", [0, 1])
+    steps = {
+        g["name"]: {int(optimizer.state[p]["step"]) for p in g["params"] if p in optimizer.state}
+        for g in optimizer.param_groups
+    }
+    assert steps["fusion"] == {6}
+    assert steps["visual block 2"] == set()
+
+
+def test_a_saved_state_fits_a_model_that_entered_the_same_phases():
+    model, optimizer, schedule = grown("1:visual=1,2:visual=all", [1, 2])
+    other = model_of("visual", "audio").train()
+    phases = Phases("1:visual=1,2:visual=all", other, 9)
+    new, new_schedule = optimizer_and_schedule(other)
+    phases.enter(2, new, new_schedule, CONFIG)
+    new.load_state_dict(deepcopy(optimizer.state_dict()))
+    new_schedule.load_state_dict(schedule.state_dict())
+    other.load_state_dict(model.state_dict())
+    for m, o, s in ((model, optimizer, schedule), (other, new, new_schedule)):
+        m([decoded()]).intensities.sum().backward()
+        o.step()
+        s.step()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert [g["lr"] for g in optimizer.param_groups] == [g["lr"] for g in new.param_groups]

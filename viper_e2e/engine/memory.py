@@ -1,0 +1,226 @@
+"""memory.py: what a training step needs of the device's memory, measured on one clip beforehand."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from ..clip import DecodedClip
+from ..config import TrainConfig
+from ..encoders.base import Backbone
+from ..encoders.building import checkpoint_activations
+from ..errors import ClipError, ViperError
+from ..loader import ClipLoader
+from ..model import ViPER
+from .display import table
+
+GIGABYTE = 1000**3
+CONFIG_PATHS = {
+    "visual": "visual.backbone",
+    "audio": "audio.backbone",
+    "image_text": "textual.image_text",
+    "sentence_encoder": "textual.sentence_encoder",
+}
+"""Where each backbone's settings stand, for messages."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes on the device. Sums are lower bounds: what the backward pass needs for moments is not in them."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    """AdamW keeps two numbers per trained weight."""
+    per_step: int
+    """Kept for the backward pass whatever the number of clips: weights in half precision, the sentence bank."""
+    per_clip: int
+    """Kept for the backward pass, and the clip itself."""
+    held: int = 0
+    """``--reuse-memory``."""
+
+    def beyond_weights(self, batch_size: int) -> int:
+        """What is still to be allocated once the weights are there."""
+        step = self.per_step + batch_size * self.per_clip
+        return self.gradients + self.optimizer + step + self.held
+
+    def largest_batch(self, free: int) -> int:
+        """Clips of a micro-batch that fit into ``free`` bytes beside the weights; 0: not even one."""
+        return max(0, (free - self.beyond_weights(0)) // max(1, self.per_clip))
+
+
+def measure(module: ViPER, clip: DecodedClip, autocast: AbstractContextManager, *, copies: int = 1) -> Needs:
+    """Run the forward pass on one and on two copies of a clip, and count what is kept for the backward pass.
+
+    ``copies``: of all gradients; 2 where processes exchange them through buffers of their own.
+    """
+    was_training = module.training
+    module.train()
+    one, two = (_kept_bytes(module, [clip] * count, autocast) for count in (1, 2))
+    prepared = module.prepare([clip])[0]
+    module.train(was_training)
+    trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
+    return Needs(
+        weights=sum(t.nbytes for t in [*module.parameters(), *module.buffers()]),
+        gradients=copies * trained,
+        optimizer=2 * trained,
+        per_step=max(0, 2 * one - two),
+        per_clip=two - one + prepared.nbytes,
+    )
+
+
+def _kept_bytes(module: ViPER, clips: Sequence[DecodedClip], autocast: AbstractContextManager) -> int:
+    """Bytes of the distinct storages that autograd keeps, without the weights."""
+    weights = {t.untyped_storage().data_ptr() for t in [*module.parameters(), *module.buffers()]}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with (
+        torch.random.fork_rng(),
+        autocast,
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        output = module(clips)
+        # The graph must live until here: storages that are freed in between share an address.
+        assert output.intensities.requires_grad
+        return sum(kept.values())
+
+
+def first_clip(loader: ClipLoader, *, attempts: int = 20) -> DecodedClip | None:
+    """The first readable clip, decoded as training decodes it: by a worker that a hostile file may end."""
+    with loader:
+        for number, batch in enumerate(loader.epoch(0)):
+            clip = batch.clips[0]
+            if not isinstance(clip, ClipError):
+                return clip
+            if number + 1 == attempts:
+                break
+    return None
+
+
+# --- what the device has --------------------------------------------------------------------------
+
+
+def free_bytes(device: torch.device, num_local_processes: int = 1) -> int:
+    """Memory that this process may still take on the device."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(min(_machine_bytes(), _group_bytes())) // num_local_processes
+
+
+def _machine_bytes() -> int:
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    line = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
+    return 1024 * int(line.split()[1])
+
+
+def _group_bytes() -> int | float:
+    """What a container may still take (cgroup 2)."""
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if not limit.is_file() or limit.read_text().strip() == "max":
+        return math.inf
+    return int(limit.read_text()) - int(used.read_text())
+
+
+# --- the verdict ----------------------------------------------------------------------------------
+
+
+def needs_table(needs: Needs, batch_size: int, free: int) -> Table:
+    """Where the memory of a step goes."""
+    rows = [
+        ("weights", needs.weights),
+        ("gradients", needs.gradients),
+        ("optimizer", needs.optimizer),
+        (f"activations and clips ({batch_size} at a time)", needs.per_step + batch_size * needs.per_clip),
+        *([("clips held in memory", needs.held)] if needs.held else []),
+        ("at least, in all", needs.weights + needs.beyond_weights(batch_size)),
+        ("the device has", needs.weights + free),
+    ]
+    return table("memory of a step", ("", "GB"), [(name, f"{size / GIGABYTE:.3f}") for name, size in rows])
+
+
+def check_fits(
+    module: ViPER,
+    needs: Needs,
+    clip: DecodedClip,
+    autocast: AbstractContextManager,
+    free: int,
+    config: TrainConfig,
+) -> None:
+    """`ViperError` that names settings which would fit, where the device has too little memory.
+
+    The model is of no further use then: to be sure of what it proposes, this changes what is trained.
+    """
+    wanted = needs.beyond_weights(config.batch_size)
+    if wanted <= free:
+        return
+    message = (
+        f"training needs at least {(needs.weights + wanted) / GIGABYTE:.1f} GB, the device has "
+        f"{(needs.weights + free) / GIGABYTE:.1f} GB"
+    )
+    for settings, smaller in _smaller(module, needs, clip, autocast):
+        batch = min(smaller.largest_batch(free), config.batch_size)
+        if batch:
+            more = math.ceil(config.batch_size * config.accumulation / batch)
+            fitting = [*settings, f"--batch-size {batch}", f"--accumulation {more}"]
+            raise ViperError(f"{message}; would fit: {' '.join(fitting)}")
+    raise ViperError(
+        f"{message}; even the frozen model does not fit: choose smaller backbones or another device"
+    )
+
+
+def _smaller(
+    module: ViPER, needs: Needs, clip: DecodedClip, autocast: AbstractContextManager
+) -> Iterator[tuple[list[str], Needs]]:
+    """Ever smaller trainings, each with the settings that make it and what it was measured to need."""
+    yield [], needs
+    trained = [(e, b) for e in module.encoders.values() for b in e.backbones().values() if not b.is_frozen]
+    settings = []
+    for _, backbone in trained:
+        if not _is_checkpointing(backbone):
+            _start_checkpointing(backbone)
+            settings.append(f"--model.{CONFIG_PATHS[backbone.name]}.gradient-checkpointing true")
+    if settings:
+        yield settings, measure(module, clip, autocast)
+    num_blocks = max((len(b.blocks()) for _, b in trained if b.depth == "all"), default=0)
+    num_blocks = max([num_blocks, *(int(b.depth) for _, b in trained if b.depth.isdigit())])
+    while trained and num_blocks > 1:
+        num_blocks //= 2
+        words = []
+        for encoder, backbone in trained:
+            own = len(backbone.blocks()) if backbone.depth == "all" else int(backbone.depth)
+            encoder.set_training_depth(str(min(own, num_blocks)), backbone.name)
+            words.append(f"{backbone.name}={backbone.depth}")
+        yield [*settings, f"--unfreeze {','.join(words)}"], measure(module, clip, autocast)
+    for encoder, backbone in trained:
+        encoder.set_training_depth("none", backbone.name)
+    if trained:
+        yield ["--freeze all"], measure(module, clip, autocast)
+
+
+def _is_checkpointing(backbone: Backbone) -> bool:
+    if backbone.name == "image_text":
+        return any(getattr(module, "grad_checkpointing", False) for module in backbone.model.visual.modules())
+    return any(getattr(module, "gradient_checkpointing", False) for module in backbone.model.modules())
+
+
+def _start_checkpointing(backbone: Backbone) -> None:
+    if backbone.name == "image_text":
+        backbone.model.visual.set_grad_checkpointing(True)
+    else:
+        checkpoint_activations(backbone.model)

@@ -1,0 +1,119 @@
+"""phases.py: backbones that begin to train at later epochs (`--unfreeze-at`), and the optimizer that grows."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+import torch
+
+from ..config import TrainConfig
+from ..encoders.base import Encoder
+from ..errors import ViperError
+from ..model import ViPER
+from .optimizer import parameter_groups
+
+
+class Phase(NamedTuple):
+    """From ``epoch`` on (counted from 0, so after that many epochs) a backbone trains to ``depth``."""
+
+    epoch: int
+    backbone: str
+    depth: str
+
+
+class Phases:
+    """Depths that grow at the boundaries of epochs, in the order of their epochs."""
+
+    def __init__(self, text: str | None, module: ViPER, num_epochs: int):
+        """``text``: ``2:visual=4,5:visual=all``. `ViperError` where it makes no sense for this model."""
+        self.module = module
+        self._encoders = {name: e for e in module.encoders.values() for name in e.backbones()}
+        self._phases = sorted(_parse(text, self._encoders), key=lambda phase: phase.epoch)
+        self._check(num_epochs)
+        self._num_entered = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._phases)
+
+    def enter(
+        self,
+        epoch: int,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LambdaLR,
+        config: TrainConfig,
+    ) -> list[Phase]:
+        """Train what this epoch trains; the phases that began by it.
+
+        Each phase appends its own groups to the optimizer, so that their order is the same in a run that is
+        resumed later and enters several at once.
+        """
+        due = [phase for phase in self._phases if phase.epoch <= epoch]
+        if len(due) < self._num_entered:
+            raise ViperError(f"epoch {epoch} trains less than this run does by now; start again with --resume")
+        new = due[self._num_entered :]
+        for phase in new:
+            self._encoders[phase.backbone].set_training_depth(phase.depth, phase.backbone)
+            _grow(optimizer, schedule, self.module, config)
+        self._num_entered = len(due)
+        return new
+
+    @contextmanager
+    def deepest(self) -> Iterator[None]:
+        """All phases at once, to see whether they are possible and fit; undone afterwards."""
+        with ExitStack() as stack:
+            for phase in self._phases[self._num_entered :]:
+                stack.enter_context(self._encoders[phase.backbone].trying_depth(phase.depth, phase.backbone))
+            yield
+
+    def _check(self, num_epochs: int) -> None:
+        depths = {name: encoder.backbones()[name].depth for name, encoder in self._encoders.items()}
+        for epoch, name, depth in self._phases:
+            word = f"--unfreeze-at {epoch}:{name}={depth}"
+            if not 1 <= epoch < num_epochs:
+                raise ViperError(f"{word}: allowed are epochs 1 to {num_epochs - 1} (--epochs {num_epochs})")
+            if _rank(depth) <= _rank(depths[name]):
+                raise ViperError(
+                    f"{word}: {name} trains {depths[name]} before; more can be added, nothing frozen again"
+                )
+            depths[name] = depth
+        self._num_entered = 0
+        with self.deepest():
+            pass
+
+
+def _grow(
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    module: ViPER,
+    config: TrainConfig,
+) -> None:
+    """Append groups for what trains now and did not before; they join the schedule where it stands."""
+    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for group in parameter_groups(module, config):
+        if id(group["params"][0]) in known:
+            continue
+        factor = schedule.lr_lambdas[0]
+        base = group["lr"]
+        optimizer.add_param_group({**group, "initial_lr": base, "lr": base * factor(schedule.last_epoch)})
+        schedule.base_lrs.append(base)
+        schedule.lr_lambdas.append(factor)
+
+
+def _parse(text: str | None, encoders: dict[str, Encoder]) -> list[Phase]:
+    phases = []
+    for word in text.split(",") if text else ():
+        match = re.fullmatch(r"\s*(\d+):(\w+)=(all|\d+)\s*", word)
+        if match is None:
+            raise ViperError(f"--unfreeze-at {word}: write it as EPOCH:BACKBONE=DEPTH, e.g. 2:visual=4")
+        if match[2] not in encoders:
+            raise ViperError(f"--unfreeze-at {word}: this model has {', '.join(encoders)}")
+        phases.append(Phase(int(match[1]), match[2], match[3]))
+    return phases
+
+
+def _rank(depth: str) -> float:
+    return math.inf if depth == "all" else float(depth.replace("none", "0"))
