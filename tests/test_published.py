@@ -81,40 +81,7 @@ def outputs(head: ReleasedHead, features: dict[str, Tensor]) -> Tensor:
         return head.build()(streams(features), found, torch.ones(len(first)))
 
 
-# --- the published numbers ------------------------------------------------------------------------
-
-
-def reference_features(reference: Path, head: ReleasedHead) -> dict[str, Tensor]:
-    given = np.load(reference / "peer/expected/features.npz")
-    padded = np.pad(given["fau"], ((0, 0), (0, 5)))
-    arrays = {**{n: given[n] for n in ("visual", "audio", "textual")}, "action_units": padded}
-    return {name: torch.from_numpy(arrays[name]).float()[None] for name in head.modalities}
-
-
-@pytest.mark.parametrize("name", ["ViPER-VA", "ViPER-VF"])
-def test_released_files_give_the_published_outputs(reference, name):
-    head = read_released(reference / f"peer/published/{name}/perceiver_2.model")
-    expected = json.loads((reference / "peer/expected/expected.json").read_text())["logits"][name]
-    found = outputs(head, reference_features(reference, head))
-    torch.testing.assert_close(found[0], torch.tensor(expected), atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("change", ["one frame for all", "time reversed", "zeroed", "swapped"])
-@pytest.mark.parametrize("name", ["ViPER-VA", "ViPER-VF"])
-def test_the_bound_would_notice_wrong_features(reference, name, change):
-    head = read_released(reference / f"peer/published/{name}/perceiver_2.model")
-    expected = json.loads((reference / "peer/expected/expected.json").read_text())["logits"][name]
-    features = reference_features(reference, head)
-    other = head.modalities[1]
-    if change == "one frame for all":
-        features["visual"] = features["visual"][:, :1].expand_as(features["visual"])
-    elif change == "time reversed":
-        features[other] = features[other].flip(1)
-    elif change == "zeroed":
-        features["visual"] = torch.zeros_like(features["visual"])
-    else:
-        features[other] = features[other].roll(1, 2)
-    assert (outputs(head, features)[0] - torch.tensor(expected)).abs().max() > 0.3
+# --- what is read ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("width", sorted(MODALITIES_OF_WIDTH))
@@ -660,27 +627,6 @@ def test_a_checkpoint_that_cannot_be_fetched_is_one_line_that_says_what_to_do(hu
         published_checkpoint("VaianiLorenzo/ViPER-VATF")
     assert "\n" not in str(caught.value)
     assert "import-published" in str(caught.value)
-
-
-@pytest.mark.slow
-def test_an_imported_checkpoint_scores_a_raw_clip_nearly_as_published(reference, tmp_path):
-    """The published way goes through two JPEGs and another track of boxes; see the reference's README."""
-    from viper_e2e.model import ViPER
-
-    peer = reference / "peer"
-    backbones = {"visual": str(peer / "checkpoints/vit"), "audio": str(peer / "checkpoints/wavlm")}
-    folder = import_published(peer / "published/ViPER-VA", tmp_path / "out").folder
-    model = ViPER.from_pretrained(folder, overrides=backbones)
-    with torch.no_grad():
-        found = model([peer / "clips/single_face.mp4"]).intensities[0]
-    expected = torch.tensor(json.loads((peer / "expected/expected.json").read_text())["logits"]["ViPER-VA"])
-    assert (found - expected).abs().max() < 1.5
-    assert torch.corrcoef(torch.stack([found, expected]))[0, 1] > 0.99
-    # Once a model was loaded, its backbones are known by hash, and saving it again keeps them.
-    model.save_pretrained(tmp_path / "again")
-    again = ViPER.from_pretrained(tmp_path / "again")
-    with torch.no_grad():
-        assert torch.equal(again([peer / "clips/single_face.mp4"]).intensities[0], found)
 
 
 @pytest.mark.slow
