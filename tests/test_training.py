@@ -253,15 +253,33 @@ def test_unlabelled_shards_are_refused(corpus, tmp_path):
 
 
 def test_a_full_disk_costs_a_warning_and_not_the_run(corpus, tmp_path, monkeypatch, capsys):
-    from viper_e2e.engine import saving
+    from viper_e2e import checkpoint
+    from viper_e2e.engine.run_folder import RunFolder
 
-    def full(folder, fill):
+    folder = run(corpus, tmp_path / "run", *JOINT, "--max-steps=2")
+    saved = weights(folder)
+
+    def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saving, "write_folder", full)
-    run(corpus, tmp_path / "run", "--epochs=1")
-    assert "training goes on" in capsys.readouterr().err
-    assert losses(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_fsync", full)
+        (folder / "metrics.jsonl").unlink()
+        patch.setattr(RunFolder, "read_log", lambda self, file: [])
+        patch.setattr(RunFolder, "rewind", lambda self, file, keep: None)
+        (folder / "metrics.jsonl").symlink_to("/dev/full")
+        (folder / "plots" / "curves.png").unlink()
+        (folder / "plots").rmdir()
+        (folder / "plots").write_text("in the way")
+        run(corpus, folder, *JOINT, "--max-steps=3", "--resume")
+    told = capsys.readouterr().err
+    assert "last: not saved" in told.replace("\n", "")
+    assert "metrics.jsonl: not written" in told
+    assert "plots: not written" in told
+    (folder / "metrics.jsonl").unlink()
+    assert same(weights(folder), saved)  # the last good checkpoint, from which it can go on
+    run(corpus, folder, *JOINT, "--max-steps=3", "--resume")
+    assert not same(weights(folder), saved)
 
 
 def test_a_loss_that_is_no_number_never_reaches_the_weights(corpus, tmp_path, monkeypatch):

@@ -27,12 +27,13 @@ class CheckpointError(ViperError):
 # --- a folder that is whole or not there ----------------------------------------------------------
 
 
-def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
+def write_folder(target: Path, fill: Callable[[Path], None], *, keep_previous: bool = False) -> None:
     """Replace ``target`` by what ``fill`` writes, so that a crash at any moment leaves a whole folder.
 
     ``fill`` writes into ``target.new``; every file is flushed to disk, their sha256 go into the manifest,
     written last; then ``target`` steps aside to ``target.previous``, ``target.new`` takes its name, and
-    only then the previous one goes. ``newest_whole`` finds the survivor of a crash in between.
+    only then the previous one goes, or with ``keep_previous`` stays until the next one is whole.
+    ``newest_whole`` finds the survivor of a crash in between.
     """
     new, previous = _beside(target, "new"), _beside(target, "previous")
     shutil.rmtree(new, ignore_errors=True)
@@ -49,7 +50,8 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
         target.replace(previous)
     new.replace(target)
     _fsync(target.parent)
-    shutil.rmtree(previous, ignore_errors=True)
+    if not keep_previous:
+        shutil.rmtree(previous, ignore_errors=True)
 
 
 def newest_whole(target: Path) -> tuple[Path | None, list[str]]:
@@ -98,7 +100,8 @@ def _write_manifest(folder: Path) -> None:
         files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
     write_json(folder / MANIFEST, {"schema": 1, "files": files})
     _fsync(folder / MANIFEST)
-    _fsync(folder)
+    for path in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
+        _fsync(path)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -199,10 +199,10 @@ class ClipLoader:
     def _begin(self, slot: _Slot) -> _Slot:
         if slot.position is None:
             return slot
-        if self.held is not None:
+        if slot.key in self.quarantined:
+            slot.clip = _left_out(slot.key, self.quarantined[slot.key], "quarantine")
+        elif self.held is not None:
             slot.clip = self.held(slot.key)
-        if slot.clip is None and slot.key in self.quarantined:
-            slot.clip = _left_out(slot.key, self.quarantined[slot.key])
         if slot.clip is None and self.num_workers:
             slot.ticket = self._workers().submit(slot.index, slot.key)
         return slot
@@ -285,5 +285,5 @@ def decode_files(
         pool.close()
 
 
-def _left_out(name: str, reason: str) -> ClipError:
-    return ClipError(f"left out: the worker reading it was lost ({reason})", stage="worker", clip=name)
+def _left_out(name: str, reason: str, stage: str = "worker") -> ClipError:
+    return ClipError(f"left out: {reason}", stage=stage, clip=name)

@@ -16,7 +16,8 @@ class SkipRecord:
     key: str
     shard: str
     stage: str
-    """Where it failed, as in `ClipError.stage`; `"worker"` where it ended or held up a process."""
+    """Where it failed, as in `ClipError.stage`; `"worker"` where it ended or held up a process,
+    `"quarantine"` where it is left out for what it did before."""
     exception: str
     """The message."""
     epoch: int

@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import median
 from types import FrameType
+from typing import Any, NoReturn
 
 from ..errors import ViperError
 from ..loader import ClipBatch
-from ..skips import SkipBudget
+from ..skips import SkipBudget, SkipRecord
+from .processes import Processes
 from .run_folder import RunFolder
 from .training_state import TrainingState
 
 MAX_BAD_STEPS = 3
+"""So many steps in a row without a number send a run back to its last checkpoint."""
+SPIKE_FACTOR = 10.0
+"""A loss this many times the median of the recent ones is a spike."""
+MIN_RECENT_LOSSES, MAX_RECENT_LOSSES = 20, 100
 SIGNALS = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
 """What asks a run to stop after its current step, and the exit code it then has."""
 
 
 class StopRequest:
-    """A first signal ends the run after its step, a second at once."""
+    """A first signal to any process ends the run after its step, a second one ends its process at once."""
 
     def __init__(self):
-        self.signal: signal.Signals | None = None
+        self.own: signal.Signals | None = None
+        """What this process was sent."""
+        self.agreed: signal.Signals | None = None
+        """What the processes together stop for."""
 
     @property
     def exit_code(self) -> int:
-        return SIGNALS[self.signal] if self.signal else 0
+        return SIGNALS[self.agreed] if self.agreed else 0
+
+    def agree(self, numbers: list[int]) -> None:
+        """Take in the number of the signal that each process was sent, 0 for none."""
+        if any(numbers):
+            self.agreed = signal.Signals(max(numbers))
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         def ask(number: int, frame: FrameType | None) -> None:
-            if self.signal is not None:
-                raise SystemExit(SIGNALS[signal.Signals(number)])
-            self.signal = signal.Signals(number)
+            if self.own is not None:
+                os._exit(SIGNALS[signal.Signals(number)])
+            self.own = signal.Signals(number)
 
         previous = {number: signal.signal(number, ask) for number in SIGNALS}
         try:
@@ -44,32 +61,69 @@ class StopRequest:
 
 
 class Guard:
-    """Writes down what could not be used and says when it is too much."""
+    """Writes down what could not be used and says when it is too much; the same on every process."""
 
-    def __init__(self, run: RunFolder, on_error: str):
-        self.run, self.on_error = run, on_error
+    def __init__(self, run: RunFolder, processes: Processes, on_error: str):
+        self.run, self.processes, self.on_error = run, processes, on_error
         self.skips = SkipBudget()
 
-    def count_skips(self, group: list[ClipBatch]) -> None:
-        """Write down unreadable clips, once each; too many stop the run."""
-        for batch in group:
-            records = batch.skip_records()
-            self.skips.read(sum(position is not None for position in batch.positions) - len(records))
-            for record in records:
-                if self.skips.skip(record):
-                    self.run.log("skipped.jsonl", record.to_json())
-                if self.on_error == "raise":
-                    raise ViperError(f"{record.exception} (shard {record.shard}; --on-error raise)")
+    def own_skips(self, group: list[ClipBatch]) -> list[SkipRecord]:
+        """The clips of this process that cannot be used."""
+        records = [record for batch in group for record in batch.skip_records()]
+        if records and self.on_error == "raise":
+            first = records[0]
+            raise ViperError(f"{first.exception} (shard {first.shard}; --on-error raise)")
+        return records
+
+    def count_skips(self, positions: range, own: list[SkipRecord], num_skips: int) -> None:
+        """Count the clips of a step of all processes in their order; too many unreadable ones stop the run.
+
+        ``num_skips``: of all processes together; where it is 0, nothing has to be sent.
+        """
+        if num_skips == 0:
+            self.skips.read(len(positions))
+            return
+        records = self.processes.gather_list(own, purpose="telling unreadable clips")
+        skipped = {record.position: record for record in records}
+        for position in positions:
+            record = skipped.get(position)
+            if record is None:
+                self.skips.read()
+            elif self.skips.skip(record) and self.processes.is_main:
+                self.run.log("skipped.jsonl", record.to_json())
         self.skips.check()
 
-    def count_bad_step(self, state: TrainingState, group: list[ClipBatch], value: float, norm: float) -> None:
-        """No optimizer step on a loss or gradient that is no number; three in a row stop the run."""
+    def watch_loss(self, state: TrainingState, value: float, group: list[ClipBatch]) -> None:
+        """Log a loss far above what is usual. Losses are the same on every process, and so is the verdict."""
+        usual = median(state.recent_losses) if len(state.recent_losses) >= MIN_RECENT_LOSSES else math.inf
+        if value > SPIKE_FACTOR * usual:
+            keys = self._keys(group)
+            self._log("spikes.jsonl", {"step": state.step, "loss": value, "median": usual, "keys": keys})
+        state.recent_losses = [*state.recent_losses, value][-MAX_RECENT_LOSSES:]
+
+    def count_bad_step(self, state: TrainingState, value: float, norm: float, group: list[ClipBatch]) -> None:
+        """Write down a step on a loss or gradient that is no number.
+
+        Raises :class:`ViperError` where the run has gone back for such steps before, and is no further.
+        """
+        keys = self._keys(group)
         state.bad_steps += 1
-        keys = [key for batch in group for key in batch.keys if key]
+        state.bad_keys += keys
         record = {"step": state.step, "loss": str(value), "gradient_norm": str(norm), "keys": keys}
-        self.run.log("nonfinite.jsonl", record)
-        if state.bad_steps >= MAX_BAD_STEPS:
-            raise ViperError(
-                f"step {state.step}: loss {value}, gradient norm {norm}, {MAX_BAD_STEPS} steps in a row; "
-                f"the clips are in {self.run.path / 'nonfinite.jsonl'}; lower --lr or use --mixed-precision no"
-            )
+        self._log("nonfinite.jsonl", record)
+        if state.bad_steps >= MAX_BAD_STEPS and state.last_good_step <= state.went_back_at:
+            self.give_up(f"step {state.step}: again {MAX_BAD_STEPS} steps in a row without a number")
+
+    def give_up(self, why: str) -> NoReturn:
+        raise ViperError(
+            f"{why}; the clips are in {self.run.path / 'nonfinite.jsonl'}; "
+            "lower --lr or use --mixed-precision no"
+        )
+
+    def _keys(self, group: list[ClipBatch]) -> list[str]:
+        own = [key for batch in group for key in batch.keys if key]
+        return self.processes.gather_list(own, purpose="telling the clips of a bad step")
+
+    def _log(self, file: str, record: dict[str, Any]) -> None:
+        if self.processes.is_main:
+            self.run.log(file, record)

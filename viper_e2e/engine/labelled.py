@@ -1,11 +1,18 @@
-"""labelled.py: shards that can be trained on: every clip has labels, and both splits name the same emotions."""
+"""labelled.py: what is trained and validated on: shards in which every clip has labels, and their loaders."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from ..clip_reader import DecodeSample
 from ..config import TrainConfig
+from ..decoding import ClipDecoder
 from ..errors import ViperError
+from ..loader import ClipLoader
+from ..parsing import Settings
 from ..shards import ShardSet
 
 
@@ -31,3 +38,31 @@ def open_labelled(pattern: str, option: str) -> ShardSet:
 def label_means(shards: ShardSet) -> tuple[float, ...]:
     """Mean of each emotion's labels over all clips."""
     return tuple(np.mean([shards.entry(i).intensities for i in range(len(shards))], axis=0).tolist())
+
+
+def make_loader(
+    shards: ShardSet,
+    settings: Settings,
+    process_index: int,
+    num_processes: int,
+    *,
+    shuffle: bool,
+    held: Callable[[str], Any] | None = None,
+) -> ClipLoader:
+    """A process's share of shards, decoded as the settings say; ``shuffle`` for training."""
+    config = settings.train
+    return ClipLoader(
+        shards,
+        DecodeSample(ClipDecoder(settings.model.decoding)),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        shuffle=shuffle,
+        shuffle_window=config.shuffle_window,
+        num_workers=config.num_workers,
+        prefetch=config.prefetch,
+        process_index=process_index,
+        num_processes=num_processes,
+        accumulation=config.accumulation if shuffle else 1,
+        clip_timeout_seconds=config.clip_timeout_seconds,
+        held=held,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -59,6 +60,12 @@ def _without_decay(model: ViPER) -> set[int]:
 def build_schedule(
     optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int, total_steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
+    """AdamW's schedule; see :func:`schedule_factor`."""
+    factor = schedule_factor(config, steps_per_epoch, total_steps)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def schedule_factor(config: TrainConfig, steps_per_epoch: int, total_steps: int) -> Callable[[int], float]:
     """The learning rate's factor, a function of the step alone."""
     warmup = max(1, round(config.warmup_fraction * total_steps))
 
@@ -70,5 +77,4 @@ def build_schedule(
     def halve(step: int) -> float:
         return 0.5 ** (step // max(1, steps_per_epoch) // config.halve_epochs)
 
-    factor = {"cosine": cosine, "halve": halve, "constant": lambda step: 1.0}[config.schedule]
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return {"cosine": cosine, "halve": halve, "constant": lambda step: 1.0}[config.schedule]

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from ..errors import ViperError
 from ..predictions import Predictions
 from ..report import figures
 from .display import console, epoch_line, flat_numbers, progress_bar
@@ -25,6 +26,17 @@ class Reporter:
         self._update_bar: Any = None
         self._started_at = time.monotonic()
         self._clips_done = 0
+        self._complained: set[str] = set()
+
+    @contextmanager
+    def _going_on(self, what: str) -> Iterator[None]:
+        """A full disk must not end days of training: what cannot be written is said, once."""
+        try:
+            yield
+        except (OSError, ViperError) as error:
+            if what not in self._complained:
+                self._complained.add(what)
+                self._console.print(f"[yellow]{what}: not written ({error}); training goes on[/yellow]")
 
     @contextmanager
     def showing(self, step: int, total_steps: int) -> Iterator[None]:
@@ -32,14 +44,16 @@ class Reporter:
         if not self.speaks:
             yield
             return
-        self._board = SummaryWriter(str(self.run.path / "tensorboard"))
+        # What was drawn after the checkpoint of a resumed run would be drawn twice.
+        self._board = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=step + 1)
         try:
             with progress_bar() as bar:
                 task = bar.add_task("training", total=total_steps, completed=step, note="")
                 self._console, self._update_bar = bar.console, lambda **what: bar.update(task, **what)
                 yield
         finally:
-            self._board.close()
+            with self._going_on("TensorBoard"):
+                self._board.close()
 
     def count_step(
         self, step: int, value: float, lr: float, num_clips: int, *, waited_seconds: float, num_held: int | None
@@ -53,8 +67,9 @@ class Reporter:
         note += f" · waiting {waited_seconds / elapsed:.0%}"
         if num_held is not None:
             note += f" · held {num_held}"
-        self._board.add_scalar("step/loss", value, step)
-        self._board.add_scalar("step/lr", lr, step)
+        with self._going_on("TensorBoard"):
+            self._board.add_scalar("step/loss", value, step)
+            self._board.add_scalar("step/lr", lr, step)
         self._update_bar(completed=step, note=note)
 
     def report_epoch(self, record: dict[str, Any], predictions: Predictions | None) -> None:
@@ -63,10 +78,12 @@ class Reporter:
             return
         self.run.log("metrics.jsonl", record)
         self._console.print(epoch_line(record))
-        for name, value in flat_numbers(record):
-            self._board.add_scalar(name, value, record["step"])
-        self._board.flush()
-        self.run.plots.mkdir(exist_ok=True)
-        figures.training_curves(self.run.read_log("metrics.jsonl"), self.run.plots / "curves.png")
-        if predictions is not None and predictions.scored.any():
-            figures.predicted_against_true(predictions, self.run.plots / "predicted_against_true.png")
+        with self._going_on("TensorBoard"):
+            for name, value in flat_numbers(record):
+                self._board.add_scalar(name, value, record["step"])
+            self._board.flush()
+        with self._going_on("plots"):
+            self.run.plots.mkdir(exist_ok=True)
+            figures.training_curves(self.run.read_log("metrics.jsonl"), self.run.plots / "curves.png")
+            if predictions is not None and predictions.scored.any():
+                figures.predicted_against_true(predictions, self.run.plots / "predicted_against_true.png")

@@ -9,7 +9,7 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
@@ -46,6 +46,7 @@ class RunFolder:
         """``owner``: False for the further processes of a run, which only append to its logs."""
         self.path = path
         self._lock: TextIO | None = None
+        self._unwritable: set[str] = set()
         if not owner:
             return
         if (path / "config.yaml").exists() and not resume:
@@ -74,14 +75,33 @@ class RunFolder:
         (self.path / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
 
     def log(self, file: str, record: Mapping[str, Any]) -> None:
-        """Append one JSON line to ``metrics.jsonl`` or ``skipped.jsonl``."""
-        with (self.path / file).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+        """Append one JSON line to ``metrics.jsonl``, ``skipped.jsonl``, ….
+
+        A full disk must not end days of training: then it is said instead, once per log.
+        """
+        try:
+            with (self.path / file).open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+        except OSError as error:
+            if file not in self._unwritable:
+                self._unwritable.add(file)
+                print(f"{self.path / file}: not written ({error}); training goes on", file=sys.stderr)
 
     def read_log(self, file: str) -> list[dict[str, Any]]:
-        """All records of a log so far."""
-        with (self.path / file).open(encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines]
+        """All records of a log so far; a last line that a kill cut short is left out."""
+        path = self.path / file
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else [""]
+        return [json.loads(line) for line in lines[:-1]]
+
+    def rewind(self, file: str, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Take out the records that are not to be kept, and a line that a kill cut short."""
+        path = self.path / file
+        if not path.exists():
+            return
+        kept = [record for record in self.read_log(file) if keep(record)]
+        new = path.with_name(f"{file}.new")
+        new.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept), encoding="utf-8")
+        new.replace(path)
 
     def release(self) -> None:
         """Let another process work in the folder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ class Saver:
         self.run, self.config, self.module, self.writes = run, config, module, writes
         self._saved_at = time.monotonic()
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether ``--save-every-minutes`` asks for a checkpoint; clocks differ between processes."""
+        minutes = self.config.save_every_minutes
+        return bool(minutes) and time.monotonic() - self._saved_at > 60 * minutes
+
     def is_due(self, step: int) -> bool:
-        """Whether ``--save-every-steps`` or ``--save-every-minutes`` asks for a checkpoint now."""
-        steps, minutes = self.config.save_every_steps, self.config.save_every_minutes
-        return bool(
-            (steps and step % steps == 0) or (minutes and time.monotonic() - self._saved_at > 60 * minutes)
-        )
+        """Whether ``--save-every-steps`` asks for a checkpoint after this step."""
+        return bool(self.config.save_every_steps) and step % self.config.save_every_steps == 0
 
     def save_last(self, state: TrainingState, parts: dict[str, Any], quarantined: dict[str, str]) -> None:
         """Replace ``checkpoints/last``, from which a run can be resumed."""
@@ -39,29 +43,46 @@ class Saver:
             training_state.save(new, state, parts, quarantined)
 
         self._saved_at = time.monotonic()
-        self._write(self.run.last, fill)
+        self._write(self.run.last, fill, keep_previous=True)
 
     def save_model(self, name: str) -> None:
         """Replace ``checkpoints/<name>``, a model alone."""
         self._write(self.run.path / "checkpoints" / name, lambda new: pretrained.write(self.module, new))
 
-    def _write(self, folder: Path, fill: Any) -> None:
+    def _write(self, folder: Path, fill: Callable[[Path], None], *, keep_previous: bool = False) -> None:
         if not self.writes:
             return
         try:
-            write_folder(folder, fill)
+            write_folder(folder, fill, keep_previous=keep_previous)
         except OSError as error:
             # A full or read-only disk must not end days of training; the last good folder is untouched.
             console.print(f"[yellow]{folder}: not saved ({error}); training goes on[/yellow]")
 
-    def restore(self, parts: dict[str, Any]) -> tuple[TrainingState, dict[str, str]]:
-        """Load the newest undamaged checkpoint into the model and the parts; its state and quarantine."""
+    def restore(self, parts: dict[str, Any]) -> tuple[TrainingState, dict[str, str]] | None:
+        """Load the newest undamaged checkpoint into the model and the parts; its state and quarantine.
+
+        ``None`` where none was ever saved. Where all are damaged: :class:`CheckpointError`, never a silent
+        start from scratch.
+        """
         folder, damaged = newest_whole(self.run.last)
-        for complaint in damaged:
+        for complaint in damaged if self.writes else ():
             console.print(f"[yellow]{complaint}[/yellow]")
+        if folder is None and not damaged:
+            return None
         if folder is None:
             raise CheckpointError(
                 f"{self.run.last}: no undamaged checkpoint to resume from; start anew in another --run-dir"
             )
+        if damaged and self.writes:
+            console.print(f"[yellow]going on from {folder}[/yellow]")
         pretrained.read_weights(self.module, folder)
-        return training_state.load(folder, parts)
+        state, quarantined = training_state.load(folder, parts)
+        if self.writes:
+            self._rewind_logs(state)
+        return state, quarantined
+
+    def _rewind_logs(self, state: TrainingState) -> None:
+        """Take out of the logs what was written after the checkpoint: it will be written again."""
+        here = (state.cursor.epoch, state.cursor.position)
+        self.run.rewind("metrics.jsonl", lambda record: record["step"] <= state.step)
+        self.run.rewind("skipped.jsonl", lambda record: (record["epoch"], record["position"]) < here)

@@ -35,6 +35,14 @@ class TrainingState:
     loss_steps: int = 0
     bad_steps: int = 0
     """Steps in a row whose loss or gradient was not finite."""
+    bad_keys: list[str] = field(default_factory=list)
+    """The clips of these steps."""
+    last_good_step: int = -1
+    """The last step that changed the weights."""
+    went_back_at: int = -1
+    """The step at which the run last went back to a checkpoint."""
+    recent_losses: list[float] = field(default_factory=list)
+    """Of the last finite steps, to tell a spike by."""
 
 
 def save(folder: Path, state: TrainingState, parts: dict[str, Any], quarantined: dict[str, str]) -> None:

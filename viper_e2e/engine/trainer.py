@@ -1,0 +1,310 @@
+"""trainer.py: the training loop: from positions in the shards' order to weights in a run folder."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from ..loader import ClipBatch, ClipLoader
+from ..losses import IntensityLoss, parse_loss
+from ..metrics import Scores
+from ..model import ViPER
+from ..order import Cursor
+from ..parsing import Settings
+from ..predictions import Predictions
+from ..prepared import PreparedClip
+from ..reuse import ReuseStore, parse_size
+from ..shards import ShardSet
+from .display import branch_table, console
+from .evaluation import evaluate, rescaled, score, scores_record
+from .guarding import MAX_BAD_STEPS, Guard, StopRequest
+from .labelled import label_means, make_loader, open_splits
+from .optimizer import build_optimizer, build_schedule, schedule_factor
+from .processes import Processes
+from .reporting import Reporter
+from .run_folder import RunFolder
+from .saving import Saver
+from .training_state import TrainingState, clip_seed, seed_step
+
+_VALIDATION = "validation/"
+"""Before the keys of validation clips held in memory; no key of a sample has a slash in it."""
+
+
+class Trainer:
+    """One run. Building it checks everything that can be checked before anything expensive."""
+
+    def __init__(self, settings: Settings, accelerator: Accelerator, processes: Processes | None = None):
+        self.settings, self.config, self.accelerator = settings, settings.train, accelerator
+        self.processes = processes or Processes(accelerator)
+        self.train_shards, self.val_shards = open_splits(self.config)
+        self.loss = IntensityLoss(parse_loss(self.config.loss), len(self.train_shards.labels))
+        self.held = ReuseStore(parse_size(self.config.reuse_memory))
+        is_main = self.processes.is_main
+        self.run = RunFolder(Path(self.config.run_dir), resume=self.config.resume, owner=is_main)
+        self.processes.wait("opening the run folder")
+        torch.manual_seed(self.config.seed)
+        labels = replace(self.train_shards.labels, means=label_means(self.train_shards))
+        self.module = ViPER(settings.model, labels).to(accelerator.device)
+        self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
+        self.loss.to(accelerator.device)
+        self.loader = self._loader(self.train_shards, shuffle=True)
+        self.state = TrainingState(Cursor(self.config.seed))
+        self.total_steps = self._steps_in_all()
+        optimizer = build_optimizer(self.module, self.config)
+        self.schedule = build_schedule(optimizer, self.config, self.loader.num_steps(), self.total_steps)
+        with self.processes.meeting("preparing the model"):
+            self.model, self.optimizer = accelerator.prepare(self.module, optimizer)
+        self.guard = Guard(self.run, self.processes, self.config.on_error)
+        self.saver = Saver(self.run, self.config, self.module, writes=is_main)
+        self.reporter = Reporter(self.run, speaks=is_main)
+        self.stop = StopRequest()
+        self.predictions: Predictions | None = None
+        """Of the last validation."""
+
+    # --- the loop ---------------------------------------------------------------------------------
+
+    def train(self) -> int:
+        """Train to the end or to a signal; returns the exit code."""
+        if self.config.resume and not self._restore() and self.processes.is_main:
+            console.print("[yellow]nothing was saved before the run ended; it starts anew[/yellow]")
+        if self.processes.is_main:
+            self.run.write_settings(self.settings.to_dict())
+            console.print(branch_table(self.module))
+            for problem in self.train_shards.problems:
+                console.print(f"[yellow]{problem}[/yellow]")
+        with self.stop.listening(), self.loader, self.reporter.showing(self.state.step, self.total_steps):
+            while not self._finished() and self._epoch():
+                pass
+        return self.stop.exit_code
+
+    def close(self) -> None:
+        """Let go of the run folder."""
+        self.run.release()
+
+    def _finished(self) -> bool:
+        return self.state.step >= self.total_steps and self.state.validated_step == self.state.step
+
+    def _epoch(self) -> bool:
+        """From wherever the cursor stands to the end of its epoch, then validation; False if asked to stop."""
+        cursor = self.state.cursor
+        self.model.train()
+        batches = self.loader.epoch(cursor.epoch, cursor.position)
+        while self.state.step < self.total_steps:
+            group = list(islice(batches, self.config.accumulation))
+            if not group:
+                break
+            save = self._step(group)
+            self.state.cursor = Cursor(cursor.seed, cursor.epoch, group[-1].next_position)
+            if self.state.bad_steps >= MAX_BAD_STEPS:
+                batches.close()
+                self._go_back()
+                return True
+            if save or self.stop.agreed:
+                self._save_last()
+            if self.stop.agreed:
+                return False
+        self._end_epoch()
+        return True
+
+    def _step(self, group: list[ClipBatch]) -> bool:
+        """One optimizer step, on which all processes agree; returns whether it is time to save."""
+        state = self.state
+        seed_step(self.config.seed, state.step, self.processes.index)
+        save, total_weight = self._begin_step(group)
+        value = 0.0
+        for batch in group:
+            with nullcontext() if batch.ends_step else self.accelerator.no_sync(self.model):
+                value += self._backward(batch, total_weight)
+        norm = self.accelerator.clip_grad_norm_(self._trained(), self.config.clip_norm or math.inf)
+        finite = math.isfinite(value) and (bool(torch.isfinite(norm)) or self.accelerator.scaler is not None)
+        # What the first process has seen, so that every process takes the same way from here.
+        verdicts = self.processes.table(float(finite), value, purpose=f"ending step {state.step}")
+        value = float(verdicts[0, 1])
+        if bool(verdicts[:, 0].all()):
+            self.optimizer.step()
+            state.bad_steps, state.bad_keys, state.last_good_step = 0, [], state.step
+            self.guard.watch_loss(state, value, group)
+        else:
+            self.guard.count_bad_step(state, value, float(norm), group)
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        self._count_step(value, sum(position is not None for b in group for position in b.positions))
+        return save or self.saver.is_due(state.step)
+
+    def _begin_step(self, group: list[ClipBatch]) -> tuple[bool, float]:
+        """Agree on signals and on the clips that cannot be used; whether to save, and the step's clips."""
+        skips = self.guard.own_skips(group)
+        table = self.processes.table(
+            sum(float(batch.weights.sum()) for batch in group),
+            len(skips),
+            self.stop.own or 0,
+            float(self.saver.is_overdue),
+            purpose=f"beginning step {self.state.step}",
+        )
+        self.stop.agree([int(number) for number in table[:, 2]])
+        positions = range(self.state.cursor.position, group[-1].next_position)
+        self.guard.count_skips(positions, skips, int(table[:, 1].sum()))
+        return bool(table[0, 3]), float(table[:, 0].sum())
+
+    def _backward(self, batch: ClipBatch, total_weight: float) -> float:
+        prepared = self.module.prepare(batch.clips)
+        output = self.model(prepared, [clip_seed(self.config.seed, batch.epoch, key) for key in batch.keys])
+        device = output.intensities.device
+        loss = self.loss(
+            rescaled(output.intensities) if self.config.rescale else output.intensities,
+            batch.intensities.to(device),
+            batch.weights.to(device),
+            torch.tensor(total_weight, device=device),
+            partial(self.processes.gather, purpose="the loss") if self.processes.count > 1 else None,
+            self.processes.index,
+        )
+        with self.processes.meeting("the gradients"):
+            self.accelerator.backward(loss.loss)
+        for key, clip in zip(batch.keys, prepared, strict=True):
+            if isinstance(clip, PreparedClip):
+                self._keep(key, clip)
+        return loss.value.item()
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _count_step(self, value: float, num_clips: int) -> None:
+        self.state.step += 1
+        if math.isfinite(value):
+            self.state.loss_sum += value
+            self.state.loss_steps += 1
+        self.reporter.count_step(
+            self.state.step,
+            value,
+            self.schedule.get_last_lr()[0],
+            num_clips * self.processes.count,
+            waited_seconds=self.loader.waiting_seconds,
+            num_held=self.held.num_held if self.held.budget_bytes else None,
+        )
+
+    # --- the end of an epoch ----------------------------------------------------------------------
+
+    def _end_epoch(self) -> None:
+        record: dict[str, Any] = {
+            "epoch": self.state.cursor.epoch,
+            "step": self.state.step,
+            "train_loss": self.state.loss_sum / max(1, self.state.loss_steps),
+        }
+        better = []
+        if self.val_shards is not None:
+            with self._loader(self.val_shards, shuffle=False) as loader, self.processes.meeting("validation"):
+                self.predictions = evaluate(
+                    self.module,
+                    loader,
+                    self.accelerator,
+                    rescale=self.config.rescale,
+                    hold=self._keep_for_validation,
+                )
+            scores = score(self.predictions)
+            record["val"] = scores_record(scores)
+            better = self._improved(scores)
+        if self.state.cursor.position >= len(self.train_shards):
+            self.state.cursor = Cursor(self.config.seed, self.state.cursor.epoch + 1, 0)
+        self.state.loss_sum, self.state.loss_steps = 0.0, 0
+        self.state.validated_step = self.state.step
+        self.reporter.report_epoch(record, self.predictions)
+        for name in better:
+            self.saver.save_model(name)
+        self._save_last()
+
+    def _improved(self, scores: Scores) -> list[str]:
+        """Names of the checkpoints for which these scores are the best so far."""
+        better = []
+        for name, value in (("best", scores.mean_pearson), ("best_mse", -scores.mean_mse)):
+            if math.isfinite(value) and value > self.state.best.get(name, -math.inf):
+                self.state.best[name] = value
+                better.append(name)
+        return better
+
+    # --- saving and going on ----------------------------------------------------------------------
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "loss": self.loss,
+            "skips": self.guard.skips,
+        }
+        return parts | ({"scaler": self.accelerator.scaler} if self.accelerator.scaler else {})
+
+    def _save_last(self) -> None:
+        quarantined = self.processes.gather_list([*self.loader.quarantined.items()], purpose="saving")
+        self.loader.quarantined.update(quarantined)
+        self.saver.save_last(self.state, self._parts(), self.loader.quarantined)
+
+    def _restore(self) -> bool:
+        """Go on from the newest undamaged checkpoint; False where none was ever saved."""
+        restored = self.saver.restore(self._parts())
+        if restored is None:
+            return False
+        self.state, quarantined = restored
+        self.loader.quarantined.update(quarantined)
+        self.total_steps = self._steps_in_all()
+        # With another number of processes or epochs, the rest of the run has another number of steps.
+        factor = schedule_factor(self.config, self.loader.num_steps(), self.total_steps)
+        self.schedule.lr_lambdas = [factor] * len(self.schedule.lr_lambdas)
+        for group, lr in zip(self.optimizer.param_groups, self.schedule.base_lrs, strict=True):
+            group["lr"] = lr * factor(self.schedule.last_epoch)
+        return True
+
+    def _steps_in_all(self) -> int:
+        """Those made and those still to come."""
+        cursor = self.state.cursor
+        if cursor.epoch >= self.config.epochs:
+            return self.state.step
+        later_epochs = (self.config.epochs - cursor.epoch - 1) * self.loader.num_steps()
+        steps = self.state.step + self.loader.num_steps(cursor.position) + later_epochs
+        return min(steps, self.config.max_steps or steps)
+
+    def _go_back(self) -> None:
+        """Return to the last checkpoint and leave out the clips of the steps that came without a number."""
+        keys, step = self.state.bad_keys, self.state.step - 1
+        self.processes.wait("going back")
+        if not self._restore():
+            self.guard.give_up(
+                f"step {step}: {MAX_BAD_STEPS} steps in a row without a number, no checkpoint yet"
+            )
+        self.state.went_back_at = step
+        self.loader.quarantined |= dict.fromkeys(keys, f"loss or gradient without a number up to step {step}")
+        if self.processes.is_main:
+            console.print(
+                f"[yellow]{MAX_BAD_STEPS} steps in a row without a number; back to step {self.state.step} "
+                f"without {', '.join(keys)}[/yellow]"
+            )
+        self.processes.wait("all have gone back")
+        self._save_last()
+
+    def _loader(self, shards: ShardSet, *, shuffle: bool) -> ClipLoader:
+        """Of this process's share; ``shuffle`` for training, shard order for validation."""
+        held = None
+        if self.held.budget_bytes:
+            held = self.held.get if shuffle else lambda key: self.held.get(_VALIDATION + key)
+        return make_loader(
+            shards, self.settings, self.processes.index, self.processes.count, shuffle=shuffle, held=held
+        )
+
+    def _keep(self, key: str, clip: PreparedClip) -> None:
+        """Hold a clip for the next epochs, where there is room."""
+        if self.held.budget_bytes and key not in self.held:
+            self.held.offer(key, self.module.hold(clip))
+
+    def _keep_for_validation(self, key: str, clip: PreparedClip) -> None:
+        self._keep(_VALIDATION + key, clip)
+
+
+def compute_dtype(mixed_precision: str) -> torch.dtype:
+    """What frozen weights are stored in, and trained ones are computed in."""
+    return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]
