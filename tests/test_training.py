@@ -163,9 +163,11 @@ def stop_after(trainer: Trainer, steps: int) -> None:
 
 def test_reuse_changes_nothing_but_the_work(corpus, tmp_path):
     for name, words in (("frozen", ("--freeze=all",)), ("joint", ())):
-        plain = run(corpus, tmp_path / name, *JOINT, *words)
-        held = run(corpus, tmp_path / f"{name} held", *JOINT, *words, "--reuse-memory=1GB")
+        words = (*JOINT, f"--val-shards={corpus}/shards/val-*.tar", *words)
+        plain = run(corpus, tmp_path / name, *words)
+        held = run(corpus, tmp_path / f"{name} held", *words, "--reuse-memory=1GB")
         assert same(weights(plain), weights(held))
+        assert (plain / "metrics.jsonl").read_text() == (held / "metrics.jsonl").read_text()
 
 
 def test_a_held_clip_is_not_decoded_again(corpus, tmp_path, monkeypatch):
@@ -179,8 +181,9 @@ def test_a_held_clip_is_not_decoded_again(corpus, tmp_path, monkeypatch):
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(ClipDecoder, "__call__", counting)
-    run(corpus, tmp_path / "run", "--freeze=all", "--epochs=3", "--reuse-memory=1GB")
-    assert len(decoded) == len(set(decoded)) == 8
+    val = f"--val-shards={corpus}/shards/val-*.tar"
+    run(corpus, tmp_path / "run", "--freeze=all", "--epochs=3", "--reuse-memory=1GB", val)
+    assert len(decoded) == len(set(decoded)) == 12
 
 
 def test_the_number_of_workers_changes_nothing(corpus, tmp_path):

@@ -17,6 +17,7 @@ from ..metrics import Scores, batch_sums
 from ..metrics import scores as scores_of_sums
 from ..model import ViPER, ViPEROutput
 from ..predictions import Predictions
+from ..prepared import PreparedClip
 
 Row = dict[str, Any]
 
@@ -29,10 +30,12 @@ def evaluate(
     *,
     rescale: bool = False,
     on_batch: Callable[[ClipBatch, ViPEROutput], None] | None = None,
+    hold: Callable[[str, PreparedClip], None] | None = None,
 ) -> Predictions:
     """Score each clip of the loader's shards once; every process returns all predictions, in shard order.
 
-    ``on_batch`` sees each batch of this process with its output. The model's mode is restored afterwards.
+    ``on_batch`` sees each batch of this process with its output, ``hold`` each clip with its key once it is
+    encoded. The model's mode is restored afterwards.
     """
     was_training = model.training
     model.eval()
@@ -40,9 +43,13 @@ def evaluate(
     for batch in loader.epoch(0):
         if any(position is not None for position in batch.positions):
             with accelerator.autocast():
-                output = model(batch.clips)
+                prepared = model.prepare(batch.clips)
+                output = model(prepared)
             if on_batch is not None:
                 on_batch(batch, output)
+            for key, clip in zip(batch.keys, prepared, strict=True):
+                if hold is not None and isinstance(clip, PreparedClip):
+                    hold(key, clip)
             rows += _rows(batch, output, rescale)
     model.train(was_training)
     if accelerator.num_processes > 1:
