@@ -240,6 +240,8 @@ class TrainConfig:
     """Peak learning rate of unfrozen backbones."""
     layer_decay: float = 1.0
     """Each block nearer to the input learns this factor slower than the next one."""
+    unfreeze_at: str | None = None
+    """Backbones that train more from later epochs on: `2:visual=4,4:visual=all` begins after 2 and 4 epochs."""
     weight_decay: float = 0.01
     """Of AdamW; never applied to norms, biases and embeddings."""
     schedule: Literal["cosine", "halve", "constant"] = "cosine"
