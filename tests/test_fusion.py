@@ -6,7 +6,7 @@ from torch import Tensor
 
 from viper_e2e.config import MODALITIES, FusionConfig, paper
 from viper_e2e.errors import ViperError
-from viper_e2e.fusion import ConcatFusion, TokenFusion, build_fusion, sample_hidden, time_features
+from viper_e2e.fusion import ConcatFusion, TokenFusion, build_fusion, rescaled, sample_hidden, time_features
 from viper_e2e.stream import Stream
 
 WIDTHS = {"visual": 12, "audio": 8, "textual": 16, "action_units": 4}
@@ -249,3 +249,17 @@ def test_modality_dropout_hides_about_a_share_p():
     present = torch.ones(4000, 3, dtype=torch.bool)
     share = sample_hidden(present, 0.1, range(4000)).float().mean()
     assert abs(share - 0.1) < 0.015
+
+
+@pytest.mark.parametrize("kind", ["tokens", "concat"])
+def test_rescaled_outputs_end_at_one_and_the_maximum_is_a_constant_to_the_gradient(kind):
+    head = fusion(kind, unit_interval=False).eval()
+    plain = head(streams(), face(), torch.ones(3))
+    head.rescale = True
+    assert torch.allclose(head(streams(), face(), torch.ones(3)), rescaled(plain))
+    given = torch.tensor([[0.5, 2.0, -1.0], [-3.0, -0.5, 0.0], [-3.0, -0.5, -1.0]], requires_grad=True)
+    made = rescaled(given)
+    # A row whose maximum is not above 0 would change its signs or end in infinity: it stays.
+    assert made.tolist() == [[0.25, 1.0, -0.5], [-3.0, -0.5, 0.0], [-3.0, -0.5, -1.0]]
+    made.sum().backward()
+    assert given.grad.tolist() == [[0.5] * 3, [1.0] * 3, [1.0] * 3]

@@ -156,6 +156,8 @@ class FusionConfig:
     """Chance that a present modality is hidden from one clip in training; at least one stays (`tokens`)."""
     output: Literal["auto", "sigmoid", "linear"] = "auto"
     """`auto`: sigmoid where all labels lie in [0, 1]."""
+    rescale: bool = False
+    """Divide the outputs by the largest of them, a constant to the gradient (published; `--rescale` sets it)."""
 
 
 # --- the module ---------------------------------------------------------------------------------
@@ -255,7 +257,7 @@ class TrainConfig:
     loss: str = "mse=1"
     """Weighted sum, e.g. `mse=1,pearson=0.5` or `ccc=1`."""
     rescale: bool = False
-    """Divide outputs by their (detached) maximum, in training and evaluation (published option)."""
+    """Divide outputs by their (detached) maximum, here and wherever the model is used (published option)."""
     augment: str = "none"
     """What is changed at random in training: `none`, `all`, or some of `pixels,box,sound`."""
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)

@@ -52,7 +52,7 @@ class TokenFusion(nn.Module):
         super().__init__()
         _check_heads(config, config.latent_dim, "num_cross_heads", "num_latent_heads")
         self.modalities = tuple(widths)
-        self.sigmoid = sigmoid
+        self.sigmoid, self.rescale = sigmoid, config.rescale
         # LayerNorm first: a frozen backbone's scale is whatever its pre-training left.
         self.projections = nn.ModuleDict(
             {
@@ -118,7 +118,7 @@ class TokenFusion(nn.Module):
         latents = self.perceiver(torch.cat(tokens, 1), mask=torch.cat(used, 1), return_embeddings=True)
         with torch.autocast(latents.device.type, enabled=False):
             logits = self.perceiver.to_logits(latents.to(self.missing_token.dtype))
-        return _output(logits, self.sigmoid)
+        return _output(logits, self.sigmoid, self.rescale)
 
     def _content(
         self, name: str, index: int, tokens: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]
@@ -142,7 +142,7 @@ class ConcatFusion(nn.Module):
         _check_heads(config, config.latent_dim, "num_latent_heads", "num_cross_heads")
         _check_heads(config, sum(widths.values()), "num_cross_heads")
         self.modalities = tuple(widths)
-        self.sigmoid = sigmoid
+        self.sigmoid, self.rescale = sigmoid, config.rescale
         sizes = PerceiverConfig(
             d_model=sum(widths.values()),
             num_latents=config.num_latents,
@@ -187,7 +187,7 @@ class ConcatFusion(nn.Module):
         with torch.autocast(latents.device.type, enabled=False):
             decoder, latents = self.perceiver.decoder, latents.to(inputs.dtype)
             logits = decoder(decoder.decoder_query(inputs), latents).logits
-        return _output(logits, self.sigmoid)
+        return _output(logits, self.sigmoid, self.rescale)
 
 
 def time_features(
@@ -228,10 +228,17 @@ def sample_hidden(present: Bool[Tensor, "B M"], p: float, seeds: Sequence[int]) 
     return ((draws < p) & present).scatter(1, spared, False)
 
 
-def _output(logits: Float[Tensor, "B E"], sigmoid: bool) -> Float[Tensor, "B E"]:
+def _output(logits: Float[Tensor, "B E"], sigmoid: bool, rescale: bool) -> Float[Tensor, "B E"]:
     # float64 stays: gradients are checked numerically in it.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits.sigmoid() if sigmoid else logits
+    intensities = logits.sigmoid() if sigmoid else logits
+    return rescaled(intensities) if rescale else intensities
+
+
+def rescaled(intensities: Float[Tensor, "B E"]) -> Float[Tensor, "B E"]:
+    """Each row divided by its maximum, a constant to the gradient (published option); one ≤ 0 leaves it."""
+    top = intensities.detach().amax(dim=1, keepdim=True)
+    return intensities / torch.where(top > 0, top, torch.ones_like(top))
 
 
 def _check_streams(streams: dict[str, Stream], modalities: tuple[str, ...]) -> None:

@@ -92,6 +92,8 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
         model.modalities = tuple(parsed.modalities.split(","))
     for backbone, source in _pairs(parsed.backbone or [], "--backbone", "visual=PATH"):
         _backbone(model, backbone).source = source
+    # Of the model, so that evaluation and inference divide as training did.
+    model.fusion.rescale = model.fusion.rescale or train.rescale
     _apply_depths(model, parsed.freeze, parsed.unfreeze)
     _need(train.train_shards, "--train-shards", prog)
     _need(train.run_dir, "--run-dir", prog)

@@ -28,7 +28,6 @@ def evaluate(
     loader: ClipLoader,
     accelerator: Accelerator,
     *,
-    rescale: bool = False,
     on_batch: Callable[[ClipBatch, ViPEROutput], None] | None = None,
     hold: Callable[[str, PreparedClip], None] | None = None,
 ) -> Predictions:
@@ -50,7 +49,7 @@ def evaluate(
             for key, clip in zip(batch.keys, prepared, strict=True):
                 if hold is not None and isinstance(clip, PreparedClip):
                     hold(key, clip)
-            rows += _rows(batch, output, rescale)
+            rows += _rows(batch, output)
     model.train(was_training)
     if accelerator.num_processes > 1:
         rows = gather_object(rows)
@@ -58,10 +57,9 @@ def evaluate(
     return _predictions(rows, model, loader)
 
 
-def _rows(batch: ClipBatch, output: ViPEROutput, rescale: bool) -> list[Row]:
-    intensities = rescaled(output.intensities) if rescale else output.intensities
+def _rows(batch: ClipBatch, output: ViPEROutput) -> list[Row]:
     columns = {
-        "predicted": intensities.double().cpu().numpy(),
+        "predicted": output.intensities.double().cpu().numpy(),
         "present": output.present.cpu().numpy(),
         "duration": output.duration_seconds.double().cpu().numpy(),
         "face_share": _face_share(output),
@@ -110,12 +108,6 @@ def _predictions(rows: list[Row], model: ViPER, loader: ClipLoader) -> Predictio
         duration_seconds=np.where(valid, column("duration"), np.nan),
         subjects=[entry.subject for entry in entries],
     )
-
-
-def rescaled(intensities: torch.Tensor) -> torch.Tensor:
-    """Each row divided by its maximum, a constant to the gradient (published option); one ≤ 0 leaves it."""
-    top = intensities.detach().amax(dim=1, keepdim=True)
-    return intensities / torch.where(top > 0, top, torch.ones_like(top))
 
 
 def score(predictions: Predictions) -> Scores:

@@ -24,7 +24,7 @@ from ..prepared import PreparedClip
 from ..reuse import ReuseStore, parse_size
 from ..shards import ShardSet
 from .display import branch_table, console
-from .evaluation import evaluate, rescaled, score, scores_record
+from .evaluation import evaluate, score, scores_record
 from .guarding import MAX_BAD_STEPS, Guard, StopRequest
 from .labelled import label_means, make_loader, open_splits
 from .optimizer import build_optimizer, build_schedule, schedule_factor
@@ -159,7 +159,7 @@ class Trainer:
         output = self.model(prepared, [clip_seed(self.config.seed, batch.epoch, key) for key in batch.keys])
         device = output.intensities.device
         loss = self.loss(
-            rescaled(output.intensities) if self.config.rescale else output.intensities,
+            output.intensities,
             batch.intensities.to(device),
             batch.weights.to(device),
             torch.tensor(total_weight, device=device),
@@ -205,7 +205,6 @@ class Trainer:
                     self.module,
                     loader,
                     self.accelerator,
-                    rescale=self.config.rescale,
                     hold=self._keep_for_validation,
                 )
             scores = score(self.predictions)
