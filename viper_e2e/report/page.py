@@ -22,6 +22,9 @@ from .tables import metrics_rows
 NUM_EXTREMES = 5
 """Clips shown at either end of the ranking; their strips are worth collecting."""
 
+LARGE_FIGURE = 1500
+"""Pixels of width from which a figure has several panels."""
+
 MAX_CROPS, CROP_SIDE = 10, 96
 """Of a strip: at most so many crops, evenly chosen, each at most so high in pixels."""
 
@@ -63,7 +66,7 @@ def write_page(
         rows=metrics_rows(scores, intervals) if scores else [],
         has_intervals=intervals is not None,
         note=scores.note if scores else "",
-        figures=[(caption, _data_uri(Path(file).read_bytes(), "png")) for caption, file in figures.items()],
+        figures=[_figure(caption, Path(file).read_bytes()) for caption, file in figures.items()],
         groups=[
             ("Closest to their labels", [_clip(predictions, row, strips) for row in best]),
             ("Farthest from their labels", [_clip(predictions, row, strips) for row in worst]),
@@ -107,7 +110,7 @@ def _clip(predictions: Predictions, row: int, strips: Mapping[str, Sequence[np.n
 def _bar(value: float, labels) -> tuple[str, str]:
     """A value as text, and as percent of its bar's length."""
     share = (value - labels.minimum) / (labels.maximum - labels.minimum)
-    return f"{value:.2f}", f"{100 * min(max(share, 0.0), 1.0):.1f}"
+    return f"{value:z.2f}", f"{100 * min(max(share, 0.0), 1.0):.1f}"
 
 
 def _unread(predictions: Predictions) -> list[tuple[str, str, str]]:
@@ -137,6 +140,12 @@ def _strip(crops: Sequence[np.ndarray]) -> str:
     file = io.BytesIO()
     strip.save(file, "JPEG", quality=85)
     return _data_uri(file.getvalue(), "jpeg")
+
+
+def _figure(caption: str, png: bytes) -> tuple[str, str, bool]:
+    """With whether it is too wide to be read on a telephone, where such ones keep their size and scroll."""
+    width = int.from_bytes(png[16:20], "big")
+    return caption, _data_uri(png, "png"), width > LARGE_FIGURE
 
 
 def _data_uri(content: bytes, kind: str) -> str:
