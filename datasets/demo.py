@@ -318,13 +318,15 @@ def _write_table(path: Path, rows: list[dict]) -> None:
         table.writerows(rows)
 
 
-def ceiling(parameters_csv: Path, labels_csv: Path, permute_seed: int | None = None) -> dict[str, float]:
-    """How well the test labels can be told from what the clips show: ridge regression fitted on training clips.
+def regression(
+    parameters_csv: Path, labels_csv: Path, permute_seed: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of the test clips told from what the clips show: ridge regression fitted on training clips.
 
     The rest is noise of self-report and what the clip keeps out of sight or hearing: no model does much better.
 
     :param permute_seed: exchanges the training clips' labels among them: the floor.
-    :return: Pearson correlation on the test split of each emotion, and their `mean`.
+    :return: predicted and true labels of the test split, `N E`.
     """
     with parameters_csv.open() as one, labels_csv.open() as two:
         parameters, labels = list(csv.DictReader(one)), {row["File_ID"]: row for row in csv.DictReader(two)}
@@ -339,8 +341,13 @@ def ceiling(parameters_csv: Path, labels_csv: Path, permute_seed: int | None = N
     if permute_seed is not None:
         targets = np.random.default_rng(permute_seed).permutation(targets)
     weights = np.linalg.solve(inputs.T @ inputs + 0.1 * np.eye(inputs.shape[1]), inputs.T @ targets)
-    predicted = test_inputs @ weights
-    pearson = [float(np.corrcoef(predicted[:, i], test_targets[:, i])[0, 1]) for i in range(len(EMOTIONS))]
+    return test_inputs @ weights, test_targets
+
+
+def ceiling(parameters_csv: Path, labels_csv: Path, permute_seed: int | None = None) -> dict[str, float]:
+    """Pearson correlation of `regression` on the test split, for each emotion, and their `mean`."""
+    predicted, true = regression(parameters_csv, labels_csv, permute_seed)
+    pearson = [float(np.corrcoef(predicted[:, i], true[:, i])[0, 1]) for i in range(len(EMOTIONS))]
     return {**dict(zip(EMOTIONS, pearson, strict=True)), "mean": float(np.mean(pearson))}
 
 
