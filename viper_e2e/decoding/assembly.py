@@ -42,11 +42,14 @@ class Assembly:
         self._windows = plan.windows(first)
         self._window = next(self._windows, None)
         self._images: dict[int, np.ndarray] = {}
+        """Of windows, which may share frames."""
+        self._stack: np.ndarray | None = None
+        self._is_stacked = np.zeros(0 if self._window is None else len(self._window.frames), bool)
 
     def __iter__(self) -> Iterator[tuple[Window, DecodedClip]]:
         """Raises `FramesMissing`."""
         for index, image in self._pictures:
-            self._images[index] = image
+            self._store(index, image)
             while self._is_complete(index):
                 yield self._hand_out()
             if self._window is None:
@@ -55,6 +58,16 @@ class Assembly:
             self._sound.read_until(math.inf)
         while self._window is not None:
             yield self._hand_out()
+
+    def _store(self, index: int, image: np.ndarray) -> None:
+        if self._plan.is_tiled:
+            self._images[index] = image
+            return
+        # Straight to where it will be handed out: fresh memory costs as much as the copy.
+        if self._stack is None:
+            self._stack = np.empty((len(self._is_stacked), *image.shape), np.uint8)
+        place = int(np.searchsorted(self._window.frames, index))
+        self._stack[place], self._is_stacked[place] = image, True
 
     def _is_complete(self, last_index: int) -> bool:
         if self._window is None or last_index < self._window.frames[-1]:
@@ -78,6 +91,10 @@ class Assembly:
         return window, self._clip(window, frames, runs)
 
     def _take(self, indices: np.ndarray, kept_from: int) -> np.ndarray:
+        if not self._plan.is_tiled:
+            if not self._is_stacked.all():
+                raise FramesMissing
+            return self._stack
         frames = None
         for place, index in enumerate(indices.tolist()):
             if index not in self._images:

@@ -6,9 +6,10 @@ import io
 import os
 import stat
 import struct
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from io import BufferedIOBase
 from pathlib import Path
@@ -27,6 +28,8 @@ from .mp4_tables import check_mp4_tables
 Source = bytes | os.PathLike | str
 """A file's content, or where it lies."""
 
+KEPT_BYTES = 8 * 2**20
+"""A file whose packets are no more than this is read once: the second pass gets them from memory."""
 _DEMUXERS = {"mp4": "mov", "mkv": "matroska", "webm": "matroska", "ts": "mpegts"}
 
 
@@ -42,10 +45,27 @@ class Media:
     audio: av.AudioStream | None
     limits: LimitsConfig
     head: bytes
+    kept: Kept = field(default_factory=lambda: Kept())
 
     def packets(self, *streams: av.stream.Stream | None) -> Iterator[av.Packet]:
         """The packets of these streams, in the file's order; ``None`` is no stream."""
         wanted = [stream for stream in streams if stream is not None]
+        if self.kept.is_complete:
+            while self.kept.packets:
+                packet = self.kept.packets.popleft()
+                if packet.stream in wanted:
+                    yield packet
+            return
+        yield from self._read(wanted)
+
+    def packets_to_keep(self, *streams: av.stream.Stream | None) -> Iterator[av.Packet]:
+        """The same; if they are few, `packets` has them once more, from memory."""
+        for packet in self._read([stream for stream in streams if stream is not None]):
+            self.kept.add(packet)
+            yield packet
+        self.kept.finish()
+
+    def _read(self, wanted: list[av.stream.Stream]) -> Iterator[av.Packet]:
         for stream in self.container.streams:
             # What nobody reads need not be fetched.
             stream.discard = Discard.default if stream in wanted else Discard.all
@@ -61,6 +81,25 @@ class Media:
     def fail(self, message: str, stage: str = "container") -> ClipError:
         """The error to raise about this file."""
         return ClipError(message, stage=stage, clip=self.name)
+
+
+class Kept:
+    """The packets of a short file."""
+
+    def __init__(self) -> None:
+        self.packets: deque[av.Packet] = deque()
+        self.is_complete = False
+        self._room = KEPT_BYTES
+
+    def add(self, packet: av.Packet) -> None:
+        self._room -= packet.size
+        if self._room >= 0:
+            self.packets.append(packet)
+        else:
+            self.packets.clear()
+
+    def finish(self) -> None:
+        self.is_complete = self._room >= 0
 
 
 def name_of(source: Source, name: str) -> str:

@@ -120,12 +120,14 @@ class _Decoding:
 
     def _pass(self, by_decoding: bool, num_done: int) -> Iterator[tuple[Window, DecodedClip]]:
         config = self.config
-        with self._open() as media:
-            with_sound = config.sound != "none" and self.sound is None
-            timeline = read_timeline(media, self.source, with_sound=with_sound, by_decoding=by_decoding)
-        self._count(timeline.num_decoded)
         with ExitStack() as files:
             media = files.enter_context(self._open())
+            with_sound = config.sound != "none" and self.sound is None
+            timeline = read_timeline(media, self.source, with_sound=with_sound, by_decoding=by_decoding)
+            self._count(timeline.num_decoded)
+            if timeline.by_order or not media.kept.is_complete:
+                files.close()
+                media = files.enter_context(self._open())
             decord_frame = self._frame_for_decord(media, timeline)
             track = self._sound_track(files, media, timeline, apart=decord_frame is not None)
             plan = Plan(config, timeline, track.extent if track else (0.0, 0.0), self.tiling)

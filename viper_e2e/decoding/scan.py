@@ -34,7 +34,7 @@ def read_timeline(media: Media, source: Source, *, with_sound: bool, by_decoding
 def _scan_packets(media: Media, with_sound: bool) -> Timeline | None:
     """None: the packets do not tell when frames are shown."""
     video, sound = _Packets(media), SoundExtent()
-    for packet in media.packets(media.video, media.audio if with_sound else None):
+    for packet in media.packets_to_keep(media.video, media.audio if with_sound else None):
         if packet.stream is media.video:
             video.add(packet)
         else:

@@ -17,6 +17,8 @@ _WARM_UP_SECONDS = 0.5
 """Decoded before a span after a jump: overlapping transforms (AAC, Opus) and MP3's bit reservoir look back."""
 _TAIL_SECONDS = 0.1
 """Decoded after a span: what decoder and resampler still hold when a span's last packet has gone in."""
+_SAMPLES_AT_ONCE = 4096
+"""Resampled together: each call has its price, and codecs give 1,024 samples or fewer at a time."""
 _GAP_SECONDS = 0.05
 """Times that disagree by less are rounding (FLV and Matroska count milliseconds); more is a gap."""
 
@@ -93,6 +95,8 @@ class SoundReader:
         self._packets = media.packets(media.audio) if track.is_apart else None
         self._pieces: list[_Piece] = []
         self._resampler: av.AudioResampler | None = None
+        self._gathered = av.AudioFifo()
+        """Decoded and not yet resampled."""
         self._format: tuple = ()
         self._expected_seconds: float | None = None
         self._is_running = self._has_jumped = False
@@ -112,7 +116,8 @@ class SoundReader:
         else:
             self._stop()
             self._has_jumped = True
-        self.reached_seconds = max(self.reached_seconds, end - _TAIL_SECONDS)
+        if not self._gathered.samples:
+            self.reached_seconds = max(self.reached_seconds, end - _TAIL_SECONDS)
 
     def read_until(self, seconds: float) -> None:
         """Read as far as `seconds` on the clip's clock, or to the end, where packets are ours to get."""
@@ -179,7 +184,14 @@ class SoundReader:
             # Each channel by itself: FFmpeg's own way down to mono is not the mean.
             self._resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=self.sample_rate)
             self._format = found
-        self._keep(self._resampler.resample(frame))
+        frame.pts = None  # told apart by `_expected_seconds`; the fifo would count on its own
+        self._gathered.write(frame)
+        if self._gathered.samples >= _SAMPLES_AT_ONCE:
+            self._resample_gathered()
+
+    def _resample_gathered(self) -> None:
+        if self._gathered.samples:
+            self._keep(self._resampler.resample(self._gathered.read()))
 
     def _keep(self, frames: list[av.AudioFrame]) -> None:
         for frame in frames:
@@ -187,8 +199,9 @@ class SoundReader:
 
     def _flush_resampler(self) -> None:
         if self._resampler is not None:
+            self._resample_gathered()
             self._keep(self._resampler.resample(None))
-            self._resampler = None
+            self._resampler, self._gathered = None, av.AudioFifo()
 
     def _end_piece(self) -> None:
         self._flush_resampler()
