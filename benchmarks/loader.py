@@ -25,11 +25,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
+from clips import make_clip
 from rich.console import Console
 from rich.table import Table
 
@@ -40,39 +39,9 @@ from viper_e2e.loader import ClipLoader, DecodeSample
 from viper_e2e.shards import ShardSet, ShardWriter
 
 NUM_CORES = len(os.sched_getaffinity(0))
-FPS = 30
 
 
 # --- material -----------------------------------------------------------------------------------
-
-
-def make_clip(path: Path, height: int, seconds: float, seed: int) -> None:
-    """A gradient that moves, with noise that keeps the encoder busy, and a voice-like tone."""
-    rng, width = np.random.default_rng(seed), height * 16 // 9 // 2 * 2
-    noise = rng.integers(0, 24, (height * 2, width * 2), dtype=np.uint8)
-    gradient = np.linspace(0, 200, width, dtype=np.uint8)[None, :, None].repeat(height, 0)
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=FPS, options={"preset": "medium", "bf": "3", "g": "60"})
-        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
-        audio = container.add_stream("aac", rate=44_100, layout="stereo")
-        for index in range(round(seconds * FPS)):
-            top, left = (index * 3) % height, (index * 5) % width
-            grain = noise[top : top + height, left : left + width, None]
-            frame = av.VideoFrame.from_ndarray(np.repeat(gradient + grain, 3, axis=2), format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, FPS)
-            container.mux(video.encode(frame))
-        container.mux(video.encode(None))
-        t = np.arange(round(seconds * 44_100) // 1024 * 1024) / 44_100
-        tone = (
-            np.stack([np.sin(2 * np.pi * (120 + seed) * t), np.sin(2 * np.pi * 240 * t)]).astype(np.float32)
-            * 0.3
-        )
-        for start in range(0, tone.shape[1], 1024):
-            block = np.ascontiguousarray(tone[:, start : start + 1024])
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
-            frame.sample_rate, frame.pts = 44_100, start
-            container.mux(audio.encode(frame))
-        container.mux(audio.encode(None))
 
 
 def make_shards(folder: Path, height: int, seconds: float, num_clips: int) -> str:
