@@ -157,7 +157,7 @@ class FusionConfig:
     output: Literal["auto", "sigmoid", "linear"] = "auto"
     """`auto`: sigmoid where all labels lie in [0, 1]."""
     rescale: bool = False
-    """Divide the outputs by the largest of them, a constant to the gradient (published; `--rescale` sets it)."""
+    """Divide outputs by the largest of them, a constant to the gradient (published; `--rescale` sets it)."""
 
 
 # --- the module ---------------------------------------------------------------------------------

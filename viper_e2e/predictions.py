@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,25 +143,36 @@ class Predictions:
         """Write the challenge's form: ``File_ID`` verbatim, then the emotions in the challenge's order.
 
         One row per clip, none missing: a clip without a prediction gets ``fallback`` (the mean of the
-        training labels). Returns the keys of those clips. Raises :class:`ViperError` for an identifier that
-        occurs twice, or that a spreadsheet would run as a formula (it could not stay verbatim).
+        training labels). Returns the keys of those clips. Raises what :func:`submission_ids` does.
         """
         assert len(fallback) == len(self.labels)
         assert np.isfinite(fallback).all()
-        ids = [file_id or key for file_id, key in zip(self.file_ids, self.keys, strict=True)]
-        if len(set(ids)) < len(ids):
-            twice = next(file_id for file_id in ids if ids.count(file_id) > 1)
-            raise ViperError(f"{path}: {twice!r} occurs twice; score one set of shards per submission")
-        for text in (*self.labels.columns, *ids):
-            if _NOT_VERBATIM.match(text):
-                raise ViperError(
-                    f"{path}: {text!r} would be a formula or a line break in it; rename it and pack again"
-                )
+        ids = submission_ids(path, self.file_ids, self.keys, self.labels)
         readable = self.valid & np.isfinite(self.predicted).all(1)
         rows = np.where(readable[:, None], self.predicted, np.asarray(fallback, np.float64))
         lines = ([file_id, *map(_number, row)] for file_id, row in zip(ids, rows, strict=True))
         _write(path, ["File_ID", *self.labels.columns], lines)
         return [key for key, fine in zip(self.keys, readable, strict=True) if not fine]
+
+
+def submission_ids(
+    path: str | os.PathLike, file_ids: Sequence[str], keys: Sequence[str], labels: LabelSet
+) -> list[str]:
+    """What names each clip in a submission: its ``File_ID`` verbatim, else its key.
+
+    Raises :class:`ViperError` for an identifier that occurs twice, or that a spreadsheet would run as a formula
+    (it could not stay verbatim). ``path``: of the submission, for the message.
+    """
+    ids = [file_id or key for file_id, key in zip(file_ids, keys, strict=True)]
+    twice = next((file_id for file_id, count in Counter(ids).items() if count > 1), None)
+    if twice is not None:
+        raise ViperError(f"{path}: {twice!r} occurs twice; score one set of shards per submission")
+    for text in (*labels.columns, *ids):
+        if _NOT_VERBATIM.match(text):
+            raise ViperError(
+                f"{path}: {text!r} would be a formula or a line break in it; rename it and pack again"
+            )
+    return ids
 
 
 def neutralised(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from .errors import ViperError
 from .output import ViPEROutput
+from .predictions import neutralised
 
 BOX_SOURCES = ("none", "detected", "interpolated")
 
@@ -120,7 +121,7 @@ def _write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
-            writer.writerows({name: _safe_cell(value) for name, value in row.items()} for row in rows)
+            writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
         return
     import pyarrow
     from pyarrow import parquet
@@ -128,6 +129,5 @@ def _write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
     parquet.write_table(pyarrow.table({name: [row.get(name) for row in rows] for name in columns}), path)
 
 
-def _safe_cell(value: Any) -> Any:
-    """A text that a spreadsheet could take for a formula gets an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
+def _cell(value: Any) -> Any:
+    return neutralised(value) if isinstance(value, str) else value

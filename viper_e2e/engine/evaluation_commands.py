@@ -17,9 +17,10 @@ from ..clip_reader import DecodeSample
 from ..decoding import ClipDecoder
 from ..errors import ViperError
 from ..loader import ClipBatch, ClipLoader
-from ..metrics import Intervals, Scores, bootstrap
+from ..metrics import Intervals, Scores, batch_sums, bootstrap
+from ..metrics import scores as scores_of_sums
 from ..model import ViPER, ViPEROutput
-from ..predictions import Predictions
+from ..predictions import Predictions, submission_ids
 from ..prepared import PreparedClip
 from ..report import figures, tables
 from ..report.confusion import confusion_matrices
@@ -37,12 +38,14 @@ STRIP_SIZE = 96
 def run_eval(options: Namespace) -> int:
     """Score shards once and write everything that can be said of it into ``--out``."""
     shards, out = ShardSet(options.shards), Path(options.out)
+    _make_folder(out)
     model = load_model(options)
+    if options.submission:
+        _check_submission(shards, model, out / "submission.csv")
     accelerator = Accelerator(cpu=model.device.type == "cpu")
     predictions = _score(model, shards, accelerator, options)
     if not accelerator.is_main_process:
         return ALL_FINE
-    out.mkdir(parents=True, exist_ok=True)
     predictions.write_csv(out / "predictions.csv")
     made = [out / "predictions.csv"]
     scores = intervals = None
@@ -127,16 +130,32 @@ def _draw(predictions: Predictions, out: Path) -> dict[str, Path]:
     }
 
 
+def _make_folder(out: Path) -> None:
+    """Before anything is computed that could not be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ViperError(f"--out {out}: is no folder and cannot be one ({error.strerror})") from error
+
+
+def _check_submission(shards: ShardSet, model: ViPER, path: Path) -> None:
+    """What would stop a submission stops it before hours of scoring."""
+    entries = [shards.entry(i) for i in range(len(shards))]
+    submission_ids(path, [entry.file_id for entry in entries], [entry.key for entry in entries], model.labels)
+
+
 def _write_submission(predictions: Predictions, model: ViPER, path: Path) -> Path:
-    if model.labels.means is None:
-        raise ViperError(
-            "--submission: this checkpoint does not know the mean of its training labels; train anew"
-        )
-    unread = predictions.write_submission(path, model.labels.means)
+    fallback, whose = model.labels.means, "the mean of the training labels"
+    if fallback is None:
+        # A released checkpoint: its authors' labels are not at hand.
+        readable = predictions.valid & np.isfinite(predictions.predicted).all(1)
+        if not readable.any():
+            raise ViperError(f"{path}: not written, no clip could be read")
+        fallback = predictions.predicted[readable].mean(0).tolist()
+        whose = "the mean prediction (this checkpoint does not know its training labels)"
+    unread = predictions.write_submission(path, fallback)
     if unread:
-        console.print(
-            f"[yellow]{len(unread)} unreadable, given the training mean: {', '.join(unread)}[/yellow]"
-        )
+        console.print(f"[yellow]{len(unread)} unreadable, given {whose}: {', '.join(unread)}[/yellow]")
     return path
 
 
@@ -161,6 +180,7 @@ def _strips(model: ViPER, shards: ShardSet, predictions: Predictions) -> dict[st
 def run_ablate(options: Namespace) -> int:
     """Score every non-empty subset of the trained modalities from one pass of encoding."""
     shards, out = ShardSet(options.shards), Path(options.out)
+    _make_folder(out)
     model = load_model(options)
     accelerator = Accelerator(cpu=model.device.type == "cpu")
     subsets = [
@@ -201,12 +221,9 @@ def run_ablate(options: Namespace) -> int:
 def _ablation_row(
     chosen: tuple[str, ...], predicted: np.ndarray, true: np.ndarray, model: ViPER
 ) -> dict[str, Any]:
-    from ..metrics import batch_sums
-    from ..metrics import scores as scores_of
-
     sums = batch_sums(torch.from_numpy(predicted), torch.from_numpy(true), torch.ones(len(true)))
     span = bootstrap(predicted, true).mean_pearson
-    result = scores_of(sums, model.labels.names)
+    result = scores_of_sums(sums, model.labels.names)
     return {
         "modalities": list(chosen),
         "mean_pearson": result.mean_pearson,
@@ -217,7 +234,6 @@ def _ablation_row(
 
 
 def _write_ablation(rows: list[dict[str, Any]], out: Path) -> int:
-    out.mkdir(parents=True, exist_ok=True)
     cells = [
         (", ".join(row["modalities"]), f"{row['mean_pearson']:.3f}", f"[{row['low']:.3f}, {row['high']:.3f}]")
         for row in rows
