@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from ..report import figures
 from .display import console, epoch_line, flat_numbers, progress_bar
 from .run_folder import RunFolder
 
+DRAW_SECONDS = 60.0
+"""Between drawings of plots while training goes on: small epochs would take longer to draw than to train."""
+
 
 class Reporter:
     """Speaks for the first process; in the others it is silent."""
@@ -27,6 +31,9 @@ class Reporter:
         self._started_at = time.monotonic()
         self._clips_done = 0
         self._complained: set[str] = set()
+        self._predictions: Predictions | None = None
+        """Of the last validation."""
+        self._is_drawn, self._drawn_at = True, -math.inf
 
     @contextmanager
     def _going_on(self, what: str) -> Iterator[None]:
@@ -51,6 +58,8 @@ class Reporter:
                 task = bar.add_task("training", total=total_steps, completed=step, note="")
                 self._console, self._update_bar = bar.console, lambda **what: bar.update(task, **what)
                 yield
+                if not self._is_drawn:
+                    self._draw()
         finally:
             with self._going_on("TensorBoard"):
                 self._board.close()
@@ -82,8 +91,14 @@ class Reporter:
             for name, value in flat_numbers(record):
                 self._board.add_scalar(name, value, record["step"])
             self._board.flush()
+        self._is_drawn, self._predictions = False, predictions
+        if time.monotonic() - self._drawn_at >= DRAW_SECONDS:
+            self._draw()
+
+    def _draw(self) -> None:
         with self._going_on("plots"):
             self.run.plots.mkdir(exist_ok=True)
             figures.training_curves(self.run.read_log("metrics.jsonl"), self.run.plots / "curves.png")
-            if predictions is not None and predictions.scored.any():
-                figures.predicted_against_true(predictions, self.run.plots / "predicted_against_true.png")
+            if self._predictions is not None and self._predictions.scored.any():
+                figures.predicted_against_true(self._predictions, self.run.plots / "predicted_against_true.png")
+        self._is_drawn, self._drawn_at = True, time.monotonic()
