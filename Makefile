@@ -12,8 +12,32 @@ TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 	$(BIN)/python -m pip install --quiet --progress-bar off --constraint constraints.txt --editable '.[dev,demo]'
 	touch $@
 
-demo: .venv/installed  ## generate, pack, train, evaluate, infer
-	$(BIN)/python datasets/run_demo.py
+# One stage after the other, each with a command of its own. What is finished is not made again;
+# `rm -r demo` starts from nothing.
+demo: demo/trained  ## generate, pack, train, evaluate, infer
+	$(BIN)/viper eval --checkpoint demo/run/checkpoints/best --shards 'demo/shards/test-*.tar' --out demo/scores
+	$(BIN)/python infer.py demo/corpus/new_clip.mp4 --checkpoint demo/run/checkpoints/best \
+	    --output demo/new_clip.json --render demo/new_clip.mp4
+	@echo 'made by this demo:'
+	@echo '  demo/corpus                 clips, labels.csv, and new_clip.mp4, which is in no shard'
+	@echo '  demo/shards                 the same clips as WebDataset shards'
+	@echo '  demo/run                    settings, metrics, plots and checkpoints of the training'
+	@echo '  demo/scores                 predictions, metrics and plots on clips never trained on'
+	@echo '  demo/new_clip.json, .mp4    intensities of the new clip, and the clip with them over it'
+
+demo/corpus/labels.csv: | .venv/installed
+	$(BIN)/python datasets/demo.py --out demo/corpus
+
+demo/packed: demo/corpus/labels.csv
+	$(BIN)/viper pack --videos demo/corpus/videos --labels demo/corpus/labels.csv --out demo/shards --overwrite
+	@touch $@
+
+demo/trained: demo/packed
+	@test -e demo/run/checkpoints/last || rm -rf demo/run
+	$(BIN)/python train.py --preset tiny --train-shards 'demo/shards/train-*.tar' \
+	    --val-shards 'demo/shards/val-*.tar' --run-dir demo/run --reuse-memory 2GB \
+	    $(if $(wildcard demo/run/checkpoints/last),--resume)
+	@touch $@
 
 test: .venv/installed  ## lint and run the tests
 	$(BIN)/ruff check .
