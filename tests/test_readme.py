@@ -1,0 +1,83 @@
+"""README's claims: its Python lines run, its commands and options exist, its map names every file truly."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, make_clip
+
+from viper_e2e.cli import COMMANDS
+from viper_e2e.config import micro
+from viper_e2e.model import ViPER
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def tracked(*patterns: str) -> list[str]:
+    done = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def first_line(path: Path) -> str:
+    """The sentence a file opens with, without its own name."""
+    line = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    return re.sub(r"^[\w/]+(\.py)?: ", "", line).strip()
+
+
+def test_the_python_lines_run(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    ViPER(micro()).save_pretrained(tmp_path / "demo/run/checkpoints/best")
+    make_clip(tmp_path / "clip.mp4")
+    monkeypatch.chdir(tmp_path)
+    (lines,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    test = doctest.DocTestParser().get_doctest(lines, {}, "README.md", "README.md", 0)
+    assert len(test.examples) == 3
+    assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test).failed == 0
+
+
+MODULES = [
+    name
+    for name in tracked("viper_e2e/*.py", "datasets/*.py", "benchmarks/*.py", "train.py", "infer.py")
+    if not name.endswith("/__init__.py")  # a package's sentence stands at its folder
+]
+
+
+@pytest.mark.parametrize("file", MODULES)
+def test_the_map_has_every_file_with_the_sentence_it_opens_with(file):
+    sentence = first_line(ROOT / file)
+    assert sentence, f"{file} opens with no sentence"
+    entry = re.compile(rf"^ *{re.escape(Path(file).name)} +{re.escape(sentence)}$", re.MULTILINE)
+    assert entry.search(README), f"README's map lacks: {Path(file).name}  {sentence}"
+
+
+def test_the_commands_exist_and_know_their_options(capsys):
+    from viper_e2e.cli import main
+
+    shown = re.findall(
+        r"^(?:\$ )?((?:viper|python (?:train|infer)\.py) [^\n#]*(?:\\\n[^\n#]*)*)", README, re.MULTILINE
+    )
+    assert shown
+    for text in shown:
+        words = shlex.split(text.replace("\\\n", " "))
+        command = words[1] if words[0] == "viper" else Path(words[1]).stem
+        assert command in {*COMMANDS, "--help"}, text
+        if command == "--help":
+            continue
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        told = capsys.readouterr().out
+        for word in words[2:]:
+            if word.startswith("--") and not word.startswith("--model."):
+                assert word.partition("=")[0] in told, text
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
