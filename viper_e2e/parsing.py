@@ -8,9 +8,11 @@ import sys
 from argparse import SUPPRESS, Action, ArgumentParser, HelpFormatter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
+import yaml
 
 from .config import PRESETS, TRAIN_DEFAULTS, BackboneConfig, ModelConfig, TrainConfig, backbones_of
 from .errors import ViperError
@@ -82,6 +84,7 @@ def _nearest(word: str, names: Sequence[str]) -> str | None:
 def parse_train(argv: Sequence[str], prog: str) -> Settings:
     """Settings of a training run: preset, then ``--config FILE.yaml``, then the command line."""
     argv = _normal(argv)
+    _refuse_aliases(argv)
     preset = _preset_of(argv, prog)
     short = bool({"-h", "--help"} & set(argv))
     parser = _train_parser(preset, prog, with_model=not short)
@@ -184,6 +187,21 @@ def _apply_depths(model: ModelConfig, freeze: str | None, unfreeze: str | None) 
         if depth not in ("all", "none") and not depth.isdigit():
             raise ViperError(f"--unfreeze {word}: after = stands all or a number of blocks")
         _backbone(model, name).train = depth
+
+
+def _refuse_aliases(argv: Sequence[str]) -> None:
+    """No ``*name`` in settings files: thirty lines of them unfold to a billion values."""
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        path = Path(value if equals else following)
+        if name != "--config" or not path.is_file():
+            continue
+        try:
+            events = list(yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            continue  # the parser says what is wrong with it
+        if any(isinstance(event, yaml.AliasEvent) for event in events):
+            raise ViperError(f"--config {path}: YAML aliases (*name) are not understood; write the values out")
 
 
 def _need(value: str, option: str, prog: str) -> None:
