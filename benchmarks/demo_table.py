@@ -167,11 +167,15 @@ def _exchange(labels: Path, out: Path) -> Path:
     values = [{emotion: kept[i][emotion] for emotion in demo.EMOTIONS} for i in order]
     for row, other in zip(kept, values, strict=True):
         row.update(other)
-    with out.open("w", newline="") as file:
+    _write_rows(out, rows)
+    return out
+
+
+def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    with path.open("w", newline="") as file:
         table = csv.DictWriter(file, fieldnames=list(rows[0]))
         table.writeheader()
         table.writerows(rows)
-    return out
 
 
 def _run_all(jobs: list[Job], shards: dict[bool, Path], options: argparse.Namespace) -> None:
