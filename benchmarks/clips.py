@@ -22,8 +22,12 @@ def make_clip(
     codec: str = "libx264",
     options: dict[str, str] = X264,
     sound: bool = True,
+    face: bool = False,
 ) -> Path:
-    """A 16:9 clip of a texture that pans, a disc that wanders over it, camera noise, and a tone in stereo."""
+    """A 16:9 clip of a texture that pans, a disc that wanders over it, camera noise, and a tone in stereo.
+
+    `face`: a photographed face (NASA portrait of Eileen Collins, from scikit-image) in place of the disc.
+    """
     with av.open(str(path), "w") as container:
         video = container.add_stream(codec, rate=FPS, options=options)
         video.width, video.height, video.pix_fmt = height * 16 // 9 // 2 * 2, height, "yuv420p"
@@ -32,7 +36,7 @@ def make_clip(
         if sound:
             rate = 48_000 if webm else SOUND_RATE
             audio = container.add_stream("libopus" if webm else "aac", rate=rate, layout="stereo")
-        for index, image in enumerate(_pictures(height, round(seconds * FPS), seed)):
+        for index, image in enumerate(_pictures(height, round(seconds * FPS), seed, face)):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             container.mux(video.encode(frame))
@@ -42,7 +46,7 @@ def make_clip(
     return path
 
 
-def _pictures(height: int, count: int, seed: int):
+def _pictures(height: int, count: int, seed: int, face: bool):
     rng, width = np.random.default_rng(seed), height * 16 // 9 // 2 * 2
     cell = max(2, height // 24)
     coarse = rng.integers(30, 200, (2 * height // cell + 2, 2 * width // cell + 2, 3)).astype(np.float32)
@@ -54,15 +58,28 @@ def _pictures(height: int, count: int, seed: int):
     texture = texture[: 2 * height, : 2 * width].clip(0, 235).astype(np.uint8)
     grain = rng.integers(0, 9, (height + 64, width + 64, 1), dtype=np.uint8)
     y, x = np.ogrid[:height, :width]
+    portrait = _portrait(height * 3 // 5) if face else None
     for index in range(count):
         top = round(height * (0.25 + 0.2 * np.sin(index / 47)))
         left = round(width * (0.25 + 0.2 * np.sin(index / 61 + seed)))
         image = texture[top : top + height, left : left + width].copy()
         centre_y, centre_x = (0.5 + 0.2 * np.sin(index / 23)) * height, (0.5 + 0.3 * np.sin(index / 37)) * width
-        disc = (y - centre_y) ** 2 + (x - centre_x) ** 2 < (height / 5) ** 2
-        image[disc] = image[disc] // 4 + np.array([140, 105, 90], np.uint8)
+        if portrait is not None:
+            y0, x0 = round(centre_y / 2), round(centre_x - len(portrait) / 2)
+            image[y0 : y0 + len(portrait), x0 : x0 + len(portrait)] = portrait
+        else:
+            disc = (y - centre_y) ** 2 + (x - centre_x) ** 2 < (height / 5) ** 2
+            image[disc] = image[disc] // 4 + np.array([140, 105, 90], np.uint8)
         dy, dx = rng.integers(0, 64, 2)
         yield image + grain[dy : dy + height, dx : dx + width]
+
+
+def _portrait(side: int) -> np.ndarray:
+    from PIL import Image
+    from skimage import data
+
+    image = Image.fromarray(data.astronaut()[:256, 96:352]).resize((side, side))
+    return np.asarray(image).clip(0, 240)
 
 
 def _write_tone(container, audio, seconds: float, seed: int) -> None:

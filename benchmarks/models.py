@@ -1,0 +1,35 @@
+"""models.py: the preset `base` with weights that need no download: random ones, of the published sizes."""
+
+from __future__ import annotations
+
+from viper_e2e.config import PRESETS, BackboneConfig, ModelConfig
+
+CLIP_VIT_B_32 = {
+    "embed_dim": 512,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12},
+}
+
+
+def base_sized() -> ModelConfig:
+    """ViT-B/16, WavLM-base, CLIP ViT-B/32 (whose own text tower embeds the sentences), frozen; our fusion."""
+    config = PRESETS["base"]()
+    # What transformers builds from a bare model_type is of the size of "base".
+    config.visual.backbone = BackboneConfig(config={"model_type": "vit"})
+    config.audio.backbone = BackboneConfig(config={"model_type": "wavlm"})
+    config.textual.image_text = BackboneConfig(config=CLIP_VIT_B_32)
+    config.textual.sentence_encoder = None
+    return config
+
+
+def tiny_frozen() -> ModelConfig:
+    """The preset `tiny` with its encoders frozen, as they are."""
+    config = PRESETS["tiny"]()
+    config.visual.backbone.train = config.audio.backbone.train = "none"
+    return config
+
+
+def sized(name: str) -> ModelConfig:
+    """`base` or `tiny`, frozen and without a download."""
+    return {"base": base_sized, "tiny": tiny_frozen}[name]()
