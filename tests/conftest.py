@@ -98,3 +98,21 @@ def tiny_clip(tmp_path):
         return make_clip(tmp_path / name, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """Shards of eight clips to train on and four to validate on."""
+    from training_runs import make_corpus
+
+    return make_corpus(tmp_path_factory.mktemp("corpus") / "made")
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory):
+    """Real processes for milliseconds; see `forking`."""
+    from forking import Nursery
+
+    made = Nursery(tmp_path_factory.mktemp("logs"))
+    yield made
+    made.close()

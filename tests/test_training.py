@@ -5,73 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import make_clip, tone
+from training_runs import JOINT, losses, run, same, settings, weights
 
 from viper_e2e.checkpoint import CheckpointError
-from viper_e2e.engine.training import Trainer, train
+from viper_e2e.engine.trainer import Trainer
+from viper_e2e.engine.training import train
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
-from viper_e2e.packing import pack, write_labels
-from viper_e2e.parsing import parse_train
-
-EMOTIONS = ("Joy", "Fear")
-
-
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory) -> Path:
-    """Shards of twelve clips whose pitch tells the one emotion and whose brightness the other."""
-    folder = tmp_path_factory.mktemp("corpus")
-    (folder / "videos").mkdir()
-    rows = []
-    for i in range(12):
-        joy, fear = (i % 4) / 3, (i // 4) / 2
-        frames = [np.full((64, 96, 3), round(40 + 160 * joy), np.uint8) for _ in range(8)]
-        sound = None if i == 5 else tone(1.0, 16_000, 1, hertz=200 + 1500 * fear)
-        make_clip(folder / "videos" / f"{i}.mp4", frames=frames, fps=8, sound=sound)
-        split = "train" if i < 8 else "val"
-        rows.append({"File_ID": f"[{i}]", "Split": split, "Joy": joy, "Fear": fear, "Subject": i})
-    write_labels(folder / "labels.csv", rows)
-    assert pack(folder / "videos", folder / "labels.csv", folder / "shards").exit_code == 0
-    return folder
-
-
-def settings(corpus: Path, run: Path, *words: str):
-    return parse_train(
-        [
-            "--preset=micro",
-            f"--train-shards={corpus}/shards/train-*.tar",
-            f"--run-dir={run}",
-            "--num-workers=0",
-            *words,
-        ],
-        "viper train",
-    )
-
-
-def run(corpus: Path, folder: Path, *words: str) -> Path:
-    assert train(settings(corpus, folder, *words)) == 0
-    return folder
-
-
-def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(folder / "checkpoints" / name / "model.safetensors")
-
-
-def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["train_loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-JOINT = ("--unfreeze=visual,audio", "--epochs=3", "--batch-size=2", "--lr=0.01", "--backbone-lr=0.01")
+from viper_e2e.packing import pack
 
 
 def test_the_loss_falls_and_the_run_folder_holds_everything(corpus, tmp_path):

@@ -25,6 +25,7 @@ from ..reuse import ReuseStore, parse_size
 from ..shards import ShardSet
 from .display import branch_table, console
 from .evaluation import evaluate, score, scores_record
+from .fine_tuning import FineTuning, rewrapped
 from .guarding import MAX_BAD_STEPS, Guard, StopRequest
 from .labelled import label_means, make_loader, open_splits
 from .optimizer import build_optimizer, build_schedule, schedule_factor
@@ -54,6 +55,7 @@ class Trainer:
         labels = replace(self.train_shards.labels, means=label_means(self.train_shards))
         self.module = ViPER(settings.model, labels).to(accelerator.device)
         self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
+        self.tuning = FineTuning(self.module, self.config, self.held)
         self.loss.to(accelerator.device)
         self.loader = self._loader(self.train_shards, shuffle=True)
         self.state = TrainingState(Cursor(self.config.seed))
@@ -101,13 +103,15 @@ class Trainer:
             group = list(islice(batches, self.config.accumulation))
             if not group:
                 break
+            self.tuning.measure(group, self.optimizer, self.accelerator)
             save = self._step(group)
             self.state.cursor = Cursor(cursor.seed, cursor.epoch, group[-1].next_position)
             if self.state.bad_steps >= MAX_BAD_STEPS:
                 batches.close()
                 self._go_back()
                 return True
-            if save or self.stop.agreed:
+            # While steps go wrong the last checkpoint stays the one to go back to.
+            if (save and not self.state.bad_steps) or self.stop.agreed:
                 self._save_last()
             if self.stop.agreed:
                 return False
@@ -217,6 +221,7 @@ class Trainer:
         self.reporter.report_epoch(record, self.predictions)
         for name in better:
             self.saver.save_model(name)
+        self._enter_epoch(self.state.cursor.epoch)
         self._save_last()
 
     def _improved(self, scores: Scores) -> list[str]:
@@ -227,6 +232,15 @@ class Trainer:
                 self.state.best[name] = value
                 better.append(name)
         return better
+
+    def _enter_epoch(self, epoch: int) -> None:
+        """Train what this epoch trains, before anything of it is saved or loaded."""
+        new = self.tuning.enter(epoch, self.optimizer, self.schedule)
+        if new:
+            with self.processes.meeting("preparing the model"):
+                self.model = rewrapped(self.accelerator, self.model, self.optimizer)
+            if self.processes.is_main:
+                console.print(f"from epoch {epoch + 1} on: {', '.join(new)}")
 
     # --- saving and going on ----------------------------------------------------------------------
 
@@ -246,7 +260,7 @@ class Trainer:
 
     def _restore(self) -> bool:
         """Go on from the newest undamaged checkpoint; False where none was ever saved."""
-        restored = self.saver.restore(self._parts())
+        restored = self.saver.restore(self._parts(), self._enter_epoch)
         if restored is None:
             return False
         self.state, quarantined = restored
@@ -276,7 +290,7 @@ class Trainer:
             self.guard.give_up(
                 f"step {step}: {MAX_BAD_STEPS} steps in a row without a number, no checkpoint yet"
             )
-        self.state.went_back_at = step
+        self.state.went_back_at, self.state.bad_steps, self.state.bad_keys = step, 0, []
         self.loader.quarantined |= dict.fromkeys(keys, f"loss or gradient without a number up to step {step}")
         if self.processes.is_main:
             console.print(

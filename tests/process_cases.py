@@ -1,0 +1,175 @@
+"""process_cases.py: what forked processes do in the tests; a function is a case, its result the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+# All that a case could need is imported before the fork.
+from viper_e2e import cli
+from viper_e2e.engine import commands, evaluation_commands, reporting, training  # noqa: F401
+from viper_e2e.engine.trainer import Trainer
+
+
+class _NoFigures:
+    """Plots take longer than all the rest."""
+
+    def training_curves(self, *_: object) -> None:
+        pass
+
+    def predicted_against_true(self, *_: object) -> None:
+        pass
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def train(arguments: list[str]) -> int:
+    """`viper train`."""
+    reporting.figures = _NoFigures()
+    return cli.main(["train", *arguments])
+
+
+def before_step(step: int, act) -> None:
+    """Let something happen when the given step has its batches and is about to begin."""
+    original = Trainer._step
+
+    def wrapped(self, group):
+        if self.state.step == step:
+            act(self)
+        return original(self, group)
+
+    Trainer._step = wrapped
+
+
+# --- stopping and going on ------------------------------------------------------------------------
+
+
+def stop(arguments: list[str], step: int, number: int, ranks: list[int] | None = None) -> int:
+    """A signal comes in while a step is under way."""
+    if ranks is None or rank() in ranks:
+        before_step(step, lambda trainer: os.kill(os.getpid(), number))
+    return train(arguments)
+
+
+def hang(arguments: list[str], step: int) -> int:
+    """A step that does not end."""
+
+    def act(trainer: Trainer) -> None:
+        print("hanging", flush=True)
+        while True:
+            time.sleep(0.01)
+
+    before_step(step, act)
+    return train(arguments)
+
+
+def record_positions(arguments: list[str], file: str, stop_at: int | None = None) -> int:
+    """Write down which positions of which epoch are trained on, by every process in a file of its own."""
+    if stop_at is not None:
+        before_step(stop_at, lambda trainer: os.kill(os.getpid(), signal.SIGTERM))
+    original = Trainer._step
+
+    def wrapped(self, group):
+        save = original(self, group)
+        with Path(f"{file}.{rank()}").open("a") as lines:
+            for batch in group:
+                for position in batch.positions:
+                    if position is not None:
+                        lines.write(json.dumps([batch.epoch, position]) + "\n")
+        return save
+
+    Trainer._step = wrapped
+    return train(arguments)
+
+
+def record_losses(arguments: list[str], file: str) -> int:
+    """The loss of every step, exactly."""
+    losses = []
+    original = reporting.Reporter.count_step
+
+    def wrapped(self, step, value, *rest, **named):
+        losses.append(value)
+        return original(self, step, value, *rest, **named)
+
+    reporting.Reporter.count_step = wrapped
+    code = train(arguments)
+    Path(file).write_text(json.dumps(losses))
+    return code
+
+
+# --- death while saving ---------------------------------------------------------------------------
+
+DIED = 77
+WATCHED = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
+
+
+def die_in_every_place_of_saving(arguments: list[str], folder: str) -> int:
+    """Train a step, then save it again and again, each time dying one operation on the disk later.
+
+    Every attempt works on a copy of the run, `folder/<n>`; the last one survives.
+    """
+    save = Trainer._save_last
+
+    def attempts(self) -> None:
+        Trainer._save_last = save
+        whole = self.run.path
+        number, code = 0, DIED
+        while code == DIED:
+            shutil.copytree(whole, f"{folder}/{number}")
+            child = os.fork()
+            if child == 0:
+                self.run.path = Path(f"{folder}/{number}")
+                _die_after(number)
+                self._save_last()
+                os._exit(0)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            number += 1
+        os._exit(code)
+
+    Trainer._save_last = attempts
+    return train(arguments)
+
+
+def _die_after(number: int) -> None:
+    left = number
+
+    def count() -> None:
+        nonlocal left
+        if left == 0:
+            os._exit(DIED)
+        left -= 1
+
+    fsync = os.fsync
+
+    def counted(descriptor: int) -> None:
+        count()
+        fsync(descriptor)
+
+    os.fsync = counted
+    sys.addaudithook(lambda event, _: count() if event in WATCHED else None)
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+
+def record_gradients(arguments: list[str], file: str) -> int:
+    """The gradients of the first optimizer step, as the optimizer sees them."""
+    original = torch.optim.AdamW.step
+
+    def wrapped(self, *rest, **named):
+        if rank() == 0 and not Path(file).exists():
+            gradients = [p.grad for group in self.param_groups for p in group["params"]]
+            torch.save([None if g is None else g.clone() for g in gradients], file)
+        return original(self, *rest, **named)
+
+    torch.optim.AdamW.step = wrapped
+    return train(arguments)

@@ -1,0 +1,72 @@
+"""training_runs.py: the smallest runs of training that walk every path, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from conftest import make_clip, tone
+
+from viper_e2e.engine.training import train
+from viper_e2e.packing import pack, write_labels
+from viper_e2e.parsing import Settings, parse_train
+
+JOINT = ("--unfreeze=visual,audio", "--epochs=3", "--batch-size=2", "--lr=0.01", "--backbone-lr=0.01")
+
+
+def make_corpus(folder: Path, *, num_train: int = 8, num_val: int = 4, silent: tuple[int, ...] = (5,)) -> Path:
+    """Shards of clips whose pitch tells the one emotion and whose brightness the other."""
+    (folder / "videos").mkdir(parents=True)
+    rows = []
+    for i in range(num_train + num_val):
+        joy, fear = (i % 4) / 3, (i // 4) % 3 / 2
+        frames = [np.full((64, 96, 3), round(40 + 160 * joy), np.uint8) for _ in range(8)]
+        sound = None if i in silent else tone(1.0, 16_000, 1, hertz=200 + 1500 * fear)
+        make_clip(folder / "videos" / f"{i}.mp4", frames=frames, fps=8, sound=sound)
+        split = "train" if i < num_train else "val"
+        rows.append({"File_ID": f"[{i}]", "Split": split, "Joy": joy, "Fear": fear, "Subject": i})
+    write_labels(folder / "labels.csv", rows)
+    assert pack(folder / "videos", folder / "labels.csv", folder / "shards").exit_code == 0
+    return folder
+
+
+def arguments(corpus: Path, run: Path, *words: str) -> list[str]:
+    """Of `viper train`."""
+    given = [f"--train-shards={corpus}/shards/train-*.tar", f"--run-dir={run}", "--num-workers=0"]
+    return ["--preset=micro", *given, *words]
+
+
+def settings(corpus: Path, run: Path, *words: str) -> Settings:
+    return parse_train(arguments(corpus, run, *words), "viper train")
+
+
+def run(corpus: Path, folder: Path, *words: str) -> Path:
+    assert train(settings(corpus, folder, *words)) == 0
+    return folder
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "checkpoints" / name / "model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max((one[name].double() - other[name].double()).abs().max().item() for name in one)
+
+
+def lines(folder: Path, name: str) -> list[dict]:
+    """Records of one of the run's logs."""
+    path = folder / name
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def losses(folder: Path) -> list[float]:
+    return [record["train_loss"] for record in lines(folder, "metrics.jsonl")]
