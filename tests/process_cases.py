@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 # All that a case could need is imported before the fork.
 from viper_e2e import cli
+from viper_e2e.clip import DecodedClip
+from viper_e2e.decoding import ClipDecoder
 from viper_e2e.engine import commands, evaluation_commands, reporting, training  # noqa: F401
 from viper_e2e.engine.trainer import Trainer
+from viper_e2e.errors import ClipError
+from viper_e2e.fusion import TokenFusion
+from viper_e2e.loader import ClipLoader
 
 
 class _NoFigures:
@@ -173,3 +181,114 @@ def record_gradients(arguments: list[str], file: str) -> int:
 
     torch.optim.AdamW.step = wrapped
     return train(arguments)
+
+
+def change_clips(arguments: list[str], what: str, ranks: list[int]) -> int:
+    """On some processes every clip is unreadable, or has no sound."""
+    if rank() in ranks:
+        original = ClipLoader._finish
+
+        def wrapped(self, slot):
+            original(self, slot)
+            if slot.position is None or isinstance(slot.clip, ClipError):
+                return
+            if what == "unreadable":
+                slot.clip = ClipError("made unreadable", stage="decode", clip=slot.key)
+            elif isinstance(slot.clip, DecodedClip):
+                slot.clip = replace(slot.clip, sound=[], sound_seconds=0.0)
+
+        ClipLoader._finish = wrapped
+    return train(arguments)
+
+
+def fail(arguments: list[str], what: str, ranks: list[int], step: int) -> int:
+    """On some processes something ends, or holds up, the process in the midst of training."""
+
+    def act(trainer: Trainer) -> None:
+        if what == "raises":
+            raise ZeroDivisionError("made to fail")
+        if what == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(3600)
+
+    if rank() in ranks:
+        before_step(step, act)
+    return train(arguments)
+
+
+def no_number(arguments: list[str], steps: list[int], ranks: list[int], times: int, file: str) -> int:
+    """On some processes the forward pass of some steps is no number, the first times that they are made.
+
+    What remains in memory at the end is written down by every process.
+    """
+    made = dict.fromkeys(steps, 0)
+    spoil = False
+    forward = TokenFusion.forward
+
+    def spoilt(self, *rest, **named):
+        return forward(self, *rest, **named) * (math.nan if spoil else 1.0)
+
+    step = Trainer._step
+
+    def watched(self, group):
+        nonlocal spoil
+        number = self.state.step
+        spoil = rank() in ranks and made.get(number, times) < times
+        made[number] = made.get(number, 0) + 1
+        before = [p.detach().clone() for p in self.module.parameters()]
+        save = step(self, group)
+        changed = any(not torch.equal(b, p) for b, p in zip(before, self.module.parameters(), strict=True))
+        if number in steps and made[number] <= times:
+            assert not changed, f"step {number} changed weights of process {rank()}"
+        spoil = False
+        return save
+
+    TokenFusion.forward = spoilt
+    Trainer._step = watched
+    keep_weights(file)
+    return train(arguments)
+
+
+def keep_weights(file: str) -> None:
+    """Each process writes down its own weights at the end."""
+    close = Trainer.close
+
+    def wrapped(self):
+        save_file({n: p.detach().clone() for n, p in self.module.named_parameters()}, f"{file}.{rank()}")
+        close(self)
+
+    Trainer.close = wrapped
+
+
+def count_decodes(arguments: list[str], file: str) -> int:
+    """Every clip that a process decodes."""
+    original = ClipDecoder.__call__
+
+    def wrapped(self, *rest, **named):
+        with Path(f"{file}.{rank()}").open("a") as lines:
+            lines.write(named["name"] + "\n")
+        return original(self, *rest, **named)
+
+    ClipDecoder.__call__ = wrapped
+    return train(arguments)
+
+
+def lose_a_worker(arguments: list[str], ranks: list[int]) -> int:
+    """On some processes the first clip of the first step has ended its worker."""
+    if rank() in ranks:
+        begin = ClipLoader._begin
+        lost = []
+
+        def wrapped(self, slot):
+            if not lost and slot.position is not None and self.shuffle:
+                lost.append(slot.key)
+                self.quarantined[slot.key] = "killed by SIGSEGV"
+            return begin(self, slot)
+
+        ClipLoader._begin = wrapped
+    return train(arguments)
+
+
+def command(arguments: list[str]) -> int:
+    """Any command of `viper`."""
+    return cli.main(arguments)

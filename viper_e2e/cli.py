@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[command][0](argv[1:])
     except ViperError as error:
-        print(f"viper {command}: {error}", file=sys.stderr)
+        print(f"viper {command}{_which_process()}: {error}", file=sys.stderr)
         return EXIT_NOTHING
     except KeyboardInterrupt:
         print(f"viper {command}: stopped", file=sys.stderr)
@@ -38,6 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`| head`); say nothing more, also not at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+
+
+def _which_process() -> str:
+    """Whose error it is, where torchrun or `accelerate launch` started several processes."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    return f" (process {os.environ.get('RANK', '0')} of {count})" if count != "1" else ""
 
 
 def _overview() -> str:

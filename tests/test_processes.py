@@ -1,0 +1,199 @@
+"""Several processes train as one, and when one is lost the others say which and end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+from training_runs import JOINT, arguments, largest_difference, lines, make_corpus, same, weights
+
+TWO = (*JOINT, "--batch-size=1")
+"""In two processes the same steps as JOINT in one."""
+
+
+def together(nursery, case: str, *given: object, expect: int | None = 0, count: int = 2) -> list[str]:
+    """Run a case in several processes; what each has said."""
+    children = nursery.fork_processes(count, case, *given)
+    codes = [child.wait() for child in children]
+    said = [child.said for child in children]
+    if expect is not None:
+        assert codes == [expect] * count, "\n".join(said)
+    return said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--loss=mse=1",), ("--loss=pearson=1,ccc=1",), ("--loss=mse=1,pearson=1", "--accumulation=2")],
+    ids=["mse", "correlations", "accumulation"],
+)
+def test_gradients_of_two_processes_are_those_of_one(corpus, nursery, tmp_path, words):
+    words = (*words, "--max-steps=1", "--clip-norm=0", "--seed=3")
+    alone, shared = tmp_path / "alone.pt", tmp_path / "shared.pt"
+    one = nursery.fork("record_gradients", arguments(corpus, tmp_path / "1", *JOINT, *words), str(alone))
+    assert one.wait() == 0, one.said
+    together(nursery, "record_gradients", arguments(corpus, tmp_path / "2", *TWO, *words), str(shared))
+    compared = 0
+    for ours, theirs in zip(torch.load(alone), torch.load(shared), strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            assert (ours - theirs).abs().max() <= 1e-6
+            compared += bool(ours.abs().max() > 1e-4)
+    assert compared > 20
+
+
+@pytest.fixture(scope="module")
+def validated(corpus, nursery, tmp_path_factory):
+    """A run in one process and its twin in two, with validation; the weights hardly move."""
+    folder = tmp_path_factory.mktemp("validated")
+    words = (f"--val-shards={corpus}/shards/val-*.tar", "--max-steps=1", "--lr=1e-9", "--backbone-lr=1e-9")
+    assert nursery.fork("train", arguments(corpus, folder / "1", *JOINT, *words)).wait() == 0
+    together(nursery, "train", arguments(corpus, folder / "2", *TWO, "--batch-size=3", *words))
+    return folder
+
+
+def test_validation_counts_each_clip_once_and_measures_the_same(validated):
+    one, two = (lines(validated / name, "metrics.jsonl")[0]["val"] for name in "12")
+    assert one["num_clips"] == two["num_clips"] == 4
+    for measure in ("pearson", "ccc", "mse"):
+        for emotion, value in one[measure].items():
+            assert two[measure][emotion] == (None if value is None else pytest.approx(value, abs=1e-6))
+
+
+def test_more_processes_and_workers_than_shards(corpus, nursery, tmp_path):
+    words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=1", "--num-workers=2")
+    assert len(list((corpus / "shards").glob("train-*.tar"))) == 1
+    together(nursery, "train", words, count=3)
+    assert lines(tmp_path / "run", "metrics.jsonl")[0]["step"] == 3  # 8 clips, 3 at a time
+
+
+def test_a_process_that_can_read_no_clip_at_all_keeps_step(corpus, nursery, tmp_path):
+    words = arguments(corpus, tmp_path / "run", *TWO)
+    together(nursery, "change_clips", words, "unreadable", [1])
+    skipped = [record["key"] for record in lines(tmp_path / "run", "skipped.jsonl")]
+    assert skipped
+    assert len(skipped) == len(set(skipped))
+    assert lines(tmp_path / "run", "metrics.jsonl")[-1]["step"] == 12
+
+
+def test_sound_that_is_absent_on_one_process_only(corpus, nursery, tmp_path):
+    words = arguments(corpus, tmp_path / "run", *TWO)
+    together(nursery, "change_clips", words, "silent", [1])
+    assert lines(tmp_path / "run", "metrics.jsonl")[-1]["step"] == 12
+
+
+@pytest.mark.parametrize("lost", [1, 0])
+@pytest.mark.parametrize("what", ["raises", "dies", "stalls"])
+def test_when_a_process_is_lost_the_others_name_it_and_end(corpus, nursery, tmp_path, what, lost):
+    words = arguments(corpus, tmp_path / "run", *TWO, "--process-timeout-seconds=8")
+    children = nursery.fork_processes(2, "fail", words, what, [lost], 2)
+    survivor = children[1 - lost]
+    assert survivor.wait() == 1, survivor.said
+    assert f"process {lost}" in survivor.said
+    if what == "raises":
+        assert "made to fail" in children[lost].said
+        if lost:  # the store, and what is written there, lives in the first process
+            assert "process 1 failed: ZeroDivisionError: made to fail" in survivor.said
+    children[lost].send(signal.SIGKILL)
+    assert children[lost].wait() != 0
+
+
+def test_one_unreadable_clip_ends_all_where_errors_are_raised(corpus, nursery, tmp_path):
+    words = arguments(corpus, tmp_path / "run", *TWO, "--on-error=raise")
+    said = together(nursery, "change_clips", words, "unreadable", [1], expect=1)
+    assert "made unreadable" in said[1]
+    assert "process 1 failed: ViperError" in said[0]
+
+
+def test_clips_in_memory_are_used_again_by_their_process(corpus, nursery, tmp_path):
+    plain = arguments(corpus, tmp_path / "plain", *TWO, "--epochs=4")
+    held = arguments(corpus, tmp_path / "held", *TWO, "--epochs=4", "--reuse-memory=1GB")
+    together(nursery, "train", plain)
+    together(nursery, "count_decodes", held, str(tmp_path / "decoded"))
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "held"))
+    decoded = [(tmp_path / f"decoded.{rank}").read_text().split() for rank in range(2)]
+    assert all(len(keys) == len(set(keys)) for keys in decoded)
+    assert set(decoded[0]) | set(decoded[1]) == {str(i) for i in range(8)}
+
+
+def test_a_step_without_a_number_on_one_process_is_made_on_none(corpus, nursery, tmp_path):
+    words = arguments(corpus, tmp_path / "run", *TWO)
+    together(nursery, "no_number", words, [5], [1], 1, str(tmp_path / "weights"))
+    record, *more = lines(tmp_path / "run", "nonfinite.jsonl")
+    assert not more
+    assert record["step"] == 5
+    assert len(record["keys"]) == 2  # of both processes
+    assert same(load_file(tmp_path / "weights.0"), load_file(tmp_path / "weights.1"))
+
+
+def test_three_steps_without_a_number_send_all_back_to_the_last_checkpoint(corpus, nursery, tmp_path):
+    words = arguments(corpus, tmp_path / "run", *TWO)
+    said = together(nursery, "no_number", words, [5, 6, 7], [1], 1, str(tmp_path / "weights"))
+    assert "back to step 4 without" in said[0]
+    bad = lines(tmp_path / "run", "nonfinite.jsonl")
+    assert [record["step"] for record in bad] == [5, 6, 7]
+    skipped = {record["key"]: record for record in lines(tmp_path / "run", "skipped.jsonl")}
+    assert set(skipped) == {key for record in bad for key in record["keys"]}
+    assert {record["stage"] for record in skipped.values()} == {"quarantine"}
+    assert same(load_file(tmp_path / "weights.0"), load_file(tmp_path / "weights.1"))
+    assert lines(tmp_path / "run", "metrics.jsonl")[-1]["step"] == 12
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last" / "training.pt", weights_only=True)
+    assert set(state["quarantined"]) == set(skipped)
+
+
+def test_a_signal_to_one_process_stops_all_and_two_go_on_bitwise(corpus, nursery, tmp_path):
+    whole = arguments(corpus, tmp_path / "whole", *TWO)
+    together(nursery, "train", whole)
+    words = arguments(corpus, tmp_path / "run", *TWO)
+    together(nursery, "stop", words, 5, signal.SIGUSR1, [1], expect=138)
+    together(nursery, "train", [*words, "--resume"])
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
+def test_a_clip_that_ended_a_worker_of_one_process_is_known_to_the_checkpoint(corpus, nursery, tmp_path):
+    words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=1")
+    together(nursery, "lose_a_worker", words, [1])
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last" / "training.pt", weights_only=True)
+    assert list(state["quarantined"].values()) == ["killed by SIGSEGV"]
+
+
+def test_weights_of_two_processes_are_those_of_one(corpus, nursery, tmp_path):
+    # Adam divides by the gradient's size: after a few steps roundings of 1e-8 have grown.
+    words = ("--max-steps=3", "--lr=0.001", "--backbone-lr=0.001")
+    assert nursery.fork("train", arguments(corpus, tmp_path / "1", *JOINT, *words)).wait() == 0
+    together(nursery, "train", arguments(corpus, tmp_path / "2", *TWO, *words))
+    assert largest_difference(weights(tmp_path / "1"), weights(tmp_path / "2")) <= 1e-5
+
+
+@pytest.mark.slow
+def test_torchrun_trains_in_two_processes_and_names_the_one_that_fails(corpus, tmp_path):
+    def torchrun(*words: str) -> subprocess.CompletedProcess:
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [*launch, str(ROOT / "train.py"), *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    run = tmp_path / "run"
+    done = torchrun(*arguments(corpus, run, *TWO, "--epochs=1"))
+    assert done.returncode == 0, done.stderr
+    assert lines(run, "metrics.jsonl")[0]["step"] == 4
+    torn = make_corpus(tmp_path / "torn", num_train=4, num_val=0)
+    shard = next((torn / "shards").glob("train-*.tar"))
+    data = bytearray(shard.read_bytes())
+    start = data.index(b"ftyp")
+    data[start - 4 : start + 300] = bytes(304)
+    shard.write_bytes(data)
+    failed = torchrun(*arguments(torn, tmp_path / "torn run", *TWO, "--on-error=raise"))
+    assert failed.returncode != 0
+    assert "process 0 of 2" in failed.stderr or "process 1 of 2" in failed.stderr
