@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,13 @@ from ..clip import DecodedClip
 from ..config import TrainConfig
 from ..encoders.base import Backbone
 from ..encoders.building import checkpoint_activations
-from ..errors import ClipError, ViperError
-from ..loader import ClipLoader
+from ..errors import ViperError
 from ..model import ViPER
+from ..prepared import PreparedClip
 from .display import table
+
+Usable = DecodedClip | PreparedClip
+Autocast = Callable[[], AbstractContextManager]
 
 GIGABYTE = 1000**3
 CONFIG_PATHS = {
@@ -56,10 +59,11 @@ class Needs:
         return max(0, (free - self.beyond_weights(0)) // max(1, self.per_clip))
 
 
-def measure(module: ViPER, clip: DecodedClip, autocast: AbstractContextManager, *, copies: int = 1) -> Needs:
+def measure(module: ViPER, clip: Usable, autocast: Autocast, *, copies: int = 1, held: int = 0) -> Needs:
     """Run the forward pass on one and on two copies of a clip, and count what is kept for the backward pass.
 
-    ``copies``: of all gradients; 2 where processes exchange them through buffers of their own.
+    ``copies``: of all gradients; 2 where processes exchange them through buffers of their own. ``held``: bytes
+    for clips kept between epochs.
     """
     was_training = module.training
     module.train()
@@ -73,10 +77,11 @@ def measure(module: ViPER, clip: DecodedClip, autocast: AbstractContextManager, 
         optimizer=2 * trained,
         per_step=max(0, 2 * one - two),
         per_clip=two - one + prepared.nbytes,
+        held=held,
     )
 
 
-def _kept_bytes(module: ViPER, clips: Sequence[DecodedClip], autocast: AbstractContextManager) -> int:
+def _kept_bytes(module: ViPER, clips: Sequence[Usable], autocast: Autocast) -> int:
     """Bytes of the distinct storages that autograd keeps, without the weights."""
     weights = {t.untyped_storage().data_ptr() for t in [*module.parameters(), *module.buffers()]}
     kept: dict[int, int] = {}
@@ -89,25 +94,13 @@ def _kept_bytes(module: ViPER, clips: Sequence[DecodedClip], autocast: AbstractC
 
     with (
         torch.random.fork_rng(),
-        autocast,
+        autocast(),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
         output = module(clips)
         # The graph must live until here: storages that are freed in between share an address.
         assert output.intensities.requires_grad
         return sum(kept.values())
-
-
-def first_clip(loader: ClipLoader, *, attempts: int = 20) -> DecodedClip | None:
-    """The first readable clip, decoded as training decodes it: by a worker that a hostile file may end."""
-    with loader:
-        for number, batch in enumerate(loader.epoch(0)):
-            clip = batch.clips[0]
-            if not isinstance(clip, ClipError):
-                return clip
-            if number + 1 == attempts:
-                break
-    return None
 
 
 # --- what the device has --------------------------------------------------------------------------
@@ -157,8 +150,8 @@ def needs_table(needs: Needs, batch_size: int, free: int) -> Table:
 def check_fits(
     module: ViPER,
     needs: Needs,
-    clip: DecodedClip,
-    autocast: AbstractContextManager,
+    clip: Usable,
+    autocast: Autocast,
     free: int,
     config: TrainConfig,
 ) -> None:
@@ -185,10 +178,15 @@ def check_fits(
 
 
 def _smaller(
-    module: ViPER, needs: Needs, clip: DecodedClip, autocast: AbstractContextManager
+    module: ViPER, needs: Needs, clip: Usable, autocast: Autocast
 ) -> Iterator[tuple[list[str], Needs]]:
     """Ever smaller trainings, each with the settings that make it and what it was measured to need."""
     yield [], needs
+    copies = 2 if needs.gradients > needs.optimizer // 2 else 1
+
+    def remeasured() -> Needs:
+        return measure(module, clip, autocast, copies=copies, held=needs.held)
+
     trained = [(e, b) for e in module.encoders.values() for b in e.backbones().values() if not b.is_frozen]
     settings = []
     for _, backbone in trained:
@@ -196,7 +194,7 @@ def _smaller(
             _start_checkpointing(backbone)
             settings.append(f"--model.{CONFIG_PATHS[backbone.name]}.gradient-checkpointing true")
     if settings:
-        yield settings, measure(module, clip, autocast)
+        yield settings, remeasured()
     num_blocks = max((len(b.blocks()) for _, b in trained if b.depth == "all"), default=0)
     num_blocks = max([num_blocks, *(int(b.depth) for _, b in trained if b.depth.isdigit())])
     while trained and num_blocks > 1:
@@ -206,11 +204,11 @@ def _smaller(
             own = len(backbone.blocks()) if backbone.depth == "all" else int(backbone.depth)
             encoder.set_training_depth(str(min(own, num_blocks)), backbone.name)
             words.append(f"{backbone.name}={backbone.depth}")
-        yield [*settings, f"--unfreeze {','.join(words)}"], measure(module, clip, autocast)
+        yield [*settings, f"--unfreeze {','.join(words)}"], remeasured()
     for encoder, backbone in trained:
         encoder.set_training_depth("none", backbone.name)
     if trained:
-        yield ["--freeze all"], measure(module, clip, autocast)
+        yield ["--freeze all"], remeasured()
 
 
 def _is_checkpointing(backbone: Backbone) -> bool:

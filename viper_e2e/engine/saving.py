@@ -58,8 +58,12 @@ class Saver:
             # A full or read-only disk must not end days of training; the last good folder is untouched.
             console.print(f"[yellow]{folder}: not saved ({error}); training goes on[/yellow]")
 
-    def restore(self, parts: dict[str, Any]) -> tuple[TrainingState, dict[str, str]] | None:
+    def restore(
+        self, parts: dict[str, Any], enter: Callable[[int], None]
+    ) -> tuple[TrainingState, dict[str, str]] | None:
         """Load the newest undamaged checkpoint into the model and the parts; its state and quarantine.
+
+        ``enter`` is given the epoch first, and trains what the run trained in it.
 
         ``None`` where none was ever saved. Where all are damaged: :class:`CheckpointError`, never a silent
         start from scratch.
@@ -75,8 +79,9 @@ class Saver:
             )
         if damaged and self.writes:
             console.print(f"[yellow]going on from {folder}[/yellow]")
+        # Weights last: what the epoch trains is read in full precision.
+        state, quarantined = training_state.load(folder, parts, enter)
         pretrained.read_weights(self.module, folder)
-        state, quarantined = training_state.load(folder, parts)
         if self.writes:
             self._rewind_logs(state)
         return state, quarantined

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -55,8 +56,13 @@ def save(folder: Path, state: TrainingState, parts: dict[str, Any], quarantined:
     torch.save(data, folder / FILE)
 
 
-def load(folder: Path, parts: dict[str, Any]) -> tuple[TrainingState, dict[str, str]]:
-    """Restore every part; only tensors and plain data are read, nothing is executed."""
+def load(
+    folder: Path, parts: dict[str, Any], enter: Callable[[int], None]
+) -> tuple[TrainingState, dict[str, str]]:
+    """Restore every part; only tensors and plain data are read, nothing is executed.
+
+    ``enter`` is given the epoch and makes the parts what they were in it.
+    """
     path = folder / FILE
     if not path.is_file():
         raise CheckpointError(f"{path}: missing; this checkpoint can be used for inference but not resumed")
@@ -69,10 +75,12 @@ def load(folder: Path, parts: dict[str, Any]) -> tuple[TrainingState, dict[str, 
             f"{path}: was saved with {', '.join(sorted(data['parts']))}, this run has "
             f"{', '.join(sorted(parts))}; resume with the settings of the saved run"
         )
+    state = data["state"]
+    cursor = Cursor.from_json(state["cursor"])
+    enter(cursor.epoch)
     for name, part in parts.items():
         part.load_state_dict(data["parts"][name])
-    state = data["state"]
-    return TrainingState(**state | {"cursor": Cursor.from_json(state["cursor"])}), data["quarantined"]
+    return TrainingState(**state | {"cursor": cursor}), data["quarantined"]
 
 
 def clip_seed(seed: int, epoch: int, key: str) -> int:

@@ -1,0 +1,154 @@
+"""Runs whose clips are changed and whose backbones join later: exact when resumed, whoever decodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from training_runs import JOINT, make_corpus, run, same, settings, weights
+
+from viper_e2e.engine import memory
+from viper_e2e.engine.trainer import Trainer
+from viper_e2e.errors import ViperError
+from viper_e2e.model import ViPER
+
+GROWING = ("--epochs=3", "--batch-size=2", "--lr=0.01", "--backbone-lr=0.01", "--layer-decay=0.7")
+GROWING += ("--unfreeze-at=1:visual=1,2:visual=all,2:audio=1",)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("tuning") / "corpus", num_train=6, num_val=2)
+
+
+def stopped_and_resumed(corpus: Path, folder: Path, steps: int, *words: str) -> dict[str, torch.Tensor]:
+    """Weights of a run that was asked to stop in the given step and went on afterwards."""
+    trainer = Trainer(settings(corpus, folder, *words), Accelerator(cpu=True))
+    step = trainer._step
+
+    def counted(group):
+        if trainer.state.step == steps - 1:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(group)
+
+    trainer._step = counted
+    assert trainer.train() == 143
+    trainer.close()
+    return weights(run(corpus, folder, *words, "--resume"))
+
+
+# --- changed clips --------------------------------------------------------------------------------
+
+
+def test_changed_clips_are_exact_whoever_decodes_them_and_when_resumed(corpus, tmp_path):
+    words = (*JOINT, "--augment=all")
+    whole = weights(run(corpus, tmp_path / "whole", *words))
+    assert not same(whole, weights(run(corpus, tmp_path / "plain", *JOINT)))
+    assert same(whole, weights(run(corpus, tmp_path / "helped", *words, "--num-workers=2")))
+    assert same(whole, weights(run(corpus, tmp_path / "held", *words, "--reuse-memory=1GB")))
+    assert same(whole, stopped_and_resumed(corpus, tmp_path / "halves", 4, *words))
+
+
+def test_validation_never_sees_a_changed_clip(corpus, tmp_path, monkeypatch):
+    from viper_e2e.augment import Augment
+
+    seen = []
+    original = Augment.pixels
+
+    def watching(self, crops, spec, seed):
+        seen.append(trainer.module.training)
+        return original(self, crops, spec, seed)
+
+    monkeypatch.setattr(Augment, "pixels", watching)
+    words = ("--freeze=all", "--augment=pixels", "--epochs=1", f"--val-shards={corpus}/shards/val-*.tar")
+    trainer = Trainer(settings(corpus, tmp_path / "run", *words), Accelerator(cpu=True))
+    trainer.train()
+    trainer.close()
+    assert len(seen) == 6
+    assert all(seen)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--freeze=all", "--augment=sound", "--reuse-memory=1GB"), "--reuse-memory 0"),
+        ((*GROWING, "--augment=pixels", "--reuse-memory=1GB"), "--reuse-memory 0"),
+        ((*JOINT, "--augment=box", "--augmentation.box-shift=0.5", "--reuse-memory=1GB"), "hold-margin"),
+        ((*JOINT, "--augment=pixles"), "choose none, all, or some of pixels,box,sound"),
+        ((*JOINT, "--augmentation.flip=0.1"), "has no effect without --augment pixels"),
+        ((*JOINT, "--unfreeze-at=1:visual=1"), "nothing frozen again"),
+        (("--unfreeze-at=2:visual=1", "--epochs=2"), "allowed are epochs 1 to 1"),
+    ],
+)
+def test_settings_that_cannot_go_together_end_before_a_clip_is_read(corpus, tmp_path, words, said, monkeypatch):
+    from viper_e2e.decoding import ClipDecoder
+
+    monkeypatch.setattr(ClipDecoder, "__call__", lambda *a, **k: pytest.fail("a clip was decoded"))
+    with pytest.raises(ViperError, match=said) as caught:
+        Trainer(settings(corpus, tmp_path / "run", *words), Accelerator(cpu=True))
+    assert "\n" not in str(caught.value)
+
+
+# --- backbones that join later --------------------------------------------------------------------
+
+
+def test_each_phase_changes_exactly_the_tensors_it_names(corpus, tmp_path):
+    words = ("--epochs=2", "--batch-size=2", "--unfreeze-at=1:visual=1")
+    torch.manual_seed(0)
+    before = ViPER(settings(corpus, tmp_path / "x", *words).model).state_dict()
+    after = weights(run(corpus, tmp_path / "run", *words))
+    changed = {n for n in after if n.startswith("encoders") and not torch.equal(before[n], after[n])}
+    assert changed
+    assert all(n.startswith("encoders.visual") and (".layer.1." in n or ".layers.1." in n) for n in changed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [2, 3, 5, 6, 8])
+def test_a_run_resumed_in_any_phase_is_bitwise_the_uninterrupted_one(corpus, tmp_path, steps):
+    whole = weights(run(corpus, tmp_path / "whole", *GROWING))
+    assert same(whole, stopped_and_resumed(corpus, tmp_path / "halves", steps, *GROWING))
+
+
+def test_clips_held_for_frozen_backbones_are_read_anew_when_these_join(corpus, tmp_path):
+    whole = weights(run(corpus, tmp_path / "whole", *GROWING))
+    assert same(whole, weights(run(corpus, tmp_path / "held", *GROWING, "--reuse-memory=1GB")))
+
+
+# --- told beforehand ------------------------------------------------------------------------------
+
+
+def test_a_run_tells_what_is_trained_and_what_it_takes(corpus, tmp_path, capsys):
+    run(corpus, tmp_path / "run", *JOINT, "--max-steps=1", "--layer-decay=0.5")
+    said = capsys.readouterr().err
+    for words in (("visual block 2", "0.005"), ("visual block 1", "0.0025"), ("fusion", "0.01")):
+        assert any(all(word in line for word in words) for line in said.splitlines()), words
+    assert "memory of a step" in said
+
+
+def test_too_little_memory_ends_a_run_before_its_first_step(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda *a: 1000)
+    trainer = Trainer(settings(corpus, tmp_path / "run", *JOINT), Accelerator(cpu=True))
+    before = {name: p.detach().clone() for name, p in trainer.module.named_parameters()}
+    with pytest.raises(ViperError, match="training needs at least"):
+        trainer.train()
+    trainer.close()
+    assert trainer.state.step == 0
+    assert all(torch.equal(before[name], p) for name, p in trainer.module.named_parameters())
+
+
+def test_memory_is_that_of_the_deepest_phase(corpus, tmp_path, monkeypatch):
+    measured = []
+    original = memory.measure
+
+    def watching(module, *args, **options):
+        measured.append({n: b.depth for e in module.encoders.values() for n, b in e.backbones().items()})
+        return original(module, *args, **options)
+
+    monkeypatch.setattr(memory, "measure", watching)
+    run(corpus, tmp_path / "run", *GROWING, "--max-steps=1")
+    assert measured == [{"visual": "all", "audio": "1"}]

@@ -1,0 +1,74 @@
+"""fine_tuning.py: what a run changes of its clips and backbones: augmentation, later phases, room for both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+from accelerate import Accelerator
+
+from ..augment import build_augment
+from ..config import TrainConfig
+from ..errors import ClipError
+from ..loader import ClipBatch
+from ..model import ViPER
+from ..reuse import ReuseStore
+from . import memory
+from .display import console, groups_table
+from .phases import Phases
+
+
+class FineTuning:
+    """Set up before anything expensive; everything that makes no sense is a `ViperError` here."""
+
+    def __init__(self, module: ViPER, config: TrainConfig, held: ReuseStore):
+        self.module, self.config, self.held = module, config, held
+        module.augment = build_augment(config.augment, config.augmentation, module.modalities)
+        if module.augment is not None and held.budget_bytes:
+            frozen = [name for name, encoder in module.encoders.items() if encoder.is_frozen]
+            module.augment.check_holding(frozen, module.config.faces.hold_margin)
+        self.phases = Phases(config.unfreeze_at, module, config.epochs)
+        self._has_measured = False
+
+    def enter(
+        self, epoch: int, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR
+    ) -> list[str]:
+        """Train what this epoch trains; what is new, in words."""
+        new = self.phases.enter(epoch, optimizer, schedule, self.config)
+        if new:
+            # Held clips lack what backbones that were frozen did not need again.
+            self.held.clear()
+        return [f"{phase.backbone}={phase.depth}" for phase in new]
+
+    def measure(
+        self, group: Sequence[ClipBatch], optimizer: torch.optim.Optimizer, accelerator: Accelerator
+    ) -> None:
+        """Once, on the first readable clip: tell what is trained and the memory it takes, if it fits."""
+        clip = next((c for b in group for c in b.clips if not isinstance(c, ClipError)), None)
+        if self._has_measured or clip is None:
+            return
+        self._has_measured = True
+        num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        free = memory.free_bytes(accelerator.device, num_local)
+        with self.phases.deepest():
+            copies = 2 if accelerator.num_processes > 1 else 1
+            needs = memory.measure(
+                self.module, clip, accelerator.autocast, copies=copies, held=self.held.budget_bytes
+            )
+            if accelerator.is_main_process:
+                console.print(groups_table(optimizer.param_groups))
+                console.print(memory.needs_table(needs, self.config.batch_size, free))
+            memory.check_fits(self.module, needs, clip, accelerator.autocast, free, self.config)
+
+
+def rewrapped(
+    accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> torch.nn.Module:
+    """The model for several processes, told anew which parameters train; alone it needs no telling."""
+    if accelerator.num_processes == 1:
+        return model
+    module = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    # Forgets the old wrapper, whose hooks would stay on the parameters.
+    accelerator.free_memory()
+    return accelerator.prepare(module, optimizer)[0]
