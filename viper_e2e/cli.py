@@ -205,6 +205,26 @@ def _check(argv: Sequence[str]) -> int:
     return report.exit_code
 
 
+def _bench(argv: Sequence[str]) -> int:
+    parser = _parser("bench", "Measure what limits training on given shards, and say which setting to change.")
+    parser.add_argument("--shards", required=True, help="path, glob, brace pattern or https:// URLs")
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long, about (default: 120)")
+    parser.epilog = (
+        "Every option of viper train is understood as well: --preset, --num-workers, --batch-size, …"
+    )
+    options, others = parser.parse_known_args(argv)
+    if options.seconds <= 0:
+        raise ViperError(f"--seconds {options.seconds:g}: give more than 0")
+    from .parsing import parse_train
+
+    # Nothing is written, so no run folder is needed; a name stands in for it.
+    settings = parse_train(["--train-shards", options.shards, "--run-dir", "none", *others], "viper bench")
+    from .engine.bench import run_bench
+    from .shards import ShardSet
+
+    return run_bench(settings, ShardSet(options.shards), options.seconds)
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "pack": (_pack, "clips and labels -> shards"),
     "check": (_check, "what is in a set of shards, and what is wrong with it"),
@@ -213,6 +233,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "infer": (_infer, "score clips with a trained model"),
     "ablate": (_ablate, "what each modality contributes"),
     "export": (_export, "a model with all its backbones inside"),
+    "bench": (_bench, "what limits training on your shards, and what to change"),
     "import-published": (_import_published, "the authors' released checkpoints -> our format"),
 }
 
