@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from viper_e2e import cli
 from viper_e2e.clip import DecodedClip
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.engine import commands, evaluation_commands, reporting, training  # noqa: F401
+from viper_e2e.engine import commands, evaluation_commands, parts, reporting, training  # noqa: F401
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.errors import ClipError
 from viper_e2e.fusion import TokenFusion
@@ -261,7 +261,12 @@ def keep_weights(file: str) -> None:
 
 
 def count_decodes(arguments: list[str], file: str) -> int:
-    """Every clip that a process decodes."""
+    """Every clip that a process decodes in training."""
+    count_decoded(file)
+    return train(arguments)
+
+
+def count_decoded(file: str) -> None:
     original = ClipDecoder.__call__
 
     def wrapped(self, *rest, **named):
@@ -270,7 +275,6 @@ def count_decodes(arguments: list[str], file: str) -> int:
         return original(self, *rest, **named)
 
     ClipDecoder.__call__ = wrapped
-    return train(arguments)
 
 
 def lose_a_worker(arguments: list[str], ranks: list[int]) -> int:
@@ -289,6 +293,20 @@ def lose_a_worker(arguments: list[str], ranks: list[int]) -> int:
     return train(arguments)
 
 
-def command(arguments: list[str]) -> int:
-    """Any command of `viper`."""
+def score(arguments: list[str], file: str, die_after: int | None = None) -> int:
+    """`viper infer` or `viper eval`, which may die once so many clips of a process are scored."""
+    count_decoded(file)
+    evaluation_commands._draw = lambda *_: {}
+    if die_after is not None:
+        add = parts.Parts.add
+        scored = 0
+
+        def dying(self, outcomes):
+            nonlocal scored
+            add(self, outcomes)
+            scored += len(outcomes)
+            if scored >= die_after:
+                os._exit(DIED)
+
+        parts.Parts.add = dying
     return cli.main(arguments)

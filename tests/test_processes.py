@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -168,6 +170,60 @@ def test_weights_of_two_processes_are_those_of_one(corpus, nursery, tmp_path):
     assert nursery.fork("train", arguments(corpus, tmp_path / "1", *JOINT, *words)).wait() == 0
     together(nursery, "train", arguments(corpus, tmp_path / "2", *TWO, *words))
     assert largest_difference(weights(tmp_path / "1"), weights(tmp_path / "2")) <= 1e-5
+
+
+# --- infer and eval -------------------------------------------------------------------------------
+
+
+def scoring(validated, corpus, folder, what: str) -> tuple[list[str], Path]:
+    """Words of a command that scores clips, and the file in which it all ends."""
+    model = ["--checkpoint", str(validated / "1" / "checkpoints" / "best"), "--num-workers=0", "--batch-size=1"]
+    folder.mkdir()
+    if what == "eval":
+        return [
+            "eval",
+            *model,
+            f"--shards={corpus}/shards/train-*.tar",
+            f"--out={folder}",
+        ], folder / "predictions.csv"
+    return ["infer", str(corpus / "videos"), *model, f"--output={folder}/records.csv"], folder / "records.csv"
+
+
+def table_of(path: Path) -> list[dict[str, str | float]]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: float(v) if v.replace(".", "").isdigit() else v for name, v in row.items()} for row in rows]
+
+
+@pytest.mark.parametrize("what", ["eval", "infer"])
+def test_clips_are_scored_once_by_two_processes_also_after_a_death(validated, corpus, nursery, tmp_path, what):
+    words, one = scoring(validated, corpus, tmp_path / "1", what)
+    assert nursery.fork("score", words, str(tmp_path / "alone")).wait() == 0
+    assert not list((tmp_path / "1").rglob("process-*"))  # all of it is in the one file
+    words, two = scoring(validated, corpus, tmp_path / "2", what)
+    together(nursery, "score", words, str(tmp_path / "before"), 2, expect=77)
+    assert not two.exists()
+    parts = sorted((tmp_path / "2").rglob("process-*.jsonl"))
+    assert [part.name for part in parts] == ["process-0-of-2.jsonl", "process-1-of-2.jsonl"]
+    with parts[0].open("a") as torn:
+        torn.write('{"identity": "')
+    together(nursery, "score", words, str(tmp_path / "after"))
+    decoded = [
+        key for name in ("before", "after") for r in "01" for key in decoded_by(tmp_path / f"{name}.{r}")
+    ]
+    assert sorted(decoded) == sorted(decoded_by(tmp_path / "alone.0"))
+    assert len(decoded_by(tmp_path / "before.0")) == len(decoded_by(tmp_path / "before.1")) == 2
+    for ours, theirs in zip(table_of(one), table_of(two), strict=True):
+        assert theirs == pytest.approx(ours, abs=1e-6)
+    together(nursery, "score", words, str(tmp_path / "again"))
+    assert not list(tmp_path.glob("again.*"))  # nothing was left to be decoded
+
+
+def decoded_by(file: Path) -> list[str]:
+    return file.read_text().split()
+
+
+# --- the real launcher ----------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -128,7 +128,7 @@ def test_two_runs_on_one_folder_and_the_folder_of_a_dead_one(corpus, nursery, wh
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "before, after", [((1, 0), (2, 0)), ((2, 0), (1, 0)), ((1, 0), (3, 0)), ((1, 2), (1, 0))]
+    ("before", "after"), [((1, 0), (2, 0)), ((2, 0), (1, 0)), ((1, 0), (3, 0)), ((1, 2), (1, 0))]
 )
 def test_with_other_processes_or_workers_the_rest_is_trained_exactly_once(
     corpus, nursery, tmp_path, before, after

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator, Set
 from pathlib import Path
-
-import torch
 
 from ..errors import ViperError
 from ..model import ViPER
@@ -16,7 +15,9 @@ from ..report import figures, tables
 from ..report.render import render
 from ..shards import ShardSet
 from .display import console, progress_bar
-from .prediction import LONG_SECONDS, ClipFiles, find_inputs, predict, predict_windows
+from .parts import Parts, Remaining, identity_of, own_device, scoring_accelerator
+from .prediction import LONG_SECONDS, ClipFiles, find_inputs, name_of, predict_share, predict_windows
+from .processes import Processes
 
 ALL_FINE, NOTHING_DONE, SOME_FAILED = 0, 1, 2
 
@@ -36,8 +37,7 @@ def load_model(options: Namespace) -> ViPER:
         for note in imported.notes:
             console.print(f"[yellow]note: {note}[/yellow]")
     model = ViPER.from_pretrained(source, overrides=overrides)
-    device = getattr(options, "device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
-    return model.to(device)
+    return model.to(own_device(getattr(options, "device", None)))
 
 
 def run_infer(options: Namespace) -> int:
@@ -45,11 +45,13 @@ def run_infer(options: Namespace) -> int:
     sources = find_inputs(options.inputs)
     clip = _check_outputs(sources, options)
     model = load_model(options)
-    if options.window_seconds:
-        hop = options.hop_seconds or options.window_seconds / 2
-        records = _infer_windows(model, sources, options.window_seconds, hop, options.faces)
-    else:
-        records = _infer_clips(model, sources, options)
+    processes = Processes(scoring_accelerator(model.device))
+    with processes.telling_failures():
+        records = _score(model, sources, options, processes)
+    if not processes.is_main:
+        return ALL_FINE
+    if not options.window_seconds:
+        _tell_long_clips(records)
     limits = (model.labels.minimum, model.labels.maximum)
     tables.stdout_console().print(tables.records_table(records, model.labels.names, limits=limits))
     if options.output:
@@ -85,39 +87,76 @@ def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> P
     return sources[0].paths[0]
 
 
-def _infer_clips(model: ViPER, sources: list[ClipFiles | ShardSet], options: Namespace) -> list[Record]:
-    records: list[Record] = []
-    with progress_bar() as bar:
-        task = bar.add_task("scoring", total=sum(len(source) for source in sources), note="")
-        for source in sources:
-            for record in predict(
-                model,
-                source,
-                batch_size=options.batch_size,
-                num_workers=options.num_workers,
-                boxes=options.faces or bool(options.render),
-            ):
-                records.append(record)
-                bar.update(task, advance=1, note=Path(record["clip"]).name)
+def _score(
+    model: ViPER, sources: list[ClipFiles | ShardSet], options: Namespace, processes: Processes
+) -> list[Record]:
+    """Records of all clips in order, or in further processes of their share alone.
+
+    With ``--output`` each process writes down what it has scored as it goes, and what was written down by an
+    interrupted run is not scored again.
+    """
+    parts = None
+    known: dict[str, list[Record]] = {}
+    if options.output:
+        how = (options.faces, bool(options.render), options.window_seconds, options.hop_seconds)
+        folder = Path(f"{options.output}.parts")
+        parts = Parts(folder, identity_of(options.checkpoint, *how), processes)
+        known = parts.known()
+    elif processes.count > 1:
+        raise ViperError("several processes need --output, beside which each writes its share")
+    names = [name_of(source, i) for source in sources for i in range(len(source))]
+    with progress_bar(disable=not processes.is_main) as bar:
+        task = bar.add_task("scoring", total=len(names), completed=len(known), note="")
+        for name, records in _scored(model, sources, known.keys(), options, processes):
+            known[name] = records
+            if parts is not None:
+                parts.add({name: records})
+            bar.update(task, advance=processes.count, note=Path(records[0]["clip"]).name)
+    if parts is not None and processes.count > 1:
+        known = parts.known()
+    elif parts is not None:
+        parts.remove()
+    return [record for name in names for record in known.get(name, ())]
+
+
+def _scored(
+    model: ViPER,
+    sources: list[ClipFiles | ShardSet],
+    known: Set[str],
+    options: Namespace,
+    processes: Processes,
+) -> Iterator[tuple[str, list[Record]]]:
+    """Name and records of each clip of this process's share that is not known yet."""
+    boxes = options.faces or bool(options.render)
+    for source in sources:
+        missing = [i for i in range(len(source)) if name_of(source, i) not in known]
+        if options.window_seconds:
+            if not isinstance(source, ClipFiles):
+                raise ViperError("--window-seconds takes clip files, not shards")
+            hop = options.hop_seconds or options.window_seconds / 2
+            for i in missing[processes.index :: processes.count]:
+                path = source.paths[i]
+                yield name_of(source, i), predict_windows(model, path, options.window_seconds, hop, boxes=boxes)
+            continue
+        for position, record in predict_share(
+            model,
+            Remaining(source, missing),
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+            boxes=boxes,
+            process_index=processes.index,
+            num_processes=processes.count,
+        ):
+            yield name_of(source, missing[position]), [record]
+
+
+def _tell_long_clips(records: list[Record]) -> None:
     for record in records:
         if record["valid"] and record["duration_seconds"] > LONG_SECONDS:
             console.print(
                 f"{record['clip']}: {record['duration_seconds']:.0f} s seen in "
                 f"{len(record['frame_seconds'])} frames; --window-seconds 12 looks closer"
             )
-    return records
-
-
-def _infer_windows(
-    model: ViPER, sources: list[ClipFiles | ShardSet], window: float, hop: float, boxes: bool
-) -> list[Record]:
-    records: list[Record] = []
-    for source in sources:
-        if not isinstance(source, ClipFiles):
-            raise ViperError("--window-seconds takes clip files, not shards")
-        for path in source.paths:
-            records += predict_windows(model, path, window, hop, boxes=boxes)
-    return records
 
 
 def run_export(options: Namespace) -> int:

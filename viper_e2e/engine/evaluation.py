@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -18,11 +18,11 @@ from ..metrics import scores as scores_of_sums
 from ..model import ViPER, ViPEROutput
 from ..predictions import Predictions
 from ..prepared import PreparedClip
+from ..shards import ShardSet
 
 Row = dict[str, Any]
 
 
-@torch.no_grad()
 def evaluate(
     model: ViPER,
     loader: ClipLoader,
@@ -36,9 +36,25 @@ def evaluate(
     ``on_batch`` sees each batch of this process with its output, ``hold`` each clip with its key once it is
     encoded. The model's mode is restored afterwards.
     """
+    batches = scored_rows(model, loader, accelerator, on_batch=on_batch, hold=hold)
+    rows = [row for batch in batches for row in batch]
+    if accelerator.num_processes > 1:
+        rows = gather_object(rows)
+    return predictions_of(rows, model, loader.shards)
+
+
+@torch.no_grad()
+def scored_rows(
+    model: ViPER,
+    loader: ClipLoader,
+    accelerator: Accelerator,
+    *,
+    on_batch: Callable[[ClipBatch, ViPEROutput], None] | None = None,
+    hold: Callable[[str, PreparedClip], None] | None = None,
+) -> Iterator[list[Row]]:
+    """What is to be said of the clips of each batch of this process, as JSON; see `evaluate`."""
     was_training = model.training
     model.eval()
-    rows: list[Row] = []
     for batch in loader.epoch(0):
         if any(position is not None for position in batch.positions):
             with accelerator.autocast():
@@ -49,12 +65,8 @@ def evaluate(
             for key, clip in zip(batch.keys, prepared, strict=True):
                 if hold is not None and isinstance(clip, PreparedClip):
                     hold(key, clip)
-            rows += _rows(batch, output)
+            yield _rows(batch, output)
     model.train(was_training)
-    if accelerator.num_processes > 1:
-        rows = gather_object(rows)
-    rows.sort(key=lambda row: row["position"])
-    return _predictions(rows, model, loader)
 
 
 def _rows(batch: ClipBatch, output: ViPEROutput) -> list[Row]:
@@ -70,7 +82,7 @@ def _rows(batch: ClipBatch, output: ViPEROutput) -> list[Row]:
             continue
         error = batch.clips[i] if isinstance(batch.clips[i], ClipError) else output.errors[i]
         row = {"position": position, "error": None if error is None else error.reason}
-        rows.append(row | {name: values[i] for name, values in columns.items()})
+        rows.append(row | {name: values[i].tolist() for name, values in columns.items()})
     return rows
 
 
@@ -79,10 +91,11 @@ def _face_share(output: ViPEROutput) -> np.ndarray:
     return found.cpu().numpy()
 
 
-def _predictions(rows: list[Row], model: ViPER, loader: ClipLoader) -> Predictions:
-    labels, shards = model.labels, loader.shards
-    order = loader.order(0)
-    indices = [order[row["position"]] for row in rows]
+def predictions_of(rows: Iterable[Row], model: ViPER, shards: ShardSet) -> Predictions:
+    """Rows of all clips → predictions in the order of the shards; positions count the clips unshuffled."""
+    rows = sorted(rows, key=lambda row: row["position"])
+    labels = model.labels
+    indices = [row["position"] for row in rows]
     entries = [shards.entry(index) for index in indices]
     valid = np.array([row["error"] is None for row in rows], dtype=bool)
     unlabelled = np.full(len(labels), np.nan)

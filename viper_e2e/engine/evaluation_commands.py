@@ -28,7 +28,9 @@ from ..report.page import extremes, write_page
 from ..shards import ShardSet
 from .commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model
 from .display import console, progress_bar, table
-from .evaluation import evaluate, score, scores_record
+from .evaluation import predictions_of, score, scored_rows, scores_record
+from .parts import Parts, Remaining, identity_of, scoring_accelerator
+from .processes import Processes
 from .run_folder import versions
 
 STRIP_SIZE = 96
@@ -42,9 +44,10 @@ def run_eval(options: Namespace) -> int:
     model = load_model(options)
     if options.submission:
         _check_submission(shards, model, out / "submission.csv")
-    accelerator = Accelerator(cpu=model.device.type == "cpu")
-    predictions = _score(model, shards, accelerator, options)
-    if not accelerator.is_main_process:
+    processes = Processes(scoring_accelerator(model.device))
+    with processes.telling_failures():
+        predictions = _score(model, shards, processes, options)
+    if predictions is None:
         return ALL_FINE
     predictions.write_csv(out / "predictions.csv")
     made = [out / "predictions.csv"]
@@ -88,7 +91,7 @@ def measure(predictions: Predictions) -> tuple[Scores, Intervals]:
     return score(predictions), bootstrap(predictions.predicted[scored], predictions.true[scored])
 
 
-def _loader(model: ViPER, shards: ShardSet, accelerator: Accelerator, options: Namespace) -> ClipLoader:
+def _loader(model: ViPER, shards: Any, accelerator: Accelerator, options: Namespace) -> ClipLoader:
     return ClipLoader(
         shards,
         DecodeSample(ClipDecoder(model.config.decoding)),
@@ -100,16 +103,30 @@ def _loader(model: ViPER, shards: ShardSet, accelerator: Accelerator, options: N
     )
 
 
-def _score(model: ViPER, shards: ShardSet, accelerator: Accelerator, options: Namespace) -> Predictions:
-    loader = _loader(model, shards, accelerator, options)
-    with loader, progress_bar(disable=not accelerator.is_main_process) as bar:
-        task = bar.add_task("scoring", total=len(shards), note="")
-        return evaluate(
-            model,
-            loader,
-            accelerator,
-            on_batch=lambda batch, _: bar.update(task, completed=batch.next_position),
-        )
+def _score(model: ViPER, shards: ShardSet, processes: Processes, options: Namespace) -> Predictions | None:
+    """Score what an earlier, interrupted run has not; the first process gets the whole, the others nothing."""
+    paths = [shard.path_or_url.partition("?")[0] for shard in shards.shards]
+    identity = identity_of(options.checkpoint, paths, list(shards.shard_sizes))
+    parts = Parts(Path(options.out) / "parts", identity, processes)
+    known = parts.known()
+    remaining = Remaining(shards, [i for i in range(len(shards)) if str(i) not in known])
+    accelerator = processes.accelerator
+    with (
+        _loader(model, remaining, accelerator, options) as loader,
+        progress_bar(disable=not processes.is_main) as bar,
+    ):
+        task = bar.add_task("scoring", total=len(shards), completed=len(known), note="")
+        for rows in scored_rows(model, loader, accelerator):
+            for row in rows:
+                row["position"] = remaining.indices[row["position"]]
+            parts.add({str(row["position"]): row for row in rows})
+            bar.update(task, advance=len(rows) * processes.count)
+    rows = parts.known().values()
+    if not processes.is_main:
+        return None
+    if processes.count == 1:
+        parts.remove()
+    return predictions_of(rows, model, shards)
 
 
 def _metrics_record(scores: Scores, intervals: Intervals) -> dict[str, Any]:

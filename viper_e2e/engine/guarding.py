@@ -111,7 +111,8 @@ class Guard:
         state.bad_keys += keys
         record = {"step": state.step, "loss": str(value), "gradient_norm": str(norm), "keys": keys}
         self._log("nonfinite.jsonl", record)
-        if state.bad_steps >= MAX_BAD_STEPS and state.last_good_step <= state.went_back_at:
+        has_gone_back = state.went_back_at >= 0
+        if state.bad_steps >= MAX_BAD_STEPS and has_gone_back and state.last_good_step <= state.went_back_at:
             self.give_up(f"step {state.step}: again {MAX_BAD_STEPS} steps in a row without a number")
 
     def give_up(self, why: str) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from ..loader import ClipLoader
 from ..model import ViPER
 from ..records import Record, failed, records_of
 from ..shards import VIDEO_EXTENSIONS, ShardSet
+from .parts import Remaining
 
 LONG_SECONDS = 60.0
 """A clip longer than this is better scored in windows."""
@@ -60,6 +62,15 @@ class ClipFiles:
         return Sample(key=str(self.paths[i]), video=self.paths[i])
 
 
+def name_of(source: ClipFiles | ShardSet, i: int) -> str:
+    """What tells a clip from every other, a file that was changed since from what it was included."""
+    if isinstance(source, ClipFiles):
+        path = source.paths[i]
+        stat = path.stat() if path.is_file() else None
+        return f"{path} {stat and (stat.st_size, stat.st_mtime_ns)}"
+    return f"{source.shard_of(i).path_or_url.partition('?')[0]} {source.entry(i).key}"
+
+
 def find_inputs(inputs: Sequence[str]) -> list[ClipFiles | ShardSet]:
     """Clips, folders of clips (searched throughout) and shard patterns → what the loader can walk.
 
@@ -82,18 +93,28 @@ def find_inputs(inputs: Sequence[str]) -> list[ClipFiles | ShardSet]:
     return sources + ([ShardSet(patterns)] if patterns else [])
 
 
+def predict(model: ViPER, source: ClipFiles | ShardSet, **how: Any) -> Iterator[Record]:
+    """Records of every clip, in order; ``how`` as in `predict_share`."""
+    return (record for _, record in predict_share(model, source, **how))
+
+
 @torch.no_grad()
-def predict(
+def predict_share(
     model: ViPER,
-    source: ClipFiles | ShardSet,
+    source: ClipFiles | ShardSet | Remaining,
     *,
     batch_size: int = 8,
     num_workers: int = 1,
     clip_timeout_seconds: float = 300.0,
     boxes: bool = False,
-) -> Iterator[Record]:
-    """Records of every clip, in order. Decoding is isolated in worker processes: a clip that crashes or
-    hangs one is reported like any other that cannot be read."""
+    process_index: int = 0,
+    num_processes: int = 1,
+) -> Iterator[tuple[int, Record]]:
+    """Index and record of every clip of this process's share, in order.
+
+    Decoding is isolated in worker processes: a clip that crashes or hangs one is reported like any other that
+    cannot be read.
+    """
     loader = ClipLoader(
         source,
         DecodeSample(model.decoder),
@@ -103,12 +124,18 @@ def predict(
         prefetch=2,
         clip_timeout_seconds=clip_timeout_seconds,
         max_restarts=len(source),
+        process_index=process_index,
+        num_processes=num_processes,
     )
     with loader:
         for batch in loader.epoch(0):
-            count = sum(position is not None for position in batch.positions)
+            positions = [position for position in batch.positions if position is not None]
+            if not positions:
+                continue
+            count = len(positions)
             output = model(batch.clips[:count])
-            yield from records_of(output, batch.keys[:count], model.labels.names, model.modalities, boxes=boxes)
+            records = records_of(output, batch.keys[:count], model.labels.names, model.modalities, boxes=boxes)
+            yield from zip(positions, records, strict=True)
 
 
 @torch.no_grad()

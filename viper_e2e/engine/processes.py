@@ -32,7 +32,7 @@ class Processes:
     def __init__(self, accelerator: Accelerator):
         self.index, self.count = accelerator.process_index, accelerator.num_processes
         self.is_main = accelerator.is_main_process
-        self._accelerator = accelerator
+        self.accelerator = accelerator
         self._meetings = 0
         self._store = None
         if self.count > 1:
@@ -49,11 +49,11 @@ class Processes:
         """Until all have come here."""
         if self.count > 1:
             with self.meeting(purpose):
-                self._accelerator.wait_for_everyone()
+                self.accelerator.wait_for_everyone()
 
     def table(self, *numbers: int | float, purpose: str) -> Tensor:
         """Everyone's numbers, a row per process, float64."""
-        row = torch.tensor([numbers], dtype=torch.float64, device=self._accelerator.device)
+        row = torch.tensor([numbers], dtype=torch.float64, device=self.accelerator.device)
         return self.gather(row, purpose=purpose).cpu()
 
     def gather(self, rows: Tensor, *, purpose: str) -> Tensor:
@@ -61,7 +61,7 @@ class Processes:
         if self.count == 1:
             return rows
         with self.meeting(purpose):
-            return self._accelerator.gather(rows)
+            return self.accelerator.gather(rows)
 
     def gather_list(self, items: list[Item], *, purpose: str) -> list[Item]:
         """Everyone's items, in the order of processes."""

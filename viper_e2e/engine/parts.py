@@ -1,0 +1,113 @@
+"""parts.py: what has been scored, in one file per process, so that nothing is scored twice after a restart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+
+from ..checkpoint import MANIFEST
+from ..clip import Sample
+from .processes import Processes
+
+LONGEST_SHARE = timedelta(days=2)
+"""How long a process that is done waits for one that has slower clips; a lost one is noticed at once."""
+
+
+class Remaining:
+    """The clips of a shard set that are still to be scored, in its order, for the loader to walk."""
+
+    def __init__(self, shards: Any, indices: Sequence[int]):
+        self.shards, self.indices = shards, list(indices)
+        self.labels = shards.labels
+        self.shard_sizes = [len(self.indices)]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def entry(self, i: int) -> Any:
+        return self.shards.entry(self.indices[i])
+
+    def shard_of(self, i: int) -> Any:
+        return self.shards.shard_of(self.indices[i])
+
+    def read(self, i: int) -> Sample:
+        return self.shards.read(self.indices[i])
+
+
+class Parts:
+    """Outcomes by the name of a clip, as JSON lines in ``folder/process-<index>-of-<count>.jsonl``.
+
+    ``identity``: whatever outcomes depend on besides the clip; those of another identity do not count.
+    """
+
+    def __init__(self, folder: Path, identity: str, processes: Processes):
+        self.folder, self.processes = folder, processes
+        self._identity = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        self._path = folder / f"process-{processes.index}-of-{processes.count}.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def known(self) -> dict[str, Any]:
+        """What all processes have written, in this run or an earlier one, however many they were."""
+        self.processes.wait("reading what has been scored")
+        outcomes: dict[str, Any] = {}
+        for path in sorted(self.folder.glob("process-*.jsonl")):
+            # What stands behind the last line break was cut short by a kill.
+            for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+                record = json.loads(line)
+                if record["identity"] == self._identity:
+                    outcomes[record["name"]] = record["outcome"]
+        self.processes.wait("all have read what has been scored")
+        return outcomes
+
+    def add(self, outcomes: dict[str, Any]) -> None:
+        """Write down outcomes of this process, at once."""
+        lines = [
+            json.dumps({"identity": self._identity, "name": name, "outcome": outcome}, ensure_ascii=False)
+            for name, outcome in outcomes.items()
+        ]
+        self._cut_torn_line()
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+
+    def _cut_torn_line(self) -> None:
+        if not self._path.exists():
+            return
+        with self._path.open("rb+") as file:
+            data = file.read()
+            if not data.endswith(b"\n"):
+                file.truncate(data.rfind(b"\n") + 1)
+
+    def remove(self) -> None:
+        """Once everything is merged."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def scoring_accelerator(device: torch.device) -> Accelerator:
+    """For processes that score their share of clips each on its own."""
+    return Accelerator(
+        cpu=device.type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_SHARE)]
+    )
+
+
+def own_device(wanted: str | None) -> str:
+    """The device asked for, else this process's GPU, else the CPU."""
+    if wanted:
+        return wanted
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def identity_of(checkpoint: str, *settings: object) -> str:
+    """A checkpoint by the hashes in its manifest, else by its name, and what else outcomes depend on."""
+    manifest = Path(checkpoint) / MANIFEST
+    text = manifest.read_text(encoding="utf-8") if manifest.is_file() else checkpoint
+    return "\n".join([text, *map(repr, settings)])
