@@ -40,6 +40,7 @@ from viper_e2e.config import PRESETS, TRAIN_DEFAULTS
 from viper_e2e.errors import ViperError
 from viper_e2e.metrics import bootstrap
 from viper_e2e.predictions import Predictions
+from viper_e2e.report.tables import stdout_console
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "datasets"))  # recipes are run by path, not installed
@@ -101,7 +102,6 @@ COLUMNS = ("trained on", "mean Pearson", "95 % interval", "gap to both")
 
 def main() -> None:
     options = _options()
-    console = Console(highlight=False)
     started = time.monotonic()
     try:
         _claim(options)
@@ -115,7 +115,7 @@ def main() -> None:
         scores = _scores(jobs, corpus, options)
     except ViperError as error:
         sys.exit(f"demo_table.py: {error}")
-    console.print(_table(scores, options))
+    stdout_console().print(_table(scores, options))
     _write(scores, options, time.monotonic() - started)
 
 
@@ -284,9 +284,8 @@ def _table(scores: list[Score], options: argparse.Namespace) -> Table:
 
 def _write(scores: list[Score], options: argparse.Namespace, seconds: float) -> None:
     if options.markdown:
-        lines = [" | ".join(COLUMNS), "|".join([":--", "--:", "--:", "--:"])]
-        lines += [" | ".join(score.cells()) for score in scores]
-        options.markdown.write_text("".join(f"| {line} |\n" for line in lines))
+        rows = [COLUMNS, (":--", "--:", "--:", "--:"), *(score.cells() for score in scores)]
+        options.markdown.write_text("".join(f"| {' | '.join(row)} |\n" for row in rows))
         print(f"wrote {options.markdown}")
     if options.json:
         record = {
