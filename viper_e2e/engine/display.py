@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,7 +16,6 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ..metrics import Scores
 from ..model import ViPER
 
 console = Console(stderr=True, highlight=False)
@@ -111,10 +109,12 @@ def flat_numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[
             yield f"{prefix}{name}", value
 
 
-def seeds_table(scores: Sequence[Scores]) -> Table:
-    """Mean ± standard deviation over trainings that differ in their seed alone."""
+def seeds_table(summary: Mapping[str, Any]) -> Table:
+    """Mean ± standard deviation over trainings that differ in their seed alone; see `training.summarised`."""
     rows = []
     for title, key in MEASURES:
-        values = np.array([getattr(one, f"mean_{key}") for one in scores])
-        rows.append((title, f"{values.mean():.4f} ± {values.std(ddof=1):.4f}", f"{values.max():.4f}"))
-    return table(f"{len(scores)} seeds, validation", ("measure", "mean ± sd", "largest"), rows)
+        over = summary[f"mean_{key}"]
+        spread = f"{_shown(over['mean'])} ± {_shown(over['deviation'])}"
+        rows.append((title, spread, " ".join(_shown(value) for value in over["values"])))
+    title = f"{len(summary['seeds'])} seeds, validation, best epoch of each by Pearson"
+    return table(title, ("measure", "mean ± sd", "each"), rows)

@@ -43,7 +43,6 @@ def evaluate(
     return predictions_of(rows, model, loader.shards)
 
 
-@torch.no_grad()
 def scored_rows(
     model: ViPER,
     loader: ClipLoader,
@@ -57,9 +56,7 @@ def scored_rows(
     model.eval()
     for batch in loader.epoch(0):
         if any(position is not None for position in batch.positions):
-            with accelerator.autocast():
-                prepared = model.prepare(batch.clips)
-                output = model(prepared)
+            prepared, output = _scored(model, batch, accelerator)
             if on_batch is not None:
                 on_batch(batch, output)
             for key, clip in zip(batch.keys, prepared, strict=True):
@@ -67,6 +64,16 @@ def scored_rows(
                     hold(key, clip)
             yield _rows(batch, output)
     model.train(was_training)
+
+
+@torch.no_grad()
+def _scored(
+    model: ViPER, batch: ClipBatch, accelerator: Accelerator
+) -> tuple[list[PreparedClip | ClipError], ViPEROutput]:
+    # A function of its own: around a generator, `no_grad` ends where annotations are checked.
+    with accelerator.autocast():
+        prepared = model.prepare(batch.clips)
+        return prepared, model(prepared)
 
 
 def _rows(batch: ClipBatch, output: ViPEROutput) -> list[Row]:
