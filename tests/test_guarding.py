@@ -113,7 +113,7 @@ def test_steps_without_a_number_are_logged_for_replay(guard, state):
 
 def test_having_gone_back_once_a_run_that_is_no_further_stops(guard, state):
     state.went_back_at, state.last_good_step = 7, 7
-    with pytest.raises(ViperError, match=r"again 3 steps .* nonfinite\.jsonl"):
+    with pytest.raises(ViperError, match=r"again 3 steps .*nonfinite\.jsonl"):
         bad_steps(guard, state, 8)
 
 
