@@ -88,10 +88,11 @@ def _write_tone(container, audio, seconds: float, seed: int) -> None:
     tone = 0.3 * np.stack([np.sin(2 * np.pi * (120 + seed) * t), np.sin(2 * np.pi * 240 * t)])
     kind = audio.codec_context.format.name
     for start in range(0, tone.shape[1], size):
-        block = np.ascontiguousarray(tone[:, start : start + size].astype(np.float32))
+        block = tone[:, start : start + size]
+        block = (block * 32767).astype(np.int16) if kind.startswith("s16") else block.astype(np.float32)
         if not kind.endswith("p"):
-            block = np.ascontiguousarray(block.T.reshape(1, -1))
-        frame = av.AudioFrame.from_ndarray(block, format=kind, layout="stereo")
+            block = block.T.reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format=kind, layout="stereo")
         frame.sample_rate, frame.pts = rate, start
         container.mux(audio.encode(frame))
     container.mux(audio.encode(None))
