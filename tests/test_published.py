@@ -622,6 +622,21 @@ def test_a_hub_id_is_converted_once_per_commit_and_again_if_damaged(hub, tmp_pat
     verify(first.folder)
 
 
+def test_a_local_file_is_converted_once_per_content(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = released(tmp_path)
+    assert is_published(path)
+    assert is_published(str(tmp_path))
+    assert not is_published(tmp_path / "nothing.model")
+    first = published_checkpoint(path)
+    made = (first.folder / "model.safetensors").stat().st_mtime_ns
+    assert published_checkpoint(tmp_path) == first
+    assert (first.folder / "model.safetensors").stat().st_mtime_ns == made
+    assert not is_published(first.folder), "a folder of ours is loaded as it is"
+    torch.save(perceiver(768), path)
+    assert published_checkpoint(path).folder != first.folder
+
+
 def test_a_checkpoint_that_cannot_be_fetched_is_one_line_that_says_what_to_do(hub):
     with pytest.raises(ViperError, match=r"perceiver_7\.model is neither in the hub's cache") as caught:
         published_checkpoint("VaianiLorenzo/ViPER-VATF")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -45,8 +46,11 @@ class Imported:
 
 
 def is_published(source: str | os.PathLike) -> bool:
-    """Whether this is the hub id of a released checkpoint."""
-    return source in FILES
+    """Whether this is the hub id of a released checkpoint, its ``.model`` file, or a folder with one in it."""
+    path = Path(source)
+    if path.is_dir():
+        return not (path / checkpoint.MANIFEST).exists() and any(path.glob("*.model"))
+    return source in FILES or (path.suffix == ".model" and path.is_file())
 
 
 def import_published(
@@ -63,7 +67,7 @@ def import_published(
     views of the file: at full size (1.1 GB) converting peaks at its pages and what importing torch takes.
     Raises `ViperError` that says what was found.
     """
-    file = _download(source, revision) if is_published(source) else _local(Path(source))
+    file = _file_of(source, revision)
     head = read_released(file)
     config = _config(head, overrides or {})
     notes = approximations(config.modalities, overrides or {})
@@ -72,17 +76,22 @@ def import_published(
 
 
 def published_checkpoint(
-    hub_id: str, *, revision: str | None = None, overrides: Mapping[str, str] | None = None
+    source: str | os.PathLike, *, revision: str | None = None, overrides: Mapping[str, str] | None = None
 ) -> Imported:
-    """Our folder for a released checkpoint, fetched and converted at the first call.
+    """Our folder for a released checkpoint (see `is_published`), fetched and converted at the first call.
 
-    Kept under ``$XDG_CACHE_HOME/viper_e2e/published``, one folder per commit; a damaged one is made again.
-    ``overrides`` only decide the notes: pass them on to `ViPER.from_pretrained`.
+    Kept under ``$XDG_CACHE_HOME/viper_e2e/published``, one folder per commit, or per content of a local file; a
+    damaged one is made again. ``overrides`` only decide the notes: pass them on to `ViPER.from_pretrained`.
     """
-    file = _download(hub_id, revision)
+    file = _file_of(source, revision)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    # The hub's cache names the folder of a file after its commit.
-    target = cache / "viper_e2e" / "published" / f"{hub_id.replace('/', '--')}-{file.parent.name}"
+    if source in FILES:
+        # The hub's cache names the folder of a file after its commit.
+        name = f"{os.fspath(source).replace('/', '--')}-{file.parent.name}"
+    else:
+        with file.open("rb") as content:
+            name = f"{file.stem}-{hashlib.file_digest(content, 'sha256').hexdigest()[:32]}"
+    target = cache / "viper_e2e" / "published" / name
     folder, _ = checkpoint.newest_whole(target)
     if folder is None:
         return import_published(file, target, overrides=overrides)
@@ -108,6 +117,10 @@ def approximations(modalities: Sequence[str], overrides: Mapping[str, str]) -> t
             "action units of py-feat are an approximation: the models that the authors used no longer exist"
         )
     return tuple(notes)
+
+
+def _file_of(source: str | os.PathLike, revision: str | None) -> Path:
+    return _download(os.fspath(source), revision) if source in FILES else _local(Path(source))
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
