@@ -288,6 +288,23 @@ def test_from_the_previous_checkpoint_a_run_ends_the_same(corpus, nursery, whole
     assert same(weights(whole_runs(*JOINT)), weights(run))
 
 
+def test_killed_in_its_first_save_a_run_starts_anew_and_says_so(corpus, nursery, whole_runs, tmp_path):
+    run = tmp_path / "run"
+    words = [*arguments(corpus, run, *JOINT), "--save-every-steps=1"]
+    first = nursery.fork("hang", words, 0)
+    while "hanging" not in first.said:
+        time.sleep(0.01)
+    first.send(signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    unfinished = run / "checkpoints" / "last.new"
+    unfinished.mkdir(parents=True)
+    (unfinished / "config.json").write_text("{}")
+    child = nursery.fork("train", [*words, "--resume"])
+    assert child.wait() == 0
+    assert "nothing was saved before the run ended; it starts anew" in child.said
+    assert same(weights(whole_runs(*JOINT)), weights(run))
+
+
 def test_with_every_checkpoint_damaged_a_run_stops(corpus, nursery, saved_twice, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(saved_twice, run)

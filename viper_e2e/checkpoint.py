@@ -57,16 +57,18 @@ def write_folder(target: Path, fill: Callable[[Path], None], *, keep_previous: b
 def newest_whole(target: Path) -> tuple[Path | None, list[str]]:
     """The newest undamaged folder among ``target``, ``target.new`` and ``target.previous``.
 
-    Returns it (or ``None``) and one line for each damaged one that was passed over.
+    Returns it (or ``None``) and one line for each damaged one that was passed over. A ``target.new`` that was
+    not finished has never been a checkpoint, so nothing is said of it.
     """
     complaints = []
-    for folder in (target, _beside(target, "new"), _beside(target, "previous")):
+    new = _beside(target, "new")
+    for folder in (target, new, _beside(target, "previous")):
         if not folder.is_dir():
             continue
         try:
             verify(folder)
         except CheckpointError as error:
-            complaints.append(str(error))
+            complaints += [str(error)] if folder != new else []
         else:
             return folder, complaints
     return None, complaints
