@@ -100,7 +100,7 @@ def _score(
     if options.output:
         how = (options.faces, bool(options.render), options.window_seconds, options.hop_seconds)
         folder = Path(f"{options.output}.parts")
-        parts = Parts(folder, identity_of(options.checkpoint, *how), processes)
+        parts = Parts(folder, identity_of(options, *how), processes)
         known = parts.known()
     elif processes.count > 1:
         raise ViperError("several processes need --output, beside which each writes its share")

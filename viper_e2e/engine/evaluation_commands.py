@@ -106,7 +106,7 @@ def _loader(model: ViPER, shards: Any, accelerator: Accelerator, options: Namesp
 def _score(model: ViPER, shards: ShardSet, processes: Processes, options: Namespace) -> Predictions | None:
     """Score what an earlier, interrupted run has not; the first process gets the whole, the others nothing."""
     paths = [shard.path_or_url.partition("?")[0] for shard in shards.shards]
-    identity = identity_of(options.checkpoint, paths, list(shards.shard_sizes))
+    identity = identity_of(options, paths, list(shards.shard_sizes))
     parts = Parts(Path(options.out) / "parts", identity, processes)
     known = parts.known()
     remaining = Remaining(shards, [i for i in range(len(shards)) if str(i) not in known])

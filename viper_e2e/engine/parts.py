@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from argparse import Namespace
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -106,8 +107,15 @@ def own_device(wanted: str | None) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
-def identity_of(checkpoint: str, *settings: object) -> str:
-    """A checkpoint by the hashes in its manifest, else by its name, and what else outcomes depend on."""
-    manifest = Path(checkpoint) / MANIFEST
-    text = manifest.read_text(encoding="utf-8") if manifest.is_file() else checkpoint
-    return "\n".join([text, *map(repr, settings)])
+def identity_of(options: Namespace, *settings: object) -> str:
+    """What the options of a command say that outcomes depend on: checkpoint, sources, and further settings.
+
+    A checkpoint's folder counts by the hashes in its manifest, a file by its size and time, else by its name.
+    """
+    path = Path(options.checkpoint)
+    identity: object = options.checkpoint
+    if (path / MANIFEST).is_file():
+        identity = (path / MANIFEST).read_text(encoding="utf-8")
+    elif path.is_file():
+        identity = (options.checkpoint, path.stat().st_size, path.stat().st_mtime_ns)
+    return repr((identity, sorted(options.backbone), options.sentence_bank, *settings))
