@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from viper_e2e.cli import main
 from viper_e2e.config import micro
 from viper_e2e.engine.bench import Speeds, advice
 from viper_e2e.engine.stages import StageClock
+from viper_e2e.labels import LabelSet
 from viper_e2e.model import ViPER
 from viper_e2e.shards import ShardWriter
 
@@ -89,3 +91,16 @@ def test_the_clock_counts_every_stage_until_it_is_closed(tiny_clip):
     with torch.no_grad():
         model([tiny_clip()])
     assert clock.seconds == counted
+
+
+def test_training_tells_its_speed_and_where_its_time_goes(tmp_path, capfd):
+    clip = make_clip(tmp_path / "clip.mp4", num_frames=8, fps=8).read_bytes()
+    labels = LabelSet(("Joy", "Fear"))
+    with ShardWriter(tmp_path, "train", labels, shard_size=10**8) as writer:
+        for i in range(2):
+            writer.add(f"{i}", {"mp4": clip}, file_id=str(i), intensities=(0.5 * i, 1.0))
+    words = ["--preset=micro", "--num-workers=0", "--batch-size=2", "--epochs=1", f"--run-dir={tmp_path}/run"]
+    assert main(["train", f"--train-shards={tmp_path}/train-*.tar", *words]) == 0
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "clips/s" in line]
+    for word in ("waiting", "detection", "visual", "audio", "fusion"):
+        assert re.search(rf"\b{word} \d+%", line), line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,8 @@ class Reporter:
         self._update_bar: Any = None
         self._started_at = time.monotonic()
         self._clips_done = 0
+        self._speed = ""
+        """Clips per second and the shares of the time, as of the last step."""
         self._complained: set[str] = set()
         self._predictions: Predictions | None = None
         """Of the last validation."""
@@ -65,15 +67,28 @@ class Reporter:
                 self._board.close()
 
     def count_step(
-        self, step: int, value: float, lr: float, num_clips: int, *, waited_seconds: float, num_held: int | None
+        self,
+        step: int,
+        value: float,
+        lr: float,
+        num_clips: int,
+        *,
+        waited_seconds: float,
+        num_held: int | None,
+        stage_seconds: Mapping[str, float],
     ) -> None:
-        """One optimizer step over ``num_clips`` of all processes; ``num_held``: clips in memory, if any."""
+        """One optimizer step over ``num_clips`` of all processes; ``num_held``: clips in memory, if any.
+
+        ``waited_seconds`` for clips, and ``stage_seconds`` in the module's stages, since the run began.
+        """
         if not self.speaks:
             return
         self._clips_done += num_clips
         elapsed = time.monotonic() - self._started_at
-        note = f"loss {value:.4f} · {self._clips_done / elapsed:.1f} clips/s"
-        note += f" · waiting {waited_seconds / elapsed:.0%}"
+        self._speed = f"{self._clips_done / elapsed:.1f} clips/s · waiting {waited_seconds / elapsed:.0%}"
+        for name, seconds in sorted(stage_seconds.items(), key=lambda item: -item[1]):
+            self._speed += f" · {name} {seconds / elapsed:.0%}"
+        note = f"loss {value:.4f} · {self._speed}"
         if num_held is not None:
             note += f" · held {num_held}"
         with self._going_on("TensorBoard"):
@@ -87,6 +102,8 @@ class Reporter:
             return
         self.run.log("metrics.jsonl", record)
         self._console.print(epoch_line(record))
+        if self._speed:
+            self._console.print(f"           {self._speed}", soft_wrap=True)
         with self._going_on("TensorBoard"):
             for name, value in flat_numbers(record):
                 self._board.add_scalar(name, value, record["step"])

@@ -33,6 +33,7 @@ from .processes import Processes
 from .reporting import Reporter
 from .run_folder import RunFolder
 from .saving import Saver
+from .stages import StageClock
 from .training_state import TrainingState, clip_seed, seed_step
 
 _VALIDATION = "validation/"
@@ -67,6 +68,7 @@ class Trainer:
         self.guard = Guard(self.run, self.processes, self.config.on_error)
         self.saver = Saver(self.run, self.config, self.module, writes=is_main)
         self.reporter = Reporter(self.run, speaks=is_main)
+        self.clock = StageClock(self.module)
         self.stop = StopRequest()
         self.predictions: Predictions | None = None
         """Of the last validation."""
@@ -192,6 +194,7 @@ class Trainer:
             num_clips * self.processes.count,
             waited_seconds=self.loader.waiting_seconds,
             num_held=self.held.num_held if self.held.budget_bytes else None,
+            stage_seconds=self.clock.seconds,
         )
 
     # --- the end of an epoch ----------------------------------------------------------------------
