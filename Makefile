@@ -14,6 +14,8 @@ TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # One stage after the other, each with a command of its own. What is finished is not made again;
 # `rm -r demo` starts from nothing.
+# Threads sleep while they wait for one another: spinning doubles the time where other work shares the cores.
+demo: export OMP_WAIT_POLICY := passive
 demo: demo/trained  ## generate, pack, train, evaluate, infer
 	$(BIN)/viper eval --checkpoint demo/run/checkpoints/best --shards 'demo/shards/test-*.tar' --out demo/scores
 	$(BIN)/python infer.py demo/corpus/new_clip.mp4 --checkpoint demo/run/checkpoints/best \
