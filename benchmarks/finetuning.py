@@ -1,0 +1,187 @@
+"""finetuning.py: what training the backbones is worth: head alone, last two blocks, all, all with decay.
+
+    python benchmarks/finetuning.py --shards demo/shards --weights ../shared/weights --out runs/finetuning \\
+        [--num-train 96] [--num-val 48] [--epochs 6] [--seeds 3] [--only a,b]
+
+DINOv2-small and Whisper-tiny under the token fusion, T 8, face crops of 112 pixels, the same clips, steps and
+learning rates for all; per setting and seed the last epoch's mean Pearson r on the validation clips counts,
+so that nothing is chosen by looking at them. After each run exactly the named tensors must have changed.
+
+Runs that are there already are not run again, and one that was stopped goes on: the same command continues.
+Results are in OUT/finetuning.json; the table is printed after every run. The intervals are Student's t over
+seeds (they say how much seeds matter, not how much clips do; those are in the JSON, by bootstrap).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+
+from viper_e2e.engine.display import table
+from viper_e2e.engine.evaluation import score
+from viper_e2e.engine.trainer import Trainer
+from viper_e2e.metrics import bootstrap
+from viper_e2e.model import ViPER
+from viper_e2e.parsing import Settings, parse_train
+from viper_e2e.shards import ShardSet, ShardWriter
+
+DINOV2, WHISPER = "dinov2-small", "whisper-tiny-en-encoder"
+VARIANTS = {
+    "a": ("head on frozen backbones", ("--freeze=all",), r"(?!)"),
+    "b": ("last 2 blocks", ("--unfreeze=visual=2,audio=2",), r"(layer\.1[01]|layers\.[23])\."),
+    "c": ("all", ("--unfreeze=visual,audio",), r""),
+    "d": ("all, layer decay 0.75", ("--unfreeze=visual,audio", "--layer-decay=0.75"), r""),
+}
+"""Name, settings, and which tensors of the backbones may change (and each of them must)."""
+NEVER_READ = r"mask_token|embed_positions"
+"""Of the backbones: what no forward pass trains."""
+STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+"""Two-sided 95 % by number of seeds."""
+
+
+def subset(shards: ShardSet, count: int, folder: Path, split: str) -> str:
+    """The first clips of a split in a shard of their own; written once."""
+    done = folder / f"{split}-{count}"
+    if not done.is_dir():
+        scratch = done.with_name(done.name + ".new")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        with ShardWriter(scratch, split, shards.labels, shard_size=10**9) as writer:
+            for i in range(min(count, len(shards))):
+                sample = shards.read(i)
+                sound = {} if sample.sound is None else {"wav": sample.sound}
+                writer.add(
+                    sample.key,
+                    {"mp4": sample.video, **sound},
+                    file_id=sample.file_id,
+                    intensities=sample.intensities,
+                    subject=sample.subject,
+                )
+        scratch.rename(done)
+    return f"{done}/{split}-*.tar"
+
+
+def settings_of(options: argparse.Namespace, variant: str, seed: int, train: str, val: str) -> Settings:
+    run = options.out / f"{variant}-{seed}"
+    words = [
+        "--preset=base",
+        "--modalities=visual,audio",
+        f"--backbone=visual={options.weights / DINOV2}",
+        f"--backbone=audio={options.weights / WHISPER}",
+        f"--train-shards={train}",
+        f"--val-shards={val}",
+        f"--run-dir={run}",
+        f"--seed={seed}",
+        f"--epochs={options.epochs}",
+        f"--batch-size={options.batch_size}",
+        "--num-workers=1",
+        "--lr=0.001",
+        "--backbone-lr=0.00005",
+        "--reuse-memory=3GB",
+        "--model.decoding.num-frames=8",
+        "--model.decoding.max-side=320",
+        "--model.visual.crop-size=112",
+        *VARIANTS[variant][1],
+    ]
+    return parse_train([*words, *(["--resume"] if run.is_dir() else [])], "finetuning.py")
+
+
+def run_one(options: argparse.Namespace, variant: str, seed: int, train: str, val: str) -> dict[str, Any]:
+    settings = settings_of(options, variant, seed, train, val)
+    torch.manual_seed(seed)
+    fresh = {name: tensor.clone() for name, tensor in ViPER(settings.model).state_dict().items()}
+    trainer = Trainer(settings, Accelerator(cpu=True))
+    try:
+        if code := trainer.train():
+            raise SystemExit(code)
+        predictions = trainer.predictions
+        if predictions is None:
+            # Trained to the end by an earlier call, which did not live to write it down.
+            trainer._end_epoch()
+            predictions = trainer.predictions
+        num_changed = check_changed(fresh, trainer.module.state_dict(), VARIANTS[variant][2])
+    finally:
+        trainer.close()
+    scored = predictions.scored
+    intervals = bootstrap(predictions.predicted[scored], predictions.true[scored])
+    return {
+        "mean_pearson": score(predictions).mean_pearson,
+        "bootstrap": asdict(intervals)["mean_pearson"],
+        "clips": int(scored.sum()),
+        "changed_backbone_tensors": num_changed,
+    }
+
+
+def check_changed(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], named: str) -> int:
+    """Exactly the named tensors of the backbones have changed; returns how many."""
+    backbones = [name for name in before if name.startswith("encoders.")]
+    changed = {name for name in backbones if not torch.equal(before[name].float(), after[name].float())}
+    wanted = {name for name in backbones if re.search(named, name) and not re.search(NEVER_READ, name)}
+    assert changed == wanted, f"changed or not against the setting: {sorted(changed ^ wanted)[:5]}"
+    return len(changed)
+
+
+def summary(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows = []
+    for variant, (name, _, _) in VARIANTS.items():
+        values = [found["mean_pearson"] for key, found in results.items() if key.startswith(f"{variant}-")]
+        if not values:
+            continue
+        spread = "–"
+        if len(values) in STUDENT_T:
+            spread = f"± {STUDENT_T[len(values)] * stdev(values) / len(values) ** 0.5:.3f}"
+        each = " ".join(f"{value:.3f}" for value in values)
+        rows.append((f"({variant}) {name}", f"{fmean(values):.3f}", spread, each))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=Path, required=True, help="folder with train-*.tar and val-*.tar")
+    parser.add_argument("--weights", type=Path, required=True, help=f"folder with {DINOV2} and {WHISPER}")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--num-train", type=int, default=96)
+    parser.add_argument("--num-val", type=int, default=48)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default=",".join(VARIANTS), help="which settings, e.g. a,b")
+    options = parser.parse_args()
+    train = subset(ShardSet(f"{options.shards}/train-*.tar"), options.num_train, options.out, "train")
+    val = subset(ShardSet(f"{options.shards}/val-*.tar"), options.num_val, options.out, "val")
+    file, results = options.out / "finetuning.json", {}
+    if file.is_file():
+        results = json.loads(file.read_text(encoding="utf-8"))["runs"]
+    console = Console()
+    for seed in range(options.seeds):
+        for variant in options.only.split(","):
+            if f"{variant}-{seed}" in results:
+                continue
+            results[f"{variant}-{seed}"] = run_one(options, variant, seed, train, val)
+            about = {key: str(value) for key, value in vars(options).items()}
+            about |= {"torch": torch.__version__, "machine": platform.machine()}
+            content = json.dumps({"about": about, "runs": results}, indent=2) + "\n"
+            file.write_text(content, encoding="utf-8")
+            console.print(
+                table(
+                    f"mean Pearson r, {options.num_train} clips to train on, {options.epochs} epochs",
+                    ("trained", "mean", "95 % over seeds", "each seed"),
+                    summary(results),
+                )
+            )
+
+
+if __name__ == "__main__":
+    main()
