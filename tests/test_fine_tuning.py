@@ -108,10 +108,12 @@ def test_each_phase_changes_exactly_the_tensors_it_names(corpus, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [2, 3, 5, 6, 8])
-def test_a_run_resumed_in_any_phase_is_bitwise_the_uninterrupted_one(corpus, tmp_path, steps):
-    whole = weights(run(corpus, tmp_path / "whole", *GROWING))
-    assert same(whole, stopped_and_resumed(corpus, tmp_path / "halves", steps, *GROWING))
+@pytest.mark.parametrize(
+    ("steps", "words"), [(2, ()), (3, ()), (5, ()), (8, ()), (5, ("--mixed-precision=bf16", "--augment=all"))]
+)
+def test_a_run_resumed_in_any_phase_is_bitwise_the_uninterrupted_one(corpus, tmp_path, steps, words):
+    whole = weights(run(corpus, tmp_path / "whole", *GROWING, *words))
+    assert same(whole, stopped_and_resumed(corpus, tmp_path / "halves", steps, *GROWING, *words))
 
 
 def test_clips_held_for_frozen_backbones_are_read_anew_when_these_join(corpus, tmp_path):
