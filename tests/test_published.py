@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import copyreg
 import json
+import logging
 import os
 import pickle
 import subprocess
@@ -620,6 +621,20 @@ def test_a_hub_id_is_converted_once_per_commit_and_again_if_damaged(hub, tmp_pat
     weights.write_bytes(b"damaged")
     assert published_checkpoint("VaianiLorenzo/ViPER-VA") == first
     verify(first.folder)
+
+
+def test_the_hubs_retries_are_not_told_line_by_line(monkeypatch):
+    logger, told = logging.getLogger("huggingface_hub.utils._http"), []
+
+    def unreachable(*_, **__):
+        told.append(logger.isEnabledFor(logging.WARNING))
+        raise OSError("no route")
+
+    monkeypatch.setattr("viper_e2e.published.importing.hf_hub_download", unreachable)
+    with pytest.raises(ViperError, match=r"neither .*\(no route\)"):
+        published_checkpoint("VaianiLorenzo/ViPER-V")
+    assert told == [False]
+    assert logger.isEnabledFor(logging.WARNING)
 
 
 def test_a_local_file_is_converted_once_per_content(tmp_path, monkeypatch):
