@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -69,8 +70,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
 
 
 def test_it_runs_in_an_environment_of_its_own(empty, tmp_path):
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
     def run(*words: object) -> str:
-        done = subprocess.run(list(map(str, words)), cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            list(map(str, words)), cwd=tmp_path, env=own, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
