@@ -133,6 +133,12 @@ def test_what_fits_is_let_through():
     check_fits(model, needs, decoded(), nullcontext, needs.beyond_weights(4), TrainConfig(batch_size=4))
 
 
+def test_a_budget_for_held_clips_refuses_nothing():
+    model = model_of("visual", train="all")
+    needs = needs_of(model, held=10**12)
+    check_fits(model, needs, decoded(), nullcontext, needs.beyond_weights(4), TrainConfig(batch_size=4))
+
+
 def test_a_smaller_batch_is_proposed_first():
     model = model_of("visual", train="all")
     free = needs_of(model).beyond_weights(5)

@@ -47,12 +47,11 @@ class Needs:
     per_clip: int
     """Kept for the backward pass, and the clip itself."""
     held: int = 0
-    """``--reuse-memory``."""
+    """``--reuse-memory``: told, but no reason to refuse, since a small corpus takes only a part of it."""
 
     def beyond_weights(self, batch_size: int) -> int:
         """What is still to be allocated once the weights are there."""
-        step = self.per_step + batch_size * self.per_clip
-        return self.gradients + self.optimizer + step + self.held
+        return self.gradients + self.optimizer + self.per_step + batch_size * self.per_clip
 
     def largest_batch(self, free: int) -> int:
         """Clips of a micro-batch that fit into ``free`` bytes beside the weights; 0: not even one."""
@@ -140,8 +139,8 @@ def needs_table(needs: Needs, batch_size: int, free: int) -> Table:
         ("gradients", needs.gradients),
         ("optimizer", needs.optimizer),
         (f"activations and clips ({batch_size} at a time)", needs.per_step + batch_size * needs.per_clip),
-        *([("clips held in memory", needs.held)] if needs.held else []),
         ("at least, in all", needs.weights + needs.beyond_weights(batch_size)),
+        *([("clips held in memory, up to", needs.held)] if needs.held else []),
         ("the device has", needs.weights + free),
     ]
     return table("memory of a step", ("", "GB"), [(name, f"{size / GIGABYTE:.3f}") for name, size in rows])
