@@ -30,6 +30,8 @@ Source = bytes | os.PathLike | str
 
 KEPT_BYTES = 8 * 2**20
 """A file whose packets are no more than this is read once: the second pass gets them from memory."""
+PACKET_BYTES = 1024
+"""What a packet in memory costs beside its content, which of small packets is most."""
 _DEMUXERS = {"mp4": "mov", "mkv": "matroska", "webm": "matroska", "ts": "mpegts"}
 
 
@@ -92,7 +94,7 @@ class Kept:
         self._room = KEPT_BYTES
 
     def add(self, packet: av.Packet) -> None:
-        self._room -= packet.size
+        self._room -= packet.size + PACKET_BYTES
         if self._room >= 0:
             self.packets.append(packet)
         else:
