@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from training_runs import JOINT, make_corpus, run, same, settings, weights
+from training_runs import JOINT, arguments, largest_difference, make_corpus, run, same, settings, weights
 
 from viper_e2e.engine import memory
 from viper_e2e.engine.trainer import Trainer
@@ -114,6 +114,17 @@ def test_each_phase_changes_exactly_the_tensors_it_names(corpus, tmp_path):
 def test_a_run_resumed_in_any_phase_is_bitwise_the_uninterrupted_one(corpus, tmp_path, steps, words):
     whole = weights(run(corpus, tmp_path / "whole", *GROWING, *words))
     assert same(whole, stopped_and_resumed(corpus, tmp_path / "halves", steps, *GROWING, *words))
+
+
+def test_two_processes_grow_as_one_does(corpus, nursery, tmp_path):
+    words = (*GROWING, "--augment=all")
+    alone = nursery.fork("train", arguments(corpus, tmp_path / "1", *words))
+    assert alone.wait() == 0, alone.said
+    pair = nursery.fork_processes(2, "train", arguments(corpus, tmp_path / "2", *words, "--batch-size=1"))
+    assert [child.wait() for child in pair] == [0, 0], pair[0].said + pair[1].said
+    assert "from epoch 3 on: visual=all, audio=1" in pair[0].said
+    # Adam divides by the gradient's size, which makes much of the last digits where it is nearly none.
+    assert largest_difference(weights(tmp_path / "1"), weights(tmp_path / "2")) < 1e-4
 
 
 def test_clips_held_for_frozen_backbones_are_read_anew_when_these_join(corpus, tmp_path):
