@@ -71,8 +71,8 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLik
         raise ViperError("training curves: no epoch is complete yet; nothing to plot")
     validated = [record for record in metrics if record.get("val")]
     figure, panels = sheet(3 if validated else 1, panel=(5.2, 4.2), max_columns=3)
-    epochs = [record["epoch"] for record in validated]
-    _curve(panels[0], [r["epoch"] for r in metrics], [r["train_loss"] for r in metrics], "training loss", 0)
+    epochs = [record["epoch"] + 1 for record in validated]  # people count from one
+    _curve(panels[0], [r["epoch"] + 1 for r in metrics], [r["train_loss"] for r in metrics], "training loss", 0)
     if validated:
         val = [record["val"] for record in validated]
         _curve(panels[0], epochs, [scores["mean_mse"] for scores in val], "validation MSE", 1)
