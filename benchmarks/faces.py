@@ -3,9 +3,9 @@
     python benchmarks/faces.py [CLIP …] [--num-clips 1,4,16] [--rounds 5] [--min-face-size 40]
 
 Every contender gets the same frames, smallest face, thresholds and threads. Contenders take turns in every
-round, in changing order; times are medians with their range. "IoU with dense" is that of the boxes on frames
-where both have a face; "jitter" is the IoU of dense boxes of neighbouring frames, the detector's own
-restlessness, which is what interpolation may be judged against.
+round, in changing order; CPU seconds are medians with their range. "IoU with dense" is that of the boxes
+on frames where both have a face; "jitter" is the IoU of dense boxes of neighbouring frames, the detector's
+own restlessness, which is what interpolation may be judged against.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ def race(contenders: dict[str, Callable[[], list[FaceTrack]]], rounds: int) -> t
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds):
         for name in list(contenders)[:: 1 if turn % 2 else -1]:
-            start = time.perf_counter()
+            start = time.process_time()
             contenders[name]()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.process_time() - start)
     return seconds, tracks
 
 
