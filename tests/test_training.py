@@ -64,47 +64,6 @@ def test_frozen_backbones_have_no_optimizer_state(corpus, tmp_path):
     trainer.run.release()
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("--freeze=all",),
-        ("--freeze=all", "--reuse-memory=1GB"),
-        ("--accumulation=3",),
-        ("--accumulation=3", "--reuse-memory=1GB", "--num-workers=2"),
-        ("--loss=mse=1,pearson=0.5,ccc=0.5", "--num-workers=2"),
-    ],
-)
-def test_a_resumed_run_is_bitwise_the_uninterrupted_one(corpus, tmp_path, words):
-    val = f"--val-shards={corpus}/shards/val-*.tar"
-    whole = run(corpus, tmp_path / "whole", *JOINT, val, *words)
-    steps = 3 if "--accumulation=3" in words else 5  # inside of an epoch
-    halves = tmp_path / "halves"
-    stopped = Trainer(settings(corpus, halves, *JOINT, val, *words), Accelerator(cpu=True))
-    stop_after(stopped, steps)
-    assert stopped.train() == 143
-    stopped.run.release()
-    assert stopped.state.step == steps
-    run(corpus, halves, *JOINT, val, *words, "--resume")
-    assert same(weights(whole), weights(halves))
-    assert same(weights(whole, "best"), weights(halves, "best"))
-    assert (whole / "metrics.jsonl").read_text() == (halves / "metrics.jsonl").read_text()
-
-
-def stop_after(trainer: Trainer, steps: int) -> None:
-    """Let a SIGTERM come in while the given step is under way."""
-    import os
-    import signal
-
-    step = trainer._step
-
-    def counted(group):
-        if trainer.state.step == steps - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(group)
-
-    trainer._step = counted
-
-
 def test_reuse_changes_nothing_but_the_work(corpus, tmp_path):
     for name, words in (("frozen", ("--freeze=all",)), ("joint", ())):
         words = (*JOINT, f"--val-shards={corpus}/shards/val-*.tar", *words)
