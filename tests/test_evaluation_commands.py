@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import make_clip, tone
 from generated_reference import SENTENCES, write_clip_model, write_roberta, write_vit, write_wavlm
@@ -67,6 +68,7 @@ def write_corpus(folder: Path) -> None:
 
 
 def backbones(folder: Path) -> list[str]:
+    torch.manual_seed(0)
     write_vit(folder / "vit")
     write_wavlm(folder / "wavlm")
     write_clip_model(folder / "clip")
