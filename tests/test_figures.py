@@ -127,12 +127,12 @@ def assert_apart(boxes: list[Bbox]) -> None:
         assert turned or a.x1 <= b.x0 + 1, (a, b)
 
 
-def test_curves_hold_the_numbers(tmp_path, drawn):
+def test_curves_hold_the_numbers_and_count_epochs_from_one(tmp_path, drawn):
     figures.training_curves([epoch(1, val=False), epoch(2), epoch(3)], tmp_path / "c.png")
     loss, mean, each = drawn[0].axes
     lines = {line.get_label(): line for line in loss.lines + mean.lines + each.lines}
-    assert lines["training loss"].get_xydata().tolist() == [[1, 0.1], [2, 0.05], [3, pytest.approx(0.1 / 3)]]
-    assert lines["Pearson"].get_xydata()[:, 0].tolist() == [2, 3]
+    assert lines["training loss"].get_xydata().tolist() == [[2, 0.1], [3, 0.05], [4, pytest.approx(0.1 / 3)]]
+    assert lines["Pearson"].get_xydata()[:, 0].tolist() == [3, 4]
     assert np.isnan(lines["fear"].get_ydata()).all()
     assert "empathic pain" in lines
 
