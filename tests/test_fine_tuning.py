@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -23,35 +24,31 @@ def corpus(tmp_path_factory) -> Path:
     return make_corpus(tmp_path_factory.mktemp("tuning") / "corpus", num_train=6, num_val=2)
 
 
-def stopped_and_resumed(corpus: Path, folder: Path, steps: int, *words: str) -> dict[str, torch.Tensor]:
+def alone(nursery, corpus: Path, folder: Path, *words: str) -> dict[str, torch.Tensor]:
+    """Weights of a run that nothing stops, in a process of its own."""
+    child = nursery.fork("train", arguments(corpus, folder, *words))
+    assert child.wait() == 0, child.said
+    return weights(folder)
+
+
+def stopped_and_resumed(nursery, corpus: Path, folder: Path, step: int, *words: str) -> dict[str, torch.Tensor]:
     """Weights of a run that was asked to stop in the given step and went on afterwards."""
-    trainer = Trainer(settings(corpus, folder, *words), Accelerator(cpu=True))
-    step = trainer._step
-
-    def counted(group):
-        if trainer.state.step == steps - 1:
-            import os
-            import signal
-
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(group)
-
-    trainer._step = counted
-    assert trainer.train() == 143
-    trainer.close()
-    return weights(run(corpus, folder, *words, "--resume"))
+    child = nursery.fork("stop", arguments(corpus, folder, *words), step, signal.SIGTERM)
+    assert child.wait() == 143, child.said
+    return alone(nursery, corpus, folder, *words, "--resume")
 
 
 # --- changed clips --------------------------------------------------------------------------------
 
 
-def test_changed_clips_are_exact_whoever_decodes_them_and_when_resumed(corpus, tmp_path):
+@pytest.mark.slow
+def test_changed_clips_are_exact_whoever_decodes_them_and_when_resumed(corpus, nursery, tmp_path):
     words = (*JOINT, "--augment=all")
-    whole = weights(run(corpus, tmp_path / "whole", *words))
-    assert not same(whole, weights(run(corpus, tmp_path / "plain", *JOINT)))
-    assert same(whole, weights(run(corpus, tmp_path / "helped", *words, "--num-workers=2")))
-    assert same(whole, weights(run(corpus, tmp_path / "held", *words, "--reuse-memory=1GB")))
-    assert same(whole, stopped_and_resumed(corpus, tmp_path / "halves", 4, *words))
+    whole = alone(nursery, corpus, tmp_path / "whole", *words)
+    assert not same(whole, alone(nursery, corpus, tmp_path / "plain", *JOINT))
+    assert same(whole, alone(nursery, corpus, tmp_path / "helped", *words, "--num-workers=2"))
+    assert same(whole, alone(nursery, corpus, tmp_path / "held", *words, "--reuse-memory=1GB"))
+    assert same(whole, stopped_and_resumed(nursery, corpus, tmp_path / "halves", 4, *words))
 
 
 def test_validation_never_sees_a_changed_clip(corpus, tmp_path, monkeypatch):
@@ -111,20 +108,21 @@ def test_each_phase_changes_exactly_the_tensors_it_names(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("steps", "words"), [(2, ()), (3, ()), (5, ()), (8, ()), (5, ("--mixed-precision=bf16", "--augment=all"))]
 )
-def test_a_run_resumed_in_any_phase_is_bitwise_the_uninterrupted_one(corpus, tmp_path, steps, words):
-    whole = weights(run(corpus, tmp_path / "whole", *GROWING, *words))
-    assert same(whole, stopped_and_resumed(corpus, tmp_path / "halves", steps, *GROWING, *words))
+def test_a_run_resumed_in_any_phase_is_bitwise_the_uninterrupted_one(corpus, nursery, tmp_path, steps, words):
+    whole = alone(nursery, corpus, tmp_path / "whole", *GROWING, *words)
+    halves = stopped_and_resumed(nursery, corpus, tmp_path / "halves", steps, *GROWING, *words)
+    assert same(whole, halves)
 
 
+@pytest.mark.slow
 def test_two_processes_grow_as_one_does(corpus, nursery, tmp_path):
     words = (*GROWING, "--augment=all")
-    alone = nursery.fork("train", arguments(corpus, tmp_path / "1", *words))
-    assert alone.wait() == 0, alone.said
+    one = alone(nursery, corpus, tmp_path / "1", *words)
     pair = nursery.fork_processes(2, "train", arguments(corpus, tmp_path / "2", *words, "--batch-size=1"))
     assert [child.wait() for child in pair] == [0, 0], pair[0].said + pair[1].said
     assert "from epoch 3 on: visual=all, audio=1" in pair[0].said
     # Adam divides by the gradient's size, which makes much of the last digits where it is nearly none.
-    assert largest_difference(weights(tmp_path / "1"), weights(tmp_path / "2")) < 1e-4
+    assert largest_difference(one, weights(tmp_path / "2")) < 1e-4
 
 
 def test_clips_held_for_frozen_backbones_are_read_anew_when_these_join(corpus, tmp_path):
