@@ -60,9 +60,8 @@ def test_the_map_has_every_file_with_the_sentence_it_opens_with(file):
 def test_the_commands_exist_and_know_their_options(capsys):
     from viper_e2e.cli import main
 
-    shown = re.findall(
-        r"^(?:\$ )?((?:viper|python (?:train|infer)\.py) [^\n#]*(?:\\\n[^\n#]*)*)", README, re.MULTILINE
-    )
+    command_line = r"^(?:\$ )?((?:viper|python (?:train|infer)\.py) (?:[^\n#\\]|\\\n)*)"
+    shown = re.findall(command_line, README, re.MULTILINE)
     assert shown
     for text in shown:
         words = shlex.split(text.replace("\\\n", " "))
