@@ -196,6 +196,15 @@ def test_a_hundred_kills(corpus, nursery, whole_runs, tmp_path):
     assert len(kill_at_random_times(corpus, nursery, whole_runs(*JOINT), tmp_path, 100, KILLED)) == 100
 
 
+def test_an_epoch_that_was_logged_but_not_saved_stands_in_the_log_once(corpus, nursery, whole_runs, tmp_path):
+    run = tmp_path / "run"
+    words = arguments(corpus, run, *KILLED)
+    assert nursery.fork("die_at_the_end_of_an_epoch", words).wait() == -signal.SIGKILL
+    assert len(lines(run, "metrics.jsonl")) == 1
+    assert nursery.fork("train", [*words, "--resume"]).wait() == 0
+    assert losses_equal(whole_runs(*JOINT), run)
+
+
 # --- checkpoints: death while saving, damage ------------------------------------------------------
 
 

@@ -89,5 +89,5 @@ class Saver:
     def _rewind_logs(self, state: TrainingState) -> None:
         """Take out of the logs what was written after the checkpoint: it will be written again."""
         here = (state.cursor.epoch, state.cursor.position)
-        self.run.rewind("metrics.jsonl", lambda record: record["step"] <= state.step)
+        self.run.rewind("metrics.jsonl", lambda record: record["step"] <= state.validated_step)
         self.run.rewind("skipped.jsonl", lambda record: (record["epoch"], record["position"]) < here)
