@@ -129,7 +129,11 @@ def check_changed(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.
     backbones = [name for name in before if name.startswith("encoders.")]
     changed = {name for name in backbones if not torch.equal(before[name].float(), after[name].float())}
     wanted = {name for name in backbones if re.search(named, name) and not re.search(NEVER_READ, name)}
-    assert changed == wanted, f"changed or not against the setting: {sorted(changed ^ wanted)[:5]}"
+    # The softmax of attention cancels what is added to all keys: their biases have no gradient but rounding.
+    wrong = {
+        name for name in changed ^ wanted if name in changed or not re.search(r"\bk(ey|_proj)\.bias$", name)
+    }
+    assert not wrong, f"changed or not against the setting: {sorted(wrong)[:5]}"
     return len(changed)
 
 
