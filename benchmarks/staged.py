@@ -72,6 +72,9 @@ def config_of(preset: str, contender: str) -> ModelConfig:
 
 def serve(contender: str, args) -> None:
     """Run once; the answer is one line of JSON."""
+    import matplotlib.backends.backend_agg  # what training would import after its first epoch
+    import matplotlib.figure  # noqa: F401
+
     logging.disable(logging.WARNING)
     corpus, work = Path(args.corpus), Path(tempfile.mkdtemp(dir=args.corpus))
     labels = json.loads((corpus / "labels.json").read_text())
