@@ -45,7 +45,8 @@ class FineTuning:
         self, group: Sequence[ClipBatch], optimizer: torch.optim.Optimizer, accelerator: Accelerator
     ) -> None:
         """Once, on the first readable clip: tell what is trained and the memory it takes, if it fits."""
-        clip = next((c for b in group for c in b.clips if not isinstance(c, ClipError)), None)
+        clips = (clip for batch in group for clip in batch.clips)
+        clip = next((clip for clip in clips if not (clip is None or isinstance(clip, ClipError))), None)
         if self._has_measured or clip is None:
             return
         self._has_measured = True
