@@ -1,8 +1,8 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Needs Python 3.11 or newer and make.
 PYTHON ?= python3
 BIN := .venv/bin
-# One process per core for tests; each keeps to one thread, so that they do not trample one another.
-TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+# One process per core for tests, which take work from one another; each keeps to one thread.
+TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 .PHONY: demo test check campaign results clean
 

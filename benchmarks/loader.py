@@ -33,9 +33,9 @@ from rich.console import Console
 from rich.table import Table
 
 from viper_e2e.clip import DecodedClip, Sample
-from viper_e2e.config import PRESETS
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.loader import ClipLoader, DecodeSample
+from viper_e2e.presets import PRESETS
 from viper_e2e.shards import ShardSet, ShardWriter
 
 NUM_CORES = len(os.sched_getaffinity(0))

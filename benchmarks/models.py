@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from viper_e2e.config import PRESETS, BackboneConfig, ModelConfig
+from viper_e2e.config import BackboneConfig, ModelConfig
+from viper_e2e.presets import PRESETS
 
 CLIP_VIT_B_32 = {
     "embed_dim": 512,

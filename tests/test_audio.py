@@ -11,10 +11,11 @@ import pytest
 import torch
 from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
-from viper_e2e.config import AudioConfig, BackboneConfig, micro
+from viper_e2e.config import AudioConfig, BackboneConfig
 from viper_e2e.encoders.audio import AudioEncoder, ClipSound
 from viper_e2e.encoders.sound import Frames
 from viper_e2e.errors import ViperError
+from viper_e2e.presets import micro
 
 RATE = 16_000
 WAV2VEC2 = micro().audio.backbone.config

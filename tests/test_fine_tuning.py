@@ -106,7 +106,14 @@ def test_each_phase_changes_exactly_the_tensors_it_names(corpus, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("steps", "words"), [(2, ()), (3, ()), (5, ()), (8, ()), (5, ("--mixed-precision=bf16", "--augment=all"))]
+    ("steps", "words"),
+    [
+        (2, ()),
+        (5, ()),
+        (5, ("--mixed-precision=bf16", "--augment=all")),
+        pytest.param(3, (), marks=pytest.mark.campaign),
+        pytest.param(8, (), marks=pytest.mark.campaign),
+    ],
 )
 def test_a_run_resumed_in_any_phase_is_bitwise_the_uninterrupted_one(corpus, nursery, tmp_path, steps, words):
     whole = alone(nursery, corpus, tmp_path / "whole", *GROWING, *words)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from viper_e2e.config import MODALITIES, FusionConfig, paper
+from viper_e2e.config import MODALITIES, FusionConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import ConcatFusion, TokenFusion, build_fusion, rescaled, sample_hidden, time_features
+from viper_e2e.presets import paper
 from viper_e2e.stream import Stream
 
 WIDTHS = {"visual": 12, "audio": 8, "textual": 16, "action_units": 4}

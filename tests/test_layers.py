@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "viper_e2e"
 
 LAYER = {
-    **dict.fromkeys(["labels", "config", "errors", "clip"], 0),
+    **dict.fromkeys(["labels", "config", "presets", "errors", "clip"], 0),
     **dict.fromkeys(["stream", "output", "encoders.base", "encoders.building", "encoders.weights"], 1),
     **dict.fromkeys(
         ["decoding", "faces", "encoders", "fusion", "shards", "metrics", "losses", "augment", "checkpoint"], 2
@@ -37,6 +37,7 @@ GATEKEEPERS = {
     "feat": {"encoders"},
 }
 ORDERED_WITHIN_LAYER = {
+    ("presets", "config"),
     ("prepared", "records"),
     ("model", "pretrained"),
     ("model", "inputs"),

@@ -11,8 +11,9 @@ import av
 import pytest
 from conftest import make_clip
 
-from viper_e2e.config import DecodingConfig, micro
+from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
+from viper_e2e.presets import micro
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -659,7 +659,7 @@ def test_a_checkpoint_that_cannot_be_fetched_is_one_line_that_says_what_to_do(hu
     assert "import-published" in str(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_file_of_full_size_is_imported_within_3_gb(tmp_path):
     path = tmp_path / "full.model"
     make = (

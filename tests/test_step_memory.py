@@ -10,11 +10,12 @@ import pytest
 import torch
 from test_model import decoded, model_of
 
-from viper_e2e.config import TrainConfig, micro
+from viper_e2e.config import TrainConfig
 from viper_e2e.engine import memory
 from viper_e2e.engine.memory import Needs, check_fits, free_bytes, measure, needs_table
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
+from viper_e2e.presets import micro
 
 JOINT = ("visual", "audio", "textual")
 

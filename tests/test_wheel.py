@@ -15,8 +15,8 @@ import pytest
 import torch
 from conftest import ROOT, make_clip
 
-from viper_e2e.config import micro
 from viper_e2e.model import ViPER
+from viper_e2e.presets import micro
 
 pytestmark = pytest.mark.slow
 

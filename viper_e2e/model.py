@@ -44,7 +44,7 @@ class ViPER(Pretrained, nn.Module):
     Source: ViPER (Vaiani et al. 2022, https://doi.org/10.1145/3551876.3554806), rebuilt end to end.
 
     Args:
-        config: what is computed; see ``config.py`` for the presets.
+        config: what is computed; see ``presets.py`` for where to start.
         labels: names and range of the outputs.
         assets: a checkpoint folder's ``backbones/``, holding configs, preprocessors and tokenizers.
         records: ``{backbone: {spec, revision, tensors_sha256}}`` that loaded weights must match.

@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 import jsonargparse
 import yaml
 
-from .config import PRESETS, TRAIN_DEFAULTS, BackboneConfig, ModelConfig, TrainConfig, backbones_of
+from .config import BackboneConfig, ModelConfig, TrainConfig, backbones_of
 from .errors import ViperError
+from .presets import PRESETS, TRAIN_DEFAULTS
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 

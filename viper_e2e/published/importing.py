@@ -14,9 +14,10 @@ from huggingface_hub.utils import logging as hub_logging
 from safetensors.torch import save_file
 
 from .. import __version__, checkpoint
-from ..config import ModelConfig, backbones_of, paper
+from ..config import ModelConfig, backbones_of
 from ..errors import ViperError
 from ..labels import HUME_REACTION
+from ..presets import paper
 from ..pretrained import FORMAT, SCHEMA
 from .released import ReleasedHead, read_released
 
