@@ -48,14 +48,21 @@ COMBINATIONS = [
     for trained, accumulation, reuse in itertools.product(TRAINED, (1, 3), ("0", "1GB"))
     for workers, loss in ((0, "mse=1"), (0, "mse=1,pearson=0.5,ccc=0.5"), (2, "mse=1"))
 ]
-FAST = COMBINATIONS[::4]
+FAST, SLOW = COMBINATIONS[::4], COMBINATIONS[2::4]
+"""The other half is for the campaign: each takes three trainings."""
+
+
+def marks(combination: tuple) -> tuple[pytest.MarkDecorator, ...]:
+    if combination in FAST:
+        return ()
+    return (pytest.mark.slow if combination in SLOW else pytest.mark.campaign,)
 
 
 @pytest.mark.parametrize(
     "combination",
     [
-        pytest.param(c, marks=() if c in FAST else pytest.mark.slow, id="-".join(map(str, c)))
-        for c in COMBINATIONS
+        pytest.param(combination, marks=marks(combination), id="-".join(map(str, combination)))
+        for combination in COMBINATIONS
     ],
 )
 def test_a_stopped_run_goes_on_bitwise(corpus, nursery, whole_runs, tmp_path, combination):
@@ -79,8 +86,13 @@ def test_there_are_as_many_combinations_as_promised():
     assert len(set(COMBINATIONS)) == 24
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(n, marks=pytest.mark.slow if n == signal.SIGUSR1 else pytest.mark.campaign, id=n.name)
+        for n in CODES
+    ],
+)
 def test_a_real_process_stops_by_each_signal_and_goes_on_bitwise(corpus, nursery, whole_runs, tmp_path, number):
     words = (*JOINT, "--epochs=16")
     whole = whole_runs(*words)
