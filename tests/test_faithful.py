@@ -378,7 +378,7 @@ def test_outputs_of_flipped_crops_are_others(peer, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViPER-VA", "ViPER-VF"])
-def test_an_imported_checkpoint_scores_the_raw_clip_nearly_as_published(peer, name, tmp_path):
+def test_an_imported_checkpoint_scores_the_raw_clip_nearly_as_published(peer, name, tmp_path, request):
     """The published way passes through two JPEGs and the detector jitters: less close than from features."""
     folder = import_published(peer.folder / "published" / name, tmp_path / "out").folder
     backbones = {
@@ -397,6 +397,9 @@ def test_an_imported_checkpoint_scores_the_raw_clip_nearly_as_published(peer, na
     # No bound of the reference's README: heads of random weights magnify what JPEG and jitter do to crops.
     assert error < expected.std()
     assert alike > 0.9
+    if name == "ViPER-VA" and request.node.callspec.params["peer"] == "published":
+        assert error < 1.5
+        assert alike > 0.99
     if name == "ViPER-VA":
         # Once a model was loaded, its backbones are known by hash, and saving it again keeps them.
         model.save_pretrained(tmp_path / "again")
