@@ -51,8 +51,8 @@ check: .venv/installed  ## what to run before each commit
 	$(BIN)/ruff format --check .
 	$(TEST) -m "not slow and not campaign"
 
-campaign: .venv/installed  ## the long counts: kills, cuts, mutations
-	$(TEST) -m campaign
+campaign: .venv/installed  ## what a run survives, with all counts: kills, cuts, damages, mutations
+	$(TEST) -m "campaign or survival"
 
 clean:
 	rm -rf .venv build demo *.egg-info .pytest_cache .ruff_cache

@@ -40,6 +40,8 @@ from viper_e2e.presets import micro
 from viper_e2e.records import write_records
 from viper_e2e.shards import ShardLimits, ShardSet
 
+pytestmark = pytest.mark.survival
+
 MAX_GROWTH_MIB = 60
 """Resident memory that refusing a file may take at its peak: the code that does so, and nothing of the file."""
 

@@ -20,6 +20,8 @@ from viper_e2e.order import home_process
 from viper_e2e.shards import ShardSet, ShardWriter
 from viper_e2e.workers import WorkerError
 
+pytestmark = pytest.mark.survival
+
 SIZES = [7, 4, 12]
 
 

@@ -14,6 +14,8 @@ import pytest
 from conftest import make_clip
 from test_container import CODECS
 
+pytestmark = pytest.mark.survival
+
 KINDS = ("mp4", "mov", "mkv", "webm", "flv", "ts")
 TESTS = Path(__file__).resolve().parent
 

@@ -19,6 +19,8 @@ from training_runs import JOINT, arguments, lines, same, weights
 
 from viper_e2e.checkpoint import newest_whole
 
+pytestmark = pytest.mark.survival
+
 CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
 TRAINED = {"frozen": ("--freeze=all",), "joint": ()}
 

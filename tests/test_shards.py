@@ -199,6 +199,7 @@ def test_reading_imports_neither_torch_nor_webdataset(tmp_path):
 # --- torn and damaged ---------------------------------------------------------------------------
 
 
+@pytest.mark.survival
 def test_a_foreign_shard_cut_at_every_block_is_reported_never_half_read(tmp_path):
     whole = write_foreign(tmp_path / "whole.tar", three_samples("A")).read_bytes()
     other = write_foreign(tmp_path / "b.tar", three_samples("B"))
@@ -222,6 +223,7 @@ def test_a_foreign_shard_cut_at_every_block_is_reported_never_half_read(tmp_path
     assert len(ShardSet(str(cut))) == 3
 
 
+@pytest.mark.survival
 def test_a_shard_of_ours_cut_at_every_block_is_an_error(tmp_path):
     (path,) = map(Path, write_ours(tmp_path))
     whole = path.read_bytes()

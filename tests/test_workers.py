@@ -16,6 +16,8 @@ from loader_fakes import LoggedTask, Task, Unpicklable
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.workers import Casualty, WorkerError, WorkerPool
 
+pytestmark = pytest.mark.survival
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
