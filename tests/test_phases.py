@@ -107,7 +107,7 @@ def test_new_groups_join_with_their_own_rate_where_the_schedule_stands():
     assert set(grouped) == trained
     names = [group["name"] for group in optimizer.param_groups]
     assert names[:2] == ["fusion", "fusion, no decay"]
-    assert names.index("visual block 2") < names.index("visual stem, no decay")
+    assert names.index("visual block 2") < names.index("visual stem")
     factor = schedule.lr_lambdas[0](schedule.last_epoch)
     for group in optimizer.param_groups:
         peak = {"fusion": 1e-2, "top": 1e-3, "block 2": 5e-4, "block 1": 2.5e-4, "stem": 1.25e-4}

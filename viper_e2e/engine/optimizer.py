@@ -50,10 +50,12 @@ def _split(
 def _without_decay(model: ViPER) -> set[int]:
     """Norms, biases, embeddings, learned tokens and latents: everything that is no matrix of a layer."""
     words = ("embed", "missing", "latents", "no_face", "cls_token")
+    # A patch embedding is a convolution, whatever its name says.
+    layers = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)}
     return {
         id(parameter)
         for name, parameter in model.named_parameters()
-        if parameter.ndim <= 1 or any(word in name for word in words)
+        if parameter.ndim <= 1 or (id(parameter) not in layers and any(word in name for word in words))
     }
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 NONE, DETECTED, INTERPOLATED = 0, 1, 2
 """Where a box comes from: `FaceTrack.source`."""
 SAME_FACE_IOU = 0.2
-"""Two detections that overlap more than this are one face, and only between such two a box is interpolated: a head
-that moved by two thirds of its width. Faces of two people in one picture hardly overlap."""
+"""Two detections that overlap more than this are one face, and only between such two a box is interpolated:
+a head that moved by two thirds of its width. Faces of two people in one picture hardly overlap."""
 
 Face = tuple[float, float, float, float, float]
 """x0 y0 x1 y1 probability."""

@@ -1,0 +1,78 @@
+"""Which parameters decay and how fast each learns; how the learning rate goes over a run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_model import model_of
+from torch import nn
+
+from viper_e2e.config import TrainConfig
+from viper_e2e.engine.optimizer import build_optimizer, schedule_factor
+
+CONFIG = TrainConfig(lr=1e-2, backbone_lr=1e-3, layer_decay=0.5, weight_decay=0.1)
+NO_MATRIX = (
+    "embed_positions",
+    "position_embeddings",
+    "positional_embedding",
+    "class_embedding",
+    "token_embedding",
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of("visual", "audio", "textual", train="all")
+
+
+@pytest.fixture(scope="module")
+def decays(model) -> dict[str, float]:
+    """Weight decay by the name of each trained parameter."""
+    groups = build_optimizer(model, CONFIG).param_groups
+    found = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    return {name: found[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_every_matrix_of_a_layer_decays_patch_embeddings_too(model, decays):
+    matrices = {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) and f"{name}.weight" in decays
+    }
+    assert any("patch_embeddings" in name for name in matrices)
+    assert {decays[name] for name in matrices} == {0.1}
+
+
+def test_norms_biases_embeddings_and_learned_tokens_do_not(model, decays):
+    vectors = [name for name, p in model.named_parameters() if name in decays and p.ndim <= 1]
+    named = [name for name in decays if name.endswith(NO_MATRIX) or "latents" in name or "cls_token" in name]
+    assert len(vectors) > 20
+    assert len(named) > 3
+    assert {decays[name] for name in [*vectors, *named]} == {0.0}
+
+
+def test_a_frozen_model_trains_its_fusion_alone():
+    groups = build_optimizer(model_of("visual", "audio"), CONFIG).param_groups
+    assert [group["name"] for group in groups] == ["fusion", "fusion, no decay"]
+    assert {group["lr"] for group in groups} == {1e-2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"schedule": "constant"}, {0: 1.0, 50: 1.0, 99: 1.0}),
+        ({"schedule": "cosine", "warmup_fraction": 0.1}, {0: 0.1, 9: 1.0, 10: 1.0, 55: 0.5, 100: 0.0}),
+        ({"schedule": "halve", "halve_epochs": 2}, {0: 1.0, 39: 1.0, 40: 0.5, 80: 0.25}),
+    ],
+)
+def test_the_rate_over_a_run_of_five_epochs(settings, expected):
+    factor = schedule_factor(TrainConfig(**settings), steps_per_epoch=20, total_steps=100)
+    assert {step: factor(step) for step in expected} == pytest.approx(expected)
+
+
+def test_moments_are_kept_for_trained_parameters_alone():
+    model = model_of("visual", train="1")
+    optimizer = build_optimizer(model, CONFIG)
+    grouped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert grouped == {id(p) for p in model.parameters() if p.requires_grad}
+    assert isinstance(optimizer, torch.optim.AdamW)
