@@ -1,11 +1,13 @@
 """finetuning.py: what training the backbones is worth: head alone, last two blocks, all, all with decay.
 
     python benchmarks/finetuning.py --shards demo/shards --weights ../shared/weights --out runs/finetuning \\
-        [--num-train 96] [--num-val 60] [--epochs 5] [--seeds 3] [--only a,b]
+        [--num-train 96] [--num-val 60] [--epochs 10] [--joint-epochs 2] [--seeds 3] [--only a,b]
 
-DINOv2-small and Whisper-tiny under the token fusion, T 8, face crops of 112 pixels, bf16, the same clips, steps
-and learning rates for all; per setting and seed the last epoch's mean Pearson r on the validation clips counts,
-so that nothing is chosen by looking at them. After each run exactly the named tensors must have changed.
+DINOv2-small and Whisper-tiny under the token fusion, T 8, face crops of 112 pixels, bf16. First the head is
+trained on frozen backbones, then, in the last epochs, backbones with it (Kumar et al. 2022, "Fine-Tuning can
+Distort Pretrained Features"); the same clips, steps and learning rates for all. Per setting and seed the last
+epoch's mean Pearson r on the validation clips counts, so that nothing is chosen by looking at them. After each
+run exactly the named tensors must have changed.
 
 Runs that are there already are not run again, and one that was stopped goes on: the same command continues.
 Results are in OUT/finetuning.json; the table is printed after every run. The intervals are Student's t over
@@ -39,12 +41,12 @@ from viper_e2e.shards import ShardSet, ShardWriter
 
 DINOV2, WHISPER = "dinov2-small", "whisper-tiny-en-encoder"
 VARIANTS = {
-    "a": ("head on frozen backbones", ("--freeze=all",), r"(?!)"),
-    "b": ("last 2 blocks", ("--unfreeze=visual=2,audio=2",), r"(layer\.1[01]|layers\.[23])\."),
-    "c": ("all", ("--unfreeze=visual,audio",), r""),
-    "d": ("all, layer decay 0.75", ("--unfreeze=visual,audio", "--layer-decay=0.75"), r""),
+    "a": ("head on frozen backbones", None, 1.0, r"(?!)"),
+    "b": ("last 2 blocks", "2", 1.0, r"(layer\.1[01]|layers\.[23])\."),
+    "c": ("all", "all", 1.0, r""),
+    "d": ("all, layer decay 0.75", "all", 0.75, r""),
 }
-"""Name, settings, and which tensors of the backbones may change (and each of them must)."""
+"""Name, depth, layer decay, and which tensors of the backbones may change (and each of them must)."""
 NEVER_READ = r"mask_token|embed_positions"
 """Of the backbones: what no forward pass trains."""
 STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
@@ -74,7 +76,9 @@ def subset(shards: ShardSet, count: int, folder: Path, split: str) -> str:
 
 
 def settings_of(options: argparse.Namespace, variant: str, seed: int, train: str, val: str) -> Settings:
-    run = options.out / f"{variant}-{seed}"
+    run, (_, depth, decay, _) = options.out / f"{variant}-{seed}", VARIANTS[variant]
+    joint_from = options.epochs - options.joint_epochs
+    phases = [f"--unfreeze-at={joint_from}:visual={depth},{joint_from}:audio={depth}"] if depth else []
     words = [
         "--preset=base",
         "--modalities=visual,audio",
@@ -89,12 +93,13 @@ def settings_of(options: argparse.Namespace, variant: str, seed: int, train: str
         "--num-workers=1",
         "--mixed-precision=bf16",
         "--lr=0.001",
-        "--backbone-lr=0.00005",
+        f"--backbone-lr={options.backbone_lr}",
         "--reuse-memory=3GB",
         "--model.decoding.num-frames=8",
         "--model.decoding.max-side=320",
         "--model.visual.crop-size=112",
-        *VARIANTS[variant][1],
+        f"--layer-decay={decay}",
+        *phases,
     ]
     return parse_train([*words, *(["--resume"] if run.is_dir() else [])], "finetuning.py")
 
@@ -112,7 +117,7 @@ def run_one(options: argparse.Namespace, variant: str, seed: int, train: str, va
             # Trained to the end by an earlier call, which did not live to write it down.
             trainer._end_epoch()
             predictions = trainer.predictions
-        num_changed = check_changed(fresh, trainer.module.state_dict(), VARIANTS[variant][2])
+        num_changed = check_changed(fresh, trainer.module.state_dict(), VARIANTS[variant][3])
     finally:
         trainer.close()
     scored = predictions.scored
@@ -141,7 +146,7 @@ def check_changed(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.
 
 def summary(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = []
-    for variant, (name, _, _) in VARIANTS.items():
+    for variant, (name, *_) in VARIANTS.items():
         values = [found["mean_pearson"] for key, found in results.items() if key.startswith(f"{variant}-")]
         if not values:
             continue
@@ -160,8 +165,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--num-train", type=int, default=96)
     parser.add_argument("--num-val", type=int, default=60)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--joint-epochs", type=int, default=2, help="the last ones, with the backbones")
     parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--backbone-lr", type=float, default=1e-4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default=",".join(VARIANTS), help="which settings, e.g. a,b")
     options = parser.parse_args()
