@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "viper_e2e"
 
 LAYER = {
     **dict.fromkeys(["labels", "config", "presets", "errors", "clip"], 0),
-    **dict.fromkeys(["stream", "output", "encoders.base", "encoders.building", "encoders.weights"], 1),
+    **dict.fromkeys(["stream", "output"], 1),
+    **dict.fromkeys(["encoders.base", "encoders.building", "encoders.lora", "encoders.weights"], 1),
     **dict.fromkeys(
         ["decoding", "faces", "encoders", "fusion", "shards", "metrics", "losses", "augment", "checkpoint"], 2
     ),
@@ -35,6 +36,7 @@ GATEKEEPERS = {
     "torchaudio": {"encoders", "augment"},
     "accelerate": {"engine"},
     "feat": {"encoders"},
+    "peft": {"encoders"},
 }
 ORDERED_WITHIN_LAYER = {
     ("presets", "config"),

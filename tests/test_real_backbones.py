@@ -13,8 +13,10 @@ from accelerate import Accelerator
 from conftest import make_clip, tone
 from safetensors.torch import load_file
 
+from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.weights import tensors_sha256
 from viper_e2e.engine.training import Trainer
+from viper_e2e.model import load
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.parsing import parse_train
 
@@ -108,3 +110,25 @@ def test_of_partly_unfrozen_backbones_exactly_the_last_two_blocks_change(referen
     trained = {name for name, p in trainer.module.encoders.named_parameters() if p.requires_grad}
     assert trained == expected, trained ^ expected
     assert changed == expected, changed ^ expected
+
+
+def test_of_backbones_with_adapters_exactly_these_change_and_the_rest_is_recorded(reference, shards, tmp_path):
+    words = ("--lora=visual=4,audio=4", "--max-steps=2", "--warmup-fraction=0")
+    trainer = Trainer(settings(reference, shards, tmp_path / "run", *words), Accelerator(cpu=True))
+    before = {name: tensor.clone() for name, tensor in trainer.module.encoders.state_dict().items()}
+    assert trainer.train() == 0
+    trainer.close()
+    after = trainer.module.encoders.state_dict()
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    # Query and value of 12 and 4 blocks, two matrices each.
+    assert changed == {name for name in after if is_adapter(name)}
+    assert len(changed) == 2 * 2 * (12 + 4)
+    folder = tmp_path / "run/checkpoints/last"
+    saved = json.loads((folder / "config.json").read_text())["backbones"]
+    for name, source in (("visual", "dinov2-small"), ("audio", "whisper-tiny-en-encoder")):
+        on_disk = load_file(reference / "weights" / source / "model.safetensors")
+        assert saved[name]["tensors_sha256"] == tensors_sha256(on_disk)
+    own = load_file(folder / "model.safetensors")
+    assert {name for name in own if not name.startswith("fusion.")} == {f"encoders.{name}" for name in changed}
+    again = load(folder).encoders.state_dict()
+    assert all(torch.equal(again[name], after[name]) for name in after)

@@ -86,7 +86,18 @@ class BackboneConfig:
     """Commit of a hub id."""
     train: str = "none"
     """`none`, `all`, or the number of last blocks that are trained."""
+    lora_rank: int = 0
+    """Rank of the adapters that train beside the frozen weights (LoRA, Hu et al. 2022; needs peft); 0: none."""
+    lora_alpha: float = 16.0
+    """What an adapter adds is multiplied by this and divided by `lora_rank`."""
+    lora_dropout: float = 0.0
+    """Dropout before the adapters, in training."""
     gradient_checkpointing: bool = False
+
+    @property
+    def depth(self) -> str:
+        """What is trained, as `Backbone.set_training_depth` takes it: `train`, or `lora` if that is `none`."""
+        return "lora" if self.lora_rank and self.train in ("none", "0") else self.train
 
 
 @dataclass

@@ -99,6 +99,7 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     # Of the model, so that evaluation and inference divide as training did.
     model.fusion.rescale = model.fusion.rescale or train.rescale
     _apply_depths(model, parsed.freeze, parsed.unfreeze)
+    _apply_lora(model, parsed.lora)
     _need(train.train_shards, "--train-shards", prog)
     _need(train.run_dir, "--run-dir", prog)
     return Settings(train, model)
@@ -123,6 +124,9 @@ def _train_parser(preset: str, prog: str, *, with_model: bool) -> _SettingsParse
     parser.add_argument("--freeze", help="backbones that are not trained, e.g. all or visual,audio")
     parser.add_argument(
         "--unfreeze", help="backbones that are, e.g. visual,audio=4 (all, or the last n blocks)"
+    )
+    parser.add_argument(
+        "--lora", metavar="NAME=RANK", help="backbones that train LoRA adapters alone, e.g. visual=8,audio=8"
     )
     parser.add_argument(
         "--backbone", action="append", metavar="NAME=SOURCE", help="hub id or folder, e.g. visual=PATH"
@@ -181,13 +185,23 @@ def _apply_depths(model: ModelConfig, freeze: str | None, unfreeze: str | None) 
     """``freeze``: ``all`` or names. ``unfreeze``: names, each with ``=n`` for its last n blocks only."""
     known = backbones_of(model)
     for name in known if freeze == "all" else (freeze or "").split(",") if freeze else ():
-        _backbone(model, name).train = "none"
+        backbone = _backbone(model, name)
+        backbone.train, backbone.lora_rank = "none", 0
     for word in (unfreeze or "").split(",") if unfreeze else ():
         name, equals, depth = word.partition("=")
         depth = depth if equals else "all"
         if depth not in ("all", "none") and not depth.isdigit():
             raise ViperError(f"--unfreeze {word}: after = stands all or a number of blocks")
         _backbone(model, name).train = depth
+
+
+def _apply_lora(model: ModelConfig, lora: str | None) -> None:
+    """``lora``: names, each with the rank of its adapters."""
+    for word in lora.split(",") if lora else ():
+        name, _, rank = word.partition("=")
+        if not rank.isdigit() or int(rank) < 1:
+            raise ViperError(f"--lora {word}: write a backbone and the rank of its adapters, e.g. visual=8")
+        _backbone(model, name).lora_rank = int(rank)
 
 
 def _refuse_aliases(argv: Sequence[str]) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from . import __version__, checkpoint
 from .checkpoint import CheckpointError
-from .config import model_config_from_dict
+from .config import backbones_of, model_config_from_dict
+from .encoders.lora import is_adapter
 from .labels import LabelSet
 
 FORMAT = "viper_e2e model"
@@ -26,8 +27,8 @@ class Pretrained:
     def save_pretrained(self, folder: str | os.PathLike, *, self_contained: bool = False) -> None:
         """Write the model to a folder: safetensors, JSON, a model card and a manifest of sha256.
 
-        Frozen backbones that can be found again are recorded by hash, not copied, unless
-        ``self_contained``. A crash on the way leaves the folder as it was.
+        Frozen backbones that can be found again are recorded by hash, not copied (their LoRA adapters are),
+        unless ``self_contained``. A crash on the way leaves the folder as it was.
         """
         checkpoint.write_folder(Path(folder), lambda new: write(self, new, self_contained=self_contained))
 
@@ -120,13 +121,18 @@ def read_weights(model: nn.Module, folder: Path) -> None:
 
 
 def own_tensors(model: nn.Module, records: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What a checkpoint must hold: all but the detector (it comes with its package) and recorded backbones."""
+    """What a checkpoint must hold: all but the detector (it comes with its package) and the weights that
+    recorded backbones came with; their adapters are in it."""
     left_out = ["faces."]
     for modality, encoder in model.encoders.items():
         for name, prefix in encoder.state_prefixes().items():
             if name in records:
                 left_out.append(f"encoders.{modality}.{prefix}")
-    return {name: t for name, t in model.state_dict().items() if not name.startswith(tuple(left_out))}
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if is_adapter(name) or not name.startswith(tuple(left_out))
+    }
 
 
 def _records(model: nn.Module) -> dict[str, Any]:
@@ -187,6 +193,8 @@ def _fetch(source: str, revision: str | None) -> Path:
 
 def _model_card(model: nn.Module, settings: Mapping[str, Any]) -> str:
     parameters = sum(p.numel() for p in model.parameters())
+    adapted = [name for name, backbone in backbones_of(model.config).items() if backbone.lora_rank]
+    inside = ["fusion", *settings["held"], *(f"LoRA adapters of {name}" for name in adapted)]
     lines = [
         "---",
         "library_name: viper_e2e",
@@ -204,7 +212,7 @@ def _model_card(model: nn.Module, settings: Mapping[str, Any]) -> str:
         "```",
         "",
         f"- Modalities: {', '.join(model.modalities)}; {parameters:,} parameters in all.",
-        f"- Weights inside this folder: fusion{''.join(', ' + name for name in settings['held'])}.",
+        f"- Weights inside this folder: {', '.join(inside)}.",
     ]
     for name, record in settings["backbones"].items():
         lines.append(

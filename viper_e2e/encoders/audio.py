@@ -73,7 +73,7 @@ class AudioEncoder(Encoder):
             self._normalise = bool(preprocessor.get("do_normalize", True))
         limit = round(config.max_piece_seconds * sample_rate)
         self._longest_piece = limit if self.log_mel is None else min(limit, self.log_mel.num_samples)
-        backbone.set_training_depth(config.backbone.train)
+        backbone.set_training_depth(config.backbone.depth)
 
     @classmethod
     def build(
@@ -112,7 +112,9 @@ class AudioEncoder(Encoder):
         is_pre_norm = getattr(architecture, "do_stable_layer_norm", False)
         top = name_has("encoder.layer_norm") if is_pre_norm else name_has()
         idle = name_has("masked_spec_embed", "embed_positions", "classifier.", "objective.")
-        backbone = Backbone("audio", model, origin, blocks=find_blocks(model), top=top, idle=idle)
+        backbone = Backbone(
+            "audio", model, origin, config.backbone, blocks=find_blocks(model), top=top, idle=idle
+        )
         return cls(
             config, backbone, preprocessor, sound=sound, span_seconds=span_seconds, sample_rate=sample_rate
         )

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from viper_e2e.config import BackboneConfig
+from viper_e2e.encoders.lora import add_adapters, is_adapter
 from viper_e2e.errors import ViperError
 
 
@@ -32,7 +34,7 @@ class DepthGroup(NamedTuple):
 
     backbone: str
     part: str
-    """``stem``, ``block 1`` … ``block n``, or ``top`` (what follows the last block)."""
+    """``stem``, ``block 1`` … ``block n``, ``top`` (what follows the last block), or ``LoRA block 1`` …"""
     layers_from_top: int
     """0 for the top, 1 for the last block, … n + 1 for the stem: the exponent of the decay."""
     parameters: list[nn.Parameter]
@@ -50,7 +52,8 @@ class Backbone(nn.Module):
     """One pretrained network: its blocks, which of them train, and the dtype it computes in.
 
     Frozen means: eval mode from birth, no gradient, stored in the compute dtype. What is trained is kept in
-    float32 and runs under autocast; so is everything behind the first trained block.
+    float32 and runs under autocast; so is everything behind the first trained block. LoRA adapters are float32
+    too; the weights they stand beside stay stored and computed as frozen ones are.
     """
 
     def __init__(
@@ -58,20 +61,25 @@ class Backbone(nn.Module):
         name: str,
         model: nn.Module,
         origin: Origin,
+        config: BackboneConfig,
         *,
         blocks: Sequence[nn.Module],
         top: Callable[[str], bool] = _no_name,
         idle: Callable[[str], bool] = _no_name,
     ):
-        """``blocks`` first to last. ``top`` and ``idle`` judge parameter names: what follows the last block
-        although it is registered earlier, and what no forward pass reads (never trained)."""
+        """``config``: whether it has adapters. ``blocks`` first to last. ``top`` and ``idle`` judge parameter
+        names: what follows the last block although it is registered earlier, and what no forward pass reads
+        (never trained)."""
         super().__init__()
+        if config.lora_rank:
+            add_adapters(name, model, blocks, config)
         self.name = name
         self.model = model
         self.origin = origin
         self.depth = "none"
         self.compute_dtype: torch.dtype | None = None
         self._blocks = tuple(blocks)
+        self._has_adapters = bool(config.lora_rank)
         self._was_trained = False
         self._part = self._parts(top, idle)
         self.set_training_depth("none")
@@ -102,22 +110,37 @@ class Backbone(nn.Module):
         return self.depth == "none"
 
     def set_training_depth(self, depth: str) -> None:
-        """``none``, ``all``, or ``"n"``: exactly the last n blocks, nothing before or behind them."""
+        """``none``, ``all``, ``"n"``: exactly the last n blocks, nothing before or behind them; or ``lora``:
+        the adapters alone, where there are any (then nothing else can train)."""
         self.depth = self._checked(depth)
-        self._was_trained |= not self.is_frozen
-        first = len(self._blocks) + 1 - int(self.depth) if self.depth.isdigit() else 0
+        self._was_trained |= not self._keeps_weights
         for name, parameter in self.model.named_parameters():
-            part = self._part[name]
-            if self.depth.isdigit():
-                parameter.requires_grad_(part is not None and first <= part <= len(self._blocks))
-            else:
-                parameter.requires_grad_(self.depth == "all" and part is not None)
+            parameter.requires_grad_(self._is_trained(name))
         self._store()
         self.train(self.training)
 
+    @property
+    def _keeps_weights(self) -> bool:
+        """Nothing that came with the backbone is trained, at most what stands beside it."""
+        return self.depth in ("none", "lora")
+
+    def _is_trained(self, name: str) -> bool:
+        part, number = self._part[name], len(self._blocks)
+        if is_adapter(name):
+            return self.depth == "lora"
+        if self._keeps_weights or part is None:
+            return False
+        return self.depth == "all" or number - int(self.depth) < part <= number
+
     def _checked(self, depth: str) -> str:
         number = len(self._blocks)
-        if depth in ("none", "all"):
+        if self._has_adapters and depth not in ("none", "0", "lora"):
+            raise ViperError(
+                f"{self.name}: has LoRA adapters, which train beside frozen weights, so it cannot train "
+                f"{depth!r} as well; leave out --lora, or what unfreezes {self.name}: --unfreeze, "
+                f"--unfreeze-at, or the preset (add --freeze {self.name})"
+            )
+        if depth in ("none", "all") or (depth == "lora" and self._has_adapters):
             return depth
         if depth.isdigit() and int(depth) <= number:
             return "none" if int(depth) == 0 else str(int(depth))
@@ -132,28 +155,30 @@ class Backbone(nn.Module):
         self._store()
 
     def _store(self) -> None:
+        named = self.model.named_parameters
         first_trained = min(
-            (self._part[n] for n, p in self.model.named_parameters() if p.requires_grad), default=None
+            (self._part[n] for n, p in named() if p.requires_grad and not is_adapter(n)), default=None
         )
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in named():
             part = self._part[name]
             # A trained block hands float32 on to what follows, so that stays float32 too. Scalars (CLIP's logit
             # scale) lose what matters in half precision and weigh nothing.
             behind = first_trained is not None and part is not None and part >= first_trained
-            if behind or parameter.ndim == 0:
+            if behind or is_adapter(name) or parameter.ndim == 0:
                 if parameter.dtype.itemsize < 4:
                     parameter.data = parameter.data.float()
             elif self.compute_dtype is not None and parameter.is_floating_point():
                 parameter.data = parameter.data.to(self.compute_dtype)
 
     def train(self, mode: bool = True) -> Backbone:
-        """Only what is trained enters training mode (dropout); the rest stays in eval."""
+        """Only what is trained, or has adapters that are, enters training mode (dropout); the rest stays in
+        eval."""
         super().train(False)
         self.training = mode
         if self.depth == "all":
             self.model.train(mode)
-        elif self.depth.isdigit():
-            for block in self._blocks[-int(self.depth) :]:
+        elif not self.is_frozen:
+            for block in self._blocks if self.depth == "lora" else self._blocks[-int(self.depth) :]:
                 block.train(mode)
         return self
 
@@ -162,7 +187,7 @@ class Backbone(nn.Module):
         """The autocast state this backbone runs in; an unset compute dtype leaves the caller's as it is."""
         if self.compute_dtype is None:
             context = nullcontext()
-        elif self.is_frozen or self.compute_dtype == torch.float32:
+        elif self._keeps_weights or self.compute_dtype == torch.float32:
             context = torch.autocast(device.type, enabled=False)
         else:
             context = torch.autocast(device.type, dtype=self.compute_dtype)
@@ -184,10 +209,13 @@ class Backbone(nn.Module):
             part = self._part[name]
             if parameter.requires_grad and part is not None:
                 groups.setdefault(part, []).append(parameter)
+        if self.depth == "lora":
+            names = [f"LoRA {name}" for name in names]
         return [DepthGroup(self.name, names[part], top - part, groups[part]) for part in sorted(groups)]
 
     def record(self) -> dict[str, Any] | None:
-        """``{"spec", "revision", "tensors_sha256"}`` if the files it came from still are what it is."""
+        """``{"spec", "revision", "tensors_sha256"}`` if the files it came from still are what it is, adapters
+        aside."""
         if self.origin.tensors_sha256 is None or self._was_trained:
             return None
         keys = ("spec", "revision", "tensors_sha256")
@@ -215,7 +243,7 @@ class Encoder(nn.Module):
 
     @property
     def depth(self) -> str:
-        """``none``, ``all`` or the number of trained blocks, of the main backbone."""
+        """``none``, ``all``, the number of trained blocks, or ``lora``, of the main backbone."""
         return self._backbone(None).depth if self.backbones() else "none"
 
     @property
@@ -224,7 +252,7 @@ class Encoder(nn.Module):
         return all(backbone.is_frozen for backbone in self.backbones().values())
 
     def set_training_depth(self, depth: str, backbone: str | None = None) -> None:
-        """Train ``none``, ``all`` or the last ``"n"`` blocks of a backbone (default: the main one)."""
+        """As ``Backbone.set_training_depth``, of a backbone (default: the main one)."""
         if self.backbones() or depth != "none":
             self._backbone(backbone).set_training_depth(depth)
 

@@ -59,6 +59,7 @@ class TextualEncoder(Encoder):
             "image_text",
             model,
             image_text.origin,
+            config.image_text,
             blocks=find_blocks(model.visual),
             top=name_has("visual.proj", "logit_scale"),
             # Only the image tower and the logit scale train: the bank is fixed points to measure against.
@@ -76,9 +77,9 @@ class TextualEncoder(Encoder):
         self._token_keys = tuple(tokenize(sentences)) if tokenize is not None else ()
         self._forget_bank()
         self.register_load_state_dict_post_hook(lambda module, _: module._forget_bank())
-        self.set_training_depth(config.image_text.train)
+        self.set_training_depth(config.image_text.depth)
         if sentence_encoder is not None and config.sentence_encoder is not None:
-            self.set_training_depth(config.sentence_encoder.train, "sentence_encoder")
+            self.set_training_depth(config.sentence_encoder.depth, "sentence_encoder")
 
     @classmethod
     def build(
@@ -109,7 +110,7 @@ class TextualEncoder(Encoder):
         if self.choice == "hard" and backbone in (None, "image_text") and depth not in ("none", "0"):
             raise ViperError(
                 "image_text: an argmax passes no gradient, so it cannot train under textual.choice hard; "
-                "set it to soft, or image_text.train to none"
+                "set it to soft, or leave image_text frozen"
             )
         super().set_training_depth(depth, backbone)
 
@@ -193,7 +194,9 @@ def _sentence_encoder(
     model, origin = build_model(found, search, architecture, model_class, **pooler_off(model_class))
     if config.gradient_checkpointing:
         checkpoint_activations(model)
-    backbone = Backbone("sentence_encoder", model, origin, blocks=find_blocks(model), idle=name_has("pooler."))
+    backbone = Backbone(
+        "sentence_encoder", model, origin, config, blocks=find_blocks(model), idle=name_has("pooler.")
+    )
     tokenizer = AutoTokenizer.from_pretrained(found.small, local_files_only=True)
 
     def tokenize(sentences: list[str]) -> Mapping[str, Tensor]:

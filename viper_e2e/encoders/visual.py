@@ -43,7 +43,7 @@ class VisualEncoder(Encoder):
         self.backbone = backbone
         self.embed_dim = backbone.model.config.hidden_size
         self._interpolate = _interpolation(backbone, crop_spec.size, config.pooling)
-        backbone.set_training_depth(config.backbone.train)
+        backbone.set_training_depth(config.backbone.depth)
 
     @classmethod
     def build(
@@ -66,7 +66,12 @@ class VisualEncoder(Encoder):
         if config.backbone.gradient_checkpointing:
             checkpoint_activations(model)
         backbone = Backbone(
-            "visual", model, origin, blocks=find_blocks(model), idle=name_has("mask_token", "head.", "pooler.")
+            "visual",
+            model,
+            origin,
+            config.backbone,
+            blocks=find_blocks(model),
+            idle=name_has("mask_token", "head.", "pooler."),
         )
         return cls(config, backbone, crop_spec)
 

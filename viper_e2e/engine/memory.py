@@ -194,12 +194,13 @@ def _smaller(
             settings.append(f"--model.{CONFIG_PATHS[backbone.name]}.gradient-checkpointing true")
     if settings:
         yield settings, remeasured()
-    num_blocks = max((len(b.blocks()) for _, b in trained if b.depth == "all"), default=0)
-    num_blocks = max([num_blocks, *(int(b.depth) for _, b in trained if b.depth.isdigit())])
-    while trained and num_blocks > 1:
+    by_blocks = [(encoder, backbone) for encoder, backbone in trained if backbone.depth != "lora"]
+    num_blocks = max((len(b.blocks()) for _, b in by_blocks if b.depth == "all"), default=0)
+    num_blocks = max([num_blocks, *(int(b.depth) for _, b in by_blocks if b.depth.isdigit())])
+    while by_blocks and num_blocks > 1:
         num_blocks //= 2
         words = []
-        for encoder, backbone in trained:
+        for encoder, backbone in by_blocks:
             own = len(backbone.blocks()) if backbone.depth == "all" else int(backbone.depth)
             encoder.set_training_depth(str(min(own, num_blocks)), backbone.name)
             words.append(f"{backbone.name}={backbone.depth}")
@@ -207,7 +208,8 @@ def _smaller(
     for encoder, backbone in trained:
         encoder.set_training_depth("none", backbone.name)
     if trained:
-        yield ["--freeze all"], remeasured()
+        without_lora = [] if len(by_blocks) == len(trained) else ["without --lora"]
+        yield ["--freeze all", *without_lora], remeasured()
 
 
 def _is_checkpointing(backbone: Backbone) -> bool:

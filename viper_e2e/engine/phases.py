@@ -116,4 +116,4 @@ def _parse(text: str | None, encoders: dict[str, Encoder]) -> list[Phase]:
 
 
 def _rank(depth: str) -> float:
-    return math.inf if depth == "all" else float(depth.replace("none", "0"))
+    return math.inf if depth == "all" else float(depth) if depth.isdigit() else 0.0
