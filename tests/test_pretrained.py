@@ -99,6 +99,8 @@ def test_an_exported_folder_needs_nothing_else(tmp_path, vit, clip, capsys):
     assert main(words) == 0
     assert main(words) == 1, "an existing folder is never written over"
     assert "exists already" in capsys.readouterr().err
+    files = [path for path in (tmp_path / "whole").rglob("*") if path.suffix in (".json", ".md")]
+    assert not any(str(tmp_path) in path.read_text() for path in files), "names a folder of this machine"
     expected = intensities(model, clip)
     shutil.rmtree(vit)
     shutil.rmtree(tmp_path / "model")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from . import __version__, checkpoint
 from .checkpoint import CheckpointError
-from .config import backbones_of, model_config_from_dict
+from .config import ModelConfig, backbones_of, model_config_from_dict
 from .encoders.lora import is_adapter
 from .labels import LabelSet
 
@@ -83,15 +84,16 @@ def write(model: nn.Module, folder: Path, *, self_contained: bool = False) -> No
     """Fill an empty folder with a model; see :func:`checkpoint.write_folder` for the rest."""
     records = {} if self_contained else _records(model)
     names = [name for encoder in model.encoders.values() for name in encoder.backbones()]
+    held = [name for name in names if name not in records]
     settings = {
         "format": FORMAT,
         "schema": SCHEMA,
         "viper_e2e": __version__,
         "modalities": list(model.modalities),
         "labels": asdict(model.labels),
-        "model": asdict(model.config),
+        "model": _without_paths(model.config, held),
         "backbones": records,
-        "held": [name for name in names if name not in records],
+        "held": held,
     }
     checkpoint.write_json(folder / "config.json", settings)
     checkpoint.save_tensors(folder / "model.safetensors", own_tensors(model, records))
@@ -133,6 +135,16 @@ def own_tensors(model: nn.Module, records: Mapping[str, Any]) -> dict[str, Tenso
         for name, tensor in model.state_dict().items()
         if is_adapter(name) or not name.startswith(tuple(left_out))
     }
+
+
+def _without_paths(config: ModelConfig, held: Sequence[str]) -> dict[str, Any]:
+    """Settings in which no backbone that comes along names a folder of this machine, only the folder's name."""
+    config = deepcopy(config)
+    for name, backbone in backbones_of(config).items():
+        path = Path(backbone.source).expanduser()
+        if name in held and path.exists():
+            backbone.source = path.resolve().name
+    return asdict(config)
 
 
 def _records(model: nn.Module) -> dict[str, Any]:
