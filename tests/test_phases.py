@@ -36,6 +36,25 @@ def test_each_epoch_trains_at_the_depth_it_was_told():
     assert seen == [("none", "none")] * 2 + [("1", "1")] * 2 + [("all", "1")] * 2
 
 
+@pytest.mark.parametrize("depth", ["1", "all"])
+def test_what_begins_to_train_later_begins_with_its_exact_weights(depth):
+    model = model_of("visual")
+    original = {name: p.detach().clone() for name, p in model.encoders["visual"].named_parameters()}
+    phases = Phases(f"1:visual={depth}", model, 2)
+    model.set_compute_dtype(torch.bfloat16)
+    with phases.deepest():
+        pass
+    parts = optimizer_and_schedule(model)
+    phases.enter(0, *parts, CONFIG)
+    frozen = dict(model.encoders["visual"].named_parameters())
+    assert {p.dtype for p in frozen.values() if p.ndim} == {torch.bfloat16}
+    phases.enter(1, *parts, CONFIG)
+    trained = {n: p for n, p in model.encoders["visual"].named_parameters() if p.requires_grad}
+    assert len(trained) > 5
+    for name, parameter in trained.items():
+        assert torch.equal(parameter, original[name]), name
+
+
 def test_a_run_that_goes_on_later_enters_all_that_was_due():
     model = model_of("visual", "audio")
     phases = Phases("1:visual=1,3:visual=2", model, 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -81,6 +82,9 @@ class Backbone(nn.Module):
         self._blocks = tuple(blocks)
         self._has_adapters = bool(config.lora_rank)
         self._was_trained = False
+        self._first_later = math.inf
+        self._exact: dict[str, Tensor] = {}
+        """What is stored rounded now and trained later, in full precision, on the CPU."""
         self._part = self._parts(top, idle)
         self.set_training_depth("none")
 
@@ -118,6 +122,13 @@ class Backbone(nn.Module):
             parameter.requires_grad_(self._is_trained(name))
         self._store()
         self.train(self.training)
+
+    def expect_training_depth(self, depth: str) -> None:
+        """Say, before weights are rounded to the compute dtype, that a later phase trains to ``depth``: it will
+        begin with what the backbone came with, not with what rounding has left."""
+        depth = self._checked(depth)
+        first = len(self._blocks) + 1 - int(depth) if depth.isdigit() else 0
+        self._first_later = min(first, self._first_later)
 
     @property
     def _keeps_weights(self) -> bool:
@@ -166,8 +177,12 @@ class Backbone(nn.Module):
             behind = first_trained is not None and part is not None and part >= first_trained
             if behind or is_adapter(name) or parameter.ndim == 0:
                 if parameter.dtype.itemsize < 4:
-                    parameter.data = parameter.data.float()
+                    exact = self._exact.pop(name, parameter.data)
+                    parameter.data = exact.to(parameter.device, torch.float32)
             elif self.compute_dtype is not None and parameter.is_floating_point():
+                is_rounded = self.compute_dtype.itemsize < parameter.dtype.itemsize
+                if is_rounded and part is not None and part >= self._first_later:
+                    self._exact[name] = parameter.data.cpu()
                 parameter.data = parameter.data.to(self.compute_dtype)
 
     def train(self, mode: bool = True) -> Backbone:

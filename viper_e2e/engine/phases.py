@@ -29,11 +29,14 @@ class Phases:
     """Depths that grow at the boundaries of epochs, in the order of their epochs."""
 
     def __init__(self, text: str | None, module: ViPER, num_epochs: int):
-        """``text``: ``2:visual=4,5:visual=all``. `ViperError` where it makes no sense for this model."""
+        """``text``: ``2:visual=4,5:visual=all``. `ViperError` where it makes no sense for this model, which is
+        still in full precision."""
         self.module = module
         self._encoders = {name: e for e in module.encoders.values() for name in e.backbones()}
         self._phases = sorted(_parse(text, self._encoders), key=lambda phase: phase.epoch)
         self._check(num_epochs)
+        for _, backbone, depth in self._phases:
+            self._encoders[backbone].backbones()[backbone].expect_training_depth(depth)
         self._num_entered = 0
 
     def __bool__(self) -> bool:
