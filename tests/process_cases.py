@@ -263,11 +263,14 @@ def no_number(arguments: list[str], steps: list[int], ranks: list[int], times: i
 
 
 def keep_weights(file: str) -> None:
-    """Each process writes down its own weights at the end."""
+    """Each process writes down its own weights at the end, and their averages."""
     close = Trainer.close
 
     def wrapped(self):
-        save_file({n: p.detach().clone() for n, p in self.module.named_parameters()}, f"{file}.{rank()}")
+        kept = {n: p.detach().clone() for n, p in self.module.named_parameters()}
+        with self.average.standing_in():
+            kept |= {f"average {n}": p.detach().clone() for n, p in self.module.named_parameters()}
+        save_file(kept, f"{file}.{rank()}")
         close(self)
 
     Trainer.close = wrapped

@@ -12,6 +12,7 @@ from test_model import decoded, model_of
 
 from viper_e2e.config import TrainConfig
 from viper_e2e.engine import memory
+from viper_e2e.engine.averaging import WeightAverage
 from viper_e2e.engine.memory import Needs, check_fits, free_bytes, measure, needs_table
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
@@ -38,6 +39,9 @@ def test_weights_gradients_and_moments_are_counted_to_the_byte():
     assert needs.optimizer - moments <= 8 * 16, "scalars have no dimension"
     assert needs.weights == sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
     assert needs_of(model, copies=2).gradients == 2 * needs.gradients
+    averaged = needs_of(model, averaged=True)
+    assert averaged.average == WeightAverage(model, 0.9).nbytes == needs.gradients
+    assert averaged.beyond_weights(3) == replace(averaged, average=0).beyond_weights(3) + averaged.average
 
 
 @pytest.mark.parametrize("train", ["none", "1", "all"])

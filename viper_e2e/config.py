@@ -265,6 +265,8 @@ class TrainConfig:
     """See `schedule`."""
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0: unlimited."""
+    ema_decay: float = 0.0
+    """Validate and save a moving average of the trained weights, e.g. 0.999 of it kept per step; 0: none."""
     loss: str = "mse=1"
     """Weighted sum, e.g. `mse=1,pearson=0.5` or `ccc=1`."""
     rescale: bool = False

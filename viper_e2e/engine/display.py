@@ -89,7 +89,8 @@ def epoch_line(record: Mapping[str, Any]) -> str:
     if "val" in record:
         val = record["val"]
         means = (f"{name} {_shown(val[f'mean_{key}'])}" for name, key in MEASURES)
-        line += f"  val {'  '.join(means)}"
+        what = "val of the average" if val.get("weights") == "average" else "val"
+        line += f"  {what} {'  '.join(means)}"
     return line
 
 

@@ -15,6 +15,7 @@ from ..loader import ClipBatch
 from ..model import ViPER
 from ..reuse import ReuseStore
 from . import memory
+from .averaging import WeightAverage
 from .display import console, groups_table
 from .phases import Phases
 
@@ -42,7 +43,11 @@ class FineTuning:
         return [f"{phase.backbone}={phase.depth}" for phase in new]
 
     def measure(
-        self, group: Sequence[ClipBatch], optimizer: torch.optim.Optimizer, accelerator: Accelerator
+        self,
+        group: Sequence[ClipBatch],
+        optimizer: torch.optim.Optimizer,
+        accelerator: Accelerator,
+        average: WeightAverage,
     ) -> None:
         """Once, on the first readable clip: tell what is trained and the memory it takes, if it fits."""
         clips = (clip for batch in group for clip in batch.clips)
@@ -51,11 +56,17 @@ class FineTuning:
             return
         self._has_measured = True
         num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        free = memory.free_bytes(accelerator.device, num_local)
+        # The average lies there already, and is counted among what a step needs.
+        free = memory.free_bytes(accelerator.device, num_local) + average.nbytes
         with self.phases.deepest():
             copies = 2 if accelerator.num_processes > 1 else 1
             needs = memory.measure(
-                self.module, clip, accelerator.autocast, copies=copies, held=self.held.budget_bytes
+                self.module,
+                clip,
+                accelerator.autocast,
+                copies=copies,
+                averaged=bool(average),
+                held=self.held.budget_bytes,
             )
             if accelerator.is_main_process:
                 console.print(groups_table(optimizer.param_groups))

@@ -46,23 +46,34 @@ class Needs:
     """Kept for the backward pass whatever the number of clips: weights in half precision, the sentence bank."""
     per_clip: int
     """Kept for the backward pass, and the clip itself."""
+    average: int = 0
+    """``--ema-decay`` keeps one number more."""
     held: int = 0
     """``--reuse-memory``: told, but no reason to refuse, since a small corpus takes only a part of it."""
 
     def beyond_weights(self, batch_size: int) -> int:
         """What is still to be allocated once the weights are there."""
-        return self.gradients + self.optimizer + self.per_step + batch_size * self.per_clip
+        fixed = self.gradients + self.optimizer + self.average + self.per_step
+        return fixed + batch_size * self.per_clip
 
     def largest_batch(self, free: int) -> int:
         """Clips of a micro-batch that fit into ``free`` bytes beside the weights; 0: not even one."""
         return max(0, (free - self.beyond_weights(0)) // max(1, self.per_clip))
 
 
-def measure(module: ViPER, clip: Usable, autocast: Autocast, *, copies: int = 1, held: int = 0) -> Needs:
+def measure(
+    module: ViPER,
+    clip: Usable,
+    autocast: Autocast,
+    *,
+    copies: int = 1,
+    averaged: bool = False,
+    held: int = 0,
+) -> Needs:
     """Run the forward pass on one and on two copies of a clip, and count what is kept for the backward pass.
 
-    ``copies``: of all gradients; 2 where processes exchange them through buffers of their own. ``held``: bytes
-    for clips kept between epochs.
+    ``copies``: of all gradients; 2 where processes exchange them through buffers of their own. ``averaged``:
+    whether a moving average of the weights is kept. ``held``: bytes for clips kept between epochs.
     """
     was_training = module.training
     module.train()
@@ -76,6 +87,7 @@ def measure(module: ViPER, clip: Usable, autocast: Autocast, *, copies: int = 1,
         optimizer=2 * trained,
         per_step=max(0, 2 * one - two),
         per_clip=two - one + prepared.nbytes,
+        average=trained if averaged else 0,
         held=held,
     )
 
@@ -138,6 +150,7 @@ def needs_table(needs: Needs, batch_size: int, free: int) -> Table:
         ("weights", needs.weights),
         ("gradients", needs.gradients),
         ("optimizer", needs.optimizer),
+        *([("average of the weights", needs.average)] if needs.average else []),
         (f"activations and clips ({batch_size} at a time)", needs.per_step + batch_size * needs.per_clip),
         ("at least, in all", needs.weights + needs.beyond_weights(batch_size)),
         *([("clips held in memory, up to", needs.held)] if needs.held else []),
@@ -184,7 +197,8 @@ def _smaller(
     copies = 2 if needs.gradients > needs.optimizer // 2 else 1
 
     def remeasured() -> Needs:
-        return measure(module, clip, autocast, copies=copies, held=needs.held)
+        averaged = needs.average > 0
+        return measure(module, clip, autocast, copies=copies, averaged=averaged, held=needs.held)
 
     trained = [(e, b) for e in module.encoders.values() for b in e.backbones().values() if not b.is_frozen]
     settings = []

@@ -12,17 +12,25 @@ from ..checkpoint import CheckpointError, newest_whole, write_folder
 from ..config import TrainConfig
 from ..model import ViPER
 from . import training_state
+from .averaging import WeightAverage
 from .display import console
 from .run_folder import RunFolder
 from .training_state import TrainingState
 
 
 class Saver:
-    """Checkpoints of one run. ``parts`` have a ``state_dict`` each and are restored with the model."""
+    """Checkpoints of one run. ``parts`` have a ``state_dict`` each and are restored with the model.
 
-    def __init__(self, run: RunFolder, config: TrainConfig, module: ViPER, *, writes: bool):
+    Every checkpoint is a model to be used: where weights are averaged it holds the average, which is what
+    validation scores, and the weights that train stand in the training state of ``last``.
+    """
+
+    def __init__(
+        self, run: RunFolder, config: TrainConfig, module: ViPER, average: WeightAverage, *, writes: bool
+    ):
         """``writes``: False for the further processes of a run, which only read."""
         self.run, self.config, self.module, self.writes = run, config, module, writes
+        self.average = average
         self._saved_at = time.monotonic()
 
     @property
@@ -53,7 +61,8 @@ class Saver:
         if not self.writes:
             return
         try:
-            write_folder(folder, fill, keep_previous=keep_previous)
+            with self.average.standing_in():
+                write_folder(folder, fill, keep_previous=keep_previous)
         except OSError as error:
             # A full or read-only disk must not end days of training; the last good folder is untouched.
             console.print(f"[yellow]{folder}: not saved ({error}); training goes on[/yellow]")
@@ -82,6 +91,8 @@ class Saver:
         # Weights last: what the epoch trains is read in full precision.
         state, quarantined = training_state.load(folder, parts, enter)
         pretrained.read_weights(self.module, folder)
+        if self.average:
+            self.average.step_aside()
         if self.writes:
             self._rewind_logs(state)
         return state, quarantined

@@ -23,6 +23,7 @@ from ..predictions import Predictions
 from ..prepared import PreparedClip
 from ..reuse import ReuseStore, parse_size
 from ..shards import ShardSet
+from .averaging import WeightAverage
 from .display import branch_table, console
 from .evaluation import evaluate, score, scores_record
 from .fine_tuning import FineTuning, rewrapped
@@ -65,8 +66,9 @@ class Trainer:
         self.schedule = build_schedule(optimizer, self.config, self.loader.num_steps(), self.total_steps)
         with self.processes.meeting("preparing the model"):
             self.model, self.optimizer = accelerator.prepare(self.module, optimizer)
+        self.average = WeightAverage(self.module, self.config.ema_decay)
         self.guard = Guard(self.run, self.processes, self.config.on_error)
-        self.saver = Saver(self.run, self.config, self.module, writes=is_main)
+        self.saver = Saver(self.run, self.config, self.module, self.average, writes=is_main)
         self.reporter = Reporter(self.run, speaks=is_main)
         self.clock = StageClock(self.module)
         self.stop = StopRequest()
@@ -105,7 +107,7 @@ class Trainer:
             group = list(islice(batches, self.config.accumulation))
             if not group:
                 break
-            self.tuning.measure(group, self.optimizer, self.accelerator)
+            self.tuning.measure(group, self.optimizer, self.accelerator, self.average)
             save = self._step(group)
             self.state.cursor = Cursor(cursor.seed, cursor.epoch, group[-1].next_position)
             if self.state.bad_steps >= MAX_BAD_STEPS:
@@ -136,6 +138,8 @@ class Trainer:
         value = float(verdicts[0, 1])
         if bool(verdicts[:, 0].all()):
             self.optimizer.step()
+            if not self.optimizer.step_was_skipped:  # by fp16's scaler
+                self.average.update()
             state.bad_steps, state.bad_keys, state.last_good_step = 0, [], state.step
             self.guard.watch_loss(state, value, group)
         else:
@@ -207,7 +211,8 @@ class Trainer:
         }
         better = []
         if self.val_shards is not None:
-            with self._loader(self.val_shards, shuffle=False) as loader, self.processes.meeting("validation"):
+            loader = self._loader(self.val_shards, shuffle=False)
+            with loader, self.average.standing_in(), self.processes.meeting("validation"):
                 self.predictions = evaluate(
                     self.module,
                     loader,
@@ -215,7 +220,7 @@ class Trainer:
                     hold=self._keep_for_validation,
                 )
             scores = score(self.predictions)
-            record["val"] = scores_record(scores)
+            record["val"] = scores_record(scores) | ({"weights": "average"} if self.average else {})
             better = self._improved(scores)
         if self.state.cursor.position >= len(self.train_shards):
             self.state.cursor = Cursor(self.config.seed, self.state.cursor.epoch + 1, 0)
@@ -242,6 +247,7 @@ class Trainer:
         if new:
             with self.processes.meeting("preparing the model"):
                 self.model = rewrapped(self.accelerator, self.model, self.optimizer)
+            self.average.join()
             if self.processes.is_main:
                 console.print(f"from epoch {epoch + 1} on: {', '.join(new)}")
 
@@ -254,6 +260,7 @@ class Trainer:
             "loss": self.loss,
             "skips": self.guard.skips,
         }
+        parts |= {"average": self.average} if self.average else {}
         return parts | ({"scaler": self.accelerator.scaler} if self.accelerator.scaler else {})
 
     def _save_last(self) -> None:
