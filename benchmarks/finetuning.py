@@ -10,6 +10,7 @@ epoch's mean Pearson r on the validation clips counts, so that nothing is chosen
 run exactly the named tensors must have changed.
 
 Runs that are there already are not run again, and one that was stopped goes on: the same command continues.
+Calls with different settings (`--only`) may run at the same time.
 Results are in OUT/finetuning.json; the table is printed after every run. The intervals are Student's t over
 seeds (they say how much seeds matter, not how much clips do; those are in the JSON, by bootstrap).
 """
@@ -144,6 +145,11 @@ def check_changed(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.
     return len(changed)
 
 
+def finished(file: Path) -> dict[str, Any]:
+    """What is there already, of another call that runs at the same time too."""
+    return json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else {}
+
+
 def summary(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = []
     for variant, (name, *_) in VARIANTS.items():
@@ -174,15 +180,13 @@ def main() -> None:
     options = parser.parse_args()
     train = subset(ShardSet(f"{options.shards}/train-*.tar"), options.num_train, options.out, "train")
     val = subset(ShardSet(f"{options.shards}/val-*.tar"), options.num_val, options.out, "val")
-    file, results = options.out / "finetuning.json", {}
-    if file.is_file():
-        results = json.loads(file.read_text(encoding="utf-8"))["runs"]
-    console = Console()
+    file, console = options.out / "finetuning.json", Console()
     for seed in range(options.seeds):
         for variant in options.only.split(","):
-            if f"{variant}-{seed}" in results:
+            if f"{variant}-{seed}" in finished(file):
                 continue
-            results[f"{variant}-{seed}"] = run_one(options, variant, seed, train, val)
+            result = run_one(options, variant, seed, train, val)
+            results = finished(file) | {f"{variant}-{seed}": result}
             about = {key: str(value) for key, value in vars(options).items()}
             about |= {"torch": torch.__version__, "machine": platform.machine()}
             content = json.dumps({"about": about, "runs": results}, indent=2) + "\n"
