@@ -7,8 +7,10 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -145,6 +147,39 @@ class FakeFileDecoder:
 
     def __call__(self, path: str, *, name: str) -> DecodedClip:
         return FakeDecode()(Sample(key=name, video=len(path).to_bytes(4, "little")))
+
+
+@dataclass(frozen=True)
+class FakeWindows:
+    """Five windows of each path; at the third happens what the path's name says.
+
+    Every window that is made is written into a file, with who made it.
+    """
+
+    log: str
+
+    def windows(
+        self, path: str, window_seconds: float, hop_seconds: float, *, name: str
+    ) -> Iterator[tuple[float, DecodedClip]]:
+        for number in range(5):
+            key = name if number == 2 else "plain"
+            clip = FakeDecode()(Sample(key=key, video=number.to_bytes(4, "little")))
+            with open(self.log, "a") as file:  # noqa: PTH123
+                file.write(f"{name} {number} {os.getpid()} {int('torch' in sys.modules)}\n")
+            yield number * hop_seconds, clip
+
+
+@dataclass(frozen=True)
+class DeadlyWindows:
+    """Windows of a real decoder, whose process `deadly.mp4` kills at the second."""
+
+    decoder: Any
+
+    def windows(self, path: str, *lengths: float, name: str) -> Iterator[tuple[float, DecodedClip]]:
+        for number, window in enumerate(self.decoder.windows(path, *lengths, name=name)):
+            if number == 1 and path.endswith("deadly.mp4"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield window
 
 
 class Unpicklable:

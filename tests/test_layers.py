@@ -20,7 +20,7 @@ LAYER = {
     ),
     **dict.fromkeys(["predictions", "order", "reuse", "skips", "handover", "clip_reader"], 2),
     **dict.fromkeys(["prepared", "records", "pretrained", "inputs", "model", "workers"], 3),
-    **dict.fromkeys(["loader", "report", "published", "packing", "checking", "parsing"], 4),
+    **dict.fromkeys(["loader", "windows", "report", "published", "packing", "checking", "parsing"], 4),
     "engine": 5,
     "cli": 6,
 }

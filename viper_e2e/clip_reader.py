@@ -36,7 +36,7 @@ class ClipReader:
         try:
             return self.decode(self.shards.read(index))
         except ClipError as error:
-            return _bare(error)
+            return bare(error)
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class FileReader:
         try:
             return self.decoder(self.paths[index], name=self.paths[index])
         except ClipError as error:
-            return _bare(error)
+            return bare(error)
 
 
-def _bare(error: ClipError) -> ClipError:
+def bare(error: ClipError) -> ClipError:
     """A copy without traceback and cause: these would keep the clip's bytes and frames alive."""
     return ClipError(error.reason, stage=error.stage, clip=error.clip)

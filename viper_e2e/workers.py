@@ -45,7 +45,7 @@ class Casualty:
 
 class _Job(NamedTuple):
     ticket: int
-    item: int
+    item: Any
     name: str
 
 
@@ -71,7 +71,7 @@ class WorkerPool:
 
     def __init__(
         self,
-        task: Callable[[int], Any],
+        task: Callable[[Any], Any],
         num_workers: int,
         *,
         time_limit_seconds: float = 60.0,
@@ -90,8 +90,8 @@ class WorkerPool:
         self._close = Finalize(self, _end_workers, args=(self._workers,), exitpriority=100)
         self._workers.extend(self._start() for _ in range(num_workers))
 
-    def submit(self, item: int, name: str) -> int:
-        """Queue `task(item)`; the ticket is for `outcome`. `name` is for messages."""
+    def submit(self, item: Any, name: str) -> int:
+        """Queue `task(item)`; the ticket is for `outcome`. `item` is sent as it is; `name` is for messages."""
         job = _Job(self._next_ticket, item, name)
         self._next_ticket += 1
         self._wanted.add(job.ticket)
@@ -284,7 +284,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _outcome_of(task: Callable[[int], Any], job: _Job) -> Any:
+def _outcome_of(task: Callable[[Any], Any], job: _Job) -> Any:
     try:
         return task(job.item)
     except ViperError as error:

@@ -134,9 +134,16 @@ def _scored(
             if not isinstance(source, ClipFiles):
                 raise ViperError("--window-seconds takes clip files, not shards")
             hop = options.hop_seconds or options.window_seconds / 2
-            for i in missing[processes.index :: processes.count]:
-                path = source.paths[i]
-                yield name_of(source, i), predict_windows(model, path, options.window_seconds, hop, boxes=boxes)
+            share = missing[processes.index :: processes.count]
+            for position, records in predict_windows(
+                model,
+                [source.paths[i] for i in share],
+                options.window_seconds,
+                hop,
+                num_workers=options.num_workers,
+                boxes=boxes,
+            ):
+                yield name_of(source, share[position]), records
             continue
         for position, record in predict_share(
             model,

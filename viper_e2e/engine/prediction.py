@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from ..clip import Sample
+from ..clip import DecodedClip, Sample
 from ..clip_reader import DecodeSample
 from ..errors import ClipError, ViperError
 from ..loader import ClipLoader
 from ..model import ViPER
 from ..records import Record, failed, records_of
 from ..shards import VIDEO_EXTENSIONS, ShardSet
+from ..windows import decode_windows
 from .parts import Remaining
 
 LONG_SECONDS = 60.0
@@ -138,29 +139,51 @@ def predict_share(
             yield from zip(positions, records, strict=True)
 
 
-@torch.no_grad()
 def predict_windows(
-    model: ViPER, path: Path, window_seconds: float, hop_seconds: float, *, boxes: bool = False
-) -> list[Record]:
-    """One record per window, with ``window_seconds: [start, end]``, then their mean over the whole clip.
+    model: ViPER,
+    paths: Sequence[Path],
+    window_seconds: float,
+    hop_seconds: float,
+    *,
+    num_workers: int = 1,
+    clip_timeout_seconds: float = 300.0,
+    boxes: bool = False,
+) -> Iterator[tuple[int, list[Record]]]:
+    """Index and records of every clip, as each is done: one per window, then their mean over the whole clip.
 
-    The file is decoded in one pass, and only one window is in memory at a time.
+    A window's record has ``window_seconds: [start, end]``. Each file is decoded in one pass and its windows are
+    scored as they come, so that memory does not depend on its length. Decoding is isolated as in
+    `predict_share`; the time limit is one window's. Up to ``num_workers`` clips are decoded at the same time.
     """
     if not 0 < hop_seconds <= window_seconds:
         raise ViperError(
             f"windows of {window_seconds} s every {hop_seconds} s: the hop must be above 0, at most the window"
         )
-    records: list[Record] = []
-    name = str(path)
-    try:
-        for start, clip in model.decoder.windows(path, window_seconds, hop_seconds, name=name):
-            record = records_of(model([clip]), [name], model.labels.names, model.modalities, boxes=boxes)[0]
-            record["window_seconds"] = [round(start, 3), round(start + clip.duration_seconds, 3)]
-            record["frame_seconds"] = [round(start + s, 4) for s in record["frame_seconds"]]
-            records.append(record)
-    except ClipError as error:
-        return [failed(name, error.reason, model.modalities)]
-    return [*records, _mean_record(records)]
+    begun: dict[int, list[Record]] = {}
+    for index, found in decode_windows(
+        [str(path) for path in paths],
+        model.decoder,
+        window_seconds,
+        hop_seconds,
+        num_workers=num_workers,
+        clip_timeout_seconds=clip_timeout_seconds,
+    ):
+        records = begun.setdefault(index, [])
+        if found is None:
+            yield index, [*records, _mean_record(begun.pop(index))]
+        elif isinstance(found, ClipError):
+            del begun[index]
+            yield index, [failed(str(paths[index]), found.reason, model.modalities)]
+        else:
+            records.append(_window_record(model, *found, boxes=boxes))
+
+
+@torch.no_grad()
+def _window_record(model: ViPER, start_seconds: float, clip: DecodedClip, *, boxes: bool) -> Record:
+    record = records_of(model([clip]), [clip.name], model.labels.names, model.modalities, boxes=boxes)[0]
+    record["window_seconds"] = [round(start_seconds, 3), round(start_seconds + clip.duration_seconds, 3)]
+    record["frame_seconds"] = [round(start_seconds + s, 4) for s in record["frame_seconds"]]
+    return record
 
 
 def _mean_record(records: Sequence[Record]) -> Record:

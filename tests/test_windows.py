@@ -1,0 +1,121 @@
+"""Long clips window by window: in order, whoever decodes, no further ahead than the next, each clip alone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_clip
+from loader_fakes import DeadlyWindows, FakeWindows
+
+from viper_e2e.engine.prediction import predict_windows
+from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.model import ViPER
+from viper_e2e.presets import micro
+from viper_e2e.windows import WindowReader, decode_windows
+
+
+@pytest.fixture
+def log(tmp_path) -> Path:
+    (tmp_path / "log").touch()
+    return tmp_path / "log"
+
+
+def made(log: Path) -> list[list[str]]:
+    """Of each window that was decoded: clip, number, process, and whether that has loaded torch."""
+    return [line.split() for line in log.read_text().splitlines()]
+
+
+def found(paths: list[str], log: Path, **settings) -> dict[str, list]:
+    """Per clip what came of it: numbers of its windows, then how it ended."""
+    outcomes: dict[str, list] = {path: [] for path in paths}
+    for index, window in decode_windows(paths, FakeWindows(str(log)), 2.0, 1.0, **settings):
+        if isinstance(window, tuple):
+            start, clip = window
+            assert (clip.frames == start).all()
+        outcomes[paths[index]].append(start if isinstance(window, tuple) else window)
+    return outcomes
+
+
+WHOLE = [0.0, 1.0, 2.0, 3.0, 4.0, None]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_all_windows_come_in_order_each_decoded_once(log, num_workers):
+    paths = ["a", "slow-b", "c"]
+    assert found(paths, log, num_workers=num_workers) == dict.fromkeys(paths, WHOLE)
+    assert len(made(log)) == 15
+    if num_workers:
+        assert len({process for _, _, process, _ in made(log)}) == num_workers
+        assert {torch for *_, torch in made(log)} == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("killed", "left out: killed by SIGKILL"),
+        ("segfault", "left out: killed by SIGSEGV"),
+        ("hangs", "left out: ran longer than 0.7 s"),
+        ("damaged", "no frame can be decoded"),
+    ],
+)
+def test_a_clip_that_ends_its_worker_is_named_and_the_others_are_whole(log, what, reason):
+    outcomes = found(["a", what, "b"], log, clip_timeout_seconds=0.7)
+    assert outcomes["a"] == outcomes["b"] == WHOLE
+    *windows, end = outcomes[what]
+    assert windows == [0.0, 1.0]
+    assert isinstance(end, ClipError)
+    assert (end.clip, end.reason) == (what, reason)
+
+
+def test_a_worker_is_never_further_ahead_than_the_next_window(log):
+    for count, _ in enumerate(decode_windows(["a", "b"], FakeWindows(str(log)), 2.0, 1.0), start=1):
+        time.sleep(0.05)
+        assert len(made(log)) <= count + 1
+    assert len(made(log)) == 10
+
+
+def test_whoever_takes_the_place_of_a_lost_worker_gives_the_window_that_is_due(log):
+    readers = [WindowReader(("a", "b"), FakeWindows(str(log)), 2.0, 1.0) for _ in range(2)]
+    asked = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (0, 4), (0, 5)]
+    starts = [
+        [window and window[0] for window in map(reader, asked[number:])]
+        for number, reader in enumerate(readers)
+    ]
+    assert starts[0] == [0.0, 1.0, 0.0, 1.0, 2.0, 4.0, None]
+    assert starts[1] == starts[0][1:]
+
+
+def test_a_mistake_of_ours_is_raised_and_no_clip_is_blamed(log):
+    with pytest.raises(RuntimeError, match="our own mistake"):
+        found(["a", "bug"], log)
+
+
+# --- scored ---------------------------------------------------------------------------------------
+
+
+def test_records_of_the_others_are_those_without_workers(tmp_path):
+    paths = [tmp_path / name for name in ("a.mp4", "deadly.mp4", "missing.mp4", "b.mp4")]
+    for path, num_frames in zip(paths, (45, 45, 0, 20), strict=True):
+        if num_frames:
+            make_clip(path, num_frames=num_frames)
+    torch.manual_seed(0)
+    model = ViPER(micro()).eval()
+    expected = dict(predict_windows(model, [paths[0], paths[3]], 2.0, 1.0, num_workers=0))
+    model.decoder = DeadlyWindows(model.decoder)
+    records = dict(predict_windows(model, paths, 2.0, 1.0, num_workers=2))
+    assert sorted(records) == [0, 1, 2, 3]
+    assert (records[0], records[3]) == (expected[0], expected[1])
+    assert [record["window_seconds"] for record in records[0]] == [[0.0, 2.0], [1.0, 3.0], None]
+    for index, reason in ((1, "left out: killed by SIGKILL"), (2, "cannot be opened: No such file")):
+        (record,) = records[index]
+        assert not record["valid"]
+        assert record["clip"] == str(paths[index])
+        assert reason in record["error"]
+
+
+def test_a_hop_that_leaves_gaps_is_refused():
+    with pytest.raises(ViperError, match="the hop must be above 0, at most the window"):
+        next(predict_windows(ViPER(micro()), [Path("a.mp4")], 2.0, 3.0))
