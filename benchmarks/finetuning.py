@@ -11,7 +11,7 @@ run exactly the named tensors must have changed.
 
 Runs that are there already are not run again, and one that was stopped goes on: the same command continues.
 Calls with different settings (`--only`) may run at the same time.
-Results are in OUT/finetuning.json; the table is printed after every run. The intervals are Student's t over
+Results are in OUT/finetuning.json; the table is printed at the end. The intervals are Student's t over
 seeds (they say how much seeds matter, not how much clips do; those are in the JSON, by bootstrap).
 """
 
@@ -22,7 +22,7 @@ import json
 import platform
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, stdev
@@ -153,15 +153,32 @@ def finished(file: Path) -> dict[str, Any]:
 def summary(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = []
     for variant, (name, *_) in VARIANTS.items():
-        values = [found["mean_pearson"] for key, found in results.items() if key.startswith(f"{variant}-")]
-        if not values:
-            continue
-        spread = "–"
-        if len(values) in STUDENT_T:
-            spread = f"± {STUDENT_T[len(values)] * stdev(values) / len(values) ** 0.5:.3f}"
-        each = " ".join(f"{value:.3f}" for value in values)
-        rows.append((f"({variant}) {name}", f"{fmean(values):.3f}", spread, each))
+        by_seed = _by_seed(results, variant)
+        against = {
+            seed: value - alone
+            for seed, alone in _by_seed(results, "a").items()
+            if (value := by_seed.get(seed))
+        }
+        if by_seed:
+            each = " ".join(f"{value:.3f}" for value in by_seed.values())
+            rows.append(
+                (f"({variant}) {name}", _told([*by_seed.values()]), each, _told([*against.values()], "+"))
+            )
     return rows
+
+
+def _by_seed(results: Mapping[str, Any], variant: str) -> dict[str, float]:
+    return {key[2:]: results[key]["mean_pearson"] for key in sorted(results) if key.startswith(f"{variant}-")}
+
+
+def _told(values: Sequence[float], sign: str = "") -> str:
+    """Mean, with its 95 % interval where there are several values."""
+    if not values:
+        return "–"
+    text = f"{fmean(values):{sign}.3f}"
+    if len(values) in STUDENT_T:
+        text += f" ± {STUDENT_T[len(values)] * stdev(values) / len(values) ** 0.5:.3f}"
+    return text
 
 
 def main() -> None:
@@ -180,7 +197,7 @@ def main() -> None:
     options = parser.parse_args()
     train = subset(ShardSet(f"{options.shards}/train-*.tar"), options.num_train, options.out, "train")
     val = subset(ShardSet(f"{options.shards}/val-*.tar"), options.num_val, options.out, "val")
-    file, console = options.out / "finetuning.json", Console()
+    file = options.out / "finetuning.json"
     for seed in range(options.seeds):
         for variant in options.only.split(","):
             if f"{variant}-{seed}" in finished(file):
@@ -191,13 +208,9 @@ def main() -> None:
             about |= {"torch": torch.__version__, "machine": platform.machine()}
             content = json.dumps({"about": about, "runs": results}, indent=2) + "\n"
             file.write_text(content, encoding="utf-8")
-            console.print(
-                table(
-                    f"mean Pearson r, {options.num_train} clips to train on, {options.epochs} epochs",
-                    ("trained", "mean", "95 % over seeds", "each seed"),
-                    summary(results),
-                )
-            )
+    title = f"mean Pearson r, {options.num_train} clips to train on, {options.epochs} epochs"
+    columns = ("trained", "mean", "each seed", "less (a), by seed")
+    Console().print(table(title, columns, summary(finished(file))))
 
 
 if __name__ == "__main__":
