@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -185,3 +187,21 @@ def test_predict_gives_a_record_for_one_and_a_list_for_several(tiny_clip, whole)
     assert one["clip"] == str(path)
     assert list(one["intensities"]) == list(whole.labels.names)
     assert several[1]["valid"] is False
+
+
+def test_the_module_computes_in_its_own_precision_whatever_autocast_is_around_it(whole):
+    half = copy.deepcopy(whole)
+    half.set_compute_dtype(torch.bfloat16)
+    full = copy.deepcopy(whole)
+    full.set_compute_dtype(torch.float32)
+    seen = []
+    projection = half.fusion.projections["visual"]
+    projection.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    with torch.no_grad():
+        expected, plain = half([decoded()]).intensities, whole([decoded()]).intensities
+        with torch.autocast("cpu", dtype=torch.float16):
+            assert torch.equal(half([decoded()]).intensities, expected)
+            assert torch.equal(full([decoded()]).intensities, plain)
+    assert seen == [torch.bfloat16] * 2
+    assert expected.dtype == torch.float32
+    assert 0 < (expected - plain).abs().max() < 0.02

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -22,7 +21,7 @@ JOINT = ("visual", "audio", "textual")
 
 
 def needs_of(model, **options) -> Needs:
-    return measure(model, decoded(), nullcontext, **options)
+    return measure(model, decoded(), **options)
 
 
 def test_weights_gradients_and_moments_are_counted_to_the_byte():
@@ -49,7 +48,7 @@ def test_what_two_runs_tell_holds_for_any_batch(train):
     model = model_of("visual", "audio", train=train)
     needs = needs_of(model)
     for count in (1, 3, 5):
-        kept = memory._kept_bytes(model.train(), [decoded()] * count, nullcontext)
+        kept = memory._kept_bytes(model.train(), [decoded()] * count)
         clips = count * model.prepare([decoded()])[0].nbytes
         assert kept + clips == pytest.approx(needs.per_step + count * needs.per_clip, rel=0.02)
 
@@ -125,7 +124,7 @@ def told(model: ViPER, free: int, **settings) -> list[str]:
     needs = needs_of(model)
     config = replace(TrainConfig(batch_size=64, accumulation=2), **settings)
     with pytest.raises(ViperError) as caught:
-        check_fits(model, needs, decoded(), nullcontext, free, config)
+        check_fits(model, needs, decoded(), free, config)
     message = str(caught.value)
     assert "\n" not in message
     assert re.match(r"training needs at least [\d.]+ GB, the device has [\d.]+ GB; ", message)
@@ -135,13 +134,13 @@ def told(model: ViPER, free: int, **settings) -> list[str]:
 def test_what_fits_is_let_through():
     model = model_of("visual", train="all")
     needs = needs_of(model)
-    check_fits(model, needs, decoded(), nullcontext, needs.beyond_weights(4), TrainConfig(batch_size=4))
+    check_fits(model, needs, decoded(), needs.beyond_weights(4), TrainConfig(batch_size=4))
 
 
 def test_a_budget_for_held_clips_refuses_nothing():
     model = model_of("visual", train="all")
     needs = needs_of(model, held=10**12)
-    check_fits(model, needs, decoded(), nullcontext, needs.beyond_weights(4), TrainConfig(batch_size=4))
+    check_fits(model, needs, decoded(), needs.beyond_weights(4), TrainConfig(batch_size=4))
 
 
 def test_a_smaller_batch_is_proposed_first():

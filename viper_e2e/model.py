@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -71,6 +72,8 @@ class ViPER(Pretrained, nn.Module):
         self.encoders = nn.ModuleDict({name: _build_encoder(name, config, where) for name in self.modalities})
         widths = {name: encoder.embed_dim for name, encoder in self.encoders.items()}
         self.fusion = build_fusion(config.fusion, widths, len(labels), labels.in_unit_interval)
+        self.compute_dtype: torch.dtype | None = None
+        """Of backbones and fusion; ``None``: weights as they were made, under the caller's autocast."""
         self.augment: Augment | None = None
         """Changes clips that come with a seed, in training mode alone; set by who trains, never saved."""
 
@@ -146,9 +149,21 @@ class ViPER(Pretrained, nn.Module):
         return clip.held(self.faces, pixels=bool(trained & {"visual", "textual"}), sound="audio" in trained)
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
-        """Store frozen backbones in ``dtype`` and run the others under autocast to it."""
+        """Store frozen backbones in ``dtype``; run the others, and the fusion, under autocast to it.
+
+        Autocast around the module is then neither needed nor heeded. The detector, crops, times and outputs
+        stay float32.
+        """
+        self.compute_dtype = dtype
         for encoder in self.encoders.values():
             encoder.to_compute_dtype(dtype)
+
+    def _fusing(self) -> AbstractContextManager:
+        """The autocast state that the fusion runs in; its weights are float32 throughout."""
+        if self.compute_dtype is None:
+            return nullcontext()
+        half = self.compute_dtype.itemsize < 4
+        return torch.autocast(self.device.type, dtype=self.compute_dtype if half else None, enabled=half)
 
     # --- prepared clips -> streams -> intensities -------------------------------------------------
 
@@ -169,7 +184,8 @@ class ViPER(Pretrained, nn.Module):
         present = torch.stack([stream.present.any(dim=1) for stream in streams.values()], dim=1)
         if hidden is None and self.training and seeds is not None and self.config.fusion.modality_dropout > 0:
             hidden = sample_hidden(present, self.config.fusion.modality_dropout, seeds)
-        intensities = self.fusion(streams, slots.face_found, slots.duration_seconds, hidden)
+        with self._fusing():
+            intensities = self.fusion(streams, slots.face_found, slots.duration_seconds, hidden)
         return ViPEROutput(
             intensities=intensities,
             valid=slots.valid,

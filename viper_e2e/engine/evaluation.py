@@ -36,7 +36,7 @@ def evaluate(
     ``on_batch`` sees each batch of this process with its output, ``hold`` each clip with its key once it is
     encoded. The model's mode is restored afterwards.
     """
-    batches = scored_rows(model, loader, accelerator, on_batch=on_batch, hold=hold)
+    batches = scored_rows(model, loader, on_batch=on_batch, hold=hold)
     rows = [row for batch in batches for row in batch]
     if accelerator.num_processes > 1:
         rows = gather_object(rows)
@@ -46,7 +46,6 @@ def evaluate(
 def scored_rows(
     model: ViPER,
     loader: ClipLoader,
-    accelerator: Accelerator,
     *,
     on_batch: Callable[[ClipBatch, ViPEROutput], None] | None = None,
     hold: Callable[[str, PreparedClip], None] | None = None,
@@ -56,7 +55,7 @@ def scored_rows(
     model.eval()
     for batch in loader.epoch(0):
         if any(position is not None for position in batch.positions):
-            prepared, output = _scored(model, batch, accelerator)
+            prepared, output = _scored(model, batch)
             if on_batch is not None:
                 on_batch(batch, output)
             for key, clip in zip(batch.keys, prepared, strict=True):
@@ -67,13 +66,10 @@ def scored_rows(
 
 
 @torch.no_grad()
-def _scored(
-    model: ViPER, batch: ClipBatch, accelerator: Accelerator
-) -> tuple[list[PreparedClip | ClipError], ViPEROutput]:
+def _scored(model: ViPER, batch: ClipBatch) -> tuple[list[PreparedClip | ClipError], ViPEROutput]:
     # A function of its own: around a generator, `no_grad` ends where annotations are checked.
-    with accelerator.autocast():
-        prepared = model.prepare(batch.clips)
-        return prepared, model(prepared)
+    prepared = model.prepare(batch.clips)
+    return prepared, model(prepared)
 
 
 def _rows(batch: ClipBatch, output: ViPEROutput) -> list[Row]:

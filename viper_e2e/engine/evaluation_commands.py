@@ -116,7 +116,7 @@ def _score(model: ViPER, shards: ShardSet, processes: Processes, options: Namesp
         progress_bar(disable=not processes.is_main) as bar,
     ):
         task = bar.add_task("scoring", total=len(shards), completed=len(known), note="")
-        for rows in scored_rows(model, loader, accelerator):
+        for rows in scored_rows(model, loader):
             for row in rows:
                 row["position"] = remaining.indices[row["position"]]
             parts.add({str(row["position"]): row for row in rows})

@@ -63,7 +63,6 @@ class FineTuning:
             needs = memory.measure(
                 self.module,
                 clip,
-                accelerator.autocast,
                 copies=copies,
                 averaged=bool(average),
                 held=self.held.budget_bytes,
@@ -71,7 +70,7 @@ class FineTuning:
             if accelerator.is_main_process:
                 console.print(groups_table(optimizer.param_groups))
                 console.print(memory.needs_table(needs, self.config.batch_size, free))
-            memory.check_fits(self.module, needs, clip, accelerator.autocast, free, self.config)
+            memory.check_fits(self.module, needs, clip, free, self.config)
 
 
 def rewrapped(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from ..prepared import PreparedClip
 from .display import table
 
 Usable = DecodedClip | PreparedClip
-Autocast = Callable[[], AbstractContextManager]
 
 GIGABYTE = 1000**3
 CONFIG_PATHS = {
@@ -64,7 +62,6 @@ class Needs:
 def measure(
     module: ViPER,
     clip: Usable,
-    autocast: Autocast,
     *,
     copies: int = 1,
     averaged: bool = False,
@@ -77,7 +74,7 @@ def measure(
     """
     was_training = module.training
     module.train()
-    one, two = (_kept_bytes(module, [clip] * count, autocast) for count in (1, 2))
+    one, two = (_kept_bytes(module, [clip] * count) for count in (1, 2))
     prepared = module.prepare([clip])[0]
     module.train(was_training)
     trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
@@ -92,7 +89,7 @@ def measure(
     )
 
 
-def _kept_bytes(module: ViPER, clips: Sequence[Usable], autocast: Autocast) -> int:
+def _kept_bytes(module: ViPER, clips: Sequence[Usable]) -> int:
     """Bytes of the distinct storages that autograd keeps, without the weights."""
     weights = {t.untyped_storage().data_ptr() for t in [*module.parameters(), *module.buffers()]}
     kept: dict[int, int] = {}
@@ -105,7 +102,6 @@ def _kept_bytes(module: ViPER, clips: Sequence[Usable], autocast: Autocast) -> i
 
     with (
         torch.random.fork_rng(),
-        autocast(),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
         output = module(clips)
@@ -163,7 +159,6 @@ def check_fits(
     module: ViPER,
     needs: Needs,
     clip: Usable,
-    autocast: Autocast,
     free: int,
     config: TrainConfig,
 ) -> None:
@@ -178,7 +173,7 @@ def check_fits(
         f"training needs at least {(needs.weights + wanted) / GIGABYTE:.1f} GB, the device has "
         f"{(needs.weights + free) / GIGABYTE:.1f} GB"
     )
-    for settings, smaller in _smaller(module, needs, clip, autocast):
+    for settings, smaller in _smaller(module, needs, clip):
         batch = min(smaller.largest_batch(free), config.batch_size)
         if batch:
             more = math.ceil(config.batch_size * config.accumulation / batch)
@@ -189,16 +184,14 @@ def check_fits(
     )
 
 
-def _smaller(
-    module: ViPER, needs: Needs, clip: Usable, autocast: Autocast
-) -> Iterator[tuple[list[str], Needs]]:
+def _smaller(module: ViPER, needs: Needs, clip: Usable) -> Iterator[tuple[list[str], Needs]]:
     """Ever smaller trainings, each with the settings that make it and what it was measured to need."""
     yield [], needs
     copies = 2 if needs.gradients > needs.optimizer // 2 else 1
 
     def remeasured() -> Needs:
         averaged = needs.average > 0
-        return measure(module, clip, autocast, copies=copies, averaged=averaged, held=needs.held)
+        return measure(module, clip, copies=copies, averaged=averaged, held=needs.held)
 
     trained = [(e, b) for e in module.encoders.values() for b in e.backbones().values() if not b.is_frozen]
     settings = []

@@ -23,7 +23,8 @@ from .trainer import Trainer
 def train(settings: Settings) -> int:
     """Train as the settings say; returns the exit code: 0, or the signal's if one asked to stop."""
     accelerator = Accelerator(
-        mixed_precision=settings.train.mixed_precision,
+        # The module computes in its own precision; only the loss of float16 has to be scaled outside of it.
+        mixed_precision="fp16" if settings.train.mixed_precision == "fp16" else "no",
         step_scheduler_with_optimizer=False,
         # The detector's weights are buffers: the same everywhere, and not to be sent at every step.
         kwargs_handlers=[
