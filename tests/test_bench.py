@@ -62,7 +62,7 @@ def test_shards_without_a_readable_clip_are_named(tmp_path, capfd):
         ({"computed": 200.0}, "--num-workers 16"),
         ({"num_workers": 16}, "all 16 cores"),
         ({"read": 12.0}, "limited by reading"),
-        ({"waiting": 0.01}, "--mixed-precision bf16"),
+        ({"waiting": 0.01}, "--mixed-precision auto"),
         ({"waiting": 0.01}, "limited by computing, most of all by visual (60%)"),
         ({"waiting": 0.01, "shares": {"detection": 0.9}}, "--model.faces.detect-seconds"),
         ({"waiting": 0.01, "frozen": False, "is_half": True}, "--unfreeze"),

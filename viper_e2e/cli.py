@@ -248,6 +248,12 @@ def _model_options(parser) -> None:
     parser.add_argument("--checkpoint", required=True, help="folder of a trained model, or a hub id")
     _backbone_options(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    parser.add_argument(
+        "--mixed-precision",
+        default="no",
+        choices=("no", "bf16", "auto"),
+        help="auto: the faster of no and bf16 on this device (default: no)",
+    )
     parser.add_argument("--batch-size", type=int, default=8, help="clips per forward pass (default: 8)")
     parser.add_argument("--num-workers", type=int, default=1, help="decoding processes (default: 1)")
 

@@ -275,8 +275,8 @@ class TrainConfig:
     """What is changed at random in training: `none`, `all`, or some of `pixels,box,sound`."""
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     """How far; see `augment`."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """Of the forward pass and of frozen weights in memory; trained weights stay float32."""
+    mixed_precision: Literal["no", "bf16", "fp16", "auto"] = "no"
+    """Of the forward pass and of frozen weights. `auto`: the faster of `no` and `bf16` on this device."""
     seed: int = 0
     """Decides the order of clips, dropout and the weights of new layers."""
     seeds: int = 1

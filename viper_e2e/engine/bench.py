@@ -20,8 +20,8 @@ from ..shards import ShardSet
 from .display import console, table
 from .labelled import make_loader
 from .optimizer import build_optimizer
+from .precision import compute_dtype, settled
 from .stages import StageClock
-from .trainer import compute_dtype
 
 _PHASES = 4
 WAITING_MATTERS = 0.05
@@ -75,7 +75,8 @@ def run_bench(settings: Settings, shards: ShardSet, seconds: float) -> int:
 def measure(settings: Settings, shards: ShardSet, seconds: float) -> Speeds:
     """Each speed for about ``seconds``."""
     model = ViPER(settings.model).to("cuda" if torch.cuda.is_available() else "cpu").train()
-    model.set_compute_dtype(compute_dtype(settings.train.mixed_precision))
+    precision = settled(settings.train.mixed_precision, model)
+    model.set_compute_dtype(compute_dtype(precision))
     optimizer = build_optimizer(model, settings.train)
     clock = StageClock(model, synchronize=True)
 
@@ -106,7 +107,7 @@ def measure(settings: Settings, shards: ShardSet, seconds: float) -> Speeds:
         num_workers=settings.train.num_workers,
         num_cores=len(os.sched_getaffinity(0)),
         frozen=all(encoder.is_frozen for encoder in model.encoders.values()),
-        is_half=settings.train.mixed_precision != "no",
+        is_half=precision != "no",
     )
 
 
@@ -192,7 +193,7 @@ def _compute(speeds: Speeds) -> list[str]:
         hints.append("detect less often: --model.faces.detect-seconds 1.0")
         hints.append("look for larger faces only: --model.faces.min-face-size 60")
     elif largest in ("visual", "audio", "textual") and not speeds.is_half:
-        hints.append("compute in half precision where the processor has it: --mixed-precision bf16")
+        hints.append("compute in half precision where the processor has it: --mixed-precision auto")
     elif not speeds.frozen:
         hints.append("train fewer blocks, e.g. --unfreeze visual=4")
     if speeds.num_workers >= speeds.num_cores:

@@ -16,6 +16,7 @@ from ..report.render import render
 from ..shards import ShardSet
 from .display import console, progress_bar
 from .parts import Parts, Remaining, identity_of, own_device, scoring_accelerator
+from .precision import compute_dtype, settled
 from .prediction import LONG_SECONDS, ClipFiles, find_inputs, name_of, predict_share, predict_windows
 from .processes import Processes
 
@@ -40,6 +41,12 @@ def load_model(options: Namespace) -> ViPER:
     return model.to(own_device(getattr(options, "device", None)))
 
 
+def set_precision(model: ViPER, options: Namespace, processes: Processes) -> None:
+    """Compute as ``--mixed-precision`` asks; ``options`` holds what ``auto`` came to from here on."""
+    options.mixed_precision = settled(options.mixed_precision, model, processes)
+    model.set_compute_dtype(compute_dtype(options.mixed_precision))
+
+
 def run_infer(options: Namespace) -> int:
     """Score what was named; table on stdout, records in ``--output``."""
     sources = find_inputs(options.inputs)
@@ -47,6 +54,7 @@ def run_infer(options: Namespace) -> int:
     model = load_model(options)
     processes = Processes(scoring_accelerator(model.device))
     with processes.telling_failures():
+        set_precision(model, options, processes)
         records = _score(model, sources, options, processes)
     if not processes.is_main:
         return ALL_FINE
@@ -99,6 +107,7 @@ def _score(
     known: dict[str, list[Record]] = {}
     if options.output:
         how = (options.faces, bool(options.render), options.window_seconds, options.hop_seconds)
+        how += (options.mixed_precision,)
         folder = Path(f"{options.output}.parts")
         parts = Parts(folder, identity_of(options, *how), processes)
         known = parts.known()

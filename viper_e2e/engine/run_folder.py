@@ -74,6 +74,10 @@ class RunFolder:
         (self.path / "config.yaml").write_text(text, encoding="utf-8")
         (self.path / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
 
+    def read_settings(self) -> dict[str, Any]:
+        """What `write_settings` wrote when the run began."""
+        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+
     def log(self, file: str, record: Mapping[str, Any]) -> None:
         """Append one JSON line to ``metrics.jsonl``, ``skipped.jsonl``, ….
 

@@ -30,6 +30,7 @@ from .fine_tuning import FineTuning, rewrapped
 from .guarding import MAX_BAD_STEPS, Guard, StopRequest
 from .labelled import label_means, make_loader, open_splits
 from .optimizer import build_optimizer, build_schedule, schedule_factor
+from .precision import compute_dtype, resumed, settled
 from .processes import Processes
 from .reporting import Reporter
 from .run_folder import RunFolder
@@ -56,6 +57,7 @@ class Trainer:
         torch.manual_seed(self.config.seed)
         labels = replace(self.train_shards.labels, means=label_means(self.train_shards))
         self.module = ViPER(settings.model, labels).to(accelerator.device)
+        self._settle_precision()
         self.tuning = FineTuning(self.module, self.config, self.held)
         self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
         self.loss.to(accelerator.device)
@@ -74,6 +76,15 @@ class Trainer:
         self.stop = StopRequest()
         self.predictions: Predictions | None = None
         """Of the last validation."""
+
+    def _settle_precision(self) -> None:
+        """Once per run: what ``auto`` came to stands in its ``config.yaml``, for ``--resume`` to go on with."""
+        precision = self.config.mixed_precision
+        if precision == "auto" and self.config.resume:
+            precision = resumed(self.run)
+        precision = settled(precision, self.module, self.processes)
+        self.config = replace(self.config, mixed_precision=precision)
+        self.settings = replace(self.settings, train=self.config)
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -326,8 +337,3 @@ class Trainer:
 
     def _keep_for_validation(self, key: str, clip: PreparedClip) -> None:
         self._keep(_VALIDATION + key, clip)
-
-
-def compute_dtype(mixed_precision: str) -> torch.dtype:
-    """What frozen weights are stored in, and trained ones are computed in."""
-    return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]

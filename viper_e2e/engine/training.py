@@ -34,10 +34,14 @@ def train(settings: Settings) -> int:
     )
     processes = Processes(accelerator)
     code, logs = 0, {}
+    precision = settings.train.mixed_precision
     for run in seeded(settings):
+        run.train.mixed_precision = precision
         with processes.telling_failures():
             trainer = Trainer(run, accelerator, processes)
             try:
+                # What `auto` came to for the first seed holds for all of them.
+                precision = trainer.config.mixed_precision
                 code = trainer.train()
             finally:
                 trainer.close()

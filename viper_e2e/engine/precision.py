@@ -1,0 +1,120 @@
+"""precision.py: what a model is computed in, and how `auto` decides between float32 and bfloat16."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..encoders.audio import AudioEncoder, ClipSound
+from ..encoders.base import Encoder
+from ..errors import ViperError
+from ..model import ViPER
+from .display import console
+from .processes import Processes
+from .run_folder import RunFolder
+
+LEAST_GAIN = 1.1
+"""bfloat16 has to be this much faster: it costs digits, and times are never quite the same twice."""
+ENOUGH_SECONDS = 0.1
+"""An encoder that has been timed this long, at least once, is timed no more."""
+
+
+class Choice(NamedTuple):
+    """A precision, and why."""
+
+    precision: str
+    """``no`` (float32) or ``bf16``."""
+    reason: str
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """What frozen weights are stored in, and trained ones are computed in."""
+    return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def resumed(run: RunFolder) -> str:
+    """What ``auto`` came to when the run began: a resumed one decides nothing anew."""
+    precision = run.read_settings()["mixed_precision"]
+    if precision == "fp16":
+        raise ViperError(f"{run.path}: was trained in fp16, which auto never takes; add --mixed-precision fp16")
+    return precision
+
+
+def settled(precision: str, model: ViPER, processes: Processes | None = None) -> str:
+    """``precision`` itself; or what ``auto`` comes to, the same for all processes and told in a line."""
+    if precision != "auto":
+        return precision
+    choice = Choice("no", "the first process decides")
+    if processes is None or processes.is_main:
+        choice = faster(model)
+        console.print(f"--mixed-precision auto: {choice.precision}, since {choice.reason}")
+    if processes is None:
+        return choice.precision
+    is_half = processes.table(float(choice.precision == "bf16"), purpose="choosing a precision")[0, 0]
+    return "bf16" if is_half else "no"
+
+
+def faster(model: ViPER) -> Choice:
+    """The faster precision on the model's device: known of a GPU, measured on a processor.
+
+    A processor may know bfloat16 and still gain nothing by it in narrow layers, so every encoder is timed on
+    what one of its tokens is made from.
+    """
+    if model.device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Choice("bf16", "this GPU computes in bfloat16")
+        return Choice("no", "this GPU does not compute in bfloat16")
+    return decide({name: measured(encoder) for name, encoder in model.encoders.items() if encoder.backbones()})
+
+
+def decide(seconds: Mapping[str, tuple[float, float]]) -> Choice:
+    """From the seconds that each encoder takes for one token in float32 and in bfloat16."""
+    if not seconds:
+        return Choice("no", "no backbone is there to gain by bfloat16")
+    single, half = (sum(column) for column in zip(*seconds.values(), strict=True))
+    gain = single / half
+    names = ", ".join(seconds)
+    taken = f"one token of {names} takes {1000 * single:,.1f} ms in float32, {1000 * half:,.1f} ms in bfloat16"
+    return Choice("bf16" if gain >= LEAST_GAIN else "no", f"{taken} ({gain:.2f} times as fast)")
+
+
+@torch.no_grad()
+def measured(encoder: Encoder, clock: Callable[[], float] = time.process_time) -> tuple[float, float]:
+    """Seconds for one token in float32 and in bfloat16: the shortest of several turns of either.
+
+    CPU seconds (of all threads), which other work on the machine disturbs least. The encoder's weights and the
+    random generators are as before.
+    """
+    inputs, was_training = _inputs_of_one_token(encoder), encoder.training
+    encoder.eval()(inputs)  # kernels are chosen, and sentences embedded, in the first pass
+    half = copy.deepcopy(encoder)
+    half.to_compute_dtype(torch.bfloat16)
+    half(inputs)
+    shortest, spent = [math.inf, math.inf], 0.0
+    while spent < ENOUGH_SECONDS:
+        for which, contender in enumerate((encoder, half)):
+            since = clock()
+            contender(inputs)
+            elapsed = clock() - since
+            shortest[which] = min(shortest[which], elapsed)
+            spent += elapsed
+    encoder.train(was_training)
+    return shortest[0], shortest[1]
+
+
+def _inputs_of_one_token(encoder: Encoder) -> Tensor | list[ClipSound]:
+    """Noise: a crop, or the sound around an instant."""
+    device = next(encoder.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(encoder, AudioEncoder):
+        seconds = encoder.span_seconds if encoder.sound == "spans" else 1.0
+        sound = torch.randn(round(seconds * encoder.sample_rate), generator=generator).to(device)
+        return [ClipSound([(0.0, sound)], torch.tensor([seconds / 2], device=device), seconds)]
+    size = encoder.crop_spec.size
+    return torch.randn(1, 3, size, size, generator=generator).to(device)
