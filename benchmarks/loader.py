@@ -2,6 +2,7 @@
 
     python benchmarks/loader.py [--shards PATTERN | --height 360 --seconds 10 --num-clips 24] [--preset base]
                                 [--workers 0,1,2,4] [--rounds 3] [--batch-size 8]
+                                [--part rates,memory,waiting]
 
 Without `--shards` clips are made first: H.264 (x264 medium, B-frames) and AAC, moving noise over a gradient.
 `alone` is one process per core that decodes the same clips from memory and hands nothing over: what the
@@ -9,8 +10,11 @@ loader can reach at most. Contenders take turns in every round, in changing orde
 CPU seconds (workers and parent together) tell what handing over costs, also where others use the machine.
 
 Then memory: how many bytes of decoded clips wait while nobody asks for them, beside workers × prefetch × one
-clip. And waiting: workers bound to one core, the consumer to another; it takes longer per clip than decoding
-does (`--compute` × the time of decoding), and the share of its time spent waiting is shown.
+clip. They lie in memory that processes share; `private` is what a worker (libraries and codec included) and
+this process hold besides, in which a copy of frames would show.
+
+And waiting: workers bound to one core, the consumer to another; it takes longer per clip than decoding does
+(`--compute` × the time of decoding), and the share of its time spent waiting is shown.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 from clips import make_clip
@@ -33,10 +38,13 @@ from rich.console import Console
 from rich.table import Table
 
 from viper_e2e.clip import DecodedClip, Sample
+from viper_e2e.clip_reader import DecodeSample
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.loader import ClipLoader, DecodeSample
 from viper_e2e.presets import PRESETS
 from viper_e2e.shards import ShardSet, ShardWriter
+
+if TYPE_CHECKING:
+    from viper_e2e.loader import ClipLoader
 
 NUM_CORES = len(os.sched_getaffinity(0))
 
@@ -155,6 +163,8 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 def rates(console: Console, shards: ShardSet, remote: ShardSet, decode: DecodeSample, args) -> None:
     """Clips per second."""
+    from viper_e2e.loader import ClipLoader  # not above: workers import this file, and do without torch
+
     loaders = {}
     for name, place in (("local", shards), ("http", remote)):
         for num in [int(n) for n in args.workers.split(",")]:
@@ -185,20 +195,32 @@ def rates(console: Console, shards: ShardSet, remote: ShardSet, decode: DecodeSa
 
 def memory(console: Console, shards: ShardSet, decode: DecodeSample, args) -> None:
     """Bytes of decoded clips that wait while the consumer is busy elsewhere."""
-    table = Table("workers × prefetch", "one clip", "waiting, MB", "of workers × prefetch × clip")
+    from viper_e2e.loader import ClipLoader
+
+    table = Table(
+        "workers × prefetch",
+        "one clip",
+        "waiting, MB",
+        "of workers × prefetch × clip",
+        "private: a worker, MB",
+        "this process, more, MB",
+    )
     clip = decode(shards.read(0))
     clip_bytes = clip.frames.nbytes + sum(run.samples.nbytes for run in clip.sound)
     for num_workers, prefetch in ((1, 4), (2, 2), (2, 4)):
         with ClipLoader(
             shards, decode, batch_size=1, num_workers=num_workers, prefetch=prefetch, shuffle=False
         ) as loader:
-            before, batches = shared_memory(), loader.epoch(0)
+            own, batches = private_memory(os.getpid()), loader.epoch(0)
             batch = next(batches)
-            settled = -1
-            while shared_memory() != settled:
-                settled = shared_memory()
-                time.sleep(1 + 5 * args.decode_seconds)
-            waiting = settled - before - sum(c.frames.nbytes for c in batch.clips)
+            pool = loader._pool  # what has arrived is taken in, and nothing further asked for
+            while any(worker.jobs for worker in pool._workers):
+                for worker in pool._workers:
+                    pool._receive(worker)
+                time.sleep(0.01)
+            waiting = handed_over() - sum(c.frames.nbytes for c in batch.clips)
+            largest = max(private_memory(process.pid) for process in workers_running())
+            own = private_memory(os.getpid()) - own
             del batch  # or its memory would be missing from the next row
         bound = num_workers * prefetch * clip_bytes
         table.add_row(
@@ -206,17 +228,28 @@ def memory(console: Console, shards: ShardSet, decode: DecodeSample, args) -> No
             f"{clip_bytes / 1e6:.1f} MB",
             f"{waiting / 1e6:.1f}",
             f"{waiting / bound:.2f}",
+            f"{largest / 1e6:.0f}",
+            f"{own / 1e6:.1f}",
         )
     console.print(table)
 
 
-def shared_memory() -> int:
-    """Bytes of shared memory on this machine, whoever holds them."""
-    return int(re.search(r"Shmem:\s+(\d+) kB", Path("/proc/meminfo").read_text())[1]) * 1024
+def handed_over() -> int:
+    """Bytes that workers have written and this process has mapped."""
+    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if "memfd:viper-clip" in line]
+    spans = [line.split()[0].split("-") for line in lines]
+    return sum(int(end, 16) - int(first, 16) for first, end in spans)
+
+
+def private_memory(pid: int) -> int:
+    """Bytes that a process shares with no other."""
+    return int(re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) * 1024
 
 
 def waiting(console: Console, shards: ShardSet, decode: DecodeSample, args) -> None:
     """Share of time waiting when workers and consumer have a core each."""
+    from viper_e2e.loader import ClipLoader
+
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         console.print("waiting: needs two cores")
@@ -266,6 +299,7 @@ def main() -> None:
     parser.add_argument(
         "--compute", type=float, default=1.2, help="consumer's time per clip, in decoding times"
     )
+    parser.add_argument("--part", default="rates,memory,waiting")
     args = parser.parse_args()
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
@@ -287,9 +321,12 @@ def main() -> None:
             f"{clips[0].duration_seconds:.1f} s, {clips[0].display_size}, {clips[0].frames.shape} decoded in "
             f"{args.decode_seconds:.3f} s"
         )
-        rates(console, shards, remote, decode, args)
-        memory(console, shards, decode, args)
-        waiting(console, shards, decode, args)
+        if "rates" in args.part:
+            rates(console, shards, remote, decode, args)
+        if "memory" in args.part:
+            memory(console, shards, decode, args)
+        if "waiting" in args.part:
+            waiting(console, shards, decode, args)
         server.terminate()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import time
 import weakref
 from pathlib import Path
 
@@ -368,6 +369,61 @@ def test_the_modules_decoder_reads_samples():
     clip = DecodeSample(decoder)(Sample("a", b"mp4", sound=b"wav", action_units=units))
     assert calls == [(b"mp4", b"wav", "a", units)]
     assert clip.name == "k002"
+
+
+@pytest.fixture
+def real_shards(tiny_clip, tmp_path) -> ShardSet:
+    """Twelve times the same clip; scaled down while decoding it takes 1.4 MB, so that it is mapped."""
+    video = tiny_clip("a.mp4", num_frames=16, width=640, height=360).read_bytes()
+    with ShardWriter(tmp_path, "train", TWO_LABELS, shard_size=10**9) as writer:
+        for i in range(12):
+            writer.add(f"{i}", {"mp4": video}, file_id=f"[{i}]", intensities=(0.25, 1.0))
+    return ShardSet(str(tmp_path / "train-*.tar"))
+
+
+SCALED = DecodingConfig(num_frames=8, max_side=320)
+
+
+def mapped() -> list[tuple[int, int]]:
+    """First address and end of all memory that workers have handed over to this process."""
+    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if "memfd:viper-clip" in line]
+    return [tuple(int(word, 16) for word in line.split()[0].split("-")) for line in lines]
+
+
+def test_what_waits_takes_workers_times_prefetch_times_one_clip(real_shards):
+    from viper_e2e.decoding import ClipDecoder
+
+    gc.collect()
+    before = sum(end - first for first, end in mapped())
+    decode = DecodeSample(ClipDecoder(SCALED))
+    with ClipLoader(real_shards, decode, batch_size=1, num_workers=2, prefetch=3) as loader:
+        batches = loader.epoch(0)
+        (in_hand,) = next(batches).clips
+        pool = loader._pool
+        until = time.monotonic() + 60
+        while len(pool._outcomes) < 6 and time.monotonic() < until:
+            for worker in pool._workers:
+                pool._receive(worker)
+        one_clip = in_hand.frames.nbytes + sum(run.samples.nbytes for run in in_hand.sound)
+        waiting = sum(end - first for first, end in mapped()) - before - in_hand.frames.nbytes
+        small = sum(run.samples.nbytes for clip in pool._outcomes.values() for run in clip.sound)
+        assert len(pool._outcomes) == 6
+        assert not any(worker.jobs for worker in pool._workers), "nothing more is begun"
+        assert 0.8 <= (waiting + small) / (2 * 3 * one_clip) <= 1.2
+
+
+def test_between_worker_and_module_frames_are_never_copied(real_shards):
+    from test_model import model_of
+
+    from viper_e2e.decoding import ClipDecoder
+
+    with ClipLoader(real_shards, DecodeSample(ClipDecoder(SCALED)), batch_size=2, num_workers=1) as loader:
+        clips = next(loader.epoch(0)).clips
+    prepared = model_of("visual").prepare(clips)
+    for clip, ready in zip(clips, prepared, strict=True):
+        place = ready.pixels.data_ptr()
+        assert place == clip.frames.ctypes.data
+        assert any(first <= place and place + ready.pixels.nbytes <= end for first, end in mapped())
 
 
 def test_clips_of_real_shards_are_the_same_from_here_and_from_workers(tiny_clip, tmp_path):
