@@ -130,26 +130,6 @@ class Task:
 
 
 @dataclass(frozen=True)
-class LoggedTask:
-    """Adds a dot to a file for each item."""
-
-    path: str
-
-    def __call__(self, item: int) -> int:
-        with open(self.path, "a") as file:  # noqa: PTH123
-            file.write(".")
-        return item
-
-
-@dataclass(frozen=True)
-class FakeFileDecoder:
-    """Decodes a path as `FakeDecode` would a clip of that name."""
-
-    def __call__(self, path: str, *, name: str) -> DecodedClip:
-        return FakeDecode()(Sample(key=name, video=len(path).to_bytes(4, "little")))
-
-
-@dataclass(frozen=True)
 class FakeWindows:
     """Five windows of each path; at the third happens what the path's name says.
 

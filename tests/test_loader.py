@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from loader_fakes import TWO_LABELS, CountedDecode, FakeDecode, FakeFileDecoder, FakeShards
+from loader_fakes import TWO_LABELS, CountedDecode, FakeDecode, FakeShards
 
 from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.config import DecodingConfig
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.loader import ClipBatch, ClipLoader, DecodeSample, decode_files
+from viper_e2e.loader import ClipBatch, ClipLoader, DecodeSample
 from viper_e2e.order import home_process
 from viper_e2e.shards import ShardSet, ShardWriter
 from viper_e2e.workers import WorkerError
@@ -306,23 +306,6 @@ def test_workers_load_no_torch(tmp_path):
     with loader_of(FakeShards([3]), CountedDecode(path=str(log)), num_workers=1) as loader:
         list(loader.epoch(0))
     assert [line.split()[1] for line in log.read_text().splitlines()] == ["0", "0", "0"]
-
-
-@pytest.mark.parametrize("num_workers", [0, 1, 2])
-def test_files_are_decoded_in_order_and_a_bad_one_costs_nothing_else(num_workers):
-    paths = ["a.mp4", "damaged-1.mp4", "bb.mp4", "c.mp4"]
-    clips = list(decode_files(paths, FakeFileDecoder(), num_workers=num_workers))
-    assert [clip.name for clip in clips if isinstance(clip, DecodedClip)] == ["a.mp4", "bb.mp4", "c.mp4"]
-    assert (clips[1].clip, clips[1].stage) == ("damaged-1.mp4", "decode")
-
-
-def test_a_file_that_ends_its_worker_is_reported_like_any_other_bad_file():
-    paths = ["a.mp4", "segfault-1.mp4", "hangs-1.mp4", "b.mp4"]
-    clips = list(decode_files(paths, FakeFileDecoder(), clip_timeout_seconds=0.7))
-    assert [isinstance(clip, DecodedClip) for clip in clips] == [True, False, False, True]
-    assert [clip.stage for clip in clips[1:3]] == ["worker", "worker"]
-    assert "SIGSEGV" in str(clips[1])
-    assert "longer than 0.7 s" in str(clips[2])
 
 
 # --- settings -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loader_fakes import LoggedTask, Task, Unpicklable
+from loader_fakes import Task, Unpicklable
 
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.workers import Casualty, WorkerError, WorkerPool
@@ -44,18 +44,6 @@ def wait_until(true, seconds: float = 20.0) -> bool:
 def test_outcomes_come_in_whatever_order_they_are_asked_for(pool):
     tickets = [pool.submit(item, f"item {item}") for item in range(6)]
     assert [pool.outcome(ticket) for ticket in reversed(tickets)] == [5, 4, 3, 2, 1, 0]
-
-
-def test_mapping_keeps_the_order_and_works_no_further_ahead_than_asked(tmp_path):
-    log = tmp_path / "done"
-    log.touch()
-    counted = WorkerPool(LoggedTask(str(log)), 2)
-    for count, (result, name) in enumerate(zip(counted.map("abcdefgh", 3), "abcdefgh", strict=True), start=1):
-        assert result == ord(name) - ord("a")
-        time.sleep(0.02)
-        assert len(log.read_text()) <= count + 3
-    counted.close()
-    assert log.read_text() == "." * 8
 
 
 @pytest.mark.parametrize("size", [0, 10, 1 << 20, 5_000_000])

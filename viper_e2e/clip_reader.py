@@ -39,21 +39,6 @@ class ClipReader:
             return bare(error)
 
 
-@dataclass(frozen=True)
-class FileReader:
-    """The same for files that lie beside one another; a file is never read whole."""
-
-    paths: tuple[str, ...]
-    decoder: Callable[..., DecodedClip]
-    """A `ClipDecoder`."""
-
-    def __call__(self, index: int) -> DecodedClip | ClipError:
-        try:
-            return self.decoder(self.paths[index], name=self.paths[index])
-        except ClipError as error:
-            return bare(error)
-
-
 def bare(error: ClipError) -> ClipError:
     """A copy without traceback and cause: these would keep the clip's bytes and frames alive."""
     return ClipError(error.reason, stage=error.stage, clip=error.clip)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .clip import DecodedClip, Sample
-from .clip_reader import ClipReader, DecodeSample, FileReader
+from .clip_reader import ClipReader, DecodeSample
 from .errors import ClipError, ViperError
 from .order import BatchShape, EpochOrder, assign
 from .skips import SkipBudget, SkipRecord
 from .workers import Casualty, WorkerPool
 
-__all__ = ["ClipBatch", "ClipLoader", "DecodeSample", "SkipBudget", "SkipRecord", "decode_files"]
+__all__ = ["ClipBatch", "ClipLoader", "DecodeSample", "SkipBudget", "SkipRecord"]
 
 
 @dataclass(frozen=True)
@@ -257,32 +257,6 @@ class ClipLoader:
             next_position=slots[0].next_position,
             ends_step=slots[0].ends_step,
         )
-
-
-def decode_files(
-    paths: Sequence[str],
-    decoder: Callable[..., DecodedClip],
-    *,
-    num_workers: int = 2,
-    prefetch: int = 2,
-    clip_timeout_seconds: float = 60.0,
-    max_restarts: int = 3,
-) -> Iterator[DecodedClip | ClipError]:
-    """Decode files in their order and ahead of need, in workers that a hostile file may end.
-
-    ``decoder`` is a `ClipDecoder`. A file that cannot be used comes as a `ClipError`, as from `ClipLoader`;
-    ``num_workers=0`` decodes here. At most workers × prefetch clips wait.
-    """
-    reader = FileReader(tuple(paths), decoder)
-    if num_workers == 0:
-        yield from map(reader, range(len(paths)))
-        return
-    pool = WorkerPool(reader, num_workers, time_limit_seconds=clip_timeout_seconds, max_restarts=max_restarts)
-    try:
-        for path, clip in zip(paths, pool.map(paths, num_workers * prefetch), strict=True):
-            yield _left_out(path, clip.reason) if isinstance(clip, Casualty) else clip
-    finally:
-        pool.close()
 
 
 def _left_out(name: str, reason: str, stage: str = "worker") -> ClipError:

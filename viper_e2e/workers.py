@@ -17,9 +17,8 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 from multiprocessing import connection, reduction
 from multiprocessing.util import Finalize
 from typing import Any, Literal, NamedTuple
@@ -120,19 +119,6 @@ class WorkerPool:
         for ticket in tickets:
             self._wanted.discard(ticket)
             self._outcomes.pop(ticket, None)
-
-    def map(self, names: Sequence[str], ahead: int) -> Iterator[Any]:
-        """Outcomes of `task(0)`, `task(1)`, … for so many names, in order, at most `ahead` of them waiting."""
-        jobs = enumerate(names)
-        tickets = deque(self.submit(*job) for job in islice(jobs, ahead))
-        try:
-            while tickets:
-                result = self.outcome(tickets[0])
-                tickets.popleft()
-                tickets.extend(self.submit(*job) for job in islice(jobs, 1))
-                yield result
-        finally:
-            self.discard(tickets)
 
     def forgive(self) -> None:
         """Count lost workers from here on anew."""
