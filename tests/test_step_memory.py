@@ -12,7 +12,7 @@ from test_model import decoded, model_of
 from viper_e2e.config import TrainConfig
 from viper_e2e.engine import memory
 from viper_e2e.engine.averaging import WeightAverage
-from viper_e2e.engine.memory import Needs, check_fits, free_bytes, measure, needs_table
+from viper_e2e.engine.memory import Needs, check_fits, free_bytes, measure, moments_bytes, needs_table
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
 from viper_e2e.presets import micro
@@ -30,12 +30,14 @@ def test_weights_gradients_and_moments_are_counted_to_the_byte():
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     output = model([decoded()])
     output.intensities.sum().backward()
+    assert moments_bytes(optimizer) == 0
     optimizer.step()
     trained = [p for p in model.parameters() if p.requires_grad]
     assert needs.gradients == sum(p.grad.nbytes for p in trained)
     moments = sum(v.nbytes for s in optimizer.state.values() for v in s.values() if v.ndim)
     assert needs.optimizer >= moments
     assert needs.optimizer - moments <= 8 * 16, "scalars have no dimension"
+    assert moments < moments_bytes(optimizer) < 1.01 * needs.optimizer, "and the number of steps"
     assert needs.weights == sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
     assert needs_of(model, copies=2).gradients == 2 * needs.gradients
     averaged = needs_of(model, averaged=True)

@@ -56,8 +56,9 @@ class FineTuning:
             return
         self._has_measured = True
         num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        # The average lies there already, and is counted among what a step needs.
-        free = memory.free_bytes(accelerator.device, num_local) + average.nbytes
+        # These lie there already (moments in a run that goes on) and are counted among what a step needs.
+        there = average.nbytes + memory.moments_bytes(optimizer)
+        free = memory.free_bytes(accelerator.device, num_local) + there
         with self.phases.deepest():
             copies = 2 if accelerator.num_processes > 1 else 1
             needs = memory.measure(

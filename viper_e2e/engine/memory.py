@@ -110,6 +110,12 @@ def _kept_bytes(module: ViPER, clips: Sequence[Usable]) -> int:
         return sum(kept.values())
 
 
+def moments_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """What the optimizer keeps by now: nothing before its first step, all of it in a run that goes on."""
+    values = (value for state in optimizer.state.values() for value in state.values())
+    return sum(value.nbytes for value in values if isinstance(value, torch.Tensor))
+
+
 # --- what the device has --------------------------------------------------------------------------
 
 
