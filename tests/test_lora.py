@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -331,18 +330,18 @@ def test_memory_counts_what_flows_through_frozen_blocks():
         for branch in (config.visual, config.audio):
             branch.backbone.train = "all" if name == "all" else "none"
         torch.manual_seed(0)
-        needs[name] = measure(ViPER(config), decoded(), nullcontext)
+        needs[name] = measure(ViPER(config), decoded())
     assert needs["none"].per_clip < needs["lora"].per_clip
     assert needs["none"].gradients < needs["lora"].gradients < needs["all"].gradients
 
 
 def test_where_adapters_do_not_fit_less_is_proposed():
     torch.manual_seed(0)
-    free = measure(ViPER(micro()), decoded(), nullcontext).beyond_weights(1)
+    free = measure(ViPER(micro()), decoded()).beyond_weights(1)
     model = ViPER(adapted(micro(), visual=2, audio=2))
-    needs = measure(model, decoded(), nullcontext)
+    needs = measure(model, decoded())
     with pytest.raises(ViperError, match=r"would fit: .*--freeze all without --lora --batch-size 1 "):
-        check_fits(model, needs, decoded(), nullcontext, free, TrainConfig(batch_size=8))
+        check_fits(model, needs, decoded(), free, TrainConfig(batch_size=8))
 
 
 # --- settings -------------------------------------------------------------------------------------

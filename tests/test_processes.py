@@ -228,7 +228,7 @@ def decoded_by(file: Path) -> list[str]:
 # --- the real launcher ----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_torchrun_trains_in_two_processes_and_names_the_one_that_fails(corpus, tmp_path):
     def torchrun(*words: str) -> subprocess.CompletedProcess:
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]

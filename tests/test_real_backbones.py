@@ -112,6 +112,7 @@ def test_of_partly_unfrozen_backbones_exactly_the_last_two_blocks_change(referen
     assert changed == expected, changed ^ expected
 
 
+@pytest.mark.campaign
 def test_of_backbones_with_adapters_exactly_these_change_and_the_rest_is_recorded(reference, shards, tmp_path):
     words = ("--lora=visual=4,audio=4", "--max-steps=2", "--warmup-fraction=0")
     trainer = Trainer(settings(reference, shards, tmp_path / "run", *words), Accelerator(cpu=True))

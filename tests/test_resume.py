@@ -88,13 +88,8 @@ def test_there_are_as_many_combinations_as_promised():
     assert len(set(COMBINATIONS)) == 24
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        pytest.param(n, marks=pytest.mark.slow if n == signal.SIGUSR1 else pytest.mark.campaign, id=n.name)
-        for n in CODES
-    ],
-)
+@pytest.mark.campaign
+@pytest.mark.parametrize("number", CODES, ids=[number.name for number in CODES])
 def test_a_real_process_stops_by_each_signal_and_goes_on_bitwise(corpus, nursery, whole_runs, tmp_path, number):
     words = (*JOINT, "--epochs=16")
     whole = whole_runs(*words)
@@ -204,7 +199,7 @@ KILLED = (*JOINT, "--save-every-steps=1")
 
 @pytest.mark.slow
 def test_killed_at_random_times_a_run_ends_as_the_uninterrupted_one(corpus, nursery, whole_runs, tmp_path):
-    assert len(kill_at_random_times(corpus, nursery, whole_runs(*JOINT), tmp_path, 20, KILLED)) == 20
+    assert len(kill_at_random_times(corpus, nursery, whole_runs(*JOINT), tmp_path, 5, KILLED)) == 5
 
 
 @pytest.mark.campaign
