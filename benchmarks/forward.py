@@ -1,13 +1,17 @@
 """forward.py: where the time of a forward pass goes: every stage alone, their sum, and the whole.
 
-    python benchmarks/forward.py [CLIP …] [--preset base] [--batches 1,4] [--rounds 3]
+    python benchmarks/forward.py [CLIP …] [--preset base] [--batches 1,4] [--rounds 3] [--compile]
 
 Weights are random, of the sizes of the preset. The inputs of every stage are caught in one whole pass and
 given to it again, alone. `operations` are counted from the shapes (two per multiply-add); `rate` is what
 one large matrix product reaches in the same dtype, threads and round; `floor` is operations / rate, and
 `× floor` how far the stage is from it. Times are CPU seconds (of all threads), medians with their range.
 
-Then each backbone in both dtypes on the same inputs: seconds, and the cosine between the outputs.
+Then each backbone in both dtypes on the same inputs: seconds, and the cosine between the outputs; and what
+`--mixed-precision auto` takes of the two.
+
+With `--compile`, instead: each part that `viper train --compile` compiles, as it is and compiled, in turn, on
+one clip. `first pass` is the wall time of compiling; `differ` the largest difference between the outputs.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ from rich.table import Table
 from torch.nn.functional import cosine_similarity
 from torch.utils.flop_counter import FlopCounterMode
 
+from viper_e2e.engine.compiling import compile_model, compiled_parts
+from viper_e2e.engine.precision import faster
 from viper_e2e.model import ViPER
 
 MATRIX_SIDE = 2048
@@ -146,6 +152,47 @@ def dtypes_table(models: dict[torch.dtype, ViPER], clip: bytes, rounds: int) -> 
     return table
 
 
+def compiled_table(model: ViPER, clip: bytes, dtype: torch.dtype, rounds: int) -> Table:
+    """Each compiled part as it is and compiled; the fusion also with its backward pass, as it always trains."""
+    twin = copy.deepcopy(model)
+    table = Table(
+        "part", "as it is, CPU s", "compiled, CPU s", "as it is / compiled", "first pass, s", "differ"
+    )
+    table.title = f"one clip, {dtype}"
+    calls = {name: made[0] for name, made in caught(model, [clip]).items()}
+    compile_model(twin)
+    for name in compiled_parts(model):
+        plain, compiled = ({**dict(m.encoders.items()), "fusion": m.fusion}[name] for m in (model, twin))
+        kinds = [(name, forward)] + ([("fusion, trained", trained)] if name == "fusion" else [])
+        for kind, way in kinds:
+            runs = [partial(way, module, calls[name], dtype) for module in (plain, compiled)]
+            expected, since = runs[0](), time.perf_counter()
+            found = runs[1]()
+            first = time.perf_counter() - since
+            times = [[cpu(run) for run in runs] for _ in range(rounds)]
+            columns = [list(column) for column in zip(*times, strict=True)]
+            ratio = [a / b for a, b in times]
+            differ = f"{float((expected - found).abs().max()):.1e}"
+            table.add_row(kind, *(spread(c, 4) for c in columns), spread(ratio), f"{first:.0f}", differ)
+    return table
+
+
+def forward(module: torch.nn.Module, call: tuple, dtype: torch.dtype) -> torch.Tensor:
+    half = dtype.itemsize < 4
+    with torch.autocast("cpu", dtype=dtype if half else None, enabled=half):
+        return tokens_of(module(*call[0], **call[1]))
+
+
+def trained(module: torch.nn.Module, call: tuple, dtype: torch.dtype) -> torch.Tensor:
+    module.requires_grad_(True)
+    with torch.enable_grad():
+        output = forward(module, call, dtype)
+        output.square().mean().backward()
+    module.zero_grad()
+    module.requires_grad_(False)
+    return output.detach()
+
+
 def tokens_of(output: Any) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else output[0][output[1]]
 
@@ -158,6 +205,7 @@ def main() -> None:
     parser.add_argument("--batches", default="1,4")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--compile", action="store_true", help="what torch.compile gains, and nothing else")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     console = Console(width=120)
@@ -175,11 +223,16 @@ def main() -> None:
     )
     for name in args.dtypes.split(","):
         dtype = getattr(torch, name)
+        if args.compile:
+            console.print(compiled_table(models[dtype], source[0], dtype, args.rounds))
+            continue
         for count in map(int, args.batches.split(",")):
             clips = [source[i % len(source)] for i in range(count)]
             console.print(table_of(models[dtype], clips, dtype, args.rounds))
-    if len(models) == 2:
+    if len(models) == 2 and not args.compile:
         console.print(dtypes_table(models, source[0], args.rounds))
+        choice = faster(ViPER(sized(args.preset)))
+        console.print(f"--mixed-precision auto: {choice.precision}, since {choice.reason}")
 
 
 if __name__ == "__main__":

@@ -254,6 +254,9 @@ def _model_options(parser) -> None:
         choices=("no", "bf16", "auto"),
         help="auto: the faster of no and bf16 on this device (default: no)",
     )
+    parser.add_argument(
+        "--compile", action="store_true", help="compile image towers, Whisper and the fusion (torch.compile)"
+    )
     parser.add_argument("--batch-size", type=int, default=8, help="clips per forward pass (default: 8)")
     parser.add_argument("--num-workers", type=int, default=1, help="decoding processes (default: 1)")
 

@@ -277,6 +277,8 @@ class TrainConfig:
     """How far; see `augment`."""
     mixed_precision: Literal["no", "bf16", "fp16", "auto"] = "no"
     """Of the forward pass and of frozen weights. `auto`: the faster of `no` and `bf16` on this device."""
+    compile: bool = False
+    """Compile image towers, Whisper and the fusion (torch.compile), which takes minutes at the first step."""
     seed: int = 0
     """Decides the order of clips, dropout and the weights of new layers."""
     seeds: int = 1

@@ -119,6 +119,11 @@ class AudioEncoder(Encoder):
             config, backbone, preprocessor, sound=sound, span_seconds=span_seconds, sample_rate=sample_rate
         )
 
+    @property
+    def has_equal_pieces(self) -> bool:
+        """Whether the backbone hears pieces of one length: Whisper's padded ones, or windows of one second."""
+        return self.log_mel is not None or self.sound == "windows"
+
     def forward(self, clips: Sequence[ClipSound]) -> AudioTokens:
         """A token per instant and clip.
 

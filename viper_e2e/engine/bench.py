@@ -17,6 +17,7 @@ from ..loader import ClipBatch, ClipLoader
 from ..model import ViPER
 from ..parsing import Settings
 from ..shards import ShardSet
+from .compiling import check_compiler, compile_model
 from .display import console, table
 from .labelled import make_loader
 from .optimizer import build_optimizer
@@ -77,6 +78,9 @@ def measure(settings: Settings, shards: ShardSet, seconds: float) -> Speeds:
     model = ViPER(settings.model).to("cuda" if torch.cuda.is_available() else "cpu").train()
     precision = settled(settings.train.mixed_precision, model)
     model.set_compute_dtype(compute_dtype(precision))
+    if settings.train.compile:
+        check_compiler(model.device)
+        compile_model(model)
     optimizer = build_optimizer(model, settings.train)
     clock = StageClock(model, synchronize=True)
 

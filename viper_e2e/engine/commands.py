@@ -6,6 +6,8 @@ from argparse import Namespace
 from collections.abc import Iterator, Set
 from pathlib import Path
 
+import torch
+
 from ..errors import ViperError
 from ..model import ViPER
 from ..parsing import backbone_overrides
@@ -14,6 +16,7 @@ from ..records import Record, check_output, write_records
 from ..report import figures, tables
 from ..report.render import render
 from ..shards import ShardSet
+from .compiling import check_compiler, compile_model
 from .display import console, progress_bar
 from .parts import Parts, Remaining, identity_of, own_device, scoring_accelerator
 from .precision import compute_dtype, settled
@@ -32,19 +35,24 @@ def overrides_of(options: Namespace) -> dict[str, str]:
 def load_model(options: Namespace) -> ViPER:
     """The checkpoint's model, frozen, on the chosen device; a released one is converted first."""
     source, overrides = options.checkpoint, overrides_of(options)
+    device = own_device(getattr(options, "device", None))
+    if getattr(options, "compile", False):
+        check_compiler(torch.device(device))
     if is_published(source):
         imported = published_checkpoint(source, overrides=overrides)
         source = imported.folder
         for note in imported.notes:
             console.print(f"[yellow]note: {note}[/yellow]")
     model = ViPER.from_pretrained(source, overrides=overrides)
-    return model.to(own_device(getattr(options, "device", None)))
+    return model.to(device)
 
 
-def set_precision(model: ViPER, options: Namespace, processes: Processes) -> None:
-    """Compute as ``--mixed-precision`` asks; ``options`` holds what ``auto`` came to from here on."""
+def set_computing(model: ViPER, options: Namespace, processes: Processes) -> None:
+    """As ``--mixed-precision`` and ``--compile`` ask; ``options`` holds what ``auto`` came to from here on."""
     options.mixed_precision = settled(options.mixed_precision, model, processes)
     model.set_compute_dtype(compute_dtype(options.mixed_precision))
+    if options.compile:
+        compile_model(model)
 
 
 def run_infer(options: Namespace) -> int:
@@ -54,7 +62,7 @@ def run_infer(options: Namespace) -> int:
     model = load_model(options)
     processes = Processes(scoring_accelerator(model.device))
     with processes.telling_failures():
-        set_precision(model, options, processes)
+        set_computing(model, options, processes)
         records = _score(model, sources, options, processes)
     if not processes.is_main:
         return ALL_FINE
@@ -107,7 +115,7 @@ def _score(
     known: dict[str, list[Record]] = {}
     if options.output:
         how = (options.faces, bool(options.render), options.window_seconds, options.hop_seconds)
-        how += (options.mixed_precision,)
+        how += (options.mixed_precision, options.compile)
         folder = Path(f"{options.output}.parts")
         parts = Parts(folder, identity_of(options, *how), processes)
         known = parts.known()

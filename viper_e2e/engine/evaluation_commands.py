@@ -26,7 +26,7 @@ from ..report import figures, tables
 from ..report.confusion import confusion_matrices
 from ..report.page import extremes, write_page
 from ..shards import ShardSet
-from .commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_precision
+from .commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
 from .display import console, progress_bar, table
 from .evaluation import predictions_of, score, scored_rows, scores_record
 from .parts import Parts, Remaining, identity_of, scoring_accelerator
@@ -46,7 +46,7 @@ def run_eval(options: Namespace) -> int:
         _check_submission(shards, model, out / "submission.csv")
     processes = Processes(scoring_accelerator(model.device))
     with processes.telling_failures():
-        set_precision(model, options, processes)
+        set_computing(model, options, processes)
         predictions = _score(model, shards, processes, options)
     if predictions is None:
         return ALL_FINE
@@ -107,7 +107,7 @@ def _loader(model: ViPER, shards: Any, accelerator: Accelerator, options: Namesp
 def _score(model: ViPER, shards: ShardSet, processes: Processes, options: Namespace) -> Predictions | None:
     """Score what an earlier, interrupted run has not; the first process gets the whole, the others nothing."""
     paths = [shard.path_or_url.partition("?")[0] for shard in shards.shards]
-    identity = identity_of(options, paths, list(shards.shard_sizes), options.mixed_precision)
+    identity = identity_of(options, paths, list(shards.shard_sizes), options.mixed_precision, options.compile)
     parts = Parts(Path(options.out) / "parts", identity, processes)
     known = parts.known()
     remaining = Remaining(shards, [i for i in range(len(shards)) if str(i) not in known])
@@ -201,7 +201,7 @@ def run_ablate(options: Namespace) -> int:
     _make_folder(out)
     model = load_model(options)
     accelerator = Accelerator(cpu=model.device.type == "cpu")
-    set_precision(model, options, Processes(accelerator))
+    set_computing(model, options, Processes(accelerator))
     subsets = [
         chosen
         for size in range(1, len(model.modalities) + 1)

@@ -69,12 +69,15 @@ def measure(
 ) -> Needs:
     """Run the forward pass on one and on two copies of a clip, and count what is kept for the backward pass.
 
+    Nothing is compiled for it: compiled, a model keeps no more, and what is tried here is never run again.
+
     ``copies``: of all gradients; 2 where processes exchange them through buffers of their own. ``averaged``:
     whether a moving average of the weights is kept. ``held``: bytes for clips kept between epochs.
     """
     was_training = module.training
     module.train()
-    one, two = (_kept_bytes(module, [clip] * count) for count in (1, 2))
+    with torch.compiler.set_stance("force_eager"):
+        one, two = (_kept_bytes(module, [clip] * count) for count in (1, 2))
     prepared = module.prepare([clip])[0]
     module.train(was_training)
     trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)

@@ -24,6 +24,7 @@ from ..prepared import PreparedClip
 from ..reuse import ReuseStore, parse_size
 from ..shards import ShardSet
 from .averaging import WeightAverage
+from .compiling import compile_model
 from .display import branch_table, console
 from .evaluation import evaluate, score, scores_record
 from .fine_tuning import FineTuning, rewrapped
@@ -69,6 +70,8 @@ class Trainer:
         with self.processes.meeting("preparing the model"):
             self.model, self.optimizer = accelerator.prepare(self.module, optimizer)
         self.average = WeightAverage(self.module, self.config.ema_decay)
+        if self.config.compile:
+            compile_model(self.module)
         self.guard = Guard(self.run, self.processes, self.config.on_error)
         self.saver = Saver(self.run, self.config, self.module, self.average, writes=is_main)
         self.reporter = Reporter(self.run, speaks=is_main)

@@ -15,6 +15,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from ..checkpoint import write_json
 from ..parsing import Settings
+from .compiling import check_compiler, keep_compiled_in
 from .display import console, seeds_table
 from .processes import Processes
 from .trainer import Trainer
@@ -33,6 +34,10 @@ def train(settings: Settings) -> int:
         ],
     )
     processes = Processes(accelerator)
+    if settings.train.compile:
+        keep_compiled_in(Path(settings.train.run_dir) / "compiled")
+        with processes.telling_failures():
+            check_compiler(accelerator.device)
     code, logs = 0, {}
     precision = settings.train.mixed_precision
     for run in seeded(settings):

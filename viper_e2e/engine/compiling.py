@@ -1,0 +1,65 @@
+"""compiling.py: what gets inputs of equal shapes again and again, through `torch.compile` (`--compile`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..encoders.audio import AudioEncoder
+from ..errors import ViperError
+from ..fusion import TokenFusion
+from ..model import ViPER
+
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def keep_compiled_in(folder: Path) -> None:
+    """What is compiled from here on is kept in ``folder``, unless the environment names another.
+
+    A resumed run finds it there. Shared memory, where a run's other scratch goes, may forbid to run programs.
+    """
+    os.environ.setdefault(CACHE, str(folder.absolute()))
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile next to nothing; `ViperError` with what is missing, before anything expensive."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(8, device=device))
+    except RuntimeError as error:  # whatever fails in there comes as torch's own kind of it
+        needed = "a C++ compiler (g++, or the one that CXX names)" if device.type == "cpu" else "Triton and gcc"
+        raise ViperError(
+            f"--compile: torch.compile does not work on {device.type} here ({str(error).splitlines()[0]}); "
+            f"it needs {needed}: install that, or leave out --compile"
+        ) from error
+
+
+def compile_model(model: ViPER) -> None:
+    """Compile, at their first use, what gets inputs of the same shape again and again.
+
+    Names of weights stay as they are. Outputs differ by rounding, and so may those of a resumed run, whose
+    first shapes choose the kernels.
+    """
+    for module in compiled_parts(model).values():
+        module.compile()
+
+
+def compiled_parts(model: ViPER) -> dict[str, nn.Module]:
+    """By name. Left out: models that hear waveforms of any length; text encoders, which see the sentences once;
+    and the module itself, whose Python code takes another way for every clip."""
+    return dict(_parts(model))
+
+
+def _parts(model: ViPER) -> Iterator[tuple[str, nn.Module]]:
+    for name, encoder in model.encoders.items():
+        for backbone in encoder.backbones().values():
+            if backbone.name == "image_text":
+                yield name, backbone.model.visual
+            elif backbone.name == "visual" or (isinstance(encoder, AudioEncoder) and encoder.has_equal_pieces):
+                yield name, backbone.model
+    # Not the fusion itself: its hooks would become part of what is compiled.
+    perceiver = model.fusion.perceiver
+    yield "fusion", perceiver if isinstance(model.fusion, TokenFusion) else perceiver.encoder
