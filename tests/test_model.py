@@ -11,7 +11,7 @@ import torch
 from viper_e2e.clip import DecodedClip, Sample, SoundRun
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.model import ViPER
+from viper_e2e.model import ViPER, _moved
 from viper_e2e.presets import micro
 
 MODALITIES = ("visual", "audio", "textual", "action_units")
@@ -187,6 +187,18 @@ def test_predict_gives_a_record_for_one_and_a_list_for_several(tiny_clip, whole)
     assert one["clip"] == str(path)
     assert list(one["intensities"]) == list(whole.labels.names)
     assert several[1]["valid"] is False
+
+
+def test_to_a_gpu_all_of_a_clip_goes_through_pinned_memory_without_waiting(monkeypatch):
+    pinned, moved = [], []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *to, **how: moved.append((self, to, how)) or self)
+    clip, gpu = decoded(), torch.device("cuda")
+    arrays = [clip.frames, clip.frame_seconds, clip.sound[0].samples, clip.action_units]
+    tensors = [_moved(array, gpu) for array in arrays]
+    assert all(t.data_ptr() == array.ctypes.data for t, array in zip(tensors, arrays, strict=True))
+    assert len(pinned) == len(moved) == 4
+    assert all(how == {"non_blocking": True} and to == (gpu,) for _, to, how in moved)
 
 
 def test_the_module_computes_in_its_own_precision_whatever_autocast_is_around_it(whole):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -128,17 +129,17 @@ class ViPER(Pretrained, nn.Module):
         if not isinstance(clip, DecodedClip):
             return clip
         device = self.device
-        frames = torch.from_numpy(clip.frames).to(device, non_blocking=True)
-        seconds = torch.from_numpy(clip.frame_seconds).float().to(device)
+        frames = _moved(clip.frames, device)
+        seconds = _moved(clip.frame_seconds.astype(np.float32), device)
         return PreparedClip(
             name=clip.name,
             seconds=seconds,
             duration_seconds=clip.duration_seconds,
             track=self.faces([frames], [seconds])[0],
             pixels=frames,
-            sound=[(run.start_seconds, torch.from_numpy(run.samples).to(device)) for run in clip.sound],
+            sound=[(run.start_seconds, _moved(run.samples, device)) for run in clip.sound],
             sound_seconds=clip.sound_seconds,
-            units=None if clip.action_units is None else torch.from_numpy(clip.action_units).to(device),
+            units=None if clip.action_units is None else _moved(clip.action_units, device),
             display_size=clip.display_size,
             frame_size=(clip.frames.shape[2], clip.frames.shape[1]),
         )
@@ -309,6 +310,15 @@ class _Slots:
             self.box_source[i] = clip.track.source[self.index[i]]
             self.duration_seconds[i] = clip.duration_seconds
         self.face_found = self.box_source > 0
+
+
+def _moved(array: np.ndarray, device: torch.device) -> Tensor:
+    """To the CPU: the same memory. To a GPU: through pinned memory, so that nobody waits for the copy.
+
+    From other memory a copy would wait for everything that the GPU has been asked for before.
+    """
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _in_order(modalities: Sequence[str]) -> tuple[str, ...]:
