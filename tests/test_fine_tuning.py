@@ -121,7 +121,7 @@ def test_a_run_resumed_in_any_phase_is_bitwise_the_uninterrupted_one(corpus, nur
     assert same(whole, halves)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_two_processes_grow_as_one_does(corpus, nursery, tmp_path):
     words = (*GROWING, "--augment=all")
     one = alone(nursery, corpus, tmp_path / "1", *words)

@@ -134,6 +134,7 @@ def test_the_first_seed_decides_for_all(corpus, tmp_path, monkeypatch):
     assert [chosen(tmp_path / f"run/seed-{seed}") for seed in (0, 1)] == ["bf16", "bf16"]
 
 
+@pytest.mark.campaign
 def test_the_first_process_decides_for_all(corpus, nursery, tmp_path):
     words = arguments(corpus, tmp_path / "run", *FROZEN, "--max-steps=1", "--mixed-precision=auto")
     children = nursery.fork_processes(2, "choose_differently", words, str(tmp_path / "chosen"))

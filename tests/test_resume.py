@@ -232,6 +232,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.campaign
 def test_death_in_every_place_of_saving_leaves_a_whole_checkpoint(
     corpus, nursery, whole_runs, saved_twice, tmp_path
 ):
