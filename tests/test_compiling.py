@@ -6,10 +6,12 @@ import copy
 import functools
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 from test_model import decoded, model_of
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from training_runs import JOINT, arguments, largest_difference, run, weights
 
 from viper_e2e.cli import main
@@ -17,6 +19,13 @@ from viper_e2e.engine.compiling import CACHE, check_compiler, compile_model, com
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
 from viper_e2e.presets import tiny
+
+
+@pytest.fixture(autouse=True)
+def _cache_is_forgotten():
+    """torch writes into the environment where it keeps what it compiles; later processes would go there."""
+    yield
+    os.environ.pop(CACHE, None)
 
 
 def names_of(model: ViPER) -> dict[str, str]:
@@ -120,6 +129,9 @@ def test_the_run_folder_keeps_what_was_compiled_unless_the_environment_names_ano
     monkeypatch.delenv(CACHE)
     keep_compiled_in(tmp_path / "run")
     assert os.environ[CACHE] == str(tmp_path / "run")
+    monkeypatch.setenv(CACHE, f"/tmp/{Path(default_cache_dir()).name}")
+    keep_compiled_in(tmp_path / "run")
+    assert os.environ[CACHE] == str(tmp_path / "run"), "torch writes its default there by itself"
 
 
 # --- the real thing -------------------------------------------------------------------------------

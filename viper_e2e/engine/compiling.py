@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from ..encoders.audio import AudioEncoder
 from ..errors import ViperError
@@ -22,7 +23,11 @@ def keep_compiled_in(folder: Path) -> None:
 
     A resumed run finds it there. Shared memory, where a run's other scratch goes, may forbid to run programs.
     """
-    os.environ.setdefault(CACHE, str(folder.absolute()))
+    # To import the compiler is enough for torch to write its default there, which nobody has asked for; since
+    # then the folder for temporary files may have changed, not what it is called in there.
+    default = Path(default_cache_dir())
+    if Path(os.environ.get(CACHE, default)).name == default.name:
+        os.environ[CACHE] = str(folder.absolute())
 
 
 def check_compiler(device: torch.device) -> None:
