@@ -41,7 +41,7 @@ def stopped_and_resumed(nursery, corpus: Path, folder: Path, step: int, *words: 
 # --- changed clips --------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_changed_clips_are_exact_whoever_decodes_them_and_when_resumed(corpus, nursery, tmp_path):
     words = (*JOINT, "--augment=all")
     whole = alone(nursery, corpus, tmp_path / "whole", *words)

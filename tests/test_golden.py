@@ -25,7 +25,7 @@ def hundred_losses(nursery, corpus: Path, folder: Path) -> list[float]:
     return json.loads(file.read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_losses_are_those_of_the_committed_file_and_of_any_run_of_this_job(nursery, corpus, tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "2").mkdir()
