@@ -17,8 +17,12 @@ _WARM_UP_SECONDS = 0.5
 """Decoded before a span after a jump: overlapping transforms (AAC, Opus) and MP3's bit reservoir look back."""
 _TAIL_SECONDS = 0.1
 """Decoded after a span: what decoder and resampler still hold when a span's last packet has gone in."""
-_SAMPLES_AT_ONCE = 4096
+_SAMPLES_AT_ONCE = 16_384
 """Resampled together: each call has its price, and codecs give 1,024 samples or fewer at a time."""
+_PACKETS_AT_ONCE = 64
+_PACKET_BYTES_AT_ONCE = 2**20
+"""Packets are decoded that many together, at most: taking turns with the pictures, each codec finds the
+processor's caches full of the other's tables."""
 _GAP_SECONDS = 0.05
 """Times that disagree by less are rounding (FLV and Matroska count milliseconds); more is a gap."""
 
@@ -93,6 +97,8 @@ class SoundReader:
         self.is_apart = track.is_apart
         """Whether `read_until` fetches the packets; else whoever reads the pictures brings them to `read`."""
         self._packets = media.packets(media.audio) if track.is_apart else None
+        self._waiting: list[av.Packet] = []
+        self._waiting_bytes = 0
         self._pieces: list[_Piece] = []
         self._resampler: av.AudioResampler | None = None
         self._gathered = av.AudioFifo()
@@ -103,33 +109,25 @@ class SoundReader:
 
     def read(self, packet: av.Packet) -> None:
         """Take the stream's next packet."""
-        start = self._clock(packet.pts)
-        if start is None:
-            start = self._expected_seconds or 0.0
-        end = start + (packet.duration or 0) * self._tick_seconds
-        while self._spans and self._spans[-1][1] + _TAIL_SECONDS < start:
-            self._spans.pop()
-        if self._whole or (self._spans and end >= self._spans[-1][0] - _WARM_UP_SECONDS):
-            self._is_running = True
-            is_warm_up = self._has_jumped and not self._whole and end <= self._spans[-1][0]
-            self._decode(packet, is_warm_up)
-        else:
-            self._stop()
-            self._has_jumped = True
-        if not self._gathered.samples:
-            self.reached_seconds = max(self.reached_seconds, end - _TAIL_SECONDS)
+        self._waiting.append(packet)
+        self._waiting_bytes += packet.size
+        if len(self._waiting) >= _PACKETS_AT_ONCE or self._waiting_bytes >= _PACKET_BYTES_AT_ONCE:
+            self._read_waiting()
 
     def read_until(self, seconds: float) -> None:
         """Read as far as `seconds` on the clip's clock, or to the end, where packets are ours to get."""
+        if self.reached_seconds < seconds:
+            self._read_waiting()
         while self._packets is not None and self.reached_seconds < seconds:
             packet = next(self._packets, None)
             if packet is None:
                 self.finish()
             else:
-                self.read(packet)
+                self._read(packet)
 
     def finish(self) -> None:
         """Say that the stream has ended."""
+        self._read_waiting()
         if self._is_running:
             self._decode(None, False)
         self._end_piece()
@@ -151,6 +149,28 @@ class SoundReader:
             piece.forget(before_seconds)
         # The last one may still grow.
         self._pieces = [piece for piece in self._pieces[:-1] if piece.chunks] + self._pieces[-1:]
+
+    def _read_waiting(self) -> None:
+        packets, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        for packet in packets:
+            self._read(packet)
+
+    def _read(self, packet: av.Packet) -> None:
+        start = self._clock(packet.pts)
+        if start is None:
+            start = self._expected_seconds or 0.0
+        end = start + (packet.duration or 0) * self._tick_seconds
+        while self._spans and self._spans[-1][1] + _TAIL_SECONDS < start:
+            self._spans.pop()
+        if self._whole or (self._spans and end >= self._spans[-1][0] - _WARM_UP_SECONDS):
+            self._is_running = True
+            is_warm_up = self._has_jumped and not self._whole and end <= self._spans[-1][0]
+            self._decode(packet, is_warm_up)
+        else:
+            self._stop()
+            self._has_jumped = True
+        if not self._gathered.samples:
+            self.reached_seconds = max(self.reached_seconds, end - _TAIL_SECONDS)
 
     def _clock(self, pts: int | None) -> float | None:
         return None if pts is None else pts * self._tick_seconds - self._zero_seconds
