@@ -8,11 +8,13 @@ import tracemalloc
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
-from conftest import make_clip
+from conftest import make_clip, tone
 
 from viper_e2e.config import DecodingConfig
-from viper_e2e.decoding import ClipDecoder
+from viper_e2e.decoding import ClipDecoder, container
+from viper_e2e.decoding.container import Media
 from viper_e2e.presets import micro
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +54,20 @@ def repeat_clip(source, target, times: int):
     return target
 
 
+def delay_sound(source, target, seconds: float, **options: str):
+    """The same packets, those of the sound later; `options` of the muxer."""
+    with av.open(str(source)) as container, av.open(str(target), "w", options=options) as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in container.streams}
+        for packet in container.demux():
+            if packet.dts is None:
+                continue
+            shift = round(seconds / packet.time_base) if packet.stream.type == "audio" else 0
+            packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+            packet.stream = streams[packet.stream.index]
+            out.mux(packet)
+    return target
+
+
 def peak_of(code: str, *arguments) -> tuple[int, bool]:
     """Peak resident memory in kB of a process that runs the code, and whether it loaded torch."""
     command = [sys.executable, "-c", PEAK + code + "\nprint_peak()", *map(str, arguments)]
@@ -80,6 +96,94 @@ def test_a_long_clip_decodes_half_a_gop_for_each_frame_at_most(ten_minutes):
     assert len(clip.frames) == 32
     assert decoder.frames_decoded <= 32 * gop / 2 * 1.1
     assert sum(len(run.samples) for run in clip.sound) / 16_000 == pytest.approx(62, abs=0.2)
+
+
+X264 = {"preset": "veryfast", "bf": "3", "g": "20", "sc_threshold": "0"}
+INDEXED = {
+    "aac.mp4": {"options": X264},
+    "stereo.mp4": {"options": X264, "rate": 44_100, "channels": 2},
+    "mp3.mp4": {"options": X264, "audio_codec": "libmp3lame", "rate": 44_100},
+    "opus.mp4": {"options": X264, "audio_codec": "libopus", "rate": 48_000},
+    "pcm.mov": {"options": X264, "audio_codec": "pcm_s16le"},
+    "silent.mp4": {"options": X264, "sound": None},
+    "open gop.mp4": {"options": {"bf": "3", "x264-params": "open-gop=1:keyint=20:scenecut=0"}},
+    "hevc.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none:keyint=20:pools=1"}},
+    "late.mp4": {"options": X264, "late_seconds": 7.3},
+    "early end.mp4": {"options": X264, "sound": tone(23.0, 16_000, 1)},
+}
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_a_leap_over_what_nobody_needs_changes_nothing(name, tmp_path, monkeypatch):
+    made = dict(INDEXED[name])
+    late_seconds = made.pop("late_seconds", 0.0)
+    path = make_clip(tmp_path / name, num_frames=400, fps=10, **made)
+    if late_seconds:
+        path = delay_sound(path, tmp_path / "delayed.mp4", late_seconds)
+    settings = {"num_frames": 5, "span_seconds": 0.7}
+    decoders = {
+        rule: ClipDecoder(DecodingConfig(**settings, sound=rule)) for rule in ("spans", "windows", "none")
+    }
+    expected = {rule: decoder(path) for rule, decoder in decoders.items()}
+    seeks = []
+    monkeypatch.setattr(Media, "seek", lambda *args, seek=Media.seek: seeks.append(args) or seek(*args))
+    monkeypatch.setattr(container, "KEPT_BYTES", 0)
+    for rule, decoder in decoders.items():
+        clip = decoder(path)
+        assert np.array_equal(clip.frames, expected[rule].frames)
+        assert np.array_equal(clip.frame_seconds, expected[rule].frame_seconds)
+        assert clip.sound_seconds == expected[rule].sound_seconds
+        for ours, theirs in zip(clip.sound, expected[rule].sound, strict=True):
+            assert ours.start_seconds == theirs.start_seconds
+            assert np.array_equal(ours.samples, theirs.samples)
+    # The four gaps between five pictures, under two rules: where the whole sound is wanted, there are none.
+    # And under two rules the beginning and the end of the sound are looked up.
+    has_sound = made.get("sound", "") is not None
+    assert len(seeks) == (4 + 4 + 2 + 2 if has_sound else 4 + 4 + 4)
+
+
+def test_a_file_in_fragments_is_read_on_instead(tmp_path, monkeypatch):
+    path = make_clip(tmp_path / "whole.mp4", num_frames=400, fps=10, options=X264)
+    flags = "frag_keyframe+empty_moov+default_base_moof"
+    fragments = delay_sound(path, tmp_path / "fragments.mp4", 0.0, movflags=flags)
+    decoder = ClipDecoder(DecodingConfig(num_frames=5, span_seconds=0.7))
+    expected = decoder(fragments)
+    monkeypatch.setattr(Media, "seek", lambda *_: pytest.fail("this file has no index to leap by"))
+    monkeypatch.setattr(container, "KEPT_BYTES", 0)
+    clip = decoder(fragments)
+    assert np.array_equal(clip.frames, expected.frames)
+    assert [len(run.samples) for run in clip.sound] == [len(run.samples) for run in expected.sound]
+
+
+@pytest.mark.parametrize("too_far_seconds", [3.0, 11.0, 39.0])
+def test_a_leap_that_lands_too_late_is_noticed(too_far_seconds, tmp_path, monkeypatch):
+    path = make_clip(tmp_path / "clip.mp4", num_frames=400, fps=10, options=X264)
+    decoder = ClipDecoder(DecodingConfig(num_frames=5, span_seconds=0.7))
+    expected = decoder(path)
+    seek = Media.seek
+
+    def too_far(self, stream, ticks):
+        seek(self, stream, ticks + round(too_far_seconds / stream.time_base) * (stream.type == "video"))
+
+    monkeypatch.setattr(Media, "seek", too_far)
+    monkeypatch.setattr(container, "KEPT_BYTES", 0)
+    clip = decoder(path)
+    assert decoder.frames_decoded > 400, "it fell back on decoding everything"
+    assert np.array_equal(clip.frames, expected.frames)
+    assert all(np.array_equal(a.samples, b.samples) for a, b in zip(clip.sound, expected.sound, strict=True))
+
+
+def test_only_packets_near_what_is_needed_are_read(ten_minutes, monkeypatch):
+    *_, path = ten_minutes
+    num_read = []
+    read = Media._read
+    monkeypatch.setattr(
+        Media, "_read", lambda *args: (num_read.append(p.stream.type) or p for p in read(*args))
+    )
+    ClipDecoder(DecodingConfig())(path)
+    # 18,000 pictures once, for their times; then of both streams at most 6 of the 19 seconds for each token.
+    assert num_read.count("video") < 18_000 * (1 + 6 / 19)
+    assert num_read.count("audio") < 600 * 16_000 / 1024 * 6 / 19
 
 
 DECODE = """

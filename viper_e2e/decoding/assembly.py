@@ -12,6 +12,7 @@ import numpy as np
 from ..clip import DecodedClip
 from .plan import Plan, Window
 from .sound import SoundReader
+from .timeline import FramesMissing
 
 
 @runtime_checkable
@@ -24,10 +25,6 @@ class Pictures(Protocol):
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending."""
         ...
-
-
-class FramesMissing(Exception):
-    """The decoder gave no frame for a packet that should show one."""
 
 
 class Assembly:

@@ -47,7 +47,25 @@ class Media:
     audio: av.AudioStream | None
     limits: LimitsConfig
     head: bytes
+    num_bytes: int
+    """Of the whole file."""
     kept: Kept = field(default_factory=lambda: Kept())
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether an index at hand says of every packet where it lies: an mp4 that is not in fragments."""
+        return self.kind in ("mp4", "mov") and self.video.frames == len(self.video.index_entries)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether an indexed file is short enough for its packets to be kept."""
+        streams = [stream for stream in (self.video, self.audio) if stream is not None]
+        num_packets = sum(len(stream.index_entries) for stream in streams)
+        return self.num_bytes + num_packets * PACKET_BYTES <= KEPT_BYTES
+
+    def seek(self, stream: av.stream.Stream, ticks: int) -> None:
+        """Let `packets` go on at this stream's last keyframe whose decoding time is `ticks` or less."""
+        self.container.seek(ticks, stream=stream, backward=True)
 
     def packets(self, *streams: av.stream.Stream | None) -> Iterator[av.Packet]:
         """The packets of these streams, in the file's order; ``None`` is no stream."""
@@ -137,7 +155,7 @@ def open_media(
         file.seek(0)
         try:
             with _open_container(file, kind, limits) as container:
-                yield _choose_streams(container, kind, kinds is VIDEO_CONTAINERS, limits, name, head)
+                yield _choose_streams(container, kind, kinds is VIDEO_CONTAINERS, limits, name, head, num_bytes)
         except FFmpegError as error:
             message = f"cannot be read as {kind} ({_reason(error)}); it is damaged or incomplete: copy it again"
             raise ClipError(message, stage="container", clip=name) from error
@@ -228,11 +246,17 @@ def _sound_decoders() -> str:
 
 
 def _choose_streams(
-    container: InputContainer, kind: str, with_video: bool, limits: LimitsConfig, name: str, head: bytes
+    container: InputContainer,
+    kind: str,
+    with_video: bool,
+    limits: LimitsConfig,
+    name: str,
+    head: bytes,
+    num_bytes: int,
 ) -> Media:
     video = container.streams.best("video") if with_video else None
     audio = container.streams.best("audio")
-    media = Media(name, kind, container, video, audio, limits, head)
+    media = Media(name, kind, container, video, audio, limits, head, num_bytes)
     if with_video:
         # A cover picture is a video stream to FFmpeg.
         if video is None or video.disposition & Disposition.attached_pic:

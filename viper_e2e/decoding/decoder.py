@@ -13,7 +13,7 @@ import numpy as np
 from ..clip import DecodedClip
 from ..config import DecodingConfig
 from ..errors import ClipError, ViperError
-from .assembly import Assembly, FramesMissing
+from .assembly import Assembly
 from .container import Media, Source, first_frame, name_of, open_media
 from .decord import DecordReader, why_not_decord
 from .magic import SOUND_CONTAINERS
@@ -21,7 +21,7 @@ from .plan import Plan, Window
 from .pyav import FrameReader
 from .scan import read_timeline
 from .sound import SoundReader, SoundTrack, read_sound_extent
-from .timeline import Timeline
+from .timeline import FramesMissing, Timeline
 
 _log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import av
@@ -11,9 +12,11 @@ from av.video.reformatter import VideoReformatter
 
 from .container import Media, check_frame_size, prepare_video_codec, quarter_turns
 from .sound import SoundReader
-from .timeline import Feed, Timeline
+from .timeline import Feed, FramesMissing, Timeline
 
 _JUMP, _DROP, _WANTED = int(Feed.JUMP), int(Feed.DROP), int(Feed.WANTED)
+LEAP_SECONDS = 1.0
+"""Packets that nobody needs are read all the same if they are fewer than of so long; a leap costs as much."""
 _ADVICE = "copy the file again, or leave the clip out"
 
 
@@ -21,7 +24,8 @@ class FrameReader:
     """Packets in, wanted frames out, upright and scaled.
 
     Pictures that nothing refers to are left out, and so is everything between the last frame wanted before
-    a keyframe and that keyframe. What comes out is bit for bit what decoding everything would give.
+    a keyframe and that keyframe; in a long file with an index such packets are not even read. What comes out is
+    bit for bit what decoding everything would give.
     """
 
     def __init__(
@@ -40,20 +44,32 @@ class FrameReader:
         """Width, height after rotation, before scaling; known with the first frame."""
         self._scaler = Scaler(max_side)
         self._codec = media.video.codec_context
+        feed = None if timeline.by_order else timeline.feed(wanted)
         # As bytes: plain numbers are cheaper than enum members, once for every packet of a long clip.
-        self._feed = None if timeline.by_order else timeline.feed(wanted).tobytes()
+        self._feed = None if feed is None else feed.tobytes()
         self._skips = not timeline.by_order and can_skip(media)
         self._next_packet = self._next_frame = 0
-        self._is_running = False
+        self._is_running = self._is_landing = self._is_over = False
+        self._can_leap = feed is not None and media.is_indexed and not media.kept.is_complete
+        self._landing_seconds = -math.inf
+        """Where the last leap went to."""
+        if self._can_leap:
+            self._needed = np.flatnonzero(feed != _JUMP)
+            self._packet_seconds = (timeline.packet_pts - timeline.pts[0]) * float(timeline.tick_seconds)
         prepare_video_codec(media)
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending; reads to the file's end."""
-        for packet in self.media.packets(self.media.video, self.media.audio if self.sound else None):
-            if packet.stream is self.media.video:
+        """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending; feeds `sound` beside it."""
+        streams = self.media.video, self.media.audio if self.sound else None
+        while not self._is_over:
+            self._is_over = True
+            for packet in self.media.packets(*streams):
+                if packet.stream is not self.media.video:
+                    self.sound.read(packet)
+                    continue
                 yield from self._read(packet)
-            else:
-                self.sound.read(packet)
+                if self._can_leap and self._leap():
+                    break
         yield from self._finish()
         if self.sound is not None:
             self.sound.finish()
@@ -62,6 +78,8 @@ class FrameReader:
         if self._feed is None:
             yield from self._pick(decode_packet(self.media, packet))
             return
+        if self._is_landing:
+            self._next_packet, self._is_landing = self._packet_index_of(packet), False
         feed = self._feed[self._next_packet]
         self._next_packet += 1
         if feed == _JUMP:
@@ -78,6 +96,34 @@ class FrameReader:
             yield from self._pick(decode_packet(self.media, None))
             self._codec.flush_buffers()
             self._is_running = False
+
+    def _leap(self) -> bool:
+        """Go on where the next packet is needed, if many before it are not; whether the file stands there."""
+        at = self._next_packet - 1
+        if self._feed[at] != _JUMP:
+            return False
+        place = np.searchsorted(self._needed, at)
+        target = self._packet_seconds[self._needed[place]] if place < len(self._needed) else math.inf
+        if self.sound is not None:
+            target = min(target, self.sound.needed_from())
+        if target - self._packet_seconds[at] < LEAP_SECONDS or target <= self._landing_seconds:
+            return False
+        self._landing_seconds = target
+        if self.sound is not None:
+            self.sound.leap(target)
+        if target < math.inf:
+            ticks = math.floor(target / float(self.timeline.tick_seconds)) + int(self.timeline.pts[0])
+            self.media.seek(self.media.video, ticks)
+            self._is_over, self._is_landing = False, True
+        return True
+
+    def _packet_index_of(self, packet: av.Packet) -> int:
+        """Which packet of the timeline this is, after a leap. Raises `FramesMissing` if it cannot be told."""
+        pts = packet.pts if packet.pts is not None else packet.dts
+        found = np.flatnonzero(self.timeline.packet_pts == pts)
+        if len(found) != 1 or self._packet_seconds[found[0]] > self._landing_seconds:
+            raise FramesMissing
+        return int(found[0])
 
     def _pick(self, frames: list[av.VideoFrame]) -> Iterator[tuple[int, np.ndarray]]:
         for frame in frames:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .container import Media, Source, check_num_frames, check_seconds, open_media, prepare_video_codec
 from .pyav import decode_packet
-from .sound import SoundExtent
+from .sound import SoundExtent, read_indexed_extent
 from .timeline import Timeline
 
 
@@ -34,11 +34,17 @@ def read_timeline(media: Media, source: Source, *, with_sound: bool, by_decoding
 def _scan_packets(media: Media, with_sound: bool) -> Timeline | None:
     """None: the packets do not tell when frames are shown."""
     video, sound = _Packets(media), SoundExtent()
-    for packet in media.packets_to_keep(media.video, media.audio if with_sound else None):
-        if packet.stream is media.video:
+    if with_sound and media.audio and media.audio.index_entries and media.is_indexed and not media.is_kept:
+        # Of a long file, most packets of sound need not be looked at one by one.
+        for packet in media.packets(media.video):
             video.add(packet)
-        else:
-            sound.add(packet)
+        sound = read_indexed_extent(media)
+    else:
+        for packet in media.packets_to_keep(media.video, media.audio if with_sound else None):
+            if packet.stream is media.video:
+                video.add(packet)
+            else:
+                sound.add(packet)
     _check_complete(media, media.video, len(video.pts), video.num_torn)
     if video.num_without_time or not any(video.is_key):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import islice
 
 import av
 import numpy as np
@@ -12,6 +13,7 @@ from av.error import FFmpegError
 from ..clip import SoundRun
 from .container import Media, check_sound_format
 from .sampling import Span
+from .timeline import FramesMissing
 
 _WARM_UP_SECONDS = 0.5
 """Decoded before a span after a jump: overlapping transforms (AAC, Opus) and MP3's bit reservoir look back."""
@@ -61,6 +63,17 @@ def read_sound_extent(media: Media) -> Span:
     return extent.seconds(media)
 
 
+def read_indexed_extent(media: Media) -> SoundExtent:
+    """The same, of an indexed file with sound: only its first packets and its last are read."""
+    entries, extent = media.audio.index_entries, SoundExtent()
+    for ticks in (entries[0].timestamp, entries[-1].timestamp):
+        media.seek(media.audio, ticks)
+        for packet in islice(media.packets(media.audio), 2):
+            extent.add(packet)
+    extent.num_packets = sum(entry.size > 0 and entry.pos + entry.size <= media.num_bytes for entry in entries)
+    return extent
+
+
 @dataclass(frozen=True)
 class SoundTrack:
     """Where a clip's sound comes from."""
@@ -99,6 +112,11 @@ class SoundReader:
         self._packets = media.packets(media.audio) if track.is_apart else None
         self._waiting: list[av.Packet] = []
         self._waiting_bytes = 0
+        self._given_seconds = -math.inf
+        """Where the packets end that were brought to `read`."""
+        self._landing_seconds: float | None = None
+        """Where packets go on after a leap, until one of them has come."""
+        self._extent_start = track.extent[0]
         self._pieces: list[_Piece] = []
         self._resampler: av.AudioResampler | None = None
         self._gathered = av.AudioFifo()
@@ -111,6 +129,8 @@ class SoundReader:
         """Take the stream's next packet."""
         self._waiting.append(packet)
         self._waiting_bytes += packet.size
+        if packet.pts is not None:
+            self._given_seconds = self._clock(packet.pts + (packet.duration or 0))
         if len(self._waiting) >= _PACKETS_AT_ONCE or self._waiting_bytes >= _PACKET_BYTES_AT_ONCE:
             self._read_waiting()
 
@@ -124,6 +144,19 @@ class SoundReader:
                 self.finish()
             else:
                 self._read(packet)
+
+    def needed_from(self) -> float:
+        """From when on packets are needed, of those that have not come yet; ``inf``: none are."""
+        if self._whole:
+            return -math.inf
+        still = (start for start, end in reversed(self._spans) if end + _TAIL_SECONDS >= self._given_seconds)
+        return next(still, math.inf) - _WARM_UP_SECONDS
+
+    def leap(self, seconds: float) -> None:
+        """Say that the next packet begins at `seconds` or before."""
+        self._read_waiting()
+        self._stop()
+        self._has_jumped, self._landing_seconds = True, max(seconds, self._extent_start)
 
     def finish(self) -> None:
         """Say that the stream has ended."""
@@ -160,6 +193,10 @@ class SoundReader:
         if start is None:
             start = self._expected_seconds or 0.0
         end = start + (packet.duration or 0) * self._tick_seconds
+        if self._landing_seconds is not None:
+            if start > self._landing_seconds + _GAP_SECONDS:
+                raise FramesMissing
+            self._landing_seconds = None
         while self._spans and self._spans[-1][1] + _TAIL_SECONDS < start:
             self._spans.pop()
         if self._whole or (self._spans and end >= self._spans[-1][0] - _WARM_UP_SECONDS):

@@ -9,6 +9,10 @@ from fractions import Fraction
 import numpy as np
 
 
+class FramesMissing(Exception):
+    """A file does not go on as its packets told: no frame for one that shows one, or another after a leap."""
+
+
 class Feed(IntEnum):
     """What the decoding pass does with a packet."""
 
