@@ -7,7 +7,8 @@ facenet-pytorch's `detect` and crops as JPEG, features of each modality as .npy,
 features. Every pass reads ahead with as many workers as streaming has. Streaming is `train.py` on shards of
 the same clips, with clips held in memory after the first epoch. Both have the same random weights, sizes,
 float32, smallest face, threads and batch; in the first comparison both look for faces in every frame, in
-the second streaming keeps its defaults. (The preset has no action units, so no folder of them either.)
+the second streaming keeps the preset's defaults: every half second, and for `base` `--mixed-precision auto`.
+(The preset has no action units, so no folder of them either.)
 
 Every run is a process of its own; the clock starts when everything is imported. The split by cause is told
 by timing each piece alone on the same clips; what is left over is overlap (decoding while computing).
@@ -55,6 +56,7 @@ from viper_e2e.faces import FaceCropper
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.model import ViPER
 from viper_e2e.parsing import Settings
+from viper_e2e.presets import TRAIN_DEFAULTS
 from viper_e2e.shards import ShardWriter
 
 CONTENDERS = ("staged", "streaming, every frame", "streaming, defaults")
@@ -90,7 +92,8 @@ def serve(contender: str, args) -> None:
         make_features(model, corpus / "videos", work, sorted(labels), args.workers)
         train_on_features(model.train(), work, labels, args, told)
     else:
-        stream(config, corpus, work, args, told)
+        defaults = TRAIN_DEFAULTS[args.preset] if contender == CONTENDERS[2] else {}
+        stream(config, defaults.get("mixed_precision", "no"), corpus, work, args, told)
     size = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     figures = {
@@ -114,7 +117,12 @@ def cpu_of_session() -> float:
 
 
 def stream(
-    config: ModelConfig, corpus: Path, work: Path, args: argparse.Namespace, told: Callable[[], None]
+    config: ModelConfig,
+    precision: str,
+    corpus: Path,
+    work: Path,
+    args: argparse.Namespace,
+    told: Callable[[], None],
 ) -> None:
     """`train.py`, in this process; `told` is called when an epoch has been logged."""
     settings = TrainConfig(
@@ -124,6 +132,7 @@ def stream(
         batch_size=args.batch_size,
         num_workers=args.workers,
         reuse_memory="4GB",
+        mixed_precision=precision,
     )
     done = threading.Event()
 

@@ -189,7 +189,8 @@ PRESETS = {"paper": paper, "base": base, "tiny": tiny, "micro": micro}
 
 TRAIN_DEFAULTS: dict[str, dict[str, Any]] = {
     "paper": {"lr": 1e-5, "schedule": "halve", "batch_size": 16, "epochs": 50, "clip_norm": 0.0},
-    "base": {},
+    # Its backbones are wide and frozen: half precision is twice as fast wherever there is hardware for it.
+    "base": {"mixed_precision": "auto"},
     "tiny": {
         "lr": 1e-3,
         "backbone_lr": 1e-3,
