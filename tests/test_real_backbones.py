@@ -49,6 +49,7 @@ def settings(reference: Path, shards: Path, run: Path, *words: str):
     return parse_train(
         [
             "--preset=base",
+            "--mixed-precision=no",  # `auto` would store what is frozen in bfloat16 where that is faster
             "--modalities=visual,audio",
             f"--backbone=visual={weights / 'dinov2-small'}",
             f"--backbone=audio={weights / 'whisper-tiny-en-encoder'}",
