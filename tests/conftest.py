@@ -64,6 +64,8 @@ def make_clip(
     with av.open(str(path), "w") as container:
         video = container.add_stream(codec, rate=fps, options=options or {})
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        # Threads of libvpx spin while they wait for one another: for minutes where other tests take the cores.
+        video.codec_context.thread_count = 1
         audio = None
         if sound is not None:
             layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(sound)]

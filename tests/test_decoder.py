@@ -249,7 +249,7 @@ def test_a_clip_that_changes_size_keeps_the_first(tmp_path):
         for part, (width, height) in enumerate([(128, 96), (64, 64)]):
             encoder = av.codec.CodecContext.create("libvpx", "w")
             encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
-            encoder.time_base = Fraction(1, 1000)
+            encoder.time_base, encoder.thread_count = Fraction(1, 1000), 1
             packets = []
             for index in range(5):
                 frame = av.VideoFrame.from_ndarray(picture(index, width, height), format="rgb24")
