@@ -10,6 +10,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
+from .av1 import References
 from .container import Media, check_frame_size, prepare_video_codec, quarter_turns
 from .sound import SoundReader
 from .timeline import Feed, FramesMissing, Timeline
@@ -48,6 +49,8 @@ class FrameReader:
         # As bytes: plain numbers are cheaper than enum members, once for every packet of a long clip.
         self._feed = None if feed is None else feed.tobytes()
         self._skips = not timeline.by_order and can_skip(media)
+        is_av1 = self._codec.codec.canonical_name == "av1" and not timeline.by_order
+        self._references = References(self._codec.extradata) if is_av1 else None
         self._next_packet = self._next_frame = 0
         self._is_running = self._is_landing = self._is_over = False
         self._can_leap = feed is not None and media.is_indexed and not media.kept.is_complete
@@ -88,7 +91,12 @@ class FrameReader:
             self._is_running = True
             if self._skips:
                 self._codec.skip_frame = "DEFAULT" if feed == _WANTED else "NONREF"
-            yield from self._pick(decode_packet(self.media, packet))
+            elif self._references is not None:
+                needed = self._references.needed_part(memoryview(packet))
+                if feed != _WANTED:
+                    packet = _replaced(packet, needed)
+            if packet.size:  # an empty one would tell the decoder that the stream ends
+                yield from self._pick(decode_packet(self.media, packet))
 
     def _finish(self) -> Iterator[tuple[int, np.ndarray]]:
         """Get what the decoder still holds; it can start anew at a keyframe afterwards."""
@@ -178,11 +186,20 @@ def scaled_size(width: int, height: int, max_side: int | None) -> tuple[int, int
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def _replaced(packet: av.Packet, content: bytes | memoryview) -> av.Packet:
+    """The packet itself if `content` is all of it, else one in its place with only that."""
+    if len(content) == packet.size:
+        return packet
+    other = av.Packet(content)
+    other.pts, other.dts, other.time_base = packet.pts, packet.dts, packet.time_base
+    return other
+
+
 def can_skip(media: Media) -> bool:
     """Whether the decoder leaves out, packet by packet, pictures that nothing refers to, and only those.
 
-    libdav1d, VP8 and VP9 decide once at the start. In HEVC with temporal layers "not referred to" holds
-    for one layer only (H.265 7.4.2.2), so there all are decoded.
+    libdav1d (see `av1.py`), VP8 and VP9 decide once at the start. In HEVC with temporal layers "not referred
+    to" holds for one layer only (H.265 7.4.2.2), so there all are decoded.
     """
     codec = media.video.codec_context
     if codec.name == "hevc":
