@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_audio import KINDS as AUDIO_KINDS
 from test_audio import clip, config_of, noise
 from test_encoders_base import one_step, write_vit
-from test_model import decoded
+from test_step_memory import needs_of, prepared
 from test_visual import random_config
 from torch import nn
 from training_runs import run, same, settings, weights
@@ -31,7 +31,7 @@ from viper_e2e.encoders.building import find_blocks
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.textual import TextualEncoder
 from viper_e2e.encoders.visual import VisualEncoder
-from viper_e2e.engine.memory import check_fits, measure
+from viper_e2e.engine.memory import check_fits
 from viper_e2e.engine.optimizer import parameter_groups
 from viper_e2e.engine.phases import Phases
 from viper_e2e.engine.trainer import Trainer
@@ -330,18 +330,18 @@ def test_memory_counts_what_flows_through_frozen_blocks():
         for branch in (config.visual, config.audio):
             branch.backbone.train = "all" if name == "all" else "none"
         torch.manual_seed(0)
-        needs[name] = measure(ViPER(config), decoded())
+        needs[name] = needs_of(ViPER(config))
     assert needs["none"].per_clip < needs["lora"].per_clip
     assert needs["none"].gradients < needs["lora"].gradients < needs["all"].gradients
 
 
 def test_where_adapters_do_not_fit_less_is_proposed():
     torch.manual_seed(0)
-    free = measure(ViPER(micro()), decoded()).beyond_weights(1)
+    free = needs_of(ViPER(micro())).beyond_weights(1)
     model = ViPER(adapted(micro(), visual=2, audio=2))
-    needs = measure(model, decoded())
+    needs = needs_of(model)
     with pytest.raises(ViperError, match=r"would fit: .*--freeze all without --lora --batch-size 1 "):
-        check_fits(model, needs, decoded(), free, TrainConfig(batch_size=8))
+        check_fits(model, needs, prepared(model), free, TrainConfig(batch_size=8))
 
 
 # --- settings -------------------------------------------------------------------------------------

@@ -15,13 +15,18 @@ from viper_e2e.engine.averaging import WeightAverage
 from viper_e2e.engine.memory import Needs, check_fits, free_bytes, measure, moments_bytes, needs_table
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
+from viper_e2e.prepared import PreparedClip
 from viper_e2e.presets import micro
 
 JOINT = ("visual", "audio", "textual")
 
 
-def needs_of(model, **options) -> Needs:
-    return measure(model, decoded(), **options)
+def prepared(model: ViPER) -> PreparedClip:
+    return model.prepare([decoded()])[0]
+
+
+def needs_of(model: ViPER, **options) -> Needs:
+    return measure(model, prepared(model), **options)
 
 
 def test_weights_gradients_and_moments_are_counted_to_the_byte():
@@ -50,8 +55,8 @@ def test_what_two_runs_tell_holds_for_any_batch(train):
     model = model_of("visual", "audio", train=train)
     needs = needs_of(model)
     for count in (1, 3, 5):
-        kept = memory._kept_bytes(model.train(), [decoded()] * count)
-        clips = count * model.prepare([decoded()])[0].nbytes
+        kept = memory._kept_bytes(model.train(), [prepared(model)] * count)
+        clips = count * prepared(model).nbytes
         assert kept + clips == pytest.approx(needs.per_step + count * needs.per_clip, rel=0.02)
 
 
@@ -71,6 +76,17 @@ def test_measuring_leaves_the_model_and_the_generator_as_they_were():
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_frozen_encoders_run_once_for_measuring_and_the_step_together():
+    model = model_of("visual", "audio")
+    num_runs = dict.fromkeys(model.encoders, 0)
+    for name, encoder in model.encoders.items():
+        encoder.register_forward_hook(lambda *_, name=name: num_runs.update({name: num_runs[name] + 1}))
+    clip = prepared(model)
+    measure(model, clip)
+    model([clip])
+    assert num_runs == {"visual": 1, "audio": 1}
 
 
 def test_the_largest_batch_is_the_largest_that_fits():
@@ -126,7 +142,7 @@ def told(model: ViPER, free: int, **settings) -> list[str]:
     needs = needs_of(model)
     config = replace(TrainConfig(batch_size=64, accumulation=2), **settings)
     with pytest.raises(ViperError) as caught:
-        check_fits(model, needs, decoded(), free, config)
+        check_fits(model, needs, prepared(model), free, config)
     message = str(caught.value)
     assert "\n" not in message
     assert re.match(r"training needs at least [\d.]+ GB, the device has [\d.]+ GB; ", message)
@@ -136,13 +152,13 @@ def told(model: ViPER, free: int, **settings) -> list[str]:
 def test_what_fits_is_let_through():
     model = model_of("visual", train="all")
     needs = needs_of(model)
-    check_fits(model, needs, decoded(), needs.beyond_weights(4), TrainConfig(batch_size=4))
+    check_fits(model, needs, prepared(model), needs.beyond_weights(4), TrainConfig(batch_size=4))
 
 
 def test_a_budget_for_held_clips_refuses_nothing():
     model = model_of("visual", train="all")
     needs = needs_of(model, held=10**12)
-    check_fits(model, needs, decoded(), needs.beyond_weights(4), TrainConfig(batch_size=4))
+    check_fits(model, needs, prepared(model), needs.beyond_weights(4), TrainConfig(batch_size=4))
 
 
 def test_a_smaller_batch_is_proposed_first():

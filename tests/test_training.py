@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from accelerate import Accelerator
 from training_runs import JOINT, losses, run, same, settings, weights
 
 from viper_e2e.checkpoint import CheckpointError
+from viper_e2e.encoders.audio import AudioEncoder
+from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.engine.training import train
 from viper_e2e.errors import ViperError
+from viper_e2e.faces import FaceCropper
 from viper_e2e.model import ViPER
 from viper_e2e.packing import pack
 
@@ -34,6 +38,22 @@ def test_the_loss_falls_and_the_run_folder_holds_everything(corpus, tmp_path):
     val = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["val"]
     assert set(val["pearson"]) == {"joy", "fear"}
     assert val["num_clips"] == 4
+
+
+def test_a_clip_that_is_held_passes_each_frozen_encoder_and_the_detector_once_in_a_run(
+    corpus, tmp_path, monkeypatch
+):
+    passes = Counter()
+    for stage in (FaceCropper, VisualEncoder, AudioEncoder):
+
+        def counted(self, *args, forward=stage.forward):
+            passes[type(self).__name__] += 1
+            return forward(self, *args)
+
+        monkeypatch.setattr(stage, "forward", counted)
+    run(corpus, tmp_path / "run", "--epochs=3", "--batch-size=4", "--reuse-memory=1GB")
+    # Eight clips; the one that is tried beforehand, for the memory it takes, is among them.
+    assert passes == {"FaceCropper": 8, "VisualEncoder": 8, "AudioEncoder": 8}
 
 
 def test_a_run_is_not_overwritten(corpus, tmp_path):

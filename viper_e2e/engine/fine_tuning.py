@@ -9,10 +9,11 @@ import torch
 from accelerate import Accelerator
 
 from ..augment import build_augment
+from ..clip import DecodedClip
 from ..config import TrainConfig
-from ..errors import ClipError
 from ..loader import ClipBatch
 from ..model import ViPER
+from ..prepared import PreparedClip
 from ..reuse import ReuseStore
 from . import memory
 from .averaging import WeightAverage
@@ -49,12 +50,18 @@ class FineTuning:
         accelerator: Accelerator,
         average: WeightAverage,
     ) -> None:
-        """Once, on the first readable clip: tell what is trained and the memory it takes, if it fits."""
-        clips = (clip for batch in group for clip in batch.clips)
-        clip = next((clip for clip in clips if not (clip is None or isinstance(clip, ClipError))), None)
-        if self._has_measured or clip is None:
+        """Once, on the first readable clip: tell what is trained and the memory it takes, if it fits.
+
+        The clip goes on in its batch as it was prepared here: the step does none of that again.
+        """
+        places = ((batch.clips, row) for batch in group for row in range(len(batch.clips)))
+        usable = ((c, row) for c, row in places if isinstance(c[row], DecodedClip | PreparedClip))
+        clips, row = next(usable, (None, 0))
+        if self._has_measured or clips is None:
             return
         self._has_measured = True
+        with torch.no_grad():
+            clip = clips[row] = self.module.prepare([clips[row]])[0]
         num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         # These lie there already (moments in a run that goes on) and are counted among what a step needs.
         there = average.nbytes + memory.moments_bytes(optimizer)

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from ..clip import DecodedClip
 from ..config import TrainConfig
 from ..encoders.base import Backbone
 from ..encoders.building import checkpoint_activations
@@ -19,8 +18,6 @@ from ..errors import ViperError
 from ..model import ViPER
 from ..prepared import PreparedClip
 from .display import table
-
-Usable = DecodedClip | PreparedClip
 
 GIGABYTE = 1000**3
 CONFIG_PATHS = {
@@ -61,7 +58,7 @@ class Needs:
 
 def measure(
     module: ViPER,
-    clip: Usable,
+    clip: PreparedClip,
     *,
     copies: int = 1,
     averaged: bool = False,
@@ -70,15 +67,15 @@ def measure(
     """Run the forward pass on one and on two copies of a clip, and count what is kept for the backward pass.
 
     Nothing is compiled for it: compiled, a model keeps no more, and what is tried here is never run again.
+    What frozen encoders make of the clip stays in it: they run once, and not again in the step.
 
     ``copies``: of all gradients; 2 where processes exchange them through buffers of their own. ``averaged``:
     whether a moving average of the weights is kept. ``held``: bytes for clips kept between epochs.
     """
-    was_training = module.training
+    was_training, clip_bytes = module.training, clip.nbytes
     module.train()
     with torch.compiler.set_stance("force_eager"):
         one, two = (_kept_bytes(module, [clip] * count) for count in (1, 2))
-    prepared = module.prepare([clip])[0]
     module.train(was_training)
     trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     return Needs(
@@ -86,13 +83,13 @@ def measure(
         gradients=copies * trained,
         optimizer=2 * trained,
         per_step=max(0, 2 * one - two),
-        per_clip=two - one + prepared.nbytes,
+        per_clip=two - one + clip_bytes,
         average=trained if averaged else 0,
         held=held,
     )
 
 
-def _kept_bytes(module: ViPER, clips: Sequence[Usable]) -> int:
+def _kept_bytes(module: ViPER, clips: Sequence[PreparedClip]) -> int:
     """Bytes of the distinct storages that autograd keeps, without the weights."""
     weights = {t.untyped_storage().data_ptr() for t in [*module.parameters(), *module.buffers()]}
     kept: dict[int, int] = {}
@@ -167,7 +164,7 @@ def needs_table(needs: Needs, batch_size: int, free: int) -> Table:
 def check_fits(
     module: ViPER,
     needs: Needs,
-    clip: Usable,
+    clip: PreparedClip,
     free: int,
     config: TrainConfig,
 ) -> None:
@@ -193,7 +190,7 @@ def check_fits(
     )
 
 
-def _smaller(module: ViPER, needs: Needs, clip: Usable) -> Iterator[tuple[list[str], Needs]]:
+def _smaller(module: ViPER, needs: Needs, clip: PreparedClip) -> Iterator[tuple[list[str], Needs]]:
     """Ever smaller trainings, each with the settings that make it and what it was measured to need."""
     yield [], needs
     copies = 2 if needs.gradients > needs.optimizer // 2 else 1
