@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+from safetensors.torch import save_model
+
 from viper_e2e.config import BackboneConfig, ModelConfig
+from viper_e2e.model import ViPER
 from viper_e2e.presets import PRESETS
+
+PREPROCESSORS = {
+    "visual": {"size": {"height": 224, "width": 224}, "resample": 2},
+    "audio": {"sampling_rate": 16_000, "do_normalize": False},
+}
 
 CLIP_VIT_B_32 = {
     "embed_dim": 512,
@@ -34,3 +45,25 @@ def tiny_frozen() -> ModelConfig:
 def sized(name: str) -> ModelConfig:
     """`base` or `tiny`, frozen and without a download."""
     return {"base": base_sized, "tiny": tiny_frozen}[name]()
+
+
+def write_backbones(config: ModelConfig, folder: Path) -> None:
+    """Each random backbone as a folder, as a pretrained one comes from the hub.
+
+    Of a pretrained, frozen backbone a checkpoint keeps the hash; a random one it must keep whole.
+    """
+    for encoder in ViPER(config).encoders.values():
+        encoder.save_assets(folder)
+        for name, backbone in encoder.backbones().items():
+            save_model(backbone.model, str(folder / name / "model.safetensors"), metadata={"format": "pt"})
+            if name in PREPROCESSORS:
+                (folder / name / "preprocessor_config.json").write_text(json.dumps(PREPROCESSORS[name]))
+
+
+def from_folders(config: ModelConfig, folder: Path) -> ModelConfig:
+    """`config` with its backbones loaded from what `write_backbones` wrote."""
+    backbones = {"visual": config.visual.backbone, "audio": config.audio.backbone}
+    backbones["image_text"] = config.textual.image_text
+    for name, backbone in backbones.items():
+        backbone.source, backbone.config = str(folder / name), None
+    return config

@@ -5,10 +5,10 @@
 Staged, written by us after the authors' scripts: frames of each clip as JPEG (and its sound as wav), faces by
 facenet-pytorch's `detect` and crops as JPEG, features of each modality as .npy, then training on the loaded
 features. Every pass reads ahead with as many workers as streaming has. Streaming is `train.py` on shards of
-the same clips, with clips held in memory after the first epoch. Both have the same random weights, sizes,
-float32, smallest face, threads and batch; in the first comparison both look for faces in every frame, in
-the second streaming keeps the preset's defaults: every half second, and for `base` `--mixed-precision auto`.
-(The preset has no action units, so no folder of them either.)
+the same clips, with clips held in memory after the first epoch. Both load the same backbones from the same
+folders (random weights), and have the same float32, smallest face, threads and batch; in the first comparison
+both look for faces in every frame, in the second streaming keeps the preset's defaults: every half second, and
+for `base` `--mixed-precision auto`. (The preset has no action units, so no folder of them either.)
 
 Every run is a process of its own; the clock starts when everything is imported. The split by cause is told
 by timing each piece alone on the same clips; what is left over is overlap (decoding while computing).
@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import torch
 from clips import make_clip
-from models import sized
+from models import from_folders, sized, write_backbones
 from PIL import Image
 from published_recipe import (
     JPEG_QUALITY,
@@ -65,8 +65,8 @@ CONTENDERS = ("staged", "streaming, every frame", "streaming, defaults")
 # --- one contender in a process of its own ------------------------------------------------------------
 
 
-def config_of(preset: str, contender: str) -> ModelConfig:
-    config = sized(preset)
+def config_of(preset: str, contender: str, corpus: Path) -> ModelConfig:
+    config = from_folders(sized(preset), corpus / "backbones")
     if contender != CONTENDERS[2]:
         config.faces.detect_seconds = 0.0
     return config
@@ -81,7 +81,7 @@ def serve(contender: str, args) -> None:
     corpus, work = Path(args.corpus), Path(tempfile.mkdtemp(dir=args.corpus))
     labels = json.loads((corpus / "labels.json").read_text())
     ends: list[tuple[float, float]] = []
-    config, since, cpu = config_of(args.preset, contender), time.perf_counter(), cpu_of_session()
+    config, since, cpu = config_of(args.preset, contender, corpus), time.perf_counter(), cpu_of_session()
 
     def told() -> None:
         ends.append((time.perf_counter() - since, cpu_of_session() - cpu))
@@ -259,8 +259,7 @@ def show(console: Console, results: dict[str, list[dict[str, Any]]], args) -> No
         if name != "staged":
             table.add_row(*ratios)
     console.print(table)
-    config = config_of(args.preset, "staged")
-    split = pieces(Path(args.corpus), config)
+    split = pieces(Path(args.corpus), config_of(args.preset, "staged", Path(args.corpus)))
     wall = {name: statistics.median(seconds for seconds, _ in times) for name, times in first.items()}
     gain = wall["staged"] - wall["streaming, every frame"]
     causes = Table("cause", "s of the gain", title=f"the gain of {gain:.1f} s in the first epoch, by cause")
@@ -296,6 +295,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         args.corpus = folder
         make_corpus(Path(folder), args.num_clips, args.height, args.seconds)
+        write_backbones(sized(args.preset), Path(folder) / "backbones")
         before = set(Path(folder).rglob("*"))
         results = race(args)
         own = {run["folder"] for runs in results.values() for run in runs}
