@@ -18,7 +18,7 @@ LAYER = {
     **dict.fromkeys(
         ["decoding", "faces", "encoders", "fusion", "shards", "metrics", "losses", "augment", "checkpoint"], 2
     ),
-    **dict.fromkeys(["predictions", "order", "reuse", "skips", "handover", "clip_reader"], 2),
+    **dict.fromkeys(["predictions", "order", "reuse", "skips", "handover", "clip_reader", "transfer"], 2),
     **dict.fromkeys(["prepared", "records", "pretrained", "inputs", "model", "workers"], 3),
     **dict.fromkeys(["loader", "windows", "report", "published", "packing", "checking", "parsing"], 4),
     "engine": 5,
@@ -28,6 +28,7 @@ GATEKEEPERS = {
     "webdataset": {"shards"},
     "av": {"decoding", "report"},
     "decord": {"decoding"},
+    "torchcodec": {"decoding"},
     "facenet_pytorch": {"faces"},
     "kornia": {"faces", "augment"},
     "transformers": {"encoders", "fusion"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -31,6 +31,7 @@ from .prepared import ClipTokens, PreparedClip
 from .pretrained import Pretrained
 from .records import Record, records_of
 from .stream import Stream
+from .transfer import Transfer
 
 Clip = bytes | str | os.PathLike | Sample | DecodedClip | PreparedClip | ClipError | None
 """What the module takes: bytes, a path, a packed sample, or a clip further on its way. A
@@ -110,7 +111,9 @@ class ViPER(Pretrained, nn.Module):
 
     def prepare(self, clips: Sequence[Clip]) -> list[PreparedClip | ClipError]:
         """Decode and find faces; what is further on its way passes through."""
-        return [self._find_face(self._decode(clip)) for clip in clips]
+        transfer = Transfer(self.device)
+        sent = [self._send(self._decode(clip), transfer) for clip in clips]
+        return [clip() if callable(clip) else clip for clip in sent]
 
     def _decode(self, clip: Clip) -> DecodedClip | PreparedClip | ClipError:
         if isinstance(clip, DecodedClip | PreparedClip | ClipError):
@@ -125,21 +128,28 @@ class ViPER(Pretrained, nn.Module):
         except ClipError as error:
             return error
 
-    def _find_face(self, clip: DecodedClip | PreparedClip | ClipError) -> PreparedClip | ClipError:
+    def _send(
+        self, clip: DecodedClip | PreparedClip | ClipError, transfer: Transfer
+    ) -> PreparedClip | ClipError | Callable[[], PreparedClip]:
+        """Begin to bring a decoded clip to the device; the function returned finds the face."""
         if not isinstance(clip, DecodedClip):
             return clip
-        device = self.device
-        frames = _moved(clip.frames, device)
-        seconds = _moved(clip.frame_seconds.astype(np.float32), device)
+        arrays = [clip.frames, clip.frame_seconds.astype(np.float32), *(run.samples for run in clip.sound)]
+        arrive = transfer.send(arrays if clip.action_units is None else [*arrays, clip.action_units])
+        return lambda: self._find_face(clip, *arrive())
+
+    def _find_face(self, clip: DecodedClip, frames: Tensor, seconds: Tensor, *others: Tensor) -> PreparedClip:
+        """``others``: its runs of sound, and its action units if it has some."""
+        num_runs = len(clip.sound)
         return PreparedClip(
             name=clip.name,
             seconds=seconds,
             duration_seconds=clip.duration_seconds,
             track=self.faces([frames], [seconds])[0],
             pixels=frames,
-            sound=[(run.start_seconds, _moved(run.samples, device)) for run in clip.sound],
+            sound=[(run.start_seconds, samples) for run, samples in zip(clip.sound, others, strict=False)],
             sound_seconds=clip.sound_seconds,
-            units=None if clip.action_units is None else _moved(clip.action_units, device),
+            units=None if clip.action_units is None else others[num_runs],
             display_size=clip.display_size,
             frame_size=(clip.frames.shape[2], clip.frames.shape[1]),
         )
@@ -310,15 +320,6 @@ class _Slots:
             self.box_source[i] = clip.track.source[self.index[i]]
             self.duration_seconds[i] = clip.duration_seconds
         self.face_found = self.box_source > 0
-
-
-def _moved(array: np.ndarray, device: torch.device) -> Tensor:
-    """To the CPU: the same memory. To a GPU: through pinned memory, so that nobody waits for the copy.
-
-    From other memory a copy would wait for everything that the GPU has been asked for before.
-    """
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _in_order(modalities: Sequence[str]) -> tuple[str, ...]:
