@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -46,8 +46,9 @@ class DecodedClip:
 
     name: str
     """Key or file name, for messages."""
-    frames: np.ndarray
-    """uint8 RGB, ``N H W 3``, upright; N distinct frames, at most ``num_frames``, in order of time."""
+    frames: Any
+    """uint8 RGB, ``N H W 3``, upright; N distinct frames, at most ``num_frames``, in order of time. An array;
+    from the backend `nvdec` a tensor in the GPU's memory."""
     frame_seconds: np.ndarray
     """float64, ``N``: presentation time of each frame on the clip's clock (0 = first frame)."""
     duration_seconds: float

@@ -39,7 +39,9 @@ class DecodingConfig:
     """`time`: instants evenly spaced in presentation time. `paper`: the published index rule."""
     max_side: int | None = 640
     """Longer side of decoded frames in pixels; larger ones are scaled while converting. None: as they are."""
-    backend: Literal["pyav", "decord"] = "pyav"
+    backend: Literal["pyav", "decord", "torchcodec", "nvdec"] = "pyav"
+    """What decodes pictures. `torchcodec` (installed apart) needs FFmpeg's libraries; `nvdec` is torchcodec on
+    the GPU's own decoder, and needs `--num-workers 0`."""
     sound: Literal["spans", "windows", "none"] = "spans"
     """`spans`: only the seconds around each instant. `windows`: the whole stream (published rule)."""
     span_seconds: float = 2.0

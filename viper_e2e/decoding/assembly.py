@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,13 +17,14 @@ from .timeline import FramesMissing
 
 @runtime_checkable
 class Pictures(Protocol):
-    """What both backends give."""
+    """What every backend gives."""
 
     num_decoded: int | None
     display_size: tuple[int, int]
 
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending."""
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending; an array, or a tensor
+        where it lies in a GPU's memory."""
         ...
 
 
@@ -38,9 +39,9 @@ class Assembly:
         self._name, self._has_sound = name, has_sound
         self._windows = plan.windows(first)
         self._window = next(self._windows, None)
-        self._images: dict[int, np.ndarray] = {}
+        self._images: dict[int, Any] = {}
         """Of windows, which may share frames."""
-        self._stack: np.ndarray | None = None
+        self._stack: Any = None
         self._is_stacked = np.zeros(0 if self._window is None else len(self._window.frames), bool)
 
     def __iter__(self) -> Iterator[tuple[Window, DecodedClip]]:
@@ -56,13 +57,13 @@ class Assembly:
         while self._window is not None:
             yield self._hand_out()
 
-    def _store(self, index: int, image: np.ndarray) -> None:
+    def _store(self, index: int, image: Any) -> None:
         if self._plan.is_tiled:
             self._images[index] = image
             return
         # Straight to where it will be handed out: fresh memory costs as much as the copy.
         if self._stack is None:
-            self._stack = np.empty((len(self._is_stacked), *image.shape), np.uint8)
+            self._stack = _room_for(len(self._is_stacked), image)
         place = int(np.searchsorted(self._window.frames, index))
         self._stack[place], self._is_stacked[place] = image, True
 
@@ -87,7 +88,7 @@ class Assembly:
             self._sound.forget(self._window.spans[0][0])
         return window, self._clip(window, frames, runs)
 
-    def _take(self, indices: np.ndarray, kept_from: int) -> np.ndarray:
+    def _take(self, indices: np.ndarray, kept_from: int) -> Any:
         if not self._plan.is_tiled:
             if not self._is_stacked.all():
                 raise FramesMissing
@@ -98,11 +99,11 @@ class Assembly:
                 raise FramesMissing
             image = self._images[index] if index >= kept_from else self._images.pop(index)
             if frames is None:
-                frames = np.empty((len(indices), *image.shape), np.uint8)
+                frames = _room_for(len(indices), image)
             frames[place] = image
         return frames
 
-    def _clip(self, window: Window, frames: np.ndarray, runs: tuple) -> DecodedClip:
+    def _clip(self, window: Window, frames: Any, runs: tuple) -> DecodedClip:
         plan, start = self._plan, window.start_seconds
         extent = plan.sound_extent
         if plan.is_tiled:
@@ -122,3 +123,9 @@ class Assembly:
             sound_seconds=sound_seconds,
             display_size=self._pictures.display_size,
         )
+
+
+def _room_for(count: int, image: Any) -> Any:
+    """An empty row of pictures like this one, in its kind of memory."""
+    shape = (count, *image.shape)
+    return np.empty(shape, np.uint8) if isinstance(image, np.ndarray) else image.new_empty(shape)

@@ -15,15 +15,24 @@ from ..config import DecodingConfig
 from ..errors import ClipError, ViperError
 from .assembly import Assembly
 from .container import Media, Source, first_frame, name_of, open_media
-from .decord import DecordReader, why_not_decord
+from .decord import DecordReader
+from .foreign import ForeignReader
 from .magic import SOUND_CONTAINERS
 from .plan import Plan, Window
 from .pyav import FrameReader
 from .scan import read_timeline
 from .sound import SoundReader, SoundTrack, read_sound_extent
 from .timeline import FramesMissing, Timeline
+from .torchcodec import NvdecReader, TorchcodecReader
 
 _log = logging.getLogger(__name__)
+
+_FOREIGN: dict[str, type[ForeignReader]] = {
+    "decord": DecordReader,
+    "torchcodec": TorchcodecReader,
+    "nvdec": NvdecReader,
+}
+"""Backends beside PyAV."""
 
 
 class ClipDecoder:
@@ -38,7 +47,7 @@ class ClipDecoder:
             raise ViperError(f"decoding.span_seconds is {config.span_seconds}; give more than 0")
         self.config = config
         self.frames_decoded: int | None = 0
-        """Frames that the codec really decoded in the last call; None: decord does not tell."""
+        """Frames that the codec really decoded in the last call; None: the backend does not tell."""
 
     def __call__(
         self,
@@ -128,14 +137,14 @@ class _Decoding:
             if timeline.by_order or not media.kept.is_complete:
                 files.close()
                 media = files.enter_context(self._open())
-            decord_frame = self._frame_for_decord(media, timeline)
-            track = self._sound_track(files, media, timeline, apart=decord_frame is not None)
+            frame = self._frame_for_another(media, timeline)
+            track = self._sound_track(files, media, timeline, apart=frame is not None)
             plan = Plan(config, timeline, track.extent if track else (0.0, 0.0), self.tiling)
             mask, spans = plan.wanted(num_done)
             whole = config.sound == "windows"
             sound = SoundReader(track, spans, config.sample_rate, whole=whole) if track else None
-            if decord_frame is not None:
-                pictures = DecordReader(media, self.source, decord_frame, mask, config.max_side)
+            if frame is not None:
+                pictures = _FOREIGN[config.backend](media, self.source, frame, mask, config.max_side)
             else:
                 pictures = FrameReader(media, timeline, mask, config.max_side, sound)
             has_sound = track is not None or (config.sound == "none" and bool(media.audio or self.sound))
@@ -162,15 +171,16 @@ class _Decoding:
         beside = files.enter_context(open_media(self.sound, limits, name, SOUND_CONTAINERS))
         return SoundTrack(beside, extent, 0.0, True)
 
-    def _frame_for_decord(self, media: Media, timeline: Timeline) -> av.VideoFrame | None:
-        """The clip's first frame, if decord shall and can read the others."""
-        if self.config.backend != "decord":
+    def _frame_for_another(self, media: Media, timeline: Timeline) -> av.VideoFrame | None:
+        """The clip's first frame, if another backend than PyAV shall and can read the others."""
+        backend = self.config.backend
+        if backend == "pyav":
             return None
         with self._open() as again:
             frame = first_frame(again)
-        reason = why_not_decord(media, timeline, frame)
+        reason = _FOREIGN[backend].why_not(media, timeline, frame)
         if reason:
-            _log.info("%s is read by PyAV, not by decord: %s", self.name or "a clip", reason)
+            _log.info("%s is read by PyAV, not by %s: %s", self.name or "a clip", backend, reason)
         return None if reason else frame
 
     def _open(self) -> AbstractContextManager[Media]:

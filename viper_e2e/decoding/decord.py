@@ -1,9 +1,8 @@
 """decord.py: the second backend: wanted frames through decord, where its answers can be trusted.
 
-decord 0.6.0 brings its own FFmpeg 4.1 and detects formats by itself. It gives wrong frames without a word
-on TS, AVI and FLV, knows no AV1, rounds 10-bit video differently, and dies (SIGSEGV) on offsets outside a
-buffer when it reads from memory through Python. So it gets a file descriptor, of mp4, mov, mkv and webm
-only, and never the sound. Which frames are wanted is still read from the packets by PyAV.
+decord 0.6.0 brings its own FFmpeg 4.1. It gives wrong frames without a word on TS, AVI and FLV and in open
+GOPs, knows no AV1, rounds 10-bit video differently, scales turned video wrongly, and dies (SIGSEGV) on offsets
+outside a buffer when it reads from memory through Python. So it gets a file descriptor.
 """
 
 from __future__ import annotations
@@ -17,58 +16,30 @@ import av
 import numpy as np
 
 from ..errors import ViperError
-from .container import Media, Source, quarter_turns
-from .pyav import scaled_size
+from .container import Media, Source
+from .foreign import FRAMES_AT_ONCE, ForeignReader
 from .timeline import Timeline
 
-_TRUSTED = ("mp4", "mov", "mkv", "webm")
-_FRAMES_AT_ONCE = 8
-_ADVICE = "set decoding.backend to pyav"
 
+class DecordReader(ForeignReader):
+    """Wanted frames, scaled by decord."""
 
-def why_not_decord(media: Media, timeline: Timeline, frame: av.VideoFrame) -> str:
-    """Why a clip has to be read by PyAV all the same; empty if decord can be trusted with it.
+    library = "decord"
 
-    `frame`: the clip's first, as PyAV gives it.
-    """
-    if media.kind not in _TRUSTED:
-        return f"decord gives wrong frames from {media.kind} files"
-    if media.video.codec_context.codec.canonical_name == "av1":
-        return "decord has no AV1"
-    depth = max(component.bits for component in frame.format.components)
-    if depth > 8:
-        return f"decord rounds {depth}-bit video differently"
-    if timeline.by_order or len(timeline.packet_pts) != len(timeline.pts):
-        return "decord numbers frames differently where an edit list hides some"
-    # decord would take the first 4 KB's best guess; a file of ours must not look like a playlist to it.
-    if media.head[:1] not in (b"\0", b"\x1a") or b"<mpd" in media.head.lower():
-        return "its first bytes are unusual"
-    return ""
-
-
-class DecordReader:
-    """Wanted frames of a clip that `why_not_decord` has no objection to."""
-
-    num_decoded = None
-    """decord does not tell."""
-
-    def __init__(
-        self,
-        media: Media,
-        source: Source,
-        frame: av.VideoFrame,
-        wanted: np.ndarray,
-        max_side: int | None,
-    ):
-        """`frame`: the clip's first. `wanted`: bool mask over the timeline's frames."""
-        self.media, self.source, self._num_frames = media, source, len(wanted)
-        self._indices = np.flatnonzero(wanted).tolist()
-        # decord turns frames upright by itself, and wants the size they have then.
-        self.display_size = (frame.width, frame.height)[:: -1 if quarter_turns(frame.rotation) % 2 else 1]
-        self._size = scaled_size(*self.display_size, max_side)
+    @classmethod
+    def why_not(cls, media: Media, timeline: Timeline, frame: av.VideoFrame) -> str:
+        if media.video.codec_context.codec.canonical_name == "av1":
+            return "it has no AV1"
+        depth = max(component.bits for component in frame.format.components)
+        if depth > 8:
+            return f"it rounds {depth}-bit video differently"
+        if frame.rotation:
+            return "it scales turned video to another size at times"
+        if timeline.has_leading_frames:
+            return "it gives wrong frames where some lean on the keyframe behind them (open GOPs)"
+        return super().why_not(media, timeline, frame)
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending."""
         decord = import_decord()
         with _descriptor(self.source) as descriptor:
             try:
@@ -79,15 +50,12 @@ class DecordReader:
                     num_threads=1,
                     fault_tol=1,
                 )
-                if len(reader) != self._num_frames:
-                    message = f"decord counts {len(reader):,} frames and PyAV {self._num_frames:,}; {_ADVICE}"
-                    raise self.media.fail(message, stage="decode")
-                for start in range(0, len(self._indices), _FRAMES_AT_ONCE):
-                    some = self._indices[start : start + _FRAMES_AT_ONCE]
+                self._check_count(len(reader))
+                for start in range(0, len(self._indices), FRAMES_AT_ONCE):
+                    some = self._indices[start : start + FRAMES_AT_ONCE]
                     yield from zip(some, reader.get_batch(some).asnumpy(), strict=True)
-            except decord.DECORDError as error:
-                reason = str(error).splitlines()[0][:200]
-                raise self.media.fail(f"decord cannot read it ({reason}); {_ADVICE}", stage="decode") from error
+            except (decord.DECORDError, decord.DECORDLimitReachedError) as error:
+                raise self._give_up(error) from error
 
 
 def import_decord() -> ModuleType:

@@ -68,6 +68,14 @@ class Timeline:
         # As Python's integers: a hostile file's times overflow 64 bits.
         return float((int(self.pts[-1]) - int(self.pts[0]) + self.last_frame_ticks) * self.tick_seconds)
 
+    @property
+    def has_leading_frames(self) -> bool:
+        """Whether some frame comes behind a keyframe in the file and still needs the one before it."""
+        if self.by_order:
+            return False
+        starts = np.unique(self.keyframe)
+        return bool((starts[np.searchsorted(starts, self.packet, side="right") - 1] != self.keyframe).any())
+
     def feed(self, wanted: np.ndarray) -> np.ndarray:
         """uint8 `Feed` for every packet, so that the `wanted` frames (bool mask) come out exact."""
         assert self.packet is not None

@@ -27,6 +27,7 @@ VERSIONS_OF = [
     "perceiver-pytorch",
     "av",
     "decord",
+    "torchcodec",
     "kornia",
     "facenet-pytorch",
     "open_clip_torch",

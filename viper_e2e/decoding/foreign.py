@@ -1,0 +1,76 @@
+"""foreign.py: what backends that open files by themselves have in common, and which clips they may have.
+
+Such a library detects formats by itself and numbers frames by its own lights. So it gets clips only of kinds
+where its answers were compared with PyAV's, and never the sound; which frames are wanted is still read from
+the packets by PyAV, and PyAV has the last word on what such a library cannot read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import numpy as np
+
+from .container import Media, Source, quarter_turns
+from .pyav import scaled_size
+from .timeline import FramesMissing, Timeline
+
+_log = logging.getLogger(__name__)
+
+TRUSTED = ("mp4", "mov", "mkv", "webm")
+FRAMES_AT_ONCE = 8
+
+
+class ForeignReader:
+    """Wanted frames of a clip that `why_not` has no objection to."""
+
+    library: str
+    num_decoded = None
+    """Such libraries do not tell."""
+
+    def __init__(
+        self,
+        media: Media,
+        source: Source,
+        frame: av.VideoFrame,
+        wanted: np.ndarray,
+        max_side: int | None,
+    ):
+        """`frame`: the clip's first. `wanted`: bool mask over the timeline's frames."""
+        self.media, self.source, self._num_frames = media, source, len(wanted)
+        self._indices = np.flatnonzero(wanted).tolist()
+        # They turn frames upright by themselves.
+        self.display_size = (frame.width, frame.height)[:: -1 if quarter_turns(frame.rotation) % 2 else 1]
+        self._size = scaled_size(*self.display_size, max_side)
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending. Raises `FramesMissing`."""
+        raise NotImplementedError
+
+    @classmethod
+    def why_not(cls, media: Media, timeline: Timeline, frame: av.VideoFrame) -> str:
+        """Why a clip has to be read by PyAV all the same; empty if the library can be trusted with it.
+
+        `frame`: the clip's first, as PyAV gives it.
+        """
+        if media.kind not in TRUSTED:
+            return f"its frames from {media.kind} files are not to be relied on"
+        if timeline.by_order or len(timeline.packet_pts) != len(timeline.pts):
+            return "it numbers frames differently where an edit list hides some"
+        # It would take the first bytes' best guess; a file of ours must not look like a playlist to it.
+        if media.head[:1] not in (b"\0", b"\x1a") or b"<mpd" in media.head.lower():
+            return "its first bytes are unusual"
+        return ""
+
+    def _check_count(self, num_frames: int) -> None:
+        if num_frames != self._num_frames:
+            raise self._give_up(f"it counts {num_frames:,} frames and PyAV {self._num_frames:,}")
+
+    def _give_up(self, reason: object) -> FramesMissing:
+        """The exception that leaves the clip to PyAV."""
+        reason = (str(reason).strip() or "no reason given").splitlines()[0][:200]
+        _log.warning("%s is left to PyAV by %s: %s", self.media.name or "a clip", self.library, reason)
+        return FramesMissing()
