@@ -27,8 +27,12 @@ def tracked(*patterns: str) -> list[str]:
 
 def first_line(path: Path) -> str:
     """The sentence a file opens with, without its own name."""
-    line = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-    return re.sub(r"^[\w/]+(\.py)?: ", "", line).strip()
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".sh":
+        line = text.splitlines()[1].removeprefix("# ")
+    else:
+        line = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    return re.sub(r"^[\w/]+(\.py|\.sh)?: ", "", line).strip()
 
 
 def test_the_python_lines_run(tmp_path, monkeypatch):
@@ -44,7 +48,9 @@ def test_the_python_lines_run(tmp_path, monkeypatch):
 
 MODULES = [
     name
-    for name in tracked("viper_e2e/*.py", "datasets/*.py", "benchmarks/*.py", "train.py", "infer.py")
+    for name in tracked(
+        "viper_e2e/*.py", "datasets/*.py", "benchmarks/*.py", "benchmarks/*.sh", "train.py", "infer.py"
+    )
     if not name.endswith("/__init__.py")  # a package's sentence stands at its folder
 ]
 
