@@ -26,14 +26,14 @@ measure decode-plain decode.py --group plain --rounds 5 --folder "$clips"
 measure decode-codecs decode.py --group codecs --rounds 5 --folder "$clips"
 measure decode-length decode.py --group length --only "ours (PyAV)" --rounds 5 --folder "$clips"
 measure faces faces.py
-measure forward-tiny forward.py --preset tiny
+measure forward-tiny forward.py --preset tiny --rounds 15
 measure forward-base forward.py --preset base --batches 1 --rounds 3
 measure compile-tiny forward.py --preset tiny --compile --rounds 5
 measure compile-base forward.py --preset base --compile --rounds 3
 measure reuse-tiny reuse.py --preset tiny
 measure reuse-base reuse.py --preset base --rounds 3
 measure staged-tiny staged.py --preset tiny --num-clips 64 --epochs 5 --rounds 3
-measure staged-base staged.py --preset base --num-clips 10 --epochs 3 --rounds 2
+measure staged-base staged.py --preset base --num-clips 12 --epochs 3 --rounds 2
 measure loader loader.py --part rates,memory
 measure waiting-tiny loader.py --part waiting --preset tiny
 measure waiting-base loader.py --part waiting --preset base

@@ -223,8 +223,12 @@ def race(args) -> dict[str, list[dict[str, Any]]]:
     for turn in range(args.rounds):
         for name in CONTENDERS[turn % 3 :] + CONTENDERS[: turn % 3]:
             words = [f"--{key.replace('_', '-')}={value}" for key, value in vars(args).items() if value]
+            # Not by path: workers import what their parent was started as, and this is heavier than train.py.
+            start = (
+                f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import staged; staged.main()"
+            )
             done = subprocess.run(
-                [sys.executable, __file__, *words, f"--serve={name}"],
+                [sys.executable, "-c", start, *words, f"--serve={name}"],
                 capture_output=True,
                 text=True,
                 check=False,
