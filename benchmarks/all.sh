@@ -23,7 +23,7 @@ measure() { # name, script, its words
 
 measure decode-target decode.py --group target --rounds 9 --folder "$clips"
 measure decode-plain decode.py --group plain --rounds 5 --folder "$clips"
-measure decode-codecs decode.py --group codecs --rounds 5 --folder "$clips"
+measure decode-codecs decode.py --group codecs --rounds 9 --folder "$clips"
 measure decode-length decode.py --group length --only "ours (PyAV)" --rounds 5 --folder "$clips"
 measure faces faces.py
 measure forward-tiny forward.py --preset tiny --rounds 15

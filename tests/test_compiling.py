@@ -40,10 +40,16 @@ def names_of(model: ViPER) -> dict[str, str]:
 def test_what_hears_waveforms_of_any_length_is_left_as_it_is():
     assert names_of(model_of("visual", "audio", "textual", "action_units")) == {
         "visual": "encoders.visual.backbone.model",
-        "textual": "encoders.textual.image_text.model.visual",
         "fusion": "fusion.perceiver",
     }
     assert names_of(ViPER(tiny()))["audio"] == "encoders.audio.backbone.model", "Whisper's pieces are padded"
+
+
+def test_the_image_tower_of_clip_is_compiled_on_a_gpu_alone(monkeypatch):
+    model = model_of("textual")
+    assert "textual" not in compiled_parts(model)
+    monkeypatch.setattr(ViPER, "device", torch.device("cuda"))
+    assert names_of(model)["textual"] == "encoders.textual.image_text.model.visual"
 
 
 def test_the_published_head_is_compiled_without_its_decoder():
