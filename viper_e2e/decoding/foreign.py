@@ -8,6 +8,7 @@ the packets by PyAV, and PyAV has the last word on what such a library cannot re
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,7 @@ TRUSTED = ("mp4", "mov", "mkv", "webm")
 FRAMES_AT_ONCE = 8
 
 
-class ForeignReader:
+class ForeignReader(ABC):
     """Wanted frames of a clip that `why_not` has no objection to."""
 
     library: str
@@ -46,9 +47,9 @@ class ForeignReader:
         self.display_size = (frame.width, frame.height)[:: -1 if quarter_turns(frame.rotation) % 2 else 1]
         self._size = scaled_size(*self.display_size, max_side)
 
+    @abstractmethod
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending. Raises `FramesMissing`."""
-        raise NotImplementedError
 
     @classmethod
     def why_not(cls, media: Media, timeline: Timeline, frame: av.VideoFrame) -> str:
