@@ -73,6 +73,13 @@ def test_what_limits_is_named_with_the_setting_to_change(changes, expected):
     assert expected in "\n".join(advice(replace(SPEEDS, **changes)))
 
 
+def test_waiting_at_the_start_of_short_epochs_is_told_from_slow_decoding():
+    lines = advice(replace(SPEEDS, loaded=80.0, waiting=0.4))
+    assert "measure on more clips" in lines[0]
+    assert lines[1].startswith("limited by computing")
+    assert "measure on more clips" not in "\n".join(advice(replace(SPEEDS, loaded=80.0, waiting=0.01)))
+
+
 def test_clips_are_only_held_where_all_encoders_are_frozen():
     frozen, trained = (advice(replace(SPEEDS, frozen=value)) for value in (True, False))
     assert "--reuse-memory" in "\n".join(frozen)

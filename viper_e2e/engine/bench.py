@@ -165,9 +165,15 @@ def _rate(seconds: float, work: Iterator[int]) -> float:
 
 def advice(speeds: Speeds) -> list[str]:
     """What limits a run, and which settings to change, in the order in which they pay."""
-    if speeds.waiting > WAITING_MATTERS and speeds.loaded < speeds.computed:
+    if speeds.waiting <= WAITING_MATTERS:
+        return _compute(speeds)
+    if speeds.loaded < speeds.computed:
         return _feed(speeds)
-    return _compute(speeds)
+    short = (
+        "waiting although clips are decoded faster than they are used: decoding starts anew with each epoch, "
+        "and epochs of so few clips are over before it is ahead; measure on more clips"
+    )
+    return [short, *_compute(speeds)]
 
 
 def _feed(speeds: Speeds) -> list[str]:
