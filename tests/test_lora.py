@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_audio import KINDS as AUDIO_KINDS
 from test_audio import clip, config_of, noise
 from test_encoders_base import one_step, write_vit
+from test_model import decoded
 from test_step_memory import needs_of, prepared
 from test_visual import random_config
 from torch import nn
