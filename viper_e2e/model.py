@@ -152,6 +152,7 @@ class ViPER(Pretrained, nn.Module):
             units=None if clip.action_units is None else others[num_runs],
             display_size=clip.display_size,
             frame_size=(clip.frames.shape[2], clip.frames.shape[1]),
+            notes=clip.notes,
         )
 
     def hold(self, clip: PreparedClip) -> PreparedClip:
@@ -208,6 +209,7 @@ class ViPER(Pretrained, nn.Module):
             used=slots.used,
             duration_seconds=slots.duration_seconds,
             errors=tuple(clip if isinstance(clip, ClipError) else None for clip in clips),
+            notes=tuple(() if isinstance(clip, ClipError) else clip.notes for clip in clips),
         )
 
     def _stream(

@@ -38,6 +38,8 @@ class PreparedClip:
     display_size: tuple[int, int]
     frame_size: tuple[int, int]
     """Width, height of the decoded frames; the boxes are in these pixels."""
+    notes: tuple[str, ...] = ()
+    """As in `DecodedClip`."""
     tokens: dict[str, ClipTokens] = field(default_factory=dict)
     """Of the encoders that are frozen throughout."""
 

@@ -32,6 +32,7 @@ def records_of(
     Keys: ``clip``, ``valid``, ``error``, ``duration_seconds``, ``intensities`` (``{name: value}``), ``present``
     (``{modality: bool}``), ``face_found`` (share of the looked-at frames that have a face), ``frame_seconds``
     and, with ``boxes``, ``boxes``: per frame ``[x0, y0, x1, y1, "detected" | "interpolated"]`` or ``None``.
+    ``warning`` tells what a person should know of how the clip was read, or is ``None``.
     A clip that could not be read has ``valid`` False, its ``error``, and ``None`` elsewhere.
     """
     return [
@@ -48,6 +49,7 @@ def failed(clip: str, reason: str, modalities: Sequence[str]) -> Record:
         "clip": clip,
         "valid": False,
         "error": reason,
+        "warning": None,
         "duration_seconds": None,
         "intensities": None,
         "present": dict.fromkeys(modalities, False),
@@ -64,6 +66,7 @@ def _scored(
         "clip": clip,
         "valid": True,
         "error": None,
+        "warning": "; ".join(output.notes[i]) or None,
         "duration_seconds": round(output.duration_seconds[i].item(), 3),
         "intensities": dict(zip(emotions, output.intensities[i].tolist(), strict=True)),
         "present": dict(zip(modalities, output.present[i].tolist(), strict=True)),

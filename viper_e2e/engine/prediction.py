@@ -195,6 +195,7 @@ def _mean_record(records: Sequence[Record]) -> Record:
         "clip": records[0]["clip"],
         "valid": True,
         "error": None,
+        "warning": "; ".join(dict.fromkeys(r["warning"] for r in records if r["warning"])) or None,
         "duration_seconds": end,
         "intensities": {e: sum(r["intensities"][e] for r in records) / len(records) for e in emotions},
         "present": {m: any(r["present"][m] for r in records) for m in modalities},
