@@ -29,6 +29,7 @@ def output() -> ViPEROutput:
         used=torch.tensor([[True, True, True, False], [True] * 4]),
         duration_seconds=torch.tensor([1.5, 0.0]),
         errors=(None, ClipError("not a video", stage="container")),
+        notes=(("a second sound track was left out",), ()),
     )
 
 

@@ -31,5 +31,5 @@ class ViPEROutput(NamedTuple):
     duration_seconds: Float[Tensor, "B"]
     errors: tuple[ClipError | None, ...]
     """Why a clip is not valid."""
-    notes: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[tuple[str, ...], ...]
     """Per clip, what a person should know of how it was read; as in `DecodedClip`."""
