@@ -46,7 +46,9 @@ def test_gradients_of_two_processes_are_those_of_one(corpus, nursery, tmp_path, 
     for ours, theirs in zip(torch.load(alone), torch.load(shared), strict=True):
         assert (ours is None) == (theirs is None)
         if ours is not None:
-            assert (ours - theirs).abs().max() <= 1e-6
+            # In units of the tensor's own size: float32 holds seven digits of a gradient of 3.7, not of 1e-6.
+            scale = max(ours.abs().max().item(), 1e-2)
+            assert (ours - theirs).abs().max() <= 1e-5 * scale
             compared += bool(ours.abs().max() > 1e-4)
     assert compared > 20
 
