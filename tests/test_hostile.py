@@ -296,11 +296,11 @@ def _(world: World) -> Attempt:
     return decode(put(data, boxes(data, b"stsc")[0] + 12, ">I", 50_000_000))
 
 
-@hostile("3 GB that take no room on disk", "bytes; limits.max_bytes")
+@hostile("2 TB that take no room on disk", "bytes; limits.max_bytes")
 def _(world: World) -> Attempt:
     path = make_clip(world.folder / "a.mp4", num_frames=3)
     with path.open("ab") as file:
-        file.truncate(3 * 1024**3)
+        file.truncate(2 * 1024**4)
     return decode(path)
 
 

@@ -19,7 +19,7 @@ LAYER = {
         ["decoding", "faces", "encoders", "fusion", "shards", "metrics", "losses", "augment", "checkpoint"], 2
     ),
     **dict.fromkeys(["predictions", "order", "reuse", "skips", "handover", "clip_reader", "transfer"], 2),
-    **dict.fromkeys(["prepared", "records", "pretrained", "inputs", "model", "workers"], 3),
+    **dict.fromkeys(["prepared", "records", "pretrained", "inputs", "model", "workers", "reading_options"], 3),
     **dict.fromkeys(["loader", "windows", "report", "published", "packing", "checking", "parsing"], 4),
     "engine": 5,
     "cli": 6,

@@ -94,6 +94,7 @@ def _infer(argv: Sequence[str]) -> int:
     parser.add_argument("--window-seconds", type=float, help="score a long clip in windows of this length")
     parser.add_argument("--hop-seconds", type=float, help="time between windows (default: half a window)")
     parser.add_argument("--plot", metavar="OUT.png", help="plot the windows of one clip over time")
+    _clip_options(parser)
     options = parser.parse_args(argv)
     from .engine.commands import run_infer
 
@@ -107,6 +108,7 @@ def _eval(argv: Sequence[str]) -> int:
     parser.add_argument("--submission", action="store_true", help="also write the challenge's submission.csv")
     parser.add_argument("--report", action="store_true", help="also write one self-contained HTML page")
     _model_options(parser)
+    _clip_options(parser)
     options = parser.parse_args(argv)
     from .engine.evaluation_commands import run_eval
 
@@ -118,6 +120,7 @@ def _ablate(argv: Sequence[str]) -> int:
     parser.add_argument("--shards", required=True, help="path, glob, brace pattern or https:// URLs")
     parser.add_argument("--out", required=True, help="folder for ablation.json and ablation.png")
     _model_options(parser)
+    _clip_options(parser)
     options = parser.parse_args(argv)
     from .engine.evaluation_commands import run_ablate
 
@@ -182,15 +185,20 @@ def _check(argv: Sequence[str]) -> int:
     parser.add_argument("--shards", required=True, help="path, glob, brace pattern or https:// URLs")
     parser.add_argument("--faces", action="store_true", help="also look for faces (slower)")
     parser.add_argument("--output", help="also write the findings as JSON")
+    _clip_options(parser)
     options = parser.parse_args(argv)
     import json
 
     from rich.console import Console
 
     from .checking import check
+    from .config import DecodingConfig
     from .packing import progress_bar
+    from .reading_options import apply_reading_options, shard_limits
     from .shards import ShardSet
 
+    decoding = DecodingConfig()
+    apply_reading_options(decoding, options)
     faces = None
     if options.faces:
         from .config import FaceConfig
@@ -198,7 +206,8 @@ def _check(argv: Sequence[str]) -> int:
 
         faces = FaceCropper(FaceConfig())
     with progress_bar("reading") as progress:
-        report = check(ShardSet(options.shards, strict=False), faces=faces, progress=progress)
+        shards = ShardSet(options.shards, limits=shard_limits(options), strict=False)
+        report = check(shards, decoding=decoding, faces=faces, progress=progress)
     Console(highlight=False).print(report)
     if options.output:
         Path(options.output).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
@@ -220,9 +229,10 @@ def _bench(argv: Sequence[str]) -> int:
     # Nothing is written, so no run folder is needed; a name stands in for it.
     settings = parse_train(["--train-shards", options.shards, "--run-dir", "none", *others], "viper bench")
     from .engine.bench import run_bench
-    from .shards import ShardSet
+    from .shards import ShardLimits, ShardSet
 
-    return run_bench(settings, ShardSet(options.shards), options.seconds)
+    limits = ShardLimits(max_clip_bytes=settings.model.decoding.limits.max_bytes_in_memory)
+    return run_bench(settings, ShardSet(options.shards, limits=limits), options.seconds)
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
@@ -259,6 +269,13 @@ def _model_options(parser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=8, help="clips per forward pass (default: 8)")
     parser.add_argument("--num-workers", type=int, default=1, help="decoding processes (default: 1)")
+
+
+def _clip_options(parser) -> None:
+    """How clips are read; `train` and `bench` get the same options in parsing.py."""
+    from .reading_options import add_reading_options
+
+    add_reading_options(parser)
 
 
 def _backbone_options(parser) -> None:

@@ -19,9 +19,14 @@ MODALITIES = ("visual", "audio", "textual", "action_units")
 class LimitsConfig:
     """What a clip may ask for before anything is allocated; more is an error."""
 
-    max_bytes: int = 2 * 1024**3
-    max_width: int = 4096
-    max_height: int = 4096
+    max_bytes: int = 1024**4
+    """Of a file on disk, which is read piece by piece."""
+    max_bytes_in_memory: int = 2 * 1024**3
+    """Of a clip in a shard, or given as bytes, which is held whole."""
+    max_width: int = 8192
+    max_height: int = 8192
+    max_pixels: int = 36_000_000
+    """Of one picture: 8K video has 33.2 million. Decoders keep up to 17 pictures."""
     max_seconds: float = 4 * 3600.0
     max_frames: int = 4 * 3600 * 120
     max_channels: int = 8

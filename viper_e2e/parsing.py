@@ -17,6 +17,7 @@ import yaml
 from .config import BackboneConfig, ModelConfig, TrainConfig, backbones_of
 from .errors import ViperError
 from .presets import PRESETS, TRAIN_DEFAULTS
+from .reading_options import add_reading_options, apply_reading_options
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -100,6 +101,7 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     model.fusion.rescale = model.fusion.rescale or train.rescale
     _apply_depths(model, parsed.freeze, parsed.unfreeze)
     _apply_lora(model, parsed.lora)
+    apply_reading_options(model.decoding, parsed)
     _need(train.train_shards, "--train-shards", prog)
     _need(train.run_dir, "--run-dir", prog)
     return Settings(train, model)
@@ -131,6 +133,7 @@ def _train_parser(preset: str, prog: str, *, with_model: bool) -> _SettingsParse
     parser.add_argument(
         "--backbone", action="append", metavar="NAME=SOURCE", help="hub id or folder, e.g. visual=PATH"
     )
+    add_reading_options(parser, separator="_")
     parser.add_argument("--help_all", action="help", help="this help with the model's settings")
     parser.add_class_arguments(TrainConfig)
     parser.set_defaults(TRAIN_DEFAULTS[preset])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import stat
 import struct
@@ -141,8 +142,10 @@ def open_media(
     name = name_of(source, name)
     with _open_file(source, name) as file:
         num_bytes = file.seek(0, io.SEEK_END)
-        if num_bytes > limits.max_bytes:
-            raise _over("bytes", num_bytes, limits.max_bytes, "max_bytes", name)
+        setting = "max_bytes_in_memory" if isinstance(source, bytes) else "max_bytes"
+        if num_bytes > getattr(limits, setting):
+            wanted = f"--max-bytes {-(-num_bytes // 10**9)}GB"
+            raise _over("bytes", num_bytes, getattr(limits, setting), setting, name, wanted)
         file.seek(0)
         head = file.read(HEAD_BYTES)
         kind = sniff(head, name=name)
@@ -170,9 +173,13 @@ def quarter_turns(degrees: int) -> int:
 
 def check_frame_size(media: Media, width: int, height: int) -> None:
     """Raise `ClipError` if a frame is larger than the limits."""
-    if width > media.limits.max_width or height > media.limits.max_height:
-        allowed = f"{media.limits.max_width}×{media.limits.max_height}"
-        raise media.fail(f"has frames of {width}×{height}; limits.max_width and max_height allow {allowed}")
+    limits, found = media.limits, f"has frames of {width}×{height}"
+    wanted = f"(--max-side-in {max(width, height)} allows more)"
+    if width > limits.max_width or height > limits.max_height:
+        allowed = f"{limits.max_width}×{limits.max_height}"
+        raise media.fail(f"{found}; limits.max_width and max_height allow {allowed} {wanted}")
+    if width * height > limits.max_pixels:
+        raise media.fail(f"{found}; limits.max_pixels allows {limits.max_pixels:,} pixels {wanted}")
 
 
 def check_sound_format(media: Media, sample_rate: int, channels: int) -> None:
@@ -190,13 +197,17 @@ def check_sound_format(media: Media, sample_rate: int, channels: int) -> None:
 def check_seconds(media: Media, seconds: float) -> None:
     """Raise `ClipError` if something in the clip is longer than the limits."""
     if seconds > media.limits.max_seconds:
-        raise _over("seconds", round(seconds), round(media.limits.max_seconds), "max_seconds", media.name)
+        wanted = f"--max-seconds {math.ceil(seconds)}"
+        raise _over(
+            "seconds", round(seconds), round(media.limits.max_seconds), "max_seconds", media.name, wanted
+        )
 
 
 def check_num_frames(media: Media, num_frames: int) -> None:
     """Raise `ClipError` if there are more frames than the limits allow."""
     if num_frames > media.limits.max_frames:
-        raise _over("frames", num_frames, media.limits.max_frames, "max_frames", media.name)
+        wanted = "more --max-seconds"
+        raise _over("frames", num_frames, media.limits.max_frames, "max_frames", media.name, wanted)
 
 
 def prepare_video_codec(media: Media) -> None:
@@ -204,7 +215,7 @@ def prepare_video_codec(media: Media) -> None:
     codec = media.video.codec_context
     # Frame threads decode ahead of what we ask for; parallelism is by process (`loader.py`).
     codec.thread_type, codec.thread_count = "NONE", 1
-    codec.options = {"max_pixels": _max_pixels(media.limits)}
+    codec.options = {"max_pixels": str(media.limits.max_pixels)}
 
 
 def _open_file(source: Source, name: str) -> BufferedIOBase:
@@ -311,13 +322,11 @@ def _ebml_size(field: bytes) -> int:
     return 0 if value == (1 << 7 * width) - 1 else value + width + 4
 
 
-def _max_pixels(limits: LimitsConfig) -> str:
-    return str(limits.max_width * limits.max_height)
-
-
 def _reason(error: FFmpegError) -> str:
     return (error.strerror or type(error).__name__).rstrip(".").lower()
 
 
-def _over(what: str, found: int, allowed: int, setting: str, name: str) -> ClipError:
-    return ClipError(f"has {found:,} {what}; limits.{setting} allows {allowed:,}", stage="container", clip=name)
+def _over(what: str, found: int, allowed: int, setting: str, name: str, wanted: str = "") -> ClipError:
+    """`wanted`: the option that raises the limit, as it would have to be given."""
+    message = f"has {found:,} {what}; limits.{setting} allows {allowed:,}"
+    return ClipError(f"{message} ({wanted} allows more)" if wanted else message, stage="container", clip=name)

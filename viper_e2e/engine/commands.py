@@ -12,6 +12,7 @@ from ..errors import ViperError
 from ..model import ViPER
 from ..parsing import backbone_overrides
 from ..published import import_published, is_published, published_checkpoint
+from ..reading_options import apply_reading_options, shard_limits
 from ..records import Record, check_output, write_records
 from ..report import figures, tables
 from ..report.render import render
@@ -44,6 +45,8 @@ def load_model(options: Namespace) -> ViPER:
         for note in imported.notes:
             console.print(f"[yellow]note: {note}[/yellow]")
     model = ViPER.from_pretrained(source, overrides=overrides)
+    if hasattr(options, "max_bytes"):
+        apply_reading_options(model.config.decoding, options)
     return model.to(device)
 
 
@@ -57,7 +60,7 @@ def set_computing(model: ViPER, options: Namespace, processes: Processes) -> Non
 
 def run_infer(options: Namespace) -> int:
     """Score what was named; table on stdout, records in ``--output``."""
-    sources = find_inputs(options.inputs)
+    sources = find_inputs(options.inputs, shard_limits(options))
     clip = _check_outputs(sources, options)
     model = load_model(options)
     processes = Processes(scoring_accelerator(model.device))
@@ -76,7 +79,9 @@ def run_infer(options: Namespace) -> int:
     if records[0]["valid"] and options.plot:
         console.print(f"plot: {figures.windows_plot(records, Path(options.plot))}")
     if records[0]["valid"] and options.render:
-        console.print(f"video: {render(clip, records[0], Path(options.render), limits=limits)}")
+        clip_limits = model.config.decoding.limits
+        out = render(clip, records[0], Path(options.render), limits=limits, clip_limits=clip_limits)
+        console.print(f"video: {out}")
     failures = sum(not record["valid"] for record in records)
     if failures == len(records):
         return NOTHING_DONE

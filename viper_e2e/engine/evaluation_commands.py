@@ -22,6 +22,7 @@ from ..metrics import scores as scores_of_sums
 from ..model import ViPER, ViPEROutput
 from ..predictions import Predictions, submission_ids
 from ..prepared import PreparedClip
+from ..reading_options import shard_limits
 from ..report import figures, tables
 from ..report.confusion import confusion_matrices
 from ..report.page import extremes, write_page
@@ -39,7 +40,7 @@ STRIP_SIZE = 96
 
 def run_eval(options: Namespace) -> int:
     """Score shards once and write everything that can be said of it into ``--out``."""
-    shards, out = ShardSet(options.shards), Path(options.out)
+    shards, out = ShardSet(options.shards, limits=shard_limits(options)), Path(options.out)
     _make_folder(out)
     model = load_model(options)
     if options.submission:
@@ -197,7 +198,7 @@ def _strips(model: ViPER, shards: ShardSet, predictions: Predictions) -> dict[st
 
 def run_ablate(options: Namespace) -> int:
     """Score every non-empty subset of the trained modalities from one pass of encoding."""
-    shards, out = ShardSet(options.shards), Path(options.out)
+    shards, out = ShardSet(options.shards, limits=shard_limits(options)), Path(options.out)
     _make_folder(out)
     model = load_model(options)
     accelerator = Accelerator(cpu=model.device.type == "cpu")

@@ -13,23 +13,23 @@ from ..decoding import ClipDecoder
 from ..errors import ViperError
 from ..loader import ClipLoader
 from ..parsing import Settings
-from ..shards import ShardSet
+from ..shards import ShardLimits, ShardSet
 
 
-def open_splits(config: TrainConfig) -> tuple[ShardSet, ShardSet | None]:
+def open_splits(config: TrainConfig, limits: ShardLimits | None = None) -> tuple[ShardSet, ShardSet | None]:
     """The shards to train on and, if there are any, those to validate on."""
-    train = open_labelled(config.train_shards, "--train-shards")
+    train = open_labelled(config.train_shards, "--train-shards", limits)
     if not config.val_shards:
         return train, None
-    val = open_labelled(config.val_shards, "--val-shards")
+    val = open_labelled(config.val_shards, "--val-shards", limits)
     if val.labels.names != train.labels.names:
         raise ViperError("--val-shards: its emotions differ from those of --train-shards")
     return train, val
 
 
-def open_labelled(pattern: str, option: str) -> ShardSet:
+def open_labelled(pattern: str, option: str, limits: ShardLimits | None = None) -> ShardSet:
     """Shards in which every clip has labels."""
-    shards = ShardSet(pattern)
+    shards = ShardSet(pattern, limits=limits)
     if shards.labels is None or any(shards.entry(i).intensities is None for i in range(len(shards))):
         raise ViperError(f"{option} {pattern}: holds unlabelled clips; they can be scored, not trained on")
     return shards

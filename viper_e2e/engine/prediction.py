@@ -15,7 +15,7 @@ from ..errors import ClipError, ViperError
 from ..loader import ClipLoader
 from ..model import ViPER
 from ..records import Record, failed, records_of
-from ..shards import VIDEO_EXTENSIONS, ShardSet
+from ..shards import VIDEO_EXTENSIONS, ShardLimits, ShardSet
 from ..windows import decode_windows
 from .parts import Remaining
 
@@ -72,7 +72,7 @@ def name_of(source: ClipFiles | ShardSet, i: int) -> str:
     return f"{source.shard_of(i).path_or_url.partition('?')[0]} {source.entry(i).key}"
 
 
-def find_inputs(inputs: Sequence[str]) -> list[ClipFiles | ShardSet]:
+def find_inputs(inputs: Sequence[str], limits: ShardLimits | None = None) -> list[ClipFiles | ShardSet]:
     """Clips, folders of clips (searched throughout) and shard patterns → what the loader can walk.
 
     Raises :class:`ViperError` for a folder without clips.
@@ -91,7 +91,7 @@ def find_inputs(inputs: Sequence[str]) -> list[ClipFiles | ShardSet]:
         else:
             files.append(path)
     sources: list[ClipFiles | ShardSet] = [ClipFiles(files)] if files else []
-    return sources + ([ShardSet(patterns)] if patterns else [])
+    return sources + ([ShardSet(patterns, limits=limits)] if patterns else [])
 
 
 def predict(model: ViPER, source: ClipFiles | ShardSet, **how: Any) -> Iterator[Record]:

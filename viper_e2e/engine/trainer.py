@@ -22,7 +22,7 @@ from ..parsing import Settings
 from ..predictions import Predictions
 from ..prepared import PreparedClip
 from ..reuse import ReuseStore, parse_size
-from ..shards import ShardSet
+from ..shards import ShardLimits, ShardSet
 from .averaging import WeightAverage
 from .compiling import compile_model
 from .display import branch_table, console
@@ -49,7 +49,8 @@ class Trainer:
     def __init__(self, settings: Settings, accelerator: Accelerator, processes: Processes | None = None):
         self.settings, self.config, self.accelerator = settings, settings.train, accelerator
         self.processes = processes or Processes(accelerator)
-        self.train_shards, self.val_shards = open_splits(self.config)
+        limits = ShardLimits(max_clip_bytes=settings.model.decoding.limits.max_bytes_in_memory)
+        self.train_shards, self.val_shards = open_splits(self.config, limits)
         self.loss = IntensityLoss(parse_loss(self.config.loss), len(self.train_shards.labels))
         self.held = ReuseStore(parse_size(self.config.reuse_memory))
         is_main = self.processes.is_main

@@ -120,7 +120,9 @@ class ShardSet:
         member = entry.members[extension]
         if member.size > max_bytes:
             raise self._failure(
-                shard, entry, f".{extension} has {member.size} bytes, at most {max_bytes} are allowed"
+                shard,
+                entry,
+                f".{extension} has {member.size} bytes, at most {max_bytes} are allowed (see --max-bytes)",
             )
         try:
             data = open_source(shard.path_or_url).read(member.offset, member.size)
