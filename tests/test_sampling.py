@@ -12,6 +12,7 @@ from viper_e2e.decoding.sampling import (
     frames_by_index,
     frames_by_time,
     merge_spans,
+    seconds_counted_once,
     spans_around,
     window_bounds,
 )
@@ -58,14 +59,62 @@ def test_fewer_frames_than_instants_are_each_given_once():
     assert frames_by_time(np.array([5]), 32).tolist() == [0]
 
 
-@pytest.mark.parametrize("duration", [1.0, 11.9, 12.0, 12.3, 18.0, 60.0, 61.7])
-def test_windows_have_one_length_and_cover_the_end(duration):
+@pytest.mark.parametrize("duration", [1.0, 11.9, 12.0, 12.3, 18.0, 19.4, 19.6, 60.0, 61.7])
+def test_windows_cover_the_clip_and_the_last_ends_with_it(duration):
     bounds = window_bounds(duration, 12.0, 6.0)
     assert bounds[0][0] == 0.0
-    assert bounds[-1][1] == pytest.approx(duration)
-    assert all(end - start == pytest.approx(min(12.0, duration)) for start, end in bounds)
-    assert all(later[0] - earlier[0] <= 6.0 + 1e-9 for earlier, later in pairwise(bounds))
-    assert len(set(bounds)) == len(bounds)
+    assert bounds[-1][1] == duration
+    lengths = [end - start for start, end in bounds]
+    assert lengths[:-1] == pytest.approx([12.0] * (len(bounds) - 1))
+    assert min(12.0, duration) - 1e-9 <= lengths[-1] <= 12.0 + 6.0 / 4
+    hops = [later[0] - earlier[0] for earlier, later in pairwise(bounds)]
+    assert all(6.0 / 4 < hop <= 6.0 + 1e-9 for hop in hops), "no window is nearly the one before it"
+
+
+@pytest.mark.parametrize(
+    ("duration", "hop", "expected"),
+    [
+        (8.008, 2.0, [(0, 2), (2, 4), (4, 6), (6, 8.008)]),
+        (8.008, 1.0, [(0, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7), (6, 8.008)]),
+        (7.999, 2.0, [(0, 2), (2, 4), (4, 6), (5.999, 7.999)]),
+        (8.4, 2.0, [(0, 2), (2, 4), (4, 6), (6, 8.4)]),
+        (8.6, 2.0, [(0, 2), (2, 4), (4, 6), (6, 8), (6.6, 8.6)]),
+        (2.0, 2.0, [(0, 2)]),
+        (2.3, 2.0, [(0, 2.3)]),
+    ],
+)
+def test_a_short_tail_belongs_to_the_last_window(duration, hop, expected):
+    assert np.array(window_bounds(duration, 2.0, hop)) == pytest.approx(np.array(expected))
+
+
+def test_rounding_makes_no_window_of_its_own():
+    for hops in range(1, 500):
+        bounds = window_bounds(2.0 + hops * 0.1, 2.0, 0.1)
+        assert len(bounds) == hops + 1
+        assert bounds[-1][1] == 2.0 + hops * 0.1
+
+
+@pytest.mark.parametrize(
+    ("spans", "parts"),
+    [
+        ([(0, 2), (2, 4)], [2, 2]),
+        ([(0, 2), (1, 3), (2, 4)], [1.5, 1, 1.5]),
+        ([(0, 2), (2, 4), (4, 6), (4.6, 6.6)], [2, 2, 1.3, 1.3]),
+        ([(0, 2), (5, 6)], [2, 1]),
+        ([(0, 3), (0, 3)], [1.5, 1.5]),
+        ([(0, 1)], [1]),
+        ([(1, 1)], [0]),
+        ([], []),
+    ],
+)
+def test_each_second_counts_once(spans, parts):
+    spans = [(float(start), float(end)) for start, end in spans]
+    assert seconds_counted_once(spans) == pytest.approx(parts)
+
+
+def test_the_seconds_of_many_windows_add_up_to_the_clip():
+    bounds = window_bounds(3600.0, 12.0, 0.5)
+    assert sum(seconds_counted_once(bounds)) == pytest.approx(3600.0)
 
 
 def test_touching_spans_become_one_and_stay_inside_the_stream():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -32,19 +34,44 @@ def frames_by_index(num_available: int, num_frames: int) -> np.ndarray:
     return np.unique(np.minimum(np.append(steps, num_available - 1), num_available - 1))
 
 
-def window_bounds(duration_seconds: float, window_seconds: float, hop_seconds: float) -> list[Span]:
-    """Windows of equal length over a clip; the last one ends where the clip does.
+SHORT_TAIL = 0.25
+"""Share of the hop up to which what is left behind the last whole window belongs to that window."""
 
-    A clip shorter than a window is one window.
+
+def window_bounds(duration_seconds: float, window_seconds: float, hop_seconds: float) -> list[Span]:
+    """Windows over a clip, one every hop; the last one ends where the clip does.
+
+    What is left behind the last whole window is seen by one more window of full length that ends with the clip,
+    unless it is short (`SHORT_TAIL` of a hop at most): then the last whole window reaches to the end, as a
+    further one would show nearly the same again. A clip shorter than a window is one window.
     """
     if duration_seconds <= window_seconds:
         return [(0.0, duration_seconds)]
     last = duration_seconds - window_seconds
-    starts = [i * hop_seconds for i in range(int(last / hop_seconds) + 1)]
-    # A remainder below a millisecond is rounding, not a window.
-    if last - starts[-1] > 1e-3:
-        starts.append(last)
-    return [(start, start + window_seconds) for start in starts]
+    # Times are sums of rounded numbers: what lacks a millionth of a hop is whole.
+    starts = [i * hop_seconds for i in range(int(last / hop_seconds + 1e-6) + 1)]
+    bounds = [(start, start + window_seconds) for start in starts]
+    if last - starts[-1] > SHORT_TAIL * hop_seconds:
+        return [*bounds, (last, duration_seconds)]
+    return [*bounds[:-1], (starts[-1], duration_seconds)]
+
+
+def seconds_counted_once(spans: Sequence[Span]) -> list[float]:
+    """For each of some spans, which may overlap, the seconds that are its own part of what all of them cover.
+
+    A second that lies in n spans counts 1/n for each, so that the parts add up to the seconds covered: weights
+    for a mean over time in which no second counts twice.
+    """
+    edges = sorted({edge for span in spans for edge in span})
+    waiting = deque(sorted(range(len(spans)), key=lambda i: spans[i][0]))
+    parts, under_way = [0.0] * len(spans), []
+    for left, right in pairwise(edges):
+        while waiting and spans[waiting[0]][0] <= left:
+            under_way.append(waiting.popleft())
+        under_way = [i for i in under_way if spans[i][1] > left]
+        for i in under_way:
+            parts[i] += (right - left) / len(under_way)
+    return parts
 
 
 def spans_around(instants: Iterable[float], span_seconds: float, bounds: Span) -> list[Span]:
