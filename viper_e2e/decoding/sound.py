@@ -12,6 +12,7 @@ from av.error import FFmpegError
 
 from ..clip import SoundRun
 from .container import Media, check_sound_format
+from .downmix import mixed, mono_weights
 from .sampling import Span
 from .timeline import FramesMissing
 
@@ -88,10 +89,11 @@ class SoundTrack:
 
 
 class SoundReader:
-    """Packets in; runs of sound out, float32, mono (the mean of the channels), at `sample_rate`.
+    """Packets in; runs of sound out, float32, mono (see `downmix.py`), at `sample_rate`.
 
-    Under `whole` the stream is one run from its own first sample, as a wav made from it would be: gaps
-    between its packets are not looked at. Otherwise only `spans` are decoded, and a gap ends a run.
+    Under `whole` the stream is one run from its own first sample, as a wav made from it would be, the mean of
+    its channels: gaps between its packets are not looked at. Otherwise only `spans` are decoded, and a gap
+    ends a run.
     """
 
     def __init__(self, track: SoundTrack, spans: list[Span], sample_rate: int, *, whole: bool):
@@ -122,6 +124,8 @@ class SoundReader:
         self._gathered = av.AudioFifo()
         """Decoded and not yet resampled."""
         self._format: tuple = ()
+        self._weights = np.ones(1, np.float32)
+        """Of the channels, as they come."""
         self._expected_seconds: float | None = None
         self._is_running = self._has_jumped = False
 
@@ -238,9 +242,9 @@ class SoundReader:
         found = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._resampler is None or found != self._format:
             self._flush_resampler()
-            # Each channel by itself: FFmpeg's own way down to mono is not the mean.
-            self._resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=self.sample_rate)
-            self._format = found
+            # Each channel by itself: FFmpeg's own way down to mono does not keep the level.
+            self._resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=self.sample_rate)
+            self._format, self._weights = found, self._weights_of(frame.layout)
         frame.pts = None  # told apart by `_expected_seconds`; the fifo would count on its own
         self._gathered.write(frame)
         if self._gathered.samples >= _SAMPLES_AT_ONCE:
@@ -252,7 +256,12 @@ class SoundReader:
 
     def _keep(self, frames: list[av.AudioFrame]) -> None:
         for frame in frames:
-            self._pieces[-1].chunks.append(frame.to_ndarray().mean(axis=0, dtype=np.float32))
+            self._pieces[-1].chunks.append(mixed(frame, self._weights))
+
+    def _weights_of(self, layout: av.AudioLayout) -> np.ndarray:
+        # The published scripts hear the mean of all channels.
+        num_channels = layout.nb_channels
+        return np.full(num_channels, 1 / num_channels, np.float32) if self._whole else mono_weights(layout)
 
     def _flush_resampler(self) -> None:
         if self._resampler is not None:
