@@ -76,6 +76,22 @@ def write_sound(path, samples, rate=16_000):
     return path
 
 
+@pytest.mark.parametrize("kind", ["mkv", "mp4"])
+def test_text_in_a_header_that_is_not_utf8_stops_nobody(kind, tmp_path, tiny_clip):
+    with av.open(str(tiny_clip("plain.mp4", num_frames=4))) as plain:
+        path = tmp_path / f"titled.{kind}"
+        with av.open(str(path), "w") as titled:
+            titled.metadata["title"] = "QQQQ"
+            stream = titled.add_stream_from_template(plain.streams.video[0])
+            for packet in plain.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    titled.mux(packet)
+    data = path.read_bytes()
+    assert b"QQQQ" in data
+    assert probe(data.replace(b"QQQQ", b"caf\xe9"), LIMITS).num_frames == 4
+
+
 NOT_CLIPS = {
     "empty": (b"", "is empty"),
     "hls": (b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\nhttp://127.0.0.1/a.ts\n", "HLS playlist"),

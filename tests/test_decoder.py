@@ -268,15 +268,18 @@ def test_a_clip_that_changes_size_keeps_the_first(tmp_path):
 def test_the_sound_of_the_reference_clip_is_its_wav(reference):
     folder = reference / "peer" / "clips"
     with wave.open(str(folder / "single_face.wav")) as file:
-        expected = np.frombuffer(file.readframes(file.getnframes()), np.int16) / 32768
+        wav = np.frombuffer(file.readframes(file.getnframes()), np.int16) / 32768
     clip = ClipDecoder(config(sound="windows"))(folder / "single_face.mp4")
     (run,) = clip.sound
     assert run.samples.dtype == np.float32
+    # FFmpeg 9 leaves out what the encoder filled the last packet with; the wav was made by an older one.
+    padding = (1024 - 105_840 % 1024) * 16_000 // 44_100 if av.library_versions["libavcodec"] >= (63,) else 0
+    expected = wav[: len(wav) - padding]
     assert len(run.samples) == len(expected)
     assert clip.sound_seconds == pytest.approx(len(expected) / 16_000)
     assert np.sqrt(np.mean((run.samples - expected) ** 2)) < 1e-3
     beside = ClipDecoder(config(sound="windows"))(folder / "single_face.mp4", sound=folder / "single_face.wav")
-    assert np.abs(beside.sound[0].samples - expected).max() < 1e-4
+    assert np.abs(beside.sound[0].samples - wav).max() < 1e-4
 
 
 @pytest.mark.parametrize("rule", ["windows", "spans"])

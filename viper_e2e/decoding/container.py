@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cache
 from io import BufferedIOBase
 from pathlib import Path
@@ -33,6 +34,8 @@ KEPT_BYTES = 8 * 2**20
 """A file whose packets are no more than this is read once: the second pass gets them from memory."""
 PACKET_BYTES = 1024
 """What a packet in memory costs beside its content, which of small packets is most."""
+_METADATA = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+"""PyAV 19 always replaces what is not UTF-8 in a header, and knows no such argument."""
 _DEMUXERS = {"mp4": "mov", "mkv": "matroska", "webm": "matroska", "ts": "mpegts"}
 
 
@@ -63,6 +66,18 @@ class Media:
         streams = [stream for stream in (self.video, self.audio) if stream is not None]
         num_packets = sum(len(stream.index_entries) for stream in streams)
         return self.num_bytes + num_packets * PACKET_BYTES <= KEPT_BYTES
+
+    @property
+    def tick_seconds(self) -> Fraction:
+        """The unit of the video stream's times, exact whatever PyAV computes with (its own rationals round)."""
+        tick = self.video.time_base
+        return Fraction(tick.numerator, tick.denominator)
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Frames a second as the header has it; 25 if it has none."""
+        rate = self.video.average_rate or Fraction(25)
+        return Fraction(rate.numerator, rate.denominator)
 
     def seek(self, stream: av.stream.Stream, ticks: int) -> None:
         """Let `packets` go on at this stream's last keyframe whose decoding time is `ticks` or less."""
@@ -238,7 +253,7 @@ def _open_container(file: BufferedIOBase, kind: str, limits: LimitsConfig) -> In
         # most of the time that opening takes. Sound it may decode; without, MPEG-TS has no packet lengths.
         "codec_whitelist": _sound_decoders(),
     }
-    return av.open(file, format=_DEMUXERS.get(kind, kind), options=options, metadata_errors="replace")
+    return av.open(file, format=_DEMUXERS.get(kind, kind), options=options, **_METADATA)
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import replace
-from fractions import Fraction
 
 import av
 import numpy as np
@@ -62,7 +61,7 @@ def _scan_packets(media: Media, with_sound: bool) -> Timeline | None:
     is_leading = packet_pts[keys[nearest]] > pts
     timeline = Timeline(
         pts=pts,
-        tick_seconds=media.video.time_base,
+        tick_seconds=media.tick_seconds,
         last_frame_ticks=_last_frame_ticks(pts, video.ticks[packet[-1]]),
         packet=packet,
         keyframe=keys[np.maximum(nearest - is_leading, 0)],
@@ -89,7 +88,7 @@ def _scan_by_decoding(media: Media, with_sound: bool) -> Timeline:
     pts = _times_of_display(media, shown, video)
     timeline = Timeline(
         pts=pts,
-        tick_seconds=media.video.time_base,
+        tick_seconds=media.tick_seconds,
         last_frame_ticks=_last_frame_ticks(pts, shown.ticks[-1]),
         num_decoded=len(pts),
     )
@@ -126,7 +125,7 @@ def _times_of_display(media: Media, shown: _Packets, video: _Packets) -> np.ndar
     # The decoder handed on decoding times: in ascending order they are the times of display.
     pts = np.unique(np.array(video.pts, np.int64))
     if video.num_without_time or len(pts) < len(shown.pts):
-        ticks = 1 / (media.video.average_rate or Fraction(25)) / media.video.time_base
+        ticks = 1 / media.frame_rate / media.tick_seconds
         pts = np.round(np.arange(len(shown.pts)) * max(float(ticks), 1.0)).astype(np.int64)
     return pts[: len(shown.pts)]
 

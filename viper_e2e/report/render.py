@@ -110,8 +110,8 @@ class _Renderer:
         self.track = BoxTrack(record)
         self.panel = bar_panel(record["intensities"], self.size, limits)
         self.corner = _corner(record["boxes"], display_size[0], self.panel, self.size)
-        self.rate = media.video.average_rate or Fraction(25)
-        self.tick_seconds = media.video.time_base
+        self.rate = media.frame_rate
+        self.tick_seconds = media.tick_seconds
         self.video = _add_video(container, self.size, self.rate, self.tick_seconds)
         self.audio = _add_sound(media, container)
         self.first_pts = self.last_pts = None
