@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("skimage", reason="the demo corpus needs scikit-image: pip install viper-e2e[demo]")
+pytest.importorskip("skimage", reason="the demo corpus needs scikit-image: pip install '.[demo]'")
 sys.path.insert(0, str(Path(__file__).parents[1] / "datasets"))  # recipes are run by path, not installed
 
 import demo

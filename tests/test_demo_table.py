@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("skimage", reason="the demo corpus needs scikit-image: pip install viper-e2e[demo]")
+pytest.importorskip("skimage", reason="the demo corpus needs scikit-image: pip install '.[demo]'")
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))  # run by path, not installed
 
 import demo_table

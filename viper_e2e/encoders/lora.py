@@ -33,7 +33,7 @@ def add_adapters(name: str, model: nn.Module, blocks: Sequence[nn.Module], confi
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ViperError(f"{name}: LoRA needs peft; pip install 'viper_e2e[lora]'") from error
+        raise ViperError(f"{name}: LoRA needs peft: pip install peft") from error
     names = {id(module): module_name for module_name, module in model.named_modules()}
     targets = [f"{names[id(block)]}.{layer}" for block in blocks for layer in _layers_of(name, block)]
     if not targets:

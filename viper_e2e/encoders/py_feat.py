@@ -88,7 +88,7 @@ class PyFeat:
     def _start(self) -> None:
         if find_spec("feat") is None:
             raise NotMeasured(
-                "py-feat is not installed; pip install 'viper-e2e[action-units]' measures them", for_good=True
+                "py-feat is not installed; pip install 'py-feat>=2,<3' measures them", for_good=True
             )
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._child = subprocess.Popen(
