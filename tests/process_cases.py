@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import surroundings
 import torch
 from safetensors.torch import save_file
 
@@ -44,6 +45,13 @@ def train(arguments: list[str]) -> int:
     """`viper train`."""
     reporting.figures = _NoFigures()
     return cli.main(["train", *arguments])
+
+
+def viper_among(arguments: list[str], situations: list[list[str]]) -> int:
+    """Any command, after the named functions of `surroundings` have changed this process."""
+    for name, *given in situations:
+        getattr(surroundings, name)(*given)
+    return cli.main(arguments)
 
 
 def before_step(step: int, act) -> None:

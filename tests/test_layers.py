@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "viper_e2e"
 
 LAYER = {
-    **dict.fromkeys(["labels", "config", "presets", "errors", "clip"], 0),
+    **dict.fromkeys(["labels", "config", "presets", "errors", "environment", "hub", "clip"], 0),
     **dict.fromkeys(["stream", "output"], 1),
     **dict.fromkeys(["encoders.base", "encoders.building", "encoders.lora", "encoders.weights"], 1),
     **dict.fromkeys(
@@ -36,6 +36,7 @@ GATEKEEPERS = {
     "perceiver_pytorch": {"fusion"},
     "torchaudio": {"encoders", "augment"},
     "accelerate": {"engine"},
+    "huggingface_hub": {"hub", "pretrained"},
     "feat": {"encoders"},
     "peft": {"encoders"},
 }

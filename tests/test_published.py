@@ -630,7 +630,7 @@ def test_the_hubs_retries_are_not_told_line_by_line(monkeypatch):
         told.append(logger.isEnabledFor(logging.WARNING))
         raise OSError("no route")
 
-    monkeypatch.setattr("viper_e2e.published.importing.hf_hub_download", unreachable)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
     with pytest.raises(ViperError, match=r"neither .*\(no route\)"):
         published_checkpoint("VaianiLorenzo/ViPER-V")
     assert told == [False]

@@ -14,6 +14,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .environment import naming
 from .errors import ViperError
 
 MANIFEST = "manifest.json"
@@ -138,7 +139,8 @@ def _fsync(path: Path) -> None:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with naming(path):
+        path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -38,6 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`| head`); say nothing more, also not at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except OSError as error:
+        # What the machine refuses (a full disk, a file without permission) is no fault of ours to be traced.
+        from .environment import explain
+
+        print(f"viper {command}{_which_process()}: {explain(error)}", file=sys.stderr)
+        return EXIT_NOTHING
 
 
 def _which_process() -> str:

@@ -191,15 +191,13 @@ def _fetch(source: str, revision: str | None) -> Path:
         raise CheckpointError(
             f"{source}: no such folder; a training run leaves one at RUN_DIR/checkpoints/best"
         )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from .hub import HubError, fetch_folder
 
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=HUB_PATTERNS))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        return fetch_folder(source, revision=revision, patterns=HUB_PATTERNS)
+    except HubError as error:
         raise CheckpointError(
-            f"{source}: neither a folder here nor to be had from the hub ({reason})"
+            f"{source}: neither a folder here nor to be had from the hub ({error})"
         ) from error
 
 

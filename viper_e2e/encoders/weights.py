@@ -7,19 +7,19 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from viper_e2e.config import BackboneConfig
 from viper_e2e.errors import ViperError
+from viper_e2e.hub import HubError, fetch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -110,18 +110,25 @@ def _locate(
         return local, None
     hub_id = hub_id or spec
     is_hub_id = not (local.is_absolute() or spec.startswith((".", "~")) or hub_id.count("/") > 1)
-    if is_hub_id and (cached := _snapshot(hub_id, revision, offline=True)) is not None:
-        return cached, cached.name
+    reason = None
+    if is_hub_id:
+        with suppress(HubError):  # the cache is only the first place to look
+            return _with_commit(_snapshot(hub_id, revision, only_cached=True))
     shelf = os.environ.get("VIPER_BACKBONES")
     if shelf and not is_override:
         for candidate in (Path(shelf) / hub_id.rsplit("/", 1)[-1], Path(shelf) / name):
             if candidate.is_dir():
                 logger.info("%s: %s is taken from %s", name, spec, candidate)
                 return candidate, None
-    if is_hub_id and (fetched := _snapshot(hub_id, revision, offline=False)) is not None:
-        return fetched, fetched.name
+    if is_hub_id:
+        try:
+            return _with_commit(_snapshot(hub_id, revision))
+        except HubError as error:
+            reason = str(error)
     where = (
-        f"is neither on this machine nor to be had from the hub ({hub_id})" if is_hub_id else "does not exist"
+        f"is neither on this machine nor to be had from the hub ({hub_id}: {reason})"
+        if is_hub_id
+        else "does not exist"
     )
     raise ViperError(
         f"{name}: backbone {spec} {where}; put its folder (config.json, preprocessor or tokenizer files, "
@@ -129,25 +136,20 @@ def _locate(
     )
 
 
-def _snapshot(hub_id: str, revision: str | None, *, offline: bool) -> Path | None:
-    """Folder of a repository in the hub cache, with weights; ``None`` where it cannot be had."""
+def _snapshot(hub_id: str, revision: str | None, *, only_cached: bool = False) -> Path:
+    """Folder of a repository in the hub's cache, with weights; `HubError` where it cannot be had."""
     for patterns in (_SAFETENSORS, _BIN):
-        try:
-            folder = Path(
-                snapshot_download(
-                    hub_id,
-                    revision=revision,
-                    allow_patterns=[*SMALL_FILES, *patterns],
-                    local_files_only=offline,
-                )
-            )
-        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
-            if not offline:
-                logger.warning("%s: %s", hub_id, str(error).splitlines()[0])
-            return None
+        folder = fetch_folder(
+            hub_id, revision=revision, patterns=(*SMALL_FILES, *patterns), only_cached=only_cached
+        )
         if _weight_files(folder):
             return folder
-    return None
+    raise HubError("it holds no weights that can be read here (model.safetensors)")
+
+
+def _with_commit(folder: Path) -> tuple[Path, str]:
+    """The hub's cache names the folder of a repository after its commit."""
+    return folder, folder.name
 
 
 # --- contents -----------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ from ..report import figures, tables
 from ..report.render import render
 from ..shards import ShardSet
 from .compiling import check_compiler, compile_model
+from .devices import own_device
 from .display import console, progress_bar
-from .parts import Parts, Remaining, identity_of, own_device, scoring_accelerator
+from .parts import Parts, Remaining, identity_of, scoring_accelerator
 from .precision import compute_dtype, settled
 from .prediction import LONG_SECONDS, ClipFiles, find_inputs, name_of, predict_share, predict_windows
 from .processes import Processes

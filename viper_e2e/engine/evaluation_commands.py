@@ -201,7 +201,7 @@ def run_ablate(options: Namespace) -> int:
     shards, out = ShardSet(options.shards, limits=shard_limits(options)), Path(options.out)
     _make_folder(out)
     model = load_model(options)
-    accelerator = Accelerator(cpu=model.device.type == "cpu")
+    accelerator = scoring_accelerator(model.device)
     set_computing(model, options, Processes(accelerator))
     subsets = [
         chosen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from argparse import Namespace
 from collections.abc import Sequence
@@ -18,6 +17,8 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from ..checkpoint import MANIFEST
 from ..clip import Sample
+from ..environment import naming
+from .devices import heed_launcher
 from .processes import Processes
 
 LONGEST_SHARE = timedelta(days=2)
@@ -77,7 +78,7 @@ class Parts:
             for name, outcome in outcomes.items()
         ]
         self._cut_torn_line()
-        with self._path.open("a", encoding="utf-8") as file:
+        with naming(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in lines))
 
     def _cut_torn_line(self) -> None:
@@ -95,16 +96,10 @@ class Parts:
 
 def scoring_accelerator(device: torch.device) -> Accelerator:
     """For processes that score their share of clips each on its own."""
+    heed_launcher()
     return Accelerator(
         cpu=device.type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_SHARE)]
     )
-
-
-def own_device(wanted: str | None) -> str:
-    """The device asked for, else this process's GPU, else the CPU."""
-    if wanted:
-        return wanted
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def identity_of(options: Namespace, *settings: object) -> str:

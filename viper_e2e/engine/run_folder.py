@@ -16,8 +16,11 @@ from typing import Any, TextIO
 
 import yaml
 
+from ..environment import naming
 from ..errors import ViperError
 
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What network file systems answer that were mounted without locks."""
 VERSIONS_OF = [
     "viper-e2e",
     "torch",
@@ -72,8 +75,12 @@ class RunFolder:
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """``config.yaml`` (resolved, can be given to ``--config`` again) and ``versions.json``."""
         text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-        (self.path / "config.yaml").write_text(text, encoding="utf-8")
-        (self.path / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
+        for name, content in (
+            ("config.yaml", text),
+            ("versions.json", json.dumps(versions(), indent=2) + "\n"),
+        ):
+            with naming(self.path / name):
+                (self.path / name).write_text(content, encoding="utf-8")
 
     def read_settings(self) -> dict[str, Any]:
         """What `write_settings` wrote when the run began."""
@@ -121,6 +128,13 @@ class RunFolder:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno in NO_LOCKS:
+                print(
+                    f"{self.path}: this file system has no locks ({error.strerror}); "
+                    "see to it that no other run works in this folder",
+                    file=sys.stderr,
+                )
+                return lock
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
             lock.seek(0)

@@ -16,6 +16,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from ..checkpoint import write_json
 from ..parsing import Settings
 from .compiling import check_compiler, keep_compiled_in
+from .devices import heed_launcher
 from .display import console, seeds_table
 from .processes import Processes
 from .trainer import Trainer
@@ -23,6 +24,7 @@ from .trainer import Trainer
 
 def train(settings: Settings) -> int:
     """Train as the settings say; returns the exit code: 0, or the signal's if one asked to stop."""
+    heed_launcher()
     accelerator = Accelerator(
         # The module computes in its own precision; only the loss of float16 has to be scaled outside of it.
         mixed_precision="fp16" if settings.train.mixed_precision == "fp16" else "no",

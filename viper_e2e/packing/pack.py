@@ -89,7 +89,7 @@ def pack(
                 raise ViperError(f"{labels}: nothing to pack from {videos}: {first} ({len(problems)} problems)")
             _publish(Path(folder), out, old)
     except OSError as error:
-        raise ViperError(f"{out}: {error.strerror or error}; nothing was packed") from error
+        raise ViperError(f"{explain(error, out)}; nothing was packed") from error
     left = [f"{path} is left from a run that was killed; remove it" for path in sorted(out.glob(".packing-*"))]
     return PackReport(str(out), table.labels, tuple(reports), tuple(problems), (*_summed(notes), *left))
 

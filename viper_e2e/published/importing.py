@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import logging as hub_logging
 from safetensors.torch import save_file
 
 from .. import __version__, checkpoint
 from ..config import ModelConfig, backbones_of
 from ..errors import ViperError
+from ..hub import HubError, fetch_file
 from ..labels import HUME_REACTION
 from ..presets import paper
 from ..pretrained import FORMAT, SCHEMA
@@ -126,19 +124,13 @@ def _file_of(source: str | os.PathLike, revision: str | None) -> Path:
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
-    # Each of its retries would be a line of its own; the error below says it all.
-    verbosity = hub_logging.get_verbosity()
-    hub_logging.set_verbosity_error()
     try:
-        return Path(hf_hub_download(hub_id, FILES[hub_id], revision=revision))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        return fetch_file(hub_id, FILES[hub_id], revision=revision)
+    except HubError as error:
         raise ViperError(
-            f"{hub_id}: {FILES[hub_id]} is neither in the hub's cache nor to be had ({reason}); fetch it on a "
+            f"{hub_id}: {FILES[hub_id]} is neither in the hub's cache nor to be had ({error}); fetch it on a "
             f"machine with internet and run viper import-published {FILES[hub_id]} --out FOLDER"
         ) from error
-    finally:
-        hub_logging.set_verbosity(verbosity)
 
 
 def _local(path: Path) -> Path:
