@@ -44,6 +44,8 @@ class ClipCheck:
     has_action_units: bool = False
     face_share: float | None = None
     """Share of the decoded frames with a face, 0 … 1; ``None`` where faces were not looked for."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how it is read (`DecodedClip.notes`)."""
     error: str | None = None
     """Stage and reason where the sample cannot be used."""
 
@@ -146,11 +148,13 @@ class CheckReport:
                 f"{subject}: {', '.join(splits)}" for subject, splits in self.straddling_subjects.items()
             ],
         }
+        notes = [f"{clip.key}: {note} ({clip.shard})" for clip in self.clips for note in clip.notes]
         lines = []
-        for kind, texts in kinds.items():
-            lines += [Text(f"{kind}: {text}", style="red") for text in texts[:MAX_LINES]]
+        for kind, texts in {**kinds, "note": notes}.items():
+            style = "" if kind == "note" else "red"
+            lines += [Text(f"{kind}: {text}", style=style) for text in texts[:MAX_LINES]]
             if len(texts) > MAX_LINES:
-                lines.append(Text(f"{kind}: {len(texts) - MAX_LINES} more (all are in --output)", style="red"))
+                lines.append(Text(f"{kind}: {len(texts) - MAX_LINES} more (all are in --output)", style=style))
         return lines
 
 
@@ -193,7 +197,8 @@ def _look(shards: ShardSet, i: int, decoder: ClipDecoder, faces: FaceFinder | No
     place = {"key": shards.entry(i).key, "shard": shards.shard_of(i).path_or_url}
     try:
         sample = shards.read(i)
-        info = probe(sample.video, decoder.config.limits, name=sample.key)
+        settings = decoder.config
+        info = probe(sample.video, settings.limits, name=sample.key, video_track=settings.video_track)
         clip = decoder(sample.video, name=sample.key, sound=sample.sound)
     except ClipError as error:
         return ClipCheck(**place, error=f"{error.stage}: {error.reason}")
@@ -207,6 +212,7 @@ def _look(shards: ShardSet, i: int, decoder: ClipDecoder, faces: FaceFinder | No
         seconds=clip.duration_seconds,
         has_sound=clip.has_sound,
         has_action_units=sample.action_units is not None,
+        notes=clip.notes,
         face_share=_face_share(clip, faces) if faces is not None else None,
     )
 
