@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from viper_e2e.clip import CropSpec
 from viper_e2e.config import BackboneConfig, TextualConfig
+from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.textual import TextualEncoder, read_bank
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
@@ -141,6 +142,31 @@ def test_new_weights_void_the_embedded_bank(encoder):
     encoder.load_state_dict(other.state_dict())
     assert not torch.equal(encoder(PIXELS), first)
     assert torch.equal(encoder(PIXELS), other(PIXELS))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_bank_does_not_depend_on_when_it_is_embedded(encoder, dtype):
+    encoder(PIXELS)
+    encoder.to_compute_dtype(dtype)
+    directions, tokens = (rows.clone() for rows in encoder._embedded_bank())
+    encoder.load_state_dict(encoder.state_dict())
+    for before, after in zip((directions, tokens), encoder._embedded_bank(), strict=True):
+        assert torch.equal(before, after)
+        assert after.dtype == torch.float32
+
+
+def test_a_sentence_encoder_with_adapters_says_frozen_what_it_said_in_training(reference):
+    sentence_encoder = BackboneConfig(str(reference / "peer/checkpoints/roberta"), lora_rank=2)
+    encoder = TextualEncoder.build(micro_with(sentence_encoder=sentence_encoder))
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if is_adapter(name):
+                parameter.normal_(0, 0.3)
+    encoder.to_compute_dtype(torch.bfloat16)
+    trained = encoder.eval()(PIXELS)
+    encoder.set_training_depth("none", "sentence_encoder")
+    encoder.to_compute_dtype(torch.bfloat16)
+    assert torch.equal(encoder(PIXELS), trained)
 
 
 def test_a_bank_embedded_under_inference_mode_serves_training_later(encoder):

@@ -209,6 +209,19 @@ class Backbone(nn.Module):
         with context:
             yield
 
+    @contextmanager
+    def computing_exactly(self, device: torch.device) -> Iterator[None]:
+        """float32 arithmetic on the weights as they are stored, rounded or not; without gradient."""
+        rounded = {p: p.data for p in self.model.parameters() if p.dtype.itemsize < 4}
+        for parameter, stored in rounded.items():
+            parameter.data = stored.float()
+        try:
+            with torch.autocast(device.type, enabled=False):
+                yield
+        finally:
+            for parameter, stored in rounded.items():
+                parameter.data = stored
+
     def as_input(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """``x`` in the dtype of the first weights."""
         return x.to(next(self.model.parameters()).dtype)

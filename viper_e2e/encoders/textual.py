@@ -115,9 +115,10 @@ class TextualEncoder(Encoder):
         super().set_training_depth(depth, backbone)
 
     def to_compute_dtype(self, dtype: torch.dtype) -> None:
-        """As every encoder; frozen text encoders embed the bank before their weights lose precision."""
-        self._embedded_bank()
+        """As every encoder. The bank is embedded anew with the weights as they are stored then: what a resumed
+        run or a loaded checkpoint has are these, so when it is embedded makes no difference."""
         super().to_compute_dtype(dtype)
+        self._forget_bank()
 
     def forward(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
         """Crops cut by ``crop_spec`` (normalised) -> embedding of what fits them; float32."""
@@ -170,7 +171,8 @@ class TextualEncoder(Encoder):
 
     def _clip_pass(self) -> Float[Tensor, "K E"]:
         self.num_text_passes += 1
-        with self.image_text.computing(self._clip_tokens.device):
+        # In float32 whatever the weights are stored in: cosines are multiplied by a hundred before the softmax.
+        with self.image_text.computing_exactly(self._clip_tokens.device):
             return at_least_float32(self.image_text.model.encode_text(self._clip_tokens))
 
     def _sentence_pass(self, encoder: Backbone) -> Float[Tensor, "K D"]:
