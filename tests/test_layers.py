@@ -12,8 +12,11 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "viper_e2e"
 
 LAYER = {
-    **dict.fromkeys(["labels", "config", "presets", "errors", "environment", "hub", "clip"], 0),
-    **dict.fromkeys(["stream", "output"], 1),
+    **dict.fromkeys(
+        ["labels", "config", "config_bounds", "presets", "errors", "environment", "hub", "clip"], 0
+    ),
+    **dict.fromkeys(["plain_json", "running_time", "clip"], 0),
+    **dict.fromkeys(["stream", "output", "scale"], 1),
     **dict.fromkeys(["encoders.base", "encoders.building", "encoders.lora", "encoders.weights"], 1),
     **dict.fromkeys(
         ["decoding", "faces", "encoders", "fusion", "shards", "metrics", "losses", "augment", "checkpoint"], 2
@@ -42,6 +45,8 @@ GATEKEEPERS = {
 }
 ORDERED_WITHIN_LAYER = {
     ("presets", "config"),
+    ("config_bounds", "config"),
+    ("config", "config_bounds"),
     ("prepared", "records"),
     ("model", "pretrained"),
     ("model", "inputs"),

@@ -14,6 +14,7 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverClassifica
 
 from .config import MODALITIES, FusionConfig
 from .errors import ViperError
+from .scale import LabelScale
 from .stream import Stream
 
 FACE_MODALITIES = ("visual", "textual")
@@ -25,18 +26,24 @@ NUM_TIME_FEATURES = 2 * (NUM_SECONDS_BANDS + NUM_FRACTION_BANDS) + 2
 
 
 def build_fusion(
-    config: FusionConfig, widths: Mapping[str, int], num_outputs: int, unit_interval: bool
+    config: FusionConfig,
+    widths: Mapping[str, int],
+    num_outputs: int,
+    unit_interval: bool,
+    scale: LabelScale | None = None,
 ) -> TokenFusion | ConcatFusion:
     """The fusion head that `config.kind` names.
 
     ``widths``: modality → `embed_dim`, in the order of `MODALITIES`. ``unit_interval``: all labels lie in
-    [0, 1], which `output="auto"` answers with a sigmoid.
+    [0, 1], which `output="auto"` answers with a sigmoid. ``scale``: from the head to other labels.
     Raises `ViperError` for sizes that do not fit together.
     """
     assert list(widths) == [m for m in MODALITIES if m in widths], list(widths)
     sigmoid = config.output == "sigmoid" or (config.output == "auto" and unit_interval)
     kinds = {"tokens": TokenFusion, "concat": ConcatFusion}
-    return kinds[config.kind](config, widths, num_outputs, sigmoid)
+    fusion = kinds[config.kind](config, widths, num_outputs, sigmoid)
+    fusion.scale = scale
+    return fusion
 
 
 class TokenFusion(nn.Module):
@@ -53,6 +60,7 @@ class TokenFusion(nn.Module):
         _check_heads(config, config.latent_dim, "num_cross_heads", "num_latent_heads")
         self.modalities = tuple(widths)
         self.sigmoid, self.rescale = sigmoid, config.rescale
+        self.scale: LabelScale | None = None
         # LayerNorm first: a frozen backbone's scale is whatever its pre-training left.
         self.projections = nn.ModuleDict(
             {
@@ -118,7 +126,7 @@ class TokenFusion(nn.Module):
         latents = self.perceiver(torch.cat(tokens, 1), mask=torch.cat(used, 1), return_embeddings=True)
         with torch.autocast(latents.device.type, enabled=False):
             logits = self.perceiver.to_logits(latents.to(self.missing_token.dtype))
-        return _output(logits, self.sigmoid, self.rescale)
+        return _output(logits, self.sigmoid, self.rescale, self.scale)
 
     def _content(
         self, name: str, index: int, tokens: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]
@@ -143,6 +151,7 @@ class ConcatFusion(nn.Module):
         _check_heads(config, sum(widths.values()), "num_cross_heads")
         self.modalities = tuple(widths)
         self.sigmoid, self.rescale = sigmoid, config.rescale
+        self.scale: LabelScale | None = None
         sizes = PerceiverConfig(
             d_model=sum(widths.values()),
             num_latents=config.num_latents,
@@ -187,7 +196,7 @@ class ConcatFusion(nn.Module):
         with torch.autocast(latents.device.type, enabled=False):
             decoder, latents = self.perceiver.decoder, latents.to(inputs.dtype)
             logits = decoder(decoder.decoder_query(inputs), latents).logits
-        return _output(logits, self.sigmoid, self.rescale)
+        return _output(logits, self.sigmoid, self.rescale, self.scale)
 
 
 def time_features(
@@ -228,10 +237,14 @@ def sample_hidden(present: Bool[Tensor, "B M"], p: float, seeds: Sequence[int]) 
     return ((draws < p) & present).scatter(1, spared, False)
 
 
-def _output(logits: Float[Tensor, "B E"], sigmoid: bool, rescale: bool) -> Float[Tensor, "B E"]:
+def _output(
+    logits: Float[Tensor, "B E"], sigmoid: bool, rescale: bool, scale: LabelScale | None
+) -> Float[Tensor, "B E"]:
     # float64 stays: gradients are checked numerically in it.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     intensities = logits.sigmoid() if sigmoid else logits
+    if scale is not None:
+        intensities = scale.to_labels(logits, intensities)
     return rescaled(intensities) if rescale else intensities
 
 

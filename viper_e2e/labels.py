@@ -17,6 +17,10 @@ class LabelSet:
     """Range of the values; inside [0, 1] the model ends in a sigmoid, otherwise it is linear."""
     means: tuple[float, ...] | None = None
     """Of the training labels, once known: what a submission says of a clip that cannot be read."""
+    centres: tuple[float, ...] | None = None
+    """Of the training labels: where the model's head begins. None: the head's numbers are the labels."""
+    widths: tuple[float, ...] | None = None
+    """How far the training labels reach, the head's and the loss's unit. 0: as without."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -11,12 +11,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .errors import ViperError
+from .scale import LabelScale
 
 TERMS = ("mse", "pearson", "ccc")
 
 MIN_STD = 1e-4
 """A column whose standard deviation is not above this has no variance to correlate with. Labels and outputs
-are of order 1; the gradient of a correlation grows as 1 / std."""
+are of order 1, in units of `LabelScale` if need be; the gradient of a correlation grows as 1 / std."""
 
 
 class LossOutput(NamedTuple):
@@ -75,10 +76,18 @@ class IntensityLoss(nn.Module):
     process.
     """
 
-    def __init__(self, weights: dict[str, float], num_outputs: int, memory_rows: int = 256):
+    def __init__(
+        self,
+        weights: dict[str, float],
+        num_outputs: int,
+        memory_rows: int = 256,
+        scale: LabelScale | None = None,
+    ):
+        """``scale``: of labels outside of [0, 1], in whose units everything is computed."""
         super().__init__()
         assert set(weights) <= set(TERMS), weights
         self.weights = dict(weights)
+        self.scale = scale
         self.register_buffer("memory_predictions", torch.zeros(memory_rows, num_outputs))
         self.register_buffer("memory_targets", torch.zeros(memory_rows, num_outputs))
         self.register_buffer("memory_weights", torch.zeros(memory_rows))
@@ -104,6 +113,11 @@ class IntensityLoss(nn.Module):
         """
         if gather is None:
             gather = _alone
+        if self.scale is not None:
+            predictions, targets = (
+                self.scale.to_units(predictions.float()),
+                self.scale.to_units(targets.float()),
+            )
         predictions, targets, weights, num_processes = _global_rows(predictions, targets, weights, gather, rank)
         count = weights.sum()
         total = count if total_weight is None else total_weight.to(count)

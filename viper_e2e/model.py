@@ -30,6 +30,7 @@ from .output import ViPEROutput
 from .prepared import ClipTokens, PreparedClip
 from .pretrained import Pretrained
 from .records import Record, records_of
+from .scale import LabelScale
 from .stream import Stream
 from .transfer import Transfer
 
@@ -73,7 +74,8 @@ class ViPER(Pretrained, nn.Module):
         where = {"assets": assets, "records": records, "overrides": overrides, "held": held}
         self.encoders = nn.ModuleDict({name: _build_encoder(name, config, where) for name in self.modalities})
         widths = {name: encoder.embed_dim for name, encoder in self.encoders.items()}
-        self.fusion = build_fusion(config.fusion, widths, len(labels), labels.in_unit_interval)
+        scale = LabelScale.of(labels, bounded=config.fusion.output == "sigmoid")
+        self.fusion = build_fusion(config.fusion, widths, len(labels), labels.in_unit_interval, scale)
         self.compute_dtype: torch.dtype | None = None
         """Of backbones and fusion; ``None``: weights as they were made, under the caller's autocast."""
         self.augment: Augment | None = None

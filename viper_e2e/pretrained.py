@@ -31,7 +31,13 @@ class Pretrained:
         Frozen backbones that can be found again are recorded by hash, not copied (their LoRA adapters are),
         unless ``self_contained``. A crash on the way leaves the folder as it was.
         """
-        checkpoint.write_folder(Path(folder), lambda new: write(self, new, self_contained=self_contained))
+        try:
+            checkpoint.write_folder(Path(folder), lambda new: write(self, new, self_contained=self_contained))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise CheckpointError(
+                f"{folder}: not written ({reason}); make room or name another folder"
+            ) from error
 
     @classmethod
     def from_pretrained(
@@ -171,12 +177,21 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
+def labels_of(folder: Path) -> LabelSet:
+    """The labels that the model in a folder predicts."""
+    return _labels_of(_read_settings(folder), folder)
+
+
 def _labels_of(settings: Mapping[str, Any], folder: Path) -> LabelSet:
     labels = settings.get("labels")
     try:
-        means = None if labels.get("means") is None else tuple(map(float, labels["means"]))
         columns = tuple(map(str, labels["columns"]))
-        return LabelSet(columns, float(labels["minimum"]), float(labels["maximum"]), means)
+        # Checkpoints of earlier versions have no scale: their heads speak in units of the labels.
+        known = {name: labels.get(name) for name in ("means", "centres", "widths")}
+        numbers = {name: None if row is None else tuple(map(float, row)) for name, row in known.items()}
+        if any(row is not None and len(row) != len(columns) for row in numbers.values()):
+            raise ValueError("means, centres and widths must be as many as columns")
+        return LabelSet(columns, float(labels["minimum"]), float(labels["maximum"]), **numbers)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: labels are not understood ({error!r})") from error
 

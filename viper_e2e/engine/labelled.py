@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..checkpoint import newest_whole
 from ..clip_reader import DecodeSample
 from ..config import TrainConfig
 from ..decoding import ClipDecoder
 from ..errors import ViperError
+from ..labels import LabelSet
 from ..loader import ClipLoader
 from ..parsing import Settings
+from ..pretrained import labels_of
 from ..shards import ShardLimits, ShardSet
+
+LEAST_UNIT_SPREAD = 0.05
+"""Labels in [0, 1] that spread less than this (standard deviation) are too narrow for a sigmoid of [0, 1]."""
 
 
 def open_splits(config: TrainConfig, limits: ShardLimits | None = None) -> tuple[ShardSet, ShardSet | None]:
@@ -35,9 +44,40 @@ def open_labelled(pattern: str, option: str, limits: ShardLimits | None = None) 
     return shards
 
 
-def label_means(shards: ShardSet) -> tuple[float, ...]:
-    """Mean of each emotion's labels over all clips."""
-    return tuple(np.mean([shards.entry(i).intensities for i in range(len(shards))], axis=0).tolist())
+def training_labels(shards: ShardSet, output: str, last: Path | None = None) -> LabelSet:
+    """The label set of the training shards, with the means of their labels and the scale to learn them at.
+
+    ``output``: of the head, as in `FusionConfig`. ``last``: of a run that goes on, whose scale stays.
+    """
+    assert shards.labels is not None
+    rows = np.array([shards.entry(i).intensities for i in range(len(shards))], dtype=np.float64)
+    labels = replace(shards.labels, means=tuple(rows.mean(0).tolist()))
+    folder = newest_whole(last)[0] if last is not None else None
+    if folder is not None:
+        saved = labels_of(folder)
+        return replace(labels, centres=saved.centres, widths=saved.widths)
+    centres, widths = label_scale(rows, labels.in_unit_interval, output)
+    return replace(labels, centres=centres, widths=widths) if any(widths) else labels
+
+
+def label_scale(
+    rows: np.ndarray, in_unit_interval: bool, output: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Centre and width of each emotion's labels; width 0 where they fill [0, 1] and are learned as they are.
+
+    The width is that of evenly spread labels with the same deviation, so that the loss and the head's first
+    steps are those of labels in [0, 1]; under a sigmoid it is all of their range, which is all it can reach.
+    """
+    spreads = rows.std(0)
+    # Of numbers that are all the same, rounding leaves a deviation of its own.
+    spreads[spreads <= 1e-12 * np.abs(rows).max(0, initial=0.0)] = 0.0
+    fill_unit = in_unit_interval & ((spreads == 0.0) | (spreads >= LEAST_UNIT_SPREAD))
+    centres, widths = rows.mean(0), math.sqrt(12) * spreads
+    if output == "sigmoid":
+        low, high = rows.min(0), rows.max(0)
+        centres, widths = (low + high) / 2, high - low
+    widths = np.where(spreads == 0.0, 1.0, widths)
+    return tuple(np.where(fill_unit, 0.0, centres).tolist()), tuple(np.where(fill_unit, 0.0, widths).tolist())
 
 
 def make_loader(
@@ -48,6 +88,7 @@ def make_loader(
     *,
     shuffle: bool,
     held: Callable[[str], Any] | None = None,
+    quarantined: dict[str, str] | None = None,
 ) -> ClipLoader:
     """A process's share of shards, decoded as the settings say; ``shuffle`` for training."""
     config = settings.train
@@ -64,5 +105,7 @@ def make_loader(
         num_processes=num_processes,
         accumulation=config.accumulation if shuffle else 1,
         clip_timeout_seconds=config.clip_timeout_seconds,
+        max_restarts=config.max_worker_restarts,
         held=held,
+        quarantined=quarantined,
     )
