@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from . import plain_json
 from .environment import naming
 from .errors import ViperError
 
@@ -140,7 +143,7 @@ def _fsync(path: Path) -> None:
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     with naming(path):
-        path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(plain_json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -159,8 +162,25 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors; shared storage is copied apart."""
-    save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
+    """Write tensors as safetensors, shared storage apart. `OSError` tells how much room is missing."""
+    needed, free = sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise _full(path, needed, free)
+    path.touch()
+    mode = path.stat().st_mode  # as this user makes files: safetensors' own are for nobody else to read
+    try:
+        save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
+    except safetensors.SafetensorError as error:
+        free = shutil.disk_usage(path.parent).free
+        if needed > free:
+            raise _full(path, needed, free) from error
+        raise OSError(errno.EIO, f"{error}; {needed:,} bytes were to be written", str(path)) from error
+    path.chmod(stat.S_IMODE(mode))
+
+
+def _full(path: Path, needed: int, free: int) -> OSError:
+    missing = f"needs {needed:,} bytes, {free:,} are free, {needed - free:,} are missing"
+    return OSError(errno.ENOSPC, f"no space left: {missing}", str(path))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import plain_json
 from .errors import ViperError
 from .output import ViPEROutput
 from .predictions import neutralised
@@ -97,9 +97,9 @@ def write_records(records: Sequence[Record], path: Path) -> None:
     """Write records as the suffix says: a JSON list, JSON lines, or a flat table."""
     check_output(path)
     if path.suffix == ".json":
-        path.write_text(json.dumps(list(records), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(plain_json.dumps(list(records), indent=2) + "\n", encoding="utf-8")
     elif path.suffix == ".jsonl":
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        lines = (plain_json.dumps(record) + "\n" for record in records)
         path.write_text("".join(lines), encoding="utf-8")
     else:
         _write_table([_flat(record) for record in records], path)
@@ -114,7 +114,7 @@ def _flat(record: Record) -> dict[str, Any]:
         elif isinstance(value, dict):
             flat |= {f"{name}_{inner}": v for inner, v in value.items()}
         else:
-            flat[name] = json.dumps(value) if isinstance(value, list) else value
+            flat[name] = plain_json.dumps(value) if isinstance(value, list) else value
     return flat
 
 

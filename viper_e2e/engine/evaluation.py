@@ -105,7 +105,8 @@ def predictions_of(rows: Iterable[Row], model: ViPER, shards: ShardSet) -> Predi
 
     def column(name: str, width: int | None = None) -> np.ndarray:
         shape = (0,) if width is None else (0, width)
-        return np.array([row[name] for row in rows]) if rows else np.zeros(shape)
+        # As float: JSON has null where a number was none.
+        return np.array([row[name] for row in rows], dtype=np.float64) if rows else np.zeros(shape)
 
     return Predictions(
         labels=labels,

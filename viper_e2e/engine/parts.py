@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
+from .. import plain_json
 from ..checkpoint import MANIFEST
 from ..clip import Sample
 from ..environment import naming
@@ -74,7 +75,7 @@ class Parts:
     def add(self, outcomes: dict[str, Any]) -> None:
         """Write down outcomes of this process, at once."""
         lines = [
-            json.dumps({"identity": self._identity, "name": name, "outcome": outcome}, ensure_ascii=False)
+            plain_json.dumps({"identity": self._identity, "name": name, "outcome": outcome})
             for name, outcome in outcomes.items()
         ]
         self._cut_torn_line()

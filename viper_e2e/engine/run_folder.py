@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import yaml
 
+from .. import plain_json
 from ..environment import naming
 from ..errors import ViperError
 
@@ -77,7 +78,7 @@ class RunFolder:
         text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
         for name, content in (
             ("config.yaml", text),
-            ("versions.json", json.dumps(versions(), indent=2) + "\n"),
+            ("versions.json", plain_json.dumps(versions(), indent=2) + "\n"),
         ):
             with naming(self.path / name):
                 (self.path / name).write_text(content, encoding="utf-8")
@@ -93,7 +94,7 @@ class RunFolder:
         """
         try:
             with (self.path / file).open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+                lines.write(plain_json.dumps(record) + "\n")
         except OSError as error:
             if file not in self._unwritable:
                 self._unwritable.add(file)
@@ -112,7 +113,7 @@ class RunFolder:
             return
         kept = [record for record in self.read_log(file) if keep(record)]
         new = path.with_name(f"{file}.new")
-        new.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept), encoding="utf-8")
+        new.write_text("".join(plain_json.dumps(r) + "\n" for r in kept), encoding="utf-8")
         new.replace(path)
 
     def release(self) -> None:

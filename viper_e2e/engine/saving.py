@@ -65,7 +65,8 @@ class Saver:
                 write_folder(folder, fill, keep_previous=keep_previous)
         except OSError as error:
             # A full or read-only disk must not end days of training; the last good folder is untouched.
-            console.print(f"[yellow]{folder}: not saved ({error}); training goes on[/yellow]")
+            reason = error.strerror or str(error)
+            console.print(f"[yellow]{folder}: not saved ({reason}); training goes on[/yellow]", soft_wrap=True)
 
     def restore(
         self, parts: dict[str, Any], enter: Callable[[int], None]
@@ -101,4 +102,11 @@ class Saver:
         """Take out of the logs what was written after the checkpoint: it will be written again."""
         here = (state.cursor.epoch, state.cursor.position)
         self.run.rewind("metrics.jsonl", lambda record: record["step"] <= state.validated_step)
-        self.run.rewind("skipped.jsonl", lambda record: (record["epoch"], record["position"]) < here)
+        self.run.rewind("skipped.jsonl", lambda record: _was_before(record, here, state.validated_step))
+
+
+def _was_before(record: dict[str, Any], here: tuple[int, int], validated_step: int) -> bool:
+    """Whether a clip was left out before a checkpoint was made."""
+    if record.get("split") == "val":
+        return record["step"] <= validated_step
+    return (record["epoch"], record["position"]) < here

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import random
+import shutil
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,6 +36,8 @@ class TrainingState:
     loss_sum: float = 0.0
     """Of this epoch's steps, for their mean."""
     loss_steps: int = 0
+    overflows: int = 0
+    """Steps in a row that fp16's loss scaler has skipped."""
     bad_steps: int = 0
     """Steps in a row whose loss or gradient was not finite."""
     bad_keys: list[str] = field(default_factory=list)
@@ -53,7 +57,13 @@ def save(folder: Path, state: TrainingState, parts: dict[str, Any], quarantined:
         "parts": {name: part.state_dict() for name, part in parts.items()},
         "quarantined": quarantined,
     }
-    torch.save(data, folder / FILE)
+    try:
+        torch.save(data, folder / FILE)
+    except RuntimeError as error:
+        # What torch makes of a full disk; numbers and tensors alone have no other reason to fail.
+        free = shutil.disk_usage(folder).free
+        reason = f"{str(error).splitlines()[0]}; {free:,} bytes are free"
+        raise OSError(errno.ENOSPC, reason, str(folder / FILE)) from error
 
 
 def load(

@@ -1,0 +1,23 @@
+"""plain_json.py: JSON as every program reads it: what is no finite number becomes null."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def dumps(data: Any, *, indent: int | None = None) -> str:
+    """As `json.dumps`, which writes NaN and Infinity: words that JSON does not have."""
+    return json.dumps(_plain(data), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, Mapping):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    return data
