@@ -64,6 +64,12 @@ class Predictions:
         return self.valid & ~np.isnan(self.true).any(1) & np.isfinite(self.predicted).all(1)
 
     @property
+    def keys_without_number(self) -> list[str]:
+        """Clips that were read, but for which the model came to no finite number; no metric counts them."""
+        missing = self.valid & ~np.isfinite(self.predicted).all(1)
+        return [key for key, is_missing in zip(self.keys, missing, strict=True) if is_missing]
+
+    @property
     def squared_error(self) -> Float64[np.ndarray, "N"]:
         """Mean over emotions of the squared difference; NaN where not scored."""
         return np.where(self.scored, ((self.predicted - self.true) ** 2).mean(1), np.nan)

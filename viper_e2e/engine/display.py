@@ -85,7 +85,7 @@ def groups_table(groups: Sequence[Mapping[str, Any]]) -> Table:
 
 def epoch_line(record: Mapping[str, Any]) -> str:
     """What an epoch came to, in one line."""
-    line = f"epoch {record['epoch'] + 1:>3}  step {record['step']:>6}  loss {record['train_loss']:.4f}"
+    line = f"epoch {record['epoch'] + 1:>3}  step {record['step']:>6}  loss {_shown(record['train_loss'])}"
     if "val" in record:
         val = record["val"]
         means = (f"{name} {_shown(val[f'mean_{key}'])}" for name, key in MEASURES)

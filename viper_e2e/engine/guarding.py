@@ -20,6 +20,9 @@ from .training_state import TrainingState
 
 MAX_BAD_STEPS = 3
 """So many steps in a row without a number send a run back to its last checkpoint."""
+MAX_OVERFLOWS = 8
+"""So many steps in a row may overflow in fp16, each halving the scale of the loss, as many do at the beginning;
+those after them, or at a scale below 1, are not too large but no numbers."""
 SPIKE_FACTOR = 10.0
 """A loss this many times the median of the recent ones is a spike."""
 MIN_RECENT_LOSSES, MAX_RECENT_LOSSES = 20, 100
@@ -63,17 +66,24 @@ class StopRequest:
 class Guard:
     """Writes down what could not be used and says when it is too much; the same on every process."""
 
-    def __init__(self, run: RunFolder, processes: Processes, on_error: str):
+    def __init__(self, run: RunFolder, processes: Processes, on_error: str, num_clips: int | None = None):
+        """``num_clips``: of an epoch of all processes."""
         self.run, self.processes, self.on_error = run, processes, on_error
-        self.skips = SkipBudget()
+        self.skips = SkipBudget(num_clips=num_clips)
 
     def own_skips(self, group: list[ClipBatch]) -> list[SkipRecord]:
         """The clips of this process that cannot be used."""
+        if group:
+            self.skips.begin(group[0].epoch)
         records = [record for batch in group for record in batch.skip_records()]
-        if records and self.on_error == "raise":
-            first = records[0]
-            raise ViperError(f"{first.exception} (shard {first.shard}; --on-error raise)")
+        self.refuse(records)
         return records
+
+    def refuse(self, records: list[SkipRecord]) -> None:
+        """With ``--on-error raise`` the first clip that cannot be used ends the run, unless it did before."""
+        new = [record for record in records if record.stage != "quarantine"]
+        if new and self.on_error == "raise":
+            raise ViperError(f"{new[0].exception} (shard {new[0].shard}; --on-error raise)")
 
     def count_skips(self, positions: range, own: list[SkipRecord], num_skips: int) -> None:
         """Count the clips of a step of all processes in their order; too many unreadable ones stop the run.
@@ -82,6 +92,7 @@ class Guard:
         """
         if num_skips == 0:
             self.skips.read(len(positions))
+            self.skips.check()  # also of what was left out before it could be judged
             return
         records = self.processes.gather_list(own, purpose="telling unreadable clips")
         skipped = {record.position: record for record in records}
@@ -92,6 +103,26 @@ class Guard:
             elif self.skips.skip(record) and self.processes.is_main:
                 self.run.log("skipped.jsonl", record.to_json())
         self.skips.check()
+
+    def count_validation_skips(self, own: list[SkipRecord], num_clips: int) -> int:
+        """Write down and count the clips that a validation had to do without; too many stop the run."""
+        records = self.processes.gather_list(own, purpose="telling unreadable validation clips")
+        budget = SkipBudget(num_clips=num_clips, known=self.skips.known)
+        for record in sorted(records, key=lambda record: record.position):
+            if budget.skip(record) and self.processes.is_main:
+                self.run.log("skipped.jsonl", record.to_json())
+        budget.in_a_row = 0  # a broken row of shards is a large share as well, all clips are known by now
+        budget.read(num_clips - len(records))
+        try:
+            budget.check()
+            budget.end()
+        except ViperError as error:
+            raise ViperError(f"validation: {error}") from error
+        return len(records)
+
+    def may_overflow(self, state: TrainingState, scaler: Any) -> bool:
+        """Whether a gradient that is no finite number is owed to fp16's scale of the loss, and no harm yet."""
+        return scaler is not None and state.overflows < MAX_OVERFLOWS and scaler.get_scale() >= 1
 
     def watch_loss(self, state: TrainingState, value: float, group: list[ClipBatch]) -> None:
         """Log a loss far above what is usual. Losses are the same on every process, and so is the verdict."""

@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ..errors import ViperError
 from ..predictions import Predictions
 from ..report import figures
+from ..skips import SkipBudget
 from .display import console, epoch_line, flat_numbers, progress_bar
 from .run_folder import RunFolder
 
@@ -96,12 +97,18 @@ class Reporter:
             self._board.add_scalar("step/lr", lr, step)
         self._update_bar(completed=step, note=note)
 
-    def report_epoch(self, record: dict[str, Any], predictions: Predictions | None) -> None:
-        """Log an epoch, draw it, and say it in one line."""
+    def report_epoch(self, record: dict[str, Any], predictions: Predictions | None, skips: SkipBudget) -> None:
+        """Log an epoch, draw it, and say it in one line; further lines tell which clips it was without."""
         if not self.speaks:
             return
+        with self._going_on("metrics.jsonl"):
+            # Of a run that stopped in this epoch (--max-steps) and went on there is a line already.
+            if any(line["epoch"] == record["epoch"] for line in self.run.read_log("metrics.jsonl")):
+                self.run.rewind("metrics.jsonl", lambda line: line["epoch"] != record["epoch"])
         self.run.log("metrics.jsonl", record)
         self._console.print(epoch_line(record))
+        for complaint in self._complaints(record, skips):
+            self._console.print(f"[yellow]           {complaint}[/yellow]", soft_wrap=True)
         if self._speed:
             self._console.print(f"           {self._speed}", soft_wrap=True)
         with self._going_on("TensorBoard"):
@@ -111,6 +118,19 @@ class Reporter:
         self._is_drawn, self._predictions = False, predictions
         if time.monotonic() - self._drawn_at >= DRAW_SECONDS:
             self._draw()
+
+    def _complaints(self, record: dict[str, Any], skips: SkipBudget) -> Iterator[str]:
+        """What the numbers of an epoch do not say."""
+        if skips.num_skipped:
+            yield f"{skips.num_skipped} of {skips.num_seen} clips could not be used; see skipped.jsonl"
+        val = record.get("val", {})
+        if "num_left_out" in val:
+            yield f"{val['num_left_out']} validation clips could not be used; see skipped.jsonl"
+        if "without_number" in val:
+            yield f"no finite number for the validation clips {', '.join(val['without_number'])}"
+        if val and val["mean_pearson"] is None and "Pearson" not in self._complained:
+            self._complained.add("Pearson")
+            yield "Pearson is undefined, the validation labels do not vary: `best` is chosen by MSE"
 
     def _draw(self) -> None:
         with self._going_on("plots"):

@@ -15,21 +15,20 @@ from accelerate import Accelerator
 
 from ..loader import ClipBatch, ClipLoader
 from ..losses import IntensityLoss, parse_loss
-from ..metrics import Scores
 from ..model import ViPER
 from ..order import Cursor
 from ..parsing import Settings
 from ..predictions import Predictions
 from ..prepared import PreparedClip
 from ..reuse import ReuseStore, parse_size
+from ..scale import LabelScale
 from ..shards import ShardLimits, ShardSet
 from .averaging import WeightAverage
 from .compiling import compile_model
 from .display import branch_table, console
-from .evaluation import evaluate, score, scores_record
 from .fine_tuning import FineTuning, rewrapped
 from .guarding import MAX_BAD_STEPS, Guard, StopRequest
-from .labelled import label_means, make_loader, open_splits
+from .labelled import make_loader, open_splits, training_labels
 from .optimizer import build_optimizer, build_schedule, schedule_factor
 from .precision import compute_dtype, resumed, settled
 from .processes import Processes
@@ -38,9 +37,7 @@ from .run_folder import RunFolder
 from .saving import Saver
 from .stages import StageClock
 from .training_state import TrainingState, clip_seed, seed_step
-
-_VALIDATION = "validation/"
-"""Before the keys of validation clips held in memory; no key of a sample has a slash in it."""
+from .validation import VALIDATION, Validation, improved
 
 
 class Trainer:
@@ -51,14 +48,16 @@ class Trainer:
         self.processes = processes or Processes(accelerator)
         limits = ShardLimits(max_clip_bytes=settings.model.decoding.limits.max_bytes_in_memory)
         self.train_shards, self.val_shards = open_splits(self.config, limits)
-        self.loss = IntensityLoss(parse_loss(self.config.loss), len(self.train_shards.labels))
+        loss = parse_loss(self.config.loss)
         self.held = ReuseStore(parse_size(self.config.reuse_memory))
         is_main = self.processes.is_main
         self.run = RunFolder(Path(self.config.run_dir), resume=self.config.resume, owner=is_main)
         self.processes.wait("opening the run folder")
         torch.manual_seed(self.config.seed)
-        labels = replace(self.train_shards.labels, means=label_means(self.train_shards))
+        last = self.run.last if self.config.resume else None
+        labels = training_labels(self.train_shards, settings.model.fusion.output, last)
         self.module = ViPER(settings.model, labels).to(accelerator.device)
+        self.loss = IntensityLoss(loss, len(labels), scale=LabelScale.of(labels))
         self._settle_precision()
         self.tuning = FineTuning(self.module, self.config, self.held)
         self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
@@ -73,7 +72,8 @@ class Trainer:
         self.average = WeightAverage(self.module, self.config.ema_decay)
         if self.config.compile:
             compile_model(self.module)
-        self.guard = Guard(self.run, self.processes, self.config.on_error)
+        self.guard = Guard(self.run, self.processes, self.config.on_error, len(self.train_shards))
+        self.validation = Validation(self.module, self.guard, self.processes, self.loader.quarantined)
         self.saver = Saver(self.run, self.config, self.module, self.average, writes=is_main)
         self.reporter = Reporter(self.run, speaks=is_main)
         self.clock = StageClock(self.module)
@@ -147,21 +147,33 @@ class Trainer:
             with nullcontext() if batch.ends_step else self.accelerator.no_sync(self.model):
                 value += self._backward(batch, total_weight)
         norm = self.accelerator.clip_grad_norm_(self._trained(), self.config.clip_norm or math.inf)
-        finite = math.isfinite(value) and (bool(torch.isfinite(norm)) or self.accelerator.scaler is not None)
+        fits = bool(torch.isfinite(norm)) or self.guard.may_overflow(state, self.accelerator.scaler)
         # What the first process has seen, so that every process takes the same way from here.
-        verdicts = self.processes.table(float(finite), value, purpose=f"ending step {state.step}")
+        verdicts = self.processes.table(
+            float(math.isfinite(value) and fits), value, purpose=f"ending step {state.step}"
+        )
         value = float(verdicts[0, 1])
         if bool(verdicts[:, 0].all()):
             self.optimizer.step()
-            if not self.optimizer.step_was_skipped:  # by fp16's scaler
+            if self.optimizer.step_was_skipped:  # by fp16's scaler, which has lowered its scale
+                state.overflows += 1
+            else:
                 self.average.update()
-            state.bad_steps, state.bad_keys, state.last_good_step = 0, [], state.step
+                state.overflows, state.bad_steps, state.bad_keys = 0, 0, []
+                state.last_good_step = state.step
             self.guard.watch_loss(state, value, group)
         else:
+            if self.accelerator.scaler is not None:
+                # The gradients were unscaled above; without this the next step may not be.
+                self.accelerator.scaler.update()
+                state.overflows += math.isfinite(value)
             self.guard.count_bad_step(state, value, float(norm), group)
         self.optimizer.zero_grad()
         self.schedule.step()
-        self._count_step(value, sum(position is not None for b in group for position in b.positions))
+        self._count_step(
+            value if total_weight > 0 else None,
+            sum(position is not None for b in group for position in b.positions),
+        )
         return save or self.saver.is_due(state.step)
 
     def _begin_step(self, group: list[ClipBatch]) -> tuple[bool, float]:
@@ -201,14 +213,15 @@ class Trainer:
     def _trained(self) -> list[torch.nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def _count_step(self, value: float, num_clips: int) -> None:
+    def _count_step(self, value: float | None, num_clips: int) -> None:
+        """``value``: the loss; None where no clip of the step could be used."""
         self.state.step += 1
-        if math.isfinite(value):
+        if value is not None and math.isfinite(value):
             self.state.loss_sum += value
             self.state.loss_steps += 1
         self.reporter.count_step(
             self.state.step,
-            value,
+            math.nan if value is None else value,
             self.schedule.get_last_lr()[0],
             num_clips * self.processes.count,
             waited_seconds=self.loader.waiting_seconds,
@@ -219,42 +232,28 @@ class Trainer:
     # --- the end of an epoch ----------------------------------------------------------------------
 
     def _end_epoch(self) -> None:
-        record: dict[str, Any] = {
-            "epoch": self.state.cursor.epoch,
-            "step": self.state.step,
-            "train_loss": self.state.loss_sum / max(1, self.state.loss_steps),
-        }
+        self.guard.skips.end()
+        epoch, step = self.state.cursor.epoch, self.state.step
+        mean_loss = self.state.loss_sum / self.state.loss_steps if self.state.loss_steps else None
+        record: dict[str, Any] = {"epoch": epoch, "step": step, "train_loss": mean_loss}
         better = []
         if self.val_shards is not None:
             loader = self._loader(self.val_shards, shuffle=False)
             with loader, self.average.standing_in(), self.processes.meeting("validation"):
-                self.predictions = evaluate(
-                    self.module,
-                    loader,
-                    self.accelerator,
-                    hold=self._keep_for_validation,
+                self.predictions, scores, record["val"] = self.validation(
+                    loader, epoch, step, hold=self._keep_for_validation
                 )
-            scores = score(self.predictions)
-            record["val"] = scores_record(scores) | ({"weights": "average"} if self.average else {})
-            better = self._improved(scores)
+            record["val"] |= {"weights": "average"} if self.average else {}
+            better = improved(scores, self.state.best)
         if self.state.cursor.position >= len(self.train_shards):
             self.state.cursor = Cursor(self.config.seed, self.state.cursor.epoch + 1, 0)
-        self.state.loss_sum, self.state.loss_steps = 0.0, 0
+            self.state.loss_sum, self.state.loss_steps = 0.0, 0
         self.state.validated_step = self.state.step
-        self.reporter.report_epoch(record, self.predictions)
+        self.reporter.report_epoch(record, self.predictions, self.guard.skips)
         for name in better:
             self.saver.save_model(name)
         self._enter_epoch(self.state.cursor.epoch)
         self._save_last()
-
-    def _improved(self, scores: Scores) -> list[str]:
-        """Names of the checkpoints for which these scores are the best so far."""
-        better = []
-        for name, value in (("best", scores.mean_pearson), ("best_mse", -scores.mean_mse)):
-            if math.isfinite(value) and value > self.state.best.get(name, -math.inf):
-                self.state.best[name] = value
-                better.append(name)
-        return better
 
     def _enter_epoch(self, epoch: int) -> None:
         """Train what this epoch trains, before anything of it is saved or loaded."""
@@ -316,6 +315,7 @@ class Trainer:
                 f"step {step}: {MAX_BAD_STEPS} steps in a row without a number, no checkpoint yet"
             )
         self.state.went_back_at, self.state.bad_steps, self.state.bad_keys = step, 0, []
+        self.state.overflows = 0
         self.loader.quarantined |= dict.fromkeys(keys, f"loss or gradient without a number up to step {step}")
         if self.processes.is_main:
             console.print(
@@ -329,9 +329,15 @@ class Trainer:
         """Of this process's share; ``shuffle`` for training, shard order for validation."""
         held = None
         if self.held.budget_bytes:
-            held = self.held.get if shuffle else lambda key: self.held.get(_VALIDATION + key)
+            held = self.held.get if shuffle else lambda key: self.held.get(VALIDATION + key)
         return make_loader(
-            shards, self.settings, self.processes.index, self.processes.count, shuffle=shuffle, held=held
+            shards,
+            self.settings,
+            self.processes.index,
+            self.processes.count,
+            shuffle=shuffle,
+            held=held,
+            quarantined=None if shuffle else self.validation.known_bad(),
         )
 
     def _keep(self, key: str, clip: PreparedClip) -> None:
@@ -340,4 +346,4 @@ class Trainer:
             self.held.offer(key, self.module.hold(clip))
 
     def _keep_for_validation(self, key: str, clip: PreparedClip) -> None:
-        self._keep(_VALIDATION + key, clip)
+        self._keep(VALIDATION + key, clip)

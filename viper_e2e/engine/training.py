@@ -36,6 +36,11 @@ def train(settings: Settings) -> int:
         ],
     )
     processes = Processes(accelerator)
+    if settings.train.mixed_precision == "fp16" and accelerator.scaler is None and accelerator.is_main_process:
+        console.print(
+            "[yellow]--mixed-precision fp16: on this device the loss is not scaled, so small gradients "
+            "become 0; bf16 or no needs no scaling[/yellow]"
+        )
     if settings.train.compile:
         keep_compiled_in(Path(settings.train.run_dir) / "compiled")
         with processes.telling_failures():
@@ -64,6 +69,12 @@ def train(settings: Settings) -> int:
     return code
 
 
+def _rank(val: Mapping[str, Any]) -> tuple[float, float]:
+    """By Pearson; where that is undefined, by MSE."""
+    pearson, mse = val["mean_pearson"], val.get("mean_mse")
+    return -2.0 if pearson is None else pearson, 0.0 if pearson is not None or mse is None else -mse
+
+
 def seeded(settings: Settings) -> list[Settings]:
     """The runs that ``seeds`` asks for: one, or one per seed in ``run_dir/seed-N``."""
     config = settings.train
@@ -90,7 +101,7 @@ def summarised(logs: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[str, Any
     for seed, log in logs.items():
         validated = [record["val"] for record in log if record.get("val")]
         if validated:
-            best[seed] = max(validated, key=lambda val: -2.0 if (r := val["mean_pearson"]) is None else r)
+            best[seed] = max(validated, key=_rank)
     summary: dict[str, Any] = {"seeds": list(best)}
     for name in ("mean_pearson", "mean_ccc", "mean_mse"):
         values = [val[name] for val in best.values()]

@@ -1,0 +1,88 @@
+"""fp16 with a loss scaler, as on a GPU: torch's own for the CPU stands in, where accelerate makes none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from training_runs import lines, settings
+
+from viper_e2e.engine.trainer import Trainer
+from viper_e2e.errors import ViperError
+
+WORDS = ("--mixed-precision=fp16", "--modalities=visual", "--unfreeze=visual", "--batch-size=2", "--lr=0.01")
+
+
+@pytest.fixture
+def trainer(corpus, tmp_path):
+    """`trainer(*words)`: a run in this process, on a device that scales the loss."""
+    AcceleratorState._reset_state()
+    made = []
+
+    def make(*words: str) -> Trainer:
+        accelerator = Accelerator(mixed_precision="fp16", step_scheduler_with_optimizer=False, cpu=True)
+        accelerator.scaler, accelerator.native_amp = torch.amp.GradScaler("cpu"), True
+        made.append(Trainer(settings(corpus, tmp_path / "run", *WORDS, *words), accelerator))
+        return made[-1]
+
+    yield make
+    for run in made:
+        run.close()
+    AcceleratorState._reset_state()
+
+
+def spoil_losses(trainer: Trainer, calls: range) -> None:
+    """The loss of these backward passes is no number."""
+    real, count = trainer._backward, iter(range(10_000))
+
+    def backward(batch, total_weight):
+        bias = trainer.module.fusion.perceiver.to_logits[-1].bias
+        kept = bias.detach().clone()
+        if next(count) in calls:
+            bias.data.fill_(float("nan"))
+        value = real(batch, total_weight)
+        bias.data.copy_(kept)
+        return value
+
+    trainer._backward = backward
+
+
+def test_one_loss_that_is_no_number_costs_one_step(trainer):
+    run = trainer("--epochs=2")
+    spoil_losses(run, range(2, 3))
+    assert run.train() == 0
+    assert [record["step"] for record in lines(run.run.path, "nonfinite.jsonl")] == [2]
+    assert run.state.last_good_step == 7
+    assert all(p.isfinite().all() for p in run.module.parameters())
+
+
+def test_after_three_such_losses_the_run_goes_back(trainer):
+    run = trainer("--epochs=3", "--reuse-memory=1GB")
+    spoil_losses(run, range(5, 8))
+    assert run.train() == 0
+    assert [record["step"] for record in lines(run.run.path, "nonfinite.jsonl")] == [5, 6, 7]
+    assert len(run.loader.quarantined) == 6
+    assert run.state.went_back_at == 7
+
+
+def test_gradients_that_are_never_a_number_end_the_run(trainer):
+    run = trainer("--epochs=20", "--reuse-memory=1GB")
+    next(run.module.encoders["visual"].parameters()).register_hook(lambda gradient: gradient * float("nan"))
+    before = [p.detach().clone() for p in run._trained()]
+    with pytest.raises(ViperError, match=r"again 3 steps in a row without a number.*nonfinite\.jsonl"):
+        run.train()
+    assert all(torch.equal(a, b) for a, b in zip(before, run._trained(), strict=True))
+    assert run.state.last_good_step == -1
+    assert len(lines(run.run.path, "nonfinite.jsonl")) == 6
+
+
+def test_without_a_scaler_it_is_said(corpus, nursery, tmp_path):
+    from training_runs import arguments
+
+    words = arguments(
+        corpus, tmp_path / "run", "--mixed-precision=fp16", "--modalities=visual", "--max-steps=1"
+    )
+    child = nursery.fork("train", words)
+    assert child.wait() == 0, child.said
+    assert "on this device the loss is not scaled" in child.said
