@@ -15,6 +15,7 @@ import jsonargparse
 import yaml
 
 from .config import BackboneConfig, ModelConfig, TrainConfig, backbones_of
+from .config_bounds import check_options, check_settings
 from .errors import ViperError
 from .presets import PRESETS, TRAIN_DEFAULTS
 from .reading_options import add_reading_options, apply_reading_options
@@ -39,6 +40,11 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         _usage_error(self.prog, message, self._option_string_actions)
+
+    def parse_known_args(self, *given: Any, **more: Any) -> tuple[Any, list[str]]:
+        options, rest = super().parse_known_args(*given, **more)
+        check_options(options)
+        return options, rest
 
 
 class _SettingsParser(jsonargparse.ArgumentParser):
@@ -102,6 +108,8 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     _apply_depths(model, parsed.freeze, parsed.unfreeze)
     _apply_lora(model, parsed.lora)
     apply_reading_options(model.decoding, parsed)
+    check_settings(train, "--")
+    check_settings(model, "--", "model.")
     _need(train.train_shards, "--train-shards", prog)
     _need(train.run_dir, "--run-dir", prog)
     return Settings(train, model)
@@ -152,7 +160,7 @@ def _normal(argv: Sequence[str]) -> list[str]:
     """Dashes in names become underscores, and a bare ``--resume`` becomes ``--resume=true``."""
     flags = {f"--{field.name}" for field in fields(TrainConfig) if isinstance(field.default, bool)}
     words = []
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in zip(argv, [*argv, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if name.startswith("--"):
             name = "--" + name[2:].replace("-", "_")
@@ -209,7 +217,7 @@ def _apply_lora(model: ModelConfig, lora: str | None) -> None:
 
 def _refuse_aliases(argv: Sequence[str]) -> None:
     """No ``*name`` in settings files: thirty lines of them unfold to a billion values."""
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in zip(argv, [*argv, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         path = Path(value if equals else following)
         if name != "--config" or not path.is_file():
