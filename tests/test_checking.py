@@ -37,7 +37,7 @@ def corpus(tmp_path, tiny_clip):
 
 def look(folder: Path, **options):
     shards = ShardSet(str(folder / "*.tar"), strict=False)
-    return check(shards, decoding=DecodingConfig(num_frames=4), num_threads=2, **options)
+    return check(shards, decoding=DecodingConfig(num_frames=4), num_workers=2, **options)
 
 
 def test_everything_in_the_shards_is_counted(corpus):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any
 
 from rich.console import Group
@@ -18,6 +18,7 @@ from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder, probe
 from viper_e2e.errors import ClipError
 from viper_e2e.shards import ShardSet
+from viper_e2e.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 
 FaceFinder = Callable[..., Any]
 """A `viper_e2e.faces.FaceCropper`, or what is called like one; not named here, as it imports torch."""
@@ -44,8 +45,6 @@ class ClipCheck:
     has_action_units: bool = False
     face_share: float | None = None
     """Share of the decoded frames with a face, 0 … 1; ``None`` where faces were not looked for."""
-    notes: tuple[str, ...] = ()
-    """What a person should know of how it is read (`DecodedClip.notes`)."""
     error: str | None = None
     """Stage and reason where the sample cannot be used."""
 
@@ -148,13 +147,11 @@ class CheckReport:
                 f"{subject}: {', '.join(splits)}" for subject, splits in self.straddling_subjects.items()
             ],
         }
-        notes = [f"{clip.key}: {note} ({clip.shard})" for clip in self.clips for note in clip.notes]
         lines = []
-        for kind, texts in {**kinds, "note": notes}.items():
-            style = "" if kind == "note" else "red"
-            lines += [Text(f"{kind}: {text}", style=style) for text in texts[:MAX_LINES]]
+        for kind, texts in kinds.items():
+            lines += [Text(f"{kind}: {text}", style="red") for text in texts[:MAX_LINES]]
             if len(texts) > MAX_LINES:
-                lines.append(Text(f"{kind}: {len(texts) - MAX_LINES} more (all are in --output)", style=style))
+                lines.append(Text(f"{kind}: {len(texts) - MAX_LINES} more (all are in --output)", style="red"))
         return lines
 
 
@@ -163,22 +160,26 @@ def check(
     *,
     decoding: DecodingConfig | None = None,
     faces: FaceFinder | None = None,
-    num_threads: int | None = None,
+    num_workers: int | None = None,
+    clip_timeout_seconds: float = TIME_LIMIT_SECONDS,
+    max_restarts: int = MAX_RESTARTS,
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Read, verify, probe and decode every sample as training would, and say what is there.
 
     ``shards``: opened with ``strict=False``, so that torn and doubled ones are reported, not raised.
-    ``faces``: looks for a face in the decoded frames. ``num_threads`` clips are in memory at once (default:
-    one per CPU, at most 8). ``progress`` is called with (clips done, clips in all).
+    ``faces``: looks for a face in the decoded frames. ``num_workers`` processes decode (default: one per CPU,
+    at most 8), so that a clip which crashes or hangs one is a finding; 0: none. ``progress`` is called with
+    (clips done, clips in all).
     """
-    decoder = ClipDecoder(decoding or DecodingConfig())
+    look = _Look(shards, ClipDecoder(decoding or DecodingConfig()), keeps_frames=faces is not None)
+    count = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
     clips: list[ClipCheck] = []
-    with ThreadPoolExecutor(num_threads or min(8, os.cpu_count() or 1)) as pool:
-        for clip in pool.map(lambda i: _look(shards, i, decoder, faces), range(len(shards))):
-            clips.append(clip)
-            if progress is not None:
-                progress(len(clips), len(shards))
+    for clip, decoded in _looks(look, count, clip_timeout_seconds, max_restarts):
+        has_frames = decoded is not None and faces is not None
+        clips.append(replace(clip, face_share=_face_share(decoded, faces)) if has_frames else clip)
+        if progress is not None:
+            progress(len(clips), len(shards))
     entries = [entry for shard in shards.shards for entry in shard.samples]
     return CheckReport(
         clips=tuple(clips),
@@ -192,29 +193,68 @@ def check(
     )
 
 
-def _look(shards: ShardSet, i: int, decoder: ClipDecoder, faces: FaceFinder | None) -> ClipCheck:
-    """One sample; what is wrong with it is part of the answer."""
-    place = {"key": shards.entry(i).key, "shard": shards.shard_of(i).path_or_url}
-    try:
-        sample = shards.read(i)
-        settings = decoder.config
-        info = probe(sample.video, settings.limits, name=sample.key, video_track=settings.video_track)
-        clip = decoder(sample.video, name=sample.key, sound=sample.sound)
-    except ClipError as error:
-        return ClipCheck(**place, error=f"{error.stage}: {error.reason}")
-    return ClipCheck(
-        **place,
-        container=info.container,
-        video_codec=info.video_codec,
-        audio_codec=info.audio_codec,
-        width=info.width,
-        height=info.height,
-        seconds=clip.duration_seconds,
-        has_sound=clip.has_sound,
-        has_action_units=sample.action_units is not None,
-        notes=clip.notes,
-        face_share=_face_share(clip, faces) if faces is not None else None,
+@dataclass(frozen=True)
+class _Look:
+    """`look(i)`: one sample; what is wrong with it is part of the answer. Imports no torch."""
+
+    shards: ShardSet
+    decoder: ClipDecoder
+    keeps_frames: bool
+
+    def __call__(self, i: int) -> tuple[ClipCheck, DecodedClip | None]:
+        try:
+            sample = self.shards.read(i)
+            info = probe(sample.video, self.decoder.config.limits, name=sample.key)
+            clip = self.decoder(sample.video, name=sample.key, sound=sample.sound)
+        except ClipError as error:
+            return self.failed(i, f"{error.stage}: {error.reason}"), None
+        found = ClipCheck(
+            self.shards.entry(i).key,
+            self.shards.shard_of(i).path_or_url,
+            container=info.container,
+            video_codec=info.video_codec,
+            audio_codec=info.audio_codec,
+            width=info.width,
+            height=info.height,
+            seconds=clip.duration_seconds,
+            has_sound=clip.has_sound,
+            has_action_units=sample.action_units is not None,
+        )
+        return found, clip if self.keeps_frames else None
+
+    def failed(self, i: int, error: str) -> ClipCheck:
+        return ClipCheck(self.shards.entry(i).key, self.shards.shard_of(i).path_or_url, error=error)
+
+
+def _looks(
+    look: _Look, num_workers: int, clip_timeout_seconds: float, max_restarts: int
+) -> Iterator[tuple[ClipCheck, DecodedClip | None]]:
+    """Every sample in order; a few are begun ahead."""
+    indices = range(len(look.shards))
+    if num_workers == 0 or not indices:
+        yield from map(look, indices)
+        return
+    pool = WorkerPool(
+        look,
+        min(num_workers, len(indices)),
+        time_limit_seconds=clip_timeout_seconds,
+        max_restarts=max_restarts,
     )
+    waiting = iter(indices)
+
+    def begin(count: int) -> Iterator[tuple[int, int]]:
+        return ((i, pool.submit(i, look.shards.entry(i).key)) for i in islice(waiting, count))
+
+    try:
+        begun = deque(begin(2 * num_workers))
+        while begun:
+            i, ticket = begun.popleft()
+            found = pool.outcome(ticket)
+            begun.extend(begin(1))
+            is_lost = isinstance(found, Casualty)
+            yield (look.failed(i, f"worker: left out: {found.reason}"), None) if is_lost else found
+    finally:
+        pool.close()
 
 
 def _face_share(clip: DecodedClip, faces: FaceFinder) -> float:

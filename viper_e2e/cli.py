@@ -191,12 +191,13 @@ def _check(argv: Sequence[str]) -> int:
     parser.add_argument("--shards", required=True, help="path, glob, brace pattern or https:// URLs")
     parser.add_argument("--faces", action="store_true", help="also look for faces (slower)")
     parser.add_argument("--output", help="also write the findings as JSON")
+    parser.add_argument("--num-workers", type=int, help="decoding processes (default: one per CPU, at most 8)")
+    _worker_options(parser)
     _clip_options(parser)
     options = parser.parse_args(argv)
-    import json
-
     from rich.console import Console
 
+    from . import plain_json
     from .checking import check
     from .config import DecodingConfig
     from .packing import progress_bar
@@ -213,10 +214,18 @@ def _check(argv: Sequence[str]) -> int:
         faces = FaceCropper(FaceConfig())
     with progress_bar("reading") as progress:
         shards = ShardSet(options.shards, limits=shard_limits(options), strict=False)
-        report = check(shards, decoding=decoding, faces=faces, progress=progress)
+        report = check(
+            shards,
+            decoding=decoding,
+            faces=faces,
+            num_workers=options.num_workers,
+            clip_timeout_seconds=options.clip_timeout_seconds,
+            max_restarts=options.max_worker_restarts,
+            progress=progress,
+        )
     Console(highlight=False).print(report)
     if options.output:
-        Path(options.output).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+        Path(options.output).write_text(plain_json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     return report.exit_code
 
 
@@ -275,6 +284,27 @@ def _model_options(parser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=8, help="clips per forward pass (default: 8)")
     parser.add_argument("--num-workers", type=int, default=1, help="decoding processes (default: 1)")
+    _worker_options(parser)
+
+
+def _worker_options(parser) -> None:
+    """What to do about clips that crash or hang their process; `train` has the same settings."""
+    from .config import TrainConfig
+
+    parser.add_argument(
+        "--clip-timeout-seconds",
+        type=float,
+        metavar="S",
+        default=TrainConfig.clip_timeout_seconds,
+        help="a clip that takes a process longer is left out (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--max-worker-restarts",
+        type=int,
+        metavar="N",
+        default=TrainConfig.max_worker_restarts,
+        help="lost processes that are replaced before the command ends (default: %(default)s)",
+    )
 
 
 def _clip_options(parser) -> None:

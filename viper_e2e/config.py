@@ -47,8 +47,6 @@ class DecodingConfig:
     backend: Literal["pyav", "decord", "torchcodec", "nvdec"] = "pyav"
     """What decodes pictures. `torchcodec` (installed apart) needs FFmpeg's libraries; `nvdec` is torchcodec on
     the GPU's own decoder, and needs `--num-workers 0`."""
-    video_track: int | None = None
-    """Which of several picture tracks, from 1 on. None: the file's default one, else the largest picture."""
     sound: Literal["spans", "windows", "none"] = "spans"
     """`spans`: only the seconds around each instant. `windows`: the whole stream (published rule)."""
     span_seconds: float = 2.0
@@ -175,7 +173,7 @@ class FusionConfig:
     modality_dropout: float = 0.1
     """Chance that a present modality is hidden from one clip in training; at least one stays (`tokens`)."""
     output: Literal["auto", "sigmoid", "linear"] = "auto"
-    """`auto`: sigmoid where all labels lie in [0, 1]."""
+    """`auto`: sigmoid where all labels lie in [0, 1]. Other labels are learned in units of their spread."""
     rescale: bool = False
     """Divide outputs by the largest of them, a constant to the gradient (published; `--rescale` sets it)."""
 
@@ -298,8 +296,10 @@ class TrainConfig:
     """Clips decoded ahead per worker; None: enough for a whole batch."""
     shuffle_window: int = 2048
     """Samples are permuted inside windows of this many, over permuted shards."""
-    clip_timeout_seconds: float = 60.0
+    clip_timeout_seconds: float = 300.0
     """A clip that takes a worker longer is set aside."""
+    max_worker_restarts: int = 1000
+    """Workers that crash or hang are replaced so many times an epoch; then the run ends."""
     on_error: Literal["skip", "raise"] = "skip"
     """What to do with a clip that cannot be read; `skip` keeps its place with weight 0."""
     reuse_memory: str = "0"
@@ -336,9 +336,13 @@ def model_config_from_dict(data: dict[str, Any], source: str) -> ModelConfig:
     """
     from jsonargparse import ArgumentParser
 
+    from .config_bounds import check_settings
+
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--model", type=ModelConfig)
     try:
-        return parser.instantiate(parser.parse_object({"model": data})).model
+        model = parser.instantiate(parser.parse_object({"model": data})).model
     except (ArgumentError, TypeError) as error:
         raise ViperError(f"{source}: {' '.join(str(error).split())}") from error
+    check_settings(model, f"{source}: ", "model.")
+    return model

@@ -18,7 +18,7 @@ from .clip_reader import ClipReader, DecodeSample
 from .errors import ClipError, ViperError
 from .order import BatchShape, EpochOrder, assign
 from .skips import SkipBudget, SkipRecord
-from .workers import Casualty, WorkerPool
+from .workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 
 __all__ = ["ClipBatch", "ClipLoader", "DecodeSample", "SkipBudget", "SkipRecord"]
 
@@ -86,8 +86,8 @@ class ClipLoader:
     for; then nothing can guard against a crash or a hang.
 
     A clip that ends its worker, or keeps it longer than ``clip_timeout_seconds``, comes as a `ClipError`
-    of stage ``"worker"`` and is never tried again: `quarantined` names it. More than ``max_restarts`` such
-    clips in one epoch: `ViperError`. Programming errors in a worker are raised with its traceback.
+    of stage ``"worker"`` and is never tried again: `quarantined` names it. More than ``max_restarts`` lost
+    workers in one epoch: `ViperError`. Programming errors in a worker are raised with its traceback.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class ClipLoader:
         process_index: int = 0,
         num_processes: int = 1,
         accumulation: int = 1,
-        clip_timeout_seconds: float = 60.0,
-        max_restarts: int = 3,
+        clip_timeout_seconds: float = TIME_LIMIT_SECONDS,
+        max_restarts: int = MAX_RESTARTS,
         held: Callable[[str], Any] | None = None,
         quarantined: dict[str, str] | None = None,
     ):

@@ -11,7 +11,7 @@ from typing import Any
 from .clip import DecodedClip
 from .clip_reader import bare
 from .errors import ClipError
-from .workers import Casualty, WorkerPool
+from .workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 
 Found = tuple[float, DecodedClip] | ClipError | None
 """A window (start in seconds, its clip), why the clip has no more, or that it was the last."""
@@ -54,7 +54,8 @@ def decode_windows(
     hop_seconds: float,
     *,
     num_workers: int = 1,
-    clip_timeout_seconds: float = 60.0,
+    clip_timeout_seconds: float = TIME_LIMIT_SECONDS,
+    max_restarts: int = MAX_RESTARTS,
 ) -> Iterator[tuple[int, Found]]:
     """Index of a clip and its next window, to the `None` or the `ClipError` that ends each clip.
 
@@ -69,8 +70,8 @@ def decode_windows(
         return
     shares = [range(first, len(paths), num_workers) for first in range(min(num_workers, len(paths)))]
     pools = [
-        WorkerPool(reader, 1, time_limit_seconds=clip_timeout_seconds, max_restarts=len(share))
-        for share in shares
+        WorkerPool(reader, 1, time_limit_seconds=clip_timeout_seconds, max_restarts=max_restarts)
+        for _ in shares
     ]
     try:
         walks = [_walk(paths, s, p.submit, p.outcome) for s, p in zip(shares, pools, strict=True)]

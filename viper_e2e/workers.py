@@ -14,20 +14,26 @@ import os
 import pickle
 import signal
 import threading
-import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from multiprocessing import connection, reduction
 from multiprocessing.util import Finalize
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from .errors import ViperError
 from .handover import pack, unpack
+from .running_time import RunningTime
 
 START_SECONDS = 120.0
 """A worker that has not come up by then will not."""
+TIME_LIMIT_SECONDS = 300.0
+"""For one clip, unless said otherwise."""
+MAX_RESTARTS = 1000
+"""Workers that clips may cost, unless said otherwise."""
+MAX_BLAMELESS = 5
+"""So many workers in a row may be lost before they have begun anything: no clip is to blame for more."""
 
 
 class WorkerError(RuntimeError):
@@ -52,12 +58,12 @@ class _Job(NamedTuple):
 class _Worker:
     process: Any
     connection: connection.Connection
+    since: float
+    """When it last told something, or was given something to do."""
     jobs: deque[_Job] = field(default_factory=deque)
     """Handed out and unanswered, in the order in which the worker takes them."""
     state: Literal["starting", "idle", "working"] = "starting"
     """As far as it has told; a worker that is `working` is at the first of its jobs."""
-    since: float = field(default_factory=time.monotonic)
-    """When it last told something, or was given something to do."""
 
 
 class WorkerPool:
@@ -73,20 +79,22 @@ class WorkerPool:
         task: Callable[[Any], Any],
         num_workers: int,
         *,
-        time_limit_seconds: float = 60.0,
-        max_restarts: int = 3,
+        time_limit_seconds: float = TIME_LIMIT_SECONDS,
+        max_restarts: int = MAX_RESTARTS,
     ):
         self.time_limit_seconds = time_limit_seconds
         self.max_restarts = max_restarts
         self.casualties: list[str] = []
         """`name: reason` of each worker lost since `forgive`, or what it did if not working: idle, starting."""
+        self._blameless = 0
+        self._now = RunningTime()
         self._payload = pickle.dumps(task)
         self._context = multiprocessing.get_context("forkserver")
         self._outcomes: dict[int, Any] = {}
         self._wanted: set[int] = set()
         self._next_ticket = 0
         self._workers: list[_Worker] = []
-        self._close = Finalize(self, _end_workers, args=(self._workers,), exitpriority=100)
+        self._close = Finalize(self, _end_workers, args=(self._workers, self._now), exitpriority=100)
         self._workers.extend(self._start() for _ in range(num_workers))
 
     def submit(self, item: Any, name: str) -> int:
@@ -137,11 +145,11 @@ class WorkerPool:
         )
         process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, self._now())
 
     def _hand_out(self, worker: _Worker, job: _Job) -> None:
         if not worker.jobs and worker.state == "idle":
-            worker.since = time.monotonic()
+            worker.since = self._now()
         worker.jobs.append(job)
         # A worker that has just died is found, with this job not begun, by the next `_wait`.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -151,13 +159,13 @@ class WorkerPool:
         """Take in what workers have sent; sleep until one sends, dies or overruns."""
         busy = [worker for worker in self._workers if worker.jobs]
         assert busy, "waiting for an outcome that nobody works on"
-        patience = min(worker.since + self._limit(worker) for worker in busy) - time.monotonic()
+        patience = min(worker.since + self._limit(worker) for worker in busy) - self._now()
         # Not `process.sentinel`: that also fires when a signal to the process group ends the forkserver.
         connection.wait([worker.connection for worker in busy], timeout=max(0.0, patience))
         for worker in busy:
             if not self._receive(worker):
                 self._replace(worker)
-            elif worker.jobs and time.monotonic() - worker.since > self._limit(worker):
+            elif worker.jobs and self._now() - worker.since > self._limit(worker):
                 self._replace(worker, f"ran longer than {self._limit(worker):g} s")
 
     def _limit(self, worker: _Worker) -> float:
@@ -170,10 +178,12 @@ class WorkerPool:
         try:
             while worker.connection.poll():
                 kind, content = worker.connection.recv()
-                worker.since = time.monotonic()
+                worker.since = self._now()
                 if kind == "failed to start":
                     self.close()
                     raise WorkerError(f"a worker could not start:\n{content}")
+                if kind == "begun":
+                    self._blameless = 0
                 if kind == "result":
                     handles = [reduction.recv_handle(worker.connection) for _ in content]
                     ticket, result = worker.jobs.popleft().ticket, unpack(handles, content)
@@ -192,6 +202,7 @@ class WorkerPool:
         worker.connection.close()
         reason = reason or _how_it_ended(worker.process.exitcode)
         name = "idle" if worker.state == "idle" else "starting"
+        self._blameless += worker.state != "working"
         if worker.state == "working":
             lost = worker.jobs.popleft()
             name = lost.name
@@ -199,11 +210,14 @@ class WorkerPool:
                 self._outcomes[lost.ticket] = Casualty(reason)
         self.casualties.append(f"{name}: {reason}")
         if len(self.casualties) > self.max_restarts:
-            self.close()
-            raise ViperError(
-                f"{len(self.casualties)} workers were lost, at most {self.max_restarts} are replaced "
-                f"({'; '.join(self.casualties)}); "
-                "take these clips out of the shards, or raise the time limit if they are sound"
+            self._give_up(
+                f"at most {self.max_restarts} are replaced",
+                "take these clips out of the shards, or raise --clip-timeout-seconds or --max-worker-restarts",
+            )
+        if self._blameless > MAX_BLAMELESS:
+            self._give_up(
+                f"the last {self._blameless} before they had begun a clip",
+                "is there too little memory? try fewer of them, or --num-workers 0",
             )
         fresh = self._start()
         self._workers[self._workers.index(worker)] = fresh
@@ -211,8 +225,17 @@ class WorkerPool:
             self._hand_out(fresh, job)
         return fresh
 
+    def _give_up(self, which: str, advice: str) -> NoReturn:
+        self.close()
+        shown = self.casualties[-10:]
+        more = f"{len(self.casualties) - len(shown)} before; " if len(self.casualties) > len(shown) else ""
+        raise ViperError(
+            f"{len(self.casualties)} workers were lost, {which} ({more}{'; '.join(shown)}); {advice}"
+        )
 
-def _end_workers(workers: list[_Worker]) -> None:
+
+def _end_workers(workers: list[_Worker], clock: RunningTime) -> None:
+    clock.end()
     for worker in workers:
         worker.process.kill()
         worker.connection.close()

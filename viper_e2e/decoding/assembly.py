@@ -21,7 +21,6 @@ class Pictures(Protocol):
 
     num_decoded: int | None
     display_size: tuple[int, int]
-    notes: tuple[str, ...]
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending; an array, or a tensor
@@ -33,18 +32,11 @@ class Assembly:
     """Hands out each window as soon as its last frame and its last sound are there, then lets go of both."""
 
     def __init__(
-        self,
-        plan: Plan,
-        first: int,
-        pictures: Pictures,
-        sound: SoundReader | None,
-        name: str,
-        has_sound: bool,
-        notes: tuple[str, ...] = (),
+        self, plan: Plan, first: int, pictures: Pictures, sound: SoundReader | None, name: str, has_sound: bool
     ):
-        """`first`: number of the first window to hand out. `name`, `has_sound`, `notes` go into the clips."""
+        """`first`: number of the first window to hand out. `name`, `has_sound` go into the clips."""
         self._plan, self._pictures, self._sound = plan, pictures, sound
-        self._name, self._has_sound, self._notes = name, has_sound, notes
+        self._name, self._has_sound = name, has_sound
         self._windows = plan.windows(first)
         self._window = next(self._windows, None)
         self._images: dict[int, Any] = {}
@@ -130,7 +122,6 @@ class Assembly:
             has_sound=self._has_sound,
             sound_seconds=sound_seconds,
             display_size=self._pictures.display_size,
-            notes=(*self._notes, *self._pictures.notes),
         )
 
 

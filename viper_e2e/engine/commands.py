@@ -80,15 +80,8 @@ def run_infer(options: Namespace) -> int:
     if records[0]["valid"] and options.plot:
         console.print(f"plot: {figures.windows_plot(records, Path(options.plot))}")
     if records[0]["valid"] and options.render:
-        decoding = model.config.decoding
-        out = render(
-            clip,
-            records[0],
-            Path(options.render),
-            limits=limits,
-            clip_limits=decoding.limits,
-            video_track=decoding.video_track,
-        )
+        clip_limits = model.config.decoding.limits
+        out = render(clip, records[0], Path(options.render), limits=limits, clip_limits=clip_limits)
         console.print(f"video: {out}")
     failures = sum(not record["valid"] for record in records)
     if failures == len(records):
@@ -98,6 +91,8 @@ def run_infer(options: Namespace) -> int:
 
 def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> Path | None:
     """Refuse outputs that cannot be made before anything is computed; the clip that ``--render`` draws."""
+    if options.hop_seconds and not options.window_seconds:
+        raise ViperError("--hop-seconds is the time between windows; add --window-seconds, e.g. 12")
     if options.output:
         check_output(Path(options.output))
     wants_one = [name for name in ("render", "plot") if getattr(options, name)]
@@ -158,6 +153,7 @@ def _scored(
 ) -> Iterator[tuple[str, list[Record]]]:
     """Name and records of each clip of this process's share that is not known yet."""
     boxes = options.faces or bool(options.render)
+    how = {"clip_timeout_seconds": options.clip_timeout_seconds, "max_restarts": options.max_worker_restarts}
     for source in sources:
         missing = [i for i in range(len(source)) if name_of(source, i) not in known]
         if options.window_seconds:
@@ -171,6 +167,7 @@ def _scored(
                 options.window_seconds,
                 hop,
                 num_workers=options.num_workers,
+                **how,
                 boxes=boxes,
             ):
                 yield name_of(source, share[position]), records
@@ -180,6 +177,7 @@ def _scored(
             Remaining(source, missing),
             batch_size=options.batch_size,
             num_workers=options.num_workers,
+            **how,
             boxes=boxes,
             process_index=processes.index,
             num_processes=processes.count,

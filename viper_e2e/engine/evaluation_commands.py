@@ -100,6 +100,8 @@ def _loader(model: ViPER, shards: Any, accelerator: Accelerator, options: Namesp
         batch_size=options.batch_size,
         shuffle=False,
         num_workers=options.num_workers,
+        clip_timeout_seconds=options.clip_timeout_seconds,
+        max_restarts=options.max_worker_restarts,
         process_index=accelerator.process_index,
         num_processes=accelerator.num_processes,
     )

@@ -17,6 +17,7 @@ from ..model import ViPER
 from ..records import Record, failed, records_of
 from ..shards import VIDEO_EXTENSIONS, ShardLimits, ShardSet
 from ..windows import decode_windows
+from ..workers import MAX_RESTARTS, TIME_LIMIT_SECONDS
 from .parts import Remaining
 
 LONG_SECONDS = 60.0
@@ -106,7 +107,8 @@ def predict_share(
     *,
     batch_size: int = 8,
     num_workers: int = 1,
-    clip_timeout_seconds: float = 300.0,
+    clip_timeout_seconds: float = TIME_LIMIT_SECONDS,
+    max_restarts: int = MAX_RESTARTS,
     boxes: bool = False,
     process_index: int = 0,
     num_processes: int = 1,
@@ -124,7 +126,7 @@ def predict_share(
         num_workers=num_workers,
         prefetch=2,
         clip_timeout_seconds=clip_timeout_seconds,
-        max_restarts=len(source),
+        max_restarts=max_restarts,
         process_index=process_index,
         num_processes=num_processes,
     )
@@ -146,7 +148,8 @@ def predict_windows(
     hop_seconds: float,
     *,
     num_workers: int = 1,
-    clip_timeout_seconds: float = 300.0,
+    clip_timeout_seconds: float = TIME_LIMIT_SECONDS,
+    max_restarts: int = MAX_RESTARTS,
     boxes: bool = False,
 ) -> Iterator[tuple[int, list[Record]]]:
     """Index and records of every clip, as each is done: one per window, then their mean over the whole clip.
@@ -167,6 +170,7 @@ def predict_windows(
         hop_seconds,
         num_workers=num_workers,
         clip_timeout_seconds=clip_timeout_seconds,
+        max_restarts=max_restarts,
     ):
         records = begun.setdefault(index, [])
         if found is None:
