@@ -22,10 +22,12 @@ LAYER = {
         ["decoding", "faces", "encoders", "fusion", "shards", "metrics", "losses", "augment", "checkpoint"], 2
     ),
     **dict.fromkeys(["predictions", "order", "reuse", "skips", "handover", "clip_reader", "transfer"], 2),
-    **dict.fromkeys(["prepared", "records", "pretrained", "inputs", "model", "workers", "reading_options"], 3),
+    **dict.fromkeys(["prepared", "records", "pretrained", "inputs", "model", "workers"], 3),
+    **dict.fromkeys(["reading_options", "clip_files"], 3),
     **dict.fromkeys(["loader", "windows", "report", "published", "packing", "checking", "parsing"], 4),
     "engine": 5,
     "cli": 6,
+    "names": 0,
 }
 GATEKEEPERS = {
     "webdataset": {"shards"},

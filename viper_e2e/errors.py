@@ -9,10 +9,15 @@ class ViperError(ValueError):
     """
 
 
+UNREACHABLE = "unreachable"
+"""The stage of a clip whose server or network failed: the same clip may well be had later."""
+
+
 class ClipError(ViperError):
     """One clip cannot be used; others can.
 
-    ``stage`` is where it failed: ``"read"``, ``"container"``, ``"decode"``, ``"sound"``, ``"faces"``.
+    ``stage`` is where it failed: ``"read"``, ``"container"``, ``"decode"``, ``"sound"``, ``"faces"``,
+    or `UNREACHABLE`.
     """
 
     def __init__(self, message: str, *, stage: str, clip: str = ""):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,12 +16,15 @@ from torch import Tensor
 
 from .clip import DecodedClip, Sample
 from .clip_reader import ClipReader, DecodeSample
-from .errors import ClipError, ViperError
+from .errors import UNREACHABLE, ClipError, ViperError
 from .order import BatchShape, EpochOrder, assign
 from .skips import SkipBudget, SkipRecord
 from .workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 
 __all__ = ["ClipBatch", "ClipLoader", "DecodeSample", "SkipBudget", "SkipRecord"]
+
+
+OUTAGE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,9 @@ class ClipLoader:
         self.held = held
         self.quarantined = dict(quarantined or {})
         """Key → reason; goes into checkpoints, so that a resumed run leaves out the same clips."""
+        self.outage_seconds = OUTAGE_SECONDS
+        """How long a server that does not answer is asked again before its clips are given up."""
+        self._outage_since: float | None = None
         self.waiting_seconds = 0.0
         """How long the consumer has waited for clips so far."""
         self._reader = ClipReader(shards, decode)
@@ -211,12 +218,29 @@ class ClipLoader:
         if slot.position is None or slot.clip is not None:
             return
         since = time.monotonic()
-        clip = self._reader(slot.index) if slot.ticket is None else self._workers().outcome(slot.ticket)
+        clip = self._outcome(slot)
+        while isinstance(clip, ClipError) and clip.stage == UNREACHABLE and self._is_worth_waiting(clip):
+            if slot.ticket is not None:
+                slot.ticket = self._workers().submit(slot.index, slot.key)
+            clip = self._outcome(slot)
+        if not (isinstance(clip, ClipError) and clip.stage == UNREACHABLE):
+            self._outage_since = None
         self.waiting_seconds += time.monotonic() - since
         if isinstance(clip, Casualty):
             self.quarantined[slot.key] = clip.reason
             clip = _left_out(slot.key, clip.reason)
         slot.clip, slot.ticket = clip, None
+
+    def _outcome(self, slot: _Slot) -> Any:
+        return self._reader(slot.index) if slot.ticket is None else self._workers().outcome(slot.ticket)
+
+    def _is_worth_waiting(self, error: ClipError) -> bool:
+        """Whether the shards' server may be back soon: a minute's outage must not cost an epoch its clips."""
+        now = time.monotonic()
+        if self._outage_since is None:
+            self._outage_since = now
+            print(f"{error}; waiting up to {self.outage_seconds:g} s for it", file=sys.stderr, flush=True)
+        return now - self._outage_since < self.outage_seconds
 
     def _workers(self) -> WorkerPool:
         if self._pool is None:

@@ -36,6 +36,7 @@ PACKET_BYTES = 1024
 """What a packet in memory costs beside its content, which of small packets is most."""
 _METADATA = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 """PyAV 19 always replaces what is not UTF-8 in a header, and knows no such argument."""
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _DEMUXERS = {"mp4": "mov", "mkv": "matroska", "webm": "matroska", "ts": "mpegts"}
 
 
@@ -315,12 +316,16 @@ def first_frame(media: Media) -> av.VideoFrame:
 
 
 def _check_length(head: bytes, num_bytes: int, name: str) -> None:
-    """Refuse a mkv, webm, avi or wav that is shorter than it says (mp4: counted in `timeline.py`)."""
+    """Refuse a mkv, webm, avi, asf or wav that is shorter than it says (mp4: counted in `timeline.py`)."""
     promised = 0
     if head.startswith(b"RIFF"):
         promised = struct.unpack("<I", head[4:8])[0] + 8
         # What writers leave there that could not go back to fill it in.
         promised = 0 if promised in (8, 0xFFFFFFFF + 8) else promised
+    elif (at := head.find(_ASF_FILE_PROPERTIES)) > 0 and len(head) >= at + 92:
+        size, flags = struct.unpack("<40xQ40xI", head[at : at + 92])
+        # A broadcast is written without knowing its end.
+        promised = 0 if flags & 1 else size
     elif head.startswith(b"\x1a\x45\xdf\xa3") and (at := head.find(b"\x18\x53\x80\x67")) > 0:
         promised = _ebml_size(head[at + 4 : at + 12]) + at
     if promised > num_bytes + 1:

@@ -7,20 +7,32 @@ magic numbers, and FFmpeg is told which demuxer to use.
 
 from __future__ import annotations
 
+import shlex
+from pathlib import PurePath
+
 from ..errors import ClipError
+from ..names import printable
 
 HEAD_BYTES = 4096
 """How much of a file `sniff` wants to see."""
 
-VIDEO_CONTAINERS = ("mp4", "mov", "mkv", "webm", "avi", "flv", "ts", "ogg")
+VIDEO_CONTAINERS = ("mp4", "mov", "mkv", "webm", "avi", "flv", "ts", "ogg", "asf", "mpeg", "gif", "dv")
+"""`asf`: Windows Media (.wmv). `mpeg`: program streams (.mpg, .vob). `dv`: raw DV of tapes."""
 SOUND_CONTAINERS = ("wav", "flac")
 
 _MP4_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot"}
+_MAGICS = {
+    b"OggS\0": "ogg",
+    b"fLaC": "flac",
+    b"FLV\x01": "flv",
+    b"GIF87a": "gif",
+    b"GIF89a": "gif",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c": "asf",
+}
 _STILL_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis", b"crx ", b"jxl "}
 _PICTURES = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
-    b"GIF8": "a GIF picture",
     b"BM": "a BMP picture",
     b"II*\0": "a TIFF picture",
     b"MM\0*": "a TIFF picture",
@@ -38,11 +50,24 @@ _PLAYLISTS = {
     b"<asx": "an ASX playlist",
     b"<smil": "a SMIL playlist",
 }
+_CONVERTIBLE = {
+    # MXF's index tables claim sizes that FFmpeg allocates without asking.
+    b"\x06\x0e\x2b\x34\x02\x05\x01\x01": ("an MXF file", "", "-map 0:v:0 -map 0:a? -c copy", ".mov"),
+    b".RMF": ("a RealMedia file", "", "", ".mp4"),
+    **{
+        start + unit: ("a bare video stream without times", "-framerate 25 ", "", ".mp4")
+        for start in (b"\0\0\0\1", b"\0\0\1")
+        # H.264's parameter sets (or the delimiter before), H.265's, and a sequence header of MPEG-1 and 2.
+        for unit in (b"\x67", b"\x27", b"\x47", b"\x09", b"\x40\x01", b"\x46\x01", b"\xb3")
+    },
+}
+"""What can hold a clip and is not opened: what it is, and how FFmpeg makes one of it (options for its input and
+its output, the new ending)."""
 _OTHERS = {
     b"ID3": "an MP3 file",
-    b"\0\0\1\xba": "an MPEG program stream",
-    b"\x30\x26\xb2\x75": "a Windows Media file",
-    b".RMF": "a RealMedia file",
+    b"\0\0\1\xba": "an odd MPEG program stream",
+    b"\x30\x26\xb2\x75": "an odd Windows Media file",
+    b"GIF8": "an odd GIF",
     b"PK\3\4": "a zip archive",
     b"\x1f\x8b": "a gzip archive",
     b"%PDF": "a PDF document",
@@ -54,12 +79,14 @@ def sniff(head: bytes, *, name: str = "") -> str:
     """The container a file is in.
 
     `head`: its first bytes (`HEAD_BYTES`, or all of a shorter file).
-    Returns one of ``mp4 mov mkv webm avi flv ts ogg`` (video) or ``wav flac`` (sound).
-    Raises `ClipError` (stage ``container``) for everything else, saying what it is.
+    Returns one of `VIDEO_CONTAINERS` or `SOUND_CONTAINERS`.
+    Raises `ClipError` (stage ``container``) for everything else, saying what it is and how to convert it.
     """
     if not head:
         raise ClipError("is empty; copy it again", stage="container", clip=name)
     found = _container(head)
+    if found is None and (convertible := next((m for m in _CONVERTIBLE if head.startswith(m)), None)):
+        raise ClipError(_advice(convertible, name), stage="container", clip=name)
     if found is None:
         raise ClipError(
             f"is {_describe(head)}, not a clip; convert it to one of {' '.join(VIDEO_CONTAINERS)}",
@@ -69,6 +96,24 @@ def sniff(head: bytes, *, name: str = "") -> str:
     return found
 
 
+def is_video(head: bytes) -> bool:
+    """Whether a file begins like one with pictures in motion, that can be read or converted."""
+    container = _container(head)
+    if (
+        marks := {"ogg": (b"theora", b"OVP80", b"BBCD", b"video"), "gif": (b"NETSCAPE2.0",)}.get(container)
+    ) is not None:
+        return any(mark in head for mark in marks)
+    return container in VIDEO_CONTAINERS or head.startswith(tuple(_CONVERTIBLE))
+
+
+def _advice(magic: bytes, name: str) -> str:
+    what, before, after, ending = _CONVERTIBLE[magic]
+    path = PurePath(printable(name) or "CLIP")
+    old, new = shlex.quote(f"./{path.name}"), shlex.quote(f"./{path.stem}{ending}")
+    rate = " (25: give its own rate)" if before else ""
+    return f"is {what}; convert it: ffmpeg {before}-i {old} {after}{' ' if after else ''}{new}{rate}"
+
+
 def _container(head: bytes) -> str | None:
     if head[4:8] in _MP4_BOXES:
         return _iso_media(head)
@@ -76,9 +121,15 @@ def _container(head: bytes) -> str | None:
         return _ebml(head)
     if head.startswith(b"RIFF"):
         return {b"AVI ": "avi", b"WAVE": "wav"}.get(head[8:12])
-    for magic, container in {b"OggS\0": "ogg", b"fLaC": "flac", b"FLV\x01": "flv"}.items():
+    for magic, container in _MAGICS.items():
         if head.startswith(magic):
             return container
+    # A pack header of MPEG-1 or MPEG-2, with its marker bits.
+    if head.startswith(b"\0\0\1\xba") and len(head) > 4 and (head[4] >> 4 == 2 or head[4] >> 6 == 1):
+        return "mpeg"
+    # A header block of sequence 0 (SMPTE 314M); the last byte tells 525 lines from 625.
+    if head.startswith(b"\x1f\x07\0") and len(head) > 3 and head[3] & 0x7F == 0x3F:
+        return "dv"
     # Packets of 188 bytes, or 192 with a time code in front (camcorders).
     if any(all(head[at : at + 1] == b"\x47" for at in start) for start in ((0, 188, 376), (4, 196, 388))):
         return "ts"

@@ -15,7 +15,7 @@ class ClipInfo:
     """What a clip's headers and its first frame say."""
 
     container: str
-    """One of ``mp4 mov mkv webm avi flv ts ogg``."""
+    """One of `magic.VIDEO_CONTAINERS`."""
     video_codec: str
     audio_codec: str | None
     """``None``: no audio stream."""

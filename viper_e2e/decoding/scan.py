@@ -21,13 +21,19 @@ def read_timeline(media: Media, source: Source, *, with_sound: bool, by_decoding
     AVI keeps decoding times only), or `by_decoding` asks for it, all frames are decoded once to learn it.
     Raises `ClipError` (stages ``container``, ``decode``, ``sound``).
     """
-    if media.kind == "avi" or by_decoding:
+    if by_decoding or _tells_no_times_of_display(media):
         return _scan_by_decoding(media, with_sound)
     timeline = _scan_packets(media, with_sound)
     if timeline is not None:
         return timeline
     with open_media(source, media.limits, media.name) as again:
         return _scan_by_decoding(again, with_sound)
+
+
+def _tells_no_times_of_display(media: Media) -> bool:
+    # AVI and ASF keep decoding times only. A program stream times its blocks of 2 KB, not the pictures in them:
+    # several have one time, and FFmpeg's guess at the others is wrong.
+    return media.kind in ("avi", "asf", "mpeg")
 
 
 def _scan_packets(media: Media, with_sound: bool) -> Timeline | None:
@@ -142,6 +148,8 @@ def _check_complete(media: Media, stream: av.stream.Stream, found: int, num_torn
         raise media.fail(f"is cut short or damaged: {num_torn:,} of {found:,} {what} are torn; copy it again")
     if stream is media.video and not found:
         raise media.fail("has a video stream without a frame", stage="decode")
+    if media.kind == "gif" and found == 1:
+        raise media.fail("is a GIF picture, not a clip: nothing moves in it")
 
 
 def _with_sound(media: Media, timeline: Timeline, sound: SoundExtent) -> Timeline:

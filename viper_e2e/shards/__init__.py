@@ -1,9 +1,8 @@
 """shards: tar + index <-> samples; the only place that knows WebDataset."""
 
+from viper_e2e.names import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.action_units import action_units_from_npy, action_units_to_npy
 from viper_e2e.shards.index import (
-    SOUND_EXTENSIONS,
-    VIDEO_EXTENSIONS,
     Member,
     SampleEntry,
     ShardIndex,

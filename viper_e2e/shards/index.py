@@ -1,22 +1,19 @@
-"""shards/index.py: what lies where in a shard: its index file, or one made by walking a foreign tar."""
+"""shards/index.py: what lies where in a shard, as the index file beside it says."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from viper_e2e.labels import LabelSet
+from viper_e2e.names import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.sources import ShardError, ShardLimits, Source
-from viper_e2e.shards.tar import TarMember, walk_tar
 
 SCHEMA = "viper_e2e.shard/1"
-VIDEO_EXTENSIONS = ("mp4", "mov", "mkv", "webm", "avi", "flv")
-SOUND_EXTENSIONS = ("wav", "flac")
 ACTION_UNITS_EXTENSION = "fau.npy"
 RECORD_EXTENSION = "json"
 KNOWN_EXTENSIONS = (*VIDEO_EXTENSIONS, *SOUND_EXTENSIONS, ACTION_UNITS_EXTENSION, RECORD_EXTENSION)
@@ -157,62 +154,15 @@ def _entry_from_json(sample: dict[str, Any], labels: LabelSet | None, tar_size: 
         if extension not in KNOWN_EXTENSIONS or member.offset % 512 or member.offset + member.size > tar_size:
             raise ValueError(f"sample {key!r} has an impossible member {extension!r}")
         members[extension] = member
-    if reason := _unusable(members):
+    if reason := unusable(members):
         raise ValueError(f"sample {key!r} {reason}")
     intensities = sample["intensities"]
     if intensities is not None:
-        intensities = tuple(_number(value) for value in intensities)
+        intensities = tuple(number(value) for value in intensities)
         if labels is None or len(intensities) != len(labels):
             raise ValueError(f"sample {key!r} has {len(intensities)} intensities, not one per label")
     subject = None if sample["subject"] is None else _text(sample["subject"])
     return SampleEntry(key, _text(sample["file_id"]), members, intensities, subject)
-
-
-# --- a foreign shard ----------------------------------------------------------------------------
-
-
-def index_foreign(shard: Source, limits: ShardLimits) -> tuple[ShardIndex, list[str], list[str]]:
-    """Index a tar that has no index beside it, by walking its headers and reading its json members.
-
-    Returns the index, what is wrong with the shard as a whole, and the members and samples left aside. Of
-    a torn shard the last sample is always dropped: nobody can tell whether all of its members are there.
-    """
-    walk = walk_tar(shard, limits)
-    notes = [f"{shard.name}: ignored {text}" for text in walk.ignored[:10]]
-    if len(walk.ignored) > 10:
-        notes.append(f"{shard.name}: ignored {len(walk.ignored) - 10} more members")
-    groups = _groups(walk.members)
-    faults = []
-    if walk.torn:
-        faults.append(f"{shard.name}: {walk.torn}: torn; copy or pack it again")
-        groups = groups[:-1]
-    entries, unknown, columns = [], Counter(), None
-    for key, members in groups:
-        known = [member for member in members if member[0] in KNOWN_EXTENSIONS]
-        unknown.update(extension for extension, _ in members if extension not in KNOWN_EXTENSIONS)
-        try:
-            entry, names = _foreign_entry(shard, key, known, limits)
-            columns = columns if columns is not None else names
-            if names is not None and set(names) != set(columns or ()):
-                raise ShardError(
-                    f"intensities of {', '.join(names)}; others of this shard have {', '.join(columns)}"
-                )
-        except ShardError as error:
-            notes.append(f"{shard.name}: sample {key!r} left out: {error}")
-            continue
-        if names is not None:
-            by_name = dict(zip(names, entry.intensities, strict=True))
-            ordered = tuple(by_name[name] for name in columns)
-            entry = SampleEntry(entry.key, entry.file_id, entry.members, ordered, entry.subject)
-        entries.append(entry)
-    notes += [
-        f"{shard.name}: {n} members .{extension} are never opened" for extension, n in sorted(unknown.items())
-    ]
-    labels = None
-    if columns is not None:
-        values = [value for entry in entries for value in entry.intensities or ()]
-        labels = LabelSet(tuple(columns), *range_of(values))
-    return ShardIndex(shard.name, shard.size(), tuple(entries), labels, split_of(shard.name)), faults, notes
 
 
 def key_and_extension(name: str) -> tuple[str, str] | None:
@@ -223,54 +173,13 @@ def key_and_extension(name: str) -> tuple[str, str] | None:
     return found.group(1), found.group(2).lower()
 
 
-def _groups(members: list[TarMember]) -> list[tuple[str, list[tuple[str, TarMember]]]]:
-    """Neighbouring members with one key; a key that comes again later is a group of its own."""
-    groups: list[tuple[str, list[tuple[str, TarMember]]]] = []
-    for member in members:
-        split = key_and_extension(member.name)
-        if split is None:
-            continue
-        if not groups or groups[-1][0] != split[0]:
-            groups.append((split[0], []))
-        groups[-1][1].append((split[1], member))
-    return groups
-
-
-def _foreign_entry(
-    shard: Source, key: str, found: list[tuple[str, TarMember]], limits: ShardLimits
-) -> tuple[SampleEntry, list[str] | None]:
-    """The sample, and the names of its intensities in the order of its json."""
-    doubled = [extension for extension, n in Counter(e for e, _ in found).items() if n > 1]
-    if doubled:
-        raise ShardError(f"has .{doubled[0]} twice")
-    members = {extension: Member(member.offset, member.size) for extension, member in found}
-    if reason := _unusable(members):
-        raise ShardError(reason)
-    if RECORD_EXTENSION not in members:
-        return SampleEntry(key, key, members), None
-    record = members[RECORD_EXTENSION]
-    if record.size > limits.max_json_bytes:
-        raise ShardError(f"json of {record.size} bytes; at most {limits.max_json_bytes} are allowed")
-    data = parse_json(shard.read(record.offset, record.size), "json")
-    if not isinstance(data, dict):
-        raise ShardError("json is not an object")
-    intensities = data.get("intensities")
-    try:
-        if intensities is not None and not (isinstance(intensities, dict) and intensities):
-            raise ValueError("'intensities' is not an object of numbers")
-        values = None if intensities is None else tuple(_number(value) for value in intensities.values())
-    except ValueError as error:
-        raise ShardError(f"json: {error}") from error
-    subject = data.get("subject")
-    file_id = data.get("file_id", key)
-    entry = SampleEntry(key, str(file_id), members, values, None if subject is None else str(subject))
-    return entry, None if intensities is None else list(intensities)
-
-
-def _unusable(members: dict[str, Member]) -> str | None:
+def unusable(members: dict[str, Member]) -> str | None:
+    """Why these are not the members of one sample."""
     videos = [extension for extension in members if extension in VIDEO_EXTENSIONS]
     if len(videos) != 1:
-        return f"has {len(videos) or 'no'} videos; it needs one of {' '.join(VIDEO_EXTENSIONS)}"
+        return (
+            f"has {len(videos) or 'no'} videos; it needs one file that ends in .mp4, .mov, .mkv, .webm, .avi, …"
+        )
     if all(extension in members for extension in SOUND_EXTENSIONS):
         return "has both wav and flac"
     return None
@@ -279,10 +188,10 @@ def _unusable(members: dict[str, Member]) -> str | None:
 # --- values from outside ------------------------------------------------------------------------
 
 
-def parse_json(data: bytes, name: str) -> Any:
-    """Strict json: UTF-8, no NaN; ``ShardError`` otherwise."""
+def parse_json(data: bytes, name: str, *, strict: bool = True) -> Any:
+    """Json in UTF-8, ``strict``: without NaN, which other programs write; ``ShardError`` otherwise."""
     try:
-        return json.loads(data.decode(), parse_constant=_no_constant)
+        return json.loads(data.decode(), parse_constant=_no_constant if strict else float)
     except (ValueError, RecursionError) as error:
         raise ShardError(f"{name}: not valid json ({type(error).__name__}: {error})") from error
 
@@ -291,7 +200,8 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is not allowed")
 
 
-def _number(value: object) -> float:
+def number(value: object) -> float:
+    """A label's value; ``ValueError`` for anything that is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e30:
         raise ValueError(f"{value!r} is not a finite number")
     return float(value)

@@ -6,29 +6,29 @@ import bisect
 import glob
 import hashlib
 import math
+import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
-from pathlib import Path
 
 from braceexpand import UnbalancedBracesError, braceexpand  # comes with webdataset, whose patterns these are
 
 from viper_e2e.clip import Sample
-from viper_e2e.errors import ClipError
+from viper_e2e.errors import UNREACHABLE, ClipError
 from viper_e2e.labels import LabelSet
+from viper_e2e.names import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, literal_prefix, matches
 from viper_e2e.shards.action_units import action_units_from_npy
+from viper_e2e.shards.foreign import Aside, index_foreign
 from viper_e2e.shards.index import (
     ACTION_UNITS_EXTENSION,
-    SOUND_EXTENSIONS,
-    VIDEO_EXTENSIONS,
     SampleEntry,
     ShardIndex,
-    index_foreign,
     index_path,
     read_index,
 )
-from viper_e2e.shards.sources import LocalFile, ShardError, ShardLimits, open_source
+from viper_e2e.shards.limits import UnreachableError
+from viper_e2e.shards.sources import LocalFile, RemoteFile, ShardError, ShardLimits, open_source
 
 MAX_SHARDS = 1_000_000
 
@@ -53,8 +53,10 @@ class ShardSet:
         paths = expand(patterns)
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(lambda path: _index(path, self.limits), paths))
-        faults = [fault for _, shard_faults, _ in found for fault in shard_faults]
-        self.shards: tuple[ShardIndex, ...] = tuple(index for index, _, _ in found if index is not None)
+        faults = [fault for _, aside in found for fault in aside.faults]
+        self.left_out: tuple[str, ...] = tuple(line for _, aside in found for line in aside.left_out)
+        """Samples of foreign shards that are not among these, each with the reason."""
+        self.shards: tuple[ShardIndex, ...] = tuple(index for index, _ in found if index is not None)
         self.labels, label_faults = _common_labels(self.shards)
         self.duplicate_keys = _duplicate_keys(self.shards)
         faults += label_faults
@@ -64,7 +66,8 @@ class ShardSet:
         if faults and strict:
             more = f" (and {len(faults) - 5} more problems)" if len(faults) > 5 else ""
             raise ShardError("; ".join(faults[:5]) + more + "; `viper check` lists all")
-        self.problems: tuple[str, ...] = (*faults, *(note for _, _, notes in found for note in notes))
+        notes = [note for _, aside in found for note in aside.notes]
+        self.problems: tuple[str, ...] = (*faults, *self.left_out, *notes)
         self._starts = list(accumulate((len(shard.samples) for shard in self.shards), initial=0))
 
     def __len__(self) -> int:
@@ -127,7 +130,9 @@ class ShardSet:
         try:
             data = open_source(shard.path_or_url).read(member.offset, member.size)
         except (ShardError, FileNotFoundError) as error:
-            raise self._failure(shard, entry, f".{extension} cannot be read: {error}") from error
+            stage = UNREACHABLE if isinstance(error, UnreachableError) else "read"
+            reason = error.strerror if isinstance(error, FileNotFoundError) and error.strerror else error
+            raise self._failure(shard, entry, f".{extension} cannot be read: {reason}", stage) from error
         if member.sha256 is not None and hashlib.sha256(data).hexdigest() != member.sha256:
             raise self._failure(
                 shard,
@@ -136,10 +141,8 @@ class ShardSet:
             )
         return data
 
-    def _failure(self, shard: ShardIndex, entry: SampleEntry, reason: str) -> ClipError:
-        return ClipError(
-            f"{reason} (shard {open_source(shard.path_or_url).name})", stage="read", clip=entry.key
-        )
+    def _failure(self, shard: ShardIndex, entry: SampleEntry, reason: str, stage: str = "read") -> ClipError:
+        return ClipError(f"{reason} (shard {open_source(shard.path_or_url).name})", stage=stage, clip=entry.key)
 
 
 def expand(patterns: str | Sequence[str]) -> list[str]:
@@ -147,20 +150,22 @@ def expand(patterns: str | Sequence[str]) -> list[str]:
     found: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         remote = not isinstance(open_source(pattern), LocalFile)
-        if not remote and Path(pattern).exists():
+        # `os.path.exists`: to it a pattern too long for a file's name is simply no file.
+        if not remote and os.path.exists(pattern):  # noqa: PTH110
             found.append(pattern)
             continue
-        for one in _expand_braces(pattern):
-            matches = [one]
+        prefix, rest = ("", pattern) if remote else literal_prefix(pattern)
+        for one in (prefix + part for part in _expand_braces(rest)):
+            places = [one]
             if not remote and glob.has_magic(one):
-                matches = sorted(path for path in glob.glob(one) if not path.endswith(".index.json"))  # noqa: PTH207
-            elif not remote and not Path(one).exists():
-                matches = []
-            if not matches:
+                places = [path for path in matches(one) if not path.endswith(".index.json")]
+            elif not remote and not os.path.exists(one):  # noqa: PTH110
+                places = []
+            if not places:
                 raise ShardError(
                     f"{one}: no such shard; give paths, globs, brace patterns or https:// URLs of .tar files"
                 )
-            found += matches
+            found += places
     if not found:
         raise ShardError("no shards given; give paths, globs, brace patterns or https:// URLs of .tar files")
     return list(dict.fromkeys(found))
@@ -176,19 +181,20 @@ def _expand_braces(pattern: str) -> list[str]:
         raise ShardError(f"{pattern}: unbalanced braces") from error
 
 
-def _index(path: str, limits: ShardLimits) -> tuple[ShardIndex | None, list[str], list[str]]:
-    """One shard's index, its faults, and what was left aside."""
+def _index(path: str, limits: ShardLimits) -> tuple[ShardIndex | None, Aside]:
+    """One shard's index, and what is to be said besides."""
     try:
         source = open_source(path)
         index = read_index(source, open_source(index_path(path)), limits)
         if index is not None:
-            return _located(index, path), [], []
-        foreign, faults, notes = index_foreign(source, limits)
-        return _located(foreign, path), faults, notes
-    except FileNotFoundError:
-        return None, [f"{path}: no such shard"], []
+            return _located(index, path), Aside()
+        foreign, aside = index_foreign(source, limits)
+        return _located(foreign, path), aside
+    except FileNotFoundError as error:
+        reason = error.strerror or str(error) if isinstance(source, RemoteFile) else "no such shard"
+        return None, Aside(faults=[f"{open_source(path).name}: {reason}"])
     except ShardError as error:
-        return None, [str(error)], []
+        return None, Aside(faults=[str(error)])
 
 
 def _located(index: ShardIndex, path: str) -> ShardIndex:

@@ -6,6 +6,7 @@ import re
 import tarfile
 from dataclasses import dataclass, field
 
+from viper_e2e.names import fault_of
 from viper_e2e.shards.sources import ShardError, ShardLimits, Source
 
 BLOCK = 512
@@ -173,8 +174,8 @@ def _unsafe(name: str) -> str | None:
         return "an absolute or foreign path"
     if ".." in name.split("/"):
         return "a path that leads outside"
-    if not name.isprintable():
-        return "control characters or broken UTF-8 in its name"
+    if fault := fault_of(name):
+        return f"its name {fault}"
     return None
 
 

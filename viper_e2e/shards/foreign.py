@@ -1,0 +1,167 @@
+"""shards/foreign.py: a tar that another program wrote, indexed by walking its headers and reading its json."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from viper_e2e.labels import LabelSet
+from viper_e2e.names import AMBIGUOUS_EXTENSIONS, VIDEO_EXTENSIONS
+from viper_e2e.shards.index import (
+    KNOWN_EXTENSIONS,
+    RECORD_EXTENSION,
+    Member,
+    SampleEntry,
+    ShardIndex,
+    key_and_extension,
+    number,
+    parse_json,
+    range_of,
+    split_of,
+    unusable,
+)
+from viper_e2e.shards.sources import ShardError, ShardLimits, Source
+from viper_e2e.shards.tar import TarMember, walk_tar
+
+
+@dataclass
+class Aside:
+    """What indexing a foreign shard says besides the index."""
+
+    faults: list[str] = field(default_factory=list)
+    """What is wrong with the shard as a whole."""
+    left_out: list[str] = field(default_factory=list)
+    """Samples that cannot be used, each with the reason."""
+    notes: list[str] = field(default_factory=list)
+    """Members that are never opened, and what is odd about what they hold."""
+
+
+def index_foreign(shard: Source, limits: ShardLimits) -> tuple[ShardIndex, Aside]:
+    """Index a tar that has no index beside it, by walking its headers and reading its json members.
+
+    Of a torn shard the sample of the last member is always dropped: nobody can tell whether all of its members
+    are there.
+    """
+    walk, aside = walk_tar(shard, limits), Aside()
+    aside.left_out += [f"{shard.name}: ignored {text}" for text in walk.ignored]
+    groups = _groups(walk.members)
+    if walk.torn:
+        aside.faults.append(f"{shard.name}: {walk.torn}: torn; copy or pack it again")
+        groups = _without_last(groups, walk.members)
+    entries, unknown, columns = [], Counter(), None
+    unlabelled: list[str] = []
+    for key, members in groups:
+        known = _known(members)
+        unknown.update(extension for extension, member in members if (extension, member) not in known)
+        try:
+            entry, names, numbers = _foreign_entry(shard, key, known, limits)
+            unlabelled += numbers
+            columns = columns if columns is not None else names
+            if names is not None and set(names) != set(columns or ()):
+                raise ShardError(
+                    f"intensities of {', '.join(names)}; others of this shard have {', '.join(columns)}"
+                )
+        except ShardError as error:
+            hint = _dotted_hint(members) if not known else ""
+            aside.left_out.append(f"{shard.name}: sample {key!r} left out: {error}{hint}")
+            continue
+        if names is not None:
+            by_name = dict(zip(names, entry.intensities, strict=True))
+            ordered = tuple(by_name[name] for name in columns)
+            entry = SampleEntry(entry.key, entry.file_id, entry.members, ordered, entry.subject)
+        entries.append(entry)
+    aside.notes += [
+        f"{shard.name}: {n} members .{extension} are never opened" for extension, n in sorted(unknown.items())
+    ]
+    if unlabelled:
+        names, count = ", ".join(list(dict.fromkeys(unlabelled))[:4]), unlabelled.count(unlabelled[0])
+        aside.notes.append(
+            f"{shard.name}: {count} json members without 'intensities' have numbers at their top ({names}), "
+            'which are not taken for labels: write {"intensities": {"joy": 0.5, …}}'
+        )
+    labels = None
+    if columns is not None:
+        values = [value for entry in entries for value in entry.intensities or ()]
+        labels = LabelSet(tuple(columns), *range_of(values))
+    return ShardIndex(shard.name, shard.size(), tuple(entries), labels, split_of(shard.name)), aside
+
+
+def _groups(members: list[TarMember]) -> list[tuple[str, list[tuple[str, TarMember]]]]:
+    """Members with one key, wherever in the tar (`tar cf x.tar *.mp4 *.json`).
+
+    A key that comes again, after others and with a file that it has already, is a group of its own.
+    """
+    groups: list[tuple[str, list[tuple[str, TarMember]]]] = []
+    latest: dict[str, list[tuple[str, TarMember]]] = {}
+    for member in members:
+        split = key_and_extension(member.name)
+        if split is None:
+            continue
+        key, extension = split
+        is_neighbour = bool(groups) and groups[-1][0] == key
+        if key not in latest or (not is_neighbour and _is_doubled(extension, latest[key])):
+            latest[key] = []
+            groups.append((key, latest[key]))
+        latest[key].append((extension, member))
+    return groups
+
+
+def _is_doubled(extension: str, members: list[tuple[str, TarMember]]) -> bool:
+    is_video = extension in VIDEO_EXTENSIONS
+    return any(other == extension or (is_video and other in VIDEO_EXTENSIONS) for other, _ in members)
+
+
+def _without_last(
+    groups: list[tuple[str, list[tuple[str, TarMember]]]], members: list[TarMember]
+) -> list[tuple[str, list[tuple[str, TarMember]]]]:
+    last = next((member for member in reversed(members) if key_and_extension(member.name)), None)
+    return [group for group in groups if all(member is not last for _, member in group[1])]
+
+
+def _known(members: list[tuple[str, TarMember]]) -> list[tuple[str, TarMember]]:
+    """Members that are read; one that may be no video (.ts, .gif, …) is none beside one that is."""
+    known = [member for member in members if member[0] in KNOWN_EXTENSIONS]
+    sure = [extension for extension, _ in known if extension in VIDEO_EXTENSIONS]
+    sure = [extension for extension in sure if extension not in AMBIGUOUS_EXTENSIONS]
+    return [member for member in known if not sure or member[0] not in AMBIGUOUS_EXTENSIONS]
+
+
+def _dotted_hint(members: list[tuple[str, TarMember]]) -> str:
+    dotted = [member.name for extension, member in members if extension.rpartition(".")[2] in VIDEO_EXTENSIONS]
+    if not dotted:
+        return ""
+    return f"; a name ends at its first dot in WebDataset: rename {dotted[0]!r}, or pack with viper pack"
+
+
+def _foreign_entry(
+    shard: Source, key: str, found: list[tuple[str, TarMember]], limits: ShardLimits
+) -> tuple[SampleEntry, list[str] | None, list[str]]:
+    """The sample, the names of its intensities in the order of its json, and numbers that could be some."""
+    doubled = [extension for extension, n in Counter(e for e, _ in found).items() if n > 1]
+    if doubled:
+        raise ShardError(f"has .{doubled[0]} twice")
+    members = {extension: Member(member.offset, member.size) for extension, member in found}
+    if reason := unusable(members):
+        raise ShardError(reason)
+    if RECORD_EXTENSION not in members:
+        return SampleEntry(key, key, members), None, []
+    record = members[RECORD_EXTENSION]
+    if record.size > limits.max_json_bytes:
+        raise ShardError(f"json of {record.size} bytes; at most {limits.max_json_bytes} are allowed")
+    data = parse_json(shard.read(record.offset, record.size), "json", strict=False)
+    if not isinstance(data, dict):
+        raise ShardError("json is not an object")
+    intensities = data.get("intensities")
+    try:
+        if intensities is not None and not (isinstance(intensities, dict) and intensities):
+            raise ValueError("'intensities' is not an object of numbers")
+        values = None if intensities is None else tuple(number(value) for value in intensities.values())
+    except ValueError as error:
+        raise ShardError(f"json: {error}") from error
+    subject = data.get("subject")
+    file_id = data.get("file_id", key)
+    entry = SampleEntry(key, str(file_id), members, values, None if subject is None else str(subject))
+    if intensities is not None:
+        return entry, list(intensities), []
+    numbers = [name for name, value in data.items() if isinstance(value, float)]
+    return entry, None, numbers

@@ -1,0 +1,30 @@
+"""shards/limits.py: what a shard may ask for, and the errors that say it asked for more or cannot be had."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from viper_e2e.errors import ViperError
+
+
+class ShardError(ViperError):
+    """A shard cannot be used: torn, damaged, hostile, unreachable, or not what its index says."""
+
+
+class UnreachableError(ShardError):
+    """The network or a server failed, again and again; later it may not."""
+
+
+@dataclass(frozen=True)
+class ShardLimits:
+    """What a shard may ask for before anything is allocated; more is an error."""
+
+    max_clip_bytes: int = 2 * 1024**3
+    """One video or sound member."""
+    max_json_bytes: int = 1024**2
+    max_action_units_bytes: int = 64 * 1024**2
+    max_index_bytes: int = 64 * 1024**2
+    max_header_bytes: int = 64 * 1024
+    """One extended tar header (long names)."""
+    max_members: int = 4_000_000
+    """Members in one shard."""
