@@ -17,6 +17,7 @@ from viper_e2e.errors import UNREACHABLE, ClipError
 from viper_e2e.loader import ClipLoader
 from viper_e2e.shards import ShardError, ShardSet, ShardWriter, remote
 from viper_e2e.shards.sources import open_source
+from viper_e2e.workers import WorkerPool
 
 FILE = bytes(range(256)) * 40
 
@@ -188,7 +189,7 @@ def test_a_trickle_is_given_up(where, monkeypatch):
     assert time.monotonic() - began < 3
 
 
-class SlowToRecover:
+class SlowToRecover(WorkerPool):
     """Stands for a pool of workers whose first outcomes of a clip are an outage's."""
 
     def __init__(self, outages: int):
@@ -209,6 +210,9 @@ class SlowToRecover:
 
     def discard(self, tickets):
         list(tickets)
+
+    def close(self):
+        pass
 
 
 def make_shard(folder: Path) -> dict[str, bytes]:
