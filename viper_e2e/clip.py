@@ -52,13 +52,18 @@ class DecodedClip:
     frame_seconds: np.ndarray
     """float64, ``N``: presentation time of each frame on the clip's clock (0 = first frame)."""
     duration_seconds: float
-    """From the first frame to the end of the last."""
+    """From the first frame to the end of the last; more where sound begins before these or ends behind them."""
     sound: tuple[SoundRun, ...] = ()
     """In order of time, not overlapping; empty if there is no sound where a token needs it."""
     has_sound: bool = False
     """Whether the clip has a usable audio stream at all."""
     sound_seconds: float = 0.0
     """Length of the audio stream; the published window rule divides this."""
+    sound_instants: np.ndarray | None = None
+    """float64, ``num_frames``: when the tokens of sound are, on the clip's clock, evenly spaced whatever the
+    pictures do. ``None``: at the frames."""
+    unheard_seconds: float = 0.0
+    """Of `sound_seconds`, how much lies in no token's hearing."""
     display_size: tuple[int, int] = (0, 0)
     """Width, height of the clip as displayed (after rotation, before scaling to ``max_side``)."""
     action_units: np.ndarray | None = None

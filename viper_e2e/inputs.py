@@ -50,11 +50,15 @@ class EncoderInputs:
             self._made[key] = made
         return self._made[key]
 
-    def sound(self, index: int, seconds: Float[Tensor, " T"]) -> ClipSound:
-        """What is heard of a clip around these instants; nothing of one that could not be read."""
+    def sound(self, index: int, frame_seconds: Float[Tensor, " T"]) -> ClipSound:
+        """What is heard of a clip, and the instants that want a token; nothing of one that could not be read.
+
+        ``frame_seconds``: the instants of a clip that names none for its sound.
+        """
         clip = self._clips[index]
         if isinstance(clip, ClipError):
-            return ClipSound([], seconds, 0.0)
+            return ClipSound([], frame_seconds, 0.0)
+        seconds = frame_seconds if clip.sound_instants is None else clip.sound_instants
         runs = clip.sound
         if self._augment is not None:
             runs = self._augment.sound(runs, self._sample_rate, self._seeds[index])

@@ -136,11 +136,15 @@ class ViPER(Pretrained, nn.Module):
         """Begin to bring a decoded clip to the device; the function returned finds the face."""
         if not isinstance(clip, DecodedClip):
             return clip
-        arrays = [clip.frames, clip.frame_seconds.astype(np.float32), *(run.samples for run in clip.sound)]
+        instants = clip.frame_seconds if clip.sound_instants is None else clip.sound_instants
+        times = [clip.frame_seconds.astype(np.float32), instants.astype(np.float32)]
+        arrays = [clip.frames, *times, *(run.samples for run in clip.sound)]
         arrive = transfer.send(arrays if clip.action_units is None else [*arrays, clip.action_units])
         return lambda: self._find_face(clip, *arrive())
 
-    def _find_face(self, clip: DecodedClip, frames: Tensor, seconds: Tensor, *others: Tensor) -> PreparedClip:
+    def _find_face(
+        self, clip: DecodedClip, frames: Tensor, seconds: Tensor, instants: Tensor, *others: Tensor
+    ) -> PreparedClip:
         """``others``: its runs of sound, and its action units if it has some."""
         num_runs = len(clip.sound)
         return PreparedClip(
@@ -151,6 +155,8 @@ class ViPER(Pretrained, nn.Module):
             pixels=frames,
             sound=[(run.start_seconds, samples) for run, samples in zip(clip.sound, others, strict=False)],
             sound_seconds=clip.sound_seconds,
+            sound_instants=None if clip.sound_instants is None else instants,
+            unheard_seconds=clip.unheard_seconds,
             units=None if clip.action_units is None else others[num_runs],
             display_size=clip.display_size,
             frame_size=(clip.frames.shape[2], clip.frames.shape[1]),
@@ -191,7 +197,9 @@ class ViPER(Pretrained, nn.Module):
 
         ``hidden``: modalities to be treated as absent, clip by clip.
         """
-        slots = _Slots(clips, self.config.decoding.num_frames, self.config.fusion.kind == "concat", self.device)
+        windows = self.config.decoding.sound == "windows"
+        spread = self.config.fusion.kind == "concat"
+        slots = _Slots(clips, self.config.decoding.num_frames, spread, windows, self.device)
         augment = self.augment if self.training and seeds is not None else None
         inputs = EncoderInputs(clips, self.faces, self.config.decoding.sample_rate, augment, seeds)
         streams = {name: self._stream(name, clips, slots, inputs) for name in self.modalities}
@@ -212,6 +220,7 @@ class ViPER(Pretrained, nn.Module):
             duration_seconds=slots.duration_seconds,
             errors=tuple(clip if isinstance(clip, ClipError) else None for clip in clips),
             notes=tuple(() if isinstance(clip, ClipError) else clip.notes for clip in clips),
+            unheard_seconds=tuple(slots.unheard_seconds),
         )
 
     def _stream(
@@ -226,9 +235,8 @@ class ViPER(Pretrained, nn.Module):
             tokens, present, seconds = encoder(sounds)
         else:
             tokens, present, seconds = self._trained_images(encoder, clips, slots, inputs)
-        # Windows of sound exist whatever the number of frames; everything else lives in frame slots.
-        windows = name == "audio" and self.config.decoding.sound == "windows"
-        used = torch.ones_like(slots.used) if windows else slots.used
+        # Sound has its own instants, whatever the number of frames; everything else lives in frame slots.
+        used = slots.used if name != "audio" else slots.heard
         return Stream(tokens, present, used, seconds)
 
     @torch.no_grad()
@@ -292,15 +300,24 @@ class _Slots:
     """The T slots of each clip: which frame each shows, when, and where the face is.
 
     A clip with fewer distinct frames than T leaves slots unused (their frame repeats the last one), or,
-    with ``spread``, spreads its frames over all slots, as the published concatenation needs.
+    with ``spread``, spreads its frames over all slots, as the published concatenation needs. ``windows``: there
+    is a token of sound for each slot even of a clip that names no instants of its own.
     """
 
     def __init__(
-        self, clips: Sequence[PreparedClip | ClipError], num_slots: int, spread: bool, device: torch.device
+        self,
+        clips: Sequence[PreparedClip | ClipError],
+        num_slots: int,
+        spread: bool,
+        windows: bool,
+        device: torch.device,
     ):
         shape = (len(clips), num_slots)
         self.index = torch.zeros(shape, dtype=torch.long, device=device)
         self.used = torch.ones(shape, dtype=torch.bool, device=device)
+        self.heard = torch.ones(shape, dtype=torch.bool, device=device)
+        """As `used`, of the tokens of sound."""
+        self.unheard_seconds = [0.0 if isinstance(c, ClipError) else c.unheard_seconds for c in clips]
         self.seconds = torch.zeros(shape, device=device)
         self.boxes = torch.zeros(*shape, 4, device=device)
         self.box_source = torch.zeros(shape, dtype=torch.uint8, device=device)
@@ -323,6 +340,8 @@ class _Slots:
             self.boxes[i] = (clip.track.boxes * scale.repeat(2))[self.index[i]]
             self.box_source[i] = clip.track.source[self.index[i]]
             self.duration_seconds[i] = clip.duration_seconds
+            if clip.sound_instants is None and not windows:
+                self.heard[i] = self.used[i]
         self.face_found = self.box_source > 0
 
 

@@ -33,3 +33,5 @@ class ViPEROutput(NamedTuple):
     """Why a clip is not valid."""
     notes: tuple[tuple[str, ...], ...]
     """Per clip, what a person should know of how it was read; as in `DecodedClip`."""
+    unheard_seconds: tuple[float, ...] = ()
+    """Per clip, how much of its sound lies in no token's hearing; empty: nobody counted."""

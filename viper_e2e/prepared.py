@@ -33,11 +33,15 @@ class PreparedClip:
     sound: list[tuple[float, Float[Tensor, " _"]]]
     """Runs: start in seconds, samples."""
     sound_seconds: float
+    sound_instants: Float[Tensor, " T"] | None
+    """When the tokens of sound are; ``None``: at the frames."""
     units: Float[Tensor, "R U"] | None
     """Precomputed action units, spread evenly over the clip."""
     display_size: tuple[int, int]
     frame_size: tuple[int, int]
     """Width, height of the decoded frames; the boxes are in these pixels."""
+    unheard_seconds: float = 0.0
+    """As in `DecodedClip`."""
     notes: tuple[str, ...] = ()
     """As in `DecodedClip`."""
     tokens: dict[str, ClipTokens] = field(default_factory=dict)
@@ -57,6 +61,7 @@ class PreparedClip:
         """Bytes of all tensors."""
         total = self.seconds.nbytes + sum(t.nbytes for t in self.track)
         total += sum(samples.nbytes for _, samples in self.sound)
+        total += 0 if self.sound_instants is None else self.sound_instants.nbytes
         total += sum(t.nbytes for kept in self.tokens.values() for t in kept)
         if self.pixels is not None:
             total += self.pixels.nbytes if isinstance(self.pixels, Tensor) else self.pixels.num_bytes

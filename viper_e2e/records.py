@@ -30,7 +30,8 @@ def records_of(
     """One record per clip of a batch.
 
     Keys: ``clip``, ``valid``, ``error``, ``duration_seconds``, ``intensities`` (``{name: value}``), ``present``
-    (``{modality: bool}``), ``face_found`` (share of the looked-at frames that have a face), ``frame_seconds``
+    (``{modality: bool}``), ``face_found`` (share of the looked-at frames that have a face), ``unheard_seconds``
+    (of sound that no token hears), ``frame_seconds``
     and, with ``boxes``, ``boxes``: per frame ``[x0, y0, x1, y1, "detected" | "interpolated"]`` or ``None``.
     ``warning`` tells what a person should know of how the clip was read, or is ``None``.
     A clip that could not be read has ``valid`` False, its ``error``, and ``None`` elsewhere.
@@ -54,6 +55,7 @@ def failed(clip: str, reason: str, modalities: Sequence[str]) -> Record:
         "intensities": None,
         "present": dict.fromkeys(modalities, False),
         "face_found": None,
+        "unheard_seconds": None,
         "frame_seconds": None,
     }
 
@@ -71,6 +73,7 @@ def _scored(
         "intensities": dict(zip(emotions, output.intensities[i].tolist(), strict=True)),
         "present": dict(zip(modalities, output.present[i].tolist(), strict=True)),
         "face_found": output.face_found[i][used].float().mean().item(),
+        "unheard_seconds": round(output.unheard_seconds[i], 3) if output.unheard_seconds else 0.0,
         "frame_seconds": [round(s, 4) for s in output.frame_seconds[i][used].tolist()],
     }
     if boxes:

@@ -12,6 +12,7 @@ import numpy as np
 from ..clip import DecodedClip
 from .plan import Plan, Window
 from .sound import SoundReader
+from .sound_notes import sound_notes
 from .timeline import FramesMissing
 
 
@@ -104,24 +105,28 @@ class Assembly:
         return frames
 
     def _clip(self, window: Window, frames: Any, runs: tuple) -> DecodedClip:
-        plan, start = self._plan, window.start_seconds
-        extent = plan.sound_extent
-        if plan.is_tiled:
-            extent = (max(extent[0], start), min(extent[1], window.end_seconds))
+        plan, config = self._plan, self._plan.config
+        # A window's times count from its start, those of a whole clip from its first frame.
+        start = window.start_seconds if plan.is_tiled else 0.0
+        length = window.end_seconds - window.start_seconds
+        if start:
             runs = tuple(type(run)(run.start_seconds - start, run.samples) for run in runs)
-        sound_seconds = max(0.0, extent[1] - extent[0])
-        if plan.config.sound == "windows":
-            sound_seconds = sum(len(run.samples) for run in runs) / plan.config.sample_rate
+        sound_seconds = window.sound_bounds[1] - window.sound_bounds[0]
+        if config.sound == "windows":
+            sound_seconds = sum(len(run.samples) for run in runs) / config.sample_rate
         return DecodedClip(
             name=self._name,
             frames=frames,
             # A picture that stands since before the window is its first.
-            frame_seconds=np.maximum(plan.seconds[window.frames] - start, 0.0),
-            duration_seconds=window.end_seconds - start,
+            frame_seconds=np.clip(plan.seconds[window.frames] - start, 0.0, max(length, 0.0)),
+            duration_seconds=length,
             sound=runs,
             has_sound=self._has_sound,
             sound_seconds=sound_seconds,
+            sound_instants=window.instants - start,
+            unheard_seconds=window.unheard_seconds,
             display_size=self._pictures.display_size,
+            notes=sound_notes(window, config),
         )
 
 

@@ -9,8 +9,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import DecodingConfig
-from .sampling import Span, frames_by_index, frames_by_time, merge_spans, spans_around, window_bounds
+from .sampling import (
+    Span,
+    frames_by_index,
+    frames_by_time,
+    instants_between,
+    merge_spans,
+    published_windows,
+    spans_around,
+    window_bounds,
+)
 from .timeline import Timeline
+
+SLACK_SECONDS = 0.25
+"""A clip lasts as long as its sound, where that outlasts the pictures by more than this; less is the filling of
+a codec's last block. By as much may an instant of sound miss the edge of the clip to fall on a frame."""
+STEADY_SECONDS = 1.02
+"""The same, where the last frame stands for no longer than those before it."""
+EARLY_SECONDS = 1.0
+"""A clip begins with its sound, where that begins earlier than the pictures by more than this; cuts that copy
+whole packets leave less."""
 
 
 @dataclass(frozen=True)
@@ -22,28 +40,36 @@ class Window:
     """On the clip's clock (0 = first frame)."""
     frames: np.ndarray
     """int64: indices in the timeline, ascending, at least one."""
+    instants: np.ndarray
+    """float64, ``num_frames``: when sound is listened to, on the clip's clock, evenly spaced."""
     spans: tuple[Span, ...]
     """Seconds of sound, on the clip's clock, ascending, apart."""
+    sound_bounds: Span
+    """Where in this stretch there is sound; equal if nowhere."""
+    unheard_seconds: float
+    """Of that, how much no token hears."""
 
 
 class Plan:
-    """The windows of a clip; a clip that is not tiled is its own only window."""
+    """The windows of a clip; a clip that is not tiled, or fits into one window, is its own only window."""
 
     def __init__(
         self, config: DecodingConfig, timeline: Timeline, sound_extent: Span, tiling: tuple[float, float] | None
     ):
         """`sound_extent`: where there is sound; `tiling`: length and hop of the windows in seconds, or None."""
         self.config, self.timeline, self.sound_extent = config, timeline, sound_extent
-        self.is_tiled = tiling is not None
         self.seconds = timeline.seconds
         """float64: when each frame of the timeline is shown."""
-        duration = timeline.duration_seconds
-        self._bounds = window_bounds(duration, *tiling) if tiling else [(0.0, duration)]
+        start, end = _extent(timeline.duration_seconds, sound_extent)
+        self.duration_seconds = end - start
+        bounds = window_bounds(end - start, *tiling) if tiling else [(0.0, end - start)]
+        self.is_tiled = len(bounds) > 1
+        self._bounds = [(start + low, start + high) for low, high in bounds]
 
     def windows(self, first: int = 0) -> Iterator[Window]:
         """In order of time, from number `first` on; made one by one, as there may be many."""
         for number in range(first, len(self._bounds)):
-            yield self._window(*self._bounds[number], is_last=number == len(self._bounds) - 1)
+            yield self._window(number)
 
     def wanted(self, first: int = 0) -> tuple[np.ndarray, list[Span]]:
         """What all windows together need: a bool mask over the timeline's frames, and merged spans of sound."""
@@ -54,28 +80,67 @@ class Plan:
             spans += window.spans
         return mask, merge_spans(sorted(spans))
 
-    def _window(self, start: float, end: float, *, is_last: bool) -> Window:
+    def _window(self, number: int) -> Window:
+        (start, end), is_last = self._bounds[number], number == len(self._bounds) - 1
         # Half a tick: a frame whose rounded time falls on the edge belongs behind it.
         edge = float(self.timeline.tick_seconds) / 2
-        first = int(np.searchsorted(self.seconds, start - edge))
+        first = int(np.searchsorted(self.seconds, start - edge)) if number else 0
         last = len(self.seconds) if is_last else int(np.searchsorted(self.seconds, end - edge))
         if first >= last:
-            # No new picture in this window: the one that still stands.
+            # No new picture in this window: the one that still stands, or, before there was any, the first.
             first = max(last - 1, 0)
             last = first + 1
+        instants = self._instants(start, end, first, last)
         if self.config.sampling == "paper":
             frames = first + frames_by_index(last - first, self.config.num_frames)
         else:
-            frames = first + frames_by_time(self.timeline.pts[first:last], self.config.num_frames)
-        return Window(start, end, frames, tuple(self._spans(frames, start, end)))
+            if first > 0 and self.seconds[first] - start > SLACK_SECONDS:
+                # The picture from before is what the window begins with.
+                first -= 1
+            begun = self.timeline.pts[0] + round(start / float(self.timeline.tick_seconds))
+            shown_from = (
+                np.maximum(self.timeline.pts[first:last], begun) if number else self.timeline.pts[first:last]
+            )
+            frames = first + frames_by_time(shown_from, self.config.num_frames)
+        bounds = (
+            max(self.sound_extent[0], start) if self.is_tiled else self.sound_extent[0],
+            self.sound_extent[1] if is_last else min(self.sound_extent[1], end),
+        )
+        spans, bounds, unheard = self._sound(instants, (bounds[0], max(bounds)))
+        if number == 0 and self.is_tiled:
+            unheard += max(0.0, min(start, self.sound_extent[1]) - self.sound_extent[0])
+        return Window(start, end, frames, instants, spans, bounds, unheard)
 
-    def _spans(self, frames: np.ndarray, start: float, end: float) -> list[Span]:
-        if self.config.sound == "none":
-            return []
-        bounds = self.sound_extent
-        if self.is_tiled:
-            bounds = (max(bounds[0], start), min(bounds[1], end))
+    def _instants(self, start: float, end: float, first: int, last: int) -> np.ndarray:
+        """From edge to edge of a window, or from and to the frames close to them."""
+        low, high = float(self.seconds[first]), float(self.seconds[last - 1])
+        # Of a steady row of pictures the last one lasts as long as any other.
+        steps = np.diff(self.seconds[first:last])
+        step = float(np.median(steps)) if len(steps) > 1 else 0.0
+        slack = max(SLACK_SECONDS, min(1.01 * step, STEADY_SECONDS))
+        rounding = float(self.timeline.tick_seconds)
+        low = low if -rounding <= low - start <= slack else start
+        high = high if -rounding <= end - high <= slack else end
+        return instants_between(low, high, self.config.num_frames)
+
+    def _sound(self, instants: np.ndarray, bounds: Span) -> tuple[tuple[Span, ...], Span, float]:
+        """Spans, bounds and unheard seconds of a window."""
+        if self.config.sound == "none" or bounds[0] == bounds[1]:
+            return (), bounds, 0.0
         if self.config.sound == "windows":
+            heard = published_windows(bounds, len(instants))
             # The whole stream, to its true last sample, which packets tell only roughly.
-            return merge_spans([bounds if self.is_tiled else (-math.inf, math.inf)])
-        return spans_around(self.seconds[frames].tolist(), self.config.span_seconds, bounds)
+            spans = [bounds if self.is_tiled else (-math.inf, math.inf)]
+        else:
+            spans = heard = spans_around(instants.tolist(), self.config.span_seconds, bounds)
+        unheard = bounds[1] - bounds[0] - sum(end - start for start, end in heard)
+        return tuple(spans), bounds, max(unheard, 0.0)
+
+
+def _extent(picture_seconds: float, sound: Span) -> Span:
+    """From when to when a clip is played: from the earlier to the later of picture and sound."""
+    start, end = 0.0, picture_seconds
+    if sound[0] < sound[1]:
+        start = sound[0] if sound[0] < -EARLY_SECONDS else start
+        end = sound[1] if sound[1] > picture_seconds + SLACK_SECONDS else end
+    return start, end

@@ -74,6 +74,21 @@ def seconds_counted_once(spans: Sequence[Span]) -> list[float]:
     return parts
 
 
+def instants_between(start_seconds: float, end_seconds: float, num_instants: int) -> np.ndarray:
+    """float64: `num_instants` times evenly spaced from the first to the last; one alone is the first."""
+    return np.linspace(start_seconds, end_seconds, num_instants)
+
+
+def published_windows(bounds: Span, num_windows: int) -> list[Span]:
+    """The seconds inside the published windows: half-overlapping, each cut to a second; merged.
+
+    As `AudioEncoder` cuts them (Vaiani et al. 2022): length 2 · seconds / (`num_windows` + 1).
+    """
+    length = (bounds[1] - bounds[0]) * 2 / (num_windows + 1)
+    starts = (bounds[0] + i * length / 2 for i in range(num_windows))
+    return merge_spans((start, min(start + min(length, 1.0), bounds[1])) for start in starts)
+
+
 def spans_around(instants: Iterable[float], span_seconds: float, bounds: Span) -> list[Span]:
     """The sound around each instant, inside `bounds`; touching spans are merged."""
     half = span_seconds / 2
