@@ -44,6 +44,7 @@ GATEKEEPERS = {
     "huggingface_hub": {"hub", "pretrained"},
     "feat": {"encoders"},
     "peft": {"encoders"},
+    "openpyxl": {"packing"},
 }
 ORDERED_WITHIN_LAYER = {
     ("presets", "config"),

@@ -145,7 +145,6 @@ def test_what_cannot_be_packed_is_listed_and_the_rest_is_packed(tmp_path):
     (videos / "00002.mp4").write_bytes(b"#EXTM3U\nhttp://127.0.0.1/x.ts\n")
     (videos / "00003.mkv").write_bytes(MP4)
     (videos / "00004.mp4").chmod(0)
-    (videos / "odd.name.mp4").write_bytes(MP4)
     (videos / "stranger.mp4").write_bytes(MP4)
     (tmp_path / "audio").mkdir()
     (tmp_path / "audio/00005.wav").write_bytes(b"not sound")
@@ -156,7 +155,6 @@ def test_what_cannot_be_packed_is_listed_and_the_rest_is_packed(tmp_path):
     wanted = ["[00000]: no video 00000.*", "00001.mp4: is empty", "00002.mp4: is an HLS playlist"]
     wanted += [
         "[00003]: more than one file",
-        "odd.name.mp4: unusable name",
         "00005.wav",
         "00006.npy: 3 columns",
     ]
@@ -166,7 +164,7 @@ def test_what_cannot_be_packed_is_listed_and_the_rest_is_packed(tmp_path):
         assert sum(text in problem for problem in report.problems) == 1, (text, report.problems)
     assert len(report.problems) == len(wanted)
     assert "1 clips with a video but no usable row in the labels" in report.notes
-    assert len(ShardSet(str(tmp_path / "out/*.tar"))) == 9 - len(wanted) + 1
+    assert len(ShardSet(str(tmp_path / "out/*.tar"))) == 9 - len(wanted)
 
 
 def test_nothing_to_pack_is_an_error_and_leaves_nothing(tmp_path):
@@ -258,7 +256,6 @@ def test_a_byte_order_mark_blank_lines_and_spaces_do_no_harm(tmp_path):
         ("[00002],Test,s2,0.03,", "[00002],Test,s2,nan,", r"line 4: Adoration is 'nan', not a number"),
         ("[00002],Test,s2,0.03,", "[00002],Test,s2,,", r"line 4: Adoration empty, others filled"),
         ("[00002],Test,s2,0.03,", "[00002],Test,s2,", r"line 4: 9 cells, the header has 10"),
-        ("[00002]", "[00.002]", r"line 4: unusable File_ID '\[00\.002\]'"),
         ("[00002]", "../00002", r"line 4: unusable File_ID '\.\./00002'"),
         ("[00002]", "", r"line 4: unusable File_ID ''"),
         ("[00002],Test", "[00002],../x", r"line 4: unusable Split '\.\./x'"),
@@ -289,13 +286,13 @@ def test_a_doubled_id_names_both_lines_and_packs_neither(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("File_ID", "FileID", r"no column 'File_ID' .*is 'FileID' meant\?"),
+        ("File_ID", "Fille_ID", r"no column 'File_ID' .*is 'Fille_ID' meant\?"),
         ("Split", "Spilt", r"no column 'Split' .*is 'Spilt' meant\?"),
         ("Split", "Part", r"no column 'Split' among"),
         ("Adoration", "Adoratoin", r"unknown column 'Adoratoin'; is 'Adoration' meant\?"),
         ("Empathic-Pain", "EmpathicPain", r"unknown column 'EmpathicPain'; is 'Empathic-Pain' meant\?"),
-        ("Subject", "Subjekt", r"unknown column 'Subjekt'; is 'Subject' meant\?"),
-        ("Subject", "Country", r"unknown column 'Country' holds no numbers \(line 2: 's0'\)"),
+        ("Subject", "Subjekt", r"column 'Subjekt' seems to tell who is seen.* --subject-column Subjekt"),
+        ("Subject", "Sujbect", r"unknown column 'Sujbect'; is 'Subject' meant\?"),
         ("Fear", "Disgust", r"column 'Disgust' comes 2 times"),
         ("Fear", "", r"column 9 has no title"),
     ],
@@ -316,9 +313,9 @@ def test_a_wrong_header_stops_everything(tmp_path, old, new, message):
         (b"", r"no rows"),
         (b"File_ID,Split,Joy\n", r"no rows"),
         (b"File_ID,Split\na,train\n", r"no emotion columns"),
-        (b"File_ID,Split,Joy\n\xff,train,1\n", r"not UTF-8"),
+        (b"File_ID,Split,Joy\n\xc4\xe3\xba\xc3,train,1\n", r"not UTF-8"),
         (b'File_ID,Split,Joy\n"a,train,1\n', r"unexpected end of data"),
-        (b"File_ID;Split;Joy\na;train;1\n", r"no column 'File_ID' among 'File_ID;Split;Joy'"),
+        (b"File_ID:Split:Joy\na:train:1\n", r"no column 'File_ID' among 'File_ID:Split:Joy'"),
     ],
 )
 def test_a_file_that_is_no_table_says_so(tmp_path, data, message):

@@ -10,6 +10,8 @@ from pathlib import Path
 from .errors import ViperError
 
 EXIT_OK, EXIT_NOTHING, EXIT_SOME = 0, 1, 2
+TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".xls")
+TABLE_WORDS = ("id_column", "split_column", "subject_column", "split", "encoding", "sheet")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -158,23 +160,35 @@ def _import_published(argv: Sequence[str]) -> int:
 def _pack(argv: Sequence[str]) -> int:
     parser = _parser("pack", "Pack clips and labels into shards, one set per split.")
     parser.add_argument("--videos", required=True, help="folder of clips (mp4 mov mkv webm avi flv)")
-    parser.add_argument("--labels", required=True, help="LABELS.csv: File_ID, Split, one column per emotion")
+    parser.add_argument(
+        "--labels",
+        required=True,
+        action="append",
+        help="table (csv, tsv, xlsx): File_ID, Split, one column per emotion; given again with titles, "
+        "e.g. --labels Valence,Arousal: these columns alone are emotions",
+    )
     parser.add_argument("--out", required=True, help="folder for the shards")
     parser.add_argument("--audio", help="folder of separately kept wav or flac files")
     parser.add_argument("--fau", help="folder of precomputed action units (csv or npy per clip)")
     parser.add_argument("--shard-size", default="256MB", help="size of a shard (default: 256MB)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of samples (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace the shards of an earlier run")
-    options = parser.parse_args(argv)
+    parser.add_argument("--output", help="also write the report as JSON")
+    _table_options(parser)
+    options = parser.parse_args(_with_values(argv, "--missing", "--ignore"))
+    import json
+
     from rich.console import Console
 
     from .packing import pack, parse_size, progress_bar
 
+    labels, choices = _table_of(options)
     with progress_bar("packing") as progress:
         report = pack(
             Path(options.videos),
-            Path(options.labels),
+            labels,
             Path(options.out),
+            choices=choices,
             audio=Path(options.audio) if options.audio else None,
             fau=Path(options.fau) if options.fau else None,
             shard_size=parse_size(options.shard_size),
@@ -183,7 +197,57 @@ def _pack(argv: Sequence[str]) -> int:
             progress=progress,
         )
     Console(highlight=False).print(report)
+    if options.output:
+        Path(options.output).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     return report.exit_code
+
+
+def _table_options(parser) -> None:
+    """What a table's titles and values may leave open."""
+    add = parser.add_argument_group("if the table leaves it open").add_argument
+    add("--ignore", action="append", default=[], metavar="A,B", help="columns that are no emotions")
+    add(
+        "--missing",
+        action="append",
+        default=[],
+        metavar="CODES",
+        help="cells that stand for an empty one, e.g. -99,NA; none: there are no such codes",
+    )
+    add("--id-column", default="", metavar="TITLE", help="names the clips (default: File_ID, or Path)")
+    add("--split-column", default="", metavar="TITLE", help="names the splits (default: Split)")
+    add("--subject-column", default="", metavar="TITLE", help="tells who is seen (default: Subject)")
+    add("--split", default="", metavar="NAME", help="of all rows, where no column tells it, e.g. train")
+    add("--encoding", default="", help="of a text that is neither UTF-8, UTF-16 nor Windows-1252, e.g. gb18030")
+    add("--sheet", default="", help="of an Excel workbook that has several")
+
+
+def _with_values(argv: Sequence[str], *options: str) -> list[str]:
+    """``--missing -99,NA`` → ``--missing=-99,NA``: argparse takes what begins with a dash for an option."""
+    words = list(argv)
+    for place in range(len(words) - 2, -1, -1):
+        if words[place] in options and not words[place + 1].startswith("--"):
+            words[place : place + 2] = [f"{words[place]}={words[place + 1]}"]
+    return words
+
+
+def _table_of(options):
+    """The table that ``--labels`` names, and what was said of its columns."""
+    from .packing import ColumnChoices
+
+    def titles(given: list[str]) -> tuple[str, ...]:
+        return tuple(title.strip() for words in given for title in words.split(",") if title.strip())
+
+    tables = [word for word in options.labels if Path(word).suffix.lower() in TABLES or Path(word).is_file()]
+    tables = tables or options.labels[:1]
+    if len(tables) > 1:
+        raise ViperError(f"--labels: one table is packed at a time, not {' and '.join(tables)}")
+    choices = ColumnChoices(
+        labels=titles([word for word in options.labels if word not in tables]),
+        ignore=titles(options.ignore),
+        missing=titles(options.missing),
+        **{name: getattr(options, name) for name in TABLE_WORDS},
+    )
+    return Path(tables[0]), choices
 
 
 def _check(argv: Sequence[str]) -> int:

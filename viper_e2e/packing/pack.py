@@ -15,8 +15,17 @@ from pathlib import Path
 from viper_e2e.decoding.magic import HEAD_BYTES, SOUND_CONTAINERS, VIDEO_CONTAINERS, sniff
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.packing.action_units import ACTION_UNIT_FILES, read_action_units
+from viper_e2e.packing.finding import Files
 from viper_e2e.packing.report import PackReport, SplitReport
-from viper_e2e.packing.table import USABLE_NAME, LabelTable, Row, read_labels
+from viper_e2e.packing.table import (
+    NO_CHOICES,
+    USABLE_NAME,
+    ColumnChoices,
+    LabelTable,
+    Row,
+    read_labels,
+    without_ending,
+)
 from viper_e2e.shards import (
     SOUND_EXTENSIONS,
     VIDEO_EXTENSIONS,
@@ -45,6 +54,7 @@ def pack(
     labels: Path,
     out: Path,
     *,
+    choices: ColumnChoices = NO_CHOICES,
     audio: Path | None = None,
     fau: Path | None = None,
     shard_size: int = 256_000_000,
@@ -54,8 +64,9 @@ def pack(
 ) -> PackReport:
     """Pack clips into shards ``OUT/SPLIT-000000.tar``, each with its index beside it.
 
-    Files are found by stem in ``videos`` and its subfolders; the bytes of clips are untouched. ``audio``
-    holds wav or flac files kept apart, ``fau`` a csv or npy of action units per clip. Samples are written
+    Files are found in ``videos`` and its subfolders by the names that the table gives them; the bytes of clips
+    are untouched. ``choices`` says what of the table's columns is what, ``audio`` holds wav or flac files kept
+    apart, ``fau`` a csv or npy of action units per clip. Samples are written
     in a permutation that depends on ``seed`` alone: same input, same bytes. Shards appear in ``out`` when
     all are written; an interrupted run leaves nothing.
 
@@ -64,9 +75,9 @@ def pack(
     """
     if shard_size <= 0:
         raise ViperError(f"shard size {shard_size}: give a positive number of bytes")
-    table = read_labels(labels)
+    table = read_labels(labels, choices)
     problems, notes = list(table.problems), []
-    clips = _match(table, videos, audio, fau, problems, notes)
+    clips = _match(table, labels, videos, audio, fau, problems, notes)
     old = shards_in_the_way(out, overwrite)
     by_split = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: clip.row.key):
@@ -91,11 +102,13 @@ def pack(
     except OSError as error:
         raise ViperError(f"{explain(error, out)}; nothing was packed") from error
     left = [f"{path} is left from a run that was killed; remove it" for path in sorted(out.glob(".packing-*"))]
-    return PackReport(str(out), table.labels, tuple(reports), tuple(problems), (*_summed(notes), *left))
+    told = (*table.notes, *_summed(notes), *left)
+    return PackReport(str(out), table.labels, tuple(reports), tuple(problems), told, table.columns)
 
 
 def _match(
     table: LabelTable,
+    labels: Path,
     videos: Path,
     audio: Path | None,
     fau: Path | None,
@@ -104,34 +117,56 @@ def _match(
 ) -> list[_Clip]:
     """The clips whose files are all there, once each."""
     video_files = _by_stem(videos, VIDEO_EXTENSIONS)
-    sound_files = _by_stem(audio, SOUND_EXTENSIONS) if audio else {}
-    unit_files = _by_stem(fau, ACTION_UNIT_FILES) if fau else {}
-    clips = []
+    files = {"video": Files(videos, video_files)}
+    if audio:
+        files["sound"] = Files(audio, _by_stem(audio, SOUND_EXTENSIONS))
+    if fau:
+        files["action units"] = Files(fau, _by_stem(fau, ACTION_UNIT_FILES))
+    clips, named = [], set()
     for row in table.rows:
-        found = {"video": video_files, "sound": sound_files, "action units": unit_files}
-        found = {kind: files.get(row.key, []) for kind, files in found.items()}
-        doubled = [f"{kind} {' and '.join(map(str, files))}" for kind, files in found.items() if len(files) > 1]
+        found = {kind: folder.find(row.name, labels) for kind, folder in files.items()}
+        named.update(found["video"])
+        doubled = [f"{kind} {' and '.join(map(str, paths))}" for kind, paths in found.items() if len(paths) > 1]
         if doubled:
-            problems.append(f"{row.file_id}: more than one file: {'; '.join(doubled)}: keep one")
+            problems.append(
+                f"{row.file_id}: more than one file: {'; '.join(doubled)}: keep one, or name its folder as well"
+            )
         elif not found["video"]:
-            kinds = " ".join(VIDEO_EXTENSIONS)
-            problems.append(f"{row.file_id}: no video {row.key}.* in {videos} (looked for {kinds})")
+            kinds, hint = " ".join(VIDEO_EXTENSIONS), files["video"].hint(row.name)
+            looked_for = f"{without_ending(row.name)}.* in {videos} (looked for {kinds})"
+            problems.append(f"{row.file_id}: no video {looked_for}{hint}")
         else:
             for kind, folder in (("sound", audio), ("action units", fau)):
                 if folder and not found[kind]:
                     notes.append(f"without a file of {kind} in {folder}")
             clips.append(
-                _Clip(row, found["video"][0], *((found[k] or [None])[0] for k in ("sound", "action units")))
+                _Clip(row, found["video"][0], *((found.get(k) or [None])[0] for k in ("sound", "action units")))
             )
-    keys = {row.key for row in table.rows}
-    for stem, files in video_files.items():
-        if not USABLE_NAME.fullmatch(stem):
-            problems.append(
-                f"{files[0]}: unusable name: dots and control characters are not allowed in {stem!r}"
-            )
-        elif stem not in keys:
+    _count_unnamed(
+        [path for paths in video_files.values() for path in paths if path not in named], problems, notes
+    )
+    return _once_each(clips, problems)
+
+
+def _count_unnamed(paths: list[Path], problems: list[str], notes: list[str]) -> None:
+    """Files that no row means."""
+    for path in paths:
+        if USABLE_NAME.fullmatch(path.stem):
             notes.append("with a video but no usable row in the labels")
-    return clips
+        else:
+            problems.append(f"{path}: unusable name: control characters are not allowed in {path.stem!r}")
+
+
+def _once_each(clips: list[_Clip], problems: list[str]) -> list[_Clip]:
+    """Clips that share no file with another."""
+    by_video = defaultdict(list)
+    for clip in clips:
+        by_video[clip.video].append(clip)
+    for path, same in by_video.items():
+        if len(same) > 1:
+            lines = ", ".join(str(clip.row.line) for clip in same)
+            problems.append(f"lines {lines}: all mean {path}; none of them is packed")
+    return [clip for clip in clips if len(by_video[clip.video]) == 1]
 
 
 def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, list[Path]]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from viper_e2e.errors import ViperError
+from viper_e2e.packing.columns import ColumnChoices
 from viper_e2e.packing.pack import pack, progress_bar, shards_in_the_way
-from viper_e2e.packing.table import write_labels
+from viper_e2e.packing.table import label_titles, write_labels
 from viper_e2e.reuse import parse_size
 
 Rows = Sequence[Mapping[str, object]]
@@ -44,6 +45,7 @@ def pack_corpus(
             videos,
             labels,
             given.out,
+            choices=ColumnChoices(labels=label_titles(rows)),
             audio=audio,
             fau=fau,
             shard_size=parse_size(given.shard_size),

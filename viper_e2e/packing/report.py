@@ -10,6 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from viper_e2e.labels import LabelSet
+from viper_e2e.packing.table import Column
+
+MAX_LINES = 20
+"""Problems printed; the JSON report holds all."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class PackReport:
     """One line for each clip or row that was left out."""
     notes: tuple[str, ...]
     """What was packed, but is worth knowing."""
+    columns: tuple[Column, ...] = ()
+    """What each column of the table was taken for."""
 
     @property
     def exit_code(self) -> int:
@@ -51,5 +57,22 @@ class PackReport:
             counts = (s.clips, s.unlabelled, s.subjects, s.shards)
             table.add_row(s.split, *map(str, counts), f"{s.bytes / 1e6:.1f}")
         lines = [Text(f"note: {note}") for note in self.notes]
-        lines += [Text(f"left out: {problem}", style="red") for problem in self.problems]
-        return Group(table, *lines)
+        lines += [Text(f"left out: {problem}", style="red") for problem in self.problems[:MAX_LINES]]
+        if len(self.problems) > MAX_LINES:
+            text = f"left out: {len(self.problems) - MAX_LINES} more (--output FILE.json holds all)"
+            lines.append(Text(text, style="red"))
+        return Group(*([_columns_table(self.columns)] if self.columns else []), table, *lines)
+
+
+def _columns_table(columns: tuple[Column, ...]) -> Table:
+    """What each column was taken for: the last chance to see that an age is no emotion."""
+    table = Table(title=Text("columns of the table"))
+    table.add_column("column")
+    table.add_column("taken for")
+    for title in ("from", "to", "empty"):
+        table.add_column(title, justify="right")
+    for column in columns:
+        span = ("" if value is None else f"{value:g}" for value in (column.minimum, column.maximum))
+        title, taken_for = Text(column.title or "(no title)"), Text(column.taken_for)
+        table.add_row(title, taken_for, *span, str(column.empty or ""))
+    return table

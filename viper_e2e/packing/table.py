@@ -1,33 +1,47 @@
-"""packing/table.py: labels.csv -> rows and a label set, every fault with its line number."""
+"""packing/table.py: a table of labels -> rows and a label set, every fault with its line number."""
 
 from __future__ import annotations
 
 import csv
-import difflib
-import math
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from viper_e2e.errors import ViperError
-from viper_e2e.labels import HUME_REACTION, LabelSet
-from viper_e2e.shards import range_of
+from viper_e2e.labels import LabelSet
+from viper_e2e.packing.columns import (
+    ColumnChoices,
+    Columns,
+    is_missing,
+    looks_like_files,
+    settling,
+    take_columns,
+)
+from viper_e2e.packing.sheet import Line, Sheet, read_sheet
+from viper_e2e.packing.titles import RESERVED, plain
+from viper_e2e.packing.values import decimal_of, is_missing_word, number, stray, suspected_codes
+from viper_e2e.shards import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, range_of
 
-RESERVED = ("File_ID", "Split", "Subject")
-USABLE_NAME = re.compile(r"[^./\\\x00-\x1f\x7f]{1,200}")
+USABLE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
+MAX_COMPLAINTS = 20
+"""Lines printed of a table that cannot be used."""
+NO_CHOICES = ColumnChoices()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One clip of labels.csv."""
+    """One clip of the table."""
 
     line: int
     file_id: str
     """Verbatim, with its brackets if it has them."""
     key: str
-    """Stem of the clip's files: the File_ID without brackets."""
+    """What the sample is called in its shard: the File_ID without brackets, ending, dots and slashes."""
+    name: str
+    """What its files are looked for as, with folders and ending if the table has them."""
     split: str
     """Lower case."""
     subject: str | None
@@ -36,41 +50,67 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Column:
+    """What one column was taken for."""
+
+    title: str
+    taken_for: str
+    minimum: float | None = None
+    maximum: float | None = None
+    """Of a label's values."""
+    empty: int = 0
+    """Cells of it that hold nothing, or a code for nothing."""
+
+
+@dataclass(frozen=True)
 class LabelTable:
     labels: LabelSet
     rows: tuple[Row, ...]
     problems: tuple[str, ...]
     """Rows that were left out, in the order of the file."""
+    columns: tuple[Column, ...] = ()
+    notes: tuple[str, ...] = ()
+    """How the table was read, and what in it is odd."""
 
 
-def read_labels(path: Path) -> LabelTable:
-    """Read labels.csv in the layout of Hume-Reaction.
+def read_labels(path: Path, choices: ColumnChoices = NO_CHOICES) -> LabelTable:
+    """Read a table of labels, from text or an Excel workbook.
 
-    Columns: ``File_ID`` (bare or in square brackets), ``Split``, optional ``Subject``; every other column
-    is an emotion and holds numbers. A row whose emotion cells are all empty is an unlabelled clip.
+    Columns: ``File_ID`` (a name, with or without square brackets, folders and ending) or ``Path``, ``Split``,
+    optional ``Subject``; columns of numbers are emotions, unless they are hardly meant as such: then they are
+    asked about. A row whose emotion cells are all empty is an unlabelled clip.
 
-    Raises ``ViperError`` where the file or its columns are wrong; a wrong row is left out and listed.
+    Raises ``ViperError`` that lists all that is wrong with the table and the options that settle it; a wrong
+    row of a table that is otherwise right is left out and listed.
     """
-    header, lines = _read_csv(path)
-    emotions = _emotion_columns(path, header, lines)
-    rows: list[Row] = []
-    problems: list[tuple[int, str]] = []
-    for line, cells in lines:
-        try:
-            rows.append(_row(line, header, emotions, cells))
-        except ValueError as error:
-            problems.append((line, f"{path}: line {line}: {error}"))
-    places = defaultdict(list)
-    for row in rows:
-        places[row.key].append(row.line)
-    for key, where in places.items():
-        if len(where) > 1:
-            text = f"{path}: lines {_and(where)}: File_ID {key!r} more than once; none of them is packed"
-            problems.append((where[0], text))
-    rows = [row for row in rows if len(places[row.key]) == 1]
+
+    def is_id(title: str) -> bool:
+        return looks_like_files(title) or bool(choices.id_column and plain(title) == plain(choices.id_column))
+
+    sheet = read_sheet(path, is_id, encoding=choices.encoding, sheet=choices.sheet)
+    columns = take_columns(sheet, choices)
+    codes = _missing_codes(sheet, columns, choices)
+    cells = [(line, cells[at]) for line, cells in sheet.lines for at in columns.labels if at < len(cells)]
+    decimal, wrong = decimal_of([c for c in cells if not is_missing(c[1], codes)], sheet.separator)
+    if wrong:
+        columns.complaints.append((sheet.header_line, wrong))
+    reader = _RowReader(sheet, columns, choices.split, codes, decimal)
+    rows, problems = reader.read()
+    if columns.complaints:
+        raise ViperError(_refusal(path, columns, problems))
     values = [value for row in rows for value in row.intensities or ()]
-    labels = LabelSet(tuple(emotions), *range_of(values))
-    return LabelTable(labels, tuple(rows), tuple(text for _, text in sorted(problems)))
+    labels = LabelSet(tuple(sheet.header[at] for at in columns.labels), *range_of(values))
+    told = [f"{path.name}: read with {', '.join(sheet.told)}"] if sheet.told else []
+    told += [f"{path.name}: numbers with decimal commas"] if decimal == "," else []
+    if reader.num_partly:
+        told.append(f"rows filled in part and left out: {reader.num_partly}")
+    return LabelTable(
+        labels,
+        tuple(rows),
+        tuple(f"{path}: {text}" for _, text in problems),
+        reader.columns(),
+        (*told, *columns.notes, *reader.strays()),
+    )
 
 
 def write_labels(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
@@ -82,109 +122,183 @@ def write_labels(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         writer.writerows(rows)
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header, and (line number, cells) of every row that is not blank."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    except OSError as error:
-        raise ViperError(
-            f"{path}: cannot be read ({error.strerror}); give the csv file with --labels"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ViperError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from error
-    except csv.Error as error:
-        raise ViperError(f"{path}: line {reader.line_num}: {error}; save it as comma-separated text") from error
-    if len(lines) < 2:
-        raise ViperError(f"{path}: no rows; a header line and one line per clip are needed")
-    return [cell.strip() for cell in lines[0][1]], lines[1:]
+def label_titles(rows: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+    """The emotion columns of rows that a recipe made, where nothing has to be guessed."""
+    return tuple(title for title in rows[0] if title not in (*RESERVED, "Path"))
 
 
-def _emotion_columns(path: Path, header: list[str], lines: list[tuple[int, list[str]]]) -> list[str]:
-    """Check the header; returns the emotion columns in their order."""
-    for name in ("File_ID", "Split"):
-        if name not in header:
-            near = [column for column in header if _near(column, [name])]
-            hint = f"; is {near[0]!r} meant?" if near else ""
-            raise ViperError(f"{path}: no column {name!r} among {', '.join(map(repr, header))}{hint}")
-    for column in header:
-        if not column:
-            raise ViperError(f"{path}: column {header.index(column) + 1} has no title; name it or remove it")
-        if header.count(column) > 1:
-            raise ViperError(f"{path}: column {column!r} comes {header.count(column)} times; keep one")
-    emotions = [column for column in header if column not in RESERVED]
-    if not emotions:
-        raise ViperError(f"{path}: no emotion columns beside {', '.join(header)}; add one per emotion")
-    known = [column for column in HUME_REACTION.columns if column in emotions]
-    missing = [column for column in HUME_REACTION.columns if column not in emotions]
-    for column in emotions:
-        # A table that is mostly Hume-Reaction's is meant to be all of it: a misspelt title would silently
-        # become another label set.
-        expected = _near(
-            column, [*(missing if len(known) > len(missing) else []), *set(RESERVED) - set(header)]
+def _refusal(path: Path, columns: Columns, problems: Sequence[tuple[int, str]]) -> str:
+    """Everything that is wrong with a table in one message; one line where it is one thing."""
+    lines = [text if text.startswith("line") else f"line {line}: {text}" for line, text in columns.complaints]
+    lines += [text for _, text in problems]
+    options = settling(columns)
+    if len(lines) == 1 and not options:
+        return f"{path}: {lines[0]}"
+    if len(lines) == 1:
+        return f"{path}: {lines[0]}; to go on, add {options}"
+    shown = [f"  {line}" for line in lines[:MAX_COMPLAINTS]]
+    if len(lines) > MAX_COMPLAINTS:
+        shown.append(f"  and {len(lines) - MAX_COMPLAINTS} more")
+    if options:
+        hint = " (or --labels with the columns of emotions)" if "--ignore" in options else ""
+        shown.append(f"to go on, add {options}{hint}")
+    return "\n".join([f"{path}: {len(lines)} things are wrong or unclear:", *shown])
+
+
+def _missing_codes(sheet: Sheet, columns: Columns, choices: ColumnChoices) -> tuple[str, ...]:
+    """The codes a person gave, and, once asked about, those that are suspected."""
+    codes = choices.missing
+    if "none" in [code.casefold() for code in codes]:
+        return tuple(code for code in codes if code.casefold() != "none")
+    suspected: dict[float, tuple[int, str, int]] = {}
+    for at in columns.labels:
+        cells = [(line, cells[at].strip()) for line, cells in sheet.lines if at < len(cells)]
+        cells = [(line, number(cell, "either")) for line, cell in cells if not is_missing(cell, codes)]
+        values = [value for _, value in cells if value is not None]
+        for code in suspected_codes(values):
+            line = next(line for line, value in cells if value == code)
+            num = values.count(code)
+            old = suspected.get(code, (line, sheet.header[at], 0))
+            suspected[code] = (min(line, old[0]), old[1], old[2] + num)
+    for code, (line, title, num) in sorted(suspected.items()):
+        where = f"{title} is {code:g} ({num} time{'s' * (num > 1)})"
+        text = f"{where}, far outside all other values: a code for missing?"
+        columns.ask(line, f"{text} (--missing none if it is a value)", "--missing", f"{code:g}")
+    if "--missing" in columns.settle:
+        columns.settle["--missing"] += list(choices.missing)
+    return (*codes, *(f"{code:g}" for code in suspected))
+
+
+class _RowReader:
+    """Rows of a table whose columns are known."""
+
+    def __init__(self, sheet: Sheet, columns: Columns, split: str, codes: tuple[str, ...], decimal: str):
+        self.sheet, self.places, self.split, self.codes, self.decimal = sheet, columns, split, codes, decimal
+        self.num_partly = 0
+
+    def read(self) -> tuple[list[Row], list[tuple[int, str]]]:
+        """Rows in the order of the file, and (line, what is wrong) of those left out."""
+        rows: list[Row] = []
+        problems: list[tuple[int, str]] = []
+        for line in self.sheet.lines:
+            try:
+                rows.append(self._row(line))
+            except ValueError as error:
+                problems.append((line[0], f"line {line[0]}: {error}"))
+        places = defaultdict(list)
+        for row in rows:
+            places[row.key].append(row)
+        for same in places.values():
+            if len(same) > 1:
+                where, ids = _and([row.line for row in same]), dict.fromkeys(row.name for row in same)
+                told = f"File_ID {same[0].key!r} more than once"
+                if len(ids) > 1:
+                    told = f"File_ID {' and '.join(map(repr, ids))} come to the same name {same[0].key!r}"
+                problems.append((same[0].line, f"lines {where}: {told}; none of them is packed"))
+        return [row for row in rows if len(places[row.key]) == 1], sorted(problems)
+
+    def _row(self, line: Line) -> Row:
+        number_of_line, cells = line
+        if len(cells) != len(self.sheet.header):
+            raise ValueError(f"{len(cells)} cells, the header has {len(self.sheet.header)}")
+        cells = [cell.strip() for cell in cells]
+        places = self.places
+        path = cells[places.path] if places.path is not None else ""
+        file_id = cells[places.file] if places.file is not None else path
+        if places.file is None and places.path is None:
+            raise ValueError("no column names its file")
+        bare = _without_brackets(file_id)
+        key = key_of(bare)
+        split = (self.split or (cells[places.split] if places.split is not None else "train")).lower()
+        if not re.fullmatch(r"[a-z0-9_]+", split):
+            raise ValueError(f"unusable Split {split!r}: letters, digits and _ are allowed")
+        subject = cells[places.subject] if places.subject is not None else ""
+        return Row(
+            number_of_line,
+            file_id,
+            key,
+            path or bare,
+            split,
+            None if not subject or is_missing(subject, self.codes) else subject,
+            self._intensities(cells),
         )
-        if expected:
-            raise ViperError(f"{path}: unknown column {column!r}; is {expected!r} meant?")
-        cells = [(line, row[header.index(column)]) for line, row in lines if len(row) == len(header)]
-        filled = [(line, cell) for line, cell in cells if cell.strip()]
-        if filled and all(_number(cell) is None for _, cell in filled):
-            line, cell = filled[0]
-            raise ViperError(
-                f"{path}: unknown column {column!r} holds no numbers (line {line}: {cell!r}); "
-                f"allowed are {', '.join(RESERVED)} and emotions: remove it"
-            )
-    if len({_label_name(column) for column in emotions}) < len(emotions):
-        raise ViperError(
-            f"{path}: two emotion columns have the same name but for case and punctuation: rename one"
-        )
-    return emotions
+
+    def _intensities(self, cells: list[str]) -> tuple[float, ...] | None:
+        titles = {at: self.sheet.header[at] for at in self.places.labels}
+        empty = [at for at in titles if not cells[at] or is_missing(cells[at], self.codes)]
+        wrong = []
+        for at, title in titles.items():
+            if at not in empty and number(cells[at], self.decimal) is None:
+                hint = f" (--missing {cells[at]} if it stands for an empty cell)" * is_missing_word(cells[at])
+                wrong.append(f"{title} is {cells[at]!r}, not a number{hint}")
+        if wrong:
+            raise ValueError("; ".join(wrong[:3]) + f" and {len(wrong) - 3} more" * (len(wrong) > 3))
+        if empty and len(empty) < len(titles):
+            self.num_partly += 1
+            named = ", ".join(titles[at] for at in empty)
+            raise ValueError(f"{named} empty, others filled; fill all, or none for an unlabelled clip")
+        return None if empty else tuple(number(cells[at], self.decimal) for at in titles)
+
+    def columns(self) -> tuple[Column, ...]:
+        """Every column of the table and what it was taken for."""
+        known = {
+            self.places.path: "path of the clip",
+            self.places.split: "split",
+            self.places.subject: "subject",
+            self.places.file: "file",
+        }
+        found = []
+        for at, title in enumerate(self.sheet.header):
+            cells = [cells[at].strip() for _, cells in self.sheet.lines if at < len(cells)]
+            empty = sum(not cell or is_missing(cell, self.codes) for cell in cells)
+            column = Column(title, known.get(at) or self.places.unused.get(at, "label"), empty=empty)
+            if column.taken_for == "label":
+                values = self._values(at)
+                column = replace(column, minimum=min(values, default=None), maximum=max(values, default=None))
+            found.append(column)
+        return tuple(found)
+
+    def _values(self, at: int) -> list[float]:
+        cells = [cells[at].strip() for _, cells in self.sheet.lines if at < len(cells)]
+        values = [number(cell, self.decimal) for cell in cells if not is_missing(cell, self.codes)]
+        return [value for value in values if value is not None]
+
+    def strays(self) -> list[str]:
+        """Values so far from all others of their column that they are likely slips."""
+        notes = []
+        for at in self.places.labels:
+            if (value := stray(self._values(at))) is not None:
+                line = next(
+                    line
+                    for line, cells in self.sheet.lines
+                    if at < len(cells) and number(cells[at], self.decimal) == value
+                )
+                notes.append(f"line {line}: {self.sheet.header[at]} is {value:g}, far outside all other values")
+        return notes
 
 
-def _row(line: int, header: list[str], emotions: list[str], cells: list[str]) -> Row:
-    if len(cells) != len(header):
-        raise ValueError(f"{len(cells)} cells, the header has {len(header)}")
-    cell = dict(zip(header, (text.strip() for text in cells), strict=True))
-    file_id = cell["File_ID"]
-    key = file_id[1:-1].strip() if file_id.startswith("[") and file_id.endswith("]") else file_id
-    if not USABLE_NAME.fullmatch(key):
+def _without_brackets(file_id: str) -> str:
+    return file_id[1:-1].strip() if file_id.startswith("[") and file_id.endswith("]") else file_id
+
+
+def key_of(name: str) -> str:
+    """What a clip of this name is called in a shard, where a dot ends a key and a slash begins a folder.
+
+    ``VP01/clip.mp4`` → ``VP01__clip``, ``P03_2024.05.01`` → ``P03_2024_05_01``. Raises ``ValueError``.
+    """
+    parts = without_ending(unicodedata.normalize("NFC", name).replace("\\", "/")).split("/")
+    parts = [part for part in parts if part not in ("", ".")]
+    if not parts or ".." in parts or not USABLE_NAME.fullmatch("/".join(parts)):
         raise ValueError(
-            f"unusable File_ID {file_id!r}: it may not be empty or hold dots, slashes or control characters"
+            f"unusable File_ID {name!r}: it may not be empty, lead out of its folder or hold control characters"
         )
-    split = cell["Split"].lower()
-    if not re.fullmatch(r"[a-z0-9_]+", split):
-        raise ValueError(f"unusable Split {cell['Split']!r}: letters, digits and _ are allowed")
-    empty = [column for column in emotions if not cell[column]]
-    intensities = None
-    if empty and len(empty) < len(emotions):
-        raise ValueError(f"{', '.join(empty)} empty, others filled; fill all, or none for an unlabelled clip")
-    if not empty:
-        for column in emotions:
-            if _number(cell[column]) is None:
-                raise ValueError(f"{column} is {cell[column]!r}, not a number")
-        intensities = tuple(float(cell[column]) for column in emotions)
-    return Row(line, file_id, key, split, cell.get("Subject") or None, intensities)
+    return "__".join(part.replace(".", "_") for part in parts)
 
 
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _near(column: str, names: list[str]) -> str | None:
-    """The name that a title probably stands for, ignoring case and punctuation."""
-    by_name = {_label_name(name): name for name in names}
-    match = difflib.get_close_matches(_label_name(column), by_name, n=1, cutoff=0.8)
-    return by_name[match[0]] if match else None
-
-
-def _label_name(column: str) -> str:
-    return re.sub(r"[^0-9a-z]+", "", column.lower())
+def without_ending(name: str) -> str:
+    """A file's name without the ending of a video or a sound file; other dots belong to the name."""
+    stem, dot, ending = name.rpartition(".")
+    return stem if dot and stem and ending.lower() in (*VIDEO_EXTENSIONS, *SOUND_EXTENSIONS) else name
 
 
 def _and(numbers: list[int]) -> str:

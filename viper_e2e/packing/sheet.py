@@ -1,0 +1,270 @@
+"""packing/sheet.py: a table's file, whichever program wrote it -> its titles and cells."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from viper_e2e.errors import ViperError
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+MAX_BYTES = 1_000_000_000
+"""Of a table, unpacked: more is no table of labels, or a bomb."""
+BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
+BOMS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+SNIFFED_ROWS = 30
+OLD_WORKBOOK = b"\xd0\xcf\x11\xe0"
+
+Line = tuple[int, list[str]]
+IsId = Callable[[str], bool]
+"""Whether a title may be that of the column of files: what tells a header from the lines above it."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as text."""
+
+    header: list[str]
+    header_line: int
+    lines: list[Line]
+    """(line number, cells) of every row that is not blank."""
+    separator: str
+    """Empty for a workbook."""
+    told: tuple[str, ...]
+    """What was told from the file itself, where it is not plain comma-separated UTF-8."""
+
+
+def read_sheet(path: Path, is_id: IsId, *, encoding: str = "", sheet: str = "") -> Sheet:
+    """Read a table: text with commas, semicolons, tabs or bars between its cells, or an Excel workbook.
+
+    ``encoding``, ``sheet``: where the file cannot tell. Raises ``ViperError`` where it is no table.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ViperError(f"{path}: over {MAX_BYTES:,} bytes; is this a table of labels?")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ViperError(f"{path}: cannot be read ({error.strerror}); give the table with --labels") from error
+    if data.startswith(OLD_WORKBOOK):
+        raise ViperError(f"{path}: an Excel workbook of the old kind (.xls); save it as .xlsx or as CSV UTF-8")
+    if data.startswith(b"PK\x03\x04"):
+        records, told = _workbook(path, data, is_id, sheet)
+        return _sheet(path, records, "", told, is_id)
+    if sheet:
+        raise ViperError(f"{path}: --sheet {sheet}: text has no sheets; leave it out")
+    text, told = _decoded(path, data, encoding)
+    first, _, rest = text.partition("\n")
+    skipped = 0
+    if said := re.fullmatch(r"\"?sep=(.)\"?", first.strip("\r ")):
+        text, skipped, separator = rest, 1, said[1]
+        told.append("its sep= line")
+    else:
+        separator = _separator(text, is_id)
+    try:
+        records = _records(text, separator, strict=True)
+    except csv.Error as error:
+        raise ViperError(f"{path}: {error}; save it again as CSV UTF-8") from error
+    if separator != ",":
+        told.append(f"{SEPARATORS.get(separator, repr(separator))} between its cells")
+    return _sheet(path, [(line + skipped, cells) for line, cells in records], separator, told, is_id)
+
+
+def _sheet(path: Path, records: list[Line], separator: str, told: list[str], is_id: IsId) -> Sheet:
+    """Find the header, and leave out what stands above it, comments, and columns without anything in them."""
+    at = _header_at(records, is_id)
+    if at is None or len(records) < at + 2:
+        raise ViperError(f"{path}: no rows; a header line and one line per clip are needed")
+    header_line, header = records[at]
+    header = [_title(cell) for cell in header]
+    if header[0].startswith("#"):
+        header[0] = header[0].lstrip("# ")
+    above = [line for line, cells in records[:at] if not _is_comment(cells)]
+    if above:
+        told.append(f"its titles in line {header_line} (what stands above them is left out)")
+    comments = sum(_is_comment(cells) for _, cells in [*records[:at], *records[at + 1 :]])
+    if comments:
+        told.append(f"{comments} comment line{'s' * (comments > 1)} beginning with #")
+    lines = [(line, cells) for line, cells in records[at + 1 :] if not _is_comment(cells)]
+    while header and not header[-1] and not any(cells[len(header) - 1 :][:1] > [""] for _, cells in lines):
+        header.pop()
+    width = len(header)
+    lines = [(n, cells[:width] if not any(c.strip() for c in cells[width:]) else cells) for n, cells in lines]
+    if not separator:  # a workbook's rows end at their last filled cell
+        lines = [(line, cells + [""] * (width - len(cells))) for line, cells in lines]
+    if not lines:
+        raise ViperError(f"{path}: no rows; a header line and one line per clip are needed")
+    return Sheet(header, header_line, lines, separator, tuple(told))
+
+
+def _header_at(records: Sequence[Line], is_id: IsId) -> int | None:
+    """The first line that names the files; else the first that is no comment."""
+    first = None
+    for at, (_, cells) in enumerate(islice(records, SNIFFED_ROWS)):
+        titles = [_title(cell) for cell in cells]
+        if _is_comment(cells):
+            titles[0] = titles[0].lstrip("# ")
+            if not (len(titles) > 1 and is_id(titles[0])):
+                continue
+        elif first is None:
+            first = at
+        if len(titles) > 1 and any(map(is_id, titles)):
+            return at
+    return first
+
+
+def _title(cell: str) -> str:
+    return " ".join(cell.replace("\ufeff", "").split())
+
+
+def _is_comment(cells: list[str]) -> bool:
+    return cells[0].lstrip().startswith("#")
+
+
+def _records(text: str, separator: str, *, strict: bool, at_most: int | None = None) -> list[Line]:
+    """(line on which it begins, cells) of every row that is not blank."""
+    found, begins = [], 1
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=strict)
+    try:
+        for cells in islice(reader, at_most):
+            if any(cell.strip() for cell in cells):
+                found.append((begins, cells))
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        if strict:
+            raise csv.Error(f"line {begins}: {error}") from error
+    return found
+
+
+def _separator(text: str, is_id: IsId) -> str:
+    """The one at which the first lines fall into the most cells, one of which names the files."""
+
+    def worth(separator: str) -> tuple[bool, int]:
+        records = _records(text[:100_000], separator, strict=False, at_most=SNIFFED_ROWS)
+        at = _header_at(records, is_id)
+        titles = [_title(cell) for cell in records[at][1]] if at is not None else []
+        return any(map(is_id, titles)), len(titles)
+
+    return max(SEPARATORS, key=worth)  # the first of equals: the comma
+
+
+def _decoded(path: Path, data: bytes, encoding: str) -> tuple[str, list[str]]:
+    """The text, and its encoding where it is not UTF-8."""
+    try:
+        if encoding:
+            return data.decode(encoding).removeprefix("\ufeff"), [f"{encoding} as told"]
+        for bom, name in BOMS.items():
+            if data.startswith(bom):
+                text = data.decode(name).removeprefix("\ufeff")
+                return _without_nul(path, text), [] if name == "utf-8" else [f"{name.upper()} text"]
+        if name := _utf16_without_mark(data):
+            return _without_nul(path, data.decode(name)), [f"{name.upper()} text"]
+        try:
+            return _without_nul(path, data.decode("utf-8")), []
+        except UnicodeDecodeError:
+            if not _is_western(data):
+                raise
+            text = data.decode("cp1252")
+            return _without_nul(path, text), ["Windows-1252 text (if letters look wrong, save it as UTF-8)"]
+    except LookupError as error:
+        raise ViperError(f"{path}: --encoding {encoding}: no such encoding; e.g. utf-8, cp1252") from error
+    except UnicodeDecodeError as error:
+        raise ViperError(
+            f"{path}: not {encoding or 'UTF-8'} text ({error.reason} at byte {error.start}); save it as UTF-8, "
+            "or say what it is, e.g. --encoding gb18030"
+        ) from error
+
+
+def _utf16_without_mark(data: bytes) -> str | None:
+    """Every other byte of UTF-16 text in Latin letters is zero."""
+    head = data[:2000]
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    half = len(head) // 2
+    if half and odd > 0.7 * half and not even:
+        return "utf-16-le"
+    return "utf-16-be" if half and even > 0.7 * half and not odd else None
+
+
+def _is_western(data: bytes) -> bool:
+    """Whether bytes above 127 stand alone, as letters with accents do; those of other scripts come in runs."""
+    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", data)]
+    alone = sum(length for length in runs if length == 1)
+    return alone * 2 > sum(runs) and not re.search(rb"[\x81\x8d\x8f\x90\x9d]", data)
+
+
+def _without_nul(path: Path, text: str) -> str:
+    if "\0" in text[:100_000]:
+        raise ViperError(f"{path}: holds zero bytes: no table; save it as CSV UTF-8")
+    return text
+
+
+# --- workbooks ------------------------------------------------------------------------------------
+
+
+def _workbook(path: Path, data: bytes, is_id: IsId, wanted: str) -> tuple[list[Line], list[str]]:
+    """Rows of the one sheet of an Excel workbook that can be the table."""
+    try:
+        import openpyxl
+    except ModuleNotFoundError as error:
+        raise ViperError(
+            f"{path}: an Excel workbook; `pip install openpyxl` to have it read, or save it as CSV UTF-8"
+        ) from error
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    try:
+        unpacked = sum(member.file_size for member in zipfile.ZipFile(io.BytesIO(data)).infolist())
+        if unpacked > MAX_BYTES:
+            raise ViperError(f"{path}: {unpacked:,} bytes when unpacked; at most {MAX_BYTES:,} are read")
+        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+        sheets = {sheet.title: _rows(sheet) for sheet in book.worksheets}
+    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError) as error:
+        if isinstance(error, ViperError):
+            raise
+        raise ViperError(f"{path}: no readable workbook ({error}); save it as CSV UTF-8") from error
+    if wanted:
+        if wanted not in sheets:
+            raise ViperError(f"{path}: no sheet {wanted!r}; there are {', '.join(map(repr, sheets))}")
+        return sheets[wanted], [f"sheet {wanted!r} as told"]
+    filled = {title: rows for title, rows in sheets.items() if rows}
+    named = {
+        title: rows
+        for title, rows in filled.items()
+        if any(is_id(_title(cell)) for _, cells in rows[:SNIFFED_ROWS] for cell in cells)
+    }
+    chosen = named or filled
+    if len(chosen) > 1:
+        raise ViperError(f"{path}: {len(chosen)} sheets could be meant; add --sheet {next(iter(chosen))!r}")
+    if not chosen:
+        raise ViperError(f"{path}: no rows; a header line and one line per clip are needed")
+    title, rows = next(iter(chosen.items()))
+    return rows, [f"sheet {title!r} of {len(filled)}" if len(filled) > 1 else f"sheet {title!r}"]
+
+
+def _rows(sheet: object) -> list[Line]:
+    found = []
+    for number, row in enumerate(sheet.iter_rows(), start=1):
+        cells = [_cell(cell.value, getattr(cell, "number_format", "")) for cell in row]
+        while cells and not cells[-1].strip():
+            cells.pop()
+        if cells:
+            found.append((number, cells))
+    return found
+
+
+def _cell(value: object, shown_as: str) -> str:
+    """A cell as its sheet shows it: whole numbers without a point, ``00000`` with its zeros."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    if isinstance(value, int) and re.fullmatch(r"0{2,}", shown_as or ""):
+        return f"{value:0{len(shown_as)}d}"
+    return str(value)

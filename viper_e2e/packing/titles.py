@@ -1,0 +1,49 @@
+"""packing/titles.py: words in the titles of tables, and what columns of such titles usually are."""
+
+from __future__ import annotations
+
+import re
+
+RESERVED = ("File_ID", "Split", "Subject")
+
+
+def plain(title: str) -> str:
+    """A title without its case, spaces and punctuation."""
+    return re.sub(r"[\W_]+", "", title.casefold())
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+FILE_TITLES = _words(
+    """
+    file filename filepath fileid filenames clip clipname clipid video videoname videoid videofile
+    videoclip dateiname datei dateien dateipfad pfad path aufnahme aufnahmen recording recordingid media
+    name id sample sampleid stimulus stimulusid utteranceid fichier archivo nomfichier nombrearchivo
+    """
+)
+"""Plain titles of columns that name the clips, the likelier first."""
+SPLIT_TITLES = _words("partition set subset fold part teil teilmenge aufteilung splits usage dataset datensatz")
+SUBJECT_TITLES = _words(
+    """
+    subjectid subjekt participant participantid proband probandin probanden probandid person personid vp
+    vpid vpn vpnr vpcode versuchsperson teilnehmer teilnehmerin speaker speakerid sprecher actor actorid
+    sujet sujeto patient patientid child infant user userid ppn ppnr respondent respondentid
+    """
+)
+METADATA = frozenset(
+    _words(
+        """
+        age ages alter edad alder leeftijd year years jahr jahre jahrgang month monat day tag date datum
+        gender sex geschlecht session sitzung episode season staffel scene szene block trial trials durchgang
+        run round runde take index idx nr no num number nummer id line row zeile fps width height breite hoehe
+        höhe frame frames duration dauer length laenge länge start end ende begin beginn onset offset time
+        times zeit timestamp second seconds sekunde sekunden sec ms rater raters annotator annotators count
+        anzahl weight gewicht bmi iq edu education bildung group gruppe condition bedingung order reihenfolge
+        phone telefon plz zip fold wave welle size bytes bitrate version income einkommen handedness
+        händigkeit unnamed
+        """
+    )
+)
+"""Words in titles of columns that hold numbers and are no emotions."""

@@ -1,0 +1,91 @@
+"""packing/values.py: a cell of a table -> a number, strictly; and numbers that are hardly meant as such."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]{1,3})?")
+"""Digits of ASCII only: what `float` takes besides (`1_0`, `１`, `nan`, `inf`) is a slip in a table."""
+LARGEST = 1e30
+"""What an index of a shard can hold."""
+MISSING_WORDS = ("na", "n/a", "nan", "null", "none", "nil", "-", "--", ".", "?", "missing", "fehlt", "k.a.")
+MISSING_WORDS += ("#n/a", "#null!", "#value!", "#nv", "#wert!", "#div/0!")
+CODES = frozenset(
+    sign * code
+    for sign in (1, -1)
+    for code in (9, 66, 77, 88, 96, 97, 98, 99, 666, 777, 888, 997, 998, 999, 9999, 99999)
+) | {-1.0, -2.0, -7.0, -8.0}
+"""What SPSS files and their kin write for a missing answer."""
+MIN_OTHERS = 5
+"""Below so many other values, what lies far outside them may still be one of them."""
+STRAY_SPANS, MIN_FOR_STRAYS = 3.0, 10
+"""A value this many spans of all others away from them is told; among fewer values none is."""
+
+
+def number(cell: str, decimal: str = ".") -> float | None:
+    """The value of a cell, or ``None``; ``decimal`` is ``"."``, ``","`` or ``"either"``."""
+    cell = cell.strip()
+    if not NUMBER.fullmatch(cell):
+        return None
+    if {".": ",", ",": "."}.get(decimal, "/") in cell:
+        return None
+    value = float(cell.replace(",", "."))
+    return value if abs(value) <= LARGEST else None
+
+
+def is_missing_word(cell: str) -> bool:
+    """Whether programs write this where there is no value."""
+    return cell.strip().casefold() in MISSING_WORDS
+
+
+def decimal_of(cells: Sequence[tuple[int, str]], separator: str) -> tuple[str, str | None]:
+    """What stands before the decimals of these (line, cell), and what is wrong with it."""
+    numbers = [(line, cell) for line, cell in cells if NUMBER.fullmatch(cell.strip())]
+    commas = [(line, cell) for line, cell in numbers if "," in cell]
+    points = [(line, cell) for line, cell in numbers if "." in cell]
+    if not commas:
+        return ".", None
+    if points:
+        (a, with_comma), (b, with_point) = commas[0], points[0]
+        text = f"decimal commas (line {a}: {with_comma!r}) and points (line {b}: {with_point!r}) in one table"
+        return ".", f"{text}: write all alike"
+    grouped = all(re.fullmatch(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}", cell.strip()) for _, cell in commas)
+    if grouped and separator in (",", "\t", ""):
+        line, cell = commas[0]
+        return ",", f"line {line}: {cell!r} may be a thousand or a decimal comma: write it without the comma"
+    return ",", None
+
+
+def suspected_codes(values: Sequence[float]) -> list[float]:
+    """Values that are a usual code for missing answers and lie far outside the others."""
+    codes = {value for value in values if value in CODES}
+    others = [value for value in values if value not in codes]
+    if not others:
+        return sorted(codes) if len(codes) == 1 and max(map(abs, codes)) >= 66 else []
+    return sorted(code for code in codes if _is_far(code, others))
+
+
+def _is_far(code: float, others: Sequence[float]) -> bool:
+    low, high = min(others), max(others)
+    span = max(high - low, 1e-12)
+    if code in (-1.0, -2.0) and (len(others) < MIN_OTHERS or low < 0):
+        return False
+    if code == -1.0 and low >= 1.0:
+        return True
+    if code > 0 and len(others) < MIN_OTHERS and code < 9 * max(abs(low), abs(high)):
+        return False
+    return code <= low - span if code < 0 else code >= high + span
+
+
+def stray(values: Sequence[float]) -> float | None:
+    """The one value that lies far away from all others, as a slip of the keyboard does."""
+    if len(values) < MIN_FOR_STRAYS:
+        return None
+    ordered = sorted(values)
+    span = ordered[-2] - ordered[1]
+    if ordered[-1] - ordered[-2] > STRAY_SPANS * (ordered[-2] - ordered[0]):
+        return ordered[-1]
+    if ordered[1] - ordered[0] > STRAY_SPANS * max(ordered[-1] - ordered[1], span):
+        return ordered[0]
+    return None
