@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -260,3 +262,13 @@ def test_a_checkpoint_with_a_missing_or_damaged_file_names_it(tmp_path, checkpoi
         (broken / file).write_bytes(data)
     assert infer(broken, make_clip(tmp_path / "clip.mp4")) == 1
     assert file in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("module", ["viper_e2e", "viper_e2e.cli"])
+def test_python_dash_m_is_the_command(module):
+    told, wrong = (
+        subprocess.run([sys.executable, "-m", module, word], capture_output=True, text=True, check=False)
+        for word in ("--version", "infr")
+    )
+    assert (told.returncode, told.stdout.split()[0]) == (0, "viper_e2e")
+    assert (wrong.returncode, wrong.stderr) == (1, "viper: no command 'infr'; did you mean infer?\n")

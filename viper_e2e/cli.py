@@ -387,3 +387,7 @@ def _backbone_options(parser) -> None:
         help="where to load a backbone from, e.g. visual=PATH (may be repeated)",
     )
     parser.add_argument("--sentence-bank", help="file with the sentences that CLIP chooses among")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""__main__.py: `python -m viper_e2e` is the command `viper`."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
