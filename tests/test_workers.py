@@ -216,3 +216,52 @@ def test_workers_end_with_their_parent_however_it_ends(end, code, tmp_path):
     pids = [int(pid) for pid in done.stdout.split()]
     assert len(pids) == 2
     assert wait_until(lambda: not any(map(_running, pids)))
+
+
+UNGUARDED = """
+print("runs", flush=True)
+from loader_fakes import Task
+from viper_e2e.workers import WorkerPool
+pool = WorkerPool(Task(), 2)
+print(*(pool.outcome(ticket) for ticket in [pool.submit(item, "") for item in (4, 5)]))
+"""
+
+
+def test_a_script_without_a_guard_runs_once(tmp_path):
+    done = run_script(tmp_path, UNGUARDED)
+    assert (done.returncode, done.stdout.split()) == (0, ["runs", "4", "5"])
+
+
+def test_a_program_from_stdin_has_workers():
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable],
+        input=UNGUARDED,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["runs", "4", "5"])
+
+
+def test_a_missing_guard_is_named_where_workers_need_the_script(tmp_path):
+    code = """
+from viper_e2e.errors import ViperError
+from viper_e2e.workers import WorkerPool
+def double(item):
+    return 2 * item
+pool = WorkerPool(double, 1, max_restarts=1)
+try:
+    print(pool.outcome(pool.submit(4, "clip 4")))
+except ViperError as error:
+    print(error)
+"""
+    done = run_script(tmp_path, code)
+    assert "starting: exited with code 1" in done.stdout
+    assert 'if __name__ == "__main__":' in done.stdout
+    assert "take these clips out" not in done.stdout
+    whole = "def double(item):\n    return 2 * item\n" + UNGUARDED.replace("Task()", "double")
+    whole = whole.replace("pool =", 'if __name__ == "__main__":\n  pool =').replace("print(*", "  print(*")
+    assert run_script(tmp_path, whole).stdout.split()[-2:] == ["8", "10"]

@@ -13,19 +13,23 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from multiprocessing import connection, reduction
+from multiprocessing import connection
 from multiprocessing.util import Finalize
+from types import ModuleType
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from .errors import ViperError
-from .handover import pack, unpack
+from .handover import receive, send
 from .running_time import RunningTime
 
+GROUP_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
+"""What a terminal or a scheduler sends to all processes of a run."""
 START_SECONDS = 120.0
 """A worker that has not come up by then will not."""
 TIME_LIMIT_SECONDS = 300.0
@@ -34,6 +38,10 @@ MAX_RESTARTS = 1000
 """Workers that clips may cost, unless said otherwise."""
 MAX_BLAMELESS = 5
 """So many workers in a row may be lost before they have begun anything: no clip is to blame for more."""
+GUARD = (
+    "a script whose own functions go to workers keeps what it does under "
+    '`if __name__ == "__main__":`, since workers import it; or give num_workers=0'
+)
 
 
 class WorkerError(RuntimeError):
@@ -69,9 +77,10 @@ class _Worker:
 class WorkerPool:
     """Processes that compute `task(item)`; the parent asks for outcomes in whatever order it likes.
 
-    `task` is picklable and its modules should be torch-free: workers are started fresh (`forkserver`), so
-    they share no lock, no thread and no device with the parent. They ignore SIGINT, SIGTERM and SIGUSR1,
-    which schedulers send to whole process groups: the parent decides when they end, and they end with it.
+    `task` is picklable and its modules should be torch-free: workers are started fresh (`forkserver`, or
+    `spawn` where that is all there is), so they share no lock, no thread and no device with the parent. They
+    ignore SIGINT, SIGTERM and SIGUSR1, which schedulers send to whole process groups: the parent decides when
+    they end, and they end with it.
     """
 
     def __init__(
@@ -89,7 +98,8 @@ class WorkerPool:
         self._blameless = 0
         self._now = RunningTime()
         self._payload = pickle.dumps(task)
-        self._context = multiprocessing.get_context("forkserver")
+        methods = multiprocessing.get_all_start_methods()
+        self._context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         self._outcomes: dict[int, Any] = {}
         self._wanted: set[int] = set()
         self._next_ticket = 0
@@ -143,7 +153,8 @@ class WorkerPool:
         process = self._context.Process(
             target=_serve, args=(theirs, self._payload), name="viper-worker", daemon=True
         )
-        process.start()
+        with _main_hidden(unless=b"__main__" in self._payload):
+            process.start()
         theirs.close()
         return _Worker(process, ours, self._now())
 
@@ -185,8 +196,8 @@ class WorkerPool:
                 if kind == "begun":
                     self._blameless = 0
                 if kind == "result":
-                    handles = [reduction.recv_handle(worker.connection) for _ in content]
-                    ticket, result = worker.jobs.popleft().ticket, unpack(handles, content)
+                    result = receive(worker.connection, content)
+                    ticket = worker.jobs.popleft().ticket
                     if ticket in self._wanted:
                         self._outcomes[ticket] = result
                 worker.state = "working" if kind == "begun" else "idle"
@@ -210,28 +221,29 @@ class WorkerPool:
                 self._outcomes[lost.ticket] = Casualty(reason)
         self.casualties.append(f"{name}: {reason}")
         if len(self.casualties) > self.max_restarts:
-            self._give_up(
-                f"at most {self.max_restarts} are replaced",
-                "take these clips out of the shards, or raise --clip-timeout-seconds or --max-worker-restarts",
-            )
+            self._give_up(f"at most {self.max_restarts} are replaced")
         if self._blameless > MAX_BLAMELESS:
-            self._give_up(
-                f"the last {self._blameless} before they had begun a clip",
-                "is there too little memory? try fewer of them, or --num-workers 0",
-            )
+            self._give_up(f"the last {self._blameless} before they had begun a clip")
         fresh = self._start()
         self._workers[self._workers.index(worker)] = fresh
         for job in worker.jobs:
             self._hand_out(fresh, job)
         return fresh
 
-    def _give_up(self, which: str, advice: str) -> NoReturn:
+    def _give_up(self, which: str) -> NoReturn:
         self.close()
         shown = self.casualties[-10:]
         more = f"{len(self.casualties) - len(shown)} before; " if len(self.casualties) > len(shown) else ""
-        raise ViperError(
-            f"{len(self.casualties)} workers were lost, {which} ({more}{'; '.join(shown)}); {advice}"
-        )
+        lost = f"{len(self.casualties)} workers were lost, {which} ({more}{'; '.join(shown)})"
+        if self._blameless < min(MAX_BLAMELESS, len(self.casualties)):
+            advice = (
+                "take these clips out of the shards, or raise --clip-timeout-seconds or --max-worker-restarts"
+            )
+        elif b"__main__" in self._payload:
+            advice = GUARD
+        else:
+            advice = "is there too little memory? try fewer of them, or --num-workers 0"
+        raise ViperError(f"{lost}; {advice}")
 
 
 def _end_workers(workers: list[_Worker], clock: RunningTime) -> None:
@@ -252,6 +264,22 @@ def _how_it_ended(exit_code: int | None) -> str:
     return f"exited with code {exit_code}"
 
 
+@contextlib.contextmanager
+def _main_hidden(*, unless: bool) -> Iterator[None]:
+    """Have multiprocessing find no main module that it would run once more in a new process.
+
+    A script without `if __name__ == "__main__":` would then do in every worker what it does here, one that
+    came through a pipe is nowhere to be found, and the torch that a script imports is of no use there.
+    """
+    main = sys.modules["__main__"]
+    if not unless:
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 # --- inside a worker ----------------------------------------------------------------------------
 
 
@@ -262,7 +290,7 @@ class _Raised:
 
 def _serve(parent: connection.Connection, payload: bytes) -> None:
     """Compute what is asked for until the parent closes its end."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"  # the processes are the parallelism; read when NumPy or torch load
@@ -276,11 +304,7 @@ def _serve(parent: connection.Connection, payload: bytes) -> None:
         while True:
             job = _Job(*parent.recv())
             parent.send(("begun", None))  # so that a loss is blamed on what was begun, never on what waited
-            handles, sizes = pack(_outcome_of(task, job))
-            parent.send(("result", sizes))
-            for handle in handles:
-                reduction.send_handle(parent, handle, None)
-                os.close(handle)
+            send(parent, _outcome_of(task, job))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
