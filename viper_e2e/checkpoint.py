@@ -131,7 +131,11 @@ def _sha256(path: Path) -> str:
 
 
 def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    is_posix = hasattr(os, "O_DIRECTORY")
+    if path.is_dir() and not is_posix:
+        return  # Windows opens no folders
+    # ... and flushes no file that is open for reading alone; here some may be read-only.
+    descriptor = os.open(path, os.O_RDONLY if is_posix else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

@@ -109,10 +109,17 @@ def measure(settings: Settings, shards: ShardSet, seconds: float) -> Speeds:
         waiting=waiting,
         shares=dict(sorted(shares.items(), key=lambda item: -item[1])),
         num_workers=settings.train.num_workers,
-        num_cores=len(os.sched_getaffinity(0)),
+        num_cores=num_cores(),
         frozen=all(encoder.is_frozen for encoder in model.encoders.values()),
         is_half=precision != "no",
     )
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _train(model: ViPER, optimizer: torch.optim.Optimizer, batch: ClipBatch) -> None:

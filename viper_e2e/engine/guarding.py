@@ -26,8 +26,10 @@ those after them, or at a scale below 1, are not too large but no numbers."""
 SPIKE_FACTOR = 10.0
 """A loss this many times the median of the recent ones is a spike."""
 MIN_RECENT_LOSSES, MAX_RECENT_LOSSES = 20, 100
-SIGNALS = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
+SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 """What asks a run to stop after its current step, and the exit code it then has."""
+if hasattr(signal, "SIGUSR1"):  # not Windows
+    SIGNALS[signal.SIGUSR1] = 138
 
 
 class StopRequest:

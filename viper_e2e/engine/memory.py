@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from rich.table import Table
 
@@ -128,11 +128,7 @@ def free_bytes(device: torch.device, num_local_processes: int = 1) -> int:
 
 
 def _machine_bytes() -> int:
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    line = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
-    return 1024 * int(line.split()[1])
+    return psutil.virtual_memory().available
 
 
 def _group_bytes() -> int | float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import platform
@@ -19,6 +18,7 @@ import yaml
 from .. import plain_json
 from ..environment import naming
 from ..errors import ViperError
+from .locks import lock as take_lock
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What network file systems answer that were mounted without locks."""
@@ -123,11 +123,9 @@ class RunFolder:
             self._lock.close()
 
     def _take_lock(self) -> TextIO:
-        # A POSIX record lock: the kernel drops it when the process dies, however it dies, and forked
-        # workers do not inherit it.
         lock = (self.path / "lock").open("a+", encoding="utf-8")
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(lock)
         except OSError as error:
             if error.errno in NO_LOCKS:
                 print(

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import PurePath
 from typing import Any
 
 from viper_e2e.labels import LabelSet
@@ -62,7 +62,7 @@ def index_path(shard: str) -> str:
 
 def split_of(shard: str) -> str | None:
     """The split that a shard's name tells: ``…/train-000017.tar`` → ``train``."""
-    found = re.fullmatch(r"(.+?)[-_.]\d+\.tar", PurePosixPath(shard.partition("?")[0]).name)
+    found = re.fullmatch(r"(.+?)[-_.]\d+\.tar", PurePath(shard.partition("?")[0]).name)
     return found.group(1) if found else None
 
 
@@ -82,7 +82,7 @@ def index_to_json(index: ShardIndex) -> bytes:
     labels = index.labels
     data = {
         "schema": SCHEMA,
-        "shard": PurePosixPath(index.path_or_url).name,
+        "shard": PurePath(index.path_or_url).name,
         "size": index.size,
         "split": index.split,
         "labels": labels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from pathlib import Path
@@ -39,7 +38,8 @@ class LocalFile:
         pieces = []
         try:
             with Path(self.name).open("rb", buffering=0) as file:
-                while size > 0 and (piece := os.pread(file.fileno(), size, offset)):
+                file.seek(offset)
+                while size > 0 and (piece := file.read(size)):
                     pieces.append(piece)
                     offset, size = offset + len(piece), size - len(piece)
         except OSError as error:
