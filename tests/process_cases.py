@@ -347,3 +347,8 @@ def score(arguments: list[str], file: str, die_after: int | None = None) -> int:
 
         parts.Parts.add = dying
     return cli.main(arguments)
+
+
+def command(arguments: list[str]) -> int:
+    """`viper` with any arguments."""
+    return cli.main(arguments)

@@ -109,7 +109,7 @@ def test_a_manifest_that_points_outside_is_refused(tmp_path):
     target = tmp_path / "last"
     checkpoint.write_folder(target, fill(1.0))
     checkpoint.write_json(
-        target / "manifest.json", {"schema": 1, "files": {"../secret": {"size": 1, "sha256": "0"}}}
+        target / "manifest.json", {"schema": 1, "files": {"../secret": {"size": 1, "sha256": "0" * 64}}}
     )
     with pytest.raises(CheckpointError, match="outside"):
         checkpoint.verify(target)

@@ -571,7 +571,7 @@ def _(world: World) -> Attempt:
 @hostile("manifest that points outside", "outside")
 def _(world: World) -> Attempt:
     attempt = with_file(world, "extra.txt", b"")
-    listed = {"../../secret.txt": {"size": 1, "sha256": "0"}}
+    listed = {"../../secret.txt": {"size": 1, "sha256": "0" * 64}}
     checkpoint.write_json(world.folder / "hostile" / "manifest.json", {"schema": 1, "files": listed})
     return attempt
 

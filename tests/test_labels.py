@@ -1,6 +1,8 @@
 """Label sets keep the corpus's spelling and give ours."""
 
-from viper_e2e.labels import HUME_REACTION, LabelSet, name_of
+import pytest
+
+from viper_e2e.labels import HUME_REACTION, LabelSet, collision, name_of, order_of
 
 
 def test_hume_reaction_has_the_seven_in_the_challenges_order():
@@ -25,3 +27,36 @@ def test_the_range_decides_whether_a_sigmoid_can_reach_all_labels():
     assert LabelSet(("a",), 0.0, 1.0).in_unit_interval
     assert not LabelSet(("a",), -1.0, 1.0).in_unit_interval
     assert not LabelSet(("a",), 0.0, 100.0).in_unit_interval
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("Überraschung", "überraschung"),
+        ("U\u0308berraschung", "überraschung"),  # the same, as macOS writes it
+        ("Spaß", "spass"),
+        ("喜び", "喜び"),
+        ("क्रोध (तीव्र)", "क्रोध_तीव्र"),
+        ("РАДОСТЬ", "радость"),
+        ("😀", "u1f600"),
+        ("+", "u2b"),
+        ("AU_12", "au_12"),
+    ],
+)
+def test_letters_of_every_script_stay(title, name):
+    assert name_of(title) == name
+    assert name_of(name) == name, "our spelling is our spelling"
+
+
+def test_titles_that_cannot_be_told_apart_are_named():
+    assert LabelSet(("喜び", "怒り")).names == ("喜び", "怒り")
+    for columns in (("Joy", "Fear", "joy!"), ("É", "E\u0301")):
+        with pytest.raises(ValueError, match="have the same name"):
+            LabelSet(columns)
+    assert "'Joy' and 'joy!'" in collision(("Joy", "Fear", "joy!"))
+
+
+def test_order_is_told_by_name():
+    assert order_of(("a", "b", "c"), ("c", "a", "b")) == (2, 0, 1)
+    assert order_of(("a", "b"), ("a", "b", "c")) is None
+    assert order_of(("a", "b"), ("a", "a")) is None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import safetensors
@@ -20,7 +22,11 @@ from . import plain_json
 from .environment import naming
 from .errors import ViperError
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
+FOR_PEOPLE = (".md", ".rst", ".html", ".png", ".jpg", ".svg", ".pdf")
+"""Endings of files that are read by people, and by no program of ours."""
 MAX_JSON_BYTES = 16 * 1024**2
 
 
@@ -79,12 +85,11 @@ def newest_whole(target: Path) -> tuple[Path | None, list[str]]:
 
 
 def verify(folder: Path) -> None:
-    """Compare every file with the manifest; :class:`CheckpointError` names the first that differs."""
-    manifest = read_json(folder / MANIFEST)
-    files = manifest.get("files")
-    if manifest.get("schema") != 1 or not isinstance(files, dict):
-        raise CheckpointError(f"{folder / MANIFEST}: not a manifest of this version; was it edited?")
-    for name, expected in files.items():
+    """Compare every file with the manifest; :class:`CheckpointError` names the first that differs.
+
+    Files that nobody computes with may change: a model card is there to be edited.
+    """
+    for name, expected in _manifest_files(folder).items():
         path = _inside(folder, name)
         if not path.is_file():
             raise CheckpointError(f"{path}: missing; copy the whole checkpoint folder again")
@@ -99,11 +104,54 @@ def verify(folder: Path) -> None:
             )
 
 
+def content_of(folder: Path) -> dict[str, str]:
+    """Name → sha256 of the files that a verified folder is computed with."""
+    return {name: expected["sha256"] for name, expected in _manifest_files(folder).items()}
+
+
+def folder_of(source: Path) -> Path:
+    """The checkpoint's folder; of a run's folder its best checkpoint, or its last where none was validated."""
+    if (source / MANIFEST).exists() or (source / "config.json").exists():
+        return source
+    for found in (source / "checkpoints" / "best", source / "checkpoints" / "last", source / "best"):
+        if (found / MANIFEST).is_file():
+            logger.warning("%s: the folder of a run; taking %s", source, found)
+            return found
+    seeds = sorted(source.glob("seed-*/checkpoints/best")) + sorted(source.glob("*/checkpoints/best"))
+    if seeds:
+        raise CheckpointError(f"{source}: holds several runs; did you mean {seeds[0]}?")
+    return source
+
+
+def _manifest_files(folder: Path) -> dict[str, Any]:
+    manifest = read_json(folder / MANIFEST)
+    files = manifest.get("files")
+    if manifest.get("schema") != 1 or not isinstance(files, dict) or not all(map(_is_entry, files.values())):
+        raise CheckpointError(f"{folder / MANIFEST}: not a manifest of this version; was it edited?")
+    # Manifests of earlier versions list the model card as well.
+    return {name: expected for name, expected in files.items() if _is_computed_with(name)}
+
+
+def _is_entry(expected: object) -> bool:
+    if not isinstance(expected, dict) or expected.keys() != {"size", "sha256"}:
+        return False
+    size, sha256 = expected["size"], expected["sha256"]
+    return type(size) is int and isinstance(sha256, str) and bool(re.fullmatch("[0-9a-f]{64}", sha256))
+
+
+def _is_computed_with(name: str) -> bool:
+    """Not the model card, nor what a hub or a person puts beside a model."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() not in FOR_PEOPLE and path.name not in (".gitattributes", "LICENSE")
+
+
 def _write_manifest(folder: Path) -> None:
     files = {}
     for path in _files(folder):
         _fsync(path)
-        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+        name = path.relative_to(folder).as_posix()
+        if _is_computed_with(name):
+            files[name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
     write_json(folder / MANIFEST, {"schema": 1, "files": files})
     _fsync(folder / MANIFEST)
     for path in (*(path for path in folder.rglob("*") if path.is_dir()), folder):

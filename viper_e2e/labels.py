@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -22,6 +24,10 @@ class LabelSet:
     widths: tuple[float, ...] | None = None
     """How far the training labels reach, the head's and the loss's unit. 0: as without."""
 
+    def __post_init__(self):
+        if complaint := collision(self.columns):
+            raise ValueError(complaint)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Our spelling: lower case, words joined by underscores."""
@@ -36,8 +42,47 @@ class LabelSet:
 
 
 def name_of(column: str) -> str:
-    """``"Empathic-Pain"`` → ``"empathic_pain"``."""
-    return re.sub(r"[^0-9a-z]+", "_", column.strip().lower()).strip("_")
+    """``"Empathic-Pain"`` → ``"empathic_pain"``; letters of any script stay: ``"Überraschung"``, ``"喜び"``."""
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", column).casefold())
+    # Marks belong to letters: without them most words of India's languages would fall apart.
+    kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text)
+    # A title without a letter (an emoji, a plus) is told by the numbers of its characters.
+    return "_".join(kept.split()) or "_".join(f"u{ord(c):x}" for c in text.strip())
+
+
+def collision(columns: Sequence[str]) -> str | None:
+    """Why columns cannot be told apart: the two whose names are the same, or ``None``."""
+    seen: dict[str, str] = {}
+    for column in columns:
+        name = name_of(column)
+        if name in seen:
+            return f"the emotions {seen[name]!r} and {column!r} have the same name {name!r}; rename one"
+        seen[name] = column
+    return None
+
+
+def order_of(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] | None:
+    """Where each of the ``wanted`` names stands among ``names``; ``None`` where they are not the same names."""
+    if sorted(names) != sorted(wanted):
+        return None
+    return tuple(names.index(name) for name in wanted)
+
+
+def in_order_of(values: Sequence[float], order: Sequence[int]) -> tuple[float, ...]:
+    """One clip's values, rearranged as `order_of` says."""
+    return tuple(values[i] for i in order)
+
+
+def differing(whose: str, names: Sequence[str], others: str, wanted: Sequence[str]) -> str:
+    """Two sets of emotions that are not the same, both in full, for a message."""
+    lacking = [name for name in wanted if name not in names]
+    added = [name for name in names if name not in wanted]
+    parts = [f"missing: {', '.join(lacking)}"] if lacking else []
+    parts += [f"more: {', '.join(added)}"] if added else []
+    return (
+        f"{whose}: labels {', '.join(names)}; {others} has {', '.join(wanted)} "
+        f"({'; '.join(parts)}); they have to be the same emotions, in any order"
+    )
 
 
 HUME_REACTION = LabelSet(("Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "Fear", "Surprise"))

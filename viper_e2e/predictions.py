@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from .errors import ViperError
-from .labels import HUME_REACTION, LabelSet
+from .labels import HUME_REACTION, LabelSet, order_of
 
 TEXT_COLUMNS = ("key", "file_id", "shard", "subject", "error")
 NUMBER_COLUMNS = ("valid", "duration_seconds", "face_share")
@@ -145,19 +145,25 @@ class Predictions:
             subjects=[subject or None for subject in subjects] if any(subjects) else None,
         )
 
-    def write_submission(self, path: str | os.PathLike, fallback: Sequence[float]) -> list[str]:
-        """Write the challenge's form: ``File_ID`` verbatim, then the emotions in the challenge's order.
+    def write_submission(
+        self, path: str | os.PathLike, fallback: Sequence[float], columns: LabelSet | None = None
+    ) -> list[str]:
+        """Write the challenge's form: ``File_ID`` verbatim, then the emotions.
 
+        ``columns``: the same emotions with the titles and in the order that are wanted (default: as predicted).
         One row per clip, none missing: a clip without a prediction gets ``fallback`` (the mean of the
         training labels). Returns the keys of those clips. Raises what :func:`submission_ids` does.
         """
         assert len(fallback) == len(self.labels)
         assert np.isfinite(fallback).all()
-        ids = submission_ids(path, self.file_ids, self.keys, self.labels)
+        columns = columns or self.labels
+        order = order_of(self.labels.names, columns.names)
+        assert order is not None, "other emotions than were predicted"
+        ids = submission_ids(path, self.file_ids, self.keys, columns)
         readable = self.valid & np.isfinite(self.predicted).all(1)
         rows = np.where(readable[:, None], self.predicted, np.asarray(fallback, np.float64))
-        lines = ([file_id, *map(_number, row)] for file_id, row in zip(ids, rows, strict=True))
-        _write(path, ["File_ID", *self.labels.columns], lines)
+        lines = ([file_id, *map(_number, row)] for file_id, row in zip(ids, rows[:, list(order)], strict=True))
+        _write(path, ["File_ID", *columns.columns], lines)
         return [key for key, fine in zip(self.keys, readable, strict=True) if not fine]
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from . import __version__, checkpoint
 from .checkpoint import CheckpointError
 from .config import ModelConfig, backbones_of, model_config_from_dict
+from .content import digest
 from .encoders.lora import is_adapter
 from .labels import LabelSet
 
@@ -24,6 +26,9 @@ HUB_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "bac
 
 class Pretrained:
     """What lets a model be saved, loaded and shared; mixed into :class:`ViPER`."""
+
+    content_id: str | None = None
+    """Of a model that was loaded: what tells it, its backbones included, from any other; 64 hex digits."""
 
     def save_pretrained(self, folder: str | os.PathLike, *, self_contained: bool = False) -> None:
         """Write the model to a folder: safetensors, JSON, a model card and a manifest of sha256.
@@ -69,6 +74,7 @@ class Pretrained:
         for encoder in model.encoders.values():
             for backbone in encoder.backbones():
                 encoder.set_training_depth("none", backbone)
+        model.content_id = digest([checkpoint.content_of(folder), _loaded_backbones(model)])
         return model.eval()
 
     def push_to_hub(self, repository: str, *, private: bool = True, token: str | None = None) -> str:
@@ -160,6 +166,18 @@ def _records(model: nn.Module) -> dict[str, Any]:
     return records
 
 
+def _loaded_backbones(model: nn.Module) -> dict[str, Any]:
+    """What came from outside of the checkpoint: a released one says of no backbone which bytes it had."""
+    return {
+        name: [
+            backbone.origin.tensors_sha256,
+            {file: sha256(content).hexdigest() for file, content in backbone.origin.small_files.items()},
+        ]
+        for encoder in model.encoders.values()
+        for name, backbone in encoder.backbones().items()
+    }
+
+
 def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     settings = checkpoint.read_json(path)
@@ -199,7 +217,7 @@ def _labels_of(settings: Mapping[str, Any], folder: Path) -> LabelSet:
 def _fetch(source: str, revision: str | None) -> Path:
     folder = Path(source)
     if folder.is_dir():
-        return folder
+        return checkpoint.folder_of(folder)
     if folder.exists():
         raise CheckpointError(f"{source}: is a file; give the checkpoint's folder")
     if source.count("/") != 1 or source.startswith((".", "/", "~")):

@@ -19,7 +19,7 @@ from ..report.render import render
 from ..shards import ShardSet
 from .compiling import check_compiler, compile_model
 from .devices import own_device
-from .display import console, progress_bar
+from .display import console, progress_bar, tell_problems
 from .parts import Parts, Remaining, identity_of, scoring_accelerator
 from .precision import compute_dtype, settled
 from .prediction import LONG_SECONDS, ClipFiles, find_inputs, name_of, predict_share, predict_windows
@@ -66,6 +66,9 @@ def run_infer(options: Namespace) -> int:
     model = load_model(options)
     processes = Processes(scoring_accelerator(model.device))
     with processes.telling_failures():
+        for source in sources if processes.is_main else ():
+            if isinstance(source, ShardSet):
+                tell_problems(source)
         set_computing(model, options, processes)
         records = _score(model, sources, options, processes)
     if not processes.is_main:

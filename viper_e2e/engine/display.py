@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,9 +18,23 @@ from rich.progress import (
 from rich.table import Table
 
 from ..model import ViPER
+from ..shards import ShardSet
 
 console = Console(stderr=True, highlight=False)
 """Everything meant for people goes to stderr; stdout carries results alone."""
+
+
+MAX_PROBLEMS = 10
+"""So many are told; `viper check` tells all."""
+
+
+def tell_problems(shards: ShardSet) -> None:
+    """What was left aside in shards, so that nobody takes what is there for the whole."""
+    for problem in shards.problems[:MAX_PROBLEMS]:
+        console.print(f"[yellow]{escape(problem)}[/yellow]")
+    if len(shards.problems) > MAX_PROBLEMS:
+        more = len(shards.problems) - MAX_PROBLEMS
+        console.print(f"[yellow]{more} more such lines; `viper check` tells all[/yellow]")
 
 
 def progress_bar(*, disable: bool = False) -> Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
@@ -15,8 +16,9 @@ from accelerate import Accelerator
 from .. import checkpoint
 from ..clip_reader import DecodeSample
 from ..decoding import ClipDecoder
-from ..errors import ViperError
-from ..loader import ClipBatch, ClipLoader
+from ..errors import ClipError, ViperError
+from ..labels import HUME_REACTION, LabelSet, order_of
+from ..loader import ClipLoader
 from ..metrics import Intervals, Scores, batch_sums, bootstrap
 from ..metrics import scores as scores_of_sums
 from ..model import ViPER, ViPEROutput
@@ -26,9 +28,9 @@ from ..reading_options import shard_limits
 from ..report import figures, tables
 from ..report.confusion import confusion_matrices
 from ..report.page import extremes, write_page
-from ..shards import ShardSet
+from ..shards import ShardSet, without_query
 from .commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
-from .display import console, progress_bar, table
+from .display import console, progress_bar, table, tell_problems
 from .evaluation import predictions_of, score, scored_rows, scores_record
 from .parts import Parts, Remaining, identity_of, scoring_accelerator
 from .processes import Processes
@@ -43,10 +45,14 @@ def run_eval(options: Namespace) -> int:
     shards, out = ShardSet(options.shards, limits=shard_limits(options)), Path(options.out)
     _make_folder(out)
     model = load_model(options)
+    columns = _submission_labels(model.labels, shards.labels)
+    shards = shards.labelled_as(model.labels, "the model")
     if options.submission:
-        _check_submission(shards, model, out / "submission.csv")
+        _check_submission(shards, columns, out / "submission.csv")
     processes = Processes(scoring_accelerator(model.device))
     with processes.telling_failures():
+        if processes.is_main:
+            tell_problems(shards)
         set_computing(model, options, processes)
         predictions = _score(model, shards, processes, options)
     if predictions is None:
@@ -56,7 +62,8 @@ def run_eval(options: Namespace) -> int:
     scores = intervals = None
     if predictions.scored.sum() >= 2:
         scores, intervals = measure(predictions)
-        checkpoint.write_json(out / "metrics.json", _metrics_record(scores, intervals, options.mixed_precision))
+        record = _metrics_record(scores, intervals, options.mixed_precision)
+        checkpoint.write_json(out / "metrics.json", record | _source_record(model, shards, options))
         tables.stdout_console().print(tables.metrics_table(scores, intervals))
         pictures = _draw(predictions, out)
         made += [out / "metrics.json", *pictures.values()]
@@ -64,7 +71,7 @@ def run_eval(options: Namespace) -> int:
         console.print("no two labelled clips could be read: predictions only, no metrics")
         pictures = {}
     if options.submission:
-        made.append(_write_submission(predictions, model, out / "submission.csv"))
+        made.append(_write_submission(predictions, model, columns, out / "submission.csv"))
     if options.report:
         strips = _strips(model, shards, predictions)
         made.append(
@@ -133,6 +140,18 @@ def _score(model: ViPER, shards: ShardSet, processes: Processes, options: Namesp
     return predictions_of(rows, model, shards)
 
 
+def _source_record(model: ViPER, shards: ShardSet, options: Namespace) -> dict[str, Any]:
+    """Of what something is told: the model and the clips, by what they hold rather than where they lie."""
+    return {
+        "checkpoint": {"source": str(options.checkpoint), "sha256": model.content_id},
+        "shards": {
+            "pattern": without_query(options.shards),
+            "clips": len(shards),
+            "sha256": shards.content_id(),
+        },
+    }
+
+
 def _metrics_record(scores: Scores, intervals: Intervals, precision: str) -> dict[str, Any]:
     spans = tables.intervals_record(intervals, scores.names)
     return scores_record(scores) | {"intervals_95": spans, "mixed_precision": precision, "versions": versions()}
@@ -159,13 +178,21 @@ def _make_folder(out: Path) -> None:
         raise ViperError(f"--out {out}: is no folder and cannot be one ({error.strerror})") from error
 
 
-def _check_submission(shards: ShardSet, model: ViPER, path: Path) -> None:
+def _submission_labels(model: LabelSet, corpus: LabelSet | None) -> LabelSet:
+    """Titles and order of a submission: the challenge's for its own seven, else the scored corpus's."""
+    for labels in (HUME_REACTION, corpus):
+        if labels is not None and order_of(model.names, labels.names) is not None:
+            return labels
+    return model
+
+
+def _check_submission(shards: ShardSet, columns: LabelSet, path: Path) -> None:
     """What would stop a submission stops it before hours of scoring."""
     entries = [shards.entry(i) for i in range(len(shards))]
-    submission_ids(path, [entry.file_id for entry in entries], [entry.key for entry in entries], model.labels)
+    submission_ids(path, [entry.file_id for entry in entries], [entry.key for entry in entries], columns)
 
 
-def _write_submission(predictions: Predictions, model: ViPER, path: Path) -> Path:
+def _write_submission(predictions: Predictions, model: ViPER, columns: LabelSet, path: Path) -> Path:
     fallback, whose = model.labels.means, "the mean of the training labels"
     if fallback is None:
         # A released checkpoint: its authors' labels are not at hand.
@@ -174,7 +201,7 @@ def _write_submission(predictions: Predictions, model: ViPER, path: Path) -> Pat
             raise ViperError(f"{path}: not written, no clip could be read")
         fallback = predictions.predicted[readable].mean(0).tolist()
         whose = "the mean prediction (this checkpoint does not know its training labels)"
-    unread = predictions.write_submission(path, fallback)
+    unread = predictions.write_submission(path, fallback, columns)
     if unread:
         console.print(f"[yellow]{len(unread)} unreadable, given {whose}: {', '.join(unread)}[/yellow]")
     return path
@@ -203,41 +230,62 @@ def run_ablate(options: Namespace) -> int:
     shards, out = ShardSet(options.shards, limits=shard_limits(options)), Path(options.out)
     _make_folder(out)
     model = load_model(options)
-    accelerator = scoring_accelerator(model.device)
-    set_computing(model, options, Processes(accelerator))
-    subsets = [
-        chosen
-        for size in range(1, len(model.modalities) + 1)
-        for chosen in combinations(model.modalities, size)
-    ]
-    predicted: dict[tuple[str, ...], list[torch.Tensor]] = {chosen: [] for chosen in subsets}
-    true, weights = [], []
+    shards = shards.labelled_as(model.labels, "the model")
+    processes = Processes(scoring_accelerator(model.device))
+    with processes.telling_failures():
+        if processes.is_main:
+            tell_problems(shards)
+        set_computing(model, options, processes)
+        subsets = [
+            chosen
+            for size in range(1, len(model.modalities) + 1)
+            for chosen in combinations(model.modalities, size)
+        ]
+        own = _scored_subsets(model, shards, subsets, processes, options)
+        scored = dict(processes.gather_list(own, purpose="gathering the scores of all processes"))
+    if not processes.is_main:
+        return ALL_FINE
+    if len(scored) < 2:
+        raise ViperError(f"{options.shards}: ablation needs at least two labelled clips that can be read")
+    positions = sorted(scored)
+    truth = np.array([shards.entry(position).intensities for position in positions], dtype=np.float64)
+    predicted = np.array([scored[position] for position in positions], dtype=np.float64)
+    rows = [_ablation_row(chosen, predicted[:, i], truth, model) for i, chosen in enumerate(subsets)]
+    # Undefined where the labels, or what is predicted, do not vary: last.
+    rows.sort(key=lambda row: -row["mean_pearson"] if np.isfinite(row["mean_pearson"]) else np.inf)
+    return _write_ablation(rows, out, _source_record(model, shards, options))
 
-    def score_subsets(batch: ClipBatch, prepared: list[Any]) -> None:
-        rows = len(prepared)
-        for chosen in subsets:
-            hidden = torch.tensor([name not in chosen for name in model.modalities], device=model.device)
-            output: ViPEROutput = model.fuse(prepared, hidden=hidden.expand(rows, -1))
-            predicted[chosen].append(output.intensities.cpu())
-        true.append(batch.intensities)
-        weights.append(batch.weights)
 
-    loader = _loader(model, shards, accelerator, options)
-    with torch.no_grad(), loader, progress_bar() as bar:
+@torch.no_grad()
+def _scored_subsets(
+    model: ViPER,
+    shards: ShardSet,
+    subsets: Sequence[tuple[str, ...]],
+    processes: Processes,
+    options: Namespace,
+) -> list[tuple[int, list[list[float]]]]:
+    """Position and a row of intensities per subset, of each usable clip of this process's share."""
+    scored = []
+    with (
+        _loader(model, shards, processes.accelerator, options) as loader,
+        progress_bar(disable=not processes.is_main) as bar,
+    ):
         task = bar.add_task("scoring", total=len(shards), note="")
         for batch in loader.epoch(0):
-            score_subsets(batch, model.prepare(batch.clips))
+            prepared = model.prepare(batch.clips)
+            values = [_intensities(model, prepared, chosen) for chosen in subsets]
+            for row, position in enumerate(batch.positions):
+                if position is not None and batch.weights[row] > 0 and not isinstance(prepared[row], ClipError):
+                    scored.append((position, [subset[row] for subset in values]))
             bar.update(task, completed=batch.next_position)
-    keep = torch.cat(weights) > 0
-    if keep.sum() < 2:
-        raise ViperError(f"{options.shards}: ablation needs at least two labelled clips that can be read")
-    truth = torch.cat(true)[keep].double().numpy()
-    rows = []
-    for chosen in subsets:
-        values = torch.cat(predicted[chosen])[keep].double().numpy()
-        rows.append(_ablation_row(chosen, values, truth, model))
-    rows.sort(key=lambda row: -row["mean_pearson"])
-    return _write_ablation(rows, out)
+    return scored
+
+
+def _intensities(model: ViPER, prepared: list[Any], chosen: tuple[str, ...]) -> list[list[float]]:
+    """Of a batch whose clips show these modalities alone."""
+    hidden = torch.tensor([name not in chosen for name in model.modalities], device=model.device)
+    output: ViPEROutput = model.fuse(prepared, hidden=hidden.expand(len(prepared), -1))
+    return output.intensities.double().cpu().tolist()
 
 
 def _ablation_row(
@@ -255,13 +303,13 @@ def _ablation_row(
     }
 
 
-def _write_ablation(rows: list[dict[str, Any]], out: Path) -> int:
+def _write_ablation(rows: list[dict[str, Any]], out: Path, source: dict[str, Any]) -> int:
     cells = [
         (", ".join(row["modalities"]), f"{row['mean_pearson']:.3f}", f"[{row['low']:.3f}, {row['high']:.3f}]")
         for row in rows
     ]
     tables.stdout_console().print(table("ablation", ("modalities", "mean Pearson", "95 % interval"), cells))
-    checkpoint.write_json(out / "ablation.json", {"rows": rows, "versions": versions()})
+    checkpoint.write_json(out / "ablation.json", {"rows": rows, **source, "versions": versions()})
     console.print(f"wrote {out / 'ablation.json'}")
     console.print(f"wrote {figures.ablation_plot(rows, out / 'ablation.png')}")
     return ALL_FINE

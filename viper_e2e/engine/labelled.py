@@ -24,24 +24,42 @@ from ..shards import ShardLimits, ShardSet
 LEAST_UNIT_SPREAD = 0.05
 """Labels in [0, 1] that spread less than this (standard deviation) are too narrow for a sigmoid of [0, 1]."""
 
+MAX_NAMES = 10
+"""So many clips are named in a message; more are counted."""
 
-def open_splits(config: TrainConfig, limits: ShardLimits | None = None) -> tuple[ShardSet, ShardSet | None]:
-    """The shards to train on and, if there are any, those to validate on."""
+
+def open_splits(
+    config: TrainConfig, limits: ShardLimits | None = None, labels: LabelSet | None = None
+) -> tuple[ShardSet, ShardSet | None]:
+    """The shards to train on and, if there are any, those to validate on, their labels in one order.
+
+    ``labels``: of the run that goes on; without, the order is that of the training shards.
+    """
     train = open_labelled(config.train_shards, "--train-shards", limits)
+    if labels is not None:
+        train = train.labelled_as(labels, "the run")
     if not config.val_shards:
         return train, None
     val = open_labelled(config.val_shards, "--val-shards", limits)
-    if val.labels.names != train.labels.names:
-        raise ViperError("--val-shards: its emotions differ from those of --train-shards")
-    return train, val
+    return train, val.labelled_as(train.labels, "--train-shards")
 
 
 def open_labelled(pattern: str, option: str, limits: ShardLimits | None = None) -> ShardSet:
-    """Shards in which every clip has labels."""
+    """The labelled clips of shards; those without labels are named among its ``problems``."""
     shards = ShardSet(pattern, limits=limits)
-    if shards.labels is None or any(shards.entry(i).intensities is None for i in range(len(shards))):
-        raise ViperError(f"{option} {pattern}: holds unlabelled clips; they can be scored, not trained on")
-    return shards
+    keep = [shards.entry(i).intensities is not None for i in range(len(shards))]
+    if shards.labels is None or not any(keep):
+        raise ViperError(f"{option} {pattern}: holds unlabelled clips only: to be scored, not trained on")
+    if all(keep):
+        return shards
+    names = [shards.entry(i).key for i in range(len(shards)) if not keep[i]]
+    some = ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
+    labelled = shards.only(keep)
+    labelled.problems += (
+        f"{option}: {len(names)} of {len(shards)} clips have no labels and are left out: {some}; "
+        "fill in their labels and pack again to use them",
+    )
+    return labelled
 
 
 def training_labels(shards: ShardSet, output: str, last: Path | None = None) -> LabelSet:

@@ -25,7 +25,7 @@ from ..scale import LabelScale
 from ..shards import ShardLimits, ShardSet
 from .averaging import WeightAverage
 from .compiling import compile_model
-from .display import branch_table, console
+from .display import branch_table, console, tell_problems
 from .fine_tuning import FineTuning, rewrapped
 from .guarding import MAX_BAD_STEPS, Guard, StopRequest
 from .labelled import make_loader, open_splits, training_labels
@@ -99,8 +99,8 @@ class Trainer:
         if self.processes.is_main:
             self.run.write_settings(self.settings.to_dict())
             console.print(branch_table(self.module))
-            for problem in self.train_shards.problems:
-                console.print(f"[yellow]{problem}[/yellow]")
+            for shards in filter(None, (self.train_shards, self.val_shards)):
+                tell_problems(shards)
         with self.stop.listening(), self.loader, self.reporter.showing(self.state.step, self.total_steps):
             while not self._finished() and self._epoch():
                 pass

@@ -11,6 +11,7 @@ from viper_e2e.shards.index import (
     split_of,
 )
 from viper_e2e.shards.reading import ShardSet, expand
+from viper_e2e.shards.remote import without_query
 from viper_e2e.shards.sources import ShardError, ShardLimits
 from viper_e2e.shards.writing import ShardWriter
 
@@ -30,4 +31,5 @@ __all__ = [
     "index_path",
     "range_of",
     "split_of",
+    "without_query",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
-from viper_e2e.labels import LabelSet
+from viper_e2e.labels import LabelSet, collision
 from viper_e2e.names import AMBIGUOUS_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.index import (
     KNOWN_EXTENSIONS,
@@ -13,8 +14,8 @@ from viper_e2e.shards.index import (
     Member,
     SampleEntry,
     ShardIndex,
+    is_number,
     key_and_extension,
-    number,
     parse_json,
     range_of,
     split_of,
@@ -54,7 +55,7 @@ def index_foreign(shard: Source, limits: ShardLimits) -> tuple[ShardIndex, Aside
         known = _known(members)
         unknown.update(extension for extension, member in members if (extension, member) not in known)
         try:
-            entry, names, numbers = _foreign_entry(shard, key, known, limits)
+            entry, names, numbers, complaint = _foreign_entry(shard, key, known, limits)
             unlabelled += numbers
             columns = columns if columns is not None else names
             if names is not None and set(names) != set(columns or ()):
@@ -65,6 +66,8 @@ def index_foreign(shard: Source, limits: ShardLimits) -> tuple[ShardIndex, Aside
             hint = _dotted_hint(members) if not known else ""
             aside.left_out.append(f"{shard.name}: sample {key!r} left out: {error}{hint}")
             continue
+        if complaint:
+            aside.notes.append(f"{shard.name}: sample {key!r} counts as unlabelled: {complaint}")
         if names is not None:
             by_name = dict(zip(names, entry.intensities, strict=True))
             ordered = tuple(by_name[name] for name in columns)
@@ -135,8 +138,9 @@ def _dotted_hint(members: list[tuple[str, TarMember]]) -> str:
 
 def _foreign_entry(
     shard: Source, key: str, found: list[tuple[str, TarMember]], limits: ShardLimits
-) -> tuple[SampleEntry, list[str] | None, list[str]]:
-    """The sample, the names of its intensities in the order of its json, and numbers that could be some."""
+) -> tuple[SampleEntry, list[str] | None, list[str], str | None]:
+    """The sample, the names of its intensities in the order of its json, numbers that could be some, and why
+    it has none although it was to."""
     doubled = [extension for extension, n in Counter(e for e, _ in found).items() if n > 1]
     if doubled:
         raise ShardError(f"has .{doubled[0]} twice")
@@ -144,24 +148,30 @@ def _foreign_entry(
     if reason := unusable(members):
         raise ShardError(reason)
     if RECORD_EXTENSION not in members:
-        return SampleEntry(key, key, members), None, []
+        return SampleEntry(key, key, members), None, [], None
     record = members[RECORD_EXTENSION]
     if record.size > limits.max_json_bytes:
         raise ShardError(f"json of {record.size} bytes; at most {limits.max_json_bytes} are allowed")
     data = parse_json(shard.read(record.offset, record.size), "json", strict=False)
     if not isinstance(data, dict):
         raise ShardError("json is not an object")
-    intensities = data.get("intensities")
-    try:
-        if intensities is not None and not (isinstance(intensities, dict) and intensities):
-            raise ValueError("'intensities' is not an object of numbers")
-        values = None if intensities is None else tuple(number(value) for value in intensities.values())
-    except ValueError as error:
-        raise ShardError(f"json: {error}") from error
-    subject = data.get("subject")
-    file_id = data.get("file_id", key)
+    values, names, complaint = _intensities(data.get("intensities"))
+    subject, file_id = data.get("subject"), data.get("file_id", key)
     entry = SampleEntry(key, str(file_id), members, values, None if subject is None else str(subject))
-    if intensities is not None:
-        return entry, list(intensities), []
-    numbers = [name for name, value in data.items() if isinstance(value, float)]
-    return entry, None, numbers
+    if "intensities" in data:
+        return entry, names, [], complaint
+    return entry, None, [name for name, value in data.items() if isinstance(value, float)], None
+
+
+def _intensities(found: Any) -> tuple[tuple[float, ...] | None, list[str] | None, str | None]:
+    """Values, their names, and why there are none: a clip can be scored whatever its labels are."""
+    if found is None:
+        return None, None, None
+    if not (isinstance(found, dict) and found):
+        raise ShardError("json: 'intensities' is not an object of numbers")
+    if complaint := collision(list(found)):
+        raise ShardError(f"json: {complaint}")
+    odd = [f"{name} is {value!r}" for name, value in found.items() if not is_number(value)]
+    if odd:
+        return None, None, f"{', '.join(odd[:3])}, not a finite number"
+    return tuple(float(value) for value in found.values()), list(found), None

@@ -200,9 +200,14 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is not allowed")
 
 
+def is_number(value: object) -> bool:
+    """Whether this can be a label's value."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= 1e30
+
+
 def number(value: object) -> float:
     """A label's value; ``ValueError`` for anything that is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e30:
+    if not is_number(value):
         raise ValueError(f"{value!r} is not a finite number")
     return float(value)
 

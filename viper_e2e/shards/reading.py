@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import glob
 import hashlib
 import math
@@ -10,18 +11,22 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import accumulate
 
 from braceexpand import UnbalancedBracesError, braceexpand  # comes with webdataset, whose patterns these are
 
 from viper_e2e.clip import Sample
+from viper_e2e.content import digest, sampled_digest
 from viper_e2e.errors import UNREACHABLE, ClipError
-from viper_e2e.labels import LabelSet
+from viper_e2e.labels import LabelSet, differing, in_order_of, order_of
 from viper_e2e.names import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, literal_prefix, matches
 from viper_e2e.shards.action_units import action_units_from_npy
 from viper_e2e.shards.foreign import Aside, index_foreign
 from viper_e2e.shards.index import (
     ACTION_UNITS_EXTENSION,
+    RECORD_EXTENSION,
+    Member,
     SampleEntry,
     ShardIndex,
     index_path,
@@ -31,6 +36,8 @@ from viper_e2e.shards.limits import UnreachableError
 from viper_e2e.shards.sources import LocalFile, RemoteFile, ShardError, ShardLimits, open_source
 
 MAX_SHARDS = 1_000_000
+MIDDLE_BYTES = 1024
+"""Read of each film of a foreign shard to tell it from another; walking the tar has cost as much."""
 
 
 class ShardSet:
@@ -57,7 +64,7 @@ class ShardSet:
         self.left_out: tuple[str, ...] = tuple(line for _, aside in found for line in aside.left_out)
         """Samples of foreign shards that are not among these, each with the reason."""
         self.shards: tuple[ShardIndex, ...] = tuple(index for index, _ in found if index is not None)
-        self.labels, label_faults = _common_labels(self.shards)
+        self.shards, self.labels, label_faults = _with_common_labels(self.shards)
         self.duplicate_keys = _duplicate_keys(self.shards)
         faults += label_faults
         faults += [
@@ -78,6 +85,35 @@ class ShardSet:
         """Number of samples in each shard."""
         return [len(shard.samples) for shard in self.shards]
 
+    def labelled_as(self, labels: LabelSet, whose: str) -> ShardSet:
+        """The same shards with every clip's labels in the order of ``labels``, matched by name.
+
+        The one way for labels of a corpus to meet a model, another corpus or an earlier run. ``whose`` names
+        them in the ``ShardError`` that other emotions raise. Shards in which nothing is labelled fit any.
+        """
+        if self.labels is None or not any(e.intensities is not None for s in self.shards for e in s.samples):
+            return self
+        order = order_of(self.labels.names, labels.names)
+        if order is None:
+            places = ", ".join(shard.path_or_url.partition("?")[0] for shard in self.shards[:2])
+            places += ", …" if len(self.shards) > 2 else ""
+            raise ShardError(differing(places, self.labels.names, whose, labels.names))
+        made = copy.copy(self)
+        made.labels = replace(self.labels, columns=labels.columns)
+        # Shards whose labels disagree are only here under `viper check`, which compares nothing.
+        made.shards = tuple(_reordered(shard, order, labels.columns) for shard in self.shards)
+        return made
+
+    def only(self, keep: Sequence[bool]) -> ShardSet:
+        """Without the samples that are not to be kept; the others stay in their order."""
+        made, wanted = copy.copy(self), iter(keep)
+        made.shards = tuple(
+            replace(shard, samples=tuple(entry for entry in shard.samples if next(wanted)))
+            for shard in self.shards
+        )
+        made._starts = list(accumulate((len(shard.samples) for shard in made.shards), initial=0))
+        return made
+
     def shard_of(self, i: int) -> ShardIndex:
         """The shard that holds sample ``i``."""
         return self.shards[self._place(i)[0]]
@@ -86,6 +122,27 @@ class ShardSet:
         """What the index knows of sample ``i``, without reading it."""
         shard, row = self._place(i)
         return self.shards[shard].samples[row]
+
+    def clip_id(self, i: int) -> str:
+        """What tells a clip from any other by content: its bytes count, not its name, place or labels."""
+        shard, entry = self.shard_of(i), self.entry(i)
+        members = {}
+        for extension, member in entry.members.items():
+            if extension != RECORD_EXTENSION:
+                members[extension] = member.sha256 or _foreign_member_id(shard, member)
+        return digest(members)
+
+    def shard_ids(self) -> list[str]:
+        """What tells each shard by content: its clips in order, and their labels by name.
+
+        Of a foreign shard, without hashes, what is at hand: sizes, and a few bytes from the middle of each
+        film. Where shards lie and what they are called does not count, nor the order of the labels' columns.
+        """
+        return [digest([_sample_content(shard, entry) for entry in shard.samples]) for shard in self.shards]
+
+    def content_id(self) -> str:
+        """Of all shards together, in their order."""
+        return digest(self.shard_ids())
 
     def read(self, i: int) -> Sample:
         """Sample ``i``, bytes checked against the index's sha256 where it has them.
@@ -202,24 +259,69 @@ def _located(index: ShardIndex, path: str) -> ShardIndex:
     return ShardIndex(path, index.size, index.samples, index.labels, index.split)
 
 
-def _common_labels(shards: Sequence[ShardIndex]) -> tuple[LabelSet | None, list[str]]:
-    """The label set of all shards, and those that disagree.
+def _with_common_labels(
+    shards: tuple[ShardIndex, ...],
+) -> tuple[tuple[ShardIndex, ...], LabelSet | None, list[str]]:
+    """All shards with their labels in the first one's order, what they have in common, and who disagrees.
 
     Ranges are joined: a foreign shard knows only its own values.
     """
     labelled = [shard for shard in shards if shard.labels is not None]
     if not labelled:
-        return None, []
-    first = labelled[0]
-    faults = [
-        f"{shard.path_or_url}: labels {', '.join(shard.labels.columns)}; "
-        f"{first.path_or_url} has {', '.join(first.labels.columns)}: pack them together"
-        for shard in labelled[1:]
-        if shard.labels.names != first.labels.names
-    ]
+        return shards, None, []
+    first, same, faults = labelled[0], [], []
+    for shard in shards:
+        order = None if shard.labels is None else order_of(shard.labels.names, first.labels.names)
+        if order is not None:
+            shard = _reordered(shard, order, first.labels.columns)
+        elif shard.labels is not None:
+            text = differing(shard.path_or_url, shard.labels.names, first.path_or_url, first.labels.names)
+            faults.append(text)
+        same.append(shard)
     minimum = min(shard.labels.minimum for shard in labelled)
     maximum = max(shard.labels.maximum for shard in labelled)
-    return LabelSet(first.labels.columns, minimum, maximum), faults
+    return tuple(same), LabelSet(first.labels.columns, minimum, maximum), faults
+
+
+def _sample_content(shard: ShardIndex, entry: SampleEntry) -> list:
+    labels = None
+    if shard.labels is not None and entry.intensities is not None:
+        labels = dict(zip(shard.labels.names, entry.intensities, strict=True))
+    members = {
+        extension: member.sha256 or [member.size, _middle(shard, member)]
+        for extension, member in entry.members.items()
+        if extension != RECORD_EXTENSION
+    }
+    return [entry.key, members, labels]
+
+
+def _middle(shard: ShardIndex, member: Member) -> str | None:
+    """A few bytes of a foreign member; nothing over the network, where each would be a request of its own."""
+    source = open_source(shard.path_or_url)
+    if not isinstance(source, LocalFile):
+        return None
+    size = min(member.size, MIDDLE_BYTES)
+    return source.read(member.offset + (member.size - size) // 2, size).hex()
+
+
+def _foreign_member_id(shard: ShardIndex, member: Member) -> str | list:
+    source = open_source(shard.path_or_url)
+    if not isinstance(source, LocalFile):
+        return [source.name, shard.size, member.offset, member.size]
+    return sampled_digest(lambda offset, size: source.read(member.offset + offset, size), member.size)
+
+
+def _reordered(shard: ShardIndex, order: Sequence[int], columns: tuple[str, ...]) -> ShardIndex:
+    """A shard whose labels stand in another order, under these titles."""
+    if shard.labels is None or shard.labels.columns == columns:
+        return shard
+    samples = [
+        entry
+        if entry.intensities is None
+        else replace(entry, intensities=in_order_of(entry.intensities, order))
+        for entry in shard.samples
+    ]
+    return replace(shard, samples=tuple(samples), labels=replace(shard.labels, columns=columns))
 
 
 def _duplicate_keys(shards: Sequence[ShardIndex]) -> dict[str, list[str]]:
