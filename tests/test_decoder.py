@@ -15,7 +15,7 @@ from conftest import make_clip, picture, tone
 
 from viper_e2e.config import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.decoding.pyav import scaled_size
+from viper_e2e.decoding.geometry import scaled_size
 from viper_e2e.errors import ClipError, ViperError
 
 X264 = {"preset": "veryfast", "bf": "3", "g": "24", "sc_threshold": "0"}
@@ -48,10 +48,13 @@ def stream(request, tmp_path_factory):
 
 
 def all_frames(path) -> list[np.ndarray]:
-    """Every frame of a clip as decoding all of it gives them, upright."""
+    """Every frame of a clip as decoding all of it gives them, upright, in square pixels."""
     with av.open(str(path)) as container:
+        aspect = container.streams.video[0].sample_aspect_ratio or 1
         return [
-            np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+            np.rot90(
+                frame.to_ndarray(format="rgb24", width=int(frame.width * aspect)), round(frame.rotation / 90)
+            )
             for frame in container.decode(video=0)
         ]
 

@@ -19,11 +19,13 @@ from viper_e2e.parsing import parse_train
 from viper_e2e.presets import micro
 from viper_e2e.reading_options import apply_reading_options
 
-GIVEN = ("--max-bytes", "8GB", "--max-side-in", "11008", "--max-seconds", "20000")
+GIVEN = ("--max-bytes", "8GB", "--max-side-in", "11008", "--max-seconds", "20000", "--video-track", "2")
 
 
 def given(**options: object) -> Namespace:
-    return Namespace(**({"max_bytes": None, "max_side_in": None, "max_seconds": None} | options))
+    return Namespace(
+        **({"max_bytes": None, "max_side_in": None, "max_seconds": None, "video_track": None} | options)
+    )
 
 
 @pytest.mark.parametrize("command", ["infer", "eval", "ablate", "check", "train", "bench"])

@@ -45,6 +45,8 @@ class ClipCheck:
     has_action_units: bool = False
     face_share: float | None = None
     """Share of the decoded frames with a face, 0 … 1; ``None`` where faces were not looked for."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how it is read (`DecodedClip.notes`)."""
     error: str | None = None
     """Stage and reason where the sample cannot be used."""
 
@@ -147,11 +149,13 @@ class CheckReport:
                 f"{subject}: {', '.join(splits)}" for subject, splits in self.straddling_subjects.items()
             ],
         }
+        notes = [f"{clip.key}: {note} ({clip.shard})" for clip in self.clips for note in clip.notes]
         lines = []
-        for kind, texts in kinds.items():
-            lines += [Text(f"{kind}: {text}", style="red") for text in texts[:MAX_LINES]]
+        for kind, texts in {**kinds, "note": notes}.items():
+            style = "" if kind == "note" else "red"
+            lines += [Text(f"{kind}: {text}", style=style) for text in texts[:MAX_LINES]]
             if len(texts) > MAX_LINES:
-                lines.append(Text(f"{kind}: {len(texts) - MAX_LINES} more (all are in --output)", style="red"))
+                lines.append(Text(f"{kind}: {len(texts) - MAX_LINES} more (all are in --output)", style=style))
         return lines
 
 
@@ -204,7 +208,8 @@ class _Look:
     def __call__(self, i: int) -> tuple[ClipCheck, DecodedClip | None]:
         try:
             sample = self.shards.read(i)
-            info = probe(sample.video, self.decoder.config.limits, name=sample.key)
+            settings = self.decoder.config
+            info = probe(sample.video, settings.limits, name=sample.key, video_track=settings.video_track)
             clip = self.decoder(sample.video, name=sample.key, sound=sample.sound)
         except ClipError as error:
             return self.failed(i, f"{error.stage}: {error.reason}"), None
@@ -219,6 +224,7 @@ class _Look:
             seconds=clip.duration_seconds,
             has_sound=clip.has_sound,
             has_action_units=sample.action_units is not None,
+            notes=clip.notes,
         )
         return found, clip if self.keeps_frames else None
 

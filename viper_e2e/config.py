@@ -47,6 +47,8 @@ class DecodingConfig:
     backend: Literal["pyav", "decord", "torchcodec", "nvdec"] = "pyav"
     """What decodes pictures. `torchcodec` (installed apart) needs FFmpeg's libraries; `nvdec` is torchcodec on
     the GPU's own decoder, and needs `--num-workers 0`."""
+    video_track: int | None = None
+    """Which of several picture tracks, from 1 on. None: the file's default one, else the largest picture."""
     sound: Literal["spans", "windows", "none"] = "spans"
     """`spans`: only the seconds around each instant. `windows`: the whole stream (published rule)."""
     span_seconds: float = 2.0

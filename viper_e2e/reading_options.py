@@ -25,6 +25,11 @@ _OPTIONS = {
         "metavar": "S",
         "help": f"longest clip in seconds (default: {LimitsConfig.max_seconds:g})",
     },
+    "video-track": {
+        "type": int,
+        "metavar": "N",
+        "help": "which of several picture tracks, from 1 on (default: the file's default, else the largest)",
+    },
 }
 """By name; how argparse takes each."""
 
@@ -46,6 +51,10 @@ def apply_reading_options(decoding: DecodingConfig, options: Namespace) -> None:
     if (seconds := options.max_seconds) is not None:
         limits.max_seconds = _positive("seconds", seconds)
         limits.max_frames = max(LimitsConfig.max_frames, int(seconds * FRAMES_PER_SECOND))
+    if (track := options.video_track) is not None:
+        if track < 1:
+            raise ViperError(f"--video-track {track}: tracks are counted from 1")
+        decoding.video_track = track
 
 
 def shard_limits(options: Namespace) -> ShardLimits:

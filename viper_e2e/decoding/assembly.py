@@ -22,6 +22,7 @@ class Pictures(Protocol):
 
     num_decoded: int | None
     display_size: tuple[int, int]
+    notes: tuple[str, ...]
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending; an array, or a tensor
@@ -33,11 +34,18 @@ class Assembly:
     """Hands out each window as soon as its last frame and its last sound are there, then lets go of both."""
 
     def __init__(
-        self, plan: Plan, first: int, pictures: Pictures, sound: SoundReader | None, name: str, has_sound: bool
+        self,
+        plan: Plan,
+        first: int,
+        pictures: Pictures,
+        sound: SoundReader | None,
+        name: str,
+        has_sound: bool,
+        notes: tuple[str, ...] = (),
     ):
-        """`first`: number of the first window to hand out. `name`, `has_sound` go into the clips."""
+        """`first`: number of the first window to hand out. `name`, `has_sound`, `notes` go into the clips."""
         self._plan, self._pictures, self._sound = plan, pictures, sound
-        self._name, self._has_sound = name, has_sound
+        self._name, self._has_sound, self._notes = name, has_sound, notes
         self._windows = plan.windows(first)
         self._window = next(self._windows, None)
         self._images: dict[int, Any] = {}
@@ -126,7 +134,7 @@ class Assembly:
             sound_instants=window.instants - start,
             unheard_seconds=window.unheard_seconds,
             display_size=self._pictures.display_size,
-            notes=sound_notes(window, config),
+            notes=(*self._notes, *self._pictures.notes, *sound_notes(window, config)),
         )
 
 

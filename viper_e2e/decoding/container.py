@@ -10,7 +10,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from io import BufferedIOBase
@@ -20,12 +20,13 @@ import av
 from av.codec.codec import UnknownCodecError
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Discard, Disposition
+from av.stream import Discard
 
 from ..config import LimitsConfig
 from ..errors import ClipError
 from .magic import HEAD_BYTES, VIDEO_CONTAINERS, sniff
 from .mp4_tables import check_mp4_tables
+from .tracks import BY_RULE, Tracks, choose_video, describe, video_note, video_tracks
 
 Source = bytes | os.PathLike | str
 """A file's content, or where it lies."""
@@ -54,6 +55,10 @@ class Media:
     head: bytes
     num_bytes: int
     """Of the whole file."""
+    tracks: Tracks = BY_RULE
+    """As a person asked for them."""
+    notes: tuple[str, ...] = ()
+    """What was chosen among several; see `DecodedClip.notes`."""
     kept: Kept = field(default_factory=lambda: Kept())
 
     @property
@@ -146,7 +151,11 @@ def name_of(source: Source, name: str) -> str:
 
 @contextmanager
 def open_media(
-    source: Source, limits: LimitsConfig, name: str = "", kinds: Sequence[str] = VIDEO_CONTAINERS
+    source: Source,
+    limits: LimitsConfig,
+    name: str = "",
+    kinds: Sequence[str] = VIDEO_CONTAINERS,
+    tracks: Tracks = BY_RULE,
 ) -> Iterator[Media]:
     """Open a file of one of `kinds`, after its magic, size, tables and streams were checked.
 
@@ -174,17 +183,13 @@ def open_media(
         file.seek(0)
         try:
             with _open_container(file, kind, limits) as container:
-                yield _choose_streams(container, kind, kinds is VIDEO_CONTAINERS, limits, name, head, num_bytes)
+                file_facts = name, kind, container, limits, head, num_bytes
+                yield _choose_streams(*file_facts, tracks, with_video=kinds is VIDEO_CONTAINERS)
         except FFmpegError as error:
             message = f"cannot be read as {kind} ({_reason(error)}); it is damaged or incomplete: copy it again"
             raise ClipError(message, stage="container", clip=name) from error
         except OSError as error:
             raise ClipError(f"cannot be read: {error.strerror or error}", stage="read", clip=name) from error
-
-
-def quarter_turns(degrees: int) -> int:
-    """A display rotation (counter-clockwise) as the number of quarter turns, 0 to 3."""
-    return round(degrees / 90) % 4
 
 
 def check_frame_size(media: Media, width: int, height: int) -> None:
@@ -273,27 +278,34 @@ def _sound_decoders() -> str:
 
 
 def _choose_streams(
-    container: InputContainer,
-    kind: str,
-    with_video: bool,
-    limits: LimitsConfig,
     name: str,
+    kind: str,
+    container: InputContainer,
+    limits: LimitsConfig,
     head: bytes,
     num_bytes: int,
+    tracks: Tracks,
+    *,
+    with_video: bool,
 ) -> Media:
-    video = container.streams.best("video") if with_video else None
+    pictures = video_tracks(container.streams.video) if with_video else []
+    video = choose_video(pictures, tracks.video)
     audio = container.streams.best("audio")
-    media = Media(name, kind, container, video, audio, limits, head, num_bytes)
+    media = Media(name, kind, container, video, audio, limits, head, num_bytes, tracks)
     if with_video:
-        # A cover picture is a video stream to FFmpeg.
-        if video is None or video.disposition & Disposition.attached_pic:
+        if not pictures:
             raise media.fail("has no video stream; give a clip with pictures")
+        if video is None:
+            known = ", ".join(describe(pictures, track) for track in pictures)
+            raise media.fail(f"has no video track {tracks.video}, only {known}; choose one (--video-track)")
         if video.codec_context is None:
             raise media.fail("its video is coded in a way that this build of PyAV cannot decode; convert it")
         if not video.time_base:
             raise media.fail("its video has no unit of time; it is damaged: copy it again")
         check_frame_size(media, video.codec_context.width, video.codec_context.height)
         check_num_frames(media, video.frames)
+        if note := video_note(pictures, video):
+            media = replace(media, notes=(note,))
     elif audio is None:
         raise media.fail("has no audio stream", stage="sound")
     if audio is not None and audio.codec_context is not None:

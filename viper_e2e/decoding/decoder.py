@@ -16,6 +16,7 @@ from ..errors import ClipError, ViperError
 from .assembly import Assembly
 from .container import Media, Source, first_frame, name_of, open_media
 from .decord import DecordReader
+from .fields import FieldsFound
 from .foreign import ForeignReader
 from .magic import SOUND_CONTAINERS
 from .plan import Plan, Window
@@ -24,6 +25,7 @@ from .scan import read_timeline
 from .sound import SoundReader, SoundTrack, read_sound_extent
 from .timeline import FramesMissing, Timeline
 from .torchcodec import NvdecReader, TorchcodecReader
+from .tracks import Tracks
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ class ClipDecoder:
             raise ViperError(f"decoding.num_frames is {config.num_frames}; give at least 1")
         if config.max_side is not None and config.max_side < 1:
             raise ViperError(f"decoding.max_side is {config.max_side}; give at least 1, or null")
+        if config.video_track is not None and config.video_track < 1:
+            raise ViperError(f"decoding.video_track is {config.video_track}; tracks are counted from 1")
         if config.span_seconds <= 0:
             raise ViperError(f"decoding.span_seconds is {config.span_seconds}; give more than 0")
         self.config = config
@@ -112,22 +116,27 @@ class _Decoding:
         self.num_decoded: int | None = 0
 
     def run(self) -> Iterator[tuple[Window, DecodedClip]]:
-        num_done = 0
-        for by_decoding in (False, True):
+        num_done, by_decoding, has_fields = 0, False, False
+        while True:
             try:
-                for item in self._pass(by_decoding, num_done):
+                for item in self._pass(by_decoding, has_fields, num_done):
                     yield item
                     num_done += 1
                 return
+            except FieldsFound:
+                # Interlaced frames need those beside them, which were not decoded.
+                has_fields = True
             except FramesMissing:
+                if by_decoding:
+                    break
                 # Packets without a picture of their own (placeholders, intra refresh): ask the decoder
                 # which frames there are, and go on behind the windows already handed out.
-                continue
+                by_decoding = True
         raise ClipError(
             "decodes to other frames each time; copy the file again", stage="decode", clip=self.name
         )
 
-    def _pass(self, by_decoding: bool, num_done: int) -> Iterator[tuple[Window, DecodedClip]]:
+    def _pass(self, by_decoding: bool, has_fields: bool, num_done: int) -> Iterator[tuple[Window, DecodedClip]]:
         config = self.config
         with ExitStack() as files:
             media = files.enter_context(self._open())
@@ -137,7 +146,7 @@ class _Decoding:
             if timeline.by_order or not media.kept.is_complete:
                 files.close()
                 media = files.enter_context(self._open())
-            frame = self._frame_for_another(media, timeline)
+            frame = None if has_fields else self._frame_for_another(timeline)
             track = self._sound_track(files, media, timeline, apart=frame is not None)
             plan = Plan(config, timeline, track.extent if track else (0.0, 0.0), self.tiling)
             mask, spans = plan.wanted(num_done)
@@ -146,10 +155,10 @@ class _Decoding:
             if frame is not None:
                 pictures = _FOREIGN[config.backend](media, self.source, frame, mask, config.max_side)
             else:
-                pictures = FrameReader(media, timeline, mask, config.max_side, sound)
+                pictures = FrameReader(media, timeline, mask, config.max_side, sound, has_fields=has_fields)
             has_sound = track is not None or (config.sound == "none" and bool(media.audio or self.sound))
             try:
-                yield from Assembly(plan, num_done, pictures, sound, self.name, has_sound)
+                yield from Assembly(plan, num_done, pictures, sound, self.name, has_sound, media.notes)
             finally:
                 self._count(pictures.num_decoded)
 
@@ -171,20 +180,21 @@ class _Decoding:
         beside = files.enter_context(open_media(self.sound, limits, name, SOUND_CONTAINERS))
         return SoundTrack(beside, extent, 0.0, True)
 
-    def _frame_for_another(self, media: Media, timeline: Timeline) -> av.VideoFrame | None:
+    def _frame_for_another(self, timeline: Timeline) -> av.VideoFrame | None:
         """The clip's first frame, if another backend than PyAV shall and can read the others."""
         backend = self.config.backend
         if backend == "pyav":
             return None
         with self._open() as again:
             frame = first_frame(again)
-        reason = _FOREIGN[backend].why_not(media, timeline, frame)
+            reason = _FOREIGN[backend].why_not(again, timeline, frame)
         if reason:
             _log.info("%s is read by PyAV, not by %s: %s", self.name or "a clip", backend, reason)
         return None if reason else frame
 
     def _open(self) -> AbstractContextManager[Media]:
-        return open_media(self.source, self.config.limits, self.name)
+        tracks = Tracks(self.config.video_track)
+        return open_media(self.source, self.config.limits, self.name, tracks=tracks)
 
     def _count(self, num_decoded: int | None) -> None:
         self.num_decoded = None if None in (num_decoded, self.num_decoded) else self.num_decoded + num_decoded

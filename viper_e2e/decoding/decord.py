@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import ViperError
 from .container import Media, Source
 from .foreign import FRAMES_AT_ONCE, ForeignReader
+from .geometry import Orientation, orientation_of
 from .timeline import Timeline
 
 
@@ -33,8 +34,10 @@ class DecordReader(ForeignReader):
         depth = max(component.bits for component in frame.format.components)
         if depth > 8:
             return f"it rounds {depth}-bit video differently"
-        if frame.rotation:
+        if orientation_of(frame) != Orientation():
             return "it scales turned video to another size at times"
+        if len(media.container.streams.video) > 1:
+            return "it chooses among several video tracks by itself"
         if timeline.has_leading_frames:
             return "it gives wrong frames where some lean on the keyframe behind them (open GOPs)"
         return super().why_not(media, timeline, frame)

@@ -15,8 +15,9 @@ from typing import Any
 import av
 import numpy as np
 
-from .container import Media, Source, quarter_turns
-from .pyav import scaled_size
+from .colour import has_alpha, is_hdr, is_taken_for_bt709
+from .container import Media, Source
+from .geometry import orientation_of, pixel_aspect, scaled_size
 from .timeline import FramesMissing, Timeline
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class ForeignReader(ABC):
     library: str
     num_decoded = None
     """Such libraries do not tell."""
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class ForeignReader(ABC):
         self.media, self.source, self._num_frames = media, source, len(wanted)
         self._indices = np.flatnonzero(wanted).tolist()
         # They turn frames upright by themselves.
-        self.display_size = (frame.width, frame.height)[:: -1 if quarter_turns(frame.rotation) % 2 else 1]
+        self.display_size = orientation_of(frame).size((frame.width, frame.height))
         self._size = scaled_size(*self.display_size, max_side)
 
     @abstractmethod
@@ -55,7 +57,7 @@ class ForeignReader(ABC):
     def why_not(cls, media: Media, timeline: Timeline, frame: av.VideoFrame) -> str:
         """Why a clip has to be read by PyAV all the same; empty if the library can be trusted with it.
 
-        `frame`: the clip's first, as PyAV gives it.
+        `frame`: the clip's first, as PyAV gives it; `media` stands behind it.
         """
         if media.kind not in TRUSTED:
             return f"its frames from {media.kind} files are not to be relied on"
@@ -64,7 +66,7 @@ class ForeignReader(ABC):
         # It would take the first bytes' best guess; a file of ours must not look like a playlist to it.
         if media.head[:1] not in (b"\0", b"\x1a") or b"<mpd" in media.head.lower():
             return "its first bytes are unusual"
-        return ""
+        return _why_not_shown(media, frame)
 
     def _check_count(self, num_frames: int) -> None:
         if num_frames != self._num_frames:
@@ -75,3 +77,20 @@ class ForeignReader(ABC):
         reason = (str(reason).strip() or "no reason given").splitlines()[0][:200]
         _log.warning("%s is left to PyAV by %s: %s", self.media.name or "a clip", self.library, reason)
         return FramesMissing()
+
+
+def _why_not_shown(media: Media, frame: av.VideoFrame) -> str:
+    """Why such a library would not give the picture that a player shows; empty if it would."""
+    if frame.interlaced_frame:
+        return "it leaves interlaced pictures as they are"
+    if orientation_of(frame).is_mirrored:
+        return "it does not mirror pictures"
+    if pixel_aspect(media) != 1:
+        return "it takes every pixel for square"
+    if is_hdr(frame):
+        return "it does not map HDR to SDR"
+    if has_alpha(frame):
+        return "it shows what is transparent"
+    if is_taken_for_bt709(frame):
+        return "it takes large pictures without a flag for BT.601"
+    return ""

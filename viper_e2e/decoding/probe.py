@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import av
 
 from ..config import LimitsConfig
-from .container import Source, first_frame, open_media, quarter_turns
+from .container import Source, first_frame, open_media
+from .geometry import orientation_of, pixel_aspect, shown_size
+from .tracks import Tracks
 
 
 @dataclass(frozen=True)
@@ -21,39 +23,45 @@ class ClipInfo:
     """``None``: no audio stream."""
     width: int
     height: int
-    """Pixels as displayed, after rotation."""
+    """As displayed: turned upright, in square pixels."""
     rotation: int
     """Degrees by which frames are turned counter-clockwise for display: 0, 90, 180 or 270."""
+    is_mirrored: bool
+    """Whether left and right change places before that."""
     num_frames: int
     """As the header says, or duration times rate: an estimate; 0 if neither is known."""
     duration_seconds: float
     """As the header says; 0 if it does not."""
     sample_rate: int = 0
     channels: int = 0
+    notes: tuple[str, ...] = ()
+    """What was chosen among several tracks."""
 
 
-def probe(source: Source, limits: LimitsConfig, *, name: str = "") -> ClipInfo:
-    """What is in a clip, from its headers and its first frame.
+def probe(source: Source, limits: LimitsConfig, *, name: str = "", video_track: int | None = None) -> ClipInfo:
+    """What is in a clip, from its headers and its first frame. `video_track`: as in `DecodingConfig`.
 
     Raises `ClipError` (stages ``read``, ``container``, ``decode``), also where it is over the limits.
     """
-    with open_media(source, limits, name) as media:
+    with open_media(source, limits, name, tracks=Tracks(video_track)) as media:
         video, audio = media.video, media.audio
         frame = first_frame(media)
-        rotation = quarter_turns(frame.rotation) * 90
-        size = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
+        orientation = orientation_of(frame)
+        width, height = shown_size((frame.width, frame.height), orientation, pixel_aspect(media))
         seconds = (media.container.duration or 0) / av.time_base
         return ClipInfo(
             container=media.kind,
             video_codec=_codec(video),
             audio_codec=_codec(audio) if audio else None,
-            width=size[0],
-            height=size[1],
-            rotation=rotation,
+            width=width,
+            height=height,
+            rotation=orientation.degrees,
+            is_mirrored=orientation.is_mirrored,
             num_frames=video.frames or round(seconds * (video.average_rate or 0)),
             duration_seconds=seconds,
             sample_rate=audio.codec_context.sample_rate if audio else 0,
             channels=audio.codec_context.channels if audio else 0,
+            notes=media.notes,
         )
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
 
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import VideoReformatter
 
 from .av1 import References
-from .container import Media, check_frame_size, prepare_video_codec, quarter_turns
+from .container import Media, check_frame_size, prepare_video_codec
+from .fields import Deinterlacer, FieldsFound, with_neighbours
+from .geometry import Size, pixel_aspect
+from .picture import Scaler
 from .sound import SoundReader
 from .timeline import Feed, FramesMissing, Timeline
 
@@ -22,7 +25,7 @@ _ADVICE = "copy the file again, or leave the clip out"
 
 
 class FrameReader:
-    """Packets in, wanted frames out, upright and scaled.
+    """Packets in, wanted frames out, as a player shows them, and scaled.
 
     Pictures that nothing refers to are left out, and so is everything between the last frame wanted before
     a keyframe and that keyframe; in a long file with an index such packets are not even read. What comes out is
@@ -36,16 +39,24 @@ class FrameReader:
         wanted: np.ndarray,
         max_side: int | None,
         sound: SoundReader | None = None,
+        *,
+        has_fields: bool = False,
     ):
-        """`wanted`: bool mask over the timeline's frames. `sound` gets its packets if they are in this file."""
+        """`wanted`: bool mask over the timeline's frames. `sound` gets its packets if they are in this file.
+
+        `has_fields`: frames may be interlaced; without, `FieldsFound` is raised at the first that is.
+        """
         self.media, self.timeline, self.wanted = media, timeline, wanted
         self.sound = None if sound is not None and sound.is_apart else sound
         self.num_decoded = 0
-        self.display_size = (0, 0)
-        """Width, height after rotation, before scaling; known with the first frame."""
-        self._scaler = Scaler(max_side)
+        self._scaler = Scaler(media, max_side)
         self._codec = media.video.codec_context
-        feed = None if timeline.by_order else timeline.feed(wanted)
+        # Where all frames are decoded anyhow, neighbours are at hand.
+        self._fields = Deinterlacer(wanted) if has_fields or timeline.by_order else None
+        self._needed_frames = wanted if self._fields is None else with_neighbours(wanted)
+        self._aspects: dict[int | None, Fraction] = {}
+        """Shape of pixels, which may change, by the time of frames that are still on their way."""
+        feed = None if timeline.by_order else timeline.feed(self._needed_frames)
         # As bytes: plain numbers are cheaper than enum members, once for every packet of a long clip.
         self._feed = None if feed is None else feed.tobytes()
         self._skips = not timeline.by_order and can_skip(media)
@@ -61,6 +72,16 @@ class FrameReader:
             self._packet_seconds = (timeline.packet_pts - timeline.pts[0]) * float(timeline.tick_seconds)
         prepare_video_codec(media)
 
+    @property
+    def display_size(self) -> Size:
+        """Width, height as shown, before scaling; known with the first frame."""
+        return self._scaler.display_size
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the pictures that came so far."""
+        return self._scaler.notes
+
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending; feeds `sound` beside it."""
         streams = self.media.video, self.media.audio if self.sound else None
@@ -74,6 +95,8 @@ class FrameReader:
                 if self._can_leap and self._leap():
                     break
         yield from self._finish()
+        if self._fields is not None:
+            yield from self._converted(self._fields.finish())
         if self.sound is not None:
             self.sound.finish()
 
@@ -96,7 +119,10 @@ class FrameReader:
                 if feed != _WANTED:
                     packet = _replaced(packet, needed)
             if packet.size:  # an empty one would tell the decoder that the stream ends
-                yield from self._pick(decode_packet(self.media, packet))
+                frames = decode_packet(self.media, packet)
+                if feed == _WANTED:
+                    self._aspects[packet.pts] = pixel_aspect(self.media)
+                yield from self._pick(frames)
 
     def _finish(self) -> Iterator[tuple[int, np.ndarray]]:
         """Get what the decoder still holds; it can start anew at a keyframe afterwards."""
@@ -137,14 +163,18 @@ class FrameReader:
         for frame in frames:
             self.num_decoded += 1
             index = self._index_of(frame)
-            if index is not None and self.wanted[index]:
-                try:
-                    image = self._scaler(frame)
-                except FFmpegError as error:
-                    message = f"pixel format {frame.format.name} cannot be converted; convert the clip"
-                    raise self.media.fail(message, stage="decode") from error
-                self.display_size = self._scaler.display_size
-                yield index, image
+            if index is None or not self._needed_frames[index]:
+                continue
+            if self._fields is not None:
+                yield from self._converted(self._fields.push(index, frame))
+            elif frame.interlaced_frame:
+                raise FieldsFound
+            else:
+                yield from self._converted([(index, frame)])
+
+    def _converted(self, frames: Iterable[tuple[int, av.VideoFrame]]) -> Iterator[tuple[int, np.ndarray]]:
+        for index, frame in frames:
+            yield index, self._scaler(frame, self._aspects.pop(int(self.timeline.pts[index]), None))
 
     def _index_of(self, frame: av.VideoFrame) -> int | None:
         if self._feed is None:
@@ -153,37 +183,6 @@ class FrameReader:
         pts = self.timeline.pts
         index = int(np.searchsorted(pts, frame.pts)) if frame.pts is not None else len(pts)
         return index if index < len(pts) and pts[index] == frame.pts else None
-
-
-class Scaler:
-    """Decoded frame → uint8 RGB, upright, its longer side at most `max_side`.
-
-    A clip whose size changes midway keeps the size of its first frame.
-    """
-
-    def __init__(self, max_side: int | None):
-        self.max_side = max_side
-        self.display_size = (0, 0)
-        self._size: tuple[int, int] | None = None
-        self._reformatter = VideoReformatter()
-
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        turns = quarter_turns(frame.rotation)
-        if self._size is None:
-            self._size = scaled_size(frame.width, frame.height, self.max_side)
-            self.display_size = (frame.width, frame.height)[:: -1 if turns % 2 else 1]
-        width, height = self._size
-        # One thread, and named: PyAV's default is one per core.
-        scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
-        return np.rot90(scaled.to_ndarray(), turns)
-
-
-def scaled_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:
-    """Width, height with the longer side at most `max_side`; never larger than given."""
-    if max_side is None or max(width, height) <= max_side:
-        return width, height
-    scale = max_side / max(width, height)
-    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _replaced(packet: av.Packet, content: bytes | memoryview) -> av.Packet:

@@ -26,7 +26,7 @@ def read_timeline(media: Media, source: Source, *, with_sound: bool, by_decoding
     timeline = _scan_packets(media, with_sound)
     if timeline is not None:
         return timeline
-    with open_media(source, media.limits, media.name) as again:
+    with open_media(source, media.limits, media.name, tracks=media.tracks) as again:
         return _scan_by_decoding(again, with_sound)
 
 

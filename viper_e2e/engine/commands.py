@@ -83,8 +83,15 @@ def run_infer(options: Namespace) -> int:
     if records[0]["valid"] and options.plot:
         console.print(f"plot: {figures.windows_plot(records, Path(options.plot))}")
     if records[0]["valid"] and options.render:
-        clip_limits = model.config.decoding.limits
-        out = render(clip, records[0], Path(options.render), limits=limits, clip_limits=clip_limits)
+        decoding = model.config.decoding
+        out = render(
+            clip,
+            records[0],
+            Path(options.render),
+            limits=limits,
+            clip_limits=decoding.limits,
+            video_track=decoding.video_track,
+        )
         console.print(f"video: {out}")
     failures = sum(not record["valid"] for record in records)
     if failures == len(records):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise
@@ -14,12 +15,14 @@ import numpy as np
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.reformatter import Colorspace
-from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from ..config import LimitsConfig
 from ..decoding import probe
-from ..decoding.container import Media, check_frame_size, open_media, prepare_video_codec, quarter_turns
+from ..decoding.container import Media, check_frame_size, open_media, prepare_video_codec
+from ..decoding.fields import Deinterlacer
+from ..decoding.picture import Scaler
+from ..decoding.tracks import Tracks
 from ..errors import ViperError
 from ..records import Record
 from .figures import words
@@ -40,6 +43,7 @@ def render(
     *,
     limits: tuple[float, float] = (0.0, 1.0),
     clip_limits: LimitsConfig | None = None,
+    video_track: int | None = None,
 ) -> Path:
     """Write ``clip`` to the mp4 ``out`` with a box around the face and a bar per emotion; sound is kept.
 
@@ -49,6 +53,7 @@ def render(
             interpolated.
         limits: where bars are empty and full.
         clip_limits: what the clip may ask for; the defaults where None.
+        video_track: which of several, as in `DecodingConfig`.
 
     Frames are streamed: memory does not grow with the clip. ``out`` appears when it is complete. Raises
     :class:`ViperError` for an ``out`` that is no mp4, is the clip itself or cannot be written, and
@@ -62,8 +67,9 @@ def render(
     if out.exists() and clip.exists() and out.samefile(clip):
         raise ViperError(f"{out}: is the clip itself; name another file")
     clip_limits = clip_limits or LimitsConfig()
-    info = probe(clip, clip_limits)
-    with open_media(clip, clip_limits) as media, _new_mp4(out) as container:
+    info = probe(clip, clip_limits, video_track=video_track)
+    tracks = Tracks(video_track)
+    with open_media(clip, clip_limits, tracks=tracks) as media, _new_mp4(out) as container:
         _Renderer(media, container, out, record, (info.width, info.height), limits).run()
     return out
 
@@ -114,37 +120,44 @@ class _Renderer:
         self.tick_seconds = media.tick_seconds
         self.video = _add_video(container, self.size, self.rate, self.tick_seconds)
         self.audio = _add_sound(media, container)
-        self.first_pts = self.last_pts = None
+        self.pts = array("q")
+        """Of the pictures so far."""
+        self.scaler, self.fields = Scaler(media, None, canvas=self.size), Deinterlacer()
 
     def run(self) -> None:
         prepare_video_codec(self.media)
         for frame in _frames(self.media, with_sound=self.audio is not None):
             if isinstance(frame, av.VideoFrame):
-                self._picture(frame)
+                self._read(frame)
             else:
                 self._write(self.audio, frame)
+        self._draw_all(self.fields.finish())
         self._write(self.video, None)
         if self.audio is not None:
             self._write(self.audio, None)
 
-    def _picture(self, frame: av.VideoFrame) -> None:
+    def _read(self, frame: av.VideoFrame) -> None:
         check_frame_size(self.media, frame.width, frame.height)
         pts = self._pts(frame)
-        if self.last_pts is not None and pts <= self.last_pts:
+        if self.pts and pts <= self.pts[-1]:
             return  # damaged or doubled times; an encoder takes only rising ones
-        self.first_pts = pts if self.first_pts is None else self.first_pts
-        self.last_pts = pts
-        image = Image.fromarray(_upright(frame, self.size))
-        self._draw(image, float((pts - self.first_pts) * self.tick_seconds))
-        drawn = av.VideoFrame.from_image(image)
-        drawn.pts, drawn.time_base = pts, self.tick_seconds
-        self._write(self.video, drawn)
+        self.pts.append(pts)
+        self._draw_all(self.fields.push(len(self.pts) - 1, frame))
 
     def _pts(self, frame: av.VideoFrame) -> int:
         if frame.pts is not None:
             return frame.pts
         step = max(1, round(1 / self.rate / self.tick_seconds))
-        return 0 if self.last_pts is None else self.last_pts + step
+        return self.pts[-1] + step if self.pts else 0
+
+    def _draw_all(self, frames: Iterable[tuple[int, av.VideoFrame]]) -> None:
+        for index, frame in frames:
+            image = Image.fromarray(np.ascontiguousarray(self.scaler(frame)))
+            pts = self.pts[index]
+            self._draw(image, float((pts - self.pts[0]) * self.tick_seconds))
+            drawn = av.VideoFrame.from_image(image)
+            drawn.pts, drawn.time_base = pts, self.tick_seconds
+            self._write(self.video, drawn)
 
     def _draw(self, image: Image.Image, seconds: float) -> None:
         found = self.track.at(seconds)
@@ -226,13 +239,6 @@ def _frames(media: Media, *, with_sound: bool) -> Iterator[av.VideoFrame | av.Au
             yield from packet.decode()
         except av.error.InvalidDataError:
             continue
-
-
-def _upright(frame: av.VideoFrame, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    turns = quarter_turns(frame.rotation)
-    width, height = size if turns % 2 == 0 else size[::-1]
-    pixels = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
-    return np.ascontiguousarray(np.rot90(pixels, turns))
 
 
 def _corner(boxes: list, width: int, panel: Image.Image, canvas: tuple[int, int]) -> tuple[int, int]:

@@ -1,0 +1,77 @@
+"""picture.py: a decoded frame as a player shows it: upright, in square pixels, in SDR, at the wanted size."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from .colour import RGBConverter
+from .container import Media, check_frame_size
+from .geometry import Size, fitted_size, orientation_of, pixel_aspect, scaled_size, shown_size
+
+
+class Scaler:
+    """Decoded frame → uint8 RGB as shown, its longer side at most `max_side`.
+
+    A clip whose shown size changes midway keeps the size of its first frame: later ones are fitted into it,
+    each by its own shape, between black bars where that differs.
+    """
+
+    def __init__(self, media: Media, max_side: int | None, canvas: Size | None = None):
+        """`canvas`: the size to hand out, whatever the first frame's is."""
+        self.media, self.max_side = media, max_side
+        self.display_size: Size = (0, 0)
+        """Of the first frame, as shown, before scaling."""
+        self.changes: list[Size] = []
+        """Shown sizes of other shape that came later, each once."""
+        self._canvas = canvas
+        self._convert = RGBConverter()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the pictures so far."""
+        if not self.changes:
+            return ()
+        first, *others = ("×".join(map(str, size)) for size in [self.display_size, *self.changes])
+        text = f"the picture changes midway from {first} to {', '.join(others)}"
+        return (f"{text}, which is shown inside the first between black bars",)
+
+    def __call__(self, frame: av.VideoFrame, aspect: Fraction | None = None) -> np.ndarray:
+        """uint8 ``H W 3``. `aspect`: of the frame's pixels; None: as the codec has it now.
+
+        Raises `ClipError` (stages ``container``, ``decode``).
+        """
+        orientation = orientation_of(frame)
+        size = frame.width, frame.height
+        shown = shown_size(size, orientation, pixel_aspect(self.media) if aspect is None else aspect)
+        if self.display_size == (0, 0):
+            self.display_size = shown
+            if self._canvas is None:
+                self._canvas = scaled_size(*shown, self.max_side)
+                # Flat pixels can make a small picture's shown size very large.
+                check_frame_size(self.media, *self._canvas)
+        fitted = self._canvas if shown == self.display_size else self._fitted(shown)
+        try:
+            image = orientation(self._convert(frame, *orientation.size(fitted)))
+        except FFmpegError as error:
+            message = f"pixel format {frame.format.name} cannot be converted; convert the clip"
+            raise self.media.fail(message, stage="decode") from error
+        return image if fitted == self._canvas else _framed(image, self._canvas)
+
+    def _fitted(self, shown: Size) -> Size:
+        fitted = fitted_size(shown, self._canvas)
+        if fitted != self._canvas and shown not in self.changes:
+            self.changes.append(shown)
+        return fitted
+
+
+def _framed(image: np.ndarray, canvas: Size) -> np.ndarray:
+    """A picture in the middle of a black canvas."""
+    height, width = image.shape[:2]
+    framed = np.zeros((canvas[1], canvas[0], 3), np.uint8)
+    top, left = (canvas[1] - height) // 2, (canvas[0] - width) // 2
+    framed[top : top + height, left : left + width] = image
+    return framed
