@@ -15,7 +15,7 @@ LAYER = {
     **dict.fromkeys(
         ["labels", "config", "config_bounds", "presets", "errors", "environment", "hub", "clip"], 0
     ),
-    **dict.fromkeys(["plain_json", "running_time", "clip", "content"], 0),
+    **dict.fromkeys(["plain_json", "running_time", "clip", "content", "outfiles", "terminal"], 0),
     **dict.fromkeys(["stream", "output", "scale"], 1),
     **dict.fromkeys(["encoders.base", "encoders.building", "encoders.lora", "encoders.weights"], 1),
     **dict.fromkeys(
@@ -24,7 +24,8 @@ LAYER = {
     **dict.fromkeys(["predictions", "order", "reuse", "skips", "handover", "clip_reader", "transfer"], 2),
     **dict.fromkeys(["prepared", "records", "pretrained", "inputs", "model", "workers"], 3),
     **dict.fromkeys(["reading_options", "clip_files"], 3),
-    **dict.fromkeys(["loader", "windows", "report", "published", "packing", "checking", "parsing"], 4),
+    **dict.fromkeys(["loader", "windows", "tabular", "report", "published"], 4),
+    **dict.fromkeys(["packing", "checking", "parsing"], 4),
     "engine": 5,
     "cli": 6,
     "names": 0,

@@ -1,17 +1,13 @@
-"""Records hold what was said of each clip, in every format alike."""
+"""Records hold what was said of each clip, and of its windows together."""
 
 from __future__ import annotations
 
-import csv
-import json
-
 import pytest
 import torch
-from pyarrow import parquet
 
-from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.errors import ClipError
 from viper_e2e.model import ViPEROutput
-from viper_e2e.records import records_of, write_records
+from viper_e2e.records import failed, in_window, records_of, summary_of
 
 EMOTIONS, MODALITIES = ("joy", "fear"), ("visual", "audio")
 
@@ -52,28 +48,51 @@ def test_an_unreadable_clip_has_its_reason_and_no_numbers():
     assert "boxes" not in record
 
 
-@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
-def test_every_format_holds_every_clip(tmp_path, suffix):
-    path = tmp_path / f"out{suffix}"
-    write_records(records(), path)
-    if suffix == ".json":
-        rows = json.loads(path.read_text())
-    elif suffix == ".jsonl":
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-    elif suffix == ".csv":
-        rows = list(csv.DictReader(path.open()))
-        assert rows[0]["clip"] == "'=a.mp4", "a spreadsheet must not take a file name for a formula"
-        assert float(rows[0]["fear"]) == 0.75
-    else:
-        rows = parquet.read_table(path).to_pylist()
-        assert rows[0]["fear"] == 0.75
-    assert len(rows) == 2
-    assert str(rows[1]["valid"]) == "False"
-    assert rows[1]["error"] == "not a video"
+def test_numbers_that_are_none_make_a_record_invalid():
+    broken = output()._replace(intensities=torch.tensor([[float("nan"), 0.5], [0.5, 0.5]]))
+    record = records_of(broken, ["a.mp4", "b.mp4"], EMOTIONS, MODALITIES)[0]
+    assert (record["valid"], record["intensities"]) == (False, None)
+    assert "no number" in record["error"]
 
 
-def test_an_unknown_format_and_a_missing_folder_are_told_before_any_work(tmp_path):
-    with pytest.raises(ViperError, match=r"\.parquet"):
-        write_records([], tmp_path / "out.txt")
-    with pytest.raises(ViperError, match="no folder"):
-        write_records([], tmp_path / "none" / "out.json")
+# --- windows ----------------------------------------------------------------------------------------
+
+
+def window(start: float, end: float, joy: float, **changes) -> dict:
+    one = records()[0] | {"frame_seconds": [0.0], "intensities": {"joy": joy, "fear": 0.5}} | changes
+    return in_window(one, start, end)
+
+
+def test_a_window_is_told_on_the_clock_of_its_clip():
+    made = window(6.0, 8.008, 0.5)
+    assert (made["start_seconds"], made["end_seconds"], made["duration_seconds"]) == (6.0, 8.008, 2.008)
+    assert (made["window_seconds"], made["frame_seconds"]) == ([6.0, 8.008], [6.0])
+
+
+def test_each_second_counts_once_in_a_clips_mean():
+    windows = [window(0.0, 2.0, 0.0), window(2.0, 4.0, 0.0), window(2.1, 4.1, 1.0, face_found=0.0)]
+    whole = summary_of(windows)
+    assert whole["intensities"] == pytest.approx({"joy": 1.05 / 4.1, "fear": 0.5})
+    assert whole["face_found"] == pytest.approx(2 / 3 * 3.05 / 4.1)
+    assert (whole["start_seconds"], whole["end_seconds"], whole["duration_seconds"]) == (0.0, 4.1, 4.1)
+    assert whole["valid"]
+
+
+def test_a_summary_says_what_could_not_be_scored():
+    rest = failed("=a.mp4", "the frame at 4.2 s is damaged", MODALITIES, start_seconds=4.0)
+    whole = summary_of([window(0.0, 2.0, 0.2), window(2.0, 4.0, 0.4), rest])
+    assert whole["valid"]
+    assert whole["intensities"]["joy"] == pytest.approx(0.3)
+    assert whole["end_seconds"] == 4.0
+    assert "not scored from 4 s on: the frame at 4.2 s is damaged" in whole["warning"]
+    assert "a second sound track was left out" in whole["warning"]
+
+
+def test_the_summary_of_a_clip_that_was_not_read_says_why():
+    nothing = failed("b.mp4", "not a video", MODALITIES)
+    assert summary_of([nothing]) == nothing
+
+
+def test_a_window_without_numbers_is_left_out_of_the_mean():
+    blank = window(2.0, 4.0, 0.0) | {"intensities": {"joy": None, "fear": 0.5}}
+    assert summary_of([window(0.0, 2.0, 0.8), blank])["intensities"] == {"joy": 0.8, "fear": 0.5}

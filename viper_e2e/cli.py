@@ -96,7 +96,11 @@ def _infer(argv: Sequence[str]) -> int:
     parser = _parser("infer", "Score clips, folders of clips or shards with a trained model.")
     parser.add_argument("inputs", nargs="+", metavar="CLIP", help="clip, folder of clips, or shards (*.tar)")
     _model_options(parser)
-    parser.add_argument("--output", help="also write records: .json, .jsonl, .csv or .parquet")
+    parser.add_argument("--output", help="also write records: .csv, .xlsx, .parquet, .json or .jsonl")
+    parser.add_argument(
+        "--summary", metavar="FILE", help="whole clips of windows (default: beside --output, NAME.summary.csv)"
+    )
+    parser.add_argument("--bom", action="store_true", help="mark a CSV as UTF-8, for Excel")
     parser.add_argument("--faces", action="store_true", help="put the face's box of every frame in the records")
     parser.add_argument("--render", metavar="OUT.mp4", help="one clip: write it with box and bars over it")
     parser.add_argument("--window-seconds", type=float, help="score a long clip in windows of this length")
@@ -104,7 +108,7 @@ def _infer(argv: Sequence[str]) -> int:
     parser.add_argument("--plot", metavar="OUT.png", help="plot the windows of one clip over time")
     _clip_options(parser)
     options = parser.parse_args(argv)
-    from .engine.commands import run_infer
+    from .engine.inference import run_infer
 
     return run_infer(options)
 

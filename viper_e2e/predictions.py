@@ -19,9 +19,9 @@ from .labels import HUME_REACTION, LabelSet, order_of
 TEXT_COLUMNS = ("key", "file_id", "shard", "subject", "error")
 NUMBER_COLUMNS = ("valid", "duration_seconds", "face_share")
 
-_COULD_BE_FORMULA = "=+-@\t"
 # A leading minus alone is common in identifiers and runs nothing.
-_NOT_VERBATIM = re.compile(r"[=+@\t]|-.*[^\w.-]|.*[\r\n]", re.DOTALL)
+_COULD_BE_FORMULA = re.compile(r"[=+@\t]|-.*[^\w.-]", re.DOTALL)
+_NOT_VERBATIM = re.compile(rf"{_COULD_BE_FORMULA.pattern}|.*[\r\n]", re.DOTALL)
 
 
 @dataclass
@@ -191,7 +191,7 @@ def neutralised(text: str) -> str:
     """A text as a CSV cell that no spreadsheet runs as a formula: those get an apostrophe before them."""
     # The apostrophe itself is doubled, so that reading is the inverse. A carriage return would end the line.
     text = text.replace("\r", " ")
-    return f"'{text}" if text[:1] in ("'", *_COULD_BE_FORMULA) else text
+    return f"'{text}" if text.startswith("'") or _COULD_BE_FORMULA.match(text) else text
 
 
 def _restored(cell: str) -> str:

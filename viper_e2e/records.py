@@ -1,20 +1,18 @@
-"""records.py: what is said of a clip, as plain data that JSON, CSV and Parquet can hold."""
+"""records.py: what is said of a clip, or of a window of it, as plain data."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from pathlib import Path
+from math import isfinite
 from typing import Any
 
-from . import plain_json
-from .errors import ViperError
+from .decoding.sampling import seconds_counted_once
 from .output import ViPEROutput
-from .predictions import neutralised
 
 BOX_SOURCES = ("none", "detected", "interpolated")
 
-FORMATS = (".json", ".jsonl", ".csv", ".parquet")
+ONLY_PERSON = 1
+"""One person of a clip is followed."""
 
 Record = dict[str, Any]
 
@@ -29,12 +27,13 @@ def records_of(
 ) -> list[Record]:
     """One record per clip of a batch.
 
-    Keys: ``clip``, ``valid``, ``error``, ``duration_seconds``, ``intensities`` (``{name: value}``), ``present``
-    (``{modality: bool}``), ``face_found`` (share of the looked-at frames that have a face), ``unheard_seconds``
-    (of sound that no token hears), ``frame_seconds``
-    and, with ``boxes``, ``boxes``: per frame ``[x0, y0, x1, y1, "detected" | "interpolated"]`` or ``None``.
-    ``warning`` tells what a person should know of how the clip was read, or is ``None``.
-    A clip that could not be read has ``valid`` False, its ``error``, and ``None`` elsewhere.
+    Keys: ``clip``, ``person``, ``valid``, ``error``, ``warning``, ``start_seconds``, ``end_seconds``,
+    ``duration_seconds``, ``intensities`` (``{name: value}``), ``present`` (``{modality: bool}``),
+    ``face_found`` (share of the looked-at frames that have a face), ``unheard_seconds`` (of sound that no token
+    hears), ``frame_seconds`` and, with ``boxes``, ``boxes``: per frame ``[x0, y0, x1, y1, "detected" |
+    "interpolated"]`` or ``None``. ``warning`` tells what a person should know of how the clip was read, or is
+    ``None``. A clip that could not be read, or for which the model gave no number, has ``valid`` False, its
+    ``error``, and ``None`` elsewhere.
     """
     return [
         failed(clip, output.errors[i].reason, modalities)
@@ -44,13 +43,16 @@ def records_of(
     ]
 
 
-def failed(clip: str, reason: str, modalities: Sequence[str]) -> Record:
-    """The record of a clip that could not be read."""
+def failed(clip: str, reason: str, modalities: Sequence[str], *, start_seconds: float | None = None) -> Record:
+    """The record of a clip that could not be read, or of what is left of it from some second on."""
     return {
         "clip": clip,
+        "person": ONLY_PERSON,
         "valid": False,
         "error": reason,
         "warning": None,
+        "start_seconds": start_seconds,
+        "end_seconds": None,
         "duration_seconds": None,
         "intensities": None,
         "present": dict.fromkeys(modalities, False),
@@ -64,13 +66,20 @@ def _scored(
     output: ViPEROutput, i: int, clip: str, emotions: Sequence[str], modalities: Sequence[str], boxes: bool
 ) -> Record:
     used = output.used[i]
+    values = output.intensities[i].tolist()
+    if not all(map(isfinite, values)):
+        return failed(clip, "the model gave no number (NaN); is its checkpoint sound?", modalities)
+    seconds = round(output.duration_seconds[i].item(), 3)
     record = {
         "clip": clip,
+        "person": ONLY_PERSON,
         "valid": True,
         "error": None,
         "warning": "; ".join(output.notes[i]) or None,
-        "duration_seconds": round(output.duration_seconds[i].item(), 3),
-        "intensities": dict(zip(emotions, output.intensities[i].tolist(), strict=True)),
+        "start_seconds": 0.0,
+        "end_seconds": seconds,
+        "duration_seconds": seconds,
+        "intensities": dict(zip(emotions, values, strict=True)),
         "present": dict(zip(modalities, output.present[i].tolist(), strict=True)),
         "face_found": output.face_found[i][used].float().mean().item(),
         "unheard_seconds": round(output.unheard_seconds[i], 3) if output.unheard_seconds else 0.0,
@@ -85,55 +94,71 @@ def _scored(
     return record
 
 
-# --- records -> a file ----------------------------------------------------------------------------
+# --- windows --------------------------------------------------------------------------------------
 
 
-def check_output(path: Path) -> None:
-    """Refuse an output that cannot be written, before anything is computed."""
-    if path.suffix not in FORMATS:
-        raise ViperError(f"{path}: unknown format {path.suffix!r}; name it {', '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise ViperError(f"{path}: there is no folder {path.parent}; make it first")
+def in_window(record: Record, start_seconds: float, end_seconds: float) -> Record:
+    """The record of a window that was scored as a clip of its own, on the clock of its clip."""
+    start, end = round(start_seconds, 3), round(end_seconds, 3)
+    times = {"start_seconds": start, "end_seconds": end, "window_seconds": [start, end]}
+    if record["valid"]:
+        times["duration_seconds"] = round(end - start, 3)
+        times["frame_seconds"] = [round(start_seconds + s, 4) for s in record["frame_seconds"]]
+    return record | times
 
 
-def write_records(records: Sequence[Record], path: Path) -> None:
-    """Write records as the suffix says: a JSON list, JSON lines, or a flat table."""
-    check_output(path)
-    if path.suffix == ".json":
-        path.write_text(plain_json.dumps(list(records), indent=2) + "\n", encoding="utf-8")
-    elif path.suffix == ".jsonl":
-        lines = (plain_json.dumps(record) + "\n" for record in records)
-        path.write_text("".join(lines), encoding="utf-8")
-    else:
-        _write_table([_flat(record) for record in records], path)
+def summary_of(records: Sequence[Record]) -> Record:
+    """One record for a whole clip from those of its windows: means in which each second counts once.
+
+    Windows that could not be scored are left out of the means, and ``warning`` tells from where to where they
+    reach. One record alone that is of no window stays as it is.
+    """
+    scored = [record for record in records if record["valid"]]
+    if not scored or "window_seconds" not in scored[0]:
+        return records[0]
+    weights = seconds_counted_once([tuple(record["window_seconds"]) for record in scored])
+    start, end = scored[0]["start_seconds"], scored[-1]["end_seconds"]
+    return {
+        "clip": scored[0]["clip"],
+        "person": ONLY_PERSON,
+        "valid": True,
+        "error": None,
+        "warning": "; ".join(dict.fromkeys(filter(None, _warnings(records)))) or None,
+        "start_seconds": start,
+        "end_seconds": end,
+        "duration_seconds": round(end - start, 3),
+        "intensities": {
+            name: _mean([record["intensities"][name] for record in scored], weights)
+            for name in scored[0]["intensities"]
+        },
+        "present": {name: any(r["present"][name] for r in scored) for name in scored[0]["present"]},
+        "face_found": _mean([record["face_found"] for record in scored], weights),
+        "unheard_seconds": round(sum(map(_own_unheard, scored, weights)), 3),
+        "frame_seconds": None,
+        "window_seconds": None,
+    }
 
 
-def _flat(record: Record) -> dict[str, Any]:
-    """Nested objects become columns (``intensities`` under their own names), lists become JSON text."""
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        if name == "intensities":
-            flat |= value or {}
-        elif isinstance(value, dict):
-            flat |= {f"{name}_{inner}": v for inner, v in value.items()}
-        else:
-            flat[name] = plain_json.dumps(value) if isinstance(value, list) else value
-    return flat
+def _own_unheard(record: Record, own_seconds: float) -> float:
+    """Unheard seconds of a window's own part of its clip, as if they were spread evenly."""
+    return record["unheard_seconds"] * own_seconds / max(record["duration_seconds"], 1e-9)
 
 
-def _write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    if path.suffix == ".csv":
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-        return
-    import pyarrow
-    from pyarrow import parquet
+def _warnings(records: Sequence[Record]) -> list[str | None]:
+    """What the windows warn of, and which of them are missing."""
+    found = []
+    for record in records:
+        if record["valid"]:
+            found.append(record["warning"])
+            continue
+        start, end = record["start_seconds"], record["end_seconds"]
+        until = "on" if end is None else f"to {end:g} s"
+        found.append(f"not scored from {start:g} s {until}: {record['error']}")
+    return found
 
-    parquet.write_table(pyarrow.table({name: [row.get(name) for row in rows] for name in columns}), path)
 
-
-def _cell(value: Any) -> Any:
-    return neutralised(value) if isinstance(value, str) else value
+def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    """Over those that are there; None if none is."""
+    there = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+    total = sum(weight for _, weight in there)
+    return sum(value * weight for value, weight in there) / total if total > 0 else None

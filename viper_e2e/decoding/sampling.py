@@ -34,26 +34,27 @@ def frames_by_index(num_available: int, num_frames: int) -> np.ndarray:
     return np.unique(np.minimum(np.append(steps, num_available - 1), num_available - 1))
 
 
-SHORT_TAIL = 0.25
-"""Share of the hop up to which what is left behind the last whole window belongs to that window."""
+SMALL_SHARE = 0.25
+"""Of a hop: by so much the last window of a clip may be longer or shorter than the others."""
 
 
 def window_bounds(duration_seconds: float, window_seconds: float, hop_seconds: float) -> list[Span]:
     """Windows over a clip, one every hop; the last one ends where the clip does.
 
-    What is left behind the last whole window is seen by one more window of full length that ends with the clip,
-    unless it is short (`SHORT_TAIL` of a hop at most): then the last whole window reaches to the end, as a
-    further one would show nearly the same again. A clip shorter than a window is one window.
+    A clip seldom ends where a window would. If it does so but for `SMALL_SHARE` of a hop, the last window is
+    that much longer or shorter (a further one would show nearly the same again); else one more window of full
+    length ends with the clip. A clip shorter than a window is one window.
     """
     if duration_seconds <= window_seconds:
         return [(0.0, duration_seconds)]
     last = duration_seconds - window_seconds
-    # Times are sums of rounded numbers: what lacks a millionth of a hop is whole.
-    starts = [i * hop_seconds for i in range(int(last / hop_seconds + 1e-6) + 1)]
-    bounds = [(start, start + window_seconds) for start in starts]
-    if last - starts[-1] > SHORT_TAIL * hop_seconds:
-        return [*bounds, (last, duration_seconds)]
-    return [*bounds[:-1], (starts[-1], duration_seconds)]
+    count, share_left = divmod(last / hop_seconds, 1.0)
+    starts = [i * hop_seconds for i in range(int(count) + 1)]
+    if share_left >= 1 - SMALL_SHARE:
+        starts.append(len(starts) * hop_seconds)
+    elif share_left > SMALL_SHARE:
+        starts.append(last)
+    return [*((start, start + window_seconds) for start in starts[:-1]), (starts[-1], duration_seconds)]
 
 
 def seconds_counted_once(spans: Sequence[Span]) -> list[float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -19,9 +18,13 @@ from rich.table import Table
 
 from ..model import ViPER
 from ..shards import ShardSet
+from ..terminal import SteadyConsole
 
-console = Console(stderr=True, highlight=False)
+console = SteadyConsole(stderr=True, highlight=False)
 """Everything meant for people goes to stderr; stdout carries results alone."""
+
+AS_IT_IS: dict[str, Any] = {"markup": False, "soft_wrap": True}
+"""How lines with names of files are printed: a name may hold square brackets, and is copied as a whole."""
 
 
 MAX_PROBLEMS = 10

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from accelerate.utils import InitProcessGroupKwargs
 from .. import plain_json
 from ..checkpoint import MANIFEST
 from ..clip import Sample
-from ..environment import naming
+from ..environment import explain
+from ..errors import ViperError
+from ..outfiles import settle_folder
 from .devices import heed_launcher
 from .processes import Processes
 
@@ -57,7 +59,7 @@ class Parts:
         self.folder, self.processes = folder, processes
         self._identity = hashlib.sha256(identity.encode()).hexdigest()[:16]
         self._path = folder / f"process-{processes.index}-of-{processes.count}.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
+        settle_folder(folder, "scores are kept in")
 
     def known(self) -> dict[str, Any]:
         """What all processes have written, in this run or an earlier one, however many they were."""
@@ -78,9 +80,15 @@ class Parts:
             plain_json.dumps({"identity": self._identity, "name": name, "outcome": outcome})
             for name, outcome in outcomes.items()
         ]
-        self._cut_torn_line()
-        with naming(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
+        try:
+            self._cut_torn_line()
+            # A name that is not text is written as \udcXX, which JSON takes back.
+            with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write("".join(f"{line}\n" for line in lines))
+        except OSError as error:
+            raise ViperError(
+                f"{explain(error, self._path)}; what was scored before is kept there: the same command goes on"
+            ) from error
 
     def _cut_torn_line(self) -> None:
         if not self._path.exists():
@@ -91,8 +99,11 @@ class Parts:
                 file.truncate(data.rfind(b"\n") + 1)
 
     def remove(self) -> None:
-        """Once everything is merged."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Once everything is merged and written: our files, and the folder if it holds nothing else."""
+        for path in self.folder.glob("process-*-of-*.jsonl"):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not empty, and not ours to empty
+            self.folder.rmdir()
 
 
 def scoring_accelerator(device: torch.device) -> Accelerator:

@@ -14,7 +14,7 @@ from ..clip_reader import DecodeSample
 from ..errors import ClipError, ViperError
 from ..loader import ClipLoader
 from ..model import ViPER
-from ..records import Record, failed, records_of
+from ..records import Record, failed, in_window, records_of
 from ..shards import VIDEO_EXTENSIONS, ShardLimits, ShardSet
 from ..windows import decode_windows
 from ..workers import MAX_RESTARTS, TIME_LIMIT_SECONDS
@@ -43,6 +43,8 @@ class ClipFiles:
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = list(paths)
+        self.stamps = [_stamp(path) for path in self.paths]
+        """Size and time of each file when it was named, or None: it may be written to while others are read."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -63,13 +65,26 @@ class ClipFiles:
             raise ClipError("no such file; is the path right?", stage="read", clip=str(self.paths[i]))
         return Sample(key=str(self.paths[i]), video=self.paths[i])
 
+    def has_changed(self, i: int) -> bool:
+        """Whether the file is no longer what was named."""
+        return _stamp(self.paths[i]) != self.stamps[i]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None  # what is wrong with it is found when it is read
+    return stat.st_size, stat.st_mtime_ns
+
 
 def name_of(source: ClipFiles | ShardSet, i: int) -> str:
-    """What tells a clip from every other, a file that was changed since from what it was included."""
+    """What tells a clip from every other, a file that was changed since from what it was included.
+
+    It stays the same for the whole of a run, whatever becomes of the file.
+    """
     if isinstance(source, ClipFiles):
-        path = source.paths[i]
-        stat = path.stat() if path.is_file() else None
-        return f"{path} {stat and (stat.st_size, stat.st_mtime_ns)}"
+        return f"{source.paths[i]} {source.stamps[i]}"
     return f"{source.shard_of(i).path_or_url.partition('?')[0]} {source.entry(i).key}"
 
 
@@ -152,9 +167,10 @@ def predict_windows(
     max_restarts: int = MAX_RESTARTS,
     boxes: bool = False,
 ) -> Iterator[tuple[int, list[Record]]]:
-    """Index and records of every clip, as each is done: one per window, then their mean over the whole clip.
+    """Index and records of every clip, as each is done: one per window, with ``window_seconds: [start, end]``.
 
-    A window's record has ``window_seconds: [start, end]``. Each file is decoded in one pass and its windows are
+    Where a clip can be read no further, what was scored stays, and one record that is not valid stands for the
+    rest. Each file is decoded in one pass and its windows are
     scored as they come, so that memory does not depend on its length. Decoding is isolated as in
     `predict_share`; the time limit is one window's. Up to ``num_workers`` clips are decoded at the same time.
     """
@@ -173,37 +189,17 @@ def predict_windows(
         max_restarts=max_restarts,
     ):
         records = begun.setdefault(index, [])
-        if found is None:
-            yield index, [*records, _mean_record(begun.pop(index))]
-        elif isinstance(found, ClipError):
-            del begun[index]
-            yield index, [failed(str(paths[index]), found.reason, model.modalities)]
-        else:
+        if isinstance(found, ClipError):
+            reached = records[-1]["end_seconds"] if records else None
+            records.append(failed(str(paths[index]), found.reason, model.modalities, start_seconds=reached))
+        elif found is not None:
             records.append(_window_record(model, *found, boxes=boxes))
+            continue
+        yield index, begun.pop(index)
 
 
 @torch.no_grad()
 def _window_record(model: ViPER, start_seconds: float, clip: DecodedClip, *, boxes: bool) -> Record:
+    # A function of its own: around a generator, `no_grad` ends where annotations are checked.
     record = records_of(model([clip]), [clip.name], model.labels.names, model.modalities, boxes=boxes)[0]
-    record["window_seconds"] = [round(start_seconds, 3), round(start_seconds + clip.duration_seconds, 3)]
-    record["frame_seconds"] = [round(start_seconds + s, 4) for s in record["frame_seconds"]]
-    return record
-
-
-def _mean_record(records: Sequence[Record]) -> Record:
-    """The whole clip: intensities averaged over windows, everything else from their union."""
-    emotions = records[0]["intensities"]
-    modalities = records[0]["present"]
-    end = records[-1]["window_seconds"][1]
-    return {
-        "clip": records[0]["clip"],
-        "valid": True,
-        "error": None,
-        "warning": "; ".join(dict.fromkeys(r["warning"] for r in records if r["warning"])) or None,
-        "duration_seconds": end,
-        "intensities": {e: sum(r["intensities"][e] for r in records) / len(records) for e in emotions},
-        "present": {m: any(r["present"][m] for r in records) for m in modalities},
-        "face_found": sum(r["face_found"] for r in records) / len(records),
-        "frame_seconds": None,
-        "window_seconds": None,
-    }
+    return in_window(record, start_seconds, start_seconds + clip.duration_seconds)

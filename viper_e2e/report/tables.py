@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ..metrics import Interval, Intervals, Scores
 from ..records import Record
+from ..terminal import SteadyConsole
 from .figures import words
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -25,7 +26,7 @@ _GAP = 1
 def stdout_console() -> Console:
     """Where results go. Piped into a file or a pager, tables are 120 characters wide."""
     fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, width=None if fixed else 120)
+    return SteadyConsole(highlight=False, width=None if fixed else 120)
 
 
 def bar(value: float, width: int) -> str:

@@ -33,6 +33,8 @@ class Aside:
     """What is wrong with the shard as a whole."""
     left_out: list[str] = field(default_factory=list)
     """Samples that cannot be used, each with the reason."""
+    unusable: list[tuple[str, str]] = field(default_factory=list)
+    """Key and reason of those among them that are samples by their files."""
     notes: list[str] = field(default_factory=list)
     """Members that are never opened, and what is odd about what they hold."""
 
@@ -65,6 +67,7 @@ def index_foreign(shard: Source, limits: ShardLimits) -> tuple[ShardIndex, Aside
         except ShardError as error:
             hint = _dotted_hint(members) if not known else ""
             aside.left_out.append(f"{shard.name}: sample {key!r} left out: {error}{hint}")
+            aside.unusable += [(key, f"{error} (shard {shard.name})")] if known else []
             continue
         if complaint:
             aside.notes.append(f"{shard.name}: sample {key!r} counts as unlabelled: {complaint}")

@@ -63,6 +63,8 @@ class ShardSet:
         faults = [fault for _, aside in found for fault in aside.faults]
         self.left_out: tuple[str, ...] = tuple(line for _, aside in found for line in aside.left_out)
         """Samples of foreign shards that are not among these, each with the reason."""
+        self.unusable: tuple[tuple[str, str], ...] = tuple(u for _, aside in found for u in aside.unusable)
+        """Key and reason of those that are samples by their files: to who scores, clips that failed."""
         self.shards: tuple[ShardIndex, ...] = tuple(index for index, _ in found if index is not None)
         self.shards, self.labels, label_faults = _with_common_labels(self.shards)
         self.duplicate_keys = _duplicate_keys(self.shards)

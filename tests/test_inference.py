@@ -1,0 +1,254 @@
+"""`viper infer`: what was computed is written before anything else can fail, and no clip is ever left out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_clip
+
+from viper_e2e.cli import main
+from viper_e2e.engine import inference
+from viper_e2e.errors import ViperError
+from viper_e2e.model import ViPER
+from viper_e2e.presets import micro
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoint") / "model"
+    ViPER(micro()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Two clips of a second."""
+    folder = tmp_path_factory.mktemp("clips")
+    for name in ("a", "b"):
+        make_clip(folder / f"{name}.mp4", num_frames=15)
+    return folder
+
+
+def infer(checkpoint: Path, *words: object) -> int:
+    return main(["infer", *map(str, words), "--checkpoint", str(checkpoint), "--num-workers", "0"])
+
+
+def error_of(capsys) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    return lines[-1]
+
+
+# --- nothing that was computed is lost ------------------------------------------------------------
+
+
+def test_a_reader_who_goes_away_takes_no_scores_along(tmp_path, checkpoint, clips, monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    out = tmp_path / "out.json"
+    with os.fdopen(writing, "w") as closed, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", closed)
+        (clips / "bad.mp4").write_text("no video")
+        assert infer(checkpoint, clips, "--output", out) == 2, "the exit code still tells of the clips"
+    (clips / "bad.mp4").unlink()
+    assert len(json.loads(out.read_text())) == 3
+    assert not Path(f"{out}.parts").exists()
+
+
+def test_records_are_written_before_the_table_is_drawn(tmp_path, checkpoint, clips, monkeypatch):
+    out = tmp_path / "out.json"
+
+    def fail(*_, **__):
+        assert len(json.loads(out.read_text())) == 2
+        raise RuntimeError("no table")
+
+    monkeypatch.setattr(inference.tables, "records_table", fail)
+    with pytest.raises(RuntimeError, match="no table"):
+        infer(checkpoint, clips, "--output", out)
+
+
+def test_what_could_not_be_written_is_kept_and_not_scored_again(
+    tmp_path, checkpoint, clips, monkeypatch, capsys
+):
+    out = tmp_path / "out.csv"
+    with monkeypatch.context() as patch:
+
+        def full(*_, **__):
+            raise ViperError(f"{out}: cannot be written (No space left on device)")
+
+        patch.setattr(inference, "write_records", full)
+        assert infer(checkpoint, clips, "--output", out) == 1
+    assert f"nothing is lost: the same command goes on from {out}.parts" in error_of(capsys)
+    monkeypatch.setattr(
+        inference, "_scored_of", lambda *given: iter([]) if not given[2] else pytest.fail("again")
+    )
+    assert infer(checkpoint, clips, "--output", out) == 0
+    assert len(list(csv.DictReader(out.open()))) == 2
+    assert not Path(f"{out}.parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda folder: (folder / "o.csv").mkdir(), "o.csv: is a folder; name a file"),
+        (lambda folder: (folder / "o.csv.parts").touch(), "o.csv.parts: is in the way"),
+    ],
+    ids=["a folder", "a file for parts"],
+)
+def test_an_output_that_cannot_be_is_refused_before_scoring(
+    tmp_path, checkpoint, clips, make, told, monkeypatch, capsys
+):
+    make(tmp_path)
+    monkeypatch.setattr(inference, "load_model", lambda _: pytest.fail("loaded"))
+    assert infer(checkpoint, clips, "--output", tmp_path / "o.csv") == 1
+    assert told in error_of(capsys)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the super-user writes everywhere")
+def test_a_read_only_folder_is_refused_before_scoring(tmp_path, checkpoint, clips, monkeypatch, capsys):
+    (tmp_path / "shut").mkdir(mode=0o500)
+    monkeypatch.setattr(inference, "load_model", lambda _: pytest.fail("loaded"))
+    assert infer(checkpoint, clips, "--output", tmp_path / "shut" / "o.csv") == 1
+    assert "cannot be written into" in error_of(capsys)
+
+
+def test_a_missing_folder_is_made(tmp_path, checkpoint, clips):
+    assert infer(checkpoint, clips / "a.mp4", "--output", tmp_path / "new" / "deep" / "o.json") == 0
+    assert (tmp_path / "new" / "deep" / "o.json").is_file()
+
+
+def test_what_others_keep_beside_the_output_stays(tmp_path, checkpoint, clips):
+    out = tmp_path / "x.csv"
+    theirs = tmp_path / "x.csv.parts" / "notes.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("precious")
+    assert infer(checkpoint, clips, "--output", out) == 0
+    assert theirs.read_text() == "precious"
+    assert [path.name for path in theirs.parent.iterdir()] == ["notes.txt"]
+
+
+# --- every clip has its record --------------------------------------------------------------------
+
+
+def test_a_clip_that_changes_while_others_are_read_keeps_its_record(tmp_path, checkpoint, monkeypatch):
+    paths = [make_clip(tmp_path / f"{name}.mp4", num_frames=15) for name in "abc"]
+    scored = inference._scored_of
+
+    def touched(*given):
+        for item in scored(*given):
+            os.utime(paths[1], (1, 1))
+            paths[2].unlink(missing_ok=True)
+            yield item
+
+    monkeypatch.setattr(inference, "_scored_of", touched)
+    out = tmp_path / "o.json"
+    assert infer(checkpoint, tmp_path, "--output", out, "--batch-size", 1) in (0, 2)
+    records = json.loads(out.read_text())
+    assert [Path(record["clip"]).name for record in records] == ["a.mp4", "b.mp4", "c.mp4"]
+    assert "the file was changed while it was scored" in records[1]["warning"]
+
+
+def test_a_clip_named_twice_has_two_records(tmp_path, checkpoint, clips):
+    out = tmp_path / "o.json"
+    assert infer(checkpoint, clips / "a.mp4", clips / "a.mp4", "--output", out) == 0
+    assert len(json.loads(out.read_text())) == 2
+
+
+def foreign(folder: Path, *samples: tuple[str, bytes | None, str]) -> Path:
+    """A tar that `pack` did not write: name, clip or none, json."""
+    import io
+    import tarfile
+
+    with tarfile.open(folder / "foreign.tar", "w") as tar:
+        for name, clip, record in samples:
+            for extension, data in (("mp4", clip), ("json", record.encode())):
+                if data is not None:
+                    info = tarfile.TarInfo(f"{name}.{extension}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    return folder / "foreign.tar"
+
+
+def test_samples_of_a_foreign_shard_that_cannot_be_used_are_failed_records(tmp_path, checkpoint, clips):
+    good = (clips / "a.mp4").read_bytes()
+    shard = foreign(
+        tmp_path, ("ok", good, '{"x": 1}'), ("odd", good, '{"intensities": 3}'), ("none", None, "{}")
+    )
+    out = tmp_path / "o.json"
+    assert infer(checkpoint, shard, "--output", out) == 2
+    records = {record["clip"]: record for record in json.loads(out.read_text())}
+    assert list(records) == ["ok", "odd", "none"]
+    assert records["ok"]["valid"]
+    assert "is not an object of numbers" in records["odd"]["error"]
+    assert "has no videos" in records["none"]["error"]
+
+
+def test_a_shard_without_any_usable_sample_is_told(tmp_path, checkpoint, capsys):
+    assert infer(checkpoint, foreign(tmp_path, ("none", None, "{}"))) == 1
+    assert "not read" in capsys.readouterr().out
+    import tarfile
+
+    tarfile.open(tmp_path / "empty.tar", "w").close()
+    assert infer(checkpoint, tmp_path / "empty.tar") == 1
+    assert "nothing to score" in error_of(capsys)
+
+
+# --- windows --------------------------------------------------------------------------------------
+
+
+def test_windows_are_rows_and_their_means_stand_in_a_file_of_their_own(tmp_path, checkpoint, capsys):
+    make_clip(tmp_path / "clip.mp4", num_frames=45)
+    (tmp_path / "bad.mp4").write_text("no video")
+    out = tmp_path / "out.csv"
+    assert infer(checkpoint, tmp_path, "--window-seconds", 1, "--hop-seconds", 1, "--output", out) == 2
+    rows, whole = (list(csv.DictReader(path.open())) for path in (out, tmp_path / "out.summary.csv"))
+    assert [(row["start_seconds"], row["end_seconds"], row["valid"]) for row in rows] == [
+        ("", "", "0"),
+        ("0", "1", "1"),
+        ("1", "2", "1"),
+        ("2", "3", "1"),
+    ]
+    assert [(row["start_seconds"], row["end_seconds"], row["valid"]) for row in whole] == [
+        ("", "", "0"),
+        ("0", "3", "1"),
+    ]
+    assert list(rows[0]) == list(whole[0])
+    mean = sum(float(row["fear"]) for row in rows[1:]) / 3
+    assert float(whole[1]["fear"]) == pytest.approx(mean, abs=1e-6)
+    shown = capsys.readouterr().out
+    assert "(mean)" in shown
+
+
+def test_a_summary_can_be_named(tmp_path, checkpoint, clips):
+    words = ("--window-seconds", 1, "--output", tmp_path / "o.json", "--summary", tmp_path / "s" / "w.csv")
+    assert infer(checkpoint, clips, *words) == 0
+    assert len(list(csv.DictReader((tmp_path / "s" / "w.csv").open()))) == 2
+    assert not (tmp_path / "o.summary.json").exists()
+    assert infer(checkpoint, clips, "--summary", tmp_path / "w.csv") == 1
+
+
+def test_a_damaged_end_leaves_the_windows_before_it(tmp_path, checkpoint):
+    path = make_clip(tmp_path / "clip.mp4", num_frames=90, sound=None, options={"g": "15", "bf": "0"})
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 4
+    middle = start + (len(data) - start) * 2 // 3
+    data[middle : middle + 400] = b"\xff" * 400
+    path.write_bytes(data)
+    out = tmp_path / "o.json"
+    code = infer(checkpoint, path, "--window-seconds", 1, "--hop-seconds", 1, "--output", out)
+    *windows, rest = json.loads(out.read_text())
+    assert code == 2
+    assert len(windows) >= 2
+    assert all(window["valid"] for window in windows)
+    assert not rest["valid"]
+    assert rest["start_seconds"] == windows[-1]["end_seconds"]
+    (whole,) = json.loads((tmp_path / "o.summary.json").read_text())
+    assert whole["valid"]
+    assert whole["end_seconds"] == windows[-1]["end_seconds"]
+    assert f"not scored from {rest['start_seconds']:g} s on" in whole["warning"]

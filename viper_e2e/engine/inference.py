@@ -1,0 +1,257 @@
+"""inference.py: `viper infer`: from what was named to one record for each clip, written, drawn and shown."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator, Sequence, Set
+from pathlib import Path
+
+from ..errors import ViperError
+from ..model import ViPER
+from ..outfiles import settle_file
+from ..reading_options import shard_limits
+from ..records import Record, failed, summary_of
+from ..report import figures, tables
+from ..report.render import render
+from ..shards import ShardSet
+from ..tabular import check_output, summary_path, write_records
+from .commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
+from .display import AS_IT_IS, console, progress_bar, tell_problems
+from .parts import Parts, Remaining, identity_of, scoring_accelerator
+from .prediction import LONG_SECONDS, ClipFiles, find_inputs, name_of, predict_share, predict_windows
+from .processes import Processes
+
+ROWS = 1
+"""What records of clips look like; those that another version wrote down are not taken over."""
+
+
+def run_infer(options: Namespace) -> int:
+    """Score what was named; table on stdout, records in ``--output``."""
+    sources = find_inputs(options.inputs, shard_limits(options))
+    clip = _check_outputs(sources, options)
+    model = load_model(options)
+    processes = Processes(scoring_accelerator(model.device))
+    with processes.telling_failures():
+        for source in sources if processes.is_main else ():
+            if isinstance(source, ShardSet):
+                tell_problems(source)
+        set_computing(model, options, processes)
+        parts = _parts(options, processes)
+        clips = _score(model, sources, options, processes, parts)
+    if not processes.is_main:
+        return ALL_FINE
+    if parts is not None:
+        _write(clips, model, options, parts)
+    records = clips[0]
+    limits = (model.labels.minimum, model.labels.maximum)
+    if records[0]["valid"] and options.plot:
+        console.print(f"plot: {figures.windows_plot(records, Path(options.plot))}", **AS_IT_IS)
+    if records[0]["valid"] and options.render:
+        clip_limits = model.config.decoding.limits
+        track = model.config.decoding.video_track
+        out = render(
+            clip,
+            records[0],
+            Path(options.render),
+            limits=limits,
+            clip_limits=clip_limits,
+            video_track=track,
+        )
+        console.print(f"video: {out}", **AS_IT_IS)
+    _show(clips, model, options)
+    return _exit_code(clips)
+
+
+def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> Path | None:
+    """Refuse outputs that cannot be made before anything is computed; the clip that ``--render`` draws."""
+    if options.hop_seconds and not options.window_seconds:
+        raise ViperError("--hop-seconds is the time between windows; add --window-seconds, e.g. 12")
+    if options.output:
+        check_output(Path(options.output))
+        if Path(f"{options.output}.parts").is_file():
+            raise ViperError(f"{options.output}.parts: is in the way of what is scored; move it")
+    if options.summary:
+        if not options.output:
+            raise ViperError("--summary goes beside the windows of --output; name both")
+        check_output(Path(options.summary), "--summary")
+    wants_one = [name for name in ("render", "plot") if getattr(options, name)]
+    if not wants_one:
+        return None
+    if len(sources) != 1 or len(sources[0]) != 1 or not isinstance(sources[0], ClipFiles):
+        raise ViperError(f"--{wants_one[0]} takes exactly one clip file")
+    if options.plot and not options.window_seconds:
+        raise ViperError("--plot shows windows over time; add --window-seconds, e.g. 12")
+    if options.render and options.window_seconds:
+        raise ViperError("--render shows the whole clip; leave out --window-seconds")
+    for name, suffix in (("render", ".mp4"), ("plot", ".png")):
+        path = getattr(options, name)
+        if path and Path(path).suffix.lower() != suffix:
+            raise ViperError(f"--{name} {path}: name a {suffix} file")
+        if path:
+            settle_file(path, f"--{name}")
+    return sources[0].paths[0]
+
+
+# --- scoring --------------------------------------------------------------------------------------
+
+
+def _parts(options: Namespace, processes: Processes) -> Parts | None:
+    """Where each process writes down what it has scored as it goes; None without ``--output``."""
+    if options.output:
+        how = (ROWS, options.faces, bool(options.render), options.window_seconds, options.hop_seconds)
+        how += (options.mixed_precision, options.compile)
+        return Parts(Path(f"{options.output}.parts"), identity_of(options, *how), processes)
+    if processes.count > 1:
+        raise ViperError("several processes need --output, beside which each writes its share")
+    return None
+
+
+def _score(
+    model: ViPER,
+    sources: list[ClipFiles | ShardSet],
+    options: Namespace,
+    processes: Processes,
+    parts: Parts | None,
+) -> list[list[Record]]:
+    """The records of every clip in order, of a window each or one; in further processes of their share alone.
+
+    What was written down by an interrupted run is not scored again.
+    """
+    names = [name_of(source, i) for source in sources for i in range(len(source))]
+    known: dict[str, list[Record]] = parts.known() if parts is not None else {}
+    with progress_bar(disable=not processes.is_main) as bar:
+        done = sum(name in known for name in names)
+        task = bar.add_task("scoring", total=len(names), completed=done, note="")
+        for name, records in _scored(model, sources, known.keys(), options, processes):
+            known[name] = records
+            if parts is not None:
+                parts.add({name: records})
+            bar.update(task, advance=processes.count, note=Path(records[0]["clip"]).name)
+    if parts is not None and processes.count > 1:
+        known = parts.known()
+    return _one_for_each(model, sources, known)
+
+
+def _one_for_each(
+    model: ViPER, sources: Sequence[ClipFiles | ShardSet], known: dict[str, list[Record]]
+) -> list[list[Record]]:
+    """Records of everything that was named: whatever became of a clip, it is never left out."""
+    clips = []
+    for source in sources:
+        for i in range(len(source)):
+            reason = "no process has scored it; run the same command again"
+            lost = [failed(source.entry(i).key, reason, model.modalities)]
+            clips.append(known.get(name_of(source, i), lost))
+        if isinstance(source, ShardSet):
+            clips += [[failed(key, why, model.modalities)] for key, why in source.unusable]
+    if not clips:
+        raise ViperError("nothing to score: there is no clip in what was named; `viper check` says why")
+    assert len(clips) == sum(len(s) + len(getattr(s, "unusable", ())) for s in sources)
+    return clips
+
+
+def _scored(
+    model: ViPER,
+    sources: list[ClipFiles | ShardSet],
+    known: Set[str],
+    options: Namespace,
+    processes: Processes,
+) -> Iterator[tuple[str, list[Record]]]:
+    """Name and records of each clip of this process's share that is not known yet."""
+    for source in sources:
+        missing = [i for i in range(len(source)) if name_of(source, i) not in known]
+        found = _scored_of(model, source, missing, options, processes) if missing else ()
+        for i, records in found:
+            if isinstance(source, ClipFiles) and source.has_changed(i):
+                for record in records:
+                    told = filter(None, (record["warning"], "the file was changed while it was scored"))
+                    record["warning"] = "; ".join(told)
+            yield name_of(source, i), records
+
+
+def _scored_of(
+    model: ViPER, source: ClipFiles | ShardSet, missing: list[int], options: Namespace, processes: Processes
+) -> Iterator[tuple[int, list[Record]]]:
+    """Number and records of this process's share of some clips of one source."""
+    boxes = options.faces or bool(options.render)
+    how = {"clip_timeout_seconds": options.clip_timeout_seconds, "max_restarts": options.max_worker_restarts}
+    if options.window_seconds:
+        if not isinstance(source, ClipFiles):
+            raise ViperError("--window-seconds takes clip files, not shards")
+        share = missing[processes.index :: processes.count]
+        for position, records in predict_windows(
+            model,
+            [source.paths[i] for i in share],
+            options.window_seconds,
+            options.hop_seconds or options.window_seconds / 2,
+            num_workers=options.num_workers,
+            **how,
+            boxes=boxes,
+        ):
+            yield share[position], records
+        return
+    for position, record in predict_share(
+        model,
+        Remaining(source, missing),
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        **how,
+        boxes=boxes,
+        process_index=processes.index,
+        num_processes=processes.count,
+    ):
+        yield missing[position], [record]
+
+
+# --- what is said of it ---------------------------------------------------------------------------
+
+
+def _write(clips: list[list[Record]], model: ViPER, options: Namespace, parts: Parts) -> None:
+    """The rows of all clips and, of windows, their means; only then are the parts of no use any more."""
+    output = Path(options.output)
+    summary = Path(options.summary) if options.summary else None
+    if options.window_seconds and summary is None:
+        summary = summary_path(output)
+    emotions = model.labels.names
+    try:
+        write_records([r for records in clips for r in records], output, emotions=emotions, bom=options.bom)
+        if summary is not None:
+            write_records([summary_of(c) for c in clips], summary, emotions=emotions, bom=options.bom)
+    except ViperError as error:
+        raise ViperError(f"{error}; nothing is lost: the same command goes on from {parts.folder}") from error
+    if parts.processes.count == 1:
+        parts.remove()  # of several processes a late one may be started again, and finds all done
+    console.print(f"records: {output}", **AS_IT_IS)
+    if summary is not None:
+        console.print(f"whole clips: {summary}", **AS_IT_IS)
+
+
+def _show(clips: list[list[Record]], model: ViPER, options: Namespace) -> None:
+    """The table on stdout: each clip, or its windows and then their mean."""
+    shown = [record for records in clips for record in records]
+    if options.window_seconds:
+        shown = [record for records in clips for record in _with_mean(records)]
+    else:
+        _tell_long_clips(shown)
+    limits = (model.labels.minimum, model.labels.maximum)
+    tables.stdout_console().print(tables.records_table(shown, model.labels.names, limits=limits))
+
+
+def _with_mean(records: list[Record]) -> list[Record]:
+    return [*records, summary_of(records)] if any(record["valid"] for record in records) else records
+
+
+def _exit_code(clips: list[list[Record]]) -> int:
+    if not any(record["valid"] for records in clips for record in records):
+        return NOTHING_DONE
+    whole = all(record["valid"] for records in clips for record in records)
+    return ALL_FINE if whole else SOME_FAILED
+
+
+def _tell_long_clips(records: list[Record]) -> None:
+    for record in records:
+        if record["valid"] and record["duration_seconds"] > LONG_SECONDS:
+            console.print(
+                f"{record['clip']}: {record['duration_seconds']:.0f} s seen in "
+                f"{len(record['frame_seconds'])} frames; --window-seconds 12 looks closer"
+            )

@@ -1,0 +1,61 @@
+"""outfiles.py: where results go: settled before any work, and each file there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import ViperError
+
+
+def settle_file(path: str | os.PathLike, option: str) -> Path:
+    """A file that will be written at the end of long work: refused now if it could not be.
+
+    Its folder is made if there is none. ``option``: what named it, for the message. Raises
+    :class:`ViperError` where a folder has this name, or the folder cannot be made or written into.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ViperError(f"{option} {path}: is a folder; name a file, such as {path / 'scores.csv'}")
+    settle_folder(path.parent, option)
+    return path
+
+
+def settle_folder(folder: str | os.PathLike, option: str) -> Path:
+    """A folder that files will be written into: made if it is not there, and tried. Raises `ViperError`."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ViperError(f"{option} {folder}: is no folder and cannot be one ({error.strerror})") from error
+    try:
+        # Asking for permissions is not enough: the super-user has them on a read-only disk.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ViperError(
+            f"{option} {folder}: cannot be written into ({error.strerror}); name another folder"
+        ) from error
+    return folder
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """A name to write under; what is there afterwards takes the place of ``path`` at once.
+
+    Nobody ever sees half a file, and what was there stays until the new one is complete. Raises
+    :class:`ViperError` where it cannot be written.
+    """
+    # A link stays one: what it points to is replaced.
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f".{target.stem[:60]}.{os.getpid()}.partial{target.suffix}")
+    try:
+        yield partial
+        partial.replace(target)
+    except OSError as error:
+        raise ViperError(f"{path}: cannot be written ({error.strerror or error}); make room for it") from error
+    finally:
+        partial.unlink(missing_ok=True)
