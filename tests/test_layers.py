@@ -45,7 +45,7 @@ GATEKEEPERS = {
     "huggingface_hub": {"hub", "pretrained"},
     "feat": {"encoders"},
     "peft": {"encoders"},
-    "openpyxl": {"packing"},
+    "openpyxl": {"packing", "tabular"},
 }
 ORDERED_WITHIN_LAYER = {
     ("presets", "config"),
