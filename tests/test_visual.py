@@ -140,6 +140,13 @@ def test_the_crop_follows_the_preprocessor(tmp_path):
     assert with_preprocessor(tmp_path, dino).aspect == "short_side_center"
     raw = with_preprocessor(tmp_path, {"size": {"height": 32, "width": 32}, "do_normalize": False})
     assert (raw.mean, raw.std) == ((0.0,) * 3, (1.0,) * 3)
+    unscaled = with_preprocessor(tmp_path, {"size": 32, "do_rescale": False, "image_mean": [51.0] * 3})
+    assert unscaled.mean == pytest.approx((0.2,) * 3)
+    assert unscaled.std == pytest.approx((0.5 / 255,) * 3)
+    doubled = with_preprocessor(tmp_path, {"size": 32, "rescale_factor": 2 / 255})
+    assert (doubled.mean, doubled.std) == ((0.25,) * 3, (0.25,) * 3)
+    usual = with_preprocessor(tmp_path, {"size": 32, "rescale_factor": 0.00392156862745098})
+    assert (usual.mean, usual.std) == ((0.5,) * 3, (0.5,) * 3)
     with pytest.raises(ViperError, match="has resample 1; allowed 2, 3"):
         with_preprocessor(tmp_path, {"size": 32, "resample": 1})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -148,12 +149,21 @@ def _crop_spec(found: Found, architecture: PretrainedConfig, size: int | None, *
     normalises = values.get("do_normalize", True)
     mean = values.get("image_mean", (0.5, 0.5, 0.5)) if normalises else (0.0, 0.0, 0.0)
     std = values.get("image_std", (0.5, 0.5, 0.5)) if normalises else (1.0, 1.0, 1.0)
+    white = _white(values)
     return CropSpec(
         size=size or _side(own),
         aspect="short_side_center" if keeps_aspect and not is_paper else "squash",
         interpolation=_INTERPOLATIONS[resample],
-        mean=tuple(float(x) for x in mean),
-        std=tuple(float(x) for x in std),
+        mean=tuple(float(x) / white for x in mean),
+        std=tuple(float(x) / white for x in std),
         integer_boxes=is_paper,
         resize_in_uint8=True,
     )
+
+
+def _white(values: Mapping[str, Any]) -> float:
+    """What a preprocessor makes of a white pixel before it normalises: ours are 1, and so are nearly all."""
+    if not values.get("do_rescale", True):
+        return 255.0
+    white = 255.0 * float(values.get("rescale_factor", 1 / 255))
+    return 1.0 if math.isclose(white, 1.0, rel_tol=1e-6) else white
