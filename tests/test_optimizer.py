@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from test_audio import config_of
 from test_model import model_of
+from test_visual import random_config
 from torch import nn
 
 from viper_e2e.config import TrainConfig
 from viper_e2e.engine.optimizer import build_optimizer, schedule_factor
+from viper_e2e.model import ViPER
+from viper_e2e.presets import micro
 
 CONFIG = TrainConfig(lr=1e-2, backbone_lr=1e-3, layer_decay=0.5, weight_decay=0.1)
 NO_MATRIX = (
@@ -49,6 +53,29 @@ def test_norms_biases_embeddings_and_learned_tokens_do_not(model, decays):
     assert len(vectors) > 20
     assert len(named) > 3
     assert {decays[name] for name in [*vectors, *named]} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "learned"),
+    [
+        ("audio", config_of("wavlm"), "gru_rel_pos_const"),
+        ("visual", random_config("beit", pooling="mean"), "relative_position_bias_table"),
+        ("visual", random_config("dinov2_with_registers", pooling="mean"), "register_tokens"),
+    ],
+)
+def test_what_attention_learns_of_positions_does_not_decay(name, config, learned):
+    model_config = micro()
+    model_config.modalities = (name,)
+    setattr(model_config, name, config)
+    config.backbone.train = "all"
+    if learned == "relative_position_bias_table":
+        config.backbone.config["use_relative_position_bias"] = True
+    model = ViPER(model_config)
+    optimizer = build_optimizer(model, CONFIG)
+    found = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    rows = [found[id(p)] for n, p in model.named_parameters() if learned in n and id(p) in found]
+    assert rows
+    assert set(rows) == {0.0}
 
 
 def test_a_frozen_model_trains_its_fusion_alone():

@@ -48,8 +48,11 @@ def _split(
 
 
 def _without_decay(model: ViPER) -> set[int]:
-    """Norms, biases, embeddings, learned tokens and latents: everything that is no matrix of a layer."""
-    words = ("embed", "missing", "latents", "no_face", "cls_token")
+    """Norms, biases, embeddings, learned tokens and latents: everything that is no matrix of a layer.
+
+    Attention to relative positions is learned as biases too (BEiT's tables, WavLM's gates, Conformer's rows).
+    """
+    words = ("embed", "missing", "latents", "no_face", "token", "probe", "pos_const", "bias", "position")
     # A patch embedding is a convolution, whatever its name says.
     layers = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)}
     return {
