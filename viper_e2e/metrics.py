@@ -16,7 +16,7 @@ from .errors import ViperError
 NUM_SUMS = 6
 """Per column: weight, Σx, Σy, Σx², Σy², Σxy."""
 
-MIN_RELATIVE_VARIANCE = 1e-9
+MIN_RELATIVE_VARIANCE = 1e-11
 """Of the mean square. Below it a column is constant: that is as far as float32 values and sums can tell."""
 
 
