@@ -103,7 +103,7 @@ class CountedDecode(FakeDecode):
 class Task:
     """What a worker is asked to do, as a word and a number behind one integer."""
 
-    WORDS = ("", "array", "exit", "hang", "bug", "clip error", "slow pid")
+    WORDS = ("", "array", "exit", "hang", "bug", "clip error", "slow pid", "tenths")
 
     @classmethod
     def number(cls, request: str) -> int:
@@ -126,6 +126,9 @@ class Task:
             case "slow pid":
                 time.sleep(0.2)
                 return os.getpid()
+            case "tenths":
+                for _ in range(number):
+                    time.sleep(0.1)
         return number
 
 

@@ -168,6 +168,48 @@ def test_a_signal_to_the_whole_group_costs_no_worker(tmp_path):
     assert run_script(tmp_path, GROUP).returncode == 0
 
 
+STOPPED = """
+import time
+from loader_fakes import Task
+from viper_e2e.workers import WorkerPool
+if __name__ == "__main__":
+    pool = WorkerPool(Task(), 2, time_limit_seconds=4.0)
+    pool.outcome(pool.submit(Task.number("slow pid"), ""))
+    tickets = [pool.submit(Task.number("tenths 10"), "sound clip") for _ in range(2)]
+    print("begun", flush=True)
+    WAIT
+    print([pool.outcome(ticket) for ticket in tickets], pool.casualties, flush=True)
+"""
+
+
+@pytest.mark.parametrize("meanwhile", ["pass", "time.sleep(0.9)"], ids=["waiting", "busy elsewhere"])
+def test_a_group_that_is_stopped_and_goes_on_loses_no_clip(meanwhile, tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(STOPPED.replace("WAIT", meanwhile))
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    process = subprocess.Popen(
+        [sys.executable, script],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGSTOP)
+    time.sleep(5.0)
+    os.killpg(process.pid, signal.SIGCONT)
+    assert process.communicate(timeout=60)[0] == "[10, 10] []\n"
+
+
+def test_workers_that_die_before_they_begin_end_the_run_and_blame_no_clip(pool):
+    for _ in range(5):
+        pool._replace(pool._workers[0], "killed by SIGKILL")
+    with pytest.raises(ViperError, match=r"the last 6 before they had begun a clip .*--num-workers 0"):
+        pool._replace(pool._workers[0], "killed by SIGKILL")
+    assert not pool._workers
+
+
 def run_script(folder: Path, code: str) -> subprocess.CompletedProcess:
     script = folder / "parent.py"
     script.write_text(code)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-TICK_SECONDS = 0.25
-LONGEST_GAP_SECONDS = 2.0
+TICK_SECONDS = 0.2
+LONGEST_GAP_SECONDS = 0.6
 """Between two ticks; what is above it this process did not run: SIGSTOP, a suspended job, a laptop asleep."""
 
 
