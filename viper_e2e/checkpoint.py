@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -215,7 +216,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, shared storage apart. `OSError` tells how much room is missing."""
-    needed, free = sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(path.parent).free
+    needed, free = sum(tensor.nbytes for tensor in tensors.values()), _free_bytes(path.parent)
     if needed > free:
         raise _full(path, needed, free)
     path.touch()
@@ -223,15 +224,22 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
     except safetensors.SafetensorError as error:
-        free = shutil.disk_usage(path.parent).free
+        free = _free_bytes(path.parent)
         if needed > free:
             raise _full(path, needed, free) from error
         raise OSError(errno.EIO, f"{error}; {needed:,} bytes were to be written", str(path)) from error
     path.chmod(stat.S_IMODE(mode))
 
 
-def _full(path: Path, needed: int, free: int) -> OSError:
-    missing = f"needs {needed:,} bytes, {free:,} are free, {needed - free:,} are missing"
+def _free_bytes(folder: Path) -> float:
+    try:
+        return float(shutil.disk_usage(folder).free)
+    except OSError:  # a file system that does not tell
+        return math.inf
+
+
+def _full(path: Path, needed: int, free: float) -> OSError:
+    missing = f"needs {needed:,} bytes, {free:,.0f} are free, {needed - free:,.0f} are missing"
     return OSError(errno.ENOSPC, f"no space left: {missing}", str(path))
 
 

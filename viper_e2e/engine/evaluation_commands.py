@@ -63,7 +63,10 @@ def run_eval(options: Namespace) -> int:
     if predictions.scored.sum() >= 2:
         scores, intervals = measure(predictions)
         record = _metrics_record(scores, intervals, options.mixed_precision)
-        checkpoint.write_json(out / "metrics.json", record | _source_record(model, shards, options))
+        record |= _source_record(model, shards, options)
+        if predictions.keys_without_number:
+            record["without_number"] = predictions.keys_without_number
+        checkpoint.write_json(out / "metrics.json", record)
         tables.stdout_console().print(tables.metrics_table(scores, intervals))
         pictures = _draw(predictions, out)
         made += [out / "metrics.json", *pictures.values()]
@@ -89,9 +92,11 @@ def run_eval(options: Namespace) -> int:
         )
     for path in made:
         console.print(f"wrote {path}")
+    if without := predictions.keys_without_number:
+        console.print(f"[yellow]no finite number for {', '.join(without)}: in no metric[/yellow]")
     if not predictions.valid.any():
         return NOTHING_DONE
-    return ALL_FINE if predictions.valid.all() else SOME_FAILED
+    return ALL_FINE if predictions.valid.all() and not without else SOME_FAILED
 
 
 def measure(predictions: Predictions) -> tuple[Scores, Intervals]:

@@ -1,0 +1,81 @@
+"""What we write: JSON that every program reads, files that others may read, and disks that are full."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+from collections import namedtuple
+
+import pytest
+import torch
+from training_runs import arguments, lines
+
+from viper_e2e import checkpoint, plain_json
+from viper_e2e.checkpoint import CheckpointError
+from viper_e2e.cli import main
+from viper_e2e.model import ViPER
+from viper_e2e.presets import micro
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def refuse(word: str) -> None:
+    raise AssertionError(f"{word} is not JSON")
+
+
+def test_what_is_no_number_becomes_null():
+    data = {"a": [math.nan, 1.5, {"b": math.inf}], "c": (-math.inf, 2), "ü": True}
+    assert json.loads(plain_json.dumps(data), parse_constant=refuse) == {
+        "a": [None, 1.5, {"b": None}],
+        "c": [None, 2],
+        "ü": True,
+    }
+    assert "ü" in plain_json.dumps(data)
+
+
+def test_every_file_of_a_checkpoint_is_as_readable_as_the_user_lets_files_be(tmp_path):
+    before = os.umask(0o027)
+    try:
+        ViPER(micro()).save_pretrained(tmp_path / "model")
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert len(files) > 3
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o640"}
+
+
+def test_too_little_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10_000, 9_000, 1_000))
+    with pytest.raises(OSError, match="needs 4,000 bytes, 1,000 are free, 3,000 are missing") as caught:
+        checkpoint.save_tensors(tmp_path / "model.safetensors", {"a": torch.zeros(1000)})
+    assert caught.value.errno == errno.ENOSPC
+    assert not (tmp_path / "model.safetensors").exists()
+    with pytest.raises(CheckpointError, match=r"model: not written \(no space left: .* are missing\)"):
+        ViPER(micro()).save_pretrained(tmp_path / "model")
+
+
+def test_a_disk_that_fills_while_weights_are_written_ends_no_training(corpus, tmp_path, monkeypatch, capfd):
+    def full(*_: object) -> None:
+        raise checkpoint.safetensors.SafetensorError("Error while serializing: I/O error: No space left")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    words = ("--modalities=visual", "--epochs=2", "--batch-size=8")
+    assert main(["train", *arguments(corpus, tmp_path / "run", *words)]) == 0
+    said = capfd.readouterr().err
+    assert "checkpoints/last: not saved (Error while serializing" in said
+    assert "bytes were to be written); training goes on" in said
+    assert "Traceback" not in said
+    assert len(lines(tmp_path / "run", "metrics.jsonl")) == 2
+
+
+def test_a_training_state_that_cannot_be_written_does_not_end_training(corpus, tmp_path, monkeypatch, capfd):
+    def full(*_: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    words = ("--modalities=visual", "--epochs=1", "--batch-size=8")
+    assert main(["train", *arguments(corpus, tmp_path / "run", *words)]) == 0
+    assert "bytes are free); training goes on" in capfd.readouterr().err
