@@ -352,3 +352,16 @@ def score(arguments: list[str], file: str, die_after: int | None = None) -> int:
 def command(arguments: list[str]) -> int:
     """`viper` with any arguments."""
     return cli.main(arguments)
+
+
+def with_scaler(case: str, *arguments: object) -> int:
+    """Another case on a device that scales fp16's loss: torch's own scaler, which accelerate gives no CPU."""
+    original = training.Accelerator
+
+    def scaling(**how: object):
+        made = original(**how)
+        made.scaler, made.native_amp = torch.amp.GradScaler("cpu"), True
+        return made
+
+    training.Accelerator = scaling
+    return globals()[case](*arguments)

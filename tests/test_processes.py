@@ -87,6 +87,14 @@ def test_a_process_that_can_read_no_clip_at_all_keeps_step(corpus, nursery, tmp_
     assert lines(tmp_path / "run", "metrics.jsonl")[-1]["step"] == 12
 
 
+def test_validation_clips_that_one_process_cannot_read_are_counted_by_all(corpus, nursery, tmp_path):
+    words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=1", f"--val-shards={corpus}/shards/val-*.tar")
+    together(nursery, "change_clips", words, "unreadable", [1])
+    records = [r for r in lines(tmp_path / "run", "skipped.jsonl") if r.get("split") == "val"]
+    assert len({record["key"] for record in records}) == len(records) == 2
+    assert lines(tmp_path / "run", "metrics.jsonl")[0]["val"]["num_left_out"] == 2
+
+
 def test_sound_that_is_absent_on_one_process_only(corpus, nursery, tmp_path):
     words = arguments(corpus, tmp_path / "run", *TWO)
     together(nursery, "change_clips", words, "silent", [1])

@@ -88,6 +88,55 @@ def test_there_are_as_many_combinations_as_promised():
     assert len(set(COMBINATIONS)) == 24
 
 
+MODALITIES = ("visual", "audio", "textual", "visual,audio,textual")
+PRECISIONS = ("no", "bf16", "fp16")
+TRAINED_BACKBONES = {"textual": "image_text", "visual,audio,textual": "visual,audio=1,image_text"}
+MATRIX = [(m, p, t) for m in MODALITIES for p in PRECISIONS for t in ("frozen", "trained")]
+
+
+@pytest.mark.parametrize(
+    ("modalities", "precision", "trained"),
+    [
+        pytest.param(*case, marks=() if case == ("textual", "bf16", "trained") else (pytest.mark.campaign,))
+        for case in MATRIX
+    ],
+)
+def test_every_modality_goes_on_bitwise_in_every_precision(
+    corpus, nursery, tmp_path, modalities, precision, trained
+):
+    unfrozen = TRAINED_BACKBONES.get(modalities, modalities)
+    common = [f"--modalities={modalities}", f"--mixed-precision={precision}", "--epochs=2", "--batch-size=4"]
+    common += ["--lr=0.01", "--ema-decay=0.9", f"--val-shards={corpus}/shards/val-*.tar"]
+    common += [f"--unfreeze={unfrozen}"] if trained == "trained" else ["--freeze=all"]
+
+    def run(case: str, folder: str, *more: object, words: tuple[str, ...] = ()) -> int:
+        given = [case, arguments(corpus, tmp_path / folder, *common, *words), *more]
+        child = nursery.fork("with_scaler", *given) if precision == "fp16" else nursery.fork(*given)
+        return child.wait()
+
+    assert run("train", "whole") == 0
+    assert run("stop", "cut", 1, signal.SIGTERM) == 143
+    assert run("train", "cut", words=("--resume",)) == 0
+    for name in ("last", "best"):
+        assert same(weights(tmp_path / "whole", name), weights(tmp_path / "cut", name))
+    assert losses_equal(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.slow
+def test_validation_in_bf16_scores_what_eval_scores(corpus, nursery, tmp_path):
+    words = ["--modalities=visual,textual", "--mixed-precision=bf16", "--epochs=1", "--batch-size=4"]
+    val = f"{corpus}/shards/val-*.tar"
+    child = nursery.fork("train", arguments(corpus, tmp_path / "run", *words, f"--val-shards={val}"))
+    assert child.wait() == 0, child.said
+    given = ["eval", f"--shards={val}", f"--checkpoint={tmp_path / 'run/checkpoints/last'}"]
+    given += [f"--out={tmp_path / 'out'}", "--mixed-precision=bf16"]
+    child = nursery.fork("command", given)
+    assert child.wait() in (0, 2), child.said
+    scored = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    validated = lines(tmp_path / "run", "metrics.jsonl")[0]["val"]
+    assert scored["mse"] == pytest.approx(validated["mse"], abs=1e-7)
+
+
 @pytest.mark.campaign
 @pytest.mark.parametrize("number", CODES, ids=[number.name for number in CODES])
 def test_a_real_process_stops_by_each_signal_and_goes_on_bitwise(corpus, nursery, whole_runs, tmp_path, number):
