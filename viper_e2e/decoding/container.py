@@ -7,7 +7,7 @@ import math
 import os
 import stat
 import struct
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,6 +24,7 @@ from av.stream import Discard
 
 from ..config import LimitsConfig
 from ..errors import ClipError
+from .clocks import RunningClock
 from .magic import HEAD_BYTES, VIDEO_CONTAINERS, sniff
 from .mp4_tables import check_mp4_tables
 from .tracks import BY_RULE, Tracks, choose_video, describe, video_note, video_tracks
@@ -60,11 +61,16 @@ class Media:
     notes: tuple[str, ...] = ()
     """What was chosen among several; see `DecodedClip.notes`."""
     kept: Kept = field(default_factory=lambda: Kept())
+    num_whole: Counter[int] = field(default_factory=Counter)
+    """By stream: see `RunningClock`, of the last reading."""
 
     @property
     def is_indexed(self) -> bool:
         """Whether an index at hand says of every packet where it lies: an mp4 that is not in fragments."""
-        return self.kind in ("mp4", "mov") and self.video.frames == len(self.video.index_entries)
+        if self.kind not in ("mp4", "mov"):
+            return False
+        stream = self.video or self.audio
+        return stream.frames == len(stream.index_entries)
 
     @property
     def is_kept(self) -> bool:
@@ -111,10 +117,13 @@ class Media:
         for stream in self.container.streams:
             # What nobody reads need not be fetched.
             stream.discard = Discard.default if stream in wanted else Discard.all
+        clock = None if self.kind == "avi" or self.is_indexed else RunningClock(self.num_whole)
         try:
             for packet in self.container.demux(wanted):
                 # The empty ones behind the last say that the file ends.
                 if packet.size:
+                    if clock is not None:
+                        clock.place(packet)
                     yield packet
         except IndexError:
             # PyAV 18 trips over a stream that shows up midway (TS, FLV), after the last packet was handed on.
@@ -310,7 +319,9 @@ def _choose_streams(
         raise media.fail("has no audio stream", stage="sound")
     if audio is not None and audio.codec_context is not None:
         check_sound_format(media, audio.codec_context.sample_rate, audio.codec_context.channels)
-    check_seconds(media, (container.duration or 0) / av.time_base)
+    if kind != "ts":
+        # A TS has no length in a header, and the last time less the first is none where its clock starts anew.
+        check_seconds(media, (container.duration or 0) / av.time_base)
     return media
 
 

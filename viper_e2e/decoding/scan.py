@@ -144,7 +144,7 @@ def _check_complete(media: Media, stream: av.stream.Stream, found: int, num_torn
         promised = sum(entry.size > 0 for entry in stream.index_entries)
     if found < promised:
         raise media.fail(f"is cut short: {found:,} of {promised:,} {what} are in the file; copy it again")
-    if num_torn:
+    if num_torn > media.num_whole[stream.index]:
         raise media.fail(f"is cut short or damaged: {num_torn:,} of {found:,} {what} are torn; copy it again")
     if stream is media.video and not found:
         raise media.fail("has a video stream without a frame", stage="decode")

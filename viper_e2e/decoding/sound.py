@@ -28,6 +28,10 @@ _PACKET_BYTES_AT_ONCE = 2**20
 processor's caches full of the other's tables."""
 _GAP_SECONDS = 0.05
 """Times that disagree by less are rounding (FLV and Matroska count milliseconds); more is a gap."""
+_DRIFT_SECONDS = 0.02
+"""A recorder's clock and its sampling differ by a thousandth, say: so far apart, a new run sets them right."""
+_DRIFT_FRAMES = 16
+"""Times of single frames are off by chance; the mean over about so many is not."""
 
 
 class SoundExtent:
@@ -127,6 +131,9 @@ class SoundReader:
         self._weights = np.ones(1, np.float32)
         """Of the channels, as they come."""
         self._expected_seconds: float | None = None
+        """Where the last sample ends, by the number of samples since the piece's first."""
+        self._drift_seconds = 0.0
+        """How far times are off that, on average of late."""
         self._is_running = self._has_jumped = False
 
     def read(self, packet: av.Packet) -> None:
@@ -234,11 +241,17 @@ class SoundReader:
         start = self._clock(frame.pts)
         if start is None:
             start = self._expected_seconds or 0.0
-        has_gap = self._expected_seconds is None or abs(start - self._expected_seconds) > _GAP_SECONDS
+        # Samples are counted, and the count is held against every time that comes.
+        error = math.inf if self._expected_seconds is None else start - self._expected_seconds
+        has_gap = abs(error) > _GAP_SECONDS
+        self._drift_seconds += 0.0 if has_gap else (error - self._drift_seconds) / _DRIFT_FRAMES
+        if not has_gap and abs(self._drift_seconds) > _DRIFT_SECONDS:
+            has_gap, start = True, self._expected_seconds + self._drift_seconds
         if not self._pieces or (has_gap and not self._whole):
             self._end_piece()
             self._pieces.append(_Piece(start, self.sample_rate))
-        self._expected_seconds = start + frame.samples / frame.sample_rate
+            self._expected_seconds, self._drift_seconds = start, 0.0
+        self._expected_seconds += frame.samples / frame.sample_rate
         found = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._resampler is None or found != self._format:
             self._flush_resampler()
