@@ -6,11 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 from .clip import DecodedClip
 from .clip_reader import bare
 from .errors import ClipError
+from .names import printable
+from .shards import fetch, without_query
 from .workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 
 Found = tuple[float, DecodedClip] | ClipError | None
@@ -25,7 +28,8 @@ class WindowReader:
     worker that takes the place of a lost one), it begins the clip again.
     """
 
-    paths: tuple[str, ...]
+    paths: tuple[Path | str, ...]
+    """A `str` may be an ``https://`` address."""
     decoder: Any
     """A `ClipDecoder`."""
     window_seconds: float
@@ -38,8 +42,11 @@ class WindowReader:
         clip, number = wanted
         try:
             if wanted != self._next:
-                path = self.paths[clip]
-                windows = self.decoder.windows(path, self.window_seconds, self.hop_seconds, name=path)
+                path, lengths = self.paths[clip], (self.window_seconds, self.hop_seconds)
+                source = str(path)
+                if _is_address(path):
+                    source = fetch(path, self.decoder.config.limits.max_bytes_in_memory)
+                windows = self.decoder.windows(source, *lengths, name=shown(path))
                 self._windows = islice(windows, number, None)
             self._next = clip, number + 1
             return next(self._windows, None)
@@ -47,8 +54,17 @@ class WindowReader:
             return bare(error)
 
 
+def shown(path: Path | str) -> str:
+    """How a clip's path or address is shown."""
+    return without_query(path) if _is_address(path) else printable(str(path))
+
+
+def _is_address(path: Path | str) -> bool:
+    return isinstance(path, str) and "://" in path
+
+
 def decode_windows(
-    paths: Sequence[str],
+    paths: Sequence[Path | str],
     decoder: Any,
     window_seconds: float,
     hop_seconds: float,
@@ -82,18 +98,18 @@ def decode_windows(
 
 
 def _walk(
-    paths: Sequence[str], share: range, begin: Callable[..., Any], finish: Callable[[Any], Any]
+    paths: Sequence[Path | str], share: range, begin: Callable[..., Any], finish: Callable[[Any], Any]
 ) -> Iterator[tuple[int, Found]]:
     """All windows of some clips, clip after clip; the next is begun before one is handed out."""
     for clip in share:
-        ticket = begin((clip, 0), paths[clip])
+        ticket = begin((clip, 0), shown(paths[clip]))
         for number in count(1):
             found = finish(ticket)
             if isinstance(found, Casualty):
-                found = ClipError(f"left out: {found.reason}", stage="worker", clip=paths[clip])
+                found = ClipError(f"left out: {found.reason}", stage="worker", clip=shown(paths[clip]))
             is_window = isinstance(found, tuple)
             if is_window:
-                ticket = begin((clip, number), paths[clip])
+                ticket = begin((clip, number), shown(paths[clip]))
             yield clip, found
             if not is_window:
                 break

@@ -35,6 +35,7 @@ from .evaluation import predictions_of, score, scored_rows, scores_record
 from .parts import Parts, Remaining, identity_of, scoring_accelerator
 from .processes import Processes
 from .run_folder import versions
+from .sources import refuse_empty
 
 STRIP_SIZE = 96
 """Side of the face crops shown in the report, in pixels."""
@@ -44,6 +45,7 @@ def run_eval(options: Namespace) -> int:
     """Score shards once and write everything that can be said of it into ``--out``."""
     shards, out = ShardSet(options.shards, limits=shard_limits(options)), Path(options.out)
     _make_folder(out)
+    refuse_empty(shards, options.shards)
     model = load_model(options)
     columns = _submission_labels(model.labels, shards.labels)
     shards = shards.labelled_as(model.labels, "the model")
@@ -96,7 +98,8 @@ def run_eval(options: Namespace) -> int:
         console.print(f"[yellow]no finite number for {', '.join(without)}: in no metric[/yellow]")
     if not predictions.valid.any():
         return NOTHING_DONE
-    return ALL_FINE if predictions.valid.all() and not without else SOME_FAILED
+    fine = predictions.valid.all() and not without and not shards.left_out
+    return ALL_FINE if fine else SOME_FAILED
 
 
 def measure(predictions: Predictions) -> tuple[Scores, Intervals]:
@@ -234,6 +237,7 @@ def run_ablate(options: Namespace) -> int:
     """Score every non-empty subset of the trained modalities from one pass of encoding."""
     shards, out = ShardSet(options.shards, limits=shard_limits(options)), Path(options.out)
     _make_folder(out)
+    refuse_empty(shards, options.shards)
     model = load_model(options)
     shards = shards.labelled_as(model.labels, "the model")
     processes = Processes(scoring_accelerator(model.device))

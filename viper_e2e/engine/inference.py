@@ -27,7 +27,9 @@ ROWS = 1
 
 def run_infer(options: Namespace) -> int:
     """Score what was named; table on stdout, records in ``--output``."""
-    sources = find_inputs(options.inputs, shard_limits(options))
+    found = find_inputs(options.inputs, shard_limits(options))
+    found.tell()
+    sources = found.sources
     clip = _check_outputs(sources, options)
     model = load_model(options)
     processes = Processes(scoring_accelerator(model.device))
@@ -59,10 +61,10 @@ def run_infer(options: Namespace) -> int:
         )
         console.print(f"video: {out}", **AS_IT_IS)
     _show(clips, model, options)
-    return _exit_code(clips)
+    return _exit_code(clips, is_whole=found.is_whole)
 
 
-def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> Path | None:
+def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> Path | str | None:
     """Refuse outputs that cannot be made before anything is computed; the clip that ``--render`` draws."""
     if options.hop_seconds and not options.window_seconds:
         raise ViperError("--hop-seconds is the time between windows; add --window-seconds, e.g. 12")
@@ -81,6 +83,8 @@ def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> P
         raise ViperError(f"--{wants_one[0]} takes exactly one clip file")
     if options.plot and not options.window_seconds:
         raise ViperError("--plot shows windows over time; add --window-seconds, e.g. 12")
+    if options.render and isinstance(sources[0].paths[0], str):
+        raise ViperError("--render reads the clip once more: download it first")
     if options.render and options.window_seconds:
         raise ViperError("--render shows the whole clip; leave out --window-seconds")
     for name, suffix in (("render", ".mp4"), ("plot", ".png")):
@@ -241,11 +245,11 @@ def _with_mean(records: list[Record]) -> list[Record]:
     return [*records, summary_of(records)] if any(record["valid"] for record in records) else records
 
 
-def _exit_code(clips: list[list[Record]]) -> int:
+def _exit_code(clips: list[list[Record]], *, is_whole: bool) -> int:
     if not any(record["valid"] for records in clips for record in records):
         return NOTHING_DONE
-    whole = all(record["valid"] for records in clips for record in records)
-    return ALL_FINE if whole else SOME_FAILED
+    is_whole = is_whole and all(record["valid"] for records in clips for record in records)
+    return ALL_FINE if is_whole else SOME_FAILED
 
 
 def _tell_long_clips(records: list[Record]) -> None:

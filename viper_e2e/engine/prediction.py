@@ -3,111 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..clip import DecodedClip, Sample
+from ..clip import DecodedClip
 from ..clip_reader import DecodeSample
 from ..errors import ClipError, ViperError
 from ..loader import ClipLoader
 from ..model import ViPER
 from ..records import Record, failed, in_window, records_of
-from ..shards import VIDEO_EXTENSIONS, ShardLimits, ShardSet
-from ..windows import decode_windows
+from ..shards import ShardSet
+from ..windows import decode_windows, shown
 from ..workers import MAX_RESTARTS, TIME_LIMIT_SECONDS
 from .parts import Remaining
+from .sources import ClipFiles, find_inputs, name_of
+
+__all__ = ["ClipFiles", "find_inputs", "name_of", "predict", "predict_share", "predict_windows"]
 
 LONG_SECONDS = 60.0
 """A clip longer than this is better scored in windows."""
-
-
-@dataclass(frozen=True)
-class _Entry:
-    key: str
-    file_id: str = ""
-    intensities: None = None
-
-
-@dataclass(frozen=True)
-class _Place:
-    path_or_url: str
-
-
-class ClipFiles:
-    """Files named by a person, in the form of a shard set, so that the loader can walk them."""
-
-    labels = None
-
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = list(paths)
-        self.stamps = [_stamp(path) for path in self.paths]
-        """Size and time of each file when it was named, or None: it may be written to while others are read."""
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def shard_sizes(self) -> list[int]:
-        return [len(self.paths)]
-
-    def entry(self, i: int) -> _Entry:
-        return _Entry(str(self.paths[i]))
-
-    def shard_of(self, i: int) -> _Place:
-        return _Place(str(self.paths[i].parent))
-
-    def read(self, i: int) -> Sample:
-        """The path itself: the decoder reads what it needs, never the whole file."""
-        if not self.paths[i].is_file():
-            raise ClipError("no such file; is the path right?", stage="read", clip=str(self.paths[i]))
-        return Sample(key=str(self.paths[i]), video=self.paths[i])
-
-    def has_changed(self, i: int) -> bool:
-        """Whether the file is no longer what was named."""
-        return _stamp(self.paths[i]) != self.stamps[i]
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None  # what is wrong with it is found when it is read
-    return stat.st_size, stat.st_mtime_ns
-
-
-def name_of(source: ClipFiles | ShardSet, i: int) -> str:
-    """What tells a clip from every other, a file that was changed since from what it was included.
-
-    It stays the same for the whole of a run, whatever becomes of the file.
-    """
-    if isinstance(source, ClipFiles):
-        return f"{source.paths[i]} {source.stamps[i]}"
-    return f"{source.shard_of(i).path_or_url.partition('?')[0]} {source.entry(i).key}"
-
-
-def find_inputs(inputs: Sequence[str], limits: ShardLimits | None = None) -> list[ClipFiles | ShardSet]:
-    """Clips, folders of clips (searched throughout) and shard patterns → what the loader can walk.
-
-    Raises :class:`ViperError` for a folder without clips.
-    """
-    files: list[Path] = []
-    patterns: list[str] = []
-    for given in inputs:
-        path = Path(given)
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower().lstrip(".") in VIDEO_EXTENSIONS)
-            if not found:
-                raise ViperError(f"{given}: no clip in this folder ({', '.join(VIDEO_EXTENSIONS)})")
-            files += found
-        elif given.endswith(".tar") or "://" in given or given.startswith("pipe:"):
-            patterns.append(given)
-        else:
-            files.append(path)
-    sources: list[ClipFiles | ShardSet] = [ClipFiles(files)] if files else []
-    return sources + ([ShardSet(patterns, limits=limits)] if patterns else [])
 
 
 def predict(model: ViPER, source: ClipFiles | ShardSet, **how: Any) -> Iterator[Record]:
@@ -158,7 +74,7 @@ def predict_share(
 
 def predict_windows(
     model: ViPER,
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     window_seconds: float,
     hop_seconds: float,
     *,
@@ -180,7 +96,7 @@ def predict_windows(
         )
     begun: dict[int, list[Record]] = {}
     for index, found in decode_windows(
-        [str(path) for path in paths],
+        paths,
         model.decoder,
         window_seconds,
         hop_seconds,
@@ -191,7 +107,7 @@ def predict_windows(
         records = begun.setdefault(index, [])
         if isinstance(found, ClipError):
             reached = records[-1]["end_seconds"] if records else None
-            records.append(failed(str(paths[index]), found.reason, model.modalities, start_seconds=reached))
+            records.append(failed(shown(paths[index]), found.reason, model.modalities, start_seconds=reached))
         elif found is not None:
             records.append(_window_record(model, *found, boxes=boxes))
             continue

@@ -11,7 +11,7 @@ from viper_e2e.shards.index import (
     split_of,
 )
 from viper_e2e.shards.reading import ShardSet, expand
-from viper_e2e.shards.remote import without_query
+from viper_e2e.shards.remote import fetch, refuse_scheme, without_query
 from viper_e2e.shards.sources import ShardError, ShardLimits
 from viper_e2e.shards.writing import ShardWriter
 
@@ -28,8 +28,10 @@ __all__ = [
     "action_units_from_npy",
     "action_units_to_npy",
     "expand",
+    "fetch",
     "index_path",
     "range_of",
+    "refuse_scheme",
     "split_of",
     "without_query",
 ]

@@ -16,6 +16,7 @@ import urllib.request
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
+from viper_e2e.errors import UNREACHABLE, ClipError
 from viper_e2e.shards.limits import ShardError, UnreachableError
 
 TIMEOUT_SECONDS = 20.0
@@ -146,6 +147,25 @@ class RemoteFile:
         return ShardError(f"{self.name}: the server does not serve byte ranges; download the shard")
 
 
+def fetch(url: str, max_bytes: int) -> bytes:
+    """The whole of a clip behind an address; ``ClipError`` where it cannot be had or is larger than allowed."""
+    refuse_scheme(url)
+    source = RemoteFile(url)
+    try:
+        size = source.size()
+        if size > max_bytes:
+            message = f"has {size:,} bytes, at most {max_bytes:,} are allowed (see --max-bytes), or download it"
+            raise ClipError(message, stage="read", clip=source.name)
+        pieces = range(0, size, WHOLE_BYTES)
+        return b"".join(source.read(at, min(WHOLE_BYTES, size - at)) for at in pieces)
+    except FileNotFoundError as error:
+        reason = "nothing is there (HTTP 404)" if "404" in error.strerror else error.strerror
+        raise ClipError(reason, stage="read", clip=source.name) from error
+    except ShardError as error:
+        stage = UNREACHABLE if isinstance(error, UnreachableError) else "read"
+        raise ClipError(str(error).removeprefix(f"{source.name}: "), stage=stage, clip=source.name) from error
+
+
 def _exactly(answer: Any, size: int) -> bytes:
     """So many bytes of an answer, taken as they come, so that a watchdog can end it between two."""
     pieces, left = [], size
@@ -223,7 +243,7 @@ def refuse_scheme(url: str) -> None:
     if not (parts.scheme == "https" and parts.hostname) and not is_loopback(url):
         raise ShardError(
             f"{without_query(url)}: scheme {parts.scheme!r} is refused; "
-            "shards are local paths (./name where a name has a colon) or https:// URLs"
+            "clips and shards are local paths (./name where a name has a colon) or https:// URLs"
         )
 
 

@@ -1,0 +1,184 @@
+"""sources.py: what a person names to be scored: clips, folders, patterns, addresses and shards."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..clip import Sample
+from ..clip_files import find_files
+from ..config import LimitsConfig
+from ..errors import ClipError, ViperError
+from ..names import matches, nearest, printable
+from ..shards import ShardLimits, ShardSet, fetch, refuse_scheme, without_query
+from .display import AS_IT_IS, console
+
+MAX_LINES = 5
+
+
+@dataclass(frozen=True)
+class _Entry:
+    key: str
+    file_id: str = ""
+    intensities: None = None
+
+
+@dataclass(frozen=True)
+class _Place:
+    path_or_url: str
+
+
+class ClipFiles:
+    """Files and addresses named by a person, in the form of a shard set, so that the loader can walk them."""
+
+    labels = None
+
+    def __init__(self, paths: Sequence[Path | str], *, max_bytes: int = LimitsConfig.max_bytes_in_memory):
+        """``paths``: a `str` is an ``https://`` address, fetched whole if it has no more than ``max_bytes``."""
+        self.paths, self.max_bytes = list(paths), max_bytes
+        self.stamps = [_stamp(path) for path in self.paths]
+        """Size and time of each file when it was named, or None: it may be written to while others are read."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def shard_sizes(self) -> list[int]:
+        return [len(self.paths)]
+
+    def entry(self, i: int) -> _Entry:
+        return _Entry(self._name(i))
+
+    def shard_of(self, i: int) -> _Place:
+        return _Place(printable(os.path.dirname(self._name(i))))  # noqa: PTH120
+
+    def read(self, i: int) -> Sample:
+        """The path itself, of which the decoder reads what it needs; or what is at the address."""
+        path, name = self.paths[i], self._name(i)
+        if isinstance(path, str):
+            return Sample(key=name, video=fetch(path, self.max_bytes))
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError as error:
+            raise ClipError("no such file; is the path right?", stage="read", clip=name) from error
+        except OSError as error:
+            raise ClipError(f"cannot be read ({error.strerror})", stage="read", clip=name) from error
+        if not stat.S_ISREG(mode):
+            raise ClipError("is no file; is the path right?", stage="read", clip=name)
+        return Sample(key=name, video=path)
+
+    def has_changed(self, i: int) -> bool:
+        """Whether the file is no longer what was named."""
+        return _stamp(self.paths[i]) != self.stamps[i]
+
+    def _name(self, i: int) -> str:
+        path = self.paths[i]
+        return without_query(path) if isinstance(path, str) else printable(str(path))
+
+
+def _stamp(path: Path | str) -> tuple[int, int] | None:
+    try:
+        found = None if isinstance(path, str) else path.stat()
+    except OSError:
+        return None  # what is wrong with it is found when it is read
+    return found and (found.st_size, found.st_mtime_ns)
+
+
+def name_of(source: ClipFiles | ShardSet, i: int) -> str:
+    """What tells a clip from every other, a file that was changed since from what it was included.
+
+    It stays the same for the whole of a run, whatever becomes of the file.
+    """
+    if isinstance(source, ClipFiles):
+        return f"{source.paths[i]} {source.stamps[i]}".encode("utf-8", "backslashreplace").decode()
+    return f"{source.shard_of(i).path_or_url.partition('?')[0]} {source.entry(i).key}"
+
+
+@dataclass
+class Inputs:
+    """What was found of what a person named."""
+
+    sources: list[ClipFiles | ShardSet] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was passed over because it is no clip."""
+    closed: list[str] = field(default_factory=list)
+    """Folders that could not be searched."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything that was named is in the sources."""
+        left_out = any(isinstance(source, ShardSet) and source.left_out for source in self.sources)
+        return not self.closed and not left_out
+
+    def tell(self) -> None:
+        """Say what is not among the clips; what is left out of shards their problems tell."""
+        for line in [*self.notes, *self.closed]:
+            console.print(line, **AS_IT_IS)
+
+
+def find_inputs(inputs: Sequence[str], limits: ShardLimits | None = None) -> Inputs:
+    """Clips, folders of clips (searched throughout), addresses and shard patterns → what the loader can walk.
+
+    A name is first taken literally, then as a glob pattern. Raises :class:`ViperError` for a folder without
+    clips, and if nothing that is named is there.
+    """
+    found, files, patterns, missing = Inputs(), [], [], []
+    for given in inputs:
+        if "://" in given or given.startswith("pipe:"):
+            refuse_scheme(given)
+            is_shard = urlsplit(given).path.endswith(".tar")
+            (patterns if is_shard else files).append(given)
+            continue
+        is_pattern = not os.path.exists(given) and glob.has_magic(given)  # noqa: PTH110
+        places = matches(given) if is_pattern and not given.endswith(".tar") else [given]
+        for place in places or [given]:
+            if place.endswith(".tar"):
+                patterns.append(place)
+            elif os.path.isdir(place):  # noqa: PTH112
+                files += _clips_of_folder(place, found)
+            else:
+                files.append(Path(place))
+                if not os.path.lexists(place):
+                    missing.append(f"{place}: no such file or folder{_near(place)}")
+    if missing and len(missing) == len(files) and not patterns:
+        raise ViperError("; ".join(missing[:MAX_LINES]))
+    found.notes += missing
+    if files:
+        found.sources.append(ClipFiles(files, **({"max_bytes": limits.max_clip_bytes} if limits else {})))
+    if patterns:
+        shards = ShardSet(patterns, limits=limits)
+        found.sources.append(shards)
+    return found
+
+
+def refuse_empty(shards: ShardSet, pattern: str) -> None:
+    """Raise :class:`ViperError` if there is no sample to score."""
+    if not len(shards):
+        reasons = "; ".join(shards.problems[:3]) or "they are empty"
+        raise ViperError(f"{pattern}: no usable sample: {reasons}")
+
+
+def _clips_of_folder(folder: str, found: Inputs) -> list[Path]:
+    inside = find_files(Path(folder))
+    left_out = inside.left_out(folder)
+    if not inside.files:
+        reasons = "; ".join([*inside.closed, *left_out])
+        raise ViperError(f"{folder}: no clip in this folder" + (f" ({reasons})" if reasons else ""))
+    found.notes += left_out
+    found.closed += inside.closed
+    return inside.files
+
+
+def _near(place: str) -> str:
+    """The name in the same folder that was probably meant."""
+    path = Path(place)
+    try:
+        names = [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return ""
+    return nearest(path.name, names)
