@@ -28,6 +28,7 @@ def test_the_loss_falls_and_the_run_folder_holds_everything(corpus, tmp_path):
     made = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {
         "config.yaml",
+        "data.json",
         "versions.json",
         "metrics.jsonl",
         "checkpoints/best/model.safetensors",

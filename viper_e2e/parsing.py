@@ -29,10 +29,12 @@ class Settings:
 
     train: TrainConfig
     model: ModelConfig
+    preset: str = "base"
+    """Where they started from."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as ``config.yaml`` holds it and ``--config`` reads it."""
-        return {**asdict(self.train), "model": _plain(asdict(self.model))}
+        return {"preset": self.preset, **asdict(self.train), "model": _plain(asdict(self.model))}
 
 
 class Parser(ArgumentParser):
@@ -90,10 +92,15 @@ def _nearest(word: str, names: Sequence[str]) -> str | None:
 
 
 def parse_train(argv: Sequence[str], prog: str) -> Settings:
-    """Settings of a training run: preset, then ``--config FILE.yaml``, then the command line."""
+    """Settings of a training run: preset, then ``--config FILE.yaml``, then the command line.
+
+    A run that goes on begins with its own settings in place of a preset's.
+    """
     argv = _normal(argv)
-    _refuse_aliases(argv)
     preset = _preset_of(argv, prog)
+    if saved := _saved_settings(argv, prog):
+        argv = ["--config", saved, *argv]
+    _refuse_aliases(argv)
     short = bool({"-h", "--help"} & set(argv))
     parser = _train_parser(preset, prog, with_model=not short)
     parsed = parser.instantiate(parser.parse_args(argv))
@@ -112,7 +119,7 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     check_settings(model, "--", "model.")
     _need(train.train_shards, "--train-shards", prog)
     _need(train.run_dir, "--run-dir", prog)
-    return Settings(train, model)
+    return Settings(train, model, parsed.preset)
 
 
 def _train_parser(preset: str, prog: str, *, with_model: bool) -> _SettingsParser:
@@ -154,6 +161,16 @@ def _preset_of(argv: Sequence[str], prog: str) -> str:
     first = Parser(prog=prog, add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="base", choices=sorted(PRESETS), help=SUPPRESS)
     return first.parse_known_args(argv)[0].preset
+
+
+def _saved_settings(argv: Sequence[str], prog: str) -> str | None:
+    """``config.yaml`` of the run that ``--resume --run-dir RUN`` names, if there is one."""
+    first = Parser(prog=prog, add_help=False, allow_abbrev=False)
+    first.add_argument("--run_dir", default="", help=SUPPRESS)
+    first.add_argument("--resume", default="false", help=SUPPRESS)
+    given = first.parse_known_args(argv)[0]
+    path = Path(given.run_dir) / "config.yaml"
+    return str(path) if given.run_dir and given.resume == "true" and path.is_file() else None
 
 
 def _normal(argv: Sequence[str]) -> list[str]:

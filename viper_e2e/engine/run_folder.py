@@ -75,13 +75,10 @@ class RunFolder:
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """``config.yaml`` (resolved, can be given to ``--config`` again) and ``versions.json``."""
-        text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-        for name, content in (
-            ("config.yaml", text),
-            ("versions.json", plain_json.dumps(versions(), indent=2) + "\n"),
-        ):
-            with naming(self.path / name):
-                (self.path / name).write_text(content, encoding="utf-8")
+        write_settings(self.path, settings)
+        with naming(self.path / "versions.json"):
+            text = plain_json.dumps(versions(), indent=2) + "\n"
+            (self.path / "versions.json").write_text(text, encoding="utf-8")
 
     def read_settings(self) -> dict[str, Any]:
         """What `write_settings` wrote when the run began."""
@@ -146,6 +143,13 @@ class RunFolder:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
         return lock
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """``config.yaml`` of a folder."""
+    text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+    with naming(folder / "config.yaml"):
+        (folder / "config.yaml").write_text(text, encoding="utf-8")
 
 
 def versions() -> dict[str, str]:

@@ -33,6 +33,7 @@ from .optimizer import build_optimizer, build_schedule, schedule_factor
 from .precision import compute_dtype, resumed, settled
 from .processes import Processes
 from .reporting import Reporter
+from .resuming import SavedRun, data_record, take_rates, with_absolute_paths, write_data
 from .run_folder import RunFolder
 from .saving import Saver
 from .stages import StageClock
@@ -48,6 +49,12 @@ class Trainer:
         self.processes = processes or Processes(accelerator)
         limits = ShardLimits(max_clip_bytes=settings.model.decoding.limits.max_bytes_in_memory)
         self.train_shards, self.val_shards = open_splits(self.config, limits)
+        saved = SavedRun.of(Path(self.config.run_dir)) if self.config.resume else None
+        self.changed: dict[str, list[Any]] = {}
+        """Settings that differ from those the run had so far, and may."""
+        if saved is not None:
+            self.train_shards, self.val_shards = saved.in_its_order(self.train_shards, self.val_shards)
+            self.changed = saved.check(settings, self.train_shards, self.val_shards)
         loss = parse_loss(self.config.loss)
         self.held = ReuseStore(parse_size(self.config.reuse_memory))
         is_main = self.processes.is_main
@@ -57,6 +64,8 @@ class Trainer:
         last = self.run.last if self.config.resume else None
         labels = training_labels(self.train_shards, settings.model.fusion.output, last)
         self.module = ViPER(settings.model, labels).to(accelerator.device)
+        if saved is not None:
+            saved.check_backbones(self.module)
         self.loss = IntensityLoss(loss, len(labels), scale=LabelScale.of(labels))
         self._settle_precision()
         self.tuning = FineTuning(self.module, self.config, self.held)
@@ -97,7 +106,7 @@ class Trainer:
         if self.config.resume and not self._restore() and self.processes.is_main:
             console.print("[yellow]nothing was saved before the run ended; it starts anew[/yellow]")
         if self.processes.is_main:
-            self.run.write_settings(self.settings.to_dict())
+            self._write_settings()
             console.print(branch_table(self.module))
             for shards in filter(None, (self.train_shards, self.val_shards)):
                 tell_problems(shards)
@@ -105,6 +114,22 @@ class Trainer:
             while not self._finished() and self._epoch():
                 pass
         return self.stop.exit_code
+
+    def _write_settings(self) -> None:
+        """Of what is computed from here on; a run that is at its end keeps what it was computed with."""
+        if self._finished():
+            if self.changed:
+                console.print("[yellow]nothing is left to train; more --epochs or --max-steps go on[/yellow]")
+            return
+        for name, (before, now) in self.changed.items():
+            console.print(
+                f"[yellow]from step {self.state.step} on: --{name.replace('_', '-')} {now}, "
+                f"before {before}[/yellow]"
+            )
+        if self.changed:
+            self.run.log("changes.jsonl", {"step": self.state.step, "changes": self.changed})
+        self.run.write_settings(with_absolute_paths(self.settings))
+        write_data(self.run.path, data_record(self.settings, self.train_shards, self.val_shards))
 
     def close(self) -> None:
         """Let go of the run folder."""
@@ -288,6 +313,9 @@ class Trainer:
         if restored is None:
             return False
         self.state, quarantined = restored
+        # Weights were loaded into the encoders: what was held is no longer surely theirs.
+        self.held.clear()
+        take_rates(self.optimizer, self.schedule, self.module, self.config)
         self.loader.quarantined.update(quarantined)
         self.total_steps = self._steps_in_all()
         # With another number of processes or epochs, the rest of the run has another number of steps.

@@ -19,6 +19,8 @@ from .compiling import check_compiler, keep_compiled_in
 from .devices import heed_launcher
 from .display import console, seeds_table
 from .processes import Processes
+from .resuming import with_absolute_paths
+from .run_folder import write_settings
 from .trainer import Trainer
 
 
@@ -51,6 +53,9 @@ def train(settings: Settings) -> int:
         run.train.mixed_precision = precision
         with processes.telling_failures():
             trainer = Trainer(run, accelerator, processes)
+            if settings.train.seeds > 1 and accelerator.is_main_process:
+                # So that `--resume --run-dir` alone goes on with all seeds.
+                write_settings(Path(settings.train.run_dir), with_absolute_paths(settings))
             try:
                 # What `auto` came to for the first seed holds for all of them.
                 precision = trainer.config.mixed_precision
@@ -86,7 +91,7 @@ def seeded(settings: Settings) -> list[Settings]:
         # What was interrupted had not come to its later seeds yet.
         begun = (folder / "config.yaml").exists() or seed == config.seed
         train = replace(config, seed=seed, seeds=1, run_dir=str(folder), resume=config.resume and begun)
-        runs.append(Settings(train, deepcopy(settings.model)))
+        runs.append(Settings(train, deepcopy(settings.model), settings.preset))
     return runs
 
 

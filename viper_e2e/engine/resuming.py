@@ -1,0 +1,260 @@
+"""resuming.py: what may change when a run goes on, and all that has to be as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import plain_json
+from ..checkpoint import newest_whole, read_json
+from ..config import ModelConfig, TrainConfig, backbones_of
+from ..encoders.textual import read_bank
+from ..environment import naming
+from ..errors import ViperError
+from ..labels import LabelSet, order_of
+from ..model import ViPER
+from ..parsing import Settings
+from ..pretrained import labels_of
+from ..shards import ShardSet
+from .optimizer import parameter_groups
+
+MAY_CHANGE = frozenset(
+    {
+        # How fast it learns from here on, and when it ends; the schedule is counted anew for the rest.
+        *("lr", "backbone_lr", "weight_decay", "clip_norm", "epochs", "max_steps", "seeds"),
+        # How the work is done; what is computed stays the same.
+        *("num_workers", "prefetch", "reuse_memory", "compile", "process_timeout_seconds"),
+        # What happens to clips that cannot be read, and how often the run is saved.
+        *("on_error", "clip_timeout_seconds", "max_worker_restarts", "save_every_steps", "save_every_minutes"),
+        # Where the run lies.
+        *("run_dir", "resume"),
+    }
+)
+"""Settings that take effect when they change. All others decide which clips a step sees or what is computed of
+them (seed, batch size, loss, model, …): with one changed, the run would be neither the old nor a new one."""
+BY_CONTENT = ("train_shards", "val_shards", "model.textual.bank")
+"""What names files: their content is compared, so that they may have moved."""
+DATA = "data.json"
+
+
+class SavedRun:
+    """What an earlier start of a run wrote of itself."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]):
+        self.folder, self.settings = folder, settings
+        self.data = read_json(folder / DATA) if (folder / DATA).exists() else {}
+
+    @classmethod
+    def of(cls, folder: Path) -> SavedRun | None:
+        """``None`` where no run was begun."""
+        path = folder / "config.yaml"
+        if not path.exists():
+            return None
+        try:
+            with naming(path):
+                settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ViperError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from error
+        if not isinstance(settings, dict):
+            raise ViperError(f"{path}: holds no settings; was it edited?")
+        return cls(folder, settings)
+
+    @cached_property
+    def last(self) -> Path | None:
+        """The newest undamaged checkpoint."""
+        return newest_whole(self.folder / "checkpoints" / "last")[0]
+
+    @property
+    def labels(self) -> LabelSet | None:
+        """Of the run, in its order."""
+        if "labels" in self.data:
+            return LabelSet(tuple(self.data["labels"]))
+        return labels_of(self.last) if self.last is not None else None
+
+    def in_its_order(self, train: ShardSet, val: ShardSet | None) -> tuple[ShardSet, ShardSet | None]:
+        """Shards with their labels as the run has them; those with others come back as they are."""
+        labels = self.labels
+        if labels is None or order_of(train.labels.names, labels.names) is None:
+            return train, val
+        return train.labelled_as(labels, "the run"), val.labelled_as(labels, "the run") if val else None
+
+    def check(self, settings: Settings, train: ShardSet, val: ShardSet | None) -> dict[str, list[Any]]:
+        """What changes and may: name → before and now. Raises `ViperError` with a line for all that may not."""
+        lines, changed = [], {}
+        for name, before, now in differences(self.settings, settings.to_dict()):
+            if name in MAY_CHANGE or name.startswith("model.decoding.limits."):
+                changed[name] = [before, now]
+            elif not (name == "mixed_precision" and now == "auto"):
+                lines.append(f"--{name.replace('_', '-')}: {_said(now)}; the run has {_said(before)}")
+        lines += self._other_data(settings, train, val)
+        if lines:
+            text = "\n".join(f"  {line}" for line in lines)
+            raise ViperError(
+                f"{self.folder}: goes on only as it began; change back, or name another --run-dir:\n{text}"
+            )
+        where = ("run_dir", "resume")
+        return {name: values for name, values in changed.items() if name not in where}
+
+    def _other_data(self, settings: Settings, train: ShardSet, val: ShardSet | None) -> Iterator[str]:
+        labels = self.labels
+        if labels is not None and order_of(train.labels.names, labels.names) is None:
+            yield f"labels: {', '.join(train.labels.names)}; the run has {', '.join(labels.names)}"
+        for option, shards, name in (("--train-shards", train, "train"), ("--val-shards", val, "val")):
+            if name in self.data:
+                yield from _other_shards(option, shards, self.data[name])
+        if "bank" in self.data and self.data["bank"] != _bank_id(settings.model):
+            yield "--model.textual.bank: other sentences than in the run"
+
+    def check_backbones(self, module: ViPER) -> None:
+        """Weights that a checkpoint leaves out must be those it was trained with, wherever they lie now."""
+        if self.last is None:
+            return
+        recorded = read_json(self.last / "config.json")["backbones"]
+        found = {
+            name: record for encoder in module.encoders.values() for name, record in encoder.records().items()
+        }
+        for name, record in recorded.items():
+            wanted = record["tensors_sha256"]
+            if name in found and wanted and found[name]["tensors_sha256"] != wanted:
+                raise ViperError(
+                    f"{self.folder}: --backbone {name}={found[name]['spec']} holds other weights than the run "
+                    f"was trained with ({record['spec']}); name those"
+                )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Name, value before, and value now of every setting that differs; what is compared by content is left out.
+
+    A setting that a saved run does not know was added to the package since: the run had its default.
+    """
+    new = _flat(now)
+    unknown = {"preset": new.get("preset"), **asdict(TrainConfig()), "model": asdict(ModelConfig())}
+    old = _flat(unknown) | _flat(before)
+    for name in [*new, *(name for name in old if name not in new)]:
+        values = old.get(name), new.get(name)
+        if name not in BY_CONTENT and values[0] != values[1] and not _is_moved(name, *values):
+            yield name, *values
+
+
+def _is_moved(name: str, before: Any, now: Any) -> bool:
+    """Weights from another place, which `check_backbones` compares."""
+    if name.endswith(".revision"):
+        return True
+    return name.endswith(".source") and name != "model.action_units.source" and "random" not in (before, now)
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else json.dumps(value, ensure_ascii=False) if value == "" else str(value)
+
+
+# --- what a run says of its data --------------------------------------------------------------------
+
+
+def data_record(settings: Settings, train: ShardSet, val: ShardSet | None) -> dict[str, Any]:
+    """What was trained and validated on, by content: for ``data.json``."""
+    return {
+        "labels": list(train.labels.columns),
+        "train": _shards_record(train),
+        "val": None if val is None else _shards_record(val),
+        "bank": _bank_id(settings.model),
+    }
+
+
+def write_data(folder: Path, record: Mapping[str, Any]) -> None:
+    with naming(folder / DATA):
+        (folder / DATA).write_text(plain_json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _shards_record(shards: ShardSet) -> dict[str, Any]:
+    names = [Path(shard.path_or_url.partition("?")[0]).name for shard in shards.shards]
+    return {
+        "sha256": shards.content_id(),
+        "clips": len(shards),
+        "shards": [list(row) for row in zip(names, shards.shard_sizes, shards.shard_ids(), strict=True)],
+    }
+
+
+def _other_shards(option: str, shards: ShardSet | None, saved: Mapping[str, Any] | None) -> Iterator[str]:
+    if shards is None or saved is None:
+        if shards is not None or saved is not None:
+            now = "none" if shards is None else f"{len(shards)} clips"
+            before = "none" if saved is None else f"{saved['clips']} clips"
+            yield f"{option}: {now}; the run has {before}"
+        return
+    now = _shards_record(shards)
+    if now["sha256"] == saved["sha256"]:
+        return
+    before = saved["shards"]
+    if len(now["shards"]) != len(before) or now["clips"] != saved["clips"]:
+        yield (
+            f"{option}: {now['clips']} clips in {len(now['shards'])} shards; "
+            f"the run has {saved['clips']} in {len(before)}"
+        )
+        return
+    if sorted(row[2] for row in now["shards"]) == sorted(row[2] for row in before):
+        yield f"{option}: the same shards in another order; name them so that they come as before"
+        return
+    other = [row[0] for row, old in zip(now["shards"], before, strict=True) if row[2] != old[2]]
+    more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+    yield f"{option}: other clips or labels than in the run, in {', '.join(other[:3])}{more}"
+
+
+def _bank_id(model: ModelConfig) -> str | None:
+    if "textual" not in model.modalities:
+        return None
+    return sha256("\n".join(read_bank(model.textual.bank)).encode()).hexdigest()
+
+
+def with_absolute_paths(settings: Settings) -> dict[str, Any]:
+    """Settings as ``config.yaml`` holds them: to be understood from any folder."""
+    data = settings.to_dict()
+    for name in ("train_shards", "val_shards", "run_dir"):
+        data[name] = _absolute(data[name])
+    for name, backbone in backbones_of(settings.model).items():
+        if Path(backbone.source).expanduser().exists():
+            _place_of(data["model"], name)["source"] = _absolute(backbone.source)
+    textual = data["model"]["textual"]
+    textual["bank"] = _absolute(textual["bank"])
+    return data
+
+
+def _place_of(model: dict[str, Any], backbone: str) -> dict[str, Any]:
+    return model["textual"][backbone] if backbone in model["textual"] else model[backbone]["backbone"]
+
+
+def _absolute(pattern: str | None) -> str | None:
+    """A pattern from the root; where that cannot be said without changing its meaning, as it is."""
+    here = os.getcwd()  # noqa: PTH109  as text, to be put before a pattern
+    if not pattern or "://" in pattern or pattern.startswith(("{", "~")) or set(here) & set("*?[]{}"):
+        return pattern
+    return os.path.join(here, pattern)  # noqa: PTH118  keeps what a pattern means
+
+
+# --- rates that take effect ---------------------------------------------------------------------------
+
+
+def take_rates(optimizer: Any, schedule: Any, module: ViPER, config: TrainConfig) -> None:
+    """Rates and decay as the settings say now; the state that was loaded brought the old ones back."""
+    wanted = {group["name"]: group for group in parameter_groups(module, config)}
+    for place, group in enumerate(optimizer.param_groups):
+        new = wanted[group["name"]]
+        group["weight_decay"] = new["weight_decay"]
+        group["initial_lr"] = schedule.base_lrs[place] = new["lr"]
