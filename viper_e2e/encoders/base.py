@@ -210,9 +210,13 @@ class Backbone(nn.Module):
             yield
 
     @contextmanager
-    def computing_exactly(self, device: torch.device) -> Iterator[None]:
-        """float32 arithmetic on the weights as they are stored, rounded or not; without gradient."""
-        rounded = {p: p.data for p in self.model.parameters() if p.dtype.itemsize < 4}
+    def computing_exactly(self, device: torch.device, reads: Callable[[str], bool]) -> Iterator[None]:
+        """float32 arithmetic on the weights as they are stored, rounded or not; without gradient.
+
+        ``reads``: the names of the parameters that will be read.
+        """
+        named = self.model.named_parameters()
+        rounded = {p: p.data for name, p in named if p.dtype.itemsize < 4 and reads(name)}
         for parameter, stored in rounded.items():
             parameter.data = stored.float()
         try:

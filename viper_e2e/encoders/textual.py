@@ -172,7 +172,7 @@ class TextualEncoder(Encoder):
     def _clip_pass(self) -> Float[Tensor, "K E"]:
         self.num_text_passes += 1
         # In float32 whatever the weights are stored in: cosines are multiplied by a hundred before the softmax.
-        with self.image_text.computing_exactly(self._clip_tokens.device):
+        with self.image_text.computing_exactly(self._clip_tokens.device, _is_of_text):
             return at_least_float32(self.image_text.model.encode_text(self._clip_tokens))
 
     def _sentence_pass(self, encoder: Backbone) -> Float[Tensor, "K D"]:
@@ -180,6 +180,10 @@ class TextualEncoder(Encoder):
         inputs = {key: getattr(self, f"_{key}") for key in self._token_keys}
         with encoder.computing(self._clip_tokens.device):
             return at_least_float32(encoder.model(**inputs).last_hidden_state[:, 0])
+
+
+def _is_of_text(name: str) -> bool:
+    return not name.startswith("visual.")
 
 
 def _sentence_encoder(
