@@ -122,6 +122,27 @@ def test_clips_left_out_after_going_back_do_not_count_again(shards):
     assert json.loads(json.dumps(run.guard.skips.state_dict()))["num_used"] == 34
 
 
+def test_the_loss_of_an_epoch_without_a_finite_one_is_null(shards, capfd):
+    folder = shards("." * 4)
+    run = Trainer(
+        settings(folder, folder / "run", *WORDS), Accelerator(cpu=True, step_scheduler_with_optimizer=False)
+    )
+    real, calls = run._backward, []
+
+    def backward(batch, total_weight):
+        calls.append(1)
+        value = real(batch, total_weight)
+        return float("nan") if len(calls) == 1 else value
+
+    run._backward = backward
+    assert run.train() == 0
+    run.close()
+    first, second = (line["train_loss"] for line in lines(folder / "run", "metrics.jsonl"))
+    assert first is None
+    assert second > 0
+    assert "loss –" in capfd.readouterr().err
+
+
 def test_one_line_stands_in_the_log_for_an_epoch_that_was_stopped_and_gone_on_with(shards):
     folder = shards("." * 8)
     assert trained(folder, "--max-steps=1") == 0

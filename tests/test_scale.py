@@ -14,7 +14,7 @@ from training_runs import run
 
 import viper_e2e
 from viper_e2e.config import FusionConfig
-from viper_e2e.engine.labelled import label_scale, training_labels
+from viper_e2e.engine.labelled import label_scale, scaled_as, training_labels
 from viper_e2e.fusion import build_fusion
 from viper_e2e.labels import LabelSet
 from viper_e2e.losses import IntensityLoss
@@ -96,6 +96,13 @@ def test_a_checkpoint_keeps_the_scale_and_one_of_an_earlier_version_has_none(tmp
     }
     manifest.write_text(json.dumps(files))
     assert viper_e2e.load(tmp_path / "new").fusion.scale is None
+
+
+def test_a_saved_scale_is_taken_over_by_name():
+    saved = LabelSet(("Joy", "Fear"), 0.0, 100.0, None, (50.0, 40.0), (80.0, 90.0))
+    swapped = scaled_as(LabelSet(("fear", "joy"), 0.0, 100.0), saved)
+    assert (swapped.centres, swapped.widths) == ((40.0, 50.0), (90.0, 80.0))
+    assert scaled_as(swapped, LabelSet(("Fear", "Joy"), 0.0, 100.0)).widths is None
 
 
 @pytest.fixture(scope="module")

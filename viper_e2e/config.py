@@ -346,5 +346,5 @@ def model_config_from_dict(data: dict[str, Any], source: str) -> ModelConfig:
         model = parser.instantiate(parser.parse_object({"model": data})).model
     except (ArgumentError, TypeError) as error:
         raise ViperError(f"{source}: {' '.join(str(error).split())}") from error
-    check_settings(model, f"{source}: ", "model.")
+    check_settings(f"{source}: ", {"model.": model})
     return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -114,12 +114,12 @@ OPTION_BOUNDS: dict[str, Bounds] = {
 """Of the commands' own options, by their name in the namespace."""
 
 
-def check_settings(config: Any, source: str, path: str = "") -> None:
-    """`ViperError` in one line where a number of a dataclass, or of one inside it, is out of bounds.
+def check_settings(source: str, parts: Mapping[str, Any]) -> None:
+    """`ViperError` in one line where numbers of dataclasses, or of those inside them, are out of bounds.
 
-    ``source`` comes before each name (``--`` or ``FILE: ``), ``path`` is where the dataclass stands.
+    ``source`` comes before each name (``--`` or ``FILE: ``). ``parts``: where each stands (``model.``) → it.
     """
-    complaints = list(_complaints(config, source, path))
+    complaints = [line for path, config in parts.items() for line in _complaints(config, source, path)]
     if complaints:
         raise ViperError("; ".join(complaints))
 

@@ -72,10 +72,18 @@ def training_labels(shards: ShardSet, output: str, last: Path | None = None) -> 
     labels = replace(shards.labels, means=tuple(rows.mean(0).tolist()))
     folder = newest_whole(last)[0] if last is not None else None
     if folder is not None:
-        saved = labels_of(folder)
-        return replace(labels, centres=saved.centres, widths=saved.widths)
+        return scaled_as(labels, labels_of(folder))
     centres, widths = label_scale(rows, labels.in_unit_interval, output)
     return replace(labels, centres=centres, widths=widths) if any(widths) else labels
+
+
+def scaled_as(labels: LabelSet, saved: LabelSet) -> LabelSet:
+    """``labels`` with the scale of a saved set, emotion by emotion."""
+    if saved.centres is None or saved.widths is None or set(saved.names) != set(labels.names):
+        return replace(labels, centres=None, widths=None)
+    places = [saved.names.index(name) for name in labels.names]
+    centres, widths = (tuple(row[i] for i in places) for row in (saved.centres, saved.widths))
+    return replace(labels, centres=centres, widths=widths)
 
 
 def label_scale(
