@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -216,3 +218,29 @@ def test_a_checkpoint_that_does_not_know_its_labels_falls_back_on_its_own_mean(w
     rows = {row[0]: np.array(row[1:], float) for row in table(tmp_path / "out/submission.csv")[1:]}
     unread = rows.pop("[00014]")
     assert unread == pytest.approx(np.mean(list(rows.values()), 0))
+
+
+def test_a_reader_who_goes_away_and_pictures_that_fail_cost_no_number(world, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise ValueError("no such font")
+
+    monkeypatch.setattr("viper_e2e.report.figures.predicted_against_true", fail)
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [
+        f"--checkpoint={world.best}",
+        world.split("val"),
+        f"--out={tmp_path}",
+        "--num-workers=0",
+        "--report",
+    ]
+    with os.fdopen(writing, "w") as closed, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", closed)
+        assert main(["eval", *words, f"--out={tmp_path}"]) == 2
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["num_failed"] == 0
+    assert len(table(tmp_path / "predictions.csv")) == 6
+    assert "Predicted against true: not drawn: no such font" in capsys.readouterr().err
+    page = (tmp_path / "report.html").read_text()
+    assert "run/best on val-*.tar" in page
+    assert not (tmp_path / "parts").exists()

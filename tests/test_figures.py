@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 
@@ -223,3 +224,19 @@ def test_matplotlib_waits_until_something_is_drawn_and_needs_no_display():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("backend", ["module://not_installed.anywhere", "nonsense"])
+def test_pictures_are_drawn_whatever_backend_the_surroundings_name(tmp_path, backend):
+    code = f"""
+from viper_e2e.report import figures
+figure, (panel,) = figures.sheet(1, panel=(2, 2))
+panel.plot([0, 1])
+figures.save(figure, {str(tmp_path / "a.png")!r})
+import os; assert os.environ["MPLBACKEND"] == {backend!r}
+"""
+    environment = os.environ | {"MPLBACKEND": backend}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.png").stat().st_size > 1000

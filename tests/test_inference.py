@@ -252,3 +252,27 @@ def test_a_damaged_end_leaves_the_windows_before_it(tmp_path, checkpoint):
     assert whole["valid"]
     assert whole["end_seconds"] == windows[-1]["end_seconds"]
     assert f"not scored from {rest['start_seconds']:g} s on" in whole["warning"]
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def test_without_a_checkpoint_it_says_which_models_there_are(tmp_path, capsys):
+    assert main(["infer", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    for words in ("VaianiLorenzo/ViPER-VA", "Hume-Reaction", "r .30", "make demo", "viper train"):
+        assert words in told
+    assert len(told.splitlines()) == 4
+
+
+# --- check ----------------------------------------------------------------------------------------
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_reading(tmp_path, clips, capsys):
+    shard = foreign(tmp_path, ("ok", (clips / "a.mp4").read_bytes(), "{}"))
+    words = ["check", "--shards", str(shard), "--num-workers", "1", "--output"]
+    (tmp_path / "c.json").mkdir()
+    assert main([*words, str(tmp_path / "c.json")]) == 1
+    assert "is a folder; name a file" in error_of(capsys)
+    assert main([*words, str(tmp_path / "new" / "c.json")]) == 0
+    assert json.loads((tmp_path / "new" / "c.json").read_text())["summary"]["clips"] == 1

@@ -206,6 +206,22 @@ def test_shards_of_another_run_are_not_overwritten_unless_told(tmp_path):
     assert digest(tmp_path / "out") == digest(tmp_path / "fresh")
 
 
+def test_overwriting_takes_nothing_that_is_not_its_own(tmp_path):
+    videos, labels = corpus(tmp_path, 9)
+    pack(videos, labels, tmp_path / "out", shard_size=2_000)
+    theirs = tmp_path / "out" / "laion-000000.tar"
+    theirs.write_bytes(b"somebody's")
+    report = pack(videos, labels, tmp_path / "out", overwrite=True)
+    assert theirs.read_bytes() == b"somebody's"
+    assert any("laion-000000.tar stays as it is" in note for note in report.notes)
+    foreign = tmp_path / "out" / "train-000077.tar"
+    foreign.write_bytes(b"somebody's")
+    before = digest(tmp_path / "out")
+    with pytest.raises(ViperError, match=r"train-000077.tar: was not written by viper pack; move it"):
+        pack(videos, labels, tmp_path / "out", overwrite=True)
+    assert digest(tmp_path / "out") == before
+
+
 def test_a_shard_that_changed_after_packing_is_found_out(tmp_path):
     videos, labels = corpus(tmp_path, 3)
     pack(videos, labels, tmp_path / "out")

@@ -10,6 +10,11 @@ from pathlib import Path
 from .errors import ViperError
 
 EXIT_OK, EXIT_NOTHING, EXIT_SOME = 0, 1, 2
+
+MODELS = """none is taken by default; give --checkpoint one of these:
+  VaianiLorenzo/ViPER-VA     one of the authors' eight: Hume-Reaction, people watching clips; r .30 on them
+  demo/run/checkpoints/best  what `make demo` trains on one generated face and voice; says nothing about people
+  RUN/checkpoints/best       your own, by `viper train` on labelled clips; `viper eval` tells how good it is"""
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".xls")
 TABLE_WORDS = ("id_column", "split_column", "subject_column", "split", "encoding", "sheet")
 
@@ -95,7 +100,7 @@ def _train(argv: Sequence[str]) -> int:
 def _infer(argv: Sequence[str]) -> int:
     parser = _parser("infer", "Score clips, folders of clips or shards with a trained model.")
     parser.add_argument("inputs", nargs="+", metavar="CLIP", help="clip, folder of clips, or shards (*.tar)")
-    _model_options(parser)
+    _model_options(parser, required=False)
     parser.add_argument("--output", help="also write records: .csv, .xlsx, .parquet, .json or .jsonl")
     parser.add_argument(
         "--summary", metavar="FILE", help="whole clips of windows (default: beside --output, NAME.summary.csv)"
@@ -108,6 +113,8 @@ def _infer(argv: Sequence[str]) -> int:
     parser.add_argument("--plot", metavar="OUT.png", help="plot the windows of one clip over time")
     _clip_options(parser)
     options = parser.parse_args(argv)
+    if not options.checkpoint:
+        raise ViperError(MODELS)
     from .engine.inference import run_infer
 
     return run_infer(options)
@@ -119,6 +126,7 @@ def _eval(argv: Sequence[str]) -> int:
     parser.add_argument("--out", required=True, help="folder for metrics.json, predictions.csv and plots")
     parser.add_argument("--submission", action="store_true", help="also write the challenge's submission.csv")
     parser.add_argument("--report", action="store_true", help="also write one self-contained HTML page")
+    parser.add_argument("--bom", action="store_true", help="mark predictions.csv as UTF-8, for Excel")
     _model_options(parser)
     _clip_options(parser)
     options = parser.parse_args(argv)
@@ -263,15 +271,17 @@ def _check(argv: Sequence[str]) -> int:
     _worker_options(parser)
     _clip_options(parser)
     options = parser.parse_args(argv)
-    from rich.console import Console
-
     from . import plain_json
     from .checking import check
     from .config import DecodingConfig
+    from .outfiles import settle_file, written_whole
     from .packing import progress_bar
     from .reading_options import apply_reading_options, shard_limits
     from .shards import ShardSet
+    from .terminal import SteadyConsole
 
+    if options.output:
+        settle_file(options.output, "--output")
     decoding = DecodingConfig()
     apply_reading_options(decoding, options)
     faces = None
@@ -291,9 +301,12 @@ def _check(argv: Sequence[str]) -> int:
             max_restarts=options.max_worker_restarts,
             progress=progress,
         )
-    Console(highlight=False).print(report)
     if options.output:
-        Path(options.output).write_text(plain_json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+        with written_whole(options.output) as partial:
+            partial.write_text(
+                plain_json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8", errors="backslashreplace"
+            )
+    SteadyConsole(highlight=False).print(report)
     return report.exit_code
 
 
@@ -337,8 +350,8 @@ def _parser(command: str, description: str):
     return Parser(prog=f"viper {command}", description=description, allow_abbrev=False)
 
 
-def _model_options(parser) -> None:
-    parser.add_argument("--checkpoint", required=True, help="folder of a trained model, or a hub id")
+def _model_options(parser, *, required: bool = True) -> None:
+    parser.add_argument("--checkpoint", required=required, help="folder of a trained model, or a hub id")
     _backbone_options(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument(

@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float64
 
 from .errors import ViperError
 from .labels import HUME_REACTION, LabelSet, order_of
+from .outfiles import written_whole
 
 TEXT_COLUMNS = ("key", "file_id", "shard", "subject", "error")
 NUMBER_COLUMNS = ("valid", "duration_seconds", "face_share")
@@ -80,10 +81,30 @@ class Predictions:
         best = order[: min(count, (len(order) + 1) // 2)]
         return best, order[len(best) :][::-1][:count]
 
-    def write_csv(self, path: str | os.PathLike) -> None:
-        """One line per clip, numbers exact, missing ones empty; :meth:`read_csv` gives the same rows back.
+    def with_failed(self, failed: Sequence[tuple[str, str]]) -> Predictions:
+        """The same and, at the end, clips that could not even be found whole: key and reason of each."""
+        count = len(failed)
+        blank = np.full((count, len(self.labels)), np.nan)
+        return replace(
+            self,
+            keys=[*self.keys, *(key for key, _ in failed)],
+            file_ids=[*self.file_ids, *[""] * count],
+            shards=[*self.shards, *[""] * count],
+            predicted=np.concatenate([self.predicted, blank]),
+            true=np.concatenate([self.true, blank]),
+            valid=np.concatenate([self.valid, np.zeros(count, bool)]),
+            errors=[*self.errors, *(reason for _, reason in failed)],
+            present=np.concatenate([self.present, np.zeros((count, len(self.modalities)), bool)]),
+            face_share=np.concatenate([self.face_share, np.full(count, np.nan)]),
+            duration_seconds=np.concatenate([self.duration_seconds, np.full(count, np.nan)]),
+            subjects=None if self.subjects is None else [*self.subjects, *[None] * count],
+        )
 
-        A text that a spreadsheet could take for a formula gets an apostrophe before it.
+    def write_csv(self, path: str | os.PathLike, *, bom: bool = False) -> None:
+        """One line per clip, missing numbers empty; :meth:`read_csv` gives the same rows back.
+
+        Labels stay as they are, what was computed has six significant digits. A text that a spreadsheet could
+        take for a formula gets an apostrophe before it. ``bom``: the mark by which Excel knows UTF-8.
         """
         names = self.labels.names
         header = [
@@ -93,16 +114,18 @@ class Predictions:
             *(f"true_{name}" for name in names),
             *(f"present_{modality}" for modality in self.modalities),
         ]
-        _write(path, header, (self._cells(row) for row in range(len(self))))
+        _write(path, header, (self._cells(row) for row in range(len(self))), bom=bom)
 
     def _cells(self, row: int) -> list[str]:
         subject = self.subjects[row] if self.subjects else None
         texts = [self.keys[row], self.file_ids[row], self.shards[row], subject or "", self.errors[row] or ""]
-        numbers = [self.duration_seconds[row], self.face_share[row], *self.predicted[row], *self.true[row]]
+        computed = [self.face_share[row], *self.predicted[row]]
         return [
             *(neutralised(text) for text in texts),
             _flag(self.valid[row]),
-            *(_number(value) for value in numbers),
+            _number(round(self.duration_seconds[row], 3)),
+            *(_readable(value) for value in computed),
+            *(_number(value) for value in self.true[row]),
             *(_flag(value) for value in self.present[row]),
         ]
 
@@ -202,23 +225,29 @@ def _number(value: float) -> str:
     return "" if np.isnan(value) else repr(float(value))
 
 
+def _readable(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.6g}"
+
+
 def _flag(value: bool | np.bool_) -> str:
     return "1" if value else "0"
 
 
-def _write(path: str | os.PathLike, header: Sequence[str], rows) -> None:
-    try:
-        with Path(path).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(rows)
-    except OSError as error:
-        raise ViperError(f"{path}: cannot be written ({error.strerror}); name a folder that exists") from error
+def _write(path: str | os.PathLike, header: Sequence[str], rows, *, bom: bool = False) -> None:
+    with (
+        written_whole(path) as partial,
+        partial.open(
+            "w", encoding="utf-8-sig" if bom else "utf-8", errors="backslashreplace", newline=""
+        ) as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def _read(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
     try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ViperError(f"{path}: cannot be read as predictions ({error})") from error

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from ..loader import ClipLoader
 from ..metrics import Intervals, Scores, batch_sums, bootstrap
 from ..metrics import scores as scores_of_sums
 from ..model import ViPER, ViPEROutput
+from ..outfiles import settle_folder, written_whole
 from ..predictions import Predictions, submission_ids
 from ..prepared import PreparedClip
 from ..reading_options import shard_limits
@@ -29,13 +30,16 @@ from ..report import figures, tables
 from ..report.confusion import confusion_matrices
 from ..report.page import extremes, write_page
 from ..shards import ShardSet, without_query
+from ..tabular import readable
 from .commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
-from .display import console, progress_bar, table, tell_problems
+from .display import AS_IT_IS, console, progress_bar, table, tell_problems
 from .evaluation import predictions_of, score, scored_rows, scores_record
 from .parts import Parts, Remaining, identity_of, scoring_accelerator
 from .processes import Processes
 from .run_folder import versions
 from .sources import refuse_empty
+
+NUM_PICTURES = 4
 
 STRIP_SIZE = 96
 """Side of the face crops shown in the report, in pixels."""
@@ -44,7 +48,7 @@ STRIP_SIZE = 96
 def run_eval(options: Namespace) -> int:
     """Score shards once and write everything that can be said of it into ``--out``."""
     shards, out = ShardSet(options.shards, limits=shard_limits(options)), Path(options.out)
-    _make_folder(out)
+    settle_folder(out, "--out")
     refuse_empty(shards, options.shards)
     model = load_model(options)
     columns = _submission_labels(model.labels, shards.labels)
@@ -56,50 +60,79 @@ def run_eval(options: Namespace) -> int:
         if processes.is_main:
             tell_problems(shards)
         set_computing(model, options, processes)
-        predictions = _score(model, shards, processes, options)
+        parts = Parts(out / "parts", _identity(shards, options), processes)
+        predictions = _score(model, shards, parts, options)
     if predictions is None:
         return ALL_FINE
-    predictions.write_csv(out / "predictions.csv")
-    made = [out / "predictions.csv"]
-    scores = intervals = None
-    if predictions.scored.sum() >= 2:
-        scores, intervals = measure(predictions)
-        record = _metrics_record(scores, intervals, options.mixed_precision)
-        record |= _source_record(model, shards, options)
-        if predictions.keys_without_number:
-            record["without_number"] = predictions.keys_without_number
-        checkpoint.write_json(out / "metrics.json", record)
-        tables.stdout_console().print(tables.metrics_table(scores, intervals))
-        pictures = _draw(predictions, out)
-        made += [out / "metrics.json", *pictures.values()]
-    else:
-        console.print("no two labelled clips could be read: predictions only, no metrics")
-        pictures = {}
+    predictions = predictions.with_failed(shards.unusable)
+    made, scores, intervals = _write_numbers(predictions, model, shards, options)
     if options.submission:
         made.append(_write_submission(predictions, model, columns, out / "submission.csv"))
+    if processes.count == 1:
+        parts.remove()
+    pictures = _draw(predictions, out) if scores is not None else {}
+    made += pictures.values()
     if options.report:
-        strips = _strips(model, shards, predictions)
-        made.append(
-            write_page(
-                out / "report.html",
-                predictions,
-                scores,
-                intervals,
-                figures=pictures,
-                strips=strips,
-                config=asdict(model.config),
-                versions=versions(),
-                title=f"{options.checkpoint} on {options.shards}",
-            )
-        )
+        made.append(_write_report(predictions, scores, intervals, pictures, model, shards, options))
     for path in made:
-        console.print(f"wrote {path}")
+        console.print(f"wrote {path}", **AS_IT_IS)
+    if scores is not None:
+        tables.stdout_console().print(tables.metrics_table(scores, intervals))
     if without := predictions.keys_without_number:
         console.print(f"[yellow]no finite number for {', '.join(without)}: in no metric[/yellow]")
     if not predictions.valid.any():
         return NOTHING_DONE
-    fine = predictions.valid.all() and not without and not shards.left_out
+    all_drawn = scores is None or len(pictures) == NUM_PICTURES
+    fine = predictions.valid.all() and not without and not shards.left_out and all_drawn
     return ALL_FINE if fine else SOME_FAILED
+
+
+def _write_numbers(
+    predictions: Predictions, model: ViPER, shards: ShardSet, options: Namespace
+) -> tuple[list[Path], Scores | None, Intervals | None]:
+    """Everything that was computed, before anything is drawn or shown."""
+    out = Path(options.out)
+    predictions.write_csv(out / "predictions.csv", bom=options.bom)
+    if predictions.scored.sum() < 2:
+        console.print("no two labelled clips could be read: predictions only, no metrics")
+        return [out / "predictions.csv"], None, None
+    scores, intervals = measure(predictions)
+    record = _metrics_record(scores, intervals, options.mixed_precision)
+    record |= _source_record(model, shards, options) | {"num_failed": int((~predictions.valid).sum())}
+    if predictions.keys_without_number:
+        record["without_number"] = predictions.keys_without_number
+    with written_whole(out / "metrics.json") as partial:
+        checkpoint.write_json(partial, readable(record))
+    return [out / "predictions.csv", out / "metrics.json"], scores, intervals
+
+
+def _write_report(
+    predictions: Predictions,
+    scores: Scores | None,
+    intervals: Intervals | None,
+    pictures: dict[str, Path],
+    model: ViPER,
+    shards: ShardSet,
+    options: Namespace,
+) -> Path:
+    return write_page(
+        Path(options.out) / "report.html",
+        predictions,
+        scores,
+        intervals,
+        figures=pictures,
+        strips=_strips(model, shards, predictions),
+        config=asdict(model.config),
+        versions=versions(),
+        title=_title(options.checkpoint, options.shards),
+    )
+
+
+def _title(source: str, pattern: str) -> str:
+    """The names of model and shards, not where on some machine they lie."""
+    parts = [part for part in PurePath(source).parts if part not in ("checkpoints", "/", ".", "..")]
+    # A run's checkpoints are all called `best`; a hub's models are called after their owners too.
+    return f"{'/'.join(parts[-2:])} on {without_query(pattern).rpartition('/')[2]}"
 
 
 def measure(predictions: Predictions) -> tuple[Scores, Intervals]:
@@ -122,11 +155,14 @@ def _loader(model: ViPER, shards: Any, accelerator: Accelerator, options: Namesp
     )
 
 
-def _score(model: ViPER, shards: ShardSet, processes: Processes, options: Namespace) -> Predictions | None:
-    """Score what an earlier, interrupted run has not; the first process gets the whole, the others nothing."""
+def _identity(shards: ShardSet, options: Namespace) -> str:
     paths = [shard.path_or_url.partition("?")[0] for shard in shards.shards]
-    identity = identity_of(options, paths, list(shards.shard_sizes), options.mixed_precision, options.compile)
-    parts = Parts(Path(options.out) / "parts", identity, processes)
+    return identity_of(options, paths, list(shards.shard_sizes), options.mixed_precision, options.compile)
+
+
+def _score(model: ViPER, shards: ShardSet, parts: Parts, options: Namespace) -> Predictions | None:
+    """Score what an earlier, interrupted run has not; the first process gets the whole, the others nothing."""
+    processes = parts.processes
     known = parts.known()
     remaining = Remaining(shards, [i for i in range(len(shards)) if str(i) not in known])
     accelerator = processes.accelerator
@@ -143,8 +179,6 @@ def _score(model: ViPER, shards: ShardSet, processes: Processes, options: Namesp
     rows = parts.known().values()
     if not processes.is_main:
         return None
-    if processes.count == 1:
-        parts.remove()
     return predictions_of(rows, model, shards)
 
 
@@ -166,24 +200,23 @@ def _metrics_record(scores: Scores, intervals: Intervals, precision: str) -> dic
 
 
 def _draw(predictions: Predictions, out: Path) -> dict[str, Path]:
-    """Caption → picture."""
-    matrices = confusion_matrices(predictions, out)
-    return {
-        "Predicted against true": figures.predicted_against_true(predictions, out / "scatter.png"),
-        "True against predicted intensity, in tenths": matrices[0],
-        "The dominant emotion": matrices[1],
-        "Error against visible faces": figures.error_against_faces(
-            predictions, out / "error_against_faces.png"
+    """Caption → picture, of those that could be drawn."""
+    scatter, faces = out / "scatter.png", out / "error_against_faces.png"
+    drawings: list[tuple[tuple[str, ...], Callable[[], Sequence[Path]]]] = [
+        (("Predicted against true",), lambda: [figures.predicted_against_true(predictions, scatter)]),
+        (
+            ("True against predicted intensity, in tenths", "The dominant emotion"),
+            lambda: confusion_matrices(predictions, out),
         ),
-    }
-
-
-def _make_folder(out: Path) -> None:
-    """Before anything is computed that could not be written."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ViperError(f"--out {out}: is no folder and cannot be one ({error.strerror})") from error
+        (("Error against visible faces",), lambda: [figures.error_against_faces(predictions, faces)]),
+    ]
+    pictures: dict[str, Path] = {}
+    for captions, draw in drawings:
+        try:
+            pictures |= dict(zip(captions, draw(), strict=False))
+        except figures.CANNOT_DRAW as error:
+            console.print(f"{captions[0]}: not drawn: {error}", style="yellow", **AS_IT_IS)
+    return pictures
 
 
 def _submission_labels(model: LabelSet, corpus: LabelSet | None) -> LabelSet:
@@ -236,7 +269,7 @@ def _strips(model: ViPER, shards: ShardSet, predictions: Predictions) -> dict[st
 def run_ablate(options: Namespace) -> int:
     """Score every non-empty subset of the trained modalities from one pass of encoding."""
     shards, out = ShardSet(options.shards, limits=shard_limits(options)), Path(options.out)
-    _make_folder(out)
+    settle_folder(out, "--out")
     refuse_empty(shards, options.shards)
     model = load_model(options)
     shards = shards.labelled_as(model.labels, "the model")
@@ -317,8 +350,14 @@ def _write_ablation(rows: list[dict[str, Any]], out: Path, source: dict[str, Any
         (", ".join(row["modalities"]), f"{row['mean_pearson']:.3f}", f"[{row['low']:.3f}, {row['high']:.3f}]")
         for row in rows
     ]
+    with written_whole(out / "ablation.json") as partial:
+        checkpoint.write_json(partial, readable({"rows": rows, **source, "versions": versions()}))
+    console.print(f"wrote {out / 'ablation.json'}", **AS_IT_IS)
+    code = ALL_FINE
+    try:
+        console.print(f"wrote {figures.ablation_plot(rows, out / 'ablation.png')}", **AS_IT_IS)
+    except figures.CANNOT_DRAW as error:
+        console.print(f"{out / 'ablation.png'}: not drawn: {error}", style="yellow", **AS_IT_IS)
+        code = SOME_FAILED
     tables.stdout_console().print(table("ablation", ("modalities", "mean Pearson", "95 % interval"), cells))
-    checkpoint.write_json(out / "ablation.json", {"rows": rows, **source, "versions": versions()})
-    console.print(f"wrote {out / 'ablation.json'}")
-    console.print(f"wrote {figures.ablation_plot(rows, out / 'ablation.png')}")
-    return ALL_FINE
+    return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -33,7 +34,9 @@ from viper_e2e.shards import (
     ShardLimits,
     ShardWriter,
     action_units_to_npy,
+    index_path,
 )
+from viper_e2e.shards.index import SCHEMA
 
 SHARD_NAME = re.compile(r"[a-z0-9_]+-\d{6}\.(tar|index\.json)")
 
@@ -78,7 +81,8 @@ def pack(
     table = read_labels(labels, choices)
     problems, notes = list(table.problems), []
     clips = _match(table, labels, videos, audio, fau, problems, notes)
-    old = shards_in_the_way(out, overwrite)
+    kept: list[str] = []
+    old = _to_replace(shards_in_the_way(out, overwrite), {clip.row.split for clip in clips}, kept)
     by_split = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: clip.row.key):
         by_split[clip.row.split].append(clip)
@@ -102,7 +106,7 @@ def pack(
     except OSError as error:
         raise ViperError(f"{explain(error, out)}; nothing was packed") from error
     left = [f"{path} is left from a run that was killed; remove it" for path in sorted(out.glob(".packing-*"))]
-    told = (*table.notes, *_summed(notes), *left)
+    told = (*table.notes, *_summed(notes), *kept, *left)
     return PackReport(str(out), table.labels, tuple(reports), tuple(problems), told, table.columns)
 
 
@@ -238,6 +242,30 @@ def shards_in_the_way(out: Path, overwrite: bool) -> list[Path]:
             "choose another --out, or --overwrite"
         )
     return old
+
+
+def _to_replace(old: list[Path], splits: set[str], notes: list[str]) -> list[Path]:
+    """Of what is there, the shards of these splits that `pack` wrote; nothing else is ours to delete."""
+    found = []
+    for path in old:
+        split = path.name.rpartition("-")[0]
+        if split not in splits:
+            if path.suffix == ".tar":
+                notes.append(f"{path} stays as it is: this table has no split {split}")
+        elif _is_packed(Path(index_path(str(path))) if path.suffix == ".tar" else path, split):
+            found.append(path)
+        else:
+            raise ViperError(f"{path}: was not written by viper pack; move it, or choose another --out")
+    return found
+
+
+def _is_packed(index: Path, split: str) -> bool:
+    """Whether an index is of ours and of this split, by its first fields."""
+    if not index.is_file():
+        return False
+    with index.open(encoding="utf-8", errors="replace") as file:
+        head = file.read(4096)
+    return f'"schema": "{SCHEMA}"' in head and f'"split": {json.dumps(split, ensure_ascii=False)}' in head
 
 
 def _shards_in(folder: Path) -> list[Path]:

@@ -21,22 +21,39 @@ MARKERS = "osD^vPX*"
 LINES = ("-", "--", "-.", ":")
 
 
+CANNOT_DRAW = (ViperError, OSError, ImportError, ValueError, RuntimeError, MemoryError)
+"""What drawing a picture may end in: no reason to lose what it would have shown."""
+
+
 def words(name: str) -> str:
     """``empathic_pain`` as people read it."""
     return name.replace("_", " ")
 
 
-def sheet(num_panels: int, *, panel: tuple[float, float], title: str = "", max_columns: int = 4):
-    """A figure with a grid of panels (width, height in inches each); the grid's empty places are hidden.
+def new_figure(size: tuple[float, float]):
+    """An empty figure, width and height in inches, that Matplotlib's Agg draws.
 
-    Figures are built without pyplot: no global state, no display, safe in any thread.
+    Built without pyplot: no global state, no display, safe in any thread. ``MPLBACKEND`` names what notebooks
+    and remote desktops draw with; where that is not installed, Matplotlib cannot even be imported under it.
     """
-    from matplotlib.figure import Figure
+    wanted = os.environ.pop("MPLBACKEND", None)
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    finally:
+        if wanted is not None:
+            os.environ["MPLBACKEND"] = wanted
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
+
+def sheet(num_panels: int, *, panel: tuple[float, float], title: str = "", max_columns: int = 4):
+    """A figure with a grid of panels (width, height in inches each); the grid's empty places are hidden."""
     columns = min(max_columns, num_panels)
     rows = math.ceil(num_panels / columns)
     size = (columns * panel[0], rows * panel[1] + (0.4 if title else 0))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(size)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in panels[num_panels:]:
@@ -190,9 +207,7 @@ def ablation_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) ->
     rows = sorted(rows, key=lambda row: row["mean_pearson"])
     modalities = max((list(row["modalities"]) for row in rows), key=len)
     modalities += sorted({m for row in rows for m in row["modalities"]} - set(modalities))
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5 + 0.5 * len(modalities), 1.6 + 0.34 * len(rows)), layout="constrained")
+    figure = new_figure((7.5 + 0.5 * len(modalities), 1.6 + 0.34 * len(rows)))
     widths = {"width_ratios": [0.45 * len(modalities), 5]}
     left, right = figure.subplots(1, 2, sharey=True, gridspec_kw=widths)
     for y, row in enumerate(rows):
