@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from demo_face import ACTIONS, compose
 from demo_voice import Speaker, voice
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
+from viper_e2e.packing import progress_bar
 
 EMOTIONS = HUME_REACTION.columns
 
@@ -284,11 +284,10 @@ def write_corpus(out: Path, counts: dict[str, int], seed: int, num_workers: int)
     plans = [plan_clip(seed, split, index) for split in SPLITS for index in range(counts[split])]
     paths = [out / "videos" / f"{plan.name}.mp4" for plan in plans]
     extra = plan_clip(seed, "new", 0)
-    columns = (TextColumn("demo corpus"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bar, ProcessPoolExecutor(num_workers) as pool:
+    with progress_bar("demo corpus") as progress, ProcessPoolExecutor(num_workers) as pool:
         jobs = pool.map(write_clip, [*plans, extra], [*paths, out / "new_clip.mp4"], chunksize=4)
-        for _ in bar.track(jobs, total=len(plans) + 1):
-            pass
+        for done, _ in enumerate(jobs, start=1):
+            progress(done, len(plans) + 1)
     _write_table(out / "parameters.csv", [_parameters(plan) for plan in plans])
     # Last, because it is what says that the corpus is complete.
     _write_table(out / "labels.csv", [_labels(plan) for plan in plans])
@@ -363,7 +362,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         plans = write_corpus(given.out, counts, given.seed, given.num_workers)
     except ViperError as error:
-        parser.exit(2, f"{error}\n")
+        parser.exit(1, f"{error}\n")
     seconds = sum(plan.seconds for plan in plans)
     faceless, silent = sum(not plan.has_face for plan in plans), sum(not plan.has_sound for plan in plans)
     print(f"{len(plans)} clips, {seconds / 60:.0f} min; {faceless} without a face, {silent} without sound")

@@ -130,12 +130,28 @@ def assert_apart(boxes: list[Bbox]) -> None:
 
 def test_curves_hold_the_numbers_and_count_epochs_from_one(tmp_path, drawn):
     figures.training_curves([epoch(1, val=False), epoch(2), epoch(3)], tmp_path / "c.png")
-    loss, mean, each = drawn[0].axes
-    lines = {line.get_label(): line for line in loss.lines + mean.lines + each.lines}
+    lines = {line.get_label(): line for panel in drawn[0].axes for line in panel.lines}
     assert lines["training loss"].get_xydata().tolist() == [[2, 0.1], [3, 0.05], [4, pytest.approx(0.1 / 3)]]
     assert lines["Pearson"].get_xydata()[:, 0].tolist() == [3, 4]
     assert np.isnan(lines["fear"].get_ydata()).all()
     assert "empathic pain" in lines
+
+
+@pytest.mark.parametrize("epochs", [[1], [1, 2], [4, 5, 6], list(range(1, 16))])
+def test_every_epoch_of_the_curves_is_inside_of_its_panel(tmp_path, drawn, epochs):
+    figures.training_curves([epoch(number) for number in epochs], tmp_path / "c.png")
+    for panel in drawn[0].axes:
+        low, high = panel.get_xlim()
+        for line in panel.lines:
+            assert all(low < x < high for x in line.get_xdata())
+            assert line.get_markersize() > 0
+
+
+def test_a_loss_and_an_error_have_a_panel_each(tmp_path, drawn):
+    figures.training_curves([epoch(1), epoch(2)], tmp_path / "c.png")
+    (with_loss,) = [p for p in drawn[0].axes if "training loss" in [line.get_label() for line in p.lines]]
+    assert [line.get_label() for line in with_loss.lines] == ["training loss"]
+    assert with_loss.get_title() == "training loss"
 
 
 def test_points_are_the_scored_clips_and_r_is_pearsons(tmp_path, drawn):

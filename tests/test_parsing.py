@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from viper_e2e.cli import main
 from viper_e2e.errors import ViperError
 from viper_e2e.parsing import backbone_overrides, parse_train
 from viper_e2e.presets import PRESETS
@@ -45,6 +46,16 @@ def test_settings_written_down_and_read_again_are_the_same(tmp_path):
         (["--batchsize", "3"], "did you mean --batch-size?"),
         (["--model.fusion.dimm", "3"], "did you mean --model.fusion.dim?"),
         (["--lr", "fast"], "lr"),
+        (["--learning-rate", "1"], "did you mean --lr?"),
+        (["--learning_rate=1"], "did you mean --lr?"),
+        (["--num-epochs", "3"], "did you mean --epochs?"),
+        (["--workers", "3"], "did you mean --num-workers?"),
+        (["--gradient-accumulation-steps", "3"], "did you mean --accumulation?"),
+        (["--output-dir", "x"], "did you mean --run-dir?"),
+        (["--amp"], "did you mean --mixed-precision?"),
+        (["--num-frames", "8"], "did you mean --model.decoding.num-frames?"),
+        (["--report-to", "wandb"], "TensorBoard"),
+        (["--wandb"], "TensorBoard"),
         (["--preset", "tinny"], "'tiny'"),
     ],
 )
@@ -55,6 +66,29 @@ def test_an_unknown_setting_is_one_line_with_the_nearest_name(capsys, words, tol
     message = capsys.readouterr().err
     assert told in message
     assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("word", ["--image-sizes", "--dropuot-path", "--print-shtap", "--foo"])
+def test_what_is_like_no_setting_is_likened_to_none(capsys, word):
+    with pytest.raises(SystemExit):
+        parse(word, "3")
+    assert "did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("--gpu", "--device"),
+        ("--cuda", "--device"),
+        ("--ckpt", "--checkpoint"),
+        ("--batchsize", "--batch-size"),
+    ],
+)
+def test_other_commands_know_what_others_call_their_options(capsys, word, told):
+    with pytest.raises(SystemExit) as exit:
+        main(["infer", "clip.mp4", "--checkpoint", "x", word, "0"])
+    assert exit.value.code == 1
+    assert f"did you mean {told}?" in capsys.readouterr().err
 
 
 def test_an_unknown_setting_in_yaml_is_told_the_nearest_name(tmp_path, capsys):

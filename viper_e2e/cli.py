@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import ViperError
@@ -34,13 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         return _unknown(command)
     try:
-        return COMMANDS[command][0](argv[1:])
+        with _stopping(command):
+            return COMMANDS[command][0](argv[1:])
     except ViperError as error:
         print(f"viper {command}{_which_process()}: {error}", file=sys.stderr)
         return EXIT_NOTHING
-    except KeyboardInterrupt:
-        print(f"viper {command}: stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        print(f"\nviper {command}: stopped; {_what_is_kept(command, argv)}", file=sys.stderr)
+        return stopped.args[0] if stopped.args else 130
     except BrokenPipeError:
         # The reader of our output went away (`| head`); say nothing more, also not at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,6 +56,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"viper {command}{_which_process()}: {explain(error)}", file=sys.stderr)
         return EXIT_NOTHING
+
+
+@contextmanager
+def _stopping(command: str) -> Iterator[None]:
+    """SIGTERM and a lost terminal end a command as Ctrl-C does: it tidies up. `train` listens itself."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    own = threading.current_thread() is threading.main_thread() and command != "train"
+    heard = [number for number in numbers if own and signal.getsignal(number) is signal.SIG_DFL]
+    for number in heard:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _what_is_kept(command: str, argv: Sequence[str]) -> str:
+    """Of a command that was stopped, and the line that goes on with it."""
+    again = shlex.join(["viper", *argv])
+    given = {word.partition("=")[0] for word in argv}
+    if command == "infer" and not {"--output", "--out"} & given:
+        return "nothing is kept (with --output FILE what is scored would be)"
+    if command in ("infer", "eval"):
+        return f"what is scored is kept; go on with the rest by the same command: {again}"
+    if command == "train":
+        return "training had not begun"
+    return f"nothing was written; begin anew by: {again}"
 
 
 def _which_process() -> str:
@@ -69,6 +106,7 @@ def _overview() -> str:
         *(f"  {name:<18}{text}" for name, (_, text) in COMMANDS.items()),
         "",
         "viper COMMAND --help tells the options of a command.",
+        "exit codes: 0 all fine, 1 nothing done (also: a wrong option), 2 some clips failed, 130 stopped",
     ]
     return "\n".join(lines)
 

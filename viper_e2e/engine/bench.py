@@ -18,7 +18,7 @@ from ..model import ViPER
 from ..parsing import Settings
 from ..shards import ShardSet
 from .compiling import check_compiler, compile_model
-from .display import console, table
+from .display import console, progress_bar, table
 from .labelled import make_loader
 from .optimizer import build_optimizer
 from .precision import compute_dtype, settled
@@ -57,7 +57,13 @@ def run_bench(settings: Settings, shards: ShardSet, seconds: float) -> int:
     """Measure for about ``seconds``, print what came out and what follows from it."""
     if not len(shards):
         raise ViperError("the shards are empty; there is nothing to measure")
-    speeds = measure(settings, shards, seconds / _PHASES)
+    with progress_bar() as bar:
+        task = bar.add_task("measuring", total=_PHASES)
+
+        def tell(what: str) -> None:
+            bar.update(task, advance=bool(bar.tasks[0].fields["note"]), note=what)
+
+        speeds = measure(settings, shards, seconds / _PHASES, tell)
     rows = [
         ("read from shards", f"{speeds.read:.1f}"),
         (f"decoded by {speeds.num_workers} workers", f"{speeds.loaded:.1f}"),
@@ -73,8 +79,11 @@ def run_bench(settings: Settings, shards: ShardSet, seconds: float) -> int:
     return 0
 
 
-def measure(settings: Settings, shards: ShardSet, seconds: float) -> Speeds:
-    """Each speed for about ``seconds``."""
+def measure(
+    settings: Settings, shards: ShardSet, seconds: float, tell: Callable[[str], None] = lambda what: None
+) -> Speeds:
+    """Each speed for about ``seconds``; ``tell`` is called with what is being measured."""
+    tell("loading the model")
     model = ViPER(settings.model).to("cuda" if torch.cuda.is_available() else "cpu").train()
     precision = settled(settings.train.mixed_precision, model)
     model.set_compute_dtype(compute_dtype(precision))
@@ -87,15 +96,19 @@ def measure(settings: Settings, shards: ShardSet, seconds: float) -> Speeds:
     def step(batch: ClipBatch) -> None:
         _train(model, optimizer, batch)
 
+    tell("reading shards")
     read = _rate(seconds, (_read(shards, i) for i in _forever(len(shards))))
     with make_loader(shards, settings, 0, 1, shuffle=True) as loader:
+        tell("decoding")
         loaded = _rate(seconds, map(_num_usable, _batches(loader)))
         batch = next(batch for batch in _batches(loader) if _num_usable(batch))
+        tell("training steps")
         step(batch)
         clock.reset()
         since = time.perf_counter()
         computed = _rate(seconds, (_done(step, batch) for _ in count()))
         shares = clock.shares(time.perf_counter() - since)
+        tell("training from shards")
         loader.waiting_seconds, since = 0.0, time.perf_counter()
         trained = _rate(seconds, (_done(step, batch) for batch in _batches(loader)))
         waiting = loader.waiting_seconds / (time.perf_counter() - since)

@@ -34,11 +34,13 @@ def load_model(options: Namespace) -> ViPER:
     if getattr(options, "compile", False):
         check_compiler(torch.device(device))
     if is_published(source):
-        imported = published_checkpoint(source, overrides=overrides)
+        with loading("fetching and converting the model"):
+            imported = published_checkpoint(source, overrides=overrides)
         source = imported.folder
         for note in imported.notes:
             console.print(f"[yellow]note: {note}[/yellow]")
-    model = ViPER.from_pretrained(source, overrides=overrides)
+    with loading():
+        model = ViPER.from_pretrained(source, overrides=overrides)
     if hasattr(options, "max_bytes"):
         apply_reading_options(model.config.decoding, options)
     return model.to(device)

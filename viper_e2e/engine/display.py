@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from ..model import ViPER
+from ..progress import ProgressBar, waiting
 from ..shards import ShardSet
 from ..terminal import SteadyConsole
 
@@ -40,18 +35,14 @@ def tell_problems(shards: ShardSet) -> None:
         console.print(f"[yellow]{more} more such lines; `viper check` tells all[/yellow]")
 
 
-def progress_bar(*, disable: bool = False) -> Progress:
-    """A bar with a free text column, ``note``. Without a terminal nothing is drawn."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(compact=True),
-        console=console,
-        disable=disable or not console.is_terminal,
-    )
+def progress_bar(*, disable: bool = False) -> ProgressBar:
+    """A bar with a ``note`` and ``details``; without a terminal, lines."""
+    return ProgressBar(console, is_silent=disable)
+
+
+def loading(what: str = "loading the model") -> AbstractContextManager[None]:
+    """Shown apart from the work that comes after it."""
+    return waiting(what, console, is_silent=os.environ.get("RANK", "0") != "0")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:

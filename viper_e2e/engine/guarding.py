@@ -26,10 +26,12 @@ those after them, or at a scale below 1, are not too large but no numbers."""
 SPIKE_FACTOR = 10.0
 """A loss this many times the median of the recent ones is a spike."""
 MIN_RECENT_LOSSES, MAX_RECENT_LOSSES = 20, 100
-SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+SIGNALS = {
+    getattr(signal, name): code
+    for name, code in (("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", 130), ("SIGHUP", 129))
+    if hasattr(signal, name)  # Windows has the first and the third
+}
 """What asks a run to stop after its current step, and the exit code it then has."""
-if hasattr(signal, "SIGUSR1"):  # not Windows
-    SIGNALS[signal.SIGUSR1] = 138
 
 
 class StopRequest:
@@ -57,7 +59,9 @@ class StopRequest:
                 os._exit(SIGNALS[signal.Signals(number)])
             self.own = signal.Signals(number)
 
-        previous = {number: signal.signal(number, ask) for number in SIGNALS}
+        # Under `nohup` a lost terminal is none of our business.
+        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        previous = {number: signal.signal(number, ask) for number in heard}
         try:
             yield
         finally:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from rich.progress import TaskID
 from torch.utils.tensorboard import SummaryWriter
 
 from ..errors import ViperError
+from ..loader import ClipBatch
 from ..predictions import Predictions
+from ..progress import ProgressBar
 from ..report import figures
 from ..skips import SkipBudget
 from .display import console, epoch_line, flat_numbers, progress_bar
@@ -28,7 +31,8 @@ class Reporter:
         self.run, self.speaks = run, speaks
         self._board: SummaryWriter | None = None
         self._console = console
-        self._update_bar: Any = None
+        self._bar: ProgressBar | None = None
+        self._task: TaskID | None = None
         self._started_at = time.monotonic()
         self._clips_done = 0
         self._speed = ""
@@ -58,8 +62,8 @@ class Reporter:
         self._board = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=step + 1)
         try:
             with progress_bar() as bar:
-                task = bar.add_task("training", total=total_steps, completed=step, note="")
-                self._console, self._update_bar = bar.console, lambda **what: bar.update(task, **what)
+                task = bar.add_task("training", total=total_steps, completed=step)
+                self._console, self._bar, self._task = bar.console, bar, task
                 yield
                 if not self._is_drawn:
                     self._draw()
@@ -89,13 +93,23 @@ class Reporter:
         self._speed = f"{self._clips_done / elapsed:.1f} clips/s · waiting {waited_seconds / elapsed:.0%}"
         for name, seconds in sorted(stage_seconds.items(), key=lambda item: -item[1]):
             self._speed += f" · {name} {seconds / elapsed:.0%}"
-        note = f"loss {value:.4f} · {self._speed}"
-        if num_held is not None:
-            note += f" · held {num_held}"
+        details = self._speed if num_held is None else f"{self._speed} · held {num_held}"
         with self._going_on("TensorBoard"):
             self._board.add_scalar("step/loss", value, step)
             self._board.add_scalar("step/lr", lr, step)
-        self._update_bar(completed=step, note=note)
+        self._bar.update(self._task, completed=step, note=f"loss {value:.4f}", details=details)
+
+    @contextmanager
+    def validating(self, num_clips: int) -> Iterator[Callable[[ClipBatch], None]]:
+        """A line of its own while clips are scored; yields what is to see each batch."""
+        if self._bar is None:
+            yield lambda batch: None
+            return
+        task = self._bar.add_task("validating", total=num_clips)
+        try:
+            yield lambda batch: self._bar.update(task, completed=min(num_clips, batch.next_position))
+        finally:
+            self._bar.remove_task(task)
 
     def report_epoch(self, record: dict[str, Any], predictions: Predictions | None, skips: SkipBudget) -> None:
         """Log an epoch, draw it, and say it in one line; further lines tell which clips it was without."""

@@ -264,9 +264,10 @@ class Trainer:
         better = []
         if self.val_shards is not None:
             loader = self._loader(self.val_shards, shuffle=False)
-            with loader, self.average.standing_in(), self.processes.meeting("validation"):
+            validating = self.reporter.validating(len(self.val_shards))
+            with loader, self.average.standing_in(), self.processes.meeting("validation"), validating as see:
                 self.predictions, scores, record["val"] = self.validation(
-                    loader, epoch, step, hold=self._keep_for_validation
+                    loader, epoch, step, hold=self._keep_for_validation, see=see
                 )
             record["val"] |= {"weights": "average"} if self.average else {}
             better = improved(scores, self.state.best)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -63,9 +64,12 @@ def train(settings: Settings) -> int:
             finally:
                 trainer.close()
         if code:
+            if accelerator.is_main_process:
+                console.print(stopped_line(trainer, settings.words), soft_wrap=True, markup=False)
             break
         if accelerator.is_main_process:
             logs[run.train.seed] = trainer.run.read_log("metrics.jsonl")
+            console.print(finished_lines(trainer), soft_wrap=True, markup=False)
     summary = summarised(logs)
     if len(summary["seeds"]) > 1:
         console.print(seeds_table(summary))
@@ -78,6 +82,29 @@ def _rank(val: Mapping[str, Any]) -> tuple[float, float]:
     """By Pearson; where that is undefined, by MSE."""
     pearson, mse = val["mean_pearson"], val.get("mean_mse")
     return -2.0 if pearson is None else pearson, 0.0 if pearson is not None or mse is None else -mse
+
+
+def stopped_line(trainer: Trainer, words: Sequence[str]) -> str:
+    """Where a run that was asked to stop stands, and the command that goes on with it."""
+    again = shlex.join(["viper", "train", *words, *([] if "--resume" in words else ["--resume"])])
+    launched = " (started by torchrun as before)" if trainer.processes.count > 1 else ""
+    step, total = trainer.state.step, trainer.total_steps
+    return (
+        f"stopped after step {step:,} of {total:,}; saved in {trainer.run.last}; go on{launched} with:\n{again}"
+    )
+
+
+def finished_lines(trainer: Trainer) -> str:
+    """Where the model of a finished run is, how good it was, and what to do with it."""
+    config, best = trainer.config, trainer.state.best.get("best")
+    if best is None or not config.val_shards:
+        next_step = ["viper", "infer", "CLIP", "--checkpoint", str(trainer.run.last)]
+        return f"trained model: {trainer.run.last}\nnext: {shlex.join(next_step)}"
+    words = ["--checkpoint", str(trainer.run.best), "--shards", config.val_shards]
+    next_step = ["viper", "eval", *words, "--out", str(trainer.run.path / "eval")]
+    return (
+        f"best model: {trainer.run.best} (validation, mean Pearson {best:.4f})\nnext: {shlex.join(next_step)}"
+    )
 
 
 def seeded(settings: Settings) -> list[Settings]:

@@ -40,6 +40,7 @@ class Validation:
         epoch: int,
         step: int,
         hold: Callable[[str, PreparedClip], None] | None = None,
+        see: Callable[[ClipBatch], None] = lambda batch: None,
     ) -> tuple[Predictions, Scores, dict[str, Any]]:
         """Predictions of all clips, their scores, and both as JSON for ``metrics.jsonl``."""
         records: list[SkipRecord] = []
@@ -48,6 +49,7 @@ class Validation:
             new = _left_out(batch, output, epoch, step)
             self.guard.refuse(new)
             records.extend(new)
+            see(batch)
 
         predictions = evaluate(self.module, loader, self.processes.accelerator, on_batch=look, hold=hold)
         for key, reason in loader.quarantined.items():

@@ -8,8 +8,6 @@ import random
 import re
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from viper_e2e.packing.table import (
     read_labels,
     without_ending,
 )
+from viper_e2e.progress import Counted
 from viper_e2e.shards import (
     SOUND_EXTENSIONS,
     VIDEO_EXTENSIONS,
@@ -39,9 +38,6 @@ from viper_e2e.shards import (
 from viper_e2e.shards.index import SCHEMA
 
 SHARD_NAME = re.compile(r"[a-z0-9_]+-\d{6}\.(tar|index\.json)")
-
-Progress = Callable[[int, int], None]
-"""Called with (clips done, clips in all)."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ def pack(
     shard_size: int = 256_000_000,
     seed: int = 0,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Counted | None = None,
 ) -> PackReport:
     """Pack clips into shards ``OUT/SPLIT-000000.tar``, each with its index beside it.
 
@@ -297,29 +293,10 @@ def _summed(notes: list[str]) -> tuple[str, ...]:
 
 
 class _Counted:
-    def __init__(self, progress: Progress | None, total: int):
+    def __init__(self, progress: Counted | None, total: int):
         self.progress, self.total, self.done = progress, total, 0
 
     def step(self) -> None:
         self.done += 1
         if self.progress is not None:
             self.progress(self.done, self.total)
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator[Progress]:
-    """A bar on the terminal (standard error), as the ``progress`` of ``pack``."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        tasks: list[TaskID] = []  # none before the first call, so that an early error stands alone
-
-        def update(done: int, total: int) -> None:
-            if not tasks:
-                tasks.append(bar.add_task(title))
-            bar.update(tasks[0], completed=done, total=total)
-
-        yield update

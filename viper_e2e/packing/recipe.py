@@ -6,21 +6,29 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
 from viper_e2e.errors import ViperError
 from viper_e2e.packing.columns import ColumnChoices
-from viper_e2e.packing.pack import pack, progress_bar, shards_in_the_way
+from viper_e2e.packing.pack import pack, shards_in_the_way
 from viper_e2e.packing.table import label_titles, write_labels
+from viper_e2e.progress import counting
 from viper_e2e.reuse import parse_size
 
 Rows = Sequence[Mapping[str, object]]
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # As in `viper`: 2 means that some clips were left out.
+        self.exit(1, f"{self.prog}: {message} (see --help)\n")
+
+
 def recipe_arguments(description: str) -> argparse.ArgumentParser:
     """The arguments that all recipes have; a recipe adds its own."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = _Parser(description=description)
     parser.add_argument("--corpus", type=Path, required=True, help="folder of the corpus as it is distributed")
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards and labels.csv")
     parser.add_argument("--shard-size", default="256MB", help="a shard is closed before it grows over this")
@@ -40,7 +48,7 @@ def pack_corpus(
     shards_in_the_way(given.out, given.overwrite)  # before labels.csv of that run is replaced
     labels = given.out / "labels.csv"
     write_labels(labels, rows)
-    with progress_bar("packing") as progress:
+    with counting("packing") as progress:
         report = pack(
             videos,
             labels,

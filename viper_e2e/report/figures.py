@@ -79,7 +79,9 @@ def save(figure, path: str | os.PathLike) -> Path:
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> Path:
-    """Loss, mean Pearson, CCC and MSE, and Pearson per emotion over epochs.
+    """Over epochs: the training loss, the validation's MSE, mean Pearson and CCC, and Pearson per emotion.
+
+    The first two have a panel each: a loss of several terms is on no scale with an error.
 
     ``metrics``: lines of ``metrics.jsonl``: ``epoch``, ``train_loss`` and, where validated, ``val`` with
     ``mean_pearson``, ``mean_ccc``, ``mean_mse`` and ``pearson`` (``{emotion: value}``).
@@ -87,27 +89,27 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLik
     if not metrics:
         raise ViperError("training curves: no epoch is complete yet; nothing to plot")
     validated = [record for record in metrics if record.get("val")]
-    figure, panels = sheet(3 if validated else 1, panel=(5.2, 4.2), max_columns=3)
+    figure, panels = sheet(4 if validated else 1, panel=(5.6, 3.9), max_columns=2)
     epochs = [record["epoch"] + 1 for record in validated]  # people count from one
     _curve(panels[0], [r["epoch"] + 1 for r in metrics], [r["train_loss"] for r in metrics], "training loss", 0)
     if validated:
         val = [record["val"] for record in validated]
-        _curve(panels[0], epochs, [scores["mean_mse"] for scores in val], "validation MSE", 1)
-        _curve(panels[1], epochs, [scores["mean_pearson"] for scores in val], "Pearson", 0)
-        _curve(panels[1], epochs, [scores["mean_ccc"] for scores in val], "CCC", 1)
+        _curve(panels[1], epochs, [scores["mean_mse"] for scores in val], "MSE", 1)
+        _curve(panels[2], epochs, [scores["mean_pearson"] for scores in val], "Pearson", 0)
+        _curve(panels[2], epochs, [scores["mean_ccc"] for scores in val], "CCC", 1)
         for index, name in enumerate(val[0]["pearson"]):
-            _curve(panels[2], epochs, [scores["pearson"][name] for scores in val], words(name), index)
-    titles = ("loss", "validation, mean over emotions", "validation, Pearson per emotion")
+            _curve(panels[3], epochs, [scores["pearson"][name] for scores in val], words(name), index)
+    means = "validation, mean over emotions"
+    titles = ("training loss", "validation, mean squared error", means, "validation, Pearson per emotion")
     for panel, title in zip(panels, titles, strict=False):
         panel.set_title(title)
         panel.set_xlabel("epoch")
-        panel.set_xlim(metrics[0]["epoch"] - 0.5, metrics[-1]["epoch"] + 0.5)
+        panel.set_xlim(metrics[0]["epoch"] + 0.5, metrics[-1]["epoch"] + 1.5)
         panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         panel.grid(alpha=0.25)
-    for panel in panels[:2]:
-        panel.legend(frameon=False)
     if validated:
-        panels[2].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        panels[2].legend(frameon=False)
+        panels[3].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return save(figure, path)
 
 
