@@ -10,7 +10,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
+
+from .terminal import SteadyConsole
 
 LINE_SECONDS = 30.0
 """Between two lines where there is no terminal: what is silent for longer looks as if it hung."""
@@ -19,6 +22,9 @@ WIDE = 100
 
 Counted = Callable[[int, int], None]
 """Called with (clips done, clips in all)."""
+
+
+NOTE = Column(max_width=24, no_wrap=True, overflow="ellipsis")
 
 
 class ProgressBar(Progress):
@@ -35,7 +41,7 @@ class ProgressBar(Progress):
             TextColumn("{task.description}"),
             BarColumn(bar_width=bar_width),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
+            TextColumn("{task.fields[note]}", markup=False, table_column=NOTE),
             _Remaining(),
             _Details(lambda: console.width),
             console=console,
@@ -147,7 +153,7 @@ class _Details(ProgressColumn):
 def counting(title: str, console: Console | None = None) -> Iterator[Counted]:
     """A bar that is told (done, all), as the ``progress`` of ``pack`` and ``check``."""
     began = time.monotonic()
-    with ProgressBar(console or Console(stderr=True), ends=True) as bar:
+    with ProgressBar(console or SteadyConsole(stderr=True), ends=True) as bar:
         tasks: list[TaskID] = []  # none before the first call, so that an early error stands alone
 
         def update(done: int, total: int) -> None:
