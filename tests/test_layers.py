@@ -15,8 +15,8 @@ LAYER = {
     **dict.fromkeys(
         ["labels", "config", "config_bounds", "presets", "errors", "environment", "hub", "clip"], 0
     ),
-    **dict.fromkeys(["plain_json", "progress", "running_time", "clip", "content", "outfiles", "terminal"], 0),
-    **dict.fromkeys(["stream", "output", "scale"], 1),
+    **dict.fromkeys(["plain_json", "running_time", "clip", "content", "outfiles", "terminal"], 0),
+    **dict.fromkeys(["stream", "output", "scale", "progress"], 1),
     **dict.fromkeys(["encoders.base", "encoders.building", "encoders.lora", "encoders.weights"], 1),
     **dict.fromkeys(
         ["decoding", "faces", "encoders", "fusion", "shards", "metrics", "losses", "augment", "checkpoint"], 2
