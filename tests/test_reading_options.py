@@ -23,9 +23,8 @@ GIVEN = ("--max-bytes", "8GB", "--max-side-in", "11008", "--max-seconds", "20000
 
 
 def given(**options: object) -> Namespace:
-    return Namespace(
-        **({"max_bytes": None, "max_side_in": None, "max_seconds": None, "video_track": None} | options)
-    )
+    names = ("max_bytes", "max_side_in", "max_seconds", "video_track", "audio_track")
+    return Namespace(**(dict.fromkeys(names) | options))
 
 
 @pytest.mark.parametrize("command", ["infer", "eval", "ablate", "check", "train", "bench"])

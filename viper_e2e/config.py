@@ -49,6 +49,9 @@ class DecodingConfig:
     the GPU's own decoder, and needs `--num-workers 0`."""
     video_track: int | None = None
     """Which of several picture tracks, from 1 on. None: the file's default one, else the largest picture."""
+    audio_track: int | None = None
+    """Which of several sound tracks, from 1 on. None: the file's default one, else the first; one that is
+    silent gives way to the next that is not, and commentary and descriptions to all others."""
     sound: Literal["spans", "windows", "none"] = "spans"
     """`spans`: only the seconds around each instant. `windows`: the whole stream (published rule)."""
     span_seconds: float = 2.0

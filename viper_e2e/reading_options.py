@@ -30,6 +30,11 @@ _OPTIONS = {
         "metavar": "N",
         "help": "which of several picture tracks, from 1 on (default: the file's default, else the largest)",
     },
+    "audio-track": {
+        "type": int,
+        "metavar": "N",
+        "help": "which of several sound tracks, from 1 on (default: the file's default, unless it is silent)",
+    },
 }
 """By name; how argparse takes each."""
 
@@ -55,6 +60,10 @@ def apply_reading_options(decoding: DecodingConfig, options: Namespace) -> None:
         if track < 1:
             raise ViperError(f"--video-track {track}: tracks are counted from 1")
         decoding.video_track = track
+    if (track := options.audio_track) is not None:
+        if track < 1:
+            raise ViperError(f"--audio-track {track}: tracks are counted from 1")
+        decoding.audio_track = track
 
 
 def shard_limits(options: Namespace) -> ShardLimits:

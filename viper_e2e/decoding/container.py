@@ -27,6 +27,8 @@ from ..errors import ClipError
 from .clocks import RunningClock
 from .magic import HEAD_BYTES, VIDEO_CONTAINERS, sniff
 from .mp4_tables import check_mp4_tables
+from .sound_tracks import describe as describe_sound
+from .sound_tracks import sound_tracks
 from .tracks import BY_RULE, Tracks, choose_video, describe, video_note, video_tracks
 
 Source = bytes | os.PathLike | str
@@ -299,7 +301,10 @@ def _choose_streams(
 ) -> Media:
     pictures = video_tracks(container.streams.video) if with_video else []
     video = choose_video(pictures, tracks.video)
-    audio = container.streams.best("audio")
+    heard = sound_tracks(container, video)
+    if tracks.audio is not None and tracks.hears and with_video:
+        heard = container.streams.audio[tracks.audio - 1 :][:1]
+    audio = heard[0] if heard else None
     media = Media(name, kind, container, video, audio, limits, head, num_bytes, tracks)
     if with_video:
         if not pictures:
@@ -315,9 +320,14 @@ def _choose_streams(
         check_num_frames(media, video.frames)
         if note := video_note(pictures, video):
             media = replace(media, notes=(note,))
+        if audio is None and container.streams.audio and tracks.hears:
+            known = ", ".join(
+                describe_sound(track, container.streams.audio) for track in container.streams.audio
+            )
+            raise media.fail(f"has no sound track {tracks.audio}, only {known}; choose one (--audio-track)")
     elif audio is None:
         raise media.fail("has no audio stream", stage="sound")
-    if audio is not None and audio.codec_context is not None:
+    if audio is not None and audio.codec_context is not None and tracks.hears:
         check_sound_format(media, audio.codec_context.sample_rate, audio.codec_context.channels)
     if kind != "ts":
         # A TS has no length in a header, and the last time less the first is none where its clock starts anew.

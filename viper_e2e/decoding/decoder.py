@@ -23,6 +23,7 @@ from .plan import Plan, Window
 from .pyav import FrameReader
 from .scan import read_timeline
 from .sound import SoundReader, SoundTrack, read_sound_extent
+from .sound_tracks import first_that_speaks, number_of, sound_note, sound_tracks
 from .timeline import FramesMissing, Timeline
 from .torchcodec import NvdecReader, TorchcodecReader
 from .tracks import Tracks
@@ -47,6 +48,8 @@ class ClipDecoder:
             raise ViperError(f"decoding.max_side is {config.max_side}; give at least 1, or null")
         if config.video_track is not None and config.video_track < 1:
             raise ViperError(f"decoding.video_track is {config.video_track}; tracks are counted from 1")
+        if config.audio_track is not None and config.audio_track < 1:
+            raise ViperError(f"decoding.audio_track is {config.audio_track}; tracks are counted from 1")
         if config.span_seconds <= 0:
             raise ViperError(f"decoding.span_seconds is {config.span_seconds}; give more than 0")
         self.config = config
@@ -114,6 +117,9 @@ class _Decoding:
     ):
         self.config, self.source, self.sound, self.name, self.tiling = config, source, sound, name, tiling
         self.num_decoded: int | None = 0
+        hears = config.sound != "none" and sound is None
+        self._tracks = Tracks(config.video_track, config.audio_track if hears else None, hears)
+        self._sound_notes: tuple[str, ...] = ()
 
     def run(self) -> Iterator[tuple[Window, DecodedClip]]:
         num_done, by_decoding, has_fields = 0, False, False
@@ -140,8 +146,15 @@ class _Decoding:
         config = self.config
         with ExitStack() as files:
             media = files.enter_context(self._open())
-            with_sound = config.sound != "none" and self.sound is None
-            timeline = read_timeline(media, self.source, with_sound=with_sound, by_decoding=by_decoding)
+            if self._tracks.hears and not self._sound_notes and len(media.container.streams.audio) > 1:
+                if config.audio_track is None:
+                    files.close()
+                    self._choose_sound()
+                    media = files.enter_context(self._open())
+                else:
+                    self._sound_notes = (sound_note(media.container, media.audio),)
+            hears = self._tracks.hears
+            timeline = read_timeline(media, self.source, with_sound=hears, by_decoding=by_decoding)
             self._count(timeline.num_decoded)
             if timeline.by_order or not media.kept.is_complete:
                 files.close()
@@ -158,7 +171,8 @@ class _Decoding:
                 pictures = FrameReader(media, timeline, mask, config.max_side, sound, has_fields=has_fields)
             has_sound = track is not None or (config.sound == "none" and bool(media.audio or self.sound))
             try:
-                yield from Assembly(plan, num_done, pictures, sound, self.name, has_sound, media.notes)
+                notes = (*media.notes, *self._sound_notes)
+                yield from Assembly(plan, num_done, pictures, sound, self.name, has_sound, notes)
             finally:
                 self._count(pictures.num_decoded)
 
@@ -192,9 +206,17 @@ class _Decoding:
             _log.info("%s is read by PyAV, not by %s: %s", self.name or "a clip", backend, reason)
         return None if reason else frame
 
+    def _choose_sound(self) -> None:
+        """Of several sound tracks, take the first that is not silent, once for all windows of a clip."""
+        with self._open() as media:
+            tracks = sound_tracks(media.container, media.video)
+            heard = first_that_speaks(media.container, tracks)
+            silent = tracks[0] if heard is not tracks[0] else None
+            self._sound_notes = (sound_note(media.container, heard, silent),)
+            self._tracks = replace(self._tracks, audio=number_of(heard, media.container.streams.audio))
+
     def _open(self) -> AbstractContextManager[Media]:
-        tracks = Tracks(self.config.video_track)
-        return open_media(self.source, self.config.limits, self.name, tracks=tracks)
+        return open_media(self.source, self.config.limits, self.name, tracks=self._tracks)
 
     def _count(self, num_decoded: int | None) -> None:
         self.num_decoded = None if None in (num_decoded, self.num_decoded) else self.num_decoded + num_decoded

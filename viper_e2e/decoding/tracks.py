@@ -18,6 +18,8 @@ class Tracks:
 
     video: int | None = None
     audio: int | None = None
+    hears: bool = True
+    """Whether sound is read at all; if not, nothing is asked of it."""
 
 
 BY_RULE = Tracks()
