@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One process per core for tests, which take work from one another; each keeps to one thread.
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: demo test check campaign results clean
+.PHONY: demo test check test-pythons campaign results clean
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "viper_e2e needs Python 3.11 or newer; set PYTHON=")'
@@ -26,6 +26,7 @@ demo: demo/trained  ## generate, pack, train, evaluate, infer
 	@echo '  demo/run                    settings, metrics, plots and checkpoints of the training'
 	@echo '  demo/scores                 predictions, metrics and plots on clips never trained on'
 	@echo '  demo/new_clip.json, .mp4    intensities of the new clip, and the clip with them over it'
+	@echo 'for the commands in README.md: . .venv/bin/activate'
 
 demo/corpus/labels.csv: | .venv/installed
 	$(BIN)/python datasets/demo.py --out demo/corpus
@@ -50,6 +51,9 @@ check: .venv/installed  ## what to run before each commit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(TEST) -m "not slow and not campaign"
+
+test-pythons:  ## fresh environments without constraints, newest and oldest versions: install, pack to infer
+	$(PYTHON) -u tests/environments.py newest oldest
 
 campaign: .venv/installed  ## what a run survives, with all counts: kills, cuts, damages, mutations
 	$(TEST) -m "campaign or survival"

@@ -1,0 +1,162 @@
+"""README's blocks of commands, run letter by letter in a new shell, where `make demo` has been."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, make_clip
+
+from viper_e2e.model import ViPER
+from viper_e2e.presets import micro
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+BLOCKS = [(kind, block) for kind, block in FENCED if kind != "python"]
+ACTIVATION = ". .venv/bin/activate\n"
+
+
+def commands(kind: str, block: str) -> str:
+    """What of a block is typed: all of it, or what stands behind the prompts."""
+    if kind != "console":
+        return block
+    return "".join(re.findall(r"^\$ ((?:.*\\\n)*.*\n)", block, re.MULTILINE))
+
+
+def block_with(words: str) -> str:
+    (found,) = (commands(*block) for block in BLOCKS if words in commands(*block))
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(corpus, tmp_path_factory) -> Path:
+    """A clone as `make demo` leaves it, but with tiny clips, and somebody's own corpus."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("train.py", "infer.py", "viper_e2e"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    shards = folder / "demo" / "shards"
+    shutil.copytree(corpus / "shards", shards)
+    for path in shards.glob("val-*"):
+        shutil.copyfile(path, path.with_name(path.name.replace("val", "test")))
+    torch.manual_seed(0)
+    ViPER(micro(), labels_of(corpus)).save_pretrained(folder / "demo" / "run" / "checkpoints" / "best")
+    (folder / "demo" / "corpus").mkdir()
+    make_clip(folder / "demo" / "corpus" / "new_clip.mp4")
+    shutil.copytree(corpus / "videos", folder / "videos")
+    shutil.copyfile(corpus / "labels.csv", folder / "labels.csv")
+    return folder
+
+
+def labels_of(corpus: Path):
+    from viper_e2e.shards import ShardSet
+
+    return ShardSet(f"{corpus}/shards/*.tar").labels
+
+
+def type_in(place: Path, text: str) -> subprocess.CompletedProcess:
+    """In a shell that knows nothing but what README tells it."""
+    # Of a test run: that our own tree is imported, wherever the environment has its own from.
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    own |= {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(Path.home()), "COLUMNS": "120"}
+    own |= {name: text for name, text in os.environ.items() if name.startswith("LC_") or name == "LANG"}
+    return subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", text],
+        cwd=place,
+        env=own,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_the_shell_is_told_where_the_commands_are(place):
+    assert README.index(ACTIVATION) < README.index("$ python train.py")
+    assert type_in(place, "viper --version").returncode == 127
+    told = type_in(place, ACTIVATION + "viper --version; command -v python")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("viper_e2e ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "made"),
+    [
+        ("python train.py --preset tiny", ["demo/again/checkpoints/best/model.safetensors"]),
+        ("viper eval --checkpoint demo/run", ["demo/scores/metrics.json", "demo/scores/predictions.csv"]),
+        ("python infer.py demo/corpus", ["demo/new_clip.json", "demo/new_clip.mp4"]),
+    ],
+    ids=["train", "eval", "infer"],
+)
+def test_what_make_demo_runs_can_be_typed_after_it(words, made, place):
+    done = type_in(place, ACTIVATION + block_with(words))
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    for name in made:
+        assert (place / name).is_file(), name
+
+
+@pytest.mark.slow
+def test_a_corpus_of_ones_own_is_packed_and_checked_and_only_weights_are_missing(place):
+    pack, check, train = block_with("viper pack --videos videos").splitlines()
+    done = type_in(place, f"{ACTIVATION}{pack}\n{check}")
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    assert_only_the_hub_is_missing(type_in(place, ACTIVATION + train))
+
+
+@pytest.mark.slow
+def test_released_checkpoints_are_fetched_by_the_commands_shown(place):
+    (place / "shards").mkdir(exist_ok=True)
+    for path in (place / "demo" / "shards").glob("test-*"):
+        shutil.copyfile(path, place / "shards" / path.name)
+    for line in block_with("python infer.py clip.mp4").splitlines():
+        assert_only_the_hub_is_missing(type_in(place, ACTIVATION + line))
+
+
+def assert_only_the_hub_is_missing(done: subprocess.CompletedProcess) -> None:
+    """Nothing can be fetched where tests run: that is said in our own words, and no option is wrong."""
+    assert done.returncode == 1, done.stdout[-1000:] + done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    assert re.search(r"hub|fetch", done.stderr), done.stderr
+
+
+def test_all_blocks_are_known():
+    """A new block gets its test here; several machines and Slurm cannot be had in a test."""
+    known = [
+        "make demo",
+        ACTIVATION,
+        "python train.py --preset tiny",
+        "viper eval --checkpoint demo/run",
+        "python infer.py demo/corpus",
+        "viper pack --videos videos",
+        "python infer.py clip.mp4",
+        "torchrun --standalone",
+        "#SBATCH",
+        "train.py                 train from",
+    ]
+    for kind, block in BLOCKS:
+        assert sum(words in commands(kind, block) for words in known) == 1, block
+
+
+def test_the_scripts_for_slurm_and_torchrun_are_read_by_a_shell():
+    for words in ("torchrun --standalone", "#SBATCH"):
+        subprocess.run(["bash", "-n", "-c", block_with(words)], check=True)
+
+
+def test_what_pip_is_told_to_install_can_be_installed():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    extras = dict(config["options.extras_require"])
+    packages = {re.split(r"[\[<>=;]", line)[0] for text in extras.values() for line in text.split()}
+    told = re.findall(r"pip install ('[^']+'|[^\s`]+)", README)
+    assert len(told) > 3
+    for what in told:
+        extra = re.fullmatch(r"'?\.(?:\[([\w-]+)\])?'?", what)
+        assert extra.group(1) in (None, *extras) if extra else what in packages, what
