@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import Colorspace
 
 FPS = 30
 X264 = {"preset": "medium", "bf": "3", "g": "60"}
@@ -31,6 +32,8 @@ def make_clip(
     with av.open(str(path), "w") as container:
         video = container.add_stream(codec, rate=FPS, options=options)
         video.width, video.height, video.pix_fmt = height * 16 // 9 // 2 * 2, height, "yuv420p"
+        if height >= 720:
+            video.codec_context.colorspace = Colorspace.ITU709
         webm = path.suffix == ".webm"
         audio = None
         if sound:
@@ -38,6 +41,8 @@ def make_clip(
             audio = container.add_stream("libopus" if webm else "aac", rate=rate, layout="stereo")
         for index, image in enumerate(_pictures(height, round(seconds * FPS), seed, face)):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            if height >= 720:  # as cameras do; what says nothing is read anew for each player's guess
+                frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))

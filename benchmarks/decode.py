@@ -8,9 +8,12 @@ decodes in one thread, and gives frames at full size and mono sound at 16 kHz. T
 round, in changing order. Printed are medians with their range, and ours over theirs round by round;
 CPU seconds tell most where others use the machine. torchcodec and OpenCV take part where they are installed.
 
-`identical`: frames bit for bit those of decoding everything with PyAV. `decoded`: frames that passed the
-codec, where that is known. `peak`: resident memory of the process, all libraries and the clip's bytes
-included.
+Which frames: those shown at 32 even instants by the times in the file, the same for all; ours finds out itself
+each time, the others are told before the clock starts. `identical`: frames bit for bit those of decoding
+everything with PyAV, made whole and upright as we do it; a `no` of others tells of another picture than
+players show (pixels not square, fields, HDR, colours without a flag from 720 lines on). `decoded`: frames that
+passed the codec, where that is known. `peak`: resident memory of the process, all libraries and the clip's
+bytes included.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +45,14 @@ SAMPLE_RATE = 16_000
 
 Result = tuple[np.ndarray, list[np.ndarray], int | None]
 """Frames, runs of sound, frames decoded."""
+Decode = Callable[[bytes, np.ndarray], Result]
+"""Of a clip's bytes and the places of the wanted frames among all, in order of time."""
 
 
 # --- contenders: bytes -> frames and sound ------------------------------------------------------------
 
 
-def ours(backend: str, max_side: int | None = None) -> Callable[[bytes], Result]:
+def ours(backend: str, max_side: int | None = None) -> Decode:
     from viper_e2e.config import DecodingConfig
     from viper_e2e.decoding import ClipDecoder
 
@@ -54,65 +60,69 @@ def ours(backend: str, max_side: int | None = None) -> Callable[[bytes], Result]
         import torch  # noqa: F401
     decoder = ClipDecoder(DecodingConfig(backend=backend, max_side=max_side))
 
-    def decode(data: bytes) -> Result:
+    def decode(data: bytes, wanted: np.ndarray) -> Result:
         clip = decoder(data)
         return clip.frames, [run.samples for run in clip.sound], decoder.frames_decoded
 
     return decode
 
 
-def decode_all() -> Callable[[bytes], Result]:
+def decode_all() -> Decode:
     """Every frame through the codec in one demux with the sound; only the wanted ones are converted."""
+    from viper_e2e.config import LimitsConfig
+    from viper_e2e.decoding.container import open_media, prepare_video_codec
+    from viper_e2e.decoding.fields import Deinterlacer
+    from viper_e2e.decoding.picture import Scaler
 
-    def decode(data: bytes) -> Result:
+    def decode(data: bytes, wanted: np.ndarray) -> Result:
         frames, seconds, blocks, number = [], [], [], 0
-        with av.open(io.BytesIO(data)) as container:
-            video = container.streams.video[0]
-            count = video.frames
-            if not count:  # Matroska does not tell
-                with av.open(io.BytesIO(data)) as again:
-                    count = sum(packet.size > 0 for packet in again.demux(video=0))
-            wanted = set(chosen(count).tolist())
-            video.codec_context.thread_type, video.codec_context.thread_count = "NONE", 1
-            audio = next(iter(container.streams.audio), None)
+        with open_media(data, LimitsConfig()) as media:
+            prepare_video_codec(media)
+            scaler, fields, is_wanted = Scaler(media, None), Deinterlacer(), set(wanted.tolist())
+
+            def keep(whole) -> None:
+                for index, frame in whole:
+                    if index in is_wanted:
+                        frames.append(scaler(frame))
+
             resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
-            for packet in container.demux([s for s in (video, audio) if s is not None]):
+            streams = [stream for stream in (media.video, media.audio) if stream is not None]
+            for packet in media.container.demux(streams):
                 for frame in packet.decode():
                     if isinstance(frame, av.AudioFrame):
                         blocks += [block.to_ndarray().mean(0) for block in resampler.resample(frame)]
                         continue
-                    if number in wanted:
-                        frames.append(frame.to_ndarray(format="rgb24"))
+                    if number in is_wanted:
                         seconds.append(frame.time)
+                    keep(fields.push(number, frame))
                     number += 1
+            keep(fields.finish())
         spans = merged(np.array(seconds) - seconds[0])
         return np.stack(frames), cut(np.concatenate(blocks) if blocks else np.zeros(0), spans), number
 
     return decode
 
 
-def plain_decord() -> Callable[[bytes], Result]:
+def plain_decord() -> Decode:
     import torch  # noqa: F401  (its libraries must come first)
     from decord import AudioReader, VideoReader, cpu
 
-    def decode(data: bytes) -> Result:
+    def decode(data: bytes, wanted: np.ndarray) -> Result:
         reader = VideoReader(io.BytesIO(data), ctx=cpu(0), num_threads=1)
-        indices = chosen(len(reader))
-        frames = reader.get_batch(indices).asnumpy()
-        seconds = reader.get_frame_timestamp(indices)[:, 0]
+        frames = reader.get_batch(wanted).asnumpy()
+        seconds = reader.get_frame_timestamp(wanted)[:, 0]
         sound = AudioReader(io.BytesIO(data), ctx=cpu(0), sample_rate=SAMPLE_RATE, mono=True)
         return frames, cut(sound[:].asnumpy()[0], merged(seconds)), None
 
     return decode
 
 
-def torchcodec_exact() -> Callable[[bytes], Result]:
+def torchcodec_exact() -> Decode:
     from torchcodec.decoders import AudioDecoder, VideoDecoder
 
-    def decode(data: bytes) -> Result:
+    def decode(data: bytes, wanted: np.ndarray) -> Result:
         decoder = VideoDecoder(data, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC")
-        indices = chosen(len(decoder))
-        batch = decoder.get_frames_at(indices.tolist())
+        batch = decoder.get_frames_at(wanted.tolist())
         sound = AudioDecoder(data, sample_rate=SAMPLE_RATE, num_channels=1)
         end = sound.metadata.duration_seconds  # a webm has none in its header
         runs = [
@@ -124,26 +134,25 @@ def torchcodec_exact() -> Callable[[bytes], Result]:
     return decode
 
 
-def opencv_all() -> Callable[[bytes], Result]:
+def opencv_all() -> Decode:
     """`grab` every frame, `retrieve` the wanted ones; it has no sound, so PyAV decodes that."""
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "threads;1"
     import cv2
 
     cv2.setNumThreads(1)
 
-    def decode(data: bytes) -> Result:
+    def decode(data: bytes, wanted: np.ndarray) -> Result:
         descriptor = os.memfd_create("clip")
         with open(descriptor, "wb", closefd=False) as file:
             file.write(data)
         capture = cv2.VideoCapture(f"/proc/self/fd/{descriptor}", cv2.CAP_FFMPEG)
-        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        wanted = set(chosen(count).tolist())
+        is_wanted = set(wanted.tolist())
         frames, number = [], 0
         while capture.grab():
-            if number in wanted:
+            if number in is_wanted:
                 frames.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
             number += 1
-        seconds = np.array(sorted(wanted)) / capture.get(cv2.CAP_PROP_FPS)
+        seconds = wanted / capture.get(cv2.CAP_PROP_FPS)
         capture.release()
         os.close(descriptor)
         blocks = []
@@ -156,7 +165,7 @@ def opencv_all() -> Callable[[bytes], Result]:
     return decode
 
 
-CONTENDERS: dict[str, tuple[str, Callable[[], Callable[[bytes], Result]]]] = {
+CONTENDERS: dict[str, tuple[str, Callable[[], Decode]]] = {
     "ours (PyAV)": ("av", lambda: ours("pyav")),
     "ours (PyAV), 640 px": ("av", lambda: ours("pyav", 640)),
     "ours (decord)": ("decord", lambda: ours("decord")),
@@ -168,9 +177,17 @@ CONTENDERS: dict[str, tuple[str, Callable[[], Callable[[bytes], Result]]]] = {
 OURS, REFERENCE = "ours (PyAV)", "PyAV decode-all"
 
 
-def chosen(count: int) -> np.ndarray:
-    """The frames shown at 32 even instants, where all frames stand equally long."""
-    return np.unique((np.linspace(0, count - 1, NUM_FRAMES) + 1e-6).astype(int))
+def wanted_frames(data: bytes) -> np.ndarray:
+    """The frames shown at 32 even instants, by the times of all frames as decoding everything tells them."""
+    from viper_e2e.config import LimitsConfig
+    from viper_e2e.decoding.container import open_media
+    from viper_e2e.decoding.sampling import frames_by_time
+
+    with open_media(data, LimitsConfig()) as media:
+        pts = [frame.pts for frame in media.container.decode(media.video)]
+    # An AVI's frames have decoding times, or none: as many as there are, evenly.
+    known = None not in pts and all(a < b for a, b in pairwise(pts))
+    return frames_by_time(np.array(pts if known else range(len(pts)), np.int64), NUM_FRAMES)
 
 
 def merged(seconds: np.ndarray) -> list[tuple[float, float]]:
@@ -192,12 +209,13 @@ def cut(samples: np.ndarray, spans: list[tuple[float, float]]) -> list[np.ndarra
 def serve(name: str, path: str) -> None:
     """Decode once for each line that arrives, and answer with the figures."""
     decode, data = CONTENDERS[name][1](), Path(path).read_bytes()
+    wanted = wanted_frames(data)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries that print must not be taken for an answer
     for _ in sys.stdin:
         Path("/proc/self/clear_refs").write_text("5")
         wall, cpu = time.perf_counter(), time.process_time()
-        frames, sound, decoded = decode(data)
+        frames, sound, decoded = decode(data, wanted)
         figures = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
         peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
         figures |= {
