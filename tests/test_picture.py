@@ -403,6 +403,29 @@ def test_other_backends_show_the_same_or_leave_it(filters, words, copied, size, 
     assert (np.asarray(theirs.frames) == ours.frames).all()
 
 
+@pytest.mark.parametrize("backend", ["decord", "torchcodec"])
+@pytest.mark.parametrize("change", ["size", "fields", "webm"])
+def test_other_backends_leave_what_changes_midway(change, backend, tmp_path):
+    available(backend)
+    path = tmp_path / "clip.mp4"
+    if change == "webm":
+        path = changing(tmp_path / "turned.webm", [(160, 96), (96, 160)])
+    else:
+        sizes = ("160x96", "96x160") if change == "size" else ("160x96", "160x96")
+        second = (
+            [B_FRAMES]
+            if change == "size"
+            else ["-vf", "interlace", B_FRAMES, "-flags +ildct+ilme -x264opts tff"]
+        )
+        for number, (size, words) in enumerate(zip(sizes, ([B_FRAMES], second), strict=True)):
+            source = f"testsrc2=size={size}:rate=25:duration=0.6"
+            ffmpeg("-f", "lavfi", "-i", source, *" ".join(words).split(), tmp_path / f"{number}.ts")
+        ffmpeg("-i", chained(tmp_path, 2), "-c", "copy", path)
+    ours, theirs = decoded(path), decoded(path, backend=backend)
+    assert (np.asarray(theirs.frames) == ours.frames).all()
+    assert theirs.notes == ours.notes
+
+
 # --- limits -----------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 from .colour import has_alpha, is_hdr, is_taken_for_bt709
 from .container import Media, Source
@@ -57,7 +58,7 @@ class ForeignReader(ABC):
     def why_not(cls, media: Media, timeline: Timeline, frame: av.VideoFrame) -> str:
         """Why a clip has to be read by PyAV all the same; empty if the library can be trusted with it.
 
-        `frame`: the clip's first, as PyAV gives it; `media` stands behind it.
+        `frame`: the clip's first, as PyAV gives it; `media` stands behind it and is read to its end.
         """
         if media.kind not in TRUSTED:
             return f"its frames from {media.kind} files are not to be relied on"
@@ -93,4 +94,25 @@ def _why_not_shown(media: Media, frame: av.VideoFrame) -> str:
         return "it shows what is transparent"
     if is_taken_for_bt709(frame):
         return "it takes large pictures without a flag for BT.601"
+    if _changes_midway(media, frame):
+        return "its pictures change midway"
     return ""
+
+
+def _changes_midway(media: Media, first: av.VideoFrame) -> bool:
+    """Whether a keyframe (these alone are decoded) has another size, shape or coding than the first frame."""
+    codec = media.video.codec_context
+    codec.flush_buffers()
+    kind = _kind(media, first)
+    try:
+        for packet in media.packets(media.video):
+            if packet.is_keyframe and any(_kind(media, frame) != kind for frame in codec.decode(packet)):
+                return True
+        return any(_kind(media, frame) != kind for frame in codec.decode(None))
+    except FFmpegError:
+        return True  # PyAV has the last word on what is damaged
+
+
+def _kind(media: Media, frame: av.VideoFrame) -> tuple:
+    size = frame.width, frame.height, frame.format.name, pixel_aspect(media)
+    return *size, frame.interlaced_frame, frame.color_trc, frame.colorspace, orientation_of(frame)
