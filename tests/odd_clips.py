@@ -94,6 +94,11 @@ def _codecs() -> list[OddClip]:
         "mpeg1 ts": "-c:v mpeg1video -q:v 2 -bf 2",
         "h264 m2ts": f"{X264} -f mpegts -mpegts_m2ts_mode 1",
         "theora ogv": "-c:v libtheora -q:v 9",
+        "wmv1 wmv": "-c:v wmv1 -q:v 2",
+        "divx3 asf": "-c:v msmpeg4 -q:v 2",
+        "mpeg1 mpg": "-c:v mpeg1video -q:v 2 -bf 2",
+        "mpeg2 vob": f"{MPEG2} -bf 2",
+        "moving gif": "-c:v gif",
     }
     size = {"h263 3gp": "128x96"}
     return [OddClip(name, words, size=size.get(name, "96x64")) for name, words in recipes.items()]
@@ -144,6 +149,7 @@ def _aspects() -> list[OddClip]:
         "10:11 mpeg4 mp4": MPEG4,
         "4:3 prores mov": "-c:v prores_ks -profile:v 2",
         "12:11 h264 avi": X264,
+        "4:3 wmv": "-c:v wmv2 -q:v 2",
         "4:3 theora ogv": "-c:v libtheora -q:v 9",
     }
     shapes = [
@@ -171,7 +177,8 @@ INTERLACED = "interlace=scan={}:lowpass=0"
 def _fields() -> list[OddClip]:
     def of(name: str, words: str, scan: str = "tff", *, size: str = SMALL, shape: str = "") -> OddClip:
         filters = INTERLACED.format(scan) + shape
-        return OddClip(f"fields {name}", words, size, "50", filters, truth=f"{WHOLE},{SHOWN}")
+        rate = "60000/1001" if "ntsc" in name else "50"
+        return OddClip(f"fields {name}", words, size, rate, filters, truth=f"{WHOLE},{SHOWN}")
 
     coded = "-flags +ildct+ilme"
     return [
@@ -187,6 +194,8 @@ def _fields() -> list[OddClip]:
         of("mpeg4 mp4", f"{MPEG4} {coded} -bf 1"),
         of("prores mov", "-c:v prores_ks -profile:v 2 -flags +ildct"),
         of("mpeg2 4:2:2 mkv", "-c:v mpeg2video -q:v 2 -pix_fmt yuv422p -flags +ildct+ilme"),
+        of("mpeg2 vob", f"{MPEG2} {coded} -bf 2 -aspect 16:9"),
+        of("ntsc dv", "-c:v dvvideo -pix_fmt yuv411p", "bff", size="720x480", shape=",setsar=8/9"),
         of("dv avi", "-c:v dvvideo -pix_fmt yuv420p", "bff", size="720x576", shape=",setsar=16/15"),
         OddClip("progressive mpeg2 ts", f"{MPEG2} -bf 2", truth=f"{WHOLE},{SHOWN}"),
     ]

@@ -29,7 +29,7 @@ from .magic import HEAD_BYTES, VIDEO_CONTAINERS, sniff
 from .mp4_tables import check_mp4_tables
 from .sound_tracks import describe as describe_sound
 from .sound_tracks import sound_tracks
-from .tracks import BY_RULE, Tracks, choose_video, describe, video_note, video_tracks
+from .tracks import BY_RULE, Tracks, alpha_note, choose_video, describe, video_note, video_tracks
 
 Source = bytes | os.PathLike | str
 """A file's content, or where it lies."""
@@ -318,8 +318,8 @@ def _choose_streams(
             raise media.fail("its video has no unit of time; it is damaged: copy it again")
         check_frame_size(media, video.codec_context.width, video.codec_context.height)
         check_num_frames(media, video.frames)
-        if note := video_note(pictures, video):
-            media = replace(media, notes=(note,))
+        notes = video_note(pictures, video), alpha_note(video)
+        media = replace(media, notes=tuple(note for note in notes if note))
         if audio is None and container.streams.audio and tracks.hears:
             known = ", ".join(
                 describe_sound(track, container.streams.audio) for track in container.streams.audio

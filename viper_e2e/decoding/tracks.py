@@ -54,6 +54,13 @@ def video_note(tracks: Sequence[av.VideoStream], chosen: av.VideoStream) -> str:
     )
 
 
+def alpha_note(track: av.VideoStream) -> str:
+    """What a person should know of transparency kept beside the picture (VP8, VP9); else empty."""
+    if track.metadata.get("alpha_mode") != "1":
+        return ""
+    return "the transparency that its file keeps beside the picture was not looked at"
+
+
 def describe(tracks: Sequence[av.VideoStream], track: av.VideoStream) -> str:
     """``2 (640×480 h264, "Camera")``"""
     context, title = track.codec_context, track.metadata.get("title") or track.metadata.get("handler_name")
