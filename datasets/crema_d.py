@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from viper_e2e.clip_files import find_files
 from viper_e2e.packing import pack_corpus, recipe_arguments, run
 
 EMOTIONS = {"ANG": "Anger", "DIS": "Disgust", "FEA": "Fear", "HAP": "Happy", "NEU": "Neutral", "SAD": "Sad"}
@@ -36,7 +37,7 @@ def row(stem: str) -> dict[str, object] | None:
 def main() -> int:
     given = recipe_arguments("Pack CREMA-D into shards.").parse_args()
     videos = given.corpus / "VideoFlash"
-    stems = sorted({path.stem for path in videos.glob("*.flv")})
+    stems = sorted({path.stem for path in find_files(videos).files})
     return pack_corpus(given, [found for stem in stems if (found := row(stem))], videos=videos)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 
+from viper_e2e.clip_files import find_files
 from viper_e2e.errors import ViperError
 from viper_e2e.packing import pack_corpus, recipe_arguments, run
 
@@ -44,7 +45,7 @@ def main() -> int:
     if unknown:
         raise ViperError(f"--channels {given.channels}: allowed are {', '.join(CHANNELS)}")
     channels = {CHANNELS[channel] for channel in given.channels.split(",")}
-    stems = sorted({path.stem for path in given.corpus.rglob("*.mp4")})
+    stems = sorted({path.stem for path in find_files(given.corpus).files})
     rows = [found for stem in stems if stem[3:5] in channels and (found := row(stem))]
     return pack_corpus(given, rows, videos=given.corpus)
 

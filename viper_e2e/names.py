@@ -1,4 +1,4 @@
-"""names.py: names of files as people and file systems write them: endings, Unicode, patterns, and safe keys."""
+"""names.py: names of files as people and file systems write them: endings, odd letters, patterns."""
 
 from __future__ import annotations
 
@@ -33,11 +33,6 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def nfc(name: str) -> str:
-    """One spelling for equal names: macOS stores ``ë`` as two characters, keyboards write one."""
-    return unicodedata.normalize("NFC", name)
-
-
 def printable(name: str) -> str:
     r"""A file's name as text that every output can hold: bytes that are no UTF-8 become ``\xe9``."""
     if not any("\ud800" <= character <= "\udfff" for character in name):
@@ -57,11 +52,6 @@ def fault_of(name: str) -> str | None:
         if kind in ("Cc", "Zl", "Zp"):
             return f"has a control character (U+{ord(character):04X})"
     return None
-
-
-def safe_key(stem: str) -> str:
-    """A name for a sample of WebDataset, whose keys end at their first dot, from a file's stem."""
-    return re.sub(r"[./\\]", "_", nfc(stem))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

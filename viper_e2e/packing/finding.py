@@ -18,7 +18,8 @@ class Files:
         self.folder = folder
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for stem, paths in by_stem.items():
-            self._by_stem[_composed(stem)] += paths
+            # Cells of a table lose the spaces at their ends.
+            self._by_stem[_composed(stem).strip()] += paths
 
     def find(self, name: str, table: Path) -> list[Path]:
         """Every file that ``name`` can mean: a stem, or with an ending, or with folders before it.
@@ -28,7 +29,7 @@ class Files:
         """
         name = _composed(name).replace("\\", "/")
         *folders, last = [part for part in name.split("/") if part not in ("", ".")]
-        found = list(self._by_stem.get(without_ending(last), ()))
+        found = list(self._by_stem.get(without_ending(last).strip(), ()))
         if folders:
             found = [path for path in found if self._lies_in(path, folders, name, table)]
         same = [path for path in found if _composed(path.name).casefold() == last.casefold()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import tempfile
@@ -11,14 +10,15 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from viper_e2e.clip_files import find_files
 from viper_e2e.decoding.magic import HEAD_BYTES, SOUND_CONTAINERS, VIDEO_CONTAINERS, sniff
 from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.names import fault_of, printable
 from viper_e2e.packing.action_units import ACTION_UNIT_FILES, read_action_units
 from viper_e2e.packing.finding import Files
 from viper_e2e.packing.report import PackReport, SplitReport
 from viper_e2e.packing.table import (
     NO_CHOICES,
-    USABLE_NAME,
     ColumnChoices,
     LabelTable,
     Row,
@@ -38,6 +38,9 @@ from viper_e2e.shards import (
 from viper_e2e.shards.index import SCHEMA
 
 SHARD_NAME = re.compile(r"[a-z0-9_]+-\d{6}\.(tar|index\.json)")
+
+
+_ByStem = dict[str, list[Path]]
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,8 @@ def pack(
     if shard_size <= 0:
         raise ViperError(f"shard size {shard_size}: give a positive number of bytes")
     table = read_labels(labels, choices)
-    problems, notes = list(table.problems), []
-    clips = _match(table, labels, videos, audio, fau, problems, notes)
+    problems, notes, told = list(table.problems), [], list(table.notes)
+    clips = _match(table, labels, videos, audio, fau, problems, notes, told)
     kept: list[str] = []
     old = _to_replace(shards_in_the_way(out, overwrite), {clip.row.split for clip in clips}, kept)
     by_split = defaultdict(list)
@@ -102,8 +105,8 @@ def pack(
     except OSError as error:
         raise ViperError(f"{explain(error, out)}; nothing was packed") from error
     left = [f"{path} is left from a run that was killed; remove it" for path in sorted(out.glob(".packing-*"))]
-    told = (*table.notes, *_summed(notes), *kept, *left)
-    return PackReport(str(out), table.labels, tuple(reports), tuple(problems), told, table.columns)
+    told += [*_summed(notes), *kept, *left]
+    return PackReport(str(out), table.labels, tuple(reports), tuple(problems), tuple(told), table.columns)
 
 
 def _match(
@@ -114,14 +117,15 @@ def _match(
     fau: Path | None,
     problems: list[str],
     notes: list[str],
+    told: list[str],
 ) -> list[_Clip]:
-    """The clips whose files are all there, once each."""
-    video_files = _by_stem(videos, VIDEO_EXTENSIONS)
+    """The clips whose files are all there, once each; ``notes`` are counted, ``told`` stand for themselves."""
+    video_files = _by_stem(videos, VIDEO_EXTENSIONS, problems, told)
     files = {"video": Files(videos, video_files)}
     if audio:
-        files["sound"] = Files(audio, _by_stem(audio, SOUND_EXTENSIONS))
+        files["sound"] = Files(audio, _by_stem(audio, SOUND_EXTENSIONS, problems, told))
     if fau:
-        files["action units"] = Files(fau, _by_stem(fau, ACTION_UNIT_FILES))
+        files["action units"] = Files(fau, _by_stem(fau, ACTION_UNIT_FILES, problems, told))
     clips, named = [], set()
     for row in table.rows:
         found = {kind: folder.find(row.name, labels) for kind, folder in files.items()}
@@ -132,8 +136,8 @@ def _match(
                 f"{row.file_id}: more than one file: {'; '.join(doubled)}: keep one, or name its folder as well"
             )
         elif not found["video"]:
-            kinds, hint = " ".join(VIDEO_EXTENSIONS), files["video"].hint(row.name)
-            looked_for = f"{without_ending(row.name)}.* in {videos} (looked for {kinds})"
+            hint = files["video"].hint(row.name)
+            looked_for = f"{without_ending(row.name)}.* in {videos} (looked for .mp4, .mov, .mkv, .avi, …)"
             problems.append(f"{row.file_id}: no video {looked_for}{hint}")
         else:
             for kind, folder in (("sound", audio), ("action units", fau)):
@@ -151,10 +155,10 @@ def _match(
 def _count_unnamed(paths: list[Path], problems: list[str], notes: list[str]) -> None:
     """Files that no row means."""
     for path in paths:
-        if USABLE_NAME.fullmatch(path.stem):
-            notes.append("with a video but no usable row in the labels")
+        if fault := fault_of(path.stem):
+            problems.append(f"{printable(str(path))!r}: unusable name: it {fault}; rename the file")
         else:
-            problems.append(f"{path}: unusable name: control characters are not allowed in {path.stem!r}")
+            notes.append("with a video but no usable row in the labels")
 
 
 def _once_each(clips: list[_Clip], problems: list[str]) -> list[_Clip]:
@@ -169,17 +173,17 @@ def _once_each(clips: list[_Clip], problems: list[str]) -> list[_Clip]:
     return [clip for clip in clips if len(by_video[clip.video]) == 1]
 
 
-def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, list[Path]]:
-    """Files with one of the extensions, in the folder and below, by name without it."""
+def _by_stem(folder: Path, extensions: tuple[str, ...], problems: list[str], notes: list[str]) -> _ByStem:
+    """Files with one of the extensions, in the folder and below, by name without it; what is odd is told."""
     if not folder.is_dir():
         raise ViperError(f"{folder}: no such folder; give the folder that holds the files")
+    found = find_files(folder, extensions)
+    problems += found.closed
+    if extensions is VIDEO_EXTENSIONS:
+        notes += found.left_out(folder)
     files = defaultdict(list)
-    for where, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            stem, _, extension = name.rpartition(".")
-            if extension.lower() in extensions and not name.startswith("."):
-                files[stem].append(Path(where, name))
+    for path in found.files:
+        files[path.name.rpartition(".")[0]].append(path)
     return dict(files)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
+from viper_e2e.names import fault_of
 from viper_e2e.packing.columns import (
     ColumnChoices,
     Columns,
@@ -25,7 +26,8 @@ from viper_e2e.packing.titles import RESERVED, plain
 from viper_e2e.packing.values import decimal_of, is_missing_word, number, stray, suspected_codes
 from viper_e2e.shards import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, range_of
 
-USABLE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
+MAX_NAME = 200
+"""Characters of a File_ID."""
 MAX_COMPLAINTS = 20
 """Lines printed of a table that cannot be used."""
 NO_CHOICES = ColumnChoices()
@@ -288,11 +290,13 @@ def key_of(name: str) -> str:
     """
     parts = without_ending(unicodedata.normalize("NFC", name).replace("\\", "/")).split("/")
     parts = [part for part in parts if part not in ("", ".")]
-    if not parts or ".." in parts or not USABLE_NAME.fullmatch("/".join(parts)):
-        raise ValueError(
-            f"unusable File_ID {name!r}: it may not be empty, lead out of its folder or hold control characters"
-        )
-    return "__".join(part.replace(".", "_") for part in parts)
+    fault = fault_of(name) or ("is longer than 200 characters" if len(name) > MAX_NAME else None)
+    if fault or not parts or ".." in parts:
+        fault = fault or "is empty or leads out of its folder"
+        raise ValueError(f"unusable File_ID {name!r}: it {fault}")
+    key = "__".join(part.replace(".", "_") for part in parts)
+    # What a tar's reader would take for a Windows drive.
+    return re.sub(r"^([A-Za-z]):", r"\1_", key)
 
 
 def without_ending(name: str) -> str:
