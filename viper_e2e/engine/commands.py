@@ -14,7 +14,7 @@ from ..published import import_published, is_published, published_checkpoint
 from ..reading_options import apply_reading_options
 from .compiling import check_compiler, compile_model
 from .devices import own_device
-from .display import console
+from .display import console, loading
 from .precision import compute_dtype, settled
 from .processes import Processes
 
