@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from training_runs import run
 
 import viper_e2e
 from viper_e2e.checkpoint import write_json
 from viper_e2e.cli import main
+from viper_e2e.engine.parts import Parts
 from viper_e2e.errors import ViperError
 from viper_e2e.packing import pack, write_labels
 
@@ -149,3 +153,159 @@ def test_a_score_that_is_undefined_is_null_in_json(corpus, model, tmp_path):
     assert {row["pearson"]["joy"] for row in found["rows"]} == {None}
     write_json(tmp_path / "a.json", {"a": [np.nan, {"b": float("inf")}], "c": 1.5})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, {"b": None}], "c": 1.5}
+
+
+# --- models, clips and their tokens -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def loaded(model):
+    return viper_e2e.load(model / "checkpoints" / "best")
+
+
+def test_one_clip_is_a_batch_of_one_and_no_clip_an_empty_batch(loaded, corpus):
+    path = str(corpus / "videos" / "0.mp4")
+    assert loaded(path).intensities.shape == (1, 2)
+    assert torch.equal(loaded(path).intensities, loaded([path]).intensities)
+    assert torch.equal(loaded(Path(path).read_bytes()).intensities, loaded([path]).intensities)
+    assert loaded([]).intensities.shape == (0, 2)
+    assert loaded([]).errors == ()
+    assert loaded.predict([]) == []
+    assert loaded.predict(path)["intensities"] == loaded.predict([path])[0]["intensities"]
+
+
+def test_tokens_are_those_of_the_encoder_and_the_weights_that_made_them(loaded, model, corpus):
+    clips = [str(corpus / "videos" / "0.mp4")]
+    other = viper_e2e.load(model / "checkpoints" / "best")
+    with torch.no_grad():
+        for parameter in other.encoders["visual"].parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    wanted = other(clips).intensities
+    prepared = other.prepare(clips)
+    first = loaded(prepared).intensities
+    assert torch.equal(first, loaded(clips).intensities)
+    assert torch.equal(other(prepared).intensities, wanted)
+    assert not torch.equal(first, wanted)
+    # The same encoder with other weights, in place and in another dtype.
+    other.load_state_dict(loaded.state_dict())
+    assert torch.equal(other(prepared).intensities, first)
+    kept = {name: tokens.tokens for name, tokens in prepared[0].tokens.items()}
+    other(prepared)
+    assert all(prepared[0].tokens[name].tokens is tokens for name, tokens in kept.items()), "encoded twice"
+    other.set_compute_dtype(torch.bfloat16)
+    assert torch.equal(other(prepared).intensities, other(clips).intensities)
+    assert not torch.equal(other(prepared).intensities, first)
+
+
+def test_a_held_clip_of_another_model_is_refused(loaded, model, corpus):
+    clips = loaded.prepare([str(corpus / "videos" / "0.mp4")])
+    loaded(clips)
+    held = [loaded.hold(clips[0])]
+    assert torch.equal(loaded(held).intensities, loaded(clips).intensities)
+    with pytest.raises(ViperError, match="held in memory for another model"):
+        viper_e2e.load(model / "checkpoints" / "best")(held)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vizual", "--backbone vizual: did you mean visual? this model has visual, audio"),
+        ("image_text", "--backbone image_text: this model has visual, audio"),
+        ("visual", "--backbone visual: the checkpoint holds its own weights of visual"),
+        ("sentence_bank", "--sentence-bank: this model has visual, audio"),
+    ],
+)
+def test_a_backbone_that_nothing_is_taken_from_is_an_error(model, corpus, name, said, tmp_path, capsys):
+    best = model / "checkpoints" / "best"
+    with pytest.raises(ViperError) as error:
+        viper_e2e.load(best, overrides={name: "/somewhere"})
+    assert said in str(error.value)
+    option = "--sentence-bank=/x" if name == "sentence_bank" else f"--backbone={name}=/x"
+    clip = str(corpus / "videos/0.mp4")
+    for words in (["infer", clip], ["export", f"--out={tmp_path}/out"]):
+        assert main([*words, f"--checkpoint={best}", option]) == 1
+        assert said in capsys.readouterr().err
+
+
+# --- what was scored before -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """`interrupted(words)`: `viper` stops after it has written down its first clip; how many it scored."""
+
+    class Stopped(Exception):
+        pass
+
+    add = Parts.add
+
+    def run_to(words: list[str], stop_after: int | None) -> int:
+        seen: list[str] = []
+
+        def counting(self, outcomes) -> None:
+            add(self, outcomes)
+            seen.extend(outcomes)
+            if stop_after is not None and len(seen) >= stop_after:
+                raise Stopped
+
+        monkeypatch.setattr(Parts, "add", counting)
+        with contextlib.suppress(Stopped):
+            main(words)
+        return len(seen)
+
+    return run_to
+
+
+def test_a_clip_that_was_replaced_is_scored_again(corpus, model, tmp_path, interrupted):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.mp4").write_bytes((corpus / "videos/0.mp4").read_bytes())
+    words = [
+        "infer",
+        str(folder),
+        f"--checkpoint={model}/checkpoints/best",
+        "--num-workers=0",
+        "--batch-size=1",
+    ]
+    words += [f"--output={tmp_path}/o.json"]
+    assert interrupted(words, 2) == 2
+    # Another clip under the same name, of the same size and time.
+    path = folder / "a.mp4"
+    stat = path.stat()
+    data = (corpus / "videos/11.mp4").read_bytes()[: stat.st_size]
+    path.write_bytes(data + bytes(stat.st_size - len(data)))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert interrupted(words, None) == 2
+    records = {Path(r["clip"]).name: r for r in json.loads((tmp_path / "o.json").read_text())}
+    assert records["a.mp4"]["intensities"] != records["b.mp4"]["intensities"]
+
+
+def test_shards_packed_anew_and_a_model_trained_anew_are_scored_anew(corpus, model, tmp_path, interrupted):
+    shards = packed_as(corpus, tmp_path, {"Joy": "Joy", "Fear": "Fear"})
+    shutil.copytree(model / "checkpoints" / "best", tmp_path / "model")
+    words = ["eval", f"--checkpoint={tmp_path}/model", f"--shards={shards}/val-*.tar", f"--out={tmp_path}/out"]
+    words += ["--num-workers=0", "--batch-size=1"]
+    assert interrupted(words, 2) == 2
+    assert interrupted(words, 1) == 1, "two of four were known"
+    # Moved shards are the same ones.
+    shutil.move(shards, tmp_path / "moved")
+    words[2] = f"--shards={tmp_path}/moved/val-*.tar"
+    # One clip of the four is another now, in a shard of the same name and number of clips.
+    (tmp_path / "v").mkdir()
+    for path in (corpus / "videos").iterdir():
+        source = corpus / "videos/0.mp4" if path.stem == "8" else path
+        (tmp_path / "v" / path.name).write_bytes(source.read_bytes())
+    pack(tmp_path / "v", tmp_path / "labels.csv", tmp_path / "moved", overwrite=True)
+    num_left = interrupted([*words], 1) and len(set(scored_names(tmp_path / "out/parts")))
+    assert num_left == 4
+    # Another model in the same folder.
+    changed = viper_e2e.load(tmp_path / "model")
+    with torch.no_grad():
+        next(changed.fusion.parameters()).add_(0.1)
+    changed.save_pretrained(tmp_path / "model")
+    assert interrupted(words, None) == 4
+
+
+def scored_names(folder: Path) -> list[str]:
+    return [json.loads(line)["name"] for path in folder.iterdir() for line in path.read_text().splitlines()]

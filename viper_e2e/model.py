@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from .augment import Augment
 from .clip import DecodedClip, Sample
-from .config import MODALITIES, ModelConfig
+from .config import MODALITIES, ModelConfig, backbones_of
 from .decoding import ClipDecoder
 from .encoders.action_units import ActionUnitEncoder
 from .encoders.audio import AudioEncoder
@@ -71,6 +72,7 @@ class ViPER(Pretrained, nn.Module):
         self.modalities = _in_order(config.modalities)
         self.decoder = ClipDecoder(config.decoding)
         self.faces = FaceCropper(config.faces)
+        _check_overrides(config, overrides or {}, held)
         where = {"assets": assets, "records": records, "overrides": overrides, "held": held}
         self.encoders = nn.ModuleDict({name: _build_encoder(name, config, where) for name in self.modalities})
         widths = {name: encoder.embed_dim for name, encoder in self.encoders.items()}
@@ -85,11 +87,11 @@ class ViPER(Pretrained, nn.Module):
     def device(self) -> torch.device:
         return next(self.fusion.parameters()).device
 
-    def forward(self, clips: Sequence[Clip], seeds: Sequence[int] | None = None) -> ViPEROutput:
+    def forward(self, clips: Clip | Sequence[Clip], seeds: Sequence[int] | None = None) -> ViPEROutput:
         """Score a batch of clips.
 
         Args:
-            clips: any mixture of the forms of :data:`Clip`.
+            clips: any mixture of the forms of :data:`Clip`; one alone is a batch of one.
             seeds: in training, one integer per clip from which its modality dropout and augmentation
                 are drawn; ``None``: neither.
 
@@ -100,8 +102,7 @@ class ViPER(Pretrained, nn.Module):
     @torch.no_grad()
     def predict(self, clips: Clip | Sequence[Clip], *, boxes: bool = False) -> Record | list[Record]:
         """Score one clip (a record) or several (a list); see :func:`records.records_of` for what it holds."""
-        several = isinstance(clips, Sequence) and not isinstance(clips, str | bytes)
-        batch = list(clips) if several else [clips]
+        several, batch = not _is_one(clips), _batch_of(clips)
         names = [_name_of(clip) for clip in batch]
         was_training = self.training
         output = self.eval()(batch)
@@ -111,10 +112,10 @@ class ViPER(Pretrained, nn.Module):
 
     # --- clips -> prepared clips ------------------------------------------------------------------
 
-    def prepare(self, clips: Sequence[Clip]) -> list[PreparedClip | ClipError]:
+    def prepare(self, clips: Clip | Sequence[Clip]) -> list[PreparedClip | ClipError]:
         """Decode and find faces; what is further on its way passes through."""
         transfer = Transfer(self.device)
-        sent = [self._send(self._decode(clip), transfer) for clip in clips]
+        sent = [self._send(self._decode(clip), transfer) for clip in _batch_of(clips)]
         return [clip() if callable(clip) else clip for clip in sent]
 
     def _decode(self, clip: Clip) -> DecodedClip | PreparedClip | ClipError:
@@ -199,6 +200,10 @@ class ViPER(Pretrained, nn.Module):
         """
         windows = self.config.decoding.sound == "windows"
         spread = self.config.fusion.kind == "concat"
+        if not clips:
+            # No network takes an empty batch: of a batch of one, no row.
+            nothing = ClipError("no clip in this place", stage="read")
+            return ViPEROutput(*(rows[:0] for rows in self.fuse([nothing])))
         slots = _Slots(clips, self.config.decoding.num_frames, spread, windows, self.device)
         augment = self.augment if self.training and seeds is not None else None
         inputs = EncoderInputs(clips, self.faces, self.config.decoding.sample_rate, augment, seeds)
@@ -253,8 +258,15 @@ class ViPER(Pretrained, nn.Module):
         if inputs.are_changed(name):
             # Of this pass alone: what is kept must be what an unchanged clip gives.
             return self._encode_clip(name, encoder, clip, index, slots, inputs)
-        if name not in clip.tokens:
+        maker = encoder.weights_id()
+        if name not in clip.tokens or clip.made_by.get(name) != maker:
+            if clip.is_held and name in clip.tokens:
+                raise ViperError(
+                    f"{clip.name}: was held in memory for another model, or for other weights; prepare it again"
+                )
             clip.tokens[name] = self._encode_clip(name, encoder, clip, index, slots, inputs)
+            # Once encoded: what is embedded at first use belongs to these weights.
+            clip.made_by[name] = maker
         return clip.tokens[name]
 
     def _encode_clip(
@@ -354,6 +366,19 @@ def _in_order(modalities: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in MODALITIES if name in modalities)
 
 
+def _check_overrides(config: ModelConfig, overrides: Mapping[str, str], held: frozenset[str]) -> None:
+    """A place that nothing is taken from would be believed to be used."""
+    known = [*backbones_of(config), *(["sentence_bank"] if "textual" in config.modalities else [])]
+    for name in overrides:
+        option = "--sentence-bank" if name == "sentence_bank" else f"--backbone {name}"
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ViperError(f"{option}: {hint}this model has {', '.join(known) or 'no backbone'}")
+        if name in held:
+            raise ViperError(f"{option}: the checkpoint holds its own weights of {name}; leave this out")
+
+
 def _build_encoder(name: str, config: ModelConfig, where: Mapping[str, Any]) -> Encoder:
     decoding = config.decoding
     if name == "visual":
@@ -364,6 +389,23 @@ def _build_encoder(name: str, config: ModelConfig, where: Mapping[str, Any]) -> 
     if name == "textual":
         return TextualEncoder.build(config.textual, **where)
     return ActionUnitEncoder.build(config.action_units)
+
+
+def _is_one(clips: Any) -> bool:
+    """A name is one clip, not a batch of letters."""
+    return clips is None or isinstance(clips, bytearray | memoryview | Clip)
+
+
+def _batch_of(clips: Any) -> list[Clip]:
+    """One clip or several → a list; `ViperError` for what is no clip."""
+    batch = [clips] if _is_one(clips) or not isinstance(clips, Iterable) else list(clips)
+    for clip in batch:
+        if not _is_one(clip):
+            raise ViperError(
+                f"a clip is a path, the bytes of a file, or a Sample; got {type(clip).__name__}: write frames "
+                "to a video file first, or build a DecodedClip"
+            )
+    return [bytes(clip) if isinstance(clip, bytearray | memoryview) else clip for clip in batch]
 
 
 def _name_of(clip: Clip) -> str:

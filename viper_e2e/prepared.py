@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
@@ -46,6 +46,10 @@ class PreparedClip:
     """As in `DecodedClip`."""
     tokens: dict[str, ClipTokens] = field(default_factory=dict)
     """Of the encoders that are frozen throughout."""
+    made_by: dict[str, Any] = field(default_factory=dict)
+    """Whose tokens they are, as `Encoder.weights_id` tells it: no other encoder takes them over."""
+    is_held: bool = False
+    """Whether it was reduced to the least, from which nothing can be encoded anew."""
 
     def held(self, faces: FaceCropper, *, pixels: bool, sound: bool) -> PreparedClip:
         """The least that makes a later pass bitwise equal: regions instead of frames, or none at all."""
@@ -54,7 +58,14 @@ class PreparedClip:
             regions = None
         elif isinstance(regions, Tensor):
             regions = faces.regions(regions, self.track)
-        return replace(self, pixels=regions, sound=self.sound if sound else [], tokens=dict(self.tokens))
+        return replace(
+            self,
+            pixels=regions,
+            sound=self.sound if sound else [],
+            tokens=dict(self.tokens),
+            made_by=dict(self.made_by),
+            is_held=True,
+        )
 
     @property
     def nbytes(self) -> int:

@@ -83,6 +83,8 @@ class Backbone(nn.Module):
         self._has_adapters = bool(config.lora_rank)
         self._was_trained = False
         self._first_later = math.inf
+        self.num_stores = 0
+        """How often weights were stored in another dtype, which may round them."""
         self._exact: dict[str, Tensor] = {}
         """What is stored rounded now and trained later, in full precision, on the CPU."""
         self._part = self._parts(top, idle)
@@ -177,9 +179,11 @@ class Backbone(nn.Module):
             behind = first_trained is not None and part is not None and part >= first_trained
             if behind or is_adapter(name) or parameter.ndim == 0:
                 if parameter.dtype.itemsize < 4:
+                    self.num_stores += 1
                     exact = self._exact.pop(name, parameter.data)
                     parameter.data = exact.to(parameter.device, torch.float32)
             elif self.compute_dtype is not None and parameter.is_floating_point():
+                self.num_stores += parameter.dtype != self.compute_dtype
                 is_rounded = self.compute_dtype.itemsize < parameter.dtype.itemsize
                 if is_rounded and part is not None and part >= self._first_later:
                     self._exact[name] = parameter.data.cpu()
@@ -260,6 +264,20 @@ class Encoder(nn.Module):
     name: str
     embed_dim: int
     """D of the tokens."""
+
+    def weights_id(self) -> tuple[object, int, int]:
+        """Equal as long as this very encoder has the weights it has now: whose tokens a clip's are.
+
+        Every change in place (loading, an optimizer) counts up a tensor's version; a change of dtype or device
+        replaces tensors and is counted by itself.
+        """
+        owner = self.__dict__.setdefault("_owner", object())
+        stores = sum(backbone.num_stores for backbone in self.backbones().values())
+        return owner, stores, sum(parameter._version for parameter in self.parameters())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Encoder:
+        self.__dict__["_owner"] = object()
+        return super()._apply(fn, recurse)
 
     def backbones(self) -> dict[str, Backbone]:
         """By name, the main one first."""

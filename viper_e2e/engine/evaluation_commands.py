@@ -60,7 +60,7 @@ def run_eval(options: Namespace) -> int:
         if processes.is_main:
             tell_problems(shards)
         set_computing(model, options, processes)
-        parts = Parts(out / "parts", _identity(shards, options), processes)
+        parts = Parts(out / "parts", identity_of(model, options), processes)
         predictions = _score(model, shards, parts, options)
     if predictions is None:
         return ALL_FINE
@@ -155,16 +155,12 @@ def _loader(model: ViPER, shards: Any, accelerator: Accelerator, options: Namesp
     )
 
 
-def _identity(shards: ShardSet, options: Namespace) -> str:
-    paths = [shard.path_or_url.partition("?")[0] for shard in shards.shards]
-    return identity_of(options, paths, list(shards.shard_sizes), options.mixed_precision, options.compile)
-
-
 def _score(model: ViPER, shards: ShardSet, parts: Parts, options: Namespace) -> Predictions | None:
     """Score what an earlier, interrupted run has not; the first process gets the whole, the others nothing."""
     processes = parts.processes
-    known = parts.known()
-    remaining = Remaining(shards, [i for i in range(len(shards)) if str(i) not in known])
+    names = [f"{shards.entry(i).key} {shards.clip_id(i)}" for i in range(len(shards))]
+    known = parts.known().keys() & set(names)
+    remaining = Remaining(shards, [i for i, name in enumerate(names) if name not in known])
     accelerator = processes.accelerator
     with (
         _loader(model, remaining, accelerator, options) as loader,
@@ -172,13 +168,13 @@ def _score(model: ViPER, shards: ShardSet, parts: Parts, options: Namespace) -> 
     ):
         task = bar.add_task("scoring", total=len(shards), completed=len(known), note="")
         for rows in scored_rows(model, loader):
-            for row in rows:
-                row["position"] = remaining.indices[row["position"]]
-            parts.add({str(row["position"]): row for row in rows})
+            parts.add({names[remaining.indices[row["position"]]]: row for row in rows})
             bar.update(task, advance=len(rows) * processes.count)
-    rows = parts.known().values()
+    outcomes = parts.known()
     if not processes.is_main:
         return None
+    # Where a clip stands is what these shards say, not those of an earlier run.
+    rows = [outcomes[name] | {"position": i} for i, name in enumerate(names) if name in outcomes]
     return predictions_of(rows, model, shards)
 
 

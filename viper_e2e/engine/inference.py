@@ -38,7 +38,7 @@ def run_infer(options: Namespace) -> int:
             if isinstance(source, ShardSet):
                 tell_problems(source)
         set_computing(model, options, processes)
-        parts = _parts(options, processes)
+        parts = _parts(model, options, processes)
         clips = _score(model, sources, options, processes, parts)
     if not processes.is_main:
         return ALL_FINE
@@ -99,12 +99,11 @@ def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> P
 # --- scoring --------------------------------------------------------------------------------------
 
 
-def _parts(options: Namespace, processes: Processes) -> Parts | None:
+def _parts(model: ViPER, options: Namespace, processes: Processes) -> Parts | None:
     """Where each process writes down what it has scored as it goes; None without ``--output``."""
     if options.output:
         how = (ROWS, options.faces, bool(options.render), options.window_seconds, options.hop_seconds)
-        how += (options.mixed_precision, options.compile)
-        return Parts(Path(f"{options.output}.parts"), identity_of(options, *how), processes)
+        return Parts(Path(f"{options.output}.parts"), identity_of(model, options, *how), processes)
     if processes.count > 1:
         raise ViperError("several processes need --output, beside which each writes its share")
     return None

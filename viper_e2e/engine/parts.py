@@ -7,6 +7,7 @@ import json
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from .. import plain_json
-from ..checkpoint import MANIFEST
 from ..clip import Sample
+from ..content import digest
 from ..environment import explain
 from ..errors import ViperError
+from ..model import ViPER
 from ..outfiles import settle_folder
 from .devices import heed_launcher
 from .processes import Processes
+from .run_folder import versions
 
 LONGEST_SHARE = timedelta(days=2)
 """How long a process that is done waits for one that has slower clips; a lost one is noticed at once."""
@@ -114,15 +117,13 @@ def scoring_accelerator(device: torch.device) -> Accelerator:
     )
 
 
-def identity_of(options: Namespace, *settings: object) -> str:
-    """What the options of a command say that outcomes depend on: checkpoint, sources, and further settings.
+def identity_of(model: ViPER, options: Namespace, *settings: object) -> str:
+    """What outcomes depend on besides the clip, by content: weights, every setting, versions of packages.
 
-    A checkpoint's folder counts by the hashes in its manifest, a file by its size and time, else by its name.
+    Nothing counts by its name or place: a checkpoint trained anew in the same folder is another one.
     """
-    path = Path(options.checkpoint)
-    identity: object = options.checkpoint
-    if (path / MANIFEST).is_file():
-        identity = (path / MANIFEST).read_text(encoding="utf-8")
-    elif path.is_file():
-        identity = (options.checkpoint, path.stat().st_size, path.stat().st_mtime_ns)
-    return repr((identity, sorted(options.backbone), options.sentence_bank, *settings))
+    how = [str(model.device.type), options.mixed_precision, options.compile]
+    # A clip that took too long may be had with more time.
+    how += [options.clip_timeout_seconds, options.max_worker_restarts]
+    settled = [asdict(model.config), asdict(model.decoder.config), asdict(model.labels)]
+    return digest([model.content_id, settled, how, [repr(setting) for setting in settings], versions()])

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from ..clip import Sample
 from ..clip_files import find_files
 from ..config import LimitsConfig
+from ..content import file_id
 from ..errors import ClipError, ViperError
 from ..names import matches, nearest, printable
 from ..shards import ShardLimits, ShardSet, fetch, refuse_scheme, without_query
@@ -44,6 +45,8 @@ class ClipFiles:
         self.stamps = [_stamp(path) for path in self.paths]
         """Size and time of each file when it was named, or None: it may be written to while others are read."""
 
+        self._content_ids: dict[int, str | None] = {}
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -72,6 +75,13 @@ class ClipFiles:
             raise ClipError("is no file; is the path right?", stage="read", clip=name)
         return Sample(key=name, video=path)
 
+    def content_id(self, i: int) -> str | None:
+        """Of a file as it was when it was first asked for."""
+        if i not in self._content_ids:
+            path = self.paths[i]
+            self._content_ids[i] = None if isinstance(path, str) else file_id(path)
+        return self._content_ids[i]
+
     def has_changed(self, i: int) -> bool:
         """Whether the file is no longer what was named."""
         return _stamp(self.paths[i]) != self.stamps[i]
@@ -90,13 +100,14 @@ def _stamp(path: Path | str) -> tuple[int, int] | None:
 
 
 def name_of(source: ClipFiles | ShardSet, i: int) -> str:
-    """What tells a clip from every other, a file that was changed since from what it was included.
+    """What tells a clip from every other by what it holds: one that was replaced since by another is another.
 
-    It stays the same for the whole of a run, whatever becomes of the file.
+    It stays the same for the whole of a run, whatever becomes of the file. Of an address only the address is
+    known before it is fetched.
     """
     if isinstance(source, ClipFiles):
-        return f"{source.paths[i]} {source.stamps[i]}".encode("utf-8", "backslashreplace").decode()
-    return f"{source.shard_of(i).path_or_url.partition('?')[0]} {source.entry(i).key}"
+        return f"{source.paths[i]} {source.content_id(i)}".encode("utf-8", "backslashreplace").decode()
+    return f"{source.entry(i).key} {source.clip_id(i)}"
 
 
 @dataclass
