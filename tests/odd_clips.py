@@ -281,6 +281,13 @@ def _hdr() -> list[OddClip]:
         of("hlg vp9 mkv", VP9, hlg),
         of("pq av1 mp4", AV1, pq),
         of("hlg av1 mkv", AV1, hlg),
+        OddClip(
+            "hdr whose matrix is not flagged mp4",
+            f"{X265} -pix_fmt yuv420p10le {hdr_flags(pq).replace('bt2020nc', 'unknown')}",
+            SMALL,
+            filters=f"{hdr(pq)},setparams=colorspace=unknown",
+            truth=f"setparams=colorspace=bt2020nc,{SDR},{SHOWN}",
+        ),
     ]
 
 

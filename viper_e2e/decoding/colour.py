@@ -7,12 +7,14 @@ from functools import cache
 
 import av
 import numpy as np
-from av.video.reformatter import Colorspace, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 # H.273 (ISO/IEC 23091-2), tables 2 to 4, as FFmpeg hands them on.
 _UNSPECIFIED, _RESERVED = 2, 3
 _PQ, _HLG = 16, 18
 _BT2020, _P3_THEATRE, _P3 = 9, 11, 12
+_SWS_BT709, _SWS_BT2020 = 1, 9
+"""Of swscale's matrices, as PyAV takes them; before 18 it has no name for the second."""
 
 WHITE_NITS = 203.0
 """Luminance of a white sheet in HDR (ITU-R BT.2408, table 1), which becomes white."""
@@ -23,8 +25,8 @@ _PEAK_NITS = 1000.0
 class RGBConverter:
     """Decoded frame → uint8 RGB of the wanted size, as stored (not turned).
 
-    - Without a flag, pictures from 720 lines or 1280 columns on are BT.709, smaller ones BT.601, as players
-      (not the program ffmpeg) have it. Flagged ones are as flagged.
+    - Without a flag, pictures from 720 lines or 1280 columns on are BT.709, smaller ones BT.601, and of BT.2020
+      what has its primaries, as players (not the program ffmpeg) have it. Flagged ones are as flagged.
     - What is transparent is shown over black.
     - PQ and HLG are tone-mapped to BT.709.
     """
@@ -42,10 +44,15 @@ class RGBConverter:
         return ((pixels[..., :3] * pixels[..., 3:] + 127) // 255).astype(np.uint8)
 
     def _scaled(self, frame: av.VideoFrame, width: int, height: int, format_: str) -> np.ndarray:
-        colorspace = Colorspace.ITU709 if is_taken_for_bt709(frame) else None
         # One thread, and named: PyAV's default is one per core.
         return self._reformatter.reformat(
-            frame, width, height, format_, src_colorspace=colorspace, interpolation="BILINEAR", threads=1
+            frame,
+            width,
+            height,
+            format_,
+            src_colorspace=guessed_matrix(frame),
+            interpolation="BILINEAR",
+            threads=1,
         ).to_ndarray()
 
 
@@ -54,13 +61,13 @@ def is_hdr(frame: av.VideoFrame) -> bool:
     return frame.color_trc in (_PQ, _HLG)
 
 
-def is_taken_for_bt709(frame: av.VideoFrame) -> bool:
-    """Whether nothing says how its colours are coded, and it is large enough to be BT.709 to a player."""
-    return (
-        frame.colorspace in (_UNSPECIFIED, _RESERVED)
-        and (frame.height >= 720 or frame.width >= 1280)
-        and not frame.format.is_rgb
-    )
+def guessed_matrix(frame: av.VideoFrame) -> int | None:
+    """The matrix (swscale's number) that a player assumes without a flag; None: BT.601, or as flagged."""
+    if frame.colorspace not in (_UNSPECIFIED, _RESERVED) or frame.format.is_rgb:
+        return None
+    if frame.color_primaries == _BT2020:
+        return _SWS_BT2020
+    return _SWS_BT709 if frame.height >= 720 or frame.width >= 1280 else None
 
 
 def has_alpha(frame: av.VideoFrame) -> bool:

@@ -16,7 +16,7 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from .colour import has_alpha, is_hdr, is_taken_for_bt709
+from .colour import guessed_matrix, has_alpha, is_hdr
 from .container import Media, Source
 from .geometry import orientation_of, pixel_aspect, scaled_size
 from .timeline import FramesMissing, Timeline
@@ -92,8 +92,8 @@ def _why_not_shown(media: Media, frame: av.VideoFrame) -> str:
         return "it does not map HDR to SDR"
     if has_alpha(frame):
         return "it shows what is transparent"
-    if is_taken_for_bt709(frame):
-        return "it takes large pictures without a flag for BT.601"
+    if guessed_matrix(frame) is not None:
+        return "it takes all colours without a flag for BT.601"
     if _changes_midway(media, frame):
         return "its pictures change midway"
     return ""
