@@ -10,6 +10,8 @@ from .errors import ViperError
 
 MODALITIES = ("visual", "audio", "textual", "action_units")
 """The order of the published concatenation; masks and weights follow it."""
+LOOKING = ("visual", "textual")
+"""Modalities that look at the face."""
 
 
 # --- decoding -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .augment import Augment
 from .clip import DecodedClip, Sample
-from .config import MODALITIES, ModelConfig, backbones_of
+from .config import LOOKING, MODALITIES, ModelConfig, backbones_of
 from .decoding import ClipDecoder
 from .encoders.action_units import ActionUnitEncoder
 from .encoders.audio import AudioEncoder
@@ -23,7 +23,7 @@ from .encoders.base import Encoder
 from .encoders.textual import TextualEncoder
 from .encoders.visual import VisualEncoder
 from .errors import ClipError, ViperError
-from .faces import FaceCropper
+from .faces import FaceCropper, FaceTrack
 from .fusion import build_fusion, sample_hidden
 from .inputs import EncoderInputs
 from .labels import HUME_REACTION, LabelSet
@@ -70,7 +70,7 @@ class ViPER(Pretrained, nn.Module):
         super().__init__()
         self.config, self.labels = config, labels
         self.modalities = _in_order(config.modalities)
-        self.decoder = ClipDecoder(config.decoding)
+        self.decoder = ClipDecoder.for_model(config)
         self.faces = FaceCropper(config.faces)
         _check_overrides(config, overrides or {}, held)
         where = {"assets": assets, "records": records, "overrides": overrides, "held": held}
@@ -152,7 +152,7 @@ class ViPER(Pretrained, nn.Module):
             name=clip.name,
             seconds=seconds,
             duration_seconds=clip.duration_seconds,
-            track=self.faces([frames], [seconds])[0],
+            track=self._track(frames, seconds),
             pixels=frames,
             sound=[(run.start_seconds, samples) for run, samples in zip(clip.sound, others, strict=False)],
             sound_seconds=clip.sound_seconds,
@@ -163,6 +163,12 @@ class ViPER(Pretrained, nn.Module):
             frame_size=(clip.frames.shape[2], clip.frames.shape[1]),
             notes=clip.notes,
         )
+
+    def _track(self, frames: Tensor, seconds: Tensor) -> FaceTrack:
+        if set(self.modalities) & set(LOOKING):
+            return self.faces([frames], [seconds])[0]
+        # Action units have a detector of their own.
+        return FaceTrack.of_no_face(len(seconds), frames.shape[2], frames.shape[1], self.device)
 
     def hold(self, clip: PreparedClip) -> PreparedClip:
         """The least of a clip that makes a later pass bitwise equal to this one."""

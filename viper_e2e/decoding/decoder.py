@@ -6,12 +6,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from typing import Literal
 
 import av
 import numpy as np
 
 from ..clip import DecodedClip
-from ..config import DecodingConfig
+from ..config import LOOKING, DecodingConfig, ModelConfig
 from ..errors import ClipError, ViperError
 from .assembly import Assembly
 from .container import Media, Source, first_frame, name_of, open_media
@@ -27,6 +28,7 @@ from .sound_tracks import first_that_speaks, number_of, sound_note, sound_tracks
 from .timeline import FramesMissing, Timeline
 from .torchcodec import NvdecReader, TorchcodecReader
 from .tracks import Tracks
+from .unseen import Unseen
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +43,18 @@ _FOREIGN: dict[str, type[ForeignReader]] = {
 class ClipDecoder:
     """A stage of the module, and the same object in the loader's workers; picklable, loads no torch."""
 
-    def __init__(self, config: DecodingConfig):
+    def __init__(
+        self,
+        config: DecodingConfig,
+        *,
+        hears: bool = True,
+        sees: Literal["always", "without units", "never"] = "always",
+    ):
+        """What nobody wants is neither decoded nor judged.
+
+        `hears`: whether sound is wanted. `sees`: whether pictures are; ``without units``: only those of a clip
+        that brings no action units.
+        """
         if config.num_frames < 1:
             raise ViperError(f"decoding.num_frames is {config.num_frames}; give at least 1")
         if config.max_side is not None and config.max_side < 1:
@@ -52,9 +65,16 @@ class ClipDecoder:
             raise ViperError(f"decoding.audio_track is {config.audio_track}; tracks are counted from 1")
         if config.span_seconds <= 0:
             raise ViperError(f"decoding.span_seconds is {config.span_seconds}; give more than 0")
-        self.config = config
+        self.config, self.hears, self.sees = config, hears, sees
         self.frames_decoded: int | None = 0
         """Frames that the codec really decoded in the last call; None: the backend does not tell."""
+
+    @classmethod
+    def for_model(cls, config: ModelConfig) -> ClipDecoder:
+        """What decodes clips for a model: what none of its modalities wants is left out."""
+        wanted = set(config.modalities)
+        sees = "always" if wanted & set(LOOKING) else "without units" if "action_units" in wanted else "never"
+        return cls(config.decoding, hears="audio" in wanted, sees=sees)
 
     def __call__(
         self,
@@ -71,7 +91,8 @@ class ClipDecoder:
         Raises `ClipError`: stage ``read`` (no such file), ``container`` (not a clip, cut short, over
         `config.limits`), ``decode`` (damaged pictures), ``sound`` (damaged or unknown sound).
         """
-        ((_, clip),) = self._decode(source, sound, name, None)
+        sees = self.sees == "always" or (self.sees == "without units" and action_units is None)
+        ((_, clip),) = self._decode(source, sound, name, None, sees=sees)
         return replace(clip, action_units=action_units)
 
     def windows(
@@ -91,12 +112,14 @@ class ClipDecoder:
         """
         if not (window_seconds > 0 and hop_seconds > 0):
             raise ViperError(f"windows of {window_seconds} s every {hop_seconds} s: both must be more than 0")
-        return self._decode(source, sound, name, (float(window_seconds), float(hop_seconds)))
+        tiling = float(window_seconds), float(hop_seconds)
+        return self._decode(source, sound, name, tiling, sees=self.sees != "never")
 
     def _decode(
-        self, source: Source, sound: Source | None, name: str, tiling: tuple[float, float] | None
+        self, source: Source, sound: Source | None, name: str, tiling: tuple[float, float] | None, *, sees: bool
     ) -> Iterator[tuple[float, DecodedClip]]:
-        decoding = _Decoding(self.config, source, sound, name_of(source, name), tiling)
+        config = self.config if self.hears else replace(self.config, sound="none")
+        decoding = _Decoding(config, source, sound, name_of(source, name), tiling, sees)
         try:
             for window, clip in decoding.run():
                 yield window.start_seconds, clip
@@ -114,7 +137,9 @@ class _Decoding:
         sound: Source | None,
         name: str,
         tiling: tuple[float, float] | None,
+        sees: bool = True,
     ):
+        self.sees = sees
         self.config, self.source, self.sound, self.name, self.tiling = config, source, sound, name, tiling
         self.num_decoded: int | None = 0
         hears = config.sound != "none" and sound is None
@@ -159,13 +184,15 @@ class _Decoding:
             if timeline.by_order or not media.kept.is_complete:
                 files.close()
                 media = files.enter_context(self._open())
-            frame = None if has_fields else self._frame_for_another(timeline)
-            track = self._sound_track(files, media, timeline, apart=frame is not None)
+            frame = None if has_fields or not self.sees else self._frame_for_another(timeline)
+            track = self._sound_track(files, media, timeline, apart=frame is not None or not self.sees)
             plan = Plan(config, timeline, track.extent if track else (0.0, 0.0), self.tiling)
             mask, spans = plan.wanted(num_done)
             whole = config.sound == "windows"
             sound = SoundReader(track, spans, config.sample_rate, whole=whole) if track else None
-            if frame is not None:
+            if not self.sees:
+                pictures = Unseen(media, mask)
+            elif frame is not None:
                 pictures = _FOREIGN[config.backend](media, self.source, frame, mask, config.max_side)
             else:
                 pictures = FrameReader(media, timeline, mask, config.max_side, sound, has_fields=has_fields)

@@ -15,7 +15,6 @@ from accelerate import Accelerator
 
 from .. import checkpoint
 from ..clip_reader import DecodeSample
-from ..decoding import ClipDecoder
 from ..errors import ClipError, ViperError
 from ..labels import HUME_REACTION, LabelSet, order_of
 from ..loader import ClipLoader
@@ -144,7 +143,7 @@ def measure(predictions: Predictions) -> tuple[Scores, Intervals]:
 def _loader(model: ViPER, shards: Any, accelerator: Accelerator, options: Namespace) -> ClipLoader:
     return ClipLoader(
         shards,
-        DecodeSample(ClipDecoder(model.config.decoding)),
+        DecodeSample(model.decoder),
         batch_size=options.batch_size,
         shuffle=False,
         num_workers=options.num_workers,

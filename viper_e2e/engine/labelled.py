@@ -120,7 +120,7 @@ def make_loader(
     config = settings.train
     return ClipLoader(
         shards,
-        DecodeSample(ClipDecoder(settings.model.decoding)),
+        DecodeSample(ClipDecoder.for_model(settings.model)),
         batch_size=config.batch_size,
         seed=config.seed,
         shuffle=shuffle,

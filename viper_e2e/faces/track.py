@@ -31,6 +31,13 @@ class FaceTrack(NamedTuple):
     source: UInt8[Tensor, "N"]
     """`NONE`, `DETECTED` or `INTERPOLATED`."""
 
+    @classmethod
+    def of_no_face(cls, count: int, width: int, height: int, device: torch.device) -> FaceTrack:
+        """So many frames in which none was looked for."""
+        box = torch.tensor([0.0, 0.0, width, height], device=device)
+        source = torch.full((count,), NONE, dtype=torch.uint8, device=device)
+        return cls(box.repeat(count, 1), torch.zeros(count, device=device), source)
+
     @property
     def face_found(self) -> Bool[Tensor, "N"]:
         return self.source > NONE

@@ -1,0 +1,28 @@
+"""unseen.py: pictures that nobody looks at: their times without their content, which is not decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .container import Media
+
+
+class Unseen:
+    """Takes the place of a backend for a model that only hears."""
+
+    num_decoded = 0
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, media: Media, wanted: np.ndarray):
+        """`wanted`: bool mask over the timeline's frames."""
+        codec = media.video.codec_context
+        self.display_size = (codec.width, codec.height)
+        self._indices = np.flatnonzero(wanted).tolist()
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(index in the timeline, one black pixel) of each wanted frame, ascending."""
+        black = np.zeros((1, 1, 3), np.uint8)
+        for index in self._indices:
+            yield index, black
