@@ -149,6 +149,7 @@ def _infer(argv: Sequence[str]) -> int:
     parser.add_argument("--window-seconds", type=float, help="score a long clip in windows of this length")
     parser.add_argument("--hop-seconds", type=float, help="time between windows (default: half a window)")
     parser.add_argument("--plot", metavar="OUT.png", help="plot the windows of one clip over time")
+    _no_face_option(parser)
     _clip_options(parser)
     options = parser.parse_args(argv)
     if not options.checkpoint:
@@ -165,6 +166,7 @@ def _eval(argv: Sequence[str]) -> int:
     parser.add_argument("--submission", action="store_true", help="also write the challenge's submission.csv")
     parser.add_argument("--report", action="store_true", help="also write one self-contained HTML page")
     parser.add_argument("--bom", action="store_true", help="mark predictions.csv as UTF-8, for Excel")
+    _no_face_option(parser)
     _model_options(parser)
     _clip_options(parser)
     options = parser.parse_args(argv)
@@ -423,6 +425,15 @@ def _worker_options(parser) -> None:
         metavar="N",
         default=TrainConfig.max_worker_restarts,
         help="lost processes that are replaced before the command ends (default: %(default)s)",
+    )
+
+
+def _no_face_option(parser) -> None:
+    parser.add_argument(
+        "--no-face",
+        choices=("score", "nan"),
+        default="score",
+        help="a clip without any face: score its whole pictures and say so (default), or give no numbers",
     )
 
 

@@ -25,6 +25,10 @@ _COULD_BE_FORMULA = re.compile(r"[=+@\t]|-.*[^\w.-]", re.DOTALL)
 _NOT_VERBATIM = re.compile(rf"{_COULD_BE_FORMULA.pattern}|.*[\r\n]", re.DOTALL)
 
 
+SEEING = ("visual", "textual")
+"""Modalities that look at the face, or at the whole picture where there is none."""
+
+
 @dataclass
 class Predictions:
     """N clips, E emotions, M modalities; row i of everything is one clip."""
@@ -63,6 +67,16 @@ class Predictions:
     def scored(self) -> Bool[np.ndarray, "N"]:
         """Clips that were read and have a label: those that metrics and plots are about."""
         return self.valid & ~np.isnan(self.true).any(1) & np.isfinite(self.predicted).all(1)
+
+    @property
+    def faceless(self) -> Bool[np.ndarray, "N"]:
+        """Clips whose pictures were looked at, and none of them shows a face."""
+        seeing = [name in SEEING for name in self.modalities]
+        return self.valid & self.present[:, seeing].any(1) & (self.face_share == 0)
+
+    def without_faceless(self) -> Predictions:
+        """The same without numbers for clips in which no face was found (``--no-face nan``)."""
+        return replace(self, predicted=np.where(self.faceless[:, None], np.nan, self.predicted))
 
     @property
     def keys_without_number(self) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .decoding.sampling import seconds_counted_once
 from .output import ViPEROutput
+from .predictions import SEEING
 
 BOX_SOURCES = ("none", "detected", "interpolated")
 
@@ -15,6 +16,7 @@ ONLY_PERSON = 1
 """One person of a clip is followed."""
 
 Record = dict[str, Any]
+NO_FACE = "no face was found: the whole picture was scored"
 
 
 def records_of(
@@ -75,7 +77,7 @@ def _scored(
         "person": ONLY_PERSON,
         "valid": True,
         "error": None,
-        "warning": "; ".join(output.notes[i]) or None,
+        "warning": None,
         "start_seconds": 0.0,
         "end_seconds": seconds,
         "duration_seconds": seconds,
@@ -85,6 +87,8 @@ def _scored(
         "unheard_seconds": round(output.unheard_seconds[i], 3) if output.unheard_seconds else 0.0,
         "frame_seconds": [round(s, 4) for s in output.frame_seconds[i][used].tolist()],
     }
+    told = [*output.notes[i], NO_FACE] if is_faceless(record) else output.notes[i]
+    record["warning"] = "; ".join(told) or None
     if boxes:
         sources = output.box_source[i][used].tolist()
         record["boxes"] = [
@@ -92,6 +96,20 @@ def _scored(
             for box, source in zip(output.boxes[i][used].tolist(), sources, strict=True)
         ]
     return record
+
+
+def is_faceless(record: Record) -> bool:
+    """Whether pictures of a clip were looked at, and none of them shows a face."""
+    sees = any(record["present"].get(modality) for modality in SEEING)
+    return bool(record["valid"]) and sees and record["face_found"] == 0
+
+
+def without_faceless(record: Record) -> Record:
+    """The record without its numbers if no face was found (``--no-face nan``); it stays valid."""
+    if not is_faceless(record):
+        return record
+    told = (record["warning"] or NO_FACE).replace(NO_FACE, "no face was found: no numbers (--no-face nan)")
+    return record | {"intensities": dict.fromkeys(record["intensities"]), "warning": told}
 
 
 # --- windows --------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from ..predictions import Predictions, submission_ids
 from ..prepared import PreparedClip
 from ..reading_options import shard_limits
 from ..report import figures, tables
-from ..report.confusion import confusion_matrices
+from ..report.confusion import confusion_matrices, has_dominant
 from ..report.page import extremes, write_page
 from ..shards import ShardSet, without_query
 from ..tabular import readable
@@ -63,7 +63,7 @@ def run_eval(options: Namespace) -> int:
         predictions = _score(model, shards, parts, options)
     if predictions is None:
         return ALL_FINE
-    predictions = predictions.with_failed(shards.unusable)
+    predictions = _settle_faceless(predictions.with_failed(shards.unusable), options)
     made, scores, intervals = _write_numbers(predictions, model, shards, options)
     if options.submission:
         made.append(_write_submission(predictions, model, columns, out / "submission.csv"))
@@ -77,13 +77,27 @@ def run_eval(options: Namespace) -> int:
         console.print(f"wrote {path}", **AS_IT_IS)
     if scores is not None:
         tables.stdout_console().print(tables.metrics_table(scores, intervals))
-    if without := predictions.keys_without_number:
+    blind = set(np.array(predictions.keys)[predictions.faceless]) if options.no_face == "nan" else set()
+    if without := [key for key in predictions.keys_without_number if key not in blind]:
         console.print(f"[yellow]no finite number for {', '.join(without)}: in no metric[/yellow]")
     if not predictions.valid.any():
         return NOTHING_DONE
-    all_drawn = scores is None or len(pictures) == NUM_PICTURES
+    num_pictures = NUM_PICTURES if has_dominant(predictions.labels) else NUM_PICTURES - 1
+    all_drawn = scores is None or len(pictures) == num_pictures
     fine = predictions.valid.all() and not without and not shards.left_out and all_drawn
     return ALL_FINE if fine else SOME_FAILED
+
+
+def _settle_faceless(predictions: Predictions, options: Namespace) -> Predictions:
+    """Say how many clips show no face, and leave their numbers out where that is wanted."""
+    num_faceless = int(predictions.faceless.sum())
+    if num_faceless and options.no_face == "nan":
+        console.print(f"{num_faceless} clips without any face: no numbers, in no metric (--no-face nan)")
+        return predictions.without_faceless()
+    if num_faceless:
+        told = "their whole pictures were scored (--no-face nan leaves them out)"
+        console.print(f"{num_faceless} clips without any face: {told}", style="yellow")
+    return predictions
 
 
 def _write_numbers(
@@ -98,6 +112,7 @@ def _write_numbers(
     scores, intervals = measure(predictions)
     record = _metrics_record(scores, intervals, options.mixed_precision)
     record |= _source_record(model, shards, options) | {"num_failed": int((~predictions.valid).sum())}
+    record["num_without_face"] = int(predictions.faceless.sum())
     if predictions.keys_without_number:
         record["without_number"] = predictions.keys_without_number
     with written_whole(out / "metrics.json") as partial:

@@ -10,7 +10,7 @@ from ..errors import ViperError
 from ..model import ViPER
 from ..outfiles import settle_file
 from ..reading_options import shard_limits
-from ..records import Record, failed, summary_of
+from ..records import Record, failed, is_faceless, summary_of, without_faceless
 from ..report import figures, tables
 from ..report.render import render
 from ..shards import ShardSet
@@ -48,7 +48,9 @@ def run_infer(options: Namespace) -> int:
     limits = (model.labels.minimum, model.labels.maximum)
     if records[0]["valid"] and options.plot:
         console.print(f"plot: {figures.windows_plot(records, Path(options.plot))}", **AS_IT_IS)
-    if records[0]["valid"] and options.render:
+    if options.render and options.no_face == "nan" and is_faceless(records[0]):
+        console.print("video: not drawn, there are no numbers (--no-face nan)", style="yellow")
+    elif records[0]["valid"] and options.render:
         clip_limits = model.config.decoding.limits
         track = model.config.decoding.video_track
         out = render(
@@ -132,7 +134,10 @@ def _score(
             bar.update(task, advance=processes.count, note=Path(records[0]["clip"]).name)
     if parts is not None and processes.count > 1:
         known = parts.known()
-    return _one_for_each(model, sources, known)
+    clips = _one_for_each(model, sources, known)
+    if options.no_face == "nan":
+        clips = [[without_faceless(record) for record in records] for records in clips]
+    return clips
 
 
 def _one_for_each(

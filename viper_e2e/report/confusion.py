@@ -68,6 +68,11 @@ def dominant_confusion(predictions: Predictions) -> Confusion:
     return Confusion("dominant", tuple(map(words, names)), _count(true, predicted, len(names)), {})
 
 
+def has_dominant(labels: LabelSet) -> bool:
+    """Whether one of the labels can be said to dominate: intensities in [0, 1] of several emotions."""
+    return labels.in_unit_interval and len(labels) > 1
+
+
 def bins(values: Float64[np.ndarray, "N"], labels: LabelSet) -> Int64[np.ndarray, "N"]:
     """Number of the bin, 0 to 9, that a value falls into; values outside the range in the outermost."""
     tenths = (values - labels.minimum) / (labels.maximum - labels.minimum) * NUM_BINS
@@ -76,9 +81,10 @@ def bins(values: Float64[np.ndarray, "N"], labels: LabelSet) -> Int64[np.ndarray
 
 
 def confusion_matrices(predictions: Predictions, folder: str | os.PathLike) -> list[Path]:
-    """Draw and write all matrices of a set into ``folder``; returns the files, the two pictures first.
+    """Draw and write all matrices of a set into ``folder``; returns the files, the pictures first.
 
-    ``confusion.png`` (a panel per emotion), ``confusion_dominant.png``, and per matrix ``confusion_<name>.csv``
+    ``confusion.png`` (a panel per emotion), ``confusion_dominant.png`` where labels are intensities of several
+    emotions (of valence and arousal neither can dominate), and per matrix ``confusion_<name>.csv``
     with shares of each true row and its number of clips; ``confusion_clamped.csv`` counts what lay outside.
     Raises :class:`ViperError` if no clip has both a label and a prediction.
     """
@@ -88,11 +94,14 @@ def confusion_matrices(predictions: Predictions, folder: str | os.PathLike) -> l
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    intensities, dominant = intensity_confusions(predictions), dominant_confusion(predictions)
-    files = [folder / "confusion.png", folder / "confusion_dominant.png"]
+    intensities = intensity_confusions(predictions)
+    dominant = [dominant_confusion(predictions)] if has_dominant(predictions.labels) else []
+    files = [folder / "confusion.png"]
     _draw_intensities(intensities, int(predictions.scored.sum()), files[0])
-    _draw_dominant(dominant, files[1])
-    for confusion in (*intensities, dominant):
+    for confusion in dominant:
+        files.append(folder / "confusion_dominant.png")
+        _draw_dominant(confusion, files[-1])
+    for confusion in (*intensities, *dominant):
         files.append(folder / f"confusion_{confusion.name}.csv")
         _write_csv(confusion, files[-1])
     files.append(folder / "confusion_clamped.csv")

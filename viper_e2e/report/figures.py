@@ -48,6 +48,14 @@ def new_figure(size: tuple[float, float]):
     return figure
 
 
+def span_of(value: float, limits: tuple[float, float]) -> tuple[float, float]:
+    """From where to where a value's bar reaches, as shares of its length: from zero, which is always within."""
+    low, high = min(limits[0], 0.0), max(limits[1], 0.0)
+    room = (high - low) or 1.0
+    ends = sorted(min(max((end - low) / room, 0.0), 1.0) for end in (0.0, value))
+    return ends[0], ends[1]
+
+
 def sheet(num_panels: int, *, panel: tuple[float, float], title: str = "", max_columns: int = 4):
     """A figure with a grid of panels (width, height in inches each); the grid's empty places are hidden."""
     columns = min(max_columns, num_panels)
@@ -246,7 +254,7 @@ def windows_plot(records: Sequence[Record], path: str | os.PathLike) -> Path:
     mean, is left out, and a window that could not be scored leaves a gap.
     """
     windows = [record for record in records if record.get("window_seconds")]
-    scored = [record for record in windows if record["valid"]]
+    scored = [record for record in windows if record["valid"] and None not in record["intensities"].values()]
     if not scored:
         raise ViperError(f"{path}: no window has been scored; nothing to plot")
     spans = [record["window_seconds"] for record in windows]

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from ..errors import ViperError
 from ..metrics import Intervals, Scores
 from ..predictions import Predictions
-from .figures import words
+from .figures import span_of, words
 from .tables import metrics_rows
 
 NUM_EXTREMES = 5
@@ -107,10 +107,10 @@ def _clip(predictions: Predictions, row: int, strips: Mapping[str, Sequence[np.n
     }
 
 
-def _bar(value: float, labels) -> tuple[str, str]:
-    """A value as text, and as percent of its bar's length."""
-    share = (value - labels.minimum) / (labels.maximum - labels.minimum)
-    return f"{value:z.2f}", f"{100 * min(max(share, 0.0), 1.0):.1f}"
+def _bar(value: float, labels) -> tuple[str, str, str]:
+    """A value as text, and from where to where its bar reaches, in percent of its length."""
+    begin, end = span_of(value, (labels.minimum, labels.maximum))
+    return f"{value:z.2f}", f"{100 * begin:.1f}", f"{100 * (end - begin):.1f}"
 
 
 def _unread(predictions: Predictions) -> list[tuple[str, str, str]]:

@@ -25,7 +25,7 @@ from ..decoding.picture import Scaler
 from ..decoding.tracks import Tracks
 from ..errors import ViperError
 from ..records import Record
-from .figures import words
+from .figures import span_of, words
 
 MIN_SIDE, MAX_SIDE = 480, 1280
 """Small clips are enlarged until names can be read, large ones shrunk: a rendering is for looking."""
@@ -51,7 +51,7 @@ def render(
         record: what was found in this clip (`records.py`, with ``boxes``). Between its instants the box is
             interpolated; it is solid where the face was detected and dashed where the record itself was
             interpolated.
-        limits: where bars are empty and full.
+        limits: the smallest and the largest value; bars begin where zero is.
         clip_limits: what the clip may ask for; the defaults where None.
         video_track: which of several, as in `DecodingConfig`.
 
@@ -218,12 +218,15 @@ def bar_panel(
     draw.rounded_rectangle((0, 0, width - 1, height - 1), radius=pad, fill=_PANEL)
     for i, (name, value) in enumerate(intensities.items()):
         middle = 0.6 * pad + (i + 0.5) * row
-        share = min(max((value - limits[0]) / (limits[1] - limits[0]), 0.0), 1.0)
+        begin, end = span_of(value, limits)
         left, top, bottom = pad * 2 + names_width, middle - 0.3 * size, middle + 0.3 * size
         draw.text((pad, middle), words(name), font=font, fill="white", anchor="lm")
         draw.rectangle((left, top, left + bar_width, bottom), fill=_TRACK)
-        if share > 0:
-            draw.rectangle((left, top, left + share * bar_width, bottom), fill=_BAR)
+        if end > begin:
+            draw.rectangle((left + begin * bar_width, top, left + end * bar_width, bottom), fill=_BAR)
+        if 0 < (zero := span_of(0.0, limits)[0]) < 1:
+            at = left + zero * bar_width
+            draw.line((at, top - 1, at, bottom + 1), fill="white", width=max(1, round(size / 14)))
         draw.text((width - pad, middle), f"{value:.2f}", font=font, fill="white", anchor="rm")
     return panel
 

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..metrics import Interval, Intervals, Scores
-from ..records import Record
+from ..records import Record, is_faceless
 from ..terminal import SteadyConsole
-from .figures import words
+from .figures import span_of, words
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -36,6 +36,17 @@ def bar(value: float, width: int) -> str:
     return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(width)
 
 
+def signed_bar(value: float, limits: tuple[float, float], width: int) -> str:
+    """A value as a horizontal bar from where zero is in ``limits``: to the left of it what is negative."""
+    start, end = span_of(value, limits)
+    zero = round(span_of(0.0, limits)[0] * width)
+    if value >= 0:
+        return " " * zero + bar((end - start) * width / max(width - zero, 1), width - zero)
+    # There are no blocks that grow from the right, but for the half one.
+    full, half = divmod(min(round((end - start) * width * 2), zero * 2), 2)
+    return " " * (zero - full - half) + "▐" * half + "█" * full + " " * (width - zero)
+
+
 def records_table(
     records: Sequence[Record],
     emotions: Sequence[str],
@@ -47,7 +58,8 @@ def records_table(
 
     A clip that could not be read has the reason in its row. ``width`` is the terminal's, in characters
     (None: as it is now); in a narrow one the bars shrink, then every emotion gets a line of its own.
-    ``limits`` is where bars are empty and full.
+    ``limits`` are the smallest and the largest value; bars begin where zero is. A clip in which no face was
+    found is marked; what has no number has a dash.
     """
     width = width or stdout_console().width
     modalities = list(records[0]["present"]) if records else []
@@ -73,10 +85,14 @@ def records_table(
             Text(initials[m], "bold") if there else Text("·", "dim") for m, there in record["present"].items()
         )
         values = [record["intensities"][emotion] for emotion in emotions]
-        made.add_row(Text(name), layout.cell(values), seen, f"{record['face_found']:.0%}")
+        faces = Text("none", "bold yellow") if is_faceless(record) else Text(f"{record['face_found']:.0%}")
+        made.add_row(Text(name), layout.cell(values), seen, faces)
     if modalities:
         legend = ", ".join(f"{initials[m]} {words(m)}" for m in modalities)
-        made.caption = Text(f"seen: {legend}, · absent; faces: share of frames with a face")
+        legend = f"seen: {legend}, · absent; faces: share of frames with a face"
+        if any(map(is_faceless, records)):
+            legend += "; none: no face was found (--no-face nan gives no numbers then)"
+        made.caption = Text(legend)
     return made
 
 
@@ -178,7 +194,7 @@ class _Layout:
         rows = [" ".join(_cut(part[i], self.each).ljust(self.each) for part in padded) for i in range(height)]
         return Text("\n".join(rows), no_wrap=True)
 
-    def cell(self, values: Sequence[float]) -> Text:
+    def cell(self, values: Sequence[float | None]) -> Text:
         if self.side_by_side:
             return Text(" ").join(self._one(value, self.each) for value in values)
         name_width = min(max(len(words(name)) for name in self.emotions), self.width // 2)
@@ -189,10 +205,12 @@ class _Layout:
         ]
         return Text("\n").join(lines)
 
-    def _one(self, value: float, width: int) -> Text:
-        share = min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
-        room = width - self.number - 1
-        drawn = bar(share, room) if room > 1 else _LEVELS[min(int(share * 8), 7)]
+    def _one(self, value: float | None, width: int) -> Text:
+        if value is None:
+            return Text("–".rjust(self.number).ljust(width), style="dim")
+        room, limits = width - self.number - 1, (self.low, self.high)
+        share = min(max((value - self.low) / ((self.high - self.low) or 1.0), 0.0), 1.0)
+        drawn = signed_bar(value, limits, room) if room > 1 else _LEVELS[min(int(share * 8), 7)]
         text = Text(f"{value:{self.number}.2f} ")
         text.append(drawn, style="cyan")
         return text
