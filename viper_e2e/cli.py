@@ -220,7 +220,7 @@ def _pack(argv: Sequence[str]) -> int:
         "e.g. --labels Valence,Arousal: these columns alone are emotions",
     )
     parser.add_argument("--out", required=True, help="folder for the shards")
-    parser.add_argument("--audio", help="folder of separately kept wav or flac files")
+    parser.add_argument("--audio", help="folder of separately kept sound files (wav, flac, m4a, mp3, opus, …)")
     parser.add_argument("--fau", help="folder of precomputed action units (csv or npy per clip)")
     parser.add_argument("--shard-size", default="256MB", help="size of a shard (default: 256MB)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of samples (default: 0)")

@@ -20,7 +20,7 @@ class Sample:
     file_id: str = ""
     """The corpus's own identifier, kept verbatim (Hume-Reaction writes ``[12345]``)."""
     sound: bytes | None = None
-    """A separately kept wav or flac file; ``None`` means the video file's own sound."""
+    """A separately kept file with sound alone; ``None`` means the video file's own sound."""
     action_units: np.ndarray | None = None
     """Precomputed action units, float32, ``T' 27``, spread evenly over the clip."""
     intensities: tuple[float, ...] | None = None

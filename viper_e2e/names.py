@@ -19,7 +19,26 @@ VIDEO_EXTENSIONS = (
 """Endings of files that hold video; some only to be refused with the way to convert them (`magic.py`)."""
 AMBIGUOUS_EXTENSIONS = ("ts", "ogg", "gif", "mod", "dat", "360")
 """Files of other kinds end so too (programs, sound, pictures): what is in them decides."""
-SOUND_EXTENSIONS = ("wav", "flac")
+SOUND_EXTENSIONS = (
+    *(
+        "wav",
+        "flac",
+        "wave",
+        "bwf",
+        "rf64",
+        "w64",
+        "m4a",
+        "m4b",
+        "mp3",
+        "opus",
+        "oga",
+        "aac",
+        "adts",
+        "mka",
+        "weba",
+    ),
+)
+"""Endings of files that hold sound alone, beside a clip."""
 
 
 def extension_of(name: str) -> str:

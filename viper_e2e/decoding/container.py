@@ -25,7 +25,7 @@ from av.stream import Discard
 from ..config import LimitsConfig
 from ..errors import ClipError
 from .clocks import RunningClock
-from .magic import HEAD_BYTES, VIDEO_CONTAINERS, sniff
+from .magic import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, id3_bytes, sniff, sniff_sound
 from .mp4_tables import check_mp4_tables
 from .sound_tracks import describe as describe_sound
 from .sound_tracks import sound_tracks
@@ -136,6 +136,27 @@ class Media:
         return ClipError(message, stage=stage, clip=self.name)
 
 
+class Behind:
+    """An open file without its first bytes, as FFmpeg reads one."""
+
+    def __init__(self, file: BufferedIOBase, skipped: int):
+        self._file, self._skipped = file, skipped
+        file.seek(skipped)
+
+    def read(self, size: int) -> bytes:
+        """As of a file."""
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As of a file."""
+        offset += self._skipped if whence == io.SEEK_SET else 0
+        return self._file.seek(offset, whence) - self._skipped
+
+    def tell(self) -> int:
+        """As of a file."""
+        return self._file.tell() - self._skipped
+
+
 class Kept:
     """The packets of a short file."""
 
@@ -172,7 +193,7 @@ def open_media(
 
     A path is read piece by piece, never whole. FFmpeg is told the format, reads only through our file
     object and may open nothing else. With the default `kinds` there is a video stream; with
-    `SOUND_CONTAINERS` an audio stream.
+    `BESIDE_CONTAINERS` an audio stream.
     Raises `ClipError` (stages ``read``, ``container``).
     """
     name = name_of(source, name)
@@ -184,16 +205,24 @@ def open_media(
             raise _over("bytes", num_bytes, getattr(limits, setting), setting, name, wanted)
         file.seek(0)
         head = file.read(HEAD_BYTES)
-        kind = sniff(head, name=name)
+        skipped = 0
+        if kinds is BESIDE_CONTAINERS:
+            kind = sniff_sound(head, name=name)
+            if kind == "wav" and (skipped := id3_bytes(head)):
+                # FFmpeg's reader of wav looks for no tag in front.
+                file.seek(skipped)
+                head = file.read(HEAD_BYTES)
+        else:
+            kind = sniff(head, name=name)
         if kind not in kinds:
             message = f"is a {kind} file; {' '.join(kinds)} can be read here"
             raise ClipError(message, stage="container", clip=name)
         if kind in ("mp4", "mov"):
             check_mp4_tables(file, num_bytes, limits.max_frames, name)
-        _check_length(head, num_bytes, name)
+        _check_length(head, num_bytes - skipped, name)
         file.seek(0)
         try:
-            with _open_container(file, kind, limits) as container:
+            with _open_container(Behind(file, skipped) if skipped else file, kind, limits) as container:
                 file_facts = name, kind, container, limits, head, num_bytes
                 yield _choose_streams(*file_facts, tracks, with_video=kinds is VIDEO_CONTAINERS)
         except FFmpegError as error:
@@ -262,7 +291,7 @@ def _open_file(source: Source, name: str) -> BufferedIOBase:
         raise ClipError(f"cannot be opened: {error.strerror or error}", stage="read", clip=name) from error
 
 
-def _open_container(file: BufferedIOBase, kind: str, limits: LimitsConfig) -> InputContainer:
+def _open_container(file: BufferedIOBase | Behind, kind: str, limits: LimitsConfig) -> InputContainer:
     options = {
         "protocol_whitelist": "data",
         "max_streams": "64",
@@ -325,6 +354,8 @@ def _choose_streams(
                 describe_sound(track, container.streams.audio) for track in container.streams.audio
             )
             raise media.fail(f"has no sound track {tracks.audio}, only {known}; choose one (--audio-track)")
+    elif video_tracks(container.streams.video):
+        raise media.fail(f"is a {kind} file with pictures; beside a clip belongs a file with sound alone")
     elif audio is None:
         raise media.fail("has no audio stream", stage="sound")
     if audio is not None and audio.codec_context is not None and tracks.hears:
@@ -351,7 +382,9 @@ def first_frame(media: Media) -> av.VideoFrame:
 def _check_length(head: bytes, num_bytes: int, name: str) -> None:
     """Refuse a mkv, webm, avi, asf or wav that is shorter than it says (mp4: counted in `timeline.py`)."""
     promised = 0
-    if head.startswith(b"RIFF"):
+    if head[:4] in (b"RF64", b"BW64") and head[12:16] == b"ds64":
+        promised = struct.unpack("<Q", head[20:28])[0] + 8
+    elif head.startswith(b"RIFF"):
         promised = struct.unpack("<I", head[4:8])[0] + 8
         # What writers leave there that could not go back to fill it in.
         promised = 0 if promised in (8, 0xFFFFFFFF + 8) else promised

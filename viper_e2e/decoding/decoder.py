@@ -19,7 +19,7 @@ from .container import Media, Source, first_frame, name_of, open_media
 from .decord import DecordReader
 from .fields import FieldsFound
 from .foreign import ForeignReader
-from .magic import SOUND_CONTAINERS
+from .magic import BESIDE_CONTAINERS
 from .plan import Plan, Window
 from .pyav import FrameReader
 from .scan import read_timeline
@@ -86,8 +86,9 @@ class ClipDecoder:
     ) -> DecodedClip:
         """Decode what a clip's tokens need.
 
-        `source`: the file's bytes, or its path (never read whole). `sound`: a separate wav or flac that
-        replaces the file's own sound and starts with its first frame. `action_units` are handed on.
+        `source`: the file's bytes, or its path (never read whole). `sound`: a separate file (wav, flac, m4a,
+        mp3, opus …) that replaces the file's own sound; its first sample belongs to the clip's first frame.
+        `action_units` are handed on.
         Raises `ClipError`: stage ``read`` (no such file), ``container`` (not a clip, cut short, over
         `config.limits`), ``decode`` (damaged pictures), ``sound`` (damaged or unknown sound).
         """
@@ -216,10 +217,12 @@ class _Decoding:
             own = files.enter_context(self._open()) if apart else media
             return SoundTrack(own, extent, timeline.start_seconds, apart)
         name, limits = f"{self.name} (sound)", self.config.limits
-        with open_media(self.sound, limits, name, SOUND_CONTAINERS) as beside:
-            extent = read_sound_extent(beside)
-        beside = files.enter_context(open_media(self.sound, limits, name, SOUND_CONTAINERS))
-        return SoundTrack(beside, extent, 0.0, True)
+        with open_media(self.sound, limits, name, BESIDE_CONTAINERS) as beside:
+            # Some kinds count from before the first sample that is to be heard (MP3's decoder delay).
+            zero = float((beside.audio.start_time or 0) * beside.audio.time_base)
+            start, end = read_sound_extent(beside)
+        beside = files.enter_context(open_media(self.sound, limits, name, BESIDE_CONTAINERS))
+        return SoundTrack(beside, (start - zero, end - zero), zero, True)
 
     def _frame_for_another(self, timeline: Timeline) -> av.VideoFrame | None:
         """The clip's first frame, if another backend than PyAV shall and can read the others."""

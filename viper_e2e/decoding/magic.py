@@ -19,6 +19,9 @@ HEAD_BYTES = 4096
 VIDEO_CONTAINERS = ("mp4", "mov", "mkv", "webm", "avi", "flv", "ts", "ogg", "asf", "mpeg", "gif", "dv")
 """`asf`: Windows Media (.wmv). `mpeg`: program streams (.mpg, .vob). `dv`: raw DV of tapes."""
 SOUND_CONTAINERS = ("wav", "flac")
+BESIDE_CONTAINERS = (*SOUND_CONTAINERS, "w64", "mp3", "aac", "ogg", "mp4", "mov", "mkv", "webm")
+"""Of files with sound alone, beside a clip. `aac`: the bare stream (ADTS)."""
+_W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 
 _MP4_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot"}
 _MAGICS = {
@@ -94,6 +97,33 @@ def sniff(head: bytes, *, name: str = "") -> str:
             clip=name,
         )
     return found
+
+
+def sniff_sound(head: bytes, *, name: str = "") -> str:
+    """The same for a file that shall hold sound alone; one of `BESIDE_CONTAINERS`, or what it is instead."""
+    found = _sound_container(head[id3_bytes(head) :] or head)
+    return found or sniff(head, name=name)
+
+
+def id3_bytes(head: bytes) -> int:
+    """Length of an ID3 tag in front of what a file holds (ID3v2.4, section 3.1)."""
+    if not head.startswith(b"ID3") or len(head) < 10 or max(head[6:10]) > 0x7F:
+        return 0
+    size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+    return 10 + size + (10 if head[5] & 0x10 else 0)
+
+
+def _sound_container(head: bytes) -> str | None:
+    if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        return "wav"
+    if head.startswith(_W64):
+        return "w64"
+    if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF0 == 0xF0 and head[1] & 6 == 0:
+        # A frame of ADTS: layer 0, which MPEG audio does not have.
+        return "aac"
+    if head.startswith(b"ID3") or (head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE0 == 0xE0):
+        return "mp3"
+    return None
 
 
 def is_video(head: bytes) -> bool:

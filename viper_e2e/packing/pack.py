@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from viper_e2e.clip_files import find_files
-from viper_e2e.decoding.magic import HEAD_BYTES, SOUND_CONTAINERS, VIDEO_CONTAINERS, sniff
+from viper_e2e.decoding.magic import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, sniff, sniff_sound
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.names import fault_of, printable
 from viper_e2e.packing.action_units import ACTION_UNIT_FILES, read_action_units
@@ -123,7 +123,7 @@ def _match(
     video_files = _by_stem(videos, VIDEO_EXTENSIONS, problems, told)
     files = {"video": Files(videos, video_files)}
     if audio:
-        files["sound"] = Files(audio, _by_stem(audio, SOUND_EXTENSIONS, problems, told))
+        files["sound"] = Files(audio, _by_stem(audio, (*SOUND_EXTENSIONS, "ogg"), problems, told))
     if fau:
         files["action units"] = Files(fau, _by_stem(fau, ACTION_UNIT_FILES, problems, told))
     clips, named = [], set()
@@ -193,7 +193,9 @@ def _add(writer: ShardWriter, clip: _Clip, problems: list[str], notes: list[str]
     try:
         members = {_extension(clip.video): _media(clip.video, VIDEO_CONTAINERS)}
         if clip.sound:
-            members[_extension(clip.sound)] = _media(clip.sound, SOUND_CONTAINERS)
+            # `.ogg` may be a video among a shard's members.
+            extension = "oga" if _extension(clip.sound) == "ogg" else _extension(clip.sound)
+            members[extension] = _media(clip.sound, BESIDE_CONTAINERS)
         if clip.units:
             units, has_emotions = read_action_units(clip.units.name, _read(clip.units))
             members["fau.npy"] = action_units_to_npy(units)
@@ -215,7 +217,8 @@ def _extension(path: Path) -> str:
 def _media(path: Path, allowed: tuple[str, ...]) -> bytes:
     """The bytes of a clip or a sound file, whose first ones tell an allowed container."""
     data = _read(path)
-    container = sniff(data[:HEAD_BYTES], name=str(path))
+    look = sniff_sound if allowed is BESIDE_CONTAINERS else sniff
+    container = look(data[:HEAD_BYTES], name=str(path))
     if container not in allowed:
         reason = f"holds {container}; allowed are {' '.join(allowed)}"
         raise ClipError(reason, stage="container", clip=str(path))

@@ -180,8 +180,9 @@ def unusable(members: dict[str, Member]) -> str | None:
         return (
             f"has {len(videos) or 'no'} videos; it needs one file that ends in .mp4, .mov, .mkv, .webm, .avi, …"
         )
-    if all(extension in members for extension in SOUND_EXTENSIONS):
-        return "has both wav and flac"
+    sounds = [extension for extension in SOUND_EXTENSIONS if extension in members]
+    if len(sounds) > 1:
+        return f"has both {' and '.join(sounds)}"
     return None
 
 
