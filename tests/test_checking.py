@@ -58,6 +58,7 @@ def test_everything_in_the_shards_is_counted(corpus):
         "unlabelled": 1,
         "duplicate_keys": 0,
         "straddling_subjects": 1,
+        "clips_in_several_splits": 1,
         "face_share": None,
     }
     assert report.splits == {"train": 3, "val": 1}
@@ -136,3 +137,18 @@ def test_faces_are_counted_in_the_decoded_frames(tmp_path, reference):
     shares = {clip.key: clip.face_share for clip in report.clips}
     assert shares == {"single_face": 1.0, "no_face": 0.0}
     assert report.face_share == 0.5
+
+
+@pytest.mark.parametrize("has_index", [True, False])
+def test_a_film_in_two_splits_under_two_names_is_found(tmp_path, tiny_clip, has_index):
+    data = {number: tiny_clip(f"{number}.mp4", num_frames=4 + number).read_bytes() for number in range(3)}
+    films = {"train": {"a": 0, "b": 1}, "test": {"c": 1, "d": 2}}
+    for split, names in films.items():
+        with ShardWriter(tmp_path, split, LABELS, shard_size=10**9) as writer:
+            for key, number in names.items():
+                writer.add(key, {"mp4": data[number]}, file_id=key, intensities=(0.0, 1.0))
+    if not has_index:
+        (tmp_path / "test-000000.index.json").unlink()
+    report = look(tmp_path)
+    assert list(report.shared_clips) == [{"test": ["c"], "train": ["b"]}]
+    assert report.exit_code == 2

@@ -309,3 +309,15 @@ def test_shards_packed_anew_and_a_model_trained_anew_are_scored_anew(corpus, mod
 
 def scored_names(folder: Path) -> list[str]:
     return [json.loads(line)["name"] for path in folder.iterdir() for line in path.read_text().splitlines()]
+
+
+# --- clips in training and validation -----------------------------------------------------------------
+
+
+def test_clips_and_subjects_that_validation_shares_with_training_are_named(corpus, tmp_path, capsys):
+    words = ["train", "--preset=micro", f"--train-shards={corpus}/shards/train-*.tar", "--num-workers=0"]
+    words += [f"--val-shards={corpus}/shards/train-*.tar", f"--run-dir={tmp_path}/run", "--max-steps=1"]
+    assert main(words) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "--val-shards: 8 of 8 clips are in --train-shards too" in told
+    assert "--val-shards: 8 subjects are in --train-shards too" in told

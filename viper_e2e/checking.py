@@ -17,7 +17,7 @@ from viper_e2e.clip import DecodedClip
 from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder, probe
 from viper_e2e.errors import ClipError
-from viper_e2e.shards import ShardSet
+from viper_e2e.shards import SampleEntry, ShardIndex, ShardSet, shared_clips, shared_subjects
 from viper_e2e.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 
 FaceFinder = Callable[..., Any]
@@ -75,6 +75,8 @@ class CheckReport:
     """Keys that occur more than once, with their shards."""
     straddling_subjects: dict[str, list[str]]
     """Subjects that occur in more than one split, with those splits."""
+    shared_clips: tuple[dict[str, list[str]], ...]
+    """Clips, by content, that are in more than one split: split → their keys in it."""
     problems: tuple[str, ...]
     """What is wrong with whole shards, and what was left aside in them."""
 
@@ -98,7 +100,8 @@ class CheckReport:
 
     @property
     def exit_code(self) -> int:
-        return 2 if self.problems or self.undecodable or self.duplicate_keys or self.straddling_subjects else 0
+        shared = self.straddling_subjects or self.shared_clips
+        return 2 if self.problems or self.undecodable or self.duplicate_keys or shared else 0
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data, with a summary first."""
@@ -119,6 +122,7 @@ class CheckReport:
             "unlabelled": self.num_unlabelled,
             "duplicate_keys": len(self.duplicate_keys),
             "straddling_subjects": len(self.straddling_subjects),
+            "clips_in_several_splits": len(self.shared_clips),
             "face_share": self.face_share,
         }
 
@@ -147,6 +151,10 @@ class CheckReport:
             "duplicate key": [f"{key}: {', '.join(where)}" for key, where in self.duplicate_keys.items()],
             "subject in several splits": [
                 f"{subject}: {', '.join(splits)}" for subject, splits in self.straddling_subjects.items()
+            ],
+            "clip in several splits": [
+                "; ".join(f"{split}: {', '.join(keys)}" for split, keys in where.items())
+                for where in self.shared_clips
             ],
         }
         notes = [f"{clip.key}: {note} ({clip.shard})" for clip in self.clips for note in clip.notes]
@@ -185,6 +193,7 @@ def check(
         if progress is not None:
             progress(len(clips), len(shards))
     entries = [entry for shard in shards.shards for entry in shard.samples]
+    splits = _by_split(shards)
     return CheckReport(
         clips=tuple(clips),
         num_shards=len(shards.shards),
@@ -192,7 +201,8 @@ def check(
         num_unlabelled=sum(entry.intensities is None for entry in entries),
         label_ranges=_label_ranges(shards),
         duplicate_keys=shards.duplicate_keys,
-        straddling_subjects=_straddling_subjects(shards),
+        straddling_subjects=shared_subjects(splits),
+        shared_clips=tuple(shared_clips(splits)),
         problems=shards.problems,
     )
 
@@ -289,13 +299,12 @@ def _label_ranges(shards: ShardSet) -> tuple[LabelRange, ...]:
     )
 
 
-def _straddling_subjects(shards: ShardSet) -> dict[str, list[str]]:
-    splits: dict[str, set[str]] = {}
+def _by_split(shards: ShardSet) -> dict[str, list[tuple[ShardIndex, SampleEntry]]]:
+    splits: dict[str, list[tuple[ShardIndex, SampleEntry]]] = {}
     for shard in shards.shards:
-        for entry in shard.samples:
-            if entry.subject is not None and shard.split is not None:
-                splits.setdefault(entry.subject, set()).add(shard.split)
-    return {subject: sorted(found) for subject, found in sorted(splits.items()) if len(found) > 1}
+        if shard.split is not None:
+            splits.setdefault(shard.split, []).extend((shard, entry) for entry in shard.samples)
+    return splits
 
 
 def _counts(kinds: Iterable[str | None]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..labels import LabelSet
 from ..loader import ClipLoader
 from ..parsing import Settings
 from ..pretrained import labels_of
-from ..shards import ShardLimits, ShardSet
+from ..shards import ShardLimits, ShardSet, shared_clips, shared_subjects
 
 LEAST_UNIT_SPREAD = 0.05
 """Labels in [0, 1] that spread less than this (standard deviation) are too narrow for a sigmoid of [0, 1]."""
@@ -40,8 +40,27 @@ def open_splits(
         train = train.labelled_as(labels, "the run")
     if not config.val_shards:
         return train, None
-    val = open_labelled(config.val_shards, "--val-shards", limits)
-    return train, val.labelled_as(train.labels, "--train-shards")
+    val = open_labelled(config.val_shards, "--val-shards", limits).labelled_as(train.labels, "--train-shards")
+    val.problems = (*_in_common(train, val), *val.problems)
+    return train, val
+
+
+def _in_common(train: ShardSet, val: ShardSet) -> Iterator[str]:
+    """What makes scores on the validation clips better than on new ones."""
+    sets = {
+        name: [(shard, entry) for shard in shards.shards for entry in shard.samples]
+        for name, shards in (("train", train), ("val", val))
+    }
+    clips = [key for where in shared_clips(sets) for key in where["val"]]
+    subjects = list(shared_subjects(sets))
+    for what, found, whole in (("clips", clips, len(val)), ("subjects", subjects, None)):
+        if found:
+            count = f"{len(found)} of {whole}" if whole else str(len(found))
+            some = ", ".join(found[:MAX_NAMES]) + (", …" if len(found) > MAX_NAMES else "")
+            yield (
+                f"--val-shards: {count} {what} are in --train-shards too, which makes their scores better than "
+                f"those of new {what}: {some}"
+            )
 
 
 def open_labelled(pattern: str, option: str, limits: ShardLimits | None = None) -> ShardSet:

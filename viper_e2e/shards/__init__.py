@@ -10,6 +10,7 @@ from viper_e2e.shards.index import (
     range_of,
     split_of,
 )
+from viper_e2e.shards.overlap import shared_clips, shared_subjects
 from viper_e2e.shards.reading import ShardSet, expand
 from viper_e2e.shards.remote import fetch, refuse_scheme, without_query
 from viper_e2e.shards.sources import ShardError, ShardLimits
@@ -32,6 +33,8 @@ __all__ = [
     "index_path",
     "range_of",
     "refuse_scheme",
+    "shared_clips",
+    "shared_subjects",
     "split_of",
     "without_query",
 ]
