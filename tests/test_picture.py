@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 
 import av
@@ -432,6 +433,41 @@ def test_other_backends_leave_what_changes_midway(change, backend, tmp_path):
     ours, theirs = decoded(path), decoded(path, backend=backend)
     assert (np.asarray(theirs.frames) == ours.frames).all()
     assert theirs.notes == ours.notes
+
+
+# --- cropping ---------------------------------------------------------------------------------------
+
+
+def with_clean_aperture(path, width: int, height: int, left: int, top: int) -> None:
+    """Write into an mp4 of one track that only a middle part is shown, so far off the middle."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"avc1", data.index(b"stsd")) - 4
+    size = struct.unpack_from(">I", data, at)[0]
+    data[at + size : at + size] = struct.pack(">I4s8i", 40, b"clap", width, 1, height, 1, left, 1, top, 1)
+    parents = [data.rindex(name, 0, at) - 4 for name in (b"stsd", b"stbl", b"minf", b"mdia", b"trak", b"moov")]
+    for place in [at, *parents]:
+        struct.pack_into(">I", data, place, struct.unpack_from(">I", data, place)[0] + 40)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("copied", ["mp4", "mov", "mkv", "turned.mp4"])
+@pytest.mark.parametrize("offset", [(0, 0), (8, -4)])
+def test_edges_that_the_container_leaves_out_are_left_out(copied, offset, tmp_path):
+    path = tmp_path / "whole.mp4"
+    source = "testsrc2=size=160x120:rate=25:duration=0.4"
+    ffmpeg("-f", "lavfi", "-i", source, *B_FRAMES.split(), path)
+    with_clean_aperture(path, 128, 96, *offset)
+    if copied != "mp4":
+        turn = ["-display_rotation", "90"] if "turned" in copied else []
+        ffmpeg(*turn, "-i", path, "-c", "copy", tmp_path / f"copy.{copied}")
+        path = tmp_path / f"copy.{copied}"
+    truth, clip = shown_by_ffmpeg(path), decoded(path)
+    assert clip.display_size == truth[0].shape[1::-1]
+    assert clip.display_size == ((96, 128) if "turned" in copied else (128, 96))
+    info = probe(path, LIMITS)
+    assert (info.width, info.height) == clip.display_size
+    assert min(agreement(ours, theirs) for ours, theirs in zip(clip.frames, truth, strict=True)) > 0.99
+    assert (decoded(path, num_frames=3).frames[-1] == clip.frames[-1]).all()
 
 
 # --- limits -----------------------------------------------------------------------------------------

@@ -20,11 +20,12 @@ import av
 from av.codec.codec import UnknownCodecError
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Discard
+from av.stream import Discard, Disposition
 
 from ..config import LimitsConfig
 from ..errors import ClipError
 from .clocks import RunningClock
+from .cropping import NO_CROP, Crop, read_crops
 from .magic import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, id3_bytes, sniff, sniff_sound
 from .mp4_tables import check_mp4_tables
 from .sound_tracks import describe as describe_sound
@@ -62,6 +63,8 @@ class Media:
     """As a person asked for them."""
     notes: tuple[str, ...] = ()
     """What was chosen among several; see `DecodedClip.notes`."""
+    crop: Crop = NO_CROP
+    """Edges of the coded picture that are not shown."""
     kept: Kept = field(default_factory=lambda: Kept())
     num_whole: Counter[int] = field(default_factory=Counter)
     """By stream: see `RunningClock`, of the last reading."""
@@ -220,11 +223,13 @@ def open_media(
         if kind in ("mp4", "mov"):
             check_mp4_tables(file, num_bytes, limits.max_frames, name)
         _check_length(head, num_bytes - skipped, name)
+        crops = read_crops(file, kind, num_bytes)
         file.seek(0)
         try:
             with _open_container(Behind(file, skipped) if skipped else file, kind, limits) as container:
                 file_facts = name, kind, container, limits, head, num_bytes
-                yield _choose_streams(*file_facts, tracks, with_video=kinds is VIDEO_CONTAINERS)
+                media = _choose_streams(*file_facts, tracks, with_video=kinds is VIDEO_CONTAINERS)
+                yield replace(media, crop=_crop_of(media, crops)) if crops else media
         except FFmpegError as error:
             message = f"cannot be read as {kind} ({_reason(error)}); it is damaged or incomplete: copy it again"
             raise ClipError(message, stage="container", clip=name) from error
@@ -364,6 +369,16 @@ def _choose_streams(
         # A TS has no length in a header, and the last time less the first is none where its clock starts anew.
         check_seconds(media, (container.duration or 0) / av.time_base)
     return media
+
+
+def _crop_of(media: Media, crops: Sequence[Crop]) -> Crop:
+    """The chosen track's among those of all video tracks, if both were counted alike."""
+    streams = [
+        stream for stream in media.container.streams.video if not stream.disposition & Disposition.attached_pic
+    ]
+    return (
+        crops[streams.index(media.video)] if len(streams) == len(crops) and media.video in streams else NO_CROP
+    )
 
 
 def first_frame(media: Media) -> av.VideoFrame:

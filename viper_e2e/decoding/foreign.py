@@ -18,6 +18,7 @@ from av.error import FFmpegError
 
 from .colour import guessed_matrix, has_alpha, is_hdr
 from .container import Media, Source
+from .cropping import NO_CROP
 from .geometry import orientation_of, pixel_aspect, scaled_size
 from .timeline import FramesMissing, Timeline
 
@@ -88,6 +89,8 @@ def _why_not_shown(media: Media, frame: av.VideoFrame) -> str:
         return "it does not mirror pictures"
     if pixel_aspect(media) != 1:
         return "it takes every pixel for square"
+    if media.crop != NO_CROP:
+        return "it shows edges that are not to be shown"
     if is_hdr(frame):
         return "it does not map HDR to SDR"
     if has_alpha(frame):

@@ -48,7 +48,7 @@ def check_mp4_tables(file: BufferedIOBase, num_bytes: int, max_samples: int, nam
     Raises `ClipError` (stage ``container``). Leaves the file's position anywhere.
     """
     tracks, in_fragments = [_Track()], 0
-    for kind, start, end in _boxes(file, 0, num_bytes, 0):
+    for kind, start, end in boxes(file, 0, num_bytes, 0):
         track = tracks[-1]
         if kind == b"trak":
             tracks.append(_Track())
@@ -79,7 +79,7 @@ def check_mp4_tables(file: BufferedIOBase, num_bytes: int, max_samples: int, nam
             _refuse(f"has an edit list of {track.num_edits:,} entries; convert it", name)
 
 
-def _boxes(file: BufferedIOBase, start: int, end: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(file: BufferedIOBase, start: int, end: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
     """Kind, first and last byte of the content of every box; a torn one ends the walk."""
     seen = 0
     while start + 8 <= end and depth < _MAX_DEPTH:
@@ -94,7 +94,7 @@ def _boxes(file: BufferedIOBase, start: int, end: int, depth: int) -> Iterator[t
             return
         yield kind, content, min(stop, end)
         if kind in _NESTING:
-            yield from _boxes(file, content, min(stop, end), depth + 1)
+            yield from boxes(file, content, min(stop, end), depth + 1)
         start, seen = stop, seen + 1
 
 

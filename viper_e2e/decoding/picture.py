@@ -10,6 +10,7 @@ from av.error import FFmpegError
 
 from .colour import RGBConverter
 from .container import Media, check_frame_size
+from .cropping import Cropper
 from .geometry import Size, fitted_size, orientation_of, pixel_aspect, scaled_size, shown_size
 
 
@@ -28,7 +29,7 @@ class Scaler:
         self.changes: list[Size] = []
         """Shown sizes of other shape that came later, each once."""
         self._canvas = canvas
-        self._convert = RGBConverter()
+        self._convert, self._crop = RGBConverter(), Cropper(media.crop)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -44,6 +45,7 @@ class Scaler:
 
         Raises `ClipError` (stages ``container``, ``decode``).
         """
+        frame = self._crop(frame)
         orientation = orientation_of(frame)
         size = frame.width, frame.height
         shown = shown_size(size, orientation, pixel_aspect(self.media) if aspect is None else aspect)

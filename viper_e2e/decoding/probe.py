@@ -47,7 +47,7 @@ def probe(source: Source, limits: LimitsConfig, *, name: str = "", video_track: 
         video, audio = media.video, media.audio
         frame = first_frame(media)
         orientation = orientation_of(frame)
-        width, height = shown_size((frame.width, frame.height), orientation, pixel_aspect(media))
+        width, height = shown_size(media.crop.size(frame.width, frame.height), orientation, pixel_aspect(media))
         seconds = (media.container.duration or 0) / av.time_base
         return ClipInfo(
             container=media.kind,
