@@ -14,6 +14,7 @@ from conftest import make_clip
 
 from viper_e2e.cli import main
 from viper_e2e.engine import inference
+from viper_e2e.engine.pictures import picture_names
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
 from viper_e2e.presets import micro
@@ -276,3 +277,72 @@ def test_a_report_that_cannot_be_written_is_refused_before_reading(tmp_path, cli
     assert "is a folder; name a file" in error_of(capsys)
     assert main([*words, str(tmp_path / "new" / "c.json")]) == 0
     assert json.loads((tmp_path / "new" / "c.json").read_text())["summary"]["clips"] == 1
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("clips", "names"),
+    [
+        (["a.mp4", "b.mp4"], ["a", "b"]),
+        (["/x/a.mp4", "/x/a.mov", "/x/A.mkv"], ["a", "a-2", "A-3"]),
+        (["/x/VP01/clip.mp4", "/x/VP02/clip.mp4", "/x/clip.mp4"], ["VP01_clip", "VP02_clip", "clip"]),
+        (["../-rf.mp4", ".mp4", "we:ird\n?.mp4", "Müller 2.mp4"], ["_-rf", "mp4", "we_ird", "Müller 2"]),
+        (["x/" + "long" * 60 + ".mp4"], [("long" * 60)[-60:]]),
+        (["a.mp4", "a.mp4", "a-2.mp4"], ["a", "a-2", "a-2-2"]),
+        ([], []),
+    ],
+)
+def test_pictures_have_safe_names_and_no_two_the_same(clips, names):
+    assert picture_names(clips) == names
+
+
+def test_every_clip_of_a_call_is_plotted_and_rendered_with_its_windows(tmp_path, checkpoint, clips, capsys):
+    (tmp_path / "bad.mp4").write_text("no video")
+    out = tmp_path / "out"
+    words = (clips, tmp_path / "bad.mp4", "--window-seconds", 0.5, "--hop-seconds", 0.5)
+    assert infer(checkpoint, "--out", out, "--plot", "--render", *words) == 2
+    made = {path.name for path in out.iterdir()}
+    stem = clips.name
+    assert {f"{stem}_a.png", f"{stem}_b.png", f"{stem}_a.mp4", f"{stem}_b.mp4"} < made
+    assert {"scores.csv", "scores.summary.csv"} < made
+    assert not [name for name in made if "bad" in name]
+    assert infer(checkpoint, "--out", out, "--render", *words) == 2, "earlier renderings may be replaced"
+
+
+def test_what_follows_render_beside_out_is_a_clip(tmp_path, checkpoint, clips):
+    before = (clips / "a.mp4").read_bytes()
+    assert infer(checkpoint, "--out", tmp_path, "--render", clips / "a.mp4", clips / "b.mp4") == 0
+    assert {"a.mp4", "b.mp4", "scores.csv"} == {path.name for path in tmp_path.iterdir()}
+    assert (clips / "a.mp4").read_bytes() == before
+
+
+def test_a_video_that_is_no_rendering_is_never_written_over(tmp_path, checkpoint, clips, capsys, monkeypatch):
+    monkeypatch.setattr(inference, "load_model", lambda _: pytest.fail("loaded"))
+    before = (clips / "a.mp4").read_bytes()
+    assert infer(checkpoint, "--render", clips / "a.mp4", clips / "b.mp4") == 1
+    assert "is there and no rendering of ours" in error_of(capsys)
+    assert infer(checkpoint, clips, "--out", clips, "--render") == 1
+    assert (clips / "a.mp4").read_bytes() == before
+    assert infer(checkpoint, clips, "--render") == 1
+    assert "add --out FOLDER" in error_of(capsys)
+
+
+def test_a_clip_of_a_shard_is_rendered_and_a_picture_that_fails_ends_nothing(
+    tmp_path, checkpoint, clips, capsys, monkeypatch
+):
+    good = (clips / "a.mp4").read_bytes()
+    shard = foreign(tmp_path, ("bad", None, "{}"), ("one", good, "{}"), ("two", good, "{}"))
+    assert infer(checkpoint, shard, "--out", tmp_path / "out", "--render") == 2
+    assert {"one.mp4", "two.mp4"} < {path.name for path in (tmp_path / "out").iterdir()}
+    capsys.readouterr()
+
+    def fail(*_, **__):
+        raise ViperError("no encoder")
+
+    monkeypatch.setattr("viper_e2e.engine.pictures.render", fail)
+    assert infer(checkpoint, clips, "--out", tmp_path / "o", "--render") == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("not drawn: no encoder") == 2
+    assert "faces: share of frames" in captured.out, "the table is shown all the same"

@@ -11,7 +11,9 @@ from PIL import Image
 from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.report.render import BoxTrack, bar_panel, canvas_size, draw_box, render
+from viper_e2e.report import render as rendering
+from viper_e2e.report.overlay import BoxTrack, bar_panel, draw_box
+from viper_e2e.report.render import canvas_size, render
 
 NAMES = ("adoration", "amusement", "anxiety", "disgust", "empathic_pain", "fear", "surprise")
 GREY = [np.full((64, 96, 3), 60, np.uint8)] * 15
@@ -146,6 +148,51 @@ def test_a_face_box_of_a_real_clip_is_drawn_around_the_face(reference, tmp_path)
     left, right = yellow_span(shown[40][1][:, 120:])  # further left is a yellow wall
     assert (120 + left, 120 + right) == pytest.approx((216 * scale, 370 * scale), abs=4)
     assert len(sound(out)[1]) / sound(out)[2] == pytest.approx(2.42, abs=0.05)
+
+
+def windows() -> list[dict]:
+    """Two windows of half a second with other numbers."""
+    spans, values = ([0.0, 0.5], [0.5, 1.0]), (0.0, 1.0)
+    return [
+        record(window_seconds=span, intensities={"joy": value}, frame_seconds=[span[0]], boxes=[None])
+        for span, value in zip(spans, values, strict=True)
+    ]
+
+
+def test_numbers_move_with_the_windows(tiny_clip, tmp_path):
+    out = render(tiny_clip(frames=GREY), windows(), tmp_path / "out.mp4")
+    blue = [(abs(p.astype(int) - (86, 180, 233)).sum(2) < 90).sum() for _, p in frames(out)]
+    assert max(blue[:7]) < min(blue[9:]), "an empty bar, then a full one"
+
+
+@pytest.mark.parametrize("encoder", ["libopenh264", "mpeg4"])
+def test_another_encoder_takes_over_where_one_is_missing(tiny_clip, tmp_path, monkeypatch, caplog, encoder):
+    known = dict(rendering.ENCODERS)
+    try:
+        av.codec.Codec(encoder, "w")
+    except ValueError:
+        pytest.skip(f"this FFmpeg has no {encoder}")
+    monkeypatch.setattr(rendering, "ENCODERS", (("nosuchencoder", {}), (encoder, known[encoder])))
+    clip = tiny_clip(num_frames=8, fps=12)
+    out = render(clip, record(), tmp_path / "out.mp4")
+    assert f"encoded with {encoder}, as this FFmpeg has no nosuchencoder" in caplog.text
+    assert [time for time, _ in frames(out)] == pytest.approx([time for time, _ in frames(clip)], abs=2e-3)
+
+
+def test_without_any_encoder_it_is_one_line(tiny_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(rendering, "ENCODERS", (("nosuchencoder", {}),))
+    with pytest.raises(ViperError, match="this FFmpeg encodes no video for mp4"):
+        render(tiny_clip(), record(), tmp_path / "out.mp4")
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_bars_begin_where_zero_is():
+    pixels = np.asarray(bar_panel({"a": -0.5, "b": 0.5, "c": 0.0}, (900, 900), (-1.0, 1.0)).convert("RGB"))
+    blue = abs(pixels.astype(int) - (86, 180, 233)).sum(2) < 10
+    rows = [np.flatnonzero(blue[round((i + 0.5) * len(blue) / 3)]) for i in range(3)]
+    assert rows[0].max() == pytest.approx(rows[1].min(), abs=2)
+    assert len(rows[0]) == pytest.approx(len(rows[1]), abs=2)
+    assert len(rows[2]) == 0
 
 
 # --- the parts ------------------------------------------------------------------------------------

@@ -145,18 +145,34 @@ def _infer(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--bom", action="store_true", help="mark a CSV as UTF-8, for Excel")
     parser.add_argument("--faces", action="store_true", help="put the face's box of every frame in the records")
-    parser.add_argument("--render", metavar="OUT.mp4", help="one clip: write it with box and bars over it")
+    parser.add_argument("--out", metavar="DIR", help="folder for all that is made: scores.csv, plots, videos")
+    parser.add_argument(
+        "--render",
+        metavar="OUT.mp4",
+        nargs="?",
+        const="",
+        help="write one clip (with --out: each) with box and bars over it",
+    )
     parser.add_argument("--window-seconds", type=float, help="score a long clip in windows of this length")
     parser.add_argument("--hop-seconds", type=float, help="time between windows (default: half a window)")
-    parser.add_argument("--plot", metavar="OUT.png", help="plot the windows of one clip over time")
+    parser.add_argument(
+        "--plot", metavar="OUT.png", nargs="?", const="", help="plot windows of one clip, or with --out of each"
+    )
     _no_face_option(parser)
     _clip_options(parser)
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(_without_names(argv))
     if not options.checkpoint:
         raise ViperError(MODELS)
     from .engine.inference import run_infer
 
     return run_infer(options)
+
+
+def _without_names(argv: Sequence[str]) -> list[str]:
+    """``--render CLIP`` beside ``--out``: what follows is a clip, never the name of a video to be written."""
+    has_folder = any(word == "--out" or word.startswith("--out=") for word in argv)
+    bare = ("--render", "--plot") if has_folder else ()
+    return [f"{word}=" if word in bare else word for word in argv]
 
 
 def _eval(argv: Sequence[str]) -> int:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections import deque
 from collections.abc import Iterator, Sequence, Set
+from itertools import islice
 from pathlib import Path
 
 from ..errors import ViperError
 from ..model import ViPER
-from ..outfiles import settle_file
 from ..reading_options import shard_limits
-from ..records import Record, failed, is_faceless, summary_of, without_faceless
-from ..report import figures, tables
-from ..report.render import render
+from ..records import Record, failed, summary_of, without_faceless
+from ..report import tables
 from ..shards import ShardSet
 from ..tabular import check_output, summary_path, write_records
 from .commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
 from .display import AS_IT_IS, console, progress_bar, tell_problems
 from .parts import Parts, Remaining, identity_of, scoring_accelerator
+from .pictures import check_pictures, draw_pictures
 from .prediction import LONG_SECONDS, ClipFiles, find_inputs, name_of, predict_share, predict_windows
 from .processes import Processes
 
@@ -30,7 +31,7 @@ def run_infer(options: Namespace) -> int:
     found = find_inputs(options.inputs, shard_limits(options))
     found.tell()
     sources = found.sources
-    clip = _check_outputs(sources, options)
+    _check_outputs(sources, options)
     model = load_model(options)
     processes = Processes(scoring_accelerator(model.device))
     with processes.telling_failures():
@@ -44,30 +45,16 @@ def run_infer(options: Namespace) -> int:
         return ALL_FINE
     if parts is not None:
         _write(clips, model, options, parts)
-    records = clips[0]
-    limits = (model.labels.minimum, model.labels.maximum)
-    if records[0]["valid"] and options.plot:
-        console.print(f"plot: {figures.windows_plot(records, Path(options.plot))}", **AS_IT_IS)
-    if options.render and options.no_face == "nan" and is_faceless(records[0]):
-        console.print("video: not drawn, there are no numbers (--no-face nan)", style="yellow")
-    elif records[0]["valid"] and options.render:
-        clip_limits = model.config.decoding.limits
-        track = model.config.decoding.video_track
-        out = render(
-            clip,
-            records[0],
-            Path(options.render),
-            limits=limits,
-            clip_limits=clip_limits,
-            video_track=track,
-        )
-        console.print(f"video: {out}", **AS_IT_IS)
+    all_drawn = draw_pictures(sources, _without_unusable(sources, clips), model, options)
     _show(clips, model, options)
-    return _exit_code(clips, is_whole=found.is_whole)
+    return _exit_code(clips, is_whole=found.is_whole and all_drawn)
 
 
-def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> Path | str | None:
-    """Refuse outputs that cannot be made before anything is computed; the clip that ``--render`` draws."""
+def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> None:
+    """Refuse what cannot be written before anything is computed; into ``--out`` goes a table in any case."""
+    check_pictures(sources, options)
+    if options.out and not options.output:
+        options.output = str(Path(options.out, "scores.csv"))
     if options.hop_seconds and not options.window_seconds:
         raise ViperError("--hop-seconds is the time between windows; add --window-seconds, e.g. 12")
     if options.output:
@@ -78,24 +65,6 @@ def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> P
         if not options.output:
             raise ViperError("--summary goes beside the windows of --output; name both")
         check_output(Path(options.summary), "--summary")
-    wants_one = [name for name in ("render", "plot") if getattr(options, name)]
-    if not wants_one:
-        return None
-    if len(sources) != 1 or len(sources[0]) != 1 or not isinstance(sources[0], ClipFiles):
-        raise ViperError(f"--{wants_one[0]} takes exactly one clip file")
-    if options.plot and not options.window_seconds:
-        raise ViperError("--plot shows windows over time; add --window-seconds, e.g. 12")
-    if options.render and isinstance(sources[0].paths[0], str):
-        raise ViperError("--render reads the clip once more: download it first")
-    if options.render and options.window_seconds:
-        raise ViperError("--render shows the whole clip; leave out --window-seconds")
-    for name, suffix in (("render", ".mp4"), ("plot", ".png")):
-        path = getattr(options, name)
-        if path and Path(path).suffix.lower() != suffix:
-            raise ViperError(f"--{name} {path}: name a {suffix} file")
-        if path:
-            settle_file(path, f"--{name}")
-    return sources[0].paths[0]
 
 
 # --- scoring --------------------------------------------------------------------------------------
@@ -104,7 +73,7 @@ def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> P
 def _parts(model: ViPER, options: Namespace, processes: Processes) -> Parts | None:
     """Where each process writes down what it has scored as it goes; None without ``--output``."""
     if options.output:
-        how = (ROWS, options.faces, bool(options.render), options.window_seconds, options.hop_seconds)
+        how = (ROWS, options.faces, options.render is not None, options.window_seconds, options.hop_seconds)
         return Parts(Path(f"{options.output}.parts"), identity_of(model, options, *how), processes)
     if processes.count > 1:
         raise ViperError("several processes need --output, beside which each writes its share")
@@ -158,6 +127,17 @@ def _one_for_each(
     return clips
 
 
+def _without_unusable(
+    sources: Sequence[ClipFiles | ShardSet], clips: Sequence[list[Record]]
+) -> list[list[Record]]:
+    """Records of the clips that are numbered in their sources."""
+    found, rest = [], iter(clips)
+    for source in sources:
+        found += islice(rest, len(source))
+        deque(islice(rest, len(getattr(source, "unusable", ()))), maxlen=0)
+    return found
+
+
 def _scored(
     model: ViPER,
     sources: list[ClipFiles | ShardSet],
@@ -181,7 +161,7 @@ def _scored_of(
     model: ViPER, source: ClipFiles | ShardSet, missing: list[int], options: Namespace, processes: Processes
 ) -> Iterator[tuple[int, list[Record]]]:
     """Number and records of this process's share of some clips of one source."""
-    boxes = options.faces or bool(options.render)
+    boxes = options.faces or options.render is not None
     how = {"clip_timeout_seconds": options.clip_timeout_seconds, "max_restarts": options.max_worker_restarts}
     if options.window_seconds:
         if not isinstance(source, ClipFiles):

@@ -274,6 +274,15 @@ def windows_plot(records: Sequence[Record], path: str | os.PathLike) -> Path:
     return save(figure, path)
 
 
+def clock(seconds: float) -> str:
+    """A time of a clip as people say it: ``1.5 s``, ``2:05``, ``1:02:05``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def _time_axis(panel, start: float | int, end: float | int) -> None:
     """Seconds for short clips; for longer ones minutes and seconds, with marks at round times."""
     panel.set_xlim(start, end)

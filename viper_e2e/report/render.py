@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
+from av.codec.codec import UnknownCodecError
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.reformatter import Colorspace
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ..config import LimitsConfig
 from ..decoding import probe
@@ -25,20 +26,32 @@ from ..decoding.picture import Scaler
 from ..decoding.tracks import Tracks
 from ..errors import ViperError
 from ..records import Record
-from .figures import span_of, words
+from .overlay import Overlay
 
 MIN_SIDE, MAX_SIDE = 480, 1280
 """Small clips are enlarged until names can be read, large ones shrunk: a rendering is for looking."""
 
-_BOX, _BAR, _TRACK, _PANEL = (255, 214, 10), (86, 180, 233, 255), (95, 95, 95, 220), (0, 0, 0, 150)
 _AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
 
-Box = tuple[float, float, float, float]
+MADE_BY = "drawn by viper infer --render"
+"""In every rendering's metadata: what tells it from a clip that must not be written over."""
+
+ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("libx264", {"crf": "20", "preset": "veryfast"}),
+    ("libopenh264", {"b": "6M"}),
+    ("mpeg4", {"b": "8M"}),
+)
+"""The first that this FFmpeg has; builds under another licence lack libx264."""
+
+_FINEST_TICK = Fraction(1, 60_000)
+"""What the coarsest of them can tell apart."""
+
+_log = logging.getLogger(__name__)
 
 
 def render(
-    clip: str | os.PathLike,
-    record: Record,
+    clip: str | os.PathLike | bytes,
+    records: Record | Sequence[Record],
     out: str | os.PathLike,
     *,
     limits: tuple[float, float] = (0.0, 1.0),
@@ -48,7 +61,9 @@ def render(
     """Write ``clip`` to the mp4 ``out`` with a box around the face and a bar per emotion; sound is kept.
 
     Args:
-        record: what was found in this clip (`records.py`, with ``boxes``). Between its instants the box is
+        clip: its path, or its bytes.
+        records: what was found in this clip, or in each of its windows (`records.py`, with ``boxes``): the
+            numbers shown are those of the window whose middle is nearest. Between instants the box is
             interpolated; it is solid where the face was detected and dashed where the record itself was
             interpolated.
         limits: the smallest and the largest value; bars begin where zero is.
@@ -59,43 +74,33 @@ def render(
     :class:`ViperError` for an ``out`` that is no mp4, is the clip itself or cannot be written, and
     ``ClipError`` for a clip that cannot be read.
     """
-    clip, out = Path(clip), Path(out)
-    if not record["valid"]:
-        raise ViperError(f"{clip}: cannot be rendered, it was not scored: {record['error']}")
+    clip, out = clip if isinstance(clip, bytes) else Path(clip), Path(out)
+    records = [records] if isinstance(records, dict) else list(records)
+    scored = [record for record in records if record["valid"]]
+    name = Path(records[0]["clip"]).name
+    if not scored:
+        raise ViperError(f"{name}: cannot be rendered, it was not scored: {records[0]['error']}")
     if out.suffix.lower() != ".mp4":
         raise ViperError(f"{out}: renderings are mp4 files; end its name in .mp4")
-    if out.exists() and clip.exists() and out.samefile(clip):
+    if isinstance(clip, Path) and out.exists() and clip.exists() and out.samefile(clip):
         raise ViperError(f"{out}: is the clip itself; name another file")
+    if not may_replace(out):
+        raise ViperError(f"{out}: is there and no rendering of ours; name another file")
     clip_limits = clip_limits or LimitsConfig()
     info = probe(clip, clip_limits, video_track=video_track)
-    tracks = Tracks(video_track)
+    tracks, shown_size = Tracks(video_track), (info.width, info.height)
+    overlay = Overlay(scored, shown_size, canvas_size(*shown_size), limits, name)
     with open_media(clip, clip_limits, tracks=tracks) as media, _new_mp4(out) as container:
-        _Renderer(media, container, out, record, (info.width, info.height), limits).run()
+        _Renderer(media, container, out, overlay).run()
     return out
 
 
-class BoxTrack:
-    """The face box of a record at any time of its clip."""
-
-    def __init__(self, record: Record):
-        self.seconds = np.asarray(record["frame_seconds"], np.float64)
-        self.boxes = record["boxes"]
-
-    def at(self, seconds: float) -> tuple[Box, bool] | None:
-        """The box and whether it is interpolated in the record; None where there is no face.
-
-        Between a frame with a face and one without, the nearer one decides.
-        """
-        after = int(np.searchsorted(self.seconds, seconds, side="right"))
-        before, after = max(after - 1, 0), min(after, len(self.seconds) - 1)
-        span = self.seconds[after] - self.seconds[before]
-        share = float(np.clip((seconds - self.seconds[before]) / span, 0, 1)) if span > 0 else 0.0
-        ends = self.boxes[before], self.boxes[after]
-        if ends[0] is None or ends[1] is None:
-            nearer = ends[round(share)]
-            return None if nearer is None else (tuple(nearer[:4]), nearer[4] == "interpolated")
-        box = tuple((1 - share) * a + share * b for a, b in zip(ends[0][:4], ends[1][:4], strict=True))
-        return box, ends[round(share)][4] == "interpolated"
+def may_replace(out: Path) -> bool:
+    """Whether nothing is lost by writing there: there is no file, or an earlier rendering."""
+    if not out.is_file():
+        return True
+    with out.open("rb") as file:
+        return MADE_BY.encode() in file.read(32 * 1024**2)  # the metadata of renderings stands first
 
 
 class _Renderer:
@@ -106,19 +111,13 @@ class _Renderer:
         media: Media,
         container: OutputContainer,
         out: Path,
-        record: Record,
-        display_size: tuple[int, int],
-        limits: tuple[float, float],
+        overlay: Overlay,
     ):
-        self.media, self.container, self.out = media, container, out
-        self.size = canvas_size(*display_size)
-        self.scale = self.size[0] / display_size[0], self.size[1] / display_size[1]
-        self.track = BoxTrack(record)
-        self.panel = bar_panel(record["intensities"], self.size, limits)
-        self.corner = _corner(record["boxes"], display_size[0], self.panel, self.size)
+        self.media, self.container, self.out, self.overlay = media, container, out, overlay
+        self.size = overlay.canvas
         self.rate = media.frame_rate
         self.tick_seconds = media.tick_seconds
-        self.video = _add_video(container, self.size, self.rate, self.tick_seconds)
+        self.video = _add_video(container, out, self.size, self.rate, self.tick_seconds)
         self.audio = _add_sound(media, container)
         self.pts = array("q")
         """Of the pictures so far."""
@@ -154,81 +153,20 @@ class _Renderer:
         for index, frame in frames:
             image = Image.fromarray(np.ascontiguousarray(self.scaler(frame)))
             pts = self.pts[index]
-            self._draw(image, float((pts - self.pts[0]) * self.tick_seconds))
+            self.overlay.draw(image, float((pts - self.pts[0]) * self.tick_seconds))
             drawn = av.VideoFrame.from_image(image)
             drawn.pts, drawn.time_base = pts, self.tick_seconds
             self._write(self.video, drawn)
-
-    def _draw(self, image: Image.Image, seconds: float) -> None:
-        found = self.track.at(seconds)
-        if found is not None:
-            box, interpolated = found
-            corners = [value * self.scale[i % 2] for i, value in enumerate(box)]
-            draw_box(image, corners, dashed=interpolated)
-        image.paste(self.panel, self.corner, self.panel)
 
     def _write(self, stream: av.stream.Stream, frame: av.VideoFrame | av.AudioFrame | None) -> None:
         with _writing(self.out):
             self.container.mux(stream.encode(frame))
 
 
-# --- drawing --------------------------------------------------------------------------------------
-
-
 def canvas_size(width: int, height: int) -> tuple[int, int]:
     """Size of the rendering of a clip of this size: sides even, for the encoder."""
     scale = min(max(1.0, MIN_SIDE / min(width, height)), MAX_SIDE / max(width, height))
     return tuple(max(16, round(side * scale / 2) * 2) for side in (width, height))
-
-
-def draw_box(image: Image.Image, box: list[float], *, dashed: bool) -> None:
-    """Outline a box (x0 y0 x1 y1, upper ends exclusive) where it is, never outside the picture."""
-    draw = ImageDraw.Draw(image)
-    thick = max(3, round(min(image.size) / 180))
-    x0, y0 = (min(max(value, 0), side - 1) for value, side in zip(box[:2], image.size, strict=True))
-    x1, y1 = (min(max(value - 1, 0), side - 1) for value, side in zip(box[2:], image.size, strict=True))
-    corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
-    for a, b in pairwise(corners):
-        length = max(abs(b[0] - a[0]), abs(b[1] - a[1]), 1)
-        dash = 4 * thick if dashed else length
-        for start in np.arange(0, length, 2 * dash if dashed else dash):
-            ends = [min(at, length) / length for at in (start, start + dash)]
-            points = [tuple(p + end * (q - p) for p, q in zip(a, b, strict=True)) for end in ends]
-            draw.line(points, fill=_BOX, width=thick)
-
-
-def bar_panel(
-    intensities: Mapping[str, float], canvas: tuple[int, int], limits: tuple[float, float] = (0.0, 1.0)
-) -> Image.Image:
-    """A see-through panel with a name, a bar and a number per emotion that fits into the canvas."""
-    size = min(28.0, min(canvas) / 30)
-    while True:
-        font = ImageFont.load_default(max(size, 4))
-        names_width = max(font.getlength(words(name)) for name in intensities)
-        number_width = max(font.getlength(f"{value:.2f}") for value in intensities.values())
-        row, pad = 1.45 * size, 0.6 * size
-        bar_width = 6 * size
-        width = round(names_width + bar_width + number_width + 4 * pad)
-        height = round(row * len(intensities) + 1.2 * pad)
-        if size <= 4 or (width <= 0.95 * canvas[0] and height <= 0.95 * canvas[1]):
-            break
-        size *= 0.9
-    panel = Image.new("RGBA", (width, height))
-    draw = ImageDraw.Draw(panel)
-    draw.rounded_rectangle((0, 0, width - 1, height - 1), radius=pad, fill=_PANEL)
-    for i, (name, value) in enumerate(intensities.items()):
-        middle = 0.6 * pad + (i + 0.5) * row
-        begin, end = span_of(value, limits)
-        left, top, bottom = pad * 2 + names_width, middle - 0.3 * size, middle + 0.3 * size
-        draw.text((pad, middle), words(name), font=font, fill="white", anchor="lm")
-        draw.rectangle((left, top, left + bar_width, bottom), fill=_TRACK)
-        if end > begin:
-            draw.rectangle((left + begin * bar_width, top, left + end * bar_width, bottom), fill=_BAR)
-        if 0 < (zero := span_of(0.0, limits)[0]) < 1:
-            at = left + zero * bar_width
-            draw.line((at, top - 1, at, bottom + 1), fill="white", width=max(1, round(size / 14)))
-        draw.text((width - pad, middle), f"{value:.2f}", font=font, fill="white", anchor="rm")
-    return panel
 
 
 # --- reading and writing --------------------------------------------------------------------------
@@ -244,22 +182,29 @@ def _frames(media: Media, *, with_sound: bool) -> Iterator[av.VideoFrame | av.Au
             continue
 
 
-def _corner(boxes: list, width: int, panel: Image.Image, canvas: tuple[int, int]) -> tuple[int, int]:
-    """Where the panel lies: at the bottom, on the side where the face mostly is not."""
-    centres = [(box[0] + box[2]) / 2 for box in boxes if box is not None]
-    face_is_left = bool(centres) and np.median(centres) < width / 2
-    margin = canvas[1] // 40
-    x = canvas[0] - panel.width - margin if face_is_left else margin
-    return max(x, 0), max(canvas[1] - panel.height - margin, 0)
+def _encoder(out: Path) -> tuple[str, dict[str, str]]:
+    for name, options in ENCODERS:
+        try:
+            av.codec.Codec(name, "w")
+        except UnknownCodecError:
+            continue
+        if name != ENCODERS[0][0]:
+            _log.warning("%s: encoded with %s, as this FFmpeg has no %s", out, name, ENCODERS[0][0])
+        return name, dict(options)
+    names = ", ".join(name for name, _ in ENCODERS)
+    raise ViperError(f"{out}: this FFmpeg encodes no video for mp4; it needs one of {names}")
 
 
 def _add_video(
-    container: OutputContainer, size: tuple[int, int], rate: Fraction, tick_seconds: Fraction
+    container: OutputContainer, out: Path, size: tuple[int, int], rate: Fraction, tick_seconds: Fraction
 ) -> av.VideoStream:
-    stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+    name, options = _encoder(out)
+    stream = container.add_stream(name, rate=rate, options=options)
     stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
     # What swscale makes of RGB, said in the file: players would take large pictures for BT.709.
     stream.codec_context.colorspace = Colorspace.ITU601
+    if name == "mpeg4":
+        tick_seconds = max(tick_seconds, _FINEST_TICK)
     stream.codec_context.time_base = tick_seconds  # frames keep their own times, evenly spaced or not
     return stream
 
@@ -280,6 +225,7 @@ def _new_mp4(out: Path) -> Iterator[OutputContainer]:
     try:
         with _writing(out):
             container = av.open(str(partial), "w", options={"movflags": "+faststart"})
+            container.metadata["comment"] = MADE_BY
         try:
             yield container
         finally:

@@ -1,0 +1,119 @@
+"""pictures.py: plots and rendered clips of a call, for one clip or for each, under safe and unique names."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+from ..errors import ViperError
+from ..model import ViPER
+from ..outfiles import settle_file, settle_folder
+from ..records import Record
+from ..report import figures
+from ..report.render import may_replace, render
+from ..shards import ShardSet
+from .display import AS_IT_IS, console
+from .sources import ClipFiles
+
+ENDINGS = {"plot": ".png", "render": ".mp4"}
+
+LONGEST_NAME = 60
+"""Characters of a picture's name: in UTF-8, and with its ending, what every disk takes."""
+
+Source = ClipFiles | ShardSet
+
+
+def check_pictures(sources: Sequence[Source], options: Namespace) -> None:
+    """Refuse pictures that cannot be made before anything is computed; the folder of ``--out`` is made."""
+    if options.out:
+        settle_folder(options.out, "--out")
+    for name, ending in ENDINGS.items():
+        wanted = getattr(options, name)
+        if wanted is None:
+            continue
+        if wanted == "" and not options.out:
+            raise ViperError(f"--{name} draws every clip into a folder: add --out FOLDER, or name one {ending}")
+        if name == "plot" and not options.window_seconds:
+            raise ViperError("--plot shows windows over time; add --window-seconds, e.g. 12")
+        if wanted and sum(map(len, sources)) != 1:
+            raise ViperError(f"--{name} {wanted} takes exactly one clip; for each write --{name} --out FOLDER")
+        if wanted and Path(wanted).suffix.lower() != ending:
+            raise ViperError(f"--{name} {wanted}: name a {ending} file")
+        for path in _paths(sources, name, options):
+            settle_file(path, f"--{name}")
+            if name == "render" and not may_replace(path):
+                raise ViperError(f"{path}: is there and no rendering of ours; name another place for --render")
+
+
+def draw_pictures(
+    sources: Sequence[Source], clips: Sequence[list[Record]], model: ViPER, options: Namespace
+) -> bool:
+    """The plots and videos that the options want of what was scored; whether all of them could be drawn.
+
+    ``clips``: the records of each clip of the sources, in order. A picture that cannot be drawn is one line.
+    """
+    places = [(source, i) for source in sources for i in range(len(source))]
+    all_drawn = True
+    for name in ENDINGS:
+        if getattr(options, name) is None:
+            continue
+        for (source, i), records, path in zip(places, clips, _paths(sources, name, options), strict=True):
+            scored = [record for record in records if record["valid"]]
+            try:
+                if scored and name == "plot":
+                    console.print(f"plot: {figures.windows_plot(records, path)}", **AS_IT_IS)
+                elif scored:
+                    console.print(f"video: {_render(source, i, scored, path, model)}", **AS_IT_IS)
+            except figures.CANNOT_DRAW as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                console.print(f"{path}: not drawn: {reason}", style="yellow", **AS_IT_IS)
+                all_drawn = False
+    return all_drawn
+
+
+def _render(source: Source, i: int, records: list[Record], path: Path, model: ViPER) -> Path:
+    decoding = model.config.decoding
+    return render(
+        source.read(i).video,
+        records,
+        path,
+        limits=(model.labels.minimum, model.labels.maximum),
+        clip_limits=decoding.limits,
+        video_track=decoding.video_track,
+    )
+
+
+def _paths(sources: Sequence[Source], name: str, options: Namespace) -> list[Path]:
+    """Where the picture of each clip goes."""
+    wanted = getattr(options, name)
+    if wanted:
+        return [Path(wanted)]
+    keys = [source.entry(i).key for source in sources for i in range(len(source))]
+    return [Path(options.out, stem + ENDINGS[name]) for stem in picture_names(keys)]
+
+
+def picture_names(clips: Sequence[str]) -> list[str]:
+    """A file's name, without ending, for each clip: as like the clip's as is safe, and no two alike.
+
+    Clips of several folders are named with these folders from where they part. What is alike even then
+    (``a.mp4`` and ``a.mov``, ``A`` and ``a``, the same clip twice) is numbered.
+    """
+    parts = [PurePath(clip).parts for clip in clips]
+    folders = {inner[:-1] for inner in parts}
+    shared = next((n for n, level in enumerate(zip(*folders, strict=False)) if len(set(level)) > 1), None)
+    shared = min(map(len, folders), default=0) if shared is None else shared
+    used: Counter[str] = Counter()
+    names = []
+    for inner in parts:
+        shown = PurePath(*inner[shared:]).with_suffix("").parts
+        text = re.sub(r"[^\w .()+-]", "_", "_".join(shown)).strip(" ._") or "clip"
+        text = f"_{text}" if text.startswith("-") else text[-LONGEST_NAME:]
+        number = 1
+        while (name := text if number == 1 else f"{text}-{number}").casefold() in used:
+            number += 1
+        used[name.casefold()] += 1
+        names.append(name)
+    return names

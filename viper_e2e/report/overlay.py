@@ -1,0 +1,175 @@
+"""overlay.py: what is drawn over a clip's pictures: the face's box, and the numbers of the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..records import Record
+from .figures import clock, words
+
+_BOX, _BAR, _TRACK, _PANEL = (255, 214, 10), (86, 180, 233, 255), (95, 95, 95, 220), (0, 0, 0, 150)
+
+_GRACE_SECONDS = 0.5
+"""So long the numbers stay after the last window: pictures may outlast what was measured of a clip."""
+
+Box = tuple[float, float, float, float]
+
+
+class Overlay:
+    """What the records of a clip, or of its windows, say at any of its seconds."""
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        display_size: tuple[int, int],
+        canvas: tuple[int, int],
+        limits: tuple[float, float],
+        name: str,
+    ):
+        """``records``: with ``boxes``, in order of time; ``canvas``: size of the pictures that are drawn on."""
+        self.records, self.canvas, self.limits, self.name = records, canvas, limits, name
+        self.scale = canvas[0] / display_size[0], canvas[1] / display_size[1]
+        self.track = BoxTrack(_joined(records))
+        centres = [(box[0] + box[2]) / 2 for box in self.track.boxes if box is not None]
+        self.face_is_left = bool(centres) and float(np.median(centres)) < display_size[0] / 2
+        # A moment belongs to the window whose middle is nearest.
+        middles = [sum(record["window_seconds"]) / 2 for record in records] if len(records) > 1 else []
+        self.borders = [(a + b) / 2 for a, b in pairwise(middles)]
+        self._drawn: tuple[int, Image.Image] = (-1, Image.new("RGBA", (1, 1)))
+
+    def draw(self, image: Image.Image, seconds: float) -> None:
+        """Box and panel of this second of the clip, onto its picture."""
+        found = self.track.at(seconds)
+        if found is not None:
+            box, interpolated = found
+            corners = [value * self.scale[i % 2] for i, value in enumerate(box)]
+            draw_box(image, corners, dashed=interpolated)
+        number = int(np.searchsorted(self.borders, seconds, side="right"))
+        span = self.records[number].get("window_seconds")
+        if span is None or seconds <= span[1] + _GRACE_SECONDS:
+            panel = self._panel(number)
+            image.paste(panel, self._corner(panel), panel)
+
+    def _panel(self, number: int) -> Image.Image:
+        if self._drawn[0] != number:
+            record = self.records[number]
+            span = record.get("window_seconds")
+            title = f"{clock(span[0])}–{clock(span[1])}  {self.name}" if span else self.name
+            self._drawn = number, bar_panel(record["intensities"], self.canvas, self.limits, title)
+        return self._drawn[1]
+
+    def _corner(self, panel: Image.Image) -> tuple[int, int]:
+        """Where the panel lies: at the bottom, on the side where the face mostly is not."""
+        margin = self.canvas[1] // 40
+        x = self.canvas[0] - panel.width - margin if self.face_is_left else margin
+        return max(x, 0), max(self.canvas[1] - panel.height - margin, 0)
+
+
+class BoxTrack:
+    """The face box of a record at any time of its clip."""
+
+    def __init__(self, record: Record):
+        self.seconds = np.asarray(record["frame_seconds"], np.float64)
+        self.boxes = record["boxes"]
+
+    def at(self, seconds: float) -> tuple[Box, bool] | None:
+        """The box and whether it is interpolated in the record; None where there is no face.
+
+        Between a frame with a face and one without, the nearer one decides.
+        """
+        after = int(np.searchsorted(self.seconds, seconds, side="right"))
+        before, after = max(after - 1, 0), min(after, len(self.seconds) - 1)
+        span = self.seconds[after] - self.seconds[before]
+        share = float(np.clip((seconds - self.seconds[before]) / span, 0, 1)) if span > 0 else 0.0
+        ends = self.boxes[before], self.boxes[after]
+        if ends[0] is None or ends[1] is None:
+            nearer = ends[round(share)]
+            return None if nearer is None else (tuple(nearer[:4]), nearer[4] == "interpolated")
+        box = tuple((1 - share) * a + share * b for a, b in zip(ends[0][:4], ends[1][:4], strict=True))
+        return box, ends[round(share)][4] == "interpolated"
+
+
+def _joined(records: Sequence[Record]) -> Record:
+    """Frames and boxes of all records in order of time; a frame in two windows has the box of either."""
+    boxes: dict[float, list | None] = {}
+    for record in records:
+        for seconds, box in zip(record["frame_seconds"], record["boxes"], strict=True):
+            boxes[seconds] = boxes.get(seconds) or box
+    seconds = sorted(boxes)
+    return {"frame_seconds": seconds, "boxes": [boxes[at] for at in seconds]}
+
+
+def draw_box(image: Image.Image, box: list[float], *, dashed: bool) -> None:
+    """Outline a box (x0 y0 x1 y1, upper ends exclusive) where it is, never outside the picture."""
+    draw = ImageDraw.Draw(image)
+    thick = max(3, round(min(image.size) / 180))
+    x0, y0 = (min(max(value, 0), side - 1) for value, side in zip(box[:2], image.size, strict=True))
+    x1, y1 = (min(max(value - 1, 0), side - 1) for value, side in zip(box[2:], image.size, strict=True))
+    corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
+    for a, b in pairwise(corners):
+        length = max(abs(b[0] - a[0]), abs(b[1] - a[1]), 1)
+        dash = 4 * thick if dashed else length
+        for start in np.arange(0, length, 2 * dash if dashed else dash):
+            ends = [min(at, length) / length for at in (start, start + dash)]
+            points = [tuple(p + end * (q - p) for p, q in zip(a, b, strict=True)) for end in ends]
+            draw.line(points, fill=_BOX, width=thick)
+
+
+def bar_panel(
+    intensities: Mapping[str, float | None],
+    canvas: tuple[int, int],
+    limits: tuple[float, float] = (0.0, 1.0),
+    title: str = "",
+) -> Image.Image:
+    """A see-through panel with a title and a name, a bar and a number per label that fits into the canvas.
+
+    Bars begin where zero is, or at the end of ``limits`` that is nearest to it.
+    """
+    numbers = {name: "–" if value is None else f"{value:.2f}" for name, value in intensities.items()}
+    first = bool(title)
+    size = min(28.0, min(canvas) / 30)
+    while True:
+        font = ImageFont.load_default(max(size, 4))
+        names_width = max(font.getlength(words(name)) for name in intensities)
+        number_width = max(font.getlength(number) for number in ("-0.00", *numbers.values()))
+        row, pad = 1.45 * size, 0.6 * size
+        bar_width = 6 * size
+        width = round(names_width + bar_width + number_width + 4 * pad)
+        height = round(row * (len(intensities) + first) + 1.2 * pad)
+        if size <= 4 or (width <= 0.95 * canvas[0] and height <= 0.95 * canvas[1]):
+            break
+        size *= 0.9
+    panel = Image.new("RGBA", (width, height))
+    draw = ImageDraw.Draw(panel)
+    draw.rounded_rectangle((0, 0, width - 1, height - 1), radius=pad, fill=_PANEL)
+    draw.text(
+        (pad, 0.6 * pad + 0.5 * row), _cut(title, font, width - 2 * pad), font=font, fill=_BAR, anchor="lm"
+    )
+    zero = _share(0.0, limits)
+    for i, (name, value) in enumerate(intensities.items(), start=first):
+        middle = 0.6 * pad + (i + 0.5) * row
+        left, top, bottom = pad * 2 + names_width, middle - 0.3 * size, middle + 0.3 * size
+        draw.text((pad, middle), words(name), font=font, fill="white", anchor="lm")
+        draw.rectangle((left, top, left + bar_width, bottom), fill=_TRACK)
+        ends = sorted((zero, zero if value is None else _share(value, limits)))
+        if ends[0] < ends[1]:
+            draw.rectangle((left + ends[0] * bar_width, top, left + ends[1] * bar_width, bottom), fill=_BAR)
+        draw.text((width - pad, middle), numbers[name], font=font, fill="white", anchor="rm")
+    return panel
+
+
+def _share(value: float, limits: tuple[float, float]) -> float:
+    """Where a value lies between the limits: 0 to 1."""
+    return min(max((value - limits[0]) / (limits[1] - limits[0]), 0.0), 1.0)
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"
