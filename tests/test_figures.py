@@ -192,6 +192,25 @@ def test_the_best_subset_is_on_top(tmp_path, drawn):
     assert len(chosen) == len(right.texts) == 15
 
 
+def test_stretches_without_a_face_are_shaded(tmp_path, drawn):
+    times = [{"start_seconds": 6.0 * i, "end_seconds": 6.0 * i + 12} for i in range(4)]
+    shares = (1.0, 0.0, 0.0, 0.5)
+    made = [window(6.0 * i, **times[i], face_found=share) for i, share in enumerate(shares)]
+    figures.windows_plot(made, tmp_path / "w.png")
+    (panel,) = drawn[-1].axes
+    (shade,) = [patch for patch in panel.patches if patch.get_label() == "no face"]
+    assert (shade.get_x(), shade.get_width()) == (6.0, 18.0)
+    assert "no face" in [text.get_text() for text in panel.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize(
+    ("span", "text"),
+    [((0.0, 0.8), "0.0-0.8 s"), ((53.0, 65.4), "0:53-1:05"), ((3590.0, 3602.0), "0:59:50-1:00:02")],
+)
+def test_a_stretch_of_time_is_told_as_people_say_it(span, text):
+    assert figures.clock(*span) == text
+
+
 def test_a_window_that_was_not_scored_is_a_gap_and_the_mean_is_left_out(tmp_path, drawn):
     records = [window(0.0), window(6.0, valid=False, intensities=None), window(12.0)]
     mean = window(0.0, intensities=dict.fromkeys(NAMES, 9.0), window_seconds=None)

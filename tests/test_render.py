@@ -186,6 +186,12 @@ def test_without_any_encoder_it_is_one_line(tiny_clip, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*out*"))
 
 
+def test_names_that_are_not_ascii_can_be_read():
+    panels = [bar_panel({name: 0.5}, (900, 900)) for name in ("Überraschung", "\uffffberraschung")]
+    pixels = [np.asarray(panel) for panel in panels]
+    assert pixels[0].shape != pixels[1].shape or (pixels[0] != pixels[1]).any(), "not the box of a missing sign"
+
+
 def test_bars_begin_where_zero_is():
     pixels = np.asarray(bar_panel({"a": -0.5, "b": 0.5, "c": 0.0}, (900, 900), (-1.0, 1.0)).convert("RGB"))
     blue = abs(pixels.astype(int) - (86, 180, 233)).sum(2) < 10

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..decoding.sampling import merge_spans
 from ..errors import ViperError
 from ..predictions import Predictions
 from ..records import Record
@@ -262,11 +263,14 @@ def windows_plot(records: Sequence[Record], path: str | os.PathLike) -> Path:
     for index, name in enumerate(scored[0]["intensities"]):
         values = [record["intensities"][name] if record["valid"] else None for record in windows]
         _curve(panel, [(start + end) / 2 for start, end in spans], values, words(name), index)
+    faceless = [(r["start_seconds"], r["end_seconds"]) for r in scored if r.get("face_found") == 0]
+    for number, (start, end) in enumerate(merge_spans(faceless)):
+        panel.axvspan(start, end, color="#888888", alpha=0.18, lw=0, label="" if number else "no face")
     # A file's name may hold dollar signs, which are no formula here.
     panel.set_title(Path(windows[0]["clip"]).name, parse_math=False)
     panel.set_ylabel("intensity")
-    values = [value for record in scored for value in record["intensities"].values()]
-    if min(values) >= 0 and max(values) <= 1:
+    values = [v for record in scored for v in record["intensities"].values() if v is not None]
+    if min(values, default=0) >= 0 and max(values, default=1) <= 1:
         panel.set_ylim(-0.02, 1.02)
     _time_axis(panel, spans[0][0], max(end for _, end in spans))
     panel.grid(alpha=0.25)
@@ -274,13 +278,16 @@ def windows_plot(records: Sequence[Record], path: str | os.PathLike) -> Path:
     return save(figure, path)
 
 
-def clock(seconds: float) -> str:
-    """A time of a clip as people say it: ``1.5 s``, ``2:05``, ``1:02:05``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def clock(start: float, end: float) -> str:
+    """A stretch of a clip as people say it: ``0.8-1.6 s``, ``2:05-2:17``, ``1:02:05-1:02:17``."""
+    if end < 60:
+        return f"{start:.1f}-{end:.1f} s"
+    return "-".join(
+        f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        if end >= 3600
+        else f"{seconds // 60}:{seconds % 60:02d}"
+        for seconds in (round(start), round(end))
+    )
 
 
 def _time_axis(panel, start: float | int, end: float | int) -> None:

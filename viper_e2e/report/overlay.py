@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -58,7 +61,7 @@ class Overlay:
         if self._drawn[0] != number:
             record = self.records[number]
             span = record.get("window_seconds")
-            title = f"{clock(span[0])}–{clock(span[1])}  {self.name}" if span else self.name
+            title = f"{clock(*span)}  {self.name}" if span else self.name
             self._drawn = number, bar_panel(record["intensities"], self.canvas, self.limits, title)
         return self._drawn[1]
 
@@ -129,11 +132,11 @@ def bar_panel(
 
     Bars begin where zero is, or at the end of ``limits`` that is nearest to it.
     """
-    numbers = {name: "–" if value is None else f"{value:.2f}" for name, value in intensities.items()}
-    first = bool(title)
+    numbers = {name: "-" if value is None else f"{value:.2f}" for name, value in intensities.items()}
+    first, load = bool(title), _font_for(title, *map(words, intensities))
     size = min(28.0, min(canvas) / 30)
     while True:
-        font = ImageFont.load_default(max(size, 4))
+        font = load(max(size, 4))
         names_width = max(font.getlength(words(name)) for name in intensities)
         number_width = max(font.getlength(number) for number in ("-0.00", *numbers.values()))
         row, pad = 1.45 * size, 0.6 * size
@@ -162,6 +165,15 @@ def bar_panel(
     return panel
 
 
+def _font_for(*texts: str) -> Callable[[float], ImageFont.FreeTypeFont]:
+    """Pillow's own font, which has nothing but ASCII, or the one that comes with Matplotlib."""
+    if all(text.isascii() for text in texts):
+        return ImageFont.load_default
+    # Found without importing Matplotlib.
+    folder = Path(find_spec("matplotlib").origin).parent
+    return partial(ImageFont.truetype, str(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"))
+
+
 def _share(value: float, limits: tuple[float, float]) -> float:
     """Where a value lies between the limits: 0 to 1."""
     return min(max((value - limits[0]) / (limits[1] - limits[0]), 0.0), 1.0)
@@ -170,6 +182,6 @@ def _share(value: float, limits: tuple[float, float]) -> float:
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(f"{text}…") > width:
+    while text and font.getlength(f"{text}...") > width:
         text = text[:-1]
-    return f"{text}…"
+    return f"{text}..."
