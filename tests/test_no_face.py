@@ -21,7 +21,7 @@ from viper_e2e.presets import micro
 from viper_e2e.records import failed, is_faceless, without_faceless
 from viper_e2e.report.confusion import confusion_matrices
 from viper_e2e.report.figures import span_of
-from viper_e2e.report.render import bar_panel
+from viper_e2e.report.overlay import bar_panel
 from viper_e2e.report.tables import records_table, signed_bar
 
 VALENCE = LabelSet(("Valence", "Arousal"), -1.0, 1.0)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..records import Record
-from .figures import clock, words
+from .figures import clock, span_of, words
 
 _BOX, _BAR, _TRACK, _PANEL = (255, 214, 10), (86, 180, 233, 255), (95, 95, 95, 220), (0, 0, 0, 150)
 
@@ -130,7 +130,7 @@ def bar_panel(
 ) -> Image.Image:
     """A see-through panel with a title and a name, a bar and a number per label that fits into the canvas.
 
-    Bars begin where zero is, or at the end of ``limits`` that is nearest to it.
+    Bars begin where zero is.
     """
     numbers = {name: "-" if value is None else f"{value:.2f}" for name, value in intensities.items()}
     first, load = bool(title), _font_for(title, *map(words, intensities))
@@ -152,15 +152,17 @@ def bar_panel(
     draw.text(
         (pad, 0.6 * pad + 0.5 * row), _cut(title, font, width - 2 * pad), font=font, fill=_BAR, anchor="lm"
     )
-    zero = _share(0.0, limits)
     for i, (name, value) in enumerate(intensities.items(), start=first):
         middle = 0.6 * pad + (i + 0.5) * row
         left, top, bottom = pad * 2 + names_width, middle - 0.3 * size, middle + 0.3 * size
         draw.text((pad, middle), words(name), font=font, fill="white", anchor="lm")
         draw.rectangle((left, top, left + bar_width, bottom), fill=_TRACK)
-        ends = sorted((zero, zero if value is None else _share(value, limits)))
-        if ends[0] < ends[1]:
-            draw.rectangle((left + ends[0] * bar_width, top, left + ends[1] * bar_width, bottom), fill=_BAR)
+        begin, end = span_of(0.0 if value is None else value, limits)
+        if end > begin:
+            draw.rectangle((left + begin * bar_width, top, left + end * bar_width, bottom), fill=_BAR)
+        if 0 < (zero := span_of(0.0, limits)[0]) < 1:
+            at = left + zero * bar_width
+            draw.line((at, top - 1, at, bottom + 1), fill="white", width=max(1, round(size / 14)))
         draw.text((width - pad, middle), numbers[name], font=font, fill="white", anchor="rm")
     return panel
 
@@ -172,11 +174,6 @@ def _font_for(*texts: str) -> Callable[[float], ImageFont.FreeTypeFont]:
     # Found without importing Matplotlib.
     folder = Path(find_spec("matplotlib").origin).parent
     return partial(ImageFont.truetype, str(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"))
-
-
-def _share(value: float, limits: tuple[float, float]) -> float:
-    """Where a value lies between the limits: 0 to 1."""
-    return min(max((value - limits[0]) / (limits[1] - limits[0]), 0.0), 1.0)
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
