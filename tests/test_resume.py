@@ -158,6 +158,17 @@ def test_a_real_process_stops_by_each_signal_and_goes_on_bitwise(corpus, nursery
     assert losses_equal(whole, run)
 
 
+def test_a_lost_terminal_saves_like_the_others_and_says_how_to_go_on(corpus, nursery, whole_runs, tmp_path):
+    common = (*JOINT, "--epochs=2")
+    run = tmp_path / "my run"
+    words = arguments(corpus, run, *common)
+    stopped = nursery.fork("stop", words, 2, signal.SIGHUP)
+    assert stopped.wait() == 129
+    assert (run / "checkpoints/last/manifest.json").exists()
+    assert nursery.fork("train", [*words, "--resume"]).wait() == 0
+    assert same(weights(whole_runs(*common)), weights(run))
+
+
 def test_a_second_signal_leaves_at_once(corpus, nursery, tmp_path):
     child = nursery.fork("hang", arguments(corpus, tmp_path / "run", *JOINT), 2)
     while "hanging" not in child.said:

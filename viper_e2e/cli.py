@@ -86,7 +86,7 @@ def _what_is_kept(command: str, argv: Sequence[str]) -> str:
     if command in ("infer", "eval"):
         return f"what is scored is kept; go on with the rest by the same command: {again}"
     if command == "train":
-        return "training had not begun"
+        return f"training had not begun; begin by: {again}"
     return f"nothing was written; begin anew by: {again}"
 
 

@@ -1,0 +1,50 @@
+"""test_ending_words.py: a run ends by saying where its model is and what to do next, as it can be typed."""
+
+from __future__ import annotations
+
+import shlex
+from types import SimpleNamespace
+
+import pytest
+
+from viper_e2e.config import TrainConfig
+from viper_e2e.engine.training import finished_lines, stopped_line
+
+
+def run(folder, best: dict[str, float], val_shards: str | None = "val-{0..3}.tar") -> SimpleNamespace:
+    return SimpleNamespace(
+        config=TrainConfig(val_shards=val_shards),
+        state=SimpleNamespace(best=best, step=120),
+        total_steps=600,
+        run=SimpleNamespace(last=folder / "checkpoints/last", best=folder / "checkpoints/best", path=folder),
+        processes=SimpleNamespace(count=1),
+    )
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """The same functions, also where annotations are checked."""
+    return lambda function: getattr(function, "__wrapped__", function)
+
+
+def test_a_finished_run_names_its_best_model_and_the_next_command(tmp_path, unchecked):
+    first, following = unchecked(finished_lines)(run(tmp_path / "my run", {"best": 0.87661})).splitlines()
+    assert first == f"best model: {tmp_path / 'my run/checkpoints/best'} (validation, mean Pearson 0.8766)"
+    words = shlex.split(following.removeprefix("next: "))
+    assert words[:3] == ["viper", "eval", "--checkpoint"]
+    assert words[3] == str(tmp_path / "my run/checkpoints/best")
+    assert words[4:6] == ["--shards", "val-{0..3}.tar"]
+
+
+def test_a_run_without_validation_names_what_it_has(tmp_path, unchecked):
+    told = unchecked(finished_lines)(run(tmp_path, {}, None))
+    assert told.startswith(f"trained model: {tmp_path / 'checkpoints/last'}\nnext: viper infer CLIP")
+
+
+@pytest.mark.parametrize("given", [["--run-dir", "a b", "--lr", "1"], ["--run-dir", "a b", "--resume"]])
+def test_a_stopped_run_says_what_is_saved_and_how_it_goes_on(tmp_path, unchecked, given):
+    told, again = unchecked(stopped_line)(run(tmp_path, {}), given).splitlines()
+    assert told.startswith(
+        f"stopped after step 120 of 600; saved in {tmp_path / 'checkpoints/last'}; go on with"
+    )
+    assert shlex.split(again) == ["viper", "train", *[w for w in given if w != "--resume"], "--resume"]
