@@ -279,6 +279,15 @@ def test_a_report_that_cannot_be_written_is_refused_before_reading(tmp_path, cli
     assert json.loads((tmp_path / "new" / "c.json").read_text())["summary"]["clips"] == 1
 
 
+def test_packing_refuses_a_report_that_cannot_be_written_before_it_packs(tmp_path, clips, capsys):
+    (tmp_path / "r.json").mkdir()
+    (tmp_path / "labels.csv").write_text("File_ID,Split,Joy\na,train,0.5\n")
+    words = ["--videos", clips, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "shards"]
+    assert main(["pack", *map(str, words), "--output", str(tmp_path / "r.json")]) == 1
+    assert "is a folder; name a file" in error_of(capsys)
+    assert not (tmp_path / "shards").exists()
+
+
 # --- pictures -------------------------------------------------------------------------------------
 
 

@@ -246,9 +246,12 @@ def _pack(argv: Sequence[str]) -> int:
     options = parser.parse_args(_with_values(argv, "--missing", "--ignore"))
     import json
 
-    from rich.console import Console
-
+    from .outfiles import settle_file, written_whole
     from .packing import pack, parse_size, progress_bar
+    from .terminal import SteadyConsole
+
+    if options.output:
+        settle_file(options.output, "--output")
 
     labels, choices = _table_of(options)
     with progress_bar("packing") as progress:
@@ -264,9 +267,11 @@ def _pack(argv: Sequence[str]) -> int:
             overwrite=options.overwrite,
             progress=progress,
         )
-    Console(highlight=False).print(report)
     if options.output:
-        Path(options.output).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+        with written_whole(options.output) as partial:
+            text = json.dumps(report.to_json(), indent=2) + "\n"
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+    SteadyConsole(highlight=False).print(report)
     return report.exit_code
 
 
