@@ -58,7 +58,7 @@ def find_files(folder: Path, extensions: Sequence[str] = VIDEO_EXTENSIONS) -> Fo
                 found.others[f".{extension}" if extension else ""] += 1
         elif not stat.S_ISREG(mode):
             found.odd.append(f"{path.name} ({_kind(mode)})")
-        elif extension in AMBIGUOUS_EXTENSIONS and not _begins_like_video(path):
+        elif extension in AMBIGUOUS_EXTENSIONS and "mp4" in extensions and not _begins_like_video(path):
             found.others[f".{extension}"] += 1
         else:
             found.files.append(path)
