@@ -107,6 +107,10 @@ def test_metrics_and_the_model_card_say_of_what_they_are(corpus, model, tmp_path
     assert metrics["checkpoint"] == {"source": str(best), "sha256": viper_e2e.load(best).content_id}
     assert metrics["shards"]["clips"] == 4
     assert len(metrics["shards"]["sha256"]) == 64
+    card = (best / "README.md").read_text()
+    assert "- Trained on 8 clips (sha256" in card
+    assert f"- Validated on 4 clips (sha256 {metrics['shards']['sha256'][:16]}…) after step" in card
+    assert f"pearson {metrics['mean_pearson']:.4f}" in card
 
 
 def test_a_model_whose_card_was_edited_loads(model, tmp_path):

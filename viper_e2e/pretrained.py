@@ -44,6 +44,9 @@ class Pretrained:
                 f"{folder}: not written ({reason}); make room or name another folder"
             ) from error
 
+    provenance: dict[str, Any] | None = None
+    """What it was trained and validated on, by content, and how it scored: for its model card."""
+
     @classmethod
     def from_pretrained(
         cls,
@@ -74,6 +77,7 @@ class Pretrained:
         for encoder in model.encoders.values():
             for backbone in encoder.backbones():
                 encoder.set_training_depth("none", backbone)
+        model.provenance = settings.get("provenance")
         model.content_id = digest([checkpoint.content_of(folder), _loaded_backbones(model)])
         return model.eval()
 
@@ -106,6 +110,7 @@ def write(model: nn.Module, folder: Path, *, self_contained: bool = False) -> No
         "model": _without_paths(model.config, held),
         "backbones": records,
         "held": held,
+        "provenance": model.provenance,
     }
     checkpoint.write_json(folder / "config.json", settings)
     checkpoint.save_tensors(folder / "model.safetensors", own_tensors(model, records))
@@ -234,6 +239,22 @@ def _fetch(source: str, revision: str | None) -> Path:
         ) from error
 
 
+def _origin(provenance: Mapping[str, Any]) -> list[str]:
+    """Lines of the model card: which clips, told by their content, and which scores."""
+    lines = []
+    if train := provenance.get("train"):
+        lines.append(
+            f"- Trained on {train['clips']} clips (sha256 of their shards' content {train['sha256'][:16]}…)."
+        )
+    if (val := provenance.get("val")) and (scores := provenance.get("scores")):
+        told = ", ".join(f"{name} {'undefined' if v is None else f'{v:.4f}'}" for name, v in scores.items())
+        lines.append(
+            f"- Validated on {val['clips']} clips (sha256 {val['sha256'][:16]}…) "
+            f"after step {provenance['step']}: {told}."
+        )
+    return lines
+
+
 def _model_card(model: nn.Module, settings: Mapping[str, Any]) -> str:
     parameters = sum(p.numel() for p in model.parameters())
     adapted = [name for name, backbone in backbones_of(model.config).items() if backbone.lora_rank]
@@ -261,6 +282,7 @@ def _model_card(model: nn.Module, settings: Mapping[str, Any]) -> str:
         lines.append(
             f"- Backbone `{name}`: {record['spec']} (sha256 of its tensors {record['tensors_sha256'][:16]}…)."
         )
+    lines += _origin(model.provenance or {})
     lines += [
         "",
         "The numbers are self-reported reaction intensities as the training labels had them. They are no "

@@ -178,6 +178,12 @@ def data_record(settings: Settings, train: ShardSet, val: ShardSet | None) -> di
     }
 
 
+def provenance_of(train: ShardSet, val: ShardSet | None) -> dict[str, Any]:
+    """Of which clips a model is, for its model card."""
+    sets = {"train": train} | ({"val": val} if val is not None else {})
+    return {name: {"clips": len(s), "sha256": s.content_id()} for name, s in sets.items()}
+
+
 def write_data(folder: Path, record: Mapping[str, Any]) -> None:
     with naming(folder / DATA):
         (folder / DATA).write_text(plain_json.dumps(record, indent=1) + "\n", encoding="utf-8")

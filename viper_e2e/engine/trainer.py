@@ -33,7 +33,7 @@ from .optimizer import build_optimizer, build_schedule, schedule_factor
 from .precision import compute_dtype, resumed, settled
 from .processes import Processes
 from .reporting import Reporter
-from .resuming import SavedRun, data_record, take_rates, with_absolute_paths, write_data
+from .resuming import SavedRun, data_record, provenance_of, take_rates, with_absolute_paths, write_data
 from .run_folder import RunFolder
 from .saving import Saver
 from .stages import StageClock
@@ -107,6 +107,7 @@ class Trainer:
             console.print("[yellow]nothing was saved before the run ended; it starts anew[/yellow]")
         if self.processes.is_main:
             self._write_settings()
+            self.module.provenance = provenance_of(self.train_shards, self.val_shards)
             console.print(branch_table(self.module))
             for shards in filter(None, (self.train_shards, self.val_shards)):
                 tell_problems(shards)
@@ -271,6 +272,9 @@ class Trainer:
                 )
             record["val"] |= {"weights": "average"} if self.average else {}
             better = improved(scores, self.state.best)
+            if self.module.provenance is not None:
+                means = {name: record["val"][f"mean_{name}"] for name in ("pearson", "ccc", "mse")}
+                self.module.provenance |= {"step": step, "scores": means}
         if self.state.cursor.position >= len(self.train_shards):
             self.state.cursor = Cursor(self.config.seed, self.state.cursor.epoch + 1, 0)
             self.state.loss_sum, self.state.loss_steps = 0.0, 0
