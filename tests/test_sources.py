@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import socket
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -306,3 +307,21 @@ def test_an_address_is_not_fetched_beyond_the_limit(tmp_path, checkpoint, clip):
 def test_other_schemes_are_refused_at_once(address):
     with pytest.raises(ViperError, match="is refused"):
         find_inputs([address])
+
+
+# --- terminals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "surroundings",
+    [{"PYTHONIOENCODING": "ascii"}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "POSIX"}],
+    ids=["ascii", "posix"],
+)
+def test_a_terminal_that_is_not_utf8_shows_what_it_can(surroundings, tmp_path, checkpoint):
+    make_clip(tmp_path / "Zoë.mp4", num_frames=1, sound=None)
+    words = ["infer", str(tmp_path), "--checkpoint", str(checkpoint), "--num-workers", "0"]
+    code = f"import sys; from viper_e2e.cli import main; sys.exit(main({words!r}))"
+    environment = {**os.environ, **surroundings, "COLUMNS": "200"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
+    assert b"##" in done.stdout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import shlex
 import signal
@@ -26,6 +28,7 @@ TABLE_WORDS = ("id_column", "split_column", "subject_column", "split", "encoding
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 all fine, 1 nothing done or usage, 2 some clips failed."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    _spare_terminals()
     command = argv[0] if argv else "--help"
     if command in ("-h", "--help"):
         print(_overview())
@@ -88,6 +91,24 @@ def _what_is_kept(command: str, argv: Sequence[str]) -> str:
     if command == "train":
         return f"training had not begun; begin by: {again}"
     return f"nothing was written; begin anew by: {again}"
+
+
+_INSTEAD = {**dict.fromkeys("▏▎▍▌▋▊▉█━╸╺", "#"), "·": ".", "–": "-", "−": "-", "…": "~", "×": "x", "’": "'"}
+"""What is drawn where a terminal has no such letter."""
+
+
+def _spare_terminals() -> None:
+    """Let a terminal that is not UTF-8 (cron, old containers) show what it can instead of ending a run."""
+
+    def replaced(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        return "".join(_INSTEAD.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+    codecs.register_error("viper_plain", replaced)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="viper_plain")
 
 
 def _which_process() -> str:

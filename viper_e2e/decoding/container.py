@@ -78,6 +78,11 @@ class Media:
         return stream.frames == len(stream.index_entries)
 
     @property
+    def is_in_fragments(self) -> bool:
+        """Whether it is an mp4 as recorders write it that may crash: whole up to where it breaks off."""
+        return self.kind in ("mp4", "mov") and self.video is not None and self.video.frames == 0
+
+    @property
     def is_kept(self) -> bool:
         """Whether an indexed file is short enough for its packets to be kept."""
         streams = [stream for stream in (self.video, self.audio) if stream is not None]
@@ -126,7 +131,7 @@ class Media:
         try:
             for packet in self.container.demux(wanted):
                 # The empty ones behind the last say that the file ends.
-                if packet.size:
+                if packet.size and not (packet.is_corrupt and self.is_in_fragments):
                     if clock is not None:
                         clock.place(packet)
                     yield packet
@@ -367,7 +372,7 @@ def _choose_streams(
         check_sound_format(media, audio.codec_context.sample_rate, audio.codec_context.channels)
     if kind != "ts":
         # A TS has no length in a header, and the last time less the first is none where its clock starts anew.
-        check_seconds(media, (container.duration or 0) / av.time_base)
+        check_seconds(media, stated_seconds(container, kind))
     return media
 
 
@@ -379,6 +384,15 @@ def _crop_of(media: Media, crops: Sequence[Crop]) -> Crop:
     return (
         crops[streams.index(media.video)] if len(streams) == len(crops) and media.video in streams else NO_CROP
     )
+
+
+def stated_seconds(container: InputContainer, kind: str) -> float:
+    """How long a file lasts by its header; 0 if that does not say."""
+    seconds = (container.duration or 0) / av.time_base
+    if kind in ("mkv", "webm"):
+        # It tells when it ends: a part of a recording that begins hours into it is not hours long.
+        seconds -= max(container.start_time or 0, 0) / av.time_base
+    return max(seconds, 0.0)
 
 
 def first_frame(media: Media) -> av.VideoFrame:

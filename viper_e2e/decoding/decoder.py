@@ -25,7 +25,7 @@ from .pyav import FrameReader
 from .scan import read_timeline
 from .sound import SoundReader, SoundTrack, read_sound_extent
 from .sound_tracks import first_that_speaks, number_of, sound_note, sound_tracks
-from .timeline import FramesMissing, Timeline
+from .timeline import FramesMissing, Timeline, TornEnd
 from .torchcodec import NvdecReader, TorchcodecReader
 from .tracks import Tracks
 from .unseen import Unseen
@@ -148,16 +148,18 @@ class _Decoding:
         self._sound_notes: tuple[str, ...] = ()
 
     def run(self) -> Iterator[tuple[Window, DecodedClip]]:
-        num_done, by_decoding, has_fields = 0, False, False
+        num_done, by_decoding, has_fields, is_torn = 0, False, False, False
         while True:
             try:
-                for item in self._pass(by_decoding, has_fields, num_done):
+                for item in self._pass(by_decoding, has_fields, is_torn, num_done):
                     yield item
                     num_done += 1
                 return
             except FieldsFound:
                 # Interlaced frames need those beside them, which were not decoded.
                 has_fields = True
+            except TornEnd:
+                is_torn = True
             except FramesMissing:
                 if by_decoding:
                     break
@@ -168,7 +170,9 @@ class _Decoding:
             "decodes to other frames each time; copy the file again", stage="decode", clip=self.name
         )
 
-    def _pass(self, by_decoding: bool, has_fields: bool, num_done: int) -> Iterator[tuple[Window, DecodedClip]]:
+    def _pass(
+        self, by_decoding: bool, has_fields: bool, is_torn: bool, num_done: int
+    ) -> Iterator[tuple[Window, DecodedClip]]:
         config = self.config
         with ExitStack() as files:
             media = files.enter_context(self._open())
@@ -180,7 +184,8 @@ class _Decoding:
                 else:
                     self._sound_notes = (sound_note(media.container, media.audio),)
             hears = self._tracks.hears
-            timeline = read_timeline(media, self.source, with_sound=hears, by_decoding=by_decoding)
+            how = {"with_sound": hears, "by_decoding": by_decoding, "without_last": is_torn}
+            timeline = read_timeline(media, self.source, **how)
             self._count(timeline.num_decoded)
             if timeline.by_order or not media.kept.is_complete:
                 files.close()
@@ -199,7 +204,7 @@ class _Decoding:
                 pictures = FrameReader(media, timeline, mask, config.max_side, sound, has_fields=has_fields)
             has_sound = track is not None or (config.sound == "none" and bool(media.audio or self.sound))
             try:
-                notes = (*media.notes, *self._sound_notes)
+                notes = (*media.notes, *timeline.notes, *self._sound_notes)
                 yield from Assembly(plan, num_done, pictures, sound, self.name, has_sound, notes)
             finally:
                 self._count(pictures.num_decoded)

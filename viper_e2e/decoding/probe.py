@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import av
 
 from ..config import LimitsConfig
-from .container import Source, first_frame, open_media
+from .container import Source, first_frame, open_media, stated_seconds
 from .geometry import orientation_of, pixel_aspect, shown_size
 from .tracks import Tracks
 
@@ -48,7 +48,7 @@ def probe(source: Source, limits: LimitsConfig, *, name: str = "", video_track: 
         frame = first_frame(media)
         orientation = orientation_of(frame)
         width, height = shown_size(media.crop.size(frame.width, frame.height), orientation, pixel_aspect(media))
-        seconds = (media.container.duration or 0) / av.time_base
+        seconds = stated_seconds(media.container, media.kind)
         return ClipInfo(
             container=media.kind,
             video_codec=_codec(video),

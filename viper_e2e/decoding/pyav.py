@@ -10,13 +10,14 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
+from ..errors import ClipError
 from .av1 import References
 from .container import Media, check_frame_size, prepare_video_codec
 from .fields import Deinterlacer, FieldsFound, with_neighbours
 from .geometry import Size, pixel_aspect
 from .picture import Scaler
 from .sound import SoundReader
-from .timeline import Feed, FramesMissing, Timeline
+from .timeline import Feed, FramesMissing, Timeline, TornEnd
 
 _JUMP, _DROP, _WANTED = int(Feed.JUMP), int(Feed.DROP), int(Feed.WANTED)
 LEAP_SECONDS = 1.0
@@ -119,15 +120,24 @@ class FrameReader:
                 if feed != _WANTED:
                     packet = _replaced(packet, needed)
             if packet.size:  # an empty one would tell the decoder that the stream ends
-                frames = decode_packet(self.media, packet)
+                frames = self._decode(packet)
                 if feed == _WANTED:
                     self._aspects[packet.pts] = pixel_aspect(self.media)
                 yield from self._pick(frames)
 
+    def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        try:
+            return decode_packet(self.media, packet)
+        except ClipError as error:
+            is_last = self._feed is not None and self._next_packet == len(self._feed)
+            if is_last and self.media.kind == "ts" and not self.timeline.notes:
+                raise TornEnd from error
+            raise
+
     def _finish(self) -> Iterator[tuple[int, np.ndarray]]:
         """Get what the decoder still holds; it can start anew at a keyframe afterwards."""
         if self._is_running or self._feed is None:
-            yield from self._pick(decode_packet(self.media, None))
+            yield from self._pick(self._decode(None))
             self._codec.flush_buffers()
             self._is_running = False
 

@@ -14,16 +14,19 @@ from .sound import SoundExtent, read_indexed_extent
 from .timeline import Timeline
 
 
-def read_timeline(media: Media, source: Source, *, with_sound: bool, by_decoding: bool = False) -> Timeline:
+def read_timeline(
+    media: Media, source: Source, *, with_sound: bool, by_decoding: bool = False, without_last: bool = False
+) -> Timeline:
     """When each frame of a clip is shown. Reads `media`, opened from `source`, to its end.
 
     Packets are counted and timed without decoding them. Where they do not tell when frames are shown (an
     AVI keeps decoding times only), or `by_decoding` asks for it, all frames are decoded once to learn it.
+    `without_last`: the last packet is torn, and its frame is none.
     Raises `ClipError` (stages ``container``, ``decode``, ``sound``).
     """
     if by_decoding or _tells_no_times_of_display(media):
         return _scan_by_decoding(media, with_sound)
-    timeline = _scan_packets(media, with_sound)
+    timeline = _scan_packets(media, with_sound, without_last)
     if timeline is not None:
         return timeline
     with open_media(source, media.limits, media.name, tracks=media.tracks) as again:
@@ -36,7 +39,7 @@ def _tells_no_times_of_display(media: Media) -> bool:
     return media.kind in ("avi", "asf", "mpeg")
 
 
-def _scan_packets(media: Media, with_sound: bool) -> Timeline | None:
+def _scan_packets(media: Media, with_sound: bool, without_last: bool) -> Timeline | None:
     """None: the packets do not tell when frames are shown."""
     video, sound = _Packets(media), SoundExtent()
     if with_sound and media.audio and media.audio.index_entries and media.is_indexed and not media.is_kept:
@@ -58,6 +61,7 @@ def _scan_packets(media: Media, with_sound: bool) -> Timeline | None:
     # What comes before the first keyframe, in either order, cannot be decoded.
     shown = np.frombuffer(video.is_hidden, np.uint8) == 0
     shown &= (np.arange(len(packet_pts)) >= keys[0]) & (packet_pts >= packet_pts[keys[0]])
+    shown[-1] &= not without_last
     candidates = np.flatnonzero(shown)
     if not len(candidates):
         raise media.fail("has a video stream without a frame to show", stage="decode")
@@ -72,6 +76,9 @@ def _scan_packets(media: Media, with_sound: bool) -> Timeline | None:
         packet=packet,
         keyframe=keys[np.maximum(nearest - is_leading, 0)],
         packet_pts=packet_pts,
+        notes=("the file breaks off in its last frame, which is left out",)
+        if without_last
+        else _cut_short(media, len(video.pts)),
     )
     return _with_sound(media, timeline, sound)
 
@@ -142,14 +149,20 @@ def _check_complete(media: Media, stream: av.stream.Stream, found: int, num_torn
     promised = len(stream.index_entries) if media.kind in ("mp4", "mov") else 0
     if found < promised:
         promised = sum(entry.size > 0 for entry in stream.index_entries)
-    if found < promised:
+    if found < promised and not media.is_in_fragments:
         raise media.fail(f"is cut short: {found:,} of {promised:,} {what} are in the file; copy it again")
-    if num_torn > media.num_whole[stream.index]:
+    if num_torn > media.num_whole[stream.index] and not media.is_in_fragments:
         raise media.fail(f"is cut short or damaged: {num_torn:,} of {found:,} {what} are torn; copy it again")
     if stream is media.video and not found:
         raise media.fail("has a video stream without a frame", stage="decode")
     if media.kind == "gif" and found == 1:
         raise media.fail("is a GIF picture, not a clip: nothing moves in it")
+
+
+def _cut_short(media: Media, found: int) -> tuple[str, ...]:
+    """What is missing of a recording in fragments that broke off."""
+    missing = sum(entry.size > 0 for entry in media.video.index_entries) - found if media.is_in_fragments else 0
+    return (f"the file is cut short: {missing:,} frames are missing at its end",) if missing > 0 else ()
 
 
 def _with_sound(media: Media, timeline: Timeline, sound: SoundExtent) -> Timeline:

@@ -9,6 +9,10 @@ from fractions import Fraction
 import numpy as np
 
 
+class TornEnd(Exception):
+    """The last frame of a recording that breaks off anywhere, as cameras split them, is not whole."""
+
+
 class FramesMissing(Exception):
     """A file does not go on as its packets told: no frame for one that shows one, or another after a leap."""
 
@@ -44,6 +48,8 @@ class Timeline:
     """Of the file's own sound, on the clip's clock (0 = first frame)."""
     sound_end_seconds: float = 0.0
     """Equal to the start if there is no sound."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of it; see `DecodedClip.notes`."""
     num_decoded: int = 0
     """Frames that had to be decoded to learn all this."""
 
