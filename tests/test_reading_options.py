@@ -78,8 +78,8 @@ def test_the_error_names_the_option_that_allows_more(options, said, tiny_clip):
     ("words", "said"),
     [
         (("--max-bytes", "0"), "--max-bytes 0: give more than 0"),
-        (("--max-side-in", "-1"), "--max-side-in -1: give more than 0"),
-        (("--max-seconds", "inf"), "--max-seconds inf: give more than 0"),
+        (("--max-side-in", "-1"), "--max-side-in -1: give a number at least 1"),
+        (("--max-seconds", "inf"), "--max-seconds inf: give a number above 0"),
         (("--max-bytes", "much"), "size 'much' is not understood"),
     ],
 )
