@@ -80,7 +80,11 @@ def empty_sums(num_outputs: int, device: torch.device | str = "cpu") -> Float[Te
 def batch_sums(
     predictions: Float[Tensor, "B E"], targets: Float[Tensor, "B E"], weights: Float[Tensor, "B"]
 ) -> Float[Tensor, "6 E"]:
-    """What a batch adds, float64. Rows of weight 0 (padding, unreadable, unlabelled) may hold anything."""
+    """What a batch adds, float64, on the CPU, since not every device has it.
+
+    Rows of weight 0 (padding, unreadable, unlabelled) may hold anything.
+    """
+    predictions, targets, weights = predictions.cpu(), targets.cpu(), weights.cpu()
     counts = (weights > 0)[:, None]
     x = torch.where(counts, predictions.double(), 0.0)
     y = torch.where(counts, targets.double(), 0.0)

@@ -212,7 +212,7 @@ class AudioEncoder(Encoder):
                     for start, piece, h in zip(plan.starts, plan.pieces, hidden, strict=True)
                 ]
             )
-            instants, half = plan.seconds.double().cpu()[:, None], self.span_seconds / 2
+            instants, half = plan.seconds.cpu().double()[:, None], self.span_seconds / 2
             belongs = (centres >= instants - half) & (centres < instants + half)
         belongs = belongs.to(states.device)
         share = belongs.to(states.dtype)

@@ -42,6 +42,9 @@ def own_device(wanted: str | None) -> str:
         raise ViperError(f"--device {wanted}: PyTorch finds no Apple GPU here; leave it out for cpu")
     if device.type not in ("cpu", "cuda", "mps"):
         raise ViperError(f"--device {wanted}: is not supported; give cpu, cuda, cuda:1 or mps")
+    if device.type == "cuda":
+        # What is told "cuda" and no number (NVDEC) goes there as well.
+        torch.cuda.set_device(device.index or 0)
     return wanted
 
 

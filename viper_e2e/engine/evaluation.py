@@ -74,9 +74,9 @@ def _scored(model: ViPER, batch: ClipBatch) -> tuple[list[PreparedClip | ClipErr
 
 def _rows(batch: ClipBatch, output: ViPEROutput) -> list[Row]:
     columns = {
-        "predicted": output.intensities.double().cpu().numpy(),
+        "predicted": output.intensities.cpu().double().numpy(),
         "present": output.present.cpu().numpy(),
-        "duration": output.duration_seconds.double().cpu().numpy(),
+        "duration": output.duration_seconds.cpu().double().numpy(),
         "face_share": _face_share(output),
     }
     rows = []
@@ -90,8 +90,8 @@ def _rows(batch: ClipBatch, output: ViPEROutput) -> list[Row]:
 
 
 def _face_share(output: ViPEROutput) -> np.ndarray:
-    found = (output.face_found & output.used).sum(1).double() / output.used.sum(1).clamp(min=1)
-    return found.cpu().numpy()
+    used, found = output.used.cpu(), (output.face_found & output.used).cpu()
+    return (found.sum(1).double() / used.sum(1).clamp(min=1)).numpy()
 
 
 def predictions_of(rows: Iterable[Row], model: ViPER, shards: ShardSet) -> Predictions:

@@ -337,7 +337,7 @@ def _intensities(model: ViPER, prepared: list[Any], chosen: tuple[str, ...]) -> 
     """Of a batch whose clips show these modalities alone."""
     hidden = torch.tensor([name not in chosen for name in model.modalities], device=model.device)
     output: ViPEROutput = model.fuse(prepared, hidden=hidden.expand(len(prepared), -1))
-    return output.intensities.double().cpu().tolist()
+    return output.intensities.cpu().double().tolist()
 
 
 def _ablation_row(

@@ -112,6 +112,9 @@ def _resampling(
     box, and are renormalised at the frame's border. It is done in float64 relative to the frame, so it does not
     matter which part of the frame is at hand.
     """
+    device = lower.device
+    if device.type != "cuda":  # few others have float64; where pixels are read is asked for on the CPU anyway
+        lower, upper = lower.cpu(), upper.cpu()
     lower, upper = lower.double(), upper.double()
     scale = (upper - lower)[:, None] / spec.size
     stretch = scale.clamp(min=1.0) if spec.antialias else torch.ones_like(scale)
@@ -129,7 +132,7 @@ def _resampling(
     weights = (weights / weights.sum(2, keepdim=True)).float()
     table = weights.new_zeros(len(start), spec.size, int((stop - start).max()))
     column = (pixel - start[:, None, None]).clamp(0, table.shape[2] - 1)
-    return start, stop, table.scatter_add_(2, column, weights)
+    return start, stop, table.scatter_add_(2, column, weights).to(device)
 
 
 def _kernel(x: Float[Tensor, "N size taps"], spec: CropSpec) -> Float[Tensor, "N size taps"]:

@@ -9,6 +9,9 @@ and without a Python loop over crops.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from jaxtyping import Float, Int, UInt8
@@ -52,7 +55,7 @@ class MTCNN(nn.Module):
         kind = "cpu" if self.device.type == "cpu" else "cuda"
         height, width = frames.shape[1:3]
         step = max(1, PIXELS_PER_CHUNK[kind] // (height * width))
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(self.device.type, enabled=False), _whole_float32():
             return [faces for chunk in frames.split(step) for faces in self._detect(chunk, kind)]
 
     def _detect(self, frames: UInt8[Tensor, "N H W 3"], kind: str) -> list[Float[Tensor, "_ 5"]]:
@@ -110,6 +113,18 @@ class MTCNN(nn.Module):
         offsets, _landmarks, probabilities = _in_chunks(self.output_net, crops, step)
         boxes, frame, offsets = _passing(boxes, frame, offsets, probabilities[:, 1], self.thresholds[2])
         return _shifted(boxes, offsets, border=1), frame
+
+
+@contextmanager
+def _whole_float32() -> Iterator[None]:
+    """Without TF32, which cuDNN convolves in by default: at 10 bits, faces near a threshold come and go."""
+    convolutions = torch.backends.cudnn.conv
+    usual = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = usual
 
 
 def pyramid_scales(height: int, width: int, min_face_size: int) -> list[float]:
