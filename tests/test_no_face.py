@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import make_clip
+from conftest import make_clip, tone
 from rich.console import Console
 from test_confusion import predictions
 
@@ -75,6 +76,20 @@ def test_a_clip_that_nobody_looked_at_or_that_failed_is_not_blind():
     assert is_faceless(seen)
     assert without_faceless(seen)["intensities"] == {"fear": None}
     assert not is_faceless(seen | {"face_found": 0.01})
+
+
+def test_a_model_that_only_hears_tells_nothing_of_faces(tmp_path):
+    clip = make_clip(
+        tmp_path / "a.mp4", frames=[np.zeros((64, 96, 3), np.uint8)] * 4, sound=tone(1.0, 16_000, 1)
+    )
+    model = ViPER(replace(micro(), modalities=("audio",)), LabelSet(("fear",))).eval()
+    record = model.predict(clip)
+    assert record["present"] == {"audio": True}
+    assert record["face_found"] is None
+    console = Console(file=io.StringIO(), width=80)
+    console.print(records_table([record], ("fear",)))
+    assert "–" in console.file.getvalue()
+    assert "%" not in console.file.getvalue()
 
 
 def test_eval_counts_them_and_leaves_them_out_where_wanted():

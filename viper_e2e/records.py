@@ -31,11 +31,11 @@ def records_of(
 
     Keys: ``clip``, ``person``, ``valid``, ``error``, ``warning``, ``start_seconds``, ``end_seconds``,
     ``duration_seconds``, ``intensities`` (``{name: value}``), ``present`` (``{modality: bool}``),
-    ``face_found`` (share of the looked-at frames that have a face), ``unheard_seconds`` (of sound that no token
-    hears), ``frame_seconds`` and, with ``boxes``, ``boxes``: per frame ``[x0, y0, x1, y1, "detected" |
-    "interpolated"]`` or ``None``. ``warning`` tells what a person should know of how the clip was read, or is
-    ``None``. A clip that could not be read, or for which the model gave no number, has ``valid`` False, its
-    ``error``, and ``None`` elsewhere.
+    ``face_found`` (share of the looked-at frames that have a face; ``None`` if the model looks at none),
+    ``unheard_seconds`` (of sound that no token hears), ``frame_seconds`` and, with ``boxes``, ``boxes``: per
+    frame ``[x0, y0, x1, y1, "detected" | "interpolated"]`` or ``None``. ``warning`` tells what a person should
+    know of how the clip was read, or is ``None``. A clip that could not be read, or for which the model gave no
+    number, has ``valid`` False, its ``error``, and ``None`` elsewhere.
     """
     return [
         failed(clip, output.errors[i].reason, modalities)
@@ -72,6 +72,7 @@ def _scored(
     if not all(map(isfinite, values)):
         return failed(clip, "the model gave no number (NaN); is its checkpoint sound?", modalities)
     seconds = round(output.duration_seconds[i].item(), 3)
+    is_looking = any(modality in SEEING for modality in modalities)
     record = {
         "clip": clip,
         "person": ONLY_PERSON,
@@ -83,7 +84,7 @@ def _scored(
         "duration_seconds": seconds,
         "intensities": dict(zip(emotions, values, strict=True)),
         "present": dict(zip(modalities, output.present[i].tolist(), strict=True)),
-        "face_found": output.face_found[i][used].float().mean().item(),
+        "face_found": output.face_found[i][used].float().mean().item() if is_looking else None,
         "unheard_seconds": round(output.unheard_seconds[i], 3) if output.unheard_seconds else 0.0,
         "frame_seconds": [round(s, 4) for s in output.frame_seconds[i][used].tolist()],
     }

@@ -85,7 +85,10 @@ def records_table(
             Text(initials[m], "bold") if there else Text("·", "dim") for m, there in record["present"].items()
         )
         values = [record["intensities"][emotion] for emotion in emotions]
-        faces = Text("none", "bold yellow") if is_faceless(record) else Text(f"{record['face_found']:.0%}")
+        share = record["face_found"]
+        faces = Text("–" if share is None else f"{share:.0%}")
+        if is_faceless(record):
+            faces = Text("none", "bold yellow")
         made.add_row(Text(name), layout.cell(values), seen, faces)
     if modalities:
         legend = ", ".join(f"{initials[m]} {words(m)}" for m in modalities)
