@@ -18,7 +18,7 @@ from .errors import ViperError
 EXIT_OK, EXIT_NOTHING, EXIT_SOME = 0, 1, 2
 
 MODELS = """none is taken by default; give --checkpoint one of these:
-  VaianiLorenzo/ViPER-VA     one of the authors' eight: Hume-Reaction, people watching clips; r .30 on them
+  VaianiLorenzo/ViPER-VA     one of the authors' eight, trained on Hume-Reaction (ViPER: validation r .3025)
   demo/run/checkpoints/best  what `make demo` trains on one generated face and voice; says nothing about people
   RUN/checkpoints/best       your own, by `viper train` on labelled clips; `viper eval` tells how good it is"""
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".xls")

@@ -53,8 +53,13 @@ class Processes:
 
     def table(self, *numbers: int | float, purpose: str) -> Tensor:
         """Everyone's numbers, a row per process, float64."""
-        row = torch.tensor([numbers], dtype=torch.float64, device=self.accelerator.device)
-        return self.gather(row, purpose=purpose).cpu()
+        row = torch.tensor([numbers], dtype=torch.float64)
+        if self.count == 1:
+            # An Apple GPU, which is always alone, knows no float64.
+            return row
+        with self.meeting(purpose):
+            # NCCL's calls return at once: that a process is lost shows when the numbers are fetched.
+            return self.accelerator.gather(row.to(self.accelerator.device)).cpu()
 
     def gather(self, rows: Tensor, *, purpose: str) -> Tensor:
         """Everyone's rows, in the order of processes, without gradient."""
