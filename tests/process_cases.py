@@ -333,7 +333,7 @@ def lose_a_worker(arguments: list[str], ranks: list[int]) -> int:
 def score(arguments: list[str], file: str, die_after: int | None = None) -> int:
     """`viper infer` or `viper eval`, which may die once so many clips of a process are scored."""
     count_decoded(file)
-    evaluation_commands._draw = lambda *_: {}
+    evaluation_commands._draw = lambda *_: dict.fromkeys(range(evaluation_commands.NUM_PICTURES))
     if die_after is not None:
         add = parts.Parts.add
         scored = 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import importlib
 import os
 import resource
 from pathlib import Path
@@ -19,8 +20,8 @@ def other_user() -> None:
     """Somebody without rights in other people's folders."""
     if os.geteuid() == 0:
         # What Python itself would still read lies where this user may not look.
-        import pwd  # noqa: F401
-
+        for name in ("encodings.utf_8_sig", "plistlib", "pwd", "wave"):
+            importlib.import_module(name)
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)

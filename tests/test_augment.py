@@ -220,10 +220,8 @@ def test_the_company_of_a_clip_does_not_matter(train):
     with torch.no_grad():
         alone = model([decoded(seed=1)], [7]).intensities[0]
         batch = model([decoded(), decoded(seed=1), None], [3, 7, 9]).intensities[1]
-    if train == "none":
-        assert torch.equal(alone, batch)
-    else:
-        torch.testing.assert_close(alone, batch)
+    # Frozen encoders see each clip alone; the fusion sees the batch, and processors round.
+    torch.testing.assert_close(alone, batch, rtol=0, atol=1e-6 if train == "none" else 1e-5)
 
 
 def test_frozen_encoders_hear_changed_clips_without_keeping_what_they_made():

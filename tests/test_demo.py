@@ -204,7 +204,7 @@ def test_the_corpus_is_hume_reactions_layout(corpus):
 def test_an_existing_corpus_is_not_overwritten(corpus, capsys):
     with pytest.raises(SystemExit) as stopped:
         demo.main(["--out", str(corpus)])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 1
     assert "holds a corpus already" in capsys.readouterr().err
 
 

@@ -147,7 +147,7 @@ def test_one_line_stands_in_the_log_for_an_epoch_that_was_stopped_and_gone_on_wi
     folder = shards("." * 8)
     assert trained(folder, "--max-steps=1") == 0
     assert [line["step"] for line in lines(folder / "run", "metrics.jsonl")] == [1]
-    assert trained(folder, "--resume") == 0
+    assert trained(folder, "--resume", "--max-steps=4") == 0
     assert [(line["epoch"], line["step"]) for line in lines(folder / "run", "metrics.jsonl")] == [
         (0, 2),
         (1, 4),

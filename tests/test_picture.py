@@ -243,6 +243,7 @@ def test_a_rendering_of_a_turned_picture_is_fitted_alike(tmp_path):
 
 def record(num_frames: int = 1) -> dict:
     return {
+        "clip": "clip.mp4",
         "valid": True,
         "error": None,
         "intensities": {"fear": 0.0},

@@ -43,12 +43,12 @@ def test_gradients_of_two_processes_are_those_of_one(corpus, nursery, tmp_path, 
     assert one.wait() == 0, one.said
     together(nursery, "record_gradients", arguments(corpus, tmp_path / "2", *TWO, *words), str(shared))
     compared = 0
+    largest = max(gradient.abs().max().item() for gradient in torch.load(alone) if gradient is not None)
     for ours, theirs in zip(torch.load(alone), torch.load(shared), strict=True):
         assert (ours is None) == (theirs is None)
         if ours is not None:
-            # In units of the tensor's own size: float32 holds seven digits of a gradient of 3.7, not of 1e-6.
-            scale = max(ours.abs().max().item(), 1e-2)
-            assert (ours - theirs).abs().max() <= 1e-5 * scale
+            # In units of the step's largest gradient: what is rounded there spreads further.
+            assert (ours - theirs).abs().max() <= 1e-5 * largest
             compared += bool(ours.abs().max() > 1e-4)
     assert compared > 20
 

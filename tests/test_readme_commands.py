@@ -52,6 +52,7 @@ def place(corpus, tmp_path_factory) -> Path:
     make_clip(folder / "demo" / "corpus" / "new_clip.mp4")
     shutil.copytree(corpus / "videos", folder / "videos")
     shutil.copyfile(corpus / "labels.csv", folder / "labels.csv")
+    make_clip(folder / "clip.mp4")
     return folder
 
 

@@ -134,7 +134,7 @@ def test_validation_in_bf16_scores_what_eval_scores(corpus, nursery, tmp_path):
     assert child.wait() in (0, 2), child.said
     scored = json.loads((tmp_path / "out" / "metrics.json").read_text())
     validated = lines(tmp_path / "run", "metrics.jsonl")[0]["val"]
-    assert scored["mse"] == pytest.approx(validated["mse"], abs=1e-7)
+    assert scored["mse"] == pytest.approx(validated["mse"], abs=1e-6)
 
 
 @pytest.mark.campaign

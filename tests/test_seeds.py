@@ -15,7 +15,12 @@ from viper_e2e.engine.training import summarised
 def test_each_seed_trains_as_it_would_alone_and_the_spread_is_told(corpus, tmp_path, capsys):
     words = (f"--val-shards={corpus}/shards/val-*.tar", "--epochs=2", "--batch-size=4")
     run(corpus, tmp_path / "run", "--seeds=2", "--seed=3", *words)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.yaml", "seed-3", "seed-4", "seeds.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "config.yaml",
+        "seed-3",
+        "seed-4",
+        "seeds.json",
+    ]
     assert not same(weights(tmp_path / "run/seed-3"), weights(tmp_path / "run/seed-4"))
     alone = run(corpus, tmp_path / "alone", "--seed=4", *words)
     assert same(weights(alone), weights(tmp_path / "run/seed-4"))

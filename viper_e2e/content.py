@@ -38,9 +38,9 @@ def file_id(path: Path) -> str | None:
     Its bytes (sampled) and its times: a copy that kept size and time has other bytes, and whoever changes a few
     bytes between the samples and sets the time back changes the time of that change (``ctime``).
     """
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         stat = path.stat()
         with path.open("rb") as file:
 

@@ -256,6 +256,8 @@ def check_frame_size(media: Media, width: int, height: int) -> None:
 def check_sound_format(media: Media, sample_rate: int, channels: int) -> None:
     """Raise `ClipError` if the sound is outside the limits."""
     limits = media.limits
+    if channels < 1 or sample_rate < 1:
+        raise media.fail("its sound has no channels or no rate; it is damaged: copy it again", stage="sound")
     if channels > limits.max_channels:
         raise _over("audio channels", channels, limits.max_channels, "max_channels", media.name)
     if not limits.min_sample_rate <= sample_rate <= limits.max_sample_rate:

@@ -28,6 +28,8 @@ ROWS = 1
 
 def run_infer(options: Namespace) -> int:
     """Score what was named; table on stdout, records in ``--output``."""
+    if options.hop_seconds and not options.window_seconds:
+        raise ViperError("--hop-seconds is the time between windows; add --window-seconds, e.g. 12")
     found = find_inputs(options.inputs, shard_limits(options))
     found.tell()
     sources = found.sources
@@ -55,8 +57,6 @@ def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> N
     check_pictures(sources, options)
     if options.out and not options.output:
         options.output = str(Path(options.out, "scores.csv"))
-    if options.hop_seconds and not options.window_seconds:
-        raise ViperError("--hop-seconds is the time between windows; add --window-seconds, e.g. 12")
     if options.output:
         check_output(Path(options.output))
         if Path(f"{options.output}.parts").is_file():

@@ -142,8 +142,6 @@ def _style(index: int) -> dict[str, str]:
 
 def predicted_against_true(predictions: Predictions, path: str | os.PathLike) -> Path:
     """A panel per emotion: every labelled clip as a point, the line where both are equal, and Pearson's r."""
-    from matplotlib.ticker import MaxNLocator
-
     scored = _scored(predictions)
     true, predicted = predictions.true[scored], predictions.predicted[scored]
     labels = predictions.labels
@@ -152,6 +150,8 @@ def predicted_against_true(predictions: Predictions, path: str | os.PathLike) ->
     margin = 0.04 * (high - low)
     title = f"Predicted against true, {len(true):,} clips"
     figure, panels = sheet(len(labels), panel=(3.5, 3.7), title=title)
+    from matplotlib.ticker import MaxNLocator  # behind `new_figure`, which knows how to import Matplotlib
+
     for column, (panel, name) in enumerate(zip(panels, labels.names, strict=True)):
         panel.plot([low, high], [low, high], color="#888888", lw=1, ls="--", zorder=1)
         alpha = max(0.08, min(0.6, 120 / len(true)))
