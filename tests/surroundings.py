@@ -20,7 +20,7 @@ def other_user() -> None:
     """Somebody without rights in other people's folders."""
     if os.geteuid() == 0:
         # What Python itself would still read lies where this user may not look.
-        for name in ("encodings.utf_8_sig", "plistlib", "pwd", "wave"):
+        for name in ("encodings.utf_8_sig", "matplotlib.backends.backend_agg", "pwd", "zoneinfo"):
             importlib.import_module(name)
         os.setgroups([])
         os.setgid(NOBODY)

@@ -96,3 +96,10 @@ def test_the_summary_of_a_clip_that_was_not_read_says_why():
 def test_a_window_without_numbers_is_left_out_of_the_mean():
     blank = window(2.0, 4.0, 0.0) | {"intensities": {"joy": None, "fear": 0.5}}
     assert summary_of([window(0.0, 2.0, 0.8), blank])["intensities"] == {"joy": 0.8, "fear": 0.5}
+
+
+def test_a_clip_of_which_nothing_was_seen_or_heard_says_so():
+    empty = output()._replace(present=torch.zeros(2, 2, dtype=torch.bool), notes=((), ()))
+    (record, _) = records_of(empty, ["a.mp4", "b.mp4"], EMOTIONS, MODALITIES)
+    assert record["valid"]
+    assert record["warning"] == "nothing could be seen or heard: the numbers are what the model says of nothing"

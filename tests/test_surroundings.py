@@ -93,7 +93,7 @@ a further process of Slurm    | eval  | variable WORLD_SIZE=4, variable RANK=1 |
 a full disk under infer       | infer | files_of_at_most 300 | ulimit -f
 a full disk under eval        | eval  | files_of_at_most 300 | ulimit -f
 a full disk under pack        | pack  | files_of_at_most 2000 | ulimit -f
-a full disk under export      | export | files_of_at_most 20000 | model.safetensors
+a full disk under export      | export | files_of_at_most 20000 | (?i)too large.*make room
 output in another's folder    | into theirs: infer  | other_user | (?i)permission
 evaluating in another's folder | into theirs: eval  | other_user | (?i)permission
 packing into another's folder | into theirs: pack   | other_user | (?i)permission

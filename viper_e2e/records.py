@@ -16,6 +16,7 @@ ONLY_PERSON = 1
 """One person of a clip is followed."""
 
 Record = dict[str, Any]
+NOTHING_THERE = "nothing could be seen or heard: the numbers are what the model says of nothing"
 NO_FACE = "no face was found: the whole picture was scored"
 
 
@@ -88,7 +89,9 @@ def _scored(
         "unheard_seconds": round(output.unheard_seconds[i], 3) if output.unheard_seconds else 0.0,
         "frame_seconds": [round(s, 4) for s in output.frame_seconds[i][used].tolist()],
     }
-    told = [*output.notes[i], NO_FACE] if is_faceless(record) else output.notes[i]
+    told = [*output.notes[i], NO_FACE] if is_faceless(record) else list(output.notes[i])
+    if not any(record["present"].values()):
+        told.append(NOTHING_THERE)
     record["warning"] = "; ".join(told) or None
     if boxes:
         sources = output.box_source[i][used].tolist()
@@ -142,7 +145,7 @@ def summary_of(records: Sequence[Record]) -> Record:
         "person": ONLY_PERSON,
         "valid": True,
         "error": None,
-        "warning": "; ".join(dict.fromkeys(filter(None, _warnings(records)))) or None,
+        "warning": "; ".join(_warnings(records)) or None,
         "start_seconds": start,
         "end_seconds": end,
         "duration_seconds": round(end - start, 3),
@@ -163,17 +166,17 @@ def _own_unheard(record: Record, own_seconds: float) -> float:
     return record["unheard_seconds"] * own_seconds / max(record["duration_seconds"], 1e-9)
 
 
-def _warnings(records: Sequence[Record]) -> list[str | None]:
-    """What the windows warn of, and which of them are missing."""
-    found = []
+def _warnings(records: Sequence[Record]) -> list[str]:
+    """What the windows warn of, each thing once, and which of them are missing."""
+    found: list[str] = []
     for record in records:
         if record["valid"]:
-            found.append(record["warning"])
+            found += (record["warning"] or "").split("; ")
             continue
         start, end = record["start_seconds"], record["end_seconds"]
         until = "on" if end is None else f"to {end:g} s"
         found.append(f"not scored from {start:g} s {until}: {record['error']}")
-    return found
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:

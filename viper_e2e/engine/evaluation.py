@@ -16,7 +16,7 @@ from ..loader import ClipBatch, ClipLoader
 from ..metrics import Scores, batch_sums
 from ..metrics import scores as scores_of_sums
 from ..model import ViPER, ViPEROutput
-from ..predictions import Predictions
+from ..predictions import SEEING, Predictions
 from ..prepared import PreparedClip
 from ..shards import ShardSet
 
@@ -102,6 +102,7 @@ def predictions_of(rows: Iterable[Row], model: ViPER, shards: ShardSet) -> Predi
     entries = [shards.entry(index) for index in indices]
     valid = np.array([row["error"] is None for row in rows], dtype=bool)
     unlabelled = np.full(len(labels), np.nan)
+    sees = any(name in SEEING for name in model.modalities)
 
     def column(name: str, width: int | None = None) -> np.ndarray:
         shape = (0,) if width is None else (0, width)
@@ -121,7 +122,7 @@ def predictions_of(rows: Iterable[Row], model: ViPER, shards: ShardSet) -> Predi
         valid=valid,
         errors=[row["error"] for row in rows],
         present=column("present", len(model.modalities)).astype(bool),
-        face_share=np.where(valid, column("face_share"), np.nan),
+        face_share=np.where(valid & sees, column("face_share"), np.nan),
         duration_seconds=np.where(valid, column("duration"), np.nan),
         subjects=[entry.subject for entry in entries],
     )

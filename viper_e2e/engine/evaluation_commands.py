@@ -90,6 +90,10 @@ def run_eval(options: Namespace) -> int:
 
 def _settle_faceless(predictions: Predictions, options: Namespace) -> Predictions:
     """Say how many clips show no face, and leave their numbers out where that is wanted."""
+    num_empty = int((predictions.valid & ~predictions.present.any(1)).sum())
+    if num_empty:
+        told = "in which nothing could be seen or heard: their numbers are what the model says of nothing"
+        console.print(f"{num_empty} clips {told}", style="yellow")
     num_faceless = int(predictions.faceless.sum())
     if num_faceless and options.no_face == "nan":
         console.print(f"{num_faceless} clips without any face: no numbers, in no metric (--no-face nan)")

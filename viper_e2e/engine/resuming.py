@@ -20,6 +20,7 @@ from ..encoders.textual import read_bank
 from ..environment import naming
 from ..errors import ViperError
 from ..labels import LabelSet, order_of
+from ..losses import parse_loss
 from ..model import ViPER
 from ..parsing import Settings
 from ..pretrained import labels_of
@@ -93,7 +94,7 @@ class SavedRun:
             if name in MAY_CHANGE or name.startswith("model.decoding.limits."):
                 changed[name] = [before, now]
             elif not (name == "mixed_precision" and now == "auto"):
-                lines.append(f"--{name.replace('_', '-')}: {_said(now)}; the run has {_said(before)}")
+                lines.append(f"--{name.replace('_', '-')}: {said(now)}; the run has {said(before)}")
         lines += self._other_data(settings, train, val)
         if lines:
             text = "\n".join(f"  {line}" for line in lines)
@@ -140,8 +141,15 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
     old = _flat(unknown) | _flat(before)
     for name in [*new, *(name for name in old if name not in new)]:
         values = old.get(name), new.get(name)
-        if name not in BY_CONTENT and values[0] != values[1] and not _is_moved(name, *values):
+        if name not in BY_CONTENT and not _is_same(name, *values) and not _is_moved(name, *values):
             yield name, *values
+
+
+def _is_same(name: str, before: Any, now: Any) -> bool:
+    """Whether two values mean the same; a loss can be written in several ways (`mse`, `mse=1`)."""
+    if name == "loss" and isinstance(before, str) and isinstance(now, str):
+        return parse_loss(before) == parse_loss(now)
+    return before == now
 
 
 def _is_moved(name: str, before: Any, now: Any) -> bool:
@@ -161,7 +169,8 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
+    """A setting's value as messages show it."""
     return "none" if value is None else json.dumps(value, ensure_ascii=False) if value == "" else str(value)
 
 

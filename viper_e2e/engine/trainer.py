@@ -33,7 +33,7 @@ from .optimizer import build_optimizer, build_schedule, schedule_factor
 from .precision import compute_dtype, resumed, settled
 from .processes import Processes
 from .reporting import Reporter
-from .resuming import SavedRun, data_record, provenance_of, take_rates, with_absolute_paths, write_data
+from .resuming import SavedRun, data_record, provenance_of, said, take_rates, with_absolute_paths, write_data
 from .run_folder import RunFolder
 from .saving import Saver
 from .stages import StageClock
@@ -124,8 +124,8 @@ class Trainer:
             return
         for name, (before, now) in self.changed.items():
             console.print(
-                f"[yellow]from step {self.state.step} on: --{name.replace('_', '-')} {now}, "
-                f"before {before}[/yellow]"
+                f"[yellow]from step {self.state.step} on: --{name.replace('_', '-')} {said(now)}, "
+                f"before {said(before)}[/yellow]"
             )
         if self.changed:
             self.run.log("changes.jsonl", {"step": self.state.step, "changes": self.changed})

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from viper_e2e.clip_files import find_files
 from viper_e2e.decoding.magic import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, sniff, sniff_sound
+from viper_e2e.environment import explain
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.names import fault_of, printable
 from viper_e2e.packing.action_units import ACTION_UNIT_FILES, read_action_units
