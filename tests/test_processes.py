@@ -42,15 +42,14 @@ def test_gradients_of_two_processes_are_those_of_one(corpus, nursery, tmp_path, 
     one = nursery.fork("record_gradients", arguments(corpus, tmp_path / "1", *JOINT, *words), str(alone))
     assert one.wait() == 0, one.said
     together(nursery, "record_gradients", arguments(corpus, tmp_path / "2", *TWO, *words), str(shared))
-    # A correlation divides by how much predictions differ, at first a thousandth: so much does rounding grow.
-    bound = 1e-5 if words[0] == "--loss=mse=1" else 1e-4
-    compared = 0
     largest = max(gradient.abs().max().item() for gradient in torch.load(alone) if gradient is not None)
+    # A correlation divides by how much predictions differ, which is little at first: rounding grows there.
+    bound = 1e-6 if words[0] == "--loss=mse=1" else 1e-4 * largest
+    compared = 0
     for ours, theirs in zip(torch.load(alone), torch.load(shared), strict=True):
         assert (ours is None) == (theirs is None)
         if ours is not None:
-            # In units of the step's largest gradient: what is rounded there spreads further.
-            assert (ours - theirs).abs().max() <= bound * largest
+            assert (ours - theirs).abs().max() <= bound
             compared += bool(ours.abs().max() > 1e-4)
     assert compared > 20
 
