@@ -22,6 +22,7 @@ LAYER = {
         ["decoding", "faces", "encoders", "fusion", "shards", "metrics", "losses", "augment", "checkpoint"], 2
     ),
     **dict.fromkeys(["predictions", "order", "reuse", "skips", "handover", "clip_reader", "transfer"], 2),
+    **dict.fromkeys(["pooling", "ridge"], 2),
     **dict.fromkeys(["prepared", "records", "pretrained", "inputs", "model", "workers"], 3),
     **dict.fromkeys(["reading_options", "clip_files"], 3),
     **dict.fromkeys(["loader", "windows", "tabular", "report", "published"], 4),
@@ -48,6 +49,8 @@ GATEKEEPERS = {
     "openpyxl": {"packing", "tabular"},
 }
 ORDERED_WITHIN_LAYER = {
+    ("fusion", "pooling"),
+    ("fusion", "ridge"),
     ("presets", "config"),
     ("config_bounds", "config"),
     ("config", "config_bounds"),
