@@ -1,12 +1,19 @@
-"""demo.py: makes the demo corpus: clips of a photographed face and a synthesised voice, with labels.
+"""demo.py: makes the demo corpus: clips of generated people with faces and voices, with labels.
 
     python datasets/demo.py --out demo/corpus [--train 320 --val 60 --test 160 --seed 0]
 
 No corpus of emotional video may be shipped, so this one is generated. What it shows is honest about being so:
-one photographed face (`demo_face.py`), whose warps stand for expressions, and one kind of synthetic voice
-(`demo_voice.py`). Some emotions show only in the face, some only in the voice, one in both; about one clip in
-twenty has no face in view and as many have no sound. Subjects, warp strengths, voices, light and backgrounds of
-test clips come from ranges that training never saw (`RANGES`).
+one photographed face, painted and bent into as many people as there are subjects (`demo_subject.py`,
+`demo_look.py`), whose warps stand for expressions (`demo_face.py`), and a synthetic voice (`demo_voice.py`).
+
+As in recordings of real people, who somebody is drowns what they show. A subject's face, resting expression,
+voice, camera and room last through all of their clips, and no subject is in two splits. In a third of the clips
+the expression stands unchanged from the first frame to the last; elsewhere it comes and goes. Some emotions
+show only in the face, some only in the voice, one in both; about one clip in twenty has no face in view and as
+many have no sound. How strongly test subjects express themselves, how they laugh and pant, their light and
+their walls come from ranges that training never saw (`RANGES`).
+
+The first clips of a larger corpus are the smaller one of the same seed (`--train 64`, `160`, `320`, `640`).
 
 Written under `--out`: `videos/*.mp4` (H.264 + AAC), `labels.csv` (Hume-Reaction's layout), `parameters.csv`
 (what each clip really shows, for `ceiling`), and `new_clip.mp4`, one more clip that no split contains.
@@ -26,7 +33,9 @@ import av
 import numpy as np
 import torch
 from demo_face import ACTIONS, compose
-from demo_voice import Speaker, voice
+from demo_look import develop, paint
+from demo_subject import Camera, Subject, draw_subject
+from demo_voice import Speaker, in_room, voice
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
@@ -46,8 +55,6 @@ VOICE = {"Amusement": "laugh", "Anxiety": "pant", "Empathic-Pain": "groan", "Fea
 
 RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
     # name: (training and validation), (test, below), (test, above)
-    "pitch_hz": ((165, 215), (145, 165), (215, 240)),
-    "tract_scale": ((0.95, 1.05), (0.91, 0.95), (1.05, 1.09)),
     "laugh_hz": ((4.4, 5.4), (4.0, 4.4), (5.4, 5.9)),
     "pant_hz": ((2.2, 2.9), (1.9, 2.2), (2.9, 3.3)),
     "groan_seconds": ((0.9, 1.3), (0.75, 0.9), (1.3, 1.5)),
@@ -59,15 +66,16 @@ RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, f
     "background_hue": ((0.45, 0.75), (0.15, 0.45), (0.75, 0.95)),
     "background_scale": ((0.2, 0.4), (0.1, 0.2), (0.4, 0.6)),
 }
-SIZES = ((256, 192), (320, 240), (288, 216), (240, 240), (192, 256), (240, 320), (320, 192))
-FRAMES_PER_SECOND = (10, 12, 15, 20)
-SAMPLE_RATES = (22050, 32000, 44100, 48000)
+"""Lasting of a subject: all but the two strengths, which differ from clip to clip."""
+OF_CLIP = ("warp_strength", "voice_strength")
 H264 = {"crf": "22", "preset": "veryfast", "x264-params": "mbtree=0"}
 """Macroblock trees are off: as built into PyAV's wheels, they give other bytes for the same frames at times."""
 NO_FACE = NO_SOUND = 0.05
 LABEL_NOISE = 0.1
-GRAIN = 0.006
-"""Noise of the camera, as a share of white."""
+ONE_CONSTANT_IN = 3
+"""Of so many clips in a row, one holds its expression throughout."""
+LEAST_ACTION, MOST_ACTION = -0.5, 1.3
+"""No face goes farther, whatever rest and expression add up to."""
 CLIPS_PER_SUBJECT = 4
 SPLITS = ("train", "val", "test")
 
@@ -78,31 +86,28 @@ class Plan:
 
     name: str
     split: str
-    subject: str
+    subject: Subject
     stream: tuple[int, int, int]
     """Seed of everything that is drawn while rendering."""
     truth: dict[str, float]
     """Intensity of each emotion as shown; the largest is 1."""
     reported: dict[str, float]
     """The same with the noise of self-report; the largest is 1."""
-    speaker: Speaker
     scene: dict[str, float]
-    """Drawn from `RANGES`, with the subject's own entries left out."""
+    """Drawn from `RANGES`, with the speaker's own entries left out."""
     seconds: float
-    frames_per_second: int
-    size: tuple[int, int]
-    """Width, height."""
-    sample_rate: int
-    channels: int
     apex: float
     """When the expression is strongest, as a share of the clip."""
+    spread: float
+    """How long it is strong, as a share of the clip."""
+    constant: bool
+    """Whether the expression stands unchanged instead."""
     has_face: bool
     has_sound: bool
-    mirror: bool
 
     @property
     def actions(self) -> dict[str, float]:
-        """How far each facial action goes at the apex."""
+        """How far each facial action goes at the apex, from the face at rest."""
         amounts = dict.fromkeys(ACTIONS, 0.0)
         for emotion, parts in FACE.items():
             for action, amount in parts.items():
@@ -121,32 +126,37 @@ class Plan:
 def plan_clip(seed: int, split: str, index: int) -> Plan:
     """Draw one clip; the same (seed, split, index) is the same clip on every machine and in any order."""
     split_number = SPLITS.index(split) if split in SPLITS else len(SPLITS)
-    subject = index // CLIPS_PER_SUBJECT
-    person = np.random.default_rng([seed, split_number, subject, 1])
+    subject, lasting = plan_subject(seed, split, index // CLIPS_PER_SUBJECT)
     own = np.random.default_rng([seed, split_number, index, 2])
-    speaker = Speaker(**{name: _draw(person, name, split) for name in Speaker.__dataclass_fields__})
-    scene = {name: _draw(own, name, split) for name in RANGES if name not in Speaker.__dataclass_fields__}
+    scene = lasting | {name: _draw(own, name, split) for name in OF_CLIP}
     truth, reported = _intensities(own)
     missing = own.uniform()
+    block = np.random.default_rng([seed, split_number, index // ONE_CONSTANT_IN, 6])
     return Plan(
         name=f"{10000 * (1 + split_number) + index:05d}",
         split=split,
-        subject=f"{split}-{subject:03d}",
+        subject=subject,
         stream=(seed, split_number, index),
         truth=truth,
         reported=reported,
-        speaker=speaker,
         scene=scene,
         seconds=float(own.uniform(2.0, 3.5)),
-        frames_per_second=int(own.choice(FRAMES_PER_SECOND)),
-        size=SIZES[own.integers(len(SIZES))],
-        sample_rate=int(own.choice(SAMPLE_RATES)),
-        channels=int(own.integers(1, 3)),
-        apex=float(own.uniform(0.35, 0.65)),
+        apex=float(own.uniform(0.4, 0.6)),
+        spread=float(own.uniform(0.18, 0.25)),
+        constant=bool(block.integers(ONE_CONSTANT_IN) == index % ONE_CONSTANT_IN),
         has_face=bool(missing >= NO_FACE),
         has_sound=bool(not NO_FACE <= missing < NO_FACE + NO_SOUND),
-        mirror=bool(person.integers(2)),
     )
+
+
+def plan_subject(seed: int, split: str, number: int) -> tuple[Subject, dict[str, float]]:
+    """Draw one person, and what of `RANGES` lasts around them."""
+    split_number = SPLITS.index(split) if split in SPLITS else len(SPLITS)
+    rng = np.random.default_rng([seed, split_number, number, 1])
+    lasting = {name: _draw(rng, name, split) for name in RANGES if name not in OF_CLIP}
+    manner = {name: lasting.pop(name) for name in list(lasting) if name in Speaker.__dataclass_fields__}
+    subject = draw_subject(f"{split}-{number:03d}", (seed, split_number, number), manner, rng)
+    return subject, lasting
 
 
 def _draw(rng: np.random.Generator, name: str, split: str) -> float:
@@ -172,40 +182,52 @@ def _intensities(rng: np.random.Generator) -> tuple[dict[str, float], dict[str, 
 def render_frames(plan: Plan) -> np.ndarray:
     """The picture: uint8 RGB, `N H W 3`."""
     rng = np.random.default_rng([*plan.stream, 3])
-    num_frames = max(2, round(plan.seconds * plan.frames_per_second))
-    seconds = np.arange(num_frames) / plan.frames_per_second
-    background = _background(rng, plan)
-    width, height = plan.size
+    camera = plan.subject.camera
+    num_frames = max(2, round(plan.seconds * camera.frames_per_second))
+    seconds = np.arange(num_frames) / camera.frames_per_second
+    width, height = (2 * round(camera.sharpness * side / 2) for side in camera.size)
+    background, light = _background(plan, width, height), _light(rng, plan, width, height)
     motion = _head_motion(rng, seconds)
-    face_height = min(rng.uniform(0.42, 0.52) * height, 0.5 * width)
-    center = np.array([rng.uniform(0.42, 0.58) * width, rng.uniform(0.45, 0.54) * height])
+    face_height = min(camera.face_share * rng.uniform(0.95, 1.05) * height, 0.5 * width)
+    center = np.array(camera.center) * (width, height) + 0.02 * height * rng.uniform(-1, 1, 2)
     actions = _action_curves(rng, plan, seconds)
-    light = _light(rng, plan)
-    frames = np.empty((num_frames, height, width, 3), np.uint8)
+    look = paint(plan.subject) if plan.has_face else None
+    frames = np.empty((num_frames, camera.size[1], camera.size[0], 3), np.uint8)
     for start in range(0, num_frames, 4):  # a few frames at a time stay in the cache: three times as fast
         part = slice(start, min(start + 4, num_frames))
         picture = background.expand(part.stop - start, -1, -1, -1)
-        if plan.has_face:
+        if look is not None:
             picture = compose(
                 actions[part],
+                look,
                 background,
                 torch.from_numpy(center + face_height * motion[part, :2]).float(),
                 torch.from_numpy(face_height * (1 + motion[part, 2])).float(),
                 torch.from_numpy(motion[part, 3]).float(),
-                plan.mirror,
+                plan.subject.mirror,
             )
-        grain = torch.from_numpy(rng.standard_normal((len(picture), 1, height, width), dtype=np.float32))
-        picture = (picture * light).add_(grain, alpha=GRAIN).clamp_(0.0, 1.0).mul_(255.0).round_()
+        picture = _record(picture * light, camera, rng).clamp_(0.0, 1.0).mul_(255.0).round_()
         frames[part] = picture.byte().permute(0, 2, 3, 1).numpy()
     return frames
 
 
+def _record(picture: torch.Tensor, camera: Camera, rng: np.random.Generator) -> torch.Tensor:
+    """As many pixels as the file has, from as few as the sensor has, and its noise: `N 3 H W`."""
+    width, height = camera.size
+    picture = torch.nn.functional.interpolate(picture, (height, width), mode="bilinear", align_corners=False)
+    grain = torch.from_numpy(rng.standard_normal((len(picture), 1, height, width), dtype=np.float32))
+    return picture.add_(grain, alpha=camera.grain)
+
+
 def _action_curves(rng: np.random.Generator, plan: Plan, seconds: np.ndarray) -> torch.Tensor:
-    """`N A`: each action over time: onset, apex, offset; and blinks."""
+    """`N A`: each action over time: at rest, onset, apex, offset, at rest; or held throughout; and blinks."""
     position = seconds / plan.seconds
-    envelope = 0.3 + 0.7 * np.exp(-0.5 * ((position - plan.apex) / 0.38) ** 4)
+    envelope = np.exp(-0.5 * ((position - plan.apex) / plan.spread) ** 4)
+    if plan.constant:
+        envelope = np.ones_like(position)
     amounts = np.array([plan.actions[action] for action in ACTIONS])
-    curves = envelope[:, None] * amounts
+    rest = np.array([plan.subject.rest.get(action, 0.0) for action in ACTIONS])
+    curves = np.clip(rest + envelope[:, None] * amounts, LEAST_ACTION, MOST_ACTION)
     for blink in np.cumsum(rng.uniform(0.8, 2.5, size=4)):
         eyes = np.exp(-0.5 * ((seconds - blink) / 0.07) ** 2)
         curves[:, ACTIONS.index("eye_close")] = np.maximum(curves[:, ACTIONS.index("eye_close")], eyes)
@@ -221,54 +243,55 @@ def _head_motion(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
     return rest + reach * np.sin(2 * np.pi * slow * seconds[:, None] + phase)
 
 
-def _background(rng: np.random.Generator, plan: Plan) -> torch.Tensor:
-    """`3 H W`: a wall out of focus: a gradient of one hue with soft patches."""
-    width, height = plan.size
+def _background(plan: Plan, width: int, height: int) -> torch.Tensor:
+    """`3 H W`: the subject's wall, out of focus: a gradient of one hue with soft patches."""
+    rng = np.random.default_rng([*plan.subject.stream, 7])
     cells = max(2, round(1.0 / plan.scene["background_scale"]))
     coarse = torch.from_numpy(rng.uniform(-1, 1, (1, 1, cells, cells)).astype(np.float32))
     patches = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[0]
     slope = torch.linspace(-1, 1, height)[:, None] * rng.uniform(-0.15, 0.15)
-    value = (0.55 + 0.15 * patches + slope).clamp(0.1, 0.95)
+    value = (rng.uniform(0.3, 0.75) + 0.15 * patches + slope).clamp(0.1, 0.95)
     hue = plan.scene["background_hue"] * 2 * math.pi
     tint = torch.tensor([math.cos(hue), math.cos(hue - 2 * math.pi / 3), math.cos(hue + 2 * math.pi / 3)])
-    return value * (1 + 0.3 * tint[:, None, None])
+    return develop(value * (1 + 0.3 * tint[:, None, None]), plan.subject.camera)
 
 
-def _light(rng: np.random.Generator, plan: Plan) -> torch.Tensor:
-    """`3 H W`: brightness and warmth of the light, and the side it comes from."""
-    width, height = plan.size
-    side = torch.linspace(-1, 1, width) * rng.uniform(-0.15, 0.15)
+def _light(rng: np.random.Generator, plan: Plan, width: int, height: int) -> torch.Tensor:
+    """`3 H W`: brightness and warmth of the light, and the side it comes from: the subject's, and the day's."""
+    side = torch.linspace(-1, 1, width) * (plan.subject.camera.light_side + rng.uniform(-0.04, 0.04))
     warmth = plan.scene["warmth"]
     color = torch.tensor([1 + warmth, 1.0, 1 - warmth])[:, None, None]
-    return plan.scene["brightness"] * color * (1 + side).expand(1, height, width)
+    return plan.scene["brightness"] * rng.uniform(0.96, 1.04) * color * (1 + side).expand(1, height, width)
 
 
 def render_sound(plan: Plan) -> np.ndarray:
     """The sound: float32, `C S`, in [-1, 1]: the voice in a room that hums a little."""
     rng = np.random.default_rng([*plan.stream, 4])
-    sound = voice(plan.cues, plan.speaker, plan.seconds, plan.sample_rate, plan.apex, rng)
+    speaker, camera = plan.subject.speaker, plan.subject.camera
+    sound = voice(plan.cues, speaker, plan.seconds, camera.sample_rate, plan.apex, rng)
+    sound = in_room(sound, speaker, camera.sample_rate, np.random.default_rng([*plan.subject.stream, 8]))
     sound = sound + 0.004 * rng.standard_normal(len(sound), dtype=np.float32)
-    balance = np.linspace(1.0, rng.uniform(0.7, 1.0), plan.channels, dtype=np.float32)
+    balance = np.linspace(1.0, rng.uniform(0.7, 1.0), camera.channels, dtype=np.float32)
     return np.clip(balance[:, None] * sound * rng.uniform(0.7, 1.2), -1.0, 1.0).astype(np.float32)
 
 
 def write_clip(plan: Plan, path: Path) -> None:
     """Render and encode: H.264 and, if the clip has sound, AAC, in mp4. The same plan gives the same bytes."""
     torch.set_num_threads(1)
-    frames = render_frames(plan)
+    camera, frames = plan.subject.camera, render_frames(plan)
     with av.open(str(path), "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=plan.frames_per_second, options=H264)
-        video.width, video.height = plan.size
+        video = container.add_stream("libx264", rate=camera.frames_per_second, options=H264)
+        video.width, video.height = camera.size
         video.pix_fmt = "yuv420p"
         video.thread_count = 1
-        layout = "stereo" if plan.channels == 2 else "mono"
-        audio = container.add_stream("aac", rate=plan.sample_rate, layout=layout) if plan.has_sound else None
+        layout = "stereo" if camera.channels == 2 else "mono"
+        audio = container.add_stream("aac", rate=camera.sample_rate, layout=layout) if plan.has_sound else None
         for frame in frames:
             container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(video.encode())
         if audio is not None:
             block = av.AudioFrame.from_ndarray(render_sound(plan), format="fltp", layout=layout)
-            block.sample_rate = plan.sample_rate
+            block.sample_rate = camera.sample_rate
             container.mux(audio.encode(block))
             container.mux(audio.encode())
 
@@ -296,18 +319,22 @@ def write_corpus(out: Path, counts: dict[str, int], seed: int, num_workers: int)
 
 def _labels(plan: Plan) -> dict[str, str]:
     reported = {emotion: f"{value:.4f}" for emotion, value in plan.reported.items()}
-    return {"File_ID": f"[{plan.name}]", "Split": plan.split, **reported, "Subject": plan.subject}
+    return {"File_ID": f"[{plan.name}]", "Split": plan.split, **reported, "Subject": plan.subject.name}
 
 
 def _parameters(plan: Plan) -> dict[str, str | float]:
     """What the clip shows, free of label noise (`face.`, `voice.`: zero where nothing can be seen or heard)."""
     shown = {f"face.{action}": amount * plan.has_face for action, amount in plan.actions.items()}
     heard = {f"voice.{cue}": strength * plan.has_sound for cue, strength in plan.cues.items()}
-    manner = {f"speaker.{name}": value for name, value in vars(plan.speaker).items()}
+    rest = {f"rest.{action}": amount for action, amount in plan.subject.rest.items()}
+    shape = {f"shape.{trait}": amount for trait, amount in plan.subject.shape.items()}
+    manner = {f"speaker.{name}": value for name, value in vars(plan.subject.speaker).items()}
     scene = {f"scene.{name}": value for name, value in plan.scene.items()}
     present = {"present.face": float(plan.has_face), "present.sound": float(plan.has_sound)}
-    numbers = {**shown, **heard, **present, **manner, **scene, "apex": plan.apex, "seconds": plan.seconds}
-    return {"File_ID": f"[{plan.name}]", "Split": plan.split} | {k: round(v, 6) for k, v in numbers.items()}
+    course = {name: float(getattr(plan, name)) for name in ("constant", "apex", "spread", "seconds")}
+    numbers = {**shown, **heard, **present, **rest, **shape, **manner, **scene, **course}
+    names = {"File_ID": f"[{plan.name}]", "Split": plan.split, "Subject": plan.subject.name}
+    return names | {name: round(value, 6) for name, value in numbers.items()}
 
 
 def _write_table(path: Path, rows: list[dict]) -> None:

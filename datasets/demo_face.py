@@ -15,7 +15,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image
 from skimage.data import astronaut
 from torch import Tensor
 from torch.nn.functional import grid_sample
@@ -78,27 +78,28 @@ class _Fields:
     """`A P`: darkening per unit of each action."""
     grid: Tensor
     """`2 P`: x, y of each pixel."""
-    patch: Tensor
-    """`1 3 H W`: the photograph there, in [0, 1]."""
-    lids: Tensor
-    """`1 3 H W`: the same with skin where the eyes are."""
     edge: Tensor
     """`H W`: 1 inside, fading to 0 at the border of the patch."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """One person's picture, as far as neither time nor expression changes it; see `demo_look.py`."""
+
+    portrait: Tensor
+    """`1 4 H W`: head and shoulders over `WINDOW`: RGB in [0, 1] multiplied by alpha, and alpha."""
+    patch: Tensor
+    """`1 3 H W`: the face over `PATCH`, in [0, 1]."""
+    lids: Tensor
+    """`1 3 H W`: the same with skin where the eyes are."""
+    glasses: Tensor
+    """`4 H W` over `PATCH`: colour of the rims, and how much they cover."""
+    shape: Tensor
+    """`1 2 h w` over `WINDOW`: where a point is fetched from, relative to it, in pixels of the photograph."""
+
+
 @cache
-def portrait() -> Tensor:
-    """Head and shoulders cut out of the photograph: `1 4 H W`, RGB in [0, 1] multiplied by alpha, and alpha."""
-    x0, y0, x1, y1 = WINDOW
-    size = (round((x1 - x0) * DENSITY), round((y1 - y0) * DENSITY))
-    matte = Image.new("L", (4 * (x1 - x0), 4 * (y1 - y0)), 0)
-    ImageDraw.Draw(matte).polygon([(4 * (x - x0), 4 * (y - y0)) for x, y in OUTLINE], fill=255)
-    matte = matte.filter(ImageFilter.GaussianBlur(5)).resize(size, Image.Resampling.BOX)
-    alpha = torch.from_numpy(np.asarray(matte, np.float32) / 255.0)[None]
-    return torch.cat([_photograph(WINDOW) * alpha, alpha])[None]
-
-
-def _photograph(window: tuple[int, int, int, int]) -> Tensor:
+def photograph(window: tuple[int, int, int, int]) -> Tensor:
     """`3 H W` in [0, 1], `DENSITY` pixels per pixel."""
     x0, y0, x1, y1 = window
     size = (round((x1 - x0) * DENSITY), round((y1 - y0) * DENSITY))
@@ -109,8 +110,7 @@ def _photograph(window: tuple[int, int, int, int]) -> Tensor:
 @cache
 def _fields() -> _Fields:
     x0, y0, x1, y1 = PATCH
-    patch = _photograph(PATCH)
-    height, width = patch.shape[1:]
+    height, width = round((y1 - y0) * DENSITY), round((x1 - x0) * DENSITY)
     y, x = torch.meshgrid(
         y0 + (torch.arange(height) + 0.5) / DENSITY, x0 + (torch.arange(width) + 0.5) / DENSITY, indexing="ij"
     )
@@ -121,13 +121,11 @@ def _fields() -> _Fields:
         displacement=-displacement.flatten(2),  # moved by +d: fetched from -d
         crease=crease.flatten(1),
         grid=torch.stack([x, y]).flatten(1),
-        patch=patch[None],
-        lids=_without_eyes(patch, x, y)[None],
         edge=(to_border / 5.0).clamp(0.0, 1.0),
     )
 
 
-def _bump(x: Tensor, y: Tensor, center: tuple[float, float], sx: float, sy: float) -> Tensor:
+def bump(x: Tensor, y: Tensor, center: tuple[float, float], sx: float, sy: float) -> Tensor:
     return torch.exp(-0.5 * (((x - center[0]) / sx) ** 2 + ((y - center[1]) / sy) ** 2))
 
 
@@ -137,18 +135,18 @@ def _displacement(action: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     No bump is steeper than one pixel a pixel, so that nothing folds over.
     """
     still = torch.zeros_like(x)
-    corners = [_bump(x, y, c, 9.0, 8.0) for c in (LEFT_CORNER, RIGHT_CORNER)]
-    brows = sum(_bump(x, y, c, 13.0, 4.5) for c in (LEFT_BROW, RIGHT_BROW))
-    inner = [_bump(x, y, c, 6.5, 5.0) for c in ((211.0, 90.5), (240.5, 92.5))]
+    corners = [bump(x, y, c, 9.0, 8.0) for c in (LEFT_CORNER, RIGHT_CORNER)]
+    brows = sum(bump(x, y, c, 13.0, 4.5) for c in (LEFT_BROW, RIGHT_BROW))
+    inner = [bump(x, y, c, 6.5, 5.0) for c in ((211.0, 90.5), (240.5, 92.5))]
     if action == "smile":
-        cheeks = sum(_bump(x, y, c, 9.0, 8.0) for c in ((199.0, 122.0), (250.0, 124.0)))
+        cheeks = sum(bump(x, y, c, 9.0, 8.0) for c in ((199.0, 122.0), (250.0, 124.0)))
         return 4.0 * (corners[1] - corners[0]), -6.0 * (corners[0] + corners[1]) - 2.0 * cheeks
     if action == "lip_stretch":
         return 7.0 * (corners[1] - corners[0]), 2.5 * (corners[0] + corners[1])
     if action == "nose_wrinkle":
-        nose = _bump(x, y, (224.5, 128.0), 11.0, 7.0)
-        lip = _bump(x, y, (224.5, 140.0), 11.0, 6.0)
-        bridge = _bump(x, y, (225.0, 108.0), 10.0, 7.0)
+        nose = bump(x, y, (224.5, 128.0), 11.0, 7.0)
+        lip = bump(x, y, (224.5, 140.0), 11.0, 6.0)
+        bridge = bump(x, y, (225.0, 108.0), 10.0, 7.0)
         return still, -3.0 * nose - 5.5 * lip + 1.5 * bridge
     if action == "brow_raise":
         return still, -5.0 * brows
@@ -158,7 +156,7 @@ def _displacement(action: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return still, -5.0 * (inner[0] + inner[1])
     if action == "eye_widen":
         eyes = (LEFT_EYE, RIGHT_EYE)
-        return still, sum(0.55 * (y - c[1]) * _bump(x, y, c, 9.0, 5.0) for c in eyes)
+        return still, sum(0.55 * (y - c[1]) * bump(x, y, c, 9.0, 5.0) for c in eyes)
     return still, still  # mouth_open and eye_close are not displacements alone: see `_open` and `_blink`
 
 
@@ -182,7 +180,7 @@ def _crease(action: str, x: Tensor, y: Tensor) -> Tensor:
     return torch.zeros_like(x)
 
 
-def _without_eyes(patch: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def without_eyes(patch: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """The patch with lids over the eyes: skin from above and below each eye."""
     lids = patch.clone()
     for cx, cy in (LEFT_EYE, RIGHT_EYE):
@@ -202,7 +200,7 @@ def _soft_ellipse(x: Tensor, y: Tensor, center: tuple[float, float], rx: float, 
     return ((1.0 - radius) * 4.0).clamp(0.0, 1.0)
 
 
-def expressions(actions: Tensor) -> Tensor:
+def expressions(actions: Tensor, look: Look) -> Tensor:
     """The moving patch under each row of action amounts.
 
     :param actions: `N A`, in the order of `ACTIONS`; 0 is a face at rest.
@@ -218,14 +216,13 @@ def expressions(actions: Tensor) -> Tensor:
     amount = {name: actions[:, i, None].clamp(min=0.0) for i, name in enumerate(ACTIONS)}
     y, inside = _part_lips(x, y, amount["smile"], amount["mouth_open"])
     source = _to_grid(x, y, PATCH).view(n, height, width, 2)
-    picture = grid_sample(
-        fields.patch.expand(n, -1, -1, -1), source, align_corners=False, padding_mode="border"
-    )
-    picture = _blink(picture, fields, source, amount["eye_close"], x, y)
+    picture = grid_sample(look.patch.expand(n, -1, -1, -1), source, align_corners=False, padding_mode="border")
+    picture = _blink(picture, look, source, amount["eye_close"], x, y)
     dark = torch.tensor(MOUTH_INSIDE)[:, None, None]
     picture = torch.lerp(picture, dark.expand_as(picture), inside.view(n, 1, height, width))
     crease = (actions.clamp(min=0.0) @ fields.crease).view(n, 1, height, width)
     picture = picture * (1.0 - crease * torch.tensor(SHADE)[:, None, None]).clamp(0.2, 1.0)
+    picture = torch.lerp(picture, look.glasses[:3].expand_as(picture), look.glasses[3:].expand_as(picture))
     return torch.cat([picture, fields.edge.expand(n, 1, -1, -1)], dim=1)
 
 
@@ -256,12 +253,12 @@ def _part_lips(x: Tensor, y: Tensor, smile: Tensor, mouth_open: Tensor) -> tuple
     return source, inside * torch.maximum(hidden, behind)
 
 
-def _blink(picture: Tensor, fields: _Fields, source: Tensor, closed: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _blink(picture: Tensor, look: Look, source: Tensor, closed: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Lids come down over the eyes as far as `closed` says, lashes on their edge."""
     if not bool((closed > 0).any()):
         return picture
     lids = grid_sample(
-        fields.lids.expand(len(picture), -1, -1, -1), source, align_corners=False, padding_mode="border"
+        look.lids.expand(len(picture), -1, -1, -1), source, align_corners=False, padding_mode="border"
     )
     cover, lashes = torch.zeros_like(x), torch.zeros_like(x)
     shut = closed.clamp(max=1.0)
@@ -284,9 +281,15 @@ def _to_grid(x: Tensor, y: Tensor, window: tuple[int, int, int, int]) -> Tensor:
 
 
 def compose(
-    actions: Tensor, background: Tensor, center: Tensor, face_height: Tensor, angle: Tensor, mirror: bool
+    actions: Tensor,
+    look: Look,
+    background: Tensor,
+    center: Tensor,
+    face_height: Tensor,
+    angle: Tensor,
+    mirror: bool,
 ) -> Tensor:
-    """Frames of the person before a background.
+    """Frames of a person before a background.
 
     :param actions: `N A`, amounts in the order of `ACTIONS`.
     :param background: `3 H W` in [0, 1]; its size is the frames'.
@@ -304,7 +307,9 @@ def compose(
     px = FACE_CENTER[0] + (-1.0 if mirror else 1.0) * (cos * dx + sin * dy)
     py = FACE_CENTER[1] - sin * dx + cos * dy
     n = len(actions)
-    body = grid_sample(portrait().expand(n, -1, -1, -1), _to_grid(px, py, WINDOW), align_corners=False)
-    face = grid_sample(expressions(actions), _to_grid(px, py, PATCH), align_corners=False)
+    shape = grid_sample(look.shape.expand(n, -1, -1, -1), _to_grid(px, py, WINDOW), align_corners=False)
+    px, py = px + shape[:, 0], py + shape[:, 1]
+    body = grid_sample(look.portrait.expand(n, -1, -1, -1), _to_grid(px, py, WINDOW), align_corners=False)
+    face = grid_sample(expressions(actions, look), _to_grid(px, py, PATCH), align_corners=False)
     color = torch.lerp(body[:, :3], face[:, :3] * body[:, 3:], face[:, 3:])
     return color + background * (1.0 - body[:, 3:])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import butter, lfilter, sosfilt
+from scipy.signal import butter, fftconvolve, lfilter, sosfilt
 
 CUES = ("laugh", "pant", "groan", "shriek")
 VOWELS = {
@@ -40,6 +40,17 @@ class Speaker:
     """Length of one groan."""
     breath_hz: float
     """Lower edge of the noise of a breath."""
+    tilt: float
+    """How much duller than a clear voice: pole of a low-pass on the pulses, 0 to below 1, at 16 kHz."""
+    breathiness: float
+    """Share of noise in every voiced sound."""
+    room_seconds: float
+    """Until an echo has died away by 60 dB."""
+    room_share: float
+    """How loud the room is beside the voice."""
+    hum_hz: float
+    hum: float
+    """Frequency and amplitude of what hums nearby."""
 
 
 def voice(
@@ -66,6 +77,19 @@ def voice(
     return sound.astype(np.float32)
 
 
+def in_room(sound: np.ndarray, speaker: Speaker, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """The voice where it is recorded: with echoes and hum, as long and as loud as before.
+
+    :param rng: the room's own; the same room sounds the same in every clip.
+    """
+    t = np.arange(round(speaker.room_seconds * rate)) / rate
+    echoes = rng.standard_normal(len(t)) * 10 ** (-3 * t / speaker.room_seconds)
+    heard = fftconvolve(sound, echoes / np.sqrt(np.sum(echoes**2)))[: len(sound)]
+    hum = speaker.hum * np.sin(2 * np.pi * speaker.hum_hz * np.arange(len(sound)) / rate)
+    mixed = (1 - speaker.room_share) * sound + speaker.room_share * heard + hum
+    return mixed.astype(np.float32)
+
+
 def _bout(position: np.ndarray, center: float, share: float) -> np.ndarray:
     """1 over `share` of the clip around `center`, moved inwards where it would leave the clip; soft ends."""
     share = min(share, 0.98)
@@ -77,7 +101,7 @@ def _bout(position: np.ndarray, center: float, share: float) -> np.ndarray:
 def _murmur(t: np.ndarray, rate: int, speaker: Speaker, rng: np.random.Generator) -> np.ndarray:
     syllables = 0.55 + 0.45 * np.sin(2 * np.pi * rng.uniform(2.0, 3.2) * t + rng.uniform(0, 2 * np.pi))
     pitch = speaker.pitch_hz * (1 + 0.06 * np.sin(2 * np.pi * rng.uniform(0.3, 0.8) * t))
-    return syllables * _voiced(pitch, rate, "m", speaker.tract_scale, rng)
+    return syllables * _voiced(pitch, rate, "m", speaker, 1.0, rng)
 
 
 def _laugh(t: np.ndarray, rate: int, speaker: Speaker, rng: np.random.Generator) -> np.ndarray:
@@ -86,7 +110,7 @@ def _laugh(t: np.ndarray, rate: int, speaker: Speaker, rng: np.random.Generator)
     vowel = np.where(phase < 0.25, 0.0, np.exp(-0.5 * ((phase - 0.45) / 0.14) ** 2))
     aspiration = np.exp(-0.5 * ((phase - 0.2) / 0.08) ** 2)
     pitch = speaker.pitch_hz * (1.75 - 0.35 * phase)
-    voiced = _voiced(pitch, rate, "a", speaker.tract_scale, rng)
+    voiced = _voiced(pitch, rate, "a", speaker, 1.0, rng)
     return 1.6 * vowel * voiced + 0.5 * aspiration * _noise(len(t), rate, 1200.0, 4500.0, rng)
 
 
@@ -106,7 +130,7 @@ def _groan(t: np.ndarray, rate: int, speaker: Speaker, rng: np.random.Generator)
     envelope = np.clip(phase / 0.1, 0, 1) * np.clip((1 - phase) / 0.25, 0, 1)
     pitch = speaker.pitch_hz * (0.68 - 0.22 * phase)
     creak = 1 + 0.35 * np.sign(np.sin(2 * np.pi * 24.0 * t)) * (phase > 0.6)
-    return 1.1 * envelope * creak * _voiced(pitch, rate, "o", 0.92 * speaker.tract_scale, rng)
+    return 1.1 * envelope * creak * _voiced(pitch, rate, "o", speaker, 0.92, rng)
 
 
 def _shriek(t: np.ndarray, rate: int, speaker: Speaker, rng: np.random.Generator) -> np.ndarray:
@@ -115,22 +139,25 @@ def _shriek(t: np.ndarray, rate: int, speaker: Speaker, rng: np.random.Generator
     gasp = np.exp(-0.5 * ((phase - 0.12) / 0.06) ** 2)
     cry = np.clip((phase - 0.25) / 0.06, 0, 1) * np.clip((1 - phase) / 0.1, 0, 1)
     pitch = speaker.pitch_hz * (3.0 + 0.8 * phase) * (1 + 0.03 * np.sin(2 * np.pi * 7.0 * t))
-    voiced = _voiced(pitch, rate, "i", 1.1 * speaker.tract_scale, rng)
+    voiced = _voiced(pitch, rate, "i", speaker, 1.1, rng)
     return 0.8 * gasp * _noise(len(t), rate, 900.0, 3500.0, rng) + cry * voiced
 
 
 def _voiced(
-    pitch_hz: np.ndarray, rate: int, vowel: str, tract_scale: float, rng: np.random.Generator
+    pitch_hz: np.ndarray, rate: int, vowel: str, speaker: Speaker, tract: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """A glottal pulse train through the formants of a vowel, RMS 1."""
+    """A glottal pulse train, dull or clear, with breath in it, through the formants of a vowel; RMS 1."""
     drift = lfilter([0.002], [1, -0.998], rng.standard_normal(len(pitch_hz)))
     phase = np.cumsum(pitch_hz * (1 + 0.25 * drift) / rate) % 1.0
     opening = np.where(phase < 0.4, 0.5 - 0.5 * np.cos(np.pi * phase / 0.4), 0.0)
     closing = np.where((phase >= 0.4) & (phase < 0.56), np.cos(0.5 * np.pi * (phase - 0.4) / 0.16), 0.0)
-    sound = np.diff(opening + closing, prepend=0.0) + 0.002 * rng.standard_normal(len(phase))
+    pole = speaker.tilt ** (16000 / rate)
+    pulses = lfilter([1 - pole], [1, -pole], np.diff(opening + closing, prepend=0.0))
+    breath = 0.002 + speaker.breathiness * np.sqrt(np.mean(pulses**2))
+    sound = pulses + breath * rng.standard_normal(len(phase))
     for formant, bandwidth in zip(VOWELS[vowel], (80.0, 100.0, 150.0, 220.0), strict=True):
         radius = np.exp(-np.pi * bandwidth / rate)
-        angle = 2 * np.pi * formant * tract_scale / rate
+        angle = 2 * np.pi * formant * tract * speaker.tract_scale / rate
         pole = [1.0, -2 * radius * np.cos(angle), radius**2]
         sound = lfilter([sum(pole)], pole, sound)
     return sound / (np.sqrt(np.mean(sound**2)) + 1e-9)

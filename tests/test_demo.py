@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "datasets"))  # recipes are r
 
 import demo
 import demo_face
+import demo_look
 
 COUNTS = {"train": 2, "val": 1, "test": 2}
 
@@ -25,7 +26,13 @@ COUNTS = {"train": 2, "val": 1, "test": 2}
 def plan() -> demo.Plan:
     """A small quick clip with everything in it."""
     plan = demo.plan_clip(0, "train", 0)
-    return replace(plan, size=(192, 192), seconds=1.0, frames_per_second=6, has_face=True, has_sound=True)
+    return replace(filmed(plan, size=(192, 192)), seconds=1.0, constant=False, has_face=True, has_sound=True)
+
+
+def filmed(plan: demo.Plan, frames_per_second: int = 6, **changed) -> demo.Plan:
+    """The same clip by another camera; few frames are quick to render."""
+    camera = replace(plan.subject.camera, frames_per_second=frames_per_second, **changed)
+    return replace(plan, subject=replace(plan.subject, camera=camera))
 
 
 def showing(plan: demo.Plan, **intensities: float) -> demo.Plan:
@@ -134,7 +141,7 @@ def test_warps_do_not_fold_the_face():
     """Along every row and column of the patch, neighbouring pixels are fetched from neighbours in order."""
     fields = demo_face._fields()
     height, width = fields.edge.shape
-    for emotion, parts in demo.FACE.items():
+    for emotion, parts in [*demo.FACE.items(), ("none", {})]:
         amounts = torch.zeros(len(demo_face.ACTIONS))
         for action, amount in parts.items():
             amounts[demo_face.ACTIONS.index(action)] = amount * demo.RANGES["warp_strength"][2][1]
@@ -152,7 +159,7 @@ def test_warps_do_not_fold_the_face():
 def test_ranges_of_test_clips_lie_outside_those_of_training(name):
     def values(split: str) -> list[float]:
         plans = [demo.plan_clip(0, split, index) for index in range(60)]
-        return [plan.scene.get(name, getattr(plan.speaker, name, None)) for plan in plans]
+        return [plan.scene.get(name, getattr(plan.subject.speaker, name, None)) for plan in plans]
 
     low, high = demo.RANGES[name][0]
     assert all(low <= value <= high for split in ("train", "val") for value in values(split))
@@ -162,7 +169,7 @@ def test_ranges_of_test_clips_lie_outside_those_of_training(name):
 def test_nobody_is_in_two_splits():
     subjects = [{demo.plan_clip(0, split, i).subject for i in range(40)} for split in demo.SPLITS]
     assert not set.intersection(*subjects)
-    assert all(len(s) == 40 / demo.CLIPS_PER_SUBJECT for s in subjects)
+    assert len({subject.name for subject in set.union(*subjects)}) == 3 * 40 / demo.CLIPS_PER_SUBJECT
 
 
 def test_one_clip_in_twenty_has_no_face_and_as_many_no_sound():
@@ -172,17 +179,110 @@ def test_one_clip_in_twenty_has_no_face_and_as_many_no_sound():
     assert all(plan.has_face or plan.has_sound for plan in plans)
 
 
+# --- people --------------------------------------------------------------------------------------
+
+
+def test_a_subject_is_the_same_in_all_their_clips_and_unlike_the_next():
+    plans = [demo.plan_clip(0, "train", index) for index in range(3 * demo.CLIPS_PER_SUBJECT)]
+    people = [plan.subject for plan in plans]
+    assert all(people[i] == people[i - i % demo.CLIPS_PER_SUBJECT] for i in range(len(people)))
+    ones = people[:: demo.CLIPS_PER_SUBJECT]
+    for trait in ("shape", "skin", "rest", "camera", "speaker", "clothes"):
+        assert len({repr(getattr(one, trait)) for one in ones}) == 3
+
+
+def test_a_face_at_rest_shows_who_it_is():
+    """Two clips of a person differ less than one of each of two people, whatever camera and wall."""
+    same = {"size": (128, 128), "gains": (1.0, 1.0, 1.0), "sharpness": 1.0, "frames_per_second": 1}
+    faces = []
+    for index in range(2 * 6 * demo.CLIPS_PER_SUBJECT):
+        if index % demo.CLIPS_PER_SUBJECT < 2:
+            plan = filmed(demo.plan_clip(0, "test", index), **same)
+            plan = replace(showing(plan), seconds=1.0, has_face=True)
+            faces.append(demo.render_frames(plan)[0, 32:96, 32:96].astype(float))
+    pairs = np.array(faces).reshape(-1, 2, 64, 64, 3)
+    within = np.abs(pairs[:, 0] - pairs[:, 1]).mean(axis=(1, 2, 3))
+    between = np.abs(pairs[:, 0] - np.roll(pairs[:, 1], 1, axis=0)).mean(axis=(1, 2, 3))
+    assert np.median(within) < 0.5 * np.median(between)
+
+
+def test_a_shape_is_smooth_and_does_not_fold_the_face():
+    for number in range(40):
+        subject, _ = demo.plan_subject(0, "test", number)
+        dx, dy = demo_look._shape(subject, np.random.default_rng([*subject.stream, 5]))
+        x, y = demo_look._grid(demo_face.WINDOW, 0.5)
+        (xy, xx), (yy, yx) = (torch.gradient(v, spacing=2.0) for v in (x + dx, y + dy))
+        assert float((xx * yy - xy * yx).min()) > 0.1, subject.shape
+
+
+def test_people_look_as_though_they_felt_something_at_rest(plan):
+    neutral = replace(plan.subject, rest=dict.fromkeys(plan.subject.rest, 0.0))
+    frowning = replace(neutral, rest={**neutral.rest, "brow_lower": 0.5})
+    faces = [demo.render_frames(showing(replace(plan, subject=who))) for who in (neutral, frowning)]
+    assert not np.array_equal(*faces)
+    assert demo._parameters(replace(plan, subject=frowning))["rest.brow_lower"] == 0.5
+
+
+# --- the course of an expression -----------------------------------------------------------------
+
+
+def test_a_third_of_the_clips_hold_their_expression():
+    for count in (60, 300):
+        plans = [demo.plan_clip(0, "train", index) for index in range(count)]
+        assert sum(plan.constant for plan in plans) == count / 3
+    assert len({plan.truth["Fear"] for plan in plans if plan.constant}) > 10
+
+
+def test_a_held_expression_does_not_change_and_others_come_and_go(plan):
+    plan = replace(showing(plan, Surprise=1.0), seconds=2.0)
+    seconds = np.linspace(0, 2.0, 40)
+    moving = [name != "eye_close" for name in demo_face.ACTIONS]  # but eyes blink
+    held, changing = (
+        demo._action_curves(np.random.default_rng(0), replace(plan, constant=constant), seconds)[:, moving]
+        for constant in (True, False)
+    )
+    assert torch.equal(held, held[:1].expand_as(held))
+    rest = torch.tensor([plan.subject.rest[name] for name in demo_face.ACTIONS if name != "eye_close"])
+    ends = (changing[[0, -1]] - rest).abs().max()
+    middle = (changing - held).abs().amax(1).min()
+    assert float(ends) < 0.1
+    assert float(middle) < 0.02
+
+
+# --- sizes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [64, 160, 320, 640])
+def test_every_size_has_sixty_people_and_at_160_forty_to_train_on(count):
+    train = {demo.plan_subject(0, "train", i // demo.CLIPS_PER_SUBJECT)[0].name for i in range(count)}
+    others = (60 + 160) / demo.CLIPS_PER_SUBJECT
+    assert len(train) + others >= 60
+    assert len(train) >= (40 if count >= 160 else 16)
+
+
+def test_the_first_clips_of_a_larger_corpus_are_the_smaller_one(corpus, tmp_path):
+    demo.write_corpus(tmp_path / "larger", {"train": 3, "val": 1, "test": 0}, seed=3, num_workers=1)
+    for name in ("10000", "10001", "20000"):
+        files = [folder / "videos" / f"{name}.mp4" for folder in (corpus, tmp_path / "larger")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    rows = [
+        list(csv.DictReader((folder / "parameters.csv").open())) for folder in (corpus, tmp_path / "larger")
+    ]
+    assert rows[0][:2] == rows[1][:2]
+
+
 # --- files --------------------------------------------------------------------------------------
 
 
 def test_clips_are_h264_and_aac_as_planned(plan, tmp_path):
     demo.write_clip(plan, tmp_path / "clip.mp4")
+    camera = plan.subject.camera
     with av.open(str(tmp_path / "clip.mp4")) as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
         assert (video.codec_context.name, audio.codec_context.name) == ("h264", "aac")
-        assert (video.width, video.height) == plan.size
-        assert video.average_rate == plan.frames_per_second
-        assert (audio.rate, audio.channels) == (plan.sample_rate, plan.channels)
+        assert (video.width, video.height) == camera.size
+        assert video.average_rate == camera.frames_per_second
+        assert (audio.rate, audio.channels) == (camera.sample_rate, camera.channels)
         assert sum(1 for _ in container.decode(video=0)) == 6
         assert float(audio.duration * audio.time_base) == pytest.approx(plan.seconds, abs=0.1)
 
@@ -239,10 +339,10 @@ def test_mtcnn_finds_the_face_where_there_is_one_and_none_where_there_is_none():
 
     detector = MTCNN(min_face_size=40)
     found = {True: [], False: []}
-    for index in range(6):
-        plan = demo.plan_clip(1, "test", index)
+    for index in range(8):
+        plan = filmed(demo.plan_clip(1, "test", index * demo.CLIPS_PER_SUBJECT), frames_per_second=2)
         for has_face in (True, False):
-            frames = demo.render_frames(replace(plan, has_face=has_face, frames_per_second=3))
+            frames = demo.render_frames(replace(plan, has_face=has_face))
             boxes, probabilities = detector.detect(frames)
             found[has_face] += [
                 b is not None and p[0] >= 0.9 for b, p in zip(boxes, probabilities, strict=True)
