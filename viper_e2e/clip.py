@@ -82,6 +82,9 @@ class CropSpec:
     aspect: Literal["squash", "short_side_center"] = "squash"
     """``squash``: the box is resized to a square. ``short_side_center``: its short side is resized to
     ``size`` and the centre is kept (CLIP's own preprocessing)."""
+    align: Literal["box", "eyes"] = "box"
+    """``box``: the face's box. ``eyes``: the square in which the eyes are level and a fixed distance apart, so
+    that roll and scale are gone; the box where no landmarks are known."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     antialias: bool = True
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)

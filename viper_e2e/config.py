@@ -123,6 +123,8 @@ class VisualConfig:
     """`backbone`: as its preprocessor says. `paper`: integer box, squashed, resized in uint8."""
     crop_size: int | None = None
     """Side of the crop in pixels; None: as the backbone's preprocessor says."""
+    align: Literal["box", "eyes"] = "box"
+    """`box`: the crop is the face's box. `eyes`: turned and scaled until the eyes lie level in fixed places."""
 
 
 @dataclass
@@ -147,6 +149,8 @@ class TextualConfig:
     """`soft`: softmax over the bank × embeddings. `hard`: the best-fitting sentence (published)."""
     crop: Literal["backbone", "paper"] = "backbone"
     """`backbone`: CLIP's preprocessing of the exact box. `paper`: the same on an integer box, in uint8."""
+    align: Literal["box", "eyes"] = "box"
+    """As `visual.align`."""
     max_sentence_tokens: int = 16
     """Sentences are padded (with attention mask) or cut to this many tokens."""
 

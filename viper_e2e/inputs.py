@@ -11,7 +11,7 @@ from .augment import Augment
 from .clip import CropSpec
 from .encoders.audio import ClipSound
 from .errors import ClipError
-from .faces import FaceCropper
+from .faces import FaceCropper, moved_with
 from .prepared import PreparedClip
 
 
@@ -41,10 +41,12 @@ class EncoderInputs:
         key = (index, spec)
         if key not in self._made:
             clip = self._clips[index]
-            boxes = clip.track.boxes
+            boxes, landmarks = clip.track.boxes, clip.track.landmarks
             if self._augment is not None:
-                boxes = self._augment.boxes(boxes, clip.track.face_found, self._seeds[index])
-            made = self._faces.crop(clip.pixels, boxes, spec)
+                found, seed = clip.track.face_found, self._seeds[index]
+                moved = self._augment.boxes(boxes, found, seed)
+                boxes, landmarks = moved, moved_with(landmarks, boxes, moved)
+            made = self._faces.crop(clip.pixels, boxes, spec, landmarks)
             if self._augment is not None:
                 made = self._augment.pixels(made, spec, self._seeds[index])
             self._made[key] = made

@@ -173,7 +173,10 @@ class ViPER(Pretrained, nn.Module):
     def hold(self, clip: PreparedClip) -> PreparedClip:
         """The least of a clip that makes a later pass bitwise equal to this one."""
         trained = {name for name, encoder in self.encoders.items() if not encoder.is_frozen}
-        return clip.held(self.faces, pixels=bool(trained & {"visual", "textual"}), sound="audio" in trained)
+        aligned = any(self.encoders[name].crop_spec.align == "eyes" for name in trained & set(LOOKING))
+        return clip.held(
+            self.faces, pixels=bool(trained & set(LOOKING)), sound="audio" in trained, aligned=aligned
+        )
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Store frozen backbones in ``dtype``; run the others, and the fusion, under autocast to it.

@@ -51,13 +51,16 @@ class PreparedClip:
     is_held: bool = False
     """Whether it was reduced to the least, from which nothing can be encoded anew."""
 
-    def held(self, faces: FaceCropper, *, pixels: bool, sound: bool) -> PreparedClip:
-        """The least that makes a later pass bitwise equal: regions instead of frames, or none at all."""
+    def held(self, faces: FaceCropper, *, pixels: bool, sound: bool, aligned: bool = False) -> PreparedClip:
+        """The least that makes a later pass bitwise equal: regions instead of frames, or none at all.
+
+        ``aligned``: whether crops follow the eyes.
+        """
         regions = self.pixels
         if not pixels:
             regions = None
         elif isinstance(regions, Tensor):
-            regions = faces.regions(regions, self.track)
+            regions = faces.regions(regions, self.track, aligned=aligned)
         return replace(
             self,
             pixels=regions,
@@ -70,7 +73,7 @@ class PreparedClip:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        total = self.seconds.nbytes + sum(t.nbytes for t in self.track)
+        total = self.seconds.nbytes + sum(t.nbytes for t in self.track if t is not None)
         total += sum(samples.nbytes for _, samples in self.sound)
         total += 0 if self.sound_instants is None else self.sound_instants.nbytes
         total += sum(t.nbytes for kept in self.tokens.values() for t in kept)

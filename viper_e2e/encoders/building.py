@@ -127,3 +127,12 @@ def _quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bar:
             transformers_logging.enable_progress_bar()
+
+
+def check_align(modality: str, crop: str, align: str) -> None:
+    """`ViperError` for an alignment that would have no effect."""
+    if crop == "paper" and align != "box":
+        raise ViperError(
+            f"{modality}.align {align} has no effect with {modality}.crop paper, which cuts whole-pixel boxes; "
+            "leave one of them out"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from viper_e2e.config import BackboneConfig, TextualConfig
 from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, name_has
 from viper_e2e.encoders.building import (
     build_model,
+    check_align,
     checkpoint_activations,
     find_blocks,
     pooler_off,
@@ -53,7 +55,8 @@ class TextualEncoder(Encoder):
         super().__init__()
         self.choice = config.choice
         self.sentences = sentences
-        self.crop_spec = image_text.crop_spec(is_paper=config.crop == "paper")
+        check_align("textual", config.crop, config.align)
+        self.crop_spec = replace(image_text.crop_spec(is_paper=config.crop == "paper"), align=config.align)
         model = image_text.model
         self.image_text = Backbone(
             "image_text",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from viper_e2e.config import VisualConfig
 from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, name_has
 from viper_e2e.encoders.building import (
     build_model,
+    check_align,
     checkpoint_activations,
     find_blocks,
     pooler_off,
@@ -62,7 +64,9 @@ class VisualEncoder(Encoder):
         architecture = read_architecture(found, config.backbone)
         architecture = getattr(architecture, "vision_config", architecture)
         model_class = _model_class(architecture, found)
+        check_align("visual", config.crop, config.align)
         crop_spec = _crop_spec(found, architecture, config.crop_size, is_paper=config.crop == "paper")
+        crop_spec = replace(crop_spec, align=config.align)
         model, origin = build_model(found, search, architecture, model_class, **pooler_off(model_class))
         if config.backbone.gradient_checkpointing:
             checkpoint_activations(model)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..clip import CropSpec
 from ..config import FaceConfig
+from .align import moved_with
 from .crop import FaceRegions, crop_boxes, cut_regions
 from .mtcnn import MTCNN
 from .track import (
@@ -26,7 +27,16 @@ from .track import (
     frames_to_start_with,
 )
 
-__all__ = ["DETECTED", "INTERPOLATED", "MTCNN", "NONE", "FaceCropper", "FaceRegions", "FaceTrack"]
+__all__ = [
+    "DETECTED",
+    "INTERPOLATED",
+    "MTCNN",
+    "NONE",
+    "FaceCropper",
+    "FaceRegions",
+    "FaceTrack",
+    "moved_with",
+]
 
 
 class FaceCropper(nn.Module):
@@ -71,27 +81,40 @@ class FaceCropper(nn.Module):
         track = fill(chosen, seconds, width, height, self.config.margin)
         return FaceTrack(*(tensor.to(self.detector.device) for tensor in track))
 
-    def _usable(self, found: Float[Tensor, "K 5"], width: int, height: int) -> list[Face]:
+    def _usable(self, found: Float[Tensor, "K _"], width: int, height: int) -> list[Face]:
         """Faces that are probable enough and of which at least two pixels each way lie in the frame."""
         return [
-            (x0, y0, x1, y1, probability)
-            for x0, y0, x1, y1, probability in found.tolist()
+            (x0, y0, x1, y1, probability, *landmarks)
+            for x0, y0, x1, y1, probability, *landmarks in found.tolist()
             if probability >= self.config.min_probability
             and min(x1, width) - max(x0, 0) >= 2
             and min(y1, height) - max(y0, 0) >= 2
         ]
 
     def regions(
-        self, frames: UInt8[Tensor, "N H W 3"], track: FaceTrack, margin: float | None = None
+        self,
+        frames: UInt8[Tensor, "N H W 3"],
+        track: FaceTrack,
+        margin: float | None = None,
+        *,
+        aligned: bool = True,
     ) -> FaceRegions:
-        """What is held in memory instead of whole frames; ``margin`` defaults to ``hold_margin``."""
-        return cut_regions(frames, track.boxes, self.config.hold_margin if margin is None else margin)
+        """What is held in memory instead of whole frames; ``margin`` defaults to ``hold_margin``.
+
+        ``aligned``: whether some encoder's crops are.
+        """
+        margin = self.config.hold_margin if margin is None else margin
+        return cut_regions(frames, track.boxes, margin, track.landmarks if aligned else None)
 
     def crop(
-        self, source: UInt8[Tensor, "N H W 3"] | FaceRegions, boxes: Float[Tensor, "N 4"], spec: CropSpec
+        self,
+        source: UInt8[Tensor, "N H W 3"] | FaceRegions,
+        boxes: Float[Tensor, "N 4"],
+        spec: CropSpec,
+        landmarks: Float[Tensor, "N 5 2"] | None = None,
     ) -> Float[Tensor, "N 3 S S"]:
         """Normalised crops of frames or held regions; see `crop_boxes`."""
-        return crop_boxes(source, boxes, spec)
+        return crop_boxes(source, boxes, spec, landmarks)
 
     def pictures(
         self, source: UInt8[Tensor, "N H W 3"] | FaceRegions, boxes: Float[Tensor, "N 4"], size: int

@@ -47,8 +47,9 @@ class MTCNN(nn.Module):
         return next(self.buffers()).device
 
     @torch.no_grad()
-    def forward(self, frames: UInt8[Tensor, "N H W 3"]) -> list[Float[Tensor, "_ 5"]]:
-        """One row ``x0 y0 x1 y1 probability`` per face, most probable first, on the CPU.
+    def forward(self, frames: UInt8[Tensor, "N H W 3"]) -> list[Float[Tensor, "_ 15"]]:
+        """One row ``x0 y0 x1 y1 probability`` and five landmarks (``x y`` each: the eye on the picture's left,
+        the one on its right, nose, the two corners of the mouth) per face, most probable first, on the CPU.
 
         Boxes are not yet clipped to the frame. Results depend on these frames alone.
         """
@@ -58,15 +59,15 @@ class MTCNN(nn.Module):
         with torch.autocast(self.device.type, enabled=False), _whole_float32():
             return [faces for chunk in frames.split(step) for faces in self._detect(chunk, kind)]
 
-    def _detect(self, frames: UInt8[Tensor, "N H W 3"], kind: str) -> list[Float[Tensor, "_ 5"]]:
+    def _detect(self, frames: UInt8[Tensor, "N H W 3"], kind: str) -> list[Float[Tensor, "_ 15"]]:
         sums = summed_area(frames.to(self.device, non_blocking=True))
         boxes, frame_index = self._propose(sums)
         boxes, frame_index = self._refine(sums, boxes, frame_index, CANDIDATES_PER_CHUNK[kind])
-        boxes, frame_index = self._finish(sums, boxes, frame_index, CANDIDATES_PER_CHUNK[kind])
-        boxes, frame_index = boxes.cpu(), frame_index.cpu()
-        keep = suppress_contained(boxes, frame_index, 0.7)
-        boxes, frame_index = boxes[keep], frame_index[keep]
-        return [boxes[frame_index == index] for index in range(len(frames))]
+        faces, frame_index = self._finish(sums, boxes, frame_index, CANDIDATES_PER_CHUNK[kind])
+        faces, frame_index = faces.cpu(), frame_index.cpu()
+        keep = suppress_contained(faces[:, :5], frame_index, 0.7)
+        faces, frame_index = faces[keep], frame_index[keep]
+        return [faces[frame_index == index] for index in range(len(frames))]
 
     def _propose(self, sums: Int[Tensor, "N _ _ 3"]) -> tuple[Float[Tensor, "K 5"], Int[Tensor, "K"]]:
         """The fully convolutional first network over an image pyramid."""
@@ -106,13 +107,14 @@ class MTCNN(nn.Module):
 
     def _finish(
         self, sums: Int[Tensor, "N _ _ 3"], boxes: Float[Tensor, "K 5"], frame: Int[Tensor, "K"], step: int
-    ) -> tuple[Float[Tensor, "R 5"], Int[Tensor, "R"]]:
+    ) -> tuple[Float[Tensor, "R 15"], Int[Tensor, "R"]]:
         boxes, frame, crops = _candidates(sums, boxes, frame, 48)
         if len(boxes) == 0:
-            return boxes, frame
-        offsets, _landmarks, probabilities = _in_chunks(self.output_net, crops, step)
-        boxes, frame, offsets = _passing(boxes, frame, offsets, probabilities[:, 1], self.thresholds[2])
-        return _shifted(boxes, offsets, border=1), frame
+            return boxes.new_zeros((0, 15)), frame
+        offsets, landmarks, probabilities = _in_chunks(self.output_net, crops, step)
+        seen = torch.cat([offsets, landmarks], dim=1)
+        boxes, frame, seen = _passing(boxes, frame, seen, probabilities[:, 1], self.thresholds[2])
+        return torch.cat([_shifted(boxes, seen[:, :4], border=1), _placed(seen[:, 4:], boxes)], dim=1), frame
 
 
 @contextmanager
@@ -243,10 +245,10 @@ def _candidates(
 def _passing(
     boxes: Float[Tensor, "K 5"],
     frame: Int[Tensor, "K"],
-    offsets: Float[Tensor, "K 4"],
+    offsets: Float[Tensor, "K F"],
     probabilities: Float[Tensor, "K"],
     threshold: float,
-) -> tuple[Float[Tensor, "R 5"], Int[Tensor, "R"], Float[Tensor, "R 4"]]:
+) -> tuple[Float[Tensor, "R 5"], Int[Tensor, "R"], Float[Tensor, "R F"]]:
     passed = (probabilities > threshold).nonzero()[:, 0]
     boxes = torch.cat([boxes[passed, :4], probabilities[passed, None]], dim=1)
     return boxes, frame[passed], offsets[passed]
@@ -256,6 +258,13 @@ def _shifted(boxes: Float[Tensor, "K 5"], offsets: Float[Tensor, "K 4"], border:
     """Each side moved by the network's offset, a share of the box's size."""
     sides = boxes[:, 2:4] - boxes[:, :2] + border
     return torch.cat([boxes[:, :4] + offsets * sides.repeat(1, 2), boxes[:, 4:]], dim=1)
+
+
+def _placed(shares: Float[Tensor, "K 10"], boxes: Float[Tensor, "K 5"]) -> Float[Tensor, "K 10"]:
+    """Landmarks, five x and five y in shares of the box that the network saw, as ``x y`` pairs in the frame."""
+    sides = boxes[:, 2:4] - boxes[:, :2] + 1
+    points = shares.unflatten(1, (2, 5)).transpose(1, 2) * sides[:, None] + boxes[:, None, :2] - 1
+    return points.flatten(1)
 
 
 def _squared(boxes: Float[Tensor, "K 5"]) -> Float[Tensor, "K 5"]:

@@ -17,8 +17,9 @@ SAME_FACE_IOU = 0.2
 """Two detections that overlap more than this are one face, and only between such two a box is interpolated:
 a head that moved by two thirds of its width. Faces of two people in one picture hardly overlap."""
 
-Face = tuple[float, float, float, float, float]
-"""x0 y0 x1 y1 probability."""
+Face = tuple[float, ...]
+"""x0 y0 x1 y1 probability, and, from a detector that sees them, ``x y`` of five landmarks."""
+_UNSEEN = (math.nan,) * 10
 
 
 class FaceTrack(NamedTuple):
@@ -30,6 +31,9 @@ class FaceTrack(NamedTuple):
     """0 where there is no face."""
     source: UInt8[Tensor, "N"]
     """`NONE`, `DETECTED` or `INTERPOLATED`."""
+    landmarks: Float[Tensor, "N 5 2"] | None = None
+    """x y in the pixels of the boxes: the eye on the picture's left, the one on its right, nose, corners of the
+    mouth. NaN in frames without; ``None``: in no frame, as from a detector that sees none."""
 
     @classmethod
     def of_no_face(cls, count: int, width: int, height: int, device: torch.device) -> FaceTrack:
@@ -98,9 +102,10 @@ def fill(
 ) -> FaceTrack:
     """A box for every frame: detected, interpolated linearly in time between detections, or the whole frame.
 
-    Boxes are widened by ``margin`` (share of their size, every side) and end at the frame's borders.
+    Landmarks go the same way, and are NaN where either end has none. Boxes are widened by ``margin`` (share of
+    their size, every side) and end at the frame's borders.
     """
-    whole = (0.0, 0.0, float(width), float(height), 0.0)
+    whole = (0.0, 0.0, float(width), float(height), 0.0, *_UNSEEN)
     looked_at = sorted(chosen)
     rows: list[Face] = [whole] * len(seconds)
     source = [NONE] * len(seconds)
@@ -115,7 +120,10 @@ def fill(
             source[index] = INTERPOLATED
     table = torch.tensor(rows, dtype=torch.float32)
     return FaceTrack(
-        table[:, :4].contiguous(), table[:, 4].contiguous(), torch.tensor(source, dtype=torch.uint8)
+        boxes=table[:, :4].contiguous(),
+        probabilities=table[:, 4].contiguous(),
+        source=torch.tensor(source, dtype=torch.uint8),
+        landmarks=table[:, 5:].unflatten(1, (5, 2)).contiguous(),
     )
 
 
@@ -147,7 +155,7 @@ def _same_face(one: Face | None, other: Face | None) -> bool:
 
 
 def _within(face: Face, width: int, height: int, margin: float) -> Face:
-    x0, y0, x1, y1, probability = face
+    x0, y0, x1, y1, probability, *landmarks = face
     wider, taller = margin * (x1 - x0), margin * (y1 - y0)
     return (
         max(x0 - wider, 0.0),
@@ -155,4 +163,5 @@ def _within(face: Face, width: int, height: int, margin: float) -> Face:
         min(x1 + wider, float(width)),
         min(y1 + taller, float(height)),
         probability,
+        *(landmarks or _UNSEEN),
     )
