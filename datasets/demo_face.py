@@ -125,8 +125,13 @@ def _fields() -> _Fields:
     )
 
 
+def bell(distance: Tensor) -> Tensor:
+    """`exp(-distance / 2)` of squared distances; far away it stays above denormal numbers, which are slow."""
+    return torch.exp(-0.5 * distance.clamp(max=40.0))
+
+
 def bump(x: Tensor, y: Tensor, center: tuple[float, float], sx: float, sy: float) -> Tensor:
-    return torch.exp(-0.5 * (((x - center[0]) / sx) ** 2 + ((y - center[1]) / sy) ** 2))
+    return bell(((x - center[0]) / sx) ** 2 + ((y - center[1]) / sy) ** 2)
 
 
 def _displacement(action: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,7 +170,7 @@ def _crease(action: str, x: Tensor, y: Tensor) -> Tensor:
         (ax, ay), (bx, by) = start, end
         along = (((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / ((bx - ax) ** 2 + (by - ay) ** 2)).clamp(0, 1)
         distance = (x - ax - along * (bx - ax)) ** 2 + (y - ay - along * (by - ay)) ** 2
-        return torch.exp(-0.5 * distance / width**2) * (4 * along * (1 - along)).clamp(0.15, 1).sqrt()
+        return bell(distance / width**2) * (4 * along * (1 - along)).clamp(0.15, 1).sqrt()
 
     if action == "nose_wrinkle":
         bridge = sum(line((218, h + 1), (232, h), 1.2) for h in (106, 111))
@@ -241,9 +246,9 @@ def _part_lips(x: Tensor, y: Tensor, smile: Tensor, mouth_open: Tensor) -> tuple
     drop = 15.0 * mouth_open
     gap = drop * (1.0 - across**2).clamp(min=0.0).sqrt()
     bottom = torch.lerp(rest, lower, parted) + gap
-    jaw = drop * ((188.0 - y) / 22.0).clamp(0.0, 1.0) * torch.exp(-0.5 * ((x - MOUTH_CENTER) / 26.0) ** 4)
-    near_bottom = torch.exp(-0.5 * ((y - bottom) / 6.0) ** 2)
-    from_above = y - (top - upper) * torch.exp(-0.5 * ((y - top) / 5.0) ** 2)
+    jaw = drop * ((188.0 - y) / 22.0).clamp(0.0, 1.0) * bell(((x - MOUTH_CENTER) / 26.0) ** 4)
+    near_bottom = bell(((y - bottom) / 6.0) ** 2)
+    from_above = y - (top - upper) * bell(((y - top) / 5.0) ** 2)
     from_below = y - torch.lerp(jaw, bottom - lower, near_bottom)
     from_teeth = upper + (y - top)  # the upper teeth hang from the upper jaw
     source = torch.where(y <= top, from_above, torch.where(y >= bottom, from_below, from_teeth))
@@ -267,7 +272,7 @@ def _blink(picture: Tensor, look: Look, source: Tensor, closed: Tensor, x: Tenso
         line = cy - 4.5 + 8.0 * shut + (0.04 - 0.06 * shut) * (x - cx) ** 2
         near = ((x - cx).abs() < 14.0) & ((y - cy).abs() < 9.0)
         cover = torch.where(near, (0.7 * (line - y) + 0.5).clamp(0.0, 1.0), cover)
-        lash = torch.exp(-0.5 * ((y - line) / 0.9) ** 2) * (10.5 - (x - cx).abs()).clamp(0.0, 1.0)
+        lash = bell(((y - line) / 0.9) ** 2) * (10.5 - (x - cx).abs()).clamp(0.0, 1.0)
         lashes = torch.maximum(lashes, lash * near)
     shape = (len(picture), 1, *picture.shape[2:])
     moving = (closed / 0.2).clamp(max=1.0)

@@ -22,6 +22,7 @@ from demo_face import (
     RIGHT_EYE,
     WINDOW,
     Look,
+    bell,
     bump,
     photograph,
     without_eyes,
@@ -219,21 +220,24 @@ def _brows(x: Tensor, y: Tensor, weight: float) -> Tensor:
     for (cx, cy), slope in ((LEFT_BROW, -0.01), (RIGHT_BROW, 0.02)):
         along = ((x - cx) / 12.5).clamp(-1.2, 1.2)
         middle = cy + 1.8 * along**2 + slope * (x - cx)
-        stroke = torch.exp(-0.5 * ((y - middle) / (0.9 + 1.1 * weight)) ** 2) * (along.abs() < 1.05)
+        stroke = bell(((y - middle) / (0.9 + 1.1 * weight)) ** 2) * (along.abs() < 1.05)
         brows = torch.maximum(brows, stroke)
     return brows
 
 
 def _freckles(subject: Subject, x: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
     """Freckles over nose and cheeks, and a few moles, which most people have."""
-    spots = torch.zeros_like(x)
+    spots = []
     for _ in range(round(70 * subject.freckles)):
-        cx, cy, r = rng.normal(224, 20), rng.normal(118, 7), rng.uniform(0.5, 0.9)
-        spots += 0.4 * bump(x, y, (cx, cy), r, r)
+        spots.append((0.4, rng.normal(224, 20), rng.normal(118, 7), rng.uniform(0.5, 0.9)))
     for _ in range(rng.integers(0, 4)):
-        cx, cy, r = rng.uniform(190, 260), rng.uniform(106, 168), rng.uniform(0.8, 1.5)
-        spots += 0.9 * bump(x, y, (cx, cy), r, r)
-    return spots
+        spots.append((0.9, rng.uniform(190, 260), rng.uniform(106, 168), rng.uniform(0.8, 1.5)))
+    painted = torch.zeros_like(x)
+    for depth, cx, cy, radius in spots:
+        left, top = (int((v - v0 - 6.0) * DENSITY) for v, v0 in ((cx, WINDOW[0]), (cy, WINDOW[1])))
+        near = slice(top, top + 15), slice(left, left + 15)
+        painted[near] += depth * bump(x[near], y[near], (cx, cy), radius, radius)
+    return painted
 
 
 def _lines_of_age(x: Tensor, y: Tensor) -> Tensor:
@@ -245,7 +249,7 @@ def _lines_of_age(x: Tensor, y: Tensor) -> Tensor:
     for (ax, ay), (bx, by) in strokes:
         along = (((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / ((bx - ax) ** 2 + (by - ay) ** 2)).clamp(0, 1)
         distance = (x - ax - along * (bx - ax)) ** 2 + (y - ay - along * (by - ay)) ** 2
-        lines = torch.maximum(lines, torch.exp(-0.5 * distance / 1.2**2))
+        lines = torch.maximum(lines, bell(distance / 1.2**2))
     return lines
 
 
@@ -292,13 +296,13 @@ def _shape(subject: Subject, rng: np.random.Generator) -> Tensor:
     trait = subject.shape
     x, y = _grid(WINDOW, 0.5)
     cx, cy = 225.0, 118.0
-    head = torch.exp(-0.5 * (((x - cx) / 75.0) ** 4 + ((y - 100.0) / 95.0) ** 4))
-    lower = ((y - 118.0) / 45.0).clamp(0, 1) * torch.exp(-0.5 * ((y - 155.0) / 40.0) ** 4)
+    head = bell(((x - cx) / 75.0) ** 4 + ((y - 100.0) / 95.0) ** 4)
+    lower = ((y - 118.0) / 45.0).clamp(0, 1) * bell(((y - 155.0) / 40.0) ** 4)
     upper = ((cy - y) / 60.0).clamp(0, 1)
     dx = -(x - cx) * head * (trait["face_width"] + trait["jaw_width"] * lower)
     dy = -(y - cy) * head * trait["face_length"]
     dy = dy - trait["chin_length"] * bump(x, y, (cx, 172.0), 36.0, 16.0)
-    dy = dy + trait["forehead"] * upper * torch.exp(-0.5 * ((x - cx) / 50.0) ** 4)
+    dy = dy + trait["forehead"] * upper * bell(((x - cx) / 50.0) ** 4)
     for (ex, ey), side in ((LEFT_EYE, -1.0), (RIGHT_EYE, 1.0)):
         near, wide = bump(x, y, (ex, ey), 12.0, 9.0), bump(x, y, (ex, ey), 15.0, 12.0)
         dx = dx - trait["eye_size"] * (x - ex) * near - side * trait["eye_distance"] * wide

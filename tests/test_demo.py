@@ -261,8 +261,8 @@ def test_every_size_has_sixty_people_and_at_160_forty_to_train_on(count):
 
 
 def test_the_first_clips_of_a_larger_corpus_are_the_smaller_one(corpus, tmp_path):
-    demo.write_corpus(tmp_path / "larger", {"train": 3, "val": 1, "test": 0}, seed=3, num_workers=1)
-    for name in ("10000", "10001", "20000"):
+    demo.write_corpus(tmp_path / "larger", {"train": 3, "val": 0, "test": 0}, seed=3, num_workers=1)
+    for name in ("10000", "10001"):
         files = [folder / "videos" / f"{name}.mp4" for folder in (corpus, tmp_path / "larger")]
         assert files[0].read_bytes() == files[1].read_bytes()
     rows = [

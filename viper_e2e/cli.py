@@ -19,7 +19,7 @@ EXIT_OK, EXIT_NOTHING, EXIT_SOME = 0, 1, 2
 
 MODELS = """none is taken by default; give --checkpoint one of these:
   VaianiLorenzo/ViPER-VA     one of the authors' eight, trained on Hume-Reaction (ViPER: validation r .3025)
-  demo/run/checkpoints/best  what `make demo` trains on one generated face and voice; says nothing about people
+  demo/run/checkpoints/best  what `make demo` trains on generated people; says nothing about real ones
   RUN/checkpoints/best       your own, by `viper train` on labelled clips; `viper eval` tells how good it is"""
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".xls")
 TABLE_WORDS = ("id_column", "split_column", "subject_column", "split", "encoding", "sheet")

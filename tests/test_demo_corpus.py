@@ -1,0 +1,45 @@
+"""What `benchmarks/demo_corpus.py` counts: nearest neighbours of the same person, faces, people per split."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("skimage", reason="the demo corpus needs scikit-image: pip install '.[demo]'")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "datasets")]  # scripts are run by path, not installed
+
+import demo
+import demo_corpus
+
+
+def test_the_nearest_clip_is_the_most_alike_and_lone_clips_do_not_count():
+    tokens = np.array([[1.0, 0.1], [2.0, 0.3], [0.1, 1.0], [1.0, 0.2], [-1.0, 0.0]])
+    same = demo_corpus.nearest_is_same(tokens, ["a", "a", "b", "b", "c"])
+    assert same.tolist() == [False, False, False, False]  # the second b looks like the people called a
+    same = demo_corpus.nearest_is_same(tokens, ["a", "a", "b", "a", "c"])
+    assert same.tolist() == [True, True, True]
+
+
+def test_people_are_counted_by_split():
+    rows = [{"Split": split, "Subject": who} for split, who in (("train", "x"), ("train", "x"), ("test", "y"))]
+    assert {split: dict(people) for split, people in demo_corpus._people(rows).items()} == {
+        "train": {"x": 2},
+        "test": {"y": 1},
+    }
+
+
+@pytest.mark.slow
+def test_the_script_reads_a_corpus_and_finds_its_faces(tmp_path):
+    demo.write_corpus(tmp_path / "corpus", {"train": 2, "val": 0, "test": 1}, seed=0, num_workers=1)
+    rows = list(csv.DictReader((tmp_path / "corpus" / "parameters.csv").open()))
+    assert any(float(row["present.face"]) for row in rows)
+    script = [sys.executable, str(ROOT / "benchmarks/demo_corpus.py"), "--corpus", str(tmp_path / "corpus")]
+    said = subprocess.run([*script, "--frames", "2"], capture_output=True, text=True, check=True).stdout
+    assert "people in train" in said
+    assert "100.0% of" in said
