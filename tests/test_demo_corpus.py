@@ -14,16 +14,21 @@ pytest.importorskip("skimage", reason="the demo corpus needs scikit-image: pip i
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "datasets")]  # scripts are run by path, not installed
 
-import demo
-import demo_corpus
+import demo  # noqa: E402
+import demo_corpus  # noqa: E402
 
 
 def test_the_nearest_clip_is_the_most_alike_and_lone_clips_do_not_count():
-    tokens = np.array([[1.0, 0.1], [2.0, 0.3], [0.1, 1.0], [1.0, 0.2], [-1.0, 0.0]])
+    degrees = np.radians([0, 3, 8, 90, -40])
+    tokens = np.stack([np.cos(degrees), np.sin(degrees)], 1)
+    tokens *= [[1.0], [5.0], [1.0], [1.0], [0.1]]  # how long a token is does not count
     same = demo_corpus.nearest_is_same(tokens, ["a", "a", "b", "b", "c"])
-    assert same.tolist() == [False, False, False, False]  # the second b looks like the people called a
-    same = demo_corpus.nearest_is_same(tokens, ["a", "a", "b", "a", "c"])
-    assert same.tolist() == [True, True, True]
+    assert same.tolist() == [
+        True,
+        True,
+        False,
+        True,
+    ]  # the first b looks like the second a; c has no other clip
 
 
 def test_people_are_counted_by_split():
