@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import wave
 
 import numpy as np
 import pytest
 import torch
-from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
+from transformers import Wav2Vec2FeatureExtractor, WhisperConfig, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from viper_e2e.config import AudioConfig, BackboneConfig
 from viper_e2e.encoders.audio import AudioEncoder, ClipSound
@@ -41,9 +43,14 @@ KINDS = {
 }
 
 
+KINDS["whisper unpadded"] = KINDS["whisper"]
+
+
 def config_of(kind: str, **options) -> AudioConfig:
     model_type = kind.split()[0]
     base = {} if model_type == "whisper" else dict(WAV2VEC2)
+    if kind == "whisper unpadded":
+        options["padding"] = "clip"
     return AudioConfig(BackboneConfig(config={**base, **KINDS[kind], "model_type": model_type}), **options)
 
 
@@ -96,6 +103,16 @@ def test_trained_in_a_batch_or_alone_is_the_same_to_rounding(kind):
 # --- spans --------------------------------------------------------------------------------------
 
 
+def made_for(model: WhisperEncoder, num_positions: int) -> WhisperEncoder:
+    """transformers' encoder for that length (20 ms each), with the same weights and the first positions."""
+    settings = model.config.to_dict() | {"max_source_positions": num_positions}
+    short = WhisperEncoder(WhisperConfig(**settings)).eval()
+    weights = model.state_dict()
+    weights["embed_positions.weight"] = weights["embed_positions.weight"][:num_positions]
+    short.load_state_dict(weights)
+    return short
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_token_is_the_mean_of_the_states_whose_centre_is_in_its_span(kind):
     encoder = build(kind, span_seconds=0.2)
@@ -106,6 +123,9 @@ def test_a_token_is_the_mean_of_the_states_whose_centre_is_in_its_span(kind):
         extractor = WhisperFeatureExtractor()
         mel = extractor(samples.numpy(), sampling_rate=RATE, return_tensors="pt").input_features
         states, first = model(mel).last_hidden_state[0], 0.0
+    elif kind == "whisper unpadded":
+        mel = WhisperFeatureExtractor()(samples.numpy(), sampling_rate=RATE, return_tensors="pt").input_features
+        states, first = made_for(model, 75)(mel[..., :150]).last_hidden_state[0], 0.0
     else:
         levelled = (samples - samples.mean()) / (samples.var(correction=0) + 1e-7).sqrt()
         states, first = model(levelled[None]).last_hidden_state[0], 199.5
@@ -152,7 +172,7 @@ def test_a_very_short_run_is_heard(kind):
     assert out.tokens[0, 1].abs().sum() > 0
 
 
-@pytest.mark.parametrize("kind", ["wav2vec2", "whisper"])
+@pytest.mark.parametrize("kind", ["wav2vec2", "whisper", "whisper unpadded"])
 def test_long_runs_are_encoded_in_pieces_that_miss_nothing(kind):
     encoder = build(kind, max_piece_seconds=0.8)
     lengths = []
@@ -162,6 +182,8 @@ def test_long_runs_are_encoded_in_pieces_that_miss_nothing(kind):
     assert out.present.all()
     if kind == "wav2vec2":
         assert lengths == [(2, 10667), (1, 10666)]
+    if kind == "whisper unpadded":
+        assert lengths == [(3, 80, 100)]
 
 
 def test_whisper_takes_no_more_than_thirty_seconds_at_once():
@@ -170,6 +192,26 @@ def test_whisper_takes_no_more_than_thirty_seconds_at_once():
     encoder.backbone.model.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
     encoder([clip((0.0, noise(31.0)), stream=31.0)])
     assert shapes == [(2, 80, 3000)]
+
+
+def test_without_padding_whisper_hears_no_more_than_there_is():
+    encoder = build("whisper unpadded", max_piece_seconds=30.0)
+    shapes = []
+    encoder.backbone.model.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    lengths = [0.01, 0.5, 0.51, 3.0, 29.9]
+    clips = [clip((0.0, noise(seconds)), stream=seconds) for seconds in lengths]
+    encoder(clips)
+    assert [shape[-1] for shape in shapes] == [50, 50, 100, 300, 3000]
+    shapes.clear()
+    encoder.set_training_depth("all")
+    encoder(clips)
+    assert sorted(shapes) == [(1, 80, 100), (1, 80, 300), (1, 80, 3000), (2, 80, 50)], "equal lengths together"
+
+
+def test_thirty_seconds_of_sound_are_the_same_to_whisper_either_way():
+    samples = clip((0.0, noise(30.0)), seconds=(1.0, 29.0), stream=30.0)
+    padded, unpadded = (build(kind, max_piece_seconds=30.0) for kind in ("whisper", "whisper unpadded"))
+    assert torch.equal(padded([samples]).tokens, unpadded([samples]).tokens)
 
 
 # --- windows ------------------------------------------------------------------------------------
@@ -297,8 +339,10 @@ def test_a_chosen_layer_is_transformers_hidden_state_and_nothing_behind_it_is_ke
     inputs = []
     whole.backbone.model.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     whole(batch)
-    states = whole.backbone.model(inputs[0], output_hidden_states=True).hidden_states
-    count = 30 if kind == "whisper" else states[1].shape[1]
+    model = whole.backbone.model
+    model = made_for(model, inputs[0].shape[-1] // 2) if kind == "whisper unpadded" else model
+    states = model(inputs[0], output_hidden_states=True).hidden_states
+    count = 30 if "whisper" in kind else states[1].shape[1]
     assert torch.allclose(cut(batch).tokens[0, 0], states[1][0, :count].mean(0), atol=1e-6)
     assert len(cut.blocks()) == 1
     cut.set_training_depth("all")
@@ -317,6 +361,13 @@ def test_the_spectrogram_is_whispers_even_under_autocast():
         mel = encoder.log_mel(pieces)
     assert mel.dtype == torch.float32
     assert torch.allclose(mel, expected.input_features, atol=1e-4)
+
+
+@pytest.mark.parametrize("seconds", [0.005, 0.7, 1.0, 29.4])
+def test_the_spectrogram_of_a_piece_is_the_beginning_of_the_one_that_silence_follows(seconds):
+    padded, unpadded = (build(kind).log_mel([noise(seconds)]) for kind in ("whisper", "whisper unpadded"))
+    assert unpadded.shape[-1] == 50 * math.ceil(seconds * 2)
+    assert torch.equal(unpadded, padded[..., : unpadded.shape[-1]])
 
 
 @pytest.mark.parametrize("do_normalize", [True, False])

@@ -135,6 +135,8 @@ class AudioConfig:
     head: Literal["hidden", "xvector"] = "hidden"
     max_piece_seconds: float = 20.0
     """Longer runs are encoded in pieces."""
+    padding: Literal["clip", "full"] = "full"
+    """Of Whisper alone: silence behind each piece. `full`: up to 30 s. `clip`: to the next half second."""
 
 
 @dataclass

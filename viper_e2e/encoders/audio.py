@@ -16,8 +16,9 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from viper_e2e.config import AudioConfig
 from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, name_has
 from viper_e2e.encoders.building import build_model, checkpoint_activations, find_blocks, read_architecture
-from viper_e2e.encoders.sound import Frames, LogMel, padded, stretch
+from viper_e2e.encoders.sound import Frames, padded, stretch
 from viper_e2e.encoders.weights import Found, Search, find
+from viper_e2e.encoders.whisper import AnyLengthWhisperEncoder, LogMel
 from viper_e2e.errors import ViperError
 
 
@@ -64,7 +65,7 @@ class AudioEncoder(Encoder):
         architecture = backbone.model.config
         self.embed_dim = architecture.xvector_output_dim if self.is_xvector else architecture.hidden_size
         if isinstance(backbone.model, WhisperEncoder):
-            self.log_mel: LogMel | None = LogMel(preprocessor, architecture)
+            self.log_mel: LogMel | None = LogMel(preprocessor, architecture, config.padding)
             self._frames = Frames(stride=320, first=0, minimum=1)
             self._normalise = False
         else:
@@ -98,9 +99,10 @@ class AudioEncoder(Encoder):
         if sample_rate != expected:
             raise ViperError(f"audio: {found.spec} hears {expected} Hz, decoding.sample_rate is {sample_rate}")
         if isinstance(architecture, WhisperConfig):
+            ears = WhisperEncoder if config.padding == "full" else AnyLengthWhisperEncoder
             # Whole Whisper models hold the encoder under this prefix.
             model, origin = build_model(
-                found, search, architecture, WhisperEncoder, key_mapping={r"^model\.encoder\.": ""}
+                found, search, architecture, ears, key_mapping={r"^model\.encoder\.": ""}
             )
         else:
             mapping = MODEL_FOR_AUDIO_XVECTOR_MAPPING if config.head == "xvector" else MODEL_MAPPING
@@ -121,7 +123,7 @@ class AudioEncoder(Encoder):
 
     @property
     def has_equal_pieces(self) -> bool:
-        """Whether the backbone hears pieces of one length: Whisper's padded ones, or windows of one second."""
+        """Whether the backbone hears pieces of few lengths: Whisper's padded ones, or windows of one second."""
         return self.log_mel is not None or self.sound == "windows"
 
     def forward(self, clips: Sequence[ClipSound]) -> AudioTokens:
@@ -232,7 +234,8 @@ class AudioEncoder(Encoder):
         """Hidden states (or one x-vector) per piece; pieces of equal length share a pass."""
         groups: dict[int, list[int]] = {}
         for i, piece in enumerate(pieces):
-            groups.setdefault(0 if self.log_mel is not None else len(piece), []).append(i)
+            length = len(piece) if self.log_mel is None else self.log_mel.padded_length(len(piece))
+            groups.setdefault(length, []).append(i)
         hidden: dict[int, Float[Tensor, "_ D"]] = {}
         for members in groups.values():
             batch = self._pass([pieces[i] for i in members])
