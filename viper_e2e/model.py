@@ -39,6 +39,9 @@ Clip = bytes | str | os.PathLike | Sample | DecodedClip | PreparedClip | ClipErr
 """What the module takes: bytes, a path, a packed sample, or a clip further on its way. A
 :class:`ClipError` or ``None`` holds the place of a clip that could not be read."""
 
+Watch = Callable[[dict[str, Stream], Tensor, Tensor], None]
+"""Gets streams, ``face_found`` (B T) and ``duration_seconds`` (B)."""
+
 
 class ViPER(Pretrained, nn.Module):
     """From clips to reaction intensities in one forward pass, with nothing written in between.
@@ -82,6 +85,8 @@ class ViPER(Pretrained, nn.Module):
         """Of backbones and fusion; ``None``: weights as they were made, under the caller's autocast."""
         self.augment: Augment | None = None
         """Changes clips that come with a seed, in training mode alone; set by who trains, never saved."""
+        self.watch: Watch | None = None
+        """Sees the streams of every pass, before any modality is hidden; set by who trains, never saved."""
 
     @property
     def device(self) -> torch.device:
@@ -217,6 +222,8 @@ class ViPER(Pretrained, nn.Module):
         augment = self.augment if self.training and seeds is not None else None
         inputs = EncoderInputs(clips, self.faces, self.config.decoding.sample_rate, augment, seeds)
         streams = {name: self._stream(name, clips, slots, inputs) for name in self.modalities}
+        if self.watch is not None:
+            self.watch(streams, slots.face_found, slots.duration_seconds)
         present = torch.stack([stream.present.any(dim=1) for stream in streams.values()], dim=1)
         if hidden is None and self.training and seeds is not None and self.config.fusion.modality_dropout > 0:
             hidden = sample_hidden(present, self.config.fusion.modality_dropout, seeds)

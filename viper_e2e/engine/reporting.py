@@ -17,6 +17,7 @@ from ..predictions import Predictions
 from ..progress import ProgressBar
 from ..report import figures
 from ..skips import SkipBudget
+from . import yardstick
 from .display import console, epoch_line, flat_numbers, progress_bar
 from .run_folder import RunFolder
 
@@ -121,6 +122,8 @@ class Reporter:
                 self.run.rewind("metrics.jsonl", lambda line: line["epoch"] != record["epoch"])
         self.run.log("metrics.jsonl", record)
         self._console.print(epoch_line(record))
+        if "yardstick" in record:
+            self._console.print(f"           {yardstick.line(record['yardstick'])}", soft_wrap=True)
         for complaint in self._complaints(record, skips):
             self._console.print(f"[yellow]           {complaint}[/yellow]", soft_wrap=True)
         if self._speed:

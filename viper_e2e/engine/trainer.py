@@ -39,6 +39,7 @@ from .saving import Saver
 from .stages import StageClock
 from .training_state import TrainingState, clip_seed, seed_step
 from .validation import VALIDATION, Validation, improved
+from .yardstick import Yardstick
 
 
 class Trainer:
@@ -84,6 +85,7 @@ class Trainer:
         self.guard = Guard(self.run, self.processes, self.config.on_error, len(self.train_shards))
         self.validation = Validation(self.module, self.guard, self.processes, self.loader.quarantined)
         self.saver = Saver(self.run, self.config, self.module, self.average, writes=is_main)
+        self.yardstick = Yardstick(self.module, self.processes, validates=self.val_shards is not None)
         self.reporter = Reporter(self.run, speaks=is_main)
         self.clock = StageClock(self.module)
         self.stop = StopRequest()
@@ -220,6 +222,7 @@ class Trainer:
     def _backward(self, batch: ClipBatch, total_weight: float) -> float:
         prepared = self.module.prepare(batch.clips)
         output = self.model(prepared, [clip_seed(self.config.seed, batch.epoch, key) for key in batch.keys])
+        self.yardstick.add(batch)
         device = output.intensities.device
         loss = self.loss(
             output.intensities,
@@ -266,15 +269,23 @@ class Trainer:
         if self.val_shards is not None:
             loader = self._loader(self.val_shards, shuffle=False)
             validating = self.reporter.validating(len(self.val_shards))
-            with loader, self.average.standing_in(), self.processes.meeting("validation"), validating as see:
+            with (
+                loader,
+                self.average.standing_in(),
+                self.processes.meeting("validation"),
+                validating as see,
+                self.yardstick.validating(see) as see_all,
+            ):
                 self.predictions, scores, record["val"] = self.validation(
-                    loader, epoch, step, hold=self._keep_for_validation, see=see
+                    loader, epoch, step, hold=self._keep_for_validation, see=see_all
                 )
             record["val"] |= {"weights": "average"} if self.average else {}
             better = improved(scores, self.state.best)
             if self.module.provenance is not None:
                 means = {name: record["val"][f"mean_{name}"] for name in ("pearson", "ccc", "mse")}
                 self.module.provenance |= {"step": step, "scores": means}
+        if epoch == 0:
+            record["yardstick"] = self.yardstick.record(len(self.train_shards))
         if self.state.cursor.position >= len(self.train_shards):
             self.state.cursor = Cursor(self.config.seed, self.state.cursor.epoch + 1, 0)
             self.state.loss_sum, self.state.loss_steps = 0.0, 0
@@ -288,6 +299,7 @@ class Trainer:
     def _enter_epoch(self, epoch: int) -> None:
         """Train what this epoch trains, before anything of it is saved or loaded."""
         new = self.tuning.enter(epoch, self.optimizer, self.schedule)
+        self.yardstick.enter(epoch)
         if new:
             with self.processes.meeting("preparing the model"):
                 self.model = rewrapped(self.accelerator, self.model, self.optimizer)
@@ -303,6 +315,7 @@ class Trainer:
             "schedule": self.schedule,
             "loss": self.loss,
             "skips": self.guard.skips,
+            "yardstick": self.yardstick,
         }
         parts |= {"average": self.average} if self.average else {}
         return parts | ({"scaler": self.accelerator.scaler} if self.accelerator.scaler else {})
@@ -310,6 +323,7 @@ class Trainer:
     def _save_last(self) -> None:
         quarantined = self.processes.gather_list([*self.loader.quarantined.items()], purpose="saving")
         self.loader.quarantined.update(quarantined)
+        self.yardstick.gather()
         self.saver.save_last(self.state, self._parts(), self.loader.quarantined)
 
     def _restore(self) -> bool:

@@ -23,6 +23,7 @@ from .processes import Processes
 from .resuming import with_absolute_paths
 from .run_folder import write_settings
 from .trainer import Trainer
+from .yardstick import verdict
 
 
 def train(settings: Settings) -> int:
@@ -70,6 +71,8 @@ def train(settings: Settings) -> int:
         if accelerator.is_main_process:
             logs[run.train.seed] = trainer.run.read_log("metrics.jsonl")
             console.print(finished_lines(trainer), soft_wrap=True, markup=False)
+            if below := verdict(logs[run.train.seed]):
+                console.print(below, style="yellow", soft_wrap=True, markup=False)
     summary = summarised(logs)
     if len(summary["seeds"]) > 1:
         console.print(seeds_table(summary))

@@ -19,6 +19,8 @@ from ..checkpoint import CheckpointError
 from ..order import Cursor
 
 FILE = "training.pt"
+ADDED_LATER = frozenset({"yardstick"})
+"""Parts that checkpoints of earlier versions lack; they get an empty state."""
 
 
 @dataclass
@@ -80,7 +82,7 @@ def load(
         data = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
         raise CheckpointError(f"{path}: holds more than tensors and plain data, or is damaged") from error
-    if set(data["parts"]) != set(parts):
+    if set(data["parts"]) - ADDED_LATER != set(parts) - ADDED_LATER:
         raise CheckpointError(
             f"{path}: was saved with {', '.join(sorted(data['parts']))}, this run has "
             f"{', '.join(sorted(parts))}; resume with the settings of the saved run"
@@ -89,7 +91,7 @@ def load(
     cursor = Cursor.from_json(state["cursor"])
     enter(cursor.epoch)
     for name, part in parts.items():
-        part.load_state_dict(data["parts"][name])
+        part.load_state_dict(data["parts"].get(name, {}) if name in ADDED_LATER else data["parts"][name])
     return TrainingState(**state | {"cursor": cursor}), data["quarantined"]
 
 

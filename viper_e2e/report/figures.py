@@ -93,7 +93,8 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLik
     The first two have a panel each: a loss of several terms is on no scale with an error.
 
     ``metrics``: lines of ``metrics.jsonl``: ``epoch``, ``train_loss`` and, where validated, ``val`` with
-    ``mean_pearson``, ``mean_ccc``, ``mean_mse`` and ``pearson`` (``{emotion: value}``).
+    ``mean_pearson``, ``mean_ccc``, ``mean_mse`` and ``pearson`` (``{emotion: value}``); in the first one
+    ``yardstick`` with ``mean_pearson``, drawn as a level.
     """
     if not metrics:
         raise ViperError("training curves: no epoch is complete yet; nothing to plot")
@@ -106,6 +107,10 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLik
         _curve(panels[1], epochs, [scores["mean_mse"] for scores in val], "MSE", 1)
         _curve(panels[2], epochs, [scores["mean_pearson"] for scores in val], "Pearson", 0)
         _curve(panels[2], epochs, [scores["mean_ccc"] for scores in val], "CCC", 1)
+        ridge = next((r["yardstick"].get("mean_pearson") for r in metrics if r.get("yardstick")), None)
+        if ridge is not None:
+            label = "yardstick: Pearson of a ridge on the same tokens"
+            panels[2].axhline(ridge, color="0.4", linestyle=":", label=label)
         for index, name in enumerate(val[0]["pearson"]):
             _curve(panels[3], epochs, [scores["pearson"][name] for scores in val], words(name), index)
     means = "validation, mean over emotions"

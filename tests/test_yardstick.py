@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from process_cases import _NoFigures
+from sklearn.linear_model import RidgeCV
+from training_runs import lines, make_corpus, run
+
+from viper_e2e.config import MODALITIES
+from viper_e2e.engine import reporting
+from viper_e2e.engine.yardstick import PooledRows, Table, Yardstick, line, verdict
+from viper_e2e.labels import LabelSet
+from viper_e2e.loader import ClipBatch
+from viper_e2e.metrics import batch_sums, scores
+from viper_e2e.model import load
+from viper_e2e.pooling import pool, pooled_rows
+from viper_e2e.report import figures
+from viper_e2e.ridge import RELATIVE_PENALTIES
+from viper_e2e.shards import ShardSet
+from viper_e2e.stream import Stream
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("corpus"), num_train=8, num_val=4, silent=(5, 9))
+
+
+@pytest.fixture(autouse=True)
+def without_plots(monkeypatch):
+    monkeypatch.setattr(reporting, "figures", _NoFigures())
+
+
+def val(corpus) -> str:
+    return f"--val-shards={corpus}/shards/val-*.tar"
+
+
+def record_of(folder) -> dict:
+    return lines(folder, "metrics.jsonl")[0]["yardstick"]
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reporting, "figures", _NoFigures())
+        return run(corpus, folder, val(corpus), "--batch-size=2", "--epochs=2")
+
+
+def rows_of(model, pattern: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pooled rows of all clips of shards, which of their numbers are known, and labels."""
+    shards, rows, known, labels = ShardSet(pattern), [], [], []
+
+    def watch(streams, face_found, duration_seconds):
+        pooled = pool(streams, face_found, duration_seconds)
+        rows.append(pooled_rows(pooled)[0].double().numpy())
+        known.append(
+            np.repeat(
+                [s.present.item() for s in pooled.values()], [3 * s.mean.shape[1] for s in pooled.values()]
+            )
+        )
+
+    model.watch = watch
+    for index in range(len(shards)):
+        model.predict(shards.read(index))
+        labels.append(shards.entry(index).intensities)
+    model.watch = None
+    return np.array(rows), np.array(known), np.array(labels)
+
+
+def test_its_score_is_that_of_scikit_learn_on_the_same_tokens(corpus, whole):
+    model = load(whole / "checkpoints" / "best")
+    x, known, y = rows_of(model, f"{corpus}/shards/train-*.tar")
+    more, more_known, true = rows_of(model, f"{corpus}/shards/val-*.tar")
+    assert not known.all(), "some clip is to lack a modality"
+    masked = np.ma.masked_array(x, ~known)
+    means, deviations = masked.mean(0).data, masked.std(0).data
+    varies = deviations > 1e-6 * np.abs(masked).max(0).data
+
+    def standardised(rows, which):
+        return np.where(which, (rows - means) / np.where(varies, deviations, 1.0), 0.0)[:, varies]
+
+    at = standardised(x, known)
+    grid = (at**2).sum() / min(x.shape) * np.array(RELATIVE_PENALTIES)
+    predicted = RidgeCV(alphas=grid, alpha_per_target=True).fit(at, y).predict(standardised(more, more_known))
+    theirs = scores(
+        batch_sums(torch.from_numpy(predicted), torch.from_numpy(true), torch.ones(len(true))),
+        model.labels.names,
+    )
+    record = record_of(whole)
+    assert (record["num_train_clips"], record["num_features"]) == x.shape
+    assert record["mean_pearson"] == pytest.approx(theirs.mean_pearson, abs=1e-5)
+    assert record["mean_mse"] == pytest.approx(theirs.mean_mse, abs=1e-5)
+
+
+def test_it_is_told_once_and_in_the_first_epoch(whole):
+    records = lines(whole, "metrics.jsonl")
+    assert ["yardstick" in record for record in records] == [True, False]
+    assert (
+        torch.load(whole / "checkpoints" / "last" / "training.pt", weights_only=True)["parts"]["yardstick"]
+        == {}
+    )
+
+
+def test_a_run_that_goes_on_within_its_first_epoch_has_the_same_yardstick(corpus, whole, tmp_path):
+    words = (val(corpus), "--batch-size=2", "--epochs=2")
+    folder = run(corpus, tmp_path / "run", *words, "--max-steps=2")
+    assert record_of(folder)["num_train_clips"] == 4
+    saved = torch.load(folder / "checkpoints" / "last" / "training.pt", weights_only=True)
+    assert len(saved["parts"]["yardstick"]["features"]) == 4
+    run(corpus, folder, *words, "--max-steps=7", "--resume")
+    assert record_of(folder) == record_of(whole)
+
+
+def test_what_dropout_hides_from_the_model_is_not_hidden_from_it(corpus, whole, tmp_path):
+    words = ("--batch-size=2", "--epochs=1", "--model.fusion.modality-dropout=0.9")
+    assert record_of(run(corpus, tmp_path / "run", val(corpus), *words)) == record_of(whole)
+
+
+def test_it_changes_nothing_of_the_run(corpus, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(Yardstick, "enter", lambda self, epoch: setattr(self.module, "watch", None))
+    monkeypatch.setattr(Yardstick, "record", lambda self, num_clips: {"reason": "not asked for"})
+    folder = run(corpus, tmp_path / "run", val(corpus), "--batch-size=2", "--epochs=2")
+    without = [{k: v for k, v in r.items() if k != "yardstick"} for r in lines(folder, "metrics.jsonl")]
+    assert without == [{k: v for k, v in r.items() if k != "yardstick"} for r in lines(whole, "metrics.jsonl")]
+
+
+def test_without_validation_clips_there_is_none_and_that_is_said(corpus, tmp_path, capsys):
+    folder = run(corpus, tmp_path / "run", "--epochs=1")
+    assert record_of(folder) == {"reason": "there are no --val-shards to score it on"}
+    assert "yardstick (ridge on the same tokens): none, there are no --val-shards" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--unfreeze=visual,audio",), ("--augment=all",)], ids=str)
+def test_backbones_that_train_and_clips_that_are_changed_have_one_too(corpus, tmp_path, words):
+    record = record_of(run(corpus, tmp_path / "run", val(corpus), "--epochs=1", *words))
+    assert record["num_train_clips"] == 8
+    assert np.isfinite(record["mean_mse"])
+
+
+# --- rows -------------------------------------------------------------------------------------------
+
+
+class _Model:
+    """As much of a model as rows ask for."""
+
+    labels = LabelSet(("Joy", "Fear"))
+    watch = None
+
+    def __init__(self):
+        encoder = type("Encoder", (), {"embed_dim": 2})
+        self.encoders = {name: encoder() for name in MODALITIES[:2]}
+
+
+class _Alone:
+    """One process."""
+
+    is_main = True
+
+    def gather_list(self, items, *, purpose):
+        return items
+
+
+def passing(rows: PooledRows, positions, weights, tokens) -> None:
+    count = len(positions)
+    slots = torch.ones(count, 1, dtype=torch.bool)
+    stream = Stream(
+        torch.as_tensor(tokens)[:, None, None].expand(-1, 1, 2), slots, slots, torch.zeros(count, 1)
+    )
+    rows.see({"visual": stream, "audio": stream}, slots, torch.ones(count))
+    names = [""] * count
+    rows.add(
+        ClipBatch(
+            epoch=0,
+            positions=positions,
+            keys=names,
+            clips=[None] * count,
+            intensities=torch.zeros(count, 2),
+            weights=torch.tensor(weights),
+            file_ids=names,
+            shards=names,
+            next_position=9,
+            ends_step=True,
+        )
+    )
+
+
+def test_clips_without_labels_padding_and_rows_without_a_number_are_left_out():
+    rows = PooledRows(_Model())
+    passing(rows, [3, 2, None, 0], [1.0, 0.0, 1.0, 1.0], [3.0, 2.0, 9.0, float("nan")])
+    passing(rows, [1, 4], [1.0, 1.0], [1.0, 4.0])
+    table = rows.gather(_Alone())
+    assert table.positions.tolist() == [1, 3, 4]
+    assert table.features[:, 0].tolist() == [1.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize("given", [{"max_clips": 3}, {"max_bytes": 3 * 12 * 4, "max_clips": None}], ids=str)
+def test_memory_is_bounded_by_the_first_clips_and_the_line_says_so(given):
+    rows = PooledRows(_Model(), **given)
+    passing(rows, [4, 2, 0, 3, 1], [1.0] * 5, [4.0, 2.0, 0.0, 3.0, 1.0])
+    assert rows.gather(_Alone()).positions.tolist() == [0, 1, 2]
+    told = {"num_train_clips": 3, "of_clips": 5, "num_features": 12, "mean_pearson": 0.5}
+    assert line(told).endswith("0.5000  the first 3 of 5 clips, 12 features")
+
+
+def test_a_first_epoch_that_was_saved_without_rows_has_none_and_that_is_said():
+    yardstick = Yardstick(_Model(), _Alone(), validates=True)
+    yardstick.load_state_dict({})
+    assert "older version" in yardstick.record(5)["reason"]
+    yardstick.enter(0)
+    passing(yardstick.rows, [0, 1], [1.0, 1.0], [1.0, 2.0])
+    yardstick.gather()
+    other = Yardstick(_Model(), _Alone(), validates=True)
+    other.load_state_dict(yardstick.state_dict())
+    assert all(torch.equal(*pair) for pair in zip(other.rows.own(), yardstick.rows.own(), strict=True))
+
+
+def test_few_clips_have_no_yardstick():
+    yardstick = Yardstick(_Model(), _Alone(), validates=True)
+    with yardstick.validating(lambda batch: None):
+        pass
+    assert yardstick.record(2) == {"reason": "it needs 3 labelled clips that can be read"}
+
+
+def test_rows_are_in_order_whichever_process_had_them():
+    one, other = PooledRows(_Model()), PooledRows(_Model())
+    passing(one, [0, 2], [1.0, 1.0], [0.0, 2.0])
+    passing(other, [1, 3], [1.0, 1.0], [1.0, 3.0])
+
+    class _Two(_Alone):
+        def gather_list(self, items, *, purpose):
+            return [*items, other.own()]
+
+    table = one.gather(_Two())
+    assert isinstance(table, Table)
+    assert table.positions.tolist() == table.features[:, 0].tolist() == [0, 1, 2, 3]
+
+
+# --- in words ---------------------------------------------------------------------------------------
+
+
+def test_a_run_below_its_yardstick_is_told_so_and_what_helps():
+    log = [
+        {"epoch": 0, "yardstick": {"mean_pearson": 0.71}, "val": {"mean_pearson": 0.2}},
+        {"epoch": 1, "val": {"mean_pearson": 0.31}},
+    ]
+    told = verdict(log)
+    for words in ("0.7100", "0.3100", "--head ridge", "smaller head", "more clips"):
+        assert words in told
+    assert verdict([*log, {"epoch": 2, "val": {"mean_pearson": 0.72}}]) is None
+    assert verdict([{"epoch": 0, "yardstick": {"reason": "none"}, "val": {"mean_pearson": 0.2}}]) is None
+    assert verdict([{"epoch": 0, "yardstick": {"mean_pearson": None}, "val": {"mean_pearson": None}}]) is None
+
+
+def test_it_is_a_line_among_the_training_curves(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    scores_of = {"mean_pearson": 0.5, "mean_ccc": 0.4, "mean_mse": 0.1, "pearson": {"joy": 0.5}}
+    record = {"epoch": 0, "train_loss": 0.1, "val": scores_of, "yardstick": {"mean_pearson": 0.71}}
+    figures.training_curves([record], tmp_path / "curves.png")
+    labels = {c.get_label(): c.get_ydata() for axis in drawn[0].axes for c in axis.get_lines()}
+    assert set(next(y for name, y in labels.items() if name.startswith("yardstick"))) == {0.71}

@@ -1,0 +1,222 @@
+"""yardstick.py: what a ridge makes of the very tokens a run trains on: what the run should not stay below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..loader import ClipBatch
+from ..metrics import batch_sums
+from ..metrics import scores as scores_of_sums
+from ..model import ViPER
+from ..pooling import num_features, pool, pooled_rows
+from ..ridge import MIN_CLIPS, RidgeFit, fit_ridge, predict
+from ..stream import Stream
+from .evaluation import scores_record
+from .processes import Processes
+
+MAX_CLIPS = 20_000
+MAX_BYTES = 128_000_000
+"""Of float32 features; to fit them takes about eight times as much for a moment."""
+
+
+class Table(NamedTuple):
+    """Clips in the order of their epoch."""
+
+    positions: Int[Tensor, " N"]
+    features: Float[Tensor, "N F"]
+    """Of `pooling.pooled_rows`, float32."""
+    present: Bool[Tensor, "N M"]
+    targets: Float[Tensor, "N E"]
+
+
+class PooledRows:
+    """Pooled features and labels of labelled clips, collected as their tokens pass through the model.
+
+    Nothing is encoded for it, and nothing is drawn: modalities that are hidden from the fusion are seen here.
+    """
+
+    def __init__(self, module: ViPER, max_bytes: int = MAX_BYTES, max_clips: int | None = MAX_CLIPS):
+        """Of the clips at the first positions of an epoch, as many as fit."""
+        self.widths = {name: encoder.embed_dim for name, encoder in module.encoders.items()}
+        fitting = max_bytes // (4 * num_features(self.widths))
+        self.max_clips = fitting if max_clips is None else min(max_clips, fitting)
+        self.num_outputs = len(module.labels)
+        self._passing: tuple[Tensor, Tensor] | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        self._tables = [
+            Table(
+                torch.zeros(0, dtype=torch.long),
+                torch.zeros(0, num_features(self.widths)),
+                torch.zeros(0, len(self.widths), dtype=torch.bool),
+                torch.zeros(0, self.num_outputs),
+            )
+        ]
+
+    @torch.no_grad()
+    def see(
+        self,
+        streams: dict[str, Stream],
+        face_found: Bool[Tensor, "B T"],
+        duration_seconds: Float[Tensor, " B"],
+    ) -> None:
+        """Of each pass, as `ViPER.watch`; the last one counts."""
+        pooled = pool(streams, face_found, duration_seconds)
+        self._passing = pooled_rows(pooled), torch.stack([s.present for s in pooled.values()], 1)
+
+    def add(self, batch: ClipBatch) -> None:
+        """The clips of a batch that has just passed, without those that lack labels or a finite row."""
+        assert self._passing is not None, "the batch must have passed through the model"
+        features, present = (rows.detach().cpu() for rows in self._passing)
+        self._passing = None
+        assert len(features) == len(batch.positions)
+        positions = torch.tensor([-1 if p is None else p for p in batch.positions])
+        counts = (batch.weights.cpu() > 0) & (positions >= 0) & (positions < self.max_clips)
+        counts &= features.isfinite().all(1)
+        rows = positions, features.float(), present, batch.intensities.detach().cpu().float()
+        self._tables.append(Table(*(column[counts] for column in rows)))
+
+    def own(self) -> Table:
+        """Of this process, in the order in which they came."""
+        self._tables = [Table(*(torch.cat(columns) for columns in zip(*self._tables, strict=True)))]
+        return self._tables[0]
+
+    def gather(self, processes: Processes) -> Table:
+        """Of all processes; as rows are put in order, their number does not show."""
+        tables = processes.gather_list([self.own()], purpose="gathering pooled tokens")
+        joined = Table(*(torch.cat(columns) for columns in zip(*tables, strict=True)))
+        order = joined.positions.argsort()
+        return Table(*(column[order] for column in joined))
+
+    def restore(self, columns: Mapping[str, Tensor]) -> None:
+        """Go on from saved rows."""
+        self.clear()
+        self._tables.append(Table(**columns))
+
+    def known(self, table: Table) -> Bool[Tensor, "N F"]:
+        sizes = torch.tensor([num_features({name: width}) for name, width in self.widths.items()])
+        return table.present.repeat_interleave(sizes, 1)
+
+    def fit(self, table: Table) -> RidgeFit:
+        return fit_ridge(table.features, table.targets, self.known(table))
+
+
+class Yardstick:
+    """Collects during a run's first epoch, is fitted at its end and scored on the validation clips.
+
+    Backbones that train change while rows are collected: it is the score on the tokens of the first epoch.
+    """
+
+    def __init__(self, module: ViPER, processes: Processes, *, validates: bool, rows: PooledRows | None = None):
+        """``validates``: whether there are clips to score it on."""
+        self.module, self.processes, self.validates = module, processes, validates
+        self.rows = rows or PooledRows(module)
+        self.is_collecting = self._has_gap = False
+        self._validation: PooledRows | None = None
+        self._gathered: Table | None = None
+        self.enter(0)
+
+    def enter(self, epoch: int) -> None:
+        """Collect in the first epoch, and let go of everything after it."""
+        self.is_collecting, self._has_gap = epoch == 0 and self.validates, False
+        self._gathered = None
+        self.rows.clear()
+        self.module.watch = self.rows.see if self.is_collecting else None
+
+    def add(self, batch: ClipBatch) -> None:
+        if self.is_collecting:
+            self.rows.add(batch)
+
+    @contextmanager
+    def validating(self, see: Callable[[ClipBatch], None]) -> Iterator[Callable[[ClipBatch], None]]:
+        """Collect validation clips too; yields what is to see each of their batches in place of ``see``."""
+        if not self.is_collecting:
+            yield see
+            return
+        rows = self._validation = PooledRows(self.module)
+
+        def both(batch: ClipBatch) -> None:
+            rows.add(batch)
+            see(batch)
+
+        self.module.watch = rows.see
+        try:
+            yield both
+        finally:
+            self.module.watch = self.rows.see
+
+    def record(self, num_clips: int) -> dict[str, Any]:
+        """Its scores for ``metrics.jsonl``, or the ``reason`` why there are none; all processes must ask.
+
+        ``num_clips``: of the training shards.
+        """
+        if not self.validates:
+            return {"reason": "there are no --val-shards to score it on"}
+        if self._has_gap:
+            return {"reason": "the run went on in its first epoch from a checkpoint of an older version"}
+        assert self._validation is not None
+        train, val = self.rows.gather(self.processes), self._validation.gather(self.processes)
+        self._validation = None
+        if len(train.targets) < MIN_CLIPS:
+            return {"reason": f"it needs {MIN_CLIPS} labelled clips that can be read"}
+        record = {"num_train_clips": len(train.targets), "num_features": train.features.shape[1]}
+        if self.rows.max_clips < num_clips:
+            record["of_clips"] = num_clips
+        if not self.processes.is_main:
+            return record
+        predicted = predict(self.rows.fit(train), val.features, self.rows.known(val))
+        sums = batch_sums(predicted, val.targets, torch.ones(len(val.targets)))
+        return record | scores_record(scores_of_sums(sums, self.module.labels.names))
+
+    # --- as a part of the saved state -------------------------------------------------------------
+
+    def gather(self) -> None:
+        """Before saving, by all processes."""
+        self._gathered = self.rows.gather(self.processes) if self.is_collecting else None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As of the last `gather`; empty after the first epoch."""
+        return {} if self._gathered is None else self._gathered._asdict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Into the first process, whatever their number was; ``enter`` comes before."""
+        self._has_gap = self.is_collecting and not state
+        if self.is_collecting and state and self.processes.is_main:
+            self.rows.restore(state)
+
+
+# --- in words ---------------------------------------------------------------------------------------
+
+
+def line(record: Mapping[str, Any]) -> str:
+    """What a record says, in a line."""
+    if "reason" in record:
+        return f"yardstick (ridge on the same tokens): none, {record['reason']}"
+    pearson = record["mean_pearson"]
+    told = "undefined" if pearson is None else f"{pearson:.4f}"
+    among = f"the first {record['num_train_clips']:,} of {record['of_clips']:,}" if "of_clips" in record else ""
+    clips = among or f"{record['num_train_clips']:,}"
+    return f"yardstick (ridge on the same tokens): {told}  {clips} clips, {record['num_features']:,} features"
+
+
+def verdict(log: list[dict[str, Any]]) -> str | None:
+    """Of a run that ended below its yardstick: that it did, and what usually helps. ``log``: its metrics."""
+    ridge = next((r["yardstick"].get("mean_pearson") for r in log if r.get("yardstick")), None)
+    reached = [r["val"]["mean_pearson"] for r in log if r.get("val")]
+    best = max((value for value in reached if value is not None), default=None)
+    if ridge is None or best is None or best >= ridge:
+        return None
+    return (
+        f"below the yardstick: a ridge on the same tokens reaches {ridge:.4f}, this model at its best "
+        f"{best:.4f}; it learns its clips by heart, or has not learned them yet.\nWhat usually helps: a smaller head "
+        "(--model.fusion.dim 64 --model.fusion.latent-dim 64 --model.fusion.num-latents 8), frozen backbones "
+        "(--freeze all), more clips of more people, more epochs if the training loss still falls; or take the "
+        "ridge itself: --head ridge"
+    )
