@@ -171,8 +171,9 @@ class ActionUnitConfig:
 
 @dataclass
 class FusionConfig:
-    kind: Literal["tokens", "concat"] = "tokens"
-    """`tokens`: a stream per modality into perceiver-pytorch. `concat`: the published channel concatenation."""
+    kind: Literal["tokens", "concat", "ridge"] = "tokens"
+    """`tokens`: a stream per modality into perceiver-pytorch. `concat`: the published channel concatenation.
+    `ridge`: linear in each modality's mean, deviation and change, fitted in closed form (`--head` sets it)."""
     dim: int = 256
     """Width of projected tokens (`tokens`)."""
     num_latents: int = 64

@@ -14,6 +14,8 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverClassifica
 
 from .config import MODALITIES, FusionConfig
 from .errors import ViperError
+from .pooling import known_features, num_features, pool, pooled_rows
+from .ridge import LinearPath
 from .scale import LabelScale
 from .stream import Stream
 
@@ -31,7 +33,7 @@ def build_fusion(
     num_outputs: int,
     unit_interval: bool,
     scale: LabelScale | None = None,
-) -> TokenFusion | ConcatFusion:
+) -> TokenFusion | ConcatFusion | RidgeFusion:
     """The fusion head that `config.kind` names.
 
     ``widths``: modality → `embed_dim`, in the order of `MODALITIES`. ``unit_interval``: all labels lie in
@@ -40,7 +42,7 @@ def build_fusion(
     """
     assert list(widths) == [m for m in MODALITIES if m in widths], list(widths)
     sigmoid = config.output == "sigmoid" or (config.output == "auto" and unit_interval)
-    kinds = {"tokens": TokenFusion, "concat": ConcatFusion}
+    kinds = {"tokens": TokenFusion, "concat": ConcatFusion, "ridge": RidgeFusion}
     fusion = kinds[config.kind](config, widths, num_outputs, sigmoid)
     fusion.scale = scale
     return fusion
@@ -197,6 +199,39 @@ class ConcatFusion(nn.Module):
             decoder, latents = self.perceiver.decoder, latents.to(inputs.dtype)
             logits = decoder(decoder.decoder_query(inputs), latents).logits
         return _output(logits, self.sigmoid, self.rescale, self.scale)
+
+
+class RidgeFusion(nn.Module):
+    """Linear in what each modality's tokens come to over a clip; fitted in closed form, never by steps.
+
+    What is absent or hidden stands at its training mean. Outputs are in units of the labels, whatever their
+    range, and are not clipped to it.
+    """
+
+    def __init__(self, config: FusionConfig, widths: Mapping[str, int], num_outputs: int, sigmoid: bool):
+        super().__init__()
+        if config.output == "sigmoid":
+            raise ViperError(
+                "--model.fusion.output sigmoid: a ridge is linear; leave it out, or take another --head"
+            )
+        self.modalities = tuple(widths)
+        self.rescale = config.rescale
+        self.scale: LabelScale | None = None
+        """Not read: it was fitted to the labels themselves."""
+        self.linear = LinearPath(num_features(widths), num_outputs)
+
+    def forward(
+        self,
+        streams: dict[str, Stream],
+        face_found: Bool[Tensor, "B T"],
+        duration_seconds: Float[Tensor, "B"],
+        hidden: Bool[Tensor, "B M"] | None = None,
+    ) -> Float[Tensor, "B E"]:
+        """Intensities, float32 also under autocast. Arguments as for `TokenFusion`."""
+        _check_streams(streams, self.modalities)
+        pooled = pool(streams, face_found, duration_seconds, hidden)
+        intensities = self.linear(pooled_rows(pooled), known_features(pooled))
+        return rescaled(intensities) if self.rescale else intensities
 
 
 def time_features(

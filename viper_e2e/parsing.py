@@ -9,12 +9,12 @@ from argparse import SUPPRESS, Action, ArgumentParser, HelpFormatter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import jsonargparse
 import yaml
 
-from .config import BackboneConfig, ModelConfig, TrainConfig, backbones_of
+from .config import BackboneConfig, FusionConfig, ModelConfig, TrainConfig, backbones_of
 from .config_bounds import check_options, check_settings
 from .errors import ViperError
 from .presets import PRESETS, TRAIN_DEFAULTS
@@ -174,6 +174,8 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     model = parsed.model
     if parsed.modalities:
         model.modalities = tuple(parsed.modalities.split(","))
+    if parsed.head:
+        model.fusion.kind = parsed.head
     for backbone, source in _pairs(parsed.backbone or [], "--backbone", "visual=PATH"):
         _backbone(model, backbone).source = source
     # Of the model, so that evaluation and inference divide as training did.
@@ -203,6 +205,12 @@ def _train_parser(preset: str, prog: str, *, with_model: bool) -> _SettingsParse
     parser.add_argument("--preset", default="base", choices=sorted(PRESETS), help="where settings start from")
     parser.add_argument("--config", action="config", help="YAML file with any of these settings")
     parser.add_argument("--modalities", help="e.g. visual,audio,textual (default: the preset's)")
+    parser.add_argument(
+        "--head",
+        choices=get_args(get_type_hints(FusionConfig)["kind"]),
+        help="what reads the tokens: a Perceiver (tokens, or concat as published), or ridge: one pass over the "
+        "clips, closed form, nothing else is trained (default: the preset's)",
+    )
     parser.add_argument("--freeze", help="backbones that are not trained, e.g. all or visual,audio")
     parser.add_argument(
         "--unfreeze", help="backbones that are, e.g. visual,audio=4 (all, or the last n blocks)"

@@ -12,7 +12,7 @@ from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from ..encoders.audio import AudioEncoder
 from ..errors import ViperError
-from ..fusion import TokenFusion
+from ..fusion import RidgeFusion, TokenFusion
 from ..model import ViPER
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -67,6 +67,8 @@ def _parts(model: ViPER) -> Iterator[tuple[str, nn.Module]]:
                     yield name, backbone.model.visual
             elif backbone.name == "visual" or (isinstance(encoder, AudioEncoder) and encoder.has_equal_pieces):
                 yield name, backbone.model
+    if isinstance(model.fusion, RidgeFusion):
+        return  # one product
     # Not the fusion itself: its hooks would become part of what is compiled.
     perceiver = model.fusion.perceiver
     yield "fusion", perceiver if isinstance(model.fusion, TokenFusion) else perceiver.encoder

@@ -72,7 +72,8 @@ def branch_table(model: ViPER) -> Table:
             branch = modality if name == modality else f"{modality} · {name}"
             rows.append((branch, backbone.origin.spec, trained, frozen, dtypes))
     fusion = sum(p.numel() for p in model.fusion.parameters())
-    rows.append(("fusion", f"Perceiver ({model.config.fusion.kind})", fusion, 0, "float32"))
+    kind = model.config.fusion.kind
+    rows.append(("fusion", "ridge" if kind == "ridge" else f"Perceiver ({kind})", fusion, 0, "float32"))
     detector = sum(b.numel() for b in model.faces.buffers())
     rows.append(("faces", "MTCNN", 0, detector, "float32"))
     return table("model", ("branch", "source", "trainable", "frozen", "dtype"), rows)

@@ -98,7 +98,8 @@ class Reporter:
         with self._going_on("TensorBoard"):
             self._board.add_scalar("step/loss", value, step)
             self._board.add_scalar("step/lr", lr, step)
-        self._bar.update(self._task, completed=step, note=f"loss {value:.4f}", details=details)
+        note = "" if math.isnan(value) else f"loss {value:.4f}"
+        self._bar.update(self._task, completed=step, note=note, details=details)
 
     @contextmanager
     def validating(self, num_clips: int) -> Iterator[Callable[[ClipBatch], None]]:

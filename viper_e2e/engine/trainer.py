@@ -150,7 +150,7 @@ class Trainer:
             group = list(islice(batches, self.config.accumulation))
             if not group:
                 break
-            self.tuning.measure(group, self.optimizer, self.accelerator, self.average)
+            self._measure(group)
             save = self._step(group)
             self.state.cursor = Cursor(cursor.seed, cursor.epoch, group[-1].next_position)
             if self.state.bad_steps >= MAX_BAD_STEPS:
@@ -164,6 +164,9 @@ class Trainer:
                 return False
         self._end_epoch()
         return True
+
+    def _measure(self, group: list[ClipBatch]) -> None:
+        self.tuning.measure(group, self.optimizer, self.accelerator, self.average)
 
     def _step(self, group: list[ClipBatch]) -> bool:
         """One optimizer step, on which all processes agree; returns whether it is time to save."""
@@ -284,7 +287,7 @@ class Trainer:
             if self.module.provenance is not None:
                 means = {name: record["val"][f"mean_{name}"] for name in ("pearson", "ccc", "mse")}
                 self.module.provenance |= {"step": step, "scores": means}
-        if epoch == 0:
+        if epoch == 0 and self.yardstick.tells:
             record["yardstick"] = self.yardstick.record(len(self.train_shards))
         if self.state.cursor.position >= len(self.train_shards):
             self.state.cursor = Cursor(self.config.seed, self.state.cursor.epoch + 1, 0)

@@ -21,6 +21,7 @@ from .devices import heed_launcher
 from .display import console, seeds_table
 from .processes import Processes
 from .resuming import with_absolute_paths
+from .ridge_training import RidgeTrainer
 from .run_folder import write_settings
 from .trainer import Trainer
 from .yardstick import verdict
@@ -54,7 +55,8 @@ def train(settings: Settings) -> int:
     for run in seeded(settings):
         run.train.mixed_precision = precision
         with processes.telling_failures():
-            trainer = Trainer(run, accelerator, processes)
+            kind = RidgeTrainer if run.model.fusion.kind == "ridge" else Trainer
+            trainer = kind(run, accelerator, processes)
             if settings.train.seeds > 1 and accelerator.is_main_process:
                 # So that `--resume --run-dir` alone goes on with all seeds.
                 write_settings(Path(settings.train.run_dir), with_absolute_paths(settings))

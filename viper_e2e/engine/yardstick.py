@@ -114,9 +114,18 @@ class Yardstick:
     Backbones that train change while rows are collected: it is the score on the tokens of the first epoch.
     """
 
-    def __init__(self, module: ViPER, processes: Processes, *, validates: bool, rows: PooledRows | None = None):
-        """``validates``: whether there are clips to score it on."""
-        self.module, self.processes, self.validates = module, processes, validates
+    def __init__(
+        self,
+        module: ViPER,
+        processes: Processes,
+        *,
+        validates: bool,
+        tells: bool = True,
+        rows: PooledRows | None = None,
+    ):
+        """``validates``: whether there are clips to score it on. ``tells`` False: whether or not, it only
+        collects."""
+        self.module, self.processes, self.validates, self.tells = module, processes, validates, tells
         self.rows = rows or PooledRows(module)
         self.is_collecting = self._has_gap = False
         self._validation: PooledRows | None = None
@@ -137,7 +146,7 @@ class Yardstick:
     @contextmanager
     def validating(self, see: Callable[[ClipBatch], None]) -> Iterator[Callable[[ClipBatch], None]]:
         """Collect validation clips too; yields what is to see each of their batches in place of ``see``."""
-        if not self.is_collecting:
+        if not (self.is_collecting and self.tells):
             yield see
             return
         rows = self._validation = PooledRows(self.module)
@@ -215,8 +224,8 @@ def verdict(log: list[dict[str, Any]]) -> str | None:
         return None
     return (
         f"below the yardstick: a ridge on the same tokens reaches {ridge:.4f}, this model at its best "
-        f"{best:.4f}; it learns its clips by heart, or has not learned them yet.\nWhat usually helps: a smaller head "
-        "(--model.fusion.dim 64 --model.fusion.latent-dim 64 --model.fusion.num-latents 8), frozen backbones "
-        "(--freeze all), more clips of more people, more epochs if the training loss still falls; or take the "
-        "ridge itself: --head ridge"
+        f"{best:.4f}; it learns its clips by heart, or has not learned them yet.\n"
+        "What usually helps: a smaller head (--model.fusion.dim 64 --model.fusion.latent-dim 64 "
+        "--model.fusion.num-latents 8), frozen backbones (--freeze all), more clips of more people, more "
+        "epochs if the training loss still falls; or take the ridge itself: --head ridge"
     )

@@ -1,0 +1,82 @@
+"""ridge_training.py: `viper train --head ridge`: one pass over the clips, then the head in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from accelerate import Accelerator
+
+from ..config import backbones_of
+from ..errors import ViperError
+from ..loader import ClipBatch
+from ..parsing import Settings
+from ..ridge import MIN_CLIPS
+from .processes import Processes
+from .trainer import Trainer
+from .yardstick import PooledRows, Yardstick
+
+MAX_BYTES = 1_000_000_000
+"""Of float32 features of training clips; `ViperError` beyond: a head that left clips out would not say so."""
+
+
+class RidgeTrainer(Trainer):
+    """A run of one epoch in which nothing is learned by steps; stopped midway, it goes on like any other.
+
+    The checkpoint of a run that was stopped holds the ridge of the clips that have passed.
+    """
+
+    def __init__(self, settings: Settings, accelerator: Accelerator, processes: Processes | None = None):
+        for complaint in _without_effect(settings):
+            raise ViperError(f"--head ridge: {complaint}")
+        super().__init__(replace(settings, train=replace(settings.train, epochs=1)), accelerator, processes)
+        rows = PooledRows(self.module, MAX_BYTES, max_clips=None)
+        if len(self.train_shards) > rows.max_clips:
+            raise ViperError(
+                f"--head ridge: {len(self.train_shards):,} clips do not fit its {MAX_BYTES / 1e9:g} GB of "
+                f"pooled tokens, {rows.max_clips:,} do: train on fewer shards, or with fewer --modalities"
+            )
+        # What is fitted is the yardstick itself: collected and saved like it, but not told beside itself.
+        self.yardstick = Yardstick(self.module, self.processes, validates=True, tells=False, rows=rows)
+
+    def _measure(self, group: list[ClipBatch]) -> None:
+        """No step of an optimizer takes memory."""
+
+    def _step(self, group: list[ClipBatch]) -> bool:
+        save, _ = self._begin_step(group)
+        with torch.no_grad():
+            for batch in group:
+                self.module.fuse(self.module.prepare(batch.clips))
+                self.yardstick.add(batch)
+        self._count_step(None, sum(position is not None for b in group for position in b.positions))
+        return save or self.saver.is_due(self.state.step)
+
+    def _end_epoch(self) -> None:
+        self._fit()
+        super()._end_epoch()
+
+    def _save_last(self) -> None:
+        if self.yardstick.is_collecting:
+            self._fit(at_least=MIN_CLIPS)
+        super()._save_last()
+
+    def _fit(self, at_least: int = 0) -> None:
+        """Every process fits the same rows. ``at_least``: fewer leave the head as it is."""
+        table = self.yardstick.rows.gather(self.processes)
+        if len(table.targets) >= at_least:
+            self.module.fusion.linear.take(self.yardstick.rows.fit(table))
+
+
+def _without_effect(settings: Settings) -> Iterator[str]:
+    """What was asked for and has no part in a closed form over frozen tokens."""
+    trained = [
+        name for name, backbone in backbones_of(settings.model).items() if backbone.depth not in ("none", "0")
+    ]
+    if trained or settings.train.unfreeze_at:
+        names = ", ".join(trained) or settings.train.unfreeze_at
+        yield f"trains no backbones, and {names} would be; give --freeze all, without --unfreeze and --lora"
+    if settings.train.augment != "none":
+        yield "clips pass once and as they are; leave out --augment"
+    if settings.train.ema_decay:
+        yield "there are no steps to average over; leave out --ema-decay"
