@@ -133,10 +133,10 @@ class Yardstick:
         self.enter(0)
 
     def enter(self, epoch: int) -> None:
-        """Collect in the first epoch, and let go of everything after it."""
-        self.is_collecting, self._has_gap = epoch == 0 and self.validates, False
-        self._gathered = None
-        self.rows.clear()
+        """Collect in the first epoch, also where it is entered again midway; let go of everything after it."""
+        self.is_collecting, self._gathered = epoch == 0 and self.validates, None
+        if not self.is_collecting:
+            self.rows.clear()
         self.module.watch = self.rows.see if self.is_collecting else None
 
     def add(self, batch: ClipBatch) -> None:
@@ -197,6 +197,7 @@ class Yardstick:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Into the first process, whatever their number was; ``enter`` comes before."""
         self._has_gap = self.is_collecting and not state
+        self.rows.clear()
         if self.is_collecting and state and self.processes.is_main:
             self.rows.restore(state)
 
