@@ -23,6 +23,7 @@ from viper_e2e.stream import Stream
 
 WIDTHS = {"visual": 3, "audio": 2}
 B, T = 12, 4
+DROPOUT = "--model.fusion.modality-dropout=0.9"
 
 
 @pytest.fixture(autouse=True)
@@ -32,12 +33,13 @@ def without_plots(monkeypatch):
 
 @pytest.fixture(scope="module")
 def fitted(corpus, tmp_path_factory):
-    """A run with `--head ridge` and what a run with the default head has as its yardstick."""
+    """A run with `--head ridge`, beside one whose head is another: no modality that is hidden from that one is
+    hidden from its yardstick."""
     folder = tmp_path_factory.mktemp("fitted")
     val = f"--val-shards={corpus}/shards/val-*.tar"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reporting, "figures", _NoFigures())
-        run(corpus, folder / "default", val, "--batch-size=2", "--epochs=1")
+        run(corpus, folder / "default", val, "--batch-size=2", "--epochs=1", DROPOUT)
         return run(corpus, folder / "ridge", val, "--batch-size=2", "--head=ridge")
 
 
@@ -131,7 +133,7 @@ def test_two_processes_fit_what_one_fits(corpus, fitted, nursery, tmp_path):
     from training_runs import arguments
 
     val = f"--val-shards={corpus}/shards/val-*.tar"
-    for name, words in (("ridge", ["--head=ridge"]), ("default", ["--epochs=1"])):
+    for name, words in (("ridge", ["--head=ridge"]), ("default", ["--epochs=1", DROPOUT])):
         together(nursery, "train", arguments(corpus, tmp_path / name, val, "--batch-size=1", *words))
     for key, value in weights(fitted).items():
         torch.testing.assert_close(weights(tmp_path / "ridge")[key], value, atol=1e-6, rtol=1e-6)
