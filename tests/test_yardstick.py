@@ -5,15 +5,17 @@ import pytest
 import torch
 from process_cases import _NoFigures
 from sklearn.linear_model import RidgeCV
+from torch import nn
 from training_runs import lines, make_corpus, run
 
 from viper_e2e.config import MODALITIES
 from viper_e2e.engine import reporting
+from viper_e2e.engine.processes import Processes
 from viper_e2e.engine.yardstick import PooledRows, Table, Yardstick, line, verdict
 from viper_e2e.labels import LabelSet
 from viper_e2e.loader import ClipBatch
 from viper_e2e.metrics import batch_sums, scores
-from viper_e2e.model import load
+from viper_e2e.model import ViPER, load
 from viper_e2e.pooling import pool, pooled_rows
 from viper_e2e.report import figures
 from viper_e2e.ridge import RELATIVE_PENALTIES
@@ -136,24 +138,24 @@ def test_backbones_that_train_and_clips_that_are_changed_have_one_too(corpus, tm
 # --- rows -------------------------------------------------------------------------------------------
 
 
-class _Model:
+class _Encoder(nn.Module):
+    embed_dim = 2
+
+
+class _Model(ViPER):
     """As much of a model as rows ask for."""
 
-    labels = LabelSet(("Joy", "Fear"))
-    watch = None
-
     def __init__(self):
-        encoder = type("Encoder", (), {"embed_dim": 2})
-        self.encoders = {name: encoder() for name in MODALITIES[:2]}
+        nn.Module.__init__(self)
+        self.labels, self.watch = LabelSet(("Joy", "Fear")), None
+        self.encoders = nn.ModuleDict({name: _Encoder() for name in MODALITIES[:2]})
 
 
-class _Alone:
+class _Alone(Processes):
     """One process."""
 
-    is_main = True
-
-    def gather_list(self, items, *, purpose):
-        return items
+    def __init__(self):
+        self.index, self.count, self.is_main = 0, 1, True
 
 
 def passing(rows: PooledRows, positions, weights, tokens) -> None:
@@ -249,7 +251,7 @@ def test_a_run_below_its_yardstick_is_told_so_and_what_helps():
 
 def test_it_is_a_line_among_the_training_curves(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
     scores_of = {"mean_pearson": 0.5, "mean_ccc": 0.4, "mean_mse": 0.1, "pearson": {"joy": 0.5}}
     record = {"epoch": 0, "train_loss": 0.1, "val": scores_of, "yardstick": {"mean_pearson": 0.71}}
     figures.training_curves([record], tmp_path / "curves.png")
