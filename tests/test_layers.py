@@ -24,7 +24,7 @@ LAYER = {
     ),
     **dict.fromkeys(["predictions", "order", "reuse", "skips", "handover", "clip_reader", "transfer"], 2),
     **dict.fromkeys(["pooling", "ridge"], 2),
-    **dict.fromkeys(["prepared", "records", "pretrained", "inputs", "model", "workers"], 3),
+    **dict.fromkeys(["prepared", "records", "close_ups", "pretrained", "inputs", "model", "workers"], 3),
     **dict.fromkeys(["reading_options", "clip_files"], 3),
     **dict.fromkeys(["loader", "windows", "tabular", "report", "published"], 4),
     **dict.fromkeys(["packing", "checking", "parsing"], 4),
@@ -60,6 +60,8 @@ ORDERED_WITHIN_LAYER = {
     ("model", "inputs"),
     ("inputs", "prepared"),
     ("model", "prepared"),
+    ("model", "close_ups"),
+    ("close_ups", "prepared"),
     ("model", "records"),
 }
 

@@ -68,6 +68,8 @@ class DecodedClip:
     """Width, height of the clip as displayed (after rotation, before scaling to ``max_side``)."""
     action_units: np.ndarray | None = None
     """float32, ``T' 27``, spread evenly over the clip, or ``None``."""
+    again: Any = None
+    """Where the frames came from (`decoding.AgainFrom`), if the clip has more pixels than they."""
     notes: tuple[str, ...] = ()
     """What a person should know of how this clip was read: what was chosen among several, or left out. One
     plain clause each, no full stop; they end in the record's ``warning``."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .augment import Augment
 from .clip import DecodedClip, Sample
+from .close_ups import CloseUps
 from .config import LOOKING, MODALITIES, ModelConfig, backbones_of
 from .decoding import ClipDecoder
 from .encoders.action_units import ActionUnitEncoder
@@ -120,8 +121,14 @@ class ViPER(Pretrained, nn.Module):
     def prepare(self, clips: Clip | Sequence[Clip]) -> list[PreparedClip | ClipError]:
         """Decode and find faces; what is further on its way passes through."""
         transfer = Transfer(self.device)
-        sent = [self._send(self._decode(clip), transfer) for clip in _batch_of(clips)]
-        return [clip() if callable(clip) else clip for clip in sent]
+        decoded = [self._decode(clip) for clip in _batch_of(clips)]
+        sent = [self._send(clip, transfer) for clip in decoded]
+        with self._close_ups(transfer) as closer:
+            begun = [
+                closer.begin(found(), clip) if callable(found) else found
+                for clip, found in zip(decoded, sent, strict=True)
+            ]
+            return [clip() if callable(clip) else clip for clip in begun]
 
     def _decode(self, clip: Clip) -> DecodedClip | PreparedClip | ClipError:
         if isinstance(clip, DecodedClip | PreparedClip | ClipError):
@@ -168,6 +175,14 @@ class ViPER(Pretrained, nn.Module):
             frame_size=(clip.frames.shape[2], clip.frames.shape[1]),
             notes=clip.notes,
         )
+
+    def _close_ups(self, transfer: Transfer) -> CloseUps:
+        looking = [name for name in self.modalities if name in LOOKING and self.decoder.comes_back]
+        specs = [self.encoders[name].crop_spec for name in looking]
+        reach = self.augment.box_reach if self.augment is not None and "box" in self.augment.kinds else 0.0
+        margin = max(self.config.faces.hold_margin, reach)
+        measured = "action_units" in self.modalities and self.config.action_units.source == "py-feat"
+        return CloseUps(self.config.decoding, specs, margin, transfer, keeps_frames=measured)
 
     def _track(self, frames: Tensor, seconds: Tensor) -> FaceTrack:
         if set(self.modalities) & set(LOOKING):
@@ -293,7 +308,8 @@ class ViPER(Pretrained, nn.Module):
             tokens, present, centres = encoder([inputs.sound(index, seconds)])
             return ClipTokens(tokens[0], present[0], centres[0])
         if name == "action_units":
-            units = encoder.measure(clip.pixels, clip.name) if clip.units is None else clip.units
+            frames = clip.pixels if clip.frames is None else clip.frames
+            units = encoder.measure(frames, clip.name) if clip.units is None else clip.units
             tokens, present = encoder([units], [len(clip.seconds)])
             return ClipTokens(tokens[0][frame], present[0][frame], seconds)
         tokens = encoder(inputs.crops(index, encoder.crop_spec))[frame]

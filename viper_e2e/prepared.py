@@ -29,7 +29,8 @@ class PreparedClip:
     duration_seconds: float
     track: FaceTrack
     pixels: UInt8[Tensor, "N H W 3"] | FaceRegions | None
-    """Whole frames; or, in a clip held in memory, the parts around the face; or nothing."""
+    """Whole frames; or the parts around the face, of a clip held in memory, or decoded again for a small face;
+    or nothing."""
     sound: list[tuple[float, Float[Tensor, " _"]]]
     """Runs: start in seconds, samples."""
     sound_seconds: float
@@ -44,6 +45,8 @@ class PreparedClip:
     """As in `DecodedClip`."""
     notes: tuple[str, ...] = ()
     """As in `DecodedClip`."""
+    frames: UInt8[Tensor, "N H W 3"] | None = None
+    """Whole frames beside the parts in `pixels`, where something looks at them."""
     tokens: dict[str, ClipTokens] = field(default_factory=dict)
     """Of the encoders that are frozen throughout."""
     made_by: dict[str, Any] = field(default_factory=dict)
@@ -64,6 +67,7 @@ class PreparedClip:
         return replace(
             self,
             pixels=regions,
+            frames=None,
             sound=self.sound if sound else [],
             tokens=dict(self.tokens),
             made_by=dict(self.made_by),
@@ -79,4 +83,5 @@ class PreparedClip:
         total += sum(t.nbytes for kept in self.tokens.values() for t in kept)
         if self.pixels is not None:
             total += self.pixels.nbytes if isinstance(self.pixels, Tensor) else self.pixels.num_bytes
+        total += 0 if self.frames is None else self.frames.nbytes
         return total + (0 if self.units is None else self.units.nbytes)

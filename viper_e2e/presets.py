@@ -135,7 +135,7 @@ def tiny() -> ModelConfig:
     visual.train = audio.train = "all"
     return ModelConfig(
         modalities=("visual", "audio"),
-        decoding=DecodingConfig(num_frames=8, max_side=320, span_seconds=1.0),
+        decoding=DecodingConfig(num_frames=8, max_side=640, span_seconds=1.0),
         faces=FaceConfig(min_face_size=40),
         visual=VisualConfig(backbone=visual, pooling="mean", crop_size=96),
         audio=AudioConfig(backbone=audio),

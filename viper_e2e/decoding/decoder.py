@@ -14,6 +14,7 @@ import numpy as np
 from ..clip import DecodedClip
 from ..config import LOOKING, DecodingConfig, ModelConfig
 from ..errors import ClipError, ViperError
+from .again import again_from
 from .assembly import Assembly
 from .container import Media, Source, first_frame, name_of, open_media
 from .decord import DecordReader
@@ -49,11 +50,13 @@ class ClipDecoder:
         *,
         hears: bool = True,
         sees: Literal["always", "without units", "never"] = "always",
+        comes_back: bool = False,
     ):
         """What nobody wants is neither decoded nor judged.
 
         `hears`: whether sound is wanted. `sees`: whether pictures are; ``without units``: only those of a clip
-        that brings no action units.
+        that brings no action units. `comes_back`: frames that are smaller than the clip's say where they came
+        from, so that faces in them can be decoded again, larger.
         """
         if config.num_frames < 1:
             raise ViperError(f"decoding.num_frames is {config.num_frames}; give at least 1")
@@ -65,7 +68,7 @@ class ClipDecoder:
             raise ViperError(f"decoding.audio_track is {config.audio_track}; tracks are counted from 1")
         if config.span_seconds <= 0:
             raise ViperError(f"decoding.span_seconds is {config.span_seconds}; give more than 0")
-        self.config, self.hears, self.sees = config, hears, sees
+        self.config, self.hears, self.sees, self.comes_back = config, hears, sees, comes_back
         self.frames_decoded: int | None = 0
         """Frames that the codec really decoded in the last call; None: the backend does not tell."""
 
@@ -74,7 +77,8 @@ class ClipDecoder:
         """What decodes clips for a model: what none of its modalities wants is left out."""
         wanted = set(config.modalities)
         sees = "always" if wanted & set(LOOKING) else "without units" if "action_units" in wanted else "never"
-        return cls(config.decoding, hears="audio" in wanted, sees=sees)
+        comes_back = config.faces.close_ups and sees == "always"
+        return cls(config.decoding, hears="audio" in wanted, sees=sees, comes_back=comes_back)
 
     def __call__(
         self,
@@ -123,6 +127,8 @@ class ClipDecoder:
         decoding = _Decoding(config, source, sound, name_of(source, name), tiling, sees)
         try:
             for window, clip in decoding.run():
+                if self.comes_back and max(clip.frames.shape[1:3]) < max(clip.display_size):
+                    clip = replace(clip, again=again_from(source, window.frames))
                 yield window.start_seconds, clip
         finally:
             self.frames_decoded = decoding.num_decoded

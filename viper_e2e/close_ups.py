@@ -1,0 +1,144 @@
+"""close_ups.py: faces that the decoded frames show too small, fetched from the clip at its own resolution."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .clip import CropSpec, DecodedClip
+from .config import DecodingConfig
+from .decoding import close_up
+from .decoding.geometry import scaled_size
+from .errors import ClipError
+from .faces import FaceRegions, FaceTrack
+from .faces.crop import Window, windows_around
+from .prepared import PreparedClip
+from .transfer import Transfer
+
+LEAST_GAIN = 1.1
+"""A clip is decoded again only if its face becomes larger by more than this."""
+
+TOO_LARGE = (
+    "the face is small, and the clip too large to be decoded again from memory, so that its crops have fewer "
+    "pixels than it could give: score it from its own file, or raise decoding.max_side"
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """What is decoded again of a clip."""
+
+    max_side: int
+    size: tuple[int, int]
+    """Width, height of its frames at that size."""
+    windows: dict[int, Window]
+    """Of the frames with a face, by their place."""
+
+    @property
+    def num_bytes(self) -> int:
+        return sum((x1 - x0) * (y1 - y0) * 3 for x0, y0, x1, y1 in self.windows.values())
+
+
+def plan_view(
+    track: FaceTrack,
+    frame_size: tuple[int, int],
+    display_size: tuple[int, int],
+    specs: Sequence[CropSpec],
+    margin: float,
+) -> View | None:
+    """What to decode again of a clip whose face has fewer pixels than its crops; ``None``: nothing.
+
+    At the clip's own resolution, unless that took more bytes than the frames do, as where a face is large in a
+    very large picture: then as large as these allow.
+    """
+    found = track.face_found.nonzero()[:, 0].tolist()
+    gain = max(display_size) / max(frame_size)
+    if not found or not specs or gain <= LEAST_GAIN:
+        return None
+    boxes = track.boxes[found].cpu()
+    side = float((boxes[:, 2:] - boxes[:, :2]).amin(1).median())
+    if side >= max(spec.size for spec in specs):
+        return None
+    aligned = track.landmarks is not None and any(spec.align == "eyes" for spec in specs)
+    landmarks = track.landmarks[found].cpu() if aligned else None
+    budget = len(track.boxes) * frame_size[0] * frame_size[1] * 3
+    while gain > LEAST_GAIN:
+        size = scaled_size(*display_size, max_side := round(max(frame_size) * gain))
+        scale = torch.tensor(size) / torch.tensor(frame_size)
+        scaled = None if landmarks is None else landmarks * scale
+        windows = windows_around(boxes * scale.repeat(2), scaled, size, margin)
+        view = View(max_side, size, dict(zip(found, windows, strict=True)))
+        if view.num_bytes <= budget:
+            return view
+        gain *= min(math.sqrt(budget / view.num_bytes), 0.98)
+    return None
+
+
+class CloseUps:
+    """Decodes faces again in threads, while the next clips of a batch are looked at; a context manager."""
+
+    def __init__(
+        self,
+        decoding: DecodingConfig,
+        specs: Sequence[CropSpec],
+        margin: float,
+        transfer: Transfer,
+        *,
+        keeps_frames: bool,
+    ):
+        """``keeps_frames``: whole frames are wanted besides."""
+        self._decoding, self._specs, self._margin = decoding, specs, margin
+        self._transfer, self._keeps_frames = transfer, keeps_frames
+        self._threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "viper-close-up")
+
+    def __enter__(self) -> CloseUps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def begin(self, clip: PreparedClip, decoded: DecodedClip) -> Callable[[], PreparedClip | ClipError]:
+        """The function returned waits for the clip with its face at a better resolution, if there is one."""
+        view = plan_view(clip.track, clip.frame_size, clip.display_size, self._specs, self._margin)
+        if view is None:
+            return lambda: clip
+        if decoded.again is None:
+            return lambda: replace(clip, notes=(*clip.notes, TOO_LARGE))
+        pixels = self._threads.submit(
+            close_up, self._decoding, decoded.again, view.windows, view.max_side, clip.name
+        )
+        return partial(self._finish, clip, view, pixels)
+
+    def _finish(self, clip: PreparedClip, view: View, pixels: Future[np.ndarray]) -> PreparedClip | ClipError:
+        try:
+            (flat,) = self._transfer.send([pixels.result()])()
+        except ClipError as error:
+            return error
+        regions = _regions(clip.pixels, clip.frame_size, view, flat)
+        return replace(clip, pixels=regions, frames=clip.pixels if self._keeps_frames else None)
+
+
+def _regions(frames: Tensor, frame_size: tuple[int, int], view: View, flat: Tensor) -> FaceRegions:
+    """Close-ups of the frames with a face; of the others, in which the whole frame is looked at, all of it."""
+    pieces, origins, cut_from, start = [], [], [], 0
+    for place in range(len(frames)):
+        if place not in view.windows:
+            pieces.append(frames[place].clone())
+            origins.append((0, 0))
+            cut_from.append(frame_size)
+            continue
+        x0, y0, x1, y1 = view.windows[place]
+        end = start + (x1 - x0) * (y1 - y0) * 3
+        pieces.append(flat[start:end].view(y1 - y0, x1 - x0, 3))
+        origins.append((x0, y0))
+        cut_from.append(view.size)
+        start = end
+    return FaceRegions(tuple(pieces), tuple(origins), frame_size, tuple(cut_from))

@@ -1,0 +1,111 @@
+"""again.py: frames of a clip once more, larger, of which only the part around a face is kept."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..config import DecodingConfig
+from ..errors import ClipError
+from .container import Media, Source, open_media
+from .fields import FieldsFound
+from .pyav import FrameReader
+from .scan import read_timeline
+from .timeline import FramesMissing, TornEnd
+from .tracks import Tracks
+
+MAX_BYTES_ALONG = 64 * 2**20
+"""A clip that has no path goes along with its frames up to this size, so that they can be decoded again."""
+
+Window = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class AgainFrom:
+    """Where decoded frames came from, to decode them again."""
+
+    source: np.ndarray | str | Path
+    """The file's bytes (uint8), which cross between processes as memory, or its path."""
+    indices: np.ndarray
+    """int64, ``N``: each frame's number in the file."""
+
+
+def again_from(source: Source, indices: np.ndarray) -> AgainFrom | None:
+    """``None`` for bytes that are too many to go along."""
+    if isinstance(source, bytes):
+        return AgainFrom(np.frombuffer(source, np.uint8), indices) if len(source) <= MAX_BYTES_ALONG else None
+    return AgainFrom(Path(source), indices)
+
+
+def close_up(
+    config: DecodingConfig, again: AgainFrom, windows: dict[int, Window], max_side: int, name: str
+) -> np.ndarray:
+    """The pixels of some frames inside their windows, one after the other, uint8 RGB.
+
+    ``windows``: x0 y0 x1 y1 by the place of a frame among ``again.indices``, in pixels of the frame scaled to
+    ``max_side``. One whole frame at a time is in memory. Always through PyAV, whatever the backend. Raises what
+    decoding the clip raises.
+    """
+    by_decoding = has_fields = is_torn = False
+    while True:
+        try:
+            return _cut(config, again, windows, max_side, name, (by_decoding, has_fields, is_torn))
+        except FieldsFound:
+            has_fields = True
+        except TornEnd:
+            is_torn = True
+        except FramesMissing:
+            if by_decoding:
+                message = "decodes to other frames each time; copy the file again"
+                raise ClipError(message, stage="decode", clip=name) from None
+            by_decoding = True
+
+
+def _cut(
+    config: DecodingConfig,
+    again: AgainFrom,
+    windows: dict[int, Window],
+    max_side: int,
+    name: str,
+    how: tuple[bool, bool, bool],
+) -> np.ndarray:
+    by_decoding, has_fields, is_torn = how
+    source = again.source.tobytes() if isinstance(again.source, np.ndarray) else again.source
+    with ExitStack() as files:
+
+        def reopened() -> Media:
+            files.close()
+            tracks = Tracks(config.video_track, None, False)
+            return files.enter_context(open_media(source, config.limits, name, tracks=tracks))
+
+        media = reopened()
+        timeline = read_timeline(media, source, with_sound=False, by_decoding=by_decoding, without_last=is_torn)
+        if timeline.by_order or not media.kept.is_complete:
+            media = reopened()
+        places = sorted(windows)
+        if again.indices[places].max() >= len(timeline.pts):
+            raise FramesMissing
+        mask = np.zeros(len(timeline.pts), bool)
+        mask[again.indices[places]] = True
+        reader = FrameReader(media, timeline, mask, max_side, has_fields=has_fields)
+        return _inside(reader, again.indices, windows)
+
+
+def _inside(reader: FrameReader, indices: np.ndarray, windows: dict[int, Window]) -> np.ndarray:
+    """Raises `FramesMissing`."""
+    sizes = [(x1 - x0) * (y1 - y0) * 3 for x0, y0, x1, y1 in windows.values()]
+    ends = dict(zip(windows, np.cumsum(sizes).tolist(), strict=True))
+    pixels, missing = np.empty(sum(sizes), np.uint8), set(windows)
+    for index, image in reader:
+        for place in np.flatnonzero(indices == index).tolist():
+            if place in windows:
+                x0, y0, x1, y1 = windows[place]
+                piece = image[y0:y1, x0:x1]
+                pixels[ends[place] - piece.size : ends[place]] = piece.reshape(-1)
+                missing.discard(place)
+    if missing:
+        raise FramesMissing
+    return pixels
