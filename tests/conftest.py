@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -41,6 +43,20 @@ def tone(seconds: float, rate: int, channels: int, hertz: float = 440.0) -> np.n
     return np.stack([0.5 / (c + 1) * np.sin(2 * np.pi * hertz * t) for c in range(channels)]).astype(np.float32)
 
 
+@contextlib.contextmanager
+def scheduling_kept() -> Iterator[None]:
+    """SVT-AV1 started by root makes its caller a real-time thread, before which all else on a core waits."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
+@scheduling_kept()
 def make_clip(
     path: Path,
     *,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import av
 import numpy as np
 import pytest
@@ -24,6 +26,10 @@ def stream(request, tmp_path_factory):
     codec, options = ENCODERS[request.param]
     path = tmp_path_factory.mktemp("av1") / "clip.mp4"
     return make_clip(path, num_frames=70, fps=25, codec=codec, options=options, sound=None)
+
+
+def test_the_encoder_leaves_this_process_to_be_scheduled_like_any_other(stream):
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def packets_of(path) -> tuple[bytes, list[bytes]]:
