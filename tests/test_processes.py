@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -52,6 +53,16 @@ def test_gradients_of_two_processes_are_those_of_one(corpus, nursery, tmp_path, 
             assert (ours - theirs).abs().max() <= bound
             compared += bool(ours.abs().max() > 1e-4)
     assert compared > 20
+
+
+def test_numbers_and_records_go_by_a_group_of_the_cpu_whatever_the_device(nursery, tmp_path):
+    together(nursery, "speak", str(tmp_path / "said"))
+    for rank in range(2):
+        table, items, used = json.loads((tmp_path / f"said.{rank}").read_text())
+        assert table == [[0.1, 2.0], [1.1, 2.0]]
+        assert items == [0, 1, 1]
+        assert {name for name, *_ in used} == {"all_gather", "all_gather_object", "barrier"}
+        assert {(backend, is_world) for _, backend, is_world in used} == {("gloo", False)}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from ..errors import ViperError
@@ -27,6 +26,10 @@ class Processes:
 
     Where all must come together each first notes in the store how many such meetings it has come to. When one
     died or hangs, the others fail (a closed connection, a time limit) and can tell who came to fewer.
+
+    Rows with which the device computes go by the backend of the device. Numbers and records that the processes
+    agree on are on the CPU and stay there, in a gloo group of their own: beside NCCL they neither wait for
+    what the GPU still computes nor does the GPU have to know float64.
     """
 
     def __init__(self, accelerator: Accelerator):
@@ -44,25 +47,28 @@ class Processes:
                 timeout=timedelta(seconds=STORE_SECONDS),
             )
             self._store = dist.PrefixStore("viper", store)
+            handler = accelerator.init_handler
+            # Also where the device's backend is gloo itself: one way, which every test walks.
+            self._on_cpu = dist.new_group(backend="gloo", timeout=handler.timeout if handler else None)
 
     def wait(self, purpose: str) -> None:
         """Until all have come here."""
         if self.count > 1:
             with self.meeting(purpose):
-                self.accelerator.wait_for_everyone()
+                dist.barrier(group=self._on_cpu)
 
     def table(self, *numbers: int | float, purpose: str) -> Tensor:
         """Everyone's numbers, a row per process, float64."""
         row = torch.tensor([numbers], dtype=torch.float64)
         if self.count == 1:
-            # An Apple GPU, which is always alone, knows no float64.
             return row
         with self.meeting(purpose):
-            # NCCL's calls return at once: that a process is lost shows when the numbers are fetched.
-            return self.accelerator.gather(row.to(self.accelerator.device)).cpu()
+            rows = [torch.empty_like(row) for _ in range(self.count)]
+            dist.all_gather(rows, row, group=self._on_cpu)
+            return torch.cat(rows)
 
     def gather(self, rows: Tensor, *, purpose: str) -> Tensor:
-        """Everyone's rows, in the order of processes, without gradient."""
+        """Everyone's rows on the device, in the order of processes, without gradient."""
         if self.count == 1:
             return rows
         with self.meeting(purpose):
@@ -73,7 +79,9 @@ class Processes:
         if self.count == 1:
             return items
         with self.meeting(purpose):
-            return gather_object(items)
+            lists: list[list[Item]] = [[] for _ in range(self.count)]
+            dist.all_gather_object(lists, items, group=self._on_cpu)
+            return [item for one in lists for item in one]
 
     @contextmanager
     def meeting(self, purpose: str) -> Iterator[None]:
