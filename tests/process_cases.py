@@ -22,7 +22,16 @@ from safetensors.torch import save_file
 from viper_e2e import cli
 from viper_e2e.clip import DecodedClip
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.engine import commands, evaluation_commands, parts, precision, processes, reporting, training  # noqa: F401
+from viper_e2e.engine import (  # noqa: F401
+    commands,
+    evaluation_commands,
+    parts,
+    precision,
+    processes,
+    reporting,
+    trainer,
+    training,
+)
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.errors import ClipError
 from viper_e2e.fusion import TokenFusion
@@ -81,7 +90,7 @@ def stop(arguments: list[str], step: int, number: int, ranks: list[int] | None =
 def hang(arguments: list[str], step: int) -> int:
     """A step that does not end."""
 
-    def act(trainer: Trainer) -> None:
+    def act(_: Trainer) -> None:
         print("hanging", flush=True)
         while True:
             time.sleep(0.01)
@@ -192,8 +201,15 @@ def _die_after(number: int) -> None:
 # --- several processes ----------------------------------------------------------------------------
 
 
-def record_gradients(arguments: list[str], file: str) -> int:
-    """The gradients of the first optimizer step, as the optimizer sees them."""
+def record_gradients(arguments: list[str], file: str, dtype: str = "float32") -> int:
+    """The gradients of the first optimizer step, as the optimizer sees them; all is computed in ``dtype``."""
+    build, loss = trainer.build_optimizer, trainer.IntensityLoss
+
+    def cast(model, *rest):
+        return build(model.to(getattr(torch, dtype)), *rest)
+
+    trainer.build_optimizer = cast
+    trainer.IntensityLoss = lambda *given, **named: loss(*given, **named).to(getattr(torch, dtype))
     original = torch.optim.AdamW.step
 
     def wrapped(self, *rest, **named):
@@ -227,7 +243,7 @@ def change_clips(arguments: list[str], what: str, ranks: list[int]) -> int:
 def fail(arguments: list[str], what: str, ranks: list[int], step: int) -> int:
     """On some processes something ends, or holds up, the process in the midst of training."""
 
-    def act(trainer: Trainer) -> None:
+    def act(_: Trainer) -> None:
         if what == "raises":
             raise ZeroDivisionError("made to fail")
         if what == "dies":
@@ -329,7 +345,7 @@ def speak(file: str) -> int:
         original = getattr(dist, name)
 
         def call(*given, **named):
-            group = named.get("group") or (given[position] if len(given) > position else None) or dist.group.WORLD
+            group = named.get("group") or (given[position] if len(given) > position else dist.group.WORLD)
             used.append([name, dist.get_backend(group), group is dist.group.WORLD])
             return original(*given, **named)
 

@@ -64,7 +64,7 @@ def _weight(text: str, number: str) -> float:
 
 
 class IntensityLoss(nn.Module):
-    """Weighted sum of MSE, 1 - Pearson and 1 - CCC, means over the columns, in float32.
+    """Weighted sum of MSE, 1 - Pearson and 1 - CCC, means over the columns, in float32 (or float64, if given).
 
     Correlations of a small batch are mostly noise (at 4 rows a quarter of Hume-like columns do not vary at
     all), so they are taken over the global batch joined with the last ``memory_rows`` rows of earlier steps,
@@ -115,8 +115,8 @@ class IntensityLoss(nn.Module):
             gather = _alone
         if self.scale is not None:
             predictions, targets = (
-                self.scale.to_units(predictions.float()),
-                self.scale.to_units(targets.float()),
+                self.scale.to_units(_at_least_float32(predictions)),
+                self.scale.to_units(_at_least_float32(targets)),
             )
         predictions, targets, weights, num_processes = _global_rows(predictions, targets, weights, gather, rank)
         count = weights.sum()
@@ -174,17 +174,17 @@ def _global_rows(
     gather: Callable[[Tensor], Tensor],
     rank: int,
 ) -> tuple[Float[Tensor, "N E"], Float[Tensor, "N E"], Float[Tensor, "N"], int]:
-    """Rows of all processes in float32; only this process's predictions carry a gradient.
+    """Rows of all processes, at least in float32; only this process's predictions carry a gradient.
 
     So each process differentiates the global loss by its own rows, and the sum over processes is the whole
     gradient: nothing has to travel in the backward pass.
     """
     counts = (weights > 0)[:, None]
     # Zeros, not just weight 0: rows without a label may be NaN, and 0 × NaN is NaN.
-    predictions = torch.where(counts, predictions.float(), 0.0)
-    targets = torch.where(counts, targets.float(), 0.0)
+    predictions = torch.where(counts, _at_least_float32(predictions), 0.0)
+    targets = torch.where(counts, targets, 0.0).to(predictions)
     num_rows, num_outputs = predictions.shape
-    rows = gather(torch.cat([predictions.detach(), targets, weights.float()[:, None]], 1))
+    rows = gather(torch.cat([predictions.detach(), targets, weights.to(predictions)[:, None]], 1))
     assert len(rows) % num_rows == 0, "processes hand in batches of one size"
     theirs, targets, weights = rows[:, :num_outputs], rows[:, num_outputs:-1], rows[:, -1]
     before, after = rank * num_rows, (rank + 1) * num_rows
@@ -215,6 +215,10 @@ def _agreement(
 def _mean_over(values: Float[Tensor, "E"], columns: Bool[Tensor, "E"]) -> Float[Tensor, ""]:
     """Mean over the chosen columns; 0, with a graph, where there is none."""
     return torch.where(columns, values, 0.0).sum() / columns.sum().clamp_min(1)
+
+
+def _at_least_float32(values: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _or_one(count: Float[Tensor, ""]) -> Float[Tensor, ""]:
