@@ -69,7 +69,7 @@ def test_a_model_that_only_hears_looks_at_nothing(tiny_clip, monkeypatch):
         (heard,), (both,) = model.prepare([path]), expected.prepare([path])
     assert tokens[0].all()
     assert torch.equal(heard.sound[0][1], both.sound[0][1])
-    monkeypatch.setattr(pyav, "decode_packet", lambda *_: pytest.fail("pictures are decoded"))
+    monkeypatch.setattr(pyav, "whole_frames", lambda *_: pytest.fail("pictures are decoded"))
     monkeypatch.setattr(model.faces, "forward", lambda *_: pytest.fail("a face is looked for"))
     record = model.predict(path)
     assert record["valid"], record["error"]
@@ -82,7 +82,7 @@ def test_a_model_that_only_hears_looks_at_nothing(tiny_clip, monkeypatch):
 def test_action_units_that_come_with_a_clip_need_no_pictures(tiny_clip, monkeypatch):
     model = model_of("audio", "action_units")
     sample = Sample("a", tiny_clip(num_frames=30), action_units=np.ones((30, 27), np.float32))
-    monkeypatch.setattr(pyav, "decode_packet", lambda *_: pytest.fail("pictures are decoded"))
+    monkeypatch.setattr(pyav, "whole_frames", lambda *_: pytest.fail("pictures are decoded"))
     record = model.predict(sample)
     assert record["valid"], record["error"]
     assert record["present"] == {"audio": True, "action_units": True}

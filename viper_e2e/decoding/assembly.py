@@ -122,6 +122,7 @@ class Assembly:
         sound_seconds = window.sound_bounds[1] - window.sound_bounds[0]
         if config.sound == "windows":
             sound_seconds = sum(len(run.samples) for run in runs) / config.sample_rate
+        heard = self._sound.notes if self._sound is not None else ()
         return DecodedClip(
             name=self._name,
             frames=frames,
@@ -134,7 +135,7 @@ class Assembly:
             sound_instants=window.instants - start,
             unheard_seconds=window.unheard_seconds,
             display_size=self._pictures.display_size,
-            notes=(*self._notes, *self._pictures.notes, *sound_notes(window, config)),
+            notes=(*self._notes, *self._pictures.notes, *heard, *sound_notes(window, config)),
         )
 
 

@@ -42,6 +42,7 @@ PACKET_BYTES = 1024
 _METADATA = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 """PyAV 19 always replaces what is not UTF-8 in a header, and knows no such argument."""
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_WITHOUT_LENGTH = ("ts", "mpeg", "flv", "aac", "flac", "mp3")
 _DEMUXERS = {"mp4": "mov", "mkv": "matroska", "webm": "matroska", "ts": "mpegts"}
 
 
@@ -81,6 +82,11 @@ class Media:
     def is_in_fragments(self) -> bool:
         """Whether it is an mp4 as recorders write it that may crash: whole up to where it breaks off."""
         return self.kind in ("mp4", "mov") and self.video is not None and self.video.frames == 0
+
+    @property
+    def may_break_off(self) -> bool:
+        """Whether its header promises no length, so that it is whole up to where its writer stopped."""
+        return self.kind in _WITHOUT_LENGTH or self.is_in_fragments
 
     @property
     def is_kept(self) -> bool:

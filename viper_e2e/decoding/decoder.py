@@ -226,7 +226,7 @@ class _Decoding:
             if extent[0] == extent[1]:
                 return None
             own = files.enter_context(self._open()) if apart else media
-            return SoundTrack(own, extent, timeline.start_seconds, apart)
+            return SoundTrack(own, extent, timeline.start_seconds, apart, timeline.is_sound_torn)
         name, limits = f"{self.name} (sound)", self.config.limits
         with open_media(self.sound, limits, name, BESIDE_CONTAINERS) as beside:
             # Some kinds count from before the first sample that is to be heard (MP3's decoder delay).

@@ -103,7 +103,7 @@ class FrameReader:
 
     def _read(self, packet: av.Packet) -> Iterator[tuple[int, np.ndarray]]:
         if self._feed is None:
-            yield from self._pick(decode_packet(self.media, packet))
+            yield from self._pick(self._decode(packet))
             return
         if self._is_landing:
             self._next_packet, self._is_landing = self._packet_index_of(packet), False
@@ -126,13 +126,13 @@ class FrameReader:
                 yield from self._pick(frames)
 
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
-        try:
-            return decode_packet(self.media, packet)
-        except ClipError as error:
-            is_last = self._feed is not None and self._next_packet == len(self._feed)
-            if is_last and self.media.kind == "ts" and not self.timeline.notes:
-                raise TornEnd from error
-            raise
+        frames, failure = whole_frames(self.media, packet)
+        if failure is None or (self._feed is None and self.timeline.is_torn):
+            return frames
+        is_last = self._feed is not None and self._next_packet == len(self._feed)
+        if is_last and self.media.may_break_off and not self.timeline.is_torn:
+            raise TornEnd from failure
+        raise failure
 
     def _finish(self) -> Iterator[tuple[int, np.ndarray]]:
         """Get what the decoder still holds; it can start anew at a keyframe afterwards."""
@@ -218,20 +218,19 @@ def can_skip(media: Media) -> bool:
     return codec.name in ("h264", "mpeg4", "mpeg2video", "mpeg1video")
 
 
-def decode_packet(media: Media, packet: av.Packet | None) -> list[av.VideoFrame]:
-    """Frames that the video decoder gives for a packet; ``None`` asks for all that it still holds.
-
-    Raises `ClipError` (stage ``decode``) for damaged data, also where the decoder painted over it.
-    """
+def whole_frames(media: Media, packet: av.Packet | None) -> tuple[list[av.VideoFrame], ClipError | None]:
+    """Frames that the video decoder gives for a packet (``None``: all that it still holds) up to the first that
+    is damaged, also where the decoder painted over it, and what is wrong then (stage ``decode``)."""
     try:
         frames = media.video.codec_context.decode(packet)
-    except FFmpegError as error:
+    except FFmpegError:
         where = (
             "" if packet is None or packet.pts is None else f" at {float(packet.pts * packet.time_base):.2f} s"
         )
-        raise media.fail(f"a frame{where} cannot be decoded; {_ADVICE}", stage="decode") from error
-    for frame in frames:
+        return [], media.fail(f"a frame{where} cannot be decoded; {_ADVICE}", stage="decode")
+    for i, frame in enumerate(frames):
         if frame.is_corrupt:
-            raise media.fail(f"the frame at {frame.time or 0.0:.2f} s is damaged; {_ADVICE}", stage="decode")
+            where = f" at {frame.time:.2f} s" if math.isfinite(frame.time or 0.0) and frame.time else ""
+            return frames[:i], media.fail(f"the frame{where} is damaged; {_ADVICE}", stage="decode")
         check_frame_size(media, frame.width, frame.height)
-    return frames
+    return frames, None

@@ -9,9 +9,11 @@ import av
 import numpy as np
 
 from .container import Media, Source, check_num_frames, check_seconds, open_media, prepare_video_codec
-from .pyav import decode_packet
-from .sound import SoundExtent, read_indexed_extent
-from .timeline import Timeline
+from .pyav import whole_frames
+from .sound import TORN_SOUND, SoundExtent, read_indexed_extent
+from .timeline import Timeline, TornPackets
+
+_TORN_FRAME = ("the file breaks off in its last frame, which is left out",)
 
 
 def read_timeline(
@@ -21,7 +23,7 @@ def read_timeline(
 
     Packets are counted and timed without decoding them. Where they do not tell when frames are shown (an
     AVI keeps decoding times only), or `by_decoding` asks for it, all frames are decoded once to learn it.
-    `without_last`: the last packet is torn, and its frame is none.
+    `without_last`: the last packet is torn, though nothing but its decoder said so, and its frame is none.
     Raises `ClipError` (stages ``container``, ``decode``, ``sound``).
     """
     if by_decoding or _tells_no_times_of_display(media):
@@ -53,7 +55,7 @@ def _scan_packets(media: Media, with_sound: bool, without_last: bool) -> Timelin
                 video.add(packet)
             else:
                 sound.add(packet)
-    _check_complete(media, media.video, len(video.pts), video.num_torn)
+    _check_complete(media, media.video, len(video.pts), video.torn)
     if video.num_without_time or not any(video.is_key):
         return None
     packet_pts = np.array(video.pts, np.int64)
@@ -61,7 +63,8 @@ def _scan_packets(media: Media, with_sound: bool, without_last: bool) -> Timelin
     # What comes before the first keyframe, in either order, cannot be decoded.
     shown = np.frombuffer(video.is_hidden, np.uint8) == 0
     shown &= (np.arange(len(packet_pts)) >= keys[0]) & (packet_pts >= packet_pts[keys[0]])
-    shown[-1] &= not without_last
+    is_torn = without_last or (media.may_break_off and video.torn.is_end_torn)
+    shown[-1] &= not is_torn
     candidates = np.flatnonzero(shown)
     if not len(candidates):
         raise media.fail("has a video stream without a frame to show", stage="decode")
@@ -76,9 +79,8 @@ def _scan_packets(media: Media, with_sound: bool, without_last: bool) -> Timelin
         packet=packet,
         keyframe=keys[np.maximum(nearest - is_leading, 0)],
         packet_pts=packet_pts,
-        notes=("the file breaks off in its last frame, which is left out",)
-        if without_last
-        else _cut_short(media, len(video.pts)),
+        is_torn=is_torn,
+        notes=_TORN_FRAME if is_torn else _cut_short(media, len(video.pts)),
     )
     return _with_sound(media, timeline, sound)
 
@@ -86,16 +88,24 @@ def _scan_packets(media: Media, with_sound: bool, without_last: bool) -> Timelin
 def _scan_by_decoding(media: Media, with_sound: bool) -> Timeline:
     video, shown, sound = _Packets(media), _Packets(media), SoundExtent()
     prepare_video_codec(media)
+    failure = None
     for packet in media.packets(media.video, media.audio if with_sound else None):
         if packet.stream is not media.video:
             sound.add(packet)
             continue
+        if failure is not None:  # amid the file
+            raise failure
         video.add(packet)
-        for frame in decode_packet(media, packet):
+        frames, failure = whole_frames(media, packet)
+        for frame in frames:
             shown.add_time(frame.pts, frame.duration)
-    for frame in decode_packet(media, None):
+    frames, failure_at_end = whole_frames(media, None)
+    for frame in frames:
         shown.add_time(frame.pts, frame.duration)
-    _check_complete(media, media.video, len(video.pts), video.num_torn)
+    failure = failure or failure_at_end
+    if failure is not None and not media.may_break_off:
+        raise failure
+    _check_complete(media, media.video, len(video.pts), video.torn)
     if not len(shown.pts):
         raise media.fail("has a video stream without a frame to show", stage="decode")
     pts = _times_of_display(media, shown, video)
@@ -104,6 +114,8 @@ def _scan_by_decoding(media: Media, with_sound: bool) -> Timeline:
         tick_seconds=media.tick_seconds,
         last_frame_ticks=_last_frame_ticks(pts, shown.ticks[-1]),
         num_decoded=len(pts),
+        is_torn=failure is not None,
+        notes=() if failure is None else _TORN_FRAME,
     )
     return _with_sound(media, timeline, sound)
 
@@ -115,13 +127,14 @@ class _Packets:
         self.media = media
         self.pts, self.ticks = array("q"), array("i")
         self.is_key, self.is_hidden = bytearray(), bytearray()
-        self.num_without_time = self.num_torn = 0
+        self.num_without_time = 0
+        self.torn = TornPackets()
 
     def add(self, packet: av.Packet) -> None:
         self.is_key.append(packet.is_keyframe)
         # An edit list leaves these out of what is shown; others may refer to them.
         self.is_hidden.append(packet.is_discard)
-        self.num_torn += packet.is_corrupt
+        self.torn.add(packet.is_corrupt)
         self.add_time(packet.pts if packet.pts is not None else packet.dts, packet.duration)
 
     def add_time(self, pts: int | None, ticks: int | None) -> None:
@@ -143,7 +156,7 @@ def _times_of_display(media: Media, shown: _Packets, video: _Packets) -> np.ndar
     return pts[: len(shown.pts)]
 
 
-def _check_complete(media: Media, stream: av.stream.Stream, found: int, num_torn: int) -> None:
+def _check_complete(media: Media, stream: av.stream.Stream, found: int, torn: TornPackets) -> None:
     """An mp4's index promises its packets; other containers promise no more than whole packets."""
     what = "frames" if stream is media.video else "packets of sound"
     promised = len(stream.index_entries) if media.kind in ("mp4", "mov") else 0
@@ -151,6 +164,7 @@ def _check_complete(media: Media, stream: av.stream.Stream, found: int, num_torn
         promised = sum(entry.size > 0 for entry in stream.index_entries)
     if found < promised and not media.is_in_fragments:
         raise media.fail(f"is cut short: {found:,} of {promised:,} {what} are in the file; copy it again")
+    num_torn = torn.num_amid(media.may_break_off)
     if num_torn > media.num_whole[stream.index] and not media.is_in_fragments:
         raise media.fail(f"is cut short or damaged: {num_torn:,} of {found:,} {what} are torn; copy it again")
     if stream is media.video and not found:
@@ -161,15 +175,29 @@ def _check_complete(media: Media, stream: av.stream.Stream, found: int, num_torn
 
 def _cut_short(media: Media, found: int) -> tuple[str, ...]:
     """What is missing of a recording in fragments that broke off."""
-    missing = sum(entry.size > 0 for entry in media.video.index_entries) - found if media.is_in_fragments else 0
+    missing = _num_missing(media, media.video, found)
     return (f"the file is cut short: {missing:,} frames are missing at its end",) if missing > 0 else ()
+
+
+def _sound_cut_short(media: Media, found: int) -> tuple[str, ...]:
+    missing = _num_missing(media, media.audio, found)
+    what = "packets of sound are" if missing > 1 else "packet of sound is"
+    return (f"the file is cut short: {missing:,} {what} missing at its end",) if missing > 0 else ()
+
+
+def _num_missing(media: Media, stream: av.stream.Stream, found: int) -> int:
+    return sum(entry.size > 0 for entry in stream.index_entries) - found if media.is_in_fragments else 0
 
 
 def _with_sound(media: Media, timeline: Timeline, sound: SoundExtent) -> Timeline:
     if sound.num_packets:
-        _check_complete(media, media.audio, sound.num_packets, sound.num_torn)
+        _check_complete(media, media.audio, sound.num_packets, sound.torn)
         start, end = (at - timeline.start_seconds for at in sound.seconds(media))
+        is_torn = sound.is_end_torn(media)
+        torn = (TORN_SOUND,) if is_torn else ()
+        notes = (*timeline.notes, *torn, *_sound_cut_short(media, sound.num_packets))
         timeline = replace(timeline, sound_start_seconds=start, sound_end_seconds=end)
+        timeline = replace(timeline, is_sound_torn=is_torn, notes=notes)
         check_seconds(media, end - start)
     check_seconds(media, timeline.duration_seconds)
     return timeline

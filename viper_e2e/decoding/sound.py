@@ -11,10 +11,11 @@ import numpy as np
 from av.error import FFmpegError
 
 from ..clip import SoundRun
+from ..errors import ClipError
 from .container import Media, check_sound_format
 from .downmix import mixed, mono_weights
 from .sampling import Span
-from .timeline import FramesMissing
+from .timeline import FramesMissing, TornPackets
 
 _WARM_UP_SECONDS = 0.5
 """Decoded before a span after a jump: overlapping transforms (AAC, Opus) and MP3's bit reservoir look back."""
@@ -34,27 +35,37 @@ _DRIFT_FRAMES = 16
 """Times of single frames are off by chance; the mean over about so many is not."""
 
 
+TORN_SOUND = "the file breaks off in its last packet of sound, which is left out"
+
+
 class SoundExtent:
     """From when to when a stream has sound, in its own ticks, told from its packets."""
 
     def __init__(self) -> None:
-        self.start = self.end = 0
-        self.num_packets = self.num_torn = 0
+        self.start = self.end = self.last_start = 0
+        self.num_packets = 0
+        self.torn = TornPackets()
         self.is_last_torn = False
 
     def add(self, packet: av.Packet) -> None:
         """Take the next packet."""
-        self.num_torn += packet.is_corrupt
+        self.torn.add(packet.is_corrupt)
         self.is_last_torn = packet.is_corrupt
         if packet.pts is not None:
             self.start = packet.pts if self.num_packets == 0 else min(self.start, packet.pts)
             self.end = max(self.end, packet.pts + (packet.duration or 0))
+            self.last_start = packet.pts
         self.num_packets += 1
 
+    def is_end_torn(self, media: Media) -> bool:
+        """Whether a file breaks off in its last packet of sound."""
+        return media.may_break_off and self.torn.is_end_torn
+
     def seconds(self, media: Media) -> Span:
-        """Start and end on the file's own clock."""
+        """Start and end on the file's own clock, of what is whole."""
         tick = media.audio.time_base
-        return float(self.start * tick), float(self.end * tick)
+        end = self.last_start if self.is_end_torn(media) else self.end
+        return float(self.start * tick), float(end * tick)
 
 
 def read_sound_extent(media: Media) -> Span:
@@ -67,7 +78,7 @@ def read_sound_extent(media: Media) -> Span:
         extent.add(packet)
     # Of a wav that was written into a pipe, whose header knows no length, the last packet is short, not torn.
     has_no_length = media.kind in ("wav", "w64") and media.head[4:8] in (b"\xff" * 4, b"\0" * 4)
-    num_torn = extent.num_torn - (has_no_length and extent.is_last_torn)
+    num_torn = extent.torn.num_amid(media.may_break_off) - (has_no_length and extent.is_last_torn)
     if num_torn or not extent.num_packets:
         raise media.fail("has no sound in it, or is cut short; copy it again", stage="sound")
     return extent.seconds(media)
@@ -95,6 +106,8 @@ class SoundTrack:
     """The clip's zero on the clock of the file with the sound."""
     is_apart: bool
     """Whether the file is opened for its sound alone; else whoever reads the pictures brings the packets."""
+    is_torn: bool = False
+    """Whether a packet lies behind the extent, in which the file breaks off."""
 
 
 class SoundReader:
@@ -128,6 +141,9 @@ class SoundReader:
         self._landing_seconds: float | None = None
         """Where packets go on after a leap, until one of them has come."""
         self._extent_start = track.extent[0]
+        self._end_seconds = track.extent[1] if track.is_torn else math.inf
+        self._failure: FFmpegError | None = None
+        """Of the last packet, which may be where the file breaks off."""
         self._pieces: list[_Piece] = []
         self._resampler: av.AudioResampler | None = None
         self._gathered = av.AudioFifo()
@@ -140,6 +156,11 @@ class SoundReader:
         self._drift_seconds = 0.0
         """How far times are off that, on average of late."""
         self._is_running = self._has_jumped = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the sound that came so far."""
+        return () if self._failure is None else (TORN_SOUND,)
 
     def read(self, packet: av.Packet) -> None:
         """Take the stream's next packet."""
@@ -208,6 +229,10 @@ class SoundReader:
         start = self._clock(packet.pts)
         if start is None:
             start = self._expected_seconds or 0.0
+        if self._failure is not None:
+            raise self._damaged() from self._failure
+        if start > self._end_seconds - self._tick_seconds:
+            return
         end = start + (packet.duration or 0) * self._tick_seconds
         if self._landing_seconds is not None:
             if start > self._landing_seconds + _GAP_SECONDS:
@@ -237,10 +262,14 @@ class SoundReader:
             if is_warm_up:
                 # MP3 after a jump refers to bytes that were jumped over.
                 return
-            message = (
-                f"its sound cannot be decoded after {max(self.reached_seconds, 0):.2f} s; copy the file again"
-            )
-            raise self.media.fail(message, stage="sound") from error
+            self._failure = error
+            # The last packet of all may be torn; `_read` raises if another comes.
+            if packet is None or not self.media.may_break_off:
+                raise self._damaged() from error
+
+    def _damaged(self) -> ClipError:
+        at = f"after {max(self.reached_seconds, 0):.2f} s"
+        return self.media.fail(f"its sound cannot be decoded {at}; copy the file again", stage="sound")
 
     def _place(self, frame: av.AudioFrame) -> None:
         start = self._clock(frame.pts)

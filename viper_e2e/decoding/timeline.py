@@ -13,6 +13,35 @@ class TornEnd(Exception):
     """The last frame of a recording that breaks off anywhere, as cameras split them, is not whole."""
 
 
+class TornPackets:
+    """Counts packets of a stream that are flagged as torn, and tells those with which a file breaks off.
+
+    A parser hands the flag to all packets that it cuts out of a torn block, not to the torn one behind them.
+    """
+
+    def __init__(self) -> None:
+        self.num_packets = self._num_torn = self._run = self._behind = 0
+
+    def add(self, is_torn: bool) -> None:
+        """Take the next packet."""
+        self.num_packets += 1
+        self._num_torn += is_torn
+        if is_torn:
+            self._run = 1 if self._behind else self._run + 1
+            self._behind = 0
+        else:
+            self._behind += 1
+
+    @property
+    def is_end_torn(self) -> bool:
+        """Whether the last packet is torn, and the file whole before it."""
+        return 0 < 2 * self._run < self.num_packets and self._behind <= 1
+
+    def num_amid(self, may_break_off: bool) -> int:
+        """Those that no end of the file explains, if it may break off anywhere."""
+        return self._num_torn - (self._run if may_break_off and self.is_end_torn else 0)
+
+
 class FramesMissing(Exception):
     """A file does not go on as its packets told: no frame for one that shows one, or another after a leap."""
 
@@ -48,6 +77,10 @@ class Timeline:
     """Of the file's own sound, on the clip's clock (0 = first frame)."""
     sound_end_seconds: float = 0.0
     """Equal to the start if there is no sound."""
+    is_torn: bool = False
+    """Whether the file breaks off in its last frame, which is none of these."""
+    is_sound_torn: bool = False
+    """Whether it does so in its last packet of sound, which ends behind `sound_end_seconds`."""
     notes: tuple[str, ...] = ()
     """What a person should know of it; see `DecodedClip.notes`."""
     num_decoded: int = 0
