@@ -126,3 +126,12 @@ def test_a_frame_that_is_torn_amid_a_recording_is_still_refused(whole, tmp_path)
     hole = data[: middle - 20 * 188] + data[middle:]
     with pytest.raises(ClipError, match=r"damaged|torn|cannot be decoded"):
         ClipDecoder(DecodingConfig(num_frames=100))(hole, name="hole")
+
+
+@pytest.mark.parametrize("ending", ["flv", "mkv"])
+def test_what_lies_behind_the_end_of_a_joined_file_is_told(ending, whole, tmp_path):
+    data = copied(whole, tmp_path / f"whole.{ending}").read_bytes()
+    clip = ClipDecoder(DecodingConfig(num_frames=4))
+    assert clip(data).notes == ()
+    joined = clip(data * 3)
+    assert any("it seems joined of several" in note for note in joined.notes) == (joined.duration_seconds < 8.9)

@@ -13,6 +13,8 @@ from .pyav import whole_frames
 from .sound import TORN_SOUND, SoundExtent, read_indexed_extent
 from .timeline import Timeline, TornPackets
 
+_UNREAD_SHARE = 0.1
+"""Of a file, behind its last packet: an index is less."""
 _TORN_FRAME = ("the file breaks off in its last frame, which is left out",)
 
 
@@ -43,7 +45,7 @@ def _tells_no_times_of_display(media: Media) -> bool:
 
 def _scan_packets(media: Media, with_sound: bool, without_last: bool) -> Timeline | None:
     """None: the packets do not tell when frames are shown."""
-    video, sound = _Packets(media), SoundExtent()
+    video, sound, reached = _Packets(media), SoundExtent(), 0
     if with_sound and media.audio and media.audio.index_entries and media.is_indexed and not media.is_kept:
         # Of a long file, most packets of sound need not be looked at one by one.
         for packet in media.packets(media.video):
@@ -51,6 +53,7 @@ def _scan_packets(media: Media, with_sound: bool, without_last: bool) -> Timelin
         sound = read_indexed_extent(media)
     else:
         for packet in media.packets_to_keep(media.video, media.audio if with_sound else None):
+            reached = max(reached, (packet.pos or 0) + packet.size)
             if packet.stream is media.video:
                 video.add(packet)
             else:
@@ -80,7 +83,7 @@ def _scan_packets(media: Media, with_sound: bool, without_last: bool) -> Timelin
         keyframe=keys[np.maximum(nearest - is_leading, 0)],
         packet_pts=packet_pts,
         is_torn=is_torn,
-        notes=_TORN_FRAME if is_torn else _cut_short(media, len(video.pts)),
+        notes=(_TORN_FRAME if is_torn else _cut_short(media, len(video.pts))) + _goes_on(media, reached),
     )
     return _with_sound(media, timeline, sound)
 
@@ -171,6 +174,19 @@ def _check_complete(media: Media, stream: av.stream.Stream, found: int, torn: To
         raise media.fail("has a video stream without a frame", stage="decode")
     if media.kind == "gif" and found == 1:
         raise media.fail("is a GIF picture, not a clip: nothing moves in it")
+
+
+def _goes_on(media: Media, reached: int) -> tuple[str, ...]:
+    """That there is more in the file than its reader comes to; ``reached``: where its last packet ends."""
+    left = media.num_bytes - reached
+    # Files attached to a Matroska may stand at its end.
+    may_be_joined = media.kind in ("flv", "mkv", "webm") and all(
+        stream.type != "attachment" for stream in media.container.streams
+    )
+    if not may_be_joined or left <= _UNREAD_SHARE * media.num_bytes:
+        return ()
+    told = f"the last {left:,} bytes of the file are not read: it seems joined of several; give these singly"
+    return (told,)
 
 
 def _cut_short(media: Media, found: int) -> tuple[str, ...]:
