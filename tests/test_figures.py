@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 from PIL import Image
 
+from viper_e2e.engine import evaluation_commands
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.predictions import Predictions
@@ -55,6 +57,18 @@ def predictions(n: int = 60) -> Predictions:
         face_share=np.where(valid, rng.integers(0, 5, n) / 4, np.nan),
         duration_seconds=np.where(valid, 3.0, np.nan),
     )
+
+
+def test_a_model_that_only_hears_has_no_plot_of_faces(monkeypatch, tmp_path):
+    drawn = {name: (lambda *_, name=name: [name]) for name in ("scatter", "confusion", "faces")}
+    monkeypatch.setattr(figures, "predicted_against_true", drawn["scatter"])
+    monkeypatch.setattr(figures, "error_against_faces", drawn["faces"])
+    monkeypatch.setattr(evaluation_commands, "confusion_matrices", drawn["confusion"])
+    captions = {"Predicted against true", "True against predicted intensity, in tenths"}
+    hearing = replace(predictions(), modalities=("audio",))
+    assert set(evaluation_commands._draw(hearing, tmp_path)) == captions
+    seeing = replace(predictions(), modalities=("visual", "audio"))
+    assert set(evaluation_commands._draw(seeing, tmp_path)) == captions | {"Error against visible faces"}
 
 
 def epoch(number: int, *, val: bool = True) -> dict:

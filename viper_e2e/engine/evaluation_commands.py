@@ -22,7 +22,7 @@ from ..metrics import Intervals, Scores, batch_sums, bootstrap
 from ..metrics import scores as scores_of_sums
 from ..model import ViPER, ViPEROutput
 from ..outfiles import settle_folder, written_whole
-from ..predictions import Predictions, submission_ids
+from ..predictions import SEEING, Predictions, submission_ids
 from ..prepared import PreparedClip
 from ..reading_options import shard_limits
 from ..report import figures, tables
@@ -39,6 +39,7 @@ from .run_folder import versions
 from .sources import refuse_empty
 
 NUM_PICTURES = 4
+"""Of a model that sees, with labels of which one may be dominant."""
 
 STRIP_SIZE = 96
 """Side of the face crops shown in the report, in pixels."""
@@ -82,7 +83,7 @@ def run_eval(options: Namespace) -> int:
         console.print(f"[yellow]no finite number for {', '.join(without)}: in no metric[/yellow]")
     if not predictions.valid.any():
         return NOTHING_DONE
-    num_pictures = NUM_PICTURES if has_dominant(predictions.labels) else NUM_PICTURES - 1
+    num_pictures = NUM_PICTURES - (not has_dominant(predictions.labels)) - (not _sees(predictions))
     all_drawn = scores is None or len(pictures) == num_pictures
     fine = predictions.valid.all() and not without and not shards.left_out and all_drawn
     return ALL_FINE if fine else SOME_FAILED
@@ -213,6 +214,11 @@ def _metrics_record(scores: Scores, intervals: Intervals, precision: str) -> dic
     return scores_record(scores) | {"intervals_95": spans, "mixed_precision": precision, "versions": versions()}
 
 
+def _sees(predictions: Predictions) -> bool:
+    """Whether faces were looked for at all."""
+    return any(name in SEEING for name in predictions.modalities)
+
+
 def _draw(predictions: Predictions, out: Path) -> dict[str, Path]:
     """Caption → picture, of those that could be drawn."""
     scatter, faces = out / "scatter.png", out / "error_against_faces.png"
@@ -222,8 +228,11 @@ def _draw(predictions: Predictions, out: Path) -> dict[str, Path]:
             ("True against predicted intensity, in tenths", "The dominant emotion"),
             lambda: confusion_matrices(predictions, out),
         ),
-        (("Error against visible faces",), lambda: [figures.error_against_faces(predictions, faces)]),
     ]
+    if _sees(predictions):
+        drawings.append(
+            (("Error against visible faces",), lambda: [figures.error_against_faces(predictions, faces)])
+        )
     pictures: dict[str, Path] = {}
     for captions, draw in drawings:
         try:
