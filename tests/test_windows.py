@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_clip
@@ -13,8 +14,10 @@ from loader_fakes import DeadlyWindows, FakeWindows
 from viper_e2e.engine.prediction import predict_windows
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.model import ViPER
+from viper_e2e.packing import pack, write_labels
 from viper_e2e.presets import micro
-from viper_e2e.windows import WindowReader, decode_windows
+from viper_e2e.shards import ShardSet
+from viper_e2e.windows import ShardClip, WindowReader, decode_windows
 
 
 @pytest.fixture
@@ -120,3 +123,22 @@ def test_records_of_the_others_are_those_without_workers(tmp_path):
 def test_a_hop_that_leaves_gaps_is_refused():
     with pytest.raises(ViperError, match="the hop must be above 0, at most the window"):
         next(predict_windows(ViPER(micro()), [Path("a.mp4")], 2.0, 3.0))
+
+
+def test_clips_in_shards_are_scored_in_windows_as_files_are(tmp_path):
+    frames = [np.full((64, 96, 3), 40 * i, np.uint8) for i in range(6)]
+    (tmp_path / "videos").mkdir()
+    make_clip(tmp_path / "videos" / "a.mp4", frames=frames, fps=2)
+    write_labels(tmp_path / "labels.csv", [{"File_ID": "a", "Split": "test", "Joy": 0.5}])
+    assert pack(tmp_path / "videos", tmp_path / "labels.csv", tmp_path / "shards").exit_code == 0
+    shards = ShardSet(str(tmp_path / "shards" / "*.tar"))
+    decoder = ViPER(micro()).decoder
+    for num_workers in (0, 1):
+        places = ShardClip(shards, 0), tmp_path / "videos" / "a.mp4"
+        made = list(decode_windows(places, decoder, 1.0, 1.0, num_workers=num_workers))
+        of_shard, of_file = ([found for index, found in made if index == i] for i in range(2))
+        assert of_shard.pop() is of_file.pop() is None
+        assert len(of_shard) == 3
+        for (start, ours), (begins, theirs) in zip(of_shard, of_file, strict=True):
+            assert (start, ours.name) == (begins, "a")
+            assert np.array_equal(ours.frames, theirs.frames)

@@ -20,6 +20,24 @@ Found = tuple[float, DecodedClip] | ClipError | None
 """A window (start in seconds, its clip), why the clip has no more, or that it was the last."""
 
 
+@dataclass(frozen=True)
+class ShardClip:
+    """A clip that lies in a shard."""
+
+    shards: Any
+    """A `ShardSet`."""
+    index: int
+
+    @property
+    def key(self) -> str:
+        """What the clip is called."""
+        return self.shards.entry(self.index).key
+
+
+ClipPlace = Path | str | ShardClip
+"""A `str` may be an ``https://`` address."""
+
+
 @dataclass
 class WindowReader:
     """`reader((clip, number))` → that window of that clip; imports no torch.
@@ -28,8 +46,7 @@ class WindowReader:
     worker that takes the place of a lost one), it begins the clip again.
     """
 
-    paths: tuple[Path | str, ...]
-    """A `str` may be an ``https://`` address."""
+    paths: tuple[ClipPlace, ...]
     decoder: Any
     """A `ClipDecoder`."""
     window_seconds: float
@@ -43,28 +60,37 @@ class WindowReader:
         try:
             if wanted != self._next:
                 path, lengths = self.paths[clip], (self.window_seconds, self.hop_seconds)
-                source = str(path)
-                if _is_address(path):
-                    source = fetch(path, self.decoder.config.limits.max_bytes_in_memory)
-                windows = self.decoder.windows(source, *lengths, name=shown(path))
+                source, sound = self._read(path)
+                windows = self.decoder.windows(source, *lengths, sound=sound, name=shown(path))
                 self._windows = islice(windows, number, None)
             self._next = clip, number + 1
             return next(self._windows, None)
         except ClipError as error:
             return bare(error)
 
+    def _read(self, path: ClipPlace) -> tuple[bytes | str, bytes | None]:
+        """What the decoder opens, and the sound beside it; a path is read piece by piece, the others whole."""
+        if isinstance(path, ShardClip):
+            sample = path.shards.read(path.index)
+            return sample.video, sample.sound
+        if _is_address(path):
+            return fetch(path, self.decoder.config.limits.max_bytes_in_memory), None
+        return str(path), None
 
-def shown(path: Path | str) -> str:
-    """How a clip's path or address is shown."""
+
+def shown(path: ClipPlace) -> str:
+    """How a clip's path, address or key is shown."""
+    if isinstance(path, ShardClip):
+        return path.key
     return without_query(path) if _is_address(path) else printable(str(path))
 
 
-def _is_address(path: Path | str) -> bool:
+def _is_address(path: ClipPlace) -> bool:
     return isinstance(path, str) and "://" in path
 
 
 def decode_windows(
-    paths: Sequence[Path | str],
+    paths: Sequence[ClipPlace],
     decoder: Any,
     window_seconds: float,
     hop_seconds: float,
@@ -98,7 +124,7 @@ def decode_windows(
 
 
 def _walk(
-    paths: Sequence[Path | str], share: range, begin: Callable[..., Any], finish: Callable[[Any], Any]
+    paths: Sequence[ClipPlace], share: range, begin: Callable[..., Any], finish: Callable[[Any], Any]
 ) -> Iterator[tuple[int, Found]]:
     """All windows of some clips, clip after clip; the next is begun before one is handed out."""
     for clip in share:

@@ -15,6 +15,7 @@ from ..records import Record, failed, summary_of, without_faceless
 from ..report import tables
 from ..shards import ShardSet
 from ..tabular import check_output, summary_path, write_records
+from ..windows import ShardClip
 from .commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
 from .display import AS_IT_IS, console, progress_bar, tell_problems
 from .parts import Parts, Remaining, identity_of, scoring_accelerator
@@ -164,12 +165,10 @@ def _scored_of(
     boxes = options.faces or options.render is not None
     how = {"clip_timeout_seconds": options.clip_timeout_seconds, "max_restarts": options.max_worker_restarts}
     if options.window_seconds:
-        if not isinstance(source, ClipFiles):
-            raise ViperError("--window-seconds takes clip files, not shards")
         share = missing[processes.index :: processes.count]
         for position, records in predict_windows(
             model,
-            [source.paths[i] for i in share],
+            [source.paths[i] if isinstance(source, ClipFiles) else ShardClip(source, i) for i in share],
             options.window_seconds,
             options.hop_seconds or options.window_seconds / 2,
             num_workers=options.num_workers,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from ..loader import ClipLoader
 from ..model import ViPER
 from ..records import Record, failed, in_window, records_of
 from ..shards import ShardSet
-from ..windows import decode_windows, shown
+from ..windows import ClipPlace, decode_windows, shown
 from ..workers import MAX_RESTARTS, TIME_LIMIT_SECONDS
 from .parts import Remaining
 from .sources import ClipFiles, find_inputs, name_of
@@ -74,7 +73,7 @@ def predict_share(
 
 def predict_windows(
     model: ViPER,
-    paths: Sequence[Path | str],
+    paths: Sequence[ClipPlace],
     window_seconds: float,
     hop_seconds: float,
     *,
