@@ -128,3 +128,13 @@ def test_infer_and_check_heed_them(tmp_path, capsys):
     assert main(["check", "--shards", str(shard), "--max-side-in", "95", "--output", str(report)]) == 2
     assert "--max-side-in 96 allows more" in json.loads(report.read_text())["clips"][0]["error"]
     capsys.readouterr()
+
+
+def test_pack_takes_the_limit_of_a_file_too(tiny_clip, tmp_path, capsys):
+    size = tiny_clip("videos/a.mp4").stat().st_size if (tmp_path / "videos").mkdir() is None else 0
+    (tmp_path / "labels.csv").write_text("File_ID,Split,Joy\na,train,0.5\n")
+    words = ["pack", "--videos", str(tmp_path / "videos"), "--labels", str(tmp_path / "labels.csv")]
+    assert main([*words, "--out", str(tmp_path / "none"), "--max-bytes", "1kB"]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"has {size:,} bytes, at most 1,000 are packed (--max-bytes 1GB allows more" in told
+    assert main([*words, "--out", str(tmp_path / "shards"), "--max-bytes", "1MB"]) == 0

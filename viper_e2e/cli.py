@@ -260,6 +260,7 @@ def _pack(argv: Sequence[str]) -> int:
     parser.add_argument("--audio", help="folder of separately kept sound files (wav, flac, m4a, mp3, opus, …)")
     parser.add_argument("--fau", help="folder of precomputed action units (csv or npy per clip)")
     parser.add_argument("--shard-size", default="256MB", help="size of a shard (default: 256MB)")
+    parser.add_argument("--max-bytes", metavar="SIZE", help="largest file of a clip, e.g. 4GB (default: 2 GiB)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of samples (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace the shards of an earlier run")
     parser.add_argument("--output", help="also write the report as JSON")
@@ -287,6 +288,7 @@ def _pack(argv: Sequence[str]) -> int:
             seed=options.seed,
             overwrite=options.overwrite,
             progress=progress,
+            **({"max_bytes": parse_size(options.max_bytes)} if options.max_bytes else {}),
         )
     if options.output:
         with written_whole(options.output) as partial:

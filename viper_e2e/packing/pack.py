@@ -64,14 +64,15 @@ def pack(
     seed: int = 0,
     overwrite: bool = False,
     progress: Counted | None = None,
+    max_bytes: int = ShardLimits.max_clip_bytes,
 ) -> PackReport:
     """Pack clips into shards ``OUT/SPLIT-000000.tar``, each with its index beside it.
 
     Files are found in ``videos`` and its subfolders by the names that the table gives them; the bytes of clips
-    are untouched. ``choices`` says what of the table's columns is what, ``audio`` holds wav or flac files kept
-    apart, ``fau`` a csv or npy of action units per clip. Samples are written
-    in a permutation that depends on ``seed`` alone: same input, same bytes. Shards appear in ``out`` when
-    all are written; an interrupted run leaves nothing.
+    are untouched; files of more than ``max_bytes`` are left out. ``choices`` says what of the table's columns
+    is what, ``audio`` holds wav or flac files kept apart, ``fau`` a csv or npy of action units per clip.
+    Samples are written in a permutation that depends on ``seed`` alone: same input, same bytes. Shards appear
+    in ``out`` when all are written; an interrupted run leaves nothing.
 
     Clips that cannot be packed are listed in the report, the others are packed. Raises ``ViperError``
     where nothing can be packed: folders or labels.csv unusable, or shards of another run in the way.
@@ -95,7 +96,7 @@ def pack(
                 random.Random(f"{seed}/{split}").shuffle(ordered)
                 with ShardWriter(Path(folder), split, table.labels, shard_size=shard_size) as writer:
                     for clip in ordered:
-                        _add(writer, clip, problems, notes)
+                        _add(writer, clip, max_bytes, problems, notes)
                         counted.step()
                 if writer.indexes:
                     reports.append(_split_report(split, writer.indexes))
@@ -188,17 +189,17 @@ def _by_stem(folder: Path, extensions: tuple[str, ...], problems: list[str], not
     return dict(files)
 
 
-def _add(writer: ShardWriter, clip: _Clip, problems: list[str], notes: list[str]) -> None:
+def _add(writer: ShardWriter, clip: _Clip, max_bytes: int, problems: list[str], notes: list[str]) -> None:
     """Read one clip's files and hand them to the writer, or say why not."""
     row = clip.row
     try:
-        members = {_extension(clip.video): _media(clip.video, VIDEO_CONTAINERS)}
+        members = {_extension(clip.video): _media(clip.video, VIDEO_CONTAINERS, max_bytes)}
         if clip.sound:
             # `.ogg` may be a video among a shard's members.
             extension = "oga" if _extension(clip.sound) == "ogg" else _extension(clip.sound)
-            members[extension] = _media(clip.sound, BESIDE_CONTAINERS)
+            members[extension] = _media(clip.sound, BESIDE_CONTAINERS, max_bytes)
         if clip.units:
-            units, has_emotions = read_action_units(clip.units.name, _read(clip.units))
+            units, has_emotions = read_action_units(clip.units.name, _read(clip.units, max_bytes))
             members["fau.npy"] = action_units_to_npy(units)
             if not has_emotions:
                 notes.append("whose action units come without the seven emotions (stored as 0)")
@@ -215,9 +216,9 @@ def _extension(path: Path) -> str:
     return path.suffix[1:].lower()
 
 
-def _media(path: Path, allowed: tuple[str, ...]) -> bytes:
+def _media(path: Path, allowed: tuple[str, ...], max_bytes: int) -> bytes:
     """The bytes of a clip or a sound file, whose first ones tell an allowed container."""
-    data = _read(path)
+    data = _read(path, max_bytes)
     look = sniff_sound if allowed is BESIDE_CONTAINERS else sniff
     container = look(data[:HEAD_BYTES], name=str(path))
     if container not in allowed:
@@ -226,12 +227,13 @@ def _media(path: Path, allowed: tuple[str, ...]) -> bytes:
     return data
 
 
-def _read(path: Path) -> bytes:
-    limit = ShardLimits().max_clip_bytes
+def _read(path: Path, max_bytes: int) -> bytes:
     try:
         size = path.stat().st_size
-        if size > limit:
-            raise ClipError(f"{size} bytes; at most {limit} are allowed", stage="read", clip=str(path))
+        if size > max_bytes:
+            wanted = f"--max-bytes {-(-size // 10**9)}GB allows more, here and wherever the shards are read"
+            reason = f"has {size:,} bytes, at most {max_bytes:,} are packed ({wanted})"
+            raise ClipError(reason, stage="read", clip=str(path))
         return path.read_bytes()
     except OSError as error:
         raise ClipError(f"cannot be read ({error.strerror})", stage="read", clip=str(path)) from error
