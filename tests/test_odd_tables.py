@@ -453,3 +453,12 @@ def test_pack_prints_what_each_column_was_taken_for(tmp_path):
     assert "file" in lines["File_ID"]
     assert {"label", "-1", "0.75"} <= set(lines["Valence"])
     assert "(--ignore)" in lines["Alter"]
+
+
+@pytest.mark.parametrize(("separator", "name"), [(" ", "spaces"), ("   ", "spaces"), (":", "colons")])
+def test_a_table_separated_by_what_names_may_hold_is_refused_in_one_line(tmp_path, separator, name):
+    rows = [["File_ID", "Split", "Joy"], ["1", "train", "0,5"], ["2", "val", "0.25"]]
+    (tmp_path / "labels.csv").write_text("\n".join(map(separator.join, rows)))
+    with pytest.raises(ViperError, match=f"separated by {name}.*save it as CSV UTF-8") as caught:
+        read_labels(tmp_path / "labels.csv")
+    assert "\n" not in str(caught.value)

@@ -71,6 +71,7 @@ def read_sheet(path: Path, is_id: IsId, *, encoding: str = "", sheet: str = "") 
         records = _records(text, separator, strict=True)
     except csv.Error as error:
         raise ViperError(f"{path}: {error}; save it again as CSV UTF-8") from error
+    _refuse_other_separators(path, records, is_id)
     if separator != ",":
         told.append(f"{SEPARATORS.get(separator, repr(separator))} between its cells")
     return _sheet(path, [(line + skipped, cells) for line, cells in records], separator, told, is_id)
@@ -101,6 +102,21 @@ def _sheet(path: Path, records: list[Line], separator: str, told: list[str], is_
     if not lines:
         raise ViperError(f"{path}: no rows; a header line and one line per clip are needed")
     return Sheet(header, header_line, lines, separator, tuple(told))
+
+
+def _refuse_other_separators(path: Path, records: list[Line], is_id: IsId) -> None:
+    """A table whose every row is one cell, and whose titles stand apart by spaces or colons."""
+    at = _header_at(records, is_id)
+    if at is None or len(records[at][1]) > 1:
+        return
+    header = records[at][1][0].lstrip("# ")
+    for separator, name in ((":", "colons"), (None, "spaces")):
+        titles = header.split(separator)
+        if len(titles) > 1 and any(is_id(_title(title)) for title in titles):
+            raise ViperError(
+                f"{path}: its titles are separated by {name}, which names may hold as well; save it as CSV "
+                "UTF-8, or with tabs between its cells"
+            )
 
 
 def _header_at(records: Sequence[Line], is_id: IsId) -> int | None:
