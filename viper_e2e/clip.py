@@ -8,6 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+UNHEARD = " of sound are not heard"
+"""In the note on seconds of sound that no token hears."""
+WORTH_TELLING_SECONDS = 0.1
+"""Fewer of them are not told."""
+
 
 @dataclass(frozen=True)
 class Sample:

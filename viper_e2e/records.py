@@ -140,12 +140,13 @@ def summary_of(records: Sequence[Record]) -> Record:
         return records[0]
     weights = seconds_counted_once([tuple(record["window_seconds"]) for record in scored])
     start, end = scored[0]["start_seconds"], scored[-1]["end_seconds"]
+    unheard = sum(map(_own_unheard, scored, weights))
     return {
         "clip": scored[0]["clip"],
         "person": ONLY_PERSON,
         "valid": True,
         "error": None,
-        "warning": "; ".join(_warnings(records)) or None,
+        "warning": "; ".join(_warnings(records, unheard)) or None,
         "start_seconds": start,
         "end_seconds": end,
         "duration_seconds": round(end - start, 3),
@@ -155,7 +156,7 @@ def summary_of(records: Sequence[Record]) -> Record:
         },
         "present": {name: any(r["present"][name] for r in scored) for name in scored[0]["present"]},
         "face_found": _mean([record["face_found"] for record in scored], weights),
-        "unheard_seconds": round(sum(map(_own_unheard, scored, weights)), 3),
+        "unheard_seconds": round(unheard, 3),
         "frame_seconds": None,
         "window_seconds": None,
     }
@@ -166,16 +167,26 @@ def _own_unheard(record: Record, own_seconds: float) -> float:
     return record["unheard_seconds"] * own_seconds / max(record["duration_seconds"], 1e-9)
 
 
-def _warnings(records: Sequence[Record]) -> list[str]:
-    """What the windows warn of, each thing once, and which of them are missing."""
+def _warnings(records: Sequence[Record], unheard_seconds: float) -> list[str]:
+    """What the windows warn of, each thing once, and which of them are missing.
+
+    How much of a window is not heard is said of the whole clip.
+    """
     found: list[str] = []
+    hint = ""
     for record in records:
         if record["valid"]:
-            found += (record["warning"] or "").split("; ")
+            for warning in (record["warning"] or "").split("; "):
+                if UNHEARD in warning:
+                    hint = hint or warning.partition(UNHEARD)[2]
+                else:
+                    found.append(warning)
             continue
         start, end = record["start_seconds"], record["end_seconds"]
         until = "on" if end is None else f"to {end:g} s"
         found.append(f"not scored from {start:g} s {until}: {record['error']}")
+    if unheard_seconds >= WORTH_TELLING_SECONDS:
+        found.append(f"{unheard_seconds:.1f} s{UNHEARD}{hint}")
     return list(dict.fromkeys(filter(None, found)))
 
 

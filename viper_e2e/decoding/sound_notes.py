@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from ..clip import UNHEARD, WORTH_TELLING_SECONDS
 from ..config import DecodingConfig
 from .plan import Window
-
-_WORTH_TELLING_SECONDS = 0.1
 
 
 def sound_notes(window: Window, config: DecodingConfig) -> tuple[str, ...]:
     """How much of a clip's sound, or of a window's, no token hears."""
-    if window.unheard_seconds < _WORTH_TELLING_SECONDS:
+    if window.unheard_seconds < WORTH_TELLING_SECONDS:
         return ()
     total = window.sound_bounds[1] - window.sound_bounds[0]
-    note = f"{window.unheard_seconds:.1f} of {total:.1f} s of sound are not heard"
+    note = f"{window.unheard_seconds:.1f} of {total:.1f} s{UNHEARD}"
     # Spans touch where their instants are no further apart than they are long; published windows are cut to a
     # second.
     by_spans, by_windows = (config.num_frames - 1) * config.span_seconds, (config.num_frames + 1) / 2
