@@ -9,9 +9,13 @@ from test_model import model_of
 from test_visual import random_config
 from torch import nn
 
+from viper_e2e.checkpoint import CheckpointError
 from viper_e2e.config import TrainConfig
+from viper_e2e.engine import training_state
 from viper_e2e.engine.optimizer import build_optimizer, schedule_factor
+from viper_e2e.engine.training_state import TrainingState
 from viper_e2e.model import ViPER
+from viper_e2e.order import Cursor
 from viper_e2e.presets import micro
 
 CONFIG = TrainConfig(lr=1e-2, backbone_lr=1e-3, layer_decay=0.5, weight_decay=0.1)
@@ -103,3 +107,13 @@ def test_moments_are_kept_for_trained_parameters_alone():
     grouped = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert grouped == {id(p) for p in model.parameters() if p.requires_grad}
     assert isinstance(optimizer, torch.optim.AdamW)
+
+
+def test_an_optimizer_whose_groups_were_others_is_refused_in_one_line(tmp_path):
+    first, second = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    saved = torch.optim.AdamW([{"params": [first, second]}])
+    training_state.save(tmp_path, TrainingState(Cursor(0)), {"optimizer": saved}, {})
+    now = torch.optim.AdamW([{"params": [first]}, {"params": [second]}])
+    with pytest.raises(CheckpointError, match=r"optimizer does not fit.*start a new --run-dir") as caught:
+        training_state.load(tmp_path, {"optimizer": now}, lambda epoch: None)
+    assert "\n" not in str(caught.value)

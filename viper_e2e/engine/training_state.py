@@ -91,7 +91,14 @@ def load(
     cursor = Cursor.from_json(state["cursor"])
     enter(cursor.epoch)
     for name, part in parts.items():
-        part.load_state_dict(data["parts"].get(name, {}) if name in ADDED_LATER else data["parts"][name])
+        try:
+            part.load_state_dict(data["parts"].get(name, {}) if name in ADDED_LATER else data["parts"][name])
+        except ValueError as error:
+            # torch's word for other groups of parameters, of which no names are saved.
+            raise CheckpointError(
+                f"{path}: its {name} does not fit ({error}): an earlier version saved it, which grouped what "
+                "it trains in another way; resume with that version, or start a new --run-dir"
+            ) from error
     return TrainingState(**state | {"cursor": cursor}), data["quarantined"]
 
 
