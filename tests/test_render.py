@@ -4,13 +4,16 @@ import struct
 from pathlib import Path
 
 import av
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from PIL import Image
 
 from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.report import overlay
 from viper_e2e.report import render as rendering
 from viper_e2e.report.overlay import BoxTrack, bar_panel, draw_box
 from viper_e2e.report.render import canvas_size, render
@@ -306,3 +309,20 @@ def test_a_clip_damaged_in_its_middle_is_rendered_as_far_as_it_goes(tiny_clip, t
     clip.write_bytes(data)
     out = render(clip, record(), tmp_path / "out.mp4")
     assert len(frames(out)) >= 20
+
+
+def test_names_are_drawn_in_a_font_that_has_their_letters(monkeypatch, caplog):
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    asked = []
+    monkeypatch.setattr(
+        font_manager, "findSystemFonts", lambda: asked.append(1) or [str(fonts / "STIXNonUni.ttf")]
+    )
+    overlay._font_with.cache_clear()
+    assert Path(overlay._font_with("überß")).name == "DejaVuSans.ttf"
+    assert not asked
+    assert Path(overlay._font_with("\ue153")).name == "STIXNonUni.ttf"
+    assert not caplog.records
+    for _ in range(2):
+        overlay.bar_panel({"joy": 0.5, "喜び": 0.25}, (640, 360))
+    (told,) = caplog.messages
+    assert told.startswith("no font of this system has び 喜")

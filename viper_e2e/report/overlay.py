@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..records import Record
 from .figures import clock, span_of, words
+
+_log = logging.getLogger(__name__)
 
 _BOX, _BAR, _TRACK, _PANEL = (255, 214, 10), (86, 180, 233, 255), (95, 95, 95, 220), (0, 0, 0, 150)
 
@@ -168,12 +171,51 @@ def bar_panel(
 
 
 def _font_for(*texts: str) -> Callable[[float], ImageFont.FreeTypeFont]:
-    """Pillow's own font, which has nothing but ASCII, or the one that comes with Matplotlib."""
+    """Pillow's own font, which has nothing but ASCII, or one that has the letters of these texts."""
     if all(text.isascii() for text in texts):
         return ImageFont.load_default
+    return partial(ImageFont.truetype, _font_with("".join(sorted(set("".join(texts)) | set("0123456789.-")))))
+
+
+@cache
+def _font_with(letters: str) -> str:
+    """File of the font that comes with Matplotlib, or of the system's that lacks the fewest of these letters.
+
+    What none has is told once; it is drawn as boxes.
+    """
     # Found without importing Matplotlib.
     folder = Path(find_spec("matplotlib").origin).parent
-    return partial(ImageFont.truetype, str(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"))
+    best = str(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf")
+    lacking = _lacking(best, letters)
+    if lacking:
+        from matplotlib import font_manager
+
+        for file in sorted(font_manager.findSystemFonts()):
+            if len(still := _lacking(file, letters)) < len(lacking):
+                best, lacking = file, still
+            if not lacking:
+                break
+    if lacking:
+        _log.warning(
+            "no font of this system has %s: drawn as boxes; install one, such as Noto Sans CJK",
+            " ".join(lacking),
+        )
+    return best
+
+
+def _lacking(file: str, letters: str) -> str:
+    """Those of the letters that a font draws as it draws what no font has."""
+    try:
+        font = ImageFont.truetype(file, 16)
+    except OSError:
+        return letters
+    unknown = _drawn(font, "\U0010ffff")
+    return "".join(letter for letter in letters if not letter.isspace() and _drawn(font, letter) == unknown)
+
+
+def _drawn(font: ImageFont.FreeTypeFont, letter: str) -> tuple[tuple[int, int], bytes]:
+    mask = font.getmask(letter)
+    return mask.size, bytes(mask)
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
