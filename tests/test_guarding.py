@@ -121,3 +121,11 @@ def test_having_made_a_good_step_further_on_it_may_go_back_again(guard, state):
     state.went_back_at, state.last_good_step = 7, 9
     bad_steps(guard, state, 10)
     assert state.bad_steps == 3
+
+
+def test_clips_lost_before_the_200th_are_judged_when_it_comes_without_a_further_loss(guard):
+    guard.count_skips(range(10), [skipped(n) for n in range(5)], 5)
+    for first in range(10, 190, 10):
+        guard.count_skips(range(first, first + 10), [], 0)
+    with pytest.raises(ViperError, match=r"5 of 200 clips could not be used \(2.5%"):
+        guard.count_skips(range(190, 200), [], 0)

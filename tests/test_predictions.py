@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 
+from viper_e2e.engine.evaluation import score
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet
 from viper_e2e.predictions import Predictions
@@ -197,3 +198,17 @@ def test_the_best_and_the_worst_are_ordered_and_apart(count):
     assert worst[0] == np.nanargmax(errors)
     assert errors[best].tolist() == sorted(errors[best])
     assert errors[worst].tolist() == sorted(errors[worst], reverse=True)
+
+
+def test_a_prediction_that_is_no_number_is_named_and_in_no_metric():
+    given = predictions()
+    whole = score(given)
+    predicted = given.predicted.copy()
+    predicted[0, 0], predicted[1, 1] = np.nan, np.inf
+    spoilt = predictions(predicted=predicted)
+    assert spoilt.keys_without_number == ["00000", "00001"]
+    assert spoilt.scored.sum() == given.scored.sum() - 2
+    scores = score(spoilt)
+    assert np.isfinite([*scores.mse, *scores.pearson]).all()
+    rest = predictions(valid=given.valid & ~np.isin(given.keys, spoilt.keys_without_number))
+    assert scores == score(rest) != whole

@@ -691,3 +691,20 @@ def test_https_is_checked_against_the_systems_certificates(tmp_path, server, mon
     remote._opener.cache_clear()
     assert ShardSet(url).read(0).video == b"video 0 " * 100
     remote._opener.cache_clear()
+
+
+def test_labels_at_the_top_of_a_json_are_no_labels_and_that_is_told(tmp_path):
+    top = json.dumps({"joy": 0.5, "fear": 0.25, "frames": 30}).encode()
+    path = write_foreign(tmp_path / "top.tar", [("a.mp4", b"a" * 900), ("a.json", top)])
+    shards = ShardSet(str(path))
+    assert shards.entry(0).intensities is None
+    (told,) = [line for line in shards.problems if "intensities" in line]
+    assert "(joy, fear)" in told
+    assert "not taken for labels" in told
+
+
+def test_a_list_in_braces_may_be_longer_than_any_name(tmp_path):
+    paths = write_ours(tmp_path, 60, shard_size=4_000)
+    pattern = f"{tmp_path}/train-{{{','.join(f'{n:06d}' for n in range(len(paths)))}}}.tar"
+    assert len(Path(pattern).name) > 255
+    assert [shard.path_or_url for shard in ShardSet(pattern).shards] == paths
