@@ -260,6 +260,20 @@ def test_boxes_that_training_moves_stay_inside_of_what_was_fetched(clip):
     assert all(one.isfinite().all() for one in made)
 
 
+def test_whole_frames_stay_for_those_who_measure_on_them(clip, monkeypatch):
+    config = config_of()
+    config.modalities, config.action_units.source = ("visual", "action_units"), "py-feat"
+    model, seen = model_of(config), []
+    monkeypatch.setattr(
+        model.encoders["action_units"], "measure", lambda frames, name: seen.append(frames.shape)
+    )
+    with torch.no_grad():
+        prepared = model.prepare([clip])
+        model.fuse(prepared)
+    assert seen == [(4, *SCALED[::-1], 3)]
+    assert isinstance(prepared[0].pixels, FaceRegions)
+
+
 def test_a_hand_made_clip_is_taken_as_it_is(model):
     frames = np.zeros((2, 90, 160, 3), np.uint8)
     (prepared,) = model.prepare(DecodedClip("a", frames, np.array([0.0, 1.0]), 2.0, display_size=(320, 180)))
