@@ -164,11 +164,16 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     words = tuple(argv)
     argv = _normal(argv)
     preset = _preset_of(argv, prog)
-    if saved := _saved_settings(argv, prog):
+    saved = _saved_settings(argv, prog)
+    if saved is not None:
         argv = ["--config", saved, *argv]
     _refuse_aliases(argv)
     short = bool({"-h", "--help"} & set(argv))
     parser = _train_parser(preset, prog, with_model=not short)
+    if saved is not None and not short:
+        # What the run does not name was added to the package since: it had the default, whatever presets have
+        # made of it by now.
+        parser.set_defaults({"model": ModelConfig()})
     parsed = parser.instantiate(parser.parse_args(argv))
     train = TrainConfig(**{field.name: getattr(parsed, field.name) for field in fields(TrainConfig)})
     model = parsed.model
