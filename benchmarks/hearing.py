@@ -1,11 +1,12 @@
 """hearing.py: what Whisper's padding is worth: accuracy and time of `audio.padding` `full` against `clip`.
 
-    python benchmarks/hearing.py --shards demo/shards --whisper ../shared/weights/whisper-tiny-en-encoder
+    python benchmarks/hearing.py --shards demo/shards --whisper ../shared/weights/whisper-tiny-en-encoder \\
+        [--num-train 320] [--num-test 160] [--num-frames 32] [--span-seconds 2]
 
-Every clip is decoded once as the preset `base` does and encoded by both, frozen, taking turns, on one thread of
-one process (CPU time). Ridge regression on the pooled tokens (mean, deviation, change; its penalty by
-leave-one-out) is fitted on train and scored on test, whose subjects train does not know; clips without sound
-are left out. Intervals: 95 %, bootstrapped over subjects; of the difference, over the same subjects for both.
+Every clip is decoded once and encoded by both, frozen, taking turns, on one thread of one process (CPU time).
+Ridge regression on the pooled tokens (mean, deviation, change; its penalty by leave-one-out) is fitted on
+train and scored on test, whose subjects train does not know; clips without sound are left out. Intervals: 95 %,
+bootstrapped over subjects; of the difference, over the same subjects for both.
 """
 
 from __future__ import annotations
@@ -96,9 +97,11 @@ def main() -> None:
     parser.add_argument("--whisper", required=True, help="hub id or folder of a Whisper model")
     parser.add_argument("--num-train", type=int, default=320, help="clips")
     parser.add_argument("--num-test", type=int, default=160)
+    parser.add_argument("--num-frames", type=int, default=32, help="tokens per clip")
+    parser.add_argument("--span-seconds", type=float, default=2.0, help="heard per token")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    decoding = DecodingConfig(max_side=64)  # only the sound is used
+    decoding = DecodingConfig(num_frames=options.num_frames, span_seconds=options.span_seconds)
     heard = decoding.sound, decoding.span_seconds, decoding.sample_rate
     encoders = {
         name: AudioEncoder.build(AudioConfig(BackboneConfig(options.whisper), padding=name), *heard).eval()

@@ -13,11 +13,11 @@ import torch
 from transformers import Wav2Vec2FeatureExtractor, WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from viper_e2e.config import AudioConfig, BackboneConfig
+from viper_e2e.config import AudioConfig, BackboneConfig, model_config_from_dict
 from viper_e2e.encoders.audio import AudioEncoder, ClipSound
 from viper_e2e.encoders.sound import Frames
 from viper_e2e.errors import ViperError
-from viper_e2e.presets import micro
+from viper_e2e.presets import PRESETS, micro
 
 RATE = 16_000
 WAV2VEC2 = micro().audio.backbone.config
@@ -206,6 +206,17 @@ def test_without_padding_whisper_hears_no_more_than_there_is():
     encoder.set_training_depth("all")
     encoder(clips)
     assert sorted(shapes) == [(1, 80, 100), (1, 80, 300), (1, 80, 3000), (2, 80, 50)], "equal lengths together"
+
+
+def test_what_says_nothing_of_padding_keeps_whispers_own():
+    """Checkpoints from before there was a choice; and what is published stays as it was."""
+    assert model_config_from_dict({"audio": {"layer": None}}, "config.json").audio.padding == "full"
+    assert {name: make().audio.padding for name, make in PRESETS.items()} == {
+        "paper": "full",
+        "base": "clip",
+        "tiny": "full",
+        "micro": "full",
+    }
 
 
 def test_thirty_seconds_of_sound_are_the_same_to_whisper_either_way():

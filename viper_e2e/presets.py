@@ -149,7 +149,7 @@ def base() -> ModelConfig:
     return ModelConfig(
         modalities=("visual", "audio", "textual"),
         visual=VisualConfig(backbone=BackboneConfig("google/vit-base-patch16-224-in21k")),
-        audio=AudioConfig(backbone=BackboneConfig("microsoft/wavlm-base-plus")),
+        audio=AudioConfig(backbone=BackboneConfig("microsoft/wavlm-base-plus"), padding="clip"),
         textual=TextualConfig(
             image_text=BackboneConfig("ViT-B-32-quickgelu/openai"),
             sentence_encoder=BackboneConfig("roberta-base"),
