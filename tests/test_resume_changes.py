@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from training_runs import arguments, lines, run
 
 from viper_e2e.cli import main
+from viper_e2e.config import FusionConfig
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.parsing import parse_train
@@ -189,14 +190,13 @@ def test_how_the_work_is_done_may_change_and_the_run_moves_with_its_shards(
     assert lines(going_on, "metrics.jsonl")[-1]["step"] == 3
 
 
-def test_a_run_that_began_before_a_setting_existed_goes_on_with_what_it_had(going_on):
-    """Presets may have settings for it by now; the run had none."""
+def test_a_run_that_began_before_a_setting_existed_goes_on_with_its_default(going_on):
+    """The preset may have another value for it by now; the run had none."""
     saved = said_to_be(going_on)
-    del saved["model"]["motion"], saved["model"]["audio"]["padding"]
+    assert saved["model"]["fusion"].pop("dropout") == 0.0 != FusionConfig().dropout
     (going_on / "config.yaml").write_text(yaml.safe_dump(saved))
     assert resume(going_on, GO_ON) == 0
-    assert said_to_be(going_on)["model"]["motion"]["backbone"]["config"] is None
-    assert said_to_be(going_on)["model"]["audio"]["padding"] == "full"
+    assert said_to_be(going_on)["model"]["fusion"]["dropout"] == FusionConfig().dropout
 
 
 def test_columns_in_another_order_are_the_same_labels(corpus, going_on, tmp_path):
