@@ -169,11 +169,10 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
         argv = ["--config", saved, *argv]
     _refuse_aliases(argv)
     short = bool({"-h", "--help"} & set(argv))
-    parser = _train_parser(preset, prog, with_model=not short)
-    if saved is not None and not short:
-        # What the run does not name was added to the package since: it had the default, whatever presets have
-        # made of it by now.
-        parser.set_defaults({"model": ModelConfig()})
+    # What a saved run does not name was added to the package since: it had the default, whatever presets have
+    # made of it by now.
+    model = PRESETS[preset]() if saved is None else ModelConfig()
+    parser = _train_parser(preset, prog, None if short else model)
     parsed = parser.instantiate(parser.parse_args(argv))
     train = TrainConfig(**{field.name: getattr(parsed, field.name) for field in fields(TrainConfig)})
     model = parsed.model
@@ -194,15 +193,16 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     return Settings(train, model, parsed.preset, words)
 
 
-def _train_parser(preset: str, prog: str, *, with_model: bool) -> _SettingsParser:
+def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _SettingsParser:
+    """``model``: the defaults of its settings; ``None``: without them, for a short help."""
     parser = _SettingsParser(
         prog=prog,
         usage=f"{prog} --train-shards PATTERN --run-dir DIR [--preset NAME] [any setting]",
         description="Train from raw video shards.",
-        epilog=None if not with_model else "Settings under --model are saved beside the weights.",
+        epilog=None if model is None else "Settings under --model are saved beside the weights.",
         formatter_class=lambda prog: _Help(prog, max_help_position=34, width=110),
     )
-    if not with_model:
+    if model is None:
         parser.epilog = (
             "The settings of the model itself (--model.fusion.num-latents 64, --model.faces.margin 0.1, …) are "
             "many: see them with their values by --print_config, or --help-all for what each means."
@@ -230,8 +230,8 @@ def _train_parser(preset: str, prog: str, *, with_model: bool) -> _SettingsParse
     parser.add_argument("--help_all", action="help", help="this help with the model's settings")
     parser.add_class_arguments(TrainConfig)
     parser.set_defaults(TRAIN_DEFAULTS[preset])
-    if with_model:
-        parser.add_argument("--model", type=ModelConfig, default=PRESETS[preset]())
+    if model is not None:
+        parser.add_argument("--model", type=ModelConfig, default=model)
     return parser
 
 
