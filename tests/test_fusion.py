@@ -10,7 +10,7 @@ from viper_e2e.fusion import ConcatFusion, TokenFusion, build_fusion, rescaled, 
 from viper_e2e.presets import paper
 from viper_e2e.stream import Stream
 
-WIDTHS = {"visual": 12, "audio": 8, "textual": 16, "action_units": 4}
+WIDTHS = {"visual": 12, "audio": 8, "textual": 16, "action_units": 4, "motion": 8}
 B, T, E = 3, 6, 7
 
 
@@ -120,10 +120,10 @@ def test_nothing_in_unread_slots_reaches_outputs_or_gradients(kind):
 
 
 @KINDS
-@pytest.mark.parametrize("modality", range(4))
+@pytest.mark.parametrize("modality", range(len(WIDTHS)))
 def test_a_hidden_modality_is_an_absent_one(kind, modality):
     model = fusion(kind)
-    hidden = torch.zeros(B, 4, dtype=torch.bool)
+    hidden = torch.zeros(B, len(WIDTHS), dtype=torch.bool)
     hidden[:, modality] = True
     absent = tuple(name for i, name in enumerate(WIDTHS) if i != modality)
     # Also where the hidden one knew that there was no face.
@@ -135,11 +135,11 @@ def test_a_hidden_modality_is_an_absent_one(kind, modality):
 
 def test_a_hidden_modality_does_not_tell_whether_there_was_a_face():
     model = fusion()
-    hidden = torch.tensor([[True, False, True, False]] * B)
+    hidden = torch.tensor([[True, False, True, False, True]] * B)
     assert torch.equal(
         model(streams(), face(True), SECONDS, hidden), model(streams(), face(False), SECONDS, hidden)
     )
-    seen = torch.zeros(B, 4, dtype=torch.bool)
+    seen = torch.zeros(B, len(WIDTHS), dtype=torch.bool)
     assert not torch.equal(
         model(streams(), face(True), SECONDS, seen), model(streams(), face(False), SECONDS, seen)
     )

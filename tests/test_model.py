@@ -15,14 +15,15 @@ from viper_e2e.model import ViPER
 from viper_e2e.presets import micro
 from viper_e2e.transfer import Transfer
 
-MODALITIES = ("visual", "audio", "textual", "action_units")
+MODALITIES = ("visual", "audio", "textual", "action_units", "motion")
 
 
 def model_of(*modalities: str, train: str = "none", **fusion) -> ViPER:
     """A micro model; its weights are random and say nothing."""
     config = micro()
     config.modalities = modalities
-    for backbone in (config.visual.backbone, config.audio.backbone, config.textual.image_text):
+    image_text, motion = config.textual.image_text, config.motion.backbone
+    for backbone in (config.visual.backbone, config.audio.backbone, image_text, motion):
         backbone.train = train
     for name, value in fusion.items():
         setattr(config.fusion, name, value)
@@ -88,7 +89,7 @@ def test_an_unreadable_clip_keeps_its_row_and_does_not_touch_others(tiny_clip, t
 def test_what_a_clip_lacks_is_marked_absent(whole, absent):
     with torch.no_grad():
         output = whole([decoded(**{absent: False})])
-    expected = {"sound": [True, False, True, True], "units": [True, True, True, False]}[absent]
+    expected = {"sound": [True, False, True, True, True], "units": [True, True, True, False, True]}[absent]
     assert output.present[0].tolist() == expected
 
 

@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .clip import CropSpec
-from .config import AugmentConfig
+from .config import LOOKING, AugmentConfig
 from .errors import ViperError
 
 KINDS = ("pixels", "box", "sound")
-SEEING, HEARING = ("visual", "textual"), ("audio",)
+SEEING, HEARING = LOOKING, ("audio",)
 """The modalities that a change of pixels and box, or of sound, reaches."""
 
 _SETTINGS = {

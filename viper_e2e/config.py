@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from .errors import ViperError
 
-MODALITIES = ("visual", "audio", "textual", "action_units")
-"""The order of the published concatenation; masks and weights follow it."""
-LOOKING = ("visual", "textual")
+MODALITIES = ("visual", "audio", "textual", "action_units", "motion")
+"""The order of the published concatenation, and what came later; masks and weights follow it."""
+LOOKING = ("visual", "textual", "motion")
 """Modalities that look at the face."""
 
 
@@ -169,6 +169,19 @@ class ActionUnitConfig:
     """Units are padded with zeros to this width (published: 27 → 32)."""
 
 
+@dataclass
+class MotionConfig:
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """A video transformer: videomae, timesformer, vivit or vjepa2."""
+    num_frames: int | None = None
+    """Frames that it sees together; None: as many as it was made for. A longer clip is seen in windows, a
+    shorter one with its frames repeated."""
+    crop_size: int | None = None
+    """Side of the crop in pixels; None: as the backbone was made for."""
+    align: Literal["box", "eyes"] = "box"
+    """As `visual.align`."""
+
+
 # --- fusion -------------------------------------------------------------------------------------
 
 
@@ -209,6 +222,7 @@ class ModelConfig:
     audio: AudioConfig = field(default_factory=AudioConfig)
     textual: TextualConfig = field(default_factory=TextualConfig)
     action_units: ActionUnitConfig = field(default_factory=ActionUnitConfig)
+    motion: MotionConfig = field(default_factory=MotionConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
 
 
@@ -340,6 +354,8 @@ def backbones_of(config: ModelConfig) -> dict[str, BackboneConfig]:
         found["image_text"] = config.textual.image_text
         if config.textual.sentence_encoder is not None:
             found["sentence_encoder"] = config.textual.sentence_encoder
+    if "motion" in config.modalities:
+        found["motion"] = config.motion.backbone
     return found
 
 

@@ -17,6 +17,7 @@ from .config import (
     FaceConfig,
     FusionConfig,
     LimitsConfig,
+    MotionConfig,
     TextualConfig,
     TrainConfig,
     VisualConfig,
@@ -75,6 +76,7 @@ BOUNDS: dict[type, dict[str, Bounds]] = {
     VisualConfig: {"crop_size": FROM_1},
     AudioConfig: {"layer": FROM_0, "max_piece_seconds": Bounds(0.5)},
     TextualConfig: {"max_sentence_tokens": FROM_1},
+    MotionConfig: {"num_frames": FROM_1, "crop_size": FROM_1},
     ActionUnitConfig: {"num_units": FROM_1, "embed_dim": FROM_1},
     FusionConfig: {
         **dict.fromkeys(["dim", "num_latents", "latent_dim", "depth", "self_attends_per_block"], FROM_1),

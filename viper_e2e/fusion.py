@@ -12,15 +12,12 @@ from torch import Tensor, nn
 from transformers import PerceiverConfig, PerceiverModel
 from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder
 
-from .config import MODALITIES, FusionConfig
+from .config import LOOKING, MODALITIES, FusionConfig
 from .errors import ViperError
 from .pooling import known_features, num_features, pool, pooled_rows
 from .ridge import LinearPath
 from .scale import LabelScale
 from .stream import Stream
-
-FACE_MODALITIES = ("visual", "textual")
-"""Modalities that look at the face crop; action units have a detector of their own."""
 
 NUM_SECONDS_BANDS = 10
 NUM_FRACTION_BANDS = 6
@@ -74,7 +71,7 @@ class TokenFusion(nn.Module):
         self.missing_token = nn.Parameter(0.02 * torch.randn(len(widths), config.dim))
         self.time = nn.Linear(NUM_TIME_FEATURES, config.dim)
         # Only where some modality looks at a face; else it would be a parameter without a gradient.
-        if any(name in FACE_MODALITIES for name in widths):
+        if any(name in LOOKING for name in widths):
             self.no_face_embedding = nn.Parameter(0.02 * torch.randn(config.dim))
         self.perceiver = Perceiver(
             input_axis=1,
@@ -116,7 +113,7 @@ class TokenFusion(nn.Module):
             if hidden is not None:
                 keep = keep & ~hidden[:, index, None]
             content = self._content(name, index, stream.tokens, keep)
-            if name in FACE_MODALITIES:
+            if name in LOOKING:
                 # Only beside a kept token: a hidden modality must not tell whether there was a face.
                 no_face = (keep & ~face_found)[..., None]
                 content = content + torch.where(no_face, self.no_face_embedding, 0.0)

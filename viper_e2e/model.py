@@ -21,6 +21,7 @@ from .decoding import ClipDecoder
 from .encoders.action_units import ActionUnitEncoder
 from .encoders.audio import AudioEncoder
 from .encoders.base import Encoder
+from .encoders.motion import MotionEncoder
 from .encoders.textual import TextualEncoder
 from .encoders.visual import VisualEncoder
 from .errors import ClipError, ViperError
@@ -269,6 +270,8 @@ class ViPER(Pretrained, nn.Module):
         elif name == "audio":
             sounds = [inputs.sound(i, slots.seconds[i]) for i in range(len(clips))]
             tokens, present, seconds = encoder(sounds)
+        elif name == "motion":
+            tokens, present, seconds = self._trained_motion(encoder, clips, slots, inputs)
         else:
             tokens, present, seconds = self._trained_images(encoder, clips, slots, inputs)
         # Sound has its own instants, whatever the number of frames; everything else lives in frame slots.
@@ -312,7 +315,11 @@ class ViPER(Pretrained, nn.Module):
             units = encoder.measure(frames, clip.name) if clip.units is None else clip.units
             tokens, present = encoder([units], [len(clip.seconds)])
             return ClipTokens(tokens[0][frame], present[0][frame], seconds)
-        tokens = encoder(inputs.crops(index, encoder.crop_spec))[frame]
+        if name == "motion":
+            (tokens,) = encoder([inputs.crops(index, encoder.crop_spec)])
+            tokens, seconds = tokens[frame], encoder.seconds(clip.seconds)[frame]
+        else:
+            tokens = encoder(inputs.crops(index, encoder.crop_spec))[frame]
         return ClipTokens(tokens, torch.ones_like(seconds, dtype=torch.bool), seconds)
 
     def _trained_images(
@@ -328,6 +335,26 @@ class ViPER(Pretrained, nn.Module):
         tokens = encoder(torch.cat(pixels)).unflatten(0, (len(clips), num_frames))
         present = slots.valid[:, None].expand(-1, num_frames)
         return torch.where(present[..., None], tokens, torch.zeros_like(tokens)), present, slots.seconds
+
+    def _trained_motion(
+        self, encoder: Encoder, clips: Sequence[PreparedClip | ClipError], slots: _Slots, inputs: EncoderInputs
+    ) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"], Float[Tensor, "B T"]]:
+        # At least one window of each clip, so that every process runs every parameter in every step.
+        size = encoder.crop_spec.size
+        blank = torch.zeros(1, 3, size, size, device=slots.seconds.device)
+        made = encoder(
+            [
+                blank if isinstance(clip, ClipError) else inputs.crops(i, encoder.crop_spec)
+                for i, clip in enumerate(clips)
+            ]
+        )
+        tokens = torch.stack([of_frames[slots.index[i]] for i, of_frames in enumerate(made)])
+        seconds = slots.seconds.clone()
+        for i, clip in enumerate(clips):
+            if not isinstance(clip, ClipError):
+                seconds[i] = encoder.seconds(clip.seconds)[slots.index[i]]
+        present = slots.valid[:, None].expand(-1, tokens.shape[1])
+        return torch.where(present[..., None], tokens, torch.zeros_like(tokens)), present, seconds
 
 
 def load(
@@ -420,6 +447,8 @@ def _build_encoder(name: str, config: ModelConfig, where: Mapping[str, Any]) -> 
         return AudioEncoder.build(config.audio, *heard, **where)
     if name == "textual":
         return TextualEncoder.build(config.textual, **where)
+    if name == "motion":
+        return MotionEncoder.build(config.motion, decoding.num_frames, **where)
     return ActionUnitEncoder.build(config.action_units)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from .config import LOOKING
 from .errors import ViperError
 from .labels import HUME_REACTION, LabelSet, order_of
 from .outfiles import written_whole
@@ -25,7 +26,7 @@ _COULD_BE_FORMULA = re.compile(r"[=+@\t]|-.*[^\w.-]", re.DOTALL)
 _NOT_VERBATIM = re.compile(rf"{_COULD_BE_FORMULA.pattern}|.*[\r\n]", re.DOTALL)
 
 
-SEEING = ("visual", "textual")
+SEEING = LOOKING
 """Modalities that look at the face, or at the whole picture where there is none."""
 
 

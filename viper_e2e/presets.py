@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from .config import (
-    MODALITIES,
     AudioConfig,
     BackboneConfig,
     DecodingConfig,
     FaceConfig,
     FusionConfig,
     ModelConfig,
+    MotionConfig,
     TextualConfig,
     VisualConfig,
 )
@@ -78,6 +78,13 @@ def _random_whisper(num_mels: int, positions: int, width: int, layers: int, head
     )
 
 
+def _random_videomae(size: int, patch: int, width: int, layers: int, heads: int, frames: int) -> BackboneConfig:
+    backbone = _random_vit(size, patch, width, layers, heads)
+    own = {"model_type": "videomae", "num_frames": frames, "tubelet_size": 2, "use_mean_pooling": False}
+    backbone.config |= own
+    return backbone
+
+
 def _random_clip(size: int, patch: int, width: int, layers: int) -> BackboneConfig:
     return BackboneConfig(
         config={
@@ -110,6 +117,7 @@ def micro() -> ModelConfig:
         visual=VisualConfig(backbone=_random_vit(32, 16, 16, 2, 2), crop_size=32),
         audio=AudioConfig(backbone=_random_wav2vec2(8, 16, 2, 2)),
         textual=TextualConfig(image_text=_random_clip(32, 16, 16, 1)),
+        motion=MotionConfig(backbone=_random_videomae(32, 16, 16, 2, 2, 4)),
         fusion=FusionConfig(
             dim=16,
             num_latents=4,
@@ -132,7 +140,9 @@ def tiny() -> ModelConfig:
     visual.config["initializer_range"] = 0.1
     audio = _random_whisper(40, 200, 96, 2, 4)
     audio.config["init_std"] = 0.08
-    visual.train = audio.train = "all"
+    motion = _random_videomae(96, 16, 64, 3, 4, 8)
+    motion.config["initializer_range"] = 0.1
+    visual.train = audio.train = motion.train = "all"
     return ModelConfig(
         modalities=("visual", "audio"),
         decoding=DecodingConfig(num_frames=8, max_side=640, span_seconds=1.0),
@@ -140,6 +150,7 @@ def tiny() -> ModelConfig:
         visual=VisualConfig(backbone=visual, pooling="mean", crop_size=96),
         audio=AudioConfig(backbone=audio),
         textual=TextualConfig(image_text=_random_clip(96, 16, 64, 2)),
+        motion=MotionConfig(backbone=motion),
         fusion=FusionConfig(dim=96, num_latents=16, latent_dim=96, depth=1, self_attends_per_block=1),
     )
 
@@ -154,13 +165,14 @@ def base() -> ModelConfig:
             image_text=BackboneConfig("ViT-B-32-quickgelu/openai"),
             sentence_encoder=BackboneConfig("roberta-base"),
         ),
+        motion=MotionConfig(backbone=BackboneConfig("MCG-NJU/videomae-base-finetuned-kinetics")),
     )
 
 
 def paper() -> ModelConfig:
     """The published rules throughout (Vaiani et al. 2022); see `published.py` for the released checkpoints."""
     return ModelConfig(
-        modalities=MODALITIES,
+        modalities=("visual", "audio", "textual", "action_units"),
         decoding=DecodingConfig(num_frames=32, sampling="paper", max_side=None, sound="windows"),
         faces=FaceConfig(detect_seconds=0.0, min_face_size=60, min_probability=0.0, selection="first"),
         visual=VisualConfig(backbone=BackboneConfig("google/vit-base-patch16-224-in21k"), crop="paper"),

@@ -10,8 +10,8 @@ from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 from viper_e2e.config import BackboneConfig
 from viper_e2e.errors import ViperError
 
-_QUERY_VALUE = ("query", "value", "q_proj", "v_proj", "linear_q", "linear_v")
-"""What models call the layers that make queries and values."""
+_QUERY_VALUE = ("query", "value", "q_proj", "v_proj", "linear_q", "linear_v", "qkv")
+"""What models call the layers that make queries and values (`qkv`: and keys, all in one)."""
 _READS_WEIGHTS = (nn.MultiheadAttention, WavLMAttention)
 """Attention that takes the weights out of its layers and never calls these."""
 

@@ -65,7 +65,8 @@ class VisualEncoder(Encoder):
         architecture = getattr(architecture, "vision_config", architecture)
         model_class = _model_class(architecture, found)
         check_align("visual", config.crop, config.align)
-        crop_spec = _crop_spec(found, architecture, config.crop_size, is_paper=config.crop == "paper")
+        own_size = side_of(architecture.image_size)
+        crop_spec = crop_spec_of(found, own_size, config.crop_size, is_paper=config.crop == "paper")
         crop_spec = replace(crop_spec, align=config.align)
         model, origin = build_model(found, search, architecture, model_class, **pooler_off(model_class))
         if config.backbone.gradient_checkpointing:
@@ -116,7 +117,7 @@ def _interpolation(backbone: Backbone, size: int, pooling: str) -> dict[str, boo
     )
     if pooling == "cls" and not has_class_token:
         raise ViperError(f"visual: {kind} has no class token; set visual.pooling to mean")
-    own_size = _side(architecture.image_size)
+    own_size = side_of(architecture.image_size)
     # DINOv2 and DINOv3 fit their positions to any grid without being told.
     if size == own_size or kind.startswith("dinov"):
         return {}
@@ -125,40 +126,43 @@ def _interpolation(backbone: Backbone, size: int, pooling: str) -> dict[str, boo
     return {"interpolate_pos_encoding": True}
 
 
-def _side(size: Any) -> int:
+def side_of(size: Any) -> int:
     """Files write ``224``, ``[224, 224]``, ``{"height": 224, …}`` or ``{"shortest_edge": 224}``."""
     if isinstance(size, Mapping):
         size = size.get("height") or size.get("shortest_edge")
     return int(size[0] if isinstance(size, list | tuple) else size)
 
 
-def _crop_spec(found: Found, architecture: PretrainedConfig, size: int | None, *, is_paper: bool) -> CropSpec:
-    """What the backbone's own preprocessor does, read from its JSON (FACTS: transformers refuses older files).
+def crop_spec_of(found: Found, own_size: int, size: int | None, *, is_paper: bool = False) -> CropSpec:
+    """What the backbone's own preprocessor does, read from its JSON (transformers refuses older files).
 
     Where a preprocessor resizes a little larger than it crops (DINOv2: 256 to 224), the outer rim that it would
     throw away is kept: a face box has none to spare.
     """
     if found.small is None:
-        size = size or _side(architecture.image_size)
+        size = size or own_size
         return CropSpec(size, integer_boxes=is_paper, resize_in_uint8=is_paper)
-    values = found.read_json("preprocessor_config.json")
+    is_video = (found.small / "video_preprocessor_config.json").is_file()
+    values = found.read_json("video_preprocessor_config.json" if is_video else "preprocessor_config.json")
     resample = values.get("resample", 2)
     if resample not in _INTERPOLATIONS:
         raise ViperError(
-            f"visual: {found.small}/preprocessor_config.json has resample {resample}; allowed 2, 3"
+            f"{found.name}: {found.small}/preprocessor_config.json has resample {resample}; allowed 2, 3"
         )
     own = values.get("crop_size") if values.get("do_center_crop") else values.get("size")
-    own = own or values.get("size") or architecture.image_size
+    own = own or values.get("size") or own_size
     keeps_aspect = bool(values.get("do_center_crop"))
     normalises = values.get("do_normalize", True)
     mean = values.get("image_mean", (0.5, 0.5, 0.5)) if normalises else (0.0, 0.0, 0.0)
     std = values.get("image_std", (0.5, 0.5, 0.5)) if normalises else (1.0, 1.0, 1.0)
     white = _white(values)
+    # ViViT's makes black −1 before it normalises.
+    black = -1.0 if values.get("offset") else 0.0
     return CropSpec(
-        size=size or _side(own),
+        size=size or side_of(own),
         aspect="short_side_center" if keeps_aspect and not is_paper else "squash",
         interpolation=_INTERPOLATIONS[resample],
-        mean=tuple(float(x) / white for x in mean),
+        mean=tuple((float(x) - black) / white for x in mean),
         std=tuple(float(x) / white for x in std),
         integer_boxes=is_paper,
         resize_in_uint8=True,

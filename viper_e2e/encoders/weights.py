@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 SMALL_FILES = (
     *("config.json", "open_clip_config.json", "preprocessor_config.json", "processor_config.json"),
+    "video_preprocessor_config.json",
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model"),
 )

@@ -222,7 +222,7 @@ def _compute(speeds: Speeds) -> list[str]:
     if largest == "detection":
         hints.append("detect less often: --model.faces.detect-seconds 1.0")
         hints.append("look for larger faces only: --model.faces.min-face-size 60")
-    elif largest in ("visual", "audio", "textual") and not speeds.is_half:
+    elif largest in ("visual", "audio", "textual", "motion") and not speeds.is_half:
         hints.append("compute in half precision where the processor has it: --mixed-precision auto")
     elif not speeds.frozen:
         hints.append("train fewer blocks, e.g. --unfreeze visual=4")

@@ -11,6 +11,7 @@ from torch import nn
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from ..encoders.audio import AudioEncoder
+from ..encoders.base import Encoder
 from ..errors import ViperError
 from ..fusion import RidgeFusion, TokenFusion
 from ..model import ViPER
@@ -65,10 +66,14 @@ def _parts(model: ViPER) -> Iterator[tuple[str, nn.Module]]:
             if backbone.name == "image_text":
                 if model.device.type != "cpu":
                     yield name, backbone.model.visual
-            elif backbone.name == "visual" or (isinstance(encoder, AudioEncoder) and encoder.has_equal_pieces):
+            elif backbone.name in ("visual", "motion") or _has_equal_pieces(encoder):
                 yield name, backbone.model
     if isinstance(model.fusion, RidgeFusion):
         return  # one product
     # Not the fusion itself: its hooks would become part of what is compiled.
     perceiver = model.fusion.perceiver
     yield "fusion", perceiver if isinstance(model.fusion, TokenFusion) else perceiver.encoder
+
+
+def _has_equal_pieces(encoder: Encoder) -> bool:
+    return isinstance(encoder, AudioEncoder) and encoder.has_equal_pieces

@@ -25,6 +25,7 @@ CONFIG_PATHS = {
     "audio": "audio.backbone",
     "image_text": "textual.image_text",
     "sentence_encoder": "textual.sentence_encoder",
+    "motion": "motion.backbone",
 }
 """Where each backbone's settings stand, for messages."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..encoders.audio import AudioEncoder, ClipSound
 from ..encoders.base import Encoder
+from ..encoders.motion import MotionEncoder
 from ..errors import ViperError
 from ..model import ViPER
 from .display import console
@@ -108,8 +109,8 @@ def measured(encoder: Encoder, clock: Callable[[], float] = time.process_time) -
     return shortest[0], shortest[1]
 
 
-def _inputs_of_one_token(encoder: Encoder) -> Tensor | list[ClipSound]:
-    """Noise: a crop, or the sound around an instant."""
+def _inputs_of_one_token(encoder: Encoder) -> Tensor | list[ClipSound] | list[Tensor]:
+    """Noise: a crop, a video of one frame, or the sound around an instant."""
     device = next(encoder.parameters()).device
     generator = torch.Generator().manual_seed(0)
     if isinstance(encoder, AudioEncoder):
@@ -117,4 +118,5 @@ def _inputs_of_one_token(encoder: Encoder) -> Tensor | list[ClipSound]:
         sound = torch.randn(round(seconds * encoder.sample_rate), generator=generator).to(device)
         return [ClipSound([(0.0, sound)], torch.tensor([seconds / 2], device=device), seconds)]
     size = encoder.crop_spec.size
-    return torch.randn(1, 3, size, size, generator=generator).to(device)
+    crop = torch.randn(1, 3, size, size, generator=generator).to(device)
+    return [crop] if isinstance(encoder, MotionEncoder) else crop
