@@ -134,7 +134,7 @@ def test_the_crop_follows_the_preprocessor(tmp_path):
         tmp_path, {"size": 32, "resample": 3, "image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]}
     )
     assert squash == CropSpec(
-        32, "squash", "bicubic", mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0), resize_in_uint8=True
+        32, "squash", interpolation="bicubic", mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0), resize_in_uint8=True
     )
     dino = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True}
     assert with_preprocessor(tmp_path, dino).aspect == "short_side_center"
