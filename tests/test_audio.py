@@ -361,6 +361,24 @@ def test_a_chosen_layer_is_transformers_hidden_state_and_nothing_behind_it_is_ke
     assert [n for n, p in cut.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
+@pytest.mark.parametrize("padding", ["full", "clip"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_layers_stand_side_by_side_and_the_last_is_what_it_was_alone(kind, padding):
+    alone, several = build(kind, padding=padding), build(kind, padding=padding, layers=2)
+    batch = [clip((0.0, noise(0.6)), seconds=(0.3,))]
+    inputs = []
+    several.backbone.model.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    tokens = several(batch).tokens
+    assert tokens.shape[-1] == several.embed_dim == 32
+    assert torch.equal(tokens[..., 16:], alone(batch).tokens)
+    states = several.backbone.model(inputs[0], output_hidden_states=True).hidden_states[1]
+    # The middle one of 2 blocks is behind the first.
+    count = several._frames.number(len(batch[0].runs[0][1])) if kind == "whisper" else states.shape[1]
+    inside = (several._frames.centres(count, len(batch[0].runs[0][1])) / RATE - 0.3).abs() <= 0.25
+    expected = torch.nn.functional.layer_norm(states[0, :count][inside], (16,)).mean(0)
+    torch.testing.assert_close(tokens[0, 0, :16], expected, atol=1e-5, rtol=1e-5)
+
+
 # --- each model's own input ---------------------------------------------------------------------
 
 

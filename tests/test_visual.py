@@ -88,6 +88,40 @@ def test_class_token_and_patch_mean_are_what_they_say(kind):
     assert not torch.allclose(by_token(pixels), by_mean(pixels))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_layers_stand_side_by_side_and_the_last_is_what_it_was_alone(kind):
+    config = random_config(kind, pooling="mean")
+    config.backbone.config["num_hidden_layers"] = 4
+    alone = VisualEncoder.build(config)
+    config.layers = 3
+    several = VisualEncoder.build(config)
+    several.load_state_dict(alone.state_dict())
+    pixels = torch.randn(3, 3, 32, 32)
+    tokens = several(pixels)
+    assert tokens.shape == (3, several.embed_dim) == (3, 48)
+    assert torch.equal(tokens[:, 32:], alone(pixels))
+    model = several.backbone.model
+    hidden = model(pixels, **several._interpolate, output_hidden_states=True).hidden_states
+    for part, layer in enumerate((2, 3)):
+        state = hidden[layer][:, -16:]
+        expected = torch.nn.functional.layer_norm(state, (16,)).mean(1)
+        torch.testing.assert_close(tokens[:, 16 * part : 16 * part + 16], expected)
+
+
+def test_class_token_and_patch_mean_go_side_by_side():
+    both = VisualEncoder.build(random_config("vit", pooling="both"))
+    pixels = torch.randn(2, 3, 32, 32)
+    for pooling, part in (("cls", slice(0, 16)), ("mean", slice(16, 32))):
+        one = VisualEncoder.build(random_config("vit", pooling=pooling))
+        one.load_state_dict(both.state_dict())
+        assert torch.equal(both(pixels)[:, part], one(pixels))
+
+
+def test_more_layers_than_there_are_is_an_error():
+    with pytest.raises(ViperError, match="layers 4; a backbone of 2 blocks has at most 2"):
+        VisualEncoder.build(random_config("vit", layers=4))
+
+
 def test_a_model_without_class_token_says_so():
     with pytest.raises(ViperError, match=r"has no class token; set visual\.pooling to mean"):
         VisualEncoder.build(random_config("siglip_vision_model"))

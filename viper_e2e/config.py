@@ -120,8 +120,10 @@ class BackboneConfig:
 @dataclass
 class VisualConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    pooling: Literal["cls", "mean"] = "cls"
-    """`cls`: the first token. `mean`: the mean of the patch tokens."""
+    pooling: Literal["cls", "mean", "both"] = "cls"
+    """`cls`: the first token. `mean`: the mean of the patch tokens. `both`: side by side."""
+    layers: int = 1
+    """Hidden layers that are read, from the backbone's middle to its end; 1: the last."""
     crop: Literal["backbone", "paper"] = "backbone"
     """`backbone`: as its preprocessor says. `paper`: integer box, squashed, resized in uint8."""
     crop_size: int | None = None
@@ -134,7 +136,9 @@ class VisualConfig:
 class AudioConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     layer: int | None = None
-    """Hidden layer that is read; None: the last."""
+    """Hidden layer that is read as the last one; None: the last."""
+    layers: int = 1
+    """Hidden layers that are read, from the backbone's middle to its end (`hidden`); 1: the last."""
     head: Literal["hidden", "xvector"] = "hidden"
     max_piece_seconds: float = 20.0
     """Longer runs are encoded in pieces."""

@@ -16,6 +16,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from viper_e2e.config import AudioConfig
 from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, name_has
 from viper_e2e.encoders.building import build_model, checkpoint_activations, find_blocks, read_architecture
+from viper_e2e.encoders.layers import joined, layers_read
 from viper_e2e.encoders.sound import Frames, padded, stretch
 from viper_e2e.encoders.weights import Found, Search, find
 from viper_e2e.encoders.whisper import AnyLengthWhisperEncoder, LogMel
@@ -63,7 +64,9 @@ class AudioEncoder(Encoder):
         self.sound, self.span_seconds, self.sample_rate = sound, span_seconds, sample_rate
         self.is_xvector = config.head == "xvector"
         architecture = backbone.model.config
-        self.embed_dim = architecture.xvector_output_dim if self.is_xvector else architecture.hidden_size
+        self._layers = layers_read(config.layers, len(backbone.blocks()), "audio")
+        width = len(self._layers) * architecture.hidden_size
+        self.embed_dim = architecture.xvector_output_dim if self.is_xvector else width
         if isinstance(backbone.model, WhisperEncoder):
             self.log_mel: LogMel | None = LogMel(preprocessor, architecture, config.padding)
             self._frames = Frames(stride=320, first=0, minimum=1)
@@ -245,16 +248,22 @@ class AudioEncoder(Encoder):
         return [hidden[i] for i in range(len(pieces))]
 
     def _pass(self, pieces: list[Float[Tensor, "_"]]) -> Float[Tensor, "N F D"]:
-        backbone, model = self.backbone, self.backbone.model
+        backbone, model, several = self.backbone, self.backbone.model, len(self._layers) > 1
         device = next(model.parameters()).device
         with backbone.computing(device):
             if self.log_mel is not None:
                 inputs = self.log_mel([piece.to(device) for piece in pieces])
-                return at_least_float32(model(backbone.as_input(inputs)).last_hidden_state)
+                out = model(backbone.as_input(inputs), output_hidden_states=several)
+                return self._joined(out)
             inputs = torch.stack(pieces).to(device)
             inputs = nn.functional.pad(inputs, (0, max(0, self._frames.minimum - inputs.shape[1])))
-            out = model(backbone.as_input(inputs))
-            return at_least_float32(out.embeddings[:, None] if self.is_xvector else out.last_hidden_state)
+            if self.is_xvector:
+                return at_least_float32(model(backbone.as_input(inputs)).embeddings[:, None])
+            return self._joined(model(backbone.as_input(inputs), output_hidden_states=several))
+
+    def _joined(self, output: Any) -> Float[Tensor, "N F D"]:
+        hidden = output.hidden_states if len(self._layers) > 1 else None
+        return at_least_float32(joined(output.last_hidden_state, hidden, self._layers))
 
 
 class _Plan(NamedTuple):
@@ -279,6 +288,8 @@ def _check(config: AudioConfig, architecture: PretrainedConfig, found: Found, so
         raise ViperError("audio: decoding.sound is none; set it to spans or windows, or leave audio out")
     if config.head != "xvector":
         return
+    if config.layers > 1:
+        raise ViperError("audio: an x-vector is one layer's; leave audio.layers at 1, or set head to hidden")
     if type(architecture) not in MODEL_FOR_AUDIO_XVECTOR_MAPPING:
         raise ViperError(f"audio: {kind} has no x-vector head; set audio.head to hidden")
     if sound != "windows":

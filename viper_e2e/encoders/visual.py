@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPVisionModel, PretrainedConfig, PreTrainedModel, SiglipVisionModel
@@ -25,6 +26,7 @@ from viper_e2e.encoders.building import (
     pooler_off,
     read_architecture,
 )
+from viper_e2e.encoders.layers import joined, layers_read
 from viper_e2e.encoders.weights import Found, Search, find
 from viper_e2e.errors import ViperError
 
@@ -44,7 +46,9 @@ class VisualEncoder(Encoder):
         self.pooling = config.pooling
         self.crop_spec = crop_spec
         self.backbone = backbone
-        self.embed_dim = backbone.model.config.hidden_size
+        self._layers = layers_read(config.layers, len(backbone.blocks()), "visual")
+        parts = 2 if config.pooling == "both" else 1
+        self.embed_dim = parts * len(self._layers) * backbone.model.config.hidden_size
         self._interpolate = _interpolation(backbone, crop_spec.size, config.pooling)
         backbone.set_training_depth(config.backbone.depth)
 
@@ -82,17 +86,21 @@ class VisualEncoder(Encoder):
         return cls(config, backbone, crop_spec)
 
     def forward(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
-        """Crops cut by ``crop_spec`` (normalised) -> class token, or mean of the patch tokens; float32."""
-        backbone = self.backbone
+        """Crops cut by ``crop_spec`` (normalised) -> class token, mean of the patch tokens, or both; float32."""
+        backbone, several = self.backbone, len(self._layers) > 1
         with backbone.computing(pixels.device):
-            hidden = backbone.model(backbone.as_input(pixels), **self._interpolate).last_hidden_state
+            output = backbone.model(
+                backbone.as_input(pixels), **self._interpolate, output_hidden_states=several
+            )
+            last = output.last_hidden_state
             if isinstance(backbone.model, CLIPVisionModel):
                 # CLIP normalises behind its blocks only what it pools.
-                hidden = backbone.model.post_layernorm(hidden)
-        if self.pooling == "cls":
-            return at_least_float32(hidden[:, 0])
+                last = backbone.model.post_layernorm(last)
+        states = at_least_float32(joined(last, output.hidden_states if several else None, self._layers))
         num_patches = (pixels.shape[-1] // backbone.model.config.patch_size) ** 2
-        return at_least_float32(hidden[:, -num_patches:]).mean(1)
+        parts = [states[:, 0]] if self.pooling != "mean" else []
+        parts += [states[:, -num_patches:].mean(1)] if self.pooling != "cls" else []
+        return torch.cat(parts, -1)
 
 
 def _model_class(architecture: PretrainedConfig, found: Found) -> type[PreTrainedModel]:
@@ -115,7 +123,7 @@ def _interpolation(backbone: Backbone, size: int, pooling: str) -> dict[str, boo
     has_class_token = any(
         name.endswith(("cls_token", "class_embedding")) for name, _ in model.named_parameters()
     )
-    if pooling == "cls" and not has_class_token:
+    if pooling != "mean" and not has_class_token:
         raise ViperError(f"visual: {kind} has no class token; set visual.pooling to mean")
     own_size = side_of(architecture.image_size)
     # DINOv2 and DINOv3 fit their positions to any grid without being told.

@@ -78,11 +78,17 @@ class AnyLengthWhisperEncoder(WhisperEncoder):
         """Not one of its own: transformers leaves sinusoidal positions out of a class of somebody else's."""
         return False
 
-    def forward(self, input_features: Float[Tensor, "N M F"]) -> BaseModelOutput:
+    def forward(
+        self, input_features: Float[Tensor, "N M F"], output_hidden_states: bool = False
+    ) -> BaseModelOutput:
+        """``output_hidden_states``: also the input of each block, the first one first."""
         hidden = nn.functional.gelu(self.conv1(input_features))
         hidden = nn.functional.gelu(self.conv2(hidden)).permute(0, 2, 1)
         hidden = hidden + self.embed_positions.weight[: hidden.shape[1]]
         hidden = nn.functional.dropout(hidden, p=self.dropout, training=self.training)
+        states = []
         for layer in self.layers:
+            states.append(hidden)
             hidden = layer(hidden, None)
-        return BaseModelOutput(last_hidden_state=self.layer_norm(hidden))
+        hidden_states = tuple(states) if output_hidden_states else None
+        return BaseModelOutput(last_hidden_state=self.layer_norm(hidden), hidden_states=hidden_states)

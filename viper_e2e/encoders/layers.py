@@ -1,0 +1,40 @@
+"""layers.py: which hidden layers of a backbone are read, and how they become one token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from viper_e2e.errors import ViperError
+
+
+def layers_read(count: int, depth: int, name: str) -> tuple[int, ...]:
+    """``count`` hidden layers, evenly spaced from the middle of ``depth`` blocks to the last; 1: the last.
+
+    What a backbone was not trained to forget stands in its middle: the last layer alone is rarely the best
+    for another task (Yang et al. 2021, "SUPERB", §4). Raises `ViperError` where there are not so many.
+    """
+    if count == 1:
+        return (depth,)
+    first = depth // 2
+    if count > depth - first + 1:
+        raise ViperError(
+            f"{name}: layers {count}; a backbone of {depth} blocks has at most {depth - first + 1} to read, "
+            "from its middle to its end"
+        )
+    return tuple(first + (depth - first) * i // (count - 1) for i in range(count))
+
+
+def joined(
+    last: Float[Tensor, "N L D"], hidden: Sequence[Tensor] | None, layers: Sequence[int]
+) -> Float[Tensor, "N L K"]:
+    """The layers side by side, K = D × their number, the last one (as the model ends) at the end.
+
+    ``hidden``: transformers' ``hidden_states``; ``None`` where the last alone is read. Earlier layers are
+    brought to mean 0 and deviation 1 over D: each has its own scale, and none of them the final norm.
+    """
+    earlier = [nn.functional.layer_norm(hidden[i].float(), hidden[i].shape[-1:]) for i in layers[:-1]]
+    return torch.cat([*(state.to(last.dtype) for state in earlier), last], -1) if earlier else last
