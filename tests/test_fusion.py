@@ -6,8 +6,18 @@ from torch import Tensor
 
 from viper_e2e.config import MODALITIES, FusionConfig
 from viper_e2e.errors import ViperError
-from viper_e2e.fusion import ConcatFusion, TokenFusion, build_fusion, rescaled, sample_hidden, time_features
+from viper_e2e.fusion import (
+    ConcatFusion,
+    EnsembleFusion,
+    TokenFusion,
+    build_fusion,
+    rescaled,
+    sample_hidden,
+    time_features,
+)
+from viper_e2e.pooling import known_features, pool, pooled_rows
 from viper_e2e.presets import paper
+from viper_e2e.ridge import fit_ridge
 from viper_e2e.stream import Stream
 
 WIDTHS = {"visual": 12, "audio": 8, "textual": 16, "action_units": 4, "motion": 8}
@@ -22,7 +32,19 @@ def config(kind: str = "tokens", **changes) -> FusionConfig:
 
 def fusion(kind: str = "tokens", widths=WIDTHS, unit_interval: bool = True, **changes):
     torch.manual_seed(0)
-    return build_fusion(config(kind, **changes), widths, E, unit_interval).eval()
+    kind, changes = ("tokens", {**changes, "change": True}) if kind == "change" else (kind, changes)
+    head = build_fusion(config(kind, **changes), widths, E, unit_interval).eval()
+    if isinstance(head, EnsembleFusion):
+        head.fit(some_fit(widths))
+    return head
+
+
+def some_fit(widths=WIDTHS):
+    """Of a ridge, to four batches of `streams` and made-up labels."""
+    batches = [{n: stream(w, 10 * b + i) for i, (n, w) in enumerate(widths.items())} for b in range(1, 5)]
+    pooled = [pool(batch, face(), SECONDS) for batch in batches]
+    features, known = (torch.cat([f(p) for p in pooled]) for f in (pooled_rows, known_features))
+    return fit_ridge(features, torch.rand(len(features), E, generator=torch.Generator().manual_seed(1)), known)
 
 
 def stream(width: int, seed: int = 0, present: bool = True) -> Stream:
@@ -45,9 +67,10 @@ def face(found: bool = True) -> Tensor:
 
 SECONDS = torch.tensor([2.0, 2.0, 2.0])
 KINDS = pytest.mark.parametrize("kind", ["tokens", "concat"])
+ALL_KINDS = pytest.mark.parametrize("kind", ["tokens", "change", "concat", "ensemble"])
 
 
-@KINDS
+@ALL_KINDS
 def test_intensities_are_float32_also_under_autocast(kind):
     model = fusion(kind)
     exact = model(streams(), face(), SECONDS)
@@ -60,7 +83,7 @@ def test_intensities_are_float32_also_under_autocast(kind):
     assert (rounded != rounded.bfloat16().float()).any()
 
 
-@KINDS
+@ALL_KINDS
 def test_half_precision_streams_of_frozen_backbones_are_accepted(kind):
     half = {name: s._replace(tokens=s.tokens.bfloat16()) for name, s in streams().items()}
     assert fusion(kind)(half, face(), SECONDS).dtype == torch.float32
@@ -79,7 +102,7 @@ def test_the_range_of_labels_decides_the_range_of_outputs(kind, output, unit_int
     assert bool((outputs <= 1).all()) == bounded
 
 
-@KINDS
+@pytest.mark.parametrize("kind", ["tokens", "change", "concat"])
 @pytest.mark.parametrize("present", [MODALITIES, (), ("audio",)])
 @pytest.mark.parametrize("found", [True, False])
 def test_every_parameter_gets_a_gradient_whatever_is_there(kind, present, found):
@@ -97,7 +120,7 @@ def test_without_a_face_modality_there_is_no_parameter_for_it():
     assert all(p.grad is not None for p in model.parameters())
 
 
-@KINDS
+@ALL_KINDS
 def test_nothing_in_unread_slots_reaches_outputs_or_gradients(kind):
     model = fusion(kind)
 
@@ -111,7 +134,7 @@ def test_nothing_in_unread_slots_reaches_outputs_or_gradients(kind):
         model.zero_grad()
         outputs = model(given, face(), SECONDS)
         outputs.sum().backward()
-        return outputs, [p.grad.clone() for p in model.parameters()]
+        return outputs, [p.grad.clone() for p in model.parameters() if p.requires_grad]
 
     clean, clean_gradients = run(0.0)
     poisoned, poisoned_gradients = run(float("nan"))
@@ -119,7 +142,7 @@ def test_nothing_in_unread_slots_reaches_outputs_or_gradients(kind):
     assert all(torch.equal(a, b) for a, b in zip(clean_gradients, poisoned_gradients, strict=True))
 
 
-@KINDS
+@ALL_KINDS
 @pytest.mark.parametrize("modality", range(len(WIDTHS)))
 def test_a_hidden_modality_is_an_absent_one(kind, modality):
     model = fusion(kind)
@@ -145,7 +168,7 @@ def test_a_hidden_modality_does_not_tell_whether_there_was_a_face():
     )
 
 
-@KINDS
+@ALL_KINDS
 def test_a_clip_does_not_depend_on_its_batch(kind):
     model = fusion(kind)
     given = streams()
@@ -174,13 +197,13 @@ def test_unused_slots_are_masked_by_tokens():
     )
 
 
-@KINDS
+@ALL_KINDS
 def test_an_unreadable_clip_has_finite_outputs(kind):
     nothing = {n: s._replace(used=torch.zeros(B, T, dtype=torch.bool)) for n, s in streams(()).items()}
     assert fusion(kind)(nothing, face(False), torch.zeros(B)).isfinite().all()
 
 
-@KINDS
+@ALL_KINDS
 def test_gradients_are_right_in_double_precision(kind):
     widths = {"visual": 4, "audio": 4}
     model = fusion(kind, widths=widths, dim=4, num_latents=2, latent_dim=4, depth=1).double()

@@ -191,9 +191,12 @@ class MotionConfig:
 
 @dataclass
 class FusionConfig:
-    kind: Literal["tokens", "concat", "ridge"] = "tokens"
+    kind: Literal["tokens", "concat", "ridge", "ensemble"] = "tokens"
     """`tokens`: a stream per modality into perceiver-pytorch. `concat`: the published channel concatenation.
-    `ridge`: linear in each modality's mean, deviation and change, fitted in closed form (`--head` sets it)."""
+    `ridge`: linear in each modality's mean, deviation and change, fitted in closed form. `ensemble`: the mean
+    of `tokens` and `ridge` (`--head` sets it)."""
+    change: bool = False
+    """Beside each token, how it differs from the clip's mean (`tokens`, `ensemble`)."""
     dim: int = 256
     """Width of projected tokens (`tokens`)."""
     num_latents: int = 64

@@ -213,8 +213,9 @@ def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _Setting
     parser.add_argument(
         "--head",
         choices=get_args(get_type_hints(FusionConfig)["kind"]),
-        help="what reads the tokens: a Perceiver (tokens, or concat as published), or ridge: one pass over the "
-        "clips, closed form, nothing else is trained (default: the preset's)",
+        help="what reads the tokens: a Perceiver (tokens, or concat as published); ridge: one pass over the "
+        "clips, closed form, nothing else is trained; ensemble: the mean of tokens and ridge (default: the "
+        "preset's)",
     )
     parser.add_argument("--freeze", help="backbones that are not trained, e.g. all or visual,audio")
     parser.add_argument(

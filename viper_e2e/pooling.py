@@ -50,8 +50,7 @@ def pool(
         if hidden is not None:
             keep = keep & ~hidden[:, index, None]
         if name in LOOKING:
-            seen = keep & face_found
-            keep = torch.where(seen.any(1, keepdim=True), seen, keep)
+            keep = with_face(keep, face_found)
         with torch.autocast(stream.tokens.device.type, enabled=False):
             pooled[name] = _pooled(stream, keep, duration_seconds)
     return pooled
@@ -72,13 +71,19 @@ def num_features(widths: Mapping[str, int]) -> int:
     return NUM_PARTS * sum(widths.values())
 
 
+def with_face(keep: Bool[Tensor, "B T"], face_found: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    """Of the kept slots those with a face; all of them in a clip without one."""
+    seen = keep & face_found
+    return torch.where(seen.any(1, keepdim=True), seen, keep)
+
+
 def _pooled(stream: Stream, keep: Bool[Tensor, "B T"], duration_seconds: Float[Tensor, " B"]) -> PooledStream:
     # Zeros first: NaN × 0 is NaN, and so is its gradient. float64 stays, for gradients checked numerically.
     dtype = torch.promote_types(stream.tokens.dtype, torch.float32)
     tokens = torch.where(keep[..., None], stream.tokens, 0.0).to(dtype)
-    mean = _mean(tokens, keep)
+    mean = mean_of_kept(tokens, keep)
     centred = torch.where(keep[..., None], tokens - mean[:, None], 0.0)
-    variance = _mean(centred.square(), keep)
+    variance = mean_of_kept(centred.square(), keep)
     # The root of 0 has no slope: it is taken of 1 there and left out.
     varies = variance > 0
     deviation = torch.where(varies, torch.where(varies, variance, 1.0).sqrt(), 0.0)
@@ -88,10 +93,11 @@ def _pooled(stream: Stream, keep: Bool[Tensor, "B T"], duration_seconds: Float[T
     middle, ends = keep & is_middle, keep & ~is_middle
     both = (middle.any(1) & ends.any(1))[:, None]
     # Of centred tokens: what a person looks like is large, and would be rounded into the change.
-    change = torch.where(both, _mean(centred, middle) - _mean(centred, ends), 0.0)
+    change = torch.where(both, mean_of_kept(centred, middle) - mean_of_kept(centred, ends), 0.0)
     return PooledStream(mean, deviation, change, keep.any(1))
 
 
-def _mean(values: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+def mean_of_kept(values: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+    """Mean over the kept slots; 0 where there is none."""
     count = keep.sum(1, keepdim=True).clamp_min(1)
     return torch.where(keep[..., None], values, 0.0).sum(1) / count

@@ -86,7 +86,7 @@ class VisualEncoder(Encoder):
         return cls(config, backbone, crop_spec)
 
     def forward(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
-        """Crops cut by ``crop_spec`` (normalised) -> class token, mean of the patch tokens, or both; float32."""
+        """Crops cut by ``crop_spec`` (normalised) -> class token, mean of patch tokens, or both; float32."""
         backbone, several = self.backbone, len(self._layers) > 1
         with backbone.computing(pixels.device):
             output = backbone.model(

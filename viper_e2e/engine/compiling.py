@@ -13,7 +13,7 @@ from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from ..encoders.audio import AudioEncoder
 from ..encoders.base import Encoder
 from ..errors import ViperError
-from ..fusion import RidgeFusion, TokenFusion
+from ..fusion import EnsembleFusion, RidgeFusion, TokenFusion
 from ..model import ViPER
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -71,8 +71,8 @@ def _parts(model: ViPER) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(model.fusion, RidgeFusion):
         return  # one product
     # Not the fusion itself: its hooks would become part of what is compiled.
-    perceiver = model.fusion.perceiver
-    yield "fusion", perceiver if isinstance(model.fusion, TokenFusion) else perceiver.encoder
+    head = model.fusion.tokens if isinstance(model.fusion, EnsembleFusion) else model.fusion
+    yield "fusion", head.perceiver if isinstance(head, TokenFusion) else head.perceiver.encoder
 
 
 def _has_equal_pieces(encoder: Encoder) -> bool:

@@ -71,9 +71,11 @@ def branch_table(model: ViPER) -> Table:
             dtypes = "/".join(sorted({str(p.dtype).removeprefix("torch.") for p in parameters}))
             branch = modality if name == modality else f"{modality} · {name}"
             rows.append((branch, backbone.origin.spec, trained, frozen, dtypes))
-    fusion = sum(p.numel() for p in model.fusion.parameters())
+    learned = sum(p.numel() for p in model.fusion.parameters() if p.requires_grad)
+    fitted = sum(p.numel() for p in model.fusion.parameters()) - learned
     kind = model.config.fusion.kind
-    rows.append(("fusion", "ridge" if kind == "ridge" else f"Perceiver ({kind})", fusion, 0, "float32"))
+    name = {"ridge": "ridge", "ensemble": "Perceiver + ridge"}.get(kind, f"Perceiver ({kind})")
+    rows.append(("fusion", name, learned, fitted, "float32"))
     detector = sum(b.numel() for b in model.faces.buffers())
     rows.append(("faces", "MTCNN", 0, detector, "float32"))
     return table("model", ("branch", "source", "trainable", "frozen", "dtype"), rows)

@@ -25,7 +25,8 @@ def parameter_groups(model: ViPER, config: TrainConfig) -> list[dict[str, Any]]:
     nearer to the input slower by ``layer_decay`` (Clark et al. 2020, ELECTRA).
     """
     plain = _without_decay(model)
-    groups = _split("fusion", list(model.fusion.parameters()), plain, config.lr, config)
+    learned = [parameter for parameter in model.fusion.parameters() if parameter.requires_grad]
+    groups = _split("fusion", learned, plain, config.lr, config)
     for encoder in model.encoders.values():
         for group in encoder.parameter_groups_by_depth():
             lr = config.backbone_lr * config.layer_decay**group.layers_from_top

@@ -265,6 +265,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         self.guard.skips.end()
+        self.yardstick.fit_head()
         epoch, step = self.state.cursor.epoch, self.state.step
         mean_loss = self.state.loss_sum / self.state.loss_steps if self.state.loss_steps else None
         record: dict[str, Any] = {"epoch": epoch, "step": step, "train_loss": mean_loss}

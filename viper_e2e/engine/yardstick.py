@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..fusion import EnsembleFusion
 from ..loader import ClipBatch
 from ..metrics import batch_sums
 from ..metrics import scores as scores_of_sums
@@ -20,8 +21,8 @@ from ..stream import Stream
 from .evaluation import scores_record
 from .processes import Processes
 
-MAX_CLIPS = 20_000
-MAX_BYTES = 128_000_000
+MAX_CLIPS = 5_000
+MAX_BYTES = 400_000_000
 """Of float32 features; to fit them takes about eight times as much for a moment."""
 
 
@@ -127,17 +128,36 @@ class Yardstick:
         collects."""
         self.module, self.processes, self.validates, self.tells = module, processes, validates, tells
         self.rows = rows or PooledRows(module)
+        self.head = module.fusion if isinstance(module.fusion, EnsembleFusion) else None
+        """Has a ridge as its part, which needs the rows whether or not there is anything to tell."""
         self.is_collecting = self._has_gap = False
+        self._epoch = 0
+        self._fitted: RidgeFit | None = None
         self._validation: PooledRows | None = None
         self._gathered: Table | None = None
         self.enter(0)
 
     def enter(self, epoch: int) -> None:
-        """Collect in the first epoch, also where it is entered again midway; let go of everything after it."""
-        self.is_collecting, self._gathered = epoch == 0 and self.validates, None
-        if not self.is_collecting:
+        """Collect in the first epoch, also where it is entered again midway, and in later ones for a head with
+        a ridge whose tokens go on changing; let go of what came from other epochs."""
+        if self.head is not None:
+            changes = not all(encoder.is_frozen for encoder in self.module.encoders.values())
+            self.is_collecting = epoch == 0 or changes
+        else:
+            self.is_collecting = epoch == 0 and self.validates
+        if epoch != self._epoch or not self.is_collecting:
             self.rows.clear()
+        self._epoch, self._gathered, self._fitted = epoch, None, None
         self.module.watch = self.rows.see if self.is_collecting else None
+
+    def fit_head(self) -> None:
+        """At the end of an epoch, by all processes: the ridge of a head that has one."""
+        if self.head is None or not self.is_collecting:
+            return
+        table = self.rows.gather(self.processes)
+        if len(table.targets) >= MIN_CLIPS:
+            self._fitted = self.rows.fit(table)
+            self.head.fit(self._fitted)
 
     def add(self, batch: ClipBatch) -> None:
         if self.is_collecting:
@@ -146,7 +166,7 @@ class Yardstick:
     @contextmanager
     def validating(self, see: Callable[[ClipBatch], None]) -> Iterator[Callable[[ClipBatch], None]]:
         """Collect validation clips too; yields what is to see each of their batches in place of ``see``."""
-        if not (self.is_collecting and self.tells):
+        if not (self._epoch == 0 and self.is_collecting and self.validates and self.tells):
             yield see
             return
         rows = self._validation = PooledRows(self.module)
@@ -180,7 +200,7 @@ class Yardstick:
             record["of_clips"] = num_clips
         if not self.processes.is_main:
             return record
-        predicted = predict(self.rows.fit(train), val.features, self.rows.known(val))
+        predicted = predict(self._fitted or self.rows.fit(train), val.features, self.rows.known(val))
         sums = batch_sums(predicted, val.targets, torch.ones(len(val.targets)))
         return record | scores_record(scores_of_sums(sums, self.module.labels.names))
 

@@ -1,0 +1,317 @@
+"""learning.py: what is learned from few clips: the head and recipe against a ridge on the same tokens.
+
+    python benchmarks/learning.py --weights ../shared/weights --out runs/learning
+        [--clips 64,160,320,640] [--seeds 3] [--only ridge,default] [--epochs 20] [--plot docs/learning.svg]
+
+The demo corpus (`datasets/demo.py`, 640 training clips, 60 for validation, 160 for test; nobody is in two
+splits) is made once under OUT, and its clips pass once through frozen DINOv2-small and Whisper-tiny (T 16,
+crops of 112 pixels, float32). Every variant then trains, by the product's own trainer and `--preset base`, on
+those tokens in memory: on the columns that its settings would have read (`VARIANTS`). Clips 1 to N of the
+corpus are the corpus of N clips.
+
+A row is the mean Pearson correlation over the emotions on the test clips, of the checkpoint that validated
+best. Its interval is by bootstrap over test subjects, of the predictions of the first seed. Rows that are in
+OUT/learning.jsonl already are not trained again: the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from viper_e2e.engine.display import console, table
+from viper_e2e.engine.ridge_training import RidgeTrainer
+from viper_e2e.engine.trainer import Trainer
+from viper_e2e.engine.validation import VALIDATION
+from viper_e2e.errors import ClipError
+from viper_e2e.model import ViPER
+from viper_e2e.packing import pack, progress_bar
+from viper_e2e.parsing import Settings, parse_train
+from viper_e2e.prepared import PreparedClip
+from viper_e2e.shards import ShardSet
+
+DINOV2, WHISPER = "dinov2-small", "whisper-tiny-en-encoder"
+ROOT = Path(__file__).resolve().parent.parent
+CLIPS = {"train": 640, "val": 60, "test": 160}
+SIZES = ("--model.decoding.num-frames=16", "--model.visual.crop-size=112", "--model.decoding.max-side=320")
+LAST_ALONE = ("--model.visual.pooling=cls", "--model.visual.layers=1", "--model.audio.layers=1")
+OLD_HEAD = (
+    *(
+        "--head=tokens",
+        "--model.fusion.change=false",
+        "--model.fusion.dim=256",
+        "--model.fusion.num-latents=64",
+    ),
+    *("--model.fusion.latent-dim=256", "--model.fusion.depth=2", "--model.fusion.self-attends-per-block=2"),
+    "--lr=0.001",
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to read the tokens."""
+
+    name: str
+    words: tuple[str, ...] = field(default=())
+    """Beside the preset's settings."""
+
+    @property
+    def is_old(self) -> bool:
+        return LAST_ALONE[0] in self.words
+
+
+VARIANTS = {
+    "ridge": Variant("yardstick: ridge (--head ridge)", ("--head=ridge",)),
+    "default": Variant("default: ridge + Perceiver"),
+    "perceiver": Variant("… the Perceiver alone (--head tokens)", ("--head=tokens",)),
+    "no-change": Variant("… without the stream of change", ("--model.fusion.change=false",)),
+    "lr-1e-3": Variant("… at a learning rate of 1e-3", ("--lr=0.001",)),
+    "large": Variant(
+        "… with 256 wide, 64 latents, depth 2",
+        tuple(word for word in OLD_HEAD if "fusion.dim" in word or "latent" in word or "depth" in word),
+    ),
+    "ema": Variant("… with --ema-decay 0.98", ("--ema-decay=0.98",)),
+    "last-layer": Variant("… of the last layer's class token", LAST_ALONE),
+    "last-layer-ridge": Variant("ridge of the last layer's class token", (*LAST_ALONE, "--head=ridge")),
+    "before": Variant("default before (6.5 M, last layer)", (*LAST_ALONE, *OLD_HEAD)),
+}
+
+
+# --- tokens ---------------------------------------------------------------------------------------
+
+
+def settings_of(options: argparse.Namespace, run: Path, train: str, *words: str) -> Settings:
+    given = [
+        "--preset=base",
+        "--modalities=visual,audio",
+        f"--backbone=visual={options.weights / DINOV2}",
+        f"--backbone=audio={options.weights / WHISPER}",
+        f"--train-shards={train}",
+        f"--val-shards={options.out}/shards/val-*.tar",
+        f"--run-dir={run}",
+        f"--epochs={options.epochs}",
+        "--num-workers=0",
+        "--mixed-precision=no",
+        "--reuse-memory=8GB",
+        *SIZES,
+    ]
+    return parse_train([*given, *words], "learning.py")
+
+
+def encode(options: argparse.Namespace) -> dict[str, dict[str, PreparedClip]]:
+    """Split → key → the clip, reduced to its tokens of all layers that any variant reads."""
+    model = ViPER(settings_of(options, options.out / "none", f"{options.out}/shards/train-*.tar").model).eval()
+    clips: dict[str, dict[str, PreparedClip]] = {split: {} for split in CLIPS}
+    with progress_bar("encoding") as progress:
+        done = 0
+        for split in clips:
+            shards = ShardSet(f"{options.out}/shards/{split}-*.tar")
+            for i in range(len(shards)):
+                (clip,) = model.prepare(shards.read(i))
+                if isinstance(clip, ClipError):
+                    raise SystemExit(str(clip))
+                with torch.no_grad():
+                    model.fuse([clip])
+                clips[split][shards.entry(i).key] = model.hold(clip)
+                progress(done := done + 1, sum(CLIPS.values()))
+    return clips
+
+
+def adopted(clip: PreparedClip, module: ViPER, *, last_alone: bool) -> PreparedClip:
+    """For another model with the same frozen weights; ``last_alone``: the columns that `LAST_ALONE` reads."""
+    tokens = dict(clip.tokens)
+    if last_alone:
+        visual, audio = tokens["visual"], tokens["audio"]
+        # Class token of three layers, then patch mean of three; sound of two layers.
+        width = visual.tokens.shape[1] // 6
+        tokens["visual"] = visual._replace(tokens=visual.tokens[:, 2 * width : 3 * width].contiguous())
+        tokens["audio"] = audio._replace(tokens=audio.tokens[:, audio.tokens.shape[1] // 2 :].contiguous())
+    owners = {name: encoder.weights_id() for name, encoder in module.encoders.items()}
+    return replace(clip, tokens=tokens, made_by=owners)
+
+
+# --- one row --------------------------------------------------------------------------------------
+
+
+def train_one(
+    options: argparse.Namespace, variant: Variant, num_clips: int, seed: int, clips: Mapping[str, Any]
+) -> dict[str, Any]:
+    run = options.out / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    settings = settings_of(
+        options, run, subset(options.out, num_clips), *variant.words, f"--seed={seed}", f"--batch-size={16}"
+    )
+    began = time.perf_counter()
+    kind = RidgeTrainer if settings.model.fusion.kind == "ridge" else Trainer
+    trainer = kind(settings, Accelerator(cpu=True))
+    try:
+        for prefix, split in (("", "train"), (VALIDATION, "val")):
+            for key, clip in clips[split].items():
+                trainer.held.offer(prefix + key, adopted(clip, trainer.module, last_alone=variant.is_old))
+        if code := trainer.train():
+            raise SystemExit(code)
+    finally:
+        trainer.close()
+    seconds = time.perf_counter() - began
+    model = ViPER.from_pretrained(trainer.run.best).eval()
+    test = ShardSet(f"{options.out}/shards/test-*.tar")
+    batch = [
+        adopted(clips["test"][test.entry(i).key], model, last_alone=variant.is_old) for i in range(len(test))
+    ]
+    with torch.no_grad():
+        predicted = torch.cat([model.fuse(batch[i : i + 16]).intensities for i in range(0, len(batch), 16)])
+    true = np.array([test.entry(i).intensities for i in range(len(test))])
+    subjects = [test.entry(i).subject for i in range(len(test))]
+    yardsticks = [line["yardstick"] for line in trainer.run.read_log("metrics.jsonl") if "yardstick" in line]
+    return {
+        "mean_pearson": mean_pearson(predicted.numpy(), true),
+        "interval": interval(predicted.numpy(), true, subjects),
+        "val": trainer.state.best["best"],
+        "yardstick_val": yardsticks[0].get("mean_pearson") if yardsticks else None,
+        "parameters": sum(p.numel() for p in model.fusion.parameters()),
+        "seconds": seconds,
+    }
+
+
+def subset(out: Path, num_clips: int) -> str:
+    """A pattern of shards that hold the first so many training clips: packed with that many in each."""
+    return f"{out}/shards-{num_clips}/train-*.tar"
+
+
+def mean_pearson(predicted: np.ndarray, true: np.ndarray) -> float:
+    return float(np.mean([np.corrcoef(p, t)[0, 1] for p, t in zip(predicted.T, true.T, strict=True)]))
+
+
+def interval(predicted: np.ndarray, true: np.ndarray, subjects: Sequence[str]) -> tuple[float, float]:
+    """95 % by bootstrap over subjects, all clips of a drawn one together."""
+    rng, names = np.random.default_rng(0), np.array(subjects)
+    of = [np.flatnonzero(names == name) for name in sorted(set(subjects))]
+    draws = []
+    for _ in range(500):
+        rows = np.concatenate([of[i] for i in rng.integers(len(of), size=len(of))])
+        draws.append(mean_pearson(predicted[rows], true[rows]))
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
+# --- corpus, table, plot --------------------------------------------------------------------------
+
+
+def make_corpus(options: argparse.Namespace) -> None:
+    """The demo corpus, and shards of its first clips for each size; what is there is left as it is."""
+    corpus = options.out / "corpus"
+    if not (corpus / "labels.csv").exists():
+        counts = [f"--{split}={count}" for split, count in CLIPS.items()]
+        subprocess.run([sys.executable, ROOT / "datasets/demo.py", "--out", corpus, *counts], check=True)
+    header, *rows = (corpus / "labels.csv").read_text(encoding="utf-8").splitlines()
+    for num_clips in (*options.clips, None):
+        folder = options.out / ("shards" if num_clips is None else f"shards-{num_clips}")
+        if folder.exists():
+            continue
+        train = [row for row in rows if row.split(",")[1] == "train"][:num_clips]
+        others = [row for row in rows if row.split(",")[1] != "train"]
+        labels = options.out / "labels.csv"
+        labels.write_text("\n".join([header, *train, *others]) + "\n", encoding="utf-8")
+        if report := pack(corpus / "videos", labels, folder).exit_code:
+            raise SystemExit(report)
+
+
+def told(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Mean over seeds, and the interval over subjects of the first."""
+    if not rows:
+        return "–"
+    low, high = rows[0]["interval"]
+    return f"{fmean(row['mean_pearson'] for row in rows):.3f} [{low:.2f}, {high:.2f}]"
+
+
+def print_table(options: argparse.Namespace, results: Mapping[str, Mapping[str, Any]]) -> None:
+    lines = []
+    for key, variant in VARIANTS.items():
+        by_size = [_seeds(results, key, n) for n in options.clips]
+        if any(by_size):
+            last = next(rows[0] for rows in reversed(by_size) if rows)
+            lines.append(
+                (variant.name, *map(told, by_size), f"{last['parameters']:,}", f"{last['seconds']:.0f}")
+            )
+    titles = ("reads the same frozen tokens", *(f"{n} clips" for n in options.clips), "parameters", "seconds")
+    console.print(table("mean Pearson on unseen subjects", titles, lines))
+
+
+def _seeds(results: Mapping[str, Mapping[str, Any]], key: str, num_clips: int) -> list[Mapping[str, Any]]:
+    return [row for name, row in sorted(results.items()) if name.rsplit("/", 1)[0] == f"{key}/{num_clips}"]
+
+
+def draw(options: argparse.Namespace, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Score against number of clips."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for key, style in (("default", "o-"), ("ridge", "s--"), ("perceiver", "^-"), ("before", "v:")):
+        points = [(n, rows) for n in options.clips if (rows := _seeds(results, key, n))]
+        means = [fmean(row["mean_pearson"] for row in rows) for _, rows in points]
+        axes.plot([n for n, _ in points], means, style, label=VARIANTS[key].name.removeprefix("… "))
+    axes.set(xscale="log", xlabel="training clips", ylabel="mean Pearson, unseen subjects")
+    axes.set_xticks(options.clips, [str(n) for n in options.clips])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(options.plot, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True, help=f"folder with {DINOV2} and {WHISPER}")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--clips", type=lambda text: [int(n) for n in text.split(",")], default="64,160,320,640"
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--only", default=",".join(VARIANTS), help=f"some of {', '.join(VARIANTS)}")
+    parser.add_argument("--plot", type=Path, help="where the plot goes, e.g. docs/learning.svg")
+    options = parser.parse_args()
+    options.clips = [int(number) for number in options.clips.split(",")]
+    options.out.mkdir(parents=True, exist_ok=True)
+    make_corpus(options)
+    file = options.out / "learning.jsonl"
+    results = {}
+    if file.exists():
+        results = {row["key"]: row for row in map(json.loads, file.read_text(encoding="utf-8").splitlines())}
+    missing = [
+        (key, n, seed)
+        for seed in range(options.seeds)
+        for key in options.only.split(",")
+        for n in options.clips
+        # A closed form knows no seed.
+        if f"{key}/{n}/{seed}" not in results and not (seed and "ridge" in key)
+    ]
+    clips = encode(options) if missing else {}
+    for key, n, seed in missing:
+        row = {"key": f"{key}/{n}/{seed}", **train_one(options, VARIANTS[key], n, seed, clips)}
+        results[row["key"]] = row
+        with file.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+        console.print(f"{row['key']}: {row['mean_pearson']:.4f} in {row['seconds']:.0f} s")
+    print_table(options, results)
+    if options.plot is not None:
+        draw(options, results)
+
+
+if __name__ == "__main__":
+    main()

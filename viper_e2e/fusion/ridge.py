@@ -1,0 +1,49 @@
+"""ridge.py: the head that is fitted in closed form, linear in what a clip's tokens come to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from viper_e2e.config import FusionConfig
+from viper_e2e.errors import ViperError
+from viper_e2e.fusion.outputs import check_streams, rescaled
+from viper_e2e.pooling import known_features, num_features, pool, pooled_rows
+from viper_e2e.ridge import LinearPath
+from viper_e2e.scale import LabelScale
+from viper_e2e.stream import Stream
+
+
+class RidgeFusion(nn.Module):
+    """Linear in what each modality's tokens come to over a clip; fitted in closed form, never by steps.
+
+    What is absent or hidden stands at its training mean. Outputs are in units of the labels, whatever their
+    range, and are not clipped to it.
+    """
+
+    def __init__(self, config: FusionConfig, widths: Mapping[str, int], num_outputs: int, sigmoid: bool):
+        super().__init__()
+        if config.output == "sigmoid":
+            raise ViperError(
+                "--model.fusion.output sigmoid: a ridge is linear; leave it out, or take another --head"
+            )
+        self.modalities = tuple(widths)
+        self.rescale = config.rescale
+        self.scale: LabelScale | None = None
+        """Not read: it was fitted to the labels themselves."""
+        self.linear = LinearPath(num_features(widths), num_outputs)
+
+    def forward(
+        self,
+        streams: dict[str, Stream],
+        face_found: Bool[Tensor, "B T"],
+        duration_seconds: Float[Tensor, "B"],
+        hidden: Bool[Tensor, "B M"] | None = None,
+    ) -> Float[Tensor, "B E"]:
+        """Intensities, float32 also under autocast. Arguments as for `TokenFusion`."""
+        check_streams(streams, self.modalities)
+        pooled = pool(streams, face_found, duration_seconds, hidden)
+        intensities = self.linear(pooled_rows(pooled), known_features(pooled))
+        return rescaled(intensities) if self.rescale else intensities
