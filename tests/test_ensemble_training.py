@@ -47,7 +47,8 @@ def test_a_run_that_stops_within_its_first_epoch_fits_the_same_ridge(corpus, who
     folder = run(corpus, tmp_path / "run", val(corpus), *HEAD, "--epochs=2", "--max-steps=2")
     run(corpus, folder, val(corpus), *HEAD, "--epochs=2", "--max-steps=8", "--resume")
     ridges = [{n: t for n, t in weights(f).items() if n.startswith("fusion.ridge")} for f in (folder, whole)]
-    assert ridges[0] and same(*ridges)
+    assert ridges[0]
+    assert same(*ridges)
 
 
 def test_without_validation_clips_it_is_fitted_all_the_same(corpus, tmp_path):
