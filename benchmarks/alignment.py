@@ -2,7 +2,7 @@
 
     python datasets/demo.py --out demo/corpus
     python benchmarks/alignment.py --corpus demo/corpus --weights FOLDER/dinov2-small --out runs/alignment \\
-        [--num-train 160] [--num-test 160] [--only box,eyes]
+        [--num-train 320] [--num-test 160] [--only box,eyes]
 
 The same clips, frames, detections and encoder (DINOv2-small, frozen, 8 crops of 112 pixels) for each way
 of cropping; pooled tokens (mean, deviation, change) into closed-form ridge, its penalty by leave-one-out. Told
@@ -34,12 +34,13 @@ from viper_e2e.stream import Stream
 
 SEEN_IN_THE_FACE = ("Adoration", "Disgust", "Fear", "Surprise")
 WAYS = {
-    "box": ("the face's box", "box", 0.0, 1 / 3),
-    "wide": ("the box, a fifth wider on every side", "box", 0.2, 1 / 3),
-    "eyes": ("eyes level, a third of the side apart", "eyes", 0.0, 1 / 3),
-    "near": ("eyes level, 0.42 of the side apart", "eyes", 0.0, 0.42),
+    "box": ("the face's box", "box", 0.0, 0.42, 0.4),
+    "wide": ("the box, a fifth wider on every side", "box", 0.2, 0.42, 0.4),
+    "eyes": ("eyes level, 0.42 of the side apart, at 0.4 of its height", "eyes", 0.0, 0.42, 0.4),
+    "high": ("eyes level, 0.42 of the side apart, at 0.33 of its height", "eyes", 0.0, 0.42, 0.33),
+    "far": ("eyes level, a third of the side apart, at 0.4 of its height", "eyes", 0.0, 1 / 3, 0.4),
 }
-"""What it is, `CropSpec.align`, margin of the box, distance of the eyes."""
+"""What it is, `CropSpec.align`, margin of the box, distance and height of the eyes."""
 NUM_FRAMES, SIZE = 8, 112
 
 
@@ -59,7 +60,7 @@ def encode(
     track = faces([frames], [seconds])[0]
     made = {}
     for way in ways:
-        _, kind, margin, align.EYE_DISTANCE = WAYS[way]
+        _, kind, margin, align.EYE_DISTANCE, align.EYE_HEIGHT = WAYS[way]
         crops = faces.crop(
             frames, widened(track, margin), replace(encoder.crop_spec, align=kind), track.landmarks
         )
@@ -122,8 +123,8 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--num-train", type=int, default=120)
-    parser.add_argument("--num-test", type=int, default=120)
+    parser.add_argument("--num-train", type=int, default=320)
+    parser.add_argument("--num-test", type=int, default=160)
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(WAYS))
     options = parser.parse_args()
     train, test = (

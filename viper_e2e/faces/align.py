@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-EYE_DISTANCE = 1 / 3
+EYE_DISTANCE = 0.42
 """Between the eyes, as a share of the crop's side: forehead to chin are then inside."""
 EYE_HEIGHT = 0.4
 """Of the line through the eyes, from the crop's upper edge."""
