@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 EYE_DISTANCE = 0.42
-"""Between the eyes, as a share of the crop's side: forehead to chin are then inside."""
+"""Between the eyes, as a share of the crop's side: the face is then about as large as in its box."""
 EYE_HEIGHT = 0.4
 """Of the line through the eyes, from the crop's upper edge."""
 SIDE_RANGE = (0.8, 1.6)
