@@ -278,9 +278,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help=f"folder with {DINOV2} and {WHISPER}")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--clips", type=lambda text: [int(n) for n in text.split(",")], default="64,160,320,640"
-    )
+    parser.add_argument("--clips", default="64,160,320,640", help="numbers of training clips")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--only", default=",".join(VARIANTS), help=f"some of {', '.join(VARIANTS)}")
