@@ -130,15 +130,21 @@ def encode(options: argparse.Namespace) -> dict[str, dict[str, PreparedClip]]:
     return clips
 
 
+def last_alone_columns(name: str, width: int) -> slice:
+    """Where in tokens of the preset's layers those of `LAST_ALONE` stand.
+
+    Visual tokens are the class token of three layers, then the patch mean of three; sound's are two layers.
+    """
+    return slice(width // 3, width // 2) if name == "visual" else slice(width // 2, width)
+
+
 def adopted(clip: PreparedClip, module: ViPER, *, last_alone: bool) -> PreparedClip:
     """For another model with the same frozen weights; ``last_alone``: the columns that `LAST_ALONE` reads."""
     tokens = dict(clip.tokens)
     if last_alone:
-        visual, audio = tokens["visual"], tokens["audio"]
-        # Class token of three layers, then patch mean of three; sound of two layers.
-        width = visual.tokens.shape[1] // 6
-        tokens["visual"] = visual._replace(tokens=visual.tokens[:, 2 * width : 3 * width].contiguous())
-        tokens["audio"] = audio._replace(tokens=audio.tokens[:, audio.tokens.shape[1] // 2 :].contiguous())
+        for name, made in clip.tokens.items():
+            columns = last_alone_columns(name, made.tokens.shape[1])
+            tokens[name] = made._replace(tokens=made.tokens[:, columns].contiguous())
     owners = {name: encoder.weights_id() for name, encoder in module.encoders.items()}
     return replace(clip, tokens=tokens, made_by=owners)
 
