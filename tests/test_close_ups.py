@@ -18,14 +18,14 @@ from viper_e2e import close_ups
 from viper_e2e.augment import Augment
 from viper_e2e.clip import CropSpec, DecodedClip, Sample
 from viper_e2e.close_ups import plan_view
-from viper_e2e.config import AugmentConfig, DecodingConfig, ModelConfig
+from viper_e2e.config import AugmentConfig, DecodingConfig, ModelConfig, model_config_from_dict
 from viper_e2e.decoding import ClipDecoder, close_up
 from viper_e2e.errors import ClipError
 from viper_e2e.faces import FaceRegions, FaceTrack
 from viper_e2e.faces.crop import crop_boxes
 from viper_e2e.inputs import EncoderInputs
 from viper_e2e.model import ViPER
-from viper_e2e.presets import micro, tiny
+from viper_e2e.presets import PRESETS, micro, tiny
 
 NATIVE, SCALED, FACE, CROP = (960, 540), (320, 180), 75, 64
 
@@ -279,3 +279,9 @@ def test_a_hand_made_clip_is_taken_as_it_is(model):
     (prepared,) = model.prepare(DecodedClip("a", frames, np.array([0.0, 1.0]), 2.0, display_size=(320, 180)))
     assert isinstance(prepared.pixels, torch.Tensor)
     assert prepared.notes == ()
+
+
+def test_what_says_nothing_of_close_ups_sees_what_it_was_trained_on():
+    """Checkpoints from before there were any; and what is published stays as it was."""
+    assert not model_config_from_dict({"faces": {"margin": 0.0}}, "config.json").faces.close_ups
+    assert {name for name, make in PRESETS.items() if make().faces.close_ups} == {"base", "tiny", "micro"}

@@ -81,7 +81,7 @@ class FaceConfig:
     """`track`: most probable × largest × nearest to the last. `first`: the detector's first box (published)."""
     margin: float = 0.0
     """Widens the box on every side by this share of its size."""
-    close_ups: bool = True
+    close_ups: bool = False
     """Decode a clip once more, larger and only around the face, where `max_side` left the face fewer pixels
     than its crop has. Takes no more memory than the frames do."""
     hold_margin: float = 0.25

@@ -113,7 +113,7 @@ def micro() -> ModelConfig:
     return ModelConfig(
         modalities=("visual", "audio"),
         decoding=DecodingConfig(num_frames=4, max_side=320, span_seconds=0.5),
-        faces=FaceConfig(min_face_size=40),
+        faces=FaceConfig(min_face_size=40, close_ups=True),
         visual=VisualConfig(backbone=_random_vit(32, 16, 16, 2, 2), crop_size=32),
         audio=AudioConfig(backbone=_random_wav2vec2(8, 16, 2, 2)),
         textual=TextualConfig(image_text=_random_clip(32, 16, 16, 1)),
@@ -146,7 +146,7 @@ def tiny() -> ModelConfig:
     return ModelConfig(
         modalities=("visual", "audio"),
         decoding=DecodingConfig(num_frames=8, max_side=640, span_seconds=1.0),
-        faces=FaceConfig(min_face_size=40),
+        faces=FaceConfig(min_face_size=40, close_ups=True),
         visual=VisualConfig(backbone=visual, pooling="mean", crop_size=96),
         audio=AudioConfig(backbone=audio),
         textual=TextualConfig(image_text=_random_clip(96, 16, 64, 2)),
@@ -163,6 +163,7 @@ def base() -> ModelConfig:
     """
     return ModelConfig(
         modalities=("visual", "audio", "textual"),
+        faces=FaceConfig(close_ups=True),
         visual=VisualConfig(
             backbone=BackboneConfig("google/vit-base-patch16-224-in21k"), pooling="both", layers=3
         ),
