@@ -153,20 +153,19 @@ def adopted(clip: PreparedClip, module: ViPER, *, last_alone: bool) -> PreparedC
 
 
 def train_one(
-    options: argparse.Namespace, variant: Variant, num_clips: int, seed: int, clips: Mapping[str, Any]
+    options: argparse.Namespace, key: str, num_clips: int, seed: int, clips: Mapping[str, Any]
 ) -> dict[str, Any]:
-    run = options.out / "run"
+    variant = VARIANTS[key]
+    run = options.out / f"run-{key}-{num_clips}-{seed}"
     shutil.rmtree(run, ignore_errors=True)
-    settings = settings_of(
-        options, run, subset(options.out, num_clips), *variant.words, f"--seed={seed}", f"--batch-size={16}"
-    )
+    settings = settings_of(options, run, subset(options.out, num_clips), *variant.words, f"--seed={seed}")
     began = time.perf_counter()
     kind = RidgeTrainer if settings.model.fusion.kind == "ridge" else Trainer
     trainer = kind(settings, Accelerator(cpu=True))
     try:
         for prefix, split in (("", "train"), (VALIDATION, "val")):
-            for key, clip in clips[split].items():
-                trainer.held.offer(prefix + key, adopted(clip, trainer.module, last_alone=variant.is_old))
+            for name, clip in clips[split].items():
+                trainer.held.offer(prefix + name, adopted(clip, trainer.module, last_alone=variant.is_old))
         if code := trainer.train():
             raise SystemExit(code)
     finally:
@@ -235,6 +234,12 @@ def make_corpus(options: argparse.Namespace) -> None:
             raise SystemExit(report)
 
 
+def known(file: Path) -> dict[str, dict[str, Any]]:
+    """Rows by key that this or another call has measured."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return {row["key"]: row for row in map(json.loads, lines)}
+
+
 def told(rows: Sequence[Mapping[str, Any]]) -> str:
     """Mean over seeds, and the interval over subjects of the first."""
     if not rows:
@@ -294,24 +299,25 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     make_corpus(options)
     file = options.out / "learning.jsonl"
-    results = {}
-    if file.exists():
-        results = {row["key"]: row for row in map(json.loads, file.read_text(encoding="utf-8").splitlines())}
+    results = known(file)
     missing = [
         (key, n, seed)
-        for seed in range(options.seeds)
         for key in options.only.split(",")
+        for seed in range(options.seeds)
         for n in options.clips
         # A closed form knows no seed.
         if f"{key}/{n}/{seed}" not in results and not (seed and "ridge" in key)
     ]
     clips = encode(options) if missing else {}
     for key, n, seed in missing:
-        row = {"key": f"{key}/{n}/{seed}", **train_one(options, VARIANTS[key], n, seed, clips)}
-        results[row["key"]] = row
+        # Another call may have come to it in the meantime.
+        if f"{key}/{n}/{seed}" in known(file):
+            continue
+        row = {"key": f"{key}/{n}/{seed}", **train_one(options, key, n, seed, clips)}
         with file.open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
         console.print(f"{row['key']}: {row['mean_pearson']:.4f} in {row['seconds']:.0f} s")
+    results = known(file)
     print_table(options, results)
     if options.plot is not None:
         draw(options, results)
