@@ -275,6 +275,8 @@ def draw(options: argparse.Namespace, results: Mapping[str, Mapping[str, Any]]) 
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for key, style in (("default", "o-"), ("ridge", "s--"), ("perceiver", "^-"), ("before", "v:")):
         points = [(n, rows) for n in options.clips if (rows := _seeds(results, key, n))]
+        if not points:
+            continue
         means = [fmean(row["mean_pearson"] for row in rows) for _, rows in points]
         axes.plot([n for n, _ in points], means, style, label=VARIANTS[key].name.removeprefix("… "))
     axes.set(xscale="log", xlabel="training clips", ylabel="mean Pearson, unseen subjects")
