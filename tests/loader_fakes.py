@@ -142,7 +142,7 @@ class FakeWindows:
     log: str
 
     def windows(
-        self, path: str, window_seconds: float, hop_seconds: float, *, name: str
+        self, path: str, window_seconds: float, hop_seconds: float, *, sound: None, name: str
     ) -> Iterator[tuple[float, DecodedClip]]:
         for number in range(5):
             key = name if number == 2 else "plain"
@@ -158,7 +158,13 @@ class DeadlyWindows:
 
     decoder: Any
 
-    def windows(self, path: str, *lengths: float, name: str) -> Iterator[tuple[float, DecodedClip]]:
+    @property
+    def comes_back(self) -> bool:
+        return self.decoder.comes_back
+
+    def windows(
+        self, path: str, *lengths: float, sound: None, name: str
+    ) -> Iterator[tuple[float, DecodedClip]]:
         for number, window in enumerate(self.decoder.windows(path, *lengths, name=name)):
             if number == 1 and path.endswith("deadly.mp4"):
                 os.kill(os.getpid(), signal.SIGKILL)

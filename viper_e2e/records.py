@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
+from .clip import UNHEARD, WORTH_TELLING_SECONDS
 from .decoding.sampling import seconds_counted_once
 from .output import ViPEROutput
 from .predictions import SEEING
