@@ -149,6 +149,7 @@ class _Model(ViPER):
         nn.Module.__init__(self)
         self.labels, self.watch = LabelSet(("Joy", "Fear")), None
         self.encoders = nn.ModuleDict({name: _Encoder() for name in MODALITIES[:2]})
+        self.fusion = nn.Identity()
 
 
 class _Alone(Processes):
