@@ -111,9 +111,9 @@ def campaign(tmp_path: Path, count: int) -> Counter[str]:
 
 @pytest.mark.slow
 def test_damaged_clips_are_scored_or_reported(tmp_path):
-    endings = campaign(tmp_path, 30)
-    assert endings["scored"] > 30
-    assert endings["reported"] > 30
+    endings = campaign(tmp_path, 10)  # each of the ten ways once in each container
+    assert endings["scored"] > 10
+    assert endings["reported"] > 10
 
 
 @pytest.mark.campaign
