@@ -83,6 +83,12 @@ def decoded(clip: Path) -> DecodedClip:
     return ClipDecoder(paper().decoding)(clip)
 
 
+every_frame = cache(decode)
+
+FEW = slice(None, None, 5)
+"""Of a clip's crops: what shows a wrong way is wrong in any of them."""
+
+
 # --- frames and sound -----------------------------------------------------------------------------
 
 WRONG_FRAMES = {
@@ -95,7 +101,7 @@ WRONG_FRAMES = {
 
 @pytest.mark.parametrize("way", WRONG_FRAMES)
 def test_frames_are_those_of_the_published_indices(peer, way):
-    every = decode(peer.clip)
+    every = every_frame(peer.clip)
     assert peer.indices == published_indices(len(every))
     expected = np.stack([every[index] for index in peer.indices])
     found = WRONG_FRAMES[way](decoded(peer.clip).frames)
@@ -239,7 +245,8 @@ def test_visual_features_are_the_published_ones(peer, resized, bound):
 
 @pytest.mark.parametrize("way", [way for way in WRONG_CROPS if way != "as they should be"])
 def test_visual_features_of_wrong_crops_are_others(peer, way):
-    error = (visual_rows(peer, WRONG_CROPS[way](with_tensors(peer))) - peer.features["visual"]).abs().max()
+    rows = visual_rows(peer, WRONG_CROPS[way](with_tensors(peer)[FEW]))
+    error = (rows - peer.features["visual"][FEW]).abs().max()
     print(f"{way}: {error:.2f}")
     assert error > 0.03
 
@@ -247,7 +254,7 @@ def test_visual_features_of_wrong_crops_are_others(peer, way):
 def test_visual_features_of_crops_resized_without_antialias_are_others(peer):
     pixels = [torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None].float() for crop in peer.crops]
     rough = [nn.functional.interpolate(p, (224, 224), mode="nearest") / 255 for p in pixels]
-    error = (visual_rows(peer, torch.cat(rough)) - peer.features["visual"]).abs().max()
+    error = (visual_rows(peer, torch.cat(rough[FEW])) - peer.features["visual"][FEW]).abs().max()
     print(f"nearest: {error:.2f}")
     assert error > 0.03
 
@@ -322,17 +329,24 @@ def test_gelu_for_quick_gelu_is_quietly_wrong(peer):
 
 
 def head_of(peer: Reference, name: str) -> ReleasedHead:
-    return read_released(peer.folder / f"published/{name}/perceiver_2.model")
+    return _head(peer.folder / f"published/{name}/perceiver_2.model")[0]
+
+
+@cache
+def _head(file: Path) -> tuple[ReleasedHead, nn.Module]:
+    head = read_released(file)
+    return head, head.build()
 
 
 @torch.no_grad()
-def outputs(head: ReleasedHead, features: dict[str, Tensor]) -> Tensor:
+def outputs(peer: Reference, name: str, features: dict[str, Tensor]) -> Tensor:
+    head, built = _head(peer.folder / f"published/{name}/perceiver_2.model")
     streams = {}
     for name in head.modalities:
         tokens = features[name][None]
         there = torch.ones(tokens.shape[:2], dtype=torch.bool)
         streams[name] = Stream(tokens, there, there, torch.zeros(tokens.shape[:2]))
-    return head.build()(streams, there, torch.ones(1))[0]
+    return built(streams, there, torch.ones(1))[0]
 
 
 def features_of(peer: Reference) -> dict[str, Tensor]:
@@ -342,7 +356,7 @@ def features_of(peer: Reference) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", ["ViPER-VA", "ViPER-VF"])
 def test_released_checkpoints_give_the_published_outputs(peer, name):
-    error = (outputs(head_of(peer, name), features_of(peer)) - peer.logits[name]).abs().max()
+    error = (outputs(peer, name, features_of(peer)) - peer.logits[name]).abs().max()
     print(f"{name}: {error:.1e}")
     assert error < 1e-4
 
@@ -359,18 +373,18 @@ WRONG_FEATURES = {
 @pytest.mark.parametrize("way", WRONG_FEATURES)
 @pytest.mark.parametrize("name", ["ViPER-VA", "ViPER-VF"])
 def test_outputs_of_wrong_features_are_others(peer, name, way, which):
-    head, features = head_of(peer, name), features_of(peer)
-    modality = head.modalities[which]
+    features = features_of(peer)
+    modality = head_of(peer, name).modalities[which]
     features[modality] = WRONG_FEATURES[way](features[modality])
-    error = (outputs(head, features) - peer.logits[name]).abs().max()
+    error = (outputs(peer, name, features) - peer.logits[name]).abs().max()
     print(f"{name}, {modality} {way}: {error:.2f}")
     assert error > 0.3
 
 
-@pytest.mark.parametrize("name", ["ViPER-VA", "ViPER-VF"])
-def test_outputs_of_flipped_crops_are_others(peer, name):
+def test_outputs_of_flipped_crops_are_others(peer):
     features = features_of(peer) | {"visual": visual_rows(peer, with_pil(peer).flip(3))}
-    assert (outputs(head_of(peer, name), features) - peer.logits[name]).abs().max() > 0.3
+    for name in ("ViPER-VA", "ViPER-VF"):
+        assert (outputs(peer, name, features) - peer.logits[name]).abs().max() > 0.3
 
 
 # --- from the raw clip ----------------------------------------------------------------------------

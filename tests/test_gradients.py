@@ -42,22 +42,25 @@ def differences(loss: Callable[[], Tensor], parameter: nn.Parameter, direction: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("modalities", "fusion"),
+    ("modalities", "fusion", "every"),
     [
-        (("visual", "audio", "textual", "action_units"), {}),
-        (("visual", "audio"), {"kind": "concat", "latent_dim": 16, "num_cross_heads": 2}),
+        (("visual", "audio", "textual", "action_units"), {}, 1),
+        # The encoders are the same: some of their tensors show that this head hands gradients on.
+        (("visual", "audio"), {"kind": "concat", "latent_dim": 16, "num_cross_heads": 2}, 7),
     ],
 )
-def test_every_trained_tensor_has_the_gradient_that_differences_say(modalities, fusion):
+def test_every_trained_tensor_has_the_gradient_that_differences_say(modalities, fusion, every):
     model = double_model(*modalities, **fusion)
     loss = loss_of(model)
     loss().backward()
     generator = torch.Generator().manual_seed(0)
     checked = set()
-    for name, parameter in model.named_parameters():
+    for number, (name, parameter) in enumerate(model.named_parameters()):
         if not parameter.requires_grad:
             continue
         assert parameter.grad is not None, name
+        if name.startswith("encoders") and number % every:
+            continue
         direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         expected = differences(loss, parameter, direction)
         found = (parameter.grad * direction).sum().item()
