@@ -158,8 +158,8 @@ def tiny() -> ModelConfig:
 def base() -> ModelConfig:
     """The published backbones, frozen, under a head that a hundred clips do not drown in.
 
-    Several layers of each backbone, class token and patch mean, a small Perceiver and a ridge: each measured
-    in `benchmarks/learning.py`.
+    Several layers of each backbone, class token and patch mean, a small Perceiver and a ridge: why, says
+    `benchmarks/RESULTS.md` under "Few clips".
     """
     return ModelConfig(
         modalities=("visual", "audio", "textual"),
