@@ -102,13 +102,14 @@ def settings_of(options: argparse.Namespace, run: Path, train: str, *words: str)
         f"--train-shards={train}",
         f"--val-shards={options.out}/shards/val-*.tar",
         f"--run-dir={run}",
-        f"--epochs={options.epochs}",
         "--num-workers=0",
         "--mixed-precision=no",
-        "--reuse-memory=8GB",
         *SIZES,
     ]
-    return parse_train([*given, *words], "learning.py")
+    settings = parse_train([*given, *words], "learning.py")
+    # Not among the words, which a ridge would refuse.
+    settings.train.epochs, settings.train.reuse_memory = options.epochs, "8GB"
+    return settings
 
 
 def encode(options: argparse.Namespace) -> dict[str, dict[str, PreparedClip]]:

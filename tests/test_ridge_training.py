@@ -16,6 +16,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.fusion import RidgeFusion, build_fusion
 from viper_e2e.model import load
 from viper_e2e.packing import pack, write_labels
+from viper_e2e.parsing import parse_train
 from viper_e2e.pooling import known_features, pool, pooled_rows
 from viper_e2e.ridge import fit_ridge, predict
 from viper_e2e.scale import LabelScale
@@ -23,6 +24,7 @@ from viper_e2e.stream import Stream
 
 WIDTHS = {"visual": 3, "audio": 2}
 B, T = 12, 4
+NO_STEPS = "--head ridge: learns nothing by steps and passes once; without effect, so leave out"
 DROPOUT = "--model.fusion.modality-dropout=0.9"
 
 
@@ -150,6 +152,9 @@ def test_two_processes_fit_what_one_fits(corpus, fitted, nursery, tmp_path):
         (("--unfreeze-at=1:visual=all",), "--head ridge: trains no backbones, and 1:visual=all would be"),
         (("--augment=all",), "--head ridge: clips pass once and as they are; leave out --augment"),
         (("--ema-decay=0.9",), "--head ridge: there are no steps to average over; leave out --ema-decay"),
+        (("--loss=ccc=1", "--lr=0.001", "--epochs=2"), f"{NO_STEPS}: --epochs, --lr, --loss"),
+        (("--seeds=2", "--reuse-memory=1GB"), f"{NO_STEPS}: --reuse-memory"),
+        (("--model.fusion.dim=8", DROPOUT), f"{NO_STEPS}: --model.fusion.dim, --model.fusion.modality-dropout"),
     ],
     ids=str,
 )
@@ -158,6 +163,27 @@ def test_what_would_have_no_effect_is_refused_before_anything_is_made(corpus, tm
         train(settings(corpus, tmp_path / "run", "--head=ridge", *words))
     assert str(caught.value).startswith(complaint)
     assert not (tmp_path / "run").exists()
+
+
+def test_files_are_told_too_where_they_differ_from_the_preset(corpus, fitted, tmp_path):
+    """A `config.yaml` holds every setting: those that are as the preset has them were not asked for."""
+    (tmp_path / "more.yaml").write_text("lr: 0.5\nbatch_size: 3\nmodel:\n  fusion:\n    depth: 3\n")
+    for file, names in (
+        (tmp_path / "more.yaml", "--lr, --model.fusion.depth"),
+        (fitted.parent / "default" / "config.yaml", "--model.fusion.modality-dropout"),
+    ):
+        with pytest.raises(ViperError) as caught:
+            train(settings(corpus, tmp_path / "run", f"--config={file}", "--head=ridge"))
+        assert str(caught.value) == f"{NO_STEPS}: {names}"
+    own = [f"--config={fitted / 'config.yaml'}", f"--run-dir={tmp_path / 'again'}"]
+    assert train(parse_train(["--preset=micro", *own], "viper train")) == 0
+    assert same(weights(tmp_path / "again"), weights(fitted))
+
+
+def test_a_ridge_that_goes_on_refuses_them_too(corpus, fitted, tmp_path):
+    words = (f"--val-shards={corpus}/shards/val-*.tar", "--batch-size=2", "--head=ridge", "--resume")
+    with pytest.raises(ViperError, match=f"^{NO_STEPS}: --lr$"):
+        train(settings(corpus, fitted, *words, "--lr=0.5"))
 
 
 def test_labels_of_any_range_are_predicted_in_their_units(corpus, tmp_path):

@@ -6,7 +6,7 @@ import difflib
 import re
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser, HelpFormatter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
@@ -33,6 +33,8 @@ class Settings:
     """Where they started from."""
     words: tuple[str, ...] = field(default=(), compare=False)
     """The command line they came from, to be repeated with ``--resume``."""
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+    """Names of settings that the command line gave, or that a file gave and the preset has otherwise."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as ``config.yaml`` holds it and ``--config`` reads it."""
@@ -176,6 +178,9 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     parsed = parser.instantiate(parser.parse_args(argv))
     train = TrainConfig(**{field.name: getattr(parsed, field.name) for field in fields(TrainConfig)})
     model = parsed.model
+    given = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
+    if saved is None:
+        given |= _differing(Settings(train, model, parsed.preset))
     if parsed.modalities:
         model.modalities = tuple(parsed.modalities.split(","))
     if parsed.head:
@@ -190,7 +195,14 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     check_settings("--", {"": train, "model.": model})
     _need(train.train_shards, "--train-shards", prog)
     _need(train.run_dir, "--run-dir", prog)
-    return Settings(train, model, parsed.preset, words)
+    return Settings(train, model, parsed.preset, words, frozenset(given))
+
+
+def _differing(settings: Settings) -> set[str]:
+    """Names of settings that are not as their preset has them."""
+    preset = settings.preset
+    usual = flat(Settings(TrainConfig(**TRAIN_DEFAULTS[preset]), PRESETS[preset](), preset).to_dict())
+    return {name for name, value in flat(settings.to_dict()).items() if value != usual.get(name)}
 
 
 def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _SettingsParser:
@@ -338,3 +350,14 @@ def _plain(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [_plain(value) for value in data]
     return data
+
+
+def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"model": {"dim": 8}}`` → ``{"model.dim": 8}``."""
+    names: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, dict) and value:
+            names |= flat(value, f"{prefix}{name}.")
+        else:
+            names[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return names

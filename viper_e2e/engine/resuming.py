@@ -22,7 +22,7 @@ from ..errors import ViperError
 from ..labels import LabelSet, order_of
 from ..losses import parse_loss
 from ..model import ViPER
-from ..parsing import Settings
+from ..parsing import Settings, flat
 from ..pretrained import labels_of
 from ..shards import ShardSet
 from .optimizer import parameter_groups
@@ -136,9 +136,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
 
     A setting that a saved run does not know was added to the package since: the run had its default.
     """
-    new = _flat(now)
+    new = flat(now)
     unknown = {"preset": new.get("preset"), **asdict(TrainConfig()), "model": asdict(ModelConfig())}
-    old = _flat(unknown) | _flat(before)
+    old = flat(unknown) | flat(before)
     for name in [*new, *(name for name in old if name not in new)]:
         values = old.get(name), new.get(name)
         if name not in BY_CONTENT and not _is_same(name, *values) and not _is_moved(name, *values):
@@ -157,16 +157,6 @@ def _is_moved(name: str, before: Any, now: Any) -> bool:
     if name.endswith(".revision"):
         return True
     return name.endswith(".source") and name != "model.action_units.source" and "random" not in (before, now)
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in data.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def said(value: Any) -> str:

@@ -21,6 +21,16 @@ MAX_BYTES = 1_000_000_000
 """Of float32 features of training clips; `ViperError` beyond: a head that left clips out would not say so."""
 
 
+OF_STEPS = (
+    *("epochs", "accumulation", "lr", "backbone_lr", "layer_decay", "weight_decay", "schedule"),
+    *("warmup_fraction", "halve_epochs", "clip_norm", "loss", "reuse_memory"),
+    *("model.fusion.change", "model.fusion.dim", "model.fusion.num_latents", "model.fusion.latent_dim"),
+    *("model.fusion.depth", "model.fusion.self_attends_per_block", "model.fusion.num_cross_heads"),
+    *("model.fusion.num_latent_heads", "model.fusion.dropout", "model.fusion.modality_dropout"),
+)
+"""Settings of learning by steps, of later epochs, and of the head that learns so: nothing here reads them."""
+
+
 class RidgeTrainer(Trainer):
     """A run of one epoch in which nothing is learned by steps; stopped midway, it goes on like any other.
 
@@ -80,3 +90,8 @@ def _without_effect(settings: Settings) -> Iterator[str]:
         yield "clips pass once and as they are; leave out --augment"
     if settings.train.ema_decay:
         yield "there are no steps to average over; leave out --ema-decay"
+    # The one epoch that there is may be asked for: a run's `config.yaml` does.
+    unread = [n for n in OF_STEPS if n in settings.given and not (n == "epochs" and settings.train.epochs == 1)]
+    if unread:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in unread)
+        yield f"learns nothing by steps and passes once; without effect, so leave out: {names}"

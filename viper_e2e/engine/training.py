@@ -123,7 +123,7 @@ def seeded(settings: Settings) -> list[Settings]:
         # What was interrupted had not come to its later seeds yet.
         begun = (folder / "config.yaml").exists() or seed == config.seed
         train = replace(config, seed=seed, seeds=1, run_dir=str(folder), resume=config.resume and begun)
-        runs.append(Settings(train, deepcopy(settings.model), settings.preset))
+        runs.append(replace(settings, train=train, model=deepcopy(settings.model)))
     return runs
 
 
