@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from training_runs import lines, make_corpus, run
 
 from viper_e2e.config import MODALITIES
 from viper_e2e.engine import reporting
+from viper_e2e.engine import yardstick as yardstick_module
 from viper_e2e.engine.processes import Processes
 from viper_e2e.engine.yardstick import PooledRows, Table, Yardstick, line, verdict
 from viper_e2e.labels import LabelSet
@@ -126,6 +129,17 @@ def test_without_validation_clips_there_is_none_and_that_is_said(corpus, tmp_pat
     folder = run(corpus, tmp_path / "run", "--epochs=1")
     assert record_of(folder) == {"reason": "there are no --val-shards to score it on"}
     assert "yardstick (ridge on the same tokens): none, there are no --val-shards" in capsys.readouterr().err
+
+
+def test_a_head_with_a_ridge_tells_without_validation_that_it_is_of_the_first_clips(
+    corpus, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(yardstick_module, "PooledRows", partial(PooledRows, max_clips=6))
+    folder = run(corpus, tmp_path / "run", "--epochs=1", "--head=ensemble")
+    reason = "there are no --val-shards to score it on"
+    assert record_of(folder) == {"reason": reason, "num_train_clips": 6, "of_clips": 8}
+    said = f"none, {reason}; the ridge in this head is fitted to the first 6 of 8 clips\n"
+    assert said in capsys.readouterr().err
 
 
 def test_backbones_that_train_and_clips_that_are_changed_have_one_too(corpus, tmp_path):

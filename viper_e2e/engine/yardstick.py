@@ -133,6 +133,7 @@ class Yardstick:
         self.is_collecting = self._has_gap = False
         self._epoch = 0
         self._fitted: RidgeFit | None = None
+        self._num_fitted = 0
         self._validation: PooledRows | None = None
         self._gathered: Table | None = None
         self.enter(0)
@@ -156,7 +157,7 @@ class Yardstick:
             return
         table = self.rows.gather(self.processes)
         if len(table.targets) >= MIN_CLIPS:
-            self._fitted = self.rows.fit(table)
+            self._fitted, self._num_fitted = self.rows.fit(table), len(table.targets)
             self.head.fit(self._fitted)
 
     def add(self, batch: ClipBatch) -> None:
@@ -187,7 +188,10 @@ class Yardstick:
         ``num_clips``: of the training shards.
         """
         if not self.validates:
-            return {"reason": "there are no --val-shards to score it on"}
+            reason = {"reason": "there are no --val-shards to score it on"}
+            # Of a ridge that is a part of the head, the clips it has seen are to be known all the same.
+            is_bounded = self._fitted is not None and self.rows.max_clips < num_clips
+            return reason | ({"num_train_clips": self._num_fitted, "of_clips": num_clips} if is_bounded else {})
         if self._has_gap:
             return {"reason": "the run went on in its first epoch from a checkpoint of an older version"}
         assert self._validation is not None
@@ -227,11 +231,12 @@ class Yardstick:
 
 def line(record: Mapping[str, Any]) -> str:
     """What a record says, in a line."""
+    among = f"the first {record['num_train_clips']:,} of {record['of_clips']:,}" if "of_clips" in record else ""
     if "reason" in record:
-        return f"yardstick (ridge on the same tokens): none, {record['reason']}"
+        head = f"; the ridge in this head is fitted to {among} clips" if among else ""
+        return f"yardstick (ridge on the same tokens): none, {record['reason']}{head}"
     pearson = record["mean_pearson"]
     told = "undefined" if pearson is None else f"{pearson:.4f}"
-    among = f"the first {record['num_train_clips']:,} of {record['of_clips']:,}" if "of_clips" in record else ""
     clips = among or f"{record['num_train_clips']:,}"
     return f"yardstick (ridge on the same tokens): {told}  {clips} clips, {record['num_features']:,} features"
 
