@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from functools import partial
 
 import numpy as np
@@ -10,8 +11,9 @@ from sklearn.linear_model import RidgeCV
 from torch import nn
 from training_runs import lines, make_corpus, run
 
+from viper_e2e import cli
 from viper_e2e.config import MODALITIES
-from viper_e2e.engine import reporting
+from viper_e2e.engine import evaluation_commands, reporting
 from viper_e2e.engine import yardstick as yardstick_module
 from viper_e2e.engine.processes import Processes
 from viper_e2e.engine.yardstick import PooledRows, Table, Yardstick, line, verdict
@@ -20,6 +22,7 @@ from viper_e2e.loader import ClipBatch
 from viper_e2e.metrics import batch_sums, scores
 from viper_e2e.model import ViPER, load
 from viper_e2e.pooling import pool, pooled_rows
+from viper_e2e.pretrained import yardstick_line
 from viper_e2e.report import figures
 from viper_e2e.ridge import RELATIVE_PENALTIES
 from viper_e2e.shards import ShardSet
@@ -140,6 +143,35 @@ def test_a_head_with_a_ridge_tells_without_validation_that_it_is_of_the_first_cl
     assert record_of(folder) == {"reason": reason, "num_train_clips": 6, "of_clips": 8}
     said = f"none, {reason}; the ridge in this head is fitted to the first 6 of 8 clips\n"
     assert said in capsys.readouterr().err
+
+
+def test_checkpoints_and_their_evaluation_tell_it_those_of_before_do_not(corpus, whole, tmp_path, monkeypatch):
+    record = record_of(whole)
+    told = {name: record[name] for name in ("mean_pearson", "num_train_clips")}
+    for name in ("best", "last"):
+        assert load(whole / "checkpoints" / name).provenance["yardstick"] == told
+    copy = shutil.copytree(whole, tmp_path / "run")
+    words = (val(corpus), "--batch-size=2", "--epochs=3")
+    run(corpus, copy, *words, "--resume")
+    assert load(copy / "checkpoints" / "last").provenance["yardstick"] == told
+    monkeypatch.setattr(evaluation_commands, "_draw", lambda *_: {})
+    model = load(whole / "checkpoints" / "best")
+    assert "Yardstick (ridge on the same tokens)" in (whole / "checkpoints" / "best" / "README.md").read_text()
+    scored = f"{record['mean_pearson']:.4f}; this model: {model.provenance['scores']['pearson']:.4f}."
+    for old in (False, True):
+        if old:
+            del model.provenance["yardstick"]
+        model.save_pretrained(tmp_path / "model")
+        given = [f"--checkpoint={tmp_path / 'model'}", f"--shards={corpus}/shards/val-*.tar", "--num-workers=0"]
+        cli.main(["eval", *given, f"--out={tmp_path / 'eval'}", "--report"])
+        page = " ".join((tmp_path / "eval" / "report.html").read_text().split())
+        assert (scored in page, "yardstick" in page) == (not old, not old)
+
+
+def test_a_strangers_checkpoint_says_of_a_yardstick_what_it_likes_and_nothing_happens():
+    for odd in (None, [], {"yardstick": "x"}, {"yardstick": {"mean_pearson": "<script>"}}, {"yardstick": []}):
+        assert yardstick_line(odd) == ""
+    assert yardstick_line({"yardstick": {"mean_pearson": 0.71}, "scores": []}).endswith("in validation: 0.7100")
 
 
 def test_backbones_that_train_and_clips_that_are_changed_have_one_too(corpus, tmp_path):

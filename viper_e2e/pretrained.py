@@ -252,7 +252,28 @@ def _origin(provenance: Mapping[str, Any]) -> list[str]:
             f"- Validated on {val['clips']} clips (sha256 {val['sha256'][:16]}…) "
             f"after step {provenance['step']}: {told}."
         )
+    if told := yardstick_line(provenance):
+        lines.append(f"- {told[0].upper()}{told[1:]}.")
     return lines
+
+
+def yardstick_line(provenance: object) -> str:
+    """What a ridge made of the tokens that a model was trained on, beside the model itself.
+
+    Empty where a checkpoint does not say: of an earlier version, of `--head ridge`, of no validation.
+    """
+    ridge, own = (_number(provenance, *path) for path in (("yardstick", "mean_pearson"), ("scores", "pearson")))
+    if ridge is None:
+        return ""
+    beside = "" if own is None else f"; this model: {own:.4f}"
+    return f"yardstick (ridge on the same tokens), mean Pearson in validation: {ridge:.4f}{beside}"
+
+
+def _number(data: object, *path: str) -> float | None:
+    """What stands there in JSON that anybody may have written."""
+    for name in path:
+        data = data.get(name) if isinstance(data, Mapping) else None
+    return data if isinstance(data, float) else None
 
 
 def _model_card(model: nn.Module, settings: Mapping[str, Any]) -> str:

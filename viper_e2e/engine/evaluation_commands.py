@@ -24,6 +24,7 @@ from ..model import ViPER, ViPEROutput
 from ..outfiles import settle_folder, written_whole
 from ..predictions import SEEING, Predictions, submission_ids
 from ..prepared import PreparedClip
+from ..pretrained import yardstick_line
 from ..reading_options import shard_limits
 from ..report import figures, tables
 from ..report.confusion import confusion_matrices, has_dominant
@@ -143,6 +144,7 @@ def _write_report(
         strips=_strips(model, shards, predictions),
         config=asdict(model.config),
         versions=versions(),
+        yardstick=yardstick_line(model.provenance),
         title=_title(options.checkpoint, options.shards),
     )
 

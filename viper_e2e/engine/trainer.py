@@ -39,7 +39,7 @@ from .saving import Saver
 from .stages import StageClock
 from .training_state import TrainingState, clip_seed, seed_step
 from .validation import VALIDATION, Validation, improved
-from .yardstick import Yardstick
+from .yardstick import Yardstick, provenance_of_yardstick
 
 
 class Trainer:
@@ -109,7 +109,8 @@ class Trainer:
             console.print("[yellow]nothing was saved before the run ended; it starts anew[/yellow]")
         if self.processes.is_main:
             self._write_settings()
-            self.module.provenance = provenance_of(self.train_shards, self.val_shards)
+            told = provenance_of_yardstick(self.run.read_log("metrics.jsonl"))
+            self.module.provenance = provenance_of(self.train_shards, self.val_shards) | told
             console.print(branch_table(self.module))
             for shards in filter(None, (self.train_shards, self.val_shards)):
                 tell_problems(shards)
@@ -290,6 +291,8 @@ class Trainer:
                 self.module.provenance |= {"step": step, "scores": means}
         if epoch == 0 and self.yardstick.tells:
             record["yardstick"] = self.yardstick.record(len(self.train_shards))
+            if self.module.provenance is not None:
+                self.module.provenance |= provenance_of_yardstick([record])
         if self.state.cursor.position >= len(self.train_shards):
             self.state.cursor = Cursor(self.config.seed, self.state.cursor.epoch + 1, 0)
             self.state.loss_sum, self.state.loss_steps = 0.0, 0

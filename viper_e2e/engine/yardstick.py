@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -239,6 +239,14 @@ def line(record: Mapping[str, Any]) -> str:
     told = "undefined" if pearson is None else f"{pearson:.4f}"
     clips = among or f"{record['num_train_clips']:,}"
     return f"yardstick (ridge on the same tokens): {told}  {clips} clips, {record['num_features']:,} features"
+
+
+def provenance_of_yardstick(log: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a run's checkpoints say of it; nothing where it has no score. ``log``: the run's metrics."""
+    record = next((line["yardstick"] for line in log if "yardstick" in line), {})
+    if record.get("mean_pearson") is None:
+        return {}
+    return {"yardstick": {name: record[name] for name in ("mean_pearson", "num_train_clips")}}
 
 
 def verdict(log: list[dict[str, Any]]) -> str | None:

@@ -39,6 +39,7 @@ def write_page(
     strips: Mapping[str, Sequence[UInt8[np.ndarray, "_ _ 3"]]],
     config: Mapping[str, Any],
     versions: Mapping[str, str],
+    yardstick: str = "",
     title: str = "Evaluation",
 ) -> Path:
     """Write the report of an evaluation.
@@ -49,6 +50,7 @@ def write_page(
         strips: key to face crops in order of time, for the clips of :func:`extremes`.
         config: resolved settings, nested.
         versions: package to version.
+        yardstick: what the model was measured against when it was trained, in a line.
 
     Everything that comes from a corpus (names of clips, identifiers, reasons) is escaped, and the page's own
     policy forbids scripts and anything from outside. Raises :class:`ViperError` if the file cannot be written.
@@ -66,6 +68,7 @@ def write_page(
         rows=metrics_rows(scores, intervals) if scores else [],
         has_intervals=intervals is not None,
         note=scores.note if scores else "",
+        yardstick=yardstick,
         figures=[_figure(caption, Path(file).read_bytes()) for caption, file in figures.items()],
         groups=[
             ("Closest to their labels", [_clip(predictions, row, strips) for row in best]),
