@@ -105,7 +105,7 @@ def sound_only(path: Path) -> None:
         (empty, "is empty; copy it again"),
         (playlist, "is an HLS playlist, not a clip; convert it"),
         (cut, "damaged or incomplete: copy it again"),
-        (sound_only, "no video stream; give a clip with pictures"),
+        (sound_only, "holds sound alone (mp4), no pictures; to score it with a black one: ffmpeg"),
     ],
 )
 def test_a_clip_that_cannot_be_read_says_why_and_the_others_go_on(tmp_path, checkpoint, make, told, capsys):

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .decoding.magic import HEAD_BYTES, is_video
-from .names import AMBIGUOUS_EXTENSIONS, VIDEO_EXTENSIONS, extension_of, is_hidden
+from .decoding.magic import HEAD_BYTES, is_video, with_black_picture
+from .names import AMBIGUOUS_EXTENSIONS, SOUND_EXTENSIONS, VIDEO_EXTENSIONS, extension_of, is_hidden
 
 MAX_NAMED = 5
+ONLY_SOUND = (*SOUND_EXTENSIONS, "ogg", "wma", "aiff", "aif", "au", "caf", "ac3", "amr")
+"""Endings of files with sound alone, also where we read no such file beside a clip."""
 
 
 @dataclass
@@ -42,6 +44,15 @@ class Found:
             more = f", and {len(self.odd) - MAX_NAMED} more" if len(self.odd) > MAX_NAMED else ""
             lines.append(f"{folder}: passed over: {', '.join(self.odd[:MAX_NAMED])}{more}")
         return lines
+
+    def sound_alone(self, folder: str | os.PathLike) -> list[str]:
+        """Of a folder without clips but with sounds, what makes clips of these; a line or none."""
+        sounds = {ending: n for ending, n in self.others.items() if ending[1:] in ONLY_SOUND}
+        if self.files or not sounds:
+            return []
+        command = with_black_picture(f"SOUND{max(sounds, key=sounds.get)}")
+        total = sum(sounds.values())
+        return [f"{folder}: {total} files hold sound alone; to score one with a black picture: {command}"]
 
 
 def find_files(folder: Path, extensions: Sequence[str] = VIDEO_EXTENSIONS) -> Found:

@@ -26,7 +26,7 @@ from ..config import LimitsConfig
 from ..errors import ClipError
 from .clocks import RunningClock
 from .cropping import NO_CROP, Crop, read_crops
-from .magic import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, id3_bytes, sniff, sniff_sound
+from .magic import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, id3_bytes, sniff, sniff_sound, sound_alone
 from .mp4_tables import check_mp4_tables
 from .sound_tracks import describe as describe_sound
 from .sound_tracks import sound_tracks
@@ -42,9 +42,6 @@ PACKET_BYTES = 1024
 _METADATA = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 """PyAV 19 always replaces what is not UTF-8 in a header, and knows no such argument."""
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_BLACK_PICTURE = (
-    "(for sound alone a black one: ffmpeg -f lavfi -i color=black:s=64x64 -i SOUND -shortest -c:a copy OUT.mkv)"
-)
 _WITHOUT_LENGTH = ("ts", "mpeg", "flv", "aac", "flac", "mp3")
 _DEMUXERS = {"mp4": "mov", "mkv": "matroska", "webm": "matroska", "ts": "mpegts"}
 
@@ -233,7 +230,6 @@ def open_media(
             kind = sniff(head, name=name)
         if kind not in kinds:
             message = f"is a {kind} file; {' '.join(kinds)} can be read here"
-            message += f" {_BLACK_PICTURE}" if kind in BESIDE_CONTAINERS and kinds is VIDEO_CONTAINERS else ""
             raise ClipError(message, stage="container", clip=name)
         if kind in ("mp4", "mov"):
             check_mp4_tables(file, num_bytes, limits.max_frames, name)
@@ -359,7 +355,8 @@ def _choose_streams(
     media = Media(name, kind, container, video, audio, limits, head, num_bytes, tracks)
     if with_video:
         if not pictures:
-            raise media.fail(f"has no video stream; give a clip with pictures {_BLACK_PICTURE}")
+            nothing = "has no video stream; give a clip with pictures"
+            raise media.fail(sound_alone(kind, name) if container.streams.audio else nothing)
         if video is None:
             known = ", ".join(describe(pictures, track) for track in pictures)
             raise media.fail(f"has no video track {tracks.video}, only {known}; choose one (--video-track)")

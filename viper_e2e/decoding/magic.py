@@ -18,15 +18,13 @@ HEAD_BYTES = 4096
 
 VIDEO_CONTAINERS = ("mp4", "mov", "mkv", "webm", "avi", "flv", "ts", "ogg", "asf", "mpeg", "gif", "dv")
 """`asf`: Windows Media (.wmv). `mpeg`: program streams (.mpg, .vob). `dv`: raw DV of tapes."""
-SOUND_CONTAINERS = ("wav", "flac")
-BESIDE_CONTAINERS = (*SOUND_CONTAINERS, "w64", "mp3", "aac", "ogg", "mp4", "mov", "mkv", "webm")
+BESIDE_CONTAINERS = ("wav", "flac", "w64", "mp3", "aac", "ogg", "mp4", "mov", "mkv", "webm")
 """Of files with sound alone, beside a clip. `aac`: the bare stream (ADTS)."""
 _W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 
 _MP4_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot"}
 _MAGICS = {
     b"OggS\0": "ogg",
-    b"fLaC": "flac",
     b"FLV\x01": "flv",
     b"GIF87a": "gif",
     b"GIF89a": "gif",
@@ -66,8 +64,18 @@ _CONVERTIBLE = {
 }
 """What can hold a clip and is not opened: what it is, and how FFmpeg makes one of it (options for its input and
 its output, the new ending)."""
+_OTHER_SOUNDS = {
+    b".snd": "AU",
+    b"caff": "CAF",
+    b"#!AMR": "AMR",
+    b"wvpk": "WavPack",
+    b"MAC ": "Monkey's Audio",
+    b"TTA1": "True Audio",
+    b"\x0b\x77": "AC-3",
+    b"\x7f\xfe\x80\x01": "DTS",
+}
+"""Sound alone that is not read beside a clip either; AIFF, whose name stands further in, as well."""
 _OTHERS = {
-    b"ID3": "an MP3 file",
     b"\0\0\1\xba": "an odd MPEG program stream",
     b"\x30\x26\xb2\x75": "an odd Windows Media file",
     b"GIF8": "an odd GIF",
@@ -82,12 +90,14 @@ def sniff(head: bytes, *, name: str = "") -> str:
     """The container a file is in.
 
     `head`: its first bytes (`HEAD_BYTES`, or all of a shorter file).
-    Returns one of `VIDEO_CONTAINERS` or `SOUND_CONTAINERS`.
+    Returns one of `VIDEO_CONTAINERS`.
     Raises `ClipError` (stage ``container``) for everything else, saying what it is and how to convert it.
     """
     if not head:
         raise ClipError("is empty; copy it again", stage="container", clip=name)
     found = _container(head)
+    if found is None and (sound := _sound_container(head) or _other_sound(head)):
+        raise ClipError(sound_alone(sound, name), stage="container", clip=name)
     if found is None and (convertible := next((m for m in _CONVERTIBLE if head.startswith(m)), None)):
         raise ClipError(_advice(convertible, name), stage="container", clip=name)
     if found is None:
@@ -101,8 +111,26 @@ def sniff(head: bytes, *, name: str = "") -> str:
 
 def sniff_sound(head: bytes, *, name: str = "") -> str:
     """The same for a file that shall hold sound alone; one of `BESIDE_CONTAINERS`, or what it is instead."""
-    found = _sound_container(head[id3_bytes(head) :] or head)
-    return found or sniff(head, name=name)
+    inside = head[id3_bytes(head) :] or head
+    if other := _other_sound(inside):
+        old, new = _files(name or "SOUND", ".flac")
+        reason = f"holds {other}, which is not read beside a clip; convert it: ffmpeg -i {old} {new}"
+        raise ClipError(reason, stage="container", clip=name)
+    return _sound_container(inside) or sniff(head, name=name)
+
+
+def sound_alone(kind: str, name: str) -> str:
+    """What to say of a file without pictures that was given as a clip."""
+    return f"holds sound alone ({kind}), no pictures; to score it with a black one: {with_black_picture(name)}"
+
+
+def with_black_picture(name: str) -> str:
+    """The command that makes a clip of a file with sound alone.
+
+    Recoded without loss: not every kind can be copied into Matroska, nor keeps its first instant there.
+    """
+    old, new = _files(name or "SOUND", ".mkv")
+    return f"ffmpeg -f lavfi -i color=black:s=64x64 -i {old} -map 0:v -map 1:a -shortest -c:a flac {new}"
 
 
 def id3_bytes(head: bytes) -> int:
@@ -118,12 +146,20 @@ def _sound_container(head: bytes) -> str | None:
         return "wav"
     if head.startswith(_W64):
         return "w64"
+    if head.startswith(b"fLaC"):
+        return "flac"
     if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF0 == 0xF0 and head[1] & 6 == 0:
         # A frame of ADTS: layer 0, which MPEG audio does not have.
         return "aac"
-    if head.startswith(b"ID3") or (head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE0 == 0xE0):
-        return "mp3"
-    return None
+    # Of what begins like MPEG audio, FF FE is the mark of text in UTF-16.
+    starts = head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE0 == 0xE0 and head[1] != 0xFE
+    return "mp3" if starts or head.startswith(b"ID3") else None
+
+
+def _other_sound(head: bytes) -> str | None:
+    if head.startswith(b"FORM") and head[8:12] in (b"AIFF", b"AIFC"):
+        return "AIFF"
+    return next((kind for magic, kind in _OTHER_SOUNDS.items() if head.startswith(magic)), None)
 
 
 def is_video(head: bytes) -> bool:
@@ -138,10 +174,16 @@ def is_video(head: bytes) -> bool:
 
 def _advice(magic: bytes, name: str) -> str:
     what, before, after, ending = _CONVERTIBLE[magic]
-    path = PurePath(printable(name) or "CLIP")
-    old, new = shlex.quote(f"./{path.name}"), shlex.quote(f"./{path.stem}{ending}")
+    old, new = _files(name or "CLIP", ending)
     rate = " (25: give its own rate)" if before else ""
     return f"is {what}; convert it: ffmpeg {before}-i {old} {after}{' ' if after else ''}{new}{rate}"
+
+
+def _files(name: str, ending: str) -> tuple[str, str]:
+    """A file and its conversion with another ending, as a shell takes them."""
+    path = PurePath(printable(name))
+    stem = f"{path.stem}-new" if path.suffix == ending else path.stem
+    return shlex.quote(f"./{path.name}"), shlex.quote(f"./{stem}{ending}")
 
 
 def _container(head: bytes) -> str | None:
@@ -150,7 +192,7 @@ def _container(head: bytes) -> str | None:
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return _ebml(head)
     if head.startswith(b"RIFF"):
-        return {b"AVI ": "avi", b"WAVE": "wav"}.get(head[8:12])
+        return "avi" if head[8:12] == b"AVI " else None
     for magic, container in _MAGICS.items():
         if head.startswith(magic):
             return container

@@ -178,7 +178,7 @@ def _clips_of_folder(folder: str, found: Inputs) -> list[Path]:
     inside = find_files(Path(folder))
     left_out = inside.left_out(folder)
     if not inside.files:
-        reasons = "; ".join([*inside.closed, *left_out])
+        reasons = "; ".join([*inside.closed, *left_out, *inside.sound_alone(folder)])
         raise ViperError(f"{folder}: no clip in this folder" + (f" ({reasons})" if reasons else ""))
     found.notes += left_out
     found.closed += inside.closed

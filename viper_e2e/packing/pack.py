@@ -182,6 +182,7 @@ def _by_stem(folder: Path, extensions: tuple[str, ...], problems: list[str], not
     found = find_files(folder, extensions)
     problems += found.closed
     if extensions is VIDEO_EXTENSIONS:
+        problems += found.sound_alone(folder)
         notes += found.left_out(folder)
     files = defaultdict(list)
     for path in found.files:
