@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+import pytest
 import torch
 from conftest import ROOT
+from device_without_float64 import DEVICE, There, bring, device_without_float64
+from test_model import MODALITIES, decoded, model_of
 
+from viper_e2e.faces import FaceCropper
 from viper_e2e.faces.mtcnn import MTCNN
+from viper_e2e.losses import IntensityLoss, parse_loss
+from viper_e2e.metrics import batch_sums
 
 
 def test_nothing_becomes_float64_before_it_is_on_the_cpu():
@@ -23,3 +30,47 @@ def test_faces_are_detected_without_tf32():
     detector(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
     assert set(seen) == {"ieee"}
     assert torch.backends.cudnn.conv.fp32_precision == usual
+
+
+def test_the_stand_in_refuses_what_the_device_does():
+    with device_without_float64():
+        there = torch.ones(3, device=DEVICE)
+        assert isinstance(there, There)
+        assert there.device == DEVICE
+        assert there.cpu().double().dtype == torch.float64
+        for refused in (
+            lambda: there.double(),
+            lambda: torch.zeros(2, dtype=torch.float64).to(DEVICE),
+            lambda: torch.linspace(0, 1, 3, dtype=torch.float64, device=DEVICE),
+            lambda: there.numpy(),
+        ):
+            with pytest.raises(TypeError):
+                refused()
+        with pytest.raises(RuntimeError, match="on mps and on cpu"):
+            there + torch.ones(3)
+
+
+@pytest.mark.parametrize(("kind", "train"), [("ensemble", "all"), ("concat", "none")])
+def test_a_device_without_float64_learns_and_predicts(kind, train, monkeypatch):
+    """Faces are looked for and followed, cut out in both ways, held; losses have a memory: so two steps."""
+    face = (20.0, 10.0, 60.0, 50.0, 0.99, 30.0, 25.0, 50.0, 25.0, 40.0, 35.0, 32.0, 42.0, 48.0, 42.0)
+    monkeypatch.setattr(FaceCropper, "_usable", lambda *_: [face])
+    model = model_of(*MODALITIES, train=train, kind=kind)
+    model.encoders["visual"].crop_spec = replace(model.encoders["visual"].crop_spec, align="eyes")
+    model = bring(model).train()
+    loss = bring(IntensityLoss(parse_loss("mse=1,pearson=1,ccc=1"), len(model.labels)))
+    optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+    with device_without_float64():
+        assert model.device == DEVICE
+        clips = model.prepare([decoded(seed=1), decoded(seed=2)])
+        for _ in range(2):
+            output = model.fuse(clips, [1, 2])
+            targets = torch.rand(2, len(model.labels)).to(DEVICE)
+            weights = torch.ones(2, device=DEVICE)
+            loss(output.intensities, targets, weights, weights.sum()).loss.backward()
+            optimizer.step()
+            clips = [model.hold(clip) for clip in clips]
+        assert output.face_found.all()
+        assert torch.isfinite(batch_sums(output.intensities, targets, weights)).all()
+        said = model.predict(decoded(seed=3))
+    assert set(said["intensities"]) == set(model.labels.names)
