@@ -27,6 +27,24 @@ def reference() -> Path:
     pytest.skip(message)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def drafts() -> Iterator[None]:
+    """Plots are not drawn; see `drawn_plots`."""
+    from drafts import save_draft, saved_by
+
+    with saved_by(save_draft):
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn_plots(drafts) -> Iterator[None]:
+    """For tests that look at plots: these are drawn."""
+    from drafts import save_drawn, saved_by
+
+    with saved_by(save_drawn):
+        yield
+
+
 def picture(index: int, width: int, height: int) -> np.ndarray:
     """A frame whose content tells its number: a bright bar that moves over a gradient."""
     frame = np.zeros((height, width, 3), np.uint8)

@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import drafts
 import surroundings
 import torch
 import torch.distributed as dist
@@ -39,7 +40,7 @@ from viper_e2e.loader import ClipLoader
 
 
 class _NoFigures:
-    """Plots take longer than all the rest."""
+    """Not even put together, for which each process would load Matplotlib."""
 
     def training_curves(self, *_: object) -> None:
         pass
@@ -62,6 +63,8 @@ def viper_among(arguments: list[str], situations: list[list[str]]) -> int:
     """Any command, after the named functions of `surroundings` have changed this process."""
     for name, *given in situations:
         getattr(surroundings, name)(*given)
+    if not any("MPLBACKEND" in " ".join(given) for _, *given in situations):
+        drafts.save_by(drafts.save_draft)
     return cli.main(arguments)
 
 
@@ -399,6 +402,7 @@ def score(arguments: list[str], file: str, die_after: int | None = None) -> int:
 
 def command(arguments: list[str]) -> int:
     """`viper` with any arguments."""
+    drafts.save_by(drafts.save_draft)
     return cli.main(arguments)
 
 

@@ -172,7 +172,7 @@ def test_a_portrait_clip_that_is_stored_lying_is_scored_upright(tmp_path, checkp
     assert frames.shape[1:3] == (96, 64)
 
 
-def test_a_folder_is_searched_and_windows_are_rows(tmp_path, checkpoint):
+def test_a_folder_is_searched_and_windows_are_rows(drawn_plots, tmp_path, checkpoint):
     (tmp_path / "deep").mkdir()
     make_clip(tmp_path / "deep" / "clip.mkv", num_frames=45)
     out, plot = tmp_path / "out.csv", tmp_path / "plot.png"

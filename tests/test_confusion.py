@@ -93,7 +93,7 @@ def test_the_dominant_emotion_is_the_highest_and_of_equals_the_first():
     assert counts.sum() == 2
 
 
-def test_files_hold_what_was_counted(tmp_path):
+def test_files_hold_what_was_counted(drawn_plots, tmp_path):
     given = random_predictions()
     given.true[:, 2] *= 0.5
     files = confusion_matrices(given, tmp_path / "new")

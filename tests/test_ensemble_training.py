@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from process_cases import _NoFigures
 from training_runs import make_corpus, run, same, weights
 
-from viper_e2e.engine import reporting
 from viper_e2e.model import load
 
 HEAD = ("--head=ensemble", "--model.fusion.change=true", "--batch-size=2")
-
-
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    monkeypatch.setattr(reporting, "figures", _NoFigures())
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +18,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(corpus, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reporting, "figures", _NoFigures())
-        return run(corpus, tmp_path_factory.mktemp("whole") / "run", val(corpus), *HEAD, "--epochs=2")
+    return run(corpus, tmp_path_factory.mktemp("whole") / "run", val(corpus), *HEAD, "--epochs=2")
 
 
 def val(corpus) -> str:

@@ -82,7 +82,7 @@ def backbones(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory) -> World:
+def world(drawn_plots, tmp_path_factory) -> World:
     folder = tmp_path_factory.mktemp("paper")
     made = World(folder / "shards", folder / "run", folder / "eval", folder / "ablation", {})
     write_corpus(made.shards)

@@ -5,12 +5,10 @@ import json
 
 import pytest
 import torch
-from process_cases import _NoFigures
 from training_runs import lines, run, same, settings, weights
 
 from viper_e2e import cli
 from viper_e2e.config import FusionConfig
-from viper_e2e.engine import reporting
 from viper_e2e.engine.training import train
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import RidgeFusion, build_fusion
@@ -28,21 +26,14 @@ NO_STEPS = "--head ridge: learns nothing by steps and passes once; without effec
 DROPOUT = "--model.fusion.modality-dropout=0.9"
 
 
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    monkeypatch.setattr(reporting, "figures", _NoFigures())
-
-
 @pytest.fixture(scope="module")
 def fitted(corpus, tmp_path_factory):
     """A run with `--head ridge`, beside one whose head is another: no modality that is hidden from that one is
     hidden from its yardstick."""
     folder = tmp_path_factory.mktemp("fitted")
     val = f"--val-shards={corpus}/shards/val-*.tar"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reporting, "figures", _NoFigures())
-        run(corpus, folder / "default", val, "--batch-size=2", "--epochs=1", DROPOUT)
-        return run(corpus, folder / "ridge", val, "--batch-size=2", "--head=ridge")
+    run(corpus, folder / "default", val, "--batch-size=2", "--epochs=1", DROPOUT)
+    return run(corpus, folder / "ridge", val, "--batch-size=2", "--head=ridge")
 
 
 def streams(seed: int = 0) -> dict[str, Stream]:

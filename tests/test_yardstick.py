@@ -6,14 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from process_cases import _NoFigures
 from sklearn.linear_model import RidgeCV
 from torch import nn
 from training_runs import lines, make_corpus, run
 
 from viper_e2e import cli
 from viper_e2e.config import MODALITIES
-from viper_e2e.engine import evaluation_commands, reporting
+from viper_e2e.engine import evaluation_commands
 from viper_e2e.engine import yardstick as yardstick_module
 from viper_e2e.engine.processes import Processes
 from viper_e2e.engine.yardstick import PooledRows, Table, Yardstick, line, verdict
@@ -34,11 +33,6 @@ def corpus(tmp_path_factory):
     return make_corpus(tmp_path_factory.mktemp("corpus"), num_train=8, num_val=4, silent=(5, 9))
 
 
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    monkeypatch.setattr(reporting, "figures", _NoFigures())
-
-
 def val(corpus) -> str:
     return f"--val-shards={corpus}/shards/val-*.tar"
 
@@ -50,9 +44,7 @@ def record_of(folder) -> dict:
 @pytest.fixture(scope="module")
 def whole(corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reporting, "figures", _NoFigures())
-        return run(corpus, folder, val(corpus), "--batch-size=2", "--epochs=2")
+    return run(corpus, folder, val(corpus), "--batch-size=2", "--epochs=2")
 
 
 def rows_of(model, pattern: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
