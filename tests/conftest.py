@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +14,16 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def some_of(
+    cases: Iterable, is_kept: Callable[[int, object], bool], name: Callable[[object], str] = str
+) -> list:
+    """Cases of a long table as parameters: all but those kept are left to `make campaign`."""
+    return [
+        pytest.param(case, id=name(case), marks=() if is_kept(index, case) else pytest.mark.campaign)
+        for index, case in enumerate(cases)
+    ]
 
 
 def pytest_collection_finish() -> None:

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import make_clip
+from conftest import make_clip, some_of
 from test_decoder import STREAMS, write_clip
 from test_decoder import stream as any_stream  # noqa: F401  (a fixture)
 
@@ -37,7 +37,7 @@ def decoded(path, backend: str, **settings):
     return ClipDecoder(config)(path)
 
 
-@pytest.mark.parametrize("num_frames", [3, 7, 75])
+@pytest.mark.parametrize("num_frames", some_of([3, 7, 75], lambda _, count: count == 7))
 @pytest.mark.parametrize("any_stream", TRUSTED, indirect=True)
 def test_frames_are_those_of_pyav(any_stream, num_frames, backend):  # noqa: F811
     for source in (any_stream, any_stream.read_bytes()):

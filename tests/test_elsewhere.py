@@ -13,8 +13,10 @@ from conftest import ROOT
 COMMANDS = """
 import sys
 from pathlib import Path
+import drafts
 from viper_e2e.cli import main
 
+drafts.save_by(drafts.save_draft)
 folder, videos = map(Path, sys.argv[1:])
 shards, run = folder / "shards", folder / "run"
 

@@ -108,7 +108,7 @@ def test_each_phase_changes_exactly_the_tensors_it_names(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("steps", "words"),
     [
-        (2, ()),
+        pytest.param(2, (), marks=pytest.mark.campaign),
         (5, ("--mixed-precision=bf16", "--augment=all")),
         pytest.param(5, (), marks=pytest.mark.campaign),
         pytest.param(3, (), marks=pytest.mark.campaign),

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import socket
-
 import numpy as np
 import pytest
 import torch
@@ -237,15 +235,14 @@ def test_processes_see_one_loss_and_their_mean_gradient_is_that_of_one_process(p
         assert {v[index] for _, v in by_rank} == {values[index]}
 
 
-def _train(rank: int, processes: int, port: int, folder: str) -> None:
+def train_on_loss(rank: int, processes: int, folder: str) -> None:
     torch.set_num_threads(1)
     model: nn.Module = nn.Sequential(nn.Linear(5, 9), nn.Tanh(), nn.Linear(9, E))
     for i, p in enumerate(model.parameters()):
         nn.init.normal_(p, generator=torch.Generator().manual_seed(i))
     gather = None
     if processes > 1:
-        address = f"tcp://127.0.0.1:{port}"
-        torch.distributed.init_process_group("gloo", address, rank=rank, world_size=processes)
+        torch.distributed.init_process_group("gloo", rank=rank, world_size=processes)
         model = nn.parallel.DistributedDataParallel(model)
 
         def gather(rows: Tensor) -> Tensor:
@@ -272,10 +269,8 @@ def _train(rank: int, processes: int, port: int, folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_training_under_ddp_on_two_processes_equals_training_on_one(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    _train(0, 1, port, str(tmp_path))
-    torch.multiprocessing.spawn(_train, (2, port, str(tmp_path)), nprocs=2)
+def test_training_under_ddp_on_two_processes_equals_training_on_one(nursery, tmp_path):
+    train_on_loss(0, 1, str(tmp_path))
+    children = nursery.fork_processes(2, "train_on_loss", str(tmp_path))
+    assert [child.wait() for child in children] == [0, 0], children[0].said + children[1].said
     np.testing.assert_allclose(np.load(tmp_path / "2.npy"), np.load(tmp_path / "1.npy"), atol=1e-6, rtol=0)

@@ -7,6 +7,7 @@ import subprocess
 import av
 import numpy as np
 import pytest
+from conftest import some_of
 from imageio_ffmpeg import get_ffmpeg_exe
 from odd_sounds import ODD_SOUNDS, OddSound
 
@@ -44,7 +45,7 @@ def played(path, layout: str) -> tuple[np.ndarray, float]:
     return np.frombuffer(done.stdout, np.float32), start
 
 
-@pytest.mark.parametrize("odd", ODD_SOUNDS, ids=lambda odd: odd.name)
+@pytest.mark.parametrize("odd", some_of(ODD_SOUNDS, lambda i, _: i % 4 == 0, lambda odd: odd.name))
 def test_odd_sound_is_what_ffmpeg_plays(odd, tmp_path):
     path = make(tmp_path / odd.name, odd)
     bare = odd.layout not in ("mono", "stereo") and odd.codec.startswith("pcm")

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import some_of
 from torch import Tensor, nn
 from transformers import PerceiverConfig, PerceiverModel
 from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder
@@ -180,7 +181,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call", sorted(CALLS))
 @pytest.mark.parametrize("where", ["alone", "attribute", "parameters", "config", "key"])
-@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("protocol", some_of([2, 4], lambda _, number: number == 4))
 def test_calls_are_refused_wherever_they_hide_and_nothing_runs(tmp_path, call, where, protocol):
     canary = tmp_path / "canary"
     evil = CALLS[call](canary)

@@ -91,11 +91,22 @@ def test_the_shell_is_told_where_the_commands_are(place):
 @pytest.mark.parametrize(
     ("words", "made"),
     [
-        ("python train.py --preset tiny", ["demo/again/checkpoints/best/model.safetensors"]),
-        ("viper eval --checkpoint demo/run", ["demo/scores/metrics.json", "demo/scores/predictions.csv"]),
-        ("python infer.py demo/corpus", ["demo/new_clip.json", "demo/new_clip.mp4"]),
+        pytest.param(
+            "python train.py --preset tiny", ["demo/again/checkpoints/best/model.safetensors"], id="train"
+        ),
+        pytest.param(
+            "viper eval --checkpoint demo/run",
+            ["demo/scores/metrics.json", "demo/scores/predictions.csv"],
+            id="eval",
+            marks=pytest.mark.campaign,
+        ),
+        pytest.param(
+            "python infer.py demo/corpus",
+            ["demo/new_clip.json", "demo/new_clip.mp4"],
+            id="infer",
+            marks=pytest.mark.campaign,
+        ),
     ],
-    ids=["train", "eval", "infer"],
 )
 def test_what_make_demo_runs_can_be_typed_after_it(words, made, place):
     done = type_in(place, ACTIVATION + block_with(words))
@@ -104,7 +115,7 @@ def test_what_make_demo_runs_can_be_typed_after_it(words, made, place):
         assert (place / name).is_file(), name
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_corpus_of_ones_own_is_packed_and_checked_and_only_weights_are_missing(place):
     pack, check, train = block_with("viper pack --videos videos").splitlines()
     done = type_in(place, f"{ACTIVATION}{pack}\n{check}")
@@ -112,7 +123,7 @@ def test_a_corpus_of_ones_own_is_packed_and_checked_and_only_weights_are_missing
     assert_only_the_hub_is_missing(type_in(place, ACTIVATION + train))
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_released_checkpoints_are_fetched_by_the_commands_shown(place):
     (place / "shards").mkdir(exist_ok=True)
     for path in (place / "demo" / "shards").glob("test-*"):

@@ -6,7 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import make_clip
+from conftest import make_clip, some_of
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from viper_e2e.config import DecodingConfig
@@ -68,7 +68,10 @@ def clip(tmp_path_factory):
     return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", num_frames=20, fps=10, sound=None)
 
 
-@pytest.mark.parametrize("name", FILES)
+KEPT = ("pipe.wav", "large.wav", "stereo.wav", "a.flac", "a.m4a", "bare.mp3", "a.opus")
+
+
+@pytest.mark.parametrize("name", some_of(FILES, lambda _, name: name in KEPT))
 def test_sound_beside_a_clip_is_what_ffmpeg_plays(name, clip, tmp_path):
     path = write(tmp_path / name, FILES[name])
     expected = played(path)

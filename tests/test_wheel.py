@@ -18,8 +18,6 @@ from conftest import ROOT, make_clip
 from viper_e2e.model import ViPER
 from viper_e2e.presets import micro
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
@@ -59,6 +57,7 @@ def empty(wheel, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
@@ -69,6 +68,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert {name for name in names if name.startswith("viper_e2e/")} == set(tracked.splitlines())
 
 
+@pytest.mark.campaign
 def test_it_runs_in_an_environment_of_its_own(empty, tmp_path):
     own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
