@@ -5,9 +5,10 @@
 
 The demo corpus (`datasets/demo.py`, 640 training clips, 60 for validation, 160 for test; nobody is in two
 splits) is made once under OUT, and its clips pass once through frozen DINOv2-small and Whisper-tiny (T 16,
-crops of 112 pixels, float32). Every variant then trains, by the product's own trainer and `--preset base`, on
-those tokens in memory: on the columns that its settings would have read (`VARIANTS`). Clips 1 to N of the
-corpus are the corpus of N clips.
+crops of 112 pixels, float32; kept in OUT/tokens.pt). Every variant then trains, by the product's own trainer
+and `--preset base`, on those tokens in memory: on the columns that its settings would have read (`VARIANTS`).
+Clips 1 to N of the corpus are the corpus of N clips. `END_TO_END` trains from the shards themselves, which takes
+hours where the others take minutes; it is run only where `--only` names it.
 
 A row is the mean Pearson correlation over the emotions on the test clips, of the checkpoint that validated
 best. Its interval is by bootstrap over test subjects, of the predictions of the first seed. Rows that are in
@@ -75,10 +76,12 @@ class Variant:
 
 VARIANTS = {
     "ridge": Variant("yardstick: ridge (--head ridge)", ("--head=ridge",)),
-    "default": Variant("default: ridge + Perceiver"),
+    "default": Variant("default: ridge + hidden layer + Perceiver"),
+    "no-hidden": Variant("… without the hidden layer", ("--model.fusion.hidden-dim=0",)),
     "perceiver": Variant("… the Perceiver alone (--head tokens)", ("--head=tokens",)),
     "no-change": Variant("… without the stream of change", ("--model.fusion.change=false",)),
     "lr-1e-3": Variant("… at a learning rate of 1e-3", ("--lr=0.001",)),
+    "no-dropout": Variant("… without modality dropout", ("--model.fusion.modality-dropout=0",)),
     "large": Variant(
         "… with 256 wide, 64 latents, depth 2",
         tuple(word for word in OLD_HEAD if "fusion.dim" in word or "latent" in word or "depth" in word),
@@ -87,6 +90,13 @@ VARIANTS = {
     "last-layer": Variant("… of the last layer's class token", LAST_ALONE),
     "last-layer-ridge": Variant("ridge of the last layer's class token", (*LAST_ALONE, "--head=ridge")),
     "before": Variant("default before (6.5 M, last layer)", (*LAST_ALONE, *OLD_HEAD)),
+}
+END_TO_END = {
+    "tiny": Variant("`tiny`, trained from scratch", ("--preset=tiny", "--lr=0.001", "--backbone-lr=0.001")),
+    "fine-tuned": Variant(
+        "default, last block of each backbone fine-tuned",
+        ("--unfreeze=visual:1,audio:1", "--backbone-lr=0.0001"),
+    ),
 }
 
 
@@ -110,6 +120,14 @@ def settings_of(options: argparse.Namespace, run: Path, train: str, *words: str)
     # Not among the words, which a ridge would refuse.
     settings.train.epochs, settings.train.reuse_memory = options.epochs, "8GB"
     return settings
+
+
+def tokens_of(options: argparse.Namespace) -> dict[str, dict[str, PreparedClip]]:
+    """As `encode`, once per OUT: the file is this script's own, of its own making."""
+    file = options.out / "tokens.pt"
+    if not file.exists():
+        torch.save(encode(options), file)
+    return torch.load(file, weights_only=False)
 
 
 def encode(options: argparse.Namespace) -> dict[str, dict[str, PreparedClip]]:
@@ -311,7 +329,7 @@ def main() -> None:
         # A closed form knows no seed.
         if f"{key}/{n}/{seed}" not in results and not (seed and "ridge" in key)
     ]
-    clips = encode(options) if missing else {}
+    clips = tokens_of(options) if any(key in VARIANTS for key, *_ in missing) else {}
     for key, n, seed in missing:
         # Another call may have come to it in the meantime.
         if f"{key}/{n}/{seed}" in known(file):

@@ -6,9 +6,13 @@ import pytest
 import torch
 from training_runs import make_corpus, run, same, weights
 
+from viper_e2e.banded_ridge import fit_banded_ridge
 from viper_e2e.model import load
+from viper_e2e.pooling import block_sizes, known_features, pool, pooled_rows
+from viper_e2e.ridge import predict
+from viper_e2e.shards import ShardSet
 
-HEAD = ("--head=ensemble", "--model.fusion.change=true", "--batch-size=2")
+HEAD = ("--head=ensemble", "--model.fusion.change=true", "--model.fusion.hidden-dim=8", "--batch-size=2")
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +29,31 @@ def val(corpus) -> str:
     return f"--val-shards={corpus}/shards/val-*.tar"
 
 
-def test_its_ridge_is_that_of_head_ridge(corpus, whole, tmp_path):
-    alone = run(corpus, tmp_path / "ridge", val(corpus), "--head=ridge", "--batch-size=2")
-    fitted = load(alone / "checkpoints" / "last").fusion.linear
-    mine = load(whole / "checkpoints" / "last").fusion
-    assert mine.is_fitted
-    for name, tensor in fitted.state_dict().items():
-        torch.testing.assert_close(mine.ridge.linear.state_dict()[name], tensor, atol=1e-6, rtol=1e-5)
+def test_its_ridge_is_that_of_the_pooled_tokens_of_the_training_clips(corpus, whole):
+    model = load(whole / "checkpoints" / "last")
+    shards = ShardSet(f"{corpus}/shards/train-*.tar")
+    rows, known = [], []
+
+    def see(streams, face_found, seconds):
+        pooled = pool(streams, face_found, seconds)
+        rows.append(pooled_rows(pooled))
+        known.append(known_features(pooled))
+
+    model.watch = see
+    with torch.no_grad():
+        for i in range(len(shards)):
+            model([shards.read(i)])
+    sizes = block_sizes({name: encoder.embed_dim for name, encoder in model.encoders.items()})
+    targets = torch.tensor([shards.entry(i).intensities for i in range(len(shards))])
+    fit = fit_banded_ridge(torch.cat(rows), targets, sizes, torch.cat(known))
+    assert model.fusion.is_fitted
+    torch.testing.assert_close(
+        predict(fit, torch.cat(rows), torch.cat(known)), ridge_of(model, rows, known), atol=1e-4, rtol=0
+    )
+
+
+def ridge_of(model, rows, known):
+    return model.fusion.ridge.linear(torch.cat(rows), torch.cat(known)).double().detach()
 
 
 def test_a_run_that_stops_within_its_first_epoch_fits_the_same_ridge(corpus, whole, tmp_path):

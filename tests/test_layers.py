@@ -23,7 +23,7 @@ LAYER = {
         ["decoding", "faces", "encoders", "fusion", "shards", "metrics", "losses", "augment", "checkpoint"], 2
     ),
     **dict.fromkeys(["predictions", "order", "reuse", "skips", "handover", "clip_reader", "transfer"], 2),
-    **dict.fromkeys(["pooling", "ridge"], 2),
+    **dict.fromkeys(["pooling", "ridge", "banded_ridge"], 2),
     **dict.fromkeys(["prepared", "records", "close_ups", "pretrained", "inputs", "model", "workers"], 3),
     **dict.fromkeys(["reading_options", "clip_files"], 3),
     **dict.fromkeys(["loader", "windows", "tabular", "report", "published"], 4),
@@ -52,6 +52,7 @@ GATEKEEPERS = {
 ORDERED_WITHIN_LAYER = {
     ("fusion", "pooling"),
     ("fusion", "ridge"),
+    ("banded_ridge", "ridge"),
     ("presets", "config"),
     ("config_bounds", "config"),
     ("config", "config_bounds"),

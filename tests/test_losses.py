@@ -274,3 +274,21 @@ def test_training_under_ddp_on_two_processes_equals_training_on_one(nursery, tmp
     children = nursery.fork_processes(2, "train_on_loss", str(tmp_path))
     assert [child.wait() for child in children] == [0, 0], children[0].said + children[1].said
     np.testing.assert_allclose(np.load(tmp_path / "2.npy"), np.load(tmp_path / "1.npy"), atol=1e-6, rtol=0)
+
+
+def test_the_loss_of_several_networks_is_the_mean_of_theirs():
+    alone = [IntensityLoss(ALL, E, memory_rows=4) for _ in range(2)]
+    joint = IntensityLoss(ALL, E, memory_rows=4, num_networks=2)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        predictions, targets, weights = torch.rand(6, 2, E, requires_grad=True), torch.rand(6, E), torch.ones(6)
+        together = joint(predictions, targets, weights)
+        (gradient,) = torch.autograd.grad(together.loss, predictions)
+        for k, loss in enumerate(alone):
+            own = predictions[:, k].detach().requires_grad_(True)
+            apart = loss(own, targets, weights)
+            torch.testing.assert_close(torch.autograd.grad(apart.loss, own)[0], 2 * gradient[:, k])
+        values = [loss.eval()(predictions[:, k], targets, weights).value for k, loss in enumerate(alone)]
+        torch.testing.assert_close(joint.eval()(predictions, targets, weights).value, sum(values) / 2)
+        for loss in (joint, *alone):
+            loss.train()

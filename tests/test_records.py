@@ -16,6 +16,7 @@ def output() -> ViPEROutput:
     """Two clips: one with three distinct frames of four, one that could not be read."""
     return ViPEROutput(
         intensities=torch.tensor([[0.25, 0.75], [0.5, 0.5]]),
+        by_network=torch.tensor([[[0.25, 0.75]], [[0.5, 0.5]]]),
         valid=torch.tensor([True, False]),
         present=torch.tensor([[True, False], [False, False]]),
         boxes=torch.arange(32, dtype=torch.float32).view(2, 4, 4),

@@ -194,11 +194,16 @@ class FusionConfig:
     kind: Literal["tokens", "concat", "ridge", "ensemble"] = "tokens"
     """`tokens`: a stream per modality into perceiver-pytorch. `concat`: the published channel concatenation.
     `ridge`: linear in each modality's mean, deviation and change, fitted in closed form. `ensemble`: the mean
-    of `tokens` and `ridge` (`--head` sets it)."""
+    of a ridge and of networks that learn alone: `tokens` and, with a `hidden_dim`, one hidden layer on what
+    the ridge reads (`--head` sets it)."""
     change: bool = False
     """Beside each token, how it differs from the clip's mean (`tokens`, `ensemble`)."""
     dim: int = 256
     """Width of projected tokens (`tokens`)."""
+    hidden_dim: int = 0
+    """Width of the hidden layer on pooled features; 0: none (`ensemble`)."""
+    hidden_dropout: float = 0.5
+    """Before and after that layer (`ensemble`)."""
     num_latents: int = 64
     latent_dim: int = 256
     depth: int = 2

@@ -81,7 +81,8 @@ BOUNDS: dict[type, dict[str, Bounds]] = {
     FusionConfig: {
         **dict.fromkeys(["dim", "num_latents", "latent_dim", "depth", "self_attends_per_block"], FROM_1),
         **dict.fromkeys(["num_cross_heads", "num_latent_heads"], FROM_1),
-        "dropout": SHARE_BELOW_1,
+        "hidden_dim": FROM_0,
+        **dict.fromkeys(["dropout", "hidden_dropout"], SHARE_BELOW_1),
         "modality_dropout": SHARE,
     },
     AugmentConfig: {

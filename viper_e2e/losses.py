@@ -82,19 +82,23 @@ class IntensityLoss(nn.Module):
         num_outputs: int,
         memory_rows: int = 256,
         scale: LabelScale | None = None,
+        num_networks: int = 1,
     ):
-        """``scale``: of labels outside of [0, 1], in whose units everything is computed."""
+        """``scale``: of labels outside of [0, 1], in whose units everything is computed. ``num_networks``: how
+        many answer for themselves; the loss is the mean of theirs."""
         super().__init__()
         assert set(weights) <= set(TERMS), weights
         self.weights = dict(weights)
         self.scale = scale
-        self.register_buffer("memory_predictions", torch.zeros(memory_rows, num_outputs))
-        self.register_buffer("memory_targets", torch.zeros(memory_rows, num_outputs))
+        self.num_networks = num_networks
+        num_columns = num_networks * num_outputs
+        self.register_buffer("memory_predictions", torch.zeros(memory_rows, num_columns))
+        self.register_buffer("memory_targets", torch.zeros(memory_rows, num_columns))
         self.register_buffer("memory_weights", torch.zeros(memory_rows))
 
     def forward(
         self,
-        predictions: Float[Tensor, "B E"],
+        predictions: Float[Tensor, "B *K E"],
         targets: Float[Tensor, "B E"],
         weights: Float[Tensor, "B"],
         total_weight: Float[Tensor, ""] | None = None,
@@ -103,10 +107,11 @@ class IntensityLoss(nn.Module):
     ) -> LossOutput:
         """The loss of this (micro-)batch and its share of the optimizer step's.
 
-        ``weights``: 0 for padding, unreadable and unlabelled clips (their rows may hold anything).
-        ``total_weight``: sum of weights over all processes and accumulation steps of the optimizer step;
-        None: this call is all there is. ``gather``: joins the processes' rows, ``B K`` → ``(P·B) K`` in the
-        order of ranks, without gradient, B equal everywhere (accelerate's `gather`); None: one process.
+        ``predictions``: of each network, if there are several. ``weights``: 0 for padding, unreadable and
+        unlabelled clips (their rows may hold anything). ``total_weight``: sum of weights over all processes
+        and accumulation steps of the optimizer step; None: this call is all there is. ``gather``: joins the
+        processes' rows, ``B K`` → ``(P·B) K`` in the order of ranks, without gradient, B equal everywhere
+        (accelerate's `gather`); None: one process.
 
         Losses of accumulation steps are to be summed. `Accelerator.backward` divides by their number:
         multiply first.
@@ -118,6 +123,8 @@ class IntensityLoss(nn.Module):
                 self.scale.to_units(_at_least_float32(predictions)),
                 self.scale.to_units(_at_least_float32(targets)),
             )
+        # A column for each emotion of each network: every term is a mean over columns.
+        predictions, targets = predictions.flatten(1), targets.repeat(1, self.num_networks)
         predictions, targets, weights, num_processes = _global_rows(predictions, targets, weights, gather, rank)
         count = weights.sum()
         total = count if total_weight is None else total_weight.to(count)

@@ -244,9 +244,11 @@ class ViPER(Pretrained, nn.Module):
         if hidden is None and self.training and seeds is not None and self.config.fusion.modality_dropout > 0:
             hidden = sample_hidden(present, self.config.fusion.modality_dropout, seeds)
         with self._fusing():
-            intensities = self.fusion(streams, slots.face_found, slots.duration_seconds, hidden)
+            answers = self.fusion(streams, slots.face_found, slots.duration_seconds, hidden)
+        by_network = answers if answers.ndim == 3 else answers[:, None]
         return ViPEROutput(
-            intensities=intensities,
+            intensities=by_network.mean(1),
+            by_network=by_network,
             valid=slots.valid,
             present=present,
             boxes=slots.boxes,

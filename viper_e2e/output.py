@@ -15,6 +15,8 @@ class ViPEROutput(NamedTuple):
 
     intensities: Float[Tensor, "B E"]
     """float32, in the order of the label set."""
+    by_network: Float[Tensor, "B K E"]
+    """The same from each of the networks that are trained to give it, K ≥ 1: what a loss is taken of."""
     valid: Bool[Tensor, "B"]
     """False: the clip could not be read; its row means nothing."""
     present: Bool[Tensor, "B M"]

@@ -71,6 +71,11 @@ def num_features(widths: Mapping[str, int]) -> int:
     return NUM_PARTS * sum(widths.values())
 
 
+def block_sizes(widths: Mapping[str, int]) -> list[int]:
+    """How many features of `pooled_rows` each part of each modality has, in their order."""
+    return [width for width in widths.values() for _ in range(NUM_PARTS)]
+
+
 def with_face(keep: Bool[Tensor, "B T"], face_found: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
     """Of the kept slots those with a face; all of them in a clip without one."""
     seen = keep & face_found

@@ -158,8 +158,8 @@ def tiny() -> ModelConfig:
 def base() -> ModelConfig:
     """The published backbones, frozen, under a head that a hundred clips do not drown in.
 
-    Several layers of each backbone, class token and patch mean, a small Perceiver and a ridge: why, says
-    `benchmarks/RESULTS.md` under "Few clips".
+    Several layers of each backbone, class token and patch mean; a ridge, a hidden layer and a small Perceiver:
+    why, says `benchmarks/RESULTS.md` under "Few clips".
     """
     return ModelConfig(
         modalities=("visual", "audio", "textual"),
@@ -181,6 +181,7 @@ def base() -> ModelConfig:
             latent_dim=64,
             depth=1,
             self_attends_per_block=1,
+            hidden_dim=256,
         ),
     )
 

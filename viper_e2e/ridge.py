@@ -49,13 +49,10 @@ def fit_ridge(
     Hastie, Tibshirani, Friedman 2009, "The Elements of Statistical Learning", §3.4.1, and §7.10 for
     leave-one-out from the hat matrix.
     """
-    if len(features) < MIN_CLIPS:
-        raise ViperError(
-            f"ridge: {len(features)} labelled clip(s) that can be read; at least {MIN_CLIPS} needed"
-        )
+    check_rows(features)
     x, y = features.detach().cpu().double(), targets.detach().cpu().double()
-    means, scales, varies = _moments(x, None if known is None else known.cpu())
-    x = _standardised(x, means, scales, None if known is None else known.cpu())
+    means, scales, varies = moments(x, None if known is None else known.cpu())
+    x = standardised(x, means, scales, None if known is None else known.cpu())
     x[:, ~varies] = 0.0
     intercepts = y.mean(0)
     y = y - intercepts
@@ -70,13 +67,21 @@ def fit_ridge(
     return RidgeFit(means, scales, weights, intercepts, penalties, chosen)
 
 
+def check_rows(features: Float[Tensor, "N F"]) -> None:
+    """`ViperError` where there are too few to choose a penalty by."""
+    if len(features) < MIN_CLIPS:
+        raise ViperError(
+            f"ridge: {len(features)} labelled clip(s) that can be read; at least {MIN_CLIPS} needed"
+        )
+
+
 @torch.no_grad()
 def predict(
     fit: RidgeFit, features: Float[Tensor, "N F"], known: Bool[Tensor, "N F"] | None = None
 ) -> Float[Tensor, "N E"]:
     """Targets of further rows, float64; features that are not known stand at their training mean."""
     known = None if known is None else known.cpu()
-    x = _standardised(features.detach().cpu().double(), fit.means, fit.scales, known)
+    x = standardised(features.detach().cpu().double(), fit.means, fit.scales, known)
     return x @ fit.weights + fit.intercepts
 
 
@@ -140,7 +145,7 @@ class _Eigenbasis:
         return self.vectors @ (inverse * (self.scores.T @ y))
 
 
-def _moments(
+def moments(
     x: Float[Tensor, "N F"], known: Bool[Tensor, "N F"] | None
 ) -> tuple[Float[Tensor, " F"], Float[Tensor, " F"], Bool[Tensor, " F"]]:
     """Mean and scale of each feature where it is known, and whether it varies at all."""
@@ -154,11 +159,12 @@ def _moments(
     return means, torch.where(varies, deviations, 1.0), varies
 
 
-def _standardised(
+def standardised(
     x: Float[Tensor, "N F"],
     means: Float[Tensor, " F"],
     scales: Float[Tensor, " F"],
     known: Bool[Tensor, "N F"] | None,
 ) -> Float[Tensor, "N F"]:
+    """In units of each feature's scale from its mean; at the mean where it is not known."""
     x = (x - means) / scales
     return x if known is None else torch.where(known, x, 0.0)

@@ -10,6 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from ..config import FusionConfig
 from ..model import ViPER
 from ..progress import ProgressBar, waiting
 from ..shards import ShardSet
@@ -73,12 +74,16 @@ def branch_table(model: ViPER) -> Table:
             rows.append((branch, backbone.origin.spec, trained, frozen, dtypes))
     learned = sum(p.numel() for p in model.fusion.parameters() if p.requires_grad)
     fitted = sum(p.numel() for p in model.fusion.parameters()) - learned
-    kind = model.config.fusion.kind
-    name = {"ridge": "ridge", "ensemble": "Perceiver + ridge"}.get(kind, f"Perceiver ({kind})")
-    rows.append(("fusion", name, learned, fitted, "float32"))
+    rows.append(("fusion", _head_name(model.config.fusion), learned, fitted, "float32"))
     detector = sum(b.numel() for b in model.faces.buffers())
     rows.append(("faces", "MTCNN", 0, detector, "float32"))
     return table("model", ("branch", "source", "trainable", "frozen", "dtype"), rows)
+
+
+def _head_name(config: FusionConfig) -> str:
+    if config.kind == "ensemble":
+        return "ridge + Perceiver" + (" + hidden layer" if config.hidden_dim else "")
+    return "ridge" if config.kind == "ridge" else f"Perceiver ({config.kind})"
 
 
 def groups_table(groups: Sequence[Mapping[str, Any]]) -> Table:

@@ -26,7 +26,8 @@ OF_STEPS = (
     *("warmup_fraction", "halve_epochs", "clip_norm", "loss", "reuse_memory"),
     *("model.fusion.change", "model.fusion.dim", "model.fusion.num_latents", "model.fusion.latent_dim"),
     *("model.fusion.depth", "model.fusion.self_attends_per_block", "model.fusion.num_cross_heads"),
-    *("model.fusion.num_latent_heads", "model.fusion.dropout", "model.fusion.modality_dropout"),
+    *("model.fusion.hidden_dim", "model.fusion.hidden_dropout", "model.fusion.num_latent_heads"),
+    *("model.fusion.dropout", "model.fusion.modality_dropout"),
 )
 """Settings of learning by steps, of later epochs, and of the head that learns so: nothing here reads them."""
 

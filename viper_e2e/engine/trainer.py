@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from ..fusion import num_networks
 from ..loader import ClipBatch, ClipLoader
 from ..losses import IntensityLoss, parse_loss
 from ..model import ViPER
@@ -67,7 +68,9 @@ class Trainer:
         self.module = ViPER(settings.model, labels).to(accelerator.device)
         if saved is not None:
             saved.check_backbones(self.module)
-        self.loss = IntensityLoss(loss, len(labels), scale=LabelScale.of(labels))
+        self.loss = IntensityLoss(
+            loss, len(labels), scale=LabelScale.of(labels), num_networks=num_networks(self.module.fusion)
+        )
         self._settle_precision()
         self.tuning = FineTuning(self.module, self.config, self.held)
         self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
@@ -229,7 +232,7 @@ class Trainer:
         self.yardstick.add(batch)
         device = output.intensities.device
         loss = self.loss(
-            output.intensities,
+            output.by_network,
             batch.intensities.to(device),
             batch.weights.to(device),
             torch.tensor(total_weight, device=device),

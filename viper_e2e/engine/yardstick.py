@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..banded_ridge import fit_banded_ridge
 from ..fusion import EnsembleFusion
 from ..loader import ClipBatch
 from ..metrics import batch_sums
 from ..metrics import scores as scores_of_sums
 from ..model import ViPER
-from ..pooling import num_features, pool, pooled_rows
+from ..pooling import block_sizes, num_features, pool, pooled_rows
 from ..ridge import MIN_CLIPS, RidgeFit, fit_ridge, predict
 from ..stream import Stream
 from .evaluation import scores_record
@@ -108,6 +109,10 @@ class PooledRows:
     def fit(self, table: Table) -> RidgeFit:
         return fit_ridge(table.features, table.targets, self.known(table))
 
+    def fit_banded(self, table: Table) -> RidgeFit:
+        """With a penalty for each part of each modality."""
+        return fit_banded_ridge(table.features, table.targets, block_sizes(self.widths), self.known(table))
+
 
 class Yardstick:
     """Collects during a run's first epoch, is fitted at its end and scored on the validation clips.
@@ -132,7 +137,6 @@ class Yardstick:
         """Has a ridge as its part, which needs the rows whether or not there is anything to tell."""
         self.is_collecting = self._has_gap = False
         self._epoch = 0
-        self._fitted: RidgeFit | None = None
         self._num_fitted = 0
         self._validation: PooledRows | None = None
         self._gathered: Table | None = None
@@ -148,7 +152,7 @@ class Yardstick:
             self.is_collecting = epoch == 0 and self.validates
         if epoch != self._epoch or not self.is_collecting:
             self.rows.clear()
-        self._epoch, self._gathered, self._fitted = epoch, None, None
+        self._epoch, self._gathered = epoch, None
         self.module.watch = self.rows.see if self.is_collecting else None
 
     def fit_head(self) -> None:
@@ -157,8 +161,8 @@ class Yardstick:
             return
         table = self.rows.gather(self.processes)
         if len(table.targets) >= MIN_CLIPS:
-            self._fitted, self._num_fitted = self.rows.fit(table), len(table.targets)
-            self.head.fit(self._fitted)
+            self._num_fitted = len(table.targets)
+            self.head.fit(self.rows.fit_banded(table))
 
     def add(self, batch: ClipBatch) -> None:
         if self.is_collecting:
@@ -190,7 +194,7 @@ class Yardstick:
         if not self.validates:
             reason = {"reason": "there are no --val-shards to score it on"}
             # Of a ridge that is a part of the head, the clips it has seen are to be known all the same.
-            is_bounded = self._fitted is not None and self.rows.max_clips < num_clips
+            is_bounded = self._num_fitted > 0 and self.rows.max_clips < num_clips
             return reason | ({"num_train_clips": self._num_fitted, "of_clips": num_clips} if is_bounded else {})
         if self._has_gap:
             return {"reason": "the run went on in its first epoch from a checkpoint of an older version"}
@@ -204,7 +208,7 @@ class Yardstick:
             record["of_clips"] = num_clips
         if not self.processes.is_main:
             return record
-        predicted = predict(self._fitted or self.rows.fit(train), val.features, self.rows.known(val))
+        predicted = predict(self.rows.fit(train), val.features, self.rows.known(val))
         sums = batch_sums(predicted, val.targets, torch.ones(len(val.targets)))
         return record | scores_record(scores_of_sums(sums, self.module.labels.names))
 

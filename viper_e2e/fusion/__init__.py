@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from viper_e2e.config import MODALITIES, FusionConfig
 from viper_e2e.fusion.concat import ConcatFusion
 from viper_e2e.fusion.ensemble import EnsembleFusion
+from viper_e2e.fusion.hidden_layer import HiddenLayerFusion
 from viper_e2e.fusion.hiding import sample_hidden
 from viper_e2e.fusion.outputs import rescaled
 from viper_e2e.fusion.ridge import RidgeFusion
@@ -17,9 +18,11 @@ __all__ = [
     "ConcatFusion",
     "EnsembleFusion",
     "Fusion",
+    "HiddenLayerFusion",
     "RidgeFusion",
     "TokenFusion",
     "build_fusion",
+    "num_networks",
     "rescaled",
     "sample_hidden",
     "time_features",
@@ -44,6 +47,9 @@ def build_fusion(
     assert list(widths) == [m for m in MODALITIES if m in widths], list(widths)
     sigmoid = config.output == "sigmoid" or (config.output == "auto" and unit_interval)
     kinds = {"tokens": TokenFusion, "concat": ConcatFusion, "ridge": RidgeFusion, "ensemble": EnsembleFusion}
-    fusion = kinds[config.kind](config, widths, num_outputs, sigmoid)
-    fusion.scale = scale
-    return fusion
+    return kinds[config.kind](config, widths, num_outputs, sigmoid, scale)
+
+
+def num_networks(fusion: Fusion) -> int:
+    """How many answer for themselves in training mode."""
+    return len(fusion.networks) if isinstance(fusion, EnsembleFusion) else 1

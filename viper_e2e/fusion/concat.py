@@ -25,13 +25,20 @@ class ConcatFusion(nn.Module):
     "ViPER: Video-based Perceiver for Emotion Recognition"; Jaegle et al. 2021, "Perceiver IO".
     """
 
-    def __init__(self, config: FusionConfig, widths: Mapping[str, int], num_outputs: int, sigmoid: bool):
+    def __init__(
+        self,
+        config: FusionConfig,
+        widths: Mapping[str, int],
+        num_outputs: int,
+        sigmoid: bool,
+        scale: LabelScale | None = None,
+    ):
         super().__init__()
         check_heads(config, config.latent_dim, "num_latent_heads", "num_cross_heads")
         check_heads(config, sum(widths.values()), "num_cross_heads")
         self.modalities = tuple(widths)
         self.sigmoid, self.rescale = sigmoid, config.rescale
-        self.scale: LabelScale | None = None
+        self.scale = scale
         sizes = PerceiverConfig(
             d_model=sum(widths.values()),
             num_latents=config.num_latents,

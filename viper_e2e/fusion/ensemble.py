@@ -1,4 +1,4 @@
-"""ensemble.py: the default head: the mean of a ridge and a Perceiver, each of which learns the labels alone."""
+"""ensemble.py: the default head: a ridge and networks, each of which learns the labels alone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viper_e2e.config import FusionConfig
+from viper_e2e.fusion.hidden_layer import HiddenLayerFusion
 from viper_e2e.fusion.outputs import check_streams, rescaled
 from viper_e2e.fusion.ridge import RidgeFusion
 from viper_e2e.fusion.tokens import TokenFusion
@@ -17,40 +18,54 @@ from viper_e2e.ridge import RidgeFit
 from viper_e2e.scale import LabelScale
 from viper_e2e.stream import Stream
 
+RIDGE_SHARE = 0.5
+"""Of the answer; the networks share the rest evenly. From few clips the ridge is the steadier part."""
+
 
 class EnsembleFusion(nn.Module):
-    """A ridge on what each modality's tokens come to, and a small Perceiver on the tokens themselves.
+    """A ridge and a hidden layer on what each modality's tokens come to, a small Perceiver on the tokens.
 
-    They err differently: from few clips a ridge is the better one, a Perceiver sees when something happens
-    and what belongs together. Trained as the ridge's residual it would learn nothing: with more features than
-    clips a ridge leaves no residual on the clips it was fitted to. So in training mode the output is the
-    Perceiver's own, and the ridge is fitted in closed form at the end of an epoch (`fit`); in evaluation mode
-    it is the mean of both. Before the first fit the Perceiver answers alone.
+    They err differently: from few clips a ridge is the best of them, a Perceiver sees when something happens
+    and what belongs together. Trained as the ridge's residual they would learn nothing: with more features
+    than clips a ridge leaves no residual on the clips it was fitted to. So in training mode each network
+    answers for itself, to be taught alone, and the ridge is fitted in closed form at the end of an epoch
+    (`fit`); in evaluation mode there is one answer, their weighted mean. Before the first fit the networks
+    answer without the ridge. ``hidden_dim`` 0: the Perceiver is the only network.
     Hansen and Salamon 1990, "Neural Network Ensembles".
     """
 
-    def __init__(self, config: FusionConfig, widths: Mapping[str, int], num_outputs: int, sigmoid: bool):
+    def __init__(
+        self,
+        config: FusionConfig,
+        widths: Mapping[str, int],
+        num_outputs: int,
+        sigmoid: bool,
+        scale: LabelScale | None = None,
+    ):
         super().__init__()
         self.modalities = tuple(widths)
         self.sigmoid, self.rescale = sigmoid, config.rescale
+        self.scale = scale
+        """Of the networks; the ridge is fitted to the labels themselves."""
         own = replace(config, rescale=False)
-        self.tokens = TokenFusion(own, widths, num_outputs, sigmoid)
+        self.tokens = TokenFusion(own, widths, num_outputs, sigmoid, scale)
+        self.hidden_layer = (
+            HiddenLayerFusion(own, widths, num_outputs, sigmoid, scale) if config.hidden_dim > 0 else None
+        )
         self.ridge = RidgeFusion(replace(own, output="linear"), widths, num_outputs, sigmoid=False)
         self.ridge.requires_grad_(False)
         self.register_buffer("is_fitted", torch.tensor(False))
 
     @property
-    def scale(self) -> LabelScale | None:
-        """Of the Perceiver; the ridge is fitted to the labels themselves."""
-        return self.tokens.scale
-
-    @scale.setter
-    def scale(self, scale: LabelScale | None) -> None:
-        self.tokens.scale = scale
+    def networks(self) -> list[TokenFusion | HiddenLayerFusion]:
+        """What learns by steps."""
+        return [self.tokens] if self.hidden_layer is None else [self.tokens, self.hidden_layer]
 
     def fit(self, fit: RidgeFit) -> None:
         """Take over what was fitted to the pooled tokens of the training clips."""
         self.ridge.linear.take(fit)
+        if self.hidden_layer is not None:
+            self.hidden_layer.take(fit)
         self.is_fitted.fill_(True)
 
     def forward(
@@ -59,13 +74,20 @@ class EnsembleFusion(nn.Module):
         face_found: Bool[Tensor, "B T"],
         duration_seconds: Float[Tensor, "B"],
         hidden: Bool[Tensor, "B M"] | None = None,
-    ) -> Float[Tensor, "B E"]:
-        """Intensities, float32 also under autocast. Arguments as for `TokenFusion`."""
+    ) -> Float[Tensor, "B *K E"]:
+        """Intensities, float32 also under autocast; in training mode those of each of K networks.
+
+        Arguments as for `TokenFusion`.
+        """
         check_streams(streams, self.modalities)
-        intensities = self.tokens(streams, face_found, duration_seconds, hidden)
+        arguments = streams, face_found, duration_seconds, hidden
+        answers = torch.stack([network(*arguments) for network in self.networks], 1)
         if not self.training:
-            ridge = self.ridge(streams, face_found, duration_seconds, hidden).to(intensities.dtype)
-            if self.sigmoid and self.scale is None:  # labels end at 0 and 1, a line does not
-                ridge = ridge.clamp(0.0, 1.0)
-            intensities = torch.where(self.is_fitted, (intensities + ridge) / 2, intensities)
-        return rescaled(intensities) if self.rescale else intensities
+            answers = self._joined(answers.mean(1), self.ridge(*arguments))
+        return rescaled(answers) if self.rescale else answers
+
+    def _joined(self, networks: Float[Tensor, "B E"], ridge: Float[Tensor, "B E"]) -> Float[Tensor, "B E"]:
+        ridge = ridge.to(networks.dtype)
+        if self.sigmoid and self.scale is None:  # labels end at 0 and 1, a line does not
+            ridge = ridge.clamp(0.0, 1.0)
+        return torch.where(self.is_fitted, RIDGE_SHARE * ridge + (1 - RIDGE_SHARE) * networks, networks)

@@ -27,9 +27,9 @@ def to_intensities(
     return rescaled(intensities) if rescale else intensities
 
 
-def rescaled(intensities: Float[Tensor, "B E"]) -> Float[Tensor, "B E"]:
+def rescaled(intensities: Float[Tensor, "*B E"]) -> Float[Tensor, "*B E"]:
     """Each row divided by its maximum, a constant to the gradient (published option); one ≤ 0 leaves it."""
-    top = intensities.detach().amax(dim=1, keepdim=True)
+    top = intensities.detach().amax(dim=-1, keepdim=True)
     return intensities / torch.where(top > 0, top, torch.ones_like(top))
 
 

@@ -23,7 +23,14 @@ class RidgeFusion(nn.Module):
     range, and are not clipped to it.
     """
 
-    def __init__(self, config: FusionConfig, widths: Mapping[str, int], num_outputs: int, sigmoid: bool):
+    def __init__(
+        self,
+        config: FusionConfig,
+        widths: Mapping[str, int],
+        num_outputs: int,
+        sigmoid: bool,
+        scale: LabelScale | None = None,
+    ):
         super().__init__()
         if config.output == "sigmoid":
             raise ViperError(
@@ -31,7 +38,7 @@ class RidgeFusion(nn.Module):
             )
         self.modalities = tuple(widths)
         self.rescale = config.rescale
-        self.scale: LabelScale | None = None
+        self.scale = scale
         """Not read: it was fitted to the labels themselves."""
         self.linear = LinearPath(num_features(widths), num_outputs)
 

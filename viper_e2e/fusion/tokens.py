@@ -32,12 +32,19 @@ class TokenFusion(nn.Module):
     Jaegle et al. 2021, "Perceiver: General Perception with Iterative Attention".
     """
 
-    def __init__(self, config: FusionConfig, widths: Mapping[str, int], num_outputs: int, sigmoid: bool):
+    def __init__(
+        self,
+        config: FusionConfig,
+        widths: Mapping[str, int],
+        num_outputs: int,
+        sigmoid: bool,
+        scale: LabelScale | None = None,
+    ):
         super().__init__()
         check_heads(config, config.latent_dim, "num_cross_heads", "num_latent_heads")
         self.modalities = tuple(widths)
         self.sigmoid, self.rescale = sigmoid, config.rescale
-        self.scale: LabelScale | None = None
+        self.scale = scale
         # LayerNorm first: a frozen backbone's scale is whatever its pre-training left.
         self.projections = nn.ModuleDict(
             {
