@@ -7,8 +7,8 @@ The demo corpus (`datasets/demo.py`, 640 training clips, 60 for validation, 160 
 splits) is made once under OUT, and its clips pass once through frozen DINOv2-small and Whisper-tiny (T 16,
 crops of 112 pixels, float32; kept in OUT/tokens.pt). Every variant then trains, by the product's own trainer
 and `--preset base`, on those tokens in memory: on the columns that its settings would have read (`VARIANTS`).
-Clips 1 to N of the corpus are the corpus of N clips. `END_TO_END` trains from the shards themselves, which takes
-hours where the others take minutes; it is run only where `--only` names it.
+Clips 1 to N of the corpus are the corpus of N clips. `END_TO_END` trains from the shards themselves, which
+takes hours where the others take minutes; it is run only where `--only` names it.
 
 A row is the mean Pearson correlation over the emotions on the test clips, of the checkpoint that validated
 best. Its interval is by bootstrap over test subjects, of the predictions of the first seed. Rows that are in
@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -39,6 +39,7 @@ from viper_e2e.engine.trainer import Trainer
 from viper_e2e.engine.validation import VALIDATION
 from viper_e2e.errors import ClipError
 from viper_e2e.model import ViPER
+from viper_e2e.output import ViPEROutput
 from viper_e2e.packing import pack, progress_bar
 from viper_e2e.parsing import Settings, parse_train
 from viper_e2e.prepared import PreparedClip
@@ -68,6 +69,7 @@ class Variant:
     name: str
     words: tuple[str, ...] = field(default=())
     """Beside the preset's settings."""
+    preset: str = "base"
 
     @property
     def is_old(self) -> bool:
@@ -92,10 +94,10 @@ VARIANTS = {
     "before": Variant("default before (6.5 M, last layer)", (*LAST_ALONE, *OLD_HEAD)),
 }
 END_TO_END = {
-    "tiny": Variant("`tiny`, trained from scratch", ("--preset=tiny", "--lr=0.001", "--backbone-lr=0.001")),
+    "tiny": Variant("`tiny`, trained from scratch", preset="tiny"),
     "fine-tuned": Variant(
         "default, last block of each backbone fine-tuned",
-        ("--unfreeze=visual:1,audio:1", "--backbone-lr=0.0001"),
+        ("--unfreeze=visual=1,audio=1", "--backbone-lr=0.0001"),
     ),
 }
 
@@ -103,20 +105,24 @@ END_TO_END = {
 # --- tokens ---------------------------------------------------------------------------------------
 
 
-def settings_of(options: argparse.Namespace, run: Path, train: str, *words: str) -> Settings:
+def settings_of(options: argparse.Namespace, variant: Variant, run: Path, train: str, *words: str) -> Settings:
     given = [
-        "--preset=base",
+        f"--preset={variant.preset}",
         "--modalities=visual,audio",
-        f"--backbone=visual={options.weights / DINOV2}",
-        f"--backbone=audio={options.weights / WHISPER}",
         f"--train-shards={train}",
         f"--val-shards={options.out}/shards/val-*.tar",
         f"--run-dir={run}",
         "--num-workers=0",
         "--mixed-precision=no",
-        *SIZES,
+        *words,
     ]
-    settings = parse_train([*given, *words], "learning.py")
+    if variant.preset == "base":
+        given += [
+            f"--backbone=visual={options.weights / DINOV2}",
+            f"--backbone=audio={options.weights / WHISPER}",
+        ]
+        given += SIZES
+    settings = parse_train([*given, *variant.words], "learning.py")
     # Not among the words, which a ridge would refuse.
     settings.train.epochs, settings.train.reuse_memory = options.epochs, "8GB"
     return settings
@@ -132,7 +138,8 @@ def tokens_of(options: argparse.Namespace) -> dict[str, dict[str, PreparedClip]]
 
 def encode(options: argparse.Namespace) -> dict[str, dict[str, PreparedClip]]:
     """Split → key → the clip, reduced to its tokens of all layers that any variant reads."""
-    model = ViPER(settings_of(options, options.out / "none", f"{options.out}/shards/train-*.tar").model).eval()
+    everything = f"{options.out}/shards/train-*.tar"
+    model = ViPER(settings_of(options, VARIANTS["default"], options.out / "none", everything).model).eval()
     clips: dict[str, dict[str, PreparedClip]] = {split: {} for split in CLIPS}
     with progress_bar("encoding") as progress:
         done = 0
@@ -174,15 +181,16 @@ def adopted(clip: PreparedClip, module: ViPER, *, last_alone: bool) -> PreparedC
 def train_one(
     options: argparse.Namespace, key: str, num_clips: int, seed: int, clips: Mapping[str, Any]
 ) -> dict[str, Any]:
-    variant = VARIANTS[key]
+    """``clips``: of `encode`; what is in `END_TO_END` reads the shards instead."""
+    variant = (VARIANTS | END_TO_END)[key]
     run = options.out / f"run-{key}-{num_clips}-{seed}"
     shutil.rmtree(run, ignore_errors=True)
-    settings = settings_of(options, run, subset(options.out, num_clips), *variant.words, f"--seed={seed}")
+    settings = settings_of(options, variant, run, subset(options.out, num_clips), f"--seed={seed}")
     began = time.perf_counter()
     kind = RidgeTrainer if settings.model.fusion.kind == "ridge" else Trainer
     trainer = kind(settings, Accelerator(cpu=True))
     try:
-        for prefix, split in (("", "train"), (VALIDATION, "val")):
+        for prefix, split in (("", "train"), (VALIDATION, "val")) if key in VARIANTS else ():
             for name, clip in clips[split].items():
                 trainer.held.offer(prefix + name, adopted(clip, trainer.module, last_alone=variant.is_old))
         if code := trainer.train():
@@ -192,22 +200,30 @@ def train_one(
     seconds = time.perf_counter() - began
     model = ViPER.from_pretrained(trainer.run.best).eval()
     test = ShardSet(f"{options.out}/shards/test-*.tar")
-    batch = [
-        adopted(clips["test"][test.entry(i).key], model, last_alone=variant.is_old) for i in range(len(test))
-    ]
-    with torch.no_grad():
-        predicted = torch.cat([model.fuse(batch[i : i + 16]).intensities for i in range(0, len(batch), 16)])
+    if key in VARIANTS:
+        batch = [
+            adopted(clips["test"][test.entry(i).key], model, last_alone=variant.is_old)
+            for i in range(len(test))
+        ]
+        predicted = intensities_of(model.fuse, batch)
+    else:
+        predicted = intensities_of(model, [test.read(i) for i in range(len(test))])
     true = np.array([test.entry(i).intensities for i in range(len(test))])
     subjects = [test.entry(i).subject for i in range(len(test))]
     yardsticks = [line["yardstick"] for line in trainer.run.read_log("metrics.jsonl") if "yardstick" in line]
     return {
-        "mean_pearson": mean_pearson(predicted.numpy(), true),
-        "interval": interval(predicted.numpy(), true, subjects),
+        "mean_pearson": mean_pearson(predicted, true),
+        "interval": interval(predicted, true, subjects),
         "val": trainer.state.best["best"],
         "yardstick_val": yardsticks[0].get("mean_pearson") if yardsticks else None,
         "parameters": sum(p.numel() for p in model.fusion.parameters()),
         "seconds": seconds,
     }
+
+
+@torch.no_grad()
+def intensities_of(model: Callable[[Sequence[Any]], ViPEROutput], clips: Sequence[Any]) -> np.ndarray:
+    return torch.cat([model(clips[i : i + 16]).intensities for i in range(0, len(clips), 16)]).numpy()
 
 
 def subset(out: Path, num_clips: int) -> str:
@@ -269,7 +285,7 @@ def told(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def print_table(options: argparse.Namespace, results: Mapping[str, Mapping[str, Any]]) -> None:
     lines = []
-    for key, variant in VARIANTS.items():
+    for key, variant in (VARIANTS | END_TO_END).items():
         by_size = [_seeds(results, key, n) for n in options.clips]
         if any(by_size):
             last = next(rows[0] for rows in reversed(by_size) if rows)
@@ -313,7 +329,9 @@ def main() -> None:
     parser.add_argument("--clips", default="64,160,320,640", help="numbers of training clips")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--only", default=",".join(VARIANTS), help=f"some of {', '.join(VARIANTS)}")
+    parser.add_argument(
+        "--only", default=",".join(VARIANTS), help=f"some of {', '.join(VARIANTS | END_TO_END)}"
+    )
     parser.add_argument("--plot", type=Path, help="where the plot goes, e.g. docs/learning.svg")
     options = parser.parse_args()
     options.clips = [int(number) for number in options.clips.split(",")]

@@ -49,15 +49,16 @@ def test_intervals_are_over_subjects_not_over_clips():
 
 def test_every_variant_is_a_command_line_that_is_understood(tmp_path):
     options = learning.argparse.Namespace(out=tmp_path, weights=Path("weights"), epochs=2)
-    for key, variant in learning.VARIANTS.items():
-        settings = learning.settings_of(options, tmp_path / key, "train.tar", *variant.words)
+    assert not learning.VARIANTS.keys() & learning.END_TO_END.keys()
+    for key, variant in (learning.VARIANTS | learning.END_TO_END).items():
+        settings = learning.settings_of(options, variant, tmp_path / key, "train.tar")
         assert settings.model.fusion.kind == ("ridge" if "ridge" in key else settings.model.fusion.kind)
-        assert variant.is_old == (settings.model.visual.layers == 1)
+        assert variant.is_old == (settings.model.visual.layers == 1 and variant.preset == "base")
 
 
 @pytest.mark.parametrize("name", ["perceiver", "before"])
 def test_variants_change_what_they_say(name, tmp_path):
     options = learning.argparse.Namespace(out=tmp_path, weights=Path("weights"), epochs=2)
-    fusion = learning.settings_of(options, tmp_path, "t.tar", *learning.VARIANTS[name].words).model.fusion
+    fusion = learning.settings_of(options, learning.VARIANTS[name], tmp_path, "t.tar").model.fusion
     assert fusion.kind == "tokens"
     assert (fusion.dim, fusion.change) == ((64, True) if name == "perceiver" else (256, False))
