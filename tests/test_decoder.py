@@ -11,7 +11,7 @@ from io import BytesIO
 import av
 import numpy as np
 import pytest
-from conftest import make_clip, picture, tone
+from conftest import make_clip, picture, some_of, tone
 
 from viper_e2e.config import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder
@@ -286,8 +286,11 @@ def test_the_sound_of_the_reference_clip_is_its_wav(reference):
 
 
 @pytest.mark.parametrize("rule", ["windows", "spans"])
-@pytest.mark.parametrize(("channels", "rate"), [(1, 8_000), (1, 16_000), (2, 44_100), (6, 48_000)])
-def test_sound_is_one_channel_out_of_all_at_one_rate(channels, rate, rule, tiny_clip):
+@pytest.mark.parametrize(
+    "layout", some_of([(1, 8_000), (1, 16_000), (2, 44_100), (6, 48_000)], lambda index, _: index > 1)
+)
+def test_sound_is_one_channel_out_of_all_at_one_rate(layout, rule, tiny_clip):
+    channels, rate = layout
     path = tiny_clip("clip.mkv", num_frames=45, channels=channels, rate=rate, audio_codec="flac")
     clip = ClipDecoder(config(sound=rule))(path)
     (run,) = clip.sound
@@ -318,8 +321,11 @@ def click_seconds(clip) -> float:
 
 @pytest.mark.parametrize("rule", ["windows", "spans"])
 @pytest.mark.parametrize("kind", ["mkv", "mov"])
-@pytest.mark.parametrize(("video_ms", "sound_ms"), [(0, 0), (0, 400), (400, 0), (1000, 1300), (700, 500)])
-def test_sound_stays_in_step_with_pictures_wherever_either_starts(video_ms, sound_ms, kind, rule, tmp_path):
+@pytest.mark.parametrize(
+    "starts", some_of([(0, 0), (0, 400), (400, 0), (1000, 1300), (700, 500)], lambda index, _: index in (1, 4))
+)
+def test_sound_stays_in_step_with_pictures_wherever_either_starts(starts, kind, rule, tmp_path):
+    video_ms, sound_ms = starts
     blocks = [sound_ms * 16 + start for start in range(0, 32_000, 400)]
     path = write_clip(
         tmp_path / f"late.{kind}",
@@ -367,7 +373,9 @@ def test_only_the_seconds_around_tokens_are_kept(tmp_path):
         assert np.abs(run.samples - whole[start : start + len(run.samples)]).max() < 1e-4
 
 
-@pytest.mark.parametrize("audio_codec", ["aac", "libmp3lame", "libopus", "ac3", "flac"])
+@pytest.mark.parametrize(
+    "audio_codec", some_of(["aac", "libmp3lame", "libopus", "ac3", "flac"], lambda index, _: index in (0, 2))
+)
 def test_a_jump_to_a_span_changes_nothing_in_it(audio_codec, tmp_path):
     # In mp4, as Matroska rounds times to milliseconds, and a run after a jump begins at such a time.
     path = write_clip(

@@ -39,7 +39,7 @@ def test_people_are_counted_by_split():
     }
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_the_script_reads_a_corpus_and_finds_its_faces(tmp_path):
     demo.write_corpus(tmp_path / "corpus", {"train": 2, "val": 0, "test": 1}, seed=0, num_workers=1)
     rows = list(csv.DictReader((tmp_path / "corpus" / "parameters.csv").open()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from conftest import some_of
 from generated_reference import decode, make_reference, published_indices
 from PIL import Image
 from torch import Tensor, nn
@@ -89,6 +90,11 @@ FEW = slice(None, None, 5)
 """Of a clip's crops: what shows a wrong way is wrong in any of them."""
 
 
+def ways(table: Iterable[str]) -> list:
+    """What is right stands first; of the wrong ways that must be noticed one or two, in the campaign all."""
+    return some_of(table, lambda index, _: index < 2)
+
+
 # --- frames and sound -----------------------------------------------------------------------------
 
 WRONG_FRAMES = {
@@ -99,7 +105,7 @@ WRONG_FRAMES = {
 }
 
 
-@pytest.mark.parametrize("way", WRONG_FRAMES)
+@pytest.mark.parametrize("way", ways(WRONG_FRAMES))
 def test_frames_are_those_of_the_published_indices(peer, way):
     every = every_frame(peer.clip)
     assert peer.indices == published_indices(len(every))
@@ -118,7 +124,7 @@ WRONG_SOUND = {
 }
 
 
-@pytest.mark.parametrize("way", WRONG_SOUND)
+@pytest.mark.parametrize("way", ways(WRONG_SOUND))
 def test_sound_is_the_mean_of_the_channels(peer, way, tmp_path):
     (run,) = decoded(peer.clip).sound
     assert run.start_seconds == pytest.approx(0.0, abs=1e-3)
@@ -166,7 +172,7 @@ WRONG_BOXES = {
 }
 
 
-@pytest.mark.parametrize("way", WRONG_BOXES)
+@pytest.mark.parametrize("way", ways(WRONG_BOXES))
 def test_boxes_are_the_published_ones(peer, way, tracks):
     overlap = iou(WRONG_BOXES[way](tracks(peer)), peer.boxes)
     print(f"{way}: least {overlap.min():.3f}, median {overlap.median():.3f}")
@@ -194,7 +200,7 @@ WRONG_CROPS = {
 }
 
 
-@pytest.mark.parametrize("way", WRONG_CROPS)
+@pytest.mark.parametrize("way", ways(WRONG_CROPS))
 def test_crops_from_the_raw_clip_are_the_published_ones(peer, way, tracks):
     spec = CropSpec(224, mean=(0.0,) * 3, std=(1.0,) * 3, integer_boxes=True, resize_in_uint8=True)
     crops = FaceCropper(paper().faces).crop(torch.from_numpy(decoded(peer.clip).frames), tracks(peer), spec)
@@ -243,7 +249,7 @@ def test_visual_features_are_the_published_ones(peer, resized, bound):
     assert error < bound
 
 
-@pytest.mark.parametrize("way", [way for way in WRONG_CROPS if way != "as they should be"])
+@pytest.mark.parametrize("way", ways(way for way in WRONG_CROPS if way != "as they should be"))
 def test_visual_features_of_wrong_crops_are_others(peer, way):
     rows = visual_rows(peer, WRONG_CROPS[way](with_tensors(peer)[FEW]))
     error = (rows - peer.features["visual"][FEW]).abs().max()
@@ -269,7 +275,7 @@ WRONG_LISTENING = {
 }
 
 
-@pytest.mark.parametrize("way", WRONG_LISTENING)
+@pytest.mark.parametrize("way", ways(WRONG_LISTENING))
 def test_audio_features_are_the_published_ones(peer, way):
     config = AudioConfig(BackboneConfig(str(peer.folder / "checkpoints/wavlm")), head="xvector")
     encoder = AudioEncoder.build(config, "windows", 2.0, RATE).eval()
@@ -302,7 +308,7 @@ def clip_pixels(peer: Reference) -> Tensor:
     return torch.stack([prepare(crop) for crop in peer.crops])
 
 
-@pytest.mark.parametrize("way", WRONG_CROPS)
+@pytest.mark.parametrize("way", ways(WRONG_CROPS))
 def test_sentences_and_textual_features_are_the_published_ones(peer, way):
     encoder, pixels = textual_encoder(peer.folder), WRONG_CROPS[way](clip_pixels(peer))
     assert (encoder.crop_spec.aspect, encoder.crop_spec.integer_boxes) == ("short_side_center", True)
@@ -370,7 +376,7 @@ WRONG_FEATURES = {
 
 
 @pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize("way", WRONG_FEATURES)
+@pytest.mark.parametrize("way", ways(WRONG_FEATURES))
 @pytest.mark.parametrize("name", ["ViPER-VA", "ViPER-VF"])
 def test_outputs_of_wrong_features_are_others(peer, name, way, which):
     features = features_of(peer)

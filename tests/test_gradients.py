@@ -46,7 +46,12 @@ def differences(loss: Callable[[], Tensor], parameter: nn.Parameter, direction: 
     [
         (("visual", "audio", "textual", "action_units"), {}, 1),
         # The encoders are the same: some of their tensors show that this head hands gradients on.
-        (("visual", "audio"), {"kind": "concat", "latent_dim": 16, "num_cross_heads": 2}, 7),
+        pytest.param(
+            ("visual", "audio"),
+            {"kind": "concat", "latent_dim": 16, "num_cross_heads": 2},
+            7,
+            marks=pytest.mark.campaign,
+        ),
     ],
 )
 def test_every_trained_tensor_has_the_gradient_that_differences_say(modalities, fusion, every):

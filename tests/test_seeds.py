@@ -13,7 +13,7 @@ from viper_e2e.engine.training import summarised
 
 
 def test_each_seed_trains_as_it_would_alone_and_the_spread_is_told(corpus, tmp_path, capsys):
-    words = (f"--val-shards={corpus}/shards/val-*.tar", "--epochs=2", "--batch-size=4")
+    words = (f"--val-shards={corpus}/shards/val-*.tar", "--epochs=1", "--batch-size=4")
     run(corpus, tmp_path / "run", "--seeds=2", "--seed=3", *words)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "config.yaml",

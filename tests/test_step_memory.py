@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import some_of
 from test_model import decoded, model_of
 
 from viper_e2e.config import TrainConfig
@@ -114,7 +115,7 @@ def checkpointed(**backbones: bool) -> ViPER:
     return ViPER(config).train()
 
 
-@pytest.mark.parametrize("backbone", ["visual", "audio", "image_text"])
+@pytest.mark.parametrize("backbone", some_of(["visual", "audio", "image_text"], lambda i, _: i == 0))
 def test_recomputed_activations_change_no_number(backbone):
     results = []
     for model in (checkpointed(), checkpointed(**{backbone: True})):
@@ -129,7 +130,7 @@ def test_recomputed_activations_change_no_number(backbone):
             torch.testing.assert_close(other, gradient, rtol=1e-5, atol=1e-8, msg=name)
 
 
-@pytest.mark.parametrize("backbone", ["visual", "audio", "image_text"])
+@pytest.mark.parametrize("backbone", some_of(["visual", "audio", "image_text"], lambda i, _: i == 0))
 def test_recomputed_activations_are_not_kept(backbone):
     assert needs_of(checkpointed(**{backbone: True})).per_clip < needs_of(checkpointed()).per_clip
 
