@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from viper_e2e.engine.display import console, table
+from viper_e2e.console import console, table
 from viper_e2e.engine.ridge_training import RidgeTrainer
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.engine.validation import VALIDATION
@@ -41,8 +41,9 @@ from viper_e2e.errors import ClipError
 from viper_e2e.model import ViPER
 from viper_e2e.output import ViPEROutput
 from viper_e2e.packing import pack, progress_bar
-from viper_e2e.parsing import Settings, parse_train
+from viper_e2e.parsing import parse_train
 from viper_e2e.prepared import PreparedClip
+from viper_e2e.settings import Settings
 from viper_e2e.shards import ShardSet
 
 DINOV2, WHISPER = "dinov2-small", "whisper-tiny-en-encoder"

@@ -55,8 +55,8 @@ from viper_e2e.engine.training import train
 from viper_e2e.faces import FaceCropper
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.model import ViPER
-from viper_e2e.parsing import Settings
 from viper_e2e.presets import TRAIN_DEFAULTS
+from viper_e2e.settings import Settings
 from viper_e2e.shards import ShardWriter
 
 CONTENDERS = ("staged", "streaming, every frame", "streaming, defaults")

@@ -14,16 +14,16 @@ PACKAGE = Path(__file__).resolve().parent.parent / "viper_e2e"
 
 LAYER = {
     **dict.fromkeys(
-        ["labels", "config", "config_bounds", "presets", "errors", "environment", "hub", "clip"], 0
+        ["labels", "config", "config_bounds", "presets", "errors", "environment", "hub", "clip", "version"], 0
     ),
     **dict.fromkeys(["plain_json", "running_time", "clip", "content", "outfiles", "terminal"], 0),
-    **dict.fromkeys(["stream", "output", "scale", "progress"], 1),
+    **dict.fromkeys(["stream", "output", "scale", "progress", "settings"], 1),
     **dict.fromkeys(["encoders.base", "encoders.building", "encoders.lora", "encoders.weights"], 1),
     **dict.fromkeys(
         ["decoding", "faces", "encoders", "fusion", "shards", "metrics", "losses", "augment", "checkpoint"], 2
     ),
     **dict.fromkeys(["predictions", "order", "reuse", "skips", "handover", "clip_reader", "transfer"], 2),
-    **dict.fromkeys(["pooling", "ridge", "banded_ridge"], 2),
+    **dict.fromkeys(["pooling", "ridge", "banded_ridge", "console"], 2),
     **dict.fromkeys(["prepared", "records", "close_ups", "pretrained", "inputs", "model", "workers"], 3),
     **dict.fromkeys(["reading_options", "clip_files"], 3),
     **dict.fromkeys(["loader", "windows", "tabular", "report", "published"], 4),

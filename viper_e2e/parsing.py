@@ -6,8 +6,8 @@ import difflib
 import re
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser, HelpFormatter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
@@ -19,26 +19,9 @@ from .config_bounds import check_options, check_settings
 from .errors import ViperError
 from .presets import PRESETS, TRAIN_DEFAULTS
 from .reading_options import add_reading_options, apply_reading_options
+from .settings import Settings, flat
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
-
-@dataclass
-class Settings:
-    """Everything that decides a training run."""
-
-    train: TrainConfig
-    model: ModelConfig
-    preset: str = "base"
-    """Where they started from."""
-    words: tuple[str, ...] = field(default=(), compare=False)
-    """The command line they came from, to be repeated with ``--resume``."""
-    given: frozenset[str] = field(default=frozenset(), compare=False)
-    """Names of settings that the command line gave, or that a file gave and the preset has otherwise."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, as ``config.yaml`` holds it and ``--config`` reads it."""
-        return {"preset": self.preset, **asdict(self.train), "model": _plain(asdict(self.model))}
 
 
 class Parser(ArgumentParser):
@@ -341,23 +324,3 @@ def _refuse_aliases(argv: Sequence[str]) -> None:
 def _need(value: str, option: str, prog: str) -> None:
     if not value:
         raise ViperError(f"{option} is missing (see {prog} --help)")
-
-
-def _plain(data: Any) -> Any:
-    """Tuples become lists, which YAML and JSON hold."""
-    if isinstance(data, dict):
-        return {key: _plain(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_plain(value) for value in data]
-    return data
-
-
-def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"model": {"dim": 8}}`` → ``{"model.dim": 8}``."""
-    names: dict[str, Any] = {}
-    for name, value in data.items():
-        if isinstance(value, dict) and value:
-            names |= flat(value, f"{prefix}{name}.")
-        else:
-            names[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return names

@@ -12,12 +12,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from . import __version__, checkpoint
+from . import checkpoint
 from .checkpoint import CheckpointError
 from .config import ModelConfig, backbones_of, model_config_from_dict
 from .content import digest
 from .encoders.lora import is_adapter
 from .labels import LabelSet
+from .version import __version__
 
 FORMAT = "viper_e2e model"
 SCHEMA = 1

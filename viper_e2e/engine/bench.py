@@ -12,13 +12,13 @@ from itertools import count
 import torch
 
 from ..clip import DecodedClip
+from ..console import console, progress_bar, table
 from ..errors import ViperError
 from ..loader import ClipBatch, ClipLoader
 from ..model import ViPER
-from ..parsing import Settings
+from ..settings import Settings
 from ..shards import ShardSet
 from .compiling import check_compiler, compile_model
-from .display import console, progress_bar, table
 from .labelled import make_loader
 from .optimizer import build_optimizer
 from .precision import compute_dtype, settled

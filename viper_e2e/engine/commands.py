@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ..console import console, loading
 from ..errors import ViperError
 from ..model import ViPER
 from ..parsing import backbone_overrides
@@ -14,7 +15,6 @@ from ..published import import_published, is_published, published_checkpoint
 from ..reading_options import apply_reading_options
 from .compiling import check_compiler, compile_model
 from .devices import own_device
-from .display import console, loading
 from .precision import compute_dtype, settled
 from .processes import Processes
 

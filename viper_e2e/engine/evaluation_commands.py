@@ -15,6 +15,7 @@ from accelerate import Accelerator
 
 from .. import checkpoint
 from ..clip_reader import DecodeSample
+from ..console import AS_IT_IS, console, progress_bar, table, tell_problems
 from ..errors import ClipError, ViperError
 from ..labels import HUME_REACTION, LabelSet, order_of
 from ..loader import ClipLoader
@@ -31,12 +32,11 @@ from ..report.confusion import confusion_matrices, has_dominant
 from ..report.page import extremes, write_page
 from ..shards import ShardSet, without_query
 from ..tabular import readable
+from ..version import versions
 from .commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
-from .display import AS_IT_IS, console, progress_bar, table, tell_problems
 from .evaluation import predictions_of, score, scored_rows, scores_record
 from .parts import Parts, Remaining, identity_of, scoring_accelerator
 from .processes import Processes
-from .run_folder import versions
 from .sources import refuse_empty
 
 NUM_PICTURES = 4
@@ -59,7 +59,7 @@ def run_eval(options: Namespace) -> int:
     processes = Processes(scoring_accelerator(model.device))
     with processes.telling_failures():
         if processes.is_main:
-            tell_problems(shards)
+            tell_problems(shards.problems)
         set_computing(model, options, processes)
         parts = Parts(out / "parts", identity_of(model, options), processes)
         predictions = _score(model, shards, parts, options)
@@ -301,7 +301,7 @@ def run_ablate(options: Namespace) -> int:
     processes = Processes(scoring_accelerator(model.device))
     with processes.telling_failures():
         if processes.is_main:
-            tell_problems(shards)
+            tell_problems(shards.problems)
         set_computing(model, options, processes)
         subsets = [
             chosen

@@ -11,14 +11,15 @@ from accelerate import Accelerator
 from ..augment import build_augment
 from ..clip import DecodedClip
 from ..config import TrainConfig
+from ..console import console
 from ..loader import ClipBatch
 from ..model import ViPER
 from ..prepared import PreparedClip
 from ..reuse import ReuseStore
 from . import memory
 from .averaging import WeightAverage
-from .display import console, groups_table
 from .phases import Phases
+from .training_tables import groups_table
 
 
 class FineTuning:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence, Set
 from itertools import islice
 from pathlib import Path
 
+from ..console import AS_IT_IS, console, progress_bar, tell_problems
 from ..errors import ViperError
 from ..model import ViPER
 from ..reading_options import shard_limits
@@ -17,7 +18,6 @@ from ..shards import ShardSet
 from ..tabular import check_output, summary_path, write_records
 from ..windows import ShardClip
 from .commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
-from .display import AS_IT_IS, console, progress_bar, tell_problems
 from .parts import Parts, Remaining, identity_of, scoring_accelerator
 from .pictures import check_pictures, draw_pictures
 from .prediction import LONG_SECONDS, ClipFiles, find_inputs, name_of, predict_share, predict_windows
@@ -40,7 +40,7 @@ def run_infer(options: Namespace) -> int:
     with processes.telling_failures():
         for source in sources if processes.is_main else ():
             if isinstance(source, ShardSet):
-                tell_problems(source)
+                tell_problems(source.problems)
         set_computing(model, options, processes)
         parts = _parts(model, options, processes)
         clips = _score(model, sources, options, processes, parts)

@@ -17,8 +17,8 @@ from ..decoding import ClipDecoder
 from ..errors import ViperError
 from ..labels import LabelSet
 from ..loader import ClipLoader
-from ..parsing import Settings
 from ..pretrained import labels_of
+from ..settings import Settings
 from ..shards import ShardLimits, ShardSet, shared_clips, shared_subjects
 
 LEAST_UNIT_SPREAD = 0.05

@@ -12,12 +12,12 @@ import torch
 from rich.table import Table
 
 from ..config import TrainConfig
+from ..console import table
 from ..encoders.base import Backbone
 from ..encoders.building import checkpoint_activations
 from ..errors import ViperError
 from ..model import ViPER
 from ..prepared import PreparedClip
-from .display import table
 
 GIGABYTE = 1000**3
 CONFIG_PATHS = {

@@ -23,9 +23,9 @@ from ..environment import explain
 from ..errors import ViperError
 from ..model import ViPER
 from ..outfiles import settle_folder
+from ..version import versions
 from .devices import heed_launcher
 from .processes import Processes
-from .run_folder import versions
 
 LONGEST_SHARE = timedelta(days=2)
 """How long a process that is done waits for one that has slower clips; a lost one is noticed at once."""

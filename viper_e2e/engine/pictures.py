@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+from ..console import AS_IT_IS, console
 from ..errors import ViperError
 from ..model import ViPER
 from ..outfiles import settle_file, settle_folder
@@ -15,7 +16,6 @@ from ..records import Record
 from ..report import figures
 from ..report.render import may_replace, render
 from ..shards import ShardSet
-from .display import AS_IT_IS, console
 from .sources import ClipFiles
 
 ENDINGS = {"plot": ".png", "render": ".mp4"}

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..console import console
 from ..encoders.audio import AudioEncoder, ClipSound
 from ..encoders.base import Encoder
 from ..encoders.motion import MotionEncoder
 from ..errors import ViperError
 from ..model import ViPER
-from .display import console
 from .processes import Processes
 from .run_folder import RunFolder
 

@@ -11,6 +11,7 @@ from typing import Any
 from rich.progress import TaskID
 from torch.utils.tensorboard import SummaryWriter
 
+from ..console import console, progress_bar
 from ..errors import ViperError
 from ..loader import ClipBatch
 from ..predictions import Predictions
@@ -18,8 +19,8 @@ from ..progress import ProgressBar
 from ..report import figures
 from ..skips import SkipBudget
 from . import yardstick
-from .display import console, epoch_line, flat_numbers, progress_bar
 from .run_folder import RunFolder
+from .training_tables import epoch_line, flat_numbers
 
 DRAW_SECONDS = 60.0
 """Between drawings of plots while training goes on: small epochs would take longer to draw than to train."""

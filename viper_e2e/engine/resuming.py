@@ -22,8 +22,8 @@ from ..errors import ViperError
 from ..labels import LabelSet, order_of
 from ..losses import parse_loss
 from ..model import ViPER
-from ..parsing import Settings, flat
 from ..pretrained import labels_of
+from ..settings import Settings, flat
 from ..shards import ShardSet
 from .optimizer import parameter_groups
 

@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from ..config import backbones_of
 from ..errors import ViperError
 from ..loader import ClipBatch
-from ..parsing import Settings
 from ..ridge import MIN_CLIPS
+from ..settings import Settings
 from .processes import Processes
 from .trainer import Trainer
 from .yardstick import PooledRows, Yardstick

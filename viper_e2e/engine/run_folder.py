@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import platform
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,26 +16,11 @@ import yaml
 from .. import plain_json
 from ..environment import naming
 from ..errors import ViperError
+from ..version import versions
 from .locks import lock as take_lock
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What network file systems answer that were mounted without locks."""
-VERSIONS_OF = [
-    "viper-e2e",
-    "torch",
-    "torchvision",
-    "torchaudio",
-    "transformers",
-    "perceiver-pytorch",
-    "av",
-    "decord",
-    "torchcodec",
-    "kornia",
-    "facenet-pytorch",
-    "open_clip_torch",
-    "accelerate",
-    "webdataset",
-]
 
 
 class RunFolder:
@@ -150,14 +133,3 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
     with naming(folder / "config.yaml"):
         (folder / "config.yaml").write_text(text, encoding="utf-8")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of every package that can change a number."""
-    found = {"python": sys.version.split()[0], "platform": platform.platform()}
-    for name in VERSIONS_OF:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found

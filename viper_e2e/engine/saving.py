@@ -10,10 +10,10 @@ from typing import Any
 from .. import pretrained
 from ..checkpoint import CheckpointError, newest_whole, write_folder
 from ..config import TrainConfig
+from ..console import console
 from ..model import ViPER
 from . import training_state
 from .averaging import WeightAverage
-from .display import console
 from .run_folder import RunFolder
 from .training_state import TrainingState
 

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from ..clip import Sample
 from ..clip_files import find_files
 from ..config import LimitsConfig
+from ..console import AS_IT_IS, console
 from ..content import file_id
 from ..errors import ClipError, ViperError
 from ..names import matches, nearest, printable
 from ..shards import ShardLimits, ShardSet, fetch, refuse_scheme, without_query
-from .display import AS_IT_IS, console
 
 MAX_LINES = 5
 

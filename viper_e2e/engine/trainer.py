@@ -13,20 +13,20 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from ..console import console, tell_problems
 from ..fusion import num_networks
 from ..loader import ClipBatch, ClipLoader
 from ..losses import IntensityLoss, parse_loss
 from ..model import ViPER
 from ..order import Cursor
-from ..parsing import Settings
 from ..predictions import Predictions
 from ..prepared import PreparedClip
 from ..reuse import ReuseStore, parse_size
 from ..scale import LabelScale
+from ..settings import Settings
 from ..shards import ShardLimits, ShardSet
 from .averaging import WeightAverage
 from .compiling import compile_model
-from .display import branch_table, console, tell_problems
 from .fine_tuning import FineTuning, rewrapped
 from .guarding import MAX_BAD_STEPS, Guard, StopRequest
 from .labelled import make_loader, open_splits, training_labels
@@ -39,6 +39,7 @@ from .run_folder import RunFolder
 from .saving import Saver
 from .stages import StageClock
 from .training_state import TrainingState, clip_seed, seed_step
+from .training_tables import branch_table
 from .validation import VALIDATION, Validation, improved
 from .yardstick import Yardstick, provenance_of_yardstick
 
@@ -116,7 +117,7 @@ class Trainer:
             self.module.provenance = provenance_of(self.train_shards, self.val_shards) | told
             console.print(branch_table(self.module))
             for shards in filter(None, (self.train_shards, self.val_shards)):
-                tell_problems(shards)
+                tell_problems(shards.problems)
         with self.stop.listening(), self.loader, self.reporter.showing(self.state.step, self.total_steps):
             while not self._finished() and self._epoch():
                 pass

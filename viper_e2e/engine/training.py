@@ -15,15 +15,16 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from ..checkpoint import write_json
-from ..parsing import Settings
+from ..console import console
+from ..settings import Settings
 from .compiling import check_compiler, keep_compiled_in
 from .devices import heed_launcher
-from .display import console, seeds_table
 from .processes import Processes
 from .resuming import with_absolute_paths
 from .ridge_training import RidgeTrainer
 from .run_folder import write_settings
 from .trainer import Trainer
+from .training_tables import seeds_table
 from .yardstick import verdict
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from .. import __version__, checkpoint
+from .. import checkpoint
 from ..config import ModelConfig, backbones_of
 from ..errors import ViperError
 from ..hub import HubError, fetch_file
 from ..labels import HUME_REACTION
 from ..presets import paper
 from ..pretrained import FORMAT, SCHEMA
+from ..version import __version__
 from .released import ReleasedHead, read_released
 
 FILES = {

@@ -1,64 +1,15 @@
-"""display.py: progress bars and tables in the terminal."""
+"""training_tables.py: what a run learns, and what its epochs came to, as tables and lines for the terminal."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from ..config import FusionConfig
+from ..console import table
 from ..model import ViPER
-from ..progress import ProgressBar, waiting
-from ..shards import ShardSet
-from ..terminal import SteadyConsole
-
-console = SteadyConsole(stderr=True, highlight=False)
-"""Everything meant for people goes to stderr; stdout carries results alone."""
-
-AS_IT_IS: dict[str, Any] = {"markup": False, "soft_wrap": True}
-"""How lines with names of files are printed: a name may hold square brackets, and is copied as a whole."""
-
-
-MAX_PROBLEMS = 10
-"""So many are told; `viper check` tells all."""
-
-
-def tell_problems(shards: ShardSet) -> None:
-    """What was left aside in shards, so that nobody takes what is there for the whole."""
-    for problem in shards.problems[:MAX_PROBLEMS]:
-        console.print(f"[yellow]{escape(problem)}[/yellow]")
-    if len(shards.problems) > MAX_PROBLEMS:
-        more = len(shards.problems) - MAX_PROBLEMS
-        console.print(f"[yellow]{more} more such lines; `viper check` tells all[/yellow]")
-
-
-def progress_bar(*, disable: bool = False) -> ProgressBar:
-    """A bar with a ``note`` and ``details``; without a terminal, lines."""
-    return ProgressBar(console, is_silent=disable)
-
-
-def loading(what: str = "loading the model") -> AbstractContextManager[None]:
-    """Shown apart from the work that comes after it."""
-    return waiting(what, console, is_silent=os.environ.get("RANK", "0") != "0")
-
-
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """Numbers to the right, words to the left."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        numeric = all(isinstance(row[index], int | float) or _is_number(str(row[index])) for row in rows)
-        made.add_column(column, justify="right" if numeric and rows else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
-    return made
-
-
-def _is_number(text: str) -> bool:
-    return bool(text) and text.lstrip("-+").replace(".", "", 1).replace(",", "").isdigit()
 
 
 def branch_table(model: ViPER) -> Table:

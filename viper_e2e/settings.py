@@ -1,0 +1,47 @@
+"""settings.py: everything that decides a training run, as one value and as the plain data of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .config import ModelConfig, TrainConfig
+
+
+@dataclass
+class Settings:
+    """Everything that decides a training run."""
+
+    train: TrainConfig
+    model: ModelConfig
+    preset: str = "base"
+    """Where they started from."""
+    words: tuple[str, ...] = field(default=(), compare=False)
+    """The command line they came from, to be repeated with ``--resume``."""
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+    """Names of settings that the command line gave, or that a file gave and the preset has otherwise."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as ``config.yaml`` holds it and ``--config`` reads it."""
+        return {"preset": self.preset, **asdict(self.train), "model": _plain(asdict(self.model))}
+
+
+def _plain(data: Any) -> Any:
+    """Tuples become lists, which YAML and JSON hold."""
+    if isinstance(data, dict):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    return data
+
+
+def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"model": {"dim": 8}}`` → ``{"model.dim": 8}``."""
+    names: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, dict) and value:
+            names |= flat(value, f"{prefix}{name}.")
+        else:
+            names[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return names
