@@ -3,15 +3,16 @@
     python tests/environments.py clips     # newest Python, PyAV and NumPy, no torch: every kind of clip
     python tests/environments.py newest    # every Python, newest versions that setup.cfg allows: pack to infer
     python tests/environments.py oldest    # oldest Python, every lower bound of setup.cfg: pack to infer
-    python tests/environments.py changed   # exit code 0: what is needed has changed of late, see `changed`
+    python tests/environments.py changed   # exit code 0: setup.cfg asks for what has not been seen to pass
 
-`newest 3.12` is that Python alone. Needs nothing but Python. One environment stands at a time (7 GB) and is
-deleted after its run.
+`newest 3.12` is that Python alone. What passes is written into `environments_passed.txt`, to be committed with
+setup.cfg. Needs nothing but Python. One environment stands at a time (7 GB) and is deleted after its run.
 """
 
 from __future__ import annotations
 
 import configparser
+import hashlib
 import os
 import re
 import shutil
@@ -24,9 +25,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PASSED = ROOT / "tests" / "environments_passed.txt"
 PYTHONS = ("3.11", "3.12", "3.13")
 ENVIRONMENT_BYTES = 9 * 10**9
-INSTALL_SECONDS, RUN_SECONDS = 1800, 900
+INSTALL_SECONDS, RUN_SECONDS = 1800, 1800
 
 
 class Failed(Exception):
@@ -102,20 +104,31 @@ def lower_bounds() -> list[str]:
     return bounds
 
 
-def changed() -> bool:
-    """Whether `[options]` of setup.cfg says something else than a day ago.
+def requirements_id() -> str:
+    """What tells `[options]` of setup.cfg from every other."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    return hashlib.sha256(repr(sorted(config["options"].items())).encode()).hexdigest()
 
-    What is submitted is a row of commits whose beginning a clone does not show, so the last commit older
-    than 24 hours stands for it. Where there is none (a shallow clone, a new repository): changed.
+
+def changed() -> bool:
+    """Whether setup.cfg asks for something else than what oldest and newest have passed with.
+
+    Compared with `PASSED`, not with an earlier commit, which a shallow clone would lack.
     """
-    base = _run(["git", "rev-list", "-1", "--before=24 hours ago", "HEAD"]).stdout.strip()
-    before = _run(["git", "show", f"{base}:setup.cfg"]) if base else None
-    if before is None or before.returncode:
-        return True
-    old, new = (configparser.ConfigParser() for _ in range(2))
-    old.read_string(before.stdout)
-    new.read(ROOT / "setup.cfg", encoding="utf-8")
-    return dict(old["options"]) != dict(new["options"])
+    lines = PASSED.read_text(encoding="utf-8").splitlines() if PASSED.exists() else []
+    return not {_line("oldest", PYTHONS[0]), _line("newest", PYTHONS[-1])} <= set(lines)
+
+
+def note_passed(kind: str, version: str) -> None:
+    """Write it down, in place of what this kind has passed with before."""
+    lines = PASSED.read_text(encoding="utf-8").splitlines() if PASSED.exists() else []
+    kept = [line for line in lines if not line.startswith(f"{kind} {version} ")]
+    PASSED.write_text("\n".join(sorted([*kept, _line(kind, version)])) + "\n", encoding="utf-8")
+
+
+def _line(kind: str, version: str) -> str:
+    return f"{kind} {version} {requirements_id()}"
 
 
 def _install(python: Path, *words: str) -> None:
@@ -177,6 +190,8 @@ def main(what: list[str]) -> int:
             print(f"{kind}, Python {version}: {job.__doc__}", flush=True)
             try:
                 job(pythons[version])
+                if kind != "clips":
+                    note_passed(kind, version)
             except (Failed, subprocess.TimeoutExpired) as error:
                 print(f"  FAILED: {error}", flush=True)
                 code = 1
