@@ -13,6 +13,7 @@ from test_model import MODALITIES, decoded, model_of
 
 from viper_e2e.faces import FaceCropper
 from viper_e2e.faces.mtcnn import MTCNN
+from viper_e2e.fusion import num_networks
 from viper_e2e.losses import IntensityLoss, parse_loss
 from viper_e2e.metrics import batch_sums
 
@@ -55,10 +56,11 @@ def test_a_device_without_float64_learns_and_predicts(kind, train, monkeypatch):
     """Faces are looked for and followed, cut out in both ways, held; losses have a memory: so two steps."""
     face = (20.0, 10.0, 60.0, 50.0, 0.99, 30.0, 25.0, 50.0, 25.0, 40.0, 35.0, 32.0, 42.0, 48.0, 42.0)
     monkeypatch.setattr(FaceCropper, "_usable", lambda *_: [face])
-    model = model_of(*MODALITIES, train=train, kind=kind)
+    model = model_of(*MODALITIES, train=train, kind=kind, hidden_dim=8)
     model.encoders["visual"].crop_spec = replace(model.encoders["visual"].crop_spec, align="eyes")
     model = bring(model).train()
-    loss = bring(IntensityLoss(parse_loss("mse=1,pearson=1,ccc=1"), len(model.labels)))
+    terms, networks = parse_loss("mse=1,pearson=1,ccc=1"), num_networks(model.fusion)
+    loss = bring(IntensityLoss(terms, len(model.labels), num_networks=networks))
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
     with device_without_float64():
         assert model.device == DEVICE
@@ -67,7 +69,7 @@ def test_a_device_without_float64_learns_and_predicts(kind, train, monkeypatch):
             output = model.fuse(clips, [1, 2])
             targets = torch.rand(2, len(model.labels)).to(DEVICE)
             weights = torch.ones(2, device=DEVICE)
-            loss(output.intensities, targets, weights, weights.sum()).loss.backward()
+            loss(output.by_network, targets, weights, weights.sum()).loss.backward()
             optimizer.step()
             clips = [model.hold(clip) for clip in clips]
         assert output.face_found.all()
