@@ -72,7 +72,7 @@ exec({ours!r}, {{"__name__": "viper_e2e.any"}})
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_every_command_runs(corpus, tmp_path):
     script = tmp_path / "commands.py"
     script.write_text(COMMANDS)

@@ -82,7 +82,7 @@ def backbones(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def world(drawn_plots, tmp_path_factory) -> World:
+def world(tmp_path_factory) -> World:
     folder = tmp_path_factory.mktemp("paper")
     made = World(folder / "shards", folder / "run", folder / "eval", folder / "ablation", {})
     write_corpus(made.shards)
@@ -162,7 +162,7 @@ def test_all_fifteen_subsets_are_compared_and_sorted(world):
     means = [row["mean_pearson"] for row in rows]
     assert means == sorted(means, reverse=True)
     assert all(row["low"] <= row["high"] for row in rows)
-    assert (world.ablation / "ablation.png").stat().st_size > 10_000
+    assert (world.ablation / "ablation.png").is_file()  # how it is drawn: tests/test_figures.py
     whole = next(row for row in rows if len(row["modalities"]) == 4)
     metrics = json.loads((world.eval / "metrics.json").read_text())
     assert whole["mean_pearson"] == pytest.approx(metrics["mean_pearson"], abs=1e-6)
