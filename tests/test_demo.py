@@ -19,6 +19,8 @@ import demo
 import demo_face
 import demo_look
 
+pytestmark = pytest.mark.slow
+
 COUNTS = {"train": 2, "val": 1, "test": 2}
 
 

@@ -12,6 +12,8 @@ from viper_e2e.pooling import block_sizes, known_features, pool, pooled_rows
 from viper_e2e.ridge import predict
 from viper_e2e.shards import ShardSet
 
+pytestmark = pytest.mark.slow
+
 HEAD = ("--head=ensemble", "--model.fusion.change=true", "--model.fusion.hidden-dim=8", "--batch-size=2")
 
 

@@ -33,6 +33,8 @@ from viper_e2e.presets import paper
 from viper_e2e.published import ReleasedHead, import_published, read_released
 from viper_e2e.stream import Stream
 
+pytestmark = pytest.mark.slow
+
 RATE = 16_000
 
 

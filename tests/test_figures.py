@@ -19,7 +19,7 @@ from viper_e2e.predictions import Predictions
 from viper_e2e.report import confusion, figures
 
 NAMES = HUME_REACTION.names
-pytestmark = pytest.mark.usefixtures("drawn_plots")
+pytestmark = [pytest.mark.usefixtures("drawn_plots"), pytest.mark.slow]
 
 
 @pytest.fixture

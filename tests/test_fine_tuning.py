@@ -15,6 +15,8 @@ from viper_e2e.engine.trainer import Trainer
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
 
+pytestmark = pytest.mark.slow
+
 GROWING = ("--epochs=3", "--batch-size=2", "--lr=0.01", "--backbone-lr=0.01", "--layer-decay=0.7")
 GROWING += ("--unfreeze-at=1:visual=1,2:visual=all,2:audio=1",)
 

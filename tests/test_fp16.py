@@ -11,6 +11,8 @@ from training_runs import lines, settings
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.errors import ViperError
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("--mixed-precision=fp16", "--modalities=visual", "--unfreeze=visual", "--batch-size=2", "--lr=0.01")
 
 

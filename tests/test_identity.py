@@ -21,6 +21,8 @@ from viper_e2e.engine.parts import Parts
 from viper_e2e.errors import ViperError
 from viper_e2e.packing import pack, write_labels
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(corpus, tmp_path_factory) -> Path:

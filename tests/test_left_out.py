@@ -16,6 +16,8 @@ from viper_e2e.engine.validation import improved
 from viper_e2e.metrics import batch_sums, scores
 from viper_e2e.packing import pack, write_labels
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("--modalities=visual", "--epochs=2", "--batch-size=4")
 
 

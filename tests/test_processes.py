@@ -16,7 +16,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from training_runs import JOINT, arguments, largest_difference, lines, make_corpus, same, weights
 
-pytestmark = pytest.mark.survival
+pytestmark = [pytest.mark.survival, pytest.mark.slow]
 
 TWO = (*JOINT, "--batch-size=1")
 """In two processes the same steps as JOINT in one."""

@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, some_of
 from training_runs import JOINT, arguments, lines, same, weights
 
 from viper_e2e.checkpoint import newest_whole
 
-pytestmark = pytest.mark.survival
+pytestmark = [pytest.mark.survival, pytest.mark.slow]
 
 CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
 TRAINED = {"frozen": ("--freeze=all",), "joint": ()}
@@ -50,23 +50,13 @@ COMBINATIONS = [
     for trained, accumulation, reuse in itertools.product(TRAINED, (1, 3), ("0", "1GB"))
     for workers, loss in ((0, "mse=1"), (0, "mse=1,pearson=0.5,ccc=0.5"), (2, "mse=1"))
 ]
-FAST = [COMBINATIONS[index] for index in (13, 20)]
-SLOW = [COMBINATIONS[5]]
+KEPT = [COMBINATIONS[index] for index in (5, 13, 20)]
 """Each choice is made in one of these three; each takes three trainings, and the campaign runs all."""
-
-
-def marks(combination: tuple) -> tuple[pytest.MarkDecorator, ...]:
-    if combination in FAST:
-        return ()
-    return (pytest.mark.slow if combination in SLOW else pytest.mark.campaign,)
 
 
 @pytest.mark.parametrize(
     "combination",
-    [
-        pytest.param(combination, marks=marks(combination), id="-".join(map(str, combination)))
-        for combination in COMBINATIONS
-    ],
+    some_of(COMBINATIONS, lambda _, combination: combination in KEPT, lambda some: "-".join(map(str, some))),
 )
 def test_a_stopped_run_goes_on_bitwise(corpus, nursery, whole_runs, tmp_path, combination):
     trained, workers, accumulation, reuse, loss = combination

@@ -18,6 +18,8 @@ from viper_e2e.engine.trainer import Trainer
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.parsing import parse_train
 
+pytestmark = pytest.mark.slow
+
 BEGUN = (
     "--unfreeze=visual",
     "--batch-size=2",

@@ -20,6 +20,8 @@ from viper_e2e.ridge import fit_ridge, predict
 from viper_e2e.scale import LabelScale
 from viper_e2e.stream import Stream
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = {"visual": 3, "audio": 2}
 B, T = 12, 4
 NO_STEPS = "--head ridge: learns nothing by steps and passes once; without effect, so leave out"

@@ -11,6 +11,8 @@ from training_runs import lines, run, same, weights
 
 from viper_e2e.engine.training import summarised
 
+pytestmark = pytest.mark.slow
+
 
 def test_each_seed_trains_as_it_would_alone_and_the_spread_is_told(corpus, tmp_path, capsys):
     words = (f"--val-shards={corpus}/shards/val-*.tar", "--epochs=1", "--batch-size=4")
