@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viper_e2e.config import BackboneConfig, DecodingConfig, FaceConfig, VisualConfig
+from viper_e2e.config.schema import BackboneConfig, DecodingConfig, FaceConfig, VisualConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.faces import FaceCropper, FaceTrack, align

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from viper_e2e.config import AudioConfig, BackboneConfig, DecodingConfig, ModelConfig
+from viper_e2e.config.schema import AudioConfig, BackboneConfig, DecodingConfig, ModelConfig
 from viper_e2e.console import table
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders.audio import AudioEncoder, ClipSound

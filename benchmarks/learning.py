@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from viper_e2e.config.settings import Settings
 from viper_e2e.console import console, table
 from viper_e2e.engine.ridge_training import RidgeTrainer
 from viper_e2e.engine.trainer import Trainer
@@ -43,7 +44,6 @@ from viper_e2e.output import ViPEROutput
 from viper_e2e.packing import pack, progress_bar
 from viper_e2e.parsing import parse_train
 from viper_e2e.prepared import PreparedClip
-from viper_e2e.settings import Settings
 from viper_e2e.shards import ShardSet
 
 DINOV2, WHISPER = "dinov2-small", "whisper-tiny-en-encoder"

@@ -39,8 +39,8 @@ from rich.table import Table
 
 from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.clip_reader import DecodeSample
+from viper_e2e.config.presets import PRESETS
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.presets import PRESETS
 from viper_e2e.shards import ShardSet, ShardWriter
 
 if TYPE_CHECKING:

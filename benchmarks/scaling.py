@@ -73,8 +73,8 @@ def open_shards(pattern: str) -> dict[str, Any]:
 def step(path: str, batch_size: str) -> dict[str, Any]:
     import torch
 
+    from viper_e2e.config.presets import PRESETS
     from viper_e2e.model import ViPER
-    from viper_e2e.presets import PRESETS
 
     torch.manual_seed(0)
     model = ViPER(PRESETS["tiny"]()).train()

@@ -23,8 +23,7 @@ from safetensors.torch import save_file
 from viper_e2e import cli
 from viper_e2e.clip import DecodedClip
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.engine import (  # noqa: F401
-    commands,
+from viper_e2e.engine import (
     evaluation_commands,
     parts,
     precision,

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from viper_e2e.clip import Sample
-from viper_e2e.config import ActionUnitConfig
+from viper_e2e.config.presets import micro
+from viper_e2e.config.schema import ActionUnitConfig
 from viper_e2e.encoders.action_units import ActionUnitEncoder
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
-from viper_e2e.presets import micro
 
 ENCODER = ActionUnitEncoder.build(ActionUnitConfig())
 

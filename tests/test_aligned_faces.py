@@ -12,7 +12,8 @@ from skimage import data, transform
 
 from viper_e2e.augment import Augment
 from viper_e2e.clip import CropSpec, DecodedClip
-from viper_e2e.config import AugmentConfig, FaceConfig
+from viper_e2e.config.presets import micro
+from viper_e2e.config.schema import AugmentConfig, FaceConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.faces import FaceCropper, moved_with
 from viper_e2e.faces.align import EYE_DISTANCE, EYE_HEIGHT, Squares, resample_square, squares_on_eyes
@@ -20,7 +21,6 @@ from viper_e2e.faces.crop import crop_boxes, cut_regions
 from viper_e2e.faces.track import fill
 from viper_e2e.model import ViPER
 from viper_e2e.parsing import parse_train
-from viper_e2e.presets import micro
 
 SIZE = 64
 EYES = CropSpec(SIZE, align="eyes", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

@@ -13,11 +13,11 @@ import torch
 from transformers import Wav2Vec2FeatureExtractor, WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from viper_e2e.config import AudioConfig, BackboneConfig, model_config_from_dict
+from viper_e2e.config.presets import PRESETS, micro
+from viper_e2e.config.schema import AudioConfig, BackboneConfig, model_config_from_dict
 from viper_e2e.encoders.audio import AudioEncoder, ClipSound
 from viper_e2e.encoders.sound import Frames
 from viper_e2e.errors import ViperError
-from viper_e2e.presets import PRESETS, micro
 
 RATE = 16_000
 WAV2VEC2 = micro().audio.backbone.config

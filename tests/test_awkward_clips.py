@@ -11,10 +11,10 @@ from conftest import tone
 from PIL import Image
 from skimage.data import astronaut
 
-from viper_e2e.config import BackboneConfig, ModelConfig
+from viper_e2e.config.presets import micro, paper
+from viper_e2e.config.schema import BackboneConfig, ModelConfig
 from viper_e2e.model import ViPER
 from viper_e2e.output import ViPEROutput
-from viper_e2e.presets import micro, paper
 
 HEIGHT, WIDTH = 160, 240
 

@@ -12,7 +12,7 @@ from conftest import make_clip, some_of
 from test_decoder import STREAMS, write_clip
 from test_decoder import stream as any_stream  # noqa: F401  (a fixture)
 
-from viper_e2e.config import DecodingConfig
+from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.decoding.decord import import_decord
 from viper_e2e.decoding.torchcodec import NvdecReader, import_torchcodec

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from viper_e2e.checking import check
-from viper_e2e.config import DecodingConfig, FaceConfig
+from viper_e2e.config.schema import DecodingConfig, FaceConfig
 from viper_e2e.labels import LabelSet
 from viper_e2e.shards import ShardSet, ShardWriter, action_units_to_npy
 

@@ -16,9 +16,9 @@ import torch
 from conftest import make_clip
 
 from viper_e2e.cli import COMMANDS, main
+from viper_e2e.config.presets import micro
 from viper_e2e.model import ViPER
 from viper_e2e.packing import write_labels
-from viper_e2e.presets import micro
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from dataclasses import asdict, fields, is_dataclass
 import pytest
 
 from viper_e2e import cli
-from viper_e2e.config import BackboneConfig, ModelConfig, TrainConfig, model_config_from_dict
-from viper_e2e.config_bounds import BOUNDS, OPTION_BOUNDS, check_settings
+from viper_e2e.config.bounds import BOUNDS, OPTION_BOUNDS, check_settings
+from viper_e2e.config.schema import BackboneConfig, ModelConfig, TrainConfig, model_config_from_dict
 from viper_e2e.errors import ViperError
 from viper_e2e.parsing import Parser, parse_train
 
@@ -56,7 +56,7 @@ def test_no_number_is_taken_that_is_none_or_below_its_bound(wrong):
 
 
 def test_the_presets_are_within_bounds():
-    from viper_e2e.presets import PRESETS
+    from viper_e2e.config.presets import PRESETS
 
     for preset in PRESETS.values():
         check_settings("--", {"": TrainConfig(), "model.": preset()})

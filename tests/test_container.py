@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import picture
 
-from viper_e2e.config import LimitsConfig
+from viper_e2e.config.schema import LimitsConfig
 from viper_e2e.decoding import probe, sniff
 from viper_e2e.decoding.container import open_media
 from viper_e2e.errors import ClipError

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import make_clip, picture, some_of, tone
 
-from viper_e2e.config import DecodingConfig, LimitsConfig
+from viper_e2e.config.schema import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.decoding.geometry import scaled_size
 from viper_e2e.errors import ClipError, ViperError

@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))  # run by path
 
 import demo_table
 
+from viper_e2e.config.presets import tiny
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
-from viper_e2e.presets import tiny
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from viper_e2e.config import BackboneConfig, VisualConfig
+from viper_e2e.config.presets import micro
+from viper_e2e.config.schema import BackboneConfig, VisualConfig
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.encoders.weights import read_tensors, tensors_sha256
 from viper_e2e.errors import ViperError
-from viper_e2e.presets import micro
 
 PIXELS = torch.randn(3, 3, 32, 32)
 

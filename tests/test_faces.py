@@ -17,12 +17,12 @@ from skimage import data
 from torchvision.transforms.v2 import functional as pixels
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config import FaceConfig
+from viper_e2e.config.presets import paper
+from viper_e2e.config.schema import FaceConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.faces import DETECTED, INTERPOLATED, NONE, FaceCropper
 from viper_e2e.faces.mtcnn import MTCNN, area_crops, area_resize, summed_area
 from viper_e2e.faces.track import choose_first, choose_track, fill, frames_still_needed, frames_to_start_with
-from viper_e2e.presets import paper
 
 HEIGHT, WIDTH = 160, 200
 UNIT = CropSpec(64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

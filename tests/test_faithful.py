@@ -22,14 +22,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from viper_e2e.clip import CropSpec, DecodedClip, Sample
-from viper_e2e.config import AudioConfig, BackboneConfig, TextualConfig, VisualConfig
+from viper_e2e.config.presets import paper
+from viper_e2e.config.schema import AudioConfig, BackboneConfig, TextualConfig, VisualConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders.audio import AudioEncoder, ClipSound
 from viper_e2e.encoders.textual import TextualEncoder
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.faces import FaceCropper
 from viper_e2e.model import ViPER
-from viper_e2e.presets import paper
 from viper_e2e.published import ReleasedHead, import_published, read_released
 from viper_e2e.stream import Stream
 

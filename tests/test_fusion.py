@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from viper_e2e.config import MODALITIES, FusionConfig
+from viper_e2e.config.presets import paper
+from viper_e2e.config.schema import MODALITIES, FusionConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import (
     ConcatFusion,
@@ -16,7 +17,6 @@ from viper_e2e.fusion import (
     time_features,
 )
 from viper_e2e.pooling import known_features, pool, pooled_rows
-from viper_e2e.presets import paper
 from viper_e2e.ridge import fit_ridge
 from viper_e2e.stream import Stream
 

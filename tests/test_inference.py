@@ -13,11 +13,11 @@ import torch
 from conftest import make_clip
 
 from viper_e2e.cli import main
+from viper_e2e.config.presets import micro
 from viper_e2e.engine import inference
 from viper_e2e.engine.pictures import picture_names
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
-from viper_e2e.presets import micro
 
 
 @pytest.fixture(scope="module")

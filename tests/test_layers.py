@@ -127,7 +127,7 @@ def test_each_dependency_has_one_gatekeeper(module):
     "code",
     [
         "import viper_e2e",
-        "import viper_e2e.config, viper_e2e.clip, viper_e2e.labels",
+        "import viper_e2e.config.schema, viper_e2e.clip, viper_e2e.labels",
         "import viper_e2e.decoding",
         "import viper_e2e.shards",
         "from viper_e2e.cli import main; main(['--help'])",

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from conftest import make_clip, some_of, tone
 
-from viper_e2e.config import DecodingConfig
+from viper_e2e.config.presets import micro
+from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder, container
 from viper_e2e.decoding.container import Media
-from viper_e2e.presets import micro
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -192,7 +192,7 @@ def test_only_packets_near_what_is_needed_are_read(ten_minutes, monkeypatch):
 
 
 DECODE = """
-from viper_e2e.config import DecodingConfig
+from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 ClipDecoder(DecodingConfig())(sys.argv[1])
 """

@@ -25,7 +25,8 @@ from transformers import RobertaConfig, RobertaModel
 
 import viper_e2e
 from viper_e2e.checkpoint import write_folder
-from viper_e2e.config import BackboneConfig, ModelConfig, TextualConfig, TrainConfig
+from viper_e2e.config.presets import micro
+from viper_e2e.config.schema import BackboneConfig, ModelConfig, TextualConfig, TrainConfig
 from viper_e2e.encoders.audio import AudioEncoder
 from viper_e2e.encoders.base import Backbone, Origin
 from viper_e2e.encoders.building import find_blocks
@@ -40,7 +41,6 @@ from viper_e2e.engine.training import train
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
 from viper_e2e.parsing import parse_train
-from viper_e2e.presets import micro
 
 PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 SOUND = [clip((0.0, noise(1.0)), seconds=(0.0, 0.5), stream=1.0)]

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from viper_e2e.clip import DecodedClip, Sample, SoundRun
+from viper_e2e.config.presets import micro
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import ViPER
-from viper_e2e.presets import micro
 from viper_e2e.transfer import Transfer
 
 MODALITIES = ("visual", "audio", "textual", "action_units", "motion")

@@ -12,10 +12,10 @@ from training_runs import losses, make_corpus, run, same, weights
 
 import viper_e2e
 from viper_e2e.cli import main
-from viper_e2e.config import BackboneConfig, MotionConfig
+from viper_e2e.config.presets import micro
+from viper_e2e.config.schema import BackboneConfig, MotionConfig
 from viper_e2e.encoders.motion import MotionEncoder
 from viper_e2e.errors import ViperError
-from viper_e2e.presets import micro
 
 SMALL = {
     "image_size": 32,

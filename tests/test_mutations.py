@@ -23,7 +23,7 @@ SCORE = """
     import json, sys
     from pathlib import Path
     import torch
-    from viper_e2e.presets import micro
+    from viper_e2e.config.presets import micro
     from viper_e2e.engine.prediction import ClipFiles, predict
     from viper_e2e.model import ViPER
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_model import decoded, model_of
 
-from viper_e2e.config import TrainConfig
+from viper_e2e.config.schema import TrainConfig
 from viper_e2e.engine.optimizer import build_optimizer, build_schedule
 from viper_e2e.engine.phases import Phase, Phases
 from viper_e2e.errors import ViperError

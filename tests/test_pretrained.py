@@ -17,11 +17,11 @@ from test_encoders_base import write_vit
 import viper_e2e
 from viper_e2e.checkpoint import CheckpointError
 from viper_e2e.cli import main
-from viper_e2e.config import BackboneConfig, ModelConfig
+from viper_e2e.config.presets import micro
+from viper_e2e.config.schema import BackboneConfig, ModelConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import ViPER
-from viper_e2e.presets import micro
 
 
 @pytest.fixture(autouse=True)

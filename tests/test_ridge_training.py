@@ -8,7 +8,7 @@ import torch
 from training_runs import lines, run, same, settings, weights
 
 from viper_e2e import cli
-from viper_e2e.config import FusionConfig
+from viper_e2e.config.schema import FusionConfig
 from viper_e2e.engine.training import train
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import RidgeFusion, build_fusion

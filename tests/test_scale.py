@@ -13,13 +13,13 @@ from conftest import make_clip, some_of
 from training_runs import run
 
 import viper_e2e
-from viper_e2e.config import FusionConfig
+from viper_e2e.config.presets import micro
+from viper_e2e.config.schema import FusionConfig
 from viper_e2e.engine.labelled import label_scale, scaled_as, training_labels
 from viper_e2e.fusion import build_fusion
 from viper_e2e.labels import LabelSet
 from viper_e2e.losses import IntensityLoss
 from viper_e2e.packing import pack, write_labels
-from viper_e2e.presets import micro
 from viper_e2e.pretrained import labels_of
 from viper_e2e.scale import LabelScale
 from viper_e2e.shards import ShardSet

@@ -9,7 +9,7 @@ import pytest
 from conftest import make_clip, some_of
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from viper_e2e.config import DecodingConfig
+from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError
 from viper_e2e.packing import pack

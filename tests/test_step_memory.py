@@ -10,14 +10,14 @@ import torch
 from conftest import some_of
 from test_model import decoded, model_of
 
-from viper_e2e.config import TrainConfig
+from viper_e2e.config.presets import micro
+from viper_e2e.config.schema import TrainConfig
 from viper_e2e.engine import memory
 from viper_e2e.engine.averaging import WeightAverage
 from viper_e2e.engine.memory import Needs, check_fits, free_bytes, measure, moments_bytes, needs_table
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
 from viper_e2e.prepared import PreparedClip
-from viper_e2e.presets import micro
 
 JOINT = ("visual", "audio", "textual")
 

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config import BackboneConfig, TextualConfig
+from viper_e2e.config.presets import micro, paper, tiny
+from viper_e2e.config.schema import BackboneConfig, TextualConfig
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.textual import TextualEncoder, read_bank
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.presets import micro, paper, tiny
 
 PIXELS = torch.randn(5, 3, 32, 32)
 

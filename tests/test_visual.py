@@ -12,10 +12,10 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config import BackboneConfig, VisualConfig
+from viper_e2e.config.presets import micro
+from viper_e2e.config.schema import BackboneConfig, VisualConfig
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.errors import ViperError
-from viper_e2e.presets import micro
 
 SMALL = {
     "image_size": 32,

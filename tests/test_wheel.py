@@ -15,8 +15,8 @@ import pytest
 import torch
 from conftest import ROOT, make_clip
 
+from viper_e2e.config.presets import micro
 from viper_e2e.model import ViPER
-from viper_e2e.presets import micro
 
 
 @pytest.fixture(scope="module")

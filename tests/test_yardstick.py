@@ -11,7 +11,7 @@ from torch import nn
 from training_runs import lines, make_corpus, run
 
 from viper_e2e import cli
-from viper_e2e.config import MODALITIES
+from viper_e2e.config.schema import MODALITIES
 from viper_e2e.engine import evaluation_commands
 from viper_e2e.engine import yardstick as yardstick_module
 from viper_e2e.engine.processes import Processes

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .clip import CropSpec
-from .config import LOOKING, AugmentConfig
-from .errors import ViperError
+from viper_e2e.clip import CropSpec
+from viper_e2e.config.schema import LOOKING, AugmentConfig
+from viper_e2e.errors import ViperError
 
 KINDS = ("pixels", "box", "sound")
 SEEING, HEARING = LOOKING, ("audio",)

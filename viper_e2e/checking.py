@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from viper_e2e.clip import DecodedClip
-from viper_e2e.config import DecodingConfig
+from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder, probe
 from viper_e2e.errors import ClipError
 from viper_e2e.shards import SampleEntry, ShardIndex, ShardSet, shared_clips, shared_subjects

@@ -19,9 +19,9 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from . import plain_json
-from .environment import naming
-from .errors import ViperError
+from viper_e2e import plain_json
+from viper_e2e.environment import naming
+from viper_e2e.errors import ViperError
 
 logger = logging.getLogger(__name__)
 

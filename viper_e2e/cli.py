@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import ViperError
+from viper_e2e.errors import ViperError
 
 EXIT_OK, EXIT_NOTHING, EXIT_SOME = 0, 1, 2
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_overview())
         return EXIT_OK if argv else EXIT_NOTHING
     if command == "--version":
-        from . import __version__
+        from viper_e2e import __version__
 
         print(f"viper_e2e {__version__}")
         return EXIT_OK
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OK
     except OSError as error:
         # What the machine refuses (a full disk, a file without permission) is no fault of ours to be traced.
-        from .environment import explain
+        from viper_e2e.environment import explain
 
         print(f"viper {command}{_which_process()}: {explain(error)}", file=sys.stderr)
         return EXIT_NOTHING
@@ -145,13 +145,13 @@ def _unknown(command: str) -> int:
 
 
 def _train(argv: Sequence[str]) -> int:
-    from .parsing import parse_train
+    from viper_e2e.parsing import parse_train
 
     settings = parse_train(argv, "viper train")
-    from .engine.scratch import keep_scratch_in_memory
+    from viper_e2e.engine.scratch import keep_scratch_in_memory
 
     keep_scratch_in_memory()
-    from .engine.training import train
+    from viper_e2e.engine.training import train
 
     return train(settings)
 
@@ -184,7 +184,7 @@ def _infer(argv: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(_without_names(argv))
     if not options.checkpoint:
         raise ViperError(MODELS)
-    from .engine.inference import run_infer
+    from viper_e2e.engine.inference import run_infer
 
     return run_infer(options)
 
@@ -207,7 +207,7 @@ def _eval(argv: Sequence[str]) -> int:
     _model_options(parser)
     _clip_options(parser)
     options = parser.parse_args(argv)
-    from .engine.evaluation_commands import run_eval
+    from viper_e2e.engine.evaluation_commands import run_eval
 
     return run_eval(options)
 
@@ -219,7 +219,7 @@ def _ablate(argv: Sequence[str]) -> int:
     _model_options(parser)
     _clip_options(parser)
     options = parser.parse_args(argv)
-    from .engine.evaluation_commands import run_ablate
+    from viper_e2e.engine.evaluation_commands import run_ablate
 
     return run_ablate(options)
 
@@ -230,7 +230,7 @@ def _export(argv: Sequence[str]) -> int:
     parser.add_argument("--out", required=True, help="new folder")
     _backbone_options(parser)
     options = parser.parse_args(argv)
-    from .engine.commands import run_export
+    from viper_e2e.engine.commands import run_export
 
     return run_export(options)
 
@@ -241,7 +241,7 @@ def _import_published(argv: Sequence[str]) -> int:
     parser.add_argument("--out", required=True, help="new folder")
     _backbone_options(parser)
     options = parser.parse_args(argv)
-    from .engine.commands import run_import
+    from viper_e2e.engine.commands import run_import
 
     return run_import(options)
 
@@ -268,9 +268,9 @@ def _pack(argv: Sequence[str]) -> int:
     options = parser.parse_args(_with_values(argv, "--missing", "--ignore"))
     import json
 
-    from .outfiles import settle_file, written_whole
-    from .packing import pack, parse_size, progress_bar
-    from .terminal import SteadyConsole
+    from viper_e2e.outfiles import settle_file, written_whole
+    from viper_e2e.packing import pack, parse_size, progress_bar
+    from viper_e2e.terminal import SteadyConsole
 
     if options.output:
         settle_file(options.output, "--output")
@@ -328,7 +328,7 @@ def _with_values(argv: Sequence[str], *options: str) -> list[str]:
 
 def _table_of(options):
     """The table that ``--labels`` names, and what was said of its columns."""
-    from .packing import ColumnChoices
+    from viper_e2e.packing import ColumnChoices
 
     def titles(given: list[str]) -> tuple[str, ...]:
         return tuple(title.strip() for words in given for title in words.split(",") if title.strip())
@@ -355,14 +355,14 @@ def _check(argv: Sequence[str]) -> int:
     _worker_options(parser)
     _clip_options(parser)
     options = parser.parse_args(argv)
-    from . import plain_json
-    from .checking import check
-    from .config import DecodingConfig
-    from .outfiles import settle_file, written_whole
-    from .packing import progress_bar
-    from .reading_options import apply_reading_options, shard_limits
-    from .shards import ShardSet
-    from .terminal import SteadyConsole
+    from viper_e2e import plain_json
+    from viper_e2e.checking import check
+    from viper_e2e.config.schema import DecodingConfig
+    from viper_e2e.outfiles import settle_file, written_whole
+    from viper_e2e.packing import progress_bar
+    from viper_e2e.reading_options import apply_reading_options, shard_limits
+    from viper_e2e.shards import ShardSet
+    from viper_e2e.terminal import SteadyConsole
 
     if options.output:
         settle_file(options.output, "--output")
@@ -370,8 +370,8 @@ def _check(argv: Sequence[str]) -> int:
     apply_reading_options(decoding, options)
     faces = None
     if options.faces:
-        from .config import FaceConfig
-        from .faces import FaceCropper
+        from viper_e2e.config.schema import FaceConfig
+        from viper_e2e.faces import FaceCropper
 
         faces = FaceCropper(FaceConfig())
     with progress_bar("reading") as progress:
@@ -404,12 +404,12 @@ def _bench(argv: Sequence[str]) -> int:
     options, others = parser.parse_known_args(argv)
     if options.seconds <= 0:
         raise ViperError(f"--seconds {options.seconds:g}: give more than 0")
-    from .parsing import parse_train
+    from viper_e2e.parsing import parse_train
 
     # Nothing is written, so no run folder is needed; a name stands in for it.
     settings = parse_train(["--train-shards", options.shards, "--run-dir", "none", *others], "viper bench")
-    from .engine.bench import run_bench
-    from .shards import ShardLimits, ShardSet
+    from viper_e2e.engine.bench import run_bench
+    from viper_e2e.shards import ShardLimits, ShardSet
 
     limits = ShardLimits(max_clip_bytes=settings.model.decoding.limits.max_bytes_in_memory)
     return run_bench(settings, ShardSet(options.shards, limits=limits), options.seconds)
@@ -429,7 +429,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
 
 
 def _parser(command: str, description: str):
-    from .parsing import Parser
+    from viper_e2e.parsing import Parser
 
     return Parser(prog=f"viper {command}", description=description, allow_abbrev=False)
 
@@ -454,7 +454,7 @@ def _model_options(parser, *, required: bool = True) -> None:
 
 def _worker_options(parser) -> None:
     """What to do about clips that crash or hang their process; `train` has the same settings."""
-    from .config import TrainConfig
+    from viper_e2e.config.schema import TrainConfig
 
     parser.add_argument(
         "--clip-timeout-seconds",
@@ -483,7 +483,7 @@ def _no_face_option(parser) -> None:
 
 def _clip_options(parser) -> None:
     """How clips are read; `train` and `bench` get the same options in parsing.py."""
-    from .reading_options import add_reading_options
+    from viper_e2e.reading_options import add_reading_options
 
     add_reading_options(parser)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .clip import DecodedClip, Sample
-from .errors import ClipError
+from viper_e2e.clip import DecodedClip, Sample
+from viper_e2e.errors import ClipError
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .clip import CropSpec, DecodedClip
-from .config import DecodingConfig
-from .decoding import close_up
-from .decoding.geometry import scaled_size
-from .errors import ClipError
-from .faces import FaceRegions, FaceTrack
-from .faces.crop import Window, windows_around
-from .prepared import PreparedClip
-from .transfer import Transfer
+from viper_e2e.clip import CropSpec, DecodedClip
+from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.decoding import close_up
+from viper_e2e.decoding.geometry import scaled_size
+from viper_e2e.errors import ClipError
+from viper_e2e.faces import FaceRegions, FaceTrack
+from viper_e2e.faces.crop import Window, windows_around
+from viper_e2e.prepared import PreparedClip
+from viper_e2e.transfer import Transfer
 
 LEAST_GAIN = 1.1
 """A clip is decoded again only if its face becomes larger by more than this."""

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import logging as hub_logging
 
-from .errors import ViperError
+from viper_e2e.errors import ViperError
 
 
 class HubError(ViperError):

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .clip import DecodedClip, Sample
-from .clip_reader import ClipReader, DecodeSample
-from .errors import UNREACHABLE, ClipError, ViperError
-from .order import BatchShape, EpochOrder, assign
-from .skips import SkipBudget, SkipRecord
-from .workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
+from viper_e2e.clip import DecodedClip, Sample
+from viper_e2e.clip_reader import ClipReader, DecodeSample
+from viper_e2e.errors import UNREACHABLE, ClipError, ViperError
+from viper_e2e.order import BatchShape, EpochOrder, assign
+from viper_e2e.skips import SkipBudget, SkipRecord
+from viper_e2e.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 
 __all__ = ["ClipBatch", "ClipLoader", "DecodeSample", "SkipBudget", "SkipRecord"]
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .errors import ViperError
-from .scale import LabelScale
+from viper_e2e.errors import ViperError
+from viper_e2e.scale import LabelScale
 
 TERMS = ("mse", "pearson", "ccc")
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .errors import ViperError
+from viper_e2e.errors import ViperError
 
 NUM_SUMS = 6
 """Per column: weight, Σx, Σy, Σx², Σy², Σxy."""

@@ -13,29 +13,29 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .augment import Augment
-from .clip import DecodedClip, Sample
-from .close_ups import CloseUps
-from .config import LOOKING, MODALITIES, ModelConfig, backbones_of
-from .decoding import ClipDecoder
-from .encoders.action_units import ActionUnitEncoder
-from .encoders.audio import AudioEncoder
-from .encoders.base import Encoder
-from .encoders.motion import MotionEncoder
-from .encoders.textual import TextualEncoder
-from .encoders.visual import VisualEncoder
-from .errors import ClipError, ViperError
-from .faces import FaceCropper, FaceTrack
-from .fusion import build_fusion, sample_hidden
-from .inputs import EncoderInputs
-from .labels import HUME_REACTION, LabelSet
-from .output import ViPEROutput
-from .prepared import ClipTokens, PreparedClip
-from .pretrained import Pretrained
-from .records import Record, records_of
-from .scale import LabelScale
-from .stream import Stream
-from .transfer import Transfer
+from viper_e2e.augment import Augment
+from viper_e2e.clip import DecodedClip, Sample
+from viper_e2e.close_ups import CloseUps
+from viper_e2e.config.schema import LOOKING, MODALITIES, ModelConfig, backbones_of
+from viper_e2e.decoding import ClipDecoder
+from viper_e2e.encoders.action_units import ActionUnitEncoder
+from viper_e2e.encoders.audio import AudioEncoder
+from viper_e2e.encoders.base import Encoder
+from viper_e2e.encoders.motion import MotionEncoder
+from viper_e2e.encoders.textual import TextualEncoder
+from viper_e2e.encoders.visual import VisualEncoder
+from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.faces import FaceCropper, FaceTrack
+from viper_e2e.fusion import build_fusion, sample_hidden
+from viper_e2e.inputs import EncoderInputs
+from viper_e2e.labels import HUME_REACTION, LabelSet
+from viper_e2e.output import ViPEROutput
+from viper_e2e.prepared import ClipTokens, PreparedClip
+from viper_e2e.pretrained import Pretrained
+from viper_e2e.records import Record, records_of
+from viper_e2e.scale import LabelScale
+from viper_e2e.stream import Stream
+from viper_e2e.transfer import Transfer
 
 Clip = bytes | str | os.PathLike | Sample | DecodedClip | PreparedClip | ClipError | None
 """What the module takes: bytes, a path, a packed sample, or a clip further on its way. A

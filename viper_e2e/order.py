@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from .errors import ViperError
+from viper_e2e.errors import ViperError
 
 CURSOR_SCHEMA = 1
 

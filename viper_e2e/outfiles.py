@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import ViperError
+from viper_e2e.errors import ViperError
 
 
 def settle_file(path: str | os.PathLike, option: str) -> Path:

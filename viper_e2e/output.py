@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from .errors import ClipError
+from viper_e2e.errors import ClipError
 
 
 class ViPEROutput(NamedTuple):

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .config import LOOKING
-from .stream import Stream
+from viper_e2e.config.schema import LOOKING
+from viper_e2e.stream import Stream
 
 NUM_PARTS = 3
 """Mean, deviation, change."""

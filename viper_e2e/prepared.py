@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from .faces import FaceCropper, FaceRegions, FaceTrack
+from viper_e2e.faces import FaceCropper, FaceRegions, FaceTrack
 
 
 class ClipTokens(NamedTuple):

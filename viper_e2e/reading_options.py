@@ -5,10 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from .config import DecodingConfig, LimitsConfig
-from .errors import ViperError
-from .reuse import parse_size
-from .shards import ShardLimits
+from viper_e2e.config.schema import DecodingConfig, LimitsConfig
+from viper_e2e.errors import ViperError
+from viper_e2e.reuse import parse_size
+from viper_e2e.shards import ShardLimits
 
 FRAMES_PER_SECOND = 120
 """Frames that a clip may have for every second that it may last."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
-from .clip import UNHEARD, WORTH_TELLING_SECONDS
-from .decoding.sampling import seconds_counted_once
-from .output import ViPEROutput
-from .predictions import SEEING
+from viper_e2e.clip import UNHEARD, WORTH_TELLING_SECONDS
+from viper_e2e.decoding.sampling import seconds_counted_once
+from viper_e2e.output import ViPEROutput
+from viper_e2e.predictions import SEEING
 
 BOX_SOURCES = ("none", "detected", "interpolated")
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .errors import ViperError
+from viper_e2e.errors import ViperError
 
 MIN_CLIPS = 3
 """Fewer leave nothing to choose a penalty by."""

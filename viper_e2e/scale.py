@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .labels import LabelSet
+from viper_e2e.labels import LabelSet
 
 
 class LabelScale(nn.Module):

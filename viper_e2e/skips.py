@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .errors import ViperError
+from viper_e2e.errors import ViperError
 
 ALWAYS_ENDURED = 4
 """Clips of one epoch that may be unreadable however small the set is."""

@@ -10,10 +10,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from .errors import ViperError
-from .outfiles import settle_file, written_whole
-from .predictions import neutralised
-from .records import Record
+from viper_e2e.errors import ViperError
+from viper_e2e.outfiles import settle_file, written_whole
+from viper_e2e.predictions import neutralised
+from viper_e2e.records import Record
 
 FORMATS = (".json", ".jsonl", ".csv", ".xlsx", ".parquet")
 

@@ -9,12 +9,12 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from .clip import DecodedClip
-from .clip_reader import bare
-from .errors import ClipError
-from .names import printable
-from .shards import fetch, without_query
-from .workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
+from viper_e2e.clip import DecodedClip
+from viper_e2e.clip_reader import bare
+from viper_e2e.errors import ClipError
+from viper_e2e.names import printable
+from viper_e2e.shards import fetch, without_query
+from viper_e2e.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 
 Found = tuple[float, DecodedClip] | ClipError | None
 """A window (start in seconds, its clip), why the clip has no more, or that it was the last."""

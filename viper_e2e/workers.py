@@ -24,9 +24,9 @@ from multiprocessing.util import Finalize
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, NoReturn
 
-from .errors import ViperError
-from .handover import receive, send
-from .running_time import RunningTime
+from viper_e2e.errors import ViperError
+from viper_e2e.handover import receive, send
+from viper_e2e.running_time import RunningTime
 
 GROUP_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
 """What a terminal or a scheduler sends to all processes of a run."""

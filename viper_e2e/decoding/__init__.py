@@ -1,8 +1,8 @@
 """decoding: clip bytes -> frames and sound, as NumPy arrays; loads no torch."""
 
-from .again import AgainFrom, close_up
-from .decoder import ClipDecoder
-from .magic import sniff
-from .probe import ClipInfo, probe
+from viper_e2e.decoding.again import AgainFrom, close_up
+from viper_e2e.decoding.decoder import ClipDecoder
+from viper_e2e.decoding.magic import sniff
+from viper_e2e.decoding.probe import ClipInfo, probe
 
 __all__ = ["AgainFrom", "ClipDecoder", "ClipInfo", "close_up", "probe", "sniff"]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import DecodingConfig
-from ..errors import ClipError
-from .container import Media, Source, open_media
-from .fields import FieldsFound
-from .pyav import FrameReader
-from .scan import read_timeline
-from .timeline import FramesMissing, TornEnd
-from .tracks import Tracks
+from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.decoding.container import Media, Source, open_media
+from viper_e2e.decoding.fields import FieldsFound
+from viper_e2e.decoding.pyav import FrameReader
+from viper_e2e.decoding.scan import read_timeline
+from viper_e2e.decoding.timeline import FramesMissing, TornEnd
+from viper_e2e.decoding.tracks import Tracks
+from viper_e2e.errors import ClipError
 
 MAX_BYTES_ALONG = 64 * 2**20
 """A clip that has no path goes along with its frames up to this size, so that they can be decoded again."""

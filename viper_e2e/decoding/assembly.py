@@ -9,11 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..clip import DecodedClip
-from .plan import Plan, Window
-from .sound import SoundReader
-from .sound_notes import sound_notes
-from .timeline import FramesMissing
+from viper_e2e.clip import DecodedClip
+from viper_e2e.decoding.plan import Plan, Window
+from viper_e2e.decoding.sound import SoundReader
+from viper_e2e.decoding.sound_notes import sound_notes
+from viper_e2e.decoding.timeline import FramesMissing
 
 
 @runtime_checkable

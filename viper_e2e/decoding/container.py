@@ -22,15 +22,31 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Discard, Disposition
 
-from ..config import LimitsConfig
-from ..errors import ClipError
-from .clocks import RunningClock
-from .cropping import NO_CROP, Crop, read_crops
-from .magic import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, id3_bytes, sniff, sniff_sound, sound_alone
-from .mp4_tables import check_mp4_tables
-from .sound_tracks import describe as describe_sound
-from .sound_tracks import sound_tracks
-from .tracks import BY_RULE, Tracks, alpha_note, choose_video, describe, video_note, video_tracks
+from viper_e2e.config.schema import LimitsConfig
+from viper_e2e.decoding.clocks import RunningClock
+from viper_e2e.decoding.cropping import NO_CROP, Crop, read_crops
+from viper_e2e.decoding.magic import (
+    BESIDE_CONTAINERS,
+    HEAD_BYTES,
+    VIDEO_CONTAINERS,
+    id3_bytes,
+    sniff,
+    sniff_sound,
+    sound_alone,
+)
+from viper_e2e.decoding.mp4_tables import check_mp4_tables
+from viper_e2e.decoding.sound_tracks import describe as describe_sound
+from viper_e2e.decoding.sound_tracks import sound_tracks
+from viper_e2e.decoding.tracks import (
+    BY_RULE,
+    Tracks,
+    alpha_note,
+    choose_video,
+    describe,
+    video_note,
+    video_tracks,
+)
+from viper_e2e.errors import ClipError
 
 Source = bytes | os.PathLike | str
 """A file's content, or where it lies."""

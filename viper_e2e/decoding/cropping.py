@@ -10,7 +10,7 @@ from io import BufferedIOBase
 import av
 from av.filter import Graph
 
-from .mp4_tables import boxes
+from viper_e2e.decoding.mp4_tables import boxes
 
 
 @dataclass(frozen=True)

@@ -11,25 +11,25 @@ from typing import Literal
 import av
 import numpy as np
 
-from ..clip import DecodedClip
-from ..config import LOOKING, DecodingConfig, ModelConfig
-from ..errors import ClipError, ViperError
-from .again import again_from
-from .assembly import Assembly
-from .container import Media, Source, first_frame, name_of, open_media
-from .decord import DecordReader
-from .fields import FieldsFound
-from .foreign import ForeignReader
-from .magic import BESIDE_CONTAINERS
-from .plan import Plan, Window
-from .pyav import FrameReader
-from .scan import read_timeline
-from .sound import SoundReader, SoundTrack, read_sound_extent
-from .sound_tracks import first_that_speaks, number_of, sound_note, sound_tracks
-from .timeline import FramesMissing, Timeline, TornEnd
-from .torchcodec import NvdecReader, TorchcodecReader
-from .tracks import Tracks
-from .unseen import Unseen
+from viper_e2e.clip import DecodedClip
+from viper_e2e.config.schema import LOOKING, DecodingConfig, ModelConfig
+from viper_e2e.decoding.again import again_from
+from viper_e2e.decoding.assembly import Assembly
+from viper_e2e.decoding.container import Media, Source, first_frame, name_of, open_media
+from viper_e2e.decoding.decord import DecordReader
+from viper_e2e.decoding.fields import FieldsFound
+from viper_e2e.decoding.foreign import ForeignReader
+from viper_e2e.decoding.magic import BESIDE_CONTAINERS
+from viper_e2e.decoding.plan import Plan, Window
+from viper_e2e.decoding.pyav import FrameReader
+from viper_e2e.decoding.scan import read_timeline
+from viper_e2e.decoding.sound import SoundReader, SoundTrack, read_sound_extent
+from viper_e2e.decoding.sound_tracks import first_that_speaks, number_of, sound_note, sound_tracks
+from viper_e2e.decoding.timeline import FramesMissing, Timeline, TornEnd
+from viper_e2e.decoding.torchcodec import NvdecReader, TorchcodecReader
+from viper_e2e.decoding.tracks import Tracks
+from viper_e2e.decoding.unseen import Unseen
+from viper_e2e.errors import ClipError, ViperError
 
 _log = logging.getLogger(__name__)
 

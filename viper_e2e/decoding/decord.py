@@ -15,11 +15,11 @@ from types import ModuleType
 import av
 import numpy as np
 
-from ..errors import ViperError
-from .container import Media, Source
-from .foreign import FRAMES_AT_ONCE, ForeignReader
-from .geometry import Orientation, orientation_of
-from .timeline import Timeline
+from viper_e2e.decoding.container import Media, Source
+from viper_e2e.decoding.foreign import FRAMES_AT_ONCE, ForeignReader
+from viper_e2e.decoding.geometry import Orientation, orientation_of
+from viper_e2e.decoding.timeline import Timeline
+from viper_e2e.errors import ViperError
 
 
 class DecordReader(ForeignReader):

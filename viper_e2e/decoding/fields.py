@@ -8,7 +8,7 @@ import av
 import numpy as np
 from av.filter import Graph
 
-from .timeline import FramesMissing
+from viper_e2e.decoding.timeline import FramesMissing
 
 Numbered = tuple[int, av.VideoFrame]
 """A frame and its place in the clip."""

@@ -16,11 +16,11 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from .colour import guessed_matrix, has_alpha, is_hdr
-from .container import Media, Source
-from .cropping import NO_CROP
-from .geometry import orientation_of, pixel_aspect, scaled_size
-from .timeline import FramesMissing, Timeline
+from viper_e2e.decoding.colour import guessed_matrix, has_alpha, is_hdr
+from viper_e2e.decoding.container import Media, Source
+from viper_e2e.decoding.cropping import NO_CROP
+from viper_e2e.decoding.geometry import orientation_of, pixel_aspect, scaled_size
+from viper_e2e.decoding.timeline import FramesMissing, Timeline
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from .container import Media
+from viper_e2e.decoding.container import Media
 
 Size = tuple[int, int]
 """Width, height."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import shlex
 from pathlib import PurePath
 
-from ..errors import ClipError
-from ..names import printable
+from viper_e2e.errors import ClipError
+from viper_e2e.names import printable
 
 HEAD_BYTES = 4096
 """How much of a file `sniff` wants to see."""

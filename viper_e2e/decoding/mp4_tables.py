@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedIOBase
 
-from ..errors import ClipError
+from viper_e2e.errors import ClipError
 
 # The boxes that FFmpeg looks into (mov_default_parse_table, libavformat/mov.c).
 _NESTING = {

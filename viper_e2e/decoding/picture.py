@@ -8,10 +8,10 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from .colour import RGBConverter
-from .container import Media, check_frame_size
-from .cropping import Cropper
-from .geometry import Size, fitted_size, orientation_of, pixel_aspect, scaled_size, shown_size
+from viper_e2e.decoding.colour import RGBConverter
+from viper_e2e.decoding.container import Media, check_frame_size
+from viper_e2e.decoding.cropping import Cropper
+from viper_e2e.decoding.geometry import Size, fitted_size, orientation_of, pixel_aspect, scaled_size, shown_size
 
 
 class Scaler:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import DecodingConfig
-from .sampling import (
+from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.decoding.sampling import (
     Span,
     frames_by_index,
     frames_by_time,
@@ -19,7 +19,7 @@ from .sampling import (
     spans_around,
     window_bounds,
 )
-from .timeline import Timeline
+from viper_e2e.decoding.timeline import Timeline
 
 SLACK_SECONDS = 0.25
 """A clip lasts as long as its sound, where that outlasts the pictures by more than this; less is the filling of

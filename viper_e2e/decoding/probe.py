@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import av
 
-from ..config import LimitsConfig
-from .container import Source, first_frame, open_media, stated_seconds
-from .geometry import orientation_of, pixel_aspect, shown_size
-from .tracks import Tracks
+from viper_e2e.config.schema import LimitsConfig
+from viper_e2e.decoding.container import Source, first_frame, open_media, stated_seconds
+from viper_e2e.decoding.geometry import orientation_of, pixel_aspect, shown_size
+from viper_e2e.decoding.tracks import Tracks
 
 
 @dataclass(frozen=True)

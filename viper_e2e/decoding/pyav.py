@@ -10,14 +10,14 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from ..errors import ClipError
-from .av1 import References
-from .container import Media, check_frame_size, prepare_video_codec
-from .fields import Deinterlacer, FieldsFound, with_neighbours
-from .geometry import Size, pixel_aspect
-from .picture import Scaler
-from .sound import SoundReader
-from .timeline import Feed, FramesMissing, Timeline, TornEnd
+from viper_e2e.decoding.av1 import References
+from viper_e2e.decoding.container import Media, check_frame_size, prepare_video_codec
+from viper_e2e.decoding.fields import Deinterlacer, FieldsFound, with_neighbours
+from viper_e2e.decoding.geometry import Size, pixel_aspect
+from viper_e2e.decoding.picture import Scaler
+from viper_e2e.decoding.sound import SoundReader
+from viper_e2e.decoding.timeline import Feed, FramesMissing, Timeline, TornEnd
+from viper_e2e.errors import ClipError
 
 _JUMP, _DROP, _WANTED = int(Feed.JUMP), int(Feed.DROP), int(Feed.WANTED)
 LEAP_SECONDS = 1.0

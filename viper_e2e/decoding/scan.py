@@ -8,10 +8,17 @@ from dataclasses import replace
 import av
 import numpy as np
 
-from .container import Media, Source, check_num_frames, check_seconds, open_media, prepare_video_codec
-from .pyav import whole_frames
-from .sound import TORN_SOUND, SoundExtent, read_indexed_extent
-from .timeline import Timeline, TornPackets
+from viper_e2e.decoding.container import (
+    Media,
+    Source,
+    check_num_frames,
+    check_seconds,
+    open_media,
+    prepare_video_codec,
+)
+from viper_e2e.decoding.pyav import whole_frames
+from viper_e2e.decoding.sound import TORN_SOUND, SoundExtent, read_indexed_extent
+from viper_e2e.decoding.timeline import Timeline, TornPackets
 
 _UNREAD_SHARE = 0.1
 """Of a file, behind its last packet: an index is less."""

@@ -10,12 +10,12 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from ..clip import SoundRun
-from ..errors import ClipError
-from .container import Media, check_sound_format
-from .downmix import mixed, mono_weights
-from .sampling import Span
-from .timeline import FramesMissing, TornPackets
+from viper_e2e.clip import SoundRun
+from viper_e2e.decoding.container import Media, check_sound_format
+from viper_e2e.decoding.downmix import mixed, mono_weights
+from viper_e2e.decoding.sampling import Span
+from viper_e2e.decoding.timeline import FramesMissing, TornPackets
+from viper_e2e.errors import ClipError
 
 _WARM_UP_SECONDS = 0.5
 """Decoded before a span after a jump: overlapping transforms (AAC, Opus) and MP3's bit reservoir look back."""

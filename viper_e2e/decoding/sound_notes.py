@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..clip import UNHEARD, WORTH_TELLING_SECONDS
-from ..config import DecodingConfig
-from .plan import Window
+from viper_e2e.clip import UNHEARD, WORTH_TELLING_SECONDS
+from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.decoding.plan import Window
 
 
 def sound_notes(window: Window, config: DecodingConfig) -> tuple[str, ...]:

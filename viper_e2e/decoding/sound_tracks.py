@@ -9,7 +9,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.stream import Discard, Disposition
 
-from .downmix import mono_weights
+from viper_e2e.decoding.downmix import mono_weights
 
 _SIDE_TRACKS = (
     Disposition.comment

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 
-from ..errors import ViperError
-from .container import Media
-from .foreign import FRAMES_AT_ONCE, ForeignReader
-from .timeline import Timeline
+from viper_e2e.decoding.container import Media
+from viper_e2e.decoding.foreign import FRAMES_AT_ONCE, ForeignReader
+from viper_e2e.decoding.timeline import Timeline
+from viper_e2e.errors import ViperError
 
 if TYPE_CHECKING:
     from torch import Tensor

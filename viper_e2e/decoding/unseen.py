@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .container import Media
+from viper_e2e.decoding.container import Media
 
 
 class Unseen:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from viper_e2e.config import ActionUnitConfig
+from viper_e2e.config.schema import ActionUnitConfig
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.encoders.py_feat import NotMeasured, PyFeat
 from viper_e2e.errors import ViperError

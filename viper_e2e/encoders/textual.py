@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-from viper_e2e.config import BackboneConfig, TextualConfig
+from viper_e2e.config.schema import BackboneConfig, TextualConfig
 from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, name_has
 from viper_e2e.encoders.building import (
     build_model,

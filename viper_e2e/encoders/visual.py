@@ -16,7 +16,7 @@ from transformers import CLIPVisionModel, PretrainedConfig, PreTrainedModel, Sig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config import VisualConfig
+from viper_e2e.config.schema import VisualConfig
 from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, name_has
 from viper_e2e.encoders.building import (
     build_model,

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from viper_e2e.config import BackboneConfig
+from viper_e2e.config.schema import BackboneConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.hub import HubError, fetch_folder
 

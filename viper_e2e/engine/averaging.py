@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ..errors import ViperError
+from viper_e2e.errors import ViperError
 
 
 class WeightAverage:

@@ -11,18 +11,18 @@ from itertools import count
 
 import torch
 
-from ..clip import DecodedClip
-from ..console import console, progress_bar, table
-from ..errors import ViperError
-from ..loader import ClipBatch, ClipLoader
-from ..model import ViPER
-from ..settings import Settings
-from ..shards import ShardSet
-from .compiling import check_compiler, compile_model
-from .labelled import make_loader
-from .optimizer import build_optimizer
-from .precision import compute_dtype, settled
-from .stages import StageClock
+from viper_e2e.clip import DecodedClip
+from viper_e2e.config.settings import Settings
+from viper_e2e.console import console, progress_bar, table
+from viper_e2e.engine.compiling import check_compiler, compile_model
+from viper_e2e.engine.labelled import make_loader
+from viper_e2e.engine.optimizer import build_optimizer
+from viper_e2e.engine.precision import compute_dtype, settled
+from viper_e2e.engine.stages import StageClock
+from viper_e2e.errors import ViperError
+from viper_e2e.loader import ClipBatch, ClipLoader
+from viper_e2e.model import ViPER
+from viper_e2e.shards import ShardSet
 
 _PHASES = 4
 WAITING_MATTERS = 0.05

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
-from ..console import console, loading
-from ..errors import ViperError
-from ..model import ViPER
-from ..parsing import backbone_overrides
-from ..published import import_published, is_published, published_checkpoint
-from ..reading_options import apply_reading_options
-from .compiling import check_compiler, compile_model
-from .devices import own_device
-from .precision import compute_dtype, settled
-from .processes import Processes
+from viper_e2e.console import console, loading
+from viper_e2e.engine.compiling import check_compiler, compile_model
+from viper_e2e.engine.devices import own_device
+from viper_e2e.engine.precision import compute_dtype, settled
+from viper_e2e.engine.processes import Processes
+from viper_e2e.errors import ViperError
+from viper_e2e.model import ViPER
+from viper_e2e.parsing import backbone_overrides
+from viper_e2e.published import import_published, is_published, published_checkpoint
+from viper_e2e.reading_options import apply_reading_options
 
 ALL_FINE, NOTHING_DONE, SOME_FAILED = 0, 1, 2
 

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from ..encoders.audio import AudioEncoder
-from ..encoders.base import Encoder
-from ..errors import ViperError
-from ..fusion import EnsembleFusion, RidgeFusion, TokenFusion
-from ..model import ViPER
+from viper_e2e.encoders.audio import AudioEncoder
+from viper_e2e.encoders.base import Encoder
+from viper_e2e.errors import ViperError
+from viper_e2e.fusion import EnsembleFusion, RidgeFusion, TokenFusion
+from viper_e2e.model import ViPER
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 

@@ -11,14 +11,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from ..errors import ClipError
-from ..loader import ClipBatch, ClipLoader
-from ..metrics import Scores, batch_sums
-from ..metrics import scores as scores_of_sums
-from ..model import ViPER, ViPEROutput
-from ..predictions import SEEING, Predictions
-from ..prepared import PreparedClip
-from ..shards import ShardSet
+from viper_e2e.errors import ClipError
+from viper_e2e.loader import ClipBatch, ClipLoader
+from viper_e2e.metrics import Scores, batch_sums
+from viper_e2e.metrics import scores as scores_of_sums
+from viper_e2e.model import ViPER, ViPEROutput
+from viper_e2e.predictions import SEEING, Predictions
+from viper_e2e.prepared import PreparedClip
+from viper_e2e.shards import ShardSet
 
 Row = dict[str, Any]
 

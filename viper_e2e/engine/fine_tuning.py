@@ -8,18 +8,18 @@ from collections.abc import Sequence
 import torch
 from accelerate import Accelerator
 
-from ..augment import build_augment
-from ..clip import DecodedClip
-from ..config import TrainConfig
-from ..console import console
-from ..loader import ClipBatch
-from ..model import ViPER
-from ..prepared import PreparedClip
-from ..reuse import ReuseStore
-from . import memory
-from .averaging import WeightAverage
-from .phases import Phases
-from .training_tables import groups_table
+from viper_e2e.augment import build_augment
+from viper_e2e.clip import DecodedClip
+from viper_e2e.config.schema import TrainConfig
+from viper_e2e.console import console
+from viper_e2e.engine import memory
+from viper_e2e.engine.averaging import WeightAverage
+from viper_e2e.engine.phases import Phases
+from viper_e2e.engine.training_tables import groups_table
+from viper_e2e.loader import ClipBatch
+from viper_e2e.model import ViPER
+from viper_e2e.prepared import PreparedClip
+from viper_e2e.reuse import ReuseStore
 
 
 class FineTuning:

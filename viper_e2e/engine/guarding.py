@@ -11,12 +11,12 @@ from statistics import median
 from types import FrameType
 from typing import Any, NoReturn
 
-from ..errors import ViperError
-from ..loader import ClipBatch
-from ..skips import SkipBudget, SkipRecord
-from .processes import Processes
-from .run_folder import RunFolder
-from .training_state import TrainingState
+from viper_e2e.engine.processes import Processes
+from viper_e2e.engine.run_folder import RunFolder
+from viper_e2e.engine.training_state import TrainingState
+from viper_e2e.errors import ViperError
+from viper_e2e.loader import ClipBatch
+from viper_e2e.skips import SkipBudget, SkipRecord
 
 MAX_BAD_STEPS = 3
 """So many steps in a row without a number send a run back to its last checkpoint."""

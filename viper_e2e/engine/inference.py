@@ -8,20 +8,27 @@ from collections.abc import Iterator, Sequence, Set
 from itertools import islice
 from pathlib import Path
 
-from ..console import AS_IT_IS, console, progress_bar, tell_problems
-from ..errors import ViperError
-from ..model import ViPER
-from ..reading_options import shard_limits
-from ..records import Record, failed, summary_of, without_faceless
-from ..report import tables
-from ..shards import ShardSet
-from ..tabular import check_output, summary_path, write_records
-from ..windows import ShardClip
-from .commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
-from .parts import Parts, Remaining, identity_of, scoring_accelerator
-from .pictures import check_pictures, draw_pictures
-from .prediction import LONG_SECONDS, ClipFiles, find_inputs, name_of, predict_share, predict_windows
-from .processes import Processes
+from viper_e2e.console import AS_IT_IS, console, progress_bar, tell_problems
+from viper_e2e.engine.commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
+from viper_e2e.engine.parts import Parts, Remaining, identity_of, scoring_accelerator
+from viper_e2e.engine.pictures import check_pictures, draw_pictures
+from viper_e2e.engine.prediction import (
+    LONG_SECONDS,
+    ClipFiles,
+    find_inputs,
+    name_of,
+    predict_share,
+    predict_windows,
+)
+from viper_e2e.engine.processes import Processes
+from viper_e2e.errors import ViperError
+from viper_e2e.model import ViPER
+from viper_e2e.reading_options import shard_limits
+from viper_e2e.records import Record, failed, summary_of, without_faceless
+from viper_e2e.report import tables
+from viper_e2e.shards import ShardSet
+from viper_e2e.tabular import check_output, summary_path, write_records
+from viper_e2e.windows import ShardClip
 
 ROWS = 1
 """What records of clips look like; those that another version wrote down are not taken over."""

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import newest_whole
-from ..clip_reader import DecodeSample
-from ..config import TrainConfig
-from ..decoding import ClipDecoder
-from ..errors import ViperError
-from ..labels import LabelSet
-from ..loader import ClipLoader
-from ..pretrained import labels_of
-from ..settings import Settings
-from ..shards import ShardLimits, ShardSet, shared_clips, shared_subjects
+from viper_e2e.checkpoint import newest_whole
+from viper_e2e.clip_reader import DecodeSample
+from viper_e2e.config.schema import TrainConfig
+from viper_e2e.config.settings import Settings
+from viper_e2e.decoding import ClipDecoder
+from viper_e2e.errors import ViperError
+from viper_e2e.labels import LabelSet
+from viper_e2e.loader import ClipLoader
+from viper_e2e.pretrained import labels_of
+from viper_e2e.shards import ShardLimits, ShardSet, shared_clips, shared_subjects
 
 LEAST_UNIT_SPREAD = 0.05
 """Labels in [0, 1] that spread less than this (standard deviation) are too narrow for a sigmoid of [0, 1]."""

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import torch
 
-from ..config import TrainConfig
-from ..encoders.base import Encoder
-from ..errors import ViperError
-from ..model import ViPER
-from .optimizer import parameter_groups
+from viper_e2e.config.schema import TrainConfig
+from viper_e2e.encoders.base import Encoder
+from viper_e2e.engine.optimizer import parameter_groups
+from viper_e2e.errors import ViperError
+from viper_e2e.model import ViPER
 
 
 class Phase(NamedTuple):

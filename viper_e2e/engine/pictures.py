@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from ..console import AS_IT_IS, console
-from ..errors import ViperError
-from ..model import ViPER
-from ..outfiles import settle_file, settle_folder
-from ..records import Record
-from ..report import figures
-from ..report.render import may_replace, render
-from ..shards import ShardSet
-from .sources import ClipFiles
+from viper_e2e.console import AS_IT_IS, console
+from viper_e2e.engine.sources import ClipFiles
+from viper_e2e.errors import ViperError
+from viper_e2e.model import ViPER
+from viper_e2e.outfiles import settle_file, settle_folder
+from viper_e2e.records import Record
+from viper_e2e.report import figures
+from viper_e2e.report.render import may_replace, render
+from viper_e2e.shards import ShardSet
 
 ENDINGS = {"plot": ".png", "render": ".mp4"}
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor
 
-from ..errors import ViperError
+from viper_e2e.errors import ViperError
 
 STORE_SECONDS = 5.0
 """How long the store is asked who is missing; it lives in the first process or in torchrun."""

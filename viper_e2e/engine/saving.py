@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import pretrained
-from ..checkpoint import CheckpointError, newest_whole, write_folder
-from ..config import TrainConfig
-from ..console import console
-from ..model import ViPER
-from . import training_state
-from .averaging import WeightAverage
-from .run_folder import RunFolder
-from .training_state import TrainingState
+from viper_e2e import pretrained
+from viper_e2e.checkpoint import CheckpointError, newest_whole, write_folder
+from viper_e2e.config.schema import TrainConfig
+from viper_e2e.console import console
+from viper_e2e.engine import training_state
+from viper_e2e.engine.averaging import WeightAverage
+from viper_e2e.engine.run_folder import RunFolder
+from viper_e2e.engine.training_state import TrainingState
+from viper_e2e.model import ViPER
 
 
 class Saver:

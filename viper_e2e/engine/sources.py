@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..clip import Sample
-from ..clip_files import find_files
-from ..config import LimitsConfig
-from ..console import AS_IT_IS, console
-from ..content import file_id
-from ..errors import ClipError, ViperError
-from ..names import matches, nearest, printable
-from ..shards import ShardLimits, ShardSet, fetch, refuse_scheme, without_query
+from viper_e2e.clip import Sample
+from viper_e2e.clip_files import find_files
+from viper_e2e.config.schema import LimitsConfig
+from viper_e2e.console import AS_IT_IS, console
+from viper_e2e.content import file_id
+from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.names import matches, nearest, printable
+from viper_e2e.shards import ShardLimits, ShardSet, fetch, refuse_scheme, without_query
 
 MAX_LINES = 5
 

@@ -13,35 +13,43 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ..console import console, tell_problems
-from ..fusion import num_networks
-from ..loader import ClipBatch, ClipLoader
-from ..losses import IntensityLoss, parse_loss
-from ..model import ViPER
-from ..order import Cursor
-from ..predictions import Predictions
-from ..prepared import PreparedClip
-from ..reuse import ReuseStore, parse_size
-from ..scale import LabelScale
-from ..settings import Settings
-from ..shards import ShardLimits, ShardSet
-from .averaging import WeightAverage
-from .compiling import compile_model
-from .fine_tuning import FineTuning, rewrapped
-from .guarding import MAX_BAD_STEPS, Guard, StopRequest
-from .labelled import make_loader, open_splits, training_labels
-from .optimizer import build_optimizer, build_schedule, schedule_factor
-from .precision import compute_dtype, resumed, settled
-from .processes import Processes
-from .reporting import Reporter
-from .resuming import SavedRun, data_record, provenance_of, said, take_rates, with_absolute_paths, write_data
-from .run_folder import RunFolder
-from .saving import Saver
-from .stages import StageClock
-from .training_state import TrainingState, clip_seed, seed_step
-from .training_tables import branch_table
-from .validation import VALIDATION, Validation, improved
-from .yardstick import Yardstick, provenance_of_yardstick
+from viper_e2e.config.settings import Settings
+from viper_e2e.console import console, tell_problems
+from viper_e2e.engine.averaging import WeightAverage
+from viper_e2e.engine.compiling import compile_model
+from viper_e2e.engine.fine_tuning import FineTuning, rewrapped
+from viper_e2e.engine.guarding import MAX_BAD_STEPS, Guard, StopRequest
+from viper_e2e.engine.labelled import make_loader, open_splits, training_labels
+from viper_e2e.engine.optimizer import build_optimizer, build_schedule, schedule_factor
+from viper_e2e.engine.precision import compute_dtype, resumed, settled
+from viper_e2e.engine.processes import Processes
+from viper_e2e.engine.reporting import Reporter
+from viper_e2e.engine.resuming import (
+    SavedRun,
+    data_record,
+    provenance_of,
+    said,
+    take_rates,
+    with_absolute_paths,
+    write_data,
+)
+from viper_e2e.engine.run_folder import RunFolder
+from viper_e2e.engine.saving import Saver
+from viper_e2e.engine.stages import StageClock
+from viper_e2e.engine.training_state import TrainingState, clip_seed, seed_step
+from viper_e2e.engine.training_tables import branch_table
+from viper_e2e.engine.validation import VALIDATION, Validation, improved
+from viper_e2e.engine.yardstick import Yardstick, provenance_of_yardstick
+from viper_e2e.fusion import num_networks
+from viper_e2e.loader import ClipBatch, ClipLoader
+from viper_e2e.losses import IntensityLoss, parse_loss
+from viper_e2e.model import ViPER
+from viper_e2e.order import Cursor
+from viper_e2e.predictions import Predictions
+from viper_e2e.prepared import PreparedClip
+from viper_e2e.reuse import ReuseStore, parse_size
+from viper_e2e.scale import LabelScale
+from viper_e2e.shards import ShardLimits, ShardSet
 
 
 class Trainer:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checkpoint import CheckpointError
-from ..order import Cursor
+from viper_e2e.checkpoint import CheckpointError
+from viper_e2e.order import Cursor
 
 FILE = "training.pt"
 ADDED_LATER = frozenset({"yardstick"})

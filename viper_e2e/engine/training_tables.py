@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from ..config import FusionConfig
-from ..console import table
-from ..model import ViPER
+from viper_e2e.config.schema import FusionConfig
+from viper_e2e.console import table
+from viper_e2e.model import ViPER
 
 
 def branch_table(model: ViPER) -> Table:

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from ..clip import CropSpec
-from ..config import FaceConfig
-from .align import moved_with
-from .crop import FaceRegions, crop_boxes, cut_regions
-from .mtcnn import MTCNN
-from .track import (
+from viper_e2e.clip import CropSpec
+from viper_e2e.config.schema import FaceConfig
+from viper_e2e.faces.align import moved_with
+from viper_e2e.faces.crop import FaceRegions, crop_boxes, cut_regions
+from viper_e2e.faces.mtcnn import MTCNN
+from viper_e2e.faces.track import (
     DETECTED,
     INTERPOLATED,
     NONE,

@@ -10,9 +10,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as pixels
 
-from ..clip import CropSpec
-from ..errors import ViperError
-from .align import Squares, resample_square, squares_on_eyes
+from viper_e2e.clip import CropSpec
+from viper_e2e.errors import ViperError
+from viper_e2e.faces.align import Squares, resample_square, squares_on_eyes
 
 Window = tuple[int, int, int, int]
 """x0 y0 x1 y1 in whole pixels of the frame, exclusive upper ends."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from viper_e2e.config import MODALITIES, FusionConfig
+from viper_e2e.config.schema import MODALITIES, FusionConfig
 from viper_e2e.fusion.concat import ConcatFusion
 from viper_e2e.fusion.ensemble import EnsembleFusion
 from viper_e2e.fusion.hidden_layer import HiddenLayerFusion

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PerceiverConfig, PerceiverModel
 from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder
 
-from viper_e2e.config import FusionConfig
+from viper_e2e.config.schema import FusionConfig
 from viper_e2e.fusion.outputs import check_heads, check_streams, to_intensities
 from viper_e2e.scale import LabelScale
 from viper_e2e.stream import Stream

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from viper_e2e.config import FusionConfig
+from viper_e2e.config.schema import FusionConfig
 from viper_e2e.fusion.hidden_layer import HiddenLayerFusion
 from viper_e2e.fusion.outputs import check_streams, rescaled
 from viper_e2e.fusion.ridge import RidgeFusion

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from viper_e2e.config import FusionConfig
+from viper_e2e.config.schema import FusionConfig
 from viper_e2e.fusion.outputs import check_streams, to_intensities
 from viper_e2e.pooling import known_features, num_features, pool, pooled_rows
 from viper_e2e.ridge import RidgeFit

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from viper_e2e.config import FusionConfig
+from viper_e2e.config.schema import FusionConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.scale import LabelScale
 from viper_e2e.stream import Stream

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from viper_e2e.config import FusionConfig
+from viper_e2e.config.schema import FusionConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion.outputs import check_streams, rescaled
 from viper_e2e.pooling import known_features, num_features, pool, pooled_rows

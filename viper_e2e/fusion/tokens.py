@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from perceiver_pytorch import Perceiver
 from torch import Tensor, nn
 
-from viper_e2e.config import LOOKING, FusionConfig
+from viper_e2e.config.schema import LOOKING, FusionConfig
 from viper_e2e.fusion.outputs import check_heads, check_streams, to_intensities
 from viper_e2e.pooling import mean_of_kept, with_face
 from viper_e2e.scale import LabelScale

@@ -18,14 +18,7 @@ from viper_e2e.names import fault_of, printable
 from viper_e2e.packing.action_units import ACTION_UNIT_FILES, read_action_units
 from viper_e2e.packing.finding import Files
 from viper_e2e.packing.report import PackReport, SplitReport
-from viper_e2e.packing.table import (
-    NO_CHOICES,
-    ColumnChoices,
-    LabelTable,
-    Row,
-    read_labels,
-    without_ending,
-)
+from viper_e2e.packing.table import NO_CHOICES, ColumnChoices, LabelTable, Row, read_labels, without_ending
 from viper_e2e.progress import Counted
 from viper_e2e.shards import (
     SOUND_EXTENSIONS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .importing import (
+from viper_e2e.published.importing import (
     FILES,
     Imported,
     approximations,
@@ -10,7 +10,7 @@ from .importing import (
     is_published,
     published_checkpoint,
 )
-from .released import MODALITIES_OF_WIDTH, ReleasedHead, read_released
+from viper_e2e.published.released import MODALITIES_OF_WIDTH, ReleasedHead, read_released
 
 __all__ = [
     "FILES",

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ViperError
-from .archive import Archive, Refused
+from viper_e2e.errors import ViperError
+from viper_e2e.published.archive import Archive, Refused
 
 MAX_INSTRUCTIONS = 2_000_000
 

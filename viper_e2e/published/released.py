@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..config import MODALITIES, FusionConfig
-from ..errors import ViperError
-from ..fusion import ConcatFusion, build_fusion
-from . import inert
+from viper_e2e.config.schema import MODALITIES, FusionConfig
+from viper_e2e.errors import ViperError
+from viper_e2e.fusion import ConcatFusion, build_fusion
+from viper_e2e.published import inert
 
 WIDTHS = {"visual": 768, "audio": 512, "textual": 768, "action_units": 32}
 """Channels of each modality in the published concatenation."""

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from ..errors import ViperError
-from ..labels import LabelSet
-from ..predictions import Predictions
-from .figures import save, sheet, words
+from viper_e2e.errors import ViperError
+from viper_e2e.labels import LabelSet
+from viper_e2e.predictions import Predictions
+from viper_e2e.report.figures import save, sheet, words
 
 NUM_BINS = 10
 """Of a tenth of the label range each: 0.1 for intensities in [0, 1]."""

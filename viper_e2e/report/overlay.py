@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..records import Record
-from .figures import clock, span_of, words
+from viper_e2e.records import Record
+from viper_e2e.report.figures import clock, span_of, words
 
 _log = logging.getLogger(__name__)
 

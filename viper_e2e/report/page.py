@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from ..errors import ViperError
-from ..metrics import Intervals, Scores
-from ..predictions import Predictions
-from .figures import span_of, words
-from .tables import metrics_rows
+from viper_e2e.errors import ViperError
+from viper_e2e.metrics import Intervals, Scores
+from viper_e2e.predictions import Predictions
+from viper_e2e.report.figures import span_of, words
+from viper_e2e.report.tables import metrics_rows
 
 NUM_EXTREMES = 5
 """Clips shown at either end of the ranking; their strips are worth collecting."""

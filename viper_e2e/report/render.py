@@ -18,15 +18,15 @@ from av.error import FFmpegError
 from av.video.reformatter import Colorspace
 from PIL import Image
 
-from ..config import LimitsConfig
-from ..decoding import probe
-from ..decoding.container import Media, check_frame_size, open_media, prepare_video_codec
-from ..decoding.fields import Deinterlacer
-from ..decoding.picture import Scaler
-from ..decoding.tracks import Tracks
-from ..errors import ViperError
-from ..records import Record
-from .overlay import Overlay
+from viper_e2e.config.schema import LimitsConfig
+from viper_e2e.decoding import probe
+from viper_e2e.decoding.container import Media, check_frame_size, open_media, prepare_video_codec
+from viper_e2e.decoding.fields import Deinterlacer
+from viper_e2e.decoding.picture import Scaler
+from viper_e2e.decoding.tracks import Tracks
+from viper_e2e.errors import ViperError
+from viper_e2e.records import Record
+from viper_e2e.report.overlay import Overlay
 
 MIN_SIDE, MAX_SIDE = 480, 1280
 """Small clips are enlarged until names can be read, large ones shrunk: a rendering is for looking."""

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..metrics import Interval, Intervals, Scores
-from ..records import Record, is_faceless
-from ..terminal import SteadyConsole
-from .figures import span_of, words
+from viper_e2e.metrics import Interval, Intervals, Scores
+from viper_e2e.records import Record, is_faceless
+from viper_e2e.report.figures import span_of, words
+from viper_e2e.terminal import SteadyConsole
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _LEVELS = "▁▂▃▄▅▆▇█"

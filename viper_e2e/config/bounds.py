@@ -1,4 +1,4 @@
-"""config_bounds.py: what every numeric setting may be: one table, checked before anything starts."""
+"""bounds.py: what every numeric setting may be: one table, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from .config import (
+from viper_e2e.config.schema import (
     ActionUnitConfig,
     AudioConfig,
     AugmentConfig,
@@ -22,7 +22,7 @@ from .config import (
     TrainConfig,
     VisualConfig,
 )
-from .errors import ViperError
+from viper_e2e.errors import ViperError
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""config.py: every setting as dataclasses, with its values and what it means."""
+"""schema.py: every setting as dataclasses, with its values and what it means."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from argparse import ArgumentError
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .errors import ViperError
+from viper_e2e.errors import ViperError
 
 MODALITIES = ("visual", "audio", "textual", "action_units", "motion")
 """The order of the published concatenation, and what came later; masks and weights follow it."""
@@ -381,7 +381,7 @@ def model_config_from_dict(data: dict[str, Any], source: str) -> ModelConfig:
     """
     from jsonargparse import ArgumentParser
 
-    from .config_bounds import check_settings
+    from viper_e2e.config.bounds import check_settings
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--model", type=ModelConfig)

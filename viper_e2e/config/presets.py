@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .config import (
+from viper_e2e.config.schema import (
     AudioConfig,
     BackboneConfig,
     DecodingConfig,

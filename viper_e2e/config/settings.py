@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .config import ModelConfig, TrainConfig
+from viper_e2e.config.schema import ModelConfig, TrainConfig
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""config: settings of models and runs, their bounds and presets."""
