@@ -34,7 +34,6 @@ import torch
 from accelerate import Accelerator
 
 from viper_e2e.config.settings import Settings
-from viper_e2e.console import console, table
 from viper_e2e.engine.ridge_training import RidgeTrainer
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.engine.validation import VALIDATION
@@ -44,6 +43,7 @@ from viper_e2e.output import ViPEROutput
 from viper_e2e.packing import pack, progress_bar
 from viper_e2e.parsing import parse_train
 from viper_e2e.prepared import PreparedClip
+from viper_e2e.runtime.console import console, table
 from viper_e2e.shards import ShardSet
 
 DINOV2, WHISPER = "dinov2-small", "whisper-tiny-en-encoder"

@@ -23,19 +23,12 @@ from safetensors.torch import save_file
 from viper_e2e import cli
 from viper_e2e.clip import DecodedClip
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.engine import (
-    evaluation_commands,
-    parts,
-    precision,
-    processes,
-    reporting,
-    trainer,
-    training,
-)
+from viper_e2e.engine import evaluation_commands, parts, precision, reporting, trainer, training
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.errors import ClipError
 from viper_e2e.fusion import TokenFusion
 from viper_e2e.loader import ClipLoader
+from viper_e2e.runtime import processes
 
 
 class _NoFigures:

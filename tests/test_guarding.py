@@ -10,12 +10,12 @@ import torch
 from accelerate import Accelerator
 
 from viper_e2e.engine.guarding import Guard
-from viper_e2e.engine.processes import Processes
 from viper_e2e.engine.run_folder import RunFolder
 from viper_e2e.engine.training_state import TrainingState
 from viper_e2e.errors import ViperError
 from viper_e2e.loader import ClipBatch
 from viper_e2e.order import Cursor
+from viper_e2e.runtime.processes import Processes
 from viper_e2e.skips import SkipRecord
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from viper_e2e import cli, progress
-from viper_e2e.progress import ProgressBar, clock, counting, waiting
+from viper_e2e import cli
+from viper_e2e.runtime import progress
+from viper_e2e.runtime.progress import ProgressBar, clock, counting, waiting
 
 
 def drawn(width: int, note: str = "loss 0.8102", details: str = "") -> str:

@@ -14,7 +14,6 @@ from viper_e2e import cli
 from viper_e2e.config.schema import MODALITIES
 from viper_e2e.engine import evaluation_commands
 from viper_e2e.engine import yardstick as yardstick_module
-from viper_e2e.engine.processes import Processes
 from viper_e2e.engine.yardstick import PooledRows, Table, Yardstick, line, verdict
 from viper_e2e.labels import LabelSet
 from viper_e2e.loader import ClipBatch
@@ -24,6 +23,7 @@ from viper_e2e.pooling import pool, pooled_rows
 from viper_e2e.pretrained import yardstick_line
 from viper_e2e.report import figures
 from viper_e2e.ridge import RELATIVE_PENALTIES
+from viper_e2e.runtime.processes import Processes
 from viper_e2e.shards import ShardSet
 from viper_e2e.stream import Stream
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from viper_e2e.version import __version__
+from viper_e2e.runtime.version import __version__
 
 # Loaded on first use, so that `import viper_e2e` costs neither torch nor transformers.
 _LAZY = {"ViPER": "model", "ViPEROutput": "model", "load": "model"}

@@ -19,9 +19,9 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from viper_e2e import plain_json
-from viper_e2e.environment import naming
 from viper_e2e.errors import ViperError
+from viper_e2e.runtime import plain_json
+from viper_e2e.runtime.environment import naming
 
 logger = logging.getLogger(__name__)
 

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OK
     except OSError as error:
         # What the machine refuses (a full disk, a file without permission) is no fault of ours to be traced.
-        from viper_e2e.environment import explain
+        from viper_e2e.runtime.environment import explain
 
         print(f"viper {command}{_which_process()}: {explain(error)}", file=sys.stderr)
         return EXIT_NOTHING
@@ -268,9 +268,9 @@ def _pack(argv: Sequence[str]) -> int:
     options = parser.parse_args(_with_values(argv, "--missing", "--ignore"))
     import json
 
-    from viper_e2e.outfiles import settle_file, written_whole
     from viper_e2e.packing import pack, parse_size, progress_bar
-    from viper_e2e.terminal import SteadyConsole
+    from viper_e2e.runtime.outfiles import settle_file, written_whole
+    from viper_e2e.runtime.terminal import SteadyConsole
 
     if options.output:
         settle_file(options.output, "--output")
@@ -355,14 +355,14 @@ def _check(argv: Sequence[str]) -> int:
     _worker_options(parser)
     _clip_options(parser)
     options = parser.parse_args(argv)
-    from viper_e2e import plain_json
     from viper_e2e.checking import check
     from viper_e2e.config.schema import DecodingConfig
-    from viper_e2e.outfiles import settle_file, written_whole
     from viper_e2e.packing import progress_bar
     from viper_e2e.reading_options import apply_reading_options, shard_limits
+    from viper_e2e.runtime import plain_json
+    from viper_e2e.runtime.outfiles import settle_file, written_whole
+    from viper_e2e.runtime.terminal import SteadyConsole
     from viper_e2e.shards import ShardSet
-    from viper_e2e.terminal import SteadyConsole
 
     if options.output:
         settle_file(options.output, "--output")

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from viper_e2e.decoding.magic import HEAD_BYTES, is_video, with_black_picture
-from viper_e2e.names import AMBIGUOUS_EXTENSIONS, SOUND_EXTENSIONS, VIDEO_EXTENSIONS, extension_of, is_hidden
+from viper_e2e.runtime.names import (
+    AMBIGUOUS_EXTENSIONS,
+    SOUND_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    extension_of,
+    is_hidden,
+)
 
 MAX_NAMED = 5
 ONLY_SOUND = (*SOUND_EXTENSIONS, "ogg", "wma", "aiff", "aif", "au", "caf", "ac3", "amr")

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64
 from viper_e2e.config.schema import LOOKING
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
-from viper_e2e.outfiles import written_whole
+from viper_e2e.runtime.outfiles import written_whole
 
 TEXT_COLUMNS = ("key", "file_id", "shard", "subject", "error")
 NUMBER_COLUMNS = ("valid", "duration_seconds", "face_share")

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from viper_e2e import checkpoint
 from viper_e2e.checkpoint import CheckpointError
 from viper_e2e.config.schema import ModelConfig, backbones_of, model_config_from_dict
-from viper_e2e.content import digest
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.labels import LabelSet
-from viper_e2e.version import __version__
+from viper_e2e.runtime.content import digest
+from viper_e2e.runtime.version import __version__
 
 FORMAT = "viper_e2e model"
 SCHEMA = 1
@@ -230,7 +230,7 @@ def _fetch(source: str, revision: str | None) -> Path:
         raise CheckpointError(
             f"{source}: no such folder; a training run leaves one at RUN_DIR/checkpoints/best"
         )
-    from viper_e2e.hub import HubError, fetch_folder
+    from viper_e2e.runtime.hub import HubError, fetch_folder
 
     try:
         return fetch_folder(source, revision=revision, patterns=HUB_PATTERNS)

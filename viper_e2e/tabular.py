@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from viper_e2e.errors import ViperError
-from viper_e2e.outfiles import settle_file, written_whole
 from viper_e2e.predictions import neutralised
 from viper_e2e.records import Record
+from viper_e2e.runtime.outfiles import settle_file, written_whole
 
 FORMATS = (".json", ".jsonl", ".csv", ".xlsx", ".parquet")
 

@@ -12,7 +12,7 @@ from typing import Any
 from viper_e2e.clip import DecodedClip
 from viper_e2e.clip_reader import bare
 from viper_e2e.errors import ClipError
-from viper_e2e.names import printable
+from viper_e2e.runtime.names import printable
 from viper_e2e.shards import fetch, without_query
 from viper_e2e.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 

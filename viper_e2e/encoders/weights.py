@@ -19,7 +19,7 @@ from torch import Tensor
 
 from viper_e2e.config.schema import BackboneConfig
 from viper_e2e.errors import ViperError
-from viper_e2e.hub import HubError, fetch_folder
+from viper_e2e.runtime.hub import HubError, fetch_folder
 
 logger = logging.getLogger(__name__)
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
-from viper_e2e.console import console, loading
 from viper_e2e.engine.compiling import check_compiler, compile_model
-from viper_e2e.engine.devices import own_device
 from viper_e2e.engine.precision import compute_dtype, settled
-from viper_e2e.engine.processes import Processes
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
 from viper_e2e.parsing import backbone_overrides
 from viper_e2e.published import import_published, is_published, published_checkpoint
 from viper_e2e.reading_options import apply_reading_options
+from viper_e2e.runtime.console import console, loading
+from viper_e2e.runtime.devices import own_device
+from viper_e2e.runtime.processes import Processes
 
 ALL_FINE, NOTHING_DONE, SOME_FAILED = 0, 1, 2
 

@@ -15,11 +15,9 @@ from accelerate import Accelerator
 
 from viper_e2e import checkpoint
 from viper_e2e.clip_reader import DecodeSample
-from viper_e2e.console import AS_IT_IS, console, progress_bar, table, tell_problems
 from viper_e2e.engine.commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
 from viper_e2e.engine.evaluation import predictions_of, score, scored_rows, scores_record
 from viper_e2e.engine.parts import Parts, Remaining, identity_of, scoring_accelerator
-from viper_e2e.engine.processes import Processes
 from viper_e2e.engine.sources import refuse_empty
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
@@ -27,7 +25,6 @@ from viper_e2e.loader import ClipLoader
 from viper_e2e.metrics import Intervals, Scores, batch_sums, bootstrap
 from viper_e2e.metrics import scores as scores_of_sums
 from viper_e2e.model import ViPER, ViPEROutput
-from viper_e2e.outfiles import settle_folder, written_whole
 from viper_e2e.predictions import SEEING, Predictions, submission_ids
 from viper_e2e.prepared import PreparedClip
 from viper_e2e.pretrained import yardstick_line
@@ -35,9 +32,12 @@ from viper_e2e.reading_options import shard_limits
 from viper_e2e.report import figures, tables
 from viper_e2e.report.confusion import confusion_matrices, has_dominant
 from viper_e2e.report.page import extremes, write_page
+from viper_e2e.runtime.console import AS_IT_IS, console, progress_bar, table, tell_problems
+from viper_e2e.runtime.outfiles import settle_folder, written_whole
+from viper_e2e.runtime.processes import Processes
+from viper_e2e.runtime.version import versions
 from viper_e2e.shards import ShardSet, without_query
 from viper_e2e.tabular import readable
-from viper_e2e.version import versions
 
 NUM_PICTURES = 4
 """Of a model that sees, with labels of which one may be dominant."""

@@ -11,7 +11,6 @@ from accelerate import Accelerator
 from viper_e2e.augment import build_augment
 from viper_e2e.clip import DecodedClip
 from viper_e2e.config.schema import TrainConfig
-from viper_e2e.console import console
 from viper_e2e.engine import memory
 from viper_e2e.engine.averaging import WeightAverage
 from viper_e2e.engine.phases import Phases
@@ -20,6 +19,7 @@ from viper_e2e.loader import ClipBatch
 from viper_e2e.model import ViPER
 from viper_e2e.prepared import PreparedClip
 from viper_e2e.reuse import ReuseStore
+from viper_e2e.runtime.console import console
 
 
 class FineTuning:

@@ -16,16 +16,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from viper_e2e import plain_json
 from viper_e2e.clip import Sample
-from viper_e2e.content import digest
-from viper_e2e.engine.devices import heed_launcher
-from viper_e2e.engine.processes import Processes
-from viper_e2e.environment import explain
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
-from viper_e2e.outfiles import settle_folder
-from viper_e2e.version import versions
+from viper_e2e.runtime import plain_json
+from viper_e2e.runtime.content import digest
+from viper_e2e.runtime.devices import heed_launcher
+from viper_e2e.runtime.environment import explain
+from viper_e2e.runtime.outfiles import settle_folder
+from viper_e2e.runtime.processes import Processes
+from viper_e2e.runtime.version import versions
 
 LONGEST_SHARE = timedelta(days=2)
 """How long a process that is done waits for one that has slower clips; a lost one is noticed at once."""

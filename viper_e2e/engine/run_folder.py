@@ -13,11 +13,11 @@ from typing import Any, TextIO
 
 import yaml
 
-from viper_e2e import plain_json
-from viper_e2e.engine.locks import lock as take_lock
-from viper_e2e.environment import naming
 from viper_e2e.errors import ViperError
-from viper_e2e.version import versions
+from viper_e2e.runtime import plain_json
+from viper_e2e.runtime.environment import naming
+from viper_e2e.runtime.locks import lock as take_lock
+from viper_e2e.runtime.version import versions
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What network file systems answer that were mounted without locks."""

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from viper_e2e.clip import Sample
 from viper_e2e.clip_files import find_files
 from viper_e2e.config.schema import LimitsConfig
-from viper_e2e.console import AS_IT_IS, console
-from viper_e2e.content import file_id
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.names import matches, nearest, printable
+from viper_e2e.runtime.console import AS_IT_IS, console
+from viper_e2e.runtime.content import file_id
+from viper_e2e.runtime.names import matches, nearest, printable
 from viper_e2e.shards import ShardLimits, ShardSet, fetch, refuse_scheme, without_query
 
 MAX_LINES = 5

@@ -14,7 +14,6 @@ import torch
 from accelerate import Accelerator
 
 from viper_e2e.config.settings import Settings
-from viper_e2e.console import console, tell_problems
 from viper_e2e.engine.averaging import WeightAverage
 from viper_e2e.engine.compiling import compile_model
 from viper_e2e.engine.fine_tuning import FineTuning, rewrapped
@@ -22,7 +21,6 @@ from viper_e2e.engine.guarding import MAX_BAD_STEPS, Guard, StopRequest
 from viper_e2e.engine.labelled import make_loader, open_splits, training_labels
 from viper_e2e.engine.optimizer import build_optimizer, build_schedule, schedule_factor
 from viper_e2e.engine.precision import compute_dtype, resumed, settled
-from viper_e2e.engine.processes import Processes
 from viper_e2e.engine.reporting import Reporter
 from viper_e2e.engine.resuming import (
     SavedRun,
@@ -48,6 +46,8 @@ from viper_e2e.order import Cursor
 from viper_e2e.predictions import Predictions
 from viper_e2e.prepared import PreparedClip
 from viper_e2e.reuse import ReuseStore, parse_size
+from viper_e2e.runtime.console import console, tell_problems
+from viper_e2e.runtime.processes import Processes
 from viper_e2e.scale import LabelScale
 from viper_e2e.shards import ShardLimits, ShardSet
 

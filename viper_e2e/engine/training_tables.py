@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from viper_e2e.config.schema import FusionConfig
-from viper_e2e.console import table
 from viper_e2e.model import ViPER
+from viper_e2e.runtime.console import table
 
 
 def branch_table(model: ViPER) -> Table:

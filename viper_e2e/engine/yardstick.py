@@ -12,7 +12,6 @@ from torch import Tensor
 
 from viper_e2e.banded_ridge import fit_banded_ridge
 from viper_e2e.engine.evaluation import scores_record
-from viper_e2e.engine.processes import Processes
 from viper_e2e.fusion import EnsembleFusion
 from viper_e2e.loader import ClipBatch
 from viper_e2e.metrics import batch_sums
@@ -20,6 +19,7 @@ from viper_e2e.metrics import scores as scores_of_sums
 from viper_e2e.model import ViPER
 from viper_e2e.pooling import block_sizes, num_features, pool, pooled_rows
 from viper_e2e.ridge import MIN_CLIPS, RidgeFit, fit_ridge, predict
+from viper_e2e.runtime.processes import Processes
 from viper_e2e.stream import Stream
 
 MAX_CLIPS = 5_000

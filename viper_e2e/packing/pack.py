@@ -12,14 +12,14 @@ from pathlib import Path
 
 from viper_e2e.clip_files import find_files
 from viper_e2e.decoding.magic import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, sniff, sniff_sound
-from viper_e2e.environment import explain
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.names import fault_of, printable
 from viper_e2e.packing.action_units import ACTION_UNIT_FILES, read_action_units
 from viper_e2e.packing.finding import Files
 from viper_e2e.packing.report import PackReport, SplitReport
 from viper_e2e.packing.table import NO_CHOICES, ColumnChoices, LabelTable, Row, read_labels, without_ending
-from viper_e2e.progress import Counted
+from viper_e2e.runtime.environment import explain
+from viper_e2e.runtime.names import fault_of, printable
+from viper_e2e.runtime.progress import Counted
 from viper_e2e.shards import (
     SOUND_EXTENSIONS,
     VIDEO_EXTENSIONS,

@@ -14,8 +14,8 @@ from viper_e2e.errors import ViperError
 from viper_e2e.packing.columns import ColumnChoices
 from viper_e2e.packing.pack import pack, shards_in_the_way
 from viper_e2e.packing.table import label_titles, write_labels
-from viper_e2e.progress import counting
 from viper_e2e.reuse import parse_size
+from viper_e2e.runtime.progress import counting
 
 Rows = Sequence[Mapping[str, object]]
 

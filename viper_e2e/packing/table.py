@@ -12,7 +12,6 @@ from pathlib import Path
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.names import fault_of
 from viper_e2e.packing.columns import (
     ColumnChoices,
     Columns,
@@ -24,6 +23,7 @@ from viper_e2e.packing.columns import (
 from viper_e2e.packing.sheet import Line, Sheet, read_sheet
 from viper_e2e.packing.titles import RESERVED, plain
 from viper_e2e.packing.values import decimal_of, is_missing_word, number, stray, suspected_codes
+from viper_e2e.runtime.names import fault_of
 from viper_e2e.shards import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, range_of
 
 MAX_NAME = 200

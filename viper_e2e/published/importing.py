@@ -14,11 +14,11 @@ from viper_e2e import checkpoint
 from viper_e2e.config.presets import paper
 from viper_e2e.config.schema import ModelConfig, backbones_of
 from viper_e2e.errors import ViperError
-from viper_e2e.hub import HubError, fetch_file
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.pretrained import FORMAT, SCHEMA
 from viper_e2e.published.released import ReleasedHead, read_released
-from viper_e2e.version import __version__
+from viper_e2e.runtime.hub import HubError, fetch_file
+from viper_e2e.runtime.version import __version__
 
 FILES = {
     "VaianiLorenzo/ViPER-V": "perceiver_6.model",

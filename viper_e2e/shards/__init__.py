@@ -1,6 +1,6 @@
 """shards: tar + index <-> samples; the only place that knows WebDataset."""
 
-from viper_e2e.names import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
+from viper_e2e.runtime.names import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.action_units import action_units_from_npy, action_units_to_npy
 from viper_e2e.shards.index import Member, SampleEntry, ShardIndex, index_path, range_of, split_of
 from viper_e2e.shards.overlap import shared_clips, shared_subjects

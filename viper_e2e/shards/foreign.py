@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from viper_e2e.labels import LabelSet, collision
-from viper_e2e.names import AMBIGUOUS_EXTENSIONS, VIDEO_EXTENSIONS
+from viper_e2e.runtime.names import AMBIGUOUS_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.index import (
     KNOWN_EXTENSIONS,
     RECORD_EXTENSION,

@@ -17,10 +17,10 @@ from itertools import accumulate
 from braceexpand import UnbalancedBracesError, braceexpand  # comes with webdataset, whose patterns these are
 
 from viper_e2e.clip import Sample
-from viper_e2e.content import digest, sampled_digest
 from viper_e2e.errors import UNREACHABLE, ClipError
 from viper_e2e.labels import LabelSet, differing, in_order_of, order_of
-from viper_e2e.names import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, literal_prefix, matches
+from viper_e2e.runtime.content import digest, sampled_digest
+from viper_e2e.runtime.names import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, literal_prefix, matches
 from viper_e2e.shards.action_units import action_units_from_npy
 from viper_e2e.shards.foreign import Aside, index_foreign
 from viper_e2e.shards.index import (

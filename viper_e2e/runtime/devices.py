@@ -6,8 +6,8 @@ import os
 
 import torch
 
-from viper_e2e.console import console
 from viper_e2e.errors import ViperError
+from viper_e2e.runtime.console import console
 
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")

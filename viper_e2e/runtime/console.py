@@ -10,8 +10,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from viper_e2e.progress import ProgressBar, waiting
-from viper_e2e.terminal import SteadyConsole
+from viper_e2e.runtime.progress import ProgressBar, waiting
+from viper_e2e.runtime.terminal import SteadyConsole
 
 console = SteadyConsole(stderr=True, highlight=False)
 """Everything meant for people goes to stderr; stdout carries results alone."""

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
-from viper_e2e.terminal import SteadyConsole
+from viper_e2e.runtime.terminal import SteadyConsole
 
 LINE_SECONDS = 30.0
 """Between two lines where there is no terminal: what is silent for longer looks as if it hung."""

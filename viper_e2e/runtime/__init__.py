@@ -1,0 +1,1 @@
+"""runtime: what commands run on: terminal, console, files, processes, devices."""
