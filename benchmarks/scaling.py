@@ -55,7 +55,7 @@ def score(path: str) -> dict[str, Any]:
 
 
 def open_shards(pattern: str) -> dict[str, Any]:
-    from viper_e2e.order import EpochOrder
+    from viper_e2e.loading.order import EpochOrder
     from viper_e2e.shards import ShardSet
 
     since = time.process_time()

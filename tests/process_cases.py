@@ -27,7 +27,7 @@ from viper_e2e.engine import evaluation_commands, parts, precision, reporting, t
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.errors import ClipError
 from viper_e2e.fusion import TokenFusion
-from viper_e2e.loader import ClipLoader
+from viper_e2e.loading.loader import ClipLoader
 from viper_e2e.runtime import processes
 
 

@@ -13,10 +13,10 @@ from viper_e2e.engine.guarding import Guard
 from viper_e2e.engine.run_folder import RunFolder
 from viper_e2e.engine.training_state import TrainingState
 from viper_e2e.errors import ViperError
-from viper_e2e.loader import ClipBatch
-from viper_e2e.order import Cursor
+from viper_e2e.loading.loader import ClipBatch
+from viper_e2e.loading.order import Cursor
+from viper_e2e.loading.skips import SkipRecord
 from viper_e2e.runtime.processes import Processes
-from viper_e2e.skips import SkipRecord
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from loader_fakes import TWO_LABELS, CountedDecode, FakeDecode, FakeShards
 from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.loader import ClipBatch, ClipLoader, DecodeSample
-from viper_e2e.order import home_process
+from viper_e2e.loading.loader import ClipBatch, ClipLoader, DecodeSample
+from viper_e2e.loading.order import home_process
+from viper_e2e.loading.workers import WorkerError
 from viper_e2e.shards import ShardSet, ShardWriter
-from viper_e2e.workers import WorkerError
 
 pytestmark = pytest.mark.survival
 

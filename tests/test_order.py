@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from viper_e2e.errors import ViperError
-from viper_e2e.order import BatchShape, Cursor, EpochOrder, assign, home_process
+from viper_e2e.loading.order import BatchShape, Cursor, EpochOrder, assign, home_process
 
 SIZES = [5, 1, 8, 0, 3]
 

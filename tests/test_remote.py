@@ -14,10 +14,10 @@ import pytest
 
 from viper_e2e.clip import DecodedClip
 from viper_e2e.errors import UNREACHABLE, ClipError
-from viper_e2e.loader import ClipLoader
+from viper_e2e.loading.loader import ClipLoader
+from viper_e2e.loading.workers import WorkerPool
 from viper_e2e.shards import ShardError, ShardSet, ShardWriter, remote
 from viper_e2e.shards.sources import open_source
-from viper_e2e.workers import WorkerPool
 
 FILE = bytes(range(256)) * 40
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from viper_e2e.errors import ViperError
-from viper_e2e.reuse import ReuseStore, parse_size
+from viper_e2e.loading.reuse import ReuseStore, parse_size
 
 
 def test_clips_are_admitted_until_the_budget_is_full_and_never_evicted():

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from viper_e2e.errors import ViperError
-from viper_e2e.skips import SkipBudget, SkipRecord
+from viper_e2e.loading.skips import SkipBudget, SkipRecord
 
 
 def record(key: str = "clip7", stage: str = "decode") -> SkipRecord:

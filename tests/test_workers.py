@@ -14,7 +14,7 @@ import pytest
 from loader_fakes import Task, Unpicklable
 
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.workers import Casualty, WorkerError, WorkerPool
+from viper_e2e.loading.workers import Casualty, WorkerError, WorkerPool
 
 pytestmark = pytest.mark.survival
 
@@ -148,7 +148,7 @@ def test_workers_ignore_signals_meant_for_the_whole_group(pool):
 GROUP = """
 import os, signal, sys, time
 from loader_fakes import Task
-from viper_e2e.workers import WorkerPool
+from viper_e2e.loading.workers import WorkerPool
 if __name__ == "__main__":
     pool = WorkerPool(Task(), 2)
     ask = lambda: {pool.outcome(t) for t in [pool.submit(Task.number("slow pid"), "") for _ in range(4)]}
@@ -171,7 +171,7 @@ def test_a_signal_to_the_whole_group_costs_no_worker(tmp_path):
 STOPPED = """
 import time
 from loader_fakes import Task
-from viper_e2e.workers import WorkerPool
+from viper_e2e.loading.workers import WorkerPool
 if __name__ == "__main__":
     pool = WorkerPool(Task(), 2, time_limit_seconds=4.0)
     pool.outcome(pool.submit(Task.number("slow pid"), ""))
@@ -236,7 +236,7 @@ def _running(pid: int) -> bool:
 PARENT = """
 import os, sys, time
 from loader_fakes import Task
-from viper_e2e.workers import WorkerPool
+from viper_e2e.loading.workers import WorkerPool
 if __name__ == "__main__":
     pool = WorkerPool(Task(), 2)
     tickets = [pool.submit(Task.number("slow pid"), "") for _ in range(2)]
@@ -263,7 +263,7 @@ def test_workers_end_with_their_parent_however_it_ends(end, code, tmp_path):
 UNGUARDED = """
 print("runs", flush=True)
 from loader_fakes import Task
-from viper_e2e.workers import WorkerPool
+from viper_e2e.loading.workers import WorkerPool
 pool = WorkerPool(Task(), 2)
 print(*(pool.outcome(ticket) for ticket in [pool.submit(item, "") for item in (4, 5)]))
 """
@@ -291,7 +291,7 @@ def test_a_program_from_stdin_has_workers():
 def test_a_missing_guard_is_named_where_workers_need_the_script(tmp_path):
     code = """
 from viper_e2e.errors import ViperError
-from viper_e2e.workers import WorkerPool
+from viper_e2e.loading.workers import WorkerPool
 def double(item):
     return 2 * item
 pool = WorkerPool(double, 1, max_restarts=1)

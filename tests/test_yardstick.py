@@ -16,7 +16,7 @@ from viper_e2e.engine import evaluation_commands
 from viper_e2e.engine import yardstick as yardstick_module
 from viper_e2e.engine.yardstick import PooledRows, Table, Yardstick, line, verdict
 from viper_e2e.labels import LabelSet
-from viper_e2e.loader import ClipBatch
+from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.metrics import batch_sums, scores
 from viper_e2e.model import ViPER, load
 from viper_e2e.pooling import pool, pooled_rows

@@ -17,8 +17,8 @@ from viper_e2e.clip import DecodedClip
 from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder, probe
 from viper_e2e.errors import ClipError
+from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 from viper_e2e.shards import SampleEntry, ShardIndex, ShardSet, shared_clips, shared_subjects
-from viper_e2e.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 
 FaceFinder = Callable[..., Any]
 """A `viper_e2e.faces.FaceCropper`, or what is called like one; not named here, as it imports torch."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from viper_e2e.config.schema import DecodingConfig, LimitsConfig
 from viper_e2e.errors import ViperError
-from viper_e2e.reuse import parse_size
+from viper_e2e.loading.reuse import parse_size
 from viper_e2e.shards import ShardLimits
 
 FRAMES_PER_SECOND = 120

@@ -19,7 +19,7 @@ from viper_e2e.engine.optimizer import build_optimizer
 from viper_e2e.engine.precision import compute_dtype, settled
 from viper_e2e.engine.stages import StageClock
 from viper_e2e.errors import ViperError
-from viper_e2e.loader import ClipBatch, ClipLoader
+from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.model import ViPER
 from viper_e2e.runtime.console import console, progress_bar, table
 from viper_e2e.shards import ShardSet

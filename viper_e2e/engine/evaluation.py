@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from viper_e2e.errors import ClipError
-from viper_e2e.loader import ClipBatch, ClipLoader
+from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.metrics import Scores, batch_sums
 from viper_e2e.metrics import scores as scores_of_sums
 from viper_e2e.model import ViPER, ViPEROutput

@@ -14,14 +14,14 @@ import torch
 from accelerate import Accelerator
 
 from viper_e2e import checkpoint
-from viper_e2e.clip_reader import DecodeSample
 from viper_e2e.engine.commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
 from viper_e2e.engine.evaluation import predictions_of, score, scored_rows, scores_record
 from viper_e2e.engine.parts import Parts, Remaining, identity_of, scoring_accelerator
 from viper_e2e.engine.sources import refuse_empty
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
-from viper_e2e.loader import ClipLoader
+from viper_e2e.loading.clip_reader import DecodeSample
+from viper_e2e.loading.loader import ClipLoader
 from viper_e2e.metrics import Intervals, Scores, batch_sums, bootstrap
 from viper_e2e.metrics import scores as scores_of_sums
 from viper_e2e.model import ViPER, ViPEROutput

@@ -15,10 +15,10 @@ from viper_e2e.engine import memory
 from viper_e2e.engine.averaging import WeightAverage
 from viper_e2e.engine.phases import Phases
 from viper_e2e.engine.training_tables import groups_table
-from viper_e2e.loader import ClipBatch
+from viper_e2e.loading.loader import ClipBatch
+from viper_e2e.loading.reuse import ReuseStore
 from viper_e2e.model import ViPER
 from viper_e2e.prepared import PreparedClip
-from viper_e2e.reuse import ReuseStore
 from viper_e2e.runtime.console import console
 
 

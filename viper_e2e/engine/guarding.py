@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 from viper_e2e.engine.run_folder import RunFolder
 from viper_e2e.engine.training_state import TrainingState
 from viper_e2e.errors import ViperError
-from viper_e2e.loader import ClipBatch
+from viper_e2e.loading.loader import ClipBatch
+from viper_e2e.loading.skips import SkipBudget, SkipRecord
 from viper_e2e.runtime.processes import Processes
-from viper_e2e.skips import SkipBudget, SkipRecord
 
 MAX_BAD_STEPS = 3
 """So many steps in a row without a number send a run back to its last checkpoint."""

@@ -20,6 +20,7 @@ from viper_e2e.engine.prediction import (
     predict_windows,
 )
 from viper_e2e.errors import ViperError
+from viper_e2e.loading.windows import ShardClip
 from viper_e2e.model import ViPER
 from viper_e2e.reading_options import shard_limits
 from viper_e2e.records import Record, failed, summary_of, without_faceless
@@ -28,7 +29,6 @@ from viper_e2e.runtime.console import AS_IT_IS, console, progress_bar, tell_prob
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.shards import ShardSet
 from viper_e2e.tabular import check_output, summary_path, write_records
-from viper_e2e.windows import ShardClip
 
 ROWS = 1
 """What records of clips look like; those that another version wrote down are not taken over."""

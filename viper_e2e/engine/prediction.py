@@ -8,16 +8,16 @@ from typing import Any
 import torch
 
 from viper_e2e.clip import DecodedClip
-from viper_e2e.clip_reader import DecodeSample
 from viper_e2e.engine.parts import Remaining
 from viper_e2e.engine.sources import ClipFiles, find_inputs, name_of
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.loader import ClipLoader
+from viper_e2e.loading.clip_reader import DecodeSample
+from viper_e2e.loading.loader import ClipLoader
+from viper_e2e.loading.windows import ClipPlace, decode_windows, shown
+from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS
 from viper_e2e.model import ViPER
 from viper_e2e.records import Record, failed, in_window, records_of
 from viper_e2e.shards import ShardSet
-from viper_e2e.windows import ClipPlace, decode_windows, shown
-from viper_e2e.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS
 
 __all__ = ["ClipFiles", "find_inputs", "name_of", "predict", "predict_share", "predict_windows"]
 

@@ -13,7 +13,7 @@ from viper_e2e.config.settings import Settings
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.engine.yardstick import PooledRows, Yardstick
 from viper_e2e.errors import ViperError
-from viper_e2e.loader import ClipBatch
+from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.ridge import MIN_CLIPS
 from viper_e2e.runtime.processes import Processes
 

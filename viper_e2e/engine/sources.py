@@ -11,9 +11,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from viper_e2e.clip import Sample
-from viper_e2e.clip_files import find_files
 from viper_e2e.config.schema import LimitsConfig
 from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.loading.clip_files import find_files
 from viper_e2e.runtime.console import AS_IT_IS, console
 from viper_e2e.runtime.content import file_id
 from viper_e2e.runtime.names import matches, nearest, printable

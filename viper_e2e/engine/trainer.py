@@ -39,13 +39,13 @@ from viper_e2e.engine.training_tables import branch_table
 from viper_e2e.engine.validation import VALIDATION, Validation, improved
 from viper_e2e.engine.yardstick import Yardstick, provenance_of_yardstick
 from viper_e2e.fusion import num_networks
-from viper_e2e.loader import ClipBatch, ClipLoader
+from viper_e2e.loading.loader import ClipBatch, ClipLoader
+from viper_e2e.loading.order import Cursor
+from viper_e2e.loading.reuse import ReuseStore, parse_size
 from viper_e2e.losses import IntensityLoss, parse_loss
 from viper_e2e.model import ViPER
-from viper_e2e.order import Cursor
 from viper_e2e.predictions import Predictions
 from viper_e2e.prepared import PreparedClip
-from viper_e2e.reuse import ReuseStore, parse_size
 from viper_e2e.runtime.console import console, tell_problems
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.scale import LabelScale

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from viper_e2e.checkpoint import CheckpointError
-from viper_e2e.order import Cursor
+from viper_e2e.loading.order import Cursor
 
 FILE = "training.pt"
 ADDED_LATER = frozenset({"yardstick"})

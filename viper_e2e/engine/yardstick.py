@@ -13,7 +13,7 @@ from torch import Tensor
 from viper_e2e.banded_ridge import fit_banded_ridge
 from viper_e2e.engine.evaluation import scores_record
 from viper_e2e.fusion import EnsembleFusion
-from viper_e2e.loader import ClipBatch
+from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.metrics import batch_sums
 from viper_e2e.metrics import scores as scores_of_sums
 from viper_e2e.model import ViPER

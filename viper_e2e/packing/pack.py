@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from viper_e2e.clip_files import find_files
 from viper_e2e.decoding.magic import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, sniff, sniff_sound
 from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.loading.clip_files import find_files
 from viper_e2e.packing.action_units import ACTION_UNIT_FILES, read_action_units
 from viper_e2e.packing.finding import Files
 from viper_e2e.packing.report import PackReport, SplitReport

@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from viper_e2e.clip import DecodedClip, Sample
-from viper_e2e.clip_reader import ClipReader, DecodeSample
 from viper_e2e.errors import UNREACHABLE, ClipError, ViperError
-from viper_e2e.order import BatchShape, EpochOrder, assign
-from viper_e2e.skips import SkipBudget, SkipRecord
-from viper_e2e.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
+from viper_e2e.loading.clip_reader import ClipReader, DecodeSample
+from viper_e2e.loading.order import BatchShape, EpochOrder, assign
+from viper_e2e.loading.skips import SkipBudget, SkipRecord
+from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 
 __all__ = ["ClipBatch", "ClipLoader", "DecodeSample", "SkipBudget", "SkipRecord"]
 

@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from viper_e2e.errors import ViperError
-from viper_e2e.handover import receive, send
+from viper_e2e.loading.handover import receive, send
 from viper_e2e.runtime.running_time import RunningTime
 
 GROUP_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]

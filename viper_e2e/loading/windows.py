@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from viper_e2e.clip import DecodedClip
-from viper_e2e.clip_reader import bare
 from viper_e2e.errors import ClipError
+from viper_e2e.loading.clip_reader import bare
+from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 from viper_e2e.runtime.names import printable
 from viper_e2e.shards import fetch, without_query
-from viper_e2e.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 
 Found = tuple[float, DecodedClip] | ClipError | None
 """A window (start in seconds, its clip), why the clip has no more, or that it was the last."""
