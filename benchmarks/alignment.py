@@ -28,9 +28,9 @@ from viper_e2e.config.schema import BackboneConfig, DecodingConfig, FaceConfig, 
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.faces import FaceCropper, FaceTrack, align
-from viper_e2e.pooling import pool, pooled_rows
-from viper_e2e.ridge import fit_ridge, predict
-from viper_e2e.stream import Stream
+from viper_e2e.fusion.closed_form import fit_ridge, predict
+from viper_e2e.fusion.pooling import pool, pooled_rows
+from viper_e2e.fusion.stream import Stream
 
 SEEN_IN_THE_FACE = ("Adoration", "Disgust", "Fear", "Surprise")
 WAYS = {

@@ -22,11 +22,11 @@ from rich.console import Console
 from viper_e2e.config.schema import AudioConfig, BackboneConfig, DecodingConfig, ModelConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders.audio import AudioEncoder, ClipSound
-from viper_e2e.pooling import known_features, pool, pooled_rows
-from viper_e2e.ridge import fit_ridge, predict
+from viper_e2e.fusion.closed_form import fit_ridge, predict
+from viper_e2e.fusion.pooling import known_features, pool, pooled_rows
+from viper_e2e.fusion.stream import Stream
 from viper_e2e.runtime.console import table
 from viper_e2e.shards import ShardSet
-from viper_e2e.stream import Stream
 
 PADDINGS = ("full", "clip")
 RESAMPLES = 2000

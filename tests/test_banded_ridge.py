@@ -7,10 +7,10 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from viper_e2e import banded_ridge
-from viper_e2e.banded_ridge import choose_scales, fit_banded_ridge
 from viper_e2e.errors import ViperError
-from viper_e2e.ridge import fit_ridge, predict
+from viper_e2e.fusion import banded_ridge
+from viper_e2e.fusion.banded_ridge import choose_scales, fit_banded_ridge
+from viper_e2e.fusion.closed_form import fit_ridge, predict
 
 SIZES = [6, 20, 9]
 

@@ -7,10 +7,10 @@ import torch
 from test_fusion import SECONDS, WIDTHS, B, E, T, config, face, fusion, some_fit, streams
 
 from viper_e2e.fusion import EnsembleFusion, build_fusion, num_networks
-from viper_e2e.pooling import known_features, pool, pooled_rows
-from viper_e2e.ridge import predict
-from viper_e2e.scale import LabelScale
-from viper_e2e.stream import Stream
+from viper_e2e.fusion.closed_form import predict
+from viper_e2e.fusion.pooling import known_features, pool, pooled_rows
+from viper_e2e.fusion.scale import LabelScale
+from viper_e2e.fusion.stream import Stream
 
 
 def test_it_answers_with_the_mean_of_a_ridge_within_the_labels_and_its_networks():

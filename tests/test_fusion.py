@@ -16,9 +16,9 @@ from viper_e2e.fusion import (
     sample_hidden,
     time_features,
 )
-from viper_e2e.pooling import known_features, pool, pooled_rows
-from viper_e2e.ridge import fit_ridge
-from viper_e2e.stream import Stream
+from viper_e2e.fusion.closed_form import fit_ridge
+from viper_e2e.fusion.pooling import known_features, pool, pooled_rows
+from viper_e2e.fusion.stream import Stream
 
 WIDTHS = {"visual": 12, "audio": 8, "textual": 16, "action_units": 4, "motion": 8}
 B, T, E = 3, 6, 7

@@ -24,6 +24,7 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverClassifica
 
 from viper_e2e.checkpoint import load_tensors, verify
 from viper_e2e.errors import ViperError
+from viper_e2e.fusion.stream import Stream
 from viper_e2e.published import (
     FILES,
     MODALITIES_OF_WIDTH,
@@ -35,7 +36,6 @@ from viper_e2e.published import (
     published_checkpoint,
     read_released,
 )
-from viper_e2e.stream import Stream
 
 SMALL = {
     "num_latents": 4,

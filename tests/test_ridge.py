@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import Ridge, RidgeCV
 
 from viper_e2e.errors import ViperError
-from viper_e2e.ridge import RELATIVE_PENALTIES, LinearPath, fit_ridge, predict
+from viper_e2e.fusion.closed_form import RELATIVE_PENALTIES, LinearPath, fit_ridge, predict
 
 E = 3
 SHAPES = pytest.mark.parametrize("shape", [(40, 7), (12, 30), (20, 20), (60, 200)], ids=str)

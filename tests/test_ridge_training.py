@@ -12,13 +12,13 @@ from viper_e2e.config.schema import FusionConfig
 from viper_e2e.engine.training import train
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import RidgeFusion, build_fusion
+from viper_e2e.fusion.closed_form import fit_ridge, predict
+from viper_e2e.fusion.pooling import known_features, pool, pooled_rows
+from viper_e2e.fusion.scale import LabelScale
+from viper_e2e.fusion.stream import Stream
 from viper_e2e.model import load
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.parsing import parse_train
-from viper_e2e.pooling import known_features, pool, pooled_rows
-from viper_e2e.ridge import fit_ridge, predict
-from viper_e2e.scale import LabelScale
-from viper_e2e.stream import Stream
 
 pytestmark = pytest.mark.slow
 

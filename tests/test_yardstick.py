@@ -15,17 +15,17 @@ from viper_e2e.config.schema import MODALITIES
 from viper_e2e.engine import evaluation_commands
 from viper_e2e.engine import yardstick as yardstick_module
 from viper_e2e.engine.yardstick import PooledRows, Table, Yardstick, line, verdict
+from viper_e2e.fusion.closed_form import RELATIVE_PENALTIES
+from viper_e2e.fusion.pooling import pool, pooled_rows
+from viper_e2e.fusion.stream import Stream
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.metrics import batch_sums, scores
 from viper_e2e.model import ViPER, load
-from viper_e2e.pooling import pool, pooled_rows
 from viper_e2e.pretrained import yardstick_line
 from viper_e2e.report import figures
-from viper_e2e.ridge import RELATIVE_PENALTIES
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.shards import ShardSet
-from viper_e2e.stream import Stream
 
 
 @pytest.fixture(scope="module")

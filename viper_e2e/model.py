@@ -27,14 +27,14 @@ from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.faces import FaceCropper, FaceTrack
 from viper_e2e.fusion import build_fusion, sample_hidden
+from viper_e2e.fusion.scale import LabelScale
+from viper_e2e.fusion.stream import Stream
 from viper_e2e.inputs import EncoderInputs
 from viper_e2e.labels import HUME_REACTION, LabelSet
 from viper_e2e.output import ViPEROutput
 from viper_e2e.prepared import ClipTokens, PreparedClip
 from viper_e2e.pretrained import Pretrained
 from viper_e2e.records import Record, records_of
-from viper_e2e.scale import LabelScale
-from viper_e2e.stream import Stream
 from viper_e2e.transfer import Transfer
 
 Clip = bytes | str | os.PathLike | Sample | DecodedClip | PreparedClip | ClipError | None

@@ -13,8 +13,8 @@ from viper_e2e.config.settings import Settings
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.engine.yardstick import PooledRows, Yardstick
 from viper_e2e.errors import ViperError
+from viper_e2e.fusion.closed_form import MIN_CLIPS
 from viper_e2e.loading.loader import ClipBatch
-from viper_e2e.ridge import MIN_CLIPS
 from viper_e2e.runtime.processes import Processes
 
 MAX_BYTES = 1_000_000_000

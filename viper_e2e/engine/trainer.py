@@ -39,6 +39,7 @@ from viper_e2e.engine.training_tables import branch_table
 from viper_e2e.engine.validation import VALIDATION, Validation, improved
 from viper_e2e.engine.yardstick import Yardstick, provenance_of_yardstick
 from viper_e2e.fusion import num_networks
+from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.loading.order import Cursor
 from viper_e2e.loading.reuse import ReuseStore, parse_size
@@ -48,7 +49,6 @@ from viper_e2e.predictions import Predictions
 from viper_e2e.prepared import PreparedClip
 from viper_e2e.runtime.console import console, tell_problems
 from viper_e2e.runtime.processes import Processes
-from viper_e2e.scale import LabelScale
 from viper_e2e.shards import ShardLimits, ShardSet
 
 

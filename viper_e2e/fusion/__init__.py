@@ -11,8 +11,8 @@ from viper_e2e.fusion.hidden_layer import HiddenLayerFusion
 from viper_e2e.fusion.hiding import sample_hidden
 from viper_e2e.fusion.outputs import rescaled
 from viper_e2e.fusion.ridge import RidgeFusion
+from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.fusion.tokens import TokenFusion, time_features
-from viper_e2e.scale import LabelScale
 
 __all__ = [
     "ConcatFusion",

@@ -12,8 +12,8 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverClassifica
 
 from viper_e2e.config.schema import FusionConfig
 from viper_e2e.fusion.outputs import check_heads, check_streams, to_intensities
-from viper_e2e.scale import LabelScale
-from viper_e2e.stream import Stream
+from viper_e2e.fusion.scale import LabelScale
+from viper_e2e.fusion.stream import Stream
 
 
 class ConcatFusion(nn.Module):

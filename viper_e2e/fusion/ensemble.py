@@ -10,13 +10,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viper_e2e.config.schema import FusionConfig
+from viper_e2e.fusion.closed_form import RidgeFit
 from viper_e2e.fusion.hidden_layer import HiddenLayerFusion
 from viper_e2e.fusion.outputs import check_streams, rescaled
 from viper_e2e.fusion.ridge import RidgeFusion
+from viper_e2e.fusion.scale import LabelScale
+from viper_e2e.fusion.stream import Stream
 from viper_e2e.fusion.tokens import TokenFusion
-from viper_e2e.ridge import RidgeFit
-from viper_e2e.scale import LabelScale
-from viper_e2e.stream import Stream
 
 RIDGE_SHARE = 0.5
 """Of the answer; the networks share the rest evenly. From few clips the ridge is the steadier part."""

@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viper_e2e.config.schema import FusionConfig
+from viper_e2e.fusion.closed_form import RidgeFit
 from viper_e2e.fusion.outputs import check_streams, to_intensities
-from viper_e2e.pooling import known_features, num_features, pool, pooled_rows
-from viper_e2e.ridge import RidgeFit
-from viper_e2e.scale import LabelScale
-from viper_e2e.stream import Stream
+from viper_e2e.fusion.pooling import known_features, num_features, pool, pooled_rows
+from viper_e2e.fusion.scale import LabelScale
+from viper_e2e.fusion.stream import Stream
 
 NUM_INPUTS_AT_FULL_RATE = 1_000
 """Under Adam each weight moves by the learning rate, so that of more inputs than these the layer would move

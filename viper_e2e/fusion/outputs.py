@@ -8,8 +8,8 @@ from torch import Tensor
 
 from viper_e2e.config.schema import FusionConfig
 from viper_e2e.errors import ViperError
-from viper_e2e.scale import LabelScale
-from viper_e2e.stream import Stream
+from viper_e2e.fusion.scale import LabelScale
+from viper_e2e.fusion.stream import Stream
 
 
 def to_intensities(

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from viper_e2e.config.schema import FusionConfig
 from viper_e2e.errors import ViperError
+from viper_e2e.fusion.closed_form import LinearPath
 from viper_e2e.fusion.outputs import check_streams, rescaled
-from viper_e2e.pooling import known_features, num_features, pool, pooled_rows
-from viper_e2e.ridge import LinearPath
-from viper_e2e.scale import LabelScale
-from viper_e2e.stream import Stream
+from viper_e2e.fusion.pooling import known_features, num_features, pool, pooled_rows
+from viper_e2e.fusion.scale import LabelScale
+from viper_e2e.fusion.stream import Stream
 
 
 class RidgeFusion(nn.Module):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from viper_e2e.config.schema import LOOKING, FusionConfig
 from viper_e2e.fusion.outputs import check_heads, check_streams, to_intensities
-from viper_e2e.pooling import mean_of_kept, with_face
-from viper_e2e.scale import LabelScale
-from viper_e2e.stream import Stream
+from viper_e2e.fusion.pooling import mean_of_kept, with_face
+from viper_e2e.fusion.scale import LabelScale
+from viper_e2e.fusion.stream import Stream
 
 NUM_SECONDS_BANDS = 10
 NUM_FRACTION_BANDS = 6

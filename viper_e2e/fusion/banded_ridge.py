@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from viper_e2e.ridge import RidgeFit, check_rows, moments, standardised
+from viper_e2e.fusion.closed_form import RidgeFit, check_rows, moments, standardised
 
 MAX_ROWS = 512
 """Evenly spaced rows that penalties are chosen on: a step of the search inverts a matrix of that side."""

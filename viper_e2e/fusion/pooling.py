@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from viper_e2e.config.schema import LOOKING
-from viper_e2e.stream import Stream
+from viper_e2e.fusion.stream import Stream
 
 NUM_PARTS = 3
 """Mean, deviation, change."""

@@ -1,4 +1,4 @@
-"""ridge.py: ridge regression in closed form, its penalty chosen by exact leave-one-out."""
+"""closed_form.py: ridge regression in closed form, its penalty chosen by exact leave-one-out."""
 
 from __future__ import annotations
 
