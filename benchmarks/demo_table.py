@@ -39,7 +39,7 @@ from rich.table import Table
 from viper_e2e.config.presets import PRESETS, TRAIN_DEFAULTS
 from viper_e2e.errors import ViperError
 from viper_e2e.metrics import bootstrap
-from viper_e2e.predictions import Predictions
+from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.tables import stdout_console
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -36,7 +36,7 @@ from viper_e2e.config.settings import Settings
 from viper_e2e.engine.evaluation import score
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.metrics import bootstrap
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 from viper_e2e.parsing import parse_train
 from viper_e2e.runtime.console import table
 from viper_e2e.shards import ShardSet, ShardWriter

@@ -32,7 +32,7 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverClassifica
 from viper_e2e.clip import Sample
 from viper_e2e.config.presets import paper
 from viper_e2e.config.schema import BackboneConfig, ModelConfig
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 PUBLISHED = {
     "visual": ("ViT-B/16, in21k", 86.4e6),

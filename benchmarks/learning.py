@@ -38,11 +38,11 @@ from viper_e2e.engine.ridge_training import RidgeTrainer
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.engine.validation import VALIDATION
 from viper_e2e.errors import ClipError
-from viper_e2e.model import ViPER
-from viper_e2e.output import ViPEROutput
+from viper_e2e.model.output import ViPEROutput
+from viper_e2e.model.prepared import PreparedClip
+from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import pack, progress_bar
 from viper_e2e.parsing import parse_train
-from viper_e2e.prepared import PreparedClip
 from viper_e2e.runtime.console import console, table
 from viper_e2e.shards import ShardSet
 

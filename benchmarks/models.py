@@ -9,7 +9,7 @@ from safetensors.torch import save_model
 
 from viper_e2e.config.presets import PRESETS
 from viper_e2e.config.schema import BackboneConfig, ModelConfig
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 PREPROCESSORS = {
     "visual": {"size": {"height": 224, "width": 224}, "resample": 2},

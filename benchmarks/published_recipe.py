@@ -21,7 +21,7 @@ from viper_e2e.encoders.audio import ClipSound
 from viper_e2e.fusion.stream import Stream
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.losses import IntensityLoss, parse_loss
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 JPEG_QUALITY = 95
 """As OpenCV writes them."""

@@ -24,7 +24,7 @@ from models import sized
 from rich.console import Console
 from rich.table import Table
 
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def score(path: str) -> dict[str, Any]:
     import torch
     from models import sized
 
-    from viper_e2e.model import ViPER
+    from viper_e2e.model.viper import ViPER
 
     model = ViPER(sized("tiny")).eval()
     with torch.no_grad():
@@ -74,7 +74,7 @@ def step(path: str, batch_size: str) -> dict[str, Any]:
     import torch
 
     from viper_e2e.config.presets import PRESETS
-    from viper_e2e.model import ViPER
+    from viper_e2e.model.viper import ViPER
 
     torch.manual_seed(0)
     model = ViPER(PRESETS["tiny"]()).train()

@@ -56,7 +56,7 @@ from viper_e2e.decoding import ClipDecoder
 from viper_e2e.engine.training import train
 from viper_e2e.faces import FaceCropper
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 from viper_e2e.shards import ShardWriter
 
 CONTENDERS = ("staged", "streaming, every frame", "streaming, defaults")

@@ -14,7 +14,7 @@ from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import ActionUnitConfig
 from viper_e2e.encoders.action_units import ActionUnitEncoder
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 ENCODER = ActionUnitEncoder.build(ActionUnitConfig())
 

@@ -10,7 +10,6 @@ import torch
 from facenet_pytorch import MTCNN as FacenetMTCNN
 from skimage import data, transform
 
-from viper_e2e.augment import Augment
 from viper_e2e.clip import CropSpec, DecodedClip
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import AugmentConfig, FaceConfig
@@ -19,7 +18,8 @@ from viper_e2e.faces import FaceCropper, moved_with
 from viper_e2e.faces.align import EYE_DISTANCE, EYE_HEIGHT, Squares, resample_square, squares_on_eyes
 from viper_e2e.faces.crop import crop_boxes, cut_regions
 from viper_e2e.faces.track import fill
-from viper_e2e.model import ViPER
+from viper_e2e.model.augment import Augment
+from viper_e2e.model.viper import ViPER
 from viper_e2e.parsing import parse_train
 
 SIZE = 64

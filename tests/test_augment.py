@@ -9,12 +9,12 @@ import pytest
 import torch
 from test_model import decoded, model_of
 
-from viper_e2e.augment import KINDS, Augment, build_augment
 from viper_e2e.clip import CropSpec
 from viper_e2e.config.schema import AugmentConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.faces.crop import crop_boxes, cut_regions
-from viper_e2e.inputs import EncoderInputs
+from viper_e2e.model.augment import KINDS, Augment, build_augment
+from viper_e2e.model.inputs import EncoderInputs
 
 SPEC = CropSpec(32)
 ALL = Augment(KINDS, AugmentConfig())

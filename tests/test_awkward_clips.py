@@ -13,8 +13,8 @@ from skimage.data import astronaut
 
 from viper_e2e.config.presets import micro, paper
 from viper_e2e.config.schema import BackboneConfig, ModelConfig
-from viper_e2e.model import ViPER
-from viper_e2e.output import ViPEROutput
+from viper_e2e.model.output import ViPEROutput
+from viper_e2e.model.viper import ViPER
 
 HEIGHT, WIDTH = 160, 240
 

@@ -8,8 +8,8 @@ import shutil
 import pytest
 import torch
 
-from viper_e2e import checkpoint
-from viper_e2e.checkpoint import CheckpointError
+from viper_e2e.model import checkpoint
+from viper_e2e.model.checkpoint import CheckpointError
 
 
 def fill(value: float):

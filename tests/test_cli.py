@@ -17,7 +17,7 @@ from conftest import make_clip
 
 from viper_e2e.cli import COMMANDS, main
 from viper_e2e.config.presets import micro
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import write_labels
 
 

@@ -14,18 +14,18 @@ from conftest import make_clip
 from PIL import Image
 from skimage import data
 
-from viper_e2e import close_ups
-from viper_e2e.augment import Augment
 from viper_e2e.clip import CropSpec, DecodedClip, Sample
-from viper_e2e.close_ups import plan_view
 from viper_e2e.config.presets import PRESETS, micro, tiny
 from viper_e2e.config.schema import AugmentConfig, DecodingConfig, ModelConfig, model_config_from_dict
 from viper_e2e.decoding import ClipDecoder, close_up
 from viper_e2e.errors import ClipError
 from viper_e2e.faces import FaceRegions, FaceTrack
 from viper_e2e.faces.crop import crop_boxes
-from viper_e2e.inputs import EncoderInputs
-from viper_e2e.model import ViPER
+from viper_e2e.model import close_ups
+from viper_e2e.model.augment import Augment
+from viper_e2e.model.close_ups import plan_view
+from viper_e2e.model.inputs import EncoderInputs
+from viper_e2e.model.viper import ViPER
 
 NATIVE, SCALED, FACE, CROP = (960, 540), (320, 180), 75, 64
 

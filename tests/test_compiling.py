@@ -16,9 +16,9 @@ from training_runs import JOINT, arguments, largest_difference, run, weights
 
 from viper_e2e.cli import main
 from viper_e2e.config.presets import tiny
-from viper_e2e.engine.compiling import CACHE, check_compiler, compile_model, compiled_parts, keep_compiled_in
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
+from viper_e2e.model.compiling import CACHE, check_compiler, compile_model, compiled_parts, keep_compiled_in
+from viper_e2e.model.viper import ViPER
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet
-from viper_e2e.predictions import Predictions
+from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.confusion import bins, confusion_matrices, dominant_confusion, intensity_confusions
 
 

@@ -19,7 +19,7 @@ import demo_table
 
 from viper_e2e.config.presets import tiny
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,7 +9,7 @@ from training_runs import make_corpus, run, same, weights
 from viper_e2e.fusion.banded_ridge import fit_banded_ridge
 from viper_e2e.fusion.closed_form import predict
 from viper_e2e.fusion.pooling import block_sizes, known_features, pool, pooled_rows
-from viper_e2e.model import load
+from viper_e2e.model.viper import load
 from viper_e2e.shards import ShardSet
 
 pytestmark = pytest.mark.slow

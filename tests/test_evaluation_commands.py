@@ -16,9 +16,9 @@ import yaml
 from conftest import make_clip, tone
 from generated_reference import SENTENCES, write_clip_model, write_roberta, write_vit, write_wavlm
 
-from viper_e2e import checkpoint
 from viper_e2e.cli import main
 from viper_e2e.labels import HUME_REACTION
+from viper_e2e.model import checkpoint
 from viper_e2e.shards import ShardWriter, action_units_to_npy
 
 SMALL_HEAD = (

@@ -30,7 +30,7 @@ from viper_e2e.encoders.textual import TextualEncoder
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.faces import FaceCropper
 from viper_e2e.fusion.stream import Stream
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 from viper_e2e.published import ReleasedHead, import_published, read_released
 
 pytestmark = pytest.mark.slow

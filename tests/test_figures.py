@@ -15,7 +15,7 @@ from PIL import Image
 from viper_e2e.engine import evaluation_commands
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.predictions import Predictions
+from viper_e2e.model.predictions import Predictions
 from viper_e2e.report import confusion, figures
 
 NAMES = HUME_REACTION.names

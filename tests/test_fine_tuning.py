@@ -13,7 +13,7 @@ from training_runs import JOINT, arguments, largest_difference, make_corpus, run
 from viper_e2e.engine import memory
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def test_changed_clips_are_exact_whoever_decodes_them_and_when_resumed(corpus, n
 
 
 def test_validation_never_sees_a_changed_clip(corpus, tmp_path, monkeypatch):
-    from viper_e2e.augment import Augment
+    from viper_e2e.model.augment import Augment
 
     seen = []
     original = Augment.pixels

@@ -10,7 +10,7 @@ from test_model import decoded, model_of
 from torch import Tensor, nn
 
 from viper_e2e.fusion.stream import Stream
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 STEP = 1e-6
 """Of central differences: their error falls with its square, rounding grows with its inverse."""

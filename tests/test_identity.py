@@ -15,10 +15,10 @@ import torch
 from training_runs import run
 
 import viper_e2e
-from viper_e2e.checkpoint import write_json
 from viper_e2e.cli import main
 from viper_e2e.engine.parts import Parts
 from viper_e2e.errors import ViperError
+from viper_e2e.model.checkpoint import write_json
 from viper_e2e.packing import pack, write_labels
 
 pytestmark = pytest.mark.slow

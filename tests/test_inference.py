@@ -17,7 +17,7 @@ from viper_e2e.config.presets import micro
 from viper_e2e.engine import inference
 from viper_e2e.engine.pictures import picture_names
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 
 @pytest.fixture(scope="module")

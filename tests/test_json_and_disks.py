@@ -13,11 +13,11 @@ import pytest
 import torch
 from training_runs import arguments, lines
 
-from viper_e2e import checkpoint
-from viper_e2e.checkpoint import CheckpointError
 from viper_e2e.cli import main
 from viper_e2e.config.presets import micro
-from viper_e2e.model import ViPER
+from viper_e2e.model import checkpoint
+from viper_e2e.model.checkpoint import CheckpointError
+from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime import plain_json
 
 Usage = namedtuple("Usage", "total used free")

@@ -214,7 +214,7 @@ assert main(["infer", sys.argv[1], "--checkpoint", sys.argv[2], "--num-workers",
 
 @pytest.mark.campaign
 def test_peak_memory_of_scoring_hardly_depends_on_length(tmp_path):
-    from viper_e2e.model import ViPER
+    from viper_e2e.model.viper import ViPER
 
     config = micro()
     config.decoding.num_frames = 32

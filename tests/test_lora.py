@@ -24,7 +24,6 @@ from training_runs import run, same, settings, weights
 from transformers import RobertaConfig, RobertaModel
 
 import viper_e2e
-from viper_e2e.checkpoint import write_folder
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, ModelConfig, TextualConfig, TrainConfig
 from viper_e2e.encoders.audio import AudioEncoder
@@ -39,7 +38,8 @@ from viper_e2e.engine.phases import Phases
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.engine.training import train
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
+from viper_e2e.model.checkpoint import write_folder
+from viper_e2e.model.viper import ViPER
 from viper_e2e.parsing import parse_train
 
 PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))

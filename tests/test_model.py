@@ -12,8 +12,8 @@ from viper_e2e.clip import DecodedClip, Sample, SoundRun
 from viper_e2e.config.presets import micro
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.model import ViPER
-from viper_e2e.transfer import Transfer
+from viper_e2e.model.transfer import Transfer
+from viper_e2e.model.viper import ViPER
 
 MODALITIES = ("visual", "audio", "textual", "action_units", "motion")
 

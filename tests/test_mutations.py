@@ -25,7 +25,7 @@ SCORE = """
     import torch
     from viper_e2e.config.presets import micro
     from viper_e2e.engine.prediction import ClipFiles, predict
-    from viper_e2e.model import ViPER
+    from viper_e2e.model.viper import ViPER
 
     torch.manual_seed(0)
     source = ClipFiles(sorted(Path(sys.argv[1]).iterdir()))

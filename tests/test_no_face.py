@@ -18,8 +18,8 @@ from test_confusion import predictions
 from viper_e2e.cli import main
 from viper_e2e.config.presets import micro
 from viper_e2e.labels import LabelSet
-from viper_e2e.model import ViPER
-from viper_e2e.records import failed, is_faceless, without_faceless
+from viper_e2e.model.records import failed, is_faceless, without_faceless
+from viper_e2e.model.viper import ViPER
 from viper_e2e.report.confusion import confusion_matrices
 from viper_e2e.report.figures import span_of
 from viper_e2e.report.overlay import bar_panel

@@ -19,7 +19,7 @@ from viper_e2e.engine import precision, reporting
 from viper_e2e.engine.precision import Choice, decide, faster, measured
 from viper_e2e.engine.training import train
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 
 @pytest.fixture(autouse=True)

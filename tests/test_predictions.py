@@ -8,7 +8,7 @@ import pytest
 from viper_e2e.engine.evaluation import score
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet
-from viper_e2e.predictions import Predictions
+from viper_e2e.model.predictions import Predictions
 
 E = len(HUME_REACTION)
 NASTY = ["=1+1", "+1", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", "\tx", "''", "'quoted", 'a "b", c\nd', "Wörld"]

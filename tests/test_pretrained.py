@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from test_encoders_base import write_vit
 
 import viper_e2e
-from viper_e2e.checkpoint import CheckpointError
 from viper_e2e.cli import main
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, ModelConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.model import ViPER
+from viper_e2e.model.checkpoint import CheckpointError
+from viper_e2e.model.viper import ViPER
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +121,7 @@ def test_weights_that_do_not_fit_their_settings_are_refused(tmp_path, change):
         tensors[name] = torch.zeros(3, 1, 4)
     save_file(tensors, tmp_path / "model/model.safetensors")
     (tmp_path / "model/manifest.json").unlink()
-    from viper_e2e import pretrained
+    from viper_e2e.model import pretrained
 
     with pytest.raises(CheckpointError, match=r"does not fit|the settings beside it"):
         pretrained.read_weights(model, tmp_path / "model")

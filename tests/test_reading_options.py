@@ -14,7 +14,7 @@ from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.parsing import parse_train
 from viper_e2e.reading_options import apply_reading_options

@@ -15,7 +15,7 @@ from conftest import ROOT, make_clip
 
 from viper_e2e.cli import COMMANDS
 from viper_e2e.config.presets import micro
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT, make_clip
 
 from viper_e2e.config.presets import micro
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)

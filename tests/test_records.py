@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from viper_e2e.errors import ClipError
-from viper_e2e.model import ViPEROutput
-from viper_e2e.records import failed, in_window, records_of, summary_of
+from viper_e2e.model.records import failed, in_window, records_of, summary_of
+from viper_e2e.model.viper import ViPEROutput
 
 EMOTIONS, MODALITIES = ("joy", "fear"), ("visual", "audio")
 

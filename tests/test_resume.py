@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, some_of
 from training_runs import JOINT, arguments, lines, same, weights
 
-from viper_e2e.checkpoint import newest_whole
+from viper_e2e.model.checkpoint import newest_whole
 
 pytestmark = [pytest.mark.survival, pytest.mark.slow]
 

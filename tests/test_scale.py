@@ -21,8 +21,8 @@ from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.fusion.stream import Stream
 from viper_e2e.labels import LabelSet
 from viper_e2e.losses import IntensityLoss
+from viper_e2e.model.pretrained import labels_of
 from viper_e2e.packing import pack, write_labels
-from viper_e2e.pretrained import labels_of
 from viper_e2e.shards import ShardSet
 
 UNIFORM = np.linspace(0, 1, 101)[:, None] * [1, 0.5] + [0, 0.25]
@@ -77,7 +77,7 @@ def test_an_untrained_head_speaks_around_the_centre():
 
 def test_a_checkpoint_keeps_the_scale_and_one_of_an_earlier_version_has_none(tmp_path):
     labels = LabelSet(("Joy", "Fear"), 0.0, 100.0, (1.0, 2.0), (50.0, 40.0), (80.0, 90.0))
-    model = viper_e2e.model.ViPER(micro(), labels).eval()
+    model = viper_e2e.model.viper.ViPER(micro(), labels).eval()
     model.save_pretrained(tmp_path / "new")
     loaded = viper_e2e.load(tmp_path / "new")
     assert loaded.labels == labels

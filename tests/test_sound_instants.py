@@ -11,7 +11,7 @@ from test_decoder import write_clip
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 STEADY = range(0, 20_000, 200)
 PICTURES = {

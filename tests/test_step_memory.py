@@ -16,8 +16,8 @@ from viper_e2e.engine import memory
 from viper_e2e.engine.averaging import WeightAverage
 from viper_e2e.engine.memory import Needs, check_fits, free_bytes, measure, moments_bytes, needs_table
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
-from viper_e2e.prepared import PreparedClip
+from viper_e2e.model.prepared import PreparedClip
+from viper_e2e.model.viper import ViPER
 
 JOINT = ("visual", "audio", "textual")
 

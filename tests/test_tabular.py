@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from viper_e2e.errors import ViperError
-from viper_e2e.records import failed, in_window
+from viper_e2e.model.records import failed, in_window
 from viper_e2e.tabular import columns_of, summary_path, write_records
 
 MODALITIES = ("visual", "audio")

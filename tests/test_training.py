@@ -11,14 +11,14 @@ import torch
 from accelerate import Accelerator
 from training_runs import JOINT, losses, run, same, settings, weights
 
-from viper_e2e.checkpoint import CheckpointError
 from viper_e2e.encoders.audio import AudioEncoder
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.engine.training import train
 from viper_e2e.errors import ViperError
 from viper_e2e.faces import FaceCropper
-from viper_e2e.model import ViPER
+from viper_e2e.model.checkpoint import CheckpointError
+from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import pack
 
 
@@ -127,7 +127,7 @@ def test_a_damaged_checkpoint_is_named_and_never_trained_over_from_scratch(corpu
 def test_a_training_state_that_is_code_is_refused_unrun(corpus, tmp_path):
     import pickle
 
-    from viper_e2e.checkpoint import write_folder
+    from viper_e2e.model.checkpoint import write_folder
 
     folder = run(corpus, tmp_path / "run", "--max-steps=1")
     canary = tmp_path / "canary"
@@ -180,8 +180,8 @@ def test_unlabelled_shards_are_refused(corpus, tmp_path):
 
 
 def test_a_full_disk_costs_a_warning_and_not_the_run(corpus, tmp_path, monkeypatch, capsys):
-    from viper_e2e import checkpoint
     from viper_e2e.engine.run_folder import RunFolder
+    from viper_e2e.model import checkpoint
 
     folder = run(corpus, tmp_path / "run", *JOINT, "--max-steps=2")
     saved = weights(folder)

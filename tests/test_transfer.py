@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from viper_e2e.transfer import Transfer
+from viper_e2e.model.transfer import Transfer
 
 
 class FakeStream:

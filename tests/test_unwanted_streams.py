@@ -11,7 +11,7 @@ from viper_e2e.clip import Sample
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import ModelConfig
 from viper_e2e.decoding import pyav
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 
 def model_of(*modalities: str) -> ViPER:

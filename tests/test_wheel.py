@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT, make_clip
 
 from viper_e2e.config.presets import micro
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from viper_e2e.config.presets import micro
 from viper_e2e.engine.prediction import predict_windows
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading.windows import ShardClip, WindowReader, decode_windows
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.shards import ShardSet
 

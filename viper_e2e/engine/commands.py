@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from viper_e2e.engine.compiling import check_compiler, compile_model
 from viper_e2e.engine.precision import compute_dtype, settled
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
+from viper_e2e.model.compiling import check_compiler, compile_model
+from viper_e2e.model.viper import ViPER
 from viper_e2e.parsing import backbone_overrides
 from viper_e2e.published import import_published, is_published, published_checkpoint
 from viper_e2e.reading_options import apply_reading_options

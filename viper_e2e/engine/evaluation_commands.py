@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from viper_e2e import checkpoint
 from viper_e2e.engine.commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
 from viper_e2e.engine.evaluation import predictions_of, score, scored_rows, scores_record
 from viper_e2e.engine.parts import Parts, Remaining, identity_of, scoring_accelerator
@@ -24,10 +23,11 @@ from viper_e2e.loading.clip_reader import DecodeSample
 from viper_e2e.loading.loader import ClipLoader
 from viper_e2e.metrics import Intervals, Scores, batch_sums, bootstrap
 from viper_e2e.metrics import scores as scores_of_sums
-from viper_e2e.model import ViPER, ViPEROutput
-from viper_e2e.predictions import SEEING, Predictions, submission_ids
-from viper_e2e.prepared import PreparedClip
-from viper_e2e.pretrained import yardstick_line
+from viper_e2e.model import checkpoint
+from viper_e2e.model.predictions import SEEING, Predictions, submission_ids
+from viper_e2e.model.prepared import PreparedClip
+from viper_e2e.model.pretrained import yardstick_line
+from viper_e2e.model.viper import ViPER, ViPEROutput
 from viper_e2e.reading_options import shard_limits
 from viper_e2e.report import figures, tables
 from viper_e2e.report.confusion import confusion_matrices, has_dominant

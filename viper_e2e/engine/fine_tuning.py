@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from accelerate import Accelerator
 
-from viper_e2e.augment import build_augment
 from viper_e2e.clip import DecodedClip
 from viper_e2e.config.schema import TrainConfig
 from viper_e2e.engine import memory
@@ -17,8 +16,9 @@ from viper_e2e.engine.phases import Phases
 from viper_e2e.engine.training_tables import groups_table
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.loading.reuse import ReuseStore
-from viper_e2e.model import ViPER
-from viper_e2e.prepared import PreparedClip
+from viper_e2e.model.augment import build_augment
+from viper_e2e.model.prepared import PreparedClip
+from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console
 
 

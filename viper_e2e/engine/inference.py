@@ -21,9 +21,9 @@ from viper_e2e.engine.prediction import (
 )
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.windows import ShardClip
-from viper_e2e.model import ViPER
+from viper_e2e.model.records import Record, failed, summary_of, without_faceless
+from viper_e2e.model.viper import ViPER
 from viper_e2e.reading_options import shard_limits
-from viper_e2e.records import Record, failed, summary_of, without_faceless
 from viper_e2e.report import tables
 from viper_e2e.runtime.console import AS_IT_IS, console, progress_bar, tell_problems
 from viper_e2e.runtime.processes import Processes

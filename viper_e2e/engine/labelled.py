@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from viper_e2e.checkpoint import newest_whole
 from viper_e2e.config.schema import TrainConfig
 from viper_e2e.config.settings import Settings
 from viper_e2e.decoding import ClipDecoder
@@ -18,7 +17,8 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading.clip_reader import DecodeSample
 from viper_e2e.loading.loader import ClipLoader
-from viper_e2e.pretrained import labels_of
+from viper_e2e.model.checkpoint import newest_whole
+from viper_e2e.model.pretrained import labels_of
 from viper_e2e.shards import ShardLimits, ShardSet, shared_clips, shared_subjects
 
 LEAST_UNIT_SPREAD = 0.05

@@ -15,8 +15,8 @@ from viper_e2e.config.schema import TrainConfig
 from viper_e2e.encoders.base import Backbone
 from viper_e2e.encoders.building import checkpoint_activations
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
-from viper_e2e.prepared import PreparedClip
+from viper_e2e.model.prepared import PreparedClip
+from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import table
 
 GIGABYTE = 1000**3

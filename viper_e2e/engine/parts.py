@@ -18,7 +18,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from viper_e2e.clip import Sample
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime import plain_json
 from viper_e2e.runtime.content import digest
 from viper_e2e.runtime.devices import heed_launcher

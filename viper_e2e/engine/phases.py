@@ -14,7 +14,7 @@ from viper_e2e.config.schema import TrainConfig
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.engine.optimizer import parameter_groups
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 
 class Phase(NamedTuple):

@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 
 from viper_e2e.engine.sources import ClipFiles
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
-from viper_e2e.records import Record
+from viper_e2e.model.records import Record
+from viper_e2e.model.viper import ViPER
 from viper_e2e.report import figures
 from viper_e2e.report.render import may_replace, render
 from viper_e2e.runtime.console import AS_IT_IS, console

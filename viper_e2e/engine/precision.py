@@ -16,7 +16,7 @@ from viper_e2e.encoders.base import Encoder
 from viper_e2e.encoders.motion import MotionEncoder
 from viper_e2e.engine.run_folder import RunFolder
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console
 from viper_e2e.runtime.processes import Processes
 

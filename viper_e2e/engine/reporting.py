@@ -17,7 +17,7 @@ from viper_e2e.engine.training_tables import epoch_line, flat_numbers
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.loading.skips import SkipBudget
-from viper_e2e.predictions import Predictions
+from viper_e2e.model.predictions import Predictions
 from viper_e2e.report import figures
 from viper_e2e.runtime.console import console, progress_bar
 from viper_e2e.runtime.progress import ProgressBar

@@ -15,7 +15,6 @@ from accelerate import Accelerator
 
 from viper_e2e.config.settings import Settings
 from viper_e2e.engine.averaging import WeightAverage
-from viper_e2e.engine.compiling import compile_model
 from viper_e2e.engine.fine_tuning import FineTuning, rewrapped
 from viper_e2e.engine.guarding import MAX_BAD_STEPS, Guard, StopRequest
 from viper_e2e.engine.labelled import make_loader, open_splits, training_labels
@@ -33,7 +32,6 @@ from viper_e2e.engine.resuming import (
 )
 from viper_e2e.engine.run_folder import RunFolder
 from viper_e2e.engine.saving import Saver
-from viper_e2e.engine.stages import StageClock
 from viper_e2e.engine.training_state import TrainingState, clip_seed, seed_step
 from viper_e2e.engine.training_tables import branch_table
 from viper_e2e.engine.validation import VALIDATION, Validation, improved
@@ -44,9 +42,11 @@ from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.loading.order import Cursor
 from viper_e2e.loading.reuse import ReuseStore, parse_size
 from viper_e2e.losses import IntensityLoss, parse_loss
-from viper_e2e.model import ViPER
-from viper_e2e.predictions import Predictions
-from viper_e2e.prepared import PreparedClip
+from viper_e2e.model.compiling import compile_model
+from viper_e2e.model.predictions import Predictions
+from viper_e2e.model.prepared import PreparedClip
+from viper_e2e.model.stages import StageClock
+from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console, tell_problems
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.shards import ShardLimits, ShardSet

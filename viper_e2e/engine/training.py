@@ -14,15 +14,15 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-from viper_e2e.checkpoint import write_json
 from viper_e2e.config.settings import Settings
-from viper_e2e.engine.compiling import check_compiler, keep_compiled_in
 from viper_e2e.engine.resuming import with_absolute_paths
 from viper_e2e.engine.ridge_training import RidgeTrainer
 from viper_e2e.engine.run_folder import write_settings
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.engine.training_tables import seeds_table
 from viper_e2e.engine.yardstick import verdict
+from viper_e2e.model.checkpoint import write_json
+from viper_e2e.model.compiling import check_compiler, keep_compiled_in
 from viper_e2e.runtime.console import console
 from viper_e2e.runtime.devices import heed_launcher
 from viper_e2e.runtime.processes import Processes

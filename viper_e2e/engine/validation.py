@@ -12,9 +12,9 @@ from viper_e2e.loading.clip_reader import bare
 from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.loading.skips import SkipRecord
 from viper_e2e.metrics import Scores
-from viper_e2e.model import ViPER, ViPEROutput
-from viper_e2e.predictions import Predictions
-from viper_e2e.prepared import PreparedClip
+from viper_e2e.model.predictions import Predictions
+from viper_e2e.model.prepared import PreparedClip
+from viper_e2e.model.viper import ViPER, ViPEROutput
 from viper_e2e.runtime.processes import Processes
 
 VALIDATION = "validation/"

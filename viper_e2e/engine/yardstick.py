@@ -19,7 +19,7 @@ from viper_e2e.fusion.stream import Stream
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.metrics import batch_sums
 from viper_e2e.metrics import scores as scores_of_sums
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.processes import Processes
 
 MAX_CLIPS = 5_000

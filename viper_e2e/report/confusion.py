@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.predictions import Predictions
+from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.figures import save, sheet, words
 
 NUM_BINS = 10

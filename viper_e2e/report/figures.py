@@ -12,8 +12,8 @@ import numpy as np
 
 from viper_e2e.decoding.sampling import merge_spans
 from viper_e2e.errors import ViperError
-from viper_e2e.predictions import Predictions
-from viper_e2e.records import Record
+from viper_e2e.model.predictions import Predictions
+from viper_e2e.model.records import Record
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 """Told apart by most colour-blind people (Okabe and Ito 2008), the yellow darkened to be seen on white."""

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from viper_e2e.errors import ViperError
 from viper_e2e.metrics import Intervals, Scores
-from viper_e2e.predictions import Predictions
+from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.figures import span_of, words
 from viper_e2e.report.tables import metrics_rows
 

@@ -25,7 +25,7 @@ from viper_e2e.decoding.fields import Deinterlacer
 from viper_e2e.decoding.picture import Scaler
 from viper_e2e.decoding.tracks import Tracks
 from viper_e2e.errors import ViperError
-from viper_e2e.records import Record
+from viper_e2e.model.records import Record
 from viper_e2e.report.overlay import Overlay
 
 MIN_SIDE, MAX_SIDE = 480, 1280

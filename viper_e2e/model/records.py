@@ -8,8 +8,8 @@ from typing import Any
 
 from viper_e2e.clip import UNHEARD, WORTH_TELLING_SECONDS
 from viper_e2e.decoding.sampling import seconds_counted_once
-from viper_e2e.output import ViPEROutput
-from viper_e2e.predictions import SEEING
+from viper_e2e.model.output import ViPEROutput
+from viper_e2e.model.predictions import SEEING
 
 BOX_SOURCES = ("none", "detected", "interpolated")
 

@@ -1,4 +1,4 @@
-"""model.py: ViPER, the one module: clips go in, reaction intensities come out."""
+"""viper.py: ViPER, the one module: clips go in, reaction intensities come out."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from viper_e2e.augment import Augment
 from viper_e2e.clip import DecodedClip, Sample
-from viper_e2e.close_ups import CloseUps
 from viper_e2e.config.schema import LOOKING, MODALITIES, ModelConfig, backbones_of
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders.action_units import ActionUnitEncoder
@@ -29,13 +27,15 @@ from viper_e2e.faces import FaceCropper, FaceTrack
 from viper_e2e.fusion import build_fusion, sample_hidden
 from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.fusion.stream import Stream
-from viper_e2e.inputs import EncoderInputs
 from viper_e2e.labels import HUME_REACTION, LabelSet
-from viper_e2e.output import ViPEROutput
-from viper_e2e.prepared import ClipTokens, PreparedClip
-from viper_e2e.pretrained import Pretrained
-from viper_e2e.records import Record, records_of
-from viper_e2e.transfer import Transfer
+from viper_e2e.model.augment import Augment
+from viper_e2e.model.close_ups import CloseUps
+from viper_e2e.model.inputs import EncoderInputs
+from viper_e2e.model.output import ViPEROutput
+from viper_e2e.model.prepared import ClipTokens, PreparedClip
+from viper_e2e.model.pretrained import Pretrained
+from viper_e2e.model.records import Record, records_of
+from viper_e2e.model.transfer import Transfer
 
 Clip = bytes | str | os.PathLike | Sample | DecodedClip | PreparedClip | ClipError | None
 """What the module takes: bytes, a path, a packed sample, or a clip further on its way. A

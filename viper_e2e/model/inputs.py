@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from viper_e2e.augment import Augment
 from viper_e2e.clip import CropSpec
 from viper_e2e.encoders.audio import ClipSound
 from viper_e2e.errors import ClipError
 from viper_e2e.faces import FaceCropper, moved_with
-from viper_e2e.prepared import PreparedClip
+from viper_e2e.model.augment import Augment
+from viper_e2e.model.prepared import PreparedClip
 
 
 class EncoderInputs:

@@ -14,7 +14,7 @@ from viper_e2e.encoders.audio import AudioEncoder
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import EnsembleFusion, RidgeFusion, TokenFusion
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from viper_e2e import checkpoint
-from viper_e2e.checkpoint import CheckpointError
 from viper_e2e.config.schema import ModelConfig, backbones_of, model_config_from_dict
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.labels import LabelSet
+from viper_e2e.model import checkpoint
+from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.runtime.content import digest
 from viper_e2e.runtime.version import __version__
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 
 
 class StageClock:

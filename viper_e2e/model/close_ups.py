@@ -20,8 +20,8 @@ from viper_e2e.decoding.geometry import scaled_size
 from viper_e2e.errors import ClipError
 from viper_e2e.faces import FaceRegions, FaceTrack
 from viper_e2e.faces.crop import Window, windows_around
-from viper_e2e.prepared import PreparedClip
-from viper_e2e.transfer import Transfer
+from viper_e2e.model.prepared import PreparedClip
+from viper_e2e.model.transfer import Transfer
 
 LEAST_GAIN = 1.1
 """A clip is decoded again only if its face becomes larger by more than this."""

@@ -1,0 +1,1 @@
+"""model: ViPER, the one module, and its folder on disk."""
