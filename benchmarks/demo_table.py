@@ -38,9 +38,9 @@ from rich.table import Table
 
 from viper_e2e.config.presets import PRESETS, TRAIN_DEFAULTS
 from viper_e2e.errors import ViperError
-from viper_e2e.metrics import bootstrap
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.tables import stdout_console
+from viper_e2e.scoring.metrics import bootstrap
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "datasets"))  # recipes are run by path, not installed

@@ -14,11 +14,11 @@ from torch import nn
 from training_runs import JOINT, arguments, lines, losses, same, settings, weights
 
 from viper_e2e.engine.averaging import WeightAverage
-from viper_e2e.engine.evaluation import evaluate, score, scores_record
 from viper_e2e.engine.labelled import make_loader
 from viper_e2e.engine.trainer import Trainer
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
+from viper_e2e.scoring.evaluation import evaluate, score, scores_record
 from viper_e2e.shards import ShardSet
 
 EMA = "--ema-decay=0.5"

@@ -37,8 +37,8 @@ from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.model import checkpoint
 from viper_e2e.model.viper import ViPER
 from viper_e2e.parsing import parse_train
+from viper_e2e.scoring.tabular import write_records
 from viper_e2e.shards import ShardLimits, ShardSet
-from viper_e2e.tabular import write_records
 
 pytestmark = pytest.mark.survival
 

@@ -16,10 +16,10 @@ from training_runs import run
 
 import viper_e2e
 from viper_e2e.cli import main
-from viper_e2e.engine.parts import Parts
 from viper_e2e.errors import ViperError
 from viper_e2e.model.checkpoint import write_json
 from viper_e2e.packing import pack, write_labels
+from viper_e2e.scoring.parts import Parts
 
 pytestmark = pytest.mark.slow
 

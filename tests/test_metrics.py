@@ -9,7 +9,7 @@ from torchmetrics.functional import concordance_corrcoef, mean_squared_error, pe
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.metrics import batch_sums, bootstrap, empty_sums, scores
+from viper_e2e.scoring.metrics import batch_sums, bootstrap, empty_sums, scores
 
 NAMES = HUME_REACTION.names
 E = len(NAMES)

@@ -24,7 +24,7 @@ SCORE = """
     from pathlib import Path
     import torch
     from viper_e2e.config.presets import micro
-    from viper_e2e.engine.prediction import ClipFiles, predict
+    from viper_e2e.scoring.prediction import ClipFiles, predict
     from viper_e2e.model.viper import ViPER
 
     torch.manual_seed(0)

@@ -11,9 +11,9 @@ from PIL import Image
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.metrics import batch_sums, bootstrap, scores
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.page import MAX_CROPS, extremes, write_page
+from viper_e2e.scoring.metrics import batch_sums, bootstrap, scores
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}"
 

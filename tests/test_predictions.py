@@ -5,10 +5,10 @@ import csv
 import numpy as np
 import pytest
 
-from viper_e2e.engine.evaluation import score
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet
 from viper_e2e.model.predictions import Predictions
+from viper_e2e.scoring.evaluation import score
 
 E = len(HUME_REACTION)
 NASTY = ["=1+1", "+1", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", "\tx", "''", "'quoted", 'a "b", c\nd', "Wörld"]

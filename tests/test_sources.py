@@ -19,10 +19,10 @@ from test_shards import record, write_foreign
 
 from viper_e2e.cli import main
 from viper_e2e.config.presets import micro
-from viper_e2e.engine.sources import find_inputs
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
-from viper_e2e.tabular import write_records
+from viper_e2e.scoring.sources import find_inputs
+from viper_e2e.scoring.tabular import write_records
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.metrics import batch_sums, bootstrap, scores
 from viper_e2e.model.records import failed
 from viper_e2e.report.tables import bar, intervals_record, metrics_table, records_table, stdout_console
+from viper_e2e.scoring.metrics import batch_sums, bootstrap, scores
 
 NAMES = HUME_REACTION.names
 MODALITIES = ("visual", "audio", "textual")

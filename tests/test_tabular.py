@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from viper_e2e.errors import ViperError
 from viper_e2e.model.records import failed, in_window
-from viper_e2e.tabular import columns_of, summary_path, write_records
+from viper_e2e.scoring.tabular import columns_of, summary_path, write_records
 
 MODALITIES = ("visual", "audio")
 COLUMNS = [

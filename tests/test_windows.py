@@ -12,11 +12,11 @@ from conftest import make_clip
 from loader_fakes import DeadlyWindows, FakeWindows
 
 from viper_e2e.config.presets import micro
-from viper_e2e.engine.prediction import predict_windows
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading.windows import ShardClip, WindowReader, decode_windows
 from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import pack, write_labels
+from viper_e2e.scoring.prediction import predict_windows
 from viper_e2e.shards import ShardSet
 
 

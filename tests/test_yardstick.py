@@ -20,11 +20,11 @@ from viper_e2e.fusion.pooling import pool, pooled_rows
 from viper_e2e.fusion.stream import Stream
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading.loader import ClipBatch
-from viper_e2e.metrics import batch_sums, scores
 from viper_e2e.model.pretrained import yardstick_line
 from viper_e2e.model.viper import ViPER, load
 from viper_e2e.report import figures
 from viper_e2e.runtime.processes import Processes
+from viper_e2e.scoring.metrics import batch_sums, scores
 from viper_e2e.shards import ShardSet
 
 

@@ -355,13 +355,13 @@ def _check(argv: Sequence[str]) -> int:
     _worker_options(parser)
     _clip_options(parser)
     options = parser.parse_args(argv)
-    from viper_e2e.checking import check
     from viper_e2e.config.schema import DecodingConfig
     from viper_e2e.packing import progress_bar
     from viper_e2e.reading_options import apply_reading_options, shard_limits
     from viper_e2e.runtime import plain_json
     from viper_e2e.runtime.outfiles import settle_file, written_whole
     from viper_e2e.runtime.terminal import SteadyConsole
+    from viper_e2e.scoring.checking import check
     from viper_e2e.shards import ShardSet
 
     if options.output:

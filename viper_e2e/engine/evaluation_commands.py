@@ -14,15 +14,10 @@ import torch
 from accelerate import Accelerator
 
 from viper_e2e.engine.commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
-from viper_e2e.engine.evaluation import predictions_of, score, scored_rows, scores_record
-from viper_e2e.engine.parts import Parts, Remaining, identity_of, scoring_accelerator
-from viper_e2e.engine.sources import refuse_empty
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
 from viper_e2e.loading.clip_reader import DecodeSample
 from viper_e2e.loading.loader import ClipLoader
-from viper_e2e.metrics import Intervals, Scores, batch_sums, bootstrap
-from viper_e2e.metrics import scores as scores_of_sums
 from viper_e2e.model import checkpoint
 from viper_e2e.model.predictions import SEEING, Predictions, submission_ids
 from viper_e2e.model.prepared import PreparedClip
@@ -36,8 +31,13 @@ from viper_e2e.runtime.console import AS_IT_IS, console, progress_bar, table, te
 from viper_e2e.runtime.outfiles import settle_folder, written_whole
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.runtime.version import versions
+from viper_e2e.scoring.evaluation import predictions_of, score, scored_rows, scores_record
+from viper_e2e.scoring.metrics import Intervals, Scores, batch_sums, bootstrap
+from viper_e2e.scoring.metrics import scores as scores_of_sums
+from viper_e2e.scoring.parts import Parts, Remaining, identity_of, scoring_accelerator
+from viper_e2e.scoring.sources import refuse_empty
+from viper_e2e.scoring.tabular import readable
 from viper_e2e.shards import ShardSet, without_query
-from viper_e2e.tabular import readable
 
 NUM_PICTURES = 4
 """Of a model that sees, with labels of which one may be dominant."""

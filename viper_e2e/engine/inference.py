@@ -9,16 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from viper_e2e.engine.commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
-from viper_e2e.engine.parts import Parts, Remaining, identity_of, scoring_accelerator
 from viper_e2e.engine.pictures import check_pictures, draw_pictures
-from viper_e2e.engine.prediction import (
-    LONG_SECONDS,
-    ClipFiles,
-    find_inputs,
-    name_of,
-    predict_share,
-    predict_windows,
-)
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.windows import ShardClip
 from viper_e2e.model.records import Record, failed, summary_of, without_faceless
@@ -27,8 +18,17 @@ from viper_e2e.reading_options import shard_limits
 from viper_e2e.report import tables
 from viper_e2e.runtime.console import AS_IT_IS, console, progress_bar, tell_problems
 from viper_e2e.runtime.processes import Processes
+from viper_e2e.scoring.parts import Parts, Remaining, identity_of, scoring_accelerator
+from viper_e2e.scoring.prediction import (
+    LONG_SECONDS,
+    ClipFiles,
+    find_inputs,
+    name_of,
+    predict_share,
+    predict_windows,
+)
+from viper_e2e.scoring.tabular import check_output, summary_path, write_records
 from viper_e2e.shards import ShardSet
-from viper_e2e.tabular import check_output, summary_path, write_records
 
 ROWS = 1
 """What records of clips look like; those that another version wrote down are not taken over."""

@@ -6,16 +6,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from viper_e2e.engine.evaluation import evaluate, score, scores_record
 from viper_e2e.engine.guarding import Guard
 from viper_e2e.loading.clip_reader import bare
 from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.loading.skips import SkipRecord
-from viper_e2e.metrics import Scores
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER, ViPEROutput
 from viper_e2e.runtime.processes import Processes
+from viper_e2e.scoring.evaluation import evaluate, score, scores_record
+from viper_e2e.scoring.metrics import Scores
 
 VALIDATION = "validation/"
 """Before the keys of validation clips where those of training clips stand too; no key has a slash in it."""

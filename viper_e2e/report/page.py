@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from viper_e2e.errors import ViperError
-from viper_e2e.metrics import Intervals, Scores
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.figures import span_of, words
 from viper_e2e.report.tables import metrics_rows
+from viper_e2e.scoring.metrics import Intervals, Scores
 
 NUM_EXTREMES = 5
 """Clips shown at either end of the ranking; their strips are worth collecting."""

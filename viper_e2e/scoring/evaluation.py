@@ -13,11 +13,11 @@ from accelerate.utils import gather_object
 
 from viper_e2e.errors import ClipError
 from viper_e2e.loading.loader import ClipBatch, ClipLoader
-from viper_e2e.metrics import Scores, batch_sums
-from viper_e2e.metrics import scores as scores_of_sums
 from viper_e2e.model.predictions import SEEING, Predictions
 from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER, ViPEROutput
+from viper_e2e.scoring.metrics import Scores, batch_sums
+from viper_e2e.scoring.metrics import scores as scores_of_sums
 from viper_e2e.shards import ShardSet
 
 Row = dict[str, Any]

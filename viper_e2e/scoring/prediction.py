@@ -8,8 +8,6 @@ from typing import Any
 import torch
 
 from viper_e2e.clip import DecodedClip
-from viper_e2e.engine.parts import Remaining
-from viper_e2e.engine.sources import ClipFiles, find_inputs, name_of
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading.clip_reader import DecodeSample
 from viper_e2e.loading.loader import ClipLoader
@@ -17,6 +15,8 @@ from viper_e2e.loading.windows import ClipPlace, decode_windows, shown
 from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS
 from viper_e2e.model.records import Record, failed, in_window, records_of
 from viper_e2e.model.viper import ViPER
+from viper_e2e.scoring.parts import Remaining
+from viper_e2e.scoring.sources import ClipFiles, find_inputs, name_of
 from viper_e2e.shards import ShardSet
 
 __all__ = ["ClipFiles", "find_inputs", "name_of", "predict", "predict_share", "predict_windows"]
