@@ -33,13 +33,13 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from viper_e2e.config.settings import Settings
-from viper_e2e.engine.trainer import Trainer
 from viper_e2e.model.viper import ViPER
 from viper_e2e.parsing import parse_train
 from viper_e2e.runtime.console import table
 from viper_e2e.scoring.evaluation import score
 from viper_e2e.scoring.metrics import bootstrap
 from viper_e2e.shards import ShardSet, ShardWriter
+from viper_e2e.training.trainer import Trainer
 
 DINOV2, WHISPER = "dinov2-small", "whisper-tiny-en-encoder"
 VARIANTS = {

@@ -34,9 +34,6 @@ import torch
 from accelerate import Accelerator
 
 from viper_e2e.config.settings import Settings
-from viper_e2e.engine.ridge_training import RidgeTrainer
-from viper_e2e.engine.trainer import Trainer
-from viper_e2e.engine.validation import VALIDATION
 from viper_e2e.errors import ClipError
 from viper_e2e.model.output import ViPEROutput
 from viper_e2e.model.prepared import PreparedClip
@@ -45,6 +42,9 @@ from viper_e2e.packing import pack, progress_bar
 from viper_e2e.parsing import parse_train
 from viper_e2e.runtime.console import console, table
 from viper_e2e.shards import ShardSet
+from viper_e2e.training.ridge_training import RidgeTrainer
+from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.validation import VALIDATION
 
 DINOV2, WHISPER = "dinov2-small", "whisper-tiny-en-encoder"
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,8 +20,8 @@ from viper_e2e.clip import CropSpec
 from viper_e2e.encoders.audio import ClipSound
 from viper_e2e.fusion.stream import Stream
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.losses import IntensityLoss, parse_loss
 from viper_e2e.model.viper import ViPER
+from viper_e2e.training.losses import IntensityLoss, parse_loss
 
 JPEG_QUALITY = 95
 """As OpenCV writes them."""

@@ -53,11 +53,11 @@ from viper_e2e.config.presets import TRAIN_DEFAULTS
 from viper_e2e.config.schema import ModelConfig, TrainConfig
 from viper_e2e.config.settings import Settings
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.engine.training import train
 from viper_e2e.faces import FaceCropper
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.model.viper import ViPER
 from viper_e2e.shards import ShardWriter
+from viper_e2e.training.run import train
 
 CONTENDERS = ("staged", "streaming, every frame", "streaming, defaults")
 

@@ -23,13 +23,15 @@ from safetensors.torch import save_file
 from viper_e2e import cli
 from viper_e2e.clip import DecodedClip
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.engine import evaluation_commands, precision, reporting, trainer, training
-from viper_e2e.engine.trainer import Trainer
+from viper_e2e.engine import evaluation_commands
 from viper_e2e.errors import ClipError
 from viper_e2e.fusion import TokenFusion
 from viper_e2e.loading.loader import ClipLoader
 from viper_e2e.runtime import processes
 from viper_e2e.scoring import parts
+from viper_e2e.training import precision, reporting, trainer
+from viper_e2e.training import run as training
+from viper_e2e.training.trainer import Trainer
 
 
 class _NoFigures:

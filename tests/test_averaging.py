@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from torch import nn
 from training_runs import JOINT, arguments, lines, losses, same, settings, weights
 
-from viper_e2e.engine.averaging import WeightAverage
-from viper_e2e.engine.labelled import make_loader
-from viper_e2e.engine.trainer import Trainer
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.scoring.evaluation import evaluate, score, scores_record
 from viper_e2e.shards import ShardSet
+from viper_e2e.training.averaging import WeightAverage
+from viper_e2e.training.labelled import make_loader
+from viper_e2e.training.trainer import Trainer
 
 EMA = "--ema-decay=0.5"
 SHORT = (*JOINT, "--epochs=2", "--batch-size=4", "--schedule=constant")
@@ -187,7 +187,7 @@ def test_a_validation_that_fails_leaves_the_weights(corpus, tmp_path, monkeypatc
         seen.append(values(model))
         raise ZeroDivisionError
 
-    monkeypatch.setattr("viper_e2e.engine.validation.evaluate", failing)
+    monkeypatch.setattr("viper_e2e.training.validation.evaluate", failing)
     with pytest.raises(ZeroDivisionError):
         trainer._end_epoch()
     trainer.close()

@@ -14,8 +14,8 @@ from test_model import MODALITIES, decoded, model_of
 from viper_e2e.faces import FaceCropper
 from viper_e2e.faces.mtcnn import MTCNN
 from viper_e2e.fusion import num_networks
-from viper_e2e.losses import IntensityLoss, parse_loss
 from viper_e2e.scoring.metrics import batch_sums
+from viper_e2e.training.losses import IntensityLoss, parse_loss
 
 
 def test_nothing_becomes_float64_before_it_is_on_the_cpu():

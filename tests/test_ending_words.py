@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from viper_e2e.config.schema import TrainConfig
-from viper_e2e.engine.training import finished_lines, stopped_line
+from viper_e2e.training.run import finished_lines, stopped_line
 
 
 def run(folder, best: dict[str, float], val_shards: str | None = "val-{0..3}.tar") -> SimpleNamespace:

@@ -10,10 +10,10 @@ import torch
 from accelerate import Accelerator
 from training_runs import JOINT, arguments, largest_difference, make_corpus, run, same, settings, weights
 
-from viper_e2e.engine import memory
-from viper_e2e.engine.trainer import Trainer
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
+from viper_e2e.training import memory
+from viper_e2e.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from training_runs import lines, settings
 
-from viper_e2e.engine.trainer import Trainer
 from viper_e2e.errors import ViperError
+from viper_e2e.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 

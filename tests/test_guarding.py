@@ -9,14 +9,14 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from viper_e2e.engine.guarding import Guard
-from viper_e2e.engine.run_folder import RunFolder
-from viper_e2e.engine.training_state import TrainingState
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.loading.order import Cursor
 from viper_e2e.loading.skips import SkipRecord
 from viper_e2e.runtime.processes import Processes
+from viper_e2e.training.guarding import Guard
+from viper_e2e.training.run_folder import RunFolder
+from viper_e2e.training.state import TrainingState
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from conftest import make_clip
 from training_runs import arguments, lines, settings
 
 from viper_e2e.cli import main
-from viper_e2e.engine.trainer import Trainer
-from viper_e2e.engine.validation import improved
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.scoring.metrics import batch_sums, scores
+from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.validation import improved
 
 pytestmark = pytest.mark.slow
 

@@ -32,15 +32,15 @@ from viper_e2e.encoders.building import find_blocks
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.textual import TextualEncoder
 from viper_e2e.encoders.visual import VisualEncoder
-from viper_e2e.engine.memory import check_fits
-from viper_e2e.engine.optimizer import parameter_groups
-from viper_e2e.engine.phases import Phases
-from viper_e2e.engine.trainer import Trainer
-from viper_e2e.engine.training import train
 from viper_e2e.errors import ViperError
 from viper_e2e.model.checkpoint import write_folder
 from viper_e2e.model.viper import ViPER
 from viper_e2e.parsing import parse_train
+from viper_e2e.training.memory import check_fits
+from viper_e2e.training.optimizer import parameter_groups
+from viper_e2e.training.phases import Phases
+from viper_e2e.training.run import train
+from viper_e2e.training.trainer import Trainer
 
 PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 SOUND = [clip((0.0, noise(1.0)), seconds=(0.0, 0.5), stream=1.0)]

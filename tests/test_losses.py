@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchmetrics.functional import concordance_corrcoef, pearson_corrcoef
 
 from viper_e2e.errors import ViperError
-from viper_e2e.losses import IntensityLoss, parse_loss
+from viper_e2e.training.losses import IntensityLoss, parse_loss
 
 E = 7
 ALL = {"mse": 1.0, "pearson": 0.5, "ccc": 0.25}

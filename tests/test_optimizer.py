@@ -11,12 +11,12 @@ from torch import nn
 
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import TrainConfig
-from viper_e2e.engine import training_state
-from viper_e2e.engine.optimizer import build_optimizer, schedule_factor
-from viper_e2e.engine.training_state import TrainingState
 from viper_e2e.loading.order import Cursor
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.model.viper import ViPER
+from viper_e2e.training import state as training_state
+from viper_e2e.training.optimizer import build_optimizer, schedule_factor
+from viper_e2e.training.state import TrainingState
 
 CONFIG = TrainConfig(lr=1e-2, backbone_lr=1e-3, layer_decay=0.5, weight_decay=0.1)
 NO_MATRIX = (

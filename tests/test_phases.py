@@ -9,9 +9,9 @@ import torch
 from test_model import decoded, model_of
 
 from viper_e2e.config.schema import TrainConfig
-from viper_e2e.engine.optimizer import build_optimizer, build_schedule
-from viper_e2e.engine.phases import Phase, Phases
 from viper_e2e.errors import ViperError
+from viper_e2e.training.optimizer import build_optimizer, build_schedule
+from viper_e2e.training.phases import Phase, Phases
 
 CONFIG = TrainConfig(lr=1e-2, backbone_lr=1e-3, layer_decay=0.5, warmup_fraction=0.2)
 

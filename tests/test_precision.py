@@ -15,11 +15,11 @@ from test_model import model_of
 from training_runs import arguments, run, same, settings, weights
 
 from viper_e2e.cli import main
-from viper_e2e.engine import precision, reporting
-from viper_e2e.engine.precision import Choice, decide, faster, measured
-from viper_e2e.engine.training import train
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
+from viper_e2e.training import precision, reporting
+from viper_e2e.training.precision import Choice, decide, faster, measured
+from viper_e2e.training.run import train
 
 
 @pytest.fixture(autouse=True)

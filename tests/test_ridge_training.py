@@ -9,7 +9,6 @@ from training_runs import lines, run, same, settings, weights
 
 from viper_e2e import cli
 from viper_e2e.config.schema import FusionConfig
-from viper_e2e.engine.training import train
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import RidgeFusion, build_fusion
 from viper_e2e.fusion.closed_form import fit_ridge, predict
@@ -19,6 +18,7 @@ from viper_e2e.fusion.stream import Stream
 from viper_e2e.model.viper import load
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.parsing import parse_train
+from viper_e2e.training.run import train
 
 pytestmark = pytest.mark.slow
 

@@ -9,13 +9,13 @@ import sys
 import pytest
 import yaml
 
-from viper_e2e.engine.run_folder import RunFolder
 from viper_e2e.errors import ViperError
+from viper_e2e.training.run_folder import RunFolder
 
 HOLD = """
 import sys
 from pathlib import Path
-from viper_e2e.engine.run_folder import RunFolder
+from viper_e2e.training.run_folder import RunFolder
 run = RunFolder(Path(sys.argv[1]), resume=False)
 print("held", flush=True)
 sys.stdin.read()

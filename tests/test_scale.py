@@ -15,15 +15,15 @@ from training_runs import run
 import viper_e2e
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import FusionConfig
-from viper_e2e.engine.labelled import label_scale, scaled_as, training_labels
 from viper_e2e.fusion import build_fusion
 from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.fusion.stream import Stream
 from viper_e2e.labels import LabelSet
-from viper_e2e.losses import IntensityLoss
 from viper_e2e.model.pretrained import labels_of
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.shards import ShardSet
+from viper_e2e.training.labelled import label_scale, scaled_as, training_labels
+from viper_e2e.training.losses import IntensityLoss
 
 UNIFORM = np.linspace(0, 1, 101)[:, None] * [1, 0.5] + [0, 0.25]
 RANGES = {"0 to 100": (100.0, 0.0), "1e-5": (1e-5, 0.0), "around 50": (1.0, 50.0), "-1 to 1": (2.0, -1.0)}

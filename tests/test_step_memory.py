@@ -12,12 +12,12 @@ from test_model import decoded, model_of
 
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import TrainConfig
-from viper_e2e.engine import memory
-from viper_e2e.engine.averaging import WeightAverage
-from viper_e2e.engine.memory import Needs, check_fits, free_bytes, measure, moments_bytes, needs_table
 from viper_e2e.errors import ViperError
 from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER
+from viper_e2e.training import memory
+from viper_e2e.training.averaging import WeightAverage
+from viper_e2e.training.memory import Needs, check_fits, free_bytes, measure, moments_bytes, needs_table
 
 JOINT = ("visual", "audio", "textual")
 

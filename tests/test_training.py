@@ -13,13 +13,13 @@ from training_runs import JOINT, losses, run, same, settings, weights
 
 from viper_e2e.encoders.audio import AudioEncoder
 from viper_e2e.encoders.visual import VisualEncoder
-from viper_e2e.engine.trainer import Trainer
-from viper_e2e.engine.training import train
 from viper_e2e.errors import ViperError
 from viper_e2e.faces import FaceCropper
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import pack
+from viper_e2e.training.run import train
+from viper_e2e.training.trainer import Trainer
 
 
 def test_the_loss_falls_and_the_run_folder_holds_everything(corpus, tmp_path):
@@ -180,8 +180,8 @@ def test_unlabelled_shards_are_refused(corpus, tmp_path):
 
 
 def test_a_full_disk_costs_a_warning_and_not_the_run(corpus, tmp_path, monkeypatch, capsys):
-    from viper_e2e.engine.run_folder import RunFolder
     from viper_e2e.model import checkpoint
+    from viper_e2e.training.run_folder import RunFolder
 
     folder = run(corpus, tmp_path / "run", *JOINT, "--max-steps=2")
     saved = weights(folder)

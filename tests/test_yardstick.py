@@ -13,8 +13,6 @@ from training_runs import lines, make_corpus, run
 from viper_e2e import cli
 from viper_e2e.config.schema import MODALITIES
 from viper_e2e.engine import evaluation_commands
-from viper_e2e.engine import yardstick as yardstick_module
-from viper_e2e.engine.yardstick import PooledRows, Table, Yardstick, line, verdict
 from viper_e2e.fusion.closed_form import RELATIVE_PENALTIES
 from viper_e2e.fusion.pooling import pool, pooled_rows
 from viper_e2e.fusion.stream import Stream
@@ -26,6 +24,8 @@ from viper_e2e.report import figures
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.scoring.metrics import batch_sums, scores
 from viper_e2e.shards import ShardSet
+from viper_e2e.training import yardstick as yardstick_module
+from viper_e2e.training.yardstick import PooledRows, Table, Yardstick, line, verdict
 
 
 @pytest.fixture(scope="module")

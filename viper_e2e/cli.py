@@ -151,7 +151,7 @@ def _train(argv: Sequence[str]) -> int:
     from viper_e2e.engine.scratch import keep_scratch_in_memory
 
     keep_scratch_in_memory()
-    from viper_e2e.engine.training import train
+    from viper_e2e.training.run import train
 
     return train(settings)
 

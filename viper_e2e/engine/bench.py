@@ -13,9 +13,6 @@ import torch
 
 from viper_e2e.clip import DecodedClip
 from viper_e2e.config.settings import Settings
-from viper_e2e.engine.labelled import make_loader
-from viper_e2e.engine.optimizer import build_optimizer
-from viper_e2e.engine.precision import compute_dtype, settled
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.model.compiling import check_compiler, compile_model
@@ -23,6 +20,9 @@ from viper_e2e.model.stages import StageClock
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console, progress_bar, table
 from viper_e2e.shards import ShardSet
+from viper_e2e.training.labelled import make_loader
+from viper_e2e.training.optimizer import build_optimizer
+from viper_e2e.training.precision import compute_dtype, settled
 
 _PHASES = 4
 WAITING_MATTERS = 0.05

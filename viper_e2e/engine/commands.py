@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from viper_e2e.engine.precision import compute_dtype, settled
 from viper_e2e.errors import ViperError
 from viper_e2e.model.compiling import check_compiler, compile_model
 from viper_e2e.model.viper import ViPER
@@ -17,6 +16,7 @@ from viper_e2e.reading_options import apply_reading_options
 from viper_e2e.runtime.console import console, loading
 from viper_e2e.runtime.devices import own_device
 from viper_e2e.runtime.processes import Processes
+from viper_e2e.training.precision import compute_dtype, settled
 
 ALL_FINE, NOTHING_DONE, SOME_FAILED = 0, 1, 2
 

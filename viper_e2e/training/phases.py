@@ -12,9 +12,9 @@ import torch
 
 from viper_e2e.config.schema import TrainConfig
 from viper_e2e.encoders.base import Encoder
-from viper_e2e.engine.optimizer import parameter_groups
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
+from viper_e2e.training.optimizer import parameter_groups
 
 
 class Phase(NamedTuple):

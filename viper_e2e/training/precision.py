@@ -14,11 +14,11 @@ from torch import Tensor
 from viper_e2e.encoders.audio import AudioEncoder, ClipSound
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.encoders.motion import MotionEncoder
-from viper_e2e.engine.run_folder import RunFolder
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console
 from viper_e2e.runtime.processes import Processes
+from viper_e2e.training.run_folder import RunFolder
 
 LEAST_GAIN = 1.1
 """bfloat16 has to be this much faster: it costs digits, and times are never quite the same twice."""

@@ -1,4 +1,4 @@
-"""training_tables.py: what a run learns, and what its epochs came to, as tables and lines for the terminal."""
+"""tables.py: what a run learns, and what its epochs came to, as tables and lines for the terminal."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ from statistics import median
 from types import FrameType
 from typing import Any, NoReturn
 
-from viper_e2e.engine.run_folder import RunFolder
-from viper_e2e.engine.training_state import TrainingState
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.loading.skips import SkipBudget, SkipRecord
 from viper_e2e.runtime.processes import Processes
+from viper_e2e.training.run_folder import RunFolder
+from viper_e2e.training.state import TrainingState
 
 MAX_BAD_STEPS = 3
 """So many steps in a row without a number send a run back to its last checkpoint."""

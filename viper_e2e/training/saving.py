@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from viper_e2e.config.schema import TrainConfig
-from viper_e2e.engine import training_state
-from viper_e2e.engine.averaging import WeightAverage
-from viper_e2e.engine.run_folder import RunFolder
-from viper_e2e.engine.training_state import TrainingState
 from viper_e2e.model import pretrained
 from viper_e2e.model.checkpoint import CheckpointError, newest_whole, write_folder
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console
+from viper_e2e.training import state as training_state
+from viper_e2e.training.averaging import WeightAverage
+from viper_e2e.training.run_folder import RunFolder
+from viper_e2e.training.state import TrainingState
 
 
 class Saver:

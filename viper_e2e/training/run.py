@@ -1,4 +1,4 @@
-"""training.py: `viper train`: one run, or one per seed, in one or several processes."""
+"""run.py: `viper train`: one run, or one per seed, in one or several processes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from viper_e2e.config.settings import Settings
-from viper_e2e.engine.resuming import with_absolute_paths
-from viper_e2e.engine.ridge_training import RidgeTrainer
-from viper_e2e.engine.run_folder import write_settings
-from viper_e2e.engine.trainer import Trainer
-from viper_e2e.engine.training_tables import seeds_table
-from viper_e2e.engine.yardstick import verdict
 from viper_e2e.model.checkpoint import write_json
 from viper_e2e.model.compiling import check_compiler, keep_compiled_in
 from viper_e2e.runtime.console import console
 from viper_e2e.runtime.devices import heed_launcher
 from viper_e2e.runtime.processes import Processes
+from viper_e2e.training.resuming import with_absolute_paths
+from viper_e2e.training.ridge_training import RidgeTrainer
+from viper_e2e.training.run_folder import write_settings
+from viper_e2e.training.tables import seeds_table
+from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.yardstick import verdict
 
 
 def train(settings: Settings) -> int:

@@ -1,4 +1,4 @@
-"""training_state.py: all that a run needs to go on bitwise where it stopped, saved beside the model."""
+"""state.py: all that a run needs to go on bitwise where it stopped, saved beside the model."""
 
 from __future__ import annotations
 

@@ -14,34 +14,11 @@ import torch
 from accelerate import Accelerator
 
 from viper_e2e.config.settings import Settings
-from viper_e2e.engine.averaging import WeightAverage
-from viper_e2e.engine.fine_tuning import FineTuning, rewrapped
-from viper_e2e.engine.guarding import MAX_BAD_STEPS, Guard, StopRequest
-from viper_e2e.engine.labelled import make_loader, open_splits, training_labels
-from viper_e2e.engine.optimizer import build_optimizer, build_schedule, schedule_factor
-from viper_e2e.engine.precision import compute_dtype, resumed, settled
-from viper_e2e.engine.reporting import Reporter
-from viper_e2e.engine.resuming import (
-    SavedRun,
-    data_record,
-    provenance_of,
-    said,
-    take_rates,
-    with_absolute_paths,
-    write_data,
-)
-from viper_e2e.engine.run_folder import RunFolder
-from viper_e2e.engine.saving import Saver
-from viper_e2e.engine.training_state import TrainingState, clip_seed, seed_step
-from viper_e2e.engine.training_tables import branch_table
-from viper_e2e.engine.validation import VALIDATION, Validation, improved
-from viper_e2e.engine.yardstick import Yardstick, provenance_of_yardstick
 from viper_e2e.fusion import num_networks
 from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.loading.order import Cursor
 from viper_e2e.loading.reuse import ReuseStore, parse_size
-from viper_e2e.losses import IntensityLoss, parse_loss
 from viper_e2e.model.compiling import compile_model
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.model.prepared import PreparedClip
@@ -50,6 +27,29 @@ from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console, tell_problems
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.shards import ShardLimits, ShardSet
+from viper_e2e.training.averaging import WeightAverage
+from viper_e2e.training.fine_tuning import FineTuning, rewrapped
+from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
+from viper_e2e.training.labelled import make_loader, open_splits, training_labels
+from viper_e2e.training.losses import IntensityLoss, parse_loss
+from viper_e2e.training.optimizer import build_optimizer, build_schedule, schedule_factor
+from viper_e2e.training.precision import compute_dtype, resumed, settled
+from viper_e2e.training.reporting import Reporter
+from viper_e2e.training.resuming import (
+    SavedRun,
+    data_record,
+    provenance_of,
+    said,
+    take_rates,
+    with_absolute_paths,
+    write_data,
+)
+from viper_e2e.training.run_folder import RunFolder
+from viper_e2e.training.saving import Saver
+from viper_e2e.training.state import TrainingState, clip_seed, seed_step
+from viper_e2e.training.tables import branch_table
+from viper_e2e.training.validation import VALIDATION, Validation, improved
+from viper_e2e.training.yardstick import Yardstick, provenance_of_yardstick
 
 
 class Trainer:

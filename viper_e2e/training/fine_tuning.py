@@ -10,16 +10,16 @@ from accelerate import Accelerator
 
 from viper_e2e.clip import DecodedClip
 from viper_e2e.config.schema import TrainConfig
-from viper_e2e.engine import memory
-from viper_e2e.engine.averaging import WeightAverage
-from viper_e2e.engine.phases import Phases
-from viper_e2e.engine.training_tables import groups_table
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.loading.reuse import ReuseStore
 from viper_e2e.model.augment import build_augment
 from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console
+from viper_e2e.training import memory
+from viper_e2e.training.averaging import WeightAverage
+from viper_e2e.training.phases import Phases
+from viper_e2e.training.tables import groups_table
 
 
 class FineTuning:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from viper_e2e.engine.guarding import Guard
 from viper_e2e.loading.clip_reader import bare
 from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.loading.skips import SkipRecord
@@ -16,6 +15,7 @@ from viper_e2e.model.viper import ViPER, ViPEROutput
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.scoring.evaluation import evaluate, score, scores_record
 from viper_e2e.scoring.metrics import Scores
+from viper_e2e.training.guarding import Guard
 
 VALIDATION = "validation/"
 """Before the keys of validation clips where those of training clips stand too; no key has a slash in it."""

@@ -11,9 +11,6 @@ from typing import Any
 from rich.progress import TaskID
 from torch.utils.tensorboard import SummaryWriter
 
-from viper_e2e.engine import yardstick
-from viper_e2e.engine.run_folder import RunFolder
-from viper_e2e.engine.training_tables import epoch_line, flat_numbers
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.loading.skips import SkipBudget
@@ -21,6 +18,9 @@ from viper_e2e.model.predictions import Predictions
 from viper_e2e.report import figures
 from viper_e2e.runtime.console import console, progress_bar
 from viper_e2e.runtime.progress import ProgressBar
+from viper_e2e.training import yardstick
+from viper_e2e.training.run_folder import RunFolder
+from viper_e2e.training.tables import epoch_line, flat_numbers
 
 DRAW_SECONDS = 60.0
 """Between drawings of plots while training goes on: small epochs would take longer to draw than to train."""

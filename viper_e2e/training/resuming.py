@@ -16,16 +16,16 @@ import yaml
 from viper_e2e.config.schema import ModelConfig, TrainConfig, backbones_of
 from viper_e2e.config.settings import Settings, flat
 from viper_e2e.encoders.textual import read_bank
-from viper_e2e.engine.optimizer import parameter_groups
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, order_of
-from viper_e2e.losses import parse_loss
 from viper_e2e.model.checkpoint import newest_whole, read_json
 from viper_e2e.model.pretrained import labels_of
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime import plain_json
 from viper_e2e.runtime.environment import naming
 from viper_e2e.shards import ShardSet
+from viper_e2e.training.losses import parse_loss
+from viper_e2e.training.optimizer import parameter_groups
 
 MAY_CHANGE = frozenset(
     {

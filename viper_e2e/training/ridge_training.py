@@ -10,12 +10,12 @@ from accelerate import Accelerator
 
 from viper_e2e.config.schema import backbones_of
 from viper_e2e.config.settings import Settings
-from viper_e2e.engine.trainer import Trainer
-from viper_e2e.engine.yardstick import PooledRows, Yardstick
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion.closed_form import MIN_CLIPS
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.runtime.processes import Processes
+from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.yardstick import PooledRows, Yardstick
 
 MAX_BYTES = 1_000_000_000
 """Of float32 features of training clips; `ViperError` beyond: a head that left clips out would not say so."""
