@@ -53,7 +53,7 @@ ROWS = {
     "floor (labels exchanged)": "visual,audio",
 }
 FLOOR, CEILING = "floor (labels exchanged)", "ceiling (ridge on the generator's parameters)"
-VIPER = [sys.executable, "-c", "import sys; from viper_e2e.cli import main; sys.exit(main())"]
+VIPER = [sys.executable, "-c", "import sys; from viper_e2e.commands.cli import main; sys.exit(main())"]
 NUM_RESAMPLES = 1000
 
 

@@ -32,9 +32,9 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
+from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.settings import Settings
 from viper_e2e.model.viper import ViPER
-from viper_e2e.parsing import parse_train
 from viper_e2e.runtime.console import table
 from viper_e2e.scoring.evaluation import score
 from viper_e2e.scoring.metrics import bootstrap

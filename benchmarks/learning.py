@@ -33,13 +33,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.settings import Settings
 from viper_e2e.errors import ClipError
 from viper_e2e.model.output import ViPEROutput
 from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import pack, progress_bar
-from viper_e2e.parsing import parse_train
 from viper_e2e.runtime.console import console, table
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.ridge_training import RidgeTrainer

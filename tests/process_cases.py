@@ -19,11 +19,12 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-# All that a case could need is imported before the fork.
-from viper_e2e import cli
 from viper_e2e.clip import DecodedClip
+
+# All that a case could need is imported before the fork.
+from viper_e2e.commands import cli
+from viper_e2e.commands import evaluation as evaluation_commands
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.engine import evaluation_commands
 from viper_e2e.errors import ClipError
 from viper_e2e.fusion import TokenFusion
 from viper_e2e.loading.loader import ClipLoader

@@ -11,6 +11,7 @@ from facenet_pytorch import MTCNN as FacenetMTCNN
 from skimage import data, transform
 
 from viper_e2e.clip import CropSpec, DecodedClip
+from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import AugmentConfig, FaceConfig
 from viper_e2e.errors import ViperError
@@ -20,7 +21,6 @@ from viper_e2e.faces.crop import crop_boxes, cut_regions
 from viper_e2e.faces.track import fill
 from viper_e2e.model.augment import Augment
 from viper_e2e.model.viper import ViPER
-from viper_e2e.parsing import parse_train
 
 SIZE = 64
 EYES = CropSpec(SIZE, align="eyes", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

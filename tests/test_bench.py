@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import make_clip
 
-from viper_e2e.cli import main
+from viper_e2e.commands.bench import Speeds, advice
+from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import micro
-from viper_e2e.engine.bench import Speeds, advice
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.stages import StageClock
 from viper_e2e.model.viper import ViPER

@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import make_clip
 
-from viper_e2e.cli import COMMANDS, main
+from viper_e2e.commands.cli import COMMANDS, main
 from viper_e2e.config.presets import micro
 from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import write_labels
@@ -265,7 +265,7 @@ def test_a_checkpoint_with_a_missing_or_damaged_file_names_it(tmp_path, checkpoi
     assert file in one_line(capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("module", ["viper_e2e", "viper_e2e.cli"])
+@pytest.mark.parametrize("module", ["viper_e2e", "viper_e2e.commands.cli"])
 def test_python_dash_m_is_the_command(module):
     told, wrong = (
         subprocess.run([sys.executable, "-m", module, word], capture_output=True, text=True, check=False)

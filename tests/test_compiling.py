@@ -14,7 +14,7 @@ from test_model import decoded, model_of
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from training_runs import JOINT, arguments, largest_difference, run, weights
 
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import tiny
 from viper_e2e.errors import ViperError
 from viper_e2e.model.compiling import CACHE, check_compiler, compile_model, compiled_parts, keep_compiled_in

@@ -8,11 +8,11 @@ from dataclasses import asdict, fields, is_dataclass
 
 import pytest
 
-from viper_e2e import cli
+from viper_e2e.commands import cli
+from viper_e2e.commands.parsing import Parser, parse_train
 from viper_e2e.config.bounds import BOUNDS, OPTION_BOUNDS, check_settings
 from viper_e2e.config.schema import BackboneConfig, ModelConfig, TrainConfig, model_config_from_dict
 from viper_e2e.errors import ViperError
-from viper_e2e.parsing import Parser, parse_train
 
 GIVEN = ["--preset=micro", "--train-shards=x.tar", "--run-dir=run"]
 

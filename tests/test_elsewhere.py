@@ -14,7 +14,7 @@ COMMANDS = """
 import sys
 from pathlib import Path
 import drafts
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
 
 drafts.save_by(drafts.save_draft)
 folder, videos = map(Path, sys.argv[1:])

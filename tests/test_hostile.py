@@ -30,13 +30,13 @@ from test_page import predictions as predictions_of
 from test_predictions import NASTY, cells
 from test_shards import record, three_samples, write_foreign
 
+from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.model import checkpoint
 from viper_e2e.model.viper import ViPER
-from viper_e2e.parsing import parse_train
 from viper_e2e.scoring.tabular import write_records
 from viper_e2e.shards import ShardLimits, ShardSet
 

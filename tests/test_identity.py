@@ -15,7 +15,7 @@ import torch
 from training_runs import run
 
 import viper_e2e
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
 from viper_e2e.model.checkpoint import write_json
 from viper_e2e.packing import pack, write_labels
@@ -83,7 +83,7 @@ def test_labels_in_another_order_give_the_same_scores(corpus, model, tmp_path):
 def test_other_labels_are_refused_before_anything_is_scored(
     corpus, model, tmp_path, titles, said, monkeypatch, capsys
 ):
-    monkeypatch.setattr("viper_e2e.engine.evaluation_commands._loader", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr("viper_e2e.commands.evaluation._loader", lambda *_: pytest.fail("scored"))
     other = packed_as(corpus, tmp_path, titles)
     for name in ("eval", "ablate"):
         assert command(name, model / "checkpoints" / "best", other, tmp_path / name) == 1

@@ -12,10 +12,10 @@ import pytest
 import torch
 from conftest import make_clip
 
-from viper_e2e.cli import main
+from viper_e2e.commands import inference
+from viper_e2e.commands.cli import main
+from viper_e2e.commands.pictures import picture_names
 from viper_e2e.config.presets import micro
-from viper_e2e.engine import inference
-from viper_e2e.engine.pictures import picture_names
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 
@@ -350,7 +350,7 @@ def test_a_clip_of_a_shard_is_rendered_and_a_picture_that_fails_ends_nothing(
     def fail(*_, **__):
         raise ViperError("no encoder")
 
-    monkeypatch.setattr("viper_e2e.engine.pictures.render", fail)
+    monkeypatch.setattr("viper_e2e.commands.pictures.render", fail)
     assert infer(checkpoint, clips, "--out", tmp_path / "o", "--render") == 2
     captured = capsys.readouterr()
     assert captured.err.count("not drawn: no encoder") == 2

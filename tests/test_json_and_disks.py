@@ -13,7 +13,7 @@ import pytest
 import torch
 from training_runs import arguments, lines
 
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import micro
 from viper_e2e.model import checkpoint
 from viper_e2e.model.checkpoint import CheckpointError

@@ -130,10 +130,10 @@ def test_each_dependency_has_one_gatekeeper(module):
         "import viper_e2e.config.schema, viper_e2e.clip, viper_e2e.labels",
         "import viper_e2e.decoding",
         "import viper_e2e.shards",
-        "from viper_e2e.cli import main; main(['--help'])",
-        "from viper_e2e.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass",
-        "from viper_e2e.cli import main\ntry: main(['infer', '--help'])\nexcept SystemExit: pass",
-        "from viper_e2e.cli import main\ntry: main(['pack', '--help'])\nexcept SystemExit: pass",
+        "from viper_e2e.commands.cli import main; main(['--help'])",
+        "from viper_e2e.commands.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass",
+        "from viper_e2e.commands.cli import main\ntry: main(['infer', '--help'])\nexcept SystemExit: pass",
+        "from viper_e2e.commands.cli import main\ntry: main(['pack', '--help'])\nexcept SystemExit: pass",
     ],
 )
 def test_help_and_light_imports_load_no_torch(code):

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from conftest import make_clip
 from training_runs import arguments, lines, settings
 
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.scoring.metrics import batch_sums, scores
 from viper_e2e.training.trainer import Trainer

@@ -207,7 +207,7 @@ def test_peak_memory_of_decoding_hardly_depends_on_length_and_no_torch_is_loaded
 
 INFER = """
 sys.argv[0] = "infer.py"
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
 assert main(["infer", sys.argv[1], "--checkpoint", sys.argv[2], "--num-workers", "0", "--device", "cpu"]) == 0
 """
 

@@ -24,6 +24,7 @@ from training_runs import run, same, settings, weights
 from transformers import RobertaConfig, RobertaModel
 
 import viper_e2e
+from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, ModelConfig, TextualConfig, TrainConfig
 from viper_e2e.encoders.audio import AudioEncoder
@@ -35,7 +36,6 @@ from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.errors import ViperError
 from viper_e2e.model.checkpoint import write_folder
 from viper_e2e.model.viper import ViPER
-from viper_e2e.parsing import parse_train
 from viper_e2e.training.memory import check_fits
 from viper_e2e.training.optimizer import parameter_groups
 from viper_e2e.training.phases import Phases

@@ -11,7 +11,7 @@ from test_model import decoded, model_of
 from training_runs import losses, make_corpus, run, same, weights
 
 import viper_e2e
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, MotionConfig
 from viper_e2e.encoders.motion import MotionEncoder

@@ -15,7 +15,7 @@ from conftest import make_clip, tone
 from rich.console import Console
 from test_confusion import predictions
 
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import micro
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.records import failed, is_faceless, without_faceless

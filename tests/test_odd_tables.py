@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
 from viper_e2e.packing import ColumnChoices, pack, read_labels
 from viper_e2e.shards import ShardSet

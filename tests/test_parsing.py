@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
+from viper_e2e.commands.parsing import backbone_overrides, parse_train
 from viper_e2e.config.presets import PRESETS
 from viper_e2e.errors import ViperError
-from viper_e2e.parsing import backbone_overrides, parse_train
 
 NEEDED = ["--train-shards", "train.tar", "--run-dir", "run"]
 

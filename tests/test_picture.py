@@ -27,7 +27,7 @@ from odd_clips import (
 from PIL import Image
 from skimage.data import astronaut
 
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
 from viper_e2e.config.schema import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder, probe
 from viper_e2e.decoding.decord import import_decord

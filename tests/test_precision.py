@@ -14,7 +14,7 @@ from conftest import make_clip
 from test_model import model_of
 from training_runs import arguments, run, same, settings, weights
 
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.training import precision, reporting

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from test_encoders_base import write_vit
 
 import viper_e2e
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, ModelConfig
 from viper_e2e.errors import ViperError

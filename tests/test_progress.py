@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from viper_e2e import cli
+from viper_e2e.commands import cli
 from viper_e2e.runtime import progress
 from viper_e2e.runtime.progress import ProgressBar, clock, counting, waiting
 
@@ -141,7 +141,7 @@ def test_pack_that_is_told_to_stop_leaves_nothing(tmp_path, name):
     code = (
         "import sys, time, importlib; p = importlib.import_module('viper_e2e.packing.pack')\n"
         "p._add = lambda *given: (print('packing', flush=True), time.sleep(60))\n"
-        f"from viper_e2e.cli import main; sys.exit(main({words!r}))"
+        f"from viper_e2e.commands.cli import main; sys.exit(main({words!r}))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],

@@ -9,15 +9,15 @@ import pytest
 import torch
 from conftest import make_clip
 
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
+from viper_e2e.commands.parsing import parse_train
+from viper_e2e.commands.reading_options import apply_reading_options
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import pack, write_labels
-from viper_e2e.parsing import parse_train
-from viper_e2e.reading_options import apply_reading_options
 
 GIVEN = ("--max-bytes", "8GB", "--max-side-in", "11008", "--max-seconds", "20000", "--video-track", "2")
 

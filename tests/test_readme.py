@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import ROOT, make_clip
 
-from viper_e2e.cli import COMMANDS
+from viper_e2e.commands.cli import COMMANDS
 from viper_e2e.config.presets import micro
 from viper_e2e.model.viper import ViPER
 
@@ -64,7 +64,7 @@ def test_the_map_has_every_file_with_the_sentence_it_opens_with(file):
 
 
 def test_the_commands_exist_and_know_their_options(capsys):
-    from viper_e2e.cli import main
+    from viper_e2e.commands.cli import main
 
     command_line = r"^(?:\$ )?((?:viper|python (?:train|infer)\.py) (?:[^\n#\\]|\\\n)*)"
     shown = re.findall(command_line, README, re.MULTILINE)

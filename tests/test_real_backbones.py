@@ -13,11 +13,11 @@ from accelerate import Accelerator
 from conftest import make_clip, tone
 from safetensors.torch import load_file
 
+from viper_e2e.commands.parsing import parse_train
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.weights import tensors_sha256
 from viper_e2e.model.viper import load
 from viper_e2e.packing import pack, write_labels
-from viper_e2e.parsing import parse_train
 from viper_e2e.training.run import Trainer
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,8 @@ import pytest
 import torch
 from training_runs import lines, run, same, settings, weights
 
-from viper_e2e import cli
+from viper_e2e.commands import cli
+from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.schema import FusionConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import RidgeFusion, build_fusion
@@ -17,7 +18,6 @@ from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.fusion.stream import Stream
 from viper_e2e.model.viper import load
 from viper_e2e.packing import pack, write_labels
-from viper_e2e.parsing import parse_train
 from viper_e2e.training.run import train
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from conftest import make_clip
 from test_remote import serving
 from test_shards import record, write_foreign
 
-from viper_e2e.cli import main
+from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import micro
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
@@ -326,7 +326,7 @@ def test_other_schemes_are_refused_at_once(address):
 def test_a_terminal_that_is_not_utf8_shows_what_it_can(surroundings, tmp_path, checkpoint):
     make_clip(tmp_path / "Zoë.mp4", num_frames=1, sound=None)
     words = ["infer", str(tmp_path), "--checkpoint", str(checkpoint), "--num-workers", "0"]
-    code = f"import sys; from viper_e2e.cli import main; sys.exit(main({words!r}))"
+    code = f"import sys; from viper_e2e.commands.cli import main; sys.exit(main({words!r}))"
     environment = {**os.environ, **surroundings, "COLUMNS": "200"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]

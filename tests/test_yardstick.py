@@ -10,9 +10,9 @@ from sklearn.linear_model import RidgeCV
 from torch import nn
 from training_runs import lines, make_corpus, run
 
-from viper_e2e import cli
+from viper_e2e.commands import cli
+from viper_e2e.commands import evaluation as evaluation_commands
 from viper_e2e.config.schema import MODALITIES
-from viper_e2e.engine import evaluation_commands
 from viper_e2e.fusion.closed_form import RELATIVE_PENALTIES
 from viper_e2e.fusion.pooling import pool, pooled_rows
 from viper_e2e.fusion.stream import Stream

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from conftest import make_clip, tone
 
+from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.settings import Settings
 from viper_e2e.packing import pack, write_labels
-from viper_e2e.parsing import parse_train
 from viper_e2e.training.run import train
 
 JOINT = ("--unfreeze=visual,audio", "--epochs=3", "--batch-size=2", "--lr=0.01", "--backbone-lr=0.01")

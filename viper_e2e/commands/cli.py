@@ -145,10 +145,10 @@ def _unknown(command: str) -> int:
 
 
 def _train(argv: Sequence[str]) -> int:
-    from viper_e2e.parsing import parse_train
+    from viper_e2e.commands.parsing import parse_train
 
     settings = parse_train(argv, "viper train")
-    from viper_e2e.engine.scratch import keep_scratch_in_memory
+    from viper_e2e.commands.scratch import keep_scratch_in_memory
 
     keep_scratch_in_memory()
     from viper_e2e.training.run import train
@@ -184,7 +184,7 @@ def _infer(argv: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(_without_names(argv))
     if not options.checkpoint:
         raise ViperError(MODELS)
-    from viper_e2e.engine.inference import run_infer
+    from viper_e2e.commands.inference import run_infer
 
     return run_infer(options)
 
@@ -207,7 +207,7 @@ def _eval(argv: Sequence[str]) -> int:
     _model_options(parser)
     _clip_options(parser)
     options = parser.parse_args(argv)
-    from viper_e2e.engine.evaluation_commands import run_eval
+    from viper_e2e.commands.evaluation import run_eval
 
     return run_eval(options)
 
@@ -219,7 +219,7 @@ def _ablate(argv: Sequence[str]) -> int:
     _model_options(parser)
     _clip_options(parser)
     options = parser.parse_args(argv)
-    from viper_e2e.engine.evaluation_commands import run_ablate
+    from viper_e2e.commands.evaluation import run_ablate
 
     return run_ablate(options)
 
@@ -230,7 +230,7 @@ def _export(argv: Sequence[str]) -> int:
     parser.add_argument("--out", required=True, help="new folder")
     _backbone_options(parser)
     options = parser.parse_args(argv)
-    from viper_e2e.engine.commands import run_export
+    from viper_e2e.commands.common import run_export
 
     return run_export(options)
 
@@ -241,7 +241,7 @@ def _import_published(argv: Sequence[str]) -> int:
     parser.add_argument("--out", required=True, help="new folder")
     _backbone_options(parser)
     options = parser.parse_args(argv)
-    from viper_e2e.engine.commands import run_import
+    from viper_e2e.commands.common import run_import
 
     return run_import(options)
 
@@ -355,9 +355,9 @@ def _check(argv: Sequence[str]) -> int:
     _worker_options(parser)
     _clip_options(parser)
     options = parser.parse_args(argv)
+    from viper_e2e.commands.reading_options import apply_reading_options, shard_limits
     from viper_e2e.config.schema import DecodingConfig
     from viper_e2e.packing import progress_bar
-    from viper_e2e.reading_options import apply_reading_options, shard_limits
     from viper_e2e.runtime import plain_json
     from viper_e2e.runtime.outfiles import settle_file, written_whole
     from viper_e2e.runtime.terminal import SteadyConsole
@@ -404,11 +404,11 @@ def _bench(argv: Sequence[str]) -> int:
     options, others = parser.parse_known_args(argv)
     if options.seconds <= 0:
         raise ViperError(f"--seconds {options.seconds:g}: give more than 0")
-    from viper_e2e.parsing import parse_train
+    from viper_e2e.commands.parsing import parse_train
 
     # Nothing is written, so no run folder is needed; a name stands in for it.
     settings = parse_train(["--train-shards", options.shards, "--run-dir", "none", *others], "viper bench")
-    from viper_e2e.engine.bench import run_bench
+    from viper_e2e.commands.bench import run_bench
     from viper_e2e.shards import ShardLimits, ShardSet
 
     limits = ShardLimits(max_clip_bytes=settings.model.decoding.limits.max_bytes_in_memory)
@@ -429,7 +429,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
 
 
 def _parser(command: str, description: str):
-    from viper_e2e.parsing import Parser
+    from viper_e2e.commands.parsing import Parser
 
     return Parser(prog=f"viper {command}", description=description, allow_abbrev=False)
 
@@ -483,7 +483,7 @@ def _no_face_option(parser) -> None:
 
 def _clip_options(parser) -> None:
     """How clips are read; `train` and `bench` get the same options in parsing.py."""
-    from viper_e2e.reading_options import add_reading_options
+    from viper_e2e.commands.reading_options import add_reading_options
 
     add_reading_options(parser)
 

@@ -1,4 +1,4 @@
-"""evaluation_commands.py: `viper eval` and `viper ablate`: everything that can be said of a model on shards."""
+"""evaluation.py: `viper eval` and `viper ablate`: everything that can be said of a model on shards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from viper_e2e.engine.commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
+from viper_e2e.commands.common import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
+from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
 from viper_e2e.loading.clip_reader import DecodeSample
@@ -23,7 +24,6 @@ from viper_e2e.model.predictions import SEEING, Predictions, submission_ids
 from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.pretrained import yardstick_line
 from viper_e2e.model.viper import ViPER, ViPEROutput
-from viper_e2e.reading_options import shard_limits
 from viper_e2e.report import figures, tables
 from viper_e2e.report.confusion import confusion_matrices, has_dominant
 from viper_e2e.report.page import extremes, write_page

@@ -14,12 +14,12 @@ from typing import Any, NoReturn, get_args, get_type_hints
 import jsonargparse
 import yaml
 
+from viper_e2e.commands.reading_options import add_reading_options, apply_reading_options
 from viper_e2e.config.bounds import check_options, check_settings
 from viper_e2e.config.presets import PRESETS, TRAIN_DEFAULTS
 from viper_e2e.config.schema import BackboneConfig, FusionConfig, ModelConfig, TrainConfig, backbones_of
 from viper_e2e.config.settings import Settings, flat
 from viper_e2e.errors import ViperError
-from viper_e2e.reading_options import add_reading_options, apply_reading_options
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 

@@ -1,4 +1,4 @@
-"""commands.py: how commands load a model, and `viper export` and `import-published`."""
+"""common.py: how commands load a model, and `viper export` and `import-published`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
+from viper_e2e.commands.parsing import backbone_overrides
+from viper_e2e.commands.reading_options import apply_reading_options
 from viper_e2e.errors import ViperError
 from viper_e2e.model.compiling import check_compiler, compile_model
 from viper_e2e.model.viper import ViPER
-from viper_e2e.parsing import backbone_overrides
 from viper_e2e.published import import_published, is_published, published_checkpoint
-from viper_e2e.reading_options import apply_reading_options
 from viper_e2e.runtime.console import console, loading
 from viper_e2e.runtime.devices import own_device
 from viper_e2e.runtime.processes import Processes

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence, Set
 from itertools import islice
 from pathlib import Path
 
-from viper_e2e.engine.commands import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
-from viper_e2e.engine.pictures import check_pictures, draw_pictures
+from viper_e2e.commands.common import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
+from viper_e2e.commands.pictures import check_pictures, draw_pictures
+from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.windows import ShardClip
 from viper_e2e.model.records import Record, failed, summary_of, without_faceless
 from viper_e2e.model.viper import ViPER
-from viper_e2e.reading_options import shard_limits
 from viper_e2e.report import tables
 from viper_e2e.runtime.console import AS_IT_IS, console, progress_bar, tell_problems
 from viper_e2e.runtime.processes import Processes

@@ -1,0 +1,1 @@
+"""commands: what `viper` understands on the command line, one module a command."""

@@ -1,1 +1,0 @@
-"""engine: the only loops: training, evaluation, prediction."""
