@@ -5,7 +5,7 @@ from __future__ import annotations
 from viper_e2e.runtime.version import __version__
 
 # Loaded on first use, so that `import viper_e2e` costs neither torch nor transformers.
-_LAZY = {"ViPER": "model", "ViPEROutput": "model", "load": "model"}
+_LAZY = {"ViPER": "model.viper", "ViPEROutput": "model.output", "load": "model.viper"}
 
 __all__ = ["ViPER", "ViPEROutput", "__version__", "load"]
 

@@ -1,1 +1,1 @@
-"""What people look at: tables, figures, rendered clips, the HTML page. Nothing heavy is imported here."""
+"""report: what people look at: tables, figures, rendered clips, the HTML page; nothing heavy is imported."""
