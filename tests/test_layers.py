@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -74,6 +75,14 @@ def test_the_house_has_these_rooms_and_no_more():
     there = {module.split(".")[0] for module in modules()}
     assert there == set(ORDER)
     assert len(there) <= MAX_ROOMS
+
+
+def test_the_page_on_architecture_lists_them_in_their_order():
+    text = (PACKAGE.parent / "docs/architecture.md").read_text(encoding="utf-8")
+    first, rest = re.escape("`errors labels clip`"), r"[^#]*?"
+    listed = re.search(f"{first}{rest}\n\n", text)
+    assert listed
+    assert " ".join(re.findall(r"`([a-z ]+)`", listed[0])).split() == list(ORDER)
 
 
 @pytest.mark.parametrize("module", sorted(modules()))

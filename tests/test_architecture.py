@@ -1,0 +1,25 @@
+"""docs/architecture.md: the way of a clip names files and functions that are there."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+from conftest import ROOT
+
+TEXT = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+STOPS = re.findall(r"^\d\. `([\w/.]+)`(?: \(and its neighbours\))?, `([\w.]+)`", TEXT, re.MULTILINE)
+
+
+def test_a_clip_meets_eight_files():
+    assert len(STOPS) == 8
+
+
+@pytest.mark.parametrize(("file", "name"), STOPS)
+def test_each_stop_is_where_it_is_said_to_be(file, name):
+    owner, _, method = name.partition(".")
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    (found,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == owner]
+    if method:
+        assert method in {node.name for node in found.body if isinstance(node, ast.FunctionDef)}
