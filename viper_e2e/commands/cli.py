@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import codecs
+import gc
 import io
 import os
 import shlex
@@ -29,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 all fine, 1 nothing done or usage, 2 some clips failed."""
     argv = list(sys.argv[1:] if argv is None else argv)
     _spare_terminals()
+    # Python looks for cycles among all that was imported once more before it ends: two seconds for nothing.
+    atexit.unregister(gc.freeze)
+    atexit.register(gc.freeze)
     command = argv[0] if argv else "--help"
     if command in ("-h", "--help"):
         print(_overview())
