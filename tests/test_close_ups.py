@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
 import tracemalloc
 from pathlib import Path
@@ -17,7 +18,8 @@ from skimage import data
 from viper_e2e.clip import CropSpec, DecodedClip, Sample
 from viper_e2e.config.presets import PRESETS, micro, tiny
 from viper_e2e.config.schema import AugmentConfig, DecodingConfig, ModelConfig, model_config_from_dict
-from viper_e2e.decoding import ClipDecoder, close_up
+from viper_e2e.decoding import ClipDecoder, again, close_up
+from viper_e2e.decoding.scan import read_timeline
 from viper_e2e.errors import ClipError
 from viper_e2e.faces import FaceRegions, FaceTrack
 from viper_e2e.faces.crop import crop_boxes
@@ -153,6 +155,31 @@ def test_each_window_of_a_long_clip_gets_its_own_frames(tmp_path, model):
         spec = model.encoders["visual"].crop_spec
         full = crop_boxes(torch.from_numpy(whole[4 * number : 4 * number + 4]), up(prepared.track.boxes), spec)
         torch.testing.assert_close(crops(model, prepared), full, atol=1e-4, rtol=0)
+
+
+def test_the_timeline_of_a_file_is_read_once_for_all_its_windows_and_anew_when_it_changes(
+    clip, tmp_path, monkeypatch
+):
+    path, reads = tmp_path / "a.mp4", []
+    path.write_bytes(clip.read_bytes())
+
+    def counted(*args, **kwargs):
+        reads.append(1)
+        return read_timeline(*args, **kwargs)
+
+    monkeypatch.setattr(again, "read_timeline", counted)
+    windows = {0: (0, 0, 64, 64), 1: (64, 64, 128, 128)}
+    first, second = (
+        close_up(DecodingConfig(), again.AgainFrom(path, np.array(wanted)), windows, 960, "a")
+        for wanted in ([0, 1], [0, 1])
+    )
+    assert len(reads) == 1
+    assert np.array_equal(first, second)
+    as_bytes = again.AgainFrom(np.frombuffer(path.read_bytes(), np.uint8), np.array([0, 1]))
+    assert np.array_equal(close_up(DecodingConfig(), as_bytes, windows, 960, "a"), first)
+    os.utime(path, ns=(1, 1))
+    close_up(DecodingConfig(), again.AgainFrom(path, np.array([0, 1])), windows, 960, "a")
+    assert len(reads) == 3
 
 
 def test_frames_without_a_face_are_looked_at_whole(tmp_path, model):

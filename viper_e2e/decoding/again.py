@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +16,15 @@ from viper_e2e.decoding.container import Media, Source, open_media
 from viper_e2e.decoding.fields import FieldsFound
 from viper_e2e.decoding.pyav import FrameReader
 from viper_e2e.decoding.scan import read_timeline
-from viper_e2e.decoding.timeline import FramesMissing, TornEnd
+from viper_e2e.decoding.timeline import FramesMissing, Timeline, TornEnd
 from viper_e2e.decoding.tracks import Tracks
 from viper_e2e.errors import ClipError
 
 MAX_BYTES_ALONG = 64 * 2**20
 """A clip that has no path goes along with its frames up to this size, so that they can be decoded again."""
+
+NUM_TIMELINES = 4
+"""Files whose timeline is remembered: a long one is asked for again with each of its windows."""
 
 Window = tuple[int, int, int, int]
 
@@ -82,9 +88,15 @@ def _cut(
             return files.enter_context(open_media(source, config.limits, name, tracks=tracks))
 
         media = reopened()
-        timeline = read_timeline(media, source, with_sound=False, by_decoding=by_decoding, without_last=is_torn)
-        if timeline.by_order or not media.kept.is_complete:
-            media = reopened()
+        key = _identity(source, config.video_track, how)
+        timeline = _TIMELINES.get(key)
+        if timeline is None:
+            timeline = read_timeline(
+                media, source, with_sound=False, by_decoding=by_decoding, without_last=is_torn
+            )
+            _TIMELINES.put(key, timeline)
+            if timeline.by_order or not media.kept.is_complete:
+                media = reopened()
         places = sorted(windows)
         if again.indices[places].max() >= len(timeline.pts):
             raise FramesMissing
@@ -92,6 +104,39 @@ def _cut(
         mask[again.indices[places]] = True
         reader = FrameReader(media, timeline, mask, max_side, has_fields=has_fields)
         return _inside(reader, again.indices, windows)
+
+
+class _Timelines:
+    """Timelines of the files asked for last; threads share it."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Hashable, Timeline] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable | None) -> Timeline | None:
+        with self._lock:
+            return None if key is None else self._known.get(key)
+
+    def put(self, key: Hashable | None, timeline: Timeline) -> None:
+        with self._lock:
+            if key is not None:
+                self._known[key] = timeline
+                while len(self._known) > NUM_TIMELINES:
+                    self._known.popitem(last=False)
+
+
+_TIMELINES = _Timelines()
+
+
+def _identity(source: Source, video_track: int | None, how: tuple[bool, bool, bool]) -> Hashable | None:
+    """Of a file as it is now, read this way; ``None`` for bytes, and for a file that cannot be looked at."""
+    if isinstance(source, bytes):
+        return None
+    try:
+        status = Path(source).stat()
+    except OSError:
+        return None
+    return str(source), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, video_track, how
 
 
 def _inside(reader: FrameReader, indices: np.ndarray, windows: dict[int, Window]) -> np.ndarray:
