@@ -1,4 +1,17 @@
-"""errors.py: what a person can do something about, as exceptions with one-line messages."""
+"""errors.py: what a person can do something about, as exceptions with one-line messages; how commands exit."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What every command tells a script; one that a signal stopped exits with 128 + its number."""
+
+    OK = 0
+    NOTHING_DONE = 1
+    """Also: a wrong option."""
+    SOME_FAILED = 2
+    STOPPED = 130
+    """By Ctrl-C."""
 
 
 class ViperError(ValueError):

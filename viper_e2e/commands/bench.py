@@ -13,7 +13,7 @@ import torch
 
 from viper_e2e.clip import DecodedClip
 from viper_e2e.config.settings import Settings
-from viper_e2e.errors import ViperError
+from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.model.compiling import check_compiler, compile_model
 from viper_e2e.model.stages import StageClock
@@ -76,7 +76,7 @@ def run_bench(settings: Settings, shards: ShardSet, seconds: float) -> int:
     console.print(f"waiting for clips: {speeds.waiting:.0%} of the time")
     for line in advice(speeds):
         console.print(line)
-    return 0
+    return ExitCode.OK
 
 
 def measure(

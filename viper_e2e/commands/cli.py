@@ -15,9 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from viper_e2e.errors import ViperError
-
-EXIT_OK, EXIT_NOTHING, EXIT_SOME = 0, 1, 2
+from viper_e2e.errors import ExitCode, ViperError
 
 MODELS = """none is taken by default; give --checkpoint one of these:
   VaianiLorenzo/ViPER-VA     one of the authors' eight, trained on Hume-Reaction (ViPER: validation r .3025)
@@ -37,12 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = argv[0] if argv else "--help"
     if command in ("-h", "--help"):
         print(_overview())
-        return EXIT_OK if argv else EXIT_NOTHING
+        return ExitCode.OK if argv else ExitCode.NOTHING_DONE
     if command == "--version":
         from viper_e2e import __version__
 
         print(f"viper_e2e {__version__}")
-        return EXIT_OK
+        return ExitCode.OK
     if command not in COMMANDS:
         return _unknown(command)
     try:
@@ -50,20 +48,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             return COMMANDS[command][0](argv[1:])
     except ViperError as error:
         print(f"viper {command}{_which_process()}: {error}", file=sys.stderr)
-        return EXIT_NOTHING
+        return ExitCode.NOTHING_DONE
     except KeyboardInterrupt as stopped:
         print(f"\nviper {command}: stopped; {_what_is_kept(command, argv)}", file=sys.stderr)
-        return stopped.args[0] if stopped.args else 130
+        return stopped.args[0] if stopped.args else ExitCode.STOPPED
     except BrokenPipeError:
         # The reader of our output went away (`| head`); say nothing more, also not at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        return ExitCode.OK
     except OSError as error:
         # What the machine refuses (a full disk, a file without permission) is no fault of ours to be traced.
         from viper_e2e.runtime.environment import explain
 
         print(f"viper {command}{_which_process()}: {explain(error)}", file=sys.stderr)
-        return EXIT_NOTHING
+        return ExitCode.NOTHING_DONE
 
 
 @contextmanager
@@ -143,7 +141,7 @@ def _unknown(command: str) -> int:
     near = difflib.get_close_matches(command, COMMANDS, n=1)
     hint = f"did you mean {near[0]}?" if near else "see viper --help"
     print(f"viper: no command {command!r}; {hint}", file=sys.stderr)
-    return EXIT_NOTHING
+    return ExitCode.NOTHING_DONE
 
 
 # --- commands -------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import torch
 
 from viper_e2e.commands.parsing import backbone_overrides
 from viper_e2e.commands.reading_options import apply_reading_options
-from viper_e2e.errors import ViperError
+from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model.compiling import check_compiler, compile_model
 from viper_e2e.model.viper import ViPER
 from viper_e2e.published import import_published, is_published, published_checkpoint
@@ -17,8 +17,6 @@ from viper_e2e.runtime.console import console, loading
 from viper_e2e.runtime.devices import own_device
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.training.precision import compute_dtype, settled
-
-ALL_FINE, NOTHING_DONE, SOME_FAILED = 0, 1, 2
 
 
 def overrides_of(options: Namespace) -> dict[str, str]:
@@ -61,7 +59,7 @@ def run_export(options: Namespace) -> int:
         raise ViperError(f"{out}: exists already; name a new folder")
     load_model(options).save_pretrained(out, self_contained=True)
     console.print(f"wrote {out}")
-    return ALL_FINE
+    return ExitCode.OK
 
 
 def run_import(options: Namespace) -> int:
@@ -73,4 +71,4 @@ def run_import(options: Namespace) -> int:
     for note in imported.notes:
         console.print(f"[yellow]note: {note}[/yellow]")
     console.print(f"wrote {imported.folder} ({', '.join(imported.modalities)})")
-    return ALL_FINE
+    return ExitCode.OK

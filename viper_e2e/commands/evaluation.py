@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from viper_e2e.commands.common import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
+from viper_e2e.commands.common import load_model, set_computing
 from viper_e2e.commands.reading_options import shard_limits
-from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.errors import ClipError, ExitCode, ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
 from viper_e2e.loading.clip_reader import DecodeSample
 from viper_e2e.loading.loader import ClipLoader
@@ -64,7 +64,7 @@ def run_eval(options: Namespace) -> int:
         parts = Parts(out / "parts", identity_of(model, options), processes)
         predictions = _score(model, shards, parts, options)
     if predictions is None:
-        return ALL_FINE
+        return ExitCode.OK
     predictions = _settle_faceless(predictions.with_failed(shards.unusable), options)
     made, scores, intervals = _write_numbers(predictions, model, shards, options)
     if options.submission:
@@ -83,11 +83,11 @@ def run_eval(options: Namespace) -> int:
     if without := [key for key in predictions.keys_without_number if key not in blind]:
         console.print(f"[yellow]no finite number for {', '.join(without)}: in no metric[/yellow]")
     if not predictions.valid.any():
-        return NOTHING_DONE
+        return ExitCode.NOTHING_DONE
     num_pictures = NUM_PICTURES - (not has_dominant(predictions.labels)) - (not _sees(predictions))
     all_drawn = scores is None or len(pictures) == num_pictures
     fine = predictions.valid.all() and not without and not shards.left_out and all_drawn
-    return ALL_FINE if fine else SOME_FAILED
+    return ExitCode.OK if fine else ExitCode.SOME_FAILED
 
 
 def _settle_faceless(predictions: Predictions, options: Namespace) -> Predictions:
@@ -311,7 +311,7 @@ def run_ablate(options: Namespace) -> int:
         own = _scored_subsets(model, shards, subsets, processes, options)
         scored = dict(processes.gather_list(own, purpose="gathering the scores of all processes"))
     if not processes.is_main:
-        return ALL_FINE
+        return ExitCode.OK
     if len(scored) < 2:
         raise ViperError(f"{options.shards}: ablation needs at least two labelled clips that can be read")
     positions = sorted(scored)
@@ -378,11 +378,11 @@ def _write_ablation(rows: list[dict[str, Any]], out: Path, source: dict[str, Any
     with written_whole(out / "ablation.json") as partial:
         checkpoint.write_json(partial, readable({"rows": rows, **source, "versions": versions()}))
     console.print(f"wrote {out / 'ablation.json'}", **AS_IT_IS)
-    code = ALL_FINE
+    code = ExitCode.OK
     try:
         console.print(f"wrote {figures.ablation_plot(rows, out / 'ablation.png')}", **AS_IT_IS)
     except figures.CANNOT_DRAW as error:
         console.print(f"{out / 'ablation.png'}: not drawn: {error}", style="yellow", **AS_IT_IS)
-        code = SOME_FAILED
+        code = ExitCode.SOME_FAILED
     tables.stdout_console().print(table("ablation", ("modalities", "mean Pearson", "95 % interval"), cells))
     return code

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence, Set
 from itertools import islice
 from pathlib import Path
 
-from viper_e2e.commands.common import ALL_FINE, NOTHING_DONE, SOME_FAILED, load_model, set_computing
+from viper_e2e.commands.common import load_model, set_computing
 from viper_e2e.commands.pictures import check_pictures, draw_pictures
 from viper_e2e.commands.reading_options import shard_limits
-from viper_e2e.errors import ViperError
+from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.loading.windows import ShardClip
 from viper_e2e.model.records import Record, failed, summary_of, without_faceless
 from viper_e2e.model.viper import ViPER
@@ -52,7 +52,7 @@ def run_infer(options: Namespace) -> int:
         parts = _parts(model, options, processes)
         clips = _score(model, sources, options, processes, parts)
     if not processes.is_main:
-        return ALL_FINE
+        return ExitCode.OK
     if parts is not None:
         _write(clips, model, options, parts)
     all_drawn = draw_pictures(sources, _without_unusable(sources, clips), model, options)
@@ -237,9 +237,9 @@ def _with_mean(records: list[Record]) -> list[Record]:
 
 def _exit_code(clips: list[list[Record]], *, is_whole: bool) -> int:
     if not any(record["valid"] for records in clips for record in records):
-        return NOTHING_DONE
+        return ExitCode.NOTHING_DONE
     is_whole = is_whole and all(record["valid"] for records in clips for record in records)
-    return ALL_FINE if is_whole else SOME_FAILED
+    return ExitCode.OK if is_whole else ExitCode.SOME_FAILED
 
 
 def _tell_long_clips(records: list[Record]) -> None:

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from viper_e2e.errors import ViperError
+from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.loading.reuse import parse_size
 from viper_e2e.packing.columns import ColumnChoices
 from viper_e2e.packing.pack import pack, shards_in_the_way
@@ -71,4 +71,4 @@ def run(main: Callable[[], int]) -> None:
         sys.exit(main())
     except ViperError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(ExitCode.NOTHING_DONE)

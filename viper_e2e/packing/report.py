@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from viper_e2e.errors import ExitCode
 from viper_e2e.labels import LabelSet
 from viper_e2e.packing.table import Column
 
@@ -42,7 +43,7 @@ class PackReport:
 
     @property
     def exit_code(self) -> int:
-        return 2 if self.problems else 0
+        return ExitCode.SOME_FAILED if self.problems else ExitCode.OK
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data."""

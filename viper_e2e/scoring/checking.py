@@ -16,7 +16,7 @@ from rich.text import Text
 from viper_e2e.clip import DecodedClip
 from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder, probe
-from viper_e2e.errors import ClipError
+from viper_e2e.errors import ClipError, ExitCode
 from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
 from viper_e2e.shards import SampleEntry, ShardIndex, ShardSet, shared_clips, shared_subjects
 
@@ -101,7 +101,8 @@ class CheckReport:
     @property
     def exit_code(self) -> int:
         shared = self.straddling_subjects or self.shared_clips
-        return 2 if self.problems or self.undecodable or self.duplicate_keys or shared else 0
+        is_wrong = self.problems or self.undecodable or self.duplicate_keys or shared
+        return ExitCode.SOME_FAILED if is_wrong else ExitCode.OK
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data, with a summary first."""

@@ -11,7 +11,7 @@ from statistics import median
 from types import FrameType
 from typing import Any, NoReturn
 
-from viper_e2e.errors import ViperError
+from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.loading.skips import SkipBudget, SkipRecord
 from viper_e2e.runtime.processes import Processes
@@ -45,7 +45,7 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        return SIGNALS[self.agreed] if self.agreed else 0
+        return SIGNALS[self.agreed] if self.agreed else ExitCode.OK
 
     def agree(self, numbers: list[int]) -> None:
         """Take in the number of the signal that each process was sent, 0 for none."""
