@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # One process per core for tests, which take work from one another; each keeps to one thread. What Python compiles
 # is kept even where the environment says otherwise: doing it again takes each process 20 s.
-TEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+TEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations=25 --durations-min=2
 
 .PHONY: demo test check test-pythons campaign results clean
 

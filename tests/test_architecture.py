@@ -1,4 +1,4 @@
-"""docs/architecture.md: the way of a clip names files and functions that are there."""
+"""docs/architecture.md and CONTRIBUTING.md name files and functions that are there."""
 
 from __future__ import annotations
 
@@ -23,3 +23,15 @@ def test_each_stop_is_where_it_is_said_to_be(file, name):
     (found,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == owner]
     if method:
         assert method in {node.name for node in found.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_a_newcomer_is_sent_to_files_that_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .* \| (.*`.*) \|$", text, re.MULTILINE)
+    assert len(rows) == 8
+    for row in rows:
+        folder = None
+        for name in re.findall(r"`([\w/]+(?:\.py|/))`", row):
+            path = ROOT / name if "/" in name else folder / name
+            assert path.exists(), name
+            folder = path.parent
