@@ -38,7 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from viper_e2e.model.compiling import compile_model, compiled_parts
 from viper_e2e.model.viper import ViPER
-from viper_e2e.training.precision import faster
+from viper_e2e.training.precision import fastest_precision
 
 MATRIX_SIDE = 2048
 
@@ -237,7 +237,7 @@ def main() -> None:
             console.print(table_of(models[dtype], clips, dtype, args.rounds))
     if len(models) == 2 and not args.compile:
         console.print(dtypes_table(models, source[0], args.rounds))
-        choice = faster(ViPER(sized(args.preset)))
+        choice = fastest_precision(ViPER(sized(args.preset)))
         console.print(f"--mixed-precision auto: {choice.precision}, since {choice.reason}")
 
 

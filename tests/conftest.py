@@ -162,7 +162,7 @@ def corpus(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def nursery(tmp_path_factory):
+def fork_server(tmp_path_factory):
     """Real processes for milliseconds; see `forking`."""
     from forking import Nursery
 

@@ -25,8 +25,8 @@ WATCHDOG_SECONDS = 120.0
 class Child:
     """One forked process."""
 
-    def __init__(self, nursery: Nursery, pid: int, log: Path):
-        self.nursery, self.pid, self.log = nursery, pid, log
+    def __init__(self, fork_server: Nursery, pid: int, log: Path):
+        self.fork_server, self.pid, self.log = fork_server, pid, log
 
     def send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -34,7 +34,7 @@ class Child:
 
     def wait(self, seconds: float = WATCHDOG_SECONDS) -> int:
         """The exit code, as `subprocess` has it; a child that takes too long is killed and fails the test."""
-        code = self.nursery.ask(op="wait", pid=self.pid, seconds=seconds)["code"]
+        code = self.fork_server.ask(op="wait", pid=self.pid, seconds=seconds)["code"]
         assert code is not None, f"process {self.pid} does not end:\n{self.said}"
         return code
 

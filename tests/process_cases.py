@@ -293,7 +293,7 @@ def keep_weights(file: str) -> None:
 
     def wrapped(self):
         kept = {n: p.detach().clone() for n, p in self.module.named_parameters()}
-        with self.average.standing_in():
+        with self.average.swapped_in():
             kept |= {f"average {n}": p.detach().clone() for n, p in self.module.named_parameters()}
         save_file(kept, f"{file}.{rank()}")
         close(self)
@@ -303,7 +303,7 @@ def keep_weights(file: str) -> None:
 
 def choose_differently(arguments: list[str], file: str) -> int:
     """Measured by itself, each process would take another precision; each writes down what it took."""
-    precision.faster = lambda model: precision.Choice("no" if rank() else "bf16", "the test says so")
+    precision.fastest_precision = lambda model: precision.Choice("no" if rank() else "bf16", "the test says so")
     close = Trainer.close
 
     def wrapped(self):
@@ -390,7 +390,7 @@ def score(arguments: list[str], file: str, die_after: int | None = None) -> int:
     count_decoded(file)
     evaluation_commands._draw = lambda *_: dict.fromkeys(range(evaluation_commands.NUM_PICTURES))
     if die_after is not None:
-        add = parts.Parts.add
+        add = parts.ResultJournal.add
         scored = 0
 
         def dying(self, outcomes):
@@ -400,7 +400,7 @@ def score(arguments: list[str], file: str, die_after: int | None = None) -> int:
             if scored >= die_after:
                 os._exit(DIED)
 
-        parts.Parts.add = dying
+        parts.ResultJournal.add = dying
     return cli.main(arguments)
 
 

@@ -17,7 +17,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.scoring.evaluation import evaluate, score, scores_record
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.averaging import WeightAverage
+from viper_e2e.training.averaging import WeightEMA
 from viper_e2e.training.labelled import make_loader
 from viper_e2e.training.trainer import Trainer
 
@@ -50,14 +50,14 @@ def values(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
-def averaged(average: WeightAverage, module: nn.Module) -> dict[str, torch.Tensor]:
-    with average.standing_in():
+def averaged(average: WeightEMA, module: nn.Module) -> dict[str, torch.Tensor]:
+    with average.swapped_in():
         return values(module)
 
 
 def test_the_average_is_the_recurrence_with_a_decay_that_grows_to_its_limit():
     module = two_layers()
-    average = WeightAverage(module, 0.6)
+    average = WeightEMA(module, 0.6)
     expected = {name: p.double() for name, p in values(module).items()}
     decays = []
     for step in range(20):
@@ -76,7 +76,7 @@ def test_what_joins_later_is_averaged_as_if_it_had_been_from_the_start():
     def trained(*, from_the_start: bool) -> dict[str, torch.Tensor]:
         module = two_layers()
         module[1].requires_grad_(from_the_start)
-        average = WeightAverage(module, 0.9)
+        average = WeightEMA(module, 0.9)
         module[1].requires_grad_(False)
         for step in range(8):
             if step == 4:
@@ -94,19 +94,19 @@ def test_what_joins_later_is_averaged_as_if_it_had_been_from_the_start():
 def test_nothing_is_kept_of_what_is_frozen():
     module = two_layers()
     module[0].requires_grad_(False)
-    assert WeightAverage(module, 0.9).nbytes == sum(p.nbytes for p in module[1].parameters())
-    assert WeightAverage(module, 0.0).nbytes == 0
+    assert WeightEMA(module, 0.9).nbytes == sum(p.nbytes for p in module[1].parameters())
+    assert WeightEMA(module, 0.0).nbytes == 0
 
 
 def test_weights_are_back_bit_by_bit_also_after_an_error():
     module = two_layers()
-    average = WeightAverage(module, 0.9)
+    average = WeightEMA(module, 0.9)
     with torch.no_grad():
         module[0].bias[:3] = torch.tensor([float("nan"), float("-inf"), -0.0])
     before, addresses = values(module), [p.data_ptr() for p in module.parameters()]
 
     def fail() -> None:
-        with average.standing_in():
+        with average.swapped_in():
             assert not torch.equal(module[0].bias, before["0.bias"])
             raise ZeroDivisionError
 
@@ -120,19 +120,19 @@ def test_weights_are_back_bit_by_bit_also_after_an_error():
 @pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
 def test_a_decay_that_makes_no_average_is_refused(decay):
     with pytest.raises(ViperError, match=r"--ema-decay .*: give a share below 1, e\.g\. 0\.999"):
-        WeightAverage(two_layers(), decay)
+        WeightEMA(two_layers(), decay)
 
 
 # --- a run ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def twins(corpus, nursery, tmp_path_factory) -> tuple[Path, Path, str]:
+def twins(corpus, fork_server, tmp_path_factory) -> tuple[Path, Path, str]:
     """The same run without and with an average, and what the second one said."""
     folder = tmp_path_factory.mktemp("twins")
     words = (*SHORT, f"--val-shards={corpus}/shards/val-*.tar", "--reuse-memory=1GB")
-    plain = nursery.fork("train", arguments(corpus, folder / "plain", *words))
-    averaged = nursery.fork("train", arguments(corpus, folder / "averaged", *words, EMA))
+    plain = fork_server.fork("train", arguments(corpus, folder / "plain", *words))
+    averaged = fork_server.fork("train", arguments(corpus, folder / "averaged", *words, EMA))
     assert [plain.wait(), averaged.wait()] == [0, 0], averaged.said
     return folder / "plain", folder / "averaged", averaged.said
 
@@ -198,12 +198,12 @@ def test_a_validation_that_fails_leaves_the_weights(corpus, tmp_path, monkeypatc
 # --- going on -------------------------------------------------------------------------------------
 
 
-def test_a_run_whose_backbones_join_later_goes_on_bitwise(corpus, nursery, tmp_path):
+def test_a_run_whose_backbones_join_later_goes_on_bitwise(corpus, fork_server, tmp_path):
     words = (*SHORT[1:], "--epochs=3", "--unfreeze-at=1:visual=1,2:visual=all,2:audio=1", EMA)
     whole, halves = (arguments(corpus, tmp_path / name, *words) for name in ("whole", "halves"))
-    assert nursery.fork("train", whole).wait() == 0
-    assert nursery.fork("stop", halves, 3, signal.SIGTERM).wait() == 143
-    assert nursery.fork("train", [*halves, "--resume"]).wait() == 0
+    assert fork_server.fork("train", whole).wait() == 0
+    assert fork_server.fork("stop", halves, 3, signal.SIGTERM).wait() == 143
+    assert fork_server.fork("train", [*halves, "--resume"]).wait() == 0
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "halves"))
     one, other = (training_of(tmp_path / name)["parts"]["average"] for name in ("whole", "halves"))
     assert one["num_updates"] == other["num_updates"] == 6
@@ -212,9 +212,9 @@ def test_a_run_whose_backbones_join_later_goes_on_bitwise(corpus, nursery, tmp_p
 
 
 @pytest.mark.slow
-def test_steps_without_a_number_do_not_count_and_all_go_back_to_one_average(corpus, nursery, tmp_path):
+def test_steps_without_a_number_do_not_count_and_all_go_back_to_one_average(corpus, fork_server, tmp_path):
     words = arguments(corpus, tmp_path / "run", *SHORT, EMA, "--batch-size=1")
-    made = nursery.fork_processes(2, "no_number", words, [5, 6, 7], [1], 1, str(tmp_path / "weights"))
+    made = fork_server.fork_processes(2, "no_number", words, [5, 6, 7], [1], 1, str(tmp_path / "weights"))
     assert [child.wait() for child in made] == [0, 0], made[0].said + made[1].said
     assert "back to step 4 without" in made[0].said
     first, second = (load_file(tmp_path / f"weights.{rank}") for rank in range(2))

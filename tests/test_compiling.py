@@ -145,16 +145,16 @@ def test_the_run_folder_keeps_what_was_compiled_unless_the_environment_names_ano
 
 
 @pytest.mark.campaign
-def test_compiled_training_stops_goes_on_and_shares_its_steps_like_any_other(corpus, nursery, tmp_path):
+def test_compiled_training_stops_goes_on_and_shares_its_steps_like_any_other(corpus, fork_server, tmp_path):
     words = (*JOINT, "--unfreeze=visual", "--modalities=visual", "--epochs=2")
     plain = weights(run(corpus, tmp_path / "plain", *words))
     words = (*words, "--compile")
     halves = arguments(corpus, tmp_path / "halves", *words, f"--val-shards={corpus}/shards/val-*.tar")
-    assert nursery.fork("stop", halves, 3, int(signal.SIGTERM)).wait(1800) == 143
+    assert fork_server.fork("stop", halves, 3, int(signal.SIGTERM)).wait(1800) == 143
     assert list((tmp_path / "halves/compiled").iterdir()), "what was compiled is kept in the run folder"
-    assert nursery.fork("train", [*halves, "--resume"]).wait(1800) == 0
+    assert fork_server.fork("train", [*halves, "--resume"]).wait(1800) == 0
     assert largest_difference(plain, weights(tmp_path / "halves")) < 1e-4
     pair = arguments(corpus, tmp_path / "pair", *words, "--batch-size=1")
-    children = nursery.fork_processes(2, "train", pair)
+    children = fork_server.fork_processes(2, "train", pair)
     assert [child.wait(1800) for child in children] == [0, 0], children[0].said
     assert largest_difference(plain, weights(tmp_path / "pair")) < 1e-4

@@ -26,31 +26,33 @@ def corpus(tmp_path_factory) -> Path:
     return make_corpus(tmp_path_factory.mktemp("tuning") / "corpus", num_train=6, num_val=2)
 
 
-def alone(nursery, corpus: Path, folder: Path, *words: str) -> dict[str, torch.Tensor]:
+def alone(fork_server, corpus: Path, folder: Path, *words: str) -> dict[str, torch.Tensor]:
     """Weights of a run that nothing stops, in a process of its own."""
-    child = nursery.fork("train", arguments(corpus, folder, *words))
+    child = fork_server.fork("train", arguments(corpus, folder, *words))
     assert child.wait() == 0, child.said
     return weights(folder)
 
 
-def stopped_and_resumed(nursery, corpus: Path, folder: Path, step: int, *words: str) -> dict[str, torch.Tensor]:
+def stopped_and_resumed(
+    fork_server, corpus: Path, folder: Path, step: int, *words: str
+) -> dict[str, torch.Tensor]:
     """Weights of a run that was asked to stop in the given step and went on afterwards."""
-    child = nursery.fork("stop", arguments(corpus, folder, *words), step, signal.SIGTERM)
+    child = fork_server.fork("stop", arguments(corpus, folder, *words), step, signal.SIGTERM)
     assert child.wait() == 143, child.said
-    return alone(nursery, corpus, folder, *words, "--resume")
+    return alone(fork_server, corpus, folder, *words, "--resume")
 
 
 # --- changed clips --------------------------------------------------------------------------------
 
 
 @pytest.mark.campaign
-def test_changed_clips_are_exact_whoever_decodes_them_and_when_resumed(corpus, nursery, tmp_path):
+def test_changed_clips_are_exact_whoever_decodes_them_and_when_resumed(corpus, fork_server, tmp_path):
     words = (*JOINT, "--augment=all")
-    whole = alone(nursery, corpus, tmp_path / "whole", *words)
-    assert not same(whole, alone(nursery, corpus, tmp_path / "plain", *JOINT))
-    assert same(whole, alone(nursery, corpus, tmp_path / "helped", *words, "--num-workers=2"))
-    assert same(whole, alone(nursery, corpus, tmp_path / "held", *words, "--reuse-memory=1GB"))
-    assert same(whole, stopped_and_resumed(nursery, corpus, tmp_path / "halves", 4, *words))
+    whole = alone(fork_server, corpus, tmp_path / "whole", *words)
+    assert not same(whole, alone(fork_server, corpus, tmp_path / "plain", *JOINT))
+    assert same(whole, alone(fork_server, corpus, tmp_path / "helped", *words, "--num-workers=2"))
+    assert same(whole, alone(fork_server, corpus, tmp_path / "held", *words, "--reuse-memory=1GB"))
+    assert same(whole, stopped_and_resumed(fork_server, corpus, tmp_path / "halves", 4, *words))
 
 
 def test_validation_never_sees_a_changed_clip(corpus, tmp_path, monkeypatch):
@@ -117,17 +119,19 @@ def test_each_phase_changes_exactly_the_tensors_it_names(corpus, tmp_path):
         pytest.param(8, (), marks=pytest.mark.campaign),
     ],
 )
-def test_a_run_resumed_in_any_phase_is_bitwise_the_uninterrupted_one(corpus, nursery, tmp_path, steps, words):
-    whole = alone(nursery, corpus, tmp_path / "whole", *GROWING, *words)
-    halves = stopped_and_resumed(nursery, corpus, tmp_path / "halves", steps, *GROWING, *words)
+def test_a_run_resumed_in_any_phase_is_bitwise_the_uninterrupted_one(
+    corpus, fork_server, tmp_path, steps, words
+):
+    whole = alone(fork_server, corpus, tmp_path / "whole", *GROWING, *words)
+    halves = stopped_and_resumed(fork_server, corpus, tmp_path / "halves", steps, *GROWING, *words)
     assert same(whole, halves)
 
 
 @pytest.mark.campaign
-def test_two_processes_grow_as_one_does(corpus, nursery, tmp_path):
+def test_two_processes_grow_as_one_does(corpus, fork_server, tmp_path):
     words = (*GROWING, "--augment=all")
-    one = alone(nursery, corpus, tmp_path / "1", *words)
-    pair = nursery.fork_processes(2, "train", arguments(corpus, tmp_path / "2", *words, "--batch-size=1"))
+    one = alone(fork_server, corpus, tmp_path / "1", *words)
+    pair = fork_server.fork_processes(2, "train", arguments(corpus, tmp_path / "2", *words, "--batch-size=1"))
     assert [child.wait() for child in pair] == [0, 0], pair[0].said + pair[1].said
     assert "from epoch 3 on: visual=all, audio=1" in pair[0].said
     # Adam divides by the gradient's size, which makes much of the last digits where it is nearly none.

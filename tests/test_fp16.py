@@ -79,12 +79,12 @@ def test_gradients_that_are_never_a_number_end_the_run(trainer):
     assert len(lines(run.run.path, "nonfinite.jsonl")) == 6
 
 
-def test_without_a_scaler_it_is_said(corpus, nursery, tmp_path):
+def test_without_a_scaler_it_is_said(corpus, fork_server, tmp_path):
     from training_runs import arguments
 
     words = arguments(
         corpus, tmp_path / "run", "--mixed-precision=fp16", "--modalities=visual", "--max-steps=1"
     )
-    child = nursery.fork("train", words)
+    child = fork_server.fork("train", words)
     assert child.wait() == 0, child.said
     assert "on this device the loss is not scaled" in child.said

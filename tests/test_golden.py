@@ -18,19 +18,19 @@ FILE = Path(__file__).with_name("golden_losses.json")
 WORDS = ("--unfreeze=visual,audio", "--epochs=100", "--max-steps=100", "--batch-size=2", "--num-workers=0")
 
 
-def hundred_losses(nursery, corpus: Path, folder: Path) -> list[float]:
+def hundred_losses(fork_server, corpus: Path, folder: Path) -> list[float]:
     file = folder / "losses.json"
-    child = nursery.fork("record_losses", arguments(corpus, folder / "run", *WORDS), str(file))
+    child = fork_server.fork("record_losses", arguments(corpus, folder / "run", *WORDS), str(file))
     assert child.wait(600) == 0, child.said
     return json.loads(file.read_text())
 
 
 @pytest.mark.campaign
-def test_losses_are_those_of_the_committed_file_and_of_any_run_of_this_job(nursery, corpus, tmp_path):
+def test_losses_are_those_of_the_committed_file_and_of_any_run_of_this_job(fork_server, corpus, tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "2").mkdir()
-    losses = hundred_losses(nursery, corpus, tmp_path / "1")
-    assert losses == hundred_losses(nursery, corpus, tmp_path / "2")
+    losses = hundred_losses(fork_server, corpus, tmp_path / "1")
+    assert losses == hundred_losses(fork_server, corpus, tmp_path / "2")
     golden = json.loads(FILE.read_text())
     assert len(losses) == len(golden["losses"]) == 100
     assert losses == pytest.approx(golden["losses"], abs=1e-4), (
@@ -43,9 +43,9 @@ def write() -> None:
     from forking import Nursery
 
     with tempfile.TemporaryDirectory() as scratch:
-        nursery = Nursery(Path(scratch))
-        losses = hundred_losses(nursery, make_corpus(Path(scratch) / "corpus"), Path(scratch))
-        nursery.close()
+        fork_server = Nursery(Path(scratch))
+        losses = hundred_losses(fork_server, make_corpus(Path(scratch) / "corpus"), Path(scratch))
+        fork_server.close()
     record = {
         "torch": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

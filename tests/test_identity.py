@@ -19,7 +19,7 @@ from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
 from viper_e2e.model.checkpoint import write_json
 from viper_e2e.packing import pack, write_labels
-from viper_e2e.scoring.parts import Parts
+from viper_e2e.scoring.parts import ResultJournal
 
 pytestmark = pytest.mark.slow
 
@@ -135,11 +135,11 @@ def test_the_folder_of_a_run_stands_for_its_best_checkpoint(corpus, model, tmp_p
 
 
 @pytest.mark.slow
-def test_ablation_in_two_processes_is_that_of_one(corpus, model, nursery, tmp_path):
+def test_ablation_in_two_processes_is_that_of_one(corpus, model, fork_server, tmp_path):
     words = [f"--checkpoint={model}/checkpoints/best", f"--shards={corpus}/shards/train-*.tar"]
     words = ["ablate", *words, "--num-workers=0", "--batch-size=2"]
     assert main([*words, f"--out={tmp_path}/one"]) == 0
-    children = nursery.fork_processes(2, "command", [*words, f"--out={tmp_path}/two"])
+    children = fork_server.fork_processes(2, "command", [*words, f"--out={tmp_path}/two"])
     assert [child.wait() for child in children] == [0, 0], children[0].said
     one, two = (json.loads((tmp_path / n / "ablation.json").read_text()) for n in ("one", "two"))
     assert [row["modalities"] for row in one["rows"]] == [row["modalities"] for row in two["rows"]]
@@ -243,7 +243,7 @@ def interrupted(monkeypatch):
     class Stopped(Exception):
         pass
 
-    add = Parts.add
+    add = ResultJournal.add
 
     def run_to(words: list[str], stop_after: int | None) -> int:
         seen: list[str] = []
@@ -254,7 +254,7 @@ def interrupted(monkeypatch):
             if stop_after is not None and len(seen) >= stop_after:
                 raise Stopped
 
-        monkeypatch.setattr(Parts, "add", counting)
+        monkeypatch.setattr(ResultJournal, "add", counting)
         with contextlib.suppress(Stopped):
             main(words)
         return len(seen)

@@ -269,9 +269,9 @@ def train_on_loss(rank: int, processes: int, folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_training_under_ddp_on_two_processes_equals_training_on_one(nursery, tmp_path):
+def test_training_under_ddp_on_two_processes_equals_training_on_one(fork_server, tmp_path):
     train_on_loss(0, 1, str(tmp_path))
-    children = nursery.fork_processes(2, "train_on_loss", str(tmp_path))
+    children = fork_server.fork_processes(2, "train_on_loss", str(tmp_path))
     assert [child.wait() for child in children] == [0, 0], children[0].said + children[1].said
     np.testing.assert_allclose(np.load(tmp_path / "2.npy"), np.load(tmp_path / "1.npy"), atol=1e-6, rtol=0)
 

@@ -18,7 +18,7 @@ from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.training import precision, reporting
-from viper_e2e.training.precision import Choice, decide, faster, measured
+from viper_e2e.training.precision import Choice, choose_precision, fastest_precision, measured
 from viper_e2e.training.run import train
 
 
@@ -52,11 +52,11 @@ def always(word: str):
     ],
 )
 def test_the_sum_over_all_encoders_decides_and_bfloat16_has_to_gain_something(seconds, expected):
-    assert decide(seconds).precision == expected
+    assert choose_precision(seconds).precision == expected
 
 
 def test_the_reason_tells_what_was_measured():
-    told = decide({"visual": (0.4, 0.2), "audio": (0.1, 0.05)}).reason
+    told = choose_precision({"visual": (0.4, 0.2), "audio": (0.1, 0.05)}).reason
     assert (
         told
         == "one token of visual, audio takes 500.0 ms in float32, 250.0 ms in bfloat16 (2.00 times as fast)"
@@ -84,7 +84,7 @@ def test_measuring_leaves_weights_mode_and_generators_as_they_were(train):
     before = {name: t.clone() for name, t in model.state_dict().items()}
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    choice = faster(model)
+    choice = fastest_precision(model)
     assert torch.equal(torch.get_rng_state(), state)
     assert choice.precision in ("no", "bf16")
     assert "one token of visual, audio, textual takes" in choice.reason
@@ -97,7 +97,7 @@ def test_a_gpu_is_asked_not_measured(monkeypatch, knows, expected):
     monkeypatch.setattr(ViPER, "device", torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: knows)
     monkeypatch.setattr(precision, "measured", lambda encoder: pytest.fail("was measured"))
-    assert faster(model_of("visual")).precision == expected
+    assert fastest_precision(model_of("visual")).precision == expected
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -109,10 +109,10 @@ def test_what_was_chosen_stands_in_the_run_folder_and_a_resumed_run_keeps_it(
     corpus, tmp_path, monkeypatch, capsys
 ):
     for name, word in (("asked", "bf16"), ("auto", "auto")):
-        monkeypatch.setattr(precision, "faster", always("bf16"))
+        monkeypatch.setattr(precision, "fastest_precision", always("bf16"))
         run(corpus, tmp_path / name, *FROZEN, f"--mixed-precision={word}", "--max-steps=1")
         assert chosen(tmp_path / name) == "bf16"
-        monkeypatch.setattr(precision, "faster", always("no"))
+        monkeypatch.setattr(precision, "fastest_precision", always("no"))
         run(corpus, tmp_path / name, *FROZEN, f"--mixed-precision={word}", "--resume")
         assert chosen(tmp_path / name) == "bf16"
     assert capsys.readouterr().err.count("--mixed-precision auto: bf16, since the test says so") == 1
@@ -129,15 +129,15 @@ def test_a_run_of_fp16_is_not_resumed_as_something_else(corpus, tmp_path):
 
 def test_the_first_seed_decides_for_all(corpus, tmp_path, monkeypatch):
     choices = iter(["bf16"])
-    monkeypatch.setattr(precision, "faster", lambda model: Choice(next(choices), "the test says so"))
+    monkeypatch.setattr(precision, "fastest_precision", lambda model: Choice(next(choices), "the test says so"))
     run(corpus, tmp_path / "run", "--seeds=2", "--max-steps=1", "--mixed-precision=auto")
     assert [chosen(tmp_path / f"run/seed-{seed}") for seed in (0, 1)] == ["bf16", "bf16"]
 
 
 @pytest.mark.campaign
-def test_the_first_process_decides_for_all(corpus, nursery, tmp_path):
+def test_the_first_process_decides_for_all(corpus, fork_server, tmp_path):
     words = arguments(corpus, tmp_path / "run", *FROZEN, "--max-steps=1", "--mixed-precision=auto")
-    children = nursery.fork_processes(2, "choose_differently", words, str(tmp_path / "chosen"))
+    children = fork_server.fork_processes(2, "choose_differently", words, str(tmp_path / "chosen"))
     assert [child.wait() for child in children] == [0, 0], children[1].said
     assert [(tmp_path / f"chosen.{rank}").read_text() for rank in (0, 1)] == ["bf16", "bf16"]
     assert chosen(tmp_path / "run") == "bf16"
@@ -149,7 +149,7 @@ def test_the_first_process_decides_for_all(corpus, nursery, tmp_path):
 def test_scores_in_half_precision_are_nearly_those_in_full(tmp_path, monkeypatch, capfd):
     model_of("visual", "audio").save_pretrained(tmp_path / "model")
     clip = make_clip(tmp_path / "clip.mp4", num_frames=8, fps=8)
-    monkeypatch.setattr(precision, "faster", always("bf16"))
+    monkeypatch.setattr(precision, "fastest_precision", always("bf16"))
     scores = {}
     for word in ("no", "bf16", "auto"):
         output = tmp_path / f"{word}.json"

@@ -22,9 +22,9 @@ TWO = (*JOINT, "--batch-size=1")
 """In two processes the same steps as JOINT in one."""
 
 
-def together(nursery, case: str, *given: object, expect: int | None = 0, count: int = 2) -> list[str]:
+def together(fork_server, case: str, *given: object, expect: int | None = 0, count: int = 2) -> list[str]:
     """Run a case in several processes; what each has said."""
-    children = nursery.fork_processes(count, case, *given)
+    children = fork_server.fork_processes(count, case, *given)
     codes = [child.wait() for child in children]
     said = [child.said for child in children]
     if expect is not None:
@@ -40,7 +40,7 @@ def together(nursery, case: str, *given: object, expect: int | None = 0, count: 
         pytest.param(("--loss=mse=1,pearson=1", "--accumulation=2"), id="accumulation"),
     ],
 )
-def test_gradients_of_two_processes_are_those_of_one(corpus, nursery, tmp_path, words):
+def test_gradients_of_two_processes_are_those_of_one(corpus, fork_server, tmp_path, words):
     is_mse = words[0] == "--loss=mse=1"
     # A correlation divides by how much predictions differ, which is little at first: in float32 rounding grows
     # to 1e-5 there (largest gradient 0.66). In float64 it hides nothing.
@@ -48,9 +48,11 @@ def test_gradients_of_two_processes_are_those_of_one(corpus, nursery, tmp_path, 
     words = (*words, "--max-steps=1", "--clip-norm=0", "--seed=3")
     alone, shared = tmp_path / "alone.pt", tmp_path / "shared.pt"
     how = arguments(corpus, tmp_path / "1", *JOINT, *words), str(alone), dtype
-    one = nursery.fork("record_gradients", *how)
+    one = fork_server.fork("record_gradients", *how)
     assert one.wait() == 0, one.said
-    together(nursery, "record_gradients", arguments(corpus, tmp_path / "2", *TWO, *words), str(shared), dtype)
+    together(
+        fork_server, "record_gradients", arguments(corpus, tmp_path / "2", *TWO, *words), str(shared), dtype
+    )
     compared = 0
     for ours, theirs in zip(torch.load(alone), torch.load(shared), strict=True):
         assert (ours is None) == (theirs is None)
@@ -61,8 +63,8 @@ def test_gradients_of_two_processes_are_those_of_one(corpus, nursery, tmp_path, 
     assert compared > 20
 
 
-def test_numbers_and_records_go_by_a_group_of_the_cpu_whatever_the_device(nursery, tmp_path):
-    together(nursery, "speak", str(tmp_path / "said"))
+def test_numbers_and_records_go_by_a_group_of_the_cpu_whatever_the_device(fork_server, tmp_path):
+    together(fork_server, "speak", str(tmp_path / "said"))
     for rank in range(2):
         table, items, used = json.loads((tmp_path / f"said.{rank}").read_text())
         assert table == [[0.1, 2.0], [1.1, 2.0]]
@@ -72,12 +74,12 @@ def test_numbers_and_records_go_by_a_group_of_the_cpu_whatever_the_device(nurser
 
 
 @pytest.fixture(scope="module")
-def validated(corpus, nursery, tmp_path_factory):
+def validated(corpus, fork_server, tmp_path_factory):
     """A run in one process and its twin in two, with validation; the weights hardly move."""
     folder = tmp_path_factory.mktemp("validated")
     words = (f"--val-shards={corpus}/shards/val-*.tar", "--max-steps=1", "--lr=1e-9", "--backbone-lr=1e-9")
-    assert nursery.fork("train", arguments(corpus, folder / "1", *JOINT, *words)).wait() == 0
-    together(nursery, "train", arguments(corpus, folder / "2", *TWO, "--batch-size=3", *words))
+    assert fork_server.fork("train", arguments(corpus, folder / "1", *JOINT, *words)).wait() == 0
+    together(fork_server, "train", arguments(corpus, folder / "2", *TWO, "--batch-size=3", *words))
     return folder
 
 
@@ -89,33 +91,33 @@ def test_validation_counts_each_clip_once_and_measures_the_same(validated):
             assert two[measure][emotion] == (None if value is None else pytest.approx(value, abs=1e-6))
 
 
-def test_more_processes_and_workers_than_shards(corpus, nursery, tmp_path):
+def test_more_processes_and_workers_than_shards(corpus, fork_server, tmp_path):
     words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=1", "--num-workers=2")
     assert len(list((corpus / "shards").glob("train-*.tar"))) == 1
-    together(nursery, "train", words, count=3)
+    together(fork_server, "train", words, count=3)
     assert lines(tmp_path / "run", "metrics.jsonl")[0]["step"] == 3  # 8 clips, 3 at a time
 
 
-def test_a_process_that_can_read_no_clip_at_all_keeps_step(corpus, nursery, tmp_path):
+def test_a_process_that_can_read_no_clip_at_all_keeps_step(corpus, fork_server, tmp_path):
     words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=2")
-    together(nursery, "change_clips", words, "unreadable", [1])
+    together(fork_server, "change_clips", words, "unreadable", [1])
     skipped = [record["key"] for record in lines(tmp_path / "run", "skipped.jsonl")]
     assert skipped
     assert len(skipped) == len(set(skipped))
     assert lines(tmp_path / "run", "metrics.jsonl")[-1]["step"] == 8
 
 
-def test_validation_clips_that_one_process_cannot_read_are_counted_by_all(corpus, nursery, tmp_path):
+def test_validation_clips_that_one_process_cannot_read_are_counted_by_all(corpus, fork_server, tmp_path):
     words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=1", f"--val-shards={corpus}/shards/val-*.tar")
-    together(nursery, "change_clips", words, "unreadable", [1])
+    together(fork_server, "change_clips", words, "unreadable", [1])
     records = [r for r in lines(tmp_path / "run", "skipped.jsonl") if r.get("split") == "val"]
     assert len({record["key"] for record in records}) == len(records) == 2
     assert lines(tmp_path / "run", "metrics.jsonl")[0]["val"]["num_left_out"] == 2
 
 
-def test_sound_that_is_absent_on_one_process_only(corpus, nursery, tmp_path):
+def test_sound_that_is_absent_on_one_process_only(corpus, fork_server, tmp_path):
     words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=1")
-    together(nursery, "change_clips", words, "silent", [1])
+    together(fork_server, "change_clips", words, "silent", [1])
     assert lines(tmp_path / "run", "metrics.jsonl")[-1]["step"] == 4
 
 
@@ -130,9 +132,9 @@ def test_sound_that_is_absent_on_one_process_only(corpus, nursery, tmp_path):
         pytest.param("stalls", 0, marks=pytest.mark.campaign),
     ],
 )
-def test_when_a_process_is_lost_the_others_name_it_and_end(corpus, nursery, tmp_path, what, lost):
+def test_when_a_process_is_lost_the_others_name_it_and_end(corpus, fork_server, tmp_path, what, lost):
     words = arguments(corpus, tmp_path / "run", *TWO, "--process-timeout-seconds=8")
-    children = nursery.fork_processes(2, "fail", words, what, [lost], 2)
+    children = fork_server.fork_processes(2, "fail", words, what, [lost], 2)
     survivor = children[1 - lost]
     assert survivor.wait() == 1, survivor.said
     assert f"process {lost}" in survivor.said
@@ -144,27 +146,27 @@ def test_when_a_process_is_lost_the_others_name_it_and_end(corpus, nursery, tmp_
     assert children[lost].wait() != 0
 
 
-def test_one_unreadable_clip_ends_all_where_errors_are_raised(corpus, nursery, tmp_path):
+def test_one_unreadable_clip_ends_all_where_errors_are_raised(corpus, fork_server, tmp_path):
     words = arguments(corpus, tmp_path / "run", *TWO, "--on-error=raise")
-    said = together(nursery, "change_clips", words, "unreadable", [1], expect=1)
+    said = together(fork_server, "change_clips", words, "unreadable", [1], expect=1)
     assert "made unreadable" in said[1]
     assert "process 1 failed: ViperError" in said[0]
 
 
-def test_clips_in_memory_are_used_again_by_their_process(corpus, nursery, tmp_path):
+def test_clips_in_memory_are_used_again_by_their_process(corpus, fork_server, tmp_path):
     plain = arguments(corpus, tmp_path / "plain", *TWO, "--epochs=2")
     held = arguments(corpus, tmp_path / "held", *TWO, "--epochs=2", "--reuse-memory=1GB")
-    together(nursery, "train", plain)
-    together(nursery, "count_decodes", held, str(tmp_path / "decoded"))
+    together(fork_server, "train", plain)
+    together(fork_server, "count_decodes", held, str(tmp_path / "decoded"))
     assert same(weights(tmp_path / "plain"), weights(tmp_path / "held"))
     decoded = [(tmp_path / f"decoded.{rank}").read_text().split() for rank in range(2)]
     assert all(len(keys) == len(set(keys)) for keys in decoded)
     assert set(decoded[0]) | set(decoded[1]) == {str(i) for i in range(8)}
 
 
-def test_a_step_without_a_number_on_one_process_is_made_on_none(corpus, nursery, tmp_path):
+def test_a_step_without_a_number_on_one_process_is_made_on_none(corpus, fork_server, tmp_path):
     words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=1")
-    together(nursery, "no_number", words, [2], [1], 1, str(tmp_path / "weights"))
+    together(fork_server, "no_number", words, [2], [1], 1, str(tmp_path / "weights"))
     record, *more = lines(tmp_path / "run", "nonfinite.jsonl")
     assert not more
     assert record["step"] == 2
@@ -172,9 +174,9 @@ def test_a_step_without_a_number_on_one_process_is_made_on_none(corpus, nursery,
     assert same(load_file(tmp_path / "weights.0"), load_file(tmp_path / "weights.1"))
 
 
-def test_three_steps_without_a_number_send_all_back_to_the_last_checkpoint(corpus, nursery, tmp_path):
+def test_three_steps_without_a_number_send_all_back_to_the_last_checkpoint(corpus, fork_server, tmp_path):
     words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=2")
-    said = together(nursery, "no_number", words, [5, 6, 7], [1], 1, str(tmp_path / "weights"))
+    said = together(fork_server, "no_number", words, [5, 6, 7], [1], 1, str(tmp_path / "weights"))
     assert "back to step 4 without" in said[0]
     bad = lines(tmp_path / "run", "nonfinite.jsonl")
     assert [record["step"] for record in bad] == [5, 6, 7]
@@ -187,27 +189,27 @@ def test_three_steps_without_a_number_send_all_back_to_the_last_checkpoint(corpu
     assert set(state["quarantined"]) == set(skipped)
 
 
-def test_a_signal_to_one_process_stops_all_and_two_go_on_bitwise(corpus, nursery, tmp_path):
+def test_a_signal_to_one_process_stops_all_and_two_go_on_bitwise(corpus, fork_server, tmp_path):
     whole = arguments(corpus, tmp_path / "whole", *TWO, "--epochs=2")
-    together(nursery, "train", whole)
+    together(fork_server, "train", whole)
     words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=2")
-    together(nursery, "stop", words, 5, signal.SIGUSR1, [1], expect=138)
-    together(nursery, "train", [*words, "--resume"])
+    together(fork_server, "stop", words, 5, signal.SIGUSR1, [1], expect=138)
+    together(fork_server, "train", [*words, "--resume"])
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
 
 
-def test_a_clip_that_ended_a_worker_of_one_process_is_known_to_the_checkpoint(corpus, nursery, tmp_path):
+def test_a_clip_that_ended_a_worker_of_one_process_is_known_to_the_checkpoint(corpus, fork_server, tmp_path):
     words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=1")
-    together(nursery, "lose_a_worker", words, [1])
+    together(fork_server, "lose_a_worker", words, [1])
     state = torch.load(tmp_path / "run" / "checkpoints" / "last" / "training.pt", weights_only=True)
     assert list(state["quarantined"].values()) == ["killed by SIGSEGV"]
 
 
-def test_weights_of_two_processes_are_those_of_one(corpus, nursery, tmp_path):
+def test_weights_of_two_processes_are_those_of_one(corpus, fork_server, tmp_path):
     # Adam divides by the gradient's size: after a few steps roundings of 1e-8 have grown.
     words = ("--max-steps=3", "--lr=0.001", "--backbone-lr=0.001")
-    assert nursery.fork("train", arguments(corpus, tmp_path / "1", *JOINT, *words)).wait() == 0
-    together(nursery, "train", arguments(corpus, tmp_path / "2", *TWO, *words))
+    assert fork_server.fork("train", arguments(corpus, tmp_path / "1", *JOINT, *words)).wait() == 0
+    together(fork_server, "train", arguments(corpus, tmp_path / "2", *TWO, *words))
     assert largest_difference(weights(tmp_path / "1"), weights(tmp_path / "2")) <= 1e-5
 
 
@@ -235,18 +237,20 @@ def table_of(path: Path) -> list[dict[str, str | float]]:
 
 
 @pytest.mark.parametrize("what", ["eval", pytest.param("infer", marks=pytest.mark.campaign)])
-def test_clips_are_scored_once_by_two_processes_also_after_a_death(validated, corpus, nursery, tmp_path, what):
+def test_clips_are_scored_once_by_two_processes_also_after_a_death(
+    validated, corpus, fork_server, tmp_path, what
+):
     words, one = scoring(validated, corpus, tmp_path / "1", what)
-    assert nursery.fork("score", words, str(tmp_path / "alone")).wait() == 0
+    assert fork_server.fork("score", words, str(tmp_path / "alone")).wait() == 0
     assert not list((tmp_path / "1").rglob("process-*"))  # all of it is in the one file
     words, two = scoring(validated, corpus, tmp_path / "2", what)
-    together(nursery, "score", words, str(tmp_path / "before"), 2, expect=77)
+    together(fork_server, "score", words, str(tmp_path / "before"), 2, expect=77)
     assert not two.exists()
     parts = sorted((tmp_path / "2").rglob("process-*.jsonl"))
     assert [part.name for part in parts] == ["process-0-of-2.jsonl", "process-1-of-2.jsonl"]
     with parts[0].open("a") as torn:
         torn.write('{"identity": "')
-    together(nursery, "score", words, str(tmp_path / "after"))
+    together(fork_server, "score", words, str(tmp_path / "after"))
     decoded = [
         key for name in ("before", "after") for r in "01" for key in decoded_by(tmp_path / f"{name}.{r}")
     ]
@@ -254,7 +258,7 @@ def test_clips_are_scored_once_by_two_processes_also_after_a_death(validated, co
     assert len(decoded_by(tmp_path / "before.0")) == len(decoded_by(tmp_path / "before.1")) == 2
     for ours, theirs in zip(table_of(one), table_of(two), strict=True):
         assert theirs == pytest.approx(ours, abs=1e-6)
-    together(nursery, "score", words, str(tmp_path / "again"))
+    together(fork_server, "score", words, str(tmp_path / "again"))
     assert not list(tmp_path.glob("again.*"))  # nothing was left to be decoded
 
 

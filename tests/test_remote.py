@@ -205,7 +205,7 @@ class SlowToRecover(WorkerPool):
             return ClipError("HTTP 503", stage=UNREACHABLE, clip=self.names[ticket])
         return DecodedClip(self.names[ticket], np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1), 1.0)
 
-    def forgive(self):
+    def reset_restarts(self):
         pass
 
     def discard(self, tickets):

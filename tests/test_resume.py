@@ -30,14 +30,14 @@ def losses_equal(one: Path, other: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole_runs(corpus, nursery, tmp_path_factory):
+def whole_runs(corpus, fork_server, tmp_path_factory):
     """`whole_runs(*words)`: the folder of an uninterrupted run, made once."""
     made: dict[tuple[str, ...], Path] = {}
 
     def run(*words: str) -> Path:
         if words not in made:
             made[words] = tmp_path_factory.mktemp("whole") / "run"
-            assert nursery.fork("train", arguments(corpus, made[words], *words)).wait() == 0
+            assert fork_server.fork("train", arguments(corpus, made[words], *words)).wait() == 0
         return made[words]
 
     return run
@@ -58,7 +58,7 @@ KEPT = [COMBINATIONS[index] for index in (5, 13, 20)]
     "combination",
     some_of(COMBINATIONS, lambda _, combination: combination in KEPT, lambda some: "-".join(map(str, some))),
 )
-def test_a_stopped_run_goes_on_bitwise(corpus, nursery, whole_runs, tmp_path, combination):
+def test_a_stopped_run_goes_on_bitwise(corpus, fork_server, whole_runs, tmp_path, combination):
     trained, workers, accumulation, reuse, loss = combination
     common = (*JOINT, "--epochs=2", f"--val-shards={corpus}/shards/val-*.tar", *TRAINED[trained])
     common += (f"--accumulation={accumulation}", f"--loss={loss}")
@@ -68,8 +68,8 @@ def test_a_stopped_run_goes_on_bitwise(corpus, nursery, whole_runs, tmp_path, co
     choice = COMBINATIONS.index(combination)
     number = list(CODES)[choice % 3]
     step = (0, 2)[choice % 2] if accumulation == 3 else (1, 4, 5, 6)[choice % 4]
-    assert nursery.fork("stop", words, step, number).wait() == CODES[number]
-    assert nursery.fork("train", [*words, "--resume"]).wait() == 0
+    assert fork_server.fork("stop", words, step, number).wait() == CODES[number]
+    assert fork_server.fork("train", [*words, "--resume"]).wait() == 0
     assert same(weights(whole), weights(run))
     assert same(weights(whole, "best"), weights(run, "best"))
     assert losses_equal(whole, run)
@@ -93,7 +93,7 @@ MATRIX = [(m, p, t) for m in MODALITIES for p in PRECISIONS for t in ("frozen", 
     ],
 )
 def test_every_modality_goes_on_bitwise_in_every_precision(
-    corpus, nursery, tmp_path, modalities, precision, trained
+    corpus, fork_server, tmp_path, modalities, precision, trained
 ):
     unfrozen = TRAINED_BACKBONES.get(modalities, modalities)
     common = [f"--modalities={modalities}", f"--mixed-precision={precision}", "--epochs=2", "--batch-size=4"]
@@ -102,7 +102,7 @@ def test_every_modality_goes_on_bitwise_in_every_precision(
 
     def run(case: str, folder: str, *more: object, words: tuple[str, ...] = ()) -> int:
         given = [case, arguments(corpus, tmp_path / folder, *common, *words), *more]
-        child = nursery.fork("with_scaler", *given) if precision == "fp16" else nursery.fork(*given)
+        child = fork_server.fork("with_scaler", *given) if precision == "fp16" else fork_server.fork(*given)
         return child.wait()
 
     assert run("train", "whole") == 0
@@ -114,14 +114,14 @@ def test_every_modality_goes_on_bitwise_in_every_precision(
 
 
 @pytest.mark.slow
-def test_validation_in_bf16_scores_what_eval_scores(corpus, nursery, tmp_path):
+def test_validation_in_bf16_scores_what_eval_scores(corpus, fork_server, tmp_path):
     words = ["--modalities=visual,textual", "--mixed-precision=bf16", "--epochs=1", "--batch-size=4"]
     val = f"{corpus}/shards/val-*.tar"
-    child = nursery.fork("train", arguments(corpus, tmp_path / "run", *words, f"--val-shards={val}"))
+    child = fork_server.fork("train", arguments(corpus, tmp_path / "run", *words, f"--val-shards={val}"))
     assert child.wait() == 0, child.said
     given = ["eval", f"--shards={val}", f"--checkpoint={tmp_path / 'run/checkpoints/last'}"]
     given += [f"--out={tmp_path / 'out'}", "--mixed-precision=bf16"]
-    child = nursery.fork("command", given)
+    child = fork_server.fork("command", given)
     assert child.wait() in (0, 2), child.said
     scored = json.loads((tmp_path / "out" / "metrics.json").read_text())
     validated = lines(tmp_path / "run", "metrics.jsonl")[0]["val"]
@@ -130,7 +130,9 @@ def test_validation_in_bf16_scores_what_eval_scores(corpus, nursery, tmp_path):
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("number", CODES, ids=[number.name for number in CODES])
-def test_a_real_process_stops_by_each_signal_and_goes_on_bitwise(corpus, nursery, whole_runs, tmp_path, number):
+def test_a_real_process_stops_by_each_signal_and_goes_on_bitwise(
+    corpus, fork_server, whole_runs, tmp_path, number
+):
     words = (*JOINT, "--epochs=16")
     whole = whole_runs(*words)
     run = tmp_path / "run"
@@ -144,24 +146,24 @@ def test_a_real_process_stops_by_each_signal_and_goes_on_bitwise(corpus, nursery
         time.sleep(0.01)
     process.send_signal(number)
     assert process.wait(timeout=120) == CODES[number]
-    assert nursery.fork("train", [*arguments(corpus, run, *words), "--resume"]).wait() == 0
+    assert fork_server.fork("train", [*arguments(corpus, run, *words), "--resume"]).wait() == 0
     assert same(weights(whole), weights(run))
     assert losses_equal(whole, run)
 
 
-def test_a_lost_terminal_saves_like_the_others_and_says_how_to_go_on(corpus, nursery, whole_runs, tmp_path):
+def test_a_lost_terminal_saves_like_the_others_and_says_how_to_go_on(corpus, fork_server, whole_runs, tmp_path):
     common = (*JOINT, "--epochs=2")
     run = tmp_path / "my run"
     words = arguments(corpus, run, *common)
-    stopped = nursery.fork("stop", words, 2, signal.SIGHUP)
+    stopped = fork_server.fork("stop", words, 2, signal.SIGHUP)
     assert stopped.wait() == 129
     assert (run / "checkpoints/last/manifest.json").exists()
-    assert nursery.fork("train", [*words, "--resume"]).wait() == 0
+    assert fork_server.fork("train", [*words, "--resume"]).wait() == 0
     assert same(weights(whole_runs(*common)), weights(run))
 
 
-def test_a_second_signal_leaves_at_once(corpus, nursery, tmp_path):
-    child = nursery.fork("hang", arguments(corpus, tmp_path / "run", *JOINT), 2)
+def test_a_second_signal_leaves_at_once(corpus, fork_server, tmp_path):
+    child = fork_server.fork("hang", arguments(corpus, tmp_path / "run", *JOINT), 2)
     while "hanging" not in child.said:
         time.sleep(0.01)
     child.send(signal.SIGTERM)
@@ -171,18 +173,18 @@ def test_a_second_signal_leaves_at_once(corpus, nursery, tmp_path):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_two_runs_on_one_folder_and_the_folder_of_a_dead_one(corpus, nursery, whole_runs, tmp_path):
+def test_two_runs_on_one_folder_and_the_folder_of_a_dead_one(corpus, fork_server, whole_runs, tmp_path):
     run = tmp_path / "run"
     words = arguments(corpus, run, *JOINT)
-    first = nursery.fork("hang", [*words, "--save-every-steps=1"], 2)
+    first = fork_server.fork("hang", [*words, "--save-every-steps=1"], 2)
     while "hanging" not in first.said:
         time.sleep(0.01)
-    second = nursery.fork("train", [*words, "--resume"])
+    second = fork_server.fork("train", [*words, "--resume"])
     assert second.wait() == 1
     assert f"process {first.pid} on" in second.said
     first.send(signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
-    assert nursery.fork("train", [*words, "--resume"]).wait() == 0
+    assert fork_server.fork("train", [*words, "--resume"]).wait() == 0
     assert same(weights(whole_runs(*JOINT)), weights(run))
 
 
@@ -197,14 +199,14 @@ def test_two_runs_on_one_folder_and_the_folder_of_a_dead_one(corpus, nursery, wh
     ],
 )
 def test_with_other_processes_or_workers_the_rest_is_trained_exactly_once(
-    corpus, nursery, tmp_path, before, after
+    corpus, fork_server, tmp_path, before, after
 ):
     files = []
     for (processes, workers), stop_at, more in ((before, 1, ()), (after, None, ("--resume",))):
         files.append(tmp_path / f"positions {stop_at}")
         words = arguments(corpus, tmp_path / "run", "--epochs=2", "--batch-size=1", *more)
         words.append(f"--num-workers={workers}")
-        children = nursery.fork_processes(processes, "record_positions", words, str(files[-1]), stop_at)
+        children = fork_server.fork_processes(processes, "record_positions", words, str(files[-1]), stop_at)
         assert [child.wait() for child in children] == [0 if more else 143] * processes, children[0].said
     positions = [
         tuple(json.loads(line))
@@ -218,16 +220,18 @@ def test_with_other_processes_or_workers_the_rest_is_trained_exactly_once(
 # --- kill -9 --------------------------------------------------------------------------------------
 
 
-def kill_at_random_times(corpus: Path, nursery, whole: Path, folder: Path, kills: int, words) -> list[float]:
+def kill_at_random_times(
+    corpus: Path, fork_server, whole: Path, folder: Path, kills: int, words
+) -> list[float]:
     """Kill and resume runs until so many were killed; each must end as the uninterrupted one did."""
     chance = random.Random(len(str(kills)))
     since = time.monotonic()
-    assert nursery.fork("train", arguments(corpus, folder / "timed", *words)).wait() == 0
+    assert fork_server.fork("train", arguments(corpus, folder / "timed", *words)).wait() == 0
     longest, finished, killed_after = time.monotonic() - since, 0, []
     while len(killed_after) < kills or not finished:
         run = folder / f"run {finished}"
         resume = ("--resume",) if (run / "config.yaml").exists() else ()
-        child = nursery.fork("train", [*arguments(corpus, run, *words), *resume])
+        child = fork_server.fork("train", [*arguments(corpus, run, *words), *resume])
         since = time.monotonic()
         until = since + chance.uniform(0, longest) if len(killed_after) < kills else since + 600
         while time.monotonic() < until and "all done" not in child.said and alive(child.pid):
@@ -247,7 +251,7 @@ def kill_at_random_times(corpus: Path, nursery, whole: Path, folder: Path, kills
 
 
 def alive(pid: int) -> bool:
-    """Whether a child of the nursery still works; an ended one is a zombie until it is waited for."""
+    """Whether a child of the fork server still works; an ended one is a zombie until it is waited for."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
@@ -255,21 +259,23 @@ KILLED = (*JOINT, "--save-every-steps=1")
 
 
 @pytest.mark.slow
-def test_killed_at_random_times_a_run_ends_as_the_uninterrupted_one(corpus, nursery, whole_runs, tmp_path):
-    assert len(kill_at_random_times(corpus, nursery, whole_runs(*JOINT), tmp_path, 3, KILLED)) == 3
+def test_killed_at_random_times_a_run_ends_as_the_uninterrupted_one(corpus, fork_server, whole_runs, tmp_path):
+    assert len(kill_at_random_times(corpus, fork_server, whole_runs(*JOINT), tmp_path, 3, KILLED)) == 3
 
 
 @pytest.mark.campaign
-def test_a_hundred_kills(corpus, nursery, whole_runs, tmp_path):
-    assert len(kill_at_random_times(corpus, nursery, whole_runs(*JOINT), tmp_path, 100, KILLED)) == 100
+def test_a_hundred_kills(corpus, fork_server, whole_runs, tmp_path):
+    assert len(kill_at_random_times(corpus, fork_server, whole_runs(*JOINT), tmp_path, 100, KILLED)) == 100
 
 
-def test_an_epoch_that_was_logged_but_not_saved_stands_in_the_log_once(corpus, nursery, whole_runs, tmp_path):
+def test_an_epoch_that_was_logged_but_not_saved_stands_in_the_log_once(
+    corpus, fork_server, whole_runs, tmp_path
+):
     run = tmp_path / "run"
     words = arguments(corpus, run, *KILLED)
-    assert nursery.fork("die_at_the_end_of_an_epoch", words).wait() == -signal.SIGKILL
+    assert fork_server.fork("die_at_the_end_of_an_epoch", words).wait() == -signal.SIGKILL
     assert len(lines(run, "metrics.jsonl")) == 1
-    assert nursery.fork("train", [*words, "--resume"]).wait() == 0
+    assert fork_server.fork("train", [*words, "--resume"]).wait() == 0
     assert losses_equal(whole_runs(*JOINT), run)
 
 
@@ -277,11 +283,11 @@ def test_an_epoch_that_was_logged_but_not_saved_stands_in_the_log_once(corpus, n
 
 
 @pytest.fixture(scope="module")
-def saved_twice(corpus, nursery, tmp_path_factory) -> Path:
+def saved_twice(corpus, fork_server, tmp_path_factory) -> Path:
     """A run stopped after its third step, with the checkpoints of the second and the third."""
     run = tmp_path_factory.mktemp("saved") / "run"
     words = [*arguments(corpus, run, *JOINT), "--save-every-steps=1"]
-    assert nursery.fork("stop", words, 2, signal.SIGTERM).wait() == 143
+    assert fork_server.fork("stop", words, 2, signal.SIGTERM).wait() == 143
     return run
 
 
@@ -291,13 +297,13 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.campaign
 def test_death_in_every_place_of_saving_leaves_a_whole_checkpoint(
-    corpus, nursery, whole_runs, saved_twice, tmp_path
+    corpus, fork_server, whole_runs, saved_twice, tmp_path
 ):
     run = tmp_path / "run"
     shutil.copytree(saved_twice, run)
     words = [*arguments(corpus, run, *JOINT), "--save-every-steps=1", "--resume"]
     attempts = tmp_path / "attempts"
-    assert nursery.fork("die_in_every_place_of_saving", words, str(attempts)).wait() == 0
+    assert fork_server.fork("die_in_every_place_of_saving", words, str(attempts)).wait() == 0
     number = len(list(attempts.iterdir()))
     assert number > 40
     old = content(run / "checkpoints" / "last")
@@ -314,7 +320,7 @@ def test_death_in_every_place_of_saving_leaves_a_whole_checkpoint(
     assert {name for name, _, _ in survivors} == {"last", "last.new"}
     for folder in survivors.values():
         again = [*arguments(corpus, folder, *JOINT), "--resume"]
-        assert nursery.fork("train", again).wait() == 0
+        assert fork_server.fork("train", again).wait() == 0
         assert same(weights(whole_runs(*JOINT)), weights(folder))
 
 
@@ -357,21 +363,23 @@ def test_every_damage_to_every_file_is_found_and_the_previous_checkpoint_taken(s
     assert found == 12 * len(names)
 
 
-def test_from_the_previous_checkpoint_a_run_ends_the_same(corpus, nursery, whole_runs, saved_twice, tmp_path):
+def test_from_the_previous_checkpoint_a_run_ends_the_same(
+    corpus, fork_server, whole_runs, saved_twice, tmp_path
+):
     run = tmp_path / "run"
     shutil.copytree(saved_twice, run)
     damage(run / "checkpoints" / "last" / "model.safetensors", "flipped", random.Random(1))
-    child = nursery.fork("train", [*arguments(corpus, run, *JOINT), "--resume"])
+    child = fork_server.fork("train", [*arguments(corpus, run, *JOINT), "--resume"])
     assert child.wait() == 0
     assert "last/model.safetensors: content differs from the manifest" in child.said
     assert "going on from" in child.said
     assert same(weights(whole_runs(*JOINT)), weights(run))
 
 
-def test_killed_in_its_first_save_a_run_starts_anew_and_says_so(corpus, nursery, whole_runs, tmp_path):
+def test_killed_in_its_first_save_a_run_starts_anew_and_says_so(corpus, fork_server, whole_runs, tmp_path):
     run = tmp_path / "run"
     words = [*arguments(corpus, run, *JOINT), "--save-every-steps=1"]
-    first = nursery.fork("hang", words, 0)
+    first = fork_server.fork("hang", words, 0)
     while "hanging" not in first.said:
         time.sleep(0.01)
     first.send(signal.SIGKILL)
@@ -379,17 +387,17 @@ def test_killed_in_its_first_save_a_run_starts_anew_and_says_so(corpus, nursery,
     unfinished = run / "checkpoints" / "last.new"
     unfinished.mkdir(parents=True)
     (unfinished / "config.json").write_text("{}")
-    child = nursery.fork("train", [*words, "--resume"])
+    child = fork_server.fork("train", [*words, "--resume"])
     assert child.wait() == 0
     assert "nothing was saved before the run ended; it starts anew" in child.said
     assert same(weights(whole_runs(*JOINT)), weights(run))
 
 
-def test_with_every_checkpoint_damaged_a_run_stops(corpus, nursery, saved_twice, tmp_path):
+def test_with_every_checkpoint_damaged_a_run_stops(corpus, fork_server, saved_twice, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(saved_twice, run)
     for name in ("last", "last.previous"):
         damage(run / "checkpoints" / name / "training.pt", "cut", random.Random(2))
-    child = nursery.fork("train", [*arguments(corpus, run, *JOINT), "--resume"])
+    child = fork_server.fork("train", [*arguments(corpus, run, *JOINT), "--resume"])
     assert child.wait() == 1
     assert "no undamaged checkpoint to resume from" in child.said

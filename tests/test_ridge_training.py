@@ -123,13 +123,13 @@ def test_a_stopped_pass_goes_on_bitwise_and_holds_what_it_has_seen(corpus, fitte
 
 
 @pytest.mark.survival
-def test_two_processes_fit_what_one_fits(corpus, fitted, nursery, tmp_path):
+def test_two_processes_fit_what_one_fits(corpus, fitted, fork_server, tmp_path):
     from test_processes import together
     from training_runs import arguments
 
     val = f"--val-shards={corpus}/shards/val-*.tar"
     for name, words in (("ridge", ["--head=ridge"]), ("default", ["--epochs=1", DROPOUT])):
-        together(nursery, "train", arguments(corpus, tmp_path / name, val, "--batch-size=1", *words))
+        together(fork_server, "train", arguments(corpus, tmp_path / name, val, "--batch-size=1", *words))
     for key, value in weights(fitted).items():
         torch.testing.assert_close(weights(tmp_path / "ridge")[key], value, atol=1e-6, rtol=1e-6)
     ours, theirs = (lines(f / "default", "metrics.jsonl")[0]["yardstick"] for f in (tmp_path, fitted.parent))

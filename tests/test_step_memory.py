@@ -16,7 +16,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER
 from viper_e2e.training import memory
-from viper_e2e.training.averaging import WeightAverage
+from viper_e2e.training.averaging import WeightEMA
 from viper_e2e.training.memory import Needs, check_fits, free_bytes, measure, moments_bytes, needs_table
 
 JOINT = ("visual", "audio", "textual")
@@ -47,7 +47,7 @@ def test_weights_gradients_and_moments_are_counted_to_the_byte():
     assert needs.weights == sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
     assert needs_of(model, copies=2).gradients == 2 * needs.gradients
     averaged = needs_of(model, averaged=True)
-    assert averaged.average == WeightAverage(model, 0.9).nbytes == needs.gradients
+    assert averaged.average == WeightEMA(model, 0.9).nbytes == needs.gradients
     assert averaged.beyond_weights(3) == replace(averaged, average=0).beyond_weights(3) + averaged.average
 
 

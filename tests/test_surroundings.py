@@ -120,22 +120,22 @@ def rows(table: str) -> list:
     return found
 
 
-def forked(nursery, words, line, situations):
-    child = nursery.fork("viper_among", words(line), [words(text) for text in situations])
+def forked(fork_server, words, line, situations):
+    child = fork_server.fork("viper_among", words(line), [words(text) for text in situations])
     return child.wait(), child.said
 
 
 @pytest.mark.parametrize(("line", "situations", "said"), rows(WORKS))
-def test_a_command_works_among(nursery, words, line, situations, said):
-    code, text = forked(nursery, words, line, situations)
+def test_a_command_works_among(fork_server, words, line, situations, said):
+    code, text = forked(fork_server, words, line, situations)
     assert code == 0, text
     assert said in text
     assert "Traceback" not in text
 
 
 @pytest.mark.parametrize(("line", "situations", "said"), rows(REFUSED))
-def test_a_command_says_in_one_line_that_it_cannot_because_of(nursery, words, line, situations, said):
-    code, text = forked(nursery, words, line, situations)
+def test_a_command_says_in_one_line_that_it_cannot_because_of(fork_server, words, line, situations, said):
+    code, text = forked(fork_server, words, line, situations)
     assert code == 1, text
     assert "Traceback" not in text
     (complaint,) = [row for row in text.splitlines() if row.startswith("viper ")]

@@ -14,7 +14,7 @@ import pytest
 from loader_fakes import Task, Unpicklable
 
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.loading.workers import Casualty, WorkerError, WorkerPool
+from viper_e2e.loading.workers import WorkerError, WorkerLost, WorkerPool
 
 pytestmark = pytest.mark.survival
 
@@ -77,7 +77,7 @@ def test_what_is_wrong_with_a_clip_is_raised_as_it_was(pool):
 def test_the_others_go_on_where_they_are_when_one_is_lost(pool):
     before = set(ask(pool, "slow pid", "slow pid"))
     assert len(before) == 2
-    assert ask(pool, "exit 9") == [Casualty("exited with code 9")]
+    assert ask(pool, "exit 9") == [WorkerLost("exited with code 9")]
     after = set(ask(pool, "slow pid", "slow pid"))
     assert len(before & after) == 1
 
@@ -86,9 +86,9 @@ def test_what_waited_behind_a_lost_item_is_done_by_the_next_worker():
     with_one = WorkerPool(Task(), 1, time_limit_seconds=1.0)
     assert ask(with_one, "1", "hang", "2", "exit 0", "3") == [
         1,
-        Casualty("ran longer than 1 s"),
+        WorkerLost("ran longer than 1 s"),
         2,
-        Casualty("exited with code 0"),
+        WorkerLost("exited with code 0"),
         3,
     ]
     assert with_one.casualties == ["hang: ran longer than 1 s", "exit 0: exited with code 0"]
@@ -126,8 +126,8 @@ def test_after_too_many_losses_all_are_named_and_no_process_stays():
 def test_forgiven_losses_do_not_count():
     strict = WorkerPool(Task(), 1, max_restarts=1)
     for _ in range(3):
-        assert ask(strict, "exit 5") == [Casualty("exited with code 5")]
-        strict.forgive()
+        assert ask(strict, "exit 5") == [WorkerLost("exited with code 5")]
+        strict.reset_restarts()
     strict.close()
 
 

@@ -22,7 +22,7 @@ from viper_e2e.runtime.console import console, progress_bar, table
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.labelled import make_loader
 from viper_e2e.training.optimizer import build_optimizer
-from viper_e2e.training.precision import compute_dtype, settled
+from viper_e2e.training.precision import compute_dtype, resolve_precision
 
 _PHASES = 4
 WAITING_MATTERS = 0.05
@@ -85,7 +85,7 @@ def measure(
     """Each speed for about ``seconds``; ``tell`` is called with what is being measured."""
     tell("loading the model")
     model = ViPER(settings.model).to("cuda" if torch.cuda.is_available() else "cpu").train()
-    precision = settled(settings.train.mixed_precision, model)
+    precision = resolve_precision(settings.train.mixed_precision, model)
     model.set_compute_dtype(compute_dtype(precision))
     if settings.train.compile:
         check_compiler(model.device)

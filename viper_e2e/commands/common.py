@@ -16,7 +16,7 @@ from viper_e2e.published import import_published, is_published, published_checkp
 from viper_e2e.runtime.console import console, loading
 from viper_e2e.runtime.devices import own_device
 from viper_e2e.runtime.processes import Processes
-from viper_e2e.training.precision import compute_dtype, settled
+from viper_e2e.training.precision import compute_dtype, resolve_precision
 
 
 def overrides_of(options: Namespace) -> dict[str, str]:
@@ -46,7 +46,7 @@ def load_model(options: Namespace) -> ViPER:
 
 def set_computing(model: ViPER, options: Namespace, processes: Processes) -> None:
     """As ``--mixed-precision`` and ``--compile`` ask; ``options`` holds what ``auto`` came to from here on."""
-    options.mixed_precision = settled(options.mixed_precision, model, processes)
+    options.mixed_precision = resolve_precision(options.mixed_precision, model, processes)
     model.set_compute_dtype(compute_dtype(options.mixed_precision))
     if options.compile:
         compile_model(model)

@@ -34,7 +34,7 @@ from viper_e2e.runtime.version import versions
 from viper_e2e.scoring.evaluation import predictions_of, score, scored_rows, scores_record
 from viper_e2e.scoring.metrics import Intervals, Scores, batch_sums, bootstrap
 from viper_e2e.scoring.metrics import scores as scores_of_sums
-from viper_e2e.scoring.parts import Parts, Remaining, identity_of, scoring_accelerator
+from viper_e2e.scoring.parts import ResultJournal, Subset, identity_of, scoring_accelerator
 from viper_e2e.scoring.sources import refuse_empty
 from viper_e2e.scoring.tabular import readable
 from viper_e2e.shards import ShardSet, without_query
@@ -61,7 +61,7 @@ def run_eval(options: Namespace) -> int:
         if processes.is_main:
             tell_problems(shards.problems)
         set_computing(model, options, processes)
-        parts = Parts(out / "parts", identity_of(model, options), processes)
+        parts = ResultJournal(out / "parts", identity_of(model, options), processes)
         predictions = _score(model, shards, parts, options)
     if predictions is None:
         return ExitCode.OK
@@ -176,12 +176,12 @@ def _loader(model: ViPER, shards: Any, accelerator: Accelerator, options: Namesp
     )
 
 
-def _score(model: ViPER, shards: ShardSet, parts: Parts, options: Namespace) -> Predictions | None:
+def _score(model: ViPER, shards: ShardSet, parts: ResultJournal, options: Namespace) -> Predictions | None:
     """Score what an earlier, interrupted run has not; the first process gets the whole, the others nothing."""
     processes = parts.processes
     names = [f"{shards.entry(i).key} {shards.clip_id(i)}" for i in range(len(shards))]
     known = parts.known().keys() & set(names)
-    remaining = Remaining(shards, [i for i, name in enumerate(names) if name not in known])
+    remaining = Subset(shards, [i for i, name in enumerate(names) if name not in known])
     accelerator = processes.accelerator
     with (
         _loader(model, remaining, accelerator, options) as loader,

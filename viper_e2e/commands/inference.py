@@ -18,7 +18,7 @@ from viper_e2e.model.viper import ViPER
 from viper_e2e.report import tables
 from viper_e2e.runtime.console import AS_IT_IS, console, progress_bar, tell_problems
 from viper_e2e.runtime.processes import Processes
-from viper_e2e.scoring.parts import Parts, Remaining, identity_of, scoring_accelerator
+from viper_e2e.scoring.parts import ResultJournal, Subset, identity_of, scoring_accelerator
 from viper_e2e.scoring.prediction import (
     LONG_SECONDS,
     ClipFiles,
@@ -78,11 +78,11 @@ def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> N
 # --- scoring --------------------------------------------------------------------------------------
 
 
-def _parts(model: ViPER, options: Namespace, processes: Processes) -> Parts | None:
+def _parts(model: ViPER, options: Namespace, processes: Processes) -> ResultJournal | None:
     """Where each process writes down what it has scored as it goes; None without ``--output``."""
     if options.output:
         how = (ROWS, options.faces, options.render is not None, options.window_seconds, options.hop_seconds)
-        return Parts(Path(f"{options.output}.parts"), identity_of(model, options, *how), processes)
+        return ResultJournal(Path(f"{options.output}.parts"), identity_of(model, options, *how), processes)
     if processes.count > 1:
         raise ViperError("several processes need --output, beside which each writes its share")
     return None
@@ -93,7 +93,7 @@ def _score(
     sources: list[ClipFiles | ShardSet],
     options: Namespace,
     processes: Processes,
-    parts: Parts | None,
+    parts: ResultJournal | None,
 ) -> list[list[Record]]:
     """The records of every clip in order, of a window each or one; in further processes of their share alone.
 
@@ -186,7 +186,7 @@ def _scored_of(
         return
     for position, record in predict_share(
         model,
-        Remaining(source, missing),
+        Subset(source, missing),
         batch_size=options.batch_size,
         num_workers=options.num_workers,
         **how,
@@ -200,7 +200,7 @@ def _scored_of(
 # --- what is said of it ---------------------------------------------------------------------------
 
 
-def _write(clips: list[list[Record]], model: ViPER, options: Namespace, parts: Parts) -> None:
+def _write(clips: list[list[Record]], model: ViPER, options: Namespace, parts: ResultJournal) -> None:
     """The rows of all clips and, of windows, their means; only then are the parts of no use any more."""
     output = Path(options.output)
     summary = Path(options.summary) if options.summary else None

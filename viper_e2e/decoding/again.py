@@ -16,7 +16,7 @@ from viper_e2e.decoding.container import Media, Source, open_media
 from viper_e2e.decoding.fields import FieldsFound
 from viper_e2e.decoding.pyav import FrameReader
 from viper_e2e.decoding.scan import read_timeline
-from viper_e2e.decoding.timeline import FramesMissing, Timeline, TornEnd
+from viper_e2e.decoding.timeline import RescanNeeded, Timeline, TornEnd
 from viper_e2e.decoding.tracks import Tracks
 from viper_e2e.errors import ClipError
 
@@ -63,7 +63,7 @@ def close_up(
             has_fields = True
         except TornEnd:
             is_torn = True
-        except FramesMissing:
+        except RescanNeeded:
             if by_decoding:
                 message = "decodes to other frames each time; copy the file again"
                 raise ClipError(message, stage="decode", clip=name) from None
@@ -99,7 +99,7 @@ def _cut(
                 media = reopened()
         places = sorted(windows)
         if again.indices[places].max() >= len(timeline.pts):
-            raise FramesMissing
+            raise RescanNeeded
         mask = np.zeros(len(timeline.pts), bool)
         mask[again.indices[places]] = True
         reader = FrameReader(media, timeline, mask, max_side, has_fields=has_fields)
@@ -140,7 +140,7 @@ def _identity(source: Source, video_track: int | None, how: tuple[bool, bool, bo
 
 
 def _inside(reader: FrameReader, indices: np.ndarray, windows: dict[int, Window]) -> np.ndarray:
-    """Raises `FramesMissing`."""
+    """Raises `RescanNeeded`."""
     sizes = [(x1 - x0) * (y1 - y0) * 3 for x0, y0, x1, y1 in windows.values()]
     ends = dict(zip(windows, np.cumsum(sizes).tolist(), strict=True))
     pixels, missing = np.empty(sum(sizes), np.uint8), set(windows)
@@ -152,5 +152,5 @@ def _inside(reader: FrameReader, indices: np.ndarray, windows: dict[int, Window]
                 pixels[ends[place] - piece.size : ends[place]] = piece.reshape(-1)
                 missing.discard(place)
     if missing:
-        raise FramesMissing
+        raise RescanNeeded
     return pixels

@@ -13,7 +13,7 @@ from viper_e2e.clip import DecodedClip
 from viper_e2e.decoding.plan import Plan, Window
 from viper_e2e.decoding.sound import SoundReader
 from viper_e2e.decoding.sound_notes import sound_notes
-from viper_e2e.decoding.timeline import FramesMissing
+from viper_e2e.decoding.timeline import RescanNeeded
 
 
 @runtime_checkable
@@ -54,7 +54,7 @@ class Assembly:
         self._is_stacked = np.zeros(0 if self._window is None else len(self._window.frames), bool)
 
     def __iter__(self) -> Iterator[tuple[Window, DecodedClip]]:
-        """Raises `FramesMissing`."""
+        """Raises `RescanNeeded`."""
         for index, image in self._pictures:
             self._store(index, image)
             while self._is_complete(index):
@@ -100,12 +100,12 @@ class Assembly:
     def _take(self, indices: np.ndarray, kept_from: int) -> Any:
         if not self._plan.is_tiled:
             if not self._is_stacked.all():
-                raise FramesMissing
+                raise RescanNeeded
             return self._stack
         frames = None
         for place, index in enumerate(indices.tolist()):
             if index not in self._images:
-                raise FramesMissing
+                raise RescanNeeded
             image = self._images[index] if index >= kept_from else self._images.pop(index)
             if frames is None:
                 frames = _room_for(len(indices), image)

@@ -25,7 +25,7 @@ from viper_e2e.decoding.pyav import FrameReader
 from viper_e2e.decoding.scan import read_timeline
 from viper_e2e.decoding.sound import SoundReader, SoundTrack, read_sound_extent
 from viper_e2e.decoding.sound_tracks import first_that_speaks, number_of, sound_note, sound_tracks
-from viper_e2e.decoding.timeline import FramesMissing, Timeline, TornEnd
+from viper_e2e.decoding.timeline import RescanNeeded, Timeline, TornEnd
 from viper_e2e.decoding.torchcodec import NvdecReader, TorchcodecReader
 from viper_e2e.decoding.tracks import Tracks
 from viper_e2e.decoding.unseen import Unseen
@@ -166,7 +166,7 @@ class _Decoding:
                 has_fields = True
             except TornEnd:
                 is_torn = True
-            except FramesMissing:
+            except RescanNeeded:
                 if by_decoding:
                     break
                 # Packets without a picture of their own (placeholders, intra refresh): ask the decoder

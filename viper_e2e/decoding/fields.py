@@ -8,7 +8,7 @@ import av
 import numpy as np
 from av.filter import Graph
 
-from viper_e2e.decoding.timeline import FramesMissing
+from viper_e2e.decoding.timeline import RescanNeeded
 
 Numbered = tuple[int, av.VideoFrame]
 """A frame and its place in the clip."""
@@ -42,7 +42,7 @@ class Deinterlacer:
         self._last_fed = -1
 
     def push(self, index: int, frame: av.VideoFrame) -> Iterator[Numbered]:
-        """What this frame completes. Raises `FramesMissing` if a wanted frame's neighbour is not there."""
+        """What this frame completes. Raises `RescanNeeded` if a wanted frame's neighbour is not there."""
         is_next = self._current is not None and index == self._current[0] + 1
         yield from self._settle((index, frame) if is_next else None)
         self._before = self._current if is_next else None
@@ -65,7 +65,7 @@ class Deinterlacer:
         if self._wanted is not None and (
             (self._before is None and index > 0) or (after is None and index < len(self._wanted) - 1)
         ):
-            raise FramesMissing
+            raise RescanNeeded
         yield index, self._whole(index, frame, after)
 
     def _whole(self, index: int, frame: av.VideoFrame, after: Numbered | None) -> av.VideoFrame:

@@ -20,7 +20,7 @@ from viper_e2e.decoding.colour import guessed_matrix, has_alpha, is_hdr
 from viper_e2e.decoding.container import Media, Source
 from viper_e2e.decoding.cropping import NO_CROP
 from viper_e2e.decoding.geometry import orientation_of, pixel_aspect, scaled_size
-from viper_e2e.decoding.timeline import FramesMissing, Timeline
+from viper_e2e.decoding.timeline import RescanNeeded, Timeline
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class ForeignReader(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[tuple[int, Any]]:
-        """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending. Raises `FramesMissing`."""
+        """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending. Raises `RescanNeeded`."""
 
     @classmethod
     def why_not(cls, media: Media, timeline: Timeline, frame: av.VideoFrame) -> str:
@@ -74,11 +74,11 @@ class ForeignReader(ABC):
         if num_frames != self._num_frames:
             raise self._give_up(f"it counts {num_frames:,} frames and PyAV {self._num_frames:,}")
 
-    def _give_up(self, reason: object) -> FramesMissing:
+    def _give_up(self, reason: object) -> RescanNeeded:
         """The exception that leaves the clip to PyAV."""
         reason = (str(reason).strip() or "no reason given").splitlines()[0][:200]
         _log.warning("%s is left to PyAV by %s: %s", self.media.name or "a clip", self.library, reason)
-        return FramesMissing()
+        return RescanNeeded()
 
 
 def _why_not_shown(media: Media, frame: av.VideoFrame) -> str:

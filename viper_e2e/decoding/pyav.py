@@ -16,12 +16,12 @@ from viper_e2e.decoding.fields import Deinterlacer, FieldsFound, with_neighbours
 from viper_e2e.decoding.geometry import Size, pixel_aspect
 from viper_e2e.decoding.picture import Scaler
 from viper_e2e.decoding.sound import SoundReader
-from viper_e2e.decoding.timeline import Feed, FramesMissing, Timeline, TornEnd
+from viper_e2e.decoding.timeline import PacketAction, RescanNeeded, Timeline, TornEnd
 from viper_e2e.errors import ClipError
 
-_JUMP, _DROP, _WANTED = int(Feed.JUMP), int(Feed.DROP), int(Feed.WANTED)
+_SKIP, _DROP, _WANTED = int(PacketAction.SKIP), int(PacketAction.DROP), int(PacketAction.WANTED)
 LEAP_SECONDS = 1.0
-"""Packets that nobody needs are read all the same if they are fewer than of so long; a leap costs as much."""
+"""Packets that nobody needs are read all the same if they are fewer than of so long; a seek costs as much."""
 _ADVICE = "copy the file again, or leave the clip out"
 
 
@@ -69,7 +69,7 @@ class FrameReader:
         self._landing_seconds = -math.inf
         """Where the last leap went to."""
         if self._can_leap:
-            self._needed = np.flatnonzero(feed != _JUMP)
+            self._needed = np.flatnonzero(feed != _SKIP)
             self._packet_seconds = (timeline.packet_pts - timeline.pts[0]) * float(timeline.tick_seconds)
         prepare_video_codec(media)
 
@@ -109,7 +109,7 @@ class FrameReader:
             self._next_packet, self._is_landing = self._packet_index_of(packet), False
         feed = self._feed[self._next_packet]
         self._next_packet += 1
-        if feed == _JUMP:
+        if feed == _SKIP:
             yield from self._finish()
         elif feed != _DROP:
             self._is_running = True
@@ -144,7 +144,7 @@ class FrameReader:
     def _leap(self) -> bool:
         """Go on where the next packet is needed, if many before it are not; whether the file stands there."""
         at = self._next_packet - 1
-        if self._feed[at] != _JUMP:
+        if self._feed[at] != _SKIP:
             return False
         place = np.searchsorted(self._needed, at)
         target = self._packet_seconds[self._needed[place]] if place < len(self._needed) else math.inf
@@ -154,7 +154,7 @@ class FrameReader:
             return False
         self._landing_seconds = target
         if self.sound is not None:
-            self.sound.leap(target)
+            self.sound.seek(target)
         if target < math.inf:
             ticks = math.floor(target / float(self.timeline.tick_seconds)) + int(self.timeline.pts[0])
             self.media.seek(self.media.video, ticks)
@@ -162,11 +162,11 @@ class FrameReader:
         return True
 
     def _packet_index_of(self, packet: av.Packet) -> int:
-        """Which packet of the timeline this is, after a leap. Raises `FramesMissing` if it cannot be told."""
+        """Which packet of the timeline this is, after a seek. Raises `RescanNeeded` if it cannot be told."""
         pts = packet.pts if packet.pts is not None else packet.dts
         found = np.flatnonzero(self.timeline.packet_pts == pts)
         if len(found) != 1 or self._packet_seconds[found[0]] > self._landing_seconds:
-            raise FramesMissing
+            raise RescanNeeded
         return int(found[0])
 
     def _pick(self, frames: list[av.VideoFrame]) -> Iterator[tuple[int, np.ndarray]]:

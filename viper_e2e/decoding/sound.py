@@ -14,7 +14,7 @@ from viper_e2e.clip import SoundRun
 from viper_e2e.decoding.container import Media, check_sound_format
 from viper_e2e.decoding.downmix import mixed, mono_weights
 from viper_e2e.decoding.sampling import Span
-from viper_e2e.decoding.timeline import FramesMissing, TornPackets
+from viper_e2e.decoding.timeline import RescanNeeded, TornPackets
 from viper_e2e.errors import ClipError
 
 _WARM_UP_SECONDS = 0.5
@@ -139,7 +139,7 @@ class SoundReader:
         self._given_seconds = -math.inf
         """Where the packets end that were brought to `read`."""
         self._landing_seconds: float | None = None
-        """Where packets go on after a leap, until one of them has come."""
+        """Where packets go on after a seek, until one of them has come."""
         self._extent_start = track.extent[0]
         self._end_seconds = track.extent[1] if track.is_torn else math.inf
         self._failure: FFmpegError | None = None
@@ -189,7 +189,7 @@ class SoundReader:
         still = (start for start, end in reversed(self._spans) if end + _TAIL_SECONDS >= self._given_seconds)
         return next(still, math.inf) - _WARM_UP_SECONDS
 
-    def leap(self, seconds: float) -> None:
+    def seek(self, seconds: float) -> None:
         """Say that the next packet begins at `seconds` or before."""
         self._read_waiting()
         self._stop()
@@ -236,7 +236,7 @@ class SoundReader:
         end = start + (packet.duration or 0) * self._tick_seconds
         if self._landing_seconds is not None:
             if start > self._landing_seconds + _GAP_SECONDS:
-                raise FramesMissing
+                raise RescanNeeded
             self._landing_seconds = None
         while self._spans and self._spans[-1][1] + _TAIL_SECONDS < start:
             self._spans.pop()

@@ -42,14 +42,14 @@ class TornPackets:
         return self._num_torn - (self._run if may_break_off and self.is_end_torn else 0)
 
 
-class FramesMissing(Exception):
-    """A file does not go on as its packets told: no frame for one that shows one, or another after a leap."""
+class RescanNeeded(Exception):
+    """A file does not go on as its packets told: no frame for one that shows one, or another after a seek."""
 
 
-class Feed(IntEnum):
+class PacketAction(IntEnum):
     """What the decoding pass does with a packet."""
 
-    JUMP = 0
+    SKIP = 0
     """Nobody needs it nor what follows up to the next keyframe: finish the decoder, start anew there."""
     DROP = 1
     """Shown before the keyframe that decoding starts at, and built on what was jumped over."""
@@ -116,14 +116,14 @@ class Timeline:
         return bool((starts[np.searchsorted(starts, self.packet, side="right") - 1] != self.keyframe).any())
 
     def feed(self, wanted: np.ndarray) -> np.ndarray:
-        """uint8 `Feed` for every packet, so that the `wanted` frames (bool mask) come out exact."""
+        """uint8 `PacketAction` for every packet, so that the `wanted` frames (bool mask) come out exact."""
         assert self.packet is not None
         feed = np.zeros(len(self.packet_pts), np.uint8)
         for first, last in _segments(self.keyframe[wanted], self.packet[wanted]):
             inside = slice(first, last + 1)
             leading = self.packet_pts[inside] < self.packet_pts[first]
-            feed[inside] = np.where(leading, Feed.DROP, Feed.REFERENCE)
-        feed[self.packet[wanted]] = Feed.WANTED
+            feed[inside] = np.where(leading, PacketAction.DROP, PacketAction.REFERENCE)
+        feed[self.packet[wanted]] = PacketAction.WANTED
         return feed
 
 

@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_XVECTOR_MAPPI
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from viper_e2e.config.schema import AudioConfig
-from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, name_has
+from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, contains_any
 from viper_e2e.encoders.building import build_model, checkpoint_activations, find_blocks, read_architecture
 from viper_e2e.encoders.layers import joined, layers_read
 from viper_e2e.encoders.sound import Frames, padded, stretch
@@ -110,13 +110,13 @@ class AudioEncoder(Encoder):
         else:
             mapping = MODEL_FOR_AUDIO_XVECTOR_MAPPING if config.head == "xvector" else MODEL_MAPPING
             model, origin = build_model(found, search, architecture, mapping[type(architecture)])
-        _cut_behind(model, config.layer)
+        _truncate_after_layer(model, config.layer)
         if config.backbone.gradient_checkpointing:
             checkpoint_activations(model)
         # The final norm of pre-norm transformers is registered before the blocks it follows.
         is_pre_norm = getattr(architecture, "do_stable_layer_norm", False)
-        top = name_has("encoder.layer_norm") if is_pre_norm else name_has()
-        idle = name_has("masked_spec_embed", "embed_positions", "classifier.", "objective.")
+        top = contains_any("encoder.layer_norm") if is_pre_norm else contains_any()
+        idle = contains_any("masked_spec_embed", "embed_positions", "classifier.", "objective.")
         backbone = Backbone(
             "audio", model, origin, config.backbone, blocks=find_blocks(model), top=top, idle=idle
         )
@@ -166,7 +166,7 @@ class AudioEncoder(Encoder):
         for start_seconds, samples in clip.runs:
             if samples.numel() == 0:
                 continue
-            samples = self._levelled(samples.float())
+            samples = self._normalized(samples.float())
             number = -(-len(samples) // self._longest_piece)
             for piece in samples.tensor_split(number):
                 pieces.append(piece)
@@ -192,7 +192,7 @@ class AudioEncoder(Encoder):
             first, last = int(i * length / 2), int(i * length / 2 + length)
             window = stretch(clip.runs, places, first, min(last, first + rate))
             if window is not None:
-                window = self._levelled(window.float())
+                window = self._normalized(window.float())
                 pieces.append(nn.functional.pad(window, (0, rate - len(window))))
                 starts.append(i)
         centres = start_seconds + (torch.arange(count, dtype=torch.float64) + 1) * length / 2 / rate
@@ -227,7 +227,7 @@ class AudioEncoder(Encoder):
 
     # --- samples to hidden states ---------------------------------------------------------------
 
-    def _levelled(self, samples: Float[Tensor, "S"]) -> Float[Tensor, "S"]:
+    def _normalized(self, samples: Float[Tensor, "S"]) -> Float[Tensor, "S"]:
         """Zero mean and unit variance, where the backbone's preprocessor does so."""
         if not self._normalise:
             return samples
@@ -300,7 +300,7 @@ def _check(config: AudioConfig, architecture: PretrainedConfig, found: Found, so
         raise ViperError("audio: an x-vector head reads its own layers; leave audio.layer out")
 
 
-def _cut_behind(model: nn.Module, layer: int | None) -> None:
+def _truncate_after_layer(model: nn.Module, layer: int | None) -> None:
     """Drop what comes after hidden layer ``layer`` (transformers' ``hidden_states[layer]``)."""
     if layer is None:
         return

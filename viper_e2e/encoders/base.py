@@ -41,12 +41,12 @@ class DepthGroup(NamedTuple):
     parameters: list[nn.Parameter]
 
 
-def name_has(*words: str) -> Callable[[str], bool]:
+def contains_any(*words: str) -> Callable[[str], bool]:
     """A judge of parameter names: does one contain one of ``words``?"""
     return lambda name: any(word in name for word in words)
 
 
-_no_name = name_has()
+_no_name = contains_any()
 
 
 class Backbone(nn.Module):

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from viper_e2e.config.schema import BackboneConfig, TextualConfig
-from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, name_has
+from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, contains_any
 from viper_e2e.encoders.building import (
     build_model,
     check_align,
@@ -64,7 +64,7 @@ class TextualEncoder(Encoder):
             image_text.origin,
             config.image_text,
             blocks=find_blocks(model.visual),
-            top=name_has("visual.proj", "logit_scale"),
+            top=contains_any("visual.proj", "logit_scale"),
             # Only the image tower and the logit scale train: the bank is fixed points to measure against.
             idle=lambda name: not name.startswith("visual.") and name != "logit_scale",
         )
@@ -204,7 +204,7 @@ def _sentence_encoder(
     if config.gradient_checkpointing:
         checkpoint_activations(model)
     backbone = Backbone(
-        "sentence_encoder", model, origin, config, blocks=find_blocks(model), idle=name_has("pooler.")
+        "sentence_encoder", model, origin, config, blocks=find_blocks(model), idle=contains_any("pooler.")
     )
     tokenizer = AutoTokenizer.from_pretrained(found.small, local_files_only=True)
 

@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from viper_e2e.clip import CropSpec
 from viper_e2e.config.schema import VisualConfig
-from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, name_has
+from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, contains_any
 from viper_e2e.encoders.building import (
     build_model,
     check_align,
@@ -81,7 +81,7 @@ class VisualEncoder(Encoder):
             origin,
             config.backbone,
             blocks=find_blocks(model),
-            idle=name_has("mask_token", "head.", "pooler."),
+            idle=contains_any("mask_token", "head.", "pooler."),
         )
         return cls(config, backbone, crop_spec)
 

@@ -36,9 +36,9 @@ class ClipReader:
         try:
             return self.decode(self.shards.read(index))
         except ClipError as error:
-            return bare(error)
+            return without_traceback(error)
 
 
-def bare(error: ClipError) -> ClipError:
+def without_traceback(error: ClipError) -> ClipError:
     """A copy without traceback and cause: these would keep the clip's bytes and frames alive."""
     return ClipError(error.reason, stage=error.stage, clip=error.clip)

@@ -19,7 +19,7 @@ from viper_e2e.errors import UNREACHABLE, ClipError, ViperError
 from viper_e2e.loading.clip_reader import ClipReader, DecodeSample
 from viper_e2e.loading.order import BatchShape, EpochOrder, assign
 from viper_e2e.loading.skips import SkipBudget, SkipRecord
-from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
+from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, WorkerLost, WorkerPool
 
 __all__ = ["ClipBatch", "ClipLoader", "DecodeSample", "SkipBudget", "SkipRecord"]
 
@@ -158,7 +158,7 @@ class ClipLoader:
         if not 0 <= start_position <= len(self.shards):
             raise ViperError(f"position {start_position} is outside of the epoch's {len(self.shards)} clips")
         if self._pool is not None:
-            self._pool.forgive()
+            self._pool.reset_restarts()
         finished = self._finished(self._slots(epoch, start_position))
         while slots := list(islice(finished, self.shape.batch_size)):
             yield self._batch(epoch, slots)
@@ -226,7 +226,7 @@ class ClipLoader:
         if not (isinstance(clip, ClipError) and clip.stage == UNREACHABLE):
             self._outage_since = None
         self.waiting_seconds += time.monotonic() - since
-        if isinstance(clip, Casualty):
+        if isinstance(clip, WorkerLost):
             self.quarantined[slot.key] = clip.reason
             clip = _left_out(slot.key, clip.reason)
         slot.clip, slot.ticket = clip, None

@@ -11,8 +11,8 @@ from typing import Any
 
 from viper_e2e.clip import DecodedClip
 from viper_e2e.errors import ClipError
-from viper_e2e.loading.clip_reader import bare
-from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
+from viper_e2e.loading.clip_reader import without_traceback
+from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, WorkerLost, WorkerPool
 from viper_e2e.runtime.names import printable
 from viper_e2e.shards import fetch, without_query
 
@@ -66,7 +66,7 @@ class WindowReader:
             self._next = clip, number + 1
             return next(self._windows, None)
         except ClipError as error:
-            return bare(error)
+            return without_traceback(error)
 
     def _read(self, path: ClipPlace) -> tuple[bytes | str, bytes | None]:
         """What the decoder opens, and the sound beside it; a path is read piece by piece, the others whole."""
@@ -131,7 +131,7 @@ def _walk(
         ticket = begin((clip, 0), shown(paths[clip]))
         for number in count(1):
             found = finish(ticket)
-            if isinstance(found, Casualty):
+            if isinstance(found, WorkerLost):
                 found = ClipError(f"left out: {found.reason}", stage="worker", clip=shown(paths[clip]))
             is_window = isinstance(found, tuple)
             if is_window:

@@ -49,7 +49,7 @@ class WorkerError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Casualty:
+class WorkerLost:
     """The outcome of an item that ended its worker."""
 
     reason: str
@@ -94,7 +94,7 @@ class WorkerPool:
         self.time_limit_seconds = time_limit_seconds
         self.max_restarts = max_restarts
         self.casualties: list[str] = []
-        """`name: reason` of each worker lost since `forgive`, or what it did if not working: idle, starting."""
+        """`name: reason` of each worker lost since `reset_restarts`, or what it did if not working: idle, starting."""
         self._blameless = 0
         self._now = RunningTime()
         self._payload = pickle.dumps(task)
@@ -119,7 +119,7 @@ class WorkerPool:
         return job.ticket
 
     def outcome(self, ticket: int) -> Any:
-        """Wait for `task`'s result, or the `Casualty` it became.
+        """Wait for `task`'s result, or the `WorkerLost` it became.
 
         A `ViperError` in the task is raised here, any other exception as `WorkerError`. More than
         `max_restarts` lost workers: `ViperError` naming what ended each.
@@ -138,7 +138,7 @@ class WorkerPool:
             self._wanted.discard(ticket)
             self._outcomes.pop(ticket, None)
 
-    def forgive(self) -> None:
+    def reset_restarts(self) -> None:
         """Count lost workers from here on anew."""
         self.casualties.clear()
 
@@ -218,7 +218,7 @@ class WorkerPool:
             lost = worker.jobs.popleft()
             name = lost.name
             if lost.ticket in self._wanted:
-                self._outcomes[lost.ticket] = Casualty(reason)
+                self._outcomes[lost.ticket] = WorkerLost(reason)
         self.casualties.append(f"{name}: {reason}")
         if len(self.casualties) > self.max_restarts:
             self._give_up(f"at most {self.max_restarts} are replaced")

@@ -54,7 +54,7 @@ class Processes:
     def wait(self, purpose: str) -> None:
         """Until all have come here."""
         if self.count > 1:
-            with self.meeting(purpose):
+            with self.collective(purpose):
                 dist.barrier(group=self._on_cpu)
 
     def table(self, *numbers: int | float, purpose: str) -> Tensor:
@@ -62,7 +62,7 @@ class Processes:
         row = torch.tensor([numbers], dtype=torch.float64)
         if self.count == 1:
             return row
-        with self.meeting(purpose):
+        with self.collective(purpose):
             rows = [torch.empty_like(row) for _ in range(self.count)]
             dist.all_gather(rows, row, group=self._on_cpu)
             return torch.cat(rows)
@@ -71,20 +71,20 @@ class Processes:
         """Everyone's rows on the device, in the order of processes, without gradient."""
         if self.count == 1:
             return rows
-        with self.meeting(purpose):
+        with self.collective(purpose):
             return self.accelerator.gather(rows)
 
     def gather_list(self, items: list[Item], *, purpose: str) -> list[Item]:
         """Everyone's items, in the order of processes."""
         if self.count == 1:
             return items
-        with self.meeting(purpose):
+        with self.collective(purpose):
             lists: list[list[Item]] = [[] for _ in range(self.count)]
             dist.all_gather_object(lists, items, group=self._on_cpu)
             return [item for one in lists for item in one]
 
     @contextmanager
-    def meeting(self, purpose: str) -> Iterator[None]:
+    def collective(self, purpose: str) -> Iterator[None]:
         """Around what needs all processes: if it fails for want of one, :class:`LostProcessError` names it."""
         self._note(f"{self._meetings + 1} {purpose}")
         self._meetings += 1

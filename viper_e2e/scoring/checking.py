@@ -17,7 +17,7 @@ from viper_e2e.clip import DecodedClip
 from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder, probe
 from viper_e2e.errors import ClipError, ExitCode
-from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, Casualty, WorkerPool
+from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, WorkerLost, WorkerPool
 from viper_e2e.shards import SampleEntry, ShardIndex, ShardSet, shared_clips, shared_subjects
 
 FaceFinder = Callable[..., Any]
@@ -268,7 +268,7 @@ def _looks(
             i, ticket = begun.popleft()
             found = pool.outcome(ticket)
             begun.extend(begin(1))
-            is_lost = isinstance(found, Casualty)
+            is_lost = isinstance(found, WorkerLost)
             yield (look.failed(i, f"worker: left out: {found.reason}"), None) if is_lost else found
     finally:
         pool.close()

@@ -31,7 +31,7 @@ LONGEST_SHARE = timedelta(days=2)
 """How long a process that is done waits for one that has slower clips; a lost one is noticed at once."""
 
 
-class Remaining:
+class Subset:
     """The clips of a shard set that are still to be scored, in its order, for the loader to walk."""
 
     def __init__(self, shards: Any, indices: Sequence[int]):
@@ -52,7 +52,7 @@ class Remaining:
         return self.shards.read(self.indices[i])
 
 
-class Parts:
+class ResultJournal:
     """Outcomes by the name of a clip, as JSON lines in ``folder/process-<index>-of-<count>.jsonl``.
 
     ``identity``: whatever outcomes depend on besides the clip; those of another identity do not count.

@@ -15,7 +15,7 @@ from viper_e2e.loading.windows import ClipPlace, decode_windows, shown
 from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS
 from viper_e2e.model.records import Record, failed, in_window, records_of
 from viper_e2e.model.viper import ViPER
-from viper_e2e.scoring.parts import Remaining
+from viper_e2e.scoring.parts import Subset
 from viper_e2e.scoring.sources import ClipFiles, find_inputs, name_of
 from viper_e2e.shards import ShardSet
 
@@ -33,7 +33,7 @@ def predict(model: ViPER, source: ClipFiles | ShardSet, **how: Any) -> Iterator[
 @torch.no_grad()
 def predict_share(
     model: ViPER,
-    source: ClipFiles | ShardSet | Remaining,
+    source: ClipFiles | ShardSet | Subset,
     *,
     batch_size: int = 8,
     num_workers: int = 1,

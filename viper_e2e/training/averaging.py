@@ -13,7 +13,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from viper_e2e.errors import ViperError
 
 
-class WeightAverage:
+class WeightEMA:
     """Exponential moving average over the optimizer's steps (Polyak & Juditsky 1992), in float32.
 
     Only what trains is averaged: nothing is kept of frozen backbones and of the detector (`AveragedModel` of
@@ -66,7 +66,7 @@ class WeightAverage:
         self.num_updates += 1
 
     @contextmanager
-    def standing_in(self) -> Iterator[None]:
+    def swapped_in(self) -> Iterator[None]:
         """The module computes, and is saved, with the average; afterwards its weights are back bit by bit."""
         self._exchange()
         self._stands_in = True

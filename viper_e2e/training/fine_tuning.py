@@ -17,7 +17,7 @@ from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console
 from viper_e2e.training import memory
-from viper_e2e.training.averaging import WeightAverage
+from viper_e2e.training.averaging import WeightEMA
 from viper_e2e.training.phases import Phases
 from viper_e2e.training.tables import groups_table
 
@@ -49,7 +49,7 @@ class FineTuning:
         group: Sequence[ClipBatch],
         optimizer: torch.optim.Optimizer,
         accelerator: Accelerator,
-        average: WeightAverage,
+        average: WeightEMA,
     ) -> None:
         """Once, on the first readable clip: tell what is trained and the memory it takes, if it fits.
 

@@ -47,13 +47,13 @@ def resumed(run: RunFolder) -> str:
     return precision
 
 
-def settled(precision: str, model: ViPER, processes: Processes | None = None) -> str:
+def resolve_precision(precision: str, model: ViPER, processes: Processes | None = None) -> str:
     """``precision`` itself; or what ``auto`` comes to, the same for all processes and told in a line."""
     if precision != "auto":
         return precision
     choice = Choice("no", "the first process decides")
     if processes is None or processes.is_main:
-        choice = faster(model)
+        choice = fastest_precision(model)
         console.print(f"--mixed-precision auto: {choice.precision}, since {choice.reason}")
     if processes is None:
         return choice.precision
@@ -61,7 +61,7 @@ def settled(precision: str, model: ViPER, processes: Processes | None = None) ->
     return "bf16" if is_half else "no"
 
 
-def faster(model: ViPER) -> Choice:
+def fastest_precision(model: ViPER) -> Choice:
     """The faster precision on the model's device: known of a GPU, measured on a processor.
 
     A processor may know bfloat16 and still gain nothing by it in narrow layers, so every encoder is timed on
@@ -71,10 +71,12 @@ def faster(model: ViPER) -> Choice:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Choice("bf16", "this GPU computes in bfloat16")
         return Choice("no", "this GPU does not compute in bfloat16")
-    return decide({name: measured(encoder) for name, encoder in model.encoders.items() if encoder.backbones()})
+    return choose_precision(
+        {name: measured(encoder) for name, encoder in model.encoders.items() if encoder.backbones()}
+    )
 
 
-def decide(seconds: Mapping[str, tuple[float, float]]) -> Choice:
+def choose_precision(seconds: Mapping[str, tuple[float, float]]) -> Choice:
     """From the seconds that each encoder takes for one token in float32 and in bfloat16."""
     if not seconds:
         return Choice("no", "no backbone is there to gain by bfloat16")

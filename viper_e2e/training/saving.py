@@ -13,7 +13,7 @@ from viper_e2e.model.checkpoint import CheckpointError, newest_whole, write_fold
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console
 from viper_e2e.training import state as training_state
-from viper_e2e.training.averaging import WeightAverage
+from viper_e2e.training.averaging import WeightEMA
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.state import TrainingState
 
@@ -25,9 +25,7 @@ class Saver:
     validation scores, and the weights that train stand in the training state of ``last``.
     """
 
-    def __init__(
-        self, run: RunFolder, config: TrainConfig, module: ViPER, average: WeightAverage, *, writes: bool
-    ):
+    def __init__(self, run: RunFolder, config: TrainConfig, module: ViPER, average: WeightEMA, *, writes: bool):
         """``writes``: False for the further processes of a run, which only read."""
         self.run, self.config, self.module, self.writes = run, config, module, writes
         self.average = average
@@ -61,7 +59,7 @@ class Saver:
         if not self.writes:
             return
         try:
-            with self.average.standing_in():
+            with self.average.swapped_in():
                 write_folder(folder, fill, keep_previous=keep_previous)
         except OSError as error:
             # A full or read-only disk must not end days of training; the last good folder is untouched.

@@ -27,13 +27,13 @@ from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console, tell_problems
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.shards import ShardLimits, ShardSet
-from viper_e2e.training.averaging import WeightAverage
+from viper_e2e.training.averaging import WeightEMA
 from viper_e2e.training.fine_tuning import FineTuning, rewrapped
 from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
 from viper_e2e.training.labelled import make_loader, open_splits, training_labels
 from viper_e2e.training.losses import IntensityLoss, parse_loss
 from viper_e2e.training.optimizer import build_optimizer, build_schedule, schedule_factor
-from viper_e2e.training.precision import compute_dtype, resumed, settled
+from viper_e2e.training.precision import compute_dtype, resolve_precision, resumed
 from viper_e2e.training.reporting import Reporter
 from viper_e2e.training.resuming import (
     SavedRun,
@@ -89,9 +89,9 @@ class Trainer:
         self.total_steps = self._steps_in_all()
         optimizer = build_optimizer(self.module, self.config)
         self.schedule = build_schedule(optimizer, self.config, self.loader.num_steps(), self.total_steps)
-        with self.processes.meeting("preparing the model"):
+        with self.processes.collective("preparing the model"):
             self.model, self.optimizer = accelerator.prepare(self.module, optimizer)
-        self.average = WeightAverage(self.module, self.config.ema_decay)
+        self.average = WeightEMA(self.module, self.config.ema_decay)
         if self.config.compile:
             compile_model(self.module)
         self.guard = Guard(self.run, self.processes, self.config.on_error, len(self.train_shards))
@@ -109,7 +109,7 @@ class Trainer:
         precision = self.config.mixed_precision
         if precision == "auto" and self.config.resume:
             precision = resumed(self.run)
-        precision = settled(precision, self.module, self.processes)
+        precision = resolve_precision(precision, self.module, self.processes)
         self.config = replace(self.config, mixed_precision=precision)
         self.settings = replace(self.settings, train=self.config)
 
@@ -248,7 +248,7 @@ class Trainer:
             partial(self.processes.gather, purpose="the loss") if self.processes.count > 1 else None,
             self.processes.index,
         )
-        with self.processes.meeting("the gradients"):
+        with self.processes.collective("the gradients"):
             self.accelerator.backward(loss.loss)
         for key, clip in zip(batch.keys, prepared, strict=True):
             if isinstance(clip, PreparedClip):
@@ -288,8 +288,8 @@ class Trainer:
             validating = self.reporter.validating(len(self.val_shards))
             with (
                 loader,
-                self.average.standing_in(),
-                self.processes.meeting("validation"),
+                self.average.swapped_in(),
+                self.processes.collective("validation"),
                 validating as see,
                 self.yardstick.validating(see) as see_all,
             ):
@@ -320,7 +320,7 @@ class Trainer:
         new = self.tuning.enter(epoch, self.optimizer, self.schedule)
         self.yardstick.enter(epoch)
         if new:
-            with self.processes.meeting("preparing the model"):
+            with self.processes.collective("preparing the model"):
                 self.model = rewrapped(self.accelerator, self.model, self.optimizer)
             self.average.join()
             if self.processes.is_main:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from viper_e2e.loading.clip_reader import bare
+from viper_e2e.loading.clip_reader import without_traceback
 from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.loading.skips import SkipRecord
 from viper_e2e.model.predictions import Predictions
@@ -69,7 +69,7 @@ def _left_out(batch: ClipBatch, output: ViPEROutput, epoch: int, step: int) -> l
     for row, error in enumerate(output.errors):
         if error is None or batch.positions[row] is None:
             continue
-        found = batch.skip_record(row, bare(error))
+        found = batch.skip_record(row, without_traceback(error))
         place = {"epoch": epoch, "position": found.position, "split": "val", "step": step}
         records.append(SkipRecord(found.key, found.shard, found.stage, found.exception, **place))
     return records
