@@ -29,7 +29,7 @@ from viper_e2e.errors import ClipError
 from viper_e2e.fusion import TokenFusion
 from viper_e2e.loading.loader import ClipLoader
 from viper_e2e.runtime import processes
-from viper_e2e.scoring import parts
+from viper_e2e.scoring import journal as parts
 from viper_e2e.training import precision, reporting, trainer
 from viper_e2e.training import run as training
 from viper_e2e.training.trainer import Trainer

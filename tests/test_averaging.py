@@ -17,8 +17,8 @@ from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.scoring.evaluation import evaluate, score, scores_record
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.averaging import WeightEMA
-from viper_e2e.training.labelled import make_loader
+from viper_e2e.training.data import make_loader
+from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.trainer import Trainer
 
 EMA = "--ema-decay=0.5"

@@ -19,7 +19,7 @@ from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
 from viper_e2e.model.checkpoint import write_json
 from viper_e2e.packing import pack, write_labels
-from viper_e2e.scoring.parts import ResultJournal
+from viper_e2e.scoring.journal import ResultJournal
 
 pytestmark = pytest.mark.slow
 

@@ -31,10 +31,10 @@ from viper_e2e.published import (
     ReleasedHead,
     approximations,
     import_published,
-    inert,
     is_published,
     published_checkpoint,
     read_released,
+    safe_pickle,
 )
 
 SMALL = {
@@ -335,7 +335,7 @@ def test_memo_bombs_are_neither_walked_nor_printed(tmp_path):
 
 
 def test_too_many_instructions_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(inert, "MAX_INSTRUCTIONS", 1000)
+    monkeypatch.setattr(safe_pickle, "MAX_INSTRUCTIONS", 1000)
     assert_refused(released(tmp_path), tmp_path / "canary", "more than 1000 instructions")
 
 
@@ -381,7 +381,7 @@ def test_sizes_are_checked_before_anything_is_allocated(tmp_path, storage, size,
     path = zipped(tmp_path / "sizes.model", data, storage_k=np.arange(member // 4, dtype="<f4").tobytes())
     if found is None:
         expected = torch.arange(4.0)[offset:].reshape(size)
-        assert torch.equal(inert.read(path), expected)
+        assert torch.equal(safe_pickle.read(path), expected)
     else:
         assert_refused(path, tmp_path / "canary", found)
 
@@ -691,11 +691,11 @@ def test_a_file_of_full_size_is_imported_within_3_gb(tmp_path):
 def test_reading_looks_nothing_up_and_runs_nothing(tmp_path):
     """Python's own audit events, of a genuine file read by us and then by the usual way."""
     path = released(tmp_path)
-    inert.read(path)
+    safe_pickle.read(path)
     events: list[str] = []
     watching = True
     sys.addaudithook(lambda event, _: events.append(event) if watching else None)
-    inert.read(path)
+    safe_pickle.read(path)
     ours, events[:] = set(events), []
     torch.load(path, weights_only=False)
     usual, watching = set(events), False

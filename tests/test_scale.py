@@ -22,7 +22,7 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.model.pretrained import labels_of
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.labelled import label_scale, scaled_as, training_labels
+from viper_e2e.training.data import label_scale, scaled_as, training_labels
 from viper_e2e.training.losses import IntensityLoss
 
 UNIFORM = np.linspace(0, 1, 101)[:, None] * [1, 0.5] + [0, 0.25]

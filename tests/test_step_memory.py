@@ -16,7 +16,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER
 from viper_e2e.training import memory
-from viper_e2e.training.averaging import WeightEMA
+from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.memory import Needs, check_fits, free_bytes, measure, moments_bytes, needs_table
 
 JOINT = ("visual", "audio", "textual")

@@ -20,7 +20,7 @@ from viper_e2e.model.stages import StageClock
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console, progress_bar, table
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.labelled import make_loader
+from viper_e2e.training.data import make_loader
 from viper_e2e.training.optimizer import build_optimizer
 from viper_e2e.training.precision import compute_dtype, resolve_precision
 

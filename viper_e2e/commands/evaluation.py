@@ -32,9 +32,9 @@ from viper_e2e.runtime.outfiles import settle_folder, written_whole
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.runtime.version import versions
 from viper_e2e.scoring.evaluation import predictions_of, score, scored_rows, scores_record
+from viper_e2e.scoring.journal import ResultJournal, Subset, identity_of, scoring_accelerator
 from viper_e2e.scoring.metrics import Intervals, Scores, batch_sums, bootstrap
 from viper_e2e.scoring.metrics import scores as scores_of_sums
-from viper_e2e.scoring.parts import ResultJournal, Subset, identity_of, scoring_accelerator
 from viper_e2e.scoring.sources import refuse_empty
 from viper_e2e.scoring.tabular import readable
 from viper_e2e.shards import ShardSet, without_query

@@ -18,7 +18,7 @@ from viper_e2e.model.viper import ViPER
 from viper_e2e.report import tables
 from viper_e2e.runtime.console import AS_IT_IS, console, progress_bar, tell_problems
 from viper_e2e.runtime.processes import Processes
-from viper_e2e.scoring.parts import ResultJournal, Subset, identity_of, scoring_accelerator
+from viper_e2e.scoring.journal import ResultJournal, Subset, identity_of, scoring_accelerator
 from viper_e2e.scoring.prediction import (
     LONG_SECONDS,
     ClipFiles,

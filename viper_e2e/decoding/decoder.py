@@ -17,8 +17,8 @@ from viper_e2e.decoding.again import again_from
 from viper_e2e.decoding.assembly import Assembly
 from viper_e2e.decoding.container import Media, Source, first_frame, name_of, open_media
 from viper_e2e.decoding.decord import DecordReader
+from viper_e2e.decoding.external import ForeignReader
 from viper_e2e.decoding.fields import FieldsFound
-from viper_e2e.decoding.foreign import ForeignReader
 from viper_e2e.decoding.magic import BESIDE_CONTAINERS
 from viper_e2e.decoding.plan import Plan, Window
 from viper_e2e.decoding.pyav import FrameReader

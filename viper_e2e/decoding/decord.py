@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from viper_e2e.decoding.container import Media, Source
-from viper_e2e.decoding.foreign import FRAMES_AT_ONCE, ForeignReader
+from viper_e2e.decoding.external import FRAMES_AT_ONCE, ForeignReader
 from viper_e2e.decoding.geometry import Orientation, orientation_of
 from viper_e2e.decoding.timeline import Timeline
 from viper_e2e.errors import ViperError

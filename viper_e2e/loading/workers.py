@@ -94,7 +94,7 @@ class WorkerPool:
         self.time_limit_seconds = time_limit_seconds
         self.max_restarts = max_restarts
         self.casualties: list[str] = []
-        """`name: reason` of each worker lost since `reset_restarts`, or what it did if not working: idle, starting."""
+        """`name: reason` of each worker lost since `reset_restarts`; if it had no clip, what it did."""
         self._blameless = 0
         self._now = RunningTime()
         self._payload = pickle.dumps(task)

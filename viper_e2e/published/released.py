@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from viper_e2e.config.schema import MODALITIES, FusionConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import ConcatFusion, build_fusion
-from viper_e2e.published import inert
+from viper_e2e.published import safe_pickle
 
 WIDTHS = {"visual": 768, "audio": 512, "textual": 768, "action_units": 32}
 """Channels of each modality in the published concatenation."""
@@ -63,7 +63,7 @@ class ReleasedHead:
     modalities: tuple[str, ...]
     fusion: FusionConfig
     num_outputs: int
-    _root: inert.Stub
+    _root: safe_pickle.Stub
 
     @property
     def widths(self) -> dict[str, int]:
@@ -106,20 +106,20 @@ class ReleasedHead:
                 found, expected = stub.attributes.get(attribute), getattr(ours[name], attribute, None)
                 if found is not None and found != expected:
                     raise ViperError(
-                        f"{self.path}: not the published head: {name}.{attribute} is {inert.shown(found)}, "
-                        f"expected {expected!r}"
+                        f"{self.path}: not the published head: {name}.{attribute} is "
+                        f"{safe_pickle.shown(found)}, expected {expected!r}"
                     )
 
 
 def read_released(path: Path) -> ReleasedHead:
     """Read a checkpoint as the authors release them: a whole pickled transformers `PerceiverModel`.
 
-    See `inert.read` for why this is safe. Raises `ViperError` that says what was found, for anything that is
-    not one of the eight published heads.
+    See `safe_pickle.read` for why this is safe. Raises `ViperError` that says what was found, for anything
+    that is not one of the eight published heads.
     """
-    root = inert.read(path)
-    if not isinstance(root, inert.Stub) or root.kind != ROOT:
-        raise ViperError(f"{path}: holds {inert.shown(root)}, not a whole pickled {ROOT}")
+    root = safe_pickle.read(path)
+    if not isinstance(root, safe_pickle.Stub) or root.kind != ROOT:
+        raise ViperError(f"{path}: holds {safe_pickle.shown(root)}, not a whole pickled {ROOT}")
     tensors = dict(_tensors(root, path))
     config = _config(root, path)
     latents, inputs, final = (
@@ -146,7 +146,8 @@ def read_released(path: Path) -> ReleasedHead:
     for name, value in (EXPECTED | measured).items():
         if config.get(name) != value:
             raise ViperError(
-                f"{path}: {name} is {inert.shown(config.get(name))} in its configuration, expected {value!r}"
+                f"{path}: {name} is {safe_pickle.shown(config.get(name))} in its configuration, "
+                f"expected {value!r}"
             )
     fusion = FusionConfig(
         kind="concat",
@@ -163,23 +164,23 @@ def read_released(path: Path) -> ReleasedHead:
     return ReleasedHead(path, tensors, config, modalities, fusion, final.shape[0], root)
 
 
-def _modules(root: inert.Stub, path: Path) -> Iterator[tuple[str, inert.Stub]]:
+def _modules(root: safe_pickle.Stub, path: Path) -> Iterator[tuple[str, safe_pickle.Stub]]:
     """Every submodule under its dotted name, the root first; each may occur once."""
     seen, waiting = set(), [("", root, 0)]
     while waiting:
         name, stub, depth = waiting.pop()
         if id(stub) in seen or depth > MAX_DEPTH:
-            raise ViperError(f"{path}: module {inert.shown(name)} occurs twice or lies too deep")
+            raise ViperError(f"{path}: module {safe_pickle.shown(name)} occurs twice or lies too deep")
         seen.add(id(stub))
         yield name, stub
         for key, child in _entries(stub, "_modules", path):
-            if child is not None and not isinstance(child, inert.Stub):
+            if child is not None and not isinstance(child, safe_pickle.Stub):
                 raise ViperError(f"{path}: submodule {key} is a {type(child).__name__}")
             if child is not None:
                 waiting.append((f"{name}.{key}".lstrip("."), child, depth + 1))
 
 
-def _tensors(root: inert.Stub, path: Path) -> Iterator[tuple[str, Tensor]]:
+def _tensors(root: safe_pickle.Stub, path: Path) -> Iterator[tuple[str, Tensor]]:
     """Parameters and persistent buffers, as float32."""
     for name, stub in _modules(root, path):
         skipped = stub.attributes.get("_non_persistent_buffers_set", set())
@@ -193,7 +194,7 @@ def _tensors(root: inert.Stub, path: Path) -> Iterator[tuple[str, Tensor]]:
             yield f"{name}.{key}".lstrip("."), tensor.float()
 
 
-def _entries(stub: inert.Stub, attribute: str, path: Path) -> list[tuple[str, Any]]:
+def _entries(stub: safe_pickle.Stub, attribute: str, path: Path) -> list[tuple[str, Any]]:
     entries = stub.attributes.get(attribute, {})
     if not isinstance(entries, dict) or not all(_is_name(key) for key in entries):
         raise ViperError(f"{path}: {attribute} of {stub} is no table of names")
@@ -204,10 +205,10 @@ def _is_name(key: Any) -> bool:
     return isinstance(key, str) and len(key) <= 80 and (key.isidentifier() or key.isdecimal())
 
 
-def _config(root: inert.Stub, path: Path) -> dict[str, Any]:
+def _config(root: safe_pickle.Stub, path: Path) -> dict[str, Any]:
     config = root.attributes.get("config")
-    if not isinstance(config, inert.Stub) or config.kind.rpartition(".")[2] != "PerceiverConfig":
-        raise ViperError(f"{path}: its configuration is {inert.shown(config)}, not a PerceiverConfig")
+    if not isinstance(config, safe_pickle.Stub) or config.kind.rpartition(".")[2] != "PerceiverConfig":
+        raise ViperError(f"{path}: its configuration is {safe_pickle.shown(config)}, not a PerceiverConfig")
     return config.attributes
 
 
@@ -221,7 +222,7 @@ def _number(config: dict[str, Any], name: str, path: Path) -> int:
     value = config.get(name)
     if type(value) is not int or not 1 <= value <= MAX_LAYERS:
         raise ViperError(
-            f"{path}: {name} is {inert.shown(value)} in its configuration, expected 1 to {MAX_LAYERS}"
+            f"{path}: {name} is {safe_pickle.shown(value)} in its configuration, expected 1 to {MAX_LAYERS}"
         )
     return value
 
@@ -229,7 +230,7 @@ def _number(config: dict[str, Any], name: str, path: Path) -> int:
 def _share(config: dict[str, Any], name: str, path: Path) -> float:
     value = config.get(name)
     if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ViperError(f"{path}: {name} is {inert.shown(value)} in its configuration, expected 0 to 1")
+        raise ViperError(f"{path}: {name} is {safe_pickle.shown(value)} in its configuration, expected 0 to 1")
     return float(value)
 
 

@@ -15,7 +15,7 @@ from viper_e2e.loading.windows import ClipPlace, decode_windows, shown
 from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS
 from viper_e2e.model.records import Record, failed, in_window, records_of
 from viper_e2e.model.viper import ViPER
-from viper_e2e.scoring.parts import Subset
+from viper_e2e.scoring.journal import Subset
 from viper_e2e.scoring.sources import ClipFiles, find_inputs, name_of
 from viper_e2e.shards import ShardSet
 

@@ -22,7 +22,6 @@ from viper_e2e.labels import LabelSet, differing, in_order_of, order_of
 from viper_e2e.runtime.content import digest, sampled_digest
 from viper_e2e.runtime.names import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, literal_prefix, matches
 from viper_e2e.shards.action_units import action_units_from_npy
-from viper_e2e.shards.foreign import Aside, index_foreign
 from viper_e2e.shards.index import (
     ACTION_UNITS_EXTENSION,
     RECORD_EXTENSION,
@@ -34,6 +33,7 @@ from viper_e2e.shards.index import (
 )
 from viper_e2e.shards.limits import UnreachableError
 from viper_e2e.shards.sources import LocalFile, RemoteFile, ShardError, ShardLimits, open_source
+from viper_e2e.shards.unindexed import Aside, index_foreign
 
 MAX_SHARDS = 1_000_000
 MIDDLE_BYTES = 1024

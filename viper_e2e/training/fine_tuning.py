@@ -17,7 +17,7 @@ from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console
 from viper_e2e.training import memory
-from viper_e2e.training.averaging import WeightEMA
+from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.phases import Phases
 from viper_e2e.training.tables import groups_table
 

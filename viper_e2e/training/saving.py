@@ -13,7 +13,7 @@ from viper_e2e.model.checkpoint import CheckpointError, newest_whole, write_fold
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console
 from viper_e2e.training import state as training_state
-from viper_e2e.training.averaging import WeightEMA
+from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.state import TrainingState
 

@@ -27,10 +27,10 @@ from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console, tell_problems
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.shards import ShardLimits, ShardSet
-from viper_e2e.training.averaging import WeightEMA
+from viper_e2e.training.data import make_loader, open_splits, training_labels
+from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.fine_tuning import FineTuning, rewrapped
 from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
-from viper_e2e.training.labelled import make_loader, open_splits, training_labels
 from viper_e2e.training.losses import IntensityLoss, parse_loss
 from viper_e2e.training.optimizer import build_optimizer, build_schedule, schedule_factor
 from viper_e2e.training.precision import compute_dtype, resolve_precision, resumed

@@ -1,4 +1,4 @@
-"""inert.py: a file of `torch.save` read as data: names, containers, tensors; nothing in it is ever called."""
+"""safe_pickle.py: a file of `torch.save` read as data: names, containers, tensors; nothing is ever called."""
 
 from __future__ import annotations
 

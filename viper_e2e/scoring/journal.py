@@ -1,4 +1,4 @@
-"""parts.py: what has been scored, in one file per process, so that nothing is scored twice after a restart."""
+"""journal.py: what has been scored, one file per process, so that a restart scores nothing twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""averaging.py: a moving average of the trained weights: what validation scores and checkpoints hold."""
+"""ema.py: a moving average of the trained weights: what validation scores and checkpoints hold."""
 
 from __future__ import annotations
 
