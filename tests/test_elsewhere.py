@@ -85,7 +85,7 @@ def test_results_of_any_size_come_through_a_pipe():
     code = """
 import numpy as np
 from loader_fakes import Task
-from viper_e2e import handover
+from viper_e2e.loading import handover
 from viper_e2e.loading.workers import WorkerPool
 
 if __name__ == "__main__":
