@@ -23,7 +23,8 @@ from viper_e2e.training.trainer import Trainer
 
 
 def test_the_loss_falls_and_the_run_folder_holds_everything(corpus, tmp_path):
-    folder = run(corpus, tmp_path / "run", *JOINT, f"--val-shards={corpus}/shards/val-*.tar", "--epochs=12")
+    words = (f"--val-shards={corpus}/shards/val-*.tar", "--epochs=12", "--reuse-memory=1GB")
+    folder = run(corpus, tmp_path / "run", *JOINT, *words)
     assert losses(folder)[-1] < 0.7 * losses(folder)[0]
     made = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {
