@@ -103,6 +103,7 @@ def test_a_validation_without_one_usable_clip_ends_the_run(shards, capfd):
     assert "validation: none of the 2 clips" in capfd.readouterr().err
 
 
+@pytest.mark.campaign
 def test_clips_left_out_after_going_back_do_not_count_again(shards):
     folder = shards("." * 40)
     words = (*WORDS, "--epochs=8", "--batch-size=2", "--reuse-memory=1GB")

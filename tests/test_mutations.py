@@ -109,7 +109,7 @@ def campaign(tmp_path: Path, count: int) -> Counter[str]:
     return endings
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_damaged_clips_are_scored_or_reported(tmp_path):
     endings = campaign(tmp_path, 10)  # each of the ten ways once in each container
     assert endings["scored"] > 10

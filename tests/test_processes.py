@@ -125,8 +125,8 @@ def test_sound_that_is_absent_on_one_process_only(corpus, fork_server, tmp_path)
     ("what", "lost"),
     [
         ("raises", 1),
-        ("dies", 0),
-        ("stalls", 1),
+        pytest.param("dies", 0, marks=pytest.mark.campaign),
+        pytest.param("stalls", 1, marks=pytest.mark.campaign),
         pytest.param("raises", 0, marks=pytest.mark.campaign),
         pytest.param("dies", 1, marks=pytest.mark.campaign),
         pytest.param("stalls", 0, marks=pytest.mark.campaign),

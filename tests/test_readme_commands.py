@@ -92,7 +92,10 @@ def test_the_shell_is_told_where_the_commands_are(place):
     ("words", "made"),
     [
         pytest.param(
-            "python train.py --preset tiny", ["demo/again/checkpoints/best/model.safetensors"], id="train"
+            "python train.py --preset tiny",
+            ["demo/again/checkpoints/best/model.safetensors"],
+            id="train",
+            marks=pytest.mark.campaign,
         ),
         pytest.param(
             "viper eval --checkpoint demo/run",

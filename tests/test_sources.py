@@ -315,7 +315,7 @@ def test_other_schemes_are_refused_at_once(address):
 @pytest.mark.parametrize(
     "surroundings",
     [
-        pytest.param({"PYTHONIOENCODING": "ascii"}, id="ascii"),
+        pytest.param({"PYTHONIOENCODING": "ascii"}, id="ascii", marks=pytest.mark.campaign),
         pytest.param(
             {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "POSIX"},
             id="posix",

@@ -182,7 +182,13 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("meanwhile", ["pass", "time.sleep(0.9)"], ids=["waiting", "busy elsewhere"])
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        pytest.param("pass", id="waiting", marks=pytest.mark.campaign),
+        pytest.param("time.sleep(0.9)", id="busy elsewhere"),
+    ],
+)
 def test_a_group_that_is_stopped_and_goes_on_loses_no_clip(meanwhile, tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(STOPPED.replace("WAIT", meanwhile))
