@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from viper_e2e import moved
 from viper_e2e.runtime.version import __version__
+
+moved.install()
 
 # Loaded on first use, so that `import viper_e2e` costs neither torch nor transformers.
 _LAZY = {"ViPER": "model.viper", "ViPEROutput": "model.output", "load": "model.viper"}

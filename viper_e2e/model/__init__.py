@@ -1,1 +1,18 @@
 """model: ViPER, the one module, and its folder on disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Loaded on first use: a model's folder can be read without torch.
+_LAZY = {"ViPER": "viper", "ViPEROutput": "output", "load": "viper"}
+
+__all__ = ["ViPER", "ViPEROutput", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
