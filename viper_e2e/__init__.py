@@ -8,7 +8,7 @@ from viper_e2e.runtime.version import __version__
 moved.install()
 
 # Loaded on first use, so that `import viper_e2e` costs neither torch nor transformers.
-_LAZY = {"ViPER": "model.viper", "ViPEROutput": "model.output", "load": "model.viper"}
+_LAZY = {"ViPER": "model", "ViPEROutput": "model", "load": "model"}
 
 __all__ = ["ViPER", "ViPEROutput", "__version__", "load"]
 
