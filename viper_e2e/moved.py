@@ -12,7 +12,7 @@ from types import ModuleType
 _TABLE = (
     ("", "config", "config_bounds>bounds presets"),
     ("", "runtime", "environment terminal progress running_time outfiles plain_json content names hub"),
-    ("engine", "runtime", "locks processes devices"),
+    ("engine", "runtime", "locks processes devices display>console"),
     ("", "loading", "loader order workers handover clip_reader clip_files windows skips reuse"),
     ("", "fusion", "pooling ridge>closed_form stream scale"),
     (
