@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
@@ -97,6 +99,14 @@ def test_an_unknown_setting_in_yaml_is_told_the_nearest_name(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse("--config", str(file))
     assert "did you mean model.fusion.dim?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "# all of it commented out\n", "- lr\n", "lr\n"])
+def test_a_file_without_settings_is_named(tmp_path, content):
+    file = tmp_path / "settings.yaml"
+    file.write_text(content)
+    with pytest.raises(ViperError, match=re.escape(f"{file}: holds no settings")):
+        parse("--config", str(file))
 
 
 def test_yaml_tags_that_would_build_objects_are_refused(tmp_path, capsys):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from viper_e2e.errors import ViperError
+from viper_e2e.training.resuming import write_data
 from viper_e2e.training.run_folder import RunFolder
 
 HOLD = """
@@ -69,3 +71,43 @@ def test_settings_and_versions_are_written(tmp_path):
     assert yaml.safe_load((run.path / "config.yaml").read_text())["model"] == {"modalities": ["visual"]}
     assert json.loads((run.path / "versions.json").read_text())["torch"].startswith("2.")
     run.release()
+
+
+class Killed(BaseException):
+    """What no handler of the package catches, as none survives ``kill -9``."""
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "versions.json", "data.json", "metrics.jsonl"])
+def test_a_kill_while_a_file_is_written_anew_leaves_what_was_there(tmp_path, monkeypatch, name):
+    run = RunFolder(tmp_path / "run", resume=False)
+    run.log("metrics.jsonl", {"epoch": 1})
+
+    def write() -> None:
+        run.write_settings({"lr": 0.1})
+        write_data(run.path, {"labels": ["joy"]})
+        run.rewind("metrics.jsonl", lambda record: True)
+
+    write()
+    before = (run.path / name).read_bytes()
+    whole = Path.write_text
+
+    def cut_short(path: Path, text: str, **how: str) -> int:
+        if name.partition(".")[0] not in path.name:
+            return whole(path, text, **how)
+        path.write_bytes(b"")
+        raise Killed
+
+    monkeypatch.setattr(Path, "write_text", cut_short)
+    with pytest.raises(Killed):
+        write()
+    assert before
+    assert (run.path / name).read_bytes() == before
+
+
+def test_what_a_kill_left_half_written_is_gone_when_the_run_goes_on(tmp_path):
+    run = RunFolder(tmp_path / "run", resume=False)
+    run.write_settings({"lr": 0.1})
+    run.release()
+    (run.path / ".config.4711.partial.yaml").write_text("lr: 0.")
+    RunFolder(run.path, resume=True).release()
+    assert not list(run.path.glob(".*"))

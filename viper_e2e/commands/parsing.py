@@ -152,7 +152,7 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     saved = _saved_settings(argv, prog)
     if saved is not None:
         argv = ["--config", saved, *argv]
-    _refuse_aliases(argv)
+    _check_settings_files(argv)
     short = bool({"-h", "--help"} & set(argv))
     # What a saved run does not name was added to the package since: it had the default, whatever presets have
     # made of it by now.
@@ -306,8 +306,8 @@ def _apply_lora(model: ModelConfig, lora: str | None) -> None:
         _backbone(model, name).lora_rank = int(rank)
 
 
-def _refuse_aliases(argv: Sequence[str]) -> None:
-    """No ``*name`` in settings files: thirty lines of them unfold to a billion values."""
+def _check_settings_files(argv: Sequence[str]) -> None:
+    """Refuse a file without settings, and ``*name`` in one: thirty such lines unfold to a billion values."""
     for word, following in zip(argv, [*argv, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         path = Path(value if equals else following)
@@ -317,6 +317,11 @@ def _refuse_aliases(argv: Sequence[str]) -> None:
             events = list(yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader))
         except (yaml.YAMLError, UnicodeDecodeError):
             continue  # the parser says what is wrong with it
+        root = next((event for event in events if isinstance(event, yaml.NodeEvent)), None)
+        if not isinstance(root, yaml.MappingStartEvent):
+            raise ViperError(
+                f"{path}: holds no settings (lines such as `lr: 0.001`); was it emptied or cut short?"
+            )
         if any(isinstance(event, yaml.AliasEvent) for event in events):
             raise ViperError(f"--config {path}: YAML aliases (*name) are not understood; write the values out")
 

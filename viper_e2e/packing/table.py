@@ -24,6 +24,7 @@ from viper_e2e.packing.sheet import Line, Sheet, read_sheet
 from viper_e2e.packing.titles import RESERVED, plain
 from viper_e2e.packing.values import decimal_of, is_missing_word, number, stray, suspected_codes
 from viper_e2e.runtime.names import fault_of
+from viper_e2e.runtime.outfiles import written_whole
 from viper_e2e.shards import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, range_of
 
 MAX_NAME = 200
@@ -118,7 +119,7 @@ def read_labels(path: Path, choices: ColumnChoices = NO_CHOICES) -> LabelTable:
 def write_labels(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write labels.csv from rows with equal keys; ``None`` becomes an empty cell."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with written_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

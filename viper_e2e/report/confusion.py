@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.figures import save, sheet, words
+from viper_e2e.runtime.outfiles import written_whole
 
 NUM_BINS = 10
 """Of a tenth of the label range each: 0.1 for intensities in [0, 1]."""
@@ -105,10 +107,8 @@ def confusion_matrices(predictions: Predictions, folder: str | os.PathLike) -> l
         files.append(folder / f"confusion_{confusion.name}.csv")
         _write_csv(confusion, files[-1])
     files.append(folder / "confusion_clamped.csv")
-    with files[-1].open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["emotion", *intensities[0].clamped])
-        writer.writerows([confusion.name, *confusion.clamped.values()] for confusion in intensities)
+    clamped = [[confusion.name, *confusion.clamped.values()] for confusion in intensities]
+    _write_rows(files[-1], [["emotion", *intensities[0].clamped], *clamped])
     return files
 
 
@@ -117,12 +117,16 @@ def _count(true: np.ndarray, predicted: np.ndarray, size: int) -> Int64[np.ndarr
 
 
 def _write_csv(confusion: Confusion, path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["true \\ predicted", *confusion.classes, "clips"])
-        for name, shares, counts in zip(confusion.classes, confusion.shares, confusion.counts, strict=True):
-            cells = ["" if np.isnan(share) else f"{share:.6g}" for share in shares]
-            writer.writerow([name, *cells, int(counts.sum())])
+    rows: list[list[object]] = [["true \\ predicted", *confusion.classes, "clips"]]
+    for name, shares, counts in zip(confusion.classes, confusion.shares, confusion.counts, strict=True):
+        cells = ["" if np.isnan(share) else f"{share:.6g}" for share in shares]
+        rows.append([name, *cells, int(counts.sum())])
+    _write_rows(path, rows)
+
+
+def _write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    with written_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _draw_intensities(confusions: list[Confusion], num_clips: int, path: Path) -> None:

@@ -14,6 +14,7 @@ from viper_e2e.decoding.sampling import merge_spans
 from viper_e2e.errors import ViperError
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.model.records import Record
+from viper_e2e.runtime.outfiles import written_whole
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 """Told apart by most colour-blind people (Okabe and Ito 2008), the yellow darkened to be seen on white."""
@@ -77,10 +78,8 @@ def save(figure, path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
         raise ViperError(f"{path}: no kind of picture that can be drawn; end its name in .png")
-    try:
-        figure.savefig(path, dpi=130, facecolor="white")
-    except OSError as error:
-        raise ViperError(f"{path}: cannot be written ({error.strerror}); name a folder that exists") from error
+    with written_whole(path) as partial:
+        figure.savefig(partial, dpi=130, facecolor="white")
     return path
 
 

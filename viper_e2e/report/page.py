@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from viper_e2e.errors import ViperError
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.figures import span_of, words
 from viper_e2e.report.tables import metrics_rows
+from viper_e2e.runtime.outfiles import write_text
 from viper_e2e.scoring.metrics import Intervals, Scores
 
 NUM_EXTREMES = 5
@@ -78,10 +78,7 @@ def write_page(
         config=list(_flat(config)),
         versions=versions,
     )
-    try:
-        Path(path).write_text(html, encoding="utf-8")
-    except OSError as error:
-        raise ViperError(f"{path}: cannot be written ({error.strerror}); name a folder that exists") from error
+    write_text(path, html)
     return Path(path)
 
 

@@ -56,6 +56,20 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         yield partial
         partial.replace(target)
     except OSError as error:
-        raise ViperError(f"{path}: cannot be written ({error.strerror or error}); make room for it") from error
+        raise ViperError(
+            f"{path}: cannot be written ({error.strerror or error}); is its folder there, with room in it?"
+        ) from error
     finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """UTF-8 text, whole or not at all. Raises :class:`ViperError` where it cannot be written."""
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """What a kill in the middle of :func:`written_whole` left in a folder that no other process writes into."""
+    for partial in folder.glob(".*.partial*"):
         partial.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from viper_e2e.model.pretrained import labels_of
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime import plain_json
 from viper_e2e.runtime.environment import naming
+from viper_e2e.runtime.outfiles import write_text
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.losses import parse_loss
 from viper_e2e.training.optimizer import parameter_groups
@@ -184,8 +185,7 @@ def provenance_of(train: ShardSet, val: ShardSet | None) -> dict[str, Any]:
 
 
 def write_data(folder: Path, record: Mapping[str, Any]) -> None:
-    with naming(folder / DATA):
-        (folder / DATA).write_text(plain_json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / DATA, plain_json.dumps(record, indent=1) + "\n")
 
 
 def _shards_record(shards: ShardSet) -> dict[str, Any]:

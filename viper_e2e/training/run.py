@@ -15,10 +15,11 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from viper_e2e.config.settings import Settings
-from viper_e2e.model.checkpoint import write_json
 from viper_e2e.model.compiling import check_compiler, keep_compiled_in
+from viper_e2e.runtime import plain_json
 from viper_e2e.runtime.console import console
 from viper_e2e.runtime.devices import heed_launcher
+from viper_e2e.runtime.outfiles import write_text
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.training.resuming import with_absolute_paths
 from viper_e2e.training.ridge_training import RidgeTrainer
@@ -79,7 +80,7 @@ def train(settings: Settings) -> int:
     summary = summarised(logs)
     if len(summary["seeds"]) > 1:
         console.print(seeds_table(summary))
-        write_json(Path(settings.train.run_dir) / "seeds.json", summary)
+        write_text(Path(settings.train.run_dir) / "seeds.json", plain_json.dumps(summary, indent=2) + "\n")
     accelerator.end_training()
     return code
 

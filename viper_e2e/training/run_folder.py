@@ -15,8 +15,8 @@ import yaml
 
 from viper_e2e.errors import ViperError
 from viper_e2e.runtime import plain_json
-from viper_e2e.runtime.environment import naming
 from viper_e2e.runtime.locks import lock as take_lock
+from viper_e2e.runtime.outfiles import remove_unfinished, write_text
 from viper_e2e.runtime.version import versions
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -43,6 +43,7 @@ class RunFolder:
             raise ViperError(f"{path}: nothing to resume, no config.yaml in it; start without --resume")
         path.mkdir(parents=True, exist_ok=True)
         self._lock = self._take_lock()
+        remove_unfinished(path)
 
     @property
     def last(self) -> Path:
@@ -59,9 +60,7 @@ class RunFolder:
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """``config.yaml`` (resolved, can be given to ``--config`` again) and ``versions.json``."""
         write_settings(self.path, settings)
-        with naming(self.path / "versions.json"):
-            text = plain_json.dumps(versions(), indent=2) + "\n"
-            (self.path / "versions.json").write_text(text, encoding="utf-8")
+        write_text(self.path / "versions.json", plain_json.dumps(versions(), indent=2) + "\n")
 
     def read_settings(self) -> dict[str, Any]:
         """What `write_settings` wrote when the run began."""
@@ -92,9 +91,7 @@ class RunFolder:
         if not path.exists():
             return
         kept = [record for record in self.read_log(file) if keep(record)]
-        new = path.with_name(f"{file}.new")
-        new.write_text("".join(plain_json.dumps(r) + "\n" for r in kept), encoding="utf-8")
-        new.replace(path)
+        write_text(path, "".join(plain_json.dumps(r) + "\n" for r in kept))
 
     def release(self) -> None:
         """Let another process work in the folder."""
@@ -130,6 +127,4 @@ class RunFolder:
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """``config.yaml`` of a folder."""
-    text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-    with naming(folder / "config.yaml"):
-        (folder / "config.yaml").write_text(text, encoding="utf-8")
+    write_text(folder / "config.yaml", yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
