@@ -5,7 +5,7 @@ BIN := .venv/bin
 # is kept even where the environment says otherwise: doing it again takes each process 20 s.
 TEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations=25 --durations-min=2
 
-.PHONY: demo test check test-pythons campaign results clean
+.PHONY: demo docs test check test-pythons campaign results clean
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "viper_e2e needs Python 3.11 or newer; set PYTHON=")'
@@ -60,5 +60,13 @@ test-pythons:  ## fresh environments without constraints, newest and oldest vers
 campaign: .venv/installed  ## what a run survives, with all counts: kills, cuts, damages, mutations
 	$(TEST) -m "campaign or survival"
 
+docs: .venv/docs  ## the site of docs/ into site/: every link checked, nothing fetched
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+	@echo 'open site/index.html'
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --progress-bar off --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv build demo *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build site demo *.egg-info .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""README's claims: its Python lines run, its commands and options exist; docs/files.md names every file."""
+"""What README and the site claim: Python lines run; commands, options, links exist; no file is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from viper_e2e.commands.cli import COMMANDS
 from viper_e2e.config.presets import micro
 from viper_e2e.model.viper import ViPER
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *ROOT.glob("docs/**/*.md"))}
+GENERATED = ("reference/commands.md", "reference/settings.md", "measurements.md", "changes.md")
+"""Pages that the site alone has: ``docs/generate.py`` makes them."""
 FILES = (ROOT / "docs/files.md").read_text(encoding="utf-8")
 
 
@@ -41,10 +43,12 @@ def test_the_python_lines_run(tmp_path, monkeypatch):
     ViPER(micro()).save_pretrained(tmp_path / "demo/run/checkpoints/best")
     make_clip(tmp_path / "clip.mp4")
     monkeypatch.chdir(tmp_path)
-    (lines,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    test = doctest.DocTestParser().get_doctest(lines, {}, "README.md", "README.md", 0)
-    assert len(test.examples) == 3
-    assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test).failed == 0
+    shown = [lines for text in PAGES.values() for lines in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+    assert len(shown) == 2
+    for lines in shown:
+        test = doctest.DocTestParser().get_doctest(lines, {}, "README.md", "README.md", 0)
+        assert len(test.examples) == 3
+        assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test).failed == 0
 
 
 MODULES = [
@@ -68,7 +72,7 @@ def test_the_commands_exist_and_know_their_options(capsys):
     from viper_e2e.commands.cli import main
 
     command_line = r"^(?:\$ )?((?:viper|python (?:train|infer)\.py) (?:[^\n#\\]|\\\n)*)"
-    shown = re.findall(command_line, README, re.MULTILINE)
+    shown = [line for text in PAGES.values() for line in re.findall(command_line, text, re.MULTILINE)]
     assert shown
     for text in shown:
         words = shlex.split(text.replace("\\\n", " "))
@@ -84,6 +88,12 @@ def test_the_commands_exist_and_know_their_options(capsys):
                 assert word.partition("=")[0] in told, text
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", PAGES[page]):
+        generated = (page.parent / target).resolve() in [ROOT / "docs" / name for name in GENERATED]
+        assert generated or (page.parent / target).exists(), target
+
+
+def test_the_front_page_is_short():
+    assert PAGES[ROOT / "README.md"].count("\n") <= 200

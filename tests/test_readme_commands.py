@@ -1,4 +1,4 @@
-"""README's blocks of commands, run letter by letter in a new shell, where `make demo` has been."""
+"""Commands in README and the site, run letter by letter in a new shell, where `make demo` has been."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from viper_e2e.config.presets import micro
 from viper_e2e.model.viper import ViPER
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PAGES = [README, *(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("docs/**/*.md")))]
+FENCED = [
+    found for page in PAGES for found in re.findall(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+]
 BLOCKS = [(kind, block) for kind, block in FENCED if kind != "python"]
 ACTIVATION = ". .venv/bin/activate\n"
 
@@ -131,7 +134,7 @@ def test_released_checkpoints_are_fetched_by_the_commands_shown(place):
     (place / "shards").mkdir(exist_ok=True)
     for path in (place / "demo" / "shards").glob("test-*"):
         shutil.copyfile(path, place / "shards" / path.name)
-    for line in block_with("python infer.py clip.mp4").splitlines():
+    for line in block_with("VaianiLorenzo/ViPER-VA").splitlines():
         assert_only_the_hub_is_missing(type_in(place, ACTIVATION + line))
 
 
@@ -151,10 +154,11 @@ def test_all_blocks_are_known():
         "viper eval --checkpoint demo/run",
         "python infer.py demo/corpus",
         "viper pack --videos videos",
-        "python infer.py clip.mp4",
+        "VaianiLorenzo/ViPER-VA",
+        "python infer.py clip.mp4 --checkpoint RUN",
         "torchrun --standalone",
         "#SBATCH",
-        "train.py                 train from",
+        "viper_e2e/\n  errors.py",
     ]
     for kind, block in BLOCKS:
         assert sum(words in commands(kind, block) for words in known) == 1, block
@@ -170,7 +174,7 @@ def test_what_pip_is_told_to_install_can_be_installed():
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = dict(config["options.extras_require"])
     packages = {re.split(r"[\[<>=;]", line)[0] for text in extras.values() for line in text.split()}
-    told = re.findall(r"pip install ('[^']+'|[^\s`]+)", README)
+    told = re.findall(r"pip install ('[^']+'|[^\s`]+)", "".join(PAGES))
     assert len(told) > 3
     for what in told:
         extra = re.fullmatch(r"'?\.(?:\[([\w-]+)\])?'?", what)

@@ -1,0 +1,121 @@
+"""generate.py: pages of the site that come from the code: settings, commands, measurements."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import os
+import re
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMA = ROOT / "viper_e2e/config/schema.py"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Called by mkdocs: adds the pages to those that lie in ``docs/``."""
+    from mkdocs.structure.files import File
+
+    pages = {
+        "reference/settings.md": settings_page(SCHEMA.read_text(encoding="utf-8")),
+        "reference/commands.md": commands_page(),
+        "measurements.md": measurements_page((ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")),
+        "changes.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+    }
+    for name, content in pages.items():
+        files.append(File.generated(config, name, content=content))
+    return files
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Without the roles of Sphinx, which docstrings have for editors."""
+    return re.sub(r":(?:\w+):(?=<code>)", "", html)
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def settings_page(source: str) -> str:
+    """A table for each dataclass: setting, type, default, and the docstring below the field."""
+    lines = [
+        "# Settings",
+        "",
+        "Settings of `TrainConfig` are options of `viper train` (`--batch-size 8`). Those of `ModelConfig`",
+        "stand under `--model.` (`--model.decoding.num-frames 16`) and are saved in the checkpoint. `viper",
+        "train --print_config` prints all of them with the values of a preset, as a file for `--config`.",
+    ]
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+            lines += ["", f"## {node.name}", "", *_paragraphs(ast.get_docstring(node)), ""]
+            lines += ["| setting | type | default | meaning |", "| :-- | :-- | :-- | :-- |"]
+            lines += [f"| {' | '.join(row)} |" for row in _rows(node)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(node: ast.ClassDef) -> Iterator[list[str]]:
+    for field, following in zip(node.body, [*node.body[1:], None], strict=True):
+        if not isinstance(field, ast.AnnAssign):
+            continue
+        told = ""
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            told = " ".join(_paragraphs(str(following.value.value)))
+        kind = ast.unparse(field.annotation)
+        cells = [ast.unparse(field.target), kind, _default(field.value)]
+        # Markdown has no way to write a bar between backticks in a table.
+        yield [*(f"<code>{_cell(escape(cell))}</code>" if cell else "" for cell in cells), _cell(told)]
+
+
+def _default(value: ast.expr | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, ast.Call):
+        return next((ast.unparse(k.value).removeprefix("lambda: ") for k in value.keywords), "")
+    return ast.unparse(value)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "&#124;")
+
+
+def _paragraphs(docstring: str | None) -> list[str]:
+    # Roles of Sphinx and double backticks are for editors; pages of the site are Markdown.
+    text = re.sub(r":\w+:`([^`]+)`", r"`\1`", (docstring or "").replace("``", "`"))
+    return [" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text.strip())]
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def commands_page() -> str:
+    """What ``--help`` of each command prints."""
+    os.environ["COLUMNS"] = "88"
+    from viper_e2e.commands.cli import COMMANDS, main
+
+    lines = [
+        "# Commands",
+        "",
+        "What `viper COMMAND --help` prints. `train.py` and `infer.py` are `viper train` and `viper infer`.",
+    ]
+    for command in COMMANDS:
+        told = io.StringIO()
+        with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
+            main([command, "--help"])
+        lines += ["", f"## viper {command}", "", "```text", told.getvalue().strip(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+# --- measurements ---------------------------------------------------------------------------------
+
+
+def measurements_page(text: str) -> str:
+    """``benchmarks/RESULTS.md``; its raw tables are files of the repository, and are named without a link."""
+    text = re.sub(r"\[([^\]]+)\]\((?!https?:|#)([^)]+)\)", lambda m: f"`benchmarks/{m[2]}`", text)
+    return text.replace("# What was measured", "# Measurements", 1)

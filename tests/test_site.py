@@ -1,0 +1,51 @@
+"""The pages of the site that come from the code have all of it."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import fields
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from viper_e2e.commands.cli import COMMANDS
+from viper_e2e.config import schema
+
+spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+generate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(generate)
+
+SETTINGS = generate.settings_page(generate.SCHEMA.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", [name for name in dir(schema) if name.endswith("Config")])
+def test_every_setting_stands_in_a_table_with_its_default(name):
+    _, _, after = SETTINGS.partition(f"\n## {name}\n")
+    table = after.partition("\n## ")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| <code>")]
+    assert [row[0] for row in rows] == [
+        f"| <code>{field.name}</code>" for field in fields(getattr(schema, name))
+    ]
+    assert all(len(row) == 4 for row in rows)
+
+
+def test_every_command_stands_there_as_its_help(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "88")
+    page = generate.commands_page()
+    for command in COMMANDS:
+        assert f"## viper {command}\n\n```text\nusage: viper {command}" in page
+
+
+def test_every_page_is_in_the_menu():
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    menu = {page for entry in yaml.safe_load(text)["nav"] for page in _pages(entry)}
+    written = {str(path.relative_to(ROOT / "docs")) for path in ROOT.glob("docs/**/*.md")}
+    generated = {"reference/commands.md", "reference/settings.md", "measurements.md", "changes.md"}
+    assert menu == written | generated
+
+
+def _pages(entry: object) -> list[str]:
+    if isinstance(entry, dict):
+        return [page for value in entry.values() for page in _pages(value)]
+    return [page for value in entry for page in _pages(value)] if isinstance(entry, list) else [str(entry)]
