@@ -12,6 +12,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import typechecks
+
+typechecks.install()
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -40,12 +40,12 @@ def sound_tracks(container: av.container.InputContainer, video: av.VideoStream |
     own = [track for track in tracks if not track.disposition & _SIDE_TRACKS] or tracks
     own = [track for track in own if track.codec_context is not None] or own
     has_programs = container.format.name == "mpegts" and len(container.streams.video) > 1
-
-    def rank(track: av.AudioStream) -> tuple[bool, int]:
-        comes_first = track is related if has_programs else bool(track.disposition & Disposition.default)
-        return not comes_first, track.index
-
-    return sorted(own, key=rank)
+    first = [
+        track is related if has_programs else bool(track.disposition & Disposition.default) for track in own
+    ]
+    return [
+        track for _, track in sorted(zip(first, own, strict=True), key=lambda one: (not one[0], one[1].index))
+    ]
 
 
 def first_that_speaks(

@@ -176,17 +176,17 @@ def area_crops(
     """Whole-pixel boxes (exclusive upper ends) cut out and area-resized to a square, from the table."""
     left, right = _block_edges(boxes[:, 0], boxes[:, 2], size)
     top, bottom = _block_edges(boxes[:, 1], boxes[:, 3], size)
-    height, width = sums.shape[1:3]
-    pixels = sums.view(-1, 3)
-    first_row = (frame * height)[:, None]
-
-    def corner(y: Int[Tensor, "K S"], x: Int[Tensor, "K S"]) -> Int[Tensor, "KSS 3"]:
-        return pixels.index_select(0, (((first_row + y) * width)[:, :, None] + x[:, None, :]).view(-1))
-
-    blocks = corner(bottom, right)
-    blocks = blocks.sub_(corner(top, right)).sub_(corner(bottom, left)).add_(corner(top, left))
+    first_row = (frame * sums.shape[1])[:, None]
+    upper, lower = first_row + top, first_row + bottom
+    blocks = _at(sums, lower, right)
+    blocks = blocks.sub_(_at(sums, upper, right)).sub_(_at(sums, lower, left)).add_(_at(sums, upper, left))
     averages = _channels_first(blocks.view(len(boxes), size, size, 3))
     return averages / (bottom - top)[:, None, :, None] / (right - left)[:, None, None, :]
+
+
+def _at(sums: Int[Tensor, "N _ width 3"], y: Int[Tensor, "K S"], x: Int[Tensor, "K S"]) -> Int[Tensor, "KSS 3"]:
+    """Where rows, counted through all tables, and columns of a box cross."""
+    return sums.view(-1, 3).index_select(0, ((y * sums.shape[2])[:, :, None] + x[:, None, :]).view(-1))
 
 
 def _channels_first(blocks: Int[Tensor, "N H W 3"]) -> Float[Tensor, "N 3 H W"]:
