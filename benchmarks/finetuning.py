@@ -36,8 +36,7 @@ from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.settings import Settings
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import table
-from viper_e2e.scoring.evaluation import score
-from viper_e2e.scoring.metrics import bootstrap
+from viper_e2e.scoring.metrics import bootstrap, scores_of
 from viper_e2e.shards import ShardSet, ShardWriter
 from viper_e2e.training.trainer import Trainer
 
@@ -125,7 +124,7 @@ def run_one(options: argparse.Namespace, variant: str, seed: int, train: str, va
     scored = predictions.scored
     intervals = bootstrap(predictions.predicted[scored], predictions.true[scored])
     return {
-        "mean_pearson": score(predictions).mean_pearson,
+        "mean_pearson": scores_of(predictions).mean_pearson,
         "bootstrap": asdict(intervals)["mean_pearson"],
         "clips": int(scored.sum()),
         "changed_backbone_tensors": num_changed,

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,7 @@ class FakeShards:
     renamed: dict[int, str] = field(default_factory=dict)
     unlabelled: tuple[int, ...] = ()
     labels: LabelSet | None = TWO_LABELS
+    unusable: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return sum(self.shard_sizes)
@@ -142,7 +144,7 @@ class FakeWindows:
     log: str
 
     def windows(
-        self, path: str, window_seconds: float, hop_seconds: float, *, sound: None, name: str
+        self, video: bytes, window_seconds: float, hop_seconds: float, *, sound: None, name: str
     ) -> Iterator[tuple[float, DecodedClip]]:
         for number in range(5):
             key = name if number == 2 else "plain"
@@ -163,10 +165,10 @@ class DeadlyWindows:
         return self.decoder.comes_back
 
     def windows(
-        self, path: str, *lengths: float, sound: None, name: str
+        self, path: Path, *lengths: float, sound: None, name: str
     ) -> Iterator[tuple[float, DecodedClip]]:
         for number, window in enumerate(self.decoder.windows(path, *lengths, name=name)):
-            if number == 1 and path.endswith("deadly.mp4"):
+            if number == 1 and path.name == "deadly.mp4":
                 os.kill(os.getpid(), signal.SIGKILL)
             yield window
 

@@ -14,10 +14,12 @@ from torch import nn
 from training_runs import JOINT, arguments, lines, losses, same, settings, weights
 
 from viper_e2e.errors import ViperError
+from viper_e2e.model.predictions import Predictions
 from viper_e2e.model.viper import ViPER
-from viper_e2e.scoring.evaluation import evaluate, score, scores_record
+from viper_e2e.scoring.metrics import scores_of, scores_record
+from viper_e2e.scoring.score import score
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.data import make_loader
+from viper_e2e.training.data import reading_of
 from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.trainer import Trainer
 
@@ -152,13 +154,14 @@ def test_every_checkpoint_holds_the_average_and_scores_as_the_log_says(corpus, t
     assert abs(records[-1]["val"]["mean_mse"] - live) > 1e-3
     trained = training_of(folder)["parts"]["average"]["weights"]
     best = max(records, key=lambda record: record["val"]["mean_pearson"])
-    loader = make_loader(ShardSet(f"{corpus}/shards/val-*.tar"), settings(corpus, folder), 0, 1, shuffle=False)
+    shards, reading = ShardSet(f"{corpus}/shards/val-*.tar"), reading_of(settings(corpus, folder).train)
     for name, record in (("best", best), ("last", records[-1])):
         assert record["val"]["weights"] == "average"
         model = ViPER.from_pretrained(folder / "checkpoints" / name)
         moved = [not torch.equal(trained[n], p) for n, p in model.named_parameters() if n in trained]
         assert sum(moved) > 0.9 * len(moved)
-        scores = scores_record(score(evaluate(model, loader, Accelerator(cpu=True))))
+        found = score(model, shards, reading)
+        scores = scores_record(scores_of(Predictions.of(found, model.labels, model.modalities, shards)))
         for measure in ("mean_pearson", "mean_mse"):
             # Loaded, all is frozen and encoded clip by clip: other sums, by a few millionths.
             assert scores[measure] == pytest.approx(record["val"][measure], abs=1e-5)
@@ -187,7 +190,7 @@ def test_a_validation_that_fails_leaves_the_weights(corpus, tmp_path, monkeypatc
         seen.append(values(model))
         raise ZeroDivisionError
 
-    monkeypatch.setattr("viper_e2e.training.validation.evaluate", failing)
+    monkeypatch.setattr("viper_e2e.training.validation.score", failing)
     with pytest.raises(ZeroDivisionError):
         trainer._end_epoch()
     trainer.close()

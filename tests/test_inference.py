@@ -18,6 +18,7 @@ from viper_e2e.commands.pictures import picture_names
 from viper_e2e.config.presets import micro
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
+from viper_e2e.scoring import passes
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +87,7 @@ def test_what_could_not_be_written_is_kept_and_not_scored_again(
         patch.setattr(inference, "write_records", full)
         assert infer(checkpoint, clips, "--output", out) == 1
     assert f"nothing is lost: the same command goes on from {out}.parts" in error_of(capsys)
-    monkeypatch.setattr(
-        inference, "_scored_of", lambda *given: iter([]) if not given[2] else pytest.fail("again")
-    )
+    monkeypatch.setattr("viper_e2e.scoring.passes.in_batches", lambda *_: pytest.fail("again"))
     assert infer(checkpoint, clips, "--output", out) == 0
     assert len(list(csv.DictReader(out.open()))) == 2
     assert not Path(f"{out}.parts").exists()
@@ -139,15 +138,15 @@ def test_what_others_keep_beside_the_output_stays(tmp_path, checkpoint, clips):
 
 def test_a_clip_that_changes_while_others_are_read_keeps_its_record(tmp_path, checkpoint, monkeypatch):
     paths = [make_clip(tmp_path / f"{name}.mp4", num_frames=15) for name in "abc"]
-    scored = inference._scored_of
+    in_batches = passes.in_batches
 
     def touched(*given):
-        for item in scored(*given):
+        for item in in_batches(*given):
             os.utime(paths[1], (1, 1))
             paths[2].unlink(missing_ok=True)
             yield item
 
-    monkeypatch.setattr(inference, "_scored_of", touched)
+    monkeypatch.setattr(passes, "in_batches", touched)
     out = tmp_path / "o.json"
     assert infer(checkpoint, tmp_path, "--output", out, "--batch-size", 1) in (0, 2)
     records = json.loads(out.read_text())

@@ -24,14 +24,18 @@ SCORE = """
     from pathlib import Path
     import torch
     from viper_e2e.config.presets import micro
-    from viper_e2e.scoring.prediction import ClipFiles, predict
+    from viper_e2e.loading.stream import Reading
+    from viper_e2e.model.records import record_of
+    from viper_e2e.scoring.score import Wanted, score
+    from viper_e2e.scoring.sources import ClipFiles
     from viper_e2e.model.viper import ViPER
 
     torch.manual_seed(0)
     source = ClipFiles(sorted(Path(sys.argv[1]).iterdir()))
     with open(sys.argv[2], "w") as out:
-        for record in predict(ViPER(micro()).eval(), source, num_workers=1, clip_timeout_seconds=30.0):
-            out.write(json.dumps(record) + "\\n")
+        reading = Reading(num_workers=1, clip_timeout_seconds=30.0)
+        for one in score(ViPER(micro()).eval(), source, reading, wanted=Wanted(frames=True)):
+            out.write(json.dumps(record_of(one)) + "\\n")
 """
 
 

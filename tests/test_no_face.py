@@ -18,7 +18,8 @@ from test_confusion import predictions
 from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import micro
 from viper_e2e.labels import LabelSet
-from viper_e2e.model.records import failed, is_faceless, without_faceless
+from viper_e2e.model.prediction import Prediction, failed
+from viper_e2e.model.records import is_faceless, record_of
 from viper_e2e.model.viper import ViPER
 from viper_e2e.report.confusion import confusion_matrices
 from viper_e2e.report.figures import span_of
@@ -67,15 +68,17 @@ def test_numbers_can_be_left_out_while_the_clip_stays_valid(scored, windows, cap
 
 
 def test_a_clip_that_nobody_looked_at_or_that_failed_is_not_blind():
-    record = failed("a.mp4", "is empty", ["visual"])
-    assert not is_faceless(record)
-    heard = record | {"valid": True, "face_found": 0.0, "present": {"audio": True, "visual": False}}
-    assert not is_faceless(heard)
-    assert without_faceless(heard) is heard
-    seen = heard | {"present": {"visual": True}, "intensities": {"fear": 0.5}, "warning": None}
-    assert is_faceless(seen)
-    assert without_faceless(seen)["intensities"] == {"fear": None}
-    assert not is_faceless(seen | {"face_found": 0.01})
+    broken = failed("a.mp4", "is empty", ["visual"])
+    heard = Prediction("a.mp4", face_found=0.0, present={"audio": True, "visual": False})
+    seen = replace(heard, present={"visual": True}, intensities={"fear": 0.5})
+    for one in (broken, heard, replace(seen, face_found=0.01)):
+        assert not one.is_faceless
+        assert not is_faceless(record_of(one))
+        assert one.without_faceless() is one
+    assert seen.is_faceless
+    assert is_faceless(record_of(seen))
+    blank = seen.without_faceless()
+    assert (blank.intensities, blank.is_valid) == ({"fear": None}, True)
 
 
 def test_a_model_that_only_hears_tells_nothing_of_faces(tmp_path):
@@ -134,7 +137,7 @@ def test_every_bar_fits_its_place():
 
 
 def test_the_table_draws_negative_values_to_the_left():
-    record = failed("a.mp4", "", ["visual"]) | {"valid": True, "face_found": 1.0}
+    record = record_of(failed("a.mp4", "", ["visual"])) | {"valid": True, "face_found": 1.0}
     record["intensities"] = {"valence": -0.19, "arousal": 0.0}
     console = Console(width=60, file=io.StringIO())
     console.print(records_table([record], ("valence", "arousal"), width=60, limits=(-1.0, 1.0)))

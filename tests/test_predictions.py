@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from loader_fakes import TWO_LABELS, FakeShards
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet
+from viper_e2e.model.prediction import Prediction, failed
 from viper_e2e.model.predictions import Predictions
-from viper_e2e.scoring.evaluation import score
+from viper_e2e.scoring.metrics import scores_of
 
 E = len(HUME_REACTION)
 NASTY = ["=1+1", "+1", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", "\tx", "''", "'quoted", 'a "b", c\nd', "Wörld"]
@@ -94,10 +97,16 @@ def test_numbers_can_be_read_and_labels_are_left_as_they_are(tmp_path):
 
 
 def test_clips_that_were_not_found_whole_are_rows_that_failed():
-    more = predictions().with_failed([("odd", "has no videos")])
-    assert (more.keys[-1], more.errors[-1], more.valid[-1]) == ("odd", "has no videos", False)
-    assert more.scored.sum() == predictions().scored.sum()
-    assert len(more) == 10
+    read = Prediction("k000", 0, intensities={"joy": 0.5, "fear": float("nan")}, present={"visual": True})
+    lost = failed("k001", "is damaged", ("visual",))
+    given = [failed("odd", "has no videos", ("visual",)), replace(lost, index=1), read]
+    columns = Predictions.of(given, TWO_LABELS, ("visual",), FakeShards([2]))
+    assert (columns.keys, columns.file_ids) == (["k000", "k001", "odd"], ["[0]", "[1]", ""])
+    assert columns.errors == [None, "is damaged", "has no videos"]
+    assert columns.valid.tolist() == [True, False, False]
+    assert columns.keys_without_number == ["k000"]
+    np.testing.assert_array_equal(columns.true, [[0.0, 1.0], [0.01, 0.99], [np.nan] * 2])
+    assert not columns.scored.any()
 
 
 def test_missing_values_are_empty_cells(tmp_path):
@@ -202,13 +211,13 @@ def test_the_best_and_the_worst_are_ordered_and_apart(count):
 
 def test_a_prediction_that_is_no_number_is_named_and_in_no_metric():
     given = predictions()
-    whole = score(given)
+    whole = scores_of(given)
     predicted = given.predicted.copy()
     predicted[0, 0], predicted[1, 1] = np.nan, np.inf
     spoilt = predictions(predicted=predicted)
     assert spoilt.keys_without_number == ["00000", "00001"]
     assert spoilt.scored.sum() == given.scored.sum() - 2
-    scores = score(spoilt)
+    scores = scores_of(spoilt)
     assert np.isfinite([*scores.mse, *scores.pearson]).all()
     rest = predictions(valid=given.valid & ~np.isin(given.keys, spoilt.keys_without_number))
-    assert scores == score(rest) != whole
+    assert scores == scores_of(rest) != whole

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
 from viper_e2e.errors import ClipError
-from viper_e2e.model.records import failed, in_window, records_of, summary_of
+from viper_e2e.model.output import predictions_of
+from viper_e2e.model.prediction import Prediction, failed
+from viper_e2e.model.records import record_of, records_of, summary_of
 from viper_e2e.model.viper import ViPEROutput
+from viper_e2e.runtime import plain_json
 
 EMOTIONS, MODALITIES = ("joy", "fear"), ("visual", "audio")
 
@@ -59,20 +65,22 @@ def test_numbers_that_are_none_make_a_record_invalid():
 # --- windows ----------------------------------------------------------------------------------------
 
 
-def window(start: float, end: float, joy: float, **changes) -> dict:
-    one = records()[0] | {"frame_seconds": [0.0], "intensities": {"joy": joy, "fear": 0.5}} | changes
-    return in_window(one, start, end)
+def window(start: float, end: float, joy: float | None, **changes) -> Prediction:
+    (one, _) = predictions_of(output(), ["=a.mp4", "b.mp4"], EMOTIONS, MODALITIES, frames=True)
+    changes = {"frame_seconds": (0.0,), "intensities": {"joy": joy, "fear": 0.5}} | changes
+    return replace(one, **changes).in_window(start, end)
 
 
 def test_a_window_is_told_on_the_clock_of_its_clip():
-    made = window(6.0, 8.008, 0.5)
+    made = record_of(window(6.0, 8.008, 0.5))
     assert (made["start_seconds"], made["end_seconds"], made["duration_seconds"]) == (6.0, 8.008, 2.008)
     assert (made["window_seconds"], made["frame_seconds"]) == ([6.0, 8.008], [6.0])
 
 
 def test_each_second_counts_once_in_a_clips_mean():
     windows = [window(0.0, 2.0, 0.0), window(2.0, 4.0, 0.0), window(2.1, 4.1, 1.0, face_found=0.0)]
-    whole = summary_of(windows)
+    whole = record_of(summary_of(windows))
+    assert whole["window_seconds"] is None
     assert whole["intensities"] == pytest.approx({"joy": 1.05 / 4.1, "fear": 0.5})
     assert whole["face_found"] == pytest.approx(2 / 3 * 3.05 / 4.1)
     assert (whole["start_seconds"], whole["end_seconds"], whole["duration_seconds"]) == (0.0, 4.1, 4.1)
@@ -81,7 +89,7 @@ def test_each_second_counts_once_in_a_clips_mean():
 
 def test_a_summary_says_what_could_not_be_scored():
     rest = failed("=a.mp4", "the frame at 4.2 s is damaged", MODALITIES, start_seconds=4.0)
-    whole = summary_of([window(0.0, 2.0, 0.2), window(2.0, 4.0, 0.4), rest])
+    whole = record_of(summary_of([window(0.0, 2.0, 0.2), window(2.0, 4.0, 0.4), rest]))
     assert whole["valid"]
     assert whole["intensities"]["joy"] == pytest.approx(0.3)
     assert whole["end_seconds"] == 4.0
@@ -94,7 +102,7 @@ def test_unheard_sound_is_summed_up_once_for_a_clip():
         note = f"{seconds:.1f} of 8.0 s of sound are not heard (--window-seconds 6 hears all)"
         return {"unheard_seconds": seconds, "warning": f"{note}; a second sound track was left out"}
 
-    whole = summary_of([window(0.0, 8.0, 0.2, **deaf(2.0)), window(8.0, 16.0, 0.4, **deaf(3.0))])
+    whole = record_of(summary_of([window(0.0, 8.0, 0.2, **deaf(2.0)), window(8.0, 16.0, 0.4, **deaf(3.0))]))
     assert whole["unheard_seconds"] == 5.0
     told = "5.0 s of sound are not heard (--window-seconds 6 hears all)"
     assert whole["warning"] == f"a second sound track was left out; {told}"
@@ -106,8 +114,34 @@ def test_the_summary_of_a_clip_that_was_not_read_says_why():
 
 
 def test_a_window_without_numbers_is_left_out_of_the_mean():
-    blank = window(2.0, 4.0, 0.0) | {"intensities": {"joy": None, "fear": 0.5}}
-    assert summary_of([window(0.0, 2.0, 0.8), blank])["intensities"] == {"joy": 0.8, "fear": 0.5}
+    whole = summary_of([window(0.0, 2.0, 0.8), window(2.0, 4.0, None)])
+    assert whole.intensities == {"joy": 0.8, "fear": 0.5}
+
+
+def test_a_window_of_which_the_model_gave_no_number_is_one_that_failed():
+    broken = record_of(window(2.0, 4.0, float("nan")))
+    assert (broken["valid"], broken["intensities"], broken["window_seconds"]) == (False, None, [2.0, 4.0])
+    whole = summary_of([window(0.0, 2.0, 0.8), window(2.0, 4.0, float("nan"))])
+    assert "not scored from 2 s to 4 s: the model gave no number" in whole.warning
+
+
+# --- what a journal keeps ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [0.1, float("nan"), None])
+def test_a_prediction_comes_back_out_of_json_as_it_was(number):
+    (one, _) = predictions_of(output(), ["a", "b"], EMOTIONS, MODALITIES, boxes=True, hidden=("audio",))
+    for made in (replace(one, intensities={"joy": 0.5, "fear": number}), window(6.0, 8.0, 0.5)):
+        again = Prediction.from_json(json.loads(plain_json.dumps(made.to_json())))
+        assert record_of(again) == record_of(made) or number is None
+        assert replace(again, intensities=None) == replace(made, intensities=None)
+
+
+def test_records_that_earlier_versions_kept_are_read():
+    broken = failed("b.mp4", "not a video", MODALITIES, stage="container")
+    for made in (*map(Prediction.from_json, records(boxes=True)), window(6.0, 8.0, 0.5), broken):
+        again = Prediction.from_json(json.loads(json.dumps(record_of(made))))
+        assert record_of(again) == record_of(made)
 
 
 def test_a_clip_of_which_nothing_was_seen_or_heard_says_so():

@@ -11,7 +11,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.model.records import failed
+from viper_e2e.model.prediction import failed
+from viper_e2e.model.records import record_of
 from viper_e2e.report.tables import bar, intervals_record, metrics_table, records_table, stdout_console
 from viper_e2e.scoring.metrics import batch_sums, bootstrap, scores
 
@@ -94,7 +95,7 @@ def test_any_number_of_emotions_fits():
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_clip_that_could_not_be_read_has_its_reason_in_its_row(width):
     reason = "is no video (it begins with 'hello'); give mp4, mov, mkv, webm, avi, flv, ts or ogg"
-    clips = [record(), failed("broken.mp4", reason, MODALITIES)]
+    clips = [record(), record_of(failed("broken.mp4", reason, MODALITIES))]
     text = shown(records_table(clips, NAMES, width=width), width)
     assert "broken.mp4" in text
     for word in ("not read:", "begins", "'hello');", "ogg"):
@@ -102,7 +103,7 @@ def test_a_clip_that_could_not_be_read_has_its_reason_in_its_row(width):
 
 
 def test_only_failed_clips_make_a_table_too():
-    text = shown(records_table([failed("x.mp4", "is cut short", MODALITIES)], NAMES, width=120), 120)
+    text = shown(records_table([record_of(failed("x.mp4", "is cut short", MODALITIES))], NAMES, width=120), 120)
     assert "not read: is cut short" in text
 
 

@@ -11,7 +11,8 @@ import pytest
 from pyarrow import parquet
 
 from viper_e2e.errors import ViperError
-from viper_e2e.model.records import failed, in_window
+from viper_e2e.model.prediction import failed
+from viper_e2e.model.records import record_of
 from viper_e2e.scoring.tabular import columns_of, summary_path, write_records
 
 MODALITIES = ("visual", "audio")
@@ -44,12 +45,13 @@ def scored(**changes) -> dict:
 
 
 def broken() -> dict:
-    return failed("b.mp4", "not a video", MODALITIES)
+    return record_of(failed("b.mp4", "not a video", MODALITIES))
 
 
 def windows() -> list[dict]:
-    rest = failed("=a.mp4", "is damaged", MODALITIES, start_seconds=4.0)
-    return [in_window(scored(), 0.0, 2.0), in_window(scored(), 2.0, 4.0), rest]
+    rest = record_of(failed("=a.mp4", "is damaged", MODALITIES, start_seconds=4.0))
+    spans = ([0.0, 2.0], [2.0, 4.0])
+    return [*(scored(start_seconds=a, end_seconds=b, window_seconds=[a, b]) for a, b in spans), rest]
 
 
 def rows(path) -> tuple[list[str], list[dict]]:

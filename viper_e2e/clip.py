@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
+
+from viper_e2e.labels import LabelSet
 
 UNHEARD = " of sound are not heard"
 """In the note on seconds of sound that no token hears."""
@@ -33,6 +36,44 @@ class Sample:
     subject: str | None = None
     shard: str = ""
     """Path or URL of the shard, for messages."""
+
+
+@runtime_checkable
+class ClipEntry(Protocol):
+    """What is known of a clip before it is read; fields as in `Sample`."""
+
+    key: str
+    file_id: str
+    intensities: tuple[float, ...] | None
+    subject: str | None
+
+
+@runtime_checkable
+class ClipPlace(Protocol):
+    """Where a clip lies."""
+
+    path_or_url: str
+
+
+@runtime_checkable
+class ClipSource(Protocol):
+    """Clips by number, 0 … ``len - 1``: a set of shards, files that a person named, some of either."""
+
+    labels: LabelSet | None
+    shard_sizes: Sequence[int]
+    """Number of clips in each shard, in their order."""
+    unusable: Sequence[tuple[str, str]]
+    """Key and reason of what are clips by their files, but are in no shape to be numbered."""
+
+    def __len__(self) -> int: ...
+
+    def entry(self, i: int) -> ClipEntry: ...
+
+    def shard_of(self, i: int) -> ClipPlace: ...
+
+    def read(self, i: int) -> Sample:
+        """Raises `ClipError` where this one clip cannot be had."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ _TABLE = (
     ),
     ("engine", "model", "compiling stages"),
     ("", "scoring", "metrics tabular checking"),
-    ("engine", "scoring", "evaluation prediction parts>journal sources"),
+    ("engine", "scoring", "evaluation>score prediction>score parts>journal sources"),
     (
         "engine",
         "training",

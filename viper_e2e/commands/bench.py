@@ -98,7 +98,7 @@ def measure(
 
     tell("reading shards")
     read = _rate(seconds, (_read(shards, i) for i in _forever(len(shards))))
-    with make_loader(shards, settings, 0, 1, shuffle=True) as loader:
+    with make_loader(shards, settings, 0, 1) as loader:
         tell("decoding")
         loaded = _rate(seconds, map(_num_usable, _batches(loader)))
         batch = next(batch for batch in _batches(loader) if _num_usable(batch))

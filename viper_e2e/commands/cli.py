@@ -89,7 +89,7 @@ def _what_is_kept(command: str, argv: Sequence[str]) -> str:
     given = {word.partition("=")[0] for word in argv}
     if command == "infer" and not {"--output", "--out"} & given:
         return "nothing is kept (with --output FILE what is scored would be)"
-    if command in ("infer", "eval"):
+    if command in ("infer", "eval", "ablate"):
         return f"what is scored is kept; go on with the rest by the same command: {again}"
     if command == "train":
         return f"training had not begun; begin by: {again}"
@@ -222,7 +222,7 @@ def _ablate(argv: Sequence[str]) -> int:
     _model_options(parser)
     _clip_options(parser)
     options = parser.parse_args(argv)
-    from viper_e2e.commands.evaluation import run_ablate
+    from viper_e2e.commands.ablation import run_ablate
 
     return run_ablate(options)
 

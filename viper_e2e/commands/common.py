@@ -1,22 +1,32 @@
-"""common.py: how commands load a model, and `viper export` and `import-published`."""
+"""common.py: how commands load a model and score with it, and `viper export` and `import-published`."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from viper_e2e.clip import ClipSource
 from viper_e2e.commands.parsing import backbone_overrides
 from viper_e2e.commands.reading_options import apply_reading_options
 from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.loading.stream import Reading
 from viper_e2e.model.compiling import check_compiler, compile_model
+from viper_e2e.model.prediction import Prediction
+from viper_e2e.model.predictions import Predictions
 from viper_e2e.model.viper import ViPER
 from viper_e2e.published import import_published, is_published, published_checkpoint
-from viper_e2e.runtime.console import console, loading
+from viper_e2e.runtime.console import AS_IT_IS, console, loading, progress_bar
 from viper_e2e.runtime.devices import own_device
+from viper_e2e.runtime.names import printable
 from viper_e2e.runtime.processes import Processes
+from viper_e2e.scoring.journal import ResultJournal
+from viper_e2e.scoring.score import Wanted, score
 from viper_e2e.training.precision import compute_dtype, resolve_precision
+
+MAX_NAMED = 20
 
 
 def overrides_of(options: Namespace) -> dict[str, str]:
@@ -50,6 +60,49 @@ def set_computing(model: ViPER, options: Namespace, processes: Processes) -> Non
     model.set_compute_dtype(compute_dtype(options.mixed_precision))
     if options.compile:
         compile_model(model)
+
+
+def reading_of(options: Namespace) -> Reading:
+    """How the options want clips to be read."""
+    return Reading(
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        clip_timeout_seconds=options.clip_timeout_seconds,
+        max_restarts=options.max_worker_restarts,
+    )
+
+
+def scored(
+    model: ViPER,
+    sources: Sequence[ClipSource],
+    options: Namespace,
+    processes: Processes,
+    journal: ResultJournal | None,
+    wanted: Wanted | None = None,
+) -> list[list[Prediction]]:
+    """Predictions of the clips of each source in its order, with a bar; in every process those of all."""
+    how = {"wanted": wanted, "processes": processes, "journal": journal}
+    found = []
+    with progress_bar(disable=not processes.is_main) as bar:
+        task = bar.add_task("scoring", total=sum(map(len, sources)), note="")
+
+        def tell(one: Prediction, num_clips: int) -> None:
+            bar.update(task, advance=num_clips, note=Path(one.clip).name)
+
+        for source in sources:
+            predictions = score(model, source, reading_of(options), **how, tell=tell)
+            # Stable: windows of a clip stay as they are.
+            found.append(sorted(predictions, key=lambda one: (one.index < 0, one.index)))
+    return found
+
+
+def tell_failed(predictions: Predictions) -> None:
+    """Name the clips that could not be scored, as far as a line holds them."""
+    failed = [key for key, error in zip(predictions.keys, predictions.errors, strict=True) if error is not None]
+    if failed:
+        more = f", and {len(failed) - MAX_NAMED} more" if len(failed) > MAX_NAMED else ""
+        some = ", ".join(map(printable, failed[:MAX_NAMED]))
+        console.print(f"{len(failed)} clips could not be scored: {some}{more}", style="yellow", **AS_IT_IS)
 
 
 def run_export(options: Namespace) -> int:

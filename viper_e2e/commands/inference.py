@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections import deque
-from collections.abc import Iterator, Sequence, Set
-from itertools import islice
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
-from viper_e2e.commands.common import load_model, set_computing
+from viper_e2e.commands.common import load_model, scored, set_computing
 from viper_e2e.commands.pictures import check_pictures, draw_pictures
 from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.loading.windows import ShardClip
-from viper_e2e.model.records import Record, failed, summary_of, without_faceless
+from viper_e2e.model.prediction import Prediction
+from viper_e2e.model.records import record_of, summary_of
 from viper_e2e.model.viper import ViPER
 from viper_e2e.report import tables
-from viper_e2e.runtime.console import AS_IT_IS, console, progress_bar, tell_problems
+from viper_e2e.runtime.console import AS_IT_IS, console, tell_problems
 from viper_e2e.runtime.processes import Processes
-from viper_e2e.scoring.journal import ResultJournal, Subset, identity_of, scoring_accelerator
-from viper_e2e.scoring.prediction import (
-    LONG_SECONDS,
-    ClipFiles,
-    find_inputs,
-    name_of,
-    predict_share,
-    predict_windows,
-)
+from viper_e2e.scoring.journal import ResultJournal, identity_of, scoring_accelerator
+from viper_e2e.scoring.score import Wanted
+from viper_e2e.scoring.sources import ClipFiles, find_inputs
 from viper_e2e.scoring.tabular import check_output, summary_path, write_records
 from viper_e2e.shards import ShardSet
+
+LONG_SECONDS = 60.0
+"""A clip longer than this is better scored in windows."""
 
 ROWS = 1
 """What records of clips look like; those that another version wrote down are not taken over."""
@@ -42,6 +38,7 @@ def run_infer(options: Namespace) -> int:
     found.tell()
     sources = found.sources
     _check_outputs(sources, options)
+    wanted = _wanted(options)
     model = load_model(options)
     processes = Processes(scoring_accelerator(model.device))
     with processes.telling_failures():
@@ -49,13 +46,15 @@ def run_infer(options: Namespace) -> int:
             if isinstance(source, ShardSet):
                 tell_problems(source.problems)
         set_computing(model, options, processes)
-        parts = _parts(model, options, processes)
-        clips = _score(model, sources, options, processes, parts)
+        journal = _journal(model, options, processes)
+        options.batch_size = min(options.batch_size, max(map(len, sources)))  # a lone clip needs no padding
+        clips = _by_clip(scored(model, sources, options, processes, journal, wanted), options)
     if not processes.is_main:
         return ExitCode.OK
-    if parts is not None:
-        _write(clips, model, options, parts)
-    all_drawn = draw_pictures(sources, _without_unusable(sources, clips), model, options)
+    if journal is not None:
+        _write(clips, model, options, journal)
+    numbered = [list(map(record_of, clip)) for clip in clips if clip[0].index >= 0]
+    all_drawn = draw_pictures(sources, numbered, model, options)
     _show(clips, model, options)
     return _exit_code(clips, is_whole=found.is_whole and all_drawn)
 
@@ -78,7 +77,7 @@ def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> N
 # --- scoring --------------------------------------------------------------------------------------
 
 
-def _parts(model: ViPER, options: Namespace, processes: Processes) -> ResultJournal | None:
+def _journal(model: ViPER, options: Namespace, processes: Processes) -> ResultJournal | None:
     """Where each process writes down what it has scored as it goes; None without ``--output``."""
     if options.output:
         how = (ROWS, options.faces, options.render is not None, options.window_seconds, options.hop_seconds)
@@ -88,119 +87,30 @@ def _parts(model: ViPER, options: Namespace, processes: Processes) -> ResultJour
     return None
 
 
-def _score(
-    model: ViPER,
-    sources: list[ClipFiles | ShardSet],
-    options: Namespace,
-    processes: Processes,
-    parts: ResultJournal | None,
-) -> list[list[Record]]:
-    """The records of every clip in order, of a window each or one; in further processes of their share alone.
-
-    What was written down by an interrupted run is not scored again.
-    """
-    names = [name_of(source, i) for source in sources for i in range(len(source))]
-    known: dict[str, list[Record]] = parts.known() if parts is not None else {}
-    with progress_bar(disable=not processes.is_main) as bar:
-        done = sum(name in known for name in names)
-        task = bar.add_task("scoring", total=len(names), completed=done, note="")
-        for name, records in _scored(model, sources, known.keys(), options, processes):
-            known[name] = records
-            if parts is not None:
-                parts.add({name: records})
-            bar.update(task, advance=processes.count, note=Path(records[0]["clip"]).name)
-    if parts is not None and processes.count > 1:
-        known = parts.known()
-    clips = _one_for_each(model, sources, known)
-    if options.no_face == "nan":
-        clips = [[without_faceless(record) for record in records] for records in clips]
-    return clips
+def _wanted(options: Namespace) -> Wanted:
+    windows = None
+    if options.window_seconds:
+        windows = options.window_seconds, options.hop_seconds or options.window_seconds / 2
+    return Wanted(frames=True, boxes=options.faces or options.render is not None, windows=windows)
 
 
-def _one_for_each(
-    model: ViPER, sources: Sequence[ClipFiles | ShardSet], known: dict[str, list[Record]]
-) -> list[list[Record]]:
-    """Records of everything that was named: whatever became of a clip, it is never left out."""
-    clips = []
-    for source in sources:
-        for i in range(len(source)):
-            reason = "no process has scored it; run the same command again"
-            lost = [failed(source.entry(i).key, reason, model.modalities)]
-            clips.append(known.get(name_of(source, i), lost))
-        if isinstance(source, ShardSet):
-            clips += [[failed(key, why, model.modalities)] for key, why in source.unusable]
+def _by_clip(found: Sequence[Sequence[Prediction]], options: Namespace) -> list[list[Prediction]]:
+    """The predictions of each clip of all sources, whatever became of it: one, or one for each window."""
+    clips: list[list[Prediction]] = []
+    for of_source in found:
+        of_clips = groupby(enumerate(of_source), lambda at: at[1].index if at[1].index >= 0 else -1 - at[0])
+        clips += [[one for _, one in clip] for _, clip in of_clips]
     if not clips:
         raise ViperError("nothing to score: there is no clip in what was named; `viper check` says why")
-    assert len(clips) == sum(len(s) + len(getattr(s, "unusable", ())) for s in sources)
+    if options.no_face == "nan":
+        clips = [[one.without_faceless() for one in clip] for clip in clips]
     return clips
-
-
-def _without_unusable(
-    sources: Sequence[ClipFiles | ShardSet], clips: Sequence[list[Record]]
-) -> list[list[Record]]:
-    """Records of the clips that are numbered in their sources."""
-    found, rest = [], iter(clips)
-    for source in sources:
-        found += islice(rest, len(source))
-        deque(islice(rest, len(getattr(source, "unusable", ()))), maxlen=0)
-    return found
-
-
-def _scored(
-    model: ViPER,
-    sources: list[ClipFiles | ShardSet],
-    known: Set[str],
-    options: Namespace,
-    processes: Processes,
-) -> Iterator[tuple[str, list[Record]]]:
-    """Name and records of each clip of this process's share that is not known yet."""
-    for source in sources:
-        missing = [i for i in range(len(source)) if name_of(source, i) not in known]
-        found = _scored_of(model, source, missing, options, processes) if missing else ()
-        for i, records in found:
-            if isinstance(source, ClipFiles) and source.has_changed(i):
-                for record in records:
-                    told = filter(None, (record["warning"], "the file was changed while it was scored"))
-                    record["warning"] = "; ".join(told)
-            yield name_of(source, i), records
-
-
-def _scored_of(
-    model: ViPER, source: ClipFiles | ShardSet, missing: list[int], options: Namespace, processes: Processes
-) -> Iterator[tuple[int, list[Record]]]:
-    """Number and records of this process's share of some clips of one source."""
-    boxes = options.faces or options.render is not None
-    how = {"clip_timeout_seconds": options.clip_timeout_seconds, "max_restarts": options.max_worker_restarts}
-    if options.window_seconds:
-        share = missing[processes.index :: processes.count]
-        for position, records in predict_windows(
-            model,
-            [source.paths[i] if isinstance(source, ClipFiles) else ShardClip(source, i) for i in share],
-            options.window_seconds,
-            options.hop_seconds or options.window_seconds / 2,
-            num_workers=options.num_workers,
-            **how,
-            boxes=boxes,
-        ):
-            yield share[position], records
-        return
-    for position, record in predict_share(
-        model,
-        Subset(source, missing),
-        batch_size=options.batch_size,
-        num_workers=options.num_workers,
-        **how,
-        boxes=boxes,
-        process_index=processes.index,
-        num_processes=processes.count,
-    ):
-        yield missing[position], [record]
 
 
 # --- what is said of it ---------------------------------------------------------------------------
 
 
-def _write(clips: list[list[Record]], model: ViPER, options: Namespace, parts: ResultJournal) -> None:
+def _write(clips: list[list[Prediction]], model: ViPER, options: Namespace, journal: ResultJournal) -> None:
     """The rows of all clips and, of windows, their means; only then are the parts of no use any more."""
     output = Path(options.output)
     summary = Path(options.summary) if options.summary else None
@@ -208,44 +118,49 @@ def _write(clips: list[list[Record]], model: ViPER, options: Namespace, parts: R
         summary = summary_path(output)
     emotions = model.labels.names
     try:
-        write_records([r for records in clips for r in records], output, emotions=emotions, bom=options.bom)
+        write_records(
+            [record_of(one) for clip in clips for one in clip], output, emotions=emotions, bom=options.bom
+        )
         if summary is not None:
-            write_records([summary_of(c) for c in clips], summary, emotions=emotions, bom=options.bom)
+            write_records(
+                [record_of(summary_of(c)) for c in clips], summary, emotions=emotions, bom=options.bom
+            )
     except ViperError as error:
-        raise ViperError(f"{error}; nothing is lost: the same command goes on from {parts.folder}") from error
-    if parts.processes.count == 1:
-        parts.remove()  # of several processes a late one may be started again, and finds all done
+        raise ViperError(f"{error}; nothing is lost: the same command goes on from {journal.folder}") from error
+    if journal.processes.count == 1:
+        journal.remove()  # of several processes a late one may be started again, and finds all done
     console.print(f"records: {output}", **AS_IT_IS)
     if summary is not None:
         console.print(f"whole clips: {summary}", **AS_IT_IS)
 
 
-def _show(clips: list[list[Record]], model: ViPER, options: Namespace) -> None:
+def _show(clips: list[list[Prediction]], model: ViPER, options: Namespace) -> None:
     """The table on stdout: each clip, or its windows and then their mean."""
-    shown = [record for records in clips for record in records]
+    shown = [one for clip in clips for one in clip]
     if options.window_seconds:
-        shown = [record for records in clips for record in _with_mean(records)]
+        shown = [one for clip in clips for one in _with_mean(clip)]
     else:
         _tell_long_clips(shown)
     limits = (model.labels.minimum, model.labels.maximum)
-    tables.stdout_console().print(tables.records_table(shown, model.labels.names, limits=limits))
+    records = list(map(record_of, shown))
+    tables.stdout_console().print(tables.records_table(records, model.labels.names, limits=limits))
 
 
-def _with_mean(records: list[Record]) -> list[Record]:
-    return [*records, summary_of(records)] if any(record["valid"] for record in records) else records
+def _with_mean(windows: list[Prediction]) -> list[Prediction]:
+    return [*windows, summary_of(windows)] if any(window.is_valid for window in windows) else windows
 
 
-def _exit_code(clips: list[list[Record]], *, is_whole: bool) -> int:
-    if not any(record["valid"] for records in clips for record in records):
+def _exit_code(clips: list[list[Prediction]], *, is_whole: bool) -> int:
+    if not any(one.is_valid for clip in clips for one in clip):
         return ExitCode.NOTHING_DONE
-    is_whole = is_whole and all(record["valid"] for records in clips for record in records)
+    is_whole = is_whole and all(one.is_valid for clip in clips for one in clip)
     return ExitCode.OK if is_whole else ExitCode.SOME_FAILED
 
 
-def _tell_long_clips(records: list[Record]) -> None:
-    for record in records:
-        if record["valid"] and record["duration_seconds"] > LONG_SECONDS:
+def _tell_long_clips(predictions: list[Prediction]) -> None:
+    for one in predictions:
+        if one.is_valid and one.duration_seconds > LONG_SECONDS:
             console.print(
-                f"{record['clip']}: {record['duration_seconds']:.0f} s seen in "
-                f"{len(record['frame_seconds'])} frames; --window-seconds 12 looks closer"
+                f"{one.clip}: {one.duration_seconds:.0f} s seen in "
+                f"{len(one.frame_seconds)} frames; --window-seconds 12 looks closer"
             )

@@ -6,36 +6,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
-from pathlib import Path
 from typing import Any
 
-from viper_e2e.clip import DecodedClip
+from viper_e2e.clip import ClipSource, DecodedClip
 from viper_e2e.errors import ClipError
 from viper_e2e.loading.clip_reader import without_traceback
-from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, WorkerLost, WorkerPool
-from viper_e2e.runtime.names import printable
-from viper_e2e.shards import fetch, without_query
+from viper_e2e.loading.stream import Reading, left_out
+from viper_e2e.loading.workers import WorkerLost, WorkerPool
 
 Found = tuple[float, DecodedClip] | ClipError | None
 """A window (start in seconds, its clip), why the clip has no more, or that it was the last."""
-
-
-@dataclass(frozen=True)
-class ShardClip:
-    """A clip that lies in a shard."""
-
-    shards: Any
-    """A `ShardSet`."""
-    index: int
-
-    @property
-    def key(self) -> str:
-        """What the clip is called."""
-        return self.shards.entry(self.index).key
-
-
-ClipPlace = Path | str | ShardClip
-"""A `str` may be an ``https://`` address."""
 
 
 @dataclass
@@ -46,7 +26,7 @@ class WindowReader:
     worker that takes the place of a lost one), it begins the clip again.
     """
 
-    paths: tuple[ClipPlace, ...]
+    source: ClipSource
     decoder: Any
     """A `ClipDecoder`."""
     window_seconds: float
@@ -59,45 +39,17 @@ class WindowReader:
         clip, number = wanted
         try:
             if wanted != self._next:
-                path, lengths = self.paths[clip], (self.window_seconds, self.hop_seconds)
-                source, sound = self._read(path)
-                windows = self.decoder.windows(source, *lengths, sound=sound, name=shown(path))
+                sample, lengths = self.source.read(clip), (self.window_seconds, self.hop_seconds)
+                windows = self.decoder.windows(sample.video, *lengths, sound=sample.sound, name=sample.key)
                 self._windows = islice(windows, number, None)
             self._next = clip, number + 1
             return next(self._windows, None)
         except ClipError as error:
             return without_traceback(error)
 
-    def _read(self, path: ClipPlace) -> tuple[bytes | str, bytes | None]:
-        """What the decoder opens, and the sound beside it; a path is read piece by piece, the others whole."""
-        if isinstance(path, ShardClip):
-            sample = path.shards.read(path.index)
-            return sample.video, sample.sound
-        if _is_address(path):
-            return fetch(path, self.decoder.config.limits.max_bytes_in_memory), None
-        return str(path), None
-
-
-def shown(path: ClipPlace) -> str:
-    """How a clip's path, address or key is shown."""
-    if isinstance(path, ShardClip):
-        return path.key
-    return without_query(path) if _is_address(path) else printable(str(path))
-
-
-def _is_address(path: ClipPlace) -> bool:
-    return isinstance(path, str) and "://" in path
-
 
 def decode_windows(
-    paths: Sequence[ClipPlace],
-    decoder: Any,
-    window_seconds: float,
-    hop_seconds: float,
-    *,
-    num_workers: int = 1,
-    clip_timeout_seconds: float = TIME_LIMIT_SECONDS,
-    max_restarts: int = MAX_RESTARTS,
+    source: ClipSource, decoder: Any, window_seconds: float, hop_seconds: float, reading: Reading
 ) -> Iterator[tuple[int, Found]]:
     """Index of a clip and its next window, to the `None` or the `ClipError` that ends each clip.
 
@@ -106,17 +58,15 @@ def decode_windows(
     worker, or keeps it longer than ``clip_timeout_seconds`` for one window, ends with a `ClipError` of stage
     ``"worker"``. ``num_workers=0`` decodes here, where nothing guards against a crash or a hang.
     """
-    reader = WindowReader(tuple(paths), decoder, window_seconds, hop_seconds)
-    if num_workers == 0:
-        yield from _walk(paths, range(len(paths)), lambda wanted, name: wanted, reader)
+    reader, size = WindowReader(source, decoder, window_seconds, hop_seconds), len(source)
+    if reading.num_workers == 0:
+        yield from _walk(source, range(size), lambda wanted, name: wanted, reader)
         return
-    shares = [range(first, len(paths), num_workers) for first in range(min(num_workers, len(paths)))]
-    pools = [
-        WorkerPool(reader, 1, time_limit_seconds=clip_timeout_seconds, max_restarts=max_restarts)
-        for _ in shares
-    ]
+    shares = [range(first, size, reading.num_workers) for first in range(min(reading.num_workers, size))]
+    limits = {"time_limit_seconds": reading.clip_timeout_seconds, "max_restarts": reading.max_restarts}
+    pools = [WorkerPool(reader, 1, **limits) for _ in shares]
     try:
-        walks = [_walk(paths, s, p.submit, p.outcome) for s, p in zip(shares, pools, strict=True)]
+        walks = [_walk(source, s, p.submit, p.outcome) for s, p in zip(shares, pools, strict=True)]
         yield from _in_turn(walks)
     finally:
         for pool in pools:
@@ -124,18 +74,19 @@ def decode_windows(
 
 
 def _walk(
-    paths: Sequence[ClipPlace], share: range, begin: Callable[..., Any], finish: Callable[[Any], Any]
+    source: ClipSource, share: range, begin: Callable[..., Any], finish: Callable[[Any], Any]
 ) -> Iterator[tuple[int, Found]]:
     """All windows of some clips, clip after clip; the next is begun before one is handed out."""
     for clip in share:
-        ticket = begin((clip, 0), shown(paths[clip]))
+        key = source.entry(clip).key
+        ticket = begin((clip, 0), key)
         for number in count(1):
             found = finish(ticket)
             if isinstance(found, WorkerLost):
-                found = ClipError(f"left out: {found.reason}", stage="worker", clip=shown(paths[clip]))
+                found = left_out(key, found.reason)
             is_window = isinstance(found, tuple)
             if is_window:
-                ticket = begin((clip, number), shown(paths[clip]))
+                ticket = begin((clip, number), key)
             yield clip, found
             if not is_window:
                 break

@@ -1,13 +1,18 @@
-"""output.py: what the module says of a batch of clips."""
+"""output.py: what the module says of a batch of clips, and a prediction for each of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from viper_e2e.errors import ClipError
+from viper_e2e.model.prediction import NO_FACE, NOTHING_THERE, SEEING, Box, Prediction, failed
+
+BOX_SOURCES = ("none", "detected", "interpolated")
 
 
 class ViPEROutput(NamedTuple):
@@ -37,3 +42,65 @@ class ViPEROutput(NamedTuple):
     """Per clip, what a person should know of how it was read; as in `DecodedClip`."""
     unheard_seconds: tuple[float, ...] = ()
     """Per clip, how much of its sound lies in no token's hearing; empty: nobody counted."""
+
+
+def predictions_of(
+    output: ViPEROutput,
+    clips: Sequence[str],
+    emotions: Sequence[str],
+    modalities: Sequence[str],
+    *,
+    frames: bool = False,
+    boxes: bool = False,
+    hidden: tuple[str, ...] = (),
+) -> list[Prediction]:
+    """One for each clip of a batch. ``frames``: with their times; ``boxes``: with the face in each of them."""
+    made = []
+    for i, clip in enumerate(clips):
+        error = output.errors[i]
+        if error is not None:
+            one = failed(clip, error.reason, modalities, stage=error.stage)
+        else:
+            one = _scored(output, i, clip, emotions, modalities, frames or boxes, boxes)
+        made.append(replace(one, hidden=hidden) if hidden else one)
+    return made
+
+
+def _scored(
+    output: ViPEROutput,
+    i: int,
+    clip: str,
+    emotions: Sequence[str],
+    modalities: Sequence[str],
+    frames: bool,
+    boxes: bool,
+) -> Prediction:
+    used = output.used[i]
+    present = dict(zip(modalities, output.present[i].tolist(), strict=True))
+    face_found = None
+    if any(modality in SEEING for modality in modalities):
+        face_found = int((output.face_found[i] & used).sum()) / max(1, int(used.sum()))
+    made = Prediction(
+        clip,
+        start_seconds=0.0,
+        end_seconds=round(output.duration_seconds[i].item(), 3),
+        intensities=dict(zip(emotions, output.intensities[i].tolist(), strict=True)),
+        present=present,
+        face_found=face_found,
+        unheard_seconds=round(output.unheard_seconds[i], 3) if output.unheard_seconds else 0.0,
+        frame_seconds=tuple(round(s, 4) for s in output.frame_seconds[i][used].tolist()) if frames else None,
+        boxes=_boxes(output, i) if boxes else None,
+    )
+    told = [*output.notes[i], NO_FACE] if made.is_faceless else list(output.notes[i])
+    if not any(present.values()):
+        told.append(NOTHING_THERE)
+    return replace(made, warning="; ".join(told) or None)
+
+
+def _boxes(output: ViPEROutput, i: int) -> tuple[Box | None, ...]:
+    used = output.used[i]
+    sources = output.box_source[i][used].tolist()
+    return tuple(
+        (*(round(value, 2) for value in box), BOX_SOURCES[source]) if source else None
+        for box, source in zip(output.boxes[i][used].tolist(), sources, strict=True)
+    )

@@ -6,16 +6,17 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from viper_e2e.config.schema import LOOKING
+from viper_e2e.clip import ClipSource
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
+from viper_e2e.model.prediction import SEEING, Prediction
 from viper_e2e.runtime.outfiles import written_whole
 
 TEXT_COLUMNS = ("key", "file_id", "shard", "subject", "error")
@@ -24,10 +25,6 @@ NUMBER_COLUMNS = ("valid", "duration_seconds", "face_share")
 # A leading minus alone is common in identifiers and runs nothing.
 _COULD_BE_FORMULA = re.compile(r"[=+@\t]|-.*[^\w.-]", re.DOTALL)
 _NOT_VERBATIM = re.compile(rf"{_COULD_BE_FORMULA.pattern}|.*[\r\n]", re.DOTALL)
-
-
-SEEING = LOOKING
-"""Modalities that look at the face, or at the whole picture where there is none."""
 
 
 @dataclass
@@ -60,6 +57,41 @@ class Predictions:
         assert {len(rows) for rows in (*lists, *arrays)} == {len(self.keys)}, "every row is one clip"
         assert self.predicted.shape == self.true.shape == (len(self), len(self.labels))
         assert self.present.shape[1] == len(self.modalities)
+
+    @classmethod
+    def of(
+        cls,
+        predictions: Iterable[Prediction],
+        labels: LabelSet,
+        modalities: tuple[str, ...],
+        source: ClipSource,
+    ) -> Predictions:
+        """One of each clip of a source, in its order; those that could not be found whole there come last."""
+        rows = sorted(predictions, key=lambda one: (one.index < 0, one.index))
+        entries = [source.entry(one.index) if one.index >= 0 else None for one in rows]
+        places = [source.shard_of(one.index).path_or_url if one.index >= 0 else "" for one in rows]
+        unlabelled = (np.nan,) * len(labels)
+
+        def numbers(values: list, width: int) -> Float64[np.ndarray, "N W"]:
+            # As float: None is no number.
+            return np.array(values, dtype=np.float64).reshape(len(rows), width)
+
+        intensities = [tuple((one.intensities or {}).values()) or unlabelled for one in rows]
+        return cls(
+            labels=labels,
+            modalities=modalities,
+            keys=[one.clip if entry is None else entry.key for one, entry in zip(rows, entries, strict=True)],
+            file_ids=["" if entry is None else entry.file_id for entry in entries],
+            shards=[place.partition("?")[0] for place in places],
+            predicted=numbers(intensities, len(labels)),
+            true=numbers([(entry and entry.intensities) or unlabelled for entry in entries], len(labels)),
+            valid=np.array([one.error is None for one in rows], dtype=bool),
+            errors=[one.error for one in rows],
+            present=numbers([[one.present[m] for m in modalities] for one in rows], len(modalities)) > 0,
+            face_share=numbers([one.face_found for one in rows], 1)[:, 0],
+            duration_seconds=numbers([None if r.error else r.duration_seconds for r in rows], 1)[:, 0],
+            subjects=[entry and entry.subject for entry in entries],
+        )
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -95,25 +127,6 @@ class Predictions:
         order = [int(row) for row in np.argsort(self.squared_error, kind="stable") if self.scored[row]]
         best = order[: min(count, (len(order) + 1) // 2)]
         return best, order[len(best) :][::-1][:count]
-
-    def with_failed(self, failed: Sequence[tuple[str, str]]) -> Predictions:
-        """The same and, at the end, clips that could not even be found whole: key and reason of each."""
-        count = len(failed)
-        blank = np.full((count, len(self.labels)), np.nan)
-        return replace(
-            self,
-            keys=[*self.keys, *(key for key, _ in failed)],
-            file_ids=[*self.file_ids, *[""] * count],
-            shards=[*self.shards, *[""] * count],
-            predicted=np.concatenate([self.predicted, blank]),
-            true=np.concatenate([self.true, blank]),
-            valid=np.concatenate([self.valid, np.zeros(count, bool)]),
-            errors=[*self.errors, *(reason for _, reason in failed)],
-            present=np.concatenate([self.present, np.zeros((count, len(self.modalities)), bool)]),
-            face_share=np.concatenate([self.face_share, np.full(count, np.nan)]),
-            duration_seconds=np.concatenate([self.duration_seconds, np.full(count, np.nan)]),
-            subjects=None if self.subjects is None else [*self.subjects, *[None] * count],
-        )
 
     def write_csv(self, path: str | os.PathLike, *, bom: bool = False) -> None:
         """One line per clip, missing numbers empty; :meth:`read_csv` gives the same rows back.

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from viper_e2e.clip import DecodedClip
+from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.config.schema import DecodingConfig
-from viper_e2e.decoding import ClipDecoder, probe
+from viper_e2e.decoding import ClipDecoder, ClipInfo, probe
 from viper_e2e.errors import ClipError, ExitCode
-from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, WorkerLost, WorkerPool
+from viper_e2e.loading.stream import Reading
+from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS
+from viper_e2e.model.prediction import Prediction
+from viper_e2e.scoring.score import Hooks, score
 from viper_e2e.shards import SampleEntry, ShardIndex, ShardSet, shared_clips, shared_subjects
 
 FaceFinder = Callable[..., Any]
@@ -185,12 +187,16 @@ def check(
     at most 8), so that a clip which crashes or hangs one is a finding; 0: none. ``progress`` is called with
     (clips done, clips in all).
     """
-    look = _Look(shards, ClipDecoder(decoding or DecodingConfig()), keeps_frames=faces is not None)
     count = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
+    reading = Reading(1, count, 2, clip_timeout_seconds, max_restarts)
+    looks: dict[int, _Look | ClipError] = {}
+    decode = LookAtSample(ClipDecoder(decoding or DecodingConfig()), keeps_frames=faces is not None)
+    found = score(None, shards, reading, decode=decode, hooks=Hooks(on_clip=looks.__setitem__))
     clips: list[ClipCheck] = []
-    for clip, decoded in _looks(look, count, clip_timeout_seconds, max_restarts):
-        has_frames = decoded is not None and faces is not None
-        clips.append(replace(clip, face_share=_face_share(decoded, faces)) if has_frames else clip)
+    # Samples that cannot be numbered are among the shards' problems.
+    for one in (one for one in found if one.index >= 0):
+        shard = shards.shard_of(one.index).path_or_url
+        clips.append(_checked(one, shard, looks.pop(one.index), faces))
         if progress is not None:
             progress(len(clips), len(shards))
     entries = [entry for shard in shards.shards for entry in shard.samples]
@@ -208,70 +214,49 @@ def check(
     )
 
 
-@dataclass(frozen=True)
-class _Look:
-    """`look(i)`: one sample; what is wrong with it is part of the answer. Imports no torch."""
+class _Look(NamedTuple):
+    """What one sample showed, on its way from a worker."""
 
-    shards: ShardSet
+    info: ClipInfo
+    clip: DecodedClip
+    """Without its frames where nobody looks for faces."""
+    has_action_units: bool
+
+
+@dataclass(frozen=True)
+class LookAtSample:
+    """Reads a sample's headers and decodes all of it that training would; imports no torch."""
+
     decoder: ClipDecoder
     keeps_frames: bool
 
-    def __call__(self, i: int) -> tuple[ClipCheck, DecodedClip | None]:
-        try:
-            sample = self.shards.read(i)
-            settings = self.decoder.config
-            info = probe(sample.video, settings.limits, name=sample.key, video_track=settings.video_track)
-            clip = self.decoder(sample.video, name=sample.key, sound=sample.sound)
-        except ClipError as error:
-            return self.failed(i, f"{error.stage}: {error.reason}"), None
-        found = ClipCheck(
-            self.shards.entry(i).key,
-            self.shards.shard_of(i).path_or_url,
-            container=info.container,
-            video_codec=info.video_codec,
-            audio_codec=info.audio_codec,
-            width=info.width,
-            height=info.height,
-            seconds=clip.duration_seconds,
-            has_sound=clip.has_sound,
-            has_action_units=sample.action_units is not None,
-            notes=clip.notes,
-        )
-        return found, clip if self.keeps_frames else None
-
-    def failed(self, i: int, error: str) -> ClipCheck:
-        return ClipCheck(self.shards.entry(i).key, self.shards.shard_of(i).path_or_url, error=error)
+    def __call__(self, sample: Sample) -> _Look:
+        settings = self.decoder.config
+        info = probe(sample.video, settings.limits, name=sample.key, video_track=settings.video_track)
+        clip = self.decoder(sample.video, name=sample.key, sound=sample.sound)
+        if not self.keeps_frames:
+            clip = replace(clip, frames=clip.frames[:0], sound=())
+        return _Look(info, clip, sample.action_units is not None)
 
 
-def _looks(
-    look: _Look, num_workers: int, clip_timeout_seconds: float, max_restarts: int
-) -> Iterator[tuple[ClipCheck, DecodedClip | None]]:
-    """Every sample in order; a few are begun ahead."""
-    indices = range(len(look.shards))
-    if num_workers == 0 or not indices:
-        yield from map(look, indices)
-        return
-    pool = WorkerPool(
-        look,
-        min(num_workers, len(indices)),
-        time_limit_seconds=clip_timeout_seconds,
-        max_restarts=max_restarts,
+def _checked(one: Prediction, shard: str, look: _Look | ClipError, faces: FaceFinder | None) -> ClipCheck:
+    if isinstance(look, ClipError):
+        return ClipCheck(one.clip, shard, error=f"{one.stage}: {one.error}")
+    info, clip, has_action_units = look
+    return ClipCheck(
+        one.clip,
+        shard,
+        container=info.container,
+        video_codec=info.video_codec,
+        audio_codec=info.audio_codec,
+        width=info.width,
+        height=info.height,
+        seconds=clip.duration_seconds,
+        has_sound=clip.has_sound,
+        has_action_units=has_action_units,
+        face_share=None if faces is None else _face_share(clip, faces),
+        notes=clip.notes,
     )
-    waiting = iter(indices)
-
-    def begin(count: int) -> Iterator[tuple[int, int]]:
-        return ((i, pool.submit(i, look.shards.entry(i).key)) for i in islice(waiting, count))
-
-    try:
-        begun = deque(begin(2 * num_workers))
-        while begun:
-            i, ticket = begun.popleft()
-            found = pool.outcome(ticket)
-            begun.extend(begin(1))
-            is_lost = isinstance(found, WorkerLost)
-            yield (look.failed(i, f"worker: left out: {found.reason}"), None) if is_lost else found
-    finally:
-        pool.close()
 
 
 def _face_share(clip: DecodedClip, faces: FaceFinder) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from argparse import Namespace
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
@@ -16,7 +16,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from viper_e2e.clip import Sample
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime import plain_json
@@ -29,27 +28,6 @@ from viper_e2e.runtime.version import versions
 
 LONGEST_SHARE = timedelta(days=2)
 """How long a process that is done waits for one that has slower clips; a lost one is noticed at once."""
-
-
-class Subset:
-    """The clips of a shard set that are still to be scored, in its order, for the loader to walk."""
-
-    def __init__(self, shards: Any, indices: Sequence[int]):
-        self.shards, self.indices = shards, list(indices)
-        self.labels = shards.labels
-        self.shard_sizes = [len(self.indices)]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def entry(self, i: int) -> Any:
-        return self.shards.entry(self.indices[i])
-
-    def shard_of(self, i: int) -> Any:
-        return self.shards.shard_of(self.indices[i])
-
-    def read(self, i: int) -> Sample:
-        return self.shards.read(self.indices[i])
 
 
 class ResultJournal:
@@ -97,9 +75,11 @@ class ResultJournal:
         if not self._path.exists():
             return
         with self._path.open("rb+") as file:
-            data = file.read()
-            if not data.endswith(b"\n"):
-                file.truncate(data.rfind(b"\n") + 1)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            if file.read() not in (b"", b"\n"):
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
 
     def remove(self) -> None:
         """Once everything is merged and written: our files, and the folder if it holds nothing else."""

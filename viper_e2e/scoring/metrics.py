@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from viper_e2e.errors import ViperError
+from viper_e2e.model.predictions import Predictions
 
 NUM_SUMS = 6
 """Per column: weight, Σx, Σy, Σx², Σy², Σxy."""
@@ -151,6 +152,36 @@ def _interval(values: np.ndarray, level: float) -> Interval:
         return Interval(float("nan"), float("nan"))
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
+
+
+def scores_of(predictions: Predictions) -> Scores:
+    """Pearson, CCC and MSE over all clips that were read and are labelled."""
+    sums = batch_sums(
+        torch.from_numpy(predictions.predicted),
+        torch.from_numpy(predictions.true),
+        torch.from_numpy(predictions.scored.astype(np.float64)),
+    )
+    return scores(sums, predictions.labels.names)
+
+
+def measure(predictions: Predictions) -> tuple[Scores, Intervals]:
+    """Scores over the labelled, readable clips, with 95 % bootstrap intervals."""
+    scored = predictions.scored
+    return scores_of(predictions), bootstrap(predictions.predicted[scored], predictions.true[scored])
+
+
+def scores_record(scores: Scores) -> dict[str, Any]:
+    """Scores as JSON: means first, then one object per measure; undefined values become ``None``."""
+    plain = asdict(scores)
+    names = plain.pop("names")
+    for measure in ("pearson", "ccc", "mse"):
+        plain[measure] = {n: _finite(v) for n, v in zip(names, plain[measure], strict=True)}
+        plain[f"mean_{measure}"] = _finite(plain[f"mean_{measure}"])
+    return plain
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 class _Table(NamedTuple):

@@ -5,39 +5,51 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from viper_e2e.clip import Sample
+from viper_e2e.clip import ClipEntry, ClipPlace, ClipSource, Sample
 from viper_e2e.config.schema import LimitsConfig
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading.clip_files import find_files
 from viper_e2e.runtime.console import AS_IT_IS, console
 from viper_e2e.runtime.content import file_id
 from viper_e2e.runtime.names import matches, nearest, printable
-from viper_e2e.shards import ShardLimits, ShardSet, fetch, refuse_scheme, without_query
+from viper_e2e.shards import SampleEntry, ShardIndex, ShardLimits, ShardSet, fetch, refuse_scheme, without_query
 
 MAX_LINES = 5
 
 
-@dataclass(frozen=True)
-class _Entry:
-    key: str
-    file_id: str = ""
-    intensities: None = None
+class Subset:
+    """Some clips of a source, in the order given."""
 
+    unusable = ()
 
-@dataclass(frozen=True)
-class _Place:
-    path_or_url: str
+    def __init__(self, source: ClipSource, indices: Iterable[int]):
+        self.source, self.indices = source, list(indices)
+        self.labels = source.labels
+        self.shard_sizes = [len(self.indices)]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def entry(self, i: int) -> ClipEntry:
+        return self.source.entry(self.indices[i])
+
+    def shard_of(self, i: int) -> ClipPlace:
+        return self.source.shard_of(self.indices[i])
+
+    def read(self, i: int) -> Sample:
+        return self.source.read(self.indices[i])
 
 
 class ClipFiles:
-    """Files and addresses named by a person, in the form of a shard set, so that the loader can walk them."""
+    """Files and addresses named by a person."""
 
     labels = None
+    unusable = ()
 
     def __init__(self, paths: Sequence[Path | str], *, max_bytes: int = LimitsConfig.max_bytes_in_memory):
         """``paths``: a `str` is an ``https://`` address, fetched whole if it has no more than ``max_bytes``."""
@@ -54,11 +66,12 @@ class ClipFiles:
     def shard_sizes(self) -> list[int]:
         return [len(self.paths)]
 
-    def entry(self, i: int) -> _Entry:
-        return _Entry(self._name(i))
+    def entry(self, i: int) -> SampleEntry:
+        return SampleEntry(self._name(i), "", {})
 
-    def shard_of(self, i: int) -> _Place:
-        return _Place(printable(os.path.dirname(self._name(i))))  # noqa: PTH120
+    def shard_of(self, i: int) -> ShardIndex:
+        folder = os.path.dirname(self._name(i))  # noqa: PTH120
+        return ShardIndex(printable(folder), 0, (), None, None)
 
     def read(self, i: int) -> Sample:
         """The path itself, of which the decoder reads what it needs; or what is at the address."""
@@ -99,7 +112,7 @@ def _stamp(path: Path | str) -> tuple[int, int] | None:
     return found and (found.st_size, found.st_mtime_ns)
 
 
-def name_of(source: ClipFiles | ShardSet, i: int) -> str:
+def name_of(source: ClipSource, i: int) -> str:
     """What tells a clip from every other by what it holds: one that was replaced since by another is another.
 
     It stays the same for the whole of a run, whatever becomes of the file. Of an address only the address is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading.clip_reader import DecodeSample
 from viper_e2e.loading.loader import ClipLoader
+from viper_e2e.loading.stream import Reading
 from viper_e2e.model.checkpoint import newest_whole
 from viper_e2e.model.pretrained import labels_of
 from viper_e2e.shards import ShardLimits, ShardSet, shared_clips, shared_subjects
@@ -125,32 +126,35 @@ def label_scale(
     return tuple(np.where(fill_unit, 0.0, centres).tolist()), tuple(np.where(fill_unit, 0.0, widths).tolist())
 
 
+def reading_of(config: TrainConfig) -> Reading:
+    """How the settings want clips to be read."""
+    return Reading(
+        config.batch_size,
+        config.num_workers,
+        config.prefetch,
+        config.clip_timeout_seconds,
+        config.max_worker_restarts,
+    )
+
+
 def make_loader(
     shards: ShardSet,
     settings: Settings,
     process_index: int,
     num_processes: int,
     *,
-    shuffle: bool,
     held: Callable[[str], Any] | None = None,
-    quarantined: dict[str, str] | None = None,
 ) -> ClipLoader:
-    """A process's share of shards, decoded as the settings say; ``shuffle`` for training."""
+    """A process's share of shards to train on, shuffled and decoded as the settings say."""
     config = settings.train
     return ClipLoader(
         shards,
         DecodeSample(ClipDecoder.for_model(settings.model)),
-        batch_size=config.batch_size,
+        **asdict(reading_of(config)),
         seed=config.seed,
-        shuffle=shuffle,
         shuffle_window=config.shuffle_window,
-        num_workers=config.num_workers,
-        prefetch=config.prefetch,
         process_index=process_index,
         num_processes=num_processes,
-        accumulation=config.accumulation if shuffle else 1,
-        clip_timeout_seconds=config.clip_timeout_seconds,
-        max_restarts=config.max_worker_restarts,
+        accumulation=config.accumulation,
         held=held,
-        quarantined=quarantined,
     )

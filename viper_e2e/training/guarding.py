@@ -110,9 +110,11 @@ class Guard:
                 self.run.log("skipped.jsonl", record.to_json())
         self.skips.check()
 
-    def count_validation_skips(self, own: list[SkipRecord], num_clips: int) -> int:
-        """Write down and count the clips that a validation had to do without; too many stop the run."""
-        records = self.processes.gather_list(own, purpose="telling unreadable validation clips")
+    def count_validation_skips(self, records: list[SkipRecord], num_clips: int) -> int:
+        """Write down and count the clips that a validation had to do without; too many stop the run.
+
+        ``records``: those of all processes, in each of them.
+        """
         budget = SkipBudget(num_clips=num_clips, known=self.skips.known)
         for record in sorted(records, key=lambda record: record.position):
             if budget.skip(record) and self.processes.is_main:

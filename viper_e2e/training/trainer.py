@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from viper_e2e.config.settings import Settings
 from viper_e2e.fusion import num_networks
 from viper_e2e.fusion.scale import LabelScale
-from viper_e2e.loading.loader import ClipBatch, ClipLoader
+from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.loading.order import Cursor
 from viper_e2e.loading.reuse import ReuseStore, parse_size
 from viper_e2e.model.compiling import compile_model
@@ -26,8 +26,8 @@ from viper_e2e.model.stages import StageClock
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console, tell_problems
 from viper_e2e.runtime.processes import Processes
-from viper_e2e.shards import ShardLimits, ShardSet
-from viper_e2e.training.data import make_loader, open_splits, training_labels
+from viper_e2e.shards import ShardLimits
+from viper_e2e.training.data import make_loader, open_splits, reading_of, training_labels
 from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.fine_tuning import FineTuning, rewrapped
 from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
@@ -48,7 +48,7 @@ from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.saving import Saver
 from viper_e2e.training.state import TrainingState, clip_seed, seed_step
 from viper_e2e.training.tables import branch_table
-from viper_e2e.training.validation import VALIDATION, Validation, improved
+from viper_e2e.training.validation import Validation, improved
 from viper_e2e.training.yardstick import Yardstick, provenance_of_yardstick
 
 
@@ -84,7 +84,9 @@ class Trainer:
         self.tuning = FineTuning(self.module, self.config, self.held)
         self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
         self.loss.to(accelerator.device)
-        self.loader = self._loader(self.train_shards, shuffle=True)
+        held = self.held.get if self.held.budget_bytes else None
+        share = self.processes.index, self.processes.count
+        self.loader = make_loader(self.train_shards, self.settings, *share, held=held)
         self.state = TrainingState(Cursor(self.config.seed))
         self.total_steps = self._steps_in_all()
         optimizer = build_optimizer(self.module, self.config)
@@ -284,17 +286,15 @@ class Trainer:
         record: dict[str, Any] = {"epoch": epoch, "step": step, "train_loss": mean_loss}
         better = []
         if self.val_shards is not None:
-            loader = self._loader(self.val_shards, shuffle=False)
             validating = self.reporter.validating(len(self.val_shards))
             with (
-                loader,
                 self.average.swapped_in(),
                 self.processes.collective("validation"),
                 validating as see,
                 self.yardstick.validating(see) as see_all,
             ):
                 self.predictions, scores, record["val"] = self.validation(
-                    loader, epoch, step, hold=self._keep_for_validation, see=see_all
+                    self.val_shards, reading_of(self.config), epoch, step, store=self.held, see=see_all
                 )
             record["val"] |= {"weights": "average"} if self.average else {}
             better = improved(scores, self.state.best)
@@ -391,25 +391,7 @@ class Trainer:
         self.processes.wait("all have gone back")
         self._save_last()
 
-    def _loader(self, shards: ShardSet, *, shuffle: bool) -> ClipLoader:
-        """Of this process's share; ``shuffle`` for training, shard order for validation."""
-        held = None
-        if self.held.budget_bytes:
-            held = self.held.get if shuffle else lambda key: self.held.get(VALIDATION + key)
-        return make_loader(
-            shards,
-            self.settings,
-            self.processes.index,
-            self.processes.count,
-            shuffle=shuffle,
-            held=held,
-            quarantined=None if shuffle else self.validation.known_bad(),
-        )
-
     def _keep(self, key: str, clip: PreparedClip) -> None:
         """Hold a clip for the next epochs, where there is room."""
         if self.held.budget_bytes and key not in self.held:
             self.held.offer(key, self.module.hold(clip))
-
-    def _keep_for_validation(self, key: str, clip: PreparedClip) -> None:
-        self._keep(VALIDATION + key, clip)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from viper_e2e.loading.clip_reader import without_traceback
-from viper_e2e.loading.loader import ClipBatch, ClipLoader
+from viper_e2e.errors import ClipError
+from viper_e2e.loading.clip_reader import DecodeSample
+from viper_e2e.loading.loader import ClipBatch
+from viper_e2e.loading.reuse import ReuseStore
 from viper_e2e.loading.skips import SkipRecord
+from viper_e2e.loading.stream import Reading
+from viper_e2e.model.prediction import Prediction
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.model.prepared import PreparedClip
-from viper_e2e.model.viper import ViPER, ViPEROutput
+from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.processes import Processes
-from viper_e2e.scoring.evaluation import evaluate, score, scores_record
-from viper_e2e.scoring.metrics import Scores
+from viper_e2e.scoring.metrics import Scores, scores_of, scores_record
+from viper_e2e.scoring.score import Hooks, score
+from viper_e2e.shards import ShardSet
 from viper_e2e.training.guarding import Guard
 
 VALIDATION = "validation/"
@@ -36,26 +42,39 @@ class Validation:
 
     def __call__(
         self,
-        loader: ClipLoader,
+        shards: ShardSet,
+        reading: Reading,
         epoch: int,
         step: int,
-        hold: Callable[[str, PreparedClip], None] | None = None,
+        *,
+        store: ReuseStore | None = None,
         see: Callable[[ClipBatch], None] = lambda batch: None,
     ) -> tuple[Predictions, Scores, dict[str, Any]]:
-        """Predictions of all clips, their scores, and both as JSON for ``metrics.jsonl``."""
+        """Predictions of all clips, their scores, and both as JSON for ``metrics.jsonl``.
+
+        ``store``: of prepared clips, from which they come and into which they go; ``see`` sees each batch.
+        """
+        quarantined = self.known_bad()
+        hooks = Hooks(quarantined=quarantined, on_batch=see)
+        if store is not None and store.budget_bytes:
+            hooks = replace(
+                hooks, held=lambda key: store.get(VALIDATION + key), on_clip=self._keeping(store, shards)
+            )
+        found: list[Prediction] = []
         records: list[SkipRecord] = []
-
-        def look(batch: ClipBatch, output: ViPEROutput) -> None:
-            new = _left_out(batch, output, epoch, step)
-            self.guard.refuse(new)
-            records.extend(new)
-            see(batch)
-
-        predictions = evaluate(self.module, loader, self.processes.accelerator, on_batch=look, hold=hold)
-        for key, reason in loader.quarantined.items():
+        how = {"decode": DecodeSample(self.module.decoder), "hooks": hooks, "processes": self.processes}
+        for one in score(self.module, shards, reading, **how):
+            if one.index < 0:  # told when the shards were opened
+                continue
+            found.append(one)
+            if one.error is not None:
+                records.append(_left_out(one, shards, epoch, step))
+                self.guard.refuse(records[-1:])
+        for key, reason in quarantined.items():
             self.quarantined[VALIDATION + key] = reason
-        num_left_out = self.guard.count_validation_skips(records, len(loader.shards))
-        scores = score(predictions)
+        num_left_out = self.guard.count_validation_skips(records, len(shards))
+        predictions = Predictions.of(found, self.module.labels, self.module.modalities, shards)
+        scores = scores_of(predictions)
         record = scores_record(scores)
         if num_left_out:
             record["num_left_out"] = num_left_out
@@ -63,16 +82,19 @@ class Validation:
             record["without_number"] = without
         return predictions, scores, record
 
+    def _keeping(self, store: ReuseStore, shards: ShardSet) -> Callable[[int, Any], None]:
+        def keep(i: int, clip: PreparedClip | ClipError) -> None:
+            key = VALIDATION + shards.entry(i).key
+            if isinstance(clip, PreparedClip) and key not in store:
+                store.offer(key, self.module.hold(clip))
 
-def _left_out(batch: ClipBatch, output: ViPEROutput, epoch: int, step: int) -> list[SkipRecord]:
-    records = []
-    for row, error in enumerate(output.errors):
-        if error is None or batch.positions[row] is None:
-            continue
-        found = batch.skip_record(row, without_traceback(error))
-        place = {"epoch": epoch, "position": found.position, "split": "val", "step": step}
-        records.append(SkipRecord(found.key, found.shard, found.stage, found.exception, **place))
-    return records
+        return keep
+
+
+def _left_out(one: Prediction, shards: ShardSet, epoch: int, step: int) -> SkipRecord:
+    shard = shards.shard_of(one.index).path_or_url.partition("?")[0]
+    message = f"{one.clip}: {one.error}"
+    return SkipRecord(one.clip, shard, one.stage, message, epoch, one.index, split="val", step=step)
 
 
 def improved(scores: Scores, best: dict[str, float]) -> list[str]:

@@ -18,8 +18,7 @@ from viper_e2e.fusion.stream import Stream
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.processes import Processes
-from viper_e2e.scoring.evaluation import scores_record
-from viper_e2e.scoring.metrics import batch_sums
+from viper_e2e.scoring.metrics import batch_sums, scores_record
 from viper_e2e.scoring.metrics import scores as scores_of_sums
 
 MAX_CLIPS = 5_000

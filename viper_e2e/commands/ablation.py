@@ -1,0 +1,99 @@
+"""ablation.py: `viper ablate`: what each modality contributes, all subsets scored from one pass of encoding."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from viper_e2e.commands.common import load_model, scored, set_computing, tell_failed
+from viper_e2e.commands.evaluation import source_record
+from viper_e2e.commands.reading_options import shard_limits
+from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.model import checkpoint
+from viper_e2e.model.predictions import Predictions
+from viper_e2e.report import figures, tables
+from viper_e2e.runtime.console import AS_IT_IS, console, table, tell_problems
+from viper_e2e.runtime.outfiles import settle_folder, written_whole
+from viper_e2e.runtime.processes import Processes
+from viper_e2e.runtime.version import versions
+from viper_e2e.scoring.journal import ResultJournal, identity_of, scoring_accelerator
+from viper_e2e.scoring.metrics import measure
+from viper_e2e.scoring.score import Wanted
+from viper_e2e.scoring.sources import refuse_empty
+from viper_e2e.scoring.tabular import readable
+from viper_e2e.shards import ShardSet
+
+
+def run_ablate(options: Namespace) -> int:
+    """Score every non-empty subset of the trained modalities."""
+    shards, out = ShardSet(options.shards, limits=shard_limits(options)), Path(options.out)
+    settle_folder(out, "--out")
+    refuse_empty(shards, options.shards)
+    model = load_model(options)
+    shards = shards.labelled_as(model.labels, "the model")
+    processes = Processes(scoring_accelerator(model.device))
+    wanted = Wanted(hidden=_hidden(model.modalities))
+    with processes.telling_failures():
+        if processes.is_main:
+            tell_problems(shards.problems)
+        set_computing(model, options, processes)
+        journal = ResultJournal(out / "parts", identity_of(model, options, "ablate", wanted.hidden), processes)
+        (found,) = scored(model, [shards], options, processes, journal, wanted)
+    if not processes.is_main:
+        return ExitCode.OK
+    rows = []
+    for hidden in wanted.hidden:
+        of_set = [one for one in found if one.hidden == hidden]
+        predictions = Predictions.of(of_set, model.labels, model.modalities, shards)
+        if predictions.scored.sum() < 2:
+            raise ViperError(f"{options.shards}: ablation needs at least two labelled clips that can be read")
+        rows.append(_row([name for name in model.modalities if name not in hidden], predictions))
+    # Undefined where the labels, or what is predicted, do not vary: last.
+    rows.sort(key=lambda row: -row["mean_pearson"] if np.isfinite(row["mean_pearson"]) else np.inf)
+    whole = Predictions.of((one for one in found if not one.hidden), model.labels, model.modalities, shards)
+    failed = {key: error for key, error in zip(whole.keys, whole.errors, strict=True) if error is not None}
+    code = _write(rows, out, source_record(model, shards, options) | {"failed": failed})
+    if processes.count == 1:
+        journal.remove()
+    tell_failed(whole)
+    return ExitCode.SOME_FAILED if failed else code
+
+
+def _hidden(modalities: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """What each subset leaves out, smaller subsets first."""
+    sizes = range(1, len(modalities) + 1)
+    subsets = [chosen for size in sizes for chosen in combinations(modalities, size)]
+    return tuple(tuple(name for name in modalities if name not in chosen) for chosen in subsets)
+
+
+def _row(shown: list[str], predictions: Predictions) -> dict[str, Any]:
+    scores, intervals = measure(predictions)
+    return {
+        "modalities": shown,
+        "mean_pearson": scores.mean_pearson,
+        "low": intervals.mean_pearson.low,
+        "high": intervals.mean_pearson.high,
+        "pearson": dict(zip(scores.names, scores.pearson, strict=True)),
+    }
+
+
+def _write(rows: list[dict[str, Any]], out: Path, source: dict[str, Any]) -> int:
+    cells = [
+        (", ".join(row["modalities"]), f"{row['mean_pearson']:.3f}", f"[{row['low']:.3f}, {row['high']:.3f}]")
+        for row in rows
+    ]
+    with written_whole(out / "ablation.json") as partial:
+        checkpoint.write_json(partial, readable({"rows": rows, **source, "versions": versions()}))
+    console.print(f"wrote {out / 'ablation.json'}", **AS_IT_IS)
+    code = ExitCode.OK
+    try:
+        console.print(f"wrote {figures.ablation_plot(rows, out / 'ablation.png')}", **AS_IT_IS)
+    except figures.CANNOT_DRAW as error:
+        console.print(f"{out / 'ablation.png'}: not drawn: {error}", style="yellow", **AS_IT_IS)
+        code = ExitCode.SOME_FAILED
+    tables.stdout_console().print(table("ablation", ("modalities", "mean Pearson", "95 % interval"), cells))
+    return code

@@ -1,0 +1,175 @@
+"""stream.py: clips of a source read and decoded ahead by workers, in any order; what one that fails costs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from viper_e2e.clip import ClipSource, Sample
+from viper_e2e.errors import UNREACHABLE, ClipError, ViperError
+from viper_e2e.loading.clip_reader import ClipReader
+from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, WorkerLost, WorkerPool
+
+OUTAGE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How clips are read and decoded ahead, and what those may cost that crash or hang their process."""
+
+    batch_size: int = 8
+    """Clips per forward pass."""
+    num_workers: int = 1
+    """Processes that decode; 0: decoded here, when a clip is asked for, and nothing guards against a crash."""
+    prefetch: int | None = None
+    """Clips per worker that are decoded ahead; `None`: enough for a whole batch."""
+    clip_timeout_seconds: float = TIME_LIMIT_SECONDS
+    """A clip that keeps its worker longer is left out."""
+    max_restarts: int = MAX_RESTARTS
+    """Workers that clips may cost."""
+
+
+@dataclass
+class ClipSlot:
+    """One clip on its way, or the place of one."""
+
+    position: int | None = None
+    """In the order that is walked; `None` is padding."""
+    index: int = -1
+    """Of the clip in its source."""
+    key: str = ""
+    next_position: int = 0
+    """As in `ClipBatch`, as `ends_step`."""
+    ends_step: bool = True
+    ticket: int | None = None
+    """Of the worker pool, while it is being decoded."""
+    clip: Any = None
+    """What ``decode`` made of it, or the object held for it, or the `ClipError` that it became."""
+
+
+class ClipStream:
+    """Gives slots back with their clips; at most workers × prefetch decoded clips wait in memory.
+
+    ``decode`` and ``source`` are picklable. ``held(key)`` is asked just before a clip would be handed to a
+    worker; what it returns (not `None`) takes the clip's place, and the clip is neither read nor decoded.
+
+    A clip that ends its worker, or keeps it longer than ``clip_timeout_seconds``, comes as a `ClipError`
+    of stage ``"worker"`` and is never tried again: `quarantined` names it. More than ``max_restarts`` lost
+    workers in one epoch: `ViperError`. Programming errors in a worker are raised with its traceback.
+    """
+
+    def __init__(
+        self,
+        source: ClipSource,
+        decode: Callable[[Sample], Any],
+        reading: Reading,
+        *,
+        held: Callable[[str], Any] | None = None,
+        quarantined: dict[str, str] | None = None,
+    ):
+        """``quarantined``: key → reason; clips that end a worker are added to it."""
+        if reading.num_workers < 0 or (reading.prefetch is not None and reading.prefetch < 1):
+            raise ViperError(
+                f"num_workers {reading.num_workers}, prefetch {reading.prefetch}: at least 0 and 1 are needed"
+            )
+        if reading.clip_timeout_seconds <= 0:
+            raise ViperError(f"clip_timeout_seconds is {reading.clip_timeout_seconds}; it must be above 0")
+        self.shards, self.reading, self.held = source, reading, held
+        self.num_workers = reading.num_workers
+        self.prefetch = reading.prefetch or -(-reading.batch_size // max(1, self.num_workers)) + 1
+        self.quarantined = {} if quarantined is None else quarantined
+        """Key → reason; goes into checkpoints, so that a resumed run leaves out the same clips."""
+        self.outage_seconds = OUTAGE_SECONDS
+        """How long a server that does not answer is asked again before its clips are given up."""
+        self._outage_since: float | None = None
+        self.waiting_seconds = 0.0
+        """How long the consumer has waited for clips so far."""
+        self._reader = ClipReader(source, decode)
+        self._pool: WorkerPool | None = None
+
+    def clips(self, indices: Iterable[int]) -> Iterator[ClipSlot]:
+        """These clips of the source, in this order."""
+        return self._finished(ClipSlot(i, i, self.shards.entry(i).key) for i in indices)
+
+    def close(self) -> None:
+        """End the workers; what is asked for next starts new ones."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _finished(self, slots: Iterator[ClipSlot]) -> Iterator[ClipSlot]:
+        """The same rows with their clips; as many rows as may wait in memory are begun ahead."""
+        ahead = deque(map(self._begin, islice(slots, max(1, self.num_workers * self.prefetch))))
+        try:
+            while ahead:
+                self._finish(ahead[0])
+                slot = ahead.popleft()
+                ahead.extend(map(self._begin, islice(slots, 1)))
+                yield slot
+        finally:
+            if self._pool is not None:
+                self._pool.discard(slot.ticket for slot in ahead if slot.ticket is not None)
+
+    def _begin(self, slot: ClipSlot) -> ClipSlot:
+        if slot.position is None:
+            return slot
+        if slot.key in self.quarantined:
+            slot.clip = left_out(slot.key, self.quarantined[slot.key], "quarantine")
+        elif self.held is not None:
+            slot.clip = self.held(slot.key)
+        if slot.clip is None and self.num_workers:
+            slot.ticket = self._workers().submit(slot.index, slot.key)
+        return slot
+
+    def _finish(self, slot: ClipSlot) -> None:
+        if slot.position is None or slot.clip is not None:
+            return
+        since = time.monotonic()
+        clip = self._outcome(slot)
+        while isinstance(clip, ClipError) and clip.stage == UNREACHABLE and self._is_worth_waiting(clip):
+            if slot.ticket is not None:
+                slot.ticket = self._workers().submit(slot.index, slot.key)
+            clip = self._outcome(slot)
+        if not (isinstance(clip, ClipError) and clip.stage == UNREACHABLE):
+            self._outage_since = None
+        self.waiting_seconds += time.monotonic() - since
+        if isinstance(clip, WorkerLost):
+            self.quarantined[slot.key] = clip.reason
+            clip = left_out(slot.key, clip.reason)
+        slot.clip, slot.ticket = clip, None
+
+    def _outcome(self, slot: ClipSlot) -> Any:
+        return self._reader(slot.index) if slot.ticket is None else self._workers().outcome(slot.ticket)
+
+    def _is_worth_waiting(self, error: ClipError) -> bool:
+        """Whether the shards' server may be back soon: a minute's outage must not cost an epoch its clips."""
+        now = time.monotonic()
+        if self._outage_since is None:
+            self._outage_since = now
+            print(f"{error}; waiting up to {self.outage_seconds:g} s for it", file=sys.stderr, flush=True)
+        return now - self._outage_since < self.outage_seconds
+
+    def _workers(self) -> WorkerPool:
+        if self._pool is None:
+            self._pool = WorkerPool(
+                self._reader,
+                self.num_workers,
+                time_limit_seconds=self.reading.clip_timeout_seconds,
+                max_restarts=self.reading.max_restarts,
+            )
+        return self._pool
+
+
+def left_out(name: str, reason: str, stage: str = "worker") -> ClipError:
+    return ClipError(f"left out: {reason}", stage=stage, clip=name)

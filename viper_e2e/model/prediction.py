@@ -1,0 +1,124 @@
+"""prediction.py: what a model says of one clip, of a window of it, or why it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from math import isfinite, nan
+from typing import Any
+
+from viper_e2e.config.schema import LOOKING
+
+SEEING = LOOKING
+"""Modalities that look at the face, or at the whole picture where there is none."""
+ONLY_PERSON = 1
+"""One person of a clip is followed."""
+NO_NUMBER = "the model gave no number (NaN); is its checkpoint sound?"
+NOTHING_THERE = "nothing could be seen or heard: the numbers are what the model says of nothing"
+NO_FACE = "no face was found: the whole picture was scored"
+
+Box = tuple[float, float, float, float, str]
+"""x0 y0 x1 y1 in pixels of the clip as displayed, and how it was found."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One clip or window with its intensities, or with the error that stands in their place."""
+
+    clip: str
+    """Its key or file name."""
+    index: int = -1
+    """Of the clip in its source; -1: it could not be found whole there, or there is no source."""
+    person: int = ONLY_PERSON
+    start_seconds: float | None = None
+    """On the clip's clock, to the millisecond, as all times here; ``None`` where nothing was read."""
+    end_seconds: float | None = None
+    is_window: bool = False
+    """A part of its clip, scored as a clip of its own."""
+    num_windows: int = 0
+    """That this is the mean of."""
+    intensities: dict[str, float | None] | None = None
+    """By emotion. NaN: the model came to no number; ``None``: left out on purpose; no dict: not read."""
+    present: Mapping[str, bool] | None = None
+    """Which modality was there at all."""
+    face_found: float | None = None
+    """Share of the looked-at frames that have a face, 0 … 1; ``None`` if the model looks at none."""
+    unheard_seconds: float | None = None
+    """Of sound that no token hears."""
+    frame_seconds: tuple[float, ...] | None = None
+    """Of the frames that were looked at, to a tenth of a millisecond; ``None`` unless asked for."""
+    boxes: tuple[Box | None, ...] | None = None
+    """The face in each of these frames; ``None`` unless asked for."""
+    warning: str | None = None
+    """What a person should know of how the clip was read."""
+    error: str | None = None
+    """Why there are no intensities."""
+    stage: str = ""
+    """Where it failed, as in `ClipError.stage`; unknown of journals of earlier versions."""
+    hidden: tuple[str, ...] = ()
+    """Modalities that were treated as absent."""
+
+    @property
+    def duration_seconds(self) -> float | None:
+        if self.start_seconds is None or self.end_seconds is None:
+            return None
+        return round(self.end_seconds - self.start_seconds, 3)
+
+    @property
+    def has_number(self) -> bool:
+        """False where the model came to no finite number."""
+        return all(value is None or isfinite(value) for value in (self.intensities or {}).values())
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the clip could be read, and the model came to numbers (that may be left out on purpose)."""
+        return self.error is None and self.has_number
+
+    @property
+    def is_faceless(self) -> bool:
+        """Whether pictures of a clip were looked at, and none of them shows a face."""
+        sees = any((self.present or {}).get(modality) for modality in SEEING)
+        return self.is_valid and sees and self.face_found == 0
+
+    def without_faceless(self) -> Prediction:
+        """Without its numbers if no face was found (``--no-face nan``); it stays valid."""
+        if not self.is_faceless:
+            return self
+        told = (self.warning or NO_FACE).replace(NO_FACE, "no face was found: no numbers (--no-face nan)")
+        return replace(self, intensities=dict.fromkeys(self.intensities or {}), warning=told)
+
+    def in_window(self, start_seconds: float, end_seconds: float) -> Prediction:
+        """Of a window that was scored as a clip of its own, on the clock of its clip."""
+        frames = self.frame_seconds and tuple(round(start_seconds + s, 4) for s in self.frame_seconds)
+        start, end = round(start_seconds, 3), round(end_seconds, 3)
+        return replace(self, start_seconds=start, end_seconds=end, is_window=True, frame_seconds=frames)
+
+    def to_json(self) -> dict[str, Any]:
+        """What a journal keeps: all that is not as it is by default, but not its number in the source."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "index"}
+        return {"clip": self.clip} | {n: v for n, v in values.items() if v != _DEFAULTS.get(n)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Prediction:
+        """Of a journal, also of the records that earlier versions kept there."""
+        known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        # Records told a window by its times.
+        known.setdefault("is_window", data.get("window_seconds") is not None)
+        for name in ("frame_seconds", "boxes", "hidden"):
+            if known.get(name) is not None:
+                known[name] = tuple(tuple(x) if isinstance(x, list) else x for x in known[name])
+        if known.get("intensities") is not None:
+            # JSON has null where a number was none.
+            known["intensities"] = {n: nan if v is None else v for n, v in known["intensities"].items()}
+        return cls(**known)
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Prediction)}
+
+
+def failed(
+    clip: str, reason: str, modalities: Sequence[str], *, stage: str = "", start_seconds: float | None = None
+) -> Prediction:
+    """Of a clip that could not be read, or of what is left of it from some second on."""
+    present = dict.fromkeys(modalities, False)
+    return Prediction(clip, present=present, error=reason, stage=stage, start_seconds=start_seconds)

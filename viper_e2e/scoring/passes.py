@@ -1,0 +1,120 @@
+"""passes.py: clips through the model, batch by batch or window by window; nowhere else does scoring meet it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from viper_e2e.clip import ClipSource, DecodedClip, Sample
+from viper_e2e.errors import ClipError
+from viper_e2e.loading.clip_reader import DecodeSample
+from viper_e2e.loading.loader import ClipLoader
+from viper_e2e.loading.stream import Reading
+from viper_e2e.loading.windows import decode_windows
+from viper_e2e.model.output import ViPEROutput, predictions_of
+from viper_e2e.model.prediction import Prediction, failed
+from viper_e2e.model.prepared import PreparedClip
+from viper_e2e.model.viper import ViPER
+from viper_e2e.scoring.score import Hooks, Wanted
+
+
+def in_batches(
+    model: ViPER,
+    source: ClipSource,
+    reading: Reading,
+    wanted: Wanted,
+    decode: Callable[[Sample], Any] | None,
+    hooks: Hooks,
+    process_index: int,
+    num_processes: int,
+) -> Iterator[tuple[int, list[Prediction]]]:
+    """Number and predictions of each clip of a process's share, one for each set of hidden modalities."""
+    was_training = model.training
+    model.eval()
+    loader = ClipLoader(
+        source,
+        decode or DecodeSample(model.decoder),
+        **asdict(reading),
+        shuffle=False,
+        process_index=process_index,
+        num_processes=num_processes,
+        held=hooks.held,
+        quarantined=hooks.quarantined,
+    )
+    try:
+        with loader:
+            for batch in loader.epoch(0):
+                rows = [(row, i) for row, i in enumerate(batch.positions) if i is not None]
+                if not rows:
+                    continue
+                prepared, outputs = _forward(model, batch.clips, wanted.hidden)
+                if hooks.on_batch is not None:
+                    hooks.on_batch(batch)
+                made = [
+                    _predictions(model, output, batch.keys, wanted, hidden)
+                    for hidden, output in zip(wanted.hidden, outputs, strict=True)
+                ]
+                for row, i in rows:
+                    if hooks.on_clip is not None:
+                        hooks.on_clip(i, prepared[row])
+                    yield i, [of_set[row] for of_set in made]
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
+def _forward(
+    model: ViPER, clips: Sequence[Any], hidden: Sequence[tuple[str, ...]]
+) -> tuple[list[PreparedClip | ClipError], list[ViPEROutput]]:
+    """Clips, encoded once, and what the model says with each of these sets of modalities hidden.
+
+    A function of its own: around a generator, `no_grad` ends where annotations are checked.
+    """
+    prepared = model.prepare(clips)
+    outputs = []
+    for names in hidden:
+        if not names:
+            outputs.append(model(prepared))
+            continue
+        mask = torch.tensor([name in names for name in model.modalities], device=model.device)
+        outputs.append(model.fuse(prepared, hidden=mask.expand(len(prepared), -1)))
+    return prepared, outputs
+
+
+def _predictions(
+    model: ViPER, output: ViPEROutput, clips: Sequence[str], wanted: Wanted, hidden: tuple[str, ...] = ()
+) -> list[Prediction]:
+    how = {"frames": wanted.frames, "boxes": wanted.boxes, "hidden": hidden}
+    return predictions_of(output, clips, model.labels.names, model.modalities, **how)
+
+
+def in_windows(
+    model: ViPER, source: ClipSource, reading: Reading, wanted: Wanted
+) -> Iterator[tuple[int, list[Prediction]]]:
+    """Number and predictions of every clip, as each is done, one for each of its windows.
+
+    Where a clip can be read no further, what was scored stays, and a failed prediction stands for the rest.
+    Each file is decoded in one pass and its windows are scored as they come, so that memory does not depend on
+    its length; the time limit is one window's. Up to ``num_workers`` clips are decoded at the same time.
+    """
+    assert wanted.windows is not None
+    begun: dict[int, list[Prediction]] = {}
+    for i, found in decode_windows(source, model.decoder, *wanted.windows, reading):
+        windows = begun.setdefault(i, [])
+        if isinstance(found, ClipError):
+            reached = windows[-1].end_seconds if windows else None
+            how = {"stage": found.stage, "start_seconds": reached}
+            windows.append(failed(source.entry(i).key, found.reason, model.modalities, **how))
+        elif found is not None:
+            windows.append(_window(model, *found, wanted))
+            continue
+        yield i, begun.pop(i)
+
+
+def _window(model: ViPER, start_seconds: float, clip: DecodedClip, wanted: Wanted) -> Prediction:
+    _, (output,) = _forward(model, [clip], ((),))
+    (one,) = _predictions(model, output, [clip.name], wanted)
+    return one.in_window(start_seconds, start_seconds + clip.duration_seconds)

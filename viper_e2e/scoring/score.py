@@ -1,0 +1,221 @@
+"""score.py: every clip of a source scored once, however it is read and by however many processes.
+
+The one path of `eval`, `infer`, `ablate`, validation in training and, without a model, `check`: what a clip
+costs that crashes or hangs its process, what an earlier run has scored already, and who scores which share, is
+decided here for all of them. Loads no torch until there is a model to score with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+from viper_e2e.clip import ClipSource, DecodedClip, Sample
+from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.labels import LabelSet
+from viper_e2e.loading.stream import ClipStream, Reading
+from viper_e2e.model.prediction import SEEING, Prediction, failed
+from viper_e2e.scoring.sources import ClipFiles, Subset, name_of
+
+NOT_SCORED = "no process has scored it; run the same command again"
+CHANGED = "the file was changed while it was scored"
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """What is needed of a `ViPER` here."""
+
+    labels: LabelSet
+    modalities: tuple[str, ...]
+    decoder: Any
+
+
+@runtime_checkable
+class Team(Protocol):
+    """`Processes` that score a share of the clips each."""
+
+    index: int
+    count: int
+
+    def gather_list(self, items: list, *, purpose: str) -> list: ...
+
+
+@runtime_checkable
+class Journal(Protocol):
+    """A `ResultJournal`."""
+
+    def known(self) -> dict[str, Any]: ...
+
+    def add(self, outcomes: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be said of each clip besides its intensities and which modalities were there."""
+
+    frames: bool = False
+    """The times of the frames that were looked at."""
+    boxes: bool = False
+    """These, and the face in each frame."""
+    windows: tuple[float, float] | None = None
+    """Length and hop in seconds: one prediction for each window of a clip, instead of one for the whole."""
+    hidden: tuple[tuple[str, ...], ...] = ((),)
+    """Modalities treated as absent: one prediction for each of these sets, from one pass of encoding."""
+
+    def __post_init__(self):
+        if self.windows is not None and not 0 < self.windows[1] <= self.windows[0]:
+            length, hop = self.windows
+            raise ViperError(
+                f"windows of {length} s every {hop} s: the hop must be above 0, at most the window"
+            )
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Who else has a part in the clips of this process, as they pass; of windows nobody has."""
+
+    held: Callable[[str], Any] | None = None
+    """As in `ClipStream`."""
+    quarantined: dict[str, str] | None = None
+    """As in `ClipStream`."""
+    on_batch: Callable[[Any], None] | None = None
+    """Sees each `ClipBatch` once it has passed through the model."""
+    on_clip: Callable[[int, Any], None] | None = None
+    """Sees each clip by its number: the `PreparedClip`, or what was decoded, or the `ClipError` it became."""
+
+
+def score(
+    model: Scorer | None,
+    source: ClipSource,
+    reading: Reading | None = None,
+    *,
+    wanted: Wanted | None = None,
+    processes: Team | None = None,
+    journal: Journal | None = None,
+    decode: Callable[[Sample], Any] | None = None,
+    hooks: Hooks | None = None,
+    tell: Callable[[Prediction, int], None] = lambda prediction, num_clips: None,
+) -> Iterator[Prediction]:
+    """Predictions of every clip of a source, whatever became of it; those of one clip come together.
+
+    First what the journal knows, then this process's share as it is scored, then what other processes have
+    scored: in the end every process has had everything. `Prediction.index` tells the source's order.
+
+    Args:
+        model: a `ViPER`; None: clips are decoded alone, and nothing is said of what they show.
+        reading: how clips are read, and what those may cost that crash or hang their process.
+        processes: who shares the work (default: nobody).
+        journal: keeps the predictions of each clip as soon as they are there, and knows those of earlier runs.
+        decode: what is done with each sample, picklable (default: what the model's decoder does).
+        tell: called for each clip that is done, with how many are, in all processes.
+
+    The model is in evaluation mode meanwhile, and then in the mode that it was in.
+    """
+    wanted, hooks, reading = wanted or Wanted(), hooks or Hooks(), reading or Reading()
+    names = [name_of(source, i) for i in range(len(source))] if journal is not None else []
+    kept = journal.known() if journal is not None else {}
+    done = {i for i, name in enumerate(names) if name in kept}
+    for i in sorted(done):
+        clip = [replace(one, index=i) for one in _restored(kept[names[i]], model, source.entry(i).key)]
+        tell(clip[0], 1)
+        yield from clip
+    count = processes.count if processes is not None else 1
+    own: list[Prediction] = []
+    for i, found in _scored(model, source, done, reading, wanted, processes, decode, hooks):
+        is_changed = isinstance(source, ClipFiles) and source.has_changed(i)
+        clip = [replace(one, index=i, warning=_with_note(one, is_changed)) for one in found]
+        if journal is not None:
+            journal.add({names[i]: [one.to_json() for one in clip]})
+        own += clip if count > 1 else ()
+        done.add(i)
+        tell(clip[0], count)
+        yield from clip
+    if processes is not None and count > 1:
+        everyones = processes.gather_list(own, purpose="gathering what all processes have scored")
+        others = [one for one in everyones if one.index not in done]
+        done |= {one.index for one in others}
+        yield from others
+    modalities = model.modalities if model is not None else ()
+    for i in sorted(set(range(len(source))) - done):
+        yield replace(failed(source.entry(i).key, NOT_SCORED, modalities), index=i)
+    yield from (failed(key, why, modalities, stage="read") for key, why in source.unusable)
+
+
+def _scored(
+    model: Scorer | None,
+    source: ClipSource,
+    done: set[int],
+    reading: Reading,
+    wanted: Wanted,
+    processes: Team | None,
+    decode: Callable[[Sample], Any] | None,
+    hooks: Hooks,
+) -> Iterator[tuple[int, list[Prediction]]]:
+    """Number and predictions of each clip of this process's share of what is not done."""
+    rest = [i for i in range(len(source)) if i not in done]
+    if not rest:
+        return
+    share = (processes.index, processes.count) if processes is not None else (0, 1)
+    if hooks.on_clip is not None:
+        seen = hooks.on_clip
+        hooks = replace(hooks, on_clip=lambda i, clip: seen(rest[i], clip))
+    if model is None:
+        assert decode is not None, "without a model nothing else says how"
+        found = _decoded(Subset(source, rest), reading, decode, hooks)
+    elif wanted.windows is not None:
+        from viper_e2e.scoring.passes import in_windows
+
+        rest = rest[share[0] :: share[1]]
+        found = in_windows(model, Subset(source, rest), reading, wanted)
+    else:
+        from viper_e2e.scoring.passes import in_batches
+
+        found = in_batches(model, Subset(source, rest), reading, wanted, decode, hooks, *share)
+    for i, clip in found:
+        yield rest[i], clip
+
+
+def _decoded(
+    source: ClipSource, reading: Reading, decode: Callable[[Sample], Any], hooks: Hooks
+) -> Iterator[tuple[int, list[Prediction]]]:
+    """Clips that are decoded alone, in order: whether they can be, how long they are, what is to be known."""
+    with ClipStream(source, decode, reading, held=hooks.held, quarantined=hooks.quarantined) as stream:
+        for slot in stream.clips(range(len(source))):
+            clip, slot.clip = slot.clip, None
+            if hooks.on_clip is not None:
+                hooks.on_clip(slot.index, clip)
+            if isinstance(clip, ClipError):
+                one = failed(slot.key, clip.reason, (), stage=clip.stage)
+            else:
+                one = Prediction(slot.key, start_seconds=0.0)
+                if isinstance(clip, DecodedClip):
+                    told = "; ".join(clip.notes) or None
+                    one = replace(one, end_seconds=round(clip.duration_seconds, 3), warning=told)
+            yield slot.index, [one]
+
+
+def _with_note(one: Prediction, is_changed: bool) -> str | None:
+    return "; ".join(filter(None, (one.warning, CHANGED))) if is_changed else one.warning
+
+
+def _restored(outcome: Any, model: Scorer | None, key: str) -> list[Prediction]:
+    """Of one clip, out of a journal."""
+    if isinstance(outcome, list):
+        return [Prediction.from_json(one) for one in outcome]
+    # What `eval` kept until every command kept the same: a row of its table.
+    assert model is not None
+    if outcome["error"] is not None:
+        return [failed(key, outcome["error"], model.modalities)]
+    sees = any(modality in SEEING for modality in model.modalities)
+    intensities = [float("nan") if value is None else value for value in outcome["predicted"]]
+    return [
+        Prediction(
+            key,
+            start_seconds=0.0,
+            end_seconds=round(outcome["duration"], 3),
+            intensities=dict(zip(model.labels.names, intensities, strict=True)),
+            present=dict(zip(model.modalities, outcome["present"], strict=True)),
+            face_found=outcome["face_share"] if sees else None,
+        )
+    ]
