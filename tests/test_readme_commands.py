@@ -156,6 +156,7 @@ def test_all_blocks_are_known():
         "viper pack --videos videos",
         "VaianiLorenzo/ViPER-VA",
         "python infer.py clip.mp4 --checkpoint RUN",
+        "viper infer --config scores.yaml",
         "torchrun --standalone",
         "#SBATCH",
         "viper_e2e/\n  errors.py",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from viper_e2e.commands.common import load_model, scored, set_computing, tell_failed
 from viper_e2e.commands.evaluation import source_record
 from viper_e2e.commands.reading_options import shard_limits
+from viper_e2e.config.options import AblateConfig
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import checkpoint
 from viper_e2e.model.predictions import Predictions
@@ -28,7 +28,7 @@ from viper_e2e.scoring.tabular import readable
 from viper_e2e.shards import ShardSet
 
 
-def run_ablate(options: Namespace) -> int:
+def run_ablate(options: AblateConfig) -> int:
     """Score every non-empty subset of the trained modalities."""
     shards, out = ShardSet(options.shards, limits=shard_limits(options)), Path(options.out)
     settle_folder(out, "--out")

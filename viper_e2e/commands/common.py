@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from viper_e2e.clip import ClipSource
 from viper_e2e.commands.parsing import backbone_overrides
 from viper_e2e.commands.reading_options import apply_reading_options
+from viper_e2e.config.options import BackboneOptions, ExportConfig, ImportConfig, ScoringOptions
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.loading.stream import Reading
 from viper_e2e.model.compiling import check_compiler, compile_model
@@ -29,17 +29,17 @@ from viper_e2e.training.precision import compute_dtype, resolve_precision
 MAX_NAMED = 20
 
 
-def overrides_of(options: Namespace) -> dict[str, str]:
+def overrides_of(options: BackboneOptions) -> dict[str, str]:
     """Where backbones and the sentence bank are to be looked for first."""
     overrides = backbone_overrides(options.backbone)
     return overrides | ({"sentence_bank": options.sentence_bank} if options.sentence_bank else {})
 
 
-def load_model(options: Namespace) -> ViPER:
+def load_model(options: ScoringOptions | ExportConfig) -> ViPER:
     """The checkpoint's model, frozen, on the chosen device; a released one is converted first."""
     source, overrides = options.checkpoint, overrides_of(options)
-    device = own_device(getattr(options, "device", None))
-    if getattr(options, "compile", False):
+    device = own_device(options.device if isinstance(options, ScoringOptions) else None)
+    if isinstance(options, ScoringOptions) and options.compile:
         check_compiler(torch.device(device))
     if is_published(source):
         with loading("fetching and converting the model"):
@@ -49,12 +49,12 @@ def load_model(options: Namespace) -> ViPER:
             console.print(f"[yellow]note: {note}[/yellow]")
     with loading():
         model = ViPER.from_pretrained(source, overrides=overrides)
-    if hasattr(options, "max_bytes"):
+    if isinstance(options, ScoringOptions):
         apply_reading_options(model.config.decoding, options)
     return model.to(device)
 
 
-def set_computing(model: ViPER, options: Namespace, processes: Processes) -> None:
+def set_computing(model: ViPER, options: ScoringOptions, processes: Processes) -> None:
     """As ``--mixed-precision`` and ``--compile`` ask; ``options`` holds what ``auto`` came to from here on."""
     options.mixed_precision = resolve_precision(options.mixed_precision, model, processes)
     model.set_compute_dtype(compute_dtype(options.mixed_precision))
@@ -62,7 +62,7 @@ def set_computing(model: ViPER, options: Namespace, processes: Processes) -> Non
         compile_model(model)
 
 
-def reading_of(options: Namespace) -> Reading:
+def reading_of(options: ScoringOptions) -> Reading:
     """How the options want clips to be read."""
     return Reading(
         batch_size=options.batch_size,
@@ -75,7 +75,7 @@ def reading_of(options: Namespace) -> Reading:
 def scored(
     model: ViPER,
     sources: Sequence[ClipSource],
-    options: Namespace,
+    options: ScoringOptions,
     processes: Processes,
     journal: ResultJournal | None,
     wanted: Wanted | None = None,
@@ -105,7 +105,7 @@ def tell_failed(predictions: Predictions) -> None:
         console.print(f"{len(failed)} clips could not be scored: {some}{more}", style="yellow", **AS_IT_IS)
 
 
-def run_export(options: Namespace) -> int:
+def run_export(options: ExportConfig) -> int:
     """Write a folder that needs nothing outside of itself."""
     out = Path(options.out)
     if out.exists():
@@ -115,7 +115,7 @@ def run_export(options: Namespace) -> int:
     return ExitCode.OK
 
 
-def run_import(options: Namespace) -> int:
+def run_import(options: ImportConfig) -> int:
     """Convert one of the authors' released checkpoints into our folder format."""
     out = Path(options.out)
     if out.exists():

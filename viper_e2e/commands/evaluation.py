@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePath
@@ -14,6 +13,7 @@ import torch
 from viper_e2e.clip import DecodedClip
 from viper_e2e.commands.common import load_model, reading_of, scored, set_computing, tell_failed
 from viper_e2e.commands.reading_options import shard_limits
+from viper_e2e.config.options import AblateConfig, EvalConfig
 from viper_e2e.errors import ClipError, ExitCode, ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
 from viper_e2e.loading.clip_reader import DecodeSample
@@ -44,7 +44,7 @@ STRIP_SIZE = 96
 """Side of the face crops shown in the report, in pixels."""
 
 
-def run_eval(options: Namespace) -> int:
+def run_eval(options: EvalConfig) -> int:
     """Score shards once and write everything that can be said of it into ``--out``."""
     shards, out = ShardSet(options.shards, limits=shard_limits(options)), Path(options.out)
     settle_folder(out, "--out")
@@ -90,7 +90,7 @@ def run_eval(options: Namespace) -> int:
     return ExitCode.OK if fine else ExitCode.SOME_FAILED
 
 
-def _settle_faceless(predictions: Predictions, options: Namespace) -> Predictions:
+def _settle_faceless(predictions: Predictions, options: EvalConfig) -> Predictions:
     """Say how many clips show no face, and leave their numbers out where that is wanted."""
     num_empty = int((predictions.valid & ~predictions.present.any(1)).sum())
     if num_empty:
@@ -107,7 +107,7 @@ def _settle_faceless(predictions: Predictions, options: Namespace) -> Prediction
 
 
 def _write_numbers(
-    predictions: Predictions, model: ViPER, shards: ShardSet, options: Namespace
+    predictions: Predictions, model: ViPER, shards: ShardSet, options: EvalConfig
 ) -> tuple[list[Path], Scores | None, Intervals | None]:
     """Everything that was computed, before anything is drawn or shown."""
     out = Path(options.out)
@@ -133,7 +133,7 @@ def _write_report(
     pictures: dict[str, Path],
     model: ViPER,
     shards: ShardSet,
-    options: Namespace,
+    options: EvalConfig,
 ) -> Path:
     return write_page(
         Path(options.out) / "report.html",
@@ -156,7 +156,7 @@ def _title(source: str, pattern: str) -> str:
     return f"{'/'.join(parts[-2:])} on {without_query(pattern).rpartition('/')[2]}"
 
 
-def source_record(model: ViPER, shards: ShardSet, options: Namespace) -> dict[str, Any]:
+def source_record(model: ViPER, shards: ShardSet, options: EvalConfig | AblateConfig) -> dict[str, Any]:
     """Of what something is told: the model and the clips, by what they hold rather than where they lie."""
     return {
         "checkpoint": {"source": str(options.checkpoint), "sha256": model.content_id},
@@ -231,7 +231,7 @@ def _write_submission(predictions: Predictions, model: ViPER, columns: LabelSet,
 
 
 def _strips(
-    model: ViPER, shards: ShardSet, predictions: Predictions, options: Namespace
+    model: ViPER, shards: ShardSet, predictions: Predictions, options: EvalConfig
 ) -> dict[str, list[np.ndarray]]:
     """Face crops of the best and the worst clips, for people to look at."""
     keys = {predictions.keys[row] for rows in extremes(predictions) for row in rows}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from viper_e2e.commands.common import load_model, scored, set_computing
 from viper_e2e.commands.pictures import check_pictures, draw_pictures
 from viper_e2e.commands.reading_options import shard_limits
+from viper_e2e.config.options import InferConfig
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model.prediction import Prediction
 from viper_e2e.model.records import record_of, summary_of
@@ -30,7 +30,7 @@ ROWS = 1
 """What records of clips look like; those that another version wrote down are not taken over."""
 
 
-def run_infer(options: Namespace) -> int:
+def run_infer(options: InferConfig) -> int:
     """Score what was named; table on stdout, records in ``--output``."""
     if options.hop_seconds and not options.window_seconds:
         raise ViperError("--hop-seconds is the time between windows; add --window-seconds, e.g. 12")
@@ -59,7 +59,7 @@ def run_infer(options: Namespace) -> int:
     return _exit_code(clips, is_whole=found.is_whole and all_drawn)
 
 
-def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> None:
+def _check_outputs(sources: list[ClipFiles | ShardSet], options: InferConfig) -> None:
     """Refuse what cannot be written before anything is computed; into ``--out`` goes a table in any case."""
     check_pictures(sources, options)
     if options.out and not options.output:
@@ -77,7 +77,7 @@ def _check_outputs(sources: list[ClipFiles | ShardSet], options: Namespace) -> N
 # --- scoring --------------------------------------------------------------------------------------
 
 
-def _journal(model: ViPER, options: Namespace, processes: Processes) -> ResultJournal | None:
+def _journal(model: ViPER, options: InferConfig, processes: Processes) -> ResultJournal | None:
     """Where each process writes down what it has scored as it goes; None without ``--output``."""
     if options.output:
         how = (ROWS, options.faces, options.render is not None, options.window_seconds, options.hop_seconds)
@@ -87,14 +87,14 @@ def _journal(model: ViPER, options: Namespace, processes: Processes) -> ResultJo
     return None
 
 
-def _wanted(options: Namespace) -> Wanted:
+def _wanted(options: InferConfig) -> Wanted:
     windows = None
     if options.window_seconds:
         windows = options.window_seconds, options.hop_seconds or options.window_seconds / 2
     return Wanted(frames=True, boxes=options.faces or options.render is not None, windows=windows)
 
 
-def _by_clip(found: Sequence[Sequence[Prediction]], options: Namespace) -> list[list[Prediction]]:
+def _by_clip(found: Sequence[Sequence[Prediction]], options: InferConfig) -> list[list[Prediction]]:
     """The predictions of each clip of all sources, whatever became of it: one, or one for each window."""
     clips: list[list[Prediction]] = []
     for of_source in found:
@@ -110,7 +110,7 @@ def _by_clip(found: Sequence[Sequence[Prediction]], options: Namespace) -> list[
 # --- what is said of it ---------------------------------------------------------------------------
 
 
-def _write(clips: list[list[Prediction]], model: ViPER, options: Namespace, journal: ResultJournal) -> None:
+def _write(clips: list[list[Prediction]], model: ViPER, options: InferConfig, journal: ResultJournal) -> None:
     """The rows of all clips and, of windows, their means; only then are the parts of no use any more."""
     output = Path(options.output)
     summary = Path(options.summary) if options.summary else None
@@ -134,7 +134,7 @@ def _write(clips: list[list[Prediction]], model: ViPER, options: Namespace, jour
         console.print(f"whole clips: {summary}", **AS_IT_IS)
 
 
-def _show(clips: list[list[Prediction]], model: ViPER, options: Namespace) -> None:
+def _show(clips: list[list[Prediction]], model: ViPER, options: InferConfig) -> None:
     """The table on stdout: each clip, or its windows and then their mean."""
     shown = [one for clip in clips for one in clip]
     if options.window_seconds:

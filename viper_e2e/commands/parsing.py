@@ -1,44 +1,32 @@
-"""parsing.py: command lines and YAML files <-> settings; an unknown name is told the nearest one."""
+"""parsing.py: the command line and YAML files of `viper train` -> settings of a run."""
 
 from __future__ import annotations
 
 import difflib
 import re
-import sys
-from argparse import SUPPRESS, Action, ArgumentParser, HelpFormatter
-from collections.abc import Iterable, Sequence
+from argparse import SUPPRESS, Action, HelpFormatter
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import NoReturn, get_args, get_type_hints
 
 import jsonargparse
-import yaml
 
-from viper_e2e.commands.reading_options import add_reading_options, apply_reading_options
-from viper_e2e.config.bounds import check_options, check_settings
+from viper_e2e.commands.reading_options import add_reading_options, apply_reading_options, reading_options
+from viper_e2e.commands.usage import Parser, usage_error
+from viper_e2e.config.bounds import check_settings
 from viper_e2e.config.presets import PRESETS, TRAIN_DEFAULTS
 from viper_e2e.config.schema import BackboneConfig, FusionConfig, ModelConfig, TrainConfig, backbones_of
 from viper_e2e.config.settings import Settings, flat
+from viper_e2e.config.settings_file import read_settings_file
 from viper_e2e.errors import ViperError
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
-class Parser(ArgumentParser):
-    """argparse whose mistakes cost one line: what was wrong, the nearest name, exit code 1."""
-
-    def error(self, message: str) -> NoReturn:
-        _usage_error(self.prog, message, self._option_string_actions)
-
-    def parse_known_args(self, *given: Any, **more: Any) -> tuple[Any, list[str]]:
-        options, rest = super().parse_known_args(*given, **more)
-        check_options(options)
-        return options, rest
-
-
 class _SettingsParser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        _usage_error(self.prog, message, self._option_string_actions)
+        usage_error(self.prog, message, self._option_string_actions)
 
     def format_help(self) -> str:
         # Settings are written with dashes on the command line; underscores are understood as well.
@@ -51,91 +39,6 @@ class _Help(HelpFormatter):
     def _get_help_string(self, action: Action) -> str:
         text = (action.help or "").replace("%", "%%")  # they are our docstrings, not templates
         return text if action.default in (None, "", False, SUPPRESS) else f"{text} (default: %(default)s)"
-
-
-def _usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:
-    """One line on stderr, and exit code 1."""
-    message = " ".join(message.split())
-    on_command_line = re.search(r"unrecognized arguments: --([\w.-]+)", message)
-    in_file = re.search(r"(?:Group '([\w.]+)' does not )?accept option '([\w.]+)'", message)
-    if on_command_line or in_file:
-        word = on_command_line[1] if on_command_line else ".".join(filter(None, in_file.groups()))
-        word = word.replace("-", "_").lower()
-        near = _nearest(word, [option.lstrip("-") for option in options if option.startswith("--")])
-        if near and on_command_line:
-            near = "--" + near.replace("_", "-")
-        message += f"; did you mean {near}?" if near else f"; {TOLD[word]}" if word in TOLD else ""
-    print(f"{prog}: {message} (see {prog} --help)", file=sys.stderr)
-    raise SystemExit(1)
-
-
-SYNONYMS = {
-    "lr": "learning_rate learningrate rate step_size",
-    "backbone_lr": "encoder_lr lr_backbone finetune_lr",
-    "epochs": "epoch num_epochs n_epochs max_epochs num_train_epochs",
-    "max_steps": "steps num_steps iterations max_iterations",
-    "batch_size": "bs batch batchsize per_device_train_batch_size train_batch_size",
-    "num_workers": "workers n_workers num_proc num_processes jobs threads num_threads dataloader_num_workers",
-    "accumulation": "gradient_accumulation_steps gradient_accumulation grad_accum accumulate accum",
-    "clip_norm": "max_grad_norm grad_clip gradient_clip gradient_clip_val clip_grad",
-    "weight_decay": "wd decay l2",
-    "schedule": "scheduler lr_scheduler lr_schedule lr_scheduler_type",
-    "warmup_fraction": "warmup warmup_ratio warmup_steps warmup_epochs",
-    "mixed_precision": "precision amp fp16 bf16 half dtype autocast",
-    "device": "gpu gpus cuda cpu mps use_cuda no_cuda",
-    "checkpoint": "ckpt model weights model_path checkpoint_path pretrained resume_from_checkpoint",
-    "run_dir": "output_dir out_dir outdir save_dir logdir log_dir logging_dir run_folder project output out",
-    "output": "out outfile output_file save csv json out_file save_csv results",
-    "out": "output output_dir out_dir outdir folder save_dir",
-    "train_shards": "train data dataset train_data train_dir data_dir shards",
-    "val_shards": "val valid validation dev val_data validation_data eval_data eval_shards",
-    "shards": "data dataset data_dir tars",
-    "resume": "resume_from continue go_on",
-    "seed": "random_seed manual_seed",
-    "window_seconds": "window window_size win window_length chunk_seconds",
-    "hop_seconds": "hop stride step overlap hop_size",
-    "render": "video overlay draw annotate save_video",
-    "plot": "figure curves timeline",
-    "report": "html",
-    "videos": "video input clips video_dir input_dir",
-    "labels": "label csv table annotations annotation targets",
-    "ema_decay": "ema average",
-    "save_every_steps": "save_steps save_every checkpoint_every",
-    "augment": "augmentations data_augmentation",
-    "loss": "criterion objective loss_fn",
-    "freeze": "frozen freeze_backbone freeze_backbones freeze_encoder",
-    "unfreeze": "finetune fine_tune train_backbone train_backbones",
-    "lora": "adapters peft lora_rank lora_r",
-}
-"""Our option → what other programs call it."""
-TOLD = dict.fromkeys(
-    [
-        "wandb",
-        "report_to",
-        "tracker",
-        "logger",
-        "log_with",
-        "mlflow",
-        "tensorboard",
-        "trackio",
-        "comet",
-        "neptune",
-        "use_wandb",
-    ],
-    "every run writes TensorBoard logs and metrics.jsonl; there are no other trackers",
-)
-"""Options that many programs have and this one does without."""
-NEVER_MEANT = ("print_shtab", "print_completion")
-"""Options of the parser that do nothing for a person."""
-
-
-def _nearest(word: str, names: Sequence[str]) -> str | None:
-    """What others call so, one that ends in this word (``dim`` → ``model.fusion.dim``), or the most alike."""
-    by_key = {name.replace("-", "_"): name for name in names if name not in NEVER_MEANT}
-    near = [key for key, others in SYNONYMS.items() if key in by_key and word in others.split()]
-    near = near or [key for key in by_key if key.endswith(f".{word}")]
-    near = near or ([] if word in TOLD else difflib.get_close_matches(word, by_key, n=1, cutoff=0.75))
-    return by_key[near[0]] if near else None
 
 
 # --- training settings ----------------------------------------------------------------------------
@@ -152,7 +55,8 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     saved = _saved_settings(argv, prog)
     if saved is not None:
         argv = ["--config", saved, *argv]
-    _check_settings_files(argv)
+    for path in _files_of(argv):
+        read_settings_file(path)  # in one line what the parser would say with all of its content
     short = bool({"-h", "--help"} & set(argv))
     # What a saved run does not name was added to the package since: it had the default, whatever presets have
     # made of it by now.
@@ -174,7 +78,7 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     model.fusion.rescale = model.fusion.rescale or train.rescale
     _apply_depths(model, parsed.freeze, parsed.unfreeze)
     _apply_lora(model, parsed.lora)
-    apply_reading_options(model.decoding, parsed)
+    apply_reading_options(model.decoding, reading_options(parsed))
     check_settings("--", {"": train, "model.": model})
     _need(train.train_shards, "--train-shards", prog)
     _need(train.run_dir, "--run-dir", prog)
@@ -222,7 +126,7 @@ def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _Setting
     parser.add_argument(
         "--backbone", action="append", metavar="NAME=SOURCE", help="hub id or folder, e.g. visual=PATH"
     )
-    add_reading_options(parser, separator="_")
+    add_reading_options(parser)
     parser.add_argument("--help_all", action="help", help="this help with the model's settings")
     parser.add_class_arguments(TrainConfig)
     parser.set_defaults(TRAIN_DEFAULTS[preset])
@@ -306,24 +210,13 @@ def _apply_lora(model: ModelConfig, lora: str | None) -> None:
         _backbone(model, name).lora_rank = int(rank)
 
 
-def _check_settings_files(argv: Sequence[str]) -> None:
-    """Refuse a file without settings, and ``*name`` in one: thirty such lines unfold to a billion values."""
+def _files_of(argv: Sequence[str]) -> Iterator[Path]:
+    """Those that ``--config`` names; one that is not there is the parser's to tell."""
     for word, following in zip(argv, [*argv, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         path = Path(value if equals else following)
-        if name != "--config" or not path.is_file():
-            continue
-        try:
-            events = list(yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader))
-        except (yaml.YAMLError, UnicodeDecodeError):
-            continue  # the parser says what is wrong with it
-        root = next((event for event in events if isinstance(event, yaml.NodeEvent)), None)
-        if not isinstance(root, yaml.MappingStartEvent):
-            raise ViperError(
-                f"{path}: holds no settings (lines such as `lr: 0.001`); was it emptied or cut short?"
-            )
-        if any(isinstance(event, yaml.AliasEvent) for event in events):
-            raise ViperError(f"--config {path}: YAML aliases (*name) are not understood; write the values out")
+        if name == "--config" and path.is_file():
+            yield path
 
 
 def _need(value: str, option: str, prog: str) -> None:

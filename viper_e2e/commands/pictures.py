@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+from viper_e2e.config.options import InferConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.model.records import Record
 from viper_e2e.model.viper import ViPER
@@ -26,7 +26,7 @@ LONGEST_NAME = 60
 Source = ClipFiles | ShardSet
 
 
-def check_pictures(sources: Sequence[Source], options: Namespace) -> None:
+def check_pictures(sources: Sequence[Source], options: InferConfig) -> None:
     """Refuse pictures that cannot be made before anything is computed; the folder of ``--out`` is made."""
     if options.out:
         settle_folder(options.out, "--out")
@@ -49,7 +49,7 @@ def check_pictures(sources: Sequence[Source], options: Namespace) -> None:
 
 
 def draw_pictures(
-    sources: Sequence[Source], clips: Sequence[list[Record]], model: ViPER, options: Namespace
+    sources: Sequence[Source], clips: Sequence[list[Record]], model: ViPER, options: InferConfig
 ) -> bool:
     """The plots and videos that the options want of what was scored; whether all of them could be drawn.
 
@@ -86,7 +86,7 @@ def _render(source: Source, i: int, records: list[Record], path: Path, model: Vi
     )
 
 
-def _paths(sources: Sequence[Source], name: str, options: Namespace) -> list[Path]:
+def _paths(sources: Sequence[Source], name: str, options: InferConfig) -> list[Path]:
     """Where the picture of each clip goes."""
     wanted = getattr(options, name)
     if wanted:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-from typing import Any
+from dataclasses import fields
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
+from viper_e2e.config.options import ReadingOptions
 from viper_e2e.config.schema import DecodingConfig, LimitsConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.reuse import parse_size
@@ -13,39 +15,24 @@ from viper_e2e.shards import ShardLimits
 FRAMES_PER_SECOND = 120
 """Frames that a clip may have for every second that it may last."""
 
-_OPTIONS = {
-    "max-bytes": {"metavar": "SIZE", "help": "largest file of a clip, e.g. 500GB"},
-    "max-side-in": {
-        "type": int,
-        "metavar": "N",
-        "help": f"longest side of a clip's pictures in pixels (default: {LimitsConfig.max_width})",
-    },
-    "max-seconds": {
-        "type": float,
-        "metavar": "S",
-        "help": f"longest clip in seconds (default: {LimitsConfig.max_seconds:g})",
-    },
-    "video-track": {
-        "type": int,
-        "metavar": "N",
-        "help": "which of several picture tracks, from 1 on (default: the file's default, else the largest)",
-    },
-    "audio-track": {
-        "type": int,
-        "metavar": "N",
-        "help": "which of several sound tracks, from 1 on (default: the file's default, unless it is silent)",
-    },
-}
-"""By name; how argparse takes each."""
+
+def add_reading_options(parser: Any) -> None:
+    """Add them to the parser of `viper train`, which writes names with underscores."""
+    hints = get_type_hints(ReadingOptions)
+    for field in fields(ReadingOptions):
+        (kind,) = (part for part in get_args(hints[field.name]) if part is not NoneType)
+        how = {} if kind is str else {"type": kind}
+        parser.add_argument(
+            f"--{field.name}", help=field.metadata["help"], metavar=field.metadata["metavar"], **how
+        )
 
 
-def add_reading_options(parser: Any, *, separator: str = "-") -> None:
-    """Add them to an argparse or jsonargparse parser; ``separator`` stands between the words of a name."""
-    for name, how in _OPTIONS.items():
-        parser.add_argument(f"--{name.replace('-', separator)}", **how)
+def reading_options(given: Any) -> ReadingOptions:
+    """What a parser found of them."""
+    return ReadingOptions(**{field.name: getattr(given, field.name) for field in fields(ReadingOptions)})
 
 
-def apply_reading_options(decoding: DecodingConfig, options: Namespace) -> None:
+def apply_reading_options(decoding: DecodingConfig, options: ReadingOptions) -> None:
     """Change ``decoding`` in place, and so every decoder that holds it, as the options given ask."""
     limits = decoding.limits
     if options.max_bytes is not None:
@@ -66,7 +53,7 @@ def apply_reading_options(decoding: DecodingConfig, options: Namespace) -> None:
         decoding.audio_track = track
 
 
-def shard_limits(options: Namespace) -> ShardLimits:
+def shard_limits(options: ReadingOptions) -> ShardLimits:
     """What shards may ask for under these options."""
     decoding = DecodingConfig()
     apply_reading_options(decoding, options)

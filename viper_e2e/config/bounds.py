@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -114,7 +113,7 @@ OPTION_BOUNDS: dict[str, Bounds] = {
         ["window_seconds", "hop_seconds", "seconds", "max_seconds", "clip_timeout_seconds"], ABOVE_0
     ),
 }
-"""Of the commands' own options, by their name in the namespace."""
+"""Of the commands' own options, by their names in `config.options`."""
 
 
 def check_settings(source: str, parts: Mapping[str, Any]) -> None:
@@ -127,9 +126,9 @@ def check_settings(source: str, parts: Mapping[str, Any]) -> None:
         raise ViperError("; ".join(complaints))
 
 
-def check_options(options: Namespace) -> None:
-    """The same of a command's own options."""
-    for name, value in vars(options).items():
+def check_options(options: Mapping[str, Any]) -> None:
+    """The same of a command's own options, by name."""
+    for name, value in options.items():
         bounds = OPTION_BOUNDS.get(name)
         if bounds is not None and value is not None and not bounds.allows(value):
             raise ViperError(f"--{name.replace('_', '-')} {value:g}: give a number {bounds}")

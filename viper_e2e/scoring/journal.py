@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from argparse import Namespace
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
@@ -16,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
+from viper_e2e.config.options import ScoringOptions
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime import plain_json
@@ -97,7 +97,7 @@ def scoring_accelerator(device: torch.device) -> Accelerator:
     )
 
 
-def identity_of(model: ViPER, options: Namespace, *settings: object) -> str:
+def identity_of(model: ViPER, options: ScoringOptions, *settings: object) -> str:
     """What outcomes depend on besides the clip, by content: weights, every setting, versions of packages.
 
     Nothing counts by its name or place: a checkpoint trained anew in the same folder is another one.

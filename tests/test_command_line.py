@@ -1,0 +1,159 @@
+"""Options of every command: one dataclass each, the same from the command line and from a YAML file."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from dataclasses import MISSING, fields
+
+import pytest
+
+from viper_e2e.commands.cli import COMMANDS, main
+from viper_e2e.commands.command_line import parse, parser_of
+from viper_e2e.commands.completion import script
+from viper_e2e.config import options as kinds
+from viper_e2e.config.bounds import OPTION_BOUNDS
+from viper_e2e.errors import ViperError
+
+LEAST = {
+    kinds.InferConfig: ["clip.mp4"],
+    kinds.EvalConfig: ["--checkpoint=c", "--shards=s", "--out=o"],
+    kinds.AblateConfig: ["--checkpoint=c", "--shards=s", "--out=o"],
+    kinds.CheckConfig: ["--shards=s"],
+    kinds.PackConfig: ["--videos=v", "--labels=l.csv", "--out=o"],
+    kinds.ExportConfig: ["--checkpoint=c", "--out=o"],
+    kinds.ImportConfig: ["a.model", "--out=o"],
+    kinds.BenchConfig: ["--shards=s"],
+}
+"""What each command cannot do without."""
+
+
+def words_for(kind: type) -> list[str]:
+    """Every option of a command with a value that is not its default."""
+    words = []
+    for action in parser_of(kind, "viper")._actions:
+        if not action.option_strings or action.dest in ("help", "config", "print_config"):
+            continue
+        name = action.option_strings[0]
+        if action.nargs == 0:
+            words.append(name)
+        else:
+            numbers = {int: "7", float: "2.5"}
+            value = list(action.choices)[-1] if action.choices else numbers.get(action.type, "x")
+            words.append(f"{name}={value}")
+    positional = [action.dest for action in parser_of(kind, "viper")._actions if not action.option_strings]
+    return [*words, *(f"a {name}" for name in positional)]
+
+
+@pytest.mark.parametrize("kind", LEAST, ids=lambda kind: kind.__name__)
+def test_what_is_printed_as_a_file_is_read_as_the_same_options(kind, tmp_path, capsys):
+    words = words_for(kind)
+    given = parse(kind, words, "viper")
+    changed = [field.name for field in fields(kind) if getattr(given, field.name) != field.default]
+    assert changed == [field.name for field in fields(kind)]
+    with pytest.raises(SystemExit) as ended:
+        parse(kind, [*words, "--print-config"], "viper")
+    assert ended.value.code == 0
+    file = tmp_path / "options.yaml"
+    file.write_text(capsys.readouterr().out)
+    assert parse(kind, ["--config", str(file)], "viper") == given
+
+
+@pytest.mark.parametrize("kind", LEAST, ids=lambda kind: kind.__name__)
+def test_what_is_not_given_has_the_default_of_its_dataclass(kind):
+    given = parse(kind, LEAST[kind], "viper")
+    for field in fields(kind):
+        if field.default is not MISSING:
+            assert getattr(given, field.name) == field.default
+        elif field.default_factory is not MISSING:
+            assert getattr(given, field.name) == field.default_factory()
+
+
+def test_the_command_line_wins_over_the_file(tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text("shards: a\nout: b\ncheckpoint: c\nbatch_size: 3\nreport: true\nnum-workers: 2\n")
+    given = parse(kinds.EvalConfig, ["--config", str(file), "--batch-size", "5"], "viper eval")
+    assert (given.batch_size, given.num_workers, given.report, given.bom) == (5, 2, True, False)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("batchsize: 3\n", "did you mean batch_size?"),
+        ("", "holds no settings"),
+        ("- shards\n", "holds no settings"),
+        ("a: &a 1\nshards: *a\n", "aliases"),
+        ("shards: {a: 1}\n", "give one value or a list"),
+        ("shards: [", "not valid YAML"),
+        ("shards: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+        ("batch_size: 0\n", "give a number"),
+    ],
+)
+def test_a_file_that_cannot_be_right_is_told_in_one_line(tmp_path, content, told):
+    file = tmp_path / "options.yaml"
+    file.write_text(content)
+    with pytest.raises(ViperError, match=told.replace("?", r"\?")) as error:
+        parse(kinds.EvalConfig, [*LEAST[kinds.EvalConfig], "--config", str(file)], "viper eval")
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(ViperError, match=r"--config nowhere.yaml: cannot be read"):
+        parse(kinds.BenchConfig, ["--config", "nowhere.yaml"], "viper bench")
+
+
+def test_numbers_with_bounds_are_options_of_some_command():
+    names = {field.name for kind in LEAST for field in fields(kind)}
+    assert set(OPTION_BOUNDS) <= names
+
+
+def test_env_names_versions_cores_and_decoders(capsys):
+    assert main(["env"]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert {"viper_e2e", "python", "torch", "cores", "GPUs", "decoders"} <= set(rows)
+    assert "pyav" in rows["decoders"]
+
+
+def test_a_shell_completes_commands_and_their_options():
+    text = script("bash", COMMANDS)
+    ask = 'COMP_WORDS=({words}); COMP_CWORD={place}; _viper; echo "${{COMPREPLY[@]}}"'
+    typed = [("viper inf", 1), ("viper eval --subm", 2)]
+    lines = [ask.format(words=words, place=place) for words, place in typed]
+    done = subprocess.run(["bash", "-c", "\n".join([text, *lines])], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["infer", "--submission"]
+
+
+@pytest.fixture
+def volume():
+    """Leaves the package's logger as it was."""
+    logger = logging.getLogger("viper_e2e")
+    before = logger.level, list(logger.handlers)
+    yield logger
+    logger.setLevel(before[0])
+    logger.handlers[:] = before[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], "note: info\nnote: warning\n"),
+        (["-q"], "note: warning\n"),
+        (["-v"], "note: debug\nnote: info\nnote: warning\n"),
+    ],
+)
+def test_notes_reach_people_as_loudly_as_they_ask(flags, told, volume, capsys, monkeypatch):
+    from viper_e2e.runtime.console import console
+
+    def noting(argv):
+        assert argv == []
+        for _ in range(2):
+            volume.debug("debug")
+            volume.info("info")
+            volume.warning("warning")
+        return 0
+
+    volume.handlers.clear()
+    monkeypatch.setattr(console, "quiet", False)
+    monkeypatch.setitem(COMMANDS, "env", (noting, ""))
+    assert main(["env", *flags]) == 0
+    assert capsys.readouterr().err == told

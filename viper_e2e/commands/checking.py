@@ -1,0 +1,42 @@
+"""checking.py: `viper check`: reads every clip of a set of shards once, and prints what was found."""
+
+from __future__ import annotations
+
+from viper_e2e.commands.reading_options import apply_reading_options, shard_limits
+from viper_e2e.config.options import CheckConfig
+from viper_e2e.config.schema import DecodingConfig, FaceConfig
+from viper_e2e.packing import progress_bar
+from viper_e2e.runtime import plain_json
+from viper_e2e.runtime.outfiles import settle_file, written_whole
+from viper_e2e.runtime.terminal import SteadyConsole
+from viper_e2e.scoring.checking import check
+from viper_e2e.shards import ShardSet
+
+
+def run_check(options: CheckConfig) -> int:
+    """Check, print the findings, and return the exit code: 2 where clips cannot be read."""
+    if options.output:
+        settle_file(options.output, "--output")
+    decoding = DecodingConfig()
+    apply_reading_options(decoding, options)
+    faces = None
+    if options.faces:
+        from viper_e2e.faces import FaceCropper  # loads torch
+
+        faces = FaceCropper(FaceConfig())
+    with progress_bar("reading") as progress:
+        report = check(
+            ShardSet(options.shards, limits=shard_limits(options), strict=False),
+            decoding=decoding,
+            faces=faces,
+            num_workers=options.num_workers,
+            clip_timeout_seconds=options.clip_timeout_seconds,
+            max_restarts=options.max_worker_restarts,
+            progress=progress,
+        )
+    if options.output:
+        with written_whole(options.output) as partial:
+            text = plain_json.dumps(report.to_json(), indent=2) + "\n"
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+    SteadyConsole(highlight=False).print(report)
+    return report.exit_code

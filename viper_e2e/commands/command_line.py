@@ -1,0 +1,161 @@
+"""command_line.py: a command's dataclass of options <-> its command line and its YAML file."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, Field, asdict, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from viper_e2e.commands.usage import Parser
+from viper_e2e.config.options import GROUPS
+from viper_e2e.config.settings_file import read_settings_file
+from viper_e2e.errors import ExitCode, ViperError
+
+C = TypeVar("C")
+
+
+def parse(kind: type[C], argv: Sequence[str], prog: str) -> C:
+    """Options of a command: defaults, then ``--config FILE.yaml``, then the command line.
+
+    Raises :class:`ViperError` for a file that cannot be read, ``SystemExit`` (1) for a wrong option.
+    """
+    options, rest = parse_known(kind, argv, prog)
+    if rest:
+        parser_of(kind, prog).error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
+
+
+def parse_known(kind: type[C], argv: Sequence[str], prog: str, epilog: str = "") -> tuple[C, list[str]]:
+    """The same, and what is not understood."""
+    parser = parser_of(kind, prog, epilog)
+    argv = [*_words_of_files(kind, argv, prog), *argv]
+    positional = any(field.metadata["positional"] for field in fields(kind))  # type: ignore[arg-type]
+    given, rest = (parser.parse_known_intermixed_args if positional else parser.parse_known_args)(argv)
+    values = vars(given)
+    shown = values.pop("print_config")
+    del values["config"]
+    options = kind(**values)
+    if shown:
+        print_settings(options)
+    return options, rest
+
+
+def print_settings(options: Any) -> NoReturn:
+    """As a file for ``--config``, and end."""
+    print(yaml.safe_dump(asdict(options), sort_keys=False, allow_unicode=True), end="")
+    raise SystemExit(ExitCode.OK)
+
+
+def parser_of(kind: type, prog: str, epilog: str = "") -> Parser:
+    """argparse's parser of a dataclass of options; its docstring is the description."""
+    parser = Parser(prog=prog, description=kind.__doc__, epilog=epilog or None, allow_abbrev=False)
+    hints = get_type_hints(kind)
+    groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
+    for field in _own_first(kind):
+        group = groups.get(field.metadata["group"], parser)
+        _add(group, field, hints[field.name])
+    parser.add_argument(
+        "--config", action="append", default=[], metavar="FILE", help="YAML file with any of these"
+    )
+    parser.add_argument("--print-config", action="store_true", help="print the options as such a file, and end")
+    return parser
+
+
+def _own_first(kind: type) -> Iterator[Field]:
+    """A command's own options before those that it shares with others."""
+    by_name = {field.name: field for field in fields(kind)}
+    for owner in kind.__mro__:
+        for name in getattr(owner, "__annotations__", {}):
+            if name in by_name:
+                yield by_name.pop(name)
+
+
+def _add(parser: argparse._ActionsContainer, field: Field, hint: Any) -> None:
+    told = field.metadata
+    name = field.name if told["positional"] else "--" + field.name.replace("_", "-")
+    how: dict[str, Any] = {"help": _help_of(field)}
+    if told["metavar"]:
+        how["metavar"] = told["metavar"]
+    kind = _without_none(hint)
+    if kind is bool:
+        how["action"] = "store_true"
+    elif get_origin(kind) is Literal:
+        how["choices"] = get_args(kind)
+    elif get_origin(kind) is list:
+        how |= {"nargs": "+"} if told["positional"] else {"action": "append"}
+    elif kind is not str:
+        how["type"] = kind
+    if told["bare"] is not None:
+        how |= {"nargs": "?", "const": told["bare"]}
+    if not told["positional"]:
+        is_required = field.default is MISSING and field.default_factory is MISSING
+        how |= {"required": True} if is_required else {"default": _default_of(field)}
+    parser.add_argument(name, **how)
+
+
+def _default_of(field: Field) -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _help_of(field: Field) -> str:
+    text = field.metadata["help"].replace("%", "%%")
+    has_default = field.default not in (MISSING, None, "", False) and "(default" not in text
+    if not has_default:
+        return text
+    shown = f"{field.default:g}" if isinstance(field.default, float) else field.default
+    return f"{text} (default: {shown})"
+
+
+def _without_none(hint: Any) -> Any:
+    if get_origin(hint) not in (Union, UnionType):
+        return hint
+    (kind,) = (part for part in get_args(hint) if part is not NoneType)
+    return kind
+
+
+def with_values(argv: Sequence[str], *options: str) -> list[str]:
+    """``--missing -99,NA`` → ``--missing=-99,NA``: argparse takes what begins with a dash for an option."""
+    words = list(argv)
+    for place in range(len(words) - 2, -1, -1):
+        if words[place] in options and not words[place + 1].startswith("--"):
+            words[place : place + 2] = [f"{words[place]}={words[place + 1]}"]
+    return words
+
+
+# --- YAML files -----------------------------------------------------------------------------------
+
+
+def _words_of_files(kind: type, argv: Sequence[str], prog: str) -> list[str]:
+    """What the files of ``--config`` say, as if it had been typed: so that both are checked alike."""
+    first = Parser(prog=prog, add_help=False, allow_abbrev=False)
+    first.add_argument("--config", action="append", default=[])
+    return [word for path in first.parse_known_args(argv)[0].config for word in _words_of(kind, Path(path))]
+
+
+def _words_of(kind: type, path: Path) -> Iterator[str]:
+    by_name = {field.name: field for field in fields(kind)}
+    for name, value in read_settings_file(path).items():
+        field = by_name.get(str(name).replace("-", "_"))
+        if field is None:
+            near = difflib.get_close_matches(str(name), by_name, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ViperError(f"{path}: has no option {name!r}{hint}")
+        option = "--" + field.name.replace("_", "-")
+        for single in value if isinstance(value, list) else [value]:
+            if isinstance(single, dict | list):
+                raise ViperError(f"{path}: {name}: give one value or a list of values")
+            if single is None or single is False:
+                continue
+            yield (
+                str(single)
+                if field.metadata["positional"]
+                else option
+                if single is True
+                else f"{option}={single}"
+            )

@@ -1,0 +1,110 @@
+"""usage.py: command lines whose mistakes cost one line, with the nearest name of what was meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+from viper_e2e.config.bounds import check_options
+from viper_e2e.errors import ExitCode
+
+
+class Parser(ArgumentParser):
+    """argparse whose mistakes cost one line: what was wrong, the nearest name, exit code 1."""
+
+    def error(self, message: str) -> NoReturn:
+        usage_error(self.prog, message, self._option_string_actions)
+
+    def parse_known_args(self, *given: Any, **more: Any) -> tuple[Any, list[str]]:
+        options, rest = super().parse_known_args(*given, **more)
+        check_options(vars(options))
+        return options, rest
+
+
+def usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:
+    """One line on stderr, and exit code 1."""
+    message = " ".join(message.split())
+    on_command_line = re.search(r"unrecognized arguments: --([\w.-]+)", message)
+    in_file = re.search(r"(?:Group '([\w.]+)' does not )?accept option '([\w.]+)'", message)
+    if on_command_line or in_file:
+        word = on_command_line[1] if on_command_line else ".".join(filter(None, in_file.groups()))
+        word = word.replace("-", "_").lower()
+        near = _nearest(word, [option.lstrip("-") for option in options if option.startswith("--")])
+        if near and on_command_line:
+            near = "--" + near.replace("_", "-")
+        message += f"; did you mean {near}?" if near else f"; {TOLD[word]}" if word in TOLD else ""
+    print(f"{prog}: {message} (see {prog} --help)", file=sys.stderr)
+    raise SystemExit(ExitCode.NOTHING_DONE)
+
+
+SYNONYMS = {
+    "lr": "learning_rate learningrate rate step_size",
+    "backbone_lr": "encoder_lr lr_backbone finetune_lr",
+    "epochs": "epoch num_epochs n_epochs max_epochs num_train_epochs",
+    "max_steps": "steps num_steps iterations max_iterations",
+    "batch_size": "bs batch batchsize per_device_train_batch_size train_batch_size",
+    "num_workers": "workers n_workers num_proc num_processes jobs threads num_threads dataloader_num_workers",
+    "accumulation": "gradient_accumulation_steps gradient_accumulation grad_accum accumulate accum",
+    "clip_norm": "max_grad_norm grad_clip gradient_clip gradient_clip_val clip_grad",
+    "weight_decay": "wd decay l2",
+    "schedule": "scheduler lr_scheduler lr_schedule lr_scheduler_type",
+    "warmup_fraction": "warmup warmup_ratio warmup_steps warmup_epochs",
+    "mixed_precision": "precision amp fp16 bf16 half dtype autocast",
+    "device": "gpu gpus cuda cpu mps use_cuda no_cuda",
+    "checkpoint": "ckpt model weights model_path checkpoint_path pretrained resume_from_checkpoint",
+    "run_dir": "output_dir out_dir outdir save_dir logdir log_dir logging_dir run_folder project output out",
+    "output": "out outfile output_file save csv json out_file save_csv results",
+    "out": "output output_dir out_dir outdir folder save_dir",
+    "train_shards": "train data dataset train_data train_dir data_dir shards",
+    "val_shards": "val valid validation dev val_data validation_data eval_data eval_shards",
+    "shards": "data dataset data_dir tars",
+    "resume": "resume_from continue go_on",
+    "seed": "random_seed manual_seed",
+    "window_seconds": "window window_size win window_length chunk_seconds",
+    "hop_seconds": "hop stride step overlap hop_size",
+    "render": "video overlay draw annotate save_video",
+    "plot": "figure curves timeline",
+    "report": "html",
+    "videos": "video input clips video_dir input_dir",
+    "labels": "label csv table annotations annotation targets",
+    "ema_decay": "ema average",
+    "save_every_steps": "save_steps save_every checkpoint_every",
+    "augment": "augmentations data_augmentation",
+    "loss": "criterion objective loss_fn",
+    "freeze": "frozen freeze_backbone freeze_backbones freeze_encoder",
+    "unfreeze": "finetune fine_tune train_backbone train_backbones",
+    "lora": "adapters peft lora_rank lora_r",
+}
+"""Our option → what other programs call it."""
+TOLD = dict.fromkeys(
+    [
+        "wandb",
+        "report_to",
+        "tracker",
+        "logger",
+        "log_with",
+        "mlflow",
+        "tensorboard",
+        "trackio",
+        "comet",
+        "neptune",
+        "use_wandb",
+    ],
+    "every run writes TensorBoard logs and metrics.jsonl; there are no other trackers",
+)
+"""Options that many programs have and this one does without."""
+NEVER_MEANT = ("print_shtab", "print_completion")
+"""Options of the parser that do nothing for a person."""
+
+
+def _nearest(word: str, names: Sequence[str]) -> str | None:
+    """What others call so, one that ends in this word (``dim`` → ``model.fusion.dim``), or the most alike."""
+    by_key = {name.replace("-", "_"): name for name in names if name not in NEVER_MEANT}
+    near = [key for key, others in SYNONYMS.items() if key in by_key and word in others.split()]
+    near = near or [key for key in by_key if key.endswith(f".{word}")]
+    near = near or ([] if word in TOLD else difflib.get_close_matches(word, by_key, n=1, cutoff=0.75))
+    return by_key[near[0]] if near else None

@@ -1,0 +1,243 @@
+"""options.py: what every command but `train` is told, one dataclass a command: name, type, default, help."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field
+from typing import Any, Literal
+
+from viper_e2e.config.schema import LimitsConfig, TrainConfig
+
+SHARDS = "path, glob, brace pattern or https:// URLs"
+
+
+def option(
+    default: Any = MISSING,
+    *,
+    help: str,
+    metavar: str | None = None,
+    positional: bool = False,
+    bare: str | None = None,
+    group: str | None = None,
+) -> Any:
+    """A field with what ``--help`` says of it. Without a default it must be given.
+
+    ``positional``: without a name. ``bare``: its value where the name stands alone. ``group``: the heading of
+    ``--help`` it stands under. A list is an option that may be repeated.
+    """
+    how = {"help": help, "metavar": metavar, "positional": positional, "bare": bare, "group": group}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=how)
+    return field(default=default, metadata=how)
+
+
+# --- what several commands share ------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class ReadingOptions:
+    """How clips are read; `train` and `bench` have the same."""
+
+    max_bytes: str | None = option(None, metavar="SIZE", help="largest file of a clip, e.g. 500GB")
+    max_side_in: int | None = option(
+        None,
+        metavar="N",
+        help=f"longest side of a clip's pictures in pixels (default: {LimitsConfig.max_width})",
+    )
+    max_seconds: float | None = option(
+        None, metavar="S", help=f"longest clip in seconds (default: {LimitsConfig.max_seconds:g})"
+    )
+    video_track: int | None = option(
+        None,
+        metavar="N",
+        help="which of several picture tracks, from 1 on (default: the file's default, else the largest)",
+    )
+    audio_track: int | None = option(
+        None,
+        metavar="N",
+        help="which of several sound tracks, from 1 on (default: the file's default, unless it is silent)",
+    )
+
+
+@dataclass(kw_only=True)
+class WorkerOptions:
+    """What to do about clips that crash or hang their process; `train` has the same."""
+
+    clip_timeout_seconds: float = option(
+        TrainConfig.clip_timeout_seconds,
+        metavar="S",
+        help="a clip that takes a process longer is left out",
+    )
+    max_worker_restarts: int = option(
+        TrainConfig.max_worker_restarts,
+        metavar="N",
+        help="lost processes that are replaced before the command ends",
+    )
+
+
+@dataclass(kw_only=True)
+class BackboneOptions:
+    """Where backbones come from."""
+
+    backbone: list[str] = option(
+        [],
+        metavar="NAME=SOURCE",
+        help="where to load a backbone from, e.g. visual=PATH (may be repeated)",
+    )
+    sentence_bank: str | None = option(None, help="file with the sentences that CLIP chooses among")
+
+
+@dataclass(kw_only=True)
+class ScoringOptions(ReadingOptions, WorkerOptions, BackboneOptions):
+    """A trained model, and how it computes."""
+
+    checkpoint: str = option(help="folder of a trained model, or a hub id")
+    device: str | None = option(None, help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    mixed_precision: Literal["no", "bf16", "auto"] = option(
+        "no", help="auto: the faster of no and bf16 on this device"
+    )
+    compile: bool = option(False, help="compile image towers, Whisper and the fusion (torch.compile)")
+    batch_size: int = option(8, help="clips per forward pass")
+    num_workers: int = option(1, help="decoding processes")
+
+
+NO_FACE = "a clip without any face: score its whole pictures and say so (default), or give no numbers"
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class InferConfig(ScoringOptions):
+    """Score clips, folders of clips or shards with a trained model."""
+
+    inputs: list[str] = option(positional=True, metavar="CLIP", help="clip, folder of clips, or shards (*.tar)")
+    checkpoint: str = option("", help="folder of a trained model, or a hub id")
+    output: str | None = option(None, help="also write records: .csv, .xlsx, .parquet, .json or .jsonl")
+    summary: str | None = option(
+        None, metavar="FILE", help="whole clips of windows (default: beside --output, NAME.summary.csv)"
+    )
+    bom: bool = option(False, help="mark a CSV as UTF-8, for Excel")
+    faces: bool = option(False, help="put the face's box of every frame in the records")
+    out: str | None = option(None, metavar="DIR", help="folder for all that is made: scores.csv, plots, videos")
+    render: str | None = option(
+        None, metavar="OUT.mp4", bare="", help="write one clip (with --out: each) with box and bars over it"
+    )
+    window_seconds: float | None = option(None, help="score a long clip in windows of this length")
+    hop_seconds: float | None = option(None, help="time between windows (default: half a window)")
+    plot: str | None = option(
+        None, metavar="OUT.png", bare="", help="plot windows of one clip, or with --out of each"
+    )
+    no_face: Literal["score", "nan"] = option("score", help=NO_FACE)
+
+
+@dataclass(kw_only=True)
+class EvalConfig(ScoringOptions):
+    """Score shards: metrics with intervals, predictions, plots."""
+
+    shards: str = option(help=SHARDS)
+    out: str = option(help="folder for metrics.json, predictions.csv and plots")
+    submission: bool = option(False, help="also write the challenge's submission.csv")
+    report: bool = option(False, help="also write one self-contained HTML page")
+    bom: bool = option(False, help="mark predictions.csv as UTF-8, for Excel")
+    no_face: Literal["score", "nan"] = option("score", help=NO_FACE)
+
+
+@dataclass(kw_only=True)
+class AblateConfig(ScoringOptions):
+    """Score every subset of the trained modalities from one pass of encoding."""
+
+    shards: str = option(help=SHARDS)
+    out: str = option(help="folder for ablation.json and ablation.png")
+
+
+@dataclass(kw_only=True)
+class CheckConfig(ReadingOptions, WorkerOptions):
+    """Read every clip of a set of shards and tell what is in it and what is wrong."""
+
+    shards: str = option(help=SHARDS)
+    faces: bool = option(False, help="also look for faces (slower)")
+    output: str | None = option(None, help="also write the findings as JSON")
+    num_workers: int | None = option(None, help="decoding processes (default: one per CPU, at most 8)")
+
+
+@dataclass(kw_only=True)
+class PackConfig:
+    """Pack clips and labels into shards, one set per split."""
+
+    videos: str = option(help="folder of clips (mp4 mov mkv webm avi flv)")
+    labels: list[str] = option(
+        help="table (csv, tsv, xlsx): File_ID, Split, one column per emotion; given again with titles, "
+        "e.g. --labels Valence,Arousal: these columns alone are emotions",
+    )
+    out: str = option(help="folder for the shards")
+    audio: str | None = option(
+        None, help="folder of separately kept sound files (wav, flac, m4a, mp3, opus, …)"
+    )
+    fau: str | None = option(None, help="folder of precomputed action units (csv or npy per clip)")
+    shard_size: str = option("256MB", help="size of a shard")
+    max_bytes: str | None = option(
+        None, metavar="SIZE", help="largest file of a clip, e.g. 4GB (default: 2 GiB)"
+    )
+    seed: int = option(0, help="of the order of samples (default: 0)")
+    overwrite: bool = option(False, help="replace the shards of an earlier run")
+    output: str | None = option(None, help="also write the report as JSON")
+    ignore: list[str] = option([], metavar="A,B", help="columns that are no emotions", group="table")
+    missing: list[str] = option(
+        [],
+        metavar="CODES",
+        help="cells that stand for an empty one, e.g. -99,NA; none: there are no such codes",
+        group="table",
+    )
+    id_column: str = option(
+        "", metavar="TITLE", help="names the clips (default: File_ID, or Path)", group="table"
+    )
+    split_column: str = option("", metavar="TITLE", help="names the splits (default: Split)", group="table")
+    subject_column: str = option(
+        "", metavar="TITLE", help="tells who is seen (default: Subject)", group="table"
+    )
+    split: str = option(
+        "", metavar="NAME", help="of all rows, where no column tells it, e.g. train", group="table"
+    )
+    encoding: str = option(
+        "", help="of a text that is neither UTF-8, UTF-16 nor Windows-1252, e.g. gb18030", group="table"
+    )
+    sheet: str = option("", help="of an Excel workbook that has several", group="table")
+
+
+GROUPS = {"table": "if the table leaves it open"}
+"""Headings of ``--help``, by the name of the group."""
+
+
+@dataclass(kw_only=True)
+class ExportConfig(BackboneOptions):
+    """Write a model with all its backbones inside, to be moved anywhere."""
+
+    checkpoint: str = option(help="folder of a trained model, or a hub id")
+    out: str = option(help="new folder")
+
+
+@dataclass(kw_only=True)
+class ImportConfig(BackboneOptions):
+    """Convert a released ViPER checkpoint into our folder format."""
+
+    source: str = option(positional=True, help="a .model file, or a hub id such as VaianiLorenzo/ViPER-VA")
+    out: str = option(help="new folder")
+
+
+@dataclass(kw_only=True)
+class BenchConfig:
+    """Measure what limits training on given shards, and say which setting to change."""
+
+    shards: str = option(help=SHARDS)
+    seconds: float = option(120.0, help="how long, about")
+
+
+@dataclass(kw_only=True)
+class EnvConfig:
+    """Print what this installation has: versions, devices, decoders. For reports of a fault."""
+
+
+@dataclass(kw_only=True)
+class CompletionConfig:
+    """Print a script with which a shell completes commands and options."""
+
+    shell: Literal["bash", "zsh"] = option(positional=True, help='e.g. eval "$(viper completion bash)"')

@@ -1,0 +1,24 @@
+"""letters.py: what is printed where a terminal is not UTF-8 (cron, old containers)."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import sys
+
+_INSTEAD = {**dict.fromkeys("▏▎▍▌▋▊▉█━╸╺", "#"), "·": ".", "–": "-", "−": "-", "…": "~", "×": "x", "’": "'"}
+"""What is drawn where a terminal has no such letter."""
+
+
+def spare_terminals() -> None:
+    """Let a terminal that is not UTF-8 (cron, old containers) show what it can instead of ending a run."""
+
+    def replaced(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        return "".join(_INSTEAD.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+    codecs.register_error("viper_plain", replaced)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="viper_plain")
