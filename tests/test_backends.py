@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_clip, some_of
+from optional import do_without, package
 from test_decoder import STREAMS, write_clip
 from test_decoder import stream as any_stream  # noqa: F401  (a fixture)
 
@@ -28,7 +29,7 @@ def backend(request) -> str:
     try:
         IMPORTS[request.param]()
     except ViperError as error:
-        pytest.skip(str(error))
+        do_without(error)
     return request.param
 
 
@@ -120,7 +121,7 @@ def test_frames_that_a_gpu_decoded_stay_there_through_windows_and_clips(tmp_path
     try:
         import_torchcodec()
     except ViperError as error:
-        pytest.skip(str(error))
+        do_without(error)
     monkeypatch.setattr(NvdecReader, "device", "cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     path = make_clip(tmp_path / "clip.mp4", num_frames=60, fps=15, options=X264)
@@ -140,7 +141,7 @@ def test_a_library_that_is_not_installed_is_named(library, tmp_path, monkeypatch
 
 
 def test_missing_libraries_of_ffmpeg_are_named(tmp_path, monkeypatch):
-    torchcodec = pytest.importorskip("torchcodec")
+    torchcodec = package("torchcodec")
     monkeypatch.setattr(torchcodec, "ffmpeg_major_version", None)
     path = make_clip(tmp_path / "clip.mp4", options=X264)
     with pytest.raises(ViperError, match="install ffmpeg"):
@@ -151,7 +152,7 @@ def test_a_gpus_decoder_is_refused_in_a_worker_and_without_a_gpu(tmp_path, monke
     try:
         import_torchcodec()
     except ViperError as error:
-        pytest.skip(str(error))
+        do_without(error)
     path = make_clip(tmp_path / "clip.mp4", options=X264)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ViperError, match="needs a GPU"):

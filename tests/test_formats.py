@@ -9,6 +9,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from optional import package
 
 from viper_e2e.config.schema import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder, probe
@@ -50,7 +51,7 @@ KINDS = {"wmv": "asf", "asf": "asf", "mpg": "mpeg", "vob": "mpeg", "gif": "gif"}
 @pytest.mark.parametrize("name", READ)
 def test_every_frame_is_ffmpegs_own(name, backend, tmp_path):
     if backend == "decord":
-        pytest.importorskip("decord")
+        package("decord")
     path = make(tmp_path / name, *READ[name])
     raw = ffmpeg("-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-fps_mode", "passthrough", "-")
     expected = np.frombuffer(raw, np.uint8).reshape(-1, SIZE[1], SIZE[0], 3).astype(int)

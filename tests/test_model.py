@@ -166,14 +166,16 @@ def test_modality_dropout_depends_on_the_clips_seed_alone():
     assert not torch.equal(one, without)
 
 
-def test_labels_outside_the_unit_interval_end_in_a_linear_head():
+@pytest.mark.parametrize(("lowest", "is_bounded"), [(-1.0, False), (0.0, True)])
+def test_only_labels_outside_the_unit_interval_are_predicted_without_a_bound(lowest, is_bounded):
     config = micro()
     config.modalities = ("visual",)
-    torch.manual_seed(0)
-    model = ViPER(config, LabelSet(("valence", "arousal"), -1.0, 1.0)).eval()
+    model = ViPER(config, LabelSet(("valence", "arousal"), lowest, 1.0)).eval()
     with torch.no_grad():
-        model.fusion.output.bias.fill_(-5.0) if hasattr(model.fusion, "output") else None
-        assert model([decoded()]).intensities.shape == (1, 2)
+        model.fusion.perceiver.to_logits[-1].bias.fill_(-50.0)
+        intensities = model([decoded()]).intensities
+    assert intensities.shape == (1, 2)
+    assert bool(((intensities >= 0) & (intensities <= 1)).all()) == is_bounded
 
 
 def test_unknown_modalities_are_named():

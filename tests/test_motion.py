@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from optional import package
 from safetensors.torch import save_model
 from test_model import decoded, model_of
 from training_runs import losses, make_corpus, run, same, weights
@@ -101,7 +102,7 @@ def test_half_precision_stays_near_single(kind, depth):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapters_train_beside_frozen_weights(kind):
-    pytest.importorskip("peft")
+    package("peft")
     encoder = build(kind, backbone={"lora_rank": 2})
     torch.cat(encoder.train()([crops(4)])).square().sum().backward()
     changed = [name for name, p in encoder.named_parameters() if p.grad is not None]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from optional import package
 from rich.console import Console
 
 from viper_e2e.commands.cli import main
@@ -119,7 +120,7 @@ def test_other_scripts_are_not_taken_for_western_text(tmp_path, encoding, text):
 
 
 def test_a_workbook_is_read_with_its_zeros(tmp_path):
-    openpyxl = pytest.importorskip("openpyxl")
+    openpyxl = package("openpyxl")
     book = openpyxl.Workbook()
     sheet = book.active
     sheet.append(["File_ID", "Split", "Valence", "Arousal"])

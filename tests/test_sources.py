@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_clip
+from optional import package
 from test_remote import serving
 from test_shards import record, write_foreign
 
@@ -200,7 +201,7 @@ def test_every_odd_name_is_scored_and_told(suffix, tmp_path, scored):
     if suffix == ".csv":
         told = [row["clip"] for row in csv.DictReader(out.open(encoding="utf-8-sig", newline=""))]
     elif suffix == ".parquet":
-        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet = package("pyarrow.parquet")
         told = parquet.read_table(out).column("clip").to_pylist()
     else:
         text = out.read_text(encoding="utf-8")

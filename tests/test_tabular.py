@@ -8,6 +8,7 @@ import os
 import sys
 
 import pytest
+from optional import package
 from pyarrow import parquet
 
 from viper_e2e.errors import ViperError
@@ -63,7 +64,7 @@ def rows(path) -> tuple[list[str], list[dict]]:
     if path.suffix == ".parquet":
         table = parquet.read_table(path)
         return table.column_names, table.to_pylist()
-    openpyxl = pytest.importorskip("openpyxl")
+    openpyxl = package("openpyxl")
     header, *lines = openpyxl.load_workbook(path).active.iter_rows(values_only=True)
     return list(header), [dict(zip(header, line, strict=True)) for line in lines]
 

@@ -1,0 +1,139 @@
+"""mutation_check.py: whether tests notice: changes chosen lines of the core one at a time and runs their tests.
+
+``python tests/mutation_check.py`` prints a line a change and ends with 1 if more than two were not noticed. The
+changes are made in a copy. ``--only WORD`` takes those whose file has this word in its name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+ALLOWED = 2
+"""So many of them may stay unnoticed."""
+
+
+class Mutation(NamedTuple):
+    file: str
+    before: str
+    after: str
+    tests: str
+
+
+MUTATIONS = [
+    Mutation("loading/order.py", "np.arange(total) // shuffle_window", "np.arange(total) // total", "order"),
+    Mutation("loading/order.py", "SeedSequence([seed, epoch])", "SeedSequence([seed])", "order"),
+    Mutation("decoding/sampling.py", "instants + 0.5, side=", "instants - 0.5, side=", "sampling"),
+    Mutation("decoding/sampling.py", "if duration_seconds <= window_seconds:", "if False:", "sampling windows"),
+    Mutation("decoding/plan.py", "if first >= last:", "if first > last:", "decoder windows sound_instants"),
+    Mutation("training/losses.py", "torch.where(total > 0, total, 1.0)", "total", "losses"),
+    Mutation("training/losses.py", "LossOutput(value * num_processes", "LossOutput(value", "losses"),
+    Mutation("training/losses.py", "targets.repeat(1, self.num_networks)", "targets", "losses ensemble"),
+    Mutation(
+        "scoring/metrics.py", "counts = (weights > 0)[:, None]", "counts = (weights > -1)[:, None]", "metrics"
+    ),
+    Mutation("scoring/metrics.py", "[None, :, None]).sum(1)", "[None, :, None]).mean(1)", "metrics"),
+    Mutation("fusion/banded_ridge.py", "- 1 / len(y)", "", "banded_ridge"),
+    Mutation("fusion/banded_ridge.py", "losses.detach() < best", "losses.detach() > best", "banded_ridge"),
+    Mutation("fusion/closed_form.py", "(1 - leverage)", "(1 + leverage)", "ridge"),
+    Mutation("fusion/tokens.py", "keep = keep & ~hidden[:, index, None]", "keep = keep", "fusion"),
+    Mutation("fusion/tokens.py", "no_face = (keep & ~face_found)", "no_face = (~face_found)", "fusion"),
+    Mutation(
+        "fusion/tokens.py",
+        "torch.where(stream.used[..., None], content + times, 0.0)",
+        "content + times",
+        "fusion",
+    ),
+    Mutation("fusion/scale.py", "torch.where(self.widths > 0, scaled, otherwise)", "scaled", "scale"),
+    Mutation("faces/crop.py", "if x0 < left or y0 < top", "if y0 < top", "faces close_ups"),
+    Mutation("faces/track.py", "return self.source > NONE", "return self.source >= NONE", "faces no_face"),
+    Mutation("shards/tar.py", "if data_offset + info.size > window.size:", "if False:", "shards left_out"),
+    Mutation("shards/tar.py", "> limits.max_members:", "> 10**12:", "hostile shards"),
+    Mutation("shards/index.py", "if actual != found.size:", "if False:", "shards"),
+    Mutation("shards/index.py", "if size > limits.max_index_bytes:", "if False:", "shards hostile"),
+    Mutation("shards/remote.py", "if first != offset or last", "if last", "remote"),
+    Mutation("published/safe_pickle.py", "if count == MAX_INSTRUCTIONS:", "if False:", "published hostile"),
+    Mutation("loading/skips.py", "if self.in_a_row > self.max_in_a_row:", "if False:", "skips"),
+    Mutation("loading/skips.py", 'if record.stage != "quarantine":', "if True:", "skips"),
+    Mutation("loading/windows.py", "if wanted != self._next:", "if False:", "windows"),
+    Mutation("loading/reuse.py", "> self.budget_bytes:", "> 2 * self.budget_bytes:", "reuse"),
+    Mutation("training/ema.py", "(10 + self.num_updates)", "(1 + self.num_updates)", "averaging"),
+    Mutation("training/optimizer.py", "return (step + 1) / warmup", "return step / warmup", "optimizer"),
+    Mutation("training/optimizer.py", "if parameter.ndim <= 1", "if parameter.ndim <= 0", "optimizer"),
+    Mutation("training/guarding.py", "if num_skips == 0:", "if num_skips >= 0:", "guarding training"),
+    Mutation("labels.py", "if sorted(names) != sorted(wanted):", "if False:", "labels"),
+    Mutation(
+        "packing/values.py",
+        "return value if abs(value) <= LARGEST",
+        "return value if True",
+        "odd_tables packing",
+    ),
+    Mutation("scoring/tabular.py", "abs(cell) < 1e15", "abs(cell) < 1e1", "tabular"),
+    Mutation(
+        "model/checkpoint.py",
+        "complaints += [str(error)] if folder != new",
+        "complaints += [str(error)] if folder",
+        "checkpoint",
+    ),
+    Mutation(
+        "runtime/outfiles.py",
+        "        partial.replace(target)\n",
+        "        target.write_bytes(partial.read_bytes())\n",
+        "run_folder",
+    ),
+    Mutation(
+        "decoding/mp4_tables.py",
+        "track.one_tick_each = count == 1 and",
+        "track.one_tick_each = count == 1 or",
+        "hostile container",
+    ),
+    Mutation("decoding/magic.py", "if not head:", "if False:", "container hostile"),
+]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default="", help="changes whose file has this in its name")
+    wanted = [m for m in MUTATIONS if parser.parse_args().only in m.file]
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "viper"
+        shutil.copytree(
+            ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "demo", "__pycache__", "site")
+        )
+        unnoticed = [m for m in wanted if not is_noticed(copy, m)]
+    print(f"{len(wanted) - len(unnoticed)} of {len(wanted)} changes noticed")
+    return int(len(unnoticed) > ALLOWED)
+
+
+def is_noticed(copy: Path, mutation: Mutation) -> bool:
+    """Whether a test fails with this change."""
+    path = copy / "viper_e2e" / mutation.file
+    text = path.read_text(encoding="utf-8")
+    if mutation.before not in text:
+        sys.exit(f"{mutation.file}: has no {mutation.before!r} any more; choose another line")
+    path.write_text(text.replace(mutation.before, mutation.after, 1), encoding="utf-8")
+    try:
+        files = [f"tests/test_{name}.py" for name in mutation.tests.split()]
+        environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow and not campaign", *files]
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    finally:
+        path.write_text(text, encoding="utf-8")
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    told = failed[0].partition(" - ")[0] if failed else "NOT NOTICED"
+    print(
+        f"{mutation.file}: {mutation.before.strip()} -> {mutation.after.strip() or '(nothing)'}: {told}",
+        flush=True,
+    )
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
