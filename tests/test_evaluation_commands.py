@@ -197,7 +197,7 @@ def test_what_stops_a_submission_stops_it_before_scoring(world, tmp_path, monkey
     assert "'[1]' occurs twice; score one set of shards per submission" in capsys.readouterr().err
     (tmp_path / "file").write_text("in the way")
     assert main(["eval", words[0], world.split("val"), f"--out={tmp_path}/file"]) == 1
-    assert "is no folder and cannot be one" in capsys.readouterr().err
+    assert "is not a folder and cannot be created" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_does_not_know_its_labels_falls_back_on_its_own_mean(world, tmp_path, capsys):

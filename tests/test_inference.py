@@ -330,7 +330,7 @@ def test_a_video_that_is_no_rendering_is_never_written_over(tmp_path, checkpoint
     monkeypatch.setattr(inference, "load_model", lambda _: pytest.fail("loaded"))
     before = (clips / "a.mp4").read_bytes()
     assert infer(checkpoint, "--render", clips / "a.mp4", clips / "b.mp4") == 1
-    assert "is there and no rendering of ours" in error_of(capsys)
+    assert "exists and was not rendered by viper" in error_of(capsys)
     assert infer(checkpoint, clips, "--out", clips, "--render") == 1
     assert (clips / "a.mp4").read_bytes() == before
     assert infer(checkpoint, clips, "--render") == 1

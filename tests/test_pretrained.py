@@ -131,7 +131,7 @@ def test_weights_that_do_not_fit_their_settings_are_refused(tmp_path, change):
     ("source", "told"),
     [
         ("nowhere", "no such folder; a training run leaves one at"),
-        ("someone/nothing-there", "neither a folder here nor to be had from the hub"),
+        ("someone/nothing-there", "not a folder here, and could not be fetched from the hub"),
     ],
 )
 def test_a_model_that_is_nowhere_is_one_line(source, told):

@@ -170,7 +170,7 @@ def test_an_unknown_format_and_what_cannot_be_a_file_are_told_before_any_work(tm
     with pytest.raises(ViperError, match="is a folder; name a file"):
         write_records([], tmp_path / "folder.csv")
     (tmp_path / "file").touch()
-    with pytest.raises(ViperError, match="is no folder and cannot be one"):
+    with pytest.raises(ViperError, match="is not a folder and cannot be created"):
         write_records([], tmp_path / "file" / "out.csv")
 
 

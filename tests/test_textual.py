@@ -386,7 +386,7 @@ def test_our_bank_is_not_the_published_one(reference):
     ("name", "content", "message"),
     [
         ("b.txt", "only one\n", "has 1 sentences; allowed are 2 to 4096"),
-        ("b.json", '["a", "b", "a"]', "sentence 3 stands there twice: 'a'"),
+        ("b.json", '["a", "b", "a"]', "sentence 3 is listed twice: 'a'"),
         ("b.json", '["a", " "]', "sentence 2 has 1 characters"),
         ("b.txt", "a\n" + "x" * 401, "sentence 2 has 401 characters; allowed are 1 to 400"),
         ("b.json", '{"a": 1}', "a JSON list of strings is expected"),

@@ -45,7 +45,9 @@ def check_pictures(sources: Sequence[Source], options: InferConfig) -> None:
         for path in _paths(sources, name, options):
             settle_file(path, f"--{name}")
             if name == "render" and not may_replace(path):
-                raise ViperError(f"{path}: is there and no rendering of ours; name another place for --render")
+                raise ViperError(
+                    f"{path}: exists and was not rendered by viper; name another place for --render"
+                )
 
 
 def draw_pictures(

@@ -242,7 +242,7 @@ def read_bank(path: str | Path | None) -> list[str]:
                 f"allowed are 1 to {MAX_CHARACTERS}"
             )
         if sentence in seen:
-            raise ViperError(f"sentence bank {path}: sentence {number} stands there twice: {sentence[:60]!r}")
+            raise ViperError(f"sentence bank {path}: sentence {number} is listed twice: {sentence[:60]!r}")
         seen.add(sentence)
     return sentences
 

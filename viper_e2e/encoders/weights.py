@@ -127,7 +127,7 @@ def _locate(
         except HubError as error:
             reason = str(error)
     where = (
-        f"is neither on this machine nor to be had from the hub ({hub_id}: {reason})"
+        f"is not on this machine and could not be fetched from the hub ({hub_id}: {reason})"
         if is_hub_id
         else "does not exist"
     )

@@ -236,7 +236,7 @@ def _fetch(source: str, revision: str | None) -> Path:
         return fetch_folder(source, revision=revision, patterns=HUB_PATTERNS)
     except HubError as error:
         raise CheckpointError(
-            f"{source}: neither a folder here nor to be had from the hub ({error})"
+            f"{source}: not a folder here, and could not be fetched from the hub ({error})"
         ) from error
 
 

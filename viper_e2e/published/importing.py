@@ -129,7 +129,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
         return fetch_file(hub_id, FILES[hub_id], revision=revision)
     except HubError as error:
         raise ViperError(
-            f"{hub_id}: {FILES[hub_id]} is neither in the hub's cache nor to be had ({error}); fetch it on a "
+            f"{hub_id}: {FILES[hub_id]} is not in the cache and could not be fetched ({error}); fetch it on a "
             f"machine with internet and run viper import-published {FILES[hub_id]} --out FOLDER"
         ) from error
 

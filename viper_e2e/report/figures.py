@@ -77,7 +77,7 @@ def save(figure, path: str | os.PathLike) -> Path:
     """Write as PNG (or what else the ending says, such as pdf or svg)."""
     path = Path(path)
     if path.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
-        raise ViperError(f"{path}: no kind of picture that can be drawn; end its name in .png")
+        raise ViperError(f"{path}: cannot be drawn in this format; end its name in .png")
     with written_whole(path) as partial:
         figure.savefig(partial, dpi=130, facecolor="white")
     return path

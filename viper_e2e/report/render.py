@@ -85,7 +85,7 @@ def render(
     if isinstance(clip, Path) and out.exists() and clip.exists() and out.samefile(clip):
         raise ViperError(f"{out}: is the clip itself; name another file")
     if not may_replace(out):
-        raise ViperError(f"{out}: is there and no rendering of ours; name another file")
+        raise ViperError(f"{out}: exists and was not rendered by viper; name another file")
     clip_limits = clip_limits or LimitsConfig()
     info = probe(clip, clip_limits, video_track=video_track)
     tracks, shown_size = Tracks(video_track), (info.width, info.height)

@@ -30,7 +30,9 @@ def settle_folder(folder: str | os.PathLike, option: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ViperError(f"{option} {folder}: is no folder and cannot be one ({error.strerror})") from error
+        raise ViperError(
+            f"{option} {folder}: is not a folder and cannot be created ({error.strerror})"
+        ) from error
     try:
         # Asking for permissions is not enough: the super-user has them on a read-only disk.
         with tempfile.TemporaryFile(dir=folder):

@@ -19,7 +19,7 @@ from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.state import TrainingState
 
 MAX_BAD_STEPS = 3
-"""So many steps in a row without a number send a run back to its last checkpoint."""
+"""So many steps in a row were not finite (NaN) send a run back to its last checkpoint."""
 MAX_OVERFLOWS = 8
 """So many steps in a row may overflow in fp16, each halving the scale of the loss, as many do at the beginning;
 those after them, or at a scale below 1, are not too large but no numbers."""
@@ -152,7 +152,7 @@ class Guard:
         self._log("nonfinite.jsonl", record)
         has_gone_back = state.went_back_at >= 0
         if state.bad_steps >= MAX_BAD_STEPS and has_gone_back and state.last_good_step <= state.went_back_at:
-            self.give_up(f"step {state.step}: again {MAX_BAD_STEPS} steps in a row without a number")
+            self.give_up(f"step {state.step}: again {MAX_BAD_STEPS} steps in a row were not finite (NaN)")
 
     def give_up(self, why: str) -> NoReturn:
         raise ViperError(

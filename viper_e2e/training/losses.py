@@ -44,7 +44,7 @@ def parse_loss(text: str) -> dict[str, float]:
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise ViperError(f"loss {text!r}: no term {name!r}{hint}; there are {', '.join(TERMS)}")
         if name in weights:
-            raise ViperError(f"loss {text!r}: {name} stands there twice; give it one weight")
+            raise ViperError(f"loss {text!r}: {name} is listed twice; give it one weight")
         weights[name] = _weight(text, number if "=" in part else "1")
     if not any(weights.values()):
         raise ViperError(
@@ -59,7 +59,7 @@ def _weight(text: str, number: str) -> float:
     except ValueError:
         weight = -1.0
     if not 0 <= weight < float("inf"):
-        raise ViperError(f"loss {text!r}: {number!r} is no weight; give a number from 0 up")
+        raise ViperError(f"loss {text!r}: {number!r} is not a weight; give a number from 0 up")
     return weight
 
 

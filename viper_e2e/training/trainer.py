@@ -378,14 +378,16 @@ class Trainer:
         self.processes.wait("going back")
         if not self._restore():
             self.guard.give_up(
-                f"step {step}: {MAX_BAD_STEPS} steps in a row without a number, no checkpoint yet"
+                f"step {step}: {MAX_BAD_STEPS} steps in a row were not finite (NaN), no checkpoint yet"
             )
         self.state.went_back_at, self.state.bad_steps, self.state.bad_keys = step, 0, []
         self.state.overflows = 0
-        self.loader.quarantined |= dict.fromkeys(keys, f"loss or gradient without a number up to step {step}")
+        self.loader.quarantined |= dict.fromkeys(
+            keys, f"loss or gradient not finite (NaN or infinite) up to step {step}"
+        )
         if self.processes.is_main:
             console.print(
-                f"[yellow]{MAX_BAD_STEPS} steps in a row without a number; back to step {self.state.step} "
+                f"[yellow]{MAX_BAD_STEPS} steps in a row were not finite (NaN); back to step {self.state.step} "
                 f"without {', '.join(keys)}[/yellow]"
             )
         self.processes.wait("all have gone back")
