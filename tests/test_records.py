@@ -59,7 +59,7 @@ def test_numbers_that_are_none_make_a_record_invalid():
     broken = output()._replace(intensities=torch.tensor([[float("nan"), 0.5], [0.5, 0.5]]))
     record = records_of(broken, ["a.mp4", "b.mp4"], EMOTIONS, MODALITIES)[0]
     assert (record["valid"], record["intensities"]) == (False, None)
-    assert "not finite" in record["error"]
+    assert "no number" in record["error"]
 
 
 # --- windows ----------------------------------------------------------------------------------------

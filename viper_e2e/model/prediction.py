@@ -13,7 +13,7 @@ SEEING = LOOKING
 """Modalities that look at the face, or at the whole picture where there is none."""
 ONLY_PERSON = 1
 """One person of a clip is followed."""
-NO_NUMBER = "the model's output is not finite (NaN); is its checkpoint sound?"
+NO_NUMBER = "the model gave no number (NaN); is its checkpoint sound?"
 NOTHING_THERE = "nothing could be seen or heard: the numbers are what the model says of nothing"
 NO_FACE = "no face was found: the whole picture was scored"
 
