@@ -46,6 +46,9 @@ class FakeShards:
         shard = int(np.searchsorted(np.cumsum(self.shard_sizes), i, side="right"))
         return SimpleNamespace(path_or_url=f"https://host/train-{shard:06d}.tar?token=secret")
 
+    def clip_id(self, i: int) -> str:
+        return str(i)
+
     def read(self, i: int) -> Sample:
         if self.key(i).startswith("torn"):
             raise ClipError("ends 7 bytes early", stage="read", clip=self.key(i))

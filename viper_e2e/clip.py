@@ -71,6 +71,10 @@ class ClipSource(Protocol):
 
     def shard_of(self, i: int) -> ClipPlace: ...
 
+    def clip_id(self, i: int) -> str | None:
+        """What tells a clip from any other by what it holds; None where that is not known before it is read."""
+        ...
+
     def read(self, i: int) -> Sample:
         """Raises `ClipError` where this one clip cannot be had."""
         ...

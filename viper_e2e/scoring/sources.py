@@ -41,6 +41,9 @@ class Subset:
     def shard_of(self, i: int) -> ClipPlace:
         return self.source.shard_of(self.indices[i])
 
+    def clip_id(self, i: int) -> str | None:
+        return self.source.clip_id(self.indices[i])
+
     def read(self, i: int) -> Sample:
         return self.source.read(self.indices[i])
 
@@ -88,7 +91,7 @@ class ClipFiles:
             raise ClipError("is no file; is the path right?", stage="read", clip=name)
         return Sample(key=name, video=path)
 
-    def content_id(self, i: int) -> str | None:
+    def clip_id(self, i: int) -> str | None:
         """Of a file as it was when it was first asked for."""
         if i not in self._content_ids:
             path = self.paths[i]
@@ -119,7 +122,7 @@ def name_of(source: ClipSource, i: int) -> str:
     known before it is fetched.
     """
     if isinstance(source, ClipFiles):
-        return f"{source.paths[i]} {source.content_id(i)}".encode("utf-8", "backslashreplace").decode()
+        return f"{source.paths[i]} {source.clip_id(i)}".encode("utf-8", "backslashreplace").decode()
     return f"{source.entry(i).key} {source.clip_id(i)}"
 
 
