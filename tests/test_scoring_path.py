@@ -1,4 +1,4 @@
-"""Every command goes through clips by one path: the same clips fail alike, and what was scored before counts."""
+"""Every command goes through clips by one path: the same clips fail alike, and what was known stays known."""
 
 from __future__ import annotations
 
