@@ -16,6 +16,15 @@ def test_a_clip_meets_eight_files():
     assert len(STOPS) == 8
 
 
+def test_from_the_script_to_the_loop_each_file_imports_the_next():
+    (line,) = re.findall(r"^From the script to the loop .*?\. Then", TEXT, re.MULTILINE | re.DOTALL)
+    files = re.findall(r"`([\w/]+\.py)`", line)
+    assert len(files) == 4
+    for file, following in zip(files, files[1:], strict=False):
+        module = following.removesuffix(".py").replace("/", ".")
+        assert f"from {module} import" in (ROOT / file).read_text(encoding="utf-8"), (file, following)
+
+
 @pytest.mark.parametrize(("file", "name"), STOPS)
 def test_each_stop_is_where_it_is_said_to_be(file, name):
     owner, _, method = name.partition(".")
