@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from itertools import pairwise
 
 import pytest
 from conftest import ROOT
@@ -20,7 +21,7 @@ def test_from_the_script_to_the_loop_each_file_imports_the_next():
     (line,) = re.findall(r"^From the script to the loop .*?\. Then", TEXT, re.MULTILINE | re.DOTALL)
     files = re.findall(r"`([\w/]+\.py)`", line)
     assert len(files) == 4
-    for file, following in zip(files, files[1:], strict=False):
+    for file, following in pairwise(files):
         module = following.removesuffix(".py").replace("/", ".")
         assert f"from {module} import" in (ROOT / file).read_text(encoding="utf-8"), (file, following)
 

@@ -118,3 +118,18 @@ def test_help_and_light_imports_load_no_torch(code):
     check = "\nimport sys; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     done = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["infer", "eval", "ablate", "check", "pack", "export", "env", "completion"])
+def test_help_of_a_command_loads_nothing_that_it_does_not_need(command):
+    code = f"""
+import sys
+from viper_e2e.commands.cli import main
+try: main([{command!r}, "--help"])
+except SystemExit: pass
+heavy = {{"numpy", "torch", "rich", "av", "jsonargparse", "matplotlib"}} & sys.modules.keys()
+sys.exit(", ".join(heavy) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
