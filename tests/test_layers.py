@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "viper_e2e"
 
 ORDER = (
     *("errors", "labels", "clip", "moved"),
-    *("config", "runtime", "decoding", "faces", "encoders", "shards", "loading", "packing"),
+    *("config", "runtime", "decoding", "shards", "loading", "faces", "encoders", "packing"),
     *("fusion", "model", "published", "scoring", "report", "training", "commands"),
 )
 """Files and wings, each of which imports from those before it alone."""

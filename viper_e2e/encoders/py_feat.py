@@ -1,28 +1,24 @@
-"""py_feat.py: whole frames -> action units by py-feat, in a child process that may die without us."""
+"""py_feat.py: whole frames -> action units by py-feat, in a worker process that may die without us."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-import tempfile
-from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
-from threading import Timer
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from viper_e2e.encoders.py_feat_child import MeasureFrames
+from viper_e2e.errors import ViperError
 from viper_e2e.labels import ACTION_UNITS, FACIAL_EMOTIONS, unit_name
-
-CHILD = Path(__file__).with_name("py_feat_child.py")
+from viper_e2e.loading.workers import WorkerError, WorkerLost, WorkerPool
 
 START_SECONDS, CLIP_SECONDS = 1800.0, 600.0
-"""After which the child is taken to hang; it downloads its weights at the first start."""
+"""After which py-feat is taken to hang; it downloads its weights at the first start."""
 
 MAX_DEATHS = 3
-"""In a row; a child that dies of every clip is not started for each of thousands."""
+"""In a row; a process that dies of every clip is not started for each of thousands."""
 
 
 class NotMeasured(Exception):
@@ -36,99 +32,66 @@ class NotMeasured(Exception):
 class PyFeat:
     """Measures with py-feat's own face detector, as the published scripts did.
 
-    A process of its own: py-feat sets threads, prints, and loads OpenMP and XGBoost libraries that do not go
+    In a worker of its own: py-feat sets threads, prints, and loads OpenMP and XGBoost libraries that do not go
     well with others in one process. It is started at the first clip and ends with this object.
     """
 
     def __init__(self, device: str = "cpu"):
         self.device = device
-        self._child: subprocess.Popen | None = None
-        self._log = None
+        self._pool: WorkerPool | None = None
         self._deaths = 0
 
     def __reduce__(self):
-        # A copy of a model starts a child of its own.
+        # A copy of a model starts a worker of its own.
         return PyFeat, (self.device,)
 
     def __call__(self, frames: UInt8[np.ndarray, "N H W 3"]) -> Float32[np.ndarray, "N 27"]:
         """A row per frame in the published order; NaN where py-feat found no face. Raises `NotMeasured`."""
-        if self._child is None:
-            self._start()
-        header = json.dumps({"shape": frames.shape}).encode() + b"\n"
-        with self._watched(CLIP_SECONDS):
-            try:
-                self._child.stdin.write(header + np.ascontiguousarray(frames).tobytes())
-                self._child.stdin.flush()
-            except BrokenPipeError:
-                raise self._dead() from None
-            answer = self._read_header()
-            size = 4 * len(frames) * len(answer["columns"])
-            content = self._child.stdout.read(size)
-        if len(content) != size:
-            raise self._dead()
+        pool = self._pool or self._start()
+        columns, rows = self._ask(pool, frames)
         self._deaths = 0
-        return _in_published_order(
-            answer["columns"], np.frombuffer(content, np.float32).reshape(len(frames), -1)
-        )
+        return _in_published_order(columns, rows)
 
     def close(self) -> None:
-        """End the child; the next call starts another."""
-        child, self._child = self._child, None
-        if child is None:
-            return
-        child.kill()
-        child.wait()
-        child.stdin.close()
-        child.stdout.close()
-        self._log.close()
+        """End the worker; the next call starts another."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
     def __del__(self):
         self.close()
 
-    def _start(self) -> None:
+    def _start(self) -> WorkerPool:
         if find_spec("feat") is None:
             raise NotMeasured(
                 "py-feat is not installed; pip install 'py-feat>=2,<3' measures them", for_good=True
             )
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
-        self._child = subprocess.Popen(
-            [sys.executable, str(CHILD), self.device],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-        )
+        # How often it may die is counted here: only deaths in a row count.
+        how = {"time_limit_seconds": START_SECONDS, "max_restarts": sys.maxsize, "num_threads": None}
+        pool = self._pool = WorkerPool(MeasureFrames(self.device), 1, **how)
         try:
-            with self._watched(START_SECONDS):
-                self._read_header()
+            self._ask(pool, None)
         except NotMeasured as error:
+            self.close()
             raise NotMeasured(f"are py-feat's weights at hand? {error}", for_good=True) from None
+        pool.time_limit_seconds = CLIP_SECONDS
+        return pool
 
-    def _read_header(self) -> dict:
-        line = self._child.stdout.readline()
-        if not line.endswith(b"\n"):
-            raise self._dead()
-        return json.loads(line)
-
-    def _dead(self) -> NotMeasured:
-        """What is known of a child that is gone; the next clip gets a new one, a few times."""
-        self._child.kill()
-        code = self._child.wait()
-        self._log.seek(0)
-        last = self._log.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
-        self.close()
-        self._deaths += 1
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return NotMeasured(f"py-feat's process ended ({how}; {last})", for_good=self._deaths >= MAX_DEATHS)
-
-    @contextmanager
-    def _watched(self, seconds: float):
-        timer = Timer(seconds, self._child.kill)
-        timer.daemon = True
-        timer.start()
+    def _ask(self, pool: WorkerPool, frames: UInt8[np.ndarray, "N H W 3"] | None) -> Any:
+        """What the worker makes of frames; of None, only that it is ready for some."""
         try:
-            yield
-        finally:
-            timer.cancel()
+            outcome = pool.outcome(pool.submit(frames, "py-feat"))
+        except WorkerError as error:
+            raise self._failed(f"py-feat failed ({str(error).strip().rpartition(chr(10))[2]})") from None
+        except ViperError as error:  # no worker comes up
+            raise NotMeasured(str(error), for_good=True) from None
+        if isinstance(outcome, WorkerLost):
+            raise self._failed(f"py-feat's process was lost ({outcome.reason})")
+        return outcome
+
+    def _failed(self, reason: str) -> NotMeasured:
+        self._deaths += 1
+        return NotMeasured(reason, for_good=self._deaths >= MAX_DEATHS)
 
 
 def _in_published_order(columns: list[str], rows: Float32[np.ndarray, "N C"]) -> Float32[np.ndarray, "N 27"]:

@@ -1,11 +1,10 @@
-"""py_feat_child.py: the child process of `py_feat.py`: frames on stdin -> py-feat's columns on stdout."""
+"""py_feat_child.py: what the worker of `py_feat.py` does: frames -> py-feat's columns."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import sys
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -13,23 +12,24 @@ BATCH_SIZE = 8
 """Frames that py-feat looks at together; bounds its memory."""
 
 
-def main(device: str) -> None:
-    """Answer requests until stdin ends. Both ways: a line of JSON, then the array's bytes.
+@dataclass
+class MeasureFrames:
+    """Frames → column names, and a row per frame, float32: the first face's, NaN where there is none.
 
-    Request ``{"shape": [N, H, W, 3]}`` and uint8 frames; answer ``{"columns": […]}`` and N × columns float32, a
-    row per frame: the first face's, NaN where there is none. Before all: ``{"ready": true}``. What fails ends
-    the process; the parent reads the last line of its traceback.
+    Of None: nothing, once the models are loaded. Neither they nor torch are loaded before.
     """
-    # py-feat and what it loads print to stdout: the answers get a descriptor of their own.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    detector = _detector(device)
-    _answer(answers, {"ready": True})
-    while line := sys.stdin.buffer.readline():
-        shape = json.loads(line)["shape"]
-        frames = np.frombuffer(sys.stdin.buffer.read(math.prod(shape)), np.uint8).reshape(shape)
-        columns, rows = measure(detector, frames)
-        _answer(answers, {"columns": columns}, rows.tobytes())
+
+    device: str
+    _detector: Any = field(default=None, init=False)
+
+    def __call__(self, frames: np.ndarray | None) -> tuple[list[str], np.ndarray] | None:
+        if self._detector is None:
+            # py-feat and what it loads print; what goes wrong is in the traceback that the parent gets.
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, 1)
+            os.dup2(silence, 2)
+            self._detector = _detector(self.device)
+        return None if frames is None else measure(self._detector, frames)
 
 
 def _detector(device: str):
@@ -66,12 +66,3 @@ def measure(detector, frames: np.ndarray) -> tuple[list[str], np.ndarray]:
     seen, first = np.unique(found["frame"].to_numpy(int), return_index=True)
     rows[seen] = values[first]
     return columns, rows
-
-
-def _answer(pipe, header: dict, content: bytes = b"") -> None:
-    pipe.write(json.dumps(header).encode() + b"\n" + content)
-    pipe.flush()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -90,7 +90,10 @@ class WorkerPool:
         *,
         time_limit_seconds: float = TIME_LIMIT_SECONDS,
         max_restarts: int = MAX_RESTARTS,
+        num_threads: int | None = 1,
     ):
+        """``num_threads``: that OpenMP may use in each; None: as many as it likes."""
+        self.num_threads = num_threads
         self.time_limit_seconds = time_limit_seconds
         self.max_restarts = max_restarts
         self.casualties: list[str] = []
@@ -151,7 +154,7 @@ class WorkerPool:
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve, args=(theirs, self._payload), name="viper-worker", daemon=True
+            target=_serve, args=(theirs, self._payload, self.num_threads), name="viper-worker", daemon=True
         )
         with _main_hidden(unless=b"__main__" in self._payload):
             process.start()
@@ -288,12 +291,13 @@ class _Raised:
     exception: Exception
 
 
-def _serve(parent: connection.Connection, payload: bytes) -> None:
+def _serve(parent: connection.Connection, payload: bytes, num_threads: int | None) -> None:
     """Compute what is asked for until the parent closes its end."""
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = "1"  # the processes are the parallelism; read when NumPy or torch load
+    if num_threads is not None:  # mostly the processes are the parallelism; read when NumPy or torch load
+        os.environ["OMP_NUM_THREADS"] = str(num_threads)
     try:
         task = pickle.loads(payload)
     except Exception:  # as in `_outcome_of`
