@@ -48,12 +48,12 @@ def settings_page(source: str) -> str:
     lines = [
         "# Settings",
         "",
-        "Settings of `TrainConfig` are options of `viper train` (`--batch-size 8`). Those of `ModelConfig`",
-        "stand under `--model.` (`--model.decoding.num-frames 16`) and are saved in the checkpoint. `viper",
-        "train --print_config` prints all of them with the values of a preset, as a file for `--config`.",
+        "Settings of a run, from `RunConfig` on, are options of `viper train` (`--batch-size 8`). Those of",
+        "`ModelConfig` stand under `--model.` (`--model.decoding.num-frames 16`) and are saved in the",
+        "checkpoint. `viper train --print_config` prints all of them for a preset, as a file.",
     ]
     for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Config") and any(_rows(node)):
             lines += ["", f"## {node.name}", "", *_paragraphs(ast.get_docstring(node)), ""]
             lines += ["| setting | type | default | meaning |", "| :-- | :-- | :-- | :-- |"]
             lines += [f"| {' | '.join(row)} |" for row in _rows(node)]

@@ -19,7 +19,9 @@ spec.loader.exec_module(generate)
 SETTINGS = generate.settings_page(generate.SCHEMA.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", [name for name in dir(schema) if name.endswith("Config")])
+@pytest.mark.parametrize(
+    "name", [name for name in dir(schema) if name.endswith("Config") and name != "TrainConfig"]
+)
 def test_every_setting_stands_in_a_table_with_its_default(name):
     _, _, after = SETTINGS.partition(f"\n## {name}\n")
     table = after.partition("\n## ")[0]

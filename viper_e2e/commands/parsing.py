@@ -16,7 +16,14 @@ from viper_e2e.commands.reading_options import add_reading_options, apply_readin
 from viper_e2e.commands.usage import Parser, usage_error
 from viper_e2e.config.bounds import check_settings
 from viper_e2e.config.presets import PRESETS, TRAIN_DEFAULTS
-from viper_e2e.config.schema import BackboneConfig, FusionConfig, ModelConfig, TrainConfig, backbones_of
+from viper_e2e.config.schema import (
+    TRAIN_GROUPS,
+    BackboneConfig,
+    FusionConfig,
+    ModelConfig,
+    TrainConfig,
+    backbones_of,
+)
 from viper_e2e.config.settings import Settings, flat
 from viper_e2e.config.settings_file import read_settings_file
 from viper_e2e.errors import ViperError
@@ -128,7 +135,8 @@ def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _Setting
     )
     add_reading_options(parser)
     parser.add_argument("--help_all", action="help", help="this help with the model's settings")
-    parser.add_class_arguments(TrainConfig)
+    for group in TRAIN_GROUPS:
+        parser.add_class_arguments(group)
     parser.set_defaults(TRAIN_DEFAULTS[preset])
     if model is not None:
         parser.add_argument("--model", type=ModelConfig, default=model)

@@ -278,8 +278,8 @@ class AugmentConfig:
 
 
 @dataclass
-class TrainConfig:
-    """How a model is trained."""
+class RunConfig:
+    """What is trained on, and where the run writes."""
 
     train_shards: str = ""
     """Shards to train on: a path, a glob, a brace pattern or https:// URLs."""
@@ -289,6 +289,12 @@ class TrainConfig:
     """Folder for everything the run writes. Not overwritten unless `resume`."""
     resume: bool = False
     """Go on where the run in `run_dir` stopped."""
+
+
+@dataclass
+class LengthConfig:
+    """How long training takes, and what it draws at random."""
+
     epochs: int = 10
     """Passes over the training shards."""
     max_steps: int | None = None
@@ -297,6 +303,16 @@ class TrainConfig:
     """Clips per process and micro-batch."""
     accumulation: int = 1
     """Micro-batches per optimizer step."""
+    seed: int = 0
+    """Decides the order of clips, dropout and the weights of new layers."""
+    seeds: int = 1
+    """Train this many times, with `seed`, `seed` + 1, …, in folders of their own; tell mean ± deviation."""
+
+
+@dataclass
+class OptimizerConfig:
+    """How weights change (AdamW)."""
+
     lr: float = 1e-3
     """Peak learning rate of the fusion head."""
     backbone_lr: float = 1e-4
@@ -317,6 +333,12 @@ class TrainConfig:
     """Largest norm of the gradient; 0: unlimited."""
     ema_decay: float = 0.0
     """Validate and save a moving average of the trained weights, e.g. 0.999 of it kept per step; 0: none."""
+
+
+@dataclass
+class ObjectiveConfig:
+    """What is minimized, on which changes of the clips."""
+
     loss: str = "mse=1"
     """Weighted sum, e.g. `mse=1,pearson=0.5` or `ccc=1`."""
     rescale: bool = False
@@ -325,14 +347,26 @@ class TrainConfig:
     """What is changed at random in training: `none`, `all`, or some of `pixels,box,sound`."""
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     """How far; see `augment`."""
+
+
+@dataclass
+class ComputingConfig:
+    """How it is computed."""
+
     mixed_precision: Literal["no", "bf16", "fp16", "auto"] = "no"
     """Of the forward pass and of frozen weights. `auto`: the faster of `no` and `bf16` on this device."""
     compile: bool = False
     """Compile image towers, Whisper and the fusion (torch.compile), which takes minutes at the first step."""
-    seed: int = 0
-    """Decides the order of clips, dropout and the weights of new layers."""
-    seeds: int = 1
-    """Train this many times, with `seed`, `seed` + 1, …, in folders of their own; tell mean ± deviation."""
+    reuse_memory: str = "0"
+    """Memory per process for clips already encoded, e.g. `2GB`; 0: none."""
+    process_timeout_seconds: float = 600.0
+    """Processes that train together wait for one another so long, then name the one that is missing."""
+
+
+@dataclass
+class LoadingConfig:
+    """How clips are decoded ahead, and what becomes of those that cannot be."""
+
     num_workers: int = 2
     """Processes that decode ahead; 0: decode in the training process."""
     prefetch: int | None = None
@@ -345,14 +379,27 @@ class TrainConfig:
     """Workers that crash or hang are replaced so many times an epoch; then the run ends."""
     on_error: Literal["skip", "raise"] = "skip"
     """What to do with a clip that cannot be read; `skip` keeps its place with weight 0."""
-    reuse_memory: str = "0"
-    """Memory per process for clips already encoded, e.g. `2GB`; 0: none."""
+
+
+@dataclass
+class SavingConfig:
+    """When checkpoints are written beside the end of an epoch."""
+
     save_every_steps: int = 0
     """Also save `checkpoints/last` every so many steps; 0: at the end of epochs only."""
     save_every_minutes: float = 0.0
     """The same by the clock; 0: off."""
-    process_timeout_seconds: float = 600.0
-    """Processes that train together wait for one another so long, then name the one that is missing."""
+
+
+@dataclass
+class TrainConfig(
+    ObjectiveConfig, SavingConfig, LoadingConfig, ComputingConfig, OptimizerConfig, LengthConfig, RunConfig
+):
+    """How a model is trained: the settings of all these groups, under their own names."""
+
+
+TRAIN_GROUPS = TrainConfig.__bases__[::-1]
+"""In the order in which people read them; a dataclass collects the fields of its bases from the last one on."""
 
 
 def backbones_of(config: ModelConfig) -> dict[str, BackboneConfig]:
