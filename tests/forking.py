@@ -112,6 +112,7 @@ def serve() -> None:
     leave = Leave()
     import process_cases
 
+    process_cases.prepare_parsers()
     # Else each child looks through all that was imported, and thereby copies it.
     gc.collect()
     gc.freeze()

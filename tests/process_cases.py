@@ -22,8 +22,10 @@ from safetensors.torch import save_file
 from viper_e2e.clip import DecodedClip
 
 # All that a case could need is imported before the fork.
-from viper_e2e.commands import cli
+from viper_e2e.commands import cli, parsing
 from viper_e2e.commands import evaluation as evaluation_commands
+from viper_e2e.config.presets import PRESETS
+from viper_e2e.config.schema import ModelConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError
 from viper_e2e.fusion import TokenFusion
@@ -43,6 +45,25 @@ class _NoFigures:
 
     def predicted_against_true(self, *_: object) -> None:
         pass
+
+
+_PARSERS: dict[tuple[str, str, str], object] = {}
+_train_parser = parsing._train_parser
+
+
+def _kept_parser(preset: str, prog: str, model: ModelConfig | None) -> object:
+    """To build it takes a tenth of a training; each process uses its own copy once or twice."""
+    key = (preset, prog, repr(model))
+    if key not in _PARSERS:
+        _PARSERS[key] = _train_parser(preset, prog, model)
+    return _PARSERS[key]
+
+
+def prepare_parsers() -> None:
+    """Of a run and of one that goes on, before the fork."""
+    parsing._train_parser = _kept_parser
+    for model in (PRESETS["micro"](), ModelConfig()):
+        _kept_parser("micro", "viper train", model)
 
 
 def rank() -> int:
