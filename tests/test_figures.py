@@ -151,7 +151,9 @@ def test_curves_hold_the_numbers_and_count_epochs_from_one(tmp_path, drawn):
     assert "empathic pain" in lines
 
 
-@pytest.mark.parametrize("epochs", [[1], [1, 2], [4, 5, 6], list(range(1, 16))])
+@pytest.mark.parametrize(
+    "epochs", [[1], pytest.param([1, 2], marks=pytest.mark.campaign), [4, 5, 6], list(range(1, 16))]
+)
 def test_every_epoch_of_the_curves_is_inside_of_its_panel(tmp_path, drawn, epochs):
     figures.training_curves([epoch(number) for number in epochs], tmp_path / "c.png")
     for panel in drawn[0].axes:

@@ -35,7 +35,7 @@ def together(fork_server, case: str, *given: object, expect: int | None = 0, cou
 @pytest.mark.parametrize(
     "words",
     [
-        pytest.param(("--loss=mse=1",), id="mse"),
+        pytest.param(("--loss=mse=1",), id="mse", marks=pytest.mark.campaign),
         pytest.param(("--loss=pearson=1,ccc=1",), id="correlations", marks=pytest.mark.campaign),
         pytest.param(("--loss=mse=1,pearson=1", "--accumulation=2"), id="accumulation"),
     ],

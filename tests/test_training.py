@@ -86,13 +86,17 @@ def test_frozen_backbones_have_no_optimizer_state(corpus, tmp_path):
     trainer.run.release()
 
 
-def test_reuse_changes_nothing_but_the_work(corpus, tmp_path):
-    for name, words in (("frozen", ("--freeze=all",)), ("joint", ())):
-        words = (*JOINT, "--epochs=2", f"--val-shards={corpus}/shards/val-*.tar", *words)
-        plain = run(corpus, tmp_path / name, *words)
-        held = run(corpus, tmp_path / f"{name} held", *words, "--reuse-memory=1GB")
-        assert same(weights(plain), weights(held))
-        assert (plain / "metrics.jsonl").read_text() == (held / "metrics.jsonl").read_text()
+@pytest.mark.parametrize(
+    "trained",
+    # All frozen, it is among what `test_resume::test_a_stopped_run_goes_on_bitwise` compares.
+    [pytest.param(("--freeze=all",), id="frozen", marks=pytest.mark.campaign), pytest.param((), id="joint")],
+)
+def test_reuse_changes_nothing_but_the_work(corpus, tmp_path, trained):
+    words = (*JOINT, "--epochs=2", f"--val-shards={corpus}/shards/val-*.tar", *trained)
+    plain = run(corpus, tmp_path / "plain", *words)
+    held = run(corpus, tmp_path / "held", *words, "--reuse-memory=1GB")
+    assert same(weights(plain), weights(held))
+    assert (plain / "metrics.jsonl").read_text() == (held / "metrics.jsonl").read_text()
 
 
 def test_a_held_clip_is_not_decoded_again(corpus, tmp_path, monkeypatch):
@@ -111,6 +115,7 @@ def test_a_held_clip_is_not_decoded_again(corpus, tmp_path, monkeypatch):
     assert len(decoded) == len(set(decoded)) == 12
 
 
+@pytest.mark.campaign  # `test_resume::test_a_stopped_run_goes_on_bitwise` compares two workers with none, too
 def test_the_number_of_workers_changes_nothing(corpus, tmp_path):
     alone = run(corpus, tmp_path / "alone", *JOINT, "--epochs=2")
     helped = run(corpus, tmp_path / "helped", *JOINT, "--epochs=2", "--num-workers=2")
