@@ -43,7 +43,8 @@ demo/trained: demo/packed
 	    $(if $(wildcard demo/run/checkpoints/last),--resume)
 	@touch $@
 
-# On two quiet cores `make test` takes 10 minutes (2026-11-26); wanted: check 1.5, test 8, campaign 30.
+# Minutes wanted on two quiet cores: check 1.5, test 8, campaign 30; each prints what it took (tests/conftest.py).
+# `make test` took 10 on 2026-11-26.
 test: .venv/installed  ## lint and run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,13 @@ import typechecks
 
 typechecks.install()
 
+STARTED = time.monotonic()
+BUDGETS = {
+    "not slow and not campaign": ("check", 1.5),
+    "not campaign": ("test", 8),
+    "campaign or survival": ("campaign", 30),
+}
+"""By what the Makefile selects: its command, and the minutes that it may take on two quiet cores."""
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -33,6 +41,16 @@ def pytest_collection_finish() -> None:
     """What was imported for all tests stays, and need not be looked through for garbage again and again."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    """Told and no more: a busy machine fails no test."""
+    command, minutes = BUDGETS.get(config.option.markexpr, (None, 0))
+    if command is not None and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        taken, wanted = (
+            f"{s // 60:.0f}:{s % 60:02.0f} min" for s in (time.monotonic() - STARTED, minutes * 60)
+        )
+        terminalreporter.write_line(f"make {command}: {taken} of a budget of {wanted} on two quiet cores")
 
 
 @pytest.fixture(scope="session")
