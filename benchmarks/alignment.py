@@ -26,11 +26,11 @@ from torch import Tensor
 
 from viper_e2e.config.schema import BackboneConfig, DecodingConfig, FaceConfig, VisualConfig
 from viper_e2e.decoding import ClipDecoder
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.faces import FaceCropper, FaceTrack, align
 from viper_e2e.fusion.closed_form import fit_ridge, predict
 from viper_e2e.fusion.pooling import pool, pooled_rows
-from viper_e2e.fusion.stream import Stream
 
 SEEN_IN_THE_FACE = ("Adoration", "Disgust", "Fear", "Surprise")
 WAYS = {
@@ -65,7 +65,7 @@ def encode(
             frames, widened(track, margin), replace(encoder.crop_spec, align=kind), track.landmarks
         )
         steps = (crops[1:] - crops[:-1]).abs() * torch.tensor(encoder.crop_spec.std)[:, None, None] * 255
-        tokens = encoder(crops)[None].float()
+        tokens = encoder.embed(crops)[None].float()
         stream = Stream(tokens, *[torch.ones(1, len(frames), dtype=torch.bool)] * 2, seconds[None])
         pooled = pool({"visual": stream}, track.face_found[None], torch.tensor([clip.duration_seconds]))
         made[way] = pooled_rows(pooled)[0], float(steps.mean())

@@ -54,7 +54,7 @@ def look_at(rows: list[dict[str, str]], options: argparse.Namespace) -> tuple[np
         found.append(float(track.face_found.float().mean()))
         if encoder is not None:
             crops = cropper.crop(frames, track.boxes, encoder.crop_spec)
-            tokens.append(encoder(crops).float().mean(0).numpy())
+            tokens.append(encoder.embed(crops).float().mean(0).numpy())
     return np.array(found), np.array(tokens) if tokens else None
 
 

@@ -68,7 +68,7 @@ def stages(model: ViPER, clips: list[bytes]) -> dict[str, Callable[[], Any]]:
         for (batches, times), _ in calls["detect"]
         for frames, seconds in zip(batches, times, strict=True)
     ]
-    specs = {e.crop_spec for e in model.encoders.values() if hasattr(e, "crop_spec")}
+    specs = {e.crop_spec for e in model.encoders.values() if e.crop_spec is not None}
     modules = {"detect": model.faces, **dict(model.encoders.items()), "fusion": model.fusion}
 
     def again(name: str) -> Callable[[], Any]:

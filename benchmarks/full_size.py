@@ -32,6 +32,7 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverClassifica
 from viper_e2e.clip import Sample
 from viper_e2e.config.presets import paper
 from viper_e2e.config.schema import BackboneConfig, ModelConfig
+from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.model.viper import ViPER
 
 PUBLISHED = {
@@ -87,11 +88,11 @@ def score(model: ViPER, clip: Path) -> tuple[dict[str, float], dict]:
         seconds[stage], start = time.process_time() - start, time.process_time()
 
     with torch.no_grad():
-        prepared = model.prepare([sample])
+        prepared, cache = model.prepare([sample]), TokenCache()
         lap("decode and faces")
         for name in model.modalities:
             hidden = torch.tensor([[other != name for other in model.modalities]])
-            model.fuse(prepared, hidden=hidden)
+            model(prepared, hidden=hidden, cache=cache)
             # The first pass encodes every modality and keeps the tokens: later ones are the Perceiver alone.
             lap("encoders and Perceiver" if name == model.modalities[0] else "Perceiver alone")
     return seconds, model.predict(prepared[0])

@@ -35,9 +35,10 @@ from accelerate import Accelerator
 
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.settings import Settings
+from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.errors import ClipError
 from viper_e2e.model.output import ViPEROutput
-from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import pack, progress_bar
 from viper_e2e.runtime.console import console, table
@@ -150,9 +151,10 @@ def encode(options: argparse.Namespace) -> dict[str, dict[str, PreparedClip]]:
                 (clip,) = model.prepare(shards.read(i))
                 if isinstance(clip, ClipError):
                     raise SystemExit(str(clip))
+                cache = TokenCache()
                 with torch.no_grad():
-                    model.fuse([clip])
-                clips[split][shards.entry(i).key] = model.hold(clip)
+                    model([clip], cache=cache)
+                clips[split][shards.entry(i).key] = model.hold(clip, cache)
                 progress(done := done + 1, sum(CLIPS.values()))
     return clips
 

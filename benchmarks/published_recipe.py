@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as pixels
 
 from viper_e2e.clip import CropSpec
 from viper_e2e.encoders.audio import ClipSound
-from viper_e2e.fusion.stream import Stream
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.model.viper import ViPER
 from viper_e2e.training.losses import IntensityLoss, parse_loss
@@ -125,7 +125,7 @@ def make_features(model: ViPER, videos: Path, work: Path, names: list[str], work
             continue
         spec = encoder.crop_spec
         for name, crops in ahead(names, lambda n, spec=spec: prepared(work / "crops" / n, spec), workers):
-            np.save(work / modality / f"{name}.npy", encoder(crops).numpy())
+            np.save(work / modality / f"{name}.npy", encoder.embed(crops).numpy())
 
 
 def train_on_features(

@@ -24,6 +24,7 @@ from models import sized
 from rich.console import Console
 from rich.table import Table
 
+from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.model.viper import ViPER
 
 
@@ -40,8 +41,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip = make_clip(Path(folder) / "clip.mp4", 360, 10, face=True).read_bytes()
     with torch.no_grad():
-        model(held := model.prepare([clip]))
-    held = [model.hold(held[0])] * args.batch_size
+        model(held := model.prepare([clip]), cache=(cache := TokenCache()))
+    held = [model.hold(held[0], cache)] * args.batch_size
     optimizer = torch.optim.AdamW(model.fusion.parameters(), lr=1e-3)
     caught: list[tuple[tuple, dict[str, Any]]] = []
     hook = model.fusion.register_forward_pre_hook(

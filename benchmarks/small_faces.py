@@ -24,8 +24,8 @@ from skimage import data
 
 from viper_e2e.config.presets import tiny
 from viper_e2e.config.schema import ModelConfig
+from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.faces import FaceRegions
-from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER
 
 SIZE, RATE, SECONDS = (1920, 1080), 25, 8

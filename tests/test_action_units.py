@@ -12,10 +12,11 @@ from viper_e2e.clip import Sample
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import ActionUnitConfig
 from viper_e2e.encoders.action_units import ActionUnitEncoder
+from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 
-ENCODER = ActionUnitEncoder.build(ActionUnitConfig())
+ENCODER = ActionUnitEncoder(ActionUnitConfig())
 
 
 def rows(count: int) -> torch.Tensor:
@@ -24,7 +25,7 @@ def rows(count: int) -> torch.Tensor:
 
 def test_as_many_rows_as_instants_come_out_unchanged_and_padded(reference):
     units = torch.from_numpy(np.load(reference / "peer/expected/features.npz")["fau"]).float()
-    tokens, present = ENCODER([units], [32])
+    tokens, present = ENCODER.embed([units], [32])
     assert tokens.shape == (1, 32, 32)
     assert torch.equal(tokens[0, :, :27], units)
     assert (tokens[0, :, 27:] == 0).all()
@@ -36,7 +37,7 @@ def test_as_many_rows_as_instants_come_out_unchanged_and_padded(reference):
     [(9, 5, [1, 3, 5, 7, 9]), (2, 4, [1, 1, 2, 2]), (1, 3, [1, 1, 1]), (5, 1, [1]), (100, 2, [1, 100])],
 )
 def test_each_instant_takes_the_nearest_row(count, instants, chosen):
-    tokens, _ = ENCODER([rows(count)], [instants])
+    tokens, _ = ENCODER.embed([rows(count)], [instants])
     assert tokens[0, :, 0].tolist() == chosen
 
 
@@ -45,7 +46,7 @@ def test_what_was_not_measured_is_zero_and_a_row_of_nothing_is_absent():
     units = units.clone()
     units[0, 4] = float("nan")
     units[1] = float("nan")
-    tokens, present = ENCODER([units, None, torch.empty(0, 27)], [3, 2, 3])
+    tokens, present = ENCODER.embed([units, None, torch.empty(0, 27)], [3, 2, 3])
     assert present.tolist() == [[True, False, True], [False] * 3, [False] * 3]
     assert tokens[0, 0, 4] == 0
     assert tokens[0, 0, 5] == 1
@@ -54,28 +55,24 @@ def test_what_was_not_measured_is_zero_and_a_row_of_nothing_is_absent():
 
 
 def test_clips_of_fewer_instants_end_in_absent_zeros():
-    tokens, present = ENCODER([rows(2), rows(2)], [4, 2])
+    tokens, present = ENCODER.embed([rows(2), rows(2)], [4, 2])
     assert present.tolist() == [[True] * 4, [True, True, False, False]]
     assert (tokens[1, 2:] == 0).all()
 
 
 def test_rows_of_another_width_are_an_error_that_names_it():
     with pytest.raises(ViperError, match="rows of 20 values, expected 27"):
-        ENCODER([torch.zeros(3, 20)], [3])
+        ENCODER.embed([torch.zeros(3, 20)], [3])
     with pytest.raises(ViperError, match="27 units do not fit into embed_dim 16"):
         ActionUnitEncoder(ActionUnitConfig(embed_dim=16))
 
 
 def test_there_is_nothing_to_train():
     assert ENCODER.is_frozen
-    assert ENCODER.depth == "none"
     assert ENCODER.records() == {}
     assert list(ENCODER.parameters()) == []
-    ENCODER.set_training_depth("none")
     ENCODER.to_compute_dtype(torch.bfloat16)
-    assert ENCODER([rows(1)], [1])[0].dtype == torch.float32
-    with pytest.raises(ViperError, match="has no weights, so there is nothing to freeze or train"):
-        ENCODER.set_training_depth("all")
+    assert ENCODER.embed([rows(1)], [1])[0].dtype == torch.float32
 
 
 # --- on the fly: py-feat in a child process -------------------------------------------------------
@@ -189,7 +186,7 @@ def test_units_are_measured_on_whole_frames_and_placed_by_name(py_feat):
     torch.testing.assert_close(units[0], 10 + torch.arange(27) / 100)
     assert units[1].isnan().all()
     torch.testing.assert_close(units[2], 250 + torch.arange(27) / 100, msg="the first face counts")
-    tokens, present = encoder([units], [3])
+    tokens, present = encoder.embed([units], [3])
     assert present.tolist() == [[True, False, True]]
     assert (tokens[0, 1] == 0).all()
 
@@ -210,9 +207,9 @@ def test_a_model_measures_what_the_shard_does_not_bring(py_feat, tiny_clip):
     with torch.no_grad():
         measured = model([path])
         given = model([Sample("b", path.read_bytes(), action_units=brought)])
-        held = model.prepare([path])
-        first = model.fuse(held).intensities
-        again = model.fuse([model.hold(held[0])]).intensities
+        held, cache = model.prepare([path]), TokenCache()
+        first = model(held, cache=cache).intensities
+        again = model([model.hold(held[0], cache)]).intensities
     assert measured.present.tolist() == given.present.tolist() == [[True]]
     assert not torch.equal(measured.intensities, given.intensities)
     assert torch.equal(first, measured.intensities)

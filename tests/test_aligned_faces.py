@@ -14,6 +14,7 @@ from viper_e2e.clip import CropSpec, DecodedClip
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import AugmentConfig, FaceConfig
+from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.errors import ViperError
 from viper_e2e.faces import FaceCropper, moved_with
 from viper_e2e.faces.align import EYE_DISTANCE, EYE_HEIGHT, Squares, resample_square, squares_on_eyes
@@ -231,9 +232,9 @@ def test_a_held_clip_gives_bitwise_what_it_gave_at_first(portrait, train):
     frames = np.stack([portrait, turned(portrait, 25, 1.0)])
     clip = DecodedClip("a", frames, np.array([0.0, 0.5]), 1.0, display_size=(256, 256))
     with torch.no_grad():
-        prepared = model.prepare([clip])
-        first = model.fuse(prepared).intensities
-        assert torch.equal(model.fuse([model.hold(prepared[0])]).intensities, first)
+        prepared, cache = model.prepare([clip]), TokenCache()
+        first = model(prepared, cache=cache).intensities
+        assert torch.equal(model([model.hold(prepared[0], cache)]).intensities, first)
     model.encoders["visual"].crop_spec = dataclasses.replace(model.encoders["visual"].crop_spec, align="box")
     assert not torch.equal(model.prepare([clip])[0].track.landmarks, torch.zeros(2, 5, 2))
     with torch.no_grad():

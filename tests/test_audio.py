@@ -13,6 +13,7 @@ import torch
 from transformers import Wav2Vec2FeatureExtractor, WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from viper_e2e.config.depth import All, Blocks, parse_depth
 from viper_e2e.config.presets import PRESETS, micro
 from viper_e2e.config.schema import AudioConfig, BackboneConfig, model_config_from_dict
 from viper_e2e.encoders.audio import AudioEncoder, ClipSound
@@ -94,7 +95,7 @@ def test_trained_in_a_batch_or_alone_is_the_same_to_rounding(kind):
     clips = [clip((0.0, noise(2.0))), clip((0.0, noise(2.0, 2))), clip((0.3, noise(0.7, 3)))]
     encoder = build(kind)
     frozen = encoder(clips).tokens
-    encoder.set_training_depth("all")
+    encoder.backbone.set_training_depth(All())
     trained = encoder.eval()(clips).tokens
     assert torch.allclose(trained, frozen, atol=1e-5)
     assert trained.requires_grad
@@ -203,7 +204,7 @@ def test_without_padding_whisper_hears_no_more_than_there_is():
     encoder(clips)
     assert [shape[-1] for shape in shapes] == [50, 50, 100, 300, 3000]
     shapes.clear()
-    encoder.set_training_depth("all")
+    encoder.backbone.set_training_depth(All())
     encoder(clips)
     assert sorted(shapes) == [(1, 80, 100), (1, 80, 300), (1, 80, 3000), (2, 80, 50)], "equal lengths together"
 
@@ -277,7 +278,7 @@ def test_silence_is_absent_and_shorter_clips_are_padded():
 @pytest.mark.parametrize("kind", [*KINDS, "x-vector"])
 def test_without_any_sound_every_trained_parameter_still_gets_a_gradient_of_zero(kind):
     encoder = build(kind) if kind != "x-vector" else build("wavlm", "windows", head="xvector")
-    encoder.set_training_depth("all")
+    encoder.backbone.set_training_depth(All())
     encoder.train()
     out = encoder([SILENT, SILENT])
     assert (out.tokens == 0).all()
@@ -294,16 +295,16 @@ def test_without_any_sound_every_trained_parameter_still_gets_a_gradient_of_zero
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_reaches_every_parameter_and_stops_at_the_depth_asked(kind):
     encoder = build(kind)
-    encoder.set_training_depth("all")
+    encoder.backbone.set_training_depth(All())
     encoder.train()
     batch = [clip((0.0, noise(1.0)))]
     encoder(batch).tokens.square().sum().backward()
     assert [n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None] == []
-    assert [g.part for g in encoder.parameter_groups_by_depth()] == (
+    assert [g.part for g in encoder.backbone.depth_groups()] == (
         ["stem", "block 1", "block 2"] + ([] if "post-norm" in kind else ["top"])
     )
     encoder.zero_grad()
-    encoder.set_training_depth("1")
+    encoder.backbone.set_training_depth(Blocks(1))
     encoder(batch).tokens.square().sum().backward()
     touched = [n for n, p in encoder.named_parameters() if p.grad is not None and p.grad.any()]
     assert touched
@@ -322,7 +323,7 @@ def test_nothing_random_happens_in_training_mode_beyond_dropout(kind):
             module.p = 0.0
     if hasattr(model, "dropout") and isinstance(model.dropout, float):
         pytest.skip("whisper keeps its dropout as numbers")
-    encoder.set_training_depth("all")
+    encoder.backbone.set_training_depth(All())
     batch = [clip((0.0, noise(1.0)))]
     assert torch.equal(encoder.train()(batch).tokens, encoder.eval()(batch).tokens)
 
@@ -333,7 +334,7 @@ def test_half_precision_stays_near_single(kind, depth):
     encoder = build(kind)
     batch = [clip((0.0, noise(1.0)))]
     exact = encoder(batch).tokens
-    encoder.set_training_depth(depth)
+    encoder.backbone.set_training_depth(parse_depth(depth, "depth"))
     encoder.to_compute_dtype(torch.bfloat16)
     rough = encoder.eval()(batch).tokens
     assert rough.dtype == torch.float32
@@ -355,8 +356,8 @@ def test_a_chosen_layer_is_transformers_hidden_state_and_nothing_behind_it_is_ke
     states = model(inputs[0], output_hidden_states=True).hidden_states
     count = 30 if "whisper" in kind else states[1].shape[1]
     assert torch.allclose(cut(batch).tokens[0, 0], states[1][0, :count].mean(0), atol=1e-6)
-    assert len(cut.blocks()) == 1
-    cut.set_training_depth("all")
+    assert len(cut.backbone.blocks()) == 1
+    cut.backbone.set_training_depth(All())
     cut.train()(batch).tokens.sum().backward()
     assert [n for n, p in cut.named_parameters() if p.requires_grad and p.grad is None] == []
 
@@ -461,7 +462,7 @@ def test_the_published_features_come_out(reference):
 
     assert error(samples) < 1e-4
     assert error(samples.flip(0)) > 1e-2
-    encoder.set_training_depth("all")
+    encoder.backbone.set_training_depth(All())
     encoder.train()
     out = encoder([ClipSound([(0.0, samples)], torch.zeros(4), len(samples) / RATE)])
     out.tokens.square().sum().backward()

@@ -11,10 +11,11 @@ from test_model import decoded, model_of
 
 from viper_e2e.clip import CropSpec
 from viper_e2e.config.schema import AugmentConfig
+from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.errors import ViperError
 from viper_e2e.faces.crop import crop_boxes, cut_regions
 from viper_e2e.model.augment import KINDS, Augment, build_augment
-from viper_e2e.model.inputs import EncoderInputs
 
 SPEC = CropSpec(32)
 ALL = Augment(KINDS, AugmentConfig())
@@ -227,13 +228,13 @@ def test_the_company_of_a_clip_does_not_matter(train):
 def test_frozen_encoders_hear_changed_clips_without_keeping_what_they_made():
     model = trained("visual", "audio", train="none")
     with torch.no_grad():
-        prepared = model.prepare([decoded()])
-        one, two = (model(prepared, [seed]).intensities for seed in (1, 2))
+        prepared, cache = model.prepare([decoded()]), TokenCache()
+        one, two = (model(prepared, [seed], cache=cache).intensities for seed in (1, 2))
         assert not torch.equal(one, two)
-        assert prepared[0].tokens == {}
-        model.eval()(prepared)
-        assert set(prepared[0].tokens) == {"visual", "audio"}
-        assert torch.equal(model.train()(prepared, [1]).intensities, one)
+        assert cache.with_tokens(prepared[0]).tokens == {}
+        model.eval()(prepared, cache=cache)
+        assert set(cache.with_tokens(prepared[0]).tokens) == {"visual", "audio"}
+        assert torch.equal(model.train()(prepared, [1], cache=cache).intensities, one)
 
 
 def test_every_trained_parameter_gets_its_gradient():
@@ -262,15 +263,15 @@ def test_it_is_no_part_of_what_is_saved():
 
 def test_two_encoders_see_a_clip_changed_alike():
     model = trained("visual", "textual")
-    prepared = model.prepare([decoded()])
+    (prepared,), frame = model.prepare([decoded()]), torch.arange(4)
     only_flip = dict.fromkeys(("color", "rotate_degrees", "translate", "scale", "blur", "erase"), 0.0)
     augment = Augment(("pixels",), replace(AugmentConfig(), flip=0.5, **only_flip))
     mirrored = []
     for seed in range(8):
-        inputs = EncoderInputs(prepared, model.faces, 16_000, augment, [seed])
-        plain = EncoderInputs(prepared, model.faces, 16_000)
+        view = ClipView(prepared, frame, frame >= 0, model.faces, 16_000, augment, seed)
+        plain = ClipView(prepared, frame, frame >= 0, model.faces, 16_000)
         pair = [
-            torch.allclose(inputs.crops(0, spec), plain.crops(0, spec).flip(-1), atol=1e-3)
+            torch.allclose(view.crops(spec), plain.crops(spec).flip(-1), atol=1e-3)
             for spec in (CropSpec(32), CropSpec(64))
         ]
         assert pair[0] == pair[1]

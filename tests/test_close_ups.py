@@ -20,13 +20,14 @@ from viper_e2e.config.presets import PRESETS, micro, tiny
 from viper_e2e.config.schema import AugmentConfig, DecodingConfig, ModelConfig, model_config_from_dict
 from viper_e2e.decoding import ClipDecoder, again, close_up
 from viper_e2e.decoding.scan import read_timeline
+from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.errors import ClipError
 from viper_e2e.faces import FaceRegions, FaceTrack
 from viper_e2e.faces.crop import crop_boxes
 from viper_e2e.model import close_ups
 from viper_e2e.model.augment import Augment
 from viper_e2e.model.close_ups import plan_view
-from viper_e2e.model.inputs import EncoderInputs
 from viper_e2e.model.viper import ViPER
 
 NATIVE, SCALED, FACE, CROP = (960, 540), (320, 180), 75, 64
@@ -80,7 +81,14 @@ def model() -> ViPER:
 
 
 def crops(model: ViPER, prepared) -> torch.Tensor:
-    return EncoderInputs([prepared], model.faces, 16_000).crops(0, model.encoders["visual"].crop_spec)
+    return view_of(model, prepared).crops(model.encoders["visual"].crop_spec)
+
+
+def view_of(model: ViPER, prepared, seed: int | None = None) -> ClipView:
+    """As encoders see it, changed by a seed."""
+    frame = torch.arange(len(prepared.seconds))
+    augment = None if seed is None else model.augment
+    return ClipView(prepared, frame, torch.ones_like(frame).bool(), model.faces, 16_000, augment, seed)
 
 
 def up(boxes: torch.Tensor) -> torch.Tensor:
@@ -268,10 +276,10 @@ def test_a_held_close_up_gives_bitwise_what_it_gave_at_first(clip, train):
     config.visual.backbone.train = train
     model = model_of(config)
     with torch.no_grad():
-        prepared = model.prepare([clip])
-        first = model.fuse(prepared).intensities
-        held = model.hold(prepared[0])
-        assert torch.equal(model.fuse([held]).intensities, first)
+        prepared, cache = model.prepare([clip]), TokenCache()
+        first = model(prepared, cache=cache).intensities
+        held = model.hold(prepared[0], cache)
+        assert torch.equal(model([held]).intensities, first)
         assert torch.equal(model(clip).intensities, first)
     assert held.nbytes < 4 * SCALED[0] * SCALED[1] * 3
 
@@ -281,9 +289,7 @@ def test_boxes_that_training_moves_stay_inside_of_what_was_fetched(clip):
     model.augment = Augment(("box",), dataclasses.replace(AugmentConfig(), box_shift=0.4, box_scale=0.5))
     (prepared,) = model.prepare(clip)
     spec = model.encoders["visual"].crop_spec
-    made = [
-        EncoderInputs([prepared], model.faces, 1, model.augment, [seed]).crops(0, spec) for seed in range(20)
-    ]
+    made = [view_of(model, prepared, seed).crops(spec) for seed in range(20)]
     assert all(one.isfinite().all() for one in made)
 
 
@@ -296,7 +302,7 @@ def test_whole_frames_stay_for_those_who_measure_on_them(clip, monkeypatch):
     )
     with torch.no_grad():
         prepared = model.prepare([clip])
-        model.fuse(prepared)
+        model(prepared)
     assert seen == [(4, *SCALED[::-1], 3)]
     assert isinstance(prepared[0].pixels, FaceRegions)
 

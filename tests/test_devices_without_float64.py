@@ -11,6 +11,7 @@ from conftest import ROOT
 from device_without_float64 import DEVICE, There, bring, device_without_float64
 from test_model import MODALITIES, decoded, model_of
 
+from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.faces import FaceCropper
 from viper_e2e.faces.mtcnn import MTCNN
 from viper_e2e.fusion import num_networks
@@ -66,12 +67,13 @@ def test_a_device_without_float64_learns_and_predicts(kind, train, monkeypatch):
         assert model.device == DEVICE
         clips = model.prepare([decoded(seed=1), decoded(seed=2)])
         for _ in range(2):
-            output = model.fuse(clips, [1, 2])
+            cache = TokenCache()
+            output = model(clips, [1, 2], cache=cache)
             targets = torch.rand(2, len(model.labels)).to(DEVICE)
             weights = torch.ones(2, device=DEVICE)
             loss(output.by_network, targets, weights, weights.sum()).loss.backward()
             optimizer.step()
-            clips = [model.hold(clip) for clip in clips]
+            clips = [model.hold(clip, cache) for clip in clips]
         assert output.face_found.all()
         assert torch.isfinite(batch_sums(output.intensities, targets, weights)).all()
         said = model.predict(decoded(seed=3))

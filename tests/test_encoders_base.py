@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from viper_e2e.config.depth import All, Blocks, Frozen, LoRA, parse_depth
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, VisualConfig
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.encoders.visual import VisualEncoder
-from viper_e2e.encoders.weights import read_tensors, tensors_sha256
+from viper_e2e.encoders.weights import Search, read_tensors, tensors_sha256
 from viper_e2e.errors import ViperError
 
 PIXELS = torch.randn(3, 3, 32, 32)
@@ -47,7 +48,7 @@ def write_vit(folder):
 
 
 def build(source, **search) -> VisualEncoder:
-    return VisualEncoder.build(VisualConfig(BackboneConfig(str(source))), **search)
+    return VisualEncoder.build(VisualConfig(BackboneConfig(str(source))), Search(**search))
 
 
 def state(encoder: Encoder) -> dict[str, torch.Tensor]:
@@ -60,7 +61,7 @@ def one_step(encoder: VisualEncoder) -> set[str]:
     encoder.train()
     trained = [p for p in encoder.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.1)
-    encoder(PIXELS).square().sum().backward()
+    encoder.embed(PIXELS).square().sum().backward()
     assert all(p.grad is not None for p in trained), "a trained parameter that no forward pass reads"
     optimizer.step()
     return {name for name, tensor in state(encoder).items() if not torch.equal(tensor, before[name])}
@@ -77,8 +78,8 @@ def test_a_frozen_backbone_stays_in_eval_without_gradients_in_the_compute_dtype(
     assert {p.dtype for p in encoder.parameters()} == {torch.bfloat16}
     assert not any(p.requires_grad for p in encoder.parameters())
     assert encoder.is_frozen
-    assert encoder.parameter_groups_by_depth() == []
-    tokens = encoder(PIXELS)
+    assert encoder.backbone.depth_groups() == []
+    tokens = encoder.embed(PIXELS)
     assert tokens.dtype == torch.float32
     assert not tokens.requires_grad
 
@@ -88,7 +89,7 @@ def test_exactly_the_last_blocks_change():
     with torch.no_grad():  # fresh weights are so small that a step on a norm is lost in rounding
         for parameter in encoder.parameters():
             parameter.normal_(std=0.5)
-    encoder.set_training_depth("1")
+    encoder.backbone.set_training_depth(Blocks(1))
     changed = one_step(encoder)
     assert changed
     assert all(".layers.1." in name for name in changed)
@@ -98,14 +99,14 @@ def test_exactly_the_last_blocks_change():
 
 def test_depth_all_reaches_every_parameter_and_none_takes_it_back():
     encoder = VisualEncoder.build(micro().visual)
-    encoder.set_training_depth("all")
+    encoder.backbone.set_training_depth(All())
     one_step(encoder)
-    assert encoder.depth == "all"
-    assert [g.part for g in encoder.parameter_groups_by_depth()] == ["stem", "block 1", "block 2", "top"]
-    assert [g.layers_from_top for g in encoder.parameter_groups_by_depth()] == [3, 2, 1, 0]
-    grouped = sum(p.numel() for g in encoder.parameter_groups_by_depth() for p in g.parameters)
+    assert encoder.backbone.depth == All()
+    assert [g.part for g in encoder.backbone.depth_groups()] == ["stem", "block 1", "block 2", "top"]
+    assert [g.layers_from_top for g in encoder.backbone.depth_groups()] == [3, 2, 1, 0]
+    grouped = sum(p.numel() for g in encoder.backbone.depth_groups() for p in g.parameters)
     assert grouped == sum(p.numel() for p in encoder.parameters())
-    encoder.set_training_depth("none")
+    encoder.backbone.set_training_depth(Frozen())
     assert encoder.is_frozen
     assert not any(m.training for m in encoder.backbone.model.modules())
 
@@ -113,7 +114,8 @@ def test_depth_all_reaches_every_parameter_and_none_takes_it_back():
 @pytest.mark.parametrize("order", ["dtype first", "depth first"])
 def test_trained_blocks_are_float32_and_what_lies_before_them_is_not(order):
     encoder = VisualEncoder.build(micro().visual)
-    steps = [lambda: encoder.to_compute_dtype(torch.bfloat16), lambda: encoder.set_training_depth("1")]
+    backbone = encoder.backbone
+    steps = [lambda: encoder.to_compute_dtype(torch.bfloat16), lambda: backbone.set_training_depth(Blocks(1))]
     for step in steps if order == "dtype first" else steps[::-1]:
         step()
     dtypes = {name: p.dtype for name, p in encoder.named_parameters()}
@@ -124,9 +126,9 @@ def test_trained_blocks_are_float32_and_what_lies_before_them_is_not(order):
 
 def test_only_trained_blocks_enter_training_mode():
     encoder = VisualEncoder.build(micro().visual)
-    encoder.set_training_depth("1")
+    encoder.backbone.set_training_depth(Blocks(1))
     encoder.train()
-    first, last = encoder.blocks()
+    first, last = encoder.backbone.blocks()
     assert all(m.training for m in last.modules())
     assert not any(m.training for m in first.modules())
     encoder.eval()
@@ -135,11 +137,18 @@ def test_only_trained_blocks_enter_training_mode():
 
 def test_an_impossible_depth_names_what_is_allowed():
     encoder = VisualEncoder.build(micro().visual)
-    for depth in ("3", "-1", "some"):
+    for depth in (Blocks(3), LoRA(8)):
         with pytest.raises(ViperError, match="allowed: none, all, or the last 1 to 2 blocks"):
-            encoder.set_training_depth(depth)
-    with pytest.raises(ViperError, match="has no backbone 'audio'; allowed: visual"):
-        encoder.set_training_depth("all", "audio")
+            encoder.backbone.set_training_depth(depth)
+
+
+def test_depths_are_read_once_and_written_as_they_were():
+    for text in ("none", "all", "1", "12"):
+        assert str(parse_depth(text, "--unfreeze")) == text
+    assert parse_depth("0", "--unfreeze") == Frozen()
+    for text in ("-1", "some", "", "²", "lora"):
+        with pytest.raises(ViperError, match=f"--unfreeze x={text}: cannot train"):
+            parse_depth(text, f"--unfreeze x={text}")
 
 
 def test_gradient_checkpointing_changes_no_gradient():
@@ -150,9 +159,9 @@ def test_gradient_checkpointing_changes_no_gradient():
         config.backbone.gradient_checkpointing = checkpointing
         config.backbone.train = "1"
         encoder = VisualEncoder.build(config).train()
-        layer = encoder.blocks()[-1]
+        layer = encoder.backbone.blocks()[-1]
         assert layer.gradient_checkpointing is checkpointing
-        encoder(PIXELS).square().sum().backward()
+        encoder.embed(PIXELS).square().sum().backward()
         gradients.append([p.grad for p in encoder.parameters() if p.requires_grad])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
@@ -160,17 +169,17 @@ def test_gradient_checkpointing_changes_no_gradient():
 def test_autocast_around_a_frozen_encoder_does_not_change_what_it_computes():
     encoder = VisualEncoder.build(micro().visual)
     encoder.to_compute_dtype(torch.bfloat16)
-    alone = encoder(PIXELS)
+    alone = encoder.embed(PIXELS)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(encoder(PIXELS), alone)
+        assert torch.equal(encoder.embed(PIXELS), alone)
 
 
 def test_double_precision_stays_double():
     encoder = VisualEncoder.build(micro().visual).double()
-    encoder.set_training_depth("all")
+    encoder.backbone.set_training_depth(All())
     pixels = PIXELS[:1].double().requires_grad_()
-    assert encoder(pixels).dtype == torch.float64
-    assert torch.autograd.gradcheck(lambda x: encoder(x).sum(1), pixels[..., :32], fast_mode=True)
+    assert encoder.embed(pixels).dtype == torch.float64
+    assert torch.autograd.gradcheck(lambda x: encoder.embed(x).sum(1), pixels[..., :32], fast_mode=True)
 
 
 # --- found, or explained ------------------------------------------------------------------------
@@ -195,13 +204,12 @@ def test_a_local_folder_gives_its_weights_and_a_record(vit):
         "revision": None,
         "tensors_sha256": tensors_sha256(load_file(vit / "model.safetensors")),
     }
-    assert encoder.state_prefixes() == {"visual": "backbone."}
 
 
 def test_what_was_trained_is_no_longer_what_the_record_says(vit):
     encoder = build(vit)
-    encoder.set_training_depth("1")
-    encoder.set_training_depth("none")
+    encoder.backbone.set_training_depth(Blocks(1))
+    encoder.backbone.set_training_depth(Frozen())
     assert encoder.records() == {}
 
 
@@ -240,15 +248,16 @@ def test_other_weights_than_recorded_are_refused_with_both_hashes(vit, tmp_path)
 
 def test_a_moved_backbone_is_found_by_override_or_on_the_shelf(vit, tmp_path, monkeypatch):
     records = build(vit).records()
-    pixels = build(vit)(PIXELS)
+    pixels = build(vit).embed(PIXELS)
     for place in ("visual", "tiny-vit"):
         shelf = tmp_path / f"shelf-{place}"
         shelf.mkdir()
         moved = vit.rename(shelf / place)
         monkeypatch.setenv("VIPER_BACKBONES", str(shelf))
-        assert torch.equal(build(vit, records=records)(PIXELS), pixels)
+        assert torch.equal(build(vit, records=records).embed(PIXELS), pixels)
         monkeypatch.delenv("VIPER_BACKBONES")
-        assert torch.equal(build("a/b", records=records, overrides={"visual": str(moved)})(PIXELS), pixels)
+        named = build("a/b", records=records, overrides={"visual": str(moved)})
+        assert torch.equal(named.embed(PIXELS), pixels)
         moved.rename(vit)
 
 
@@ -259,10 +268,10 @@ def test_the_hub_cache_is_used_without_a_connection(vit, tmp_path, monkeypatch):
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(commit)
     (repository / "snapshots").mkdir()
-    pixels = build(vit)(PIXELS)
+    pixels = build(vit).embed(PIXELS)
     vit.rename(repository / "snapshots" / commit)
     encoder = build("someone/tiny-vit")
-    assert torch.equal(encoder(PIXELS), pixels)
+    assert torch.equal(encoder.embed(PIXELS), pixels)
     assert encoder.records()["visual"]["revision"] == commit
 
 
@@ -293,12 +302,12 @@ def test_files_that_lack_something_are_errors_that_name_it(vit):
 
 
 def test_a_bin_file_is_read_as_plain_tensors_and_code_in_it_is_refused(vit, tmp_path, caplog):
-    pixels = build(vit)(PIXELS)
+    pixels = build(vit).embed(PIXELS)
     tensors = load_file(vit / "model.safetensors")
     (vit / "model.safetensors").unlink()
     torch.save(tensors, vit / "pytorch_model.bin")
     with caplog.at_level(logging.INFO):
-        assert torch.equal(build(vit)(PIXELS), pixels)
+        assert torch.equal(build(vit).embed(PIXELS), pixels)
     assert "only pytorch_model.bin exists: read as plain tensors" in caplog.text
     canary = tmp_path / "canary"
 
@@ -324,7 +333,7 @@ def test_assets_and_record_bring_a_frozen_encoder_back(vit, tmp_path):
     (vit / "config.json").unlink()
     (vit / "preprocessor_config.json").unlink()
     again = build(vit, assets=tmp_path / "assets", records=encoder.records())
-    assert torch.equal(again(PIXELS), encoder(PIXELS))
+    assert torch.equal(again.embed(PIXELS), encoder.embed(PIXELS))
     assert again.crop_spec == encoder.crop_spec
 
 
@@ -337,7 +346,7 @@ def test_weights_held_by_the_checkpoint_need_no_source(vit, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         again = build(vit, assets=tmp_path / "assets", held=frozenset({"visual"}))
     again.load_state_dict(encoder.state_dict())
-    assert torch.equal(again(PIXELS), encoder(PIXELS))
+    assert torch.equal(again.embed(PIXELS), encoder.embed(PIXELS))
     assert again.records() == {}, "nothing outside could replace these weights"
     assert "random" not in caplog.text
     with pytest.raises(ViperError, match="the checkpoint has no folder"):

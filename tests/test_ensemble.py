@@ -6,11 +6,11 @@ import pytest
 import torch
 from test_fusion import SECONDS, WIDTHS, B, E, T, config, face, fusion, some_fit, streams
 
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.fusion import EnsembleFusion, build_fusion, num_networks
 from viper_e2e.fusion.closed_form import predict
 from viper_e2e.fusion.pooling import known_features, pool, pooled_rows
 from viper_e2e.fusion.scale import LabelScale
-from viper_e2e.fusion.stream import Stream
 
 
 def test_it_answers_with_the_mean_of_a_ridge_within_the_labels_and_its_networks():

@@ -26,10 +26,10 @@ from viper_e2e.config.presets import paper
 from viper_e2e.config.schema import AudioConfig, BackboneConfig, TextualConfig, VisualConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders.audio import AudioEncoder, ClipSound
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.encoders.textual import TextualEncoder
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.faces import FaceCropper
-from viper_e2e.fusion.stream import Stream
 from viper_e2e.model.viper import ViPER
 from viper_e2e.published import ReleasedHead, import_published, read_released
 
@@ -241,7 +241,7 @@ def visual_encoder(folder: Path) -> VisualEncoder:
 def visual_rows(peer: Reference, pixels: Tensor) -> Tensor:
     encoder = visual_encoder(peer.folder)
     assert encoder.crop_spec == CropSpec(224, integer_boxes=True, resize_in_uint8=True)
-    return encoder((pixels - 0.5) / 0.5)
+    return encoder.embed((pixels - 0.5) / 0.5)
 
 
 @pytest.mark.parametrize(("resized", "bound"), [(with_pil, 1e-4), (with_tensors, 0.03)])
@@ -315,7 +315,7 @@ def test_sentences_and_textual_features_are_the_published_ones(peer, way):
     encoder, pixels = textual_encoder(peer.folder), WRONG_CROPS[way](clip_pixels(peer))
     assert (encoder.crop_spec.aspect, encoder.crop_spec.integer_boxes) == ("short_side_center", True)
     with torch.no_grad():
-        chosen, rows = encoder.choices(pixels).tolist(), encoder(pixels)
+        chosen, rows = encoder.choices(pixels).tolist(), encoder.embed(pixels)
     error = (rows - peer.features["textual"]).abs().max()
     assert (chosen == peer.templates and bool(error < 1e-5)) == (way == "as they should be")
 

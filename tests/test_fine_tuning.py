@@ -170,7 +170,7 @@ def test_memory_is_that_of_the_deepest_phase(corpus, tmp_path, monkeypatch):
     original = memory.measure
 
     def watching(module, *args, **options):
-        measured.append({n: b.depth for e in module.encoders.values() for n, b in e.backbones().items()})
+        measured.append({name: str(backbone.depth) for name, backbone in module.backbones.items()})
         return original(module, *args, **options)
 
     monkeypatch.setattr(memory, "measure", watching)

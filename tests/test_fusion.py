@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from viper_e2e.config.modalities import MODALITIES
 from viper_e2e.config.presets import paper
-from viper_e2e.config.schema import MODALITIES, FusionConfig
+from viper_e2e.config.schema import FusionConfig
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import (
     ConcatFusion,
@@ -18,7 +20,6 @@ from viper_e2e.fusion import (
 )
 from viper_e2e.fusion.closed_form import fit_ridge
 from viper_e2e.fusion.pooling import known_features, pool, pooled_rows
-from viper_e2e.fusion.stream import Stream
 
 WIDTHS = {"visual": 12, "audio": 8, "textual": 16, "action_units": 4, "motion": 8}
 B, T, E = 3, 6, 7

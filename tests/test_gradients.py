@@ -9,7 +9,7 @@ import torch
 from test_model import decoded, model_of
 from torch import Tensor, nn
 
-from viper_e2e.fusion.stream import Stream
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.model.viper import ViPER
 
 STEP = 1e-6
@@ -26,7 +26,7 @@ def loss_of(model: ViPER) -> Callable[[], Tensor]:
     clips = model.prepare([decoded(), decoded(sound=False, seed=1), None])
     target = torch.linspace(0, 1, 21, dtype=torch.float64).view(3, 7)
     weight = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)[:, None]
-    return lambda: (weight * (model.fuse(clips).intensities - target).square()).sum()
+    return lambda: (weight * (model(clips).intensities - target).square()).sum()
 
 
 def differences(loss: Callable[[], Tensor], parameter: nn.Parameter, direction: Tensor) -> float:
@@ -92,7 +92,7 @@ def test_encoder_and_fusion_pass_pytorchs_own_check_on_the_pixels_of_crops():
     crops = model.faces.crop(clip.pixels, clip.track.boxes, spec).double()
 
     def intensities(pixels: Tensor) -> Tensor:
-        tokens = encoder(pixels)[None]
+        tokens = encoder.embed(pixels)[None]
         there = torch.ones(1, len(pixels), dtype=torch.bool)
         stream = Stream(tokens, there, there, clip.seconds[None])
         return fusion({"visual": stream}, there, torch.tensor([1.0]))
@@ -117,7 +117,7 @@ def test_a_clip_of_weight_zero_gives_no_gradient():
     model.zero_grad()
     clips = model.prepare([decoded(), decoded(sound=False, seed=1)])
     target = torch.linspace(0, 1, 21, dtype=torch.float64).view(3, 7)[:2]
-    (model.fuse(clips).intensities - target).square().sum().backward()
+    (model(clips).intensities - target).square().sum().backward()
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(parameter.grad, with_it[name], rtol=1e-9, atol=1e-12, msg=name)

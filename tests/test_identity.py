@@ -16,6 +16,7 @@ from training_runs import run
 
 import viper_e2e
 from viper_e2e.commands.cli import main
+from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.errors import ViperError
 from viper_e2e.model.checkpoint import write_json
 from viper_e2e.packing import pack, write_labels
@@ -188,26 +189,28 @@ def test_tokens_are_those_of_the_encoder_and_the_weights_that_made_them(loaded, 
         for parameter in other.encoders["visual"].parameters():
             parameter += 0.05 * torch.randn_like(parameter)
     wanted = other(clips).intensities
-    prepared = other.prepare(clips)
-    first = loaded(prepared).intensities
+    prepared, cache = other.prepare(clips), TokenCache()
+    first = loaded(prepared, cache=cache).intensities
     assert torch.equal(first, loaded(clips).intensities)
-    assert torch.equal(other(prepared).intensities, wanted)
+    assert torch.equal(other(prepared, cache=cache).intensities, wanted)
     assert not torch.equal(first, wanted)
     # The same encoder with other weights, in place and in another dtype.
     other.load_state_dict(loaded.state_dict())
-    assert torch.equal(other(prepared).intensities, first)
-    kept = {name: tokens.tokens for name, tokens in prepared[0].tokens.items()}
-    other(prepared)
-    assert all(prepared[0].tokens[name].tokens is tokens for name, tokens in kept.items()), "encoded twice"
+    assert torch.equal(other(prepared, cache=cache).intensities, first)
+    kept = {name: tokens.tokens for name, tokens in cache.with_tokens(prepared[0]).tokens.items()}
+    other(prepared, cache=cache)
+    after = cache.with_tokens(prepared[0]).tokens
+    assert all(after[name].tokens is tokens for name, tokens in kept.items()), "encoded twice"
     other.set_compute_dtype(torch.bfloat16)
-    assert torch.equal(other(prepared).intensities, other(clips).intensities)
-    assert not torch.equal(other(prepared).intensities, first)
+    assert torch.equal(other(prepared, cache=cache).intensities, other(clips).intensities)
+    assert not torch.equal(other(prepared, cache=cache).intensities, first)
 
 
 def test_a_held_clip_of_another_model_is_refused(loaded, model, corpus):
     clips = loaded.prepare([str(corpus / "videos" / "0.mp4")])
-    loaded(clips)
-    held = [loaded.hold(clips[0])]
+    cache = TokenCache()
+    loaded(clips, cache=cache)
+    held = [loaded.hold(clips[0], cache)]
     assert torch.equal(loaded(held).intensities, loaded(clips).intensities)
     with pytest.raises(ViperError, match="held in memory for another model"):
         viper_e2e.load(model / "checkpoints" / "best")(held)

@@ -32,7 +32,7 @@ def test_its_columns_are_what_a_model_of_the_last_layer_reads():
     alone.load_state_dict(several.state_dict())
     pixels = torch.randn(2, 3, 32, 32)
     columns = learning.last_alone_columns("visual", several.embed_dim)
-    assert torch.equal(several(pixels)[:, columns], alone(pixels))
+    assert torch.equal(several.embed(pixels)[:, columns], alone.embed(pixels))
 
 
 def test_intervals_are_over_subjects_not_over_clips():

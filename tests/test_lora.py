@@ -25,11 +25,13 @@ from transformers import RobertaConfig, RobertaModel
 
 import viper_e2e
 from viper_e2e.commands.parsing import parse_train
+from viper_e2e.config.depth import Frozen, LoRA
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, ModelConfig, TextualConfig, TrainConfig
 from viper_e2e.encoders.audio import AudioEncoder
-from viper_e2e.encoders.base import Backbone, Origin
+from viper_e2e.encoders.backbone import Backbone, Origin
 from viper_e2e.encoders.building import find_blocks
+from viper_e2e.encoders.face_encoder import FaceEncoder
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.textual import TextualEncoder
 from viper_e2e.encoders.visual import VisualEncoder
@@ -94,7 +96,7 @@ def build(family: str, **lora) -> tuple[nn.Module, object]:
 
 
 def tokens(encoder: nn.Module, given: object) -> torch.Tensor:
-    out = encoder(given)
+    out = encoder.embed(given) if isinstance(encoder, FaceEncoder) else encoder(given)
     return out if isinstance(out, torch.Tensor) else out.tokens
 
 
@@ -171,9 +173,9 @@ def test_a_step_changes_exactly_the_adapters_and_frozen_ones_stay():
     encoder, _ = build("vit", lora_rank=2)
     unsettle(encoder)
     assert not encoder.is_frozen
-    assert encoder.depth == "lora"
+    assert isinstance(encoder.backbone.depth, LoRA)
     assert one_step(encoder) == adapters(encoder).keys()
-    encoder.set_training_depth("none")
+    encoder.backbone.set_training_depth(Frozen())
     assert encoder.is_frozen
     assert not any(p.requires_grad for p in encoder.parameters())
     assert not any(module.training for module in encoder.backbone.model.modules())
@@ -182,12 +184,12 @@ def test_a_step_changes_exactly_the_adapters_and_frozen_ones_stay():
 def test_alpha_is_divided_by_the_rank_and_dropout_is_of_training_alone():
     encoder, given = build("vit", lora_rank=2, lora_alpha=8.0, lora_dropout=0.5)
     unsettle(encoder.eval())
-    layer = encoder.blocks()[0].attention.q_proj
+    layer = encoder.backbone.blocks()[0].attention.q_proj
     x = torch.randn(4, 16)
     added = x @ layer.lora_A["default"].weight.T @ layer.lora_B["default"].weight.T * (8.0 / 2)
     assert torch.allclose(layer(x), layer.base_layer(x) + added, atol=1e-6)
-    assert torch.equal(encoder(given), encoder(given))
-    assert not torch.equal(encoder.train()(given), encoder(given))
+    assert torch.equal(tokens(encoder, given), tokens(encoder, given))
+    assert not torch.equal(tokens(encoder.train(), given), tokens(encoder, given))
 
 
 def test_rates_decay_by_block_and_matrices_by_weight():
@@ -357,7 +359,7 @@ def test_ranks_are_given_by_backbone_and_freezing_takes_them_back():
     assert [b.lora_rank for b in (model.visual.backbone, model.audio.backbone)] == [8, 0]
     assert model.textual.image_text.lora_rank == 4
     assert parsed("--model.visual.backbone.lora_rank=8", "--freeze=all").visual.backbone.lora_rank == 0
-    assert parsed("--preset=tiny", "--freeze=visual", "--lora=visual=8").visual.backbone.depth == "lora"
+    assert parsed("--preset=tiny", "--freeze=visual", "--lora=visual=8").visual.backbone.depth == LoRA(8)
 
 
 @pytest.mark.parametrize("word", ["visual", "visual=", "visual=0", "visual=all", "visuals=8"])
@@ -386,7 +388,7 @@ def test_the_weights_beside_adapters_cannot_be_unfrozen():
     model = ViPER(adapted(micro(), visual=2))
     with pytest.raises(ViperError, match="--unfreeze-at"):
         Phases("1:visual=1", model, 3)
-    assert model.encoders["visual"].depth == "lora"
+    assert isinstance(model.backbones["visual"].depth, LoRA)
     Phases("1:audio=1", model, 3)
 
 

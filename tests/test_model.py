@@ -10,6 +10,7 @@ import torch
 
 from viper_e2e.clip import DecodedClip, Sample, SoundRun
 from viper_e2e.config.presets import micro
+from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.transfer import Transfer
@@ -105,14 +106,15 @@ def test_frozen_results_do_not_depend_on_a_clips_company(whole):
     clips = [decoded(seed=i, num_frames=1 + i) for i in range(4)]
     with torch.no_grad():
         alone = torch.cat([whole([clip]).intensities for clip in clips])
-        prepared = whole.prepare(clips)
-        whole.fuse(prepared)
+        cache, prepared = TokenCache(), whole.prepare(clips)
+        whole(prepared, cache=cache)
         again = whole.prepare(list(reversed(clips)))
-        whole.fuse(again)
+        whole(again, cache=cache)
         together = whole(clips).intensities
-    for one, other in zip(prepared, reversed(again), strict=True):
+    for pair in zip(prepared, reversed(again), strict=True):
+        one, other = (cache.with_tokens(clip).tokens for clip in pair)
         for name in MODALITIES:
-            assert torch.equal(one.tokens[name].tokens, other.tokens[name].tokens)
+            assert torch.equal(one[name].tokens, other[name].tokens)
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
 
 
@@ -121,15 +123,39 @@ def test_a_held_clip_gives_bitwise_what_the_clip_itself_gives(train):
     model = model_of(*MODALITIES, train=train)
     clips = [decoded(seed=i) for i in range(2)]
     with torch.no_grad():
-        prepared = model.prepare(clips)
-        first = model.fuse(prepared).intensities
-        held = [model.hold(clip) for clip in prepared]
+        prepared, cache = model.prepare(clips), TokenCache()
+        first = model(prepared, cache=cache).intensities
+        held = [model.hold(clip, cache) for clip in prepared]
         second = model(held).intensities
     assert torch.equal(first, second)
     whole_clip = sum(clip.frames.nbytes for clip in clips)
     if train == "none":
         assert all(clip.pixels is None and not clip.sound for clip in held)
         assert sum(clip.nbytes for clip in held) < whole_clip / 4
+
+
+def test_a_pass_leaves_nothing_in_a_clip_but_in_the_cache_that_was_given():
+    model = model_of(*MODALITIES)
+    num_runs = []
+    for encoder in model.encoders.values():
+        encoder.register_forward_hook(lambda *_: num_runs.append(1))
+    (clip,), cache = model.prepare([decoded()]), TokenCache()
+    with torch.no_grad():
+        outputs = [model([clip], cache=given).intensities for given in (None, cache, cache)]
+    assert len(num_runs) == 2 * len(MODALITIES)
+    assert all(torch.equal(output, outputs[0]) for output in outputs)
+    assert clip.tokens == {}
+    assert set(cache.with_tokens(clip).tokens) == set(MODALITIES)
+    with pytest.raises(ViperError, match=r"without tokens of action_units, .* give hold\(\) the cache"):
+        model.hold(clip)
+
+
+def test_a_pass_over_prepared_clips_had_another_name(whole):
+    with torch.no_grad():
+        prepared = whole.prepare([decoded()])
+        with pytest.warns(DeprecationWarning, match="model"):
+            former = whole.fuse(prepared)
+        assert torch.equal(former.intensities, whole(prepared).intensities)
 
 
 @pytest.mark.parametrize("kind", ["tokens", "concat"])
@@ -146,12 +172,7 @@ def test_frozen_backbones_have_no_gradient_and_stay_in_eval_mode():
     model = model_of("visual", "audio").train()
     model([decoded()]).intensities.sum().backward()
     assert all(p.grad is None and not p.requires_grad for p in model.encoders.parameters())
-    assert not any(
-        module.training
-        for e in model.encoders.values()
-        for b in e.backbones().values()
-        for module in b.model.modules()
-    )
+    assert not any(module.training for b in model.backbones.values() for module in b.model.modules())
 
 
 def test_modality_dropout_depends_on_the_clips_seed_alone():

@@ -13,8 +13,10 @@ from training_runs import losses, make_corpus, run, same, weights
 
 import viper_e2e
 from viper_e2e.commands.cli import main
+from viper_e2e.config.depth import All, parse_depth
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, MotionConfig
+from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.encoders.motion import MotionEncoder
 from viper_e2e.errors import ViperError
 
@@ -61,12 +63,12 @@ def crops(num_frames: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_video_transformer_gives_a_row_per_frame_and_trains_wholly(kind):
     encoder = build(kind)
-    rows = encoder([crops(1), crops(4), crops(9)])
+    rows = encoder.embed([crops(1), crops(4), crops(9)])
     assert [row.shape for row in rows] == [(1, 24), (4, 24), (9, 24)]
-    assert len(encoder.blocks()) == 2
-    encoder.set_training_depth("all")
+    assert len(encoder.backbone.blocks()) == 2
+    encoder.backbone.set_training_depth(All())
     encoder.train()
-    torch.cat(encoder([crops(5)])).square().sum().backward()
+    torch.cat(encoder.embed([crops(5)])).square().sum().backward()
     assert [n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
@@ -75,7 +77,7 @@ def test_a_token_is_of_the_frames_that_it_stands_for(kind):
     """A model's tokens lie as we say, by time and patch: TimeSformer's in another order than all others."""
     encoder = build(kind)
     # What attention mixes over time would blur it: blocks are left out.
-    blocks = encoder.blocks()
+    blocks = encoder.backbone.blocks()
     for block in blocks:
         block.forward = lambda hidden, *_, **__: (hidden,) if kind in ("timesformer", "vjepa2") else hidden
     still = crops(4)
@@ -83,7 +85,7 @@ def test_a_token_is_of_the_frames_that_it_stands_for(kind):
     for frame in range(4):
         moved = still.clone()
         moved[frame] += crops(1, 1)[0]
-        (before,), (after,) = encoder([still]), encoder([moved])
+        (before,), (after,) = encoder.embed([still]), encoder.embed([moved])
         changed = (before - after).abs().amax(1) > 1e-4
         assert changed.tolist() == [i // tubelet == frame // tubelet for i in range(4)]
 
@@ -92,10 +94,10 @@ def test_a_token_is_of_the_frames_that_it_stands_for(kind):
 @pytest.mark.parametrize("depth", ["none", "1", "all"])
 def test_half_precision_stays_near_single(kind, depth):
     encoder = build(kind)
-    (exact,) = encoder([crops(6)])
-    encoder.set_training_depth(depth)
+    (exact,) = encoder.embed([crops(6)])
+    encoder.backbone.set_training_depth(parse_depth(depth, "depth"))
     encoder.to_compute_dtype(torch.bfloat16)
-    (rough,) = encoder([crops(6)])
+    (rough,) = encoder.embed([crops(6)])
     assert rough.dtype == torch.float32
     assert torch.cosine_similarity(rough, exact).min() > 0.99
 
@@ -104,7 +106,7 @@ def test_half_precision_stays_near_single(kind, depth):
 def test_adapters_train_beside_frozen_weights(kind):
     package("peft")
     encoder = build(kind, backbone={"lora_rank": 2})
-    torch.cat(encoder.train()([crops(4)])).square().sum().backward()
+    torch.cat(encoder.train().embed([crops(4)])).square().sum().backward()
     changed = [name for name, p in encoder.named_parameters() if p.grad is not None]
     assert changed
     assert all("lora" in name for name in changed)
@@ -124,7 +126,7 @@ def test_weights_and_crops_come_from_a_folder(kind, tmp_path):
     values |= {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "rescale_factor": 1 / 127.5, "offset": True}
     (tmp_path / "motion/video_preprocessor_config.json").write_text(json.dumps(values))
     read = MotionEncoder.build(MotionConfig(BackboneConfig(str(tmp_path / "motion"))), 4).eval()
-    assert torch.equal(read([crops(3)])[0], made([crops(3)])[0])
+    assert torch.equal(read.embed([crops(3)])[0], made.embed([crops(3)])[0])
     spec = read.crop_spec
     assert (spec.size, spec.aspect, spec.interpolation) == (32, "short_side_center", "bicubic")
     # 0 → −1, 1 → 1, then less the mean, divided by the deviation.
@@ -156,7 +158,7 @@ def test_other_numbers_of_frames_and_sizes_are_taken_where_positions_allow_it(ki
     encoder = build(kind, num_frames=8, **options)
     size = encoder.crop_spec.size
     assert encoder.windows(8).frames.tolist() == [list(range(8))]
-    assert encoder([torch.randn(8, 3, size, size)])[0].shape == (8, 24)
+    assert encoder.embed([torch.randn(8, 3, size, size)])[0].shape == (8, 24)
 
 
 def test_a_model_with_relative_positions_sees_no_frame_twice_for_nothing():
@@ -202,10 +204,10 @@ def test_a_short_clips_frames_are_repeated_evenly():
 
 def test_frozen_tokens_are_the_same_bits_in_any_company():
     encoder, clips = build(), [crops(n, n) for n in (1, 3, 4, 7)]
-    alone = [encoder([clip])[0] for clip in clips]
-    for one, again in zip(alone, [encoder([clip])[0] for clip in reversed(clips)][::-1], strict=True):
+    alone = [encoder.embed([clip])[0] for clip in clips]
+    for one, again in zip(alone, [encoder.embed([clip])[0] for clip in reversed(clips)][::-1], strict=True):
         assert torch.equal(one, again)
-    for one, other in zip(alone, encoder(clips), strict=True):
+    for one, other in zip(alone, encoder.embed(clips), strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 
 
@@ -223,9 +225,9 @@ def test_order_of_time_is_what_it_sees():
 
 def _prepared(model, *clips):
     with torch.no_grad():
-        prepared = model.prepare(list(clips))
-        model.fuse(prepared)
-    return prepared
+        prepared, cache = model.prepare(list(clips)), TokenCache()
+        model(prepared, cache=cache)
+    return [cache.with_tokens(clip) for clip in prepared]
 
 
 def test_trained_or_frozen_is_the_same_to_rounding():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_model import decoded, model_of
 
+from viper_e2e.config.depth import Blocks
 from viper_e2e.config.schema import TrainConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.training.optimizer import build_optimizer, build_schedule
@@ -22,7 +23,7 @@ def optimizer_and_schedule(model):
 
 
 def depths(model) -> dict[str, str]:
-    return {n: b.depth for encoder in model.encoders.values() for n, b in encoder.backbones().items()}
+    return {name: str(backbone.depth) for name, backbone in model.backbones.items()}
 
 
 def test_each_epoch_trains_at_the_depth_it_was_told():
@@ -59,7 +60,7 @@ def test_a_run_that_goes_on_later_enters_all_that_was_due():
     model = model_of("visual", "audio")
     phases = Phases("1:visual=1,3:visual=2", model, 5)
     parts = optimizer_and_schedule(model)
-    assert phases.enter(3, *parts, CONFIG) == [Phase(1, "visual", "1"), Phase(3, "visual", "2")]
+    assert phases.enter(3, *parts, CONFIG) == [Phase(1, "visual", Blocks(1)), Phase(3, "visual", Blocks(2))]
     assert phases.enter(3, *parts, CONFIG) == []
     with pytest.raises(ViperError, match="--resume"):
         phases.enter(2, *parts, CONFIG)
@@ -92,13 +93,13 @@ def test_trying_the_last_phase_leaves_no_trace():
     model = model_of("visual", "audio")
     model.set_compute_dtype(torch.bfloat16)
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    records = {name: e.backbones()[name]._was_trained for name, e in model.encoders.items()}
+    records = {name: backbone._was_trained for name, backbone in model.backbones.items()}
     phases = Phases("1:visual=1,2:visual=all,2:audio=all", model, 5)
     with phases.deepest():
         assert depths(model) == {"visual": "all", "audio": "all"}
         assert {p.dtype for p in model.encoders["visual"].parameters()} == {torch.float32}
     assert depths(model) == {"visual": "none", "audio": "none"}
-    assert {name: e.backbones()[name]._was_trained for name, e in model.encoders.items()} == records
+    assert {name: backbone._was_trained for name, backbone in model.backbones.items()} == records
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     assert not any(p.requires_grad for p in model.encoders.parameters())
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.fusion.pooling import known_features, num_features, pool, pooled_rows
-from viper_e2e.fusion.stream import Stream
 
 B, T, D = 3, 8, 5
 SECONDS = torch.tensor([4.0, 4.0, 4.0])

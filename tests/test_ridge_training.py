@@ -10,12 +10,12 @@ from training_runs import lines, run, same, settings, weights
 from viper_e2e.commands import cli
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.schema import FusionConfig
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import RidgeFusion, build_fusion
 from viper_e2e.fusion.closed_form import fit_ridge, predict
 from viper_e2e.fusion.pooling import known_features, pool, pooled_rows
 from viper_e2e.fusion.scale import LabelScale
-from viper_e2e.fusion.stream import Stream
 from viper_e2e.model.viper import load
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.training.run import train

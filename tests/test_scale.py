@@ -15,9 +15,9 @@ from training_runs import run
 import viper_e2e
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import FusionConfig
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.fusion import build_fusion
 from viper_e2e.fusion.scale import LabelScale
-from viper_e2e.fusion.stream import Stream
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.pretrained import labels_of
 from viper_e2e.packing import pack, write_labels

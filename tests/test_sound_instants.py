@@ -119,7 +119,7 @@ def test_tokens_of_sound_exist_whatever_the_number_of_frames(tmp_path):
         (prepared,) = model.prepare([path])
         streams = {}
         model.fusion.register_forward_pre_hook(lambda _, args: streams.update(args[0]))
-        output = model.fuse([prepared])
+        output = model([prepared])
     assert output.used.sum() == 1
     assert streams["audio"].used.all()
     assert streams["audio"].present.all()

@@ -12,8 +12,9 @@ from test_model import decoded, model_of
 
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import TrainConfig
+from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.errors import ViperError
-from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER
 from viper_e2e.training import memory
 from viper_e2e.training.ema import WeightEMA
@@ -85,8 +86,9 @@ def test_frozen_encoders_run_once_for_measuring_and_the_step_together():
     for name, encoder in model.encoders.items():
         encoder.register_forward_hook(lambda *_, name=name: num_runs.update({name: num_runs[name] + 1}))
     clip = prepared(model)
-    measure(model, clip)
-    model([clip])
+    cache = TokenCache()
+    measure(model, clip, cache=cache)
+    model([cache.with_tokens(clip)])
     assert num_runs == {"visual": 1, "audio": 1}
 
 

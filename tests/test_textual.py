@@ -14,10 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from viper_e2e.clip import CropSpec
+from viper_e2e.config.depth import All, Blocks, Frozen, parse_depth
 from viper_e2e.config.presets import micro, paper, tiny
 from viper_e2e.config.schema import BackboneConfig, TextualConfig
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.textual import TextualEncoder, read_bank
+from viper_e2e.encoders.weights import Search
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
 
@@ -66,8 +68,8 @@ def test_soft_choice_is_the_mean_of_the_bank_under_clips_own_softmax(encoder):
     model = encoder.image_text.model
     tokens = encoder.image_text.model.encode_text(encoder._clip_tokens)
     logits = model.get_logits(PIXELS, encoder._clip_tokens)[0]
-    assert torch.allclose(encoder(PIXELS), logits.softmax(1) @ tokens, atol=1e-6)
-    assert encoder(PIXELS).shape == (5, encoder.embed_dim)
+    assert torch.allclose(encoder.embed(PIXELS), logits.softmax(1) @ tokens, atol=1e-6)
+    assert encoder.embed(PIXELS).shape == (5, encoder.embed_dim)
     assert torch.equal(encoder.choices(PIXELS), logits.argmax(1))
 
 
@@ -75,26 +77,26 @@ def test_hard_choice_is_a_row_of_the_bank():
     torch.manual_seed(0)
     encoder = TextualEncoder.build(micro_with(choice="hard"))
     tokens = encoder.image_text.model.encode_text(encoder._clip_tokens)
-    assert torch.allclose(encoder(PIXELS), tokens[encoder.choices(PIXELS)], atol=1e-6)
+    assert torch.allclose(encoder.embed(PIXELS), tokens[encoder.choices(PIXELS)], atol=1e-6)
 
 
 def test_a_clip_is_encoded_the_same_whatever_came_before(encoder):
-    first = encoder(PIXELS)
-    encoder(torch.randn(7, 3, 32, 32))
-    assert torch.equal(encoder(PIXELS), first)
+    first = encoder.embed(PIXELS)
+    encoder.embed(torch.randn(7, 3, 32, 32))
+    assert torch.equal(encoder.embed(PIXELS), first)
 
 
 @pytest.mark.parametrize("depth", ["none", "1", "all"])
 def test_half_precision_stays_near_single(encoder, depth):
-    exact = encoder(PIXELS)
-    encoder.set_training_depth(depth)
+    exact = encoder.embed(PIXELS)
+    encoder.image_text.set_training_depth(parse_depth(depth, "depth"))
     encoder.to_compute_dtype(torch.bfloat16)
-    rough = encoder(PIXELS)
+    rough = encoder.embed(PIXELS)
     assert rough.dtype == torch.float32
     assert encoder.image_text.model.logit_scale.dtype == torch.float32
     assert torch.cosine_similarity(rough, exact).min() > 0.999
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(encoder(PIXELS), rough)
+        assert torch.equal(encoder.embed(PIXELS), rough)
 
 
 # --- the bank passes once -----------------------------------------------------------------------
@@ -107,7 +109,7 @@ def test_frozen_text_encoders_see_the_bank_once(reference):
     pixels = torch.randn(1, 3, 224, 224)
     encoder.to_compute_dtype(torch.bfloat16)
     for _ in range(3):
-        encoder(pixels)
+        encoder.embed(pixels)
         encoder.train()
     assert len(calls) == 1
     assert encoder.num_text_passes == 2, "one by CLIP, one by the sentence encoder"
@@ -115,12 +117,12 @@ def test_frozen_text_encoders_see_the_bank_once(reference):
 
 def test_trained_text_encoders_see_it_once_per_forward_and_get_gradients(reference):
     encoder = published(reference, choice="soft")
-    encoder.set_training_depth("all", "sentence_encoder")
+    encoder.sentence_encoder.set_training_depth(All())
     encoder.train()
     pixels = torch.randn(3, 3, 224, 224)
-    encoder(pixels)
+    encoder.embed(pixels)
     before = encoder.num_text_passes
-    encoder(pixels).square().sum().backward()
+    encoder.embed(pixels).square().sum().backward()
     assert encoder.num_text_passes == before + 1
     trained = {n: p for n, p in encoder.named_parameters() if p.requires_grad}
     assert trained
@@ -128,25 +130,25 @@ def test_trained_text_encoders_see_it_once_per_forward_and_get_gradients(referen
     assert [n for n, p in trained.items() if p.grad is None] == []
     with torch.no_grad():
         next(iter(trained.values())).add_(1.0)
-    changed = encoder(pixels)
-    encoder.set_training_depth("none", "sentence_encoder")
+    changed = encoder.embed(pixels)
+    encoder.sentence_encoder.set_training_depth(Frozen())
     encoder.eval()
-    assert torch.allclose(encoder.eval()(pixels), encoder(pixels))
+    assert torch.allclose(encoder.eval().embed(pixels), encoder.embed(pixels))
     assert changed.shape == (3, 768)
 
 
 def test_new_weights_void_the_embedded_bank(encoder):
-    first = encoder(PIXELS)
+    first = encoder.embed(PIXELS)
     torch.manual_seed(1)
     other = TextualEncoder.build(micro().textual)
     encoder.load_state_dict(other.state_dict())
-    assert not torch.equal(encoder(PIXELS), first)
-    assert torch.equal(encoder(PIXELS), other(PIXELS))
+    assert not torch.equal(encoder.embed(PIXELS), first)
+    assert torch.equal(encoder.embed(PIXELS), other.embed(PIXELS))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_bank_does_not_depend_on_when_it_is_embedded(encoder, dtype):
-    encoder(PIXELS)
+    encoder.embed(PIXELS)
     encoder.to_compute_dtype(dtype)
     directions, tokens = (rows.clone() for rows in encoder._embedded_bank())
     encoder.load_state_dict(encoder.state_dict())
@@ -163,31 +165,31 @@ def test_a_sentence_encoder_with_adapters_says_frozen_what_it_said_in_training(r
             if is_adapter(name):
                 parameter.normal_(0, 0.3)
     encoder.to_compute_dtype(torch.bfloat16)
-    trained = encoder.eval()(PIXELS)
-    encoder.set_training_depth("none", "sentence_encoder")
+    trained = encoder.eval().embed(PIXELS)
+    encoder.sentence_encoder.set_training_depth(Frozen())
     encoder.to_compute_dtype(torch.bfloat16)
-    assert torch.equal(encoder(PIXELS), trained)
+    assert torch.equal(encoder.embed(PIXELS), trained)
 
 
 def test_a_bank_embedded_under_inference_mode_serves_training_later(encoder):
     with torch.inference_mode():
-        encoder(PIXELS)
-    encoder.set_training_depth("all")
-    encoder(PIXELS).sum().backward()
+        encoder.embed(PIXELS)
+    encoder.image_text.set_training_depth(All())
+    encoder.embed(PIXELS).sum().backward()
 
 
 # --- training -----------------------------------------------------------------------------------
 
 
 def test_training_clip_trains_its_image_tower_and_scale_only(encoder):
-    encoder.set_training_depth("all")
+    encoder.image_text.set_training_depth(All())
     encoder.train()
-    encoder(PIXELS).square().sum().backward()
+    encoder.embed(PIXELS).square().sum().backward()
     trained = {n.removeprefix("image_text.model.") for n, p in encoder.named_parameters() if p.requires_grad}
     assert "logit_scale" in trained
     assert all(n == "logit_scale" or n.startswith("visual.") for n in trained)
     assert [n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None] == []
-    groups = encoder.parameter_groups_by_depth()
+    groups = encoder.image_text.depth_groups()
     assert [g.part for g in groups] == ["stem", "block 1", "top"]
     top = {id(p) for p in groups[-1].parameters}
     assert {id(encoder.image_text.model.visual.proj), id(encoder.image_text.model.logit_scale)} <= top
@@ -202,7 +204,7 @@ def test_the_tiny_preset_does_not_count_its_vocabulary_as_trainable():
 
 def test_training_clip_under_a_hard_choice_is_refused():
     with pytest.raises(ViperError, match="an argmax passes no gradient"):
-        TextualEncoder.build(micro_with(choice="hard")).set_training_depth("1")
+        TextualEncoder.build(micro_with(choice="hard")).image_text.set_training_depth(Blocks(1))
 
 
 def test_checkpointed_image_blocks_give_the_same_gradients():
@@ -213,7 +215,7 @@ def test_checkpointed_image_blocks_give_the_same_gradients():
         config.image_text.train = "all"
         config.image_text.gradient_checkpointing = checkpointing
         encoder = TextualEncoder.build(config).train()
-        encoder(PIXELS).square().sum().backward()
+        encoder.embed(PIXELS).square().sum().backward()
         gradients.append([p.grad for p in encoder.parameters() if p.requires_grad])
     assert all(torch.allclose(a, b) for a, b in zip(*gradients, strict=True))
 
@@ -232,7 +234,7 @@ def folder_of(encoder, folder, config):
 def test_a_state_dict_without_stated_activation_is_refused(encoder, tmp_path):
     config = dict(micro().textual.image_text.config)
     loaded = TextualEncoder.build(folder_of(encoder, tmp_path / "stated", config))
-    assert torch.equal(loaded(PIXELS), encoder(PIXELS))
+    assert torch.equal(loaded.embed(PIXELS), encoder.embed(PIXELS))
     del config["quick_gelu"]
     for name, description in (("unstated", config), ("bare", None)):
         with pytest.raises(ViperError, match="does not say which activation"):
@@ -242,7 +244,7 @@ def test_a_state_dict_without_stated_activation_is_refused(encoder, tmp_path):
 def test_the_activation_matters(encoder, tmp_path):
     config = dict(micro().textual.image_text.config, quick_gelu=False)
     wrong = TextualEncoder.build(folder_of(encoder, tmp_path / "gelu", config))
-    assert not torch.allclose(wrong(PIXELS), encoder(PIXELS), atol=1e-6)
+    assert not torch.allclose(wrong.embed(PIXELS), encoder.embed(PIXELS), atol=1e-6)
 
 
 def test_openais_own_file_needs_no_description(tmp_path):
@@ -262,7 +264,7 @@ def test_openais_own_file_needs_no_description(tmp_path):
     file = tmp_path / "ViT-tiny.safetensors"
     save_file(tensors | scalars, file)
     loaded = TextualEncoder.build(TextualConfig(BackboneConfig(str(file))))
-    assert torch.equal(loaded(PIXELS), original(PIXELS))
+    assert torch.equal(loaded.embed(PIXELS), original.embed(PIXELS))
     (tmp_path / "config.json").write_text(json.dumps(dict(config, quick_gelu=False)))
     with pytest.raises(ViperError, match="OpenAI's CLIP, which needs quick_gelu true"):
         TextualEncoder.build(TextualConfig(BackboneConfig(str(file))))
@@ -282,7 +284,7 @@ def test_an_open_clip_folder_brings_its_own_preprocessing(encoder, tmp_path):
     (tmp_path / "folder" / "open_clip_config.json").write_text(json.dumps(description))
     loaded = TextualEncoder.build(config)
     assert loaded.crop_spec == CropSpec(32, resize_in_uint8=True)
-    assert torch.equal(loaded(PIXELS), encoder(PIXELS))
+    assert torch.equal(loaded.embed(PIXELS), encoder.embed(PIXELS))
 
 
 def test_weights_that_do_not_fit_are_named(encoder, tmp_path):
@@ -341,18 +343,18 @@ def test_assets_hold_clip_tokeniser_and_bank(reference, tmp_path):
     config = TextualConfig(
         BackboneConfig("moved/away"), BackboneConfig("moved/too"), bank="moved.txt", choice="hard", crop="paper"
     )
-    again = TextualEncoder.build(config, assets=tmp_path, records=encoder.records())
+    again = TextualEncoder.build(config, Search(tmp_path, encoder.records()))
     pixels = torch.randn(2, 3, 224, 224)
     assert again.sentences == encoder.sentences
-    assert torch.equal(again(pixels), encoder(pixels))
+    assert torch.equal(again.embed(pixels), encoder.embed(pixels))
 
 
 def test_weights_held_by_the_checkpoint_need_no_source(encoder, tmp_path):
     encoder.save_assets(tmp_path)
     config = TextualConfig(BackboneConfig("was/somewhere"))
-    again = TextualEncoder.build(config, assets=tmp_path, held=frozenset({"image_text"}))
+    again = TextualEncoder.build(config, Search(tmp_path, held=frozenset({"image_text"})))
     again.load_state_dict(encoder.state_dict())
-    assert torch.equal(again(PIXELS), encoder(PIXELS))
+    assert torch.equal(again.embed(PIXELS), encoder.embed(PIXELS))
     assert again.records() == {}
 
 
@@ -360,7 +362,8 @@ def test_another_bank_replaces_the_checkpoints(encoder, tmp_path):
     encoder.save_assets(tmp_path / "assets")
     (tmp_path / "bank.txt").write_text("# two\nyes\n\nno\n")
     again = TextualEncoder.build(
-        micro().textual, assets=tmp_path / "assets", overrides={"sentence_bank": str(tmp_path / "bank.txt")}
+        micro().textual,
+        Search(tmp_path / "assets", overrides={"sentence_bank": str(tmp_path / "bank.txt")}),
     )
     assert again.sentences == ["yes", "no"]
 
@@ -427,7 +430,7 @@ def test_the_published_sentences_are_chosen(reference):
     pixels = torch.stack([clip_preprocess(crop, encoder.crop_spec) for crop in crops])
     rows = torch.from_numpy(np.load(reference / "peer/expected/features.npz")["textual"])
     assert encoder.choices(pixels).tolist() == expected["template_indices"]
-    assert (encoder(pixels) - rows).abs().max() < 1e-5
+    assert (encoder.embed(pixels) - rows).abs().max() < 1e-5
     assert encoder.choices(pixels.flip(0)).tolist() != expected["template_indices"]
 
 

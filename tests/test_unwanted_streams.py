@@ -65,7 +65,7 @@ def test_a_model_that_only_hears_looks_at_nothing(tiny_clip, monkeypatch):
     path, model = tiny_clip(num_frames=30), model_of("audio")
     expected = model_of("audio", "visual")
     with torch.no_grad():
-        tokens = [m.fuse(m.prepare([path])).present for m in (model, expected)]
+        tokens = [m(m.prepare([path])).present for m in (model, expected)]
         (heard,), (both,) = model.prepare([path]), expected.prepare([path])
     assert tokens[0].all()
     assert torch.equal(heard.sound[0][1], both.sound[0][1])

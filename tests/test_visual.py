@@ -12,6 +12,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
 from viper_e2e.clip import CropSpec
+from viper_e2e.config.depth import All, Blocks, parse_depth
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, VisualConfig
 from viper_e2e.encoders.visual import VisualEncoder
@@ -47,11 +48,11 @@ def random_config(kind: str, **options) -> VisualConfig:
 def test_any_vision_transformer_gives_a_row_per_crop_and_trains_wholly(kind):
     encoder = VisualEncoder.build(random_config(kind, pooling="mean"))
     pixels = torch.randn(3, 3, 32, 32)
-    assert encoder(pixels).shape == (3, encoder.embed_dim) == (3, 16)
-    assert len(encoder.blocks()) == 2
-    encoder.set_training_depth("all")
+    assert encoder.embed(pixels).shape == (3, encoder.embed_dim) == (3, 16)
+    assert len(encoder.backbone.blocks()) == 2
+    encoder.backbone.set_training_depth(All())
     encoder.train()
-    encoder(pixels).square().sum().backward()
+    encoder.embed(pixels).square().sum().backward()
     assert [n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
@@ -61,14 +62,14 @@ def test_half_precision_stays_near_single(kind, depth):
     torch.manual_seed(0)
     encoder = VisualEncoder.build(random_config(kind, pooling="mean")).eval()
     pixels = torch.randn(3, 3, 32, 32)
-    exact = encoder(pixels)
-    encoder.set_training_depth(depth)
+    exact = encoder.embed(pixels)
+    encoder.backbone.set_training_depth(parse_depth(depth, "depth"))
     encoder.to_compute_dtype(torch.bfloat16)
-    rough = encoder(pixels)
+    rough = encoder.embed(pixels)
     assert rough.dtype == torch.float32
     assert torch.cosine_similarity(rough, exact).min() > 0.999
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(encoder(pixels), rough)
+        assert torch.equal(encoder.embed(pixels), rough)
 
 
 @pytest.mark.parametrize("kind", ["vit", "dinov2", "deit", "beit", "clip_vision_model", "dinov3_vit"])
@@ -81,11 +82,11 @@ def test_class_token_and_patch_mean_are_what_they_say(kind):
     model = by_token.backbone.model
     hidden = model(pixels).last_hidden_state
     if kind == "clip_vision_model":
-        assert torch.equal(by_token(pixels), model(pixels).pooler_output)
+        assert torch.equal(by_token.embed(pixels), model(pixels).pooler_output)
     else:
-        assert torch.equal(by_token(pixels), hidden[:, 0])
-        assert torch.allclose(by_mean(pixels), hidden[:, hidden.shape[1] - 16 :].mean(1))
-    assert not torch.allclose(by_token(pixels), by_mean(pixels))
+        assert torch.equal(by_token.embed(pixels), hidden[:, 0])
+        assert torch.allclose(by_mean.embed(pixels), hidden[:, hidden.shape[1] - 16 :].mean(1))
+    assert not torch.allclose(by_token.embed(pixels), by_mean.embed(pixels))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,9 +98,9 @@ def test_several_layers_stand_side_by_side_and_the_last_is_what_it_was_alone(kin
     several = VisualEncoder.build(config)
     several.load_state_dict(alone.state_dict())
     pixels = torch.randn(3, 3, 32, 32)
-    tokens = several(pixels)
+    tokens = several.embed(pixels)
     assert tokens.shape == (3, several.embed_dim) == (3, 48)
-    assert torch.equal(tokens[:, 32:], alone(pixels))
+    assert torch.equal(tokens[:, 32:], alone.embed(pixels))
     model = several.backbone.model
     hidden = model(pixels, **several._interpolate, output_hidden_states=True).hidden_states
     for part, layer in enumerate((2, 3)):
@@ -114,7 +115,7 @@ def test_class_token_and_patch_mean_go_side_by_side():
     for pooling, part in (("cls", slice(0, 16)), ("mean", slice(16, 32))):
         one = VisualEncoder.build(random_config("vit", pooling=pooling))
         one.load_state_dict(both.state_dict())
-        assert torch.equal(both(pixels)[:, part], one(pixels))
+        assert torch.equal(both.embed(pixels)[:, part], one.embed(pixels))
 
 
 def test_more_layers_than_there_are_is_an_error():
@@ -137,7 +138,7 @@ def test_no_transformer_of_equal_patches_is_refused():
 def test_other_crop_sizes_are_taken_where_positions_can_be_interpolated(kind):
     encoder = VisualEncoder.build(random_config(kind, crop_size=48))
     assert encoder.crop_spec.size == 48
-    assert encoder(torch.randn(2, 3, 48, 48)).shape == (2, 16)
+    assert encoder.embed(torch.randn(2, 3, 48, 48)).shape == (2, 16)
 
 
 def test_a_crop_of_broken_patches_is_refused():
@@ -148,9 +149,9 @@ def test_a_crop_of_broken_patches_is_refused():
 def test_a_clip_is_encoded_the_same_again_and_again():
     encoder = VisualEncoder.build(micro().visual)
     pixels = torch.randn(4, 3, 32, 32)
-    first = encoder(pixels)
-    encoder(torch.randn(9, 3, 32, 32))
-    assert torch.equal(encoder(pixels), first)
+    first = encoder.embed(pixels)
+    encoder.embed(torch.randn(9, 3, 32, 32))
+    assert torch.equal(encoder.embed(pixels), first)
 
 
 # --- the crop -----------------------------------------------------------------------------------
@@ -210,7 +211,7 @@ def test_the_published_features_come_out(reference):
     with_tensors = torch.stack([tv.resize(t, [224, 224], antialias=True) for t in tensors])
 
     def error(pixels):
-        return (encoder((pixels.float() / 255 - 0.5) / 0.5) - expected).abs().max()
+        return (encoder.embed((pixels.float() / 255 - 0.5) / 0.5) - expected).abs().max()
 
     assert error(with_pil) < 1e-4
     assert error(with_tensors) < 0.03
@@ -233,10 +234,10 @@ def test_real_dinov2_sees_the_same_face_in_neighbouring_frames(reference):
         [torch.from_numpy(np.array(c.resize((112, 112)))).permute(2, 0, 1) / 255.0 for c in crops]
     )
     mean, std = (torch.tensor(x)[:, None, None] for x in (encoder.crop_spec.mean, encoder.crop_spec.std))
-    face = encoder((pixels - mean) / std)
-    noise = encoder(torch.randn(1, 3, 112, 112))
+    face = encoder.embed((pixels - mean) / std)
+    noise = encoder.embed(torch.randn(1, 3, 112, 112))
     assert torch.cosine_similarity(face[0], face[1], dim=0) > 0.9
     assert torch.cosine_similarity(face[0], noise[0], dim=0) < 0.6
     unpooled = copy.deepcopy(encoder)
-    unpooled.set_training_depth("2")
-    assert [g.part for g in unpooled.parameter_groups_by_depth()] == ["block 11", "block 12"]
+    unpooled.backbone.set_training_depth(Blocks(2))
+    assert [g.part for g in unpooled.backbone.depth_groups()] == ["block 11", "block 12"]

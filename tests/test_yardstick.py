@@ -12,10 +12,10 @@ from training_runs import lines, make_corpus, run
 
 from viper_e2e.commands import cli
 from viper_e2e.commands import evaluation as evaluation_commands
-from viper_e2e.config.schema import MODALITIES
+from viper_e2e.config.modalities import MODALITIES
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.fusion.closed_form import RELATIVE_PENALTIES
 from viper_e2e.fusion.pooling import pool, pooled_rows
-from viper_e2e.fusion.stream import Stream
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.model.pretrained import yardstick_line

@@ -14,13 +14,16 @@ _TABLE = (
     ("", "runtime", "environment terminal progress running_time outfiles plain_json content names hub"),
     ("engine", "runtime", "locks processes devices display>console"),
     ("", "loading", "loader order workers handover clip_reader clip_files windows skips reuse"),
-    ("", "fusion", "pooling ridge>closed_form stream scale"),
+    ("", "fusion", "pooling ridge>closed_form scale"),
     (
         "",
         "model",
-        "inputs prepared output transfer augment close_ups pretrained checkpoint records predictions",
+        "output transfer augment close_ups pretrained checkpoint records predictions",
     ),
     ("engine", "model", "compiling stages"),
+    ("", "encoders", "inputs>clip_view prepared stream"),
+    ("model", "encoders", "inputs>clip_view prepared"),
+    ("fusion", "encoders", "stream"),
     ("", "scoring", "metrics tabular checking"),
     ("engine", "scoring", "evaluation>score prediction>score parts>journal sources"),
     (

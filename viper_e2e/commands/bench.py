@@ -51,6 +51,8 @@ class Speeds:
     """Whether all encoders are, so that clips can be held in memory."""
     is_half: bool
     """Whether backbones compute in half precision."""
+    backboned: frozenset[str] = frozenset()
+    """Stages that are encoders with a backbone."""
 
 
 def run_bench(settings: Settings, shards: ShardSet, seconds: float) -> int:
@@ -125,6 +127,7 @@ def measure(
         num_cores=num_cores(),
         frozen=all(encoder.is_frozen for encoder in model.encoders.values()),
         is_half=precision != "no",
+        backboned=frozenset(name for name, encoder in model.encoders.items() if encoder.backbones()),
     )
 
 
@@ -222,7 +225,7 @@ def _compute(speeds: Speeds) -> list[str]:
     if largest == "detection":
         hints.append("detect less often: --model.faces.detect-seconds 1.0")
         hints.append("look for larger faces only: --model.faces.min-face-size 60")
-    elif largest in ("visual", "audio", "textual", "motion") and not speeds.is_half:
+    elif largest in speeds.backboned and not speeds.is_half:
         hints.append("compute in half precision where the processor has it: --mixed-precision auto")
     elif not speeds.frozen:
         hints.append("train fewer blocks, e.g. --unfreeze visual=4")

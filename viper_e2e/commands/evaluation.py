@@ -13,14 +13,14 @@ import torch
 from viper_e2e.clip import DecodedClip
 from viper_e2e.commands.common import load_model, reading_of, scored, set_computing, tell_failed
 from viper_e2e.commands.reading_options import shard_limits
+from viper_e2e.config.modalities import looks_at_face
 from viper_e2e.config.options import AblateConfig, EvalConfig
+from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.errors import ClipError, ExitCode, ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
 from viper_e2e.loading.clip_reader import DecodeSample
 from viper_e2e.model import checkpoint
-from viper_e2e.model.prediction import SEEING
 from viper_e2e.model.predictions import Predictions, submission_ids
-from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.pretrained import yardstick_line
 from viper_e2e.model.viper import ViPER
 from viper_e2e.report import figures, tables
@@ -175,7 +175,7 @@ def _metrics_record(scores: Scores, intervals: Intervals, precision: str) -> dic
 
 def _sees(predictions: Predictions) -> bool:
     """Whether faces were looked for at all."""
-    return any(name in SEEING for name in predictions.modalities)
+    return any(map(looks_at_face, predictions.modalities))
 
 
 def _draw(predictions: Predictions, out: Path) -> dict[str, Path]:

@@ -15,15 +15,10 @@ import jsonargparse
 from viper_e2e.commands.reading_options import add_reading_options, apply_reading_options, reading_options
 from viper_e2e.commands.usage import Parser, usage_error
 from viper_e2e.config.bounds import check_settings
+from viper_e2e.config.depth import parse_depth
+from viper_e2e.config.modalities import backbones_of
 from viper_e2e.config.presets import PRESETS, TRAIN_DEFAULTS
-from viper_e2e.config.schema import (
-    TRAIN_GROUPS,
-    BackboneConfig,
-    FusionConfig,
-    ModelConfig,
-    TrainConfig,
-    backbones_of,
-)
+from viper_e2e.config.schema import TRAIN_GROUPS, BackboneConfig, FusionConfig, ModelConfig, TrainConfig
 from viper_e2e.config.settings import Settings, flat
 from viper_e2e.config.settings_file import read_settings_file
 from viper_e2e.errors import ViperError
@@ -203,10 +198,7 @@ def _apply_depths(model: ModelConfig, freeze: str | None, unfreeze: str | None) 
         backbone.train, backbone.lora_rank = "none", 0
     for word in (unfreeze or "").split(",") if unfreeze else ():
         name, equals, depth = word.partition("=")
-        depth = depth if equals else "all"
-        if depth not in ("all", "none") and not depth.isdigit():
-            raise ViperError(f"--unfreeze {word}: after = stands all or a number of blocks")
-        _backbone(model, name).train = depth
+        _backbone(model, name).train = str(parse_depth(depth if equals else "all", f"--unfreeze {word}"))
 
 
 def _apply_lora(model: ModelConfig, lora: str | None) -> None:

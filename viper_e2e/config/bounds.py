@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from viper_e2e.config.depth import parse_depth
 from viper_e2e.config.schema import (
     ActionUnitConfig,
     AudioConfig,
@@ -135,6 +136,8 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def _complaints(config: Any, source: str, path: str) -> Iterator[str]:
+    if isinstance(config, BackboneConfig):
+        parse_depth(config.train, f"{source}{path}train")
     for field in fields(config):
         value, name = getattr(config, field.name), f"{path}{field.name}"
         if is_dataclass(value):

@@ -6,13 +6,8 @@ from argparse import ArgumentError
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from viper_e2e.config.depth import Depth, Frozen, LoRA, parse_depth
 from viper_e2e.errors import ViperError
-
-MODALITIES = ("visual", "audio", "textual", "action_units", "motion")
-"""The order of the published concatenation, and what came later; masks and weights follow it."""
-LOOKING = ("visual", "textual", "motion")
-"""Modalities that look at the face."""
-
 
 # --- decoding -----------------------------------------------------------------------------------
 
@@ -112,9 +107,10 @@ class BackboneConfig:
     gradient_checkpointing: bool = False
 
     @property
-    def depth(self) -> str:
-        """What is trained, as `Backbone.set_training_depth` takes it: `train`, or `lora` if that is `none`."""
-        return "lora" if self.lora_rank and self.train in ("none", "0") else self.train
+    def depth(self) -> Depth:
+        """What is trained: what `train` says; where that is nothing, adapters if there are any."""
+        depth = parse_depth(self.train, "train")
+        return LoRA(self.lora_rank) if self.lora_rank and depth == Frozen() else depth
 
 
 @dataclass
@@ -235,6 +231,8 @@ class ModelConfig:
     textual: TextualConfig = field(default_factory=TextualConfig)
     action_units: ActionUnitConfig = field(default_factory=ActionUnitConfig)
     motion: MotionConfig = field(default_factory=MotionConfig)
+    extra_modalities: dict[str, Any] = field(default_factory=dict)
+    """Settings of modalities that do not come with the package, by name (`config/modalities.py`)."""
     fusion: FusionConfig = field(default_factory=FusionConfig)
 
 
@@ -400,22 +398,6 @@ class TrainConfig(
 
 TRAIN_GROUPS = TrainConfig.__bases__[::-1]
 """In the order in which people read them; a dataclass collects the fields of its bases from the last one on."""
-
-
-def backbones_of(config: ModelConfig) -> dict[str, BackboneConfig]:
-    """The backbones of the chosen modalities by name."""
-    found = {}
-    if "visual" in config.modalities:
-        found["visual"] = config.visual.backbone
-    if "audio" in config.modalities:
-        found["audio"] = config.audio.backbone
-    if "textual" in config.modalities:
-        found["image_text"] = config.textual.image_text
-        if config.textual.sentence_encoder is not None:
-            found["sentence_encoder"] = config.textual.sentence_encoder
-    if "motion" in config.modalities:
-        found["motion"] = config.motion.backbone
-    return found
 
 
 # --- settings <-> plain data ----------------------------------------------------------------------

@@ -12,7 +12,8 @@ import av
 import numpy as np
 
 from viper_e2e.clip import DecodedClip
-from viper_e2e.config.schema import LOOKING, DecodingConfig, ModelConfig
+from viper_e2e.config.modalities import needs_of
+from viper_e2e.config.schema import DecodingConfig, ModelConfig
 from viper_e2e.decoding.again import again_from
 from viper_e2e.decoding.assembly import Assembly
 from viper_e2e.decoding.container import Media, Source, first_frame, name_of, open_media
@@ -75,10 +76,10 @@ class ClipDecoder:
     @classmethod
     def for_model(cls, config: ModelConfig) -> ClipDecoder:
         """What decodes clips for a model: what none of its modalities wants is left out."""
-        wanted = set(config.modalities)
-        sees = "always" if wanted & set(LOOKING) else "without units" if "action_units" in wanted else "never"
+        needs = needs_of(config.modalities)
+        sees = "always" if "face" in needs else "without units" if "units" in needs else "never"
         comes_back = config.faces.close_ups and sees == "always"
-        return cls(config.decoding, hears="audio" in wanted, sees=sees, comes_back=comes_back)
+        return cls(config.decoding, hears="sound" in needs, sees=sees, comes_back=comes_back)
 
     def __call__(
         self,

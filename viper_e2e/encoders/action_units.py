@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from viper_e2e.config.schema import ActionUnitConfig
+from viper_e2e.config.schema import ActionUnitConfig, ModelConfig
 from viper_e2e.encoders.base import Encoder
+from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.py_feat import NotMeasured, PyFeat
+from viper_e2e.encoders.stream import Stream
+from viper_e2e.encoders.weights import Search
 from viper_e2e.errors import ViperError
 
 _log = logging.getLogger(__name__)
 
 
-class ActionUnitEncoder(Encoder):
+class UnitRows(NamedTuple):
+    """What was measured in one clip."""
+
+    rows: Float[Tensor, "R U"] | None
+    """Spread evenly over the clip; ``None``: nothing was measured."""
+    frame_seconds: Float[Tensor, " N"]
+    frame: Int[Tensor, " T"]
+    """Which of the clip's N distinct frames each slot shows."""
+    used: Bool[Tensor, " T"]
+
+
+class ActionUnitEncoder(Encoder[UnitRows]):
     """20 action units and 7 emotions per row, from the shard or by py-feat; nothing in here has weights."""
 
     name = "action_units"
@@ -35,8 +50,30 @@ class ActionUnitEncoder(Encoder):
         self._is_measuring = config.source == "py-feat"
 
     @classmethod
-    def build(cls, config: ActionUnitConfig) -> ActionUnitEncoder:
-        return cls(config)
+    def of_model(cls, config: ModelConfig, search: Search) -> ActionUnitEncoder:
+        return cls(config.action_units)
+
+    @property
+    def reads_whole_frames(self) -> bool:
+        """py-feat has a face detector of its own."""
+        return self._is_measuring
+
+    def inputs(self, clip: ClipView) -> UnitRows:
+        rows = clip.units
+        if rows is None and clip.is_readable and self._is_measuring:
+            rows = self.measure(clip.whole_frames, clip.name)
+        return UnitRows(rows, clip.frame_seconds, clip.frame, clip.used)
+
+    def forward(self, inputs: Sequence[UnitRows]) -> Stream:
+        num_frames = [len(clip.frame_seconds) for clip in inputs]
+        tokens, present = self.embed([clip.rows for clip in inputs], num_frames)
+        frames = [clip.frame for clip in inputs]
+        return Stream(
+            torch.stack([of_clip[frame] for of_clip, frame in zip(tokens, frames, strict=True)]),
+            torch.stack([of_clip[frame] for of_clip, frame in zip(present, frames, strict=True)]),
+            torch.stack([clip.used for clip in inputs]),
+            torch.stack([clip.frame_seconds[clip.frame] for clip in inputs]),
+        )
 
     def measure(self, frames: UInt8[Tensor, "N H W 3"], name: str = "") -> Float[Tensor, "N U"] | None:
         """Units of whole frames, a row each, if `action_units.source` is ``py-feat``; otherwise ``None``.
@@ -56,7 +93,7 @@ class ActionUnitEncoder(Encoder):
             _log.warning("action units are absent from %s: %s", whose, error)
             return None
 
-    def forward(
+    def embed(
         self, units: Sequence[Float[Tensor, "_ U"] | None], num_tokens: Sequence[int]
     ) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"]]:
         """Per clip: rows spread evenly over it -> the row nearest to each of its evenly spread instants.

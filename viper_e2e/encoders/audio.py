@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,12 +12,15 @@ from transformers import PretrainedConfig, WhisperConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_XVECTOR_MAPPING, MODEL_MAPPING
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from viper_e2e.config.schema import AudioConfig
-from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, contains_any
+from viper_e2e.config.schema import AudioConfig, ModelConfig
+from viper_e2e.encoders.backbone import Backbone, at_least_float32, contains_any
+from viper_e2e.encoders.base import Encoder
 from viper_e2e.encoders.building import build_model, checkpoint_activations, find_blocks, read_architecture
+from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.layers import joined, layers_read
 from viper_e2e.encoders.sound import Frames, padded, stretch
-from viper_e2e.encoders.weights import Found, Search, find
+from viper_e2e.encoders.stream import Stream
+from viper_e2e.encoders.weights import NOWHERE, Found, Search, find
 from viper_e2e.encoders.whisper import AnyLengthWhisperEncoder, LogMel
 from viper_e2e.errors import ViperError
 
@@ -32,19 +34,11 @@ class ClipSound(NamedTuple):
     """Instants that want a token. Under ``windows`` only their number counts."""
     stream_seconds: float
     """Length of the whole audio stream, from the start of the first run."""
+    used: Bool[Tensor, "T"] | None = None
+    """Which of the instants exist; ``None``: all."""
 
 
-class AudioTokens(NamedTuple):
-    """Tokens of a batch; clips with fewer than T instants end in zeros that are not present."""
-
-    tokens: Float[Tensor, "B T D"]
-    present: Bool[Tensor, "B T"]
-    """False where nothing was heard."""
-    seconds: Float[Tensor, "B T"]
-    """The instants (``spans``) or the centres of the windows (``windows``), on the clip's clock."""
-
-
-class AudioEncoder(Encoder):
+class AudioEncoder(Encoder[ClipSound]):
     """wav2vec 2.0, HuBERT, WavLM, … , Whisper's encoder, or an x-vector head."""
 
     name = "audio"
@@ -80,20 +74,20 @@ class AudioEncoder(Encoder):
         backbone.set_training_depth(config.backbone.depth)
 
     @classmethod
+    def of_model(cls, config: ModelConfig, search: Search) -> AudioEncoder:
+        decoding = config.decoding
+        return cls.build(config.audio, decoding.sound, decoding.span_seconds, decoding.sample_rate, search)
+
+    @classmethod
     def build(
         cls,
         config: AudioConfig,
         sound: str,
         span_seconds: float,
         sample_rate: int,
-        *,
-        assets: Path | None = None,
-        records: Mapping[str, Mapping[str, Any]] | None = None,
-        overrides: Mapping[str, str] | None = None,
-        held: frozenset[str] = frozenset(),
+        search: Search = NOWHERE,
     ) -> AudioEncoder:
-        """``sound``, ``span_seconds``, ``sample_rate`` as in ``DecodingConfig``; the rest as in ``Search``."""
-        search = Search(assets, records or {}, overrides or {}, held)
+        """``sound``, ``span_seconds``, ``sample_rate`` as in ``DecodingConfig``."""
         found = find("audio", config.backbone, search)
         architecture = read_architecture(found, config.backbone)
         _check(config, architecture, found, sound)
@@ -124,19 +118,34 @@ class AudioEncoder(Encoder):
             config, backbone, preprocessor, sound=sound, span_seconds=span_seconds, sample_rate=sample_rate
         )
 
-    @property
-    def has_equal_pieces(self) -> bool:
-        """Whether the backbone hears pieces of few lengths: Whisper's padded ones, or windows of one second."""
-        return self.log_mel is not None or self.sound == "windows"
+    def compile_targets(self) -> list[nn.Module]:
+        # Pieces of few lengths: Whisper's padded ones, or windows of one second; else waveforms of any length.
+        return [self.backbone.model] if self.log_mel is not None or self.sound == "windows" else []
 
-    def forward(self, clips: Sequence[ClipSound]) -> AudioTokens:
-        """A token per instant and clip.
+    def example_input(self) -> ClipSound:
+        """The sound around an instant."""
+        seconds = self.span_seconds if self.sound == "spans" else 1.0
+        generator = torch.Generator().manual_seed(0)
+        device = next(self.parameters()).device
+        sound = torch.randn(round(seconds * self.sample_rate), generator=generator).to(device)
+        return ClipSound([(0.0, sound)], torch.tensor([seconds / 2], device=device), seconds)
+
+    def inputs(self, clip: ClipView) -> ClipSound:
+        instants = clip.sound_instants
+        # Its own instants all exist, whatever the number of frames; so do windows, and what is not there.
+        is_by_frame = clip.is_readable and instants is None and self.sound == "spans"
+        seconds = clip.seconds if instants is None else instants
+        return ClipSound(clip.sound(), seconds, clip.sound_seconds, clip.used if is_by_frame else None)
+
+    def forward(self, inputs: Sequence[ClipSound]) -> Stream:
+        """A token per instant and clip, not present where nothing was heard; clips with fewer than T instants
+        end in such tokens. Their times are the instants (``spans``) or the centres of the windows.
 
         Frozen: one clip at a time, unpadded, so that a clip's tokens never depend on its company. Trained: the
         pieces of all clips together, those of equal length in one pass.
         """
         plan = self._windows if self.sound == "windows" else self._spans
-        plans = [plan(clip) for clip in clips]
+        plans = [plan(clip) for clip in inputs]
         if self.is_frozen:
             encoded = [self._encode(p.pieces) for p in plans]
         else:
@@ -145,9 +154,14 @@ class AudioEncoder(Encoder):
         made = [self._tokens(p, hidden) for p, hidden in zip(plans, encoded, strict=True)]
         length = max((len(p.seconds) for p in plans), default=0)
         device = next(self.backbone.parameters()).device
-        tokens, present, seconds = (
+        tokens, present, used, seconds = (
             torch.stack([padded(x, length) for x in column]).to(device)
-            for column in ([t for t, _ in made], [p for _, p in made], [p.seconds.float() for p in plans])
+            for column in (
+                [t for t, _ in made],
+                [p for _, p in made],
+                [_used(clip) for clip in inputs],
+                [p.seconds.float() for p in plans],
+            )
         )
         is_learning = self.training and torch.is_grad_enabled() and not self.is_frozen
         if is_learning and not any(p.pieces for p in plans):
@@ -156,7 +170,7 @@ class AudioEncoder(Encoder):
             length = self.sample_rate if self.sound == "windows" else self._frames.minimum
             tone = torch.sin(0.2 * torch.arange(length, device=device))
             tokens = tokens + 0.0 * sum(x.sum() for x in self._encode([tone]))
-        return AudioTokens(tokens, present, seconds)
+        return Stream(tokens, present, used, seconds)
 
     # --- which samples make which token ---------------------------------------------------------
 
@@ -264,6 +278,10 @@ class AudioEncoder(Encoder):
     def _joined(self, output: Any) -> Float[Tensor, "N F D"]:
         hidden = output.hidden_states if len(self._layers) > 1 else None
         return at_least_float32(joined(output.last_hidden_state, hidden, self._layers))
+
+
+def _used(clip: ClipSound) -> Bool[Tensor, "T"]:
+    return torch.ones_like(clip.seconds, dtype=torch.bool) if clip.used is None else clip.used
 
 
 class _Plan(NamedTuple):

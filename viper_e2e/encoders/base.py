@@ -1,269 +1,101 @@
-"""base.py: what every encoder is: backbones frozen or trained by depth, each in its dtype, with its origin."""
+"""base.py: the contract of a modality: what an encoder reads of a clip, and a batch of it -> tokens."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, TypeVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from viper_e2e.config.schema import BackboneConfig
-from viper_e2e.encoders.lora import add_adapters, is_adapter
-from viper_e2e.errors import ViperError
+from viper_e2e.clip import CropSpec
+from viper_e2e.config.schema import ModelConfig
+from viper_e2e.encoders.backbone import Backbone
+from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders.clip_view import ClipView
+from viper_e2e.encoders.prepared import ClipTokens
+from viper_e2e.encoders.stream import Stream
+from viper_e2e.encoders.weights import Search
+
+Input = TypeVar("Input")
+"""What an encoder reads of one clip."""
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a backbone's weights came from."""
+class Encoder(nn.Module, ABC, Generic[Input]):
+    """Turns one modality into tokens. Subclasses hold their `Backbone`s as attributes.
 
-    spec: str
-    revision: str | None = None
-    tensors_sha256: str | None = None
-    """``None``: random, or held by the checkpoint: nothing outside could replace these weights."""
-    small_files: dict[str, bytes] = field(default_factory=dict)
-    """Config, preprocessor and tokenizer, to be copied into a checkpoint."""
-
-
-class DepthGroup(NamedTuple):
-    """Trainable parameters at one depth, for layer-wise learning-rate decay."""
-
-    backbone: str
-    part: str
-    """``stem``, ``block 1`` … ``block n``, ``top`` (what follows the last block), or ``LoRA block 1`` …"""
-    layers_from_top: int
-    """0 for the top, 1 for the last block, … n + 1 for the stem: the exponent of the decay."""
-    parameters: list[nn.Parameter]
-
-
-def contains_any(*words: str) -> Callable[[str], bool]:
-    """A judge of parameter names: does one contain one of ``words``?"""
-    return lambda name: any(word in name for word in words)
-
-
-_no_name = contains_any()
-
-
-class Backbone(nn.Module):
-    """One pretrained network: its blocks, which of them train, and the dtype it computes in.
-
-    Frozen means: eval mode from birth, no gradient, stored in the compute dtype. What is trained is kept in
-    float32 and runs under autocast; so is everything behind the first trained block. LoRA adapters are float32
-    too; the weights they stand beside stay stored and computed as frozen ones are.
+    `config/modalities.py` says what it needs of a clip and where its settings are. Whoever has a list of
+    encoders decodes, finds faces and lays out slots by these needs alone, calls `encode` of each, and knows
+    nothing else of any of them.
     """
 
-    def __init__(
-        self,
-        name: str,
-        model: nn.Module,
-        origin: Origin,
-        config: BackboneConfig,
-        *,
-        blocks: Sequence[nn.Module],
-        top: Callable[[str], bool] = _no_name,
-        idle: Callable[[str], bool] = _no_name,
-    ):
-        """``config``: whether it has adapters. ``blocks`` first to last. ``top`` and ``idle`` judge parameter
-        names: what follows the last block although it is registered earlier, and what no forward pass reads
-        (never trained)."""
-        super().__init__()
-        if config.lora_rank:
-            add_adapters(name, model, blocks, config)
-        self.name = name
-        self.model = model
-        self.origin = origin
-        self.depth = "none"
-        self.compute_dtype: torch.dtype | None = None
-        self._blocks = tuple(blocks)
-        self._has_adapters = bool(config.lora_rank)
-        self._was_trained = False
-        self._first_later = math.inf
-        self.num_stores = 0
-        """How often weights were stored in another dtype, which may round them."""
-        self._exact: dict[str, Tensor] = {}
-        """What is stored rounded now and trained later, in full precision, on the CPU."""
-        self._part = self._parts(top, idle)
-        self.set_training_depth("none")
-
-    def blocks(self) -> tuple[nn.Module, ...]:
-        """Transformer blocks, first to last: what ``depth`` counts."""
-        return self._blocks
-
-    def _parts(self, top: Callable[[str], bool], idle: Callable[[str], bool]) -> dict[str, int | None]:
-        """Parameter name → 0 stem, 1 … n blocks, n + 1 top, ``None`` idle."""
-        block_of = {id(p): i for i, block in enumerate(self._blocks, 1) for p in block.parameters()}
-        parts: dict[str, int | None] = {}
-        seen_blocks = False
-        for name, parameter in self.model.named_parameters():
-            if idle(name):
-                parts[name] = None
-            elif id(parameter) in block_of:
-                parts[name], seen_blocks = block_of[id(parameter)], True
-            else:
-                follows = seen_blocks or top(name)
-                parts[name] = len(self._blocks) + 1 if follows else 0
-        return parts
-
-    # --- training depth and dtype ---------------------------------------------------------------
-
-    @property
-    def is_frozen(self) -> bool:
-        return self.depth == "none"
-
-    def set_training_depth(self, depth: str) -> None:
-        """``none``, ``all``, ``"n"``: exactly the last n blocks, nothing before or behind them; or ``lora``:
-        the adapters alone, where there are any (then nothing else can train)."""
-        self.depth = self._checked(depth)
-        self._was_trained |= not self._keeps_weights
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(self._is_trained(name))
-        self._store()
-        self.train(self.training)
-
-    def expect_training_depth(self, depth: str) -> None:
-        """Say, before weights are rounded to the compute dtype, that a later phase trains to ``depth``: it will
-        begin with what the backbone came with, not with what rounding has left."""
-        depth = self._checked(depth)
-        first = len(self._blocks) + 1 - int(depth) if depth.isdigit() else 0
-        self._first_later = min(first, self._first_later)
-
-    @property
-    def _keeps_weights(self) -> bool:
-        """Nothing that came with the backbone is trained, at most what stands beside it."""
-        return self.depth in ("none", "lora")
-
-    def _is_trained(self, name: str) -> bool:
-        part, number = self._part[name], len(self._blocks)
-        if is_adapter(name):
-            return self.depth == "lora"
-        if self._keeps_weights or part is None:
-            return False
-        return self.depth == "all" or number - int(self.depth) < part <= number
-
-    def _checked(self, depth: str) -> str:
-        number = len(self._blocks)
-        if self._has_adapters and depth not in ("none", "0", "lora"):
-            raise ViperError(
-                f"{self.name}: has LoRA adapters, which train beside frozen weights, so it cannot train "
-                f"{depth!r} as well; leave out --lora, or what unfreezes {self.name}: --unfreeze, "
-                f"--unfreeze-at, or the preset (add --freeze {self.name})"
-            )
-        if depth in ("none", "all") or (depth == "lora" and self._has_adapters):
-            return depth
-        if depth.isdigit() and int(depth) <= number:
-            return "none" if int(depth) == 0 else str(int(depth))
-        raise ViperError(
-            f"{self.name}: cannot train {depth!r} of {self.origin.spec}; allowed: none, all, "
-            + (f"or the last 1 to {number} blocks" if number else "since it has no row of blocks to count")
-        )
-
-    def to_compute_dtype(self, dtype: torch.dtype) -> None:
-        """Frozen weights are stored in ``dtype``; trained ones stay float32 and run under autocast to it."""
-        self.compute_dtype = dtype
-        self._store()
-
-    def _store(self) -> None:
-        named = self.model.named_parameters
-        first_trained = min(
-            (self._part[n] for n, p in named() if p.requires_grad and not is_adapter(n)), default=None
-        )
-        for name, parameter in named():
-            part = self._part[name]
-            # A trained block hands float32 on to what follows, so that stays float32 too. Scalars (CLIP's logit
-            # scale) lose what matters in half precision and weigh nothing.
-            behind = first_trained is not None and part is not None and part >= first_trained
-            if behind or is_adapter(name) or parameter.ndim == 0:
-                if parameter.dtype.itemsize < 4:
-                    self.num_stores += 1
-                    exact = self._exact.pop(name, parameter.data)
-                    parameter.data = exact.to(parameter.device, torch.float32)
-            elif self.compute_dtype is not None and parameter.is_floating_point():
-                self.num_stores += parameter.dtype != self.compute_dtype
-                is_rounded = self.compute_dtype.itemsize < parameter.dtype.itemsize
-                if is_rounded and part is not None and part >= self._first_later:
-                    self._exact[name] = parameter.data.cpu()
-                parameter.data = parameter.data.to(self.compute_dtype)
-
-    def train(self, mode: bool = True) -> Backbone:
-        """Only what is trained, or has adapters that are, enters training mode (dropout); the rest stays in
-        eval."""
-        super().train(False)
-        self.training = mode
-        if self.depth == "all":
-            self.model.train(mode)
-        elif not self.is_frozen:
-            for block in self._blocks if self.depth == "lora" else self._blocks[-int(self.depth) :]:
-                block.train(mode)
-        return self
-
-    @contextmanager
-    def computing(self, device: torch.device) -> Iterator[None]:
-        """The autocast state this backbone runs in; an unset compute dtype leaves the caller's as it is."""
-        if self.compute_dtype is None:
-            context = nullcontext()
-        elif self._keeps_weights or self.compute_dtype == torch.float32:
-            context = torch.autocast(device.type, enabled=False)
-        else:
-            context = torch.autocast(device.type, dtype=self.compute_dtype)
-        with context:
-            yield
-
-    @contextmanager
-    def computing_exactly(self, device: torch.device, reads: Callable[[str], bool]) -> Iterator[None]:
-        """float32 arithmetic on the weights as they are stored, rounded or not; without gradient.
-
-        ``reads``: the names of the parameters that will be read.
-        """
-        named = self.model.named_parameters()
-        rounded = {p: p.data for name, p in named if p.dtype.itemsize < 4 and reads(name)}
-        for parameter, stored in rounded.items():
-            parameter.data = stored.float()
-        try:
-            with torch.autocast(device.type, enabled=False):
-                yield
-        finally:
-            for parameter, stored in rounded.items():
-                parameter.data = stored
-
-    def as_input(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """``x`` in the dtype of the first weights."""
-        return x.to(next(self.model.parameters()).dtype)
-
-    # --- what others ask ------------------------------------------------------------------------
-
-    def depth_groups(self) -> list[DepthGroup]:
-        """Trainable parameters, stem first; parts without any are left out."""
-        top = len(self._blocks) + 1
-        names = ["stem", *(f"block {i}" for i in range(1, top)), "top"]
-        groups: dict[int, list[nn.Parameter]] = {}
-        for name, parameter in self.model.named_parameters():
-            part = self._part[name]
-            if parameter.requires_grad and part is not None:
-                groups.setdefault(part, []).append(parameter)
-        if self.depth == "lora":
-            names = [f"LoRA {name}" for name in names]
-        return [DepthGroup(self.name, names[part], top - part, groups[part]) for part in sorted(groups)]
-
-    def record(self) -> dict[str, Any] | None:
-        """``{"spec", "revision", "tensors_sha256"}`` if the files it came from still are what it is, adapters
-        aside."""
-        if self.origin.tensors_sha256 is None or self._was_trained:
-            return None
-        keys = ("spec", "revision", "tensors_sha256")
-        return {key: getattr(self.origin, key) for key in keys}
-
-
-class Encoder(nn.Module):
-    """Turns one modality into tokens. Subclasses hold their ``Backbone``s as attributes."""
-
     name: str
+    """Of the modality."""
     embed_dim: int
     """D of the tokens."""
+    crop_spec: CropSpec | None = None
+    """How it wants faces cut, if it needs them."""
+
+    @classmethod
+    @abstractmethod
+    def of_model(cls, config: ModelConfig, search: Search) -> Encoder:
+        """As the model's settings say, with the weights that a search finds."""
+
+    @abstractmethod
+    def inputs(self, clip: ClipView) -> Input:
+        """What it reads of one clip. One that cannot be read has one blank frame and no sound."""
+
+    @abstractmethod
+    def forward(self, inputs: Sequence[Input]) -> Stream:
+        """A token for each slot of each clip; those of a clip that cannot be read are not present.
+
+        Trained, a batch of whatever is absent must run every parameter: processes wait for their gradients.
+        """
+
+    @property
+    def reads_whole_frames(self) -> bool:
+        """Whether they have to be kept beside the parts around the face that were decoded again, larger."""
+        return False
+
+    def example_input(self) -> Input:
+        """Noise from which a token is made, to measure how long that takes; of encoders with a backbone."""
+        raise NotImplementedError(f"{type(self).__name__}.example_input")
+
+    def compile_targets(self) -> list[nn.Module]:
+        """What gets inputs of equal shapes again and again, so that it is worth to be compiled."""
+        return []
+
+    def encode(self, clips: Sequence[ClipView], cache: TokenCache | None = None) -> Stream:
+        """Tokens of a batch. Frozen: clip by clip, so that none differs by its company, and none is encoded
+        again whose tokens are in the cache or came with the clip."""
+        if not self.is_frozen:
+            return self([self.inputs(clip) for clip in clips])
+        with torch.no_grad():
+            rows = [self._tokens_of(clip, cache) for clip in clips]
+        return Stream(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+    def _tokens_of(self, clip: ClipView, cache: TokenCache | None) -> ClipTokens:
+        if clip.prepared is None:
+            nothing = clip.seconds.new_zeros(len(clip.seconds), self.embed_dim)
+            absent = torch.zeros_like(clip.used)
+            return ClipTokens(nothing, absent, torch.ones_like(clip.used), clip.seconds)
+        if clip.is_changed(self.name):
+            # Of this pass alone: what is kept must be what an unchanged clip gives.
+            return self._encode_one(clip)
+        cache, made_by = TokenCache() if cache is None else cache, self.weights_id()
+        kept = cache.find(clip.prepared, self.name, made_by)
+        if kept is not None:
+            return kept
+        made = self._encode_one(clip)
+        cache.keep(clip.prepared, self.name, made_by, made)
+        return made
+
+    def _encode_one(self, clip: ClipView) -> ClipTokens:
+        return ClipTokens(*(rows[0] for rows in self([self.inputs(clip)])))
+
+    # --- weights ----------------------------------------------------------------------------------
 
     def weights_id(self) -> tuple[object, int, int]:
         """Equal as long as this very encoder has the weights it has now: whose tokens a clip's are.
@@ -283,63 +115,20 @@ class Encoder(nn.Module):
         """By name, the main one first."""
         return {child.name: child for child in self.children() if isinstance(child, Backbone)}
 
-    def _backbone(self, name: str | None) -> Backbone:
-        backbones = self.backbones()
-        if not backbones:
-            raise ViperError(f"{self.name}: has no weights, so there is nothing to freeze or train")
-        if name is not None and name not in backbones:
-            raise ViperError(f"{self.name}: has no backbone {name!r}; allowed: {', '.join(backbones)}")
-        return backbones[name] if name is not None else next(iter(backbones.values()))
-
-    @property
-    def depth(self) -> str:
-        """``none``, ``all``, the number of trained blocks, or ``lora``, of the main backbone."""
-        return self._backbone(None).depth if self.backbones() else "none"
-
     @property
     def is_frozen(self) -> bool:
         """Nothing in here is trained: clips are encoded one by one, and never differ by their company."""
         return all(backbone.is_frozen for backbone in self.backbones().values())
-
-    def set_training_depth(self, depth: str, backbone: str | None = None) -> None:
-        """As ``Backbone.set_training_depth``, of a backbone (default: the main one)."""
-        if self.backbones() or depth != "none":
-            self._backbone(backbone).set_training_depth(depth)
-
-    @contextmanager
-    def trying_depth(self, depth: str, backbone: str | None = None) -> Iterator[None]:
-        """As `set_training_depth`, undone and forgotten afterwards: to measure what it would take."""
-        tried = self._backbone(backbone)
-        before, was_trained = tried.depth, tried._was_trained
-        self.set_training_depth(depth, tried.name)
-        try:
-            yield
-        finally:
-            self.set_training_depth(before, tried.name)
-            tried._was_trained = was_trained
 
     def to_compute_dtype(self, dtype: torch.dtype) -> None:
         """Store what is frozen in ``dtype`` and run the rest under autocast to it."""
         for backbone in self.backbones().values():
             backbone.to_compute_dtype(dtype)
 
-    def blocks(self, backbone: str | None = None) -> tuple[nn.Module, ...]:
-        """Blocks of a backbone (default: the main one), first to last."""
-        return self._backbone(backbone).blocks()
-
-    def parameter_groups_by_depth(self) -> list[DepthGroup]:
-        """Trainable parameters by backbone and depth, stem first."""
-        return [group for backbone in self.backbones().values() for group in backbone.depth_groups()]
-
     def records(self) -> dict[str, dict[str, Any]]:
         """Backbones that a checkpoint may leave out: never trained, and with a source to be found again."""
         records = {name: backbone.record() for name, backbone in self.backbones().items()}
         return {name: record for name, record in records.items() if record is not None}
-
-    def state_prefixes(self) -> dict[str, str]:
-        """Backbone name → prefix of its keys in this encoder's ``state_dict``."""
-        names = {id(child): name for name, child in self.named_children()}
-        return {name: f"{names[id(backbone)]}." for name, backbone in self.backbones().items()}
 
     def save_assets(self, folder: Path) -> None:
         """Write config, preprocessor and tokenizer files to ``folder/<backbone>/``; no weights."""
@@ -347,8 +136,3 @@ class Encoder(nn.Module):
             (folder / name).mkdir(parents=True, exist_ok=True)
             for file, content in backbone.origin.small_files.items():
                 (folder / name / file).write_bytes(content)
-
-
-def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Tokens leave an encoder in float32 (float64 in a double-precision model)."""
-    return x.float() if x.dtype.itemsize < 4 else x

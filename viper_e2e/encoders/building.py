@@ -13,7 +13,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from viper_e2e.config.schema import BackboneConfig
-from viper_e2e.encoders.base import Origin
+from viper_e2e.encoders.backbone import Origin
 from viper_e2e.encoders.weights import (
     Found,
     Search,
@@ -96,12 +96,21 @@ def pooler_off(model_class: type[PreTrainedModel]) -> dict[str, bool]:
     return {"add_pooling_layer": False} if has_one else {}
 
 
-def checkpoint_activations(model: PreTrainedModel) -> None:
+def checkpoint_activations(model: nn.Module) -> None:
     """Trained blocks recompute their activations in the backward pass instead of keeping them."""
-    if hasattr(model, "activation_checkpointing_enable"):
+    tower = getattr(model, "visual", None)
+    if hasattr(tower, "set_grad_checkpointing"):  # open_clip's, of which the image tower alone trains
+        tower.set_grad_checkpointing(True)
+    elif hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     else:  # its name before transformers 5.23
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def is_checkpointing(model: nn.Module) -> bool:
+    """Whether `checkpoint_activations` was called, under either library's name for it."""
+    names = ("gradient_checkpointing", "grad_checkpointing")
+    return any(getattr(module, name, False) for module in model.modules() for name in names)
 
 
 def find_blocks(model: nn.Module) -> Sequence[nn.Module]:

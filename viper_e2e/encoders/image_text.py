@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from viper_e2e.clip import CropSpec
 from viper_e2e.config.schema import BackboneConfig
-from viper_e2e.encoders.base import Origin
+from viper_e2e.encoders.backbone import Origin
 from viper_e2e.encoders.weights import (
     Found,
     Search,

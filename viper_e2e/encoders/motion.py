@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -15,8 +14,9 @@ from transformers import PretrainedConfig, VJEPA2Model
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config.schema import MotionConfig
-from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, contains_any
+from viper_e2e.config.schema import ModelConfig, MotionConfig
+from viper_e2e.encoders.backbone import Backbone, at_least_float32, contains_any
+from viper_e2e.encoders.base import Encoder
 from viper_e2e.encoders.building import (
     build_model,
     checkpoint_activations,
@@ -24,8 +24,11 @@ from viper_e2e.encoders.building import (
     pooler_off,
     read_architecture,
 )
+from viper_e2e.encoders.clip_view import ClipView
+from viper_e2e.encoders.face_encoder import FaceCrops, crops_of_noise, stream_of
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.encoders.visual import crop_spec_of, side_of
-from viper_e2e.encoders.weights import Found, Search, find
+from viper_e2e.encoders.weights import NOWHERE, Found, Search, find
 from viper_e2e.errors import ViperError
 
 
@@ -55,7 +58,7 @@ class Windows(NamedTuple):
     lies nearest to the middle."""
 
 
-class MotionEncoder(Encoder):
+class MotionEncoder(Encoder[FaceCrops]):
     """VideoMAE and its kin, TimeSformer, ViViT, V-JEPA 2."""
 
     name = "motion"
@@ -71,18 +74,12 @@ class MotionEncoder(Encoder):
         backbone.set_training_depth(config.backbone.depth)
 
     @classmethod
-    def build(
-        cls,
-        config: MotionConfig,
-        num_slots: int,
-        *,
-        assets: Path | None = None,
-        records: Mapping[str, Mapping[str, Any]] | None = None,
-        overrides: Mapping[str, str] | None = None,
-        held: frozenset[str] = frozenset(),
-    ) -> MotionEncoder:
-        """``num_slots``: frames looked at per clip, at most; the rest as in ``Search``."""
-        search = Search(assets, records or {}, overrides or {}, held)
+    def of_model(cls, config: ModelConfig, search: Search) -> MotionEncoder:
+        return cls.build(config.motion, config.decoding.num_frames, search)
+
+    @classmethod
+    def build(cls, config: MotionConfig, num_slots: int, search: Search = NOWHERE) -> MotionEncoder:
+        """``num_slots``: frames looked at per clip, at most."""
         found = find("motion", config.backbone, search)
         architecture = read_architecture(found, config.backbone)
         shape = _shape(config, architecture, found, num_slots)
@@ -104,7 +101,22 @@ class MotionEncoder(Encoder):
         )
         return cls(config, backbone, spec, shape)
 
-    def forward(self, clips: Sequence[Float[Tensor, "_ 3 S S"]]) -> list[Float[Tensor, "_ D"]]:
+    def inputs(self, clip: ClipView) -> FaceCrops:
+        return FaceCrops.of(clip, self.crop_spec)
+
+    def forward(self, inputs: Sequence[FaceCrops]) -> Stream:
+        # At least one window of each clip, so that every process runs every parameter in every step.
+        made = self.embed([clip.crops for clip in inputs])
+        tokens = torch.stack([of_frames[clip.frame] for of_frames, clip in zip(made, inputs, strict=True)])
+        return stream_of(inputs, tokens, [self.seconds(clip.frame_seconds)[clip.frame] for clip in inputs])
+
+    def example_input(self) -> FaceCrops:
+        return crops_of_noise(self.crop_spec, next(self.parameters()).device)
+
+    def compile_targets(self) -> list[nn.Module]:
+        return [self.backbone.model]
+
+    def embed(self, clips: Sequence[Float[Tensor, "_ 3 S S"]]) -> list[Float[Tensor, "_ D"]]:
         """Crops of each clip's frames, in order of time and cut by ``crop_spec`` -> a token per frame, float32.
 
         Frames of one tubelet have the same token: the mean of its patches.

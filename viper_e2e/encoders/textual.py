@@ -7,17 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-from viper_e2e.config.schema import BackboneConfig, TextualConfig
-from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, contains_any
+from viper_e2e.config.schema import BackboneConfig, ModelConfig, TextualConfig
+from viper_e2e.encoders.backbone import Backbone, at_least_float32, contains_any
 from viper_e2e.encoders.building import (
     build_model,
     check_align,
@@ -26,16 +25,21 @@ from viper_e2e.encoders.building import (
     pooler_off,
     read_architecture,
 )
+from viper_e2e.encoders.face_encoder import FaceEncoder
 from viper_e2e.encoders.image_text import ImageTextModel, load_image_text
-from viper_e2e.encoders.weights import Search, find
+from viper_e2e.encoders.weights import NOWHERE, Search, find
 from viper_e2e.errors import ViperError
 
 MAX_SENTENCES = 4_096
 MAX_CHARACTERS = 400
 _BANK_FILE = "sentences.json"
+_NO_GRADIENT = (
+    "an argmax passes no gradient, so it cannot train under textual.choice hard; set it to soft, or leave "
+    "image_text frozen"
+)
 
 
-class TextualEncoder(Encoder):
+class TextualEncoder(FaceEncoder):
     """CLIP weighs the sentences of a bank by how well they fit a crop; a text encoder embeds them.
 
     After Vaiani et al. 2022: `hard` is theirs, the best-fitting sentence. `soft` is its expectation under
@@ -67,6 +71,7 @@ class TextualEncoder(Encoder):
             top=contains_any("visual.proj", "logit_scale"),
             # Only the image tower and the logit scale train: the bank is fixed points to measure against.
             idle=lambda name: not name.startswith("visual.") and name != "logit_scale",
+            never_trains=None if config.choice == "soft" else _NO_GRADIENT,
         )
         self.sentence_encoder = sentence_encoder
         self.num_text_passes = 0
@@ -80,42 +85,28 @@ class TextualEncoder(Encoder):
         self._token_keys = tuple(tokenize(sentences)) if tokenize is not None else ()
         self._forget_bank()
         self.register_load_state_dict_post_hook(lambda module, _: module._forget_bank())
-        self.set_training_depth(config.image_text.depth)
+        self.image_text.set_training_depth(config.image_text.depth)
         if sentence_encoder is not None and config.sentence_encoder is not None:
-            self.set_training_depth(config.sentence_encoder.depth, "sentence_encoder")
+            sentence_encoder.set_training_depth(config.sentence_encoder.depth)
 
     @classmethod
-    def build(
-        cls,
-        config: TextualConfig,
-        *,
-        assets: Path | None = None,
-        records: Mapping[str, Mapping[str, Any]] | None = None,
-        overrides: Mapping[str, str] | None = None,
-        held: frozenset[str] = frozenset(),
-    ) -> TextualEncoder:
+    def of_model(cls, config: ModelConfig, search: Search) -> TextualEncoder:
+        return cls.build(config.textual, search)
+
+    @classmethod
+    def build(cls, config: TextualConfig, search: Search = NOWHERE) -> TextualEncoder:
         """As ``VisualEncoder.build``. ``overrides["sentence_bank"]`` replaces a checkpoint's own bank."""
-        search = Search(assets, records or {}, overrides or {}, held)
         own_bank = search.small_files("image_text")
         bank = search.overrides.get("sentence_bank") or (own_bank / _BANK_FILE if own_bank else config.bank)
         sentences = read_bank(bank)
         image_text = load_image_text(config.image_text, search)
         if config.image_text.gradient_checkpointing:
-            image_text.model.visual.set_grad_checkpointing(True)
+            checkpoint_activations(image_text.model)
         image_text.origin.small_files[_BANK_FILE] = json.dumps(sentences, indent=1, ensure_ascii=False).encode()
         if config.sentence_encoder is None:
             return cls(config, image_text, None, None, sentences)
         encoder, tokenize = _sentence_encoder(config.sentence_encoder, config.max_sentence_tokens, search)
         return cls(config, image_text, encoder, tokenize, sentences)
-
-    def set_training_depth(self, depth: str, backbone: str | None = None) -> None:
-        """Of ``image_text`` (default) the image tower and its logit scale; or of ``sentence_encoder``."""
-        if self.choice == "hard" and backbone in (None, "image_text") and depth not in ("none", "0"):
-            raise ViperError(
-                "image_text: an argmax passes no gradient, so it cannot train under textual.choice hard; "
-                "set it to soft, or leave image_text frozen"
-            )
-        super().set_training_depth(depth, backbone)
 
     def to_compute_dtype(self, dtype: torch.dtype) -> None:
         """As every encoder. The bank is embedded anew with the weights as they are stored then: what a resumed
@@ -123,7 +114,7 @@ class TextualEncoder(Encoder):
         super().to_compute_dtype(dtype)
         self._forget_bank()
 
-    def forward(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
+    def embed(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
         """Crops cut by ``crop_spec`` (normalised) -> embedding of what fits them; float32."""
         directions, tokens = self._embedded_bank()
         cosines = self._cosines(pixels, directions)
@@ -132,6 +123,12 @@ class TextualEncoder(Encoder):
         with torch.autocast(pixels.device.type, enabled=False):
             weights = (self.image_text.model.logit_scale.exp().to(cosines.dtype) * cosines).softmax(1)
             return weights @ tokens.to(weights.dtype)
+
+    def compile_targets(self) -> list[nn.Module]:
+        # On a CPU its own fused attention is faster (2.5 times in bfloat16: `benchmarks/RESULTS.md`). The text
+        # encoders see the sentences once.
+        tower = self.image_text.model.visual
+        return [] if next(tower.parameters()).device.type == "cpu" else [tower]
 
     @torch.no_grad()
     def choices(self, pixels: Float[Tensor, "N 3 S S"]) -> Int[Tensor, "N"]:

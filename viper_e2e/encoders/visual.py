@@ -6,18 +6,17 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPVisionModel, PretrainedConfig, PreTrainedModel, SiglipVisionModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config.schema import VisualConfig
-from viper_e2e.encoders.base import Backbone, Encoder, at_least_float32, contains_any
+from viper_e2e.config.schema import ModelConfig, VisualConfig
+from viper_e2e.encoders.backbone import Backbone, at_least_float32, contains_any
 from viper_e2e.encoders.building import (
     build_model,
     check_align,
@@ -26,8 +25,9 @@ from viper_e2e.encoders.building import (
     pooler_off,
     read_architecture,
 )
+from viper_e2e.encoders.face_encoder import FaceEncoder
 from viper_e2e.encoders.layers import joined, layers_read
-from viper_e2e.encoders.weights import Found, Search, find
+from viper_e2e.encoders.weights import NOWHERE, Found, Search, find
 from viper_e2e.errors import ViperError
 
 _IMAGE_TOWERS = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}
@@ -36,7 +36,7 @@ _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 """PIL's numbers, as preprocessor files write them."""
 
 
-class VisualEncoder(Encoder):
+class VisualEncoder(FaceEncoder):
     """ViT, DeiT, BEiT, DINOv2, DINOv3, CLIP's and SigLIP's image towers, …"""
 
     name = "visual"
@@ -53,17 +53,12 @@ class VisualEncoder(Encoder):
         backbone.set_training_depth(config.backbone.depth)
 
     @classmethod
-    def build(
-        cls,
-        config: VisualConfig,
-        *,
-        assets: Path | None = None,
-        records: Mapping[str, Mapping[str, Any]] | None = None,
-        overrides: Mapping[str, str] | None = None,
-        held: frozenset[str] = frozenset(),
-    ) -> VisualEncoder:
-        """From settings, and for a saved checkpoint its folder of assets and records (see ``Search``)."""
-        search = Search(assets, records or {}, overrides or {}, held)
+    def of_model(cls, config: ModelConfig, search: Search) -> VisualEncoder:
+        return cls.build(config.visual, search)
+
+    @classmethod
+    def build(cls, config: VisualConfig, search: Search = NOWHERE) -> VisualEncoder:
+        """From settings, and for a saved checkpoint its folder of assets and records."""
         found = find("visual", config.backbone, search)
         architecture = read_architecture(found, config.backbone)
         architecture = getattr(architecture, "vision_config", architecture)
@@ -85,7 +80,7 @@ class VisualEncoder(Encoder):
         )
         return cls(config, backbone, crop_spec)
 
-    def forward(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
+    def embed(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
         """Crops cut by ``crop_spec`` (normalised) -> class token, mean of patch tokens, or both; float32."""
         backbone, several = self.backbone, len(self._layers) > 1
         with backbone.computing(pixels.device):
@@ -101,6 +96,9 @@ class VisualEncoder(Encoder):
         parts = [states[:, 0]] if self.pooling != "mean" else []
         parts += [states[:, -num_patches:].mean(1)] if self.pooling != "cls" else []
         return torch.cat(parts, -1)
+
+    def compile_targets(self) -> list[nn.Module]:
+        return [self.backbone.model]
 
 
 def _model_class(architecture: PretrainedConfig, found: Found) -> type[PreTrainedModel]:

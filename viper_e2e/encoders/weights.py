@@ -6,9 +6,10 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -59,6 +60,25 @@ class Search:
     def small_files(self, name: str) -> Path | None:
         folder = self.assets / name if self.assets is not None else None
         return folder if folder is not None and folder.is_dir() else None
+
+
+NOWHERE = Search()
+"""No checkpoint and no overrides: what the settings say."""
+
+
+def check_overrides(search: Search, known: Sequence[str]) -> None:
+    """`ViperError` for an override of something that a model does not have, or that its checkpoint holds.
+
+    A place that nothing is taken from would be believed to be used. ``known``: what this model has.
+    """
+    for name in search.overrides:
+        option = "--sentence-bank" if name == "sentence_bank" else f"--backbone {name}"
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ViperError(f"{option}: {hint}this model has {', '.join(known) or 'no backbone'}")
+        if name in search.held:
+            raise ViperError(f"{option}: the checkpoint holds its own weights of {name}; leave this out")
 
 
 @dataclass(frozen=True)

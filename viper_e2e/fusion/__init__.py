@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from viper_e2e.config.schema import MODALITIES, FusionConfig
+from viper_e2e.config.modalities import in_order
+from viper_e2e.config.schema import FusionConfig
 from viper_e2e.fusion.concat import ConcatFusion
 from viper_e2e.fusion.ensemble import EnsembleFusion
+from viper_e2e.fusion.head import FusionHead
 from viper_e2e.fusion.hidden_layer import HiddenLayerFusion
 from viper_e2e.fusion.hiding import sample_hidden
 from viper_e2e.fusion.outputs import rescaled
@@ -18,6 +20,7 @@ __all__ = [
     "ConcatFusion",
     "EnsembleFusion",
     "Fusion",
+    "FusionHead",
     "HiddenLayerFusion",
     "RidgeFusion",
     "TokenFusion",
@@ -28,7 +31,14 @@ __all__ = [
     "time_features",
 ]
 
-Fusion = TokenFusion | ConcatFusion | RidgeFusion | EnsembleFusion
+Fusion = FusionHead
+"""The former name."""
+_KINDS: dict[str, type[FusionHead]] = {
+    "tokens": TokenFusion,
+    "concat": ConcatFusion,
+    "ridge": RidgeFusion,
+    "ensemble": EnsembleFusion,
+}
 
 
 def build_fusion(
@@ -37,19 +47,18 @@ def build_fusion(
     num_outputs: int,
     unit_interval: bool,
     scale: LabelScale | None = None,
-) -> Fusion:
+) -> FusionHead:
     """The fusion head that `config.kind` names.
 
-    ``widths``: modality → `embed_dim`, in the order of `MODALITIES`. ``unit_interval``: all labels lie in
-    [0, 1], which `output="auto"` answers with a sigmoid. ``scale``: from the head to other labels.
+    ``widths``: modality → `embed_dim`, in the order of `modalities.in_order`. ``unit_interval``: all labels lie
+    in [0, 1], which `output="auto"` answers with a sigmoid. ``scale``: from the head to other labels.
     Raises `ViperError` for sizes that do not fit together.
     """
-    assert list(widths) == [m for m in MODALITIES if m in widths], list(widths)
+    assert tuple(widths) == in_order(tuple(widths)), list(widths)
     sigmoid = config.output == "sigmoid" or (config.output == "auto" and unit_interval)
-    kinds = {"tokens": TokenFusion, "concat": ConcatFusion, "ridge": RidgeFusion, "ensemble": EnsembleFusion}
-    return kinds[config.kind](config, widths, num_outputs, sigmoid, scale)
+    return _KINDS[config.kind](config, widths, num_outputs, sigmoid, scale)
 
 
-def num_networks(fusion: Fusion) -> int:
-    """How many answer for themselves in training mode."""
-    return len(fusion.networks) if isinstance(fusion, EnsembleFusion) else 1
+def num_networks(fusion: FusionHead) -> int:
+    """The former name of `FusionHead.num_networks`."""
+    return fusion.num_networks

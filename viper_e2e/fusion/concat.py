@@ -11,19 +11,22 @@ from transformers import PerceiverConfig, PerceiverModel
 from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder
 
 from viper_e2e.config.schema import FusionConfig
+from viper_e2e.encoders.stream import Stream
+from viper_e2e.fusion.head import FusionHead
 from viper_e2e.fusion.outputs import check_heads, check_streams, to_intensities
 from viper_e2e.fusion.scale import LabelScale
-from viper_e2e.fusion.stream import Stream
 
 
-class ConcatFusion(nn.Module):
+class ConcatFusion(FusionHead):
     """The published head: streams side by side in the channels of one token, transformers' Perceiver.
 
     No time features and no masks: the outputs do not depend on the order of tokens, an absent modality is
-    zeros. So are slots not in use; `model.py` leaves none, it spreads a short clip's frames over all slots.
+    zeros. So are slots not in use, of which `spreads_frames` leaves none.
     State names are those of the authors' released checkpoints under ``perceiver.``. Vaiani et al. 2022,
     "ViPER: Video-based Perceiver for Emotion Recognition"; Jaegle et al. 2021, "Perceiver IO".
     """
+
+    spreads_frames = True
 
     def __init__(
         self,
@@ -33,12 +36,9 @@ class ConcatFusion(nn.Module):
         sigmoid: bool,
         scale: LabelScale | None = None,
     ):
-        super().__init__()
+        super().__init__(config, widths, num_outputs, sigmoid, scale)
         check_heads(config, config.latent_dim, "num_latent_heads", "num_cross_heads")
         check_heads(config, sum(widths.values()), "num_cross_heads")
-        self.modalities = tuple(widths)
-        self.sigmoid, self.rescale = sigmoid, config.rescale
-        self.scale = scale
         sizes = PerceiverConfig(
             d_model=sum(widths.values()),
             num_latents=config.num_latents,
@@ -84,3 +84,6 @@ class ConcatFusion(nn.Module):
             decoder, latents = self.perceiver.decoder, latents.to(inputs.dtype)
             logits = decoder(decoder.decoder_query(inputs), latents).logits
         return to_intensities(logits, self.sigmoid, self.rescale, self.scale)
+
+    def compile_targets(self) -> list[nn.Module]:
+        return [self.perceiver.encoder]

@@ -10,19 +10,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viper_e2e.config.schema import FusionConfig
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.fusion.closed_form import RidgeFit
+from viper_e2e.fusion.head import FusionHead
 from viper_e2e.fusion.hidden_layer import HiddenLayerFusion
 from viper_e2e.fusion.outputs import check_streams, rescaled
 from viper_e2e.fusion.ridge import RidgeFusion
 from viper_e2e.fusion.scale import LabelScale
-from viper_e2e.fusion.stream import Stream
 from viper_e2e.fusion.tokens import TokenFusion
 
 RIDGE_SHARE = 0.5
 """Of the answer; the networks share the rest evenly. From few clips the ridge is the steadier part."""
 
 
-class EnsembleFusion(nn.Module):
+class EnsembleFusion(FusionHead):
     """A ridge and a hidden layer on what each modality's tokens come to, a small Perceiver on the tokens.
 
     They err differently: from few clips a ridge is the best of them, a Perceiver sees when something happens
@@ -42,11 +43,8 @@ class EnsembleFusion(nn.Module):
         sigmoid: bool,
         scale: LabelScale | None = None,
     ):
-        super().__init__()
-        self.modalities = tuple(widths)
-        self.sigmoid, self.rescale = sigmoid, config.rescale
-        self.scale = scale
-        """Of the networks; the ridge is fitted to the labels themselves."""
+        super().__init__(config, widths, num_outputs, sigmoid, scale)
+        # The scale is that of the networks; the ridge is fitted to the labels themselves.
         own = replace(config, rescale=False)
         self.tokens = TokenFusion(own, widths, num_outputs, sigmoid, scale)
         self.hidden_layer = (
@@ -57,9 +55,16 @@ class EnsembleFusion(nn.Module):
         self.register_buffer("is_fitted", torch.tensor(False))
 
     @property
-    def networks(self) -> list[TokenFusion | HiddenLayerFusion]:
+    def networks(self) -> list[FusionHead]:
         """What learns by steps."""
         return [self.tokens] if self.hidden_layer is None else [self.tokens, self.hidden_layer]
+
+    @property
+    def num_networks(self) -> int:
+        return len(self.networks)
+
+    def compile_targets(self) -> list[nn.Module]:
+        return self.tokens.compile_targets()
 
     def fit(self, fit: RidgeFit) -> None:
         """Take over what was fitted to the pooled tokens of the training clips."""

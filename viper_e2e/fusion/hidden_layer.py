@@ -9,11 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viper_e2e.config.schema import FusionConfig
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.fusion.closed_form import RidgeFit
+from viper_e2e.fusion.head import FusionHead
 from viper_e2e.fusion.outputs import check_streams, to_intensities
 from viper_e2e.fusion.pooling import known_features, num_features, pool, pooled_rows
 from viper_e2e.fusion.scale import LabelScale
-from viper_e2e.fusion.stream import Stream
 
 NUM_INPUTS_AT_FULL_RATE = 1_000
 """Under Adam each weight moves by the learning rate, so that of more inputs than these the layer would move
@@ -23,7 +24,7 @@ MAX_DEVIATIONS = 5.0
 """Standardised features are cut off there."""
 
 
-class HiddenLayerFusion(nn.Module):
+class HiddenLayerFusion(FusionHead):
     """One hidden layer on the pooled features of `RidgeFusion`, with dropout before and after it.
 
     Features are standardised by what a ridge was fitted to (`take`); until then nothing but the mean of the
@@ -38,10 +39,7 @@ class HiddenLayerFusion(nn.Module):
         sigmoid: bool,
         scale: LabelScale | None = None,
     ):
-        super().__init__()
-        self.modalities = tuple(widths)
-        self.sigmoid, self.rescale = sigmoid, config.rescale
-        self.scale = scale
+        super().__init__(config, widths, num_outputs, sigmoid, scale)
         size = num_features(widths)
         self.gain = min(1.0, NUM_INPUTS_AT_FULL_RATE / size)
         self.register_buffer("means", torch.zeros(size))

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from viper_e2e.config.schema import FusionConfig
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion.scale import LabelScale
-from viper_e2e.fusion.stream import Stream
 
 
 def to_intensities(

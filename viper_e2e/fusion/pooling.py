@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from viper_e2e.config.schema import LOOKING
-from viper_e2e.fusion.stream import Stream
+from viper_e2e.config.modalities import looks_at_face
+from viper_e2e.encoders.stream import Stream
 
 NUM_PARTS = 3
 """Mean, deviation, change."""
@@ -49,7 +49,7 @@ def pool(
         keep = stream.present & stream.used
         if hidden is not None:
             keep = keep & ~hidden[:, index, None]
-        if name in LOOKING:
+        if looks_at_face(name):
             keep = with_face(keep, face_found)
         with torch.autocast(stream.tokens.device.type, enabled=False):
             pooled[name] = _pooled(stream, keep, duration_seconds)

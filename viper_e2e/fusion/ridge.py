@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from viper_e2e.config.schema import FusionConfig
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion.closed_form import LinearPath
+from viper_e2e.fusion.head import FusionHead
 from viper_e2e.fusion.outputs import check_streams, rescaled
 from viper_e2e.fusion.pooling import known_features, num_features, pool, pooled_rows
 from viper_e2e.fusion.scale import LabelScale
-from viper_e2e.fusion.stream import Stream
 
 
-class RidgeFusion(nn.Module):
+class RidgeFusion(FusionHead):
     """Linear in what each modality's tokens come to over a clip; fitted in closed form, never by steps.
 
     What is absent or hidden stands at its training mean. Outputs are in units of the labels, whatever their
@@ -31,15 +32,12 @@ class RidgeFusion(nn.Module):
         sigmoid: bool,
         scale: LabelScale | None = None,
     ):
-        super().__init__()
+        super().__init__(config, widths, num_outputs, sigmoid, scale)
         if config.output == "sigmoid":
             raise ViperError(
                 "--model.fusion.output sigmoid: a ridge is linear; leave it out, or take another --head"
             )
-        self.modalities = tuple(widths)
-        self.rescale = config.rescale
-        self.scale = scale
-        """Not read: it was fitted to the labels themselves."""
+        # The scale is not read: it was fitted to the labels themselves.
         self.linear = LinearPath(num_features(widths), num_outputs)
 
     def forward(

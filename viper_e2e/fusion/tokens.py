@@ -10,11 +10,13 @@ from jaxtyping import Bool, Float
 from perceiver_pytorch import Perceiver
 from torch import Tensor, nn
 
-from viper_e2e.config.schema import LOOKING, FusionConfig
+from viper_e2e.config.modalities import looks_at_face
+from viper_e2e.config.schema import FusionConfig
+from viper_e2e.encoders.stream import Stream
+from viper_e2e.fusion.head import FusionHead
 from viper_e2e.fusion.outputs import check_heads, check_streams, to_intensities
 from viper_e2e.fusion.pooling import mean_of_kept, with_face
 from viper_e2e.fusion.scale import LabelScale
-from viper_e2e.fusion.stream import Stream
 
 NUM_SECONDS_BANDS = 10
 NUM_FRACTION_BANDS = 6
@@ -23,7 +25,7 @@ CHANGE_GAIN = 2.0
 """Within a clip tokens differ by a fraction of what they differ between clips."""
 
 
-class TokenFusion(nn.Module):
+class TokenFusion(FusionHead):
     """Each modality is a stream of tokens of its own; latents read whatever is there (perceiver-pytorch).
 
     A token is its projected content + its modality's embedding + its time. Where nothing was seen or heard
@@ -40,11 +42,8 @@ class TokenFusion(nn.Module):
         sigmoid: bool,
         scale: LabelScale | None = None,
     ):
-        super().__init__()
+        super().__init__(config, widths, num_outputs, sigmoid, scale)
         check_heads(config, config.latent_dim, "num_cross_heads", "num_latent_heads")
-        self.modalities = tuple(widths)
-        self.sigmoid, self.rescale = sigmoid, config.rescale
-        self.scale = scale
         # LayerNorm first: a frozen backbone's scale is whatever its pre-training left.
         self.projections = nn.ModuleDict(
             {
@@ -56,7 +55,7 @@ class TokenFusion(nn.Module):
         self.missing_token = nn.Parameter(0.02 * torch.randn(len(widths), config.dim))
         self.time = nn.Linear(NUM_TIME_FEATURES, config.dim)
         # Only where some modality looks at a face; else it would be a parameter without a gradient.
-        if any(name in LOOKING for name in widths):
+        if any(map(looks_at_face, widths)):
             self.no_face_embedding = nn.Parameter(0.02 * torch.randn(config.dim))
         self.perceiver = Perceiver(
             input_axis=1,
@@ -104,14 +103,14 @@ class TokenFusion(nn.Module):
             if hidden is not None:
                 keep = keep & ~hidden[:, index, None]
             content = self._content(name, index, stream.tokens, keep)
-            if name in LOOKING:
+            if looks_at_face(name):
                 # Only beside a kept token: a hidden modality must not tell whether there was a face.
                 no_face = (keep & ~face_found)[..., None]
                 content = content + torch.where(no_face, self.no_face_embedding, 0.0)
             times = self.time(time_features(stream.seconds, duration_seconds).to(content.dtype))
             contents = [content + self.modality_embedding[index]]
             if self.reads_change:
-                seen = with_face(keep, face_found) if name in LOOKING else keep
+                seen = with_face(keep, face_found) if looks_at_face(name) else keep
                 contents.append(self._change(name, index, stream.tokens, seen) + self.change_embedding[index])
             # A masked token still passes through LayerNorm and matrix products: zeros, never garbage.
             tokens += [torch.where(stream.used[..., None], content + times, 0.0) for content in contents]
@@ -120,6 +119,9 @@ class TokenFusion(nn.Module):
         with torch.autocast(latents.device.type, enabled=False):
             logits = self.perceiver.to_logits(latents.to(self.missing_token.dtype))
         return to_intensities(logits, self.sigmoid, self.rescale, self.scale)
+
+    def compile_targets(self) -> list[nn.Module]:
+        return [self.perceiver]
 
     def _content(
         self, name: str, index: int, tokens: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]

@@ -12,12 +12,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config.schema import LOOKING, AugmentConfig
+from viper_e2e.config.modalities import Need, needs_of
+from viper_e2e.config.schema import AugmentConfig
 from viper_e2e.errors import ViperError
 
 KINDS = ("pixels", "box", "sound")
-SEEING, HEARING = LOOKING, ("audio",)
-"""The modalities that a change of pixels and box, or of sound, reaches."""
+_REACHES: dict[str, Need] = {"pixels": "face", "box": "face", "sound": "sound"}
+"""A change reaches the modalities that need this."""
 
 _SETTINGS = {
     "pixels": ("flip", "color", "rotate_degrees", "translate", "scale", "blur", "erase"),
@@ -66,8 +67,7 @@ class Augment:
 
     def changes(self, modality: str) -> bool:
         """Whether this modality's input differs from epoch to epoch."""
-        seen = modality in SEEING and bool(self.kinds & {"pixels", "box"})
-        return seen or (modality in HEARING and "sound" in self.kinds)
+        return any(_REACHES[kind] in needs_of([modality]) for kind in self.kinds)
 
     def check_holding(self, frozen: Collection[str], hold_margin: float) -> None:
         """`ViperError` where clips held in memory would take the place of changed ones.
@@ -76,7 +76,7 @@ class Augment:
         """
         for modality in frozen:
             if self.changes(modality):
-                kind = "sound" if modality in HEARING else "pixels or box"
+                kind = "pixels or box" if "face" in needs_of([modality]) else "sound"
                 raise ViperError(
                     f"--augment {kind} changes what {modality} gets in every epoch, but its backbone is frozen "
                     "and --reuse-memory holds what it made in the first; set --reuse-memory 0"
@@ -194,7 +194,7 @@ def build_augment(wanted: str, config: AugmentConfig, modalities: Collection[str
 
     `ViperError` for an unknown word, and for a setting that would have no effect.
     """
-    possible = [kind for kind in KINDS if set(modalities) & set(HEARING if kind == "sound" else SEEING)]
+    possible = [kind for kind in KINDS if _REACHES[kind] in needs_of(modalities)]
     words = {"none": [], "all": possible}.get(wanted, [word.strip() for word in wanted.split(",")])
     for word in words:
         if word not in KINDS:

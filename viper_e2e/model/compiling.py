@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from viper_e2e.encoders.audio import AudioEncoder
-from viper_e2e.encoders.base import Encoder
 from viper_e2e.errors import ViperError
-from viper_e2e.fusion import EnsembleFusion, RidgeFusion, TokenFusion
 from viper_e2e.model.viper import ViPER
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -54,26 +50,11 @@ def compile_model(model: ViPER) -> None:
 
 
 def compiled_parts(model: ViPER) -> dict[str, nn.Module]:
-    """By name. Left out: models that hear waveforms of any length; text encoders, which see the sentences once;
-    the module itself, whose Python code takes another way for every clip; and, on a CPU, CLIP's image tower,
-    whose own fused attention is faster (2.5 times in bfloat16: `benchmarks/RESULTS.md`)."""
-    return dict(_parts(model))
-
-
-def _parts(model: ViPER) -> Iterator[tuple[str, nn.Module]]:
-    for name, encoder in model.encoders.items():
-        for backbone in encoder.backbones().values():
-            if backbone.name == "image_text":
-                if model.device.type != "cpu":
-                    yield name, backbone.model.visual
-            elif backbone.name in ("visual", "motion") or _has_equal_pieces(encoder):
-                yield name, backbone.model
-    if isinstance(model.fusion, RidgeFusion):
-        return  # one product
-    # Not the fusion itself: its hooks would become part of what is compiled.
-    head = model.fusion.tokens if isinstance(model.fusion, EnsembleFusion) else model.fusion
-    yield "fusion", head.perceiver if isinstance(head, TokenFusion) else head.perceiver.encoder
-
-
-def _has_equal_pieces(encoder: Encoder) -> bool:
-    return isinstance(encoder, AudioEncoder) and encoder.has_equal_pieces
+    """By modality, and of the ``fusion``: what each of them says is worth it. Never the module itself, whose
+    Python code takes another way for every clip."""
+    parts = {**model.encoders, "fusion": model.fusion}
+    return {
+        name if number == 1 else f"{name} {number}": target
+        for name, part in parts.items()
+        for number, target in enumerate(part.compile_targets(), 1)
+    }

@@ -9,8 +9,11 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from viper_e2e.config.modalities import looks_at_face
+from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.errors import ClipError
-from viper_e2e.model.prediction import NO_FACE, NOTHING_THERE, SEEING, Box, Prediction, failed
+from viper_e2e.model.prediction import NO_FACE, NOTHING_THERE, Box, Prediction, failed
+from viper_e2e.model.slots import Slots
 
 BOX_SOURCES = ("none", "detected", "interpolated")
 
@@ -42,6 +45,35 @@ class ViPEROutput(NamedTuple):
     """Per clip, what a person should know of how it was read; as in `DecodedClip`."""
     unheard_seconds: tuple[float, ...] = ()
     """Per clip, how much of its sound lies in no token's hearing; empty: nobody counted."""
+
+    def without_rows(self) -> ViPEROutput:
+        """Of no clip: what an empty batch comes to."""
+        return ViPEROutput(*(rows[:0] for rows in self))
+
+
+def output_of(
+    answers: Float[Tensor, "B *K E"],
+    present: Bool[Tensor, "B M"],
+    clips: Sequence[PreparedClip | ClipError],
+    slots: Slots,
+) -> ViPEROutput:
+    """What the fusion head answers, with what is known of each clip beside it."""
+    by_network = answers if answers.ndim == 3 else answers[:, None]
+    return ViPEROutput(
+        intensities=by_network.mean(1),
+        by_network=by_network,
+        valid=slots.valid,
+        present=present,
+        boxes=slots.boxes,
+        box_source=slots.box_source,
+        face_found=slots.face_found,
+        frame_seconds=slots.seconds,
+        used=slots.used,
+        duration_seconds=slots.duration_seconds,
+        errors=tuple(clip if isinstance(clip, ClipError) else None for clip in clips),
+        notes=tuple(() if isinstance(clip, ClipError) else clip.notes for clip in clips),
+        unheard_seconds=tuple(0.0 if isinstance(clip, ClipError) else clip.unheard_seconds for clip in clips),
+    )
 
 
 def predictions_of(
@@ -78,7 +110,7 @@ def _scored(
     used = output.used[i]
     present = dict(zip(modalities, output.present[i].tolist(), strict=True))
     face_found = None
-    if any(modality in SEEING for modality in modalities):
+    if any(map(looks_at_face, modalities)):
         face_found = int((output.face_found[i] & used).sum()) / max(1, int(used.sum()))
     made = Prediction(
         clip,

@@ -7,10 +7,8 @@ from dataclasses import dataclass, fields, replace
 from math import isfinite, nan
 from typing import Any
 
-from viper_e2e.config.schema import LOOKING
+from viper_e2e.config.modalities import looks_at_face
 
-SEEING = LOOKING
-"""Modalities that look at the face, or at the whole picture where there is none."""
 ONLY_PERSON = 1
 """One person of a clip is followed."""
 NO_NUMBER = "the model gave no number (NaN); is its checkpoint sound?"
@@ -77,7 +75,7 @@ class Prediction:
     @property
     def is_faceless(self) -> bool:
         """Whether pictures of a clip were looked at, and none of them shows a face."""
-        sees = any((self.present or {}).get(modality) for modality in SEEING)
+        sees = any(there and looks_at_face(name) for name, there in (self.present or {}).items())
         return self.is_valid and sees and self.face_found == 0
 
     def without_faceless(self) -> Prediction:

@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from viper_e2e.clip import ClipSource
+from viper_e2e.config.modalities import looks_at_face
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
-from viper_e2e.model.prediction import SEEING, Prediction
+from viper_e2e.model.prediction import Prediction
 from viper_e2e.runtime.outfiles import written_whole
 
 TEXT_COLUMNS = ("key", "file_id", "shard", "subject", "error")
@@ -104,7 +105,7 @@ class Predictions:
     @property
     def faceless(self) -> Bool[np.ndarray, "N"]:
         """Clips whose pictures were looked at, and none of them shows a face."""
-        seeing = [name in SEEING for name in self.modalities]
+        seeing = [looks_at_face(name) for name in self.modalities]
         return self.valid & self.present[:, seeing].any(1) & (self.face_share == 0)
 
     def without_faceless(self) -> Predictions:

@@ -12,7 +12,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from viper_e2e.config.schema import ModelConfig, backbones_of, model_config_from_dict
+from viper_e2e.config.depth import Frozen
+from viper_e2e.config.modalities import backbones_of
+from viper_e2e.config.schema import ModelConfig, model_config_from_dict
+from viper_e2e.encoders.backbone import Backbone
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import checkpoint
@@ -75,9 +78,8 @@ class Pretrained:
             held=held,
         )
         read_weights(model, folder)
-        for encoder in model.encoders.values():
-            for backbone in encoder.backbones():
-                encoder.set_training_depth("none", backbone)
+        for backbone in model.backbones.values():
+            backbone.set_training_depth(Frozen())
         model.provenance = settings.get("provenance")
         model.content_id = digest([checkpoint.content_of(folder), _loaded_backbones(model)])
         return model.eval()
@@ -100,8 +102,7 @@ class Pretrained:
 def write(model: nn.Module, folder: Path, *, self_contained: bool = False) -> None:
     """Fill an empty folder with a model; see :func:`checkpoint.write_folder` for the rest."""
     records = {} if self_contained else _records(model)
-    names = [name for encoder in model.encoders.values() for name in encoder.backbones()]
-    held = [name for name in names if name not in records]
+    held = [name for name in model.backbones if name not in records]
     settings = {
         "format": FORMAT,
         "schema": SCHEMA,
@@ -143,15 +144,16 @@ def read_weights(model: nn.Module, folder: Path) -> None:
 def own_tensors(model: nn.Module, records: Mapping[str, Any]) -> dict[str, Tensor]:
     """What a checkpoint must hold: all but the detector (it comes with its package) and the weights that
     recorded backbones came with; their adapters are in it."""
-    left_out = ["faces."]
-    for modality, encoder in model.encoders.items():
-        for name, prefix in encoder.state_prefixes().items():
-            if name in records:
-                left_out.append(f"encoders.{modality}.{prefix}")
+    prefixes = [
+        f"{prefix}."
+        for prefix, module in model.named_modules()
+        if isinstance(module, Backbone) and module.name in records
+    ]
+    left_out = ("faces.", *prefixes)
     return {
         name: tensor
         for name, tensor in model.state_dict().items()
-        if is_adapter(name) or not name.startswith(tuple(left_out))
+        if is_adapter(name) or not name.startswith(left_out)
     }
 
 
@@ -179,8 +181,7 @@ def _loaded_backbones(model: nn.Module) -> dict[str, Any]:
             backbone.origin.tensors_sha256,
             {file: sha256(content).hexdigest() for file, content in backbone.origin.small_files.items()},
         ]
-        for encoder in model.encoders.values()
-        for name, backbone in encoder.backbones().items()
+        for name, backbone in model.backbones.items()
     }
 
 

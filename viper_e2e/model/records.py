@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from viper_e2e.clip import UNHEARD, WORTH_TELLING_SECONDS
+from viper_e2e.config.modalities import looks_at_face
 from viper_e2e.decoding.sampling import seconds_counted_once
 from viper_e2e.model.output import ViPEROutput, predictions_of
-from viper_e2e.model.prediction import NO_NUMBER, SEEING, Prediction, failed
+from viper_e2e.model.prediction import NO_NUMBER, Prediction, failed
 
 Record = dict[str, Any]
 
@@ -65,7 +66,7 @@ def records_of(
 
 def is_faceless(record: Record) -> bool:
     """As `Prediction.is_faceless`."""
-    sees = any(record["present"].get(modality) for modality in SEEING)
+    sees = any(there and looks_at_face(name) for name, there in record["present"].items())
     return bool(record["valid"]) and sees and record["face_found"] == 0
 
 

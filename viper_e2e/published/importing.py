@@ -10,8 +10,9 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from viper_e2e.config.modalities import backbones_of, needs_of
 from viper_e2e.config.presets import paper
-from viper_e2e.config.schema import ModelConfig, backbones_of
+from viper_e2e.config.schema import ModelConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.model import checkpoint
@@ -103,9 +104,10 @@ def published_checkpoint(
 def approximations(modalities: Sequence[str], overrides: Mapping[str, str]) -> tuple[str, ...]:
     """What cannot be as the authors had it, because it was never released or no longer exists."""
     notes = []
-    if "visual" in modalities or "textual" in modalities:
+    needs = needs_of(modalities)
+    if "face" in needs:
         notes.append("faces are found by MTCNN; the authors used YOLOv5-face")
-    if "textual" in modalities:
+    if "words" in needs:
         missing = {
             "image_text": "OpenAI's CLIP instead of the authors' fine-tuned one (--backbone image_text=…)",
             "sentence_bank": "our sentences instead of theirs (--sentence-bank)",
@@ -113,7 +115,7 @@ def approximations(modalities: Sequence[str], overrides: Mapping[str, str]) -> t
         parts = [text for name, text in missing.items() if name not in overrides]
         if parts:
             notes.append(f"textual tokens are an approximation: {' and '.join(parts)}")
-    if "action_units" in modalities:
+    if "units" in needs:
         notes.append(
             "action units of py-feat are an approximation: the models that the authors used no longer exist"
         )
@@ -153,11 +155,12 @@ def _config(head: ReleasedHead, overrides: Mapping[str, str]) -> ModelConfig:
     config.fusion = head.fusion
     config.visual.backbone.source = VISUAL_BACKBONE
     config.action_units.source = "py-feat"
-    if "audio" not in head.modalities:
+    needs = needs_of(head.modalities)
+    if "sound" not in needs:
         config.decoding.sound = "none"
     backbones = backbones_of(config)
     for name, source in overrides.items():
-        if name == "sentence_bank" and "textual" in head.modalities:
+        if name == "sentence_bank" and "words" in needs:
             config.textual.bank = str(Path(source).resolve())
         elif name in backbones:
             backbones[name].source = source

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from viper_e2e.config.schema import MODALITIES, FusionConfig
+from viper_e2e.config.modalities import in_order
+from viper_e2e.config.schema import FusionConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import ConcatFusion, build_fusion
 from viper_e2e.published import safe_pickle
@@ -134,7 +135,7 @@ def read_released(path: Path) -> ReleasedHead:
     if modalities is None:
         known = ", ".join(f"{width} ({' '.join(names)})" for width, names in MODALITIES_OF_WIDTH.items())
         raise ViperError(f"{path}: its input is {inputs.shape[0]} wide; released ones are {known}")
-    assert modalities == tuple(name for name in MODALITIES if name in modalities)
+    assert modalities == in_order(modalities)
     # Sizes come from the tensors; the configuration has to agree before anything is built from it.
     layers = {name.split(".")[2] for name in tensors if name.startswith("encoder.self_attends.")}
     measured = {

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from viper_e2e.clip import ClipSource, DecodedClip, Sample
+from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.errors import ClipError
 from viper_e2e.loading.clip_reader import DecodeSample
 from viper_e2e.loading.loader import ClipLoader
@@ -16,7 +18,6 @@ from viper_e2e.loading.stream import Reading
 from viper_e2e.loading.windows import decode_windows
 from viper_e2e.model.output import ViPEROutput, predictions_of
 from viper_e2e.model.prediction import Prediction, failed
-from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER
 from viper_e2e.scoring.score import Hooks, Wanted
 
@@ -69,19 +70,20 @@ def in_batches(
 def _forward(
     model: ViPER, clips: Sequence[Any], hidden: Sequence[tuple[str, ...]]
 ) -> tuple[list[PreparedClip | ClipError], list[ViPEROutput]]:
-    """Clips, encoded once, and what the model says with each of these sets of modalities hidden.
+    """Clips with their tokens, encoded once, and what the model says with each of these sets hidden.
 
     A function of its own: around a generator, `no_grad` ends where annotations are checked.
     """
-    prepared = model.prepare(clips)
+    prepared, cache = model.prepare(clips), TokenCache()
     outputs = []
     for names in hidden:
         if not names:
-            outputs.append(model(prepared))
+            outputs.append(model(prepared, cache=cache))
             continue
         mask = torch.tensor([name in names for name in model.modalities], device=model.device)
-        outputs.append(model.fuse(prepared, hidden=mask.expand(len(prepared), -1)))
-    return prepared, outputs
+        outputs.append(model(prepared, hidden=mask.expand(len(prepared), -1), cache=cache))
+    encoded = [clip if isinstance(clip, ClipError) else cache.with_tokens(clip) for clip in prepared]
+    return encoded, outputs
 
 
 def _predictions(

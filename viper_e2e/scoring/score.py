@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from viper_e2e.clip import ClipSource, DecodedClip, Sample
+from viper_e2e.config.modalities import looks_at_face
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading.stream import ClipStream, Reading
-from viper_e2e.model.prediction import SEEING, Prediction, failed
+from viper_e2e.model.prediction import Prediction, failed
 from viper_e2e.scoring.sources import ClipFiles, Subset, name_of
 
 NOT_SCORED = "no process has scored it; run the same command again"
@@ -207,7 +208,7 @@ def _restored(outcome: Any, model: Scorer | None, key: str) -> list[Prediction]:
     assert model is not None
     if outcome["error"] is not None:
         return [failed(key, outcome["error"], model.modalities)]
-    sees = any(modality in SEEING for modality in model.modalities)
+    sees = any(map(looks_at_face, model.modalities))
     intensities = [float("nan") if value is None else value for value in outcome["predicted"]]
     return [
         Prediction(

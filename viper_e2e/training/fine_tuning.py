@@ -10,10 +10,11 @@ from accelerate import Accelerator
 
 from viper_e2e.clip import DecodedClip
 from viper_e2e.config.schema import TrainConfig
+from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.loading.reuse import ReuseStore
 from viper_e2e.model.augment import build_augment
-from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console
 from viper_e2e.training import memory
@@ -53,7 +54,7 @@ class FineTuning:
     ) -> None:
         """Once, on the first readable clip: tell what is trained and the memory it takes, if it fits.
 
-        The clip goes on in its batch as it was prepared here: the step does none of that again.
+        The clip goes on in its batch as it was prepared and encoded here: the step does none of that again.
         """
         places = ((batch.clips, row) for batch in group for row in range(len(batch.clips)))
         usable = ((c, row) for c, row in places if isinstance(c[row], DecodedClip | PreparedClip))
@@ -62,7 +63,8 @@ class FineTuning:
             return
         self._has_measured = True
         with torch.no_grad():
-            clip = clips[row] = self.module.prepare([clips[row]])[0]
+            (clip,) = self.module.prepare([clips[row]])
+        cache = TokenCache()
         num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         # These lie there already (moments in a run that goes on) and are counted among what a step needs.
         there = average.nbytes + memory.moments_bytes(optimizer)
@@ -72,6 +74,7 @@ class FineTuning:
             needs = memory.measure(
                 self.module,
                 clip,
+                cache=cache,
                 copies=copies,
                 averaged=bool(average),
                 held=self.held.budget_bytes,
@@ -80,6 +83,7 @@ class FineTuning:
                 console.print(groups_table(optimizer.param_groups))
                 console.print(memory.needs_table(needs, self.config.batch_size, free))
             memory.check_fits(self.module, needs, clip, free, self.config)
+        clips[row] = cache.with_tokens(clip)
 
 
 def rewrapped(

@@ -11,23 +11,18 @@ import psutil
 import torch
 from rich.table import Table
 
+from viper_e2e.config.depth import Blocks, Frozen, LoRA
+from viper_e2e.config.modalities import backbone_places
 from viper_e2e.config.schema import TrainConfig
-from viper_e2e.encoders.base import Backbone
-from viper_e2e.encoders.building import checkpoint_activations
+from viper_e2e.encoders.backbone import Backbone
+from viper_e2e.encoders.building import checkpoint_activations, is_checkpointing
+from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.errors import ViperError
-from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import table
 
 GIGABYTE = 1000**3
-CONFIG_PATHS = {
-    "visual": "visual.backbone",
-    "audio": "audio.backbone",
-    "image_text": "textual.image_text",
-    "sentence_encoder": "textual.sentence_encoder",
-    "motion": "motion.backbone",
-}
-"""Where each backbone's settings stand, for messages."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +56,7 @@ def measure(
     module: ViPER,
     clip: PreparedClip,
     *,
+    cache: TokenCache | None = None,
     copies: int = 1,
     averaged: bool = False,
     held: int = 0,
@@ -68,15 +64,15 @@ def measure(
     """Run the forward pass on one and on two copies of a clip, and count what is kept for the backward pass.
 
     Nothing is compiled for it: compiled, a model keeps no more, and what is tried here is never run again.
-    What frozen encoders make of the clip stays in it: they run once, and not again in the step.
-
+    ``cache``: where frozen encoders leave what they make of the clip: they run once, and not again in the step.
     ``copies``: of all gradients; 2 where processes exchange them through buffers of their own. ``averaged``:
     whether a moving average of the weights is kept. ``held``: bytes for clips kept between epochs.
     """
     was_training, clip_bytes = module.training, clip.nbytes
     module.train()
     with torch.compiler.set_stance("force_eager"):
-        one, two = (_kept_bytes(module, [clip] * count) for count in (1, 2))
+        cache = TokenCache() if cache is None else cache
+        one, two = (_kept_bytes(module, [clip] * count, cache) for count in (1, 2))
     module.train(was_training)
     trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     return Needs(
@@ -90,7 +86,7 @@ def measure(
     )
 
 
-def _kept_bytes(module: ViPER, clips: Sequence[PreparedClip]) -> int:
+def _kept_bytes(module: ViPER, clips: Sequence[PreparedClip], cache: TokenCache | None = None) -> int:
     """Bytes of the distinct storages that autograd keeps, without the weights."""
     weights = {t.untyped_storage().data_ptr() for t in [*module.parameters(), *module.buffers()]}
     kept: dict[int, int] = {}
@@ -105,7 +101,7 @@ def _kept_bytes(module: ViPER, clips: Sequence[PreparedClip]) -> int:
         torch.random.fork_rng(),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
-        output = module(clips)
+        output = module(clips, cache=cache)
         # The graph must live until here: storages that are freed in between share an address.
         assert output.intensities.requires_grad
         return sum(kept.values())
@@ -196,40 +192,32 @@ def _smaller(module: ViPER, needs: Needs, clip: PreparedClip) -> Iterator[tuple[
         averaged = needs.average > 0
         return measure(module, clip, copies=copies, averaged=averaged, held=needs.held)
 
-    trained = [(e, b) for e in module.encoders.values() for b in e.backbones().values() if not b.is_frozen]
+    trained = [backbone for backbone in module.backbones.values() if not backbone.is_frozen]
+    places = backbone_places(module.config)
     settings = []
-    for _, backbone in trained:
-        if not _is_checkpointing(backbone):
-            _start_checkpointing(backbone)
-            settings.append(f"--model.{CONFIG_PATHS[backbone.name]}.gradient-checkpointing true")
+    for backbone in trained:
+        if not is_checkpointing(backbone.model):
+            checkpoint_activations(backbone.model)
+            settings.append(f"--model.{places[backbone.name]}.gradient-checkpointing true")
     if settings:
         yield settings, remeasured()
-    by_blocks = [(encoder, backbone) for encoder, backbone in trained if backbone.depth != "lora"]
-    num_blocks = max((len(b.blocks()) for _, b in by_blocks if b.depth == "all"), default=0)
-    num_blocks = max([num_blocks, *(int(b.depth) for _, b in by_blocks if b.depth.isdigit())])
+    by_blocks = [backbone for backbone in trained if not isinstance(backbone.depth, LoRA)]
+    num_blocks = max(map(_num_trained, by_blocks), default=0)
     while by_blocks and num_blocks > 1:
         num_blocks //= 2
         words = []
-        for encoder, backbone in by_blocks:
-            own = len(backbone.blocks()) if backbone.depth == "all" else int(backbone.depth)
-            encoder.set_training_depth(str(min(own, num_blocks)), backbone.name)
+        for backbone in by_blocks:
+            fewer = min(_num_trained(backbone), num_blocks)
+            backbone.set_training_depth(Blocks(fewer) if fewer else Frozen())
             words.append(f"{backbone.name}={backbone.depth}")
         yield [*settings, f"--unfreeze {','.join(words)}"], remeasured()
-    for encoder, backbone in trained:
-        encoder.set_training_depth("none", backbone.name)
+    for backbone in trained:
+        backbone.set_training_depth(Frozen())
     if trained:
         without_lora = [] if len(by_blocks) == len(trained) else ["without --lora"]
         yield ["--freeze all", *without_lora], remeasured()
 
 
-def _is_checkpointing(backbone: Backbone) -> bool:
-    if backbone.name == "image_text":
-        return any(getattr(module, "grad_checkpointing", False) for module in backbone.model.visual.modules())
-    return any(getattr(module, "gradient_checkpointing", False) for module in backbone.model.modules())
-
-
-def _start_checkpointing(backbone: Backbone) -> None:
-    if backbone.name == "image_text":
-        backbone.model.visual.set_grad_checkpointing(True)
-    else:
-        checkpoint_activations(backbone.model)
+def _num_trained(backbone: Backbone) -> int:
+    """How many of its blocks train."""
+    return backbone.depth.number if isinstance(backbone.depth, Blocks) else len(backbone.blocks())

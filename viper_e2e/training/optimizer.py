@@ -27,8 +27,8 @@ def parameter_groups(model: ViPER, config: TrainConfig) -> list[dict[str, Any]]:
     plain = _without_decay(model)
     learned = [parameter for parameter in model.fusion.parameters() if parameter.requires_grad]
     groups = _split("fusion", learned, plain, config.lr, config)
-    for encoder in model.encoders.values():
-        for group in encoder.parameter_groups_by_depth():
+    for backbone in model.backbones.values():
+        for group in backbone.depth_groups():
             lr = config.backbone_lr * config.layer_decay**group.layers_from_top
             groups += _split(f"{group.backbone} {group.part}", group.parameters, plain, lr, config)
     return groups

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
 
+from viper_e2e.config.depth import All, Blocks, Depth, parse_depth
 from viper_e2e.config.schema import TrainConfig
-from viper_e2e.encoders.base import Encoder
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.training.optimizer import parameter_groups
@@ -22,7 +22,7 @@ class Phase(NamedTuple):
 
     epoch: int
     backbone: str
-    depth: str
+    depth: Depth
 
 
 class Phases:
@@ -32,11 +32,11 @@ class Phases:
         """``text``: ``2:visual=4,5:visual=all``. `ViperError` where it makes no sense for this model, which is
         still in full precision."""
         self.module = module
-        self._encoders = {name: e for e in module.encoders.values() for name in e.backbones()}
-        self._phases = sorted(_parse(text, self._encoders), key=lambda phase: phase.epoch)
+        self._backbones = module.backbones
+        self._phases = sorted(_parse(text, self._backbones), key=lambda phase: phase.epoch)
         self._check(num_epochs)
         for _, backbone, depth in self._phases:
-            self._encoders[backbone].backbones()[backbone].expect_training_depth(depth)
+            self._backbones[backbone].expect_training_depth(depth)
         self._num_entered = 0
 
     def __bool__(self) -> bool:
@@ -59,7 +59,7 @@ class Phases:
             raise ViperError(f"epoch {epoch} trains less than this run does by now; start again with --resume")
         new = due[self._num_entered :]
         for phase in new:
-            self._encoders[phase.backbone].set_training_depth(phase.depth, phase.backbone)
+            self._backbones[phase.backbone].set_training_depth(phase.depth)
             _grow(optimizer, schedule, self.module, config)
         self._num_entered = len(due)
         return new
@@ -69,11 +69,11 @@ class Phases:
         """All phases at once, to see whether they are possible and fit; undone afterwards."""
         with ExitStack() as stack:
             for phase in self._phases[self._num_entered :]:
-                stack.enter_context(self._encoders[phase.backbone].trying_depth(phase.depth, phase.backbone))
+                stack.enter_context(self._backbones[phase.backbone].trying_depth(phase.depth))
             yield
 
     def _check(self, num_epochs: int) -> None:
-        depths = {name: encoder.backbones()[name].depth for name, encoder in self._encoders.items()}
+        depths = {name: backbone.depth for name, backbone in self._backbones.items()}
         for epoch, name, depth in self._phases:
             word = f"--unfreeze-at {epoch}:{name}={depth}"
             if not 1 <= epoch < num_epochs:
@@ -106,17 +106,17 @@ def _grow(
         schedule.lr_lambdas.append(factor)
 
 
-def _parse(text: str | None, encoders: dict[str, Encoder]) -> list[Phase]:
+def _parse(text: str | None, backbones: Collection[str]) -> list[Phase]:
     phases = []
     for word in text.split(",") if text else ():
         match = re.fullmatch(r"\s*(\d+):(\w+)=(all|\d+)\s*", word)
         if match is None:
             raise ViperError(f"--unfreeze-at {word}: write it as EPOCH:BACKBONE=DEPTH, e.g. 2:visual=4")
-        if match[2] not in encoders:
-            raise ViperError(f"--unfreeze-at {word}: this model has {', '.join(encoders)}")
-        phases.append(Phase(int(match[1]), match[2], match[3]))
+        if match[2] not in backbones:
+            raise ViperError(f"--unfreeze-at {word}: this model has {', '.join(backbones)}")
+        phases.append(Phase(int(match[1]), match[2], parse_depth(match[3], f"--unfreeze-at {word}")))
     return phases
 
 
-def _rank(depth: str) -> float:
-    return math.inf if depth == "all" else float(depth) if depth.isdigit() else 0.0
+def _rank(depth: Depth) -> float:
+    return math.inf if depth == All() else float(depth.number) if isinstance(depth, Blocks) else 0.0

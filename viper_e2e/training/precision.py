@@ -9,11 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from viper_e2e.encoders.audio import AudioEncoder, ClipSound
 from viper_e2e.encoders.base import Encoder
-from viper_e2e.encoders.motion import MotionEncoder
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console
@@ -94,7 +91,7 @@ def measured(encoder: Encoder, clock: Callable[[], float] = time.process_time) -
     CPU seconds (of all threads), which other work on the machine disturbs least. The encoder's weights and the
     random generators are as before.
     """
-    inputs, was_training = _inputs_of_one_token(encoder), encoder.training
+    inputs, was_training = [encoder.example_input()], encoder.training
     encoder.eval()(inputs)  # kernels are chosen, and sentences embedded, in the first pass
     half = copy.deepcopy(encoder)
     half.to_compute_dtype(torch.bfloat16)
@@ -109,16 +106,3 @@ def measured(encoder: Encoder, clock: Callable[[], float] = time.process_time) -
             spent += elapsed
     encoder.train(was_training)
     return shortest[0], shortest[1]
-
-
-def _inputs_of_one_token(encoder: Encoder) -> Tensor | list[ClipSound] | list[Tensor]:
-    """Noise: a crop, a video of one frame, or the sound around an instant."""
-    device = next(encoder.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    if isinstance(encoder, AudioEncoder):
-        seconds = encoder.span_seconds if encoder.sound == "spans" else 1.0
-        sound = torch.randn(round(seconds * encoder.sample_rate), generator=generator).to(device)
-        return [ClipSound([(0.0, sound)], torch.tensor([seconds / 2], device=device), seconds)]
-    size = encoder.crop_spec.size
-    crop = torch.randn(1, 3, size, size, generator=generator).to(device)
-    return [crop] if isinstance(encoder, MotionEncoder) else crop

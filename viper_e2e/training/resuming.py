@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from viper_e2e.config.schema import ModelConfig, TrainConfig, backbones_of
+from viper_e2e.config.modalities import backbone_places, backbones_of, needs_of
+from viper_e2e.config.schema import ModelConfig, TrainConfig
 from viper_e2e.config.settings import Settings, flat
 from viper_e2e.encoders.textual import read_bank
 from viper_e2e.errors import ViperError
@@ -223,7 +224,7 @@ def _other_shards(option: str, shards: ShardSet | None, saved: Mapping[str, Any]
 
 
 def _bank_id(model: ModelConfig) -> str | None:
-    if "textual" not in model.modalities:
+    if "words" not in needs_of(model.modalities):
         return None
     return sha256("\n".join(read_bank(model.textual.bank)).encode()).hexdigest()
 
@@ -233,16 +234,19 @@ def with_absolute_paths(settings: Settings) -> dict[str, Any]:
     data = settings.to_dict()
     for name in ("train_shards", "val_shards", "run_dir"):
         data[name] = _absolute(data[name])
+    places = backbone_places(settings.model)
     for name, backbone in backbones_of(settings.model).items():
         if Path(backbone.source).expanduser().exists():
-            _place_of(data["model"], name)["source"] = _absolute(backbone.source)
+            _at(data["model"], places[name])["source"] = _absolute(backbone.source)
     textual = data["model"]["textual"]
     textual["bank"] = _absolute(textual["bank"])
     return data
 
 
-def _place_of(model: dict[str, Any], backbone: str) -> dict[str, Any]:
-    return model["textual"][backbone] if backbone in model["textual"] else model[backbone]["backbone"]
+def _at(data: dict[str, Any], place: str) -> dict[str, Any]:
+    for name in place.split("."):
+        data = data[name]
+    return data
 
 
 def _absolute(pattern: str | None) -> str | None:

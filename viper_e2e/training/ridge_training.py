@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from accelerate import Accelerator
 
-from viper_e2e.config.schema import backbones_of
+from viper_e2e.config.depth import Frozen
+from viper_e2e.config.modalities import backbones_of
 from viper_e2e.config.settings import Settings
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion.closed_form import MIN_CLIPS
@@ -58,7 +59,7 @@ class RidgeTrainer(Trainer):
         save, _ = self._begin_step(group)
         with torch.no_grad():
             for batch in group:
-                self.module.fuse(self.module.prepare(batch.clips))
+                self.module(batch.clips)
                 self.yardstick.add(batch)
         self._count_step(None, sum(position is not None for b in group for position in b.positions))
         return save or self.saver.is_due(self.state.step)
@@ -81,9 +82,7 @@ class RidgeTrainer(Trainer):
 
 def _without_effect(settings: Settings) -> Iterator[str]:
     """What was asked for and has no part in a closed form over frozen tokens."""
-    trained = [
-        name for name, backbone in backbones_of(settings.model).items() if backbone.depth not in ("none", "0")
-    ]
+    trained = [name for name, backbone in backbones_of(settings.model).items() if backbone.depth != Frozen()]
     if trained or settings.train.unfreeze_at:
         names = ", ".join(trained) or settings.train.unfreeze_at
         yield f"trains no backbones, and {names} would be; give --freeze all, without --unfreeze and --lora"

@@ -14,14 +14,14 @@ import torch
 from accelerate import Accelerator
 
 from viper_e2e.config.settings import Settings
-from viper_e2e.fusion import num_networks
+from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.loading.order import Cursor
 from viper_e2e.loading.reuse import ReuseStore, parse_size
 from viper_e2e.model.compiling import compile_model
 from viper_e2e.model.predictions import Predictions
-from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.stages import StageClock
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console, tell_problems
@@ -78,7 +78,7 @@ class Trainer:
         if saved is not None:
             saved.check_backbones(self.module)
         self.loss = IntensityLoss(
-            loss, len(labels), scale=LabelScale.of(labels), num_networks=num_networks(self.module.fusion)
+            loss, len(labels), scale=LabelScale.of(labels), num_networks=self.module.fusion.num_networks
         )
         self._settle_precision()
         self.tuning = FineTuning(self.module, self.config, self.held)
@@ -239,7 +239,9 @@ class Trainer:
 
     def _backward(self, batch: ClipBatch, total_weight: float) -> float:
         prepared = self.module.prepare(batch.clips)
-        output = self.model(prepared, [clip_seed(self.config.seed, batch.epoch, key) for key in batch.keys])
+        seeds = [clip_seed(self.config.seed, batch.epoch, key) for key in batch.keys]
+        cache = TokenCache() if self.held.budget_bytes else None
+        output = self.model(prepared, seeds, cache=cache)
         self.yardstick.add(batch)
         device = output.intensities.device
         loss = self.loss(
@@ -254,7 +256,7 @@ class Trainer:
             self.accelerator.backward(loss.loss)
         for key, clip in zip(batch.keys, prepared, strict=True):
             if isinstance(clip, PreparedClip):
-                self._keep(key, clip)
+                self._keep(key, clip, cache)
         return loss.value.item()
 
     def _trained(self) -> list[torch.nn.Parameter]:
@@ -393,7 +395,7 @@ class Trainer:
         self.processes.wait("all have gone back")
         self._save_last()
 
-    def _keep(self, key: str, clip: PreparedClip) -> None:
+    def _keep(self, key: str, clip: PreparedClip, cache: TokenCache | None) -> None:
         """Hold a clip for the next epochs, where there is room."""
         if self.held.budget_bytes and key not in self.held:
-            self.held.offer(key, self.module.hold(clip))
+            self.held.offer(key, self.module.hold(clip, cache))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.errors import ClipError
 from viper_e2e.loading.clip_reader import DecodeSample
 from viper_e2e.loading.loader import ClipBatch
@@ -15,7 +16,6 @@ from viper_e2e.loading.skips import SkipRecord
 from viper_e2e.loading.stream import Reading
 from viper_e2e.model.prediction import Prediction
 from viper_e2e.model.predictions import Predictions
-from viper_e2e.model.prepared import PreparedClip
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.scoring.metrics import Scores, scores_of, scores_record

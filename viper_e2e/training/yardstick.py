@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from viper_e2e.encoders.stream import Stream
 from viper_e2e.fusion import EnsembleFusion
 from viper_e2e.fusion.banded_ridge import fit_banded_ridge
 from viper_e2e.fusion.closed_form import MIN_CLIPS, RidgeFit, fit_ridge, predict
 from viper_e2e.fusion.pooling import block_sizes, num_features, pool, pooled_rows
-from viper_e2e.fusion.stream import Stream
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.processes import Processes

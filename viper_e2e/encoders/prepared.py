@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -12,16 +13,17 @@ from viper_e2e.faces import FaceCropper, FaceRegions, FaceTrack
 
 
 class ClipTokens(NamedTuple):
-    """What a frozen encoder made of one clip."""
+    """What a frozen encoder made of one clip: a row of its `Stream`."""
 
     tokens: Float[Tensor, "T D"]
     present: Bool[Tensor, " T"]
+    used: Bool[Tensor, " T"]
     seconds: Float[Tensor, " T"]
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class PreparedClip:
-    """One clip on the module's device, between the detector and the encoders."""
+    """One clip on the module's device, between the detector and the encoders. No pass changes it."""
 
     name: str
     seconds: Float[Tensor, " N"]
@@ -47,9 +49,9 @@ class PreparedClip:
     """As in `DecodedClip`."""
     frames: UInt8[Tensor, "N H W 3"] | None = None
     """Whole frames beside the parts in `pixels`, where something looks at them."""
-    tokens: dict[str, ClipTokens] = field(default_factory=dict)
-    """Of the encoders that are frozen throughout."""
-    made_by: dict[str, Any] = field(default_factory=dict)
+    tokens: Mapping[str, ClipTokens] = field(default_factory=dict)
+    """That frozen encoders made of it earlier, by modality; `TokenCache.with_tokens` puts them here."""
+    made_by: Mapping[str, Any] = field(default_factory=dict)
     """Whose tokens they are, as `Encoder.weights_id` tells it: no other encoder takes them over."""
     is_held: bool = False
     """Whether it was reduced to the least, from which nothing can be encoded anew."""
@@ -69,8 +71,6 @@ class PreparedClip:
             pixels=regions,
             frames=None,
             sound=self.sound if sound else [],
-            tokens=dict(self.tokens),
-            made_by=dict(self.made_by),
             is_held=True,
         )
 

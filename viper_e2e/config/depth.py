@@ -1,0 +1,63 @@
+"""depth.py: how deep a backbone trains: not at all, its last blocks, all of it, or adapters beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from viper_e2e.errors import ViperError
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Nothing is trained."""
+
+    def __str__(self) -> str:
+        return "none"
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Exactly the last `number` blocks, nothing before or behind them."""
+
+    number: int
+
+    def __post_init__(self):
+        assert self.number > 0, "no block is `Frozen`"
+
+    def __str__(self) -> str:
+        return str(self.number)
+
+
+@dataclass(frozen=True)
+class All:
+    """Every weight that a forward pass reads."""
+
+    def __str__(self) -> str:
+        return "all"
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Adapters of this rank alone, beside frozen weights."""
+
+    rank: int
+
+    def __str__(self) -> str:
+        return "lora"
+
+
+Depth = Frozen | Blocks | All | LoRA
+
+
+def parse_depth(text: str, source: str) -> Frozen | Blocks | All:
+    """``none`` (or ``0``), ``all``, or the number of last blocks; anything else is a `ViperError`.
+
+    ``source`` comes before it in the message: the setting or option that says so.
+    """
+    if text in ("none", "0"):
+        return Frozen()
+    if text == "all":
+        return All()
+    if text.isdecimal() and int(text) > 0:
+        return Blocks(int(text))
+    raise ViperError(f"{source}: cannot train {text!r}; allowed: none, all, or a number of last blocks")

@@ -1,0 +1,151 @@
+"""modalities.py: every modality by name: what it needs of a clip, where its encoder and its settings are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from importlib import import_module
+from typing import Any, Literal, get_args
+
+from viper_e2e.config.schema import (
+    ActionUnitConfig,
+    AudioConfig,
+    BackboneConfig,
+    ModelConfig,
+    MotionConfig,
+    TextualConfig,
+    VisualConfig,
+)
+from viper_e2e.errors import ViperError
+
+Need = Literal["face", "sound", "units", "words"]
+"""`face`: crops of the person's face. `sound`: the clip's sound. `units`: action units, and without them whole
+frames to measure them in. `words`: a bank of sentences."""
+
+
+@dataclass(frozen=True)
+class Modality:
+    """What is known of a modality without loading its encoder, and so without torch."""
+
+    name: str
+    needs: frozenset[Need]
+    encoder: str | type
+    """A subclass of `encoders.base.Encoder`, or where it is: ``package.module:Class``, imported once needed."""
+    settings: type
+    """A dataclass. A field of type `BackboneConfig` is a backbone: it has the field's name, or, if that is
+    ``backbone``, the modality's."""
+
+    def settings_of(self, config: ModelConfig) -> Any:
+        """Its part of a model's settings, to be read and changed in place."""
+        if hasattr(config, self.name):
+            return getattr(config, self.name)
+        own = config.extra_modalities.get(self.name, {})
+        if not isinstance(own, self.settings):
+            own = config.extra_modalities[self.name] = _from_data(self.settings, own, self.place)
+        return own
+
+    @property
+    def place(self) -> str:
+        """Where its settings stand in those of the model."""
+        is_own = self.name in {field.name for field in fields(ModelConfig)}
+        return self.name if is_own else f"extra_modalities.{self.name}"
+
+    def encoder_class(self) -> type:
+        if isinstance(self.encoder, type):
+            return self.encoder
+        module, _, name = self.encoder.partition(":")
+        return getattr(import_module(module), name)
+
+
+_KNOWN: dict[str, Modality] = {}
+
+
+def register(modality: Modality) -> None:
+    """Make a modality known: from here on it can stand in `ModelConfig.modalities`.
+
+    `ViperError` for a name that another one, or another group of settings, has. Its tokens come behind those of
+    all that are known by then.
+    """
+    if unknown := modality.needs - set(get_args(Need)):
+        raise ViperError(f"modality {modality.name}: needs {', '.join(unknown)}; known: {get_args(Need)}")
+    is_taken = not isinstance(getattr(ModelConfig(), modality.name, modality.settings()), modality.settings)
+    if is_taken or _KNOWN.setdefault(modality.name, modality) != modality:
+        raise ViperError(f"modality {modality.name}: the name is taken; give it another one")
+
+
+# In the order of the published concatenation, and what came later; masks and weights follow it.
+for _modality in (
+    Modality("visual", frozenset({"face"}), "viper_e2e.encoders.visual:VisualEncoder", VisualConfig),
+    Modality("audio", frozenset({"sound"}), "viper_e2e.encoders.audio:AudioEncoder", AudioConfig),
+    Modality(
+        "textual", frozenset({"face", "words"}), "viper_e2e.encoders.textual:TextualEncoder", TextualConfig
+    ),
+    Modality(
+        "action_units",
+        frozenset({"units"}),
+        "viper_e2e.encoders.action_units:ActionUnitEncoder",
+        ActionUnitConfig,
+    ),
+    Modality("motion", frozenset({"face"}), "viper_e2e.encoders.motion:MotionEncoder", MotionConfig),
+):
+    register(_modality)
+
+MODALITIES = tuple(_KNOWN)
+"""Those that come with the package."""
+
+
+def in_order(names: Sequence[str]) -> tuple[str, ...]:
+    """Chosen modalities in the order in which masks and weights have them; `ViperError` for an unknown one."""
+    unknown = [name for name in names if name not in _KNOWN]
+    if unknown or not names:
+        raise ViperError(f"modalities: {', '.join(unknown) or 'none given'}; choose among {', '.join(_KNOWN)}")
+    return tuple(name for name in _KNOWN if name in names)
+
+
+def modality(name: str) -> Modality:
+    """`ViperError` for an unknown name."""
+    return _KNOWN[in_order([name])[0]]
+
+
+def needs_of(names: Iterable[str]) -> frozenset[Need]:
+    """All that some modalities together need of a clip; nothing for a name that is not known here."""
+    return frozenset(need for name in names if name in _KNOWN for need in _KNOWN[name].needs)
+
+
+def looks_at_face(name: str) -> bool:
+    return "face" in needs_of([name])
+
+
+def backbone_places(config: ModelConfig) -> dict[str, str]:
+    """Where the settings of each backbone of the chosen modalities stand: ``{"visual": "visual.backbone"}``."""
+    return {name: place for name, place, _ in _backbones(config)}
+
+
+def backbones_of(config: ModelConfig) -> dict[str, BackboneConfig]:
+    """The settings of the chosen modalities' backbones by name."""
+    return {name: backbone for name, _, backbone in _backbones(config)}
+
+
+def _backbones(config: ModelConfig) -> list[tuple[str, str, BackboneConfig]]:
+    found = []
+    for chosen in (_KNOWN[name] for name in _KNOWN if name in config.modalities):
+        settings = chosen.settings_of(config)
+        for field in fields(settings):
+            value = getattr(settings, field.name)
+            if isinstance(value, BackboneConfig):
+                name = chosen.name if field.name == "backbone" else field.name
+                found.append((name, f"{chosen.place}.{field.name}", value))
+    return found
+
+
+def _from_data(settings: type, data: Any, place: str) -> Any:
+    from argparse import ArgumentError
+
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--settings", type=settings)
+    try:
+        return parser.instantiate(parser.parse_object({"settings": data})).settings
+    except (ArgumentError, TypeError) as error:
+        raise ViperError(f"{place}: {' '.join(str(error).split())}") from error

@@ -1,0 +1,50 @@
+"""cache.py: tokens that frozen encoders made of clips, so that no clip is encoded twice by the same weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from viper_e2e.encoders.prepared import ClipTokens, PreparedClip
+from viper_e2e.errors import ViperError
+
+
+class TokenCache:
+    """Tokens by clip and modality, for as long as its owner keeps it: a step, or several looks at a batch.
+
+    Whoever wants tokens to be used again passes one along; without it a pass leaves nothing behind. A clip is
+    the very object that was encoded, kept here so that no other takes its place.
+    """
+
+    def __init__(self):
+        self._made: dict[int, PreparedClip] = {}
+        """By the identity of each clip: the clip, with its tokens."""
+        self._clips: list[PreparedClip] = []
+
+    def find(self, clip: PreparedClip, modality: str, made_by: Any) -> ClipTokens | None:
+        """Tokens that these weights made of the clip, here or before it was held in memory.
+
+        `ViperError` for a held clip whose tokens are of other weights: nothing of it is left to encode.
+        """
+        kept = self.with_tokens(clip)
+        if modality not in kept.tokens:
+            return None
+        if kept.made_by[modality] == made_by:
+            return kept.tokens[modality]
+        if clip.is_held:
+            raise ViperError(
+                f"{clip.name}: was held in memory for another model, or for other weights; prepare it again"
+            )
+        return None
+
+    def keep(self, clip: PreparedClip, modality: str, made_by: Any, tokens: ClipTokens) -> None:
+        if id(clip) not in self._made:
+            self._clips.append(clip)
+        kept = self.with_tokens(clip)
+        self._made[id(clip)] = replace(
+            kept, tokens={**kept.tokens, modality: tokens}, made_by={**kept.made_by, modality: made_by}
+        )
+
+    def with_tokens(self, clip: PreparedClip) -> PreparedClip:
+        """The clip with its tokens, those that it came with and those that were made of it since."""
+        return self._made.get(id(clip), clip)
