@@ -208,7 +208,7 @@ def train_one(
             adopted(clips["test"][test.entry(i).key], model, last_alone=variant.is_old)
             for i in range(len(test))
         ]
-        predicted = intensities_of(model.fuse, batch)
+        predicted = intensities_of(model, batch)
     else:
         predicted = intensities_of(model, [test.read(i) for i in range(len(test))])
     true = np.array([test.entry(i).intensities for i in range(len(test))])

@@ -28,6 +28,7 @@ SPEEDS = Speeds(
     num_cores=16,
     frozen=True,
     is_half=False,
+    backboned=frozenset({"visual"}),
 )
 
 

@@ -168,11 +168,11 @@ def test_what_was_scored_in_another_precision_is_scored_anew(tmp_path, monkeypat
     scored = []
     original = ViPER.forward
 
-    def forward(self, given, *rest):
+    def forward(self, given, *rest, **named):
         scored.extend((clip.name, self.compute_dtype) for clip in given)
         if len(scored) == 2:
             raise KeyboardInterrupt
-        return original(self, given, *rest)
+        return original(self, given, *rest, **named)
 
     monkeypatch.setattr(ViPER, "forward", forward)
     words = ["--num-workers=0", "--batch-size=1", f"--checkpoint={tmp_path}/model"]

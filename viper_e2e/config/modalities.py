@@ -73,6 +73,11 @@ def register(modality: Modality) -> None:
         raise ViperError(f"modality {modality.name}: the name is taken; give it another one")
 
 
+def unregister(name: str) -> Modality:
+    """Undo `register`; what was registered."""
+    return _KNOWN.pop(name)
+
+
 # In the order of the published concatenation, and what came later; masks and weights follow it.
 for _modality in (
     Modality("visual", frozenset({"face"}), "viper_e2e.encoders.visual:VisualEncoder", VisualConfig),
