@@ -118,7 +118,7 @@ class AudioEncoder(Encoder[ClipSound]):
             config, backbone, preprocessor, sound=sound, span_seconds=span_seconds, sample_rate=sample_rate
         )
 
-    def compile_targets(self) -> list[nn.Module]:
+    def compile_targets(self, device: torch.device) -> list[nn.Module]:
         # Pieces of few lengths: Whisper's padded ones, or windows of one second; else waveforms of any length.
         return [self.backbone.model] if self.log_mel is not None or self.sound == "windows" else []
 

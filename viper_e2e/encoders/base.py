@@ -63,7 +63,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
         """Noise from which a token is made, to measure how long that takes; of encoders with a backbone."""
         raise NotImplementedError(f"{type(self).__name__}.example_input")
 
-    def compile_targets(self) -> list[nn.Module]:
+    def compile_targets(self, device: torch.device) -> list[nn.Module]:
         """What gets inputs of equal shapes again and again, so that it is worth to be compiled."""
         return []
 

@@ -113,7 +113,7 @@ class MotionEncoder(Encoder[FaceCrops]):
     def example_input(self) -> FaceCrops:
         return crops_of_noise(self.crop_spec, next(self.parameters()).device)
 
-    def compile_targets(self) -> list[nn.Module]:
+    def compile_targets(self, device: torch.device) -> list[nn.Module]:
         return [self.backbone.model]
 
     def embed(self, clips: Sequence[Float[Tensor, "_ 3 S S"]]) -> list[Float[Tensor, "_ D"]]:

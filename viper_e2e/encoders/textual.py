@@ -124,11 +124,10 @@ class TextualEncoder(FaceEncoder):
             weights = (self.image_text.model.logit_scale.exp().to(cosines.dtype) * cosines).softmax(1)
             return weights @ tokens.to(weights.dtype)
 
-    def compile_targets(self) -> list[nn.Module]:
+    def compile_targets(self, device: torch.device) -> list[nn.Module]:
         # On a CPU its own fused attention is faster (2.5 times in bfloat16: `benchmarks/RESULTS.md`). The text
         # encoders see the sentences once.
-        tower = self.image_text.model.visual
-        return [] if next(tower.parameters()).device.type == "cpu" else [tower]
+        return [] if device.type == "cpu" else [self.image_text.model.visual]
 
     @torch.no_grad()
     def choices(self, pixels: Float[Tensor, "N 3 S S"]) -> Int[Tensor, "N"]:

@@ -97,7 +97,7 @@ class VisualEncoder(FaceEncoder):
         parts += [states[:, -num_patches:].mean(1)] if self.pooling != "cls" else []
         return torch.cat(parts, -1)
 
-    def compile_targets(self) -> list[nn.Module]:
+    def compile_targets(self, device: torch.device) -> list[nn.Module]:
         return [self.backbone.model]
 
 

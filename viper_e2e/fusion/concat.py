@@ -85,5 +85,5 @@ class ConcatFusion(FusionHead):
             logits = decoder(decoder.decoder_query(inputs), latents).logits
         return to_intensities(logits, self.sigmoid, self.rescale, self.scale)
 
-    def compile_targets(self) -> list[nn.Module]:
+    def compile_targets(self, device: torch.device) -> list[nn.Module]:
         return [self.perceiver.encoder]

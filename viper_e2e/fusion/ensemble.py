@@ -63,8 +63,8 @@ class EnsembleFusion(FusionHead):
     def num_networks(self) -> int:
         return len(self.networks)
 
-    def compile_targets(self) -> list[nn.Module]:
-        return self.tokens.compile_targets()
+    def compile_targets(self, device: torch.device) -> list[nn.Module]:
+        return self.tokens.compile_targets(device)
 
     def fit(self, fit: RidgeFit) -> None:
         """Take over what was fitted to the pooled tokens of the training clips."""

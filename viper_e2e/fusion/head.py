@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -56,7 +57,7 @@ class FusionHead(nn.Module, ABC):
         """How many answer for themselves in training mode."""
         return 1
 
-    def compile_targets(self) -> list[nn.Module]:
+    def compile_targets(self, device: torch.device) -> list[nn.Module]:
         """What gets inputs of equal shapes again and again; not the head itself, whose hooks would become part
         of what is compiled."""
         return []

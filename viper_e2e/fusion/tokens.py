@@ -120,7 +120,7 @@ class TokenFusion(FusionHead):
             logits = self.perceiver.to_logits(latents.to(self.missing_token.dtype))
         return to_intensities(logits, self.sigmoid, self.rescale, self.scale)
 
-    def compile_targets(self) -> list[nn.Module]:
+    def compile_targets(self, device: torch.device) -> list[nn.Module]:
         return [self.perceiver]
 
     def _content(

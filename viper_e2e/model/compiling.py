@@ -56,5 +56,5 @@ def compiled_parts(model: ViPER) -> dict[str, nn.Module]:
     return {
         name if number == 1 else f"{name} {number}": target
         for name, part in parts.items()
-        for number, target in enumerate(part.compile_targets(), 1)
+        for number, target in enumerate(part.compile_targets(model.device), 1)
     }
