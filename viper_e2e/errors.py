@@ -1,5 +1,8 @@
 """errors.py: what a person can do something about, as exceptions with one-line messages; how commands exit."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from enum import IntEnum
 
 
@@ -39,7 +42,7 @@ class ClipError(ViperError):
         self.stage = stage
         self.clip = clip
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[str, str, str], ClipError], tuple[str, str, str]]:
         # Exceptions with keyword arguments need this to cross a worker's process boundary.
         return _rebuild_clip_error, (self.reason, self.stage, self.clip)
 

@@ -24,7 +24,7 @@ class LabelSet:
     widths: tuple[float, ...] | None = None
     """How far the training labels reach, the head's and the loss's unit. 0: as without."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if complaint := collision(self.columns):
             raise ValueError(complaint)
 

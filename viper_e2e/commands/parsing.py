@@ -30,13 +30,17 @@ class _SettingsParser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         usage_error(self.prog, message, self._option_string_actions)
 
-    def format_help(self) -> str:
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
         # Settings are written with dashes on the command line; underscores are understood as well.
-        return re.sub(r"--[a-z][\w.]*", lambda match: match[0].replace("_", "-"), super().format_help())
+        text = super().format_help(formatter)
+        return re.sub(r"--[a-z][\w.]*", lambda match: match[0].replace("_", "-"), text)
 
 
 class _Help(HelpFormatter):
     """Shows a default where there is one to speak of."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=34, width=110)
 
     def _get_help_string(self, action: Action) -> str:
         text = (action.help or "").replace("%", "%%")  # they are our docstrings, not templates
@@ -101,7 +105,7 @@ def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _Setting
         usage=f"{prog} --train-shards PATTERN --run-dir DIR [--preset NAME] [any setting]",
         description="Train from raw video shards.",
         epilog=None if model is None else "Settings under --model are saved beside the weights.",
-        formatter_class=lambda prog: _Help(prog, max_help_position=34, width=110),
+        formatter_class=_Help,
     )
     if model is None:
         parser.epilog = (

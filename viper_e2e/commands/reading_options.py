@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import fields
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from viper_e2e.config.options import ReadingOptions
 from viper_e2e.config.schema import DecodingConfig, LimitsConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.reuse import parse_size
 from viper_e2e.shards import ShardLimits
+
+Number = TypeVar("Number", int, float)
 
 FRAMES_PER_SECOND = 120
 """Frames that a clip may have for every second that it may last."""
@@ -60,7 +62,7 @@ def shard_limits(options: ReadingOptions) -> ShardLimits:
     return ShardLimits(max_clip_bytes=decoding.limits.max_bytes_in_memory)
 
 
-def _positive(name: str, value: float | int) -> float | int:
+def _positive(name: str, value: Number) -> Number:
     if not 0 < value < float("inf"):
         raise ViperError(f"--max-{name} {value:g}: give more than 0")
     return value

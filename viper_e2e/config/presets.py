@@ -17,7 +17,7 @@ from viper_e2e.config.schema import (
 )
 
 
-def _random_vit(size: int, patch: int, width: int, layers: int, heads: int) -> BackboneConfig:
+def _random_vit(size: int, patch: int, width: int, layers: int, heads: int, **more: object) -> BackboneConfig:
     return BackboneConfig(
         config={
             "model_type": "vit",
@@ -29,6 +29,7 @@ def _random_vit(size: int, patch: int, width: int, layers: int, heads: int) -> B
             "intermediate_size": 2 * width,
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
+            **more,
         }
     )
 
@@ -59,7 +60,9 @@ def _random_wav2vec2(conv_width: int, width: int, layers: int, heads: int) -> Ba
     )
 
 
-def _random_whisper(num_mels: int, positions: int, width: int, layers: int, heads: int) -> BackboneConfig:
+def _random_whisper(
+    num_mels: int, positions: int, width: int, layers: int, heads: int, **more: object
+) -> BackboneConfig:
     """Whisper's encoder; it hears pieces of ``positions`` × 20 ms."""
     return BackboneConfig(
         config={
@@ -74,15 +77,16 @@ def _random_whisper(num_mels: int, positions: int, width: int, layers: int, head
             "dropout": 0.0,
             "attention_dropout": 0.0,
             "activation_dropout": 0.0,
+            **more,
         }
     )
 
 
-def _random_videomae(size: int, patch: int, width: int, layers: int, heads: int, frames: int) -> BackboneConfig:
-    backbone = _random_vit(size, patch, width, layers, heads)
+def _random_videomae(
+    size: int, patch: int, width: int, layers: int, heads: int, frames: int, **more: object
+) -> BackboneConfig:
     own = {"model_type": "videomae", "num_frames": frames, "tubelet_size": 2, "use_mean_pooling": False}
-    backbone.config |= own
-    return backbone
+    return _random_vit(size, patch, width, layers, heads, **own, **more)
 
 
 def _random_clip(size: int, patch: int, width: int, layers: int) -> BackboneConfig:
@@ -136,12 +140,9 @@ def tiny() -> ModelConfig:
     Narrow layers start with larger weights than their families' 0.02, which is made for hundreds of channels:
     at 0.02 they hear and see next to nothing for many epochs.
     """
-    visual = _random_vit(96, 16, 64, 3, 4)
-    visual.config["initializer_range"] = 0.1
-    audio = _random_whisper(40, 200, 96, 2, 4)
-    audio.config["init_std"] = 0.08
-    motion = _random_videomae(96, 16, 64, 3, 4, 8)
-    motion.config["initializer_range"] = 0.1
+    visual = _random_vit(96, 16, 64, 3, 4, initializer_range=0.1)
+    audio = _random_whisper(40, 200, 96, 2, 4, init_std=0.08)
+    motion = _random_videomae(96, 16, 64, 3, 4, 8, initializer_range=0.1)
     visual.train = audio.train = motion.train = "all"
     return ModelConfig(
         modalities=("visual", "audio"),

@@ -27,7 +27,7 @@ class Settings:
         return {"preset": self.preset, **asdict(self.train), "model": _plain(asdict(self.model))}
 
 
-def _plain(data: Any) -> Any:
+def _plain(data: object) -> object:
     """Tuples become lists, which YAML and JSON hold."""
     if isinstance(data, dict):
         return {key: _plain(value) for key, value in data.items()}

@@ -30,6 +30,8 @@ _MAGICS = {
     b"GIF89a": "gif",
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c": "asf",
 }
+_VIDEO_MARKS = {"ogg": (b"theora", b"OVP80", b"BBCD", b"video"), "gif": (b"NETSCAPE2.0",)}
+"""What tells that there is more than sound, or than one picture, in these."""
 _STILL_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis", b"crx ", b"jxl "}
 _PICTURES = {
     b"\x89PNG": "a PNG picture",
@@ -165,10 +167,8 @@ def _other_sound(head: bytes) -> str | None:
 def is_video(head: bytes) -> bool:
     """Whether a file begins like one with pictures in motion, that can be read or converted."""
     container = _container(head)
-    if (
-        marks := {"ogg": (b"theora", b"OVP80", b"BBCD", b"video"), "gif": (b"NETSCAPE2.0",)}.get(container)
-    ) is not None:
-        return any(mark in head for mark in marks)
+    if container is not None and container in _VIDEO_MARKS:
+        return any(mark in head for mark in _VIDEO_MARKS[container])
     return container in VIDEO_CONTAINERS or head.startswith(tuple(_CONVERTIBLE))
 
 

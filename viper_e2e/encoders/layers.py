@@ -36,5 +36,6 @@ def joined(
     ``hidden``: transformers' ``hidden_states``; ``None`` where the last alone is read. Earlier layers are
     brought to mean 0 and deviation 1 over D: each has its own scale, and none of them the final norm.
     """
-    earlier = [nn.functional.layer_norm(hidden[i].float(), hidden[i].shape[-1:]) for i in layers[:-1]]
+    states = hidden or ()
+    earlier = [nn.functional.layer_norm(states[i].float(), states[i].shape[-1:]) for i in layers[:-1]]
     return torch.cat([*(state.to(last.dtype) for state in earlier), last], -1) if earlier else last

@@ -49,7 +49,8 @@ class FaceCropper(nn.Module):
     def __init__(self, config: FaceConfig):
         super().__init__()
         self.config = config
-        self.detector = MTCNN(config.min_face_size, tuple(config.thresholds))
+        first, second, third = config.thresholds
+        self.detector = MTCNN(config.min_face_size, (first, second, third))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FaceCropper:
         # To another device with the parent, never into another dtype: in bf16 boxes are off by pixels.
@@ -78,8 +79,7 @@ class FaceCropper(nn.Module):
                 faces[index] = self._usable(found, width, height)
             chosen = choose(faces)
             wanted = frames_still_needed(chosen)
-        track = fill(chosen, seconds, width, height, self.config.margin)
-        return FaceTrack(*(tensor.to(self.detector.device) for tensor in track))
+        return fill(chosen, seconds, width, height, self.config.margin).to(self.detector.device)
 
     def _usable(self, found: Float[Tensor, "K _"], width: int, height: int) -> list[Face]:
         """Faces that are probable enough and of which at least two pixels each way lie in the frame."""

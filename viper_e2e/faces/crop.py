@@ -45,8 +45,8 @@ class FaceRegions(NamedTuple):
 
     def take(self, indices: list[int]) -> FaceRegions:
         """Those of some frames."""
-        columns = (self.pieces, self.origins, self.cut_from)
-        pieces, origins, cut_from = (tuple(column[i] for i in indices) for column in columns)
+        pieces = tuple(self.pieces[i] for i in indices)
+        origins, cut_from = (tuple(places[i] for i in indices) for places in (self.origins, self.cut_from))
         return FaceRegions(pieces, origins, self.frame_size, cut_from)
 
     def scales(self, device: torch.device) -> Float[Tensor, "N 2"]:
@@ -143,10 +143,9 @@ def _resized(
     for part, is_seen in ((seen, True), (~seen, False)):
         indices = part.nonzero()[:, 0].tolist()
         if indices:
-            chosen = landmarks[part] if is_seen else None
             some = regions.take(indices)
             if is_seen:
-                crops[part] = _turned(some, squares_on_eyes(boxes[part], chosen), spec)
+                crops[part] = _turned(some, squares_on_eyes(boxes[part], landmarks[part]), spec)
             else:
                 crops[part] = _resized(some, boxes[part], spec, None)
     return crops

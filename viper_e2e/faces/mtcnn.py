@@ -87,8 +87,8 @@ class MTCNN(nn.Module):
             level_index.append(torch.full_like(frame, level))
         if not found:  # the frame is smaller than the smallest face looked for
             return sums.new_zeros((0, 5), dtype=torch.float32), sums.new_zeros(0, dtype=torch.long)
-        boxes, frame, level = torch.cat(found), torch.cat(frame_index), torch.cat(level_index)
-        keep = batched_nms(boxes[:, :4], boxes[:, 4], frame * len(found) + level, 0.5)
+        boxes, frame, levels = torch.cat(found), torch.cat(frame_index), torch.cat(level_index)
+        keep = batched_nms(boxes[:, :4], boxes[:, 4], frame * len(found) + levels, 0.5)
         boxes, frame = boxes[keep], frame[keep]
         keep = batched_nms(boxes[:, :4], boxes[:, 4], frame, 0.7)
         boxes, frame = boxes[keep], frame[keep]
@@ -120,7 +120,8 @@ class MTCNN(nn.Module):
 @contextmanager
 def _whole_float32() -> Iterator[None]:
     """Without TF32, which cuDNN convolves in by default: at 10 bits, faces near a threshold come and go."""
-    convolutions = torch.backends.cudnn.conv
+    # torch puts it into the module as it is imported, where no type checker looks.
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     usual = convolutions.fp32_precision
     convolutions.fp32_precision = "ieee"
     try:
@@ -313,7 +314,7 @@ class _QuickMaxPool2d(nn.Module):
 
 def _with_quick_pooling(net: nn.Module) -> nn.Module:
     for name, module in list(net.named_children()):
-        if isinstance(module, nn.MaxPool2d):
+        if isinstance(module, nn.MaxPool2d) and isinstance(module.kernel_size, int):
             setattr(net, name, _QuickMaxPool2d(module.kernel_size))
     return net
 

@@ -42,6 +42,13 @@ class FaceTrack(NamedTuple):
         source = torch.full((count,), NONE, dtype=torch.uint8, device=device)
         return cls(box.repeat(count, 1), torch.zeros(count, device=device), source)
 
+    def to(self, device: torch.device) -> FaceTrack:
+        """The same on another device."""
+        landmarks = None if self.landmarks is None else self.landmarks.to(device)
+        return FaceTrack(
+            self.boxes.to(device), self.probabilities.to(device), self.source.to(device), landmarks
+        )
+
     @property
     def face_found(self) -> Bool[Tensor, "N"]:
         return self.source > NONE

@@ -88,6 +88,9 @@ def predict(
 class LinearPath(nn.Module):
     """The same in a network, to be trained on or not: standardise, then one product. Starts at zero."""
 
+    means: Tensor
+    scales: Tensor
+
     def __init__(self, num_features: int, num_outputs: int):
         super().__init__()
         self.register_buffer("means", torch.zeros(num_features))

@@ -35,6 +35,8 @@ class EnsembleFusion(FusionHead):
     Hansen and Salamon 1990, "Neural Network Ensembles".
     """
 
+    is_fitted: Tensor
+
     def __init__(
         self,
         config: FusionConfig,

@@ -31,6 +31,10 @@ class HiddenLayerFusion(FusionHead):
     labels is learned. What is absent or hidden stands at its training mean.
     """
 
+    means: Tensor
+    scales: Tensor
+    is_fitted: Tensor
+
     def __init__(
         self,
         config: FusionConfig,

@@ -16,6 +16,9 @@ class LabelScale(nn.Module):
     in [0, 1] do. Nothing of it is in a `state_dict`: it stands with the labels in ``config.json``.
     """
 
+    centres: Tensor
+    widths: Tensor
+
     def __init__(self, centres: tuple[float, ...], widths: tuple[float, ...], *, bounded: bool = False):
         """``bounded``: a sigmoid spans the width, and no line as steep as its middle goes beyond it."""
         super().__init__()

@@ -43,8 +43,8 @@ class Found:
             kinds = ", ".join(
                 f"{n} {ending or 'without an ending'}" for ending, n in self.others.most_common(8)
             )
-            more = len(self.others) - 8
-            kinds += f", {more} more kinds" if more > 0 else ""
+            num_more = len(self.others) - 8
+            kinds += f", {num_more} more kinds" if num_more > 0 else ""
             lines.append(f"{folder}: {self.others.total()} files are no clips by their endings: {kinds}")
         if self.odd:
             more = f", and {len(self.odd) - MAX_NAMED} more" if len(self.odd) > MAX_NAMED else ""
@@ -56,7 +56,7 @@ class Found:
         sounds = {ending: n for ending, n in self.others.items() if ending[1:] in ONLY_SOUND}
         if self.files or not sounds:
             return []
-        command = with_black_picture(f"SOUND{max(sounds, key=sounds.get)}")
+        command = with_black_picture(f"SOUND{max(sounds, key=sounds.__getitem__)}")
         total = sum(sounds.values())
         return [f"{folder}: {total} files hold sound alone; to score one with a black picture: {command}"]
 
@@ -87,7 +87,8 @@ def _walk(folder: Path, found: Found) -> Iterator[tuple[Path, int]]:
     """Path and mode of everything that is no folder; a mode of 0 stands for a broken link."""
     seen: set[tuple[int, int]] = set()
     # Linked folders last, so that a clip is known by its own path where both lead to it.
-    waiting, linked = [folder], []
+    waiting: list[Path] = [folder]
+    linked: list[Path] = []
     while waiting or linked:
         here = waiting.pop(0) if waiting else linked.pop(0)
         try:

@@ -29,7 +29,7 @@ def can_send_handles() -> bool:
     return sys.platform != "win32" and hasattr(reduction, "send_handle")
 
 
-def send(parent: Connection, result: Any) -> None:
+def send(parent: Connection, result: object) -> None:
     """Send ``("result", sizes)`` and what `receive` needs to build the result: its pickle, and large arrays."""
     parts = _parts(result)
     parent.send(("result", [part.nbytes for part in parts]))
@@ -47,6 +47,7 @@ def send(parent: Connection, result: Any) -> None:
 
 def receive(worker: Connection, sizes: list[int]) -> Any:
     """The result whose sizes have just come; large arrays stay in the memory that came with it."""
+    parts: list[mmap.mmap | bytearray]
     if can_send_handles():
         parts = [_mapped(reduction.recv_handle(worker), size) for size in sizes]
     else:
@@ -58,7 +59,7 @@ def receive(worker: Connection, sizes: list[int]) -> Any:
     return result
 
 
-def _parts(result: Any) -> list[memoryview]:
+def _parts(result: object) -> list[memoryview]:
     """The pickle, then each large array's memory."""
     large: list[memoryview] = []
 

@@ -100,7 +100,7 @@ class BatchShape:
     accumulation: int = 1
     """Forward passes per optimizer step."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value < 1:
                 raise ViperError(f"{name} is {value}; it must be at least 1")

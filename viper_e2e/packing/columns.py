@@ -112,8 +112,8 @@ def _take_named(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
     for place, title in enumerate(sheet.header):
         by_name.setdefault(plain(title), place)
     for title in choices.ignore:
-        if (place := _find(sheet, title, "--ignore", columns)) is not None:
-            columns.unused[place] = "not used (--ignore)"
+        if (ignored := _find(sheet, title, "--ignore", columns)) is not None:
+            columns.unused[ignored] = "not used (--ignore)"
 
     def take(option: str, wanted: str, name: str) -> int | None:
         if wanted:
@@ -228,18 +228,23 @@ def _like_number(cell: str) -> bool:
 
 def _no_emotion(title: str, cells: Sequence[str]) -> str | None:
     """Why a column of numbers is hardly one of emotions."""
-    words = re.sub(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-Þ])", " ", title)
-    words = [word.casefold() for word in re.split(r"[\W\d_]+", words) if word]
+    spaced = re.sub(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-Þ])", " ", title)
+    words = [word.casefold() for word in re.split(r"[\W\d_]+", spaced) if word]
     if found := [word for word in words if word in METADATA]:
         return f"its title says {found[0]!r}"
     if plain(title) in (*FILE_TITLES, *SPLIT_TITLES):
         return f"its title says {title!r}"
-    values = [number(cell, "either") for cell in cells]
+    values = _numbers(cells)
     if len(values) >= 5 and _counts_up(cells):
         return "they count up row by row"
     if len(values) >= 3 and all(value.is_integer() and 1900 <= value <= 2100 for value in values):
         return "they look like years"
     return None
+
+
+def _numbers(cells: Sequence[str]) -> list[float]:
+    """Of those that are some."""
+    return [value for cell in cells if (value := number(cell, "either")) is not None]
 
 
 def _counts_up(cells: Sequence[str]) -> bool:
@@ -253,8 +258,7 @@ def _compare_scales(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> N
     """Ask about a column whose values are on no scale of the others, or are codes among measurements."""
     values = {}
     for place in columns.labels:
-        found = [number(cell, "either") for _, cell in _filled(sheet, place, choices)]
-        found = [value for value in found if value is not None]
+        found = _numbers([cell for _, cell in _filled(sheet, place, choices)])
         codes = set(suspected_codes(found))
         values[place] = [value for value in found if value not in codes]
     for place in list(columns.labels):
@@ -318,8 +322,8 @@ def settling(columns: Columns) -> str:
     for option, titles in columns.settle.items():
         titles = titles[:1] if option in ("--id-column", "--split-column", "--subject-column") else titles
         # A value that begins with - would be taken for an option of its own.
-        words.append(f"{option}={_quoted(','.join(titles))}" if titles[0].startswith("-") else None)
-        words[-1] = words[-1] or f"{option} {_quoted(','.join(titles))}"
+        between = "=" if titles[0].startswith("-") else " "
+        words.append(f"{option}{between}{_quoted(','.join(titles))}")
     return " ".join(words)
 
 

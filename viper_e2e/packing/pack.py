@@ -73,7 +73,8 @@ def pack(
     if shard_size <= 0:
         raise ViperError(f"shard size {shard_size}: give a positive number of bytes")
     table = read_labels(labels, choices)
-    problems, notes, told = list(table.problems), [], list(table.notes)
+    problems, told = list(table.problems), list(table.notes)
+    notes: list[str] = []
     clips = _match(table, labels, videos, audio, fau, problems, notes, told)
     kept: list[str] = []
     old = _to_replace(shards_in_the_way(out, overwrite), {clip.row.split for clip in clips}, kept)
@@ -138,9 +139,8 @@ def _match(
             for kind, folder in (("sound", audio), ("action units", fau)):
                 if folder and not found[kind]:
                     notes.append(f"without a file of {kind} in {folder}")
-            clips.append(
-                _Clip(row, found["video"][0], *((found.get(k) or [None])[0] for k in ("sound", "action units")))
-            )
+            sound, units = (next(iter(found.get(kind, ())), None) for kind in ("sound", "action units"))
+            clips.append(_Clip(row, found["video"][0], sound, units))
     _count_unnamed(
         [path for paths in video_files.values() for path in paths if path not in named], problems, notes
     )

@@ -74,6 +74,6 @@ def _columns_table(columns: tuple[Column, ...]) -> Table:
         table.add_column(title, justify="right")
     for column in columns:
         span = ("" if value is None else f"{value:g}" for value in (column.minimum, column.maximum))
-        title, taken_for = Text(column.title or "(no title)"), Text(column.taken_for)
-        table.add_row(title, taken_for, *span, str(column.empty or ""))
+        name, taken_for = Text(column.title or "(no title)"), Text(column.taken_for)
+        table.add_row(name, taken_for, *span, str(column.empty or ""))
     return table

@@ -7,10 +7,11 @@ import csv
 import io
 import re
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from viper_e2e.errors import ViperError
 
@@ -179,8 +180,8 @@ def _decoded(path: Path, data: bytes, encoding: str) -> tuple[str, list[str]]:
             if data.startswith(bom):
                 text = data.decode(name).removeprefix("\ufeff")
                 return _without_nul(path, text), [] if name == "utf-8" else [f"{name.upper()} text"]
-        if name := _utf16_without_mark(data):
-            return _without_nul(path, data.decode(name)), [f"{name.upper()} text"]
+        if guessed := _utf16_without_mark(data):
+            return _without_nul(path, data.decode(guessed)), [f"{guessed.upper()} text"]
         try:
             return _without_nul(path, data.decode("utf-8")), []
         except UnicodeDecodeError:
@@ -262,7 +263,20 @@ def _workbook(path: Path, data: bytes, is_id: IsId, wanted: str) -> tuple[list[L
     return rows, [f"sheet {title!r} of {len(filled)}" if len(filled) > 1 else f"sheet {title!r}"]
 
 
-def _rows(sheet: object) -> list[Line]:
+@runtime_checkable
+class _Cell(Protocol):
+    """As openpyxl has it; an empty one has no `number_format`."""
+
+    @property
+    def value(self) -> object: ...
+
+
+@runtime_checkable
+class _Worksheet(Protocol):
+    def iter_rows(self) -> Iterable[Iterable[_Cell]]: ...
+
+
+def _rows(sheet: _Worksheet) -> list[Line]:
     found = []
     for number, row in enumerate(sheet.iter_rows(), start=1):
         cells = [_cell(cell.value, getattr(cell, "number_format", "")) for cell in row]

@@ -156,10 +156,10 @@ def _missing_codes(sheet: Sheet, columns: Columns, choices: ColumnChoices) -> tu
     suspected: dict[float, tuple[int, str, int]] = {}
     for at in columns.labels:
         cells = [(line, cells[at].strip()) for line, cells in sheet.lines if at < len(cells)]
-        cells = [(line, number(cell, "either")) for line, cell in cells if not is_missing(cell, codes)]
-        values = [value for _, value in cells if value is not None]
+        found = [(line, number(cell, "either")) for line, cell in cells if not is_missing(cell, codes)]
+        values = [value for _, value in found if value is not None]
         for code in suspected_codes(values):
-            line = next(line for line, value in cells if value == code)
+            line = next(line for line, value in found if value == code)
             num = values.count(code)
             old = suspected.get(code, (line, sheet.header[at], 0))
             suspected[code] = (min(line, old[0]), old[1], old[2] + num)
@@ -229,9 +229,14 @@ class _RowReader:
     def _intensities(self, cells: list[str]) -> tuple[float, ...] | None:
         titles = {at: self.sheet.header[at] for at in self.places.labels}
         empty = [at for at in titles if not cells[at] or is_missing(cells[at], self.codes)]
-        wrong = []
+        wrong, values = [], []
         for at, title in titles.items():
-            if at not in empty and number(cells[at], self.decimal) is None:
+            if at in empty:
+                continue
+            value = number(cells[at], self.decimal)
+            if value is not None:
+                values.append(value)
+            else:
                 hint = f" (--missing {cells[at]} if it stands for an empty cell)" * is_missing_word(cells[at])
                 wrong.append(f"{title} is {cells[at]!r}, not a number{hint}")
         if wrong:
@@ -240,7 +245,7 @@ class _RowReader:
             self.num_partly += 1
             named = ", ".join(titles[at] for at in empty)
             raise ValueError(f"{named} empty, others filled; fill all, or none for an unlabelled clip")
-        return None if empty else tuple(number(cells[at], self.decimal) for at in titles)
+        return None if empty else tuple(values)
 
     def columns(self) -> tuple[Column, ...]:
         """Every column of the table and what it was taken for."""

@@ -9,8 +9,9 @@ NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]{1,3})
 """Digits of ASCII only: what `float` takes besides (`1_0`, `１`, `nan`, `inf`) is a slip in a table."""
 LARGEST = 1e30
 """What an index of a shard can hold."""
-MISSING_WORDS = ("na", "n/a", "nan", "null", "none", "nil", "-", "--", ".", "?", "missing", "fehlt", "k.a.")
-MISSING_WORDS += ("#n/a", "#null!", "#value!", "#nv", "#wert!", "#div/0!")
+WRITTEN_WORDS = ("na", "n/a", "nan", "null", "none", "nil", "-", "--", ".", "?", "missing", "fehlt", "k.a.")
+SPREADSHEET_ERRORS = ("#n/a", "#null!", "#value!", "#nv", "#wert!", "#div/0!")
+MISSING_WORDS = (*WRITTEN_WORDS, *SPREADSHEET_ERRORS)
 CODES = frozenset(
     sign * code
     for sign in (1, -1)

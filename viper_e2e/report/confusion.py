@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -16,6 +17,9 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.figures import save, sheet, words
 from viper_e2e.runtime.outfiles import written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NUM_BINS = 10
 """Of a tenth of the label range each: 0.1 for intensities in [0, 1]."""
@@ -149,7 +153,7 @@ def _draw_dominant(confusion: Confusion, path: Path) -> None:
     save(figure, path)
 
 
-def _draw(panel, confusion: Confusion, *, text_size: int) -> None:
+def _draw(panel: Axes, confusion: Confusion, *, text_size: int) -> None:
     """Cells hold percent of their row; a row without clips is hatched."""
     shares, size = confusion.shares, len(confusion.classes)
     panel.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1)

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from viper_e2e.errors import ViperError
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.model.records import Record
 from viper_e2e.runtime.outfiles import written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 """Told apart by most colour-blind people (Okabe and Ito 2008), the yellow darkened to be seen on white."""
@@ -32,7 +36,7 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def new_figure(size: tuple[float, float]):
+def new_figure(size: tuple[float, float]) -> Figure:
     """An empty figure, width and height in inches, that Matplotlib's Agg draws.
 
     Built without pyplot: no global state, no display, safe in any thread. ``MPLBACKEND`` names what notebooks
@@ -58,7 +62,9 @@ def span_of(value: float, limits: tuple[float, float]) -> tuple[float, float]:
     return ends[0], ends[1]
 
 
-def sheet(num_panels: int, *, panel: tuple[float, float], title: str = "", max_columns: int = 4):
+def sheet(
+    num_panels: int, *, panel: tuple[float, float], title: str = "", max_columns: int = 4
+) -> tuple[Figure, list[Axes]]:
     """A figure with a grid of panels (width, height in inches each); the grid's empty places are hidden."""
     columns = min(max_columns, num_panels)
     rows = math.ceil(num_panels / columns)
@@ -73,7 +79,7 @@ def sheet(num_panels: int, *, panel: tuple[float, float], title: str = "", max_c
     return figure, panels[:num_panels]
 
 
-def save(figure, path: str | os.PathLike) -> Path:
+def save(figure: Figure, path: str | os.PathLike) -> Path:
     """Write as PNG (or what else the ending says, such as pdf or svg)."""
     path = Path(path)
     if path.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
@@ -126,7 +132,9 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLik
     return save(figure, path)
 
 
-def _curve(panel, x: Sequence[float | int], y: Sequence[float | int | None], label: str, index: int) -> None:
+def _curve(
+    panel: Axes, x: Sequence[float | int], y: Sequence[float | int | None], label: str, index: int
+) -> None:
     values = [math.nan if value is None else value for value in y]
     panel.plot(x, values, label=label, **_style(index), markersize=4 if len(x) < 40 else 0)
 
@@ -273,8 +281,8 @@ def windows_plot(records: Sequence[Record], path: str | os.PathLike) -> Path:
     # A file's name may hold dollar signs, which are no formula here.
     panel.set_title(Path(windows[0]["clip"]).name, parse_math=False)
     panel.set_ylabel("intensity")
-    values = [v for record in scored for v in record["intensities"].values() if v is not None]
-    if min(values, default=0) >= 0 and max(values, default=1) <= 1:
+    drawn = [v for record in scored for v in record["intensities"].values() if v is not None]
+    if min(drawn, default=0) >= 0 and max(drawn, default=1) <= 1:
         panel.set_ylim(-0.02, 1.02)
     _time_axis(panel, spans[0][0], max(end for _, end in spans))
     panel.grid(alpha=0.25)
@@ -294,7 +302,7 @@ def clock(start: float, end: float) -> str:
     )
 
 
-def _time_axis(panel, start: float | int, end: float | int) -> None:
+def _time_axis(panel: Axes, start: float | int, end: float | int) -> None:
     """Seconds for short clips; for longer ones minutes and seconds, with marks at round times."""
     panel.set_xlim(start, end)
     if end < 120:

@@ -23,6 +23,7 @@ _GRACE_SECONDS = 0.5
 """So long the numbers stay after the last window: pictures may outlast what was measured of a clip."""
 
 Box = tuple[float, float, float, float]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Overlay:
@@ -170,7 +171,7 @@ def bar_panel(
     return panel
 
 
-def _font_for(*texts: str) -> Callable[[float], ImageFont.FreeTypeFont]:
+def _font_for(*texts: str) -> Callable[[float], Font]:
     """Pillow's own font, which has nothing but ASCII, or one that has the letters of these texts."""
     if all(text.isascii() for text in texts):
         return ImageFont.load_default
@@ -184,7 +185,10 @@ def _font_with(letters: str) -> str:
     What none has is told once; it is drawn as boxes.
     """
     # Found without importing Matplotlib.
-    folder = Path(find_spec("matplotlib").origin).parent
+    matplotlib = find_spec("matplotlib")
+    assert matplotlib is not None, "a dependency of ours"
+    assert matplotlib.origin is not None, matplotlib
+    folder = Path(matplotlib.origin).parent
     best = str(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf")
     lacking = _lacking(best, letters)
     if lacking:
@@ -218,7 +222,7 @@ def _drawn(font: ImageFont.FreeTypeFont, letter: str) -> tuple[tuple[int, int], 
     return mask.size, bytes(mask)
 
 
-def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+def _cut(text: str, font: Font, width: float) -> str:
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}...") > width:

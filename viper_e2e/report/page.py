@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from viper_e2e.labels import LabelSet
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.figures import span_of, words
 from viper_e2e.report.tables import metrics_rows
@@ -107,7 +108,7 @@ def _clip(predictions: Predictions, row: int, strips: Mapping[str, Sequence[np.n
     }
 
 
-def _bar(value: float, labels) -> tuple[str, str, str]:
+def _bar(value: float, labels: LabelSet) -> tuple[str, str, str]:
     """A value as text, and from where to where its bar reaches, in percent of its length."""
     begin, end = span_of(value, (labels.minimum, labels.maximum))
     return f"{value:z.2f}", f"{100 * begin:.1f}", f"{100 * (end - begin):.1f}"

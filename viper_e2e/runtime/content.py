@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 WHOLE_BYTES = 1024**2
 """Up to this size every byte is read."""
@@ -15,7 +14,7 @@ NUM_PIECES, PIECE_BYTES = 16, 16 * 1024
 its head to its tail tell it, and an hour of 4K costs as little as ten seconds."""
 
 
-def digest(data: Any) -> str:
+def digest(data: object) -> str:
     """Of plain data (what JSON holds), 64 hex digits."""
     text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

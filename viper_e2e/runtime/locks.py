@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+from importlib import import_module
+from types import ModuleType
 from typing import TextIO
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-try:
-    import msvcrt
-except ImportError:
-    msvcrt = None
+
+def _if_here(name: str) -> ModuleType | None:
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
+
+
+fcntl, msvcrt = _if_here("fcntl"), _if_here("msvcrt")
+"""Of POSIX and of Windows."""
 
 _FAR = 1 << 30
 """Windows lets nobody read a locked byte, so one is locked that no file of ours reaches."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
 
 
-def dumps(data: Any, *, indent: int | None = None) -> str:
+def dumps(data: object, *, indent: int | None = None) -> str:
     """As `json.dumps`, which writes NaN and Infinity: words that JSON does not have."""
     return json.dumps(_plain(data), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-def _plain(data: Any) -> Any:
+def _plain(data: object) -> object:
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     if isinstance(data, Mapping):

@@ -49,7 +49,9 @@ class Processes:
             self._store = dist.PrefixStore("viper", store)
             handler = accelerator.init_handler
             # Also where the device's backend is gloo itself: one way, which every test walks.
-            self._on_cpu = dist.new_group(backend="gloo", timeout=handler.timeout if handler else None)
+            group = dist.new_group(backend="gloo", timeout=handler.timeout if handler else None)
+            assert isinstance(group, dist.ProcessGroup), group  # every process is a member
+            self._on_cpu = group
 
     def wait(self, purpose: str) -> None:
         """Until all have come here."""

@@ -120,11 +120,9 @@ class _Remaining(ProgressColumn):
     max_refresh = 0.5
 
     def render(self, task: Task) -> Text:
-        each = _seconds_each(task)
-        known = each is not None and task.total is not None
-        return Text(
-            clock(each * (task.total - task.completed)) if known else "-:--", style="progress.remaining"
-        )
+        each, total = _seconds_each(task), task.total
+        left = "-:--" if each is None or total is None else clock(each * (total - task.completed))
+        return Text(left, style="progress.remaining")
 
 
 class _Details(ProgressColumn):

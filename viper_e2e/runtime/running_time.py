@@ -17,7 +17,7 @@ class RunningTime:
     says that they took minutes for a clip.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._elapsed, self._felt_at = 0.0, time.monotonic()
         self._ended = threading.Event()

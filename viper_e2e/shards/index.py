@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeGuard
 
 from viper_e2e.labels import LabelSet
 from viper_e2e.runtime.names import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
@@ -201,7 +201,7 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is not allowed")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether this can be a label's value."""
     return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= 1e30
 

@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
 
-from braceexpand import UnbalancedBracesError, braceexpand  # comes with webdataset, whose patterns these are
+# Comes with webdataset, whose patterns these are.
+from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # its stub lacks it
 
 from viper_e2e.clip import Sample
 from viper_e2e.errors import UNREACHABLE, ClipError
@@ -268,21 +269,20 @@ def _with_common_labels(
 
     Ranges are joined: a foreign shard knows only its own values.
     """
-    labelled = [shard for shard in shards if shard.labels is not None]
+    labelled = [(shard.path_or_url, shard.labels) for shard in shards if shard.labels is not None]
     if not labelled:
         return shards, None, []
-    first, same, faults = labelled[0], [], []
+    (whose, first), same, faults = labelled[0], [], []
     for shard in shards:
-        order = None if shard.labels is None else order_of(shard.labels.names, first.labels.names)
+        order = None if shard.labels is None else order_of(shard.labels.names, first.names)
         if order is not None:
-            shard = _reordered(shard, order, first.labels.columns)
+            shard = _reordered(shard, order, first.columns)
         elif shard.labels is not None:
-            text = differing(shard.path_or_url, shard.labels.names, first.path_or_url, first.labels.names)
-            faults.append(text)
+            faults.append(differing(shard.path_or_url, shard.labels.names, whose, first.names))
         same.append(shard)
-    minimum = min(shard.labels.minimum for shard in labelled)
-    maximum = max(shard.labels.maximum for shard in labelled)
-    return tuple(same), LabelSet(first.labels.columns, minimum, maximum), faults
+    minimum = min(labels.minimum for _, labels in labelled)
+    maximum = max(labels.maximum for _, labels in labelled)
+    return tuple(same), LabelSet(first.columns, minimum, maximum), faults
 
 
 def _sample_content(shard: ShardIndex, entry: SampleEntry) -> list:

@@ -13,7 +13,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from typing import Any
+from http.client import HTTPResponse
+from typing import IO
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from viper_e2e.errors import UNREACHABLE, ClipError
@@ -96,7 +97,7 @@ class RemoteFile:
                 reason = str(getattr(error, "reason", error)) or type(error).__name__
                 raise _Stumble(watchdog.told or reason) from error
 
-    def _ask(self, offset: int, size: int) -> Any:
+    def _ask(self, offset: int, size: int) -> HTTPResponse:
         headers = {"Range": f"bytes={offset}-{offset + size - 1}", "Accept-Encoding": "identity"}
         request = urllib.request.Request(self.url, headers=headers)
         if self._login:
@@ -120,7 +121,7 @@ class RemoteFile:
         later = error.headers.get("Retry-After", "")
         raise _Stumble(reason, float(later) if later.isdecimal() else 0.0) from error
 
-    def _part(self, answer: Any, offset: int, size: int) -> tuple[bytes, int]:
+    def _part(self, answer: HTTPResponse, offset: int, size: int) -> tuple[bytes, int]:
         """The bytes asked for out of an answer, and the size of the whole file."""
         if (encoding := answer.headers.get("Content-Encoding", "identity")) != "identity":
             raise ShardError(f"{self.name}: the server compresses it ({encoding}), which byte ranges exclude")
@@ -134,7 +135,7 @@ class RemoteFile:
             raise ShardError(f"{self.name}: asked for {size} bytes at {offset}, got {served.group(0)!r}")
         return _exactly(answer, size), total
 
-    def _part_of_whole(self, answer: Any, offset: int, size: int) -> tuple[bytes, int]:
+    def _part_of_whole(self, answer: HTTPResponse, offset: int, size: int) -> tuple[bytes, int]:
         """Out of an answer that begins at the file's first byte, if it need not be read far."""
         if answer.headers.get_content_type() == "text/html":
             raise ShardError(f"{self.name}: the server answered with a web page (a login?), not with the file")
@@ -159,14 +160,15 @@ def fetch(url: str, max_bytes: int) -> bytes:
         pieces = range(0, size, WHOLE_BYTES)
         return b"".join(source.read(at, min(WHOLE_BYTES, size - at)) for at in pieces)
     except FileNotFoundError as error:
-        reason = "nothing is there (HTTP 404)" if "404" in error.strerror else error.strerror
+        reason = error.strerror or str(error)
+        reason = "nothing is there (HTTP 404)" if "404" in reason else reason
         raise ClipError(reason, stage="read", clip=source.name) from error
     except ShardError as error:
         stage = UNREACHABLE if isinstance(error, UnreachableError) else "read"
         raise ClipError(str(error).removeprefix(f"{source.name}: "), stage=stage, clip=source.name) from error
 
 
-def _exactly(answer: Any, size: int) -> bytes:
+def _exactly(answer: HTTPResponse, size: int) -> bytes:
     """So many bytes of an answer, taken as they come, so that a watchdog can end it between two."""
     pieces, left = [], size
     while left and (piece := answer.read1(min(left, _PIECE_BYTES))):
@@ -197,7 +199,8 @@ class _Watchdog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self.sockets.clear()
 
     def arm(self, seconds: float) -> None:
@@ -228,13 +231,13 @@ class _SecureConnection(http.client.HTTPSConnection):
 
 
 class _Plain(urllib.request.HTTPHandler):
-    def http_open(self, req: urllib.request.Request) -> Any:
+    def http_open(self, req: urllib.request.Request) -> HTTPResponse:
         return self.do_open(_Connection, req)
 
 
 class _Secure(urllib.request.HTTPSHandler):
-    def https_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(_SecureConnection, req, context=self._context)
+    def https_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_SecureConnection, req)
 
 
 def refuse_scheme(url: str) -> None:
@@ -261,7 +264,15 @@ def without_query(url: str) -> str:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Redirects stay on https: a server must not send us to a plain, local or other address."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
         target = urljoin(req.full_url, newurl)
         if urlsplit(target).scheme != "https" and not (is_loopback(req.full_url) and is_loopback(target)):
             raise ShardError(f"{without_query(req.full_url)}: redirected to {without_query(target)}: refused")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from viper_e2e.labels import LabelSet, collision
 from viper_e2e.runtime.names import AMBIGUOUS_EXTENSIONS, VIDEO_EXTENSIONS
@@ -51,19 +50,23 @@ def index_foreign(shard: Source, limits: ShardLimits) -> tuple[ShardIndex, Aside
     if walk.torn:
         aside.faults.append(f"{shard.name}: {walk.torn}: torn; copy or pack it again")
         groups = _without_last(groups, walk.members)
-    entries, unknown, columns = [], Counter(), None
+    entries: list[SampleEntry] = []
+    unknown: Counter[str] = Counter()
+    columns: list[str] | None = None
     unlabelled: list[str] = []
     for key, members in groups:
         known = _known(members)
         unknown.update(extension for extension, member in members if (extension, member) not in known)
         try:
-            entry, names, numbers, complaint = _foreign_entry(shard, key, known, limits)
+            entry, by_name, numbers, complaint = _foreign_entry(shard, key, known, limits)
             unlabelled += numbers
-            columns = columns if columns is not None else names
-            if names is not None and set(names) != set(columns or ()):
-                raise ShardError(
-                    f"intensities of {', '.join(names)}; others of this shard have {', '.join(columns)}"
-                )
+            if by_name is not None:
+                columns = list(by_name) if columns is None else columns
+                if set(by_name) != set(columns):
+                    raise ShardError(
+                        f"intensities of {', '.join(by_name)}; others of this shard have {', '.join(columns)}"
+                    )
+                entry = replace(entry, intensities=tuple(by_name[name] for name in columns))
         except ShardError as error:
             hint = _dotted_hint(members) if not known else ""
             aside.left_out.append(f"{shard.name}: sample {key!r} left out: {error}{hint}")
@@ -71,18 +74,14 @@ def index_foreign(shard: Source, limits: ShardLimits) -> tuple[ShardIndex, Aside
             continue
         if complaint:
             aside.notes.append(f"{shard.name}: sample {key!r} counts as unlabelled: {complaint}")
-        if names is not None:
-            by_name = dict(zip(names, entry.intensities, strict=True))
-            ordered = tuple(by_name[name] for name in columns)
-            entry = SampleEntry(entry.key, entry.file_id, entry.members, ordered, entry.subject)
         entries.append(entry)
     aside.notes += [
         f"{shard.name}: {n} members .{extension} are never opened" for extension, n in sorted(unknown.items())
     ]
     if unlabelled:
-        names, count = ", ".join(list(dict.fromkeys(unlabelled))[:4]), unlabelled.count(unlabelled[0])
+        named, count = ", ".join(list(dict.fromkeys(unlabelled))[:4]), unlabelled.count(unlabelled[0])
         aside.notes.append(
-            f"{shard.name}: {count} json members without 'intensities' have numbers at their top ({names}), "
+            f"{shard.name}: {count} json members without 'intensities' have numbers at their top ({named}), "
             'which are not taken for labels: write {"intensities": {"joy": 0.5, …}}'
         )
     labels = None
@@ -141,9 +140,9 @@ def _dotted_hint(members: list[tuple[str, TarMember]]) -> str:
 
 def _foreign_entry(
     shard: Source, key: str, found: list[tuple[str, TarMember]], limits: ShardLimits
-) -> tuple[SampleEntry, list[str] | None, list[str], str | None]:
-    """The sample, the names of its intensities in the order of its json, numbers that could be some, and why
-    it has none although it was to."""
+) -> tuple[SampleEntry, dict[str, float] | None, list[str], str | None]:
+    """The sample without intensities, these by name in the order of its json, numbers that could be some, and
+    why it has none although it was to."""
     doubled = [extension for extension, n in Counter(e for e, _ in found).items() if n > 1]
     if doubled:
         raise ShardError(f"has .{doubled[0]} twice")
@@ -158,23 +157,23 @@ def _foreign_entry(
     data = parse_json(shard.read(record.offset, record.size), "json", strict=False)
     if not isinstance(data, dict):
         raise ShardError("json is not an object")
-    values, names, complaint = _intensities(data.get("intensities"))
+    by_name, complaint = _intensities(data.get("intensities"))
     subject, file_id = data.get("subject"), data.get("file_id", key)
-    entry = SampleEntry(key, str(file_id), members, values, None if subject is None else str(subject))
+    entry = SampleEntry(key, str(file_id), members, None, None if subject is None else str(subject))
     if "intensities" in data:
-        return entry, names, [], complaint
+        return entry, by_name, [], complaint
     return entry, None, [name for name, value in data.items() if isinstance(value, float)], None
 
 
-def _intensities(found: Any) -> tuple[tuple[float, ...] | None, list[str] | None, str | None]:
-    """Values, their names, and why there are none: a clip can be scored whatever its labels are."""
+def _intensities(found: object) -> tuple[dict[str, float] | None, str | None]:
+    """Values by name, and why there are none: a clip can be scored whatever its labels are."""
     if found is None:
-        return None, None, None
+        return None, None
     if not (isinstance(found, dict) and found):
         raise ShardError("json: 'intensities' is not an object of numbers")
     if complaint := collision(list(found)):
         raise ShardError(f"json: {complaint}")
     odd = [f"{name} is {value!r}" for name, value in found.items() if not is_number(value)]
     if odd:
-        return None, None, f"{', '.join(odd[:3])}, not a finite number"
-    return tuple(float(value) for value in found.values()), list(found), None
+        return None, f"{', '.join(odd[:3])}, not a finite number"
+    return {name: float(value) for name, value in found.items()}, None

@@ -38,9 +38,7 @@ class ShardWriter:
     def __init__(self, folder: Path, split: str, labels: LabelSet | None, *, shard_size: int):
         self.folder, self.split, self.labels, self.shard_size = folder, split, labels, shard_size
         self.indexes: list[ShardIndex] = []
-        self._entries: list[SampleEntry] = []
-        self._writer = self._file = None
-        self._bytes = 0
+        self._open: _OpenShard | None = None
 
     def add(
         self,
@@ -56,27 +54,30 @@ class ShardWriter:
         assert all(extension in KNOWN_EXTENSIONS for extension in members), sorted(members)
         record: dict[str, object] = {"file_id": file_id}
         if intensities is not None:
+            assert self.labels is not None, "intensities without names"
             record["intensities"] = dict(zip(self.labels.names, intensities, strict=True))
         if subject is not None:
             record["subject"] = subject
         members = {**members, RECORD_EXTENSION: json.dumps(record, ensure_ascii=False).encode()}
         size = sum(BLOCK + -(-len(data) // BLOCK) * BLOCK for data in members.values())
-        if self._writer is not None and self._bytes + size > self.shard_size:
-            self._finish_shard()
-        if self._writer is None:
-            self._start_shard()
-        self._writer.write({"__key__": key, **members})
-        self._bytes += size
+        if self._open is not None and self._open.num_bytes + size > self.shard_size:
+            self.close()
+        if self._open is None:
+            self._open = _OpenShard(self.folder / f"{self.split}-{len(self.indexes):06d}.tar")
         hashes = {
             extension: Member(0, len(data), hashlib.sha256(data).hexdigest())
             for extension, data in sorted(members.items())
         }
-        self._entries.append(SampleEntry(key, file_id, hashes, intensities, subject))
+        self._open.add(SampleEntry(key, file_id, hashes, intensities, subject), members, size)
 
     def close(self) -> list[ShardIndex]:
         """Finish the last shard; returns the indexes of all."""
-        if self._writer is not None:
-            self._finish_shard()
+        if self._open is not None:
+            self._open.finish()
+            index = self._index(self._open)
+            Path(index_path(index.path_or_url)).write_bytes(index_to_json(index))
+            self.indexes.append(index)
+            self._open = None
         return self.indexes
 
     def __enter__(self) -> ShardWriter:
@@ -87,42 +88,17 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self.close()
-        elif self._writer is not None:
-            # Given up: the folder is thrown away, so a full disk must not hide the first error.
-            with contextlib.suppress(OSError):
-                self._writer.close()
-            with contextlib.suppress(OSError):
-                self._file.close()
+        elif self._open is not None:
+            self._open.give_up()
 
-    def _start_shard(self) -> None:
-        import webdataset  # imports torch; only writing needs it
-
-        path = self.folder / f"{self.split}-{len(self.indexes):06d}.tar"
-        self._file = path.open("xb")
-        # No time, owner or encoder: same samples, same bytes.
-        self._writer = webdataset.TarWriter(
-            self._file, user="", group="", mtime=0, encoder=False, compress=False
-        )
-
-    def _finish_shard(self) -> None:
-        self._writer.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        path = Path(self._file.name)
-        index = self._index(path)
-        Path(index_path(str(path))).write_bytes(index_to_json(index))
-        self.indexes.append(index)
-        self._writer = self._file = None
-        self._entries, self._bytes = [], 0
-
-    def _index(self, path: Path) -> ShardIndex:
+    def _index(self, shard: _OpenShard) -> ShardIndex:
+        path = shard.path
         walk = walk_tar(LocalFile(str(path)), ShardLimits())
         assert walk.torn is None, walk.torn
         assert not walk.ignored, walk.ignored
         places = {member.name: member for member in walk.members}
         samples = []
-        for entry in self._entries:
+        for entry in shard.entries:
             members = {}
             for extension, member in entry.members.items():
                 place = places[f"{entry.key}.{extension}"]
@@ -130,3 +106,36 @@ class ShardWriter:
                 members[extension] = Member(place.offset, place.size, member.sha256)
             samples.append(SampleEntry(entry.key, entry.file_id, members, entry.intensities, entry.subject))
         return ShardIndex(str(path), path.stat().st_size, tuple(samples), self.labels, self.split)
+
+
+class _OpenShard:
+    """The shard that is being written."""
+
+    def __init__(self, path: Path):
+        import webdataset  # imports torch; only writing needs it
+
+        self.path = path
+        self.entries: list[SampleEntry] = []
+        self.num_bytes = 0
+        self._file = path.open("xb")
+        # No time, owner or encoder: same samples, same bytes.
+        self._tar = webdataset.TarWriter(self._file, user="", group="", mtime=0, encoder=False, compress=False)
+
+    def add(self, entry: SampleEntry, members: dict[str, bytes], size: int) -> None:
+        """``size``: of the members in the tar."""
+        self._tar.write({"__key__": entry.key, **members})
+        self.entries.append(entry)
+        self.num_bytes += size
+
+    def finish(self) -> None:
+        self._tar.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def give_up(self) -> None:
+        """The folder is thrown away, so a full disk must not hide the first error."""
+        with contextlib.suppress(OSError):
+            self._tar.close()
+        with contextlib.suppress(OSError):
+            self._file.close()

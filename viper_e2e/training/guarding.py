@@ -37,7 +37,7 @@ SIGNALS = {
 class StopRequest:
     """A first signal to any process ends the run after its step, a second one ends its process at once."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.own: signal.Signals | None = None
         """What this process was sent."""
         self.agreed: signal.Signals | None = None

@@ -76,6 +76,10 @@ class IntensityLoss(nn.Module):
     process.
     """
 
+    memory_predictions: Tensor
+    memory_targets: Tensor
+    memory_weights: Tensor
+
     def __init__(
         self,
         weights: dict[str, float],
