@@ -70,13 +70,13 @@ def ours(backend: str, max_side: int | None = None) -> Decode:
 def decode_all() -> Decode:
     """Every frame through the codec in one demux with the sound; only the wanted ones are converted."""
     from viper_e2e.config.schema import LimitsConfig
-    from viper_e2e.decoding.container import open_media, prepare_video_codec
+    from viper_e2e.decoding.container import open_clip, prepare_video_codec
     from viper_e2e.decoding.fields import Deinterlacer
     from viper_e2e.decoding.picture import Scaler
 
     def decode(data: bytes, wanted: np.ndarray) -> Result:
         frames, seconds, blocks, number = [], [], [], 0
-        with open_media(data, LimitsConfig()) as media:
+        with open_clip(data, LimitsConfig()) as media:
             prepare_video_codec(media)
             scaler, fields, is_wanted = Scaler(media, None), Deinterlacer(), set(wanted.tolist())
 
@@ -180,10 +180,10 @@ OURS, REFERENCE = "ours (PyAV)", "PyAV decode-all"
 def wanted_frames(data: bytes) -> np.ndarray:
     """The frames shown at 32 even instants, by the times of all frames as decoding everything tells them."""
     from viper_e2e.config.schema import LimitsConfig
-    from viper_e2e.decoding.container import open_media
+    from viper_e2e.decoding.container import open_clip
     from viper_e2e.decoding.sampling import frames_by_time
 
-    with open_media(data, LimitsConfig()) as media:
+    with open_clip(data, LimitsConfig()) as media:
         pts = [frame.pts for frame in media.container.decode(media.video)]
     # An AVI's frames have decoding times, or none: as many as there are, evenly.
     known = None not in pts and all(a < b for a, b in pairwise(pts))

@@ -16,7 +16,7 @@ from conftest import picture
 
 from viper_e2e.config.schema import LimitsConfig
 from viper_e2e.decoding import probe, sniff
-from viper_e2e.decoding.container import open_media
+from viper_e2e.decoding.container import open_clip
 from viper_e2e.errors import ClipError
 
 LIMITS = LimitsConfig()
@@ -348,7 +348,7 @@ def test_a_path_is_read_piece_by_piece(tiny_clip, monkeypatch):
             return super().read(size)
 
     monkeypatch.setattr(type(path), "open", lambda self, mode: Counting(io.FileIO(self)))
-    with open_media(path, LIMITS) as media:
+    with open_clip(path, LIMITS) as media:
         assert sum(1 for _ in media.packets(media.video)) == 200
     assert max(sizes) <= 64 * 1024
     assert min(sizes) >= 0

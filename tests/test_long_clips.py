@@ -14,8 +14,8 @@ from conftest import make_clip, some_of, tone
 
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import DecodingConfig
-from viper_e2e.decoding import ClipDecoder, container
-from viper_e2e.decoding.container import Media
+from viper_e2e.decoding import ClipDecoder, media
+from viper_e2e.decoding.media import Media
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -130,7 +130,7 @@ def test_a_leap_over_what_nobody_needs_changes_nothing(name, tmp_path, monkeypat
     expected = {rule: decoder(path) for rule, decoder in decoders.items()}
     seeks = []
     monkeypatch.setattr(Media, "seek", lambda *args, seek=Media.seek: seeks.append(args) or seek(*args))
-    monkeypatch.setattr(container, "KEPT_BYTES", 0)
+    monkeypatch.setattr(media, "KEPT_BYTES", 0)
     for rule, decoder in decoders.items():
         clip = decoder(path)
         assert np.array_equal(clip.frames, expected[rule].frames)
@@ -154,7 +154,7 @@ def test_a_file_in_fragments_is_read_on_instead(tmp_path, monkeypatch):
     decoder = ClipDecoder(DecodingConfig(num_frames=5, span_seconds=0.7))
     expected = decoder(fragments)
     monkeypatch.setattr(Media, "seek", lambda *_: pytest.fail("this file has no index to leap by"))
-    monkeypatch.setattr(container, "KEPT_BYTES", 0)
+    monkeypatch.setattr(media, "KEPT_BYTES", 0)
     clip = decoder(fragments)
     assert np.array_equal(clip.frames, expected.frames)
     assert [len(run.samples) for run in clip.sound] == [len(run.samples) for run in expected.sound]
@@ -171,7 +171,7 @@ def test_a_leap_that_lands_too_late_is_noticed(too_far_seconds, tmp_path, monkey
         seek(self, stream, ticks + round(too_far_seconds / stream.time_base) * (stream.type == "video"))
 
     monkeypatch.setattr(Media, "seek", too_far)
-    monkeypatch.setattr(container, "KEPT_BYTES", 0)
+    monkeypatch.setattr(media, "KEPT_BYTES", 0)
     clip = decoder(path)
     assert decoder.frames_decoded > 400, "it fell back on decoding everything"
     assert np.array_equal(clip.frames, expected.frames)
@@ -193,7 +193,7 @@ def test_only_packets_near_what_is_needed_are_read(ten_minutes, monkeypatch):
 
 DECODE = """
 from viper_e2e.config.schema import DecodingConfig
-from viper_e2e.decoding import ClipDecoder
+from viper_e2e.decoding import ClipDecoder, media
 ClipDecoder(DecodingConfig())(sys.argv[1])
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -90,15 +91,36 @@ class SoundRun:
     """float32, mono, at ``DecodingConfig.sample_rate``."""
 
 
+@dataclass(frozen=True)
+class AgainFrom:
+    """Where decoded frames came from, to decode them again."""
+
+    source: np.ndarray | str | Path
+    """The file's bytes (uint8), which cross between processes as memory, or its path."""
+    indices: np.ndarray
+    """int64, ``N``: each frame's number in the file."""
+
+
+@runtime_checkable
+class Pixels(Protocol):
+    """uint8 RGB: an array, or, from the backend `nvdec`, a tensor in the GPU's memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __len__(self) -> int: ...
+    # NumPy and torch have dozens of kinds of places each; and what is put there.
+    def __getitem__(self, place: Any, /) -> Any: ...
+    def __setitem__(self, place: Any, value: Any, /) -> None: ...
+
+
 @dataclass
 class DecodedClip:
     """The part of a clip that the encoders need."""
 
     name: str
     """Key or file name, for messages."""
-    frames: Any
-    """uint8 RGB, ``N H W 3``, upright; N distinct frames, at most ``num_frames``, in order of time. An array;
-    from the backend `nvdec` a tensor in the GPU's memory."""
+    frames: Pixels
+    """uint8 RGB, ``N H W 3``, upright; N distinct frames, at most ``num_frames``, in order of time."""
     frame_seconds: np.ndarray
     """float64, ``N``: presentation time of each frame on the clip's clock (0 = first frame)."""
     duration_seconds: float
@@ -118,8 +140,8 @@ class DecodedClip:
     """Width, height of the clip as displayed (after rotation, before scaling to ``max_side``)."""
     action_units: np.ndarray | None = None
     """float32, ``T' 27``, spread evenly over the clip, or ``None``."""
-    again: Any = None
-    """Where the frames came from (`decoding.AgainFrom`), if the clip has more pixels than they."""
+    again: AgainFrom | None = None
+    """Where the frames came from, if the clip has more pixels than they."""
     notes: tuple[str, ...] = ()
     """What a person should know of how this clip was read: what was chosen among several, or left out. One
     plain clause each, no full stop; they end in the record's ``warning``."""

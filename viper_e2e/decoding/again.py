@@ -6,14 +6,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from viper_e2e.clip import AgainFrom
 from viper_e2e.config.schema import DecodingConfig
-from viper_e2e.decoding.container import Media, Source, open_media
+from viper_e2e.decoding.container import Source, open_clip
 from viper_e2e.decoding.fields import FieldsFound
+from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.pyav import FrameReader
 from viper_e2e.decoding.scan import read_timeline
 from viper_e2e.decoding.timeline import RescanNeeded, Timeline, TornEnd
@@ -27,16 +28,6 @@ NUM_TIMELINES = 4
 """Files whose timeline is remembered: a long one is asked for again with each of its windows."""
 
 Window = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True)
-class AgainFrom:
-    """Where decoded frames came from, to decode them again."""
-
-    source: np.ndarray | str | Path
-    """The file's bytes (uint8), which cross between processes as memory, or its path."""
-    indices: np.ndarray
-    """int64, ``N``: each frame's number in the file."""
 
 
 def again_from(source: Source, indices: np.ndarray) -> AgainFrom | None:
@@ -82,10 +73,10 @@ def _cut(
     source = again.source.tobytes() if isinstance(again.source, np.ndarray) else again.source
     with ExitStack() as files:
 
-        def reopened() -> Media:
+        def reopened() -> ClipMedia:
             files.close()
             tracks = Tracks(config.video_track, None, False)
-            return files.enter_context(open_media(source, config.limits, name, tracks=tracks))
+            return files.enter_context(open_clip(source, config.limits, name, tracks))
 
         media = reopened()
         key = _identity(source, config.video_track, how)

@@ -9,6 +9,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from viper_e2e.decoding.geometry import side_data
+
 # H.273 (ISO/IEC 23091-2), tables 2 to 4, as FFmpeg hands them on.
 _UNSPECIFIED, _RESERVED = 2, 3
 _PQ, _HLG = 16, 18
@@ -147,16 +149,16 @@ def _peak_nits(frame: av.VideoFrame) -> float:
     if frame.color_trc == _HLG:
         return _PEAK_NITS
     try:
-        light = frame.side_data.get("CONTENT_LIGHT_LEVEL")
-        display = frame.side_data.get("MASTERING_DISPLAY_METADATA")
+        light = side_data(frame, "CONTENT_LIGHT_LEVEL")
+        display = side_data(frame, "MASTERING_DISPLAY_METADATA")
     except ValueError:
         return _PEAK_NITS  # as in `geometry.py`
     peak = 0.0
     if light is not None:
-        peak = float(struct.unpack_from("=I", bytes(light))[0])  # AVContentLightMetadata.MaxCLL
+        peak = float(struct.unpack_from("=I", light)[0])  # AVContentLightMetadata.MaxCLL
     if not peak and display is not None:
         # AVMasteringDisplayMetadata: eight rationals (primaries, white), darkest, brightest, two flags.
-        numerator, denominator = struct.unpack_from("=ii", bytes(display), 9 * 8)
+        numerator, denominator = struct.unpack_from("=ii", display, 9 * 8)
         peak = numerator / denominator if denominator > 0 else 0.0
     return float(np.clip(peak, WHITE_NITS, 10_000)) if peak > 0 else _PEAK_NITS
 

@@ -9,6 +9,7 @@ from io import BufferedIOBase
 
 import av
 from av.filter import Graph
+from av.filter.context import FilterContext
 
 from viper_e2e.decoding.mp4_tables import boxes
 
@@ -40,8 +41,9 @@ class Cropper:
 
     def __init__(self, crop: Crop):
         self.crop = crop
-        self._graph: Graph | None = None
+        self._graph = Graph()
         self._kind: tuple = ()
+        """Of the frames that the graph is made for."""
 
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
         width, height = self.crop.size(frame.width, frame.height)
@@ -52,12 +54,19 @@ class Cropper:
             self._graph, self._kind = Graph(), kind
             place = {"x": str(self.crop.left), "y": str(self.crop.top)}
             self._graph.link_nodes(
-                self._graph.add_buffer(template=frame),
+                new_buffer(self._graph, frame),
                 self._graph.add("crop", w=str(width), h=str(height), exact="1", **place),
                 self._graph.add("buffersink"),
             ).configure()
         self._graph.push(frame)
         return self._graph.vpull()
+
+
+def new_buffer(graph: Graph, frame: av.VideoFrame) -> FilterContext:
+    """Where frames like this one enter a graph."""
+    return graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
 
 
 def read_crops(file: BufferedIOBase, kind: str, num_bytes: int) -> list[Crop]:

@@ -15,12 +15,12 @@ from viper_e2e.clip import DecodedClip
 from viper_e2e.config.modalities import needs_of
 from viper_e2e.config.schema import DecodingConfig, ModelConfig
 from viper_e2e.decoding.again import again_from
-from viper_e2e.decoding.assembly import Assembly
-from viper_e2e.decoding.container import Media, Source, first_frame, name_of, open_media
+from viper_e2e.decoding.assembly import Assembly, Pictures
+from viper_e2e.decoding.container import Source, first_frame, name_of, open_clip, open_sound
 from viper_e2e.decoding.decord import DecordReader
 from viper_e2e.decoding.external import ForeignReader
 from viper_e2e.decoding.fields import FieldsFound
-from viper_e2e.decoding.magic import BESIDE_CONTAINERS
+from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.plan import Plan, Window
 from viper_e2e.decoding.pyav import FrameReader
 from viper_e2e.decoding.scan import read_timeline
@@ -33,6 +33,8 @@ from viper_e2e.decoding.unseen import Unseen
 from viper_e2e.errors import ClipError, ViperError
 
 _log = logging.getLogger(__name__)
+
+Sees = Literal["always", "without units", "never"]
 
 _FOREIGN: dict[str, type[ForeignReader]] = {
     "decord": DecordReader,
@@ -50,7 +52,7 @@ class ClipDecoder:
         config: DecodingConfig,
         *,
         hears: bool = True,
-        sees: Literal["always", "without units", "never"] = "always",
+        sees: Sees = "always",
         comes_back: bool = False,
     ):
         """What nobody wants is neither decoded nor judged.
@@ -77,7 +79,7 @@ class ClipDecoder:
     def for_model(cls, config: ModelConfig) -> ClipDecoder:
         """What decodes clips for a model: what none of its modalities wants is left out."""
         needs = needs_of(config.modalities)
-        sees = "always" if "face" in needs else "without units" if "units" in needs else "never"
+        sees: Sees = "always" if "face" in needs else "without units" if "units" in needs else "never"
         comes_back = config.faces.close_ups and sees == "always"
         return cls(config.decoding, hears="sound" in needs, sees=sees, comes_back=comes_back)
 
@@ -189,7 +191,7 @@ class _Decoding:
                     files.close()
                     self._choose_sound()
                     media = files.enter_context(self._open())
-                else:
+                elif media.audio is not None:
                     self._sound_notes = (sound_note(media.container, media.audio),)
             hears = self._tracks.hears
             how = {"with_sound": hears, "by_decoding": by_decoding, "without_last": is_torn}
@@ -204,6 +206,7 @@ class _Decoding:
             mask, spans = plan.wanted(num_done)
             whole = config.sound == "windows"
             sound = SoundReader(track, spans, config.sample_rate, whole=whole) if track else None
+            pictures: Pictures
             if not self.sees:
                 pictures = Unseen(media, mask)
             elif frame is not None:
@@ -218,24 +221,24 @@ class _Decoding:
                 self._count(pictures.num_decoded)
 
     def _sound_track(
-        self, files: ExitStack, media: Media, timeline: Timeline, *, apart: bool
+        self, files: ExitStack, media: ClipMedia, timeline: Timeline, *, apart: bool
     ) -> SoundTrack | None:
         """Where the sound comes from; None if none is wanted or there is none."""
         if self.config.sound == "none":
             return None
         if self.sound is None:
             extent = (timeline.sound_start_seconds, timeline.sound_end_seconds)
-            if extent[0] == extent[1]:
+            own = files.enter_context(self._open()) if apart and extent[0] < extent[1] else media
+            if own.audio is None or extent[0] == extent[1]:
                 return None
-            own = files.enter_context(self._open()) if apart else media
-            return SoundTrack(own, extent, timeline.start_seconds, apart, timeline.is_sound_torn)
+            return SoundTrack(own, own.audio, extent, timeline.start_seconds, apart, timeline.is_sound_torn)
         name, limits = f"{self.name} (sound)", self.config.limits
-        with open_media(self.sound, limits, name, BESIDE_CONTAINERS) as beside:
+        with open_sound(self.sound, limits, name) as beside:
             # Some kinds count from before the first sample that is to be heard (MP3's decoder delay).
-            zero = float((beside.audio.start_time or 0) * beside.audio.time_base)
+            zero = float((beside.audio.start_time or 0) * beside.tick_seconds_of(beside.audio))
             start, end = read_sound_extent(beside)
-        beside = files.enter_context(open_media(self.sound, limits, name, BESIDE_CONTAINERS))
-        return SoundTrack(beside, (start - zero, end - zero), zero, True)
+        beside = files.enter_context(open_sound(self.sound, limits, name))
+        return SoundTrack(beside, beside.audio, (start - zero, end - zero), zero, True)
 
     def _frame_for_another(self, timeline: Timeline) -> av.VideoFrame | None:
         """The clip's first frame, if another backend than PyAV shall and can read the others."""
@@ -259,8 +262,9 @@ class _Decoding:
             self._sound_notes = (sound_note(media.container, heard, silent),)
             self._tracks = replace(self._tracks, audio=number_of(heard, media.container.streams.audio))
 
-    def _open(self) -> AbstractContextManager[Media]:
-        return open_media(self.source, self.config.limits, self.name, tracks=self._tracks)
+    def _open(self) -> AbstractContextManager[ClipMedia]:
+        return open_clip(self.source, self.config.limits, self.name, self._tracks)
 
     def _count(self, num_decoded: int | None) -> None:
-        self.num_decoded = None if None in (num_decoded, self.num_decoded) else self.num_decoded + num_decoded
+        known = self.num_decoded
+        self.num_decoded = None if known is None or num_decoded is None else known + num_decoded

@@ -15,9 +15,10 @@ from types import ModuleType
 import av
 import numpy as np
 
-from viper_e2e.decoding.container import Media, Source
+from viper_e2e.decoding.container import Source
 from viper_e2e.decoding.external import FRAMES_AT_ONCE, ForeignReader
 from viper_e2e.decoding.geometry import Orientation, orientation_of
+from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.timeline import Timeline
 from viper_e2e.errors import ViperError
 
@@ -28,7 +29,7 @@ class DecordReader(ForeignReader):
     library = "decord"
 
     @classmethod
-    def why_not(cls, media: Media, timeline: Timeline, frame: av.VideoFrame) -> str:
+    def why_not(cls, media: ClipMedia, timeline: Timeline, frame: av.VideoFrame) -> str:
         if media.video.codec_context.codec.canonical_name == "av1":
             return "it has no AV1"
         depth = max(component.bits for component in frame.format.components)
@@ -76,10 +77,9 @@ def import_decord() -> ModuleType:
 @contextmanager
 def _descriptor(source: Source) -> Iterator[int]:
     """A file descriptor that decord's FFmpeg can open by its number: no name of ours reaches it."""
-    in_memory = isinstance(source, bytes)
-    descriptor = os.memfd_create("clip") if in_memory else os.open(source, os.O_RDONLY)
+    descriptor = os.memfd_create("clip") if isinstance(source, bytes) else os.open(source, os.O_RDONLY)
     try:
-        if in_memory:
+        if isinstance(source, bytes):
             with open(descriptor, "wb", closefd=False) as file:
                 file.write(source)
         yield descriptor

@@ -42,8 +42,8 @@ def mono_weights(layout: av.AudioLayout) -> np.ndarray:
         layout = av.AudioLayout("5.1")
     names = [channel.name for channel in layout.channels]
     placed = [name for name in names if name not in _DEEP]
-    weights = [_weight(name) for name in names]
-    if not placed or len(placed) == len(names) <= 2 or None in weights:
+    weights = [weight for weight in map(_weight, names) if weight is not None]
+    if not placed or len(placed) == len(names) <= 2 or len(weights) < len(names):
         return np.full(len(names), 1 / len(names), np.float32)
     scale = _MINUS_3_DB if not {"FC", "AMBI0"} & set(names) else 1.0
     return np.array([weight * scale for weight in weights], np.float32)

@@ -10,16 +10,17 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
 
 import av
 import numpy as np
 from av.error import FFmpegError
 
+from viper_e2e.clip import Pixels
 from viper_e2e.decoding.colour import guessed_matrix, has_alpha, is_hdr
-from viper_e2e.decoding.container import Media, Source
+from viper_e2e.decoding.container import Source
 from viper_e2e.decoding.cropping import NO_CROP
 from viper_e2e.decoding.geometry import orientation_of, pixel_aspect, scaled_size
+from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.timeline import RescanNeeded, Timeline
 
 _log = logging.getLogger(__name__)
@@ -32,13 +33,13 @@ class ForeignReader(ABC):
     """Wanted frames of a clip that `why_not` has no objection to."""
 
     library: str
-    num_decoded = None
+    num_decoded: int | None = None
     """Such libraries do not tell."""
     notes: tuple[str, ...] = ()
 
     def __init__(
         self,
-        media: Media,
+        media: ClipMedia,
         source: Source,
         frame: av.VideoFrame,
         wanted: np.ndarray,
@@ -52,18 +53,18 @@ class ForeignReader(ABC):
         self._size = scaled_size(*self.display_size, max_side)
 
     @abstractmethod
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
+    def __iter__(self) -> Iterator[tuple[int, Pixels]]:
         """(index in the timeline, uint8 ``H W 3``) of each wanted frame, ascending. Raises `RescanNeeded`."""
 
     @classmethod
-    def why_not(cls, media: Media, timeline: Timeline, frame: av.VideoFrame) -> str:
+    def why_not(cls, media: ClipMedia, timeline: Timeline, frame: av.VideoFrame) -> str:
         """Why a clip has to be read by PyAV all the same; empty if the library can be trusted with it.
 
         `frame`: the clip's first, as PyAV gives it; `media` stands behind it and is read to its end.
         """
         if media.kind not in TRUSTED:
             return f"its frames from {media.kind} files are not to be relied on"
-        if timeline.by_order or len(timeline.packet_pts) != len(timeline.pts):
+        if timeline.packets is None or len(timeline.packets.pts) != len(timeline.pts):
             return "it numbers frames differently where an edit list hides some"
         # It would take the first bytes' best guess; a file of ours must not look like a playlist to it.
         if media.head[:1] not in (b"\0", b"\x1a") or b"<mpd" in media.head.lower():
@@ -81,7 +82,7 @@ class ForeignReader(ABC):
         return RescanNeeded()
 
 
-def _why_not_shown(media: Media, frame: av.VideoFrame) -> str:
+def _why_not_shown(media: ClipMedia, frame: av.VideoFrame) -> str:
     """Why such a library would not give the picture that a player shows; empty if it would."""
     if frame.interlaced_frame:
         return "it leaves interlaced pictures as they are"
@@ -102,7 +103,7 @@ def _why_not_shown(media: Media, frame: av.VideoFrame) -> str:
     return ""
 
 
-def _changes_midway(media: Media, first: av.VideoFrame) -> bool:
+def _changes_midway(media: ClipMedia, first: av.VideoFrame) -> bool:
     """Whether a keyframe (these alone are decoded) has another size, shape or coding than the first frame."""
     codec = media.video.codec_context
     codec.flush_buffers()
@@ -116,6 +117,6 @@ def _changes_midway(media: Media, first: av.VideoFrame) -> bool:
         return True  # PyAV has the last word on what is damaged
 
 
-def _kind(media: Media, frame: av.VideoFrame) -> tuple:
+def _kind(media: ClipMedia, frame: av.VideoFrame) -> tuple:
     size = frame.width, frame.height, frame.format.name, pixel_aspect(media)
     return *size, frame.interlaced_frame, frame.color_trc, frame.colorspace, orientation_of(frame)

@@ -8,6 +8,7 @@ import av
 import numpy as np
 from av.filter import Graph
 
+from viper_e2e.decoding.cropping import new_buffer
 from viper_e2e.decoding.timeline import RescanNeeded
 
 Numbered = tuple[int, av.VideoFrame]
@@ -74,30 +75,33 @@ class Deinterlacer:
         if self._graph is None or self._last_fed not in (index - 1, index):
             self._graph, self._last_fed = _new_graph(frame), index - 1
             if before is not None:
-                self._feed(before)
+                _feed(self._graph, before)
         if self._last_fed == index - 1:
-            self._feed(frame)
-        whole = self._feed(behind)
+            _feed(self._graph, frame)
+        whole = _feed(self._graph, behind)
         self._last_fed = index + 1
         if behind is None:
             self._graph = None  # it was told that the stream ends
+        if whole is None:
+            raise RescanNeeded
         return whole
 
-    def _feed(self, frame: av.VideoFrame | None) -> av.VideoFrame | None:
-        """The last picture that comes out behind this one, or behind the end."""
-        self._graph.push(frame)
-        last = None
-        while True:
-            try:
-                last = self._graph.vpull()
-            except (BlockingIOError, EOFError):
-                return last
+
+def _feed(graph: Graph, frame: av.VideoFrame | None) -> av.VideoFrame | None:
+    """The last picture that comes out behind this one, or behind the end."""
+    graph.push(frame)
+    last = None
+    while True:
+        try:
+            last = graph.vpull()
+        except (BlockingIOError, EOFError):
+            return last
 
 
 def _new_graph(frame: av.VideoFrame) -> Graph:
     graph = Graph()
     graph.threads = 1
-    source = graph.add_buffer(template=frame)
+    source = new_buffer(graph, frame)
     bwdif = graph.add("bwdif", mode="send_frame", parity="auto", deint="interlaced")
     graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
     return graph

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import SupportsBytes
 
 import av
 import numpy as np
 
-from viper_e2e.decoding.container import Media
+from viper_e2e.decoding.media import ClipMedia
 
 Size = tuple[int, int]
 """Width, height."""
@@ -67,10 +68,16 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
     return Orientation(swaps_axes=True, mirrors_x=c < 0, mirrors_y=b < 0)
 
 
+def side_data(frame: av.VideoFrame, kind: str) -> bytes | None:
+    """What comes beside a frame's pixels; `ValueError` where PyAV does not know what else there is."""
+    found = frame.side_data.get(kind)
+    return bytes(found) if isinstance(found, SupportsBytes) else None
+
+
 def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
     """float64, 3×3 as FFmpeg lays it out, or None."""
     try:
-        found = frame.side_data.get("DISPLAYMATRIX")
+        found = side_data(frame, "DISPLAYMATRIX")
     except ValueError:
         # PyAV does not know one of the other kinds of side data and then shows none: it still tells the turn.
         turn = np.deg2rad(frame.rotation)
@@ -79,7 +86,7 @@ def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
     return None if found is None else np.frombuffer(found, np.int32)[:9].reshape(3, 3).astype(np.float64)
 
 
-def pixel_aspect(media: Media) -> Fraction:
+def pixel_aspect(media: ClipMedia) -> Fraction:
     """Width of a stored pixel over its height; what the container says comes before what the codec does.
 
     As the codec stands: in mid-stream it may change.

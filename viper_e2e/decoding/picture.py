@@ -9,9 +9,10 @@ import numpy as np
 from av.error import FFmpegError
 
 from viper_e2e.decoding.colour import RGBConverter
-from viper_e2e.decoding.container import Media, check_frame_size
 from viper_e2e.decoding.cropping import Cropper
 from viper_e2e.decoding.geometry import Size, fitted_size, orientation_of, pixel_aspect, scaled_size, shown_size
+from viper_e2e.decoding.limits import check_frame_size
+from viper_e2e.decoding.media import ClipMedia
 
 
 class Scaler:
@@ -21,7 +22,7 @@ class Scaler:
     each by its own shape, between black bars where that differs.
     """
 
-    def __init__(self, media: Media, max_side: int | None, canvas: Size | None = None):
+    def __init__(self, media: ClipMedia, max_side: int | None, canvas: Size | None = None):
         """`canvas`: the size to hand out, whatever the first frame's is."""
         self.media, self.max_side = media, max_side
         self.display_size: Size = (0, 0)
@@ -51,21 +52,24 @@ class Scaler:
         shown = shown_size(size, orientation, pixel_aspect(self.media) if aspect is None else aspect)
         if self.display_size == (0, 0):
             self.display_size = shown
-            if self._canvas is None:
-                self._canvas = scaled_size(*shown, self.max_side)
-                # Flat pixels can make a small picture's shown size very large.
-                check_frame_size(self.media, *self._canvas)
-        fitted = self._canvas if shown == self.display_size else self._fitted(shown)
+        canvas = self._canvas or self._first_canvas(shown)
+        fitted = canvas if shown == self.display_size else self._fitted(shown, canvas)
         try:
             image = orientation(self._convert(frame, *orientation.size(fitted)))
         except FFmpegError as error:
             message = f"pixel format {frame.format.name} cannot be converted; convert the clip"
             raise self.media.fail(message, stage="decode") from error
-        return image if fitted == self._canvas else _framed(image, self._canvas)
+        return image if fitted == canvas else _framed(image, canvas)
 
-    def _fitted(self, shown: Size) -> Size:
-        fitted = fitted_size(shown, self._canvas)
-        if fitted != self._canvas and shown not in self.changes:
+    def _first_canvas(self, shown: Size) -> Size:
+        self._canvas = canvas = scaled_size(*shown, self.max_side)
+        # Flat pixels can make a small picture's shown size very large.
+        check_frame_size(self.media, *canvas)
+        return canvas
+
+    def _fitted(self, shown: Size, canvas: Size) -> Size:
+        fitted = fitted_size(shown, canvas)
+        if fitted != canvas and shown not in self.changes:
             self.changes.append(shown)
         return fitted
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import av
 
 from viper_e2e.config.schema import LimitsConfig
-from viper_e2e.decoding.container import Source, first_frame, open_media, stated_seconds
+from viper_e2e.decoding.container import Source, first_frame, open_clip
 from viper_e2e.decoding.geometry import orientation_of, pixel_aspect, shown_size
+from viper_e2e.decoding.lengths import stated_seconds
 from viper_e2e.decoding.tracks import Tracks
 
 
@@ -43,7 +44,7 @@ def probe(source: Source, limits: LimitsConfig, *, name: str = "", video_track: 
 
     Raises `ClipError` (stages ``read``, ``container``, ``decode``), also where it is over the limits.
     """
-    with open_media(source, limits, name, tracks=Tracks(video_track)) as media:
+    with open_clip(source, limits, name, Tracks(video_track)) as media:
         video, audio = media.video, media.audio
         frame = first_frame(media)
         orientation = orientation_of(frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 import av
@@ -11,9 +12,11 @@ import numpy as np
 from av.error import FFmpegError
 
 from viper_e2e.decoding.av1 import References
-from viper_e2e.decoding.container import Media, check_frame_size, prepare_video_codec
+from viper_e2e.decoding.container import prepare_video_codec
 from viper_e2e.decoding.fields import Deinterlacer, FieldsFound, with_neighbours
 from viper_e2e.decoding.geometry import Size, pixel_aspect
+from viper_e2e.decoding.limits import check_frame_size
+from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.picture import Scaler
 from viper_e2e.decoding.sound import SoundReader
 from viper_e2e.decoding.timeline import PacketAction, RescanNeeded, Timeline, TornEnd
@@ -35,7 +38,7 @@ class FrameReader:
 
     def __init__(
         self,
-        media: Media,
+        media: ClipMedia,
         timeline: Timeline,
         wanted: np.ndarray,
         max_side: int | None,
@@ -57,7 +60,8 @@ class FrameReader:
         self._needed_frames = wanted if self._fields is None else with_neighbours(wanted)
         self._aspects: dict[int | None, Fraction] = {}
         """Shape of pixels, which may change, by the time of frames that are still on their way."""
-        feed = None if timeline.by_order else timeline.feed(self._needed_frames)
+        packets = timeline.packets
+        feed = None if packets is None else packets.feed(self._needed_frames)
         # As bytes: plain numbers are cheaper than enum members, once for every packet of a long clip.
         self._feed = None if feed is None else feed.tobytes()
         self._skips = not timeline.by_order and can_skip(media)
@@ -65,12 +69,12 @@ class FrameReader:
         self._references = References(self._codec.extradata) if is_av1 else None
         self._next_packet = self._next_frame = 0
         self._is_running = self._is_landing = self._is_over = False
-        self._can_leap = feed is not None and media.is_indexed and not media.kept.is_complete
         self._landing_seconds = -math.inf
         """Where the last leap went to."""
-        if self._can_leap:
-            self._needed = np.flatnonzero(feed != _SKIP)
-            self._packet_seconds = (timeline.packet_pts - timeline.pts[0]) * float(timeline.tick_seconds)
+        self._leaps: _Leaps | None = None
+        if packets is not None and feed is not None and media.is_indexed and not media.kept.is_complete:
+            seconds = (packets.pts - timeline.pts[0]) * float(timeline.tick_seconds)
+            self._leaps = _Leaps(np.flatnonzero(feed != _SKIP), packets.pts, seconds)
         prepare_video_codec(media)
 
     @property
@@ -89,12 +93,12 @@ class FrameReader:
         while not self._is_over:
             self._is_over = True
             for packet in self.media.packets(*streams):
-                if packet.stream is not self.media.video:
+                if packet.stream is self.media.video:
+                    yield from self._read(packet)
+                    if self._leap():
+                        break
+                elif self.sound is not None:
                     self.sound.read(packet)
-                    continue
-                yield from self._read(packet)
-                if self._can_leap and self._leap():
-                    break
         yield from self._finish()
         if self._fields is not None:
             yield from self._converted(self._fields.finish())
@@ -106,7 +110,7 @@ class FrameReader:
             yield from self._pick(self._decode(packet))
             return
         if self._is_landing:
-            self._next_packet, self._is_landing = self._packet_index_of(packet), False
+            self._next_packet, self._is_landing = self._landed_at(packet), False
         feed = self._feed[self._next_packet]
         self._next_packet += 1
         if feed == _SKIP:
@@ -143,14 +147,14 @@ class FrameReader:
 
     def _leap(self) -> bool:
         """Go on where the next packet is needed, if many before it are not; whether the file stands there."""
-        at = self._next_packet - 1
-        if self._feed[at] != _SKIP:
+        leaps, at = self._leaps, self._next_packet - 1
+        if leaps is None or self._feed is None or self._feed[at] != _SKIP:
             return False
-        place = np.searchsorted(self._needed, at)
-        target = self._packet_seconds[self._needed[place]] if place < len(self._needed) else math.inf
+        place = np.searchsorted(leaps.needed, at)
+        target = leaps.seconds[leaps.needed[place]] if place < len(leaps.needed) else math.inf
         if self.sound is not None:
             target = min(target, self.sound.needed_from())
-        if target - self._packet_seconds[at] < LEAP_SECONDS or target <= self._landing_seconds:
+        if target - leaps.seconds[at] < LEAP_SECONDS or target <= self._landing_seconds:
             return False
         self._landing_seconds = target
         if self.sound is not None:
@@ -161,11 +165,12 @@ class FrameReader:
             self._is_over, self._is_landing = False, True
         return True
 
-    def _packet_index_of(self, packet: av.Packet) -> int:
+    def _landed_at(self, packet: av.Packet) -> int:
         """Which packet of the timeline this is, after a seek. Raises `RescanNeeded` if it cannot be told."""
+        assert self._leaps is not None
         pts = packet.pts if packet.pts is not None else packet.dts
-        found = np.flatnonzero(self.timeline.packet_pts == pts)
-        if len(found) != 1 or self._packet_seconds[found[0]] > self._landing_seconds:
+        found = np.flatnonzero(self._leaps.pts == pts)
+        if len(found) != 1 or self._leaps.seconds[found[0]] > self._landing_seconds:
             raise RescanNeeded
         return int(found[0])
 
@@ -195,16 +200,27 @@ class FrameReader:
         return index if index < len(pts) and pts[index] == frame.pts else None
 
 
+@dataclass(frozen=True)
+class _Leaps:
+    """Where a long file with an index may be read on: of every packet of the timeline, in the file's order."""
+
+    needed: np.ndarray
+    """int64: the packets that are."""
+    pts: np.ndarray
+    seconds: np.ndarray
+    """On the clip's clock."""
+
+
 def _replaced(packet: av.Packet, content: bytes | memoryview) -> av.Packet:
     """The packet itself if `content` is all of it, else one in its place with only that."""
     if len(content) == packet.size:
         return packet
-    other = av.Packet(content)
+    other = av.Packet(bytes(content))
     other.pts, other.dts, other.time_base = packet.pts, packet.dts, packet.time_base
     return other
 
 
-def can_skip(media: Media) -> bool:
+def can_skip(media: ClipMedia) -> bool:
     """Whether the decoder leaves out, packet by packet, pictures that nothing refers to, and only those.
 
     libdav1d (see `av1.py`), VP8 and VP9 decide once at the start. In HEVC with temporal layers "not referred
@@ -218,7 +234,7 @@ def can_skip(media: Media) -> bool:
     return codec.name in ("h264", "mpeg4", "mpeg2video", "mpeg1video")
 
 
-def whole_frames(media: Media, packet: av.Packet | None) -> tuple[list[av.VideoFrame], ClipError | None]:
+def whole_frames(media: ClipMedia, packet: av.Packet | None) -> tuple[list[av.VideoFrame], ClipError | None]:
     """Frames that the video decoder gives for a packet (``None``: all that it still holds) up to the first that
     is damaged, also where the decoder painted over it, and what is wrong then (stage ``decode``)."""
     try:

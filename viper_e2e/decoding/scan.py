@@ -8,17 +8,12 @@ from dataclasses import replace
 import av
 import numpy as np
 
-from viper_e2e.decoding.container import (
-    Media,
-    Source,
-    check_num_frames,
-    check_seconds,
-    open_media,
-    prepare_video_codec,
-)
+from viper_e2e.decoding.container import Source, open_clip, prepare_video_codec
+from viper_e2e.decoding.limits import check_num_frames, check_seconds
+from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.pyav import whole_frames
 from viper_e2e.decoding.sound import TORN_SOUND, SoundExtent, read_indexed_extent
-from viper_e2e.decoding.timeline import Timeline, TornPackets
+from viper_e2e.decoding.timeline import FramePackets, Timeline, TornPackets
 
 _UNREAD_SHARE = 0.1
 """Of a file, behind its last packet: an index is less."""
@@ -26,7 +21,7 @@ _TORN_FRAME = ("the file breaks off in its last frame, which is left out",)
 
 
 def read_timeline(
-    media: Media, source: Source, *, with_sound: bool, by_decoding: bool = False, without_last: bool = False
+    media: ClipMedia, source: Source, *, with_sound: bool, by_decoding: bool = False, without_last: bool = False
 ) -> Timeline:
     """When each frame of a clip is shown. Reads `media`, opened from `source`, to its end.
 
@@ -40,26 +35,27 @@ def read_timeline(
     timeline = _scan_packets(media, with_sound, without_last)
     if timeline is not None:
         return timeline
-    with open_media(source, media.limits, media.name, tracks=media.tracks) as again:
+    with open_clip(source, media.limits, media.name, media.tracks) as again:
         return _scan_by_decoding(again, with_sound)
 
 
-def _tells_no_times_of_display(media: Media) -> bool:
+def _tells_no_times_of_display(media: ClipMedia) -> bool:
     # AVI and ASF keep decoding times only. A program stream times its blocks of 2 KB, not the pictures in them:
     # several have one time, and FFmpeg's guess at the others is wrong.
     return media.kind in ("avi", "asf", "mpeg")
 
 
-def _scan_packets(media: Media, with_sound: bool, without_last: bool) -> Timeline | None:
+def _scan_packets(media: ClipMedia, with_sound: bool, without_last: bool) -> Timeline | None:
     """None: the packets do not tell when frames are shown."""
     video, sound, reached = _Packets(media), SoundExtent(), 0
-    if with_sound and media.audio and media.audio.index_entries and media.is_indexed and not media.is_kept:
+    audio = media.audio if with_sound else None
+    if audio is not None and audio.index_entries and media.is_indexed and not media.is_kept:
         # Of a long file, most packets of sound need not be looked at one by one.
         for packet in media.packets(media.video):
             video.add(packet)
-        sound = read_indexed_extent(media)
+        sound = read_indexed_extent(media, audio)
     else:
-        for packet in media.packets_to_keep(media.video, media.audio if with_sound else None):
+        for packet in media.packets_to_keep(media.video, audio):
             reached = max(reached, (packet.pos or 0) + packet.size)
             if packet.stream is media.video:
                 video.add(packet)
@@ -79,23 +75,21 @@ def _scan_packets(media: Media, with_sound: bool, without_last: bool) -> Timelin
     if not len(candidates):
         raise media.fail("has a video stream without a frame to show", stage="decode")
     pts, first = np.unique(packet_pts[candidates], return_index=True)
-    packet = candidates[first]
-    nearest = np.searchsorted(keys, packet, side="right") - 1
+    own = candidates[first]
+    nearest = np.searchsorted(keys, own, side="right") - 1
     is_leading = packet_pts[keys[nearest]] > pts
     timeline = Timeline(
         pts=pts,
         tick_seconds=media.tick_seconds,
-        last_frame_ticks=_last_frame_ticks(pts, video.ticks[packet[-1]]),
-        packet=packet,
-        keyframe=keys[np.maximum(nearest - is_leading, 0)],
-        packet_pts=packet_pts,
+        last_frame_ticks=_last_frame_ticks(pts, video.ticks[own[-1]]),
+        packets=FramePackets(own, keys[np.maximum(nearest - is_leading, 0)], packet_pts),
         is_torn=is_torn,
         notes=(_TORN_FRAME if is_torn else _cut_short(media, len(video.pts))) + _goes_on(media, reached),
     )
     return _with_sound(media, timeline, sound)
 
 
-def _scan_by_decoding(media: Media, with_sound: bool) -> Timeline:
+def _scan_by_decoding(media: ClipMedia, with_sound: bool) -> Timeline:
     video, shown, sound = _Packets(media), _Packets(media), SoundExtent()
     prepare_video_codec(media)
     failure = None
@@ -133,7 +127,7 @@ def _scan_by_decoding(media: Media, with_sound: bool) -> Timeline:
 class _Packets:
     """What packets (or frames) say about their times, in the order in which they come; 14 bytes each."""
 
-    def __init__(self, media: Media):
+    def __init__(self, media: ClipMedia):
         self.media = media
         self.pts, self.ticks = array("q"), array("i")
         self.is_key, self.is_hidden = bytearray(), bytearray()
@@ -154,7 +148,7 @@ class _Packets:
         self.ticks.append(min(max(ticks or 0, 0), 2**31 - 1))
 
 
-def _times_of_display(media: Media, shown: _Packets, video: _Packets) -> np.ndarray:
+def _times_of_display(media: ClipMedia, shown: _Packets, video: _Packets) -> np.ndarray:
     pts = np.array(shown.pts, np.int64)
     if not shown.num_without_time and (np.diff(pts) > 0).all():
         return pts
@@ -166,7 +160,7 @@ def _times_of_display(media: Media, shown: _Packets, video: _Packets) -> np.ndar
     return pts[: len(shown.pts)]
 
 
-def _check_complete(media: Media, stream: av.stream.Stream, found: int, torn: TornPackets) -> None:
+def _check_complete(media: ClipMedia, stream: av.stream.Stream, found: int, torn: TornPackets) -> None:
     """An mp4's index promises its packets; other containers promise no more than whole packets."""
     what = "frames" if stream is media.video else "packets of sound"
     promised = len(stream.index_entries) if media.kind in ("mp4", "mov") else 0
@@ -183,7 +177,7 @@ def _check_complete(media: Media, stream: av.stream.Stream, found: int, torn: To
         raise media.fail("is a GIF picture, not a clip: nothing moves in it")
 
 
-def _goes_on(media: Media, reached: int) -> tuple[str, ...]:
+def _goes_on(media: ClipMedia, reached: int) -> tuple[str, ...]:
     """That there is more in the file than its reader comes to; ``reached``: where its last packet ends."""
     left = media.num_bytes - reached
     # Files attached to a Matroska may stand at its end.
@@ -196,29 +190,29 @@ def _goes_on(media: Media, reached: int) -> tuple[str, ...]:
     return (told,)
 
 
-def _cut_short(media: Media, found: int) -> tuple[str, ...]:
+def _cut_short(media: ClipMedia, found: int) -> tuple[str, ...]:
     """What is missing of a recording in fragments that broke off."""
     missing = _num_missing(media, media.video, found)
     return (f"the file is cut short: {missing:,} frames are missing at its end",) if missing > 0 else ()
 
 
-def _sound_cut_short(media: Media, found: int) -> tuple[str, ...]:
-    missing = _num_missing(media, media.audio, found)
+def _sound_cut_short(media: ClipMedia, stream: av.AudioStream, found: int) -> tuple[str, ...]:
+    missing = _num_missing(media, stream, found)
     what = "packets of sound are" if missing > 1 else "packet of sound is"
     return (f"the file is cut short: {missing:,} {what} missing at its end",) if missing > 0 else ()
 
 
-def _num_missing(media: Media, stream: av.stream.Stream, found: int) -> int:
+def _num_missing(media: ClipMedia, stream: av.stream.Stream, found: int) -> int:
     return sum(entry.size > 0 for entry in stream.index_entries) - found if media.is_in_fragments else 0
 
 
-def _with_sound(media: Media, timeline: Timeline, sound: SoundExtent) -> Timeline:
-    if sound.num_packets:
+def _with_sound(media: ClipMedia, timeline: Timeline, sound: SoundExtent) -> Timeline:
+    if media.audio is not None and sound.num_packets:
         _check_complete(media, media.audio, sound.num_packets, sound.torn)
-        start, end = (at - timeline.start_seconds for at in sound.seconds(media))
+        start, end = (at - timeline.start_seconds for at in sound.seconds(media, media.audio))
         is_torn = sound.is_end_torn(media)
         torn = (TORN_SOUND,) if is_torn else ()
-        notes = (*timeline.notes, *torn, *_sound_cut_short(media, sound.num_packets))
+        notes = (*timeline.notes, *torn, *_sound_cut_short(media, media.audio, sound.num_packets))
         timeline = replace(timeline, sound_start_seconds=start, sound_end_seconds=end)
         timeline = replace(timeline, is_sound_torn=is_torn, notes=notes)
         check_seconds(media, end - start)

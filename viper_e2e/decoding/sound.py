@@ -11,8 +11,9 @@ import numpy as np
 from av.error import FFmpegError
 
 from viper_e2e.clip import SoundRun
-from viper_e2e.decoding.container import Media, check_sound_format
 from viper_e2e.decoding.downmix import mixed, mono_weights
+from viper_e2e.decoding.limits import check_sound_format
+from viper_e2e.decoding.media import ClipMedia, Media, SoundMedia
 from viper_e2e.decoding.sampling import Span
 from viper_e2e.decoding.timeline import RescanNeeded, TornPackets
 from viper_e2e.errors import ClipError
@@ -61,14 +62,14 @@ class SoundExtent:
         """Whether a file breaks off in its last packet of sound."""
         return media.may_break_off and self.torn.is_end_torn
 
-    def seconds(self, media: Media) -> Span:
+    def seconds(self, media: Media, stream: av.AudioStream) -> Span:
         """Start and end on the file's own clock, of what is whole."""
-        tick = media.audio.time_base
+        tick = media.tick_seconds_of(stream)
         end = self.last_start if self.is_end_torn(media) else self.end
         return float(self.start * tick), float(end * tick)
 
 
-def read_sound_extent(media: Media) -> Span:
+def read_sound_extent(media: SoundMedia) -> Span:
     """Start and end of a file's sound in seconds; reads `media` to its end.
 
     Raises `ClipError` (stage ``sound``) if it is torn or there is none.
@@ -81,15 +82,15 @@ def read_sound_extent(media: Media) -> Span:
     num_torn = extent.torn.num_amid(media.may_break_off) - (has_no_length and extent.is_last_torn)
     if num_torn or not extent.num_packets:
         raise media.fail("has no sound in it, or is cut short; copy it again", stage="sound")
-    return extent.seconds(media)
+    return extent.seconds(media, media.audio)
 
 
-def read_indexed_extent(media: Media) -> SoundExtent:
-    """The same, of an indexed file with sound: only its first packets and its last are read."""
-    entries, extent = media.audio.index_entries, SoundExtent()
+def read_indexed_extent(media: ClipMedia, stream: av.AudioStream) -> SoundExtent:
+    """The same, of the sound of an indexed clip: only its first packets and its last are read."""
+    entries, extent = stream.index_entries, SoundExtent()
     for ticks in (entries[0].timestamp, entries[-1].timestamp):
-        media.seek(media.audio, ticks)
-        for packet in islice(media.packets(media.audio), 2):
+        media.seek(stream, ticks)
+        for packet in islice(media.packets(stream), 2):
             extent.add(packet)
     extent.num_packets = sum(entry.size > 0 and entry.pos + entry.size <= media.num_bytes for entry in entries)
     return extent
@@ -100,6 +101,7 @@ class SoundTrack:
     """Where a clip's sound comes from."""
 
     media: Media
+    stream: av.AudioStream
     extent: Span
     """From when to when there is sound, on the clip's clock (0 = first frame)."""
     zero_seconds: float
@@ -120,20 +122,20 @@ class SoundReader:
 
     def __init__(self, track: SoundTrack, spans: list[Span], sample_rate: int, *, whole: bool):
         """`spans`: on the clip's clock, ascending, apart."""
-        media = track.media
-        if media.audio.codec_context is None:
+        media, stream = track.media, track.stream
+        if stream.codec_context is None:
             raise media.fail("its sound is coded in a way that this build of PyAV cannot decode", stage="sound")
         self.media, self.sample_rate = media, sample_rate
         self.reached_seconds = -math.inf
         """Sound up to here has been read, where it is wanted."""
-        self._codec = media.audio.codec_context
+        self._codec = stream.codec_context
         self._codec.thread_type, self._codec.thread_count = "NONE", 1
-        self._tick_seconds = float(media.audio.time_base)
+        self._tick_seconds = float(media.tick_seconds_of(stream))
         self._zero_seconds, self._whole = track.zero_seconds, whole
         self._spans = spans[::-1]
         self.is_apart = track.is_apart
         """Whether `read_until` fetches the packets; else whoever reads the pictures brings them to `read`."""
-        self._packets = media.packets(media.audio) if track.is_apart else None
+        self._packets = media.packets(stream) if track.is_apart else None
         self._waiting: list[av.Packet] = []
         self._waiting_bytes = 0
         self._given_seconds = -math.inf
@@ -226,9 +228,7 @@ class SoundReader:
             self._read(packet)
 
     def _read(self, packet: av.Packet) -> None:
-        start = self._clock(packet.pts)
-        if start is None:
-            start = self._expected_seconds or 0.0
+        start = self._start_of(packet.pts)
         if self._failure is not None:
             raise self._damaged() from self._failure
         if start > self._end_seconds - self._tick_seconds:
@@ -250,8 +250,12 @@ class SoundReader:
         if not self._gathered.samples:
             self.reached_seconds = max(self.reached_seconds, end - _TAIL_SECONDS)
 
-    def _clock(self, pts: int | None) -> float | None:
-        return None if pts is None else pts * self._tick_seconds - self._zero_seconds
+    def _clock(self, pts: int) -> float:
+        return pts * self._tick_seconds - self._zero_seconds
+
+    def _start_of(self, pts: int | None) -> float:
+        """What has no time of its own begins where the last sample ended."""
+        return (self._expected_seconds or 0.0) if pts is None else self._clock(pts)
 
     def _decode(self, packet: av.Packet | None, is_warm_up: bool) -> None:
         try:
@@ -272,20 +276,18 @@ class SoundReader:
         return self.media.fail(f"its sound cannot be decoded {at}; copy the file again", stage="sound")
 
     def _place(self, frame: av.AudioFrame) -> None:
-        start = self._clock(frame.pts)
-        if start is None:
-            start = self._expected_seconds or 0.0
+        start, expected = self._start_of(frame.pts), self._expected_seconds
         # Samples are counted, and the count is held against every time that comes.
-        error = math.inf if self._expected_seconds is None else start - self._expected_seconds
+        error = math.inf if expected is None else start - expected
         has_gap = abs(error) > _GAP_SECONDS
         self._drift_seconds += 0.0 if has_gap else (error - self._drift_seconds) / _DRIFT_FRAMES
-        if not has_gap and abs(self._drift_seconds) > _DRIFT_SECONDS:
-            has_gap, start = True, self._expected_seconds + self._drift_seconds
-        if not self._pieces or (has_gap and not self._whole):
+        if expected is not None and not has_gap and abs(self._drift_seconds) > _DRIFT_SECONDS:
+            has_gap, start = True, expected + self._drift_seconds
+        if expected is None or not self._pieces or (has_gap and not self._whole):
             self._end_piece()
             self._pieces.append(_Piece(start, self.sample_rate))
-            self._expected_seconds, self._drift_seconds = start, 0.0
-        self._expected_seconds += frame.samples / frame.sample_rate
+            expected, self._drift_seconds = start, 0.0
+        self._expected_seconds = expected + frame.samples / frame.sample_rate
         found = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._resampler is None or found != self._format:
             self._flush_resampler()
@@ -298,7 +300,7 @@ class SoundReader:
             self._resample_gathered()
 
     def _resample_gathered(self) -> None:
-        if self._gathered.samples:
+        if self._resampler is not None and self._gathered.samples:
             self._keep(self._resampler.resample(self._gathered.read()))
 
     def _keep(self, frames: list[av.AudioFrame]) -> None:

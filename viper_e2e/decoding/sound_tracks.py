@@ -56,11 +56,12 @@ def first_that_speaks(
     Reads on from where `container` stands, no further than until the first track is known to have sound, and
     decodes a second at each of a few places.
     """
-    peaks = dict.fromkeys((track.index for track in tracks), 0.0)
+    by_index = {track.index: track for track in tracks}
+    peaks = dict.fromkeys(by_index, 0.0)
     for packet in _at_places(container, tracks):
         index = packet.stream.index
         try:
-            peaks[index] = max([peaks[index], *map(_peak, packet.decode())])
+            peaks[index] = max([peaks[index], *map(_peak, by_index[index].decode(packet))])
         except FFmpegError:
             # What cannot be decoded is told where it is read.
             continue

@@ -59,6 +59,34 @@ class PacketAction(IntEnum):
 
 
 @dataclass(frozen=True)
+class FramePackets:
+    """Which packets the frames of a clip come from."""
+
+    own: np.ndarray
+    """int64: each frame's packet, in the file's order."""
+    keyframe: np.ndarray
+    """int64: the packet from which decoding must start to see each frame exactly."""
+    pts: np.ndarray
+    """int64: of every packet, in the file's order."""
+
+    @property
+    def has_leading_frames(self) -> bool:
+        """Whether some frame comes behind a keyframe in the file and still needs the one before it."""
+        starts = np.unique(self.keyframe)
+        return bool((starts[np.searchsorted(starts, self.own, side="right") - 1] != self.keyframe).any())
+
+    def feed(self, wanted: np.ndarray) -> np.ndarray:
+        """uint8 `PacketAction` for every packet, so that the `wanted` frames (bool mask) come out exact."""
+        feed = np.zeros(len(self.pts), np.uint8)
+        for first, last in _segments(self.keyframe[wanted], self.own[wanted]):
+            inside = slice(first, last + 1)
+            leading = self.pts[inside] < self.pts[first]
+            feed[inside] = np.where(leading, PacketAction.DROP, PacketAction.REFERENCE)
+        feed[self.own[wanted]] = PacketAction.WANTED
+        return feed
+
+
+@dataclass(frozen=True)
 class Timeline:
     """All frames of a clip in the order in which they are shown."""
 
@@ -67,12 +95,8 @@ class Timeline:
     tick_seconds: Fraction
     last_frame_ticks: int
     """How long the last frame is shown."""
-    packet: np.ndarray | None = None
-    """int64: each frame's packet, in the file's order. None: frames are told by order out of the decoder."""
-    keyframe: np.ndarray | None = None
-    """int64: the packet from which decoding must start to see each frame exactly."""
-    packet_pts: np.ndarray | None = None
-    """int64: of every packet, in the file's order."""
+    packets: FramePackets | None = None
+    """None: frames are told by their order out of the decoder."""
     sound_start_seconds: float = 0.0
     """Of the file's own sound, on the clip's clock (0 = first frame)."""
     sound_end_seconds: float = 0.0
@@ -89,7 +113,7 @@ class Timeline:
     @property
     def by_order(self) -> bool:
         """Whether frames are told by their order out of the decoder."""
-        return self.packet is None
+        return self.packets is None
 
     @property
     def seconds(self) -> np.ndarray:
@@ -110,21 +134,7 @@ class Timeline:
     @property
     def has_leading_frames(self) -> bool:
         """Whether some frame comes behind a keyframe in the file and still needs the one before it."""
-        if self.by_order:
-            return False
-        starts = np.unique(self.keyframe)
-        return bool((starts[np.searchsorted(starts, self.packet, side="right") - 1] != self.keyframe).any())
-
-    def feed(self, wanted: np.ndarray) -> np.ndarray:
-        """uint8 `PacketAction` for every packet, so that the `wanted` frames (bool mask) come out exact."""
-        assert self.packet is not None
-        feed = np.zeros(len(self.packet_pts), np.uint8)
-        for first, last in _segments(self.keyframe[wanted], self.packet[wanted]):
-            inside = slice(first, last + 1)
-            leading = self.packet_pts[inside] < self.packet_pts[first]
-            feed[inside] = np.where(leading, PacketAction.DROP, PacketAction.REFERENCE)
-        feed[self.packet[wanted]] = PacketAction.WANTED
-        return feed
+        return self.packets is not None and self.packets.has_leading_frames
 
 
 def _segments(first: np.ndarray, last: np.ndarray) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import BufferedReader
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 
-from viper_e2e.decoding.container import Media
+from viper_e2e.clip import Pixels
 from viper_e2e.decoding.external import FRAMES_AT_ONCE, ForeignReader
+from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.timeline import Timeline
 from viper_e2e.errors import ViperError
 
@@ -35,18 +37,21 @@ class TorchcodecReader(ForeignReader):
     library, device = "torchcodec", "cpu"
 
     @classmethod
-    def why_not(cls, media: Media, timeline: Timeline, frame: av.VideoFrame) -> str:
+    def why_not(cls, media: ClipMedia, timeline: Timeline, frame: av.VideoFrame) -> str:
         if media.video.codec_context.codec.canonical_name == "h264" and timeline.has_leading_frames:
             return "it gives wrong frames from H.264 with intra refresh, which looks like this"
         return super().why_not(media, timeline, frame)
 
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
+    def __iter__(self) -> Iterator[tuple[int, Pixels]]:
         decoders = import_torchcodec()
         self._check_place()
         with ExitStack() as files:
             # As an open file: no name of ours reaches FFmpeg.
-            is_bytes = isinstance(self.source, bytes)
-            source = self.source if is_bytes else files.enter_context(Path(self.source).open("rb"))
+            source: bytes | BufferedReader = (
+                self.source
+                if isinstance(self.source, bytes)
+                else files.enter_context(Path(self.source).open("rb"))
+            )
             with self._telling_errors():
                 decoder = decoders.VideoDecoder(
                     source, stream_index=self.media.video.index, dimension_order="NCHW", device=self.device

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from viper_e2e.decoding.container import Media
+from viper_e2e.decoding.media import ClipMedia
 
 
 class Unseen:
@@ -15,7 +15,7 @@ class Unseen:
     num_decoded = 0
     notes: tuple[str, ...] = ()
 
-    def __init__(self, media: Media, wanted: np.ndarray):
+    def __init__(self, media: ClipMedia, wanted: np.ndarray):
         """`wanted`: bool mask over the timeline's frames."""
         codec = media.video.codec_context
         self.display_size = (codec.width, codec.height)

@@ -62,15 +62,15 @@ class Stub:
 
 
 class _Short(reprlib.Repr):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxstring = 2, 80
 
-    def repr_instance(self, x: Any, level: int) -> str:
+    def repr_instance(self, x: object, level: int) -> str:
         return repr(x) if isinstance(x, bool | float | Stub | None) else f"a {type(x).__name__}"
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value out of a file, for a message: one short line, also of a list that holds itself many times."""
     return _Short().repr(value)
 

@@ -70,7 +70,7 @@ def sheet(
     rows = math.ceil(num_panels / columns)
     size = (columns * panel[0], rows * panel[1] + (0.4 if title else 0))
     figure = new_figure(size)
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in panels[num_panels:]:
         unused.set_axis_off()
@@ -124,7 +124,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLik
         panel.set_title(title)
         panel.set_xlabel("epoch")
         panel.set_xlim(metrics[0]["epoch"] + 0.5, metrics[-1]["epoch"] + 1.5)
-        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        panel.locator_params(axis="x", integer=True, min_n_ticks=1)
         panel.grid(alpha=0.25)
     if validated:
         panels[2].legend(frameon=False)
@@ -139,7 +139,7 @@ def _curve(
     panel.plot(x, values, label=label, **_style(index), markersize=4 if len(x) < 40 else 0)
 
 
-def _style(index: int) -> dict[str, str]:
+def _style(index: int) -> dict[str, Any]:
     """Colour and marker, and from the ninth line on another dash too."""
     size = len(COLOURS)
     return {

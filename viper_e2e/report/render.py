@@ -20,8 +20,10 @@ from PIL import Image
 
 from viper_e2e.config.schema import LimitsConfig
 from viper_e2e.decoding import probe
-from viper_e2e.decoding.container import Media, check_frame_size, open_media, prepare_video_codec
+from viper_e2e.decoding.container import open_clip, prepare_video_codec
 from viper_e2e.decoding.fields import Deinterlacer
+from viper_e2e.decoding.limits import check_frame_size
+from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.picture import Scaler
 from viper_e2e.decoding.tracks import Tracks
 from viper_e2e.errors import ViperError
@@ -90,7 +92,7 @@ def render(
     info = probe(clip, clip_limits, video_track=video_track)
     tracks, shown_size = Tracks(video_track), (info.width, info.height)
     overlay = Overlay(scored, shown_size, canvas_size(*shown_size), limits, name)
-    with open_media(clip, clip_limits, tracks=tracks) as media, _new_mp4(out) as container:
+    with open_clip(clip, clip_limits, tracks=tracks) as media, _new_mp4(out) as container:
         _Renderer(media, container, out, overlay).run()
     return out
 
@@ -108,7 +110,7 @@ class _Renderer:
 
     def __init__(
         self,
-        media: Media,
+        media: ClipMedia,
         container: OutputContainer,
         out: Path,
         overlay: Overlay,
@@ -129,11 +131,10 @@ class _Renderer:
             if isinstance(frame, av.VideoFrame):
                 self._read(frame)
             else:
-                self._write(self.audio, frame)
+                self._write_sound(frame)
         self._draw_all(self.fields.finish())
-        self._write(self.video, None)
-        if self.audio is not None:
-            self._write(self.audio, None)
+        self._write_picture(None)
+        self._write_sound(None)
 
     def _read(self, frame: av.VideoFrame) -> None:
         check_frame_size(self.media, frame.width, frame.height)
@@ -156,30 +157,40 @@ class _Renderer:
             self.overlay.draw(image, float((pts - self.pts[0]) * self.tick_seconds))
             drawn = av.VideoFrame.from_image(image)
             drawn.pts, drawn.time_base = pts, self.tick_seconds
-            self._write(self.video, drawn)
+            self._write_picture(drawn)
 
-    def _write(self, stream: av.stream.Stream, frame: av.VideoFrame | av.AudioFrame | None) -> None:
+    def _write_picture(self, frame: av.VideoFrame | None) -> None:
         with _writing(self.out):
-            self.container.mux(stream.encode(frame))
+            self.container.mux(self.video.encode(frame))
+
+    def _write_sound(self, frame: av.AudioFrame | None) -> None:
+        if self.audio is not None:
+            with _writing(self.out):
+                self.container.mux(self.audio.encode(frame))
 
 
 def canvas_size(width: int, height: int) -> tuple[int, int]:
     """Size of the rendering of a clip of this size: sides even, for the encoder."""
     scale = min(max(1.0, MIN_SIDE / min(width, height)), MAX_SIDE / max(width, height))
-    return tuple(max(16, round(side * scale / 2) * 2) for side in (width, height))
+    return _even(width * scale), _even(height * scale)
+
+
+def _even(side: float) -> int:
+    return max(16, round(side / 2) * 2)
 
 
 # --- reading and writing --------------------------------------------------------------------------
 
 
-def _frames(media: Media, *, with_sound: bool) -> Iterator[av.VideoFrame | av.AudioFrame]:
+def _frames(media: ClipMedia, *, with_sound: bool) -> Iterator[av.VideoFrame | av.AudioFrame]:
     """Pictures and sound as they come; packets that cannot be decoded are passed over."""
-    streams = [media.video, media.audio] if with_sound else [media.video]
+    streams = list(media.streams) if with_sound else [media.video]
     for packet in media.container.demux(streams):
         try:
-            yield from packet.decode()
+            frames = packet.decode()
         except av.error.InvalidDataError:
             continue
+        yield from (frame for frame in frames if isinstance(frame, av.VideoFrame | av.AudioFrame))
 
 
 def _encoder(out: Path) -> tuple[str, dict[str, str]]:
@@ -200,6 +211,7 @@ def _add_video(
 ) -> av.VideoStream:
     name, options = _encoder(out)
     stream = container.add_stream(name, rate=rate, options=options)
+    assert isinstance(stream, av.VideoStream), name
     stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
     # What swscale makes of RGB, said in the file: players would take large pictures for BT.709.
     stream.codec_context.colorspace = Colorspace.ITU601
@@ -209,7 +221,7 @@ def _add_video(
     return stream
 
 
-def _add_sound(media: Media, container: OutputContainer) -> av.AudioStream | None:
+def _add_sound(media: ClipMedia, container: OutputContainer) -> av.AudioStream | None:
     """An AAC stream for the clip's sound: encoded anew, as mp4 cannot hold all that clips come with."""
     if media.audio is None or media.audio.codec_context is None:
         return None

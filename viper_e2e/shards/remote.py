@@ -267,7 +267,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self,
         req: urllib.request.Request,
-        fp: IO[bytes],
+        fp: IO[bytes] | HTTPResponse,
         code: int,
         msg: str,
         headers: http.client.HTTPMessage,

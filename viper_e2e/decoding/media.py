@@ -1,0 +1,181 @@
+"""media.py: an open clip, or an open file with its sound alone: what is read of it, packet by packet."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import av
+from av.container import InputContainer
+from av.stream import Discard
+
+from viper_e2e.config.schema import LimitsConfig
+from viper_e2e.decoding.clocks import RunningClock
+from viper_e2e.decoding.cropping import NO_CROP, Crop
+from viper_e2e.decoding.tracks import BY_RULE, Tracks
+from viper_e2e.errors import ClipError
+
+KEPT_BYTES = 8 * 2**20
+"""A file whose packets are no more than this is read once: the second pass gets them from memory."""
+PACKET_BYTES = 1024
+"""What a packet in memory costs beside its content, which of small packets is most."""
+_WITHOUT_LENGTH = ("ts", "mpeg", "flv", "aac", "flac", "mp3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Media(ABC):
+    """An open file with the streams that we read."""
+
+    name: str
+    kind: str
+    """As `sniff` calls it."""
+    container: InputContainer
+    limits: LimitsConfig
+    head: bytes
+    num_bytes: int
+    """Of the whole file."""
+    kept: Kept = field(default_factory=lambda: Kept())
+    num_whole: Counter[int] = field(default_factory=Counter)
+    """By stream: see `RunningClock`, of the last reading."""
+
+    @property
+    @abstractmethod
+    def streams(self) -> Sequence[av.stream.Stream]:
+        """Those that we read, the one that the file is opened for first."""
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether an index at hand says of every packet where it lies: an mp4 that is not in fragments."""
+        first = self.streams[0]
+        return self.kind in ("mp4", "mov") and first.frames == len(first.index_entries)
+
+    @property
+    def is_in_fragments(self) -> bool:
+        """Whether it is an mp4 as recorders write it that may crash: whole up to where it breaks off."""
+        return False
+
+    @property
+    def may_break_off(self) -> bool:
+        """Whether its header promises no length, so that it is whole up to where its writer stopped."""
+        return self.kind in _WITHOUT_LENGTH or self.is_in_fragments
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether an indexed file is short enough for its packets to be kept."""
+        num_packets = sum(len(stream.index_entries) for stream in self.streams)
+        return self.num_bytes + num_packets * PACKET_BYTES <= KEPT_BYTES
+
+    def tick_seconds_of(self, stream: av.stream.Stream) -> Fraction:
+        """The unit of a stream's times, exact whatever PyAV computes with (its own rationals round)."""
+        tick = stream.time_base
+        if not tick:
+            raise self.fail(f"its {stream.type} has no unit of time; it is damaged: copy it again")
+        return Fraction(tick.numerator, tick.denominator)
+
+    def seek(self, stream: av.stream.Stream, ticks: int) -> None:
+        """Let `packets` go on at this stream's last keyframe whose decoding time is `ticks` or less."""
+        self.container.seek(ticks, stream=stream, backward=True)
+
+    def packets(self, *streams: av.stream.Stream | None) -> Iterator[av.Packet]:
+        """The packets of these streams, in the file's order; ``None`` is no stream."""
+        wanted = [stream for stream in streams if stream is not None]
+        if self.kept.is_complete:
+            while self.kept.packets:
+                packet = self.kept.packets.popleft()
+                if packet.stream in wanted:
+                    yield packet
+            return
+        yield from self._read(wanted)
+
+    def packets_to_keep(self, *streams: av.stream.Stream | None) -> Iterator[av.Packet]:
+        """The same; if they are few, `packets` has them once more, from memory."""
+        for packet in self._read([stream for stream in streams if stream is not None]):
+            self.kept.add(packet)
+            yield packet
+        self.kept.finish()
+
+    def _read(self, wanted: list[av.stream.Stream]) -> Iterator[av.Packet]:
+        for stream in self.container.streams:
+            # What nobody reads need not be fetched.
+            stream.discard = Discard.default if stream in wanted else Discard.all
+        clock = None if self.kind == "avi" or self.is_indexed else RunningClock(self.num_whole)
+        try:
+            for packet in self.container.demux(wanted):
+                # The empty ones behind the last say that the file ends.
+                if packet.size and not (packet.is_corrupt and self.is_in_fragments):
+                    if clock is not None:
+                        clock.place(packet)
+                    yield packet
+        except IndexError:
+            # PyAV 18 trips over a stream that shows up midway (TS, FLV), after the last packet was handed on.
+            return
+
+    def fail(self, message: str, stage: str = "container") -> ClipError:
+        """The error to raise about this file."""
+        return ClipError(message, stage=stage, clip=self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipMedia(Media):
+    """An open clip."""
+
+    video: av.VideoStream
+    audio: av.AudioStream | None
+    tracks: Tracks = BY_RULE
+    """As a person asked for them."""
+    notes: tuple[str, ...] = ()
+    """What was chosen among several; see `DecodedClip.notes`."""
+    crop: Crop = NO_CROP
+    """Edges of the coded picture that are not shown."""
+
+    @property
+    def streams(self) -> Sequence[av.stream.Stream]:
+        return (self.video,) if self.audio is None else (self.video, self.audio)
+
+    @property
+    def is_in_fragments(self) -> bool:
+        return self.kind in ("mp4", "mov") and self.video.frames == 0
+
+    @property
+    def tick_seconds(self) -> Fraction:
+        """The unit of the video stream's times."""
+        return self.tick_seconds_of(self.video)
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Frames a second as the header has it; 25 if it has none."""
+        rate = self.video.average_rate or Fraction(25)
+        return Fraction(rate.numerator, rate.denominator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundMedia(Media):
+    """An open file that is read for its sound alone."""
+
+    audio: av.AudioStream
+
+    @property
+    def streams(self) -> Sequence[av.stream.Stream]:
+        return (self.audio,)
+
+
+class Kept:
+    """The packets of a short file."""
+
+    def __init__(self) -> None:
+        self.packets: deque[av.Packet] = deque()
+        self.is_complete = False
+        self._room = KEPT_BYTES
+
+    def add(self, packet: av.Packet) -> None:
+        self._room -= packet.size + PACKET_BYTES
+        if self._room >= 0:
+            self.packets.append(packet)
+        else:
+            self.packets.clear()
+
+    def finish(self) -> None:
+        self.is_complete = self._room >= 0
