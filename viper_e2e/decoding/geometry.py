@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import SupportsBytes
 
 import av
 import numpy as np
@@ -71,7 +70,8 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
 def side_data(frame: av.VideoFrame, kind: str) -> bytes | None:
     """What comes beside a frame's pixels; `ValueError` where PyAV does not know what else there is."""
     found = frame.side_data.get(kind)
-    return bytes(found) if isinstance(found, SupportsBytes) else None
+    # PyAV's stub takes side data for a dict of motion vectors.
+    return None if found is None else bytes(found)  # type: ignore[call-overload]
 
 
 def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
