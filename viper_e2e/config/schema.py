@@ -9,6 +9,9 @@ from typing import Any, Literal
 from viper_e2e.config.depth import Depth, Frozen, LoRA, parse_depth
 from viper_e2e.errors import ViperError
 
+MixedPrecision = Literal["no", "bf16", "fp16", "auto"]
+"""What is computed in half precision; `auto` is settled once, before a run."""
+
 # --- decoding -----------------------------------------------------------------------------------
 
 
@@ -351,7 +354,7 @@ class ObjectiveConfig:
 class ComputingConfig:
     """How it is computed."""
 
-    mixed_precision: Literal["no", "bf16", "fp16", "auto"] = "no"
+    mixed_precision: MixedPrecision = "no"
     """Of the forward pass and of frozen weights. `auto`: the faster of `no` and `bf16` on this device."""
     compile: bool = False
     """Compile image towers, Whisper and the fusion (torch.compile), which takes minutes at the first step."""

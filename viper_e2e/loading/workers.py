@@ -20,13 +20,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from types import ModuleType
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.handover import receive, send
 from viper_e2e.runtime.running_time import RunningTime
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 GROUP_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
 """What a terminal or a scheduler sends to all processes of a run."""
@@ -64,7 +68,7 @@ class _Job(NamedTuple):
 
 @dataclass
 class _Worker:
-    process: Any
+    process: BaseProcess
     connection: connection.Connection
     since: float
     """When it last told something, or was given something to do."""
@@ -101,8 +105,11 @@ class WorkerPool:
         self._blameless = 0
         self._now = RunningTime()
         self._payload = pickle.dumps(task)
-        methods = multiprocessing.get_all_start_methods()
-        self._context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        self._context: ForkServerContext | SpawnContext = (
+            multiprocessing.get_context("forkserver")
+            if "forkserver" in multiprocessing.get_all_start_methods()
+            else multiprocessing.get_context("spawn")
+        )
         self._outcomes: dict[int, Any] = {}
         self._wanted: set[int] = set()
         self._next_ticket = 0

@@ -99,10 +99,8 @@ class ReleasedHead:
         for name, stub in _modules(self._root, self.path):
             kind = stub.kind.rpartition(".")[2]
             if name not in ours or type(ours[name]).__name__ != kind:
-                expected = type(ours[name]).__name__ if name in ours else "nothing"
-                raise ViperError(
-                    f"{self.path}: not the published head: {name} is a {kind}, expected {expected}"
-                )
+                wanted = type(ours[name]).__name__ if name in ours else "nothing"
+                raise ViperError(f"{self.path}: not the published head: {name} is a {kind}, expected {wanted}")
             for attribute in COMPARED:
                 found, expected = stub.attributes.get(attribute), getattr(ours[name], attribute, None)
                 if found is not None and found != expected:

@@ -84,6 +84,14 @@ class ShardSet:
         return self._starts[-1]
 
     @property
+    def known_labels(self) -> LabelSet:
+        """`labels` of shards that have some; `ShardError` where none of them has."""
+        if self.labels is None:
+            places = ", ".join(shard.path_or_url.partition("?")[0] for shard in self.shards[:2])
+            raise ShardError(f"{places}: without labels")
+        return self.labels
+
+    @property
     def shard_sizes(self) -> list[int]:
         """Number of samples in each shard."""
         return [len(shard.samples) for shard in self.shards]

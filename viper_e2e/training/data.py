@@ -41,7 +41,8 @@ def open_splits(
         train = train.labelled_as(labels, "the run")
     if not config.val_shards:
         return train, None
-    val = open_labelled(config.val_shards, "--val-shards", limits).labelled_as(train.labels, "--train-shards")
+    val = open_labelled(config.val_shards, "--val-shards", limits)
+    val = val.labelled_as(train.known_labels, "--train-shards")
     val.problems = (*_in_common(train, val), *val.problems)
     return train, val
 
@@ -87,9 +88,8 @@ def training_labels(shards: ShardSet, output: str, last: Path | None = None) -> 
 
     ``output``: of the head, as in `FusionConfig`. ``last``: of a run that goes on, whose scale stays.
     """
-    assert shards.labels is not None
     rows = np.array([shards.entry(i).intensities for i in range(len(shards))], dtype=np.float64)
-    labels = replace(shards.labels, means=tuple(rows.mean(0).tolist()))
+    labels = replace(shards.known_labels, means=tuple(rows.mean(0).tolist()))
     folder = newest_whole(last)[0] if last is not None else None
     if folder is not None:
         return scaled_as(labels, labels_of(folder))

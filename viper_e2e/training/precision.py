@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from viper_e2e.config.schema import MixedPrecision
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
@@ -26,17 +27,17 @@ ENOUGH_SECONDS = 0.1
 class Choice(NamedTuple):
     """A precision, and why."""
 
-    precision: str
+    precision: MixedPrecision
     """``no`` (float32) or ``bf16``."""
     reason: str
 
 
-def compute_dtype(precision: str) -> torch.dtype:
+def compute_dtype(precision: MixedPrecision) -> torch.dtype:
     """What frozen weights are stored in, and trained ones are computed in."""
     return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def resumed(run: RunFolder) -> str:
+def resumed(run: RunFolder) -> MixedPrecision:
     """What ``auto`` came to when the run began: a resumed one decides nothing anew."""
     precision = run.read_settings()["mixed_precision"]
     if precision == "fp16":
@@ -44,7 +45,9 @@ def resumed(run: RunFolder) -> str:
     return precision
 
 
-def resolve_precision(precision: str, model: ViPER, processes: Processes | None = None) -> str:
+def resolve_precision(
+    precision: MixedPrecision, model: ViPER, processes: Processes | None = None
+) -> MixedPrecision:
     """``precision`` itself; or what ``auto`` comes to, the same for all processes and told in a line."""
     if precision != "auto":
         return precision

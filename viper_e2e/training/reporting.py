@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+from rich.console import Console
 from rich.progress import TaskID
 from torch.utils.tensorboard import SummaryWriter
 
@@ -26,15 +27,21 @@ DRAW_SECONDS = 60.0
 """Between drawings of plots while training goes on: small epochs would take longer to draw than to train."""
 
 
+class _Shown(NamedTuple):
+    """What the first process keeps open while a run goes on."""
+
+    board: SummaryWriter
+    bar: ProgressBar
+    task: TaskID
+
+
 class Reporter:
     """Speaks for the first process; in the others it is silent."""
 
     def __init__(self, run: RunFolder, *, speaks: bool):
         self.run, self.speaks = run, speaks
-        self._board: SummaryWriter | None = None
-        self._console = console
-        self._bar: ProgressBar | None = None
-        self._task: TaskID | None = None
+        self._shown: _Shown | None = None
+        self._console: Console = console
         self._started_at = time.monotonic()
         self._clips_done = 0
         self._speed = ""
@@ -61,17 +68,17 @@ class Reporter:
             yield
             return
         # What was drawn after the checkpoint of a resumed run would be drawn twice.
-        self._board = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=step + 1)
+        board = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=step + 1)
         try:
             with progress_bar() as bar:
                 task = bar.add_task("training", total=total_steps, completed=step)
-                self._console, self._bar, self._task = bar.console, bar, task
+                self._console, self._shown = bar.console, _Shown(board, bar, task)
                 yield
                 if not self._is_drawn:
                     self._draw()
         finally:
             with self._going_on("TensorBoard"):
-                self._board.close()
+                board.close()
 
     def count_step(
         self,
@@ -88,7 +95,7 @@ class Reporter:
 
         ``waited_seconds`` for clips, and ``stage_seconds`` in the module's stages, since the run began.
         """
-        if not self.speaks:
+        if self._shown is None:
             return
         self._clips_done += num_clips
         elapsed = time.monotonic() - self._started_at
@@ -97,26 +104,27 @@ class Reporter:
             self._speed += f" · {name} {seconds / elapsed:.0%}"
         details = self._speed if num_held is None else f"{self._speed} · held {num_held}"
         with self._going_on("TensorBoard"):
-            self._board.add_scalar("step/loss", value, step)
-            self._board.add_scalar("step/lr", lr, step)
+            self._shown.board.add_scalar("step/loss", value, step)
+            self._shown.board.add_scalar("step/lr", lr, step)
         note = "" if math.isnan(value) else f"loss {value:.4f}"
-        self._bar.update(self._task, completed=step, note=note, details=details)
+        self._shown.bar.update(self._shown.task, completed=step, note=note, details=details)
 
     @contextmanager
     def validating(self, num_clips: int) -> Iterator[Callable[[ClipBatch], None]]:
         """A line of its own while clips are scored; yields what is to see each batch."""
-        if self._bar is None:
+        if self._shown is None:
             yield lambda batch: None
             return
-        task = self._bar.add_task("validating", total=num_clips)
+        bar = self._shown.bar
+        task = bar.add_task("validating", total=num_clips)
         try:
-            yield lambda batch: self._bar.update(task, completed=min(num_clips, batch.next_position))
+            yield lambda batch: bar.update(task, completed=min(num_clips, batch.next_position))
         finally:
-            self._bar.remove_task(task)
+            bar.remove_task(task)
 
     def report_epoch(self, record: dict[str, Any], predictions: Predictions | None, skips: SkipBudget) -> None:
         """Log an epoch, draw it, and say it in one line; further lines tell which clips it was without."""
-        if not self.speaks:
+        if self._shown is None:
             return
         with self._going_on("metrics.jsonl"):
             # Of a run that stopped in this epoch (--max-steps) and went on there is a line already.
@@ -132,8 +140,8 @@ class Reporter:
             self._console.print(f"           {self._speed}", soft_wrap=True)
         with self._going_on("TensorBoard"):
             for name, value in flat_numbers(record):
-                self._board.add_scalar(name, value, record["step"])
-            self._board.flush()
+                self._shown.board.add_scalar(name, value, record["step"])
+            self._shown.board.flush()
         self._is_drawn, self._predictions = False, predictions
         if time.monotonic() - self._drawn_at >= DRAW_SECONDS:
             self._draw()

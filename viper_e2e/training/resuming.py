@@ -85,7 +85,7 @@ class SavedRun:
     def in_its_order(self, train: ShardSet, val: ShardSet | None) -> tuple[ShardSet, ShardSet | None]:
         """Shards with their labels as the run has them; those with others come back as they are."""
         labels = self.labels
-        if labels is None or order_of(train.labels.names, labels.names) is None:
+        if labels is None or order_of(train.known_labels.names, labels.names) is None:
             return train, val
         return train.labelled_as(labels, "the run"), val.labelled_as(labels, "the run") if val else None
 
@@ -108,8 +108,8 @@ class SavedRun:
 
     def _other_data(self, settings: Settings, train: ShardSet, val: ShardSet | None) -> Iterator[str]:
         labels = self.labels
-        if labels is not None and order_of(train.labels.names, labels.names) is None:
-            yield f"labels: {', '.join(train.labels.names)}; the run has {', '.join(labels.names)}"
+        if labels is not None and order_of(train.known_labels.names, labels.names) is None:
+            yield f"labels: {', '.join(train.known_labels.names)}; the run has {', '.join(labels.names)}"
         for option, shards, name in (("--train-shards", train, "train"), ("--val-shards", val, "val")):
             if name in self.data:
                 yield from _other_shards(option, shards, self.data[name])
@@ -172,7 +172,7 @@ def said(value: Any) -> str:
 def data_record(settings: Settings, train: ShardSet, val: ShardSet | None) -> dict[str, Any]:
     """What was trained and validated on, by content: for ``data.json``."""
     return {
-        "labels": list(train.labels.columns),
+        "labels": list(train.known_labels.columns),
         "train": _shards_record(train),
         "val": None if val is None else _shards_record(val),
         "bank": _bank_id(settings.model),
@@ -201,9 +201,9 @@ def _shards_record(shards: ShardSet) -> dict[str, Any]:
 def _other_shards(option: str, shards: ShardSet | None, saved: Mapping[str, Any] | None) -> Iterator[str]:
     if shards is None or saved is None:
         if shards is not None or saved is not None:
-            now = "none" if shards is None else f"{len(shards)} clips"
-            before = "none" if saved is None else f"{saved['clips']} clips"
-            yield f"{option}: {now}; the run has {before}"
+            given = "none" if shards is None else f"{len(shards)} clips"
+            trained = "none" if saved is None else f"{saved['clips']} clips"
+            yield f"{option}: {given}; the run has {trained}"
         return
     now = _shards_record(shards)
     if now["sha256"] == saved["sha256"]:
