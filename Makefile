@@ -70,4 +70,4 @@ docs: .venv/docs  ## the site of docs/ into site/: every link checked, nothing f
 	touch $@
 
 clean:
-	rm -rf .venv build site demo *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build site demo *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,19 +1,60 @@
-"""viper_e2e: emotion recognition from raw video, end to end, in one PyTorch module."""
+"""viper_e2e: emotion recognition from raw video, end to end, in one PyTorch module.
+
+A trained model: `load` (a folder or a hub id), `ViPER`, and what it returns, `ViPEROutput`. Its stages by
+themselves: `ShardSet` (clips in shards), `ClipDecoder` (bytes to frames and sound), `FaceCropper` (frames to
+faces). `predict_windows` scores long clips window by window. Settings: `ModelConfig`, `TrainConfig`. Errors:
+`ViperError` (something given to us is wrong), and of one clip, `ClipError`.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from viper_e2e import moved
+from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.runtime.version import __version__
+
+if TYPE_CHECKING:
+    from viper_e2e.config.schema import ModelConfig, TrainConfig
+    from viper_e2e.decoding.decoder import ClipDecoder
+    from viper_e2e.faces import FaceCropper
+    from viper_e2e.model.output import ViPEROutput
+    from viper_e2e.model.viper import ViPER, load
+    from viper_e2e.scoring.prediction import predict_windows
+    from viper_e2e.shards.reading import ShardSet
 
 moved.install()
 
 # Loaded on first use, so that `import viper_e2e` costs neither torch nor transformers.
-_LAZY = {"ViPER": "model", "ViPEROutput": "model", "load": "model"}
+_LAZY = {
+    "ClipDecoder": "decoding",
+    "FaceCropper": "faces",
+    "ModelConfig": "config",
+    "ShardSet": "shards",
+    "TrainConfig": "config",
+    "ViPER": "model",
+    "ViPEROutput": "model",
+    "load": "model",
+    "predict_windows": "scoring.prediction",
+}
 
-__all__ = ["ViPER", "ViPEROutput", "__version__", "load"]
+__all__ = [
+    "ClipDecoder",
+    "ClipError",
+    "FaceCropper",
+    "ModelConfig",
+    "ShardSet",
+    "TrainConfig",
+    "ViPER",
+    "ViPEROutput",
+    "ViperError",
+    "__version__",
+    "load",
+    "predict_windows",
+]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
