@@ -2,8 +2,9 @@
 
 A trained model: `load` (a folder or a hub id), `ViPER`, and what it returns, `ViPEROutput`. Its stages by
 themselves: `ShardSet` (clips in shards), `ClipDecoder` (bytes to frames and sound), `FaceCropper` (frames to
-faces). `predict_windows` scores long clips window by window. Settings: `ModelConfig`, `TrainConfig`. Errors:
-`ViperError` (something given to us is wrong), and of one clip, `ClipError`.
+faces). `score` scores every clip of a source and gives each a `Prediction`, or several: `Wanted` says what of
+(windows of long clips, say). Settings: `ModelConfig`, `TrainConfig`. Errors: `ViperError` (something given to us
+is wrong), and of one clip, `ClipError`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from viper_e2e.decoding.decoder import ClipDecoder
     from viper_e2e.faces import FaceCropper
     from viper_e2e.model.output import ViPEROutput
+    from viper_e2e.model.prediction import Prediction
     from viper_e2e.model.viper import ViPER, load
-    from viper_e2e.scoring.prediction import predict_windows
+    from viper_e2e.scoring.score import Wanted, score
     from viper_e2e.shards.reading import ShardSet
 
 moved.install()
@@ -30,12 +32,14 @@ _LAZY = {
     "ClipDecoder": "decoding",
     "FaceCropper": "faces",
     "ModelConfig": "config",
+    "Prediction": "model.prediction",
     "ShardSet": "shards",
     "TrainConfig": "config",
     "ViPER": "model",
     "ViPEROutput": "model",
+    "Wanted": "scoring.score",
     "load": "model",
-    "predict_windows": "scoring.prediction",
+    "score": "scoring.score",
 }
 
 __all__ = [
@@ -43,14 +47,16 @@ __all__ = [
     "ClipError",
     "FaceCropper",
     "ModelConfig",
+    "Prediction",
     "ShardSet",
     "TrainConfig",
     "ViPER",
     "ViPEROutput",
     "ViperError",
+    "Wanted",
     "__version__",
     "load",
-    "predict_windows",
+    "score",
 ]
 
 
