@@ -3,7 +3,7 @@
 A trained model: `load` (a folder or a hub id), `ViPER`, and what it returns, `ViPEROutput`. Its stages by
 themselves: `ShardSet` (clips in shards), `ClipDecoder` (bytes to frames and sound), `FaceCropper` (frames to
 faces). `score` scores every clip of a source and gives each a `Prediction`, or several: `Wanted` says what of
-(windows of long clips, say). Settings: `ModelConfig`, `TrainConfig`. Errors: `ViperError` (something given to us
+(windows of long clips, say). Settings: `ModelConfig`, `TrainConfig`. Errors: `ViperError` (what was given to us
 is wrong), and of one clip, `ClipError`.
 """
 
