@@ -99,6 +99,15 @@ def test_settings_out_of_bounds_are_named_in_one_line():
     assert "\n" not in str(caught.value)
 
 
+def test_a_depth_that_is_none_is_told_where_it_stands():
+    with pytest.raises(
+        ViperError, match=r"--model\.visual\.backbone\.train: cannot train 'some'; allowed: none"
+    ):
+        parse_train([*GIVEN, "--model.visual.backbone.train=some"], "viper train")
+    with pytest.raises(ViperError, match=r"--unfreeze visual=-1: cannot train '-1'"):
+        parse_train([*GIVEN, "--unfreeze=visual=-1"], "viper train")
+
+
 def test_the_same_holds_for_a_yaml_file_and_a_checkpoint(tmp_path):
     (tmp_path / "c.yaml").write_text("lr: -1\n")
     with pytest.raises(ViperError, match="--lr -1"):

@@ -150,6 +150,14 @@ def test_a_pass_leaves_nothing_in_a_clip_but_in_the_cache_that_was_given():
         model.hold(clip)
 
 
+def test_a_prepared_clip_is_sent_and_looked_at_no_second_time(monkeypatch, whole):
+    prepared = whole.prepare([decoded(), None])
+    monkeypatch.setattr(Transfer, "__init__", lambda *_: pytest.fail("sent again"))
+    monkeypatch.setattr(whole.faces, "forward", lambda *_: pytest.fail("looked at again"))
+    with torch.no_grad():
+        assert whole(prepared).valid.tolist() == [True, False]
+
+
 def test_a_pass_over_prepared_clips_had_another_name(whole):
     with torch.no_grad():
         prepared = whole.prepare([decoded()])

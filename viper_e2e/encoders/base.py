@@ -15,7 +15,7 @@ from viper_e2e.config.schema import ModelConfig
 from viper_e2e.encoders.backbone import Backbone
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.encoders.clip_view import ClipView
-from viper_e2e.encoders.prepared import ClipTokens
+from viper_e2e.encoders.prepared import ClipTokens, WeightsId
 from viper_e2e.encoders.stream import Stream
 from viper_e2e.encoders.weights import Search
 
@@ -97,7 +97,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
 
     # --- weights ----------------------------------------------------------------------------------
 
-    def weights_id(self) -> tuple[object, int, int]:
+    def weights_id(self) -> WeightsId:
         """Equal as long as this very encoder has the weights it has now: whose tokens a clip's are.
 
         Every change in place (loading, an optimizer) counts up a tensor's version; a change of dtype or device

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-from viper_e2e.encoders.prepared import ClipTokens, PreparedClip
+from viper_e2e.encoders.prepared import ClipTokens, PreparedClip, WeightsId
 from viper_e2e.errors import ViperError
 
 
@@ -21,7 +20,7 @@ class TokenCache:
         """By the identity of each clip: the clip, with its tokens."""
         self._clips: list[PreparedClip] = []
 
-    def find(self, clip: PreparedClip, modality: str, made_by: Any) -> ClipTokens | None:
+    def find(self, clip: PreparedClip, modality: str, made_by: WeightsId) -> ClipTokens | None:
         """Tokens that these weights made of the clip, here or before it was held in memory.
 
         `ViperError` for a held clip whose tokens are of other weights: nothing of it is left to encode.
@@ -37,7 +36,7 @@ class TokenCache:
             )
         return None
 
-    def keep(self, clip: PreparedClip, modality: str, made_by: Any, tokens: ClipTokens) -> None:
+    def keep(self, clip: PreparedClip, modality: str, made_by: WeightsId, tokens: ClipTokens) -> None:
         if id(clip) not in self._made:
             self._clips.append(clip)
         kept = self.with_tokens(clip)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from viper_e2e.faces import FaceCropper, FaceRegions, FaceTrack
+
+WeightsId = tuple[object, int, int]
+"""Equal as long as an encoder has the weights it has now; see `Encoder.weights_id`."""
 
 
 class ClipTokens(NamedTuple):
@@ -51,7 +54,7 @@ class PreparedClip:
     """Whole frames beside the parts in `pixels`, where something looks at them."""
     tokens: Mapping[str, ClipTokens] = field(default_factory=dict)
     """That frozen encoders made of it earlier, by modality; `TokenCache.with_tokens` puts them here."""
-    made_by: Mapping[str, Any] = field(default_factory=dict)
+    made_by: Mapping[str, WeightsId] = field(default_factory=dict)
     """Whose tokens they are, as `Encoder.weights_id` tells it: no other encoder takes them over."""
     is_held: bool = False
     """Whether it was reduced to the least, from which nothing can be encoded anew."""
