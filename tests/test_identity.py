@@ -147,7 +147,7 @@ def test_ablation_in_two_processes_is_that_of_one(corpus, model, fork_server, tm
     assert [row["modalities"] for row in one["rows"]] == [row["modalities"] for row in two["rows"]]
     for a, b in zip(one["rows"], two["rows"], strict=True):
         for name in ("mean_pearson", "low", "high"):
-            assert a[name] == pytest.approx(b[name], abs=2e-6), (a, b)
+            assert a[name] == pytest.approx(b[name], abs=1e-6), (a, b)
 
 
 def test_a_score_that_is_undefined_is_null_in_json(corpus, model, tmp_path):

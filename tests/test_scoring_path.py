@@ -146,6 +146,12 @@ def test_without_a_model_clips_are_decoded_alone_and_no_torch_is_loaded():
     assert done.stdout.strip() == f"{[*said, (-1, 'odd', None, 'read')]} False"
 
 
+def test_a_clip_is_not_left_out_for_another_of_its_name():
+    shards = FakeShards([3], renamed={0: "killed", 2: "killed"})
+    found = list(score(None, shards, Reading(num_workers=1, batch_size=1), decode=FakeDecode()))
+    assert [one.stage for one in found] == ["worker", "", "worker"]
+
+
 @pytest.fixture(scope="module")
 def model() -> ViPER:
     torch.manual_seed(0)

@@ -46,6 +46,8 @@ class ClipSlot:
     next_position: int = 0
     """As in `ClipBatch`, as `ends_step`."""
     ends_step: bool = True
+    is_known_by_key: bool = True
+    """Whether its key is that of no other clip: what is in quarantine is."""
     ticket: int | None = None
     """Of the worker pool, while it is being decoded."""
     clip: Any = None
@@ -93,8 +95,8 @@ class ClipStream:
         self._pool: WorkerPool | None = None
 
     def clips(self, indices: Iterable[int]) -> Iterator[ClipSlot]:
-        """These clips of the source, in this order."""
-        return self._finished(ClipSlot(i, i, self.shards.entry(i).key) for i in indices)
+        """These clips of the source, in this order; several may have one key, as in shards that are not sound."""
+        return self._finished(ClipSlot(i, i, self.shards.entry(i).key, is_known_by_key=False) for i in indices)
 
     def close(self) -> None:
         """End the workers; what is asked for next starts new ones."""
@@ -124,7 +126,7 @@ class ClipStream:
     def _begin(self, slot: ClipSlot) -> ClipSlot:
         if slot.position is None:
             return slot
-        if slot.key in self.quarantined:
+        if slot.is_known_by_key and slot.key in self.quarantined:
             slot.clip = left_out(slot.key, self.quarantined[slot.key], "quarantine")
         elif self.held is not None:
             slot.clip = self.held(slot.key)
