@@ -95,7 +95,7 @@ class ClipStream:
         self._pool: WorkerPool | None = None
 
     def clips(self, indices: Iterable[int]) -> Iterator[ClipSlot]:
-        """These clips of the source, in this order; several may have one key, as in shards that are not sound."""
+        """These clips of the source, in this order; several may have one key, as in unsound shards."""
         return self._finished(ClipSlot(i, i, self.shards.entry(i).key, is_known_by_key=False) for i in indices)
 
     def close(self) -> None:
