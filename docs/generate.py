@@ -28,7 +28,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/settings.md": settings_page(SCHEMA.read_text(encoding="utf-8")),
         "reference/commands.md": commands_page(),
         "measurements.md": measurements_page((ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")),
-        "changes.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        "changes.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "]("),
     }
     for name, content in pages.items():
         files.append(File.generated(config, name, content=content))

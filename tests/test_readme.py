@@ -94,6 +94,8 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", PAGES[page]):
         generated = (page.parent / target).resolve() in [ROOT / "docs" / name for name in GENERATED]
         assert generated or (page.parent / target).exists(), target
+        # The site has what lies in docs/, and nothing else.
+        assert page.parent == ROOT or (ROOT / "docs") in (page.parent / target).resolve().parents, target
 
 
 def test_the_front_page_is_short():
