@@ -179,6 +179,7 @@ def pictures(*levels: int) -> torch.Tensor:
     return torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].expand(-1, 6, 8, 3)
 
 
+@pytest.mark.slow
 def test_units_are_measured_on_whole_frames_and_placed_by_name(py_feat):
     encoder = py_feat(real_torch=True)
     units = encoder.measure(pictures(10, 0, 250))
@@ -241,6 +242,7 @@ def test_py_feat_without_its_weights_is_said_once(py_feat, caplog):
     assert line.endswith("OSError: no such weights)")
 
 
+@pytest.mark.slow
 def test_a_clip_that_kills_py_feat_is_named_and_the_next_is_measured(py_feat, caplog):
     encoder = py_feat()
     assert encoder.measure(pictures(7), "clip 7") is None

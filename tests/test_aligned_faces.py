@@ -222,6 +222,7 @@ def test_a_margin_that_holds_moved_boxes_holds_moved_eyes(noise):
         assert not torch.equal(crops, unmoved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", ["none", "all"])
 def test_a_held_clip_gives_bitwise_what_it_gave_at_first(portrait, train):
     config = micro()

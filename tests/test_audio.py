@@ -469,6 +469,7 @@ def test_the_published_features_come_out(reference):
     assert [n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
+@pytest.mark.slow
 def test_real_whisper_hears_voice_where_voice_is(reference):
     config = AudioConfig(BackboneConfig(str(reference / "weights/whisper-tiny-en-encoder")))
     encoder = AudioEncoder.build(config, "spans", 0.5, RATE)

@@ -200,6 +200,7 @@ def trained(*modalities: str, train: str = "all"):
     return model
 
 
+@pytest.mark.slow
 def test_evaluation_and_clips_without_a_seed_are_never_changed():
     model = trained("visual", "audio")
     plain = model_of("visual", "audio", train="all")
@@ -215,6 +216,7 @@ def test_evaluation_and_clips_without_a_seed_are_never_changed():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", ["none", "all"])
 def test_the_company_of_a_clip_does_not_matter(train):
     model = trained("visual", "audio", "textual", train=train)
@@ -237,6 +239,7 @@ def test_frozen_encoders_hear_changed_clips_without_keeping_what_they_made():
         assert torch.equal(model.train()(prepared, [1], cache=cache).intensities, one)
 
 
+@pytest.mark.slow
 def test_every_trained_parameter_gets_its_gradient():
     model = trained("visual", "audio", "textual")
     model([decoded(), decoded(seed=1)], [1, 2]).intensities.sum().backward()
@@ -261,6 +264,7 @@ def test_it_is_no_part_of_what_is_saved():
     assert trained("visual").state_dict().keys() == model_of("visual", train="all").state_dict().keys()
 
 
+@pytest.mark.slow
 def test_two_encoders_see_a_clip_changed_alike():
     model = trained("visual", "textual")
     (prepared,), frame = model.prepare([decoded()]), torch.arange(4)
@@ -307,6 +311,7 @@ def test_boxes_that_move_beyond_what_is_held_are_refused_with_the_margin_that_wi
     far.check_holding((), far.box_reach)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [16, 112])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_a_margin_that_passes_the_check_holds_all_that_moved_boxes_read(size, interpolation):

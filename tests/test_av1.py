@@ -72,6 +72,7 @@ def test_what_is_left_out_is_whole_units_of_the_packet(stream):
         assert bytes(references.needed_part(memoryview(part))) == part
 
 
+@pytest.mark.slow
 def test_damaged_packets_are_handed_on_or_cut_but_never_an_error(stream):
     extradata, packets = packets_of(stream)
     rng = np.random.default_rng(0)

@@ -139,6 +139,7 @@ def twins(corpus, fork_server, tmp_path_factory) -> tuple[Path, Path, str]:
     return folder / "plain", folder / "averaged", averaged.said
 
 
+@pytest.mark.slow
 def test_averaging_changes_nothing_of_the_training(twins):
     plain, with_average, _ = twins
     assert losses(plain) == losses(with_average)
@@ -147,6 +148,7 @@ def test_averaging_changes_nothing_of_the_training(twins):
     assert all(torch.equal(final[name], value) for name, value in trained.items())
 
 
+@pytest.mark.slow
 def test_every_checkpoint_holds_the_average_and_scores_as_the_log_says(corpus, twins):
     plain, folder, _ = twins
     records = lines(folder, "metrics.jsonl")
@@ -179,6 +181,7 @@ def test_without_an_average_nothing_is_said_or_saved_of_it(twins):
     assert "weights" not in lines(plain, "metrics.jsonl")[0]["val"]
 
 
+@pytest.mark.slow
 def test_a_validation_that_fails_leaves_the_weights(corpus, tmp_path, monkeypatch):
     words = (*SHORT, EMA, f"--val-shards={corpus}/shards/val-*.tar")
     trainer = Trainer(settings(corpus, tmp_path / "run", *words), Accelerator(cpu=True))
@@ -201,6 +204,7 @@ def test_a_validation_that_fails_leaves_the_weights(corpus, tmp_path, monkeypatc
 # --- going on -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_whose_backbones_join_later_goes_on_bitwise(corpus, fork_server, tmp_path):
     words = (*SHORT[1:], "--epochs=3", "--unfreeze-at=1:visual=1,2:visual=all,2:audio=1", EMA)
     whole, halves = (arguments(corpus, tmp_path / name, *words) for name in ("whole", "halves"))
@@ -230,6 +234,7 @@ def test_steps_without_a_number_do_not_count_and_all_go_back_to_one_average(corp
         assert torch.equal(saved[name], first[f"average {name}"])
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_with_the_setting_it_began_with(corpus, twins, tmp_path):
     shutil.copytree(twins[0], tmp_path / "run")
     with pytest.raises(ViperError, match=r"--ema-decay: 0\.\d+; the run has 0\.0"):

@@ -69,6 +69,7 @@ def scene(*places: tuple[int, int], size: int = 110) -> np.ndarray:
     return frame
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_frames", [1, 3, 15, 16, 40])
 def test_clips_of_any_number_of_frames_are_scored(score, tiny_clip, num_frames):
     path = tiny_clip(frames=[scene((60, 20))] * num_frames, fps=10, sound=tone(num_frames / 10, 16_000, 1))
@@ -116,6 +117,7 @@ def test_a_clip_without_a_face_is_scored_by_whole_frames(score, tiny_clip):
     assert torch.equal(output.boxes[0], whole.expand_as(output.boxes[0]))
 
 
+@pytest.mark.slow
 def test_of_more_faces_one_is_scored_throughout(score, tiny_clip):
     """The published scripts take whichever box comes first; both rules hold to one person here."""
     frame = scene((10, 20), (125, 20), size=105)

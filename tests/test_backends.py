@@ -38,6 +38,7 @@ def decoded(path, backend: str, **settings):
     return ClipDecoder(config)(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_frames", some_of([3, 7, 75], lambda _, count: count == 7))
 @pytest.mark.parametrize("any_stream", TRUSTED, indirect=True)
 def test_frames_are_those_of_pyav(any_stream, num_frames, backend):  # noqa: F811
@@ -58,6 +59,7 @@ def test_what_can_be_trusted_is_not_left_to_pyav(any_stream, backend, caplog):  
     assert not caplog.text
 
 
+@pytest.mark.slow
 def test_sound_is_that_of_pyav(backend, tmp_path):
     path = make_clip(tmp_path / "clip.mp4", num_frames=60, fps=15, options=X264, rate=48_000)
     ours, theirs = decoded(path, "pyav"), decoded(path, backend)
@@ -76,6 +78,7 @@ def test_frames_are_turned_upright_and_scaled(rotation, backend, tmp_path):
     assert np.abs(theirs.frames.astype(float) - ours.frames).mean() < 6
 
 
+@pytest.mark.slow
 def test_windows_are_those_of_pyav(backend, tmp_path):
     path = make_clip(tmp_path / "clip.mp4", num_frames=60, fps=15, options=X264)
     for (start, theirs), (expected, ours) in zip(
@@ -98,6 +101,7 @@ def test_a_kind_that_is_not_trusted_is_read_by_pyav_and_it_is_said(name, backend
     assert f"{name} is read by PyAV, not by {backend}" in caplog.text
 
 
+@pytest.mark.slow
 def test_on_damaged_clips_pyav_has_the_last_word(backend, tmp_path):
     whole = make_clip(tmp_path / "clip.mp4", num_frames=40, options=X264).read_bytes()
     rng = np.random.default_rng(0)

@@ -32,6 +32,7 @@ SPEEDS = Speeds(
 )
 
 
+@pytest.mark.slow
 def test_the_command_measures_and_writes_nothing(tmp_path, capfd, monkeypatch):
     clip = make_clip(tmp_path / "clip.mp4", num_frames=8, fps=8).read_bytes()
     (tmp_path / "shards").mkdir()
@@ -101,6 +102,7 @@ def test_the_clock_counts_every_stage_until_it_is_closed(tiny_clip):
     assert clock.seconds == counted
 
 
+@pytest.mark.slow
 def test_training_tells_its_speed_and_where_its_time_goes(tmp_path, capfd):
     clip = make_clip(tmp_path / "clip.mp4", num_frames=8, fps=8).read_bytes()
     labels = LabelSet(("Joy", "Fear"))

@@ -45,6 +45,7 @@ def decoded(path: Path, num_frames: int = 100):
     return ClipDecoder(DecodingConfig(num_frames=num_frames))(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["mkv", "webm", "ts", "mp4"])
 def test_a_part_that_begins_hours_into_a_recording_is_as_long_as_it_is(ending, whole, tmp_path):
     how = ["-output_ts_offset", "20000", "-avoid_negative_ts", "disabled"]
@@ -86,6 +87,7 @@ KINDS = {
 """Containers whose headers promise no length, as recorders write them."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", KINDS)
 def test_a_recording_that_breaks_off_at_any_byte_is_read_up_to_there(ending, whole, tmp_path):
     coding = ("-c:v", "copy") if "-c:v" not in KINDS[ending] else ()
@@ -110,6 +112,7 @@ def test_a_recording_that_breaks_off_at_any_byte_is_read_up_to_there(ending, who
     assert told or ending == "mkv"  # FFmpeg's reader leaves out a torn block of Matroska and says nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["aac", "flac", "mp3"])
 def test_sound_beside_a_clip_that_breaks_off_at_any_byte_is_heard_up_to_there(ending, whole, tmp_path):
     path = tmp_path / f"sound.{ending}"

@@ -40,6 +40,7 @@ def look(folder: Path, **options):
     return check(shards, decoding=DecodingConfig(num_frames=4), num_workers=2, **options)
 
 
+@pytest.mark.slow
 def test_everything_in_the_shards_is_counted(corpus):
     seen = []
     report = look(corpus, progress=lambda done, total: seen.append((done, total)))
@@ -74,6 +75,7 @@ def test_everything_in_the_shards_is_counted(corpus):
     assert report.exit_code == 2
 
 
+@pytest.mark.slow
 def test_the_report_is_json_and_a_table(corpus):
     report = look(corpus)
     assert json.loads(json.dumps(report.to_json()))["clips"][0]["width"] == 96
@@ -89,12 +91,14 @@ def test_the_report_is_json_and_a_table(corpus):
         assert wanted in text
 
 
+@pytest.mark.slow
 def test_clips_that_are_all_right_give_exit_code_0(tmp_path, tiny_clip):
     with ShardWriter(tmp_path, "train", LABELS, shard_size=10**9) as writer:
         writer.add("a", {"mp4": tiny_clip().read_bytes()}, file_id="a", intensities=(0.0, 1.0))
     assert look(tmp_path).exit_code == 0
 
 
+@pytest.mark.slow
 def test_torn_shards_and_doubled_keys_are_part_of_the_report(corpus):
     val = corpus / "val-000000.tar"
     (corpus / "val-000001.tar").write_bytes(val.read_bytes())  # the same clip in a shard without an index
@@ -106,6 +110,7 @@ def test_torn_shards_and_doubled_keys_are_part_of_the_report(corpus):
     assert sorted(clip.key for clip in report.clips) == ["a", "b", "c", "d"]
 
 
+@pytest.mark.slow
 def test_damaged_bytes_are_found_by_their_hash(corpus):
     train = corpus / "train-000000.tar"
     data = bytearray(train.read_bytes())
@@ -115,6 +120,7 @@ def test_damaged_bytes_are_found_by_their_hash(corpus):
     assert "sha256" in broken.error
 
 
+@pytest.mark.slow
 def test_sound_kept_apart_counts_as_sound(tmp_path, tiny_clip, reference):
     wav = (reference / "peer/clips/single_face.wav").read_bytes()
     with ShardWriter(tmp_path, "train", LABELS, shard_size=10**9) as writer:
@@ -127,6 +133,7 @@ def test_sound_kept_apart_counts_as_sound(tmp_path, tiny_clip, reference):
     assert clips["b"].error
 
 
+@pytest.mark.slow
 def test_faces_are_counted_in_the_decoded_frames(tmp_path, reference):
     from viper_e2e.faces import FaceCropper
 
@@ -139,6 +146,7 @@ def test_faces_are_counted_in_the_decoded_frames(tmp_path, reference):
     assert report.face_share == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_index", [True, False])
 def test_a_film_in_two_splits_under_two_names_is_found(tmp_path, tiny_clip, has_index):
     data = {number: tiny_clip(f"{number}.mp4", num_frames=4 + number).read_bytes() for number in range(3)}

@@ -98,6 +98,7 @@ def sound_only(path: Path) -> None:
         container.mux(stream.encode(None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "told"),
     [
@@ -123,11 +124,13 @@ def test_a_clip_that_cannot_be_read_says_why_and_the_others_go_on(tmp_path, chec
     assert "not read" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_nothing_scored_is_exit_code_1(tmp_path, checkpoint):
     text(tmp_path / "bad.mp4")
     assert infer(checkpoint, tmp_path / "bad.mp4") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "present"),
     [
@@ -150,6 +153,7 @@ def test_unusual_clips_work(tmp_path, checkpoint, options, present):
     assert len(record["boxes"]) == min(4, options.get("num_frames", 30))
 
 
+@pytest.mark.slow
 def test_a_portrait_clip_that_is_stored_lying_is_scored_upright(tmp_path, checkpoint):
     lying = make_clip(tmp_path / "lying.mp4", sound=None)
     with av.open(str(lying)) as source, av.open(str(tmp_path / "portrait.mp4"), "w") as target:
@@ -172,6 +176,7 @@ def test_a_portrait_clip_that_is_stored_lying_is_scored_upright(tmp_path, checkp
     assert frames.shape[1:3] == (96, 64)
 
 
+@pytest.mark.slow
 def test_a_folder_is_searched_and_windows_are_rows(drawn_plots, tmp_path, checkpoint):
     (tmp_path / "deep").mkdir()
     make_clip(tmp_path / "deep" / "clip.mkv", num_frames=45)

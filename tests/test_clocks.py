@@ -51,6 +51,7 @@ def click_errors(clip, start: float = 0.0) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [1e-3, -1e-3])
 def test_errors_of_a_clock_do_not_add_up(error, tmp_path):
     path = write_drifting(tmp_path / "drift.mkv", 120, error)
@@ -84,6 +85,7 @@ def part(folder, kind: str, number: int, seconds: int) -> bytes:
     return made.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ts", "mkv"])
 def test_joined_recordings_are_read_to_their_end(kind, tmp_path):
     # Of three Matroska files in a row FFmpeg gives up two.

@@ -98,6 +98,7 @@ def up(boxes: torch.Tensor) -> torch.Tensor:
 # --- pixels --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("align", ["box", "eyes"])
 def test_crops_of_a_small_face_are_those_of_the_whole_clip_at_its_own_size(clip, native, align):
     config = config_of()
@@ -118,6 +119,7 @@ def test_crops_of_a_small_face_are_those_of_the_whole_clip_at_its_own_size(clip,
     assert (seen - coarse).abs().mean() > 0.03
 
 
+@pytest.mark.slow
 def test_tiny_finds_the_people_who_sit_back_in_a_1080p_clip(tmp_path):
     """Faces 70 pixels wide, 23 in the frames that are looked at."""
     frames = scene([200, 700, 1300], (1920, 1080), 70)
@@ -129,6 +131,7 @@ def test_tiny_finds_the_people_who_sit_back_in_a_1080p_clip(tmp_path):
     assert prepared.pixels.cut_from == ((1920, 1080),) * 3
 
 
+@pytest.mark.slow
 def test_bytes_a_sample_and_what_came_from_another_process_give_the_same(clip, model):
     decoded = pickle.loads(pickle.dumps(model.decoder(clip.read_bytes())))
     prepared = model.prepare([clip, clip.read_bytes(), Sample("a", clip.read_bytes()), decoded])
@@ -153,6 +156,7 @@ def test_containers_that_keep_times_otherwise_give_the_same_frames_again(tmp_pat
     assert np.array_equal(flat[60 * 60 * 3 :].reshape(200, 100, 3), whole[3, 100:300, 400:500])
 
 
+@pytest.mark.slow
 def test_each_window_of_a_long_clip_gets_its_own_frames(tmp_path, model):
     lefts = [60 + 40 * i for i in range(12)]
     path = make_clip(tmp_path / "a.mp4", frames=scene(lefts), fps=2, sound=None, options={"crf": "14"})
@@ -270,6 +274,7 @@ def test_a_file_that_is_gone_by_then_is_that_clips_error(clip, model, tmp_path):
 # --- held in memory, changed in training -----------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", ["none", "all"])
 def test_a_held_close_up_gives_bitwise_what_it_gave_at_first(clip, train):
     config = config_of()

@@ -108,6 +108,7 @@ def test_a_depth_that_is_none_is_told_where_it_stands():
         parse_train([*GIVEN, "--unfreeze=visual=-1"], "viper train")
 
 
+@pytest.mark.slow
 def test_the_same_holds_for_a_yaml_file_and_a_checkpoint(tmp_path):
     (tmp_path / "c.yaml").write_text("lr: -1\n")
     with pytest.raises(ViperError, match="--lr -1"):

@@ -93,6 +93,7 @@ def test_the_dominant_emotion_is_the_highest_and_of_equals_the_first():
     assert counts.sum() == 2
 
 
+@pytest.mark.slow
 def test_files_hold_what_was_counted(drawn_plots, tmp_path):
     given = random_predictions()
     given.true[:, 2] *= 0.5

@@ -185,6 +185,7 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "flv", "ts"])
 def test_a_picture_bomb_is_refused_before_a_frame_is_allocated(kind, tmp_path):
     path = tmp_path / f"bomb.{kind}"
@@ -338,6 +339,7 @@ def test_probe_gives_the_size_after_rotation(tmp_path):
     assert (info.rotation, info.width, info.height) == (90, 64, 96)
 
 
+@pytest.mark.slow
 def test_a_path_is_read_piece_by_piece(tiny_clip, monkeypatch):
     path = tiny_clip(num_frames=200, width=320, height=240, options={"crf": "10"})
     sizes = []

@@ -12,6 +12,7 @@ from odd_clips import B_FRAMES, INTERLACED, MPEG2, ffmpeg
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "filters", "words"),
     [

@@ -155,6 +155,7 @@ def test_short_clips_give_what_they_have(num_available, sampling, tiny_clip):
         assert len(clip.frames) == min(num_available, 32)
 
 
+@pytest.mark.slow
 def test_the_published_indices_come_out(reference):
     expected = json.loads((reference / "peer" / "expected" / "expected.json").read_text())["frame_indices"]
     path = reference / "peer" / "clips" / "single_face.mp4"
@@ -163,6 +164,7 @@ def test_the_published_indices_come_out(reference):
     assert np.array_equal(clip.frames, [everything[i] for i in expected])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["single_face.mp4", "no_face.mp4", "face_noface.mov", "carphone_pristine.mp4"])
 def test_real_clips_are_exact_and_cheaper_than_decoding_everything(name, reference):
     path = reference / "clips" / name
@@ -361,6 +363,7 @@ def test_sound_shorter_than_the_pictures_is_not_made_longer(tmp_path):
     assert clip.sound_seconds == pytest.approx(1.5)
 
 
+@pytest.mark.slow
 def test_only_the_seconds_around_tokens_are_kept(tmp_path):
     path = write_clip(tmp_path / "long.mkv", pts=range(0, 30_001, 1000), sound=tone(31.0, 16_000, 1))
     whole = ClipDecoder(config(sound="windows", num_frames=4))(path).sound[0].samples
@@ -373,6 +376,7 @@ def test_only_the_seconds_around_tokens_are_kept(tmp_path):
         assert np.abs(run.samples - whole[start : start + len(run.samples)]).max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "audio_codec", some_of(["aac", "libmp3lame", "libopus", "ac3", "flac"], lambda index, _: index in (0, 2))
 )
@@ -525,6 +529,7 @@ def test_frames_are_counted_against_the_limit_where_no_header_counts_them(tiny_c
         ClipDecoder(config(limits=LimitsConfig(max_frames=29)))(path)
 
 
+@pytest.mark.slow
 def test_mutated_clips_are_scored_or_reported(tiny_clip):
     streams = {"mp4": "libx264", "mkv": "libx264", "ts": "libx264", "flv": "libx264", "avi": "mpeg4"}
     for kind, codec in streams.items():
@@ -546,6 +551,7 @@ def test_mutated_clips_are_scored_or_reported(tiny_clip):
 # --- windows -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_window_is_what_a_clip_cut_there_would_be(tmp_path):
     path = write_clip(tmp_path / "clip.mkv", pts=range(500, 10_500, 40), sound=tone(10.5, 16_000, 1))
     decoder = ClipDecoder(config(sound="spans", num_frames=4))

@@ -71,6 +71,7 @@ def test_a_row_holds_each_seed_and_an_interval_around_their_mean(truth):
     assert score.gap is None
 
 
+@pytest.mark.slow
 def test_the_gap_is_the_difference_to_both_and_its_interval_is_paired(truth):
     both = [noisy(truth, 0.1, seed) for seed in range(3)]
     audio = [noisy(truth, 0.4, 10 + seed) for seed in range(3)]

@@ -52,6 +52,7 @@ def test_the_stand_in_refuses_what_the_device_does():
             there + torch.ones(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "train"), [("ensemble", "all"), ("concat", "none")])
 def test_a_device_without_float64_learns_and_predicts(kind, train, monkeypatch):
     """Faces are looked for and followed, cut out in both ways, held; losses have a memory: so two steps."""

@@ -81,6 +81,7 @@ def test_every_command_runs(corpus, tmp_path):
     assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_results_of_any_size_come_through_a_pipe():
     code = """
 import numpy as np

@@ -309,6 +309,7 @@ def test_crops_ignore_autocast(scene, dense):
 # --- real clips ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clip", "least", "most"),
     [("single_face.mp4", 30 / 32, 1), ("no_face.mp4", 0, 0), ("face_noface.mov", 0.2, 0.8)],
@@ -319,6 +320,7 @@ def test_real_clips_show_their_faces(reference, dense, clip, least, most):
     assert least <= found <= most
 
 
+@pytest.mark.slow
 def test_published_boxes_and_crops_come_out_of_the_raw_clip(reference):
     expected = json.loads((reference / "peer/expected/boxes.json").read_text())
     indices = sorted(map(int, expected))

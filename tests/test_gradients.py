@@ -75,6 +75,7 @@ def test_every_trained_tensor_has_the_gradient_that_differences_say(modalities, 
     assert checked == {"fusion", *modalities} - {"action_units"}
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_first_layer_of_each_encoder_through_its_own_input():
     model = double_model("visual", "audio", "textual")
     loss_of(model)().backward()
@@ -84,6 +85,7 @@ def test_gradients_reach_the_first_layer_of_each_encoder_through_its_own_input()
     assert model.encoders["textual"].image_text.model.visual.conv1.weight.grad.abs().max() > 1e-12
 
 
+@pytest.mark.slow
 def test_encoder_and_fusion_pass_pytorchs_own_check_on_the_pixels_of_crops():
     model = double_model("visual")
     encoder, fusion = model.encoders["visual"], model.fusion

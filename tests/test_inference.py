@@ -50,6 +50,7 @@ def error_of(capsys) -> str:
 # --- nothing that was computed is lost ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_reader_who_goes_away_takes_no_scores_along(tmp_path, checkpoint, clips, monkeypatch):
     reading, writing = os.pipe()
     os.close(reading)
@@ -63,6 +64,7 @@ def test_a_reader_who_goes_away_takes_no_scores_along(tmp_path, checkpoint, clip
     assert not Path(f"{out}.parts").exists()
 
 
+@pytest.mark.slow
 def test_records_are_written_before_the_table_is_drawn(tmp_path, checkpoint, clips, monkeypatch):
     out = tmp_path / "out.json"
 
@@ -75,6 +77,7 @@ def test_records_are_written_before_the_table_is_drawn(tmp_path, checkpoint, cli
         infer(checkpoint, clips, "--output", out)
 
 
+@pytest.mark.slow
 def test_what_could_not_be_written_is_kept_and_not_scored_again(
     tmp_path, checkpoint, clips, monkeypatch, capsys
 ):
@@ -118,11 +121,13 @@ def test_a_read_only_folder_is_refused_before_scoring(tmp_path, checkpoint, clip
     assert "cannot be written into" in error_of(capsys)
 
 
+@pytest.mark.slow
 def test_a_missing_folder_is_made(tmp_path, checkpoint, clips):
     assert infer(checkpoint, clips / "a.mp4", "--output", tmp_path / "new" / "deep" / "o.json") == 0
     assert (tmp_path / "new" / "deep" / "o.json").is_file()
 
 
+@pytest.mark.slow
 def test_what_others_keep_beside_the_output_stays(tmp_path, checkpoint, clips):
     out = tmp_path / "x.csv"
     theirs = tmp_path / "x.csv.parts" / "notes.txt"
@@ -136,6 +141,7 @@ def test_what_others_keep_beside_the_output_stays(tmp_path, checkpoint, clips):
 # --- every clip has its record --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_clip_that_changes_while_others_are_read_keeps_its_record(tmp_path, checkpoint, monkeypatch):
     paths = [make_clip(tmp_path / f"{name}.mp4", num_frames=15) for name in "abc"]
     in_batches = passes.in_batches
@@ -154,6 +160,7 @@ def test_a_clip_that_changes_while_others_are_read_keeps_its_record(tmp_path, ch
     assert "the file was changed while it was scored" in records[1]["warning"]
 
 
+@pytest.mark.slow
 def test_a_clip_named_twice_has_two_records(tmp_path, checkpoint, clips):
     out = tmp_path / "o.json"
     assert infer(checkpoint, clips / "a.mp4", clips / "a.mp4", "--output", out) == 0
@@ -175,6 +182,7 @@ def foreign(folder: Path, *samples: tuple[str, bytes | None, str]) -> Path:
     return folder / "foreign.tar"
 
 
+@pytest.mark.slow
 def test_samples_of_a_foreign_shard_that_cannot_be_used_are_failed_records(tmp_path, checkpoint, clips):
     good = (clips / "a.mp4").read_bytes()
     shard = foreign(
@@ -189,6 +197,7 @@ def test_samples_of_a_foreign_shard_that_cannot_be_used_are_failed_records(tmp_p
     assert "has no videos" in records["none"]["error"]
 
 
+@pytest.mark.slow
 def test_a_shard_without_any_usable_sample_is_told(tmp_path, checkpoint, capsys):
     assert infer(checkpoint, foreign(tmp_path, ("none", None, "{}"))) == 1
     assert "not read" in capsys.readouterr().out
@@ -202,6 +211,7 @@ def test_a_shard_without_any_usable_sample_is_told(tmp_path, checkpoint, capsys)
 # --- windows --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_windows_are_rows_and_their_means_stand_in_a_file_of_their_own(tmp_path, checkpoint, capsys):
     make_clip(tmp_path / "clip.mp4", num_frames=45)
     (tmp_path / "bad.mp4").write_text("no video")
@@ -225,6 +235,7 @@ def test_windows_are_rows_and_their_means_stand_in_a_file_of_their_own(tmp_path,
     assert "(mean)" in shown
 
 
+@pytest.mark.slow
 def test_a_summary_can_be_named(tmp_path, checkpoint, clips):
     words = ("--window-seconds", 1, "--output", tmp_path / "o.json", "--summary", tmp_path / "s" / "w.csv")
     assert infer(checkpoint, clips, *words) == 0
@@ -233,6 +244,7 @@ def test_a_summary_can_be_named(tmp_path, checkpoint, clips):
     assert infer(checkpoint, clips, "--summary", tmp_path / "w.csv") == 1
 
 
+@pytest.mark.slow
 def test_a_damaged_end_leaves_the_windows_before_it(tmp_path, checkpoint):
     path = make_clip(tmp_path / "clip.mp4", num_frames=90, sound=None, options={"g": "15", "bf": "0"})
     data = bytearray(path.read_bytes())
@@ -268,6 +280,7 @@ def test_without_a_checkpoint_it_says_which_models_there_are(tmp_path, capsys):
 # --- check ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_is_refused_before_reading(tmp_path, clips, capsys):
     shard = foreign(tmp_path, ("ok", (clips / "a.mp4").read_bytes(), "{}"))
     words = ["check", "--shards", str(shard), "--num-workers", "1", "--output"]
@@ -306,6 +319,7 @@ def test_pictures_have_safe_names_and_no_two_the_same(clips, names):
     assert picture_names(clips) == names
 
 
+@pytest.mark.slow
 def test_every_clip_of_a_call_is_plotted_and_rendered_with_its_windows(tmp_path, checkpoint, clips, capsys):
     (tmp_path / "bad.mp4").write_text("no video")
     out = tmp_path / "out"
@@ -319,6 +333,7 @@ def test_every_clip_of_a_call_is_plotted_and_rendered_with_its_windows(tmp_path,
     assert infer(checkpoint, "--out", out, "--render", *words) == 2, "earlier renderings may be replaced"
 
 
+@pytest.mark.slow
 def test_what_follows_render_beside_out_is_a_clip(tmp_path, checkpoint, clips):
     before = (clips / "a.mp4").read_bytes()
     assert infer(checkpoint, "--out", tmp_path, "--render", clips / "a.mp4", clips / "b.mp4") == 0
@@ -337,6 +352,7 @@ def test_a_video_that_is_no_rendering_is_never_written_over(tmp_path, checkpoint
     assert "add --out FOLDER" in error_of(capsys)
 
 
+@pytest.mark.slow
 def test_a_clip_of_a_shard_is_rendered_and_a_picture_that_fails_ends_nothing(
     tmp_path, checkpoint, clips, capsys, monkeypatch
 ):

@@ -58,6 +58,7 @@ def test_too_little_room_is_told_before_anything_is_written(tmp_path, monkeypatc
         ViPER(micro()).save_pretrained(tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_while_weights_are_written_ends_no_training(corpus, tmp_path, monkeypatch, capfd):
     def full(*_: object) -> None:
         raise checkpoint.safetensors.SafetensorError("Error while serializing: I/O error: No space left")
@@ -72,6 +73,7 @@ def test_a_disk_that_fills_while_weights_are_written_ends_no_training(corpus, tm
     assert len(lines(tmp_path / "run", "metrics.jsonl")) == 2
 
 
+@pytest.mark.slow
 def test_a_training_state_that_cannot_be_written_does_not_end_training(corpus, tmp_path, monkeypatch, capfd):
     def full(*_: object) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")

@@ -56,6 +56,7 @@ def positions(batches: list[ClipBatch]) -> list[int]:
 # --- order and exactness ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_workers", "prefetch"), [(1, 1), (2, None), (3, 2)])
 def test_workers_and_prefetch_change_nothing(num_workers, prefetch):
     shards = FakeShards(SIZES, renamed={3: "slow-a", 9: "slow-b", 11: "damaged", 14: "torn"}, unlabelled=(5,))
@@ -71,6 +72,7 @@ def test_two_epochs_of_the_same_workers_are_those_of_fresh_ones():
     assert described_epoch(0) != described_epoch(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_starting_at_a_position_gives_exactly_the_tail(num_workers):
     whole = described_epoch(3, accumulation=2)
@@ -206,6 +208,7 @@ def test_a_held_clip_is_passed_through_and_never_read(num_workers, tmp_path):
 # --- memory -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_workers", "prefetch"), [(1, 3), (2, 2)])
 def test_no_more_clips_are_begun_than_may_wait_in_memory(num_workers, prefetch, tmp_path):
     log = tmp_path / "decoded"
@@ -217,6 +220,7 @@ def test_no_more_clips_are_begun_than_may_wait_in_memory(num_workers, prefetch, 
             assert len(log.read_text().splitlines()) <= taken + num_workers * prefetch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_loader_keeps_no_clip_that_the_consumer_let_go(num_workers):
     with loader_of(num_workers=num_workers, prefetch=1, batch_size=2) as loader:
@@ -251,6 +255,7 @@ FATAL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 @pytest.mark.parametrize(("kind", "reason"), FATAL)
 def test_a_clip_that_ends_its_worker_is_left_out_and_named(kind, reason, num_workers):
@@ -275,6 +280,7 @@ def test_a_resumed_run_leaves_out_what_was_left_out_before():
     assert described_epoch(1, shards=shards, quarantined={"segfault": "killed by SIGSEGV"}) == expected
 
 
+@pytest.mark.slow
 def test_more_lost_workers_than_allowed_end_the_epoch_with_their_names():
     fatal = {3: "segfault-a", 9: "exits", 11: "killed"}
     shards = FakeShards(SIZES, renamed=fatal)
@@ -373,6 +379,7 @@ def mapped() -> list[tuple[int, int]]:
     return [tuple(int(word, 16) for word in line.split()[0].split("-")) for line in lines]
 
 
+@pytest.mark.slow
 def test_what_waits_takes_workers_times_prefetch_times_one_clip(real_shards):
     from viper_e2e.decoding import ClipDecoder
 
@@ -395,6 +402,7 @@ def test_what_waits_takes_workers_times_prefetch_times_one_clip(real_shards):
         assert 0.8 <= (waiting + small) / (2 * 3 * one_clip) <= 1.2
 
 
+@pytest.mark.slow
 def test_between_worker_and_module_frames_are_never_copied(real_shards):
     from test_model import model_of
 
@@ -409,6 +417,7 @@ def test_between_worker_and_module_frames_are_never_copied(real_shards):
         assert any(first <= place and place + ready.pixels.nbytes <= end for first, end in mapped())
 
 
+@pytest.mark.slow
 def test_clips_of_real_shards_are_the_same_from_here_and_from_workers(tiny_clip, tmp_path):
     from viper_e2e.decoding import ClipDecoder
 

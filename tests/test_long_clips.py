@@ -88,6 +88,7 @@ def ten_minutes(request, tmp_path_factory):
     return request.param, short, repeat_clip(short, folder / "long.mp4", 60)
 
 
+@pytest.mark.slow
 def test_a_long_clip_decodes_half_a_gop_for_each_frame_at_most(ten_minutes):
     gop, _, path = ten_minutes
     decoder = ClipDecoder(DecodingConfig())
@@ -116,6 +117,7 @@ INDEXED = {
 KEPT = ("silent.mp4", "open gop.mp4", "late.mp4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_of(INDEXED, lambda _, name: name in KEPT))
 def test_a_leap_over_what_nobody_needs_changes_nothing(name, tmp_path, monkeypatch):
     made = dict(INDEXED[name])
@@ -147,6 +149,7 @@ def test_a_leap_over_what_nobody_needs_changes_nothing(name, tmp_path, monkeypat
     assert len(seeks) == (4 + 4 + 2 + 2 + more if has_sound else 4 + 4 + 4)
 
 
+@pytest.mark.slow
 def test_a_file_in_fragments_is_read_on_instead(tmp_path, monkeypatch):
     path = make_clip(tmp_path / "whole.mp4", num_frames=400, fps=10, options=X264)
     flags = "frag_keyframe+empty_moov+default_base_moof"
@@ -160,6 +163,7 @@ def test_a_file_in_fragments_is_read_on_instead(tmp_path, monkeypatch):
     assert [len(run.samples) for run in clip.sound] == [len(run.samples) for run in expected.sound]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("too_far_seconds", some_of([3.0, 11.0, 39.0], lambda _, far: far == 11.0))
 def test_a_leap_that_lands_too_late_is_noticed(too_far_seconds, tmp_path, monkeypatch):
     path = make_clip(tmp_path / "clip.mp4", num_frames=400, fps=10, options=X264)
@@ -178,6 +182,7 @@ def test_a_leap_that_lands_too_late_is_noticed(too_far_seconds, tmp_path, monkey
     assert all(np.array_equal(a.samples, b.samples) for a, b in zip(clip.sound, expected.sound, strict=True))
 
 
+@pytest.mark.slow
 def test_only_packets_near_what_is_needed_are_read(ten_minutes, monkeypatch):
     *_, path = ten_minutes
     num_read = []
@@ -198,6 +203,7 @@ ClipDecoder(DecodingConfig())(sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_peak_memory_of_decoding_hardly_depends_on_length_and_no_torch_is_loaded(ten_minutes):
     _, short, long = ten_minutes
     (of_short, has_torch), (of_long, _) = peak_of(DECODE, short), peak_of(DECODE, long)
@@ -225,6 +231,7 @@ def test_peak_memory_of_scoring_hardly_depends_on_length(tmp_path):
     assert of_long <= 1.3 * of_short
 
 
+@pytest.mark.slow
 def test_windows_hold_no_more_than_a_few_windows(tmp_path):
     options = {"preset": "ultrafast", "g": "50"}
     short = make_clip(tmp_path / "short.mp4", num_frames=100, fps=10, options=options)

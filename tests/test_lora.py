@@ -237,6 +237,7 @@ def intensities(model: ViPER) -> torch.Tensor:
         return model([decoded()]).intensities
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_the_adapters_and_records_the_rest(saved, vit):
     model, folder = saved
     inside = load_file(folder / "model.safetensors").keys()
@@ -250,6 +251,7 @@ def test_a_checkpoint_holds_the_adapters_and_records_the_rest(saved, vit):
     assert not torch.equal(intensities(ViPER(seeing(vit)).eval()), intensities(model))
 
 
+@pytest.mark.slow
 def test_what_was_loaded_and_saved_again_is_the_same(saved, tmp_path):
     model, folder = saved
     viper_e2e.load(folder).save_pretrained(tmp_path / "again")
@@ -265,6 +267,7 @@ def test_adapters_are_not_put_beside_other_weights(saved, vit):
         viper_e2e.load(saved[1])
 
 
+@pytest.mark.slow
 def test_a_self_contained_folder_needs_nothing_else(saved, vit, tmp_path):
     model, folder = saved
     viper_e2e.load(folder).save_pretrained(tmp_path / "whole", self_contained=True)
@@ -272,6 +275,7 @@ def test_a_self_contained_folder_needs_nothing_else(saved, vit, tmp_path):
     assert torch.equal(intensities(viper_e2e.load(tmp_path / "whole")), intensities(model))
 
 
+@pytest.mark.slow
 def test_checkpoints_from_before_there_were_adapters_still_load(vit, tmp_path):
     model = ViPER(seeing(vit)).eval()
     model.save_pretrained(tmp_path / "model")
@@ -295,6 +299,7 @@ LORA = ("--lora=visual=2,audio=2", "--epochs=1", "--batch-size=2", "--lr=0.01", 
 LORA += ("--model.visual.backbone.lora-dropout=0.2", "--layer-decay=0.5")
 
 
+@pytest.mark.slow
 def test_a_run_trains_the_adapters_tells_so_and_goes_on_bitwise_where_it_stopped(
     corpus, tmp_path, capsys, monkeypatch
 ):
@@ -323,6 +328,7 @@ def test_a_run_trains_the_adapters_tells_so_and_goes_on_bitwise_where_it_stopped
     assert same(whole, weights(tmp_path / "halves"))
 
 
+@pytest.mark.slow
 def test_memory_counts_what_flows_through_frozen_blocks():
     needs = {}
     for name, config in {
@@ -338,6 +344,7 @@ def test_memory_counts_what_flows_through_frozen_blocks():
     assert needs["none"].gradients < needs["lora"].gradients < needs["all"].gradients
 
 
+@pytest.mark.slow
 def test_where_adapters_do_not_fit_less_is_proposed():
     torch.manual_seed(0)
     free = needs_of(ViPER(micro())).beyond_weights(1)
@@ -354,6 +361,7 @@ def parsed(*words: str) -> ModelConfig:
     return parse_train(["--train-shards=x", "--run-dir=y", *words], "viper train").model
 
 
+@pytest.mark.slow
 def test_ranks_are_given_by_backbone_and_freezing_takes_them_back():
     model = parsed("--lora=visual=8,image_text=4")
     assert [b.lora_rank for b in (model.visual.backbone, model.audio.backbone)] == [8, 0]
@@ -362,6 +370,7 @@ def test_ranks_are_given_by_backbone_and_freezing_takes_them_back():
     assert parsed("--preset=tiny", "--freeze=visual", "--lora=visual=8").visual.backbone.depth == LoRA(8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["visual", "visual=", "visual=0", "visual=all", "visuals=8"])
 def test_a_rank_that_is_none_is_one_line(word):
     with pytest.raises(ViperError, match=r"--lora vis.*e\.g\. visual=8|did you mean visual"):

@@ -53,6 +53,7 @@ def whole() -> ViPER:
     return model_of(*MODALITIES)
 
 
+@pytest.mark.slow
 def test_bytes_a_path_and_a_packed_sample_of_one_clip_give_the_same(tiny_clip, whole):
     path = tiny_clip("a.mp4")
     with torch.no_grad():
@@ -102,6 +103,7 @@ def test_fewer_distinct_frames_leave_slots_unused_in_token_fusion(whole, num_fra
     assert torch.isfinite(output.intensities).all()
 
 
+@pytest.mark.slow
 def test_frozen_results_do_not_depend_on_a_clips_company(whole):
     clips = [decoded(seed=i, num_frames=1 + i) for i in range(4)]
     with torch.no_grad():
@@ -118,6 +120,7 @@ def test_frozen_results_do_not_depend_on_a_clips_company(whole):
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", ["none", "all"])
 def test_a_held_clip_gives_bitwise_what_the_clip_itself_gives(train):
     model = model_of(*MODALITIES, train=train)
@@ -183,6 +186,7 @@ def test_frozen_backbones_have_no_gradient_and_stay_in_eval_mode():
     assert not any(module.training for b in model.backbones.values() for module in b.model.modules())
 
 
+@pytest.mark.slow
 def test_modality_dropout_depends_on_the_clips_seed_alone():
     model = model_of("visual", "audio", modality_dropout=0.5).train()
     clips = [decoded(seed=i) for i in range(4)]
@@ -239,6 +243,7 @@ def test_clips_of_a_batch_are_all_sent_before_the_first_is_looked_at(monkeypatch
         assert (clip.units.numpy() == decoded(seed=seed).action_units).all()
 
 
+@pytest.mark.slow
 def test_the_module_computes_in_its_own_precision_whatever_autocast_is_around_it(whole):
     half = copy.deepcopy(whole)
     half.set_compute_dtype(torch.bfloat16)

@@ -230,6 +230,7 @@ def _prepared(model, *clips):
     return [cache.with_tokens(clip) for clip in prepared]
 
 
+@pytest.mark.slow
 def test_trained_or_frozen_is_the_same_to_rounding():
     clips = [decoded(n, seed=n) for n in (1, 3, 4)] + [None]
     with torch.no_grad():
@@ -237,6 +238,7 @@ def test_trained_or_frozen_is_the_same_to_rounding():
     torch.testing.assert_close(frozen[:3], trained[:3], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_model_comes_back_from_its_folder_and_scores_a_clip(tmp_path, tiny_clip):
     model = model_of("visual", "motion")
     clip = tiny_clip("a.mp4")
@@ -249,6 +251,7 @@ def test_a_model_comes_back_from_its_folder_and_scores_a_clip(tmp_path, tiny_cli
     assert json.loads((tmp_path / "scores.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [pytest.param("none", marks=pytest.mark.campaign), "all"])
 def test_a_run_that_goes_on_or_reuses_is_bitwise_the_same(depth, tmp_path):
     corpus = make_corpus(tmp_path / "corpus", num_train=4, num_val=2)

@@ -26,6 +26,7 @@ def test_a_module_is_one_under_both_names_and_says_where_it_is_now():
     assert order.__spec__.name == "viper_e2e.loading.order"
 
 
+@pytest.mark.slow
 def test_scripts_of_before_run():
     lines = (
         "import viper_e2e.engine.trainer",

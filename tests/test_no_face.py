@@ -44,6 +44,7 @@ def infer(folder: Path, output: str, *words: str) -> int:
     return main(["infer", str(folder / "clip.mp4"), *given, *words])
 
 
+@pytest.mark.slow
 def test_the_record_and_the_table_say_so(scored, capsys):
     assert infer(scored, "a.json") == 0
     (record,) = json.loads((scored / "a.json").read_text())
@@ -54,6 +55,7 @@ def test_the_record_and_the_table_say_so(scored, capsys):
     assert "none: no face was found" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", [(), ("--window-seconds", "1")])
 def test_numbers_can_be_left_out_while_the_clip_stays_valid(scored, windows, capsys):
     assert infer(scored, "b.csv", "--no-face", "nan", *windows) == 0
@@ -153,6 +155,7 @@ def test_the_overlay_draws_negative_values_to_the_left():
     assert columns[0].max() <= columns[1].min() + 2
 
 
+@pytest.mark.slow
 def test_of_valence_and_arousal_none_dominates(tmp_path):
     given = predictions(np.full((4, 7), 0.5), np.full((4, 7), 0.4))
     assert tmp_path / "a/confusion_dominant.png" in confusion_matrices(given, tmp_path / "a")

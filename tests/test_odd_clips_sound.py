@@ -45,6 +45,7 @@ def played(path, layout: str) -> tuple[np.ndarray, float]:
     return np.frombuffer(done.stdout, np.float32), start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", some_of(ODD_SOUNDS, lambda i, _: i % 4 == 0, lambda odd: odd.name))
 def test_odd_sound_is_what_ffmpeg_plays(odd, tmp_path):
     path = make(tmp_path / odd.name, odd)

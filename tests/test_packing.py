@@ -70,6 +70,7 @@ def test_every_split_becomes_shards_that_read_back(tmp_path):
         assert seen[f"{n:05d}"] == (MP4 + f"{n}".encode() * 100, f"[{n:05d}]", f"s{n}", values)
 
 
+@pytest.mark.slow
 def test_same_input_gives_the_same_bytes_and_another_seed_another_order(tmp_path):
     videos, labels = corpus(tmp_path, 30)
     for out, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -19,6 +19,7 @@ def parse(*words: str):
     return parse_train([*NEEDED, *words], "viper train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_a_preset_alone_is_the_presets_model(preset):
     assert parse("--preset", preset).model == PRESETS[preset]()
@@ -34,6 +35,7 @@ def test_the_command_line_stands_over_yaml_and_yaml_over_the_preset(tmp_path):
     assert settings.model.fusion.num_latents == PRESETS["tiny"]().fusion.num_latents
 
 
+@pytest.mark.slow
 def test_settings_written_down_and_read_again_are_the_same(tmp_path):
     first = parse("--preset", "micro", "--lr", "0.125", "--unfreeze", "visual=1")
     file = tmp_path / "config.yaml"
@@ -41,6 +43,7 @@ def test_settings_written_down_and_read_again_are_the_same(tmp_path):
     assert parse_train(["--config", str(file)], "viper train") == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -70,6 +73,7 @@ def test_an_unknown_setting_is_one_line_with_the_nearest_name(capsys, words, tol
     assert message.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["--image-sizes", "--dropuot-path", "--print-shtap", "--foo"])
 def test_what_is_like_no_setting_is_likened_to_none(capsys, word):
     with pytest.raises(SystemExit):
@@ -118,6 +122,7 @@ def test_yaml_tags_that_would_build_objects_are_refused(tmp_path):
     assert not canary.exists()
 
 
+@pytest.mark.slow
 def test_freeze_and_unfreeze_set_the_depth_of_backbones():
     settings = parse("--preset", "tiny", "--freeze", "all", "--unfreeze", "audio=1")
     assert settings.model.visual.backbone.train == "none"
@@ -125,6 +130,7 @@ def test_freeze_and_unfreeze_set_the_depth_of_backbones():
     assert parse("--preset", "base", "--unfreeze", "visual").model.visual.backbone.train == "all"
 
 
+@pytest.mark.slow
 def test_a_backbone_is_replaced_by_a_folder_and_an_unknown_one_told_the_nearest():
     assert parse("--backbone", "visual=/a/b-c_d").model.visual.backbone.source == "/a/b-c_d"
     with pytest.raises(ViperError, match="did you mean visual"):
@@ -134,6 +140,7 @@ def test_a_backbone_is_replaced_by_a_folder_and_an_unknown_one_told_the_nearest(
     assert backbone_overrides(["audio=x/y"]) == {"audio": "x/y"}
 
 
+@pytest.mark.slow
 def test_a_bare_resume_is_a_switch():
     assert parse("--resume").train.resume
     assert not parse("--resume", "false").train.resume

@@ -119,6 +119,7 @@ def grown(text: str, epochs: list[int], steps: int = 3):
     return model, optimizer, schedule
 
 
+@pytest.mark.slow
 def test_new_groups_join_with_their_own_rate_where_the_schedule_stands():
     model, optimizer, schedule = grown("1:visual=1,2:visual=all", [1, 2])
     trained = {id(p) for p in model.parameters() if p.requires_grad}
@@ -139,6 +140,7 @@ def test_new_groups_join_with_their_own_rate_where_the_schedule_stands():
     assert optimizer.param_groups[-1]["lr"] == pytest.approx(schedule.base_lrs[-1] * factor)
 
 
+@pytest.mark.slow
 def test_what_trained_before_keeps_its_moments():
     _, optimizer, _ = grown("1:visual=1", [0, 1])
     steps = {
@@ -149,6 +151,7 @@ def test_what_trained_before_keeps_its_moments():
     assert steps["visual block 2"] == set()
 
 
+@pytest.mark.slow
 def test_a_saved_state_fits_a_model_that_entered_the_same_phases():
     model, optimizer, schedule = grown("1:visual=1,2:visual=all", [1, 2])
     other = model_of("visual", "audio").train()

@@ -141,6 +141,7 @@ def test_every_backend_looks_at_the_same_track(backend, hues, tmp_path):
         assert clip.notes == decoded(path, video_track=number).notes
 
 
+@pytest.mark.slow
 def test_check_names_the_tracks_and_takes_the_option(hues, tmp_path, capsys):
     (tmp_path / "videos").mkdir()
     joined(hues, tmp_path / "videos" / "screen.mkv", ["lime.mp4", "red.mp4"])
@@ -261,6 +262,7 @@ def rendered(path, folder, **options) -> list[np.ndarray]:
 # --- rendering --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("filters", "words", "copied"),
     [
@@ -321,6 +323,7 @@ def test_light_brighter_than_white_keeps_its_hue_and_order(tmp_path):
 # --- fields -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_progressive_and_interlaced_frames_may_alternate(tmp_path):
     """As broadcasts have it: each frame by its own flag, the neighbours of wanted frames at hand throughout."""
     for number, (filters, words) in enumerate(
@@ -413,6 +416,7 @@ def test_other_backends_show_the_same_or_leave_it(filters, words, copied, size, 
     assert (np.asarray(theirs.frames) == ours.frames).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["decord", "torchcodec"])
 @pytest.mark.parametrize("change", ["size", "fields", "webm"])
 def test_other_backends_leave_what_changes_midway(change, backend, tmp_path):

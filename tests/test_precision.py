@@ -78,6 +78,7 @@ def test_the_shortest_turn_of_either_counts():
     assert measured(model_of("visual").encoders["visual"], clock) == pytest.approx((0.03, 0.01))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", ["none", "1"])
 def test_measuring_leaves_weights_mode_and_generators_as_they_were(train):
     model = model_of("visual", "audio", "textual", "action_units", train=train).train()
@@ -105,6 +106,7 @@ def test_a_gpu_is_asked_not_measured(monkeypatch, knows, expected):
 FROZEN = ("--epochs=1", "--batch-size=4")
 
 
+@pytest.mark.slow
 def test_what_was_chosen_stands_in_the_run_folder_and_a_resumed_run_keeps_it(
     corpus, tmp_path, monkeypatch, capsys
 ):
@@ -119,6 +121,7 @@ def test_what_was_chosen_stands_in_the_run_folder_and_a_resumed_run_keeps_it(
     assert same(weights(tmp_path / "asked"), weights(tmp_path / "auto"))
 
 
+@pytest.mark.slow
 def test_a_run_of_fp16_is_not_resumed_as_something_else(corpus, tmp_path):
     folder = run(corpus, tmp_path / "run", *FROZEN, "--max-steps=1")
     config = folder / "config.yaml"
@@ -127,6 +130,7 @@ def test_a_run_of_fp16_is_not_resumed_as_something_else(corpus, tmp_path):
         train(settings(corpus, folder, *FROZEN, "--mixed-precision=auto", "--resume"))
 
 
+@pytest.mark.slow
 def test_the_first_seed_decides_for_all(corpus, tmp_path, monkeypatch):
     choices = iter(["bf16"])
     monkeypatch.setattr(precision, "fastest_precision", lambda model: Choice(next(choices), "the test says so"))
@@ -146,6 +150,7 @@ def test_the_first_process_decides_for_all(corpus, fork_server, tmp_path):
 # --- scoring --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_scores_in_half_precision_are_nearly_those_in_full(tmp_path, monkeypatch, capfd):
     model_of("visual", "audio").save_pretrained(tmp_path / "model")
     clip = make_clip(tmp_path / "clip.mp4", num_frames=8, fps=8)
@@ -162,6 +167,7 @@ def test_scores_in_half_precision_are_nearly_those_in_full(tmp_path, monkeypatch
     assert "auto: bf16, since" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_was_scored_in_another_precision_is_scored_anew(tmp_path, monkeypatch):
     model_of("visual").save_pretrained(tmp_path / "model")
     clips = [make_clip(tmp_path / f"{i}.mp4", num_frames=4) for i in range(2)]

@@ -51,6 +51,7 @@ def intensities(model: ViPER, clip: Path) -> dict[str, float]:
     return model.predict(clip)["intensities"]
 
 
+@pytest.mark.slow
 def test_what_was_saved_comes_back_bitwise_with_its_labels(tmp_path, clip):
     model = ViPER(micro(), LabelSet(("Joy", "Fear"), 0.0, 1.0, (0.2, 0.4))).eval()
     model.save_pretrained(tmp_path / "model")
@@ -61,6 +62,7 @@ def test_what_was_saved_comes_back_bitwise_with_its_labels(tmp_path, clip):
     assert not any(p.requires_grad for encoder in again.encoders.values() for p in encoder.parameters())
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_is_recorded_and_a_trained_one_is_inside(tmp_path, vit, clip):
     for train, inside in (("none", False), ("1", True)):
         folder = tmp_path / f"trained-{train}"
@@ -73,6 +75,7 @@ def test_a_frozen_backbone_is_recorded_and_a_trained_one_is_inside(tmp_path, vit
         assert intensities(viper_e2e.load(folder), clip) == intensities(model, clip)
 
 
+@pytest.mark.slow
 def test_a_backbone_that_went_away_is_asked_for_and_found_where_one_says(tmp_path, vit, clip):
     model = ViPER(config(vit)).eval()
     model.save_pretrained(tmp_path / "model")
@@ -83,6 +86,7 @@ def test_a_backbone_that_went_away_is_asked_for_and_found_where_one_says(tmp_pat
     assert intensities(again, clip) == intensities(model, clip)
 
 
+@pytest.mark.slow
 def test_a_backbone_that_changed_is_refused(tmp_path, vit):
     ViPER(config(vit)).save_pretrained(tmp_path / "model")
     tensors = load_file(vit / "model.safetensors")
@@ -92,6 +96,7 @@ def test_a_backbone_that_changed_is_refused(tmp_path, vit):
         viper_e2e.load(tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_an_exported_folder_needs_nothing_else(tmp_path, vit, clip, capsys):
     model = ViPER(config(vit)).eval()
     model.save_pretrained(tmp_path / "model")
@@ -140,6 +145,7 @@ def test_a_model_that_is_nowhere_is_one_line(source, told):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_pushing_uploads_a_folder_that_loads(tmp_path, clip, monkeypatch, vit):
     """The hub is stood in for by a folder; no connection is made."""
     uploaded = tmp_path / "hub"

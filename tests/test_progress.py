@@ -131,6 +131,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch, capsys, argv, to
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_pack_that_is_told_to_stop_leaves_nothing(tmp_path, name):
     number = getattr(signal, name)

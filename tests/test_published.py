@@ -86,6 +86,7 @@ def outputs(head: ReleasedHead, features: dict[str, Tensor]) -> Tensor:
 # --- what is read ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", sorted(MODALITIES_OF_WIDTH))
 def test_modalities_follow_from_the_input_and_outputs_are_those_of_the_pickled_module(tmp_path, width):
     model = perceiver(width).eval()
@@ -98,6 +99,7 @@ def test_modalities_follow_from_the_input_and_outputs_are_those_of_the_pickled_m
     torch.testing.assert_close(outputs(head, features), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_any_usual_pickle_protocol_is_read(tmp_path, protocol):
     model = perceiver()
@@ -179,6 +181,7 @@ CALLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", sorted(CALLS))
 @pytest.mark.parametrize("where", ["alone", "attribute", "parameters", "config", "key"])
 @pytest.mark.parametrize("protocol", some_of([2, 4], lambda _, number: number == 4))
@@ -323,6 +326,7 @@ def doubling(levels: int) -> bytes:
     )
 
 
+@pytest.mark.slow
 def test_memo_bombs_are_neither_walked_nor_printed(tmp_path):
     bomb = zipped(tmp_path / "bomb.model", b"\x80\x02" + doubling(200) + b".")
     assert_refused(bomb, tmp_path / "canary", r"holds \[\[")
@@ -430,6 +434,7 @@ def test_compressed_doubled_and_overlapping_members_are_refused(tmp_path):
     assert_refused(overlapping, tmp_path / "canary", "overlap")
 
 
+@pytest.mark.slow
 def test_a_file_from_before_pytorch_1_6_is_refused_with_the_reason(tmp_path):
     path = released(tmp_path, _use_new_zipfile_serialization=False)
     assert_refused(path, tmp_path / "canary", r"before PyTorch 1\.6")
@@ -498,6 +503,7 @@ def _wider_mlp(model: PerceiverModel) -> None:
     model.config.self_attention_widening_factor = 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "found"),
     [
@@ -527,6 +533,7 @@ def test_anything_unexpected_is_an_error_that_says_what_was_found(tmp_path, chan
         read_released(path).build()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "found"),
     [
@@ -544,6 +551,7 @@ def test_other_modules_are_errors(tmp_path, make, found):
 # --- into our format ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_import_is_a_whole_folder_with_the_same_tensors(tmp_path):
     model = perceiver(2048)
     imported = import_published(released(tmp_path, model), tmp_path / "out", overrides={"visual": "some/vit"})
@@ -561,6 +569,7 @@ def test_an_import_is_a_whole_folder_with_the_same_tensors(tmp_path):
     assert settings["model"]["decoding"]["sampling"] == "paper"
 
 
+@pytest.mark.slow
 def test_without_sound_none_is_decoded(tmp_path):
     imported = import_published(released(tmp_path, perceiver(768)), tmp_path / "out")
     assert json.loads((imported.folder / "config.json").read_text())["model"]["decoding"]["sound"] == "none"
@@ -577,6 +586,7 @@ def test_a_head_of_other_labels_is_an_error(tmp_path):
         import_published(released(tmp_path, perceiver(num_labels=5)), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_folder_with_one_model_file_will_do(tmp_path):
     (tmp_path / "in").mkdir()
     released(tmp_path / "in", name="a.model")
@@ -610,6 +620,7 @@ def hub(tmp_path, monkeypatch) -> Path:
     return snapshot
 
 
+@pytest.mark.slow
 def test_a_hub_id_is_converted_once_per_commit_and_again_if_damaged(hub, tmp_path):
     assert is_published("VaianiLorenzo/ViPER-VA")
     first = published_checkpoint("VaianiLorenzo/ViPER-VA")
@@ -638,6 +649,7 @@ def test_the_hubs_retries_are_not_told_line_by_line(monkeypatch):
     assert logger.isEnabledFor(logging.WARNING)
 
 
+@pytest.mark.slow
 def test_a_local_file_is_converted_once_per_content(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = released(tmp_path)
@@ -688,6 +700,7 @@ def test_a_file_of_full_size_is_imported_within_3_gb(tmp_path):
     print(f"peak {peak / 1e9:.2f} GB")
 
 
+@pytest.mark.slow
 def test_reading_looks_nothing_up_and_runs_nothing(tmp_path):
     """Python's own audit events, of a genuine file read by us and then by the usual way."""
     path = released(tmp_path)

@@ -38,6 +38,7 @@ def test_every_command_that_reads_clips_has_the_options(command, capsys):
         assert "viper train" in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["viper train", "viper bench"])
 def test_training_takes_them_by_their_short_names(command):
     limits = parse_train(["--train-shards", "a.tar", "--run-dir", "r", *GIVEN], command).model.decoding.limits
@@ -104,6 +105,7 @@ def test_a_file_above_2_gib_is_read_by_path(tiny_clip):
     assert len(ClipDecoder(DecodingConfig(num_frames=2))(path).frames) == 2
 
 
+@pytest.mark.slow
 def test_infer_and_check_heed_them(tmp_path, capsys):
     torch.manual_seed(0)
     ViPER(micro()).save_pretrained(tmp_path / "model")

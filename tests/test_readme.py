@@ -38,6 +38,7 @@ def first_line(path: Path) -> str:
     return re.sub(r"^[\w/]+(\.py|\.sh)?: ", "", line).strip()
 
 
+@pytest.mark.slow
 def test_the_python_lines_run(tmp_path, monkeypatch):
     torch.manual_seed(0)
     ViPER(micro()).save_pretrained(tmp_path / "demo/run/checkpoints/best")

@@ -150,6 +150,7 @@ def test_a_corpus_that_is_not_there_is_one_line(tmp_path, recipe, files, message
     assert "Traceback" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ravdess", "crema_d", "hume_reaction"])
 def test_recipes_run_by_path_from_anywhere(tmp_path, name):
     command = [sys.executable, str(DATASETS / f"{name}.py"), "--help"]

@@ -92,6 +92,7 @@ def test_the_box_follows_the_face_and_leaves_with_it(tiny_clip, tmp_path):
     assert not yellow(pictures[12]).any()
 
 
+@pytest.mark.slow
 def test_the_sound_is_kept_in_its_place(tiny_clip, tmp_path):
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(44_100) / 44_100)[None].repeat(2, 0).astype(np.float32)
     clip = tiny_clip(sound=tone, rate=44_100)
@@ -141,6 +142,7 @@ def test_a_turned_clip_is_rendered_upright(tiny_clip, tmp_path, quarter):
     assert np.abs(small - seen[::-1, ::-1])[upper].mean() > 24
 
 
+@pytest.mark.slow
 def test_a_face_box_of_a_real_clip_is_drawn_around_the_face(reference, tmp_path):
     clip = reference / "clips" / "single_face.mp4"
     box = [216.0, 83.0, 370.0, 297.0, "detected"]
@@ -274,6 +276,7 @@ def test_renderings_have_even_sides_and_a_useful_size(size):
 # --- what goes wrong ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_out_that_cannot_be_is_a_one_line_error(tiny_clip, tmp_path):
     clip = tiny_clip()
     before = clip.read_bytes()
@@ -301,6 +304,7 @@ def test_a_clip_that_cannot_be_read_leaves_nothing_behind(tiny_clip, tmp_path):
     assert not list(tmp_path.glob("*out*"))
 
 
+@pytest.mark.slow
 def test_a_clip_damaged_in_its_middle_is_rendered_as_far_as_it_goes(tiny_clip, tmp_path):
     clip = tiny_clip(num_frames=40, sound=None, options={"g": "5", "bf": "0"})
     data = bytearray(clip.read_bytes())

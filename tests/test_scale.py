@@ -75,6 +75,7 @@ def test_an_untrained_head_speaks_around_the_centre():
     assert abs(out[:, 1]).mean() < 2
 
 
+@pytest.mark.slow
 def test_a_checkpoint_keeps_the_scale_and_one_of_an_earlier_version_has_none(tmp_path):
     labels = LabelSet(("Joy", "Fear"), 0.0, 100.0, (1.0, 2.0), (50.0, 40.0), (80.0, 90.0))
     model = viper_e2e.model.viper.ViPER(micro(), labels).eval()
@@ -152,6 +153,7 @@ def test_labels_of_any_range_train_as_well_as_those_in_the_unit_interval(videos,
     assert error < 1.2 * usual_error + 0.05
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_keeps_its_scale(videos, tmp_path):
     corpus = labelled(tmp_path / "wide", videos, 100.0, 0.0)
     folder = run(corpus, corpus / "run", *WORDS, "--epochs=1")

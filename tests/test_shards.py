@@ -486,6 +486,7 @@ def test_a_damaged_pax_header_is_torn(tmp_path, body):
         ShardSet(str(tmp_path / "a.tar"))
 
 
+@pytest.mark.slow
 def test_random_damage_never_escapes_as_another_error(tmp_path):
     whole = write_foreign(tmp_path / "a.tar", three_samples("A"), format=tarfile.PAX_FORMAT).read_bytes()
     generator = np.random.default_rng(0)
@@ -658,6 +659,7 @@ def test_redirects_to_anything_but_https_are_refused(server, target):
         ShardSet(f"{server.url}/train-000000.tar")
 
 
+@pytest.mark.slow
 def test_https_is_checked_against_the_systems_certificates(tmp_path, server, monkeypatch):
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]

@@ -71,6 +71,7 @@ def clip(tmp_path_factory):
 KEPT = ("pipe.wav", "large.wav", "stereo.wav", "a.flac", "a.m4a", "bare.mp3", "a.opus")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_of(FILES, lambda _, name: name in KEPT))
 def test_sound_beside_a_clip_is_what_ffmpeg_plays(name, clip, tmp_path):
     path = write(tmp_path / name, FILES[name])

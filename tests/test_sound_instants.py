@@ -35,6 +35,7 @@ def heard(clip, start: float = 0.0) -> list[tuple[float, float]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_of(PICTURES, lambda index, _: index in (1, 2, 5)))
 def test_all_sound_is_heard_whatever_the_pictures_do(name, tmp_path):
     pts, seconds = PICTURES[name]
@@ -48,6 +49,7 @@ def test_all_sound_is_heard_whatever_the_pictures_do(name, tmp_path):
     assert clip.duration_seconds == pytest.approx(20.0, abs=0.51)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_of(PICTURES, lambda index, _: index in (1, 2)))
 def test_each_window_hears_its_own_time(name, tmp_path):
     pts, seconds = PICTURES[name]
@@ -82,6 +84,7 @@ def test_a_window_longer_than_the_clip_is_the_clip(tmp_path):
     assert whole.duration_seconds == window.duration_seconds
 
 
+@pytest.mark.slow
 def test_sound_long_before_the_picture_is_part_of_the_clip(tmp_path):
     path = write_clip(
         tmp_path / "late picture.mkv", pts=range(5000, 9000, 100), size=(64, 48), sound=tone(9.0, 16_000, 1)
@@ -96,6 +99,7 @@ def test_sound_long_before_the_picture_is_part_of_the_clip(tmp_path):
     assert np.allclose(spans, [(-5.0, -2.0), (-2.0, 1.0), (1.0, 4.0)], atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sound", ["spans", "windows"])
 def test_what_is_not_heard_is_told_in_seconds(sound, tmp_path):
     path = clip_of(tmp_path, range(0, 1000, 100), 60.0)
@@ -110,6 +114,7 @@ def test_what_is_not_heard_is_told_in_seconds(sound, tmp_path):
     assert all(not clip.notes for _, clip in decoder.windows(path, window_seconds, window_seconds))
 
 
+@pytest.mark.slow
 def test_tokens_of_sound_exist_whatever_the_number_of_frames(tmp_path):
     config = micro()
     config.decoding.num_frames, config.decoding.span_seconds = 8, 1.0

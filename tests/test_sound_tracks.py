@@ -61,6 +61,7 @@ CHOICES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_of(CHOICES, lambda index, _: index % 2 == 0))
 def test_the_track_of_the_rule_is_heard_and_named(name, tmp_path):
     file, sounds, how, expected = CHOICES[name]
@@ -79,6 +80,7 @@ def test_a_track_that_is_silent_at_first_is_not_taken_for_silent(tmp_path):
     assert "1 (aac mono) was heard" in decoded(path).notes[0]
 
 
+@pytest.mark.slow
 def test_a_number_takes_a_track(tmp_path):
     path = make(tmp_path / "three.mkv", tone(300), SILENCE, tone(500))
     assert [hertz_of(decoded(path, audio_track=number)) for number in (1, 2, 3)] == [300, 0, 500]

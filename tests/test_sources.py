@@ -94,6 +94,7 @@ def test_a_closed_folder_is_a_problem_of_its_own(tmp_path, clip):
     assert "closed: cannot be searched (Permission denied)" in found.closed[0]
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_be_looked_at_fails_alone(tmp_path, checkpoint, clip, monkeypatch):
     (tmp_path / "a.mp4").write_bytes(clip)
     (tmp_path / "b.mp4").write_bytes(clip)
@@ -128,6 +129,7 @@ def test_a_mistyped_name_is_told_before_the_model_is_loaded(given, said, tmp_pat
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_mistyped_name_among_others_is_one_failed_clip(tmp_path, checkpoint, clip, capsys):
     (tmp_path / "a.mp4").write_bytes(clip)
     assert infer(checkpoint, tmp_path / "a.mp4", tmp_path / "b.mp4") == 2
@@ -192,6 +194,7 @@ def scored(tmp_path_factory, checkpoint) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
 def test_every_odd_name_is_scored_and_told(suffix, tmp_path, scored):
     out = scored
@@ -246,6 +249,7 @@ def test_shards_in_a_folder_with_brackets_are_found(pattern, tmp_path, monkeypat
 # --- shards -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["infer", "eval"])
 def test_samples_left_out_of_a_foreign_shard_are_named_and_cost_the_exit_code(
     command, tmp_path, checkpoint, clip, capsys
@@ -261,6 +265,7 @@ def test_samples_left_out_of_a_foreign_shard_are_named_and_cost_the_exit_code(
     assert "sample 'c' left out" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_a_shard_without_a_usable_sample_says_why(tmp_path, checkpoint, capsys):
     shard = write_foreign(tmp_path / "a.tar", [("v1.0_clip.mp4", b"a")])
     assert infer(checkpoint, shard) == 1
@@ -272,6 +277,7 @@ def test_a_shard_without_a_usable_sample_says_why(tmp_path, checkpoint, capsys):
 # --- addresses --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", [(), ("--window-seconds", "1")])
 def test_a_clip_behind_an_address_is_scored(windows, tmp_path, checkpoint, clip):
     with serving(lambda handler: handler.ranged(clip) or True) as server:
@@ -283,6 +289,7 @@ def test_a_clip_behind_an_address_is_scored(windows, tmp_path, checkpoint, clip)
     assert records[-1]["valid"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "said"),
     [(404, "nothing is there (HTTP 404)"), (403, "HTTP 403 (Forbidden)"), (401, "HTTP 401: needs a login")],
@@ -295,6 +302,7 @@ def test_an_address_where_no_clip_is_fails_alone(status, said, tmp_path, checkpo
     assert said in json.loads(out.read_text())[0]["error"]
 
 
+@pytest.mark.slow
 def test_an_address_is_not_fetched_beyond_the_limit(tmp_path, checkpoint, clip):
     with serving(lambda handler: handler.ranged(clip) or True) as server:
         out = tmp_path / "o.json"

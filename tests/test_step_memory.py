@@ -31,6 +31,7 @@ def needs_of(model: ViPER, **options) -> Needs:
     return measure(model, prepared(model), **options)
 
 
+@pytest.mark.slow
 def test_weights_gradients_and_moments_are_counted_to_the_byte():
     model = model_of(*JOINT, train="all").train()
     needs = needs_of(model)
@@ -52,6 +53,7 @@ def test_weights_gradients_and_moments_are_counted_to_the_byte():
     assert averaged.beyond_weights(3) == replace(averaged, average=0).beyond_weights(3) + averaged.average
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", ["none", "1", "all"])
 def test_what_two_runs_tell_holds_for_any_batch(train):
     model = model_of("visual", "audio", train=train)
@@ -62,6 +64,7 @@ def test_what_two_runs_tell_holds_for_any_batch(train):
         assert kept + clips == pytest.approx(needs.per_step + count * needs.per_clip, rel=0.02)
 
 
+@pytest.mark.slow
 def test_deeper_training_needs_more():
     needs = [needs_of(model_of("visual", "audio", train=train)) for train in ("none", "1", "2", "all")]
     assert [n.per_clip for n in needs] == sorted(n.per_clip for n in needs)
@@ -117,6 +120,7 @@ def checkpointed(**backbones: bool) -> ViPER:
     return ViPER(config).train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", some_of(["visual", "audio", "image_text"], lambda i, _: i == 0))
 def test_recomputed_activations_change_no_number(backbone):
     results = []
@@ -132,6 +136,7 @@ def test_recomputed_activations_change_no_number(backbone):
             torch.testing.assert_close(other, gradient, rtol=1e-5, atol=1e-8, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", some_of(["visual", "audio", "image_text"], lambda i, _: i == 0))
 def test_recomputed_activations_are_not_kept(backbone):
     assert needs_of(checkpointed(**{backbone: True})).per_clip < needs_of(checkpointed()).per_clip
@@ -170,6 +175,7 @@ def test_a_smaller_batch_is_proposed_first():
     assert told(model, free) == ["--batch-size", "5", "--accumulation", "26"]
 
 
+@pytest.mark.slow
 def test_then_activations_are_recomputed_then_fewer_blocks_trained_then_none():
     free = needs_of(checkpointed(visual=True, audio=True, image_text=True)).beyond_weights(2)
     words = told(checkpointed(), free)
@@ -184,6 +190,7 @@ def test_then_activations_are_recomputed_then_fewer_blocks_trained_then_none():
     assert "--freeze all" in " ".join(told(model_of("visual", "audio", train="all"), free))
 
 
+@pytest.mark.slow
 def test_what_is_proposed_does_fit():
     free = needs_of(checkpointed(visual=True, audio=True, image_text=True)).beyond_weights(2)
     batch = int(told(checkpointed(), free)[-3])

@@ -102,6 +102,7 @@ def test_half_precision_stays_near_single(encoder, depth):
 # --- the bank passes once -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_frozen_text_encoders_see_the_bank_once(reference):
     encoder = published(reference)
     calls = []
@@ -115,6 +116,7 @@ def test_frozen_text_encoders_see_the_bank_once(reference):
     assert encoder.num_text_passes == 2, "one by CLIP, one by the sentence encoder"
 
 
+@pytest.mark.slow
 def test_trained_text_encoders_see_it_once_per_forward_and_get_gradients(reference):
     encoder = published(reference, choice="soft")
     encoder.sentence_encoder.set_training_depth(All())
@@ -157,6 +159,7 @@ def test_the_bank_does_not_depend_on_when_it_is_embedded(encoder, dtype):
         assert after.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_a_sentence_encoder_with_adapters_says_frozen_what_it_said_in_training(reference):
     sentence_encoder = BackboneConfig(str(reference / "peer/checkpoints/roberta"), lora_rank=2)
     encoder = TextualEncoder.build(micro_with(sentence_encoder=sentence_encoder))
@@ -334,6 +337,7 @@ def test_the_published_preset_names_the_quick_gelu_model():
 # --- saved and loaded again ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_assets_hold_clip_tokeniser_and_bank(reference, tmp_path):
     encoder = published(reference)
     encoder.save_assets(tmp_path)
@@ -418,6 +422,7 @@ def clip_preprocess(image: Image.Image, spec: CropSpec) -> torch.Tensor:
     return (pixels - torch.tensor(spec.mean)[:, None, None]) / torch.tensor(spec.std)[:, None, None]
 
 
+@pytest.mark.slow
 def test_the_published_sentences_are_chosen(reference):
     encoder = published(reference)
     assert encoder.crop_spec.integer_boxes

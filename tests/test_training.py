@@ -22,6 +22,7 @@ from viper_e2e.training.run import train
 from viper_e2e.training.trainer import Trainer
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_the_run_folder_holds_everything(corpus, tmp_path):
     words = (f"--val-shards={corpus}/shards/val-*.tar", "--epochs=12", "--reuse-memory=1GB")
     folder = run(corpus, tmp_path / "run", *JOINT, *words)
@@ -42,6 +43,7 @@ def test_the_loss_falls_and_the_run_folder_holds_everything(corpus, tmp_path):
     assert val["num_clips"] == 4
 
 
+@pytest.mark.slow
 def test_a_clip_that_is_held_passes_each_frozen_encoder_and_the_detector_once_in_a_run(
     corpus, tmp_path, monkeypatch
 ):
@@ -58,12 +60,14 @@ def test_a_clip_that_is_held_passes_each_frozen_encoder_and_the_detector_once_in
     assert passes == {"FaceCropper": 8, "VisualEncoder": 8, "AudioEncoder": 8}
 
 
+@pytest.mark.slow
 def test_a_run_is_not_overwritten(corpus, tmp_path):
     run(corpus, tmp_path / "run", "--max-steps=1")
     with pytest.raises(ViperError, match="--resume"):
         train(settings(corpus, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_partly_unfrozen_backbone_changes_in_exactly_its_last_blocks(corpus, tmp_path):
     words = ("--unfreeze=visual=1", "--epochs=1", "--batch-size=4")
     torch.manual_seed(0)
@@ -99,6 +103,7 @@ def test_reuse_changes_nothing_but_the_work(corpus, tmp_path, trained):
     assert (plain / "metrics.jsonl").read_text() == (held / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_held_clip_is_not_decoded_again(corpus, tmp_path, monkeypatch):
     from viper_e2e.decoding import ClipDecoder
 
@@ -122,6 +127,7 @@ def test_the_number_of_workers_changes_nothing(corpus, tmp_path):
     assert same(weights(alone), weights(helped))
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_never_trained_over_from_scratch(corpus, tmp_path):
     folder = run(corpus, tmp_path / "run", "--max-steps=1")
     path = folder / "checkpoints" / "last" / "training.pt"
@@ -130,6 +136,7 @@ def test_a_damaged_checkpoint_is_named_and_never_trained_over_from_scratch(corpu
         train(settings(corpus, folder, "--resume", "--max-steps=2"))
 
 
+@pytest.mark.slow
 def test_a_training_state_that_is_code_is_refused_unrun(corpus, tmp_path):
     import pickle
 
@@ -159,6 +166,7 @@ def test_a_training_state_that_is_code_is_refused_unrun(corpus, tmp_path):
     assert not canary.exists()
 
 
+@pytest.mark.slow
 def test_unreadable_clips_keep_their_place_and_are_written_down_once(corpus, tmp_path):
     (tmp_path / "videos").mkdir()
     for path in (corpus / "videos").iterdir():
@@ -175,6 +183,7 @@ def test_unreadable_clips_keep_their_place_and_are_written_down_once(corpus, tmp
         train(settings(tmp_path, tmp_path / "strict", "--on-error=raise"))
 
 
+@pytest.mark.slow
 def test_unlabelled_shards_are_refused(corpus, tmp_path):
     text = (corpus / "labels.csv").read_text().splitlines()
     header, *rows = text
@@ -185,6 +194,7 @@ def test_unlabelled_shards_are_refused(corpus, tmp_path):
         train(settings(tmp_path, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_a_warning_and_not_the_run(corpus, tmp_path, monkeypatch, capsys):
     from viper_e2e.model import checkpoint
     from viper_e2e.training.run_folder import RunFolder
@@ -215,6 +225,7 @@ def test_a_full_disk_costs_a_warning_and_not_the_run(corpus, tmp_path, monkeypat
     assert not same(weights(folder), saved)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_never_reaches_the_weights(corpus, tmp_path, monkeypatch):
     trainer = Trainer(settings(corpus, tmp_path / "run", *JOINT), Accelerator(cpu=True))
     before = {name: p.detach().clone() for name, p in trainer.module.named_parameters()}

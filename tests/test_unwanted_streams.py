@@ -41,6 +41,7 @@ def test_a_model_that_only_sees_minds_no_damaged_sound(tiny_clip):
     assert record["unheard_seconds"] == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "channels"), [(6_000, 1), (16_000, 16)])
 def test_a_model_that_only_sees_minds_no_format_of_sound(rate, channels, tmp_path):
     path = tmp_path / "odd.mov"
@@ -61,6 +62,7 @@ def test_a_model_that_only_sees_minds_no_format_of_sound(rate, channels, tmp_pat
     assert "limits" in model_of("audio").predict(path)["error"]
 
 
+@pytest.mark.slow
 def test_a_model_that_only_hears_looks_at_nothing(tiny_clip, monkeypatch):
     path, model = tiny_clip(num_frames=30), model_of("audio")
     expected = model_of("audio", "visual")

@@ -164,6 +164,7 @@ def with_preprocessor(folder, values) -> CropSpec:
     return VisualEncoder.build(VisualConfig(BackboneConfig(str(folder)), crop_size=32)).crop_spec
 
 
+@pytest.mark.slow
 def test_the_crop_follows_the_preprocessor(tmp_path):
     squash = with_preprocessor(
         tmp_path, {"size": 32, "resample": 3, "image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]}
@@ -200,6 +201,7 @@ def published_crops(reference) -> list[Image.Image]:
     return [Image.open(reference / f"peer/expected/crops/frame_{i}.jpg").convert("RGB") for i in frames]
 
 
+@pytest.mark.slow
 def test_the_published_features_come_out(reference):
     encoder = VisualEncoder.build(VisualConfig(BackboneConfig(str(reference / "peer/checkpoints/vit"))))
     expected = torch.from_numpy(np.load(reference / "peer/expected/features.npz")["visual"])
@@ -219,6 +221,7 @@ def test_the_published_features_come_out(reference):
     assert error(with_pil[:1].expand(32, -1, -1, -1)) > 0.1
 
 
+@pytest.mark.slow
 def test_real_dinov2_sees_the_same_face_in_neighbouring_frames(reference):
     config = VisualConfig(BackboneConfig(str(reference / "weights/dinov2-small")), crop_size=112)
     encoder = VisualEncoder.build(config)

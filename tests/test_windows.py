@@ -54,6 +54,7 @@ def found(paths: list[str], log: Path, **settings) -> dict[str, list]:
 WHOLE = [0.0, 1.0, 2.0, 3.0, 4.0, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_all_windows_come_in_order_each_decoded_once(log, num_workers):
     paths = ["a", "slow-b", "c"]
@@ -64,6 +65,7 @@ def test_all_windows_come_in_order_each_decoded_once(log, num_workers):
         assert {torch for *_, torch in made(log)} == {"0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
@@ -146,6 +148,7 @@ def test_a_hop_that_leaves_gaps_is_refused():
         Wanted(windows=(2.0, 3.0))
 
 
+@pytest.mark.slow
 def test_clips_in_shards_are_scored_in_windows_as_files_are(tmp_path):
     frames = [np.full((64, 96, 3), 40 * i, np.uint8) for i in range(6)]
     (tmp_path / "videos").mkdir()

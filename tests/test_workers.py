@@ -46,6 +46,7 @@ def test_outcomes_come_in_whatever_order_they_are_asked_for(pool):
     assert [pool.outcome(ticket) for ticket in reversed(tickets)] == [5, 4, 3, 2, 1, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 10, 1 << 20, 5_000_000])
 def test_arrays_of_any_size_arrive_unchanged_and_writable(pool, size):
     (array,) = ask(pool, f"array {size}")
@@ -74,6 +75,7 @@ def test_what_is_wrong_with_a_clip_is_raised_as_it_was(pool):
     assert ask(pool, "array 3")[0].tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_others_go_on_where_they_are_when_one_is_lost(pool):
     before = set(ask(pool, "slow pid", "slow pid"))
     assert len(before) == 2
@@ -82,6 +84,7 @@ def test_the_others_go_on_where_they_are_when_one_is_lost(pool):
     assert len(before & after) == 1
 
 
+@pytest.mark.slow
 def test_what_waited_behind_a_lost_item_is_done_by_the_next_worker():
     with_one = WorkerPool(Task(), 1, time_limit_seconds=1.0)
     assert ask(with_one, "1", "hang", "2", "exit 0", "3") == [
@@ -95,6 +98,7 @@ def test_what_waited_behind_a_lost_item_is_done_by_the_next_worker():
     with_one.close()
 
 
+@pytest.mark.slow
 def test_a_worker_lost_while_idle_costs_no_item(pool):
     # No waiting for its end: what it was given after that may reach a worker that is about to be gone.
     for victim in set(ask(pool, "slow pid", "slow pid")):
@@ -123,6 +127,7 @@ def test_after_too_many_losses_all_are_named_and_no_process_stays():
     assert not any(map(_running, pids))
 
 
+@pytest.mark.slow
 def test_forgiven_losses_do_not_count():
     strict = WorkerPool(Task(), 1, max_restarts=1)
     for _ in range(3):
@@ -253,6 +258,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "code"),
     [("sys.exit(0)", 0), ("os.kill(os.getpid(), 9)", -9), ("raise KeyboardInterrupt", -2)],

@@ -68,6 +68,7 @@ def rows_of(model, pattern: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array(rows), np.array(known), np.array(labels)
 
 
+@pytest.mark.slow
 def test_its_score_is_that_of_scikit_learn_on_the_same_tokens(corpus, whole):
     model = load(whole / "checkpoints" / "best")
     x, known, y = rows_of(model, f"{corpus}/shards/train-*.tar")
@@ -102,6 +103,7 @@ def test_it_is_told_once_and_in_the_first_epoch(whole):
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_within_its_first_epoch_has_the_same_yardstick(corpus, whole, tmp_path):
     words = (val(corpus), "--batch-size=2", "--epochs=2")
     folder = run(corpus, tmp_path / "run", *words, "--max-steps=2")
@@ -112,6 +114,7 @@ def test_a_run_that_goes_on_within_its_first_epoch_has_the_same_yardstick(corpus
     assert record_of(folder) == record_of(whole)
 
 
+@pytest.mark.slow
 def test_it_changes_nothing_of_the_run(corpus, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(Yardstick, "enter", lambda self, epoch: setattr(self.module, "watch", None))
     monkeypatch.setattr(Yardstick, "record", lambda self, num_clips: {"reason": "not asked for"})
@@ -120,12 +123,14 @@ def test_it_changes_nothing_of_the_run(corpus, whole, tmp_path, monkeypatch):
     assert without == [{k: v for k, v in r.items() if k != "yardstick"} for r in lines(whole, "metrics.jsonl")]
 
 
+@pytest.mark.slow
 def test_without_validation_clips_there_is_none_and_that_is_said(corpus, tmp_path, capsys):
     folder = run(corpus, tmp_path / "run", "--epochs=1")
     assert record_of(folder) == {"reason": "there are no --val-shards to score it on"}
     assert "yardstick (ridge on the same tokens): none, there are no --val-shards" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_head_with_a_ridge_tells_without_validation_that_it_is_of_the_first_clips(
     corpus, tmp_path, capsys, monkeypatch
 ):
@@ -137,6 +142,7 @@ def test_a_head_with_a_ridge_tells_without_validation_that_it_is_of_the_first_cl
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_checkpoints_and_their_evaluation_tell_it_those_of_before_do_not(corpus, whole, tmp_path, monkeypatch):
     record = record_of(whole)
     told = {name: record[name] for name in ("mean_pearson", "num_train_clips")}
@@ -166,6 +172,7 @@ def test_a_strangers_checkpoint_says_of_a_yardstick_what_it_likes_and_nothing_ha
     assert yardstick_line({"yardstick": {"mean_pearson": 0.71}, "scores": []}).endswith("in validation: 0.7100")
 
 
+@pytest.mark.slow
 def test_backbones_that_train_and_clips_that_are_changed_have_one_too(corpus, tmp_path):
     words = ("--epochs=1", "--unfreeze=visual,audio", "--augment=all")
     record = record_of(run(corpus, tmp_path / "run", val(corpus), *words))
@@ -288,6 +295,7 @@ def test_a_run_below_its_yardstick_is_told_so_and_what_helps():
     assert verdict([{"epoch": 0, "yardstick": {"mean_pearson": None}, "val": {"mean_pearson": None}}]) is None
 
 
+@pytest.mark.slow
 def test_it_is_a_line_among_the_training_curves(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
