@@ -8,21 +8,18 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import PretrainedConfig, WhisperConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_XVECTOR_MAPPING, MODEL_MAPPING
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from viper_e2e.config.schema import AudioConfig, ModelConfig
-from viper_e2e.encoders.backbone import Backbone, at_least_float32, contains_any
+from viper_e2e.encoders.audio_backbone import audio_backbone
+from viper_e2e.encoders.backbone import Backbone, at_least_float32
 from viper_e2e.encoders.base import Encoder
-from viper_e2e.encoders.building import build_model, checkpoint_activations, find_blocks, read_architecture
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.layers import joined, layers_read
 from viper_e2e.encoders.sound import Frames, padded, stretch
 from viper_e2e.encoders.stream import Stream
-from viper_e2e.encoders.weights import NOWHERE, Found, Search, find
-from viper_e2e.encoders.whisper import AnyLengthWhisperEncoder, LogMel
-from viper_e2e.errors import ViperError
+from viper_e2e.encoders.weights import NOWHERE, Search
+from viper_e2e.encoders.whisper import LogMel
 
 
 class ClipSound(NamedTuple):
@@ -88,32 +85,7 @@ class AudioEncoder(Encoder[ClipSound]):
         search: Search = NOWHERE,
     ) -> AudioEncoder:
         """``sound``, ``span_seconds``, ``sample_rate`` as in ``DecodingConfig``."""
-        found = find("audio", config.backbone, search)
-        architecture = read_architecture(found, config.backbone)
-        _check(config, architecture, found, sound)
-        preprocessor = found.read_json("preprocessor_config.json") if found.small is not None else {}
-        expected = preprocessor.get("sampling_rate", 16_000)
-        if sample_rate != expected:
-            raise ViperError(f"audio: {found.spec} hears {expected} Hz, decoding.sample_rate is {sample_rate}")
-        if isinstance(architecture, WhisperConfig):
-            ears = WhisperEncoder if config.padding == "full" else AnyLengthWhisperEncoder
-            # Whole Whisper models hold the encoder under this prefix.
-            model, origin = build_model(
-                found, search, architecture, ears, key_mapping={r"^model\.encoder\.": ""}
-            )
-        else:
-            mapping = MODEL_FOR_AUDIO_XVECTOR_MAPPING if config.head == "xvector" else MODEL_MAPPING
-            model, origin = build_model(found, search, architecture, mapping[type(architecture)])
-        _truncate_after_layer(model, config.layer)
-        if config.backbone.gradient_checkpointing:
-            checkpoint_activations(model)
-        # The final norm of pre-norm transformers is registered before the blocks it follows.
-        is_pre_norm = getattr(architecture, "do_stable_layer_norm", False)
-        top = contains_any("encoder.layer_norm") if is_pre_norm else contains_any()
-        idle = contains_any("masked_spec_embed", "embed_positions", "classifier.", "objective.")
-        backbone = Backbone(
-            "audio", model, origin, config.backbone, blocks=find_blocks(model), top=top, idle=idle
-        )
+        backbone, preprocessor = audio_backbone(config, sound, sample_rate, search)
         return cls(
             config, backbone, preprocessor, sound=sound, span_seconds=span_seconds, sample_rate=sample_rate
         )
@@ -289,44 +261,3 @@ class _Plan(NamedTuple):
     starts: list[float]
     """Spans: start of each piece in seconds. Windows: the token each piece belongs to."""
     seconds: Float[Tensor, "T"]
-
-
-# --- building -----------------------------------------------------------------------------------
-
-
-def _check(config: AudioConfig, architecture: PretrainedConfig, found: Found, sound: str) -> None:
-    """Refuse what does not go together, before any weights are read."""
-    kind = architecture.model_type
-    if not isinstance(architecture, WhisperConfig) and not hasattr(architecture, "conv_kernel"):
-        raise ViperError(
-            f"audio: {found.spec} is a {kind}; allowed are models that hear the waveform "
-            "(wav2vec2, hubert, wavlm, …) and whisper"
-        )
-    if sound == "none":
-        raise ViperError("audio: decoding.sound is none; set it to spans or windows, or leave audio out")
-    if config.head != "xvector":
-        return
-    if config.layers > 1:
-        raise ViperError("audio: an x-vector is one layer's; leave audio.layers at 1, or set head to hidden")
-    if type(architecture) not in MODEL_FOR_AUDIO_XVECTOR_MAPPING:
-        raise ViperError(f"audio: {kind} has no x-vector head; set audio.head to hidden")
-    if sound != "windows":
-        raise ViperError(
-            "audio: an x-vector sums up a window; set decoding.sound to windows (or head to hidden)"
-        )
-    if config.layer is not None:
-        raise ViperError("audio: an x-vector head reads its own layers; leave audio.layer out")
-
-
-def _truncate_after_layer(model: nn.Module, layer: int | None) -> None:
-    """Drop what comes after hidden layer ``layer`` (transformers' ``hidden_states[layer]``)."""
-    if layer is None:
-        return
-    stack = model if isinstance(model, WhisperEncoder) else model.encoder
-    if not 0 <= layer <= len(stack.layers):
-        raise ViperError(f"audio: layer {layer} of {len(stack.layers)}; allowed 0 to {len(stack.layers)}")
-    if layer == len(stack.layers):
-        return
-    stack.layers = stack.layers[:layer]
-    if isinstance(model, WhisperEncoder) or model.config.do_stable_layer_norm:
-        stack.layer_norm = nn.Identity()

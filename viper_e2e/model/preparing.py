@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,37 +52,40 @@ def find_faces(
     if not decoded:
         return list(clips)
     transfer = Transfer(device)
-    sent = {place: _begin_to_send(clip, transfer) for place, clip in decoded.items()}
+    arrays = {place: _arrays_of(clip) for place, clip in decoded.items()}
+    sent = {place: transfer.send(list(of_clip.values())) for place, of_clip in arrays.items()}
     with close_ups(transfer) as closer:
-        begun = {
-            place: closer.begin(_prepared(clip, sent[place](), find_face), clip)
-            for place, clip in decoded.items()
-        }
+        begun = {}
+        for place, clip in decoded.items():
+            arrived = dict(zip(arrays[place], sent[place](), strict=True))
+            begun[place] = closer.begin(_prepared(clip, arrived, find_face), clip)
         return [begun[place]() if place in begun else clip for place, clip in enumerate(clips)]
 
 
-def _begin_to_send(clip: DecodedClip, transfer: Transfer) -> Callable[[], list[Tensor]]:
-    instants = clip.frame_seconds if clip.sound_instants is None else clip.sound_instants
-    times = [clip.frame_seconds.astype(np.float32), instants.astype(np.float32)]
-    units = [] if clip.action_units is None else [clip.action_units]
-    return transfer.send([clip.frames, *times, *units, *(run.samples for run in clip.sound)])
+def _arrays_of(clip: DecodedClip) -> dict[str, np.ndarray | Tensor]:
+    """What has to come to the device, by name."""
+    arrays = {"frames": clip.frames, "seconds": clip.frame_seconds.astype(np.float32)}
+    if clip.sound_instants is not None:
+        arrays["sound_instants"] = clip.sound_instants.astype(np.float32)
+    if clip.action_units is not None:
+        arrays["units"] = clip.action_units
+    return arrays | {f"sound {number}": run.samples for number, run in enumerate(clip.sound)}
 
 
-def _prepared(clip: DecodedClip, arrived: Sequence[Tensor], find_face: FindFace) -> PreparedClip:
-    """``arrived``: in the order of `_begin_to_send`."""
-    frames, seconds, instants, *others = arrived
-    units = None if clip.action_units is None else others.pop(0)
+def _prepared(clip: DecodedClip, arrived: Mapping[str, Tensor], find_face: FindFace) -> PreparedClip:
+    """``arrived``: as `_arrays_of` names them."""
+    frames, seconds = arrived["frames"], arrived["seconds"]
     return PreparedClip(
         name=clip.name,
         seconds=seconds,
         duration_seconds=clip.duration_seconds,
         track=find_face(frames, seconds),
         pixels=frames,
-        sound=[(run.start_seconds, samples) for run, samples in zip(clip.sound, others, strict=True)],
+        sound=[(run.start_seconds, arrived[f"sound {number}"]) for number, run in enumerate(clip.sound)],
         sound_seconds=clip.sound_seconds,
-        sound_instants=None if clip.sound_instants is None else instants,
+        sound_instants=arrived.get("sound_instants"),
         unheard_seconds=clip.unheard_seconds,
-        units=units,
+        units=arrived.get("units"),
         display_size=clip.display_size,
         frame_size=(clip.frames.shape[2], clip.frames.shape[1]),
         notes=clip.notes,
