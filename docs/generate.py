@@ -50,7 +50,7 @@ def settings_page(source: str) -> str:
         "",
         "Settings of a run, from `RunConfig` on, are options of `viper train` (`--batch-size 8`). Those of",
         "`ModelConfig` stand under `--model.` (`--model.decoding.num-frames 16`) and are saved in the",
-        "checkpoint. `viper train --print_config` prints all of them for a preset, as a file.",
+        "checkpoint. `viper train --print-config` prints all of them for a preset, as a file.",
     ]
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef) and node.name.endswith("Config") and any(_rows(node)):

@@ -32,7 +32,7 @@ def words_for(kind: type) -> list[str]:
     """Every option of a command with a value that is not its default."""
     words = []
     for action in parser_of(kind, "viper")._actions:
-        if not action.option_strings or action.dest in ("help", "config", "print_config"):
+        if not action.option_strings or action.dest in ("help", "config", "print_config", "quiet", "verbose"):
             continue
         name = action.option_strings[0]
         if action.nargs == 0:

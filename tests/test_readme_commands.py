@@ -22,7 +22,7 @@ PAGES = [README, *(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob
 FENCED = [
     found for page in PAGES for found in re.findall(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 ]
-BLOCKS = [(kind, block) for kind, block in FENCED if kind != "python"]
+BLOCKS = [(kind, block) for kind, block in FENCED if kind not in ("python", "py", "yaml")]
 ACTIVATION = ". .venv/bin/activate\n"
 
 

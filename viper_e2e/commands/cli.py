@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from viper_e2e.commands.command_line import parse, parse_known, with_values
+from viper_e2e.commands.command_line import VOLUME, parse, parse_known, with_values
 from viper_e2e.config.options import (
     AblateConfig,
     BenchConfig,
@@ -35,7 +35,7 @@ MODELS = """none is taken by default; give --checkpoint one of these:
   demo/run/checkpoints/best  what `make demo` trains on generated people; says nothing about real ones
   RUN/checkpoints/best       your own, by `viper train` on labelled clips; `viper eval` tells how good it is"""
 
-QUIET, VERBOSE = ("-q", "--quiet"), ("-v", "--verbose")
+QUIET, VERBOSE = VOLUME
 
 
 def main(argv: Sequence[str] | None = None) -> int:

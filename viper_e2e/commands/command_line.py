@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+from argparse import SUPPRESS
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
@@ -18,6 +19,8 @@ from viper_e2e.config.settings_file import read_settings_file
 from viper_e2e.errors import ExitCode, ViperError
 
 C = TypeVar("C")
+VOLUME = {("-q", "--quiet"): "results and errors alone", ("-v", "--verbose"): "everything that is noted"}
+"""What every command understands; `cli.main` has taken it from the words before a command sees them."""
 
 
 def parse(kind: type[C], argv: Sequence[str], prog: str) -> C:
@@ -64,6 +67,8 @@ def parser_of(kind: type, prog: str, epilog: str = "") -> Parser:
         "--config", action="append", default=[], metavar="FILE", help="YAML file with any of these"
     )
     parser.add_argument("--print-config", action="store_true", help="print the options as such a file, and end")
+    for names, told in VOLUME.items():
+        parser.add_argument(*names, action="store_true", default=SUPPRESS, help=told)
     return parser
 
 

@@ -104,13 +104,16 @@ def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _Setting
         prog=prog,
         usage=f"{prog} --train-shards PATTERN --run-dir DIR [--preset NAME] [any setting]",
         description="Train from raw video shards.",
-        epilog=None if model is None else "Settings under --model are saved beside the weights.",
+        epilog=None
+        if model is None
+        else "Settings under --model are saved with the weights. -q: quiet, -v: verbose.",
         formatter_class=_Help,
     )
     if model is None:
         parser.epilog = (
             "The settings of the model itself (--model.fusion.num-latents 64, --model.faces.margin 0.1, …) are "
-            "many: see them with their values by --print_config, or --help-all for what each means."
+            "many: see them with their values by --print-config, or --help-all for what each means. "
+            "-q: quiet, -v: verbose."
         )
     parser.add_argument("--preset", default="base", choices=sorted(PRESETS), help="where settings start from")
     parser.add_argument("--config", action="config", help="YAML file with any of these settings")
@@ -119,8 +122,8 @@ def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _Setting
         "--head",
         choices=get_args(get_type_hints(FusionConfig)["kind"]),
         help="what reads the tokens: a Perceiver (tokens, or concat as published); ridge: one pass over the "
-        "clips, closed form, nothing else is trained; ensemble: the mean of tokens and ridge (default: the "
-        "preset's)",
+        "clips, closed form, nothing else is trained; ensemble: half a ridge, half small networks "
+        "(default: the preset's)",
     )
     parser.add_argument("--freeze", help="backbones that are not trained, e.g. all or visual,audio")
     parser.add_argument(

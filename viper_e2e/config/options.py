@@ -109,7 +109,11 @@ NO_FACE = "a clip without any face: score its whole pictures and say so (default
 class InferConfig(ScoringOptions):
     """Score clips, folders of clips or shards with a trained model."""
 
-    inputs: list[str] = option(positional=True, metavar="CLIP", help="clip, folder of clips, or shards (*.tar)")
+    inputs: list[str] = option(
+        positional=True,
+        metavar="CLIP",
+        help="clip, folder of clips, https:// address of a clip, or shards (*.tar)",
+    )
     checkpoint: str = option("", help="folder of a trained model, or a hub id")
     output: str | None = option(None, help="also write records: .csv, .xlsx, .parquet, .json or .jsonl")
     summary: str | None = option(
