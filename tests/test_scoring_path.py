@@ -25,7 +25,7 @@ from viper_e2e.loading.stream import Reading
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.scoring import passes
-from viper_e2e.scoring.journal import ResultJournal
+from viper_e2e.scoring.journal import ResultJournal, _counted
 from viper_e2e.scoring.score import Hooks, Wanted, _restored, score
 from viper_e2e.scoring.sources import ClipFiles, Subset
 from viper_e2e.shards import ShardSet, ShardWriter
@@ -229,6 +229,13 @@ def test_rows_that_eval_kept_before_are_read(model, tmp_path):
         (read,) = _restored(row, model, one.clip)
         for name in ("clip", "intensities", "present", "duration_seconds", "face_found", "error"):
             assert getattr(read, name) == getattr(one, name), name
+
+
+def test_a_setting_that_came_later_parts_no_model_from_its_journals():
+    config = micro()
+    assert "extra_modalities" not in _counted(config)
+    config.extra_modalities = {"pulse": {"rate": 30}}
+    assert _counted(config)["extra_modalities"] == {"pulse": {"rate": 30}}
 
 
 def test_hooks_see_what_passes_and_the_model_is_left_as_it_was(model):

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from viper_e2e.config.options import ScoringOptions
+from viper_e2e.config.schema import ModelConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime import plain_json
@@ -105,5 +106,11 @@ def identity_of(model: ViPER, options: ScoringOptions, *settings: object) -> str
     how = [str(model.device.type), options.mixed_precision, options.compile]
     # A clip that took too long may be had with more time.
     how += [options.clip_timeout_seconds, options.max_worker_restarts]
-    settled = [asdict(model.config), asdict(model.decoder.config), asdict(model.labels)]
+    settled = [_counted(model.config), asdict(model.decoder.config), asdict(model.labels)]
     return digest([model.content_id, settled, how, [repr(setting) for setting in settings], versions()])
+
+
+def _counted(config: ModelConfig) -> dict[str, Any]:
+    """The settings that outcomes depend on; one that came later than journals counts only where it is given."""
+    settings = asdict(config)
+    return {name: value for name, value in settings.items() if value or name != "extra_modalities"}
