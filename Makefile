@@ -45,14 +45,16 @@ demo/trained: demo/packed
 
 # Minutes wanted on two quiet cores: check 1.5, test 8, campaign 30; each prints what it took (tests/conftest.py).
 # `make test` took 10 on 2026-11-26.
-test: .venv/installed  ## lint and run the tests
+test: .venv/installed  ## lint, check types and run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(TEST) -m "not campaign"
 
 check: .venv/installed  ## what to run before each commit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(TEST) -m "not slow and not campaign"
 
 test-pythons:  ## fresh environments without constraints, newest and oldest versions: install, pack to infer

@@ -43,28 +43,39 @@ class Sample:
 class ClipEntry(Protocol):
     """What is known of a clip before it is read; fields as in `Sample`."""
 
-    key: str
-    file_id: str
-    intensities: tuple[float, ...] | None
-    subject: str | None
+    @property
+    def key(self) -> str: ...
+    @property
+    def file_id(self) -> str: ...
+    @property
+    def intensities(self) -> tuple[float, ...] | None: ...
+    @property
+    def subject(self) -> str | None: ...
 
 
 @runtime_checkable
 class ClipPlace(Protocol):
     """Where a clip lies."""
 
-    path_or_url: str
+    @property
+    def path_or_url(self) -> str: ...
 
 
 @runtime_checkable
 class ClipSource(Protocol):
     """Clips by number, 0 … ``len - 1``: a set of shards, files that a person named, some of either."""
 
-    labels: LabelSet | None
-    shard_sizes: Sequence[int]
-    """Number of clips in each shard, in their order."""
-    unusable: Sequence[tuple[str, str]]
-    """Key and reason of what are clips by their files, but are in no shape to be numbered."""
+    @property
+    def labels(self) -> LabelSet | None: ...
+    @property
+    def shard_sizes(self) -> Sequence[int]:
+        """Number of clips in each shard, in their order."""
+        ...
+
+    @property
+    def unusable(self) -> Sequence[tuple[str, str]]:
+        """Key and reason of what are clips by their files, but are in no shape to be numbered."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -37,13 +37,14 @@ def overrides_of(options: BackboneOptions) -> dict[str, str]:
 
 def load_model(options: ScoringOptions | ExportConfig) -> ViPER:
     """The checkpoint's model, frozen, on the chosen device; a released one is converted first."""
-    source, overrides = options.checkpoint, overrides_of(options)
+    source: str | Path = options.checkpoint
+    overrides = overrides_of(options)
     device = own_device(options.device if isinstance(options, ScoringOptions) else None)
     if isinstance(options, ScoringOptions) and options.compile:
         check_compiler(torch.device(device))
-    if is_published(source):
+    if is_published(options.checkpoint):
         with loading("fetching and converting the model"):
-            imported = published_checkpoint(source, overrides=overrides)
+            imported = published_checkpoint(options.checkpoint, overrides=overrides)
         source = imported.folder
         for note in imported.notes:
             console.print(f"[yellow]note: {note}[/yellow]")
@@ -81,7 +82,6 @@ def scored(
     wanted: Wanted | None = None,
 ) -> list[list[Prediction]]:
     """Predictions of the clips of each source in its order, with a bar; in every process those of all."""
-    how = {"wanted": wanted, "processes": processes, "journal": journal}
     found = []
     with progress_bar(disable=not processes.is_main) as bar:
         task = bar.add_task("scoring", total=sum(map(len, sources)), note="")
@@ -90,7 +90,15 @@ def scored(
             bar.update(task, advance=num_clips, note=Path(one.clip).name)
 
         for source in sources:
-            predictions = score(model, source, reading_of(options), **how, tell=tell)
+            predictions = score(
+                model,
+                source,
+                reading_of(options),
+                wanted=wanted,
+                processes=processes,
+                journal=journal,
+                tell=tell,
+            )
             # Stable: windows of a clip stay as they are.
             found.append(sorted(predictions, key=lambda one: (one.index < 0, one.index)))
     return found

@@ -241,10 +241,10 @@ def _strips(
     def keep(_: int, decoded: DecodedClip | ClipError) -> None:
         with torch.no_grad():
             (clip,) = model.prepare([decoded])
-        if isinstance(clip, PreparedClip):
+        if isinstance(clip, PreparedClip) and clip.pixels is not None:
             strips[clip.name] = model.faces.pictures(clip.pixels, clip.track.boxes, STRIP_SIZE)
 
-    how = {"decode": DecodeSample(model.decoder), "hooks": Hooks(on_clip=keep)}
-    for _ in score(None, shown, reading_of(options), **how):
+    decode, hooks = DecodeSample(model.decoder), Hooks(on_clip=keep)
+    for _ in score(None, shown, reading_of(options), decode=decode, hooks=hooks):
         pass
     return strips

@@ -51,8 +51,8 @@ def run_infer(options: InferConfig) -> int:
         clips = _by_clip(scored(model, sources, options, processes, journal, wanted), options)
     if not processes.is_main:
         return ExitCode.OK
-    if journal is not None:
-        _write(clips, model, options, journal)
+    if journal is not None and options.output:
+        _write(clips, model, options, Path(options.output), journal)
     numbered = [list(map(record_of, clip)) for clip in clips if clip[0].index >= 0]
     all_drawn = draw_pictures(sources, numbered, model, options)
     _show(clips, model, options)
@@ -110,9 +110,10 @@ def _by_clip(found: Sequence[Sequence[Prediction]], options: InferConfig) -> lis
 # --- what is said of it ---------------------------------------------------------------------------
 
 
-def _write(clips: list[list[Prediction]], model: ViPER, options: InferConfig, journal: ResultJournal) -> None:
+def _write(
+    clips: list[list[Prediction]], model: ViPER, options: InferConfig, output: Path, journal: ResultJournal
+) -> None:
     """The rows of all clips and, of windows, their means; only then are the parts of no use any more."""
-    output = Path(options.output)
     summary = Path(options.summary) if options.summary else None
     if options.window_seconds and summary is None:
         summary = summary_path(output)
@@ -159,8 +160,9 @@ def _exit_code(clips: list[list[Prediction]], *, is_whole: bool) -> int:
 
 def _tell_long_clips(predictions: list[Prediction]) -> None:
     for one in predictions:
-        if one.is_valid and one.duration_seconds > LONG_SECONDS:
+        seconds = one.duration_seconds or 0.0
+        if one.is_valid and seconds > LONG_SECONDS:
             console.print(
-                f"{one.clip}: {one.duration_seconds:.0f} s seen in "
-                f"{len(one.frame_seconds)} frames; --window-seconds 12 looks closer"
+                f"{one.clip}: {seconds:.0f} s seen in "
+                f"{len(one.frame_seconds or ())} frames; --window-seconds 12 looks closer"
             )

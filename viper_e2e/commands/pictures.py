@@ -94,7 +94,7 @@ def _paths(sources: Sequence[Source], name: str, options: InferConfig) -> list[P
     if wanted:
         return [Path(wanted)]
     keys = [source.entry(i).key for source in sources for i in range(len(source))]
-    return [Path(options.out, stem + ENDINGS[name]) for stem in picture_names(keys)]
+    return [Path(options.out or "", stem + ENDINGS[name]) for stem in picture_names(keys)]
 
 
 def picture_names(clips: Sequence[str]) -> list[str]:

@@ -30,9 +30,9 @@ def usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:
     message = " ".join(message.split())
     on_command_line = re.search(r"unrecognized arguments: --([\w.-]+)", message)
     in_file = re.search(r"(?:Group '([\w.]+)' does not )?accept option '([\w.]+)'", message)
-    if on_command_line or in_file:
-        word = on_command_line[1] if on_command_line else ".".join(filter(None, in_file.groups()))
-        word = word.replace("-", "_").lower()
+    named = on_command_line or in_file
+    if named is not None:
+        word = ".".join(filter(None, named.groups())).replace("-", "_").lower()
         near = _nearest(word, [option.lstrip("-") for option in options if option.startswith("--")])
         if near and on_command_line:
             near = "--" + near.replace("_", "-")

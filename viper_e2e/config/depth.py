@@ -21,7 +21,7 @@ class Blocks:
 
     number: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         assert self.number > 0, "no block is `Frozen`"
 
     def __str__(self) -> str:

@@ -50,7 +50,7 @@ class Modality:
         is_own = self.name in {field.name for field in fields(ModelConfig)}
         return self.name if is_own else f"extra_modalities.{self.name}"
 
-    def encoder_class(self) -> type:
+    def encoder_class(self) -> Any:
         if isinstance(self.encoder, type):
             return self.encoder
         module, _, name = self.encoder.partition(":")

@@ -36,6 +36,7 @@ class ActionUnitEncoder(Encoder[UnitRows]):
     """20 action units and 7 emotions per row, from the shard or by py-feat; nothing in here has weights."""
 
     name = "action_units"
+    _place: Tensor
 
     def __init__(self, config: ActionUnitConfig):
         super().__init__()

@@ -173,7 +173,8 @@ class AudioEncoder(Encoder[ClipSound]):
         # A stream's stated length and the samples it gave differ by rounding; the samples are right.
         total = heard if abs(total - heard) <= rate // 10 else max(total, heard)
         length = total * 2 / (count + 1)
-        pieces, starts = [], []
+        pieces: list[Tensor] = []
+        starts: list[float] = []
         for i in range(count):
             first, last = int(i * length / 2), int(i * length / 2 + length)
             window = stretch(clip.runs, places, first, min(last, first + rate))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -76,7 +76,8 @@ class Backbone(nn.Module):
         if config.lora_rank:
             add_adapters(name, model, blocks, config)
         self.name = name
-        self.model = model
+        # Of transformers or open_clip: what it has, `config` and layers, differs from family to family.
+        self.model: Any = model
         self.origin = origin
         self.depth: Depth = Frozen()
         self.compute_dtype: torch.dtype | None = None
@@ -184,7 +185,13 @@ class Backbone(nn.Module):
     def _store(self) -> None:
         named = self.model.named_parameters
         first_trained = min(
-            (self._part[n] for n, p in named() if p.requires_grad and not is_adapter(n)), default=None
+            (
+                part
+                for name, parameter in named()
+                if parameter.requires_grad and not is_adapter(name)
+                if (part := self._part[name]) is not None
+            ),
+            default=None,
         )
         for name, parameter in named():
             part = self._part[name]
@@ -219,6 +226,7 @@ class Backbone(nn.Module):
     @contextmanager
     def computing(self, device: torch.device) -> Iterator[None]:
         """The autocast state this backbone runs in; an unset compute dtype leaves the caller's as it is."""
+        context: AbstractContextManager[object]
         if self.compute_dtype is None:
             context = nullcontext()
         elif self._keeps_weights or self.compute_dtype == torch.float32:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, ItemsView, Sequence, ValuesView
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,16 @@ from viper_e2e.encoders.weights import Search
 
 Input = TypeVar("Input")
 """What an encoder reads of one clip."""
+
+
+class Encoders(nn.ModuleDict):
+    """Encoders by modality."""
+
+    if TYPE_CHECKING:
+        # torch takes them for modules alone.
+        def __getitem__(self, key: str) -> Encoder[Any]: ...
+        def items(self) -> ItemsView[str, Encoder[Any]]: ...
+        def values(self) -> ValuesView[Encoder[Any]]: ...
 
 
 class Encoder(nn.Module, ABC, Generic[Input]):

@@ -90,16 +90,20 @@ def build_model(
     return model.float(), Origin(found.spec, found.revision, sha256, small)
 
 
-def pooler_off(model_class: type[PreTrainedModel]) -> dict[str, bool]:
+def pooler_off(model_class: type[PreTrainedModel]) -> dict[str, Any]:
     """The argument that leaves out the pooling head, which nobody reads, where a model has one."""
     has_one = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     return {"add_pooling_layer": False} if has_one else {}
 
 
-def checkpoint_activations(model: nn.Module) -> None:
-    """Trained blocks recompute their activations in the backward pass instead of keeping them."""
+def checkpoint_activations(model: Any) -> None:
+    """Trained blocks recompute their activations in the backward pass instead of keeping them.
+
+    ``model``: as of `Backbone`.
+    """
     tower = getattr(model, "visual", None)
-    if hasattr(tower, "set_grad_checkpointing"):  # open_clip's, of which the image tower alone trains
+    # open_clip's, of which the image tower alone trains.
+    if tower is not None and hasattr(tower, "set_grad_checkpointing"):
         tower.set_grad_checkpointing(True)
     elif hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
@@ -120,7 +124,8 @@ def find_blocks(model: nn.Module) -> Sequence[nn.Module]:
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and name.rsplit(".", 1)[-1] in _ROWS
     ]
-    return list(max(rows, key=len, default=nn.ModuleList()))
+    longest = max(rows, key=len, default=nn.ModuleList())
+    return list(longest)
 
 
 @contextmanager

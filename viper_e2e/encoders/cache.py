@@ -15,7 +15,7 @@ class TokenCache:
     the very object that was encoded, kept here so that no other takes its place.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._made: dict[int, PreparedClip] = {}
         """By the identity of each clip: the clip, with its tokens."""
         self._clips: list[PreparedClip] = []

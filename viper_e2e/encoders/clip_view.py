@@ -87,7 +87,8 @@ class ClipView:
 
     def _cut(self, clip: PreparedClip, spec: CropSpec) -> Float[Tensor, "N 3 S S"]:
         boxes, landmarks = clip.track.boxes, clip.track.landmarks
-        if self._augment is None:
+        assert clip.pixels is not None, f"{clip.name}: held without its pictures"
+        if self._augment is None or self._seed is None:
             return self._faces.crop(clip.pixels, boxes, spec, landmarks)
         moved = self._augment.boxes(boxes, clip.track.face_found, self._seed)
         crops = self._faces.crop(clip.pixels, moved, spec, moved_with(landmarks, boxes, moved))
@@ -97,7 +98,9 @@ class ClipView:
     def whole_frames(self) -> UInt8[Tensor, "N H W 3"]:
         """Of a readable clip that is not held in memory."""
         assert self.prepared is not None
-        return self.prepared.pixels if self.prepared.frames is None else self.prepared.frames
+        frames = self.prepared.pixels if self.prepared.frames is None else self.prepared.frames
+        assert isinstance(frames, Tensor), f"{self.name}: held without its frames"
+        return frames
 
     @property
     def units(self) -> Float[Tensor, "R U"] | None:
@@ -109,7 +112,9 @@ class ClipView:
         if self.prepared is None:
             return []
         runs = self.prepared.sound
-        return runs if self._augment is None else self._augment.sound(runs, self._sample_rate, self._seed)
+        if self._augment is None or self._seed is None:
+            return runs
+        return self._augment.sound(runs, self._sample_rate, self._seed)
 
     @property
     def sound_seconds(self) -> float:

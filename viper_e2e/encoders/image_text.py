@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import open_clip
 from jaxtyping import Int
@@ -38,14 +38,18 @@ logger = logging.getLogger(__name__)
 
 _OPENAI_SCALARS = ("input_resolution", "context_length", "vocab_size")
 """Found in OpenAI's released state dicts only, beside the weights."""
-_ASPECTS = {"shortest": "short_side_center", "squash": "squash"}
+_ASPECTS: dict[str, Literal["short_side_center", "squash"]] = {
+    "shortest": "short_side_center",
+    "squash": "squash",
+}
 
 
 @dataclass(frozen=True)
 class ImageTextModel:
     """A CLIP, and what belongs to it."""
 
-    model: nn.Module
+    model: Any
+    """open_clip's, whose classes have their towers in different places."""
     origin: Origin
     tokenize: Callable[[list[str]], Int[Tensor, "K L"]]
     embed_dim: int
@@ -83,12 +87,15 @@ def load_image_text(config: BackboneConfig, search: Search) -> ImageTextModel:
     architecture, preprocess, hub_id = _named(search.spec("image_text", config), search)
     found = find("image_text", config, search, hub_id)
     tensors = None
-    if found.path is None and found.small is None:
-        architecture = copy.deepcopy(config.config or {})
-        if not {"embed_dim", "vision_cfg", "text_cfg"} <= architecture.keys():
-            raise ViperError("image_text: random weights need a config with embed_dim, vision_cfg and text_cfg")
-    elif found.path is None:
-        architecture, preprocess = _described(found.small / "open_clip_config.json")
+    if found.path is None:
+        if found.small is not None:
+            architecture, preprocess = _described(found.small / "open_clip_config.json")
+        else:
+            architecture = copy.deepcopy(config.config or {})
+            if not {"embed_dim", "vision_cfg", "text_cfg"} <= architecture.keys():
+                raise ViperError(
+                    "image_text: random weights need a config with embed_dim, vision_cfg and text_cfg"
+                )
     else:
         tensors = read_tensors(weight_files(found))
         scalars = {name: tensors.pop(name) for name in _OPENAI_SCALARS if name in tensors}

@@ -40,7 +40,8 @@ def add_adapters(name: str, model: nn.Module, blocks: Sequence[nn.Module], confi
         raise ViperError(f"{name}: has no row of blocks to put LoRA adapters into")
     settings = LoraConfig(
         r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
+        # Any number scales; its annotation knows whole ones alone.
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]
         lora_dropout=config.lora_dropout,
         target_modules=targets,
     )

@@ -62,6 +62,7 @@ class MotionEncoder(Encoder[FaceCrops]):
     """VideoMAE and its kin, TimeSformer, ViViT, V-JEPA 2."""
 
     name = "motion"
+    crop_spec: CropSpec
 
     def __init__(self, config: MotionConfig, backbone: Backbone, crop_spec: CropSpec, shape: VideoShape):
         super().__init__()
@@ -170,7 +171,7 @@ def _shape(config: MotionConfig, architecture: PretrainedConfig, found: Found, n
         )
     tubelet, patch = getattr(architecture, "tubelet_size", 1), getattr(architecture, "patch_size", None)
     if kind == "vivit":
-        tubelet, *patch = tubelet
+        tubelet, *patch = architecture.tubelet_size
     own_frames = architecture.frames_per_clip if kind == "vjepa2" else architecture.num_frames
     own_size = side_of(architecture.crop_size if kind == "vjepa2" else architecture.image_size)
     size, num_frames = config.crop_size or own_size, config.num_frames or own_frames

@@ -41,7 +41,7 @@ class PyFeat:
         self._pool: WorkerPool | None = None
         self._deaths = 0
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[PyFeat], tuple[str]]:
         # A copy of a model starts a worker of its own.
         return PyFeat, (self.device,)
 
@@ -58,7 +58,7 @@ class PyFeat:
         if pool is not None:
             pool.close()
 
-    def __del__(self):
+    def __del__(self) -> None:
         self.close()
 
     def _start(self) -> WorkerPool:
@@ -67,8 +67,13 @@ class PyFeat:
                 "py-feat is not installed; pip install 'py-feat>=2,<3' measures them", for_good=True
             )
         # How often it may die is counted here: only deaths in a row count.
-        how = {"time_limit_seconds": START_SECONDS, "max_restarts": sys.maxsize, "num_threads": None}
-        pool = self._pool = WorkerPool(MeasureFrames(self.device), 1, **how)
+        pool = self._pool = WorkerPool(
+            MeasureFrames(self.device),
+            1,
+            time_limit_seconds=START_SECONDS,
+            max_restarts=sys.maxsize,
+            num_threads=None,
+        )
         try:
             self._ask(pool, None)
         except NotMeasured as error:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 BATCH_SIZE = 8
 """Frames that py-feat looks at together; bounds its memory."""
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """What is called of ``feat.Detectorv1``."""
+
+    @property
+    def detect(self) -> Callable[..., Any]: ...
 
 
 @dataclass
@@ -32,7 +41,7 @@ class MeasureFrames:
         return None if frames is None else measure(self._detector, frames)
 
 
-def _detector(device: str):
+def _detector(device: str) -> Any:
     """The models that come nearest to the published ones: their logistic AU models are gone."""
     import feat
 
@@ -47,7 +56,7 @@ def _detector(device: str):
     )
 
 
-def measure(detector, frames: np.ndarray) -> tuple[list[str], np.ndarray]:
+def measure(detector: Detector, frames: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Column names, and per frame the first face's action units and emotions.
 
     ``detect`` gives a table of a row per face, or one of NaN where a frame has none; ``aus`` and ``emotions``

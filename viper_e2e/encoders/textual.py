@@ -47,6 +47,9 @@ class TextualEncoder(FaceEncoder):
     """
 
     name = "textual"
+    _clip_tokens: Tensor
+    _directions: Tensor | None
+    _sentences: Tensor | None
 
     def __init__(
         self,
@@ -165,6 +168,7 @@ class TextualEncoder(FaceEncoder):
             self._sentences = None
             return self._directions, self._sentence_pass(self.sentence_encoder)
         if self._sentences is None:
+            assert self.sentence_encoder is not None, "else CLIP's own stand there"
             self._sentences = self._sentence_pass(self.sentence_encoder)
         return self._directions, self._sentences
 

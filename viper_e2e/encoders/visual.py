@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -32,7 +32,7 @@ from viper_e2e.errors import ViperError
 
 _IMAGE_TOWERS = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}
 """Two-tower models of which only the image tower is read."""
-_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
+_INTERPOLATIONS: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 """PIL's numbers, as preprocessor files write them."""
 
 
@@ -168,11 +168,16 @@ def crop_spec_of(found: Found, own_size: int, size: int | None, *, is_paper: boo
         size=size or side_of(own),
         aspect="short_side_center" if keeps_aspect and not is_paper else "squash",
         interpolation=_INTERPOLATIONS[resample],
-        mean=tuple((float(x) - black) / white for x in mean),
-        std=tuple(float(x) / white for x in std),
+        mean=_of_colours((float(x) - black) / white for x in mean),
+        std=_of_colours(float(x) / white for x in std),
         integer_boxes=is_paper,
         resize_in_uint8=True,
     )
+
+
+def _of_colours(values: Iterable[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue
 
 
 def _white(values: Mapping[str, Any]) -> float:

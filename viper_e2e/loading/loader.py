@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -108,7 +108,7 @@ class ClipLoader(ClipStream):
         """Forward passes per process from here to the end of the epoch."""
         return self.num_steps(start_position) * self.shape.accumulation
 
-    def epoch(self, epoch: int, start_position: int = 0) -> Iterator[ClipBatch]:
+    def epoch(self, epoch: int, start_position: int = 0) -> Generator[ClipBatch, None, None]:
         """The batches from a position to the end of the epoch."""
         if not 0 <= start_position <= len(self.shards):
             raise ViperError(f"position {start_position} is outside of the epoch's {len(self.shards)} clips")

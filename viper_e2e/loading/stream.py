@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 from viper_e2e.clip import ClipSource, Sample
 from viper_e2e.errors import UNREACHABLE, ClipError, ViperError
@@ -104,7 +104,7 @@ class ClipStream:
             self._pool.close()
             self._pool = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -63,8 +63,8 @@ def decode_windows(
         yield from _walk(source, range(size), lambda wanted, name: wanted, reader)
         return
     shares = [range(first, size, reading.num_workers) for first in range(min(reading.num_workers, size))]
-    limits = {"time_limit_seconds": reading.clip_timeout_seconds, "max_restarts": reading.max_restarts}
-    pools = [WorkerPool(reader, 1, **limits) for _ in shares]
+    seconds, restarts = reading.clip_timeout_seconds, reading.max_restarts
+    pools = [WorkerPool(reader, 1, time_limit_seconds=seconds, max_restarts=restarts) for _ in shares]
     try:
         walks = [_walk(source, s, p.submit, p.outcome) for s, p in zip(shares, pools, strict=True)]
         yield from _in_turn(walks)

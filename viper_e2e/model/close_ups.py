@@ -67,8 +67,8 @@ def plan_view(
     side = float((boxes[:, 2:] - boxes[:, :2]).amin(1).median())
     if side >= max(spec.size for spec in specs):
         return None
-    aligned = track.landmarks is not None and any(spec.align == "eyes" for spec in specs)
-    landmarks = track.landmarks[found].cpu() if aligned else None
+    seen = track.landmarks if any(spec.align == "eyes" for spec in specs) else None
+    landmarks = None if seen is None else seen[found].cpu()
     budget = len(track.boxes) * frame_size[0] * frame_size[1] * 3
     while gain > LEAST_GAIN:
         size = scaled_size(*display_size, max_side := round(max(frame_size) * gain))
@@ -122,8 +122,10 @@ class CloseUps:
             (flat,) = self._transfer.send([pixels.result()])()
         except ClipError as error:
             return error
-        regions = _regions(clip.pixels, clip.frame_size, view, flat)
-        return replace(clip, pixels=regions, frames=clip.pixels if self._keeps_frames else None)
+        frames = clip.pixels
+        assert isinstance(frames, Tensor), f"{clip.name}: whole frames are to be looked at again"
+        regions = _regions(frames, clip.frame_size, view, flat)
+        return replace(clip, pixels=regions, frames=frames if self._keeps_frames else None)
 
 
 def _regions(frames: Tensor, frame_size: tuple[int, int], view: View, flat: Tensor) -> FaceRegions:

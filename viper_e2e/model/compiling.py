@@ -52,9 +52,10 @@ def compile_model(model: ViPER) -> None:
 def compiled_parts(model: ViPER) -> dict[str, nn.Module]:
     """By modality, and of the ``fusion``: what each of them says is worth it. Never the module itself, whose
     Python code takes another way for every clip."""
-    parts = {**model.encoders, "fusion": model.fusion}
+    parts = {name: encoder.compile_targets(model.device) for name, encoder in model.encoders.items()}
+    parts["fusion"] = model.fusion.compile_targets(model.device)
     return {
         name if number == 1 else f"{name} {number}": target
-        for name, part in parts.items()
-        for number, target in enumerate(part.compile_targets(model.device), 1)
+        for name, targets in parts.items()
+        for number, target in enumerate(targets, 1)
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
@@ -48,7 +48,8 @@ class ViPEROutput(NamedTuple):
 
     def without_rows(self) -> ViPEROutput:
         """Of no clip: what an empty batch comes to."""
-        return ViPEROutput(*(rows[:0] for rows in self))
+        none: dict[str, Any] = {name: rows[:0] for name, rows in self._asdict().items()}
+        return ViPEROutput(**none)
 
 
 def output_of(

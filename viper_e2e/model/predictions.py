@@ -6,7 +6,7 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,9 +52,16 @@ class Predictions:
     duration_seconds: Float64[np.ndarray, "N"]
     subjects: list[str | None] | None = None
 
-    def __post_init__(self):
-        lists = [self.keys, self.file_ids, self.shards, self.errors, self.subjects or self.keys]
-        arrays = [self.predicted, self.true, self.valid, self.present, self.face_share, self.duration_seconds]
+    def __post_init__(self) -> None:
+        lists: list[Sized] = [self.keys, self.file_ids, self.shards, self.errors, self.subjects or self.keys]
+        arrays: list[Sized] = [
+            self.predicted,
+            self.true,
+            self.valid,
+            self.present,
+            self.face_share,
+            self.duration_seconds,
+        ]
         assert {len(rows) for rows in (*lists, *arrays)} == {len(self.keys)}, "every row is one clip"
         assert self.predicted.shape == self.true.shape == (len(self), len(self.labels))
         assert self.present.shape[1] == len(self.modalities)
@@ -88,10 +95,11 @@ class Predictions:
             true=numbers([(entry and entry.intensities) or unlabelled for entry in entries], len(labels)),
             valid=np.array([one.error is None for one in rows], dtype=bool),
             errors=[one.error for one in rows],
-            present=numbers([[one.present[m] for m in modalities] for one in rows], len(modalities)) > 0,
+            present=numbers([[(one.present or {})[m] for m in modalities] for one in rows], len(modalities))
+            > 0,
             face_share=numbers([one.face_found for one in rows], 1)[:, 0],
             duration_seconds=numbers([None if r.error else r.duration_seconds for r in rows], 1)[:, 0],
-            subjects=[entry and entry.subject for entry in entries],
+            subjects=[None if entry is None else entry.subject for entry in entries],
         )
 
     def __len__(self) -> int:
@@ -262,7 +270,9 @@ def _flag(value: bool | np.bool_) -> str:
     return "1" if value else "0"
 
 
-def _write(path: str | os.PathLike, header: Sequence[str], rows, *, bom: bool = False) -> None:
+def _write(
+    path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[object]], *, bom: bool = False
+) -> None:
     with (
         written_whole(path) as partial,
         partial.open(

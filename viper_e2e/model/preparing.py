@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viper_e2e.clip import DecodedClip, Sample
+from viper_e2e.clip import DecodedClip, Pixels, Sample
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.errors import ClipError, ViperError
@@ -50,7 +50,7 @@ def find_faces(
     """All are on their way to the device before the first is looked at; small faces are fetched larger."""
     decoded = {place: clip for place, clip in enumerate(clips) if isinstance(clip, DecodedClip)}
     if not decoded:
-        return list(clips)
+        return [clip for clip in clips if not isinstance(clip, DecodedClip)]
     transfer = Transfer(device)
     arrays = {place: _arrays_of(clip) for place, clip in decoded.items()}
     sent = {place: transfer.send(list(of_clip.values())) for place, of_clip in arrays.items()}
@@ -59,12 +59,12 @@ def find_faces(
         for place, clip in decoded.items():
             arrived = dict(zip(arrays[place], sent[place](), strict=True))
             begun[place] = closer.begin(_prepared(clip, arrived, find_face), clip)
-        return [begun[place]() if place in begun else clip for place, clip in enumerate(clips)]
+        return [begun[place]() if isinstance(clip, DecodedClip) else clip for place, clip in enumerate(clips)]
 
 
-def _arrays_of(clip: DecodedClip) -> dict[str, np.ndarray | Tensor]:
+def _arrays_of(clip: DecodedClip) -> dict[str, Pixels | np.ndarray]:
     """What has to come to the device, by name."""
-    arrays = {"frames": clip.frames, "seconds": clip.frame_seconds.astype(np.float32)}
+    arrays: dict[str, Pixels | np.ndarray] = {"frames": clip.frames, "seconds": clip.frame_seconds.astype(np.float32)}
     if clip.sound_instants is not None:
         arrays["sound_instants"] = clip.sound_instants.astype(np.float32)
     if clip.action_units is not None:

@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor, nn
 
@@ -16,6 +16,7 @@ from viper_e2e.config.depth import Frozen
 from viper_e2e.config.modalities import backbones_of
 from viper_e2e.config.schema import ModelConfig, model_config_from_dict
 from viper_e2e.encoders.backbone import Backbone
+from viper_e2e.encoders.base import Encoders
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import checkpoint
@@ -28,8 +29,28 @@ SCHEMA = 1
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "backbones/*"]
 
 
-class Pretrained:
-    """What lets a model be saved, loaded and shared; mixed into :class:`ViPER`."""
+class Pretrained(nn.Module):
+    """What lets a model be saved, loaded and shared: what :class:`ViPER` builds on, and fills."""
+
+    config: ModelConfig
+    labels: LabelSet
+    modalities: tuple[str, ...]
+    encoders: Encoders
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            config: ModelConfig,
+            labels: LabelSet = ...,
+            *,
+            assets: os.PathLike[str] | None = ...,
+            records: Mapping[str, Any] | None = ...,
+            overrides: Mapping[str, str] | None = ...,
+            held: frozenset[str] = ...,
+        ) -> None: ...
+
+        @property
+        def backbones(self) -> dict[str, Backbone]: ...
 
     content_id: str | None = None
     """Of a model that was loaded: what tells it, its backbones included, from any other; 64 hex digits."""
@@ -58,7 +79,7 @@ class Pretrained:
         *,
         revision: str | None = None,
         overrides: Mapping[str, str] | None = None,
-    ) -> Pretrained:
+    ) -> Self:
         """Load a model from a folder or a hub id; everything is frozen and in eval mode.
 
         ``overrides``: backbone name → folder or hub id to load it from. Raises :class:`CheckpointError`
@@ -99,7 +120,7 @@ class Pretrained:
         return str(commit.commit_url)
 
 
-def write(model: nn.Module, folder: Path, *, self_contained: bool = False) -> None:
+def write(model: Pretrained, folder: Path, *, self_contained: bool = False) -> None:
     """Fill an empty folder with a model; see :func:`checkpoint.write_folder` for the rest."""
     records = {} if self_contained else _records(model)
     held = [name for name in model.backbones if name not in records]
@@ -121,7 +142,7 @@ def write(model: nn.Module, folder: Path, *, self_contained: bool = False) -> No
     (folder / "README.md").write_text(_model_card(model, settings), encoding="utf-8")
 
 
-def read_weights(model: nn.Module, folder: Path) -> None:
+def read_weights(model: Pretrained, folder: Path) -> None:
     """Load ``model.safetensors`` into a model of the same settings; names and shapes must all fit."""
     path = folder / "model.safetensors"
     tensors = checkpoint.load_tensors(path)
@@ -141,7 +162,7 @@ def read_weights(model: nn.Module, folder: Path) -> None:
     model.load_state_dict(tensors, strict=False)
 
 
-def own_tensors(model: nn.Module, records: Mapping[str, Any]) -> dict[str, Tensor]:
+def own_tensors(model: Pretrained, records: Mapping[str, Any]) -> dict[str, Tensor]:
     """What a checkpoint must hold: all but the detector (it comes with its package) and the weights that
     recorded backbones came with; their adapters are in it."""
     prefixes = [
@@ -167,14 +188,14 @@ def _without_paths(config: ModelConfig, held: Sequence[str]) -> dict[str, Any]:
     return asdict(config)
 
 
-def _records(model: nn.Module) -> dict[str, Any]:
+def _records(model: Pretrained) -> dict[str, Any]:
     records: dict[str, Any] = {}
     for encoder in model.encoders.values():
         records |= encoder.records()
     return records
 
 
-def _loaded_backbones(model: nn.Module) -> dict[str, Any]:
+def _loaded_backbones(model: Pretrained) -> dict[str, Any]:
     """What came from outside of the checkpoint: a released one says of no backbone which bytes it had."""
     return {
         name: [
@@ -208,8 +229,8 @@ def labels_of(folder: Path) -> LabelSet:
 
 
 def _labels_of(settings: Mapping[str, Any], folder: Path) -> LabelSet:
-    labels = settings.get("labels")
     try:
+        labels = settings["labels"]
         columns = tuple(map(str, labels["columns"]))
         # Checkpoints of earlier versions have no scale: their heads speak in units of the labels.
         known = {name: labels.get(name) for name in ("means", "centres", "widths")}
@@ -278,7 +299,7 @@ def _number(data: object, *path: str) -> float | None:
     return data if isinstance(data, float) else None
 
 
-def _model_card(model: nn.Module, settings: Mapping[str, Any]) -> str:
+def _model_card(model: Pretrained, settings: Mapping[str, Any]) -> str:
     parameters = sum(p.numel() for p in model.parameters())
     adapted = [name for name, backbone in backbones_of(model.config).items() if backbone.lora_rank]
     inside = ["fusion", *settings["held"], *(f"LoRA adapters of {name}" for name in adapted)]

@@ -28,7 +28,7 @@ def record_of(prediction: Prediction) -> Record:
     one = prediction
     if not one.has_number:
         one = failed(one.clip, NO_NUMBER, tuple(one.present or ()))
-        if prediction.is_window:
+        if prediction.start_seconds is not None and prediction.end_seconds is not None and prediction.is_window:
             one = one.in_window(prediction.start_seconds, prediction.end_seconds)
     record: Record = {
         "clip": one.clip,
@@ -79,7 +79,7 @@ def summary_of(windows: Sequence[Prediction]) -> Prediction:
     scored = [window for window in windows if window.is_valid]
     if not scored or not scored[0].is_window:
         return windows[0]
-    weights = seconds_counted_once([(window.start_seconds, window.end_seconds) for window in scored])
+    weights = seconds_counted_once([(w.start_seconds or 0.0, w.end_seconds or 0.0) for w in scored])
     unheard = sum(map(_own_unheard, scored, weights))
     first, emotions = scored[0], list(scored[0].intensities or {})
     return Prediction(
@@ -89,8 +89,8 @@ def summary_of(windows: Sequence[Prediction]) -> Prediction:
         first.start_seconds,
         scored[-1].end_seconds,
         num_windows=len(scored),
-        intensities={n: _mean([window.intensities[n] for window in scored], weights) for n in emotions},
-        present={name: any(window.present[name] for window in scored) for name in first.present},
+        intensities={n: _mean([(window.intensities or {})[n] for window in scored], weights) for n in emotions},
+        present={n: any((window.present or {})[n] for window in scored) for n in first.present or ()},
         face_found=_mean([window.face_found for window in scored], weights),
         unheard_seconds=round(unheard, 3),
         warning="; ".join(_warnings(windows, unheard)) or None,
@@ -99,7 +99,7 @@ def summary_of(windows: Sequence[Prediction]) -> Prediction:
 
 def _own_unheard(window: Prediction, own_seconds: float) -> float:
     """Unheard seconds of a window's own part of its clip, as if they were spread evenly."""
-    return window.unheard_seconds * own_seconds / max(window.duration_seconds, 1e-9)
+    return (window.unheard_seconds or 0.0) * own_seconds / max(window.duration_seconds or 0.0, 1e-9)
 
 
 def _warnings(windows: Sequence[Prediction], unheard_seconds: float) -> list[str]:

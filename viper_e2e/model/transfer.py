@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from viper_e2e.clip import Pixels
+
 
 class Transfer:
     """Sends a batch's arrays to a device, all before the first is needed.
@@ -21,7 +23,7 @@ class Transfer:
         self.device = device
         self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def send(self, arrays: Sequence[np.ndarray | Tensor]) -> Callable[[], list[Tensor]]:
+    def send(self, arrays: Sequence[Pixels | np.ndarray | Tensor]) -> Callable[[], list[Tensor]]:
         """Begin; the function returned gives the tensors, for work that is asked for after its call."""
         if self._beside is None:
             tensors = [_tensor(array).to(self.device) for array in arrays]
@@ -43,5 +45,5 @@ class Transfer:
         return arrive
 
 
-def _tensor(array: np.ndarray | Tensor) -> Tensor:
-    return torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+def _tensor(array: Pixels | np.ndarray | Tensor) -> Tensor:
+    return array if isinstance(array, Tensor) else torch.from_numpy(array)

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from viper_e2e.config.modalities import backbones_of, in_order, looks_at_face, m
 from viper_e2e.config.schema import ModelConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders.backbone import Backbone
+from viper_e2e.encoders.base import Encoders
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.prepared import PreparedClip
@@ -39,7 +41,7 @@ Watch = Callable[[dict[str, Stream], Tensor, Tensor], None]
 """Gets streams, ``face_found`` (B T) and ``duration_seconds`` (B)."""
 
 
-class ViPER(Pretrained, nn.Module):
+class ViPER(Pretrained):
     """From clips to reaction intensities in one forward pass, with nothing written in between.
 
     ``model(clips)`` decodes, finds and crops faces, encodes every modality and fuses them; training and
@@ -66,15 +68,15 @@ class ViPER(Pretrained, nn.Module):
         overrides: Mapping[str, str] | None = None,
         held: frozenset[str] = frozenset(),
     ):
-        super().__init__()
+        nn.Module.__init__(self)
         self.config, self.labels = config, labels
         self.modalities = in_order(config.modalities)
         self.decoder = ClipDecoder.for_model(config)
         self.faces = FaceCropper(config.faces)
-        search = Search(assets, records or {}, overrides or {}, held)
+        search = Search(None if assets is None else Path(assets), records or {}, overrides or {}, held)
         bank = ["sentence_bank"] if "words" in needs_of(self.modalities) else []
         check_overrides(search, [*backbones_of(config), *bank])
-        self.encoders = nn.ModuleDict(
+        self.encoders = Encoders(
             {name: modality(name).encoder_class().of_model(config, search) for name in self.modalities}
         )
         widths = {name: encoder.embed_dim for name, encoder in self.encoders.items()}
@@ -146,7 +148,7 @@ class ViPER(Pretrained, nn.Module):
         return FaceTrack.of_no_face(len(seconds), frames.shape[2], frames.shape[1], self.device)
 
     def _close_ups(self, transfer: Transfer) -> CloseUps:
-        specs = [encoder.crop_spec for encoder in self.encoders.values() if encoder.crop_spec is not None]
+        specs = [spec for encoder in self.encoders.values() if (spec := encoder.crop_spec) is not None]
         reach = self.augment.box_reach if self.augment is not None and "box" in self.augment.kinds else 0.0
         margin = max(self.config.faces.hold_margin, reach)
         keeps_frames = any(encoder.reads_whole_frames for encoder in self.encoders.values())
@@ -158,7 +160,8 @@ class ViPER(Pretrained, nn.Module):
     ) -> list[ClipView]:
         """What the encoders see of each clip in this pass."""
         augment = self.augment if self.training and seeds is not None else None
-        assert augment is None or len(seeds) == len(clips), "a seed for each clip"
+        drawn = [None] * len(clips) if augment is None or seeds is None else seeds
+        assert len(drawn) == len(clips), "a seed for each clip"
         return [
             ClipView(
                 None if isinstance(clip, ClipError) else clip,
@@ -167,7 +170,7 @@ class ViPER(Pretrained, nn.Module):
                 self.faces,
                 self.config.decoding.sample_rate,
                 augment,
-                None if augment is None else seeds[i],
+                drawn[i],
             )
             for i, clip in enumerate(clips)
         ]
@@ -215,7 +218,11 @@ class ViPER(Pretrained, nn.Module):
                 "the cache of a pass over it"
             )
         needs = needs_of(trained)
-        specs = [self.encoders[name].crop_spec for name in trained if looks_at_face(name)]
+        specs = [
+            spec
+            for name in trained
+            if looks_at_face(name) and (spec := self.encoders[name].crop_spec) is not None
+        ]
         aligned = any(spec.align == "eyes" for spec in specs)
         return clip.held(self.faces, pixels="face" in needs, sound="sound" in needs, aligned=aligned)
 

@@ -74,6 +74,7 @@ class ReleasedHead:
         """Today's module with the released weights, in evaluation mode; loads strictly, copies nothing."""
         with torch.device("meta"):
             fusion = build_fusion(self.fusion, self.widths, self.num_outputs, unit_interval=False)
+        assert isinstance(fusion, ConcatFusion), self.fusion.kind
         self._compare_tensors(fusion.perceiver.state_dict())
         self._compare_modules(fusion.perceiver)
         fusion.perceiver.load_state_dict(self.state_dict, strict=True, assign=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO
 
 
 class _ToStderr(logging.StreamHandler):
@@ -14,7 +15,7 @@ class _ToStderr(logging.StreamHandler):
         self._told: set[str] = set()
 
     @property
-    def stream(self):
+    def stream(self) -> TextIO:
         return sys.stderr
 
     @stream.setter

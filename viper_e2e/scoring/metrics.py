@@ -102,8 +102,12 @@ def scores(sums: Float[Tensor, "6 E"], names: tuple[str, ...]) -> Scores:
     return Scores(
         names,
         round(float(table[0, 0])),
-        *(tuple(column.tolist()) for column in (result.pearson, result.ccc, result.mse)),
-        *(float(mean) for mean in (result.mean_pearson, result.mean_ccc, result.mean_mse)),
+        pearson=tuple(result.pearson.tolist()),
+        ccc=tuple(result.ccc.tolist()),
+        mse=tuple(result.mse.tolist()),
+        mean_pearson=float(result.mean_pearson),
+        mean_ccc=float(result.mean_ccc),
+        mean_mse=float(result.mean_mse),
         constant_labels=tuple(np.array(names)[constant_labels].tolist()),
         constant_predictions=tuple(np.array(names)[constant_predictions & ~constant_labels].tolist()),
     )
@@ -130,11 +134,10 @@ def bootstrap(
         _score((counts @ terms.reshape(len(x), -1)).reshape(len(counts), NUM_SUMS, -1))
         for counts in _resamples(len(x), num_resamples, seed)
     ]
-    pearson, ccc, mse, *means = (np.concatenate(values) for values in list(zip(*draws, strict=True))[:6])
-    return Intervals(
-        *(tuple(_interval(column, level) for column in values.T) for values in (pearson, ccc, mse)),
-        *(_interval(values, level) for values in means),
-    )
+    drawn = [np.concatenate(values) for values in list(zip(*draws, strict=True))[:6]]
+    pearson, ccc, mse = (tuple(_interval(column, level) for column in values.T) for values in drawn[:3])
+    mean_pearson, mean_ccc, mean_mse = (_interval(values, level) for values in drawn[3:])
+    return Intervals(pearson, ccc, mse, mean_pearson, mean_ccc, mean_mse)
 
 
 def _resamples(num_rows: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:

@@ -89,8 +89,8 @@ def _forward(
 def _predictions(
     model: ViPER, output: ViPEROutput, clips: Sequence[str], wanted: Wanted, hidden: tuple[str, ...] = ()
 ) -> list[Prediction]:
-    how = {"frames": wanted.frames, "boxes": wanted.boxes, "hidden": hidden}
-    return predictions_of(output, clips, model.labels.names, model.modalities, **how)
+    names, modalities, frames, boxes = model.labels.names, model.modalities, wanted.frames, wanted.boxes
+    return predictions_of(output, clips, names, modalities, frames=frames, boxes=boxes, hidden=hidden)
 
 
 def in_windows(
@@ -108,8 +108,8 @@ def in_windows(
         windows = begun.setdefault(i, [])
         if isinstance(found, ClipError):
             reached = windows[-1].end_seconds if windows else None
-            how = {"stage": found.stage, "start_seconds": reached}
-            windows.append(failed(source.entry(i).key, found.reason, model.modalities, **how))
+            key, modalities = source.entry(i).key, model.modalities
+            windows.append(failed(key, found.reason, modalities, stage=found.stage, start_seconds=reached))
         elif found is not None:
             windows.append(_window(model, *found, wanted))
             continue

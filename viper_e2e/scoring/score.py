@@ -9,27 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from viper_e2e.clip import ClipSource, DecodedClip, Sample
 from viper_e2e.config.modalities import looks_at_face
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.labels import LabelSet
 from viper_e2e.loading.stream import ClipStream, Reading
 from viper_e2e.model.prediction import Prediction, failed
 from viper_e2e.scoring.sources import ClipFiles, Subset, name_of
 
+if TYPE_CHECKING:
+    from viper_e2e.model.viper import ViPER
+
 NOT_SCORED = "no process has scored it; run the same command again"
 CHANGED = "the file was changed while it was scored"
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """What is needed of a `ViPER` here."""
-
-    labels: LabelSet
-    modalities: tuple[str, ...]
-    decoder: Any
 
 
 @runtime_checkable
@@ -64,7 +57,7 @@ class Wanted:
     hidden: tuple[tuple[str, ...], ...] = ((),)
     """Modalities treated as absent: one prediction for each of these sets, from one pass of encoding."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.windows is not None and not 0 < self.windows[1] <= self.windows[0]:
             length, hop = self.windows
             raise ViperError(
@@ -87,7 +80,7 @@ class Hooks:
 
 
 def score(
-    model: Scorer | None,
+    model: ViPER | None,
     source: ClipSource,
     reading: Reading | None = None,
     *,
@@ -144,7 +137,7 @@ def score(
 
 
 def _scored(
-    model: Scorer | None,
+    model: ViPER | None,
     source: ClipSource,
     done: set[int],
     reading: Reading,
@@ -200,7 +193,7 @@ def _with_note(one: Prediction, is_changed: bool) -> str | None:
     return "; ".join(filter(None, (one.warning, CHANGED))) if is_changed else one.warning
 
 
-def _restored(outcome: Any, model: Scorer | None, key: str) -> list[Prediction]:
+def _restored(outcome: Any, model: ViPER | None, key: str) -> list[Prediction]:
     """Of one clip, out of a journal."""
     if isinstance(outcome, list):
         return [Prediction.from_json(one) for one in outcome]

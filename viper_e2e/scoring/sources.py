@@ -155,7 +155,9 @@ def find_inputs(inputs: Sequence[str], limits: ShardLimits | None = None) -> Inp
     A name is first taken literally, then as a glob pattern. Raises :class:`ViperError` for a folder without
     clips, and if nothing that is named is there.
     """
-    found, files, patterns, missing = Inputs(), [], [], []
+    found, missing = Inputs(), []
+    files: list[Path | str] = []
+    patterns: list[str] = []
     for given in inputs:
         if "://" in given or given.startswith("pipe:"):
             refuse_scheme(given)

@@ -173,7 +173,8 @@ def _write_excel(path: Path, columns: Columns, rows: list[list[Cell]], _: bool) 
     book = _openpyxl(path).Workbook(write_only=True)
     sheet = book.create_sheet("scores")
     sheet.freeze_panes = "B2"
-    for row in (list(columns), *rows):
+    titles: list[Cell] = list(columns)
+    for row in (titles, *rows):
         sheet.append([_excel_text(sheet, c) if isinstance(c, str) else _plain(c) for c in row])
     book.save(path)
 

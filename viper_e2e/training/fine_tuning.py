@@ -12,6 +12,7 @@ from viper_e2e.clip import DecodedClip
 from viper_e2e.config.schema import TrainConfig
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.encoders.prepared import PreparedClip
+from viper_e2e.errors import ClipError
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.loading.reuse import ReuseStore
 from viper_e2e.model.augment import build_augment
@@ -61,9 +62,12 @@ class FineTuning:
         clips, row = next(usable, (None, 0))
         if self._has_measured or clips is None:
             return
-        self._has_measured = True
         with torch.no_grad():
             (clip,) = self.module.prepare([clips[row]])
+        if isinstance(clip, ClipError):
+            clips[row] = clip  # the next step has others
+            return
+        self._has_measured = True
         cache = TokenCache()
         num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         # These lie there already (moments in a run that goes on) and are counted among what a step needs.

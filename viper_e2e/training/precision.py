@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
@@ -24,10 +24,13 @@ ENOUGH_SECONDS = 0.1
 """An encoder that has been timed this long, at least once, is timed no more."""
 
 
+Asked = TypeVar("Asked", bound=MixedPrecision)
+
+
 class Choice(NamedTuple):
     """A precision, and why."""
 
-    precision: MixedPrecision
+    precision: Literal["no", "bf16"]
     """``no`` (float32) or ``bf16``."""
     reason: str
 
@@ -46,8 +49,8 @@ def resumed(run: RunFolder) -> MixedPrecision:
 
 
 def resolve_precision(
-    precision: MixedPrecision, model: ViPER, processes: Processes | None = None
-) -> MixedPrecision:
+    precision: Asked, model: ViPER, processes: Processes | None = None
+) -> Asked | Literal["no", "bf16"]:
     """``precision`` itself; or what ``auto`` comes to, the same for all processes and told in a line."""
     if precision != "auto":
         return precision

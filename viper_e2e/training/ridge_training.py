@@ -12,6 +12,7 @@ from viper_e2e.config.depth import Frozen
 from viper_e2e.config.modalities import backbones_of
 from viper_e2e.config.settings import Settings
 from viper_e2e.errors import ViperError
+from viper_e2e.fusion import RidgeFusion
 from viper_e2e.fusion.closed_form import MIN_CLIPS
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.runtime.processes import Processes
@@ -77,6 +78,7 @@ class RidgeTrainer(Trainer):
         """Every process fits the same rows. ``at_least``: fewer leave the head as it is."""
         table = self.yardstick.rows.gather(self.processes)
         if len(table.targets) >= at_least:
+            assert isinstance(self.module.fusion, RidgeFusion), "chosen by its kind"
             self.module.fusion.linear.take(self.yardstick.rows.fit(table))
 
 

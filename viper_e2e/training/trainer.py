@@ -271,7 +271,7 @@ class Trainer:
         self.reporter.count_step(
             self.state.step,
             math.nan if value is None else value,
-            self.schedule.get_last_lr()[0],
+            float(self.schedule.get_last_lr()[0]),
             num_clips * self.processes.count,
             waited_seconds=self.loader.waiting_seconds,
             num_held=self.held.num_held if self.held.budget_bytes else None,

@@ -62,7 +62,11 @@ class Validation:
             )
         found: list[Prediction] = []
         records: list[SkipRecord] = []
-        how = {"decode": DecodeSample(self.module.decoder), "hooks": hooks, "processes": self.processes}
+        how: dict[str, Any] = {
+            "decode": DecodeSample(self.module.decoder),
+            "hooks": hooks,
+            "processes": self.processes,
+        }
         for one in score(self.module, shards, reading, **how):
             if one.index < 0:  # told when the shards were opened
                 continue

@@ -246,7 +246,7 @@ def line(record: Mapping[str, Any]) -> str:
 
 def provenance_of_yardstick(log: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """What a run's checkpoints say of it; nothing where it has no score. ``log``: the run's metrics."""
-    record = next((line["yardstick"] for line in log if "yardstick" in line), {})
+    record: Mapping[str, Any] = next((line["yardstick"] for line in log if "yardstick" in line), {})
     if record.get("mean_pearson") is None:
         return {}
     return {"yardstick": {name: record[name] for name in ("mean_pearson", "num_train_clips")}}
