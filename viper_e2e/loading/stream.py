@@ -8,12 +8,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from viper_e2e.clip import ClipSource, Sample
 from viper_e2e.errors import UNREACHABLE, ClipError, ViperError
 from viper_e2e.loading.clip_reader import ClipReader
 from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, WorkerLost, WorkerPool
+
+if TYPE_CHECKING:
+    from typing import Self  # which beartype refuses around a method by itself
 
 OUTAGE_SECONDS = 300.0
 

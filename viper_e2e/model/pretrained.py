@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -23,6 +23,9 @@ from viper_e2e.model import checkpoint
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.runtime.content import digest
 from viper_e2e.runtime.version import __version__
+
+if TYPE_CHECKING:
+    from typing import Self  # which beartype refuses around a method by itself
 
 FORMAT = "viper_e2e model"
 SCHEMA = 1
