@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from transformers import PretrainedConfig, WhisperConfig
+from transformers import PretrainedConfig, PreTrainedModel, WhisperConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_XVECTOR_MAPPING, MODEL_MAPPING
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -74,7 +74,7 @@ def _check(config: AudioConfig, architecture: PretrainedConfig, found: Found, so
         raise ViperError("audio: an x-vector head reads its own layers; leave audio.layer out")
 
 
-def _truncate_after_layer(model: nn.Module, layer: int | None) -> None:
+def _truncate_after_layer(model: PreTrainedModel, layer: int | None) -> None:
     """Drop what comes after hidden layer ``layer`` (transformers' ``hidden_states[layer]``)."""
     if layer is None:
         return

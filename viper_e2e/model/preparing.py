@@ -64,7 +64,10 @@ def find_faces(
 
 def _arrays_of(clip: DecodedClip) -> dict[str, Pixels | np.ndarray]:
     """What has to come to the device, by name."""
-    arrays: dict[str, Pixels | np.ndarray] = {"frames": clip.frames, "seconds": clip.frame_seconds.astype(np.float32)}
+    arrays: dict[str, Pixels | np.ndarray] = {
+        "frames": clip.frames,
+        "seconds": clip.frame_seconds.astype(np.float32),
+    }
     if clip.sound_instants is not None:
         arrays["sound_instants"] = clip.sound_instants.astype(np.float32)
     if clip.action_units is not None:
