@@ -49,6 +49,7 @@ def parse_known(kind: type[C], argv: Sequence[str], prog: str, epilog: str = "")
     return options, rest
 
 
+# Of any dataclass of options.
 def print_settings(options: Any) -> NoReturn:
     """As a file for ``--config``, and end."""
     print(yaml.safe_dump(asdict(options), sort_keys=False, allow_unicode=True), end="")
@@ -81,7 +82,7 @@ def _own_first(kind: type) -> Iterator[Field]:
                 yield by_name.pop(name)
 
 
-def _add(parser: argparse._ActionsContainer, field: Field, hint: Any) -> None:
+def _add(parser: argparse._ActionsContainer, field: Field, hint: object) -> None:
     told = field.metadata
     name = field.name if told["positional"] else "--" + field.name.replace("_", "-")
     how: dict[str, Any] = {"help": _help_of(field)}
@@ -117,7 +118,7 @@ def _help_of(field: Field) -> str:
     return f"{text} (default: {shown})"
 
 
-def _without_none(hint: Any) -> Any:
+def _without_none(hint: object) -> Any:
     if get_origin(hint) not in (Union, UnionType):
         return hint
     (kind,) = (part for part in get_args(hint) if part is not NoneType)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from dataclasses import fields
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -18,18 +19,18 @@ FRAMES_PER_SECOND = 120
 """Frames that a clip may have for every second that it may last."""
 
 
-def add_reading_options(parser: Any) -> None:
+def add_reading_options(parser: ArgumentParser) -> None:
     """Add them to the parser of `viper train`, which writes names with underscores."""
     hints = get_type_hints(ReadingOptions)
     for field in fields(ReadingOptions):
         (kind,) = (part for part in get_args(hints[field.name]) if part is not NoneType)
-        how = {} if kind is str else {"type": kind}
+        how: dict[str, Any] = {} if kind is str else {"type": kind}
         parser.add_argument(
             f"--{field.name}", help=field.metadata["help"], metavar=field.metadata["metavar"], **how
         )
 
 
-def reading_options(given: Any) -> ReadingOptions:
+def reading_options(given: object) -> ReadingOptions:
     """What a parser found of them."""
     return ReadingOptions(**{field.name: getattr(given, field.name) for field in fields(ReadingOptions)})
 

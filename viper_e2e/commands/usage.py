@@ -19,6 +19,7 @@ class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         usage_error(self.prog, message, self._option_string_actions)
 
+    # argparse's own overloads, handed on as they are.
     def parse_known_args(self, *given: Any, **more: Any) -> tuple[Any, list[str]]:
         options, rest = super().parse_known_args(*given, **more)
         check_options(vars(options))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from viper_e2e.config.depth import parse_depth
 from viper_e2e.config.schema import (
@@ -23,6 +23,9 @@ from viper_e2e.config.schema import (
     VisualConfig,
 )
 from viper_e2e.errors import ViperError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -135,12 +138,12 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ViperError(f"--{name.replace('_', '-')} {value:g}: give a number {bounds}")
 
 
-def _complaints(config: Any, source: str, path: str) -> Iterator[str]:
+def _complaints(config: DataclassInstance, source: str, path: str) -> Iterator[str]:
     if isinstance(config, BackboneConfig):
         parse_depth(config.train, f"{source}{path}train")
     for field in fields(config):
         value, name = getattr(config, field.name), f"{path}{field.name}"
-        if is_dataclass(value):
+        if is_dataclass(value) and not isinstance(value, type):
             yield from _complaints(value, source, f"{name}.")
             continue
         for number in value if isinstance(value, tuple) else (value,):

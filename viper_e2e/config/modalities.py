@@ -143,7 +143,7 @@ def _backbones(config: ModelConfig) -> list[tuple[str, str, BackboneConfig]]:
     return found
 
 
-def _from_data(settings: type, data: Any, place: str) -> Any:
+def _from_data(settings: type, data: object, place: str) -> Any:
     from argparse import ArgumentError
 
     from jsonargparse import ArgumentParser

@@ -11,7 +11,7 @@ SHARDS = "path, glob, brace pattern or https:// URLs"
 
 
 def option(
-    default: Any = MISSING,
+    default: Any = MISSING,  # of the field's own type
     *,
     help: str,
     metavar: str | None = None,

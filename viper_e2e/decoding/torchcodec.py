@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -27,6 +27,7 @@ from viper_e2e.errors import ViperError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torchcodec.decoders import VideoDecoder
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class TorchcodecReader(ForeignReader):
     def _handed_out(self, frames: Tensor) -> np.ndarray | Tensor:
         return frames.numpy()
 
-    def _tell_way(self, decoder: Any) -> None:
+    def _tell_way(self, decoder: VideoDecoder) -> None:
         """A word where a clip was decoded on another way than was asked for."""
 
 
@@ -100,7 +101,7 @@ class NvdecReader(TorchcodecReader):
     def _handed_out(self, frames: Tensor) -> np.ndarray | Tensor:
         return frames
 
-    def _tell_way(self, decoder: Any) -> None:
+    def _tell_way(self, decoder: VideoDecoder) -> None:
         if decoder.cpu_fallback:
             _log.warning("%s was decoded on the CPU: %s", self.media.name or "a clip", decoder.cpu_fallback)
 

@@ -248,6 +248,7 @@ class AudioEncoder(Encoder[ClipSound]):
                 return at_least_float32(model(backbone.as_input(inputs)).embeddings[:, None])
             return self._joined(model(backbone.as_input(inputs), output_hidden_states=several))
 
+    # A model's own output, whose fields differ from family to family.
     def _joined(self, output: Any) -> Float[Tensor, "N F D"]:
         hidden = output.hidden_states if len(self._layers) > 1 else None
         return at_least_float32(joined(output.last_hidden_state, hidden, self._layers))

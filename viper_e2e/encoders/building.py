@@ -55,7 +55,7 @@ def build_model(
     model_class: type[PreTrainedModel],
     *,
     key_mapping: dict[str, str] | None = None,
-    **options: Any,
+    **options: Any,  # of the model's own `from_pretrained`
 ) -> tuple[PreTrainedModel, Origin]:
     """A transformers model in float32, with the weights of ``found``, and its origin.
 

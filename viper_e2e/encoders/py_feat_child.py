@@ -29,7 +29,7 @@ class MeasureFrames:
     """
 
     device: str
-    _detector: Any = field(default=None, init=False)
+    _detector: Detector | None = field(default=None, init=False)
 
     def __call__(self, frames: np.ndarray | None) -> tuple[list[str], np.ndarray] | None:
         if self._detector is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.errors import ClipError
@@ -21,6 +21,13 @@ class DecodeSample:
         return self.decoder(sample.video, sound=sample.sound, name=sample.key, action_units=sample.action_units)
 
 
+@runtime_checkable
+class Readable(Protocol):
+    """Where clips are read by their number."""
+
+    def read(self, i: int, /) -> Sample: ...
+
+
 @dataclass(frozen=True)
 class ClipReader:
     """`reader(index)` → the decoded clip, or the `ClipError` that says why there is none.
@@ -28,7 +35,7 @@ class ClipReader:
     Imports no torch, so that a worker that runs it stays small. Other errors are ours, and are raised.
     """
 
-    shards: Any
+    shards: Readable
     """A `ShardSet`, or whatever has its `read`."""
     decode: Callable[[Sample], DecodedClip]
 

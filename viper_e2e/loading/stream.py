@@ -53,7 +53,7 @@ class ClipSlot:
     """Whether its key is that of no other clip: what is in quarantine is."""
     ticket: int | None = None
     """Of the worker pool, while it is being decoded."""
-    clip: Any = None
+    clip: object = None
     """What ``decode`` made of it, or the object held for it, or the `ClipError` that it became."""
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from viper_e2e.clip import ClipSource, DecodedClip
 from viper_e2e.errors import ClipError
@@ -18,6 +18,14 @@ Found = tuple[float, DecodedClip] | ClipError | None
 """A window (start in seconds, its clip), why the clip has no more, or that it was the last."""
 
 
+@runtime_checkable
+class HasWindows(Protocol):
+    """A `ClipDecoder`."""
+
+    @property
+    def windows(self) -> Callable[..., Iterator[tuple[float, DecodedClip]]]: ...
+
+
 @dataclass
 class WindowReader:
     """`reader((clip, number))` → that window of that clip; imports no torch.
@@ -27,7 +35,7 @@ class WindowReader:
     """
 
     source: ClipSource
-    decoder: Any
+    decoder: HasWindows
     """A `ClipDecoder`."""
     window_seconds: float
     hop_seconds: float
@@ -49,7 +57,7 @@ class WindowReader:
 
 
 def decode_windows(
-    source: ClipSource, decoder: Any, window_seconds: float, hop_seconds: float, reading: Reading
+    source: ClipSource, decoder: HasWindows, window_seconds: float, hop_seconds: float, reading: Reading
 ) -> Iterator[tuple[int, Found]]:
     """Index of a clip and its next window, to the `None` or the `ClipError` that ends each clip.
 

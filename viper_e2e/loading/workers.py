@@ -62,7 +62,7 @@ class WorkerLost:
 
 class _Job(NamedTuple):
     ticket: int
-    item: Any
+    item: object
     name: str
 
 
@@ -117,7 +117,7 @@ class WorkerPool:
         self._close = Finalize(self, _end_workers, args=(self._workers, self._now), exitpriority=100)
         self._workers.extend(self._start() for _ in range(num_workers))
 
-    def submit(self, item: Any, name: str) -> int:
+    def submit(self, item: object, name: str) -> int:
         """Queue `task(item)`; the ticket is for `outcome`. `item` is sent as it is; `name` is for messages."""
         job = _Job(self._next_ticket, item, name)
         self._next_ticket += 1

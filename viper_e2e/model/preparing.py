@@ -98,11 +98,12 @@ def _prepared(clip: DecodedClip, arrived: Mapping[str, Tensor], find_face: FindF
 # --- one clip or several ----------------------------------------------------------------------------
 
 
-def is_one(clips: Any) -> bool:
+def is_one(clips: object) -> bool:
     """A name is one clip, not a batch of letters."""
     return clips is None or isinstance(clips, bytearray | memoryview | Clip)
 
 
+# Anything a person may hand over: what is no clip is refused by name.
 def batch_of(clips: Any) -> list[Clip]:
     """One clip or several → a list; `ViperError` for what is no clip."""
     batch = [clips] if is_one(clips) or not isinstance(clips, Iterable) else list(clips)

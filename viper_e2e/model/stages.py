@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -48,8 +47,8 @@ class StageClock:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def _begin(self, name: str, stage: nn.Module, inputs: Any) -> None:
+    def _begin(self, name: str, stage: nn.Module, inputs: object) -> None:
         self._began[name] = self._now()
 
-    def _end(self, name: str, stage: nn.Module, inputs: Any, output: Any) -> None:
+    def _end(self, name: str, stage: nn.Module, inputs: object, output: object) -> None:
         self.seconds[name] += self._now() - self._began[name]

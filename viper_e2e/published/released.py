@@ -201,7 +201,7 @@ def _entries(stub: safe_pickle.Stub, attribute: str, path: Path) -> list[tuple[s
     return list(entries.items())
 
 
-def _is_name(key: Any) -> bool:
+def _is_name(key: object) -> bool:
     return isinstance(key, str) and len(key) <= 80 and (key.isidentifier() or key.isdecimal())
 
 

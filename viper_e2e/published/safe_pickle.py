@@ -118,6 +118,7 @@ class _Machine:
             raise Refused(f"a malformed pickle ({type(error).__name__}: {shown(str(error))})") from None
         raise Refused("a pickle without an end")
 
+    # As pickletools has it: text, a number or nothing, by the instruction.
     def _step(self, instruction: str, argument: Any) -> None:
         push = self._stack.append
         match instruction:
@@ -194,10 +195,13 @@ class _Machine:
         del self._stack[start:]
         return group
 
-    def _storage(self, kind: Any, storage: Any, key: Any, _device: Any, num_elements: Any) -> Tensor:
+    def _storage(
+        self, kind: object, storage: object, key: object, _device: object, num_elements: object
+    ) -> Tensor:
         # Whatever device it was saved from, it is read into memory.
-        plain = isinstance(storage, Name) and isinstance(key, str) and type(num_elements) is int
-        if kind != "storage" or not plain:
+        if kind != "storage" or not isinstance(storage, Name) or not isinstance(key, str):
+            raise Refused("a persistent id that is no storage")
+        if not isinstance(num_elements, int) or isinstance(num_elements, bool):
             raise Refused("a persistent id that is no storage")
         dtype = DTYPES.get(storage.text.removeprefix("torch."))
         if dtype is None:
@@ -240,6 +244,7 @@ def _call(function: str, arguments: tuple) -> Any:
     raise Refused(f"a call of {shown(function)} with {len(arguments)} arguments")
 
 
+# Whatever the file has in its place; judged below.
 def _tensor(storage: Tensor, offset: Any, size: tuple, stride: tuple) -> Tensor:
     numbers = (offset, *size, *stride)
     if len(size) == len(stride) <= 4 and all(type(n) is int and 0 <= n <= len(storage) for n in numbers):

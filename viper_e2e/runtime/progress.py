@@ -51,6 +51,7 @@ class ProgressBar(Progress):
         self._ends, self._told, self._stopped = ends, False, threading.Event()
         self._teller: threading.Thread | None = None
 
+    # As rich has it, whose fields are anybody's.
     def add_task(self, description: str, *args: Any, **fields: Any) -> TaskID:
         begun = {"begun_at": time.monotonic(), "begun_with": fields.get("completed", 0)}
         return super().add_task(description, *args, **({"note": "", "details": ""} | begun | fields))

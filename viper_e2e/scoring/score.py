@@ -193,7 +193,9 @@ def _with_note(one: Prediction, is_changed: bool) -> str | None:
     return "; ".join(filter(None, (one.warning, CHANGED))) if is_changed else one.warning
 
 
-def _restored(outcome: Any, model: ViPER | None, key: str) -> list[Prediction]:
+def _restored(
+    outcome: list[dict[str, Any]] | dict[str, Any], model: ViPER | None, key: str
+) -> list[Prediction]:
     """Of one clip, out of a journal."""
     if isinstance(outcome, list):
         return [Prediction.from_json(one) for one in outcome]

@@ -93,7 +93,7 @@ def write_records(
             )
 
 
-def readable(value: Any) -> Any:
+def readable(value: object) -> Any:
     """The same data with numbers as people read them, and ``None`` for what is no number."""
     if isinstance(value, dict):
         return {
@@ -110,9 +110,9 @@ def rounded(value: float) -> float | None:
     return float(f"{value:.{DIGITS}g}") if isfinite(value) else None
 
 
-def _seconds(value: Any) -> Any:
+def _seconds(value: object) -> object:
     # Times are told to the millisecond however large they are; records hold them so.
-    return value if isinstance(value, list) or value is None else round(value, 3)
+    return round(value, 3) if isinstance(value, int | float) else value
 
 
 def _emotions_of(records: Iterable[Record]) -> list[str]:
@@ -189,7 +189,7 @@ def _openpyxl(path: Path) -> Any:
     return openpyxl
 
 
-def _excel_text(sheet: Any, text: str) -> Any:
+def _excel_text(sheet: object, text: str) -> Any:
     """A cell that Excel takes for nothing but text, were it called ``=1+1``."""
     from openpyxl.cell import WriteOnlyCell
 

@@ -11,6 +11,8 @@ from statistics import median
 from types import FrameType
 from typing import Any, NoReturn
 
+from torch.amp import GradScaler
+
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.loading.skips import SkipBudget, SkipRecord
@@ -128,7 +130,7 @@ class Guard:
             raise ViperError(f"validation: {error}") from error
         return len(records)
 
-    def may_overflow(self, state: TrainingState, scaler: Any) -> bool:
+    def may_overflow(self, state: TrainingState, scaler: GradScaler | None) -> bool:
         """Whether a gradient that is no finite number is owed to fp16's scale of the loss, and no harm yet."""
         return scaler is not None and state.overflows < MAX_OVERFLOWS and scaler.get_scale() >= 1
 

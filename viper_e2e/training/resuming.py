@@ -9,8 +9,9 @@ from dataclasses import asdict
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 import yaml
 
 from viper_e2e.config.modalities import backbone_places, backbones_of, needs_of
@@ -147,21 +148,21 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
             yield name, *values
 
 
-def _is_same(name: str, before: Any, now: Any) -> bool:
+def _is_same(name: str, before: object, now: object) -> bool:
     """Whether two values mean the same; a loss can be written in several ways (`mse`, `mse=1`)."""
     if name == "loss" and isinstance(before, str) and isinstance(now, str):
         return parse_loss(before) == parse_loss(now)
     return before == now
 
 
-def _is_moved(name: str, before: Any, now: Any) -> bool:
+def _is_moved(name: str, before: object, now: object) -> bool:
     """Weights from another place, which `check_backbones` compares."""
     if name.endswith(".revision"):
         return True
     return name.endswith(".source") and name != "model.action_units.source" and "random" not in (before, now)
 
 
-def said(value: Any) -> str:
+def said(value: object) -> str:
     """A setting's value as messages show it."""
     return "none" if value is None else json.dumps(value, ensure_ascii=False) if value == "" else str(value)
 
@@ -260,7 +261,16 @@ def _absolute(pattern: str | None) -> str | None:
 # --- rates that take effect ---------------------------------------------------------------------------
 
 
-def take_rates(optimizer: Any, schedule: Any, module: ViPER, config: TrainConfig) -> None:
+@runtime_checkable
+class HasBaseRates(Protocol):
+    """A schedule of torch, or accelerate's around one."""
+
+    base_lrs: list[float | torch.Tensor]
+
+
+def take_rates(
+    optimizer: torch.optim.Optimizer, schedule: HasBaseRates, module: ViPER, config: TrainConfig
+) -> None:
     """Rates and decay as the settings say now; the state that was loaded brought the old ones back."""
     wanted = {group["name"]: group for group in parameter_groups(module, config)}
     for place, group in enumerate(optimizer.param_groups):
