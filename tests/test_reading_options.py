@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from conftest import make_clip
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.commands.reading_options import apply_reading_options
+from viper_e2e.config.options import ReadingOptions
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
@@ -22,9 +22,9 @@ from viper_e2e.packing import pack, write_labels
 GIVEN = ("--max-bytes", "8GB", "--max-side-in", "11008", "--max-seconds", "20000", "--video-track", "2")
 
 
-def given(**options: object) -> Namespace:
+def given(**options: object) -> ReadingOptions:
     names = ("max_bytes", "max_side_in", "max_seconds", "video_track", "audio_track")
-    return Namespace(**(dict.fromkeys(names) | options))
+    return ReadingOptions(**(dict.fromkeys(names) | options))
 
 
 @pytest.mark.parametrize("command", ["infer", "eval", "ablate", "check", "train", "bench"])

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from viper_e2e.clip import DecodedClip, Pixels, Sample
-from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.faces import FaceTrack
@@ -26,8 +25,8 @@ FindFace = Callable[[Tensor, Tensor], FaceTrack]
 """From frames (N H W 3) and their seconds (N)."""
 
 
-def decode(clip: Clip, decoder: ClipDecoder) -> DecodedClip | PreparedClip | ClipError:
-    """What is further on its way passes through."""
+def decode(clip: Clip, decoder: Callable[..., DecodedClip]) -> DecodedClip | PreparedClip | ClipError:
+    """What is further on its way passes through. ``decoder``: a `ClipDecoder`."""
     if isinstance(clip, DecodedClip | PreparedClip | ClipError):
         return clip
     if clip is None:
