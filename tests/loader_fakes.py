@@ -167,6 +167,9 @@ class DeadlyWindows:
     def comes_back(self) -> bool:
         return self.decoder.comes_back
 
+    def __call__(self, *given: Any, **how: Any) -> DecodedClip:
+        return self.decoder(*given, **how)
+
     def windows(
         self, path: Path, *lengths: float, sound: None, name: str
     ) -> Iterator[tuple[float, DecodedClip]]:
