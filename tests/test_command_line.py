@@ -14,6 +14,7 @@ from viper_e2e.commands.completion import script
 from viper_e2e.config import options as kinds
 from viper_e2e.config.bounds import OPTION_BOUNDS
 from viper_e2e.errors import ViperError
+from viper_e2e.loading.workers import WorkerPool
 
 LEAST = {
     kinds.InferConfig: ["clip.mp4"],
@@ -157,3 +158,33 @@ def test_notes_reach_people_as_loudly_as_they_ask(flags, told, volume, capsys, m
     monkeypatch.setitem(COMMANDS, "env", (noting, ""))
     assert main(["env", *flags]) == 0
     assert capsys.readouterr().err == told
+
+
+def test_of_many_clips_with_the_same_note_the_first_is_named(volume, capsys):
+    volume.handlers.clear()
+    assert main(["env", "-v"]) == 0
+    capsys.readouterr()
+    for name in ("a.mp4", "b.mp4"):
+        for reason in ("its pictures change midway", "it does not mirror pictures"):
+            volume.info("%s is read by PyAV, not by %s: %s", name, "decord", reason)
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "note: a.mp4 is read by PyAV, not by decord: its pictures change midway",
+        "note: a.mp4 is read by PyAV, not by decord: it does not mirror pictures",
+    ]
+
+
+def test_notes_of_workers_reach_people_too(volume, capfd):
+    volume.handlers.clear()
+    assert main(["env"]) == 0
+    pool = WorkerPool(note_in_passing, 1, time_limit_seconds=30.0)
+    try:
+        assert pool.outcome(pool.submit(1, "clip 1")) == 1
+    finally:
+        pool.close()
+    assert "note: clip 1 is read by PyAV" in capfd.readouterr().err
+
+
+def note_in_passing(item: int) -> int:
+    logging.getLogger("viper_e2e.decoding").info("clip %s is read by PyAV", item)
+    return item

@@ -72,9 +72,7 @@ def test_gradients_that_are_never_a_number_end_the_run(trainer):
     run = trainer("--epochs=20", "--reuse-memory=1GB")
     next(run.module.encoders["visual"].parameters()).register_hook(lambda gradient: gradient * float("nan"))
     before = [p.detach().clone() for p in run._trained()]
-    with pytest.raises(
-        ViperError, match=r"again 3 steps in a row were not finite (NaN or infinite).*nonfinite\.jsonl"
-    ):
+    with pytest.raises(ViperError, match=r"again 3 steps in a row were not finite \(NaN\).*nonfinite\.jsonl"):
         run.train()
     assert all(torch.equal(a, b) for a, b in zip(before, run._trained(), strict=True))
     assert run.state.last_good_step == -1

@@ -155,7 +155,6 @@ class _Decoding:
         hears = config.sound != "none" and sound is None
         self._tracks = Tracks(config.video_track, config.audio_track if hears else None, hears)
         self._sound_notes: tuple[str, ...] = ()
-        self._backend_notes: tuple[str, ...] = ()
 
     def run(self) -> Iterator[tuple[Window, DecodedClip]]:
         num_done, by_decoding, has_fields, is_torn = 0, False, False, False
@@ -215,7 +214,7 @@ class _Decoding:
                 pictures = FrameReader(media, timeline, mask, config.max_side, sound, has_fields=has_fields)
             has_sound = track is not None or (config.sound == "none" and bool(media.audio or self.sound))
             try:
-                notes = (*media.notes, *timeline.notes, *self._sound_notes, *self._backend_notes)
+                notes = (*media.notes, *timeline.notes, *self._sound_notes)
                 yield from Assembly(plan, num_done, pictures, sound, self.name, has_sound, notes)
             finally:
                 self._count(pictures.num_decoded)
@@ -250,7 +249,6 @@ class _Decoding:
             reason = _FOREIGN[backend].why_not(again, timeline, frame)
         if reason:
             _log.info("%s is read by PyAV, not by %s: %s", self.name or "a clip", backend, reason)
-            self._backend_notes = (f"read by PyAV, not by {backend}: {reason}",)
         return None if reason else frame
 
     def _choose_sound(self) -> None:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.handover import receive, send
+from viper_e2e.runtime.notes import show_notes, shown_level
 from viper_e2e.runtime.running_time import RunningTime
 
 if TYPE_CHECKING:
@@ -161,7 +162,10 @@ class WorkerPool:
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve, args=(theirs, self._payload, self.num_threads), name="viper-worker", daemon=True
+            target=_serve,
+            args=(theirs, self._payload, self.num_threads, shown_level()),
+            name="viper-worker",
+            daemon=True,
         )
         with _main_hidden(unless=b"__main__" in self._payload):
             process.start()
@@ -298,8 +302,12 @@ class _Raised:
     exception: Exception
 
 
-def _serve(parent: connection.Connection, payload: bytes, num_threads: int | None) -> None:
+def _serve(
+    parent: connection.Connection, payload: bytes, num_threads: int | None, notes_level: int | None
+) -> None:
     """Compute what is asked for until the parent closes its end."""
+    if notes_level is not None:
+        show_notes(notes_level)
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

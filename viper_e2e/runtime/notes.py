@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
 
 
-class _ToStderr(logging.StreamHandler):
-    """Writes to whatever ``sys.stderr`` is when a note comes, and each note once."""
+class _ToStderr(logging.Handler):
+    """Writes to whatever ``sys.stderr`` is when a note comes; of many clips with the same note, the first."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: set[str] = set()
-
-    @property
-    def stream(self) -> TextIO:
-        return sys.stderr
-
-    @stream.setter
-    def stream(self, _: object) -> None:
-        pass
+        self._told: set[tuple[object, ...]] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
-        if text not in self._told:
-            self._told.add(text)
-            super().emit(record)
+        # Notes begin with whose they are, and go on with what is noted.
+        what = (record.msg, *(record.args[1:] if isinstance(record.args, tuple) else ()))
+        if what not in self._told:
+            self._told.add(what)
+            print(self.format(record), file=sys.stderr)
+
+
+def shown_level() -> int | None:
+    """The level from which on notes are shown here; ``None``: not at all."""
+    logger = logging.getLogger("viper_e2e")
+    return logger.level if any(isinstance(handler, _ToStderr) for handler in logger.handlers) else None
 
 
 def show_notes(level: int = logging.INFO) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from hashlib import sha256
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -93,7 +94,7 @@ class SavedRun:
     def check(self, settings: Settings, train: ShardSet, val: ShardSet | None) -> dict[str, list[Any]]:
         """What changes and may: name → before and now. Raises `ViperError` with a line for all that may not."""
         lines, changed = [], {}
-        for name, before, now in differences(self.settings, settings.to_dict()):
+        for name, before, now in sorted(differences(self.settings, settings.to_dict()), key=itemgetter(0)):
             if name in MAY_CHANGE or name.startswith("model.decoding.limits."):
                 changed[name] = [before, now]
             elif not (name == "mixed_precision" and now == "auto"):
