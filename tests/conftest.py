@@ -13,9 +13,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import typechecks
-
-typechecks.install()
 
 STARTED = time.monotonic()
 BUDGETS = {
@@ -35,6 +32,13 @@ def some_of(
         pytest.param(case, id=name(case), marks=() if is_kept(index, case) else pytest.mark.campaign)
         for index, case in enumerate(cases)
     ]
+
+
+def pytest_configure() -> None:
+    """Check annotations; not above, as `smoke.py` makes media where nothing is installed that checks them."""
+    import typechecks
+
+    typechecks.install()
 
 
 def pytest_collection_finish() -> None:

@@ -103,9 +103,9 @@ def sound_only(path: Path) -> None:
     ("make", "told"),
     [
         (text, "is text, not a clip; convert it"),
-        (empty, "is empty; copy it again"),
+        pytest.param(empty, "is empty; copy it again", marks=pytest.mark.campaign),
         (playlist, "is an HLS playlist, not a clip; convert it"),
-        (cut, "damaged or incomplete: copy it again"),
+        pytest.param(cut, "damaged or incomplete: copy it again", marks=pytest.mark.campaign),
         (sound_only, "holds sound alone (mp4), no pictures; to score it with a black one: ffmpeg"),
     ],
 )
@@ -135,10 +135,10 @@ def test_nothing_scored_is_exit_code_1(tmp_path, checkpoint):
     ("options", "present"),
     [
         ({"num_frames": 1}, True),
-        ({"num_frames": 3}, True),
-        ({"width": 64, "height": 64}, True),
+        pytest.param({"num_frames": 3}, True, marks=pytest.mark.campaign),
+        pytest.param({"width": 64, "height": 64}, True, marks=pytest.mark.campaign),
         ({"sound": None}, False),
-        ({"rate": 8_000}, True),
+        pytest.param({"rate": 8_000}, True, marks=pytest.mark.campaign),
         ({"channels": 6, "rate": 48_000}, True),
     ],
     ids=["1 frame", "3 frames", "64x64", "no sound", "8 kHz mono", "5.1"],

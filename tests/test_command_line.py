@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import sys
 from dataclasses import MISSING, fields
 
 import pytest
@@ -14,7 +15,6 @@ from viper_e2e.commands.completion import script
 from viper_e2e.config import options as kinds
 from viper_e2e.config.bounds import OPTION_BOUNDS
 from viper_e2e.errors import ViperError
-from viper_e2e.loading.workers import WorkerPool
 
 LEAST = {
     kinds.InferConfig: ["clip.mp4"],
@@ -174,17 +174,21 @@ def test_of_many_clips_with_the_same_note_the_first_is_named(volume, capsys):
     ]
 
 
-def test_notes_of_workers_reach_people_too(volume, capfd):
-    volume.handlers.clear()
-    assert main(["env"]) == 0
-    pool = WorkerPool(note_in_passing, 1, time_limit_seconds=30.0)
-    try:
-        assert pool.outcome(pool.submit(1, "clip 1")) == 1
-    finally:
-        pool.close()
-    assert "note: clip 1 is read by PyAV" in capfd.readouterr().err
+def test_notes_of_workers_reach_people_too(tmp_path):
+    (tmp_path / "noting.py").write_text("""
+import logging
+from viper_e2e.runtime.notes import show_notes
 
-
-def note_in_passing(item: int) -> int:
+def note(item):
     logging.getLogger("viper_e2e.decoding").info("clip %s is read by PyAV", item)
     return item
+
+if __name__ == "__main__":
+    show_notes()
+    pool = WorkerPool(note, 1, time_limit_seconds=30.0)
+    assert pool.outcome(pool.submit(1, "clip 1")) == 1
+    pool.close()
+""")
+    command = [sys.executable, str(tmp_path / "noting.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == "note: clip 1 is read by PyAV\n"

@@ -71,6 +71,7 @@ def test_without_validation_clips_it_is_fitted_all_the_same(corpus, tmp_path):
     assert load(folder / "checkpoints" / "last").fusion.is_fitted
 
 
+@pytest.mark.campaign
 def test_while_backbones_train_it_is_fitted_anew_each_epoch(corpus, tmp_path):
     words = (*HEAD, "--unfreeze=visual,audio", "--epochs=2", "--backbone-lr=0.01")
     first = run(corpus, tmp_path / "first", *words[:-2], "--epochs=1", "--backbone-lr=0.01")

@@ -399,7 +399,7 @@ def test_outputs_of_flipped_crops_are_others(peer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ViPER-VA", "ViPER-VF"])
+@pytest.mark.parametrize("name", ["ViPER-VA", pytest.param("ViPER-VF", marks=pytest.mark.campaign)])
 def test_an_imported_checkpoint_scores_the_raw_clip_nearly_as_published(peer, name, tmp_path, request):
     """The published way passes through two JPEGs and the detector jitters: less close than from features."""
     folder = import_published(peer.folder / "published" / name, tmp_path / "out").folder

@@ -277,9 +277,8 @@ def test_matplotlib_waits_until_something_is_drawn_and_needs_no_display():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    "backend", ["module://not_installed.anywhere", pytest.param("nonsense", marks=pytest.mark.campaign)]
-)
+@pytest.mark.parametrize("backend", ["module://not_installed.anywhere", "nonsense"])
+@pytest.mark.campaign
 def test_pictures_are_drawn_whatever_backend_the_surroundings_name(tmp_path, backend):
     code = f"""
 from viper_e2e.report import figures

@@ -47,7 +47,7 @@ def test_intervals_are_over_subjects_not_over_clips():
     assert by_subject[0] < learning.mean_pearson(predicted, true) < by_subject[1]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_every_variant_is_a_command_line_that_is_understood(tmp_path):
     options = learning.argparse.Namespace(out=tmp_path, weights=Path("weights"), epochs=2)
     assert not learning.VARIANTS.keys() & learning.END_TO_END.keys()

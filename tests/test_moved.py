@@ -29,13 +29,12 @@ def test_a_module_is_one_under_both_names_and_says_where_it_is_now():
 @pytest.mark.slow
 def test_scripts_of_before_run():
     lines = (
-        "import viper_e2e.engine.trainer",
-        "from viper_e2e.engine.trainer import Trainer",
+        "import viper_e2e.engine.locks",
+        "from viper_e2e.engine.locks import lock",
         "from viper_e2e.config import DecodingConfig, FaceConfig",
-        "from viper_e2e.model import ViPER, load",
         "from viper_e2e.presets import micro",
         "from viper_e2e.cli import main",
-        "viper_e2e.engine.trainer.Trainer is Trainer or exit(3)",
+        "viper_e2e.engine.locks.lock is lock or exit(3)",
     )
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -91,6 +91,7 @@ def test_validation_counts_each_clip_once_and_measures_the_same(validated):
             assert two[measure][emotion] == (None if value is None else pytest.approx(value, abs=1e-6))
 
 
+@pytest.mark.campaign
 def test_more_processes_and_workers_than_shards(corpus, fork_server, tmp_path):
     words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=1", "--num-workers=2")
     assert len(list((corpus / "shards").glob("train-*.tar"))) == 1
