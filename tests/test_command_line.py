@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import MISSING, fields
 
 import pytest
+from conftest import ROOT
 
 from viper_e2e.commands.cli import COMMANDS, main
 from viper_e2e.commands.command_line import parse, parser_of
@@ -177,18 +179,26 @@ def test_of_many_clips_with_the_same_note_the_first_is_named(volume, capsys):
 def test_notes_of_workers_reach_people_too(tmp_path):
     (tmp_path / "noting.py").write_text("""
 import logging
-from viper_e2e.runtime.notes import show_notes
 
 def note(item):
     logging.getLogger("viper_e2e.decoding").info("clip %s is read by PyAV", item)
     return item
-
-if __name__ == "__main__":
-    show_notes()
-    pool = WorkerPool(note, 1, time_limit_seconds=30.0)
-    assert pool.outcome(pool.submit(1, "clip 1")) == 1
-    pool.close()
 """)
-    command = [sys.executable, str(tmp_path / "noting.py")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    code = """
+from noting import note
+from viper_e2e.loading.workers import WorkerPool
+from viper_e2e.runtime.notes import show_notes
+
+show_notes()
+pool = WorkerPool(note, 1, time_limit_seconds=30.0)
+assert pool.outcome(pool.submit(1, "clip 1")) == 1
+pool.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stderr == "note: clip 1 is read by PyAV\n"
