@@ -266,6 +266,7 @@ def test_nothing_to_draw_or_nowhere_to_draw_it_is_an_error(tmp_path):
         figures.windows_plot([window(0.0)], tmp_path / "nowhere" / "x.png")
 
 
+@pytest.mark.campaign
 def test_matplotlib_waits_until_something_is_drawn_and_needs_no_display():
     code = (
         "import sys, viper_e2e.report.figures as f\n"

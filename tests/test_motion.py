@@ -251,8 +251,8 @@ def test_a_model_comes_back_from_its_folder_and_scores_a_clip(tmp_path, tiny_cli
     assert json.loads((tmp_path / "scores.json").read_text())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("depth", [pytest.param("none", marks=pytest.mark.campaign), "all"])
+@pytest.mark.campaign
+@pytest.mark.parametrize("depth", ["none", "all"])
 def test_a_run_that_goes_on_or_reuses_is_bitwise_the_same(depth, tmp_path):
     corpus = make_corpus(tmp_path / "corpus", num_train=4, num_val=2)
     words = ("--modalities=motion", f"--unfreeze=motion={depth}", "--epochs=2", "--batch-size=2", "--seed=1")

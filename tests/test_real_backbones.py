@@ -75,6 +75,7 @@ def hashes(model: torch.nn.Module) -> dict[str, str]:
     }
 
 
+@pytest.mark.campaign
 def test_frozen_backbones_keep_their_hashes_and_have_no_optimizer_state(reference, shards, tmp_path):
     words = ("--epochs=10", "--lr=0.003", "--reuse-memory=100MB")
     trainer = Trainer(settings(reference, shards, tmp_path / "run", *words), Accelerator(cpu=True))
