@@ -154,7 +154,7 @@ def encode(options: argparse.Namespace) -> dict[str, dict[str, PreparedClip]]:
                 cache = TokenCache()
                 with torch.no_grad():
                     model([clip], cache=cache)
-                clips[split][shards.entry(i).key] = model.hold(clip, cache)
+                clips[split][shards.entry(i).key] = model.cacheable(clip, cache)
                 progress(done := done + 1, sum(CLIPS.values()))
     return clips
 
@@ -195,7 +195,9 @@ def train_one(
     try:
         for prefix, split in (("", "train"), (VALIDATION, "val")) if key in VARIANTS else ():
             for name, clip in clips[split].items():
-                trainer.held.offer(prefix + name, adopted(clip, trainer.module, last_alone=variant.is_old))
+                trainer.clip_cache.offer(
+                    prefix + name, adopted(clip, trainer.module, last_alone=variant.is_old)
+                )
         if code := trainer.train():
             raise SystemExit(code)
     finally:

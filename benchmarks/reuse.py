@@ -1,8 +1,8 @@
-"""reuse.py: an epoch on clips held in memory, against fusion alone on the same tokens.
+"""reuse.py: an epoch on clips cached in memory, against fusion alone on the same tokens.
 
     python benchmarks/reuse.py [--preset tiny] [--num-clips 16] [--rounds 5] [--batch-size 8]
 
-Frozen encoders' tokens are held after the first pass. `held` is what an epoch then costs: the module's own
+Frozen encoders' tokens are cached after the first pass. `cached` is what an epoch then costs: the module's own
 forward over prepared clips, backward and optimizer. `fusion alone` gets the same streams, stacked
 beforehand, and does its forward, backward and optimizer. CPU seconds per clip, medians with their range.
 """
@@ -41,14 +41,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip = make_clip(Path(folder) / "clip.mp4", 360, 10, face=True).read_bytes()
     with torch.no_grad():
-        model(held := model.prepare([clip]), cache=(cache := TokenCache()))
-    held = [model.hold(held[0], cache)] * args.batch_size
+        model(cached := model.prepare([clip]), cache=(cache := TokenCache()))
+    cached = [model.cacheable(cached[0], cache)] * args.batch_size
     optimizer = torch.optim.AdamW(model.fusion.parameters(), lr=1e-3)
     caught: list[tuple[tuple, dict[str, Any]]] = []
     hook = model.fusion.register_forward_pre_hook(
         lambda _, positional, named: caught.append((positional, named)), with_kwargs=True
     )
-    model(held, range(args.batch_size))
+    model(cached, range(args.batch_size))
     hook.remove()
     (positional, named), *_ = caught
 
@@ -58,7 +58,7 @@ def main() -> None:
         optimizer.zero_grad()
 
     contenders = {
-        "held": lambda: learn(model(held, range(args.batch_size)).intensities),
+        "cached": lambda: learn(model(cached, range(args.batch_size)).intensities),
         "fusion alone": lambda: learn(model.fusion(*positional, **named)),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}

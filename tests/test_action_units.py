@@ -208,9 +208,9 @@ def test_a_model_measures_what_the_shard_does_not_bring(py_feat, tiny_clip):
     with torch.no_grad():
         measured = model([path])
         given = model([Sample("b", path.read_bytes(), action_units=brought)])
-        held, cache = model.prepare([path]), TokenCache()
-        first = model(held, cache=cache).intensities
-        again = model([model.hold(held[0], cache)]).intensities
+        cached, cache = model.prepare([path]), TokenCache()
+        first = model(cached, cache=cache).intensities
+        again = model([model.cacheable(cached[0], cache)]).intensities
     assert measured.present.tolist() == given.present.tolist() == [[True]]
     assert not torch.equal(measured.intensities, given.intensities)
     assert torch.equal(first, measured.intensities)

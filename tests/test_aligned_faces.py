@@ -198,33 +198,33 @@ def test_the_command_line_reaches_it():
     assert settings.model.visual.align == "eyes"
 
 
-# --- held in memory ------------------------------------------------------------------------------
+# --- cached in memory ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("changes", [{}, {"size": 24, "interpolation": "bicubic"}, {"size": 200}])
-def test_held_regions_give_bitwise_the_aligned_crops_of_whole_frames(noise, changes):
+def test_cached_regions_give_bitwise_the_aligned_crops_of_whole_frames(noise, changes):
     spec = dataclasses.replace(EYES, **changes)
-    held = cut_regions(noise, BOXES, 0.25, LANDMARKS)
+    cached = cut_regions(noise, BOXES, 0.25, LANDMARKS)
     whole = crop_boxes(noise, BOXES, spec, LANDMARKS)
-    assert torch.equal(crop_boxes(held, BOXES, spec, LANDMARKS), whole)
-    assert held.num_bytes < noise.numel()
+    assert torch.equal(crop_boxes(cached, BOXES, spec, LANDMARKS), whole)
+    assert cached.num_bytes < noise.numel()
 
 
 def test_a_margin_that_holds_moved_boxes_holds_moved_eyes(noise):
     augment = Augment(("box",), dataclasses.replace(AugmentConfig(), box_shift=0.1, box_scale=0.2))
-    held = cut_regions(noise, BOXES, augment.box_reach, LANDMARKS)
+    cached = cut_regions(noise, BOXES, augment.box_reach, LANDMARKS)
     unmoved = crop_boxes(noise, BOXES, EYES, LANDMARKS)
     for seed in range(8):
         moved = augment.boxes(BOXES, torch.ones(3, dtype=torch.bool), seed)
         landmarks = moved_with(LANDMARKS, BOXES, moved)
-        crops = crop_boxes(held, moved, EYES, landmarks)
+        crops = crop_boxes(cached, moved, EYES, landmarks)
         assert torch.equal(crops, crop_boxes(noise, moved, EYES, landmarks))
         assert not torch.equal(crops, unmoved)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("train", ["none", "all"])
-def test_a_held_clip_gives_bitwise_what_it_gave_at_first(portrait, train):
+def test_a_cached_clip_gives_bitwise_what_it_gave_at_first(portrait, train):
     config = micro()
     config.modalities = ("visual",)
     config.visual.align, config.visual.backbone.train = "eyes", train
@@ -235,7 +235,7 @@ def test_a_held_clip_gives_bitwise_what_it_gave_at_first(portrait, train):
     with torch.no_grad():
         prepared, cache = model.prepare([clip]), TokenCache()
         first = model(prepared, cache=cache).intensities
-        assert torch.equal(model([model.hold(prepared[0], cache)]).intensities, first)
+        assert torch.equal(model([model.cacheable(prepared[0], cache)]).intensities, first)
     model.encoders["visual"].crop_spec = dataclasses.replace(model.encoders["visual"].crop_spec, align="box")
     assert not torch.equal(model.prepare([clip])[0].track.landmarks, torch.zeros(2, 5, 2))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Changed clips: alike in all frames, each by its own seed, in training alone, never in place of held ones."""
+"""Changed clips: alike in all frames, each by its own seed, in training alone, never in place of cached."""
 
 from __future__ import annotations
 
@@ -283,7 +283,7 @@ def test_two_encoders_see_a_clip_changed_alike():
     assert set(mirrored) == {True, False}
 
 
-# --- with clips held in memory ------------------------------------------------------------------
+# --- with clips cached in memory ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -294,17 +294,17 @@ def test_two_encoders_see_a_clip_changed_alike():
         (("sound",), ("audio",), "sound changes what audio"),
     ],
 )
-def test_held_tokens_and_changed_clips_exclude_each_other(kinds, frozen, said):
+def test_cached_tokens_and_changed_clips_exclude_each_other(kinds, frozen, said):
     with pytest.raises(ViperError, match=rf"{said}.*--reuse-memory 0"):
         Augment(kinds, AugmentConfig()).check_holding(frozen, 0.5)
 
 
-def test_what_a_change_does_not_reach_may_be_held():
+def test_what_a_change_does_not_reach_may_be_cached():
     Augment(("sound",), AugmentConfig()).check_holding(("visual", "action_units"), 0.25)
     Augment(("pixels", "box"), AugmentConfig()).check_holding(("audio", "action_units"), 0.25)
 
 
-def test_boxes_that_move_beyond_what_is_held_are_refused_with_the_margin_that_will_do():
+def test_boxes_that_move_beyond_what_is_cached_are_refused_with_the_margin_that_will_do():
     far = Augment(("box",), replace(AugmentConfig(), box_shift=0.3))
     with pytest.raises(ViperError, match=r"--model\.faces\.hold-margin 0\.\d\d"):
         far.check_holding((), 0.25)
@@ -320,10 +320,10 @@ def test_a_margin_that_passes_the_check_holds_all_that_moved_boxes_read(size, in
     boxes = torch.tensor([[80.0, 60.0, 200.0, 200.0], [100.5, 40.0, 221.3, 180.0], [-5.0, 0.0, 90.0, 80.0]])
     augment = Augment(("box",), replace(AugmentConfig(), box_shift=0.2, box_scale=0.3))
     spec = CropSpec(size, interpolation=interpolation)
-    held = cut_regions(frames, boxes, augment.box_reach)
+    cached = cut_regions(frames, boxes, augment.box_reach)
     for seed in range(25):
         moved = augment.boxes(boxes, torch.ones(3, dtype=torch.bool), seed)
-        assert torch.equal(crop_boxes(held, moved, spec), crop_boxes(frames, moved, spec))
+        assert torch.equal(crop_boxes(cached, moved, spec), crop_boxes(frames, moved, spec))
 
 
 # --- settings -----------------------------------------------------------------------------------

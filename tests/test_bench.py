@@ -82,7 +82,7 @@ def test_waiting_at_the_start_of_short_epochs_is_told_from_slow_decoding():
     assert "measure on more clips" not in "\n".join(advice(replace(SPEEDS, loaded=80.0, waiting=0.01)))
 
 
-def test_clips_are_only_held_where_all_encoders_are_frozen():
+def test_clips_are_only_cached_where_all_encoders_are_frozen():
     frozen, trained = (advice(replace(SPEEDS, frozen=value)) for value in (True, False))
     assert "--reuse-memory" in "\n".join(frozen)
     assert "--reuse-memory" not in "\n".join(trained)

@@ -271,22 +271,22 @@ def test_a_file_that_is_gone_by_then_is_that_clips_error(clip, model, tmp_path):
     assert not isinstance(other, ClipError)
 
 
-# --- held in memory, changed in training -----------------------------------------------------------
+# --- cached in memory, changed in training -----------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("train", ["none", "all"])
-def test_a_held_close_up_gives_bitwise_what_it_gave_at_first(clip, train):
+def test_a_cached_close_up_gives_bitwise_what_it_gave_at_first(clip, train):
     config = config_of()
     config.visual.backbone.train = train
     model = model_of(config)
     with torch.no_grad():
         prepared, cache = model.prepare([clip]), TokenCache()
         first = model(prepared, cache=cache).intensities
-        held = model.hold(prepared[0], cache)
-        assert torch.equal(model([held]).intensities, first)
+        cached = model.cacheable(prepared[0], cache)
+        assert torch.equal(model([cached]).intensities, first)
         assert torch.equal(model(clip).intensities, first)
-    assert held.nbytes < 4 * SCALED[0] * SCALED[1] * 3
+    assert cached.nbytes < 4 * SCALED[0] * SCALED[1] * 3
 
 
 def test_boxes_that_training_moves_stay_inside_of_what_was_fetched(clip):

@@ -55,7 +55,7 @@ def test_the_stand_in_refuses_what_the_device_does():
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "train"), [("ensemble", "all"), ("concat", "none")])
 def test_a_device_without_float64_learns_and_predicts(kind, train, monkeypatch):
-    """Faces are looked for and followed, cut out in both ways, held; losses have a memory: so two steps."""
+    """Faces are looked for and followed, cut out in both ways, cached; losses have a memory: so two steps."""
     face = (20.0, 10.0, 60.0, 50.0, 0.99, 30.0, 25.0, 50.0, 25.0, 40.0, 35.0, 32.0, 42.0, 48.0, 42.0)
     monkeypatch.setattr(FaceCropper, "_usable", lambda *_: [face])
     model = model_of(*MODALITIES, train=train, kind=kind, hidden_dim=8)
@@ -74,7 +74,7 @@ def test_a_device_without_float64_learns_and_predicts(kind, train, monkeypatch):
             weights = torch.ones(2, device=DEVICE)
             loss(output.by_network, targets, weights, weights.sum()).loss.backward()
             optimizer.step()
-            clips = [model.hold(clip, cache) for clip in clips]
+            clips = [model.cacheable(clip, cache) for clip in clips]
         assert output.face_found.all()
         assert torch.isfinite(batch_sums(output.intensities, targets, weights)).all()
         said = model.predict(decoded(seed=3))

@@ -337,17 +337,17 @@ def test_assets_and_record_bring_a_frozen_encoder_back(vit, tmp_path):
     assert again.crop_spec == encoder.crop_spec
 
 
-def test_weights_held_by_the_checkpoint_need_no_source(vit, tmp_path, caplog):
+def test_weights_bundled_with_the_checkpoint_need_no_source(vit, tmp_path, caplog):
     encoder = build(vit)
     encoder.save_assets(tmp_path / "assets")
     for file in vit.iterdir():
         file.unlink()
     vit.rmdir()
     with caplog.at_level(logging.WARNING):
-        again = build(vit, assets=tmp_path / "assets", held=frozenset({"visual"}))
+        again = build(vit, assets=tmp_path / "assets", bundled=frozenset({"visual"}))
     again.load_state_dict(encoder.state_dict())
     assert torch.equal(again.embed(PIXELS), encoder.embed(PIXELS))
     assert again.records() == {}, "nothing outside could replace these weights"
     assert "random" not in caplog.text
     with pytest.raises(ViperError, match="the checkpoint has no folder"):
-        build(vit, assets=tmp_path / "empty", held=frozenset({"visual"}))
+        build(vit, assets=tmp_path / "empty", bundled=frozenset({"visual"}))

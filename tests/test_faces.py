@@ -281,7 +281,7 @@ def test_pixels_beyond_the_frame_repeat_its_border(scene, dense):
         {"size": 40, "antialias": False},
     ],
 )
-def test_held_regions_give_bitwise_the_crops_of_whole_frames(scene, dense, changes):
+def test_cached_regions_give_bitwise_the_crops_of_whole_frames(scene, dense, changes):
     frames = scene([20, 40, 60])
     track = fill(dict(enumerate((*box, 1.0) for box in BOXES.tolist())), [0.0, 0.1, 0.2], WIDTH, HEIGHT, 0.0)
     regions = dense.regions(frames, track, margin=0.25)
@@ -291,7 +291,7 @@ def test_held_regions_give_bitwise_the_crops_of_whole_frames(scene, dense, chang
     assert regions.num_bytes < frames.numel()
 
 
-def test_a_box_outside_what_was_held_is_an_error_that_names_the_setting(scene, dense):
+def test_a_box_outside_what_was_cached_is_an_error_that_names_the_setting(scene, dense):
     frames = scene([20])
     track = fill({0: (60.0, 40.0, 100.0, 90.0, 1.0)}, [0.0], WIDTH, HEIGHT, 0.0)
     regions = dense.regions(frames, track, margin=0.0)

@@ -51,7 +51,7 @@ def test_changed_clips_are_exact_whoever_decodes_them_and_when_resumed(corpus, f
     whole = alone(fork_server, corpus, tmp_path / "whole", *words)
     assert not same(whole, alone(fork_server, corpus, tmp_path / "plain", *JOINT))
     assert same(whole, alone(fork_server, corpus, tmp_path / "helped", *words, "--num-workers=2"))
-    assert same(whole, alone(fork_server, corpus, tmp_path / "held", *words, "--reuse-memory=1GB"))
+    assert same(whole, alone(fork_server, corpus, tmp_path / "cached", *words, "--reuse-memory=1GB"))
     assert same(whole, stopped_and_resumed(fork_server, corpus, tmp_path / "halves", 4, *words))
 
 
@@ -138,9 +138,9 @@ def test_two_processes_grow_as_one_does(corpus, fork_server, tmp_path):
     assert largest_difference(one, weights(tmp_path / "2")) < 1e-4
 
 
-def test_clips_held_for_frozen_backbones_are_read_anew_when_these_join(corpus, tmp_path):
+def test_clips_cached_for_frozen_backbones_are_read_anew_when_these_join(corpus, tmp_path):
     whole = weights(run(corpus, tmp_path / "whole", *GROWING))
-    assert same(whole, weights(run(corpus, tmp_path / "held", *GROWING, "--reuse-memory=1GB")))
+    assert same(whole, weights(run(corpus, tmp_path / "cached", *GROWING, "--reuse-memory=1GB")))
 
 
 # --- told beforehand ------------------------------------------------------------------------------

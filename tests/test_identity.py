@@ -206,14 +206,14 @@ def test_tokens_are_those_of_the_encoder_and_the_weights_that_made_them(loaded, 
     assert not torch.equal(other(prepared, cache=cache).intensities, first)
 
 
-def test_a_held_clip_of_another_model_is_refused(loaded, model, corpus):
+def test_a_cached_clip_of_another_model_is_refused(loaded, model, corpus):
     clips = loaded.prepare([str(corpus / "videos" / "0.mp4")])
     cache = TokenCache()
     loaded(clips, cache=cache)
-    held = [loaded.hold(clips[0], cache)]
-    assert torch.equal(loaded(held).intensities, loaded(clips).intensities)
-    with pytest.raises(ViperError, match="held in memory for another model"):
-        viper_e2e.load(model / "checkpoints" / "best")(held)
+    cached = [loaded.cacheable(clips[0], cache)]
+    assert torch.equal(loaded(cached).intensities, loaded(clips).intensities)
+    with pytest.raises(ViperError, match="cached for another model"):
+        viper_e2e.load(model / "checkpoints" / "best")(cached)
 
 
 @pytest.mark.parametrize(

@@ -176,13 +176,13 @@ def test_an_unreadable_clip_keeps_its_row_and_tells_why():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_held_clip_is_passed_through_and_never_read(num_workers, tmp_path):
+def test_a_cached_clip_is_passed_through_and_never_read(num_workers, tmp_path):
     log = tmp_path / "decoded"
     kept = {"k001": object(), "torn": object()}
     with loader_of(
         FakeShards([6], renamed={4: "torn"}),
         CountedDecode(path=str(log)),
-        held=kept.get,
+        cached=kept.get,
         num_workers=num_workers,
         batch_size=3,
     ) as loader:

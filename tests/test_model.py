@@ -122,19 +122,19 @@ def test_frozen_results_do_not_depend_on_a_clips_company(whole):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("train", ["none", "all"])
-def test_a_held_clip_gives_bitwise_what_the_clip_itself_gives(train):
+def test_a_cached_clip_gives_bitwise_what_the_clip_itself_gives(train):
     model = model_of(*MODALITIES, train=train)
     clips = [decoded(seed=i) for i in range(2)]
     with torch.no_grad():
         prepared, cache = model.prepare(clips), TokenCache()
         first = model(prepared, cache=cache).intensities
-        held = [model.hold(clip, cache) for clip in prepared]
-        second = model(held).intensities
+        cached = [model.cacheable(clip, cache) for clip in prepared]
+        second = model(cached).intensities
     assert torch.equal(first, second)
     whole_clip = sum(clip.frames.nbytes for clip in clips)
     if train == "none":
-        assert all(clip.pixels is None and not clip.sound for clip in held)
-        assert sum(clip.nbytes for clip in held) < whole_clip / 4
+        assert all(clip.pixels is None and not clip.sound for clip in cached)
+        assert sum(clip.nbytes for clip in cached) < whole_clip / 4
 
 
 def test_a_pass_leaves_nothing_in_a_clip_but_in_the_cache_that_was_given():
@@ -149,8 +149,8 @@ def test_a_pass_leaves_nothing_in_a_clip_but_in_the_cache_that_was_given():
     assert all(torch.equal(output, outputs[0]) for output in outputs)
     assert clip.tokens == {}
     assert set(cache.with_tokens(clip).tokens) == set(MODALITIES)
-    with pytest.raises(ViperError, match=r"without tokens of action_units, .* give hold\(\) the cache"):
-        model.hold(clip)
+    with pytest.raises(ViperError, match=r"without tokens of action_units, .* give cacheable\(\) the cache"):
+        model.cacheable(clip)
 
 
 def test_a_prepared_clip_is_sent_and_looked_at_no_second_time(monkeypatch, whole):

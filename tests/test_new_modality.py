@@ -64,12 +64,12 @@ def test_it_is_heard_and_absent_or_hidden_it_is_not(kind, train):
         (clip, silent), cache = model.prepare([decoded(), decoded(sound=False)]), TokenCache()
         output = model([clip, silent], cache=cache)
         hidden = model([clip], hidden=torch.tensor([[False, True]]))
-        held = model([model.hold(clip, cache), model.hold(silent, cache)])
+        cached = model([model.cacheable(clip, cache), model.cacheable(silent, cache)])
     assert model.encoders["loudness"].embed_dim == 4
     assert output.present.tolist() == [[True, True], [True, False]]
     torch.testing.assert_close(hidden.intensities[0], output.intensities[1])
     assert not torch.equal(hidden.intensities[0], output.intensities[0])
-    assert torch.equal(held.intensities, output.intensities)
+    assert torch.equal(cached.intensities, output.intensities)
 
 
 def test_modality_dropout_hides_it_by_the_clips_seed():

@@ -20,6 +20,7 @@ from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, ModelConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
+from viper_e2e.model import checkpoint
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.model.viper import ViPER
 
@@ -60,6 +61,23 @@ def test_what_was_saved_comes_back_bitwise_with_its_labels(tmp_path, clip):
     assert again.labels == model.labels
     assert again.config == model.config
     assert not any(p.requires_grad for encoder in again.encoders.values() for p in encoder.parameters())
+
+
+def test_a_model_of_the_first_schema_still_loads(tmp_path):
+    model = ViPER(micro()).eval()
+    model.save_pretrained(tmp_path / "new")
+    settings = json.loads((tmp_path / "new/config.json").read_text())
+    settings["held"] = settings.pop("bundled")
+    shutil.copytree(tmp_path / "new", tmp_path / "copied")
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(tmp_path / "copied", folder, dirs_exist_ok=True)
+        (folder / "manifest.json").unlink()
+        checkpoint.write_json(folder / "config.json", settings | {"schema": 1})
+
+    checkpoint.write_folder(tmp_path / "old", fill)
+    again = viper_e2e.load(tmp_path / "old").state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.slow

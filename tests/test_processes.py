@@ -156,10 +156,10 @@ def test_one_unreadable_clip_ends_all_where_errors_are_raised(corpus, fork_serve
 
 def test_clips_in_memory_are_used_again_by_their_process(corpus, fork_server, tmp_path):
     plain = arguments(corpus, tmp_path / "plain", *TWO, "--epochs=2")
-    held = arguments(corpus, tmp_path / "held", *TWO, "--epochs=2", "--reuse-memory=1GB")
+    cached = arguments(corpus, tmp_path / "cached", *TWO, "--epochs=2", "--reuse-memory=1GB")
     together(fork_server, "train", plain)
-    together(fork_server, "count_decodes", held, str(tmp_path / "decoded"))
-    assert same(weights(tmp_path / "plain"), weights(tmp_path / "held"))
+    together(fork_server, "count_decodes", cached, str(tmp_path / "decoded"))
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "cached"))
     decoded = [(tmp_path / f"decoded.{rank}").read_text().split() for rank in range(2)]
     assert all(len(keys) == len(set(keys)) for keys in decoded)
     assert set(decoded[0]) | set(decoded[1]) == {str(i) for i in range(8)}

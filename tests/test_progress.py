@@ -34,7 +34,7 @@ def _lines(bar: ProgressBar, console: Console) -> list[str]:
     return captured.get().splitlines()
 
 
-DETAILS = "0.7 clips/s · waiting 4% · detection 86% · audio 5% · fusion 2% · held 120"
+DETAILS = "0.7 clips/s · waiting 4% · detection 86% · audio 5% · fusion 2% · cached 120"
 
 
 @pytest.mark.parametrize("width", [80, 110, 160])
@@ -47,7 +47,7 @@ def test_a_terminal_shows_bar_count_loss_and_remaining_before_anything_else(widt
     assert any(part.count(":") and part.replace(":", "").isdigit() for part in line.split())
     assert "…" not in line
     assert "0.7 clips/s" in line
-    assert ("held 120" in line) == (width == 160)
+    assert ("cached 120" in line) == (width == 160)
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then_even_if_nothing_moves(monkeypatch):

@@ -163,9 +163,9 @@ def test_what_fits_is_let_through():
     check_fits(model, needs, prepared(model), needs.beyond_weights(4), TrainConfig(batch_size=4))
 
 
-def test_a_budget_for_held_clips_refuses_nothing():
+def test_a_budget_for_cached_clips_refuses_nothing():
     model = model_of("visual", train="all")
-    needs = needs_of(model, held=10**12)
+    needs = needs_of(model, cached=10**12)
     check_fits(model, needs, prepared(model), needs.beyond_weights(4), TrainConfig(batch_size=4))
 
 

@@ -353,10 +353,10 @@ def test_assets_hold_clip_tokeniser_and_bank(reference, tmp_path):
     assert torch.equal(again.embed(pixels), encoder.embed(pixels))
 
 
-def test_weights_held_by_the_checkpoint_need_no_source(encoder, tmp_path):
+def test_weights_bundled_with_the_checkpoint_need_no_source(encoder, tmp_path):
     encoder.save_assets(tmp_path)
     config = TextualConfig(BackboneConfig("was/somewhere"))
-    again = TextualEncoder.build(config, Search(tmp_path, held=frozenset({"image_text"})))
+    again = TextualEncoder.build(config, Search(tmp_path, bundled=frozenset({"image_text"})))
     again.load_state_dict(encoder.state_dict())
     assert torch.equal(again.embed(PIXELS), encoder.embed(PIXELS))
     assert again.records() == {}

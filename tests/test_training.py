@@ -44,7 +44,7 @@ def test_the_loss_falls_and_the_run_folder_holds_everything(corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_clip_that_is_held_passes_each_frozen_encoder_and_the_detector_once_in_a_run(
+def test_a_clip_that_is_cached_passes_each_frozen_encoder_and_the_detector_once_in_a_run(
     corpus, tmp_path, monkeypatch
 ):
     passes = Counter()
@@ -98,13 +98,13 @@ def test_frozen_backbones_have_no_optimizer_state(corpus, tmp_path):
 def test_reuse_changes_nothing_but_the_work(corpus, tmp_path, trained):
     words = (*JOINT, "--epochs=2", f"--val-shards={corpus}/shards/val-*.tar", *trained)
     plain = run(corpus, tmp_path / "plain", *words)
-    held = run(corpus, tmp_path / "held", *words, "--reuse-memory=1GB")
-    assert same(weights(plain), weights(held))
-    assert (plain / "metrics.jsonl").read_text() == (held / "metrics.jsonl").read_text()
+    cached = run(corpus, tmp_path / "cached", *words, "--reuse-memory=1GB")
+    assert same(weights(plain), weights(cached))
+    assert (plain / "metrics.jsonl").read_text() == (cached / "metrics.jsonl").read_text()
 
 
 @pytest.mark.slow
-def test_a_held_clip_is_not_decoded_again(corpus, tmp_path, monkeypatch):
+def test_a_cached_clip_is_not_decoded_again(corpus, tmp_path, monkeypatch):
     from viper_e2e.decoding import ClipDecoder
 
     decoded = []

@@ -13,7 +13,7 @@ _TABLE = (
     ("", "config", "config_bounds>bounds presets"),
     ("", "runtime", "environment terminal progress running_time outfiles plain_json content names hub"),
     ("engine", "runtime", "locks processes devices display>console"),
-    ("", "loading", "loader order workers handover clip_reader clip_files windows skips reuse"),
+    ("", "loading", "loader order workers handover clip_reader clip_files windows skips reuse>clip_cache"),
     ("", "fusion", "pooling ridge>closed_form scale"),
     (
         "",
@@ -42,6 +42,7 @@ _TABLE = (
     ("published", "published", "inert>safe_pickle"),
     ("shards", "shards", "foreign>unindexed"),
     ("decoding", "decoding", "foreign>external"),
+    ("loading", "loading", "reuse>clip_cache"),
 )
 """Where modules were, where they are, and which: a name, or the old and the new one."""
 MOVED = {

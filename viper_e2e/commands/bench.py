@@ -48,7 +48,7 @@ class Speeds:
     num_workers: int
     num_cores: int
     frozen: bool
-    """Whether all encoders are, so that clips can be held in memory."""
+    """Whether all encoders are, so that clips can be cached in memory."""
     is_half: bool
     """Whether backbones compute in half precision."""
     backboned: frozenset[str] = frozenset()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from viper_e2e.config.options import ReadingOptions
 from viper_e2e.config.schema import DecodingConfig, LimitsConfig
 from viper_e2e.errors import ViperError
-from viper_e2e.loading.reuse import parse_size
+from viper_e2e.loading.clip_cache import parse_size
 from viper_e2e.shards import ShardLimits
 
 Number = TypeVar("Number", int, float)

@@ -83,7 +83,7 @@ class FaceConfig:
     """Decode a clip once more, larger and only around the face, where `max_side` left the face fewer pixels
     than its crop has. Takes no more memory than the frames do."""
     hold_margin: float = 0.25
-    """Pixels kept around a box when a clip is held in memory, as a share of its size."""
+    """Pixels kept around a box when a clip is cached in memory, as a share of its size."""
 
 
 # --- encoders -----------------------------------------------------------------------------------

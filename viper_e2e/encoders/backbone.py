@@ -25,7 +25,7 @@ class Origin:
     spec: str
     revision: str | None = None
     tensors_sha256: str | None = None
-    """``None``: random, or held by the checkpoint: nothing outside could replace these weights."""
+    """``None``: random, or bundled with the checkpoint: nothing outside could replace these weights."""
     small_files: dict[str, bytes] = field(default_factory=dict)
     """Config, preprocessor and tokenizer, to be copied into a checkpoint."""
 

@@ -64,7 +64,7 @@ def build_model(
     small = small_files_of(found.small) if found.small is not None else {}
     small.setdefault("config.json", architecture.to_json_string(use_diff=False).encode())
     if found.path is None:
-        if found.name not in search.held:
+        if found.name not in search.bundled:
             logger.warning("%s: random weights, because the settings say so", found.name)
         return model_class(architecture, **options), Origin(found.spec, found.revision, None, small)
     files = weight_files(found)

@@ -21,18 +21,18 @@ class TokenCache:
         self._clips: list[PreparedClip] = []
 
     def find(self, clip: PreparedClip, modality: str, made_by: WeightsId) -> ClipTokens | None:
-        """Tokens that these weights made of the clip, here or before it was held in memory.
+        """Tokens that these weights made of the clip, here or before it was cached.
 
-        `ViperError` for a held clip whose tokens are of other weights: nothing of it is left to encode.
+        `ViperError` for a cached clip whose tokens are of other weights: nothing of it is left to encode.
         """
         kept = self.with_tokens(clip)
         if modality not in kept.tokens:
             return None
         if kept.made_by[modality] == made_by:
             return kept.tokens[modality]
-        if clip.is_held:
+        if clip.is_reduced:
             raise ViperError(
-                f"{clip.name}: was held in memory for another model, or for other weights; prepare it again"
+                f"{clip.name}: was cached for another model, or for other weights; prepare it again"
             )
         return None
 

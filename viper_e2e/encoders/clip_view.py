@@ -87,7 +87,7 @@ class ClipView:
 
     def _cut(self, clip: PreparedClip, spec: CropSpec) -> Float[Tensor, "N 3 S S"]:
         boxes, landmarks = clip.track.boxes, clip.track.landmarks
-        assert clip.pixels is not None, f"{clip.name}: held without its pictures"
+        assert clip.pixels is not None, f"{clip.name}: cached without its pictures"
         if self._augment is None or self._seed is None:
             return self._faces.crop(clip.pixels, boxes, spec, landmarks)
         moved = self._augment.boxes(boxes, clip.track.face_found, self._seed)
@@ -96,10 +96,10 @@ class ClipView:
 
     @property
     def whole_frames(self) -> UInt8[Tensor, "N H W 3"]:
-        """Of a readable clip that is not held in memory."""
+        """Of a readable clip that is not cached in memory."""
         assert self.prepared is not None
         frames = self.prepared.pixels if self.prepared.frames is None else self.prepared.frames
-        assert isinstance(frames, Tensor), f"{self.name}: held without its frames"
+        assert isinstance(frames, Tensor), f"{self.name}: cached without its frames"
         return frames
 
     @property

@@ -108,7 +108,7 @@ def load_image_text(config: BackboneConfig, search: Search) -> ImageTextModel:
         sha256 = tensors_sha256(tensors)
         check_hash(found, sha256, search)
         _fill(model, tensors, found)
-    elif "image_text" not in search.held:
+    elif "image_text" not in search.bundled:
         logger.warning("image_text: random weights, because the settings say so")
     preprocess = _complete(preprocess)
     files = small_files_of(found.small) if found.small is not None else {}

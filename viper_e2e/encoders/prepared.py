@@ -34,8 +34,7 @@ class PreparedClip:
     duration_seconds: float
     track: FaceTrack
     pixels: UInt8[Tensor, "N H W 3"] | FaceRegions | None
-    """Whole frames; or the parts around the face, of a clip held in memory, or decoded again for a small face;
-    or nothing."""
+    """Whole frames; the parts around the face, of a cached clip; a small face decoded again; or nothing."""
     sound: list[tuple[float, Float[Tensor, " _"]]]
     """Runs: start in seconds, samples."""
     sound_seconds: float
@@ -56,10 +55,10 @@ class PreparedClip:
     """That frozen encoders made of it earlier, by modality; `TokenCache.with_tokens` puts them here."""
     made_by: Mapping[str, WeightsId] = field(default_factory=dict)
     """Whose tokens they are, as `Encoder.weights_id` tells it: no other encoder takes them over."""
-    is_held: bool = False
+    is_reduced: bool = False
     """Whether it was reduced to the least, from which nothing can be encoded anew."""
 
-    def held(self, faces: FaceCropper, *, pixels: bool, sound: bool, aligned: bool = False) -> PreparedClip:
+    def reduced(self, faces: FaceCropper, *, pixels: bool, sound: bool, aligned: bool = False) -> PreparedClip:
         """The least that makes a later pass bitwise equal: regions instead of frames, or none at all.
 
         ``aligned``: whether crops follow the eyes.
@@ -74,7 +73,7 @@ class PreparedClip:
             pixels=regions,
             frames=None,
             sound=self.sound if sound else [],
-            is_held=True,
+            is_reduced=True,
         )
 
     @property

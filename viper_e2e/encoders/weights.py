@@ -50,7 +50,7 @@ class Search:
     """Backbone name → ``{"spec", "revision", "tensors_sha256"}`` that a checkpoint was trained with."""
     overrides: Mapping[str, str] = field(default_factory=dict)
     """Backbone name → path or hub id that replaces the recorded one (``--backbone visual=PATH``)."""
-    held: frozenset[str] = frozenset()
+    bundled: frozenset[str] = frozenset()
     """Backbones whose weights the checkpoint itself holds: built without weights, filled by the caller."""
 
     def spec(self, name: str, config: BackboneConfig) -> str:
@@ -77,7 +77,7 @@ def check_overrides(search: Search, known: Sequence[str]) -> None:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise ViperError(f"{option}: {hint}this model has {', '.join(known) or 'no backbone'}")
-        if name in search.held:
+        if name in search.bundled:
             raise ViperError(f"{option}: the checkpoint holds its own weights of {name}; leave this out")
 
 
@@ -89,7 +89,7 @@ class Found:
     spec: str
     revision: str | None = None
     path: Path | None = None
-    """Folder or file with the weights; ``None``: random, or held by the checkpoint."""
+    """Folder or file with the weights; ``None``: random, or bundled with the checkpoint."""
     small: Path | None = None
     """Folder with config, preprocessor and tokenizer; ``None``: the settings hold the architecture."""
 
@@ -112,7 +112,7 @@ def find(name: str, config: BackboneConfig, search: Search, hub_id: str | None =
     override = search.overrides.get(name)
     spec = search.spec(name, config)
     revision = None if override else record.get("revision") or config.revision
-    if name in search.held or spec == "random":
+    if name in search.bundled or spec == "random":
         if spec != "random" and small is None:
             raise ViperError(
                 f"{name}: the checkpoint has no folder {search.assets}/{name} with its config.json"

@@ -64,7 +64,7 @@ class FaceCropper(nn.Module):
 
         Clips are ragged, uint8 RGB ``N H W 3`` with their presentation times. They are detected one after the
         other, each in batches of its own frames: with a batch of mixed clips, rounding would depend on the
-        company, and a clip held in memory would not have bitwise the boxes that it gets elsewhere.
+        company, and a clip cached in memory would not have bitwise the boxes that it gets elsewhere.
         """
         return [self._track(*clip) for clip in zip(frames, frame_seconds, strict=True)]
 
@@ -99,7 +99,7 @@ class FaceCropper(nn.Module):
         *,
         aligned: bool = True,
     ) -> FaceRegions:
-        """What is held in memory instead of whole frames; ``margin`` defaults to ``hold_margin``.
+        """What is cached instead of whole frames; ``margin`` defaults to ``hold_margin``.
 
         ``aligned``: whether some encoder's crops are.
         """
@@ -113,7 +113,7 @@ class FaceCropper(nn.Module):
         spec: CropSpec,
         landmarks: Float[Tensor, "N 5 2"] | None = None,
     ) -> Float[Tensor, "N 3 S S"]:
-        """Normalised crops of frames or held regions; see `crop_boxes`."""
+        """Normalised crops of frames or cached regions; see `crop_boxes`."""
         return crop_boxes(source, boxes, spec, landmarks)
 
     def pictures(

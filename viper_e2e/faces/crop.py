@@ -1,4 +1,4 @@
-"""crop.py: face pixels as each encoder wants them, from whole frames or from the parts held in memory."""
+"""crop.py: face pixels as each encoder wants them, from whole frames or from the parts cached in memory."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class FaceRegions(NamedTuple):
         x0, y0, x1, y1 = window
         piece, (left, top) = self.pieces[index], self.origins[index]
         if x0 < left or y0 < top or x1 > left + piece.shape[1] or y1 > top + piece.shape[0]:
-            held = (left, top, left + piece.shape[1], top + piece.shape[0])
+            cached = (left, top, left + piece.shape[1], top + piece.shape[0])
             raise ViperError(
-                f"frame {index}: the crop needs pixels {window} but only {held} were held in memory; "
+                f"frame {index}: the crop needs pixels {window} but only {cached} were cached in memory; "
                 "raise faces.hold_margin, or move boxes less"
             )
         return piece[y0 - top : y1 - top, x0 - left : x1 - left]
@@ -115,8 +115,8 @@ def crop_boxes(
     """Each face cut out, resized to ``spec.size`` and normalised, on the device of ``boxes``, float32.
 
     By its box, or, with ``spec.align``, by its eyes where ``landmarks`` tells them. Both may reach beyond the
-    frame, whose border pixels are then repeated (whole-pixel boxes end there instead). Held regions give
-    bitwise the numbers that the whole frames give; a face for which too little was held is a `ViperError`.
+    frame, whose border pixels are then repeated (whole-pixel boxes end there instead). Cached regions give
+    bitwise the numbers that the whole frames give; a face for which too little was cached is a `ViperError`.
     """
     with torch.no_grad(), torch.autocast(boxes.device.type, enabled=False):
         regions = source if isinstance(source, FaceRegions) else FaceRegions.of_frames(source)

@@ -31,7 +31,7 @@ class ClipBatch:
     """In the order of the epoch; `None` is padding, which only the last step of an epoch has."""
     keys: list[str]
     clips: list[Any]
-    """`DecodedClip`, or the object held for the clip, or the `ClipError` that it became; `None` is padding."""
+    """`DecodedClip`, or the object cached for it, or the `ClipError` that it became; `None` is padding."""
     intensities: Float[Tensor, "B E"]
     """Zeros where the clip is unlabelled, or padding."""
     weights: Float[Tensor, " B"]
@@ -79,12 +79,12 @@ class ClipLoader(ClipStream):
         accumulation: int = 1,
         clip_timeout_seconds: float = TIME_LIMIT_SECONDS,
         max_restarts: int = MAX_RESTARTS,
-        held: Callable[[str], Any] | None = None,
+        cached: Callable[[str], Any] | None = None,
         quarantined: dict[str, str] | None = None,
     ):
         """The other settings are those of `Reading` and `ClipStream`."""
         reading = Reading(batch_size, num_workers, prefetch, clip_timeout_seconds, max_restarts)
-        super().__init__(shards, decode, reading, held=held, quarantined=quarantined)
+        super().__init__(shards, decode, reading, cached=cached, quarantined=quarantined)
         assert 0 <= process_index < num_processes
         self.shape = BatchShape(batch_size, num_processes, accumulation)
         self.seed, self.shuffle, self.shuffle_window = seed, shuffle, shuffle_window

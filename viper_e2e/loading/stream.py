@@ -54,13 +54,13 @@ class ClipSlot:
     ticket: int | None = None
     """Of the worker pool, while it is being decoded."""
     clip: object = None
-    """What ``decode`` made of it, or the object held for it, or the `ClipError` that it became."""
+    """What ``decode`` made of it, or the object cached for it, or the `ClipError` that it became."""
 
 
 class ClipStream:
     """Gives slots back with their clips; at most workers × prefetch decoded clips wait in memory.
 
-    ``decode`` and ``source`` are picklable. ``held(key)`` is asked just before a clip would be handed to a
+    ``decode`` and ``source`` are picklable. ``cached(key)`` is asked just before a clip would be handed to a
     worker; what it returns (not `None`) takes the clip's place, and the clip is neither read nor decoded.
 
     A clip that ends its worker, or keeps it longer than ``clip_timeout_seconds``, comes as a `ClipError`
@@ -74,7 +74,7 @@ class ClipStream:
         decode: Callable[[Sample], Any],
         reading: Reading,
         *,
-        held: Callable[[str], Any] | None = None,
+        cached: Callable[[str], Any] | None = None,
         quarantined: dict[str, str] | None = None,
     ):
         """``quarantined``: key → reason; clips that end a worker are added to it."""
@@ -84,7 +84,7 @@ class ClipStream:
             )
         if reading.clip_timeout_seconds <= 0:
             raise ViperError(f"clip_timeout_seconds is {reading.clip_timeout_seconds}; it must be above 0")
-        self.shards, self.reading, self.held = source, reading, held
+        self.shards, self.reading, self.cached = source, reading, cached
         self.num_workers = reading.num_workers
         self.prefetch = reading.prefetch or -(-reading.batch_size // max(1, self.num_workers)) + 1
         self.quarantined = {} if quarantined is None else quarantined
@@ -131,8 +131,8 @@ class ClipStream:
             return slot
         if slot.is_known_by_key and slot.key in self.quarantined:
             slot.clip = left_out(slot.key, self.quarantined[slot.key], "quarantine")
-        elif self.held is not None:
-            slot.clip = self.held(slot.key)
+        elif self.cached is not None:
+            slot.clip = self.cached(slot.key)
         if slot.clip is None and self.num_workers:
             slot.ticket = self._workers().submit(slot.index, slot.key)
         return slot

@@ -70,21 +70,21 @@ class Augment:
         return any(_REACHES[kind] in needs_of([modality]) for kind in self.kinds)
 
     def check_holding(self, frozen: Collection[str], hold_margin: float) -> None:
-        """`ViperError` where clips held in memory would take the place of changed ones.
+        """`ViperError` where clips cached in memory would take the place of changed ones.
 
-        ``frozen``: modalities whose tokens are held, so that their input is never changed again.
+        ``frozen``: modalities whose tokens are cached, so that their input is never changed again.
         """
         for modality in frozen:
             if self.changes(modality):
                 kind = "pixels or box" if "face" in needs_of([modality]) else "sound"
                 raise ViperError(
                     f"--augment {kind} changes what {modality} gets in every epoch, but its backbone is frozen "
-                    "and --reuse-memory holds what it made in the first; set --reuse-memory 0"
+                    "and --reuse-memory keeps what it made in the first; set --reuse-memory 0"
                 )
         reach = self.box_reach
         if "box" in self.kinds and hold_margin < reach:
             raise ViperError(
-                f"--augment box moves boxes up to {reach:.2f} of their size, --reuse-memory holds "
+                f"--augment box moves boxes up to {reach:.2f} of their size, --reuse-memory keeps "
                 f"{hold_margin:.2f} around them; set --model.faces.hold-margin {reach + 0.01:.2f}"
             )
 

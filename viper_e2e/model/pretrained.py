@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Self  # which beartype refuses around a method by itself
 
 FORMAT = "viper_e2e model"
-SCHEMA = 1
+SCHEMA = 2
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "backbones/*"]
 
 
@@ -49,7 +49,7 @@ class Pretrained(nn.Module):
             assets: os.PathLike[str] | None = ...,
             records: Mapping[str, Any] | None = ...,
             overrides: Mapping[str, str] | None = ...,
-            held: frozenset[str] = ...,
+            bundled: frozenset[str] = ...,
         ) -> None: ...
 
         @property
@@ -92,14 +92,14 @@ class Pretrained(nn.Module):
         folder = _fetch(os.fspath(source), revision)
         checkpoint.verify(folder)
         settings = _read_settings(folder)
-        held = frozenset(settings["held"])
+        bundled = frozenset(settings["bundled"])
         model = cls(
             model_config_from_dict(settings["model"], f"{folder / 'config.json'}"),
             _labels_of(settings, folder),
             assets=folder / "backbones",
             records=settings["backbones"],
             overrides=overrides,
-            held=held,
+            bundled=bundled,
         )
         read_weights(model, folder)
         for backbone in model.backbones.values():
@@ -126,16 +126,16 @@ class Pretrained(nn.Module):
 def write(model: Pretrained, folder: Path, *, self_contained: bool = False) -> None:
     """Fill an empty folder with a model; see :func:`checkpoint.write_folder` for the rest."""
     records = {} if self_contained else _records(model)
-    held = [name for name in model.backbones if name not in records]
+    bundled = [name for name in model.backbones if name not in records]
     settings = {
         "format": FORMAT,
         "schema": SCHEMA,
         "viper_e2e": __version__,
         "modalities": list(model.modalities),
         "labels": asdict(model.labels),
-        "model": _without_paths(model.config, held),
+        "model": _without_paths(model.config, bundled),
         "backbones": records,
-        "held": held,
+        "bundled": bundled,
         "provenance": model.provenance,
     }
     checkpoint.write_json(folder / "config.json", settings)
@@ -181,12 +181,12 @@ def own_tensors(model: Pretrained, records: Mapping[str, Any]) -> dict[str, Tens
     }
 
 
-def _without_paths(config: ModelConfig, held: Sequence[str]) -> dict[str, Any]:
+def _without_paths(config: ModelConfig, bundled: Sequence[str]) -> dict[str, Any]:
     """Settings in which no backbone that comes along names a folder of this machine, only the folder's name."""
     config = deepcopy(config)
     for name, backbone in backbones_of(config).items():
         path = Path(backbone.source).expanduser()
-        if name in held and path.exists():
+        if name in bundled and path.exists():
             backbone.source = path.resolve().name
     return asdict(config)
 
@@ -212,6 +212,9 @@ def _loaded_backbones(model: Pretrained) -> dict[str, Any]:
 def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     settings = checkpoint.read_json(path)
+    if settings.get("schema") == 1:
+        # What is bundled was called "held" in the first schema; nothing else differs.
+        settings = {**settings, "schema": SCHEMA, "bundled": settings.get("held")}
     if settings.get("format") != FORMAT or settings.get("schema") != SCHEMA:
         raise CheckpointError(
             f"{path}: not a model of this version (format {settings.get('format')!r}, schema "
@@ -220,9 +223,9 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     if not (
         isinstance(settings.get("model"), dict)
         and isinstance(settings.get("backbones"), dict)
-        and isinstance(settings.get("held"), list)
+        and isinstance(settings.get("bundled"), list)
     ):
-        raise CheckpointError(f"{path}: lacks model, backbones or held; the file is damaged")
+        raise CheckpointError(f"{path}: lacks model, backbones or bundled; the file is damaged")
     return settings
 
 
@@ -305,7 +308,7 @@ def _number(data: object, *path: str) -> float | None:
 def _model_card(model: Pretrained, settings: Mapping[str, Any]) -> str:
     parameters = sum(p.numel() for p in model.parameters())
     adapted = [name for name, backbone in backbones_of(model.config).items() if backbone.lora_rank]
-    inside = ["fusion", *settings["held"], *(f"LoRA adapters of {name}" for name in adapted)]
+    inside = ["fusion", *settings["bundled"], *(f"LoRA adapters of {name}" for name in adapted)]
     lines = [
         "---",
         "library_name: viper_e2e",

@@ -55,7 +55,7 @@ class ViPER(Pretrained):
         assets: a checkpoint folder's ``backbones/``, holding configs, preprocessors and tokenizers.
         records: ``{backbone: {spec, revision, tensors_sha256}}`` that loaded weights must match.
         overrides: ``{backbone: path}``, looked at before any other place.
-        held: backbones that are built without weights, for the caller to load.
+        bundled: backbones that are built without weights, for the caller to load.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class ViPER(Pretrained):
         assets: os.PathLike | None = None,
         records: Mapping[str, Any] | None = None,
         overrides: Mapping[str, str] | None = None,
-        held: frozenset[str] = frozenset(),
+        bundled: frozenset[str] = frozenset(),
     ):
         nn.Module.__init__(self)
         self.config, self.labels = config, labels
         self.modalities = in_order(config.modalities)
         self.decoder = ClipDecoder.for_model(config)
         self.faces = FaceCropper(config.faces)
-        search = Search(None if assets is None else Path(assets), records or {}, overrides or {}, held)
+        search = Search(None if assets is None else Path(assets), records or {}, overrides or {}, bundled)
         bank = ["sentence_bank"] if "words" in needs_of(self.modalities) else []
         check_overrides(search, [*backbones_of(config), *bank])
         self.encoders = Encoders(
@@ -205,7 +205,7 @@ class ViPER(Pretrained):
         warnings.warn("model.fuse(clips) is model(clips) now", DeprecationWarning, stacklevel=2)
         return self(clips, seeds, hidden=hidden)
 
-    def hold(self, clip: PreparedClip, cache: TokenCache | None = None) -> PreparedClip:
+    def cacheable(self, clip: PreparedClip, cache: TokenCache | None = None) -> PreparedClip:
         """The least of a clip that makes a later pass bitwise equal to the one that had this cache.
 
         `ViperError` without the tokens of an encoder that is frozen: nothing of the clip is left for it.
@@ -214,8 +214,8 @@ class ViPER(Pretrained):
         trained = {name for name, encoder in self.encoders.items() if not encoder.is_frozen}
         if missing := set(self.modalities) - trained - clip.tokens.keys():
             raise ViperError(
-                f"{clip.name}: without tokens of {', '.join(sorted(missing))} it cannot be held; give hold() "
-                "the cache of a pass over it"
+                f"{clip.name}: without tokens of {', '.join(sorted(missing))} it cannot be cached; give "
+                "cacheable() the cache of a pass over it"
             )
         needs = needs_of(trained)
         specs = [
@@ -224,7 +224,7 @@ class ViPER(Pretrained):
             if looks_at_face(name) and (spec := self.encoders[name].crop_spec) is not None
         ]
         aligned = any(spec.align == "eyes" for spec in specs)
-        return clip.held(self.faces, pixels="face" in needs, sound="sound" in needs, aligned=aligned)
+        return clip.reduced(self.faces, pixels="face" in needs, sound="sound" in needs, aligned=aligned)
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Store frozen backbones in ``dtype``; run the others, and the fusion, under autocast to it.

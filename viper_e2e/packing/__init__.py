@@ -1,6 +1,6 @@
 """packing: a folder of videos and labels.csv -> shards, one set per split."""
 
-from viper_e2e.loading.reuse import parse_size
+from viper_e2e.loading.clip_cache import parse_size
 from viper_e2e.packing.columns import ColumnChoices
 from viper_e2e.packing.pack import pack
 from viper_e2e.packing.recipe import pack_corpus, recipe_arguments, run

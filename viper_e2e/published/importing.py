@@ -186,7 +186,7 @@ def _write(folder: Path, head: ReleasedHead, config: ModelConfig, notes: Sequenc
             "labels": asdict(HUME_REACTION),
             "model": asdict(config),
             "backbones": records,
-            "held": [],
+            "bundled": [],
         },
     )
     tensors = {f"fusion.{name}": tensor for name, tensor in head.build().state_dict().items()}

@@ -42,7 +42,7 @@ def in_batches(
         shuffle=False,
         process_index=process_index,
         num_processes=num_processes,
-        held=hooks.held,
+        cached=hooks.cached,
         quarantined=hooks.quarantined,
     )
     try:

@@ -69,7 +69,7 @@ class Wanted:
 class Hooks:
     """Who else has a part in the clips of this process, as they pass; of windows nobody has."""
 
-    held: Callable[[str], Any] | None = None
+    cached: Callable[[str], Any] | None = None
     """As in `ClipStream`."""
     quarantined: dict[str, str] | None = None
     """As in `ClipStream`."""
@@ -174,7 +174,7 @@ def _decoded(
     source: ClipSource, reading: Reading, decode: Callable[[Sample], Any], hooks: Hooks
 ) -> Iterator[tuple[int, list[Prediction]]]:
     """Clips that are decoded alone, in order: whether they can be, how long they are, what is to be known."""
-    with ClipStream(source, decode, reading, held=hooks.held, quarantined=hooks.quarantined) as stream:
+    with ClipStream(source, decode, reading, cached=hooks.cached, quarantined=hooks.quarantined) as stream:
         for slot in stream.clips(range(len(source))):
             clip, slot.clip = slot.clip, None
             if hooks.on_clip is not None:

@@ -143,7 +143,7 @@ def make_loader(
     process_index: int,
     num_processes: int,
     *,
-    held: Callable[[str], Any] | None = None,
+    cached: Callable[[str], Any] | None = None,
 ) -> ClipLoader:
     """A process's share of shards to train on, shuffled and decoded as the settings say."""
     config = settings.train
@@ -156,5 +156,5 @@ def make_loader(
         process_index=process_index,
         num_processes=num_processes,
         accumulation=config.accumulation,
-        held=held,
+        cached=cached,
     )

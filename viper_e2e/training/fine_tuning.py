@@ -13,8 +13,8 @@ from viper_e2e.config.schema import TrainConfig
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.errors import ClipError
+from viper_e2e.loading.clip_cache import ClipCache
 from viper_e2e.loading.loader import ClipBatch
-from viper_e2e.loading.reuse import ReuseStore
 from viper_e2e.model.augment import build_augment
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.console import console
@@ -27,10 +27,10 @@ from viper_e2e.training.tables import groups_table
 class FineTuning:
     """Set up before anything expensive; everything that makes no sense is a `ViperError` here."""
 
-    def __init__(self, module: ViPER, config: TrainConfig, held: ReuseStore):
-        self.module, self.config, self.held = module, config, held
+    def __init__(self, module: ViPER, config: TrainConfig, clip_cache: ClipCache):
+        self.module, self.config, self.clip_cache = module, config, clip_cache
         module.augment = build_augment(config.augment, config.augmentation, module.modalities)
-        if module.augment is not None and held.budget_bytes:
+        if module.augment is not None and clip_cache.budget_bytes:
             frozen = [name for name, encoder in module.encoders.items() if encoder.is_frozen]
             module.augment.check_holding(frozen, module.config.faces.hold_margin)
         self.phases = Phases(config.unfreeze_at, module, config.epochs)
@@ -42,8 +42,8 @@ class FineTuning:
         """Train what this epoch trains; what is new, in words."""
         new = self.phases.enter(epoch, optimizer, schedule, self.config)
         if new:
-            # Held clips lack what backbones that were frozen did not need again.
-            self.held.clear()
+            # Cached clips lack what backbones that were frozen did not need again.
+            self.clip_cache.clear()
         return [f"{phase.backbone}={phase.depth}" for phase in new]
 
     def measure(
@@ -81,7 +81,7 @@ class FineTuning:
                 cache=cache,
                 copies=copies,
                 averaged=bool(average),
-                held=self.held.budget_bytes,
+                cached=self.clip_cache.budget_bytes,
             )
             if accelerator.is_main_process:
                 console.print(groups_table(optimizer.param_groups))

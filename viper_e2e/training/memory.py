@@ -39,7 +39,7 @@ class Needs:
     """Kept for the backward pass, and the clip itself."""
     average: int = 0
     """``--ema-decay`` keeps one number more."""
-    held: int = 0
+    cached: int = 0
     """``--reuse-memory``: told, but no reason to refuse, since a small corpus takes only a part of it."""
 
     def beyond_weights(self, batch_size: int) -> int:
@@ -59,14 +59,14 @@ def measure(
     cache: TokenCache | None = None,
     copies: int = 1,
     averaged: bool = False,
-    held: int = 0,
+    cached: int = 0,
 ) -> Needs:
     """Run the forward pass on one and on two copies of a clip, and count what is kept for the backward pass.
 
     Nothing is compiled for it: compiled, a model keeps no more, and what is tried here is never run again.
     ``cache``: where frozen encoders leave what they make of the clip: they run once, and not again in the step.
     ``copies``: of all gradients; 2 where processes exchange them through buffers of their own. ``averaged``:
-    whether a moving average of the weights is kept. ``held``: bytes for clips kept between epochs.
+    whether a moving average of the weights is kept. ``cached``: bytes for clips kept between epochs.
     """
     was_training, clip_bytes = module.training, clip.nbytes
     module.train()
@@ -82,7 +82,7 @@ def measure(
         per_step=max(0, 2 * one - two),
         per_clip=two - one + clip_bytes,
         average=trained if averaged else 0,
-        held=held,
+        cached=cached,
     )
 
 
@@ -148,7 +148,7 @@ def needs_table(needs: Needs, batch_size: int, free: int) -> Table:
         *([("average of the weights", needs.average)] if needs.average else []),
         (f"activations and clips ({batch_size} at a time)", needs.per_step + batch_size * needs.per_clip),
         ("at least, in all", needs.weights + needs.beyond_weights(batch_size)),
-        *([("clips held in memory, up to", needs.held)] if needs.held else []),
+        *([("clips cached in memory, up to", needs.cached)] if needs.cached else []),
         ("the device has", needs.weights + free),
     ]
     return table("memory of a step", ("", "GB"), [(name, f"{size / GIGABYTE:.3f}") for name, size in rows])
@@ -190,7 +190,7 @@ def _smaller(module: ViPER, needs: Needs, clip: PreparedClip) -> Iterator[tuple[
 
     def remeasured() -> Needs:
         averaged = needs.average > 0
-        return measure(module, clip, copies=copies, averaged=averaged, held=needs.held)
+        return measure(module, clip, copies=copies, averaged=averaged, cached=needs.cached)
 
     trained = [backbone for backbone in module.backbones.values() if not backbone.is_frozen]
     places = backbone_places(module.config)

@@ -88,10 +88,10 @@ class Reporter:
         num_clips: int,
         *,
         waited_seconds: float,
-        num_held: int | None,
+        num_cached: int | None,
         stage_seconds: Mapping[str, float],
     ) -> None:
-        """One optimizer step over ``num_clips`` of all processes; ``num_held``: clips in memory, if any.
+        """One optimizer step over ``num_clips`` of all processes; ``num_cached``: clips in memory, if any.
 
         ``waited_seconds`` for clips, and ``stage_seconds`` in the module's stages, since the run began.
         """
@@ -102,7 +102,7 @@ class Reporter:
         self._speed = f"{self._clips_done / elapsed:.1f} clips/s · waiting {waited_seconds / elapsed:.0%}"
         for name, seconds in sorted(stage_seconds.items(), key=lambda item: -item[1]):
             self._speed += f" · {name} {seconds / elapsed:.0%}"
-        details = self._speed if num_held is None else f"{self._speed} · held {num_held}"
+        details = self._speed if num_cached is None else f"{self._speed} · cached {num_cached}"
         with self._going_on("TensorBoard"):
             self._shown.board.add_scalar("step/loss", value, step)
             self._shown.board.add_scalar("step/lr", lr, step)

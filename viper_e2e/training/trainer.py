@@ -17,9 +17,9 @@ from viper_e2e.config.settings import Settings
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.fusion.scale import LabelScale
+from viper_e2e.loading.clip_cache import ClipCache, parse_size
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.loading.order import Cursor
-from viper_e2e.loading.reuse import ReuseStore, parse_size
 from viper_e2e.model.compiling import compile_model
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.model.stages import StageClock
@@ -67,7 +67,7 @@ class Trainer:
             self.train_shards, self.val_shards = saved.in_its_order(self.train_shards, self.val_shards)
             self.changed = saved.check(settings, self.train_shards, self.val_shards)
         loss = parse_loss(self.config.loss)
-        self.held = ReuseStore(parse_size(self.config.reuse_memory))
+        self.clip_cache = ClipCache(parse_size(self.config.reuse_memory))
         is_main = self.processes.is_main
         self.run = RunFolder(Path(self.config.run_dir), resume=self.config.resume, owner=is_main)
         self.processes.wait("opening the run folder")
@@ -81,12 +81,12 @@ class Trainer:
             loss, len(labels), scale=LabelScale.of(labels), num_networks=self.module.fusion.num_networks
         )
         self._settle_precision()
-        self.tuning = FineTuning(self.module, self.config, self.held)
+        self.tuning = FineTuning(self.module, self.config, self.clip_cache)
         self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
         self.loss.to(accelerator.device)
-        held = self.held.get if self.held.budget_bytes else None
+        cached = self.clip_cache.get if self.clip_cache.budget_bytes else None
         share = self.processes.index, self.processes.count
-        self.loader = make_loader(self.train_shards, self.settings, *share, held=held)
+        self.loader = make_loader(self.train_shards, self.settings, *share, cached=cached)
         self.state = TrainingState(Cursor(self.config.seed))
         self.total_steps = self._steps_in_all()
         optimizer = build_optimizer(self.module, self.config)
@@ -240,7 +240,7 @@ class Trainer:
     def _backward(self, batch: ClipBatch, total_weight: float) -> float:
         prepared = self.module.prepare(batch.clips)
         seeds = [clip_seed(self.config.seed, batch.epoch, key) for key in batch.keys]
-        cache = TokenCache() if self.held.budget_bytes else None
+        cache = TokenCache() if self.clip_cache.budget_bytes else None
         output = self.model(prepared, seeds, cache=cache)
         self.yardstick.add(batch)
         device = output.intensities.device
@@ -274,7 +274,7 @@ class Trainer:
             float(self.schedule.get_last_lr()[0]),
             num_clips * self.processes.count,
             waited_seconds=self.loader.waiting_seconds,
-            num_held=self.held.num_held if self.held.budget_bytes else None,
+            num_cached=self.clip_cache.num_cached if self.clip_cache.budget_bytes else None,
             stage_seconds=self.clock.seconds,
         )
 
@@ -296,7 +296,7 @@ class Trainer:
                 self.yardstick.validating(see) as see_all,
             ):
                 self.predictions, scores, record["val"] = self.validation(
-                    self.val_shards, reading_of(self.config), epoch, step, store=self.held, see=see_all
+                    self.val_shards, reading_of(self.config), epoch, step, store=self.clip_cache, see=see_all
                 )
             record["val"] |= {"weights": "average"} if self.average else {}
             better = improved(scores, self.state.best)
@@ -353,8 +353,8 @@ class Trainer:
         if restored is None:
             return False
         self.state, quarantined = restored
-        # Weights were loaded into the encoders: what was held is no longer surely theirs.
-        self.held.clear()
+        # Weights were loaded into the encoders: what was cached is no longer surely theirs.
+        self.clip_cache.clear()
         take_rates(self.optimizer, self.schedule, self.module, self.config)
         self.loader.quarantined.update(quarantined)
         self.total_steps = self._steps_in_all()
@@ -397,5 +397,5 @@ class Trainer:
 
     def _keep(self, key: str, clip: PreparedClip, cache: TokenCache | None) -> None:
         """Hold a clip for the next epochs, where there is room."""
-        if self.held.budget_bytes and key not in self.held:
-            self.held.offer(key, self.module.hold(clip, cache))
+        if self.clip_cache.budget_bytes and key not in self.clip_cache:
+            self.clip_cache.offer(key, self.module.cacheable(clip, cache))

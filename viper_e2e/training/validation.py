@@ -9,9 +9,9 @@ from typing import Any
 
 from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.errors import ClipError
+from viper_e2e.loading.clip_cache import ClipCache
 from viper_e2e.loading.clip_reader import DecodeSample
 from viper_e2e.loading.loader import ClipBatch
-from viper_e2e.loading.reuse import ReuseStore
 from viper_e2e.loading.skips import SkipRecord
 from viper_e2e.loading.stream import Reading
 from viper_e2e.model.prediction import Prediction
@@ -47,7 +47,7 @@ class Validation:
         epoch: int,
         step: int,
         *,
-        store: ReuseStore | None = None,
+        store: ClipCache | None = None,
         see: Callable[[ClipBatch], None] = lambda batch: None,
     ) -> tuple[Predictions, Scores, dict[str, Any]]:
         """Predictions of all clips, their scores, and both as JSON for ``metrics.jsonl``.
@@ -58,7 +58,7 @@ class Validation:
         hooks = Hooks(quarantined=quarantined, on_batch=see)
         if store is not None and store.budget_bytes:
             hooks = replace(
-                hooks, held=lambda key: store.get(VALIDATION + key), on_clip=self._keeping(store, shards)
+                hooks, cached=lambda key: store.get(VALIDATION + key), on_clip=self._keeping(store, shards)
             )
         found: list[Prediction] = []
         records: list[SkipRecord] = []
@@ -86,11 +86,11 @@ class Validation:
             record["without_number"] = without
         return predictions, scores, record
 
-    def _keeping(self, store: ReuseStore, shards: ShardSet) -> Callable[[int, Any], None]:
+    def _keeping(self, store: ClipCache, shards: ShardSet) -> Callable[[int, Any], None]:
         def keep(i: int, clip: PreparedClip | ClipError) -> None:
             key = VALIDATION + shards.entry(i).key
             if isinstance(clip, PreparedClip) and key not in store:
-                store.offer(key, self.module.hold(clip))
+                store.offer(key, self.module.cacheable(clip))
 
         return keep
 

@@ -1,4 +1,4 @@
-"""reuse.py: clips held in memory between epochs, within a budget; nothing is written."""
+"""clip_cache.py: clips kept in memory between epochs, within a budget; nothing is written."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def parse_size(text: str | int) -> int:
 
 
 @runtime_checkable
-class Held(Protocol):
-    """What can be held: anything that knows the bytes of its arrays."""
+class Cacheable(Protocol):
+    """What can be kept: anything that knows the bytes of its arrays."""
 
     @property
     def nbytes(self) -> int: ...
 
 
-class ReuseStore:
+class ClipCache:
     """Objects by clip key, admitted while the budget lasts and never evicted.
 
     Every epoch visits every clip once, in another order: evicting the oldest would throw out exactly what
@@ -40,33 +40,33 @@ class ReuseStore:
             raise ViperError(f"memory budget is {budget_bytes} bytes; it must not be negative")
         self.budget_bytes = budget_bytes
         self.nbytes = 0
-        self._held: dict[str, Held] = {}
+        self._clips: dict[str, Cacheable] = {}
 
     @property
-    def num_held(self) -> int:
-        return len(self._held)
+    def num_cached(self) -> int:
+        return len(self._clips)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._held
+        return key in self._clips
 
-    def get(self, key: str) -> Held | None:
-        """The object held for this clip, or `None`."""
-        return self._held.get(key)
+    def get(self, key: str) -> Cacheable | None:
+        """The object kept for this clip, or `None`."""
+        return self._clips.get(key)
 
     def clear(self) -> None:
-        """Let go of everything: what was held is no longer what the next epochs need."""
-        self._held.clear()
+        """Let go of everything: what was kept is no longer what the next epochs need."""
+        self._clips.clear()
         self.nbytes = 0
 
-    def offer(self, key: str, held: Held) -> bool:
-        """Hold the object if it fits what is left of the budget; whether the clip is held now.
+    def offer(self, key: str, clip: Cacheable) -> bool:
+        """Keep the object if it fits what is left of the budget; whether the clip is kept now.
 
-        A clip that is held already stays as it is: its tokens don't change between epochs.
+        A clip that is kept already stays as it is: its tokens don't change between epochs.
         """
-        if key in self._held:
+        if key in self._clips:
             return True
-        if self.nbytes + held.nbytes > self.budget_bytes:
+        if self.nbytes + clip.nbytes > self.budget_bytes:
             return False
-        self._held[key] = held
-        self.nbytes += held.nbytes
+        self._clips[key] = clip
+        self.nbytes += clip.nbytes
         return True
