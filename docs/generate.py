@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import inspect
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from viper_e2e.config.bounds import Bounds, bounds_of
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMA = ROOT / "viper_e2e/config/schema.py"
+SETTINGS = ("schema",)
+"""Modules of `viper_e2e/config` that declare settings."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -25,7 +30,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     from mkdocs.structure.files import File
 
     pages = {
-        "reference/settings.md": settings_page(SCHEMA.read_text(encoding="utf-8")),
+        "reference/settings.md": settings_page(),
         "reference/commands.md": commands_page(),
         "measurements.md": measurements_page((ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")),
         "changes.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "]("),
@@ -43,8 +48,8 @@ def on_page_content(html: str, **_: object) -> str:
 # --- settings -------------------------------------------------------------------------------------
 
 
-def settings_page(source: str) -> str:
-    """A table for each dataclass: setting, type, default, and the docstring below the field."""
+def settings_page() -> str:
+    """A table for each dataclass: setting, type and bounds, default, and the docstring below the field."""
     lines = [
         "# Settings",
         "",
@@ -52,25 +57,42 @@ def settings_page(source: str) -> str:
         "`ModelConfig` stand under `--model.` (`--model.decoding.num-frames 16`) and are saved in the",
         "checkpoint. `viper train --print-config` prints all of them for a preset, as a file.",
     ]
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef) and node.name.endswith("Config") and any(_rows(node)):
-            lines += ["", f"## {node.name}", "", *_paragraphs(ast.get_docstring(node)), ""]
-            lines += ["| setting | type | default | meaning |", "| :-- | :-- | :-- | :-- |"]
-            lines += [f"| {' | '.join(row)} |" for row in _rows(node)]
+    for name in SETTINGS:
+        module = import_module(f"viper_e2e.config.{name}")
+        for node in ast.parse(inspect.getsource(module)).body:
+            if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+                lines += _table(node, bounds_of(getattr(module, node.name)))
     return "\n".join(lines) + "\n"
 
 
-def _rows(node: ast.ClassDef) -> Iterator[list[str]]:
+def _table(node: ast.ClassDef, bounds: Mapping[str, Bounds]) -> list[str]:
+    """Empty for a dataclass that has no fields of its own."""
+    rows = [f"| {' | '.join(row)} |" for row in _rows(node, bounds)]
+    head = [f"## {node.name}", "", *_paragraphs(ast.get_docstring(node)), ""]
+    columns = ["| setting | type | default | meaning |", "| :-- | :-- | :-- | :-- |"]
+    return ["", *head, *columns, *rows] if rows else []
+
+
+def _rows(node: ast.ClassDef, bounds: Mapping[str, Bounds]) -> Iterator[list[str]]:
     for field, following in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(field, ast.AnnAssign):
             continue
         told = ""
         if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
             told = " ".join(_paragraphs(str(following.value.value)))
-        kind = ast.unparse(field.annotation)
-        cells = [ast.unparse(field.target), kind, _default(field.value)]
+        cells = [ast.unparse(field.target), _type(field.annotation), _default(field.value)]
         # Markdown has no way to write a bar between backticks in a table.
-        yield [*(f"<code>{_cell(escape(cell))}</code>" if cell else "" for cell in cells), _cell(told)]
+        name, kind, default = (f"<code>{_cell(escape(cell))}</code>" if cell else "" for cell in cells)
+        allowed = f", {bounds[cells[0]]}" if cells[0] in bounds else ""
+        yield [name, f"{kind}{allowed}", default, _cell(told)]
+
+
+def _type(annotation: ast.expr) -> str:
+    """Without what ``Annotated`` adds."""
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
+        assert isinstance(annotation.slice, ast.Tuple)
+        annotation = annotation.slice.elts[0]
+    return ast.unparse(annotation)
 
 
 def _default(value: ast.expr | None) -> str:

@@ -343,14 +343,14 @@ def test_all_means_what_the_modalities_have():
         ("sound", {}, ("visual",), "--augment sound: has no effect on visual"),
         ("none", {"flip": 0.3}, ("visual",), "--augmentation.flip has no effect without --augment pixels"),
         ("box", {"mask_hertz": 9.0}, ("visual", "audio"), "--augmentation.mask-hertz has no effect"),
-        ("pixels", {"flip": 1.5}, ("visual",), "--augmentation.flip is 1.5; allowed: 0 to 1"),
+        ("pixels", {"flip": 1.5}, ("visual",), "--augmentation.flip 1.5: give a number from 0 up to 1"),
         (
             "sound",
             {"shift_seconds": -1.0},
             ("audio",),
-            "--augmentation.shift-seconds is -1; allowed: 0 or more",
+            "--augmentation.shift-seconds -1: give a number at least 0",
         ),
-        ("box", {"box_scale": 1.0}, ("visual",), "allowed: 0 to 0.9"),
+        ("box", {"box_scale": 1.0}, ("visual",), "give a number from 0 up to 0.9"),
     ],
 )
 def test_settings_that_make_no_sense_are_one_line(wanted, amounts, modalities, said):

@@ -15,7 +15,6 @@ from viper_e2e.commands.cli import COMMANDS, main
 from viper_e2e.commands.command_line import parse, parser_of
 from viper_e2e.commands.completion import script
 from viper_e2e.config import options as kinds
-from viper_e2e.config.bounds import OPTION_BOUNDS
 from viper_e2e.errors import ViperError
 
 LEAST = {
@@ -103,11 +102,6 @@ def test_a_file_that_cannot_be_right_is_told_in_one_line(tmp_path, content, told
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(ViperError, match=r"--config nowhere.yaml: cannot be read"):
         parse(kinds.BenchConfig, ["--config", "nowhere.yaml"], "viper bench")
-
-
-def test_numbers_with_bounds_are_options_of_some_command():
-    names = {field.name for kind in LEAST for field in fields(kind)}
-    assert set(OPTION_BOUNDS) <= names
 
 
 def test_env_names_versions_cores_and_decoders(capsys):

@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin,
 import yaml
 
 from viper_e2e.commands.usage import Parser
+from viper_e2e.config.bounds import check_options
 from viper_e2e.config.options import GROUPS
 from viper_e2e.config.settings_file import read_settings_file
 from viper_e2e.errors import ExitCode, ViperError
@@ -43,7 +44,8 @@ def parse_known(kind: type[C], argv: Sequence[str], prog: str, epilog: str = "")
     values = vars(given)
     shown = values.pop("print_config")
     del values["config"]
-    options = kind(**values)
+    options: Any = kind(**values)
+    check_options(options)
     if shown:
         print_settings(options)
     return options, rest

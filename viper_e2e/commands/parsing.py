@@ -16,7 +16,7 @@ from viper_e2e.commands.reading_options import add_reading_options, apply_readin
 from viper_e2e.commands.usage import Parser, usage_error
 from viper_e2e.config.bounds import check_settings
 from viper_e2e.config.depth import parse_depth
-from viper_e2e.config.modalities import backbones_of
+from viper_e2e.config.modalities import backbone_places, backbones_of
 from viper_e2e.config.presets import PRESETS, TRAIN_DEFAULTS
 from viper_e2e.config.schema import TRAIN_GROUPS, BackboneConfig, FusionConfig, ModelConfig, TrainConfig
 from viper_e2e.config.settings import Settings, flat
@@ -86,6 +86,8 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     _apply_lora(model, parsed.lora)
     apply_reading_options(model.decoding, reading_options(parsed))
     check_settings("--", {"": train, "model.": model})
+    for name, place in backbone_places(model).items():
+        parse_depth(backbones_of(model)[name].train, f"--model.{place}.train")
     _need(train.train_shards, "--train-shards", prog)
     _need(train.run_dir, "--run-dir", prog)
     return Settings(train, model, parsed.preset, words, frozenset(given))

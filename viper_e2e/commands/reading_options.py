@@ -7,6 +7,7 @@ from dataclasses import fields
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from viper_e2e.config.bounds import check_options
 from viper_e2e.config.options import ReadingOptions
 from viper_e2e.config.schema import DecodingConfig, LimitsConfig
 from viper_e2e.errors import ViperError
@@ -32,7 +33,9 @@ def add_reading_options(parser: ArgumentParser) -> None:
 
 def reading_options(given: object) -> ReadingOptions:
     """What a parser found of them."""
-    return ReadingOptions(**{field.name: getattr(given, field.name) for field in fields(ReadingOptions)})
+    options = ReadingOptions(**{field.name: getattr(given, field.name) for field in fields(ReadingOptions)})
+    check_options(options)
+    return options
 
 
 def apply_reading_options(decoding: DecodingConfig, options: ReadingOptions) -> None:
@@ -41,19 +44,15 @@ def apply_reading_options(decoding: DecodingConfig, options: ReadingOptions) -> 
     if options.max_bytes is not None:
         limits.max_bytes = limits.max_bytes_in_memory = _positive("bytes", parse_size(options.max_bytes))
     if (side := options.max_side_in) is not None:
-        limits.max_width = limits.max_height = _positive("side-in", side)
+        limits.max_width = limits.max_height = side
         limits.max_pixels = max(LimitsConfig.max_pixels, side * side)
     if (seconds := options.max_seconds) is not None:
-        limits.max_seconds = _positive("seconds", seconds)
+        limits.max_seconds = seconds
         limits.max_frames = max(LimitsConfig.max_frames, int(seconds * FRAMES_PER_SECOND))
-    if (track := options.video_track) is not None:
-        if track < 1:
-            raise ViperError(f"--video-track {track}: tracks are counted from 1")
-        decoding.video_track = track
-    if (track := options.audio_track) is not None:
-        if track < 1:
-            raise ViperError(f"--audio-track {track}: tracks are counted from 1")
-        decoding.audio_track = track
+    if options.video_track is not None:
+        decoding.video_track = options.video_track
+    if options.audio_track is not None:
+        decoding.audio_track = options.audio_track
 
 
 def shard_limits(options: ReadingOptions) -> ShardLimits:

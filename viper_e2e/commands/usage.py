@@ -7,9 +7,8 @@ import re
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from viper_e2e.config.bounds import check_options
 from viper_e2e.errors import ExitCode
 
 
@@ -18,12 +17,6 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         usage_error(self.prog, message, self._option_string_actions)
-
-    # argparse's own overloads, handed on as they are.
-    def parse_known_args(self, *given: Any, **more: Any) -> tuple[Any, list[str]]:
-        options, rest = super().parse_known_args(*given, **more)
-        check_options(vars(options))
-        return options, rest
 
 
 def usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:

@@ -1,27 +1,13 @@
-"""bounds.py: what every numeric setting may be: one table, checked before anything starts."""
+"""bounds.py: what a numeric setting may be: an interval in the annotation of its field, and who checks it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from viper_e2e.config.depth import parse_depth
-from viper_e2e.config.schema import (
-    ActionUnitConfig,
-    AudioConfig,
-    AugmentConfig,
-    BackboneConfig,
-    DecodingConfig,
-    FaceConfig,
-    FusionConfig,
-    LimitsConfig,
-    MotionConfig,
-    TextualConfig,
-    TrainConfig,
-    VisualConfig,
-)
 from viper_e2e.errors import ViperError
 
 if TYPE_CHECKING:
@@ -53,71 +39,19 @@ class Bounds:
         return f"{start} up to {'but not ' if self.open_high else ''}{high}"
 
 
-ANY = Bounds()
 FROM_0, FROM_1 = Bounds(0), Bounds(1)
 ABOVE_0 = Bounds(0, open_low=True)
 SHARE = Bounds(0, 1)
 SHARE_BELOW_1 = Bounds(0, 1, open_high=True)
 
-BOUNDS: dict[type, dict[str, Bounds]] = {
-    LimitsConfig: {
-        **dict.fromkeys(["max_bytes", "max_width", "max_height", "max_frames", "max_channels"], FROM_1),
-        **dict.fromkeys(["max_bytes_in_memory", "max_pixels", "min_sample_rate", "max_sample_rate"], FROM_1),
-        "max_seconds": ABOVE_0,
-    },
-    DecodingConfig: {
-        **dict.fromkeys(["num_frames", "max_side", "video_track", "audio_track"], FROM_1),
-        "span_seconds": Bounds(0.02, 3600),
-        "sample_rate": Bounds(1000, 384_000),
-    },
-    FaceConfig: {
-        **dict.fromkeys(["thresholds", "min_probability"], SHARE),
-        **dict.fromkeys(["detect_seconds", "margin", "hold_margin"], FROM_0),
-        "min_face_size": FROM_1,
-    },
-    BackboneConfig: {"lora_rank": FROM_0, "lora_alpha": ABOVE_0, "lora_dropout": SHARE_BELOW_1},
-    VisualConfig: {"crop_size": FROM_1, "layers": FROM_1},
-    AudioConfig: {"layer": FROM_0, "layers": FROM_1, "max_piece_seconds": Bounds(0.5)},
-    TextualConfig: {"max_sentence_tokens": FROM_1},
-    MotionConfig: {"num_frames": FROM_1, "crop_size": FROM_1},
-    ActionUnitConfig: {"num_units": FROM_1, "embed_dim": FROM_1},
-    FusionConfig: {
-        **dict.fromkeys(["dim", "num_latents", "latent_dim", "depth", "self_attends_per_block"], FROM_1),
-        **dict.fromkeys(["num_cross_heads", "num_latent_heads"], FROM_1),
-        "hidden_dim": FROM_0,
-        **dict.fromkeys(["dropout", "hidden_dropout"], SHARE_BELOW_1),
-        "modality_dropout": SHARE,
-    },
-    AugmentConfig: {
-        **dict.fromkeys(["flip", "color", "translate", "blur", "erase", "box_shift", "noise"], SHARE),
-        **dict.fromkeys(["scale", "box_scale"], SHARE_BELOW_1),
-        **dict.fromkeys(["shift_seconds", "mask_seconds", "mask_hertz"], FROM_0),
-        "rotate_degrees": Bounds(0, 180),
-        "gain_decibels": Bounds(0, 100),
-        "noise_snr_decibels": Bounds(-100, 200),
-    },
-    TrainConfig: {
-        **dict.fromkeys(["epochs", "max_steps", "batch_size", "accumulation", "halve_epochs", "seeds"], FROM_1),
-        **dict.fromkeys(["prefetch", "shuffle_window"], FROM_1),
-        **dict.fromkeys(["lr", "backbone_lr", "weight_decay", "clip_norm", "seed", "num_workers"], FROM_0),
-        **dict.fromkeys(["save_every_steps", "save_every_minutes", "max_worker_restarts"], FROM_0),
-        **dict.fromkeys(["clip_timeout_seconds", "process_timeout_seconds"], ABOVE_0),
-        "layer_decay": Bounds(0, 1, open_low=True),
-        "warmup_fraction": SHARE,
-        "ema_decay": SHARE_BELOW_1,
-    },
-}
-"""By dataclass and field; for a tuple, of each of its numbers. None is no number and always allowed where its
-type allows it."""
 
-OPTION_BOUNDS: dict[str, Bounds] = {
-    **dict.fromkeys(["batch_size", "max_side_in", "video_track", "audio_track"], FROM_1),
-    **dict.fromkeys(["num_workers", "max_worker_restarts", "seed"], FROM_0),
-    **dict.fromkeys(
-        ["window_seconds", "hop_seconds", "seconds", "max_seconds", "clip_timeout_seconds"], ABOVE_0
-    ),
-}
-"""Of the commands' own options, by their names in `config.options`."""
+@cache
+def bounds_of(kind: type) -> Mapping[str, Bounds]:
+    """Of a dataclass's fields: what ``Annotated[float, SHARE]`` says. For a tuple, of each of its numbers; None
+    is no number and always allowed where its type allows it."""
+    hints = get_type_hints(kind, include_extras=True)
+    marks = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {name: mark for name, row in marks.items() for mark in row if isinstance(mark, Bounds)}
 
 
 def check_settings(source: str, parts: Mapping[str, Any]) -> None:
@@ -130,26 +64,20 @@ def check_settings(source: str, parts: Mapping[str, Any]) -> None:
         raise ViperError("; ".join(complaints))
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """The same of a command's own options, by name."""
-    for name, value in options.items():
-        bounds = OPTION_BOUNDS.get(name)
-        if bounds is not None and value is not None and not bounds.allows(value):
-            raise ViperError(f"--{name.replace('_', '-')} {value:g}: give a number {bounds}")
+def check_options(options: DataclassInstance) -> None:
+    """The same of a command's own options, as they are written on its command line."""
+    check_settings("--", {"": options})
 
 
 def _complaints(config: DataclassInstance, source: str, path: str) -> Iterator[str]:
-    if isinstance(config, BackboneConfig):
-        parse_depth(config.train, f"{source}{path}train")
+    bounds = bounds_of(type(config))
     for field in fields(config):
         value, name = getattr(config, field.name), f"{path}{field.name}"
         if is_dataclass(value) and not isinstance(value, type):
             yield from _complaints(value, source, f"{name}.")
-            continue
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                continue
-            bounds = BOUNDS[type(config)][field.name]
-            if not bounds.allows(number):
-                shown = name.replace("_", "-") if source == "--" else name
-                yield f"{source}{shown} {number:g}: give a number {bounds}"
+        elif field.name in bounds and value is not None:
+            shown = name.replace("_", "-") if source == "--" else name
+            wrong = [
+                n for n in (value if isinstance(value, tuple) else (value,)) if not bounds[field.name].allows(n)
+            ]
+            yield from (f"{source}{shown} {number:g}: give a number {bounds[field.name]}" for number in wrong)

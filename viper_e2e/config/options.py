@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from viper_e2e.config.bounds import ABOVE_0, FROM_0, FROM_1
 from viper_e2e.config.schema import LimitsConfig, TrainConfig
 
 SHARDS = "path, glob, brace pattern or https:// URLs"
@@ -38,20 +39,20 @@ class ReadingOptions:
     """How clips are read; `train` and `bench` have the same."""
 
     max_bytes: str | None = option(None, metavar="SIZE", help="largest file of a clip, e.g. 500GB")
-    max_side_in: int | None = option(
+    max_side_in: Annotated[int | None, FROM_1] = option(
         None,
         metavar="N",
         help=f"longest side of a clip's pictures in pixels (default: {LimitsConfig.max_width})",
     )
-    max_seconds: float | None = option(
+    max_seconds: Annotated[float | None, ABOVE_0] = option(
         None, metavar="S", help=f"longest clip in seconds (default: {LimitsConfig.max_seconds:g})"
     )
-    video_track: int | None = option(
+    video_track: Annotated[int | None, FROM_1] = option(
         None,
         metavar="N",
         help="which of several picture tracks, from 1 on (default: the file's default, else the largest)",
     )
-    audio_track: int | None = option(
+    audio_track: Annotated[int | None, FROM_1] = option(
         None,
         metavar="N",
         help="which of several sound tracks, from 1 on (default: the file's default, unless it is silent)",
@@ -62,12 +63,12 @@ class ReadingOptions:
 class WorkerOptions:
     """What to do about clips that crash or hang their process; `train` has the same."""
 
-    clip_timeout_seconds: float = option(
+    clip_timeout_seconds: Annotated[float, ABOVE_0] = option(
         TrainConfig.clip_timeout_seconds,
         metavar="S",
         help="a clip that takes a process longer is left out",
     )
-    max_worker_restarts: int = option(
+    max_worker_restarts: Annotated[int, FROM_0] = option(
         TrainConfig.max_worker_restarts,
         metavar="N",
         help="lost processes that are replaced before the command ends",
@@ -96,8 +97,8 @@ class ScoringOptions(ReadingOptions, WorkerOptions, BackboneOptions):
         "no", help="auto: the faster of no and bf16 on this device"
     )
     compile: bool = option(False, help="compile image towers, Whisper and the fusion (torch.compile)")
-    batch_size: int = option(8, help="clips per forward pass")
-    num_workers: int = option(1, help="decoding processes")
+    batch_size: Annotated[int, FROM_1] = option(8, help="clips per forward pass")
+    num_workers: Annotated[int, FROM_0] = option(1, help="decoding processes")
 
 
 NO_FACE = "a clip without any face: score its whole pictures and say so (default), or give no numbers"
@@ -125,8 +126,12 @@ class InferConfig(ScoringOptions):
     render: str | None = option(
         None, metavar="OUT.mp4", bare="", help="write one clip (with --out: each) with box and bars over it"
     )
-    window_seconds: float | None = option(None, help="score a long clip in windows of this length")
-    hop_seconds: float | None = option(None, help="time between windows (default: half a window)")
+    window_seconds: Annotated[float | None, ABOVE_0] = option(
+        None, help="score a long clip in windows of this length"
+    )
+    hop_seconds: Annotated[float | None, ABOVE_0] = option(
+        None, help="time between windows (default: half a window)"
+    )
     plot: str | None = option(
         None, metavar="OUT.png", bare="", help="plot windows of one clip, or with --out of each"
     )
@@ -160,7 +165,9 @@ class CheckConfig(ReadingOptions, WorkerOptions):
     shards: str = option(help=SHARDS)
     faces: bool = option(False, help="also look for faces (slower)")
     output: str | None = option(None, help="also write the findings as JSON")
-    num_workers: int | None = option(None, help="decoding processes (default: one per CPU, at most 8)")
+    num_workers: Annotated[int | None, FROM_0] = option(
+        None, help="decoding processes (default: one per CPU, at most 8)"
+    )
 
 
 @dataclass(kw_only=True)
@@ -181,7 +188,7 @@ class PackConfig:
     max_bytes: str | None = option(
         None, metavar="SIZE", help="largest file of a clip, e.g. 4GB (default: 2 GiB)"
     )
-    seed: int = option(0, help="of the order of samples (default: 0)")
+    seed: Annotated[int, FROM_0] = option(0, help="of the order of samples (default: 0)")
     overwrite: bool = option(False, help="replace the shards of an earlier run")
     output: str | None = option(None, help="also write the report as JSON")
     ignore: list[str] = option([], metavar="A,B", help="columns that are no emotions", group="table")
@@ -232,7 +239,7 @@ class BenchConfig:
     """Measure what limits training on given shards, and say which setting to change."""
 
     shards: str = option(help=SHARDS)
-    seconds: float = option(120.0, help="how long, about")
+    seconds: Annotated[float, ABOVE_0] = option(120.0, help="how long, about")
 
 
 @dataclass(kw_only=True)

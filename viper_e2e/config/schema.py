@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from argparse import ArgumentError
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from viper_e2e.config.bounds import (
+    ABOVE_0,
+    FROM_0,
+    FROM_1,
+    SHARE,
+    SHARE_BELOW_1,
+    Bounds,
+    check_settings,
+)
 from viper_e2e.config.depth import Depth, Frozen, LoRA, parse_depth
 from viper_e2e.errors import ViperError
 
@@ -19,44 +28,44 @@ MixedPrecision = Literal["no", "bf16", "fp16", "auto"]
 class LimitsConfig:
     """What a clip may ask for before anything is allocated; more is an error."""
 
-    max_bytes: int = 1024**4
+    max_bytes: Annotated[int, FROM_1] = 1024**4
     """Of a file on disk, which is read piece by piece."""
-    max_bytes_in_memory: int = 2 * 1024**3
+    max_bytes_in_memory: Annotated[int, FROM_1] = 2 * 1024**3
     """Of a clip in a shard, or given as bytes, which is held whole."""
-    max_width: int = 8192
-    max_height: int = 8192
-    max_pixels: int = 36_000_000
+    max_width: Annotated[int, FROM_1] = 8192
+    max_height: Annotated[int, FROM_1] = 8192
+    max_pixels: Annotated[int, FROM_1] = 36_000_000
     """Of one picture: 8K video has 33.2 million. Decoders keep up to 17 pictures."""
-    max_seconds: float = 4 * 3600.0
-    max_frames: int = 4 * 3600 * 120
-    max_channels: int = 8
-    min_sample_rate: int = 8_000
-    max_sample_rate: int = 192_000
+    max_seconds: Annotated[float, ABOVE_0] = 4 * 3600.0
+    max_frames: Annotated[int, FROM_1] = 4 * 3600 * 120
+    max_channels: Annotated[int, FROM_1] = 8
+    min_sample_rate: Annotated[int, FROM_1] = 8_000
+    max_sample_rate: Annotated[int, FROM_1] = 192_000
 
 
 @dataclass
 class DecodingConfig:
     """How a clip becomes frames and sound."""
 
-    num_frames: int = 32
+    num_frames: Annotated[int, FROM_1] = 32
     """T: instants looked at, from the first frame to the last."""
     sampling: Literal["time", "paper"] = "time"
     """`time`: instants evenly spaced in presentation time. `paper`: the published index rule."""
-    max_side: int | None = 640
+    max_side: Annotated[int | None, FROM_1] = 640
     """Longer side of decoded frames in pixels; larger ones are scaled while converting. None: as they are."""
     backend: Literal["pyav", "decord", "torchcodec", "nvdec"] = "pyav"
     """What decodes pictures. `torchcodec` (installed apart) needs FFmpeg's libraries; `nvdec` is torchcodec on
     the GPU's own decoder, and needs `--num-workers 0`."""
-    video_track: int | None = None
+    video_track: Annotated[int | None, FROM_1] = None
     """Which of several picture tracks, from 1 on. None: the file's default one, else the largest picture."""
-    audio_track: int | None = None
+    audio_track: Annotated[int | None, FROM_1] = None
     """Which of several sound tracks, from 1 on. None: the file's default one, else the first; one that is
     silent gives way to the next that is not, and commentary and descriptions to all others."""
     sound: Literal["spans", "windows", "none"] = "spans"
     """`spans`: only the seconds around each instant. `windows`: the whole stream (published rule)."""
-    span_seconds: float = 2.0
+    span_seconds: Annotated[float, Bounds(0.02, 3_600)] = 2.0
     """Length of sound heard per token under `spans`."""
-    sample_rate: int = 16_000
+    sample_rate: Annotated[int, Bounds(1_000, 384_000)] = 16_000
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 
@@ -67,22 +76,22 @@ class DecodingConfig:
 class FaceConfig:
     """How faces are found and followed."""
 
-    detect_seconds: float = 0.5
+    detect_seconds: Annotated[float, FROM_0] = 0.5
     """Time between detections; frames between two detections of one track are interpolated. 0: every frame."""
-    min_face_size: int = 40
+    min_face_size: Annotated[int, FROM_1] = 40
     """Smallest face looked for, in pixels of the decoded frame (after `max_side`)."""
-    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
+    thresholds: Annotated[tuple[float, float, float], SHARE] = (0.6, 0.7, 0.7)
     """Of MTCNN's three networks."""
-    min_probability: float = 0.9
+    min_probability: Annotated[float, SHARE] = 0.9
     """A detection below this is no face."""
     selection: Literal["track", "first"] = "track"
     """`track`: most probable × largest × nearest to the last. `first`: the detector's first box (published)."""
-    margin: float = 0.0
+    margin: Annotated[float, FROM_0] = 0.0
     """Widens the box on every side by this share of its size."""
     close_ups: bool = False
     """Decode a clip once more, larger and only around the face, where `max_side` left the face fewer pixels
     than its crop has. Takes no more memory than the frames do."""
-    hold_margin: float = 0.25
+    hold_margin: Annotated[float, FROM_0] = 0.25
     """Pixels kept around a box when a clip is cached in memory, as a share of its size."""
 
 
@@ -101,11 +110,11 @@ class BackboneConfig:
     """Commit of a hub id."""
     train: str = "none"
     """`none`, `all`, or the number of last blocks that are trained."""
-    lora_rank: int = 0
+    lora_rank: Annotated[int, FROM_0] = 0
     """Rank of the adapters that train beside the frozen weights (LoRA, Hu et al. 2022; needs peft); 0: none."""
-    lora_alpha: float = 16.0
+    lora_alpha: Annotated[float, ABOVE_0] = 16.0
     """What an adapter adds is multiplied by this and divided by `lora_rank`."""
-    lora_dropout: float = 0.0
+    lora_dropout: Annotated[float, SHARE_BELOW_1] = 0.0
     """Dropout before the adapters, in training."""
     gradient_checkpointing: bool = False
 
@@ -121,11 +130,11 @@ class VisualConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     pooling: Literal["cls", "mean", "both"] = "cls"
     """`cls`: the first token. `mean`: the mean of the patch tokens. `both`: side by side."""
-    layers: int = 1
+    layers: Annotated[int, FROM_1] = 1
     """Hidden layers that are read, from the backbone's middle to its end; 1: the last."""
     crop: Literal["backbone", "paper"] = "backbone"
     """`backbone`: as its preprocessor says. `paper`: integer box, squashed, resized in uint8."""
-    crop_size: int | None = None
+    crop_size: Annotated[int | None, FROM_1] = None
     """Side of the crop in pixels; None: as the backbone's preprocessor says."""
     align: Literal["box", "eyes"] = "box"
     """`box`: the crop is the face's box. `eyes`: turned and scaled until the eyes lie level in fixed places."""
@@ -134,12 +143,12 @@ class VisualConfig:
 @dataclass
 class AudioConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    layer: int | None = None
+    layer: Annotated[int | None, FROM_0] = None
     """Hidden layer that is read as the last one; None: the last."""
-    layers: int = 1
+    layers: Annotated[int, FROM_1] = 1
     """Hidden layers that are read, from the backbone's middle to its end (`hidden`); 1: the last."""
     head: Literal["hidden", "xvector"] = "hidden"
-    max_piece_seconds: float = 20.0
+    max_piece_seconds: Annotated[float, Bounds(0.5)] = 20.0
     """Longer runs are encoded in pieces."""
     padding: Literal["clip", "full"] = "full"
     """Of Whisper alone: silence behind each piece. `full`: up to 30 s. `clip`: to the next half second."""
@@ -159,7 +168,7 @@ class TextualConfig:
     """`backbone`: CLIP's preprocessing of the exact box. `paper`: the same on an integer box, in uint8."""
     align: Literal["box", "eyes"] = "box"
     """As `visual.align`."""
-    max_sentence_tokens: int = 16
+    max_sentence_tokens: Annotated[int, FROM_1] = 16
     """Sentences are padded (with attention mask) or cut to this many tokens."""
 
 
@@ -167,8 +176,8 @@ class TextualConfig:
 class ActionUnitConfig:
     source: Literal["shard", "py-feat"] = "shard"
     """`shard`: the sample's own `.fau.npy`. `py-feat`: where it has none, measured on whole frames."""
-    num_units: int = 27
-    embed_dim: int = 32
+    num_units: Annotated[int, FROM_1] = 27
+    embed_dim: Annotated[int, FROM_1] = 32
     """Units are padded with zeros to this width (published: 27 → 32)."""
 
 
@@ -176,10 +185,10 @@ class ActionUnitConfig:
 class MotionConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """A video transformer: videomae, timesformer, vivit or vjepa2."""
-    num_frames: int | None = None
+    num_frames: Annotated[int | None, FROM_1] = None
     """Frames that it sees together; None: as many as it was made for. A longer clip is seen in windows, a
     shorter one with its frames repeated."""
-    crop_size: int | None = None
+    crop_size: Annotated[int | None, FROM_1] = None
     """Side of the crop in pixels; None: as the backbone was made for."""
     align: Literal["box", "eyes"] = "box"
     """As `visual.align`."""
@@ -197,21 +206,21 @@ class FusionConfig:
     the ridge reads (`--head` sets it)."""
     change: bool = False
     """Beside each token, how it differs from the clip's mean (`tokens`, `ensemble`)."""
-    dim: int = 256
+    dim: Annotated[int, FROM_1] = 256
     """Width of projected tokens (`tokens`)."""
-    hidden_dim: int = 0
+    hidden_dim: Annotated[int, FROM_0] = 0
     """Width of the hidden layer on pooled features; 0: none (`ensemble`)."""
-    hidden_dropout: float = 0.5
+    hidden_dropout: Annotated[float, SHARE_BELOW_1] = 0.5
     """Before and after that layer (`ensemble`)."""
-    num_latents: int = 64
-    latent_dim: int = 256
-    depth: int = 2
+    num_latents: Annotated[int, FROM_1] = 64
+    latent_dim: Annotated[int, FROM_1] = 256
+    depth: Annotated[int, FROM_1] = 2
     """Cross-attentions (`tokens`) or blocks (`concat`)."""
-    self_attends_per_block: int = 2
-    num_cross_heads: int = 1
-    num_latent_heads: int = 4
-    dropout: float = 0.1
-    modality_dropout: float = 0.1
+    self_attends_per_block: Annotated[int, FROM_1] = 2
+    num_cross_heads: Annotated[int, FROM_1] = 1
+    num_latent_heads: Annotated[int, FROM_1] = 4
+    dropout: Annotated[float, SHARE_BELOW_1] = 0.1
+    modality_dropout: Annotated[float, SHARE] = 0.1
     """Chance that a present modality is hidden from one clip in training; at least one stays (`tokens`)."""
     output: Literal["auto", "sigmoid", "linear"] = "auto"
     """`auto`: sigmoid where all labels lie in [0, 1]. Other labels are learned in units of their spread."""
@@ -246,35 +255,35 @@ class ModelConfig:
 class AugmentConfig:
     """How far training clips are changed: drawn anew per clip and epoch, the same for all frames of a clip."""
 
-    flip: float = 0.5
+    flip: Annotated[float, SHARE] = 0.5
     """Chance to mirror the face (`pixels`)."""
-    color: float = 0.2
+    color: Annotated[float, SHARE] = 0.2
     """Brightness, contrast and saturation change by up to this share, hue by a quarter of it (`pixels`)."""
-    rotate_degrees: float = 8.0
+    rotate_degrees: Annotated[float, Bounds(0, 180)] = 8.0
     """The crop is turned by up to this angle (`pixels`)."""
-    translate: float = 0.05
+    translate: Annotated[float, SHARE] = 0.05
     """The crop is moved by up to this share of its side, its border repeated (`pixels`)."""
-    scale: float = 0.1
+    scale: Annotated[float, Bounds(0, 0.9)] = 0.1
     """The crop is enlarged or shrunk by up to this share (`pixels`)."""
-    blur: float = 0.2
+    blur: Annotated[float, SHARE] = 0.2
     """Chance of a Gaussian blur (`pixels`)."""
-    erase: float = 0.2
+    erase: Annotated[float, SHARE] = 0.2
     """Chance that a rectangle of 2 to 15 % of the crop is covered in grey (`pixels`)."""
-    box_shift: float = 0.04
+    box_shift: Annotated[float, SHARE] = 0.04
     """The face's box is moved by up to this share of its size before it is cut out (`box`)."""
-    box_scale: float = 0.08
+    box_scale: Annotated[float, Bounds(0, 0.9)] = 0.08
     """The face's box is enlarged or shrunk by up to this share (`box`)."""
-    gain_decibels: float = 6.0
+    gain_decibels: Annotated[float, Bounds(0, 100)] = 6.0
     """Sound becomes up to this much louder or quieter (`sound`)."""
-    noise: float = 0.5
+    noise: Annotated[float, SHARE] = 0.5
     """Chance of white noise (`sound`)."""
-    noise_snr_decibels: float = 15.0
+    noise_snr_decibels: Annotated[float, Bounds(0, 200)] = 15.0
     """The loudest noise is this far below the sound; drawn up to 20 dB further below (`sound`)."""
-    shift_seconds: float = 0.1
+    shift_seconds: Annotated[float, FROM_0] = 0.1
     """Sound is moved against the picture by up to this time (`sound`)."""
-    mask_seconds: float = 0.2
+    mask_seconds: Annotated[float, FROM_0] = 0.2
     """A gap of up to this length per run of sound; 0: none (`sound`)."""
-    mask_hertz: float = 800.0
+    mask_hertz: Annotated[float, FROM_0] = 800.0
     """A silenced band of up to this width per run of sound; 0: none (`sound`)."""
 
 
@@ -296,17 +305,17 @@ class RunConfig:
 class LengthConfig:
     """How long training takes, and what it draws at random."""
 
-    epochs: int = 10
+    epochs: Annotated[int, FROM_1] = 10
     """Passes over the training shards."""
-    max_steps: int | None = None
+    max_steps: Annotated[int | None, FROM_1] = None
     """Stop after this many optimizer steps; None: after `epochs`."""
-    batch_size: int = 16
+    batch_size: Annotated[int, FROM_1] = 16
     """Clips per process and micro-batch."""
-    accumulation: int = 1
+    accumulation: Annotated[int, FROM_1] = 1
     """Micro-batches per optimizer step."""
-    seed: int = 0
+    seed: Annotated[int, FROM_0] = 0
     """Decides the order of clips, dropout and the weights of new layers."""
-    seeds: int = 1
+    seeds: Annotated[int, FROM_1] = 1
     """Train this many times, with `seed`, `seed` + 1, …, in folders of their own; tell mean ± deviation."""
 
 
@@ -314,25 +323,25 @@ class LengthConfig:
 class OptimizerConfig:
     """How weights change (AdamW)."""
 
-    lr: float = 1e-3
+    lr: Annotated[float, FROM_0] = 1e-3
     """Peak learning rate of the fusion head."""
-    backbone_lr: float = 1e-4
+    backbone_lr: Annotated[float, FROM_0] = 1e-4
     """Peak learning rate of unfrozen backbones."""
-    layer_decay: float = 1.0
+    layer_decay: Annotated[float, Bounds(0, 1, open_low=True)] = 1.0
     """Each block nearer to the input learns this factor slower than the next one."""
     unfreeze_at: str | None = None
     """Backbones that train more from later epochs on: `2:visual=4,4:visual=all` begins after 2 and 4 epochs."""
-    weight_decay: float = 0.01
+    weight_decay: Annotated[float, FROM_0] = 0.01
     """Of AdamW; never applied to norms, biases and embeddings."""
     schedule: Literal["cosine", "halve", "constant"] = "cosine"
     """`cosine`: warm-up, then to zero. `halve`: ×0.5 every `halve_epochs` (published)."""
-    warmup_fraction: float = 0.05
+    warmup_fraction: Annotated[float, SHARE] = 0.05
     """Share of all steps spent warming up (`cosine`)."""
-    halve_epochs: int = 10
+    halve_epochs: Annotated[int, FROM_1] = 10
     """See `schedule`."""
-    clip_norm: float = 1.0
+    clip_norm: Annotated[float, FROM_0] = 1.0
     """Largest norm of the gradient; 0: unlimited."""
-    ema_decay: float = 0.0
+    ema_decay: Annotated[float, SHARE_BELOW_1] = 0.0
     """Validate and save a moving average of the trained weights, e.g. 0.999 of it kept per step; 0: none."""
 
 
@@ -360,7 +369,7 @@ class ComputingConfig:
     """Compile image towers, Whisper and the fusion (torch.compile), which takes minutes at the first step."""
     reuse_memory: str = "0"
     """Memory per process for clips already encoded, e.g. `2GB`; 0: none."""
-    process_timeout_seconds: float = 600.0
+    process_timeout_seconds: Annotated[float, ABOVE_0] = 600.0
     """Processes that train together wait for one another so long, then name the one that is missing."""
 
 
@@ -368,15 +377,15 @@ class ComputingConfig:
 class LoadingConfig:
     """How clips are decoded ahead, and what becomes of those that cannot be."""
 
-    num_workers: int = 2
+    num_workers: Annotated[int, FROM_0] = 2
     """Processes that decode ahead; 0: decode in the training process."""
-    prefetch: int | None = None
+    prefetch: Annotated[int | None, FROM_1] = None
     """Clips decoded ahead per worker; None: enough for a whole batch."""
-    shuffle_window: int = 2048
+    shuffle_window: Annotated[int, FROM_1] = 2048
     """Samples are permuted inside windows of this many, over permuted shards."""
-    clip_timeout_seconds: float = 300.0
+    clip_timeout_seconds: Annotated[float, ABOVE_0] = 300.0
     """A clip that takes a worker longer is set aside."""
-    max_worker_restarts: int = 1000
+    max_worker_restarts: Annotated[int, FROM_0] = 1000
     """Workers that crash or hang are replaced so many times an epoch; then the run ends."""
     on_error: Literal["skip", "raise"] = "skip"
     """What to do with a clip that cannot be read; `skip` keeps its place with weight 0."""
@@ -386,9 +395,9 @@ class LoadingConfig:
 class SavingConfig:
     """When checkpoints are written beside the end of an epoch."""
 
-    save_every_steps: int = 0
+    save_every_steps: Annotated[int, FROM_0] = 0
     """Also save `checkpoints/last` every so many steps; 0: at the end of epochs only."""
-    save_every_minutes: float = 0.0
+    save_every_minutes: Annotated[float, FROM_0] = 0.0
     """The same by the clock; 0: off."""
 
 
@@ -412,8 +421,6 @@ def model_config_from_dict(data: dict[str, Any], source: str) -> ModelConfig:
     ``source`` names the file in the :class:`ViperError` that an unknown name or a wrong type raises.
     """
     from jsonargparse import ArgumentParser
-
-    from viper_e2e.config.bounds import check_settings
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--model", type=ModelConfig)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from viper_e2e.clip import CropSpec
+from viper_e2e.config.bounds import check_settings
 from viper_e2e.config.modalities import Need, needs_of
 from viper_e2e.config.schema import AugmentConfig
 from viper_e2e.errors import ViperError
@@ -25,7 +25,6 @@ _SETTINGS = {
     "box": ("box_shift", "box_scale"),
     "sound": ("gain_decibels", "noise", "noise_snr_decibels", "shift_seconds", "mask_seconds", "mask_hertz"),
 }
-_CHANCES = ("flip", "blur", "erase", "noise")
 _SNR_RANGE_DECIBELS = 20.0
 _FFT, _HOP = 400, 100
 _KERNEL = 1 / 8
@@ -43,7 +42,7 @@ class Augment:
     def __init__(self, kinds: Collection[str], config: AugmentConfig):
         """``kinds``: of `KINDS`. A `ViperError` names an amount that is out of range."""
         self.kinds, self.config = frozenset(kinds), config
-        _check_amounts(config)
+        check_settings("--", {"augmentation.": config})
         # Imported here: a model that only predicts needs neither.
         import kornia.augmentation as K
         from torchaudio import functional
@@ -207,14 +206,3 @@ def build_augment(wanted: str, config: AugmentConfig, modalities: Collection[str
                 option = f"--augmentation.{name.replace('_', '-')}"
                 raise ViperError(f"{option} has no effect without --augment {kind}")
     return Augment(words, config) if words else None
-
-
-def _check_amounts(config: AugmentConfig) -> None:
-    for field in fields(config):
-        value = getattr(config, field.name)
-        limit = 1.0 if field.name in (*_CHANCES, "color", "translate") else float("inf")
-        limit = 0.9 if field.name in ("scale", "box_scale") else limit
-        if not 0 <= value <= limit:
-            option = f"--augmentation.{field.name.replace('_', '-')}"
-            allowed = "0 or more" if limit == float("inf") else f"0 to {limit:g}"
-            raise ViperError(f"{option} is {value:g}; allowed: {allowed}")
