@@ -37,4 +37,5 @@ measure staged-base staged.py --preset base --num-clips 12 --epochs 3 --rounds 2
 measure loader loader.py --part rates,memory
 measure waiting-tiny loader.py --part waiting --preset tiny
 measure waiting-base loader.py --part waiting --preset base
+measure ranges ranges.py
 measure scaling scaling.py

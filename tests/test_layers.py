@@ -23,6 +23,7 @@ MAX_ROOMS = 24
 GATEKEEPERS = {
     "webdataset": {"shards"},
     "av": {"decoding", "report"},
+    "urllib3": {"shards"},
     "decord": {"decoding"},
     "torchcodec": {"decoding"},
     "facenet_pytorch": {"faces"},

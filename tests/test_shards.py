@@ -31,6 +31,7 @@ from viper_e2e.shards import (
     ShardWriter,
     action_units_from_npy,
     action_units_to_npy,
+    http_client,
     index_path,
     remote,
 )
@@ -686,13 +687,13 @@ def test_https_is_checked_against_the_systems_certificates(tmp_path, server, mon
     server.socket = context.wrap_socket(server.socket, server_side=True)
     write_ours(tmp_path)
     url = f"https://localhost:{server.server_port}/train-000000.tar"
-    remote._opener.cache_clear()
+    http_client.forget_connections()
     with pytest.raises(ShardError, match="certificate verify failed"):
         ShardSet(url)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    remote._opener.cache_clear()
+    http_client.forget_connections()
     assert ShardSet(url).read(0).video == b"video 0 " * 100
-    remote._opener.cache_clear()
+    http_client.forget_connections()
 
 
 def test_labels_at_the_top_of_a_json_are_no_labels_and_that_is_told(tmp_path):

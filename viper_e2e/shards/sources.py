@@ -6,8 +6,9 @@ import re
 import stat
 from pathlib import Path
 
+from viper_e2e.shards.addresses import refuse_scheme
 from viper_e2e.shards.limits import ShardError, ShardLimits
-from viper_e2e.shards.remote import RemoteFile, refuse_scheme
+from viper_e2e.shards.remote import RemoteFile
 
 __all__ = ["LocalFile", "RemoteFile", "ShardError", "ShardLimits", "Source", "open_source"]
 

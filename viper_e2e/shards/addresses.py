@@ -1,0 +1,43 @@
+"""shards/addresses.py: which addresses may be opened, and how they are named in messages."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+from viper_e2e.shards.limits import ShardError
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def refuse_scheme(url: str) -> None:
+    """Let through https anywhere, and plain http only to this very machine (a tunnel, a test)."""
+    parts = urlsplit(url)
+    if not (parts.scheme == "https" and parts.hostname) and not is_loopback(url):
+        raise ShardError(
+            f"{without_query(url)}: scheme {parts.scheme!r} is refused; "
+            "clips and shards are local paths (./name where a name has a colon) or https:// URLs"
+        )
+
+
+def refuse_redirect(url: str, target: str) -> None:
+    """Redirects stay on https: a server must not send us to a plain, local or other address."""
+    if urlsplit(target).scheme != "https" and not (is_loopback(url) and is_loopback(target)):
+        raise ShardError(f"{without_query(url)}: redirected to {without_query(target)}: refused")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether this is plain http to this very machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname in LOOPBACK
+
+
+def same_origin(url: str, other: str) -> bool:
+    """Whether what is secret to the one may be told to the other."""
+    first, second = urlsplit(url), urlsplit(other)
+    return (first.scheme, first.hostname, first.port) == (second.scheme, second.hostname, second.port)
+
+
+def without_query(url: str) -> str:
+    """The URL for messages: a signed query is a secret."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
