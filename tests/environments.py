@@ -65,7 +65,7 @@ def fresh(python: str) -> Iterator[Path]:
 def clips(name: str) -> None:
     """The newest PyAV and NumPy, the package without what else it needs: every kind of clip opens."""
     with fresh(name) as python:
-        _install(python, "av", "numpy", "pytest")
+        _install(python, "av", "numpy")
         _install(python, "--no-deps", ".")
         _smoke(python, "clips")
 
@@ -73,7 +73,7 @@ def clips(name: str) -> None:
 def newest(name: str) -> None:
     """`pip install .`, as anybody does it."""
     with fresh(name) as python:
-        _install(python, ".", "pytest")
+        _install(python, ".")
         _tell_versions(python)
         _smoke(python, "clips", "commands")
 
@@ -83,7 +83,7 @@ def oldest(name: str) -> None:
     with fresh(name) as python:
         bounds = python.parent.parent / "lower_bounds.txt"
         bounds.write_text("\n".join(lower_bounds()) + "\n", encoding="utf-8")
-        _install(python, "--constraint", str(bounds), ".", "pytest")
+        _install(python, "--constraint", str(bounds), ".")
         _tell_versions(python)
         _smoke(python, "clips", "commands")
 

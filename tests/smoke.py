@@ -16,7 +16,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from conftest import make_clip, picture
+from support.media import make_clip, picture
 
 import viper_e2e
 from viper_e2e.config.schema import DecodingConfig

@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 
 TEXT = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 STOPS = re.findall(r"^\d\. `([\w/.]+)`(?: \(and its neighbours\))?, `([\w.]+)`", TEXT, re.MULTILINE)

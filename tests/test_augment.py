@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_model import decoded, model_of
+from support.models import decoded, model_of
 
 from viper_e2e.clip import CropSpec
 from viper_e2e.config.schema import AugmentConfig

@@ -10,8 +10,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from support.training_runs import JOINT, arguments, lines, losses, same, settings, weights
 from torch import nn
-from training_runs import JOINT, arguments, lines, losses, same, settings, weights
 
 from viper_e2e.errors import ViperError
 from viper_e2e.model.predictions import Predictions

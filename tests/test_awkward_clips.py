@@ -7,9 +7,9 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from conftest import tone
 from PIL import Image
 from skimage.data import astronaut
+from support.media import tone
 
 from viper_e2e.config.presets import micro, paper
 from viper_e2e.config.schema import BackboneConfig, ModelConfig

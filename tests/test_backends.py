@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import make_clip, some_of
-from optional import do_without, package
-from test_decoder import STREAMS, write_clip
-from test_decoder import stream as any_stream  # noqa: F401  (a fixture)
+from support.media import make_clip
+from support.optional import do_without, package
+from support.selection import some_of
+from support.streams import STREAMS, write_clip, write_stream
 
 from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
@@ -38,10 +38,15 @@ def decoded(path, backend: str, **settings):
     return ClipDecoder(config)(path)
 
 
+@pytest.fixture(scope="module", params=STREAMS)
+def any_stream(request, tmp_path_factory):
+    return write_stream(tmp_path_factory.mktemp("streams"), request.param)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("num_frames", some_of([3, 7, 75], lambda _, count: count == 7))
 @pytest.mark.parametrize("any_stream", TRUSTED, indirect=True)
-def test_frames_are_those_of_pyav(any_stream, num_frames, backend):  # noqa: F811
+def test_frames_are_those_of_pyav(any_stream, num_frames, backend):
     for source in (any_stream, any_stream.read_bytes()):
         ours, theirs = (decoded(source, name, num_frames=num_frames) for name in ("pyav", backend))
         assert theirs.frames.dtype == np.uint8
@@ -51,7 +56,7 @@ def test_frames_are_those_of_pyav(any_stream, num_frames, backend):  # noqa: F81
 
 
 @pytest.mark.parametrize("any_stream", ["mp4", "mov", "mkv", "vp9 webm"], indirect=True)
-def test_what_can_be_trusted_is_not_left_to_pyav(any_stream, backend, caplog):  # noqa: F811
+def test_what_can_be_trusted_is_not_left_to_pyav(any_stream, backend, caplog):
     decoder = ClipDecoder(DecodingConfig(backend=backend))
     with caplog.at_level(logging.INFO):
         decoder(any_stream)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import make_clip
+from support.media import make_clip
 
 from viper_e2e.commands.bench import Speeds, advice
 from viper_e2e.commands.cli import main

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import make_clip
+from support.media import make_clip
 
 from viper_e2e.commands.cli import COMMANDS, main
 from viper_e2e.config.presets import micro

@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from conftest import make_clip
+from support.media import make_clip
 
 from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder

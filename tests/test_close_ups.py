@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_clip
 from PIL import Image
 from skimage import data
+from support.media import make_clip
 
 from viper_e2e.clip import CropSpec, DecodedClip, Sample
 from viper_e2e.config.presets import PRESETS, micro, tiny

@@ -9,7 +9,7 @@ import sys
 from dataclasses import MISSING, fields
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 
 from viper_e2e.commands.cli import COMMANDS, main
 from viper_e2e.commands.command_line import parse, parser_of

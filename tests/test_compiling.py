@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_model import decoded, model_of
+from support.models import decoded, model_of
+from support.training_runs import JOINT, arguments, largest_difference, run, weights
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-from training_runs import JOINT, arguments, largest_difference, run, weights
 
 from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import tiny

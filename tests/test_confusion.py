@@ -5,30 +5,12 @@ import csv
 import numpy as np
 import pytest
 from PIL import Image
+from support.predictions import predictions_of
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.confusion import bins, confusion_matrices, dominant_confusion, intensity_confusions
-
-
-def predictions(predicted, true, labels: LabelSet = HUME_REACTION, valid=None) -> Predictions:
-    predicted, true = np.asarray(predicted, float), np.asarray(true, float)
-    n = len(predicted)
-    return Predictions(
-        labels,
-        ("visual",),
-        keys=[str(i) for i in range(n)],
-        file_ids=[""] * n,
-        shards=[""] * n,
-        predicted=predicted,
-        true=true,
-        valid=np.ones(n, bool) if valid is None else np.asarray(valid),
-        errors=[None] * n,
-        present=np.ones((n, 1), bool),
-        face_share=np.ones(n),
-        duration_seconds=np.ones(n),
-    )
 
 
 def random_predictions(n: int = 200) -> Predictions:
@@ -38,7 +20,7 @@ def random_predictions(n: int = 200) -> Predictions:
     predicted[0], true[1] = np.nan, np.nan
     valid = np.ones(n, bool)
     valid[0] = False
-    return predictions(predicted, true, valid=valid)
+    return predictions_of(predicted, true, valid=valid)
 
 
 def test_a_bin_holds_its_lower_edge_and_the_last_both():
@@ -57,7 +39,7 @@ def test_bins_are_tenths_of_the_labels_range():
 def test_rows_are_true_and_columns_predicted():
     true, predicted = np.full((3, 7), 0.25), np.full((3, 7), 0.85)
     predicted[0] = 0.05
-    for confusion in intensity_confusions(predictions(predicted, true)):
+    for confusion in intensity_confusions(predictions_of(predicted, true)):
         assert confusion.counts[2].tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 2, 0]
         assert confusion.counts.sum() == 3
         assert confusion.shares[2, 8] == pytest.approx(2 / 3)
@@ -77,7 +59,7 @@ def test_rows_sum_to_one_and_a_row_without_clips_is_undefined():
 def test_values_outside_the_range_are_clamped_and_counted():
     true, predicted = np.full((4, 7), 0.5), np.full((4, 7), 0.5)
     true[0, 0], predicted[1, 0], predicted[2, 0], predicted[3, 0] = 1.2, -0.1, -5.0, 1.0
-    first, second, *_ = intensity_confusions(predictions(predicted, true))
+    first, second, *_ = intensity_confusions(predictions_of(predicted, true))
     assert first.clamped == {"true_below": 0, "true_above": 1, "predicted_below": 2, "predicted_above": 0}
     assert first.counts[9, 5] == 1
     assert first.counts[5, 0] == 2
@@ -88,7 +70,7 @@ def test_the_dominant_emotion_is_the_highest_and_of_equals_the_first():
     true, predicted = np.zeros((2, 7)), np.zeros((2, 7))
     true[:, 3] = true[:, 5] = 1
     predicted[0, 6], predicted[1, 3] = -0.1 + 1, 0.4
-    counts = dominant_confusion(predictions(predicted, true)).counts
+    counts = dominant_confusion(predictions_of(predicted, true)).counts
     assert counts[3, 6] == counts[3, 3] == 1
     assert counts.sum() == 2
 
@@ -120,4 +102,4 @@ def test_files_hold_what_was_counted(drawn_plots, tmp_path):
 
 def test_a_set_without_labels_is_an_error(tmp_path):
     with pytest.raises(ViperError, match="no clip has both a label and a prediction"):
-        confusion_matrices(predictions(np.ones((3, 7)), np.full((3, 7), np.nan)), tmp_path)
+        confusion_matrices(predictions_of(np.ones((3, 7)), np.full((3, 7), np.nan)), tmp_path)

@@ -12,7 +12,8 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from conftest import picture
+from support.containers import CODECS, box, boxes, put
+from support.media import picture
 
 from viper_e2e.config.schema import LimitsConfig
 from viper_e2e.decoding import probe, sniff
@@ -20,26 +21,7 @@ from viper_e2e.decoding.container import open_clip
 from viper_e2e.errors import ClipError
 
 LIMITS = LimitsConfig()
-CODECS = {"mp4": "libx264", "mov": "libx264", "mkv": "libx264", "flv": "libx264", "ts": "libx264"}
 CODECS |= {"avi": "mpeg4", "webm": "libvpx-vp9"}
-
-
-def boxes(data: bytes, kind: bytes) -> list[int]:
-    """Where the content of boxes of a kind begins."""
-    found, at = [], data.find(kind)
-    while at >= 0:
-        found.append(at + 4)
-        at = data.find(kind, at + 1)
-    return found
-
-
-def put(data: bytes, at: int, layout: str, *values: int) -> bytes:
-    packed = struct.pack(layout, *values)
-    return data[:at] + packed + data[at + len(packed) :]
-
-
-def box(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I4s", 8 + len(content), kind) + content
 
 
 # --- what a file is ------------------------------------------------------------------------------

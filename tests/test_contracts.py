@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 import torch
-from test_model import decoded, model_of
+from support.models import decoded, model_of
 
 from viper_e2e.config.modalities import MODALITIES, modality, needs_of
 from viper_e2e.encoders.base import Encoder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from optional import needs_cuda
-from test_model import MODALITIES, decoded, model_of
+from support.models import MODALITIES, decoded, model_of
+from support.optional import needs_cuda
 
 from viper_e2e.fusion import num_networks
 from viper_e2e.training.losses import IntensityLoss, parse_loss

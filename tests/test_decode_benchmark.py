@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from odd_clips import B_FRAMES, INTERLACED, MPEG2, ffmpeg
+from support.odd_clips import B_FRAMES, INTERLACED, MPEG2, ffmpeg
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 

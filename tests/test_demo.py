@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import some_of
+from support.selection import some_of
 
 pytest.importorskip("skimage", reason="the demo corpus needs scikit-image: pip install '.[demo]'")
 sys.path.insert(0, str(Path(__file__).parents[1] / "datasets"))  # recipes are run by path, not installed

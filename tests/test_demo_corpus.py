@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from support import ROOT
 
 pytest.importorskip("skimage", reason="the demo corpus needs scikit-image: pip install '.[demo]'")
-ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "datasets")]  # scripts are run by path, not installed
 
 import demo  # noqa: E402

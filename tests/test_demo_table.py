@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import ROOT
 
 pytest.importorskip("skimage", reason="the demo corpus needs scikit-image: pip install '.[demo]'")
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))  # run by path, not installed
@@ -20,8 +21,6 @@ import demo_table
 from viper_e2e.config.presets import tiny
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT
-from device_without_float64 import DEVICE, There, bring, device_without_float64
-from test_model import MODALITIES, decoded, model_of
+from support import ROOT
+from support.device_without_float64 import DEVICE, There, bring, device_without_float64
+from support.models import MODALITIES, decoded, model_of
 
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.faces import FaceCropper

@@ -8,12 +8,12 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 
 COMMANDS = """
 import sys
 from pathlib import Path
-import drafts
+from support import drafts
 from viper_e2e.commands.cli import main
 
 drafts.save_by(drafts.save_draft)
@@ -85,7 +85,7 @@ def test_every_command_runs(corpus, tmp_path):
 def test_results_of_any_size_come_through_a_pipe():
     code = """
 import numpy as np
-from loader_fakes import Task
+from support.loader_fakes import Task
 from viper_e2e.loading import handover
 from viper_e2e.loading.workers import WorkerPool
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 
 import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.visual_encoders import PIXELS, one_step, state, write_vit
 
 from viper_e2e.config.depth import All, Blocks, Frozen, LoRA, parse_depth
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, VisualConfig
-from viper_e2e.encoders.base import Encoder
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.encoders.weights import Search, read_tensors, tensors_sha256
 from viper_e2e.errors import ViperError
-
-PIXELS = torch.randn(3, 3, 32, 32)
 
 
 @pytest.fixture(autouse=True)
@@ -34,37 +31,8 @@ def vit(tmp_path):
     return write_vit(tmp_path / "tiny-vit")
 
 
-def write_vit(folder):
-    encoder = VisualEncoder.build(micro().visual)
-    encoder.backbone.model.save_pretrained(folder)
-    preprocessor = {
-        "size": {"height": 32, "width": 32},
-        "resample": 2,
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
-    return folder
-
-
 def build(source, **search) -> VisualEncoder:
     return VisualEncoder.build(VisualConfig(BackboneConfig(str(source))), Search(**search))
-
-
-def state(encoder: Encoder) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-
-
-def one_step(encoder: VisualEncoder) -> set[str]:
-    """Names of the tensors that a training step changes."""
-    before = state(encoder)
-    encoder.train()
-    trained = [p for p in encoder.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=0.1)
-    encoder.embed(PIXELS).square().sum().backward()
-    assert all(p.grad is not None for p in trained), "a trained parameter that no forward pass reads"
-    optimizer.step()
-    return {name for name, tensor in state(encoder).items() if not torch.equal(tensor, before[name])}
 
 
 # --- frozen and trained -------------------------------------------------------------------------

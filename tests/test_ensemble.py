@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_fusion import SECONDS, WIDTHS, B, E, T, config, face, fusion, some_fit, streams
+from support.fusions import SECONDS, WIDTHS, B, E, T, config, face, fusion, some_fit, streams
 
 from viper_e2e.encoders.stream import Stream
 from viper_e2e.fusion import EnsembleFusion, build_fusion, num_networks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from training_runs import make_corpus, run, same, weights
+from support.training_runs import make_corpus, run, same, weights
 
 from viper_e2e.fusion.banded_ridge import fit_banded_ridge
 from viper_e2e.fusion.closed_form import predict

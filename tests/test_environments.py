@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import environments
 import pytest
+from support import ROOT
 
 REQUIRED = "python_requires = >=3.11\ninstall_requires =\n    av>=17\n    PyYAML==6.0.1\n"
 SETUP = f"[metadata]\nname = x\n[options]\n{REQUIRED}"
@@ -59,3 +63,10 @@ def test_only_what_passes_is_noted(tree, monkeypatch):
 
 def test_lower_bounds_are_those_of_setup_cfg(tree):
     assert environments.lower_bounds() == ["av==17", "PyYAML==6.0.1"]
+
+
+def test_what_runs_there_needs_nothing_but_what_is_installed_there():
+    tools = ["pytest", "jaxtyping", "beartype", "torch"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({tools})); sys.path.insert(0, 'tests'); import smoke"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

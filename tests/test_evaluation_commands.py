@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import make_clip, tone
-from generated_reference import SENTENCES, write_clip_model, write_roberta, write_vit, write_wavlm
+from support.generated_reference import SENTENCES, write_clip_model, write_roberta, write_vit, write_wavlm
+from support.media import make_clip, tone
 
 from viper_e2e.commands.cli import main
 from viper_e2e.labels import HUME_REACTION

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import some_of
-from generated_reference import decode, make_reference, published_indices
 from PIL import Image
+from support.generated_reference import decode, make_reference, published_indices
+from support.selection import some_of
 from torch import Tensor, nn
 
 from viper_e2e.clip import CropSpec, DecodedClip, Sample

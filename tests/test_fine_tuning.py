@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from training_runs import JOINT, arguments, largest_difference, make_corpus, run, same, settings, weights
+from support.training_runs import (
+    JOINT,
+    arguments,
+    largest_difference,
+    make_corpus,
+    run,
+    same,
+    settings,
+    weights,
+)
 
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER

@@ -9,7 +9,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from optional import package
+from support.optional import package
 
 from viper_e2e.config.schema import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder, probe

@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from training_runs import lines, settings
+from support.training_runs import lines, settings
 
 from viper_e2e.errors import ViperError
 from viper_e2e.training.trainer import Trainer
@@ -80,7 +80,7 @@ def test_gradients_that_are_never_a_number_end_the_run(trainer):
 
 
 def test_without_a_scaler_it_is_said(corpus, fork_server, tmp_path):
-    from training_runs import arguments
+    from support.training_runs import arguments
 
     words = arguments(
         corpus, tmp_path / "run", "--mixed-precision=fp16", "--modalities=visual", "--max-steps=1"

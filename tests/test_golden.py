@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import arguments, make_corpus
+from support.training_runs import arguments, make_corpus
 
 FILE = Path(__file__).with_name("golden_losses.json")
 WORDS = ("--unfreeze=visual,audio", "--epochs=100", "--max-steps=100", "--batch-size=2", "--num-workers=0")
@@ -40,10 +40,10 @@ def test_losses_are_those_of_the_committed_file_and_of_any_run_of_this_job(fork_
 
 
 def write() -> None:
-    from forking import Nursery
+    from support.fork_server import ForkServer
 
     with tempfile.TemporaryDirectory() as scratch:
-        fork_server = Nursery(Path(scratch))
+        fork_server = ForkServer(Path(scratch))
         losses = hundred_losses(fork_server, make_corpus(Path(scratch) / "corpus"), Path(scratch))
         fork_server.close()
     record = {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from test_model import decoded, model_of
+from support.models import decoded, model_of
 from torch import Tensor, nn
 
 from viper_e2e.encoders.stream import Stream

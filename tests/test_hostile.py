@@ -23,12 +23,12 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import make_clip
-from test_container import box, boxes, put
-from test_page import page as page_of
-from test_page import predictions as predictions_of
-from test_predictions import NASTY, cells
-from test_shards import record, three_samples, write_foreign
+from support.containers import box, boxes, put
+from support.media import make_clip
+from support.pages import page as page_of
+from support.pages import predictions as predictions_of
+from support.predictions import NASTY, cells
+from support.tars import record, three_samples, write_foreign
 
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.presets import micro
@@ -646,7 +646,7 @@ def _(world: World) -> Attempt:
 
 @hostile("formulas in predictions.csv")
 def _(world: World) -> Attempt:
-    from test_predictions import predictions
+    from support.predictions import predictions
 
     path = world.folder / "predictions.csv"
 
@@ -659,7 +659,7 @@ def _(world: World) -> Attempt:
 
 @hostile("formulas in records.csv")
 def _(world: World) -> Attempt:
-    from test_records import records
+    from support.records import records
 
     path = world.folder / "records.csv"
 
@@ -672,7 +672,7 @@ def _(world: World) -> Attempt:
 
 @hostile("formula in a submission", "formula or a line break")
 def _(world: World) -> Attempt:
-    from test_predictions import E, predictions
+    from support.predictions import E, predictions
 
     given = predictions(file_ids=["=1+1", *(f"[{n}]" for n in range(8))])
     return lambda: given.write_submission(world.folder / "s.csv", [0.5] * E)
@@ -680,7 +680,7 @@ def _(world: World) -> Attempt:
 
 @hostile("terminal codes in the name of a clip")
 def _(world: World) -> Attempt:
-    from test_tables import NAMES, record, records_table, shown
+    from support.tables import NAMES, record, records_table, shown
 
     def attempt() -> None:
         name = "[red]a[/red]\x1b]0;title\x07\x1b[31m.mp4"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_runs import run
+from support.training_runs import run
 
 import viper_e2e
 from viper_e2e.commands.cli import main

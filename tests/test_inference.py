@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_clip
+from support.media import make_clip
 
 from viper_e2e.commands import inference
 from viper_e2e.commands.cli import main

@@ -11,7 +11,7 @@ from collections import namedtuple
 
 import pytest
 import torch
-from training_runs import arguments, lines
+from support.training_runs import arguments, lines
 
 from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import micro

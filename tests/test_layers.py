@@ -72,6 +72,16 @@ def rooms(module: str, path: Path) -> set[str]:
     return {parts[1] for parts in own if parts[1] in ORDER} - {module.split(".")[0]}
 
 
+TESTS = PACKAGE.parent / "tests"
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_test_file_imports_another(path):
+    """What several share lies in `tests/support`."""
+    files = {file.stem for file in TESTS.glob("*.py")} - {"environments"}
+    assert not {name.split(".")[0] for name in imports("", path)} & files
+
+
 def test_the_house_has_these_rooms_and_no_more():
     there = {module.split(".")[0] for module in modules()}
     assert there == set(ORDER)

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 from accelerate import Accelerator
-from conftest import make_clip
-from training_runs import arguments, lines, settings
+from support.media import make_clip
+from support.training_runs import arguments, lines, settings
 
 from viper_e2e.commands.cli import main
 from viper_e2e.packing import pack, write_labels

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from loader_fakes import TWO_LABELS, CountedDecode, FakeDecode, FakeShards
+from support.loader_fakes import TWO_LABELS, CountedDecode, FakeDecode, FakeShards
 
 from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.config.schema import DecodingConfig
@@ -404,7 +404,7 @@ def test_what_waits_takes_workers_times_prefetch_times_one_clip(real_shards):
 
 @pytest.mark.slow
 def test_between_worker_and_module_frames_are_never_copied(real_shards):
-    from test_model import model_of
+    from support.models import model_of
 
     from viper_e2e.decoding import ClipDecoder
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 import tracemalloc
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from conftest import make_clip, some_of, tone
+from support import ROOT
+from support.media import make_clip, tone
+from support.selection import some_of
 
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder, media
 from viper_e2e.decoding.media import Media
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # Not `ru_maxrss`, which a child inherits from the process that started it: here from all of pytest.
 PEAK = """

@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_audio import KINDS as AUDIO_KINDS
-from test_audio import clip, config_of, noise
-from test_encoders_base import one_step, write_vit
-from test_model import decoded
-from test_step_memory import needs_of, prepared
-from test_visual import random_config
+from support.audio_encoders import KINDS as AUDIO_KINDS
+from support.audio_encoders import clip, config_of, noise
+from support.models import decoded
+from support.step_memory import needs_of, prepared
+from support.training_runs import run, same, settings, weights
+from support.visual_encoders import one_step, random_config, write_vit
 from torch import nn
-from training_runs import run, same, settings, weights
 from transformers import RobertaConfig, RobertaModel
 
 import viper_e2e

@@ -4,48 +4,17 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import pytest
 import torch
+from support.models import MODALITIES, decoded, model_of
 
-from viper_e2e.clip import DecodedClip, Sample, SoundRun
+from viper_e2e.clip import Sample
 from viper_e2e.config.presets import micro
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.transfer import Transfer
 from viper_e2e.model.viper import ViPER
-
-MODALITIES = ("visual", "audio", "textual", "action_units", "motion")
-
-
-def model_of(*modalities: str, train: str = "none", **fusion) -> ViPER:
-    """A micro model; its weights are random and say nothing."""
-    config = micro()
-    config.modalities = modalities
-    image_text, motion = config.textual.image_text, config.motion.backbone
-    for backbone in (config.visual.backbone, config.audio.backbone, image_text, motion):
-        backbone.train = train
-    for name, value in fusion.items():
-        setattr(config.fusion, name, value)
-    torch.manual_seed(0)
-    return ViPER(config).eval()
-
-
-def decoded(num_frames: int = 4, *, sound: bool = True, units: bool = True, seed: int = 0) -> DecodedClip:
-    rng = np.random.default_rng(seed)
-    samples = rng.standard_normal(16_000).astype(np.float32)
-    return DecodedClip(
-        name=f"clip {seed}",
-        frames=rng.integers(0, 255, (num_frames, 64, 96, 3), dtype=np.uint8),
-        frame_seconds=np.arange(num_frames) / 4,
-        duration_seconds=num_frames / 4,
-        sound=(SoundRun(0.0, samples),) if sound else (),
-        has_sound=sound,
-        sound_seconds=1.0 if sound else 0.0,
-        display_size=(192, 128),
-        action_units=rng.random((7, 27), dtype=np.float32) if units else None,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import json
 
 import pytest
 import torch
-from optional import package
 from safetensors.torch import save_model
-from test_model import decoded, model_of
-from training_runs import losses, make_corpus, run, same, weights
+from support.models import decoded, model_of
+from support.optional import package
+from support.training_runs import losses, make_corpus, run, same, weights
 
 import viper_e2e
 from viper_e2e.commands.cli import main

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_clip
-from test_container import CODECS
+from support.containers import CODECS
+from support.media import make_clip
 
 pytestmark = pytest.mark.survival
 

@@ -12,9 +12,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
-from test_model import decoded
-from training_runs import make_corpus, run, same, weights
+from support import ROOT
+from support.models import decoded
+from support.training_runs import make_corpus, run, same, weights
 
 import viper_e2e
 from viper_e2e.commands.cli import main

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_clip, tone
 from rich.console import Console
-from test_confusion import predictions
+from support.media import make_clip, tone
+from support.predictions import predictions_of
 
 from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import micro
@@ -98,7 +98,7 @@ def test_a_model_that_only_hears_tells_nothing_of_faces(tmp_path):
 
 
 def test_eval_counts_them_and_leaves_them_out_where_wanted():
-    given = predictions(np.full((4, 7), 0.5), np.full((4, 7), 0.4))
+    given = predictions_of(np.full((4, 7), 0.5), np.full((4, 7), 0.4))
     given.face_share[:] = [0.0, 0.5, 0.0, 1.0]
     given.present[:] = [[True], [True], [False], [True]]
     assert given.faceless.tolist() == [True, False, False, False]
@@ -157,7 +157,7 @@ def test_the_overlay_draws_negative_values_to_the_left():
 
 @pytest.mark.slow
 def test_of_valence_and_arousal_none_dominates(tmp_path):
-    given = predictions(np.full((4, 7), 0.5), np.full((4, 7), 0.4))
+    given = predictions_of(np.full((4, 7), 0.5), np.full((4, 7), 0.4))
     assert tmp_path / "a/confusion_dominant.png" in confusion_matrices(given, tmp_path / "a")
     from dataclasses import replace
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import some_of
-from odd_clips import ODD_CLIPS, OddClip, agreement, make, shown_by_ffmpeg
+from support.odd_clips import ODD_CLIPS, OddClip, agreement, make, shown_by_ffmpeg
+from support.selection import some_of
 
 from viper_e2e.config.schema import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder, probe

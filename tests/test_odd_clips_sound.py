@@ -7,9 +7,9 @@ import subprocess
 import av
 import numpy as np
 import pytest
-from conftest import some_of
 from imageio_ffmpeg import get_ffmpeg_exe
-from odd_sounds import ODD_SOUNDS, OddSound
+from support.odd_sounds import ODD_SOUNDS, OddSound
+from support.selection import some_of
 
 from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder

@@ -9,8 +9,8 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from conftest import make_clip
-from test_sources import ODD_NAMES
+from support.media import make_clip
+from support.odd_names import ODD_NAMES
 
 from viper_e2e.packing import pack
 from viper_e2e.shards import ShardSet

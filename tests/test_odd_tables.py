@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from optional import package
 from rich.console import Console
+from support.optional import package
 
 from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError

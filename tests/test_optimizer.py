@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_audio import config_of
-from test_model import model_of
-from test_visual import random_config
+from support.audio_encoders import config_of
+from support.models import model_of
+from support.visual_encoders import random_config
 from torch import nn
 
 from viper_e2e.config.presets import micro

@@ -6,7 +6,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from test_model import decoded, model_of
+from support.models import decoded, model_of
 
 from viper_e2e.config.depth import Blocks
 from viper_e2e.config.schema import TrainConfig

@@ -8,8 +8,10 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from conftest import make_clip
-from odd_clips import (
+from PIL import Image
+from skimage.data import astronaut
+from support.media import make_clip
+from support.odd_clips import (
     B_FRAMES,
     INTERLACED,
     MPEG2,
@@ -24,8 +26,6 @@ from odd_clips import (
     hdr_flags,
     shown_by_ffmpeg,
 )
-from PIL import Image
-from skimage.data import astronaut
 
 from viper_e2e.commands.cli import main
 from viper_e2e.config.schema import DecodingConfig, LimitsConfig

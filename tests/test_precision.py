@@ -10,9 +10,9 @@ from unittest.mock import Mock
 import pytest
 import torch
 import yaml
-from conftest import make_clip
-from test_model import model_of
-from training_runs import arguments, run, same, settings, weights
+from support.media import make_clip
+from support.models import model_of
+from support.training_runs import arguments, run, same, settings, weights
 
 from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError

@@ -10,9 +10,9 @@ import huggingface_hub
 import huggingface_hub.constants
 import pytest
 import torch
-from conftest import make_clip
 from safetensors.torch import load_file, save_file
-from test_encoders_base import write_vit
+from support.media import make_clip
+from support.visual_encoders import write_vit
 
 import viper_e2e
 from viper_e2e.commands.cli import main

@@ -12,24 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 from safetensors.torch import load_file
-from training_runs import JOINT, arguments, largest_difference, lines, make_corpus, same, weights
+from support import ROOT
+from support.fork_server import together
+from support.training_runs import JOINT, arguments, largest_difference, lines, make_corpus, same, weights
 
 pytestmark = [pytest.mark.survival, pytest.mark.slow]
 
 TWO = (*JOINT, "--batch-size=1")
 """In two processes the same steps as JOINT in one."""
-
-
-def together(fork_server, case: str, *given: object, expect: int | None = 0, count: int = 2) -> list[str]:
-    """Run a case in several processes; what each has said."""
-    children = fork_server.fork_processes(count, case, *given)
-    codes = [child.wait() for child in children]
-    said = [child.said for child in children]
-    if expect is not None:
-        assert codes == [expect] * count, "\n".join(said)
-    return said
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import some_of
+from support.selection import some_of
 from torch import Tensor, nn
 from transformers import PerceiverConfig, PerceiverModel
 from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder

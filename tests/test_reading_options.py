@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from conftest import make_clip
+from support.media import make_clip
 
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.parsing import parse_train

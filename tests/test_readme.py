@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, make_clip
+from support import ROOT
+from support.media import make_clip
 
 from viper_e2e.commands.cli import COMMANDS
 from viper_e2e.config.presets import micro

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, make_clip
+from support import ROOT
+from support.media import make_clip
 
 from viper_e2e.config.presets import micro
 from viper_e2e.model.viper import ViPER

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import make_clip, tone
 from safetensors.torch import load_file
+from support.media import make_clip, tone
 
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.encoders.lora import is_adapter

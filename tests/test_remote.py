@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import http.server
-import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.http_server import FILE, Handler, serving
 
 from viper_e2e.clip import DecodedClip
 from viper_e2e.errors import UNREACHABLE, ClipError
@@ -18,48 +16,6 @@ from viper_e2e.loading.loader import ClipLoader
 from viper_e2e.loading.workers import WorkerPool
 from viper_e2e.shards import ShardError, ShardSet, ShardWriter, remote
 from viper_e2e.shards.sources import open_source
-
-FILE = bytes(range(256)) * 40
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers as ``server.behave(handler)`` does; else by range."""
-
-    def do_GET(self):
-        self.server.asked.append(dict(self.headers))
-        if self.server.behave is None or not self.server.behave(self):
-            self.ranged(FILE)
-
-    def ranged(self, data: bytes):
-        first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
-        part = data[int(first) : int(last) + 1]
-        place = f"bytes {first}-{int(first) + len(part) - 1}/{len(data)}"
-        self.say(206, part, {"Content-Range": place})
-
-    def say(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> bool:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-        return True
-
-    def log_message(self, *_: object):
-        pass
-
-
-@contextmanager
-def serving(behave=None, handler=Handler):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.behave, server.asked, server.daemon_threads = behave, [], True
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, some_of
-from training_runs import JOINT, arguments, lines, same, weights
+from support import ROOT
+from support.selection import some_of
+from support.training_runs import JOINT, arguments, lines, same, weights
 
 from viper_e2e.model.checkpoint import newest_whole
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate import Accelerator
-from training_runs import arguments, lines, run
+from support.training_runs import arguments, lines, run
 
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.parsing import parse_train

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from training_runs import lines, run, same, settings, weights
+from support.training_runs import lines, run, same, settings, weights
 
 from viper_e2e.commands import cli
 from viper_e2e.commands.parsing import parse_train
@@ -124,8 +124,8 @@ def test_a_stopped_pass_goes_on_bitwise_and_holds_what_it_has_seen(corpus, fitte
 
 @pytest.mark.survival
 def test_two_processes_fit_what_one_fits(corpus, fitted, fork_server, tmp_path):
-    from test_processes import together
-    from training_runs import arguments
+    from support.fork_server import together
+    from support.training_runs import arguments
 
     val = f"--val-shards={corpus}/shards/val-*.tar"
     for name, words in (("ridge", ["--head=ridge"]), ("default", ["--epochs=1", DROPOUT])):

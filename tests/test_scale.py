@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import make_clip, some_of
-from training_runs import run
+from support.media import make_clip
+from support.selection import some_of
+from support.training_runs import run
 
 import viper_e2e
 from viper_e2e.config.presets import micro

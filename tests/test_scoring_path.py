@@ -12,10 +12,11 @@ from typing import NamedTuple
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import make_clip
-from deadly_decoder import DeadlyDecoder
-from loader_fakes import TWO_LABELS, FakeDecode, FakeShards
-from training_runs import lines
+from support import ROOT
+from support.deadly_decoder import DeadlyDecoder
+from support.loader_fakes import TWO_LABELS, FakeDecode, FakeShards
+from support.media import make_clip
+from support.training_runs import lines
 
 from viper_e2e.clip import ClipSource
 from viper_e2e.commands.cli import main
@@ -128,15 +129,14 @@ def test_what_clips_lie_in_are_all_sources_of_clips(tmp_path):
 def test_without_a_model_clips_are_decoded_alone_and_no_torch_is_loaded():
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
-        "from loader_fakes import FakeDecode, FakeShards\n"
+        "from support.loader_fakes import FakeDecode, FakeShards\n"
         "from viper_e2e.scoring.score import score, Reading\n"
         "import viper_e2e.scoring.checking\n"
         "shards = FakeShards([4], renamed={1: 'damaged', 2: 'torn'}, unusable=(('odd', 'has no video'),))\n"
         "found = list(score(None, shards, Reading(num_workers=0), decode=FakeDecode()))\n"
         "print([(p.index, p.clip, p.duration_seconds, p.stage) for p in found], 'torch' in sys.modules)\n"
     )
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     said = [
         (0, "k000", 1.0, ""),
         (1, "damaged", None, "decode"),

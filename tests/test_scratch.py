@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, make_clip
+from support import ROOT
+from support.media import make_clip
 
 from viper_e2e.packing import pack, write_labels
 

@@ -7,7 +7,7 @@ import shutil
 from statistics import fmean, stdev
 
 import pytest
-from training_runs import lines, run, same, weights
+from support.training_runs import lines, run, same, weights
 
 from viper_e2e.training.run import summarised
 

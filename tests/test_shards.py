@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+from support.tars import record, three_samples, write_foreign
 from webdataset.tariterators import base_plus_ext
 
 from viper_e2e.errors import ClipError
@@ -53,27 +54,6 @@ def write_ours(
             values = None if n % 3 == 2 else (0.25, n / 1000)
             writer.add(f"{n:05d}", members, file_id=f"[{n:05d}]", intensities=values, subject=f"s{n % 2}")
     return sorted(str(path) for path in folder.glob(f"{split}-*.tar"))
-
-
-def write_foreign(path: Path, members: list[tuple[str, bytes]], *, format: int = tarfile.USTAR_FORMAT) -> Path:
-    with tarfile.open(path, "w", format=format) as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def record(n: int, **values: float) -> bytes:
-    return json.dumps({"file_id": f"[{n}]", "intensities": values or {"fear": n / 100}}).encode()
-
-
-def three_samples(tag: str) -> list[tuple[str, bytes]]:
-    members = []
-    for n in range(3):
-        members += [(f"{n}.json", record(n)), (f"{n}.mp4", f"{tag} video {n} ".encode() * 70)]
-        members += [(f"{n}.wav", f"{tag} sound {n} ".encode() * 50)]
-    return members
 
 
 # --- round trip ---------------------------------------------------------------------------------

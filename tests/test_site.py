@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import pytest
 import yaml
-from conftest import ROOT
+from support import ROOT
 
 from viper_e2e.commands.cli import COMMANDS
 from viper_e2e.config import schema

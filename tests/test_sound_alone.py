@@ -105,7 +105,7 @@ def test_pack_says_it_too(sounds, tmp_path):
 
 
 def test_beside_a_clip_what_cannot_be_read_is_told_how_to_convert(sounds, tmp_path):
-    from conftest import make_clip
+    from support.media import make_clip
 
     clip = make_clip(tmp_path / "clip.mp4", num_frames=4, fps=10, sound=None)
     with pytest.raises(ClipError, match=r"holds AIFF, which is not read beside a clip; convert it: ffmpeg -i"):

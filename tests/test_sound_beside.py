@@ -6,8 +6,9 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import make_clip, some_of
 from imageio_ffmpeg import get_ffmpeg_exe
+from support.media import make_clip
+from support.selection import some_of
 
 from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder

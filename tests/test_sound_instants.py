@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import some_of, tone
-from test_decoder import write_clip
+from support.media import tone
+from support.selection import some_of
+from support.streams import write_clip
 
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import DecodingConfig

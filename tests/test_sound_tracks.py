@@ -6,8 +6,8 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import some_of
 from imageio_ffmpeg import get_ffmpeg_exe
+from support.selection import some_of
 
 from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder

@@ -8,15 +8,15 @@ import os
 import socket
 import subprocess
 import sys
-import unicodedata
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_clip
-from optional import package
-from test_remote import serving
-from test_shards import record, write_foreign
+from support.http_server import serving
+from support.media import make_clip
+from support.odd_names import ODD_NAMES
+from support.optional import package
+from support.tars import record, write_foreign
 
 from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import micro
@@ -138,44 +138,6 @@ def test_one_mistyped_name_among_others_is_one_failed_clip(tmp_path, checkpoint,
 
 # --- names ------------------------------------------------------------------------------------------
 
-ODD_NAMES = [
-    "a.mp4",
-    "-dash.mp4",
-    "=1+1.mp4",
-    "@home.mp4",
-    "takes [1].mp4",
-    "star*.mp4",
-    "what?.mp4",
-    "{a,b}.mp4",
-    "with space .mp4",
-    " leading.mp4",
-    "dots 2024-05-01 um 3.30.12.mp4",
-    "v1.0_clip.mp4",
-    "..mp4",
-    "double..mp4",
-    "UPPER.MP4",
-    unicodedata.normalize("NFC", "Zoë.mp4"),
-    unicodedata.normalize("NFD", "Noël.mp4"),
-    "Recording 3\u202fPM.mp4",
-    "nb\u00a0space.mp4",
-    "👩\u200d🎓.mp4",
-    "می\u200cخواهم.mp4",
-    "soft\u00adhyphen.mp4",
-    "喜び.mp4",
-    "quo'te\".mp4",
-    "back\\slash.mp4",
-    "per%cent.mp4",
-    "semi;colon,comma.mp4",
-    "co:lon.mp4",
-    "tab\there.mp4",
-    "new\nline.mp4",
-    "bracket [bold] markup.mp4",
-    "x" * 200 + ".mp4",
-    os.fsdecode(b"caf\xe9.mp4"),
-    "~tilde.mp4",
-    "$HOME.mp4",
-    "#hash.mp4",
-]
 HIDDEN = ["..mp4"]
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import some_of
-from test_model import decoded, model_of
+from support.models import decoded, model_of
+from support.selection import some_of
+from support.step_memory import needs_of, prepared
 
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import TrainConfig
 from viper_e2e.encoders.cache import TokenCache
-from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.training import memory
@@ -21,14 +21,6 @@ from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.memory import Needs, check_fits, free_bytes, measure, moments_bytes, needs_table
 
 JOINT = ("visual", "audio", "textual")
-
-
-def prepared(model: ViPER) -> PreparedClip:
-    return model.prepare([decoded()])[0]
-
-
-def needs_of(model: ViPER, **options) -> Needs:
-    return measure(model, prepared(model), **options)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from training_runs import make_corpus, run
+from support.training_runs import make_corpus, run
 
 pytestmark = pytest.mark.slow
 

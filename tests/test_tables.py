@@ -8,34 +8,14 @@ import numpy as np
 import pytest
 import torch
 from rich.cells import cell_len
-from rich.console import Console
+from support.tables import NAMES, record, shown
 
-from viper_e2e.labels import HUME_REACTION
 from viper_e2e.model.prediction import failed
 from viper_e2e.model.records import record_of
 from viper_e2e.report.tables import bar, intervals_record, metrics_table, records_table, stdout_console
 from viper_e2e.scoring.metrics import batch_sums, bootstrap, scores
 
-NAMES = HUME_REACTION.names
 MODALITIES = ("visual", "audio", "textual")
-
-
-def record(clip: str = "a.mp4", values=(0.72, 0.1, 0.05, 0.0, 0.33, 0.21, 0.98), **changes) -> dict:
-    return {
-        "clip": clip,
-        "valid": True,
-        "error": None,
-        "intensities": dict(zip(NAMES, values, strict=True)),
-        "present": {"visual": True, "audio": False, "textual": True},
-        "face_found": 0.94,
-    } | changes
-
-
-def shown(table, width: int) -> str:
-    console = Console(width=width, highlight=False, force_terminal=False)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get()
 
 
 def test_a_bar_grows_by_eighths_and_is_clamped():

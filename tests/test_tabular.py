@@ -8,8 +8,8 @@ import os
 import sys
 
 import pytest
-from optional import package
 from pyarrow import parquet
+from support.optional import package
 
 from viper_e2e.errors import ViperError
 from viper_e2e.model.prediction import failed

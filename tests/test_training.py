@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from training_runs import JOINT, losses, run, same, settings, weights
+from support.training_runs import JOINT, losses, run, same, settings, weights
 
 from viper_e2e.encoders.audio import AudioEncoder
 from viper_e2e.encoders.visual import VisualEncoder

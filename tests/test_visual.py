@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.visual_encoders import random_config
 from torchvision.transforms.v2 import functional as tv
 
 from viper_e2e.clip import CropSpec
@@ -18,16 +19,6 @@ from viper_e2e.config.schema import BackboneConfig, VisualConfig
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.errors import ViperError
 
-SMALL = {
-    "image_size": 32,
-    "patch_size": 8,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-}
 KINDS = [
     "vit",
     "deit",
@@ -38,10 +29,6 @@ KINDS = [
     "clip_vision_model",
     "siglip_vision_model",
 ]
-
-
-def random_config(kind: str, **options) -> VisualConfig:
-    return VisualConfig(BackboneConfig(config={"model_type": kind, **SMALL}), **options)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_clip
-from loader_fakes import DeadlyWindows, FakeShards, FakeWindows
+from support.loader_fakes import DeadlyWindows, FakeShards, FakeWindows
+from support.media import make_clip
 
 from viper_e2e.config.presets import micro
 from viper_e2e.errors import ClipError, ViperError

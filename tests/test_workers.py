@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loader_fakes import Task, Unpicklable
+from support import ROOT
+from support.loader_fakes import Task, Unpicklable
 
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading.workers import WorkerError, WorkerLost, WorkerPool
 
 pytestmark = pytest.mark.survival
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -152,7 +151,7 @@ def test_workers_ignore_signals_meant_for_the_whole_group(pool):
 
 GROUP = """
 import os, signal, sys, time
-from loader_fakes import Task
+from support.loader_fakes import Task
 from viper_e2e.loading.workers import WorkerPool
 if __name__ == "__main__":
     pool = WorkerPool(Task(), 2)
@@ -175,7 +174,7 @@ def test_a_signal_to_the_whole_group_costs_no_worker(tmp_path):
 
 STOPPED = """
 import time
-from loader_fakes import Task
+from support.loader_fakes import Task
 from viper_e2e.loading.workers import WorkerPool
 if __name__ == "__main__":
     pool = WorkerPool(Task(), 2, time_limit_seconds=4.0)
@@ -246,7 +245,7 @@ def _running(pid: int) -> bool:
 
 PARENT = """
 import os, sys, time
-from loader_fakes import Task
+from support.loader_fakes import Task
 from viper_e2e.loading.workers import WorkerPool
 if __name__ == "__main__":
     pool = WorkerPool(Task(), 2)
@@ -274,7 +273,7 @@ def test_workers_end_with_their_parent_however_it_ends(end, code, tmp_path):
 
 UNGUARDED = """
 print("runs", flush=True)
-from loader_fakes import Task
+from support.loader_fakes import Task
 from viper_e2e.loading.workers import WorkerPool
 pool = WorkerPool(Task(), 2)
 print(*(pool.outcome(ticket) for ticket in [pool.submit(item, "") for item in (4, 5)]))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import RidgeCV
+from support.training_runs import lines, make_corpus, run
 from torch import nn
-from training_runs import lines, make_corpus, run
 
 from viper_e2e.commands import cli
 from viper_e2e.commands import evaluation as evaluation_commands

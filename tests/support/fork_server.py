@@ -1,6 +1,6 @@
-"""forking.py: a process that has imported everything forks children on request: real ones, in milliseconds.
+"""fork_server.py: a process that has imported everything forks children on request: real ones, in milliseconds.
 
-Run as a script it is that process; `Nursery` talks to it in lines of JSON. A child runs one function of
+Run as a script it is that process; `ForkServer` talks to it in lines of JSON. A child runs one function of
 `process_cases` and ends as any Python program does, up to where all that was imported would be taken apart:
 that takes two seconds. It can be sent signals and be killed.
 """
@@ -25,7 +25,7 @@ WATCHDOG_SECONDS = 120.0
 class Child:
     """One forked process."""
 
-    def __init__(self, fork_server: Nursery, pid: int, log: Path):
+    def __init__(self, fork_server: ForkServer, pid: int, log: Path):
         self.fork_server, self.pid, self.log = fork_server, pid, log
 
     def send(self, number: signal.Signals) -> None:
@@ -43,7 +43,7 @@ class Child:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
-class Nursery:
+class ForkServer:
     """The process that forks; close it at the end."""
 
     def __init__(self, folder: Path):
@@ -107,10 +107,20 @@ class Leave:
             os._exit(self.code)
 
 
+def together(fork_server, case: str, *given: object, expect: int | None = 0, count: int = 2) -> list[str]:
+    """Run a case in several processes; what each has said."""
+    children = fork_server.fork_processes(count, case, *given)
+    codes = [child.wait() for child in children]
+    said = [child.said for child in children]
+    if expect is not None:
+        assert codes == [expect] * count, "\n".join(said)
+    return said
+
+
 def serve() -> None:
     """Fork what is asked for and tell how it ended."""
     leave = Leave()
-    import process_cases
+    from support import process_cases
 
     process_cases.prepare_parsers()
     # Else each child looks through all that was imported, and thereby copies it.
@@ -150,4 +160,5 @@ def wait(pid: int, seconds: float) -> int | None:
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
     serve()

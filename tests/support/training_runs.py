@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from conftest import make_clip, tone
 
+from support.media import make_clip, tone
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.settings import Settings
 from viper_e2e.packing import pack, write_labels

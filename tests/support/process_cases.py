@@ -12,13 +12,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import drafts
-import surroundings
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
+from support import drafts, loss_training, surroundings
 from viper_e2e.clip import DecodedClip
 
 # All that a case could need is imported before the fork.
@@ -384,9 +383,7 @@ def speak(file: str) -> int:
 
 def train_on_loss(folder: str) -> int:
     """A small model and the loss by itself under DistributedDataParallel."""
-    import test_losses
-
-    test_losses.train_on_loss(rank(), int(os.environ["WORLD_SIZE"]), folder)
+    loss_training.train_on_loss(rank(), int(os.environ["WORLD_SIZE"]), folder)
     return 0
 
 
