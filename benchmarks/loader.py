@@ -213,10 +213,8 @@ def memory(console: Console, shards: ShardSet, decode: DecodeSample, args) -> No
         ) as loader:
             own, batches = private_memory(os.getpid()), loader.epoch(0)
             batch = next(batches)
-            pool = loader._pool  # what has arrived is taken in, and nothing further asked for
-            while any(worker.jobs for worker in pool._workers):
-                for worker in pool._workers:
-                    pool._receive(worker)
+            # What has arrived is taken in, and nothing further asked for.
+            while loader.pool.stats().num_unanswered:
                 time.sleep(0.01)
             waiting = handed_over() - sum(c.frames.nbytes for c in batch.clips)
             largest = max(private_memory(process.pid) for process in workers_running())

@@ -389,17 +389,15 @@ def test_what_waits_takes_workers_times_prefetch_times_one_clip(real_shards):
     with ClipLoader(real_shards, decode, batch_size=1, num_workers=2, prefetch=3) as loader:
         batches = loader.epoch(0)
         (in_hand,) = next(batches).clips
-        pool = loader._pool
         until = time.monotonic() + 60
-        while len(pool._outcomes) < 6 and time.monotonic() < until:
-            for worker in pool._workers:
-                pool._receive(worker)
-        one_clip = in_hand.frames.nbytes + sum(run.samples.nbytes for run in in_hand.sound)
+        while (stats := loader.pool.stats()).num_waiting < 6 and time.monotonic() < until:
+            time.sleep(0.01)
+        small = sum(run.samples.nbytes for run in in_hand.sound)
+        one_clip = in_hand.frames.nbytes + small
         waiting = sum(end - first for first, end in mapped()) - before - in_hand.frames.nbytes
-        small = sum(run.samples.nbytes for clip in pool._outcomes.values() for run in clip.sound)
-        assert len(pool._outcomes) == 6
-        assert not any(worker.jobs for worker in pool._workers), "nothing more is begun"
-        assert 0.8 <= (waiting + small) / (2 * 3 * one_clip) <= 1.2
+        assert stats.num_waiting == 6
+        assert stats.num_unanswered == 0, "nothing more is begun"
+        assert 0.8 <= (waiting + 6 * small) / (2 * 3 * one_clip) <= 1.2
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from support.audio_encoders import KINDS as AUDIO_KINDS
 from support.audio_encoders import clip, config_of, noise
@@ -37,10 +38,10 @@ from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.errors import ViperError
 from viper_e2e.model.checkpoint import write_folder
 from viper_e2e.model.viper import ViPER
+from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.memory import check_fits
 from viper_e2e.training.optimizer import parameter_groups
 from viper_e2e.training.phases import Phases
-from viper_e2e.training.run import train
 from viper_e2e.training.trainer import Trainer
 
 PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -312,16 +313,17 @@ def test_a_run_trains_the_adapters_tells_so_and_goes_on_bitwise_where_it_stopped
     moved = {n for n in whole if n.startswith("encoders.") and not torch.equal(before[n], whole[n])}
     assert moved == {name for name in whole if is_adapter(name)}
 
-    original = Trainer._step
-
-    def stopping(self, group):
-        if self.state.step == 1:
+    def stop(trainer, _) -> None:
+        if trainer.state.step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, group)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_step", stopping)
-        assert train(settings(corpus, tmp_path / "halves", *LORA)) == 143
+    half = Trainer(
+        settings(corpus, tmp_path / "halves", *LORA),
+        Accelerator(cpu=True, step_scheduler_with_optimizer=False),
+        hooks=TrainerHooks(before_step=stop),
+    )
+    assert half.train() == 143
+    half.close()
     assert not same(whole, weights(tmp_path / "halves"))
     run(corpus, tmp_path / "halves", *LORA, "--resume")
     assert same(whole, weights(tmp_path / "halves"))

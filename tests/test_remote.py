@@ -193,7 +193,7 @@ def test_an_outage_costs_an_epoch_no_clip(num_workers, tmp_path, capfd):
         loader = ClipLoader(shards, decoded, batch_size=2, shuffle=False, num_workers=num_workers)
         loader.outage_seconds = 20.0
         if num_workers:
-            loader._pool = SlowToRecover(3)
+            loader.pool = SlowToRecover(3)
         until[0] = time.monotonic() + 0.3
         clips = [clip for batch in loader.epoch(0) for clip in batch.clips]
     assert sorted(clip.name for clip in clips) == list("abcd")

@@ -212,6 +212,18 @@ def test_a_group_that_is_stopped_and_goes_on_loses_no_clip(meanwhile, tmp_path):
     assert process.communicate(timeout=60)[0] == "[10, 10] []\n"
 
 
+def test_the_pool_tells_what_it_is_at(pool):
+    tickets = [pool.submit(item, "") for item in (1, 2, 3)]
+    stats = pool.stats()
+    assert len(set(stats.pids)) == len(stats.pids) > 0
+    assert stats.num_unanswered + stats.num_waiting == 3
+    assert wait_until(lambda: pool.stats()[1:] == (0, 3))
+    assert [pool.outcome(ticket) for ticket in tickets] == [1, 2, 3]
+    assert pool.stats()[1:] == (0, 0)
+    pool.close()
+    assert pool.stats() == ((), 0, 0)
+
+
 def test_workers_that_die_before_they_begin_end_the_run_and_blame_no_clip(pool):
     for _ in range(5):
         pool._replace(pool._workers[0], "killed by SIGKILL")

@@ -9,7 +9,9 @@ import shutil
 import signal
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,12 +30,15 @@ from viper_e2e.config.schema import ModelConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError
 from viper_e2e.fusion import TokenFusion
-from viper_e2e.loading.loader import ClipLoader
+from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.runtime import processes
 from viper_e2e.scoring import journal as parts
 from viper_e2e.training import precision, reporting, trainer
 from viper_e2e.training import run as training
+from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.trainer import Trainer
+
+HOOKS: list[TrainerHooks] = []
 
 
 class _NoFigures:
@@ -84,16 +89,20 @@ def viper_among(arguments: list[str], situations: list[list[str]]) -> int:
     return cli.main(arguments)
 
 
+def with_hooks(**hooks) -> None:
+    """Runs of this process have them, beside those given before."""
+    HOOKS.append(TrainerHooks(**hooks))
+
+    def every(name: str):
+        return lambda *given: [getattr(one, name)(*given) for one in HOOKS]
+
+    all_of_them = TrainerHooks(**{field.name: every(field.name) for field in fields(TrainerHooks)})
+    training.Trainer = partial(Trainer, hooks=all_of_them)
+
+
 def before_step(step: int, act) -> None:
     """Let something happen when the given step has its batches and is about to begin."""
-    original = Trainer._step
-
-    def wrapped(self, group):
-        if self.state.step == step:
-            act(self)
-        return original(self, group)
-
-    Trainer._step = wrapped
+    with_hooks(before_step=lambda trainer, _: act(trainer) if trainer.state.step == step else None)
 
 
 # --- stopping and going on ------------------------------------------------------------------------
@@ -122,18 +131,15 @@ def record_positions(arguments: list[str], file: str, stop_at: int | None = None
     """Write down which positions of which epoch are trained on, by every process in a file of its own."""
     if stop_at is not None:
         before_step(stop_at, lambda trainer: os.kill(os.getpid(), signal.SIGTERM))
-    original = Trainer._step
 
-    def wrapped(self, group):
-        save = original(self, group)
+    def write(_: Trainer, group: Sequence[ClipBatch]) -> None:
         with Path(f"{file}.{rank()}").open("a") as lines:
             for batch in group:
                 for position in batch.positions:
                     if position is not None:
                         lines.write(json.dumps([batch.epoch, position]) + "\n")
-        return save
 
-    Trainer._step = wrapped
+    with_hooks(after_step=write)
     return train(arguments)
 
 
@@ -154,14 +160,12 @@ def record_losses(arguments: list[str], file: str) -> int:
 
 def die_at_the_end_of_an_epoch(arguments: list[str]) -> int:
     """Killed when the epoch is in the logs and before it is in a checkpoint."""
-    save = Trainer._save_last
 
-    def wrapped(self) -> None:
-        if self.state.validated_step == self.state.step:
+    def die(trainer: Trainer) -> None:
+        if trainer.state.validated_step == trainer.state.step:
             os.kill(os.getpid(), signal.SIGKILL)
-        save(self)
 
-    Trainer._save_last = wrapped
+    with_hooks(before_save=die)
     return train(arguments)
 
 
@@ -176,25 +180,23 @@ def die_in_every_place_of_saving(arguments: list[str], folder: str) -> int:
 
     Every attempt works on a copy of the run, `folder/<n>`; the last one survives.
     """
-    save = Trainer._save_last
 
-    def attempts(self) -> None:
-        Trainer._save_last = save
-        whole = self.run.path
+    def attempts(trainer: Trainer) -> None:
+        whole = trainer.run.path
         number, code = 0, DIED
         while code == DIED:
             shutil.copytree(whole, f"{folder}/{number}")
             child = os.fork()
             if child == 0:
-                self.run.path = Path(f"{folder}/{number}")
+                # Goes on with saving, into its own copy, and ends behind it.
+                trainer.run.path = Path(f"{folder}/{number}")
                 _die_after(number)
-                self._save_last()
-                os._exit(0)
+                return
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             number += 1
         os._exit(code)
 
-    Trainer._save_last = attempts
+    with_hooks(before_save=attempts, after_save=lambda _: os._exit(0))
     return train(arguments)
 
 
@@ -286,23 +288,25 @@ def no_number(arguments: list[str], steps: list[int], ranks: list[int], times: i
     def spoilt(self, *rest, **named):
         return forward(self, *rest, **named) * (math.nan if spoil else 1.0)
 
-    step = Trainer._step
+    before: list[torch.Tensor] = []
 
-    def watched(self, group):
+    def begin(trainer: Trainer, _: Sequence[ClipBatch]) -> None:
         nonlocal spoil
-        number = self.state.step
+        number = trainer.state.step
         spoil = rank() in ranks and made.get(number, times) < times
         made[number] = made.get(number, 0) + 1
-        before = [p.detach().clone() for p in self.module.parameters()]
-        save = step(self, group)
-        changed = any(not torch.equal(b, p) for b, p in zip(before, self.module.parameters(), strict=True))
+        before[:] = [p.detach().clone() for p in trainer.module.parameters()]
+
+    def end(trainer: Trainer, _: Sequence[ClipBatch]) -> None:
+        nonlocal spoil
+        number, now = trainer.state.step - 1, trainer.module.parameters()
+        changed = any(not torch.equal(b, p) for b, p in zip(before, now, strict=True))
         if number in steps and made[number] <= times:
             assert not changed, f"step {number} changed weights of process {rank()}"
         spoil = False
-        return save
 
     TokenFusion.forward = spoilt
-    Trainer._step = watched
+    with_hooks(before_step=begin, after_step=end)
     keep_weights(file)
     return train(arguments)
 

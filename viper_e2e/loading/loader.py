@@ -112,8 +112,8 @@ class ClipLoader(ClipStream):
         """The batches from a position to the end of the epoch."""
         if not 0 <= start_position <= len(self.shards):
             raise ViperError(f"position {start_position} is outside of the epoch's {len(self.shards)} clips")
-        if self._pool is not None:
-            self._pool.reset_restarts()
+        if self.pool is not None:
+            self.pool.reset_restarts()
         finished = self._finished(self._slots(epoch, start_position))
         while slots := list(islice(finished, self.shape.batch_size)):
             yield self._batch(epoch, slots)

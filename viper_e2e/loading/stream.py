@@ -95,7 +95,8 @@ class ClipStream:
         self.waiting_seconds = 0.0
         """How long the consumer has waited for clips so far."""
         self._reader = ClipReader(source, decode)
-        self._pool: WorkerPool | None = None
+        self.pool: WorkerPool | None = None
+        """The workers, once there are any; `pool.stats()` tells what they are at."""
 
     def clips(self, indices: Iterable[int]) -> Iterator[ClipSlot]:
         """These clips of the source, in this order; several may have one key, as in unsound shards."""
@@ -103,9 +104,9 @@ class ClipStream:
 
     def close(self) -> None:
         """End the workers; what is asked for next starts new ones."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        if self.pool is not None:
+            self.pool.close()
+            self.pool = None
 
     def __enter__(self) -> Self:
         return self
@@ -123,8 +124,8 @@ class ClipStream:
                 ahead.extend(map(self._begin, islice(slots, 1)))
                 yield slot
         finally:
-            if self._pool is not None:
-                self._pool.discard(slot.ticket for slot in ahead if slot.ticket is not None)
+            if self.pool is not None:
+                self.pool.discard(slot.ticket for slot in ahead if slot.ticket is not None)
 
     def _begin(self, slot: ClipSlot) -> ClipSlot:
         if slot.position is None:
@@ -166,14 +167,14 @@ class ClipStream:
         return now - self._outage_since < self.outage_seconds
 
     def _workers(self) -> WorkerPool:
-        if self._pool is None:
-            self._pool = WorkerPool(
+        if self.pool is None:
+            self.pool = WorkerPool(
                 self._reader,
                 self.num_workers,
                 time_limit_seconds=self.reading.clip_timeout_seconds,
                 max_restarts=self.reading.max_restarts,
             )
-        return self._pool
+        return self.pool
 
 
 def left_out(name: str, reason: str, stage: str = "worker") -> ClipError:

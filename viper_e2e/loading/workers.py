@@ -79,6 +79,17 @@ class _Worker:
     """As far as it has told; a worker that is `working` is at the first of its jobs."""
 
 
+class PoolStats(NamedTuple):
+    """What a pool is at."""
+
+    pids: tuple[int, ...]
+    """Of the workers that are there."""
+    num_unanswered: int
+    """Items that workers have, done or not, and have not answered."""
+    num_waiting: int
+    """Outcomes that are there and were not asked for yet."""
+
+
 class WorkerPool:
     """Processes that compute `task(item)`; the parent asks for outcomes in whatever order it likes.
 
@@ -148,6 +159,13 @@ class WorkerPool:
         for ticket in tickets:
             self._wanted.discard(ticket)
             self._outcomes.pop(ticket, None)
+
+    def stats(self) -> PoolStats:
+        """After taking in what workers have sent; waits for nothing and replaces nobody."""
+        for worker in self._workers:
+            self._receive(worker)
+        pids = tuple(worker.process.pid or 0 for worker in self._workers)
+        return PoolStats(pids, sum(len(worker.jobs) for worker in self._workers), len(self._outcomes))
 
     def reset_restarts(self) -> None:
         """Count lost workers from here on anew."""

@@ -31,6 +31,7 @@ from viper_e2e.training.data import make_loader, open_splits, reading_of, traini
 from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.fine_tuning import FineTuning, rewrapped
 from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
+from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.losses import IntensityLoss, parse_loss
 from viper_e2e.training.optimizer import build_optimizer, build_schedule, schedule_factor
 from viper_e2e.training.precision import compute_dtype, resolve_precision, resumed
@@ -55,9 +56,15 @@ from viper_e2e.training.yardstick import Yardstick, provenance_of_yardstick
 class Trainer:
     """One run. Building it checks everything that can be checked before anything expensive."""
 
-    def __init__(self, settings: Settings, accelerator: Accelerator, processes: Processes | None = None):
+    def __init__(
+        self,
+        settings: Settings,
+        accelerator: Accelerator,
+        processes: Processes | None = None,
+        hooks: TrainerHooks | None = None,
+    ):
         self.settings, self.config, self.accelerator = settings, settings.train, accelerator
-        self.processes = processes or Processes(accelerator)
+        self.processes, self.hooks = processes or Processes(accelerator), hooks or TrainerHooks()
         limits = ShardLimits(max_clip_bytes=settings.model.decoding.limits.max_bytes_in_memory)
         self.train_shards, self.val_shards = open_splits(self.config, limits)
         saved = SavedRun.of(Path(self.config.run_dir)) if self.config.resume else None
@@ -166,7 +173,9 @@ class Trainer:
             if not group:
                 break
             self._measure(group)
+            self.hooks.before_step(self, group)
             save = self._step(group)
+            self.hooks.after_step(self, group)
             self.state.cursor = Cursor(cursor.seed, cursor.epoch, group[-1].next_position)
             if self.state.bad_steps >= MAX_BAD_STEPS:
                 batches.close()
@@ -342,10 +351,12 @@ class Trainer:
         return parts | ({"scaler": self.accelerator.scaler} if self.accelerator.scaler else {})
 
     def _save_last(self) -> None:
+        self.hooks.before_save(self)
         quarantined = self.processes.gather_list([*self.loader.quarantined.items()], purpose="saving")
         self.loader.quarantined.update(quarantined)
         self.yardstick.gather()
         self.saver.save_last(self.state, self._parts(), self.loader.quarantined)
+        self.hooks.after_save(self)
 
     def _restore(self) -> bool:
         """Go on from the newest undamaged checkpoint; False where none was ever saved."""
