@@ -11,7 +11,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from test_remote import FILE, Handler, serving
+from support.http_server import FILE, Handler, serving
 
 from viper_e2e.shards import ShardError, ShardSet, ShardWriter, http_client, remote
 from viper_e2e.shards.sources import open_source
