@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from viper_e2e.commands.findings import tell_findings
 from viper_e2e.commands.reading_options import apply_reading_options, shard_limits
 from viper_e2e.config.options import CheckConfig
 from viper_e2e.config.schema import DecodingConfig, FaceConfig
 from viper_e2e.packing import progress_bar
-from viper_e2e.runtime import plain_json
-from viper_e2e.runtime.outfiles import settle_file, written_whole
-from viper_e2e.runtime.terminal import SteadyConsole
+from viper_e2e.runtime.outfiles import settle_file
 from viper_e2e.scoring.checking import check
 from viper_e2e.shards import ShardSet
 
@@ -34,9 +33,4 @@ def run_check(options: CheckConfig) -> int:
             max_restarts=options.max_worker_restarts,
             progress=progress,
         )
-    if options.output:
-        with written_whole(options.output) as partial:
-            text = plain_json.dumps(report.to_json(), indent=2) + "\n"
-            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    SteadyConsole(highlight=False).print(report)
-    return report.exit_code
+    return tell_findings(report, options.output)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from viper_e2e.commands.findings import tell_findings
 from viper_e2e.config.options import PackConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.packing import ColumnChoices, pack, parse_size, progress_bar
-from viper_e2e.runtime.outfiles import settle_file, written_whole
-from viper_e2e.runtime.terminal import SteadyConsole
+from viper_e2e.runtime.outfiles import settle_file
 
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".xls")
 
@@ -34,12 +33,7 @@ def run_pack(options: PackConfig) -> int:
             progress=progress,
             **more,
         )
-    if options.output:
-        with written_whole(options.output) as partial:
-            text = json.dumps(report.to_json(), indent=2) + "\n"
-            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    SteadyConsole(highlight=False).print(report)
-    return report.exit_code
+    return tell_findings(report, options.output)
 
 
 def _table_of(options: PackConfig) -> tuple[Path, ColumnChoices]:

@@ -1,0 +1,28 @@
+"""findings.py: what `viper check` and `viper pack` found: printed, and with `--output` written down."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from viper_e2e.runtime import plain_json
+from viper_e2e.runtime.outfiles import written_whole
+from viper_e2e.runtime.terminal import SteadyConsole
+
+
+class Findings(Protocol):
+    """A report that Rich can print."""
+
+    @property
+    def exit_code(self) -> int: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+def tell_findings(found: Findings, output: str | None) -> int:
+    """Print them and write the file; the exit code that they come to."""
+    if output:
+        with written_whole(output) as partial:
+            text = plain_json.dumps(found.to_json(), indent=2) + "\n"
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+    SteadyConsole(highlight=False).print(found)
+    return found.exit_code
