@@ -124,6 +124,8 @@ class Detectorv1:
             mean = picture.float().mean().item()
             if mean == 7:
                 os._exit(3)
+            if mean == 8:
+                time.sleep(60)
             frame += [i, i] if mean > 200 else [i]
             row = mean + np.arange(27) / 100 if mean else np.full(27, np.nan)
             values += [row, row * 0] if mean > 200 else [row]
@@ -258,6 +260,24 @@ def test_a_py_feat_that_hangs_is_ended(py_feat, caplog, monkeypatch):
     monkeypatch.setattr("viper_e2e.encoders.py_feat.START_SECONDS", 0.5)
     assert py_feat("time.sleep(600)").measure(pictures(10)) is None
     assert "ran longer than 0.5 s" in lines(caplog)[0]
+
+
+@pytest.mark.slow
+def test_a_clip_that_py_feat_hangs_on_is_given_up_by_the_limit_of_a_clip(py_feat, caplog):
+    encoder = py_feat()
+    assert encoder.measure(pictures(10)) is not None
+    encoder.clip_timeout_seconds = 0.2
+    assert encoder.measure(pictures(8), "slow.mp4") is None
+    assert "absent from slow.mp4: py-feat's process was lost (ran longer than 0.4 s)" in lines(caplog)[0]
+
+
+def test_a_model_hands_the_limit_of_a_clip_to_its_encoders(py_feat):
+    py_feat()
+    config = micro()
+    config.modalities, config.action_units.source = ("action_units",), "py-feat"
+    model = ViPER(config)
+    model.set_clip_timeout(7.0)
+    assert model.encoders["action_units"].clip_timeout_seconds == 7.0
 
 
 def test_a_py_feat_of_other_units_is_named(py_feat, caplog):

@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file
 from support import ROOT
 from support.fork_server import together
-from support.training_runs import JOINT, arguments, largest_difference, lines, make_corpus, same, weights
+from support.training_runs import JOINT, arguments, largest_difference, lines, make_corpus, run, same, weights
+
+from viper_e2e.commands.cli import main
 
 pytestmark = [pytest.mark.survival, pytest.mark.slow]
 
@@ -261,22 +263,18 @@ def decoded_by(file: Path) -> list[str]:
 # --- the real launcher ----------------------------------------------------------------------------
 
 
+def torchrun(*words: str) -> subprocess.CompletedProcess:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*launch, *words], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
 @pytest.mark.campaign
 def test_torchrun_trains_in_two_processes_and_names_the_one_that_fails(corpus, tmp_path):
-    def torchrun(*words: str) -> subprocess.CompletedProcess:
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-        environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-        return subprocess.run(
-            [*launch, str(ROOT / "train.py"), *words],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-
     run = tmp_path / "run"
-    done = torchrun(*arguments(corpus, run, *TWO, "--epochs=1"))
+    done = torchrun(str(ROOT / "train.py"), *arguments(corpus, run, *TWO, "--epochs=1"))
     assert done.returncode == 0, done.stderr
     assert lines(run, "metrics.jsonl")[0]["step"] == 4
     torn = make_corpus(tmp_path / "torn", num_train=4, num_val=0)
@@ -285,6 +283,25 @@ def test_torchrun_trains_in_two_processes_and_names_the_one_that_fails(corpus, t
     start = data.index(b"ftyp")
     data[start - 4 : start + 300] = bytes(304)
     shard.write_bytes(data)
-    failed = torchrun(*arguments(torn, tmp_path / "torn run", *TWO, "--on-error=raise"))
+    failed = torchrun(str(ROOT / "train.py"), *arguments(torn, tmp_path / "torn run", *TWO, "--on-error=raise"))
     assert failed.returncode != 0
     assert "process 0 of 2" in failed.stderr or "process 1 of 2" in failed.stderr
+
+
+@pytest.mark.campaign
+def test_torchrun_ablates_in_two_processes_as_one_does(corpus, tmp_path):
+    """Started as people start it; `test_identity.py` has the same in forked processes."""
+    model = run(corpus, tmp_path / "run", "--epochs=1", "--batch-size=4")
+    words = [f"--checkpoint={model}/checkpoints/last", f"--shards={corpus}/shards/train-*.tar"]
+    words = ["ablate", *words, "--num-workers=1", "--batch-size=2"]
+    assert main([*words, f"--out={tmp_path}/one"]) == 0
+    done = torchrun("-m", "viper_e2e", *words, f"--out={tmp_path}/two")
+    assert done.returncode == 0, done.stderr
+    one, two = (json.loads((tmp_path / n / "ablation.json").read_text()) for n in ("one", "two"))
+    assert one["failed"] == two["failed"] == {}
+    assert [row["modalities"] for row in one["rows"]] == [row["modalities"] for row in two["rows"]]
+    for a, b in zip(one["rows"], two["rows"], strict=True):
+        for name in ("mean_pearson", "low", "high"):
+            assert b[name] == pytest.approx(a[name], abs=1e-6)
+        assert b["pearson"] == pytest.approx(a["pearson"], abs=1e-6)
+    assert done.stdout.count("mean Pearson") == 1, "one process alone prints the table"

@@ -56,9 +56,10 @@ def load_model(options: ScoringOptions | ExportConfig) -> ViPER:
 
 
 def set_computing(model: ViPER, options: ScoringOptions, processes: Processes) -> None:
-    """As ``--mixed-precision`` and ``--compile`` ask; ``options`` holds what ``auto`` came to from here on."""
+    """As the options ask; ``options.mixed_precision`` holds what ``auto`` came to from here on."""
     options.mixed_precision = resolve_precision(options.mixed_precision, model, processes)
     model.set_compute_dtype(compute_dtype(options.mixed_precision))
+    model.set_clip_timeout(options.clip_timeout_seconds)
     if options.compile:
         compile_model(model)
 

@@ -66,7 +66,7 @@ class WorkerOptions:
     clip_timeout_seconds: Annotated[float, ABOVE_0] = option(
         TrainConfig.clip_timeout_seconds,
         metavar="S",
-        help="a clip that takes a process longer is left out",
+        help="a clip that takes a process longer is left out; py-feat has twice as long for its action units",
     )
     max_worker_restarts: Annotated[int, FROM_0] = option(
         TrainConfig.max_worker_restarts,

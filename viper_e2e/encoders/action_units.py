@@ -86,6 +86,7 @@ class ActionUnitEncoder(Encoder[UnitRows]):
             return None
         if self._py_feat is None:
             self._py_feat = PyFeat(str(self._place.device))
+        self._py_feat.clip_timeout_seconds = self.clip_timeout_seconds
         try:
             return torch.from_numpy(self._py_feat(frames.cpu().numpy())).to(frames.device)
         except NotMeasured as error:

@@ -18,6 +18,7 @@ from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.prepared import ClipTokens, WeightsId
 from viper_e2e.encoders.stream import Stream
 from viper_e2e.encoders.weights import Search
+from viper_e2e.loading.workers import TIME_LIMIT_SECONDS
 
 Input = TypeVar("Input")
 """What an encoder reads of one clip."""
@@ -47,6 +48,8 @@ class Encoder(nn.Module, ABC, Generic[Input]):
     """D of the tokens."""
     crop_spec: CropSpec | None = None
     """How it wants faces cut, if it needs them."""
+    clip_timeout_seconds: float = TIME_LIMIT_SECONDS
+    """How long a clip may keep a worker; heeded by encoders that measure in a process of their own."""
 
     @classmethod
     @abstractmethod

@@ -12,10 +12,13 @@ from jaxtyping import Float32, UInt8
 from viper_e2e.encoders.py_feat_child import MeasureFrames
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import ACTION_UNITS, FACIAL_EMOTIONS, unit_name
-from viper_e2e.loading.workers import WorkerError, WorkerLost, WorkerPool
+from viper_e2e.loading.workers import TIME_LIMIT_SECONDS, WorkerError, WorkerLost, WorkerPool
 
-START_SECONDS, CLIP_SECONDS = 1800.0, 600.0
-"""After which py-feat is taken to hang; it downloads its weights at the first start."""
+START_SECONDS = 1800.0
+"""After which py-feat is taken to hang at its start, the first of which downloads its weights."""
+
+TIMES_DECODING = 2.0
+"""Looking at every frame of a clip takes longer than decoding it: its limit is so many times that of a clip."""
 
 MAX_DEATHS = 3
 """In a row; a process that dies of every clip is not started for each of thousands."""
@@ -36,18 +39,19 @@ class PyFeat:
     well with others in one process. It is started at the first clip and ends with this object.
     """
 
-    def __init__(self, device: str = "cpu"):
-        self.device = device
+    def __init__(self, device: str = "cpu", clip_timeout_seconds: float = TIME_LIMIT_SECONDS):
+        self.device, self.clip_timeout_seconds = device, clip_timeout_seconds
         self._pool: WorkerPool | None = None
         self._deaths = 0
 
-    def __reduce__(self) -> tuple[type[PyFeat], tuple[str]]:
+    def __reduce__(self) -> tuple[type[PyFeat], tuple[str, float]]:
         # A copy of a model starts a worker of its own.
-        return PyFeat, (self.device,)
+        return PyFeat, (self.device, self.clip_timeout_seconds)
 
     def __call__(self, frames: UInt8[np.ndarray, "N H W 3"]) -> Float32[np.ndarray, "N 27"]:
         """A row per frame in the published order; NaN where py-feat found no face. Raises `NotMeasured`."""
         pool = self._pool or self._start()
+        pool.time_limit_seconds = TIMES_DECODING * self.clip_timeout_seconds
         columns, rows = self._ask(pool, frames)
         self._deaths = 0
         return _in_published_order(columns, rows)
@@ -79,7 +83,6 @@ class PyFeat:
         except NotMeasured as error:
             self.close()
             raise NotMeasured(f"are py-feat's weights at hand? {error}", for_good=True) from None
-        pool.time_limit_seconds = CLIP_SECONDS
         return pool
 
     def _ask(self, pool: WorkerPool, frames: UInt8[np.ndarray, "N H W 3"] | None) -> Any:

@@ -236,6 +236,11 @@ class ViPER(Pretrained):
         for encoder in self.encoders.values():
             encoder.to_compute_dtype(dtype)
 
+    def set_clip_timeout(self, seconds: float) -> None:
+        """How long a clip may keep a process that an encoder measures it in."""
+        for encoder in self.encoders.values():
+            encoder.clip_timeout_seconds = seconds
+
 
 def load(
     source: str | os.PathLike,

@@ -90,6 +90,7 @@ class Trainer:
         self._settle_precision()
         self.tuning = FineTuning(self.module, self.config, self.clip_cache)
         self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
+        self.module.set_clip_timeout(self.config.clip_timeout_seconds)
         self.loss.to(accelerator.device)
         cached = self.clip_cache.get if self.clip_cache.budget_bytes else None
         share = self.processes.index, self.processes.count
