@@ -302,6 +302,6 @@ def test_torchrun_ablates_in_two_processes_as_one_does(corpus, tmp_path):
     assert [row["modalities"] for row in one["rows"]] == [row["modalities"] for row in two["rows"]]
     for a, b in zip(one["rows"], two["rows"], strict=True):
         for name in ("mean_pearson", "low", "high"):
-            assert b[name] == pytest.approx(a[name], abs=1e-6)
-        assert b["pearson"] == pytest.approx(a["pearson"], abs=1e-6)
+            assert b[name] == pytest.approx(a[name], abs=1.01e-6)  # written to six digits
+        assert b["pearson"] == pytest.approx(a["pearson"], abs=1.01e-6)
     assert done.stdout.count("mean Pearson") == 1, "one process alone prints the table"
