@@ -2,7 +2,7 @@
 
 import sys
 
-from viper_e2e.commands.cli import main
+from viper_e2e.commands import main
 
 if __name__ == "__main__":
     sys.exit(main(["infer", *sys.argv[1:]]))

@@ -24,13 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viper_e2e.config.schema import BackboneConfig, DecodingConfig, FaceConfig, VisualConfig
+from viper_e2e.config import BackboneConfig, DecodingConfig, FaceConfig, VisualConfig
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.encoders.stream import Stream
-from viper_e2e.encoders.visual import VisualEncoder
+from viper_e2e.encoders import Stream, VisualEncoder
 from viper_e2e.faces import FaceCropper, FaceTrack, align
-from viper_e2e.fusion.closed_form import fit_ridge, predict
-from viper_e2e.fusion.pooling import pool, pooled_rows
+from viper_e2e.fusion import fit_ridge, pool, pooled_rows, predict
 
 SEEN_IN_THE_FACE = ("Adoration", "Disgust", "Fear", "Surprise")
 WAYS = {

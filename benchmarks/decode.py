@@ -53,7 +53,7 @@ Decode = Callable[[bytes, np.ndarray], Result]
 
 
 def ours(backend: str, max_side: int | None = None) -> Decode:
-    from viper_e2e.config.schema import DecodingConfig
+    from viper_e2e.config import DecodingConfig
     from viper_e2e.decoding import ClipDecoder
 
     if backend == "decord":
@@ -69,10 +69,8 @@ def ours(backend: str, max_side: int | None = None) -> Decode:
 
 def decode_all() -> Decode:
     """Every frame through the codec in one demux with the sound; only the wanted ones are converted."""
-    from viper_e2e.config.schema import LimitsConfig
-    from viper_e2e.decoding.container import open_clip, prepare_video_codec
-    from viper_e2e.decoding.fields import Deinterlacer
-    from viper_e2e.decoding.picture import Scaler
+    from viper_e2e.config import LimitsConfig
+    from viper_e2e.decoding import Deinterlacer, Scaler, open_clip, prepare_video_codec
 
     def decode(data: bytes, wanted: np.ndarray) -> Result:
         frames, seconds, blocks, number = [], [], [], 0
@@ -179,9 +177,8 @@ OURS, REFERENCE = "ours (PyAV)", "PyAV decode-all"
 
 def wanted_frames(data: bytes) -> np.ndarray:
     """The frames shown at 32 even instants, by the times of all frames as decoding everything tells them."""
-    from viper_e2e.config.schema import LimitsConfig
-    from viper_e2e.decoding.container import open_clip
-    from viper_e2e.decoding.sampling import frames_by_time
+    from viper_e2e.config import LimitsConfig
+    from viper_e2e.decoding import frames_by_time, open_clip
 
     with open_clip(data, LimitsConfig()) as media:
         pts = [frame.pts for frame in media.container.decode(media.video)]

@@ -23,8 +23,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from viper_e2e.config.schema import BackboneConfig, FaceConfig, VisualConfig
-from viper_e2e.encoders.visual import VisualEncoder
+from viper_e2e.config import BackboneConfig, FaceConfig, VisualConfig
+from viper_e2e.encoders import VisualEncoder
 from viper_e2e.faces import FaceCropper
 
 

@@ -36,11 +36,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from viper_e2e.config.presets import PRESETS, TRAIN_DEFAULTS
+from viper_e2e.config import PRESETS, TRAIN_DEFAULTS
 from viper_e2e.errors import ViperError
-from viper_e2e.model.predictions import Predictions
-from viper_e2e.report.tables import stdout_console
-from viper_e2e.scoring.metrics import bootstrap
+from viper_e2e.model import Predictions
+from viper_e2e.report import stdout_console
+from viper_e2e.scoring import bootstrap
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "datasets"))  # recipes are run by path, not installed

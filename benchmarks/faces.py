@@ -24,7 +24,7 @@ from facenet_pytorch import MTCNN
 from rich.console import Console
 from rich.table import Table
 
-from viper_e2e.config.schema import FaceConfig
+from viper_e2e.config import FaceConfig
 from viper_e2e.faces import FaceCropper, FaceTrack
 
 NUM_FRAMES = 32

@@ -32,13 +32,13 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from viper_e2e.commands.parsing import parse_train
-from viper_e2e.config.settings import Settings
-from viper_e2e.model.viper import ViPER
-from viper_e2e.runtime.console import table
-from viper_e2e.scoring.metrics import bootstrap, scores_of
+from viper_e2e.commands import parse_train
+from viper_e2e.config import Settings
+from viper_e2e.model import ViPER
+from viper_e2e.runtime import table
+from viper_e2e.scoring import bootstrap, scores_of
 from viper_e2e.shards import ShardSet, ShardWriter
-from viper_e2e.training.trainer import Trainer
+from viper_e2e.training import Trainer
 
 DINOV2, WHISPER = "dinov2-small", "whisper-tiny-en-encoder"
 VARIANTS = {

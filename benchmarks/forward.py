@@ -36,9 +36,8 @@ from rich.table import Table
 from torch.nn.functional import cosine_similarity
 from torch.utils.flop_counter import FlopCounterMode
 
-from viper_e2e.model.compiling import compile_model, compiled_parts
-from viper_e2e.model.viper import ViPER
-from viper_e2e.training.precision import fastest_precision
+from viper_e2e.model import ViPER, compile_model, compiled_parts
+from viper_e2e.training import fastest_precision
 
 MATRIX_SIDE = 2048
 

@@ -30,10 +30,9 @@ from transformers import PerceiverConfig, PerceiverModel, RobertaConfig, Roberta
 from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder
 
 from viper_e2e.clip import Sample
-from viper_e2e.config.presets import paper
-from viper_e2e.config.schema import BackboneConfig, ModelConfig
-from viper_e2e.encoders.cache import TokenCache
-from viper_e2e.model.viper import ViPER
+from viper_e2e.config import BackboneConfig, ModelConfig, paper
+from viper_e2e.encoders import TokenCache
+from viper_e2e.model import ViPER
 
 PUBLISHED = {
     "visual": ("ViT-B/16, in21k", 86.4e6),

@@ -19,13 +19,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from viper_e2e.config.schema import AudioConfig, BackboneConfig, DecodingConfig, ModelConfig
+from viper_e2e.config import AudioConfig, BackboneConfig, DecodingConfig, ModelConfig
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.encoders.audio import AudioEncoder, ClipSound
-from viper_e2e.encoders.stream import Stream
-from viper_e2e.fusion.closed_form import fit_ridge, predict
-from viper_e2e.fusion.pooling import known_features, pool, pooled_rows
-from viper_e2e.runtime.console import table
+from viper_e2e.encoders import AudioEncoder, ClipSound, Stream
+from viper_e2e.fusion import fit_ridge, known_features, pool, pooled_rows, predict
+from viper_e2e.runtime import table
 from viper_e2e.shards import ShardSet
 
 PADDINGS = ("full", "clip")

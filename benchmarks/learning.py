@@ -33,19 +33,16 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from viper_e2e.commands.parsing import parse_train
-from viper_e2e.config.settings import Settings
-from viper_e2e.encoders.cache import TokenCache
-from viper_e2e.encoders.prepared import PreparedClip
+from viper_e2e.commands import parse_train
+from viper_e2e.config import Settings
+from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
-from viper_e2e.model.output import ViPEROutput
-from viper_e2e.model.viper import ViPER
-from viper_e2e.packing import pack, progress_bar
-from viper_e2e.runtime.console import console, table
+from viper_e2e.model import ViPER, ViPEROutput
+from viper_e2e.packing import pack
+from viper_e2e.runtime import console, table
+from viper_e2e.runtime import counting as progress_bar
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.ridge_training import RidgeTrainer
-from viper_e2e.training.trainer import Trainer
-from viper_e2e.training.validation import VALIDATION
+from viper_e2e.training import VALIDATION, RidgeTrainer, Trainer
 
 DINOV2, WHISPER = "dinov2-small", "whisper-tiny-en-encoder"
 ROOT = Path(__file__).resolve().parent.parent

@@ -38,13 +38,13 @@ from rich.console import Console
 from rich.table import Table
 
 from viper_e2e.clip import DecodedClip, Sample
-from viper_e2e.config.presets import PRESETS
+from viper_e2e.config import PRESETS
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.loading.clip_reader import DecodeSample
+from viper_e2e.loading import DecodeSample
 from viper_e2e.shards import ShardSet, ShardWriter
 
 if TYPE_CHECKING:
-    from viper_e2e.loading.loader import ClipLoader
+    from viper_e2e.loading import ClipLoader
 
 NUM_CORES = len(os.sched_getaffinity(0))
 
@@ -163,7 +163,7 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 def rates(console: Console, shards: ShardSet, remote: ShardSet, decode: DecodeSample, args) -> None:
     """Clips per second."""
-    from viper_e2e.loading.loader import ClipLoader  # not above: workers import this file, and do without torch
+    from viper_e2e.loading import ClipLoader  # not above: workers import this file, and do without torch
 
     loaders = {}
     for name, place in (("local", shards), ("http", remote)):
@@ -195,7 +195,7 @@ def rates(console: Console, shards: ShardSet, remote: ShardSet, decode: DecodeSa
 
 def memory(console: Console, shards: ShardSet, decode: DecodeSample, args) -> None:
     """Bytes of decoded clips that wait while the consumer is busy elsewhere."""
-    from viper_e2e.loading.loader import ClipLoader
+    from viper_e2e.loading import ClipLoader
 
     table = Table(
         "workers × prefetch",
@@ -246,7 +246,7 @@ def private_memory(pid: int) -> int:
 
 def waiting(console: Console, shards: ShardSet, decode: DecodeSample, args) -> None:
     """Share of time waiting when workers and consumer have a core each."""
-    from viper_e2e.loading.loader import ClipLoader
+    from viper_e2e.loading import ClipLoader
 
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from safetensors.torch import save_model
 
-from viper_e2e.config.presets import PRESETS
-from viper_e2e.config.schema import BackboneConfig, ModelConfig
-from viper_e2e.model.viper import ViPER
+from viper_e2e.config import PRESETS, BackboneConfig, ModelConfig
+from viper_e2e.model import ViPER
 
 PREPROCESSORS = {
     "visual": {"size": {"height": 224, "width": 224}, "resample": 2},

@@ -17,11 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as pixels
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.encoders.audio import ClipSound
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.encoders import ClipSound, Stream
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.model.viper import ViPER
-from viper_e2e.training.losses import IntensityLoss, parse_loss
+from viper_e2e.model import ViPER
+from viper_e2e.training import IntensityLoss, parse_loss
 
 JPEG_QUALITY = 95
 """As OpenCV writes them."""

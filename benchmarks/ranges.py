@@ -18,7 +18,7 @@ import statistics
 import threading
 import time
 
-from viper_e2e.shards.remote import RemoteFile
+from viper_e2e.shards import RemoteFile
 
 
 class FarHandler(http.server.BaseHTTPRequestHandler):

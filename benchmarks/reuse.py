@@ -24,8 +24,8 @@ from models import sized
 from rich.console import Console
 from rich.table import Table
 
-from viper_e2e.encoders.cache import TokenCache
-from viper_e2e.model.viper import ViPER
+from viper_e2e.encoders import TokenCache
+from viper_e2e.model import ViPER
 
 
 def main() -> None:

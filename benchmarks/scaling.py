@@ -44,7 +44,7 @@ def score(path: str) -> dict[str, Any]:
     import torch
     from models import sized
 
-    from viper_e2e.model.viper import ViPER
+    from viper_e2e.model import ViPER
 
     model = ViPER(sized("tiny")).eval()
     with torch.no_grad():
@@ -55,7 +55,7 @@ def score(path: str) -> dict[str, Any]:
 
 
 def open_shards(pattern: str) -> dict[str, Any]:
-    from viper_e2e.loading.order import EpochOrder
+    from viper_e2e.loading import EpochOrder
     from viper_e2e.shards import ShardSet
 
     since = time.process_time()
@@ -73,8 +73,8 @@ def open_shards(pattern: str) -> dict[str, Any]:
 def step(path: str, batch_size: str) -> dict[str, Any]:
     import torch
 
-    from viper_e2e.config.presets import PRESETS
-    from viper_e2e.model.viper import ViPER
+    from viper_e2e.config import PRESETS
+    from viper_e2e.model import ViPER
 
     torch.manual_seed(0)
     model = ViPER(PRESETS["tiny"]()).train()

@@ -22,11 +22,10 @@ import torch
 from PIL import Image
 from skimage import data
 
-from viper_e2e.config.presets import tiny
-from viper_e2e.config.schema import ModelConfig
-from viper_e2e.encoders.prepared import PreparedClip
+from viper_e2e.config import ModelConfig, tiny
+from viper_e2e.encoders import PreparedClip
 from viper_e2e.faces import FaceRegions
-from viper_e2e.model.viper import ViPER
+from viper_e2e.model import ViPER
 
 SIZE, RATE, SECONDS = (1920, 1080), 25, 8
 FACE_IN_PORTRAIT = 85

@@ -49,15 +49,13 @@ from published_recipe import (
 from rich.console import Console
 from rich.table import Table
 
-from viper_e2e.config.presets import TRAIN_DEFAULTS
-from viper_e2e.config.schema import ModelConfig, TrainConfig
-from viper_e2e.config.settings import Settings
+from viper_e2e.config import TRAIN_DEFAULTS, ModelConfig, Settings, TrainConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.faces import FaceCropper
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.model.viper import ViPER
+from viper_e2e.model import ViPER
 from viper_e2e.shards import ShardWriter
-from viper_e2e.training.run import train
+from viper_e2e.training import train
 
 CONTENDERS = ("staged", "streaming, every frame", "streaming, defaults")
 

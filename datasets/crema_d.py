@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from viper_e2e.loading.clip_files import find_files
+from viper_e2e.loading import find_files
 from viper_e2e.packing import pack_corpus, recipe_arguments, run
 
 EMOTIONS = {"ANG": "Anger", "DIS": "Disgust", "FEA": "Fear", "HAP": "Happy", "NEU": "Neutral", "SAD": "Sad"}

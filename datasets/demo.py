@@ -39,7 +39,7 @@ from demo_voice import Speaker, in_room, voice
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.packing import progress_bar
+from viper_e2e.runtime import counting as progress_bar
 
 EMOTIONS = HUME_REACTION.columns
 

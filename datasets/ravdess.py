@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 from viper_e2e.errors import ViperError
-from viper_e2e.loading.clip_files import find_files
+from viper_e2e.loading import find_files
 from viper_e2e.packing import pack_corpus, recipe_arguments, run
 
 EMOTIONS = ("Neutral", "Calm", "Happy", "Sad", "Angry", "Fearful", "Disgust", "Surprised")

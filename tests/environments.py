@@ -65,7 +65,7 @@ def fresh(python: str) -> Iterator[Path]:
 def clips(name: str) -> None:
     """The newest PyAV and NumPy, the package without what else it needs: every kind of clip opens."""
     with fresh(name) as python:
-        _install(python, "av", "numpy")
+        _install(python, "av", "lazy_loader", "numpy")
         _install(python, "--no-deps", ".")
         _smoke(python, "clips")
 

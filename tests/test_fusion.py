@@ -9,14 +9,9 @@ from viper_e2e.config.presets import paper
 from viper_e2e.config.schema import FusionConfig
 from viper_e2e.encoders.stream import Stream
 from viper_e2e.errors import ViperError
-from viper_e2e.fusion import (
-    ConcatFusion,
-    TokenFusion,
-    build_fusion,
-    rescaled,
-    sample_hidden,
-    time_features,
-)
+from viper_e2e.fusion import ConcatFusion, TokenFusion, build_fusion, sample_hidden
+from viper_e2e.fusion.outputs import rescaled
+from viper_e2e.fusion.tokens import time_features
 
 KINDS = pytest.mark.parametrize("kind", ["tokens", "concat"])
 ALL_KINDS = pytest.mark.parametrize("kind", ["tokens", "change", "concat", "ensemble"])

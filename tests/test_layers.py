@@ -1,4 +1,4 @@
-"""A file imports from its own wing and from earlier ones alone, and heavy packages wait until needed."""
+"""Files import from earlier wings alone and through their doors; heavy packages wait until needed."""
 
 from __future__ import annotations
 
@@ -39,6 +39,21 @@ GATEKEEPERS = {
     "openpyxl": {"packing", "scoring.tabular"},
 }
 
+ROOT = PACKAGE.parent
+WINGS = [name for name in ORDER if (PACKAGE / name).is_dir()]
+SCRIPTS = sorted(
+    path.relative_to(ROOT)
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("datasets/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]
+)
+FOR_OTHERS = {
+    "faces": {"DETECTED", "INTERPOLATED", "NONE"},
+    "fusion": {"FusionHead", "HiddenLayerFusion", "TokenFusion", "num_networks"},
+    "packing": {"LabelTable", "PackReport", "Row", "SplitReport", "read_labels", "write_labels"},
+    "published": {"Imported", "ReleasedHead", "read_released"},
+    "shards": {"ShardError", "expand"},
+}
+"""Shown for other people's scripts: what functions return and raise, and what was shown before."""
+
 
 @cache
 def modules() -> dict[str, Path]:
@@ -64,6 +79,57 @@ def imports(module: str, path: Path) -> set[str]:
             prefix = ".".join([*parts, node.module] if node.module else parts)
             found |= {prefix} | {f"{prefix}.{alias.name}" for alias in node.names}
     return found
+
+
+@cache
+def shown(wing: str) -> dict[str, str]:
+    """What a wing shows the others, by its `__init__.pyi`: name and module, "" for a module itself."""
+    tree = ast.parse((PACKAGE / wing / "__init__.pyi").read_text(encoding="utf-8"))
+    assert all(isinstance(node, ast.ImportFrom) and node.level == 1 for node in tree.body), wing
+    return {alias.name: node.module or "" for node in tree.body for alias in node.names}
+
+
+def past_the_door(module: str, path: Path) -> set[str]:
+    """What a file imports of other wings that they do not show."""
+    own = module.split(".")[0]
+    found = set()
+    for name in imports(module, path):
+        top, wing, *rest = [*name.split("."), "", ""][: max(3, name.count(".") + 1)]
+        if top == "viper_e2e" and wing in set(WINGS) - {own} and rest[0]:
+            found |= {name} - {f"viper_e2e.{wing}.{shown_name}" for shown_name in shown(wing)}
+    return found
+
+
+def names_in(path: Path) -> set[str]:
+    """Defined or imported at the top of a file."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found
+
+
+@cache
+def wanted() -> set[str]:
+    """All that wings, scripts and pages ask of one another, as ``viper_e2e.wing.name``."""
+    asked = {f"viper_e2e.{module}.{name}" for name, module in shown(".").items()}
+    for module, path in modules().items():
+        asked |= {name for name in imports(module, path) if name.split(".")[1:2] != [module.split(".")[0]]}
+    for path in SCRIPTS:
+        asked |= imports(path.stem, ROOT / path)
+    for page in ROOT.glob("docs/**/*.md"):
+        for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+            asked |= set(re.findall(r"viper_e2e[.\w]+", block))
+            for wing, names in re.findall(r"from (viper_e2e\.\w+) import (.+)", block):
+                asked |= {f"{wing}.{name}" for name in names.split(", ")}
+    # Encoders are named in strings, so that modalities are known without them.
+    text = modules()["config.modalities"].read_text(encoding="utf-8")
+    return asked | {place.replace(":", ".") for place in re.findall(r"viper_e2e\.\w+:\w+", text)}
 
 
 def rooms(module: str, path: Path) -> set[str]:
@@ -101,6 +167,39 @@ def test_imports_point_to_earlier_rooms(module):
     own = ORDER.index(module.split(".")[0])
     for other in rooms(module, modules()[module]):
         assert ORDER.index(other) < own, f"{module} imports {other}, which stands behind it"
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_wings_are_entered_through_their_doors(module):
+    assert past_the_door(module, modules()[module]) == set()
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=str)
+def test_scripts_enter_wings_through_their_doors(script):
+    assert past_the_door(script.stem, ROOT / script) == set()
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_door_shows_what_is_there_and_what_somebody_wants(wing):
+    public = FOR_OTHERS.get(wing, set())
+    if wing == "config":
+        public = {name for name, module in shown(wing).items() if module == "schema"} | {"MODALITIES"}
+    assert public <= set(shown(wing))
+    for name, module in shown(wing).items():
+        file = PACKAGE / wing / f"{module or name}.py"
+        assert file.is_file(), name
+        assert not module or name in names_in(file), name
+        assert name in public or f"viper_e2e.{wing}.{name}" in wanted(), f"nobody asks for {name}"
+
+
+@pytest.mark.parametrize(("wing", "name"), [("runtime", "console"), ("decoding", "probe"), ("packing", "pack")])
+def test_a_module_that_is_imported_first_does_not_hide_the_function_of_its_name(wing, name):
+    """The import system writes a submodule into its package, where the door's function has to stay."""
+    assert shown(wing)[name] == name
+    code = f"import viper_e2e.{wing}.{name}; from viper_e2e.{wing} import {name} as it; print(type(it))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "module" not in done.stdout
 
 
 @pytest.mark.parametrize("module", sorted(modules()))

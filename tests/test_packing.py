@@ -14,8 +14,9 @@ from rich.console import Console
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import ACTION_UNITS, FACIAL_EMOTIONS, HUME_REACTION, LabelSet
-from viper_e2e.packing import pack, progress_bar, read_labels, write_labels
+from viper_e2e.packing import pack, read_labels, write_labels
 from viper_e2e.packing.action_units import read_action_units
+from viper_e2e.runtime.progress import counting
 from viper_e2e.shards import ShardError, ShardSet
 
 MP4 = b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(1000)
@@ -383,9 +384,9 @@ def test_action_units_that_make_no_sense_are_refused(data, message):
 
 
 def test_the_bar_counts_and_says_nothing_where_nothing_was_done(capsys):
-    with progress_bar("packing"):
+    with counting("packing"):
         pass
     assert capsys.readouterr().err.strip() == ""
-    with progress_bar("packing") as progress:
+    with counting("packing") as progress:
         progress(3, 3)
     assert "3/3" in capsys.readouterr().err

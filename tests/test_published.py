@@ -26,16 +26,15 @@ from viper_e2e.encoders.stream import Stream
 from viper_e2e.errors import ViperError
 from viper_e2e.model.checkpoint import load_tensors, verify
 from viper_e2e.published import (
-    FILES,
-    MODALITIES_OF_WIDTH,
     ReleasedHead,
-    approximations,
     import_published,
     is_published,
     published_checkpoint,
     read_released,
     safe_pickle,
 )
+from viper_e2e.published.importing import FILES, approximations
+from viper_e2e.published.released import MODALITIES_OF_WIDTH
 
 SMALL = {
     "num_latents": 4,

@@ -11,20 +11,29 @@ import numpy as np
 from viper_e2e.commands.common import load_model, scored, set_computing, tell_failed
 from viper_e2e.commands.evaluation import source_record
 from viper_e2e.commands.reading_options import shard_limits
-from viper_e2e.config.options import AblateConfig
+from viper_e2e.config import AblateConfig
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.model import checkpoint
-from viper_e2e.model.predictions import Predictions
+from viper_e2e.model import Predictions, checkpoint
 from viper_e2e.report import figures, tables
-from viper_e2e.runtime.console import AS_IT_IS, console, table, tell_problems
-from viper_e2e.runtime.outfiles import settle_folder, written_whole
-from viper_e2e.runtime.processes import Processes
-from viper_e2e.runtime.version import versions
-from viper_e2e.scoring.journal import ResultJournal, identity_of, scoring_accelerator
-from viper_e2e.scoring.metrics import measure
-from viper_e2e.scoring.score import Wanted
-from viper_e2e.scoring.sources import refuse_empty
-from viper_e2e.scoring.tabular import readable
+from viper_e2e.runtime import (
+    AS_IT_IS,
+    Processes,
+    console,
+    settle_folder,
+    table,
+    tell_problems,
+    versions,
+    written_whole,
+)
+from viper_e2e.scoring import (
+    ResultJournal,
+    Wanted,
+    identity_of,
+    measure,
+    readable,
+    refuse_empty,
+    scoring_accelerator,
+)
 from viper_e2e.shards import ShardSet
 
 

@@ -12,17 +12,13 @@ from itertools import count
 import torch
 
 from viper_e2e.clip import DecodedClip
-from viper_e2e.config.settings import Settings
+from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.loading.loader import ClipBatch, ClipLoader
-from viper_e2e.model.compiling import check_compiler, compile_model
-from viper_e2e.model.stages import StageClock
-from viper_e2e.model.viper import ViPER
-from viper_e2e.runtime.console import console, progress_bar, table
+from viper_e2e.loading import ClipBatch, ClipLoader
+from viper_e2e.model import StageClock, ViPER, check_compiler, compile_model
+from viper_e2e.runtime import console, progress_bar, table
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.data import make_loader
-from viper_e2e.training.optimizer import build_optimizer
-from viper_e2e.training.precision import compute_dtype, resolve_precision
+from viper_e2e.training import build_optimizer, compute_dtype, make_loader, resolve_precision
 
 _PHASES = 4
 WAITING_MATTERS = 0.05

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from viper_e2e.commands.findings import tell_findings
 from viper_e2e.commands.reading_options import apply_reading_options, shard_limits
-from viper_e2e.config.options import CheckConfig
-from viper_e2e.config.schema import DecodingConfig, FaceConfig
-from viper_e2e.packing import progress_bar
-from viper_e2e.runtime.outfiles import settle_file
-from viper_e2e.scoring.checking import check
+from viper_e2e.config import CheckConfig, DecodingConfig, FaceConfig
+from viper_e2e.runtime import counting as progress_bar
+from viper_e2e.runtime import settle_file
+from viper_e2e.scoring import check
 from viper_e2e.shards import ShardSet
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from viper_e2e.commands.command_line import VOLUME, parse, parse_known, with_values
-from viper_e2e.config.options import (
+from viper_e2e.config import (
     AblateConfig,
     BenchConfig,
     CheckConfig,
@@ -27,8 +27,7 @@ from viper_e2e.config.options import (
     PackConfig,
 )
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.runtime.letters import spare_terminals
-from viper_e2e.runtime.notes import show_notes
+from viper_e2e.runtime import show_notes, spare_terminals
 
 MODELS = """none is taken by default; give --checkpoint one of these:
   VaianiLorenzo/ViPER-VA     one of the authors' eight, trained on Hume-Reaction (ViPER: validation r .3025)
@@ -72,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.OK
     except OSError as error:
         # What the machine refuses (a full disk, a file without permission) is no fault of ours to be traced.
-        from viper_e2e.runtime.environment import explain
+        from viper_e2e.runtime import explain
 
         print(f"viper {command}{_which_process()}: {explain(error)}", file=sys.stderr)
         return ExitCode.NOTHING_DONE
@@ -85,7 +84,7 @@ def _set_volume(argv: list[str]) -> list[str]:
     level = logging.DEBUG if given & {*VERBOSE} else logging.WARNING if given else logging.INFO
     show_notes(level)
     if level == logging.WARNING:
-        from viper_e2e.runtime.console import console
+        from viper_e2e.runtime import console
 
         console.quiet = True
     return [word for place, word in enumerate(argv) if place >= end or word not in given]
@@ -163,7 +162,7 @@ def _train(argv: Sequence[str]) -> int:
     from viper_e2e.commands.scratch import keep_scratch_in_memory
 
     keep_scratch_in_memory()
-    from viper_e2e.training.run import train
+    from viper_e2e.training import train
 
     return train(settings)
 

@@ -14,9 +14,7 @@ from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin,
 import yaml
 
 from viper_e2e.commands.usage import Parser
-from viper_e2e.config.bounds import check_options
-from viper_e2e.config.options import GROUPS
-from viper_e2e.config.settings_file import read_settings_file
+from viper_e2e.config import GROUPS, check_options, read_settings_file
 from viper_e2e.errors import ExitCode, ViperError
 
 C = TypeVar("C")

@@ -10,21 +10,14 @@ import torch
 from viper_e2e.clip import ClipSource
 from viper_e2e.commands.parsing import backbone_overrides
 from viper_e2e.commands.reading_options import apply_reading_options
-from viper_e2e.config.options import BackboneOptions, ExportConfig, ImportConfig, ScoringOptions
+from viper_e2e.config import BackboneOptions, ExportConfig, ImportConfig, ScoringOptions
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.loading.stream import Reading
-from viper_e2e.model.compiling import check_compiler, compile_model
-from viper_e2e.model.prediction import Prediction
-from viper_e2e.model.predictions import Predictions
-from viper_e2e.model.viper import ViPER
+from viper_e2e.loading import Reading
+from viper_e2e.model import Prediction, Predictions, ViPER, check_compiler, compile_model
 from viper_e2e.published import import_published, is_published, published_checkpoint
-from viper_e2e.runtime.console import AS_IT_IS, console, loading, progress_bar
-from viper_e2e.runtime.devices import own_device
-from viper_e2e.runtime.names import printable
-from viper_e2e.runtime.processes import Processes
-from viper_e2e.scoring.journal import ResultJournal
-from viper_e2e.scoring.score import Wanted, score
-from viper_e2e.training.precision import compute_dtype, resolve_precision
+from viper_e2e.runtime import AS_IT_IS, Processes, console, loading, own_device, printable, progress_bar
+from viper_e2e.scoring import ResultJournal, Wanted, score
+from viper_e2e.training import compute_dtype, resolve_precision
 
 MAX_NAMED = 20
 

@@ -6,7 +6,7 @@ import os
 from importlib.util import find_spec
 
 from viper_e2e.errors import ExitCode
-from viper_e2e.runtime.version import __version__, versions
+from viper_e2e.runtime import __version__, versions
 
 
 def run_env() -> int:

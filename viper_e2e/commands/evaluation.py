@@ -13,28 +13,36 @@ import torch
 from viper_e2e.clip import DecodedClip
 from viper_e2e.commands.common import load_model, reading_of, scored, set_computing, tell_failed
 from viper_e2e.commands.reading_options import shard_limits
-from viper_e2e.config.modalities import looks_at_face
-from viper_e2e.config.options import AblateConfig, EvalConfig
-from viper_e2e.encoders.prepared import PreparedClip
+from viper_e2e.config import AblateConfig, EvalConfig, looks_at_face
+from viper_e2e.encoders import PreparedClip
 from viper_e2e.errors import ClipError, ExitCode, ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
-from viper_e2e.loading.clip_reader import DecodeSample
-from viper_e2e.model import checkpoint
-from viper_e2e.model.predictions import Predictions, submission_ids
-from viper_e2e.model.pretrained import yardstick_line
-from viper_e2e.model.viper import ViPER
-from viper_e2e.report import figures, tables
-from viper_e2e.report.confusion import confusion_matrices, has_dominant
-from viper_e2e.report.page import extremes, write_page
-from viper_e2e.runtime.console import AS_IT_IS, console, tell_problems
-from viper_e2e.runtime.outfiles import settle_folder, written_whole
-from viper_e2e.runtime.processes import Processes
-from viper_e2e.runtime.version import versions
-from viper_e2e.scoring.journal import ResultJournal, identity_of, scoring_accelerator
-from viper_e2e.scoring.metrics import Intervals, Scores, measure, scores_record
-from viper_e2e.scoring.score import Hooks, score
-from viper_e2e.scoring.sources import Subset, refuse_empty
-from viper_e2e.scoring.tabular import readable
+from viper_e2e.loading import DecodeSample
+from viper_e2e.model import Predictions, ViPER, checkpoint, submission_ids, yardstick_line
+from viper_e2e.report import confusion_matrices, extremes, figures, has_dominant, tables, write_page
+from viper_e2e.runtime import (
+    AS_IT_IS,
+    Processes,
+    console,
+    settle_folder,
+    tell_problems,
+    versions,
+    written_whole,
+)
+from viper_e2e.scoring import (
+    Hooks,
+    Intervals,
+    ResultJournal,
+    Scores,
+    Subset,
+    identity_of,
+    measure,
+    readable,
+    refuse_empty,
+    score,
+    scores_record,
+    scoring_accelerator,
+)
 from viper_e2e.shards import ShardSet, without_query
 
 NUM_PICTURES = 4

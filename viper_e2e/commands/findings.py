@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from viper_e2e.runtime import plain_json
-from viper_e2e.runtime.outfiles import written_whole
-from viper_e2e.runtime.terminal import SteadyConsole
+from viper_e2e.runtime import SteadyConsole, plain_json, written_whole
 
 
 class Findings(Protocol):

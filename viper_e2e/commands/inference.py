@@ -9,18 +9,22 @@ from pathlib import Path
 from viper_e2e.commands.common import load_model, scored, set_computing
 from viper_e2e.commands.pictures import check_pictures, draw_pictures
 from viper_e2e.commands.reading_options import shard_limits
-from viper_e2e.config.options import InferConfig
+from viper_e2e.config import InferConfig
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.model.prediction import Prediction
-from viper_e2e.model.records import record_of, summary_of
-from viper_e2e.model.viper import ViPER
+from viper_e2e.model import Prediction, ViPER, record_of, summary_of
 from viper_e2e.report import tables
-from viper_e2e.runtime.console import AS_IT_IS, console, tell_problems
-from viper_e2e.runtime.processes import Processes
-from viper_e2e.scoring.journal import ResultJournal, identity_of, scoring_accelerator
-from viper_e2e.scoring.score import Wanted
-from viper_e2e.scoring.sources import ClipFiles, find_inputs
-from viper_e2e.scoring.tabular import check_output, summary_path, write_records
+from viper_e2e.runtime import AS_IT_IS, Processes, console, tell_problems
+from viper_e2e.scoring import (
+    ClipFiles,
+    ResultJournal,
+    Wanted,
+    check_output,
+    find_inputs,
+    identity_of,
+    scoring_accelerator,
+    summary_path,
+    write_records,
+)
 from viper_e2e.shards import ShardSet
 
 LONG_SECONDS = 60.0

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from viper_e2e.commands.findings import tell_findings
-from viper_e2e.config.options import PackConfig
+from viper_e2e.config import PackConfig
 from viper_e2e.errors import ViperError
-from viper_e2e.packing import ColumnChoices, pack, parse_size, progress_bar
-from viper_e2e.runtime.outfiles import settle_file
+from viper_e2e.loading import parse_size
+from viper_e2e.packing import ColumnChoices, pack
+from viper_e2e.runtime import counting as progress_bar
+from viper_e2e.runtime import settle_file
 
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".xls")
 

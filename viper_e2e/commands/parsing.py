@@ -14,13 +14,22 @@ import jsonargparse
 
 from viper_e2e.commands.reading_options import add_reading_options, apply_reading_options, reading_options
 from viper_e2e.commands.usage import Parser, usage_error
-from viper_e2e.config.bounds import check_settings
-from viper_e2e.config.depth import parse_depth
-from viper_e2e.config.modalities import backbone_places, backbones_of
-from viper_e2e.config.presets import PRESETS, TRAIN_DEFAULTS
-from viper_e2e.config.schema import TRAIN_GROUPS, BackboneConfig, FusionConfig, ModelConfig, TrainConfig
-from viper_e2e.config.settings import Settings, flat
-from viper_e2e.config.settings_file import read_settings_file
+from viper_e2e.config import (
+    PRESETS,
+    TRAIN_DEFAULTS,
+    TRAIN_GROUPS,
+    BackboneConfig,
+    FusionConfig,
+    ModelConfig,
+    Settings,
+    TrainConfig,
+    backbone_places,
+    backbones_of,
+    check_settings,
+    flat,
+    parse_depth,
+    read_settings_file,
+)
 from viper_e2e.errors import ViperError
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)

@@ -7,15 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from viper_e2e.config.options import InferConfig
+from viper_e2e.config import InferConfig
 from viper_e2e.errors import ViperError
-from viper_e2e.model.records import Record
-from viper_e2e.model.viper import ViPER
-from viper_e2e.report import figures
-from viper_e2e.report.render import may_replace, render
-from viper_e2e.runtime.console import AS_IT_IS, console
-from viper_e2e.runtime.outfiles import settle_file, settle_folder
-from viper_e2e.scoring.sources import ClipFiles
+from viper_e2e.model import Record, ViPER
+from viper_e2e.report import figures, may_replace, render
+from viper_e2e.runtime import AS_IT_IS, console, settle_file, settle_folder
+from viper_e2e.scoring import ClipFiles
 from viper_e2e.shards import ShardSet
 
 ENDINGS = {"plot": ".png", "render": ".mp4"}

@@ -7,11 +7,9 @@ from dataclasses import fields
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from viper_e2e.config.bounds import check_options
-from viper_e2e.config.options import ReadingOptions
-from viper_e2e.config.schema import DecodingConfig, LimitsConfig
+from viper_e2e.config import DecodingConfig, LimitsConfig, ReadingOptions, check_options
 from viper_e2e.errors import ViperError
-from viper_e2e.loading.clip_cache import parse_size
+from viper_e2e.loading import parse_size
 from viper_e2e.shards import ShardLimits
 
 Number = TypeVar("Number", int, float)

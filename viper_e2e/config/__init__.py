@@ -1,4 +1,5 @@
 """config: settings of models and runs, their bounds and presets."""
 
-from viper_e2e.config.modalities import MODALITIES, backbones_of  # noqa: F401
-from viper_e2e.config.schema import *  # noqa: F403
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -80,18 +80,16 @@ def unregister(name: str) -> Modality:
 
 # In the order of the published concatenation, and what came later; masks and weights follow it.
 for _modality in (
-    Modality("visual", frozenset({"face"}), "viper_e2e.encoders.visual:VisualEncoder", VisualConfig),
-    Modality("audio", frozenset({"sound"}), "viper_e2e.encoders.audio:AudioEncoder", AudioConfig),
-    Modality(
-        "textual", frozenset({"face", "words"}), "viper_e2e.encoders.textual:TextualEncoder", TextualConfig
-    ),
+    Modality("visual", frozenset({"face"}), "viper_e2e.encoders:VisualEncoder", VisualConfig),
+    Modality("audio", frozenset({"sound"}), "viper_e2e.encoders:AudioEncoder", AudioConfig),
+    Modality("textual", frozenset({"face", "words"}), "viper_e2e.encoders:TextualEncoder", TextualConfig),
     Modality(
         "action_units",
         frozenset({"units"}),
-        "viper_e2e.encoders.action_units:ActionUnitEncoder",
+        "viper_e2e.encoders:ActionUnitEncoder",
         ActionUnitConfig,
     ),
-    Modality("motion", frozenset({"face"}), "viper_e2e.encoders.motion:MotionEncoder", MotionConfig),
+    Modality("motion", frozenset({"face"}), "viper_e2e.encoders:MotionEncoder", MotionConfig),
 ):
     register(_modality)
 

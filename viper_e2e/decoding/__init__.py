@@ -1,9 +1,5 @@
 """decoding: clip bytes -> frames and sound, as NumPy arrays; loads no torch."""
 
-from viper_e2e.clip import AgainFrom
-from viper_e2e.decoding.again import close_up
-from viper_e2e.decoding.decoder import ClipDecoder
-from viper_e2e.decoding.magic import sniff
-from viper_e2e.decoding.probe import ClipInfo, probe
+import lazy_loader
 
-__all__ = ["AgainFrom", "ClipDecoder", "ClipInfo", "close_up", "probe", "sniff"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from viper_e2e.clip import AgainFrom
-from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding.container import Source, open_clip
 from viper_e2e.decoding.fields import FieldsFound
 from viper_e2e.decoding.media import ClipMedia

@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 
-from viper_e2e.config.schema import LimitsConfig
+from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding.cropping import NO_CROP, Crop, read_crops
 from viper_e2e.decoding.lengths import check_length, stated_seconds
 from viper_e2e.decoding.limits import (

@@ -12,8 +12,7 @@ import av
 import numpy as np
 
 from viper_e2e.clip import DecodedClip
-from viper_e2e.config.modalities import needs_of
-from viper_e2e.config.schema import DecodingConfig, ModelConfig
+from viper_e2e.config import DecodingConfig, ModelConfig, needs_of
 from viper_e2e.decoding.again import again_from
 from viper_e2e.decoding.assembly import Assembly, Pictures
 from viper_e2e.decoding.container import Source, first_frame, name_of, open_clip, open_sound

@@ -11,7 +11,7 @@ import shlex
 from pathlib import PurePath
 
 from viper_e2e.errors import ClipError
-from viper_e2e.runtime.names import printable
+from viper_e2e.runtime import printable
 
 HEAD_BYTES = 4096
 """How much of a file `sniff` wants to see."""

@@ -12,7 +12,7 @@ import av
 from av.container import InputContainer
 from av.stream import Discard
 
-from viper_e2e.config.schema import LimitsConfig
+from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding.clocks import RunningClock
 from viper_e2e.decoding.cropping import NO_CROP, Crop
 from viper_e2e.decoding.tracks import BY_RULE, Tracks

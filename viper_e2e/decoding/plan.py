@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding.sampling import (
     Span,
     frames_by_index,

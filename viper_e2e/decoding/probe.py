@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import av
 
-from viper_e2e.config.schema import LimitsConfig
+from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding.container import Source, first_frame, open_clip
 from viper_e2e.decoding.geometry import orientation_of, pixel_aspect, shown_size
 from viper_e2e.decoding.lengths import stated_seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from viper_e2e.clip import UNHEARD, WORTH_TELLING_SECONDS
-from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding.plan import Window
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from viper_e2e.config.schema import ActionUnitConfig, ModelConfig
+from viper_e2e.config import ActionUnitConfig, ModelConfig
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.py_feat import NotMeasured, PyFeat

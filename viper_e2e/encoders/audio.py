@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from viper_e2e.config.schema import AudioConfig, ModelConfig
+from viper_e2e.config import AudioConfig, ModelConfig
 from viper_e2e.encoders.audio_backbone import audio_backbone
 from viper_e2e.encoders.backbone import Backbone, at_least_float32
 from viper_e2e.encoders.base import Encoder

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel, WhisperConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_XVECTOR_MAPPING, MODEL_MAPPING
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from viper_e2e.config.schema import AudioConfig
+from viper_e2e.config import AudioConfig
 from viper_e2e.encoders.backbone import Backbone, contains_any
 from viper_e2e.encoders.building import build_model, checkpoint_activations, find_blocks, read_architecture
 from viper_e2e.encoders.weights import Found, Search, find

@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from viper_e2e.config.depth import All, Blocks, Depth, Frozen, LoRA
-from viper_e2e.config.schema import BackboneConfig
+from viper_e2e.config import All, BackboneConfig, Blocks, Depth, Frozen, LoRA
 from viper_e2e.encoders.lora import add_adapters, is_adapter
 from viper_e2e.errors import ViperError
 

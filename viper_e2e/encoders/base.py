@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config.schema import ModelConfig
+from viper_e2e.config import ModelConfig
 from viper_e2e.encoders.backbone import Backbone
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.prepared import ClipTokens, WeightsId
 from viper_e2e.encoders.stream import Stream
 from viper_e2e.encoders.weights import Search
-from viper_e2e.loading.workers import TIME_LIMIT_SECONDS
+from viper_e2e.loading import TIME_LIMIT_SECONDS
 
 Input = TypeVar("Input")
 """What an encoder reads of one clip."""

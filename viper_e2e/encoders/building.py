@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from viper_e2e.config.schema import BackboneConfig
+from viper_e2e.config import BackboneConfig
 from viper_e2e.encoders.backbone import Origin
 from viper_e2e.encoders.weights import (
     Found,

@@ -19,7 +19,7 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config.schema import BackboneConfig
+from viper_e2e.config import BackboneConfig
 from viper_e2e.encoders.backbone import Origin
 from viper_e2e.encoders.weights import (
     Found,

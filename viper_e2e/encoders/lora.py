@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
-from viper_e2e.config.schema import BackboneConfig
+from viper_e2e.config import BackboneConfig
 from viper_e2e.errors import ViperError
 
 _QUERY_VALUE = ("query", "value", "q_proj", "v_proj", "linear_q", "linear_v", "qkv")

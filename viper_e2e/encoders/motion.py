@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, VJEPA2Model
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config.schema import ModelConfig, MotionConfig
+from viper_e2e.config import ModelConfig, MotionConfig
 from viper_e2e.encoders.backbone import Backbone, at_least_float32, contains_any
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.encoders.building import (

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-from viper_e2e.config.schema import BackboneConfig, ModelConfig, TextualConfig
+from viper_e2e.config import BackboneConfig, ModelConfig, TextualConfig
 from viper_e2e.encoders.backbone import Backbone, at_least_float32, contains_any
 from viper_e2e.encoders.building import (
     build_model,

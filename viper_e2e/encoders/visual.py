@@ -15,7 +15,7 @@ from transformers import CLIPVisionModel, PretrainedConfig, PreTrainedModel, Sig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config.schema import ModelConfig, VisualConfig
+from viper_e2e.config import ModelConfig, VisualConfig
 from viper_e2e.encoders.backbone import Backbone, at_least_float32, contains_any
 from viper_e2e.encoders.building import (
     build_model,

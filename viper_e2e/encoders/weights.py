@@ -18,9 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from viper_e2e.config.schema import BackboneConfig
+from viper_e2e.config import BackboneConfig
 from viper_e2e.errors import ViperError
-from viper_e2e.runtime.hub import HubError, fetch_folder
+from viper_e2e.runtime import HubError, fetch_folder
 
 logger = logging.getLogger(__name__)
 

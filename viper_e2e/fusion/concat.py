@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import PerceiverConfig, PerceiverModel
 from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder
 
-from viper_e2e.config.schema import FusionConfig
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.config import FusionConfig
+from viper_e2e.encoders import Stream
 from viper_e2e.fusion.head import FusionHead
 from viper_e2e.fusion.outputs import check_heads, check_streams, to_intensities
 from viper_e2e.fusion.scale import LabelScale

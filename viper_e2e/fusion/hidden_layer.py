@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from viper_e2e.config.schema import FusionConfig
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.config import FusionConfig
+from viper_e2e.encoders import Stream
 from viper_e2e.fusion.closed_form import RidgeFit
 from viper_e2e.fusion.head import FusionHead
 from viper_e2e.fusion.outputs import check_streams, to_intensities

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from viper_e2e.config.schema import FusionConfig
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.config import FusionConfig
+from viper_e2e.encoders import Stream
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion.scale import LabelScale
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from viper_e2e.config.modalities import looks_at_face
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.config import looks_at_face
+from viper_e2e.encoders import Stream
 
 NUM_PARTS = 3
 """Mean, deviation, change."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from viper_e2e.config.schema import FusionConfig
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.config import FusionConfig
+from viper_e2e.encoders import Stream
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion.closed_form import LinearPath
 from viper_e2e.fusion.head import FusionHead

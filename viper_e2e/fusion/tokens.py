@@ -10,9 +10,8 @@ from jaxtyping import Bool, Float
 from perceiver_pytorch import Perceiver
 from torch import Tensor, nn
 
-from viper_e2e.config.modalities import looks_at_face
-from viper_e2e.config.schema import FusionConfig
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.config import FusionConfig, looks_at_face
+from viper_e2e.encoders import Stream
 from viper_e2e.fusion.head import FusionHead
 from viper_e2e.fusion.outputs import check_heads, check_streams, to_intensities
 from viper_e2e.fusion.pooling import mean_of_kept, with_face

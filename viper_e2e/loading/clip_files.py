@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from viper_e2e.decoding.magic import HEAD_BYTES, is_video, with_black_picture
-from viper_e2e.runtime.names import (
+from viper_e2e.decoding import HEAD_BYTES, is_video, with_black_picture
+from viper_e2e.runtime import (
     AMBIGUOUS_EXTENSIONS,
     SOUND_EXTENSIONS,
     VIDEO_EXTENSIONS,

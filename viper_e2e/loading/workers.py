@@ -27,8 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.handover import receive, send
-from viper_e2e.runtime.notes import show_notes, shown_level
-from viper_e2e.runtime.running_time import RunningTime
+from viper_e2e.runtime import RunningTime, show_notes, shown_level
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext

@@ -11,9 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config.bounds import check_settings
-from viper_e2e.config.modalities import Need, needs_of
-from viper_e2e.config.schema import AugmentConfig
+from viper_e2e.config import AugmentConfig, Need, check_settings, needs_of
 from viper_e2e.errors import ViperError
 
 KINDS = ("pixels", "box", "sound")

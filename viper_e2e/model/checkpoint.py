@@ -20,8 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from viper_e2e.errors import ViperError
-from viper_e2e.runtime import plain_json
-from viper_e2e.runtime.environment import naming
+from viper_e2e.runtime import naming, plain_json
 
 logger = logging.getLogger(__name__)
 

@@ -14,13 +14,11 @@ import torch
 from torch import Tensor
 
 from viper_e2e.clip import CropSpec, DecodedClip
-from viper_e2e.config.schema import DecodingConfig
-from viper_e2e.decoding import close_up
-from viper_e2e.decoding.geometry import scaled_size
-from viper_e2e.encoders.prepared import PreparedClip
+from viper_e2e.config import DecodingConfig
+from viper_e2e.decoding import close_up, scaled_size
+from viper_e2e.encoders import PreparedClip
 from viper_e2e.errors import ClipError
-from viper_e2e.faces import FaceRegions, FaceTrack
-from viper_e2e.faces.crop import Window, windows_around
+from viper_e2e.faces import FaceRegions, FaceTrack, Window, windows_around
 from viper_e2e.model.transfer import Transfer
 
 LEAST_GAIN = 1.1

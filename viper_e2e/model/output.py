@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from viper_e2e.config.modalities import looks_at_face
-from viper_e2e.encoders.prepared import PreparedClip
+from viper_e2e.config import looks_at_face
+from viper_e2e.encoders import PreparedClip
 from viper_e2e.errors import ClipError
 from viper_e2e.model.prediction import NO_FACE, NOTHING_THERE, Box, Prediction, failed
 from viper_e2e.model.slots import Slots

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from math import isfinite, nan
 from typing import Any
 
-from viper_e2e.config.modalities import looks_at_face
+from viper_e2e.config import looks_at_face
 
 ONLY_PERSON = 1
 """One person of a clip is followed."""

@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from viper_e2e.clip import ClipSource
-from viper_e2e.config.modalities import looks_at_face
+from viper_e2e.config import looks_at_face
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
 from viper_e2e.model.prediction import Prediction
-from viper_e2e.runtime.outfiles import written_whole
+from viper_e2e.runtime import written_whole
 
 TEXT_COLUMNS = ("key", "file_id", "shard", "subject", "error")
 NUMBER_COLUMNS = ("valid", "duration_seconds", "face_share")

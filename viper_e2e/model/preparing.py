@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from viper_e2e.clip import DecodedClip, Pixels, Sample
-from viper_e2e.encoders.prepared import PreparedClip
+from viper_e2e.encoders import PreparedClip
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.faces import FaceTrack
 from viper_e2e.model.close_ups import CloseUps

@@ -12,17 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from viper_e2e.config.depth import Frozen
-from viper_e2e.config.modalities import backbones_of
-from viper_e2e.config.schema import ModelConfig, model_config_from_dict
-from viper_e2e.encoders.backbone import Backbone
-from viper_e2e.encoders.base import Encoders
-from viper_e2e.encoders.lora import is_adapter
+from viper_e2e.config import Frozen, ModelConfig, backbones_of, model_config_from_dict
+from viper_e2e.encoders import Backbone, Encoders, is_adapter
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import checkpoint
 from viper_e2e.model.checkpoint import CheckpointError
-from viper_e2e.runtime.content import digest
-from viper_e2e.runtime.version import __version__
+from viper_e2e.runtime import __version__, digest
 
 if TYPE_CHECKING:
     from typing import Self  # which beartype refuses around a method by itself
@@ -258,7 +253,7 @@ def _fetch(source: str, revision: str | None) -> Path:
         raise CheckpointError(
             f"{source}: no such folder; a training run leaves one at RUN_DIR/checkpoints/best"
         )
-    from viper_e2e.runtime.hub import HubError, fetch_folder
+    from viper_e2e.runtime import HubError, fetch_folder
 
     try:
         return fetch_folder(source, revision=revision, patterns=HUB_PATTERNS)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from viper_e2e.clip import UNHEARD, WORTH_TELLING_SECONDS
-from viper_e2e.config.modalities import looks_at_face
-from viper_e2e.decoding.sampling import seconds_counted_once
+from viper_e2e.config import looks_at_face
+from viper_e2e.decoding import seconds_counted_once
 from viper_e2e.model.output import ViPEROutput, predictions_of
 from viper_e2e.model.prediction import NO_NUMBER, Prediction, failed
 

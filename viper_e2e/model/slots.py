@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from viper_e2e.encoders.prepared import PreparedClip
+from viper_e2e.encoders import PreparedClip
 from viper_e2e.errors import ClipError
 
 

@@ -13,20 +13,21 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from viper_e2e.config.modalities import backbones_of, in_order, looks_at_face, modality, needs_of
-from viper_e2e.config.schema import ModelConfig
+from viper_e2e.config import ModelConfig, backbones_of, in_order, looks_at_face, modality, needs_of
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.encoders.backbone import Backbone
-from viper_e2e.encoders.base import Encoders
-from viper_e2e.encoders.cache import TokenCache
-from viper_e2e.encoders.clip_view import ClipView
-from viper_e2e.encoders.prepared import PreparedClip
-from viper_e2e.encoders.stream import Stream
-from viper_e2e.encoders.weights import Search, check_overrides
+from viper_e2e.encoders import (
+    Backbone,
+    ClipView,
+    Encoders,
+    PreparedClip,
+    Search,
+    Stream,
+    TokenCache,
+    check_overrides,
+)
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.faces import FaceCropper, FaceTrack
-from viper_e2e.fusion import build_fusion, sample_hidden
-from viper_e2e.fusion.scale import LabelScale
+from viper_e2e.fusion import LabelScale, build_fusion, sample_hidden
 from viper_e2e.labels import HUME_REACTION, LabelSet
 from viper_e2e.model.augment import Augment
 from viper_e2e.model.close_ups import CloseUps

@@ -10,26 +10,15 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from viper_e2e.decoding.magic import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, sniff, sniff_sound
+from viper_e2e.decoding import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, sniff, sniff_sound
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.loading.clip_files import find_files
+from viper_e2e.loading import find_files
 from viper_e2e.packing.action_units import ACTION_UNIT_FILES, read_action_units
 from viper_e2e.packing.finding import Files
 from viper_e2e.packing.report import PackReport, SplitReport
 from viper_e2e.packing.table import NO_CHOICES, ColumnChoices, LabelTable, Row, read_labels, without_ending
-from viper_e2e.runtime.environment import explain
-from viper_e2e.runtime.names import fault_of, printable
-from viper_e2e.runtime.progress import Counted
-from viper_e2e.shards import (
-    SOUND_EXTENSIONS,
-    VIDEO_EXTENSIONS,
-    ShardIndex,
-    ShardLimits,
-    ShardWriter,
-    action_units_to_npy,
-    index_path,
-)
-from viper_e2e.shards.index import SCHEMA
+from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, Counted, explain, fault_of, printable
+from viper_e2e.shards import SCHEMA, ShardIndex, ShardLimits, ShardWriter, action_units_to_npy, index_path
 
 SHARD_NAME = re.compile(r"[a-z0-9_]+-\d{6}\.(tar|index\.json)")
 

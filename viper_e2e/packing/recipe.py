@@ -11,11 +11,11 @@ from typing import NoReturn
 from rich.console import Console
 
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.loading.clip_cache import parse_size
+from viper_e2e.loading import parse_size
 from viper_e2e.packing.columns import ColumnChoices
 from viper_e2e.packing.pack import pack, shards_in_the_way
 from viper_e2e.packing.table import label_titles, write_labels
-from viper_e2e.runtime.progress import counting
+from viper_e2e.runtime import counting
 
 Rows = Sequence[Mapping[str, object]]
 

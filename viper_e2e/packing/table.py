@@ -23,9 +23,8 @@ from viper_e2e.packing.columns import (
 from viper_e2e.packing.sheet import Line, Sheet, read_sheet
 from viper_e2e.packing.titles import RESERVED, plain
 from viper_e2e.packing.values import decimal_of, is_missing_word, number, stray, suspected_codes
-from viper_e2e.runtime.names import fault_of
-from viper_e2e.runtime.outfiles import written_whole
-from viper_e2e.shards import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, range_of
+from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, fault_of, written_whole
+from viper_e2e.shards import range_of
 
 MAX_NAME = 200
 """Characters of a File_ID."""

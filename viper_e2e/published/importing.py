@@ -10,16 +10,12 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from viper_e2e.config.modalities import backbones_of, needs_of
-from viper_e2e.config.presets import paper
-from viper_e2e.config.schema import ModelConfig
+from viper_e2e.config import ModelConfig, backbones_of, needs_of, paper
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.model import checkpoint
-from viper_e2e.model.pretrained import FORMAT, SCHEMA
+from viper_e2e.model import FORMAT, SCHEMA, checkpoint
 from viper_e2e.published.released import ReleasedHead, read_released
-from viper_e2e.runtime.hub import HubError, fetch_file
-from viper_e2e.runtime.version import __version__
+from viper_e2e.runtime import HubError, __version__, fetch_file
 
 FILES = {
     "VaianiLorenzo/ViPER-V": "perceiver_6.model",

@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from viper_e2e.config.modalities import in_order
-from viper_e2e.config.schema import FusionConfig
+from viper_e2e.config import FusionConfig, in_order
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import ConcatFusion, build_fusion
 from viper_e2e.published import safe_pickle

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from viper_e2e.decoding.sampling import merge_spans
+from viper_e2e.decoding import merge_spans
 from viper_e2e.errors import ViperError
-from viper_e2e.model.predictions import Predictions
-from viper_e2e.model.records import Record
-from viper_e2e.runtime.outfiles import written_whole
+from viper_e2e.model import Predictions, Record
+from viper_e2e.runtime import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from viper_e2e.model.records import Record
+from viper_e2e.model import Record
 from viper_e2e.report.figures import clock, span_of, words
 
 _log = logging.getLogger(__name__)

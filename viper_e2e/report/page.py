@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from viper_e2e.labels import LabelSet
-from viper_e2e.model.predictions import Predictions
+from viper_e2e.model import Predictions
 from viper_e2e.report.figures import span_of, words
 from viper_e2e.report.tables import metrics_rows
-from viper_e2e.runtime.outfiles import write_text
-from viper_e2e.scoring.metrics import Intervals, Scores
+from viper_e2e.runtime import write_text
+from viper_e2e.scoring import Intervals, Scores
 
 NUM_EXTREMES = 5
 """Clips shown at either end of the ranking; their strips are worth collecting."""

@@ -18,16 +18,19 @@ from av.error import FFmpegError
 from av.video.reformatter import Colorspace
 from PIL import Image
 
-from viper_e2e.config.schema import LimitsConfig
-from viper_e2e.decoding import probe
-from viper_e2e.decoding.container import open_clip, prepare_video_codec
-from viper_e2e.decoding.fields import Deinterlacer
-from viper_e2e.decoding.limits import check_frame_size
-from viper_e2e.decoding.media import ClipMedia
-from viper_e2e.decoding.picture import Scaler
-from viper_e2e.decoding.tracks import Tracks
+from viper_e2e.config import LimitsConfig
+from viper_e2e.decoding import (
+    ClipMedia,
+    Deinterlacer,
+    Scaler,
+    Tracks,
+    check_frame_size,
+    open_clip,
+    prepare_video_codec,
+    probe,
+)
 from viper_e2e.errors import ViperError
-from viper_e2e.model.records import Record
+from viper_e2e.model import Record
 from viper_e2e.report.overlay import Overlay
 
 MIN_SIDE, MAX_SIDE = 480, 1280

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from viper_e2e.model.records import Record, is_faceless
+from viper_e2e.model import Record, is_faceless
 from viper_e2e.report.figures import span_of, words
-from viper_e2e.runtime.terminal import SteadyConsole
-from viper_e2e.scoring.metrics import Interval, Intervals, Scores
+from viper_e2e.runtime import SteadyConsole
+from viper_e2e.scoring import Interval, Intervals, Scores
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _LEVELS = "▁▂▃▄▅▆▇█"

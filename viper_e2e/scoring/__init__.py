@@ -1,1 +1,5 @@
 """scoring: every clip of a source scored once, and what the scores come to."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,12 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from viper_e2e.clip import DecodedClip, Sample
-from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder, ClipInfo, probe
 from viper_e2e.errors import ClipError, ExitCode
-from viper_e2e.loading.stream import Reading
-from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS
-from viper_e2e.model.prediction import Prediction
+from viper_e2e.loading import MAX_RESTARTS, TIME_LIMIT_SECONDS, Reading
+from viper_e2e.model import Prediction
 from viper_e2e.scoring.score import Hooks, score
 from viper_e2e.shards import SampleEntry, ShardIndex, ShardSet, shared_clips, shared_subjects
 

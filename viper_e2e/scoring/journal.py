@@ -15,17 +15,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from viper_e2e.config.options import ScoringOptions
-from viper_e2e.config.schema import ModelConfig
+from viper_e2e.config import ModelConfig, ScoringOptions
 from viper_e2e.errors import ViperError
-from viper_e2e.model.viper import ViPER
-from viper_e2e.runtime import plain_json
-from viper_e2e.runtime.content import digest
-from viper_e2e.runtime.devices import heed_launcher
-from viper_e2e.runtime.environment import explain
-from viper_e2e.runtime.outfiles import settle_folder
-from viper_e2e.runtime.processes import Processes
-from viper_e2e.runtime.version import versions
+from viper_e2e.model import ViPER
+from viper_e2e.runtime import Processes, digest, explain, heed_launcher, plain_json, settle_folder, versions
 
 LONGEST_SHARE = timedelta(days=2)
 """How long a process that is done waits for one that has slower clips; a lost one is noticed at once."""

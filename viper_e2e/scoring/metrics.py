@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from viper_e2e.errors import ViperError
-from viper_e2e.model.predictions import Predictions
+from viper_e2e.model import Predictions
 
 NUM_SUMS = 6
 """Per column: weight, Σx, Σy, Σx², Σy², Σxy."""

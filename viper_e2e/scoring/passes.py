@@ -9,16 +9,10 @@ from typing import Any
 import torch
 
 from viper_e2e.clip import ClipSource, DecodedClip, Sample
-from viper_e2e.encoders.cache import TokenCache
-from viper_e2e.encoders.prepared import PreparedClip
+from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
-from viper_e2e.loading.clip_reader import DecodeSample
-from viper_e2e.loading.loader import ClipLoader
-from viper_e2e.loading.stream import Reading
-from viper_e2e.loading.windows import decode_windows
-from viper_e2e.model.output import ViPEROutput, predictions_of
-from viper_e2e.model.prediction import Prediction, failed
-from viper_e2e.model.viper import ViPER
+from viper_e2e.loading import ClipLoader, DecodeSample, Reading, decode_windows
+from viper_e2e.model import Prediction, ViPER, ViPEROutput, failed, predictions_of
 from viper_e2e.scoring.score import Hooks, Wanted
 
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from viper_e2e.clip import ClipSource, DecodedClip, Sample
-from viper_e2e.config.modalities import looks_at_face
+from viper_e2e.config import looks_at_face
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.loading.stream import ClipStream, Reading
-from viper_e2e.model.prediction import Prediction, failed
+from viper_e2e.loading import ClipStream, Reading
+from viper_e2e.model import Prediction, failed
 from viper_e2e.scoring.sources import ClipFiles, Subset, name_of
 
 if TYPE_CHECKING:
-    from viper_e2e.model.viper import ViPER
+    from viper_e2e.model import ViPER
 
 NOT_SCORED = "no process has scored it; run the same command again"
 CHANGED = "the file was changed while it was scored"

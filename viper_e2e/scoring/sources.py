@@ -11,11 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from viper_e2e.clip import ClipEntry, ClipPlace, ClipSource, Sample
-from viper_e2e.config.schema import LimitsConfig
+from viper_e2e.config import LimitsConfig
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.loading.clip_files import find_files
-from viper_e2e.runtime.content import file_id
-from viper_e2e.runtime.names import matches, nearest, printable
+from viper_e2e.loading import find_files
+from viper_e2e.runtime import file_id, matches, nearest, printable
 from viper_e2e.shards import SampleEntry, ShardIndex, ShardLimits, ShardSet, fetch, refuse_scheme, without_query
 
 MAX_LINES = 5
@@ -143,7 +142,7 @@ class Inputs:
 
     def tell(self) -> None:
         """Say what is not among the clips; what is left out of shards their problems tell."""
-        from viper_e2e.runtime.console import AS_IT_IS, console  # workers load this module too, and need none
+        from viper_e2e.runtime import AS_IT_IS, console  # workers load this module too, and need none
 
         for line in [*self.notes, *self.closed]:
             console.print(line, **AS_IT_IS)

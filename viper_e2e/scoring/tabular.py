@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from viper_e2e.errors import ViperError
-from viper_e2e.model.predictions import neutralised
-from viper_e2e.model.records import Record
-from viper_e2e.runtime.outfiles import settle_file, written_whole
+from viper_e2e.model import Record, neutralised
+from viper_e2e.runtime import settle_file, written_whole
 
 FORMATS = (".json", ".jsonl", ".csv", ".xlsx", ".parquet")
 

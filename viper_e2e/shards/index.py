@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import Any, TypeGuard
 
 from viper_e2e.labels import LabelSet
-from viper_e2e.runtime.names import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
+from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.sources import ShardError, ShardLimits, Source
 
 SCHEMA = "viper_e2e.shard/1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from viper_e2e.runtime.names import VIDEO_EXTENSIONS
+from viper_e2e.runtime import VIDEO_EXTENSIONS
 from viper_e2e.shards.index import Member, SampleEntry, ShardIndex
 from viper_e2e.shards.sources import ShardError, open_source
 

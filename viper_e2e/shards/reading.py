@@ -20,8 +20,14 @@ from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-
 from viper_e2e.clip import Sample
 from viper_e2e.errors import UNREACHABLE, ClipError
 from viper_e2e.labels import LabelSet, differing, in_order_of, order_of
-from viper_e2e.runtime.content import digest, sampled_digest
-from viper_e2e.runtime.names import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, literal_prefix, matches
+from viper_e2e.runtime import (
+    SOUND_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    digest,
+    literal_prefix,
+    matches,
+    sampled_digest,
+)
 from viper_e2e.shards.action_units import action_units_from_npy
 from viper_e2e.shards.index import (
     ACTION_UNITS_EXTENSION,

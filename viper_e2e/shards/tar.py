@@ -6,7 +6,7 @@ import re
 import tarfile
 from dataclasses import dataclass, field
 
-from viper_e2e.runtime.names import fault_of
+from viper_e2e.runtime import fault_of
 from viper_e2e.shards.sources import ShardError, ShardLimits, Source
 
 BLOCK = 512

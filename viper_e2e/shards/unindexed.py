@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from viper_e2e.labels import LabelSet, collision
-from viper_e2e.runtime.names import AMBIGUOUS_EXTENSIONS, VIDEO_EXTENSIONS
+from viper_e2e.runtime import AMBIGUOUS_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.index import (
     KNOWN_EXTENSIONS,
     RECORD_EXTENSION,

@@ -10,16 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from viper_e2e.config.schema import TrainConfig
-from viper_e2e.config.settings import Settings
+from viper_e2e.config import Settings, TrainConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.loading.clip_reader import DecodeSample
-from viper_e2e.loading.loader import ClipLoader
-from viper_e2e.loading.stream import Reading
-from viper_e2e.model.checkpoint import newest_whole
-from viper_e2e.model.pretrained import labels_of
+from viper_e2e.loading import ClipLoader, DecodeSample, Reading
+from viper_e2e.model import labels_of, newest_whole
 from viper_e2e.shards import ShardLimits, ShardSet, shared_clips, shared_subjects
 
 LEAST_UNIT_SPREAD = 0.05

@@ -9,15 +9,12 @@ import torch
 from accelerate import Accelerator
 
 from viper_e2e.clip import DecodedClip
-from viper_e2e.config.schema import TrainConfig
-from viper_e2e.encoders.cache import TokenCache
-from viper_e2e.encoders.prepared import PreparedClip
+from viper_e2e.config import TrainConfig
+from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
-from viper_e2e.loading.clip_cache import ClipCache
-from viper_e2e.loading.loader import ClipBatch
-from viper_e2e.model.augment import build_augment
-from viper_e2e.model.viper import ViPER
-from viper_e2e.runtime.console import console
+from viper_e2e.loading import ClipBatch, ClipCache
+from viper_e2e.model import ViPER, build_augment
+from viper_e2e.runtime import console
 from viper_e2e.training import memory
 from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.phases import Phases

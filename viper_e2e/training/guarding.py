@@ -14,9 +14,8 @@ from typing import Any, NoReturn
 from torch.amp import GradScaler
 
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.loading.loader import ClipBatch
-from viper_e2e.loading.skips import SkipBudget, SkipRecord
-from viper_e2e.runtime.processes import Processes
+from viper_e2e.loading import ClipBatch, SkipBudget, SkipRecord
+from viper_e2e.runtime import Processes
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.state import TrainingState
 

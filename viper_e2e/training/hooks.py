@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from viper_e2e.loading.loader import ClipBatch
+from viper_e2e.loading import ClipBatch
 
 if TYPE_CHECKING:
     from viper_e2e.training.trainer import Trainer

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viper_e2e.errors import ViperError
-from viper_e2e.fusion.scale import LabelScale
+from viper_e2e.fusion import LabelScale
 
 TERMS = ("mse", "pearson", "ccc")
 

@@ -11,16 +11,11 @@ import psutil
 import torch
 from rich.table import Table
 
-from viper_e2e.config.depth import Blocks, Frozen, LoRA
-from viper_e2e.config.modalities import backbone_places
-from viper_e2e.config.schema import TrainConfig
-from viper_e2e.encoders.backbone import Backbone
-from viper_e2e.encoders.building import checkpoint_activations, is_checkpointing
-from viper_e2e.encoders.cache import TokenCache
-from viper_e2e.encoders.prepared import PreparedClip
+from viper_e2e.config import Blocks, Frozen, LoRA, TrainConfig, backbone_places
+from viper_e2e.encoders import Backbone, PreparedClip, TokenCache, checkpoint_activations, is_checkpointing
 from viper_e2e.errors import ViperError
-from viper_e2e.model.viper import ViPER
-from viper_e2e.runtime.console import table
+from viper_e2e.model import ViPER
+from viper_e2e.runtime import table
 
 GIGABYTE = 1000**3
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from viper_e2e.config.schema import TrainConfig
-from viper_e2e.model.viper import ViPER
+from viper_e2e.config import TrainConfig
+from viper_e2e.model import ViPER
 
 
 def build_optimizer(model: ViPER, config: TrainConfig) -> torch.optim.AdamW:

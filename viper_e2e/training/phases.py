@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import torch
 
-from viper_e2e.config.depth import All, Blocks, Depth, parse_depth
-from viper_e2e.config.schema import TrainConfig
+from viper_e2e.config import All, Blocks, Depth, TrainConfig, parse_depth
 from viper_e2e.errors import ViperError
-from viper_e2e.model.viper import ViPER
+from viper_e2e.model import ViPER
 from viper_e2e.training.optimizer import parameter_groups
 
 

@@ -10,12 +10,11 @@ from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
-from viper_e2e.config.schema import MixedPrecision
-from viper_e2e.encoders.base import Encoder
+from viper_e2e.config import MixedPrecision
+from viper_e2e.encoders import Encoder
 from viper_e2e.errors import ViperError
-from viper_e2e.model.viper import ViPER
-from viper_e2e.runtime.console import console
-from viper_e2e.runtime.processes import Processes
+from viper_e2e.model import ViPER
+from viper_e2e.runtime import Processes, console
 from viper_e2e.training.run_folder import RunFolder
 
 LEAST_GAIN = 1.1

@@ -13,12 +13,10 @@ from rich.progress import TaskID
 from torch.utils.tensorboard import SummaryWriter
 
 from viper_e2e.errors import ViperError
-from viper_e2e.loading.loader import ClipBatch
-from viper_e2e.loading.skips import SkipBudget
-from viper_e2e.model.predictions import Predictions
+from viper_e2e.loading import ClipBatch, SkipBudget
+from viper_e2e.model import Predictions
 from viper_e2e.report import figures
-from viper_e2e.runtime.console import console, progress_bar
-from viper_e2e.runtime.progress import ProgressBar
+from viper_e2e.runtime import ProgressBar, console, progress_bar
 from viper_e2e.training import yardstick
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.tables import epoch_line, flat_numbers

@@ -15,18 +15,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 import yaml
 
-from viper_e2e.config.modalities import backbone_places, backbones_of, needs_of
-from viper_e2e.config.schema import ModelConfig, TrainConfig
-from viper_e2e.config.settings import Settings, flat
-from viper_e2e.encoders.textual import read_bank
+from viper_e2e.config import ModelConfig, Settings, TrainConfig, backbone_places, backbones_of, flat, needs_of
+from viper_e2e.encoders import read_bank
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, order_of
-from viper_e2e.model.checkpoint import newest_whole, read_json
-from viper_e2e.model.pretrained import labels_of
-from viper_e2e.model.viper import ViPER
-from viper_e2e.runtime import plain_json
-from viper_e2e.runtime.environment import naming
-from viper_e2e.runtime.outfiles import write_text
+from viper_e2e.model import ViPER, labels_of, newest_whole, read_json
+from viper_e2e.runtime import naming, plain_json, write_text
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.losses import parse_loss
 from viper_e2e.training.optimizer import parameter_groups

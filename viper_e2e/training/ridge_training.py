@@ -8,14 +8,11 @@ from dataclasses import replace
 import torch
 from accelerate import Accelerator
 
-from viper_e2e.config.depth import Frozen
-from viper_e2e.config.modalities import backbones_of
-from viper_e2e.config.settings import Settings
+from viper_e2e.config import Frozen, Settings, backbones_of
 from viper_e2e.errors import ViperError
-from viper_e2e.fusion import RidgeFusion
-from viper_e2e.fusion.closed_form import MIN_CLIPS
-from viper_e2e.loading.loader import ClipBatch
-from viper_e2e.runtime.processes import Processes
+from viper_e2e.fusion import MIN_CLIPS, RidgeFusion
+from viper_e2e.loading import ClipBatch
+from viper_e2e.runtime import Processes
 from viper_e2e.training.trainer import Trainer
 from viper_e2e.training.yardstick import PooledRows, Yardstick
 

@@ -14,13 +14,9 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-from viper_e2e.config.settings import Settings
-from viper_e2e.model.compiling import check_compiler, keep_compiled_in
-from viper_e2e.runtime import plain_json
-from viper_e2e.runtime.console import console
-from viper_e2e.runtime.devices import heed_launcher
-from viper_e2e.runtime.outfiles import write_text
-from viper_e2e.runtime.processes import Processes
+from viper_e2e.config import Settings
+from viper_e2e.model import check_compiler, keep_compiled_in
+from viper_e2e.runtime import Processes, console, heed_launcher, plain_json, write_text
 from viper_e2e.training.resuming import with_absolute_paths
 from viper_e2e.training.ridge_training import RidgeTrainer
 from viper_e2e.training.run_folder import write_settings

@@ -14,10 +14,8 @@ from typing import Any, TextIO
 import yaml
 
 from viper_e2e.errors import ViperError
-from viper_e2e.runtime import plain_json
-from viper_e2e.runtime.locks import lock as take_lock
-from viper_e2e.runtime.outfiles import remove_unfinished, write_text
-from viper_e2e.runtime.version import versions
+from viper_e2e.runtime import lock as take_lock
+from viper_e2e.runtime import plain_json, remove_unfinished, versions, write_text
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What network file systems answer that were mounted without locks."""

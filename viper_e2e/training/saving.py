@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from viper_e2e.config.schema import TrainConfig
-from viper_e2e.model import pretrained
-from viper_e2e.model.checkpoint import CheckpointError, newest_whole, write_folder
-from viper_e2e.model.viper import ViPER
-from viper_e2e.runtime.console import console
+from viper_e2e.config import TrainConfig
+from viper_e2e.model import CheckpointError, ViPER, newest_whole, pretrained, write_folder
+from viper_e2e.runtime import console
 from viper_e2e.training import state as training_state
 from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.run_folder import RunFolder

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from viper_e2e.loading.order import Cursor
-from viper_e2e.model.checkpoint import CheckpointError
+from viper_e2e.loading import Cursor
+from viper_e2e.model import CheckpointError
 
 FILE = "training.pt"
 ADDED_LATER = frozenset({"yardstick"})

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from viper_e2e.config.schema import FusionConfig
-from viper_e2e.model.viper import ViPER
-from viper_e2e.runtime.console import table
+from viper_e2e.config import FusionConfig
+from viper_e2e.model import ViPER
+from viper_e2e.runtime import table
 
 
 def branch_table(model: ViPER) -> Table:

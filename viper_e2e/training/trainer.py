@@ -13,19 +13,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from viper_e2e.config.settings import Settings
-from viper_e2e.encoders.cache import TokenCache
-from viper_e2e.encoders.prepared import PreparedClip
-from viper_e2e.fusion.scale import LabelScale
-from viper_e2e.loading.clip_cache import ClipCache, parse_size
-from viper_e2e.loading.loader import ClipBatch
-from viper_e2e.loading.order import Cursor
-from viper_e2e.model.compiling import compile_model
-from viper_e2e.model.predictions import Predictions
-from viper_e2e.model.stages import StageClock
-from viper_e2e.model.viper import ViPER
-from viper_e2e.runtime.console import console, tell_problems
-from viper_e2e.runtime.processes import Processes
+from viper_e2e.config import Settings
+from viper_e2e.encoders import PreparedClip, TokenCache
+from viper_e2e.fusion import LabelScale
+from viper_e2e.loading import ClipBatch, ClipCache, Cursor, parse_size
+from viper_e2e.model import Predictions, StageClock, ViPER, compile_model
+from viper_e2e.runtime import Processes, console, tell_problems
 from viper_e2e.shards import ShardLimits
 from viper_e2e.training.data import make_loader, open_splits, reading_of, training_labels
 from viper_e2e.training.ema import WeightEMA

@@ -7,19 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from viper_e2e.encoders.prepared import PreparedClip
+from viper_e2e.encoders import PreparedClip
 from viper_e2e.errors import ClipError
-from viper_e2e.loading.clip_cache import ClipCache
-from viper_e2e.loading.clip_reader import DecodeSample
-from viper_e2e.loading.loader import ClipBatch
-from viper_e2e.loading.skips import SkipRecord
-from viper_e2e.loading.stream import Reading
-from viper_e2e.model.prediction import Prediction
-from viper_e2e.model.predictions import Predictions
-from viper_e2e.model.viper import ViPER
-from viper_e2e.runtime.processes import Processes
-from viper_e2e.scoring.metrics import Scores, scores_of, scores_record
-from viper_e2e.scoring.score import Hooks, score
+from viper_e2e.loading import ClipBatch, ClipCache, DecodeSample, Reading, SkipRecord
+from viper_e2e.model import Prediction, Predictions, ViPER
+from viper_e2e.runtime import Processes
+from viper_e2e.scoring import Hooks, Scores, score, scores_of, scores_record
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.guarding import Guard
 

@@ -10,16 +10,24 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from viper_e2e.encoders.stream import Stream
-from viper_e2e.fusion import EnsembleFusion
-from viper_e2e.fusion.banded_ridge import fit_banded_ridge
-from viper_e2e.fusion.closed_form import MIN_CLIPS, RidgeFit, fit_ridge, predict
-from viper_e2e.fusion.pooling import block_sizes, num_features, pool, pooled_rows
-from viper_e2e.loading.loader import ClipBatch
-from viper_e2e.model.viper import ViPER
-from viper_e2e.runtime.processes import Processes
-from viper_e2e.scoring.metrics import batch_sums, scores_record
-from viper_e2e.scoring.metrics import scores as scores_of_sums
+from viper_e2e.encoders import Stream
+from viper_e2e.fusion import (
+    MIN_CLIPS,
+    EnsembleFusion,
+    RidgeFit,
+    block_sizes,
+    fit_banded_ridge,
+    fit_ridge,
+    num_features,
+    pool,
+    pooled_rows,
+    predict,
+)
+from viper_e2e.loading import ClipBatch
+from viper_e2e.model import ViPER
+from viper_e2e.runtime import Processes
+from viper_e2e.scoring import batch_sums, scores_record
+from viper_e2e.scoring import scores as scores_of_sums
 
 MAX_CLIPS = 5_000
 MAX_BYTES = 400_000_000

@@ -1,0 +1,14 @@
+from .config import ModelConfig as ModelConfig
+from .config import TrainConfig as TrainConfig
+from .decoding import ClipDecoder as ClipDecoder
+from .errors import ClipError as ClipError
+from .errors import ViperError as ViperError
+from .faces import FaceCropper as FaceCropper
+from .model import Prediction as Prediction
+from .model import ViPER as ViPER
+from .model import ViPEROutput as ViPEROutput
+from .model import load as load
+from .runtime import __version__ as __version__
+from .scoring import Wanted as Wanted
+from .scoring import score as score
+from .shards import ShardSet as ShardSet

@@ -1,0 +1,10 @@
+from . import align as align
+from .align import moved_with as moved_with
+from .crop import FaceRegions as FaceRegions
+from .crop import Window as Window
+from .crop import windows_around as windows_around
+from .cropper import FaceCropper as FaceCropper
+from .track import DETECTED as DETECTED
+from .track import INTERPOLATED as INTERPOLATED
+from .track import NONE as NONE
+from .track import FaceTrack as FaceTrack

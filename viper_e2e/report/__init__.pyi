@@ -1,0 +1,9 @@
+from . import figures as figures
+from . import tables as tables
+from .confusion import confusion_matrices as confusion_matrices
+from .confusion import has_dominant as has_dominant
+from .page import extremes as extremes
+from .page import write_page as write_page
+from .render import may_replace as may_replace
+from .render import render as render
+from .tables import stdout_console as stdout_console
