@@ -6,7 +6,9 @@ import re
 
 import pytest
 import yaml
+from support.parsers import make_parser
 
+from viper_e2e.commands import parsing
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.parsing import backbone_overrides, parse_train
 from viper_e2e.config.presets import PRESETS
@@ -33,6 +35,21 @@ def test_the_command_line_stands_over_yaml_and_yaml_over_the_preset(tmp_path):
     assert settings.train.batch_size == 3
     assert settings.model.fusion.dim == 33
     assert settings.model.fusion.num_latents == PRESETS["tiny"]().fusion.num_latents
+
+
+def test_what_was_parsed_before_leaves_nothing_behind(monkeypatch, tmp_path):
+    """What `support.parsers` counts on."""
+    file = tmp_path / "settings.yaml"
+    file.write_text("lr: 0.5\nmodel:\n  fusion:\n    dim: 33\n")
+    words = ["--preset=micro"], ["--preset=micro", "--unfreeze=visual", "--modalities=visual", "--head=ridge"]
+    words += ["--preset=micro", "--config", str(file)], ["--preset=micro", "--model.fusion.dim=32", "--lr=3"]
+    again = [parse(*given) for given in (*words, *reversed(words))]
+    with pytest.raises(SystemExit):
+        parse("--preset=micro", "--lrr=3")
+    with monkeypatch.context() as patch:
+        patch.setattr(parsing, "_train_parser", make_parser)
+        assert again[:4] == [parse(*given) for given in words]
+    assert again[4:] == again[3::-1]
 
 
 @pytest.mark.slow

@@ -20,10 +20,11 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from support import drafts, loss_training, surroundings
+from support.parsers import keep_parsers, kept_parser
 from viper_e2e.clip import DecodedClip
 
 # All that a case could need is imported before the fork.
-from viper_e2e.commands import cli, parsing
+from viper_e2e.commands import cli
 from viper_e2e.commands import evaluation as evaluation_commands
 from viper_e2e.config.presets import PRESETS
 from viper_e2e.config.schema import ModelConfig
@@ -51,23 +52,11 @@ class _NoFigures:
         pass
 
 
-_PARSERS: dict[tuple[str, str, str], object] = {}
-_train_parser = parsing._train_parser
-
-
-def _kept_parser(preset: str, prog: str, model: ModelConfig | None) -> object:
-    """To build it takes a tenth of a training; each process uses its own copy once or twice."""
-    key = (preset, prog, repr(model))
-    if key not in _PARSERS:
-        _PARSERS[key] = _train_parser(preset, prog, model)
-    return _PARSERS[key]
-
-
 def prepare_parsers() -> None:
     """Of a run and of one that goes on, before the fork."""
-    parsing._train_parser = _kept_parser
+    keep_parsers()
     for model in (PRESETS["micro"](), ModelConfig()):
-        _kept_parser("micro", "viper train", model)
+        kept_parser("micro", "viper train", model)
 
 
 def rank() -> int:
