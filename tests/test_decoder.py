@@ -537,6 +537,13 @@ def test_a_picture_that_stands_through_a_window_is_its_frame(tmp_path):
     assert windows[2][1].frame_seconds == [0.0]
 
 
+def test_the_last_picture_stands_through_windows_of_sound_alone(tmp_path):
+    path = write_clip(tmp_path / "heard.mkv", pts=[0, 40, 80], sound=tone(5.0, 16_000, 1))
+    windows = list(ClipDecoder(config(num_frames=4, sound="spans")).windows(path, 2.0, 2.0))
+    assert [len(clip.frames) for _, clip in windows] == [3, 1, 1]
+    assert all((clip.frames[0] == windows[0][1].frames[-1]).all() for _, clip in windows[1:])
+
+
 def test_a_clip_shorter_than_a_window_is_one_window(tiny_clip):
     path = tiny_clip()
     ((start, window),) = ClipDecoder(config()).windows(path, 60, 30)

@@ -21,6 +21,7 @@ from viper_e2e.config.presets import paper
 from viper_e2e.config.schema import FaceConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.faces import DETECTED, INTERPOLATED, NONE, FaceCropper
+from viper_e2e.faces.crop import FaceRegions
 from viper_e2e.faces.mtcnn import MTCNN, area_crops, area_resize, summed_area
 from viper_e2e.faces.track import choose_first, choose_track, fill, frames_still_needed, frames_to_start_with
 
@@ -289,6 +290,16 @@ def test_cached_regions_give_bitwise_the_crops_of_whole_frames(scene, dense, cha
     for boxes in (BOXES, moved):
         assert torch.equal(dense.crop(frames, boxes, spec), dense.crop(regions, boxes, spec))
     assert regions.num_bytes < frames.numel()
+
+
+@pytest.mark.parametrize("side", range(4))
+def test_each_side_of_what_was_cached_is_an_end(side):
+    regions = FaceRegions((torch.zeros(10, 10, 3, dtype=torch.uint8),), ((5, 7),), (40, 30), ((40, 30),))
+    window = [5, 7, 15, 17]
+    assert regions.cut(0, tuple(window)).shape == (10, 10, 3)
+    window[side] += -1 if side < 2 else 1
+    with pytest.raises(ViperError, match="only \\(5, 7, 15, 17\\) were cached"):
+        regions.cut(0, tuple(window))
 
 
 def test_a_box_outside_what_was_cached_is_an_error_that_names_the_setting(scene, dense):

@@ -151,6 +151,14 @@ def test_an_unreadable_clip_has_finite_outputs(kind):
 
 
 @ALL_KINDS
+def test_what_stands_in_slots_of_an_unreadable_clip_reaches_no_output(kind):
+    nothing = {n: s._replace(used=torch.zeros(B, T, dtype=torch.bool)) for n, s in streams(()).items()}
+    others = {n: s._replace(seconds=s.seconds + 7.0) for n, s in nothing.items()}
+    model = fusion(kind)
+    assert torch.equal(model(nothing, face(), torch.zeros(B)), model(others, face(False), torch.zeros(B)))
+
+
+@ALL_KINDS
 def test_gradients_are_right_in_double_precision(kind):
     widths = {"visual": 4, "audio": 4}
     model = fusion(kind, widths=widths, dim=4, num_latents=2, latent_dim=4, depth=1).double()
