@@ -37,6 +37,8 @@ from viper_e2e.shards import (
     remote,
 )
 from viper_e2e.shards.index import key_and_extension
+from viper_e2e.shards.sources import open_source
+from viper_e2e.shards.tar import walk_tar
 
 LABELS = LabelSet(("Adoration", "Empathic-Pain"))
 
@@ -202,6 +204,18 @@ def test_a_foreign_shard_cut_at_every_block_is_reported_never_half_read(tmp_path
     assert reported > 20
     cut.write_bytes(whole)
     assert len(ShardSet(str(cut))) == 3
+
+
+def test_a_member_that_breaks_off_is_not_listed(tmp_path):
+    path = write_foreign(tmp_path / "a.tar", [("0.mp4", b"whole" * 200), ("1.mp4", b"half" * 200)])
+    assert [member.name for member in walk_tar(open_source(str(path)), ShardLimits()).members] == [
+        "0.mp4",
+        "1.mp4",
+    ]
+    path.write_bytes(path.read_bytes()[: 512 + 1024 + 512 + 512])
+    walk = walk_tar(open_source(str(path)), ShardLimits())
+    assert [member.name for member in walk.members] == ["0.mp4"]
+    assert walk.torn == "breaks off inside '1.mp4' (byte 2560)"
 
 
 @pytest.mark.survival
