@@ -680,7 +680,9 @@ def _(world: World) -> Attempt:
 
 @hostile("terminal codes in the name of a clip")
 def _(world: World) -> Attempt:
-    from support.tables import NAMES, record, records_table, shown
+    from support.tables import NAMES, record, shown
+
+    from viper_e2e.report.tables import records_table
 
     def attempt() -> None:
         name = "[red]a[/red]\x1b]0;title\x07\x1b[31m.mp4"
