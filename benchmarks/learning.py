@@ -34,7 +34,7 @@ import torch
 from accelerate import Accelerator
 
 from viper_e2e.commands import parse_train
-from viper_e2e.config import Settings
+from viper_e2e.config import Settings, Size
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
 from viper_e2e.model import ViPER, ViPEROutput
@@ -123,7 +123,7 @@ def settings_of(options: argparse.Namespace, variant: Variant, run: Path, train:
         given += SIZES
     settings = parse_train([*given, *variant.words], "learning.py")
     # Not among the words, which a ridge would refuse.
-    settings.train.epochs, settings.train.reuse_memory = options.epochs, "8GB"
+    settings.train.epochs, settings.train.reuse_memory = options.epochs, Size.parse("8GB")
     return settings
 
 

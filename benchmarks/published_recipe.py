@@ -20,7 +20,7 @@ from viper_e2e.clip import CropSpec
 from viper_e2e.encoders import ClipSound, Stream
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.model import ViPER
-from viper_e2e.training import IntensityLoss, parse_loss
+from viper_e2e.training import IntensityLoss
 
 JPEG_QUALITY = 95
 """As OpenCV writes them."""
@@ -136,7 +136,7 @@ def train_on_features(
 ) -> None:
     """The last pass; `told` is called after every epoch."""
     names, modalities = sorted(labels), list(model.encoders)
-    loss_of = IntensityLoss(parse_loss("mse=1"), len(HUME_REACTION))
+    loss_of = IntensityLoss({"mse": 1.0}, len(HUME_REACTION))
     optimizer = torch.optim.AdamW(model.fusion.parameters(), lr=1e-3)
 
     def read(name: str) -> tuple[list[np.ndarray], np.ndarray, list[float]]:

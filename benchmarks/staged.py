@@ -49,7 +49,7 @@ from published_recipe import (
 from rich.console import Console
 from rich.table import Table
 
-from viper_e2e.config import TRAIN_DEFAULTS, ModelConfig, Settings, TrainConfig
+from viper_e2e.config import TRAIN_DEFAULTS, ModelConfig, Settings, Size, TrainConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.faces import FaceCropper
 from viper_e2e.labels import HUME_REACTION
@@ -129,7 +129,7 @@ def stream(
         epochs=args.epochs,
         batch_size=args.batch_size,
         num_workers=args.workers,
-        reuse_memory="4GB",
+        reuse_memory=Size.parse("4GB"),
         mixed_precision=precision,
     )
     done = threading.Event()

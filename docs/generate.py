@@ -8,13 +8,14 @@ import inspect
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viper_e2e.config.bounds import Bounds, bounds_of
+from viper_e2e.config.bounds import bounds_of
+from viper_e2e.config.settings import WORDED
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -61,30 +62,32 @@ def settings_page() -> str:
         module = import_module(f"viper_e2e.config.{name}")
         for node in ast.parse(inspect.getsource(module)).body:
             if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
-                lines += _table(node, bounds_of(getattr(module, node.name)))
+                lines += _table(node, getattr(module, node.name))
     return "\n".join(lines) + "\n"
 
 
-def _table(node: ast.ClassDef, bounds: Mapping[str, Bounds]) -> list[str]:
+def _table(node: ast.ClassDef, kind: type) -> list[str]:
     """Empty for a dataclass that has no fields of its own."""
-    rows = [f"| {' | '.join(row)} |" for row in _rows(node, bounds)]
+    rows = [f"| {' | '.join(row)} |" for row in _rows(node, kind)]
     head = [f"## {node.name}", "", *_paragraphs(ast.get_docstring(node)), ""]
     columns = ["| setting | type | default | meaning |", "| :-- | :-- | :-- | :-- |"]
     return ["", *head, *columns, *rows] if rows else []
 
 
-def _rows(node: ast.ClassDef, bounds: Mapping[str, Bounds]) -> Iterator[list[str]]:
+def _rows(node: ast.ClassDef, kind: type) -> Iterator[list[str]]:
+    bounds = bounds_of(kind)
     for field, following in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(field, ast.AnnAssign):
             continue
         told = ""
         if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
             told = " ".join(_paragraphs(str(following.value.value)))
-        cells = [ast.unparse(field.target), _type(field.annotation), _default(field.value)]
+        name = ast.unparse(field.target)
+        cells = [name, _type(field.annotation), _default(field.value, getattr(kind, name, None))]
         # Markdown has no way to write a bar between backticks in a table.
-        name, kind, default = (f"<code>{_cell(escape(cell))}</code>" if cell else "" for cell in cells)
-        allowed = f", {bounds[cells[0]]}" if cells[0] in bounds else ""
-        yield [name, f"{kind}{allowed}", default, _cell(told)]
+        setting, typed, default = (f"<code>{_cell(escape(cell))}</code>" if cell else "" for cell in cells)
+        allowed = f", {bounds[name]}" if name in bounds else ""
+        yield [setting, f"{typed}{allowed}", default, _cell(told)]
 
 
 def _type(annotation: ast.expr) -> str:
@@ -95,7 +98,10 @@ def _type(annotation: ast.expr) -> str:
     return ast.unparse(annotation)
 
 
-def _default(value: ast.expr | None) -> str:
+def _default(value: ast.expr | None, default: object) -> str:
+    """As it is written: in the code, or, where it has a language of its own, in that."""
+    if isinstance(default, WORDED):
+        return str(default)
     if value is None:
         return ""
     if isinstance(value, ast.Call):

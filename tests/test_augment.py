@@ -11,14 +11,15 @@ from support.models import decoded, model_of
 
 from viper_e2e.clip import CropSpec
 from viper_e2e.config.schema import AugmentConfig
+from viper_e2e.config.values import CHANGES, Changes
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.errors import ViperError
 from viper_e2e.faces.crop import crop_boxes, cut_regions
-from viper_e2e.model.augment import KINDS, Augment, build_augment
+from viper_e2e.model.augment import Augment, build_augment
 
 SPEC = CropSpec(32)
-ALL = Augment(KINDS, AugmentConfig())
+ALL = Augment(CHANGES, AugmentConfig())
 SURE = replace(AugmentConfig(), flip=1.0, blur=1.0, erase=1.0, noise=1.0)
 
 
@@ -44,7 +45,7 @@ def test_one_seed_always_gives_the_same_and_another_something_else():
     torch.manual_seed(5)
     first = changed(ALL, 3)
     torch.manual_seed(6)
-    again = changed(Augment(KINDS, AugmentConfig()), 3)
+    again = changed(Augment(CHANGES, AugmentConfig()), 3)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert all(not torch.equal(a, b) for a, b in zip(first, changed(ALL, 4), strict=True))
 
@@ -196,7 +197,7 @@ def test_a_masked_band_takes_its_pitches_alone():
 
 def trained(*modalities: str, train: str = "all"):
     model = model_of(*modalities, train=train).train()
-    model.augment = Augment([k for k in KINDS if k != "sound" or "audio" in modalities], AugmentConfig())
+    model.augment = Augment([k for k in CHANGES if k != "sound" or "audio" in modalities], AugmentConfig())
     return model
 
 
@@ -330,16 +331,18 @@ def test_a_margin_that_passes_the_check_holds_all_that_moved_boxes_read(size, in
 
 
 def test_all_means_what_the_modalities_have():
-    assert build_augment("none", AugmentConfig(), ("visual",)) is None
-    assert build_augment("all", AugmentConfig(), ("visual",)).kinds == {"pixels", "box"}
-    assert build_augment("all", AugmentConfig(), ("visual", "audio")).kinds == set(KINDS)
-    assert build_augment("box, sound", AugmentConfig(), ("textual", "audio")).kinds == {"box", "sound"}
+    assert build_augment(Changes.parse("none"), AugmentConfig(), ("visual",)) is None
+    assert build_augment(Changes.parse("all"), AugmentConfig(), ("visual",)).kinds == {"pixels", "box"}
+    assert build_augment(Changes.parse("all"), AugmentConfig(), ("visual", "audio")).kinds == set(CHANGES)
+    assert build_augment(Changes.parse("box, sound"), AugmentConfig(), ("textual", "audio")).kinds == {
+        "box",
+        "sound",
+    }
 
 
 @pytest.mark.parametrize(
     ("wanted", "amounts", "modalities", "said"),
     [
-        ("pixel", {}, ("visual",), "choose none, all, or some of pixels,box,sound"),
         ("sound", {}, ("visual",), "--augment sound: has no effect on visual"),
         ("none", {"flip": 0.3}, ("visual",), "--augmentation.flip has no effect without --augment pixels"),
         ("box", {"mask_hertz": 9.0}, ("visual", "audio"), "--augmentation.mask-hertz has no effect"),
@@ -355,6 +358,6 @@ def test_all_means_what_the_modalities_have():
 )
 def test_settings_that_make_no_sense_are_one_line(wanted, amounts, modalities, said):
     with pytest.raises(ViperError) as caught:
-        build_augment(wanted, replace(AugmentConfig(), **amounts), modalities)
+        build_augment(Changes.parse(wanted), replace(AugmentConfig(), **amounts), modalities)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)

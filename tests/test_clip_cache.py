@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from viper_e2e.errors import ViperError
-from viper_e2e.loading.clip_cache import ClipCache, parse_size
+from viper_e2e.loading.clip_cache import ClipCache
 
 
 def test_clips_are_admitted_until_the_budget_is_full_and_never_evicted():
@@ -43,25 +43,3 @@ def test_a_budget_of_nothing_holds_nothing():
     assert store.num_cached == 0
     with pytest.raises(ViperError, match="must not be negative"):
         ClipCache(-1)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("2GB", 2 * 10**9),
-        ("512 mb", 512 * 10**6),
-        ("1.5GiB", 3 * 2**29),
-        ("4k", 4000),
-        ("17", 17),
-        (17, 17),
-        ("0", 0),
-    ],
-)
-def test_sizes_are_read_as_people_write_them(text, size):
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "GB", "2 bananas", "-1GB", "1e9", "2GB2"])
-def test_a_size_that_is_not_one_is_refused(text):
-    with pytest.raises(ViperError, match="not understood"):
-        parse_size(text)

@@ -40,8 +40,8 @@ def words_for(kind: type) -> list[str]:
         if action.nargs == 0:
             words.append(name)
         else:
-            numbers = {int: "7", float: "2.5"}
-            value = list(action.choices)[-1] if action.choices else numbers.get(action.type, "x")
+            numbers = {None: "x", int: "7", float: "2.5"}
+            value = list(action.choices)[-1] if action.choices else numbers.get(action.type, "7GB")
             words.append(f"{name}={value}")
     positional = [action.dest for action in parser_of(kind, "viper")._actions if not action.option_strings]
     return [*words, *(f"a {name}" for name in positional)]

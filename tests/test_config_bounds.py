@@ -24,7 +24,7 @@ def dataclasses_of(config) -> list:
 
 
 def is_number(annotation: str) -> bool:
-    return bool(re.search(r"\b(int|float)\b", annotation)) and "Literal" not in annotation
+    return bool(re.search(r"\b(int|float|Size)\b", annotation)) and "Literal" not in annotation
 
 
 ALL = {

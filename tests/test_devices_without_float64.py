@@ -16,7 +16,7 @@ from viper_e2e.faces import FaceCropper
 from viper_e2e.faces.mtcnn import MTCNN
 from viper_e2e.fusion import num_networks
 from viper_e2e.scoring.metrics import batch_sums
-from viper_e2e.training.losses import IntensityLoss, parse_loss
+from viper_e2e.training.losses import IntensityLoss
 
 
 def test_nothing_becomes_float64_before_it_is_on_the_cpu():
@@ -61,7 +61,7 @@ def test_a_device_without_float64_learns_and_predicts(kind, train, monkeypatch):
     model = model_of(*MODALITIES, train=train, kind=kind, hidden_dim=8)
     model.encoders["visual"].crop_spec = replace(model.encoders["visual"].crop_spec, align="eyes")
     model = bring(model).train()
-    terms, networks = parse_loss("mse=1,pearson=1,ccc=1"), num_networks(model.fusion)
+    terms, networks = {"mse": 1.0, "pearson": 1.0, "ccc": 1.0}, num_networks(model.fusion)
     loss = bring(IntensityLoss(terms, len(model.labels), num_networks=networks))
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
     with device_without_float64():

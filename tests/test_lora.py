@@ -25,7 +25,7 @@ from transformers import RobertaConfig, RobertaModel
 
 import viper_e2e
 from viper_e2e.commands.parsing import parse_train
-from viper_e2e.config.depth import Frozen, LoRA
+from viper_e2e.config.depth import Frozen, LaterDepths, LoRA
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, ModelConfig, TextualConfig, TrainConfig
 from viper_e2e.encoders.audio import AudioEncoder
@@ -397,9 +397,9 @@ def test_the_weights_beside_adapters_cannot_be_unfrozen():
         build("vit", lora_rank=2, train="1")
     model = ViPER(adapted(micro(), visual=2))
     with pytest.raises(ViperError, match="--unfreeze-at"):
-        Phases("1:visual=1", model, 3)
+        Phases(LaterDepths.parse("1:visual=1"), model, 3)
     assert isinstance(model.backbones["visual"].depth, LoRA)
-    Phases("1:audio=1", model, 3)
+    Phases(LaterDepths.parse("1:audio=1"), model, 3)
 
 
 def test_an_argmax_passes_nothing_to_adapters():

@@ -7,8 +7,7 @@ from support.loss_training import ALL, E, train_on_loss
 from torch import Tensor, nn
 from torchmetrics.functional import concordance_corrcoef, pearson_corrcoef
 
-from viper_e2e.errors import ViperError
-from viper_e2e.training.losses import IntensityLoss, parse_loss
+from viper_e2e.training.losses import IntensityLoss
 
 
 def batch(rows: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,31 +28,6 @@ def expected_terms(predictions: Tensor, targets: Tensor) -> dict[str, float]:
         "pearson": float((1 - pearson_corrcoef(x, y)).mean()),
         "ccc": float((1 - ccc).mean()),
     }
-
-
-def test_weights_are_read_from_text():
-    assert parse_loss("mse=1,pearson=0.5") == {"mse": 1.0, "pearson": 0.5}
-    assert parse_loss(" ccc , mse = 2 ") == {"ccc": 1.0, "mse": 2.0}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("mse=1,pearsn=1", "did you mean pearson"),
-        ("mae", "no term 'mae'"),
-        ("mse=x", "'x' is not a weight"),
-        ("mse=", "'' is not a weight"),
-        ("mse=-1", "'-1' is not a weight"),
-        ("mse=nan", "is not a weight"),
-        ("mse=inf", "is not a weight"),
-        ("mse,mse", "twice"),
-        ("", "no term with a weight above 0"),
-        ("mse=0", "no term with a weight above 0"),
-    ],
-)
-def test_a_loss_that_means_nothing_is_an_error(text, message):
-    with pytest.raises(ViperError, match=message):
-        parse_loss(text)
 
 
 def test_terms_agree_with_torchmetrics():

@@ -12,6 +12,7 @@ from viper_e2e.commands import parsing
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.parsing import backbone_overrides, parse_train
 from viper_e2e.config.presets import PRESETS
+from viper_e2e.config.schema import TrainConfig
 from viper_e2e.errors import ViperError
 
 NEEDED = ["--train-shards", "train.tar", "--run-dir", "run"]
@@ -75,7 +76,7 @@ NEAREST = [
     (["--num-frames", "8"], "did you mean --model.decoding.num-frames?"),
     (["--report-to", "wandb"], "TensorBoard"),
     (["--wandb"], "TensorBoard"),
-    (["--preset", "tinny"], "'tiny'"),
+    (["--preset", "tinny"], "tiny"),
 ]
 
 
@@ -173,3 +174,44 @@ def test_a_bare_resume_is_a_switch():
 def test_missing_shards_are_named():
     with pytest.raises(ViperError, match="--train-shards"):
         parse_train(["--run-dir", "run"], "viper train")
+
+
+def test_words_of_a_file_written_before_are_read(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("loss: mse=1\naugment: none\nreuse_memory: '0'\nunfreeze_at: null\n")
+    train = parse("--preset=micro", f"--config={file}").train
+    assert (train.loss, train.reuse_memory.num_bytes) == (TrainConfig().loss, 0)
+    assert not train.augment
+    assert not train.unfreeze_at
+    file.write_text("loss: ccc\naugment: box, pixels\nreuse_memory: 2000\nunfreeze_at: 1:visual=all\n")
+    data = parse("--preset=micro", f"--config={file}").to_dict()
+    words = [data[name] for name in ("loss", "augment", "reuse_memory", "unfreeze_at")]
+    assert words == ["ccc=1", "pixels,box", "2kB", "1:visual=all"]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("--lr=x", "--lr x: give a number"),
+        ("--epochs=1.5", "--epochs 1.5: give a whole number"),
+        ("--max-steps=x", "--max-steps x: give a whole number or null"),
+        ("--mixed-precision=bf8", "--mixed-precision bf8: choose no, bf16, fp16 or auto"),
+        ("--model.fusion.kind=x", "--model.fusion.kind x: choose tokens, concat, ridge or ensemble"),
+        ("--model.faces.thresholds=0.5", "--model.faces.thresholds 0.5: give a list such as"),
+        ("--head=x", "--head x: choose tokens, concat, ridge or ensemble"),
+        ("--loss=mse=x", "--loss 'mse=x': 'x' is not a weight; give a number from 0 up"),
+        ("--augment=pixles", "--augment 'pixles': choose none, all, or some of pixels,box,sound"),
+        ("--reuse-memory=much", "--reuse-memory 'much' is no size; write for instance 2GB"),
+        (
+            "--unfreeze-at=2:visual",
+            "--unfreeze-at '2:visual': write it as EPOCH:BACKBONE=DEPTH, e.g. 2:visual=4",
+        ),
+        ("--max-bytes=much", "--max-bytes 'much' is no size; write for instance 2GB"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_one_line_with_option_value_and_what_would_be_right(word, said, capsys):
+    with pytest.raises(SystemExit):
+        parse("--preset=micro", word)
+    assert said in (err := capsys.readouterr().err)
+    assert err.count("\n") == 1
+    assert "Parser key" not in err

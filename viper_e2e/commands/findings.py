@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from viper_e2e.runtime import SteadyConsole, plain_json, written_whole
 
 
+@runtime_checkable
 class Findings(Protocol):
     """A report that Rich can print."""
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from viper_e2e.commands.findings import tell_findings
 from viper_e2e.config import PackConfig
 from viper_e2e.errors import ViperError
-from viper_e2e.loading import parse_size
 from viper_e2e.packing import ColumnChoices, pack
 from viper_e2e.runtime import counting as progress_bar
 from viper_e2e.runtime import settle_file
@@ -20,7 +19,7 @@ def run_pack(options: PackConfig) -> int:
     if options.output:
         settle_file(options.output, "--output")
     labels, choices = _table_of(options)
-    more = {"max_bytes": parse_size(options.max_bytes)} if options.max_bytes else {}
+    more = {"max_bytes": options.max_bytes.num_bytes} if options.max_bytes is not None else {}
     with progress_bar("packing") as progress:
         report = pack(
             Path(options.videos),
@@ -29,7 +28,7 @@ def run_pack(options: PackConfig) -> int:
             choices=choices,
             audio=Path(options.audio) if options.audio else None,
             fau=Path(options.fau) if options.fau else None,
-            shard_size=parse_size(options.shard_size),
+            shard_size=options.shard_size.num_bytes,
             seed=options.seed,
             overwrite=options.overwrite,
             progress=progress,

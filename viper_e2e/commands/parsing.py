@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn, get_args, get_type_hints
 
 import jsonargparse
+from jsonargparse.typing import register_type
 
 from viper_e2e.commands.reading_options import add_reading_options, apply_reading_options, reading_options
 from viper_e2e.commands.usage import Parser, usage_error
@@ -18,8 +19,10 @@ from viper_e2e.config import (
     PRESETS,
     TRAIN_DEFAULTS,
     TRAIN_GROUPS,
+    WORDED,
     BackboneConfig,
     FusionConfig,
+    LaterDepths,
     ModelConfig,
     Settings,
     TrainConfig,
@@ -33,6 +36,8 @@ from viper_e2e.config import (
 from viper_e2e.errors import ViperError
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+for _kind in WORDED:
+    register_type(_kind, str, _kind.parse)
 
 
 class _SettingsParser(jsonargparse.ArgumentParser):
@@ -78,6 +83,7 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     model = PRESETS[preset]() if saved is None else ModelConfig()
     parser = _train_parser(preset, prog, None if short else model)
     parsed = parser.instantiate(parser.parse_args(argv))
+    parsed.unfreeze_at = parsed.unfreeze_at or LaterDepths()  # files written before have null
     train = TrainConfig(**{field.name: getattr(parsed, field.name) for field in fields(TrainConfig)})
     model = parsed.model
     given = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}

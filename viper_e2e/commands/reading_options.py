@@ -5,14 +5,10 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from dataclasses import fields
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from viper_e2e.config import DecodingConfig, LimitsConfig, ReadingOptions, check_options
-from viper_e2e.errors import ViperError
-from viper_e2e.loading import parse_size
 from viper_e2e.shards import ShardLimits
-
-Number = TypeVar("Number", int, float)
 
 FRAMES_PER_SECOND = 120
 """Frames that a clip may have for every second that it may last."""
@@ -40,7 +36,7 @@ def apply_reading_options(decoding: DecodingConfig, options: ReadingOptions) -> 
     """Change ``decoding`` in place, and so every decoder that holds it, as the options given ask."""
     limits = decoding.limits
     if options.max_bytes is not None:
-        limits.max_bytes = limits.max_bytes_in_memory = _positive("bytes", parse_size(options.max_bytes))
+        limits.max_bytes = limits.max_bytes_in_memory = options.max_bytes.num_bytes
     if (side := options.max_side_in) is not None:
         limits.max_width = limits.max_height = side
         limits.max_pixels = max(LimitsConfig.max_pixels, side * side)
@@ -58,9 +54,3 @@ def shard_limits(options: ReadingOptions) -> ShardLimits:
     decoding = DecodingConfig()
     apply_reading_options(decoding, options)
     return ShardLimits(max_clip_bytes=decoding.limits.max_bytes_in_memory)
-
-
-def _positive(name: str, value: Number) -> Number:
-    if not 0 < value < float("inf"):
-        raise ViperError(f"--max-{name} {value:g}: give more than 0")
-    return value

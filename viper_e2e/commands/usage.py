@@ -21,7 +21,7 @@ class Parser(ArgumentParser):
 
 def usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:
     """One line on stderr, and exit code 1."""
-    message = " ".join(message.split())
+    message = _in_plain_words(" ".join(message.split()))
     on_command_line = re.search(r"unrecognized arguments: --([\w.-]+)", message)
     in_file = re.search(r"(?:Group '([\w.]+)' does not )?accept option '([\w.]+)'", message)
     named = on_command_line or in_file
@@ -33,6 +33,47 @@ def usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:
         message += f"; did you mean {near}?" if near else f"; {TOLD[word]}" if word in TOLD else ""
     print(f"{prog}: {message} (see {prog} --help)", file=sys.stderr)
     raise SystemExit(ExitCode.NOTHING_DONE)
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "NoneType": "null",
+    "str": "text",
+    "tuple": "a list such as [0.6,0.7,0.7]",
+    "list": "a list such as [a,b]",
+    "dict": "settings such as {name: value}",
+}
+"""What messages of parsers call types."""
+
+
+def _in_plain_words(message: str) -> str:
+    """What parsers say of a value that is of another type, as: option, value, what would be right."""
+    if own := re.fullmatch(r"argument (--[\w-]+): ('.*)", message):
+        return f"{own[1]} {own[2]}"  # from one of our own readers, which begin with the value
+    if choice := re.fullmatch(r"argument (--[\w-]+): invalid choice: '(.*)' \(choose from (.*)\)", message):
+        words = [word.strip("'") for word in choice[3].split(", ")]
+        return f"{choice[1]} {choice[2]}: choose {_any_of(words)}"
+    if other := re.fullmatch(r"argument (--[\w-]+): invalid (\w+) value: '(.*)'", message):
+        return f"{other[1]} {other[3]}: give {_KINDS.get(other[2], other[2])}"
+    where = re.match(r'(?:Parser key "config": ?)?Parser key "([\w.]+)": ?', message)
+    if where is None:
+        return message
+    option, told = "--" + where[1].replace("_", "-"), message[where.end() :]
+    if read := re.search(r"Not of type \w+: (.*)", told):
+        return f"{option} {read[1]}"
+    value = re.search(r"(?:Got|Given) value: (.*)", told)
+    choices = re.findall(r"'([^']+)'", "".join(re.findall(r"Literal\[(.*?)\]", told)))
+    kinds = [_KINDS.get(kind, kind) for kind in re.findall(r"Expected a <class '([\w.]+)'>", told)]
+    if value is None or not kinds + choices:
+        return f"{option}: {told}"
+    return f"{option} {value[1]}: {'choose' if choices else 'give'} {_any_of([*choices, *kinds])}"
+
+
+def _any_of(words: Sequence[str]) -> str:
+    *first, last = dict.fromkeys(words)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 SYNONYMS = {

@@ -4,7 +4,9 @@ from .depth import All as All
 from .depth import Blocks as Blocks
 from .depth import Depth as Depth
 from .depth import Frozen as Frozen
+from .depth import LaterDepths as LaterDepths
 from .depth import LoRA as LoRA
+from .depth import Phase as Phase
 from .depth import parse_depth as parse_depth
 from .modalities import MODALITIES as MODALITIES
 from .modalities import Modality as Modality
@@ -57,6 +59,13 @@ from .schema import TextualConfig as TextualConfig
 from .schema import TrainConfig as TrainConfig
 from .schema import VisualConfig as VisualConfig
 from .schema import model_config_from_dict as model_config_from_dict
+from .settings import WORDED as WORDED
 from .settings import Settings as Settings
 from .settings import flat as flat
+from .settings import plain as plain
 from .settings_file import read_settings_file as read_settings_file
+from .values import CHANGES as CHANGES
+from .values import LOSS_TERMS as LOSS_TERMS
+from .values import Changes as Changes
+from .values import Loss as Loss
+from .values import Size as Size

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from viper_e2e.errors import ViperError
 
@@ -61,3 +63,42 @@ def parse_depth(text: str, source: str) -> Frozen | Blocks | All:
     if text.isdecimal() and int(text) > 0:
         return Blocks(int(text))
     raise ViperError(f"{source}: cannot train {text!r}; allowed: none, all, or a number of last blocks")
+
+
+class Phase(NamedTuple):
+    """From ``epoch`` on (counted from 0, so after that many epochs) a backbone trains to ``depth``."""
+
+    epoch: int
+    backbone: str
+    depth: Depth
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.backbone}={self.depth}"
+
+
+class LaterDepths(NamedTuple):
+    """``2:visual=4,5:visual=all``: backbones that train more from later epochs on, in their order.
+
+    ``none``: they do not.
+    """
+
+    phases: tuple[Phase, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.phases)
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.phases)) or "none"
+
+    @classmethod
+    def parse(cls, text: str | None) -> LaterDepths:
+        """``None`` is how files wrote `none` before."""
+        phases = [] if text in (None, "", "none") else [_phase(word) for word in str(text).split(",")]
+        return cls(tuple(sorted(phases, key=lambda phase: phase.epoch)))
+
+
+def _phase(word: str) -> Phase:
+    match = re.fullmatch(r"\s*(\d+):(\w+)=(all|\d+)\s*", word)
+    if match is None:
+        raise ViperError(f"{word!r}: write it as EPOCH:BACKBONE=DEPTH, e.g. 2:visual=4")
+    return Phase(int(match[1]), match[2], parse_depth(match[3], word))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from viper_e2e.config.bounds import ABOVE_0, FROM_0, FROM_1
 from viper_e2e.config.schema import LimitsConfig, TrainConfig
+from viper_e2e.config.values import Size
 
 SHARDS = "path, glob, brace pattern or https:// URLs"
 
@@ -38,7 +39,9 @@ def option(
 class ReadingOptions:
     """How clips are read; `train` and `bench` have the same."""
 
-    max_bytes: str | None = option(None, metavar="SIZE", help="largest file of a clip, e.g. 500GB")
+    max_bytes: Annotated[Size | None, FROM_1] = option(
+        None, metavar="SIZE", help="largest file of a clip, e.g. 500GB"
+    )
     max_side_in: Annotated[int | None, FROM_1] = option(
         None,
         metavar="N",
@@ -184,8 +187,8 @@ class PackConfig:
         None, help="folder of separately kept sound files (wav, flac, m4a, mp3, opus, …)"
     )
     fau: str | None = option(None, help="folder of precomputed action units (csv or npy per clip)")
-    shard_size: str = option("256MB", help="size of a shard")
-    max_bytes: str | None = option(
+    shard_size: Annotated[Size, FROM_1] = option(Size(256 * 10**6), help="size of a shard")
+    max_bytes: Annotated[Size | None, FROM_1] = option(
         None, metavar="SIZE", help="largest file of a clip, e.g. 4GB (default: 2 GiB)"
     )
     seed: Annotated[int, FROM_0] = option(0, help="of the order of samples (default: 0)")

@@ -15,6 +15,7 @@ from viper_e2e.config.schema import (
     TextualConfig,
     VisualConfig,
 )
+from viper_e2e.config.values import Loss
 
 
 def _random_vit(size: int, patch: int, width: int, layers: int, heads: int, **more: object) -> BackboneConfig:
@@ -226,7 +227,7 @@ TRAIN_DEFAULTS: dict[str, dict[str, Any]] = {
         "backbone_lr": 1e-3,
         "batch_size": 8,
         "epochs": 15,
-        "loss": "mse=1,pearson=0.5",
+        "loss": Loss((("mse", 1.0), ("pearson", 0.5))),
     },
     "micro": {"lr": 1e-3, "backbone_lr": 1e-3, "batch_size": 4, "epochs": 2, "num_workers": 0},
 }

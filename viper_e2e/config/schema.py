@@ -15,7 +15,8 @@ from viper_e2e.config.bounds import (
     Bounds,
     check_settings,
 )
-from viper_e2e.config.depth import Depth, Frozen, LoRA, parse_depth
+from viper_e2e.config.depth import Depth, Frozen, LaterDepths, LoRA, parse_depth
+from viper_e2e.config.values import Changes, Loss, Size
 from viper_e2e.errors import ViperError
 
 MixedPrecision = Literal["no", "bf16", "fp16", "auto"]
@@ -329,7 +330,7 @@ class OptimizerConfig:
     """Peak learning rate of unfrozen backbones."""
     layer_decay: Annotated[float, Bounds(0, 1, open_low=True)] = 1.0
     """Each block nearer to the input learns this factor slower than the next one."""
-    unfreeze_at: str | None = None
+    unfreeze_at: LaterDepths = field(default=LaterDepths())
     """Backbones that train more from later epochs on: `2:visual=4,4:visual=all` begins after 2 and 4 epochs."""
     weight_decay: Annotated[float, FROM_0] = 0.01
     """Of AdamW; never applied to norms, biases and embeddings."""
@@ -349,11 +350,11 @@ class OptimizerConfig:
 class ObjectiveConfig:
     """What is minimized, on which changes of the clips."""
 
-    loss: str = "mse=1"
+    loss: Loss = field(default=Loss())
     """Weighted sum, e.g. `mse=1,pearson=0.5` or `ccc=1`."""
     rescale: bool = False
     """Divide outputs by their (detached) maximum, here and wherever the model is used (published option)."""
-    augment: str = "none"
+    augment: Changes = field(default=Changes())
     """What is changed at random in training: `none`, `all`, or some of `pixels,box,sound`."""
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     """How far; see `augment`."""
@@ -367,7 +368,7 @@ class ComputingConfig:
     """Of the forward pass and of frozen weights. `auto`: the faster of `no` and `bf16` on this device."""
     compile: bool = False
     """Compile image towers, Whisper and the fusion (torch.compile), which takes minutes at the first step."""
-    reuse_memory: str = "0"
+    reuse_memory: Annotated[Size, FROM_0] = field(default=Size())
     """Memory per process for clips already encoded, e.g. `2GB`; 0: none."""
     process_timeout_seconds: Annotated[float, ABOVE_0] = 600.0
     """Processes that train together wait for one another so long, then name the one that is missing."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+from viper_e2e.config.depth import LaterDepths
 from viper_e2e.config.schema import ModelConfig, TrainConfig
+from viper_e2e.config.values import Changes, Loss, Size
+
+WORDED = (Size, Loss, Changes, LaterDepths)
+"""Values that are written in words of their own, which their `parse` reads and `str` prints."""
 
 
 @dataclass
@@ -24,15 +29,20 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as ``config.yaml`` holds it and ``--config`` reads it."""
-        return {"preset": self.preset, **asdict(self.train), "model": _plain(asdict(self.model))}
+        return {"preset": self.preset, **plain(self.train), "model": plain(self.model)}
 
 
-def _plain(data: object) -> object:
-    """Tuples become lists, which YAML and JSON hold."""
+def plain(data: Any) -> Any:
+    """What YAML and JSON hold: dataclasses become their fields by name, tuples lists, and values that are
+    written in words become these."""
+    if isinstance(data, WORDED):
+        return str(data)
+    if is_dataclass(data):
+        return {field.name: plain(getattr(data, field.name)) for field in fields(data)}
     if isinstance(data, dict):
-        return {key: _plain(value) for key, value in data.items()}
+        return {key: plain(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_plain(value) for value in data]
+        return [plain(value) for value in data]
     return data
 
 

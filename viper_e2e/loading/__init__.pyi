@@ -1,5 +1,4 @@
 from .clip_cache import ClipCache as ClipCache
-from .clip_cache import parse_size as parse_size
 from .clip_files import find_files as find_files
 from .clip_reader import DecodeSample as DecodeSample
 from .loader import ClipBatch as ClipBatch

@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Protocol, runtime_checkable
 
 from viper_e2e.errors import ViperError
-
-_UNITS = {"": 1, "b": 1}
-for _power, _letter in enumerate("kmgt", start=1):
-    _UNITS |= {_letter: 1000**_power, f"{_letter}b": 1000**_power, f"{_letter}ib": 1024**_power}
-
-
-def parse_size(text: str | int) -> int:
-    """`"2GB"` → 2,000,000,000 bytes; also kB, MB, TB (powers of 1000), KiB … TiB (of 1024), or bare bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
-    if match is None or match[2] not in _UNITS:
-        raise ViperError(f"size {text!r} is not understood; write for instance 2GB, 512MB or 1.5GiB")
-    return int(float(match[1]) * _UNITS[match[2]])
 
 
 @runtime_checkable

@@ -11,10 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config import AugmentConfig, Need, check_settings, needs_of
+from viper_e2e.config import CHANGES, AugmentConfig, Changes, Need, check_settings, needs_of
 from viper_e2e.errors import ViperError
 
-KINDS = ("pixels", "box", "sound")
 _REACHES: dict[str, Need] = {"pixels": "face", "box": "face", "sound": "sound"}
 """A change reaches the modalities that need this."""
 
@@ -38,7 +37,7 @@ class Augment:
     """
 
     def __init__(self, kinds: Collection[str], config: AugmentConfig):
-        """``kinds``: of `KINDS`. A `ViperError` names an amount that is out of range."""
+        """``kinds``: of `CHANGES`. A `ViperError` names an amount that is out of range."""
         self.kinds, self.config = frozenset(kinds), config
         check_settings("--", {"augmentation.": config})
         # Imported here: a model that only predicts needs neither.
@@ -175,7 +174,7 @@ def _drawing(seed: int, kind: str) -> Iterator[None]:
     The CPU's alone: seeding by ``torch.manual_seed`` would touch the accelerator's, and with it dropout.
     """
     state = torch.default_generator.get_state()
-    words = np.random.SeedSequence([seed, KINDS.index(kind)]).generate_state(1)
+    words = np.random.SeedSequence([seed, CHANGES.index(kind)]).generate_state(1)
     torch.default_generator.manual_seed(int(words[0]))
     try:
         yield
@@ -186,21 +185,16 @@ def _drawing(seed: int, kind: str) -> Iterator[None]:
 # --- settings -----------------------------------------------------------------------------------
 
 
-def build_augment(wanted: str, config: AugmentConfig, modalities: Collection[str]) -> Augment | None:
-    """``wanted``: ``none``, ``all`` (what the modalities have), or some of pixels, box, sound with commas.
-
-    `ViperError` for an unknown word, and for a setting that would have no effect.
-    """
-    possible = [kind for kind in KINDS if _REACHES[kind] in needs_of(modalities)]
-    words = {"none": [], "all": possible}.get(wanted, [word.strip() for word in wanted.split(",")])
-    for word in words:
-        if word not in KINDS:
-            raise ViperError(f"--augment {wanted}: choose none, all, or some of {','.join(KINDS)}")
-        if word not in possible:
-            raise ViperError(f"--augment {word}: has no effect on {', '.join(modalities)}; leave it out")
-    for kind in KINDS:
+def build_augment(wanted: Changes, config: AugmentConfig, modalities: Collection[str]) -> Augment | None:
+    """`ViperError` for a setting that would have no effect on these modalities."""
+    possible = [kind for kind in CHANGES if _REACHES[kind] in needs_of(modalities)]
+    kinds = wanted.among(possible)
+    for kind in kinds:
+        if kind not in possible:
+            raise ViperError(f"--augment {kind}: has no effect on {', '.join(modalities)}; leave it out")
+    for kind in CHANGES:
         for name in _SETTINGS[kind]:
-            if kind not in words and getattr(config, name) != getattr(AugmentConfig, name):
+            if kind not in kinds and getattr(config, name) != getattr(AugmentConfig, name):
                 option = f"--augmentation.{name.replace('_', '-')}"
                 raise ViperError(f"{option} has no effect without --augment {kind}")
-    return Augment(words, config) if words else None
+    return Augment(kinds, config) if kinds else None

@@ -10,8 +10,8 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from viper_e2e.config import Size
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.loading import parse_size
 from viper_e2e.packing.columns import ColumnChoices
 from viper_e2e.packing.pack import pack, shards_in_the_way
 from viper_e2e.packing.table import label_titles, write_labels
@@ -56,7 +56,7 @@ def pack_corpus(
             choices=ColumnChoices(labels=label_titles(rows)),
             audio=audio,
             fau=fau,
-            shard_size=parse_size(given.shard_size),
+            shard_size=Size.parse(given.shard_size).num_bytes,
             seed=given.seed,
             overwrite=given.overwrite,
             progress=progress,

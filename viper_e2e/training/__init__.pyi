@@ -1,6 +1,5 @@
 from .data import make_loader as make_loader
 from .losses import IntensityLoss as IntensityLoss
-from .losses import parse_loss as parse_loss
 from .optimizer import build_optimizer as build_optimizer
 from .precision import compute_dtype as compute_dtype
 from .precision import fastest_precision as fastest_precision

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,10 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from viper_e2e.errors import ViperError
+from viper_e2e.config import LOSS_TERMS
 from viper_e2e.fusion import LabelScale
-
-TERMS = ("mse", "pearson", "ccc")
 
 MIN_STD = 1e-4
 """A column whose standard deviation is not above this has no variance to correlate with. Labels and outputs
@@ -29,38 +26,6 @@ class LossOutput(NamedTuple):
     """The loss of the global batch, detached, the same number on every process."""
     terms: dict[str, Tensor]
     """Each term before its weight, detached scalars."""
-
-
-def parse_loss(text: str) -> dict[str, float]:
-    """``"mse=1,pearson=0.5"`` → ``{"mse": 1.0, "pearson": 0.5}``; a bare name weighs 1.
-
-    Raises `ViperError` for an unknown, doubled or weightless term.
-    """
-    weights: dict[str, float] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, number = (piece.strip() for piece in part.partition("="))
-        if name not in TERMS:
-            near = difflib.get_close_matches(name, TERMS, 1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise ViperError(f"loss {text!r}: no term {name!r}{hint}; there are {', '.join(TERMS)}")
-        if name in weights:
-            raise ViperError(f"loss {text!r}: {name} is listed twice; give it one weight")
-        weights[name] = _weight(text, number if "=" in part else "1")
-    if not any(weights.values()):
-        raise ViperError(
-            f"loss {text!r} has no term with a weight above 0; write for example mse=1,pearson=0.5"
-        )
-    return weights
-
-
-def _weight(text: str, number: str) -> float:
-    try:
-        weight = float(number)
-    except ValueError:
-        weight = -1.0
-    if not 0 <= weight < float("inf"):
-        raise ViperError(f"loss {text!r}: {number!r} is not a weight; give a number from 0 up")
-    return weight
 
 
 class IntensityLoss(nn.Module):
@@ -91,7 +56,7 @@ class IntensityLoss(nn.Module):
         """``scale``: of labels outside of [0, 1], in whose units everything is computed. ``num_networks``: how
         many answer for themselves; the loss is the mean of theirs."""
         super().__init__()
-        assert set(weights) <= set(TERMS), weights
+        assert set(weights) <= set(LOSS_TERMS), weights
         self.weights = dict(weights)
         self.scale = scale
         self.num_networks = num_networks

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
 
 import torch
 
-from viper_e2e.config import All, Blocks, Depth, TrainConfig, parse_depth
+from viper_e2e.config import All, Blocks, Depth, LaterDepths, Phase, TrainConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
 from viper_e2e.training.optimizer import parameter_groups
 
 
-class Phase(NamedTuple):
-    """From ``epoch`` on (counted from 0, so after that many epochs) a backbone trains to ``depth``."""
-
-    epoch: int
-    backbone: str
-    depth: Depth
-
-
 class Phases:
     """Depths that grow at the boundaries of epochs, in the order of their epochs."""
 
-    def __init__(self, text: str | None, module: ViPER, num_epochs: int):
-        """``text``: ``2:visual=4,5:visual=all``. `ViperError` where it makes no sense for this model, which is
-        still in full precision."""
+    def __init__(self, later: LaterDepths, module: ViPER, num_epochs: int):
+        """`ViperError` where it makes no sense for this model, which is still in full precision."""
         self.module = module
         self._backbones = module.backbones
-        self._phases = sorted(_parse(text, self._backbones), key=lambda phase: phase.epoch)
+        self._phases = later.phases
         self._check(num_epochs)
         for _, backbone, depth in self._phases:
             self._backbones[backbone].expect_training_depth(depth)
@@ -73,8 +62,11 @@ class Phases:
 
     def _check(self, num_epochs: int) -> None:
         depths = {name: backbone.depth for name, backbone in self._backbones.items()}
-        for epoch, name, depth in self._phases:
-            word = f"--unfreeze-at {epoch}:{name}={depth}"
+        for phase in self._phases:
+            epoch, name, depth = phase
+            word = f"--unfreeze-at {phase}"
+            if name not in depths:
+                raise ViperError(f"{word}: this model has {', '.join(depths)}")
             if not 1 <= epoch < num_epochs:
                 raise ViperError(f"{word}: allowed are epochs 1 to {num_epochs - 1} (--epochs {num_epochs})")
             if _rank(depth) <= _rank(depths[name]):
@@ -103,18 +95,6 @@ def _grow(
         optimizer.add_param_group({**group, "initial_lr": base, "lr": base * factor(schedule.last_epoch)})
         schedule.base_lrs.append(base)
         schedule.lr_lambdas.append(factor)
-
-
-def _parse(text: str | None, backbones: Collection[str]) -> list[Phase]:
-    phases = []
-    for word in text.split(",") if text else ():
-        match = re.fullmatch(r"\s*(\d+):(\w+)=(all|\d+)\s*", word)
-        if match is None:
-            raise ViperError(f"--unfreeze-at {word}: write it as EPOCH:BACKBONE=DEPTH, e.g. 2:visual=4")
-        if match[2] not in backbones:
-            raise ViperError(f"--unfreeze-at {word}: this model has {', '.join(backbones)}")
-        phases.append(Phase(int(match[1]), match[2], parse_depth(match[3], f"--unfreeze-at {word}")))
-    return phases
 
 
 def _rank(depth: Depth) -> float:

@@ -5,24 +5,31 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from functools import cached_property
 from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_type_hints, runtime_checkable
 
 import torch
 import yaml
 
-from viper_e2e.config import ModelConfig, Settings, TrainConfig, backbone_places, backbones_of, flat, needs_of
+from viper_e2e.config import (
+    WORDED,
+    ModelConfig,
+    Settings,
+    TrainConfig,
+    backbone_places,
+    backbones_of,
+    flat,
+    needs_of,
+)
 from viper_e2e.encoders import read_bank
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, order_of
 from viper_e2e.model import ViPER, labels_of, newest_whole, read_json
 from viper_e2e.runtime import naming, plain_json, write_text
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.losses import parse_loss
 from viper_e2e.training.optimizer import parameter_groups
 
 MAY_CHANGE = frozenset(
@@ -41,6 +48,7 @@ MAY_CHANGE = frozenset(
 them (seed, batch size, loss, model, …): with one changed, the run would be neither the old nor a new one."""
 BY_CONTENT = ("train_shards", "val_shards", "model.textual.bank")
 """What names files: their content is compared, so that they may have moved."""
+_WORDED = {name: kind for name, kind in get_type_hints(TrainConfig).items() if kind in WORDED}
 DATA = "data.json"
 
 
@@ -135,7 +143,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
     A setting that a saved run does not know was added to the package since: the run had its default.
     """
     new = flat(now)
-    unknown = {"preset": new.get("preset"), **asdict(TrainConfig()), "model": asdict(ModelConfig())}
+    unknown = Settings(TrainConfig(), ModelConfig(), new.get("preset", "")).to_dict()
     old = flat(unknown) | flat(before)
     for name in [*new, *(name for name in old if name not in new)]:
         values = old.get(name), new.get(name)
@@ -143,11 +151,10 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
             yield name, *values
 
 
-def _is_same(name: str, before: object, now: object) -> bool:
-    """Whether two values mean the same; a loss can be written in several ways (`mse`, `mse=1`)."""
-    if name == "loss" and isinstance(before, str) and isinstance(now, str):
-        return parse_loss(before) == parse_loss(now)
-    return before == now
+def _is_same(name: str, before: Any, now: Any) -> bool:
+    """Whether two values mean the same: what has a language of its own can be written in several ways."""
+    kind = _WORDED.get(name)
+    return before == now if kind is None else kind.parse(before) == kind.parse(now)
 
 
 def _is_moved(name: str, before: object, now: object) -> bool:

@@ -83,9 +83,9 @@ def _without_effect(settings: Settings) -> Iterator[str]:
     """What was asked for and has no part in a closed form over frozen tokens."""
     trained = [name for name, backbone in backbones_of(settings.model).items() if backbone.depth != Frozen()]
     if trained or settings.train.unfreeze_at:
-        names = ", ".join(trained) or settings.train.unfreeze_at
+        names = ", ".join(trained) or str(settings.train.unfreeze_at)
         yield f"trains no backbones, and {names} would be; give --freeze all, without --unfreeze and --lora"
-    if settings.train.augment != "none":
+    if settings.train.augment:
         yield "clips pass once and as they are; leave out --augment"
     if settings.train.ema_decay:
         yield "there are no steps to average over; leave out --ema-decay"

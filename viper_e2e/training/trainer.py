@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from viper_e2e.config import Settings
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.fusion import LabelScale
-from viper_e2e.loading import ClipBatch, ClipCache, Cursor, parse_size
+from viper_e2e.loading import ClipBatch, ClipCache, Cursor
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model
 from viper_e2e.runtime import Processes, console, tell_problems
 from viper_e2e.shards import ShardLimits
@@ -25,7 +25,7 @@ from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.fine_tuning import FineTuning, rewrapped
 from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
 from viper_e2e.training.hooks import TrainerHooks
-from viper_e2e.training.losses import IntensityLoss, parse_loss
+from viper_e2e.training.losses import IntensityLoss
 from viper_e2e.training.optimizer import build_optimizer, build_schedule, schedule_factor
 from viper_e2e.training.precision import compute_dtype, resolve_precision, resumed
 from viper_e2e.training.reporting import Reporter
@@ -66,8 +66,7 @@ class Trainer:
         if saved is not None:
             self.train_shards, self.val_shards = saved.in_its_order(self.train_shards, self.val_shards)
             self.changed = saved.check(settings, self.train_shards, self.val_shards)
-        loss = parse_loss(self.config.loss)
-        self.clip_cache = ClipCache(parse_size(self.config.reuse_memory))
+        self.clip_cache = ClipCache(self.config.reuse_memory.num_bytes)
         is_main = self.processes.is_main
         self.run = RunFolder(Path(self.config.run_dir), resume=self.config.resume, owner=is_main)
         self.processes.wait("opening the run folder")
@@ -78,7 +77,10 @@ class Trainer:
         if saved is not None:
             saved.check_backbones(self.module)
         self.loss = IntensityLoss(
-            loss, len(labels), scale=LabelScale.of(labels), num_networks=self.module.fusion.num_networks
+            self.config.loss.weights,
+            len(labels),
+            scale=LabelScale.of(labels),
+            num_networks=self.module.fusion.num_networks,
         )
         self._settle_precision()
         self.tuning = FineTuning(self.module, self.config, self.clip_cache)
