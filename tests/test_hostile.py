@@ -336,7 +336,7 @@ def add_schemes() -> None:
         "pipe:touch {canary}",
         "file://{secret}",
         "ftp://h{secret}",
-        "s3://h{secret}",
+        "az://h{secret}",
         "data:{secret}",
     ):
         hostile(f"shards at {scheme.partition(':')[0]}:", "is refused")(

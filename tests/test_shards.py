@@ -373,7 +373,7 @@ def test_shards_whose_labels_stand_in_another_order_are_put_in_the_firsts(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "scheme", ["pipe:touch {}", "file://{}", "http://example.org{}", "ftp://h{}", "s3://h{}", "data:{}"]
+    "scheme", ["pipe:touch {}", "file://{}", "http://example.org{}", "ftp://h{}", "az://h{}", "data:{}"]
 )
 def test_unknown_schemes_are_never_opened(tmp_path, scheme):
     canary = tmp_path / "canary"

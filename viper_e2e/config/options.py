@@ -9,7 +9,7 @@ from viper_e2e.config.bounds import ABOVE_0, FROM_0, FROM_1
 from viper_e2e.config.schema import LimitsConfig, TrainConfig
 from viper_e2e.config.values import Size
 
-SHARDS = "path, glob, brace pattern or https:// URLs"
+SHARDS = "path, glob, brace pattern, https://, s3://, gs:// or hf://"
 
 
 def option(
@@ -116,7 +116,7 @@ class InferConfig(ScoringOptions):
     inputs: list[str] = option(
         positional=True,
         metavar="CLIP",
-        help="clip, folder of clips, https:// address of a clip, or shards (*.tar)",
+        help="clip, folder of clips, address of a clip (https://, s3://, gs://, hf://), or shards (*.tar)",
     )
     checkpoint: str = option("", help="folder of a trained model, or a hub id")
     output: str | None = option(None, help="also write records: .csv, .xlsx, .parquet, .json or .jsonl")

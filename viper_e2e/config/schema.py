@@ -293,7 +293,7 @@ class RunConfig:
     """What is trained on, and where the run writes."""
 
     train_shards: str = ""
-    """Shards to train on: a path, a glob, a brace pattern or https:// URLs."""
+    """Shards to train on: a path, a glob, a brace pattern, or https://, s3://, gs:// or hf:// addresses."""
     val_shards: str | None = None
     """Shards to validate on after each epoch; None: no validation, and `best` is never written."""
     run_dir: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit, urlunsplit
 
 from viper_e2e.shards.limits import ShardError
@@ -9,14 +10,37 @@ from viper_e2e.shards.limits import ShardError
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+STORES = ("s3", "gs", "hf")
+
+
+def is_store(address: str) -> bool:
+    """Whether it names an object store rather than a server."""
+    return address.partition("://")[0] in STORES
+
+
 def refuse_scheme(url: str) -> None:
-    """Let through https anywhere, and plain http only to this very machine (a tunnel, a test)."""
-    parts = urlsplit(url)
-    if not (parts.scheme == "https" and parts.hostname) and not is_loopback(url):
+    """Let through https anywhere, stores, and plain http only to this very machine (a tunnel, a test)."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ShardError(f"{url.partition('?')[0]}: is no address ({error})") from error
+    if is_store(url):
+        _check_store(url)
+    elif not (parts.scheme == "https" and parts.hostname) and not is_loopback(url):
         raise ShardError(
             f"{without_query(url)}: scheme {parts.scheme!r} is refused; "
-            "clips and shards are local paths (./name where a name has a colon) or https:// URLs"
+            "clips and shards are local paths (./name where a name has a colon), or https://, s3://, gs:// or "
+            "hf:// addresses"
         )
+
+
+def _check_store(address: str) -> None:
+    scheme = address.partition("://")[0]
+    form, told = r"\w+://[^/?#@]+/[^?#]+", f"{scheme}://BUCKET/PATH, without ? and #"
+    if scheme == "hf":
+        form, told = r"hf://datasets/[^/?#@]+/[^/?#@]+(@[^/?#]+)?/[^?#]+", "hf://datasets/OWNER/NAME/PATH"
+    if not re.fullmatch(form, address):
+        raise ShardError(f"{address}: write {told}")
 
 
 def refuse_redirect(url: str, target: str) -> None:

@@ -25,6 +25,7 @@ KEPT_CONNECTIONS = 16
 """Per server; indexes of a shard set are read by eight threads."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PIECE_BYTES = 2**20
+_TOLD_BYTES = 4096
 _LARGE_BYTES = 2**16
 """More than this is not read only to keep a connection."""
 
@@ -58,6 +59,13 @@ class Answer:
         self._watchdog.stop()
         self._response.close()
         self._response.release_conn()
+
+    def beginning(self) -> bytes:
+        """Of what a refusal says, if it says it at once."""
+        try:
+            return self._response.read1(_TOLD_BYTES, decode_content=False)
+        except (HTTPError, OSError, http.client.HTTPException) as error:
+            raise Stumble(self._watchdog.told or _reason(error)) from error
 
     def exactly(self, size: int, within_seconds: float) -> bytes:
         """So many bytes of the body, as they come, so that the watchdog can end it between two."""

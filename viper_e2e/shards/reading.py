@@ -51,10 +51,11 @@ class ShardSet:
     """The samples of many shards, numbered 0 … ``len - 1`` in the order of the shards.
 
     Holds indexes only: picklable, safe in worker processes and threads; every read opens its file,
-    takes the wanted bytes by offset (local ``pread``, or one https Range request), and closes it.
+    takes the wanted bytes by offset (local ``pread``, or one Range request), and closes it.
 
     ``patterns``: local paths, globs, brace patterns (``train-{000000..000017}.tar``), ``https://`` URLs
-    whose server answers Range requests (plain http only to this machine). Nothing else is ever opened.
+    whose server answers Range requests (plain http only to this machine), ``s3://``, ``gs://`` and ``hf://``
+    addresses. Nothing else is ever opened.
 
     Raises ``ShardError`` naming every shard that is torn, damaged or doubled. With ``strict=False`` these
     are listed in ``problems`` instead, and whole samples of such shards stay readable (``viper check``).
@@ -231,17 +232,19 @@ def expand(patterns: str | Sequence[str]) -> list[str]:
         prefix, rest = ("", pattern) if remote else literal_prefix(pattern)
         for one in (prefix + part for part in _expand_braces(rest)):
             places = [one]
+            if remote and "*" in one.partition("?")[0]:
+                raise ShardError(f"{one}: servers and stores are not searched; write {{000000..000017}} for *")
             if not remote and glob.has_magic(one):
                 places = [path for path in matches(one) if not path.endswith(".index.json")]
             elif not remote and not os.path.exists(one):  # noqa: PTH110
                 places = []
             if not places:
                 raise ShardError(
-                    f"{one}: no such shard; give paths, globs, brace patterns or https:// URLs of .tar files"
+                    f"{one}: no such shard; give paths, globs, brace patterns or addresses of .tar files"
                 )
             found += places
     if not found:
-        raise ShardError("no shards given; give paths, globs, brace patterns or https:// URLs of .tar files")
+        raise ShardError("no shards given; give paths, globs, brace patterns or addresses of .tar files")
     return list(dict.fromkeys(found))
 
 

@@ -1,4 +1,4 @@
-"""shards/remote.py: bytes of an https file by Range requests: patient with servers, never for ever."""
+"""shards/remote.py: bytes of a file on a server or in a store by Range requests: patient, never for ever."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from viper_e2e.errors import UNREACHABLE, ClipError
 from viper_e2e.shards.addresses import refuse_scheme, without_query
 from viper_e2e.shards.limits import ShardError, UnreachableError
+from viper_e2e.shards.stores import forget_logins, login_fault, request_for
 
 if TYPE_CHECKING:
     from viper_e2e.shards.http_client import Answer
@@ -34,7 +35,7 @@ _NOT_THERE = {
 
 
 class RemoteFile:
-    """A file behind ``https://``, read by Range requests. Holds only its URL: picklable.
+    """A file behind ``https://`` or in a store, read by Range requests. Holds only its address: picklable.
 
     ``https://user:password@host/…`` logs in (HTTP basic authentication).
     """
@@ -76,10 +77,18 @@ class RemoteFile:
         from viper_e2e.shards.http_client import get
 
         headers = {"Range": f"bytes={offset}-{offset + size - 1}", "Accept-Encoding": "identity"}
-        with get(self.url, headers, self._secrets(), TIMEOUT_SECONDS) as answer:
-            if answer.status in (200, 206):
-                return self._part(answer, offset, size)
-            return self._refused(answer)
+        for is_last in (False, True):
+            request = request_for(self.url)
+            with get(request.url, headers, request.secrets | self._secrets(), TIMEOUT_SECONDS) as answer:
+                if answer.status in (200, 206):
+                    return self._part(answer, offset, size)
+                fault = login_fault(self.url, answer)
+                if fault is None:
+                    return self._refused(answer)
+            if is_last:
+                raise ShardError(f"{self.name}: {fault}")
+            forget_logins()  # whoever runs this for days may have renewed them meanwhile
+        raise AssertionError("unreachable")
 
     def _secrets(self) -> dict[str, str]:
         if not self._login:

@@ -1,4 +1,4 @@
-"""shards/sources.py: bytes of a local or https file by offset, with one kind of error."""
+"""shards/sources.py: bytes of a file on disk, on a server or in a store by offset, with one kind of error."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ Source = LocalFile | RemoteFile
 
 
 def open_source(where: str) -> Source:
-    """A local path, or an ``https://`` URL; every other scheme is a ``ShardError`` and is never opened."""
+    """A local path, or an address on a server or in a store; other schemes raise and are never opened."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", where) is None:
         return LocalFile(where)
     refuse_scheme(where)
