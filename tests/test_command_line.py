@@ -22,6 +22,7 @@ LEAST = {
     kinds.EvalConfig: ["--checkpoint=c", "--shards=s", "--out=o"],
     kinds.AblateConfig: ["--checkpoint=c", "--shards=s", "--out=o"],
     kinds.CheckConfig: ["--shards=s"],
+    kinds.IndexConfig: ["s.tar"],
     kinds.PackConfig: ["--videos=v", "--labels=l.csv", "--out=o"],
     kinds.ExportConfig: ["--checkpoint=c", "--out=o"],
     kinds.ImportConfig: ["a.model", "--out=o"],

@@ -234,7 +234,9 @@ def test_help_and_light_imports_load_no_torch(code):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("command", ["infer", "eval", "ablate", "check", "pack", "export", "env", "completion"])
+@pytest.mark.parametrize(
+    "command", ["infer", "eval", "ablate", "check", "pack", "index", "export", "env", "completion"]
+)
 def test_help_of_a_command_loads_nothing_that_it_does_not_need(command):
     code = f"""
 import sys

@@ -23,6 +23,7 @@ from viper_e2e.config import (
     EvalConfig,
     ExportConfig,
     ImportConfig,
+    IndexConfig,
     InferConfig,
     PackConfig,
 )
@@ -225,6 +226,13 @@ def _check(argv: Sequence[str]) -> int:
     return run_check(options)
 
 
+def _index(argv: Sequence[str]) -> int:
+    options = parse(IndexConfig, argv, "viper index")
+    from viper_e2e.commands.indexing import run_index
+
+    return run_index(options)
+
+
 def _bench(argv: Sequence[str]) -> int:
     more = "Every option of viper train is understood as well: --preset, --num-workers, --batch-size, …"
     options, others = parse_known(BenchConfig, argv, "viper bench", more)
@@ -257,6 +265,7 @@ def _completion(argv: Sequence[str]) -> int:
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "pack": (_pack, "clips and labels -> shards"),
     "check": (_check, "what is in a set of shards, and what is wrong with it"),
+    "index": (_index, "an index beside each shard that another program wrote"),
     "train": (_train, "train from raw video shards"),
     "eval": (_eval, "metrics, predictions and plots for a set of shards"),
     "infer": (_infer, "score clips with a trained model"),

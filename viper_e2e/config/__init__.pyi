@@ -28,6 +28,7 @@ from .options import EnvConfig as EnvConfig
 from .options import EvalConfig as EvalConfig
 from .options import ExportConfig as ExportConfig
 from .options import ImportConfig as ImportConfig
+from .options import IndexConfig as IndexConfig
 from .options import InferConfig as InferConfig
 from .options import PackConfig as PackConfig
 from .options import ReadingOptions as ReadingOptions

@@ -174,6 +174,17 @@ class CheckConfig(ReadingOptions, WorkerOptions):
 
 
 @dataclass(kw_only=True)
+class IndexConfig:
+    """Write the index of shards that another program made, so that they are opened by one request each."""
+
+    shards: list[str] = option(positional=True, metavar="SHARDS", help=SHARDS)
+    out: str | None = option(
+        None, metavar="DIR", help="folder for the indexes (default: beside each shard; needed for addresses)"
+    )
+    overwrite: bool = option(False, help="make indexes anew that are there already")
+
+
+@dataclass(kw_only=True)
 class PackConfig:
     """Pack clips and labels into shards, one set per split."""
 

@@ -1,5 +1,6 @@
 from .action_units import action_units_from_npy as action_units_from_npy
 from .action_units import action_units_to_npy as action_units_to_npy
+from .addresses import is_remote as is_remote
 from .addresses import refuse_scheme as refuse_scheme
 from .addresses import without_query as without_query
 from .index import SCHEMA as SCHEMA
@@ -7,6 +8,8 @@ from .index import SampleEntry as SampleEntry
 from .index import ShardIndex as ShardIndex
 from .index import index_path as index_path
 from .index import range_of as range_of
+from .indexing import has_index as has_index
+from .indexing import make_index as make_index
 from .overlap import shared_clips as shared_clips
 from .overlap import shared_subjects as shared_subjects
 from .reading import ShardSet as ShardSet

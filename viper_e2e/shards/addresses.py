@@ -13,6 +13,11 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 STORES = ("s3", "gs", "hf")
 
 
+def is_remote(where: str) -> bool:
+    """Whether it is an address; a local path with a colon in its name begins with ``./``."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", where) is not None
+
+
 def is_store(address: str) -> bool:
     """Whether it names an object store rather than a server."""
     return address.partition("://")[0] in STORES

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import stat
 from pathlib import Path
 
-from viper_e2e.shards.addresses import refuse_scheme
+from viper_e2e.shards.addresses import is_remote, refuse_scheme
 from viper_e2e.shards.limits import ShardError, ShardLimits
 from viper_e2e.shards.remote import RemoteFile
 
@@ -55,7 +54,7 @@ Source = LocalFile | RemoteFile
 
 def open_source(where: str) -> Source:
     """A local path, or an address on a server or in a store; other schemes raise and are never opened."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", where) is None:
+    if not is_remote(where):
         return LocalFile(where)
     refuse_scheme(where)
     return RemoteFile(where)

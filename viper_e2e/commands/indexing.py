@@ -1,0 +1,41 @@
+"""indexing.py: `viper index`: writes the index of shards that have none, beside them or into a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from viper_e2e.config import IndexConfig
+from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.runtime import AS_IT_IS, console, settle_folder, written_whole
+from viper_e2e.shards import ShardError, expand, has_index, index_path, is_remote, make_index
+
+
+def run_index(options: IndexConfig) -> int:
+    """One line for each shard; exit code 2 where some could not be indexed."""
+    shards = expand(options.shards)
+    if not options.out and any(map(is_remote, shards)):
+        raise ViperError(
+            "indexes are not written into stores: add --out FOLDER, and upload what is in it beside the shards"
+        )
+    if options.out:
+        settle_folder(options.out, "--out")
+    done = [_index_one(shard, options) for shard in shards]
+    return ExitCode.OK if all(done) else ExitCode.SOME_FAILED
+
+
+def _index_one(shard: str, options: IndexConfig) -> bool:
+    """Whether this shard has an index now."""
+    target = Path(index_path(shard.partition("?")[0] if is_remote(shard) else shard))
+    target = Path(options.out, target.name) if options.out else target
+    try:
+        if not options.overwrite and (target.exists() or has_index(shard)):
+            console.print(f"{target.name}: is there already", **AS_IT_IS)
+            return True
+        data = make_index(shard)
+    except ShardError as error:
+        console.print(str(error), style="yellow", **AS_IT_IS)
+        return False
+    with written_whole(target) as partial:
+        partial.write_bytes(data)
+    console.print(f"wrote {target}", **AS_IT_IS)
+    return True

@@ -1,0 +1,50 @@
+"""shards/indexing.py: the index of a shard that another program wrote: where each member lies, and its hash."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from viper_e2e.shards.index import Member, index_path, index_to_json
+from viper_e2e.shards.sources import ShardError, ShardLimits, Source, open_source
+from viper_e2e.shards.unindexed import index_foreign
+
+_PIECE_BYTES = 16 * 2**20
+
+
+def has_index(shard: str) -> bool:
+    """Whether a file of its name is beside the shard; not whether it is right."""
+    try:
+        open_source(index_path(shard)).size()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def make_index(shard: str, limits: ShardLimits | None = None) -> bytes:
+    """The index file of a shard, every byte of which is read.
+
+    Raises ``ShardError`` for a torn shard, and for one with samples that cannot be used: beside an index
+    nobody would hear of them any more.
+    """
+    source = open_source(shard)
+    try:
+        found, aside = index_foreign(source, limits or ShardLimits())
+    except FileNotFoundError as error:
+        raise ShardError(f"{source.name}: no such shard") from error
+    if aside.faults or aside.left_out:
+        lines = [*aside.faults, *aside.left_out]
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        raise ShardError(f"{lines[0]}{more}; mend the shard first: beside an index this would not be told")
+    samples = tuple(
+        replace(entry, members={name: _hashed(source, member) for name, member in entry.members.items()})
+        for entry in found.samples
+    )
+    return index_to_json(replace(found, path_or_url=source.name, samples=samples))
+
+
+def _hashed(source: Source, member: Member) -> Member:
+    digest, end = hashlib.sha256(), member.offset + member.size
+    for offset in range(member.offset, end, _PIECE_BYTES):
+        digest.update(source.read(offset, min(_PIECE_BYTES, end - offset)))
+    return replace(member, sha256=digest.hexdigest())
