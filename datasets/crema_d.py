@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 
+from viper_e2e.commands import pack_corpus, recipe_options, run
+from viper_e2e.config import RecipeOptions
 from viper_e2e.loading import find_files
-from viper_e2e.packing import pack_corpus, recipe_arguments, run
 
 EMOTIONS = {"ANG": "Anger", "DIS": "Disgust", "FEA": "Fear", "HAP": "Happy", "NEU": "Neutral", "SAD": "Sad"}
 LEVELS = {"LO": 0.2, "MD": 0.5, "HI": 0.8, "XX": 0.5, "X": 0.5}
@@ -34,8 +35,12 @@ def row(stem: str) -> dict[str, object] | None:
     return {"File_ID": stem, "Split": split_of(int(name["actor"])), "Subject": name["actor"], **values}
 
 
+class Options(RecipeOptions):
+    """Pack CREMA-D into shards."""
+
+
 def main() -> int:
-    given = recipe_arguments("Pack CREMA-D into shards.").parse_args()
+    given = recipe_options(Options)
     videos = given.corpus / "VideoFlash"
     stems = sorted({path.stem for path in find_files(videos).files})
     return pack_corpus(given, [found for stem in stems if (found := row(stem))], videos=videos)

@@ -11,11 +11,13 @@ looked for in `mp4`, `raw`, `videos` or the corpus folder itself; sound kept apa
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 
+from viper_e2e.commands import pack_corpus, recipe_options, run
+from viper_e2e.config import RecipeOptions, option
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.packing import pack_corpus, recipe_arguments, run
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "devel": "val", "dev": "val", "test": "test"}
 EMPTY = {"", "nan", "none", "-"}
@@ -61,14 +63,23 @@ def first_folder(corpus: Path, names: tuple[str, ...]) -> Path | None:
     return next((corpus / name for name in names if (corpus / name).is_dir()), None)
 
 
-def main() -> int:
-    parser = recipe_arguments("Pack Hume-Reaction into shards.")
-    parser.add_argument(
-        "--videos", type=Path, help="folder of the clips (default: mp4, raw or videos in --corpus)"
+@dataclass(kw_only=True)
+class Options(RecipeOptions):
+    """Pack Hume-Reaction into shards."""
+
+    videos: Path | None = option(
+        None, metavar="DIR", help="folder of the clips (default: mp4, raw or videos in --corpus)"
     )
-    parser.add_argument("--audio", type=Path, help="folder of wav files kept apart (default: wav in --corpus)")
-    parser.add_argument("--fau", type=Path, help="folder of action units (default: feats/fau in --corpus)")
-    given = parser.parse_args()
+    audio: Path | None = option(
+        None, metavar="DIR", help="folder of wav files kept apart (default: wav in --corpus)"
+    )
+    fau: Path | None = option(
+        None, metavar="DIR", help="folder of action units (default: feats/fau in --corpus)"
+    )
+
+
+def main() -> int:
+    given = recipe_options(Options)
     return pack_corpus(
         given,
         rows_of(given.corpus),

@@ -10,10 +10,12 @@ modality 01 (picture and sound) is packed: 02 is the same take without its sound
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
+from viper_e2e.commands import pack_corpus, recipe_options, run
+from viper_e2e.config import RecipeOptions, option
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import find_files
-from viper_e2e.packing import pack_corpus, recipe_arguments, run
 
 EMOTIONS = ("Neutral", "Calm", "Happy", "Sad", "Angry", "Fearful", "Disgust", "Surprised")
 INTENSITIES = {"01": 0.5, "02": 1.0}
@@ -37,10 +39,15 @@ def row(stem: str) -> dict[str, object] | None:
     return {"File_ID": stem, "Split": split_of(int(name["actor"])), "Subject": name["actor"], **values}
 
 
+@dataclass(kw_only=True)
+class Options(RecipeOptions):
+    """Pack RAVDESS into shards."""
+
+    channels: str = option("speech", help="speech, song, or speech,song")
+
+
 def main() -> int:
-    parser = recipe_arguments("Pack RAVDESS into shards.")
-    parser.add_argument("--channels", default="speech", help="speech, song, or speech,song")
-    given = parser.parse_args()
+    given = recipe_options(Options)
     unknown = set(given.channels.split(",")) - set(CHANNELS)
     if unknown:
         raise ViperError(f"--channels {given.channels}: allowed are {', '.join(CHANNELS)}")

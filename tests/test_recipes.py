@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from viper_e2e.commands import recipe_options
+from viper_e2e.config import RecipeOptions, Size
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.shards import ShardSet
 
@@ -169,3 +171,16 @@ def test_splits_are_by_actor_and_never_empty(name):
 
 def test_the_folder_is_no_package():
     assert not (DATASETS / "__init__.py").exists()  # it would hide Hugging Face's `datasets`
+
+
+def test_a_wrong_option_of_a_recipe_is_one_line(tmp_path, monkeypatch, capsys):
+    given = ["ravdess.py", "--corpus", str(tmp_path), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", [*given, "--shard-size", "1MB"])
+    assert recipe_options(RecipeOptions).shard_size == Size(10**6)
+    monkeypatch.setattr(sys, "argv", [*given, "--shard-size", "much"])
+    with pytest.raises(SystemExit) as ended:
+        recipe_options(RecipeOptions)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith(
+        "ravdess.py: --shard-size 'much' is no size; write for instance 2GB"
+    )

@@ -38,6 +38,7 @@ _TABLE = (
     ),
     ("", "training", "losses"),
     ("", "commands", "cli parsing reading_options"),
+    ("packing", "commands", "recipe"),
     ("engine", "commands", "commands>common evaluation_commands>evaluation inference bench pictures scratch"),
     ("published", "published", "inert>safe_pickle"),
     ("shards", "shards", "foreign>unindexed"),

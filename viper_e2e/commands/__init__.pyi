@@ -1,2 +1,5 @@
 from .cli import main as main
 from .parsing import parse_train as parse_train
+from .recipe import pack_corpus as pack_corpus
+from .recipe import recipe_options as recipe_options
+from .recipe import run as run

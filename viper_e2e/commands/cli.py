@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 all fine, 1 nothing done or usage, 2 some clips failed."""
     argv = list(sys.argv[1:] if argv is None else argv)
     spare_terminals()
-    argv = _set_volume(argv)
+    argv = set_volume(argv)
     # Python looks for cycles among all that was imported once more before it ends: two seconds for nothing.
     atexit.unregister(gc.freeze)
     atexit.register(gc.freeze)
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.NOTHING_DONE
 
 
-def _set_volume(argv: list[str]) -> list[str]:
+def set_volume(argv: list[str]) -> list[str]:
     """What every command understands: ``-q`` shows results and errors alone, ``-v`` all that is noted."""
     end = argv.index("--") if "--" in argv else len(argv)
     given = {word for word in argv[1:end] if word in (*QUIET, *VERBOSE)}

@@ -32,7 +32,9 @@ from .options import IndexConfig as IndexConfig
 from .options import InferConfig as InferConfig
 from .options import PackConfig as PackConfig
 from .options import ReadingOptions as ReadingOptions
+from .options import RecipeOptions as RecipeOptions
 from .options import ScoringOptions as ScoringOptions
+from .options import option as option
 from .presets import PRESETS as PRESETS
 from .presets import TRAIN_DEFAULTS as TRAIN_DEFAULTS
 from .presets import paper as paper

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from viper_e2e.config.bounds import ABOVE_0, FROM_0, FROM_1
@@ -266,3 +267,16 @@ class CompletionConfig:
     """Print a script with which a shell completes commands and options."""
 
     shell: Literal["bash", "zsh"] = option(positional=True, help='e.g. eval "$(viper completion bash)"')
+
+
+@dataclass(kw_only=True)
+class RecipeOptions:
+    """Pack a corpus into shards."""
+
+    corpus: Path = option(metavar="DIR", help="folder of the corpus as it is distributed")
+    out: Path = option(metavar="DIR", help="folder for the shards and labels.csv")
+    shard_size: Annotated[Size, FROM_1] = option(
+        Size(256 * 10**6), metavar="SIZE", help="a shard is closed before it grows over this"
+    )
+    seed: Annotated[int, FROM_0] = option(0, help="order of the samples in the shards")
+    overwrite: bool = option(False, help="replace the shards of an earlier run")

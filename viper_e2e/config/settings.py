@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from viper_e2e.config.depth import LaterDepths
@@ -35,7 +36,7 @@ class Settings:
 def plain(data: Any) -> Any:
     """What YAML and JSON hold: dataclasses become their fields by name, tuples lists, and values that are
     written in words become these."""
-    if isinstance(data, WORDED):
+    if isinstance(data, (*WORDED, Path)):
         return str(data)
     if is_dataclass(data):
         return {field.name: plain(getattr(data, field.name)) for field in fields(data)}

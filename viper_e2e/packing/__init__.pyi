@@ -1,11 +1,10 @@
 from .columns import ColumnChoices as ColumnChoices
 from .pack import pack as pack
-from .recipe import pack_corpus as pack_corpus
-from .recipe import recipe_arguments as recipe_arguments
-from .recipe import run as run
+from .pack import shards_in_the_way as shards_in_the_way
 from .report import PackReport as PackReport
 from .report import SplitReport as SplitReport
 from .table import LabelTable as LabelTable
 from .table import Row as Row
+from .table import label_titles as label_titles
 from .table import read_labels as read_labels
 from .table import write_labels as write_labels
