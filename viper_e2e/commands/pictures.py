@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from viper_e2e.config import InferConfig
+from viper_e2e.config import InferConfig, LimitsConfig
 from viper_e2e.errors import ViperError
+from viper_e2e.loading import WorkerLost, WorkerPool
 from viper_e2e.model import Record, ViPER
-from viper_e2e.report import figures, may_replace, render
+from viper_e2e.report import figures, may_replace, partial_of, render
 from viper_e2e.runtime import AS_IT_IS, console, settle_file, settle_folder
 from viper_e2e.scoring import ClipFiles
 from viper_e2e.shards import ShardSet
@@ -19,6 +21,9 @@ ENDINGS = {"plot": ".png", "render": ".mp4"}
 
 LONGEST_NAME = 60
 """Characters of a picture's name: in UTF-8, and with its ending, what every disk takes."""
+
+SECONDS_TO_DRAW_ONE = 20.0
+"""Of a clip; rendering it takes longer than decoding what the model looks at."""
 
 Source = ClipFiles | ShardSet
 
@@ -54,35 +59,78 @@ def draw_pictures(
 
     ``clips``: the records of each clip of the sources, in order. A picture that cannot be drawn is one line.
     """
-    places = [(source, i) for source in sources for i in range(len(source))]
+    places = [(number, i) for number, source in enumerate(sources) for i in range(len(source))]
     all_drawn = True
-    for name in ENDINGS:
-        if getattr(options, name) is None:
-            continue
-        for (source, i), records, path in zip(places, clips, _paths(sources, name, options), strict=True):
-            scored = [record for record in records if record["valid"]]
-            try:
-                if scored and name == "plot":
-                    console.print(f"plot: {figures.windows_plot(records, path)}", **AS_IT_IS)
-                elif scored:
-                    console.print(f"video: {_render(source, i, scored, path, model)}", **AS_IT_IS)
-            except figures.CANNOT_DRAW as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
-                console.print(f"{path}: not drawn: {reason}", style="yellow", **AS_IT_IS)
-                all_drawn = False
+    with _Renderer(sources, model, options) as renderer:
+        for name in ENDINGS:
+            if getattr(options, name) is None:
+                continue
+            for place, records, path in zip(places, clips, _paths(sources, name, options), strict=True):
+                scored = [record for record in records if record["valid"]]
+                try:
+                    if scored and name == "plot":
+                        console.print(f"plot: {figures.windows_plot(records, path)}", **AS_IT_IS)
+                    elif scored:
+                        console.print(f"video: {renderer(place, scored, path)}", **AS_IT_IS)
+                except figures.CANNOT_DRAW as error:
+                    reason = " ".join(str(error).split()) or type(error).__name__
+                    console.print(f"{path}: not drawn: {reason}", style="yellow", **AS_IT_IS)
+                    all_drawn = False
     return all_drawn
 
 
-def _render(source: Source, i: int, records: list[Record], path: Path, model: ViPER) -> Path:
-    decoding = model.config.decoding
-    return render(
-        source.read(i).video,
-        records,
-        path,
-        limits=(model.labels.minimum, model.labels.maximum),
-        clip_limits=decoding.limits,
-        video_track=decoding.video_track,
-    )
+@dataclass(frozen=True)
+class RenderClip:
+    """Renders a clip of some sources, given where it is, its records and the mp4; picklable. Loads torch."""
+
+    sources: tuple[Source, ...]
+    limits: tuple[float, float]
+    clip_limits: LimitsConfig
+    video_track: int | None
+
+    def __call__(self, job: tuple[tuple[int, int], list[Record], Path]) -> Path:
+        (source, i), records, path = job
+        try:
+            return render(
+                self.sources[source].read(i).video,
+                records,
+                path,
+                limits=self.limits,
+                clip_limits=self.clip_limits,
+                video_track=self.video_track,
+            )
+        except figures.CANNOT_DRAW as error:
+            raise ViperError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+class _Renderer:
+    """Where clips are decoded once more and drawn: in a worker, which a clip may crash or hang as any other."""
+
+    def __init__(self, sources: Sequence[Source], model: ViPER, options: InferConfig):
+        decoding, limits = model.config.decoding, (model.labels.minimum, model.labels.maximum)
+        self.task = RenderClip(tuple(sources), limits, decoding.limits, decoding.video_track)
+        self.options = options
+        self.pool: WorkerPool | None = None
+
+    def __call__(self, place: tuple[int, int], records: list[Record], path: Path) -> Path:
+        job = (place, records, path)
+        if self.options.num_workers == 0:  # whoever wants no workers debugs
+            return self.task(job)
+        self.pool = self.pool or WorkerPool(self.task, 1, max_restarts=self.options.max_worker_restarts)
+        seconds = max(record["end_seconds"] or record["duration_seconds"] or 0.0 for record in records)
+        self.pool.time_limit_seconds = self.options.clip_timeout_seconds + SECONDS_TO_DRAW_ONE * seconds
+        outcome = self.pool.outcome(self.pool.submit(job, path.name))
+        if isinstance(outcome, WorkerLost):
+            partial_of(path).unlink(missing_ok=True)
+            raise ViperError(f"its process was lost ({outcome.reason})")
+        return outcome
+
+    def __enter__(self) -> _Renderer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.close()
 
 
 def _paths(sources: Sequence[Source], name: str, options: InferConfig) -> list[Path]:

@@ -5,5 +5,6 @@ from .confusion import has_dominant as has_dominant
 from .page import extremes as extremes
 from .page import write_page as write_page
 from .render import may_replace as may_replace
+from .render import partial_of as partial_of
 from .render import render as render
 from .tables import stdout_console as stdout_console

@@ -108,6 +108,11 @@ def may_replace(out: Path) -> bool:
         return MADE_BY.encode() in file.read(32 * 1024**2)  # the metadata of renderings stands first
 
 
+def partial_of(out: Path) -> Path:
+    """What a rendering is called until it is complete; left behind where the process that made it died."""
+    return out.with_name(f".{out.stem}.partial.mp4")
+
+
 class _Renderer:
     """Streams one open clip into one open mp4."""
 
@@ -236,7 +241,7 @@ def _add_sound(media: ClipMedia, container: OutputContainer) -> av.AudioStream |
 @contextmanager
 def _new_mp4(out: Path) -> Iterator[OutputContainer]:
     """An mp4 that gets its name when it is complete, and is gone if it does not become so."""
-    partial = out.with_name(f".{out.stem}.partial.mp4")
+    partial = partial_of(out)
     try:
         with _writing(out):
             container = av.open(str(partial), "w", options={"movflags": "+faststart"})
