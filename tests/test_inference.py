@@ -367,7 +367,7 @@ def test_a_clip_of_a_shard_is_rendered_and_a_picture_that_fails_ends_nothing(
         raise ViperError("no encoder")
 
     monkeypatch.setattr("viper_e2e.commands.pictures.render", fail)
-    assert infer(checkpoint, clips, "--out", tmp_path / "o", "--render", "--num-workers", 0) == 2
+    assert infer(checkpoint, clips, "--out", tmp_path / "o", "--render") == 2
     captured = capsys.readouterr()
     assert captured.err.count("not drawn: no encoder") == 2
     assert "faces: share of frames" in captured.out, "the table is shown all the same"
@@ -381,7 +381,8 @@ def test_a_clip_that_crashes_while_it_is_rendered_costs_its_video_alone(
     named = [tmp_path / name for name in ("dead.mp4", "b.mp4")]
     for path in named:
         path.write_bytes((clips / "a.mp4").read_bytes())
-    assert infer(checkpoint, *named, "--out", tmp_path / "o", "--render") == 2
+    words = [*map(str, named), f"--out={tmp_path / 'o'}", "--render", f"--checkpoint={checkpoint}"]
+    assert main(["infer", *words, "--num-workers=1"]) == 2
     assert {path.name for path in (tmp_path / "o").iterdir()} == {"b.mp4", "scores.csv"}
     told = " ".join(capsys.readouterr().err.split())
     assert "dead.mp4: not drawn: its process was lost (killed by SIGKILL" in told

@@ -206,7 +206,8 @@ class _Pools:
     def of(self, proxy: str) -> urllib3.PoolManager:
         with self._lock:
             if proxy not in self._by_proxy:
-                self._by_proxy[proxy] = _new_manager(proxy)
+                self._by_proxy[proxy] = manager = _new_manager(proxy)
+                manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
             return self._by_proxy[proxy]
 
 
@@ -215,13 +216,13 @@ def _new_manager(proxy: str) -> urllib3.PoolManager:
     if proxy:
         login, _, _ = urlsplit(proxy).netloc.rpartition("@")
         headers = urllib3.make_headers(proxy_basic_auth=unquote(login)) if login else None
-        manager: urllib3.PoolManager = urllib3.ProxyManager(
-            proxy, proxy_headers=headers, maxsize=KEPT_CONNECTIONS, ssl_context=context
-        )
-    else:
-        manager = urllib3.PoolManager(maxsize=KEPT_CONNECTIONS, ssl_context=context)
-    manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
-    return manager
+        return urllib3.ProxyManager(proxy, proxy_headers=headers, maxsize=KEPT_CONNECTIONS, ssl_context=context)
+    return urllib3.PoolManager(maxsize=KEPT_CONNECTIONS, ssl_context=context)
+
+
+def manager_for(url: str) -> urllib3.PoolManager:
+    """For libraries that log in: connections of their own, through the same proxy, not watched."""
+    return _new_manager(_proxy_for(url))
 
 
 def _proxy_for(url: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SIGNED_SECONDS = 3600
 """How long a signed S3 address would be good for; it is made for one request."""
 TOKENS, HEADERS = "VIPER_BEARER_TOKENS", "VIPER_HTTPS_HEADERS"
+_GOOGLE_LOGIN = "https://oauth2.googleapis.com"
 _GCS_READ = "https://www.googleapis.com/auth/devstorage.read_only"
 _EXPIRED = re.compile(r"Expired|TokenRefreshRequired|InvalidToken|expired")
 
@@ -143,9 +144,9 @@ def _gcs_token(address: str) -> str | None:
 
     try:
         if not credentials.valid:
-            import urllib3
+            from viper_e2e.shards.http_client import manager_for
 
-            credentials.refresh(Transport(urllib3.PoolManager()))
+            credentials.refresh(Transport(manager_for(_GOOGLE_LOGIN)))
     except GoogleAuthError as error:
         raise ShardError(f"{address}: no token ({_line(error)}); {_RENEW['gs']}") from error
     return credentials.token
