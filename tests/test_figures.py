@@ -63,7 +63,9 @@ def predictions(n: int = 60) -> Predictions:
 def test_a_model_that_only_hears_has_no_plot_of_faces(monkeypatch, tmp_path):
     monkeypatch.setattr(figures, "predicted_against_true", lambda _, path: path)
     monkeypatch.setattr(figures, "error_against_faces", lambda _, path: path)
-    monkeypatch.setattr(evaluation_commands, "confusion_matrices", lambda _, folder: [folder / "confusion.png"])
+    monkeypatch.setattr(
+        evaluation_commands, "confusion_matrices", lambda _, folder, *more: [folder / "confusion.png"]
+    )
     captions = {"Predicted against true", "True against predicted intensity, in tenths"}
     hearing = replace(predictions(), modalities=("audio",))
     assert set(evaluation_commands._draw(hearing, tmp_path)) == captions

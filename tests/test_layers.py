@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "viper_e2e"
 
 ORDER = (
-    *("errors", "labels", "clip", "moved"),
+    *("errors", "tasks", "labels", "clip", "moved"),
     *("config", "runtime", "decoding", "shards", "loading", "faces", "encoders", "packing"),
     *("fusion", "model", "published", "scoring", "report", "training", "commands"),
 )
@@ -160,7 +160,7 @@ def test_the_house_has_these_rooms_and_no_more():
 
 def test_the_page_on_architecture_lists_them_in_their_order():
     text = (PACKAGE.parent / "docs/architecture.md").read_text(encoding="utf-8")
-    first, rest = re.escape("`errors labels clip moved`"), r"[^#]*?"
+    first, rest = re.escape("`errors tasks labels clip moved`"), r"[^#]*?"
     listed = re.search(f"{first}{rest}\n\n", text)
     assert listed
     assert " ".join(re.findall(r"`([a-z ]+)`", listed[0])).split() == list(ORDER)

@@ -8,7 +8,7 @@ from viper_e2e.config.depth import All, Blocks, LaterDepths, Phase
 from viper_e2e.config.presets import PRESETS, TRAIN_DEFAULTS
 from viper_e2e.config.schema import TrainConfig
 from viper_e2e.config.settings import WORDED, Settings
-from viper_e2e.config.values import Changes, Loss, Size
+from viper_e2e.config.values import Changes, Loss, Size, TaskWeights
 from viper_e2e.errors import ViperError
 
 
@@ -49,6 +49,7 @@ def test_later_depths_are_read_in_the_order_of_their_epochs():
     [
         *((Size, text) for text in ("0", "17", "2GB", "256MB", "1536MiB", "1KiB", "5kB", "3TB")),
         *((Loss, text) for text in ("mse=1", "ccc=2,mse=0.1", "mse=1,pearson=0.30000000000000004")),
+        *((TaskWeights, text) for text in ("", "emotion=1", "a b=0.5,valence=2")),
         *((Changes, text) for text in ("none", "all", "box", "pixels,box,sound")),
         *((LaterDepths, text) for text in ("none", "2:visual=4", "1:audio=1,4:visual=all")),
     ],
@@ -84,6 +85,9 @@ def test_settings_as_a_file_hold_words_and_numbers_alone(preset):
         *((Size, text, "is no size") for text in ("", "GB", "2 bananas", "-1GB", "1e9", "2GB2")),
         (Loss, "mse=1,pearsn=1", "did you mean pearson"),
         (Loss, "mae", "no term 'mae'"),
+        (TaskWeights, "mood", "'mood' is no weight of a task"),
+        (TaskWeights, "mood=1,mood=2", "'mood=2' is no weight of a task"),
+        (TaskWeights, "mood=x", "'x' is not a weight"),
         (Loss, "mse=x", "'x' is not a weight"),
         (Loss, "mse=", "'' is not a weight"),
         (Loss, "mse=-1", "'-1' is not a weight"),

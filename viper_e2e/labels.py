@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from viper_e2e.tasks import Task, parts
+
 
 @dataclass(frozen=True)
 class LabelSet:
@@ -23,10 +25,20 @@ class LabelSet:
     """Of the training labels: where the model's head begins. None: the head's numbers are the labels."""
     widths: tuple[float, ...] | None = None
     """How far the training labels reach, the head's and the loss's unit. 0: as without."""
+    tasks: tuple[Task, ...] = ()
+    """What the columns belong to, in their order; none are named: all are intensities."""
 
     def __post_init__(self) -> None:
         if complaint := collision(self.columns):
             raise ValueError(complaint)
+        if self.tasks and sum(task.size for task in self.tasks) != len(self.columns):
+            raise ValueError("the tasks have other columns than there are")
+
+    @property
+    def parts(self) -> tuple[tuple[Task, slice], ...]:
+        """Each task with its columns."""
+        whole = Task("intensities", "intensities", len(self), self.minimum, self.maximum)
+        return tuple(parts(self.tasks or (whole,)))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,8 +85,23 @@ def in_order_of(values: Sequence[float], order: Sequence[int]) -> tuple[float, .
     return tuple(values[i] for i in order)
 
 
-def differing(whose: str, names: Sequence[str], others: str, wanted: Sequence[str]) -> str:
-    """Two sets of emotions that are not the same, both in full, for a message."""
+def are_alike(labels: LabelSet, others: LabelSet) -> bool:
+    """Whether they have the same columns, in any order, of tasks of the same names and kinds."""
+    found, wanted = (
+        {task.name: (task.kind, frozenset(one.names[columns])) for task, columns in one.parts}
+        for one in (labels, others)
+    )
+    return found == wanted
+
+
+def differing(whose: str, labels: LabelSet, others: str, wanted_labels: LabelSet) -> str:
+    """Two label sets that are not the same, both in full, for a message."""
+    names, wanted = labels.names, wanted_labels.names
+    if sorted(names) == sorted(wanted):
+        told, meant = (
+            ", ".join(f"{task.name} ({task.kind})" for task, _ in one.parts) for one in (labels, wanted_labels)
+        )
+        return f"{whose}: tasks {told}; {others} has {meant}; pack both with the same --tasks"
     lacking = [name for name in wanted if name not in names]
     added = [name for name in names if name not in wanted]
     parts = [f"missing: {', '.join(lacking)}"] if lacking else []

@@ -213,13 +213,13 @@ def _die_after(number: int) -> None:
 
 def record_gradients(arguments: list[str], file: str, dtype: str = "float32") -> int:
     """The gradients of the first optimizer step, as the optimizer sees them; all is computed in ``dtype``."""
-    build, loss = trainer.build_optimizer, trainer.IntensityLoss
+    build, build_loss = trainer.build_optimizer, trainer.build_loss
 
     def cast(model, *rest):
         return build(model.to(getattr(torch, dtype)), *rest)
 
     trainer.build_optimizer = cast
-    trainer.IntensityLoss = lambda *given, **named: loss(*given, **named).to(getattr(torch, dtype))
+    trainer.build_loss = lambda *given: build_loss(*given).to(getattr(torch, dtype))
     original = torch.optim.AdamW.step
 
     def wrapped(self, *rest, **named):
@@ -399,7 +399,9 @@ def lose_a_worker(arguments: list[str], ranks: list[int]) -> int:
 def score(arguments: list[str], file: str, die_after: int | None = None) -> int:
     """`viper infer` or `viper eval`, which may die once so many clips of a process are scored."""
     count_decoded(file)
-    evaluation_commands._draw = lambda *_: dict.fromkeys(range(evaluation_commands.NUM_PICTURES))
+    evaluation_commands._draw = lambda *of: dict.fromkeys(
+        caption for captions, _ in evaluation_commands.drawings(*of) for caption in captions
+    )
     if die_after is not None:
         add = parts.ResultJournal.add
         scored = 0

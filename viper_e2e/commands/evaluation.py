@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,10 +17,19 @@ from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.config import AblateConfig, EvalConfig, looks_at_face
 from viper_e2e.encoders import PreparedClip
 from viper_e2e.errors import ClipError, ExitCode, ViperError
-from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
+from viper_e2e.labels import HUME_REACTION, LabelSet, name_of, order_of
 from viper_e2e.loading import DecodeSample
 from viper_e2e.model import Predictions, ViPER, checkpoint, submission_ids, yardstick_line
-from viper_e2e.report import confusion_matrices, extremes, figures, has_dominant, tables, write_page
+from viper_e2e.report import (
+    class_confusion,
+    confusion_matrices,
+    extremes,
+    figures,
+    has_dominant,
+    tables,
+    words,
+    write_page,
+)
 from viper_e2e.runtime import (
     AS_IT_IS,
     Processes,
@@ -42,11 +52,10 @@ from viper_e2e.scoring import (
     score,
     scores_record,
     scoring_accelerator,
+    task_record,
+    task_scores,
 )
 from viper_e2e.shards import ShardSet, without_query
-
-NUM_PICTURES = 4
-"""Of a model that sees, with labels of which one may be dominant."""
 
 STRIP_SIZE = 96
 """Side of the face crops shown in the report, in pixels."""
@@ -85,17 +94,28 @@ def run_eval(options: EvalConfig) -> int:
     for path in made:
         console.print(f"wrote {path}", **AS_IT_IS)
     if scores is not None:
-        tables.stdout_console().print(tables.metrics_table(scores, intervals))
+        _show(predictions, scores, intervals)
     blind = set(np.array(predictions.keys)[predictions.faceless]) if options.no_face == "nan" else set()
     if without := [key for key in predictions.keys_without_number if key not in blind]:
         console.print(f"[yellow]no finite number for {', '.join(without)}: in no metric[/yellow]")
     tell_failed(predictions)
     if not predictions.valid.any():
         return ExitCode.NOTHING_DONE
-    num_pictures = NUM_PICTURES - (not has_dominant(predictions.labels)) - (not _sees(predictions))
-    all_drawn = scores is None or len(pictures) == num_pictures
+    all_drawn = scores is None or len(pictures) == sum(len(names) for names, _ in drawings(predictions, out))
     fine = predictions.valid.all() and not without and not shards.left_out and all_drawn
     return ExitCode.OK if fine else ExitCode.SOME_FAILED
+
+
+def _show(predictions: Predictions, scores: Scores, intervals: Intervals | None) -> None:
+    """Each task in its own measures; intensities alone emotion by emotion."""
+    shown = tables.stdout_console()
+    if not predictions.labels.tasks:
+        shown.print(tables.metrics_table(scores, intervals))
+        return
+    for one in task_scores(predictions).values():
+        for table in tables.task_tables(one):
+            shown.print(table)
+            shown.print()
 
 
 def _settle_faceless(predictions: Predictions, options: EvalConfig) -> Predictions:
@@ -126,6 +146,8 @@ def _write_numbers(
     scores, intervals = measure(predictions)
     record = _metrics_record(scores, intervals, options.mixed_precision)
     record |= source_record(model, shards, options) | {"num_failed": int((~predictions.valid).sum())}
+    if predictions.labels.tasks:
+        record["tasks"] = {name: task_record(one) for name, one in task_scores(predictions).items()}
     record["num_without_face"] = int(predictions.faceless.sum())
     if predictions.keys_without_number:
         record["without_number"] = predictions.keys_without_number
@@ -186,22 +208,40 @@ def _sees(predictions: Predictions) -> bool:
     return any(map(looks_at_face, predictions.modalities))
 
 
-def _draw(predictions: Predictions, out: Path) -> dict[str, Path]:
-    """Caption → picture, of those that could be drawn."""
-    scatter, faces = out / "scatter.png", out / "error_against_faces.png"
-    drawings: list[tuple[tuple[str, ...], Callable[[], Sequence[Path]]]] = [
-        (("Predicted against true",), lambda: [figures.predicted_against_true(predictions, scatter)]),
-        (
-            ("True against predicted intensity, in tenths", "The dominant emotion"),
-            lambda: confusion_matrices(predictions, out),
-        ),
-    ]
+Drawing = tuple[tuple[str, ...], Callable[[], Sequence[Path]]]
+"""Captions, and what makes as many pictures."""
+
+
+def drawings(predictions: Predictions, out: Path) -> list[Drawing]:
+    """All that is drawn of an evaluation: of each task in its kind, then of all."""
+    found: list[Drawing] = []
+    for task, part in predictions.by_task():
+        name = name_of(task.name)
+        of_task, suffix = (f": {words(name)}", f"_{name}") if predictions.labels.tasks else ("", "")
+        if task.kind == "class" and part.scored.any():
+            found.append(((f"Confusion{of_task}",), partial(class_confusion, part, name, out)))
+        elif task.kind in ("intensities", "number") and (part.scored.any() or not suffix):
+            scatter = out / f"scatter{suffix}.png"
+            found.append(((f"Predicted against true{of_task}",), partial(_scatter, part, scatter)))
+            captions = [f"True against predicted intensity, in tenths{of_task}"]
+            captions += [f"The dominant emotion{of_task}"] * has_dominant(part.labels)
+            found.append((tuple(captions), partial(confusion_matrices, part, out, suffix)))
     if _sees(predictions):
-        drawings.append(
+        faces = out / "error_against_faces.png"
+        found.append(
             (("Error against visible faces",), lambda: [figures.error_against_faces(predictions, faces)])
         )
+    return found
+
+
+def _scatter(predictions: Predictions, path: Path) -> list[Path]:
+    return [figures.predicted_against_true(predictions, path)]
+
+
+def _draw(predictions: Predictions, out: Path) -> dict[str, Path]:
+    """Caption → picture, of those that could be drawn."""
     pictures: dict[str, Path] = {}
-    for captions, draw in drawings:
+    for captions, draw in drawings(predictions, out):
         try:
             pictures |= dict(zip(captions, draw(), strict=False))
         except figures.CANNOT_DRAW as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from viper_e2e.commands.findings import tell_findings
 from viper_e2e.config import PackConfig
 from viper_e2e.errors import ViperError
-from viper_e2e.packing import ColumnChoices, pack
+from viper_e2e.packing import ColumnChoices, pack, read_tasks
 from viper_e2e.runtime import counting as progress_bar
 from viper_e2e.runtime import settle_file
 
@@ -50,6 +50,7 @@ def _table_of(options: PackConfig) -> tuple[Path, ColumnChoices]:
     choices = ColumnChoices(
         labels=titles([word for word in options.labels if word not in tables]),
         ignore=titles(options.ignore),
+        tasks=read_tasks(options.tasks) if options.tasks else (),
         missing=titles(options.missing),
         id_column=options.id_column,
         split_column=options.split_column,

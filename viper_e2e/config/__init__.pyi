@@ -72,3 +72,4 @@ from .values import LOSS_TERMS as LOSS_TERMS
 from .values import Changes as Changes
 from .values import Loss as Loss
 from .values import Size as Size
+from .values import TaskWeights as TaskWeights

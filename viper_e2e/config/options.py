@@ -206,6 +206,13 @@ class PackConfig:
     seed: Annotated[int, FROM_0] = option(0, help="of the order of samples (default: 0)")
     overwrite: bool = option(False, help="replace the shards of an earlier run")
     output: str | None = option(None, help="also write the report as JSON")
+    tasks: str = option(
+        "",
+        metavar="FILE",
+        help="what is predicted where it is not intensities: a YAML file, or Emotion=class,Valence=number "
+        "(kinds: intensities, class, labels, number)",
+        group="table",
+    )
     ignore: list[str] = option([], metavar="A,B", help="columns that are no emotions", group="table")
     missing: list[str] = option(
         [],

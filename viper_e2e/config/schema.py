@@ -16,7 +16,7 @@ from viper_e2e.config.bounds import (
     check_settings,
 )
 from viper_e2e.config.depth import Depth, Frozen, LaterDepths, LoRA, parse_depth
-from viper_e2e.config.values import Changes, Loss, Size
+from viper_e2e.config.values import Changes, Loss, Size, TaskWeights
 from viper_e2e.errors import ViperError
 
 MixedPrecision = Literal["no", "bf16", "fp16", "auto"]
@@ -351,7 +351,15 @@ class ObjectiveConfig:
     """What is minimized, on which changes of the clips."""
 
     loss: Loss = field(default=Loss())
-    """Weighted sum, e.g. `mse=1,pearson=0.5` or `ccc=1`."""
+    """Weighted sum, e.g. `mse=1,pearson=0.5` or `ccc=1`; of intensities and numbers."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: clips of a rare class weigh as much together as those of a frequent one."""
+    label_smoothing: Annotated[float, SHARE_BELOW_1] = 0.0
+    """Of classes and labels: this share of each is spread evenly."""
+    focal_gamma: Annotated[float, FROM_0] = 0.0
+    """Of the focal loss for classes and labels (Lin et al. 2017); 0: cross-entropy."""
+    task_weights: TaskWeights = field(default=TaskWeights())
+    """Of each task's loss in the sum, e.g. `emotion=1,valence=0.5`; 1 where a task is not named."""
     rescale: bool = False
     """Divide outputs by their (detached) maximum, here and wherever the model is used (published option)."""
     augment: Changes = field(default=Changes())
@@ -400,6 +408,9 @@ class SavingConfig:
     """Also save `checkpoints/last` every so many steps; 0: at the end of epochs only."""
     save_every_minutes: Annotated[float, FROM_0] = 0.0
     """The same by the clock; 0: off."""
+    best_by: str = ""
+    """Measure that chooses `checkpoints/best`, e.g. `emotion.war` or `valence.ccc`. Empty: the mean Pearson, or
+    of tasks the mean of UAR (class), macro F1 (labels), CCC (number) and Pearson (intensities)."""
 
 
 @dataclass

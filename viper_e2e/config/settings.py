@@ -9,9 +9,9 @@ from typing import Any
 
 from viper_e2e.config.depth import LaterDepths
 from viper_e2e.config.schema import ModelConfig, TrainConfig
-from viper_e2e.config.values import Changes, Loss, Size
+from viper_e2e.config.values import Changes, Loss, Size, TaskWeights
 
-WORDED = (Size, Loss, Changes, LaterDepths)
+WORDED = (Size, Loss, TaskWeights, Changes, LaterDepths)
 """Values that are written in words of their own, which their `parse` reads and `str` prints."""
 
 

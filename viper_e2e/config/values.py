@@ -1,4 +1,4 @@
-"""values.py: sizes, losses and changes of clips: what people write in words, parsed once into values."""
+"""values.py: sizes, losses, weights and changes of clips: what people write in words, parsed once."""
 
 from __future__ import annotations
 
@@ -83,6 +83,29 @@ class Loss(NamedTuple):
             weights[name] = _weight(text, number if equals else "1")
         if not any(weights.values()):
             raise ViperError(f"{text!r}: no term has a weight above 0; write for example mse=1,pearson=0.5")
+        return cls(tuple(weights.items()))
+
+
+class TaskWeights(NamedTuple):
+    """``emotion=1,valence=0.5``: of tasks in the sum of their losses; 1 where one is not named."""
+
+    weights: tuple[tuple[str, float], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.weights)
+
+    def __str__(self) -> str:
+        return ",".join(f"{name}={repr(weight).removesuffix('.0')}" for name, weight in self.weights)
+
+    @classmethod
+    def parse(cls, text: str) -> TaskWeights:
+        """`ViperError` for a task without a weight, or with two."""
+        weights: dict[str, float] = {}
+        for part in filter(None, (part.strip() for part in str(text).split(","))):
+            name, equals, number = (piece.strip() for piece in part.rpartition("="))
+            if not equals or not name or name in weights:
+                raise ViperError(f"{text!r}: {part!r} is no weight of a task; write for example valence=0.5")
+            weights[name] = _weight(text, number)
         return cls(tuple(weights.items()))
 
 

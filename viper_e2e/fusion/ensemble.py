@@ -95,6 +95,8 @@ class EnsembleFusion(FusionHead):
 
     def _joined(self, networks: Float[Tensor, "B E"], ridge: Float[Tensor, "B E"]) -> Float[Tensor, "B E"]:
         ridge = ridge.to(networks.dtype)
-        if self.sigmoid and self.scale is None:  # labels end at 0 and 1, a line does not
+        if self.scale is not None:
+            ridge = self.scale.within(ridge)
+        elif self.sigmoid:  # labels end at 0 and 1, a line does not
             ridge = ridge.clamp(0.0, 1.0)
         return torch.where(self.is_fitted, RIDGE_SHARE * ridge + (1 - RIDGE_SHARE) * networks, networks)

@@ -1,4 +1,4 @@
-"""scale.py: the head's numbers <-> units of the labels, so that labels of any range are learned alike."""
+"""scale.py: the head's numbers <-> labels of any range and kind, so that all are learned alike."""
 
 from __future__ import annotations
 
@@ -7,40 +7,76 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from viper_e2e.labels import LabelSet
+from viper_e2e.tasks import Task, parts
 
 
 class LabelScale(nn.Module):
     """Per emotion ``label = centre + width × unit``; a width of 0: labels are the head's numbers themselves.
 
     Labels of 0 to 100, of −1 to 1 or around 50 then ask of the head, the loss and the learning rate what labels
-    in [0, 1] do. Nothing of it is in a `state_dict`: it stands with the labels in ``config.json``.
+    in [0, 1] do. Where there are tasks, classes come of a softmax over their columns, and what lies in [0, 1]
+    of a sigmoid. Nothing of it is in a `state_dict`: it stands with the labels in ``config.json``.
     """
 
     centres: Tensor
     widths: Tensor
+    is_unit: Tensor
 
-    def __init__(self, centres: tuple[float, ...], widths: tuple[float, ...], *, bounded: bool = False):
-        """``bounded``: a sigmoid spans the width, and no line as steep as its middle goes beyond it."""
+    def __init__(
+        self,
+        centres: tuple[float, ...],
+        widths: tuple[float, ...],
+        *,
+        bounded: bool = False,
+        tasks: tuple[Task, ...] = (),
+    ):
+        """``bounded``: a sigmoid spans the width, and no line as steep as its middle goes beyond it. ``tasks``:
+        whose columns these are; without, all are intensities."""
         super().__init__()
         assert len(centres) == len(widths)
         self.bounded = bounded
+        self.classes = tuple(columns for task, columns in parts(tasks) if task.kind == "class")
+        is_unit = [task.in_unit_interval for task, columns in parts(tasks) for _ in range(task.size)]
+        is_unit = is_unit or [False] * len(widths)
+        self.register_buffer("is_unit", torch.tensor(is_unit), persistent=False)
         self.register_buffer("centres", torch.tensor(centres, dtype=torch.float32), persistent=False)
         self.register_buffer("widths", torch.tensor(widths, dtype=torch.float32), persistent=False)
 
     @classmethod
     def of(cls, labels: LabelSet, *, bounded: bool = False) -> LabelScale | None:
-        """Of a label set; ``None`` where it has none, as in [0, 1]."""
+        """Of a label set; ``None`` where it has none, as for intensities in [0, 1]."""
         if labels.centres is None or labels.widths is None:
-            return None
-        return cls(labels.centres, labels.widths, bounded=bounded)
+            if not labels.tasks:
+                return None
+            none = (0.0,) * len(labels)
+            return cls(none, none, bounded=bounded, tasks=labels.tasks)
+        return cls(labels.centres, labels.widths, bounded=bounded, tasks=labels.tasks)
 
     def to_labels(
         self, logits: Float[Tensor, "*B E"], otherwise: Float[Tensor, "*B E"]
     ) -> Float[Tensor, "*B E"]:
-        """What the head says in units of the labels; ``otherwise`` where the width is 0."""
+        """What the head says in units of the labels; ``otherwise`` where the width is 0 and it is no task's."""
         units = logits.sigmoid() - 0.5 if self.bounded else logits / 4
         scaled = self.centres.to(logits.dtype) + self.widths.to(logits.dtype) * units
-        return torch.where(self.widths > 0, scaled, otherwise)
+        labels = torch.where(self.widths > 0, scaled, torch.where(self.is_unit, logits.sigmoid(), otherwise))
+        for columns in self.classes:
+            labels[..., columns] = logits[..., columns].softmax(-1)
+        return labels
+
+    def within(self, labels: Float[Tensor, "*B E"]) -> Float[Tensor, "*B E"]:
+        """What a line made of them, as such labels are: in [0, 1], and classes as shares of 1."""
+        labels = torch.where(self.is_unit & (self.widths == 0), labels.clamp(0.0, 1.0), labels)
+        for columns in self.classes:
+            total = labels[..., columns].sum(-1, keepdim=True)
+            even = torch.full_like(total, 1 / labels[..., columns].shape[-1])
+            shares = labels[..., columns] / torch.where(total > 0, total, 1.0)
+            labels[..., columns] = torch.where(total > 0, shares, even)
+        return labels
+
+    def of_columns(self, columns: slice) -> LabelScale:
+        """Of a task that is no class."""
+        centres, widths = (tuple(row[columns].tolist()) for row in (self.centres, self.widths))
+        return LabelScale(centres, widths, bounded=self.bounded)
 
     def to_units(self, values: Float[Tensor, "*B E"]) -> Float[Tensor, "*B E"]:
         """Labels or predictions in units of their width."""

@@ -6,7 +6,7 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
 from viper_e2e.model.prediction import Prediction
 from viper_e2e.runtime import written_whole
+from viper_e2e.tasks import Task
 
 TEXT_COLUMNS = ("key", "file_id", "shard", "subject", "error")
 NUMBER_COLUMNS = ("valid", "duration_seconds", "face_share")
@@ -108,7 +109,16 @@ class Predictions:
     @property
     def scored(self) -> Bool[np.ndarray, "N"]:
         """Clips that were read and have a label: those that metrics and plots are about."""
-        return self.valid & ~np.isnan(self.true).any(1) & np.isfinite(self.predicted).all(1)
+        return self.valid & ~np.isnan(self.true).all(1) & np.isfinite(self.predicted).all(1)
+
+    def by_task(self) -> Iterator[tuple[Task, Predictions]]:
+        """Of each task alone, its columns by their own names; clips without its label are unlabelled."""
+        for task, columns in self.labels.parts:
+            true = self.true[:, columns]
+            true = np.where(np.isnan(true).any(1, keepdims=True), np.nan, true)
+            names = [column.removeprefix(f"{task.name} ") for column in self.labels.columns[columns]]
+            labels = LabelSet(tuple(names), task.minimum, task.maximum)
+            yield task, replace(self, labels=labels, predicted=self.predicted[:, columns], true=true)
 
     @property
     def faceless(self) -> Bool[np.ndarray, "N"]:
@@ -129,7 +139,9 @@ class Predictions:
     @property
     def squared_error(self) -> Float64[np.ndarray, "N"]:
         """Mean over emotions of the squared difference; NaN where not scored."""
-        return np.where(self.scored, ((self.predicted - self.true) ** 2).mean(1), np.nan)
+        known = ~np.isnan(self.true)
+        squares = np.where(known, self.predicted - self.true, 0.0) ** 2
+        return np.where(self.scored, squares.sum(1) / known.sum(1).clip(1), np.nan)
 
     def best_and_worst(self, count: int) -> tuple[list[int], list[int]]:
         """Rows with the smallest and with the largest squared error, most extreme first, none in both."""

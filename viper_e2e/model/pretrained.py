@@ -18,6 +18,7 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.model import checkpoint
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.runtime import __version__, digest
+from viper_e2e.tasks import tasks_from_json
 
 if TYPE_CHECKING:
     from typing import Self  # which beartype refuses around a method by itself
@@ -238,7 +239,8 @@ def _labels_of(settings: Mapping[str, Any], folder: Path) -> LabelSet:
         numbers = {name: None if row is None else tuple(map(float, row)) for name, row in known.items()}
         if any(row is not None and len(row) != len(columns) for row in numbers.values()):
             raise ValueError("means, centres and widths must be as many as columns")
-        return LabelSet(columns, float(labels["minimum"]), float(labels["maximum"]), **numbers)
+        tasks = tasks_from_json(labels.get("tasks", []), len(columns))
+        return LabelSet(columns, float(labels["minimum"]), float(labels["maximum"]), **numbers, tasks=tasks)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: labels are not understood ({error!r})") from error
 

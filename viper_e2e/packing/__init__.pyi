@@ -8,3 +8,4 @@ from .table import Row as Row
 from .table import label_titles as label_titles
 from .table import read_labels as read_labels
 from .table import write_labels as write_labels
+from .task_columns import read_tasks as read_tasks

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from viper_e2e.labels import HUME_REACTION, name_of
 from viper_e2e.packing.sheet import Sheet
+from viper_e2e.packing.task_columns import TaskColumns, placed
 from viper_e2e.packing.titles import FILE_TITLES, METADATA, RESERVED, SPLIT_TITLES, SUBJECT_TITLES, plain
 from viper_e2e.packing.values import is_missing_word, number, suspected_codes
 
@@ -34,6 +35,8 @@ class ColumnChoices:
     """Of all rows, where the table has no such column."""
     encoding: str = ""
     sheet: str = ""
+    tasks: tuple[TaskColumns, ...] = ()
+    """What the columns mean where they are not all intensities."""
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Columns:
     split: int | None = None
     subject: int | None = None
     labels: list[int] = field(default_factory=list)
+    tasks: tuple[TaskColumns, ...] = ()
     unused: dict[int, str] = field(default_factory=dict)
     """Place → why it is not used."""
     complaints: list[tuple[int, str]] = field(default_factory=list)
@@ -72,7 +76,11 @@ def take_columns(sheet: Sheet, choices: ColumnChoices) -> Columns:
     if not columns.labels and not columns.complaints:
         titles = ", ".join(title for title in sheet.header if title)
         columns.complaints.append(
-            (sheet.header_line, f"no emotion columns beside {titles}; add one per emotion")
+            (
+                sheet.header_line,
+                f"no emotion columns beside {titles}; add one per emotion, "
+                "or say what is predicted, e.g. --tasks Emotion=class",
+            )
         )
     return columns
 
@@ -154,7 +162,16 @@ def _ask_for(
 def _take_labels(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
     named = {columns.file, columns.path, columns.split, columns.subject, *columns.unused}
     rest = [place for place, title in enumerate(sheet.header) if title and place not in named]
-    if choices.labels:
+    if choices.tasks:
+        columns.tasks = placed(
+            choices.tasks,
+            sheet,
+            lambda title: _find(sheet, title, "--tasks", columns),
+            lambda cell: is_missing(cell, choices.missing) or is_missing_word(cell),
+        )
+        columns.labels = [place for task in columns.tasks for place in task.places]
+        columns.unused |= {place: "not used (not in --tasks)" for place in rest if place not in columns.labels}
+    elif choices.labels:
         found = [_find(sheet, title, "--labels", columns) for title in choices.labels]
         columns.labels = [place for place in dict.fromkeys(found) if place is not None]
         columns.unused |= {place: "not used (not in --labels)" for place in rest if place not in columns.labels}

@@ -8,6 +8,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from pathlib import Path
 
 from viper_e2e.errors import ViperError
@@ -21,6 +22,7 @@ from viper_e2e.packing.columns import (
     take_columns,
 )
 from viper_e2e.packing.sheet import Line, Sheet, read_sheet
+from viper_e2e.packing.task_columns import label_set
 from viper_e2e.packing.titles import RESERVED, plain
 from viper_e2e.packing.values import decimal_of, is_missing_word, number, stray, suspected_codes
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, fault_of, written_whole
@@ -101,7 +103,10 @@ def read_labels(path: Path, choices: ColumnChoices = NO_CHOICES) -> LabelTable:
     if columns.complaints:
         raise ViperError(_refusal(path, columns, problems))
     values = [value for row in rows for value in row.intensities or ()]
-    labels = LabelSet(tuple(sheet.header[at] for at in columns.labels), *range_of(values))
+    if columns.tasks:
+        labels = label_set(columns.tasks, [row.intensities for row in rows])
+    else:
+        labels = LabelSet(tuple(sheet.header[at] for at in columns.labels), *range_of(values))
     told = [f"{path.name}: read with {', '.join(sheet.told)}"] if sheet.told else []
     told += [f"{path.name}: numbers with decimal commas"] if decimal == "," else []
     if reader.num_partly:
@@ -153,7 +158,9 @@ def _missing_codes(sheet: Sheet, columns: Columns, choices: ColumnChoices) -> tu
     if "none" in [code.casefold() for code in codes]:
         return tuple(code for code in codes if code.casefold() != "none")
     suspected: dict[float, tuple[int, str, int]] = {}
-    for at in columns.labels:
+    # Of a task whose range a person has given, what lies in it is meant, what does not is refused.
+    settled = {place for task in columns.tasks if task.span for place in task.places}
+    for at in (place for place in columns.labels if place not in settled):
         cells = [(line, cells[at].strip()) for line, cells in sheet.lines if at < len(cells)]
         found = [(line, number(cell, "either")) for line, cell in cells if not is_missing(cell, codes)]
         values = [value for _, value in found if value is not None]
@@ -226,6 +233,8 @@ class _RowReader:
         )
 
     def _intensities(self, cells: list[str]) -> tuple[float, ...] | None:
+        if self.places.tasks:
+            return self._of_tasks(cells)
         titles = {at: self.sheet.header[at] for at in self.places.labels}
         empty = [at for at in titles if not cells[at] or is_missing(cells[at], self.codes)]
         wrong, values = [], []
@@ -246,6 +255,16 @@ class _RowReader:
             raise ValueError(f"{named} empty, others filled; fill all, or none for an unlabelled clip")
         return None if empty else tuple(values)
 
+    def _of_tasks(self, cells: list[str]) -> tuple[float, ...] | None:
+        """Of all tasks one after the other; a task without a label is missing, and all of them are no label."""
+
+        def is_empty(cell: str) -> bool:
+            return is_missing(cell, self.codes) or is_missing_word(cell)
+
+        values = [task.read(cells, is_empty, self.decimal) for task in self.places.tasks]
+        row = tuple(value for own in values for value in own)
+        return None if all(isnan(value) for value in row) else row
+
     def columns(self) -> tuple[Column, ...]:
         """Every column of the table and what it was taken for."""
         known = {
@@ -259,7 +278,10 @@ class _RowReader:
             cells = [cells[at].strip() for _, cells in self.sheet.lines if at < len(cells)]
             empty = sum(not cell or is_missing(cell, self.codes) for cell in cells)
             column = Column(title, known.get(at) or self.places.unused.get(at, "label"), empty=empty)
-            if column.taken_for == "label":
+            task = next((task for task in self.places.tasks if at in task.places), None)
+            if task is not None and task.is_words:
+                column = replace(column, taken_for=f"class of {task.name}: {', '.join(task.classes)}")
+            elif column.taken_for == "label":
                 values = self._values(at)
                 column = replace(column, minimum=min(values, default=None), maximum=max(values, default=None))
             found.append(column)

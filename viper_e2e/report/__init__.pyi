@@ -1,7 +1,9 @@
 from . import figures as figures
 from . import tables as tables
+from .confusion import class_confusion as class_confusion
 from .confusion import confusion_matrices as confusion_matrices
 from .confusion import has_dominant as has_dominant
+from .figures import words as words
 from .page import extremes as extremes
 from .page import write_page as write_page
 from .render import may_replace as may_replace

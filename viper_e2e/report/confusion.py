@@ -67,11 +67,14 @@ def intensity_confusions(predictions: Predictions) -> list[Confusion]:
     return made
 
 
-def dominant_confusion(predictions: Predictions) -> Confusion:
-    """The emotion with the highest true intensity against the highest predicted; of equals the first."""
+def dominant_confusion(predictions: Predictions, name: str = "dominant") -> Confusion:
+    """The emotion with the highest true intensity against the highest predicted; of equals the first.
+
+    Of a class: the one that is true against the most probable.
+    """
     scored, names = predictions.scored, predictions.labels.names
     true, predicted = predictions.true[scored].argmax(1), predictions.predicted[scored].argmax(1)
-    return Confusion("dominant", tuple(map(words, names)), _count(true, predicted, len(names)), {})
+    return Confusion(name, tuple(map(words, names)), _count(true, predicted, len(names)), {})
 
 
 def has_dominant(labels: LabelSet) -> bool:
@@ -86,12 +89,22 @@ def bins(values: Float64[np.ndarray, "N"], labels: LabelSet) -> Int64[np.ndarray
     return np.floor(tenths + 1e-6).clip(0, NUM_BINS - 1).astype(np.int64)
 
 
-def confusion_matrices(predictions: Predictions, folder: str | os.PathLike) -> list[Path]:
+def class_confusion(predictions: Predictions, task: str, folder: Path) -> list[Path]:
+    """Draw and write ``confusion_TASK.png`` and ``.csv`` of a class alone; see `Predictions.by_task`."""
+    confusion = dominant_confusion(predictions, task)
+    picture, table = folder / f"confusion_{task}.png", folder / f"confusion_{task}.csv"
+    _draw_dominant(confusion, picture, words(task))
+    _write_csv(confusion, table)
+    return [picture, table]
+
+
+def confusion_matrices(predictions: Predictions, folder: str | os.PathLike, suffix: str = "") -> list[Path]:
     """Draw and write all matrices of a set into ``folder``; returns the files, the pictures first.
 
     ``confusion.png`` (a panel per emotion), ``confusion_dominant.png`` where labels are intensities of several
     emotions (of valence and arousal neither can dominate), and per matrix ``confusion_<name>.csv``
     with shares of each true row and its number of clips; ``confusion_clamped.csv`` counts what lay outside.
+    ``suffix``: behind the names of files that have no emotion's.
     Raises :class:`ViperError` if no clip has both a label and a prediction.
     """
     if not predictions.scored.any():
@@ -102,15 +115,15 @@ def confusion_matrices(predictions: Predictions, folder: str | os.PathLike) -> l
     folder.mkdir(parents=True, exist_ok=True)
     intensities = intensity_confusions(predictions)
     dominant = [dominant_confusion(predictions)] if has_dominant(predictions.labels) else []
-    files = [folder / "confusion.png"]
+    files = [folder / f"confusion{suffix}.png"]
     _draw_intensities(intensities, int(predictions.scored.sum()), files[0])
     for confusion in dominant:
-        files.append(folder / "confusion_dominant.png")
+        files.append(folder / f"confusion_dominant{suffix}.png")
         _draw_dominant(confusion, files[-1])
     for confusion in (*intensities, *dominant):
         files.append(folder / f"confusion_{confusion.name}.csv")
         _write_csv(confusion, files[-1])
-    files.append(folder / "confusion_clamped.csv")
+    files.append(folder / f"confusion_clamped{suffix}.csv")
     clamped = [[confusion.name, *confusion.clamped.values()] for confusion in intensities]
     _write_rows(files[-1], [["emotion", *intensities[0].clamped], *clamped])
     return files
@@ -144,9 +157,9 @@ def _draw_intensities(confusions: list[Confusion], num_clips: int, path: Path) -
     save(figure, path)
 
 
-def _draw_dominant(confusion: Confusion, path: Path) -> None:
+def _draw_dominant(confusion: Confusion, path: Path, what: str = "dominant emotion") -> None:
     total = int(confusion.counts.sum())
-    title = f"Dominant emotion, {total:,} clips, {np.trace(confusion.counts) / total:.0%} right"
+    title = f"{what[0].upper()}{what[1:]}, {total:,} clips, {np.trace(confusion.counts) / total:.0%} right"
     side = 3.2 + 0.55 * len(confusion.classes)
     figure, (panel,) = sheet(1, panel=(side + 1, side), title=title)
     _draw(panel, confusion, text_size=10)

@@ -183,7 +183,8 @@ def error_against_faces(predictions: Predictions, path: str | os.PathLike) -> Pa
     error in five ranges of that share, with the number of clips in each."""
     scored = _scored(predictions)
     share = predictions.face_share[scored]
-    error = np.abs(predictions.predicted - predictions.true)[scored].mean(1)
+    # Labels that are missing say nothing of a clip's error.
+    error = np.nanmean(np.abs(predictions.predicted - predictions.true)[scored], axis=1)
     figure, (panel,) = sheet(1, panel=(8.0, 4.6), title="Error against visible faces")
     spread = np.random.default_rng(0).uniform(-0.012, 0.012, len(share))  # many clips share 0 and 1 exactly
     panel.scatter(share + spread, error, s=14, alpha=0.35, color=COLOURS[0], lw=0, label="a clip")

@@ -15,7 +15,7 @@ from rich.text import Text
 from viper_e2e.model import Record, is_faceless
 from viper_e2e.report.figures import span_of, words
 from viper_e2e.runtime import SteadyConsole
-from viper_e2e.scoring import Interval, Intervals, Scores
+from viper_e2e.scoring import Interval, Intervals, Scores, TaskScores
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -101,18 +101,57 @@ def records_table(
 
 def metrics_table(scores: Scores, intervals: Intervals | None = None, *, title: str = "") -> Table:
     """Pearson, CCC and MSE per emotion and as means, each with its 95 % interval where there is one."""
-    made = Table(
-        title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 1), header_style="bold"
-    )
-    made.add_column("emotion")
-    for name in ("Pearson", "CCC", "MSE"):
-        made.add_column(name, justify="right", no_wrap=True)
+    made = _plain_table(title, ("emotion", "Pearson", "CCC", "MSE"))
     for row in metrics_rows(scores, intervals):
         made.add_row(*(Text(cell, "bold" if row[0] == "mean" else "") for cell in row))
     note = f"{scores.num_clips:,} clips"
     note += "; in brackets 95 % bootstrap intervals over clips" if intervals else ""
     made.caption = Text(f"{note}; {scores.note}" if scores.note else note)
     made.caption_justify = "left"
+    return made
+
+
+MEASURES = {
+    "pearson": "Pearson",
+    "ccc": "CCC",
+    "icc": "ICC",
+    "mse": "MSE",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "uar": "UAR",
+    "war": "WAR",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "weighted_f1": "weighted F1",
+    "accuracy": "accuracy",
+}
+"""As papers write them."""
+
+
+def task_tables(scores: TaskScores) -> list[Table]:
+    """A task's measures, each with its 95 % interval, and of its classes or labels recall, precision and F1."""
+    kind = f"{scores.task.name} ({scores.task.kind}), {scores.num_clips:,} clips"
+    whole = _plain_table(kind, ("measure", "value"))
+    for name, value in scores.values.items():
+        whole.add_row(MEASURES[name], _with_interval(value, scores.intervals.get(name)))
+    if not scores.by_column:
+        return [whole]
+    each = _plain_table(
+        "", ("label" if scores.task.kind == "labels" else "class", "recall", "precision", "F1", "clips")
+    )
+    for column, row in scores.by_column.items():
+        shares = (_with_interval(row[measure], None) for measure in ("recall", "precision", "f1"))
+        each.add_row(words(column), *shares, f"{row['num_clips']:,.0f}")
+    return [whole, each]
+
+
+def _plain_table(title: str, columns: Sequence[str]) -> Table:
+    made = Table(
+        title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 1), header_style="bold"
+    )
+    made.add_column(columns[0])
+    for name in columns[1:]:
+        made.add_column(name, justify="right", no_wrap=True)
     return made
 
 

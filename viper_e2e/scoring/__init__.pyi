@@ -22,3 +22,9 @@ from .tabular import check_output as check_output
 from .tabular import readable as readable
 from .tabular import summary_path as summary_path
 from .tabular import write_records as write_records
+from .task_scores import TaskScores as TaskScores
+from .task_scores import finite_or_none as finite_or_none
+from .task_scores import main_score as main_score
+from .task_scores import split_best_by as split_best_by
+from .task_scores import task_record as task_record
+from .task_scores import task_scores as task_scores

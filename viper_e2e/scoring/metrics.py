@@ -83,13 +83,13 @@ def batch_sums(
 ) -> Float[Tensor, "6 E"]:
     """What a batch adds, float64, on the CPU, since not every device has it.
 
-    Rows of weight 0 (padding, unreadable, unlabelled) may hold anything.
+    Rows of weight 0 (padding, unreadable, unlabelled) may hold anything; a label that is NaN is missing.
     """
     predictions, targets, weights = predictions.cpu(), targets.cpu(), weights.cpu()
-    counts = (weights > 0)[:, None]
+    counts = (weights > 0)[:, None] & ~targets.isnan()
     x = torch.where(counts, predictions.double(), 0.0)
     y = torch.where(counts, targets.double(), 0.0)
-    terms = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y])
+    terms = torch.stack([counts.double(), x, y, x * x, y * y, x * y])
     return (terms * weights.double()[None, :, None]).sum(1)
 
 
@@ -101,7 +101,7 @@ def scores(sums: Float[Tensor, "6 E"], names: tuple[str, ...]) -> Scores:
     constant_labels, constant_predictions = result.constant_labels, result.constant_predictions
     return Scores(
         names,
-        round(float(table[0, 0])),
+        round(float(table[0].max(initial=0.0))),
         pearson=tuple(result.pearson.tolist()),
         ccc=tuple(result.ccc.tolist()),
         mse=tuple(result.mse.tolist()),
@@ -129,18 +129,20 @@ def bootstrap(
     if len(predictions) < 2:
         raise ViperError(f"{len(predictions)} labelled clip(s): intervals need at least 2")
     x, y = predictions.astype(np.float64), targets.astype(np.float64)
-    terms = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], 1)
+    known = ~np.isnan(y)
+    x, y = np.where(known, x, 0.0), np.where(known, y, 0.0)
+    terms = np.stack([known, x, y, x * x, y * y, x * y], 1)
     draws = [
         _score((counts @ terms.reshape(len(x), -1)).reshape(len(counts), NUM_SUMS, -1))
-        for counts in _resamples(len(x), num_resamples, seed)
+        for counts in resamples(len(x), num_resamples, seed)
     ]
     drawn = [np.concatenate(values) for values in list(zip(*draws, strict=True))[:6]]
-    pearson, ccc, mse = (tuple(_interval(column, level) for column in values.T) for values in drawn[:3])
-    mean_pearson, mean_ccc, mean_mse = (_interval(values, level) for values in drawn[3:])
+    pearson, ccc, mse = (tuple(interval_of(column, level) for column in values.T) for values in drawn[:3])
+    mean_pearson, mean_ccc, mean_mse = (interval_of(values, level) for values in drawn[3:])
     return Intervals(pearson, ccc, mse, mean_pearson, mean_ccc, mean_mse)
 
 
-def _resamples(num_rows: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
+def resamples(num_rows: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
     """How often each row is drawn, a resample per line, in blocks of at most 32 MB."""
     rng = np.random.default_rng(seed)
     block = max(1, 4_000_000 // num_rows)
@@ -149,7 +151,7 @@ def _resamples(num_rows: int, num_resamples: int, seed: int) -> Iterator[np.ndar
         yield rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=size).astype(np.float64)
 
 
-def _interval(values: np.ndarray, level: float) -> Interval:
+def interval_of(values: np.ndarray, level: float) -> Interval:
     values = values[~np.isnan(values)]
     if not len(values):
         return Interval(float("nan"), float("nan"))
@@ -214,4 +216,6 @@ def _score(sums: Float[np.ndarray, "*R 6 E"]) -> _Table:
         num_columns = (~constant_y).sum(-1)
         mean_pearson = np.where(constant_x | constant_y, 0.0, pearson).sum(-1) / num_columns
         mean_ccc = np.where(constant_y, 0.0, ccc).sum(-1) / num_columns
-    return _Table(pearson, ccc, mse, mean_pearson, mean_ccc, mse.mean(-1), constant_y, constant_x)
+        has_rows = sums[..., 0, :] > 0
+        mean_mse = np.where(has_rows, mse, 0.0).sum(-1) / has_rows.sum(-1)
+    return _Table(pearson, ccc, mse, mean_pearson, mean_ccc, mean_mse, constant_y, constant_x)

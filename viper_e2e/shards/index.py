@@ -6,14 +6,18 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isnan, nan
 from pathlib import PurePath
 from typing import Any, TypeGuard
 
 from viper_e2e.labels import LabelSet
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.sources import ShardError, ShardLimits, Source
+from viper_e2e.tasks import tasks_from_json, tasks_to_json
 
 SCHEMA = "viper_e2e.shard/1"
+SCHEMA_OF_TASKS = "viper_e2e.shard/2"
+"""Of shards with tasks, which readers of the first schema would take for intensities."""
 ACTION_UNITS_EXTENSION = "fau.npy"
 RECORD_EXTENSION = "json"
 KNOWN_EXTENSIONS = (*VIDEO_EXTENSIONS, *SOUND_EXTENSIONS, ACTION_UNITS_EXTENSION, RECORD_EXTENSION)
@@ -38,7 +42,7 @@ class SampleEntry:
     members: dict[str, Member]
     """By extension without its dot: ``mp4``, ``json``, ``wav``, ``fau.npy``."""
     intensities: tuple[float, ...] | None = None
-    """In the order of the label set."""
+    """In the order of the label set; NaN where one is missing, as it may be where there are tasks."""
     subject: str | None = None
 
 
@@ -80,19 +84,21 @@ def range_of(values: Iterable[float]) -> tuple[float, float]:
 def index_to_json(index: ShardIndex) -> bytes:
     """The index file, deterministic to the byte."""
     labels = index.labels
+    tasks = labels.tasks if labels else ()
     data = {
-        "schema": SCHEMA,
+        "schema": SCHEMA_OF_TASKS if tasks else SCHEMA,
         "shard": PurePath(index.path_or_url).name,
         "size": index.size,
         "split": index.split,
         "labels": labels
-        and {"columns": list(labels.columns), "minimum": labels.minimum, "maximum": labels.maximum},
+        and {"columns": list(labels.columns), "minimum": labels.minimum, "maximum": labels.maximum}
+        | ({"tasks": tasks_to_json(tasks)} if tasks else {}),
         "samples": [
             {
                 "key": entry.key,
                 "file_id": entry.file_id,
                 "subject": entry.subject,
-                "intensities": entry.intensities and list(entry.intensities),
+                "intensities": entry.intensities and list(map(known_or_none, entry.intensities)),
                 "members": {
                     extension: {"offset": m.offset, "size": m.size, "sha256": m.sha256}
                     for extension, m in entry.members.items()
@@ -117,7 +123,7 @@ def read_index(shard: Source, index: Source, limits: ShardLimits) -> ShardIndex 
         raise ShardError(f"{index.name}: {size} bytes; an index has at most {limits.max_index_bytes}: repack")
     data = parse_json(index.read(0, size), index.name)
     try:
-        if data["schema"] != SCHEMA:
+        if data["schema"] not in (SCHEMA, SCHEMA_OF_TASKS):
             raise ShardError(f"{index.name}: schema {data['schema']!r}, this version reads {SCHEMA!r}: repack")
         found = _index_from_json(data, shard.name)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -139,7 +145,9 @@ def _index_from_json(data: dict[str, Any], shard: str) -> ShardIndex:
     labels = data["labels"]
     if labels is not None:
         minimum, maximum = float(labels["minimum"]), float(labels["maximum"])
-        labels = LabelSet(tuple(_text(column) for column in labels["columns"]), minimum, maximum)
+        columns = tuple(_text(column) for column in labels["columns"])
+        tasks = tasks_from_json(labels.get("tasks", []), len(columns))
+        labels = LabelSet(columns, minimum, maximum, tasks=tasks)
     size = _whole(data["size"])
     samples = tuple(_entry_from_json(sample, labels, size) for sample in data["samples"])
     split = None if data["split"] is None else _text(data["split"])
@@ -158,9 +166,10 @@ def _entry_from_json(sample: dict[str, Any], labels: LabelSet | None, tar_size: 
         raise ValueError(f"sample {key!r} {reason}")
     intensities = sample["intensities"]
     if intensities is not None:
-        intensities = tuple(number(value) for value in intensities)
         if labels is None or len(intensities) != len(labels):
             raise ValueError(f"sample {key!r} has {len(intensities)} intensities, not one per label")
+        may_lack = bool(labels.tasks)
+        intensities = tuple(nan if v is None and may_lack else number(v) for v in intensities)
     subject = None if sample["subject"] is None else _text(sample["subject"])
     return SampleEntry(key, _text(sample["file_id"]), members, intensities, subject)
 
@@ -184,6 +193,11 @@ def unusable(members: dict[str, Member]) -> str | None:
     if len(sounds) > 1:
         return f"has both {' and '.join(sounds)}"
     return None
+
+
+def known_or_none(value: float) -> float | None:
+    """A label's value as JSON has it: none where it is missing."""
+    return None if isnan(value) else value
 
 
 # --- values from outside ------------------------------------------------------------------------

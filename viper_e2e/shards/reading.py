@@ -19,7 +19,7 @@ from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-
 
 from viper_e2e.clip import Sample
 from viper_e2e.errors import UNREACHABLE, ClipError
-from viper_e2e.labels import LabelSet, differing, in_order_of, order_of
+from viper_e2e.labels import LabelSet, are_alike, differing, in_order_of, order_of
 from viper_e2e.runtime import (
     SOUND_EXTENSIONS,
     VIDEO_EXTENSIONS,
@@ -36,6 +36,7 @@ from viper_e2e.shards.index import (
     SampleEntry,
     ShardIndex,
     index_path,
+    known_or_none,
     read_index,
 )
 from viper_e2e.shards.limits import UnreachableError
@@ -112,14 +113,14 @@ class ShardSet:
         if self.labels is None or not any(e.intensities is not None for s in self.shards for e in s.samples):
             return self
         order = order_of(self.labels.names, labels.names)
-        if order is None:
+        if order is None or not are_alike(self.labels, labels):
             places = ", ".join(shard.path_or_url.partition("?")[0] for shard in self.shards[:2])
             places += ", …" if len(self.shards) > 2 else ""
-            raise ShardError(differing(places, self.labels.names, whose, labels.names))
+            raise ShardError(differing(places, self.labels, whose, labels))
         made = copy.copy(self)
-        made.labels = replace(self.labels, columns=labels.columns)
+        made.labels = replace(self.labels, columns=labels.columns, tasks=labels.tasks)
         # Shards whose labels disagree are only here under `viper check`, which compares nothing.
-        made.shards = tuple(_reordered(shard, order, labels.columns) for shard in self.shards)
+        made.shards = tuple(_reordered(shard, order, labels) for shard in self.shards)
         return made
 
     def only(self, keep: Sequence[bool]) -> ShardSet:
@@ -292,20 +293,20 @@ def _with_common_labels(
     (whose, first), same, faults = labelled[0], [], []
     for shard in shards:
         order = None if shard.labels is None else order_of(shard.labels.names, first.names)
-        if order is not None:
-            shard = _reordered(shard, order, first.columns)
+        if shard.labels is not None and order is not None and are_alike(shard.labels, first):
+            shard = _reordered(shard, order, first)
         elif shard.labels is not None:
-            faults.append(differing(shard.path_or_url, shard.labels.names, whose, first.names))
+            faults.append(differing(shard.path_or_url, shard.labels, whose, first))
         same.append(shard)
     minimum = min(labels.minimum for _, labels in labelled)
     maximum = max(labels.maximum for _, labels in labelled)
-    return tuple(same), LabelSet(first.columns, minimum, maximum), faults
+    return tuple(same), LabelSet(first.columns, minimum, maximum, tasks=first.tasks), faults
 
 
 def _sample_content(shard: ShardIndex, entry: SampleEntry) -> list:
     labels = None
     if shard.labels is not None and entry.intensities is not None:
-        labels = dict(zip(shard.labels.names, entry.intensities, strict=True))
+        labels = dict(zip(shard.labels.names, map(known_or_none, entry.intensities), strict=True))
     members = {
         extension: member.sha256 or [member.size, _middle(shard, member)]
         for extension, member in entry.members.items()
@@ -330,9 +331,9 @@ def _foreign_member_id(shard: ShardIndex, member: Member) -> str | list:
     return sampled_digest(lambda offset, size: source.read(member.offset + offset, size), member.size)
 
 
-def _reordered(shard: ShardIndex, order: Sequence[int], columns: tuple[str, ...]) -> ShardIndex:
-    """A shard whose labels stand in another order, under these titles."""
-    if shard.labels is None or shard.labels.columns == columns:
+def _reordered(shard: ShardIndex, order: Sequence[int], labels: LabelSet) -> ShardIndex:
+    """A shard whose labels stand in another order, under the titles of these."""
+    if shard.labels is None or shard.labels.columns == labels.columns:
         return shard
     samples = [
         entry
@@ -340,7 +341,9 @@ def _reordered(shard: ShardIndex, order: Sequence[int], columns: tuple[str, ...]
         else replace(entry, intensities=in_order_of(entry.intensities, order))
         for entry in shard.samples
     ]
-    return replace(shard, samples=tuple(samples), labels=replace(shard.labels, columns=columns))
+    return replace(
+        shard, samples=tuple(samples), labels=replace(shard.labels, columns=labels.columns, tasks=labels.tasks)
+    )
 
 
 def _duplicate_keys(shards: Sequence[ShardIndex]) -> dict[str, list[str]]:

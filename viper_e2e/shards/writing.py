@@ -19,6 +19,7 @@ from viper_e2e.shards.index import (
     index_path,
     index_to_json,
     key_and_extension,
+    known_or_none,
 )
 from viper_e2e.shards.sources import LocalFile, ShardLimits
 from viper_e2e.shards.tar import BLOCK, walk_tar
@@ -55,7 +56,8 @@ class ShardWriter:
         record: dict[str, object] = {"file_id": file_id}
         if intensities is not None:
             assert self.labels is not None, "intensities without names"
-            record["intensities"] = dict(zip(self.labels.names, intensities, strict=True))
+            known = map(known_or_none, intensities)
+            record["intensities"] = dict(zip(self.labels.names, known, strict=True))
         if subject is not None:
             record["subject"] = subject
         members = {**members, RECORD_EXTENSION: json.dumps(record, ensure_ascii=False).encode()}

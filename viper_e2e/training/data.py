@@ -17,6 +17,7 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.loading import ClipLoader, DecodeSample, Reading
 from viper_e2e.model import labels_of, newest_whole
 from viper_e2e.shards import ShardLimits, ShardSet, shared_clips, shared_subjects
+from viper_e2e.tasks import Task
 
 LEAST_UNIT_SPREAD = 0.05
 """Labels in [0, 1] that spread less than this (standard deviation) are too narrow for a sigmoid of [0, 1]."""
@@ -85,12 +86,24 @@ def training_labels(shards: ShardSet, output: str, last: Path | None = None) -> 
     ``output``: of the head, as in `FusionConfig`. ``last``: of a run that goes on, whose scale stays.
     """
     rows = np.array([shards.entry(i).intensities for i in range(len(shards))], dtype=np.float64)
-    labels = replace(shards.known_labels, means=tuple(rows.mean(0).tolist()))
+    labels = shards.known_labels
+    for task, own in labels.parts:
+        if np.isnan(rows[:, own]).any(1).all():
+            raise ViperError(f"--train-shards: no clip has a label of the task {task.name!r}; pack without it")
+    labels = replace(labels, means=tuple(np.nanmean(rows, axis=0).tolist()))
     folder = newest_whole(last)[0] if last is not None else None
     if folder is not None:
         return scaled_as(labels, labels_of(folder))
-    centres, widths = label_scale(rows, labels.in_unit_interval, output)
+    scales = [_scale_of(task, rows[:, own], output) for task, own in labels.parts]
+    centres, widths = (tuple(value for scale in scales for value in scale[side]) for side in (0, 1))
     return replace(labels, centres=centres, widths=widths) if any(widths) else labels
+
+
+def _scale_of(task: Task, rows: np.ndarray, output: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Centres and widths of one task; classes and labels are learned as they are."""
+    if task.kind in ("class", "labels"):
+        return (0.0,) * task.size, (0.0,) * task.size
+    return label_scale(rows[~np.isnan(rows).any(1)], task.in_unit_interval, output)
 
 
 def scaled_as(labels: LabelSet, saved: LabelSet) -> LabelSet:

@@ -70,7 +70,7 @@ class IntensityLoss(nn.Module):
         predictions: Float[Tensor, "B *K E"],
         targets: Float[Tensor, "B E"],
         weights: Float[Tensor, "B"],
-        total_weight: Float[Tensor, ""] | None = None,
+        total_weight: Float[Tensor, "*_"] | None = None,
         gather: Callable[[Tensor], Tensor] | None = None,
         rank: int = 0,
     ) -> LossOutput:
@@ -96,7 +96,7 @@ class IntensityLoss(nn.Module):
         predictions, targets = predictions.flatten(1), targets.repeat(1, self.num_networks)
         predictions, targets, weights, num_processes = _global_rows(predictions, targets, weights, gather, rank)
         count = weights.sum()
-        total = count if total_weight is None else total_weight.to(count)
+        total = count if total_weight is None else total_weight.to(count).sum()
         # A step in which no clip could be read is worth 0, not 0 / 0, and still has a graph for DDP.
         share = count / torch.where(total > 0, total, 1.0)
 

@@ -13,6 +13,7 @@ from rich.progress import TaskID
 from torch.utils.tensorboard import SummaryWriter
 
 from viper_e2e.errors import ViperError
+from viper_e2e.labels import name_of
 from viper_e2e.loading import ClipBatch, SkipBudget
 from viper_e2e.model import Predictions
 from viper_e2e.report import figures
@@ -157,10 +158,16 @@ class Reporter:
             self._complained.add("Pearson")
             yield "Pearson is undefined, the validation labels do not vary: `best` is chosen by MSE"
 
+    def _draw_predictions(self, predictions: Predictions) -> None:
+        for task, part in predictions.by_task():
+            if task.kind in ("intensities", "number") and part.scored.any():
+                suffix = f"_{name_of(task.name)}" if predictions.labels.tasks else ""
+                figures.predicted_against_true(part, self.run.plots / f"predicted_against_true{suffix}.png")
+
     def _draw(self) -> None:
         with self._going_on("plots"):
             self.run.plots.mkdir(exist_ok=True)
             figures.training_curves(self.run.read_log("metrics.jsonl"), self.run.plots / "curves.png")
-            if self._predictions is not None and self._predictions.scored.any():
-                figures.predicted_against_true(self._predictions, self.run.plots / "predicted_against_true.png")
+            if self._predictions is not None:
+                self._draw_predictions(self._predictions)
         self._is_drawn, self._drawn_at = True, time.monotonic()

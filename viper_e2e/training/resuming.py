@@ -26,10 +26,11 @@ from viper_e2e.config import (
 )
 from viper_e2e.encoders import read_bank
 from viper_e2e.errors import ViperError
-from viper_e2e.labels import LabelSet, order_of
+from viper_e2e.labels import LabelSet, are_alike
 from viper_e2e.model import ViPER, labels_of, newest_whole, read_json
 from viper_e2e.runtime import naming, plain_json, write_text
 from viper_e2e.shards import ShardSet
+from viper_e2e.tasks import tasks_from_json, tasks_to_json
 from viper_e2e.training.optimizer import parameter_groups
 
 MAY_CHANGE = frozenset(
@@ -83,13 +84,14 @@ class SavedRun:
     def labels(self) -> LabelSet | None:
         """Of the run, in its order."""
         if "labels" in self.data:
-            return LabelSet(tuple(self.data["labels"]))
+            columns = tuple(self.data["labels"])
+            return LabelSet(columns, tasks=tasks_from_json(self.data.get("tasks", []), len(columns)))
         return labels_of(self.last) if self.last is not None else None
 
     def in_its_order(self, train: ShardSet, val: ShardSet | None) -> tuple[ShardSet, ShardSet | None]:
         """Shards with their labels as the run has them; those with others come back as they are."""
         labels = self.labels
-        if labels is None or order_of(train.known_labels.names, labels.names) is None:
+        if labels is None or not are_alike(train.known_labels, labels):
             return train, val
         return train.labelled_as(labels, "the run"), val.labelled_as(labels, "the run") if val else None
 
@@ -112,7 +114,7 @@ class SavedRun:
 
     def _other_data(self, settings: Settings, train: ShardSet, val: ShardSet | None) -> Iterator[str]:
         labels = self.labels
-        if labels is not None and order_of(train.known_labels.names, labels.names) is None:
+        if labels is not None and not are_alike(train.known_labels, labels):
             yield f"labels: {', '.join(train.known_labels.names)}; the run has {', '.join(labels.names)}"
         for option, shards, name in (("--train-shards", train, "train"), ("--val-shards", val, "val")):
             if name in self.data:
@@ -176,6 +178,7 @@ def data_record(settings: Settings, train: ShardSet, val: ShardSet | None) -> di
     """What was trained and validated on, by content: for ``data.json``."""
     return {
         "labels": list(train.known_labels.columns),
+        "tasks": tasks_to_json(train.known_labels.tasks),
         "train": _shards_record(train),
         "val": None if val is None else _shards_record(val),
         "bank": _bank_id(settings.model),

@@ -82,8 +82,8 @@ def train(settings: Settings) -> int:
 
 
 def _rank(val: Mapping[str, Any]) -> tuple[float, float]:
-    """By Pearson; where that is undefined, by MSE."""
-    pearson, mse = val["mean_pearson"], val.get("mean_mse")
+    """By what chose the checkpoints; where that is undefined, by MSE."""
+    pearson, mse = val.get("best_by", val["mean_pearson"]), val.get("mean_mse")
     return -2.0 if pearson is None else pearson, 0.0 if pearson is not None or mse is None else -mse
 
 
@@ -105,9 +105,8 @@ def finished_lines(trainer: Trainer) -> str:
         return f"trained model: {trainer.run.last}\nnext: {shlex.join(next_step)}"
     words = ["--checkpoint", str(trainer.run.best), "--shards", config.val_shards]
     next_step = ["viper", "eval", *words, "--out", str(trainer.run.path / "eval")]
-    return (
-        f"best model: {trainer.run.best} (validation, mean Pearson {best:.4f})\nnext: {shlex.join(next_step)}"
-    )
+    judged = f"validation, {trainer.validation.judged_by} {best:.4f}"
+    return f"best model: {trainer.run.best} ({judged})\nnext: {shlex.join(next_step)}"
 
 
 def seeded(settings: Settings) -> list[Settings]:

@@ -56,13 +56,28 @@ def epoch_line(record: Mapping[str, Any]) -> str:
     line = f"epoch {record['epoch'] + 1:>3}  step {record['step']:>6}  loss {_shown(record['train_loss'])}"
     if "val" in record:
         val = record["val"]
-        means = (f"{name} {_shown(val[f'mean_{key}'])}" for name, key in MEASURES)
+        means = [f"{name} {_shown(val[f'mean_{key}'])}" for name, key in MEASURES]
+        if "tasks" in val:
+            means = [f"{task} {task_line(one)}" for task, one in val["tasks"].items()]
         what = "val of the average" if val.get("weights") == "average" else "val"
         line += f"  {what} {'  '.join(means)}"
     return line
 
 
 MEASURES = (("Pearson", "pearson"), ("CCC", "ccc"), ("MSE", "mse"))
+
+
+SHOWN = {
+    "class": (("UAR", "uar"), ("WAR", "war")),
+    "labels": (("F1", "macro_f1"),),
+    "number": (("CCC", "ccc"),),
+    "intensities": (("Pearson", "pearson"),),
+}
+"""Of each kind of task, what an epoch's line says."""
+
+
+def task_line(record: Mapping[str, Any]) -> str:
+    return " ".join(f"{name} {_shown(record[key])}" for name, key in SHOWN[record["kind"]])
 
 
 def _shown(value: float | None) -> str:

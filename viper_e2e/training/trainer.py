@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from viper_e2e.config import Settings
 from viper_e2e.encoders import PreparedClip, TokenCache
-from viper_e2e.fusion import LabelScale
 from viper_e2e.loading import ClipBatch, ClipCache, Cursor
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model
 from viper_e2e.runtime import Processes, console, tell_problems
@@ -25,7 +25,6 @@ from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.fine_tuning import FineTuning, rewrapped
 from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
 from viper_e2e.training.hooks import TrainerHooks
-from viper_e2e.training.losses import IntensityLoss
 from viper_e2e.training.optimizer import build_optimizer, build_schedule, schedule_factor
 from viper_e2e.training.precision import compute_dtype, resolve_precision, resumed
 from viper_e2e.training.reporting import Reporter
@@ -42,7 +41,8 @@ from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.saving import Saver
 from viper_e2e.training.state import TrainingState, clip_seed, seed_step
 from viper_e2e.training.tables import branch_table
-from viper_e2e.training.validation import Validation, improved
+from viper_e2e.training.task_losses import build_loss, label_weights
+from viper_e2e.training.validation import Validation, improved, main_of
 from viper_e2e.training.yardstick import Yardstick, provenance_of_yardstick
 
 
@@ -76,12 +76,7 @@ class Trainer:
         self.module = ViPER(settings.model, labels).to(accelerator.device)
         if saved is not None:
             saved.check_backbones(self.module)
-        self.loss = IntensityLoss(
-            self.config.loss.weights,
-            len(labels),
-            scale=LabelScale.of(labels),
-            num_networks=self.module.fusion.num_networks,
-        )
+        self.loss = build_loss(labels, self.train_shards, self.config, self.module.fusion.num_networks)
         self._settle_precision()
         self.tuning = FineTuning(self.module, self.config, self.clip_cache)
         self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
@@ -100,7 +95,9 @@ class Trainer:
         if self.config.compile:
             compile_model(self.module)
         self.guard = Guard(self.run, self.processes, self.config.on_error, len(self.train_shards))
-        self.validation = Validation(self.module, self.guard, self.processes, self.loader.quarantined)
+        self.validation = Validation(
+            self.module, self.guard, self.processes, self.loader.quarantined, self.config.best_by
+        )
         self.saver = Saver(self.run, self.config, self.module, self.average, writes=is_main)
         self.yardstick = Yardstick(self.module, self.processes, validates=self.val_shards is not None)
         self.reporter = Reporter(self.run, speaks=is_main)
@@ -222,27 +219,29 @@ class Trainer:
         self.optimizer.zero_grad()
         self.schedule.step()
         self._count_step(
-            value if total_weight > 0 else None,
+            value if total_weight.any() else None,
             sum(position is not None for b in group for position in b.positions),
         )
         return save or self.saver.is_due(state.step)
 
-    def _begin_step(self, group: list[ClipBatch]) -> tuple[bool, float]:
-        """Agree on signals and on the clips that cannot be used; whether to save, and the step's clips."""
+    def _begin_step(self, group: list[ClipBatch]) -> tuple[bool, Tensor]:
+        """Agree on signals and on the clips that cannot be used; whether to save, and each task's clips."""
         skips = self.guard.own_skips(group)
+        labels = self.module.labels
+        own = torch.tensor([label_weights(labels, b.intensities, b.weights) for b in group])
         table = self.processes.table(
-            sum(float(batch.weights.sum()) for batch in group),
             len(skips),
             self.stop.own or 0,
             float(self.saver.is_overdue),
+            *own.sum(0).tolist(),
             purpose=f"beginning step {self.state.step}",
         )
-        self.stop.agree([int(number) for number in table[:, 2]])
+        self.stop.agree([int(number) for number in table[:, 1]])
         positions = range(self.state.cursor.position, group[-1].next_position)
-        self.guard.count_skips(positions, skips, int(table[:, 1].sum()))
-        return bool(table[0, 3]), float(table[:, 0].sum())
+        self.guard.count_skips(positions, skips, int(table[:, 0].sum()))
+        return bool(table[0, 2]), table[:, 3:].sum(0)
 
-    def _backward(self, batch: ClipBatch, total_weight: float) -> float:
+    def _backward(self, batch: ClipBatch, total_weight: Tensor) -> float:
         prepared = self.module.prepare(batch.clips)
         seeds = [clip_seed(self.config.seed, batch.epoch, key) for key in batch.keys]
         cache = TokenCache() if self.clip_cache.budget_bytes else None
@@ -253,7 +252,7 @@ class Trainer:
             output.by_network,
             batch.intensities.to(device),
             batch.weights.to(device),
-            torch.tensor(total_weight, device=device),
+            total_weight.float().to(device),  # not every device has float64
             partial(self.processes.gather, purpose="the loss") if self.processes.count > 1 else None,
             self.processes.index,
         )
@@ -304,7 +303,7 @@ class Trainer:
                     self.val_shards, reading_of(self.config), epoch, step, store=self.clip_cache, see=see_all
                 )
             record["val"] |= {"weights": "average"} if self.average else {}
-            better = improved(scores, self.state.best)
+            better = improved(scores, self.state.best, main_of(record["val"]))
             if self.module.provenance is not None:
                 means = {name: record["val"][f"mean_{name}"] for name in ("pearson", "ccc", "mse")}
                 self.module.provenance |= {"step": step, "scores": means}

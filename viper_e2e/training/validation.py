@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,18 @@ from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipBatch, ClipCache, DecodeSample, Reading, SkipRecord
 from viper_e2e.model import Prediction, Predictions, ViPER
 from viper_e2e.runtime import Processes
-from viper_e2e.scoring import Hooks, Scores, score, scores_of, scores_record
+from viper_e2e.scoring import (
+    Hooks,
+    Scores,
+    finite_or_none,
+    main_score,
+    score,
+    scores_of,
+    scores_record,
+    split_best_by,
+    task_record,
+    task_scores,
+)
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.guarding import Guard
 
@@ -23,10 +34,28 @@ VALIDATION = "validation/"
 class Validation:
     """Scores the validation clips whenever it is called, and remembers which of them ended a worker."""
 
-    def __init__(self, module: ViPER, guard: Guard, processes: Processes, quarantined: dict[str, str]):
-        """``quarantined``: of the whole run, key → reason; it goes into checkpoints."""
+    def __init__(
+        self,
+        module: ViPER,
+        guard: Guard,
+        processes: Processes,
+        quarantined: dict[str, str],
+        best_by: str = "",
+    ):
+        """``quarantined``: of the whole run, key → reason; it goes into checkpoints. ``best_by``: as in
+        `SavingConfig`; `ViperError` for what is not measured."""
+        if best_by:
+            split_best_by(best_by, [task for task, _ in module.labels.parts])
+        self.best_by = best_by
         self.module, self.guard, self.processes = module, guard, processes
         self.quarantined = quarantined
+
+    @property
+    def judged_by(self) -> str:
+        """What chooses `best`, in words."""
+        if self.best_by:
+            return self.best_by
+        return "mean of the tasks' main measures" if self.module.labels.tasks else "mean Pearson"
 
     def known_bad(self) -> dict[str, str]:
         """Validation clips that the loader is not to try again."""
@@ -73,6 +102,10 @@ class Validation:
         predictions = Predictions.of(found, self.module.labels, self.module.modalities, shards)
         scores = scores_of(predictions)
         record = scores_record(scores)
+        if self.module.labels.tasks or self.best_by:
+            by_task = task_scores(predictions, num_resamples=0)
+            record["tasks"] = {name: task_record(one) for name, one in by_task.items()}
+            record["best_by"] = finite_or_none(main_score(by_task, self.best_by))
         if num_left_out:
             record["num_left_out"] = num_left_out
         if without := predictions.keys_without_number:
@@ -94,12 +127,20 @@ def _left_out(one: Prediction, shards: ShardSet, epoch: int, step: int) -> SkipR
     return SkipRecord(one.clip, shard, one.stage, message, epoch, one.index, split="val", step=step)
 
 
-def improved(scores: Scores, best: dict[str, float]) -> list[str]:
+def main_of(val: Mapping[str, Any]) -> float | None:
+    """By what a record of `metrics.jsonl` judges its checkpoint in place of the mean Pearson; None: by that."""
+    if "best_by" not in val:
+        return None
+    return math.nan if val["best_by"] is None else float(val["best_by"])
+
+
+def improved(scores: Scores, best: dict[str, float], main: float | None = None) -> list[str]:
     """Names of the checkpoints for which these scores are the best so far; ``best`` is brought up to date.
 
-    Where Pearson was never defined (one clip, labels that do not vary), ``best`` is the one with the least MSE.
+    ``main``: what takes the place of Pearson. Where that was never defined (one clip, labels that do not vary),
+    ``best`` is the one with the least MSE.
     """
-    judged = {"best": scores.mean_pearson, "best_mse": -scores.mean_mse}
+    judged = {"best": scores.mean_pearson if main is None else main, "best_mse": -scores.mean_mse}
     better = []
     for name, value in judged.items():
         if math.isfinite(value) and value > best.get(name, -math.inf):

@@ -17,6 +17,7 @@ from viper_e2e.fusion import (
     RidgeFit,
     block_sizes,
     fit_banded_ridge,
+    fit_known,
     fit_ridge,
     num_features,
     pool,
@@ -114,11 +115,17 @@ class PooledRows:
         return table.present.repeat_interleave(sizes, 1)
 
     def fit(self, table: Table) -> RidgeFit:
-        return fit_ridge(table.features, table.targets, self.known(table))
+        return fit_known(fit_ridge, table.features, table.targets, self.known(table))
 
     def fit_banded(self, table: Table) -> RidgeFit:
         """With a penalty for each part of each modality."""
-        return fit_banded_ridge(table.features, table.targets, block_sizes(self.widths), self.known(table))
+        sizes = block_sizes(self.widths)
+        return fit_known(
+            lambda features, targets, known: fit_banded_ridge(features, targets, sizes, known),
+            table.features,
+            table.targets,
+            self.known(table),
+        )
 
 
 class Yardstick:

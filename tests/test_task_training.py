@@ -1,0 +1,128 @@
+"""A run on several tasks: goes on bitwise, is the same in two processes, and ends in a model of all of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from support.fork_server import together
+from support.training_runs import JOINT, arguments, lines, make_corpus, same, weights
+
+import viper_e2e
+from viper_e2e.commands.cli import main
+
+pytestmark = pytest.mark.slow
+
+MOODS = ("calm", "calm", "glad", "upset")
+TASKS = """
+mood: {kind: class, columns: [Mood]}
+valence: {kind: number, columns: [Valence], range: [-1, 1]}
+units: {kind: labels, columns: [AU1, AU2]}
+reactions: {kind: intensities, columns: [Joy]}
+"""
+TOLD = ("--class-weights=balanced", "--label-smoothing=0.1", "--loss=mse=1,ccc=0.5", "--task-weights=units=0.5")
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    """Shards of clips of which each lacks another label."""
+    folder = make_corpus(tmp_path_factory.mktemp("tasks"))
+    shutil.rmtree(folder / "shards")
+    table = ["File_ID,Split,Subject,Mood,Valence,AU1,AU2,Joy"]
+    for i in range(12):
+        cells = [MOODS[i % 4], f"{(i % 3) - 1}", f"{i % 2}", f"{i // 6}", f"{(i % 4) / 3}"]
+        for lacking in ((0,), (1,), (2, 3), (4,), ())[i % 5]:
+            cells[lacking] = ""
+        table.append(",".join([f"{i}", "train" if i < 8 else "val", f"s{i}", *cells]))
+    (folder / "labels.csv").write_text("\n".join(table) + "\n")
+    (folder / "tasks.yaml").write_text(TASKS)
+    words = [f"--videos={folder}/videos", f"--labels={folder}/labels.csv", f"--out={folder}/shards"]
+    assert main(["pack", *words, f"--tasks={folder}/tasks.yaml"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tasks, fork_server, tmp_path_factory):
+    """A run that nothing stops."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    words = (*JOINT, "--epochs=2", f"--val-shards={tasks}/shards/val-*.tar", *TOLD)
+    assert fork_server.fork("train", arguments(tasks, run, *words)).wait() == 0
+    return run
+
+
+def test_a_stopped_run_of_tasks_goes_on_bitwise(tasks, fork_server, whole, tmp_path):
+    words = (*JOINT, "--epochs=2", f"--val-shards={tasks}/shards/val-*.tar", *TOLD)
+    words = arguments(tasks, tmp_path / "run", *words)
+    assert fork_server.fork("stop", words, 5, signal.SIGTERM).wait() == 143
+    assert fork_server.fork("train", [*words, "--resume"]).wait() == 0
+    for name in ("last", "best"):
+        assert same(weights(whole, name), weights(tmp_path / "run", name))
+    assert lines(whole, "metrics.jsonl") == lines(tmp_path / "run", "metrics.jsonl")
+
+
+def test_gradients_of_two_processes_are_those_of_one(tasks, fork_server, tmp_path):
+    """Each task over the clips that have its label, wherever they are read."""
+    words = (*TOLD, "--max-steps=1", "--clip-norm=0", "--seed=3")
+    files = [tmp_path / "alone.pt", tmp_path / "shared.pt"]
+    alone = arguments(tasks, tmp_path / "1", *JOINT, *words), str(files[0]), "float64"
+    one = fork_server.fork("record_gradients", *alone)
+    assert one.wait() == 0, one.said
+    shared = arguments(tasks, tmp_path / "2", *JOINT, "--batch-size=1", *words)
+    together(fork_server, "record_gradients", shared, str(files[1]), "float64")
+    compared = 0
+    for ours, theirs in zip(*map(torch.load, files), strict=True):
+        if ours is not None:
+            assert (ours - theirs).abs().max() <= 1e-6
+            compared += bool(ours.abs().max() > 1e-4)
+    assert compared > 20
+
+
+def test_the_model_says_classes_labels_and_numbers_and_eval_measures_them(whole, tasks, tmp_path, capsys):
+    model = viper_e2e.load(whole / "checkpoints" / "last")
+    record = model.predict(tasks / "videos" / "0.mp4")
+    said = record["intensities"]
+    assert list(said) == ["mood_calm", "mood_glad", "mood_upset", "valence", "units_au1", "units_au2", "joy"]
+    assert sum(said[f"mood_{name}"] for name in ("calm", "glad", "upset")) == pytest.approx(1.0)
+    out = tmp_path / "eval"
+    words = [f"--checkpoint={whole}/checkpoints/last", f"--shards={tasks}/shards/*.tar", f"--out={out}"]
+    assert main(["eval", *words, "--num-workers=0"]) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("mood (class), 9 clips", "UAR", "recall", "valence (number)", "CCC"))
+    measured = json.loads((out / "metrics.json").read_text())["tasks"]
+    assert {name: one["num_clips"] for name, one in measured.items()} == {
+        "mood": 9,
+        "valence": 9,
+        "units": 10,
+        "reactions": 10,
+    }
+    assert np.sum(measured["mood"]["confusion"]["true_by_predicted"]) == 9
+    assert {"confusion_mood.png", "confusion_mood.csv", "scatter_valence.png"} <= {
+        f.name for f in out.iterdir()
+    }
+    val = lines(whole, "metrics.jsonl")[-1]["val"]
+    mains = (("mood", "uar"), ("valence", "ccc"), ("units", "macro_f1"), ("reactions", "pearson"))
+    assert val["best_by"] == pytest.approx(np.mean([val["tasks"][task][name] for task, name in mains]))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--best-by=mood.f2",), "--best-by mood.f2: not measured; there are mood.{uar,"),
+        (("--task-weights=age=1",), "--task-weights: no task age; there are mood, valence, units, reactions"),
+        (("--rescale=true",), "--rescale: divides intensities"),
+    ],
+)
+def test_what_no_task_can_do_is_refused_before_training(tasks, tmp_path, capsys, words, told):
+    given = arguments(tasks, tmp_path / "run", f"--val-shards={tasks}/shards/val-*.tar", *words)
+    assert main(["train", *given]) != 0
+    assert told in capsys.readouterr().err
+
+
+def test_settings_of_classes_are_refused_where_there_are_none(tmp_path, capsys):
+    corpus = make_corpus(tmp_path / "corpus", num_train=2, num_val=1)
+    assert main(["train", *arguments(corpus, tmp_path / "run", "--class-weights=balanced")]) == 1
+    assert "--class-weights: the training clips have no task of classes" in capsys.readouterr().err

@@ -1,0 +1,179 @@
+"""task_columns.py: which columns of a table belong to which task, and a row's cells -> that task's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import nan
+from pathlib import Path
+from typing import Any
+
+from viper_e2e.config import read_settings_file
+from viper_e2e.errors import ViperError
+from viper_e2e.labels import LabelSet, name_of
+from viper_e2e.packing.sheet import Sheet
+from viper_e2e.packing.values import number
+from viper_e2e.shards import range_of
+from viper_e2e.tasks import KINDS, Task
+
+MAX_CLASSES = 100
+"""More different words in a column are text rather than classes."""
+
+Find = Callable[[str], "int | None"]
+"""Where the column of a title is; notes a complaint where there is none."""
+
+
+@dataclass(frozen=True)
+class TaskColumns:
+    """One task as a person describes it, then as it stands in a table."""
+
+    name: str
+    kind: str
+    titles: tuple[str, ...]
+    """Of its columns: one with the words of a class, or several with numbers."""
+    classes: tuple[str, ...] = ()
+    """Of a column of words; empty: those that occur."""
+    span: tuple[float, float] | None = None
+    """Range of the values; None: that of the table's."""
+    places: tuple[int, ...] = ()
+
+    @property
+    def is_words(self) -> bool:
+        return self.kind == "class" and len(self.titles) == 1
+
+    @property
+    def size(self) -> int:
+        return len(self.classes) if self.is_words else len(self.titles)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Of its part of the label set: a class's or a label's begins with the name of the task."""
+        if self.kind in ("class", "labels"):
+            return tuple(f"{self.name} {one}" for one in (self.classes if self.is_words else self.titles))
+        return (self.name,) if self.kind == "number" else self.titles
+
+    def read(self, cells: Sequence[str], is_empty: Callable[[str], bool], decimal: str) -> tuple[float, ...]:
+        """A row's numbers, all NaN where one is missing. `ValueError` for what cannot be read as such."""
+        own = [cells[place] for place in self.places]
+        if any(not cell or is_empty(cell) for cell in own):
+            return (nan,) * self.size
+        if self.is_words:
+            known = [name_of(one) for one in self.classes]
+            if name_of(own[0]) not in known:
+                raise ValueError(f"{self.titles[0]} is {own[0]!r}, none of {', '.join(self.classes)}")
+            return tuple(float(one == name_of(own[0])) for one in known)
+        values = [self._value(title, cell, decimal) for title, cell in zip(self.titles, own, strict=True)]
+        if self.kind != "class":
+            return tuple(values)
+        if min(values) < 0 or sum(values) <= 0:
+            raise ValueError(f"{', '.join(self.titles)}: counts of raters are at least 0, and not all 0")
+        return tuple(value / sum(values) for value in values)
+
+    def _value(self, title: str, cell: str, decimal: str) -> float:
+        value = number(cell, decimal)
+        if value is None:
+            raise ValueError(f"{title} is {cell!r}, not a number")
+        if self.kind == "labels" and not 0 <= value <= 1:
+            raise ValueError(f"{title} is {cell}, a label holds (1) or not (0)")
+        if self.span is not None and not self.span[0] <= value <= self.span[1]:
+            raise ValueError(f"{title} is {cell}, outside of {self.span[0]:g} to {self.span[1]:g}")
+        return value
+
+
+def read_tasks(given: str) -> tuple[TaskColumns, ...]:
+    """``--tasks``: a YAML file, or ``Emotion=class,Valence=number`` with titles of columns.
+
+    In the file each task is ``name: {kind: class, columns: [...], classes: [...], range: [-1, 1]}``; only
+    ``kind`` is needed, and ``columns`` where the column is called otherwise than the task. `ViperError` for
+    what is not understood.
+    """
+    if "=" in given and not Path(given).exists():
+        words = dict(part.rpartition("=")[::2] for part in given.split(",") if part.strip())
+        return tuple(
+            _of_settings(name_of(title), {"kind": kind.strip(), "columns": [title.strip()]})
+            for title, kind in words.items()
+        )
+    found = read_settings_file(Path(given))
+    if not all(isinstance(one, dict) for one in found.values()):
+        raise ViperError(f"--tasks {given}: each task is a line such as emotion: {{kind: class}}")
+    return tuple(_of_settings(str(name), settings) for name, settings in found.items())
+
+
+def _of_settings(name: str, settings: dict[str, Any]) -> TaskColumns:
+    what = f"--tasks: {name}"
+    if unknown := settings.keys() - {"kind", "columns", "classes", "range"}:
+        named = ", ".join(sorted(map(str, unknown)))
+        raise ViperError(f"{what}: no setting {named}; there are kind, columns, classes, range")
+    kind = settings.get("kind")
+    if kind not in KINDS:
+        raise ViperError(f"{what}: no kind {kind!r}; there are {', '.join(KINDS)}")
+    titles, classes = (_texts(what, key, settings.get(key, [])) for key in ("columns", "classes"))
+    titles = titles or (name,)
+    if kind == "number" and len(titles) != 1:
+        raise ViperError(f"{what}: a number has one column, not {len(titles)}; make a task of each")
+    if classes and not (kind == "class" and len(titles) == 1):
+        raise ViperError(f"{what}: classes are those of one column of words; leave them out")
+    span = settings.get("range")
+    if span is not None:
+        are_two = (
+            isinstance(span, list) and len(span) == 2 and all(isinstance(end, int | float) for end in span)
+        )
+        if kind in ("class", "labels") or not are_two or span[0] >= span[1]:
+            raise ViperError(f"{what}: range {span!r}; write for example [-1, 1], of intensities or a number")
+        span = float(span[0]), float(span[1])
+    return TaskColumns(name, kind, titles, classes, span)
+
+
+def _texts(what: str, key: str, found: object) -> tuple[str, ...]:
+    listed = found if isinstance(found, list) else [found]
+    if not all(isinstance(one, str | int) and str(one).strip() for one in listed):
+        raise ViperError(f"{what}: {key} is {found!r}; write a list of titles, such as [joy, fear]")
+    return tuple(str(one).strip() for one in listed)
+
+
+def placed(
+    tasks: Sequence[TaskColumns], sheet: Sheet, find: Find, is_empty: Callable[[str], bool]
+) -> tuple[TaskColumns, ...]:
+    """The tasks with the places of their columns in a table, and with the classes that occur in it.
+
+    A column that is not there is left to ``find`` to complain about. `ViperError` for a column of text.
+    """
+    made = []
+    for task in tasks:
+        places = [find(title) for title in task.titles]
+        there = tuple(place for place in places if place is not None)
+        if len(there) < len(places):
+            continue
+        task = replace(task, places=there, titles=tuple(sheet.header[place] for place in there))
+        made.append(replace(task, classes=_occurring(task, sheet, is_empty)) if task.is_words else task)
+    return tuple(made)
+
+
+def _occurring(task: TaskColumns, sheet: Sheet, is_empty: Callable[[str], bool]) -> tuple[str, ...]:
+    """The classes of a column of words: those given, or what occurs, in the order of the alphabet."""
+    if task.classes:
+        return task.classes
+    (place,) = task.places
+    words = [cells[place].strip() for _, cells in sheet.lines if place < len(cells)]
+    found = {name_of(word): word for word in reversed(words) if word and not is_empty(word)}
+    if not 2 <= len(found) <= MAX_CLASSES:
+        raise ViperError(
+            f"--tasks: {task.name}: column {task.titles[0]!r} has {len(found)} different words; "
+            f"a class has 2 to {MAX_CLASSES}"
+        )
+    return tuple(found[name] for name in sorted(found))
+
+
+def label_set(tasks: Sequence[TaskColumns], rows: Sequence[tuple[float, ...] | None]) -> LabelSet:
+    """What these tasks make of a table; ranges that nobody gave are those of its values."""
+    columns: list[str] = []
+    made: list[Task] = []
+    start = 0
+    for task in tasks:
+        columns += task.column_names
+        own = [value for row in rows if row for value in row[start : start + task.size] if value == value]
+        low, high = task.span or (range_of(own) if own else (0.0, 1.0))
+        made.append(Task(name_of(task.name), task.kind, task.size, low, high))
+        start += task.size
+    low, high = min(one.minimum for one in made), max(one.maximum for one in made)
+    return LabelSet(tuple(columns), low, high, tasks=tuple(made))

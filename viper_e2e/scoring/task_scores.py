@@ -1,0 +1,234 @@
+"""task_scores.py: each task in its field's measures: recalls and F1 of classes, agreement of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from viper_e2e.errors import ViperError
+from viper_e2e.labels import name_of
+from viper_e2e.model import Predictions
+from viper_e2e.scoring.metrics import Interval, interval_of, resamples
+from viper_e2e.tasks import Task
+
+MAIN_MEASURE = {"intensities": "pearson", "class": "uar", "labels": "macro_f1", "number": "ccc"}
+"""By which checkpoints are chosen, unless another is named."""
+SMALLER_IS_BETTER = ("mse", "rmse", "mae")
+HOLDS_FROM = 0.5
+"""A label holds from this probability on."""
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """What a task's predictions are worth on the clips that have its label and could be read."""
+
+    task: Task
+    names: tuple[str, ...]
+    """Of its columns, without the task's name."""
+    num_clips: int
+    values: Mapping[str, float]
+    """Measure → value; NaN where it is undefined."""
+    intervals: Mapping[str, Interval]
+    """95 % bootstrap intervals, over subjects where all are known, else over clips; empty below 2 clips."""
+    by_column: Mapping[str, Mapping[str, float]]
+    """Of a class or a label: recall, precision, F1, and how many clips have it."""
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Of classes: rows are true, columns predicted."""
+
+
+def task_scores(predictions: Predictions, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, TaskScores]:
+    """Of every task, by name. ``num_resamples`` 0: without intervals."""
+    return {
+        task.name: _scores_of(task, columns, predictions, num_resamples, seed)
+        for task, columns in predictions.labels.parts
+    }
+
+
+def main_score(scores: Mapping[str, TaskScores], best_by: str = "") -> float:
+    """What a checkpoint is judged by, larger is better: ``TASK.MEASURE``, or the mean of the main measures.
+
+    NaN where it is undefined for any of them.
+    """
+    if best_by:
+        task, measure = split_best_by(best_by, [one.task for one in scores.values()])
+        value = scores[task].values[measure]
+        return -value if measure in SMALLER_IS_BETTER else value
+    return float(np.mean([one.values[MAIN_MEASURE[one.task.kind]] for one in scores.values()]))
+
+
+def split_best_by(best_by: str, tasks: Sequence[Task]) -> tuple[str, str]:
+    """``"emotion.uar"`` → task and measure. `ViperError` for what is not measured."""
+    name, _, measure = best_by.rpartition(".")
+    by_name = {task.name: task for task in tasks}
+    if name not in by_name or measure not in measures_of(by_name[name]):
+        there = "; ".join(f"{task.name}.{{{','.join(measures_of(task))}}}" for task in tasks)
+        raise ViperError(f"--best-by {best_by}: not measured; there are {there}")
+    return name, measure
+
+
+def measures_of(task: Task) -> tuple[str, ...]:
+    """Names of a task's measures."""
+    return tuple(_measures(task, _sums(task, *np.zeros((2, 1, task.size)))))
+
+
+def task_record(scores: TaskScores) -> dict[str, Any]:
+    """As JSON; what is undefined becomes ``None``."""
+    record: dict[str, Any] = {
+        "kind": scores.task.kind,
+        "num_clips": scores.num_clips,
+        **{name: finite_or_none(value) for name, value in scores.values.items()},
+        "intervals_95": {
+            name: [finite_or_none(span.low), finite_or_none(span.high)]
+            for name, span in scores.intervals.items()
+        },
+    }
+    if scores.by_column:
+        record["by_class"] = {
+            name: {measure: finite_or_none(value) for measure, value in values.items()}
+            for name, values in scores.by_column.items()
+        }
+    if scores.confusion:
+        record["confusion"] = {"classes": list(scores.names), "true_by_predicted": scores.confusion}
+    return record
+
+
+def _scores_of(
+    task: Task, columns: slice, predictions: Predictions, num_resamples: int, seed: int
+) -> TaskScores:
+    known = predictions.scored & ~np.isnan(predictions.true[:, columns]).any(1)
+    predicted, true = predictions.predicted[known][:, columns], predictions.true[known][:, columns]
+    names = tuple(name.removeprefix(f"{name_of(task.name)}_") for name in predictions.labels.names[columns])
+    sums = _sums(task, predicted, true)
+    total = sums.sum(0)
+    intervals: dict[str, Interval] = {}
+    if len(sums) >= 2 and num_resamples:
+        subjects = None if predictions.subjects is None else np.array(predictions.subjects, object)[known]
+        groups = _by_subject(sums, subjects)
+        draws = [_measures(task, counts @ groups) for counts in resamples(len(groups), num_resamples, seed)]
+        intervals = {
+            name: interval_of(np.concatenate([draw[name] for draw in draws]), 0.95) for name in draws[0]
+        }
+    values = {name: float(value[0]) for name, value in _measures(task, total[None]).items()}
+    by_column: dict[str, dict[str, float]] = {}
+    confusion: tuple[tuple[int, ...], ...] = ()
+    if task.kind == "class":
+        table = total.reshape(task.size, task.size)
+        by_column = _by_column(names, table.diagonal(), table.sum(1), table.sum(0))
+        confusion = tuple(tuple(int(cell) for cell in row) for row in table)
+    elif task.kind == "labels":
+        hits, wrongly, missed, _ = total.reshape(4, task.size)
+        by_column = _by_column(names, hits, hits + missed, hits + wrongly)
+    return TaskScores(task, names, len(sums), values, intervals, by_column, confusion)
+
+
+def _by_subject(sums: Float[np.ndarray, "N S"], subjects: np.ndarray | None) -> Float[np.ndarray, "G S"]:
+    """Sums of each subject, whose clips are no independent draws; of each clip where a subject is unknown."""
+    if subjects is None or any(subject is None for subject in subjects):
+        return sums
+    _, place = np.unique(subjects.astype(str), return_inverse=True)
+    groups = np.zeros((place.max() + 1, sums.shape[1]))
+    np.add.at(groups, place, sums)
+    return groups if len(groups) > 1 else sums
+
+
+# --- sums over clips, and what they come to; leading axes are resamples -----------------------------
+
+
+def _sums(
+    task: Task, predicted: Float[np.ndarray, "N C"], true: Float[np.ndarray, "N C"]
+) -> Float[np.ndarray, "N S"]:
+    """What each clip adds."""
+    if task.kind == "class":
+        cells = true.argmax(1) * task.size + predicted.argmax(1) if len(true) else np.zeros(0, int)
+        return np.eye(task.size**2)[cells]
+    if task.kind == "labels":
+        wanted, said = true >= HOLDS_FROM, predicted >= HOLDS_FROM
+        return np.concatenate([wanted & said, ~wanted & said, wanted & ~said, ~wanted & ~said], 1).astype(float)
+    x, y = predicted, true
+    return np.concatenate([np.ones_like(x), x, y, x * x, y * y, x * y, np.abs(x - y)], 1)
+
+
+def _measures(task: Task, sums: Float[np.ndarray, "R S"]) -> dict[str, Float[np.ndarray, "R"]]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if task.kind == "class":
+            return _of_classes(sums.reshape(*sums.shape[:-1], task.size, task.size))
+        if task.kind == "labels":
+            return _of_labels(sums.reshape(*sums.shape[:-1], 4, task.size))
+        return _of_numbers(sums.reshape(*sums.shape[:-1], 7, task.size))
+
+
+def _of_classes(table: Float[np.ndarray, "R C C"]) -> dict[str, Float[np.ndarray, "R"]]:
+    """``uar``: mean recall of the classes that occur; ``war``: share of clips that are right."""
+    right, occurs, said = np.diagonal(table, axis1=-2, axis2=-1), table.sum(-1), table.sum(-2)
+    recall, f1 = right / occurs, 2 * right / (occurs + said)
+    total = occurs.sum(-1)
+    return {
+        "uar": _mean(recall, occurs > 0),
+        "war": right.sum(-1) / total,
+        "weighted_f1": np.where(occurs > 0, f1 * occurs, 0.0).sum(-1) / total,
+        "macro_f1": _mean(f1, occurs + said > 0),
+    }
+
+
+def _of_labels(table: Float[np.ndarray, "R 4 C"]) -> dict[str, Float[np.ndarray, "R"]]:
+    """``macro_f1``: over labels, 0 of one that never holds and is never said; ``uar``: of both recalls."""
+    hits, wrongly, missed, rightly_not = np.moveaxis(table, -2, 0)
+    f1 = np.where(hits + wrongly + missed > 0, 2 * hits / (2 * hits + wrongly + missed), 0.0)
+    micro = 2 * hits.sum(-1) / (2 * hits + wrongly + missed).sum(-1)
+    recalls = hits / (hits + missed), rightly_not / (rightly_not + wrongly)
+    both = np.stack(recalls, -1)
+    there = np.stack([hits + missed > 0, rightly_not + wrongly > 0], -1)
+    num_clips = table.sum(-2)
+    return {
+        "macro_f1": np.where(num_clips[..., 0] > 0, f1.mean(-1), np.nan),
+        "micro_f1": micro,
+        "uar": _mean(both, there).mean(-1),
+        "accuracy": ((hits + rightly_not) / num_clips).mean(-1),
+    }
+
+
+def _of_numbers(table: Float[np.ndarray, "R 7 C"]) -> dict[str, Float[np.ndarray, "R"]]:
+    """Means over the columns. ``icc``: ICC(3,1) of prediction and label (Shrout and Fleiss 1979).
+
+    A column whose labels do not vary is in no correlation; a prediction that does not vary correlates as 0.
+    """
+    count, sum_x, sum_y, square_x, square_y, product, distance = np.moveaxis(table, -2, 0)
+    mean_x, mean_y = sum_x / count, sum_y / count
+    square_x, square_y, product = square_x / count, square_y / count, product / count
+    var_x, var_y, cov = square_x - mean_x**2, square_y - mean_y**2, product - mean_x * mean_y
+    x_varies, y_varies = var_x > 1e-11 * square_x, var_y > 1e-11 * square_y
+    pearson = np.where(x_varies, cov / np.sqrt(np.where(x_varies, var_x * var_y, 1.0)), 0.0).clip(-1, 1)
+    mse = (square_x - 2 * product + square_y).clip(0)
+    return {
+        "pearson": _mean(pearson, y_varies),
+        "ccc": _mean(2 * cov / (var_x + var_y + (mean_x - mean_y) ** 2), y_varies),
+        "icc": _mean(2 * cov / (var_x + var_y), y_varies),
+        "mse": mse.mean(-1),
+        "rmse": np.sqrt(mse).mean(-1),
+        "mae": (distance / count).mean(-1),
+    }
+
+
+def _by_column(
+    names: Sequence[str], right: np.ndarray, occurs: np.ndarray, said: np.ndarray
+) -> dict[str, dict[str, float]]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rows = zip(right / occurs, right / said, 2 * right / (occurs + said), occurs, strict=True)
+        measures = ("recall", "precision", "f1", "num_clips")
+        return {
+            name: dict(zip(measures, map(float, row), strict=True))
+            for name, row in zip(names, rows, strict=True)
+        }
+
+
+def _mean(values: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Over the last axis, of those that are there; NaN where none is."""
+    return np.where(there, values, 0.0).sum(-1) / there.sum(-1)
+
+
+def finite_or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,204 @@
+"""task_losses.py: the loss of several tasks, each on the clips that have its label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from viper_e2e.config import TrainConfig
+from viper_e2e.errors import ViperError
+from viper_e2e.fusion import LabelScale
+from viper_e2e.labels import LabelSet
+from viper_e2e.shards import ShardSet
+from viper_e2e.tasks import Task
+from viper_e2e.training.losses import IntensityLoss, LossOutput
+
+LEAST_PROBABILITY = 1e-30
+"""Below it a probability counts as this: its logarithm stays finite."""
+
+
+@dataclass(frozen=True)
+class TaskLossSettings:
+    """How tasks are learned; terms of `IntensityLoss` go for intensities and numbers."""
+
+    terms: Mapping[str, float]
+    class_weights: str = "none"
+    """`balanced`: clips of a class weigh as much together as those of any other."""
+    label_smoothing: float = 0.0
+    focal_gamma: float = 0.0
+    """Of the focal loss (Lin et al. 2017, eq. 4); 0: cross-entropy."""
+    task_weights: Mapping[str, float] = field(default_factory=dict)
+    """By task; 1 where it is not named."""
+
+
+class ClassLoss(nn.Module):
+    """Cross-entropy of one class of several, or of labels that hold or not, in float32; a mean over clips.
+
+    A class may be shares of raters (soft labels). Weighted classes are not normalised by the weights of a
+    batch: their mean over the training clips is 1, so that accumulation and processes change nothing.
+    """
+
+    class_weights: Tensor
+
+    def __init__(
+        self,
+        task: Task,
+        class_weights: Float[Tensor, " C"] | None = None,
+        label_smoothing: float = 0.0,
+        focal_gamma: float = 0.0,
+    ):
+        super().__init__()
+        self.one_of_several = task.kind == "class"
+        self.label_smoothing, self.focal_gamma = label_smoothing, focal_gamma
+        weights = torch.ones(task.size) if class_weights is None else class_weights
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def forward(
+        self,
+        predictions: Float[Tensor, "B K C"],
+        targets: Float[Tensor, "B C"],
+        weights: Float[Tensor, "B"],
+        total_weight: Float[Tensor, ""],
+        gather: Callable[[Tensor], Tensor] | None = None,
+        rank: int = 0,
+    ) -> LossOutput:
+        """Arguments as for `IntensityLoss`; ``predictions``: probabilities of each of K networks."""
+        dtype = torch.promote_types(predictions.dtype, torch.float32)
+        counts = (weights > 0)[:, None]
+        # An even guess, not just weight 0: what stands in rows that do not count may be NaN.
+        guesses = torch.where(counts[..., None], predictions.to(dtype), 1 / predictions.shape[-1])
+        wanted = torch.where(counts, targets.to(dtype), 0.0)[:, None]
+        lost = self._of_several(guesses, wanted) if self.one_of_several else self._of_each(guesses, wanted)
+        own = (weights.to(dtype) * lost.mean(1)).sum()
+        rows = own.detach()[None, None]
+        everywhere = rows if gather is None else gather(rows)
+        total = torch.where(total_weight > 0, total_weight, 1.0).to(dtype)
+        value = everywhere.sum() / total
+        return LossOutput(len(everywhere) * own / total, value, {})
+
+    def _of_several(
+        self, guesses: Float[Tensor, "B K C"], wanted: Float[Tensor, "B 1 C"]
+    ) -> Float[Tensor, "B K"]:
+        smoothed = wanted + self.label_smoothing * (1 / wanted.shape[-1] - wanted)
+        focus = (1 - guesses) ** self.focal_gamma if self.focal_gamma else 1.0
+        # A clip weighs what its class weighs, smoothed or not.
+        clip_weights = (wanted * self.class_weights).sum(-1)
+        return -clip_weights * (smoothed * focus * _log(guesses)).sum(-1)
+
+    def _of_each(self, guesses: Float[Tensor, "B K C"], wanted: Float[Tensor, "B 1 C"]) -> Float[Tensor, "B K"]:
+        smoothed = wanted + self.label_smoothing * (0.5 - wanted)
+        holds, does_not = smoothed * _log(guesses), (1 - smoothed) * _log(1 - guesses)
+        if self.focal_gamma:
+            holds, does_not = holds * (1 - guesses) ** self.focal_gamma, does_not * guesses**self.focal_gamma
+        # Of a label that holds, its weight; of one that does not, 1.
+        return -(self.class_weights * holds + does_not).mean(-1)
+
+
+class TaskLoss(nn.Module):
+    """Sum over tasks of each one's loss × its weight; clips without a task's label do not count for it."""
+
+    def __init__(
+        self,
+        labels: LabelSet,
+        rows: Float[np.ndarray, "N E"],
+        settings: TaskLossSettings,
+        memory_rows: int = 256,
+        scale: LabelScale | None = None,
+        num_networks: int = 1,
+    ):
+        """``rows``: all labels that are trained on, NaN where one is missing. ``scale``, ``num_networks``: as
+        for `IntensityLoss`. Raises `ViperError` for weights of tasks that there are none of."""
+        super().__init__()
+        if unknown := settings.task_weights.keys() - {task.name for task, _ in labels.parts}:
+            there = ", ".join(task.name for task, _ in labels.parts)
+            raise ViperError(f"--task-weights: no task {', '.join(sorted(unknown))}; there are {there}")
+        self.parts = labels.parts
+        self.task_weights = [settings.task_weights.get(task.name, 1.0) for task, _ in self.parts]
+        self.losses = nn.ModuleList()
+        for task, columns in self.parts:
+            if task.kind in ("class", "labels"):
+                weights = balanced(task, rows[:, columns]) if settings.class_weights == "balanced" else None
+                loss: nn.Module = ClassLoss(task, weights, settings.label_smoothing, settings.focal_gamma)
+            else:
+                own = None if scale is None else scale.of_columns(columns)
+                loss = IntensityLoss(dict(settings.terms), task.size, memory_rows, own, num_networks)
+            self.losses.append(loss)
+
+    def forward(
+        self,
+        predictions: Float[Tensor, "B *K E"],
+        targets: Float[Tensor, "B E"],
+        weights: Float[Tensor, "B"],
+        total_weight: Float[Tensor, " T"],
+        gather: Callable[[Tensor], Tensor] | None = None,
+        rank: int = 0,
+    ) -> LossOutput:
+        """As of `IntensityLoss`; ``total_weight``: of each task. ``terms``: each task's loss, by name."""
+        by_network = predictions if predictions.ndim == 3 else predictions[:, None]
+        total, value, terms = predictions.new_zeros(()), predictions.new_zeros(()), {}
+        for index, (task, columns) in enumerate(self.parts):
+            own = targets[:, columns]
+            guesses = by_network[..., columns]
+            lost = self.losses[index](guesses, own, weights * has_label(own), total_weight[index], gather, rank)
+            weight = self.task_weights[index]
+            total, value = total + weight * lost.loss, value + weight * lost.value
+            terms[task.name] = lost.value
+        return LossOutput(total, value, terms)
+
+
+def build_loss(
+    labels: LabelSet, shards: ShardSet, config: TrainConfig, num_networks: int
+) -> IntensityLoss | TaskLoss:
+    """Of the training shards' tasks. `ViperError` for settings that none of these tasks reads."""
+    scale = LabelScale.of(labels)
+    if not any(task.kind in ("class", "labels") for task, _ in labels.parts):
+        given = {"--class-weights": config.class_weights != "none", "--label-smoothing": config.label_smoothing}
+        given |= {"--focal-gamma": config.focal_gamma}
+        if useless := [option for option, is_given in given.items() if is_given]:
+            raise ViperError(f"{useless[0]}: the training clips have no task of classes or labels to use it")
+    if not labels.tasks:
+        if config.task_weights:
+            raise ViperError("--task-weights: the training clips have no tasks, only intensities")
+        return IntensityLoss(config.loss.weights, len(labels), scale=scale, num_networks=num_networks)
+    if config.rescale:
+        raise ViperError("--rescale: divides intensities by their maximum; the training clips have other tasks")
+    settings = TaskLossSettings(
+        config.loss.weights,
+        config.class_weights,
+        config.label_smoothing,
+        config.focal_gamma,
+        dict(config.task_weights.weights),
+    )
+    rows = np.array([shards.entry(i).intensities for i in range(len(shards))], dtype=np.float64)
+    return TaskLoss(labels, rows, settings, scale=scale, num_networks=num_networks)
+
+
+def has_label(targets: Float[Tensor, "B C"]) -> Bool[Tensor, "B"]:
+    """Clips with all of a task's numbers."""
+    return ~targets.isnan().any(1)
+
+
+def label_weights(labels: LabelSet, targets: Float[Tensor, "B E"], weights: Float[Tensor, "B"]) -> list[float]:
+    """Of each task, how many clips of a batch count."""
+    return [float((weights * has_label(targets[:, columns])).sum()) for _, columns in labels.parts]
+
+
+def balanced(task: Task, rows: Float[np.ndarray, "N C"]) -> Float[Tensor, " C"]:
+    """A weight per class that makes all weigh the same over the training clips; 1 for one that never occurs."""
+    known = rows[~np.isnan(rows).any(1)]
+    occurs = known.sum(0)
+    if task.kind == "class":
+        even = len(known) / max(int(np.count_nonzero(occurs)), 1) if len(known) else 1.0
+        weights = np.where(occurs > 0, even / np.where(occurs > 0, occurs, 1.0), 1.0)
+    else:
+        weights = np.where(occurs > 0, (len(known) - occurs) / np.where(occurs > 0, occurs, 1.0), 1.0)
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp_min(LEAST_PROBABILITY).log()
