@@ -57,12 +57,11 @@ def reference() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def drafts() -> Iterator[None]:
+def drafts() -> None:
     """Plots are not drawn; see `drawn_plots`."""
-    from support.drafts import save_draft, saved_by
+    from support.drafts import draw_drafts
 
-    with saved_by(save_draft):
-        yield
+    draw_drafts()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -76,9 +75,9 @@ def parsers() -> None:
 @pytest.fixture(scope="module")
 def drawn_plots(drafts) -> Iterator[None]:
     """For tests that look at plots: these are drawn."""
-    from support.drafts import save_drawn, saved_by
+    from support.drafts import drawn
 
-    with saved_by(save_drawn):
+    with drawn():
         yield
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from support import drafts
 from viper_e2e.commands.cli import main
 
-drafts.save_by(drafts.save_draft)
+drafts.draw_drafts()
 folder, videos = map(Path, sys.argv[1:])
 shards, run = folder / "shards", folder / "run"
 

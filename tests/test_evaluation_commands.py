@@ -86,7 +86,7 @@ def world(tmp_path_factory) -> World:
     folder = tmp_path_factory.mktemp("paper")
     made = World(folder / "shards", folder / "run", folder / "eval", folder / "ablation", {})
     write_corpus(made.shards)
-    words = ["--preset=paper", *backbones(folder), *SMALL_HEAD, "--epochs=2", "--rescale", "--num-workers=0"]
+    words = ["--preset=paper", *backbones(folder), *SMALL_HEAD, "--epochs=1", "--rescale", "--num-workers=0"]
     words += [f"--train-shards={made.shards}/train-*.tar", f"--val-shards={made.shards}/val-*.tar"]
     made.codes["train"] = main(["train", *words, f"--run-dir={made.run}"])
     scoring = [f"--checkpoint={made.best}", "--num-workers=0"]

@@ -44,7 +44,7 @@ def differences(loss: Callable[[], Tensor], parameter: nn.Parameter, direction: 
 @pytest.mark.parametrize(
     ("modalities", "fusion", "every"),
     [
-        (("visual", "audio", "textual", "action_units"), {}, 3),
+        (("visual", "audio", "textual", "action_units"), {}, 7),
         pytest.param(("visual", "audio", "textual", "action_units"), {}, 1, marks=pytest.mark.campaign),
         # The encoders are the same: some of their tensors show that this head hands gradients on.
         pytest.param(

@@ -21,6 +21,7 @@ from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.model.pretrained import yardstick_line
 from viper_e2e.model.viper import ViPER, load
 from viper_e2e.report import figures
+from viper_e2e.report.figures import training_curves
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.scoring.metrics import batch_sums, scores
 from viper_e2e.shards import ShardSet
@@ -301,6 +302,6 @@ def test_it_is_a_line_among_the_training_curves(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
     scores_of = {"mean_pearson": 0.5, "mean_ccc": 0.4, "mean_mse": 0.1, "pearson": {"joy": 0.5}}
     record = {"epoch": 0, "train_loss": 0.1, "val": scores_of, "yardstick": {"mean_pearson": 0.71}}
-    figures.training_curves([record], tmp_path / "curves.png")
+    training_curves([record], tmp_path / "curves.png")
     labels = {c.get_label(): c.get_ydata() for axis in drawn[0].axes for c in axis.get_lines()}
     assert set(next(y for name, y in labels.items() if name.startswith("yardstick"))) == {0.71}

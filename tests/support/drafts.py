@@ -1,6 +1,6 @@
-"""drafts.py: plots that are put together but not drawn, for tests about something else.
+"""drafts.py: plots that are files but not drawn, for tests about something else.
 
-Drawing takes ten times as long as all that leads up to it, and longer than training a tiny model.
+To put a plot together and to draw it takes longer than to train a tiny model.
 """
 
 from __future__ import annotations
@@ -10,31 +10,45 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import viper_e2e.report.confusion
-import viper_e2e.report.figures
-from viper_e2e.report.figures import save as save_drawn
+from viper_e2e.report import confusion, figures
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
+PLOTS = {
+    figures: (
+        "training_curves",
+        "predicted_against_true",
+        "error_against_faces",
+        "ablation_plot",
+        "windows_plot",
+    ),
+    confusion: ("draw_intensities", "draw_dominant"),
+}
+DRAWN = {(module, name): getattr(module, name) for module, names in PLOTS.items() for name in names}
 
 
-def save_draft(figure, path) -> Path:
-    """`figures.save` with all it checks, but for what a picture shows: a pixel."""
+def draft(*given, **_) -> Path:
+    """A pixel in place of any of the plots; what stands in the way of a file stands in its way, too."""
+    figure = figures.new_figure((1.0, 1.0))
     figure.savefig = lambda file, **_: Path(file).write_bytes(PIXEL)
-    return save_drawn(figure, path)
+    return figures.save(figure, next((one for one in given if isinstance(one, Path)), given[-1]))
 
 
-def save_by(save) -> None:
-    """From now on plots are saved by this function."""
-    viper_e2e.report.figures.save = viper_e2e.report.confusion.save = save
+def draw_drafts() -> None:
+    """From now on, in this process."""
+    for module, name in DRAWN:
+        setattr(module, name, draft)
 
 
 @contextlib.contextmanager
-def saved_by(save) -> Iterator[None]:
-    before = viper_e2e.report.figures.save
-    save_by(save)
+def drawn() -> Iterator[None]:
+    """Meanwhile plots are drawn."""
+    before = {(module, name): getattr(module, name) for module, name in DRAWN}
+    for (module, name), function in DRAWN.items():
+        setattr(module, name, function)
     try:
         yield
     finally:
-        save_by(before)
+        for (module, name), function in before.items():
+            setattr(module, name, function)

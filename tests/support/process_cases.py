@@ -74,7 +74,7 @@ def viper_among(arguments: list[str], situations: list[list[str]]) -> int:
     for name, *given in situations:
         getattr(surroundings, name)(*given)
     if not any("MPLBACKEND" in " ".join(given) for _, *given in situations):
-        drafts.save_by(drafts.save_draft)
+        drafts.draw_drafts()
     return cli.main(arguments)
 
 
@@ -419,7 +419,7 @@ def score(arguments: list[str], file: str, die_after: int | None = None) -> int:
 
 def command(arguments: list[str]) -> int:
     """`viper` with any arguments."""
-    drafts.save_by(drafts.save_draft)
+    drafts.draw_drafts()
     return cli.main(arguments)
 
 

@@ -93,7 +93,7 @@ def class_confusion(predictions: Predictions, task: str, folder: Path) -> list[P
     """Draw and write ``confusion_TASK.png`` and ``.csv`` of a class alone; see `Predictions.by_task`."""
     confusion = dominant_confusion(predictions, task)
     picture, table = folder / f"confusion_{task}.png", folder / f"confusion_{task}.csv"
-    _draw_dominant(confusion, picture, words(task))
+    draw_dominant(confusion, picture, words(task))
     _write_csv(confusion, table)
     return [picture, table]
 
@@ -116,10 +116,10 @@ def confusion_matrices(predictions: Predictions, folder: str | os.PathLike, suff
     intensities = intensity_confusions(predictions)
     dominant = [dominant_confusion(predictions)] if has_dominant(predictions.labels) else []
     files = [folder / f"confusion{suffix}.png"]
-    _draw_intensities(intensities, int(predictions.scored.sum()), files[0])
+    draw_intensities(intensities, int(predictions.scored.sum()), files[0])
     for confusion in dominant:
         files.append(folder / f"confusion_dominant{suffix}.png")
-        _draw_dominant(confusion, files[-1])
+        draw_dominant(confusion, files[-1])
     for confusion in (*intensities, *dominant):
         files.append(folder / f"confusion_{confusion.name}.csv")
         _write_csv(confusion, files[-1])
@@ -146,7 +146,8 @@ def _write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _draw_intensities(confusions: list[Confusion], num_clips: int, path: Path) -> None:
+def draw_intensities(confusions: list[Confusion], num_clips: int, path: Path) -> None:
+    """A panel per emotion into one picture."""
     figure, panels = sheet(
         len(confusions), panel=(4.1, 4.2), title=f"True against predicted, {num_clips:,} clips"
     )
@@ -157,7 +158,8 @@ def _draw_intensities(confusions: list[Confusion], num_clips: int, path: Path) -
     save(figure, path)
 
 
-def _draw_dominant(confusion: Confusion, path: Path, what: str = "dominant emotion") -> None:
+def draw_dominant(confusion: Confusion, path: Path, what: str = "dominant emotion") -> None:
+    """Which was the largest, and which was said to be."""
     total = int(confusion.counts.sum())
     title = f"{what[0].upper()}{what[1:]}, {total:,} clips, {np.trace(confusion.counts) / total:.0%} right"
     side = 3.2 + 0.55 * len(confusion.classes)
