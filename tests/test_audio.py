@@ -33,6 +33,7 @@ SILENT = clip(stream=0.0)
 # --- company does not matter --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sound", ["spans", "windows"])
 def test_a_frozen_encoder_gives_the_same_bits_alone_and_in_a_batch(kind, sound):
@@ -287,6 +288,7 @@ def test_nothing_random_happens_in_training_mode_beyond_dropout(kind):
     assert torch.equal(encoder.train()(batch).tokens, encoder.eval()(batch).tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("depth", ["none", "1", "all"])
 def test_half_precision_stays_near_single(kind, depth):
@@ -321,6 +323,7 @@ def test_a_chosen_layer_is_transformers_hidden_state_and_nothing_behind_it_is_ke
     assert [n for n, p in cut.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", ["full", "clip"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_several_layers_stand_side_by_side_and_the_last_is_what_it_was_alone(kind, padding):

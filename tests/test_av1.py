@@ -38,6 +38,7 @@ def packets_of(path) -> tuple[bytes, list[bytes]]:
         return container.streams.video[0].codec_context.extradata, packets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_frames", [2, 3, 7, 23])
 def test_wanted_frames_are_those_of_decoding_everything(stream, num_frames):
     with av.open(str(stream)) as container:

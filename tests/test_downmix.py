@@ -63,6 +63,7 @@ def rms(path, sound: str = "spans", **limits) -> float:
     return float(np.sqrt(np.square(run.samples[2_000:14_000]).mean()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "codec", "name"),
     [

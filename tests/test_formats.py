@@ -47,6 +47,7 @@ READ = {
 KINDS = {"wmv": "asf", "asf": "asf", "mpg": "mpeg", "vob": "mpeg", "gif": "gif"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["pyav", "decord"])
 @pytest.mark.parametrize("name", READ)
 def test_every_frame_is_ffmpegs_own(name, backend, tmp_path):

@@ -121,6 +121,7 @@ FAMILIES = sorted(QUERY_VALUE | FEED_FORWARD)
 # --- what is in a backbone ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "dtype"), [*((family, torch.bfloat16) for family in FAMILIES), ("vit", torch.float32)]
 )

@@ -90,6 +90,7 @@ def test_a_token_is_of_the_frames_that_it_stands_for(kind):
         assert changed.tolist() == [i // tubelet == frame // tubelet for i in range(4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("depth", ["none", "1", "all"])
 def test_half_precision_stays_near_single(kind, depth):

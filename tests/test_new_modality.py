@@ -72,6 +72,7 @@ def test_it_is_heard_and_absent_or_hidden_it_is_not(kind, train):
     assert torch.equal(cached.intensities, output.intensities)
 
 
+@pytest.mark.slow
 def test_modality_dropout_hides_it_by_the_clips_seed():
     model = model_of(modality_dropout=0.9).train()
     clips = [decoded(seed=i) for i in range(6)]
@@ -89,6 +90,7 @@ def test_it_trains_by_blocks_and_every_parameter_gets_its_gradient_whatever_is_a
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
+@pytest.mark.slow
 def test_a_run_learns_with_it_frozen_or_trained_and_reuses_its_tokens_bitwise(corpus, tmp_path):
     plain = run(corpus, tmp_path / "plain", *WORDS)
     reused = run(corpus, tmp_path / "reused", *WORDS, "--reuse-memory=1GB")

@@ -18,6 +18,7 @@ def decoded(path, **settings):
 
 
 # Each kind of oddity stands together in the table: some of all kinds are among every sixth.
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", some_of(ODD_CLIPS, lambda i, _: i % 6 == 0, lambda odd: odd.name))
 def test_the_picture_is_what_ffmpeg_shows(odd: OddClip, tmp_path):
     path = make(odd, tmp_path)

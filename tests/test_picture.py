@@ -388,6 +388,7 @@ def available(backend: str) -> None:
         pytest.skip(str(error))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["decord", "torchcodec"])
 @pytest.mark.parametrize(
     ("filters", "words", "copied", "size"),

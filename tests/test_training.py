@@ -90,6 +90,7 @@ def test_frozen_backbones_have_no_optimizer_state(corpus, tmp_path):
     trainer.run.release()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trained",
     # All frozen, it is among what `test_resume::test_a_stopped_run_goes_on_bitwise` compares.

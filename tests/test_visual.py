@@ -43,6 +43,7 @@ def test_any_vision_transformer_gives_a_row_per_crop_and_trains_wholly(kind):
     assert [n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("depth", ["none", "1", "all"])
 def test_half_precision_stays_near_single(kind, depth):
