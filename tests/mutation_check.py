@@ -7,14 +7,16 @@ changes are made in a copy. ``--only WORD`` takes those whose file has this word
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = 2
@@ -99,10 +101,17 @@ MUTATIONS = [
 ]
 
 
+LIBRARIES = "av numpy torch torchvision transformers.modeling_utils open_clip perceiver_pytorch accelerate rich"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default="", help="changes whose file has this in its name")
     wanted = [m for m in MUTATIONS if parser.parse_args().only in m.file]
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
+    sys.dont_write_bytecode = False
+    for name in LIBRARIES.split():
+        importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "viper"
         shutil.copytree(
@@ -117,13 +126,29 @@ def main() -> int:
 
 
 def failures(copy: Path, names: Sequence[str]) -> list[str]:
-    """Of the fast tests in these files, pytest's lines for the first that fails."""
-    files = [f"tests/test_{name}.py" for name in names]
-    own = {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow and not campaign", *files]
-    done = subprocess.run(command, cwd=copy, env=os.environ | own, capture_output=True, text=True, check=False)
-    found = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return found or ([f"ERROR: pytest ended with {done.returncode}"] if done.returncode else [])
+    """Of the fast tests in these files, pytest's lines for the first that fails.
+
+    In a forked process, which has the libraries loaded already and nothing of the package.
+    """
+    log = copy.parent / "pytest.log"
+    pid = os.fork()
+    if pid == 0:
+        os.chdir(copy)
+        sys.path[:] = [
+            str(copy),
+            *(place for place in sys.path if Path(place or ".").resolve() != ROOT / "tests"),
+        ]
+        os.environ["PYTHONPATH"] = str(copy)
+        for number in (1, 2):
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        files = [f"tests/test_{name}.py" for name in names]
+        code = pytest.main(["-x", "-m", "not slow and not campaign", *files])
+        sys.stdout.flush()
+        os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return found or ([f"ERROR: pytest ended with {code}"] if code else [])
 
 
 def is_noticed(copy: Path, mutation: Mutation) -> bool:
