@@ -218,6 +218,14 @@ def test_a_member_that_breaks_off_is_not_listed(tmp_path):
     assert walk.torn == "breaks off inside '1.mp4' (byte 2560)"
 
 
+def test_an_index_larger_than_allowed_is_not_read(tmp_path):
+    (path,) = write_ours(tmp_path)
+    size = Path(index_path(str(path))).stat().st_size
+    assert len(ShardSet(str(path), limits=ShardLimits(max_index_bytes=size))) == 3
+    with pytest.raises(ShardError, match=f"{size} bytes; an index has at most {size - 1}"):
+        ShardSet(str(path), limits=ShardLimits(max_index_bytes=size - 1))
+
+
 @pytest.mark.survival
 def test_a_shard_of_ours_cut_at_every_block_is_an_error(tmp_path):
     (path,) = map(Path, write_ours(tmp_path))
