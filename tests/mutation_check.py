@@ -54,7 +54,12 @@ MUTATIONS = [
         "content + times",
         "fusion",
     ),
-    Mutation("fusion/scale.py", "torch.where(self.widths > 0, scaled, otherwise)", "scaled", "scale"),
+    Mutation(
+        "fusion/scale.py",
+        "torch.where(self.widths > 0, scaled,",
+        "torch.where(self.widths > -1, scaled,",
+        "scale",
+    ),
     Mutation("faces/crop.py", "if x0 < left or y0 < top", "if y0 < top", "faces close_ups"),
     Mutation("faces/track.py", "return self.source > NONE", "return self.source >= NONE", "faces no_face"),
     Mutation("shards/tar.py", "if data_offset + info.size > window.size:", "if False:", "shards left_out"),

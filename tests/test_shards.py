@@ -218,6 +218,13 @@ def test_a_member_that_breaks_off_is_not_listed(tmp_path):
     assert walk.torn == "breaks off inside '1.mp4' (byte 2560)"
 
 
+def test_more_members_than_allowed_are_refused(tmp_path):
+    path = write_foreign(tmp_path / "a.tar", three_samples("A"))
+    assert len(ShardSet(str(path), limits=ShardLimits(max_members=9))) == 3
+    with pytest.raises(ShardError, match="more than 8 members"):
+        ShardSet(str(path), limits=ShardLimits(max_members=8))
+
+
 def test_an_index_larger_than_allowed_is_not_read(tmp_path):
     (path,) = write_ours(tmp_path)
     size = Path(index_path(str(path))).stat().st_size
