@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import socket
@@ -343,3 +344,50 @@ def test_a_store_whose_package_is_missing_says_which(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "botocore.session", None)
     with pytest.raises(ShardError, match=r"not installed \(botocore\): pip install 'viper-e2e\[s3\]'"):
         ShardSet("s3://bucket/a.tar")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "store", ["s3", *(pytest.param(name, marks=pytest.mark.campaign) for name in ("gs", "hub"))]
+)
+def test_records_of_a_run_on_a_store_in_trouble_are_those_of_one_on_disk(store, corpus, tmp_path, monkeypatch):
+    """Every third answer is a failure: a 503, a body that is cut, or a connection closed without a word."""
+    from viper_e2e.commands.cli import main
+    from viper_e2e.config import PRESETS
+    from viper_e2e.model import ViPER
+
+    ViPER(PRESETS["micro"]()).save_pretrained(tmp_path / "model")
+    folder, count = corpus / "shards", itertools.count()
+    files = ranged_files(folder)
+
+    def behave(handler: Handler) -> bool:
+        number = next(count)
+        if number % 3 != 1:
+            return files(handler)
+        if number % 9 == 1:
+            return handler.say(503)
+        if number % 9 == 4:
+            first, _, last = handler.headers["Range"].removeprefix("bytes=").partition("-")
+            length = str(int(last) - int(first) + 1)
+            return handler.say(
+                206, b"", {"Content-Range": f"bytes {first}-{last}/99999", "Content-Length": length}
+            )
+        handler.close_connection = True
+        return True
+
+    def infer(shards: str, name: str) -> bytes:
+        words = [f"--checkpoint={tmp_path / 'model'}", "--num-workers=0", f"--output={tmp_path / name}"]
+        assert main(["infer", shards, *words]) == 0
+        return (tmp_path / name).read_bytes()
+
+    with serving(behave) as server:
+        log_in_to_s3(monkeypatch, server.url)
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        if store == "hub":
+            from huggingface_hub import constants
+
+            monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        base = {"s3": "s3://corpus", "gs": "gs://corpus", "hub": "hf://datasets/ann/faces"}[store]
+        found = infer(f"{base}/val-000000.tar", "store.json")
+        assert next(count) > 9
+    assert found == infer(str(folder / "val-000000.tar"), "disk.json")
