@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.records import EMOTIONS, MODALITIES, output, records
 
+from viper_e2e.labels import LabelSet
 from viper_e2e.model.output import predictions_of
 from viper_e2e.model.prediction import Prediction, failed
 from viper_e2e.model.records import record_of, records_of, summary_of
@@ -32,7 +33,7 @@ def test_an_unreadable_clip_has_its_reason_and_no_numbers():
 
 def test_numbers_that_are_none_make_a_record_invalid():
     broken = output()._replace(intensities=torch.tensor([[float("nan"), 0.5], [0.5, 0.5]]))
-    record = records_of(broken, ["a.mp4", "b.mp4"], EMOTIONS, MODALITIES)[0]
+    record = records_of(broken, ["a.mp4", "b.mp4"], LabelSet(EMOTIONS), MODALITIES)[0]
     assert (record["valid"], record["intensities"]) == (False, None)
     assert "no number" in record["error"]
 
@@ -121,6 +122,6 @@ def test_records_that_earlier_versions_kept_are_read():
 
 def test_a_clip_of_which_nothing_was_seen_or_heard_says_so():
     empty = output()._replace(present=torch.zeros(2, 2, dtype=torch.bool), notes=((), ()))
-    (record, _) = records_of(empty, ["a.mp4", "b.mp4"], EMOTIONS, MODALITIES)
+    (record, _) = records_of(empty, ["a.mp4", "b.mp4"], LabelSet(EMOTIONS), MODALITIES)
     assert record["valid"]
     assert record["warning"] == "nothing could be seen or heard: the numbers are what the model says of nothing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import signal
@@ -86,6 +87,8 @@ def test_the_model_says_classes_labels_and_numbers_and_eval_measures_them(whole,
     record = model.predict(tasks / "videos" / "0.mp4")
     said = record["intensities"]
     assert list(said) == ["mood_calm", "mood_glad", "mood_upset", "valence", "units_au1", "units_au2", "joy"]
+    mood = max(("calm", "glad", "upset"), key=lambda name: said[f"mood_{name}"])
+    assert record["classes"] == {"mood": mood}
     assert sum(said[f"mood_{name}"] for name in ("calm", "glad", "upset")) == pytest.approx(1.0)
     out = tmp_path / "eval"
     words = [f"--checkpoint={whole}/checkpoints/last", f"--shards={tasks}/shards/*.tar", f"--out={out}"]
@@ -103,6 +106,10 @@ def test_the_model_says_classes_labels_and_numbers_and_eval_measures_them(whole,
     assert {"confusion_mood.png", "confusion_mood.csv", "scatter_valence.png"} <= {
         f.name for f in out.iterdir()
     }
+    video, scores = str(tasks / "videos" / "0.mp4"), tmp_path / "scores.csv"
+    assert main(["infer", video, f"--checkpoint={whole}/checkpoints/last", f"--output={scores}"]) == 0
+    (row,) = csv.DictReader(scores.read_text(encoding="utf-8").splitlines())
+    assert row["mood"] == mood
     val = lines(whole, "metrics.jsonl")[-1]["val"]
     mains = (("mood", "uar"), ("valence", "ccc"), ("units", "macro_f1"), ("reactions", "pearson"))
     assert val["best_by"] == pytest.approx(np.mean([val["tasks"][task][name] for task, name in mains]))

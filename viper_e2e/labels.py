@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from viper_e2e.tasks import Task, parts
@@ -44,6 +44,22 @@ class LabelSet:
     def names(self) -> tuple[str, ...]:
         """Our spelling: lower case, words joined by underscores."""
         return tuple(name_of(column) for column in self.columns)
+
+    def own_titles(self, task: Task, columns: slice) -> tuple[str, ...]:
+        """Titles of a task's columns without the task's name."""
+        return tuple(column.removeprefix(f"{task.name} ") for column in self.columns[columns])
+
+    def classes_of(self, values: Mapping[str, float | None]) -> dict[str, str | None]:
+        """Of each task that is a class, the most probable one; ``None`` where there are no numbers."""
+        found: dict[str, str | None] = {}
+        for task, columns in self.parts:
+            if task.kind == "class":
+                probabilities = [values.get(name) for name in self.names[columns]]
+                known = [p for p in probabilities if p is not None and p == p]
+                titles = self.own_titles(task, columns)
+                whole = len(known) == len(probabilities)
+                found[name_of(task.name)] = titles[known.index(max(known))] if whole else None
+        return found
 
     @property
     def in_unit_interval(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from viper_e2e.errors import ClipError
+from viper_e2e.labels import LabelSet
 from viper_e2e.model.records import records_of
 from viper_e2e.model.viper import ViPEROutput
 
@@ -30,4 +31,4 @@ def output() -> ViPEROutput:
 
 
 def records(**options):
-    return records_of(output(), ["=a.mp4", "b.mp4"], EMOTIONS, MODALITIES, **options)
+    return records_of(output(), ["=a.mp4", "b.mp4"], LabelSet(EMOTIONS), MODALITIES, **options)

@@ -57,7 +57,7 @@ def run_infer(options: InferConfig) -> int:
         return ExitCode.OK
     if journal is not None and options.output:
         _write(clips, model, options, Path(options.output), journal)
-    numbered = [list(map(record_of, clip)) for clip in clips if clip[0].index >= 0]
+    numbered = [[record_of(one, model.labels) for one in clip] for clip in clips if clip[0].index >= 0]
     all_drawn = draw_pictures(sources, numbered, model, options)
     _show(clips, model, options)
     return _exit_code(clips, is_whole=found.is_whole and all_drawn)
@@ -121,14 +121,20 @@ def _write(
     summary = Path(options.summary) if options.summary else None
     if options.window_seconds and summary is None:
         summary = summary_path(output)
-    emotions = model.labels.names
+    labels = model.labels
     try:
         write_records(
-            [record_of(one) for clip in clips for one in clip], output, emotions=emotions, bom=options.bom
+            [record_of(one, labels) for clip in clips for one in clip],
+            output,
+            emotions=labels.names,
+            bom=options.bom,
         )
         if summary is not None:
             write_records(
-                [record_of(summary_of(c)) for c in clips], summary, emotions=emotions, bom=options.bom
+                [record_of(summary_of(c), labels) for c in clips],
+                summary,
+                emotions=labels.names,
+                bom=options.bom,
             )
     except ViperError as error:
         raise ViperError(f"{error}; nothing is lost: the same command goes on from {journal.folder}") from error
@@ -147,7 +153,7 @@ def _show(clips: list[list[Prediction]], model: ViPER, options: InferConfig) -> 
     else:
         _tell_long_clips(shown)
     limits = (model.labels.minimum, model.labels.maximum)
-    records = list(map(record_of, shown))
+    records = [record_of(one, model.labels) for one in shown]
     tables.stdout_console().print(tables.records_table(records, model.labels.names, limits=limits))
 
 

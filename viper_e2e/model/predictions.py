@@ -116,8 +116,7 @@ class Predictions:
         for task, columns in self.labels.parts:
             true = self.true[:, columns]
             true = np.where(np.isnan(true).any(1, keepdims=True), np.nan, true)
-            names = [column.removeprefix(f"{task.name} ") for column in self.labels.columns[columns]]
-            labels = LabelSet(tuple(names), task.minimum, task.maximum)
+            labels = LabelSet(self.labels.own_titles(task, columns), task.minimum, task.maximum)
             yield task, replace(self, labels=labels, predicted=self.predicted[:, columns], true=true)
 
     @property

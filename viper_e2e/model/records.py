@@ -8,13 +8,14 @@ from typing import Any
 from viper_e2e.clip import UNHEARD, WORTH_TELLING_SECONDS
 from viper_e2e.config import looks_at_face
 from viper_e2e.decoding import seconds_counted_once
+from viper_e2e.labels import LabelSet
 from viper_e2e.model.output import ViPEROutput, predictions_of
 from viper_e2e.model.prediction import NO_NUMBER, Prediction, failed
 
 Record = dict[str, Any]
 
 
-def record_of(prediction: Prediction) -> Record:
+def record_of(prediction: Prediction, labels: LabelSet | None = None) -> Record:
     """A prediction as JSON has it.
 
     Keys: ``clip``, ``person``, ``valid``, ``error``, ``warning``, ``start_seconds``, ``end_seconds``,
@@ -23,7 +24,8 @@ def record_of(prediction: Prediction) -> Record:
     ``unheard_seconds`` (of sound that no token hears), ``frame_seconds`` and, with boxes, ``boxes``: per
     frame ``[x0, y0, x1, y1, "detected" | "interpolated"]`` or ``None``. ``warning`` tells what a person should
     know of how the clip was read, or is ``None``. A clip that could not be read, or for which the model gave no
-    number, has ``valid`` False, its ``error``, and ``None`` elsewhere.
+    number, has ``valid`` False, its ``error``, and ``None`` elsewhere. Where ``labels`` have classes there is
+    ``classes`` too: ``{task: the most probable one}``.
     """
     one = prediction
     if not one.has_number:
@@ -45,6 +47,8 @@ def record_of(prediction: Prediction) -> Record:
         "unheard_seconds": one.unheard_seconds,
         "frame_seconds": None if one.frame_seconds is None else list(one.frame_seconds),
     }
+    if labels is not None and (classes := labels.classes_of(one.intensities or {})):
+        record["classes"] = classes
     if one.boxes is not None:
         record["boxes"] = [None if box is None else list(box) for box in one.boxes]
     if one.is_window or one.num_windows:
@@ -55,13 +59,14 @@ def record_of(prediction: Prediction) -> Record:
 def records_of(
     output: ViPEROutput,
     clips: Sequence[str],
-    emotions: Sequence[str],
+    labels: LabelSet,
     modalities: Sequence[str],
     *,
     boxes: bool = False,
 ) -> list[Record]:
     """One record per clip of a batch; see `record_of`."""
-    return list(map(record_of, predictions_of(output, clips, emotions, modalities, frames=True, boxes=boxes)))
+    made = predictions_of(output, clips, labels.names, modalities, frames=True, boxes=boxes)
+    return [record_of(one, labels) for one in made]
 
 
 def is_faceless(record: Record) -> bool:

@@ -193,7 +193,7 @@ class ViPER(Pretrained):
         was_training = self.training
         output = self.eval()(batch)
         self.train(was_training)
-        records = records_of(output, names, self.labels.names, self.modalities, boxes=boxes)
+        records = records_of(output, names, self.labels, self.modalities, boxes=boxes)
         return records if several else records[0]
 
     def fuse(

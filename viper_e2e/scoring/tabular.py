@@ -52,7 +52,7 @@ def summary_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}{SUMMARY}{path.suffix}")
 
 
-def columns_of(modalities: Sequence[str], emotions: Sequence[str]) -> Columns:
+def columns_of(modalities: Sequence[str], emotions: Sequence[str], classes: Sequence[str] = ()) -> Columns:
     """The columns of every table, in their order, whatever failed and whether there are windows.
 
     A label that is called like another column gets ``label_`` before its name.
@@ -60,7 +60,9 @@ def columns_of(modalities: Sequence[str], emotions: Sequence[str]) -> Columns:
     first = _FIRST | {f"present_{name}": "flag" for name in modalities}
     taken = first.keys() | _LAST.keys()
     labels = {f"label_{name}" if name in taken else name: "number" for name in emotions}
-    return first | labels | _LAST
+    # A class is called after its task, whose columns of probabilities have longer names.
+    words = {f"label_{name}" if name in taken | labels.keys() else name: "text" for name in classes}
+    return first | labels | words | _LAST
 
 
 def write_records(
@@ -86,9 +88,10 @@ def write_records(
         else:
             modalities = list(records[0]["present"]) if records else []
             emotions = _emotions_of(records) if emotions is None else list(emotions)
-            rows = [_row(record, modalities, emotions) for record in records]
+            classes = list(records[0].get("classes", {})) if records else []
+            rows = [_row(record, modalities, emotions, classes) for record in records]
             {".csv": _write_csv, ".xlsx": _write_excel, ".parquet": _write_parquet}[kind](
-                partial, columns_of(modalities, emotions), rows, bom
+                partial, columns_of(modalities, emotions, classes), rows, bom
             )
 
 
@@ -118,13 +121,16 @@ def _emotions_of(records: Iterable[Record]) -> list[str]:
     return list(next((record["intensities"] for record in records if record["intensities"]), {}))
 
 
-def _row(record: Record, modalities: Sequence[str], emotions: Sequence[str]) -> list[Cell]:
+def _row(
+    record: Record, modalities: Sequence[str], emotions: Sequence[str], classes: Sequence[str]
+) -> list[Cell]:
     intensities = record["intensities"] or dict.fromkeys(emotions)
     shown = readable({name: record[name] for name in (*_FIRST, *_LAST)} | {"labels": intensities})
     return [
         *(shown[name] for name in _FIRST),
         *(bool(record["present"][name]) for name in modalities),
         *(shown["labels"][name] for name in emotions),
+        *(record["classes"][name] for name in classes),
         *(shown[name] for name in _LAST),
     ]
 

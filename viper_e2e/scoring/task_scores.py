@@ -101,7 +101,7 @@ def _scores_of(
 ) -> TaskScores:
     known = predictions.scored & ~np.isnan(predictions.true[:, columns]).any(1)
     predicted, true = predictions.predicted[known][:, columns], predictions.true[known][:, columns]
-    names = tuple(name.removeprefix(f"{name_of(task.name)}_") for name in predictions.labels.names[columns])
+    names = tuple(map(name_of, predictions.labels.own_titles(task, columns)))
     sums = _sums(task, predicted, true)
     total = sums.sum(0)
     intervals: dict[str, Interval] = {}
