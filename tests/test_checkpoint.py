@@ -48,6 +48,19 @@ def test_a_failure_while_filling_leaves_the_old_folder_and_no_scraps(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
+def test_what_was_never_finished_is_no_damaged_checkpoint(tmp_path):
+    target, unfinished = tmp_path / "last", tmp_path / "last.new"
+    checkpoint.write_folder(target, fill(1.0))
+    shutil.copytree(target, unfinished)
+    (unfinished / "w.safetensors").write_bytes(b"half")
+    shutil.move(target, tmp_path / "last.previous")
+    assert checkpoint.newest_whole(target) == (tmp_path / "last.previous", [])
+    (tmp_path / "last.previous" / "w.safetensors").write_bytes(b"half")
+    found, (complaint,) = checkpoint.newest_whole(target)
+    assert found is None
+    assert "last.previous" in complaint
+
+
 class Killed(BaseException):
     """Stands for the power going away: nothing may clean up after it."""
 

@@ -30,6 +30,19 @@ def test_a_range_is_read_and_the_size_told():
         assert source.read(1000, 300) == FILE[1000:1300]
 
 
+def test_other_bytes_than_asked_for_are_refused():
+    def shifted(handler: Handler) -> bool:
+        first, last = (1 + int(end) for end in handler.headers["Range"].removeprefix("bytes=").split("-"))
+        place = {"Content-Range": f"bytes {first}-{last}/{len(FILE)}"}
+        return handler.say(206, FILE[first : last + 1], place)
+
+    with (
+        serving(shifted) as server,
+        pytest.raises(ShardError, match=r"asked for \d+ bytes at \d+, got 'bytes "),
+    ):
+        open_source(f"{server.url}/a.tar").read(100, 50)
+
+
 @pytest.mark.parametrize(
     ("status", "said"),
     [

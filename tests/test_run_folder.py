@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from viper_e2e.errors import ViperError
+from viper_e2e.runtime.outfiles import write_text
 from viper_e2e.training.resuming import write_data
 from viper_e2e.training.run_folder import RunFolder
 
@@ -111,3 +112,14 @@ def test_what_a_kill_left_half_written_is_gone_when_the_run_goes_on(tmp_path):
     (run.path / ".config.4711.partial.yaml").write_text("lr: 0.")
     RunFolder(run.path, resume=True).release()
     assert not list(run.path.glob(".*"))
+
+
+def test_who_reads_a_file_while_it_is_replaced_reads_the_old_one_to_its_end(tmp_path):
+    path = tmp_path / "scores.json"
+    write_text(path, "old " * 1000)
+    with path.open() as reader:
+        assert reader.read(4) == "old "
+        write_text(path, "new")
+        assert reader.read() == "old " * 999
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]

@@ -61,6 +61,14 @@ def test_a_clip_is_written_down_once_and_counted_each_time():
     assert (budget.num_seen, budget.num_skipped) == (3, 3)
 
 
+def test_clips_that_were_put_aside_before_count_towards_no_budget():
+    budget = SkipBudget(max_in_a_row=2)
+    for key in "abcd":
+        assert budget.skip(record(key, "quarantine"))
+    budget.check()
+    assert (budget.num_seen, budget.num_skipped, budget.in_a_row) == (4, 0, 0)
+
+
 def test_a_record_is_one_line_of_json():
     assert json.loads(json.dumps(record().to_json())) == {
         "key": "clip7",
