@@ -113,6 +113,12 @@ def test_cells_are_numbers_that_can_be_read(tmp_path, suffix):
         assert row["end_seconds"] == "3725.125"
 
 
+def test_whole_numbers_of_a_csv_have_no_point(tmp_path):
+    write_records([scored(start_seconds=0.0, end_seconds=3600.0)], tmp_path / "out.csv")
+    _, (row,) = rows(tmp_path / "out.csv")
+    assert (row["start_seconds"], row["end_seconds"], row["fear"]) == ("0", "3600", "1")
+
+
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
 def test_json_holds_lists_and_readable_numbers(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
