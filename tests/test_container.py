@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import resource
@@ -18,6 +19,7 @@ from support.media import picture
 from viper_e2e.config.schema import LimitsConfig
 from viper_e2e.decoding import probe, sniff
 from viper_e2e.decoding.container import open_clip
+from viper_e2e.decoding.mp4_tables import check_mp4_tables
 from viper_e2e.errors import ClipError
 
 LIMITS = LimitsConfig()
@@ -336,3 +338,15 @@ def test_a_path_is_read_piece_by_piece(tiny_clip, monkeypatch):
         assert sum(1 for _ in media.packets(media.video)) == 200
     assert max(sizes) <= 64 * 1024
     assert min(sizes) >= 0
+
+
+@pytest.mark.parametrize(("ticks", "is_refused"), [(1, False), (1024, True)])
+def test_samples_that_are_indexed_one_by_one_are_counted(ticks, is_refused):
+    """FFmpeg indexes uncompressed sound by chunk where a sample takes one tick; all else sample by sample."""
+    handler = box(b"hdlr", bytes(8) + b"soun" + bytes(12))
+    times = box(b"stts", struct.pack(">4xIII", 1, 5000, ticks))
+    sizes = box(b"stsz", struct.pack(">4xII", 1, 5000))
+    media = box(b"mdia", handler + box(b"minf", box(b"stbl", times + sizes)))
+    data = box(b"moov", box(b"trak", media)) + box(b"mdat", bytes(5000))
+    with pytest.raises(ClipError, match="5,000") if is_refused else contextlib.nullcontext():
+        check_mp4_tables(io.BytesIO(data), len(data), 1000, "a.mov")
