@@ -82,7 +82,7 @@ VARIANTS = {
     "perceiver": Variant("… the Perceiver alone (--head tokens)", ("--head=tokens",)),
     "no-change": Variant("… without the stream of change", ("--model.fusion.change=false",)),
     "lr-1e-3": Variant("… at a learning rate of 1e-3", ("--lr=0.001",)),
-    "no-dropout": Variant("… without modality dropout", ("--model.fusion.modality-dropout=0",)),
+    "no-dropout": Variant("… without modality dropout", ("--modality-dropout=0",)),
     "large": Variant(
         "… with 256 wide, 64 latents, depth 2",
         tuple(word for word in OLD_HEAD if "fusion.dim" in word or "latent" in word or "depth" in word),

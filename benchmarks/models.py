@@ -36,9 +36,7 @@ def base_sized() -> ModelConfig:
 
 def tiny_frozen() -> ModelConfig:
     """The preset `tiny` with its encoders frozen, as they are."""
-    config = PRESETS["tiny"]()
-    config.visual.backbone.train = config.audio.backbone.train = "none"
-    return config
+    return PRESETS["tiny"]()
 
 
 def sized(name: str) -> ModelConfig:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from facenet_pytorch import MTCNN as FacenetMTCNN
 from skimage import data, transform
+from support.models import training
 
 from viper_e2e.clip import CropSpec, DecodedClip
 from viper_e2e.commands.parsing import parse_train
@@ -227,9 +228,9 @@ def test_a_margin_that_holds_moved_boxes_holds_moved_eyes(noise):
 def test_a_cached_clip_gives_bitwise_what_it_gave_at_first(portrait, train):
     config = micro()
     config.modalities = ("visual",)
-    config.visual.align, config.visual.backbone.train = "eyes", train
+    config.visual.align = "eyes"
     torch.manual_seed(0)
-    model = ViPER(config).eval()
+    model = training(ViPER(config), train).eval()
     frames = np.stack([portrait, turned(portrait, 25, 1.0)])
     clip = DecodedClip("a", frames, np.array([0.0, 0.5]), 1.0, display_size=(256, 256))
     with torch.no_grad():

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from skimage import data
 from support.media import make_clip
+from support.models import training
 
 from viper_e2e.clip import CropSpec, DecodedClip, Sample
 from viper_e2e.config.presets import PRESETS, micro, tiny
@@ -277,9 +278,7 @@ def test_a_file_that_is_gone_by_then_is_that_clips_error(clip, model, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("train", ["none", "all"])
 def test_a_cached_close_up_gives_bitwise_what_it_gave_at_first(clip, train):
-    config = config_of()
-    config.visual.backbone.train = train
-    model = model_of(config)
+    model = training(model_of(config_of()), train)
     with torch.no_grad():
         prepared, cache = model.prepare([clip]), TokenCache()
         first = model(prepared, cache=cache).intensities

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 
 import huggingface_hub.constants
@@ -14,6 +13,7 @@ from support.visual_encoders import PIXELS, one_step, state, write_vit
 from viper_e2e.config.depth import All, Blocks, Frozen, LoRA, parse_depth
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, VisualConfig
+from viper_e2e.encoders.building import checkpoint_activations
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.encoders.weights import Search, read_tensors, tensors_sha256
 from viper_e2e.errors import ViperError
@@ -123,10 +123,10 @@ def test_gradient_checkpointing_changes_no_gradient():
     gradients = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        config = copy.deepcopy(micro().visual)
-        config.backbone.gradient_checkpointing = checkpointing
-        config.backbone.train = "1"
-        encoder = VisualEncoder.build(config).train()
+        encoder = VisualEncoder.build(micro().visual).train()
+        encoder.backbone.set_training_depth(Blocks(1))
+        if checkpointing:
+            checkpoint_activations(encoder.backbone.model)
         layer = encoder.backbone.blocks()[-1]
         assert layer.gradient_checkpointing is checkpointing
         encoder.embed(PIXELS).square().sum().backward()

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from support.audio_encoders import KINDS as AUDIO_KINDS
 from support.audio_encoders import clip, config_of, noise
-from support.models import decoded
+from support.models import decoded, training
 from support.step_memory import needs_of, prepared
 from support.training_runs import run, same, settings, weights
 from support.visual_encoders import one_step, random_config, write_vit
@@ -25,12 +25,12 @@ from transformers import RobertaConfig, RobertaModel
 
 import viper_e2e
 from viper_e2e.commands.parsing import parse_train
-from viper_e2e.config.depth import Frozen, LaterDepths, LoRA
+from viper_e2e.config.depth import Blocks, Frozen, LaterDepths, LoRA
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, ModelConfig, TextualConfig, TrainConfig
 from viper_e2e.encoders.audio import AudioEncoder
 from viper_e2e.encoders.backbone import Backbone, Origin
-from viper_e2e.encoders.building import find_blocks
+from viper_e2e.encoders.building import checkpoint_activations, find_blocks
 from viper_e2e.encoders.face_encoder import FaceEncoder
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.textual import TextualEncoder
@@ -56,7 +56,6 @@ class Sentences(nn.Module):
         small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
         model = RobertaModel(RobertaConfig(vocab_size=20, **small), add_pooling_layer=False)
         self.backbone = Backbone("sentence_encoder", model, Origin("x"), config, blocks=find_blocks(model))
-        self.backbone.set_training_depth(config.depth)
 
     def to_compute_dtype(self, dtype: torch.dtype) -> None:
         self.backbone.to_compute_dtype(dtype)
@@ -161,7 +160,10 @@ def test_adapters_stand_where_they_are_promised_in_every_block(family):
 def test_recomputed_activations_change_no_gradient(family):
     gradients = []
     for checkpointing in (False, True):
-        encoder, given = build(family, lora_rank=2, gradient_checkpointing=checkpointing)
+        encoder, given = build(family, lora_rank=2)
+        if checkpointing:
+            for backbone in backbones_in(encoder):
+                checkpoint_activations(backbone.model)
         unsettle(encoder)
         torch.manual_seed(1)
         tokens(encoder.train(), given).square().sum().backward()
@@ -338,10 +340,9 @@ def test_memory_counts_what_flows_through_frozen_blocks():
         "lora": adapted(micro(), visual=2, audio=2),
         "all": micro(),
     }.items():
-        for branch in (config.visual, config.audio):
-            branch.backbone.train = "all" if name == "all" else "none"
         torch.manual_seed(0)
-        needs[name] = needs_of(ViPER(config))
+        model = ViPER(config)
+        needs[name] = needs_of(training(model, "all") if name == "all" else model)
     assert needs["none"].per_clip < needs["lora"].per_clip
     assert needs["none"].gradients < needs["lora"].gradients < needs["all"].gradients
 
@@ -359,6 +360,10 @@ def test_where_adapters_do_not_fit_less_is_proposed():
 # --- settings -------------------------------------------------------------------------------------
 
 
+def backbones_in(module: nn.Module) -> list[Backbone]:
+    return [inside for inside in module.modules() if isinstance(inside, Backbone)]
+
+
 def parsed(*words: str) -> ModelConfig:
     return parse_train(["--train-shards=x", "--run-dir=y", *words], "viper train").model
 
@@ -369,7 +374,7 @@ def test_ranks_are_given_by_backbone_and_freezing_takes_them_back():
     assert [b.lora_rank for b in (model.visual.backbone, model.audio.backbone)] == [8, 0]
     assert model.textual.image_text.lora_rank == 4
     assert parsed("--model.visual.backbone.lora_rank=8", "--freeze=all").visual.backbone.lora_rank == 0
-    assert parsed("--preset=tiny", "--freeze=visual", "--lora=visual=8").visual.backbone.depth == LoRA(8)
+    assert parsed("--preset=tiny", "--freeze=visual", "--lora=visual=8").visual.backbone.lora_rank == 8
 
 
 @pytest.mark.slow
@@ -395,7 +400,7 @@ def test_without_peft_its_installation_is_named(monkeypatch):
 
 def test_the_weights_beside_adapters_cannot_be_unfrozen():
     with pytest.raises(ViperError, match=r"visual: has LoRA adapters.*cannot train '1' as well"):
-        build("vit", lora_rank=2, train="1")
+        build("vit", lora_rank=2)[0].backbone.set_training_depth(Blocks(1))
     model = ViPER(adapted(micro(), visual=2))
     with pytest.raises(ViperError, match="--unfreeze-at"):
         Phases(LaterDepths.parse("1:visual=1"), model, 3)

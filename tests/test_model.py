@@ -157,7 +157,8 @@ def test_frozen_backbones_have_no_gradient_and_stay_in_eval_mode():
 
 @pytest.mark.slow
 def test_modality_dropout_depends_on_the_clips_seed_alone():
-    model = model_of("visual", "audio", modality_dropout=0.5).train()
+    model = model_of("visual", "audio").train()
+    model.modality_dropout = 0.5
     clips = [decoded(seed=i) for i in range(4)]
     with torch.no_grad():
         one = model(clips, seeds=[1, 2, 3, 4]).intensities

@@ -18,6 +18,7 @@ from support.training_runs import make_corpus, run, same, weights
 
 import viper_e2e
 from viper_e2e.commands.cli import main
+from viper_e2e.config.depth import Depths
 from viper_e2e.config.modalities import MODALITIES, Modality, register, unregister
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import ModelConfig, VisualConfig, model_config_from_dict
@@ -49,11 +50,13 @@ def corpus(tmp_path_factory):
 def model_of(train: str = "none", **fusion) -> ViPER:
     config = micro()
     config.modalities = ("visual", "loudness")
-    config.extra_modalities = {"loudness": {"backbone": {"train": train}, "width": 4}}
+    config.extra_modalities = {"loudness": {"width": 4}}
     for name, value in fusion.items():
         setattr(config.fusion, name, value)
     torch.manual_seed(0)
-    return ViPER(config).eval()
+    model = ViPER(config).eval()
+    model.set_training_depths(Depths.parse(f"loudness={train}"))
+    return model
 
 
 @pytest.mark.parametrize("kind", ["tokens", "concat", "ensemble"])
@@ -74,7 +77,8 @@ def test_it_is_heard_and_absent_or_hidden_it_is_not(kind, train):
 
 @pytest.mark.slow
 def test_modality_dropout_hides_it_by_the_clips_seed():
-    model = model_of(modality_dropout=0.9).train()
+    model = model_of().train()
+    model.modality_dropout = 0.9
     clips = [decoded(seed=i) for i in range(6)]
     with torch.no_grad():
         dropped, whole = model(clips, range(6)).intensities, model(clips).intensities

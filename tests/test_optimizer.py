@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.audio_encoders import config_of
-from support.models import model_of
+from support.models import model_of, training
 from support.visual_encoders import random_config
 from torch import nn
 
@@ -71,10 +71,9 @@ def test_what_attention_learns_of_positions_does_not_decay(name, config, learned
     model_config = micro()
     model_config.modalities = (name,)
     setattr(model_config, name, config)
-    config.backbone.train = "all"
     if learned == "relative_position_bias_table":
         config.backbone.config["use_relative_position_bias"] = True
-    model = ViPER(model_config)
+    model = training(ViPER(model_config), "all")
     optimizer = build_optimizer(model, CONFIG)
     found = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     rows = [found[id(p)] for n, p in model.named_parameters() if learned in n and id(p) in found]

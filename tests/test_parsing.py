@@ -11,6 +11,7 @@ from support.parsers import make_parser
 from viper_e2e.commands import parsing
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.parsing import backbone_overrides, parse_train
+from viper_e2e.config.depth import All
 from viper_e2e.config.presets import PRESETS
 from viper_e2e.config.schema import TrainConfig
 from viper_e2e.errors import ViperError
@@ -149,9 +150,8 @@ def test_yaml_tags_that_would_build_objects_are_refused(tmp_path):
 @pytest.mark.slow
 def test_freeze_and_unfreeze_set_the_depth_of_backbones():
     settings = parse("--preset", "tiny", "--freeze", "all", "--unfreeze", "audio=1")
-    assert settings.model.visual.backbone.train == "none"
-    assert settings.model.audio.backbone.train == "1"
-    assert parse("--preset", "base", "--unfreeze", "visual").model.visual.backbone.train == "all"
+    assert str(settings.train.unfreeze) == "visual=none,audio=1"
+    assert parse("--preset", "base", "--unfreeze", "visual").train.unfreeze.of("visual") == All()
 
 
 @pytest.mark.slow

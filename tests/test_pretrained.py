@@ -16,6 +16,7 @@ from support.visual_encoders import write_vit
 
 import viper_e2e
 from viper_e2e.commands.cli import main
+from viper_e2e.config.depth import Depths
 from viper_e2e.config.presets import micro
 from viper_e2e.config.schema import BackboneConfig, ModelConfig
 from viper_e2e.errors import ViperError
@@ -37,9 +38,9 @@ def vit(tmp_path) -> Path:
     return write_vit(tmp_path / "vit")
 
 
-def config(vit: Path, train: str = "none") -> ModelConfig:
+def config(vit: Path) -> ModelConfig:
     settings = micro()
-    settings.visual.backbone = BackboneConfig(str(vit), train=train)
+    settings.visual.backbone = BackboneConfig(str(vit))
     return settings
 
 
@@ -68,6 +69,8 @@ def test_a_model_of_the_first_schema_still_loads(tmp_path):
     model.save_pretrained(tmp_path / "new")
     settings = json.loads((tmp_path / "new/config.json").read_text())
     settings["held"] = settings.pop("bundled")
+    settings["model"]["visual"]["backbone"] |= {"train": "all", "gradient_checkpointing": False}
+    settings["model"]["fusion"]["modality_dropout"] = 0.1
     shutil.copytree(tmp_path / "new", tmp_path / "copied")
 
     def fill(folder: Path) -> None:
@@ -84,7 +87,8 @@ def test_a_model_of_the_first_schema_still_loads(tmp_path):
 def test_a_frozen_backbone_is_recorded_and_a_trained_one_is_inside(tmp_path, vit, clip):
     for train, inside in (("none", False), ("1", True)):
         folder = tmp_path / f"trained-{train}"
-        model = ViPER(config(vit, train)).eval()
+        model = ViPER(config(vit)).eval()
+        model.set_training_depths(Depths.parse(f"visual={train}"))
         model.save_pretrained(folder)
         names = load_file(folder / "model.safetensors")
         assert any(name.startswith("encoders.visual.") for name in names) is inside

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 WIDTHS = {"visual": 3, "audio": 2}
 B, T = 12, 4
 NO_STEPS = "--head ridge: learns nothing by steps and passes once; without effect, so leave out"
-DROPOUT = "--model.fusion.modality-dropout=0.9"
+DROPOUT = "--modality-dropout=0.9"
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_two_processes_fit_what_one_fits(corpus, fitted, fork_server, tmp_path):
         (("--ema-decay=0.9",), "--head ridge: there are no steps to average over; leave out --ema-decay"),
         (("--loss=ccc=1", "--lr=0.001", "--epochs=2"), f"{NO_STEPS}: --epochs, --lr, --loss"),
         (("--seeds=2", "--reuse-memory=1GB"), f"{NO_STEPS}: --reuse-memory"),
-        (("--model.fusion.dim=8", DROPOUT), f"{NO_STEPS}: --model.fusion.dim, --model.fusion.modality-dropout"),
+        (("--model.fusion.dim=8", DROPOUT), f"{NO_STEPS}: --model.fusion.dim, --modality-dropout"),
     ],
     ids=str,
 )
@@ -163,7 +163,7 @@ def test_files_are_told_too_where_they_differ_from_the_preset(corpus, fitted, tm
     (tmp_path / "more.yaml").write_text("lr: 0.5\nbatch_size: 3\nmodel:\n  fusion:\n    depth: 3\n")
     for file, names in (
         (tmp_path / "more.yaml", "--lr, --model.fusion.depth"),
-        (fitted.parent / "default" / "config.yaml", "--model.fusion.modality-dropout"),
+        (fitted.parent / "default" / "config.yaml", "--modality-dropout"),
     ):
         with pytest.raises(ViperError) as caught:
             train(settings(corpus, tmp_path / "run", f"--config={file}", "--head=ridge"))

@@ -17,6 +17,7 @@ from viper_e2e.clip import CropSpec
 from viper_e2e.config.depth import All, Blocks, Frozen, parse_depth
 from viper_e2e.config.presets import micro, paper, tiny
 from viper_e2e.config.schema import BackboneConfig, TextualConfig
+from viper_e2e.encoders.building import checkpoint_activations
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.textual import TextualEncoder, read_bank
 from viper_e2e.encoders.weights import Search
@@ -199,9 +200,8 @@ def test_training_clip_trains_its_image_tower_and_scale_only(encoder):
 
 
 def test_the_tiny_preset_does_not_count_its_vocabulary_as_trainable():
-    config = tiny().textual
-    config.image_text.train = "all"
-    encoder = TextualEncoder.build(config)
+    encoder = TextualEncoder.build(tiny().textual)
+    encoder.image_text.set_training_depth(All())
     assert sum(p.numel() for p in encoder.parameters() if p.requires_grad) < 200_000
 
 
@@ -214,10 +214,10 @@ def test_checkpointed_image_blocks_give_the_same_gradients():
     gradients = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        config = micro_with()
-        config.image_text.train = "all"
-        config.image_text.gradient_checkpointing = checkpointing
-        encoder = TextualEncoder.build(config).train()
+        encoder = TextualEncoder.build(micro_with()).train()
+        encoder.image_text.set_training_depth(All())
+        if checkpointing:
+            checkpoint_activations(encoder.image_text.model)
         encoder.embed(PIXELS).square().sum().backward()
         gradients.append([p.grad for p in encoder.parameters() if p.requires_grad])
     assert all(torch.allclose(a, b) for a, b in zip(*gradients, strict=True))

@@ -41,7 +41,7 @@ def test_later_depths_are_read_in_the_order_of_their_epochs():
         Phase(2, "audio", Blocks(1)),
         Phase(4, "visual", All()),
     )
-    assert LaterDepths.parse("none") == LaterDepths.parse(None) == LaterDepths()
+    assert LaterDepths.parse("none") == LaterDepths()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from viper_e2e.clip import DecodedClip, SoundRun
+from viper_e2e.config.depth import Depths, parse_depth
 from viper_e2e.config.presets import micro
 from viper_e2e.model.viper import ViPER
 
@@ -16,13 +17,17 @@ def model_of(*modalities: str, train: str = "none", **fusion) -> ViPER:
     """A micro model; its weights are random and say nothing."""
     config = micro()
     config.modalities = modalities
-    image_text, motion = config.textual.image_text, config.motion.backbone
-    for backbone in (config.visual.backbone, config.audio.backbone, image_text, motion):
-        backbone.train = train
     for name, value in fusion.items():
         setattr(config.fusion, name, value)
     torch.manual_seed(0)
-    return ViPER(config).eval()
+    return training(ViPER(config), train).eval()
+
+
+def training(model: ViPER, depth: str) -> ViPER:
+    """The model, with its backbones trained this much; CLIP trains its image tower alone."""
+    names = [name for name in model.backbones if name != "sentence_encoder"]
+    model.set_training_depths(Depths(tuple((name, parse_depth(depth, "training")) for name in names)))
+    return model
 
 
 def decoded(num_frames: int = 4, *, sound: bool = True, units: bool = True, seed: int = 0) -> DecodedClip:

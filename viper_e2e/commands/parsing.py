@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from argparse import SUPPRESS, Action, HelpFormatter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
+from functools import reduce
 from pathlib import Path
 from typing import NoReturn, get_args, get_type_hints
 
 import jsonargparse
+import yaml
 from jsonargparse.typing import register_type
 
 from viper_e2e.commands.reading_options import add_reading_options, apply_reading_options, reading_options
@@ -21,17 +24,19 @@ from viper_e2e.config import (
     TRAIN_GROUPS,
     WORDED,
     BackboneConfig,
+    Depths,
+    Frozen,
     FusionConfig,
-    LaterDepths,
     ModelConfig,
     Settings,
     TrainConfig,
-    backbone_places,
     backbones_of,
     check_settings,
     flat,
-    parse_depth,
+    is_old_option,
+    option_of_now,
     read_settings_file,
+    settings_of_now,
 )
 from viper_e2e.errors import ViperError
 
@@ -75,15 +80,16 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     saved = _saved_settings(argv, prog)
     if saved is not None:
         argv = ["--config", saved, *argv]
-    for path in _files_of(argv):
-        read_settings_file(path)  # in one line what the parser would say with all of its content
+    # What the words and the files add to is what the preset trains; a run that goes on has its own.
+    depths = Depths() if saved is not None else TRAIN_DEFAULTS[preset].get("unfreeze", Depths())
+    argv, in_files = _with_files_of_now(argv)
+    argv, typed = _without_unfreeze(argv)
     short = bool({"-h", "--help"} & set(argv))
     # What a saved run does not name was added to the package since: it had the default, whatever presets have
     # made of it by now.
     model = PRESETS[preset]() if saved is None else ModelConfig()
     parser = _train_parser(preset, prog, None if short else model)
     parsed = parser.instantiate(parser.parse_args(argv))
-    parsed.unfreeze_at = parsed.unfreeze_at or LaterDepths()  # files written before have null
     train = TrainConfig(**{field.name: getattr(parsed, field.name) for field in fields(TrainConfig)})
     model = parsed.model
     given = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
@@ -97,12 +103,11 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
         _backbone(model, backbone).source = source
     # Of the model, so that evaluation and inference divide as training did.
     model.fusion.rescale = model.fusion.rescale or train.rescale
-    _apply_depths(model, parsed.freeze, parsed.unfreeze)
+    depths = reduce(Depths.updated, in_files, depths)
+    train.unfreeze = _depths(model, depths.updated(_frozen(model, parsed.freeze)), typed)
     _apply_lora(model, parsed.lora)
     apply_reading_options(model.decoding, reading_options(parsed))
     check_settings("--", {"": train, "model.": model})
-    for name, place in backbone_places(model).items():
-        parse_depth(backbones_of(model)[name].train, f"--model.{place}.train")
     _need(train.train_shards, "--train-shards", prog)
     _need(train.run_dir, "--run-dir", prog)
     return Settings(train, model, parsed.preset, words, frozenset(given))
@@ -142,9 +147,8 @@ def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _Setting
         "clips, closed form, nothing else is trained; ensemble: half a ridge, half small networks "
         "(default: the preset's)",
     )
-    parser.add_argument("--freeze", help="backbones that are not trained, e.g. all or visual,audio")
     parser.add_argument(
-        "--unfreeze", help="backbones that are, e.g. visual,audio=4 (all, or the last n blocks)"
+        "--freeze", help="backbones that are not trained, e.g. all or visual,audio; see --unfreeze"
     )
     parser.add_argument(
         "--lora", metavar="NAME=RANK", help="backbones that train LoRA adapters alone, e.g. visual=8,audio=8"
@@ -181,13 +185,25 @@ def _saved_settings(argv: Sequence[str], prog: str) -> str | None:
 def _normal(argv: Sequence[str]) -> list[str]:
     """Dashes in names become underscores, and a bare ``--resume`` becomes ``--resume=true``."""
     flags = {f"--{field.name}" for field in fields(TrainConfig) if isinstance(field.default, bool)}
-    words = []
+    words: list[str] = []
     for word, following in zip(argv, [*argv, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if name.startswith("--"):
             name = "--" + name[2:].replace("-", "_")
         if name in flags and not equals and following not in ("true", "false"):
             equals, value = "=", "true"
+        words.append(name + equals + value)
+    return _in_words_of_now(words)
+
+
+def _in_words_of_now(argv: Sequence[str]) -> list[str]:
+    """Options that have another name by now, under this."""
+    words, rest = [], iter(argv)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if is_old_option(name):
+            name, value = option_of_now(name, value if equals else next(rest, ""))
+            equals = "="
         words.append(name + equals + value)
     return words
 
@@ -214,15 +230,21 @@ def _backbone(model: ModelConfig, name: str) -> BackboneConfig:
     return known[name]
 
 
-def _apply_depths(model: ModelConfig, freeze: str | None, unfreeze: str | None) -> None:
-    """``freeze``: ``all`` or names. ``unfreeze``: names, each with ``=n`` for its last n blocks only."""
+def _frozen(model: ModelConfig, freeze: str | None) -> Depths:
+    """``freeze``: ``all`` or names; these lose their adapters too."""
     known = backbones_of(model)
-    for name in known if freeze == "all" else (freeze or "").split(",") if freeze else ():
-        backbone = _backbone(model, name)
-        backbone.train, backbone.lora_rank = "none", 0
-    for word in (unfreeze or "").split(",") if unfreeze else ():
-        name, equals, depth = word.partition("=")
-        _backbone(model, name).train = str(parse_depth(depth if equals else "all", f"--unfreeze {word}"))
+    names = [*known] if freeze == "all" else freeze.split(",") if freeze else []
+    for name in names:
+        _backbone(model, name).lora_rank = 0
+    return Depths(tuple((name, Frozen()) for name in names))
+
+
+def _depths(model: ModelConfig, before: Depths, typed: Depths) -> Depths:
+    """Of every backbone that the model has; presets and files may speak of others, the command line may not."""
+    for name, _ in typed.rows:
+        _backbone(model, name)
+    depths = before.updated(typed)
+    return Depths(tuple((name, depths.of(name)) for name in backbones_of(model)))
 
 
 def _apply_lora(model: ModelConfig, lora: str | None) -> None:
@@ -234,13 +256,44 @@ def _apply_lora(model: ModelConfig, lora: str | None) -> None:
         _backbone(model, name).lora_rank = int(rank)
 
 
-def _files_of(argv: Sequence[str]) -> Iterator[Path]:
-    """Those that ``--config`` names; one that is not there is the parser's to tell."""
-    for word, following in zip(argv, [*argv, ""][1:], strict=True):
+def _with_files_of_now(argv: Sequence[str]) -> tuple[list[str], list[Depths]]:
+    """Files of ``--config`` as their content in today's form, and what they say of ``unfreeze``.
+
+    One that is not there is the parser's to tell.
+    """
+    words: list[str] = [*argv]
+    depths: list[Depths] = []
+    for place, word in enumerate(argv):
         name, equals, value = word.partition("=")
-        path = Path(value if equals else following)
+        at = place if equals else place + 1
+        path = Path(value if equals else (*argv, "")[at])
         if name == "--config" and path.is_file():
-            yield path
+            data = settings_of_now(read_settings_file(path), str(path))
+            if "unfreeze" in data:
+                depths.append(_parsed_depths(data.pop("unfreeze"), f"{path}: unfreeze"))
+            words[at] = f"{name}=" * bool(equals) + yaml.safe_dump(
+                data, default_flow_style=True, width=math.inf
+            )
+    return words, depths
+
+
+def _without_unfreeze(argv: Sequence[str]) -> tuple[list[str], Depths]:
+    """Words but for those of ``--unfreeze``, which add up, and what these say."""
+    words, typed, rest = [], Depths(), iter(argv)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name == "--unfreeze":
+            typed = typed.updated(_parsed_depths(value if equals else next(rest, ""), name))
+        else:
+            words.append(word)
+    return words, typed
+
+
+def _parsed_depths(text: str, source: str) -> Depths:
+    try:
+        return Depths.parse(text)
+    except ViperError as error:
+        raise ViperError(f"{source} {error}") from error
 
 
 def _need(value: str, option: str, prog: str) -> None:

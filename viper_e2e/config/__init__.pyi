@@ -3,6 +3,7 @@ from .bounds import check_settings as check_settings
 from .depth import All as All
 from .depth import Blocks as Blocks
 from .depth import Depth as Depth
+from .depth import Depths as Depths
 from .depth import Frozen as Frozen
 from .depth import LaterDepths as LaterDepths
 from .depth import LoRA as LoRA
@@ -18,6 +19,11 @@ from .modalities import looks_at_face as looks_at_face
 from .modalities import modality as modality
 from .modalities import needs_of as needs_of
 from .modalities import register as register
+from .old_forms import SETTINGS_SCHEMA as SETTINGS_SCHEMA
+from .old_forms import is_old_option as is_old_option
+from .old_forms import option_of_now as option_of_now
+from .old_forms import settings_of_now as settings_of_now
+from .old_forms import split_model as split_model
 from .options import GROUPS as GROUPS
 from .options import AblateConfig as AblateConfig
 from .options import BackboneOptions as BackboneOptions

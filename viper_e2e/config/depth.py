@@ -65,6 +65,47 @@ def parse_depth(text: str, source: str) -> Frozen | Blocks | All:
     raise ViperError(f"{source}: cannot train {text!r}; allowed: none, all, or a number of last blocks")
 
 
+class Depths(NamedTuple):
+    """``visual=4,audio=all``: how deep backbones train; one that is not named trains at most its adapters."""
+
+    rows: tuple[tuple[str, Depth], ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Depths) and self._trained == other._trained
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._trained.items()))
+
+    def __bool__(self) -> bool:
+        """Whether anything trains."""
+        return bool(self._trained)
+
+    def __str__(self) -> str:
+        return ",".join(f"{name}={depth}" for name, depth in self.rows) or "none"
+
+    @property
+    def _trained(self) -> dict[str, Depth]:
+        return {name: depth for name, depth in self.rows if depth != Frozen()}
+
+    def of(self, name: str) -> Depth:
+        return dict(self.rows).get(name, Frozen())
+
+    def updated(self, others: Depths) -> Depths:
+        """With these; the later word on a backbone counts."""
+        return Depths(tuple({**dict(self.rows), **dict(others.rows)}.items()))
+
+    @classmethod
+    def parse(cls, text: str) -> Depths:
+        """A bare name trains all."""
+        rows = {}
+        for word in () if text in ("", "none") else str(text).split(","):
+            name, equals, depth = (part.strip() for part in word.partition("="))
+            if not name:
+                raise ViperError(f"{text!r}: write backbones with their depths, e.g. visual=4,audio=all")
+            rows[name] = parse_depth(depth if equals else "all", word)
+        return cls(tuple(rows.items()))
+
+
 class Phase(NamedTuple):
     """From ``epoch`` on (counted from 0, so after that many epochs) a backbone trains to ``depth``."""
 
@@ -91,9 +132,8 @@ class LaterDepths(NamedTuple):
         return ",".join(map(str, self.phases)) or "none"
 
     @classmethod
-    def parse(cls, text: str | None) -> LaterDepths:
-        """``None`` is how files wrote `none` before."""
-        phases = [] if text in (None, "", "none") else [_phase(word) for word in str(text).split(",")]
+    def parse(cls, text: str) -> LaterDepths:
+        phases = [] if text in ("", "none") else [_phase(word) for word in str(text).split(",")]
         return cls(tuple(sorted(phases, key=lambda phase: phase.epoch)))
 
 

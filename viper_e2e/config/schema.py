@@ -15,7 +15,7 @@ from viper_e2e.config.bounds import (
     Bounds,
     check_settings,
 )
-from viper_e2e.config.depth import Depth, Frozen, LaterDepths, LoRA, parse_depth
+from viper_e2e.config.depth import Depths, LaterDepths
 from viper_e2e.config.values import Changes, Loss, Size, TaskWeights
 from viper_e2e.errors import ViperError
 
@@ -109,21 +109,12 @@ class BackboneConfig:
     """Architecture for `random`: a transformers config with `model_type`, or an open_clip model config."""
     revision: str | None = None
     """Commit of a hub id."""
-    train: str = "none"
-    """`none`, `all`, or the number of last blocks that are trained."""
     lora_rank: Annotated[int, FROM_0] = 0
     """Rank of the adapters that train beside the frozen weights (LoRA, Hu et al. 2022; needs peft); 0: none."""
     lora_alpha: Annotated[float, ABOVE_0] = 16.0
     """What an adapter adds is multiplied by this and divided by `lora_rank`."""
     lora_dropout: Annotated[float, SHARE_BELOW_1] = 0.0
     """Dropout before the adapters, in training."""
-    gradient_checkpointing: bool = False
-
-    @property
-    def depth(self) -> Depth:
-        """What is trained: what `train` says; where that is nothing, adapters if there are any."""
-        depth = parse_depth(self.train, "train")
-        return LoRA(self.lora_rank) if self.lora_rank and depth == Frozen() else depth
 
 
 @dataclass
@@ -221,8 +212,6 @@ class FusionConfig:
     num_cross_heads: Annotated[int, FROM_1] = 1
     num_latent_heads: Annotated[int, FROM_1] = 4
     dropout: Annotated[float, SHARE_BELOW_1] = 0.1
-    modality_dropout: Annotated[float, SHARE] = 0.1
-    """Chance that a present modality is hidden from one clip in training; at least one stays (`tokens`)."""
     output: Literal["auto", "sigmoid", "linear"] = "auto"
     """`auto`: sigmoid where all labels lie in [0, 1]. Other labels are learned in units of their spread."""
     rescale: bool = False
@@ -330,6 +319,9 @@ class OptimizerConfig:
     """Peak learning rate of unfrozen backbones."""
     layer_decay: Annotated[float, Bounds(0, 1, open_low=True)] = 1.0
     """Each block nearer to the input learns this factor slower than the next one."""
+    unfreeze: Depths = field(default=Depths())
+    """Backbones that train, e.g. `visual=4,audio=all`: their last blocks, or all. Others stay as the preset has
+    them; `--freeze` takes away."""
     unfreeze_at: LaterDepths = field(default=LaterDepths())
     """Backbones that train more from later epochs on: `2:visual=4,4:visual=all` begins after 2 and 4 epochs."""
     weight_decay: Annotated[float, FROM_0] = 0.01
@@ -366,6 +358,8 @@ class ObjectiveConfig:
     """What is changed at random in training: `none`, `all`, or some of `pixels,box,sound`."""
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     """How far; see `augment`."""
+    modality_dropout: Annotated[float, SHARE] = 0.1
+    """Chance that a present modality is hidden from one clip; at least one stays (`tokens`)."""
 
 
 @dataclass
@@ -376,6 +370,8 @@ class ComputingConfig:
     """Of the forward pass and of frozen weights. `auto`: the faster of `no` and `bf16` on this device."""
     compile: bool = False
     """Compile image towers, Whisper and the fusion (torch.compile), which takes minutes at the first step."""
+    gradient_checkpointing: bool = False
+    """Trained blocks compute their activations again in the backward pass: less memory, a third more time."""
     reuse_memory: Annotated[Size, FROM_0] = field(default=Size())
     """Memory per process for clips already encoded, e.g. `2GB`; 0: none."""
     process_timeout_seconds: Annotated[float, ABOVE_0] = 600.0

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from viper_e2e.config.depth import LaterDepths
+from viper_e2e.config.depth import Depths, LaterDepths
 from viper_e2e.config.schema import ModelConfig, TrainConfig
 from viper_e2e.config.values import Changes, Loss, Size, TaskWeights
 
-WORDED = (Size, Loss, TaskWeights, Changes, LaterDepths)
+WORDED = (Size, Loss, TaskWeights, Changes, Depths, LaterDepths)
 """Values that are written in words of their own, which their `parse` reads and `str` prints."""
 
 

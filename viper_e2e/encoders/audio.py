@@ -68,7 +68,6 @@ class AudioEncoder(Encoder[ClipSound]):
             self._normalise = bool(preprocessor.get("do_normalize", True))
         limit = round(config.max_piece_seconds * sample_rate)
         self._longest_piece = limit if self.log_mel is None else min(limit, self.log_mel.num_samples)
-        backbone.set_training_depth(config.backbone.depth)
 
     @classmethod
     def of_model(cls, config: ModelConfig, search: Search) -> AudioEncoder:

@@ -11,7 +11,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from viper_e2e.config import AudioConfig
 from viper_e2e.encoders.backbone import Backbone, contains_any
-from viper_e2e.encoders.building import build_model, checkpoint_activations, find_blocks, read_architecture
+from viper_e2e.encoders.building import build_model, find_blocks, read_architecture
 from viper_e2e.encoders.weights import Found, Search, find
 from viper_e2e.encoders.whisper import AnyLengthWhisperEncoder
 from viper_e2e.errors import ViperError
@@ -39,8 +39,6 @@ def audio_backbone(
         mapping = MODEL_FOR_AUDIO_XVECTOR_MAPPING if config.head == "xvector" else MODEL_MAPPING
         model, origin = build_model(found, search, architecture, mapping[type(architecture)])
     _truncate_after_layer(model, config.layer)
-    if config.backbone.gradient_checkpointing:
-        checkpoint_activations(model)
     # The final norm of pre-norm transformers is registered before the blocks it follows.
     is_pre_norm = getattr(architecture, "do_stable_layer_norm", False)
     top = contains_any("encoder.layer_norm") if is_pre_norm else contains_any()

@@ -90,7 +90,7 @@ class Backbone(nn.Module):
         self._exact: dict[str, Tensor] = {}
         """What is stored rounded now and trained later, in full precision, on the CPU."""
         self._part = self._parts(top, idle)
-        self.set_training_depth(Frozen())
+        self.set_training_depth(self.least_depth)
 
     def blocks(self) -> tuple[nn.Module, ...]:
         """Transformer blocks, first to last: what ``depth`` counts."""
@@ -116,6 +116,11 @@ class Backbone(nn.Module):
     @property
     def is_frozen(self) -> bool:
         return self.depth == Frozen()
+
+    @property
+    def least_depth(self) -> Frozen | LoRA:
+        """What trains where nothing else is asked for: adapters, if there are any."""
+        return self._adapters or Frozen()
 
     def set_training_depth(self, depth: Depth) -> None:
         """Train this much from here on; `ViperError` where it has not so many blocks, or has adapters, beside

@@ -19,7 +19,6 @@ from viper_e2e.encoders.backbone import Backbone, at_least_float32, contains_any
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.encoders.building import (
     build_model,
-    checkpoint_activations,
     find_blocks,
     pooler_off,
     read_architecture,
@@ -72,7 +71,6 @@ class MotionEncoder(Encoder[FaceCrops]):
         self.embed_dim = backbone.model.config.hidden_size
         takes = inspect.signature(backbone.model.forward).parameters
         self._options = {"skip_predictor": True} if "skip_predictor" in takes else {}
-        backbone.set_training_depth(config.backbone.depth)
 
     @classmethod
     def of_model(cls, config: ModelConfig, search: Search) -> MotionEncoder:
@@ -90,8 +88,6 @@ class MotionEncoder(Encoder[FaceCrops]):
         if isinstance(model, VJEPA2Model):
             # What it guesses of hidden patches is of use in its pre-training alone.
             model.predictor = nn.Identity()
-        if config.backbone.gradient_checkpointing:
-            checkpoint_activations(model)
         backbone = Backbone(
             "motion",
             model,

@@ -20,7 +20,6 @@ from viper_e2e.encoders.backbone import Backbone, at_least_float32, contains_any
 from viper_e2e.encoders.building import (
     build_model,
     check_align,
-    checkpoint_activations,
     find_blocks,
     pooler_off,
     read_architecture,
@@ -88,9 +87,6 @@ class TextualEncoder(FaceEncoder):
         self._token_keys = tuple(tokenize(sentences)) if tokenize is not None else ()
         self._forget_bank()
         self.register_load_state_dict_post_hook(lambda module, _: module._forget_bank())
-        self.image_text.set_training_depth(config.image_text.depth)
-        if sentence_encoder is not None and config.sentence_encoder is not None:
-            sentence_encoder.set_training_depth(config.sentence_encoder.depth)
 
     @classmethod
     def of_model(cls, config: ModelConfig, search: Search) -> TextualEncoder:
@@ -103,8 +99,6 @@ class TextualEncoder(FaceEncoder):
         bank = search.overrides.get("sentence_bank") or (own_bank / _BANK_FILE if own_bank else config.bank)
         sentences = read_bank(bank)
         image_text = load_image_text(config.image_text, search)
-        if config.image_text.gradient_checkpointing:
-            checkpoint_activations(image_text.model)
         image_text.origin.small_files[_BANK_FILE] = json.dumps(sentences, indent=1, ensure_ascii=False).encode()
         if config.sentence_encoder is None:
             return cls(config, image_text, None, None, sentences)
@@ -201,8 +195,6 @@ def _sentence_encoder(
     architecture = read_architecture(found, config)
     model_class = MODEL_MAPPING[type(architecture)]
     model, origin = build_model(found, search, architecture, model_class, **pooler_off(model_class))
-    if config.gradient_checkpointing:
-        checkpoint_activations(model)
     backbone = Backbone(
         "sentence_encoder", model, origin, config, blocks=find_blocks(model), idle=contains_any("pooler.")
     )

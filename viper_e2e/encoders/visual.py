@@ -20,7 +20,6 @@ from viper_e2e.encoders.backbone import Backbone, at_least_float32, contains_any
 from viper_e2e.encoders.building import (
     build_model,
     check_align,
-    checkpoint_activations,
     find_blocks,
     pooler_off,
     read_architecture,
@@ -50,7 +49,6 @@ class VisualEncoder(FaceEncoder):
         parts = 2 if config.pooling == "both" else 1
         self.embed_dim = parts * len(self._layers) * backbone.model.config.hidden_size
         self._interpolate = _interpolation(backbone, crop_spec.size, config.pooling)
-        backbone.set_training_depth(config.backbone.depth)
 
     @classmethod
     def of_model(cls, config: ModelConfig, search: Search) -> VisualEncoder:
@@ -68,8 +66,6 @@ class VisualEncoder(FaceEncoder):
         crop_spec = crop_spec_of(found, own_size, config.crop_size, is_paper=config.crop == "paper")
         crop_spec = replace(crop_spec, align=config.align)
         model, origin = build_model(found, search, architecture, model_class, **pooler_off(model_class))
-        if config.backbone.gradient_checkpointing:
-            checkpoint_activations(model)
         backbone = Backbone(
             "visual",
             model,

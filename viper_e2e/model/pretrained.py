@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from viper_e2e.config import Frozen, ModelConfig, backbones_of, model_config_from_dict
+from viper_e2e.config import Frozen, ModelConfig, backbones_of, model_config_from_dict, split_model
 from viper_e2e.encoders import Backbone, Encoders, is_adapter
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import checkpoint
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Self  # which beartype refuses around a method by itself
 
 FORMAT = "viper_e2e model"
-SCHEMA = 2
+SCHEMA = 3
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "backbones/*"]
 
 
@@ -210,7 +210,10 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     settings = checkpoint.read_json(path)
     if settings.get("schema") == 1:
         # What is bundled was called "held" in the first schema; nothing else differs.
-        settings = {**settings, "schema": SCHEMA, "bundled": settings.get("held")}
+        settings = {**settings, "schema": 2, "bundled": settings.get("held")}
+    if settings.get("schema") == 2 and isinstance(settings.get("model"), dict):
+        # The model's settings held what only training reads.
+        settings = {**settings, "schema": SCHEMA, "model": split_model(settings["model"])[0]}
     if settings.get("format") != FORMAT or settings.get("schema") != SCHEMA:
         raise CheckpointError(
             f"{path}: not a model of this version (format {settings.get('format')!r}, schema "

@@ -13,7 +13,16 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from viper_e2e.config import ModelConfig, backbones_of, in_order, looks_at_face, modality, needs_of
+from viper_e2e.config import (
+    Depths,
+    Frozen,
+    ModelConfig,
+    backbones_of,
+    in_order,
+    looks_at_face,
+    modality,
+    needs_of,
+)
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders import (
     Backbone,
@@ -46,7 +55,7 @@ class ViPER(Pretrained):
     """From clips to reaction intensities in one forward pass, with nothing written in between.
 
     ``model(clips)`` decodes, finds and crops faces, encodes every modality and fuses them; training and
-    inference call it alike. Backbones are frozen unless their ``train`` setting says otherwise.
+    inference call it alike. Backbones are frozen, adapters aside, until ``set_training_depths`` is called.
 
     Source: ViPER (Vaiani et al. 2022, https://doi.org/10.1145/3551876.3554806), rebuilt end to end.
 
@@ -87,6 +96,9 @@ class ViPER(Pretrained):
         """Of backbones and fusion; ``None``: weights as they were made, under the caller's autocast."""
         self.augment: Augment | None = None
         """Changes clips that come with a seed, in training mode alone; set by who trains, never saved."""
+        self.modality_dropout = 0.0
+        """Chance that a modality is hidden from a clip that comes with a seed, in training mode alone; set by
+        who trains, never saved."""
         self.watch: Watch | None = None
         """Sees the streams of every pass, before any modality is hidden; set by who trains, never saved."""
 
@@ -98,6 +110,12 @@ class ViPER(Pretrained):
     def backbones(self) -> dict[str, Backbone]:
         """Of all encoders, by name."""
         return {name: b for encoder in self.encoders.values() for name, b in encoder.backbones().items()}
+
+    def set_training_depths(self, depths: Depths) -> None:
+        """Train backbones this much from here on; the others at most their adapters."""
+        for name, backbone in self.backbones.items():
+            depth = depths.of(name)
+            backbone.set_training_depth(backbone.least_depth if depth == Frozen() else depth)
 
     # --- clips -> intensities ---------------------------------------------------------------------
 
@@ -132,8 +150,8 @@ class ViPER(Pretrained):
         if self.watch is not None:
             self.watch(streams, slots.face_found, slots.duration_seconds)
         present = torch.stack([stream.present.any(dim=1) for stream in streams.values()], dim=1)
-        if hidden is None and self.training and seeds is not None and self.config.fusion.modality_dropout > 0:
-            hidden = sample_hidden(present, self.config.fusion.modality_dropout, seeds)
+        if hidden is None and self.training and seeds is not None and self.modality_dropout > 0:
+            hidden = sample_hidden(present, self.modality_dropout, seeds)
         with self._fusing():
             answers = self.fusion(streams, slots.face_found, slots.duration_seconds, hidden)
         return output_of(answers, present, prepared, slots)

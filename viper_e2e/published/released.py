@@ -157,7 +157,6 @@ def read_released(path: Path) -> ReleasedHead:
         num_cross_heads=_number(config, "num_cross_attention_heads", path),
         num_latent_heads=_number(config, "num_self_attention_heads", path),
         dropout=_share(config, "attention_probs_dropout_prob", path),
-        modality_dropout=0.0,
         output="linear",
     )
     return ReleasedHead(path, tensors, config, modalities, fusion, final.shape[0], root)

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from viper_e2e.clip import DecodedClip
 from viper_e2e.config import TrainConfig
-from viper_e2e.encoders import PreparedClip, TokenCache
+from viper_e2e.encoders import PreparedClip, TokenCache, checkpoint_activations
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipBatch, ClipCache
 from viper_e2e.model import ViPER, build_augment
@@ -19,6 +19,17 @@ from viper_e2e.training import memory
 from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.phases import Phases
 from viper_e2e.training.tables import groups_table
+
+
+def prepare_for_training(module: ViPER, config: TrainConfig) -> None:
+    """What the settings of training say of the model itself; nothing of it is saved with its weights."""
+    module.set_training_depths(config.unfreeze)
+    module.modality_dropout = config.modality_dropout
+    if config.gradient_checkpointing:
+        later = {phase.backbone for phase in config.unfreeze_at.phases}
+        for name, backbone in module.backbones.items():
+            if name in later or not backbone.is_frozen:
+                checkpoint_activations(backbone.model)
 
 
 class FineTuning:

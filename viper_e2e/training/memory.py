@@ -11,7 +11,7 @@ import psutil
 import torch
 from rich.table import Table
 
-from viper_e2e.config import Blocks, Frozen, LoRA, TrainConfig, backbone_places
+from viper_e2e.config import Blocks, Frozen, LoRA, TrainConfig
 from viper_e2e.encoders import Backbone, PreparedClip, TokenCache, checkpoint_activations, is_checkpointing
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
@@ -188,12 +188,11 @@ def _smaller(module: ViPER, needs: Needs, clip: PreparedClip) -> Iterator[tuple[
         return measure(module, clip, copies=copies, averaged=averaged, cached=needs.cached)
 
     trained = [backbone for backbone in module.backbones.values() if not backbone.is_frozen]
-    places = backbone_places(module.config)
     settings = []
     for backbone in trained:
         if not is_checkpointing(backbone.model):
             checkpoint_activations(backbone.model)
-            settings.append(f"--model.{places[backbone.name]}.gradient-checkpointing true")
+            settings = ["--gradient-checkpointing"]
     if settings:
         yield settings, remeasured()
     by_blocks = [backbone for backbone in trained if not isinstance(backbone.depth, LoRA)]

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from viper_e2e.config import (
+    SETTINGS_SCHEMA,
     WORDED,
     ModelConfig,
     Settings,
@@ -23,6 +24,7 @@ from viper_e2e.config import (
     backbones_of,
     flat,
     needs_of,
+    settings_of_now,
 )
 from viper_e2e.encoders import read_bank
 from viper_e2e.errors import ViperError
@@ -73,7 +75,7 @@ class SavedRun:
             raise ViperError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from error
         if not isinstance(settings, dict):
             raise ViperError(f"{path}: holds no settings; was it edited?")
-        return cls(folder, settings)
+        return cls(folder, settings_of_now(settings, str(path)))
 
     @cached_property
     def last(self) -> Path | None:
@@ -237,7 +239,7 @@ def _bank_id(model: ModelConfig) -> str | None:
 
 def with_absolute_paths(settings: Settings) -> dict[str, Any]:
     """Settings as ``config.yaml`` holds them: to be understood from any folder."""
-    data = settings.to_dict()
+    data = {"schema": SETTINGS_SCHEMA, **settings.to_dict()}
     for name in ("train_shards", "val_shards", "run_dir"):
         data[name] = _absolute(data[name])
     places = backbone_places(settings.model)

@@ -26,7 +26,7 @@ OF_STEPS = (
     *("model.fusion.change", "model.fusion.dim", "model.fusion.num_latents", "model.fusion.latent_dim"),
     *("model.fusion.depth", "model.fusion.self_attends_per_block", "model.fusion.num_cross_heads"),
     *("model.fusion.hidden_dim", "model.fusion.hidden_dropout", "model.fusion.num_latent_heads"),
-    *("model.fusion.dropout", "model.fusion.modality_dropout"),
+    *("model.fusion.dropout", "modality_dropout"),
 )
 """Settings of learning by steps, of later epochs, and of the head that learns so: nothing here reads them."""
 
@@ -81,7 +81,8 @@ class RidgeTrainer(Trainer):
 
 def _without_effect(settings: Settings) -> Iterator[str]:
     """What was asked for and has no part in a closed form over frozen tokens."""
-    trained = [name for name, backbone in backbones_of(settings.model).items() if backbone.depth != Frozen()]
+    depths, backbones = settings.train.unfreeze, backbones_of(settings.model)
+    trained = [name for name, b in backbones.items() if b.lora_rank or depths.of(name) != Frozen()]
     if trained or settings.train.unfreeze_at:
         names = ", ".join(trained) or str(settings.train.unfreeze_at)
         yield f"trains no backbones, and {names} would be; give --freeze all, without --unfreeze and --lora"

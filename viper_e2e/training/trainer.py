@@ -22,7 +22,7 @@ from viper_e2e.runtime import Processes, console, tell_problems
 from viper_e2e.shards import ShardLimits
 from viper_e2e.training.data import make_loader, open_splits, reading_of, training_labels
 from viper_e2e.training.ema import WeightEMA
-from viper_e2e.training.fine_tuning import FineTuning, rewrapped
+from viper_e2e.training.fine_tuning import FineTuning, prepare_for_training, rewrapped
 from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
 from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.optimizer import build_optimizer, build_schedule, schedule_factor
@@ -74,6 +74,7 @@ class Trainer:
         last = self.run.last if self.config.resume else None
         labels = training_labels(self.train_shards, settings.model.fusion.output, last)
         self.module = ViPER(settings.model, labels).to(accelerator.device)
+        prepare_for_training(self.module, self.config)
         if saved is not None:
             saved.check_backbones(self.module)
         self.loss = build_loss(labels, self.train_shards, self.config, self.module.fusion.num_networks)
