@@ -366,7 +366,7 @@ def test_a_clip_of_a_shard_is_rendered_and_a_picture_that_fails_ends_nothing(
     def fail(*_, **__):
         raise ViperError("no encoder")
 
-    monkeypatch.setattr("viper_e2e.commands.pictures.render", fail)
+    monkeypatch.setattr("viper_e2e.report.render.render", fail)
     assert infer(checkpoint, clips, "--out", tmp_path / "o", "--render") == 2
     captured = capsys.readouterr()
     assert captured.err.count("not drawn: no encoder") == 2

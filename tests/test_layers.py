@@ -222,6 +222,7 @@ def test_each_dependency_has_its_gatekeepers(module):
         "import viper_e2e.config.schema, viper_e2e.clip, viper_e2e.labels",
         "import viper_e2e.decoding",
         "import viper_e2e.shards",
+        "from viper_e2e.report import RenderClip",
         "from viper_e2e.commands.cli import main; main(['--help'])",
         "from viper_e2e.commands.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass",
         "from viper_e2e.commands.cli import main\ntry: main(['infer', '--help'])\nexcept SystemExit: pass",

@@ -10,9 +10,9 @@ import torch
 from support.records import EMOTIONS, MODALITIES, output, records
 
 from viper_e2e.labels import LabelSet
-from viper_e2e.model.output import predictions_of
+from viper_e2e.model.output import predictions_of, records_of
 from viper_e2e.model.prediction import Prediction, failed
-from viper_e2e.model.records import record_of, records_of, summary_of
+from viper_e2e.model.records import record_of, summary_of
 from viper_e2e.runtime import plain_json
 
 

@@ -1,4 +1,4 @@
-"""deadly_renderer.py: draws clips, and its process ends in the middle of one whose video is `dead…`."""
+"""deadly_renderer.py: draws clips without torch; its process ends in one whose video is `dead…`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from viper_e2e.commands.pictures import RenderClip
-from viper_e2e.report import partial_of
+from viper_e2e.report import RenderClip, partial_of
 
 
 class DeadlyRenderClip(RenderClip):

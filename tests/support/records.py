@@ -6,7 +6,7 @@ import torch
 
 from viper_e2e.errors import ClipError
 from viper_e2e.labels import LabelSet
-from viper_e2e.model.records import records_of
+from viper_e2e.model.output import records_of
 from viper_e2e.model.viper import ViPEROutput
 
 EMOTIONS, MODALITIES = ("joy", "fear"), ("visual", "audio")

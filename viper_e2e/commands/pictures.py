@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from viper_e2e.config import InferConfig, LimitsConfig
+from viper_e2e.config import InferConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import WorkerLost, WorkerPool
 from viper_e2e.model import Record, ViPER
-from viper_e2e.report import figures, may_replace, partial_of, render
+from viper_e2e.report import RenderClip, figures, may_replace, partial_of
 from viper_e2e.runtime import AS_IT_IS, console, settle_file, settle_folder
 from viper_e2e.scoring import ClipFiles
 from viper_e2e.shards import ShardSet
@@ -77,30 +76,6 @@ def draw_pictures(
                     console.print(f"{path}: not drawn: {reason}", style="yellow", **AS_IT_IS)
                     all_drawn = False
     return all_drawn
-
-
-@dataclass(frozen=True)
-class RenderClip:
-    """Renders a clip of some sources, given where it is, its records and the mp4; picklable. Loads torch."""
-
-    sources: tuple[Source, ...]
-    limits: tuple[float, float]
-    clip_limits: LimitsConfig
-    video_track: int | None
-
-    def __call__(self, job: tuple[tuple[int, int], list[Record], Path]) -> Path:
-        (source, i), records, path = job
-        try:
-            return render(
-                self.sources[source].read(i).video,
-                records,
-                path,
-                limits=self.limits,
-                clip_limits=self.clip_limits,
-                video_track=self.video_track,
-            )
-        except figures.CANNOT_DRAW as error:
-            raise ViperError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 class _Renderer:

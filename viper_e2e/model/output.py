@@ -12,7 +12,9 @@ from torch import Tensor
 from viper_e2e.config import looks_at_face
 from viper_e2e.encoders import PreparedClip
 from viper_e2e.errors import ClipError
+from viper_e2e.labels import LabelSet
 from viper_e2e.model.prediction import NO_FACE, NOTHING_THERE, Box, Prediction, failed
+from viper_e2e.model.records import Record, record_of
 from viper_e2e.model.slots import Slots
 
 BOX_SOURCES = ("none", "detected", "interpolated")
@@ -137,3 +139,16 @@ def _boxes(output: ViPEROutput, i: int) -> tuple[Box | None, ...]:
         (*(round(value, 2) for value in box), BOX_SOURCES[source]) if source else None
         for box, source in zip(output.boxes[i][used].tolist(), sources, strict=True)
     )
+
+
+def records_of(
+    output: ViPEROutput,
+    clips: Sequence[str],
+    labels: LabelSet,
+    modalities: Sequence[str],
+    *,
+    boxes: bool = False,
+) -> list[Record]:
+    """One record per clip of a batch; see `record_of`."""
+    made = predictions_of(output, clips, labels.names, modalities, frames=True, boxes=boxes)
+    return [record_of(one, labels) for one in made]

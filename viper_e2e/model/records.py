@@ -9,7 +9,6 @@ from viper_e2e.clip import UNHEARD, WORTH_TELLING_SECONDS
 from viper_e2e.config import looks_at_face
 from viper_e2e.decoding import seconds_counted_once
 from viper_e2e.labels import LabelSet
-from viper_e2e.model.output import ViPEROutput, predictions_of
 from viper_e2e.model.prediction import NO_NUMBER, Prediction, failed
 
 Record = dict[str, Any]
@@ -54,19 +53,6 @@ def record_of(prediction: Prediction, labels: LabelSet | None = None) -> Record:
     if one.is_window or one.num_windows:
         record["window_seconds"] = [one.start_seconds, one.end_seconds] if one.is_window else None
     return record
-
-
-def records_of(
-    output: ViPEROutput,
-    clips: Sequence[str],
-    labels: LabelSet,
-    modalities: Sequence[str],
-    *,
-    boxes: bool = False,
-) -> list[Record]:
-    """One record per clip of a batch; see `record_of`."""
-    made = predictions_of(output, clips, labels.names, modalities, frames=True, boxes=boxes)
-    return [record_of(one, labels) for one in made]
 
 
 def is_faceless(record: Record) -> bool:

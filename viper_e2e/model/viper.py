@@ -40,10 +40,10 @@ from viper_e2e.fusion import LabelScale, build_fusion, sample_hidden
 from viper_e2e.labels import HUME_REACTION, LabelSet
 from viper_e2e.model.augment import Augment
 from viper_e2e.model.close_ups import CloseUps
-from viper_e2e.model.output import ViPEROutput, output_of
+from viper_e2e.model.output import ViPEROutput, output_of, records_of
 from viper_e2e.model.preparing import Clip, batch_of, decode, find_faces, is_one, name_of
 from viper_e2e.model.pretrained import Pretrained
-from viper_e2e.model.records import Record, records_of
+from viper_e2e.model.records import Record
 from viper_e2e.model.slots import Slots, lay_out
 from viper_e2e.model.transfer import Transfer
 
@@ -205,7 +205,7 @@ class ViPER(Pretrained):
 
     @torch.no_grad()
     def predict(self, clips: Clip | Sequence[Clip], *, boxes: bool = False) -> Record | list[Record]:
-        """Score one clip (a record) or several (a list); see :func:`records.records_of` for what it holds."""
+        """Score one clip (a record) or several (a list); see :func:`output.records_of` for what it holds."""
         several, batch = not is_one(clips), batch_of(clips)
         names = [name_of(clip) for clip in batch]
         was_training = self.training

@@ -6,7 +6,7 @@ from .confusion import has_dominant as has_dominant
 from .figures import words as words
 from .page import extremes as extremes
 from .page import write_page as write_page
+from .render import RenderClip as RenderClip
 from .render import may_replace as may_replace
 from .render import partial_of as partial_of
-from .render import render as render
 from .tables import stdout_console as stdout_console

@@ -7,6 +7,7 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from av.error import FFmpegError
 from av.video.reformatter import Colorspace
 from PIL import Image
 
+from viper_e2e.clip import ClipSource
 from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding import (
     ClipMedia,
@@ -31,6 +33,7 @@ from viper_e2e.decoding import (
 )
 from viper_e2e.errors import ViperError
 from viper_e2e.model import Record
+from viper_e2e.report.figures import CANNOT_DRAW
 from viper_e2e.report.overlay import Overlay
 
 MIN_SIDE, MAX_SIDE = 480, 1280
@@ -98,6 +101,30 @@ def render(
     with open_clip(clip, clip_limits, tracks=tracks) as media, _new_mp4(out) as container:
         _Renderer(media, container, out, overlay).run()
     return out
+
+
+@dataclass(frozen=True)
+class RenderClip:
+    """Renders a clip of some sources, given where it is, its records and the mp4; picklable."""
+
+    sources: tuple[ClipSource, ...]
+    limits: tuple[float, float]
+    clip_limits: LimitsConfig
+    video_track: int | None
+
+    def __call__(self, job: tuple[tuple[int, int], list[Record], Path]) -> Path:
+        (source, i), records, path = job
+        try:
+            return render(
+                self.sources[source].read(i).video,
+                records,
+                path,
+                limits=self.limits,
+                clip_limits=self.clip_limits,
+                video_track=self.video_track,
+            )
+        except CANNOT_DRAW as error:
+            raise ViperError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def may_replace(out: Path) -> bool:
