@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = ("schema",)
+SETTINGS = ("model", "training")
 """Modules of `viper_e2e/config` that declare settings."""
 
 

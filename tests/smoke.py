@@ -19,7 +19,7 @@ import numpy as np
 from support.media import make_clip, picture
 
 import viper_e2e
-from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder, probe
 
 KINDS = {

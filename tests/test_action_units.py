@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from viper_e2e.clip import Sample
+from viper_e2e.config import ActionUnitConfig
 from viper_e2e.config.presets import micro
-from viper_e2e.config.schema import ActionUnitConfig
 from viper_e2e.encoders.action_units import ActionUnitEncoder
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.errors import ViperError

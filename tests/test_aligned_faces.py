@@ -13,8 +13,8 @@ from support.models import training
 
 from viper_e2e.clip import CropSpec, DecodedClip
 from viper_e2e.commands.parsing import parse_train
+from viper_e2e.config import AugmentConfig, FaceConfig
 from viper_e2e.config.presets import micro
-from viper_e2e.config.schema import AugmentConfig, FaceConfig
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.errors import ViperError
 from viper_e2e.faces import FaceCropper, moved_with

@@ -14,9 +14,9 @@ from support.audio_encoders import KINDS, RATE, WAV2VEC2, clip, config_of, noise
 from transformers import Wav2Vec2FeatureExtractor, WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from viper_e2e.config import AudioConfig, BackboneConfig, model_config_from_dict
 from viper_e2e.config.depth import All, Blocks, parse_depth
 from viper_e2e.config.presets import PRESETS, micro
-from viper_e2e.config.schema import AudioConfig, BackboneConfig, model_config_from_dict
 from viper_e2e.encoders.audio import AudioEncoder, ClipSound
 from viper_e2e.encoders.sound import Frames
 from viper_e2e.errors import ViperError

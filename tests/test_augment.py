@@ -10,7 +10,7 @@ import torch
 from support.models import decoded, model_of
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config.schema import AugmentConfig
+from viper_e2e.config import AugmentConfig
 from viper_e2e.config.values import CHANGES, Changes
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.encoders.clip_view import ClipView

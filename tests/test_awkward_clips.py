@@ -11,8 +11,8 @@ from PIL import Image
 from skimage.data import astronaut
 from support.media import tone
 
+from viper_e2e.config import BackboneConfig, ModelConfig
 from viper_e2e.config.presets import micro, paper
-from viper_e2e.config.schema import BackboneConfig, ModelConfig
 from viper_e2e.model.output import ViPEROutput
 from viper_e2e.model.viper import ViPER
 

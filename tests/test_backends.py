@@ -13,7 +13,7 @@ from support.optional import do_without, package
 from support.selection import some_of
 from support.streams import STREAMS, write_clip, write_stream
 
-from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.decoding.decord import import_decord
 from viper_e2e.decoding.torchcodec import NvdecReader, import_torchcodec

@@ -9,7 +9,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from viper_e2e.config.schema import DecodingConfig, LimitsConfig
+from viper_e2e.config import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder, probe
 from viper_e2e.errors import ClipError
 

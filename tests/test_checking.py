@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from viper_e2e.config.schema import DecodingConfig, FaceConfig
+from viper_e2e.config import DecodingConfig, FaceConfig
 from viper_e2e.labels import LabelSet
 from viper_e2e.scoring.checking import check
 from viper_e2e.shards import ShardSet, ShardWriter, action_units_to_npy

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.media import make_clip
 
-from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 
 RATE = 16_000

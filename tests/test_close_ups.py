@@ -17,8 +17,8 @@ from support.media import make_clip
 from support.models import training
 
 from viper_e2e.clip import CropSpec, DecodedClip, Sample
+from viper_e2e.config import AugmentConfig, DecodingConfig, ModelConfig, model_config_from_dict
 from viper_e2e.config.presets import PRESETS, micro, tiny
-from viper_e2e.config.schema import AugmentConfig, DecodingConfig, ModelConfig, model_config_from_dict
 from viper_e2e.decoding import ClipDecoder, again, close_up
 from viper_e2e.decoding.scan import read_timeline
 from viper_e2e.encoders.cache import TokenCache

@@ -10,9 +10,8 @@ import pytest
 
 from viper_e2e.commands import cli
 from viper_e2e.commands.parsing import parse_train
-from viper_e2e.config import options
+from viper_e2e.config import BackboneConfig, ModelConfig, TrainConfig, model_config_from_dict, options
 from viper_e2e.config.bounds import bounds_of, check_settings
-from viper_e2e.config.schema import BackboneConfig, ModelConfig, TrainConfig, model_config_from_dict
 from viper_e2e.errors import ViperError
 
 GIVEN = ["--preset=micro", "--train-shards=x.tar", "--run-dir=run"]

@@ -16,7 +16,7 @@ import pytest
 from support.containers import CODECS, box, boxes, put
 from support.media import picture
 
-from viper_e2e.config.schema import LimitsConfig
+from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding import probe, sniff
 from viper_e2e.decoding.container import open_clip
 from viper_e2e.decoding.mp4_tables import check_mp4_tables

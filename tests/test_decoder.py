@@ -15,7 +15,7 @@ from support.media import picture, tone
 from support.selection import some_of
 from support.streams import STREAMS, write_clip, write_stream
 
-from viper_e2e.config.schema import DecodingConfig, LimitsConfig
+from viper_e2e.config import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.decoding.geometry import scaled_size
 from viper_e2e.errors import ClipError, ViperError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from viper_e2e.config.schema import DecodingConfig, LimitsConfig
+from viper_e2e.config import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.decoding.downmix import mono_weights
 

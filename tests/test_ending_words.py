@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from viper_e2e.config.schema import TrainConfig
+from viper_e2e.config import TrainConfig
 from viper_e2e.training.run import finished_lines, stopped_line
 
 

@@ -17,8 +17,8 @@ from skimage import data
 from torchvision.transforms.v2 import functional as pixels
 
 from viper_e2e.clip import CropSpec
+from viper_e2e.config import FaceConfig
 from viper_e2e.config.presets import paper
-from viper_e2e.config.schema import FaceConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.faces import DETECTED, INTERPOLATED, NONE, FaceCropper
 from viper_e2e.faces.crop import FaceRegions

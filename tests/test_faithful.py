@@ -22,8 +22,8 @@ from support.selection import some_of
 from torch import Tensor, nn
 
 from viper_e2e.clip import CropSpec, DecodedClip, Sample
+from viper_e2e.config import AudioConfig, BackboneConfig, TextualConfig, VisualConfig
 from viper_e2e.config.presets import paper
-from viper_e2e.config.schema import AudioConfig, BackboneConfig, TextualConfig, VisualConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders.audio import AudioEncoder, ClipSound
 from viper_e2e.encoders.stream import Stream

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.optional import package
 
-from viper_e2e.config.schema import DecodingConfig, LimitsConfig
+from viper_e2e.config import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder, probe
 from viper_e2e.errors import ClipError
 

@@ -31,8 +31,8 @@ from support.predictions import NASTY, cells
 from support.tars import record, three_samples, write_foreign
 
 from viper_e2e.commands.parsing import parse_train
+from viper_e2e.config import BackboneConfig, DecodingConfig
 from viper_e2e.config.presets import micro
-from viper_e2e.config.schema import BackboneConfig, DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.model import checkpoint

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from viper_e2e.config.schema import BackboneConfig, VisualConfig
+from viper_e2e.config import BackboneConfig, VisualConfig
 from viper_e2e.encoders.visual import VisualEncoder
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))

@@ -14,7 +14,7 @@ import torch
 from support.loader_fakes import TWO_LABELS, CountedDecode, FakeDecode, FakeShards
 
 from viper_e2e.clip import DecodedClip, Sample
-from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.config import DecodingConfig
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading.loader import ClipBatch, ClipLoader, DecodeSample
 from viper_e2e.loading.order import home_process

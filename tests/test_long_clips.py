@@ -13,8 +13,8 @@ from support import ROOT
 from support.media import make_clip, tone
 from support.selection import some_of
 
+from viper_e2e.config import DecodingConfig
 from viper_e2e.config.presets import micro
-from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder, media
 from viper_e2e.decoding.media import Media
 
@@ -196,7 +196,7 @@ def test_only_packets_near_what_is_needed_are_read(ten_minutes, monkeypatch):
 
 
 DECODE = """
-from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder, media
 ClipDecoder(DecodingConfig())(sys.argv[1])
 """

@@ -25,9 +25,9 @@ from transformers import RobertaConfig, RobertaModel
 
 import viper_e2e
 from viper_e2e.commands.parsing import parse_train
+from viper_e2e.config import BackboneConfig, ModelConfig, TextualConfig, TrainConfig
 from viper_e2e.config.depth import Blocks, Frozen, LaterDepths, LoRA
 from viper_e2e.config.presets import micro
-from viper_e2e.config.schema import BackboneConfig, ModelConfig, TextualConfig, TrainConfig
 from viper_e2e.encoders.audio import AudioEncoder
 from viper_e2e.encoders.backbone import Backbone, Origin
 from viper_e2e.encoders.building import checkpoint_activations, find_blocks

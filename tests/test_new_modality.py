@@ -18,10 +18,10 @@ from support.training_runs import make_corpus, run, same, weights
 
 import viper_e2e
 from viper_e2e.commands.cli import main
+from viper_e2e.config import ModelConfig, VisualConfig, model_config_from_dict
 from viper_e2e.config.depth import Depths
 from viper_e2e.config.modalities import MODALITIES, Modality, register, unregister
 from viper_e2e.config.presets import micro
-from viper_e2e.config.schema import ModelConfig, VisualConfig, model_config_from_dict
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER

@@ -7,7 +7,7 @@ import pytest
 from support.odd_clips import ODD_CLIPS, OddClip, agreement, make, shown_by_ffmpeg
 from support.selection import some_of
 
-from viper_e2e.config.schema import DecodingConfig, LimitsConfig
+from viper_e2e.config import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder, probe
 
 

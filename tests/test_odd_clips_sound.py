@@ -11,7 +11,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from support.odd_sounds import ODD_SOUNDS, OddSound
 from support.selection import some_of
 
-from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.decoding.downmix import mono_weights
 

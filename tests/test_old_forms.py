@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from viper_e2e.commands.parsing import parse_train
+from viper_e2e.config import model_config_from_dict
 from viper_e2e.config.depth import All, Blocks, Depths, Frozen, LaterDepths
 from viper_e2e.config.old_forms import settings_of_now, split_model
-from viper_e2e.config.schema import model_config_from_dict
 from viper_e2e.errors import ViperError
 from viper_e2e.training.resuming import SavedRun, differences
 

@@ -9,8 +9,8 @@ from support.models import model_of, training
 from support.visual_encoders import random_config
 from torch import nn
 
+from viper_e2e.config import TrainConfig
 from viper_e2e.config.presets import micro
-from viper_e2e.config.schema import TrainConfig
 from viper_e2e.loading.order import Cursor
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.model.viper import ViPER

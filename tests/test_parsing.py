@@ -11,9 +11,9 @@ from support.parsers import make_parser
 from viper_e2e.commands import parsing
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.parsing import backbone_overrides, parse_train
+from viper_e2e.config import TrainConfig
 from viper_e2e.config.depth import All
 from viper_e2e.config.presets import PRESETS
-from viper_e2e.config.schema import TrainConfig
 from viper_e2e.errors import ViperError
 
 NEEDED = ["--train-shards", "train.tar", "--run-dir", "run"]

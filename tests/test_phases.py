@@ -8,8 +8,8 @@ import pytest
 import torch
 from support.models import decoded, model_of
 
+from viper_e2e.config import TrainConfig
 from viper_e2e.config.depth import Blocks, LaterDepths, Phase
-from viper_e2e.config.schema import TrainConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.training.optimizer import build_optimizer, build_schedule
 from viper_e2e.training.phases import Phases

@@ -28,7 +28,7 @@ from support.odd_clips import (
 )
 
 from viper_e2e.commands.cli import main
-from viper_e2e.config.schema import DecodingConfig, LimitsConfig
+from viper_e2e.config import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder, probe
 from viper_e2e.decoding.decord import import_decord
 from viper_e2e.decoding.torchcodec import import_torchcodec

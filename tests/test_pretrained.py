@@ -16,9 +16,9 @@ from support.visual_encoders import write_vit
 
 import viper_e2e
 from viper_e2e.commands.cli import main
+from viper_e2e.config import BackboneConfig, ModelConfig
 from viper_e2e.config.depth import Depths
 from viper_e2e.config.presets import micro
-from viper_e2e.config.schema import BackboneConfig, ModelConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import checkpoint

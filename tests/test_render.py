@@ -11,7 +11,7 @@ import pytest
 from matplotlib import font_manager
 from PIL import Image
 
-from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.report import overlay

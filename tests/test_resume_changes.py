@@ -14,7 +14,7 @@ from support.training_runs import arguments, lines, run
 
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.parsing import parse_train
-from viper_e2e.config.schema import FusionConfig
+from viper_e2e.config import FusionConfig
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.training.trainer import Trainer
 

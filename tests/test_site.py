@@ -10,7 +10,7 @@ import yaml
 from support import ROOT
 
 from viper_e2e.commands.cli import COMMANDS
-from viper_e2e.config import schema
+from viper_e2e.config import model, training
 
 spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
 generate = importlib.util.module_from_spec(spec)
@@ -19,16 +19,20 @@ spec.loader.exec_module(generate)
 SETTINGS = generate.settings_page()
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in dir(schema) if name.endswith("Config") and name != "TrainConfig"]
-)
-def test_every_setting_stands_in_a_table_with_its_default(name):
-    _, _, after = SETTINGS.partition(f"\n## {name}\n")
+GROUPS = [
+    kind
+    for module in (model, training)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and kind.__module__ == module.__name__ and kind is not training.TrainConfig
+]
+
+
+@pytest.mark.parametrize("kind", GROUPS, ids=lambda kind: kind.__name__)
+def test_every_setting_stands_in_a_table_with_its_default(kind):
+    _, _, after = SETTINGS.partition(f"\n## {kind.__name__}\n")
     table = after.partition("\n## ")[0]
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| <code>")]
-    assert [row[0] for row in rows] == [
-        f"| <code>{field.name}</code>" for field in fields(getattr(schema, name))
-    ]
+    assert [row[0] for row in rows] == [f"| <code>{field.name}</code>" for field in fields(kind)]
     assert all(len(row) == 4 for row in rows)
 
 

@@ -10,7 +10,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from support.media import make_clip
 from support.selection import some_of
 
-from viper_e2e.config.schema import DecodingConfig
+from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError
 from viper_e2e.packing import pack

@@ -9,8 +9,8 @@ from support.media import tone
 from support.selection import some_of
 from support.streams import write_clip
 
+from viper_e2e.config import DecodingConfig
 from viper_e2e.config.presets import micro
-from viper_e2e.config.schema import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.model.viper import ViPER
 

@@ -11,8 +11,8 @@ from support.models import decoded, model_of, training
 from support.selection import some_of
 from support.step_memory import needs_of, prepared
 
+from viper_e2e.config import TrainConfig
 from viper_e2e.config.presets import micro
-from viper_e2e.config.schema import TrainConfig
 from viper_e2e.encoders.building import checkpoint_activations
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.errors import ViperError

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from viper_e2e.clip import Sample
+from viper_e2e.config import ModelConfig
 from viper_e2e.config.presets import micro
-from viper_e2e.config.schema import ModelConfig
 from viper_e2e.decoding import pyav
 from viper_e2e.model.viper import ViPER
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from viper_e2e.config import TrainConfig
 from viper_e2e.config.depth import All, Blocks, LaterDepths, Phase
 from viper_e2e.config.presets import PRESETS, TRAIN_DEFAULTS
-from viper_e2e.config.schema import TrainConfig
 from viper_e2e.config.settings import WORDED, Settings
 from viper_e2e.config.values import Changes, Loss, Size, TaskWeights
 from viper_e2e.errors import ViperError

@@ -13,9 +13,9 @@ from support.visual_encoders import random_config
 from torchvision.transforms.v2 import functional as tv
 
 from viper_e2e.clip import CropSpec
+from viper_e2e.config import BackboneConfig, VisualConfig
 from viper_e2e.config.depth import All, Blocks, parse_depth
 from viper_e2e.config.presets import micro
-from viper_e2e.config.schema import BackboneConfig, VisualConfig
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.errors import ViperError
 

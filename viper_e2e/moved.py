@@ -39,6 +39,7 @@ _TABLE = (
     ("", "training", "losses"),
     ("", "commands", "cli parsing reading_options"),
     ("packing", "commands", "recipe"),
+    ("config", "", "schema>config"),
     ("engine", "commands", "commands>common evaluation_commands>evaluation inference bench pictures scratch"),
     ("published", "published", "inert>safe_pickle"),
     ("shards", "shards", "foreign>unindexed"),
@@ -49,7 +50,7 @@ _TABLE = (
 MOVED = {
     f"viper_e2e.{before}.{word.partition('>')[0]}".replace(
         "..", "."
-    ): f"viper_e2e.{now}.{word.rpartition('>')[2]}"
+    ): f"viper_e2e.{now}.{word.rpartition('>')[2]}".replace("..", ".")
     for before, now, words in _TABLE
     for word in words.split()
 }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from viper_e2e.config import AudioConfig, BackboneConfig
 from viper_e2e.config.presets import micro
-from viper_e2e.config.schema import AudioConfig, BackboneConfig
 from viper_e2e.encoders.audio import ClipSound
 
 RATE = 16_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from viper_e2e.config import FusionConfig
 from viper_e2e.config.modalities import MODALITIES
-from viper_e2e.config.schema import FusionConfig
 from viper_e2e.encoders.stream import Stream
 from viper_e2e.fusion import (
     EnsembleFusion,

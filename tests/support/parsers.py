@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from viper_e2e.commands import parsing
-from viper_e2e.config.schema import ModelConfig
+from viper_e2e.config import ModelConfig
 
 _PARSERS: dict[tuple[str, str, str], object] = {}
 make_parser = parsing._train_parser

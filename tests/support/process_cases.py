@@ -26,8 +26,8 @@ from viper_e2e.clip import DecodedClip
 # All that a case could need is imported before the fork.
 from viper_e2e.commands import cli
 from viper_e2e.commands import evaluation as evaluation_commands
+from viper_e2e.config import ModelConfig
 from viper_e2e.config.presets import PRESETS
-from viper_e2e.config.schema import ModelConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError
 from viper_e2e.fusion import TokenFusion

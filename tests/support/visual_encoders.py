@@ -6,8 +6,8 @@ import json
 
 import torch
 
+from viper_e2e.config import BackboneConfig, VisualConfig
 from viper_e2e.config.presets import micro
-from viper_e2e.config.schema import BackboneConfig, VisualConfig
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.encoders.visual import VisualEncoder
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any, Literal, get_args
 
-from viper_e2e.config.schema import (
+from viper_e2e.config.model import (
     ActionUnitConfig,
     AudioConfig,
     BackboneConfig,

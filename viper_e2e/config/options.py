@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from viper_e2e.config.bounds import ABOVE_0, FROM_0, FROM_1
-from viper_e2e.config.schema import LimitsConfig, TrainConfig
+from viper_e2e.config.model import LimitsConfig
+from viper_e2e.config.training import TrainConfig
 from viper_e2e.config.values import Size
 
 SHARDS = "path, glob, brace pattern, https://, s3://, gs:// or hf://"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from viper_e2e.config.depth import All, Depths
-from viper_e2e.config.schema import (
+from viper_e2e.config.model import (
     AudioConfig,
     BackboneConfig,
     DecodingConfig,

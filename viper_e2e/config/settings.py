@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from viper_e2e.config.depth import Depths, LaterDepths
-from viper_e2e.config.schema import ModelConfig, TrainConfig
+from viper_e2e.config.model import ModelConfig
+from viper_e2e.config.training import TrainConfig
 from viper_e2e.config.values import Changes, Loss, Size, TaskWeights
 
 WORDED = (Size, Loss, TaskWeights, Changes, Depths, LaterDepths)

@@ -1,0 +1,199 @@
+"""training.py: settings of a training run in groups, with their values and what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from viper_e2e.config.bounds import (
+    ABOVE_0,
+    FROM_0,
+    FROM_1,
+    SHARE,
+    SHARE_BELOW_1,
+    Bounds,
+)
+from viper_e2e.config.depth import Depths, LaterDepths
+from viper_e2e.config.values import Changes, Loss, Size, TaskWeights
+
+MixedPrecision = Literal["no", "bf16", "fp16", "auto"]
+"""What is computed in half precision; `auto` is settled once, before a run."""
+
+
+@dataclass
+class AugmentConfig:
+    """How far training clips are changed: drawn anew per clip and epoch, the same for all frames of a clip."""
+
+    flip: Annotated[float, SHARE] = 0.5
+    """Chance to mirror the face (`pixels`)."""
+    color: Annotated[float, SHARE] = 0.2
+    """Brightness, contrast and saturation change by up to this share, hue by a quarter of it (`pixels`)."""
+    rotate_degrees: Annotated[float, Bounds(0, 180)] = 8.0
+    """The crop is turned by up to this angle (`pixels`)."""
+    translate: Annotated[float, SHARE] = 0.05
+    """The crop is moved by up to this share of its side, its border repeated (`pixels`)."""
+    scale: Annotated[float, Bounds(0, 0.9)] = 0.1
+    """The crop is enlarged or shrunk by up to this share (`pixels`)."""
+    blur: Annotated[float, SHARE] = 0.2
+    """Chance of a Gaussian blur (`pixels`)."""
+    erase: Annotated[float, SHARE] = 0.2
+    """Chance that a rectangle of 2 to 15 % of the crop is covered in grey (`pixels`)."""
+    box_shift: Annotated[float, SHARE] = 0.04
+    """The face's box is moved by up to this share of its size before it is cut out (`box`)."""
+    box_scale: Annotated[float, Bounds(0, 0.9)] = 0.08
+    """The face's box is enlarged or shrunk by up to this share (`box`)."""
+    gain_decibels: Annotated[float, Bounds(0, 100)] = 6.0
+    """Sound becomes up to this much louder or quieter (`sound`)."""
+    noise: Annotated[float, SHARE] = 0.5
+    """Chance of white noise (`sound`)."""
+    noise_snr_decibels: Annotated[float, Bounds(0, 200)] = 15.0
+    """The loudest noise is this far below the sound; drawn up to 20 dB further below (`sound`)."""
+    shift_seconds: Annotated[float, FROM_0] = 0.1
+    """Sound is moved against the picture by up to this time (`sound`)."""
+    mask_seconds: Annotated[float, FROM_0] = 0.2
+    """A gap of up to this length per run of sound; 0: none (`sound`)."""
+    mask_hertz: Annotated[float, FROM_0] = 800.0
+    """A silenced band of up to this width per run of sound; 0: none (`sound`)."""
+
+
+@dataclass
+class RunConfig:
+    """What is trained on, and where the run writes."""
+
+    train_shards: str = ""
+    """Shards to train on: a path, a glob, a brace pattern, or https://, s3://, gs:// or hf:// addresses."""
+    val_shards: str | None = None
+    """Shards to validate on after each epoch; None: no validation, and `best` is never written."""
+    run_dir: str = ""
+    """Folder for everything the run writes. Not overwritten unless `resume`."""
+    resume: bool = False
+    """Go on where the run in `run_dir` stopped."""
+
+
+@dataclass
+class LengthConfig:
+    """How long training takes, and what it draws at random."""
+
+    epochs: Annotated[int, FROM_1] = 10
+    """Passes over the training shards."""
+    max_steps: Annotated[int | None, FROM_1] = None
+    """Stop after this many optimizer steps; None: after `epochs`."""
+    batch_size: Annotated[int, FROM_1] = 16
+    """Clips per process and micro-batch."""
+    accumulation: Annotated[int, FROM_1] = 1
+    """Micro-batches per optimizer step."""
+    seed: Annotated[int, FROM_0] = 0
+    """Decides the order of clips, dropout and the weights of new layers."""
+    seeds: Annotated[int, FROM_1] = 1
+    """Train this many times, with `seed`, `seed` + 1, …, in folders of their own; tell mean ± deviation."""
+
+
+@dataclass
+class OptimizerConfig:
+    """How weights change (AdamW)."""
+
+    lr: Annotated[float, FROM_0] = 1e-3
+    """Peak learning rate of the fusion head."""
+    backbone_lr: Annotated[float, FROM_0] = 1e-4
+    """Peak learning rate of unfrozen backbones."""
+    layer_decay: Annotated[float, Bounds(0, 1, open_low=True)] = 1.0
+    """Each block nearer to the input learns this factor slower than the next one."""
+    unfreeze: Depths = field(default=Depths())
+    """Backbones that train, e.g. `visual=4,audio=all`: their last blocks, or all. Others stay as the preset has
+    them; `--freeze` takes away."""
+    unfreeze_at: LaterDepths = field(default=LaterDepths())
+    """Backbones that train more from later epochs on: `2:visual=4,4:visual=all` begins after 2 and 4 epochs."""
+    weight_decay: Annotated[float, FROM_0] = 0.01
+    """Of AdamW; never applied to norms, biases and embeddings."""
+    schedule: Literal["cosine", "halve", "constant"] = "cosine"
+    """`cosine`: warm-up, then to zero. `halve`: ×0.5 every `halve_epochs` (published)."""
+    warmup_fraction: Annotated[float, SHARE] = 0.05
+    """Share of all steps spent warming up (`cosine`)."""
+    halve_epochs: Annotated[int, FROM_1] = 10
+    """See `schedule`."""
+    clip_norm: Annotated[float, FROM_0] = 1.0
+    """Largest norm of the gradient; 0: unlimited."""
+    ema_decay: Annotated[float, SHARE_BELOW_1] = 0.0
+    """Validate and save a moving average of the trained weights, e.g. 0.999 of it kept per step; 0: none."""
+
+
+@dataclass
+class ObjectiveConfig:
+    """What is minimized, on which changes of the clips."""
+
+    loss: Loss = field(default=Loss())
+    """Weighted sum, e.g. `mse=1,pearson=0.5` or `ccc=1`; of intensities and numbers."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: clips of a rare class weigh as much together as those of a frequent one."""
+    label_smoothing: Annotated[float, SHARE_BELOW_1] = 0.0
+    """Of classes and labels: this share of each is spread evenly."""
+    focal_gamma: Annotated[float, FROM_0] = 0.0
+    """Of the focal loss for classes and labels (Lin et al. 2017); 0: cross-entropy."""
+    task_weights: TaskWeights = field(default=TaskWeights())
+    """Of each task's loss in the sum, e.g. `emotion=1,valence=0.5`; 1 where a task is not named."""
+    rescale: bool = False
+    """Divide outputs by their (detached) maximum, here and wherever the model is used (published option)."""
+    augment: Changes = field(default=Changes())
+    """What is changed at random in training: `none`, `all`, or some of `pixels,box,sound`."""
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
+    """How far; see `augment`."""
+    modality_dropout: Annotated[float, SHARE] = 0.1
+    """Chance that a present modality is hidden from one clip; at least one stays (`tokens`)."""
+
+
+@dataclass
+class ComputingConfig:
+    """How it is computed."""
+
+    mixed_precision: MixedPrecision = "no"
+    """Of the forward pass and of frozen weights. `auto`: the faster of `no` and `bf16` on this device."""
+    compile: bool = False
+    """Compile image towers, Whisper and the fusion (torch.compile), which takes minutes at the first step."""
+    gradient_checkpointing: bool = False
+    """Trained blocks compute their activations again in the backward pass: less memory, a third more time."""
+    reuse_memory: Annotated[Size, FROM_0] = field(default=Size())
+    """Memory per process for clips already encoded, e.g. `2GB`; 0: none."""
+    process_timeout_seconds: Annotated[float, ABOVE_0] = 600.0
+    """Processes that train together wait for one another so long, then name the one that is missing."""
+
+
+@dataclass
+class LoadingConfig:
+    """How clips are decoded ahead, and what becomes of those that cannot be."""
+
+    num_workers: Annotated[int, FROM_0] = 2
+    """Processes that decode ahead; 0: decode in the training process."""
+    prefetch: Annotated[int | None, FROM_1] = None
+    """Clips decoded ahead per worker; None: enough for a whole batch."""
+    shuffle_window: Annotated[int, FROM_1] = 2048
+    """Samples are permuted inside windows of this many, over permuted shards."""
+    clip_timeout_seconds: Annotated[float, ABOVE_0] = 300.0
+    """A clip that takes a worker longer is set aside."""
+    max_worker_restarts: Annotated[int, FROM_0] = 1000
+    """Workers that crash or hang are replaced so many times an epoch; then the run ends."""
+    on_error: Literal["skip", "raise"] = "skip"
+    """What to do with a clip that cannot be read; `skip` keeps its place with weight 0."""
+
+
+@dataclass
+class SavingConfig:
+    """When checkpoints are written beside the end of an epoch."""
+
+    save_every_steps: Annotated[int, FROM_0] = 0
+    """Also save `checkpoints/last` every so many steps; 0: at the end of epochs only."""
+    save_every_minutes: Annotated[float, FROM_0] = 0.0
+    """The same by the clock; 0: off."""
+    best_by: str = ""
+    """Measure that chooses `checkpoints/best`, e.g. `emotion.war` or `valence.ccc`. Empty: the mean Pearson, or
+    of tasks the mean of UAR (class), macro F1 (labels), CCC (number) and Pearson (intensities)."""
+
+
+@dataclass
+class TrainConfig(
+    ObjectiveConfig, SavingConfig, LoadingConfig, ComputingConfig, OptimizerConfig, LengthConfig, RunConfig
+):
+    """How a model is trained: the settings of all these groups, under their own names."""
+
+
+TRAIN_GROUPS = TrainConfig.__bases__[::-1]
+"""In the order in which people read them; a dataclass collects the fields of its bases from the last one on."""
