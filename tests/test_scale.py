@@ -67,6 +67,12 @@ def test_under_a_sigmoid_the_width_is_the_range():
     assert label_scale(UNIFORM * 100, False, "sigmoid") == ((50.0, 50.0), (100.0, 50.0))
 
 
+def test_a_column_without_a_scale_is_what_the_head_says_otherwise():
+    logits, otherwise = torch.tensor([[0.0, 3.0], [4.0, -3.0]]), torch.tensor([[7.0, 0.75], [7.0, -0.75]])
+    labels = LabelScale((50.0, 0.0), (100.0, 0.0)).to_labels(logits, otherwise)
+    assert torch.equal(labels, torch.tensor([[50.0, 0.75], [150.0, -0.75]]))
+
+
 def test_an_untrained_head_speaks_around_the_centre():
     scale = LabelScale((50.0, 0.0), (100.0, 0.0))
     head = build_fusion(replace(FusionConfig(), num_latents=4, depth=1), {"audio": 8}, 2, False, scale).eval()
