@@ -33,16 +33,16 @@ def tasks(tmp_path_factory):
     """Shards of clips of which each lacks another label."""
     folder = make_corpus(tmp_path_factory.mktemp("tasks"))
     shutil.rmtree(folder / "shards")
-    table = ["File_ID,Split,Subject,Mood,Valence,AU1,AU2,Joy"]
+    table = ["File_ID,Split,Subject,Mood,Valence,AU1,AU2,Joy,Room"]
     for i in range(12):
         cells = [MOODS[i % 4], f"{(i % 3) - 1}", f"{i % 2}", f"{i // 6}", f"{(i % 4) / 3}"]
         for lacking in ((0,), (1,), (2, 3), (4,), ())[i % 5]:
             cells[lacking] = ""
-        table.append(",".join([f"{i}", "train" if i < 8 else "val", f"s{i}", *cells]))
+        table.append(",".join([f"{i}", "train" if i < 8 else "val", f"s{i}", *cells, f"{i % 2}"]))
     (folder / "labels.csv").write_text("\n".join(table) + "\n")
     (folder / "tasks.yaml").write_text(TASKS)
     words = [f"--videos={folder}/videos", f"--labels={folder}/labels.csv", f"--out={folder}/shards"]
-    assert main(["pack", *words, f"--tasks={folder}/tasks.yaml"]) == 0
+    assert main(["pack", *words, f"--tasks={folder}/tasks.yaml", "--meta=Room"]) == 0
     return folder
 
 
@@ -92,10 +92,14 @@ def test_the_model_says_classes_labels_and_numbers_and_eval_measures_them(whole,
     assert sum(said[f"mood_{name}"] for name in ("calm", "glad", "upset")) == pytest.approx(1.0)
     out = tmp_path / "eval"
     words = [f"--checkpoint={whole}/checkpoints/last", f"--shards={tasks}/shards/*.tar", f"--out={out}"]
-    assert main(["eval", *words, "--num-workers=0"]) == 0
+    assert main(["eval", *words, "--num-workers=0", "--by=split,Room"]) == 0
     shown = capsys.readouterr().out
+    assert "mood, by Room" in shown
+    assert "largest gap in UAR" in shown
     assert all(word in shown for word in ("mood (class), 9 clips", "UAR", "recall", "valence (number)", "CCC"))
-    measured = json.loads((out / "metrics.json").read_text())["tasks"]
+    record = json.loads((out / "metrics.json").read_text())
+    assert set(record["by"]["split"]["groups"]) == {"train", "val"}
+    measured = record["tasks"]
     assert {name: one["num_clips"] for name, one in measured.items()} == {
         "mood": 9,
         "valence": 9,

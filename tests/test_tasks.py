@@ -20,6 +20,7 @@ from viper_e2e.model.predictions import Predictions
 from viper_e2e.model.viper import ViPER
 from viper_e2e.packing.table import ColumnChoices, read_labels
 from viper_e2e.packing.task_columns import read_tasks
+from viper_e2e.scoring.groups import groups_of, score_groups
 from viper_e2e.scoring.task_scores import main_score, task_scores
 from viper_e2e.shards import ShardSet, ShardWriter
 from viper_e2e.shards.sources import ShardError
@@ -356,6 +357,49 @@ def test_tasks_that_nobody_would_write_are_refused(change):
     with pytest.raises(ValueError, match=r"task|size|name"):
         tasks_from_json(listed, len(LABELS))
     assert tasks_from_json(tasks_to_json(TASKS), len(LABELS)) == TASKS
+
+
+def test_without_their_index_labels_of_tasks_are_not_taken_for_intensities(tmp_path):
+    packed(tmp_path / "shards", LABELS, [tuple(row) for row in rows(2)])
+    (tmp_path / "shards/train-000000.index.json").unlink()
+    shards = ShardSet(str(tmp_path / "shards/train-*.tar"))
+    assert shards.entry(0).intensities is None
+    assert any("stands in the shard's index" in problem for problem in shards.problems)
+
+
+# --- groups -----------------------------------------------------------------------------------------
+
+
+def test_groups_are_scored_apart_and_the_largest_gap_is_told(tmp_path):
+    true = rows(40, missing=0.0)
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    with ShardWriter(folder, "val", LABELS, shard_size=10**9) as writer:
+        for i, row in enumerate(true):
+            meta = {"Gender": "fm"[i % 2]} if i < 38 else {}
+            writer.add(f"c{i:02}", {"mp4": bytes([i])}, file_id="", intensities=tuple(row), meta=meta)
+    shards = ShardSet(str(folder / "*.tar"))
+    found = predictions(true)
+    (scores,) = score_groups(found, groups_of(shards, ["Gender"]))
+    assert {name: one["emotion"].num_clips for name, one in scores.groups.items()} == {
+        "(unknown)": 2,
+        "f": 19,
+        "m": 19,
+    }
+    own = task_scores(found.only(np.arange(40) % 2 + 2 * (np.arange(40) >= 38) == 0))
+    assert scores.groups["f"]["emotion"].values == own["emotion"].values
+    values = [one["emotion"].values["uar"] for one in scores.groups.values()]
+    assert scores.gap("emotion") == max(values) - min(values)
+    with pytest.raises(ViperError, match=r"--by Age: no clip has it; there are subject, split, shard, Gender"):
+        groups_of(shards, ["Age"])
+
+
+def test_columns_that_are_kept_with_a_clip_are_no_labels(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("File_ID,Split,Joy,Age,Gender\na,train,0.5,31,f\nb,val,0.2,,m\n")
+    found = read_labels(path, ColumnChoices(meta=("age", "Gender")))
+    assert found.labels.columns == ("Joy",)
+    assert [row.meta for row in found.rows] == [{"Age": "31", "Gender": "f"}, {"Gender": "m"}]
 
 
 # --- in tables --------------------------------------------------------------------------------------

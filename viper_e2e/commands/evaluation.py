@@ -40,16 +40,19 @@ from viper_e2e.runtime import (
     written_whole,
 )
 from viper_e2e.scoring import (
+    GroupScores,
     Hooks,
     Intervals,
     ResultJournal,
     Scores,
     Subset,
+    groups_of,
     identity_of,
     measure,
     readable,
     refuse_empty,
     score,
+    score_groups,
     scores_record,
     scoring_accelerator,
     task_record,
@@ -69,6 +72,7 @@ def run_eval(options: EvalConfig) -> int:
     model = load_model(options)
     columns = _submission_labels(model.labels, shards.labels)
     shards = shards.labelled_as(model.labels, "the model")
+    groups = groups_of(shards, [name.strip() for words in options.by for name in words.split(",")])
     if options.submission:
         _check_submission(shards, columns, out / "submission.csv")
     processes = Processes(scoring_accelerator(model.device))
@@ -82,7 +86,8 @@ def run_eval(options: EvalConfig) -> int:
         return ExitCode.OK
     predictions = Predictions.of(found, model.labels, model.modalities, shards)
     predictions = _settle_faceless(predictions, options)
-    made, scores, intervals = _write_numbers(predictions, model, shards, options)
+    by_group = score_groups(predictions, groups)
+    made, scores, intervals = _write_numbers(predictions, by_group, model, shards, options)
     if options.submission:
         made.append(_write_submission(predictions, model, columns, out / "submission.csv"))
     if processes.count == 1:
@@ -94,7 +99,7 @@ def run_eval(options: EvalConfig) -> int:
     for path in made:
         console.print(f"wrote {path}", **AS_IT_IS)
     if scores is not None:
-        _show(predictions, scores, intervals)
+        _show(predictions, scores, intervals, by_group)
     blind = set(np.array(predictions.keys)[predictions.faceless]) if options.no_face == "nan" else set()
     if without := [key for key in predictions.keys_without_number if key not in blind]:
         console.print(f"[yellow]no finite number for {', '.join(without)}: in no metric[/yellow]")
@@ -106,15 +111,18 @@ def run_eval(options: EvalConfig) -> int:
     return ExitCode.OK if fine else ExitCode.SOME_FAILED
 
 
-def _show(predictions: Predictions, scores: Scores, intervals: Intervals | None) -> None:
-    """Each task in its own measures; intensities alone emotion by emotion."""
+def _show(
+    predictions: Predictions, scores: Scores, intervals: Intervals | None, by_group: Sequence[GroupScores]
+) -> None:
+    """Each task in its own measures; intensities alone emotion by emotion; then groups."""
     shown = tables.stdout_console()
-    if not predictions.labels.tasks:
-        shown.print(tables.metrics_table(scores, intervals))
-        return
-    for one in task_scores(predictions).values():
-        for table in tables.task_tables(one):
-            shown.print(table)
+    made = [tables.metrics_table(scores, intervals)]
+    if predictions.labels.tasks:
+        made = [table for one in task_scores(predictions).values() for table in tables.task_tables(one)]
+    made += [table for one in by_group for table in tables.group_tables(one)]
+    for table in made:
+        shown.print(table)
+        if len(made) > 1:
             shown.print()
 
 
@@ -135,7 +143,11 @@ def _settle_faceless(predictions: Predictions, options: EvalConfig) -> Predictio
 
 
 def _write_numbers(
-    predictions: Predictions, model: ViPER, shards: ShardSet, options: EvalConfig
+    predictions: Predictions,
+    by_group: Sequence[GroupScores],
+    model: ViPER,
+    shards: ShardSet,
+    options: EvalConfig,
 ) -> tuple[list[Path], Scores | None, Intervals | None]:
     """Everything that was computed, before anything is drawn or shown."""
     out = Path(options.out)
@@ -148,6 +160,8 @@ def _write_numbers(
     record |= source_record(model, shards, options) | {"num_failed": int((~predictions.valid).sum())}
     if predictions.labels.tasks:
         record["tasks"] = {name: task_record(one) for name, one in task_scores(predictions).items()}
+    if by_group:
+        record["by"] = {one.name: one.to_json() for one in by_group}
     record["num_without_face"] = int(predictions.faceless.sum())
     if predictions.keys_without_number:
         record["without_number"] = predictions.keys_without_number

@@ -50,6 +50,7 @@ def _table_of(options: PackConfig) -> tuple[Path, ColumnChoices]:
     choices = ColumnChoices(
         labels=titles([word for word in options.labels if word not in tables]),
         ignore=titles(options.ignore),
+        meta=titles(options.meta),
         tasks=read_tasks(options.tasks) if options.tasks else (),
         missing=titles(options.missing),
         id_column=options.id_column,

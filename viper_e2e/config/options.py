@@ -149,6 +149,9 @@ class EvalConfig(ScoringOptions):
 
     shards: str = option(help=SHARDS)
     out: str = option(help="folder for metrics.json, predictions.csv and plots")
+    by: list[str] = option(
+        [], metavar="A,B", help="also score groups: subject, split, shard, or what pack kept with --meta"
+    )
     submission: bool = option(False, help="also write the challenge's submission.csv")
     report: bool = option(False, help="also write one self-contained HTML page")
     bom: bool = option(False, help="mark predictions.csv as UTF-8, for Excel")
@@ -212,6 +215,12 @@ class PackConfig:
         metavar="FILE",
         help="what is predicted where it is not intensities: a YAML file, or Emotion=class,Valence=number "
         "(kinds: intensities, class, labels, number)",
+        group="table",
+    )
+    meta: list[str] = option(
+        [],
+        metavar="A,B",
+        help="columns to keep with each clip (Gender,Language), to score groups by; no labels",
         group="table",
     )
     ignore: list[str] = option([], metavar="A,B", help="columns that are no emotions", group="table")

@@ -106,6 +106,17 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def only(self, keep: Bool[np.ndarray, "N"]) -> Predictions:
+        """The rows that are to be kept."""
+        rows = np.flatnonzero(keep)
+        lists = ("keys", "file_ids", "shards", "errors", "subjects")
+        arrays = ("predicted", "true", "valid", "present", "face_share", "duration_seconds")
+        kept = {name: getattr(self, name)[rows] for name in arrays}
+        for name in lists:
+            values = getattr(self, name)
+            kept[name] = None if values is None else [values[row] for row in rows]
+        return replace(self, **kept)
+
     @property
     def scored(self) -> Bool[np.ndarray, "N"]:
         """Clips that were read and have a label: those that metrics and plots are about."""

@@ -35,6 +35,8 @@ class ColumnChoices:
     """Of all rows, where the table has no such column."""
     encoding: str = ""
     sheet: str = ""
+    meta: tuple[str, ...] = ()
+    """Columns that are kept with each clip (age, language), to score groups by; never labels."""
     tasks: tuple[TaskColumns, ...] = ()
     """What the columns mean where they are not all intensities."""
 
@@ -47,6 +49,7 @@ class Columns:
     path: int | None = None
     split: int | None = None
     subject: int | None = None
+    meta: dict[str, int] = field(default_factory=dict)
     labels: list[int] = field(default_factory=list)
     tasks: tuple[TaskColumns, ...] = ()
     unused: dict[int, str] = field(default_factory=dict)
@@ -123,6 +126,10 @@ def _take_named(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
         if (ignored := _find(sheet, title, "--ignore", columns)) is not None:
             columns.unused[ignored] = "not used (--ignore)"
 
+    for title in choices.meta:
+        if (kept := _find(sheet, title, "--meta", columns)) is not None:
+            columns.meta[sheet.header[kept]] = kept
+
     def take(option: str, wanted: str, name: str) -> int | None:
         if wanted:
             return _find(sheet, wanted, option, columns)
@@ -161,6 +168,7 @@ def _ask_for(
 
 def _take_labels(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
     named = {columns.file, columns.path, columns.split, columns.subject, *columns.unused}
+    named |= set(columns.meta.values())
     rest = [place for place, title in enumerate(sheet.header) if title and place not in named]
     if choices.tasks:
         columns.tasks = placed(

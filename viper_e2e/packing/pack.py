@@ -192,7 +192,14 @@ def _add(writer: ShardWriter, clip: _Clip, max_bytes: int, problems: list[str], 
     except ValueError as error:
         problems.append(f"{row.file_id}: {clip.units}: {error}")
         return
-    writer.add(row.key, members, file_id=row.file_id, intensities=row.intensities, subject=row.subject)
+    writer.add(
+        row.key,
+        members,
+        file_id=row.file_id,
+        intensities=row.intensities,
+        subject=row.subject,
+        meta=row.meta,
+    )
 
 
 def _extension(path: Path) -> str:

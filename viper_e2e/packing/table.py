@@ -49,6 +49,7 @@ class Row:
     split: str
     """Lower case."""
     subject: str | None
+    meta: Mapping[str, str]
     intensities: tuple[float, ...] | None
     """``None`` where all emotion cells are empty."""
 
@@ -229,6 +230,7 @@ class _RowReader:
             path or bare,
             split,
             None if not subject or is_missing(subject, self.codes) else subject,
+            {title: cells[at] for title, at in places.meta.items() if not self._is_empty(cells[at])},
             self._intensities(cells),
         )
 
@@ -255,24 +257,25 @@ class _RowReader:
             raise ValueError(f"{named} empty, others filled; fill all, or none for an unlabelled clip")
         return None if empty else tuple(values)
 
+    def _is_empty(self, cell: str) -> bool:
+        return not cell or is_missing(cell, self.codes) or is_missing_word(cell)
+
     def _of_tasks(self, cells: list[str]) -> tuple[float, ...] | None:
         """Of all tasks one after the other; a task without a label is missing, and all of them are no label."""
 
-        def is_empty(cell: str) -> bool:
-            return is_missing(cell, self.codes) or is_missing_word(cell)
-
-        values = [task.read(cells, is_empty, self.decimal) for task in self.places.tasks]
+        values = [task.read(cells, self._is_empty, self.decimal) for task in self.places.tasks]
         row = tuple(value for own in values for value in own)
         return None if all(isnan(value) for value in row) else row
 
     def columns(self) -> tuple[Column, ...]:
         """Every column of the table and what it was taken for."""
-        known = {
+        known: dict[int | None, str] = {
             self.places.path: "path of the clip",
             self.places.split: "split",
             self.places.subject: "subject",
             self.places.file: "file",
         }
+        known |= dict.fromkeys(self.places.meta.values(), "kept with the clip (--meta)")
         found = []
         for at, title in enumerate(self.sheet.header):
             cells = [cells[at].strip() for _, cells in self.sheet.lines if at < len(cells)]

@@ -55,7 +55,7 @@ class TaskColumns:
     def read(self, cells: Sequence[str], is_empty: Callable[[str], bool], decimal: str) -> tuple[float, ...]:
         """A row's numbers, all NaN where one is missing. `ValueError` for what cannot be read as such."""
         own = [cells[place] for place in self.places]
-        if any(not cell or is_empty(cell) for cell in own):
+        if any(map(is_empty, own)):
             return (nan,) * self.size
         if self.is_words:
             known = [name_of(one) for one in self.classes]

@@ -15,7 +15,7 @@ from rich.text import Text
 from viper_e2e.model import Record, is_faceless
 from viper_e2e.report.figures import span_of, words
 from viper_e2e.runtime import SteadyConsole
-from viper_e2e.scoring import Interval, Intervals, Scores, TaskScores
+from viper_e2e.scoring import MAIN_MEASURE, GroupScores, Interval, Intervals, Scores, TaskScores
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -143,6 +143,27 @@ def task_tables(scores: TaskScores) -> list[Table]:
         shares = (_with_interval(row[measure], None) for measure in ("recall", "precision", "f1"))
         each.add_row(words(column), *shares, f"{row['num_clips']:,.0f}")
     return [whole, each]
+
+
+def group_tables(scores: GroupScores) -> list[Table]:
+    """A table per task: each group's main measures, and the largest gap."""
+    made = []
+    for task in next(iter(scores.groups.values()), {}):
+        measures = list(next(iter(scores.groups.values()))[task].values)[:2]
+        of_task = "" if task == "intensities" else f"{task}, "
+        table = _plain_table(
+            f"{of_task}by {scores.name}", (scores.name, *(MEASURES[name] for name in measures), "clips")
+        )
+        for group, by_task in scores.groups.items():
+            one = by_task[task]
+            values = (_with_interval(one.values[name], one.intervals.get(name)) for name in measures)
+            table.add_row(_printable(group), *values, f"{one.num_clips:,}")
+        gap = scores.gap(task)
+        main = MEASURES[MAIN_MEASURE[next(iter(scores.groups.values()))[task].task.kind]]
+        if gap is not None:
+            table.caption, table.caption_justify = Text(f"largest gap in {main}: {gap:.3f}"), "left"
+        made.append(table)
+    return made
 
 
 def _plain_table(title: str, columns: Sequence[str]) -> Table:

@@ -1,4 +1,7 @@
 from .checking import check as check
+from .groups import GroupScores as GroupScores
+from .groups import groups_of as groups_of
+from .groups import score_groups as score_groups
 from .journal import ResultJournal as ResultJournal
 from .journal import identity_of as identity_of
 from .journal import scoring_accelerator as scoring_accelerator
@@ -22,6 +25,7 @@ from .tabular import check_output as check_output
 from .tabular import readable as readable
 from .tabular import summary_path as summary_path
 from .tabular import write_records as write_records
+from .task_scores import MAIN_MEASURE as MAIN_MEASURE
 from .task_scores import TaskScores as TaskScores
 from .task_scores import finite_or_none as finite_or_none
 from .task_scores import main_score as main_score

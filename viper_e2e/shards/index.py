@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import PurePath
@@ -44,6 +44,8 @@ class SampleEntry:
     intensities: tuple[float, ...] | None = None
     """In the order of the label set; NaN where one is missing, as it may be where there are tasks."""
     subject: str | None = None
+    meta: Mapping[str, str] | None = None
+    """What else is known of it, such as ``{"Gender": "f"}``; what is empty is left out."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def index_to_json(index: ShardIndex) -> bytes:
                 "key": entry.key,
                 "file_id": entry.file_id,
                 "subject": entry.subject,
+                **({"meta": dict(entry.meta)} if entry.meta else {}),
                 "intensities": entry.intensities and list(map(known_or_none, entry.intensities)),
                 "members": {
                     extension: {"offset": m.offset, "size": m.size, "sha256": m.sha256}
@@ -171,7 +174,8 @@ def _entry_from_json(sample: dict[str, Any], labels: LabelSet | None, tar_size: 
         may_lack = bool(labels.tasks)
         intensities = tuple(nan if v is None and may_lack else number(v) for v in intensities)
     subject = None if sample["subject"] is None else _text(sample["subject"])
-    return SampleEntry(key, _text(sample["file_id"]), members, intensities, subject)
+    meta = {_text(name): _text(value) for name, value in sample.get("meta", {}).items()}
+    return SampleEntry(key, _text(sample["file_id"]), members, intensities, subject, meta or None)
 
 
 def key_and_extension(name: str) -> tuple[str, str] | None:

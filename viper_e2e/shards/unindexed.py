@@ -162,6 +162,9 @@ def _foreign_entry(
     entry = SampleEntry(key, str(file_id), members, None, None if subject is None else str(subject))
     if "intensities" in data:
         return entry, by_name, [], complaint
+    if isinstance(data.get("labels"), dict):
+        told = "what its labels mean stands in the shard's index; copy that along, or pack again"
+        return entry, None, [], told
     return entry, None, [name for name, value in data.items() if isinstance(value, float)], None
 
 

@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -49,15 +51,23 @@ class ShardWriter:
         file_id: str,
         intensities: tuple[float, ...] | None = None,
         subject: str | None = None,
+        meta: Mapping[str, str] | None = None,
     ) -> None:
-        """Append one sample; ``members`` by extension (``mp4``, ``wav``, ``fau.npy``), without its json."""
+        """Append one sample; ``members`` by extension (``mp4``, ``wav``, ``fau.npy``), without its json.
+
+        ``meta``: what else is known of it, by name.
+        """
         assert key_and_extension(f"{key}.mp4") == (key, "mp4"), f"unusable key {key!r}"
         assert all(extension in KNOWN_EXTENSIONS for extension in members), sorted(members)
         record: dict[str, object] = {"file_id": file_id}
         if intensities is not None:
             assert self.labels is not None, "intensities without names"
             known = map(known_or_none, intensities)
-            record["intensities"] = dict(zip(self.labels.names, known, strict=True))
+            # Without its index nothing would tell classes from intensities.
+            name = "labels" if self.labels.tasks else "intensities"
+            record[name] = dict(zip(self.labels.names, known, strict=True))
+        if meta:
+            record["meta"] = dict(meta)
         if subject is not None:
             record["subject"] = subject
         members = {**members, RECORD_EXTENSION: json.dumps(record, ensure_ascii=False).encode()}
@@ -70,7 +80,7 @@ class ShardWriter:
             extension: Member(0, len(data), hashlib.sha256(data).hexdigest())
             for extension, data in sorted(members.items())
         }
-        self._open.add(SampleEntry(key, file_id, hashes, intensities, subject), members, size)
+        self._open.add(SampleEntry(key, file_id, hashes, intensities, subject, meta), members, size)
 
     def close(self) -> list[ShardIndex]:
         """Finish the last shard; returns the indexes of all."""
@@ -106,7 +116,7 @@ class ShardWriter:
                 place = places[f"{entry.key}.{extension}"]
                 assert place.size == member.size, place
                 members[extension] = Member(place.offset, place.size, member.sha256)
-            samples.append(SampleEntry(entry.key, entry.file_id, members, entry.intensities, entry.subject))
+            samples.append(replace(entry, members=members))
         return ShardIndex(str(path), path.stat().st_size, tuple(samples), self.labels, self.split)
 
 
