@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,59 @@ def test_help_and_light_imports_load_no_torch(code):
     check = "\nimport sys; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     done = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+HEAVY = (
+    *("torch", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torchvision", "torchaudio"),
+    *("transformers", "open_clip", "facenet_pytorch", "kornia", "peft", "accelerate", "webdataset"),
+    *("matplotlib", "tensorboard", "jsonargparse", "pyarrow", "scipy", "sympy", "boto3", "botocore"),
+    "transformers.models.wavlm.modeling_wavlm",
+)
+ACCELERATES = {"torch", "accelerate"} | ({"boto3", "botocore"} if find_spec("boto3") else set())
+"""accelerate loads boto3 wherever that is installed."""
+LOADED = {
+    "commands.inference": ACCELERATES,
+    "commands.evaluation": ACCELERATES,
+    "commands.ablation": ACCELERATES,
+    "commands.bench": ACCELERATES,
+    "training.run": ACCELERATES | {"tensorboard"},
+    "commands.checking": set(),
+    "commands.packing": set(),
+    "commands.env": set(),
+}
+"""Of these, what a command loads before it knows the model, whose settings say what else is needed."""
+
+
+@pytest.mark.parametrize("module", LOADED)
+def test_a_command_leaves_to_a_model_what_only_some_models_need(module):
+    assert loaded_by(f"import viper_e2e.{module}") <= LOADED[module]
+
+
+@pytest.mark.slow
+def test_a_model_of_faces_and_sound_loads_nothing_of_the_others(tmp_path, tiny_clip):
+    from viper_e2e import ViPER
+    from viper_e2e.config import PRESETS
+
+    ViPER(PRESETS["tiny"]()).save_pretrained(tmp_path / "model")
+    words = [
+        "infer",
+        str(tiny_clip()),
+        "--checkpoint",
+        str(tmp_path / "model"),
+        "--output",
+        f"{tmp_path}/out.json",
+    ]
+    loaded = loaded_by(f"from viper_e2e.commands import main\nassert main({words!r}) == 0")
+    assert loaded & {"transformers", "torchvision"}  # a ViT; faces
+    assert not loaded & {"open_clip", "kornia", "peft", "webdataset", "matplotlib", "tensorboard", "pyarrow"}
+    assert "transformers.models.wavlm.modeling_wavlm" not in loaded
+
+
+def loaded_by(code: str) -> set[str]:
+    code += f"\nimport sys; print(*{set(HEAVY)!r} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()) if done.stdout.strip() else set()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from viper_e2e.clip import ClipSource
-from viper_e2e.commands.parsing import backbone_overrides
 from viper_e2e.commands.reading_options import apply_reading_options
 from viper_e2e.config import BackboneOptions, ExportConfig, ImportConfig, ScoringOptions
 from viper_e2e.errors import ExitCode, ViperError
@@ -24,7 +23,11 @@ MAX_NAMED = 20
 
 def overrides_of(options: BackboneOptions) -> dict[str, str]:
     """Where backbones and the sentence bank are to be looked for first."""
-    overrides = backbone_overrides(options.backbone)
+    overrides = {}
+    if options.backbone:
+        from viper_e2e.commands.parsing import backbone_overrides  # loads what reads the settings of a run
+
+        overrides = backbone_overrides(options.backbone)
     return overrides | ({"sentence_bank": options.sentence_bank} if options.sentence_bank else {})
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import nn
-from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from viper_e2e.config import BackboneConfig
 from viper_e2e.errors import ViperError
 
 _QUERY_VALUE = ("query", "value", "q_proj", "v_proj", "linear_q", "linear_v", "qkv")
 """What models call the layers that make queries and values (`qkv`: and keys, all in one)."""
-_READS_WEIGHTS = (nn.MultiheadAttention, WavLMAttention)
-"""Attention that takes the weights out of its layers and never calls these."""
 
 
 def add_adapters(name: str, model: nn.Module, blocks: Sequence[nn.Module], config: BackboneConfig) -> None:
@@ -55,10 +52,14 @@ def is_adapter(parameter_name: str) -> bool:
 
 def _layers_of(name: str, block: nn.Module) -> list[str]:
     """Names within a block of the layers that have an adapter."""
+    from transformers.models.wavlm.modeling_wavlm import WavLMAttention  # seconds, for models with LoRA alone
+
+    # Attention that takes the weights out of its layers and never calls these.
+    reads_weights = (nn.MultiheadAttention, WavLMAttention)
     layers = [layer for layer, module in block.named_modules() if isinstance(module, nn.Linear)]
     # peft's own way into nn.MultiheadAttention adds to the weights and takes away again in every pass, after
     # which they are no longer exactly the frozen ones.
-    closed = tuple(f"{path}." for path, module in block.named_modules() if isinstance(module, _READS_WEIGHTS))
+    closed = tuple(f"{path}." for path, module in block.named_modules() if isinstance(module, reads_weights))
     if closed:
         found = [layer for layer in layers if not layer.startswith(closed)]
     else:

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as pixels
 
 from viper_e2e.clip import CropSpec
 from viper_e2e.errors import ViperError
@@ -172,6 +170,9 @@ def _published(
     source: FaceRegions, boxes: Float[Tensor, "N 4"], spec: CropSpec
 ) -> Float[Tensor, "N 3 size size"]:
     """The box truncated by ``int()``, cut, and then resized as uint8, as a saved crop would be by PIL."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as pixels
+
     interpolation = InterpolationMode(spec.interpolation)
     crops = []
     for index, (x0, y0, x1, y1) in enumerate(boxes.trunc().long().tolist()):

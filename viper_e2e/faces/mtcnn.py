@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 PYRAMID_FACTOR = 0.709
 """Each pyramid level is this much smaller than the one before (areas halve)."""
@@ -35,6 +33,9 @@ class MTCNN(nn.Module):
     """
 
     def __init__(self, min_face_size: int, thresholds: tuple[float, float, float]):
+        # Loads torchvision and with it torch's compiler: seconds, for models that look at faces alone.
+        from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
+
         super().__init__()
         self.min_face_size = min_face_size
         self.thresholds = thresholds
@@ -88,9 +89,9 @@ class MTCNN(nn.Module):
         if not found:  # the frame is smaller than the smallest face looked for
             return sums.new_zeros((0, 5), dtype=torch.float32), sums.new_zeros(0, dtype=torch.long)
         boxes, frame, levels = torch.cat(found), torch.cat(frame_index), torch.cat(level_index)
-        keep = batched_nms(boxes[:, :4], boxes[:, 4], frame * len(found) + levels, 0.5)
+        keep = _most_probable(boxes, frame * len(found) + levels, 0.5)
         boxes, frame = boxes[keep], frame[keep]
-        keep = batched_nms(boxes[:, :4], boxes[:, 4], frame, 0.7)
+        keep = _most_probable(boxes, frame, 0.7)
         boxes, frame = boxes[keep], frame[keep]
         return _squared(_shifted(boxes[:, :5], boxes[:, 5:], border=0)), frame
 
@@ -102,7 +103,7 @@ class MTCNN(nn.Module):
             return boxes, frame
         offsets, probabilities = _in_chunks(self.refine_net, crops, step)
         boxes, frame, offsets = _passing(boxes, frame, offsets, probabilities[:, 1], self.thresholds[1])
-        keep = batched_nms(boxes[:, :4], boxes[:, 4], frame, 0.7)
+        keep = _most_probable(boxes, frame, 0.7)
         return _squared(_shifted(boxes[keep], offsets[keep], border=1)), frame[keep]
 
     def _finish(
@@ -128,6 +129,13 @@ def _whole_float32() -> Iterator[None]:
         yield
     finally:
         convolutions.fp32_precision = usual
+
+
+def _most_probable(boxes: Float[Tensor, "K _"], groups: Int[Tensor, " K"], overlap: float) -> Int[Tensor, "_"]:
+    """Indices of boxes that overlap no more probable one of their group by more than that."""
+    from torchvision.ops import batched_nms
+
+    return batched_nms(boxes[:, :4], boxes[:, 4], groups, overlap)
 
 
 def pyramid_scales(height: int, width: int, min_face_size: int) -> list[float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from viper_e2e.config import FusionConfig, in_order
-from viper_e2e.fusion.concat import ConcatFusion
 from viper_e2e.fusion.ensemble import EnsembleFusion
 from viper_e2e.fusion.head import FusionHead
 from viper_e2e.fusion.ridge import RidgeFusion
@@ -14,7 +13,6 @@ from viper_e2e.fusion.tokens import TokenFusion
 
 _KINDS: dict[str, type[FusionHead]] = {
     "tokens": TokenFusion,
-    "concat": ConcatFusion,
     "ridge": RidgeFusion,
     "ensemble": EnsembleFusion,
 }
@@ -35,7 +33,15 @@ def build_fusion(
     """
     assert tuple(widths) == in_order(tuple(widths)), list(widths)
     sigmoid = config.output == "sigmoid" or (config.output == "auto" and unit_interval)
-    return _KINDS[config.kind](config, widths, num_outputs, sigmoid, scale)
+    return _head_class(config.kind)(config, widths, num_outputs, sigmoid, scale)
+
+
+def _head_class(kind: str) -> type[FusionHead]:
+    if kind == "concat":
+        from viper_e2e.fusion.concat import ConcatFusion  # loads transformers
+
+        return ConcatFusion
+    return _KINDS[kind]
 
 
 def num_networks(fusion: FusionHead) -> int:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
@@ -20,6 +19,8 @@ def keep_compiled_in(folder: Path) -> None:
 
     A resumed run finds it there. Shared memory, where a run's other scratch goes, may forbid to run programs.
     """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
     # To import the compiler is enough for torch to write its default there, which nobody has asked for; since
     # then the folder for temporary files may have changed, not what it is called in there.
     default = Path(default_cache_dir())

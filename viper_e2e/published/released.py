@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from viper_e2e.config import FusionConfig, in_order
 from viper_e2e.errors import ViperError
-from viper_e2e.fusion import ConcatFusion, build_fusion
+from viper_e2e.fusion import build_fusion
 from viper_e2e.published import safe_pickle
+
+if TYPE_CHECKING:
+    from viper_e2e.fusion import ConcatFusion
 
 WIDTHS = {"visual": 768, "audio": 512, "textual": 768, "action_units": 32}
 """Channels of each modality in the published concatenation."""
@@ -71,6 +74,8 @@ class ReleasedHead:
 
     def build(self) -> ConcatFusion:
         """Today's module with the released weights, in evaluation mode; loads strictly, copies nothing."""
+        from viper_e2e.fusion import ConcatFusion  # loads transformers
+
         with torch.device("meta"):
             fusion = build_fusion(self.fusion, self.widths, self.num_outputs, unit_interval=False)
         assert isinstance(fusion, ConcatFusion), self.fusion.kind

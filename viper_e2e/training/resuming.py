@@ -26,7 +26,6 @@ from viper_e2e.config import (
     needs_of,
     settings_of_now,
 )
-from viper_e2e.encoders import read_bank
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, are_alike
 from viper_e2e.model import ViPER, labels_of, newest_whole, read_json
@@ -234,6 +233,8 @@ def _other_shards(option: str, shards: ShardSet | None, saved: Mapping[str, Any]
 def _bank_id(model: ModelConfig) -> str | None:
     if "words" not in needs_of(model.modalities):
         return None
+    from viper_e2e.encoders import read_bank  # loads open_clip
+
     return sha256("\n".join(read_bank(model.textual.bank)).encode()).hexdigest()
 
 
