@@ -13,7 +13,7 @@ from support.visual_encoders import PIXELS, one_step, state, write_vit
 from viper_e2e.config import BackboneConfig, VisualConfig
 from viper_e2e.config.depth import All, Blocks, Frozen, LoRA, parse_depth
 from viper_e2e.config.presets import micro
-from viper_e2e.encoders.building import checkpoint_activations
+from viper_e2e.encoders.checkpointing import checkpoint_activations
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.encoders.weights import Search, read_tensors, tensors_sha256
 from viper_e2e.errors import ViperError

@@ -30,7 +30,8 @@ from viper_e2e.config.depth import Blocks, Frozen, LaterDepths, LoRA
 from viper_e2e.config.presets import micro
 from viper_e2e.encoders.audio import AudioEncoder
 from viper_e2e.encoders.backbone import Backbone, Origin
-from viper_e2e.encoders.building import checkpoint_activations, find_blocks
+from viper_e2e.encoders.building import find_blocks
+from viper_e2e.encoders.checkpointing import checkpoint_activations
 from viper_e2e.encoders.face_encoder import FaceEncoder
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.textual import TextualEncoder

@@ -17,7 +17,7 @@ from viper_e2e.clip import CropSpec
 from viper_e2e.config import BackboneConfig, TextualConfig
 from viper_e2e.config.depth import All, Blocks, Frozen, parse_depth
 from viper_e2e.config.presets import micro, paper, tiny
-from viper_e2e.encoders.building import checkpoint_activations
+from viper_e2e.encoders.checkpointing import checkpoint_activations
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.textual import TextualEncoder, read_bank
 from viper_e2e.encoders.weights import Search

@@ -6,9 +6,9 @@ from .backbone import Origin as Origin
 from .backbone import at_least_float32 as at_least_float32
 from .base import Encoder as Encoder
 from .base import Encoders as Encoders
-from .building import checkpoint_activations as checkpoint_activations
-from .building import is_checkpointing as is_checkpointing
 from .cache import TokenCache as TokenCache
+from .checkpointing import checkpoint_activations as checkpoint_activations
+from .checkpointing import is_checkpointing as is_checkpointing
 from .clip_view import ClipView as ClipView
 from .lora import is_adapter as is_adapter
 from .motion import MotionEncoder as MotionEncoder

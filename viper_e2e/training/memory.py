@@ -12,7 +12,7 @@ import torch
 from rich.table import Table
 
 from viper_e2e.config import Blocks, Frozen, LoRA, TrainConfig
-from viper_e2e.encoders import Backbone, PreparedClip, TokenCache
+from viper_e2e.encoders import Backbone, PreparedClip, TokenCache, checkpoint_activations, is_checkpointing
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
 from viper_e2e.runtime import table
@@ -189,8 +189,6 @@ def _smaller(module: ViPER, needs: Needs, clip: PreparedClip) -> Iterator[tuple[
 
     trained = [backbone for backbone in module.backbones.values() if not backbone.is_frozen]
     settings = []
-    if trained:
-        from viper_e2e.encoders import checkpoint_activations, is_checkpointing  # loads transformers
     for backbone in trained:
         if not is_checkpointing(backbone.model):
             checkpoint_activations(backbone.model)
