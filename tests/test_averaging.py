@@ -169,12 +169,14 @@ def test_every_checkpoint_holds_the_average_and_scores_as_the_log_says(corpus, t
             assert scores[measure] == pytest.approx(record["val"][measure], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_run_says_what_is_validated_and_what_it_takes(twins):
     said = twins[2]
     assert "val of the average Pearson" in said
     assert "\naverage of the weights " in said
 
 
+@pytest.mark.slow
 def test_without_an_average_nothing_is_said_or_saved_of_it(twins):
     plain, _, _ = twins
     assert "average" not in training_of(plain)["parts"]

@@ -39,6 +39,7 @@ def test_the_command_line_stands_over_yaml_and_yaml_over_the_preset(tmp_path):
     assert settings.model.fusion.num_latents == PRESETS["tiny"]().fusion.num_latents
 
 
+@pytest.mark.slow
 def test_what_was_parsed_before_leaves_nothing_behind(monkeypatch, tmp_path):
     """What `support.parsers` counts on."""
     file = tmp_path / "settings.yaml"

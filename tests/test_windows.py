@@ -121,6 +121,7 @@ def windows_of(model: ViPER, paths: list[Path], num_workers: int) -> dict[int, l
     return by_clip
 
 
+@pytest.mark.slow
 def test_predictions_of_the_others_are_those_without_workers(tmp_path):
     paths = [tmp_path / name for name in ("a.mp4", "deadly.mp4", "missing.mp4", "b.mp4")]
     for path, num_frames in zip(paths, (45, 45, 0, 20), strict=True):

@@ -95,6 +95,7 @@ def test_its_score_is_that_of_scikit_learn_on_the_same_tokens(corpus, whole):
     assert record["mean_mse"] == pytest.approx(theirs.mean_mse, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_it_is_told_once_and_in_the_first_epoch(whole):
     records = lines(whole, "metrics.jsonl")
     assert ["yardstick" in record for record in records] == [True, False]
