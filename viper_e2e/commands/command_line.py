@@ -42,16 +42,15 @@ def parse_known(kind: type[C], argv: Sequence[str], prog: str, epilog: str = "")
     values = vars(given)
     shown = values.pop("print_config")
     del values["config"]
-    options: Any = kind(**values)
+    options: Any = kind(**values)  # a dataclass, as C is always
     check_options(options)
     if shown:
         print_settings(options)
     return options, rest
 
 
-# Of any dataclass of options.
-def print_settings(options: Any) -> NoReturn:
-    """As a file for ``--config``, and end."""
+def print_settings(options: object) -> NoReturn:
+    """A dataclass of options as a file for ``--config``, and end."""
     print(yaml.safe_dump(plain(options), sort_keys=False, allow_unicode=True), end="")
     raise SystemExit(ExitCode.OK)
 

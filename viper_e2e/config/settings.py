@@ -34,7 +34,7 @@ class Settings:
         return {"preset": self.preset, **plain(self.train), "model": plain(self.model)}
 
 
-def plain(data: Any) -> Any:
+def plain(data: object) -> Any:
     """What YAML and JSON hold: dataclasses become their fields by name, tuples lists, and values that are
     written in words become these."""
     if isinstance(data, (*WORDED, Path)):

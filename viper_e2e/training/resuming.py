@@ -154,7 +154,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
             yield name, *values
 
 
-def _is_same(name: str, before: Any, now: Any) -> bool:
+def _is_same(name: str, before: object, now: object) -> bool:
     """Whether two values mean the same: what has a language of its own can be written in several ways."""
     kind = _WORDED.get(name)
     return before == now if kind is None else kind.parse(before) == kind.parse(now)
