@@ -207,6 +207,7 @@ def test_words_of_a_file_written_before_are_read(tmp_path):
             "--unfreeze-at=2:visual",
             "--unfreeze-at '2:visual': write it as EPOCH:BACKBONE=DEPTH, e.g. 2:visual=4",
         ),
+        ("--unfreez=visual", "--unfreez could be --unfreeze or --unfreeze-at; write it in full"),
         ("--max-bytes=much", "--max-bytes 'much' is no size; write for instance 2GB"),
     ],
 )
@@ -216,3 +217,11 @@ def test_a_value_of_the_wrong_type_is_one_line_with_option_value_and_what_would_
     assert said in (err := capsys.readouterr().err)
     assert err.count("\n") == 1
     assert "Parser key" not in err
+
+
+@pytest.mark.parametrize("words", [("--unfreeze",), ("--unfreeze", "--epochs=1")])
+def test_unfreeze_without_backbones_is_told_what_to_name(words):
+    with pytest.raises(
+        ViperError, match=r"--unfreeze: name the backbones to train, e\.g\. --unfreeze visual=4"
+    ):
+        parse(*words)

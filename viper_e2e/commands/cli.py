@@ -30,7 +30,7 @@ from viper_e2e.config import (
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.runtime import show_notes, spare_terminals
 
-MODELS = """none is taken by default; give --checkpoint one of these:
+MODELS = """no model is taken by default; give --checkpoint one of these:
   VaianiLorenzo/ViPER-VA     one of the authors' eight, trained on Hume-Reaction (ViPER: validation r .3025)
   demo/run/checkpoints/best  what `make demo` trains on generated people; says nothing about real ones
   RUN/checkpoints/best       your own, by `viper train` on labelled clips; `viper eval` tells how good it is"""

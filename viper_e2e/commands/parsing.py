@@ -283,7 +283,9 @@ def _without_unfreeze(argv: Sequence[str]) -> tuple[list[str], Depths]:
     for word in rest:
         name, equals, value = word.partition("=")
         if name == "--unfreeze":
-            typed = typed.updated(_parsed_depths(value if equals else next(rest, ""), name))
+            if not equals and (value := next(rest, "--")).startswith("--"):
+                raise ViperError("--unfreeze: name the backbones to train, e.g. --unfreeze visual=4,audio=all")
+            typed = typed.updated(_parsed_depths(value, name))
         else:
             words.append(word)
     return words, typed
