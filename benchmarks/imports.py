@@ -60,7 +60,7 @@ def main() -> None:
         "--checkpoint",
         "model",
         "--output",
-        "out",
+        "out.json",
     ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -69,7 +69,7 @@ def main() -> None:
         seconds: dict[str, list[float]] = {what: [] for what in commands}
         for _ in range(options.rounds):
             for what, command in commands.items():
-                (folder / "out").unlink(missing_ok=True)
+                (folder / "out.json").unlink(missing_ok=True)
                 seconds[what].append(cpu_seconds(command, folder))
     torch_alone = min(seconds["torch alone"])
     table = Table("what", "CPU s", "over torch")
