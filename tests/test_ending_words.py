@@ -18,6 +18,7 @@ def run(folder, best: dict[str, float], val_shards: str | None = "val-{0..3}.tar
         total_steps=600,
         run=SimpleNamespace(last=folder / "checkpoints/last", best=folder / "checkpoints/best", path=folder),
         processes=SimpleNamespace(count=1),
+        validation=SimpleNamespace(judged_by="mean Pearson"),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,9 @@ import torch
 from support import ROOT
 from support.media import make_clip
 
+from viper_e2e.commands.command_line import parse_known
+from viper_e2e.commands.parsing import parse_train
+from viper_e2e.config.options import InferConfig
 from viper_e2e.config.presets import micro
 from viper_e2e.model.viper import ViPER
 
@@ -124,10 +128,31 @@ def test_what_make_demo_runs_can_be_typed_after_it(words, made, place):
 
 @pytest.mark.campaign
 def test_a_corpus_of_ones_own_is_packed_and_checked_and_only_weights_are_missing(place):
-    pack, check, train = block_with("viper pack --videos videos").splitlines()
+    pack, check, train = block_with("viper check --shards 'shards/*.tar' --faces").splitlines()
     done = type_in(place, f"{ACTIVATION}{pack}\n{check}")
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     assert_only_the_hub_is_missing(type_in(place, ACTIVATION + train))
+
+
+def test_a_table_of_classes_and_numbers_is_packed_by_the_command_shown(place):
+    table = ["File_ID,Split,Emotion,Valence"]
+    table += [f"{i},train,{('joy', 'fear')[i % 2]},{i / 10}" for i in range(4)]
+    (place / "tasks").mkdir()
+    (place / "tasks" / "labels.csv").write_text("\n".join(table) + "\n")
+    command = block_with("--tasks Emotion=class,Valence=number").replace("labels.csv", "tasks/labels.csv")
+    done = type_in(place, ACTIVATION + command.replace("--out shards", "--out tasks/shards"))
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    assert "class of emotion: fear, joy" in done.stdout
+
+
+@pytest.mark.parametrize("words", ["--class-weights balanced", "s3://corpus"])
+def test_what_cannot_be_reached_from_a_test_is_understood_all_the_same(words):
+    lines = block_with(words).replace("\\\n", " ").splitlines()
+    for command, *given in (shlex.split(line)[1:] for line in lines):
+        if command == "train":
+            parse_train(given, "viper train")
+        else:
+            parse_known(InferConfig, given, "viper infer")
 
 
 @pytest.mark.campaign
@@ -154,7 +179,11 @@ def test_all_blocks_are_known():
         "python train.py --preset tiny",
         "viper eval --checkpoint demo/run",
         "python infer.py demo/corpus",
-        "viper pack --videos videos",
+        "viper check --shards 'shards/*.tar' --faces",
+        "--tasks Emotion=class,Valence=number",
+        "--class-weights balanced",
+        "viper eval … --by Gender,subject",
+        "s3://corpus",
         "VaianiLorenzo/ViPER-VA",
         "python infer.py clip.mp4 --checkpoint RUN",
         "viper infer --config scores.yaml",
