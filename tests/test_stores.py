@@ -342,7 +342,7 @@ def test_an_address_that_is_none_is_refused_before_anything_is_asked(address, sa
 
 def test_a_store_whose_package_is_missing_says_which(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "botocore.session", None)
-    with pytest.raises(ShardError, match=r"not installed \(botocore\): pip install 'viper-e2e\[s3\]'"):
+    with pytest.raises(ShardError, match=r"s3:// needs botocore: not installed; pip install botocore"):
         ShardSet("s3://bucket/a.tar")
 
 

@@ -105,7 +105,7 @@ def _of_s3(address: str) -> Request:
 
 @functools.cache
 def _s3_client() -> tuple[Any, type[Exception]]:  # botocore makes its clients' classes as it runs
-    botocore = _needed("botocore.session", "s3")
+    botocore = _needed("botocore.session", "s3", "botocore")
     from botocore import UNSIGNED
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
@@ -154,7 +154,7 @@ def _gcs_token(address: str) -> str | None:
 
 @functools.cache
 def _gcs_credentials() -> Any:  # one of google-auth's many kinds
-    auth = _needed("google.auth", "gs")
+    auth = _needed("google.auth", "gs", "google-auth")
     from google.auth.exceptions import DefaultCredentialsError
 
     if os.environ.get("STORAGE_EMULATOR_HOST") and not os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
@@ -218,16 +218,13 @@ def _key_of(path: str) -> str:
     return path.removeprefix("/")
 
 
-def _needed(module: str, extra: str) -> Any:  # a module
+def _needed(module: str, extra: str, package: str) -> Any:  # a module
     import importlib
 
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
-        raise ShardError(
-            f"{extra}:// needs a package that is not installed ({package}): pip install 'viper-e2e[{extra}]'"
-        ) from error
+        raise ShardError(f"{extra}:// needs {package}: not installed; pip install {package}") from error
 
 
 def _line(error: Exception) -> str:
