@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from viper_e2e.config import PRESETS, TRAIN_DEFAULTS
+from viper_e2e.config import PRESETS, TRAIN_DEFAULTS, plain
 from viper_e2e.errors import ViperError
 from viper_e2e.model import Predictions
 from viper_e2e.report import stdout_console
@@ -125,8 +125,8 @@ def _claim(options: argparse.Namespace) -> None:
         "epochs": options.epochs,
         "threads": options.threads,
         "corpus": options.corpus and str(options.corpus.resolve()),
-        "model": asdict(PRESETS["tiny"]()),
-        "train": TRAIN_DEFAULTS["tiny"],
+        "model": plain(PRESETS["tiny"]()),
+        "train": plain(TRAIN_DEFAULTS["tiny"]),
     }
     settings = json.loads(json.dumps(settings))
     path = options.out / "settings.json"

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))  # run by path
 
 import demo_table
 
-from viper_e2e.config.presets import tiny
+from viper_e2e.config.presets import TRAIN_DEFAULTS, tiny
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 
@@ -101,6 +101,7 @@ def test_the_model_of_the_demo_is_what_it_is_said_to_be():
     config = tiny()
     assert (config.decoding.num_frames, config.visual.crop_size) == (8, 96)
     model = ViPER(config)
+    model.set_training_depths(TRAIN_DEFAULTS["tiny"]["unfreeze"])
     trained = [p.numel() for p in model.parameters() if p.requires_grad]
     assert sum(trained) <= 1_000_000
     assert not any(encoder.is_frozen for encoder in model.encoders.values())

@@ -73,7 +73,6 @@ the hub offline, not needed   | infer  | variable HF_HUB_OFFLINE=1 |
 a notebook's plots            | eval   | variable MPLBACKEND=module://matplotlib_inline.backend_inline |
 a desktop's plots             | eval   | variable MPLBACKEND=TkAgg |
 plots nobody knows            | eval   | variable MPLBACKEND=nonsense |
-a working folder deleted      | infer  | folder_gone {work}/gone |
 threads that are no number    | infer  | variable OMP_NUM_THREADS=many |
 no graphics card visible      | infer  | variable CUDA_VISIBLE_DEVICES= |
 another user's model          | infer  | other_user |
@@ -90,6 +89,7 @@ a device nobody knows         | infer --device gpu    | | no such kind of device
 a device not supported        | eval --device meta    | | not supported
 a further process of mpirun   | infer | variable PMI_SIZE=4, variable OMPI_COMM_WORLD_RANK=3 | torchrun
 a further process of Slurm    | eval  | variable WORLD_SIZE=4, variable RANK=1 | torchrun
+a working folder deleted      | infer | folder_gone {work}/gone | was deleted; change to another
 a full disk under infer       | infer | files_of_at_most 300 | ulimit -f
 a full disk under eval        | eval  | files_of_at_most 300 | ulimit -f
 a full disk under pack        | pack  | files_of_at_most 2000 | ulimit -f

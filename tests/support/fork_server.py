@@ -122,7 +122,7 @@ def serve() -> None:
     leave = Leave()
     from support import process_cases
 
-    process_cases.prepare_parsers()
+    process_cases.prepare()
     # Else each child looks through all that was imported, and thereby copies it.
     gc.collect()
     gc.freeze()

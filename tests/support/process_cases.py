@@ -26,12 +26,13 @@ from viper_e2e.clip import DecodedClip
 # All that a case could need is imported before the fork.
 from viper_e2e.commands import cli
 from viper_e2e.commands import evaluation as evaluation_commands
-from viper_e2e.config import ModelConfig
+from viper_e2e.config import MODALITIES, ModelConfig
 from viper_e2e.config.presets import PRESETS
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError
 from viper_e2e.fusion import TokenFusion
 from viper_e2e.loading.loader import ClipBatch, ClipLoader
+from viper_e2e.model import ViPER
 from viper_e2e.runtime import processes
 from viper_e2e.scoring import journal as parts
 from viper_e2e.training import precision, reporting, trainer
@@ -52,11 +53,19 @@ class _NoFigures:
         pass
 
 
-def prepare_parsers() -> None:
-    """Of a run and of one that goes on, before the fork."""
+def prepare() -> None:
+    """Before the fork: parsers of a run and of one that goes on, and all that models are made of.
+
+    A model loads what it needs as it is built, and the optimizer a part of torch: seconds in each child.
+    """
     keep_parsers()
     for model in (PRESETS["micro"](), ModelConfig()):
         kept_parser("micro", "viper train", model)
+    module = ViPER(replace(PRESETS["micro"](), modalities=tuple(MODALITIES)))
+    torch.optim.AdamW(module.fusion.parameters())
+    state = torch.get_rng_state()
+    module([None])
+    torch.set_rng_state(state)
 
 
 def rank() -> int:

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from viper_e2e.commands.command_line import VOLUME, parse, parse_known, with_values
 from viper_e2e.config import (
@@ -38,6 +39,14 @@ MODELS = """no model is taken by default; give --checkpoint one of these:
 QUIET, VERBOSE = VOLUME
 
 
+def _refuse_a_deleted_folder() -> None:
+    """Torch's libraries end a process that stands in one, with a line that says nothing of it."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise ViperError("the folder that you are in was deleted; change to another one (cd)") from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 all fine, 1 nothing done or usage, 2 some clips failed."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -59,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _unknown(command)
     try:
         with _stopping(command):
+            _refuse_a_deleted_folder()
             return COMMANDS[command][0](argv[1:])
     except ViperError as error:
         print(f"viper {command}{_which_process()}: {error}", file=sys.stderr)
