@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from support.selection import some_of
 
 PACKAGE = Path(__file__).resolve().parent.parent / "viper_e2e"
 
@@ -257,12 +258,14 @@ LOADED = {
 """Of these, what a command loads before it knows the model, whose settings say what else is needed."""
 
 
-@pytest.mark.parametrize("module", LOADED)
+@pytest.mark.parametrize(
+    "module", some_of(list(LOADED), lambda _, module: module in ("commands.inference", "training.run"))
+)
 def test_a_command_leaves_to_a_model_what_only_some_models_need(module):
     assert loaded_by(f"import viper_e2e.{module}") <= LOADED[module]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_model_of_faces_and_sound_loads_nothing_of_the_others(tmp_path, tiny_clip):
     from viper_e2e import ViPER
     from viper_e2e.config import PRESETS

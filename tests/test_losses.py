@@ -207,7 +207,7 @@ def test_processes_see_one_loss_and_their_mean_gradient_is_that_of_one_process(p
         assert {v[index] for _, v in by_rank} == {values[index]}
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_training_under_ddp_on_two_processes_equals_training_on_one(fork_server, tmp_path):
     train_on_loss(0, 1, str(tmp_path))
     children = fork_server.fork_processes(2, "train_on_loss", str(tmp_path))
