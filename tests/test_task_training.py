@@ -84,6 +84,8 @@ def test_gradients_of_two_processes_are_those_of_one(tasks, fork_server, tmp_pat
 
 def test_the_model_says_classes_labels_and_numbers_and_eval_measures_them(whole, tasks, tmp_path, capsys):
     model = viper_e2e.load(whole / "checkpoints" / "last")
+    card = (whole / "checkpoints" / "last" / "README.md").read_text()
+    assert "mood (class: mood_calm, mood_glad, mood_upset); valence (number: valence)" in card
     record = model.predict(tasks / "videos" / "0.mp4")
     said = record["intensities"]
     assert list(said) == ["mood_calm", "mood_glad", "mood_upset", "valence", "units_au1", "units_au2", "joy"]
@@ -92,11 +94,12 @@ def test_the_model_says_classes_labels_and_numbers_and_eval_measures_them(whole,
     assert sum(said[f"mood_{name}"] for name in ("calm", "glad", "upset")) == pytest.approx(1.0)
     out = tmp_path / "eval"
     words = [f"--checkpoint={whole}/checkpoints/last", f"--shards={tasks}/shards/*.tar", f"--out={out}"]
-    assert main(["eval", *words, "--num-workers=0", "--by=split,Room"]) == 0
+    assert main(["eval", *words, "--num-workers=0", "--by=split,Room", "--report"]) == 0
     shown = capsys.readouterr().out
     assert "mood, by Room" in shown
     assert "largest gap in UAR" in shown
     assert all(word in shown for word in ("mood (class), 9 clips", "UAR", "recall", "valence (number)", "CCC"))
+    assert ">nan" not in (out / "report.html").read_text()
     record = json.loads((out / "metrics.json").read_text())
     assert set(record["by"]["split"]["groups"]) == {"train", "val"}
     measured = record["tasks"]

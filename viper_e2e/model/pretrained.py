@@ -305,6 +305,13 @@ def _number(data: object, *path: str) -> float | None:
     return data if isinstance(data, float) else None
 
 
+def _what_is_said(labels: LabelSet) -> str:
+    if not labels.tasks:
+        return f"{len(labels)} reaction intensities: {', '.join(labels.names)}"
+    told = (f"{task.name} ({task.kind}: {', '.join(labels.names[own])})" for task, own in labels.parts)
+    return "; ".join(told)
+
+
 def _model_card(model: Pretrained, settings: Mapping[str, Any]) -> str:
     parameters = sum(p.numel() for p in model.parameters())
     adapted = [name for name, backbone in backbones_of(model.config).items() if backbone.lora_rank]
@@ -317,8 +324,7 @@ def _model_card(model: Pretrained, settings: Mapping[str, Any]) -> str:
         "",
         "# A viper_e2e model",
         "",
-        f"From a clip of a person to {len(model.labels)} reaction intensities: "
-        f"{', '.join(model.labels.names)}.",
+        f"From a clip of a person to {_what_is_said(model.labels)}.",
         "",
         "```python",
         "import viper_e2e",
@@ -335,7 +341,8 @@ def _model_card(model: Pretrained, settings: Mapping[str, Any]) -> str:
     lines += _origin(model.provenance or {})
     lines += [
         "",
-        "The numbers are self-reported reaction intensities as the training labels had them. They are no "
+        f"The numbers are {'labels' if model.labels.tasks else 'self-reported reaction intensities'} as the "
+        "training clips had them. They are no "
         "measure of truthfulness or of health, and say nothing certain of what a person feels. Score people "
         "with their consent only.",
         "",

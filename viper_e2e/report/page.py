@@ -110,6 +110,8 @@ def _clip(predictions: Predictions, row: int, strips: Mapping[str, Sequence[np.n
 
 def _bar(value: float, labels: LabelSet) -> tuple[str, str, str]:
     """A value as text, and from where to where its bar reaches, in percent of its length."""
+    if math.isnan(value):
+        return "–", "0.0", "0.0"
     begin, end = span_of(value, (labels.minimum, labels.maximum))
     return f"{value:z.2f}", f"{100 * begin:.1f}", f"{100 * (end - begin):.1f}"
 

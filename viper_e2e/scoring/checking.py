@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from math import isnan
 from typing import Any, NamedTuple
 
 from rich.console import Group
@@ -277,10 +278,12 @@ def _label_ranges(shards: ShardSet) -> tuple[LabelRange, ...]:
         for entry in shard.samples
         if entry.intensities is not None
     ]
-    columns = zip(*rows, strict=True)
+    # Of a task that a clip lacks there is no number.
+    columns = [[value for value in column if not isnan(value)] for column in zip(*rows, strict=True)]
     return tuple(
         LabelRange(name, min(values), sum(values) / len(values), max(values))
         for name, values in zip(shards.labels.names, columns, strict=bool(rows))
+        if values
     )
 
 
