@@ -258,7 +258,7 @@ def test_one_task_of_intensities_has_the_loss_that_intensities_have():
 # --- heads ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["tokens", "ensemble", "concat"])
+@pytest.mark.parametrize("kind", ["tokens", "ensemble", "concat", "ridge"])
 def test_classes_are_shares_of_1_and_labels_lie_in_0_to_1_under_every_head(kind):
     torch.manual_seed(0)
     config = micro()

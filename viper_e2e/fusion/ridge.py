@@ -21,7 +21,7 @@ class RidgeFusion(FusionHead):
     """Linear in what each modality's tokens come to over a clip; fitted in closed form, never by steps.
 
     What is absent or hidden stands at its training mean. Outputs are in units of the labels, whatever their
-    range, and are not clipped to it.
+    range, and are not clipped to it, but that a class comes as shares of 1.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class RidgeFusion(FusionHead):
             raise ViperError(
                 "--model.fusion.output sigmoid: a ridge is linear; leave it out, or take another --head"
             )
-        # The scale is not read: it was fitted to the labels themselves.
+        # It was fitted to the labels themselves: of the scale it is read which are probabilities.
         self.linear = LinearPath(num_features(widths), num_outputs)
 
     def forward(
@@ -51,4 +51,6 @@ class RidgeFusion(FusionHead):
         check_streams(streams, self.modalities)
         pooled = pool(streams, face_found, duration_seconds, hidden)
         intensities = self.linear(pooled_rows(pooled), known_features(pooled))
+        if self.scale is not None:
+            intensities = self.scale.within(intensities)
         return rescaled(intensities) if self.rescale else intensities
