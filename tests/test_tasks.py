@@ -449,6 +449,13 @@ def test_tasks_can_be_said_in_a_word_each(tmp_path):
     assert found.labels.tasks == (TASKS[0], Task("valence", "number", 1, -0.5, 1.0))
 
 
+def test_a_class_keeps_its_words_whatever_the_case_of_its_task(tmp_path):
+    (tmp_path / "tasks.yaml").write_text("Emotion: {kind: class}\n")
+    labels = table(tmp_path, str(tmp_path / "tasks.yaml")).labels
+    said = {"emotion_anger": 0.1, "emotion_fear": 0.2, "emotion_joy": 0.7}
+    assert labels.classes_of(said) == {"emotion": "Joy"}
+
+
 def test_counts_of_raters_become_shares(tmp_path):
     (tmp_path / "tasks.yaml").write_text("emotion: {kind: class, columns: [joy, anger]}\n")
     text = "File_ID,Split,joy,anger\na,train,3,1\nb,train,0,0\n"

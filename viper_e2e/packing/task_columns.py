@@ -49,7 +49,8 @@ class TaskColumns:
     def column_names(self) -> tuple[str, ...]:
         """Of its part of the label set: a class's or a label's begins with the name of the task."""
         if self.kind in ("class", "labels"):
-            return tuple(f"{self.name} {one}" for one in (self.classes if self.is_words else self.titles))
+            own = self.classes if self.is_words else self.titles
+            return tuple(f"{name_of(self.name)} {one}" for one in own)
         return (self.name,) if self.kind == "number" else self.titles
 
     def read(self, cells: Sequence[str], is_empty: Callable[[str], bool], decimal: str) -> tuple[float, ...]:

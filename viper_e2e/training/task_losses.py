@@ -40,7 +40,7 @@ class ClassLoss(nn.Module):
     """Cross-entropy of one class of several, or of labels that hold or not, in float32; a mean over clips.
 
     A class may be shares of raters (soft labels). Weighted classes are not normalised by the weights of a
-    batch: their mean over the training clips is 1, so that accumulation and processes change nothing.
+    batch, so that accumulation and processes change nothing.
     """
 
     class_weights: Tensor
