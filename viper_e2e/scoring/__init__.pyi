@@ -10,6 +10,7 @@ from .metrics import Intervals as Intervals
 from .metrics import Scores as Scores
 from .metrics import batch_sums as batch_sums
 from .metrics import bootstrap as bootstrap
+from .metrics import finite_or_none as finite_or_none
 from .metrics import measure as measure
 from .metrics import scores as scores
 from .metrics import scores_of as scores_of
@@ -27,7 +28,6 @@ from .tabular import summary_path as summary_path
 from .tabular import write_records as write_records
 from .task_scores import MAIN_MEASURE as MAIN_MEASURE
 from .task_scores import TaskScores as TaskScores
-from .task_scores import finite_or_none as finite_or_none
 from .task_scores import main_score as main_score
 from .task_scores import split_best_by as split_best_by
 from .task_scores import task_record as task_record

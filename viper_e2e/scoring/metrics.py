@@ -180,12 +180,12 @@ def scores_record(scores: Scores) -> dict[str, Any]:
     plain = asdict(scores)
     names = plain.pop("names")
     for measure in ("pearson", "ccc", "mse"):
-        plain[measure] = {n: _finite(v) for n, v in zip(names, plain[measure], strict=True)}
-        plain[f"mean_{measure}"] = _finite(plain[f"mean_{measure}"])
+        plain[measure] = {n: finite_or_none(v) for n, v in zip(names, plain[measure], strict=True)}
+        plain[f"mean_{measure}"] = finite_or_none(plain[f"mean_{measure}"])
     return plain
 
 
-def _finite(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import name_of
 from viper_e2e.model import Predictions
-from viper_e2e.scoring.metrics import Interval, interval_of, resamples
+from viper_e2e.scoring.metrics import Interval, finite_or_none, interval_of, resamples
 from viper_e2e.tasks import Task
 
 MAIN_MEASURE = {"intensities": "pearson", "class": "uar", "labels": "macro_f1", "number": "ccc"}
@@ -228,7 +228,3 @@ def _by_column(
 def _mean(values: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Over the last axis, of those that are there; NaN where none is."""
     return np.where(there, values, 0.0).sum(-1) / there.sum(-1)
-
-
-def finite_or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
