@@ -159,7 +159,7 @@ ASKED = {
     "an age in English": (with_column("Age (years)", 23, 41, 35), "--ignore 'Age (years)'"),
     "an episode": (with_column("Episode", 1, 2), "--ignore Episode"),
     "a trial in camel case": (with_column("trialNo", 1, 2), "--ignore trialNo"),
-    "gender as a number": (with_column("gender", 0, 1), "--ignore gender"),
+    "sex as a number": (with_column("sex", 0, 1), "--ignore sex"),
     "a session": (with_column("session_id", 3, 1), "--ignore session_id"),
     "years under a strange title": (with_column("J", 2019, 2021), "--ignore J"),
     "a count under a strange title": (with_column("X1", 0, 1, 2, 3, 4, 5), "--ignore X1"),

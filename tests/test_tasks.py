@@ -433,7 +433,7 @@ def test_a_table_of_words_and_numbers_becomes_tasks(tmp_path):
     np.testing.assert_array_equal(values[3], (0, 1, 0, 1, nan, nan, 0.9))
     assert values[4] is None
     ages = next(column for column in found.columns if column.title == "Age")
-    assert ages.taken_for == "not used (not in --tasks)"
+    assert ages.taken_for == "kept with the clip as Age"
 
 
 def test_a_value_within_a_range_that_was_given_is_no_code_for_missing(tmp_path):

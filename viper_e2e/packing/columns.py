@@ -12,7 +12,15 @@ from itertools import pairwise
 from viper_e2e.labels import HUME_REACTION, name_of
 from viper_e2e.packing.sheet import Sheet
 from viper_e2e.packing.task_columns import TaskColumns, placed
-from viper_e2e.packing.titles import FILE_TITLES, METADATA, RESERVED, SPLIT_TITLES, SUBJECT_TITLES, plain
+from viper_e2e.packing.titles import (
+    FILE_TITLES,
+    KEPT,
+    METADATA,
+    RESERVED,
+    SPLIT_TITLES,
+    SUBJECT_TITLES,
+    plain,
+)
 from viper_e2e.packing.values import is_missing_word, number, suspected_codes
 
 SCALE_FACTOR = 5.0
@@ -49,7 +57,9 @@ class Columns:
     path: int | None = None
     split: int | None = None
     subject: int | None = None
+    text: int | None = None
     meta: dict[str, int] = field(default_factory=dict)
+    """By the name that it has beside each clip."""
     labels: list[int] = field(default_factory=list)
     tasks: tuple[TaskColumns, ...] = ()
     unused: dict[int, str] = field(default_factory=dict)
@@ -128,7 +138,8 @@ def _take_named(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
 
     for title in choices.meta:
         if (kept := _find(sheet, title, "--meta", columns)) is not None:
-            columns.meta[sheet.header[kept]] = kept
+            columns.meta[_kept_name(sheet.header[kept])] = kept
+    meant = {plain(title) for title in (*choices.labels, *(t for task in choices.tasks for t in task.titles))}
 
     def take(option: str, wanted: str, name: str) -> int | None:
         if wanted:
@@ -140,6 +151,20 @@ def _take_named(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
     columns.path = None if choices.id_column else by_name.get("path")
     columns.split = None if choices.split else take("--split-column", choices.split_column, "split")
     columns.subject = take("--subject-column", choices.subject_column, "subject")
+    named = {columns.file, columns.path, columns.split, columns.subject, *columns.unused}
+    for name in ("Text", *KEPT):
+        known = by_name.get(plain(name))
+        if known is None or known in (*named, *columns.meta.values()) or plain(name) in meant:
+            continue
+        if name == "Text":
+            columns.text = known
+        else:
+            columns.meta[name] = known
+    if columns.subject is None and "Speaker" in columns.meta:
+        columns.notes.append(
+            "no column Subject: if who speaks is who is seen, add --subject-column Speaker, so that splits, "
+            "folds and intervals keep people apart"
+        )
     if columns.file is None and columns.path is None and not choices.id_column:
         columns.file = _ask_for(sheet, columns, "File_ID", "--id-column", FILE_TITLES, "names the clips")
     if columns.split is None and not choices.split and not choices.split_column:
@@ -149,11 +174,17 @@ def _take_named(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
         columns.unused[by_name["split"]] = f"not used (--split {choices.split})"
 
 
+def _kept_name(title: str) -> str:
+    """What a column is called beside each clip: the known ones always alike, whatever their case."""
+    return next((name for name in KEPT if plain(name) == plain(title)), title)
+
+
 def _ask_for(
     sheet: Sheet, columns: Columns, name: str, option: str, titles: Sequence[str], what: str
 ) -> int | None:
     """A column that must be there is not: name the one that may be it, and go on as if it were."""
-    free = [title for place, title in enumerate(sheet.header) if title and place not in columns.unused]
+    taken = {*columns.unused, *columns.meta.values(), columns.text}
+    free = [title for place, title in enumerate(sheet.header) if title and place not in taken]
     alike = [title for title in free if plain(title) in titles]
     alike.sort(key=lambda title: titles.index(plain(title)))
     near = alike or [title for title in free if _near(title, [name])]
@@ -167,7 +198,7 @@ def _ask_for(
 
 
 def _take_labels(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
-    named = {columns.file, columns.path, columns.split, columns.subject, *columns.unused}
+    named = {columns.file, columns.path, columns.split, columns.subject, columns.text, *columns.unused}
     named |= set(columns.meta.values())
     rest = [place for place, title in enumerate(sheet.header) if title and place not in named]
     if choices.tasks:

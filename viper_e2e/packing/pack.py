@@ -199,6 +199,7 @@ def _add(writer: ShardWriter, clip: _Clip, max_bytes: int, problems: list[str], 
         intensities=row.intensities,
         subject=row.subject,
         meta=row.meta,
+        text=row.text,
     )
 
 

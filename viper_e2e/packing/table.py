@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
@@ -23,7 +23,7 @@ from viper_e2e.packing.columns import (
 )
 from viper_e2e.packing.sheet import Line, Sheet, read_sheet
 from viper_e2e.packing.task_columns import label_set
-from viper_e2e.packing.titles import RESERVED, plain
+from viper_e2e.packing.titles import KEPT, KNOWN, plain
 from viper_e2e.packing.values import decimal_of, is_missing_word, number, stray, suspected_codes
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, fault_of, written_whole
 from viper_e2e.shards import range_of
@@ -52,6 +52,8 @@ class Row:
     meta: Mapping[str, str]
     intensities: tuple[float, ...] | None
     """``None`` where all emotion cells are empty."""
+    text: str | None = None
+    """Words that are said in it."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,9 @@ def read_labels(path: Path, choices: ColumnChoices = NO_CHOICES) -> LabelTable:
     """Read a table of labels, from text or an Excel workbook.
 
     Columns: ``File_ID`` (a name, with or without square brackets, folders and ending) or ``Path``, ``Split``,
-    optional ``Subject``; columns of numbers are emotions, unless they are hardly meant as such: then they are
-    asked about. A row whose emotion cells are all empty is an unlabelled clip.
+    and, if there, ``Subject``, ``Text``, ``Fold``, ``Session``, ``Speaker``, ``Language``, ``Gender``, ``Age``;
+    other columns of numbers are emotions, unless they are hardly meant as such: then they are asked about. A
+    row whose emotion cells are all empty is an unlabelled clip.
 
     Raises ``ViperError`` that lists all that is wrong with the table and the options that settle it; a wrong
     row of a table that is otherwise right is left out and listed.
@@ -132,7 +135,7 @@ def write_labels(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 def label_titles(rows: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
     """The emotion columns of rows that a recipe made, where nothing has to be guessed."""
-    return tuple(title for title in rows[0] if title not in (*RESERVED, "Path"))
+    return tuple(title for title in rows[0] if title not in KNOWN)
 
 
 def _refusal(path: Path, columns: Columns, problems: Sequence[tuple[int, str]]) -> str:
@@ -195,6 +198,8 @@ class _RowReader:
                 rows.append(self._row(line))
             except ValueError as error:
                 problems.append((line[0], f"line {line[0]}: {error}"))
+        if self.places.file is None:
+            rows = _told_apart(rows)
         places = defaultdict(list)
         for row in rows:
             places[row.key].append(row)
@@ -232,6 +237,7 @@ class _RowReader:
             None if not subject or is_missing(subject, self.codes) else subject,
             {title: cells[at] for title, at in places.meta.items() if not self._is_empty(cells[at])},
             self._intensities(cells),
+            (cells[places.text] or None) if places.text is not None else None,
         )
 
     def _intensities(self, cells: list[str]) -> tuple[float, ...] | None:
@@ -274,8 +280,12 @@ class _RowReader:
             self.places.split: "split",
             self.places.subject: "subject",
             self.places.file: "file",
+            self.places.text: "words said",
         }
-        known |= dict.fromkeys(self.places.meta.values(), "kept with the clip (--meta)")
+        known |= {
+            at: "kept with the clip" + (" (--meta)" if name not in KEPT else f" as {name}")
+            for name, at in self.places.meta.items()
+        }
         found = []
         for at, title in enumerate(self.sheet.header):
             cells = [cells[at].strip() for _, cells in self.sheet.lines if at < len(cells)]
@@ -307,6 +317,15 @@ class _RowReader:
                 )
                 notes.append(f"line {line}: {self.sheet.header[at]} is {value:g}, far outside all other values")
         return notes
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Rows that are named by their file alone, where several share one: each by its line as well."""
+    num_rows = Counter(row.name for row in rows)
+    named = {row.line: f"{row.key}__row{row.line}" for row in rows if num_rows[row.name] > 1}
+    return [
+        replace(row, key=named[row.line], file_id=named[row.line]) if row.line in named else row for row in rows
+    ]
 
 
 def _without_brackets(file_id: str) -> str:

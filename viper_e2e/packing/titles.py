@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 
 RESERVED = ("File_ID", "Split", "Subject")
+KEPT = ("Fold", "Session", "Speaker", "Language", "Gender", "Age")
+"""Columns that are kept with each clip under these names, as with ``--meta``."""
+KNOWN = (*RESERVED, "Path", *KEPT, "Text")
+"""All columns that are never taken for labels unless a person names them as such."""
 
 
 def plain(title: str) -> str:

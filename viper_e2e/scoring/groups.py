@@ -52,6 +52,7 @@ def groups_of(source: ClipSource, names: Sequence[str]) -> dict[str, list[str]]:
 
 def _groups_by(source: ClipSource, name: str) -> list[str]:
     entries = [source.entry(i) for i in range(len(source))]
+    kept = dict.fromkeys(key for entry in entries for key in getattr(entry, "meta", None) or {})
     if name.lower() == "subject":
         found = [entry.subject for entry in entries]
     elif name.lower() in ("split", "shard"):
@@ -60,9 +61,10 @@ def _groups_by(source: ClipSource, name: str) -> list[str]:
         attribute = "split" if name.lower() == "split" else "path_or_url"
         found = [getattr(place, attribute, None) for place in places]
     else:
-        found = [(getattr(entry, "meta", None) or {}).get(name) for entry in entries]
+        # `--by gender` means Gender, where there is no other.
+        exact = name if name in kept else next((key for key in kept if key.lower() == name.lower()), name)
+        found = [(getattr(entry, "meta", None) or {}).get(exact) for entry in entries]
     if not any(found):
-        kept = dict.fromkeys(key for entry in entries for key in getattr(entry, "meta", None) or {})
         there = ", ".join(["subject", "split", "shard", *kept])
         raise ViperError(f"--by {name}: no clip has it; there are {there} (pack keeps columns with --meta)")
     return [value or UNKNOWN for value in found]

@@ -52,10 +52,11 @@ class ShardWriter:
         intensities: tuple[float, ...] | None = None,
         subject: str | None = None,
         meta: Mapping[str, str] | None = None,
+        text: str | None = None,
     ) -> None:
         """Append one sample; ``members`` by extension (``mp4``, ``wav``, ``fau.npy``), without its json.
 
-        ``meta``: what else is known of it, by name.
+        ``meta``: what else is known of it, by name. ``text``: words said in it, kept in its json alone.
         """
         assert key_and_extension(f"{key}.mp4") == (key, "mp4"), f"unusable key {key!r}"
         assert all(extension in KNOWN_EXTENSIONS for extension in members), sorted(members)
@@ -70,6 +71,8 @@ class ShardWriter:
             record["meta"] = dict(meta)
         if subject is not None:
             record["subject"] = subject
+        if text is not None:
+            record["text"] = text
         members = {**members, RECORD_EXTENSION: json.dumps(record, ensure_ascii=False).encode()}
         size = sum(BLOCK + -(-len(data) // BLOCK) * BLOCK for data in members.values())
         if self._open is not None and self._open.num_bytes + size > self.shard_size:

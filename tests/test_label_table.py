@@ -1,0 +1,88 @@
+"""test_label_table.py: the columns that a table may have beside its labels, and what is kept of them."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+
+import pytest
+
+from viper_e2e.errors import ViperError
+from viper_e2e.packing import ColumnChoices, label_titles, pack, read_labels
+from viper_e2e.scoring.groups import groups_of
+from viper_e2e.shards import ShardSet
+
+MP4 = b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(1000)
+KEPT = ("Fold", "Session", "Speaker", "Language", "Gender", "Age")
+
+
+def write(folder, text: str, *files: str):
+    """A table and the files that it names."""
+    for number, name in enumerate(files):
+        path = folder / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(MP4 + bytes([number]))
+    (folder / "labels.csv").write_text(text, encoding="utf-8")
+    return folder / "labels.csv"
+
+
+ALL = "File_ID,Split,Subject,fold,SESSION,speaker,Language,gender,Age,Text,Joy\n" + "".join(
+    f'c{n},train,P{n},{n % 3},{n % 2},S{n},de,{"fm"[n % 2]},{23 + n},"Oh, no {n}",0.{n}\n' for n in range(6)
+)
+
+
+def test_known_columns_are_never_taken_for_labels_and_are_kept_with_the_clip(tmp_path):
+    table = read_labels(write(tmp_path, ALL, *(f"c{n}.mp4" for n in range(6))))
+    assert table.labels.columns == ("Joy",)
+    assert table.rows[3].meta == dict(zip(KEPT, ("0", "1", "S3", "de", "m", "26"), strict=True))
+    assert table.rows[3].text == "Oh, no 3"
+    pack(tmp_path / "videos", tmp_path / "labels.csv", tmp_path / "out")
+    shards = ShardSet(str(tmp_path / "out/*.tar"))
+    entries = {shards.entry(n).key: shards.entry(n) for n in range(6)}
+    assert entries["c3"].meta == dict(table.rows[3].meta)
+    assert groups_of(shards, ["gender"])["gender"] == groups_of(shards, ["Gender"])["Gender"]
+    with tarfile.open(tmp_path / "out/train-000000.tar") as tar:
+        assert json.load(tar.extractfile("c3.json"))["text"] == "Oh, no 3"
+
+
+def test_what_is_said_may_be_any_word_and_is_kept_as_it_is(tmp_path):
+    text = "File_ID,Split,Text,Joy\na,train,None,0.1\nb,train,,0.2\nc,train,NA,0.3\nd,train,12,0.4\n"
+    table = read_labels(write(tmp_path, text))
+    assert [row.text for row in table.rows] == ["None", None, "NA", "12"]
+
+
+def test_a_known_column_is_a_label_where_a_person_says_so(tmp_path):
+    path = write(tmp_path, ALL)
+    table = read_labels(path, ColumnChoices(labels=("Age", "Joy")))
+    assert table.labels.columns == ("Age", "Joy")
+    assert "Age" not in table.rows[0].meta
+    table = read_labels(path, ColumnChoices(ignore=("Speaker", "Text"), subject_column="Session"))
+    assert table.rows[1].subject == "1"
+    assert not {"Speaker", "Session"} & set(table.rows[0].meta)
+    assert table.rows[0].text is None
+    assert read_labels(path, ColumnChoices(split_column="Fold")).rows[2].split == "2"
+
+
+def test_a_speaker_without_a_subject_is_told(tmp_path):
+    path = write(tmp_path, ALL.replace("Subject", "Note"))
+    assert any("--subject-column Speaker" in note for note in read_labels(path).notes)
+    assert not any("--subject-column" in note for note in read_labels(write(tmp_path, ALL)).notes)
+
+
+def test_a_fold_is_no_split(tmp_path):
+    with pytest.raises(ViperError, match=r"no column 'Split' .*--split train"):
+        read_labels(write(tmp_path, ALL.replace("Split", "Note")))
+    table = read_labels(write(tmp_path, ALL.replace("Split", "Note")), ColumnChoices(split="train"))
+    assert table.rows[4].meta["Fold"] == "1"
+
+
+def test_rows_that_share_a_path_have_keys_of_their_own(tmp_path):
+    text = "Path,Split,Side,Joy\nd/film.avi,train,x,0.1\nd/film.avi,train,y,0.2\ne/film.avi,train,z,0.3\n"
+    table = read_labels(write(tmp_path, text), ColumnChoices(labels=("Joy",)))
+    assert [row.key for row in table.rows] == ["d__film__row2", "d__film__row3", "e__film"]
+    assert table.problems == ()
+
+
+def test_recipes_need_not_say_which_columns_are_known():
+    row = dict.fromkeys(["Path", "File_ID", "Split", "Subject", *KEPT, "Text", "Joy", "Awe"])
+    assert label_titles([row]) == ("Joy", "Awe")
