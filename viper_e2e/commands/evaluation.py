@@ -59,6 +59,7 @@ from viper_e2e.scoring import (
     task_scores,
 )
 from viper_e2e.shards import ShardSet, without_query
+from viper_e2e.training import folds_from
 
 STRIP_SIZE = 96
 """Side of the face crops shown in the report, in pixels."""
@@ -68,6 +69,8 @@ def run_eval(options: EvalConfig) -> int:
     """Score shards once and write everything that can be said of it into ``--out``."""
     shards, out = ShardSet(options.shards, limits=shard_limits(options)), Path(options.out)
     settle_folder(out, "--out")
+    if options.fold:
+        shards = folds_from(shards, options.folds).of_fold(shards, options.fold)
     refuse_empty(shards, options.shards)
     model = load_model(options)
     columns = _submission_labels(model.labels, shards.labels)

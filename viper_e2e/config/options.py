@@ -149,6 +149,10 @@ class EvalConfig(ScoringOptions):
 
     shards: str = option(help=SHARDS)
     out: str = option(help="folder for metrics.json, predictions.csv and plots")
+    fold: str = option("", metavar="NAME", help="only the clips of this fold; see viper train")
+    folds: str = option(
+        "Fold", metavar="FILE|NAME", help="folds.json of viper cv, or what pack kept with each clip"
+    )
     by: list[str] = option(
         [], metavar="A,B", help="also score groups: subject, split, shard, or what pack kept with --meta"
     )

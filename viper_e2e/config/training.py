@@ -64,6 +64,12 @@ class RunConfig:
     """Shards to train on: a path, a glob, a brace pattern, or https://, s3://, gs:// or hf:// addresses."""
     val_shards: str | None = None
     """Shards to validate on after each epoch; None: no validation, and `best` is never written."""
+    fold: str = ""
+    """Train on the clips of all other folds, and validate on those of this one; see `folds`."""
+    folds: str = "Fold"
+    """Where `fold` is: in a file (`folds.json` of `viper cv`), or packed with each clip (`Session`)."""
+    inner_val: Annotated[float, Bounds(0, 0.5)] = 0.0
+    """Validate on this share of the training clips, whole subjects, which are then not trained on; 0: none."""
     run_dir: str = ""
     """Folder for everything the run writes. Not overwritten unless `resume`."""
     resume: bool = False

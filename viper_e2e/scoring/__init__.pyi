@@ -1,6 +1,7 @@
 from .checking import check as check
 from .groups import GroupScores as GroupScores
 from .groups import groups_of as groups_of
+from .groups import known_groups as known_groups
 from .groups import score_groups as score_groups
 from .journal import ResultJournal as ResultJournal
 from .journal import identity_of as identity_of

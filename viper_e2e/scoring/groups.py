@@ -47,10 +47,14 @@ def groups_of(source: ClipSource, names: Sequence[str]) -> dict[str, list[str]]:
 
     `ViperError` for a name that no clip has, before anything is scored.
     """
-    return {name: _groups_by(source, name) for name in dict.fromkeys(names)}
+    return {name: [g or UNKNOWN for g in known_groups(source, name)] for name in dict.fromkeys(names)}
 
 
-def _groups_by(source: ClipSource, name: str) -> list[str]:
+def known_groups(source: ClipSource, name: str, option: str = "--by") -> list[str | None]:
+    """Each clip's group by one name, in the order of the source; None or empty where it has none.
+
+    ``option``: that named it, for the `ViperError` where no clip has it.
+    """
     entries = [source.entry(i) for i in range(len(source))]
     kept = dict.fromkeys(key for entry in entries for key in getattr(entry, "meta", None) or {})
     if name.lower() == "subject":
@@ -66,8 +70,8 @@ def _groups_by(source: ClipSource, name: str) -> list[str]:
         found = [(getattr(entry, "meta", None) or {}).get(exact) for entry in entries]
     if not any(found):
         there = ", ".join(["subject", "split", "shard", *kept])
-        raise ViperError(f"--by {name}: no clip has it; there are {there} (pack keeps columns with --meta)")
-    return [value or UNKNOWN for value in found]
+        raise ViperError(f"{option} {name}: no clip has it; there are {there} (pack keeps columns with --meta)")
+    return found
 
 
 def score_groups(predictions: Predictions, groups: Mapping[str, Sequence[str]]) -> list[GroupScores]:

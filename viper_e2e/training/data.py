@@ -18,6 +18,7 @@ from viper_e2e.loading import ClipLoader, DecodeSample, Reading
 from viper_e2e.model import labels_of, newest_whole
 from viper_e2e.shards import ShardLimits, ShardSet, shared_clips, shared_subjects
 from viper_e2e.tasks import Task
+from viper_e2e.training.folds import folds_from, inner_split, notes_on
 
 LEAST_UNIT_SPREAD = 0.05
 """Labels in [0, 1] that spread less than this (standard deviation) are too narrow for a sigmoid of [0, 1]."""
@@ -31,16 +32,43 @@ def open_splits(
 ) -> tuple[ShardSet, ShardSet | None]:
     """The shards to train on and, if there are any, those to validate on, their labels in one order.
 
+    These are other shards, a fold of the same ones, or some of the training clips themselves.
     ``labels``: of the run that goes on; without, the order is that of the training shards.
     """
+    _refuse_two_validations(config)
     train = open_labelled(config.train_shards, "--train-shards", limits)
     if labels is not None:
         train = train.labelled_as(labels, "the run")
+    if config.fold or config.inner_val:
+        return _split(train, config)
     if not config.val_shards:
         return train, None
     val = open_labelled(config.val_shards, "--val-shards", limits)
     val = val.labelled_as(train.known_labels, "--train-shards")
     val.problems = (*_in_common(train, val), *val.problems)
+    return train, val
+
+
+def _refuse_two_validations(config: TrainConfig) -> None:
+    given = [f"--fold {config.fold}"] if config.fold else []
+    given += [f"--inner-val {config.inner_val:g}"] if config.inner_val and not config.fold else []
+    if given and config.val_shards:
+        raise ViperError(f"--val-shards and {given[0]}: both say what is validated on; leave one out")
+
+
+def _split(shards: ShardSet, config: TrainConfig) -> tuple[ShardSet, ShardSet]:
+    """Without the fold that is held out; that one, or with `inner_val` some of the rest, is validated on."""
+    train, val, by = shards, None, "Subject"
+    notes: tuple[str, ...] = ()
+    if config.fold:
+        folds = folds_from(shards, config.folds)
+        train, val = folds.held_out(shards, config.fold)
+        by, notes = folds.by, tuple(notes_on(shards, folds))
+    if config.inner_val:
+        train, val, note = inner_split(train, config.inner_val, by, config.seed)
+        notes += (note,)
+    assert val is not None, "one of the two was asked for"
+    train.problems, val.problems = (*train.problems, *notes), ()
     return train, val
 
 

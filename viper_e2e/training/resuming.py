@@ -32,6 +32,7 @@ from viper_e2e.model import ViPER, labels_of, newest_whole, read_json
 from viper_e2e.runtime import naming, plain_json, write_text
 from viper_e2e.shards import ShardSet
 from viper_e2e.tasks import tasks_from_json, tasks_to_json
+from viper_e2e.training.folds import is_file_of_folds
 from viper_e2e.training.optimizer import parameter_groups
 
 MAY_CHANGE = frozenset(
@@ -48,7 +49,7 @@ MAY_CHANGE = frozenset(
 )
 """Settings that take effect when they change. All others decide which clips a step sees or what is computed of
 them (seed, batch size, loss, model, …): with one changed, the run would be neither the old nor a new one."""
-BY_CONTENT = ("train_shards", "val_shards", "model.textual.bank")
+BY_CONTENT = ("train_shards", "val_shards", "folds", "model.textual.bank")
 """What names files: their content is compared, so that they may have moved."""
 _WORDED = {name: kind for name, kind in get_type_hints(TrainConfig).items() if kind in WORDED}
 DATA = "data.json"
@@ -243,6 +244,8 @@ def with_absolute_paths(settings: Settings) -> dict[str, Any]:
     data = {"schema": SETTINGS_SCHEMA, **settings.to_dict()}
     for name in ("train_shards", "val_shards", "run_dir"):
         data[name] = _absolute(data[name])
+    if is_file_of_folds(data["folds"]):
+        data["folds"] = _absolute(data["folds"])
     places = backbone_places(settings.model)
     for name, backbone in backbones_of(settings.model).items():
         if Path(backbone.source).expanduser().exists():

@@ -1,0 +1,225 @@
+"""folds.py: which fold each clip is in, so that no group (subject, speaker, session) is in two."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from viper_e2e.errors import ViperError
+from viper_e2e.runtime import naming, plain_json, write_text
+from viper_e2e.scoring import known_groups
+from viper_e2e.shards import ShardSet
+from viper_e2e.training.stratifying import dealt_groups, strata_of
+
+SCHEMA = "viper_e2e.folds/1"
+MAX_NAMES = 10
+"""So many clips or groups are named in a message; more are counted."""
+BY_CLIP = "clip"
+"""Each clip is a group of its own."""
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The fold of each clip, by the clip's key."""
+
+    of_clips: Mapping[str, str]
+    by: str = "Subject"
+    """What stays together: clips that have the same of it are in one fold."""
+    made: Mapping[str, Any] = field(default_factory=dict)
+    """How they came about."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of them."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the folds: numbers in their order, before other words in theirs."""
+        return tuple(sorted(set(self.of_clips.values()), key=_as_people_count))
+
+    def write(self, path: Path) -> None:
+        """``folds.json``, deterministic to the byte."""
+        data = {"schema": SCHEMA, "by": self.by, "made": dict(self.made), "folds": dict(self.of_clips)}
+        write_text(path, plain_json.dumps(data, indent=1) + "\n")
+
+    def held_out(self, shards: ShardSet, fold: str) -> tuple[ShardSet, ShardSet]:
+        """Clips of all other folds, and those of this one; clips of no fold are in neither.
+
+        `ViperError` where either would be empty.
+        """
+        held_out = self.of_fold(shards, fold)
+        train = shards.only([name not in (None, fold) for name in self.of(shards)])
+        if not len(train):
+            raise ViperError(f"--fold {fold}: all clips are in this fold, so that none is left to train on")
+        return train, held_out
+
+    def of_fold(self, shards: ShardSet, fold: str) -> ShardSet:
+        """Clips of one fold; `ViperError` where there is none."""
+        folds = self.of(shards)
+        if fold not in folds:
+            there = ", ".join(name for name in self.names if name in folds) or "none"
+            raise ViperError(f"--fold {fold}: no clip is in this fold; there are {there}")
+        return shards.only([name == fold for name in folds])
+
+    def of(self, shards: ShardSet) -> list[str | None]:
+        """The fold of each clip of shards, in their order."""
+        return [self.of_clips.get(entry.key) for entry in entries_of(shards)]
+
+    def dropping(self, shards: ShardSet) -> tuple[str, ...]:
+        """What to say of clips that are in no fold."""
+        without = [e.key for e in entries_of(shards) if e.key not in self.of_clips]
+        if not without:
+            return ()
+        return (f"{len(without)} of {len(shards)} clips are in no fold and are left out: {_some(without)}",)
+
+
+def read_folds(path: Path) -> Folds:
+    """What `Folds.write` wrote; or a plain object, clip → fold, that a person made."""
+    with naming(path):
+        text = path.read_text(encoding="utf-8")
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ViperError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise ViperError(f"{path}: holds no folds; write an object, clip → fold")
+    if "schema" not in data:
+        data = {"schema": SCHEMA, "folds": data}
+    if data["schema"] != SCHEMA:
+        raise ViperError(f"{path}: schema {data['schema']!r}, this version reads {SCHEMA!r}")
+    folds = data.get("folds")
+    if not isinstance(folds, dict) or not folds or not all(isinstance(f, str | int) for f in folds.values()):
+        raise ViperError(f"{path}: holds no folds; each clip's is a word or a number")
+    made = data.get("made", {})
+    by = data.get("by", "Subject")
+    if not isinstance(made, dict) or not isinstance(by, str):
+        raise ViperError(f"{path}: damaged; make it anew with `viper cv`")
+    return Folds({key: str(fold) for key, fold in folds.items()}, by, made)
+
+
+def is_file_of_folds(source: str) -> bool:
+    """Whether folds are read from a file, and not from what was packed with each clip."""
+    return source.endswith(".json")
+
+
+def folds_from(shards: ShardSet, source: str, by: str = "Subject") -> Folds:
+    """The folds that a file has, or what was packed with each clip, such as ``Fold`` or ``Session``.
+
+    Clips without one are left out, which `Folds.notes` tell. `ViperError` where a group is in two folds.
+    """
+    if is_file_of_folds(source):
+        folds = read_folds(Path(source))
+        found = Folds(folds.of_clips, folds.by, folds.made, folds.dropping(shards))
+    else:
+        given = known_groups(shards, source, "--folds")
+        entries = entries_of(shards)
+        of_clips = {e.key: fold for e, fold in zip(entries, given, strict=True) if fold}
+        found = Folds(of_clips, by, {"from": source})
+        found = Folds(of_clips, by, found.made, found.dropping(shards))
+    here = {found.of_clips[e.key] for e in entries_of(shards) if e.key in found.of_clips}
+    if len(here) < 2:
+        there = ", ".join(here) or "none"
+        raise ViperError(f"--folds {source}: at least two folds are needed, there are: {there}")
+    check_apart(shards, found)
+    return found
+
+
+def make_folds(shards: ShardSet, num_folds: int, *, by: str, stratify: str = "", seed: int = 0) -> Folds:
+    """``num_folds`` folds, named 1, 2, …: groups stay whole, and all folds are alike in size and labels.
+
+    ``by``: what tells the groups, such as ``Subject`` or ``Session``; ``clip``: each clip on its own.
+    ``stratify``: a task, or ``none``; empty: the first class, else what there is. The same clips, in whatever
+    order, and the same seed give the same folds. Clips without a group are left out, as `Folds.notes` tell.
+    """
+    if num_folds < 2:
+        raise ViperError(f"--folds {num_folds}: at least 2 are needed")
+    entries = entries_of(shards)
+    keys = [entry.key for entry in entries]
+    groups = keys if by == BY_CLIP else known_groups(shards, by, "--by")
+    rows = sorted((row for row, group in enumerate(groups) if group), key=keys.__getitem__)
+    named = [str(groups[row]) for row in rows]
+    if num_folds > len(set(named)):
+        of_what = "clips" if by == BY_CLIP else f"different values of {by}"
+        raise ViperError(f"--folds {num_folds}: there are only {len(set(named))} {of_what} to make folds of")
+    strata, how = strata_of(shards, rows, stratify)
+    dealt = dealt_groups(named, strata, num_folds, seed)
+    of_clips = {keys[row]: str(dealt[group] + 1) for row, group in zip(rows, named, strict=True)}
+    made = {"by": by, "stratified_by": how, "num_folds": num_folds, "seed": seed}
+    without = [key for key, group in zip(keys, groups, strict=True) if not group]
+    notes: tuple[str, ...] = ()
+    if without:
+        told = f"{len(without)} of {len(keys)} clips have no {by} and are left out of all folds"
+        notes = (f"{told}: {_some(without)}; --by {BY_CLIP} takes each clip on its own",)
+    return Folds(of_clips, by, made, notes)
+
+
+def inner_split(shards: ShardSet, share: float, by: str, seed: int) -> tuple[ShardSet, ShardSet, str]:
+    """Clips to train on, about ``share`` of the clips to validate on, groups whole, and what that came to.
+
+    ``by``: what tells the groups; where no clip has it, each clip is on its own.
+    """
+    entries = entries_of(shards)
+    if by.lower() == "subject" and not any(entry.subject for entry in entries):
+        by = BY_CLIP
+    groups = [e.key for e in entries] if by == BY_CLIP else known_groups(shards, by, "--inner-val")
+    num_groups = len({group for group in groups if group})
+    num_folds = min(round(1 / share), num_groups)
+    if num_folds < 2:
+        raise ViperError(
+            f"--inner-val {share:g}: all clips have the same {by}, so that none could be set apart"
+        )
+    folds = make_folds(shards, num_folds, by=by, seed=seed)
+    chosen = [folds.of_clips.get(entry.key) for entry in entries]
+    inner = shards.only([fold == "1" for fold in chosen])
+    train = shards.only([fold != "1" for fold in chosen])
+    of_whom = "" if by == BY_CLIP else f", each {by} in one of the two"
+    return train, inner, f"validated on {len(inner)} of {len(shards)} training clips (--inner-val){of_whom}"
+
+
+def check_apart(shards: ShardSet, folds: Folds) -> None:
+    """`ViperError` that names the groups that are in more than one fold."""
+    shared = list(_groups_in_several(shards, folds))
+    if shared:
+        raise ViperError(
+            f"{folds.by} in more than one fold, so that a model would be tested on whom it was trained on: "
+            f"{_some(shared)}"
+        )
+
+
+def _groups_in_several(shards: ShardSet, folds: Folds) -> Iterator[str]:
+    if folds.by == BY_CLIP or folds.by == folds.made.get("from"):
+        return
+    entries = entries_of(shards)
+    if folds.by.lower() == "subject" and not any(entry.subject for entry in entries):
+        return  # which `notes_on` tells
+    found: dict[str, set[str]] = {}
+    for entry, group in zip(entries, known_groups(shards, folds.by, "--by"), strict=True):
+        if group and entry.key in folds.of_clips:
+            found.setdefault(group, set()).add(folds.of_clips[entry.key])
+    for group, where in sorted(found.items()):
+        if len(where) > 1:
+            yield f"{group} ({', '.join(sorted(where, key=_as_people_count))})"
+
+
+def notes_on(shards: ShardSet, folds: Folds) -> Iterator[str]:
+    """What is to be said of folds besides what they are."""
+    yield from folds.notes
+    if folds.by.lower() == "subject" and not any(entry.subject for entry in entries_of(shards)):
+        yield "no clip has a Subject: whether a person is in two folds cannot be told; pack it"
+
+
+def entries_of(shards: ShardSet) -> list[Any]:
+    """What the index knows of each clip."""
+    return [entry for shard in shards.shards for entry in shard.samples]
+
+
+def _as_people_count(name: str) -> tuple[bool, list[Any]]:
+    """``fold 2`` before ``fold 10``."""
+    parts = re.split(r"(\d+)", name)
+    return (not name[:1].isdigit(), [int(part) if part.isdecimal() else part for part in parts])
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMES]) + (f", … ({len(names)} in all)" if len(names) > MAX_NAMES else "")
