@@ -1,9 +1,5 @@
 from .data import make_loader as make_loader
-from .folds import Folds as Folds
 from .folds import folds_from as folds_from
-from .folds import make_folds as make_folds
-from .folds import notes_on as notes_on
-from .folds import read_folds as read_folds
 from .losses import IntensityLoss as IntensityLoss
 from .optimizer import build_optimizer as build_optimizer
 from .precision import compute_dtype as compute_dtype
