@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,34 @@ UNHEARD = " of sound are not heard"
 """In the note on seconds of sound that no token hears."""
 WORTH_TELLING_SECONDS = 0.1
 """Fewer of them are not told."""
+
+
+Side = Literal["left", "right", "full"]
+"""A half of the picture, as it is shown, or all of it."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Which part of its file a clip is: frames with start ≤ time < end, sound between, a half of each."""
+
+    start_seconds: float = 0.0
+    """On the file's clock (0 = its first frame)."""
+    end_seconds: float = math.inf
+    side: Side = "full"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_seconds < self.end_seconds:
+            raise ValueError(f"a segment from {self.start_seconds} s to {self.end_seconds} s")
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Start and end in seconds."""
+        return self.start_seconds, self.end_seconds
+
+    def to_json(self) -> dict[str, float | str | None]:
+        """As plain data; no end is that of the file."""
+        end = None if math.isinf(self.end_seconds) else self.end_seconds
+        return {"start": self.start_seconds, "end": end, "side": self.side}
 
 
 @dataclass(frozen=True)
@@ -37,6 +66,8 @@ class Sample:
     subject: str | None = None
     shard: str = ""
     """Path or URL of the shard, for messages."""
+    segment: Segment | None = None
+    """Which part of ``video`` (and of ``sound``) the clip is; ``None``: all of it."""
 
 
 @runtime_checkable
@@ -110,6 +141,8 @@ class AgainFrom:
     """The file's bytes (uint8), which cross between processes as memory, or its path."""
     indices: np.ndarray
     """int64, ``N``: each frame's number in the file."""
+    side: Side = "full"
+    """What of them is shown."""
 
 
 @runtime_checkable

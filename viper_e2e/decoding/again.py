@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from viper_e2e.clip import AgainFrom
+from viper_e2e.clip import AgainFrom, Side
 from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding.container import Source, open_clip
 from viper_e2e.decoding.fields import FieldsFound
@@ -30,11 +30,12 @@ NUM_TIMELINES = 4
 Window = tuple[int, int, int, int]
 
 
-def again_from(source: Source, indices: np.ndarray) -> AgainFrom | None:
+def again_from(source: Source, indices: np.ndarray, side: Side = "full") -> AgainFrom | None:
     """``None`` for bytes that are too many to go along."""
     if isinstance(source, bytes):
-        return AgainFrom(np.frombuffer(source, np.uint8), indices) if len(source) <= MAX_BYTES_ALONG else None
-    return AgainFrom(Path(source), indices)
+        is_small = len(source) <= MAX_BYTES_ALONG
+        return AgainFrom(np.frombuffer(source, np.uint8), indices, side) if is_small else None
+    return AgainFrom(Path(source), indices, side)
 
 
 def close_up(
@@ -93,7 +94,7 @@ def _cut(
             raise RescanNeeded
         mask = np.zeros(len(timeline.pts), bool)
         mask[again.indices[places]] = True
-        reader = FrameReader(media, timeline, mask, max_side, has_fields=has_fields)
+        reader = FrameReader(media, timeline, mask, max_side, has_fields=has_fields, side=again.side)
         return _inside(reader, again.indices, windows)
 
 

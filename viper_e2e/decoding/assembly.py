@@ -117,7 +117,7 @@ class Assembly:
     def _clip(self, window: Window, frames: Pixels, runs: tuple[SoundRun, ...]) -> DecodedClip:
         plan, config = self._plan, self._plan.config
         # A window's times count from its start, those of a whole clip from its first frame.
-        start = window.start_seconds if plan.is_tiled else 0.0
+        start = window.start_seconds if plan.is_part else 0.0
         length = window.end_seconds - window.start_seconds
         if start:
             runs = tuple(SoundRun(run.start_seconds - start, run.samples) for run in runs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Literal
 import av
 import numpy as np
 
-from viper_e2e.clip import DecodedClip
+from viper_e2e.clip import DecodedClip, Segment, Side
 from viper_e2e.config import DecodingConfig, ModelConfig, needs_of
 from viper_e2e.decoding.again import again_from
 from viper_e2e.decoding.assembly import Assembly, Pictures
@@ -89,17 +90,19 @@ class ClipDecoder:
         sound: Source | None = None,
         name: str = "",
         action_units: np.ndarray | None = None,
+        segment: Segment | None = None,
     ) -> DecodedClip:
         """Decode what a clip's tokens need.
 
         `source`: the file's bytes, or its path (never read whole). `sound`: a separate file (wav, flac, m4a,
         mp3, opus …) that replaces the file's own sound; its first sample belongs to the clip's first frame.
-        `action_units` are handed on.
+        `action_units` are handed on. `segment`: decode only this part of the file (and of `sound`), as if it
+        were the clip, whose times then count from where it begins.
         Raises `ClipError`: stage ``read`` (no such file), ``container`` (not a clip, cut short, over
         `config.limits`), ``decode`` (damaged pictures), ``sound`` (damaged or unknown sound).
         """
         sees = self.sees == "always" or (self.sees == "without units" and action_units is None)
-        ((_, clip),) = self._decode(source, sound, name, None, sees=sees)
+        ((_, clip),) = self._decode(source, sound, name, None, sees=sees, segment=segment)
         return replace(clip, action_units=action_units)
 
     def windows(
@@ -110,28 +113,39 @@ class ClipDecoder:
         *,
         sound: Source | None = None,
         name: str = "",
+        segment: Segment | None = None,
     ) -> Iterator[tuple[float, DecodedClip]]:
         """Each window of a clip as if it were a clip, in one pass; memory is bounded by a window's.
 
-        Yields (start in seconds after the file's first frame, clip whose times count from that start). The
-        last window ends where the file does; a file shorter than a window is one window.
+        Yields (start in seconds after the file's first frame, or after the start of `segment`; clip whose times
+        count from that start). The last window ends where the file does, or `segment`; what is shorter than a
+        window is one.
         Raises `ViperError` for lengths that are not positive, and what decoding a clip raises.
         """
         if not (window_seconds > 0 and hop_seconds > 0):
             raise ViperError(f"windows of {window_seconds} s every {hop_seconds} s: both must be more than 0")
         tiling = float(window_seconds), float(hop_seconds)
-        return self._decode(source, sound, name, tiling, sees=self.sees != "never")
+        return self._decode(source, sound, name, tiling, sees=self.sees != "never", segment=segment)
 
     def _decode(
-        self, source: Source, sound: Source | None, name: str, tiling: tuple[float, float] | None, *, sees: bool
+        self,
+        source: Source,
+        sound: Source | None,
+        name: str,
+        tiling: tuple[float, float] | None,
+        *,
+        sees: bool,
+        segment: Segment | None,
     ) -> Iterator[tuple[float, DecodedClip]]:
         config = self.config if self.hears else replace(self.config, sound="none")
-        decoding = _Decoding(config, source, sound, name_of(source, name), tiling, sees)
+        decoding = _Decoding(config, source, sound, name_of(source, name), tiling, sees, segment)
+        side = "full" if segment is None else segment.side
+        zero = 0.0 if segment is None else segment.start_seconds
         try:
             for window, clip in decoding.run():
                 if self.comes_back and max(clip.frames.shape[1:3]) < max(clip.display_size):
-                    clip = replace(clip, again=again_from(source, window.frames))
-                yield window.start_seconds, clip
+                    clip = replace(clip, again=again_from(source, window.frames, side))
+                yield window.start_seconds - zero, clip
         finally:
             self.frames_decoded = decoding.num_decoded
 
@@ -147,8 +161,12 @@ class _Decoding:
         name: str,
         tiling: tuple[float, float] | None,
         sees: bool = True,
+        segment: Segment | None = None,
     ):
         self.sees = sees
+        self._side: Side = "full" if segment is None else segment.side
+        # Without a time of its own, a segment is a half of all pictures.
+        self._span = None if segment is None or segment.span == (0.0, math.inf) else segment.span
         self.config, self.source, self.sound, self.name, self.tiling = config, source, sound, name, tiling
         self.num_decoded: int | None = 0
         hears = config.sound != "none" and sound is None
@@ -200,7 +218,7 @@ class _Decoding:
                 media = files.enter_context(self._open())
             frame = None if has_fields or not self.sees else self._frame_for_another(timeline)
             track = self._sound_track(files, media, timeline, apart=frame is not None or not self.sees)
-            plan = Plan(config, timeline, track.extent if track else (0.0, 0.0), self.tiling)
+            plan = Plan(config, timeline, track.extent if track else (0.0, 0.0), self.tiling, self._span)
             mask, spans = plan.wanted(num_done)
             whole = config.sound == "windows"
             sound = SoundReader(track, spans, config.sample_rate, whole=whole) if track else None
@@ -210,7 +228,9 @@ class _Decoding:
             elif frame is not None:
                 pictures = _FOREIGN[config.backend](media, self.source, frame, mask, config.max_side)
             else:
-                pictures = FrameReader(media, timeline, mask, config.max_side, sound, has_fields=has_fields)
+                pictures = FrameReader(
+                    media, timeline, mask, config.max_side, sound, has_fields=has_fields, side=self._side
+                )
             has_sound = track is not None or (config.sound == "none" and bool(media.audio or self.sound))
             try:
                 notes = (*media.notes, *timeline.notes, *self._sound_notes)
@@ -241,7 +261,7 @@ class _Decoding:
     def _frame_for_another(self, timeline: Timeline) -> av.VideoFrame | None:
         """The clip's first frame, if another backend than PyAV shall and can read the others."""
         backend = self.config.backend
-        if backend == "pyav":
+        if backend == "pyav" or self._side != "full":
             return None
         with self._open() as again:
             frame = first_frame(again)

@@ -8,6 +8,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from viper_e2e.clip import Side
 from viper_e2e.decoding.media import ClipMedia
 
 Size = tuple[int, int]
@@ -116,6 +117,11 @@ def scaled_size(width: int, height: int, max_side: int | None) -> Size:
         return width, height
     scale = max_side / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def half_size(size: Size, side: Side) -> Size:
+    """Of a side of a picture; an odd column in its middle belongs to neither half."""
+    return size if side == "full" else (max(1, size[0] // 2), size[1])
 
 
 def fitted_size(size: Size, canvas: Size) -> Size:

@@ -8,9 +8,18 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
+from viper_e2e.clip import Side
 from viper_e2e.decoding.colour import RGBConverter
 from viper_e2e.decoding.cropping import Cropper
-from viper_e2e.decoding.geometry import Size, fitted_size, orientation_of, pixel_aspect, scaled_size, shown_size
+from viper_e2e.decoding.geometry import (
+    Size,
+    fitted_size,
+    half_size,
+    orientation_of,
+    pixel_aspect,
+    scaled_size,
+    shown_size,
+)
 from viper_e2e.decoding.limits import check_frame_size
 from viper_e2e.decoding.media import ClipMedia
 
@@ -22,14 +31,19 @@ class Scaler:
     each by its own shape, between black bars where that differs.
     """
 
-    def __init__(self, media: ClipMedia, max_side: int | None, canvas: Size | None = None):
-        """`canvas`: the size to hand out, whatever the first frame's is."""
-        self.media, self.max_side = media, max_side
+    def __init__(
+        self, media: ClipMedia, max_side: int | None, canvas: Size | None = None, *, side: Side = "full"
+    ):
+        """`canvas`: the size to hand out, whatever the first frame's is. `side`: the half that is handed out,
+        as if it were the picture."""
+        self.media, self.max_side, self.side = media, max_side, side
         self.display_size: Size = (0, 0)
         """Of the first frame, as shown, before scaling."""
         self.changes: list[Size] = []
         """Shown sizes of other shape that came later, each once."""
         self._canvas = canvas
+        self._whole_size: Size = (0, 0)
+        """Of the first frame, as shown, both halves."""
         self._convert, self._crop = RGBConverter(), Cropper(media.crop)
 
     @property
@@ -37,7 +51,7 @@ class Scaler:
         """What a person should know of the pictures so far."""
         if not self.changes:
             return ()
-        first, *others = ("×".join(map(str, size)) for size in [self.display_size, *self.changes])
+        first, *others = ("×".join(map(str, size)) for size in [self._whole_size, *self.changes])
         text = f"the picture changes midway from {first} to {', '.join(others)}"
         return (f"{text}, which is shown inside the first between black bars",)
 
@@ -51,18 +65,25 @@ class Scaler:
         size = frame.width, frame.height
         shown = shown_size(size, orientation, pixel_aspect(self.media) if aspect is None else aspect)
         if self.display_size == (0, 0):
-            self.display_size = shown
+            self.display_size = half_size(shown, self.side)
+            self._whole_size = shown
         canvas = self._canvas or self._first_canvas(shown)
-        fitted = canvas if shown == self.display_size else self._fitted(shown, canvas)
+        fitted = canvas if shown == self._whole_size else self._fitted(shown, canvas)
         try:
             image = orientation(self._convert(frame, *orientation.size(fitted)))
         except FFmpegError as error:
             message = f"pixel format {frame.format.name} cannot be converted; convert the clip"
             raise self.media.fail(message, stage="decode") from error
-        return image if fitted == canvas else _framed(image, canvas)
+        image = image if fitted == canvas else _framed(image, canvas)
+        width = half_size(canvas, self.side)[0]
+        return image[:, -width:] if self.side == "right" else image[:, :width]
 
     def _first_canvas(self, shown: Size) -> Size:
-        self._canvas = canvas = scaled_size(*shown, self.max_side)
+        half = half_size(shown, self.side)
+        width, height = scaled_size(*half, self.max_side)
+        is_halved = half != shown
+        # Unscaled, an odd column in the middle stays; scaled, both halves are alike.
+        self._canvas = canvas = shown if (width, height) == half else (width * (1 + is_halved), height)
         # Flat pixels can make a small picture's shown size very large.
         check_frame_size(self.media, *canvas)
         return canvas

@@ -30,6 +30,9 @@ EARLY_SECONDS = 1.0
 """A clip begins with its sound, where that begins earlier than the pictures by more than this; cuts that copy
 whole packets leave less."""
 
+EXACT_SECONDS = 1e-6
+"""Times of frames and edges of segments that differ by less are equal."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -54,13 +57,23 @@ class Plan:
     """The windows of a clip; a clip that is not tiled, or fits into one window, is its own only window."""
 
     def __init__(
-        self, config: DecodingConfig, timeline: Timeline, sound_extent: Span, tiling: tuple[float, float] | None
+        self,
+        config: DecodingConfig,
+        timeline: Timeline,
+        sound_extent: Span,
+        tiling: tuple[float, float] | None,
+        segment: Span | None = None,
     ):
-        """`sound_extent`: where there is sound; `tiling`: length and hop of the windows in seconds, or None."""
+        """`sound_extent`: where there is sound; `tiling`: length and hop of the windows in seconds, or None;
+        `segment`: from when to when the clip is in its file, None: all of it."""
         self.config, self.timeline, self.sound_extent = config, timeline, sound_extent
         self.seconds = timeline.seconds
         """float64: when each frame of the timeline is shown."""
         start, end = _extent(timeline.duration_seconds, sound_extent)
+        self.is_segment = segment is not None
+        """Whether the clip is a part of its file; its times then count from where it begins."""
+        if segment is not None:
+            start, end = segment[0], min(segment[1], max(end, segment[0]))
         self.duration_seconds = end - start
         bounds = window_bounds(end - start, *tiling) if tiling else [(0.0, end - start)]
         self.is_tiled = len(bounds) > 1
@@ -82,10 +95,7 @@ class Plan:
 
     def _window(self, number: int) -> Window:
         (start, end), is_last = self._bounds[number], number == len(self._bounds) - 1
-        # Half a tick: a frame whose rounded time falls on the edge belongs behind it.
-        edge = float(self.timeline.tick_seconds) / 2
-        first = int(np.searchsorted(self.seconds, start - edge)) if number else 0
-        last = len(self.seconds) if is_last else int(np.searchsorted(self.seconds, end - edge))
+        first, last = self._frames_between(number)
         if first >= last:
             # No new picture in this window: the one that still stands, or, before there was any, the first.
             first = max(last - 1, 0)
@@ -94,7 +104,7 @@ class Plan:
         if self.config.sampling == "paper":
             frames = first + frames_by_index(last - first, self.config.num_frames)
         else:
-            if first > 0 and self.seconds[first] - start > SLACK_SECONDS:
+            if first > 0 and number and self.seconds[first] - start > SLACK_SECONDS:
                 # The picture from before is what the window begins with.
                 first -= 1
             begun = self.timeline.pts[0] + round(start / float(self.timeline.tick_seconds))
@@ -103,13 +113,31 @@ class Plan:
             )
             frames = first + frames_by_time(shown_from, self.config.num_frames)
         bounds = (
-            max(self.sound_extent[0], start) if self.is_tiled else self.sound_extent[0],
-            self.sound_extent[1] if is_last else min(self.sound_extent[1], end),
+            max(self.sound_extent[0], start) if self.is_part else self.sound_extent[0],
+            self.sound_extent[1] if is_last and not self.is_segment else min(self.sound_extent[1], end),
         )
         spans, bounds, unheard = self._sound(instants, (bounds[0], max(bounds)))
-        if number == 0 and self.is_tiled:
+        if number == 0 and self.is_tiled and not self.is_segment:
             unheard += max(0.0, min(start, self.sound_extent[1]) - self.sound_extent[0])
         return Window(start, end, frames, instants, spans, bounds, unheard)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether a window is less than the file, so that its times count from its own start."""
+        return self.is_tiled or self.is_segment
+
+    def _frames_between(self, number: int) -> tuple[int, int]:
+        """The first frame of a window, and the one behind its last."""
+        (start, end), is_last = self._bounds[number], number == len(self._bounds) - 1
+        # Half a tick: a frame whose rounded time falls on the edge belongs behind it. A segment's own edges are
+        # what a person gave: only what binary fractions lose is allowed for.
+        edge = float(self.timeline.tick_seconds) / 2
+        first, last = 0, len(self.seconds)
+        if number or self.is_segment:
+            first = int(np.searchsorted(self.seconds, start - (edge if number else EXACT_SECONDS)))
+        if not is_last or self.is_segment:
+            last = int(np.searchsorted(self.seconds, end - (EXACT_SECONDS if is_last else edge)))
+        return first, last
 
     def _instants(self, start: float, end: float, first: int, last: int) -> np.ndarray:
         """From edge to edge of a window, or from and to the frames close to them."""
@@ -130,7 +158,7 @@ class Plan:
         if self.config.sound == "windows":
             heard = published_windows(bounds, len(instants))
             # The whole stream, to its true last sample, which packets tell only roughly.
-            spans = [bounds if self.is_tiled else (-math.inf, math.inf)]
+            spans = [bounds if self.is_part else (-math.inf, math.inf)]
         else:
             spans = heard = spans_around(instants.tolist(), self.config.span_seconds, bounds)
         unheard = bounds[1] - bounds[0] - sum(end - start for start, end in heard)

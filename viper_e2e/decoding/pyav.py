@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
+from viper_e2e.clip import Side
 from viper_e2e.decoding.av1 import References
 from viper_e2e.decoding.container import prepare_video_codec
 from viper_e2e.decoding.fields import Deinterlacer, FieldsFound, with_neighbours
@@ -45,15 +46,17 @@ class FrameReader:
         sound: SoundReader | None = None,
         *,
         has_fields: bool = False,
+        side: Side = "full",
     ):
         """`wanted`: bool mask over the timeline's frames. `sound` gets its packets if they are in this file.
 
         `has_fields`: frames may be interlaced; without, `FieldsFound` is raised at the first that is.
+        `side`: the half of each picture that is handed out.
         """
         self.media, self.timeline, self.wanted = media, timeline, wanted
         self.sound = None if sound is not None and sound.is_apart else sound
         self.num_decoded = 0
-        self._scaler = Scaler(media, max_side)
+        self._scaler = Scaler(media, max_side, side=side)
         self._codec = media.video.codec_context
         # Where all frames are decoded anyhow, neighbours are at hand.
         self._fields = Deinterlacer(wanted) if has_fields or timeline.by_order else None

@@ -1,6 +1,7 @@
 from .clip_cache import ClipCache as ClipCache
 from .clip_files import find_files as find_files
 from .clip_reader import DecodeSample as DecodeSample
+from .clip_reader import decoded as decoded
 from .loader import ClipBatch as ClipBatch
 from .loader import ClipLoader as ClipLoader
 from .order import Cursor as Cursor

@@ -10,6 +10,12 @@ from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.errors import ClipError
 
 
+def decoded(sample: Sample, decoder: Callable[..., DecodedClip]) -> DecodedClip:
+    """A sample through a `ClipDecoder`."""
+    part = {} if sample.segment is None else {"segment": sample.segment}
+    return decoder(sample.video, sound=sample.sound, name=sample.key, action_units=sample.action_units, **part)
+
+
 @dataclass(frozen=True)
 class DecodeSample:
     """The module's own decoder, applied to a sample as it lies in a shard."""
@@ -18,7 +24,7 @@ class DecodeSample:
     """A `ClipDecoder`; picklable."""
 
     def __call__(self, sample: Sample) -> DecodedClip:
-        return self.decoder(sample.video, sound=sample.sound, name=sample.key, action_units=sample.action_units)
+        return decoded(sample, self.decoder)
 
 
 @runtime_checkable

@@ -48,7 +48,10 @@ class WindowReader:
         try:
             if wanted != self._next:
                 sample, lengths = self.source.read(clip), (self.window_seconds, self.hop_seconds)
-                windows = self.decoder.windows(sample.video, *lengths, sound=sample.sound, name=sample.key)
+                part = {} if sample.segment is None else {"segment": sample.segment}
+                windows = self.decoder.windows(
+                    sample.video, *lengths, sound=sample.sound, name=sample.key, **part
+                )
                 self._windows = islice(windows, number, None)
             self._next = clip, number + 1
             return next(self._windows, None)

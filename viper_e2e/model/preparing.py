@@ -14,6 +14,7 @@ from viper_e2e.clip import DecodedClip, Pixels, Sample
 from viper_e2e.encoders import PreparedClip
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.faces import FaceTrack
+from viper_e2e.loading import decoded as decode_sample
 from viper_e2e.model.close_ups import CloseUps
 from viper_e2e.model.transfer import Transfer
 
@@ -33,7 +34,7 @@ def decode(clip: Clip, decoder: Callable[..., DecodedClip]) -> DecodedClip | Pre
         return ClipError("no clip in this place", stage="read")
     try:
         if isinstance(clip, Sample):
-            return decoder(clip.video, sound=clip.sound, name=clip.key, action_units=clip.action_units)
+            return decode_sample(clip, decoder)
         name = "" if isinstance(clip, bytes) else os.fspath(clip)
         return decoder(clip, name=name)
     except ClipError as error:

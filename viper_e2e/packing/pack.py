@@ -18,7 +18,7 @@ from viper_e2e.packing.finding import Files
 from viper_e2e.packing.report import PackReport, SplitReport
 from viper_e2e.packing.table import NO_CHOICES, ColumnChoices, LabelTable, Row, read_labels, without_ending
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, Counted, explain, fault_of, printable
-from viper_e2e.shards import SCHEMA, ShardIndex, ShardLimits, ShardWriter, action_units_to_npy, index_path
+from viper_e2e.shards import SCHEMAS, ShardIndex, ShardLimits, ShardWriter, action_units_to_npy, index_path
 
 SHARD_NAME = re.compile(r"[a-z0-9_]+-\d{6}\.(tar|index\.json)")
 
@@ -262,7 +262,8 @@ def _is_packed(index: Path, split: str) -> bool:
         return False
     with index.open(encoding="utf-8", errors="replace") as file:
         head = file.read(4096)
-    return f'"schema": "{SCHEMA}"' in head and f'"split": {json.dumps(split, ensure_ascii=False)}' in head
+    is_ours = any(f'"schema": "{schema}"' in head for schema in SCHEMAS)
+    return is_ours and f'"split": {json.dumps(split, ensure_ascii=False)}' in head
 
 
 def _shards_in(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder, ClipInfo, probe
 from viper_e2e.errors import ClipError, ExitCode
-from viper_e2e.loading import MAX_RESTARTS, TIME_LIMIT_SECONDS, Reading
+from viper_e2e.loading import MAX_RESTARTS, TIME_LIMIT_SECONDS, Reading, decoded
 from viper_e2e.model import Prediction
 from viper_e2e.scoring.score import Hooks, score
 from viper_e2e.shards import SampleEntry, ShardIndex, ShardSet, shared_clips, shared_subjects
@@ -233,7 +233,7 @@ class LookAtSample:
     def __call__(self, sample: Sample) -> _Look:
         settings = self.decoder.config
         info = probe(sample.video, settings.limits, name=sample.key, video_track=settings.video_track)
-        clip = self.decoder(sample.video, name=sample.key, sound=sample.sound)
+        clip = decoded(replace(sample, action_units=None), self.decoder)
         if not self.keeps_frames:
             clip = replace(clip, frames=clip.frames[:0], sound=())
         return _Look(info, clip, sample.action_units is not None)

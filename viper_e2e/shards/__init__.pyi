@@ -3,7 +3,7 @@ from .action_units import action_units_to_npy as action_units_to_npy
 from .addresses import is_remote as is_remote
 from .addresses import refuse_scheme as refuse_scheme
 from .addresses import without_query as without_query
-from .index import SCHEMA as SCHEMA
+from .index import SCHEMAS as SCHEMAS
 from .index import SampleEntry as SampleEntry
 from .index import ShardIndex as ShardIndex
 from .index import index_path as index_path

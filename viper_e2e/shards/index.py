@@ -6,10 +6,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import isnan, nan
+from math import inf, isnan, nan
 from pathlib import PurePath
 from typing import Any, TypeGuard
 
+from viper_e2e.clip import Segment
 from viper_e2e.labels import LabelSet
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.sources import ShardError, ShardLimits, Source
@@ -18,6 +19,9 @@ from viper_e2e.tasks import tasks_from_json, tasks_to_json
 SCHEMA = "viper_e2e.shard/1"
 SCHEMA_OF_TASKS = "viper_e2e.shard/2"
 """Of shards with tasks, which readers of the first schema would take for intensities."""
+SCHEMA_OF_SEGMENTS = "viper_e2e.shard/3"
+"""Of shards with clips that are a part of their file, which readers of the others would show whole."""
+SCHEMAS = (SCHEMA, SCHEMA_OF_TASKS, SCHEMA_OF_SEGMENTS)
 ACTION_UNITS_EXTENSION = "fau.npy"
 RECORD_EXTENSION = "json"
 KNOWN_EXTENSIONS = (*VIDEO_EXTENSIONS, *SOUND_EXTENSIONS, ACTION_UNITS_EXTENSION, RECORD_EXTENSION)
@@ -46,6 +50,8 @@ class SampleEntry:
     subject: str | None = None
     meta: Mapping[str, str] | None = None
     """What else is known of it, such as ``{"Gender": "f"}``; what is empty is left out."""
+    segment: Segment | None = None
+    """Which part of its file the clip is; ``None``: all of it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,11 @@ def index_to_json(index: ShardIndex) -> bytes:
     labels = index.labels
     tasks = labels.tasks if labels else ()
     data = {
-        "schema": SCHEMA_OF_TASKS if tasks else SCHEMA,
+        "schema": SCHEMA_OF_SEGMENTS
+        if any(entry.segment is not None for entry in index.samples)
+        else SCHEMA_OF_TASKS
+        if tasks
+        else SCHEMA,
         "shard": PurePath(index.path_or_url).name,
         "size": index.size,
         "split": index.split,
@@ -101,6 +111,7 @@ def index_to_json(index: ShardIndex) -> bytes:
                 "file_id": entry.file_id,
                 "subject": entry.subject,
                 **({"meta": dict(entry.meta)} if entry.meta else {}),
+                **({} if entry.segment is None else {"segment": entry.segment.to_json()}),
                 "intensities": entry.intensities and list(map(known_or_none, entry.intensities)),
                 "members": {
                     extension: {"offset": m.offset, "size": m.size, "sha256": m.sha256}
@@ -126,7 +137,7 @@ def read_index(shard: Source, index: Source, limits: ShardLimits) -> ShardIndex 
         raise ShardError(f"{index.name}: {size} bytes; an index has at most {limits.max_index_bytes}: repack")
     data = parse_json(index.read(0, size), index.name)
     try:
-        if data["schema"] not in (SCHEMA, SCHEMA_OF_TASKS):
+        if data["schema"] not in SCHEMAS:
             raise ShardError(f"{index.name}: schema {data['schema']!r}, this version reads {SCHEMA!r}: repack")
         found = _index_from_json(data, shard.name)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -175,7 +186,17 @@ def _entry_from_json(sample: dict[str, Any], labels: LabelSet | None, tar_size: 
         intensities = tuple(nan if v is None and may_lack else number(v) for v in intensities)
     subject = None if sample["subject"] is None else _text(sample["subject"])
     meta = {_text(name): _text(value) for name, value in sample.get("meta", {}).items()}
-    return SampleEntry(key, _text(sample["file_id"]), members, intensities, subject, meta or None)
+    segment = segment_from_json(sample["segment"]) if "segment" in sample else None
+    return SampleEntry(key, _text(sample["file_id"]), members, intensities, subject, meta or None, segment)
+
+
+def segment_from_json(data: Mapping[str, Any]) -> Segment:
+    """Of `Segment.to_json`; ``ValueError`` (or ``KeyError``, ``TypeError``) for what is none."""
+    end = inf if data["end"] is None else number(data["end"])
+    side = data.get("side", "full")
+    if side not in ("left", "right", "full"):
+        raise ValueError(f"a segment of side {side!r}")
+    return Segment(number(data["start"]), end, side)
 
 
 def key_and_extension(name: str) -> tuple[str, str] | None:

@@ -27,7 +27,8 @@ def shared_clips(sets: Mapping[str, Places]) -> list[dict[str, list[str]]]:
             film = _film(entry)
             content = _sha256(shard, film) if len(sizes[film.size]) > 1 else None
             if content is not None:
-                found.setdefault(content, {}).setdefault(name, []).append(entry.key)
+                part = f"{content} {entry.segment}"
+                found.setdefault(part, {}).setdefault(name, []).append(entry.key)
     return [where for where in found.values() if len(where) > 1]
 
 

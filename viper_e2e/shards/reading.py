@@ -149,7 +149,7 @@ class ShardSet:
         for extension, member in entry.members.items():
             if extension != RECORD_EXTENSION:
                 members[extension] = member.sha256 or _foreign_member_id(shard, member)
-        return digest(members)
+        return digest(members if entry.segment is None else {**members, "segment": entry.segment.to_json()})
 
     def shard_ids(self) -> list[str]:
         """What tells each shard by content: its clips in order, and their labels by name.
@@ -187,6 +187,7 @@ class ShardSet:
             intensities=entry.intensities,
             subject=entry.subject,
             shard=shard.path_or_url,
+            segment=entry.segment,
         )
 
     def _place(self, i: int) -> tuple[int, int]:
@@ -312,7 +313,8 @@ def _sample_content(shard: ShardIndex, entry: SampleEntry) -> list:
         for extension, member in entry.members.items()
         if extension != RECORD_EXTENSION
     }
-    return [entry.key, members, labels]
+    segment = [] if entry.segment is None else [entry.segment.to_json()]
+    return [entry.key, members, labels, *segment]
 
 
 def _middle(shard: ShardIndex, member: Member) -> str | None:

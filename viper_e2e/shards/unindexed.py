@@ -17,6 +17,7 @@ from viper_e2e.shards.index import (
     key_and_extension,
     parse_json,
     range_of,
+    segment_from_json,
     split_of,
     unusable,
 )
@@ -159,7 +160,13 @@ def _foreign_entry(
         raise ShardError("json is not an object")
     by_name, complaint = _intensities(data.get("intensities"))
     subject, file_id = data.get("subject"), data.get("file_id", key)
-    entry = SampleEntry(key, str(file_id), members, None, None if subject is None else str(subject))
+    try:
+        segment = segment_from_json(data["segment"]) if "segment" in data else None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ShardError(f"json: 'segment' is {data['segment']!r}, not a start, an end and a side") from error
+    entry = SampleEntry(
+        key, str(file_id), members, None, None if subject is None else str(subject), segment=segment
+    )
     if "intensities" in data:
         return entry, by_name, [], complaint
     if isinstance(data.get("labels"), dict):

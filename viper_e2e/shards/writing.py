@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from viper_e2e.clip import Segment
 from viper_e2e.labels import LabelSet
 from viper_e2e.shards.index import (
     KNOWN_EXTENSIONS,
@@ -53,10 +54,13 @@ class ShardWriter:
         subject: str | None = None,
         meta: Mapping[str, str] | None = None,
         text: str | None = None,
+        segment: Segment | None = None,
+        source: Mapping[str, object] | None = None,
     ) -> None:
         """Append one sample; ``members`` by extension (``mp4``, ``wav``, ``fau.npy``), without its json.
 
         ``meta``: what else is known of it, by name. ``text``: words said in it, kept in its json alone.
+        ``segment``: the part of its file that the clip is. ``source``: where that was taken from, for people.
         """
         assert key_and_extension(f"{key}.mp4") == (key, "mp4"), f"unusable key {key!r}"
         assert all(extension in KNOWN_EXTENSIONS for extension in members), sorted(members)
@@ -73,6 +77,10 @@ class ShardWriter:
             record["subject"] = subject
         if text is not None:
             record["text"] = text
+        if segment is not None:
+            record["segment"] = segment.to_json()
+        if source:
+            record["source"] = dict(source)
         members = {**members, RECORD_EXTENSION: json.dumps(record, ensure_ascii=False).encode()}
         size = sum(BLOCK + -(-len(data) // BLOCK) * BLOCK for data in members.values())
         if self._open is not None and self._open.num_bytes + size > self.shard_size:
@@ -83,7 +91,7 @@ class ShardWriter:
             extension: Member(0, len(data), hashlib.sha256(data).hexdigest())
             for extension, data in sorted(members.items())
         }
-        self._open.add(SampleEntry(key, file_id, hashes, intensities, subject, meta), members, size)
+        self._open.add(SampleEntry(key, file_id, hashes, intensities, subject, meta, segment), members, size)
 
     def close(self) -> list[ShardIndex]:
         """Finish the last shard; returns the indexes of all."""
