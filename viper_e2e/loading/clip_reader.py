@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.errors import ClipError
+
+T = TypeVar("T")
 
 
 def decoded(sample: Sample, decoder: Callable[..., DecodedClip]) -> DecodedClip:
@@ -35,17 +37,17 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True)
-class ClipReader:
-    """`reader(index)` → the decoded clip, or the `ClipError` that says why there is none.
+class ClipReader(Generic[T]):
+    """`reader(index)` → what ``decode`` makes of the clip, or the `ClipError` that says why there is nothing.
 
     Imports no torch, so that a worker that runs it stays small. Other errors are ours, and are raised.
     """
 
     shards: Readable
     """A `ShardSet`, or whatever has its `read`."""
-    decode: Callable[[Sample], DecodedClip]
+    decode: Callable[[Sample], T]
 
-    def __call__(self, index: int) -> DecodedClip | ClipError:
+    def __call__(self, index: int) -> T | ClipError:
         try:
             return self.decode(self.shards.read(index))
         except ClipError as error:
