@@ -130,9 +130,11 @@ def _match(
                     notes.append(f"without a file of {kind} in {folder}")
             sound, units = (next(iter(found.get(kind, ())), None) for kind in ("sound", "action units"))
             clips.append(_Clip(row, found["video"][0], sound, units))
-    _count_unnamed(
-        [path for paths in video_files.values() for path in paths if path not in named], problems, notes
-    )
+    unnamed = [path for paths in video_files.values() for path in paths if path not in named]
+    _count_unnamed(unnamed, problems, notes)
+    if unnamed:
+        first, more = ", ".join(path.name for path in unnamed[:3]), ", …" * (len(unnamed) > 3)
+        told.append(f"clips that no row means: {printable(first)}{more}")
     return _once_each(clips, problems)
 
 
