@@ -8,16 +8,27 @@ from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
+from rich.text import Text
 
 from viper_e2e.commands.cli import set_volume
 from viper_e2e.commands.command_line import parse
-from viper_e2e.config import RecipeOptions
+from viper_e2e.config import FoldRecipeOptions, RecipeOptions
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.packing import ColumnChoices, label_titles, pack, shards_in_the_way, write_labels
+from viper_e2e.packing import (
+    ColumnChoices,
+    Corpus,
+    corpus_rows,
+    label_titles,
+    pack,
+    shards_in_the_way,
+    write_labels,
+)
 from viper_e2e.runtime import counting
 
 C = TypeVar("C", bound=RecipeOptions)
 Rows = Sequence[Mapping[str, object]]
+Fake = Callable[[Path], None]
+"""Writes a made-up tree of a corpus into a folder."""
 
 
 def recipe_options(kind: type[C]) -> C:
@@ -26,10 +37,77 @@ def recipe_options(kind: type[C]) -> C:
     return parse(kind, words, Path(script).name)
 
 
+def run_recipe(corpus: Corpus, fake: Fake) -> None:
+    """All that a recipe of facts does: pack what it describes, tell what differs, exit as commands do."""
+
+    def main() -> int:
+        if (done := instead_of_packing(corpus, fake)) is not None:
+            return done
+        if not corpus.folds:
+            return pack_known(recipe_options(RecipeOptions), corpus)
+        given = recipe_options(FoldRecipeOptions)
+        return pack_known(given, corpus, given.fold)
+
+    run(main)
+
+
+def instead_of_packing(corpus: Corpus, fake: Fake) -> int | None:
+    """What ``--facts`` and ``--make-fake DIR`` ask for, done; ``None`` where a corpus is to be packed."""
+    words = [part for word in sys.argv[1:] for part in word.split("=", 1)]
+    if "--facts" in words:
+        print(facts_of(corpus))
+        return ExitCode.OK
+    if "--make-fake" not in words:
+        return None
+    (folder,) = words[words.index("--make-fake") + 1 :][:1] or [""]
+    if not folder or Path(folder).exists():
+        raise ViperError(f"--make-fake {folder}: name a folder that is not there yet")
+    fake(Path(folder))
+    print(f"{folder}: a made-up tree of {corpus.name}, none of whose clips is real")
+    return ExitCode.OK
+
+
+def facts_of(corpus: Corpus) -> str:
+    """What is known of a corpus, for people."""
+    counts = [f"{n:,}{'' if split == 'all' else f' {split}'}" for split, n in corpus.rows.items()]
+    tasks = [f"{task.name} ({task.kind})" for task in corpus.tasks]
+    lines = {
+        "what": corpus.about,
+        "link": corpus.link,
+        "licence": corpus.licence,
+        "learned": ", ".join(tasks),
+        "reported": corpus.measure,
+        "split": corpus.split,
+        "rows": ", ".join(counts) or "not known",
+        "not compared": "; ".join(corpus.unverified) or "nothing",
+    }
+    return "\n".join([corpus.name, *(f"  {title}: {text}" for title, text in lines.items())])
+
+
+def pack_known(given: RecipeOptions, corpus: Corpus, fold: str = "") -> int:
+    """Pack a corpus that is described by facts, and tell where its folder differs from them."""
+    if fold and fold not in corpus.folds:
+        raise ViperError(f"--fold {fold}: {corpus.name} has the folds {', '.join(corpus.folds)}")
+    found = corpus_rows(corpus, given.corpus, fold)
+    code = pack_corpus(given, found.rows, videos=given.corpus, choices=corpus.choices())
+    for line in found.told:
+        Console().print(Text(f"note: {line}", style="yellow"))
+    return code
+
+
 def pack_corpus(
-    given: RecipeOptions, rows: Rows, *, videos: Path, audio: Path | None = None, fau: Path | None = None
+    given: RecipeOptions,
+    rows: Rows,
+    *,
+    videos: Path,
+    audio: Path | None = None,
+    fau: Path | None = None,
+    choices: ColumnChoices | None = None,
 ) -> int:
-    """Write ``OUT/labels.csv`` from a recipe's rows, pack, print the report; returns the exit code."""
+    """Write ``OUT/labels.csv`` from a recipe's rows, pack, print the report; returns the exit code.
+
+    Without ``choices``, all columns but those with names of their own are intensities.
+    """
     if not rows:
         raise ViperError(
             f"{videos}: no clips of this corpus found; --corpus is the folder as it is distributed"
@@ -42,7 +120,7 @@ def pack_corpus(
             videos,
             labels,
             given.out,
-            choices=ColumnChoices(labels=label_titles(rows)),
+            choices=choices or ColumnChoices(labels=label_titles(rows)),
             audio=audio,
             fau=fau,
             shard_size=given.shard_size.num_bytes,

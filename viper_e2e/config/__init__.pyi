@@ -45,6 +45,7 @@ from .options import CompletionConfig as CompletionConfig
 from .options import EnvConfig as EnvConfig
 from .options import EvalConfig as EvalConfig
 from .options import ExportConfig as ExportConfig
+from .options import FoldRecipeOptions as FoldRecipeOptions
 from .options import ImportConfig as ImportConfig
 from .options import IndexConfig as IndexConfig
 from .options import InferConfig as InferConfig

@@ -301,3 +301,16 @@ class RecipeOptions:
     )
     seed: Annotated[int, FROM_0] = option(0, help="order of the samples in the shards")
     overwrite: bool = option(False, help="replace the shards of an earlier run")
+    facts: bool = option(False, help="print what is known of the corpus (licence, link, split), and end")
+    make_fake: Path | None = option(
+        None, metavar="DIR", help="write a made-up tree of the corpus's layout there, and end"
+    )
+
+
+@dataclass(kw_only=True)
+class FoldRecipeOptions(RecipeOptions):
+    """Pack a corpus that is reported by folds into shards."""
+
+    fold: str = option(
+        "", metavar="K", help="which fold is held out (default: the first); all are in the column Fold"
+    )

@@ -1,6 +1,10 @@
 from .columns import ColumnChoices as ColumnChoices
 from .pack import pack as pack
 from .pack import shards_in_the_way as shards_in_the_way
+from .recipe import Corpus as Corpus
+from .recipe import corpus_rows as corpus_rows
+from .recipe_sources import Beside as Beside
+from .recipe_sources import Table as Table
 from .report import PackReport as PackReport
 from .report import SplitReport as SplitReport
 from .table import LabelTable as LabelTable
@@ -8,4 +12,5 @@ from .table import Row as Row
 from .table import label_titles as label_titles
 from .table import read_labels as read_labels
 from .table import write_labels as write_labels
+from .task_columns import TaskColumns as TaskColumns
 from .task_columns import read_tasks as read_tasks

@@ -1,0 +1,63 @@
+"""mer2026.py: MER 2026 (Lian et al.), its first track -> shards; the candidates are packed without labels.
+
+    python datasets/mer2026.py --corpus mer2026-dataset --out shards/mer2026
+
+Expects `video` beside `track1_train.csv`, `track1_track2_candidate.csv` and `subtitle_chieng.csv`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from made_up import Tree
+
+from viper_e2e.commands import run_recipe
+from viper_e2e.packing import Beside, Corpus, Table, TaskColumns
+
+EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
+WORDS = Beside(table="subtitle_chieng.csv", key="{name}", on="{name}", columns={"chinese": "chinese"})
+CORPUS = Corpus(
+    name="MER2026",
+    about="9,395 labelled clips and 20,000 candidates; the emotion is that of the *listener* in the picture",
+    link="https://huggingface.co/datasets/MERChallenge/MER2026",
+    licence="agreement of the challenge: academic research only",
+    measure="weighted F1 of the six emotions",
+    split="train, for viper cv; the candidates, among which are the test clips, come without labels",
+    tasks=(TaskColumns("emotion", "class", ("Emotion",), EMOTIONS),),
+    sources=(
+        Table(
+            table="track1_train.csv",
+            row={"Path": "video/{name}", "Split": "train", "Emotion": "{discrete}", "Text": "{chinese}"},
+            beside=(WORDS,),
+        ),
+        Table(
+            table="track1_track2_candidate.csv",
+            row={"Path": "video/{name}", "Split": "candidates", "Text": "{chinese}"},
+            beside=(WORDS,),
+            optional=True,
+        ),
+    ),
+    rows={"train": 9395, "candidates": 20_000},
+    unverified=(
+        "which face is the listener's where two are in view (one is followed, whoever it is)",
+        "that its classes are those of the years before",
+        "the licence",
+    ),
+)
+
+
+def fake(folder: Path) -> None:
+    tree = Tree(folder)
+    names = [f"samplenew_{n:08d}" for n in range(8)]
+    cells = [{"name": name, "discrete": EMOTIONS[n % 3]} for n, name in enumerate(names[:6])]
+    tree.table("track1_train.csv", cells, encoding="utf-8-sig")
+    tree.table("track1_track2_candidate.csv", [{"name": name} for name in names[6:]])
+    words = [{"name": names[n], "chinese": "啊？", "english": "What, again?"} for n in (0, 6)]
+    tree.table("subtitle_chieng.csv", words, encoding="utf-8-sig")
+    tree.clips(f"video/{name}.mp4" for name in names)
+    tree.clip(f"audio/{names[0]}.wav")
+    tree.data(f"openface_face/{names[0]}.npy", b"\x93NUMPY")
+
+
+if __name__ == "__main__":
+    run_recipe(CORPUS, fake)

@@ -1,0 +1,141 @@
+"""packing/recipe.py: what is known of a published corpus, as facts, and its folder -> rows of a table."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from viper_e2e.errors import ViperError
+from viper_e2e.loading import find_files
+from viper_e2e.packing.columns import ColumnChoices
+from viper_e2e.packing.recipe_sources import Fields, Folder, Source, Table, some
+from viper_e2e.packing.task_columns import TaskColumns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """A published corpus: where it is from, what is learned from it, and what its folder should hold."""
+
+    name: str
+    about: str
+    link: str
+    licence: str
+    measure: str
+    """What papers report on it."""
+    split: str
+    """The split that they report it for."""
+    tasks: tuple[TaskColumns, ...]
+    sources: tuple[Source, ...]
+    meta: tuple[str, ...] = ()
+    """Columns kept with each clip, to score groups by."""
+    missing: tuple[str, ...] = ()
+    """What stands for no label in its tables."""
+    folds: tuple[str, ...] = ()
+    """Values of the column ``Fold``; one of them is held out, the first where nobody says which."""
+    held_out: str = "test"
+    """Split that its clips become; those of other folds are train, those without a fold stay as they are."""
+    trained: Mapping[str, Table] = field(default_factory=dict)
+    """Fold → the corpus's own list of what is trained on, which should be all clips of the others."""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """How many rows a split (or ``all``) should have."""
+    classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """How many rows of a split (or ``all``) should be of a class of the first task."""
+    rows_unverified: bool = False
+    """Whether these numbers are from memory."""
+    known: Mapping[str, str] = field(default_factory=dict)
+    """Path of a clip → what is known to be wrong with it; told where it is there."""
+    unverified: tuple[str, ...] = ()
+    """What of these facts nobody has compared with the corpus or with public code that reads it."""
+
+    def choices(self) -> ColumnChoices:
+        meta = (*self.meta, *(["Fold"] if self.folds else []))
+        return ColumnChoices(tasks=self.tasks, meta=meta, missing=self.missing)
+
+
+@dataclass(frozen=True)
+class CorpusRows:
+    """What a folder of a corpus came to."""
+
+    rows: list[Fields]
+    told: list[str]
+    """What differs from what is known of the corpus, and what was left aside."""
+
+
+def corpus_rows(corpus: Corpus, folder: Path, fold: str = "") -> CorpusRows:
+    """The rows of labels.csv for a corpus in ``folder``, with ``fold`` held out.
+
+    Nothing that differs from what is expected is refused: all of it is told. Raises ``ViperError`` where the
+    folder holds no such corpus.
+    """
+    if not folder.is_dir():
+        raise ViperError(f"{folder}: no such folder; --corpus is the folder as it is distributed")
+    files = tuple(path.relative_to(folder).as_posix() for path in find_files(folder).files)
+    told: list[str] = []
+    there = Folder(folder, files, told)
+    rows = [row for source in corpus.sources for row in source.rows(there)]
+    if not rows:
+        raise ViperError(
+            f"{folder}: no clips of this corpus found; --corpus is the folder as it is distributed"
+        )
+    if corpus.folds and any(row.get("Fold") for row in rows):
+        told += _in_several_folds(rows)
+        fold = fold or corpus.folds[0]
+        split = {fold: corpus.held_out}
+        rows = [{**row, "Split": split.get(row["Fold"], "train")} if row["Fold"] else row for row in rows]
+        told.append(f"fold {fold} is {corpus.held_out}, the others are train; all are in the column Fold")
+        told += _lists_of_folds(corpus, there, rows)
+    columns = dict.fromkeys(column for row in rows for column in row)
+    rows = [{column: row.get(column, "") for column in columns} for row in rows]
+    hidden = sorted(path.name for path in folder.rglob("._*"))
+    if hidden:
+        told.append(f"{len(hidden)} files that macOS leaves behind are no clips: {some(hidden)}")
+    told += [f"{path}: {what}" for path, what in corpus.known.items() if (folder / path).exists()]
+    told += _differences(corpus, rows, fold)
+    told += [f"never compared with the corpus itself: {fact}" for fact in corpus.unverified]
+    return CorpusRows(rows, [f"{corpus.name}: {line}" for line in told])
+
+
+def _in_several_folds(rows: Sequence[Fields]) -> list[str]:
+    """Clips that are in the test list of two folds."""
+    folds = defaultdict(set)
+    for row in rows:
+        folds[row["Path"]].add(row["Fold"])
+    twice = sorted(path for path, found in folds.items() if len(found) > 1)
+    return [f"{len(twice)} clips are in the test lists of several folds: {some(twice)}"] if twice else []
+
+
+def _lists_of_folds(corpus: Corpus, folder: Folder, rows: Sequence[Fields]) -> list[str]:
+    """Where the corpus's own lists of training are not all that the test list of a fold leaves."""
+    told = []
+    for fold, table in corpus.trained.items():
+        listed = {row["Path"] for row in table.rows(folder)}
+        expected = {row["Path"] for row in rows if row["Fold"] != fold}
+        for differ, text in ((expected - listed, "not in"), (listed - expected, "only in")):
+            if differ:
+                named = some(sorted(differ))
+                told.append(f"{len(differ)} clips are {text} the training list of fold {fold}: {named}")
+    return told
+
+
+def _differences(corpus: Corpus, rows: list[Fields], fold: str) -> list[str]:
+    """Counts that are not those expected; of splits that folds make, for the first fold alone."""
+    told = []
+    about = "about " if corpus.rows_unverified else ""
+    for split, expected in corpus.rows.items():
+        found = len(_of_split(rows, split))
+        if found != expected and (split == "all" or fold in ("", *corpus.folds[:1])):
+            where = "" if split == "all" else f" of {split}"
+            told.append(f"expected {about}{expected:,} rows{where}, found {found:,}: see {corpus.link}")
+    titles = [title for task in corpus.tasks if task.is_words for title in task.titles]
+    for split, wanted in corpus.classes.items():
+        counts = Counter(row[titles[0]] for row in _of_split(rows, split))
+        wrong = [f"{name} {counts[name]:,} for {n:,}" for name, n in wanted.items() if counts[name] != n]
+        if wrong:
+            told.append(f"other numbers of classes in {split} than expected: {', '.join(wrong)}")
+    return told
+
+
+def _of_split(rows: list[Fields], split: str) -> list[Fields]:
+    return [row for row in rows if split in ("all", row.get("Split"))]
