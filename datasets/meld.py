@@ -43,7 +43,7 @@ CORPUS = Corpus(
         )
         for split, folder in FOLDERS.items()
     ),
-    meta=("Session", "Dialogue"),
+    meta=("Dialogue",),
     rows={"train": 9989, "val": 1109, "test": 2610},
     classes={"train": dict(zip(EMOTIONS, (4710, 1743, 1205, 1109, 683, 271, 268), strict=True))},
     known={

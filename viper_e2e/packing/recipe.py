@@ -29,7 +29,7 @@ class Corpus:
     tasks: tuple[TaskColumns, ...]
     sources: tuple[Source, ...]
     meta: tuple[str, ...] = ()
-    """Columns kept with each clip, to score groups by."""
+    """Columns kept with each clip, to score groups by, beside those that are always kept (Fold, Session, …)."""
     missing: tuple[str, ...] = ()
     """What stands for no label in its tables."""
     folds: tuple[str, ...] = ()
@@ -50,8 +50,7 @@ class Corpus:
     """What of these facts nobody has compared with the corpus or with public code that reads it."""
 
     def choices(self) -> ColumnChoices:
-        meta = (*self.meta, *(["Fold"] if self.folds else []))
-        return ColumnChoices(tasks=self.tasks, meta=meta, missing=self.missing)
+        return ColumnChoices(tasks=self.tasks, meta=self.meta, missing=self.missing)
 
 
 @dataclass(frozen=True)
