@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from viper_e2e.config import TrainConfig
-from viper_e2e.training.run import finished_lines, stopped_line
+from viper_e2e.training.one_pass import finished_lines, stopped_line
 
 
 def run(folder, best: dict[str, float], val_shards: str | None = "val-{0..3}.tar") -> SimpleNamespace:
@@ -44,7 +44,7 @@ def test_a_run_without_validation_names_what_it_has(tmp_path, unchecked):
 
 @pytest.mark.parametrize("given", [["--run-dir", "a b", "--lr", "1"], ["--run-dir", "a b", "--resume"]])
 def test_a_stopped_run_says_what_is_saved_and_how_it_goes_on(tmp_path, unchecked, given):
-    told, again = unchecked(stopped_line)(run(tmp_path, {}), given).splitlines()
+    told, again = unchecked(stopped_line)(run(tmp_path, {}), ["viper", "train", *given]).splitlines()
     assert told.startswith(
         f"stopped after step 120 of 600; saved in {tmp_path / 'checkpoints/last'}; go on with"
     )

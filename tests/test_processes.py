@@ -158,6 +158,19 @@ def test_clips_in_memory_are_used_again_by_their_process(corpus, fork_server, tm
     assert set(decoded[0]) | set(decoded[1]) == {str(i) for i in range(8)}
 
 
+def test_trainings_of_one_command_find_clips_where_their_home_is(corpus, fork_server, tmp_path):
+    from support.visual_encoders import write_vit
+
+    words = ("--modalities=visual", f"--backbone=visual={write_vit(tmp_path / 'vit')}", "--max-steps=4")
+    two = arguments(corpus, tmp_path / "two", "--batch-size=2", *words, "--seeds=2")
+    together(fork_server, "count_decodes", two, str(tmp_path / "decoded"))
+    decoded = [(tmp_path / f"decoded.{rank}").read_text().split() for rank in range(2)]
+    assert all(len(keys) == len(set(keys)) for keys in decoded)
+    one = run(corpus, tmp_path / "one", "--batch-size=4", *words, "--seeds=2")
+    for seed in ("seed-0", "seed-1"):
+        assert largest_difference(weights(one / seed), weights(tmp_path / "two" / seed)) <= 1e-6
+
+
 def test_a_step_without_a_number_on_one_process_is_made_on_none(corpus, fork_server, tmp_path):
     words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=1")
     together(fork_server, "no_number", words, [2], [1], 1, str(tmp_path / "weights"))

@@ -18,7 +18,7 @@ from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.weights import tensors_sha256
 from viper_e2e.model.viper import load
 from viper_e2e.packing import pack, write_labels
-from viper_e2e.training.run import Trainer
+from viper_e2e.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 

@@ -35,8 +35,7 @@ from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.model import ViPER
 from viper_e2e.runtime import processes
 from viper_e2e.scoring import journal as parts
-from viper_e2e.training import precision, reporting, trainer
-from viper_e2e.training import run as training
+from viper_e2e.training import one_pass, precision, reporting, trainer
 from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.trainer import Trainer
 
@@ -95,7 +94,7 @@ def with_hooks(**hooks) -> None:
         return lambda *given: [getattr(one, name)(*given) for one in HOOKS]
 
     all_of_them = TrainerHooks(**{field.name: every(field.name) for field in fields(TrainerHooks)})
-    training.Trainer = partial(Trainer, hooks=all_of_them)
+    one_pass.Trainer = partial(Trainer, hooks=all_of_them)
 
 
 def before_step(step: int, act) -> None:
@@ -434,12 +433,12 @@ def command(arguments: list[str]) -> int:
 
 def with_scaler(case: str, *arguments: object) -> int:
     """Another case on a device that scales fp16's loss: torch's own scaler, which accelerate gives no CPU."""
-    original = training.Accelerator
+    original = one_pass.Accelerator
 
     def scaling(**how: object):
         made = original(**how)
         made.scaler, made.native_amp = torch.amp.GradScaler("cpu"), True
         return made
 
-    training.Accelerator = scaling
+    one_pass.Accelerator = scaling
     return globals()[case](*arguments)

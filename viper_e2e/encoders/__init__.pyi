@@ -12,7 +12,9 @@ from .checkpointing import is_checkpointing as is_checkpointing
 from .clip_view import ClipView as ClipView
 from .lora import is_adapter as is_adapter
 from .motion import MotionEncoder as MotionEncoder
+from .prepared import ClipTokens as ClipTokens
 from .prepared import PreparedClip as PreparedClip
+from .prepared import WeightsId as WeightsId
 from .stream import Stream as Stream
 from .textual import TextualEncoder as TextualEncoder
 from .textual import read_bank as read_bank

@@ -136,13 +136,14 @@ class Backbone(nn.Module):
     @contextmanager
     def trying_depth(self, depth: Depth) -> Iterator[None]:
         """As `set_training_depth`, undone and forgotten afterwards: to measure what it would take."""
-        before, was_trained = self.depth, self._was_trained
+        before, was_trained, num_stores = self.depth, self._was_trained, self.num_stores
         self.set_training_depth(depth)
         try:
             yield
         finally:
             self.set_training_depth(before)
-            self._was_trained = was_trained
+            # What was widened has been rounded to what it was.
+            self._was_trained, self.num_stores = was_trained, num_stores
 
     def expect_training_depth(self, depth: Depth) -> None:
         """Say, before weights are rounded to the compute dtype, that a later phase trains to ``depth``: it will

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, ItemsView, Sequence, ValuesView
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -17,8 +18,9 @@ from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.prepared import ClipTokens, WeightsId
 from viper_e2e.encoders.stream import Stream
-from viper_e2e.encoders.weights import Search
+from viper_e2e.encoders.weights import Search, tensors_sha256
 from viper_e2e.loading import TIME_LIMIT_SECONDS
+from viper_e2e.runtime import digest
 
 Input = TypeVar("Input")
 """What an encoder reads of one clip."""
@@ -119,6 +121,17 @@ class Encoder(nn.Module, ABC, Generic[Input]):
         owner = self.__dict__.setdefault("_owner", object())
         stores = sum(backbone.num_stores for backbone in self.backbones().values())
         return owner, stores, sum(parameter._version for parameter in self.parameters())
+
+    def content_id(self) -> str:
+        """What tells its weights, as they are stored now, from any others: equal for another encoder of the
+        same class with the same tensors, configurations and word lists, wherever these came from."""
+        small = {
+            f"{name}/{file}": sha256(content).hexdigest()
+            for name, backbone in self.backbones().items()
+            for file, content in backbone.origin.small_files.items()
+        }
+        kind = type(self)
+        return digest([kind.__module__, kind.__qualname__, tensors_sha256(self.state_dict()), small])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Encoder:
         self.__dict__["_owner"] = object()

@@ -1,4 +1,6 @@
+from .clip_cache import Cacheable as Cacheable
 from .clip_cache import ClipCache as ClipCache
+from .clip_cache import ClipStore as ClipStore
 from .clip_files import find_files as find_files
 from .clip_reader import DecodeSample as DecodeSample
 from .clip_reader import decoded as decoded

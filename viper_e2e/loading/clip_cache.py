@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Protocol, runtime_checkable
 
 from viper_e2e.errors import ViperError
@@ -15,8 +16,27 @@ class Cacheable(Protocol):
     def nbytes(self) -> int: ...
 
 
+@runtime_checkable
+class ClipStore(Protocol):
+    """What a training keeps clips in: a `ClipCache` of its own, or its part of one that others use too."""
+
+    @property
+    def budget_bytes(self) -> int: ...
+
+    @property
+    def num_cached(self) -> int: ...
+
+    def __contains__(self, key: str) -> bool: ...
+
+    def get(self, key: str) -> Cacheable | None: ...
+
+    def offer(self, key: str, clip: Cacheable) -> bool: ...
+
+    def clear(self) -> None: ...
+
+
 class ClipCache:
-    """Objects by clip key, admitted while the budget lasts and never evicted.
+    """Objects by key, admitted while the budget lasts and not evicted for others that are as useful.
 
     Every epoch visits every clip once, in another order: evicting the oldest would throw out exactly what
     is needed next, so the first to come stay. The budget counts `nbytes` of the objects.
@@ -27,16 +47,16 @@ class ClipCache:
             raise ViperError(f"memory budget is {budget_bytes} bytes; it must not be negative")
         self.budget_bytes = budget_bytes
         self.nbytes = 0
-        self._clips: dict[str, Cacheable] = {}
+        self._clips: dict[Hashable, Cacheable] = {}
 
     @property
     def num_cached(self) -> int:
         return len(self._clips)
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: Hashable) -> bool:
         return key in self._clips
 
-    def get(self, key: str) -> Cacheable | None:
+    def get(self, key: Hashable) -> Cacheable | None:
         """The object kept for this clip, or `None`."""
         return self._clips.get(key)
 
@@ -45,15 +65,31 @@ class ClipCache:
         self._clips.clear()
         self.nbytes = 0
 
-    def offer(self, key: str, clip: Cacheable) -> bool:
+    def offer(self, key: Hashable, clip: Cacheable) -> bool:
         """Keep the object if it fits what is left of the budget; whether the clip is kept now.
 
         A clip that is kept already stays as it is: its tokens don't change between epochs.
         """
-        if key in self._clips:
-            return True
-        if self.nbytes + clip.nbytes > self.budget_bytes:
+        return key in self._clips or self.put(key, clip)
+
+    def put(self, key: Hashable, clip: Cacheable) -> bool:
+        """The same, in place of what is kept for the clip, which stays where the new one does not fit."""
+        known = self._clips.get(key)
+        more = clip.nbytes - (0 if known is None else known.nbytes)
+        if not self.has_room(more):
             return False
         self._clips[key] = clip
-        self.nbytes += clip.nbytes
+        self.nbytes += more
         return True
+
+    def keys(self) -> list[Hashable]:
+        """The oldest first."""
+        return [*self._clips]
+
+    def has_room(self, nbytes: int) -> bool:
+        """Whether so much more fits."""
+        return self.nbytes + nbytes <= self.budget_bytes
+
+    def drop(self, key: Hashable) -> None:
+        """Let go of one object, to make room for what is of more use."""
+        self.nbytes -= self._clips.pop(key).nbytes

@@ -5,6 +5,7 @@ from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import newest_whole as newest_whole
 from .checkpoint import read_json as read_json
 from .checkpoint import write_folder as write_folder
+from .clip_content import ClipContent as ClipContent
 from .compiling import check_compiler as check_compiler
 from .compiling import compile_model as compile_model
 from .compiling import compiled_parts as compiled_parts

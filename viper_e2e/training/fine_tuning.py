@@ -12,7 +12,7 @@ from viper_e2e.clip import DecodedClip
 from viper_e2e.config import TrainConfig
 from viper_e2e.encoders import PreparedClip, TokenCache, checkpoint_activations
 from viper_e2e.errors import ClipError
-from viper_e2e.loading import ClipBatch, ClipCache
+from viper_e2e.loading import ClipBatch, ClipStore
 from viper_e2e.model import ViPER, build_augment
 from viper_e2e.runtime import console
 from viper_e2e.training import memory
@@ -35,10 +35,10 @@ def prepare_for_training(module: ViPER, config: TrainConfig) -> None:
 class FineTuning:
     """Set up before anything expensive; everything that makes no sense is a `ViperError` here."""
 
-    def __init__(self, module: ViPER, config: TrainConfig, clip_cache: ClipCache):
+    def __init__(self, module: ViPER, config: TrainConfig, clip_cache: ClipStore):
         self.module, self.config, self.clip_cache = module, config, clip_cache
         module.augment = build_augment(config.augment, config.augmentation, module.modalities)
-        if module.augment is not None and clip_cache.budget_bytes:
+        if module.augment is not None and config.reuse_memory.num_bytes:
             frozen = [name for name, encoder in module.encoders.items() if encoder.is_frozen]
             module.augment.check_holding(frozen, module.config.faces.hold_margin)
         self.phases = Phases(config.unfreeze_at, module, config.epochs)
@@ -64,9 +64,11 @@ class FineTuning:
         """Once, on the first readable clip: tell what is trained and the memory it takes, if it fits.
 
         The clip goes on in its batch as it was prepared and encoded here: the step does none of that again.
+        Where an earlier training of the same command holds all clips without what later phases read of them, it
+        has measured for this one too.
         """
         places = ((batch.clips, row) for batch in group for row in range(len(batch.clips)))
-        usable = ((c, row) for c, row in places if isinstance(c[row], DecodedClip | PreparedClip))
+        usable = ((c, row) for c, row in places if self._can_measure(c[row]))
         clips, row = next(usable, (None, 0))
         if self._has_measured or clips is None:
             return
@@ -96,6 +98,11 @@ class FineTuning:
                 console.print(memory.needs_table(needs, self.config.batch_size, free))
             memory.check_fits(self.module, needs, clip, free, self.config)
         clips[row] = cache.with_tokens(clip)
+
+    def _can_measure(self, clip: object) -> bool:
+        if isinstance(clip, PreparedClip):
+            return not (clip.is_reduced and self.phases)
+        return isinstance(clip, DecodedClip)
 
 
 def rewrapped(

@@ -9,10 +9,12 @@ import torch
 from accelerate import Accelerator
 
 from viper_e2e.config import Frozen, Settings, backbones_of
+from viper_e2e.encoders import TokenCache
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import MIN_CLIPS, RidgeFusion
 from viper_e2e.loading import ClipBatch
 from viper_e2e.runtime import Processes
+from viper_e2e.training.shared_clips import SharedClips
 from viper_e2e.training.trainer import Trainer
 from viper_e2e.training.yardstick import PooledRows, Yardstick
 
@@ -37,10 +39,18 @@ class RidgeTrainer(Trainer):
     The checkpoint of a run that was stopped holds the ridge of the clips that have passed.
     """
 
-    def __init__(self, settings: Settings, accelerator: Accelerator, processes: Processes | None = None):
+    def __init__(
+        self,
+        settings: Settings,
+        accelerator: Accelerator,
+        processes: Processes | None = None,
+        *,
+        clips: SharedClips | None = None,
+    ):
         for complaint in _without_effect(settings):
             raise ViperError(f"--head ridge: {complaint}")
-        super().__init__(replace(settings, train=replace(settings.train, epochs=1)), accelerator, processes)
+        settings = replace(settings, train=replace(settings.train, epochs=1))
+        super().__init__(settings, accelerator, processes, clips=clips)
         rows = PooledRows(self.module, MAX_BYTES, max_clips=None)
         if len(self.train_shards) > rows.max_clips:
             raise ViperError(
@@ -57,8 +67,10 @@ class RidgeTrainer(Trainer):
         save, _ = self._begin_step(group)
         with torch.no_grad():
             for batch in group:
-                self.module(batch.clips)
+                prepared, cache = self.module.prepare(batch.clips), TokenCache()
+                self.module(prepared, cache=cache)
                 self.yardstick.add(batch)
+                self._keep_all(batch.keys, prepared, cache)
         self._count_step(None, sum(position is not None for b in group for position in b.positions))
         return save or self.saver.is_due(self.state.step)
 

@@ -35,8 +35,8 @@ class RunFolder:
         self._unwritable: set[str] = set()
         if not owner:
             return
-        if (path / "config.yaml").exists() and not resume:
-            raise ViperError(f"{path}: holds a run already; go on with --resume or name another --run-dir")
+        if not resume:
+            check_is_free(path)
         if resume and not (path / "config.yaml").exists():
             raise ViperError(f"{path}: nothing to resume, no config.yaml in it; start without --resume")
         path.mkdir(parents=True, exist_ok=True)
@@ -121,6 +121,12 @@ class RunFolder:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
         return lock
+
+
+def check_is_free(folder: Path) -> None:
+    """`ViperError` where a run stands there already."""
+    if (folder / "config.yaml").exists():
+        raise ViperError(f"{folder}: holds a run already; go on with --resume or name another --run-dir")
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:

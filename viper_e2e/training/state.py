@@ -75,21 +75,14 @@ def load(
 
     ``enter`` is given the epoch and makes the parts what they were in it.
     """
-    path = folder / FILE
-    if not path.is_file():
-        raise CheckpointError(f"{path}: missing; this checkpoint can be used for inference but not resumed")
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path}: holds more than tensors and plain data, or is damaged") from error
+    data, path = _data_of(folder), folder / FILE
     if set(data["parts"]) - ADDED_LATER != set(parts) - ADDED_LATER:
         raise CheckpointError(
             f"{path}: was saved with {', '.join(sorted(data['parts']))}, this run has "
             f"{', '.join(sorted(parts))}; resume with the settings of the saved run"
         )
-    state = data["state"]
-    cursor = Cursor.from_json(state["cursor"])
-    enter(cursor.epoch)
+    state = _state_of(data)
+    enter(state.cursor.epoch)
     for name, part in parts.items():
         try:
             part.load_state_dict(data["parts"].get(name, {}) if name in ADDED_LATER else data["parts"][name])
@@ -99,7 +92,27 @@ def load(
                 f"{path}: its {name} does not fit ({error}): an earlier version saved it, which grouped what "
                 "it trains in another way; resume with that version, or start a new --run-dir"
             ) from error
-    return TrainingState(**state | {"cursor": cursor}), data["quarantined"]
+    return state, data["quarantined"]
+
+
+def read(folder: Path) -> TrainingState:
+    """Where the run of a checkpoint stands."""
+    return _state_of(_data_of(folder))
+
+
+def _data_of(folder: Path) -> dict[str, Any]:
+    path = folder / FILE
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing; this checkpoint can be used for inference but not resumed")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path}: holds more than tensors and plain data, or is damaged") from error
+
+
+def _state_of(data: dict[str, Any]) -> TrainingState:
+    state = data["state"]
+    return TrainingState(**state | {"cursor": Cursor.from_json(state["cursor"])})
 
 
 def clip_seed(seed: int, epoch: int, key: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from viper_e2e.config import Settings
 from viper_e2e.encoders import PreparedClip, TokenCache
-from viper_e2e.loading import ClipBatch, ClipCache, Cursor
+from viper_e2e.errors import ClipError
+from viper_e2e.loading import ClipBatch, ClipCache, ClipStore, Cursor
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model
 from viper_e2e.runtime import Processes, console, tell_problems
 from viper_e2e.shards import ShardLimits
@@ -39,6 +41,7 @@ from viper_e2e.training.resuming import (
 )
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.saving import Saver
+from viper_e2e.training.shared_clips import SharedClips
 from viper_e2e.training.state import TrainingState, clip_seed, seed_step
 from viper_e2e.training.tables import branch_table
 from viper_e2e.training.task_losses import build_loss, label_weights
@@ -55,7 +58,11 @@ class Trainer:
         accelerator: Accelerator,
         processes: Processes | None = None,
         hooks: TrainerHooks | None = None,
+        *,
+        clips: SharedClips | None = None,
     ):
+        """``clips``: what the trainings of a command hold in common; `None`: this one holds its own, in
+        `reuse_memory`."""
         self.settings, self.config, self.accelerator = settings, settings.train, accelerator
         self.processes, self.hooks = processes or Processes(accelerator), hooks or TrainerHooks()
         limits = ShardLimits(max_clip_bytes=settings.model.decoding.limits.max_bytes_in_memory)
@@ -66,7 +73,8 @@ class Trainer:
         if saved is not None:
             self.train_shards, self.val_shards = saved.in_its_order(self.train_shards, self.val_shards)
             self.changed = saved.check(settings, self.train_shards, self.val_shards)
-        self.clip_cache = ClipCache(self.config.reuse_memory.num_bytes)
+        held = clips.of(self.train_shards, self.val_shards) if clips is not None else None
+        self.clip_cache: ClipStore = held or ClipCache(self.config.reuse_memory.num_bytes)
         is_main = self.processes.is_main
         self.run = RunFolder(Path(self.config.run_dir), resume=self.config.resume, owner=is_main)
         self.processes.wait("opening the run folder")
@@ -82,6 +90,8 @@ class Trainer:
         self.tuning = FineTuning(self.module, self.config, self.clip_cache)
         self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
         self.module.set_clip_timeout(self.config.clip_timeout_seconds)
+        if held is not None:
+            held.begin(self.module, is_compiled=self.config.compile)
         self.loss.to(accelerator.device)
         cached = self.clip_cache.get if self.clip_cache.budget_bytes else None
         share = self.processes.index, self.processes.count
@@ -259,9 +269,7 @@ class Trainer:
         )
         with self.processes.collective("the gradients"):
             self.accelerator.backward(loss.loss)
-        for key, clip in zip(batch.keys, prepared, strict=True):
-            if isinstance(clip, PreparedClip):
-                self._keep(key, clip, cache)
+        self._keep_all(batch.keys, prepared, cache)
         return loss.value.item()
 
     def _trained(self) -> list[torch.nn.Parameter]:
@@ -402,7 +410,10 @@ class Trainer:
         self.processes.wait("all have gone back")
         self._save_last()
 
-    def _keep(self, key: str, clip: PreparedClip, cache: TokenCache | None) -> None:
-        """Hold a clip for the next epochs, where there is room."""
-        if self.clip_cache.budget_bytes and key not in self.clip_cache:
-            self.clip_cache.offer(key, self.module.cacheable(clip, cache))
+    def _keep_all(
+        self, keys: Sequence[str], clips: Sequence[PreparedClip | ClipError], cache: TokenCache | None
+    ) -> None:
+        """Hold clips for the next epochs, where there is room."""
+        for key, clip in zip(keys, clips, strict=True) if self.clip_cache.budget_bytes else ():
+            if isinstance(clip, PreparedClip) and key not in self.clip_cache:
+                self.clip_cache.offer(key, self.module.cacheable(clip, cache))

@@ -9,7 +9,7 @@ from typing import Any
 
 from viper_e2e.encoders import PreparedClip
 from viper_e2e.errors import ClipError
-from viper_e2e.loading import ClipBatch, ClipCache, DecodeSample, Reading, SkipRecord
+from viper_e2e.loading import ClipBatch, ClipStore, DecodeSample, Reading, SkipRecord
 from viper_e2e.model import Prediction, Predictions, ViPER
 from viper_e2e.runtime import Processes
 from viper_e2e.scoring import (
@@ -69,7 +69,7 @@ class Validation:
         epoch: int,
         step: int,
         *,
-        store: ClipCache | None = None,
+        store: ClipStore | None = None,
         see: Callable[[ClipBatch], None] = lambda batch: None,
     ) -> tuple[Predictions, Scores, dict[str, Any]]:
         """Predictions of all clips, their scores, and both as JSON for ``metrics.jsonl``.
@@ -79,9 +79,8 @@ class Validation:
         quarantined = self.known_bad()
         hooks = Hooks(quarantined=quarantined, on_batch=see)
         if store is not None and store.budget_bytes:
-            hooks = replace(
-                hooks, cached=lambda key: store.get(VALIDATION + key), on_clip=self._keeping(store, shards)
-            )
+            keep = keeping(store, self.module, shards, VALIDATION)
+            hooks = replace(hooks, cached=lambda key: store.get(VALIDATION + key), on_clip=keep)
         found: list[Prediction] = []
         records: list[SkipRecord] = []
         how: dict[str, Any] = {
@@ -112,13 +111,18 @@ class Validation:
             record["without_number"] = without
         return predictions, scores, record
 
-    def _keeping(self, store: ClipCache, shards: ShardSet) -> Callable[[int, Any], None]:
-        def keep(i: int, clip: PreparedClip | ClipError) -> None:
-            key = VALIDATION + shards.entry(i).key
-            if isinstance(clip, PreparedClip) and key not in store:
-                store.offer(key, self.module.cacheable(clip))
 
-        return keep
+def keeping(
+    store: ClipStore, module: ViPER, shards: ShardSet, prefix: str = ""
+) -> Callable[[int, PreparedClip | ClipError], None]:
+    """Keeps each clip that has passed, by its number, under a prefix and its key."""
+
+    def keep(i: int, clip: PreparedClip | ClipError) -> None:
+        key = prefix + shards.entry(i).key
+        if isinstance(clip, PreparedClip) and key not in store:
+            store.offer(key, module.cacheable(clip))
+
+    return keep
 
 
 def _left_out(one: Prediction, shards: ShardSet, epoch: int, step: int) -> SkipRecord:

@@ -1,0 +1,77 @@
+"""clip_content.py: what a cached clip depends on besides the clip: models that agree in it can share it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from viper_e2e.config import BackboneConfig, looks_at_face, modality, needs_of, plain
+from viper_e2e.model.viper import ViPER
+from viper_e2e.runtime import digest
+
+_OF_BACKBONE = {field.name for field in fields(BackboneConfig)}
+_PLACES = ("source", "revision")
+
+
+@dataclass(frozen=True)
+class ClipContent:
+    """Of `ViPER.cacheable`, as identities of content: equal ones make bitwise equal clips and tokens."""
+
+    prepared: str
+    """Of what is kept beside tokens: how clips are decoded, faces found, slots laid out, and which parts of
+    pictures and sound the encoders in training read."""
+    tokens: dict[str, str]
+    """Of each frozen encoder's tokens, by modality."""
+
+    @classmethod
+    def of(cls, model: ViPER, *, is_compiled: bool = False) -> ClipContent:
+        """As the model is now; to be asked again once its weights, or what of it trains, have changed.
+
+        Reads all weights of frozen encoders, which takes about a second for each gigabyte. ``is_compiled``:
+        whether encoders run through the compiler, whose arithmetic rounds otherwise.
+        """
+        decoding = digest(_decoding_of(model))
+        frozen = [name for name, encoder in model.encoders.items() if encoder.is_frozen]
+        trained = sorted(set(model.modalities) - set(frozen))
+        kept = [
+            [looks_at_face(name), sorted(needs_of([name])), _crop_of(model, name), name] for name in trained
+        ]
+        how = [str(model.device.type), str(model.compute_dtype), is_compiled]
+        tokens = {
+            name: digest([decoding, how, model.encoders[name].content_id(), _settings_of(model, name)])
+            for name in frozen
+        }
+        return cls(digest([decoding, str(model.device), kept]), tokens)
+
+
+def _decoding_of(model: ViPER) -> list:
+    """All that lies between a clip's bytes and what encoders read of it."""
+    config, augment = model.config, model.augment
+    crops = [_crop_of(model, name) for name in model.modalities]
+    return [
+        plain(config.decoding),
+        plain(config.faces),
+        [model.decoder.hears, model.decoder.sees, model.decoder.comes_back],
+        # Small faces are decoded again as large as the largest crop, with as much around them as is moved.
+        sorted({tuple(crop) for crop in crops if crop is not None}),
+        augment.box_reach if augment is not None and "box" in augment.kinds else 0.0,
+        any(encoder.reads_whole_frames for encoder in model.encoders.values()),
+        model.fusion.spreads_frames,
+    ]
+
+
+def _crop_of(model: ViPER, name: str) -> tuple[int, str] | None:
+    spec = model.encoders[name].crop_spec
+    return None if spec is None else (spec.size, spec.align)
+
+
+def _settings_of(model: ViPER, name: str) -> object:
+    return _without_places(plain(modality(name).settings_of(model.config)))
+
+
+def _without_places(settings: object) -> object:
+    """Weights are told by their content, not by where they came from."""
+    if not isinstance(settings, dict):
+        return settings
+    is_backbone = settings.keys() == _OF_BACKBONE
+    kept = {name: value for name, value in settings.items() if not (is_backbone and name in _PLACES)}
+    return {name: _without_places(value) for name, value in kept.items()}

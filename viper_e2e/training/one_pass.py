@@ -1,0 +1,230 @@
+"""one_pass.py: many trainings in one command, for which every clip is decoded and encoded once."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+from viper_e2e.config import Settings
+from viper_e2e.errors import ExitCode
+from viper_e2e.model import Predictions, ViPER, check_compiler, keep_compiled_in
+from viper_e2e.runtime import Processes, console, heed_launcher
+from viper_e2e.scoring import Hooks, score
+from viper_e2e.shards import ShardLimits, ShardSet
+from viper_e2e.training import state as training_state
+from viper_e2e.training.data import open_splits, reading_of
+from viper_e2e.training.precision import compute_dtype
+from viper_e2e.training.resuming import SavedRun
+from viper_e2e.training.ridge_training import RidgeTrainer
+from viper_e2e.training.run_folder import RunFolder, check_is_free
+from viper_e2e.training.shared_clips import SharedClips
+from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.validation import keeping
+from viper_e2e.training.yardstick import verdict
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A training that has ended."""
+
+    settings: Settings
+    """As it was trained; `mixed_precision` is what `auto` came to."""
+    log: list[dict[str, Any]]
+    """Its ``metrics.jsonl``, a record for each epoch."""
+    was_there: bool
+    """Whether it had ended before this command began."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.settings.train.run_dir)
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint to be used: the best by validation, without validation the last."""
+        best = self.folder / "checkpoints" / "best"
+        return best if best.is_dir() else best.with_name("last")
+
+
+class ManyTrainings:
+    """Trains one run after the other on what one pass of decoding and frozen encoders gives.
+
+    Used as a context by `train`, by whatever trains folds, and by all that compares settings::
+
+        with ManyTrainings(settings, command=["viper", "cv", *words]) as many:
+            for run in runs:                       # Settings, each with a run_dir of its own
+                outcome = many.train(run)
+                if outcome is None:                # asked to stop: many.code is the exit code
+                    break
+                predictions = many.predict(outcome, held_out)   # from tokens that are held already
+
+    Each run is bitwise the one that `viper train` makes alone with these settings. A run whose settings have
+    ``resume`` goes on where it stopped, begins where nothing is there yet, and is not trained again once it
+    has ended. What is shared, and when it cannot be, says `SharedClips`.
+    """
+
+    def __init__(self, settings: Settings, *, command: Sequence[str], shares: bool = True):
+        """``settings``: what all have in common: precision, processes, memory, compiler. ``command``: the
+        words with which all of it goes on, ``--resume`` aside. ``shares`` False: each holds its own clips."""
+        self.settings, self.command = settings, command
+        heed_launcher()
+        train = settings.train
+        self.accelerator = Accelerator(
+            # The module computes in its own precision; only the loss of float16 has to be scaled outside of it.
+            mixed_precision="fp16" if train.mixed_precision == "fp16" else "no",
+            step_scheduler_with_optimizer=False,
+            # The detector's weights are buffers: the same everywhere, and not to be sent at every step.
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+                InitProcessGroupKwargs(timeout=timedelta(seconds=train.process_timeout_seconds)),
+            ],
+        )
+        self.processes = Processes(self.accelerator)
+        budget = train.reuse_memory.num_bytes if "reuse_memory" in settings.given else None
+        self.clips = SharedClips(budget, speaks=self.processes.is_main) if shares else None
+        self.code: int = ExitCode.OK
+        """0, or that of the signal that asked to stop."""
+        self._precision = train.mixed_precision
+
+    def __enter__(self) -> ManyTrainings:
+        train = self.settings.train
+        if train.mixed_precision == "fp16" and self.accelerator.scaler is None and self.processes.is_main:
+            console.print(
+                "[yellow]--mixed-precision fp16: on this device the loss is not scaled, so small gradients "
+                "become 0; bf16 or no needs no scaling[/yellow]"
+            )
+        if train.compile:
+            keep_compiled_in(Path(train.run_dir) / "compiled")
+            with self.processes.telling_failures():
+                check_compiler(self.accelerator.device)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.accelerator.end_training()
+
+    def check_free(self, runs: Iterable[Settings]) -> None:
+        """`ViperError` where a run stands already that is not to go on: before the first is trained."""
+        with self.processes.telling_failures():
+            for run in runs if self.processes.is_main else ():
+                if not run.train.resume:
+                    check_is_free(Path(run.train.run_dir))
+
+    def train(self, run: Settings, begun: Callable[[], None] = lambda: None) -> Outcome | None:
+        """Train one run to its end; `None` once a signal has asked to stop, which is told with the command that
+        goes on. ``begun`` is called when all that can be checked beforehand is."""
+        run = self._resolved(run)
+        with self.processes.telling_failures():
+            if self.clips is not None and has_ended(run):
+                begun()
+                return self._outcome(run, was_there=True)
+            kind = RidgeTrainer if run.model.fusion.kind == "ridge" else Trainer
+            trainer = kind(run, self.accelerator, self.processes, clips=self.clips)
+            try:
+                begun()
+                # What `auto` came to for the first holds for all of them.
+                self._precision = trainer.config.mixed_precision
+                self.code = trainer.train()
+            finally:
+                trainer.close()
+        if self.code:
+            self._tell(stopped_line(trainer, self.command))
+            return None
+        outcome = self._outcome(run, was_there=False)
+        self._tell(finished_lines(trainer))
+        if self.processes.is_main and (below := verdict(outcome.log)):
+            console.print(below, style="yellow", soft_wrap=True, markup=False)
+        # Else it would hold every model that it has prepared.
+        self.accelerator.free_memory()
+        return outcome
+
+    def shards_of(self, run: Settings) -> tuple[ShardSet, ShardSet | None]:
+        """What a run trains and validates on."""
+        return shards_of(run)
+
+    def predict(self, outcome: Outcome, shards: ShardSet) -> Predictions:
+        """Of clips by an ended run's checkpoint, in the precision in which it was trained; clips whose tokens
+        are held are neither decoded nor encoded. All processes must ask, and get all."""
+        run = outcome.settings
+        self.processes.wait("the checkpoint to be written")
+        module = ViPER.from_pretrained(outcome.best).to(self.accelerator.device)
+        module.set_compute_dtype(compute_dtype(run.train.mixed_precision))
+        module.set_clip_timeout(run.train.clip_timeout_seconds)
+        hooks = Hooks()
+        if self.clips is not None:
+            held = self.clips.of(shards)
+            held.begin(module)
+            if held.budget_bytes:
+                hooks = Hooks(cached=held.get, on_clip=keeping(held, module, shards))
+        with self.processes.telling_failures():
+            scored = score(module, shards, reading_of(run.train), processes=self.processes, hooks=hooks)
+            found = [one for one in scored if one.index >= 0]
+        return Predictions.of(found, module.labels, module.modalities, shards)
+
+    def _resolved(self, run: Settings) -> Settings:
+        train = run.train
+        resume = train.resume and (self.clips is None or (Path(train.run_dir) / "config.yaml").exists())
+        precision = self._precision if train.mixed_precision == "auto" else train.mixed_precision
+        return replace(run, train=replace(train, resume=resume, mixed_precision=precision))
+
+    def _outcome(self, run: Settings, *, was_there: bool) -> Outcome:
+        folder = RunFolder(Path(run.train.run_dir), resume=True, owner=False)
+        precision = folder.read_settings()["mixed_precision"] if was_there else self._precision
+        if run.train.mixed_precision == "auto":
+            self._precision = precision
+            run = replace(run, train=replace(run.train, mixed_precision=precision))
+        return Outcome(run, folder.read_log("metrics.jsonl"), was_there)
+
+    def _tell(self, text: str) -> None:
+        if self.processes.is_main:
+            console.print(text, soft_wrap=True, markup=False)
+
+
+def shards_of(run: Settings) -> tuple[ShardSet, ShardSet | None]:
+    """What a run trains and validates on."""
+    limits = ShardLimits(max_clip_bytes=run.model.decoding.limits.max_bytes_in_memory)
+    return open_splits(run.train, limits)
+
+
+def has_ended(run: Settings) -> bool:
+    """Whether the run stands complete in its folder, as these settings would leave it; `ViperError` where what
+    stands there is of other settings."""
+    saved = SavedRun.of(Path(run.train.run_dir)) if run.train.resume else None
+    if saved is None or saved.last is None:
+        return False
+    if run.model.fusion.kind == "ridge":
+        run = replace(run, train=replace(run.train, epochs=1))
+    shards = saved.in_its_order(*shards_of(run))
+    if saved.check(run, *shards):
+        return False  # what may change and has is the trainer's to take up
+    state = training_state.read(saved.last)
+    is_through = state.cursor.epoch >= run.train.epochs or state.step == run.train.max_steps
+    return is_through and state.validated_step == state.step
+
+
+def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:
+    """Where a run that was asked to stop stands, and the command that goes on with it."""
+    again = shlex.join([*command, *([] if "--resume" in command else ["--resume"])])
+    launched = " (started by torchrun as before)" if trainer.processes.count > 1 else ""
+    step, total = trainer.state.step, trainer.total_steps
+    return (
+        f"stopped after step {step:,} of {total:,}; saved in {trainer.run.last}; go on{launched} with:\n{again}"
+    )
+
+
+def finished_lines(trainer: Trainer) -> str:
+    """Where the model of a finished run is, how good it was, and what to do with it."""
+    config, best = trainer.config, trainer.state.best.get("best")
+    if best is None or not config.val_shards:
+        next_step = ["viper", "infer", "CLIP", "--checkpoint", str(trainer.run.last)]
+        return f"trained model: {trainer.run.last}\nnext: {shlex.join(next_step)}"
+    words = ["--checkpoint", str(trainer.run.best), "--shards", config.val_shards]
+    next_step = ["viper", "eval", *words, "--out", str(trainer.run.path / "eval")]
+    judged = f"validation, {trainer.validation.judged_by} {best:.4f}"
+    return f"best model: {trainer.run.best} ({judged})\nnext: {shlex.join(next_step)}"

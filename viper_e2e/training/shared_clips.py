@@ -1,0 +1,194 @@
+"""shared_clips.py: clips that all trainings of one command hold in common, so that each is encoded once."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from viper_e2e.encoders import ClipTokens, PreparedClip, WeightsId
+from viper_e2e.errors import ViperError
+from viper_e2e.loading import Cacheable, ClipCache
+from viper_e2e.model import ClipContent, ViPER
+from viper_e2e.runtime import console
+from viper_e2e.shards import ShardSet
+from viper_e2e.training import memory
+from viper_e2e.training.validation import VALIDATION
+
+FREE_SHARE = 0.5
+"""Of the device's free memory, for clips, where no `--reuse-memory` says how much."""
+
+
+class _Place(NamedTuple):
+    """Where a clip is kept: what it depends on besides itself, and which clip it is, both by content."""
+
+    prepared: str
+    clip: str
+
+
+@dataclass(frozen=True)
+class _Held:
+    """One clip without its tokens, and these, each with the identity of what made them."""
+
+    clip: PreparedClip
+    tokens: dict[str, tuple[str, ClipTokens]] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        return self.clip.nbytes + sum(t.nbytes for _, tokens in self.tokens.values() for t in tokens)
+
+
+class SharedClips:
+    """One process's clips, for any number of trainings, one after the other.
+
+    A clip is known by its content and by all that what is kept of it depends on (`ClipContent`), so that
+    neither other shards with the same keys nor other weights or settings are ever taken for each other. Where
+    trainings agree, the later ones find what the first has made; where they do not, each makes its own. What
+    other trainings have left gives way once room is short.
+    """
+
+    def __init__(self, budget_bytes: int | None = None, *, speaks: bool = True):
+        """``budget_bytes``: `None`: half of what the device has free when the first training begins.
+        ``speaks``: whether to tell what cannot be shared, once."""
+        self._budget_bytes, self.speaks = budget_bytes, speaks
+        self._store: ClipCache | None = None
+        self._ids: dict[tuple[str, str], str] = {}
+        """Shard and key → the clip's identity."""
+        self._tokens: dict[str, str] = {}
+        """Of each modality, the identity of the tokens that were wanted last."""
+        self._told: set[str] = set()
+
+    def of(self, train: ShardSet, val: ShardSet | None = None) -> HeldClips:
+        """For one training on these shards."""
+        return HeldClips(self, train, val)
+
+    def store(self, model: ViPER) -> ClipCache:
+        if self._store is None:
+            budget = self._budget_bytes
+            if budget is None:
+                num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+                budget = int(FREE_SHARE * memory.free_bytes(model.device, num_local))
+            self._store = ClipCache(budget)
+        return self._store
+
+    def clip_id(self, shards: ShardSet, i: int) -> str:
+        """As `ShardSet.clip_id`, asked once: of a foreign shard it reads the file."""
+        where = shards.shard_of(i).path_or_url, shards.entry(i).key
+        if where not in self._ids:
+            self._ids[where] = shards.clip_id(i)
+        return self._ids[where]
+
+    def compare(self, content: ClipContent, trained: list[str]) -> None:
+        """Tell what this training cannot take over from the one before."""
+        other = [name for name, made in content.tokens.items() if self._tokens.get(name, made) != made]
+        self._tokens |= content.tokens
+        if other:
+            self.tell(
+                f"{', '.join(other)}: tokens are not shared with the training before, since weights (random "
+                "ones depend on the seed) or settings that they depend on differ; clips are encoded again"
+            )
+        if trained:
+            self.tell(
+                f"{', '.join(trained)}: trained, so that clips are encoded in every epoch of every training; "
+                "only decoding and faces are shared"
+            )
+
+    def tell(self, line: str) -> None:
+        if self.speaks and line not in self._told:
+            console.print(line, soft_wrap=True, markup=False)
+        self._told.add(line)
+
+
+class HeldClips:
+    """What one training has of `SharedClips`, under its own keys; a `ClipStore`.
+
+    ``begin`` comes before all else.
+    """
+
+    def __init__(self, shared: SharedClips, train: ShardSet, val: ShardSet | None):
+        self._shared, self._shards = shared, {"": train} | ({VALIDATION: val} if val is not None else {})
+        self._indices = {
+            prefix + shards.entry(i).key: (prefix, i)
+            for prefix, shards in self._shards.items()
+            for i in range(len(shards))
+        }
+        self._model: ViPER | None = None
+        self._store = ClipCache(0)
+        self._content: ClipContent | None = None
+        self._made_by: dict[str, WeightsId] = {}
+        self._useless: deque[_Place] = deque()
+
+    def begin(self, model: ViPER, *, is_compiled: bool = False) -> None:
+        """With the model as it is trained or scored, in its precision and with its augmentation."""
+        self._model, self._is_compiled = model, is_compiled
+        frozen = [name for name, encoder in model.encoders.items() if encoder.is_frozen]
+        if model.augment is not None:
+            try:
+                model.augment.check_holding(frozen, model.config.faces.hold_margin)
+            except ViperError:
+                self._shared.tell(
+                    "--augment changes what is read of each clip in every epoch: nothing is shared, and every "
+                    "training encodes its clips"
+                )
+                return
+        self._store = self._shared.store(model)
+
+    @property
+    def budget_bytes(self) -> int:
+        return self._store.budget_bytes
+
+    @property
+    def num_cached(self) -> int:
+        return self._store.num_cached
+
+    def __contains__(self, key: str) -> bool:
+        return self.get(key) is not None
+
+    def get(self, key: str) -> PreparedClip | None:
+        """The clip with the tokens of all frozen encoders, as if they had made them; else `None`."""
+        content = self._settled()
+        held = self._store.get(self._place(content, key))
+        if not isinstance(held, _Held):
+            return None
+        tokens = {}
+        for name, made in content.tokens.items():
+            kept, of_clip = held.tokens.get(name, (None, None))
+            if kept != made or of_clip is None:
+                return None
+            tokens[name] = of_clip
+        return replace(held.clip, name=key.removeprefix(VALIDATION), tokens=tokens, made_by=self._made_by)
+
+    def offer(self, key: str, clip: Cacheable) -> bool:
+        """Keep a clip that was made `cacheable`, beside what others have kept of it, if there is room."""
+        content = self._settled()
+        assert isinstance(clip, PreparedClip), "what a model made cacheable"
+        assert clip.made_by == self._made_by, "made by the weights of now"
+        place = self._place(content, key)
+        known = self._store.get(place)
+        held = known if isinstance(known, _Held) else _Held(replace(clip, tokens={}, made_by={}))
+        own = {name: (made, clip.tokens[name]) for name, made in content.tokens.items()}
+        held = replace(held, tokens={**held.tokens, **own})
+        more = held.nbytes - (0 if known is None else known.nbytes)
+        while self._useless and not self._store.has_room(more):
+            self._store.drop(self._useless.popleft())
+        return self._store.put(place, held)
+
+    def clear(self) -> None:
+        """Weights, or what of them trains, have changed: what is kept is looked at anew."""
+        self._content = None
+
+    def _settled(self) -> ClipContent:
+        if self._content is None:
+            assert self._model is not None, "begin() comes first"
+            model = self._model
+            self._content = ClipContent.of(model, is_compiled=self._is_compiled)
+            self._made_by = {name: model.encoders[name].weights_id() for name in self._content.tokens}
+            places = [place for place in self._store.keys() if isinstance(place, _Place)]  # noqa: SIM118
+            self._useless = deque(place for place in places if place.prepared != self._content.prepared)
+            self._shared.compare(self._content, sorted(set(model.modalities) - self._content.tokens.keys()))
+        return self._content
+
+    def _place(self, content: ClipContent, key: str) -> _Place:
+        prefix, i = self._indices[key]
+        return _Place(content.prepared, self._shared.clip_id(self._shards[prefix], i))
