@@ -16,7 +16,7 @@ from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import ClipCache
-from viper_e2e.training import ManyTrainings
+from viper_e2e.training.one_pass import ManyTrainings
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.campaign
 SHORT = ("--epochs=2", "--modalities=visual")

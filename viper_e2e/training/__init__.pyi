@@ -1,8 +1,6 @@
 from .data import make_loader as make_loader
 from .folds import folds_from as folds_from
 from .losses import IntensityLoss as IntensityLoss
-from .one_pass import ManyTrainings as ManyTrainings
-from .one_pass import Outcome as Outcome
 from .optimizer import build_optimizer as build_optimizer
 from .precision import compute_dtype as compute_dtype
 from .precision import fastest_precision as fastest_precision
