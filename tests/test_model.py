@@ -56,12 +56,12 @@ def test_an_unreadable_clip_keeps_its_row_and_does_not_touch_others(tiny_clip, t
     assert not mixed.present[0].any()
 
 
-@pytest.mark.parametrize("absent", ["sound", "units"])
+@pytest.mark.parametrize("absent", ["sound", "units", "words"])
 def test_what_a_clip_lacks_is_marked_absent(whole, absent):
     with torch.no_grad():
         output = whole([decoded(**{absent: False})])
-    expected = {"sound": [True, False, True, True, True], "units": [True, True, True, False, True]}[absent]
-    assert output.present[0].tolist() == expected
+    lacks = {"sound": "audio", "units": "action_units", "words": "words"}[absent]
+    assert output.present[0].tolist() == [name != lacks for name in MODALITIES]
 
 
 @pytest.mark.parametrize("num_frames", [1, 3])

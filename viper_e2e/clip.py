@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -17,6 +17,31 @@ UNHEARD = " of sound are not heard"
 """In the note on seconds of sound that no token hears."""
 WORTH_TELLING_SECONDS = 0.1
 """Fewer of them are not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """Something that is said in a clip; never empty."""
+
+    text: str
+    start_seconds: float | None = None
+    """On the clip's clock (0 = first frame); ``None``, as its end: nobody noted when."""
+    end_seconds: float | None = None
+
+
+def cues_within(cues: Sequence[Cue], start_seconds: float, end_seconds: float) -> tuple[Cue, ...]:
+    """What is said in a stretch of a clip, also in part, on the stretch's own clock; cues without a time stay.
+    What is empty says nothing."""
+    kept = []
+    for cue in cues:
+        if not cue.text.strip():
+            continue
+        if cue.start_seconds is None or cue.end_seconds is None:
+            kept.append(cue)
+        elif cue.start_seconds < end_seconds and cue.end_seconds > start_seconds:
+            start, end = cue.start_seconds - start_seconds, cue.end_seconds - start_seconds
+            kept.append(Cue(cue.text, start, end))
+    return tuple(kept)
 
 
 Side = Literal["left", "right", "full"]
@@ -61,6 +86,8 @@ class Sample:
     """A separately kept file with sound alone; ``None`` means the video file's own sound."""
     action_units: np.ndarray | None = None
     """Precomputed action units, float32, ``T' 27``, spread evenly over the clip."""
+    words: tuple[Cue, ...] = ()
+    """What is said, in order; empty: nothing is known of it."""
     intensities: tuple[float, ...] | None = None
     """Targets in the order of the label set; ``None`` for an unlabelled clip."""
     subject: str | None = None
@@ -184,11 +211,20 @@ class DecodedClip:
     """Width, height of the clip as displayed (after rotation, before scaling to ``max_side``)."""
     action_units: np.ndarray | None = None
     """float32, ``T' 27``, spread evenly over the clip, or ``None``."""
+    words: tuple[Cue, ...] = ()
+    """What is said in it, in order."""
     again: AgainFrom | None = None
     """Where the frames came from, if the clip has more pixels than they."""
     notes: tuple[str, ...] = ()
     """What a person should know of how this clip was read: what was chosen among several, or left out. One
     plain clause each, no full stop; they end in the record's ``warning``."""
+
+
+def with_words(clip: DecodedClip, cues: Sequence[Cue], start_seconds: float = 0.0) -> DecodedClip:
+    """The clip with what is said while it lasts; ``start_seconds``: of it, on the clock of the cues."""
+    if not cues:
+        return clip
+    return replace(clip, words=cues_within(cues, start_seconds, start_seconds + clip.duration_seconds))
 
 
 @dataclass(frozen=True)

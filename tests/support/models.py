@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from viper_e2e.clip import DecodedClip, SoundRun
+from viper_e2e.clip import Cue, DecodedClip, SoundRun
 from viper_e2e.config.depth import Depths, parse_depth
 from viper_e2e.config.presets import micro
 from viper_e2e.model.viper import ViPER
 
-MODALITIES = ("visual", "audio", "textual", "action_units", "motion")
+MODALITIES = ("visual", "audio", "textual", "action_units", "motion", "words")
 
 
 def model_of(*modalities: str, train: str = "none", **fusion) -> ViPER:
@@ -30,7 +30,9 @@ def training(model: ViPER, depth: str) -> ViPER:
     return model
 
 
-def decoded(num_frames: int = 4, *, sound: bool = True, units: bool = True, seed: int = 0) -> DecodedClip:
+def decoded(
+    num_frames: int = 4, *, sound: bool = True, units: bool = True, words: bool = True, seed: int = 0
+) -> DecodedClip:
     rng = np.random.default_rng(seed)
     samples = rng.standard_normal(16_000).astype(np.float32)
     return DecodedClip(
@@ -43,4 +45,5 @@ def decoded(num_frames: int = 4, *, sound: bool = True, units: bool = True, seed
         sound_seconds=1.0 if sound else 0.0,
         display_size=(192, 128),
         action_units=rng.random((7, 27), dtype=np.float32) if units else None,
+        words=(Cue(f"number {seed}", 0.0, 0.6), Cue("spoken at some time")) if words else (),
     )

@@ -18,6 +18,7 @@ from .modalities import in_order as in_order
 from .modalities import looks_at_face as looks_at_face
 from .modalities import modality as modality
 from .modalities import needs_of as needs_of
+from .modalities import reads_words as reads_words
 from .modalities import register as register
 from .model import ActionUnitConfig as ActionUnitConfig
 from .model import AudioConfig as AudioConfig
@@ -30,6 +31,7 @@ from .model import ModelConfig as ModelConfig
 from .model import MotionConfig as MotionConfig
 from .model import TextualConfig as TextualConfig
 from .model import VisualConfig as VisualConfig
+from .model import WordsConfig as WordsConfig
 from .model import model_config_from_dict as model_config_from_dict
 from .old_forms import SETTINGS_SCHEMA as SETTINGS_SCHEMA
 from .old_forms import is_old_option as is_old_option

@@ -15,12 +15,13 @@ from viper_e2e.config.model import (
     MotionConfig,
     TextualConfig,
     VisualConfig,
+    WordsConfig,
 )
 from viper_e2e.errors import ViperError
 
-Need = Literal["face", "sound", "units", "words"]
+Need = Literal["face", "sound", "units", "sentences", "words"]
 """`face`: crops of the person's face. `sound`: the clip's sound. `units`: action units, and without them whole
-frames to measure them in. `words`: a bank of sentences."""
+frames to measure them in. `sentences`: a bank of them. `words`: what is said in the clip."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def unregister(name: str) -> Modality:
 for _modality in (
     Modality("visual", frozenset({"face"}), "viper_e2e.encoders:VisualEncoder", VisualConfig),
     Modality("audio", frozenset({"sound"}), "viper_e2e.encoders:AudioEncoder", AudioConfig),
-    Modality("textual", frozenset({"face", "words"}), "viper_e2e.encoders:TextualEncoder", TextualConfig),
+    Modality("textual", frozenset({"face", "sentences"}), "viper_e2e.encoders:TextualEncoder", TextualConfig),
     Modality(
         "action_units",
         frozenset({"units"}),
@@ -90,6 +91,7 @@ for _modality in (
         ActionUnitConfig,
     ),
     Modality("motion", frozenset({"face"}), "viper_e2e.encoders:MotionEncoder", MotionConfig),
+    Modality("words", frozenset({"words"}), "viper_e2e.encoders:WordsEncoder", WordsConfig),
 ):
     register(_modality)
 
@@ -117,6 +119,11 @@ def needs_of(names: Iterable[str]) -> frozenset[Need]:
 
 def looks_at_face(name: str) -> bool:
     return "face" in needs_of([name])
+
+
+def reads_words(names: Iterable[str]) -> bool:
+    """Whether any of these modalities reads what is said in a clip."""
+    return "words" in needs_of(names)
 
 
 def backbone_places(config: ModelConfig) -> dict[str, str]:

@@ -181,6 +181,18 @@ class MotionConfig:
     """As `visual.align`."""
 
 
+@dataclass
+class WordsConfig:
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """A text encoder of transformers: bert, roberta, xlm-roberta (many languages), …; `random` reads bytes."""
+    layers: Annotated[int, FROM_1] = 1
+    """Hidden layers that are read, from the backbone's middle to its end; 1: the last."""
+    piece_tokens: Annotated[int, FROM_1] = 256
+    """Longer texts are encoded in pieces of this many tokens, or of as many as the backbone takes."""
+    max_tokens: Annotated[int, FROM_1] = 2048
+    """Of a clip; what follows is not read, and the clip's record says so."""
+
+
 # --- fusion -------------------------------------------------------------------------------------
 
 
@@ -228,6 +240,7 @@ class ModelConfig:
     textual: TextualConfig = field(default_factory=TextualConfig)
     action_units: ActionUnitConfig = field(default_factory=ActionUnitConfig)
     motion: MotionConfig = field(default_factory=MotionConfig)
+    words: WordsConfig = field(default_factory=WordsConfig)
     extra_modalities: dict[str, Any] = field(default_factory=dict)
     """Settings of modalities that do not come with the package, by name (`config/modalities.py`)."""
     fusion: FusionConfig = field(default_factory=FusionConfig)

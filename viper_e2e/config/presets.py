@@ -15,6 +15,7 @@ from viper_e2e.config.model import (
     MotionConfig,
     TextualConfig,
     VisualConfig,
+    WordsConfig,
 )
 from viper_e2e.config.values import Loss
 
@@ -114,6 +115,25 @@ def _random_clip(size: int, patch: int, width: int, layers: int) -> BackboneConf
     )
 
 
+def _random_bert(width: int, layers: int, heads: int, **more: object) -> BackboneConfig:
+    """It reads bytes, for which it needs no tokenizer (`encoders/tokens_of_text.py`)."""
+    return BackboneConfig(
+        config={
+            "model_type": "bert",
+            "vocab_size": 259,
+            "pad_token_id": 0,
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "intermediate_size": 2 * width,
+            "max_position_embeddings": 512,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+            **more,
+        }
+    )
+
+
 def micro() -> ModelConfig:
     """Smallest random model that walks every path; for tests only."""
     return ModelConfig(
@@ -124,6 +144,7 @@ def micro() -> ModelConfig:
         audio=AudioConfig(backbone=_random_wav2vec2(8, 16, 2, 2)),
         textual=TextualConfig(image_text=_random_clip(32, 16, 16, 1)),
         motion=MotionConfig(backbone=_random_videomae(32, 16, 16, 2, 2, 4)),
+        words=WordsConfig(backbone=_random_bert(16, 2, 2), piece_tokens=32),
         fusion=FusionConfig(
             dim=16,
             num_latents=4,
@@ -153,6 +174,7 @@ def tiny() -> ModelConfig:
         audio=AudioConfig(backbone=audio),
         textual=TextualConfig(image_text=_random_clip(96, 16, 64, 2)),
         motion=MotionConfig(backbone=motion),
+        words=WordsConfig(backbone=_random_bert(64, 2, 4, initializer_range=0.1)),
         fusion=FusionConfig(dim=96, num_latents=16, latent_dim=96, depth=1, self_attends_per_block=1),
     )
 
@@ -175,6 +197,7 @@ def base() -> ModelConfig:
             sentence_encoder=BackboneConfig("roberta-base"),
         ),
         motion=MotionConfig(backbone=BackboneConfig("MCG-NJU/videomae-base-finetuned-kinetics")),
+        words=WordsConfig(backbone=BackboneConfig("roberta-base"), layers=3),
         fusion=FusionConfig(
             kind="ensemble",
             change=True,
@@ -233,7 +256,7 @@ TRAIN_DEFAULTS: dict[str, dict[str, Any]] = {
         "backbone_lr": 1e-3,
         "batch_size": 8,
         "epochs": 15,
-        "unfreeze": Depths((("visual", All()), ("audio", All()), ("motion", All()))),
+        "unfreeze": Depths(tuple((name, All()) for name in ("visual", "audio", "motion", "words"))),
         "loss": Loss((("mse", 1.0), ("pearson", 0.5))),
     },
     "micro": {"lr": 1e-3, "backbone_lr": 1e-3, "batch_size": 4, "epochs": 2, "num_workers": 0},

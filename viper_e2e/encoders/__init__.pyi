@@ -4,6 +4,7 @@ from .audio import ClipSound as ClipSound
 from .backbone import Backbone as Backbone
 from .backbone import Origin as Origin
 from .backbone import at_least_float32 as at_least_float32
+from .base import Account as Account
 from .base import Encoder as Encoder
 from .base import Encoders as Encoders
 from .cache import TokenCache as TokenCache
@@ -21,3 +22,4 @@ from .textual import read_bank as read_bank
 from .visual import VisualEncoder as VisualEncoder
 from .weights import Search as Search
 from .weights import check_overrides as check_overrides
+from .words import WordsEncoder as WordsEncoder

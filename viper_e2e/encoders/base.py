@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, ItemsView, Sequence, ValuesView
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,15 @@ class Encoders(nn.ModuleDict):
         def __getitem__(self, key: str) -> Encoder[Any]: ...
         def items(self) -> ItemsView[str, Encoder[Any]]: ...
         def values(self) -> ValuesView[Encoder[Any]]: ...
+
+
+class Account(NamedTuple):
+    """What a person should know of what an encoder read of a clip."""
+
+    words: str | None = None
+    """As they were read."""
+    notes: tuple[str, ...] = ()
+    """As in `DecodedClip`."""
 
 
 class Encoder(nn.Module, ABC, Generic[Input]):
@@ -73,6 +82,10 @@ class Encoder(nn.Module, ABC, Generic[Input]):
     def reads_whole_frames(self) -> bool:
         """Whether they have to be kept beside the parts around the face that were decoded again, larger."""
         return False
+
+    def account(self, clip: ClipView) -> Account:
+        """What is told of a clip beside its numbers."""
+        return Account()
 
     def example_input(self) -> Input:
         """Noise from which a token is made, to measure how long that takes; of encoders with a backbone."""

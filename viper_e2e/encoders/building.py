@@ -40,7 +40,15 @@ def read_architecture(found: Found, config: BackboneConfig) -> PretrainedConfig:
         architecture = AutoConfig.for_model(**settings)
     else:
         found.read_json("config.json")
-        architecture = AutoConfig.from_pretrained(found.small, local_files_only=True)
+        try:
+            architecture = AutoConfig.from_pretrained(
+                found.small, local_files_only=True, trust_remote_code=False
+            )
+        except ValueError as error:
+            raise ViperError(
+                f"{found.name}: {found.small} is no model that transformers has itself; code that comes with a "
+                "model is never run"
+            ) from error
     # Our augmentation masks sound; skipped layers would leave parameters without gradients on one process.
     for switch, off in {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}.items():
         if hasattr(architecture, switch):

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from viper_e2e.clip import CropSpec
+from viper_e2e.clip import CropSpec, Cue
 from viper_e2e.encoders.prepared import PreparedClip
 from viper_e2e.faces import FaceCropper, moved_with
 
@@ -106,6 +106,11 @@ class ClipView:
     def units(self) -> Float[Tensor, "R U"] | None:
         """Action units that came with the clip, spread evenly over it."""
         return None if self.prepared is None else self.prepared.units
+
+    @property
+    def words(self) -> tuple[Cue, ...]:
+        """What is said in the clip, in order."""
+        return () if self.prepared is None else self.prepared.words
 
     def sound(self) -> Runs:
         """What is heard of the clip."""

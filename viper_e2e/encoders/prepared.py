@@ -9,6 +9,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from viper_e2e.clip import Cue
 from viper_e2e.faces import FaceCropper, FaceRegions, FaceTrack
 
 WeightsId = tuple[object, int, int]
@@ -49,6 +50,8 @@ class PreparedClip:
     """As in `DecodedClip`."""
     notes: tuple[str, ...] = ()
     """As in `DecodedClip`."""
+    words: tuple[Cue, ...] = ()
+    """What is said in it, in order."""
     frames: UInt8[Tensor, "N H W 3"] | None = None
     """Whole frames beside the parts in `pixels`, where something looks at them."""
     tokens: Mapping[str, ClipTokens] = field(default_factory=dict)
@@ -78,9 +81,10 @@ class PreparedClip:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
+        """Bytes of all tensors, and a letter's worth for each letter."""
         total = self.seconds.nbytes + sum(t.nbytes for t in self.track if t is not None)
         total += sum(samples.nbytes for _, samples in self.sound)
+        total += sum(len(cue.text) for cue in self.words)
         total += 0 if self.sound_instants is None else self.sound_instants.nbytes
         total += sum(t.nbytes for kept in self.tokens.values() for t in kept)
         if self.pixels is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
-from viper_e2e.clip import DecodedClip, Sample
+from viper_e2e.clip import DecodedClip, Sample, with_words
 from viper_e2e.errors import ClipError
 
 T = TypeVar("T")
@@ -15,7 +15,9 @@ T = TypeVar("T")
 def decoded(sample: Sample, decoder: Callable[..., DecodedClip]) -> DecodedClip:
     """A sample through a `ClipDecoder`."""
     part = {} if sample.segment is None else {"segment": sample.segment}
-    return decoder(sample.video, sound=sample.sound, name=sample.key, action_units=sample.action_units, **part)
+    units = sample.action_units
+    clip = decoder(sample.video, sound=sample.sound, name=sample.key, action_units=units, **part)
+    return with_words(clip, sample.words)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any, Protocol, runtime_checkable
 
-from viper_e2e.clip import ClipSource, DecodedClip
+from viper_e2e.clip import ClipSource, Cue, DecodedClip, with_words
 from viper_e2e.errors import ClipError
 from viper_e2e.loading.clip_reader import without_traceback
 from viper_e2e.loading.stream import Reading, left_out
@@ -40,6 +40,8 @@ class WindowReader:
     window_seconds: float
     hop_seconds: float
     _windows: Iterator[tuple[float, DecodedClip]] = field(default_factory=lambda: iter(()), init=False)
+    _words: tuple[Cue, ...] = field(default=(), init=False)
+    """Of the whole clip."""
     _next: tuple[int, int] | None = field(default=None, init=False)
     """What `_windows` gives next."""
 
@@ -52,9 +54,10 @@ class WindowReader:
                 windows = self.decoder.windows(
                     sample.video, *lengths, sound=sample.sound, name=sample.key, **part
                 )
-                self._windows = islice(windows, number, None)
+                self._windows, self._words = islice(windows, number, None), sample.words
             self._next = clip, number + 1
-            return next(self._windows, None)
+            found = next(self._windows, None)
+            return found and (found[0], with_words(found[1], self._words, found[0]))
         except ClipError as error:
             return without_traceback(error)
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from viper_e2e.config import looks_at_face
-from viper_e2e.encoders import PreparedClip
+from viper_e2e.encoders import Account, PreparedClip
 from viper_e2e.errors import ClipError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.prediction import NO_FACE, NOTHING_THERE, Box, Prediction, failed
@@ -47,6 +47,8 @@ class ViPEROutput(NamedTuple):
     """Per clip, what a person should know of how it was read; as in `DecodedClip`."""
     unheard_seconds: tuple[float, ...] = ()
     """Per clip, how much of its sound lies in no token's hearing; empty: nobody counted."""
+    words: tuple[str | None, ...] = ()
+    """Per clip, the words that were read; empty: nobody asked, as in training."""
 
     def without_rows(self) -> ViPEROutput:
         """Of no clip: what an empty batch comes to."""
@@ -59,8 +61,13 @@ def output_of(
     present: Bool[Tensor, "B M"],
     clips: Sequence[PreparedClip | ClipError],
     slots: Slots,
+    accounts: Sequence[Account] | None = None,
 ) -> ViPEROutput:
-    """What the fusion head answers, with what is known of each clip beside it."""
+    """What the fusion head answers, with what is known of each clip beside it.
+
+    ``accounts``: what the encoders tell of each clip.
+    """
+    told = accounts or [Account()] * len(clips)
     by_network = answers if answers.ndim == 3 else answers[:, None]
     return ViPEROutput(
         intensities=by_network.mean(1),
@@ -74,8 +81,12 @@ def output_of(
         used=slots.used,
         duration_seconds=slots.duration_seconds,
         errors=tuple(clip if isinstance(clip, ClipError) else None for clip in clips),
-        notes=tuple(() if isinstance(clip, ClipError) else clip.notes for clip in clips),
+        notes=tuple(
+            () if isinstance(clip, ClipError) else (*clip.notes, *account.notes)
+            for clip, account in zip(clips, told, strict=True)
+        ),
         unheard_seconds=tuple(0.0 if isinstance(clip, ClipError) else clip.unheard_seconds for clip in clips),
+        words=tuple(account.words for account in told) if accounts is not None else (),
     )
 
 
@@ -123,6 +134,7 @@ def _scored(
         present=present,
         face_found=face_found,
         unheard_seconds=round(output.unheard_seconds[i], 3) if output.unheard_seconds else 0.0,
+        words=output.words[i] if output.words else None,
         frame_seconds=tuple(round(s, 4) for s in output.frame_seconds[i][used].tolist()) if frames else None,
         boxes=_boxes(output, i) if boxes else None,
     )

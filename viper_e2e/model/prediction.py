@@ -43,6 +43,8 @@ class Prediction:
     """Share of the looked-at frames that have a face, 0 … 1; ``None`` if the model looks at none."""
     unheard_seconds: float | None = None
     """Of sound that no token hears."""
+    words: str | None = None
+    """That the model read; ``None`` where it reads none."""
     frame_seconds: tuple[float, ...] | None = None
     """Of the frames that were looked at, to a tenth of a millisecond; ``None`` unless asked for."""
     boxes: tuple[Box | None, ...] | None = None

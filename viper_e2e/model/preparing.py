@@ -92,6 +92,7 @@ def _prepared(clip: DecodedClip, arrived: Mapping[str, Tensor], find_face: FindF
         display_size=clip.display_size,
         frame_size=(clip.frames.shape[2], clip.frames.shape[1]),
         notes=clip.notes,
+        words=clip.words,
     )
 
 

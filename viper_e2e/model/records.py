@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from viper_e2e.clip import UNHEARD, WORTH_TELLING_SECONDS
-from viper_e2e.config import looks_at_face
+from viper_e2e.config import looks_at_face, reads_words
 from viper_e2e.decoding import seconds_counted_once
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.prediction import NO_NUMBER, Prediction, failed
@@ -24,7 +24,7 @@ def record_of(prediction: Prediction, labels: LabelSet | None = None) -> Record:
     frame ``[x0, y0, x1, y1, "detected" | "interpolated"]`` or ``None``. ``warning`` tells what a person should
     know of how the clip was read, or is ``None``. A clip that could not be read, or for which the model gave no
     number, has ``valid`` False, its ``error``, and ``None`` elsewhere. Where ``labels`` have classes there is
-    ``classes`` too: ``{task: the most probable one}``.
+    ``classes`` too: ``{task: the most probable one}``. ``words``: those that were read, of a model that reads.
     """
     one = prediction
     if not one.has_number:
@@ -46,6 +46,8 @@ def record_of(prediction: Prediction, labels: LabelSet | None = None) -> Record:
         "unheard_seconds": one.unheard_seconds,
         "frame_seconds": None if one.frame_seconds is None else list(one.frame_seconds),
     }
+    if reads_words(record["present"]):
+        record["words"] = one.words
     if labels is not None and (classes := labels.classes_of(one.intensities or {})):
         record["classes"] = classes
     if one.boxes is not None:
@@ -85,7 +87,14 @@ def summary_of(windows: Sequence[Prediction]) -> Prediction:
         face_found=_mean([window.face_found for window in scored], weights),
         unheard_seconds=round(unheard, 3),
         warning="; ".join(_warnings(windows, unheard)) or None,
+        words=_joined([window.words for window in scored]),
     )
+
+
+def _joined(words: Sequence[str | None]) -> str | None:
+    """Of windows, each text once."""
+    there = [text for text in words if text is not None]
+    return " ".join(filter(None, dict.fromkeys(there))) if there else None
 
 
 def _own_unheard(window: Prediction, own_seconds: float) -> float:

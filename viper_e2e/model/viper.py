@@ -25,6 +25,7 @@ from viper_e2e.config import (
 )
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders import (
+    Account,
     Backbone,
     ClipView,
     Encoders,
@@ -84,7 +85,7 @@ class ViPER(Pretrained):
         self.decoder = ClipDecoder.for_model(config)
         self.faces = FaceCropper(config.faces)
         search = Search(None if assets is None else Path(assets), records or {}, overrides or {}, bundled)
-        bank = ["sentence_bank"] if "words" in needs_of(self.modalities) else []
+        bank = ["sentence_bank"] if "sentences" in needs_of(self.modalities) else []
         check_overrides(search, [*backbones_of(config), *bank])
         self.encoders = Encoders(
             {name: modality(name).encoder_class().of_model(config, search) for name in self.modalities}
@@ -154,7 +155,14 @@ class ViPER(Pretrained):
             hidden = sample_hidden(present, self.modality_dropout, seeds)
         with self._fusing():
             answers = self.fusion(streams, slots.face_found, slots.duration_seconds, hidden)
-        return output_of(answers, present, prepared, slots)
+        accounts = None if self.training else [self._account(view) for view in views]
+        return output_of(answers, present, prepared, slots, accounts)
+
+    def _account(self, clip: ClipView) -> Account:
+        """What is told of a clip beside its numbers, whichever encoders say it."""
+        told = [encoder.account(clip) for encoder in self.encoders.values()]
+        words = next((one.words for one in told if one.words is not None), None)
+        return Account(words, tuple(note for one in told for note in one.notes))
 
     def prepare(self, clips: Clip | Sequence[Clip]) -> list[PreparedClip | ClipError]:
         """Decode and find faces; what is further on its way passes through."""

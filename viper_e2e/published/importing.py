@@ -103,7 +103,7 @@ def approximations(modalities: Sequence[str], overrides: Mapping[str, str]) -> t
     needs = needs_of(modalities)
     if "face" in needs:
         notes.append("faces are found by MTCNN; the authors used YOLOv5-face")
-    if "words" in needs:
+    if "sentences" in needs:
         missing = {
             "image_text": "OpenAI's CLIP instead of the authors' fine-tuned one (--backbone image_text=…)",
             "sentence_bank": "our sentences instead of theirs (--sentence-bank)",
@@ -156,7 +156,7 @@ def _config(head: ReleasedHead, overrides: Mapping[str, str]) -> ModelConfig:
         config.decoding.sound = "none"
     backbones = backbones_of(config)
     for name, source in overrides.items():
-        if name == "sentence_bank" and "words" in needs:
+        if name == "sentence_bank" and "sentences" in needs:
             config.textual.bank = str(Path(source).resolve())
         elif name in backbones:
             backbones[name].source = source

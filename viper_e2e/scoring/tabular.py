@@ -10,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from viper_e2e.config import reads_words
 from viper_e2e.errors import ViperError
 from viper_e2e.model import Record, neutralised
 from viper_e2e.runtime import settle_file, written_whole
@@ -58,11 +59,12 @@ def columns_of(modalities: Sequence[str], emotions: Sequence[str], classes: Sequ
     A label that is called like another column gets ``label_`` before its name.
     """
     first = _FIRST | {f"present_{name}": "flag" for name in modalities}
+    first |= {"words": "text"} if reads_words(modalities) else {}
     taken = first.keys() | _LAST.keys()
     labels = {f"label_{name}" if name in taken else name: "number" for name in emotions}
     # A class is called after its task, whose columns of probabilities have longer names.
-    words = {f"label_{name}" if name in taken | labels.keys() else name: "text" for name in classes}
-    return first | labels | words | _LAST
+    chosen = {f"label_{name}" if name in taken | labels.keys() else name: "text" for name in classes}
+    return first | labels | chosen | _LAST
 
 
 def write_records(
@@ -129,6 +131,7 @@ def _row(
     return [
         *(shown[name] for name in _FIRST),
         *(bool(record["present"][name]) for name in modalities),
+        *([record["words"]] if reads_words(modalities) else []),
         *(shown["labels"][name] for name in emotions),
         *(record["classes"][name] for name in classes),
         *(shown[name] for name in _LAST),

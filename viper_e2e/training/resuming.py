@@ -232,7 +232,7 @@ def _other_shards(option: str, shards: ShardSet | None, saved: Mapping[str, Any]
 
 
 def _bank_id(model: ModelConfig) -> str | None:
-    if "words" not in needs_of(model.modalities):
+    if "sentences" not in needs_of(model.modalities):
         return None
     from viper_e2e.encoders import read_bank  # loads open_clip
 

@@ -1,0 +1,91 @@
+"""tokens_of_text.py: text -> token ids and the letters each stands for, by a model's tokenizer or as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from transformers import AutoTokenizer
+
+from viper_e2e.encoders.weights import Found
+from viper_e2e.errors import ViperError
+
+_FIRST_BYTE = 3
+"""Of bytes as tokens; before it padding, beginning, end."""
+
+
+_VOCABULARIES = (
+    *("tokenizer.json", "vocab.json", "vocab.txt"),
+    *("tokenizer.model", "sentencepiece.bpe.model", "spiece.model"),
+)
+
+
+class Tokens(NamedTuple):
+    """Of a text, without the special ones."""
+
+    ids: list[int]
+    spans: list[tuple[int, int]]
+    """Of each, its first letter and the one behind its last."""
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """How a text encoder reads."""
+
+    tokens: Callable[[str], Tokens]
+    before: tuple[int, ...]
+    """Special tokens at the beginning of what a model gets."""
+    after: tuple[int, ...]
+    pad: int
+    size: int
+    """Ids are below it."""
+
+
+def byte_tokenizer() -> Tokenizer:
+    """UTF-8 as it is: of models that begin with random weights, in whatever language."""
+    return Tokenizer(_bytes, before=(1,), after=(2,), pad=0, size=_FIRST_BYTE + 256)
+
+
+def _bytes(text: str) -> Tokens:
+    found = [
+        (_FIRST_BYTE + byte, (i, i + 1))
+        for i, letter in enumerate(text)
+        for byte in letter.encode("utf-8", "replace")
+    ]
+    return Tokens([number for number, _ in found], [span for _, span in found])
+
+
+def tokenizer_of(found: Found) -> Tokenizer:
+    """The tokenizer beside a model's weights, as data: code in its folder is never run.
+
+    `ViperError` where there is none that says which letters a token stands for.
+    """
+    assert found.small is not None
+    hint = "its folder needs the tokenizer.json that transformers saves"
+    if not any((found.small / name).is_file() for name in _VOCABULARIES):
+        # transformers would make one up that knows no word.
+        raise ViperError(f"{found.name}: {found.small} has no tokenizer; {hint}")
+    try:
+        own = AutoTokenizer.from_pretrained(found.small, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ViperError(
+            f"{found.name}: {found.small}: its tokenizer cannot be read ({reason}); {hint}"
+        ) from error
+    if not own.is_fast:
+        raise ViperError(
+            f"{found.name}: {found.small}: its tokenizer does not say where a token stands; {hint}"
+        )
+    example = own("a", return_special_tokens_mask=True, verbose=False)
+    is_special = [bool(mark) for mark in example["special_tokens_mask"]]
+    first = is_special.index(False)
+    last = len(is_special) - is_special[::-1].index(False)
+
+    def tokens(text: str) -> Tokens:
+        made = own(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return Tokens(list(made["input_ids"]), [(int(a), int(b)) for a, b in made["offset_mapping"]])
+
+    ids = example["input_ids"]
+    pad = 0 if own.pad_token_id is None else own.pad_token_id
+    return Tokenizer(tokens, tuple(ids[:first]), tuple(ids[last:]), pad, len(own))
