@@ -21,6 +21,7 @@ LEAST = {
     kinds.InferConfig: ["clip.mp4"],
     kinds.EvalConfig: ["--checkpoint=c", "--shards=s", "--out=o"],
     kinds.AblateConfig: ["--checkpoint=c", "--shards=s", "--out=o"],
+    kinds.CalibrateConfig: ["--checkpoint=c", "--shards=s"],
     kinds.CheckConfig: ["--shards=s"],
     kinds.IndexConfig: ["s.tar"],
     kinds.PackConfig: ["--videos=v", "--labels=l.csv", "--out=o"],
@@ -41,7 +42,7 @@ def words_for(kind: type) -> list[str]:
         if action.nargs == 0:
             words.append(name)
         else:
-            numbers = {None: "x", int: "7", float: "2.5"}
+            numbers = {None: "x", int: "7", float: "0.25"}
             value = list(action.choices)[-1] if action.choices else numbers.get(action.type, "7GB")
             words.append(f"{name}={value}")
     positional = [action.dest for action in parser_of(kind, "viper")._actions if not action.option_strings]

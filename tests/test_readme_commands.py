@@ -183,6 +183,7 @@ def test_all_blocks_are_known():
         "--tasks Emotion=class,Valence=number",
         "--class-weights balanced",
         "viper eval … --by Gender,subject",
+        "viper calibrate --checkpoint RUN",
         "s3://corpus",
         "VaianiLorenzo/ViPER-VA",
         "python infer.py clip.mp4 --checkpoint RUN",

@@ -18,6 +18,7 @@ from viper_e2e.commands.command_line import VOLUME, parse, parse_known, with_val
 from viper_e2e.config import (
     AblateConfig,
     BenchConfig,
+    CalibrateConfig,
     CheckConfig,
     CompletionConfig,
     EnvConfig,
@@ -126,7 +127,7 @@ def _what_is_kept(command: str, argv: Sequence[str]) -> str:
     given = {word.partition("=")[0] for word in argv}
     if command == "infer" and not {"--output", "--out"} & given:
         return "nothing is kept (with --output FILE what is scored would be)"
-    if command in ("infer", "eval", "ablate"):
+    if command in ("infer", "eval", "ablate", "calibrate"):
         return f"what is scored is kept; go on with the rest by the same command: {again}"
     if command == "train":
         return f"training had not begun; begin by: {again}"
@@ -199,6 +200,13 @@ def _eval(argv: Sequence[str]) -> int:
     from viper_e2e.commands.evaluation import run_eval
 
     return run_eval(options)
+
+
+def _calibrate(argv: Sequence[str]) -> int:
+    options = parse(CalibrateConfig, argv, "viper calibrate")
+    from viper_e2e.commands.calibration import run_calibrate
+
+    return run_calibrate(options)
 
 
 def _ablate(argv: Sequence[str]) -> int:
@@ -279,6 +287,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (_train, "train from raw video shards"),
     "eval": (_eval, "metrics, predictions and plots for a set of shards"),
     "infer": (_infer, "score clips with a trained model"),
+    "calibrate": (_calibrate, "probabilities and numbers that mean what they say, with intervals"),
     "ablate": (_ablate, "what each modality contributes"),
     "export": (_export, "a model with all its backbones inside"),
     "bench": (_bench, "what limits training on your shards, and what to change"),

@@ -9,7 +9,7 @@ import torch
 
 from viper_e2e.clip import ClipSource
 from viper_e2e.commands.reading_options import apply_reading_options
-from viper_e2e.config import BackboneOptions, ExportConfig, ImportConfig, ScoringOptions
+from viper_e2e.config import BackboneOptions, CalibratedOptions, ExportConfig, ImportConfig, ScoringOptions
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.loading import Reading
 from viper_e2e.model import Prediction, Predictions, ViPER, check_compiler, compile_model
@@ -48,6 +48,11 @@ def load_model(options: ScoringOptions | ExportConfig) -> ViPER:
         model = ViPER.from_pretrained(source, overrides=overrides)
     if isinstance(options, ScoringOptions):
         apply_reading_options(model.config.decoding, options)
+    if isinstance(options, CalibratedOptions) and model.calibration is not None:
+        if options.uncalibrated:
+            model.calibration = None
+        else:
+            console.print(f"{model.calibration.line} (--uncalibrated leaves it out)", **AS_IT_IS)
     return model.to(device)
 
 

@@ -26,6 +26,8 @@ from viper_e2e.report import (
     extremes,
     figures,
     has_dominant,
+    reliability_plot,
+    selective_plot,
     tables,
     words,
     write_page,
@@ -46,19 +48,25 @@ from viper_e2e.scoring import (
     ResultJournal,
     Scores,
     Subset,
+    finite_or_none,
     groups_of,
     identity_of,
     measure,
+    measured_coverage,
     readable,
     refuse_empty,
+    reliability,
     score,
     score_groups,
     scores_record,
     scoring_accelerator,
+    selective,
     task_record,
+    task_reliability,
     task_scores,
 )
 from viper_e2e.shards import ShardSet, without_query
+from viper_e2e.tasks import Task
 from viper_e2e.training import folds_from
 
 STRIP_SIZE = 96
@@ -89,6 +97,7 @@ def run_eval(options: EvalConfig) -> int:
         return ExitCode.OK
     predictions = Predictions.of(found, model.labels, model.modalities, shards)
     predictions = _settle_faceless(predictions, options)
+    _tell_calibration_clips(model, shards)
     by_group = score_groups(predictions, groups)
     made, scores, intervals = _write_numbers(predictions, by_group, model, shards, options)
     if options.submission:
@@ -129,6 +138,14 @@ def _show(
             shown.print()
 
 
+def _tell_calibration_clips(model: ViPER, shards: ShardSet) -> None:
+    if model.calibration is not None and model.calibration.clips["sha256"] == shards.content_id():
+        told = (
+            "these are the clips that the model was calibrated on: how well it is calibrated says little here"
+        )
+        console.print(told, style="yellow")
+
+
 def _settle_faceless(predictions: Predictions, options: EvalConfig) -> Predictions:
     """Say how many clips show no face, and leave their numbers out where that is wanted."""
     num_empty = int((predictions.valid & ~predictions.present.any(1)).sum())
@@ -163,6 +180,13 @@ def _write_numbers(
     record |= source_record(model, shards, options) | {"num_failed": int((~predictions.valid).sum())}
     if predictions.labels.tasks:
         record["tasks"] = {name: task_record(one) for name, one in task_scores(predictions).items()}
+        for name, (found, curve) in task_reliability(predictions).items():
+            area = {"area_of_error_by_share_kept": finite_or_none(curve.area)}
+            record["tasks"][name]["reliability"] = found.to_json() | area
+    if model.calibration is not None:
+        covered = measured_coverage(predictions, model.calibration)
+        record["calibration"] = {"clips": dict(model.calibration.clips), "found": covered}
+        record["calibration"]["coverage"] = model.calibration.coverage
     if by_group:
         record["by"] = {one.name: one.to_json() for one in by_group}
     record["num_without_face"] = int(predictions.faceless.sum())
@@ -235,6 +259,9 @@ def drawings(predictions: Predictions, out: Path) -> list[Drawing]:
     for task, part in predictions.by_task():
         name = name_of(task.name)
         of_task, suffix = (f": {words(name)}", f"_{name}") if predictions.labels.tasks else ("", "")
+        if task.kind in ("class", "labels") and part.scored.any():
+            found.append(((f"Said and found{of_task}",), partial(_reliability, part, task, out)))
+            found.append(((f"Score against confidence{of_task}",), partial(_selective, part, task, out)))
         if task.kind == "class" and part.scored.any():
             found.append(((f"Confusion{of_task}",), partial(class_confusion, part, name, out)))
         elif task.kind in ("intensities", "number") and (part.scored.any() or not suffix):
@@ -253,6 +280,20 @@ def drawings(predictions: Predictions, out: Path) -> list[Drawing]:
 
 def _scatter(predictions: Predictions, path: Path) -> list[Path]:
     return [figures.predicted_against_true(predictions, path)]
+
+
+def _reliability(predictions: Predictions, task: Task, out: Path) -> list[Path]:
+    one, name = reliability(task, *_of_scored(predictions), num_resamples=0), name_of(task.name)
+    return [reliability_plot(one, task.kind, name, out / f"reliability_{name}.png")]
+
+
+def _selective(predictions: Predictions, task: Task, out: Path) -> list[Path]:
+    curve, name = selective(task, *_of_scored(predictions)), name_of(task.name)
+    return [selective_plot(curve, tables.MEASURES, name, out / f"confidence_{name}.png")]
+
+
+def _of_scored(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    return predictions.predicted[predictions.scored], predictions.true[predictions.scored]
 
 
 def _draw(predictions: Predictions, out: Path) -> dict[str, Path]:

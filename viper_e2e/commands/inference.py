@@ -57,7 +57,11 @@ def run_infer(options: InferConfig) -> int:
         return ExitCode.OK
     if journal is not None and options.output:
         _write(clips, model, options, Path(options.output), journal)
-    numbered = [[record_of(one, model.labels) for one in clip] for clip in clips if clip[0].index >= 0]
+    numbered = [
+        [record_of(one, model.labels, model.calibration) for one in clip]
+        for clip in clips
+        if clip[0].index >= 0
+    ]
     all_drawn = draw_pictures(sources, numbered, model, options)
     _show(clips, model, options)
     return _exit_code(clips, is_whole=found.is_whole and all_drawn)
@@ -124,14 +128,14 @@ def _write(
     labels = model.labels
     try:
         write_records(
-            [record_of(one, labels) for clip in clips for one in clip],
+            [record_of(one, labels, model.calibration) for clip in clips for one in clip],
             output,
             emotions=labels.names,
             bom=options.bom,
         )
         if summary is not None:
             write_records(
-                [record_of(summary_of(c), labels) for c in clips],
+                [record_of(summary_of(c), labels, model.calibration) for c in clips],
                 summary,
                 emotions=labels.names,
                 bom=options.bom,

@@ -42,6 +42,8 @@ from .options import GROUPS as GROUPS
 from .options import AblateConfig as AblateConfig
 from .options import BackboneOptions as BackboneOptions
 from .options import BenchConfig as BenchConfig
+from .options import CalibrateConfig as CalibrateConfig
+from .options import CalibratedOptions as CalibratedOptions
 from .options import CheckConfig as CheckConfig
 from .options import CompletionConfig as CompletionConfig
 from .options import EnvConfig as EnvConfig

@@ -43,6 +43,7 @@ FROM_0, FROM_1 = Bounds(0), Bounds(1)
 ABOVE_0 = Bounds(0, open_low=True)
 SHARE = Bounds(0, 1)
 SHARE_BELOW_1 = Bounds(0, 1, open_high=True)
+SHARE_BETWEEN = Bounds(0, 1, open_low=True, open_high=True)
 
 
 @cache

@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from viper_e2e.config.bounds import ABOVE_0, FROM_0, FROM_1
+from viper_e2e.config.bounds import ABOVE_0, FROM_0, FROM_1, SHARE_BETWEEN
 from viper_e2e.config.model import LimitsConfig
 from viper_e2e.config.training import TrainConfig
 from viper_e2e.config.values import Size
@@ -93,6 +93,13 @@ class BackboneOptions:
 
 
 @dataclass(kw_only=True)
+class CalibratedOptions:
+    """Whether what `viper calibrate` has fitted is applied."""
+
+    uncalibrated: bool = option(False, help="leave out what `viper calibrate` has fitted")
+
+
+@dataclass(kw_only=True)
 class ScoringOptions(ReadingOptions, WorkerOptions, BackboneOptions):
     """A trained model, and how it computes."""
 
@@ -112,7 +119,7 @@ NO_FACE = "a clip without any face: score its whole pictures and say so (default
 
 
 @dataclass(kw_only=True)
-class InferConfig(ScoringOptions):
+class InferConfig(CalibratedOptions, ScoringOptions):
     """Score clips, folders of clips or shards with a trained model."""
 
     inputs: list[str] = option(
@@ -144,7 +151,7 @@ class InferConfig(ScoringOptions):
 
 
 @dataclass(kw_only=True)
-class EvalConfig(ScoringOptions):
+class EvalConfig(CalibratedOptions, ScoringOptions):
     """Score shards: metrics with intervals, predictions, plots."""
 
     shards: str = option(help=SHARDS)
@@ -163,7 +170,26 @@ class EvalConfig(ScoringOptions):
 
 
 @dataclass(kw_only=True)
-class AblateConfig(ScoringOptions):
+class CalibrateConfig(ScoringOptions):
+    """Fit what makes a model's probabilities and numbers mean what they say, and keep it in the checkpoint."""
+
+    shards: str = option(help=f"clips that it was not trained on, such as validation: {SHARDS}")
+    to: str = option("", metavar="DIR", help="write a calibrated copy here (default: into the checkpoint)")
+    out: str | None = option(
+        None, metavar="DIR", help="folder for calibration.json and .png (default: RUN/calibration)"
+    )
+    numbers: Literal["affine", "isotonic", "none"] = option(
+        "affine", help="of intensities and numbers: a line, rising steps, or as they are"
+    )
+    classes: Literal["temperature", "none"] = option("temperature", help="of classes and labels")
+    coverage: Annotated[float, SHARE_BETWEEN] = option(
+        0.9, metavar="SHARE", help="of clips whose label lies in its interval or set"
+    )
+    seed: Annotated[int, FROM_0] = option(0, help="of the halves: one is fitted, the other measured")
+
+
+@dataclass(kw_only=True)
+class AblateConfig(CalibratedOptions, ScoringOptions):
     """Score every subset of the trained modalities from one pass of encoding."""
 
     shards: str = option(help=SHARDS)
@@ -255,7 +281,7 @@ GROUPS = {"table": "if the table leaves it open"}
 
 
 @dataclass(kw_only=True)
-class ExportConfig(BackboneOptions):
+class ExportConfig(CalibratedOptions, BackboneOptions):
     """Write a model with all its backbones inside, to be moved anywhere."""
 
     checkpoint: str = option(help="folder of a trained model, or a hub id")

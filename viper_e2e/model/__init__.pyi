@@ -1,6 +1,10 @@
 from . import checkpoint as checkpoint
 from . import pretrained as pretrained
 from .augment import build_augment as build_augment
+from .calibration import Calibration as Calibration
+from .calibration import Line as Line
+from .calibration import Steps as Steps
+from .calibration import TaskCalibration as TaskCalibration
 from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import newest_whole as newest_whole
 from .checkpoint import read_json as read_json

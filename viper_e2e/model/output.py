@@ -13,6 +13,7 @@ from viper_e2e.config import looks_at_face
 from viper_e2e.encoders import Account, PreparedClip
 from viper_e2e.errors import ClipError
 from viper_e2e.labels import LabelSet
+from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.prediction import NO_FACE, NOTHING_THERE, Box, Prediction, failed
 from viper_e2e.model.records import Record, record_of
 from viper_e2e.model.slots import Slots
@@ -160,7 +161,8 @@ def records_of(
     modalities: Sequence[str],
     *,
     boxes: bool = False,
+    calibration: Calibration | None = None,
 ) -> list[Record]:
     """One record per clip of a batch; see `record_of`."""
     made = predictions_of(output, clips, labels.names, modalities, frames=True, boxes=boxes)
-    return [record_of(one, labels) for one in made]
+    return [record_of(one, labels, calibration) for one in made]

@@ -16,6 +16,7 @@ from viper_e2e.config import Frozen, ModelConfig, backbones_of, model_config_fro
 from viper_e2e.encoders import Backbone, Encoders, is_adapter
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import checkpoint
+from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.runtime import __version__, digest
 from viper_e2e.tasks import tasks_from_json
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 FORMAT = "viper_e2e model"
 SCHEMA = 3
+CALIBRATION = "calibration.json"
+"""The file in a checkpoint that has one; earlier versions read past it."""
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "backbones/*"]
 
 
@@ -68,6 +71,8 @@ class Pretrained(nn.Module):
                 f"{folder}: not written ({reason}); make room or name another folder"
             ) from error
 
+    calibration: Calibration | None = None
+    """What `viper calibrate` has fitted; applied to every prediction, not to what `forward` returns."""
     provenance: dict[str, Any] | None = None
     """What it was trained and validated on, by content, and how it scored: for its model card."""
 
@@ -101,6 +106,7 @@ class Pretrained(nn.Module):
         for backbone in model.backbones.values():
             backbone.set_training_depth(Frozen())
         model.provenance = settings.get("provenance")
+        model.calibration = read_calibration(folder, model.labels)
         model.content_id = digest([checkpoint.content_of(folder), _loaded_backbones(model)])
         return model.eval()
 
@@ -138,7 +144,24 @@ def write(model: Pretrained, folder: Path, *, self_contained: bool = False) -> N
     checkpoint.save_tensors(folder / "model.safetensors", own_tensors(model, records))
     for encoder in model.encoders.values():
         encoder.save_assets(folder / "backbones")
+    if model.calibration is not None:
+        write_calibration(model.calibration, folder)
     (folder / "README.md").write_text(_model_card(model, settings), encoding="utf-8")
+
+
+def write_calibration(calibration: Calibration, folder: Path) -> None:
+    checkpoint.write_json(folder / CALIBRATION, calibration.to_json())
+
+
+def read_calibration(folder: Path, labels: LabelSet) -> Calibration | None:
+    """That of a checkpoint's folder, if it has one. `CheckpointError` for one that is not of its model."""
+    path = folder / CALIBRATION
+    if not path.exists():
+        return None
+    try:
+        return Calibration.from_json(checkpoint.read_json(path), labels)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: does not fit the model beside it ({error}); calibrate again") from error
 
 
 def read_weights(model: Pretrained, folder: Path) -> None:
@@ -339,6 +362,7 @@ def _model_card(model: Pretrained, settings: Mapping[str, Any]) -> str:
             f"- Backbone `{name}`: {record['spec']} (sha256 of its tensors {record['tensors_sha256'][:16]}…)."
         )
     lines += _origin(model.provenance or {})
+    lines += [] if model.calibration is None else [f"- Its predictions are {model.calibration.line}."]
     lines += [
         "",
         f"The numbers are {'labels' if model.labels.tasks else 'self-reported reaction intensities'} as the "

@@ -9,12 +9,15 @@ from viper_e2e.clip import UNHEARD, WORTH_TELLING_SECONDS
 from viper_e2e.config import looks_at_face, reads_words
 from viper_e2e.decoding import seconds_counted_once
 from viper_e2e.labels import LabelSet
+from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.prediction import NO_NUMBER, Prediction, failed
 
 Record = dict[str, Any]
 
 
-def record_of(prediction: Prediction, labels: LabelSet | None = None) -> Record:
+def record_of(
+    prediction: Prediction, labels: LabelSet | None = None, calibration: Calibration | None = None
+) -> Record:
     """A prediction as JSON has it.
 
     Keys: ``clip``, ``person``, ``valid``, ``error``, ``warning``, ``start_seconds``, ``end_seconds``,
@@ -25,6 +28,8 @@ def record_of(prediction: Prediction, labels: LabelSet | None = None) -> Record:
     know of how the clip was read, or is ``None``. A clip that could not be read, or for which the model gave no
     number, has ``valid`` False, its ``error``, and ``None`` elsewhere. Where ``labels`` have classes there is
     ``classes`` too: ``{task: the most probable one}``. ``words``: those that were read, of a model that reads.
+    With a ``calibration``, which the prediction was made with, a whole clip has ``intervals``, ``sets`` and
+    ``coverage`` (`Calibration.said`); what they promise goes for whole clips alone, so that windows have none.
     """
     one = prediction
     if not one.has_number:
@@ -50,6 +55,8 @@ def record_of(prediction: Prediction, labels: LabelSet | None = None) -> Record:
         record["words"] = one.words
     if labels is not None and (classes := labels.classes_of(one.intensities or {})):
         record["classes"] = classes
+    if labels is not None and calibration is not None and not (one.is_window or one.num_windows):
+        record |= calibration.said(one.intensities or {}, labels)
     if one.boxes is not None:
         record["boxes"] = [None if box is None else list(box) for box in one.boxes]
     if one.is_window or one.num_windows:

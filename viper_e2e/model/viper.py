@@ -217,10 +217,19 @@ class ViPER(Pretrained):
         several, batch = not is_one(clips), batch_of(clips)
         names = [name_of(clip) for clip in batch]
         was_training = self.training
-        output = self.eval()(batch)
+        output = self.calibrated(self.eval()(batch))
         self.train(was_training)
-        records = records_of(output, names, self.labels, self.modalities, boxes=boxes)
+        records = records_of(
+            output, names, self.labels, self.modalities, boxes=boxes, calibration=self.calibration
+        )
         return records if several else records[0]
+
+    def calibrated(self, output: ViPEROutput) -> ViPEROutput:
+        """With the intensities that people get: what `viper calibrate` has fitted, applied to them."""
+        if self.calibration is None:
+            return output
+        values = self.calibration.apply(output.intensities.double().cpu().numpy(), self.labels)
+        return output._replace(intensities=torch.from_numpy(values))
 
     def fuse(
         self,

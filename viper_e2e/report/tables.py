@@ -15,7 +15,7 @@ from rich.text import Text
 from viper_e2e.model import Record, is_faceless
 from viper_e2e.report.figures import span_of, words
 from viper_e2e.runtime import SteadyConsole
-from viper_e2e.scoring import MAIN_MEASURE, GroupScores, Interval, Intervals, Scores, TaskScores
+from viper_e2e.scoring import MAIN_MEASURE, GroupScores, Interval, Intervals, Scores, TaskReport, TaskScores
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -124,6 +124,8 @@ MEASURES = {
     "micro_f1": "micro F1",
     "weighted_f1": "weighted F1",
     "accuracy": "accuracy",
+    "ece": "ECE",
+    "brier": "Brier",
 }
 """As papers write them."""
 
@@ -143,6 +145,27 @@ def task_tables(scores: TaskScores) -> list[Table]:
         shares = (_with_interval(row[measure], None) for measure in ("recall", "precision", "f1"))
         each.add_row(words(column), *shares, f"{row['num_clips']:,.0f}")
     return [whole, each]
+
+
+def calibration_table(report: TaskReport) -> Table:
+    """A task before and after calibrating, on the clips that it was not fitted on."""
+    made = _plain_table(f"{report.task.name} ({report.task.kind})", ("measure", "before", "after"))
+    for name, before in report.before.items():
+        made.add_row(MEASURES[name], _with_interval(*before), _with_interval(*report.after[name]))
+    fitted = report.fitted
+    told = f"fitted on {fitted.num_fitted:,} clips, measured on {fitted.num_held_out:,} others; "
+    made.caption, made.caption_justify = Text(told + _fitted_in_words(report)), "left"
+    return made
+
+
+def _fitted_in_words(report: TaskReport) -> str:
+    fitted = report.fitted
+    if report.task.kind == "class":
+        temperature, least = 1 / fitted.inverse_temperature, 1 - fitted.reach[0]
+        return f"temperature {temperature:.3f}; in a set from a probability of {least:.3f} on"
+    if report.task.kind == "labels":
+        return f"temperature {1 / fitted.inverse_temperature:.3f}"
+    return f"intervals: what is predicted ± {', '.join(f'{reach:.3f}' for reach in fitted.reach)}"
 
 
 def group_tables(scores: GroupScores) -> list[Table]:

@@ -1,3 +1,7 @@
+from .calibrating import CalibrationMethod as CalibrationMethod
+from .calibrating import TaskReport as TaskReport
+from .calibrating import fit_calibration as fit_calibration
+from .calibrating import measured_coverage as measured_coverage
 from .checking import check as check
 from .groups import GroupScores as GroupScores
 from .groups import groups_of as groups_of
@@ -16,6 +20,12 @@ from .metrics import measure as measure
 from .metrics import scores as scores
 from .metrics import scores_of as scores_of
 from .metrics import scores_record as scores_record
+from .reliability import Bin as Bin
+from .reliability import Reliability as Reliability
+from .reliability import Selective as Selective
+from .reliability import reliability as reliability
+from .reliability import selective as selective
+from .reliability import task_reliability as task_reliability
 from .score import Hooks as Hooks
 from .score import Wanted as Wanted
 from .score import score as score

@@ -100,6 +100,8 @@ def identity_of(model: ViPER, options: ScoringOptions, *settings: object) -> str
     # A clip that took too long may be had with more time.
     how += [options.clip_timeout_seconds, options.max_worker_restarts]
     settled = [_counted(model.config), asdict(model.decoder.config), asdict(model.labels)]
+    # A calibrated checkpoint may be used without its calibration.
+    settled += [] if model.calibration is None else [model.calibration.to_json()]
     return digest([model.content_id, settled, how, [repr(setting) for setting in settings], versions()])
 
 

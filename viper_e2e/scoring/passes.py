@@ -84,6 +84,7 @@ def _predictions(
     model: ViPER, output: ViPEROutput, clips: Sequence[str], wanted: Wanted, hidden: tuple[str, ...] = ()
 ) -> list[Prediction]:
     names, modalities, frames, boxes = model.labels.names, model.modalities, wanted.frames, wanted.boxes
+    output = model.calibrated(output)
     return predictions_of(output, clips, names, modalities, frames=frames, boxes=boxes, hidden=hidden)
 
 

@@ -53,10 +53,17 @@ def summary_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}{SUMMARY}{path.suffix}")
 
 
-def columns_of(modalities: Sequence[str], emotions: Sequence[str], classes: Sequence[str] = ()) -> Columns:
+def columns_of(
+    modalities: Sequence[str],
+    emotions: Sequence[str],
+    classes: Sequence[str] = (),
+    intervals: Sequence[str] = (),
+    sets: Sequence[str] = (),
+) -> Columns:
     """The columns of every table, in their order, whatever failed and whether there are windows.
 
-    A label that is called like another column gets ``label_`` before its name.
+    A label that is called like another column gets ``label_`` before its name. What is said by a calibrated
+    model has columns of its own: ``NAME_lower`` and ``NAME_upper``, and ``NAME_set`` with a bar between words.
     """
     first = _FIRST | {f"present_{name}": "flag" for name in modalities}
     first |= {"words": "text"} if reads_words(modalities) else {}
@@ -64,7 +71,10 @@ def columns_of(modalities: Sequence[str], emotions: Sequence[str], classes: Sequ
     labels = {f"label_{name}" if name in taken else name: "number" for name in emotions}
     # A class is called after its task, whose columns of probabilities have longer names.
     chosen = {f"label_{name}" if name in taken | labels.keys() else name: "text" for name in classes}
-    return first | labels | chosen | _LAST
+    made = first | labels | chosen
+    around = {f"{name}_{end}": "number" for name in intervals for end in ("lower", "upper")}
+    around |= {f"{name}_set": "text" for name in sets}
+    return made | {f"calibrated_{n}" if n in made else n: kind for n, kind in around.items()} | _LAST
 
 
 def write_records(
@@ -91,9 +101,10 @@ def write_records(
             modalities = list(records[0]["present"]) if records else []
             emotions = _emotions_of(records) if emotions is None else list(emotions)
             classes = list(records[0].get("classes", {})) if records else []
-            rows = [_row(record, modalities, emotions, classes) for record in records]
+            said = [list(records[0].get(name, {})) if records else [] for name in ("intervals", "sets")]
+            rows = [_row(record, modalities, emotions, classes, *said) for record in records]
             {".csv": _write_csv, ".xlsx": _write_excel, ".parquet": _write_parquet}[kind](
-                partial, columns_of(modalities, emotions, classes), rows, bom
+                partial, columns_of(modalities, emotions, classes, *said), rows, bom
             )
 
 
@@ -124,7 +135,12 @@ def _emotions_of(records: Iterable[Record]) -> list[str]:
 
 
 def _row(
-    record: Record, modalities: Sequence[str], emotions: Sequence[str], classes: Sequence[str]
+    record: Record,
+    modalities: Sequence[str],
+    emotions: Sequence[str],
+    classes: Sequence[str],
+    intervals: Sequence[str],
+    sets: Sequence[str],
 ) -> list[Cell]:
     intensities = record["intensities"] or dict.fromkeys(emotions)
     shown = readable({name: record[name] for name in (*_FIRST, *_LAST)} | {"labels": intensities})
@@ -134,8 +150,14 @@ def _row(
         *([record["words"]] if reads_words(modalities) else []),
         *(shown["labels"][name] for name in emotions),
         *(record["classes"][name] for name in classes),
+        *(end for name in intervals for end in readable(record["intervals"][name] or [None, None])),
+        *(_joined(record["sets"][name]) for name in sets),
         *(shown[name] for name in _LAST),
     ]
+
+
+def _joined(members: Sequence[object] | None) -> str | None:
+    return None if members is None else "|".join(map(str, members))
 
 
 # --- formats --------------------------------------------------------------------------------------

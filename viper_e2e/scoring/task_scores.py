@@ -107,7 +107,7 @@ def _scores_of(
     intervals: dict[str, Interval] = {}
     if len(sums) >= 2 and num_resamples:
         subjects = None if predictions.subjects is None else np.array(predictions.subjects, object)[known]
-        groups = _by_subject(sums, subjects)
+        groups = by_subject(sums, subjects)
         draws = [_measures(task, counts @ groups) for counts in resamples(len(groups), num_resamples, seed)]
         intervals = {
             name: interval_of(np.concatenate([draw[name] for draw in draws]), 0.95) for name in draws[0]
@@ -125,7 +125,7 @@ def _scores_of(
     return TaskScores(task, names, len(sums), values, intervals, by_column, confusion)
 
 
-def _by_subject(sums: Float[np.ndarray, "N S"], subjects: np.ndarray | None) -> Float[np.ndarray, "G S"]:
+def by_subject(sums: Float[np.ndarray, "N S"], subjects: np.ndarray | None) -> Float[np.ndarray, "G S"]:
     """Sums of each subject, whose clips are no independent draws; of each clip where a subject is unknown."""
     if subjects is None or any(subject is None for subject in subjects):
         return sums

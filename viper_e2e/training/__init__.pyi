@@ -5,6 +5,7 @@ from .optimizer import build_optimizer as build_optimizer
 from .precision import compute_dtype as compute_dtype
 from .precision import fastest_precision as fastest_precision
 from .precision import resolve_precision as resolve_precision
+from .resuming import SavedRun as SavedRun
 from .ridge_training import RidgeTrainer as RidgeTrainer
 from .run import train as train
 from .trainer import Trainer as Trainer

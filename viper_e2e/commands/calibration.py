@@ -1,0 +1,197 @@
+"""calibration.py: `viper calibrate`: what makes numbers mean what they say, kept beside the weights."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from viper_e2e.commands.common import load_model, scored, set_computing, tell_failed
+from viper_e2e.commands.reading_options import shard_limits
+from viper_e2e.config import CalibrateConfig
+from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.model import Calibration, Predictions, ViPER, checkpoint, pretrained, write_folder
+from viper_e2e.published import is_published
+from viper_e2e.report import calibration_plot, figures, tables
+from viper_e2e.runtime import (
+    AS_IT_IS,
+    Processes,
+    console,
+    settle_folder,
+    tell_problems,
+    versions,
+    written_whole,
+)
+from viper_e2e.scoring import (
+    CalibrationMethod,
+    Interval,
+    ResultJournal,
+    TaskReport,
+    finite_or_none,
+    fit_calibration,
+    identity_of,
+    readable,
+    refuse_empty,
+    scoring_accelerator,
+)
+from viper_e2e.shards import ShardSet, shared_clips, shared_subjects
+from viper_e2e.training import SavedRun
+
+MANY = 3
+"""Clips and people that a message names."""
+
+
+def run_calibrate(options: CalibrateConfig) -> int:
+    """Fit on ``--shards``, keep it in the checkpoint, show what it does."""
+    shards = ShardSet(options.shards, limits=shard_limits(options))
+    refuse_empty(shards, options.shards)
+    folder = _folder(options)
+    model = load_model(options)
+    model.calibration = None  # an earlier one is replaced
+    shards = shards.labelled_as(model.labels, "the model")
+    for line in _refuse_training_clips(model, shards, folder):
+        console.print(line, style="yellow", **AS_IT_IS)
+    out = Path(options.out) if options.out else _report_folder(folder, options)
+    settle_folder(out, "--out")
+    processes = Processes(scoring_accelerator(model.device))
+    with processes.telling_failures():
+        if processes.is_main:
+            tell_problems(shards.problems)
+        set_computing(model, options, processes)
+        journal = ResultJournal(out / "parts", identity_of(model, options), processes)
+        (found,) = scored(model, [shards], options, processes, journal)
+    if not processes.is_main:
+        return ExitCode.OK
+    predictions = Predictions.of(found, model.labels, model.modalities, shards)
+    method = CalibrationMethod(options.numbers, options.classes, options.coverage, options.seed)
+    calibration, reports, notes = fit_calibration(predictions, method, shards.content_id())
+    target = _keep(calibration, model, folder, options)
+    _show(calibration, reports, notes)
+    all_drawn = _write(calibration, reports, notes, out)
+    if processes.count == 1:
+        journal.remove()
+    console.print(f"{target}: from here on its predictions are {calibration.line}", **AS_IT_IS)
+    tell_failed(predictions)
+    return ExitCode.OK if all_drawn and predictions.valid.all() else ExitCode.SOME_FAILED
+
+
+def _folder(options: CalibrateConfig) -> Path | None:
+    """Where the checkpoint lies; None for one that is not ours to write into."""
+    place = Path(options.checkpoint)
+    if options.to and Path(options.to).exists():
+        raise ViperError(f"--to {options.to}: exists already; name a new folder")
+    if place.is_dir() and not is_published(options.checkpoint):
+        return checkpoint.folder_of(place).resolve()
+    if not options.to:
+        raise ViperError(f"{options.checkpoint}: no folder of a model here; --to DIR writes a calibrated copy")
+    return None
+
+
+def _run_of(folder: Path | None) -> Path | None:
+    """The run that a checkpoint is of, if it still lies in its folder."""
+    if folder is not None and folder.parent.name == "checkpoints":
+        return folder.parent.parent
+    return None
+
+
+def _report_folder(folder: Path | None, options: CalibrateConfig) -> Path:
+    run = _run_of(folder)
+    if run is not None and not options.to:
+        return run / "calibration"
+    made = Path(options.to) if options.to or folder is None else folder
+    return made.with_name(f"{made.name}-calibration")
+
+
+def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) -> list[str]:
+    """`ViperError` for clips that the model was trained on, told by content; what could not be compared."""
+    provenance, content = model.provenance or {}, shards.content_id()
+    refused = "a model is too sure of clips that it was trained on; calibrate on others, such as --shards VAL"
+    if (provenance.get("train") or {}).get("sha256") == content:
+        raise ViperError(f"these are the very clips that the model was trained on: {refused}")
+    run = _run_of(folder)
+    saved = SavedRun.of(run) if run is not None else None
+    if saved is None:
+        return ["the folder of its run is not here: single clips could not be compared with those of training"]
+    recorded = {row[2] for row in (saved.data.get("train") or {}).get("shards", [])}
+    if both := recorded & set(shards.shard_ids()):
+        raise ViperError(f"{len(both)} shards are of the clips that the run was trained on: {refused}")
+    pattern = str(saved.settings.get("train_shards", ""))
+    try:
+        trained = ShardSet(pattern, strict=False)
+    except ViperError as error:
+        return [f"single clips could not be compared with those of training ({error})"]
+    sets = {"train": _places(trained), "these": _places(shards)}
+    if shared := shared_clips(sets):
+        some = ", ".join(where["these"][0] for where in shared[:MANY])
+        raise ViperError(f"{len(shared)} clips are of those that the run was trained on ({some}, …): {refused}")
+    if people := shared_subjects(sets):
+        some = ", ".join(list(people)[:MANY])
+        told = "intervals will be too narrow for people whom it has not seen"
+        return [f"{len(people)} subjects ({some}, …) are in the training clips too: {told}"]
+    return []
+
+
+def _places(shards: ShardSet) -> list[tuple[Any, Any]]:
+    return [(shards.shard_of(i), shards.entry(i)) for i in range(len(shards))]
+
+
+def _keep(calibration: Calibration, model: ViPER, folder: Path | None, options: CalibrateConfig) -> Path:
+    """Into a copy of the model, or into its folder, which is whole at any moment."""
+    if options.to:
+        model.calibration = calibration
+        model.save_pretrained(options.to)
+        return Path(options.to)
+    assert folder is not None
+
+    def fill(new: Path) -> None:
+        left_out = shutil.ignore_patterns(checkpoint.MANIFEST)
+        shutil.copytree(folder, new, ignore=left_out, dirs_exist_ok=True)
+        pretrained.write_calibration(calibration, new)
+
+    write_folder(folder, fill)
+    return folder
+
+
+def _write(calibration: Calibration, reports: Sequence[TaskReport], notes: Sequence[str], out: Path) -> bool:
+    record = calibration.to_json() | {
+        "held_out": {
+            report.task.name: {"before": _record(report.before), "after": _record(report.after)}
+            for report in reports
+        },
+        "notes": list(notes),
+        "versions": versions(),
+    }
+    with written_whole(out / "calibration.json") as partial:
+        checkpoint.write_json(partial, readable(record))
+    console.print(f"wrote {out / 'calibration.json'}", **AS_IT_IS)
+    try:
+        console.print(f"wrote {calibration_plot(reports, out / 'calibration.png')}", **AS_IT_IS)
+    except figures.CANNOT_DRAW as error:
+        console.print(f"{out / 'calibration.png'}: not drawn: {error}", style="yellow", **AS_IT_IS)
+        return False
+    return True
+
+
+def _record(measures: Mapping[str, tuple[float, Interval | None]]) -> dict[str, Any]:
+    return {
+        name: {
+            "value": finite_or_none(value),
+            "interval_95": None if span is None else [finite_or_none(span.low), finite_or_none(span.high)],
+        }
+        for name, (value, span) in measures.items()
+    }
+
+
+def _show(calibration: Calibration, reports: Sequence[TaskReport], notes: Sequence[str]) -> None:
+    made: list[Table] = [tables.calibration_table(report) for report in reports]
+    for table in made:
+        tables.stdout_console().print(table)
+    for line in notes:
+        console.print(line, style="yellow", **AS_IT_IS)
+    subjects = calibration.clips["subjects"]
+    if subjects is not None and subjects < calibration.clips["clips"]:
+        told = "clips of one person are alike, so that intervals are surer of new people than they should be"
+        console.print(f"{subjects} subjects in {calibration.clips['clips']} clips: {told}", **AS_IT_IS)
