@@ -16,7 +16,6 @@ from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
-FPS = 8
 KINDS = {
     # ending: (container, picture, sound)
     "mp4": ("mp4", "libx264", "aac"),
@@ -37,11 +36,18 @@ class Tree:
         self.folder = folder
         self._count = 0
 
-    def clip(self, path: str, seconds: float = 0.5, sound: float | None = 0.5, channels: int = 1) -> None:
+    def clip(
+        self,
+        path: str,
+        seconds: float = 0.5,
+        sound: float | None = 0.5,
+        channels: int = 1,
+        fps: str = "8",
+    ) -> None:
         """A clip of the kind that its ending tells; ``sound`` is how many seconds of it there are, or none."""
         self._count += 1
         kind = path.rpartition(".")[2].lower()
-        self.data(path, numbered(media(kind, self._count % SHADES, seconds, sound, channels), self._count))
+        self.data(path, numbered(media(kind, self._count % SHADES, seconds, sound, channels, fps), self._count))
 
     def clips(self, paths: Iterable[str]) -> None:
         for path in paths:
@@ -49,7 +55,7 @@ class Tree:
 
     def broken(self, path: str) -> None:
         """A clip of which half is missing."""
-        whole = media(path.rpartition(".")[2].lower(), 0, 0.5, 0.5, 1)
+        whole = media(path.rpartition(".")[2].lower(), 0, 0.5, 0.5, 1, "8")
         self.data(path, whole[: len(whole) // 2])
 
     def data(self, path: str, data: bytes) -> None:
@@ -82,7 +88,7 @@ def numbered(data: bytes, number: int) -> bytes:
 
 
 @cache
-def media(kind: str, shade: int, seconds: float, sound: float | None, channels: int) -> bytes:
+def media(kind: str, shade: int, seconds: float, sound: float | None, channels: int, fps: str) -> bytes:
     """A file of one of `KINDS`. PyAV is loaded here, so that packing by a recipe does not wait for it."""
     import av
     import numpy as np
@@ -92,7 +98,7 @@ def media(kind: str, shade: int, seconds: float, sound: float | None, channels: 
         path = Path(folder) / f"clip.{kind}"
         with av.open(str(path), "w", format=container) as file:
             if codec:
-                video = file.add_stream(codec, rate=FPS)
+                video = file.add_stream(codec, rate=Fraction(fps))
                 video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
                 video.codec_context.thread_count = 1
             if sound is not None:
@@ -100,10 +106,10 @@ def media(kind: str, shade: int, seconds: float, sound: float | None, channels: 
                 rate = 22_050 if kind == "flv" else 16_000
                 audio = file.add_stream(audio_codec, rate=rate, layout=layout)
             if codec:
-                for index in range(round(seconds * FPS)):
+                for index in range(round(seconds * Fraction(fps))):
                     picture = np.full((64, 96, 3), 60 + 60 * shade + index % 8, np.uint8)
                     frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                    frame.pts, frame.time_base = index, Fraction(1, FPS)
+                    frame.pts, frame.time_base = index, 1 / Fraction(fps)
                     file.mux(video.encode(frame))
                 file.mux(video.encode(None))
             if sound is not None:

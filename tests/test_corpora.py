@@ -56,7 +56,7 @@ CASES = {
         told=(
             "dia110_utt7.mp4: no video",
             "1 clips with a video but no usable row",
-            "no row means: final_videos_testdia1_utt1.mp4",
+            "no row means: test/output_repeated_splits_test/final_videos_testdia1_utt1.mp4",
             "macOS leaves behind are no clips: ._dia1_utt1.mp4",
             "train_splits/dia125_utt3.mp4: is known to be broken",
             "dia38_utt4.mp4: is known to be cut far too long: 305 s",
@@ -78,7 +78,10 @@ CASES = {
     ),
     "mer2024": Case(
         clips={"train": 6},
-        told=("no row means: samplenew3_00000001.mp4", "expected about 5,030 rows of train, found 6"),
+        told=(
+            "no row means: video-unlabeled/samplenew3_00000001.mp4",
+            "expected about 5,030 rows of train, found 6",
+        ),
         measure="emotion.weighted_f1",
         test="train",
     ),
@@ -98,7 +101,7 @@ CASES = {
         clips={"train": 7, "test": 2},
         told=(
             "00010.mp4: no video",
-            "no row means: 09999.mp4",
+            "no row means: data/clips/09999.mp4",
             "1 clips are not in the training list of fold 3: data/clips/00001.mp4",
             "fold 1 is test",
         ),
@@ -115,6 +118,67 @@ CASES = {
         clips={"train": 4, "test": 2},
         told=("Crime/Sad/0004: no video", "2 .csv, 1 .jpg", "expected about 31,088 rows of train, found 4"),
         measure="emotion.war",
+        code=2,
+    ),
+    "ravdess": Case(
+        clips={"train": 6, "test": 4},
+        told=(
+            "2 clips have no name of this corpus and are left aside: Actor_01/02-01-04-01-01-01-01.mp4",
+            "fold 1 is test",
+            "expected 1,440 rows, found 10",
+            "1 .wav",
+        ),
+        measure="emotion.uar",
+        words=("--fold", "1"),
+    ),
+    "crema_d": Case(
+        clips={"train": 2, "test": 3},
+        told=(
+            "1002_DFA_DIS_XX.flv: is text, not a clip",
+            "1076_MTI_NEU_XX.flv: is called faulty by the corpus's own page",
+            "expected 7,438 rows, found 6",
+        ),
+        measure="emotion.uar",
+        code=2,
+        words=("--fold", "1"),
+    ),
+    "enterface05": Case(
+        clips={"train": 8, "val": 4, "test": 4},
+        told=(
+            "subject 6/anger/s6_an.avi: is a recording of all sentences, uncut",
+            "1 clips have no name of this corpus and are left aside: subject 1/notes.avi",
+            "expected about 1,257 rows, found 16",
+        ),
+        measure="emotion.uar",
+    ),
+    "savee": Case(
+        clips={"train": 9, "test": 3},
+        told=("left aside: AudioVisualClip/JE_x01.avi", "1 .wav", "expected about 480 rows, found 12"),
+        measure="emotion.uar",
+    ),
+    "mead": Case(
+        clips={"train": 4, "val": 4, "test": 4},
+        told=("3 .m4a", "3 clips have no name of this corpus and are left aside: M003/video/top/"),
+        measure="emotion.uar",
+        words=("--views", "front,down"),
+    ),
+    "ch_sims": Case(
+        clips={"train": 4, "val": 1, "test": 2},
+        told=(
+            "label_M.csv line 9: is in the indexes of no split",
+            "no row means: Raw/aqgy3_0001/0011.mp4",
+            "expected about 1,368 rows of train, found 4",
+        ),
+        measure="sentiment.pearson",
+    ),
+    "msp_improv": Case(
+        clips={"train": 3, "test": 4},
+        told=(
+            "MSP-IMPROV-S01A-M02-P-FM02.avi: no video",
+            "1 lines are of no form that is known: Evalution.txt line 25",
+            "expected 8,438 rows, found 8",
+        ),
+        measure="valence.ccc",
         code=2,
     ),
 }
@@ -213,6 +277,17 @@ def test_a_clip_without_a_single_label_is_packed_without_one(packed):
     out, _, _ = packed("dfew")
     (row,) = [row for row in table(out) if row["Path"].endswith("/12.mp4")]
     assert row["Emotion"] == ""
+
+
+def test_a_turn_without_agreement_keeps_its_numbers(packed):
+    out, _, _ = packed("msp_improv")
+    (row,) = [row for row in table(out) if "S01A-M01-P-FM02" in row["Path"]]
+    assert (row["Emotion"], row["Valence"], row["Subject"]) == ("", "2.500000", "M01")
+
+
+def test_clips_get_the_zeros_back_that_a_table_has_lost(packed):
+    out, _, _ = packed("ch_sims")
+    assert [row["Path"] for row in table(out)][2:4] == ["Raw/video_0001/0010.mp4", "Raw/video_0001/0011.mp4"]
 
 
 def test_the_fold_held_out_is_asked_for(script, tmp_path):

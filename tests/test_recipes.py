@@ -32,6 +32,7 @@ def recipe(monkeypatch, capsys):
 
     def run(name: str, corpus: Path, out: Path, *more: str) -> tuple[int, str]:
         monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.syspath_prepend(str(DATASETS))
         monkeypatch.setattr(sys, "argv", [f"{name}.py", "--corpus", str(corpus), "--out", str(out), *more])
         with pytest.raises(SystemExit) as done:
             runpy.run_path(str(DATASETS / f"{name}.py"), run_name="__main__")
@@ -161,7 +162,8 @@ def test_recipes_run_by_path_from_anywhere(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["ravdess", "crema_d"])
-def test_splits_are_by_actor_and_never_empty(name):
+def test_splits_are_by_actor_and_never_empty(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(DATASETS))
     split_of = runpy.run_path(str(DATASETS / f"{name}.py"))["split_of"]
     actors = range(1, 25) if name == "ravdess" else range(1001, 1092)
     splits = [split_of(actor) for actor in actors]

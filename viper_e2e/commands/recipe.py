@@ -40,13 +40,21 @@ def recipe_options(kind: type[C]) -> C:
 def run_recipe(corpus: Corpus, fake: Fake) -> None:
     """All that a recipe of facts does: pack what it describes, tell what differs, exit as commands do."""
 
-    def main() -> int:
-        if (done := instead_of_packing(corpus, fake)) is not None:
-            return done
+    def pack_it() -> int:
         if not corpus.folds:
             return pack_known(recipe_options(RecipeOptions), corpus)
         given = recipe_options(FoldRecipeOptions)
         return pack_known(given, corpus, given.fold)
+
+    run_chosen(corpus, fake, pack_it)
+
+
+def run_chosen(corpus: Corpus, fake: Fake, pack_it: Callable[[], int]) -> None:
+    """The same for a recipe with options of its own, which ``pack_it`` reads."""
+
+    def main() -> int:
+        done = instead_of_packing(corpus, fake)
+        return pack_it() if done is None else done
 
     run(main)
 

@@ -4,6 +4,8 @@ from .pack import shards_in_the_way as shards_in_the_way
 from .recipe import Corpus as Corpus
 from .recipe import corpus_rows as corpus_rows
 from .recipe_sources import Beside as Beside
+from .recipe_sources import Lines as Lines
+from .recipe_sources import Names as Names
 from .recipe_sources import Table as Table
 from .report import PackReport as PackReport
 from .report import SplitReport as SplitReport

@@ -133,7 +133,10 @@ def _match(
     unnamed = [path for paths in video_files.values() for path in paths if path not in named]
     _count_unnamed(unnamed, problems, notes)
     if unnamed:
-        first, more = ", ".join(path.name for path in unnamed[:3]), ", …" * (len(unnamed) > 3)
+        first, more = (
+            ", ".join(path.relative_to(videos).as_posix() for path in unnamed[:3]),
+            ", …" * (len(unnamed) > 3),
+        )
         told.append(f"clips that no row means: {printable(first)}{more}")
     return _once_each(clips, problems)
 
