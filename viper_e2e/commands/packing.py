@@ -32,6 +32,7 @@ def run_pack(options: PackConfig) -> int:
             seed=options.seed,
             overwrite=options.overwrite,
             progress=progress,
+            subtitles=not options.no_subtitles,
             **more,
         )
     return tell_findings(report, options.output)

@@ -13,6 +13,8 @@ from .skips import SkipRecord as SkipRecord
 from .stream import ClipStream as ClipStream
 from .stream import Reading as Reading
 from .windows import decode_windows as decode_windows
+from .words_beside import beside_clip as beside_clip
+from .words_beside import cues_of_file as cues_of_file
 from .workers import MAX_RESTARTS as MAX_RESTARTS
 from .workers import TIME_LIMIT_SECONDS as TIME_LIMIT_SECONDS
 from .workers import WorkerError as WorkerError

@@ -16,6 +16,7 @@ from viper_e2e.loading import find_files
 from viper_e2e.packing.action_units import ACTION_UNIT_FILES, read_action_units
 from viper_e2e.packing.finding import Files
 from viper_e2e.packing.report import PackReport, SplitReport
+from viper_e2e.packing.subtitles import PackedWords
 from viper_e2e.packing.table import NO_CHOICES, ColumnChoices, LabelTable, Row, read_labels, without_ending
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, Counted, explain, fault_of, printable
 from viper_e2e.shards import SCHEMAS, ShardIndex, ShardLimits, ShardWriter, action_units_to_npy, index_path
@@ -47,12 +48,14 @@ def pack(
     overwrite: bool = False,
     progress: Counted | None = None,
     max_bytes: int = ShardLimits.max_clip_bytes,
+    subtitles: bool = True,
 ) -> PackReport:
     """Pack clips into shards ``OUT/SPLIT-000000.tar``, each with its index beside it.
 
     Files are found in ``videos`` and its subfolders by the names that the table gives them; the bytes of clips
     are untouched; files of more than ``max_bytes`` are left out. ``choices`` says what of the table's columns
     is what, ``audio`` holds wav or flac files kept apart, ``fau`` a csv or npy of action units per clip.
+    ``subtitles``: whether those beside clips (vtt, srt, txt) are packed as their words.
     Samples are written in a permutation that depends on ``seed`` alone: same input, same bytes. Shards appear
     in ``out`` when all are written; an interrupted run leaves nothing.
 
@@ -64,6 +67,7 @@ def pack(
     table = read_labels(labels, choices)
     problems, told = list(table.problems), list(table.notes)
     notes: list[str] = []
+    words = PackedWords(subtitles)
     clips = _match(table, labels, videos, audio, fau, problems, notes, told)
     kept: list[str] = []
     old = _to_replace(shards_in_the_way(out, overwrite), {clip.row.split for clip in clips}, kept)
@@ -79,7 +83,7 @@ def pack(
                 random.Random(f"{seed}/{split}").shuffle(ordered)
                 with ShardWriter(Path(folder), split, table.labels, shard_size=shard_size) as writer:
                     for clip in ordered:
-                        _add(writer, clip, max_bytes, problems, notes)
+                        _add(writer, clip, words, max_bytes, problems, notes)
                         counted.step()
                 if writer.indexes:
                     reports.append(_split_report(split, writer.indexes))
@@ -90,7 +94,7 @@ def pack(
     except OSError as error:
         raise ViperError(f"{explain(error, out)}; nothing was packed") from error
     left = [f"{path} is left from a run that was killed; remove it" for path in sorted(out.glob(".packing-*"))]
-    told += [*_summed(notes), *kept, *left]
+    told += [*_summed(notes), *words.lines(), *kept, *left]
     return PackReport(str(out), table.labels, tuple(reports), tuple(problems), tuple(told), table.columns)
 
 
@@ -177,7 +181,14 @@ def _by_stem(folder: Path, extensions: tuple[str, ...], problems: list[str], not
     return dict(files)
 
 
-def _add(writer: ShardWriter, clip: _Clip, max_bytes: int, problems: list[str], notes: list[str]) -> None:
+def _add(
+    writer: ShardWriter,
+    clip: _Clip,
+    words: PackedWords,
+    max_bytes: int,
+    problems: list[str],
+    notes: list[str],
+) -> None:
     """Read one clip's files and hand them to the writer, or say why not."""
     row = clip.row
     try:
@@ -191,6 +202,7 @@ def _add(writer: ShardWriter, clip: _Clip, max_bytes: int, problems: list[str], 
             members["fau.npy"] = action_units_to_npy(units)
             if not has_emotions:
                 notes.append("whose action units come without the seven emotions (stored as 0)")
+        members |= words.members(clip.video, row.text, None)
     except ClipError as error:
         problems.append(f"{row.file_id}: {error}")
         return

@@ -18,4 +18,7 @@ from .remote import RemoteFile as RemoteFile
 from .remote import fetch as fetch
 from .sources import ShardError as ShardError
 from .sources import ShardLimits as ShardLimits
+from .subtitles import MAX_WORDS_BYTES as MAX_WORDS_BYTES
+from .subtitles import read_subtitles as read_subtitles
+from .subtitles import words_member as words_member
 from .writing import ShardWriter as ShardWriter

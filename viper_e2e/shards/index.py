@@ -14,6 +14,7 @@ from viper_e2e.clip import Segment
 from viper_e2e.labels import LabelSet
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.sources import ShardError, ShardLimits, Source
+from viper_e2e.shards.subtitles import WORDS_EXTENSIONS
 from viper_e2e.tasks import tasks_from_json, tasks_to_json
 
 SCHEMA = "viper_e2e.shard/1"
@@ -21,10 +22,15 @@ SCHEMA_OF_TASKS = "viper_e2e.shard/2"
 """Of shards with tasks, which readers of the first schema would take for intensities."""
 SCHEMA_OF_SEGMENTS = "viper_e2e.shard/3"
 """Of shards with clips that are a part of their file, which readers of the others would show whole."""
-SCHEMAS = (SCHEMA, SCHEMA_OF_TASKS, SCHEMA_OF_SEGMENTS)
+SCHEMA_OF_WORDS = "viper_e2e.shard/4"
+"""Of shards with words, which are members that readers of the others know nothing of."""
+SCHEMAS = (SCHEMA, SCHEMA_OF_TASKS, SCHEMA_OF_SEGMENTS, SCHEMA_OF_WORDS)
 ACTION_UNITS_EXTENSION = "fau.npy"
 RECORD_EXTENSION = "json"
-KNOWN_EXTENSIONS = (*VIDEO_EXTENSIONS, *SOUND_EXTENSIONS, ACTION_UNITS_EXTENSION, RECORD_EXTENSION)
+KNOWN_EXTENSIONS = (
+    *(*VIDEO_EXTENSIONS, *SOUND_EXTENSIONS, ACTION_UNITS_EXTENSION),
+    *(*WORDS_EXTENSIONS, RECORD_EXTENSION),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +100,7 @@ def index_to_json(index: ShardIndex) -> bytes:
     labels = index.labels
     tasks = labels.tasks if labels else ()
     data = {
-        "schema": SCHEMA_OF_SEGMENTS
-        if any(entry.segment is not None for entry in index.samples)
-        else SCHEMA_OF_TASKS
-        if tasks
-        else SCHEMA,
+        "schema": _schema_of(index),
         "shard": PurePath(index.path_or_url).name,
         "size": index.size,
         "split": index.split,
@@ -122,6 +124,15 @@ def index_to_json(index: ShardIndex) -> bytes:
         ],
     }
     return json.dumps(data, ensure_ascii=False, indent=1).encode()
+
+
+def _schema_of(index: ShardIndex) -> str:
+    """The first that has a word for all that is in the shard."""
+    if any(extension in entry.members for entry in index.samples for extension in WORDS_EXTENSIONS):
+        return SCHEMA_OF_WORDS
+    if any(entry.segment is not None for entry in index.samples):
+        return SCHEMA_OF_SEGMENTS
+    return SCHEMA_OF_TASKS if index.labels and index.labels.tasks else SCHEMA
 
 
 def read_index(shard: Source, index: Source, limits: ShardLimits) -> ShardIndex | None:

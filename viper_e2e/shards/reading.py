@@ -17,7 +17,7 @@ from itertools import accumulate
 # Comes with webdataset, whose patterns these are.
 from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # its stub lacks it
 
-from viper_e2e.clip import Sample
+from viper_e2e.clip import Cue, Sample
 from viper_e2e.errors import UNREACHABLE, ClipError
 from viper_e2e.labels import LabelSet, are_alike, differing, in_order_of, order_of
 from viper_e2e.runtime import (
@@ -41,6 +41,7 @@ from viper_e2e.shards.index import (
 )
 from viper_e2e.shards.limits import UnreachableError
 from viper_e2e.shards.sources import LocalFile, RemoteFile, ShardError, ShardLimits, open_source
+from viper_e2e.shards.subtitles import MAX_WORDS_BYTES, WORDS_EXTENSIONS, read_subtitles
 from viper_e2e.shards.unindexed import Aside, index_foreign
 
 MAX_SHARDS = 1_000_000
@@ -180,6 +181,7 @@ class ShardSet:
                 raise self._failure(shard, entry, f".{ACTION_UNITS_EXTENSION}: {error}") from error
         return Sample(
             key=entry.key,
+            words=self._words(shard, entry),
             video=self._member(shard, entry, video, self.limits.max_clip_bytes),
             file_id=entry.file_id,
             sound=self._member(shard, entry, sound, self.limits.max_clip_bytes) if sound else None,
@@ -189,6 +191,20 @@ class ShardSet:
             shard=shard.path_or_url,
             segment=entry.segment,
         )
+
+    def _words(self, shard: ShardIndex, entry: SampleEntry) -> tuple[Cue, ...]:
+        extension = next((extension for extension in WORDS_EXTENSIONS if extension in entry.members), None)
+        if extension is None:
+            return ()
+        try:
+            found = read_subtitles(extension, self._member(shard, entry, extension, MAX_WORDS_BYTES))
+        except ValueError as error:
+            if isinstance(error, ClipError):
+                raise
+            raise self._failure(shard, entry, f".{extension}: {error}") from error
+        if found.faults:
+            raise self._failure(shard, entry, f".{extension}: {found.faults[0]}")
+        return found.cues
 
     def _place(self, i: int) -> tuple[int, int]:
         if not 0 <= i < len(self):

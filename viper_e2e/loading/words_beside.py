@@ -1,0 +1,37 @@
+"""words_beside.py: the words of a clip in a file beside it: subtitles, or a text without times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from viper_e2e.clip import Cue
+from viper_e2e.errors import ClipError
+from viper_e2e.shards import MAX_WORDS_BYTES, read_subtitles
+
+SUBTITLE_FILES = ("vtt", "srt", "txt")
+"""Beside a clip, the first that is there is taken."""
+
+
+def beside_clip(video: Path) -> Path | None:
+    """The file with the words of a clip: its name with another ending, in whatever case."""
+    stem = video.name.rpartition(".")[0]
+    found = {}
+    for ending in SUBTITLE_FILES:
+        for written in (ending, ending.upper()):
+            path = video.with_name(f"{stem}.{written}")
+            if path.is_file():
+                found.setdefault(ending, path)
+    return next((found[ending] for ending in SUBTITLE_FILES if ending in found), None)
+
+
+def cues_of_file(path: Path) -> tuple[tuple[Cue, ...], tuple[str, ...]]:
+    """Cues, and what is wrong with others; `ClipError` for a file that cannot be used."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_WORDS_BYTES + 1)
+        found = read_subtitles(path.name, data)
+    except OSError as error:
+        raise ClipError(f"cannot be read ({error.strerror})", stage="words", clip=str(path)) from error
+    except ValueError as error:
+        raise ClipError(str(error), stage="words", clip=str(path)) from error
+    return found.cues, found.faults

@@ -1,0 +1,69 @@
+"""packing/subtitles.py: subtitles beside a clip, or the words in the table -> the member for the shard."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from viper_e2e.clip import Cue, Segment, cues_within
+from viper_e2e.loading import beside_clip, cues_of_file
+from viper_e2e.runtime import extension_of, printable
+from viper_e2e.shards import words_member
+
+MAX_NAMED = 10
+
+
+@dataclass
+class PackedWords:
+    """What is known of the words of the clips of a run, and what is to be told of it."""
+
+    is_wanted: bool = True
+    """Whether files beside clips are looked at."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """Of how many clips each is true."""
+    broken: list[str] = field(default_factory=list)
+    """Files with cues that are left out, each with the first of them."""
+    _read: dict[Path, tuple[Cue, ...]] = field(default_factory=dict)
+    """Of the last file, which may be that of several clips."""
+
+    def members(self, video: Path, text: str | None, segment: Segment | None) -> dict[str, bytes]:
+        """The member with a clip's words; none where nothing is known of them.
+
+        Subtitles with times come first, then the table's ``text``, then a text beside the clip; of a
+        ``segment`` of the file, what is said in it, on its own clock. Raises `ClipError` for a file that cannot
+        be used.
+        """
+        beside = beside_clip(video) if self.is_wanted else None
+        is_timed = beside is not None and extension_of(beside.name) != "txt"
+        if text is not None and text.strip() and not is_timed:
+            return self._told([Cue(" ".join(text.split()))], "whose words are those of the table")
+        if beside is None:
+            return {}
+        cues = self._cues_of(beside)
+        if segment is not None and segment.span != (0.0, math.inf):
+            if not is_timed:
+                self.notes["are parts of files whose .txt has no times: packed without words"] += 1
+                return {}
+            cues = cues_within(cues, *segment.span)
+        return self._told(cues, f"with words from a .{extension_of(beside.name)} beside them")
+
+    def lines(self) -> list[str]:
+        """What is to be told, a line each."""
+        told = [f"{number} clips {note}" for note, number in sorted(self.notes.items())]
+        more = len(self.broken) - MAX_NAMED
+        return [*told, *self.broken[:MAX_NAMED], *([f"{more} more files with broken cues"] if more > 0 else [])]
+
+    def _told(self, cues: tuple[Cue, ...] | list[Cue], note: str) -> dict[str, bytes]:
+        self.notes[note if cues else "with subtitles that say nothing while they last"] += 1
+        return dict([words_member(cues)]) if cues else {}
+
+    def _cues_of(self, path: Path) -> tuple[Cue, ...]:
+        if path not in self._read:
+            cues, faults = cues_of_file(path)
+            if faults:
+                count = f"{len(faults)} cue" + "s" * (len(faults) > 1)
+                self.broken.append(f"{printable(str(path))}: {count} left out ({faults[0]})")
+            self._read = {path: cues}
+        return self._read[path]

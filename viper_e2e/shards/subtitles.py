@@ -1,0 +1,161 @@
+"""shards/subtitles.py: SubRip, WebVTT or plain text -> what is said and when, and back for a shard's member."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from viper_e2e.clip import Cue
+
+TIMED_WORDS, PLAIN_WORDS = "words.vtt", "words.txt"
+WORDS_EXTENSIONS = (TIMED_WORDS, PLAIN_WORDS)
+"""Of a sample's members, the first that is there is read."""
+MAX_WORDS_BYTES = 2 * 1024**2
+MAX_CUES = 20_000
+MAX_LETTERS = 5_000
+"""Of one cue."""
+
+_TIME = r"(?:(\d{1,3}):)?([0-5]?\d):([0-5]\d)[.,](\d{1,3})"
+_TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
+_MOMENT = re.compile(rf"<{_TIME}>")
+_MARKUP = re.compile(r"<[^<>]{0,400}>|\{\\[^{}]{0,400}\}")
+_JOINERS = "\u200c\u200d"
+"""Cannot be seen, and yet decide how letters of some scripts are written."""
+_NO_CUES = ("WEBVTT", "NOTE", "STYLE", "REGION", "X-TIMESTAMP-MAP")
+"""How blocks of WebVTT begin that are no cues."""
+
+
+class Subtitles(NamedTuple):
+    """What a file says."""
+
+    cues: tuple[Cue, ...]
+    """In order of time."""
+    faults: tuple[str, ...] = ()
+    """Cues that are not among them: line and reason."""
+
+
+def read_subtitles(name: str, data: bytes) -> Subtitles:
+    """A file by its ending: ``.vtt``, ``.srt``, or text without times.
+
+    Markup is taken out; what is said at times within a cue (``<00:00:01.500>``) becomes cues of its own. Raises
+    ``ValueError`` where nothing of it can be used: too large, not UTF-8, not what its name says, no sound cue.
+    """
+    if len(data) > MAX_WORDS_BYTES:
+        raise ValueError(f"has {len(data):,} bytes; at most {MAX_WORDS_BYTES:,} are read as words")
+    text = _decoded(data)
+    if name.lower().endswith(".txt"):
+        words = _plain(text)
+        return Subtitles((Cue(words),) if words else ())
+    if name.lower().endswith(".vtt") and not text.startswith("WEBVTT"):
+        raise ValueError("does not begin with WEBVTT; is it SubRip, to be named .srt?")
+    cues: list[Cue] = []
+    faults: list[str] = []
+    for line, block in _blocks(text):
+        found = _cues_of(block)
+        if isinstance(found, str):
+            faults.append(f"line {line}: {found}")
+        else:
+            cues += found
+        if len(cues) > MAX_CUES:
+            raise ValueError(f"has more than {MAX_CUES:,} cues")
+    if faults and not cues:
+        raise ValueError(f"no cue can be read ({faults[0]})")
+    return Subtitles(tuple(sorted(cues, key=lambda cue: cue.start_seconds or 0.0)), tuple(faults))
+
+
+def words_member(cues: Sequence[Cue], made_by: str = "") -> tuple[str, bytes]:
+    """Extension and bytes of a shard's member that says this; ``made_by``: whom a reader should not take at
+    their word.
+
+    All cues have times, or none has.
+    """
+    if not all(cue.start_seconds is not None for cue in cues):
+        lines = [cue.text for cue in cues]
+        return PLAIN_WORDS, ("\n".join(lines) + "\n").encode()
+    head = ["WEBVTT", ""]
+    if made_by:
+        head += [f"NOTE {_plain(made_by).replace('-->', '->')}", ""]
+    for cue in cues:
+        start = round(1000 * max(0.0, cue.start_seconds or 0.0))
+        end = max(start + 1, round(1000 * (cue.end_seconds or 0.0)))
+        head += [f"{_clock(start)} --> {_clock(end)}", html.escape(cue.text, quote=False), ""]
+    return TIMED_WORDS, "\n".join(head).encode()
+
+
+def _decoded(data: bytes) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError("is UTF-16; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line}: is not UTF-8; save it as UTF-8") from error
+
+
+def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Lines between empty ones, with the number of the first; a time begins a block as well."""
+    first, block = 1, []
+    for number, line in enumerate(text.split("\n"), 1):
+        is_second = "-->" in line and any("-->" in before for before in block)
+        if block and (not line.strip() or is_second):
+            yield first, block
+            block = []
+        if line.strip():
+            first = first if block else number
+            block.append(line)
+    if block:
+        yield first, block
+
+
+def _cues_of(block: Sequence[str]) -> list[Cue] | str:
+    """What a block says, or what is wrong with it."""
+    at = next((i for i, line in enumerate(block) if "-->" in line), None)
+    if block[0].startswith(_NO_CUES) and at is None:
+        return []
+    if at is None:
+        return "no times"
+    found = _TIMES.fullmatch(block[at][:200])
+    if found is None:
+        return f"times that cannot be read ({block[at].strip()[:60]!r})"
+    start, end = _seconds(found.groups()[:4]), _seconds(found.groups()[4:])
+    if end <= start:
+        return "ends before it begins" if end < start else "lasts no time"
+    text = "\n".join(block[at + 1 :])
+    if len(text) > MAX_LETTERS:
+        return f"has {len(text):,} letters; at most {MAX_LETTERS:,} are read"
+    return _by_moments(text, start, end)
+
+
+def _by_moments(text: str, start: float, end: float) -> list[Cue]:
+    """A cue, or its parts where it says when each is spoken."""
+    # Between the texts, four groups of each time.
+    parts = _MOMENT.split(text)
+    moments = [start, *(_seconds(parts[i : i + 4]) for i in range(1, len(parts), 5)), end]
+    if any(later < earlier for earlier, later in pairwise(moments)):
+        moments, parts = [start, end], ["".join(parts[::5])]
+    texts = [_plain(part) for part in parts[::5]]
+    return [
+        Cue(words, first, last)
+        for words, (first, last) in zip(texts, pairwise(moments), strict=True)
+        if words and last > first
+    ]
+
+
+def _plain(text: str) -> str:
+    """Words alone: no markup, nothing that cannot be seen, single spaces."""
+    text = html.unescape(_MARKUP.sub("", text))
+    seen = (c if c.isprintable() or c in _JOINERS else " " if c.isspace() else "" for c in text)
+    return " ".join("".join(seen).split())
+
+
+def _seconds(parts: Sequence[str | None]) -> float:
+    hours, minutes, seconds, fraction = (part or "0" for part in parts)
+    return int(hours) * 3600 + int(minutes) * 60 + int(seconds) + int(fraction.ljust(3, "0")) / 1000
+
+
+def _clock(milliseconds: int) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{rest:03}"
