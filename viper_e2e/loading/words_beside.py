@@ -15,7 +15,7 @@ SUBTITLE_FILES = ("vtt", "srt", "txt")
 def beside_clip(video: Path) -> Path | None:
     """The file with the words of a clip: its name with another ending, in whatever case."""
     stem = video.name.rpartition(".")[0]
-    found = {}
+    found: dict[str, Path] = {}
     for ending in SUBTITLE_FILES:
         for written in (ending, ending.upper()):
             path = video.with_name(f"{stem}.{written}")

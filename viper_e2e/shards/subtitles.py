@@ -97,7 +97,7 @@ def _decoded(data: bytes) -> str:
 
 def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
     """Lines between empty ones, with the number of the first; a time begins a block as well."""
-    first, block = 1, []
+    first, block = 1, list[str]()
     for number, line in enumerate(text.split("\n"), 1):
         is_second = "-->" in line and any("-->" in before for before in block)
         if block and (not line.strip() or is_second):
