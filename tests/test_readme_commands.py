@@ -184,6 +184,7 @@ def test_all_blocks_are_known():
         "--class-weights balanced",
         "viper eval … --by Gender,subject",
         "viper calibrate --checkpoint RUN",
+        "viper eval … --map",
         "s3://corpus",
         "VaianiLorenzo/ViPER-VA",
         "python infer.py clip.mp4 --checkpoint RUN",

@@ -45,6 +45,7 @@ from viper_e2e.scoring import (
     GroupScores,
     Hooks,
     Intervals,
+    LabelMap,
     ResultJournal,
     Scores,
     Subset,
@@ -65,7 +66,7 @@ from viper_e2e.scoring import (
     task_reliability,
     task_scores,
 )
-from viper_e2e.shards import ShardSet, without_query
+from viper_e2e.shards import ShardError, ShardSet, without_query
 from viper_e2e.tasks import Task
 from viper_e2e.training import folds_from
 
@@ -82,7 +83,7 @@ def run_eval(options: EvalConfig) -> int:
     refuse_empty(shards, options.shards)
     model = load_model(options)
     columns = _submission_labels(model.labels, shards.labels)
-    shards = shards.labelled_as(model.labels, "the model")
+    shards, mapping = _labelled(shards, model, options)
     groups = groups_of(shards, [name.strip() for words in options.by for name in words.split(",")])
     if options.submission:
         _check_submission(shards, columns, out / "submission.csv")
@@ -97,6 +98,7 @@ def run_eval(options: EvalConfig) -> int:
         return ExitCode.OK
     predictions = Predictions.of(found, model.labels, model.modalities, shards)
     predictions = _settle_faceless(predictions, options)
+    predictions = predictions if mapping is None else mapping.measured(predictions)
     _tell_calibration_clips(model, shards)
     by_group = score_groups(predictions, groups)
     made, scores, intervals = _write_numbers(predictions, by_group, model, shards, options)
@@ -136,6 +138,26 @@ def _show(
         shown.print(table)
         if len(made) > 1:
             shown.print()
+
+
+def _labelled(shards: ShardSet, model: ViPER, options: EvalConfig) -> tuple[ShardSet, LabelMap | None]:
+    """Shards with the model's labels; with ``--map`` of those that both have, and what is left out is said."""
+    if not options.map:
+        try:
+            return shards.labelled_as(model.labels, "the model"), None
+        except ShardError as error:
+            raise ViperError(
+                f"{error}; --map THEIRS=OURS measures what both have (--map same: by equal names)"
+            ) from error
+    if shards.labels is None:
+        raise ViperError(f"--map: {without_query(options.shards)} has no labels to be mapped")
+    if options.submission:
+        raise ViperError("--submission has all the model's labels; leave out --map")
+    words = [] if options.map == ["same"] else options.map
+    mapping = LabelMap.of(shards.labels, model.labels, words)
+    for line in (*mapping.told, *mapping.lost(shards)):
+        console.print(f"--map: {line}", style="yellow", **AS_IT_IS)
+    return mapping.applied(shards), mapping
 
 
 def _tell_calibration_clips(model: ViPER, shards: ShardSet) -> None:

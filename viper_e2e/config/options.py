@@ -163,6 +163,12 @@ class EvalConfig(CalibratedOptions, ScoringOptions):
     by: list[str] = option(
         [], metavar="A,B", help="also score groups: subject, split, shard, or what pack kept with --meta"
     )
+    map: list[str] = option(
+        [],
+        metavar="THEIRS=OURS",
+        help="of shards with other labels: the name there and the model's, happy=joy,mood=emotion; equal names "
+        "are mapped by themselves (--map same: nothing else), what has no counterpart is left out",
+    )
     submission: bool = option(False, help="also write the challenge's submission.csv")
     report: bool = option(False, help="also write one self-contained HTML page")
     bom: bool = option(False, help="mark predictions.csv as UTF-8, for Excel")

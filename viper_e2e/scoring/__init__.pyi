@@ -10,6 +10,7 @@ from .groups import score_groups as score_groups
 from .journal import ResultJournal as ResultJournal
 from .journal import identity_of as identity_of
 from .journal import scoring_accelerator as scoring_accelerator
+from .mapping import LabelMap as LabelMap
 from .metrics import Interval as Interval
 from .metrics import Intervals as Intervals
 from .metrics import Scores as Scores

@@ -124,7 +124,9 @@ def measured_coverage(predictions: Predictions, calibration: Calibration) -> dic
     for task, columns in predictions.labels.parts:
         own = calibration.tasks.get(task.name)
         known = known_clips(predictions, columns)
-        if own is None or not own.reach or not known.any():
+        # Of another corpus some columns may not be there.
+        whole = own is not None and len(own.reach) == (1 if task.kind == "class" else task.size)
+        if own is None or not whole or not known.any():
             continue
         values, true = predictions.predicted[known][:, columns], predictions.true[known][:, columns]
         if task.kind == "class":
