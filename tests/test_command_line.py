@@ -28,6 +28,7 @@ LEAST = {
     kinds.ExportConfig: ["--checkpoint=c", "--out=o"],
     kinds.ImportConfig: ["a.model", "--out=o"],
     kinds.BenchConfig: ["--shards=s"],
+    kinds.SweepConfig: [],
 }
 """What each command cannot do without."""
 

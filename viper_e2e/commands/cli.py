@@ -127,6 +127,9 @@ def _what_is_kept(command: str, argv: Sequence[str]) -> str:
     given = {word.partition("=")[0] for word in argv}
     if command == "infer" and not {"--output", "--out"} & given:
         return "nothing is kept (with --output FILE what is scored would be)"
+    if command == "sweep" or "--retrain" in argv:
+        resume = "" if "--resume" in argv else " --resume"
+        return f"trainings that have ended are kept; go on with: {again}{resume}"
     if command in ("infer", "eval", "ablate", "calibrate"):
         return f"what is scored is kept; go on with the rest by the same command: {again}"
     if command == "train":
@@ -177,6 +180,16 @@ def _train(argv: Sequence[str]) -> int:
     from viper_e2e.training import train
 
     return train(settings)
+
+
+def _sweep(argv: Sequence[str]) -> int:
+    from viper_e2e.commands.sweeping import parse_sweep, run_sweep
+
+    options, others = parse_sweep(argv)
+    from viper_e2e.commands.scratch import keep_scratch_in_memory
+
+    keep_scratch_in_memory()
+    return run_sweep(options, others, ["viper", "sweep", *argv])
 
 
 def _infer(argv: Sequence[str]) -> int:
@@ -285,6 +298,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "check": (_check, "what is in a set of shards, and what is wrong with it"),
     "index": (_index, "an index beside each shard that another program wrote"),
     "train": (_train, "train from raw video shards"),
+    "sweep": (_sweep, "many settings trained on one pass over the clips, the best kept"),
     "eval": (_eval, "metrics, predictions and plots for a set of shards"),
     "infer": (_infer, "score clips with a trained model"),
     "calibrate": (_calibrate, "probabilities and numbers that mean what they say, with intervals"),

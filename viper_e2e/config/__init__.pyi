@@ -57,6 +57,7 @@ from .options import PackConfig as PackConfig
 from .options import ReadingOptions as ReadingOptions
 from .options import RecipeOptions as RecipeOptions
 from .options import ScoringOptions as ScoringOptions
+from .options import SweepConfig as SweepConfig
 from .options import option as option
 from .presets import PRESETS as PRESETS
 from .presets import TRAIN_DEFAULTS as TRAIN_DEFAULTS

@@ -312,6 +312,26 @@ class BenchConfig:
 
 
 @dataclass(kw_only=True)
+class SweepConfig:
+    """Train with many settings on one pass over the clips, compare them by validation, and keep the best."""
+
+    grid: list[str] = option(
+        [],
+        metavar="NAME=V1,V2",
+        help="every combination of these values, e.g. fusion.dropout=0.1,0.3 lr=1e-3,3e-4",
+    )
+    random: Annotated[int | None, FROM_1] = option(
+        None, metavar="N", help="so many combinations at random; see --range"
+    )
+    range: list[str] = option(
+        [],
+        metavar="NAME=LOW..HIGH",
+        help="what --random draws from: LOW..HIGH evenly, log:LOW..HIGH evenly in the logarithm, or V1,V2",
+    )
+    sweep_seed: Annotated[int, FROM_0] = option(0, metavar="N", help="of what --random draws")
+
+
+@dataclass(kw_only=True)
 class EnvConfig:
     """Print what this installation has: versions, devices, decoders. For reports of a fault."""
 

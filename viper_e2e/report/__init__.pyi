@@ -6,6 +6,7 @@ from .confusion import has_dominant as has_dominant
 from .figures import words as words
 from .page import extremes as extremes
 from .page import write_page as write_page
+from .parallel import trials_plot as trials_plot
 from .reliability import calibration_plot as calibration_plot
 from .reliability import reliability_plot as reliability_plot
 from .reliability import selective_plot as selective_plot

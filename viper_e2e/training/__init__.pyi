@@ -1,3 +1,6 @@
+from .axes import drawn as drawn
+from .axes import grid as grid
+from .axes import read_axes as read_axes
 from .data import make_loader as make_loader
 from .folds import folds_from as folds_from
 from .losses import IntensityLoss as IntensityLoss
@@ -9,4 +12,8 @@ from .resuming import SavedRun as SavedRun
 from .ridge_training import RidgeTrainer as RidgeTrainer
 from .run import train as train
 from .trainer import Trainer as Trainer
+from .trials import Trial as Trial
+from .trials import ranked as ranked
+from .trials import read_plan as read_plan
+from .trials import run_trials as run_trials
 from .validation import VALIDATION as VALIDATION

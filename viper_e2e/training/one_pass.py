@@ -86,7 +86,8 @@ class ManyTrainings:
             ],
         )
         self.processes = Processes(self.accelerator)
-        budget = train.reuse_memory.num_bytes if "reuse_memory" in settings.given else None
+        given = train.reuse_memory.num_bytes
+        budget = given if given or "reuse_memory" in settings.given else None
         self.clips = SharedClips(budget, speaks=self.processes.is_main) if shares else None
         self.code: int = ExitCode.OK
         """0, or that of the signal that asked to stop."""
@@ -131,6 +132,7 @@ class ManyTrainings:
                 # What `auto` came to for the first holds for all of them.
                 self._precision = trainer.config.mixed_precision
                 self.code = trainer.train()
+                self.processes.wait("the last of a training to be written")
             finally:
                 trainer.close()
         if self.code:
@@ -152,7 +154,6 @@ class ManyTrainings:
         """Of clips by an ended run's checkpoint, in the precision in which it was trained; clips whose tokens
         are held are neither decoded nor encoded. All processes must ask, and get all."""
         run = outcome.settings
-        self.processes.wait("the checkpoint to be written")
         module = ViPER.from_pretrained(outcome.best).to(self.accelerator.device)
         module.set_compute_dtype(compute_dtype(run.train.mixed_precision))
         module.set_clip_timeout(run.train.clip_timeout_seconds)

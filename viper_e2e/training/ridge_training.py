@@ -47,7 +47,7 @@ class RidgeTrainer(Trainer):
         *,
         clips: SharedClips | None = None,
     ):
-        for complaint in _without_effect(settings):
+        for complaint in complaints_of_ridge(settings):
             raise ViperError(f"--head ridge: {complaint}")
         settings = replace(settings, train=replace(settings.train, epochs=1))
         super().__init__(settings, accelerator, processes, clips=clips)
@@ -91,7 +91,7 @@ class RidgeTrainer(Trainer):
             self.module.fusion.linear.take(self.yardstick.rows.fit(table))
 
 
-def _without_effect(settings: Settings) -> Iterator[str]:
+def complaints_of_ridge(settings: Settings) -> Iterator[str]:
     """What was asked for and has no part in a closed form over frozen tokens."""
     depths, backbones = settings.train.unfreeze, backbones_of(settings.model)
     trained = [name for name, b in backbones.items() if b.lora_rank or depths.of(name) != Frozen()]

@@ -1,0 +1,210 @@
+"""`viper sweep`: which settings are tried, on one pass, and what is left when it is stopped midway."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from support.training_runs import arguments, same, settings, weights
+from support.visual_encoders import write_vit
+
+from viper_e2e.commands.cli import main
+from viper_e2e.commands.sweeping import _single, parse_sweep
+from viper_e2e.encoders.base import Encoder
+from viper_e2e.errors import ViperError
+from viper_e2e.report import trials_plot
+from viper_e2e.training.axes import drawn, grid, read_axes
+from viper_e2e.training.trainer import Trainer
+
+GRID = ("--grid", "fusion.dropout=0.0,0.5", "train.lr=1e-3,1e-2")
+
+
+@pytest.fixture(scope="module")
+def base(corpus, tmp_path_factory):
+    return settings(corpus, tmp_path_factory.mktemp("never written"), "--modalities=visual")
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    torch.manual_seed(7)
+    return write_vit(tmp_path_factory.mktemp("vit") / "vit")
+
+
+def words(corpus, vit, folder, *more):
+    own = ("--modalities=visual", f"--backbone=visual={vit}", f"--val-shards={corpus}/shards/val-*.tar")
+    return arguments(corpus, folder, *own, *more)
+
+
+def test_a_grid_is_every_combination(base):
+    axes = read_axes(["fusion.dropout=0.1,0.3", "train.lr=1e-3,3e-4"], base, "--grid")
+    assert grid(axes) == [
+        {"model.fusion.dropout": dropout, "lr": lr} for dropout in ("0.1", "0.3") for lr in ("1e-3", "3e-4")
+    ]
+    (axis,) = read_axes(["loss=mse=1,pearson=0.5|ccc=1"], base, "--grid")
+    assert axis.choices == ("mse=1,pearson=0.5", "ccc=1")
+
+
+def test_what_is_drawn_lies_in_its_range_evenly_and_is_drawn_again_by_its_seed(base):
+    ranges = ["lr=log:1e-5..1e-1", "fusion.dropout=0..0.5", "fusion.num-latents=2..4", "head=tokens,ridge"]
+    axes = read_axes(ranges, base, "--range")
+    trials = drawn(axes, 400, seed=3)
+    assert trials == drawn(axes, 400, seed=3)
+    assert trials[:7] == drawn(axes, 7, seed=3)
+    assert trials != drawn(axes, 400, seed=4)
+    rates = np.array([float(trial["lr"]) for trial in trials])
+    assert rates.min() >= 1e-5
+    assert rates.max() <= 1e-1
+    assert 0.4 < (rates < 1e-3).mean() < 0.6
+    dropouts = np.array([float(trial["model.fusion.dropout"]) for trial in trials])
+    assert 0.2 < dropouts.mean() < 0.3
+    assert {trial["model.fusion.num_latents"] for trial in trials} == {"2", "3", "4"}
+    assert {trial["model.fusion.kind"] for trial in trials} == {"tokens", "ridge"}
+
+
+@pytest.mark.parametrize(
+    ("option", "word", "said"),
+    [
+        ("--grid", "fusion.dropuot=0.1", "no setting has this name; did you mean 'fusion.dropout'?"),
+        ("--grid", "decoding.num_frames=4,8", "cannot be tried on one pass"),
+        ("--grid", "preset=base,tiny", "cannot be tried on one pass"),
+        ("--grid", "visual=4", "cannot be tried on one pass"),
+        ("--grid", "run_dir=a,b", "cannot be tried on one pass"),
+        ("--grid", "lr", "write a setting and its values"),
+        ("--grid", "lr=1,,2", "a value is missing"),
+        ("--grid", "lr=1..2", "a grid has single values"),
+        ("--range", "lr=2..1", "the first number must be below the second"),
+        ("--range", "lr=log:0..1", "above 0"),
+        ("--range", "lr=log:a..b", "in numbers"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused_in_a_line(base, option, word, said):
+    with pytest.raises(ViperError) as error:
+        read_axes([word], base, option)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ((), "give either --grid"),
+        (("--random=2",), "--random N and --range"),
+        (("--grid=lr=1,2", "--random=2", "--range=lr=1..2"), "give either --grid"),
+        (("--grid=fusion.dropout=0.1,7",), "--model.fusion.dropout 7: give a number"),
+        (("--grid=lr=1,2",), "--val-shards is missing"),
+        (("--grid=lr=1,2", "--val-shards=x", "--seeds=2"), "--seeds: give seed=0,1,2"),
+        (("--grid=head=tokens,ridge", "--val-shards=x", "--lr=1"), "model.fusion.kind=ridge: --head ridge"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused_before_work_begins(corpus, tmp_path, capsys, more, said):
+    assert main(["sweep", *arguments(corpus, tmp_path / "sweep", *more)]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_several_settings_follow_one_option():
+    assert _single(["--grid", "a=1", "b=2", "--lr", "3", "--range", "c=1..2"], "--grid", "--range") == [
+        *("--grid=a=1", "--grid=b=2", "--lr", "3", "--range=c=1..2"),
+    ]
+    options, others = parse_sweep(["--grid", "a=1", "--config", "f.yaml", "--lr=3", "--random", "4"])
+    assert (options.grid, options.random, others) == (["a=1"], 4, ["--config", "f.yaml", "--lr=3"])
+
+
+def test_a_plot_is_drawn_of_numbers_words_and_what_is_undefined(tmp_path):
+    rows = [
+        {"settings": {"lr": f"{10**-i:.0e}", "model.fusion.kind": kind}, "score": score}
+        for i, (kind, score) in enumerate([("tokens", 0.3), ("ridge", None), ("ensemble", 0.5)])
+    ]
+    assert trials_plot(rows, tmp_path / "a.png", "mean Pearson").stat().st_size > 5_000
+    assert trials_plot(rows[:1], tmp_path / "b.png", "mean Pearson").is_file()
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    counts, encode = Counter(), Encoder._encode_one
+
+    def encoding(self, clip):
+        counts[clip.name] += 1
+        return encode(self, clip)
+
+    monkeypatch.setattr(Encoder, "_encode_one", encoding)
+    return counts
+
+
+@pytest.mark.slow
+def test_trials_are_compared_on_one_pass_and_the_best_is_the_sweeps_model(
+    corpus, vit, tmp_path, encoded, capsys
+):
+    folder = tmp_path / "sweep"
+    assert main(["sweep", *words(corpus, vit, folder, "--epochs=1"), *GRID]) == 0
+    assert set(encoded.values()) == {1}
+    told = json.loads((folder / "sweep.json").read_text())
+    rows = told["trials"]
+    assert [row["settings"]["lr"] for row in rows] == ["1e-3", "1e-2"] * 2
+    best = max(rows, key=lambda row: row["score"])
+    assert told["best"] == best["trial"]
+    assert same(weights(folder, "best"), weights(folder / best["trial"], "best"))
+    assert (folder / "sweep.png").is_file()
+    out = capsys.readouterr().out
+    assert out.index(best["trial"]) < min(out.index(row["trial"]) for row in rows if row is not best)
+    # What it was alone.
+    alone = words(corpus, vit, tmp_path / "alone", "--epochs=1", "--lr=1e-2", "--model.fusion.dropout=0.5")
+    assert main(["train", *alone]) == 0
+    assert same(weights(tmp_path / "alone"), weights(folder / "trial-4"))
+    clip = str(corpus / "videos/9.mp4")
+    assert main(["infer", clip, "--checkpoint", str(folder), "--output", str(tmp_path / "one.json")]) == 0
+
+
+@pytest.mark.slow
+def test_a_sweep_that_was_stopped_goes_on_by_its_folder_and_ends_alike(corpus, vit, tmp_path, monkeypatch):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    own = ("--random=2", "--range", "lr=log:1e-4..1e-1", "--epochs=1")
+    assert main(["sweep", *words(corpus, vit, whole, *own)]) == 0
+    step, steps = Trainer._step, []
+
+    def stopping(self, group):
+        steps.append(group)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return step(self, group)
+
+    monkeypatch.setattr(Trainer, "_step", stopping)
+    assert main(["sweep", *words(corpus, vit, stopped, *own)]) == 130
+    assert main(["sweep", *words(corpus, vit, stopped, *own)]) == 1  # a run is there already
+    assert main(["sweep", f"--run-dir={stopped}", "--resume"]) == 0
+    assert len(steps) == 6  # the first trial was not trained again
+    assert (whole / "sweep.json").read_text() == (stopped / "sweep.json").read_text()
+    assert same(weights(whole, "best"), weights(stopped, "best"))
+    assert main(["sweep", f"--run-dir={stopped}", "--resume", "--grid=lr=1,2"]) == 1
+
+
+@pytest.mark.campaign
+@pytest.mark.survival
+def test_thirty_kills_leave_the_table_as_it_would_have_been(corpus, vit, tmp_path, fork_server):
+    own = ("--epochs=2", "--save-every-steps=1", *GRID)
+    whole = fork_server.fork("viper", "sweep", *words(corpus, vit, tmp_path / "whole", *own))
+    began = time.monotonic()
+    assert whole.wait() == 0, whole.said
+    seconds = time.monotonic() - began
+    generator, kills, number = random.Random(5), 0, 0
+    while kills < 30:
+        number += 1
+        folder = tmp_path / f"killed {number}"
+        while True:
+            resume = ["--resume"] if (folder / "config.yaml").exists() else []
+            child = fork_server.fork("viper", "sweep", *words(corpus, vit, folder, *own, *resume))
+            time.sleep(generator.uniform(0.2, 0.8) * seconds)
+            child.send(signal.SIGKILL)
+            code = child.wait()
+            kills += code != 0
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL, child.said
+        assert (folder / "sweep.json").read_text() == (tmp_path / "whole" / "sweep.json").read_text()
+        assert same(weights(folder, "best"), weights(tmp_path / "whole", "best"))

@@ -1,0 +1,122 @@
+"""sweeping.py: `viper sweep`: settings tried on one pass over the clips, compared, and the best model kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from viper_e2e.commands.command_line import parse_known
+from viper_e2e.commands.parsing import parse_train
+from viper_e2e.config import Settings, SweepConfig
+from viper_e2e.errors import ViperError
+
+RECORD = "sweep.json"
+MORE = (
+    "Every option of viper train is understood as well and holds for all trials: --train-shards, --val-shards, "
+    "--run-dir, --preset, --config FILE, --resume, …"
+)
+
+
+def parse_sweep(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
+    """Own options, and the words of `viper train`, to which ``--config`` belongs."""
+    words, of_train, rest = [], [], iter(_single(argv, "--grid", "--range"))
+    for word in rest:
+        if word.partition("=")[0] == "--config":
+            of_train += [word] if "=" in word else [word, *[next(rest, "")]]
+        else:
+            words.append(word)
+    options, others = parse_known(SweepConfig, words, "viper sweep", MORE)
+    return options, [*of_train, *others]
+
+
+def _single(argv: Sequence[str], *options: str) -> list[str]:
+    """``--grid a=1 b=2`` → ``--grid=a=1 --grid=b=2``."""
+    words: list[str] = []
+    current = ""
+    for word in argv:
+        if word in options:
+            current = word
+            continue
+        if word.startswith("-") or "=" not in word:
+            current = ""
+        words.append(f"{current}={word}" if current else word)
+    return words
+
+
+def run_sweep(options: SweepConfig, others: Sequence[str], command: Sequence[str]) -> int:
+    """``others``: the words of `viper train`."""
+    base = parse_train(others, "viper sweep")
+    from viper_e2e.training import Trial, run_trials
+
+    plan = _plan(options, base)
+    width = len(str(len(plan["trials"])))
+    trials = [
+        Trial.of(f"trial-{number:0{width}}", differs, parse_train([*others, *_words(differs)], "viper sweep"))
+        for number, differs in enumerate(plan["trials"], start=1)
+    ]
+    code, rows = run_trials(base, trials, plan, RECORD, command)
+    if code == 0:
+        show_trials(rows, Path(base.train.run_dir), "sweep", base.train.best_by or "mean Pearson")
+    return code
+
+
+def _plan(options: SweepConfig, base: Settings) -> dict[str, Any]:
+    """What is to be tried, as `sweep.json` keeps it."""
+    from viper_e2e.training import drawn, grid, read_axes, read_plan
+
+    asked = [bool(options.grid), options.random is not None]
+    if not any(asked) and base.train.resume:
+        plan = read_plan(Path(base.train.run_dir) / RECORD)
+        if plan is not None:
+            return plan
+    if asked.count(True) != 1:
+        raise ViperError(
+            "give either --grid NAME=V1,V2 … or --random N --range NAME=LOW..HIGH …, what is to be tried"
+        )
+    if bool(options.range) != asked[1]:
+        raise ViperError("--random N and --range NAME=LOW..HIGH go together: how many trials, drawn from what")
+    if options.grid:
+        axes = read_axes(options.grid, base, "--grid")
+        return {"kind": "grid", "over": options.grid, "trials": grid(axes)}
+    assert options.random is not None
+    axes = read_axes(options.range, base, "--range")
+    trials = drawn(axes, options.random, options.sweep_seed)
+    return {"kind": "random", "over": options.range, "seed": options.sweep_seed, "trials": trials}
+
+
+def _words(differs: Mapping[str, str]) -> list[str]:
+    # `--head` would win over the setting that it stands for.
+    return [f"--{'head' if name == 'model.fusion.kind' else name}={value}" for name, value in differs.items()]
+
+
+def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str, measure: str) -> None:
+    """Table, plot and what to do next, in the first process."""
+    from viper_e2e.report import figures, stdout_console, trials_plot
+    from viper_e2e.runtime import AS_IT_IS, console, table
+    from viper_e2e.training import ranked
+
+    best_first = ranked(rows)
+    names = list(rows[0]["settings"])
+    columns = ["trial", *(name.removeprefix("model.") for name in names), measure, "CCC", "MSE", "epoch"]
+    cells = [
+        (
+            row["trial"],
+            *row["settings"].values(),
+            *(_shown(row[key]) for key in ("score", "mean_ccc", "mean_mse")),
+            row["epoch"],
+        )
+        for row in best_first
+    ]
+    stdout_console().print(table(title, columns, cells))
+    try:
+        console.print(f"wrote {trials_plot(rows, folder / f'{title}.png', measure)}", **AS_IT_IS)
+    except figures.CANNOT_DRAW as error:
+        console.print(f"{folder / f'{title}.png'}: not drawn: {error}", style="yellow", **AS_IT_IS)
+    best = best_first[0]["trial"]
+    console.print(f"best: {best}, kept as {folder / 'checkpoints' / 'best'}", **AS_IT_IS)
+    console.print(f"next: viper infer CLIP --checkpoint {folder}", **AS_IT_IS)
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

@@ -1,0 +1,154 @@
+"""trials.py: runs that differ in a few settings, trained on one pass, compared by validation, the best kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from viper_e2e.config import Settings
+from viper_e2e.errors import ViperError
+from viper_e2e.model import CheckpointError, checkpoint, write_folder
+from viper_e2e.runtime import naming, plain_json, write_text
+from viper_e2e.training.one_pass import ManyTrainings, Outcome
+from viper_e2e.training.resuming import with_absolute_paths
+from viper_e2e.training.ridge_training import complaints_of_ridge
+from viper_e2e.training.run_folder import check_is_free, write_settings
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run among others."""
+
+    name: str
+    """Of its folder."""
+    differs: dict[str, str]
+    """What it has of its own: setting → value, as it was written."""
+    settings: Settings
+
+    @classmethod
+    def of(cls, name: str, differs: Mapping[str, str], settings: Settings) -> Trial:
+        """``settings`` as if it were the only one: its folder becomes one in their ``run_dir``."""
+        train = settings.train
+        return cls(
+            name, dict(differs), replace(settings, train=replace(train, run_dir=f"{train.run_dir}/{name}"))
+        )
+
+
+def run_trials(
+    base: Settings, trials: Sequence[Trial], plan: Mapping[str, Any], record: str, command: Sequence[str]
+) -> tuple[int, list[dict[str, Any]]]:
+    """Train all; exit code, and a row for each trial that has ended, in their order.
+
+    In the folder of ``base``: ``config.yaml`` (what all have in common), ``record`` (``plan`` and all rows,
+    written anew after each trial), a run folder for each trial and, once all have ended, the best one's
+    checkpoint as ``checkpoints/best``. Asked to ``resume``, it goes on where it stopped: with the same plan,
+    whose trials that have ended are not trained again.
+    """
+    folder = Path(base.train.run_dir)
+    _check(base, trials, plan, folder / record)
+    rows: list[dict[str, Any]] = []
+    with ManyTrainings(base, command=command) as many:
+        many.check_free(trial.settings for trial in trials)
+        is_main = many.processes.is_main
+
+        def begun() -> None:
+            if is_main and not rows:
+                write_settings(folder, with_absolute_paths(base))
+                _write(folder / record, plan, [])
+
+        best: Outcome | None = None
+        for trial in trials:
+            outcome = many.train(trial.settings, begun)
+            if outcome is None:
+                return many.code, rows
+            rows.append(_row(trial, outcome))
+            if rows[-1] is ranked(rows)[0]:
+                best = outcome
+            if is_main:
+                _write(folder / record, plan, rows)
+        if is_main and best is not None:
+            kept = best.best
+            write_folder(folder / "checkpoints" / "best", lambda new: _copy(kept, new))
+    return many.code, rows
+
+
+def ranked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The best first, of equals the earlier; what has no score, since its predictions do not vary, last."""
+    return sorted(rows, key=_rank, reverse=True)
+
+
+def read_plan(path: Path) -> dict[str, Any] | None:
+    """What a record says was to be tried; `None` where there is none."""
+    if not path.is_file():
+        return None
+    try:
+        with naming(path):
+            return json.loads(path.read_text(encoding="utf-8"))["plan"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ViperError(f"{path}: not a record of this version ({error}); was it edited?") from error
+
+
+def _check(base: Settings, trials: Sequence[Trial], plan: Mapping[str, Any], record: Path) -> None:
+    """Before anything is loaded."""
+    if not base.train.val_shards:
+        raise ViperError("--val-shards is missing: by their validation trials are compared")
+    if base.train.seeds > 1:
+        raise ViperError("--seeds: give seed=0,1,2 among the settings that are tried")
+    if not base.train.resume:
+        check_is_free(record.parent)
+    before = read_plan(record)
+    if base.train.resume and before is not None and before != json.loads(plain_json.dumps(plan)):
+        raise ViperError(f"{record}: other trials than were asked for now; name another --run-dir")
+    for trial in trials:
+        if trial.settings.model.fusion.kind == "ridge":
+            for complaint in complaints_of_ridge(trial.settings):
+                told = " ".join(f"{name}={value}" for name, value in trial.differs.items())
+                raise ViperError(f"{told}: --head ridge {complaint}")
+
+
+def _row(trial: Trial, outcome: Outcome) -> dict[str, Any]:
+    """Of the epoch that ``checkpoints/best`` holds."""
+    validated = [one for one in outcome.log if one.get("val")]
+    best = max(validated, key=_rank_of_epoch)
+    val = best["val"]
+    measures = {name: val.get(name) for name in ("mean_pearson", "mean_ccc", "mean_mse")}
+    score = {"score": val.get("best_by", val["mean_pearson"])}
+    return {"trial": trial.name, "settings": trial.differs, "epoch": best["epoch"] + 1, **score, **measures}
+
+
+def _rank_of_epoch(record: Mapping[str, Any]) -> tuple[float, float]:
+    val = record["val"]
+    return _rank({"score": val.get("best_by", val["mean_pearson"]), "mean_mse": val.get("mean_mse")})
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[float, float]:
+    """By what chose the checkpoints; where that is undefined, by MSE."""
+    score, mse = row["score"], row["mean_mse"]
+    if score is not None:
+        return float(score), 0.0
+    return -float("inf"), -float("inf") if mse is None else -float(mse)
+
+
+def _write(path: Path, plan: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+    best = {"best": ranked(rows)[0]["trial"]} if rows else {}
+    data = {"schema": SCHEMA, "plan": plan, **best, "trials": rows}
+    write_text(path, plain_json.dumps(data, indent=1) + "\n")
+
+
+def _copy(checkpoint_folder: Path, new: Path) -> None:
+    try:
+        checkpoint.verify(checkpoint_folder)
+    except CheckpointError as error:
+        raise ViperError(
+            f"{error}; train this trial anew: remove its folder and go on with --resume"
+        ) from error
+    names = [path.name for path in checkpoint_folder.iterdir() if path.name != checkpoint.MANIFEST]
+    for name in sorted(names):
+        source = checkpoint_folder / name
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, new / name)
