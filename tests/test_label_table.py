@@ -7,8 +7,10 @@ import tarfile
 
 import pytest
 
+from viper_e2e.clip import Segment
 from viper_e2e.errors import ViperError
 from viper_e2e.packing import ColumnChoices, label_titles, pack, read_labels
+from viper_e2e.packing.times import seconds_of
 from viper_e2e.scoring.groups import groups_of
 from viper_e2e.shards import ShardSet
 
@@ -77,8 +79,8 @@ def test_a_fold_is_no_split(tmp_path):
 
 
 def test_rows_that_share_a_path_have_keys_of_their_own(tmp_path):
-    text = "Path,Split,Side,Joy\nd/film.avi,train,x,0.1\nd/film.avi,train,y,0.2\ne/film.avi,train,z,0.3\n"
-    table = read_labels(write(tmp_path, text), ColumnChoices(labels=("Joy",)))
+    text = "Path,Split,Joy\nd/film.avi,train,0.1\nd/film.avi,train,0.2\ne/film.avi,train,0.3\n"
+    table = read_labels(write(tmp_path, text))
     assert [row.key for row in table.rows] == ["d__film__row2", "d__film__row3", "e__film"]
     assert table.problems == ()
 
@@ -86,3 +88,52 @@ def test_rows_that_share_a_path_have_keys_of_their_own(tmp_path):
 def test_recipes_need_not_say_which_columns_are_known():
     row = dict.fromkeys(["Path", "File_ID", "Split", "Subject", *KEPT, "Text", "Joy", "Awe"])
     assert label_titles([row]) == ("Joy", "Awe")
+
+
+def test_rows_that_share_a_path_are_told_apart_by_their_times_and_sides(tmp_path):
+    text = "Path,Split,Start,End,Side,Joy\n" + "".join(
+        f"film.avi,train,{start},{end},{side},0.{n}\n"
+        for n, (start, end, side) in enumerate(
+            [("0", "1.5", ""), ("1.5", "", ""), ("", "", "left"), ("2", "3", "Right"), ("", "", "")]
+        )
+    )
+    table = read_labels(write(tmp_path, text))
+    assert [row.key for row in table.rows] == [
+        "film__0-1500", "film__1500-end", "film__left", "film__2000-3000__right", "film__row6",
+    ]  # fmt: skip
+    assert [row.segment for row in table.rows] == [
+        Segment(0.0, 1.5), Segment(1.5), Segment(side="left"), Segment(2.0, 3.0, "right"), None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cell", "seconds"),
+    [
+        ("12.5", 12.5), ("12,5", 12.5), ("00:16:16,059", 976.059), ("1:02.25", 62.25), ("01:00:00", 3600.0),
+        ("0", 0.0), ("-1", -1.0), ("nan", None), ("1:75", None), ("5 s", None), ("inf", None),
+    ],
+)  # fmt: skip
+def test_times_are_seconds_or_what_a_clock_shows(cell, seconds):
+    assert seconds_of(cell) == seconds
+
+
+def test_all_faults_of_times_and_sides_come_in_one_answer(tmp_path):
+    rows = [
+        ("2", "1", ""),
+        ("-1", "1", ""),
+        ("nan", "1", ""),
+        ("1", "1", "top"),
+        ("x", "y", "z"),
+        ("3", "4", "left"),
+    ]
+    text = "File_ID,Path,Split,Start,End,Side,Joy\n" + "".join(
+        f"u{n},film.mp4,train,{','.join(row)},0.{n}\n" for n, row in enumerate(rows)
+    )
+    table = read_labels(write(tmp_path, text))
+    assert [row.key for row in table.rows] == ["u5"]
+    told = dict(enumerate(table.problems))
+    assert "line 2: Start 2 is not before End 1" in told[0]
+    assert "line 3: Start is -1, before the file begins" in told[1]
+    assert "line 4: Start is 'nan', neither seconds nor hh:mm:ss.mmm (--missing nan" in told[2]
+    assert "line 5: Side is 'top', none of left, right, full" in told[3]
+    assert all(word in told[4] for word in ("Start is 'x'", "End is 'y'", "Side is 'z'"))

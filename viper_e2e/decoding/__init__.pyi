@@ -1,6 +1,10 @@
 from .again import close_up as close_up
 from .container import open_clip as open_clip
+from .container import open_sound as open_sound
 from .container import prepare_video_codec as prepare_video_codec
+from .cutting import LongFile as LongFile
+from .cutting import Stretch as Stretch
+from .cutting import cut as cut
 from .decoder import ClipDecoder as ClipDecoder
 from .fields import Deinterlacer as Deinterlacer
 from .geometry import scaled_size as scaled_size
@@ -13,6 +17,7 @@ from .magic import sniff as sniff
 from .magic import sniff_sound as sniff_sound
 from .magic import with_black_picture as with_black_picture
 from .media import ClipMedia as ClipMedia
+from .pcm import sound_as_wav as sound_as_wav
 from .picture import Scaler as Scaler
 from .probe import ClipInfo as ClipInfo
 from .probe import probe as probe

@@ -16,6 +16,7 @@ from viper_e2e.packing.titles import (
     FILE_TITLES,
     KEPT,
     METADATA,
+    PARTS,
     RESERVED,
     SPLIT_TITLES,
     SUBJECT_TITLES,
@@ -58,6 +59,8 @@ class Columns:
     split: int | None = None
     subject: int | None = None
     text: int | None = None
+    parts: dict[str, int] = field(default_factory=dict)
+    """``Start``, ``End``, ``Side``, as far as they are there."""
     meta: dict[str, int] = field(default_factory=dict)
     """By the name that it has beside each clip."""
     labels: list[int] = field(default_factory=list)
@@ -152,12 +155,14 @@ def _take_named(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
     columns.split = None if choices.split else take("--split-column", choices.split_column, "split")
     columns.subject = take("--subject-column", choices.subject_column, "subject")
     named = {columns.file, columns.path, columns.split, columns.subject, *columns.unused}
-    for name in ("Text", *KEPT):
+    for name in ("Text", *PARTS, *KEPT):
         known = by_name.get(plain(name))
         if known is None or known in (*named, *columns.meta.values()) or plain(name) in meant:
             continue
         if name == "Text":
             columns.text = known
+        elif name in PARTS:
+            columns.parts[name] = known
         else:
             columns.meta[name] = known
     if columns.subject is None and "Speaker" in columns.meta:
@@ -183,7 +188,7 @@ def _ask_for(
     sheet: Sheet, columns: Columns, name: str, option: str, titles: Sequence[str], what: str
 ) -> int | None:
     """A column that must be there is not: name the one that may be it, and go on as if it were."""
-    taken = {*columns.unused, *columns.meta.values(), columns.text}
+    taken = {*columns.unused, *columns.meta.values(), *columns.parts.values(), columns.text}
     free = [title for place, title in enumerate(sheet.header) if title and place not in taken]
     alike = [title for title in free if plain(title) in titles]
     alike.sort(key=lambda title: titles.index(plain(title)))
@@ -199,7 +204,7 @@ def _ask_for(
 
 def _take_labels(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
     named = {columns.file, columns.path, columns.split, columns.subject, columns.text, *columns.unused}
-    named |= set(columns.meta.values())
+    named |= {*columns.meta.values(), *columns.parts.values()}
     rest = [place for place, title in enumerate(sheet.header) if title and place not in named]
     if choices.tasks:
         columns.tasks = placed(

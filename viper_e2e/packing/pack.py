@@ -7,17 +7,26 @@ import random
 import re
 import tempfile
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-from viper_e2e.decoding import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, sniff, sniff_sound
+from viper_e2e.config import LimitsConfig
+from viper_e2e.decoding import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, cut, sniff, sniff_sound
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading import find_files
 from viper_e2e.packing.action_units import ACTION_UNIT_FILES, read_action_units
 from viper_e2e.packing.finding import Files
 from viper_e2e.packing.report import PackReport, SplitReport
+from viper_e2e.packing.segments import Clip, is_timed, sound_of, units_of, with_stretches
 from viper_e2e.packing.subtitles import PackedWords
-from viper_e2e.packing.table import NO_CHOICES, ColumnChoices, LabelTable, Row, read_labels, without_ending
+from viper_e2e.packing.table import (
+    NO_CHOICES,
+    ColumnChoices,
+    LabelTable,
+    read_labels,
+    without_brackets,
+    without_ending,
+)
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, Counted, explain, fault_of, printable
 from viper_e2e.shards import SCHEMAS, ShardIndex, ShardLimits, ShardWriter, action_units_to_npy, index_path
 
@@ -25,14 +34,6 @@ SHARD_NAME = re.compile(r"[a-z0-9_]+-\d{6}\.(tar|index\.json)")
 
 
 _ByStem = dict[str, list[Path]]
-
-
-@dataclass(frozen=True)
-class _Clip:
-    row: Row
-    video: Path
-    sound: Path | None
-    units: Path | None
 
 
 def pack(
@@ -68,7 +69,8 @@ def pack(
     problems, told = list(table.problems), list(table.notes)
     notes: list[str] = []
     words = PackedWords(subtitles)
-    clips = _match(table, labels, videos, audio, fau, problems, notes, told)
+    limits = LimitsConfig(max_bytes_in_memory=max_bytes)
+    clips = _match(table, labels, videos, audio, fau, problems, notes, told, limits)
     kept: list[str] = []
     old = _to_replace(shards_in_the_way(out, overwrite), {clip.row.split for clip in clips}, kept)
     by_split = defaultdict(list)
@@ -83,7 +85,7 @@ def pack(
                 random.Random(f"{seed}/{split}").shuffle(ordered)
                 with ShardWriter(Path(folder), split, table.labels, shard_size=shard_size) as writer:
                     for clip in ordered:
-                        _add(writer, clip, words, max_bytes, problems, notes)
+                        _add(writer, clip, words, limits, problems, notes)
                         counted.step()
                 if writer.indexes:
                     reports.append(_split_report(split, writer.indexes))
@@ -107,7 +109,8 @@ def _match(
     problems: list[str],
     notes: list[str],
     told: list[str],
-) -> list[_Clip]:
+    limits: LimitsConfig,
+) -> list[Clip]:
     """The clips whose files are all there, once each; ``notes`` are counted, ``told`` stand for themselves."""
     video_files = _by_stem(videos, VIDEO_EXTENSIONS, problems, told)
     files = {"video": Files(videos, video_files)}
@@ -118,6 +121,14 @@ def _match(
     clips, named = [], set()
     for row in table.rows:
         found = {kind: folder.find(row.name, labels) for kind, folder in files.items()}
+        # What is cut out of a long file may have sound of its own, cut already.
+        own = {
+            kind: folder.find(without_brackets(row.file_id), labels)
+            for kind, folder in files.items()
+            if kind != "video" and is_timed(row.segment)
+        }
+        has_own_files = any(own.values())
+        found |= own if has_own_files else {}
         named.update(found["video"])
         doubled = [f"{kind} {' and '.join(map(str, paths))}" for kind, paths in found.items() if len(paths) > 1]
         if doubled:
@@ -133,7 +144,7 @@ def _match(
                 if folder and not found[kind]:
                     notes.append(f"without a file of {kind} in {folder}")
             sound, units = (next(iter(found.get(kind, ())), None) for kind in ("sound", "action units"))
-            clips.append(_Clip(row, found["video"][0], sound, units))
+            clips.append(Clip(row, found["video"][0], sound, units, has_own_files=has_own_files))
     unnamed = [path for paths in video_files.values() for path in paths if path not in named]
     _count_unnamed(unnamed, problems, notes)
     if unnamed:
@@ -142,7 +153,7 @@ def _match(
             ", …" * (len(unnamed) > 3),
         )
         told.append(f"clips that no row means: {printable(first)}{more}")
-    return _once_each(clips, problems)
+    return with_stretches(_once_each(clips, problems), limits, problems, notes)
 
 
 def _count_unnamed(paths: list[Path], problems: list[str], notes: list[str]) -> None:
@@ -154,16 +165,17 @@ def _count_unnamed(paths: list[Path], problems: list[str], notes: list[str]) -> 
             notes.append("with a video but no usable row in the labels")
 
 
-def _once_each(clips: list[_Clip], problems: list[str]) -> list[_Clip]:
-    """Clips that share no file with another."""
-    by_video = defaultdict(list)
+def _once_each(clips: list[Clip], problems: list[str]) -> list[Clip]:
+    """Clips that are no part of their file that another is as well."""
+    by_part = defaultdict(list)
     for clip in clips:
-        by_video[clip.video].append(clip)
-    for path, same in by_video.items():
+        by_part[clip.video, clip.row.segment].append(clip)
+    for (path, segment), same in by_part.items():
         if len(same) > 1:
             lines = ", ".join(str(clip.row.line) for clip in same)
-            problems.append(f"lines {lines}: all mean {path}; none of them is packed")
-    return [clip for clip in clips if len(by_video[clip.video]) == 1]
+            part = "" if segment is None else " with the same Start, End and Side"
+            problems.append(f"lines {lines}: all mean {path}{part}; none of them is packed")
+    return [clip for clip in clips if len(by_part[clip.video, clip.row.segment]) == 1]
 
 
 def _by_stem(folder: Path, extensions: tuple[str, ...], problems: list[str], notes: list[str]) -> _ByStem:
@@ -183,26 +195,36 @@ def _by_stem(folder: Path, extensions: tuple[str, ...], problems: list[str], not
 
 def _add(
     writer: ShardWriter,
-    clip: _Clip,
+    clip: Clip,
     words: PackedWords,
-    max_bytes: int,
+    limits: LimitsConfig,
     problems: list[str],
     notes: list[str],
 ) -> None:
     """Read one clip's files and hand them to the writer, or say why not."""
-    row = clip.row
+    row, max_bytes = clip.row, limits.max_bytes_in_memory
+    segment, source = row.segment, None
     try:
-        members = {_extension(clip.video): _media(clip.video, VIDEO_CONTAINERS, max_bytes)}
-        if clip.sound:
+        if clip.stretch is None:
+            members = {_extension(clip.video): _media(clip.video, VIDEO_CONTAINERS, max_bytes)}
+        else:
+            made = cut(clip.stretch, limits)
+            members = {made.extension: made.data}
+            segment = replace(made.segment, side=row.segment.side if row.segment else "full")
+            ends = clip.stretch.end_seconds
+            source = {"file": clip.video.name, "start": clip.stretch.start_seconds, "end": ends}
+        if clip.sound and clip.stretch is not None and segment is not None:
+            members["wav"] = sound_of(clip, segment, limits)
+        elif clip.sound:
             # `.ogg` may be a video among a shard's members.
             extension = "oga" if _extension(clip.sound) == "ogg" else _extension(clip.sound)
             members[extension] = _media(clip.sound, BESIDE_CONTAINERS, max_bytes)
         if clip.units:
             units, has_emotions = read_action_units(clip.units.name, _read(clip.units, max_bytes))
-            members["fau.npy"] = action_units_to_npy(units)
+            members["fau.npy"] = action_units_to_npy(units_of(clip, units))
             if not has_emotions:
                 notes.append("whose action units come without the seven emotions (stored as 0)")
-        members |= words.members(clip.video, row.text, None)
+        members |= words.members(clip.video, row.text, row.segment if clip.stretch else None)
     except ClipError as error:
         problems.append(f"{row.file_id}: {error}")
         return
@@ -217,6 +239,8 @@ def _add(
         subject=row.subject,
         meta=row.meta,
         text=row.text,
+        segment=segment,
+        source=source,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
 
+from viper_e2e.clip import Segment
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.packing.columns import (
@@ -23,7 +24,8 @@ from viper_e2e.packing.columns import (
 )
 from viper_e2e.packing.sheet import Line, Sheet, read_sheet
 from viper_e2e.packing.task_columns import label_set
-from viper_e2e.packing.titles import KEPT, KNOWN, plain
+from viper_e2e.packing.times import read_segment, told_apart_by
+from viper_e2e.packing.titles import KEPT, KNOWN, PARTS, plain
 from viper_e2e.packing.values import decimal_of, is_missing_word, number, stray, suspected_codes
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, fault_of, written_whole
 from viper_e2e.shards import range_of
@@ -32,6 +34,11 @@ MAX_NAME = 200
 """Characters of a File_ID."""
 MAX_COMPLAINTS = 20
 """Lines printed of a table that cannot be used."""
+PART_TITLES = {
+    "Start": "where the clip begins in its file",
+    "End": "where the clip ends in its file",
+    "Side": "half of the picture",
+}
 NO_CHOICES = ColumnChoices()
 
 
@@ -54,6 +61,8 @@ class Row:
     """``None`` where all emotion cells are empty."""
     text: str | None = None
     """Words that are said in it."""
+    segment: Segment | None = None
+    """Which part of its file it is; ``None``: all of it."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +93,9 @@ def read_labels(path: Path, choices: ColumnChoices = NO_CHOICES) -> LabelTable:
     """Read a table of labels, from text or an Excel workbook.
 
     Columns: ``File_ID`` (a name, with or without square brackets, folders and ending) or ``Path``, ``Split``,
-    and, if there, ``Subject``, ``Text``, ``Fold``, ``Session``, ``Speaker``, ``Language``, ``Gender``, ``Age``;
-    other columns of numbers are emotions, unless they are hardly meant as such: then they are asked about. A
-    row whose emotion cells are all empty is an unlabelled clip.
+    and, if there, ``Subject``, ``Start``, ``End``, ``Side``, ``Text``, ``Fold``, ``Session``, ``Speaker``,
+    ``Language``, ``Gender``, ``Age``; other columns of numbers are emotions, unless they are hardly meant as
+    such: then they are asked about. A row whose emotion cells are all empty is an unlabelled clip.
 
     Raises ``ViperError`` that lists all that is wrong with the table and the options that settle it; a wrong
     row of a table that is otherwise right is left out and listed.
@@ -222,7 +231,7 @@ class _RowReader:
         file_id = cells[places.file] if places.file is not None else path
         if places.file is None and places.path is None:
             raise ValueError("no column names its file")
-        bare = _without_brackets(file_id)
+        bare = without_brackets(file_id)
         key = key_of(bare)
         split = (self.split or (cells[places.split] if places.split is not None else "train")).lower()
         if not re.fullmatch(r"[a-z0-9_]+", split):
@@ -238,6 +247,10 @@ class _RowReader:
             {title: cells[at] for title, at in places.meta.items() if not self._is_empty(cells[at])},
             self._intensities(cells),
             (cells[places.text] or None) if places.text is not None else None,
+            read_segment(
+                *(cells[at] if (at := places.parts.get(name)) is not None else "" for name in PARTS),
+                is_empty=lambda cell: not cell or is_missing(cell, self.codes),
+            ),
         )
 
     def _intensities(self, cells: list[str]) -> tuple[float, ...] | None:
@@ -281,6 +294,7 @@ class _RowReader:
             self.places.subject: "subject",
             self.places.file: "file",
             self.places.text: "words said",
+            **{at: PART_TITLES[name] for name, at in self.places.parts.items()},
         }
         known |= {
             at: "kept with the clip" + (" (--meta)" if name not in KEPT else f" as {name}")
@@ -320,15 +334,24 @@ class _RowReader:
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
-    """Rows that are named by their file alone, where several share one: each by its line as well."""
+    """Rows that are named by their file alone: where several share one, by their times too, or their line."""
     num_rows = Counter(row.name for row in rows)
-    named = {row.line: f"{row.key}__row{row.line}" for row in rows if num_rows[row.name] > 1}
+    parts = {row.line: "__".join([row.key, told_apart_by(row.segment)]) for row in rows}
+    num_parts = Counter(parts.values())
+    named = {
+        row.line: parts[row.line]
+        if row.segment is not None and num_parts[parts[row.line]] == 1
+        else f"{row.key}__row{row.line}"
+        for row in rows
+        if num_rows[row.name] > 1
+    }
     return [
         replace(row, key=named[row.line], file_id=named[row.line]) if row.line in named else row for row in rows
     ]
 
 
-def _without_brackets(file_id: str) -> str:
+def without_brackets(file_id: str) -> str:
+    """``[12345]`` → ``12345``."""
     return file_id[1:-1].strip() if file_id.startswith("[") and file_id.endswith("]") else file_id
 
 

@@ -1,0 +1,113 @@
+"""packing/segments.py: clips that are a part of a longer file: what is cut out of it, and what is wrong."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from viper_e2e.clip import Segment
+from viper_e2e.config import LimitsConfig
+from viper_e2e.decoding import LongFile, Stretch, open_sound, sound_as_wav
+from viper_e2e.errors import ClipError
+from viper_e2e.packing.table import Row
+
+MUCH_SECONDS = 0.1
+"""An End that lies farther behind the end of its file is told."""
+TAIL_SECONDS = 0.1
+"""Of sound behind a clip, for what a resampler looks ahead."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A row with its files."""
+
+    row: Row
+    video: Path
+    sound: Path | None
+    units: Path | None
+    stretch: Stretch | None = None
+    """What is to be cut out of the video; ``None``: nothing, the clip is the whole file."""
+    file_seconds: float = math.inf
+    """Of the video, where something is cut out of it."""
+    has_own_files: bool = False
+    """Whether sound and action units begin where the clip does, not where the video does."""
+
+
+def with_stretches(
+    clips: Sequence[Clip], limits: LimitsConfig, problems: list[str], notes: list[str]
+) -> list[Clip]:
+    """The clips, those that have a time in their file with what is to be cut; a file is looked at once.
+
+    What cannot be cut is left out and told in ``problems``, line by line; ``notes`` are counted.
+    """
+    by_video = defaultdict(list)
+    for clip in clips:
+        if is_timed(clip.row.segment):
+            by_video[clip.video].append(clip)
+    found: dict[int, Clip | None] = {}
+    for video, same in by_video.items():
+        try:
+            film = LongFile(video, limits)
+        except ClipError as error:
+            lines = ", ".join(str(clip.row.line) for clip in same)
+            problems.append(f"lines {lines}: {error}")
+            found |= dict.fromkeys((clip.row.line for clip in same), None)
+            continue
+        for clip in same:
+            found[clip.row.line] = _cut_out_of(film, clip, problems, notes)
+    placed = [found.get(clip.row.line, clip) for clip in clips]
+    return [clip for clip in placed if clip is not None]
+
+
+def is_timed(segment: Segment | None) -> bool:
+    """Whether it is less than the whole time of its file."""
+    return segment is not None and segment.span != (0.0, math.inf)
+
+
+def _cut_out_of(film: LongFile, clip: Clip, problems: list[str], notes: list[str]) -> Clip | None:
+    row, lasts = clip.row, film.duration_seconds
+    assert row.segment is not None
+    start, end = row.segment.span
+    if start >= lasts:
+        problems.append(
+            f"{row.file_id}: line {row.line}: Start {start:g} s lies behind the end of {clip.video}, "
+            f"which lasts {lasts:.3f} s"
+        )
+        return None
+    if not math.isinf(end) and end > lasts + MUCH_SECONDS:
+        notes.append("whose End lies behind the end of their file, with which they end")
+    try:
+        stretch = film.stretch(start, end)
+    except ClipError as error:
+        problems.append(f"{row.file_id}: line {row.line}: {error}")
+        return None
+    return replace(clip, stretch=stretch, file_seconds=lasts)
+
+
+def sound_of(clip: Clip, segment: Segment, limits: LimitsConfig) -> bytes:
+    """The sound kept apart that belongs to a stretch, as a wav that begins with the stretch's file.
+
+    ``segment``: where in that file the clip lies. Raises `ClipError`.
+    """
+    assert clip.sound is not None
+    assert clip.stretch is not None
+    begin = -segment.start_seconds if clip.has_own_files else clip.stretch.start_seconds - segment.start_seconds
+    end = begin + segment.end_seconds + TAIL_SECONDS
+    with open_sound(clip.sound, limits) as media:
+        zero = float((media.audio.start_time or 0) * media.tick_seconds_of(media.audio))
+        return sound_as_wav(media, media.audio, zero + begin, zero + end)
+
+
+def units_of(clip: Clip, units: np.ndarray) -> np.ndarray:
+    """The rows of a clip, of action units that are spread evenly over the whole file."""
+    if clip.stretch is None or clip.has_own_files:
+        return units
+    span, lasts = (clip.stretch.start_seconds, clip.stretch.end_seconds), clip.file_seconds
+    start, end = (min(at, lasts) / lasts * len(units) for at in span)
+    first = min(round(start), len(units) - 1)
+    return units[first : max(round(end), first + 1)]
