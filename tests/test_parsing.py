@@ -76,8 +76,8 @@ NEAREST = [
     (["--output-dir", "x"], "did you mean --run-dir?"),
     (["--amp"], "did you mean --mixed-precision?"),
     (["--num-frames", "8"], "did you mean --model.decoding.num-frames?"),
-    (["--report-to", "wandb"], "TensorBoard"),
-    (["--wandb"], "TensorBoard"),
+    (["--report-to", "wandb"], "did you mean --log-with?"),
+    (["--wandb"], "did you mean --log-with?"),
     (["--preset", "tinny"], "tiny"),
 ]
 

@@ -30,7 +30,7 @@ def usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:
         near = _nearest(word, [option.lstrip("-") for option in options if option.startswith("--")])
         if near and on_command_line:
             near = "--" + near.replace("_", "-")
-        message += f"; did you mean {near}?" if near else f"; {TOLD[word]}" if word in TOLD else ""
+        message += f"; did you mean {near}?" if near else ""
     print(f"{prog}: {message} (see {prog} --help)", file=sys.stderr)
     raise SystemExit(ExitCode.NOTHING_DONE)
 
@@ -116,25 +116,10 @@ SYNONYMS = {
     "freeze": "frozen freeze_backbone freeze_backbones freeze_encoder",
     "unfreeze": "finetune fine_tune train_backbone train_backbones",
     "lora": "adapters peft lora_rank lora_r",
+    "log_with": "report_to tracker trackers logger wandb use_wandb mlflow tensorboard trackio comet neptune",
+    "tracker_project": "project project_name wandb_project experiment experiment_name",
 }
 """Our option → what other programs call it."""
-TOLD = dict.fromkeys(
-    [
-        "wandb",
-        "report_to",
-        "tracker",
-        "logger",
-        "log_with",
-        "mlflow",
-        "tensorboard",
-        "trackio",
-        "comet",
-        "neptune",
-        "use_wandb",
-    ],
-    "every run writes TensorBoard logs and metrics.jsonl; there are no other trackers",
-)
-"""Options that many programs have and this one does without."""
 NEVER_MEANT = ("print_shtab", "print_completion")
 """Options of the parser that do nothing for a person."""
 
@@ -144,5 +129,5 @@ def _nearest(word: str, names: Sequence[str]) -> str | None:
     by_key = {name.replace("-", "_"): name for name in names if name not in NEVER_MEANT}
     near = [key for key, others in SYNONYMS.items() if key in by_key and word in others.split()]
     near = near or [key for key in by_key if key.endswith(f".{word}")]
-    near = near or ([] if word in TOLD else difflib.get_close_matches(word, by_key, n=1, cutoff=0.75))
+    near = near or difflib.get_close_matches(word, by_key, n=1, cutoff=0.75)
     return by_key[near[0]] if near else None

@@ -85,3 +85,4 @@ from .values import Changes as Changes
 from .values import Loss as Loss
 from .values import Size as Size
 from .values import TaskWeights as TaskWeights
+from .values import Trackers as Trackers

@@ -10,9 +10,9 @@ from typing import Any
 from viper_e2e.config.depth import Depths, LaterDepths
 from viper_e2e.config.model import ModelConfig
 from viper_e2e.config.training import TrainConfig
-from viper_e2e.config.values import Changes, Loss, Size, TaskWeights
+from viper_e2e.config.values import Changes, Loss, Size, TaskWeights, Trackers
 
-WORDED = (Size, Loss, TaskWeights, Changes, Depths, LaterDepths)
+WORDED = (Size, Loss, TaskWeights, Changes, Trackers, Depths, LaterDepths)
 """Values that are written in words of their own, which their `parse` reads and `str` prints."""
 
 

@@ -14,7 +14,7 @@ from viper_e2e.config.bounds import (
     Bounds,
 )
 from viper_e2e.config.depth import Depths, LaterDepths
-from viper_e2e.config.values import Changes, Loss, Size, TaskWeights
+from viper_e2e.config.values import Changes, Loss, Size, TaskWeights, Trackers
 
 MixedPrecision = Literal["no", "bf16", "fp16", "auto"]
 """What is computed in half precision; `auto` is settled once, before a run."""
@@ -195,8 +195,26 @@ class SavingConfig:
 
 
 @dataclass
+class TrackingConfig:
+    """What shows the run while it goes on; `metrics.jsonl` and plots are always written."""
+
+    log_with: Trackers = field(default=Trackers())
+    """Trackers that get settings, losses, measures and plots: some of `tensorboard,trackio,wandb,mlflow`, or
+    `none`. One that fails is named, and training goes on."""
+    tracker_project: str = "viper_e2e"
+    """Project (of mlflow: experiment) that the run is listed under; the run has the name of its folder."""
+
+
+@dataclass
 class TrainConfig(
-    ObjectiveConfig, SavingConfig, LoadingConfig, ComputingConfig, OptimizerConfig, LengthConfig, RunConfig
+    TrackingConfig,
+    ObjectiveConfig,
+    SavingConfig,
+    LoadingConfig,
+    ComputingConfig,
+    OptimizerConfig,
+    LengthConfig,
+    RunConfig,
 ):
     """How a model is trained: the settings of all these groups, under their own names."""
 

@@ -1,4 +1,4 @@
-"""values.py: sizes, losses, weights and changes of clips: what people write in words, parsed once."""
+"""values.py: sizes, losses, weights, changes of clips and trackers: what people write in words, parsed once."""
 
 from __future__ import annotations
 
@@ -149,3 +149,33 @@ class Changes(NamedTuple):
         if set(words) - set(CHANGES):
             raise ViperError(f"{text!r}: choose none, all, or some of {','.join(CHANGES)}")
         return cls(tuple(kind for kind in CHANGES if kind in words))
+
+
+# --- trackers -------------------------------------------------------------------------------------
+
+TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
+"""What can show a run while it goes on."""
+
+
+class Trackers(NamedTuple):
+    """``none``, or some of `TRACKERS`, as in ``tensorboard,trackio``."""
+
+    names: tuple[str, ...] = ("tensorboard",)
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+    def __str__(self) -> str:
+        return ",".join(self.names) or "none"
+
+    @classmethod
+    def parse(cls, text: str) -> Trackers:
+        words = [] if str(text).strip() == "none" else [word.strip().lower() for word in str(text).split(",")]
+        for word in words:
+            if word not in TRACKERS:
+                near = difflib.get_close_matches(word, TRACKERS, 1)
+                hint = f" (did you mean {near[0]}?)" if near else ""
+                raise ViperError(
+                    f"{text!r}: no tracker {word!r}{hint}; choose none, or some of {','.join(TRACKERS)}"
+                )
+        return cls(tuple(name for name in TRACKERS if name in words))

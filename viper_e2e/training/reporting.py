@@ -1,4 +1,4 @@
-"""reporting.py: what a run tells while it trains: progress bar, TensorBoard, metrics.jsonl, plots."""
+"""reporting.py: what a run tells while it trains: progress bar, metrics.jsonl, trackers, plots."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import TaskID
-from torch.utils.tensorboard import SummaryWriter
 
+from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import name_of
 from viper_e2e.loading import ClipBatch, SkipBudget
@@ -21,6 +22,7 @@ from viper_e2e.runtime import ProgressBar, console, progress_bar
 from viper_e2e.training import yardstick
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.tables import epoch_line, flat_numbers
+from viper_e2e.training.trackers import Tracker, check_installed, open_trackers
 
 DRAW_SECONDS = 60.0
 """Between drawings of plots while training goes on: small epochs would take longer to draw than to train."""
@@ -29,7 +31,7 @@ DRAW_SECONDS = 60.0
 class _Shown(NamedTuple):
     """What the first process keeps open while a run goes on."""
 
-    board: SummaryWriter
+    trackers: list[Tracker]
     bar: ProgressBar
     task: TaskID
 
@@ -37,8 +39,9 @@ class _Shown(NamedTuple):
 class Reporter:
     """Speaks for the first process; in the others it is silent."""
 
-    def __init__(self, run: RunFolder, *, speaks: bool):
-        self.run, self.speaks = run, speaks
+    def __init__(self, run: RunFolder, settings: Settings, *, speaks: bool):
+        self.run, self.settings, self.speaks = run, settings, speaks
+        check_installed(settings.train.log_with)
         self._shown: _Shown | None = None
         self._console: Console = console
         self._started_at = time.monotonic()
@@ -62,22 +65,24 @@ class Reporter:
 
     @contextmanager
     def showing(self, step: int, total_steps: int) -> Iterator[None]:
-        """Keep a progress bar and a TensorBoard log open."""
+        """Keep a progress bar and the trackers open."""
         if not self.speaks:
             yield
             return
-        # What was drawn after the checkpoint of a resumed run would be drawn twice.
-        board = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=step + 1)
+        trackers = open_trackers(self.settings, step, self._warn)
         try:
             with progress_bar() as bar:
                 task = bar.add_task("training", total=total_steps, completed=step)
-                self._console, self._shown = bar.console, _Shown(board, bar, task)
+                self._console, self._shown = bar.console, _Shown(trackers, bar, task)
                 yield
                 if not self._is_drawn:
                     self._draw()
         finally:
-            with self._going_on("TensorBoard"):
-                board.close()
+            for tracker in trackers:
+                tracker.close()
+
+    def _warn(self, line: str) -> None:
+        self._console.print(f"[yellow]{escape(line)}[/yellow]", soft_wrap=True)
 
     def count_step(
         self,
@@ -102,9 +107,8 @@ class Reporter:
         for name, seconds in sorted(stage_seconds.items(), key=lambda item: -item[1]):
             self._speed += f" · {name} {seconds / elapsed:.0%}"
         details = self._speed if num_cached is None else f"{self._speed} · cached {num_cached}"
-        with self._going_on("TensorBoard"):
-            self._shown.board.add_scalar("step/loss", value, step)
-            self._shown.board.add_scalar("step/lr", lr, step)
+        for tracker in self._shown.trackers:
+            tracker.numbers({"step/loss": value, "step/lr": lr}, step)
         note = "" if math.isnan(value) else f"loss {value:.4f}"
         self._shown.bar.update(self._shown.task, completed=step, note=note, details=details)
 
@@ -137,10 +141,9 @@ class Reporter:
             self._console.print(f"[yellow]           {complaint}[/yellow]", soft_wrap=True)
         if self._speed:
             self._console.print(f"           {self._speed}", soft_wrap=True)
-        with self._going_on("TensorBoard"):
-            for name, value in flat_numbers(record):
-                self._shown.board.add_scalar(name, value, record["step"])
-            self._shown.board.flush()
+        for tracker in self._shown.trackers:
+            numbers = {name: value for name, value in flat_numbers(record) if name != "step"}
+            tracker.numbers(numbers, record["step"])
         self._is_drawn, self._predictions = False, predictions
         if time.monotonic() - self._drawn_at >= DRAW_SECONDS:
             self._draw()
@@ -170,4 +173,11 @@ class Reporter:
             figures.training_curves(self.run.read_log("metrics.jsonl"), self.run.plots / "curves.png")
             if self._predictions is not None:
                 self._draw_predictions(self._predictions)
+            self._hand_pictures()
         self._is_drawn, self._drawn_at = True, time.monotonic()
+
+    def _hand_pictures(self) -> None:
+        log = self.run.read_log("metrics.jsonl")
+        for tracker in self._shown.trackers if self._shown and log else []:
+            for path in sorted(self.run.plots.glob("*.png")):
+                tracker.picture(path, log[-1]["step"])

@@ -43,6 +43,8 @@ MAY_CHANGE = frozenset(
         *("num_workers", "prefetch", "reuse_memory", "compile", "process_timeout_seconds"),
         # What happens to clips that cannot be read, and how often the run is saved.
         *("on_error", "clip_timeout_seconds", "max_worker_restarts", "save_every_steps", "save_every_minutes"),
+        # What shows the run.
+        *("log_with", "tracker_project"),
         # Where the run lies.
         *("run_dir", "resume"),
     }

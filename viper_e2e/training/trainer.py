@@ -111,7 +111,7 @@ class Trainer:
         )
         self.saver = Saver(self.run, self.config, self.module, self.average, writes=is_main)
         self.yardstick = Yardstick(self.module, self.processes, validates=self.val_shards is not None)
-        self.reporter = Reporter(self.run, speaks=is_main)
+        self.reporter = Reporter(self.run, self.settings, speaks=is_main)
         self.clock = StageClock(self.module)
         self.stop = StopRequest()
         self.predictions: Predictions | None = None
