@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing.connection import Connection
 from operator import attrgetter
@@ -32,7 +32,9 @@ class Start:
 @dataclass(frozen=True)
 class Message:
     kind: Literal["settings", "numbers", "picture"]
-    content: dict[str, str | int | float | None] | str
+    values: dict[str, str | int | float | None] = field(default_factory=dict)
+    path: Path = Path()
+    """Of a picture."""
     step: int | None = None
 
 
@@ -81,16 +83,17 @@ def _begin(name: str, start: Start, known: str | None) -> GeneralTracker:
 
 def _id_of(tracker: GeneralTracker) -> str:
     """By which the tracker finds the run again."""
-    return attrgetter({"trackio": "name", "wandb": "id", "mlflow": "info.run_id"}[tracker.name])(tracker.tracker)
+    place = {"trackio": "name", "wandb": "id", "mlflow": "info.run_id"}[tracker.name]
+    return attrgetter(place)(tracker.tracker)
 
 
 def _hand_over(tracker: GeneralTracker, message: Message) -> None:
     if message.kind == "settings":
-        tracker.store_init_configuration(message.content)
+        tracker.store_init_configuration(message.values)
     elif message.kind == "numbers":
-        tracker.log(message.content, step=message.step)
+        tracker.log(message.values, step=message.step)
     elif tracker.name == "mlflow":
-        tracker.log_artifact(message.content, "plots")
+        tracker.log_artifact(str(message.path), "plots")
     else:
-        image = import_module(tracker.name).Image(message.content)
-        tracker.log({Path(message.content).stem: image}, step=message.step)
+        image = import_module(tracker.name).Image(str(message.path))
+        tracker.log({message.path.stem: image}, step=message.step)

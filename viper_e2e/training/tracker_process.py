@@ -46,11 +46,11 @@ class TrackerProcess:
         self._put(Message("settings", dict(values)))
 
     def numbers(self, values: Mapping[str, int | float], step: int) -> None:
-        self._put(Message("numbers", dict(values), step))
+        self._put(Message("numbers", dict(values), step=step))
 
     def picture(self, path: Path, step: int) -> None:
         """A PNG file, listed under its name."""
-        self._put(Message("picture", str(path), step))
+        self._put(Message("picture", path=path, step=step))
 
     def close(self) -> None:
         """Let it send the rest, for `END_SECONDS` at most."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -52,7 +53,7 @@ class TensorBoard:
 
     def numbers(self, values: Mapping[str, int | float], step: int) -> None:
         for name, value in values.items():
-            self._try(lambda name=name, value=value: self._board.add_scalar(name, value, step))
+            self._try(partial(self._board.add_scalar, name, value, step))
 
     def picture(self, path: Path, step: int) -> None:
         pixels = np.asarray(Image.open(path).convert("RGB"))
