@@ -155,6 +155,4 @@ def test_a_run_says_so_and_goes_on_without_a_tracker_that_fails(tmp_path, tracki
     run(corpus, tmp_path / "run", "--epochs=1", "--batch-size=2", "--log-with=trackio")
     said = " ".join(capfd.readouterr().err.split())
     assert "trackio gets no more of this run: RuntimeError: no such server" in said
-        capfd.readouterr().err.split()
-    )
     assert (tmp_path / "run" / "checkpoints" / "last").exists()
