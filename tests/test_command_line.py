@@ -29,6 +29,8 @@ LEAST = {
     kinds.ImportConfig: ["a.model", "--out=o"],
     kinds.BenchConfig: ["--shards=s"],
     kinds.SweepConfig: [],
+    kinds.CrossValConfig: [],
+    kinds.CompareConfig: ["one", "two"],
 }
 """What each command cannot do without."""
 

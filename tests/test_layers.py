@@ -293,7 +293,21 @@ def loaded_by(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["infer", "eval", "calibrate", "ablate", "check", "pack", "index", "export", "env", "completion"]
+    "command",
+    [
+        "infer",
+        "eval",
+        "calibrate",
+        "ablate",
+        "check",
+        "pack",
+        "index",
+        "export",
+        "env",
+        "completion",
+        "cv",
+        "compare",
+    ],
 )
 def test_help_of_a_command_loads_nothing_that_it_does_not_need(command):
     code = f"""

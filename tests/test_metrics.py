@@ -162,3 +162,16 @@ def test_intervals_of_a_constant_column_are_nan_without_a_warning():
 def test_intervals_of_one_clip_are_an_error():
     with pytest.raises(ViperError, match="at least 2"):
         bootstrap(*(t.numpy() for t in rows(1)))
+
+
+def test_intervals_over_subjects_are_those_of_their_clips_taken_once():
+    rng = np.random.default_rng(3)
+    x, y = rng.random((30, 2)), rng.random((30, 2))
+    each = bootstrap(x, y, num_resamples=200)
+    rows = np.repeat(np.arange(30), 4)
+    subjects = [f"s{row:02}" for row in rows]
+    by_subject = bootstrap(x[rows], y[rows], num_resamples=200, subjects=subjects)
+    assert by_subject.mean_pearson.low == pytest.approx(each.mean_pearson.low)
+    by_clip = bootstrap(x[rows], y[rows], num_resamples=200, subjects=[None, *subjects[1:]])
+    assert by_clip == bootstrap(x[rows], y[rows], num_resamples=200)
+    assert by_clip.mean_pearson.high < by_subject.mean_pearson.high

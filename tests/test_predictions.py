@@ -192,3 +192,20 @@ def test_a_prediction_that_is_no_number_is_named_and_in_no_metric():
     assert np.isfinite([*scores.mse, *scores.pearson]).all()
     rest = predictions(valid=given.valid & ~np.isin(given.keys, spoilt.keys_without_number))
     assert scores == scores_of(rest) != whole
+
+
+def test_exact_tables_give_back_every_digit_and_parts_are_joined_in_any_order(tmp_path):
+    whole = predictions(9)
+    whole.write_csv(tmp_path / "exact.csv", exact=True)
+    assert np.array_equal(
+        Predictions.read_csv(tmp_path / "exact.csv").predicted, whole.predicted, equal_nan=True
+    )
+    even = np.arange(9) % 2 == 0
+    keys = whole.keys[::-1]
+    joined = Predictions.joined([whole.only(even), whole.only(~even)], keys)
+    assert joined.keys == keys
+    for name in ("predicted", "true", "present", "face_share"):
+        assert np.array_equal(getattr(joined, name), getattr(whole, name)[::-1], equal_nan=name != "present")
+    assert joined.errors == whole.errors[::-1]
+    with pytest.raises(AssertionError, match="every clip once"):
+        Predictions.joined([whole, whole], keys)

@@ -20,7 +20,9 @@ from viper_e2e.config import (
     BenchConfig,
     CalibrateConfig,
     CheckConfig,
+    CompareConfig,
     CompletionConfig,
+    CrossValConfig,
     EnvConfig,
     EvalConfig,
     ExportConfig,
@@ -127,7 +129,7 @@ def _what_is_kept(command: str, argv: Sequence[str]) -> str:
     given = {word.partition("=")[0] for word in argv}
     if command == "infer" and not {"--output", "--out"} & given:
         return "nothing is kept (with --output FILE what is scored would be)"
-    if command == "sweep" or "--retrain" in argv:
+    if command in ("sweep", "cv") or "--retrain" in argv:
         resume = "" if "--resume" in argv else " --resume"
         return f"trainings that have ended are kept; go on with: {again}{resume}"
     if command in ("infer", "eval", "ablate", "calibrate"):
@@ -192,6 +194,25 @@ def _sweep(argv: Sequence[str]) -> int:
     return run_sweep(options, others, ["viper", "sweep", *argv])
 
 
+def _cv(argv: Sequence[str]) -> int:
+    more = "Every option of viper train is understood as well: --train-shards, --run-dir, --resume, --epochs, …"
+    # A file of settings is one of `viper train`.
+    argv = with_values(argv, "--config")
+    files = [word for word in argv if word.startswith("--config=")]
+    options, others = parse_known(
+        CrossValConfig, [word for word in argv if word not in files], "viper cv", more
+    )
+    from viper_e2e.commands.parsing import parse_train
+
+    settings = parse_train([*files, *others], "viper cv")
+    from viper_e2e.commands.scratch import keep_scratch_in_memory
+
+    keep_scratch_in_memory()
+    from viper_e2e.commands.cross_validation import run_cv
+
+    return run_cv(options, settings, argv)
+
+
 def _infer(argv: Sequence[str]) -> int:
     options = parse(InferConfig, _without_names(argv), "viper infer")
     if not options.checkpoint:
@@ -227,6 +248,13 @@ def _ablate(argv: Sequence[str]) -> int:
     from viper_e2e.commands.ablation import run_ablate
 
     return run_ablate(options)
+
+
+def _compare(argv: Sequence[str]) -> int:
+    options = parse(CompareConfig, argv, "viper compare")
+    from viper_e2e.commands.comparison import run_compare
+
+    return run_compare(options)
 
 
 def _export(argv: Sequence[str]) -> int:
@@ -299,10 +327,12 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "index": (_index, "an index beside each shard that another program wrote"),
     "train": (_train, "train from raw video shards"),
     "sweep": (_sweep, "many settings trained on one pass over the clips, the best kept"),
+    "cv": (_cv, "cross-validate: a training per fold, every clip predicted once"),
     "eval": (_eval, "metrics, predictions and plots for a set of shards"),
     "infer": (_infer, "score clips with a trained model"),
     "calibrate": (_calibrate, "probabilities and numbers that mean what they say, with intervals"),
     "ablate": (_ablate, "what each modality contributes"),
+    "compare": (_compare, "runs on the same clips: differences with intervals and p"),
     "export": (_export, "a model with all its backbones inside"),
     "bench": (_bench, "what limits training on your shards, and what to change"),
     "import-published": (_import_published, "the authors' released checkpoints -> our format"),

@@ -52,6 +52,7 @@ from viper_e2e.scoring import (
     finite_or_none,
     groups_of,
     identity_of,
+    labels_record,
     measure,
     measured_coverage,
     readable,
@@ -211,6 +212,7 @@ def _write_numbers(
         record["calibration"]["coverage"] = model.calibration.coverage
     if by_group:
         record["by"] = {one.name: one.to_json() for one in by_group}
+    record["labels"] = labels_record(predictions.labels)
     record["num_without_face"] = int(predictions.faceless.sum())
     if predictions.keys_without_number:
         record["without_number"] = predictions.keys_without_number

@@ -45,7 +45,9 @@ from .options import BenchConfig as BenchConfig
 from .options import CalibrateConfig as CalibrateConfig
 from .options import CalibratedOptions as CalibratedOptions
 from .options import CheckConfig as CheckConfig
+from .options import CompareConfig as CompareConfig
 from .options import CompletionConfig as CompletionConfig
+from .options import CrossValConfig as CrossValConfig
 from .options import EnvConfig as EnvConfig
 from .options import EvalConfig as EvalConfig
 from .options import ExportConfig as ExportConfig

@@ -203,6 +203,52 @@ class AblateConfig(CalibratedOptions, ScoringOptions):
 
 
 @dataclass(kw_only=True)
+class CrossValConfig:
+    """Cross-validate: train once per fold, predict every clip once by a model that never saw its subject.
+
+    Each fold is a run of its own in --run-dir, the one that `viper train --fold` makes, and all share one pass
+    of encoding. What is held out is predicted by the model of the last epoch: to choose an epoch by the clips
+    that are held out would flatter. With --inner-val 0.1 a tenth of the training clips, whole subjects, does.
+    """
+
+    folds: str = option(
+        "",
+        metavar="K|NAME|FILE",
+        help="how many to make; or what pack kept with each clip (Fold, Session; Subject: leave one out); or a "
+        "file such as folds.json (default: Fold)",
+    )
+    by: str = option(
+        "Subject",
+        metavar="NAME",
+        help="what may not be in two folds: Subject, Session, …; clip: each on its own",
+    )
+    stratify: str = option(
+        "",
+        metavar="TASK",
+        help="made folds are alike in it; none: in size alone (default: the first class, else task)",
+    )
+
+
+@dataclass(kw_only=True)
+class CompareConfig:
+    """Compare what was predicted for the same clips: differences with intervals and p, by a paired bootstrap.
+
+    The first run is what the others are compared with.
+    """
+
+    runs: list[str] = option(
+        positional=True,
+        metavar="RUN",
+        help="folder of viper eval or viper cv, a run evaluated into its folder eval, or a predictions.csv",
+    )
+    names: str = option("", metavar="A,B", help="what tables call the runs (default: their folders)")
+    out: str | None = option(
+        None, metavar="DIR", help="also write comparison.json, .md and .tex (booktabs) into a folder"
+    )
+    seed: Annotated[int, FROM_0] = option(0, help="of the bootstrap")
+
+
+@dataclass(kw_only=True)
 class CheckConfig(ReadingOptions, WorkerOptions):
     """Read every clip of a set of shards and tell what is in it and what is wrong."""
 

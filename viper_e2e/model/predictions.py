@@ -6,7 +6,7 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -159,11 +159,45 @@ class Predictions:
         best = order[: min(count, (len(order) + 1) // 2)]
         return best, order[len(best) :][::-1][:count]
 
-    def write_csv(self, path: str | os.PathLike, *, bom: bool = False) -> None:
+    @classmethod
+    def joined(cls, parts: Sequence[Predictions], keys: Sequence[str]) -> Predictions:
+        """Rows of several sets of the same labels and modalities, in the order of ``keys``, which name each
+        once."""
+        first = parts[0]
+        assert all(p.labels.names == first.labels.names and p.modalities == first.modalities for p in parts)
+        rows = {key: (part, row) for part in parts for row, key in enumerate(part.keys)}
+        assert len(rows) == sum(map(len, parts)) == len(keys), "every clip once"
+        starts = dict(zip(map(id, parts), np.cumsum([0, *map(len, parts)]).tolist(), strict=False))
+        order = [starts[id(rows[key][0])] + rows[key][1] for key in keys]
+
+        def column(name: str) -> list:
+            values = [value for part in parts for value in getattr(part, name) or [None] * len(part)]
+            return [values[row] for row in order]
+
+        def numbers(name: str) -> np.ndarray:
+            return np.concatenate([getattr(part, name) for part in parts])[order]
+
+        return replace(
+            first,
+            keys=column("keys"),
+            file_ids=column("file_ids"),
+            shards=column("shards"),
+            errors=column("errors"),
+            subjects=column("subjects"),
+            predicted=numbers("predicted"),
+            true=numbers("true"),
+            valid=numbers("valid"),
+            present=numbers("present"),
+            face_share=numbers("face_share"),
+            duration_seconds=numbers("duration_seconds"),
+        )
+
+    def write_csv(self, path: str | os.PathLike, *, bom: bool = False, exact: bool = False) -> None:
         """One line per clip, missing numbers empty; :meth:`read_csv` gives the same rows back.
 
-        Labels stay as they are, what was computed has six significant digits. A text that a spreadsheet could
-        take for a formula gets an apostrophe before it. ``bom``: the mark by which Excel knows UTF-8.
+        Labels stay as they are, what was computed has six significant digits, or with ``exact`` all of them. A
+        text that a spreadsheet could take for a formula gets an apostrophe before it. ``bom``: the mark by
+        which Excel knows UTF-8.
         """
         names = self.labels.names
         header = [
@@ -173,9 +207,10 @@ class Predictions:
             *(f"true_{name}" for name in names),
             *(f"present_{modality}" for modality in self.modalities),
         ]
-        _write(path, header, (self._cells(row) for row in range(len(self))), bom=bom)
+        shown = _number if exact else _readable
+        _write(path, header, (self._cells(row, shown) for row in range(len(self))), bom=bom)
 
-    def _cells(self, row: int) -> list[str]:
+    def _cells(self, row: int, shown: Callable[[float], str]) -> list[str]:
         subject = self.subjects[row] if self.subjects else None
         texts = [self.keys[row], self.file_ids[row], self.shards[row], subject or "", self.errors[row] or ""]
         computed = [self.face_share[row], *self.predicted[row]]
@@ -183,7 +218,7 @@ class Predictions:
             *(neutralised(text) for text in texts),
             _flag(self.valid[row]),
             _number(round(self.duration_seconds[row], 3)),
-            *(_readable(value) for value in computed),
+            *(shown(value) for value in computed),
             *(_number(value) for value in self.true[row]),
             *(_flag(value) for value in self.present[row]),
         ]

@@ -1,9 +1,14 @@
 from . import figures as figures
 from . import tables as tables
+from .comparison import comparison_latex as comparison_latex
+from .comparison import comparison_markdown as comparison_markdown
+from .comparison import comparison_tables as comparison_tables
 from .confusion import class_confusion as class_confusion
 from .confusion import confusion_matrices as confusion_matrices
 from .confusion import has_dominant as has_dominant
 from .figures import words as words
+from .fold_report import fold_plot as fold_plot
+from .fold_report import fold_tables as fold_tables
 from .page import extremes as extremes
 from .page import write_page as write_page
 from .parallel import trials_plot as trials_plot

@@ -99,13 +99,18 @@ def records_table(
     return made
 
 
-def metrics_table(scores: Scores, intervals: Intervals | None = None, *, title: str = "") -> Table:
-    """Pearson, CCC and MSE per emotion and as means, each with its 95 % interval where there is one."""
-    made = _plain_table(title, ("emotion", "Pearson", "CCC", "MSE"))
+def metrics_table(
+    scores: Scores, intervals: Intervals | None = None, *, title: str = "", over: str = "clips"
+) -> Table:
+    """Pearson, CCC and MSE per emotion and as means, each with its 95 % interval where there is one.
+
+    ``over``: what the intervals are over.
+    """
+    made = plain_table(title, ("emotion", "Pearson", "CCC", "MSE"))
     for row in metrics_rows(scores, intervals):
         made.add_row(*(Text(cell, "bold" if row[0] == "mean" else "") for cell in row))
     note = f"{scores.num_clips:,} clips"
-    note += "; in brackets 95 % bootstrap intervals over clips" if intervals else ""
+    note += f"; in brackets 95 % bootstrap intervals over {over}" if intervals else ""
     made.caption = Text(f"{note}; {scores.note}" if scores.note else note)
     made.caption_justify = "left"
     return made
@@ -133,25 +138,25 @@ MEASURES = {
 def task_tables(scores: TaskScores) -> list[Table]:
     """A task's measures, each with its 95 % interval, and of its classes or labels recall, precision and F1."""
     kind = f"{scores.task.name} ({scores.task.kind}), {scores.num_clips:,} clips"
-    whole = _plain_table(kind, ("measure", "value"))
+    whole = plain_table(kind, ("measure", "value"))
     for name, value in scores.values.items():
-        whole.add_row(MEASURES[name], _with_interval(value, scores.intervals.get(name)))
+        whole.add_row(MEASURES[name], with_interval(value, scores.intervals.get(name)))
     if not scores.by_column:
         return [whole]
-    each = _plain_table(
+    each = plain_table(
         "", ("label" if scores.task.kind == "labels" else "class", "recall", "precision", "F1", "clips")
     )
     for column, row in scores.by_column.items():
-        shares = (_with_interval(row[measure], None) for measure in ("recall", "precision", "f1"))
+        shares = (with_interval(row[measure], None) for measure in ("recall", "precision", "f1"))
         each.add_row(words(column), *shares, f"{row['num_clips']:,.0f}")
     return [whole, each]
 
 
 def calibration_table(report: TaskReport) -> Table:
     """A task before and after calibrating, on the clips that it was not fitted on."""
-    made = _plain_table(f"{report.task.name} ({report.task.kind})", ("measure", "before", "after"))
+    made = plain_table(f"{report.task.name} ({report.task.kind})", ("measure", "before", "after"))
     for name, before in report.before.items():
-        made.add_row(MEASURES[name], _with_interval(*before), _with_interval(*report.after[name]))
+        made.add_row(MEASURES[name], with_interval(*before), with_interval(*report.after[name]))
     fitted = report.fitted
     told = f"fitted on {fitted.num_fitted:,} clips, measured on {fitted.num_held_out:,} others; "
     made.caption, made.caption_justify = Text(told + _fitted_in_words(report)), "left"
@@ -174,12 +179,12 @@ def group_tables(scores: GroupScores) -> list[Table]:
     for task in next(iter(scores.groups.values()), {}):
         measures = list(next(iter(scores.groups.values()))[task].values)[:2]
         of_task = "" if task == "intensities" else f"{task}, "
-        table = _plain_table(
+        table = plain_table(
             f"{of_task}by {scores.name}", (scores.name, *(MEASURES[name] for name in measures), "clips")
         )
         for group, by_task in scores.groups.items():
             one = by_task[task]
-            values = (_with_interval(one.values[name], one.intervals.get(name)) for name in measures)
+            values = (with_interval(one.values[name], one.intervals.get(name)) for name in measures)
             table.add_row(_printable(group), *values, f"{one.num_clips:,}")
         gap = scores.gap(task)
         main = MEASURES[MAIN_MEASURE[next(iter(scores.groups.values()))[task].task.kind]]
@@ -189,7 +194,7 @@ def group_tables(scores: GroupScores) -> list[Table]:
     return made
 
 
-def _plain_table(title: str, columns: Sequence[str]) -> Table:
+def plain_table(title: str, columns: Sequence[str]) -> Table:
     made = Table(
         title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 1), header_style="bold"
     )
@@ -205,10 +210,10 @@ def metrics_rows(scores: Scores, intervals: Intervals | None = None) -> list[tup
     for i, name in enumerate(scores.names):
         spans = [intervals.pearson[i], intervals.ccc[i], intervals.mse[i]] if intervals else [None] * 3
         values = (scores.pearson[i], scores.ccc[i], scores.mse[i])
-        rows.append((words(name), *map(_with_interval, values, spans)))
+        rows.append((words(name), *map(with_interval, values, spans)))
     spans = [intervals.mean_pearson, intervals.mean_ccc, intervals.mean_mse] if intervals else [None] * 3
     means = (scores.mean_pearson, scores.mean_ccc, scores.mean_mse)
-    rows.append(("mean", *map(_with_interval, means, spans)))
+    rows.append(("mean", *map(with_interval, means, spans)))
     return rows
 
 
@@ -229,15 +234,15 @@ def _pair(interval: Interval) -> list[float] | None:
     return None if isnan(interval.low) else [interval.low, interval.high]
 
 
-def _with_interval(value: float, interval: Interval | None) -> str:
+def with_interval(value: float, interval: Interval | None) -> str:
     if isnan(value):
         return "–"
     if interval is None or isnan(interval.low):
-        return _rounded(value)
-    return f"{_rounded(value)} [{_rounded(interval.low)}, {_rounded(interval.high)}]"
+        return rounded(value)
+    return f"{rounded(value)} [{rounded(interval.low)}, {rounded(interval.high)}]"
 
 
-def _rounded(value: float) -> str:
+def rounded(value: float) -> str:
     return f"{round(value, 3) + 0.0:.3f}"  # + 0.0: nobody wants to read -0.000
 
 

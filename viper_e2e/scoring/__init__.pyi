@@ -3,6 +3,13 @@ from .calibrating import TaskReport as TaskReport
 from .calibrating import fit_calibration as fit_calibration
 from .calibrating import measured_coverage as measured_coverage
 from .checking import check as check
+from .comparing import Compared as Compared
+from .comparing import Difference as Difference
+from .comparing import compare as compare
+from .comparing import compared_record as compared_record
+from .comparing import on_common_clips as on_common_clips
+from .fold_scores import FoldScores as FoldScores
+from .fold_scores import fold_scores as fold_scores
 from .groups import GroupScores as GroupScores
 from .groups import groups_of as groups_of
 from .groups import known_groups as known_groups
@@ -27,6 +34,8 @@ from .reliability import Selective as Selective
 from .reliability import reliability as reliability
 from .reliability import selective as selective
 from .reliability import task_reliability as task_reliability
+from .saved_scores import labels_record as labels_record
+from .saved_scores import read_scored as read_scored
 from .score import Hooks as Hooks
 from .score import Wanted as Wanted
 from .score import score as score
@@ -39,6 +48,7 @@ from .tabular import readable as readable
 from .tabular import summary_path as summary_path
 from .tabular import write_records as write_records
 from .task_scores import MAIN_MEASURE as MAIN_MEASURE
+from .task_scores import SMALLER_IS_BETTER as SMALLER_IS_BETTER
 from .task_scores import TaskScores as TaskScores
 from .task_scores import main_score as main_score
 from .task_scores import split_best_by as split_best_by

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import name_of
 from viper_e2e.model import Predictions
-from viper_e2e.scoring.metrics import Interval, finite_or_none, interval_of, resamples
+from viper_e2e.scoring.metrics import Interval, by_subject, finite_or_none, interval_of, resamples
 from viper_e2e.tasks import Task
 
 MAIN_MEASURE = {"intensities": "pearson", "class": "uar", "labels": "macro_f1", "number": "ccc"}
@@ -72,7 +72,7 @@ def split_best_by(best_by: str, tasks: Sequence[Task]) -> tuple[str, str]:
 
 def measures_of(task: Task) -> tuple[str, ...]:
     """Names of a task's measures."""
-    return tuple(_measures(task, _sums(task, *np.zeros((2, 1, task.size)))))
+    return tuple(measures_of_sums(task, clip_sums(task, *np.zeros((2, 1, task.size)))))
 
 
 def task_record(scores: TaskScores) -> dict[str, Any]:
@@ -102,17 +102,19 @@ def _scores_of(
     known = predictions.scored & ~np.isnan(predictions.true[:, columns]).any(1)
     predicted, true = predictions.predicted[known][:, columns], predictions.true[known][:, columns]
     names = tuple(map(name_of, predictions.labels.own_titles(task, columns)))
-    sums = _sums(task, predicted, true)
+    sums = clip_sums(task, predicted, true)
     total = sums.sum(0)
     intervals: dict[str, Interval] = {}
     if len(sums) >= 2 and num_resamples:
         subjects = None if predictions.subjects is None else np.array(predictions.subjects, object)[known]
         groups = by_subject(sums, subjects)
-        draws = [_measures(task, counts @ groups) for counts in resamples(len(groups), num_resamples, seed)]
+        draws = [
+            measures_of_sums(task, counts @ groups) for counts in resamples(len(groups), num_resamples, seed)
+        ]
         intervals = {
             name: interval_of(np.concatenate([draw[name] for draw in draws]), 0.95) for name in draws[0]
         }
-    values = {name: float(value[0]) for name, value in _measures(task, total[None]).items()}
+    values = {name: float(value[0]) for name, value in measures_of_sums(task, total[None]).items()}
     by_column: dict[str, dict[str, float]] = {}
     confusion: tuple[tuple[int, ...], ...] = ()
     if task.kind == "class":
@@ -125,20 +127,10 @@ def _scores_of(
     return TaskScores(task, names, len(sums), values, intervals, by_column, confusion)
 
 
-def by_subject(sums: Float[np.ndarray, "N S"], subjects: np.ndarray | None) -> Float[np.ndarray, "G S"]:
-    """Sums of each subject, whose clips are no independent draws; of each clip where a subject is unknown."""
-    if subjects is None or any(subject is None for subject in subjects):
-        return sums
-    _, place = np.unique(subjects.astype(str), return_inverse=True)
-    groups = np.zeros((place.max() + 1, sums.shape[1]))
-    np.add.at(groups, place, sums)
-    return groups if len(groups) > 1 else sums
-
-
 # --- sums over clips, and what they come to; leading axes are resamples -----------------------------
 
 
-def _sums(
+def clip_sums(
     task: Task, predicted: Float[np.ndarray, "N C"], true: Float[np.ndarray, "N C"]
 ) -> Float[np.ndarray, "N S"]:
     """What each clip adds."""
@@ -152,7 +144,7 @@ def _sums(
     return np.concatenate([np.ones_like(x), x, y, x * x, y * y, x * y, np.abs(x - y)], 1)
 
 
-def _measures(task: Task, sums: Float[np.ndarray, "R S"]) -> dict[str, Float[np.ndarray, "R"]]:
+def measures_of_sums(task: Task, sums: Float[np.ndarray, "R S"]) -> dict[str, Float[np.ndarray, "R"]]:
     with np.errstate(divide="ignore", invalid="ignore"):
         if task.kind == "class":
             return _of_classes(sums.reshape(*sums.shape[:-1], task.size, task.size))

@@ -1,6 +1,9 @@
 from .axes import drawn as drawn
 from .axes import grid as grid
 from .axes import read_axes as read_axes
+from .cross_validation import CrossValidation as CrossValidation
+from .cross_validation import Folding as Folding
+from .cross_validation import cross_validate as cross_validate
 from .data import make_loader as make_loader
 from .folds import folds_from as folds_from
 from .losses import IntensityLoss as IntensityLoss

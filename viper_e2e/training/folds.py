@@ -171,9 +171,10 @@ def inner_split(shards: ShardSet, share: float, by: str, seed: int) -> tuple[Sha
             f"--inner-val {share:g}: all clips have the same {by}, so that none could be set apart"
         )
     folds = make_folds(shards, num_folds, by=by, seed=seed)
-    chosen = [folds.of_clips.get(entry.key) for entry in entries]
-    inner = shards.only([fold == "1" for fold in chosen])
-    train = shards.only([fold != "1" for fold in chosen])
+    of_clips = folds.of(shards)
+    nearest = min(folds.names, key=lambda fold: abs(of_clips.count(fold) - share * len(shards)))
+    inner = shards.only([fold == nearest for fold in of_clips])
+    train = shards.only([fold != nearest for fold in of_clips])
     of_whom = "" if by == BY_CLIP else f", each {by} in one of the two"
     return train, inner, f"validated on {len(inner)} of {len(shards)} training clips (--inner-val){of_whom}"
 

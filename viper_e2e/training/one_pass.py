@@ -150,11 +150,13 @@ class ManyTrainings:
         """What a run trains and validates on."""
         return shards_of(run)
 
-    def predict(self, outcome: Outcome, shards: ShardSet) -> Predictions:
+    def predict(self, outcome: Outcome, shards: ShardSet, checkpoint: str = "") -> Predictions:
         """Of clips by an ended run's checkpoint, in the precision in which it was trained; clips whose tokens
-        are held are neither decoded nor encoded. All processes must ask, and get all."""
+        are held are neither decoded nor encoded. All processes must ask, and get all. ``checkpoint``: ``last``
+        or ``best``; empty: as `Outcome.best`."""
         run = outcome.settings
-        module = ViPER.from_pretrained(outcome.best).to(self.accelerator.device)
+        folder = outcome.best.with_name(checkpoint) if checkpoint else outcome.best
+        module = ViPER.from_pretrained(folder).to(self.accelerator.device)
         module.set_compute_dtype(compute_dtype(run.train.mixed_precision))
         module.set_clip_timeout(run.train.clip_timeout_seconds)
         hooks = Hooks()

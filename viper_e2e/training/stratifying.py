@@ -73,7 +73,7 @@ def strata_of(
     if task.kind == "labels":
         return np.where(known[:, None], values >= 0.5, False).astype(np.float64), task.name
     strongest = np.where(known, np.where(known[:, None], values, 0.0).argmax(1), 0)
-    what = task.name if task.kind == "class" else f"strongest of {task.name}"
+    what = task.name if task.kind == "class" else f"the strongest of {task.name}"
     return np.eye(task.size)[strongest] * known[:, None], what
 
 

@@ -1,0 +1,214 @@
+"""`viper cv`: each clip predicted once by who never saw its subject, folds as they are by hand, one pass."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from support.training_runs import lines, same, settings, weights
+from support.visual_encoders import write_vit
+
+from viper_e2e.commands.cli import main
+from viper_e2e.decoding import ClipDecoder
+from viper_e2e.encoders.base import Encoder
+from viper_e2e.training.data import open_splits
+from viper_e2e.training.folds import Folds, read_folds
+from viper_e2e.training.one_pass import ManyTrainings
+from viper_e2e.training.trainer import Trainer
+
+SLOW, LONG = pytest.mark.slow, pytest.mark.campaign
+RESULTS = ("predictions.csv", "metrics.json", "folds.json")
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    torch.manual_seed(7)
+    return write_vit(tmp_path_factory.mktemp("vit") / "vit")
+
+
+@pytest.fixture(scope="module")
+def words(corpus, vit):
+    """Of the twelve clips of twelve subjects in the corpus's shards of both splits."""
+    shards = f"--train-shards={corpus}/shards/*.tar"
+    return [
+        "--preset=micro",
+        shards,
+        "--num-workers=0",
+        "--epochs=2",
+        "--modalities=visual",
+        f"--backbone=visual={vit}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def work():
+    """How often each clip is decoded and encoded."""
+    counts = {"decoded": Counter(), "encoded": Counter()}
+    decode, encode = ClipDecoder.__call__, Encoder._encode_one
+
+    def decoding(self, *args, **kwargs):
+        counts["decoded"][kwargs["name"]] += 1
+        return decode(self, *args, **kwargs)
+
+    def encoding(self, clip):
+        counts["encoded"][clip.name] += 1
+        return encode(self, clip)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClipDecoder, "__call__", decoding)
+        patch.setattr(Encoder, "_encode_one", encoding)
+        yield counts
+
+
+@pytest.fixture(scope="module")
+def whole(words, work, tmp_path_factory):
+    """A finished cross-validation of three folds."""
+    folder = tmp_path_factory.mktemp("cv") / "run"
+    assert main(["cv", *words, "--folds=3", f"--run-dir={folder}"]) == 0
+    return folder
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in RESULTS}
+
+
+def subjects(shards) -> set[str | None]:
+    return {shards.entry(i).subject for i in range(len(shards))}
+
+
+@SLOW
+def test_folds_cost_one_pass_of_decoding_and_encoding(whole, work):
+    for counts in work.values():
+        assert len(counts) == 12
+        assert set(counts.values()) == {1}
+
+
+@SLOW
+def test_every_clip_is_predicted_once_by_a_model_that_never_saw_its_subject(whole, corpus):
+    pooled = rows(whole / "predictions.csv")
+    assert sorted(row["key"] for row in pooled) == sorted(map(str, range(12)))
+    folds = read_folds(whole / "folds.json")
+    for fold in folds.names:
+        held_out = rows(whole / f"fold-{fold}/held_out.csv")
+        assert {row["key"] for row in held_out} == {k for k, name in folds.of_clips.items() if name == fold}
+        run_settings = settings(
+            corpus,
+            whole / f"fold-{fold}",
+            f"--train-shards={corpus}/shards/*.tar",
+            f"--folds={whole}/folds.json",
+            f"--fold={fold}",
+        )
+        train, val = open_splits(run_settings.train)
+        assert not subjects(train) & subjects(val)
+        assert subjects(val) == {row["subject"] for row in held_out}
+        trained = json.loads((whole / f"fold-{fold}/data.json").read_text())["train"]
+        assert (trained["clips"], trained["sha256"]) == (len(train), train.content_id())
+        by_key = {row["key"]: row for row in pooled}
+        for row in held_out:
+            for name in ("predicted_joy", "predicted_fear"):
+                assert float(by_key[row["key"]][name]) == pytest.approx(float(row[name]), rel=1e-5)
+
+
+@SLOW
+def test_a_fold_is_bitwise_what_it_is_by_hand(whole, words, tmp_path):
+    fold = tmp_path / "by-hand"
+    hand = ["--folds", str(whole / "folds.json"), "--fold", "2"]
+    assert main(["train", *words, *hand, f"--run-dir={fold}"]) == 0
+    assert same(weights(fold), weights(whole / "fold-2"))
+    assert lines(fold, "metrics.jsonl") == lines(whole / "fold-2", "metrics.jsonl")
+    shards = next(word for word in words if word.startswith("--train-shards")).replace(
+        "--train-shards", "--shards"
+    )
+    how = [shards, *hand, "--batch-size=16", "--num-workers=0", f"--out={tmp_path / 'scores'}"]
+    assert main(["eval", "--checkpoint", str(fold / "checkpoints/last"), *how]) == 0
+    by_hand = {row["key"]: row for row in rows(tmp_path / "scores/predictions.csv")}
+    assert by_hand == {row["key"]: row for row in rows(whole / "predictions.csv") if row["key"] in by_hand}
+
+
+@SLOW
+def test_scores_are_of_all_clips_and_of_each_fold(whole):
+    metrics = json.loads((whole / "metrics.json").read_text())
+    task = metrics["tasks"]["intensities"]
+    assert task["num_clips"] == 12
+    assert [one["num_clips"] for one in task["by_fold"].values()] == [4, 4, 4]
+    each = [one["mse"] for one in task["by_fold"].values()]
+    assert task["over_folds"]["mse"]["mean"] == pytest.approx(sum(each) / 3, rel=1e-4)
+    assert task["mse"] == pytest.approx(sum(each) / 3, rel=1e-4)  # folds of the same size
+    assert metrics["folds"] | {"by": "Subject", "num_folds": 3, "names": ["1", "2", "3"]} == metrics["folds"]
+    assert "after its last epoch; no epoch was chosen" in metrics["predicted_by"]
+    assert "intervals over subjects" in metrics["predicted_by"]
+    assert (whole / "folds.png").stat().st_size > 1000
+
+
+@SLOW
+def test_stopped_anywhere_it_goes_on_to_the_same_tables(whole, words, tmp_path, monkeypatch, work):
+    folder, calls = tmp_path / "run", Counter()
+    train_step, predict = Trainer._step, ManyTrainings.predict
+
+    def stopping_step(self, group):
+        calls["step"] += 1
+        if calls["step"] == 3:  # in the middle of the second fold
+            raise KeyboardInterrupt
+        return train_step(self, group)
+
+    def stopping_predict(self, *args):
+        calls["predict"] += 1
+        if calls["predict"] == 2:  # the fold is trained, and not yet predicted
+            raise KeyboardInterrupt
+        return predict(self, *args)
+
+    monkeypatch.setattr(Trainer, "_step", stopping_step)
+    monkeypatch.setattr(ManyTrainings, "predict", stopping_predict)
+    first = ["cv", *words, "--folds=3", f"--run-dir={folder}"]
+    assert main(first) == 130
+    assert main(first) == 1  # holds a run already
+    assert main([*first, "--resume"]) == 130
+    assert main(["cv", "--resume", f"--run-dir={folder}"]) == 0
+    assert results(folder) == results(whole)
+    assert calls["predict"] == 4  # what the first fold held out was predicted once
+    work["encoded"].clear()
+    assert main(["cv", "--resume", f"--run-dir={folder}"]) == 0
+    assert not work["encoded"]
+    assert results(folder) == results(whole)
+
+
+@SLOW
+def test_an_inner_split_chooses_the_epoch_that_predicts(words, tmp_path):
+    folder = tmp_path / "run"
+    assert main(["cv", *words, "--folds=2", "--inner-val=0.2", f"--run-dir={folder}"]) == 0
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["checkpoint"] == "best"
+    assert "at its best epoch on clips of its own training folds" in metrics["predicted_by"]
+    data = json.loads((folder / "fold-1/data.json").read_text())
+    assert (data["train"]["clips"], data["val"]["clips"]) == (5, 1)
+    assert len(rows(folder / "predictions.csv")) == 12
+
+
+def test_what_cannot_be_cross_validated_is_refused_before_anything_is_written(corpus, words, tmp_path, capsys):
+    leak = tmp_path / "leak.json"
+    Folds({str(i): str(i % 2) for i in range(12)}, by="split").write(leak)
+    for more, message in (
+        ((), "--folds Fold: no clip has it"),
+        (("--folds=13",), "--folds 13: there are only 12 different values of Subject"),
+        (("--folds=1",), "--folds 1: at least 2"),
+        (("--folds=2", "--by=Session"), "--by Session: no clip has it"),
+        (
+            (f"--folds={leak}",),
+            "split in more than one fold, so that a model would be tested on whom it was trained",
+        ),
+        (("--folds=2", "--fold=1"), "--fold 1: all folds are trained"),
+        (("--folds=2", "--seeds=2"), "--seeds 2: one seed at a time"),
+        (("--folds=2", "--val-shards=x.tar"), "--val-shards: folds are validated on one another"),
+    ):
+        assert main(["cv", *words, *more, f"--run-dir={tmp_path / 'run'}"]) == 1
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()

@@ -1,0 +1,93 @@
+"""cross_validation.py: `viper cv`: a training per fold, pooled predictions, scores with their spread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from viper_e2e.commands.common import tell_failed
+from viper_e2e.config import CrossValConfig, Settings
+from viper_e2e.errors import ExitCode
+from viper_e2e.model import Predictions, checkpoint
+from viper_e2e.report import figures, fold_plot, fold_tables, tables
+from viper_e2e.runtime import AS_IT_IS, console, versions, written_whole
+from viper_e2e.scoring import FoldScores, fold_scores, labels_record, measure, readable, scores_record
+from viper_e2e.training import CrossValidation, Folding, cross_validate
+
+
+def run_cv(options: CrossValConfig, settings: Settings, words: Sequence[str]) -> int:
+    """Cross-validate, and write what came of it beside the folds' runs. ``words``: of the command line."""
+    folding = Folding(settings, source=options.folds, by=options.by, stratify=options.stratify)
+    found, code, is_main = cross_validate(folding, ["viper", "cv", *words])
+    if found is None:
+        return code if code or not is_main else ExitCode.NOTHING_DONE
+    predictions = found.pooled
+    tell_failed(predictions)
+    predictions.write_csv(folding.folder / "predictions.csv")
+    console.print(f"wrote {folding.folder / 'predictions.csv'}", **AS_IT_IS)
+    if predictions.scored.sum() < 2:
+        console.print("no two labelled clips could be read: predictions only, no metrics")
+        return ExitCode.NOTHING_DONE
+    scores = fold_scores(predictions, found.by_fold)
+    note = note_on(found)
+    _write(folding, found, scores, note)
+    is_drawn = _draw(scores, folding.folder / "folds.png")
+    shown = tables.stdout_console()
+    if not predictions.labels.tasks:
+        whole = measure(predictions, by_subject=True)
+        shown.print(tables.metrics_table(*whole, over=_drawn(predictions)), end="\n\n")
+    for made in fold_tables(scores, note):
+        shown.print(made, end="\n\n")
+    fine = bool(predictions.valid.all()) and not predictions.keys_without_number and is_drawn
+    return ExitCode.OK if fine else ExitCode.SOME_FAILED
+
+
+def note_on(found: CrossValidation) -> str:
+    """What has predicted each clip, and what intervals are over."""
+    whom = (
+        "a model that saw no clip of it"
+        if found.folds.by == "clip"
+        else f"a model that never saw its {found.folds.by}"
+    )
+    which = {
+        "last": "after its last epoch; no epoch was chosen",
+        "best": "at its best epoch on clips of its own training folds (--inner-val)",
+    }[found.checkpoint]
+    return f"each clip by {whom}, {which}; 95 % intervals over {_drawn(found.pooled)}"
+
+
+def _drawn(predictions: Predictions) -> str:
+    """What the bootstrap draws, as `by_subject` decides."""
+    subjects = predictions.only(predictions.scored).subjects
+    known = subjects is not None and None not in subjects
+    return "subjects" if known else "clips"
+
+
+def _write(folding: Folding, found: CrossValidation, scores: Mapping[str, FoldScores], note: str) -> None:
+    predictions = found.pooled
+    whole, intervals = measure(predictions, by_subject=True)
+    record: dict[str, Any] = scores_record(whole)
+    record["intervals_95"] = tables.intervals_record(intervals, whole.names)
+    record["tasks"] = {name: one.to_json() for name, one in scores.items()}
+    record["labels"] = labels_record(predictions.labels)
+    record["folds"] = {"names": list(folding.names), "by": found.folds.by, **found.folds.made}
+    record |= {
+        "predicted_by": note,
+        "checkpoint": found.checkpoint,
+        "num_failed": int((~predictions.valid).sum()),
+    }
+    record["versions"] = versions()
+    path = Path(folding.folder) / "metrics.json"
+    with written_whole(path) as partial:
+        checkpoint.write_json(partial, readable(record))
+    console.print(f"wrote {path}", **AS_IT_IS)
+
+
+def _draw(scores: Mapping[str, FoldScores], path: Path) -> bool:
+    try:
+        console.print(f"wrote {fold_plot(scores, path)}", **AS_IT_IS)
+    except figures.CANNOT_DRAW as error:
+        console.print(f"{path}: not drawn: {error}", style="yellow", **AS_IT_IS)
+        return False
+    return True

@@ -1,0 +1,153 @@
+"""comparison.py: runs compared, as tables for the terminal and as papers print them: Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from math import isnan
+
+from rich.table import Table
+from rich.text import Text
+
+from viper_e2e.report.tables import MEASURES, plain_table, rounded, with_interval
+from viper_e2e.scoring import SMALLER_IS_BETTER, Compared, Difference
+
+LEVEL = 0.05
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def comparison_tables(compared: Compared, names: Sequence[str]) -> list[Table]:
+    """The runs' measures with their intervals; then the differences from the first, each with its p."""
+    titles = ("run", *(MEASURES[measure] for measure in compared.measures))
+    values = plain_table(f"{compared.task.name} ({compared.task.kind})", titles)
+    for name, of_run, intervals in zip(names, compared.values, compared.intervals, strict=True):
+        values.add_row(name, *(_stacked(with_interval(of_run[m], intervals[m])) for m in compared.measures))
+    differences = plain_table("", (f"− {names[0]}", *titles[1:]))
+    for name, from_first in zip(names[1:], compared.differences, strict=True):
+        differences.add_row(name, *(_stacked(_signed(from_first[m])) for m in compared.measures))
+    differences.caption, differences.caption_justify = Text(note_on(compared)), "left"
+    return [values, differences]
+
+
+def note_on(compared: Compared) -> str:
+    """On what tables of a comparison are, and how."""
+    return (
+        f"{compared.num_clips:,} clips; 95 % intervals and p (two-sided, of each difference alone) by a paired "
+        f"bootstrap over {compared.over}"
+    )
+
+
+def _stacked(text: str) -> str:
+    """The interval under its value, so that a row of six measures fits a terminal."""
+    return text.replace(" [", "\n[").replace(" p ", "\np ")
+
+
+def _signed(difference: Difference) -> str:
+    if isnan(difference.value):
+        return "–"
+    low, high = (_with_sign(end) for end in (difference.interval.low, difference.interval.high))
+    return f"{_with_sign(difference.value)} [{low}, {high}] p {p_value(difference.p)}"
+
+
+def _with_sign(value: float) -> str:
+    shown = rounded(value)
+    return shown if shown.startswith("-") or float(shown) == 0 else f"+{shown}"
+
+
+def p_value(p: float) -> str:
+    """``= .013``, or ``< .001``."""
+    if isnan(p):
+        return "–"
+    return "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".", 1)
+
+
+# --- as papers print them -------------------------------------------------------------------------
+
+
+def comparison_markdown(compared: Sequence[Compared], names: Sequence[str]) -> str:
+    """A table per task: the best value of each measure bold, a star where it differs from the first run's."""
+    return "\n".join(_markdown(one, names) for one in compared)
+
+
+def _markdown(compared: Compared, names: Sequence[str]) -> str:
+    titles = [MEASURES[measure] + _arrow(measure, "↑", "↓") for measure in compared.measures]
+    cells = _cells(compared, lambda text: f"**{text}**", "\\*")
+    lines = [
+        "| " + " | ".join(["run", *titles]) + " |",
+        "| :-- |" + " --: |" * len(titles),
+        *("| " + " | ".join([_piped(name), *row]) + " |" for name, row in zip(names, cells, strict=True)),
+    ]
+    stars = f"\\* differs from {_piped(names[0])} (p < {LEVEL:g})".replace("0.", ".")
+    return (
+        f"**{compared.task.name}** ({compared.task.kind})\n\n"
+        + "\n".join(lines)
+        + f"\n\n{note_on(compared)}; {stars}.\n"
+    )
+
+
+def comparison_latex(compared: Sequence[Compared], names: Sequence[str]) -> str:
+    """The same with the rules of the package booktabs."""
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(_latex(one, names) for one in compared)
+
+
+def _latex(compared: Compared, names: Sequence[str]) -> str:
+    titles = [
+        MEASURES[measure] + _arrow(measure, r" $\uparrow$", r" $\downarrow$") for measure in compared.measures
+    ]
+    cells = _cells(compared, lambda text: rf"\textbf{{{text}}}", "$^{*}$")
+    note = latex_text(f"{compared.task.name} ({compared.task.kind}): {note_on(compared)}").replace("−", "$-$")
+    stars = rf"$^{{*}}$ differs from {latex_text(names[0])} ($p < {LEVEL:g}$)"
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \begin{{tabular}}{{l{'r' * len(titles)}}}",
+            r"    \toprule",
+            "    " + " & ".join(["run", *titles]) + r" \\",
+            r"    \midrule",
+            *(
+                "    " + " & ".join([latex_text(name), *row]) + r" \\"
+                for name, row in zip(names, cells, strict=True)
+            ),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            rf"  \caption{{{note}; {stars}.}}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _cells(compared: Compared, bold: Callable[[str], str], star: str) -> list[list[str]]:
+    rows = []
+    for number, values in enumerate(compared.values):
+        row = []
+        for measure in compared.measures:
+            value = values[measure]
+            best = _best([of_run[measure] for of_run in compared.values], measure)
+            text = "–" if isnan(value) else rounded(value)
+            differs = number > 0 and compared.differences[number - 1][measure].p < LEVEL
+            row.append((bold(text) if text == best else text) + (star if differs else ""))
+        rows.append(row)
+    return rows
+
+
+def _best(values: Sequence[float], measure: str) -> str:
+    known = [value for value in values if not isnan(value)]
+    if not known:
+        return ""
+    return rounded(min(known) if measure in SMALLER_IS_BETTER else max(known))
+
+
+def _arrow(measure: str, up: str, down: str) -> str:
+    return down if measure in SMALLER_IS_BETTER else up
+
+
+def _piped(name: str) -> str:
+    return name.replace("|", "\\|")
+
+
+def latex_text(text: str) -> str:
+    """What LaTeX would take for commands, written as it is."""
+    return re.sub(r"[\\~^&%$#_{}]", lambda found: _LATEX[found[0]], text)

@@ -1,0 +1,78 @@
+"""fold_report.py: a cross-validation as tables for the terminal and as a plot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from viper_e2e.report import figures
+from viper_e2e.report.tables import MEASURES, plain_table, rounded, with_interval
+from viper_e2e.scoring import MAIN_MEASURE, FoldScores
+
+
+def fold_tables(scores: Mapping[str, FoldScores], note: str) -> list[Table]:
+    """A task's measures, of all clips and over folds, then each fold's. ``note``: what has predicted."""
+    made = []
+    for name, one in scores.items():
+        whole = plain_table(
+            f"{name} ({one.pooled.task.kind}), {one.pooled.num_clips:,} clips in {len(one.by_fold)} folds",
+            ("measure", "all clips", "mean ± sd over folds"),
+        )
+        for measure in one.measures:
+            pooled = with_interval(one.pooled.values[measure], one.pooled.intervals.get(measure))
+            whole.add_row(MEASURES[measure], pooled, spread(*one.over_folds(measure)))
+        whole.caption, whole.caption_justify = Text(note), "left"
+        made += [whole, _each(one)]
+    return made
+
+
+def _each(scores: FoldScores) -> Table:
+    measures = list(scores.measures)[:3]
+    each = plain_table("", ("fold", *(MEASURES[measure] for measure in measures), "clips"))
+    for fold, one in scores.by_fold.items():
+        each.add_row(
+            fold, *(with_interval(one.values[measure], None) for measure in measures), f"{one.num_clips:,}"
+        )
+    return each
+
+
+def spread(mean: float | None, deviation: float | None) -> str:
+    """``0.612 ± 0.034``."""
+    if mean is None:
+        return "–"
+    return rounded(mean) if deviation is None else f"{rounded(mean)} ± {rounded(deviation)}"
+
+
+def fold_plot(scores: Mapping[str, FoldScores], path: str | os.PathLike) -> Path:
+    """Each task's main measure: a point per fold, mean and deviation, and all clips with their interval."""
+    shown = list(scores.items())
+    figure, panels = figures.sheet(len(shown), panel=(4.6, 3.4), max_columns=3)
+    for panel, (name, one) in zip(panels, shown, strict=True):
+        measure = MAIN_MEASURE[one.pooled.task.kind]
+        folds = list(one.by_fold)
+        values = [one.by_fold[fold].values[measure] for fold in folds]
+        panel.scatter(range(len(folds)), values, color=figures.COLOURS[0], zorder=3)
+        mean, deviation = one.over_folds(measure)
+        if mean is not None:
+            panel.axhline(mean, color="#777777", lw=1, ls="--", label="mean over folds")
+            if deviation is not None:
+                panel.axhspan(mean - deviation, mean + deviation, color="#777777", alpha=0.15, lw=0)
+        pooled, interval = one.pooled.values[measure], one.pooled.intervals.get(measure)
+        bars = (
+            None
+            if interval is None
+            else [[max(pooled - interval.low, 0.0)], [max(interval.high - pooled, 0.0)]]
+        )
+        panel.errorbar([len(folds)], [pooled], yerr=bars, fmt="s", color=figures.COLOURS[1], capsize=3)
+        panel.set_xticks(range(len(folds) + 1), [*folds, "all"], rotation=_rotation(folds))
+        panel.set(xlabel="fold", ylabel=MEASURES[measure], title=figures.words(name))
+        panel.grid(axis="y", alpha=0.25)
+    return figures.save(figure, path)
+
+
+def _rotation(names: Sequence[str]) -> int:
+    return 60 if sum(map(len, names)) > 30 else 0

@@ -1,0 +1,192 @@
+"""comparing.py: several predictions of the same clips, compared by a paired bootstrap over subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from viper_e2e.errors import ViperError
+from viper_e2e.labels import are_alike, differing, order_of
+from viper_e2e.model import Predictions
+from viper_e2e.scoring.metrics import Interval, by_subject, finite_or_none, interval_of, resamples
+from viper_e2e.scoring.task_scores import clip_sums, measures_of_sums
+from viper_e2e.tasks import Task
+
+NUM_RESAMPLES = 2000
+MAX_NAMES = 5
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of a run from the first one, in one measure."""
+
+    value: float
+    interval: Interval
+    """95 %, of the difference itself."""
+    p: float
+    """That there is none, two-sided: twice the share of resamples on the other side of 0 (Efron and Tibshirani
+    1993); never below one in their number."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One task of all runs, on the clips that all of them have scored."""
+
+    task: Task
+    num_clips: int
+    over: str
+    """What is drawn: ``subjects`` or ``clips``."""
+    values: tuple[Mapping[str, float], ...]
+    """Of each run, measure → value."""
+    intervals: tuple[Mapping[str, Interval], ...]
+    differences: tuple[Mapping[str, Difference], ...]
+    """Of each run after the first."""
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return tuple(self.values[0])
+
+
+def on_common_clips(runs: Sequence[Predictions], names: Sequence[str]) -> tuple[list[Predictions], list[str]]:
+    """The clips that all runs have, in the order of the first, and what is to be said of the others.
+
+    `ViperError` where runs have other labels, for the set or for a clip, or no clip in common.
+    """
+    first = runs[0]
+    notes, ordered = [], [first]
+    for name, run in zip(names[1:], runs[1:], strict=True):
+        if not are_alike(run.labels, first.labels):
+            raise ViperError(differing(name, run.labels, names[0], first.labels))
+        order = order_of(run.labels.names, first.labels.names)
+        assert order is not None, "they are alike"
+        columns = list(order)
+        ordered.append(
+            replace(run, labels=first.labels, predicted=run.predicted[:, columns], true=run.true[:, columns])
+        )
+    for name, run in zip(names, runs, strict=True):
+        if twice := len(run.keys) - len(set(run.keys)):
+            raise ViperError(f"{name}: {twice} clips are in it twice, so that they cannot be matched by name")
+    common = set(first.keys).intersection(*(run.keys for run in runs))
+    if not common:
+        raise ViperError(f"{' and '.join(names)} have no clip in common; compare runs on the same shards")
+    keys = [key for key in first.keys if key in common]
+    for name, run in zip(names, runs, strict=True):
+        if len(run) > len(keys):
+            notes.append(
+                f"{name}: {len(run) - len(keys)} of its {len(run)} clips are not in all runs: left out"
+            )
+    kept = [run.only(np.array([key in common for key in run.keys])) for run in ordered]
+    rows = [Predictions.joined([run], keys) for run in kept]
+    for name, run in zip(names[1:], rows[1:], strict=True):
+        other = ~np.isclose(run.true, rows[0].true, equal_nan=True).all(1)
+        if other.any():
+            some = [key for key, differs in zip(keys, other, strict=True) if differs]
+            more = ", …" if len(some) > MAX_NAMES else ""
+            raise ViperError(
+                f"{name}: {len(some)} of {len(keys)} clips have other labels than in {names[0]}: "
+                f"{', '.join(some[:MAX_NAMES])}{more}; the same names are other clips, or were labelled anew"
+            )
+    return rows, notes
+
+
+def compare(
+    runs: Sequence[Predictions], *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> list[Compared]:
+    """Every task of runs on the same clips, as `on_common_clips` gives them."""
+    usable = np.logical_and.reduce([run.scored for run in runs])
+    subjects = next((run.subjects for run in runs if run.subjects and None not in run.subjects), None)
+    drawn = None if subjects is None else np.array(subjects, object)
+    return [
+        _compared(task, columns, runs, usable, drawn, num_resamples, seed)
+        for task, columns in runs[0].labels.parts
+    ]
+
+
+def _compared(
+    task: Task,
+    columns: slice,
+    runs: Sequence[Predictions],
+    usable: Bool[np.ndarray, "N"],
+    subjects: np.ndarray | None,
+    num_resamples: int,
+    seed: int,
+) -> Compared:
+    true = runs[0].true[:, columns]
+    known = usable & ~np.isnan(true).any(1)
+    if known.sum() < 2:
+        raise ViperError(f"{task.name}: fewer than two labelled clips that all runs have scored")
+    sums = [clip_sums(task, run.predicted[known][:, columns], true[known]) for run in runs]
+    groups = [by_subject(of_run, None if subjects is None else subjects[known]) for of_run in sums]
+    values = [_alone(task, of_run) for of_run in groups]
+    draws: list[list[Mapping[str, np.ndarray]]] = [[] for _ in runs]
+    # One and the same resample for all: what is hard about its clips is hard for every run.
+    for counts in resamples(len(groups[0]), num_resamples, seed):
+        for of_run, found in zip(groups, draws, strict=True):
+            found.append(measures_of_sums(task, counts @ of_run))
+    together = [{name: np.concatenate([one[name] for one in found]) for name in found[0]} for found in draws]
+    return Compared(
+        task,
+        int(known.sum()),
+        "subjects" if subjects is not None and len(set(subjects[known])) > 1 else "clips",
+        tuple(values),
+        tuple({name: interval_of(of_run[name], 0.95) for name in of_run} for of_run in together),
+        tuple(
+            {name: _difference(values[0], together[0], value, of_run, name) for name in value}
+            for value, of_run in zip(values[1:], together[1:], strict=True)
+        ),
+    )
+
+
+def _alone(task: Task, groups: Float[np.ndarray, "G S"]) -> dict[str, float]:
+    return {name: float(value[0]) for name, value in measures_of_sums(task, groups.sum(0)[None]).items()}
+
+
+def _difference(
+    first: Mapping[str, float],
+    first_drawn: Mapping[str, np.ndarray],
+    value: Mapping[str, float],
+    drawn: Mapping[str, np.ndarray],
+    name: str,
+) -> Difference:
+    differences = drawn[name] - first_drawn[name]
+    differences = differences[np.isfinite(differences)]
+    if not len(differences):
+        return Difference(value[name] - first[name], Interval(float("nan"), float("nan")), float("nan"))
+    beyond = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    p = min(1.0, 2 * (beyond + 1) / (len(differences) + 1))
+    return Difference(value[name] - first[name], interval_of(differences, 0.95), p)
+
+
+def compared_record(compared: Compared, names: Sequence[str]) -> dict[str, Any]:
+    """As JSON; what is undefined becomes ``None``."""
+    return {
+        "kind": compared.task.kind,
+        "num_clips": compared.num_clips,
+        "intervals_over": compared.over,
+        "runs": {
+            name: {
+                measure: {"value": finite_or_none(value), "interval_95": _pair(intervals[measure])}
+                for measure, value in values.items()
+            }
+            for name, values, intervals in zip(names, compared.values, compared.intervals, strict=True)
+        },
+        f"difference_from_{names[0]}": {
+            name: {
+                measure: {
+                    "value": finite_or_none(one.value),
+                    "interval_95": _pair(one.interval),
+                    "p": finite_or_none(one.p),
+                }
+                for measure, one in differences.items()
+            }
+            for name, differences in zip(names[1:], compared.differences, strict=True)
+        },
+    }
+
+
+def _pair(interval: Interval) -> list[float | None]:
+    return [finite_or_none(interval.low), finite_or_none(interval.high)]

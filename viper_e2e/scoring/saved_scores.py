@@ -1,0 +1,64 @@
+"""saved_scores.py: what an evaluation or a cross-validation has left in its folder, read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from viper_e2e.errors import ViperError
+from viper_e2e.labels import LabelSet
+from viper_e2e.model import Predictions
+from viper_e2e.tasks import tasks_from_json, tasks_to_json
+
+PREDICTIONS, METRICS = "predictions.csv", "metrics.json"
+
+
+def labels_record(labels: LabelSet) -> dict[str, Any]:
+    """Labels as ``metrics.json`` has them, so that ``predictions.csv`` beside it can be understood."""
+    return {
+        "columns": list(labels.columns),
+        "minimum": labels.minimum,
+        "maximum": labels.maximum,
+        "tasks": tasks_to_json(labels.tasks),
+    }
+
+
+def read_scored(named: str) -> Predictions:
+    """Predictions of a folder of `viper eval` or `viper cv`, or of a ``predictions.csv`` of theirs, or of a run
+    that was evaluated into its folder ``eval``. `ViperError` that says what to do for anything else."""
+    path = Path(named)
+    places = [path] if path.is_file() else [path / PREDICTIONS, path / "eval" / PREDICTIONS]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        if (path / "checkpoints").is_dir():
+            model = path / "checkpoints" / ("best" if (path / "checkpoints/best").is_dir() else "last")
+            how = f"viper eval --checkpoint {model} --shards SHARDS --out {path / 'eval'}"
+            raise ViperError(f"{named}: a run without predictions; score the clips to compare on first: {how}")
+        raise ViperError(f"{named}: no {PREDICTIONS} there; name a folder of viper eval or viper cv")
+    return Predictions.read_csv(found, _labels_beside(found))
+
+
+def _labels_beside(predictions: Path) -> LabelSet:
+    path = predictions.with_name(METRICS)
+    if not path.is_file():
+        raise ViperError(f"{path}: missing; beside {predictions.name} it tells what the columns are")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if "labels" not in record:
+            return _labels_of_before(record, path)
+        found = record["labels"]
+        columns = tuple(map(str, found["columns"]))
+        tasks = tasks_from_json(found["tasks"], len(columns))
+        return LabelSet(columns, float(found["minimum"]), float(found["maximum"]), tasks=tasks)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ViperError(f"{path}: damaged ({type(error).__name__}: {error}); evaluate anew") from error
+
+
+def _labels_of_before(record: dict[str, Any], path: Path) -> LabelSet:
+    """Of a version that kept the names of emotions alone."""
+    if record.get("tasks"):
+        raise ViperError(
+            f"{path}: of an earlier version, which did not keep the labels of tasks; evaluate anew"
+        )
+    return LabelSet(tuple(record["pearson"]))

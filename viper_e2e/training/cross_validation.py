@@ -1,0 +1,177 @@
+"""cross_validation.py: a run per fold from one pass of encoding; each clip predicted by who never saw it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from viper_e2e.config import Settings
+from viper_e2e.errors import ViperError
+from viper_e2e.model import Predictions
+from viper_e2e.runtime import console, plain_json, settle_folder, table, tell_problems, write_text
+from viper_e2e.shards import ShardLimits
+from viper_e2e.training.data import open_labelled
+from viper_e2e.training.folds import Folds, entries_of, folds_from, make_folds, notes_on, read_folds
+from viper_e2e.training.one_pass import ManyTrainings, Outcome
+from viper_e2e.training.resuming import with_absolute_paths
+from viper_e2e.training.run_folder import write_settings
+
+FOLDS, HELD_OUT = "folds.json", "held_out"
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What came of all folds."""
+
+    folds: Folds
+    by_fold: Mapping[str, Predictions]
+    """Of the clips that each fold held out, by its own model."""
+    pooled: Predictions
+    """Of all clips, each once, in the order of the shards."""
+    checkpoint: str
+    """Of each run, the one that has predicted: ``last``, or ``best`` by clips of its own training folds."""
+
+
+class Folding:
+    """The folds of a cross-validation, settled before any work, and the settings of their runs."""
+
+    def __init__(self, settings: Settings, *, source: str, by: str, stratify: str):
+        """``source``: how many folds to make, or where they are, as in `folds_from`; empty: ``Fold``, or what
+        the run in ``run_dir`` has. `ViperError` for all that cannot be folded or is not as the run began."""
+        train = settings.train
+        for given, why in (
+            (train.fold and f"--fold {train.fold}", "all folds are trained; viper train trains one"),
+            (train.val_shards and "--val-shards", "folds are validated on one another"),
+            (train.seeds > 1 and f"--seeds {train.seeds}", "one seed at a time; give --seed"),
+        ):
+            if given:
+                raise ViperError(f"{given}: {why}")
+        self.settings, self.folder = settings, Path(train.run_dir)
+        limits = ShardLimits(max_clip_bytes=settings.model.decoding.limits.max_bytes_in_memory)
+        self.shards = open_labelled(train.train_shards, "--train-shards", limits)
+        self.folds = self._settled(source, by, stratify)
+        self.names = tuple(name for name in self.folds.names if name in set(self.folds.of(self.shards)))
+        folders = [self.folder_of(name).name for name in self.names]
+        if twice := next((name for name in folders if folders.count(name) > 1), None):
+            raise ViperError(f"--folds: two folds would be written to {twice}; rename one")
+
+    @property
+    def path(self) -> Path:
+        return self.folder / FOLDS
+
+    @property
+    def checkpoint(self) -> str:
+        """That predicts what is held out. The best by the very clips that are held out would flatter."""
+        return "best" if self.settings.train.inner_val else "last"
+
+    def folder_of(self, fold: str) -> Path:
+        return self.folder / f"fold-{re.sub(r'[^0-9A-Za-z._-]+', '_', fold)}"
+
+    def run_of(self, fold: str) -> Settings:
+        """Settings with which `viper train` makes the same run."""
+        train = replace(
+            self.settings.train,
+            fold=fold,
+            folds=str(self.path),
+            run_dir=str(self.folder_of(fold)),
+            val_shards=None,
+        )
+        return replace(self.settings, train=train, model=deepcopy(self.settings.model))
+
+    def overview(self) -> tuple[str, Table]:
+        """How the folds came about, and the clips and subjects of each, for the terminal."""
+        rows = []
+        for fold in self.names:
+            entries = entries_of(self.folds.of_fold(self.shards, fold))
+            subjects = {entry.subject for entry in entries if entry.subject}
+            rows.append((fold, len(entries), len(subjects) or "–"))
+        made = self.folds.made
+        how = f"from {made['from']}" if "from" in made else f"by {self.folds.by}"
+        how += f", stratified by {made['stratified_by']}" if made.get("stratified_by") else ""
+        return f"{len(rows)} folds {how}", table("", ("fold", "clips", "subjects"), rows)
+
+    def write(self) -> None:
+        """What `--resume --run-dir` goes on from."""
+        settle_folder(self.folder, "--run-dir")
+        if not self.path.exists():
+            self.folds.write(self.path)
+        write_settings(self.folder, with_absolute_paths(self.settings))
+
+    def _settled(self, source: str, by: str, stratify: str) -> Folds:
+        resumes = self.settings.train.resume and self.path.exists()
+        if self.path.exists() and not resumes:
+            raise ViperError(
+                f"{self.folder}: holds a run already; go on with --resume or name another --run-dir"
+            )
+        if source.isdecimal():
+            found = make_folds(
+                self.shards, int(source), by=by, stratify=stratify, seed=self.settings.train.seed
+            )
+        elif resumes and not source:
+            return folds_from(self.shards, str(self.path))
+        else:
+            found = folds_from(self.shards, source or "Fold", by)
+        if resumes and dict(read_folds(self.path).of_clips) != dict(found.of_clips):
+            raise ViperError(f"{self.folder}: goes on only as it began; --folds {source} makes other folds")
+        return found
+
+
+def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[CrossValidation | None, int, bool]:
+    """Train every fold and predict what it held out.
+
+    Returns what came of it, None where a signal asked to stop or this is not the first process; the exit code;
+    and whether this is the first process. ``command``: the words with which all of it goes on.
+    """
+    found: dict[str, Predictions] = {}
+    with ManyTrainings(folding.settings, command=command) as many:
+        is_main = many.processes.is_main
+        if is_main:
+            tell_problems((*folding.shards.problems, *notes_on(folding.shards, folding.folds)))
+            console.print(*folding.overview(), sep="\n")
+            folding.write()
+        many.processes.wait("the folds to be written")
+        for number, fold in enumerate(folding.names, 1):
+            if is_main:
+                console.print(f"fold {fold} ({number} of {len(folding.names)})", style="bold")
+            outcome = many.train(folding.run_of(fold))
+            if outcome is None:
+                return None, many.code, is_main
+            held_out = _held_out(folding, fold, outcome, many)
+            if held_out is not None:
+                found[fold] = held_out
+    if not is_main:
+        return None, many.code, is_main
+    keys = [folding.shards.entry(i).key for i in range(len(folding.shards))]
+    pooled = Predictions.joined([*found.values()], [key for key in keys if key in folding.folds.of_clips])
+    return CrossValidation(folding.folds, found, pooled, folding.checkpoint), many.code, is_main
+
+
+def _held_out(folding: Folding, fold: str, outcome: Outcome, many: ManyTrainings) -> Predictions | None:
+    """Predictions of a fold's clips by the run that held it out; what an earlier start has predicted stays.
+
+    In further processes None. Always read from their file, so that a resumed run has the same numbers.
+    """
+    shards = folding.folds.of_fold(folding.shards, fold)
+    rows, record = (folding.folder_of(fold) / f"{HELD_OUT}{ending}" for ending in (".csv", ".json"))
+    now = {"checkpoint": folding.checkpoint, "step": outcome.log[-1]["step"], "clips": len(shards)}
+    is_known = record.exists() and rows.exists() and _read_json(record) == now
+    if not many.processes.table(float(is_known), purpose="looking for predictions")[0, 0]:
+        made = many.predict(outcome, shards, folding.checkpoint)
+        if many.processes.is_main:
+            record.unlink(missing_ok=True)
+            made.write_csv(rows, exact=True)
+            write_text(record, plain_json.dumps(now) + "\n")
+    if not many.processes.is_main:
+        return None
+    return Predictions.read_csv(rows, shards.known_labels)
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
