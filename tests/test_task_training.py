@@ -65,6 +65,22 @@ def test_a_stopped_run_of_tasks_goes_on_bitwise(tasks, fork_server, whole, tmp_p
     assert lines(whole, "metrics.jsonl") == lines(tmp_path / "run", "metrics.jsonl")
 
 
+def test_weights_by_uncertainty_are_shown_and_go_on_bitwise(tasks, fork_server, tmp_path):
+    words = (*JOINT, "--epochs=2", "--task-weights=uncertainty")
+    for name in ("whole", "stopped"):
+        given = arguments(tasks, tmp_path / name, *words)
+        if name == "stopped":
+            assert fork_server.fork("stop", given, 5, signal.SIGTERM).wait() == 143
+            given.append("--resume")
+        assert fork_server.fork("train", given).wait() == 0
+    found = [lines(tmp_path / name, "metrics.jsonl") for name in ("whole", "stopped")]
+    assert found[0] == found[1]
+    assert same(*(weights(tmp_path / name) for name in ("whole", "stopped")))
+    first, last = (record["task_weights"] for record in found[0])
+    assert set(first) == {"mood", "valence", "units", "reactions"}
+    assert first != last
+
+
 def test_gradients_of_two_processes_are_those_of_one(tasks, fork_server, tmp_path):
     """Each task over the clips that have its label, wherever they are read."""
     words = (*TOLD, "--max-steps=1", "--clip-norm=0", "--seed=3")

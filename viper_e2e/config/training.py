@@ -136,7 +136,8 @@ class ObjectiveConfig:
     focal_gamma: Annotated[float, FROM_0] = 0.0
     """Of the focal loss for classes and labels (Lin et al. 2017); 0: cross-entropy."""
     task_weights: TaskWeights = field(default=TaskWeights())
-    """Of each task's loss in the sum, e.g. `emotion=1,valence=0.5`; 1 where a task is not named."""
+    """Of each task's loss in the sum, e.g. `emotion=1,valence=0.5`; 1 where a task is not named. `uncertainty`:
+    learned with the model (Kendall et al. 2018)."""
     rescale: bool = False
     """Divide outputs by their (detached) maximum, here and wherever the model is used (published option)."""
     augment: Changes = field(default=Changes())

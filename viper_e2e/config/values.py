@@ -87,24 +87,34 @@ class Loss(NamedTuple):
 
 
 class TaskWeights(NamedTuple):
-    """``emotion=1,valence=0.5``: of tasks in the sum of their losses; 1 where one is not named."""
+    """``emotion=1,valence=0.5``: of tasks in the sum of their losses; 1 where one is not named.
+
+    ``uncertainty``: learned with the model.
+    """
 
     weights: tuple[tuple[str, float], ...] = ()
+    learned: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.weights)
+        return self.learned or bool(self.weights)
 
     def __str__(self) -> str:
+        if self.learned:
+            return "uncertainty"
         return ",".join(f"{name}={repr(weight).removesuffix('.0')}" for name, weight in self.weights)
 
     @classmethod
     def parse(cls, text: str) -> TaskWeights:
         """`ViperError` for a task without a weight, or with two."""
         weights: dict[str, float] = {}
+        if str(text).strip() == "uncertainty":
+            return cls(learned=True)
         for part in filter(None, (part.strip() for part in str(text).split(","))):
             name, equals, number = (piece.strip() for piece in part.rpartition("="))
             if not equals or not name or name in weights:
-                raise ViperError(f"{text!r}: {part!r} is no weight of a task; write for example valence=0.5")
+                raise ViperError(
+                    f"{text!r}: {part!r} is no weight of a task; write valence=0.5, or uncertainty"
+                )
             weights[name] = _weight(text, number)
         return cls(tuple(weights.items()))
 

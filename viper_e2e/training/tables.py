@@ -61,6 +61,8 @@ def epoch_line(record: Mapping[str, Any]) -> str:
             means = [f"{task} {task_line(one)}" for task, one in val["tasks"].items()]
         what = "val of the average" if val.get("weights") == "average" else "val"
         line += f"  {what} {'  '.join(means)}"
+    if weights := record.get("task_weights"):
+        line += f"  weights {', '.join(f'{task} {weight:.3g}' for task, weight in weights.items())}"
     return line
 
 

@@ -17,6 +17,7 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.shards import ShardSet
 from viper_e2e.tasks import Task
 from viper_e2e.training.losses import IntensityLoss, LossOutput
+from viper_e2e.training.uncertainty import UncertaintyWeights
 
 LEAST_PROBABILITY = 1e-30
 """Below it a probability counts as this: its logarithm stays finite."""
@@ -34,6 +35,8 @@ class TaskLossSettings:
     """Of the focal loss (Lin et al. 2017, eq. 4); 0: cross-entropy."""
     task_weights: Mapping[str, float] = field(default_factory=dict)
     """By task; 1 where it is not named."""
+    learned_weights: bool = False
+    """These are learned instead, by the tasks' uncertainty."""
 
 
 class ClassLoss(nn.Module):
@@ -119,6 +122,8 @@ class TaskLoss(nn.Module):
             raise ViperError(f"--task-weights: no task {', '.join(sorted(unknown))}; there are {there}")
         self.parts = labels.parts
         self.task_weights = [settings.task_weights.get(task.name, 1.0) for task, _ in self.parts]
+        tasks = [task for task, _ in self.parts]
+        self.uncertainty = UncertaintyWeights(tasks) if settings.learned_weights else None
         self.losses = nn.ModuleList()
         for task, columns in self.parts:
             if task.kind in ("class", "labels"):
@@ -145,7 +150,11 @@ class TaskLoss(nn.Module):
             own = targets[:, columns]
             guesses = by_network[..., columns]
             lost = self.losses[index](guesses, own, weights * has_label(own), total_weight[index], gather, rank)
-            weight = self.task_weights[index]
+            if self.uncertainty is None:
+                weight: float | Tensor = self.task_weights[index]
+            else:
+                weight = self.uncertainty.weights[index]
+                self.uncertainty.add(index, lost.value, total_weight[index])
             total, value = total + weight * lost.loss, value + weight * lost.value
             terms[task.name] = lost.value
         return LossOutput(total, value, terms)
@@ -173,6 +182,7 @@ def build_loss(
         config.label_smoothing,
         config.focal_gamma,
         dict(config.task_weights.weights),
+        config.task_weights.learned,
     )
     rows = np.array([shards.entry(i).intensities for i in range(len(shards))], dtype=np.float64)
     return TaskLoss(labels, rows, settings, scale=scale, num_networks=num_networks)
@@ -181,6 +191,19 @@ def build_loss(
 def has_label(targets: Float[Tensor, "B C"]) -> Bool[Tensor, "B"]:
     """Clips with all of a task's numbers."""
     return ~targets.isnan().any(1)
+
+
+def end_step(loss: IntensityLoss | TaskLoss, *, takes_effect: bool) -> None:
+    """Of weights that are learned: a step of their own, where the model has made one."""
+    if isinstance(loss, TaskLoss) and loss.uncertainty is not None:
+        loss.uncertainty.end_step(takes_effect=takes_effect)
+
+
+def learned_weights(loss: IntensityLoss | TaskLoss) -> dict[str, float]:
+    """By task, as they are now; empty where none are learned."""
+    if not isinstance(loss, TaskLoss) or loss.uncertainty is None:
+        return {}
+    return {task.name: w for (task, _), w in zip(loss.parts, loss.uncertainty.weights.tolist(), strict=True)}
 
 
 def label_weights(labels: LabelSet, targets: Float[Tensor, "B E"], weights: Float[Tensor, "B"]) -> list[float]:

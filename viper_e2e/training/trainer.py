@@ -44,7 +44,7 @@ from viper_e2e.training.saving import Saver
 from viper_e2e.training.shared_clips import SharedClips
 from viper_e2e.training.state import TrainingState, clip_seed, seed_step
 from viper_e2e.training.tables import branch_table
-from viper_e2e.training.task_losses import build_loss, label_weights
+from viper_e2e.training.task_losses import build_loss, end_step, label_weights, learned_weights
 from viper_e2e.training.validation import Validation, improved, main_of
 from viper_e2e.training.yardstick import Yardstick, provenance_of_yardstick
 
@@ -212,7 +212,8 @@ class Trainer:
             float(math.isfinite(value) and fits), value, purpose=f"ending step {state.step}"
         )
         value = float(verdicts[0, 1])
-        if bool(verdicts[:, 0].all()):
+        is_good = bool(verdicts[:, 0].all())
+        if is_good:
             self.optimizer.step()
             if self.optimizer.step_was_skipped:  # by fp16's scaler, which has lowered its scale
                 state.overflows += 1
@@ -227,6 +228,7 @@ class Trainer:
                 self.accelerator.scaler.update()
                 state.overflows += math.isfinite(value)
             self.guard.count_bad_step(state, value, float(norm), group)
+        end_step(self.loss, takes_effect=is_good and not self.optimizer.step_was_skipped)
         self.optimizer.zero_grad()
         self.schedule.step()
         self._count_step(
@@ -299,6 +301,7 @@ class Trainer:
         epoch, step = self.state.cursor.epoch, self.state.step
         mean_loss = self.state.loss_sum / self.state.loss_steps if self.state.loss_steps else None
         record: dict[str, Any] = {"epoch": epoch, "step": step, "train_loss": mean_loss}
+        record |= {"task_weights": weights} if (weights := learned_weights(self.loss)) else {}
         better = []
         if self.val_shards is not None:
             validating = self.reporter.validating(len(self.val_shards))
