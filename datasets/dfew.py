@@ -58,7 +58,7 @@ def fake(folder: Path) -> None:
             names = [f"{n:05d}" if kind == "test" or n % 2 else str(n) for n in numbers]
             cells = [{"video_name": name, "label": labels[int(name)]} for name in names]
             tree.table(f"EmoLabel_DataSplit/{kind}(single-labeled)/set_{fold}.csv", cells)
-    tree.clips(f"Clip/original/{n}.mp4" for n in labels if n != 10)
+    tree.clips(f"Clip/original/{n}.mp4" for n in labels if n != 9)
     tree.data("Clip/jpg_256/00001/00001.jpg", b"\xff\xd8\xff")
 
 

@@ -43,11 +43,16 @@ class Tree:
         sound: float | None = 0.5,
         channels: int = 1,
         fps: str = "8",
+        sides: bool = False,
     ) -> None:
-        """A clip of the kind that its ending tells; ``sound`` is how many seconds of it there are, or none."""
+        """A clip of the kind that its ending tells; ``sound`` is how many seconds of it there are, or none.
+
+        ``sides``: twice as wide, with a brighter right half.
+        """
         self._count += 1
         kind = path.rpartition(".")[2].lower()
-        self.data(path, numbered(media(kind, self._count % SHADES, seconds, sound, channels, fps), self._count))
+        made = media(kind, self._count % SHADES, seconds, sound, channels, fps, sides)
+        self.data(path, numbered(made, self._count))
 
     def clips(self, paths: Iterable[str]) -> None:
         for path in paths:
@@ -55,7 +60,7 @@ class Tree:
 
     def broken(self, path: str) -> None:
         """A clip of which half is missing."""
-        whole = media(path.rpartition(".")[2].lower(), 0, 0.5, 0.5, 1, "8")
+        whole = media(path.rpartition(".")[2].lower(), 0, 0.5, 0.5, 1, "8", False)
         self.data(path, whole[: len(whole) // 2])
 
     def data(self, path: str, data: bytes) -> None:
@@ -88,7 +93,9 @@ def numbered(data: bytes, number: int) -> bytes:
 
 
 @cache
-def media(kind: str, shade: int, seconds: float, sound: float | None, channels: int, fps: str) -> bytes:
+def media(
+    kind: str, shade: int, seconds: float, sound: float | None, channels: int, fps: str, sides: bool
+) -> bytes:
     """A file of one of `KINDS`. PyAV is loaded here, so that packing by a recipe does not wait for it."""
     import av
     import numpy as np
@@ -99,7 +106,7 @@ def media(kind: str, shade: int, seconds: float, sound: float | None, channels: 
         with av.open(str(path), "w", format=container) as file:
             if codec:
                 video = file.add_stream(codec, rate=Fraction(fps))
-                video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+                video.width, video.height, video.pix_fmt = 96 * (1 + sides), 64, "yuv420p"
                 video.codec_context.thread_count = 1
             if sound is not None:
                 layout = {1: "mono", 6: "5.1"}[channels]
@@ -107,7 +114,8 @@ def media(kind: str, shade: int, seconds: float, sound: float | None, channels: 
                 audio = file.add_stream(audio_codec, rate=rate, layout=layout)
             if codec:
                 for index in range(round(seconds * Fraction(fps))):
-                    picture = np.full((64, 96, 3), 60 + 60 * shade + index % 8, np.uint8)
+                    picture = np.full((64, video.width, 3), 60 + 50 * shade + index % 8, np.uint8)
+                    picture[:, 96:] += 40
                     frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                     frame.pts, frame.time_base = index, 1 / Fraction(fps)
                     file.mux(video.encode(frame))

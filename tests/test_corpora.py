@@ -109,8 +109,8 @@ CASES = {
         code=2,
     ),
     "dfew": Case(
-        clips={"train": 9, "test": 1},
-        told=("left out: 10: no video", "expected 9,356 rows of train, found 9"),
+        clips={"train": 8, "test": 2},
+        told=("left out: 9: no video", "expected 9,356 rows of train, found 9"),
         measure="emotion.war",
         code=2,
     ),
@@ -179,6 +179,22 @@ CASES = {
             "expected 8,438 rows, found 8",
         ),
         measure="valence.ccc",
+        code=2,
+    ),
+    "iemocap": Case(
+        clips={"train": 4, "test": 4},
+        told=(
+            "2 files that macOS leaves behind are no clips: ._Ses01F_impro01.txt",
+            "1 .wav",
+            "neutral 2 for 1,708",
+            "fold 1 is test",
+        ),
+        measure="emotion.war",
+    ),
+    "cmu_mosei": Case(
+        clips={"train": 2, "val": 2, "test": 2},
+        told=("broken01.mp4", "no row means: Raw/Videos/Full/Combined/unlabelled1.mp4"),
+        measure="sentiment.pearson",
         code=2,
     ),
 }

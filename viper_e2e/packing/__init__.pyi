@@ -6,6 +6,7 @@ from .recipe import corpus_rows as corpus_rows
 from .recipe_sources import Beside as Beside
 from .recipe_sources import Lines as Lines
 from .recipe_sources import Names as Names
+from .recipe_sources import Source as Source
 from .recipe_sources import Table as Table
 from .report import PackReport as PackReport
 from .report import SplitReport as SplitReport

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from viper_e2e.errors import ViperError
 from viper_e2e.packing.recipe_tables import read_records, read_text
+from viper_e2e.runtime import is_hidden
 
 MAX_NAMED = 3
 """Files or rows of one kind that are named; all are counted."""
@@ -41,7 +42,7 @@ class Folder:
 
     def tables(self, pattern: str, optional: bool) -> list[Path]:
         """Files of this form, ``*`` allowed."""
-        found = sorted(self.path.glob(pattern))
+        found = sorted(path for path in self.path.glob(pattern) if not is_hidden(path.name))
         if not found and not optional:
             raise ViperError(
                 f"{self.path / pattern}: cannot be read (No such file or directory); "
