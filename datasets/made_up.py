@@ -27,6 +27,8 @@ KINDS = {
 }
 SHADES = 3
 """So many different clips are made of each kind, one after the other: of equal ones nothing is learned."""
+SHORT_SECONDS = 1.0
+"""A longer one is like no other: what is cut out of it has no head of its own."""
 
 
 class Tree:
@@ -51,7 +53,8 @@ class Tree:
         """
         self._count += 1
         kind = path.rpartition(".")[2].lower()
-        made = media(kind, self._count % SHADES, seconds, sound, channels, fps, sides)
+        shade = self._count if seconds > SHORT_SECONDS else self._count % SHADES
+        made = media(kind, shade, seconds, sound, channels, fps, sides)
         self.data(path, numbered(made, self._count))
 
     def clips(self, paths: Iterable[str]) -> None:
@@ -114,7 +117,7 @@ def media(
                 audio = file.add_stream(audio_codec, rate=rate, layout=layout)
             if codec:
                 for index in range(round(seconds * Fraction(fps))):
-                    picture = np.full((64, video.width, 3), 60 + 50 * shade + index % 8, np.uint8)
+                    picture = np.full((64, video.width, 3), 40 + 37 * shade % 150 + index % 8, np.uint8)
                     picture[:, 96:] += 40
                     frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                     frame.pts, frame.time_base = index, 1 / Fraction(fps)
@@ -122,7 +125,7 @@ def media(
                 file.mux(video.encode(None))
             if sound is not None:
                 count = round(sound * rate)
-                wave = np.sin(np.arange(count) * (0.05 + 0.05 * shade)) * 0.4
+                wave = np.sin(np.arange(count) * (0.05 + 0.03 * (shade % 16))) * 0.4
                 block = av.AudioFrame.from_ndarray(
                     np.tile(wave.astype(np.float32), (channels, 1)), format="fltp", layout=layout
                 )

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from viper_e2e.commands.cli import main
+from viper_e2e.config import DecodingConfig
+from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ViperError
 from viper_e2e.packing.recipe import Corpus, corpus_rows
 from viper_e2e.packing.recipe_sources import Names, Table
@@ -37,6 +39,8 @@ class Case:
     """Of the corpus's papers, as `metrics.json` has it under `tasks`."""
     test: str = "test"
     """Split that is scored."""
+    scored: int | None = None
+    """Its clips that have a label of the task; None: all."""
     code: int = 0
     broken: tuple[str, ...] = ()
     """Clips whose fault is seen when they are decoded."""
@@ -190,12 +194,29 @@ CASES = {
             "fold 1 is test",
         ),
         measure="emotion.war",
+        scored=3,
     ),
     "cmu_mosei": Case(
         clips={"train": 2, "val": 2, "test": 2},
         told=("broken01.mp4", "no row means: Raw/Videos/Full/Combined/unlabelled1.mp4"),
         measure="sentiment.pearson",
         code=2,
+    ),
+    "affwild2": Case(
+        clips={"train": 11, "val": 3},
+        told=(
+            "1 files of labels have no video: Annotations/VA_Estimation_Challenge/Train_Set/gone9.txt",
+            "Train_Set/1-30-640x360.txt (41 for 40 frames)",
+            "1 windows have labels for fewer than half of their frames and are left out",
+            "Train_Set/video7.txt from 0 s",
+        ),
+        measure="valence.ccc",
+        test="val",
+    ),
+    "afew_va": Case(
+        clips={"train": 2, "val": 1, "test": 2},
+        told=("1 files of labels have no video: 01/005/005.json", "6 .png, 6 .json"),
+        measure="arousal.ccc",
     ),
 }
 
@@ -248,8 +269,8 @@ def test_a_made_up_tree_is_packed_and_its_oddities_are_told(name, packed, tmp_pa
     found = tmp_path / "found.json"
     code = main(["check", "--shards", str(out / "*.tar"), "--num-workers", "0", "--output", str(found)])
     capsys.readouterr()
-    assert code == (2 if case.broken else 0)
     text = found.read_text()
+    assert code == (2 if case.broken else 0), text
     assert all(key in text for key in case.broken)
 
 
@@ -272,7 +293,7 @@ def test_the_whole_way_ends_in_the_measure_of_the_field(name, packed, tmp_path, 
     capsys.readouterr()
     found = json.loads((tmp_path / "scores/metrics.json").read_text())["tasks"]
     task, measure = case.measure.split(".")
-    assert found[task]["num_clips"] == case.clips[case.test]
+    assert found[task]["num_clips"] == (case.scored or case.clips[case.test])
     assert measure in found[task]["intervals_95"]
 
 
@@ -293,6 +314,35 @@ def test_a_clip_without_a_single_label_is_packed_without_one(packed):
     out, _, _ = packed("dfew")
     (row,) = [row for row in table(out) if row["Path"].endswith("/12.mp4")]
     assert row["Emotion"] == ""
+
+
+def test_a_turn_is_a_stretch_of_time_and_the_half_of_the_picture_with_who_speaks(packed):
+    out, _, _ = packed("iemocap")
+    shards = ShardSet(str(out / "test-*.tar"))
+    decode, bright = ClipDecoder(DecodingConfig()), {}
+    for n in range(len(shards)):
+        sample = shards.read(n)
+        clip = decode(sample.video, name=sample.key, segment=sample.segment)
+        assert clip.frames.shape[1:] == (64, 96, 3)
+        assert clip.duration_seconds == pytest.approx(0.9, abs=0.13)
+        bright[sample.key] = clip.frames.mean()
+    left, right = (bright[f"Ses01F_impro01_{who}000"] for who in "FM")
+    assert right - left == pytest.approx(40, abs=8)
+
+
+def test_labels_of_frames_become_those_of_windows(packed, script, tmp_path):
+    out, _, _ = packed("affwild2")
+    rows = {row["File_ID"]: row for row in table(out)}
+    first = rows["1-30-640x360_1"]
+    assert (first["Start"], first["End"]) == ("2", "4")
+    assert float(first["valence"]) == pytest.approx(sum(n / 100 for n in range(16, 32)) / 16)
+    assert "video7_0" not in rows
+    assert [rows[f"46-30-484x360_{side}_0"]["Side"] for side in ("left", "right")] == ["left", "right"]
+    for challenge, row in (("expr", {"expression": "anger"}), ("au", {"AU1": "1", "AU2": "1"})):
+        words = ["--corpus", str(tmp_path / "tree"), "--out", str(tmp_path / challenge)]
+        assert script("affwild2", *words, "--challenge", challenge)[0] == 0
+        rows = {one["File_ID"]: one for one in table(tmp_path / challenge)}
+        assert row.items() <= rows["1-30-640x360_1"].items()
 
 
 def test_a_turn_without_agreement_keeps_its_numbers(packed):

@@ -1,0 +1,143 @@
+"""affwild2.py: Aff-Wild2 (Kollias et al., ABAW challenges), videos labelled frame by frame -> shards.
+
+    python datasets/affwild2.py --corpus Aff-Wild2 --out shards/affwild2_va [--challenge expr]
+
+Expects `videos` beside the folders of annotations. A challenge at a time: valence and arousal (va), expression
+(expr) or action units (au), each with its own videos and split. A row is a window of two seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from made_up import Tree
+
+from viper_e2e.commands import pack_known, recipe_options, run_chosen
+from viper_e2e.config import RecipeOptions, option
+from viper_e2e.packing import Corpus, FrameLabels, TaskColumns
+
+EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise", "other")
+UNITS = tuple(f"AU{n}" for n in (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26))
+NO_LABEL = {"va": -5.0, "expr": -1.0, "au": -1.0}
+SETS = {"Train_Set": "train", "Validation_Set": "val"}
+COLUMNS = {"va": ("valence", "arousal"), "expr": ("expression",), "au": UNITS}
+FOLDERS = {"va": "VA_Estimation_Challenge", "expr": "EXPR_*_Challenge", "au": "AU_Detection_Challenge"}
+TASKS = {
+    "va": tuple(TaskColumns(name, "number", (name,), span=(-1.0, 1.0)) for name in COLUMNS["va"]),
+    "expr": (TaskColumns("expression", "class", ("expression",), EXPRESSIONS),),
+    "au": (TaskColumns("units", "labels", UNITS),),
+}
+MEASURES = {
+    "va": "mean CCC of valence and arousal",
+    "expr": "macro F1",
+    "au": "macro F1 of twelve action units",
+}
+
+
+def reader(no_label: float):
+    def read(text: str) -> list[tuple[float, ...] | None]:
+        lines = [tuple(map(float, line.split(","))) for line in text.splitlines()[1:] if line.strip()]
+        return [None if no_label in line else line for line in lines]
+
+    return read
+
+
+def sources(challenge: str) -> tuple[FrameLabels, ...]:
+    words = {"expression": {str(n): word for n, word in enumerate(EXPRESSIONS)}} if challenge == "expr" else {}
+    halves = {unit: {} for unit in UNITS} if challenge == "au" else {}
+
+    def change(fields: dict[str, str]) -> dict[str, str]:
+        held = {unit: str(int(float(fields[unit]) >= 0.5)) for unit in halves}
+        return {**fields, **held, "side": fields["ending"].removeprefix("_") or "full"}
+
+    return tuple(
+        FrameLabels(
+            table=f"**/{FOLDERS[challenge]}/{folder}/*.txt",
+            read=reader(NO_LABEL[challenge]),
+            columns=COLUMNS[challenge],
+            combine="most" if challenge == "expr" else "mean",
+            endings=("_left", "_right"),
+            row={
+                "File_ID": "{name}_{n}",
+                "Path": "{path}",
+                "Start": "{start}",
+                "End": "{end}",
+                "Side": "{side}",
+                "Split": split,
+                "Subject": "{name}",
+                **{column: f"{{{column}}}" for column in COLUMNS[challenge]},
+            },
+            words=words,
+            change=change,
+        )
+        for folder, split in SETS.items()
+    )
+
+
+CORPUS = Corpus(
+    name="Aff-Wild2",
+    about="videos of the web with valence and arousal, expression, or action units for each frame",
+    link="https://ibug.doc.ic.ac.uk/resources/aff-wild2",
+    licence="agreement with its owners: research only",
+    measure="; ".join(f"{name}: {text}" for name, text in MEASURES.items()),
+    split="train and validation sets of each challenge; labels of the test sets are not given out",
+    tasks=TASKS["va"],
+    sources=sources("va"),
+    unverified=(
+        "that a name which ends in _left or _right is the person in that half of the picture",
+        "the order of expressions and action units",
+        "the numbers of videos, the licence and the link",
+        "means over two seconds with what papers score, which is each frame: they are not the same",
+    ),
+)
+
+
+@dataclass(kw_only=True)
+class Options(RecipeOptions):
+    """Pack Aff-Wild2 into shards."""
+
+    challenge: Literal["va", "expr", "au"] = option(
+        "va", help="valence and arousal, expression, or action units; each has videos and a split of its own"
+    )
+
+
+def fake(folder: Path) -> None:
+    tree = Tree(folder)
+    frames = 40  # five seconds
+    for name, kind in (("1-30-640x360", "mp4"), ("video7", "avi"), ("46-30-484x360", "mp4"), ("val3", "mp4")):
+        tree.clip(f"videos/{name}.{kind}", seconds=frames / 8, sound=1.0, sides=name == "46-30-484x360")
+    labels = {
+        "Train_Set": ("1-30-640x360", "video7", "46-30-484x360_left", "46-30-484x360_right", "gone9"),
+        "Validation_Set": ("val3",),
+    }
+    for split, names in labels.items():
+        for place, name in enumerate(names):
+            shift = place / 10
+            va = [f"{shift + n / 100:.3f},{-n / 100:.3f}" for n in range(frames)]
+            if name == "video7":
+                va[:16] = ["-5,-5"] * 16
+            if name == "1-30-640x360":
+                va.append("0.1,0.1")
+            text = "\n".join(["valence,arousal", *va]) + "\n"
+            tree.text(f"Annotations/VA_Estimation_Challenge/{split}/{name}.txt", text)
+            expressions = [str(-1 if n < 8 else (place + n // 16) % 8) for n in range(frames)]
+            text = (
+                "\n".join(["Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other", *expressions]) + "\n"
+            )
+            tree.text(f"Annotations/EXPR_Recognition_Challenge/{split}/{name}.txt", text)
+            units = [",".join(str((n + unit + place) % 2) for unit in range(12)) for n in range(frames)]
+            text = "\n".join([",".join(UNITS), *units]) + "\n"
+            tree.text(f"Annotations/AU_Detection_Challenge/{split}/{name}.txt", text)
+
+
+def pack_it() -> int:
+    given = recipe_options(Options)
+    name = given.challenge
+    return pack_known(given, dataclasses.replace(CORPUS, tasks=TASKS[name], sources=sources(name)))
+
+
+if __name__ == "__main__":
+    run_chosen(CORPUS, fake, pack_it)
