@@ -9,7 +9,7 @@ from pathlib import Path
 from viper_e2e.commands.common import load_model, scored, set_computing
 from viper_e2e.commands.pictures import check_pictures, draw_pictures
 from viper_e2e.commands.reading_options import shard_limits
-from viper_e2e.config import InferConfig
+from viper_e2e.config import InferConfig, reads_words
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Prediction, ViPER, record_of, summary_of
 from viper_e2e.report import tables
@@ -44,6 +44,7 @@ def run_infer(options: InferConfig) -> int:
     _check_outputs(sources, options)
     wanted = _wanted(options)
     model = load_model(options)
+    _hand_over_words(sources, model, options)
     processes = Processes(scoring_accelerator(model.device))
     with processes.telling_failures():
         for source in sources if processes.is_main else ():
@@ -65,6 +66,23 @@ def run_infer(options: InferConfig) -> int:
     all_drawn = draw_pictures(sources, numbered, model, options)
     _show(clips, model, options)
     return _exit_code(clips, is_whole=found.is_whole and all_drawn)
+
+
+def _hand_over_words(sources: list[ClipFiles | ShardSet], model: ViPER, options: InferConfig) -> None:
+    """Where the words of clips are to be found, if the model reads any."""
+    reads = reads_words(model.modalities)
+    if options.text is not None:
+        if not reads:
+            raise ViperError(f"--text: this model reads no words; it has {', '.join(model.modalities)}")
+        if not options.text.strip():
+            raise ViperError("--text is empty; leave it out where nothing is said")
+        if len(sources) != 1 or len(sources[0]) != 1 or isinstance(sources[0], ShardSet):
+            raise ViperError(
+                "--text is what is said in one clip; name that clip alone, or put a .txt beside each"
+            )
+    for source in sources:
+        if isinstance(source, ClipFiles):
+            source.reads_words, source.text = reads, options.text
 
 
 def _check_outputs(sources: list[ClipFiles | ShardSet], options: InferConfig) -> None:

@@ -128,6 +128,10 @@ class InferConfig(CalibratedOptions, ScoringOptions):
         help="clip, folder of clips, address of a clip (https://, s3://, gs://, hf://), or shards (*.tar)",
     )
     checkpoint: str = option("", help="folder of a trained model, or a hub id")
+    text: str | None = option(
+        None,
+        help="what is said in the clip (default: .vtt, .srt or .txt beside it), for a model that reads words",
+    )
     output: str | None = option(None, help="also write records: .csv, .xlsx, .parquet, .json or .jsonl")
     summary: str | None = option(
         None, metavar="FILE", help="whole clips of windows (default: beside --output, NAME.summary.csv)"

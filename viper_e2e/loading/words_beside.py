@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from viper_e2e.clip import Cue
 from viper_e2e.errors import ClipError
+from viper_e2e.runtime import printable
 from viper_e2e.shards import MAX_WORDS_BYTES, read_subtitles
+
+_log = logging.getLogger(__name__)
 
 SUBTITLE_FILES = ("vtt", "srt", "txt")
 """Beside a clip, the first that is there is taken."""
+
+
+def words_beside(video: Path) -> tuple[Cue, ...]:
+    """What a file beside a clip says, nothing where there is none; broken cues are noted.
+
+    `ClipError` for a file that cannot be used.
+    """
+    path = beside_clip(video)
+    if path is None:
+        return ()
+    cues, faults = cues_of_file(path)
+    if faults:
+        _log.warning("%s: %d broken cues are not read (%s)", printable(str(path)), len(faults), faults[0])
+    return cues
 
 
 def beside_clip(video: Path) -> Path | None:

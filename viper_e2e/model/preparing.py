@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from viper_e2e.clip import DecodedClip, Pixels, Sample
+from viper_e2e.clip import DecodedClip, Pixels, Sample, with_words
 from viper_e2e.encoders import PreparedClip
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.faces import FaceTrack
 from viper_e2e.loading import decoded as decode_sample
+from viper_e2e.loading import words_beside
 from viper_e2e.model.close_ups import CloseUps
 from viper_e2e.model.transfer import Transfer
 
@@ -26,8 +28,11 @@ FindFace = Callable[[Tensor, Tensor], FaceTrack]
 """From frames (N H W 3) and their seconds (N)."""
 
 
-def decode(clip: Clip, decoder: Callable[..., DecodedClip]) -> DecodedClip | PreparedClip | ClipError:
-    """What is further on its way passes through. ``decoder``: a `ClipDecoder`."""
+def decode(
+    clip: Clip, decoder: Callable[..., DecodedClip], *, reads_words: bool = False
+) -> DecodedClip | PreparedClip | ClipError:
+    """What is further on its way passes through. ``decoder``: a `ClipDecoder`. ``reads_words``: whether those
+    in a file beside a clip are wanted."""
     if isinstance(clip, DecodedClip | PreparedClip | ClipError):
         return clip
     if clip is None:
@@ -36,7 +41,9 @@ def decode(clip: Clip, decoder: Callable[..., DecodedClip]) -> DecodedClip | Pre
         if isinstance(clip, Sample):
             return decode_sample(clip, decoder)
         name = "" if isinstance(clip, bytes) else os.fspath(clip)
-        return decoder(clip, name=name)
+        made = decoder(clip, name=name)
+        is_file = reads_words and not isinstance(clip, bytes)
+        return with_words(made, words_beside(Path(name))) if is_file else made
     except ClipError as error:
         return error
 

@@ -22,6 +22,7 @@ from viper_e2e.config import (
     looks_at_face,
     modality,
     needs_of,
+    reads_words,
 )
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders import (
@@ -166,7 +167,8 @@ class ViPER(Pretrained):
 
     def prepare(self, clips: Clip | Sequence[Clip]) -> list[PreparedClip | ClipError]:
         """Decode and find faces; what is further on its way passes through."""
-        decoded = [decode(clip, self.decoder) for clip in batch_of(clips)]
+        reads = reads_words(self.modalities)
+        decoded = [decode(clip, self.decoder, reads_words=reads) for clip in batch_of(clips)]
         return find_faces(decoded, self.device, self._track, self._close_ups)
 
     def _track(self, frames: Tensor, seconds: Tensor) -> FaceTrack:

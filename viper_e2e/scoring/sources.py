@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from viper_e2e.clip import ClipEntry, ClipPlace, ClipSource, Sample
+from viper_e2e.clip import ClipEntry, ClipPlace, ClipSource, Cue, Sample
 from viper_e2e.config import LimitsConfig
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.loading import find_files
-from viper_e2e.runtime import file_id, matches, nearest, printable
+from viper_e2e.loading import beside_clip, find_files, words_beside
+from viper_e2e.runtime import digest, file_id, matches, nearest, printable
 from viper_e2e.shards import SampleEntry, ShardIndex, ShardLimits, ShardSet, fetch, refuse_scheme, without_query
 
 MAX_LINES = 5
@@ -58,6 +58,10 @@ class ClipFiles:
         self.stamps = [_stamp(path) for path in self.paths]
         """Size and time of each file when it was named, or None: it may be written to while others are read."""
 
+        self.reads_words = False
+        """Whether what is said is read, from a file beside each clip; set by who knows the model."""
+        self.text: str | None = None
+        """What is said in the one clip there is, in place of a file beside it."""
         self._content_ids: dict[int, str | None] = {}
 
     def __len__(self) -> int:
@@ -78,7 +82,7 @@ class ClipFiles:
         """The path itself, of which the decoder reads what it needs; or what is at the address."""
         path, name = self.paths[i], self._name(i)
         if isinstance(path, str):
-            return Sample(key=name, video=fetch(path, self.max_bytes))
+            return Sample(key=name, video=fetch(path, self.max_bytes), words=self._words(path))
         try:
             mode = path.stat().st_mode
         except FileNotFoundError as error:
@@ -87,14 +91,25 @@ class ClipFiles:
             raise ClipError(f"cannot be read ({error.strerror})", stage="read", clip=name) from error
         if not stat.S_ISREG(mode):
             raise ClipError("is no file; is the path right?", stage="read", clip=name)
-        return Sample(key=name, video=path)
+        return Sample(key=name, video=path, words=self._words(path))
+
+    def _words(self, path: Path | str) -> tuple[Cue, ...]:
+        if self.text is not None:
+            return (Cue(self.text),)
+        return words_beside(path) if self.reads_words and isinstance(path, Path) else ()
 
     def clip_id(self, i: int) -> str | None:
         """Of a file as it was when it was first asked for."""
         if i not in self._content_ids:
             path = self.paths[i]
-            self._content_ids[i] = None if isinstance(path, str) else file_id(path)
+            self._content_ids[i] = None if isinstance(path, str) else self._with_words(file_id(path), path)
         return self._content_ids[i]
+
+    def _with_words(self, content: str | None, path: Path) -> str | None:
+        """What tells a clip by what it holds, together with what is said in it."""
+        beside = beside_clip(path) if self.reads_words else None
+        said = self.text if self.text is not None else beside and file_id(beside)
+        return content if said is None else digest([content, said])
 
     def has_changed(self, i: int) -> bool:
         """Whether the file is no longer what was named."""
