@@ -39,7 +39,7 @@ demo/packed: demo/corpus/labels.csv
 demo/trained: demo/packed
 	@test -e demo/run/checkpoints/last || rm -rf demo/run
 	$(BIN)/python train.py --preset tiny --train-shards 'demo/shards/train-*.tar' \
-	    --val-shards 'demo/shards/val-*.tar' --run-dir demo/run --reuse-memory 2GB \
+	    --val-shards 'demo/shards/val-*.tar' --run-dir demo/run --reuse-memory 2GB --epochs 6 \
 	    $(if $(wildcard demo/run/checkpoints/last),--resume)
 	@touch $@
 
