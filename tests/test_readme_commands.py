@@ -145,7 +145,7 @@ def test_a_table_of_classes_and_numbers_is_packed_by_the_command_shown(place):
     assert "class of emotion: fear, joy" in done.stdout
 
 
-@pytest.mark.parametrize("words", ["--class-weights balanced", "s3://corpus"])
+@pytest.mark.parametrize("words", ["--class-weights balanced", "s3://corpus", "acted=0.3:acted"])
 def test_what_cannot_be_reached_from_a_test_is_understood_all_the_same(words):
     lines = block_with(words).replace("\\\n", " ").splitlines()
     for command, *given in (shlex.split(line)[1:] for line in lines):
@@ -186,6 +186,7 @@ def test_all_blocks_are_known():
         "viper calibrate --checkpoint RUN",
         "viper eval … --map",
         "s3://corpus",
+        "acted=0.3:acted",
         "VaianiLorenzo/ViPER-VA",
         "python infer.py clip.mp4 --checkpoint RUN",
         "viper infer --config scores.yaml",

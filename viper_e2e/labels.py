@@ -96,18 +96,76 @@ def order_of(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] | N
     return tuple(names.index(name) for name in wanted)
 
 
-def in_order_of(values: Sequence[float], order: Sequence[int]) -> tuple[float, ...]:
-    """One clip's values, rearranged as `order_of` says."""
-    return tuple(values[i] for i in order)
+def places_in(labels: LabelSet, wanted: LabelSet) -> tuple[int, ...] | None:
+    """Where each of the ``wanted`` columns stands in ``labels``; -1 for those of a task that is not there.
+
+    ``None`` where ``labels`` have something else, or a task of the same name in another way.
+    """
+    found, asked = _by_task(labels), _by_task(wanted)
+    if any(asked.get(name) != own for name, own in found.items()):
+        return None
+    names = labels.names
+    return tuple(names.index(name) if name in names else -1 for name in wanted.names)
+
+
+def union_of(corpora: Mapping[str, LabelSet]) -> LabelSet:
+    """The tasks of several corpora, each once, in the order in which they come.
+
+    `ValueError` where two corpora mean something else by one name, saying what.
+    """
+    first: dict[str, tuple[str, Task, tuple[str, ...]]] = {}
+    has_tasks = any(labels.tasks for labels in corpora.values())
+    for corpus, labels in corpora.items():
+        for task, columns in labels.parts:
+            whose, known, titles = first.setdefault(task.name, (corpus, task, labels.columns[columns]))
+            own = labels.columns[columns]
+            if told := _difference(known, titles, whose, task, own, corpus, ranges_join=not has_tasks):
+                raise ValueError(f"task {task.name!r}: {told}")
+    all_titles = tuple(title for _, _, titles in first.values() for title in titles)
+    minimum = min(labels.minimum for labels in corpora.values())
+    maximum = max(labels.maximum for labels in corpora.values())
+    tasks = tuple(task for _, task, _ in first.values()) if has_tasks else ()
+    return LabelSet(all_titles, minimum, maximum, tasks=tasks)
+
+
+def _difference(
+    known: Task,
+    titles: Sequence[str],
+    whose: str,
+    task: Task,
+    others: Sequence[str],
+    corpus: str,
+    *,
+    ranges_join: bool,
+) -> str | None:
+    """What one corpus has otherwise than another in a task of the same name."""
+    if known.kind != task.kind:
+        return f"{whose} has it as {known.kind}, {corpus} as {task.kind}; rename one"
+    names, other_names = [*map(name_of, titles)], [*map(name_of, others)]
+    only = [
+        f"{name} only {', '.join(some)}"
+        for name, mine, theirs in ((whose, names, other_names), (corpus, other_names, names))
+        if (some := [one.removeprefix(f"{name_of(task.name)}_") for one in mine if one not in theirs])
+    ]
+    if only:
+        return f"{' and '.join(only)}; pack both with the same --tasks, or rename one"
+    # Without tasks a shard knows only its own values, and their range is that of all of them.
+    is_same = (known.minimum, known.maximum) == (task.minimum, task.maximum)
+    if not (is_same or (ranges_join and known.in_unit_interval == task.in_unit_interval)):
+        return (
+            f"{known.minimum:g} to {known.maximum:g} in {whose}, {task.minimum:g} to {task.maximum:g} in "
+            f"{corpus}; pack both with the same range, or rename one"
+        )
+    return None
+
+
+def _by_task(labels: LabelSet) -> dict[str, tuple[str, frozenset[str]]]:
+    return {task.name: (task.kind, frozenset(labels.names[columns])) for task, columns in labels.parts}
 
 
 def are_alike(labels: LabelSet, others: LabelSet) -> bool:
     """Whether they have the same columns, in any order, of tasks of the same names and kinds."""
-    found, wanted = (
-        {task.name: (task.kind, frozenset(one.names[columns])) for task, columns in one.parts}
-        for one in (labels, others)
-    )
-    return found == wanted
+    return _by_task(labels) == _by_task(others)
 
 
 def differing(whose: str, labels: LabelSet, others: str, wanted_labels: LabelSet) -> str:

@@ -37,7 +37,7 @@ from viper_e2e.scoring import (
     refuse_empty,
     scoring_accelerator,
 )
-from viper_e2e.shards import ShardSet, shared_clips, shared_subjects
+from viper_e2e.shards import ShardSet, parse_corpora, shared_clips, shared_subjects
 from viper_e2e.training import SavedRun
 
 MANY = 3
@@ -118,12 +118,13 @@ def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) 
     recorded = {row[2] for row in (saved.data.get("train") or {}).get("shards", [])}
     if both := recorded & set(shards.shard_ids()):
         raise ViperError(f"{len(both)} shards are of the clips that the run was trained on: {refused}")
-    pattern = str(saved.settings.get("train_shards", ""))
+    given = str(saved.settings.get("train_shards", ""))
     try:
-        trained = ShardSet(pattern, strict=False)
+        corpora = parse_corpora(given, "--train-shards")
+        trained = ShardSet([pattern for corpus in corpora for pattern in corpus.patterns], strict=False)
     except ViperError as error:
         return [f"single clips could not be compared with those of training ({error})"]
-    sets = {"train": _places(trained), "these": _places(shards)}
+    sets = {"train": trained.shards, "these": shards.shards}
     if shared := shared_clips(sets):
         some = ", ".join(where["these"][0] for where in shared[:MANY])
         raise ViperError(f"{len(shared)} clips are of those that the run was trained on ({some}, …): {refused}")
@@ -132,10 +133,6 @@ def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) 
         told = "intervals will be too narrow for people whom it has not seen"
         return [f"{len(people)} subjects ({some}, …) are in the training clips too: {told}"]
     return []
-
-
-def _places(shards: ShardSet) -> list[tuple[Any, Any]]:
-    return [(shards.shard_of(i), shards.entry(i)) for i in range(len(shards))]
 
 
 def _keep(calibration: Calibration, model: ViPER, folder: Path | None, options: CalibrateConfig) -> Path:

@@ -193,7 +193,22 @@ def _normal(argv: Sequence[str]) -> list[str]:
         if name in flags and not equals and following not in ("true", "false"):
             equals, value = "=", "true"
         words.append(name + equals + value)
-    return _in_words_of_now(words)
+    return _in_words_of_now(_with_patterns_joined(words))
+
+
+def _with_patterns_joined(argv: Sequence[str]) -> list[str]:
+    """``--train_shards A B`` as one word, with a pattern to a line."""
+    words: list[str] = []
+    rest = [*argv]
+    while rest:
+        word = rest.pop(0)
+        if word in ("--train_shards", "--val_shards"):
+            end = next((i for i, following in enumerate(rest) if following.startswith("-")), len(rest))
+            if end > 1:
+                word = f"{word}=" + "\n".join(rest[:end])
+                del rest[:end]
+        words.append(word)
+    return words
 
 
 def _in_words_of_now(argv: Sequence[str]) -> list[str]:

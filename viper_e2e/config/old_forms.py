@@ -41,6 +41,9 @@ def settings_of_now(data: Mapping[str, Any], source: str) -> dict[str, Any]:
         raise ViperError(
             f"{source}: has schema {schema}, this version reads up to {SETTINGS_SCHEMA}; install a newer one"
         )
+    for name in ("train_shards", "val_shards"):  # one pattern, or several, one to a line
+        if isinstance(now.get(name), list):
+            now[name] = "\n".join(map(str, now[name]))
     if "unfreeze_at" in now and now["unfreeze_at"] is None:
         now["unfreeze_at"] = "none"
     if isinstance(now.get("model"), dict):

@@ -61,9 +61,11 @@ class RunConfig:
     """What is trained on, and where the run writes."""
 
     train_shards: str = ""
-    """Shards to train on: a path, a glob, a brace pattern, or https://, s3://, gs:// or hf:// addresses."""
+    """Shards to train on: a path, a glob, a brace pattern, or https://, s3://, gs:// or hf:// addresses. Of
+    several corpora a `NAME=WEIGHT:PATTERN` each: `acted=0.3:acted/train-*.tar wild=0.7:wild/train-*.tar`."""
     val_shards: str | None = None
-    """Shards to validate on after each epoch; None: no validation, and `best` is never written."""
+    """Shards to validate on after each epoch, of several corpora as `NAME:PATTERN`; None: no validation, and
+    `best` is never written."""
     fold: str = ""
     """Train on the clips of all other folds, and validate on those of this one; see `folds`."""
     folds: str = "Fold"

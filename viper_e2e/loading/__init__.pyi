@@ -6,6 +6,8 @@ from .clip_reader import DecodeSample as DecodeSample
 from .clip_reader import decoded as decoded
 from .loader import ClipBatch as ClipBatch
 from .loader import ClipLoader as ClipLoader
+from .mixture_order import Share as Share
+from .mixture_order import clips_per_epoch as clips_per_epoch
 from .order import Cursor as Cursor
 from .order import EpochOrder as EpochOrder
 from .skips import SkipBudget as SkipBudget

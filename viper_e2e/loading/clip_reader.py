@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from viper_e2e.clip import DecodedClip, Sample, with_words
 from viper_e2e.errors import ClipError
@@ -31,27 +31,40 @@ class DecodeSample:
         return decoded(sample, self.decoder)
 
 
+Where = Any
+"""What a source's reader reads a clip by: its number, or a `Place`, as the source itself says."""
+
+
 @runtime_checkable
 class Readable(Protocol):
-    """Where clips are read by their number."""
+    """Where clips are read by their number, or by their place."""
 
-    def read(self, i: int, /) -> Sample: ...
+    def read(self, place: Where, /) -> Sample: ...
+
+
+@runtime_checkable
+class HasPlaces(Protocol):
+    """A source whose reader need not know all of its clips, so that workers stay small: a `ShardSet`."""
+
+    def reader(self) -> Readable: ...
+
+    def place_of(self, i: int, /) -> Where: ...
 
 
 @dataclass(frozen=True)
 class ClipReader(Generic[T]):
-    """`reader(index)` → what ``decode`` makes of the clip, or the `ClipError` that says why there is nothing.
+    """`reader(place)` → what ``decode`` makes of the clip, or the `ClipError` that says why there is nothing.
 
     Imports no torch, so that a worker that runs it stays small. Other errors are ours, and are raised.
     """
 
     shards: Readable
-    """A `ShardSet`, or whatever has its `read`."""
+    """A `SampleReader`, or whatever has its `read`."""
     decode: Callable[[Sample], T]
 
-    def __call__(self, index: int) -> T | ClipError:
+    def __call__(self, place: Where) -> T | ClipError:
         try:
-            return self.decode(self.shards.read(index))
+            return self.decode(self.shards.read(place))
         except ClipError as error:
             return without_traceback(error)
 

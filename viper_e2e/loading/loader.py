@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from viper_e2e.clip import ClipSource, DecodedClip, Sample
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading.clip_reader import DecodeSample
+from viper_e2e.loading.mixture_order import MixtureOrder, MixturePattern, Share, clips_per_epoch
 from viper_e2e.loading.order import BatchShape, EpochOrder, assign
 from viper_e2e.loading.skips import SkipBudget, SkipRecord
 from viper_e2e.loading.stream import ClipSlot, ClipStream, Reading
@@ -43,6 +44,14 @@ class ClipBatch:
     """Positions before this one have been handed out, counting all processes."""
     ends_step: bool
     """The last forward pass before the optimizer's step."""
+    repeats: list[int] = field(default_factory=list)
+    """How often each row's clip may have been in this epoch before, as in a mixture; empty: never."""
+
+    @property
+    def visits(self) -> list[str]:
+        """Each row's key, with a number behind it where the clip comes again: what is random is drawn by it."""
+        repeats = self.repeats or [0] * len(self.keys)
+        return [f"{key}#{n}" if n else key for key, n in zip(self.keys, repeats, strict=True)]
 
     def skip_record(self, row: int, error: ClipError) -> SkipRecord:
         """What `skipped.jsonl` says of a row that could not be used, here or in a later stage."""
@@ -81,17 +90,30 @@ class ClipLoader(ClipStream):
         max_restarts: int = MAX_RESTARTS,
         cached: Callable[[str], Any] | None = None,
         quarantined: dict[str, str] | None = None,
+        corpora: Sequence[Share] = (),
     ):
-        """The other settings are those of `Reading` and `ClipStream`."""
+        """The other settings are those of `Reading` and `ClipStream`. ``corpora``: of a mixture."""
         reading = Reading(batch_size, num_workers, prefetch, clip_timeout_seconds, max_restarts)
         super().__init__(shards, decode, reading, cached=cached, quarantined=quarantined)
         assert 0 <= process_index < num_processes
         self.shape = BatchShape(batch_size, num_processes, accumulation)
         self.seed, self.shuffle, self.shuffle_window = seed, shuffle, shuffle_window
         self.process_index = process_index
+        self.corpora, self._counts = corpora, clips_per_epoch(corpora)
+        self._pattern = MixturePattern(self._counts) if corpora else None
 
-    def order(self, epoch: int) -> EpochOrder:
+    def order(self, epoch: int) -> EpochOrder | MixtureOrder:
         """The order that all processes walk together."""
+        if self._pattern is not None:
+            return MixtureOrder(
+                self.corpora,
+                self._pattern,
+                self._counts,
+                seed=self.seed,
+                epoch=epoch,
+                shuffle=self.shuffle,
+                shuffle_window=self.shuffle_window,
+            )
         return EpochOrder(
             self.shards.shard_sizes,
             seed=self.seed,
@@ -129,7 +151,9 @@ class ClipLoader(ClipStream):
             ends_step = number % shape.accumulation == 0
             for row in mine:
                 position = forward[row]
-                yield ClipSlot(position, order[position], keys[row], forward.stop, ends_step)
+                yield ClipSlot(
+                    position, order[position], keys[row], forward.stop, ends_step, repeat=order.repeat(position)
+                )
             for _ in range(shape.batch_size - len(mine)):
                 yield ClipSlot(next_position=forward.stop, ends_step=ends_step)
 
@@ -161,4 +185,5 @@ class ClipLoader(ClipStream):
             shards=shards,
             next_position=slots[0].next_position,
             ends_step=slots[0].ends_step,
+            repeats=[slot.repeat for slot in slots],
         )

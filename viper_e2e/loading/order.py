@@ -14,6 +14,8 @@ import numpy as np
 from viper_e2e.errors import ViperError
 
 CURSOR_SCHEMA = 1
+UNSHUFFLED_BLOCK = 2**16
+"""Clips that are looked up at once where nothing is shuffled."""
 
 
 class EpochOrder:
@@ -22,6 +24,9 @@ class EpochOrder:
     Shards are permuted, then samples are permuted inside consecutive windows of `shuffle_window`, so that
     neighbours in the order lie close together on disk while shards mix. `order[position]` is the index of a
     sample, counted through the shards as they are given.
+
+    A window is computed when a position in it is asked for: ten million clips take no more time or memory
+    than ten thousand.
 
     The permutations sort raw 64-bit draws of PCG64: NumPy promises those for every version, which it does
     not for `Generator.permutation` (NEP 19); a run can be resumed under another NumPy.
@@ -35,29 +40,62 @@ class EpochOrder:
         epoch: int = 0,
         shuffle: bool = True,
         shuffle_window: int = 2048,
+        stream: tuple[int, ...] = (),
     ):
+        """``stream``: numbers that make another order of the same seed and epoch."""
         if shuffle_window < 1:
             raise ViperError(f"shuffle_window is {shuffle_window}; it counts clips and is at least 1")
         if seed < 0 or epoch < 0:
             raise ViperError(f"seed {seed} and epoch {epoch} must not be negative")
-        sizes = np.asarray(shard_sizes, dtype=np.int64)
-        total = int(sizes.sum())
-        if not shuffle:
-            self.indices = np.arange(total)
-            return
-        draws = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(len(sizes) + total)
-        shards, samples = draws[: len(sizes)], draws[len(sizes) :]
-        first = np.cumsum(sizes) - sizes
-        by_shard = [np.arange(first[s], first[s] + sizes[s]) for s in np.argsort(shards, kind="stable")]
-        window = np.arange(total) // shuffle_window
-        inside_windows = np.lexsort((samples, window))
-        self.indices = np.concatenate([np.empty(0, np.int64), *by_shard])[inside_windows]
+        self._sizes = np.asarray(shard_sizes, dtype=np.int64)
+        self._total = int(self._sizes.sum())
+        self._window = shuffle_window if shuffle else max(1, min(self._total, UNSHUFFLED_BLOCK))
+        self._shuffle = shuffle
+        self._entropy = [seed, epoch, *stream]
+        self._first = np.cumsum(self._sizes) - self._sizes
+        shards = np.arange(len(self._sizes))
+        if shuffle:
+            shards = np.argsort(self._draws(0, len(self._sizes)), kind="stable")
+        self._shards, self._ends = shards, np.cumsum(self._sizes[shards])
+        self._block: tuple[int, np.ndarray] = -1, np.empty(0, np.int64)
+        """The last one that was asked for, by its number."""
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return self._total
 
     def __getitem__(self, position: int) -> int:
-        return int(self.indices[position])
+        if not 0 <= position < self._total:
+            raise IndexError(f"position {position} of {self._total}")
+        number, inside = divmod(position, self._window)
+        if self._block[0] != number:
+            self._block = number, self._block_of(number)
+        return int(self._block[1][inside])
+
+    def repeat(self, position: int) -> int:
+        """How often this clip has been before in this epoch: never, as each is once in it."""
+        return 0
+
+    @property
+    def indices(self) -> np.ndarray:
+        """All of them at once."""
+        blocks = [self._block_of(number) for number in range(-(-self._total // self._window))]
+        return np.concatenate([np.empty(0, np.int64), *blocks])
+
+    def _block_of(self, number: int) -> np.ndarray:
+        start = number * self._window
+        places = np.arange(start, min(start + self._window, self._total))
+        if self._shuffle:
+            draws = self._draws(len(self._sizes) + start, len(places))
+            places = start + np.argsort(draws, kind="stable")
+        at = np.searchsorted(self._ends, places, side="right")
+        shards = self._shards[at]
+        return self._first[shards] + places - (self._ends[at] - self._sizes[shards])
+
+    def _draws(self, start: int, count: int) -> np.ndarray:
+        """Raw draws from a place in the sequence on, which PCG64 gets to without those before it."""
+        generator = np.random.PCG64(np.random.SeedSequence(self._entropy))
+        generator.advance(start)
+        return generator.random_raw(count)
 
 
 @dataclass(frozen=True)

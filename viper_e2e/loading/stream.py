@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from viper_e2e.clip import ClipSource, Sample
 from viper_e2e.errors import UNREACHABLE, ClipError, ViperError
-from viper_e2e.loading.clip_reader import ClipReader
+from viper_e2e.loading.clip_reader import ClipReader, HasPlaces, Where
 from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, WorkerLost, WorkerPool
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class ClipSlot:
     ends_step: bool = True
     is_known_by_key: bool = True
     """Whether its key is that of no other clip: what is in quarantine is."""
+    repeat: int = 0
+    """As in `ClipBatch`."""
     ticket: int | None = None
     """Of the worker pool, while it is being decoded."""
     clip: object = None
@@ -94,7 +96,7 @@ class ClipStream:
         self._outage_since: float | None = None
         self.waiting_seconds = 0.0
         """How long the consumer has waited for clips so far."""
-        self._reader = ClipReader(source, decode)
+        self._reader = ClipReader(source.reader() if isinstance(source, HasPlaces) else source, decode)
         self.pool: WorkerPool | None = None
         """The workers, once there are any; `pool.stats()` tells what they are at."""
 
@@ -135,7 +137,7 @@ class ClipStream:
         elif self.cached is not None:
             slot.clip = self.cached(slot.key)
         if slot.clip is None and self.num_workers:
-            slot.ticket = self._workers().submit(slot.index, slot.key)
+            slot.ticket = self._workers().submit(self._place(slot), slot.key)
         return slot
 
     def _finish(self, slot: ClipSlot) -> None:
@@ -145,7 +147,7 @@ class ClipStream:
         clip = self._outcome(slot)
         while isinstance(clip, ClipError) and clip.stage == UNREACHABLE and self._is_worth_waiting(clip):
             if slot.ticket is not None:
-                slot.ticket = self._workers().submit(slot.index, slot.key)
+                slot.ticket = self._workers().submit(self._place(slot), slot.key)
             clip = self._outcome(slot)
         if not (isinstance(clip, ClipError) and clip.stage == UNREACHABLE):
             self._outage_since = None
@@ -156,7 +158,10 @@ class ClipStream:
         slot.clip, slot.ticket = clip, None
 
     def _outcome(self, slot: ClipSlot) -> Any:
-        return self._reader(slot.index) if slot.ticket is None else self._workers().outcome(slot.ticket)
+        return self._reader(self._place(slot)) if slot.ticket is None else self._workers().outcome(slot.ticket)
+
+    def _place(self, slot: ClipSlot) -> Where:
+        return self.shards.place_of(slot.index) if isinstance(self.shards, HasPlaces) else slot.index
 
     def _is_worth_waiting(self, error: ClipError) -> bool:
         """Whether the shards' server may be back soon: a minute's outage must not cost an epoch its clips."""

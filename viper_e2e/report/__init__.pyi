@@ -1,3 +1,4 @@
+from . import corpus_figures as corpus_figures
 from . import figures as figures
 from . import tables as tables
 from .comparison import comparison_latex as comparison_latex

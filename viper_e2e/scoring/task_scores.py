@@ -51,13 +51,14 @@ def task_scores(predictions: Predictions, *, num_resamples: int = 1000, seed: in
 def main_score(scores: Mapping[str, TaskScores], best_by: str = "") -> float:
     """What a checkpoint is judged by, larger is better: ``TASK.MEASURE``, or the mean of the main measures.
 
-    NaN where it is undefined for any of them.
+    Tasks of which no clip has a label do not count; NaN where the measure is undefined for any other.
     """
     if best_by:
         task, measure = split_best_by(best_by, [one.task for one in scores.values()])
         value = scores[task].values[measure]
         return -value if measure in SMALLER_IS_BETTER else value
-    return float(np.mean([one.values[MAIN_MEASURE[one.task.kind]] for one in scores.values()]))
+    measured = [one.values[MAIN_MEASURE[one.task.kind]] for one in scores.values() if one.num_clips]
+    return float(np.mean(measured)) if measured else float("nan")
 
 
 def split_best_by(best_by: str, tasks: Sequence[Task]) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan, nan
 from pathlib import PurePath
@@ -67,9 +67,11 @@ class ShardIndex:
     path_or_url: str
     size: int
     """Bytes of the whole tar."""
-    samples: tuple[SampleEntry, ...]
+    samples: Sequence[SampleEntry]
     labels: LabelSet | None
     split: str | None
+    content_id: str | None = None
+    """As `ShardSet.shard_ids` tells it, where a file says so; None: to be computed."""
 
 
 def index_path(shard: str) -> str:
@@ -97,16 +99,12 @@ def range_of(values: Iterable[float]) -> tuple[float, float]:
 
 def index_to_json(index: ShardIndex) -> bytes:
     """The index file, deterministic to the byte."""
-    labels = index.labels
-    tasks = labels.tasks if labels else ()
     data = {
         "schema": _schema_of(index),
         "shard": PurePath(index.path_or_url).name,
         "size": index.size,
         "split": index.split,
-        "labels": labels
-        and {"columns": list(labels.columns), "minimum": labels.minimum, "maximum": labels.maximum}
-        | ({"tasks": tasks_to_json(tasks)} if tasks else {}),
+        "labels": labels_to_json(index.labels),
         "samples": [
             {
                 "key": entry.key,
@@ -135,44 +133,61 @@ def _schema_of(index: ShardIndex) -> str:
     return SCHEMA_OF_TASKS if index.labels and index.labels.tasks else SCHEMA
 
 
-def read_index(shard: Source, index: Source, limits: ShardLimits) -> ShardIndex | None:
-    """The index beside a shard, checked against the shard; ``None`` where there is none.
+def labels_to_json(labels: LabelSet | None) -> dict[str, Any] | None:
+    if labels is None:
+        return None
+    found = {"columns": list(labels.columns), "minimum": labels.minimum, "maximum": labels.maximum}
+    return found | ({"tasks": tasks_to_json(labels.tasks)} if labels.tasks else {})
+
+
+def labels_from_json(labels: dict[str, Any] | None) -> LabelSet | None:
+    """The inverse; `ValueError`, `TypeError` or `KeyError` for anything else."""
+    if labels is None:
+        return None
+    minimum, maximum = float(labels["minimum"]), float(labels["maximum"])
+    columns = tuple(_text(column) for column in labels["columns"])
+    return LabelSet(columns, minimum, maximum, tasks=tasks_from_json(labels.get("tasks", []), len(columns)))
+
+
+def read_index(shard: Source, index: Source, size: int, limits: ShardLimits) -> ShardIndex:
+    """The index beside a shard, of so many bytes, checked against the shard.
 
     Raises ``ShardError`` where the index is damaged or belongs to another tar.
     """
-    try:
-        size = index.size()
-    except FileNotFoundError:
-        return None
     if size > limits.max_index_bytes:
         raise ShardError(f"{index.name}: {size} bytes; an index has at most {limits.max_index_bytes}: repack")
-    data = parse_json(index.read(0, size), index.name)
-    try:
-        if data["schema"] not in SCHEMAS:
-            raise ShardError(f"{index.name}: schema {data['schema']!r}, this version reads {SCHEMA!r}: repack")
-        found = _index_from_json(data, shard.name)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, ShardError):
-            raise
-        raise ShardError(f"{index.name}: damaged index ({type(error).__name__}: {error}); repack") from error
-    actual = shard.size()
-    if actual != found.size:
-        raise ShardError(
-            f"{shard.name}: {actual} bytes, its index says {found.size}: torn, or of another run; "
-            "copy or pack it again"
-        )
-    if found.size < 1024 or any(shard.read(found.size - 1024, 1024)):
-        raise ShardError(f"{shard.name}: no end-of-archive marker at its end: torn; copy or pack it again")
+    found = parse_index(index.read(0, size), index.name, shard.name)
+    check_shard(shard, found.size)
     return found
 
 
+def parse_index(content: bytes, name: str, shard: str) -> ShardIndex:
+    """The index of a shard out of the file of this name; ``ShardError`` where it is damaged."""
+    data = parse_json(content, name)
+    try:
+        if data["schema"] not in SCHEMAS:
+            raise ShardError(f"{name}: schema {data['schema']!r}, this version reads {SCHEMA!r}: repack")
+        return _index_from_json(data, shard)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, ShardError):
+            raise
+        raise ShardError(f"{name}: damaged index ({type(error).__name__}: {error}); repack") from error
+
+
+def check_shard(shard: Source, size: int) -> None:
+    """`ShardError` where a tar is not as large as its index says, or does not end as tars do."""
+    actual = shard.size()
+    if actual != size:
+        raise ShardError(
+            f"{shard.name}: {actual} bytes, its index says {size}: torn, or of another run; "
+            "copy or pack it again"
+        )
+    if size < 1024 or any(shard.read(size - 1024, 1024)):
+        raise ShardError(f"{shard.name}: no end-of-archive marker at its end: torn; copy or pack it again")
+
+
 def _index_from_json(data: dict[str, Any], shard: str) -> ShardIndex:
-    labels = data["labels"]
-    if labels is not None:
-        minimum, maximum = float(labels["minimum"]), float(labels["maximum"])
-        columns = tuple(_text(column) for column in labels["columns"])
-        tasks = tasks_from_json(labels.get("tasks", []), len(columns))
-        labels = LabelSet(columns, minimum, maximum, tasks=tasks)
+    labels = labels_from_json(data["labels"])
     size = _whole(data["size"])
     samples = tuple(_entry_from_json(sample, labels, size) for sample in data["samples"])
     split = None if data["split"] is None else _text(data["split"])
@@ -186,6 +201,8 @@ def _entry_from_json(sample: dict[str, Any], labels: LabelSet | None, tar_size: 
         member = Member(_whole(m["offset"]), _whole(m["size"]), _text(m["sha256"]))
         if extension not in KNOWN_EXTENSIONS or member.offset % 512 or member.offset + member.size > tar_size:
             raise ValueError(f"sample {key!r} has an impossible member {extension!r}")
+        if not re.fullmatch("[0-9a-f]{64}", m["sha256"]):
+            raise ValueError(f"sample {key!r}: {m['sha256']!r} is no sha256")
         members[extension] = member
     if reason := unusable(members):
         raise ValueError(f"sample {key!r} {reason}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from viper_e2e.shards.index import Member, index_path, index_to_json
+from viper_e2e.shards.columns_file import LEAST_INDEX_BYTES, columns_path
+from viper_e2e.shards.index import Member, index_path, index_to_json, parse_index
+from viper_e2e.shards.reading import columns_of
 from viper_e2e.shards.sources import ShardError, ShardLimits, Source, open_source
 from viper_e2e.shards.unindexed import index_foreign
 
@@ -19,6 +21,27 @@ def has_index(shard: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def has_columns(shard: str) -> bool:
+    """Whether a file of their name is beside the shard."""
+    try:
+        open_source(columns_path(shard)).size()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def make_columns(shard: str, index: bytes | None = None) -> bytes | None:
+    """The file of columns for a shard with a large index; ``None`` where its index is small enough as it is.
+
+    ``index``: its content, if it does not lie beside the shard.
+    """
+    beside = open_source(index_path(shard))
+    content = beside.read(0, beside.size()) if index is None else index
+    if len(content) < LEAST_INDEX_BYTES:
+        return None
+    return columns_of(parse_index(content, beside.name, open_source(shard).name), len(content))
 
 
 def make_index(shard: str, limits: ShardLimits | None = None) -> bytes:

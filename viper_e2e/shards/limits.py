@@ -24,6 +24,8 @@ class ShardLimits:
     max_json_bytes: int = 1024**2
     max_action_units_bytes: int = 64 * 1024**2
     max_index_bytes: int = 64 * 1024**2
+    max_columns_bytes: int = 4 * 1024**3
+    """The same in columns, which are not copied into memory."""
     max_header_bytes: int = 64 * 1024
     """One extended tar header (long names)."""
     max_members: int = 4_000_000

@@ -5,32 +5,30 @@ from __future__ import annotations
 import bisect
 import copy
 import glob
-import hashlib
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
 
+import numpy as np
+
 # Comes with webdataset, whose patterns these are.
 from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # its stub lacks it
+from jaxtyping import Bool, Float64
 
-from viper_e2e.clip import Cue, Sample
-from viper_e2e.errors import UNREACHABLE, ClipError
-from viper_e2e.labels import LabelSet, are_alike, differing, in_order_of, order_of
+from viper_e2e.clip import Sample
+from viper_e2e.labels import LabelSet, are_alike, differing, order_of, places_in
 from viper_e2e.runtime import (
-    SOUND_EXTENSIONS,
-    VIDEO_EXTENSIONS,
     digest,
     literal_prefix,
     matches,
     sampled_digest,
 )
-from viper_e2e.shards.action_units import action_units_from_npy
+from viper_e2e.shards.columns_file import LEAST_INDEX_BYTES, columns_path, columns_to_bytes, read_columns
 from viper_e2e.shards.index import (
-    ACTION_UNITS_EXTENSION,
     RECORD_EXTENSION,
     Member,
     SampleEntry,
@@ -39,9 +37,9 @@ from viper_e2e.shards.index import (
     known_or_none,
     read_index,
 )
-from viper_e2e.shards.limits import UnreachableError
+from viper_e2e.shards.sample_reading import Place, SampleReader
+from viper_e2e.shards.sample_table import SampleTable
 from viper_e2e.shards.sources import LocalFile, RemoteFile, ShardError, ShardLimits, open_source
-from viper_e2e.shards.subtitles import MAX_WORDS_BYTES, WORDS_EXTENSIONS, read_subtitles
 from viper_e2e.shards.unindexed import Aside, index_foreign
 
 MAX_SHARDS = 1_000_000
@@ -109,12 +107,13 @@ class ShardSet:
         """The same shards with every clip's labels in the order of ``labels``, matched by name.
 
         The one way for labels of a corpus to meet a model, another corpus or an earlier run. ``whose`` names
-        them in the ``ShardError`` that other emotions raise. Shards in which nothing is labelled fit any.
+        them in the ``ShardError`` that other emotions raise. Of several tasks some may be missing here, which
+        every clip then lacks. Shards in which nothing is labelled fit any.
         """
-        if self.labels is None or not any(e.intensities is not None for s in self.shards for e in s.samples):
+        if self.labels is None or not any(table_of(shard).is_labelled().any() for shard in self.shards):
             return self
-        order = order_of(self.labels.names, labels.names)
-        if order is None or not are_alike(self.labels, labels):
+        order = places_in(self.labels, labels)
+        if order is None:
             places = ", ".join(shard.path_or_url.partition("?")[0] for shard in self.shards[:2])
             places += ", …" if len(self.shards) > 2 else ""
             raise ShardError(differing(places, self.labels, whose, labels))
@@ -124,15 +123,32 @@ class ShardSet:
         made.shards = tuple(_reordered(shard, order, labels) for shard in self.shards)
         return made
 
-    def only(self, keep: Sequence[bool]) -> ShardSet:
+    def only(self, keep: Sequence[bool] | Bool[np.ndarray, " N"]) -> ShardSet:
         """Without the samples that are not to be kept; the others stay in their order."""
-        made, wanted = copy.copy(self), iter(keep)
+        made, wanted = copy.copy(self), np.asarray(keep, dtype=bool)
         made.shards = tuple(
-            replace(shard, samples=tuple(entry for entry in shard.samples if next(wanted)))
-            for shard in self.shards
+            _only(shard, wanted[start : start + len(shard.samples)])
+            for shard, start in zip(self.shards, self._starts, strict=False)
         )
         made._starts = list(accumulate((len(shard.samples) for shard in made.shards), initial=0))
         return made
+
+    def is_labelled(self) -> Bool[np.ndarray, " N"]:
+        """Which samples have a label."""
+        return np.concatenate([np.empty(0, bool), *(table_of(shard).is_labelled() for shard in self.shards)])
+
+    def label_rows(self) -> Float64[np.ndarray, "N E"]:
+        """Labels of all samples; NaN where one is missing."""
+        return np.concatenate([np.empty((0, len(self.known_labels))), *self.label_parts()])
+
+    def label_parts(self) -> Iterator[Float64[np.ndarray, "_ E"]]:
+        """The same, shard by shard."""
+        width = len(self.known_labels)
+        for shard in self.shards:
+            if shard.labels is None:
+                yield np.full((len(shard.samples), width), np.nan)
+            else:
+                yield table_of(shard).label_rows()
 
     def shard_of(self, i: int) -> ShardIndex:
         """The shard that holds sample ``i``."""
@@ -158,7 +174,7 @@ class ShardSet:
         Of a foreign shard, without hashes, what is at hand: sizes, and a few bytes from the middle of each
         film. Where shards lie and what they are called does not count, nor the order of the labels' columns.
         """
-        return [digest([_sample_content(shard, entry) for entry in shard.samples]) for shard in self.shards]
+        return [shard.content_id or shard_id(shard) for shard in self.shards]
 
     def content_id(self) -> str:
         """Of all shards together, in their order."""
@@ -169,73 +185,21 @@ class ShardSet:
 
         Raises ``ClipError`` (stage ``"read"``) where this one clip cannot be had.
         """
-        shard, entry = self.shard_of(i), self.entry(i)
-        video = next(extension for extension in entry.members if extension in VIDEO_EXTENSIONS)
-        sound = next((extension for extension in entry.members if extension in SOUND_EXTENSIONS), None)
-        units = None
-        if ACTION_UNITS_EXTENSION in entry.members:
-            data = self._member(shard, entry, ACTION_UNITS_EXTENSION, self.limits.max_action_units_bytes)
-            try:
-                units = action_units_from_npy(data)
-            except ValueError as error:
-                raise self._failure(shard, entry, f".{ACTION_UNITS_EXTENSION}: {error}") from error
-        return Sample(
-            key=entry.key,
-            words=self._words(shard, entry),
-            video=self._member(shard, entry, video, self.limits.max_clip_bytes),
-            file_id=entry.file_id,
-            sound=self._member(shard, entry, sound, self.limits.max_clip_bytes) if sound else None,
-            action_units=units,
-            intensities=entry.intensities,
-            subject=entry.subject,
-            shard=shard.path_or_url,
-            segment=entry.segment,
-        )
+        return self.reader().read(self.place_of(i))
 
-    def _words(self, shard: ShardIndex, entry: SampleEntry) -> tuple[Cue, ...]:
-        extension = next((extension for extension in WORDS_EXTENSIONS if extension in entry.members), None)
-        if extension is None:
-            return ()
-        try:
-            found = read_subtitles(extension, self._member(shard, entry, extension, MAX_WORDS_BYTES))
-        except ValueError as error:
-            if isinstance(error, ClipError):
-                raise
-            raise self._failure(shard, entry, f".{extension}: {error}") from error
-        if found.faults:
-            raise self._failure(shard, entry, f".{extension}: {found.faults[0]}")
-        return found.cues
+    def reader(self) -> SampleReader:
+        """Reads what `place_of` names, without the indexes: for worker processes."""
+        return SampleReader(self.limits)
+
+    def place_of(self, i: int) -> Place:
+        """All that a `reader` has to know of sample ``i``."""
+        return Place(self.shard_of(i).path_or_url, self.entry(i))
 
     def _place(self, i: int) -> tuple[int, int]:
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
         shard = bisect.bisect_right(self._starts, i) - 1
         return shard, i - self._starts[shard]
-
-    def _member(self, shard: ShardIndex, entry: SampleEntry, extension: str, max_bytes: int) -> bytes:
-        member = entry.members[extension]
-        if member.size > max_bytes:
-            raise self._failure(
-                shard,
-                entry,
-                f".{extension} has {member.size} bytes, at most {max_bytes} are allowed (see --max-bytes)",
-            )
-        try:
-            data = open_source(shard.path_or_url).read(member.offset, member.size)
-        except (ShardError, FileNotFoundError) as error:
-            stage = UNREACHABLE if isinstance(error, UnreachableError) else "read"
-            reason = error.strerror if isinstance(error, FileNotFoundError) and error.strerror else error
-            raise self._failure(shard, entry, f".{extension} cannot be read: {reason}", stage) from error
-        if member.sha256 is not None and hashlib.sha256(data).hexdigest() != member.sha256:
-            raise self._failure(
-                shard,
-                entry,
-                f".{extension} does not match the sha256 of the index; copy or pack the shard again",
-            )
-        return data
-
-    def _failure(self, shard: ShardIndex, entry: SampleEntry, reason: str, stage: str = "read") -> ClipError:
-        return ClipError(f"{reason} (shard {open_source(shard.path_or_url).name})", stage=stage, clip=entry.key)
 
 
 def expand(patterns: str | Sequence[str]) -> list[str]:
@@ -253,7 +217,7 @@ def expand(patterns: str | Sequence[str]) -> list[str]:
             if remote and "*" in one.partition("?")[0]:
                 raise ShardError(f"{one}: servers and stores are not searched; write {{000000..000017}} for *")
             if not remote and glob.has_magic(one):
-                places = [path for path in matches(one) if not path.endswith(".index.json")]
+                places = [path for path in matches(one) if not path.endswith((".index.json", ".index.bin"))]
             elif not remote and not os.path.exists(one):  # noqa: PTH110
                 places = []
             if not places:
@@ -280,9 +244,12 @@ def _index(path: str, limits: ShardLimits) -> tuple[ShardIndex | None, Aside]:
     """One shard's index, and what is to be said besides."""
     try:
         source = open_source(path)
-        index = read_index(source, open_source(index_path(path)), limits)
-        if index is not None:
-            return _located(index, path), Aside()
+        beside = open_source(index_path(path))
+        if (size := _size_of(beside)) is not None:
+            index = None
+            if size >= LEAST_INDEX_BYTES:
+                index = read_columns(source, open_source(columns_path(path)), size, limits)
+            return _located(index or read_index(source, beside, size, limits), path), Aside()
         foreign, aside = index_foreign(source, limits)
         return _located(foreign, path), aside
     except FileNotFoundError as error:
@@ -292,9 +259,22 @@ def _index(path: str, limits: ShardLimits) -> tuple[ShardIndex | None, Aside]:
         return None, Aside(faults=[str(error)])
 
 
+def _size_of(file: LocalFile | RemoteFile) -> int | None:
+    """``None`` where it is not there."""
+    try:
+        return file.size()
+    except FileNotFoundError:
+        return None
+
+
 def _located(index: ShardIndex, path: str) -> ShardIndex:
     """Messages name a URL without its query; reading needs all of it."""
-    return ShardIndex(path, index.size, index.samples, index.labels, index.split)
+    return replace(index, path_or_url=path, samples=table_of(index))
+
+
+def table_of(shard: ShardIndex) -> SampleTable:
+    """Its samples in columns, as all shards of a set have them."""
+    return SampleTable.of(shard.samples, len(shard.labels or ()))
 
 
 def _with_common_labels(
@@ -318,6 +298,18 @@ def _with_common_labels(
     minimum = min(labels.minimum for _, labels in labelled)
     maximum = max(labels.maximum for _, labels in labelled)
     return tuple(same), LabelSet(first.columns, minimum, maximum, tasks=first.tasks), faults
+
+
+def shard_id(shard: ShardIndex) -> str:
+    """What tells a shard by content, computed from what its index says."""
+    return digest([_sample_content(shard, entry) for entry in shard.samples])
+
+
+def columns_of(shard: ShardIndex, index_bytes: int) -> bytes | None:
+    """The file of columns that belongs beside an index of so many bytes; ``None`` where it needs none."""
+    if index_bytes < LEAST_INDEX_BYTES:
+        return None
+    return columns_to_bytes(shard, index_bytes, shard_id(shard))
 
 
 def _sample_content(shard: ShardIndex, entry: SampleEntry) -> list:
@@ -349,25 +341,33 @@ def _foreign_member_id(shard: ShardIndex, member: Member) -> str | list:
     return sampled_digest(lambda offset, size: source.read(member.offset + offset, size), member.size)
 
 
+def _only(shard: ShardIndex, keep: Bool[np.ndarray, " N"]) -> ShardIndex:
+    return shard if keep.all() else replace(shard, samples=table_of(shard).only(keep), content_id=None)
+
+
 def _reordered(shard: ShardIndex, order: Sequence[int], labels: LabelSet) -> ShardIndex:
     """A shard whose labels stand in another order, under the titles of these."""
     if shard.labels is None or shard.labels.columns == labels.columns:
         return shard
-    samples = [
-        entry
-        if entry.intensities is None
-        else replace(entry, intensities=in_order_of(entry.intensities, order))
-        for entry in shard.samples
-    ]
     return replace(
-        shard, samples=tuple(samples), labels=replace(shard.labels, columns=labels.columns, tasks=labels.tasks)
+        shard,
+        samples=table_of(shard).with_labels(order),
+        labels=replace(shard.labels, columns=labels.columns, tasks=labels.tasks),
+        content_id=None if -1 in order else shard.content_id,  # the order of columns does not count
     )
 
 
 def _duplicate_keys(shards: Sequence[ShardIndex]) -> dict[str, list[str]]:
     """Keys that occur more than once, with the shards they occur in."""
+    hashes = np.concatenate([np.empty(0, np.uint64), *(table_of(shard).key_hashes() for shard in shards)])
+    in_order = np.sort(hashes)
+    again = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
+    if not len(again):
+        return {}
+    starts = list(accumulate((len(shard.samples) for shard in shards), initial=0))
     places: dict[str, list[str]] = {}
-    for shard in shards:
-        for entry in shard.samples:
-            places.setdefault(entry.key, []).append(shard.path_or_url)
+    for i in np.flatnonzero(np.isin(hashes, again)).tolist():
+        shard = bisect.bisect_right(starts, i) - 1
+        key = shards[shard].samples[i - starts[shard]].key
+        places.setdefault(key, []).append(shards[shard].path_or_url)
     return {key: where for key, where in places.items() if len(where) > 1}

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from viper_e2e.clip import Segment
 from viper_e2e.labels import LabelSet
+from viper_e2e.shards.columns_file import columns_path
 from viper_e2e.shards.index import (
     KNOWN_EXTENSIONS,
     RECORD_EXTENSION,
@@ -24,6 +25,7 @@ from viper_e2e.shards.index import (
     key_and_extension,
     known_or_none,
 )
+from viper_e2e.shards.reading import columns_of
 from viper_e2e.shards.sources import LocalFile, ShardLimits
 from viper_e2e.shards.tar import BLOCK, walk_tar
 
@@ -98,7 +100,10 @@ class ShardWriter:
         if self._open is not None:
             self._open.finish()
             index = self._index(self._open)
-            Path(index_path(index.path_or_url)).write_bytes(index_to_json(index))
+            content = index_to_json(index)
+            Path(index_path(index.path_or_url)).write_bytes(content)
+            if (columns := columns_of(index, len(content))) is not None:
+                Path(columns_path(index.path_or_url)).write_bytes(columns)
             self.indexes.append(index)
             self._open = None
         return self.indexes

@@ -5,6 +5,8 @@ from .cross_validation import CrossValidation as CrossValidation
 from .cross_validation import Folding as Folding
 from .cross_validation import cross_validate as cross_validate
 from .data import make_loader as make_loader
+from .data import open_splits as open_splits
+from .data import training_labels as training_labels
 from .folds import folds_from as folds_from
 from .losses import IntensityLoss as IntensityLoss
 from .optimizer import build_optimizer as build_optimizer

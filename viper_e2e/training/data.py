@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,26 @@ from viper_e2e.config import Settings, TrainConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.loading import ClipLoader, DecodeSample, Reading
+from viper_e2e.loading import ClipLoader, DecodeSample, Reading, Share
 from viper_e2e.model import labels_of, newest_whole
-from viper_e2e.shards import ShardLimits, ShardSet, shared_clips, shared_subjects
+from viper_e2e.shards import (
+    Corpus,
+    Mixture,
+    ShardLimits,
+    ShardSet,
+    parse_corpora,
+    shared_clips,
+    shared_subjects,
+)
 from viper_e2e.tasks import Task
 from viper_e2e.training.folds import folds_from, inner_split, notes_on
+from viper_e2e.training.label_moments import (
+    MAX_ROWS_AT_ONCE,
+    LabelMoments,
+    known_rows,
+    moments_in_parts,
+    moments_of,
+)
 
 LEAST_UNIT_SPREAD = 0.05
 """Labels in [0, 1] that spread less than this (standard deviation) are too narrow for a sigmoid of [0, 1]."""
@@ -36,14 +51,16 @@ def open_splits(
     ``labels``: of the run that goes on; without, the order is that of the training shards.
     """
     _refuse_two_validations(config)
-    train = open_labelled(config.train_shards, "--train-shards", limits)
+    train = open_corpora(config.train_shards, "--train-shards", limits)
     if labels is not None:
         train = train.labelled_as(labels, "the run")
     if config.fold or config.inner_val:
         return _split(train, config)
     if not config.val_shards:
         return train, None
-    val = open_labelled(config.val_shards, "--val-shards", limits)
+    val = open_corpora(config.val_shards, "--val-shards", limits)
+    if isinstance(val, Mixture) and any(corpus.weight is not None for corpus in val.corpora):
+        raise ViperError("--val-shards: each clip is scored once; leave out the weights: NAME:PATTERN")
     val = val.labelled_as(train.known_labels, "--train-shards")
     val.problems = (*_in_common(train, val), *val.problems)
     return train, val
@@ -74,13 +91,8 @@ def _split(shards: ShardSet, config: TrainConfig) -> tuple[ShardSet, ShardSet]:
 
 def _in_common(train: ShardSet, val: ShardSet) -> Iterator[str]:
     """What makes scores on the validation clips better than on new ones."""
-    sets = {
-        name: [(shard, entry) for shard in shards.shards for entry in shard.samples]
-        for name, shards in (("train", train), ("val", val))
-    }
-    clips = [key for where in shared_clips(sets) for key in where["val"]]
-    subjects = list(shared_subjects(sets))
-    for what, found, whole in (("clips", clips, len(val)), ("subjects", subjects, None)):
+    clips = [key for where in shared_clips({"train": train.shards, "val": val.shards}) for key in where["val"]]
+    for what, found, whole in (("clips", clips, len(val)), ("subjects", _subjects_of_both(train, val), None)):
         if found:
             count = f"{len(found)} of {whole}" if whole else str(len(found))
             some = ", ".join(found[:MAX_NAMES]) + (", …" if len(found) > MAX_NAMES else "")
@@ -90,15 +102,42 @@ def _in_common(train: ShardSet, val: ShardSet) -> Iterator[str]:
             )
 
 
-def open_labelled(pattern: str, option: str, limits: ShardLimits | None = None) -> ShardSet:
+def _subjects_of_both(train: ShardSet, val: ShardSet) -> list[str]:
+    """Of corpora with the same name, or where one of the sets has no named corpora."""
+    found: dict[str, None] = {}
+    for name, own in _corpora(train):
+        for other_name, other in _corpora(val):
+            if name == other_name or not (name and other_name):
+                found |= dict.fromkeys(shared_subjects({"train": own.shards, "val": other.shards}))
+    return list(found)
+
+
+def _corpora(shards: ShardSet) -> list[tuple[str, ShardSet]]:
+    if not isinstance(shards, Mixture):
+        return [("", shards)]
+    return [(corpus.name, corpus.shards) for corpus in shards.corpora]
+
+
+def open_corpora(text: str, option: str, limits: ShardLimits | None = None) -> ShardSet:
+    """The labelled clips of one corpus, or of several that are named, as `Mixture`."""
+    corpora = [
+        Corpus(one.name, open_labelled(one.patterns, option, limits), one.weight)
+        for one in parse_corpora(text, option)
+    ]
+    return Mixture(corpora, option) if corpora[0].name else corpora[0].shards
+
+
+def open_labelled(patterns: Sequence[str], option: str, limits: ShardLimits | None = None) -> ShardSet:
     """The labelled clips of shards; those without labels are named among its ``problems``."""
-    shards = ShardSet(pattern, limits=limits)
-    keep = [shards.entry(i).intensities is not None for i in range(len(shards))]
+    shards = ShardSet(patterns, limits=limits)
+    keep = shards.is_labelled()
     if shards.labels is None or not any(keep):
-        raise ViperError(f"{option} {pattern}: holds unlabelled clips only: to be scored, not trained on")
+        raise ViperError(
+            f"{option} {' '.join(patterns)}: holds unlabelled clips only: to be scored, not trained on"
+        )
     if all(keep):
         return shards
-    names = [shards.entry(i).key for i in range(len(shards)) if not keep[i]]
+    names = [shards.entry(i).key for i in np.flatnonzero(~keep).tolist()]
     some = ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
     labelled = shards.only(keep)
     labelled.problems += (
@@ -113,25 +152,40 @@ def training_labels(shards: ShardSet, output: str, last: Path | None = None) -> 
 
     ``output``: of the head, as in `FusionConfig`. ``last``: of a run that goes on, whose scale stays.
     """
-    rows = np.array([shards.entry(i).intensities for i in range(len(shards))], dtype=np.float64)
     labels = shards.known_labels
-    for task, own in labels.parts:
-        if np.isnan(rows[:, own]).any(1).all():
+    moments = _moments(shards, labels)
+    for (task, _), own in zip(labels.parts, moments, strict=True):
+        if not own.num_clips:
             raise ViperError(f"--train-shards: no clip has a label of the task {task.name!r}; pack without it")
-    labels = replace(labels, means=tuple(np.nanmean(rows, axis=0).tolist()))
+    labels = replace(labels, means=_label_means(shards, moments))
     folder = newest_whole(last)[0] if last is not None else None
     if folder is not None:
         return scaled_as(labels, labels_of(folder))
-    scales = [_scale_of(task, rows[:, own], output) for task, own in labels.parts]
+    scales = [_scale_of(task, own, output) for (task, _), own in zip(labels.parts, moments, strict=True)]
     centres, widths = (tuple(value for scale in scales for value in scale[side]) for side in (0, 1))
     return replace(labels, centres=centres, widths=widths) if any(widths) else labels
 
 
-def _scale_of(task: Task, rows: np.ndarray, output: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _moments(shards: ShardSet, labels: LabelSet) -> list[LabelMoments]:
+    """Of each task."""
+    if len(shards) > MAX_ROWS_AT_ONCE:
+        return [moments_in_parts(shards.label_parts, own) for _, own in labels.parts]
+    rows = shards.label_rows()
+    return [moments_of(known_rows(rows, own)) for _, own in labels.parts]
+
+
+def _label_means(shards: ShardSet, moments: Sequence[LabelMoments]) -> tuple[float, ...]:
+    """Of each column over the clips that have it."""
+    if len(shards) > MAX_ROWS_AT_ONCE:
+        return tuple(float(mean) for own in moments for mean in own.means)
+    return tuple(np.nanmean(shards.label_rows(), axis=0).tolist())
+
+
+def _scale_of(task: Task, moments: LabelMoments, output: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Centres and widths of one task; classes and labels are learned as they are."""
     if task.kind in ("class", "labels"):
         return (0.0,) * task.size, (0.0,) * task.size
-    return label_scale(rows[~np.isnan(rows).any(1)], task.in_unit_interval, output)
+    return scale_of_moments(moments, task.in_unit_interval, output)
 
 
 def scaled_as(labels: LabelSet, saved: LabelSet) -> LabelSet:
@@ -146,18 +200,24 @@ def scaled_as(labels: LabelSet, saved: LabelSet) -> LabelSet:
 def label_scale(
     rows: np.ndarray, in_unit_interval: bool, output: str
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """As `scale_of_moments`, of rows without a gap."""
+    return scale_of_moments(moments_of(rows), in_unit_interval, output)
+
+
+def scale_of_moments(
+    moments: LabelMoments, in_unit_interval: bool, output: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Centre and width of each emotion's labels; width 0 where they fill [0, 1] and are learned as they are.
 
     The width is that of evenly spread labels with the same deviation, so that the loss and the head's first
     steps are those of labels in [0, 1]; under a sigmoid it is all of their range, which is all it can reach.
     """
-    spreads = rows.std(0)
+    spreads, low, high = moments.deviations.copy(), moments.lows, moments.highs
     # Of numbers that are all the same, rounding leaves a deviation of its own.
-    spreads[spreads <= 1e-12 * np.abs(rows).max(0, initial=0.0)] = 0.0
+    spreads[spreads <= 1e-12 * np.maximum(np.abs(low), np.abs(high))] = 0.0
     fill_unit = in_unit_interval & ((spreads == 0.0) | (spreads >= LEAST_UNIT_SPREAD))
-    centres, widths = rows.mean(0), math.sqrt(12) * spreads
+    centres, widths = moments.means, math.sqrt(12) * spreads
     if output == "sigmoid":
-        low, high = rows.min(0), rows.max(0)
         centres, widths = (low + high) / 2, high - low
     widths = np.where(spreads == 0.0, 1.0, widths)
     return tuple(np.where(fill_unit, 0.0, centres).tolist()), tuple(np.where(fill_unit, 0.0, widths).tolist())
@@ -182,7 +242,7 @@ def make_loader(
     *,
     cached: Callable[[str], Any] | None = None,
 ) -> ClipLoader:
-    """A process's share of shards to train on, shuffled and decoded as the settings say."""
+    """A process's share of shards to train on, shuffled, mixed and decoded as the settings say."""
     config = settings.train
     return ClipLoader(
         shards,
@@ -194,4 +254,15 @@ def make_loader(
         num_processes=num_processes,
         accumulation=config.accumulation,
         cached=cached,
+        corpora=shares_of(shards),
     )
+
+
+def shares_of(shards: ShardSet) -> list[Share]:
+    """Of each corpus of a mixture; of other shards none."""
+    if not isinstance(shards, Mixture):
+        return []
+    return [
+        Share(corpus.name, corpus.shards.shard_sizes, first, corpus.weight)
+        for corpus, first in zip(shards.corpora, shards.first_clips, strict=False)
+    ]

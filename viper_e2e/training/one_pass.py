@@ -17,7 +17,7 @@ from viper_e2e.errors import ExitCode
 from viper_e2e.model import Predictions, ViPER, check_compiler, keep_compiled_in
 from viper_e2e.runtime import Processes, console, heed_launcher
 from viper_e2e.scoring import Hooks, score
-from viper_e2e.shards import ShardLimits, ShardSet
+from viper_e2e.shards import ShardLimits, ShardSet, parse_corpora
 from viper_e2e.training import state as training_state
 from viper_e2e.training.data import open_splits, reading_of
 from viper_e2e.training.precision import compute_dtype
@@ -227,7 +227,12 @@ def finished_lines(trainer: Trainer) -> str:
     if best is None or not config.val_shards:
         next_step = ["viper", "infer", "CLIP", "--checkpoint", str(trainer.run.last)]
         return f"trained model: {trainer.run.last}\nnext: {shlex.join(next_step)}"
-    words = ["--checkpoint", str(trainer.run.best), "--shards", config.val_shards]
-    next_step = ["viper", "eval", *words, "--out", str(trainer.run.path / "eval")]
     judged = f"validation, {trainer.validation.judged_by} {best:.4f}"
-    return f"best model: {trainer.run.best} ({judged})\nnext: {shlex.join(next_step)}"
+    lines = [f"best model: {trainer.run.best} ({judged})"]
+    corpora = parse_corpora(config.val_shards, "--val-shards")
+    patterns = [(corpus.name, pattern) for corpus in corpora for pattern in corpus.patterns]
+    for number, (name, pattern) in enumerate(patterns, start=1):
+        out = trainer.run.path / "eval" / (name or (str(number) if len(patterns) > 1 else ""))
+        words = ["--checkpoint", str(trainer.run.best), "--shards", pattern, "--out", str(out)]
+        lines.append(f"next: {shlex.join(['viper', 'eval', *words])}")
+    return "\n".join(lines)

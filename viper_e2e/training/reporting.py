@@ -17,11 +17,11 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import name_of
 from viper_e2e.loading import ClipBatch, SkipBudget
 from viper_e2e.model import Predictions
-from viper_e2e.report import figures
+from viper_e2e.report import corpus_figures, figures
 from viper_e2e.runtime import ProgressBar, console, progress_bar
 from viper_e2e.training import yardstick
 from viper_e2e.training.run_folder import RunFolder
-from viper_e2e.training.tables import epoch_line, flat_numbers
+from viper_e2e.training.tables import corpus_lines, epoch_line, flat_numbers
 from viper_e2e.training.trackers import Tracker, check_installed, open_trackers
 
 DRAW_SECONDS = 60.0
@@ -135,6 +135,8 @@ class Reporter:
                 self.run.rewind("metrics.jsonl", lambda line: line["epoch"] != record["epoch"])
         self.run.log("metrics.jsonl", record)
         self._console.print(epoch_line(record))
+        for line in corpus_lines(record):
+            self._console.print(f"           {line}", soft_wrap=True, markup=False)
         if "yardstick" in record:
             self._console.print(f"           {yardstick.line(record['yardstick'])}", soft_wrap=True)
         for complaint in self._complaints(record, skips):
@@ -171,6 +173,8 @@ class Reporter:
         with self._going_on("plots"):
             self.run.plots.mkdir(exist_ok=True)
             figures.training_curves(self.run.read_log("metrics.jsonl"), self.run.plots / "curves.png")
+            if corpus_figures.are_there(metrics := self.run.read_log("metrics.jsonl")):
+                corpus_figures.curves_by_corpus(metrics, self.run.plots / "curves_by_corpus.png")
             if self._predictions is not None:
                 self._draw_predictions(self._predictions)
             self._hand_pictures()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from operator import itemgetter
@@ -30,7 +30,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, are_alike
 from viper_e2e.model import ViPER, labels_of, newest_whole, read_json
 from viper_e2e.runtime import naming, plain_json, write_text
-from viper_e2e.shards import ShardSet
+from viper_e2e.shards import Mixture, ShardSet, parse_corpora, with_patterns
 from viper_e2e.tasks import tasks_from_json, tasks_to_json
 from viper_e2e.training.folds import is_file_of_folds
 from viper_e2e.training.optimizer import parameter_groups
@@ -201,11 +201,19 @@ def write_data(folder: Path, record: Mapping[str, Any]) -> None:
 
 def _shards_record(shards: ShardSet) -> dict[str, Any]:
     names = [Path(shard.path_or_url.partition("?")[0]).name for shard in shards.shards]
-    return {
-        "sha256": shards.content_id(),
-        "clips": len(shards),
-        "shards": [list(row) for row in zip(names, shards.shard_sizes, shards.shard_ids(), strict=True)],
-    }
+    record: dict[str, Any] = {"sha256": shards.content_id(), "clips": len(shards)}
+    if isinstance(shards, Mixture):
+        record["corpora"] = [
+            {
+                "name": one.name,
+                "weight": one.weight,
+                "clips": len(one.shards),
+                "sha256": one.shards.content_id(),
+            }
+            for one in shards.corpora
+        ]
+    rows = zip(names, shards.shard_sizes, shards.shard_ids(), strict=True)
+    return record | {"shards": [list(row) for row in rows]}
 
 
 def _other_shards(option: str, shards: ShardSet | None, saved: Mapping[str, Any] | None) -> Iterator[str]:
@@ -218,7 +226,10 @@ def _other_shards(option: str, shards: ShardSet | None, saved: Mapping[str, Any]
     now = _shards_record(shards)
     if now["sha256"] == saved["sha256"]:
         return
-    before = saved["shards"]
+    before, mixed, mixed_before = saved["shards"], now.get("corpora", []), saved.get("corpora", [])
+    if [_mixed(one) for one in mixed] != [_mixed(one) for one in mixed_before]:
+        yield f"{option}: {_mixture_line(mixed)}; the run has {_mixture_line(mixed_before)}"
+        return
     if len(now["shards"]) != len(before) or now["clips"] != saved["clips"]:
         yield (
             f"{option}: {now['clips']} clips in {len(now['shards'])} shards; "
@@ -233,6 +244,15 @@ def _other_shards(option: str, shards: ShardSet | None, saved: Mapping[str, Any]
     yield f"{option}: other clips or labels than in the run, in {', '.join(other[:3])}{more}"
 
 
+def _mixed(corpus: Mapping[str, Any]) -> tuple[str, float | None]:
+    return corpus["name"], corpus["weight"]
+
+
+def _mixture_line(corpora: Sequence[Mapping[str, Any]]) -> str:
+    words = [name if weight is None else f"{name}={weight:g}" for name, weight in map(_mixed, corpora)]
+    return f"corpora {', '.join(words)}" if words else "no named corpora"
+
+
 def _bank_id(model: ModelConfig) -> str | None:
     if "sentences" not in needs_of(model.modalities):
         return None
@@ -244,8 +264,9 @@ def _bank_id(model: ModelConfig) -> str | None:
 def with_absolute_paths(settings: Settings) -> dict[str, Any]:
     """Settings as ``config.yaml`` holds them: to be understood from any folder."""
     data = {"schema": SETTINGS_SCHEMA, **settings.to_dict()}
-    for name in ("train_shards", "val_shards", "run_dir"):
-        data[name] = _absolute(data[name])
+    for name in ("train_shards", "val_shards"):
+        data[name] = _absolute_shards(data[name])
+    data["run_dir"] = _absolute(data["run_dir"])
     if is_file_of_folds(data["folds"]):
         data["folds"] = _absolute(data["folds"])
     places = backbone_places(settings.model)
@@ -261,6 +282,15 @@ def _at(data: dict[str, Any], place: str) -> dict[str, Any]:
     for name in place.split("."):
         data = data[name]
     return data
+
+
+def _absolute_shards(text: str | None) -> str | list[str] | None:
+    """One pattern, or a list of them."""
+    if text is None:
+        return None
+    patterns = [pattern for corpus in parse_corpora(text, "shards") for pattern in corpus.patterns]
+    lines = with_patterns(text, [_absolute(pattern) or pattern for pattern in patterns]).split("\n")
+    return lines[0] if len(lines) == 1 else lines
 
 
 def _absolute(pattern: str | None) -> str | None:

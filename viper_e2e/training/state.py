@@ -19,8 +19,8 @@ from viper_e2e.loading import Cursor
 from viper_e2e.model import CheckpointError
 
 FILE = "training.pt"
-ADDED_LATER = frozenset({"yardstick"})
-"""Parts that checkpoints of earlier versions lack; they get an empty state."""
+ADDED_LATER = frozenset({"yardstick", "corpora"})
+"""Parts that checkpoints of earlier versions lack, or only mixtures have; they get an empty state."""
 
 
 @dataclass

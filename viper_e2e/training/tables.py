@@ -8,8 +8,10 @@ from typing import Any
 from rich.table import Table
 
 from viper_e2e.config import FusionConfig
+from viper_e2e.loading import Share, clips_per_epoch
 from viper_e2e.model import ViPER
 from viper_e2e.runtime import table
+from viper_e2e.shards import Corpus
 
 
 def branch_table(model: ViPER) -> Table:
@@ -80,6 +82,24 @@ SHOWN = {
 
 def task_line(record: Mapping[str, Any]) -> str:
     return " ".join(f"{name} {_shown(record[key])}" for name, key in SHOWN[record["kind"]])
+
+
+def corpus_lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """Of each corpus that an epoch was validated on, its tasks."""
+    corpora = record.get("val", {}).get("corpora", {})
+    width = max(map(len, corpora), default=0)
+    for corpus, tasks in corpora.items():
+        yield f"{corpus:<{width}}  " + "  ".join(f"{name} {task_line(one)}" for name, one in tasks.items())
+
+
+def mixture_table(shares: Sequence[Share], corpora: Sequence[Corpus]) -> Table:
+    """Per corpus: its tasks and clips, and how many of these an epoch has, and how often."""
+    counts, rows = clips_per_epoch(shares), []
+    for share, count, corpus in zip(shares, counts, corpora, strict=True):
+        names = [task.name for task, _ in corpus.shards.known_labels.parts]
+        part, times = f"{count / sum(counts):.1%}", f"{count / share.num_clips:.2f}"
+        rows.append((share.name, ", ".join(names), share.num_clips, count, part, times))
+    return table("mixture", ("corpus", "tasks", "clips", "clips an epoch", "share", "times an epoch"), rows)
 
 
 def _shown(value: float | None) -> str:

@@ -184,7 +184,8 @@ def build_loss(
         dict(config.task_weights.weights),
         config.task_weights.learned,
     )
-    rows = np.array([shards.entry(i).intensities for i in range(len(shards))], dtype=np.float64)
+    # Nothing else looks at all labels.
+    rows = shards.label_rows() if config.class_weights == "balanced" else np.empty((0, len(labels)))
     return TaskLoss(labels, rows, settings, scale=scale, num_networks=num_networks)
 
 

@@ -21,8 +21,9 @@ from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipBatch, ClipCache, ClipStore, Cursor
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model
 from viper_e2e.runtime import Processes, console, tell_problems
-from viper_e2e.shards import ShardLimits
-from viper_e2e.training.data import make_loader, open_splits, reading_of, training_labels
+from viper_e2e.shards import Mixture, ShardLimits
+from viper_e2e.training.corpus_curves import CorpusCurves
+from viper_e2e.training.data import make_loader, open_splits, reading_of, shares_of, training_labels
 from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.fine_tuning import FineTuning, prepare_for_training, rewrapped
 from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
@@ -43,7 +44,7 @@ from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.saving import Saver
 from viper_e2e.training.shared_clips import SharedClips
 from viper_e2e.training.state import TrainingState, clip_seed, seed_step
-from viper_e2e.training.tables import branch_table
+from viper_e2e.training.tables import branch_table, mixture_table
 from viper_e2e.training.task_losses import build_loss, end_step, label_weights, learned_weights
 from viper_e2e.training.validation import Validation, improved, main_of
 from viper_e2e.training.yardstick import Yardstick, provenance_of_yardstick
@@ -111,6 +112,7 @@ class Trainer:
         )
         self.saver = Saver(self.run, self.config, self.module, self.average, writes=is_main)
         self.yardstick = Yardstick(self.module, self.processes, validates=self.val_shards is not None)
+        self.curves = CorpusCurves(self.module, self.train_shards, self.processes)
         self.reporter = Reporter(self.run, self.settings, speaks=is_main)
         self.clock = StageClock(self.module)
         self.stop = StopRequest()
@@ -137,6 +139,8 @@ class Trainer:
             told = provenance_of_yardstick(self.run.read_log("metrics.jsonl"))
             self.module.provenance = provenance_of(self.train_shards, self.val_shards) | told
             console.print(branch_table(self.module))
+            if isinstance(self.train_shards, Mixture):
+                console.print(mixture_table(shares_of(self.train_shards), self.train_shards.corpora))
             for shards in filter(None, (self.train_shards, self.val_shards)):
                 tell_problems(shards.problems)
         with self.stop.listening(), self.loader, self.reporter.showing(self.state.step, self.total_steps):
@@ -256,10 +260,11 @@ class Trainer:
 
     def _backward(self, batch: ClipBatch, total_weight: Tensor) -> float:
         prepared = self.module.prepare(batch.clips)
-        seeds = [clip_seed(self.config.seed, batch.epoch, key) for key in batch.keys]
+        seeds = [clip_seed(self.config.seed, batch.epoch, name) for name in batch.visits]
         cache = TokenCache() if self.clip_cache.budget_bytes else None
         output = self.model(prepared, seeds, cache=cache)
         self.yardstick.add(batch)
+        self.curves.add(batch, output.intensities)
         device = output.intensities.device
         loss = self.loss(
             output.by_network,
@@ -302,6 +307,8 @@ class Trainer:
         mean_loss = self.state.loss_sum / self.state.loss_steps if self.state.loss_steps else None
         record: dict[str, Any] = {"epoch": epoch, "step": step, "train_loss": mean_loss}
         record |= {"task_weights": weights} if (weights := learned_weights(self.loss)) else {}
+        if self.curves:
+            record["train"] = self.curves.record()
         better = []
         if self.val_shards is not None:
             validating = self.reporter.validating(len(self.val_shards))
@@ -355,6 +362,7 @@ class Trainer:
             "yardstick": self.yardstick,
         }
         parts |= {"average": self.average} if self.average else {}
+        parts |= {"corpora": self.curves} if self.curves else {}
         return parts | ({"scaler": self.accelerator.scaler} if self.accelerator.scaler else {})
 
     def _save_last(self) -> None:
@@ -362,6 +370,7 @@ class Trainer:
         quarantined = self.processes.gather_list([*self.loader.quarantined.items()], purpose="saving")
         self.loader.quarantined.update(quarantined)
         self.yardstick.gather()
+        self.curves.gather()
         self.saver.save_last(self.state, self._parts(), self.loader.quarantined)
         self.hooks.after_save(self)
 

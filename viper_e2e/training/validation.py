@@ -25,6 +25,7 @@ from viper_e2e.scoring import (
     task_scores,
 )
 from viper_e2e.shards import ShardSet
+from viper_e2e.training.corpus_curves import validation_by_corpus
 from viper_e2e.training.guarding import Guard
 
 VALIDATION = "validation/"
@@ -105,6 +106,8 @@ class Validation:
             by_task = task_scores(predictions, num_resamples=0)
             record["tasks"] = {name: task_record(one) for name, one in by_task.items()}
             record["best_by"] = finite_or_none(main_score(by_task, self.best_by))
+        if by_corpus := validation_by_corpus(predictions, shards):
+            record["corpora"] = by_corpus
         if num_left_out:
             record["num_left_out"] = num_left_out
         if without := predictions.keys_without_number:

@@ -1,0 +1,98 @@
+"""shards/sample_reading.py: one sample read out of its shard, by its place alone, without its index."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from viper_e2e.clip import Cue, Sample
+from viper_e2e.errors import UNREACHABLE, ClipError
+from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
+from viper_e2e.shards.action_units import action_units_from_npy
+from viper_e2e.shards.index import ACTION_UNITS_EXTENSION, SampleEntry
+from viper_e2e.shards.limits import ShardLimits, UnreachableError
+from viper_e2e.shards.sources import ShardError, open_source
+from viper_e2e.shards.subtitles import MAX_WORDS_BYTES, WORDS_EXTENSIONS, read_subtitles
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one sample lies: all that a worker has to be told of it."""
+
+    path_or_url: str
+    """Of the shard."""
+    entry: SampleEntry
+
+
+@dataclass(frozen=True)
+class SampleReader:
+    """Picklable and small, whatever the number of samples."""
+
+    limits: ShardLimits
+
+    def read(self, place: Place) -> Sample:
+        """Bytes checked against the index's sha256 where it has them.
+
+        Raises ``ClipError`` (stage ``"read"``) where this one clip cannot be had.
+        """
+        entry = place.entry
+        video = next(extension for extension in entry.members if extension in VIDEO_EXTENSIONS)
+        sound = next((extension for extension in entry.members if extension in SOUND_EXTENSIONS), None)
+        units = None
+        if ACTION_UNITS_EXTENSION in entry.members:
+            data = self._member(place, ACTION_UNITS_EXTENSION, self.limits.max_action_units_bytes)
+            try:
+                units = action_units_from_npy(data)
+            except ValueError as error:
+                raise _failure(place, f".{ACTION_UNITS_EXTENSION}: {error}") from error
+        return Sample(
+            key=entry.key,
+            words=self._words(place),
+            video=self._member(place, video, self.limits.max_clip_bytes),
+            file_id=entry.file_id,
+            sound=self._member(place, sound, self.limits.max_clip_bytes) if sound else None,
+            action_units=units,
+            intensities=entry.intensities,
+            subject=entry.subject,
+            shard=place.path_or_url,
+            segment=entry.segment,
+        )
+
+    def _words(self, place: Place) -> tuple[Cue, ...]:
+        extension = next((one for one in WORDS_EXTENSIONS if one in place.entry.members), None)
+        if extension is None:
+            return ()
+        try:
+            found = read_subtitles(extension, self._member(place, extension, MAX_WORDS_BYTES))
+        except ValueError as error:
+            if isinstance(error, ClipError):
+                raise
+            raise _failure(place, f".{extension}: {error}") from error
+        if found.faults:
+            raise _failure(place, f".{extension}: {found.faults[0]}")
+        return found.cues
+
+    def _member(self, place: Place, extension: str, max_bytes: int) -> bytes:
+        member = place.entry.members[extension]
+        if member.size > max_bytes:
+            raise _failure(
+                place,
+                f".{extension} has {member.size} bytes, at most {max_bytes} are allowed (see --max-bytes)",
+            )
+        try:
+            data = open_source(place.path_or_url).read(member.offset, member.size)
+        except (ShardError, FileNotFoundError) as error:
+            stage = UNREACHABLE if isinstance(error, UnreachableError) else "read"
+            reason = error.strerror if isinstance(error, FileNotFoundError) and error.strerror else error
+            raise _failure(place, f".{extension} cannot be read: {reason}", stage) from error
+        if member.sha256 is not None and hashlib.sha256(data).hexdigest() != member.sha256:
+            raise _failure(
+                place, f".{extension} does not match the sha256 of the index; copy or pack the shard again"
+            )
+        return data
+
+
+def _failure(place: Place, reason: str, stage: str = "read") -> ClipError:
+    return ClipError(
+        f"{reason} (shard {open_source(place.path_or_url).name})", stage=stage, clip=place.entry.key
+    )
