@@ -39,6 +39,8 @@ from viper_e2e.shards import ShardSet
 
 def run_ablate(options: AblateConfig) -> int:
     """Score every non-empty subset of the trained modalities."""
+    if options.retrain:
+        raise ViperError("--retrain: give it on the command line, with the options of viper train")
     shards, out = ShardSet(options.shards, limits=shard_limits(options)), Path(options.out)
     settle_folder(out, "--out")
     refuse_empty(shards, options.shards)

@@ -244,6 +244,12 @@ def _calibrate(argv: Sequence[str]) -> int:
 
 
 def _ablate(argv: Sequence[str]) -> int:
+    if "--retrain" in argv:
+        from viper_e2e.commands.retraining import run_retraining
+        from viper_e2e.commands.scratch import keep_scratch_in_memory
+
+        keep_scratch_in_memory()
+        return run_retraining([word for word in argv if word != "--retrain"], ["viper", "ablate", *argv])
     options = parse(AblateConfig, argv, "viper ablate")
     from viper_e2e.commands.ablation import run_ablate
 

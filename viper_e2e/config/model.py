@@ -62,6 +62,9 @@ class DecodingConfig:
     span_seconds: Annotated[float, Bounds(0.02, 3_600)] = 2.0
     """Length of sound heard per token under `spans`."""
     sample_rate: Annotated[int, Bounds(1_000, 384_000)] = 16_000
+    for_modalities: tuple[str, ...] | None = None
+    """Modalities whose needs decide what is decoded and looked for, so that models that are compared read clips
+    alike (`viper ablate --retrain`). None: the model's own."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 

@@ -204,6 +204,9 @@ class AblateConfig(CalibratedOptions, ScoringOptions):
 
     shards: str = option(help=SHARDS)
     out: str = option(help="folder for ablation.json and ablation.png")
+    retrain: bool = option(
+        False, help="train each subset anew, in place of all this: with the options of viper train"
+    )
 
 
 @dataclass(kw_only=True)

@@ -78,7 +78,7 @@ class ClipDecoder:
     @classmethod
     def for_model(cls, config: ModelConfig) -> ClipDecoder:
         """What decodes clips for a model: what none of its modalities wants is left out."""
-        needs = needs_of(config.modalities)
+        needs = needs_of(config.decoding.for_modalities or config.modalities)
         sees: Sees = "always" if "face" in needs else "without units" if "units" in needs else "never"
         comes_back = config.faces.close_ups and sees == "always"
         return cls(config.decoding, hears="sound" in needs, sees=sees, comes_back=comes_back)

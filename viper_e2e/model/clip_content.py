@@ -29,39 +29,47 @@ class ClipContent:
         Reads all weights of frozen encoders, which takes about a second for each gigabyte. ``is_compiled``:
         whether encoders run through the compiler, whose arithmetic rounds otherwise.
         """
-        decoding = digest(_decoding_of(model))
+        decoding, crops = digest(_decoding_of(model)), _crops_of(model)
         frozen = [name for name, encoder in model.encoders.items() if encoder.is_frozen]
         trained = sorted(set(model.modalities) - set(frozen))
-        kept = [
-            [looks_at_face(name), sorted(needs_of([name])), _crop_of(model, name), name] for name in trained
-        ]
+        kept = [[name, sorted(needs_of([name])), crops * looks_at_face(name)] for name in trained]
         how = [str(model.device.type), str(model.compute_dtype), is_compiled]
         tokens = {
-            name: digest([decoding, how, model.encoders[name].content_id(), _settings_of(model, name)])
+            name: digest(
+                [
+                    *(decoding, how, model.encoders[name].content_id(), _settings_of(model, name)),
+                    crops * looks_at_face(name),
+                ]
+            )
             for name in frozen
         }
         return cls(digest([decoding, str(model.device), kept]), tokens)
 
 
 def _decoding_of(model: ViPER) -> list:
-    """All that lies between a clip's bytes and what encoders read of it."""
-    config, augment = model.config, model.augment
-    crops = [_crop_of(model, name) for name in model.modalities]
+    """Between a clip's bytes and its slots."""
+    decoding = plain(model.config.decoding)
+    # It says what the three below have come to, and whether faces are looked for.
+    chosen = decoding.pop("for_modalities") or model.modalities
     return [
-        plain(config.decoding),
-        plain(config.faces),
+        decoding,
+        plain(model.config.faces),
         [model.decoder.hears, model.decoder.sees, model.decoder.comes_back],
-        # Small faces are decoded again as large as the largest crop, with as much around them as is moved.
-        sorted({tuple(crop) for crop in crops if crop is not None}),
-        augment.box_reach if augment is not None and "box" in augment.kinds else 0.0,
-        any(encoder.reads_whole_frames for encoder in model.encoders.values()),
+        "face" in needs_of(chosen),
         model.fusion.spreads_frames,
     ]
 
 
-def _crop_of(model: ViPER, name: str) -> tuple[int, str] | None:
-    spec = model.encoders[name].crop_spec
-    return None if spec is None else (spec.size, spec.align)
+def _crops_of(model: ViPER) -> list:
+    """What is seen of a face. A small one is decoded again as large as the largest of all crops, with as much
+    around it as is moved."""
+    augment = model.augment
+    specs = [encoder.crop_spec for encoder in model.encoders.values()]
+    return [
+        sorted({(spec.size, spec.align) for spec in specs if spec is not None}),
+        augment.box_reach if augment is not None and "box" in augment.kinds else 0.0,
+        any(encoder.reads_whole_frames for encoder in model.encoders.values()),
+    ]
 
 
 def _settings_of(model: ViPER, name: str) -> object:

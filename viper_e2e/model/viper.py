@@ -172,7 +172,7 @@ class ViPER(Pretrained):
         return find_faces(decoded, self.device, self._track, self._close_ups)
 
     def _track(self, frames: Tensor, seconds: Tensor) -> FaceTrack:
-        if "face" in needs_of(self.modalities):
+        if "face" in needs_of(self.config.decoding.for_modalities or self.modalities):
             return self.faces([frames], [seconds])[0]
         return FaceTrack.of_no_face(len(seconds), frames.shape[2], frames.shape[1], self.device)
 

@@ -9,6 +9,9 @@ from .data import open_splits as open_splits
 from .data import training_labels as training_labels
 from .folds import folds_from as folds_from
 from .losses import IntensityLoss as IntensityLoss
+from .one_pass import ManyTrainings as ManyTrainings
+from .one_pass import Outcome as Outcome
+from .one_pass import shards_of as shards_of
 from .optimizer import build_optimizer as build_optimizer
 from .precision import compute_dtype as compute_dtype
 from .precision import fastest_precision as fastest_precision

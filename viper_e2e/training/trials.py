@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,18 +41,24 @@ class Trial:
 
 
 def run_trials(
-    base: Settings, trials: Sequence[Trial], plan: Mapping[str, Any], record: str, command: Sequence[str]
+    base: Settings,
+    trials: Sequence[Trial],
+    plan: Mapping[str, Any],
+    record: str,
+    command: Sequence[str],
+    judge: Callable[[ManyTrainings, Outcome], Mapping[str, Any]] = lambda many, outcome: {},
 ) -> tuple[int, list[dict[str, Any]]]:
     """Train all; exit code, and a row for each trial that has ended, in their order.
 
     In the folder of ``base``: ``config.yaml`` (what all have in common), ``record`` (``plan`` and all rows,
     written anew after each trial), a run folder for each trial and, once all have ended, the best one's
     checkpoint as ``checkpoints/best``. Asked to ``resume``, it goes on where it stopped: with the same plan,
-    whose trials that have ended are not trained again.
+    whose trials that have ended are not trained again. ``judge``: what else a row tells of its run.
     """
     folder = Path(base.train.run_dir)
     _check(base, trials, plan, folder / record)
     rows: list[dict[str, Any]] = []
+    known = {row["trial"]: row for row in _read(folder / record).get("trials", [])} if base.train.resume else {}
     with ManyTrainings(base, command=command) as many:
         many.check_free(trial.settings for trial in trials)
         is_main = many.processes.is_main
@@ -67,7 +73,10 @@ def run_trials(
             outcome = many.train(trial.settings, begun)
             if outcome is None:
                 return many.code, rows
-            rows.append(_row(trial, outcome))
+            if outcome.was_there and trial.name in known:
+                rows.append(known[trial.name])
+            else:
+                rows.append(_row(trial, outcome) | judge(many, outcome))
             if rows[-1] is ranked(rows)[0]:
                 best = outcome
             if is_main:
@@ -85,13 +94,20 @@ def ranked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def read_plan(path: Path) -> dict[str, Any] | None:
     """What a record says was to be tried; `None` where there is none."""
+    return _read(path).get("plan")
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        return None
+        return {}
     try:
         with naming(path):
-            return json.loads(path.read_text(encoding="utf-8"))["plan"]
-    except (ValueError, KeyError, TypeError) as error:
+            data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ViperError(f"{path}: not a record of this version ({error}); was it edited?") from error
+    if not isinstance(data, dict) or not {"plan", "trials"} <= data.keys():
+        raise ViperError(f"{path}: not a record of this version; was it edited?")
+    return data
 
 
 def _check(base: Settings, trials: Sequence[Trial], plan: Mapping[str, Any], record: Path) -> None:

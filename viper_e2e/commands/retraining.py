@@ -1,0 +1,93 @@
+"""retraining.py: `viper ablate --retrain`: every subset of modalities trained for itself, on one pass."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from viper_e2e.commands.parsing import parse_train
+from viper_e2e.config import Depths, Settings, backbones_of, in_order
+from viper_e2e.errors import ViperError
+
+if TYPE_CHECKING:
+    from viper_e2e.training import ManyTrainings, Outcome
+
+RECORD = "retrained.json"
+
+
+def run_retraining(words: Sequence[str], command: Sequence[str]) -> int:
+    """``words``: of `viper train`. Hidden from a model that was trained with it, a modality leaves a gap; what
+    a model is without it is seen once it has learned without it."""
+    base = parse_train(words, "viper ablate --retrain")
+    from viper_e2e.training import Trial, run_trials
+
+    subsets = subsets_of(base.model.modalities)
+    if len(subsets) == 1:
+        raise ViperError("--retrain: this model has one modality; there is nothing to leave out")
+    trials = [
+        Trial.of("+".join(subset), {"modalities": ",".join(subset)}, of_subset(base, subset))
+        for subset in subsets
+    ]
+    plan = {"kind": "modalities", "trials": [trial.differs for trial in trials]}
+    code, rows = run_trials(base, trials, plan, RECORD, command, _judged)
+    if code == 0:
+        _show(rows, Path(base.train.run_dir))
+    return code
+
+
+def subsets_of(modalities: Sequence[str]) -> list[tuple[str, ...]]:
+    """All of them first, whose tokens the smaller ones find."""
+    names = in_order(modalities)
+    return [chosen for size in range(len(names), 0, -1) for chosen in combinations(names, size)]
+
+
+def of_subset(base: Settings, subset: Sequence[str]) -> Settings:
+    """The same run with these modalities alone. What is read of clips stays what all together need, so that
+    subsets differ in nothing else, and every clip is decoded and encoded once."""
+    model = copy.deepcopy(base.model)
+    model.modalities = tuple(subset)
+    model.decoding.for_modalities = in_order(base.model.modalities)
+    known = backbones_of(model)
+    depths = Depths(tuple((name, depth) for name, depth in base.train.unfreeze.rows if name in known))
+    return replace(base, model=model, train=replace(base.train, unfreeze=depths))
+
+
+def _judged(many: ManyTrainings, outcome: Outcome) -> dict[str, Any]:
+    """With an interval, as `viper ablate` has it."""
+    from viper_e2e.scoring import finite_or_none, measure
+    from viper_e2e.training import shards_of
+
+    val = shards_of(outcome.settings)[1]
+    assert val is not None, "was checked"
+    scores, intervals = measure(many.predict(outcome, val))
+    own = {"low": intervals.mean_pearson.low, "high": intervals.mean_pearson.high}
+    by_label = {name: finite_or_none(value) for name, value in zip(scores.names, scores.pearson, strict=True)}
+    return {name: finite_or_none(value) for name, value in own.items()} | {"pearson": by_label}
+
+
+def _show(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    from viper_e2e.report import figures, stdout_console
+    from viper_e2e.runtime import AS_IT_IS, console, table
+    from viper_e2e.training import ranked
+
+    best_first = [row | {"modalities": row["settings"]["modalities"].split(",")} for row in ranked(rows)]
+    cells = [
+        (
+            ", ".join(row["modalities"]),
+            *("–" if row[key] is None else f"{row[key]:.3f}" for key in ("mean_pearson", "low", "high")),
+            row["epoch"],
+        )
+        for row in best_first
+    ]
+    columns = ("modalities", "mean Pearson", "95 % from", "to", "epoch")
+    stdout_console().print(table("trained for itself, validation", columns, cells))
+    known = [row for row in best_first if None not in (row["mean_pearson"], row["low"], row["high"])]
+    try:
+        if known:
+            console.print(f"wrote {figures.ablation_plot(known, folder / 'retrained.png')}", **AS_IT_IS)
+    except figures.CANNOT_DRAW as error:
+        console.print(f"{folder / 'retrained.png'}: not drawn: {error}", style="yellow", **AS_IT_IS)
