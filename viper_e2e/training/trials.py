@@ -46,7 +46,7 @@ def run_trials(
     plan: Mapping[str, Any],
     record: str,
     command: Sequence[str],
-    judge: Callable[[ManyTrainings, Outcome], Mapping[str, Any]] = lambda many, outcome: {},
+    judge: Callable[[ManyTrainings, Outcome], dict[str, Any]] = lambda many, outcome: {},
 ) -> tuple[int, list[dict[str, Any]]]:
     """Train all; exit code, and a row for each trial that has ended, in their order.
 
