@@ -33,6 +33,8 @@ def run_pack(options: PackConfig) -> int:
             overwrite=options.overwrite,
             progress=progress,
             subtitles=not options.no_subtitles,
+            transcribe=options.transcribe,
+            language=options.language,
             **more,
         )
     return tell_findings(report, options.output)

@@ -292,6 +292,10 @@ class PackConfig:
         None, help="folder of separately kept sound files (wav, flac, m4a, mp3, opus, …)"
     )
     fau: str | None = option(None, help="folder of precomputed action units (csv or npy per clip)")
+    transcribe: str | None = option(
+        None, metavar="MODEL", help="a Whisper (folder or hub id) that hears clips of which no words are known"
+    )
+    language: str | None = option(None, metavar="XX", help="that --transcribe hears (default: any)")
     no_subtitles: bool = option(False, help="leave out subtitles beside the clips (.vtt, .srt, .txt)")
     shard_size: Annotated[Size, FROM_1] = option(Size(256 * 10**6), help="size of a shard")
     max_bytes: Annotated[Size | None, FROM_1] = option(

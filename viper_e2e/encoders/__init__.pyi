@@ -19,6 +19,7 @@ from .prepared import WeightsId as WeightsId
 from .stream import Stream as Stream
 from .textual import TextualEncoder as TextualEncoder
 from .textual import read_bank as read_bank
+from .transcriber import Transcriber as Transcriber
 from .visual import VisualEncoder as VisualEncoder
 from .weights import Search as Search
 from .weights import check_overrides as check_overrides

@@ -78,7 +78,7 @@ def build_model(
     files = weight_files(found)
     sha256 = tensors_sha256(read_tensors(files))
     check_hash(found, sha256, search)
-    with _quiet_transformers():
+    with quiet_transformers():
         model, report = model_class.from_pretrained(
             files[0].parent,
             config=architecture,
@@ -116,7 +116,7 @@ def find_blocks(model: nn.Module) -> Sequence[nn.Module]:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bars and load reports: what is missing or unexpected, we judge ourselves."""
     verbosity = transformers_logging.get_verbosity()
     bar = transformers_logging.is_progress_bar_enabled()

@@ -7,9 +7,11 @@ import random
 import re
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from viper_e2e.clip import Sample, Segment
 from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, cut, sniff, sniff_sound
 from viper_e2e.errors import ClipError, ViperError
@@ -27,6 +29,7 @@ from viper_e2e.packing.table import (
     without_brackets,
     without_ending,
 )
+from viper_e2e.packing.transcripts import transcripts_of
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, Counted, explain, fault_of, printable
 from viper_e2e.shards import SCHEMAS, ShardIndex, ShardLimits, ShardWriter, action_units_to_npy, index_path
 
@@ -50,6 +53,8 @@ def pack(
     progress: Counted | None = None,
     max_bytes: int = ShardLimits.max_clip_bytes,
     subtitles: bool = True,
+    transcribe: str | None = None,
+    language: str | None = None,
 ) -> PackReport:
     """Pack clips into shards ``OUT/SPLIT-000000.tar``, each with its index beside it.
 
@@ -57,6 +62,7 @@ def pack(
     are untouched; files of more than ``max_bytes`` are left out. ``choices`` says what of the table's columns
     is what, ``audio`` holds wav or flac files kept apart, ``fau`` a csv or npy of action units per clip.
     ``subtitles``: whether those beside clips (vtt, srt, txt) are packed as their words.
+    ``transcribe``: a Whisper that hears clips of which no words are known, in this ``language``.
     Samples are written in a permutation that depends on ``seed`` alone: same input, same bytes. Shards appear
     in ``out`` when all are written; an interrupted run leaves nothing.
 
@@ -68,8 +74,8 @@ def pack(
     table = read_labels(labels, choices)
     problems, told = list(table.problems), list(table.notes)
     notes: list[str] = []
-    words = PackedWords(subtitles)
     limits = LimitsConfig(max_bytes_in_memory=max_bytes)
+    words = PackedWords(subtitles, transcripts_of(transcribe, language, limits))
     clips = _match(table, labels, videos, audio, fau, problems, notes, told, limits)
     kept: list[str] = []
     old = _to_replace(shards_in_the_way(out, overwrite), {clip.row.split for clip in clips}, kept)
@@ -224,7 +230,8 @@ def _add(
             members["fau.npy"] = action_units_to_npy(units_of(clip, units))
             if not has_emotions:
                 notes.append("whose action units come without the seven emotions (stored as 0)")
-        members |= words.members(clip.video, row.text, row.segment if clip.stretch else None)
+        said = words.members(clip.video, row.text, row.segment if clip.stretch else None)
+        members |= said or words.heard(_sample(row.key, members, segment))
     except ClipError as error:
         problems.append(f"{row.file_id}: {error}")
         return
@@ -242,6 +249,13 @@ def _add(
         segment=segment,
         source=source,
     )
+
+
+def _sample(key: str, members: Mapping[str, bytes], segment: Segment | None) -> Sample:
+    """A clip as it will lie in its shard."""
+    video = next(data for extension, data in members.items() if extension in VIDEO_EXTENSIONS)
+    sound = next((data for extension, data in members.items() if extension in SOUND_EXTENSIONS), None)
+    return Sample(key, video, sound=sound, segment=segment)
 
 
 def _extension(path: Path) -> str:

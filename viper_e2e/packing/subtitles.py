@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from viper_e2e.clip import Cue, Segment, cues_within
+from viper_e2e.clip import Cue, Sample, Segment, cues_within
 from viper_e2e.loading import beside_clip, cues_of_file
+from viper_e2e.packing.transcripts import Transcripts
 from viper_e2e.runtime import extension_of, printable
 from viper_e2e.shards import words_member
 
@@ -21,6 +22,8 @@ class PackedWords:
 
     is_wanted: bool = True
     """Whether files beside clips are looked at."""
+    transcripts: Transcripts | None = None
+    """Hears clips of which no words are known."""
     notes: Counter[str] = field(default_factory=Counter)
     """Of how many clips each is true."""
     broken: list[str] = field(default_factory=list)
@@ -48,6 +51,14 @@ class PackedWords:
                 return {}
             cues = cues_within(cues, *segment.span)
         return self._told(cues, f"with words from a .{extension_of(beside.name)} beside them")
+
+    def heard(self, sample: Sample) -> dict[str, bytes]:
+        """The member with what a model hears in a clip, marked as such; none without a model."""
+        if self.transcripts is None:
+            return {}
+        cues, source = self.transcripts(sample), self.transcripts.source
+        self.notes[f"transcribed by {source}" if cues else f"in which {source} hears no words"] += 1
+        return dict([words_member(cues, self.transcripts.made_by)]) if cues else {}
 
     def lines(self) -> list[str]:
         """What is to be told, a line each."""

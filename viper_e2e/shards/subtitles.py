@@ -81,7 +81,8 @@ def words_member(cues: Sequence[Cue], made_by: str = "") -> tuple[str, bytes]:
     for cue in cues:
         start = round(1000 * max(0.0, cue.start_seconds or 0.0))
         end = max(start + 1, round(1000 * (cue.end_seconds or 0.0)))
-        head += [f"{_clock(start)} --> {_clock(end)}", html.escape(cue.text, quote=False), ""]
+        text = html.escape(_visible(cue.text), quote=False).replace("{", "&#123;")
+        head += [f"{_clock(start)} --> {_clock(end)}", text, ""]
     return TIMED_WORDS, "\n".join(head).encode()
 
 
@@ -146,7 +147,10 @@ def _by_moments(text: str, start: float, end: float) -> list[Cue]:
 
 def _plain(text: str) -> str:
     """Words alone: no markup, nothing that cannot be seen, single spaces."""
-    text = html.unescape(_MARKUP.sub("", text))
+    return _visible(html.unescape(_MARKUP.sub("", text)))
+
+
+def _visible(text: str) -> str:
     seen = (c if c.isprintable() or c in _JOINERS else " " if c.isspace() else "" for c in text)
     return " ".join("".join(seen).split())
 
