@@ -93,7 +93,13 @@ def ablation_rows() -> list[dict]:
     modalities = ("visual", "audio", "textual", "action_units")
     subsets = [s for size in range(1, 5) for s in itertools.combinations(modalities, size)]
     return [
-        {"modalities": subset, "mean_pearson": 0.1 * len(subset), "low": 0.1 * len(subset) - 0.15, "high": 0.5}
+        {
+            "modalities": subset,
+            "measure": "mean Pearson",
+            "score": 0.1 * len(subset),
+            "low": 0.1 * len(subset) - 0.15,
+            "high": 0.5,
+        }
         for subset in subsets
     ]
 
@@ -105,6 +111,13 @@ FIGURES = {
     "scatter": lambda path: figures.predicted_against_true(predictions(), path),
     "faces": lambda path: figures.error_against_faces(predictions(), path),
     "ablation": lambda path: figures.ablation_plot(ablation_rows(), path),
+    "ablation without intervals": lambda path: figures.ablation_plot(
+        [
+            row | {"measure": "mean of mood UAR, valence CCC", "low": None, "high": None}
+            for row in ablation_rows()
+        ],
+        path,
+    ),
     "windows": lambda path: figures.windows_plot([window(6.0 * i) for i in range(20)], path),
     "long windows": lambda path: figures.windows_plot([window(600.0 * i) for i in range(20)], path),
     "one window": lambda path: figures.windows_plot([window(0.0)], path),

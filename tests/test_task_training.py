@@ -65,6 +65,19 @@ def test_a_stopped_run_of_tasks_goes_on_bitwise(tasks, fork_server, whole, tmp_p
     assert lines(whole, "metrics.jsonl") == lines(tmp_path / "run", "metrics.jsonl")
 
 
+def test_subsets_of_modalities_are_ranked_by_the_measures_of_the_tasks(whole, tasks, tmp_path, capsys):
+    words = [f"--checkpoint={whole}/checkpoints/last", f"--shards={tasks}/shards/*.tar", f"--out={tmp_path}"]
+    assert main(["ablate", *words, "--num-workers=0"]) == 0
+    rows = json.loads((tmp_path / "ablation.json").read_text())["rows"]
+    assert rows[0]["measure"] == "mean of mood UAR, valence CCC, units macro F1, reactions Pearson"
+    mains = (("mood", "uar"), ("valence", "ccc"), ("units", "macro_f1"), ("reactions", "pearson"))
+    for row in rows:
+        assert row["score"] == pytest.approx(np.mean([row["tasks"][t][m] for t, m in mains]), abs=1e-5)
+    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    assert (tmp_path / "ablation.png").is_file()
+    assert "mean of mood UAR" in capsys.readouterr().out
+
+
 def test_weights_by_uncertainty_are_shown_and_go_on_bitwise(tasks, fork_server, tmp_path):
     words = (*JOINT, "--epochs=2", "--task-weights=uncertainty")
     for name in ("whole", "stopped"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,18 @@ from viper_e2e.runtime import (
     written_whole,
 )
 from viper_e2e.scoring import (
+    MAIN_MEASURE,
     ResultJournal,
+    TaskScores,
     Wanted,
     identity_of,
+    main_score,
     measure,
     readable,
     refuse_empty,
     scoring_accelerator,
+    task_record,
+    task_scores,
 )
 from viper_e2e.shards import ShardSet
 
@@ -64,7 +70,7 @@ def run_ablate(options: AblateConfig) -> int:
             raise ViperError(f"{options.shards}: ablation needs at least two labelled clips that can be read")
         rows.append(_row([name for name in model.modalities if name not in hidden], predictions))
     # Undefined where the labels, or what is predicted, do not vary: last.
-    rows.sort(key=lambda row: -row["mean_pearson"] if np.isfinite(row["mean_pearson"]) else np.inf)
+    rows.sort(key=lambda row: -row["score"] if np.isfinite(row["score"]) else np.inf)
     whole = Predictions.of((one for one in found if not one.hidden), model.labels, model.modalities, shards)
     failed = {key: error for key, error in zip(whole.keys, whole.errors, strict=True) if error is not None}
     code = _write(rows, out, source_record(model, shards, options) | {"failed": failed})
@@ -82,9 +88,14 @@ def _hidden(modalities: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
 
 
 def _row(shown: list[str], predictions: Predictions) -> dict[str, Any]:
+    """``score``: what subsets are ranked by, the mean Pearson of intensities, else the tasks' own measures."""
+    if predictions.labels.tasks:
+        return {"modalities": shown, **_of_tasks(task_scores(predictions))}
     scores, intervals = measure(predictions)
     return {
         "modalities": shown,
+        "measure": "mean Pearson",
+        "score": scores.mean_pearson,
         "mean_pearson": scores.mean_pearson,
         "low": intervals.mean_pearson.low,
         "high": intervals.mean_pearson.high,
@@ -92,11 +103,28 @@ def _row(shown: list[str], predictions: Predictions) -> dict[str, Any]:
     }
 
 
+def _of_tasks(scores: Mapping[str, TaskScores]) -> dict[str, Any]:
+    """Of one task its main measure with its interval; of several the mean of theirs, and each."""
+    told, spans = [], []
+    for name, one in scores.items():
+        main = MAIN_MEASURE[one.task.kind]
+        told.append(tables.MEASURES[main] if len(scores) == 1 else f"{name} {tables.MEASURES[main]}")
+        spans.append(one.intervals.get(main) if len(scores) == 1 else None)
+    span = spans[0] if spans[0] is not None and np.isfinite(spans[0].low) else None
+    return {
+        "measure": told[0] if len(told) == 1 else f"mean of {', '.join(told)}",
+        "score": main_score(scores),
+        "low": None if span is None else span.low,
+        "high": None if span is None else span.high,
+        "tasks": {name: task_record(one) for name, one in scores.items()},
+    }
+
+
 def _write(rows: list[dict[str, Any]], out: Path, source: dict[str, Any]) -> int:
-    cells = [
-        (", ".join(row["modalities"]), f"{row['mean_pearson']:.3f}", f"[{row['low']:.3f}, {row['high']:.3f}]")
-        for row in rows
-    ]
+    by, several = rows[0]["measure"], len(rows[0].get("tasks", {})) > 1
+    columns = ["modalities", by, *([] if several else ["95 % interval"])]
+    columns += rows[0]["tasks"] if several else []
+    cells = [(", ".join(row["modalities"]), f"{row['score']:.3f}", *_cells(row, several)) for row in rows]
     with written_whole(out / "ablation.json") as partial:
         checkpoint.write_json(partial, readable({"rows": rows, **source, "versions": versions()}))
     console.print(f"wrote {out / 'ablation.json'}", **AS_IT_IS)
@@ -106,5 +134,12 @@ def _write(rows: list[dict[str, Any]], out: Path, source: dict[str, Any]) -> int
     except figures.CANNOT_DRAW as error:
         console.print(f"{out / 'ablation.png'}: not drawn: {error}", style="yellow", **AS_IT_IS)
         code = ExitCode.SOME_FAILED
-    tables.stdout_console().print(table("ablation", ("modalities", "mean Pearson", "95 % interval"), cells))
+    tables.stdout_console().print(table("ablation", columns, cells))
     return code
+
+
+def _cells(row: Mapping[str, Any], several: bool) -> list[str]:
+    if several:
+        mains = (one[MAIN_MEASURE[one["kind"]]] for one in row["tasks"].values())
+        return ["–" if value is None else f"{value:.3f}" for value in mains]
+    return ["–" if row["low"] is None else f"[{row['low']:.3f}, {row['high']:.3f}]"]

@@ -223,11 +223,11 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> str:
 
 
 def ablation_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> Path:
-    """Subsets of modalities, the best on top: which are in (left), their mean Pearson with interval (right).
+    """Subsets of modalities, the best on top: which are in (left), their score with interval (right).
 
-    ``rows``: ``modalities`` (names), ``mean_pearson``, ``low``, ``high``.
+    ``rows``: ``modalities`` (names), ``score``, ``measure`` (its name), ``low`` and ``high`` (None: unknown).
     """
-    rows = sorted(rows, key=lambda row: row["mean_pearson"])
+    rows = sorted(rows, key=lambda row: row["score"])
     modalities = max((list(row["modalities"]) for row in rows), key=len)
     modalities += sorted({m for row in rows for m in row["modalities"]} - set(modalities))
     figure = new_figure((7.5 + 0.5 * len(modalities), 1.6 + 0.34 * len(rows)))
@@ -238,20 +238,19 @@ def ablation_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) ->
         left.scatter(range(len(modalities)), [y] * len(modalities), s=60, color="#dddddd")
         chosen = [x for x, there in enumerate(inside) if there]
         left.plot(chosen, [y] * len(chosen), color=COLOURS[0], marker="o", ms=8, lw=2)
-        value = row["mean_pearson"]
-        spread = [[value - row["low"]], [row["high"] - value]]
+        value, is_known = row["score"], row["low"] is not None
+        spread = [[value - row["low"]], [row["high"] - value]] if is_known else None
         right.errorbar(value, y, xerr=spread, fmt="o", color=COLOURS[0], ecolor="#777777", capsize=3)
-        right.annotate(
-            f"{value:.3f}", (row["high"], y), (6, 0), textcoords="offset points", va="center", size=9
-        )
+        end = row["high"] if is_known else value
+        right.annotate(f"{value:.3f}", (end, y), (6, 0), textcoords="offset points", va="center", size=9)
     left.set_xticks(range(len(modalities)), [words(m) for m in modalities], rotation=40, ha="right")
     left.set(yticks=[], xlim=(-0.5, len(modalities) - 0.5), ylim=(-0.7, len(rows) - 0.3))
     left.tick_params(length=0)
     for side in left.spines.values():
         side.set_visible(False)
-    if min(row["low"] for row in rows) < 0:
+    if min(row["score"] if row["low"] is None else row["low"] for row in rows) < 0:
         right.axvline(0, color="#888888", lw=1, ls="--")
-    right.set(xlabel="mean Pearson, 95 % interval")
+    right.set(xlabel=rows[0]["measure"] + ("" if rows[0]["low"] is None else ", 95 % interval"))
     right.margins(x=0.12)
     right.grid(axis="x", alpha=0.25)
     return save(figure, path)
