@@ -241,6 +241,7 @@ def _write_report(
         versions=versions(),
         yardstick=yardstick_line(model.provenance),
         title=_title(options.checkpoint, options.shards),
+        tasks=task_scores(predictions) if predictions.labels.tasks and scores is not None else None,
     )
 
 

@@ -82,8 +82,8 @@ class _Renderer:
     """Where clips are decoded once more and drawn: in a worker, which a clip may crash or hang as any other."""
 
     def __init__(self, sources: Sequence[Source], model: ViPER, options: InferConfig):
-        decoding, limits = model.config.decoding, (model.labels.minimum, model.labels.maximum)
-        self.task = RenderClip(tuple(sources), limits, decoding.limits, decoding.video_track)
+        decoding = model.config.decoding
+        self.task = RenderClip(tuple(sources), model.labels, decoding.limits, decoding.video_track)
         self.options = options
         self.pool: WorkerPool | None = None
 

@@ -55,10 +55,14 @@ def new_figure(size: tuple[float, float]) -> Figure:
 
 def span_of(value: float, limits: tuple[float, float]) -> tuple[float, float]:
     """From where to where a value's bar reaches, as shares of its length: from zero, which is always within."""
-    low, high = min(limits[0], 0.0), max(limits[1], 0.0)
-    room = (high - low) or 1.0
-    ends = sorted(min(max((end - low) / room, 0.0), 1.0) for end in (0.0, value))
+    ends = sorted(place_of(end, limits) for end in (0.0, value))
     return ends[0], ends[1]
+
+
+def place_of(value: float, limits: tuple[float, float]) -> float:
+    """Where a value stands on its bar, as a share of its length, which zero is always within."""
+    low, high = min(limits[0], 0.0), max(limits[1], 0.0)
+    return min(max((value - low) / ((high - low) or 1.0), 0.0), 1.0)
 
 
 def sheet(

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from viper_e2e.labels import LabelSet
 from viper_e2e.model import Record
-from viper_e2e.report.figures import clock, span_of, words
+from viper_e2e.report.figures import clock, place_of, span_of, words
+from viper_e2e.report.said import Bar, Part, parts_said
 
 _log = logging.getLogger(__name__)
 
@@ -34,11 +36,12 @@ class Overlay:
         records: Sequence[Record],
         display_size: tuple[int, int],
         canvas: tuple[int, int],
-        limits: tuple[float, float],
+        labels: LabelSet | None,
         name: str,
     ):
-        """``records``: with ``boxes``, in order of time; ``canvas``: size of the pictures that are drawn on."""
-        self.records, self.canvas, self.limits, self.name = records, canvas, limits, name
+        """``records``: with ``boxes``, in order of time; ``canvas``: size of the pictures that are drawn on;
+        ``labels``: None where the numbers are intensities from 0 to 1."""
+        self.records, self.canvas, self.labels, self.name = records, canvas, labels, name
         self.scale = canvas[0] / display_size[0], canvas[1] / display_size[1]
         self.track = BoxTrack(_joined(records))
         centres = [(box[0] + box[2]) / 2 for box in self.track.boxes if box is not None]
@@ -66,7 +69,11 @@ class Overlay:
             record = self.records[number]
             span = record.get("window_seconds")
             title = f"{clock(*span)}  {self.name}" if span else self.name
-            self._drawn = number, bar_panel(record["intensities"], self.canvas, self.limits, title)
+            if self.labels is None:
+                self._drawn = number, bar_panel(record["intensities"], self.canvas, title=title)
+            else:
+                parts = parts_said(record["intensities"], self.labels, record.get("intervals"))
+                self._drawn = number, panel_of(parts, self.canvas, title)
         return self._drawn[1]
 
     def _corner(self, panel: Image.Image) -> tuple[int, int]:
@@ -132,43 +139,75 @@ def bar_panel(
     limits: tuple[float, float] = (0.0, 1.0),
     title: str = "",
 ) -> Image.Image:
-    """A see-through panel with a title and a name, a bar and a number per label that fits into the canvas.
+    """A panel of intensities alone."""
+    bars = {name: Bar(name, value, limits) for name, value in intensities.items()}
+    return panel_of([Part("", bars)], canvas, title)
 
-    Bars begin where zero is.
+
+def panel_of(parts: Sequence[Part], canvas: tuple[int, int], title: str = "") -> Image.Image:
+    """A see-through panel that fits into the canvas: a title, a heading where a part has one, and a name, a bar
+    and a number per label.
+
+    Bars begin where zero is. What is chosen stands in the colour of the face's box; an interval is a thin line.
     """
-    numbers = {name: "-" if value is None else f"{value:.2f}" for name, value in intensities.items()}
-    first, load = bool(title), _font_for(title, *map(words, intensities))
+    lines: list[str | Bar] = [title] if title else []
+    for part in parts:
+        lines += [part.heading] if part.heading else []
+        lines += part.bars.values()
+    bars = [line for line in lines if isinstance(line, Bar)]
+    load = _font_for(*(words(line.name) if isinstance(line, Bar) else line for line in lines))
     size = min(28.0, min(canvas) / 30)
     while True:
         font = load(max(size, 4))
-        names_width = max(font.getlength(words(name)) for name in intensities)
-        number_width = max(font.getlength(number) for number in ("-0.00", *numbers.values()))
+        names_width = max(font.getlength(words(bar.name)) for bar in bars)
+        number_width = max(font.getlength(number) for number in ("-0.00", *map(_number, bars)))
         row, pad = 1.45 * size, 0.6 * size
-        bar_width = 6 * size
-        width = round(names_width + bar_width + number_width + 4 * pad)
-        height = round(row * (len(intensities) + first) + 1.2 * pad)
+        width = round(names_width + 6 * size + number_width + 4 * pad)
+        height = round(row * len(lines) + 1.2 * pad)
         if size <= 4 or (width <= 0.95 * canvas[0] and height <= 0.95 * canvas[1]):
             break
         size *= 0.9
     panel = Image.new("RGBA", (width, height))
     draw = ImageDraw.Draw(panel)
     draw.rounded_rectangle((0, 0, width - 1, height - 1), radius=pad, fill=_PANEL)
-    draw.text(
-        (pad, 0.6 * pad + 0.5 * row), _cut(title, font, width - 2 * pad), font=font, fill=_BAR, anchor="lm"
-    )
-    for i, (name, value) in enumerate(intensities.items(), start=first):
+    for i, line in enumerate(lines):
         middle = 0.6 * pad + (i + 0.5) * row
-        left, top, bottom = pad * 2 + names_width, middle - 0.3 * size, middle + 0.3 * size
-        draw.text((pad, middle), words(name), font=font, fill="white", anchor="lm")
-        draw.rectangle((left, top, left + bar_width, bottom), fill=_TRACK)
-        begin, end = span_of(0.0 if value is None else value, limits)
-        if end > begin:
-            draw.rectangle((left + begin * bar_width, top, left + end * bar_width, bottom), fill=_BAR)
-        if 0 < (zero := span_of(0.0, limits)[0]) < 1:
-            at = left + zero * bar_width
-            draw.line((at, top - 1, at, bottom + 1), fill="white", width=max(1, round(size / 14)))
-        draw.text((width - pad, middle), numbers[name], font=font, fill="white", anchor="rm")
+        if isinstance(line, Bar):
+            draw.text((pad, middle), words(line.name), font=font, fill=_ink(line), anchor="lm")
+            _draw_bar(draw, line, (pad * 2 + names_width, middle), size)
+            draw.text((width - pad, middle), _number(line), font=font, fill=_ink(line), anchor="rm")
+        else:
+            colour = _BAR if i == 0 and title else _BOX
+            draw.text(
+                (pad, middle), _cut(words(line), font, width - 2 * pad), font=font, fill=colour, anchor="lm"
+            )
     return panel
+
+
+def _draw_bar(draw: ImageDraw.ImageDraw, bar: Bar, corner: tuple[float, float], size: float) -> None:
+    (left, middle), length = corner, 6 * size
+    top, bottom, thin = middle - 0.3 * size, middle + 0.3 * size, max(1, round(size / 14))
+    draw.rectangle((left, top, left + length, bottom), fill=_TRACK)
+    begin, end = span_of(0.0 if bar.value is None else bar.value, bar.limits)
+    if end > begin:
+        colour = _BOX if bar.is_chosen else _BAR
+        draw.rectangle((left + begin * length, top, left + end * length, bottom), fill=colour)
+    if 0 < (zero := span_of(0.0, bar.limits)[0]) < 1:
+        at = left + zero * length
+        draw.line((at, top - 1, at, bottom + 1), fill="white", width=thin)
+    if bar.interval is not None:
+        ends = [left + place_of(value, bar.limits) * length for value in bar.interval]
+        draw.line((ends[0], middle, ends[1], middle), fill="white", width=thin)
+        for at in ends:
+            draw.line((at, middle - 0.15 * size, at, middle + 0.15 * size), fill="white", width=thin)
+
+
+def _number(bar: Bar) -> str:
+    return "-" if bar.value is None else f"{bar.value:.2f}"
+
+
+def _ink(bar: Bar) -> tuple[int, int, int]:
+    return _BOX if bar.is_chosen else (255, 255, 255)
 
 
 def _font_for(*texts: str) -> Callable[[float], Font]:

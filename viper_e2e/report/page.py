@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from viper_e2e.labels import LabelSet
+from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
 from viper_e2e.report.figures import span_of, words
-from viper_e2e.report.tables import metrics_rows
+from viper_e2e.report.said import parts_said
+from viper_e2e.report.tables import MEASURES, measure_cell, metrics_rows
 from viper_e2e.runtime import write_text
-from viper_e2e.scoring import Intervals, Scores
+from viper_e2e.scoring import MAIN_MEASURE, Intervals, Scores, TaskScores
 
 NUM_EXTREMES = 5
 """Clips shown at either end of the ranking; their strips are worth collecting."""
@@ -42,6 +43,7 @@ def write_page(
     versions: Mapping[str, str],
     yardstick: str = "",
     title: str = "Evaluation",
+    tasks: Mapping[str, TaskScores] | None = None,
 ) -> Path:
     """Write the report of an evaluation.
 
@@ -51,6 +53,7 @@ def write_page(
         strips: key to face crops in order of time, for the clips of :func:`extremes`.
         config: resolved settings, nested.
         versions: package to version.
+        tasks: of a model of tasks, the scores of each, which are shown in place of ``scores``.
         yardstick: what the model was measured against when it was trained, in a line.
 
     Everything that comes from a corpus (names of clips, identifiers, reasons) is escaped, and the page's own
@@ -65,10 +68,11 @@ def write_page(
         title=title,
         num_clips=len(predictions),
         num_scored=int(predictions.scored.sum()),
-        headline=metrics_rows(scores, intervals)[-1][1:] if scores else None,
-        rows=metrics_rows(scores, intervals) if scores else [],
+        headline=_headline(scores, intervals, tasks),
+        rows=metrics_rows(scores, intervals) if scores and not tasks else [],
+        tasks=[_task(one) for one in (tasks or {}).values()],
         has_intervals=intervals is not None,
-        note=scores.note if scores else "",
+        note=scores.note if scores and not tasks else "",
         yardstick=yardstick,
         figures=[_figure(caption, Path(file).read_bytes()) for caption, file in figures.items()],
         groups=[
@@ -101,18 +105,65 @@ def _clip(predictions: Predictions, row: int, strips: Mapping[str, Sequence[np.n
         "seconds": f"{predictions.duration_seconds[row]:.1f}",
         "present": ", ".join(there) or "nothing",
         "strip": _strip(crops) if len(crops) else None,
-        "intensities": [
-            (words(name), *_bar(predictions.true[row, i], labels), *_bar(predictions.predicted[row, i], labels))
-            for i, name in enumerate(labels.names)
+        "parts": _parts(predictions, row, labels),
+    }
+
+
+def _parts(predictions: Predictions, row: int, labels: LabelSet) -> list[dict[str, Any]]:
+    """What each task says of a clip, beside its labels."""
+    true, said = (
+        dict(zip(labels.names, rows[row].tolist(), strict=True))
+        for rows in (predictions.true, predictions.predicted)
+    )
+    made = []
+    labelled = labels.classes_of(true)
+    for (task, _), part in zip(labels.parts, parts_said(said, labels), strict=True):
+        bars = [
+            (words(bar.name), *_bar(true[name], bar.limits), *_bar(said[name], bar.limits), bar.is_chosen)
+            for name, bar in part.bars.items()
+        ]
+        word = labelled.get(name_of(task.name))
+        heading = part.heading if word is None else f"{part.heading} (labelled {word})"
+        made.append({"heading": words(heading), "bars": bars})
+    return made
+
+
+def _headline(
+    scores: Scores | None, intervals: Intervals | None, tasks: Mapping[str, TaskScores] | None
+) -> list[tuple[str, str]]:
+    """What is looked at first: of each task its main measure, of intensities the means."""
+    if tasks:
+        mains = [(name, one, MAIN_MEASURE[one.task.kind]) for name, one in tasks.items() if one.num_clips]
+        return [(f"{words(name)}, {MEASURES[main]}", measure_cell(one, main)) for name, one, main in mains]
+    if scores is None:
+        return []
+    titles = ("mean Pearson", "mean CCC", "mean MSE")
+    return list(zip(titles, metrics_rows(scores, intervals)[-1][1:], strict=True))
+
+
+def _task(one: TaskScores) -> dict[str, Any]:
+    shares = ("recall", "precision", "f1")
+    return {
+        "name": words(one.task.name),
+        "kind": one.task.kind,
+        "num_clips": one.num_clips,
+        "measures": [(MEASURES[name], measure_cell(one, name)) for name in one.values],
+        "columns": [
+            (
+                words(name),
+                *("–" if math.isnan(row[s]) else f"{row[s]:.3f}" for s in shares),
+                f"{row['num_clips']:,.0f}",
+            )
+            for name, row in one.by_column.items()
         ],
     }
 
 
-def _bar(value: float, labels: LabelSet) -> tuple[str, str, str]:
+def _bar(value: float, limits: tuple[float, float]) -> tuple[str, str, str]:
     """A value as text, and from where to where its bar reaches, in percent of its length."""
     if math.isnan(value):
         return "–", "0.0", "0.0"
-    begin, end = span_of(value, (labels.minimum, labels.maximum))
+    begin, end = span_of(value, limits)
     return f"{value:z.2f}", f"{100 * begin:.1f}", f"{100 * (end - begin):.1f}"
 
 

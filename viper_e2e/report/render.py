@@ -32,6 +32,7 @@ from viper_e2e.decoding import (
     probe,
 )
 from viper_e2e.errors import ViperError
+from viper_e2e.labels import LabelSet
 from viper_e2e.model import Record
 from viper_e2e.report.figures import CANNOT_DRAW
 from viper_e2e.report.overlay import Overlay
@@ -62,11 +63,11 @@ def render(
     records: Record | Sequence[Record],
     out: str | os.PathLike,
     *,
-    limits: tuple[float, float] = (0.0, 1.0),
+    labels: LabelSet | None = None,
     clip_limits: LimitsConfig | None = None,
     video_track: int | None = None,
 ) -> Path:
-    """Write ``clip`` to the mp4 ``out`` with a box around the face and a bar per emotion; sound is kept.
+    """Write ``clip`` to the mp4 ``out`` with a box around the face and what each task says; sound is kept.
 
     Args:
         clip: its path, or its bytes.
@@ -74,7 +75,7 @@ def render(
             numbers shown are those of the window whose middle is nearest. Between instants the box is
             interpolated; it is solid where the face was detected and dashed where the record itself was
             interpolated.
-        limits: the smallest and the largest value; bars begin where zero is.
+        labels: what the numbers are; None: intensities from 0 to 1.
         clip_limits: what the clip may ask for; the defaults where None.
         video_track: which of several, as in `DecodingConfig`.
 
@@ -97,7 +98,7 @@ def render(
     clip_limits = clip_limits or LimitsConfig()
     info = probe(clip, clip_limits, video_track=video_track)
     tracks, shown_size = Tracks(video_track), (info.width, info.height)
-    overlay = Overlay(scored, shown_size, canvas_size(*shown_size), limits, name)
+    overlay = Overlay(scored, shown_size, canvas_size(*shown_size), labels, name)
     with open_clip(clip, clip_limits, tracks=tracks) as media, _new_mp4(out) as container:
         _Renderer(media, container, out, overlay).run()
     return out
@@ -108,7 +109,7 @@ class RenderClip:
     """Renders a clip of some sources, given where it is, its records and the mp4; picklable."""
 
     sources: tuple[ClipSource, ...]
-    limits: tuple[float, float]
+    labels: LabelSet
     clip_limits: LimitsConfig
     video_track: int | None
 
@@ -119,7 +120,7 @@ class RenderClip:
                 self.sources[source].read(i).video,
                 records,
                 path,
-                limits=self.limits,
+                labels=self.labels,
                 clip_limits=self.clip_limits,
                 video_track=self.video_track,
             )

@@ -173,6 +173,11 @@ def _fitted_in_words(report: TaskReport) -> str:
     return f"intervals: what is predicted ± {', '.join(f'{reach:.3f}' for reach in fitted.reach)}"
 
 
+def measure_cell(scores: TaskScores, name: str) -> str:
+    """One measure of a task, with its interval where there is one."""
+    return with_interval(scores.values[name], scores.intervals.get(name))
+
+
 def group_tables(scores: GroupScores) -> list[Table]:
     """A table per task: each group's main measures, and the largest gap."""
     made = []
