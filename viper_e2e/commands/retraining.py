@@ -85,7 +85,11 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     ]
     columns = ("modalities", "mean Pearson", "95 % from", "to", "epoch")
     stdout_console().print(table("trained for itself, validation", columns, cells))
-    known = [row for row in best_first if None not in (row["mean_pearson"], row["low"], row["high"])]
+    known = [
+        row | {"measure": "mean Pearson", "score": row["mean_pearson"]}
+        for row in best_first
+        if None not in (row["mean_pearson"], row["low"], row["high"])
+    ]
     try:
         if known:
             console.print(f"wrote {figures.ablation_plot(known, folder / 'retrained.png')}", **AS_IT_IS)
