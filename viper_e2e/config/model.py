@@ -226,6 +226,8 @@ class FusionConfig:
     """`auto`: sigmoid where all labels lie in [0, 1]. Other labels are learned in units of their spread."""
     rescale: bool = False
     """Divide outputs by the largest of them, a constant to the gradient (published; `--rescale` sets it)."""
+    members: Annotated[int, FROM_1] = 1
+    """Heads of this kind whose answers are averaged, each trained for itself (`viper train --ensemble`)."""
 
 
 # --- the module ---------------------------------------------------------------------------------

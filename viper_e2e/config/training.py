@@ -94,6 +94,8 @@ class LengthConfig:
     """Decides the order of clips, dropout and the weights of new layers."""
     seeds: Annotated[int, FROM_1] = 1
     """Train this many times, with `seed`, `seed` + 1, …, in folders of their own; tell mean ± deviation."""
+    ensemble: Annotated[int, FROM_1] = 1
+    """Train this many seeds, as `seeds` does, and average their heads: one model, with their spread."""
 
 
 @dataclass

@@ -10,6 +10,7 @@ from .ensemble import EnsembleFusion as EnsembleFusion
 from .head import FusionHead as FusionHead
 from .hidden_layer import HiddenLayerFusion as HiddenLayerFusion
 from .hiding import sample_hidden as sample_hidden
+from .members import MembersFusion as MembersFusion
 from .missing_labels import fit_known as fit_known
 from .pooling import block_sizes as block_sizes
 from .pooling import known_features as known_features

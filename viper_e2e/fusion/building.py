@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from viper_e2e.config import FusionConfig, in_order
 from viper_e2e.fusion.ensemble import EnsembleFusion
 from viper_e2e.fusion.head import FusionHead
+from viper_e2e.fusion.members import MembersFusion
 from viper_e2e.fusion.ridge import RidgeFusion
 from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.fusion.tokens import TokenFusion
@@ -33,7 +34,10 @@ def build_fusion(
     """
     assert tuple(widths) == in_order(tuple(widths)), list(widths)
     sigmoid = config.output == "sigmoid" or (config.output == "auto" and unit_interval)
-    return _head_class(config.kind)(config, widths, num_outputs, sigmoid, scale)
+    head = _head_class(config.kind)
+    if config.members == 1:
+        return head(config, widths, num_outputs, sigmoid, scale)
+    return MembersFusion(head, config, widths, num_outputs, sigmoid, scale)
 
 
 def _head_class(kind: str) -> type[FusionHead]:

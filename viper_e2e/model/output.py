@@ -27,7 +27,8 @@ class ViPEROutput(NamedTuple):
     intensities: Float[Tensor, "B E"]
     """float32, in the order of the label set."""
     by_network: Float[Tensor, "B K E"]
-    """The same from each of the networks that are trained to give it, K ≥ 1: what a loss is taken of."""
+    """The same from each of the networks that are trained to give it, K ≥ 1: what a loss is taken of. In
+    evaluation mode K > 1 are members that were trained apart."""
     valid: Bool[Tensor, "B"]
     """False: the clip could not be read; its row means nothing."""
     present: Bool[Tensor, "B M"]
@@ -132,6 +133,7 @@ def _scored(
         start_seconds=0.0,
         end_seconds=round(output.duration_seconds[i].item(), 3),
         intensities=dict(zip(emotions, output.intensities[i].tolist(), strict=True)),
+        spread=_spread(output, i, emotions),
         present=present,
         face_found=face_found,
         unheard_seconds=round(output.unheard_seconds[i], 3) if output.unheard_seconds else 0.0,
@@ -143,6 +145,12 @@ def _scored(
     if not any(present.values()):
         told.append(NOTHING_THERE)
     return replace(made, warning="; ".join(told) or None)
+
+
+def _spread(output: ViPEROutput, i: int, emotions: Sequence[str]) -> dict[str, float] | None:
+    if output.by_network.shape[1] == 1:
+        return None
+    return dict(zip(emotions, output.by_network[i].std(0).tolist(), strict=True))
 
 
 def _boxes(output: ViPEROutput, i: int) -> tuple[Box | None, ...]:

@@ -37,6 +37,8 @@ class Prediction:
     """That this is the mean of."""
     intensities: dict[str, float | None] | None = None
     """By emotion. NaN: the model came to no number; ``None``: left out on purpose; no dict: not read."""
+    spread: dict[str, float] | None = None
+    """By emotion, the standard deviation over members that were trained apart; ``None`` of one head alone."""
     present: Mapping[str, bool] | None = None
     """Which modality was there at all."""
     face_found: float | None = None
@@ -85,7 +87,7 @@ class Prediction:
         if not self.is_faceless:
             return self
         told = (self.warning or NO_FACE).replace(NO_FACE, "no face was found: no numbers (--no-face nan)")
-        return replace(self, intensities=dict.fromkeys(self.intensities or {}), warning=told)
+        return replace(self, intensities=dict.fromkeys(self.intensities or {}), spread=None, warning=told)
 
     def in_window(self, start_seconds: float, end_seconds: float) -> Prediction:
         """Of a window that was scored as a clip of its own, on the clock of its clip."""

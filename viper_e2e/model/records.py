@@ -27,7 +27,9 @@ def record_of(
     frame ``[x0, y0, x1, y1, "detected" | "interpolated"]`` or ``None``. ``warning`` tells what a person should
     know of how the clip was read, or is ``None``. A clip that could not be read, or for which the model gave no
     number, has ``valid`` False, its ``error``, and ``None`` elsewhere. Where ``labels`` have classes there is
-    ``classes`` too: ``{task: the most probable one}``. ``words``: those that were read, of a model that reads.
+    ``classes`` too: ``{task: the most probable one}``. ``spread``: of members that were trained apart
+    (``--ensemble``), the standard deviation of each label. ``words``: those that were read, of a model that
+    reads.
     With a ``calibration``, which the prediction was made with, a whole clip has ``intervals``, ``sets`` and
     ``coverage`` (`Calibration.said`); what they promise goes for whole clips alone, so that windows have none.
     """
@@ -57,6 +59,8 @@ def record_of(
         record["classes"] = classes
     if labels is not None and calibration is not None and not (one.is_window or one.num_windows):
         record |= calibration.said(one.intensities or {}, labels)
+    if one.spread is not None:
+        record["spread"] = one.spread
     if one.boxes is not None:
         record["boxes"] = [None if box is None else list(box) for box in one.boxes]
     if one.is_window or one.num_windows:
@@ -90,12 +94,20 @@ def summary_of(windows: Sequence[Prediction]) -> Prediction:
         scored[-1].end_seconds,
         num_windows=len(scored),
         intensities={n: _mean([(window.intensities or {})[n] for window in scored], weights) for n in emotions},
+        spread=_mean_spread(scored, weights),
         present={n: any((window.present or {})[n] for window in scored) for n in first.present or ()},
         face_found=_mean([window.face_found for window in scored], weights),
         unheard_seconds=round(unheard, 3),
         warning="; ".join(_warnings(windows, unheard)) or None,
         words=_joined([window.words for window in scored]),
     )
+
+
+def _mean_spread(windows: Sequence[Prediction], weights: Sequence[float]) -> dict[str, float] | None:
+    """Of members that agree in one window as much as in the other."""
+    names = list(windows[0].spread or {})
+    means = {name: _mean([(window.spread or {}).get(name) for window in windows], weights) for name in names}
+    return {name: mean for name, mean in means.items() if mean is not None} or None
 
 
 def _joined(words: Sequence[str | None]) -> str | None:

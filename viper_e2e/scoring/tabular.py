@@ -59,11 +59,13 @@ def columns_of(
     classes: Sequence[str] = (),
     intervals: Sequence[str] = (),
     sets: Sequence[str] = (),
+    spreads: Sequence[str] = (),
 ) -> Columns:
     """The columns of every table, in their order, whatever failed and whether there are windows.
 
     A label that is called like another column gets ``label_`` before its name. What is said by a calibrated
-    model has columns of its own: ``NAME_lower`` and ``NAME_upper``, and ``NAME_set`` with a bar between words.
+    model has columns of its own: ``NAME_lower`` and ``NAME_upper``, and ``NAME_set`` with a bar between words;
+    ``NAME_spread`` is how far members that were trained apart disagree.
     """
     first = _FIRST | {f"present_{name}": "flag" for name in modalities}
     first |= {"words": "text"} if reads_words(modalities) else {}
@@ -73,7 +75,7 @@ def columns_of(
     chosen = {f"label_{name}" if name in taken | labels.keys() else name: "text" for name in classes}
     made = first | labels | chosen
     around = {f"{name}_{end}": "number" for name in intervals for end in ("lower", "upper")}
-    around |= {f"{name}_set": "text" for name in sets}
+    around |= {f"{name}_set": "text" for name in sets} | {f"{name}_spread": "number" for name in spreads}
     return made | {f"calibrated_{n}" if n in made else n: kind for n, kind in around.items()} | _LAST
 
 
@@ -102,6 +104,7 @@ def write_records(
             emotions = _emotions_of(records) if emotions is None else list(emotions)
             classes = list(records[0].get("classes", {})) if records else []
             said = [list(records[0].get(name, {})) if records else [] for name in ("intervals", "sets")]
+            said.append(list(next((record["spread"] for record in records if record.get("spread")), {})))
             rows = [_row(record, modalities, emotions, classes, *said) for record in records]
             {".csv": _write_csv, ".xlsx": _write_excel, ".parquet": _write_parquet}[kind](
                 partial, columns_of(modalities, emotions, classes, *said), rows, bom
@@ -141,6 +144,7 @@ def _row(
     classes: Sequence[str],
     intervals: Sequence[str],
     sets: Sequence[str],
+    spreads: Sequence[str],
 ) -> list[Cell]:
     intensities = record["intensities"] or dict.fromkeys(emotions)
     shown = readable({name: record[name] for name in (*_FIRST, *_LAST)} | {"labels": intensities})
@@ -152,6 +156,7 @@ def _row(
         *(record["classes"][name] for name in classes),
         *(end for name in intervals for end in readable(record["intervals"][name] or [None, None])),
         *(_joined(record["sets"][name]) for name in sets),
+        *(readable((record.get("spread") or {}).get(name)) for name in spreads),
         *(shown[name] for name in _LAST),
     ]
 

@@ -23,7 +23,7 @@ from viper_e2e.runtime import nearest
 MAX_TRIALS = 10_000
 LOG = "log:"
 _GROUPS = (ObjectiveConfig, OptimizerConfig, LengthConfig)
-_OF_BACKBONES = ("unfreeze", "unfreeze_at", "seeds")
+_NOT_TRIED = ("unfreeze", "unfreeze_at", "seeds", "ensemble", "model.fusion.members")
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ def _setting(given: str, known: Mapping[str, Any], option: str) -> str:
 
 
 def _sweepable(known: Mapping[str, Any]) -> Iterator[str]:
-    names = {field.name for group in _GROUPS for field in fields(group)} - set(_OF_BACKBONES)
+    names = {field.name for group in _GROUPS for field in fields(group)} - set(_NOT_TRIED)
     for name in known:
-        if name.startswith("model.fusion.") or name.partition(".")[0] in names:
+        if (name.startswith("model.fusion.") and name not in _NOT_TRIED) or name.partition(".")[0] in names:
             yield name
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from viper_e2e.config import Settings
 from viper_e2e.runtime import console, plain_json, write_text
+from viper_e2e.training.joining import check_joinable, join
 from viper_e2e.training.one_pass import ManyTrainings
 from viper_e2e.training.resuming import with_absolute_paths
 from viper_e2e.training.run_folder import write_settings
@@ -19,29 +20,39 @@ from viper_e2e.training.tables import seeds_table
 
 def train(settings: Settings) -> int:
     """Train as the settings say; returns the exit code: 0, or the signal's if one asked to stop."""
-    runs, logs = seeded(settings), {}
+    check_joinable(settings)
+    runs, outcomes = seeded(settings), {}
+    folder = Path(settings.train.run_dir)
     with ManyTrainings(settings, command=["viper", "train", *settings.words], shares=len(runs) > 1) as many:
 
         def begun() -> None:
             if len(runs) > 1 and many.processes.is_main:
                 # So that `--resume --run-dir` alone goes on with all seeds.
-                write_settings(Path(settings.train.run_dir), with_absolute_paths(settings))
+                write_settings(folder, with_absolute_paths(settings))
 
         many.check_free(runs)
         for run in runs:
             outcome = many.train(run, begun)
             if outcome is None:
-                break
-            logs[run.train.seed] = outcome.log
-        if many.processes.is_main and len(logs) > 1:
-            _tell_seeds(Path(settings.train.run_dir), summarised(logs))
+                return many.code
+            outcomes[run.train.seed] = outcome
+        summary = summarised({seed: outcome.log for seed, outcome in outcomes.items()})
+        if settings.train.ensemble > 1:
+            target = folder / "checkpoints" / "best"
+            summary["ensemble"] = join(many, [*outcomes.values()], target)
+            if many.processes.is_main:
+                console.print(ensemble_lines(target, summary["ensemble"]), soft_wrap=True, markup=False)
+        if many.processes.is_main and len(summary["seeds"]) > 1:
+            console.print(seeds_table(summary))
+            write_text(folder / "seeds.json", plain_json.dumps(summary, indent=2) + "\n")
     return many.code
 
 
-def _tell_seeds(folder: Path, summary: Mapping[str, Any]) -> None:
-    if len(summary["seeds"]) > 1:
-        console.print(seeds_table(summary))
-        write_text(folder / "seeds.json", plain_json.dumps(summary, indent=2) + "\n")
+def ensemble_lines(model: Path, scores: Mapping[str, Any]) -> str:
+    """Where the model of all seeds is, and how good."""
+    pearson = scores.get("mean_pearson")
+    judged = "" if pearson is None else f" (validation, mean Pearson {pearson:.4f})"
+    return f"model of all seeds: {model}{judged}\nnext: viper infer CLIP --checkpoint {model.parent.parent}"
 
 
 def _rank(val: Mapping[str, Any]) -> tuple[float, float]:
@@ -51,16 +62,19 @@ def _rank(val: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def seeded(settings: Settings) -> list[Settings]:
-    """The runs that ``seeds`` asks for: one, or one per seed in ``run_dir/seed-N``."""
+    """The runs that ``seeds`` or ``ensemble`` ask for: one, or one per seed in ``run_dir/seed-N``."""
     config = settings.train
-    if config.seeds == 1:
+    count = max(config.seeds, config.ensemble)
+    if count == 1:
         return [settings]
     runs = []
-    for seed in range(config.seed, config.seed + config.seeds):
+    for seed in range(config.seed, config.seed + count):
         folder = Path(config.run_dir) / f"seed-{seed}"
         # What was interrupted had not come to its later seeds yet.
         begun = (folder / "config.yaml").exists() or seed == config.seed
-        train = replace(config, seed=seed, seeds=1, run_dir=str(folder), resume=config.resume and begun)
+        train = replace(
+            config, seed=seed, seeds=1, ensemble=1, run_dir=str(folder), resume=config.resume and begun
+        )
         runs.append(replace(settings, train=train, model=deepcopy(settings.model)))
     return runs
 

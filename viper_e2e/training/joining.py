@@ -1,0 +1,93 @@
+"""joining.py: `viper train --ensemble`: heads of several seeds on the same backbones -> one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from viper_e2e.config import Frozen, Settings, backbones_of
+from viper_e2e.errors import ViperError
+from viper_e2e.fusion import LabelScale, MembersFusion, build_fusion
+from viper_e2e.model import ViPER, pretrained, write_folder
+from viper_e2e.scoring import scores_of, scores_record
+from viper_e2e.training.one_pass import ManyTrainings, Outcome, shards_of
+
+
+def check_joinable(settings: Settings) -> None:
+    """`ViperError` before anything is trained whose heads could not share backbones."""
+    train, backbones = settings.train, backbones_of(settings.model)
+    if settings.model.fusion.members > 1:
+        raise ViperError(
+            "--model.fusion.members: members are trained apart and joined; give --ensemble in its place"
+        )
+    if train.ensemble == 1:
+        return
+    if train.seeds > 1:
+        raise ViperError("--ensemble trains seeds and tells their mean and deviation itself; leave out --seeds")
+    trained = [name for name, b in backbones.items() if b.lora_rank or train.unfreeze.of(name) != Frozen()]
+    if trained or train.unfreeze_at:
+        raise ViperError(
+            "--ensemble joins heads on the same frozen backbones, and "
+            f"{', '.join(trained) or train.unfreeze_at} would be trained; give --freeze all, "
+            "or train --seeds and average what their models say"
+        )
+    drawn = [name for name, backbone in backbones.items() if backbone.source == "random"]
+    if drawn:
+        raise ViperError(
+            f"--ensemble joins heads on the same backbones, and random weights ({', '.join(drawn)}) differ "
+            "with the seed; name pretrained ones with --backbone"
+        )
+
+
+def join(many: ManyTrainings, outcomes: Sequence[Outcome], target: Path) -> dict[str, Any]:
+    """Write the model whose heads are those of ended runs; its scores on their validation clips, if any.
+
+    All processes must call it; the first writes.
+    """
+    record = _scores(many, outcomes)
+    if many.processes.is_main:
+        model = _joined([outcome.best for outcome in outcomes])
+        if model.provenance is not None and record:
+            scores = {name: record[f"mean_{name}"] for name in ("pearson", "ccc", "mse")}
+            model.provenance = {**model.provenance, "scores": scores}
+        write_folder(target, lambda new: pretrained.write(model, new))
+    many.processes.wait("the members to be joined")
+    return record
+
+
+def _joined(folders: Sequence[Path]) -> ViPER:
+    model = ViPER.from_pretrained(folders[0])
+    known = {name: encoder.content_id() for name, encoder in model.encoders.items()}
+    heads = [model.fusion]
+    for folder in folders[1:]:
+        other = ViPER.from_pretrained(folder)
+        differing = [name for name, e in other.encoders.items() if e.content_id() != known[name]]
+        if differing:
+            raise ViperError(
+                f"{folder}: its backbones of {', '.join(differing)} are not those of {folders[0]}; heads that "
+                "were trained on others cannot be joined"
+            )
+        heads.append(other.fusion)
+    fusion = replace(model.config.fusion, members=len(heads))
+    widths = {name: encoder.embed_dim for name, encoder in model.encoders.items()}
+    scale = LabelScale.of(model.labels, bounded=fusion.output == "sigmoid")
+    joined = build_fusion(fusion, widths, len(model.labels), model.labels.in_unit_interval, scale)
+    assert isinstance(joined, MembersFusion), "more than one"
+    joined.members = nn.ModuleList(heads)
+    model.config, model.fusion = replace(model.config, fusion=fusion), joined
+    return model
+
+
+def _scores(many: ManyTrainings, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Of the mean of what the members say, as `metrics.jsonl` has them."""
+    val = shards_of(outcomes[0].settings)[1]
+    if val is None:
+        return {}
+    said = [many.predict(outcome, val) for outcome in outcomes]
+    mean = replace(said[0], predicted=np.mean([one.predicted for one in said], 0))
+    return scores_record(scores_of(mean))
