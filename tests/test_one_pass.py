@@ -122,10 +122,11 @@ def test_changed_clips_are_not_shared_and_it_is_said(corpus, vit, tmp_path, work
 
 
 @SLOW
-def test_what_does_not_fit_is_encoded_again(corpus, vit, alone, tmp_path, work):
+def test_what_does_not_fit_is_encoded_again_and_it_is_said(corpus, vit, alone, tmp_path, work, capsys):
     # A clip's four tokens of 16 float32, their times, its boxes: some clips fit, not all.
     own = words(corpus, vit)
     run(corpus, tmp_path / "run", *own, "--seeds=2", "--reuse-memory=4KB")
+    assert capsys.readouterr().err.count("memory for clips is full") == 1
     counts = Counter(work["encoded"].values())
     assert set(counts) == {1, 4}
     assert same(weights(tmp_path / "run/seed-1"), weights(alone))

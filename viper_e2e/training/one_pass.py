@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -92,6 +93,8 @@ class ManyTrainings:
         self.code: int = ExitCode.OK
         """0, or that of the signal that asked to stop."""
         self._precision = train.mixed_precision
+        scaler = self.accelerator.scaler
+        self._first_scale = None if scaler is None else deepcopy(scaler.state_dict())
 
     def __enter__(self) -> ManyTrainings:
         train = self.settings.train
@@ -125,6 +128,9 @@ class ManyTrainings:
             if self.clips is not None and has_ended(run):
                 begun()
                 return self._outcome(run, was_there=True)
+            if self._first_scale is not None:
+                # The scale that another training has come to is none of this one's.
+                self.accelerator.scaler.load_state_dict(deepcopy(self._first_scale))
             kind = RidgeTrainer if run.model.fusion.kind == "ridge" else Trainer
             trainer = kind(run, self.accelerator, self.processes, clips=self.clips)
             try:

@@ -94,10 +94,11 @@ class SharedClips:
                 "only decoding and faces are shared"
             )
 
-    def tell(self, line: str) -> None:
-        if self.speaks and line not in self._told:
+    def tell(self, line: str, about: str = "") -> None:
+        """Once, or once ``about`` something."""
+        if self.speaks and (about or line) not in self._told:
             console.print(line, soft_wrap=True, markup=False)
-        self._told.add(line)
+        self._told.add(about or line)
 
 
 class HeldClips:
@@ -172,7 +173,15 @@ class HeldClips:
         more = held.nbytes - (0 if known is None else known.nbytes)
         while self._useless and not self._store.has_room(more):
             self._store.drop(self._useless.popleft())
-        return self._store.put(place, held)
+        is_kept = self._store.put(place, held)
+        if not is_kept:
+            self._shared.tell(
+                f"memory for clips is full: {self._store.num_cached:,} are held in "
+                f"{self._store.nbytes / 1e9:.3g} GB, the others are decoded "
+                "and encoded in every epoch (--reuse-memory says how much there is)",
+                about="memory",
+            )
+        return is_kept
 
     def clear(self) -> None:
         """Weights, or what of them trains, have changed: what is kept is looked at anew."""
