@@ -56,6 +56,8 @@ def test_everything_in_the_shards_is_counted(corpus):
         "undecodable": 1,
         "without_sound": 1,
         "with_action_units": 1,
+        "subjects": 2,
+        "parts_of_files": 0,
         "unlabelled": 1,
         "duplicate_keys": 0,
         "straddling_subjects": 1,

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from viper_e2e.commands.findings import tell_findings
 from viper_e2e.config import PackConfig
 from viper_e2e.errors import ViperError
-from viper_e2e.packing import ColumnChoices, pack, read_tasks
+from viper_e2e.packing import (
+    WINDOW_SECONDS,
+    ColumnChoices,
+    frame_label_table,
+    pack,
+    read_tasks,
+    shards_in_the_way,
+    write_labels,
+)
 from viper_e2e.runtime import counting as progress_bar
 from viper_e2e.runtime import settle_file
 
@@ -18,30 +28,33 @@ def run_pack(options: PackConfig) -> int:
     """Pack, print the report, and return the exit code: 2 where clips were left out."""
     if options.output:
         settle_file(options.output, "--output")
-    labels, choices = _table_of(options)
     more = {"max_bytes": options.max_bytes.num_bytes} if options.max_bytes is not None else {}
-    with progress_bar("packing") as progress:
-        report = pack(
-            Path(options.videos),
-            labels,
-            Path(options.out),
-            choices=choices,
-            audio=Path(options.audio) if options.audio else None,
-            fau=Path(options.fau) if options.fau else None,
-            shard_size=options.shard_size.num_bytes,
-            seed=options.seed,
-            overwrite=options.overwrite,
-            progress=progress,
-            subtitles=not options.no_subtitles,
-            transcribe=options.transcribe,
-            language=options.language,
-            **more,
-        )
+    with tempfile.TemporaryDirectory() as scratch:
+        labels, choices, notes = _table_of(options, Path(scratch))
+        with progress_bar("packing") as progress:
+            report = pack(
+                Path(options.videos),
+                labels,
+                Path(options.out),
+                choices=choices,
+                audio=Path(options.audio) if options.audio else None,
+                fau=Path(options.fau) if options.fau else None,
+                shard_size=options.shard_size.num_bytes,
+                seed=options.seed,
+                overwrite=options.overwrite,
+                progress=progress,
+                subtitles=not options.no_subtitles,
+                transcribe=options.transcribe,
+                language=options.language,
+                dry_run=options.dry_run,
+                **more,
+            )
+    report = replace(report, notes=(*notes, *report.notes))
     return tell_findings(report, options.output)
 
 
-def _table_of(options: PackConfig) -> tuple[Path, ColumnChoices]:
-    """The table that ``--labels`` names, and what was said of its columns."""
+def _table_of(options: PackConfig, scratch: Path) -> tuple[Path, ColumnChoices, tuple[str, ...]]:
+    """The table that ``--labels`` names, what was said of its columns, and what is to be told of it."""
 
     def titles(given: list[str]) -> tuple[str, ...]:
         return tuple(title.strip() for words in given for title in words.split(",") if title.strip())
@@ -63,4 +76,23 @@ def _table_of(options: PackConfig) -> tuple[Path, ColumnChoices]:
         encoding=options.encoding,
         sheet=options.sheet,
     )
-    return Path(tables[0]), choices
+    if Path(tables[0]).is_dir():
+        return _of_frame_labels(Path(tables[0]), options, choices, scratch)
+    if options.window_seconds is not None:
+        raise ViperError("--window-seconds: goes with a folder of labels by frame, e.g. --labels VA_Set")
+    return Path(tables[0]), choices, ()
+
+
+def _of_frame_labels(
+    folder: Path, options: PackConfig, choices: ColumnChoices, scratch: Path
+) -> tuple[Path, ColumnChoices, tuple[str, ...]]:
+    """The table that a folder of labels by frame comes to, written beside the shards, and its tasks."""
+    out = Path(options.out)
+    shards_in_the_way(out, options.overwrite)  # before the table of that run is replaced
+    window_seconds = WINDOW_SECONDS if options.window_seconds is None else options.window_seconds
+    made = frame_label_table(folder, Path(options.videos), window_seconds=window_seconds, split=options.split)
+    if not made.rows:
+        raise ViperError(f"{folder}: no window has a label, or no label file has a video in {options.videos}")
+    table = (scratch if options.dry_run else out) / "labels.csv"
+    write_labels(table, made.rows)
+    return table, replace(choices, tasks=choices.tasks or made.tasks, split=""), made.notes

@@ -303,12 +303,23 @@ class PackConfig:
     )
     seed: Annotated[int, FROM_0] = option(0, help="of the order of samples (default: 0)")
     overwrite: bool = option(False, help="replace the shards of an earlier run")
+    dry_run: bool = option(
+        False,
+        help="write nothing: show what each column is taken for, what is found, and what would be left out",
+    )
     output: str | None = option(None, help="also write the report as JSON")
     tasks: str = option(
         "",
         metavar="FILE",
         help="what is predicted where it is not intensities: a YAML file, or Emotion=class,Valence=number "
         "(kinds: intensities, class, labels, number)",
+        group="table",
+    )
+    window_seconds: Annotated[float | None, ABOVE_0] = option(
+        None,
+        metavar="S",
+        help="where --labels is a folder of labels by frame (Aff-Wild2, AFEW-VA): length of the clips that are "
+        "made of them (default: 2)",
         group="table",
     )
     meta: list[str] = option(

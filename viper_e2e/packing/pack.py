@@ -18,6 +18,7 @@ from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading import find_files
 from viper_e2e.packing.action_units import ACTION_UNIT_FILES, read_action_units
 from viper_e2e.packing.finding import Files
+from viper_e2e.packing.rehearsal import Rehearsal
 from viper_e2e.packing.report import PackReport, SplitReport
 from viper_e2e.packing.segments import Clip, is_timed, sound_of, units_of, with_stretches
 from viper_e2e.packing.subtitles import PackedWords
@@ -52,6 +53,7 @@ def pack(
     overwrite: bool = False,
     progress: Counted | None = None,
     max_bytes: int = ShardLimits.max_clip_bytes,
+    dry_run: bool = False,
     subtitles: bool = True,
     transcribe: str | None = None,
     language: str | None = None,
@@ -65,6 +67,9 @@ def pack(
     ``transcribe``: a Whisper that hears clips of which no words are known, in this ``language``.
     Samples are written in a permutation that depends on ``seed`` alone: same input, same bytes. Shards appear
     in ``out`` when all are written; an interrupted run leaves nothing.
+
+    ``dry_run``: look at everything and write nothing; of clips only the first bytes are read, of files from
+    which some are cut the times of their frames.
 
     Clips that cannot be packed are listed in the report, the others are packed. Raises ``ViperError``
     where nothing can be packed: folders or labels.csv unusable, or shards of another run in the way.
@@ -82,6 +87,18 @@ def pack(
     by_split = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: clip.row.key):
         by_split[clip.row.split].append(clip)
+    if dry_run:
+        rehearsals = []
+        for split, ordered in sorted(by_split.items()):
+            rehearsal = Rehearsal(split)
+            for clip in ordered:
+                _add(rehearsal, clip, words, limits, problems, notes)
+            rehearsals += [rehearsal.report()] if rehearsal.clips else []
+        _refuse_nothing(rehearsals, labels, videos, problems)
+        told += [*_summed(notes), *words.lines(), *kept]
+        return PackReport(
+            str(out), table.labels, tuple(rehearsals), tuple(problems), tuple(told), table.columns, is_dry=True
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".packing-", dir=out) as folder:
@@ -95,15 +112,19 @@ def pack(
                         counted.step()
                 if writer.indexes:
                     reports.append(_split_report(split, writer.indexes))
-            if not reports:
-                first = "; ".join(problems[:3])
-                raise ViperError(f"{labels}: nothing to pack from {videos}: {first} ({len(problems)} problems)")
+            _refuse_nothing(reports, labels, videos, problems)
             _publish(Path(folder), out, old)
     except OSError as error:
         raise ViperError(f"{explain(error, out)}; nothing was packed") from error
     left = [f"{path} is left from a run that was killed; remove it" for path in sorted(out.glob(".packing-*"))]
     told += [*_summed(notes), *words.lines(), *kept, *left]
     return PackReport(str(out), table.labels, tuple(reports), tuple(problems), tuple(told), table.columns)
+
+
+def _refuse_nothing(reports: list[SplitReport], labels: Path, videos: Path, problems: list[str]) -> None:
+    if not reports:
+        first = "; ".join(problems[:3])
+        raise ViperError(f"{labels}: nothing to pack from {videos}: {first} ({len(problems)} problems)")
 
 
 def _match(
@@ -200,7 +221,7 @@ def _by_stem(folder: Path, extensions: tuple[str, ...], problems: list[str], not
 
 
 def _add(
-    writer: ShardWriter,
+    writer: ShardWriter | Rehearsal,
     clip: Clip,
     words: PackedWords,
     limits: LimitsConfig,
@@ -210,21 +231,25 @@ def _add(
     """Read one clip's files and hand them to the writer, or say why not."""
     row, max_bytes = clip.row, limits.max_bytes_in_memory
     segment, source = row.segment, None
+    is_dry = isinstance(writer, Rehearsal)
     try:
         if clip.stretch is None:
-            members = {_extension(clip.video): _media(clip.video, VIDEO_CONTAINERS, max_bytes)}
+            members = {_extension(clip.video): _media(clip.video, VIDEO_CONTAINERS, max_bytes, is_dry)}
+        elif is_dry:
+            # That it can be cut is known since it was matched.
+            members = {}
         else:
             made = cut(clip.stretch, limits)
             members = {made.extension: made.data}
             segment = replace(made.segment, side=row.segment.side if row.segment else "full")
             ends = clip.stretch.end_seconds
             source = {"file": clip.video.name, "start": clip.stretch.start_seconds, "end": ends}
-        if clip.sound and clip.stretch is not None and segment is not None:
+        if clip.sound and clip.stretch is not None and segment is not None and not is_dry:
             members["wav"] = sound_of(clip, segment, limits)
         elif clip.sound:
             # `.ogg` may be a video among a shard's members.
             extension = "oga" if _extension(clip.sound) == "ogg" else _extension(clip.sound)
-            members[extension] = _media(clip.sound, BESIDE_CONTAINERS, max_bytes)
+            members[extension] = _media(clip.sound, BESIDE_CONTAINERS, max_bytes, is_dry)
         if clip.units:
             units, has_emotions = read_action_units(clip.units.name, _read(clip.units, max_bytes))
             members["fau.npy"] = action_units_to_npy(units_of(clip, units))
@@ -262,9 +287,9 @@ def _extension(path: Path) -> str:
     return path.suffix[1:].lower()
 
 
-def _media(path: Path, allowed: tuple[str, ...], max_bytes: int) -> bytes:
+def _media(path: Path, allowed: tuple[str, ...], max_bytes: int, head_alone: bool) -> bytes:
     """The bytes of a clip or a sound file, whose first ones tell an allowed container."""
-    data = _read(path, max_bytes)
+    data = _read(path, max_bytes, HEAD_BYTES if head_alone else None)
     look = sniff_sound if allowed is BESIDE_CONTAINERS else sniff
     container = look(data[:HEAD_BYTES], name=str(path))
     if container not in allowed:
@@ -273,13 +298,16 @@ def _media(path: Path, allowed: tuple[str, ...], max_bytes: int) -> bytes:
     return data
 
 
-def _read(path: Path, max_bytes: int) -> bytes:
+def _read(path: Path, max_bytes: int, at_most: int | None = None) -> bytes:
     try:
         size = path.stat().st_size
         if size > max_bytes:
             wanted = f"--max-bytes {-(-size // 10**9)}GB allows more, here and wherever the shards are read"
             reason = f"has {size:,} bytes, at most {max_bytes:,} are packed ({wanted})"
             raise ClipError(reason, stage="read", clip=str(path))
+        if at_most is not None:
+            with path.open("rb") as file:
+                return file.read(at_most)
         return path.read_bytes()
     except OSError as error:
         raise ClipError(f"cannot be read ({error.strerror})", stage="read", clip=str(path)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from viper_e2e.packing.table import Column
 
 MAX_LINES = 20
 """Problems printed; the JSON report holds all."""
+MAX_VALUES = 12
+"""Of one column whose clips are counted value by value."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class PackReport:
     """What was packed, but is worth knowing."""
     columns: tuple[Column, ...] = ()
     """What each column of the table was taken for."""
+    is_dry: bool = False
+    """Nothing was written: this is what would be."""
 
     @property
     def exit_code(self) -> int:
@@ -50,7 +55,8 @@ class PackReport:
         return asdict(self)
 
     def __rich__(self) -> Group:
-        table = Table(title=Text(f"{self.out}: {', '.join(self.labels.names)}"))
+        title = f"{self.out}: {', '.join(self.labels.names)}"
+        table = Table(title=Text(f"nothing is written (--dry-run); {title}" if self.is_dry else title))
         table.add_column("split")
         for title in ("clips", "unlabelled", "subjects", "shards", "MB"):
             table.add_column(title, justify="right")
@@ -65,6 +71,15 @@ class PackReport:
         return Group(*([_columns_table(self.columns)] if self.columns else []), table, *lines)
 
 
+def counts_in_words(counts: Mapping[str, int] | None) -> str:
+    """``joy 12, anger 5``; of many different values only how many."""
+    if counts is None:
+        return ""
+    if len(counts) > MAX_VALUES:
+        return f"{len(counts)} different"
+    return ", ".join(f"{value} {number}" for value, number in counts.items())
+
+
 def _columns_table(columns: tuple[Column, ...]) -> Table:
     """What each column was taken for: the last chance to see that an age is no emotion."""
     table = Table(title=Text("columns of the table"))
@@ -72,8 +87,9 @@ def _columns_table(columns: tuple[Column, ...]) -> Table:
     table.add_column("taken for")
     for title in ("from", "to", "empty"):
         table.add_column(title, justify="right")
+    table.add_column("values")
     for column in columns:
         span = ("" if value is None else f"{value:g}" for value in (column.minimum, column.maximum))
         name, taken_for = Text(column.title or "(no title)"), Text(column.taken_for)
-        table.add_row(name, taken_for, *span, str(column.empty or ""))
+        table.add_row(name, taken_for, *span, str(column.empty or ""), Text(counts_in_words(column.counts)))
     return table

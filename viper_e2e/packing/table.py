@@ -13,7 +13,7 @@ from pathlib import Path
 
 from viper_e2e.clip import Segment
 from viper_e2e.errors import ViperError
-from viper_e2e.labels import LabelSet
+from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.packing.columns import (
     ColumnChoices,
     Columns,
@@ -76,6 +76,8 @@ class Column:
     """Of a label's values."""
     empty: int = 0
     """Cells of it that hold nothing, or a code for nothing."""
+    counts: Mapping[str, int] | None = None
+    """Rows by value, of a class, a split, a subject and what is kept with clips."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,9 @@ def read_labels(path: Path, choices: ColumnChoices = NO_CHOICES) -> LabelTable:
         labels = LabelSet(tuple(sheet.header[at] for at in columns.labels), *range_of(values))
     told = [f"{path.name}: read with {', '.join(sheet.told)}"] if sheet.told else []
     told += [f"{path.name}: numbers with decimal commas"] if decimal == "," else []
+    if codes:
+        num_codes = sum(bool(cell.strip()) and is_missing(cell.strip(), codes) for _, cell in cells)
+        told.append(f"codes for missing: {', '.join(codes)} (in {num_codes} cells of labels)")
     if reader.num_partly:
         told.append(f"rows filled in part and left out: {reader.num_partly}")
     return LabelTable(
@@ -300,6 +305,7 @@ class _RowReader:
             at: "kept with the clip" + (" (--meta)" if name not in KEPT else f" as {name}")
             for name, at in self.places.meta.items()
         }
+        counted = {self.places.split, self.places.subject, *self.places.meta.values()}
         found = []
         for at, title in enumerate(self.sheet.header):
             cells = [cells[at].strip() for _, cells in self.sheet.lines if at < len(cells)]
@@ -308,7 +314,12 @@ class _RowReader:
             task = next((task for task in self.places.tasks if at in task.places), None)
             if task is not None and task.is_words:
                 column = replace(column, taken_for=f"class of {task.name}: {', '.join(task.classes)}")
-            elif column.taken_for == "label":
+                known_as = {name_of(one): one for one in task.classes}
+                cells = [known_as.get(name_of(cell), cell) for cell in cells]
+            if (task is not None and task.is_words) or at in counted:
+                filled = Counter(cell for cell in cells if not self._is_empty(cell))
+                column = replace(column, counts=dict(sorted(filled.items())))
+            if column.taken_for == "label":
                 values = self._values(at)
                 column = replace(column, minimum=min(values, default=None), maximum=max(values, default=None))
             found.append(column)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import isnan
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ from viper_e2e.shards import ShardIndex, ShardSet, shared_clips, shared_subjects
 FaceFinder = Callable[..., Any]
 """A `viper_e2e.faces.FaceCropper`, or what is called like one; not named here, as it imports torch."""
 
+MAX_VALUES = 12
+"""Of one name, whose samples are counted value by value in the table."""
 MAX_LINES = 20
 """Lines of one kind printed in the table; the JSON report holds all."""
 
@@ -81,6 +83,13 @@ class CheckReport:
     """Clips, by content, that are in more than one split: split → their keys in it."""
     problems: tuple[str, ...]
     """What is wrong with whole shards, and what was left aside in them."""
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Of each task that is a class: its words, and of how many samples each is the likeliest."""
+    metadata: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Of what is kept with samples, by name: samples by value."""
+    num_subjects: int = 0
+    num_segments: int = 0
+    """Samples that are a part of their file."""
 
     @property
     def undecodable(self) -> tuple[ClipCheck, ...]:
@@ -123,6 +132,8 @@ class CheckReport:
             "without_sound": len(self.without_sound),
             "with_action_units": sum(clip.has_action_units for clip in usable),
             "unlabelled": self.num_unlabelled,
+            "subjects": self.num_subjects,
+            "parts_of_files": self.num_segments,
             "duplicate_keys": len(self.duplicate_keys),
             "straddling_subjects": len(self.straddling_subjects),
             "clips_in_several_splits": len(self.shared_clips),
@@ -145,7 +156,13 @@ class CheckReport:
         for found in self.label_ranges:
             values = (found.minimum, found.mean, found.maximum)
             labels.add_row(Text(found.emotion), *(f"{value:.3f}" for value in values))
-        return Group(table, *([labels] if self.label_ranges else []), *self._lines())
+        kept = Table(title="values")
+        kept.add_column("of")
+        kept.add_column("samples")
+        for name, counts in {**self.classes, **self.metadata}.items():
+            kept.add_row(Text(name), Text(_in_words(counts)))
+        tables = [*([labels] if self.label_ranges else []), *([kept] if kept.rows else [])]
+        return Group(table, *tables, *self._lines())
 
     def _lines(self) -> list[Text]:
         kinds = {
@@ -211,6 +228,10 @@ def check(
         straddling_subjects=shared_subjects(splits),
         shared_clips=tuple(shared_clips(splits)),
         problems=shards.problems,
+        classes=_classes(shards),
+        metadata=_metadata(entries),
+        num_subjects=len({entry.subject for entry in entries} - {None}),
+        num_segments=sum(entry.segment is not None for entry in entries),
     )
 
 
@@ -285,6 +306,36 @@ def _label_ranges(shards: ShardSet) -> tuple[LabelRange, ...]:
         for name, values in zip(shards.labels.names, columns, strict=bool(rows))
         if values
     )
+
+
+def _classes(shards: ShardSet) -> dict[str, dict[str, int]]:
+    if shards.labels is None:
+        return {}
+    # Of shards that disagree nothing is counted: that they do is among the problems.
+    alike = [s for s in shards.shards if s.labels is not None and s.labels.names == shards.labels.names]
+    rows = [entry.intensities for shard in alike for entry in shard.samples if entry.intensities is not None]
+    found = {}
+    for task, columns in shards.labels.parts:
+        if task.kind == "class":
+            titles = shards.labels.own_titles(task, columns)
+            known = [row[columns] for row in rows if not any(map(isnan, row[columns]))]
+            found[task.name] = _counts(titles[own.index(max(own))] for own in known)
+    return found
+
+
+def _metadata(entries: Iterable[SampleEntry]) -> dict[str, dict[str, int]]:
+    found: dict[str, Counter[str]] = {}
+    for entry in entries:
+        for name, value in (entry.meta or {}).items():
+            found.setdefault(name, Counter())[value] += 1
+    return {name: dict(sorted(counts.items())) for name, counts in found.items()}
+
+
+def _in_words(counts: dict[str, int]) -> str:
+    """``joy 12, anger 5``; of many different values only how many."""
+    if len(counts) > MAX_VALUES:
+        return f"{len(counts)} different"
+    return ", ".join(f"{value} {number}" for value, number in counts.items())
 
 
 def _by_split(shards: ShardSet) -> dict[str, list[ShardIndex]]:

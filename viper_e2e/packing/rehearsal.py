@@ -1,0 +1,39 @@
+"""packing/rehearsal.py: takes the place of the writer of shards where nothing is to be written (--dry-run)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from viper_e2e.clip import Segment
+from viper_e2e.packing.report import SplitReport
+
+
+class Rehearsal:
+    """Counts the clips of one split that would be written."""
+
+    def __init__(self, split: str):
+        self.split = split
+        self.clips = self.unlabelled = 0
+        self.subjects: set[str] = set()
+
+    def add(
+        self,
+        key: str,
+        members: Mapping[str, bytes],
+        *,
+        file_id: str,
+        intensities: tuple[float, ...] | None = None,
+        subject: str | None = None,
+        meta: Mapping[str, str] | None = None,
+        text: str | None = None,
+        segment: Segment | None = None,
+        source: Mapping[str, object] | None = None,
+    ) -> None:
+        """As of `ShardWriter`."""
+        self.clips += 1
+        self.unlabelled += intensities is None
+        self.subjects |= {subject} if subject is not None else set()
+
+    def report(self) -> SplitReport:
+        """What there would be; no shards are."""
+        return SplitReport(self.split, self.clips, self.unlabelled, len(self.subjects), 0, 0)
