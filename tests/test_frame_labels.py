@@ -10,7 +10,7 @@ from support.media import make_clip
 
 from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
-from viper_e2e.packing import read_frame_labels, rows_of_windows, tasks_of
+from viper_e2e.packing.frame_labels import read_frame_labels, rows_of_windows, tasks_of
 from viper_e2e.shards import ShardSet
 
 SECONDS = np.arange(100) / 25

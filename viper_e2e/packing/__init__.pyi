@@ -1,9 +1,6 @@
 from .columns import ColumnChoices as ColumnChoices
 from .frame_labels import WINDOW_SECONDS as WINDOW_SECONDS
 from .frame_labels import frame_label_table as frame_label_table
-from .frame_labels import read_frame_labels as read_frame_labels
-from .frame_labels import rows_of_windows as rows_of_windows
-from .frame_labels import tasks_of as tasks_of
 from .pack import pack as pack
 from .pack import shards_in_the_way as shards_in_the_way
 from .recipe import Corpus as Corpus
