@@ -20,7 +20,7 @@ from viper_e2e.errors import ClipError, ExitCode
 from viper_e2e.loading import MAX_RESTARTS, TIME_LIMIT_SECONDS, Reading, decoded
 from viper_e2e.model import Prediction
 from viper_e2e.scoring.score import Hooks, score
-from viper_e2e.shards import ShardIndex, ShardSet, shared_clips, shared_subjects
+from viper_e2e.shards import SampleEntry, ShardIndex, ShardSet, shared_clips, shared_subjects
 
 FaceFinder = Callable[..., Any]
 """A `viper_e2e.faces.FaceCropper`, or what is called like one; not named here, as it imports torch."""
