@@ -80,7 +80,7 @@ def pack(
     problems, told = list(table.problems), list(table.notes)
     notes: list[str] = []
     limits = LimitsConfig(max_bytes_in_memory=max_bytes)
-    words = PackedWords(subtitles, transcripts_of(transcribe, language, limits))
+    words = PackedWords(subtitles, None if dry_run else transcripts_of(transcribe, language, limits))
     clips = _match(table, labels, videos, audio, fau, problems, notes, told, limits)
     kept: list[str] = []
     old = _to_replace(shards_in_the_way(out, overwrite), {clip.row.split for clip in clips}, kept)
@@ -256,7 +256,7 @@ def _add(
             if not has_emotions:
                 notes.append("whose action units come without the seven emotions (stored as 0)")
         said = words.members(clip.video, row.text, row.segment if clip.stretch else None)
-        members |= said or words.heard(_sample(row.key, members, segment))
+        members |= said or ({} if is_dry else words.heard(_sample(row.key, members, segment)))
     except ClipError as error:
         problems.append(f"{row.file_id}: {error}")
         return
