@@ -14,13 +14,28 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from viper_e2e.commands import pack_corpus, recipe_options, run
+from made_up import Tree
+
+from viper_e2e.commands import pack_corpus, recipe_options, run_chosen
 from viper_e2e.config import RecipeOptions, option
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
+from viper_e2e.packing import Corpus, TaskColumns
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "devel": "val", "dev": "val", "test": "test"}
 EMPTY = {"", "nan", "none", "-"}
+CORPUS = Corpus(
+    name="Hume-Reaction",
+    about="25,067 clips of people who react to videos, with seven self-reported intensities",
+    link="https://www.muse-challenge.org",
+    licence="agreement: non-commercial research only, not passed on",
+    measure="mean Pearson of the seven intensities",
+    split="train, val and test as given; labels of test were never released",
+    tasks=(TaskColumns("reactions", "intensities", HUME_REACTION.columns, span=(0.0, 1.0)),),
+    sources=(),
+    rows={"train": 15_806, "val": 4_657, "test": 4_604},
+    unverified=("the link",),
+)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -78,7 +93,19 @@ class Options(RecipeOptions):
     )
 
 
-def main() -> int:
+def fake(folder: Path) -> None:
+    tree = Tree(folder)
+    rows = []
+    for n, split in enumerate(("Train", "Train", "Train", "Val", "Val", "Test", "Test")):
+        values = dict.fromkeys(HUME_REACTION.columns, "" if split == "Test" else 0)
+        if split != "Test":
+            values |= {HUME_REACTION.columns[n % 7]: 1, HUME_REACTION.columns[(n + 2) % 7]: 0.5}
+        rows.append({"File_ID": f"[{n:05d}]", "Split": split, **values})
+    tree.table("data_info.csv", rows)
+    tree.clips(f"mp4/{n:05d}.mp4" for n in range(len(rows) - 1))
+
+
+def pack_it() -> int:
     given = recipe_options(Options)
     return pack_corpus(
         given,
@@ -86,8 +113,9 @@ def main() -> int:
         videos=given.videos or first_folder(given.corpus, ("mp4", "raw", "videos")) or given.corpus,
         audio=given.audio or first_folder(given.corpus, ("wav",)),
         fau=given.fau or first_folder(given.corpus, ("feats/fau", "feats/FAU", "feats/faus")),
+        expected=CORPUS,
     )
 
 
 if __name__ == "__main__":
-    run(main)
+    run_chosen(CORPUS, fake, pack_it)

@@ -36,7 +36,7 @@ class Case:
     told: tuple[str, ...]
     """Each oddity of the tree that has a line of its own, by a part of it."""
     measure: str
-    """Of the corpus's papers, as `metrics.json` has it under `tasks`."""
+    """Of the corpus's papers, as `metrics.json` has it (of a task: under `tasks`)."""
     test: str = "test"
     """Split that is scored."""
     scored: int | None = None
@@ -218,6 +218,13 @@ CASES = {
         told=("1 files of labels have no video: 01/005/005.json", "6 .png, 6 .json"),
         measure="arousal.ccc",
     ),
+    "hume_reaction": Case(
+        clips={"train": 3, "val": 2, "test": 1},
+        told=("[00006]: no video", "expected 15,806 rows of train, found 3"),
+        measure="mean_pearson",
+        test="val",
+        code=2,
+    ),
 }
 
 IN_EVERY_TEST = ("blemore", "meld", "mer2023", "mafw")
@@ -291,10 +298,11 @@ def test_the_whole_way_ends_in_the_measure_of_the_field(name, packed, tmp_path, 
     scored = [f"--checkpoint={run}/checkpoints/last", f"--shards={out}/{case.test}-*.tar", "--num-workers=0"]
     main(["eval", *scored, f"--out={tmp_path}/scores"])
     capsys.readouterr()
-    found = json.loads((tmp_path / "scores/metrics.json").read_text())["tasks"]
-    task, measure = case.measure.split(".")
-    assert found[task]["num_clips"] == (case.scored or case.clips[case.test])
-    assert measure in found[task]["intervals_95"]
+    found = json.loads((tmp_path / "scores/metrics.json").read_text())
+    task, _, measure = case.measure.rpartition(".")
+    found = found["tasks"][task] if task else found
+    assert found["num_clips"] == (case.scored or case.clips[case.test])
+    assert measure in found["intervals_95"]
 
 
 def test_labels_of_blends_are_shares_and_one_emotion_is_1(packed):

@@ -186,6 +186,7 @@ def test_all_blocks_are_known():
         "viper calibrate --checkpoint RUN",
         "viper eval … --map",
         "s3://corpus",
+        "python datasets/meld.py --facts",
         "acted=0.3:acted",
         "VaianiLorenzo/ViPER-VA",
         "python infer.py clip.mp4 --checkpoint RUN",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from viper_e2e.packing import (
     ColumnChoices,
     Corpus,
     corpus_rows,
+    differences,
     label_titles,
     pack,
     shards_in_the_way,
@@ -98,8 +99,7 @@ def pack_known(given: RecipeOptions, corpus: Corpus, fold: str = "") -> int:
         raise ViperError(f"--fold {fold}: {corpus.name} has the folds {', '.join(corpus.folds)}")
     found = corpus_rows(corpus, given.corpus, fold)
     code = pack_corpus(given, found.rows, videos=given.corpus, choices=corpus.choices())
-    for line in found.told:
-        Console().print(Text(f"note: {line}", style="yellow"))
+    _tell(found.told)
     return code
 
 
@@ -111,10 +111,12 @@ def pack_corpus(
     audio: Path | None = None,
     fau: Path | None = None,
     choices: ColumnChoices | None = None,
+    expected: Corpus | None = None,
 ) -> int:
     """Write ``OUT/labels.csv`` from a recipe's rows, pack, print the report; returns the exit code.
 
-    Without ``choices``, all columns but those with names of their own are intensities.
+    Without ``choices``, all columns but those with names of their own are intensities. Counts that are not
+    those of ``expected`` are told.
     """
     if not rows:
         raise ViperError(
@@ -137,7 +139,14 @@ def pack_corpus(
             progress=progress,
         )
     Console().print(report)
+    if expected is not None:
+        _tell(f"{expected.name}: {line}" for line in differences(expected, rows))
     return report.exit_code
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        Console().print(Text(f"note: {line}", style="yellow"))
 
 
 def run(main: Callable[[], int]) -> None:

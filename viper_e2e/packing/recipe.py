@@ -91,7 +91,7 @@ def corpus_rows(corpus: Corpus, folder: Path, fold: str = "") -> CorpusRows:
     if hidden:
         told.append(f"{len(hidden)} files that macOS leaves behind are no clips: {some(hidden)}")
     told += [f"{path}: {what}" for path, what in corpus.known.items() if (folder / path).exists()]
-    told += _differences(corpus, rows, fold)
+    told += differences(corpus, rows, fold)
     told += [f"never compared with the corpus itself: {fact}" for fact in corpus.unverified]
     return CorpusRows(rows, [f"{corpus.name}: {line}" for line in told])
 
@@ -118,7 +118,7 @@ def _lists_of_folds(corpus: Corpus, folder: Folder, rows: Sequence[Fields]) -> l
     return told
 
 
-def _differences(corpus: Corpus, rows: list[Fields], fold: str) -> list[str]:
+def differences(corpus: Corpus, rows: Sequence[Mapping[str, object]], fold: str = "") -> list[str]:
     """Counts that are not those expected; of splits that folds make, for the first fold alone."""
     told = []
     about = "about " if corpus.rows_unverified else ""
@@ -136,5 +136,5 @@ def _differences(corpus: Corpus, rows: list[Fields], fold: str) -> list[str]:
     return told
 
 
-def _of_split(rows: list[Fields], split: str) -> list[Fields]:
+def _of_split(rows: Sequence[Mapping[str, object]], split: str) -> list[Mapping[str, object]]:
     return [row for row in rows if split in ("all", row.get("Split"))]
