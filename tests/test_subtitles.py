@@ -277,3 +277,18 @@ def test_too_large_a_member_is_refused_before_it_is_read(tmp_path, monkeypatch):
         tar.add(tmp_path / "w", "a.words.txt")
     with pytest.raises((ClipError, ShardError), match="at most"):
         ShardSet(str(tmp_path / "train-000000.tar")).read(0)
+
+
+def test_rows_that_cut_a_file_have_what_is_said_in_their_part(tmp_path):
+    (tmp_path / "videos").mkdir()
+    make_clip(tmp_path / "videos/film.mp4", num_frames=60, sound=None)
+    (tmp_path / "videos/film.srt").write_text(SRT)
+    rows = [
+        {"File_ID": name, "Path": "film.mp4", "Start": start, "End": end, "Split": "train", "Joy": 0.5}
+        for name, start, end in (("first", 0, 1), ("second", 1, 3), ("last", 3.5, 4))
+    ]
+    write_labels(tmp_path / "labels.csv", rows)
+    _, words, _ = packed(tmp_path)
+    assert words["first"] == (Cue("Oh no, look!", 0.5, 1.5),)
+    assert words["second"] == (Cue("Oh no, look!", 0.0, 0.5), Cue("R&D <here>", 1.0, 2.25))
+    assert words["last"] == ()
