@@ -1,11 +1,14 @@
 """ranges.py: byte ranges per second from a server some milliseconds away, connections kept and not.
 
-    python benchmarks/ranges.py [--latency-ms 20] [--num-ranges 100] [--kilobytes 256] [--rounds 3]
+    python benchmarks/ranges.py [--latency-ms 20] [--num-ranges 100] [--kilobytes 256] [--rounds 3] [--clips 96]
 
 The server is on loopback and waits one latency before each answer, and one more on a new connection (what
 the handshake of TCP costs; that of TLS costs another, which plain http does not show). For `a connection
 each` it closes after each, which is what every range paid before connections were kept. Contenders take
 turns; medians with their range.
+
+Last come clips a second through the loader of `viper train`, two workers that prefetch: of shards on disk, and
+of the same ones behind that latency (clips of 3 s in 360p, decoded as for the preset `tiny`).
 """
 
 from __future__ import annotations
@@ -15,10 +18,19 @@ import http.server
 import platform
 import re
 import statistics
+import tempfile
 import threading
 import time
+from functools import partial
+from pathlib import Path
 
-from viper_e2e.shards import RemoteFile
+from clips import make_clip
+
+from viper_e2e.config import DecodingConfig
+from viper_e2e.decoding import ClipDecoder
+from viper_e2e.labels import LabelSet
+from viper_e2e.loading import ClipLoader, DecodeSample
+from viper_e2e.shards import RemoteFile, ShardSet, ShardWriter
 
 
 class FarHandler(http.server.BaseHTTPRequestHandler):
@@ -48,6 +60,76 @@ class FarHandler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class FarFiles(FarHandler):
+    """Ranges of the files of a folder, after the latency."""
+
+    def __init__(self, folder: Path, *rest):
+        self.folder = folder
+        super().__init__(*rest)
+
+    def do_GET(self):
+        time.sleep(self.latency_seconds)
+        path = self.folder / Path(self.path).name
+        if not path.exists():
+            self.send_error(404)
+            return
+        first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"]).groups())
+        with path.open("rb") as file:
+            file.seek(first)
+            content = file.read(last - first + 1)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{first + len(content) - 1}/{path.stat().st_size}")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def write_shards(folder: Path, num_clips: int) -> None:
+    """A few clips under many keys, in four shards."""
+    made = [make_clip(folder / f"{seed}.mp4", 360, 3.0, seed).read_bytes() for seed in range(4)]
+    size = sum(map(len, made)) * num_clips // 16
+    with ShardWriter(folder, "train", LabelSet(("Joy",)), shard_size=size) as writer:
+        for i in range(num_clips):
+            writer.add(f"{i:05d}", {"mp4": made[i % 4]}, file_id=str(i), intensities=(0.5,))
+
+
+def loaded(pattern: str) -> float:
+    """Clips a second of an epoch, once its workers have begun."""
+    loader = ClipLoader(
+        ShardSet(pattern), DecodeSample(ClipDecoder(DecodingConfig())), batch_size=8, num_workers=2
+    )
+    with loader:
+        batches = loader.epoch(0)
+        next(batches)
+        since, count = time.perf_counter(), 0
+        for batch in batches:
+            count += len(batch.clips)
+        return count / (time.perf_counter() - since)
+
+
+def compare_loading(num_clips: int, rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_shards(folder, num_clips)
+        last = len(list(folder.glob("*.tar"))) - 1
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(FarFiles, folder)) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            braces = f"train-{{000000..{last:06d}}}.tar" if last else "train-000000.tar"
+            places = {
+                "on disk": f"{folder}/{braces}",
+                "far away": f"http://127.0.0.1:{server.server_port}/{braces}",
+            }
+            results: dict[str, list[float]] = {place: [] for place in places}
+            for _ in range(rounds):
+                for place, values in results.items():
+                    values.append(loaded(places[place]))
+            server.shutdown()
+    for place, values in results.items():
+        print(f"{place:<20}{statistics.median(values):6.1f} clips/s ({min(values):.1f}–{max(values):.1f})")
+    far, near = (statistics.median(results[place]) for place in ("far away", "on disk"))
+    print(f"far away / on disk: {far / near:.2f}")
+
+
 def rate(source: RemoteFile, num_ranges: int, size: int) -> float:
     """Ranges per second."""
     since = time.perf_counter()
@@ -62,6 +144,7 @@ def main() -> None:
     parser.add_argument("--num-ranges", type=int, default=100)
     parser.add_argument("--kilobytes", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clips", type=int, default=96)
     args = parser.parse_args()
     FarHandler.latency_seconds = args.latency_ms / 1000
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), FarHandler) as server:
@@ -80,6 +163,7 @@ def main() -> None:
     for name, values in results.items():
         print(f"{name:<20}{statistics.median(values):6.1f} ranges/s ({min(values):.1f}–{max(values):.1f})")
     print(f"new connections: {FarHandler.new_connections}")
+    compare_loading(args.clips, args.rounds)
 
 
 if __name__ == "__main__":

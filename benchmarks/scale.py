@@ -83,7 +83,7 @@ def work(what: str, folder: str, num_workers: int) -> None:
     from viper_e2e.training import open_splits, training_labels
 
     imported = peak_mb()
-    since = time.perf_counter()
+    since, busy_since = time.perf_counter(), time.process_time()
     pattern = f"{folder}/json-*.tar" if what == "json" else f"{folder}/train-*.tar"
     config = TrainConfig(train_shards=pattern, val_shards=f"{folder}/val-*.tar")
     train, _ = open_splits(config)
@@ -98,8 +98,9 @@ def work(what: str, folder: str, num_workers: int) -> None:
         order = loader.order(4)
         for position in range(len(order)):
             order[position]
-    seconds = time.perf_counter() - since
-    print(f"{what:<8}{len(train):>12,} clips {seconds:8.1f} s {peak_mb():8.0f} MB, imports {imported:.0f} MB")
+    seconds, busy = time.perf_counter() - since, time.process_time() - busy_since
+    told = f"{what:<8}{len(train):>12,} clips {seconds:8.1f} s, {busy:.1f} s of CPU"
+    print(f"{told} {peak_mb():8.0f} MB, imports {imported:.0f} MB")
 
 
 def main() -> None:

@@ -15,7 +15,17 @@ from viper_e2e.commands.cli import main
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading.mixture_order import MixturePattern, Share, clips_per_epoch
 from viper_e2e.loading.order import EpochOrder
-from viper_e2e.shards import ShardError, ShardSet, ShardWriter, columns_file, columns_path, index_path, reading
+from viper_e2e.shards import (
+    ShardError,
+    ShardSet,
+    ShardWriter,
+    columns_file,
+    columns_path,
+    index_path,
+    reading,
+    shared_clips,
+    shared_subjects,
+)
 from viper_e2e.shards.indexing import has_columns
 from viper_e2e.shards.sample_table import Coded, Columns, MemberColumn, SampleTable, Texts
 from viper_e2e.tasks import Task
@@ -190,3 +200,14 @@ def test_what_workers_are_sent_does_not_grow_with_the_number_of_clips(tmp_path):
     assert len(pickle.dumps(shards.reader())) < 1000
     place = pickle.loads(pickle.dumps(shards.place_of(1)))
     assert pickle.loads(pickle.dumps(shards.reader())).read(place).video == shards.read(1).video
+
+
+def test_clips_and_subjects_of_several_sets_are_found(tmp_path):
+    one, other = ShardSet(write(tmp_path / "one")), ShardSet(write(tmp_path / "other"))
+    fewer = other.only([False, True, False, False, True])
+    sets = {"a": one.shards, "b": fewer.shards, "c": one.only([True] + [False] * 4).shards}
+    found = [{name: keys[0] for name, keys in where.items()} for where in shared_clips(sets)]
+    assert found == [{"a": "a", "c": "a"}, {"a": KEYS[1], "b": KEYS[1]}, {"a": "f", "b": "f"}]
+    assert shared_subjects(sets) == {"s0": ["a", "b"], "s2": ["a", "b"]}
+    assert shared_clips({"a": one.shards}) == []
+    assert shared_subjects({"a": one.shards, "b": ()}) == {}

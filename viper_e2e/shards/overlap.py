@@ -18,13 +18,11 @@ def shared_clips(sets: Mapping[str, Sequence[ShardIndex]]) -> list[dict[str, lis
 
     Hashes come from the indexes. Of foreign shards, which have none, only films of equal size are read.
     """
-    own = [np.unique(np.concatenate([np.empty(0, np.int64), *map(_film_sizes, s)])) for s in sets.values()]
-    sizes, in_sets = np.unique(np.concatenate([np.empty(0, np.int64), *own]), return_counts=True)
-    shared = sizes[in_sets > 1]
+    shared = _in_several({name: list(map(_film_sizes, shards)) for name, shards in sets.items()})
     found: dict[str, dict[str, list[str]]] = {}
     for name, shards in sets.items():
         for shard in shards:
-            for row in np.flatnonzero(np.isin(_film_sizes(shard), shared)).tolist():
+            for row in np.flatnonzero(_is_in(_film_sizes(shard), shared)).tolist():
                 entry = shard.samples[row]
                 if (content := _sha256(shard, _film(entry))) is not None:
                     found.setdefault(f"{content} {entry.segment}", {}).setdefault(name, []).append(entry.key)
@@ -33,12 +31,41 @@ def shared_clips(sets: Mapping[str, Sequence[ShardIndex]]) -> list[dict[str, lis
 
 def shared_subjects(sets: Mapping[str, Sequence[ShardIndex]]) -> dict[str, list[str]]:
     """Subjects of more than one set, with the sets."""
+    hashes = {name: [table_of(shard).subject_hashes() for shard in shards] for name, shards in sets.items()}
+    shared = _in_several(hashes)
     found: dict[str, dict[str, None]] = {}
     for name, shards in sets.items():
-        for shard in shards:
-            for subject in table_of(shard).subjects():
+        left = shared  # each name is looked up once
+        for shard, own in zip(shards, hashes[name], strict=True):
+            for subject in table_of(shard).subjects(left):
                 found.setdefault(subject, {})[name] = None
+            left = np.setdiff1d(left, own)
     return {subject: sorted(where) for subject, where in sorted(found.items()) if len(where) > 1}
+
+
+def _in_several(sets: Mapping[str, Sequence[np.ndarray]]) -> np.ndarray:
+    """Numbers that are in more than one set, in their order; the largest set is never sorted."""
+    kind = np.result_type(*(part for parts in sets.values() for part in parts), np.uint8)
+    if len(sets) < 2:
+        return np.empty(0, kind)
+    largest = max(sets, key=lambda name: sum(map(len, sets[name])))
+    others = [np.unique(np.concatenate(parts)) for name, parts in sets.items() if name != largest and parts]
+    if not others:
+        return np.empty(0, kind)
+    numbers, in_sets = np.unique(np.concatenate(others), return_counts=True)
+    is_shared = in_sets > 1
+    for part in sets[largest]:
+        at = np.searchsorted(numbers, part[_is_in(part, numbers)])
+        is_shared[at] = True
+    return numbers[is_shared]
+
+
+def _is_in(numbers: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Which of the numbers are among those that are in order."""
+    if not len(among):
+        return np.zeros(len(numbers), bool)
+    at = np.searchsorted(among, numbers)
+    return among[np.minimum(at, len(among) - 1)] == numbers
 
 
 def _film_sizes(shard: ShardIndex) -> np.ndarray:

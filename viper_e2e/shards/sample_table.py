@@ -231,11 +231,21 @@ class SampleTable(Sequence[SampleEntry]):
                 np.maximum(found, column.sizes, out=found)
         return found if self._rows is None else found[self._rows]
 
-    def subjects(self) -> list[str]:
-        """Each once."""
+    def subjects(self, hashes: UInt64[np.ndarray, " H"]) -> list[str]:
+        """Those whose hash is among these, each once."""
+        codes = self._subject_codes()
+        own = self.columns.subjects.values.hashes()[codes]
+        values = self.columns.subjects.values
+        return [self._prefix + values[code] for code in codes[np.isin(own, hashes)].tolist()]
+
+    def subject_hashes(self) -> UInt64[np.ndarray, " S"]:
+        """Of each subject once, as of `Texts`; whatever stands before them."""
+        return self.columns.subjects.values.hashes()[self._subject_codes()]
+
+    def _subject_codes(self) -> Integer[np.ndarray, " S"]:
         codes = self.columns.subjects.codes
-        used = np.unique(codes if self._rows is None else codes[self._rows])
-        return [self._prefix + self.columns.subjects.values[code] for code in used.tolist() if code >= 0]
+        used = np.bincount((codes if self._rows is None else codes[self._rows]) + 1)
+        return np.flatnonzero(used[1:])
 
     # --- other views ----------------------------------------------------------------------------------
 
