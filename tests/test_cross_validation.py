@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from support.training_runs import lines, same, settings, weights
@@ -179,6 +180,26 @@ def test_stopped_anywhere_it_goes_on_to_the_same_tables(whole, words, tmp_path, 
     assert main(["cv", "--resume", f"--run-dir={folder}"]) == 0
     assert not work["encoded"]
     assert results(folder) == results(whole)
+
+
+@LONG
+@pytest.mark.survival
+def test_killed_at_any_moment_it_goes_on_to_the_same_tables(whole, words, fork_server, tmp_path):
+    folder, rng, kills = tmp_path / "run", np.random.default_rng(5), 0
+    own = ["cv", *words, "--folds=3", f"--run-dir={folder}", "--save-every-steps=1"]
+    for _ in range(60):
+        # Also before there is anything to go on from.
+        child = fork_server.fork("command", [*own, *["--resume"] * (folder / "folds.json").exists()])
+        seconds = float(rng.uniform(0.1, 5.0)) if kills < 30 else 300.0
+        # Killed, and then without a code, where it takes longer.
+        code = fork_server.ask(op="wait", pid=child.pid, seconds=seconds)["code"]
+        assert code in (0, None), child.said
+        kills += code is None
+        if code == 0:
+            break
+    assert kills > 2
+    for name in RESULTS:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
 
 @SLOW

@@ -171,6 +171,28 @@ def test_trainings_of_one_command_find_clips_where_their_home_is(corpus, fork_se
         assert largest_difference(weights(one / seed), weights(tmp_path / "two" / seed)) <= 1e-6
 
 
+def test_two_processes_cross_validate_as_one_does(corpus, fork_server, tmp_path):
+    from support.visual_encoders import write_vit
+
+    words = [
+        "--folds=2",
+        "--modalities=visual",
+        f"--backbone=visual={write_vit(tmp_path / 'vit')}",
+        "--max-steps=2",
+    ]
+    own = arguments(corpus, tmp_path / "two", *words, "--batch-size=1")
+    said = together(fork_server, "command", ["cv", *own])
+    assert main(["cv", *arguments(corpus, tmp_path / "one", *words, "--batch-size=2")]) == 0
+    for fold in ("fold-1", "fold-2"):
+        one, two = (list(csv.DictReader((tmp_path / n / fold / "held_out.csv").open())) for n in ("one", "two"))
+        assert [row["key"] for row in one] == [row["key"] for row in two]
+        for a, b in zip(one, two, strict=True):
+            for name in ("predicted_joy", "predicted_fear"):
+                assert float(b[name]) == pytest.approx(float(a[name]), abs=1e-6)
+        assert largest_difference(weights(tmp_path / "one" / fold), weights(tmp_path / "two" / fold)) <= 1e-6
+    assert sum("measure" in text for text in said) == 1, "one process alone prints the tables"
+
+
 def test_a_step_without_a_number_on_one_process_is_made_on_none(corpus, fork_server, tmp_path):
     words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=1")
     together(fork_server, "no_number", words, [2], [1], 1, str(tmp_path / "weights"))
