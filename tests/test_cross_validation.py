@@ -151,6 +151,16 @@ def test_scores_are_of_all_clips_and_of_each_fold(whole):
 
 
 @SLOW
+def test_a_cross_validation_is_compared_and_no_model(whole, capsys):
+    assert main(["compare", str(whole), str(whole), "--names", "one,other"]) == 0
+    assert "12 clips; 95 % intervals and p" in " ".join(capsys.readouterr().out.split())
+    assert main(["eval", "--checkpoint", str(whole), "--shards", "s.tar", "--out", str(whole / "x")]) == 1
+    assert "no such shard" in capsys.readouterr().err
+    assert main(["export", "--checkpoint", str(whole), "--out", str(whole / "x")]) == 1
+    assert "name the model of one fold, such as" in capsys.readouterr().err
+
+
+@SLOW
 def test_stopped_anywhere_it_goes_on_to_the_same_tables(whole, words, tmp_path, monkeypatch, work):
     folder, calls = tmp_path / "run", Counter()
     train_step, predict = Trainer._step, ManyTrainings.predict
@@ -226,6 +236,7 @@ def test_what_cannot_be_cross_validated_is_refused_before_anything_is_written(co
             (f"--folds={leak}",),
             "split in more than one fold, so that a model would be tested on whom it was trained",
         ),
+        (("--folds=shard", "--stratify=mood"), "--stratify mood: without effect on folds of shard"),
         (("--folds=2", "--fold=1"), "--fold 1: all folds are trained"),
         (("--folds=2", "--seeds=2"), "--seeds 2: one seed at a time"),
         (("--folds=2", "--val-shards=x.tar"), "--val-shards: folds are validated on one another"),

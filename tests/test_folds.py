@@ -124,6 +124,18 @@ def test_folds_come_from_what_was_packed_and_are_named_as_there(tmp_path):
     assert len(folds_from(shards, "subject").names) == 22
 
 
+def test_subjects_that_other_groups_tear_apart_are_told(tmp_path):
+    clips = [(f"c{i}", mood(i % 3), f"s{i % 2}", {"Session": f"Ses{i // 2}"}) for i in range(8)]
+    shards = write_shards(tmp_path, clips)
+    for made in (make_folds(shards, 2, by="Session"), make_folds(shards, 4, by="clip")):
+        (note,) = notes_on(shards, made)
+        assert note.startswith(f"2 subjects are in more than one fold (--by {made.by})")
+        assert "s0 (1, 2" in note
+    with pytest.raises(ViperError, match="Subject in more than one fold"):
+        folds_from(shards, "Session")
+    assert len(folds_from(shards, "Session", by="Session").names) == 4
+
+
 def test_clips_without_a_group_or_a_fold_are_counted_named_and_in_no_fold(tmp_path):
     clips = [
         (f"c{i}", mood(i % 3), f"s{i}" if i > 1 else None, {"Fold": str(i % 2)} if i < 7 else None)

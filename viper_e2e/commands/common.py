@@ -34,6 +34,11 @@ def overrides_of(options: BackboneOptions) -> dict[str, str]:
 def load_model(options: ScoringOptions | ExportConfig) -> ViPER:
     """The checkpoint's model, frozen, on the chosen device; a released one is converted first."""
     source: str | Path = options.checkpoint
+    if (Path(source) / "folds.json").is_file():
+        raise ViperError(
+            f"{source}: a cross-validation, whose scores are in its metrics.json; name the model of one fold, "
+            f"such as {Path(source) / 'fold-1/checkpoints/last'}"
+        )
     overrides = overrides_of(options)
     device = own_device(options.device if isinstance(options, ScoringOptions) else None)
     if isinstance(options, ScoringOptions) and options.compile:

@@ -225,9 +225,9 @@ class CrossValConfig:
         "file such as folds.json (default: Fold)",
     )
     by: str = option(
-        "Subject",
+        "",
         metavar="NAME",
-        help="what may not be in two folds: Subject, Session, …; clip: each on its own",
+        help="what may not be in two folds: Session, …; clip: each is on its own (default: Subject)",
     )
     stratify: str = option(
         "",

@@ -110,10 +110,13 @@ class Folding:
             raise ViperError(
                 f"{self.folder}: holds a run already; go on with --resume or name another --run-dir"
             )
-        if source.isdecimal():
-            found = make_folds(
-                self.shards, int(source), by=by, stratify=stratify, seed=self.settings.train.seed
+        if stratify and source and not source.isdecimal():
+            raise ViperError(
+                f"--stratify {stratify}: without effect on folds of {source}; it goes with --folds K"
             )
+        if source.isdecimal():
+            seed = self.settings.train.seed
+            found = make_folds(self.shards, int(source), by=by or "Subject", stratify=stratify, seed=seed)
         elif resumes and not source:
             return folds_from(self.shards, str(self.path))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,20 +104,21 @@ def is_file_of_folds(source: str) -> bool:
     return source.endswith(".json")
 
 
-def folds_from(shards: ShardSet, source: str, by: str = "Subject") -> Folds:
+def folds_from(shards: ShardSet, source: str, by: str = "") -> Folds:
     """The folds that a file has, or what was packed with each clip, such as ``Fold`` or ``Session``.
 
-    Clips without one are left out, which `Folds.notes` tell. `ViperError` where a group is in two folds.
+    ``by``: what may not be in two folds; empty: ``Subject``, or what the file was made by. Clips without a fold
+    are left out, which `Folds.notes` tell. `ViperError` where a group is in two folds.
     """
     if is_file_of_folds(source):
         folds = read_folds(Path(source))
-        found = Folds(folds.of_clips, folds.by, folds.made, folds.dropping(shards))
+        found = Folds(folds.of_clips, by or folds.by, folds.made, folds.dropping(shards))
     else:
         given = known_groups(shards, source, "--folds")
         entries = entries_of(shards)
         of_clips = {e.key: fold for e, fold in zip(entries, given, strict=True) if fold}
-        found = Folds(of_clips, by, {"from": source})
-        found = Folds(of_clips, by, found.made, found.dropping(shards))
+        found = Folds(of_clips, by or "Subject", {"from": source})
+        found = replace(found, notes=found.dropping(shards))
     here = {found.of_clips[e.key] for e in entries_of(shards) if e.key in found.of_clips}
     if len(here) < 2:
         there = ", ".join(here) or "none"
@@ -190,11 +191,10 @@ def check_apart(shards: ShardSet, folds: Folds) -> None:
 
 
 def _groups_in_several(shards: ShardSet, folds: Folds) -> Iterator[str]:
-    if folds.by == BY_CLIP or folds.by == folds.made.get("from"):
-        return
     entries = entries_of(shards)
-    if folds.by.lower() == "subject" and not any(entry.subject for entry in entries):
-        return  # which `notes_on` tells
+    unknown = folds.by.lower() == "subject" and not any(entry.subject for entry in entries)
+    if folds.by == BY_CLIP or unknown:  # which `notes_on` tells
+        return
     found: dict[str, set[str]] = {}
     for entry, group in zip(entries, known_groups(shards, folds.by, "--by"), strict=True):
         if group and entry.key in folds.of_clips:
@@ -209,6 +209,14 @@ def notes_on(shards: ShardSet, folds: Folds) -> Iterator[str]:
     yield from folds.notes
     if folds.by.lower() == "subject" and not any(entry.subject for entry in entries_of(shards)):
         yield "no clip has a Subject: whether a person is in two folds cannot be told; pack it"
+    shared = (
+        [] if folds.by.lower() == "subject" else list(_groups_in_several(shards, replace(folds, by="Subject")))
+    )
+    if shared:
+        yield (
+            f"{len(shared)} subjects are in more than one fold (--by {folds.by}), so that models are tested on "
+            f"people they were trained on: {_some(shared)}"
+        )
 
 
 def entries_of(shards: ShardSet) -> list[Any]:
