@@ -41,7 +41,8 @@ def run_compare(options: CompareConfig) -> int:
     shown = tables.stdout_console()
     for one in compared:
         for table in comparison_tables(one, names):
-            shown.print(table, end="\n\n")
+            shown.print(table)
+            shown.print()
     return ExitCode.OK
 
 

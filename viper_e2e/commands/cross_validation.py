@@ -36,9 +36,12 @@ def run_cv(options: CrossValConfig, settings: Settings, words: Sequence[str]) ->
     shown = tables.stdout_console()
     if not predictions.labels.tasks:
         whole = measure(predictions, by_subject=True)
-        shown.print(tables.metrics_table(*whole, over=_drawn(predictions)), end="\n\n")
-    for made in fold_tables(scores, note):
-        shown.print(made, end="\n\n")
+        shown.print(tables.metrics_table(*whole, over=_drawn(predictions)))
+        shown.print()
+    for made in fold_tables(scores):
+        shown.print(made)
+        shown.print()
+    shown.print(note)
     fine = bool(predictions.valid.all()) and not predictions.keys_without_number and is_drawn
     return ExitCode.OK if fine else ExitCode.SOME_FAILED
 
@@ -46,9 +49,9 @@ def run_cv(options: CrossValConfig, settings: Settings, words: Sequence[str]) ->
 def note_on(found: CrossValidation) -> str:
     """What has predicted each clip, and what intervals are over."""
     whom = (
-        "a model that saw no clip of it"
+        "a model that was not trained on it"
         if found.folds.by == "clip"
-        else f"a model that never saw its {found.folds.by}"
+        else f"a model that never saw its {found.folds.by.lower()}"
     )
     which = {
         "last": "after its last epoch; no epoch was chosen",

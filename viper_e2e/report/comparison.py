@@ -9,7 +9,7 @@ from math import isnan
 from rich.table import Table
 from rich.text import Text
 
-from viper_e2e.report.tables import MEASURES, plain_table, rounded, with_interval
+from viper_e2e.report.tables import MEASURES, plain_table, rounded, task_title, with_interval
 from viper_e2e.scoring import SMALLER_IS_BETTER, Compared, Difference
 
 LEVEL = 0.05
@@ -20,7 +20,7 @@ _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 def comparison_tables(compared: Compared, names: Sequence[str]) -> list[Table]:
     """The runs' measures with their intervals; then the differences from the first, each with its p."""
     titles = ("run", *(MEASURES[measure] for measure in compared.measures))
-    values = plain_table(f"{compared.task.name} ({compared.task.kind})", titles)
+    values = plain_table(task_title(compared.task), titles)
     for name, of_run, intervals in zip(names, compared.values, compared.intervals, strict=True):
         values.add_row(name, *(_stacked(with_interval(of_run[m], intervals[m])) for m in compared.measures))
     differences = plain_table("", (f"− {names[0]}", *titles[1:]))
@@ -79,11 +79,7 @@ def _markdown(compared: Compared, names: Sequence[str]) -> str:
         *("| " + " | ".join([_piped(name), *row]) + " |" for name, row in zip(names, cells, strict=True)),
     ]
     stars = f"\\* differs from {_piped(names[0])} (p < {LEVEL:g})".replace("0.", ".")
-    return (
-        f"**{compared.task.name}** ({compared.task.kind})\n\n"
-        + "\n".join(lines)
-        + f"\n\n{note_on(compared)}; {stars}.\n"
-    )
+    return f"**{task_title(compared.task)}**\n\n" + "\n".join(lines) + f"\n\n{note_on(compared)}; {stars}.\n"
 
 
 def comparison_latex(compared: Sequence[Compared], names: Sequence[str]) -> str:
@@ -96,7 +92,7 @@ def _latex(compared: Compared, names: Sequence[str]) -> str:
         MEASURES[measure] + _arrow(measure, r" $\uparrow$", r" $\downarrow$") for measure in compared.measures
     ]
     cells = _cells(compared, lambda text: rf"\textbf{{{text}}}", "$^{*}$")
-    note = latex_text(f"{compared.task.name} ({compared.task.kind}): {note_on(compared)}").replace("−", "$-$")
+    note = latex_text(f"{task_title(compared.task)}: {note_on(compared)}").replace("−", "$-$")
     stars = rf"$^{{*}}$ differs from {latex_text(names[0])} ($p < {LEVEL:g}$)"
     return "\n".join(
         [

@@ -7,25 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
 from viper_e2e.report import figures
-from viper_e2e.report.tables import MEASURES, plain_table, rounded, with_interval
+from viper_e2e.report.tables import MEASURES, plain_table, rounded, task_title, with_interval
 from viper_e2e.scoring import MAIN_MEASURE, FoldScores
 
 
-def fold_tables(scores: Mapping[str, FoldScores], note: str) -> list[Table]:
-    """A task's measures, of all clips and over folds, then each fold's. ``note``: what has predicted."""
+def fold_tables(scores: Mapping[str, FoldScores]) -> list[Table]:
+    """Each task's measures, of all clips and over folds, then each fold's."""
     made = []
-    for name, one in scores.items():
+    for one in scores.values():
         whole = plain_table(
-            f"{name} ({one.pooled.task.kind}), {one.pooled.num_clips:,} clips in {len(one.by_fold)} folds",
+            f"{task_title(one.pooled.task)}, {one.pooled.num_clips:,} clips in {len(one.by_fold)} folds",
             ("measure", "all clips", "mean ± sd over folds"),
         )
         for measure in one.measures:
             pooled = with_interval(one.pooled.values[measure], one.pooled.intervals.get(measure))
             whole.add_row(MEASURES[measure], pooled, spread(*one.over_folds(measure)))
-        whole.caption, whole.caption_justify = Text(note), "left"
         made += [whole, _each(one)]
     return made
 

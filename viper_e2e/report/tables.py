@@ -16,6 +16,7 @@ from viper_e2e.model import Record, is_faceless
 from viper_e2e.report.figures import span_of, words
 from viper_e2e.runtime import SteadyConsole
 from viper_e2e.scoring import MAIN_MEASURE, GroupScores, Interval, Intervals, Scores, TaskReport, TaskScores
+from viper_e2e.tasks import Task
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -197,6 +198,11 @@ def group_tables(scores: GroupScores) -> list[Table]:
             table.caption, table.caption_justify = Text(f"largest gap in {main}: {gap:.3f}"), "left"
         made.append(table)
     return made
+
+
+def task_title(task: Task) -> str:
+    """``emotion (class)``; of a model without named tasks what they all are."""
+    return task.name if task.name == task.kind else f"{task.name} ({task.kind})"
 
 
 def plain_table(title: str, columns: Sequence[str]) -> Table:
