@@ -152,7 +152,7 @@ def test_the_command_prints_and_writes_tables(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["compare", str(bad), str(good), "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "− 50%_bad" in shown
+    assert "good − 50%_bad" in shown
     assert "paired bootstrap over subjects" in " ".join(shown.split())
     record = json.loads((out / "comparison.json").read_text())
     assert record["tasks"]["valence"]["difference_from_50%_bad"]["good"]["mae"]["value"] < 0

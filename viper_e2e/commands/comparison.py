@@ -7,7 +7,7 @@ from pathlib import Path
 
 from viper_e2e.config import CompareConfig
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.report import comparison_latex, comparison_markdown, comparison_tables, tables
+from viper_e2e.report import comparison_latex, comparison_markdown, comparison_note, comparison_tables, tables
 from viper_e2e.runtime import AS_IT_IS, console, plain_json, printable, settle_folder, versions, write_text
 from viper_e2e.scoring import compare, compared_record, on_common_clips, read_scored, readable
 
@@ -43,6 +43,8 @@ def run_compare(options: CompareConfig) -> int:
         for table in comparison_tables(one, names):
             shown.print(table)
             shown.print()
+        shown.print(comparison_note(one))
+        shown.print()
     return ExitCode.OK
 
 

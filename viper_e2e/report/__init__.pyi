@@ -3,6 +3,7 @@ from . import figures as figures
 from . import tables as tables
 from .comparison import comparison_latex as comparison_latex
 from .comparison import comparison_markdown as comparison_markdown
+from .comparison import comparison_note as comparison_note
 from .comparison import comparison_tables as comparison_tables
 from .confusion import class_confusion as class_confusion
 from .confusion import confusion_matrices as confusion_matrices

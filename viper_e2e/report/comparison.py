@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from math import isnan
 
 from rich.table import Table
-from rich.text import Text
 
 from viper_e2e.report.tables import MEASURES, plain_table, rounded, task_title, with_interval
 from viper_e2e.scoring import SMALLER_IS_BETTER, Compared, Difference
@@ -19,18 +18,17 @@ _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 def comparison_tables(compared: Compared, names: Sequence[str]) -> list[Table]:
     """The runs' measures with their intervals; then the differences from the first, each with its p."""
-    titles = ("run", *(MEASURES[measure] for measure in compared.measures))
-    values = plain_table(task_title(compared.task), titles)
-    for name, of_run, intervals in zip(names, compared.values, compared.intervals, strict=True):
-        values.add_row(name, *(_stacked(with_interval(of_run[m], intervals[m])) for m in compared.measures))
-    differences = plain_table("", (f"− {names[0]}", *titles[1:]))
-    for name, from_first in zip(names[1:], compared.differences, strict=True):
-        differences.add_row(name, *(_stacked(_signed(from_first[m])) for m in compared.measures))
-    differences.caption, differences.caption_justify = Text(note_on(compared)), "left"
+    values = plain_table(task_title(compared.task), ("measure", *names))
+    for m in compared.measures:
+        cells = zip(compared.values, compared.intervals, strict=True)
+        values.add_row(MEASURES[m], *(with_interval(of_run[m], spans[m]) for of_run, spans in cells))
+    differences = plain_table("", ("difference", *(f"{name} − {names[0]}" for name in names[1:])))
+    for m in compared.measures:
+        differences.add_row(MEASURES[m], *(_signed(from_first[m]) for from_first in compared.differences))
     return [values, differences]
 
 
-def note_on(compared: Compared) -> str:
+def comparison_note(compared: Compared) -> str:
     """On what tables of a comparison are, and how."""
     return (
         f"{compared.num_clips:,} clips; 95 % intervals and p (two-sided, of each difference alone) by a paired "
@@ -38,16 +36,11 @@ def note_on(compared: Compared) -> str:
     )
 
 
-def _stacked(text: str) -> str:
-    """The interval under its value, so that a row of six measures fits a terminal."""
-    return text.replace(" [", "\n[").replace(" p ", "\np ")
-
-
 def _signed(difference: Difference) -> str:
     if isnan(difference.value):
         return "–"
     low, high = (_with_sign(end) for end in (difference.interval.low, difference.interval.high))
-    return f"{_with_sign(difference.value)} [{low}, {high}] p {p_value(difference.p)}"
+    return f"{_with_sign(difference.value)} [{low}, {high}]  p {p_value(difference.p)}"
 
 
 def _with_sign(value: float) -> str:
@@ -79,7 +72,11 @@ def _markdown(compared: Compared, names: Sequence[str]) -> str:
         *("| " + " | ".join([_piped(name), *row]) + " |" for name, row in zip(names, cells, strict=True)),
     ]
     stars = f"\\* differs from {_piped(names[0])} (p < {LEVEL:g})".replace("0.", ".")
-    return f"**{task_title(compared.task)}**\n\n" + "\n".join(lines) + f"\n\n{note_on(compared)}; {stars}.\n"
+    return (
+        f"**{task_title(compared.task)}**\n\n"
+        + "\n".join(lines)
+        + f"\n\n{comparison_note(compared)}; {stars}.\n"
+    )
 
 
 def comparison_latex(compared: Sequence[Compared], names: Sequence[str]) -> str:
@@ -92,7 +89,7 @@ def _latex(compared: Compared, names: Sequence[str]) -> str:
         MEASURES[measure] + _arrow(measure, r" $\uparrow$", r" $\downarrow$") for measure in compared.measures
     ]
     cells = _cells(compared, lambda text: rf"\textbf{{{text}}}", "$^{*}$")
-    note = latex_text(f"{task_title(compared.task)}: {note_on(compared)}").replace("−", "$-$")
+    note = latex_text(f"{task_title(compared.task)}: {comparison_note(compared)}").replace("−", "$-$")
     stars = rf"$^{{*}}$ differs from {latex_text(names[0])} ($p < {LEVEL:g}$)"
     return "\n".join(
         [
