@@ -186,7 +186,7 @@ def test_all_blocks_are_known():
         "viper calibrate --checkpoint RUN",
         "viper cv --train-shards",
         "viper train … --folds runs/cv/folds.json --fold 3",
-        "viper compare",
+        "viper compare runs/ridge",
         "viper eval … --map",
         "s3://corpus",
         "python datasets/meld.py --facts",
