@@ -188,7 +188,7 @@ def test_a_sweep_that_was_stopped_goes_on_by_its_folder_and_ends_alike(corpus, v
 @pytest.mark.survival
 def test_thirty_kills_leave_the_table_as_it_would_have_been(corpus, vit, tmp_path, fork_server):
     own = ("--epochs=2", "--save-every-steps=1", *GRID)
-    whole = fork_server.fork("viper", "sweep", *words(corpus, vit, tmp_path / "whole", *own))
+    whole = fork_server.fork("command", ["sweep", *words(corpus, vit, tmp_path / "whole", *own)])
     began = time.monotonic()
     assert whole.wait() == 0, whole.said
     seconds = time.monotonic() - began
@@ -198,7 +198,7 @@ def test_thirty_kills_leave_the_table_as_it_would_have_been(corpus, vit, tmp_pat
         folder = tmp_path / f"killed {number}"
         while True:
             resume = ["--resume"] if (folder / "config.yaml").exists() else []
-            child = fork_server.fork("viper", "sweep", *words(corpus, vit, folder, *own, *resume))
+            child = fork_server.fork("command", ["sweep", *words(corpus, vit, folder, *own, *resume)])
             time.sleep(generator.uniform(0.2, 0.8) * seconds)
             child.send(signal.SIGKILL)
             code = child.wait()
