@@ -71,7 +71,7 @@ MUTATIONS = [
     Mutation("loading/skips.py", "if self.in_a_row > self.max_in_a_row:", "if False:", "skips"),
     Mutation("loading/skips.py", 'if record.stage != "quarantine":', "if True:", "skips"),
     Mutation("loading/windows.py", "if wanted != self._next:", "if False:", "windows"),
-    Mutation("loading/clip_cache.py", "> self.budget_bytes:", "> 2 * self.budget_bytes:", "clip_cache"),
+    Mutation("loading/clip_cache.py", "<= self.budget_bytes", "<= 2 * self.budget_bytes", "clip_cache"),
     Mutation("training/ema.py", "(10 + self.num_updates)", "(1 + self.num_updates)", "averaging"),
     Mutation("training/optimizer.py", "return (step + 1) / warmup", "return step / warmup", "optimizer"),
     Mutation("training/optimizer.py", "if parameter.ndim <= 1", "if parameter.ndim <= 0", "optimizer"),
