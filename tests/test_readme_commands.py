@@ -145,7 +145,9 @@ def test_a_table_of_classes_and_numbers_is_packed_by_the_command_shown(place):
     assert "class of emotion: fear, joy" in done.stdout
 
 
-@pytest.mark.parametrize("words", ["--class-weights balanced", "s3://corpus", "acted=0.3:acted"])
+@pytest.mark.parametrize(
+    "words", ["--class-weights balanced", "s3://corpus", "acted=0.3:acted", "--seeds 5", "--ensemble 5"]
+)
 def test_what_cannot_be_reached_from_a_test_is_understood_all_the_same(words):
     lines = block_with(words).replace("\\\n", " ").splitlines()
     for command, *given in (shlex.split(line)[1:] for line in lines):
@@ -191,6 +193,16 @@ def test_all_blocks_are_known():
         "s3://corpus",
         "python datasets/meld.py --facts",
         "acted=0.3:acted",
+        "File_ID,Path,Split,Start,End",
+        "viper pack … --dry-run",
+        "--window-seconds 2 --out shards",
+        "TRACKIO_DIR=runs/trackio",
+        "--seeds 5",
+        "--ensemble 5",
+        "--grid fusion.dropout",
+        "--random 20",
+        "viper ablate --retrain --preset",
+        "--transcribe openai",
         "VaianiLorenzo/ViPER-VA",
         "python infer.py clip.mp4 --checkpoint RUN",
         "viper infer --config scores.yaml",
