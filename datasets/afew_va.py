@@ -14,14 +14,7 @@ from pathlib import Path
 from made_up import Tree
 
 from viper_e2e.commands import run_recipe
-from viper_e2e.packing import Corpus, FrameLabels, TaskColumns
-
-
-def read(text: str) -> list[tuple[float, ...] | None]:
-    """Of each frame, in the order of their numbers."""
-    frames = json.loads(text)["frames"]
-    ordered = (frames[name] for name in sorted(frames, key=int))
-    return [(frame["valence"], frame["arousal"]) for frame in ordered]
+from viper_e2e.packing import Corpus, FrameWindows, TaskColumns
 
 
 def placed(fields: dict[str, str]) -> dict[str, str]:
@@ -32,17 +25,15 @@ def placed(fields: dict[str, str]) -> dict[str, str]:
 
 CORPUS = Corpus(
     name="AFEW-VA",
-    about="600 clips of films with valence and arousal for each frame",
+    about="600 clips of films with valence and arousal for each frame, from −10 to 10; here from −1 to 1",
     link="https://ibug.doc.ic.ac.uk/resources/afew-va-database",
     licence="research only",
     measure="CCC, Pearson and RMSE of valence and arousal",
     split="none is given: ours is by the number of the clip, three fifths train, one val, one test",
-    tasks=tuple(TaskColumns(name, "number", (name,), span=(-10.0, 10.0)) for name in ("valence", "arousal")),
+    tasks=tuple(TaskColumns(name, "number", (name,), span=(-1.0, 1.0)) for name in ("valence", "arousal")),
     sources=(
-        FrameLabels(
+        FrameWindows(
             table="**/[0-9][0-9][0-9].json",
-            read=read,
-            columns=("valence", "arousal"),
             row={
                 "File_ID": "{name}_{n}",
                 "Path": "{path}",

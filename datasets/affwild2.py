@@ -17,16 +17,14 @@ from made_up import Tree
 
 from viper_e2e.commands import pack_known, recipe_options, run_chosen
 from viper_e2e.config import RecipeOptions, option
-from viper_e2e.packing import Corpus, FrameLabels, TaskColumns
+from viper_e2e.packing import Corpus, FrameWindows, TaskColumns
 
-EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise", "other")
+EXPRESSIONS = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
 UNITS = tuple(f"AU{n}" for n in (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26))
-NO_LABEL = {"va": -5.0, "expr": -1.0, "au": -1.0}
 SETS = {"Train_Set": "train", "Validation_Set": "val"}
-COLUMNS = {"va": ("valence", "arousal"), "expr": ("expression",), "au": UNITS}
 FOLDERS = {"va": "VA_Estimation_Challenge", "expr": "EXPR_*_Challenge", "au": "AU_Detection_Challenge"}
 TASKS = {
-    "va": tuple(TaskColumns(name, "number", (name,), span=(-1.0, 1.0)) for name in COLUMNS["va"]),
+    "va": tuple(TaskColumns(name, "number", (name,), span=(-1.0, 1.0)) for name in ("valence", "arousal")),
     "expr": (TaskColumns("expression", "class", ("expression",), EXPRESSIONS),),
     "au": (TaskColumns("units", "labels", UNITS),),
 }
@@ -37,28 +35,11 @@ MEASURES = {
 }
 
 
-def reader(no_label: float):
-    def read(text: str) -> list[tuple[float, ...] | None]:
-        lines = [tuple(map(float, line.split(","))) for line in text.splitlines()[1:] if line.strip()]
-        return [None if no_label in line else line for line in lines]
-
-    return read
-
-
-def sources(challenge: str) -> tuple[FrameLabels, ...]:
-    words = {"expression": {str(n): word for n, word in enumerate(EXPRESSIONS)}} if challenge == "expr" else {}
-    halves = {unit: {} for unit in UNITS} if challenge == "au" else {}
-
-    def change(fields: dict[str, str]) -> dict[str, str]:
-        held = {unit: str(int(float(fields[unit]) >= 0.5)) for unit in halves}
-        return {**fields, **held, "side": fields["ending"].removeprefix("_") or "full"}
-
+def sources(challenge: str) -> tuple[FrameWindows, ...]:
+    titles = [title for task in TASKS[challenge] for title in task.titles]
     return tuple(
-        FrameLabels(
+        FrameWindows(
             table=f"**/{FOLDERS[challenge]}/{folder}/*.txt",
-            read=reader(NO_LABEL[challenge]),
-            columns=COLUMNS[challenge],
-            combine="most" if challenge == "expr" else "mean",
             endings=("_left", "_right"),
             row={
                 "File_ID": "{name}_{n}",
@@ -68,10 +49,9 @@ def sources(challenge: str) -> tuple[FrameLabels, ...]:
                 "Side": "{side}",
                 "Split": split,
                 "Subject": "{name}",
-                **{column: f"{{{column}}}" for column in COLUMNS[challenge]},
+                **{title: f"{{{title}}}" for title in titles},
             },
-            words=words,
-            change=change,
+            change=lambda fields: {**fields, "side": fields["ending"].removeprefix("_") or "full"},
         )
         for folder, split in SETS.items()
     )

@@ -6,7 +6,7 @@ from .pack import shards_in_the_way as shards_in_the_way
 from .recipe import Corpus as Corpus
 from .recipe import corpus_rows as corpus_rows
 from .recipe import differences as differences
-from .recipe_frames import FrameLabels as FrameLabels
+from .recipe_frames import FrameWindows as FrameWindows
 from .recipe_sources import Beside as Beside
 from .recipe_sources import Lines as Lines
 from .recipe_sources import Names as Names
