@@ -31,8 +31,8 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = [
-    Mutation("loading/order.py", "np.arange(total) // shuffle_window", "np.arange(total) // total", "order"),
-    Mutation("loading/order.py", "SeedSequence([seed, epoch])", "SeedSequence([seed])", "order"),
+    Mutation("loading/order.py", "min(start + self._window, self._total)", "self._total", "order"),
+    Mutation("loading/order.py", "self._entropy = [seed, epoch, *stream]", "self._entropy = [seed, *stream]", "order"),
     Mutation("decoding/sampling.py", "instants + 0.5, side=", "instants - 0.5, side=", "sampling"),
     Mutation("decoding/sampling.py", "if duration_seconds <= window_seconds:", "if False:", "sampling windows"),
     Mutation("decoding/plan.py", "if first >= last:", "if first > last:", "decoder windows sound_instants"),
@@ -64,7 +64,7 @@ MUTATIONS = [
     Mutation("faces/track.py", "return self.source > NONE", "return self.source >= NONE", "faces no_face"),
     Mutation("shards/tar.py", "if data_offset + info.size > window.size:", "if False:", "shards left_out"),
     Mutation("shards/tar.py", "> limits.max_members:", "> 10**12:", "hostile shards"),
-    Mutation("shards/index.py", "if actual != found.size:", "if False:", "shards"),
+    Mutation("shards/index.py", "if actual != size:", "if False:", "shards"),
     Mutation("shards/index.py", "if size > limits.max_index_bytes:", "if False:", "shards hostile"),
     Mutation("shards/remote.py", "if first != offset or last", "if last", "remote"),
     Mutation("published/safe_pickle.py", "if count == MAX_INSTRUCTIONS:", "if False:", "published hostile"),
