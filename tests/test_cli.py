@@ -240,9 +240,9 @@ def test_a_column_that_is_no_emotion_is_named(corpus, capsys):
     labels(corpus, [row("a", Mood="gloomy"), row("b", Mood="sunny")])
     assert pack(corpus) == 0
     assert "text, not used (line 2: 'gloomy')" in capsys.readouterr().out
-    labels(corpus, [row("a", Age=23), row("b", Age=41)])
+    labels(corpus, [row("a", Episode=23), row("b", Episode=41)])
     assert pack(corpus) == 1
-    assert one_line(capsys.readouterr().err).endswith("to go on, add --ignore Age")
+    assert one_line(capsys.readouterr().err).endswith("to go on, add --ignore Episode")
 
 
 def test_a_shard_cut_in_the_middle_is_named(corpus, checkpoint, capsys):

@@ -230,7 +230,7 @@ class ViPER(Pretrained):
         """With the intensities that people get: what `viper calibrate` has fitted, applied to them."""
         if self.calibration is None:
             return output
-        values = self.calibration.apply(output.intensities.double().cpu().numpy(), self.labels)
+        values = self.calibration.apply(output.intensities.cpu().double().numpy(), self.labels)
         return output._replace(intensities=torch.from_numpy(values))
 
     def fuse(
