@@ -32,7 +32,9 @@ class Mutation(NamedTuple):
 
 MUTATIONS = [
     Mutation("loading/order.py", "min(start + self._window, self._total)", "self._total", "order"),
-    Mutation("loading/order.py", "self._entropy = [seed, epoch, *stream]", "self._entropy = [seed, *stream]", "order"),
+    Mutation(
+        "loading/order.py", "self._entropy = [seed, epoch, *stream]", "self._entropy = [seed, *stream]", "order"
+    ),
     Mutation("decoding/sampling.py", "instants + 0.5, side=", "instants - 0.5, side=", "sampling"),
     Mutation("decoding/sampling.py", "if duration_seconds <= window_seconds:", "if False:", "sampling windows"),
     Mutation("decoding/plan.py", "if first >= last:", "if first > last:", "decoder windows sound_instants"),

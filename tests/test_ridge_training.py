@@ -165,8 +165,8 @@ def test_files_are_told_too_where_they_differ_from_the_preset(corpus, fitted, tm
         (tmp_path / "more.yaml", "--lr, --model.fusion.depth"),
         (fitted.parent / "default" / "config.yaml", "--modality-dropout"),
     ):
+        again = f"--run-dir={tmp_path / 'run'}"  # after the file, which may name its own
         with pytest.raises(ViperError) as caught:
-            again = f"--run-dir={tmp_path / 'run'}"  # after the file, which may name its own
             train(settings(corpus, tmp_path / "run", f"--config={file}", "--head=ridge", again))
         assert str(caught.value) == f"{NO_STEPS}: {names}"
     own = [f"--config={fitted / 'config.yaml'}", f"--run-dir={tmp_path / 'again'}"]
