@@ -30,7 +30,7 @@ demo: demo/trained  ## generate, pack, train, evaluate, infer
 	@echo 'for the commands in README.md: . .venv/bin/activate'
 
 demo/corpus/labels.csv: | .venv/installed
-	$(BIN)/python datasets/demo.py --out demo/corpus
+	$(BIN)/python datasets/demo.py --out demo/corpus --train 240 --val 40 --test 100
 
 demo/packed: demo/corpus/labels.csv
 	$(BIN)/viper pack --videos demo/corpus/videos --labels demo/corpus/labels.csv --out demo/shards --overwrite
@@ -39,7 +39,7 @@ demo/packed: demo/corpus/labels.csv
 demo/trained: demo/packed
 	@test -e demo/run/checkpoints/last || rm -rf demo/run
 	$(BIN)/python train.py --preset tiny --train-shards 'demo/shards/train-*.tar' \
-	    --val-shards 'demo/shards/val-*.tar' --run-dir demo/run --reuse-memory 2GB --epochs 6 \
+	    --val-shards 'demo/shards/val-*.tar' --run-dir demo/run --reuse-memory 2GB --epochs 7 \
 	    $(if $(wildcard demo/run/checkpoints/last),--resume)
 	@touch $@
 
