@@ -102,7 +102,7 @@ def test_trained_backbones_share_what_is_decoded_and_say_so(corpus, vit, tmp_pat
     assert same(weights(tmp_path / "run/seed-1"), weights(alone))
 
 
-@SLOW
+@LONG
 def test_backbones_that_join_later_find_what_the_first_training_left(corpus, vit, tmp_path, work):
     own = words(corpus, vit, "--unfreeze-at=1:visual=1")
     run(corpus, tmp_path / "run", *own, "--seeds=2")

@@ -69,8 +69,8 @@ def test_a_tracker_that_is_not_installed_is_refused_before_work(monkeypatch, nam
     ("behaviour", "said"),
     [
         ({"begin": "raise RuntimeError('no such server')"}, "RuntimeError: no such server"),
-        ({"finish": "raise KeyError('lost')"}, "KeyError: 'lost'"),
-        ({"log": "import os; os._exit(3)"}, "ended with exit code 3"),
+        pytest.param({"finish": "raise KeyError('lost')"}, "KeyError: 'lost'", marks=pytest.mark.campaign),
+        pytest.param({"log": "import os; os._exit(3)"}, "ended with exit code 3", marks=pytest.mark.campaign),
     ],
 )
 def test_a_tracker_that_fails_is_told_once_and_never_raises(tmp_path, trackio, behaviour, said):
@@ -85,6 +85,7 @@ def test_a_tracker_that_fails_is_told_once_and_never_raises(tmp_path, trackio, b
     assert "trackio.log" in line
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_a_tracker_that_hangs_holds_up_nothing(tmp_path, trackio, monkeypatch):
     trackio(log="import time; time.sleep(1000)")
@@ -101,6 +102,7 @@ def test_a_tracker_that_hangs_holds_up_nothing(tmp_path, trackio, monkeypatch):
     assert "messages behind" in line
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_a_signal_to_the_whole_group_does_not_end_a_tracker(tmp_path, trackio):
     trackio(log="open(sys.path[0] + '/seen', 'a').write(str(step))")

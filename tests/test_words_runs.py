@@ -78,6 +78,7 @@ def test_a_run_reads_words_frozen_or_trained_and_reuses_their_tokens_bitwise(cor
     assert sorted(row["modalities"] for row in rows) == [["visual"], ["visual", "words"], ["words"]]
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_a_run_that_reads_words_goes_on_bitwise(corpus, fork_server, tmp_path):
     whole = run(corpus, tmp_path / "whole", *JOINT, "--modality-dropout=0.5")
