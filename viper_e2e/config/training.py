@@ -86,6 +86,8 @@ class LengthConfig:
     """Passes over the training shards."""
     max_steps: Annotated[int | None, FROM_1] = None
     """Stop after this many optimizer steps; None: after `epochs`."""
+    patience: Annotated[int, FROM_0] = 0
+    """End after this many epochs in a row without a better model by validation; 0: after `epochs`."""
     batch_size: Annotated[int, FROM_1] = 16
     """Clips per process and micro-batch."""
     accumulation: Annotated[int, FROM_1] = 1

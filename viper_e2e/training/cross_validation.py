@@ -50,6 +50,10 @@ class Folding:
             (train.fold and f"--fold {train.fold}", "all folds are trained; viper train trains one"),
             (train.val_shards and "--val-shards", "folds are validated on one another"),
             (train.seeds > 1 and f"--seeds {train.seeds}", "one seed at a time; give --seed"),
+            (
+                train.patience and not train.inner_val and f"--patience {train.patience}",
+                "clips that are held out may not decide when training ends; add --inner-val 0.1",
+            ),
             (train.ensemble > 1 and f"--ensemble {train.ensemble}", "one model a fold; leave it out"),
         ):
             if given:

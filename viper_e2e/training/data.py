@@ -57,6 +57,10 @@ def open_splits(
     if config.fold or config.inner_val:
         return _split(train, config)
     if not config.val_shards:
+        if config.patience:
+            raise ViperError(
+                "--patience: no clips to tell better from worse by; give --val-shards or --inner-val"
+            )
         return train, None
     val = open_corpora(config.val_shards, "--val-shards", limits)
     if isinstance(val, Mixture) and any(corpus.weight is not None for corpus in val.corpora):

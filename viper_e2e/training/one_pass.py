@@ -214,6 +214,7 @@ def has_ended(run: Settings) -> bool:
         return False  # what may change and has is the trainer's to take up
     state = training_state.read(saved.last)
     is_through = state.cursor.epoch >= run.train.epochs or state.step == run.train.max_steps
+    is_through = is_through or state.is_out_of_patience(run.train.patience)
     return is_through and state.validated_step == state.step
 
 

@@ -38,7 +38,17 @@ from viper_e2e.training.optimizer import parameter_groups
 MAY_CHANGE = frozenset(
     {
         # How fast it learns from here on, and when it ends; the schedule is counted anew for the rest.
-        *("lr", "backbone_lr", "weight_decay", "clip_norm", "epochs", "max_steps", "seeds", "ensemble"),
+        *(
+            "lr",
+            "backbone_lr",
+            "weight_decay",
+            "clip_norm",
+            "epochs",
+            "max_steps",
+            "patience",
+            "seeds",
+            "ensemble",
+        ),
         # How the work is done; what is computed stays the same.
         *("num_workers", "prefetch", "reuse_memory", "compile", "process_timeout_seconds"),
         # What happens to clips that cannot be read, and how often the run is saved.

@@ -23,7 +23,7 @@ MAX_BYTES = 1_000_000_000
 
 
 OF_STEPS = (
-    *("epochs", "accumulation", "lr", "backbone_lr", "layer_decay", "weight_decay", "schedule"),
+    *("epochs", "patience", "accumulation", "lr", "backbone_lr", "layer_decay", "weight_decay", "schedule"),
     *("warmup_fraction", "halve_epochs", "clip_norm", "loss", "reuse_memory"),
     *("model.fusion.change", "model.fusion.dim", "model.fusion.num_latents", "model.fusion.latent_dim"),
     *("model.fusion.depth", "model.fusion.self_attends_per_block", "model.fusion.num_cross_heads"),

@@ -35,6 +35,8 @@ class TrainingState:
     """The step at which the last validation took place."""
     best: dict[str, float] = field(default_factory=dict)
     """Best validation value so far by name of the checkpoint; larger is better."""
+    epochs_without_better: int = 0
+    """Validated epochs since `best` was last replaced."""
     loss_sum: float = 0.0
     """Of this epoch's steps, for their mean."""
     loss_steps: int = 0
@@ -50,6 +52,10 @@ class TrainingState:
     """The step at which the run last went back to a checkpoint."""
     recent_losses: list[float] = field(default_factory=list)
     """Of the last finite steps, to tell a spike by."""
+
+    def is_out_of_patience(self, patience: int) -> bool:
+        """Whether so many epochs have brought nothing better; never where ``patience`` is 0."""
+        return 0 < patience <= self.epochs_without_better
 
 
 def save(folder: Path, state: TrainingState, parts: dict[str, Any], quarantined: dict[str, str]) -> None:

@@ -146,6 +146,9 @@ class Trainer:
         with self.stop.listening(), self.loader, self.reporter.showing(self.state.step, self.total_steps):
             while not self._finished() and self._epoch():
                 pass
+        if self._is_out_of_patience() and self.processes.is_main:
+            epoch, count = self.state.cursor.epoch, self.state.epochs_without_better
+            console.print(f"ended after epoch {epoch}: {count} epochs brought no better model (--patience)")
         return self.stop.exit_code
 
     def _write_settings(self) -> None:
@@ -169,7 +172,11 @@ class Trainer:
         self.run.release()
 
     def _finished(self) -> bool:
-        return self.state.step >= self.total_steps and self.state.validated_step == self.state.step
+        is_through = self.state.step >= self.total_steps or self._is_out_of_patience()
+        return is_through and self.state.validated_step == self.state.step
+
+    def _is_out_of_patience(self) -> bool:
+        return self.state.is_out_of_patience(self.config.patience)
 
     def _epoch(self) -> bool:
         """From wherever the cursor stands to the end of its epoch, then validation; False if asked to stop."""
@@ -323,6 +330,7 @@ class Trainer:
                 )
             record["val"] |= {"weights": "average"} if self.average else {}
             better = improved(scores, self.state.best, main_of(record["val"]))
+            self.state.epochs_without_better = 0 if "best" in better else self.state.epochs_without_better + 1
             if self.module.provenance is not None:
                 means = {name: record["val"][f"mean_{name}"] for name in ("pearson", "ccc", "mse")}
                 self.module.provenance |= {"step": step, "scores": means}
