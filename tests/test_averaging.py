@@ -206,7 +206,7 @@ def test_a_validation_that_fails_leaves_the_weights(corpus, tmp_path, monkeypatc
 # --- going on -------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_run_whose_backbones_join_later_goes_on_bitwise(corpus, fork_server, tmp_path):
     words = (*SHORT[1:], "--epochs=3", "--unfreeze-at=1:visual=1,2:visual=all,2:audio=1", EMA)
     whole, halves = (arguments(corpus, tmp_path / name, *words) for name in ("whole", "halves"))

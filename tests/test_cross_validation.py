@@ -160,7 +160,7 @@ def test_a_cross_validation_is_compared_and_no_model(whole, capsys):
     assert "name the model of one fold, such as" in capsys.readouterr().err
 
 
-@SLOW
+@pytest.mark.campaign
 def test_stopped_anywhere_it_goes_on_to_the_same_tables(whole, words, tmp_path, monkeypatch, work):
     folder, calls = tmp_path / "run", Counter()
     train_step, predict = Trainer._step, ManyTrainings.predict

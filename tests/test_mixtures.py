@@ -68,6 +68,7 @@ def whole(corpora, fork_server, tmp_path_factory):
     return run
 
 
+@pytest.mark.campaign
 def test_a_stopped_run_goes_on_bitwise_in_mid_epoch(corpora, fork_server, whole, tmp_path):
     words = arguments(corpora, tmp_path / "run", *JOINT, "--epochs=2", *TOLD, *validated(corpora))
     assert fork_server.fork("stop", words, 8, signal.SIGTERM).wait() == 143
@@ -77,6 +78,7 @@ def test_a_stopped_run_goes_on_bitwise_in_mid_epoch(corpora, fork_server, whole,
     assert lines(whole, "metrics.jsonl") == lines(tmp_path / "run", "metrics.jsonl")
 
 
+@pytest.mark.campaign
 def test_gradients_of_two_processes_are_those_of_one(corpora, fork_server, tmp_path):
     words = (*TOLD, "--max-steps=1", "--clip-norm=0", "--seed=3")
     files = [tmp_path / "alone.pt", tmp_path / "shared.pt"]

@@ -92,7 +92,7 @@ def test_random_weights_of_another_seed_are_never_taken_for_each_other(corpus, t
     assert same(weights(tmp_path / "run/seed-1"), weights(alone))
 
 
-@SLOW
+@pytest.mark.campaign
 def test_trained_backbones_share_what_is_decoded_and_say_so(corpus, vit, tmp_path, work, capsys):
     own = words(corpus, vit, "--unfreeze=visual")
     run(corpus, tmp_path / "run", *own, "--seeds=2")

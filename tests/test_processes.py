@@ -171,6 +171,7 @@ def test_trainings_of_one_command_find_clips_where_their_home_is(corpus, fork_se
         assert largest_difference(weights(one / seed), weights(tmp_path / "two" / seed)) <= 1e-6
 
 
+@pytest.mark.campaign
 def test_two_processes_cross_validate_as_one_does(corpus, fork_server, tmp_path):
     from support.visual_encoders import write_vit
 

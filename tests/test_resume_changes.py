@@ -228,6 +228,7 @@ def test_a_damaged_record_of_the_run_is_an_error_in_a_line(going_on, capsys):
     assert len(capsys.readouterr().err.strip().split("\n")) == 1
 
 
+@pytest.mark.campaign
 def test_seeds_go_on_by_their_folder_alone(shards, tmp_path):
     words = arguments(shards.parent, tmp_path / "runs", "--batch-size=4", "--max-steps=1", "--seeds=2")
     assert main(["train", *words]) == 0

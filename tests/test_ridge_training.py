@@ -122,6 +122,7 @@ def test_a_stopped_pass_goes_on_bitwise_and_holds_what_it_has_seen(corpus, fitte
     assert lines(folder, "metrics.jsonl") == lines(fitted, "metrics.jsonl")
 
 
+@pytest.mark.campaign
 @pytest.mark.survival
 def test_two_processes_fit_what_one_fits(corpus, fitted, fork_server, tmp_path):
     from support.fork_server import together

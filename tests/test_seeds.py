@@ -36,6 +36,7 @@ def test_each_seed_trains_as_it_would_alone_and_the_spread_is_told(corpus, tmp_p
     assert f"{fmean(best):.4f} ± {stdev(best):.4f}" in capsys.readouterr().err
 
 
+@pytest.mark.campaign
 def test_seeds_go_on_where_they_stopped_and_need_no_validation(corpus, tmp_path):
     run(corpus, tmp_path / "run", "--seeds=1", "--max-steps=1")
     one = run(corpus, tmp_path / "seeds", "--seeds=2", "--max-steps=1")

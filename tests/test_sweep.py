@@ -161,7 +161,7 @@ def test_trials_are_compared_on_one_pass_and_the_best_is_the_sweeps_model(
     assert main(["infer", clip, "--checkpoint", str(folder), "--output", str(tmp_path / "one.json")]) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_sweep_that_was_stopped_goes_on_by_its_folder_and_ends_alike(corpus, vit, tmp_path, monkeypatch):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     own = ("--random=2", "--range", "lr=log:1e-4..1e-1", "--epochs=1")

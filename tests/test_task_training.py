@@ -78,6 +78,7 @@ def test_subsets_of_modalities_are_ranked_by_the_measures_of_the_tasks(whole, ta
     assert "mean of mood UAR" in capsys.readouterr().out
 
 
+@pytest.mark.campaign
 def test_weights_by_uncertainty_are_shown_and_go_on_bitwise(tasks, fork_server, tmp_path):
     words = (*JOINT, "--epochs=2", "--task-weights=uncertainty")
     for name in ("whole", "stopped"):

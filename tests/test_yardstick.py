@@ -105,7 +105,7 @@ def test_it_is_told_once_and_in_the_first_epoch(whole):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_run_that_goes_on_within_its_first_epoch_has_the_same_yardstick(corpus, whole, tmp_path):
     words = (val(corpus), "--batch-size=2", "--epochs=2")
     folder = run(corpus, tmp_path / "run", *words, "--max-steps=2")
