@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import queue
+import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -55,8 +56,10 @@ class TrackerProcess:
     def close(self) -> None:
         """Let it send the rest, for `END_SECONDS` at most."""
         self._put(None)
-        self._sending.join(END_SECONDS)
-        self._process.join(END_SECONDS)
+        # One that was given up has nothing to send.
+        until = time.monotonic() + (0.0 if self._is_lost else END_SECONDS)
+        for part in (self._sending, self._process):
+            part.join(max(0.0, until - time.monotonic()))
         atexit.unregister(self._process.kill)
         if self._process.is_alive():
             self._process.kill()
