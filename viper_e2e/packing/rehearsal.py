@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from viper_e2e.clip import Segment
 from viper_e2e.packing.report import SplitReport
 
 
@@ -21,15 +20,11 @@ class Rehearsal:
         key: str,
         members: Mapping[str, bytes],
         *,
-        file_id: str,
         intensities: tuple[float, ...] | None = None,
         subject: str | None = None,
-        meta: Mapping[str, str] | None = None,
-        text: str | None = None,
-        segment: Segment | None = None,
-        source: Mapping[str, object] | None = None,
+        **others: object,
     ) -> None:
-        """As of `ShardWriter`."""
+        """In the place of `ShardWriter.add`, of which it counts these."""
         self.clips += 1
         self.unlabelled += intensities is None
         self.subjects |= {subject} if subject is not None else set()
