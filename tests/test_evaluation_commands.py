@@ -191,7 +191,7 @@ def test_what_stops_a_submission_stops_it_before_scoring(world, tmp_path, monkey
     with ShardWriter(tmp_path, "twice", HUME_REACTION, shard_size=10**9) as writer:
         for key in ("a", "b"):
             writer.add(key, {"mp4": clip}, file_id="[1]")
-    monkeypatch.setattr("viper_e2e.commands.evaluation.scored", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr("viper_e2e.commands.common.scored", lambda *_: pytest.fail("scored"))
     words = [f"--checkpoint={world.best}", f"--shards={tmp_path}/twice-*.tar", f"--out={tmp_path}/out"]
     assert main(["eval", *words, "--submission"]) == 1
     assert "'[1]' occurs twice; score one set of shards per submission" in capsys.readouterr().err

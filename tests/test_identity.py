@@ -84,8 +84,7 @@ def test_labels_in_another_order_give_the_same_scores(corpus, model, tmp_path):
 def test_other_labels_are_refused_before_anything_is_scored(
     corpus, model, tmp_path, titles, said, monkeypatch, capsys
 ):
-    for module in ("evaluation", "ablation"):
-        monkeypatch.setattr(f"viper_e2e.commands.{module}.scored", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr("viper_e2e.commands.common.scored", lambda *_: pytest.fail("scored"))
     other = packed_as(corpus, tmp_path, titles)
     for name in ("eval", "ablate"):
         assert command(name, model / "checkpoints" / "best", other, tmp_path / name) == 1

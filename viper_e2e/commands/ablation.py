@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from viper_e2e.commands.common import load_model, scored, set_computing, tell_failed
+from viper_e2e.commands.common import load_model, score_shards, tell_failed
 from viper_e2e.commands.evaluation import source_record
 from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.config import AblateConfig
@@ -18,25 +18,20 @@ from viper_e2e.model import Predictions, checkpoint
 from viper_e2e.report import figures, tables
 from viper_e2e.runtime import (
     AS_IT_IS,
-    Processes,
     console,
     settle_folder,
     table,
-    tell_problems,
     versions,
     written_whole,
 )
 from viper_e2e.scoring import (
     MAIN_MEASURE,
-    ResultJournal,
     TaskScores,
     Wanted,
-    identity_of,
     main_score,
     measure,
     readable,
     refuse_empty,
-    scoring_accelerator,
     task_record,
     task_scores,
 )
@@ -52,14 +47,10 @@ def run_ablate(options: AblateConfig) -> int:
     refuse_empty(shards, options.shards)
     model = load_model(options)
     shards = shards.labelled_as(model.labels, "the model")
-    processes = Processes(scoring_accelerator(model.device))
     wanted = Wanted(hidden=_hidden(model.modalities))
-    with processes.telling_failures():
-        if processes.is_main:
-            tell_problems(shards.problems)
-        set_computing(model, options, processes)
-        journal = ResultJournal(out / "parts", identity_of(model, options, "ablate", wanted.hidden), processes)
-        (found,) = scored(model, [shards], options, processes, journal, wanted)
+    found, processes, journal = score_shards(
+        model, shards, options, out, "ablate", wanted.hidden, wanted=wanted
+    )
     if not processes.is_main:
         return ExitCode.OK
     rows = []

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from viper_e2e.commands.common import load_model, scored, set_computing, tell_failed
+from viper_e2e.commands.common import load_model, score_shards, tell_failed
 from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.config import CalibrateConfig
 from viper_e2e.errors import ExitCode, ViperError
@@ -18,24 +18,19 @@ from viper_e2e.published import is_published
 from viper_e2e.report import calibration_plot, figures, tables
 from viper_e2e.runtime import (
     AS_IT_IS,
-    Processes,
     console,
     settle_folder,
-    tell_problems,
     versions,
     written_whole,
 )
 from viper_e2e.scoring import (
     CalibrationMethod,
     Interval,
-    ResultJournal,
     TaskReport,
     finite_or_none,
     fit_calibration,
-    identity_of,
     readable,
     refuse_empty,
-    scoring_accelerator,
 )
 from viper_e2e.shards import ShardSet, parse_corpora, shared_clips, shared_subjects
 from viper_e2e.training import SavedRun
@@ -56,13 +51,7 @@ def run_calibrate(options: CalibrateConfig) -> int:
         console.print(line, style="yellow", **AS_IT_IS)
     out = Path(options.out) if options.out else _report_folder(folder, options)
     settle_folder(out, "--out")
-    processes = Processes(scoring_accelerator(model.device))
-    with processes.telling_failures():
-        if processes.is_main:
-            tell_problems(shards.problems)
-        set_computing(model, options, processes)
-        journal = ResultJournal(out / "parts", identity_of(model, options), processes)
-        (found,) = scored(model, [shards], options, processes, journal)
+    found, processes, journal = score_shards(model, shards, options, out)
     if not processes.is_main:
         return ExitCode.OK
     predictions = Predictions.of(found, model.labels, model.modalities, shards)

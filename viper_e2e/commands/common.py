@@ -14,8 +14,18 @@ from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.loading import Reading
 from viper_e2e.model import Prediction, Predictions, ViPER, check_compiler, compile_model
 from viper_e2e.published import import_published, is_published, published_checkpoint
-from viper_e2e.runtime import AS_IT_IS, Processes, console, loading, own_device, printable, progress_bar
-from viper_e2e.scoring import ResultJournal, Wanted, score
+from viper_e2e.runtime import (
+    AS_IT_IS,
+    Processes,
+    console,
+    loading,
+    own_device,
+    printable,
+    progress_bar,
+    tell_problems,
+)
+from viper_e2e.scoring import ResultJournal, Wanted, identity_of, score, scoring_accelerator
+from viper_e2e.shards import ShardSet
 from viper_e2e.training import compute_dtype, resolve_precision
 
 MAX_NAMED = 20
@@ -78,6 +88,28 @@ def reading_of(options: ScoringOptions) -> Reading:
         clip_timeout_seconds=options.clip_timeout_seconds,
         max_restarts=options.max_worker_restarts,
     )
+
+
+def score_shards(
+    model: ViPER,
+    shards: ShardSet,
+    options: ScoringOptions,
+    out: Path,
+    *how: object,
+    wanted: Wanted | None = None,
+) -> tuple[list[Prediction], Processes, ResultJournal]:
+    """Predictions of all processes, and their journal in ``out/parts``, removed by who has written all.
+
+    ``how``: what else the journal's results depend on.
+    """
+    processes = Processes(scoring_accelerator(model.device))
+    with processes.telling_failures():
+        if processes.is_main:
+            tell_problems(shards.problems)
+        set_computing(model, options, processes)
+        journal = ResultJournal(out / "parts", identity_of(model, options, *how), processes)
+        (found,) = scored(model, [shards], options, processes, journal, wanted)
+    return found, processes, journal
 
 
 def scored(

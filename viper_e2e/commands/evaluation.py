@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from viper_e2e.clip import DecodedClip
-from viper_e2e.commands.common import load_model, reading_of, scored, set_computing, tell_failed
+from viper_e2e.commands.common import load_model, reading_of, score_shards, tell_failed
 from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.config import AblateConfig, EvalConfig, looks_at_face
 from viper_e2e.encoders import PreparedClip
@@ -34,10 +34,8 @@ from viper_e2e.report import (
 )
 from viper_e2e.runtime import (
     AS_IT_IS,
-    Processes,
     console,
     settle_folder,
-    tell_problems,
     versions,
     written_whole,
 )
@@ -46,12 +44,10 @@ from viper_e2e.scoring import (
     Hooks,
     Intervals,
     LabelMap,
-    ResultJournal,
     Scores,
     Subset,
     finite_or_none,
     groups_of,
-    identity_of,
     labels_record,
     measure,
     measured_coverage,
@@ -61,7 +57,6 @@ from viper_e2e.scoring import (
     score,
     score_groups,
     scores_record,
-    scoring_accelerator,
     selective,
     task_record,
     task_reliability,
@@ -88,13 +83,7 @@ def run_eval(options: EvalConfig) -> int:
     groups = groups_of(shards, [name.strip() for words in options.by for name in words.split(",")])
     if options.submission:
         _check_submission(shards, columns, out / "submission.csv")
-    processes = Processes(scoring_accelerator(model.device))
-    with processes.telling_failures():
-        if processes.is_main:
-            tell_problems(shards.problems)
-        set_computing(model, options, processes)
-        journal = ResultJournal(out / "parts", identity_of(model, options), processes)
-        (found,) = scored(model, [shards], options, processes, journal)
+    found, processes, journal = score_shards(model, shards, options, out)
     if not processes.is_main:
         return ExitCode.OK
     predictions = Predictions.of(found, model.labels, model.modalities, shards)
