@@ -72,6 +72,8 @@ class LabelSet:
 def name_of(column: str) -> str:
     """``"Empathic-Pain"`` → ``"empathic_pain"``; letters of any script stay: ``"Überraschung"``, ``"喜び"``."""
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", column).casefold())
+    # -1 is another class than 1. A dash between words, or after a bracket, is no sign.
+    text = re.sub(r"(?<!\S)[-−–](?=[.,]?\d)", "minus ", text)
     # Marks belong to letters: without them most words of India's languages would fall apart.
     kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text)
     # A title without a letter (an emoji, a plus) is told by the numbers of its characters.

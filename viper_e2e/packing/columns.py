@@ -22,7 +22,7 @@ from viper_e2e.packing.titles import (
     SUBJECT_TITLES,
     plain,
 )
-from viper_e2e.packing.values import is_missing_word, number, suspected_codes
+from viper_e2e.packing.values import is_missing_word, number, same_class, suspected_codes
 
 SCALE_FACTOR = 5.0
 """A column this many times as large as the others is on no scale of theirs."""
@@ -214,6 +214,7 @@ def _take_labels(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None
             lambda cell: is_missing(cell, choices.missing) or is_missing_word(cell),
         )
         columns.labels = [place for task in columns.tasks for place in task.places]
+        _ask_about_none(sheet, choices, columns)
         columns.unused |= {place: "not used (not in --tasks)" for place in rest if place not in columns.labels}
     elif choices.labels:
         found = [_find(sheet, title, "--labels", columns) for title in choices.labels]
@@ -236,6 +237,29 @@ def _take_labels(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None
             columns.complaints.append((sheet.header_line, f"two emotion columns: {text}"))
         elif not plain(title):
             columns.complaints.append((sheet.header_line, f"column {title!r}: a name needs letters or digits"))
+
+
+def _ask_about_none(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
+    """`None` among the words of a class is what Python writes for nothing, or a class of that name."""
+    for task in columns.tasks:
+        if not task.is_words or "none" in map(same_class, task.classes) or is_missing("none", choices.missing):
+            continue
+        (place,) = task.places
+        found = [
+            (line, cells[place].strip())
+            for line, cells in sheet.lines
+            if same_class("".join(cells[place:][:1])) == "none"
+        ]
+        if found:
+            line, word = found[0]
+            times = f"{len(found)} time{'s' * (len(found) > 1)}"
+            columns.ask(
+                line,
+                f"{task.titles[0]} is {word!r} ({times}): no label, or a class? (a class if a file of tasks, "
+                "--tasks tasks.yaml, lists it under classes)",
+                "--missing",
+                word,
+            )
 
 
 def _judge(sheet: Sheet, place: int, choices: ColumnChoices, columns: Columns, meant: str | None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from viper_e2e.clip import Segment
 from viper_e2e.errors import ViperError
-from viper_e2e.labels import LabelSet, name_of
+from viper_e2e.labels import LabelSet
 from viper_e2e.packing.columns import (
     ColumnChoices,
     Columns,
@@ -26,7 +26,14 @@ from viper_e2e.packing.sheet import Line, Sheet, read_sheet
 from viper_e2e.packing.task_columns import label_set
 from viper_e2e.packing.times import read_segment, told_apart_by
 from viper_e2e.packing.titles import KEPT, KNOWN, PARTS, plain
-from viper_e2e.packing.values import decimal_of, is_missing_word, number, stray, suspected_codes
+from viper_e2e.packing.values import (
+    decimal_of,
+    is_missing_word,
+    number,
+    same_class,
+    stray,
+    suspected_codes,
+)
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, fault_of, written_whole
 from viper_e2e.shards import range_of
 
@@ -124,7 +131,7 @@ def read_labels(path: Path, choices: ColumnChoices = NO_CHOICES) -> LabelTable:
         labels = LabelSet(tuple(sheet.header[at] for at in columns.labels), *range_of(values))
     told = [f"{path.name}: read with {', '.join(sheet.told)}"] if sheet.told else []
     told += [f"{path.name}: numbers with decimal commas"] if decimal == "," else []
-    if codes:
+    if codes and [code.casefold() for code in codes] != ["none"]:
         num_codes = sum(bool(cell.strip()) and is_missing(cell.strip(), codes) for _, cell in cells)
         told.append(f"codes for missing: {', '.join(codes)} (in {num_codes} cells of labels)")
     if reader.num_partly:
@@ -173,8 +180,8 @@ def _refusal(path: Path, columns: Columns, problems: Sequence[tuple[int, str]]) 
 def _missing_codes(sheet: Sheet, columns: Columns, choices: ColumnChoices) -> tuple[str, ...]:
     """The codes a person gave, and, once asked about, those that are suspected."""
     codes = choices.missing
-    if "none" in [code.casefold() for code in codes]:
-        return tuple(code for code in codes if code.casefold() != "none")
+    # `none` says that there are no codes; where cells are called so, it is one of them.
+    are_values = "none" in [code.casefold() for code in codes]
     suspected: dict[float, tuple[int, str, int]] = {}
     # Of a task whose range a person has given, what lies in it is meant, what does not is refused.
     settled = {place for task in columns.tasks if task.span for place in task.places}
@@ -189,11 +196,16 @@ def _missing_codes(sheet: Sheet, columns: Columns, choices: ColumnChoices) -> tu
             suspected[code] = (min(line, old[0]), old[1], old[2] + num)
     for code, (line, title, num) in sorted(suspected.items()):
         where = f"{title} is {code:g} ({num} time{'s' * (num > 1)})"
+        if are_values:
+            columns.notes.append(
+                f"line {line}: {where}, far outside all other values: a value (--missing none)"
+            )
+            continue
         text = f"{where}, far outside all other values: a code for missing?"
         columns.ask(line, f"{text} (--missing none if it is a value)", "--missing", f"{code:g}")
     if "--missing" in columns.settle:
         columns.settle["--missing"] += list(choices.missing)
-    return (*codes, *(f"{code:g}" for code in suspected))
+    return codes if are_values else (*codes, *(f"{code:g}" for code in suspected))
 
 
 class _RowReader:
@@ -309,16 +321,26 @@ class _RowReader:
         found = []
         for at, title in enumerate(self.sheet.header):
             cells = [cells[at].strip() for _, cells in self.sheet.lines if at < len(cells)]
-            empty = sum(not cell or is_missing(cell, self.codes) for cell in cells)
-            column = Column(title, known.get(at) or self.places.unused.get(at, "label"), empty=empty)
             task = next((task for task in self.places.tasks if at in task.places), None)
+            # Where a word such as NA is no number and no name, it is nothing.
+            nothing_is_written = task is not None or at in counted
+            known_as: dict[str, str] = {}
+            column = Column(title, known.get(at) or self.places.unused.get(at, "label"))
             if task is not None and task.is_words:
                 column = replace(column, taken_for=f"class of {task.name}: {', '.join(task.classes)}")
-                known_as = {name_of(one): one for one in task.classes}
-                cells = [known_as.get(name_of(cell), cell) for cell in cells]
-            if (task is not None and task.is_words) or at in counted:
-                filled = Counter(cell for cell in cells if not self._is_empty(cell))
-                column = replace(column, counts=dict(sorted(filled.items())))
+                known_as = {same_class(one): one for one in task.classes}
+            filled = [known_as.get(same_class(cell), cell) for cell in cells]
+            filled = [
+                cell
+                for cell in filled
+                if cell in known_as.values()
+                or not (
+                    self._is_empty(cell) if nothing_is_written else not cell or is_missing(cell, self.codes)
+                )
+            ]
+            column = replace(column, empty=len(cells) - len(filled))
+            if known_as or at in counted:
+                column = replace(column, counts=dict(sorted(Counter(filled).items())))
             if column.taken_for == "label":
                 values = self._values(at)
                 column = replace(column, minimum=min(values, default=None), maximum=max(values, default=None))

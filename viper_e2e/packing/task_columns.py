@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
@@ -12,12 +12,14 @@ from viper_e2e.config import read_settings_file
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.packing.sheet import Sheet
-from viper_e2e.packing.values import number
+from viper_e2e.packing.values import class_word, number, same_class
 from viper_e2e.shards import range_of
 from viper_e2e.tasks import KINDS, Task
 
 MAX_CLASSES = 100
 """More different words in a column are text rather than classes."""
+MANY_CLASSES = 20
+"""More than these, most of them seen once, are names or remarks."""
 
 Find = Callable[[str], "int | None"]
 """Where the column of a title is; notes a complaint where there is none."""
@@ -56,13 +58,15 @@ class TaskColumns:
     def read(self, cells: Sequence[str], is_empty: Callable[[str], bool], decimal: str) -> tuple[float, ...]:
         """A row's numbers, all NaN where one is missing. `ValueError` for what cannot be read as such."""
         own = [cells[place] for place in self.places]
-        if any(map(is_empty, own)):
+        known = [same_class(one) for one in self.classes] if self.is_words else []
+        # A class may be called "none" where a person lists it.
+        if any(map(is_empty, own)) and same_class(own[0]) not in known:
             return (nan,) * self.size
         if self.is_words:
-            known = [name_of(one) for one in self.classes]
-            if name_of(own[0]) not in known:
+            word = same_class(own[0])
+            if word not in known:
                 raise ValueError(f"{self.titles[0]} is {own[0]!r}, none of {', '.join(self.classes)}")
-            return tuple(float(one == name_of(own[0])) for one in known)
+            return tuple(float(one == word) for one in known)
         values = [self._value(title, cell, decimal) for title, cell in zip(self.titles, own, strict=True)]
         if self.kind != "class":
             return tuple(values)
@@ -89,15 +93,25 @@ def read_tasks(given: str) -> tuple[TaskColumns, ...]:
     what is not understood.
     """
     if "=" in given and not Path(given).exists():
-        words = dict(part.rpartition("=")[::2] for part in given.split(",") if part.strip())
-        return tuple(
+        words = [part.rpartition("=")[::2] for part in given.split(",") if part.strip()]
+        return _of_different_names(
             _of_settings(name_of(title), {"kind": kind.strip(), "columns": [title.strip()]})
-            for title, kind in words.items()
+            for title, kind in words
         )
     found = read_settings_file(Path(given))
     if not all(isinstance(one, dict) for one in found.values()):
         raise ViperError(f"--tasks {given}: each task is a line such as emotion: {{kind: class}}")
-    return tuple(_of_settings(str(name), settings) for name, settings in found.items())
+    return _of_different_names(
+        _of_settings(_texts("--tasks", "a name", name)[0], settings) for name, settings in found.items()
+    )
+
+
+def _of_different_names(tasks: Iterable[TaskColumns]) -> tuple[TaskColumns, ...]:
+    found = tuple(tasks)
+    names = [name_of(task.name) for task in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ViperError(f"--tasks: two tasks are called {twice!r}; rename one, or leave it out")
+    return found
 
 
 def _of_settings(name: str, settings: dict[str, Any]) -> TaskColumns:
@@ -127,7 +141,12 @@ def _of_settings(name: str, settings: dict[str, Any]) -> TaskColumns:
 
 def _texts(what: str, key: str, found: object) -> tuple[str, ...]:
     listed = found if isinstance(found, list) else [found]
-    if not all(isinstance(one, str | int) and str(one).strip() for one in listed):
+    if wrong := [one for one in listed if isinstance(one, bool)]:
+        said = f"no, off, {wrong[0]}".lower() if not wrong[0] else f"yes, on, {wrong[0]}".lower()
+        raise ViperError(
+            f"{what}: {key} has a word that YAML reads as {wrong[0]} ({said}); put quotes around it"
+        )
+    if not all(isinstance(one, str | int | float) and str(one).strip() for one in listed):
         raise ViperError(f"{what}: {key} is {found!r}; write a list of titles, such as [joy, fear]")
     return tuple(str(one).strip() for one in listed)
 
@@ -152,15 +171,30 @@ def placed(
 
 def _occurring(task: TaskColumns, sheet: Sheet, is_empty: Callable[[str], bool]) -> tuple[str, ...]:
     """The classes of a column of words: those given, or what occurs, in the order of the alphabet."""
-    if task.classes:
-        return task.classes
     (place,) = task.places
-    words = [cells[place].strip() for _, cells in sheet.lines if place < len(cells)]
-    found = {name_of(word): word for word in reversed(words) if word and not is_empty(word)}
+    cells = [cells[place].strip() for _, cells in sheet.lines if place < len(cells)]
+    words = [word for word in cells if word and not is_empty(word)]
+    what = f"--tasks: {task.name}"
+    if len({same_class(one) for one in task.classes}) < len(task.classes):
+        raise ViperError(f"{what}: a class is listed twice among {', '.join(task.classes)}")
+    found = {same_class(word): class_word(word) for word in reversed(task.classes or words)}
+    names: dict[str, str] = {}
+    for word in reversed(found.values()):
+        if (other := names.setdefault(name_of(word), word)) != word:
+            raise ViperError(
+                f"{what}: {other!r} and {word!r} come to the same name {name_of(word)!r}; rename one"
+            )
+    if task.classes:
+        return tuple(reversed(found.values()))
+    title = task.titles[0]
     if not 2 <= len(found) <= MAX_CLASSES:
         raise ViperError(
-            f"--tasks: {task.name}: column {task.titles[0]!r} has {len(found)} different words; "
-            f"a class has 2 to {MAX_CLASSES}"
+            f"{what}: column {title!r} has {len(found)} different words; a class has 2 to {MAX_CLASSES}"
+        )
+    if len(found) > MANY_CLASSES and 2 * len(found) > len(words):
+        raise ViperError(
+            f"{what}: column {title!r} has {len(found)} different words in {len(words)} rows: is it a class? "
+            "If so, list them as classes in a file of tasks (--tasks tasks.yaml)"
         )
     return tuple(found[name] for name in sorted(found))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]{1,3})?")
@@ -38,6 +39,19 @@ def number(cell: str, decimal: str = ".") -> float | None:
 def is_missing_word(cell: str) -> bool:
     """Whether programs write this where there is no value."""
     return cell.strip().casefold() in MISSING_WORDS
+
+
+def class_word(cell: str) -> str:
+    """A cell as the name of a class: whole numbers without a point, as tables have them with and without."""
+    word = cell.strip().replace("−", "-")
+    whole = re.fullmatch(r"\+?(-?[0-9]+)(?:[.,]0+)?", word)
+    return whole[1] if whole else word
+
+
+def same_class(word: str) -> str:
+    """What is equal for two spellings of one class: case, spaces, dashes between words, composed accents."""
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", class_word(word)).casefold())
+    return re.sub(r"(?<=\S)[\s_-]+(?=\S)", " ", text)
 
 
 def decimal_of(cells: Sequence[tuple[int, str]], separator: str) -> tuple[str, str | None]:
