@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from viper_e2e.config import TrainConfig
-from viper_e2e.training.one_pass import finished_lines, stopped_line
+from viper_e2e.training.endings import finished_lines, stopped_line
 
 
 def run(folder, best: dict[str, float], val_shards: str | None = "val-{0..3}.tar") -> SimpleNamespace:

@@ -250,7 +250,7 @@ LOADED = {
     "commands.evaluation": ACCELERATES,
     "commands.ablation": ACCELERATES,
     "commands.bench": ACCELERATES,
-    "training.run": ACCELERATES | {"tensorboard"},
+    "training.one_pass": ACCELERATES | {"tensorboard"},
     "commands.checking": set(),
     "commands.packing": set(),
     "commands.env": set(),
@@ -259,7 +259,7 @@ LOADED = {
 
 
 @pytest.mark.parametrize(
-    "module", some_of(list(LOADED), lambda _, module: module in ("commands.inference", "training.run"))
+    "module", some_of(list(LOADED), lambda _, module: module in ("commands.inference", "training.one_pass"))
 )
 def test_a_command_leaves_to_a_model_what_only_some_models_need(module):
     assert loaded_by(f"import viper_e2e.{module}") <= LOADED[module]

@@ -16,7 +16,7 @@ from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import ClipCache
-from viper_e2e.training.one_pass import ManyTrainings
+from viper_e2e.training.one_pass import ManyTrainings, shards_of
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.campaign
 SHORT = ("--epochs=2", "--modalities=visual")
@@ -191,7 +191,7 @@ def test_clips_are_predicted_from_what_is_held(corpus, vit, tmp_path, work):
     one = replace(one, train=replace(one.train, reuse_memory=Size(10**9)))
     with ManyTrainings(one, command=["viper"]) as many:
         outcome = many.train(one)
-        val = many.shards_of(outcome.settings)[1]
+        val = shards_of(outcome.settings)[1]
         work["decoded"].clear()
         predictions = many.predict(outcome, val)
     assert not work["decoded"]

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 import pytest
 from support.training_runs import lines, run, same, weights
 
-from viper_e2e.training.run import summarised
+from viper_e2e.training.seeds import summarised
 
 pytestmark = pytest.mark.slow
 

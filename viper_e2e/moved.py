@@ -34,7 +34,7 @@ _TABLE = (
     (
         "engine",
         "training",
-        "ridge_training run_folder saving trainer training>run training_state>state validation yardstick",
+        "ridge_training run_folder saving trainer training>one_pass training_state>state validation yardstick",
     ),
     ("", "training", "losses"),
     ("", "commands", "cli parsing reading_options"),
@@ -45,6 +45,7 @@ _TABLE = (
     ("shards", "shards", "foreign>unindexed"),
     ("decoding", "decoding", "foreign>external"),
     ("loading", "loading", "reuse>clip_cache"),
+    ("training", "training", "run>one_pass"),
 )
 """Where modules were, where they are, and which: a name, or the old and the new one."""
 MOVED = {

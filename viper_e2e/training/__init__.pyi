@@ -12,13 +12,13 @@ from .losses import IntensityLoss as IntensityLoss
 from .one_pass import ManyTrainings as ManyTrainings
 from .one_pass import Outcome as Outcome
 from .one_pass import shards_of as shards_of
+from .one_pass import train as train
 from .optimizer import build_optimizer as build_optimizer
 from .precision import compute_dtype as compute_dtype
 from .precision import fastest_precision as fastest_precision
 from .precision import resolve_precision as resolve_precision
 from .resuming import SavedRun as SavedRun
 from .ridge_training import RidgeTrainer as RidgeTrainer
-from .run import train as train
 from .trainer import Trainer as Trainer
 from .trials import Trial as Trial
 from .trials import ranked as ranked

@@ -13,9 +13,9 @@ from torch import nn
 from viper_e2e.config import Frozen, Settings, backbones_of
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import LabelScale, MembersFusion, build_fusion
-from viper_e2e.model import ViPER, pretrained, write_folder
+from viper_e2e.model import Predictions, ViPER, pretrained, write_folder
+from viper_e2e.runtime import Processes
 from viper_e2e.scoring import scores_of, scores_record
-from viper_e2e.training.one_pass import ManyTrainings, Outcome, shards_of
 
 
 def check_joinable(settings: Settings) -> None:
@@ -44,19 +44,24 @@ def check_joinable(settings: Settings) -> None:
         )
 
 
-def join(many: ManyTrainings, outcomes: Sequence[Outcome], target: Path) -> dict[str, Any]:
-    """Write the model whose heads are those of ended runs; its scores on their validation clips, if any.
+def join(
+    members: Sequence[Path], said: Sequence[Predictions], target: Path, processes: Processes
+) -> dict[str, Any]:
+    """Write the model whose heads are those of ``members``, folders of models; all processes must call it.
 
-    All processes must call it; the first writes.
+    Returns the scores of the mean of what each ``said`` of the validation clips, as `metrics.jsonl` has them.
     """
-    record = _scores(many, outcomes)
-    if many.processes.is_main:
-        model = _joined([outcome.best for outcome in outcomes])
+    record: dict[str, Any] = {}
+    if said:
+        mean = replace(said[0], predicted=np.mean([one.predicted for one in said], 0))
+        record = scores_record(scores_of(mean))
+    if processes.is_main:
+        model = _joined(members)
         if model.provenance is not None and record:
             scores = {name: record[f"mean_{name}"] for name in ("pearson", "ccc", "mse")}
             model.provenance = {**model.provenance, "scores": scores}
         write_folder(target, lambda new: pretrained.write(model, new))
-    many.processes.wait("the members to be joined")
+    processes.wait("the members to be joined")
     return record
 
 
@@ -81,13 +86,3 @@ def _joined(folders: Sequence[Path]) -> ViPER:
     joined.members = nn.ModuleList(heads)
     model.config, model.fusion = replace(model.config, fusion=fusion), joined
     return model
-
-
-def _scores(many: ManyTrainings, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Of the mean of what the members say, as `metrics.jsonl` has them."""
-    val = shards_of(outcomes[0].settings)[1]
-    if val is None:
-        return {}
-    said = [many.predict(outcome, val) for outcome in outcomes]
-    mean = replace(said[0], predicted=np.mean([one.predicted for one in said], 0))
-    return scores_record(scores_of(mean))

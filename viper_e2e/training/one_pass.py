@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -16,19 +15,55 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode
 from viper_e2e.model import Predictions, ViPER, check_compiler, keep_compiled_in
-from viper_e2e.runtime import Processes, console, heed_launcher
+from viper_e2e.runtime import Processes, console, heed_launcher, plain_json, write_text
 from viper_e2e.scoring import Hooks, score
-from viper_e2e.shards import ShardLimits, ShardSet, parse_corpora
+from viper_e2e.shards import ShardLimits, ShardSet
 from viper_e2e.training import state as training_state
 from viper_e2e.training.data import open_splits, reading_of
+from viper_e2e.training.endings import ensemble_lines, finished_lines, stopped_line
+from viper_e2e.training.joining import check_joinable, join
 from viper_e2e.training.precision import compute_dtype
-from viper_e2e.training.resuming import SavedRun
+from viper_e2e.training.resuming import SavedRun, with_absolute_paths
 from viper_e2e.training.ridge_training import RidgeTrainer
-from viper_e2e.training.run_folder import RunFolder, check_is_free
+from viper_e2e.training.run_folder import RunFolder, check_is_free, write_settings
+from viper_e2e.training.seeds import seeded, summarised
 from viper_e2e.training.shared_clips import SharedClips
+from viper_e2e.training.tables import seeds_table
 from viper_e2e.training.trainer import Trainer
 from viper_e2e.training.validation import keeping
 from viper_e2e.training.yardstick import verdict
+
+
+def train(settings: Settings) -> int:
+    """Train as the settings say; returns the exit code: 0, or the signal's if one asked to stop."""
+    check_joinable(settings)
+    runs, outcomes = seeded(settings), {}
+    folder = Path(settings.train.run_dir)
+    with ManyTrainings(settings, command=["viper", "train", *settings.words], shares=len(runs) > 1) as many:
+
+        def begun() -> None:
+            if len(runs) > 1 and many.processes.is_main:
+                # So that `--resume --run-dir` alone goes on with all seeds.
+                write_settings(folder, with_absolute_paths(settings))
+
+        many.check_free(runs)
+        for run in runs:
+            outcome = many.train(run, begun)
+            if outcome is None:
+                return many.code
+            outcomes[run.train.seed] = outcome
+        summary = summarised({seed: outcome.log for seed, outcome in outcomes.items()})
+        if settings.train.ensemble > 1:
+            target = folder / "checkpoints" / "best"
+            val = shards_of(runs[0])[1]
+            said = [many.predict(outcome, val) for outcome in outcomes.values()] if val is not None else []
+            members = [outcome.best for outcome in outcomes.values()]
+            summary["ensemble"] = join(members, said, target, many.processes)
+            many.tell(ensemble_lines(target, summary["ensemble"]))
+        if many.processes.is_main and len(summary["seeds"]) > 1:
+            console.print(seeds_table(summary))
+            write_text(folder / "seeds.json", plain_json.dumps(summary, indent=2) + "\n")
+    return many.code
 
 
 @dataclass(frozen=True)
@@ -142,19 +177,15 @@ class ManyTrainings:
             finally:
                 trainer.close()
         if self.code:
-            self._tell(stopped_line(trainer, self.command))
+            self.tell(stopped_line(trainer, self.command))
             return None
         outcome = self._outcome(run, was_there=False)
-        self._tell(finished_lines(trainer))
+        self.tell(finished_lines(trainer))
         if self.processes.is_main and (below := verdict(outcome.log)):
             console.print(below, style="yellow", soft_wrap=True, markup=False)
         # Else it would hold every model that it has prepared.
         self.accelerator.free_memory()
         return outcome
-
-    def shards_of(self, run: Settings) -> tuple[ShardSet, ShardSet | None]:
-        """What a run trains and validates on."""
-        return shards_of(run)
 
     def predict(self, outcome: Outcome, shards: ShardSet, checkpoint: str = "") -> Predictions:
         """Of clips by an ended run's checkpoint, in the precision in which it was trained; clips whose tokens
@@ -190,7 +221,8 @@ class ManyTrainings:
             run = replace(run, train=replace(run.train, mixed_precision=precision))
         return Outcome(run, folder.read_log("metrics.jsonl"), was_there)
 
-    def _tell(self, text: str) -> None:
+    def tell(self, text: str) -> None:
+        """Print lines for people, once for all processes."""
         if self.processes.is_main:
             console.print(text, soft_wrap=True, markup=False)
 
@@ -216,30 +248,3 @@ def has_ended(run: Settings) -> bool:
     is_through = state.cursor.epoch >= run.train.epochs or state.step == run.train.max_steps
     is_through = is_through or state.is_out_of_patience(run.train.patience)
     return is_through and state.validated_step == state.step
-
-
-def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:
-    """Where a run that was asked to stop stands, and the command that goes on with it."""
-    again = shlex.join([*command, *([] if "--resume" in command else ["--resume"])])
-    launched = " (started by torchrun as before)" if trainer.processes.count > 1 else ""
-    step, total = trainer.state.step, trainer.total_steps
-    return (
-        f"stopped after step {step:,} of {total:,}; saved in {trainer.run.last}; go on{launched} with:\n{again}"
-    )
-
-
-def finished_lines(trainer: Trainer) -> str:
-    """Where the model of a finished run is, how good it was, and what to do with it."""
-    config, best = trainer.config, trainer.state.best.get("best")
-    if best is None or not config.val_shards:
-        next_step = ["viper", "infer", "CLIP", "--checkpoint", str(trainer.run.last)]
-        return f"trained model: {trainer.run.last}\nnext: {shlex.join(next_step)}"
-    judged = f"validation, {trainer.validation.judged_by} {best:.4f}"
-    lines = [f"best model: {trainer.run.best} ({judged})"]
-    corpora = parse_corpora(config.val_shards, "--val-shards")
-    patterns = [(corpus.name, pattern) for corpus in corpora for pattern in corpus.patterns]
-    for number, (name, pattern) in enumerate(patterns, start=1):
-        out = trainer.run.path / "eval" / (name or (str(number) if len(patterns) > 1 else ""))
-        words = ["--checkpoint", str(trainer.run.best), "--shards", pattern, "--out", str(out)]
-        lines.append(f"next: {shlex.join(['viper', 'eval', *words])}")
-    return "\n".join(lines)

@@ -1,0 +1,45 @@
+"""endings.py: the lines that a training ends with: where its model is, how good, and which command goes on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from viper_e2e.shards import parse_corpora
+from viper_e2e.training.trainer import Trainer
+
+
+def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:
+    """Where a run that was asked to stop stands, and the command that goes on with it."""
+    again = shlex.join([*command, *([] if "--resume" in command else ["--resume"])])
+    launched = " (started by torchrun as before)" if trainer.processes.count > 1 else ""
+    step, total = trainer.state.step, trainer.total_steps
+    return (
+        f"stopped after step {step:,} of {total:,}; saved in {trainer.run.last}; go on{launched} with:\n{again}"
+    )
+
+
+def finished_lines(trainer: Trainer) -> str:
+    """Where the model of a finished run is, how good it was, and what to do with it."""
+    config, best = trainer.config, trainer.state.best.get("best")
+    if best is None or not config.val_shards:
+        next_step = ["viper", "infer", "CLIP", "--checkpoint", str(trainer.run.last)]
+        return f"trained model: {trainer.run.last}\nnext: {shlex.join(next_step)}"
+    judged = f"validation, {trainer.validation.judged_by} {best:.4f}"
+    lines = [f"best model: {trainer.run.best} ({judged})"]
+    corpora = parse_corpora(config.val_shards, "--val-shards")
+    patterns = [(corpus.name, pattern) for corpus in corpora for pattern in corpus.patterns]
+    for number, (name, pattern) in enumerate(patterns, start=1):
+        out = trainer.run.path / "eval" / (name or (str(number) if len(patterns) > 1 else ""))
+        words = ["--checkpoint", str(trainer.run.best), "--shards", pattern, "--out", str(out)]
+        lines.append(f"next: {shlex.join(['viper', 'eval', *words])}")
+    return "\n".join(lines)
+
+
+def ensemble_lines(model: Path, scores: Mapping[str, Any]) -> str:
+    """Where the model of all seeds is, and how good."""
+    pearson = scores.get("mean_pearson")
+    judged = "" if pearson is None else f" (validation, mean Pearson {pearson:.4f})"
+    return f"model of all seeds: {model}{judged}\nnext: viper infer CLIP --checkpoint {model.parent.parent}"
