@@ -18,6 +18,7 @@ from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading import find_files
 from viper_e2e.packing.action_units import ACTION_UNIT_FILES, read_action_units
 from viper_e2e.packing.finding import Files
+from viper_e2e.packing.oddities import oddities_of
 from viper_e2e.packing.rehearsal import Rehearsal
 from viper_e2e.packing.report import PackReport, SplitReport
 from viper_e2e.packing.segments import Clip, is_timed, sound_of, units_of, with_stretches
@@ -77,7 +78,7 @@ def pack(
     if shard_size <= 0:
         raise ViperError(f"shard size {shard_size}: give a positive number of bytes")
     table = read_labels(labels, choices)
-    problems, told = list(table.problems), list(table.notes)
+    problems, told = list(table.problems), [*table.notes, *oddities_of(table)]
     notes: list[str] = []
     limits = LimitsConfig(max_bytes_in_memory=max_bytes)
     words = PackedWords(subtitles, None if dry_run else transcripts_of(transcribe, language, limits))

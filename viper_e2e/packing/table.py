@@ -260,7 +260,7 @@ class _RowReader:
             key,
             path or bare,
             split,
-            None if not subject or is_missing(subject, self.codes) else subject,
+            None if self._is_empty(subject) else subject,
             {title: cells[at] for title, at in places.meta.items() if not self._is_empty(cells[at])},
             self._intensities(cells),
             (cells[places.text] or None) if places.text is not None else None,
