@@ -40,6 +40,7 @@ GATEKEEPERS = {
     "huggingface_hub": {"shards", "runtime.hub", "model.pretrained"},
     "feat": {"encoders"},
     "peft": {"encoders"},
+    "optuna": {"training.proposals"},
     "openpyxl": {"packing", "scoring.tabular"},
 }
 

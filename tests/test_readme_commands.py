@@ -201,6 +201,7 @@ def test_all_blocks_are_known():
         "--ensemble 5",
         "--grid fusion.dropout",
         "--random 20",
+        "--optuna 30",
         "viper ablate --retrain --preset",
         "--transcribe openai",
         "VaianiLorenzo/ViPER-VA",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -28,12 +28,13 @@ def run_retraining(words: Sequence[str], command: Sequence[str]) -> int:
     subsets = subsets_of(base.model.modalities)
     if len(subsets) == 1:
         raise ViperError("--retrain: this model has one modality; there is nothing to leave out")
-    trials = [
-        Trial.of("+".join(subset), {"modalities": ",".join(subset)}, of_subset(base, subset))
-        for subset in subsets
-    ]
-    plan = {"kind": "modalities", "trials": [trial.differs for trial in trials]}
-    code, rows = run_trials(base, trials, plan, RECORD, command, _judged)
+
+    def make(number: int, differs: Mapping[str, str]) -> Trial:
+        subset = subsets[number - 1]
+        return Trial.of("+".join(subset), differs, of_subset(base, subset))
+
+    plan = {"kind": "modalities", "trials": [{"modalities": ",".join(subset)} for subset in subsets]}
+    code, rows = run_trials(base, make, plan, RECORD, command, judge=_judged)
     if code == 0:
         _show(rows, Path(base.train.run_dir))
     return code

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from viper_e2e.commands.command_line import parse_known
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config import Settings, SweepConfig
 from viper_e2e.errors import ViperError
+
+if TYPE_CHECKING:
+    from viper_e2e.training import Proposals
 
 RECORD = "sweep.json"
 MORE = (
@@ -49,40 +52,61 @@ def run_sweep(options: SweepConfig, others: Sequence[str], command: Sequence[str
     base = parse_train(others, "viper sweep")
     from viper_e2e.training import Trial, run_trials
 
-    plan = _plan(options, base)
-    width = len(str(len(plan["trials"])))
-    trials = [
-        Trial.of(f"trial-{number:0{width}}", differs, parse_train([*others, *_words(differs)], "viper sweep"))
-        for number, differs in enumerate(plan["trials"], start=1)
-    ]
-    code, rows = run_trials(base, trials, plan, RECORD, command)
+    plan, propose = _plan(options, base)
+    count = plan.get("count", len(plan["trials"]))
+
+    def make(number: int, differs: Mapping[str, str]) -> Trial:
+        settings = parse_train([*others, *_words(differs)], "viper sweep")
+        return Trial.of(f"trial-{number:0{len(str(count))}}", differs, settings)
+
+    for axis in propose.axes if propose is not None else ():
+        # What it may come to is looked at before the first is trained.
+        for value in axis.choices or (axis.written(axis.low), axis.written(axis.high)):
+            parse_train([*others, *_words({axis.name: value})], "viper sweep")
+    code, rows = run_trials(base, make, plan, RECORD, command, propose=propose)
     if code == 0:
         show_trials(rows, Path(base.train.run_dir), "sweep", base.train.best_by or "mean Pearson")
     return code
 
 
-def _plan(options: SweepConfig, base: Settings) -> dict[str, Any]:
-    """What is to be tried, as `sweep.json` keeps it."""
+def _plan(options: SweepConfig, base: Settings) -> tuple[dict[str, Any], Proposals | None]:
+    """What is to be tried, as `sweep.json` keeps it; and who proposes what is not known yet."""
     from viper_e2e.training import drawn, grid, read_axes, read_plan
 
-    asked = [bool(options.grid), options.random is not None]
+    asked = [bool(options.grid), options.random is not None, options.optuna is not None]
     if not any(asked) and base.train.resume:
         plan = read_plan(Path(base.train.run_dir) / RECORD)
         if plan is not None:
-            return plan
+            return plan, _proposals(plan, base)
     if asked.count(True) != 1:
         raise ViperError(
-            "give either --grid NAME=V1,V2 … or --random N --range NAME=LOW..HIGH …, what is to be tried"
+            "give either --grid NAME=V1,V2 …, or --random N or --optuna N with --range NAME=LOW..HIGH …, what "
+            "is to be tried"
         )
-    if bool(options.range) != asked[1]:
-        raise ViperError("--random N and --range NAME=LOW..HIGH go together: how many trials, drawn from what")
+    if options.grid and options.range:
+        raise ViperError("--range goes with --random N or --optuna N, --grid names each value itself")
+    if not options.grid and not options.range:
+        raise ViperError(
+            "--random N and --optuna N go with --range NAME=LOW..HIGH …: how many trials, chosen from what"
+        )
     if options.grid:
         axes = read_axes(options.grid, base, "--grid")
-        return {"kind": "grid", "over": options.grid, "trials": grid(axes)}
+        return {"kind": "grid", "over": options.grid, "trials": grid(axes)}, None
+    over = {"over": options.range, "seed": options.sweep_seed}
+    if options.optuna is not None:
+        plan = {"kind": "optuna", **over, "count": options.optuna, "trials": []}
+        return plan, _proposals(plan, base)
     assert options.random is not None
     axes = read_axes(options.range, base, "--range")
-    trials = drawn(axes, options.random, options.sweep_seed)
-    return {"kind": "random", "over": options.range, "seed": options.sweep_seed, "trials": trials}
+    return {"kind": "random", **over, "trials": drawn(axes, options.random, options.sweep_seed)}, None
+
+
+def _proposals(plan: Mapping[str, Any], base: Settings) -> Proposals | None:
+    if plan["kind"] != "optuna":
+        return None
+    from viper_e2e.training import Proposals, read_axes
+
+    return Proposals(read_axes(plan["over"], base, "--range"), plan["count"], plan["seed"])
 
 
 def _words(differs: Mapping[str, str]) -> list[str]:

@@ -391,12 +391,18 @@ class SweepConfig:
     random: Annotated[int | None, FROM_1] = option(
         None, metavar="N", help="so many combinations at random; see --range"
     )
+    optuna: Annotated[int | None, FROM_1] = option(
+        None, metavar="N", help="so many that optuna proposes, by how the ones before came out; see --range"
+    )
     range: list[str] = option(
         [],
         metavar="NAME=LOW..HIGH",
-        help="what --random draws from: LOW..HIGH evenly, log:LOW..HIGH evenly in the logarithm, or V1,V2",
+        help="what --random and --optuna choose from: LOW..HIGH evenly, log:LOW..HIGH evenly in the logarithm, "
+        "or V1,V2",
     )
-    sweep_seed: Annotated[int, FROM_0] = option(0, metavar="N", help="of what --random draws")
+    sweep_seed: Annotated[int, FROM_0] = option(
+        0, metavar="N", help="of what --random draws and --optuna proposes"
+    )
 
 
 @dataclass(kw_only=True)

@@ -17,6 +17,7 @@ from .optimizer import build_optimizer as build_optimizer
 from .precision import compute_dtype as compute_dtype
 from .precision import fastest_precision as fastest_precision
 from .precision import resolve_precision as resolve_precision
+from .proposals import Proposals as Proposals
 from .resuming import SavedRun as SavedRun
 from .ridge_training import RidgeTrainer as RidgeTrainer
 from .trainer import Trainer as Trainer

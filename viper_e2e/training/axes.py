@@ -21,6 +21,8 @@ from viper_e2e.errors import ViperError
 from viper_e2e.runtime import nearest
 
 MAX_TRIALS = 10_000
+MAX_REPEATS = 100_000
+"""Of drawn trials that stood there already, before a range is thought to be too narrow."""
 LOG = "log:"
 _GROUPS = (ObjectiveConfig, OptimizerConfig, LengthConfig)
 _NOT_TRIED = ("unfreeze", "unfreeze_at", "seeds", "ensemble", "model.fusion.members")
@@ -39,16 +41,43 @@ class Axis:
     is_whole: bool = False
     """Drawn numbers are whole, both ends included."""
 
+    @property
+    def whole_ends(self) -> tuple[int, int]:
+        """The first and the last whole number of the range."""
+        return math.ceil(self.low), math.floor(self.high)
+
+    @property
+    def count(self) -> int | float:
+        """How many values there are."""
+        if self.choices:
+            return len(self.choices)
+        first, last = self.whole_ends
+        return last - first + 1 if self.is_whole else math.inf
+
     def draw(self, generator: np.random.Generator) -> str:
         if self.choices:
             return self.choices[int(generator.integers(len(self.choices)))]
         if self.is_log:
             value = math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
         elif self.is_whole:
-            return str(int(generator.integers(int(self.low), int(self.high), endpoint=True)))
+            return str(int(generator.integers(*self.whole_ends, endpoint=True)))
         else:
             value = generator.uniform(self.low, self.high)
-        return str(round(value)) if self.is_whole else f"{value:.4g}"
+        return self.written(value)
+
+    def written(self, value: int | float | str) -> str:
+        """As the command line has it, within the range also once it is rounded."""
+        if isinstance(value, str):
+            return value
+        if self.is_whole:
+            first, last = self.whole_ends
+            return str(min(max(round(value), first), last))
+        text = f"{value:.4g}"
+        return text if self.low <= float(text) <= self.high else repr(float(value))
+
+    def read(self, text: str) -> int | float | str:
+        """What `written` has written."""
+        return text if self.choices else int(text) if self.is_whole else float(text)
 
 
 def read_axes(words: Sequence[str], settings: Settings, option: str) -> list[Axis]:
@@ -81,9 +110,31 @@ def grid(axes: Sequence[Axis]) -> list[dict[str, str]]:
 
 
 def drawn(axes: Sequence[Axis], count: int, seed: int) -> list[dict[str, str]]:
-    """So many combinations at random. The first of them are those of a smaller count."""
+    """So many combinations at random, none twice. The first of them are those of a smaller count."""
+    check_count(axes, count, "--random")
+    is_countable = math.isfinite(math.prod(axis.count for axis in axes))
     generator = np.random.default_rng(seed)
-    return [{axis.name: axis.draw(generator) for axis in axes} for _ in range(count)]
+    trials: dict[tuple[str, ...], None] = {}
+    repeats = 0
+    while len(trials) < count:
+        trial = tuple(axis.draw(generator) for axis in axes)
+        if trial in trials:
+            repeats += 1
+        trials[trial] = None
+        if not is_countable and repeats > MAX_REPEATS:
+            raise ViperError(f"--range {axes[0].name}: has too few values of four digits for {count} trials")
+    return [{axis.name: value for axis, value in zip(axes, trial, strict=True)} for trial in trials]
+
+
+def check_count(axes: Sequence[Axis], count: int, option: str) -> None:
+    """`ViperError` where there are fewer combinations than trials, or too many trials for one record."""
+    combinations = math.prod(axis.count for axis in axes)
+    if count > combinations:
+        raise ViperError(
+            f"{option} {count}: these ranges have {combinations:,} combinations; --grid tries each of them once"
+        )
+    if count > MAX_TRIALS:
+        raise ViperError(f"{option} {count}: at most {MAX_TRIALS:,} trials")
 
 
 def _setting(given: str, known: Mapping[str, Any], option: str) -> str:
@@ -117,10 +168,13 @@ def _axis(name: str, text: str, value: object, place: str, *, is_drawn: bool) ->
         choices = tuple(part.strip() for part in text.split("|" if "|" in text else ","))
         if not all(choices):
             raise ViperError(f"{place}: a value is missing between commas")
+        if len({_value(choice) for choice in choices}) < len(choices):
+            raise ViperError(f"{place}: a value stands there twice")
         return Axis(name, choices)
     if not is_drawn:
         raise ViperError(
-            f"{place}: a grid has single values, e.g. 0.1,0.3; ranges are for --random N --range …"
+            f"{place}: a grid has single values, e.g. 0.1,0.3; ranges are for --range, with --random N or "
+            "--optuna N"
         )
     is_log = text.startswith(LOG)
     low, _, high = text.removeprefix(LOG).partition("..")
@@ -133,4 +187,15 @@ def _axis(name: str, text: str, value: object, place: str, *, is_drawn: bool) ->
     ):
         raise ViperError(f"{place}: the first number must be below the second{', above 0' * is_log}")
     is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return Axis(name, (), *ends, is_log, is_whole)
+    axis = Axis(name, (), *ends, is_log, is_whole)
+    if not axis.count:
+        raise ViperError(f"{place}: no whole number lies between")
+    return axis
+
+
+def _value(text: str) -> float | str:
+    """The same for what means the same: ``1e-3`` and ``0.001``."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -42,21 +42,29 @@ class Trial:
 
 def run_trials(
     base: Settings,
-    trials: Sequence[Trial],
-    plan: Mapping[str, Any],
+    make: Callable[[int, Mapping[str, str]], Trial],
+    plan: dict[str, Any],
     record: str,
     command: Sequence[str],
+    *,
     judge: Callable[[ManyTrainings, Outcome], dict[str, Any]] = lambda many, outcome: {},
+    propose: Callable[[Sequence[dict[str, Any]]], dict[str, str]] | None = None,
 ) -> tuple[int, list[dict[str, Any]]]:
     """Train all; exit code, and a row for each trial that has ended, in their order.
 
     In the folder of ``base``: ``config.yaml`` (what all have in common), ``record`` (``plan`` and all rows,
     written anew after each trial), a run folder for each trial and, once all have ended, the best one's
     checkpoint as ``checkpoints/best``. Asked to ``resume``, it goes on where it stopped: with the same plan,
-    whose trials that have ended are not trained again. ``judge``: what else a row tells of its run.
+    whose trials that have ended are not trained again.
+
+    ``make``: from a number (the first has 1) and its own settings to a trial. ``plan``: ``trials`` are the
+    settings of all; with ``propose`` of those that are known, and ``count`` says how many there will be.
+    ``propose``: from the rows so far to what the next one tries. ``judge``: what else a row tells of its run.
     """
     folder = Path(base.train.run_dir)
-    _check(base, trials, plan, folder / record)
+    plan = _begun(base, plan, folder / record)
+    trials = [make(number, differs) for number, differs in enumerate(plan["trials"], start=1)]
+    _check_heads(trials)
     rows: list[dict[str, Any]] = []
     known = {row["trial"]: row for row in _read(folder / record).get("trials", [])} if base.train.resume else {}
     with ManyTrainings(base, command=command) as many:
@@ -64,12 +72,21 @@ def run_trials(
         is_main = many.processes.is_main
 
         def begun() -> None:
-            if is_main and not rows:
+            if is_main and not rows and not known:
                 write_settings(folder, with_absolute_paths(base))
                 _write(folder / record, plan, [])
 
         best: Outcome | None = None
-        for trial in trials:
+        for number in range(1, plan.get("count", len(trials)) + 1):
+            if number > len(trials):
+                assert propose is not None, "a plan names its trials, or they are proposed"
+                trials.append(make(number, propose(rows)))
+                plan["trials"].append(trials[-1].differs)
+                _check_heads(trials[-1:])
+                many.check_free([trials[-1].settings])
+                if is_main and rows:
+                    _write(folder / record, plan, rows)
+            trial = trials[number - 1]
             outcome = many.train(trial.settings, begun)
             if outcome is None:
                 return many.code, rows
@@ -77,10 +94,10 @@ def run_trials(
                 rows.append(known[trial.name])
             else:
                 rows.append(_row(trial, outcome) | judge(many, outcome))
+                if is_main:
+                    _write(folder / record, plan, [*rows, *[*known.values()][len(rows) :]])
             if rows[-1] is ranked(rows)[0]:
                 best = outcome
-            if is_main:
-                _write(folder / record, plan, rows)
         if is_main and best is not None:
             kept = best.best
             write_folder(folder / "checkpoints" / "best", lambda new: _copy(kept, new))
@@ -110,17 +127,26 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _check(base: Settings, trials: Sequence[Trial], plan: Mapping[str, Any], record: Path) -> None:
-    """Before anything is loaded."""
+def _begun(base: Settings, plan: dict[str, Any], record: Path) -> dict[str, Any]:
+    """The plan to go on with, before anything is loaded: what was proposed so far is in the record."""
     if not base.train.val_shards:
         raise ViperError("--val-shards is missing: by their validation trials are compared")
     if base.train.seeds > 1:
         raise ViperError("--seeds: give seed=0,1,2 among the settings that are tried")
     if not base.train.resume:
         check_is_free(record.parent)
-    before = read_plan(record)
-    if base.train.resume and before is not None and before != json.loads(plain_json.dumps(plan)):
+        return plan
+    before, asked = read_plan(record), json.loads(plain_json.dumps(plan))
+    if before is None:
+        return plan
+    if "count" in asked:
+        asked["trials"] = before.get("trials")
+    if before != asked:
         raise ViperError(f"{record}: other trials than were asked for now; name another --run-dir")
+    return before
+
+
+def _check_heads(trials: Sequence[Trial]) -> None:
     for trial in trials:
         if trial.settings.model.fusion.kind == "ridge":
             for complaint in complaints_of_ridge(trial.settings):

@@ -1,0 +1,86 @@
+"""proposals.py: settings of the next trial as optuna proposes them from how the earlier ones came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from viper_e2e.errors import ViperError
+from viper_e2e.training.axes import Axis, check_count, drawn
+
+if TYPE_CHECKING:
+    import optuna
+
+MAX_STARTUP = 10
+"""Trials that are drawn at random before any is proposed, as in optuna; a third of fewer than thirty."""
+ATTEMPTS = 20
+"""At a proposal that was not tried before."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """The trials of `viper sweep --optuna`, one after the other.
+
+    What is proposed depends on nothing but the axes, the seed, the number of trials and the scores so far: each
+    time a new study is told them and asked once. So a sweep goes on from its own record, and nothing of
+    optuna's is kept.
+    """
+
+    axes: Sequence[Axis]
+    num_trials: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if find_spec("optuna") is None:
+            raise ViperError("--optuna: optuna is not installed; pip install 'optuna>=4'")
+        check_count(self.axes, self.num_trials, "--optuna")
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """The next trial's settings. ``rows``: of all trials so far, with ``settings`` and ``score``; what has
+        no score counts as the worst that has."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        tried = [dict(row["settings"]) for row in rows]
+        for attempt in range(ATTEMPTS):
+            seed = np.random.SeedSequence([self.seed, len(rows), attempt]).generate_state(1)
+            study = self._told(rows, int(seed[0]))
+            proposed = study.ask(self._distributions()).params
+            settings = {axis.name: axis.written(proposed[axis.name]) for axis in self.axes}
+            if settings not in tried:
+                return settings
+        # It insists on what it knows: any other tells more.
+        others = drawn(self.axes, len(rows) + 1, self.seed)
+        return next((other for other in others if other not in tried), settings)
+
+    def _told(self, rows: Sequence[Mapping[str, Any]], seed: int) -> optuna.Study:
+        import optuna
+
+        startup = min(MAX_STARTUP, -(-self.num_trials // 3))
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        scores = [row["score"] for row in rows]
+        worst = min((score for score in scores if score is not None), default=0.0)
+        distributions = self._distributions()
+        for row, score in zip(rows, scores, strict=True):
+            params = {axis.name: axis.read(row["settings"][axis.name]) for axis in self.axes}
+            value = worst if score is None else score
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
+        return study
+
+    def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        return {axis.name: _distribution(axis) for axis in self.axes}
+
+
+def _distribution(axis: Axis) -> optuna.distributions.BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if axis.choices:
+        return CategoricalDistribution(axis.choices)
+    if axis.is_whole:
+        return IntDistribution(*axis.whole_ends, log=axis.is_log)
+    return FloatDistribution(axis.low, axis.high, log=axis.is_log)
