@@ -20,7 +20,8 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.model.checkpoint import verify
 from viper_e2e.model.viper import ViPER
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.resuming import data_record, provenance_of, with_absolute_paths, write_data
+from viper_e2e.training.data_record import data_record, provenance_of, write_data
+from viper_e2e.training.resuming import with_absolute_paths
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,8 @@ import pytest
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import name_of
-from viper_e2e.packing.table import ColumnChoices, LabelTable, read_labels
+from viper_e2e.packing.column_choices import ColumnChoices
+from viper_e2e.packing.table import LabelTable, read_labels
 from viper_e2e.packing.task_columns import read_tasks
 
 

@@ -11,10 +11,10 @@ from dataclasses import MISSING, fields
 import pytest
 from support import ROOT
 
+from viper_e2e import config as kinds
 from viper_e2e.commands.cli import COMMANDS, main
 from viper_e2e.commands.command_line import parse, parser_of
 from viper_e2e.commands.completion import script
-from viper_e2e.config import options as kinds
 from viper_e2e.errors import ViperError
 
 LEAST = {

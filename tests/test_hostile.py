@@ -682,7 +682,7 @@ def _(world: World) -> Attempt:
 def _(world: World) -> Attempt:
     from support.tables import NAMES, record, shown
 
-    from viper_e2e.report.tables import records_table
+    from viper_e2e.report.record_rows import records_table
 
     def attempt() -> None:
         name = "[red]a[/red]\x1b]0;title\x07\x1b[31m.mp4"

@@ -24,7 +24,7 @@ from viper_e2e.model.viper import ViPER
 from viper_e2e.report.confusion import confusion_matrices
 from viper_e2e.report.figures import span_of
 from viper_e2e.report.overlay import bar_panel
-from viper_e2e.report.tables import records_table, signed_bar
+from viper_e2e.report.record_rows import records_table, signed_bar
 
 VALENCE = LabelSet(("Valence", "Arousal"), -1.0, 1.0)
 

@@ -12,7 +12,7 @@ import yaml
 
 from viper_e2e.errors import ViperError
 from viper_e2e.runtime.outfiles import write_text
-from viper_e2e.training.resuming import write_data
+from viper_e2e.training.data_record import write_data
 from viper_e2e.training.run_folder import RunFolder
 
 HOLD = """

@@ -12,7 +12,8 @@ from support.tables import NAMES, record, shown
 
 from viper_e2e.model.prediction import failed
 from viper_e2e.model.records import record_of
-from viper_e2e.report.tables import bar, intervals_record, metrics_table, records_table, stdout_console
+from viper_e2e.report.record_rows import bar, records_table, stdout_console
+from viper_e2e.report.tables import intervals_record, metrics_table
 from viper_e2e.scoring.metrics import batch_sums, bootstrap, scores
 
 MODALITIES = ("visual", "audio", "textual")

@@ -18,7 +18,8 @@ from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.model.viper import ViPER
-from viper_e2e.packing.table import ColumnChoices, read_labels
+from viper_e2e.packing.column_choices import ColumnChoices
+from viper_e2e.packing.table import read_labels
 from viper_e2e.packing.task_columns import read_tasks
 from viper_e2e.scoring.groups import groups_of, score_groups
 from viper_e2e.scoring.task_scores import main_score, task_scores

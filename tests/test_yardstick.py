@@ -18,7 +18,7 @@ from viper_e2e.fusion.closed_form import RELATIVE_PENALTIES
 from viper_e2e.fusion.pooling import pool, pooled_rows
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading.loader import ClipBatch
-from viper_e2e.model.pretrained import yardstick_line
+from viper_e2e.model.card import yardstick_line
 from viper_e2e.model.viper import ViPER, load
 from viper_e2e.report import figures
 from viper_e2e.report.figures import training_curves

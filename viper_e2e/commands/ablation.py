@@ -15,7 +15,7 @@ from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.config import AblateConfig
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Predictions, checkpoint
-from viper_e2e.report import figures, tables
+from viper_e2e.report import figures, stdout_console, tables
 from viper_e2e.runtime import (
     AS_IT_IS,
     console,
@@ -125,7 +125,7 @@ def _write(rows: list[dict[str, Any]], out: Path, source: dict[str, Any]) -> int
     except figures.CANNOT_DRAW as error:
         console.print(f"{out / 'ablation.png'}: not drawn: {error}", style="yellow", **AS_IT_IS)
         code = ExitCode.SOME_FAILED
-    tables.stdout_console().print(table("ablation", columns, cells))
+    stdout_console().print(table("ablation", columns, cells))
     return code
 
 

@@ -15,7 +15,7 @@ from viper_e2e.config import CalibrateConfig
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Calibration, Predictions, ViPER, checkpoint, pretrained, write_folder
 from viper_e2e.published import is_published
-from viper_e2e.report import calibration_plot, figures, tables
+from viper_e2e.report import calibration_plot, figures, stdout_console, tables
 from viper_e2e.runtime import (
     AS_IT_IS,
     console,
@@ -174,7 +174,7 @@ def _record(measures: Mapping[str, tuple[float, Interval | None]]) -> dict[str, 
 def _show(calibration: Calibration, reports: Sequence[TaskReport], notes: Sequence[str]) -> None:
     made: list[Table] = [tables.calibration_table(report) for report in reports]
     for table in made:
-        tables.stdout_console().print(table)
+        stdout_console().print(table)
     for line in notes:
         console.print(line, style="yellow", **AS_IT_IS)
     subjects = calibration.clips["subjects"]

@@ -6,15 +6,12 @@ import atexit
 import gc
 import logging
 import os
-import shlex
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from viper_e2e.commands.command_line import VOLUME, parse, parse_known, with_values
+from viper_e2e.commands.stopping import stopping, what_is_kept
 from viper_e2e.config import (
     AblateConfig,
     BenchConfig,
@@ -70,14 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         return _unknown(command)
     try:
-        with _stopping(command):
+        with stopping(command):
             _refuse_a_deleted_folder()
             return COMMANDS[command][0](argv[1:])
     except ViperError as error:
         print(f"viper {command}{_which_process()}: {error}", file=sys.stderr)
         return ExitCode.NOTHING_DONE
     except KeyboardInterrupt as stopped:
-        print(f"\nviper {command}: stopped; {_what_is_kept(command, argv)}", file=sys.stderr)
+        print(f"\nviper {command}: stopped; {what_is_kept(command, argv)}", file=sys.stderr)
         return stopped.args[0] if stopped.args else ExitCode.STOPPED
     except BrokenPipeError:
         # The reader of our output went away (`| head`); say nothing more, also not at exit.
@@ -102,41 +99,6 @@ def set_volume(argv: list[str]) -> list[str]:
 
         console.quiet = True
     return [word for place, word in enumerate(argv) if place >= end or word not in given]
-
-
-@contextmanager
-def _stopping(command: str) -> Iterator[None]:
-    """SIGTERM and a lost terminal end a command as Ctrl-C does: it tidies up. `train` listens itself."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt(128 + number)
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    own = threading.current_thread() is threading.main_thread() and command != "train"
-    heard = [number for number in numbers if own and signal.getsignal(number) is signal.SIG_DFL]
-    for number in heard:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in heard:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _what_is_kept(command: str, argv: Sequence[str]) -> str:
-    """Of a command that was stopped, and the line that goes on with it."""
-    again = shlex.join(["viper", *argv])
-    given = {word.partition("=")[0] for word in argv}
-    if command == "infer" and not {"--output", "--out"} & given:
-        return "nothing is kept (with --output FILE what is scored would be)"
-    if command in ("sweep", "cv") or "--retrain" in argv:
-        resume = "" if "--resume" in argv else " --resume"
-        return f"trainings that have ended are kept; go on with: {again}{resume}"
-    if command in ("infer", "eval", "ablate", "calibrate"):
-        return f"what is scored is kept; go on with the rest by the same command: {again}"
-    if command == "train":
-        return f"training had not begun; begin by: {again}"
-    return f"nothing was written; begin anew by: {again}"
 
 
 def _which_process() -> str:

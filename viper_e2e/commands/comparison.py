@@ -7,7 +7,13 @@ from pathlib import Path
 
 from viper_e2e.config import CompareConfig
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.report import comparison_latex, comparison_markdown, comparison_note, comparison_tables, tables
+from viper_e2e.report import (
+    comparison_latex,
+    comparison_markdown,
+    comparison_note,
+    comparison_tables,
+    stdout_console,
+)
 from viper_e2e.runtime import AS_IT_IS, console, plain_json, printable, settle_folder, versions, write_text
 from viper_e2e.scoring import compare, compared_record, on_common_clips, read_scored, readable
 
@@ -38,7 +44,7 @@ def run_compare(options: CompareConfig) -> int:
         ):
             write_text(Path(options.out) / f"comparison.{ending}", text)
             console.print(f"wrote {Path(options.out) / f'comparison.{ending}'}", **AS_IT_IS)
-    shown = tables.stdout_console()
+    shown = stdout_console()
     for one in compared:
         for table in comparison_tables(one, names):
             shown.print(table)

@@ -10,7 +10,7 @@ from viper_e2e.commands.common import tell_failed
 from viper_e2e.config import CrossValConfig, Settings
 from viper_e2e.errors import ExitCode
 from viper_e2e.model import Predictions, checkpoint
-from viper_e2e.report import figures, fold_plot, fold_tables, tables
+from viper_e2e.report import figures, fold_plot, fold_tables, stdout_console, tables
 from viper_e2e.runtime import AS_IT_IS, console, versions, written_whole
 from viper_e2e.scoring import FoldScores, fold_scores, labels_record, measure, readable, scores_record
 from viper_e2e.training import CrossValidation, Folding, cross_validate
@@ -33,7 +33,7 @@ def run_cv(options: CrossValConfig, settings: Settings, words: Sequence[str]) ->
     note = note_on(found)
     _write(folding, found, scores, note)
     is_drawn = _draw(scores, folding.folder / "folds.png")
-    shown = tables.stdout_console()
+    shown = stdout_console()
     if not predictions.labels.tasks:
         whole = measure(predictions, by_subject=True)
         shown.print(tables.metrics_table(*whole, over=_drawn(predictions)))

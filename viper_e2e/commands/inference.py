@@ -12,7 +12,7 @@ from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.config import InferConfig, reads_words
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Prediction, ViPER, record_of, summary_of
-from viper_e2e.report import tables
+from viper_e2e.report import records_table, stdout_console
 from viper_e2e.runtime import AS_IT_IS, Processes, console, tell_problems
 from viper_e2e.scoring import (
     ClipFiles,
@@ -176,7 +176,7 @@ def _show(clips: list[list[Prediction]], model: ViPER, options: InferConfig) -> 
         _tell_long_clips(shown)
     limits = (model.labels.minimum, model.labels.maximum)
     records = [record_of(one, model.labels) for one in shown]
-    tables.stdout_console().print(tables.records_table(records, model.labels.names, limits=limits))
+    stdout_console().print(records_table(records, model.labels.names, limits=limits))
 
 
 def _with_mean(windows: list[Prediction]) -> list[Prediction]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from viper_e2e.config.bounds import ABOVE_0, FROM_0, FROM_1, SHARE_BETWEEN
@@ -268,94 +267,6 @@ class CheckConfig(ReadingOptions, WorkerOptions):
 
 
 @dataclass(kw_only=True)
-class IndexConfig:
-    """Write the index of shards that another program made, so that they are opened by one request each."""
-
-    shards: list[str] = option(positional=True, metavar="SHARDS", help=SHARDS)
-    out: str | None = option(
-        None, metavar="DIR", help="folder for the indexes (default: beside each shard; needed for addresses)"
-    )
-    overwrite: bool = option(False, help="make indexes anew that are there already")
-
-
-@dataclass(kw_only=True)
-class PackConfig:
-    """Pack clips and labels into shards, one set per split."""
-
-    videos: str = option(help="folder of clips (mp4 mov mkv webm avi flv)")
-    labels: list[str] = option(
-        help="table (csv, tsv, xlsx): File_ID, Split, one column per emotion; given again with titles, "
-        "e.g. --labels Valence,Arousal: these columns alone are emotions",
-    )
-    out: str = option(help="folder for the shards")
-    audio: str | None = option(
-        None, help="folder of separately kept sound files (wav, flac, m4a, mp3, opus, …)"
-    )
-    fau: str | None = option(None, help="folder of precomputed action units (csv or npy per clip)")
-    transcribe: str | None = option(
-        None, metavar="MODEL", help="a Whisper (folder or hub id) that hears clips of which no words are known"
-    )
-    language: str | None = option(None, metavar="XX", help="that --transcribe hears (default: any)")
-    no_subtitles: bool = option(False, help="leave out subtitles beside the clips (.vtt, .srt, .txt)")
-    shard_size: Annotated[Size, FROM_1] = option(Size(256 * 10**6), help="size of a shard")
-    max_bytes: Annotated[Size | None, FROM_1] = option(
-        None, metavar="SIZE", help="largest file of a clip, e.g. 4GB (default: 2 GiB)"
-    )
-    seed: Annotated[int, FROM_0] = option(0, help="of the order of samples (default: 0)")
-    overwrite: bool = option(False, help="replace the shards of an earlier run")
-    dry_run: bool = option(
-        False,
-        help="write nothing: show what each column is taken for, what is found, and what would be left out",
-    )
-    output: str | None = option(None, help="also write the report as JSON")
-    tasks: str = option(
-        "",
-        metavar="FILE",
-        help="what is predicted where it is not intensities: a YAML file, or Emotion=class,Valence=number "
-        "(kinds: intensities, class, labels, number)",
-        group="table",
-    )
-    window_seconds: Annotated[float | None, ABOVE_0] = option(
-        None,
-        metavar="S",
-        help="where --labels is a folder of labels by frame (Aff-Wild2, AFEW-VA): length of the clips that are "
-        "made of them (default: 2)",
-        group="table",
-    )
-    meta: list[str] = option(
-        [],
-        metavar="A,B",
-        help="columns to keep with each clip (Gender,Language), to score groups by; no labels",
-        group="table",
-    )
-    ignore: list[str] = option([], metavar="A,B", help="columns that are no emotions", group="table")
-    missing: list[str] = option(
-        [],
-        metavar="CODES",
-        help="cells that stand for an empty one, e.g. -99,NA; none: there are no such codes",
-        group="table",
-    )
-    id_column: str = option(
-        "", metavar="TITLE", help="names the clips (default: File_ID, or Path)", group="table"
-    )
-    split_column: str = option("", metavar="TITLE", help="names the splits (default: Split)", group="table")
-    subject_column: str = option(
-        "", metavar="TITLE", help="tells who is seen (default: Subject)", group="table"
-    )
-    split: str = option(
-        "", metavar="NAME", help="of all rows, where no column tells it, e.g. train", group="table"
-    )
-    encoding: str = option(
-        "", help="of a text that is neither UTF-8, UTF-16 nor Windows-1252, e.g. gb18030", group="table"
-    )
-    sheet: str = option("", help="of an Excel workbook that has several", group="table")
-
-
-GROUPS = {"table": "if the table leaves it open"}
-"""Headings of ``--help``, by the name of the group."""
-
-
-@dataclass(kw_only=True)
 class ExportConfig(CalibratedOptions, BackboneOptions):
     """Write a model with all its backbones inside, to be moved anywhere."""
 
@@ -415,29 +326,3 @@ class CompletionConfig:
     """Print a script with which a shell completes commands and options."""
 
     shell: Literal["bash", "zsh"] = option(positional=True, help='e.g. eval "$(viper completion bash)"')
-
-
-@dataclass(kw_only=True)
-class RecipeOptions:
-    """Pack a corpus into shards."""
-
-    corpus: Path = option(metavar="DIR", help="folder of the corpus as it is distributed")
-    out: Path = option(metavar="DIR", help="folder for the shards and labels.csv")
-    shard_size: Annotated[Size, FROM_1] = option(
-        Size(256 * 10**6), metavar="SIZE", help="a shard is closed before it grows over this"
-    )
-    seed: Annotated[int, FROM_0] = option(0, help="order of the samples in the shards")
-    overwrite: bool = option(False, help="replace the shards of an earlier run")
-    facts: bool = option(False, help="print what is known of the corpus (licence, link, split), and end")
-    make_fake: Path | None = option(
-        None, metavar="DIR", help="write a made-up tree of the corpus's layout there, and end"
-    )
-
-
-@dataclass(kw_only=True)
-class FoldRecipeOptions(RecipeOptions):
-    """Pack a corpus that is reported by folds into shards."""
-
-    fold: str = option(
-        "", metavar="K", help="which fold is held out (default: the first); all are in the column Fold"
-    )

@@ -18,8 +18,8 @@ from .windows import decode_windows as decode_windows
 from .words_beside import beside_clip as beside_clip
 from .words_beside import cues_of_file as cues_of_file
 from .words_beside import words_beside as words_beside
+from .worker_process import WorkerError as WorkerError
 from .workers import MAX_RESTARTS as MAX_RESTARTS
 from .workers import TIME_LIMIT_SECONDS as TIME_LIMIT_SECONDS
-from .workers import WorkerError as WorkerError
 from .workers import WorkerLost as WorkerLost
 from .workers import WorkerPool as WorkerPool

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import pickle
 import signal
 import sys
-import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,14 +23,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from viper_e2e.errors import ViperError
-from viper_e2e.loading.handover import receive, send
-from viper_e2e.runtime import RunningTime, show_notes, shown_level
+from viper_e2e.loading.handover import receive
+from viper_e2e.loading.worker_process import Job, Raised, WorkerError, serve
+from viper_e2e.runtime import RunningTime, shown_level
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
 
-GROUP_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
-"""What a terminal or a scheduler sends to all processes of a run."""
 START_SECONDS = 120.0
 """A worker that has not come up by then will not."""
 TIME_LIMIT_SECONDS = 300.0
@@ -42,14 +38,12 @@ MAX_RESTARTS = 1000
 """Workers that clips may cost, unless said otherwise."""
 MAX_BLAMELESS = 5
 """So many workers in a row may be lost before they have begun anything: no clip is to blame for more."""
+
+
 GUARD = (
     "a script whose own functions go to workers keeps what it does under "
     '`if __name__ == "__main__":`, since workers import it; or give num_workers=0'
 )
-
-
-class WorkerError(RuntimeError):
-    """A programming error in a worker; the message ends with the worker's traceback."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +54,13 @@ class WorkerLost:
     """`"killed by SIGSEGV"`, `"exited with code 3"`, `"ran longer than 60 s"`."""
 
 
-class _Job(NamedTuple):
-    ticket: int
-    item: object
-    name: str
-
-
 @dataclass
 class _Worker:
     process: BaseProcess
     connection: connection.Connection
     since: float
     """When it last told something, or was given something to do."""
-    jobs: deque[_Job] = field(default_factory=deque)
+    jobs: deque[Job] = field(default_factory=deque)
     """Handed out and unanswered, in the order in which the worker takes them."""
     state: Literal["starting", "idle", "working"] = "starting"
     """As far as it has told; a worker that is `working` is at the first of its jobs."""
@@ -130,7 +118,7 @@ class WorkerPool:
 
     def submit(self, item: object, name: str) -> int:
         """Queue `task(item)`; the ticket is for `outcome`. `item` is sent as it is; `name` is for messages."""
-        job = _Job(self._next_ticket, item, name)
+        job = Job(self._next_ticket, item, name)
         self._next_ticket += 1
         self._wanted.add(job.ticket)
         worker = min(self._workers, key=lambda worker: len(worker.jobs))
@@ -149,7 +137,7 @@ class WorkerPool:
             self._wait()
         self._wanted.discard(ticket)
         result = self._outcomes.pop(ticket)
-        if isinstance(result, _Raised):
+        if isinstance(result, Raised):
             raise result.exception
         return result
 
@@ -179,7 +167,7 @@ class WorkerPool:
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve,
+            target=serve,
             args=(theirs, self._payload, self.num_threads, shown_level()),
             name="viper-worker",
             daemon=True,
@@ -189,7 +177,7 @@ class WorkerPool:
         theirs.close()
         return _Worker(process, ours, self._now())
 
-    def _hand_out(self, worker: _Worker, job: _Job) -> None:
+    def _hand_out(self, worker: _Worker, job: Job) -> None:
         if not worker.jobs and worker.state == "idle":
             worker.since = self._now()
         worker.jobs.append(job)
@@ -295,6 +283,9 @@ def _how_it_ended(exit_code: int | None) -> str:
     return f"exited with code {exit_code}"
 
 
+# --- inside a worker ----------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
 def _main_hidden(*, unless: bool) -> Iterator[None]:
     """Have multiprocessing find no main module that it would run once more in a new process.
@@ -309,54 +300,3 @@ def _main_hidden(*, unless: bool) -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-# --- inside a worker ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Raised:
-    exception: Exception
-
-
-def _serve(
-    parent: connection.Connection, payload: bytes, num_threads: int | None, notes_level: int | None
-) -> None:
-    """Compute what is asked for until the parent closes its end."""
-    if notes_level is not None:
-        show_notes(notes_level)
-    for number in GROUP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    if num_threads is not None:  # mostly the processes are the parallelism; read when NumPy or torch load
-        os.environ["OMP_NUM_THREADS"] = str(num_threads)
-    try:
-        task = pickle.loads(payload)
-    except Exception:  # as in `_outcome_of`
-        parent.send(("failed to start", traceback.format_exc()))
-        return
-    try:
-        parent.send(("ready", None))
-        while True:
-            job = _Job(*parent.recv())
-            parent.send(("begun", None))  # so that a loss is blamed on what was begun, never on what waited
-            send(parent, _outcome_of(task, job))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
-
-
-def _end_with_parent() -> None:
-    """A worker that hangs must not outlive a parent that was killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _outcome_of(task: Callable[[Any], Any], job: _Job) -> Any:
-    try:
-        return task(job.item)
-    except ViperError as error:
-        return _Raised(error)
-    except Exception:  # nothing is forgotten: it is raised in the parent
-        return _Raised(WorkerError(f"{job.name}: failed in a worker:\n{traceback.format_exc()}"))

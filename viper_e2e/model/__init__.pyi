@@ -5,6 +5,7 @@ from .calibration import Calibration as Calibration
 from .calibration import Line as Line
 from .calibration import Steps as Steps
 from .calibration import TaskCalibration as TaskCalibration
+from .card import yardstick_line as yardstick_line
 from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import newest_whole as newest_whole
 from .checkpoint import read_json as read_json
@@ -19,12 +20,11 @@ from .output import predictions_of as predictions_of
 from .prediction import Prediction as Prediction
 from .prediction import failed as failed
 from .predictions import Predictions as Predictions
-from .predictions import neutralised as neutralised
-from .predictions import submission_ids as submission_ids
+from .predictions_csv import neutralised as neutralised
+from .predictions_csv import submission_ids as submission_ids
 from .pretrained import FORMAT as FORMAT
 from .pretrained import SCHEMA as SCHEMA
 from .pretrained import labels_of as labels_of
-from .pretrained import yardstick_line as yardstick_line
 from .records import Record as Record
 from .records import is_faceless as is_faceless
 from .records import record_of as record_of

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -18,15 +14,21 @@ from viper_e2e.config import looks_at_face
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
 from viper_e2e.model.prediction import Prediction
-from viper_e2e.runtime import written_whole
+from viper_e2e.model.predictions_csv import (
+    exact_number,
+    flag,
+    neutralised,
+    parse_numbers,
+    read_rows,
+    readable,
+    restored,
+    submission_ids,
+    write_rows,
+)
 from viper_e2e.tasks import Task
 
 TEXT_COLUMNS = ("key", "file_id", "shard", "subject", "error")
 NUMBER_COLUMNS = ("valid", "duration_seconds", "face_share")
-
-# A leading minus alone is common in identifiers and runs nothing.
-_COULD_BE_FORMULA = re.compile(r"[=+@\t]|-.*[^\w.-]", re.DOTALL)
-_NOT_VERBATIM = re.compile(rf"{_COULD_BE_FORMULA.pattern}|.*[\r\n]", re.DOTALL)
 
 
 @dataclass
@@ -207,8 +209,8 @@ class Predictions:
             *(f"true_{name}" for name in names),
             *(f"present_{modality}" for modality in self.modalities),
         ]
-        shown = _number if exact else _readable
-        _write(path, header, (self._cells(row, shown) for row in range(len(self))), bom=bom)
+        shown = exact_number if exact else readable
+        write_rows(path, header, (self._cells(row, shown) for row in range(len(self))), bom=bom)
 
     def _cells(self, row: int, shown: Callable[[float], str]) -> list[str]:
         subject = self.subjects[row] if self.subjects else None
@@ -216,11 +218,11 @@ class Predictions:
         computed = [self.face_share[row], *self.predicted[row]]
         return [
             *(neutralised(text) for text in texts),
-            _flag(self.valid[row]),
-            _number(round(self.duration_seconds[row], 3)),
+            flag(self.valid[row]),
+            exact_number(round(self.duration_seconds[row], 3)),
             *(shown(value) for value in computed),
-            *(_number(value) for value in self.true[row]),
-            *(_flag(value) for value in self.present[row]),
+            *(exact_number(value) for value in self.true[row]),
+            *(flag(value) for value in self.present[row]),
         ]
 
     @classmethod
@@ -229,7 +231,7 @@ class Predictions:
 
         Raises :class:`ViperError` for a file with other columns, another label set or a torn line.
         """
-        header, rows = _read(path)
+        header, rows = read_rows(path)
         text_end, number_end = len(TEXT_COLUMNS), len(TEXT_COLUMNS) + len(NUMBER_COLUMNS)
         modalities = tuple(c.removeprefix("present_") for c in header if c.startswith("present_"))
         names, size = labels.names, len(labels)
@@ -242,8 +244,8 @@ class Predictions:
                 f"{path}: not predictions for {', '.join(names)} (differs in: {', '.join(odd[:6])}); "
                 "give the label set that the file was written with"
             )
-        texts = [[_restored(cell) for cell in row[:text_end]] for row in rows]
-        numbers = _parse(path, [row[text_end:] for row in rows], len(header) - text_end)
+        texts = [[restored(cell) for cell in row[:text_end]] for row in rows]
+        numbers = parse_numbers(path, [row[text_end:] for row in rows], len(header) - text_end)
         values = numbers[:, number_end - text_end :]
         keys, file_ids, shards, subjects, errors = ([row[i] for row in texts] for i in range(text_end))
         return cls(
@@ -279,91 +281,8 @@ class Predictions:
         ids = submission_ids(path, self.file_ids, self.keys, columns)
         readable = self.valid & np.isfinite(self.predicted).all(1)
         rows = np.where(readable[:, None], self.predicted, np.asarray(fallback, np.float64))
-        lines = ([file_id, *map(_number, row)] for file_id, row in zip(ids, rows[:, list(order)], strict=True))
-        _write(path, ["File_ID", *columns.columns], lines)
+        lines = (
+            [file_id, *map(exact_number, row)] for file_id, row in zip(ids, rows[:, list(order)], strict=True)
+        )
+        write_rows(path, ["File_ID", *columns.columns], lines)
         return [key for key, fine in zip(self.keys, readable, strict=True) if not fine]
-
-
-def submission_ids(
-    path: str | os.PathLike, file_ids: Sequence[str], keys: Sequence[str], labels: LabelSet
-) -> list[str]:
-    """What names each clip in a submission: its ``File_ID`` verbatim, else its key.
-
-    Raises :class:`ViperError` for an identifier that occurs twice, or that a spreadsheet would run as a formula
-    (it could not stay verbatim). ``path``: of the submission, for the message.
-    """
-    ids = [file_id or key for file_id, key in zip(file_ids, keys, strict=True)]
-    twice = next((file_id for file_id, count in Counter(ids).items() if count > 1), None)
-    if twice is not None:
-        raise ViperError(f"{path}: {twice!r} occurs twice; score one set of shards per submission")
-    for text in (*labels.columns, *ids):
-        if _NOT_VERBATIM.match(text):
-            raise ViperError(
-                f"{path}: {text!r} would be a formula or a line break in it; rename it and pack again"
-            )
-    return ids
-
-
-def neutralised(text: str) -> str:
-    """A text as a CSV cell that no spreadsheet runs as a formula: those get an apostrophe before them."""
-    # The apostrophe itself is doubled, so that reading is the inverse. A carriage return would end the line.
-    text = text.replace("\r", " ")
-    return f"'{text}" if text.startswith("'") or _COULD_BE_FORMULA.match(text) else text
-
-
-def _restored(cell: str) -> str:
-    return cell.removeprefix("'")
-
-
-def _number(value: float) -> str:
-    return "" if np.isnan(value) else repr(float(value))
-
-
-def _readable(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.6g}"
-
-
-def _flag(value: bool | np.bool_) -> str:
-    return "1" if value else "0"
-
-
-def _write(
-    path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[object]], *, bom: bool = False
-) -> None:
-    with (
-        written_whole(path) as partial,
-        partial.open(
-            "w", encoding="utf-8-sig" if bom else "utf-8", errors="backslashreplace", newline=""
-        ) as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-def _read(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ViperError(f"{path}: cannot be read as predictions ({error})") from error
-    if not lines:
-        raise ViperError(f"{path}: empty; write predictions with `viper eval`")
-    header, *rows = lines
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise ViperError(
-                f"{path}: row {number} has {len(row)} cells, expected {len(header)}; the file is torn"
-            )
-    return header, rows
-
-
-def _parse(path: str | os.PathLike, rows: list[list[str]], width: int) -> Float64[np.ndarray, "N C"]:
-    table = np.full((len(rows), width), np.nan)
-    for i, row in enumerate(rows):
-        for j, cell in enumerate(row):
-            try:
-                table[i, j] = float(cell) if cell else np.nan
-            except ValueError as error:
-                raise ViperError(f"{path}: row {i + 2}: {cell!r} is not a number") from error
-    return table

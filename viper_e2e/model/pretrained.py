@@ -17,6 +17,7 @@ from viper_e2e.encoders import Backbone, Encoders, is_adapter
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import checkpoint
 from viper_e2e.model.calibration import Calibration
+from viper_e2e.model.card import model_card
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.runtime import __version__, digest
 from viper_e2e.tasks import tasks_from_json
@@ -146,7 +147,15 @@ def write(model: Pretrained, folder: Path, *, self_contained: bool = False) -> N
         encoder.save_assets(folder / "backbones")
     if model.calibration is not None:
         write_calibration(model.calibration, folder)
-    (folder / "README.md").write_text(_model_card(model, settings), encoding="utf-8")
+    card = model_card(
+        model.config,
+        model.labels,
+        settings,
+        num_parameters=sum(p.numel() for p in model.parameters()),
+        provenance=model.provenance,
+        calibration=model.calibration,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def write_calibration(calibration: Calibration, folder: Path) -> None:
@@ -289,86 +298,3 @@ def _fetch(source: str, revision: str | None) -> Path:
         raise CheckpointError(
             f"{source}: not a folder here, and could not be fetched from the hub ({error})"
         ) from error
-
-
-def _origin(provenance: Mapping[str, Any]) -> list[str]:
-    """Lines of the model card: which clips, told by their content, and which scores."""
-    lines = []
-    if train := provenance.get("train"):
-        lines.append(
-            f"- Trained on {train['clips']} clips (sha256 of their shards' content {train['sha256'][:16]}…)."
-        )
-    if (val := provenance.get("val")) and (scores := provenance.get("scores")):
-        told = ", ".join(f"{name} {'undefined' if v is None else f'{v:.4f}'}" for name, v in scores.items())
-        lines.append(
-            f"- Validated on {val['clips']} clips (sha256 {val['sha256'][:16]}…) "
-            f"after step {provenance['step']}: {told}."
-        )
-    if told := yardstick_line(provenance):
-        lines.append(f"- {told[0].upper()}{told[1:]}.")
-    return lines
-
-
-def yardstick_line(provenance: object) -> str:
-    """What a ridge made of the tokens that a model was trained on, beside the model itself.
-
-    Empty where a checkpoint does not say: of an earlier version, of `--head ridge`, of no validation.
-    """
-    ridge, own = (_number(provenance, *path) for path in (("yardstick", "mean_pearson"), ("scores", "pearson")))
-    if ridge is None:
-        return ""
-    beside = "" if own is None else f"; this model: {own:.4f}"
-    return f"yardstick (ridge on the same tokens), mean Pearson in validation: {ridge:.4f}{beside}"
-
-
-def _number(data: object, *path: str) -> float | None:
-    """What stands there in JSON that anybody may have written."""
-    for name in path:
-        data = data.get(name) if isinstance(data, Mapping) else None
-    return data if isinstance(data, float) else None
-
-
-def _what_is_said(labels: LabelSet) -> str:
-    if not labels.tasks:
-        return f"{len(labels)} reaction intensities: {', '.join(labels.names)}"
-    told = (f"{task.name} ({task.kind}: {', '.join(labels.names[own])})" for task, own in labels.parts)
-    return "; ".join(told)
-
-
-def _model_card(model: Pretrained, settings: Mapping[str, Any]) -> str:
-    parameters = sum(p.numel() for p in model.parameters())
-    adapted = [name for name, backbone in backbones_of(model.config).items() if backbone.lora_rank]
-    inside = ["fusion", *settings["bundled"], *(f"LoRA adapters of {name}" for name in adapted)]
-    lines = [
-        "---",
-        "library_name: viper_e2e",
-        "tags: [emotion-recognition, video, multimodal, perceiver]",
-        "---",
-        "",
-        "# A viper_e2e model",
-        "",
-        f"From a clip of a person to {_what_is_said(model.labels)}.",
-        "",
-        "```python",
-        "import viper_e2e",
-        'print(viper_e2e.load("THIS_FOLDER").predict("clip.mp4"))',
-        "```",
-        "",
-        f"- Modalities: {', '.join(model.modalities)}; {parameters:,} parameters in all.",
-        f"- Weights inside this folder: {', '.join(inside)}.",
-    ]
-    for name, record in settings["backbones"].items():
-        lines.append(
-            f"- Backbone `{name}`: {record['spec']} (sha256 of its tensors {record['tensors_sha256'][:16]}…)."
-        )
-    lines += _origin(model.provenance or {})
-    lines += [] if model.calibration is None else [f"- Its predictions are {model.calibration.line}."]
-    lines += [
-        "",
-        f"The numbers are {'labels' if model.labels.tasks else 'self-reported reaction intensities'} as the "
-        "training clips had them. They are no "
-        "measure of truthfulness or of health, and say nothing certain of what a person feels. Score people "
-        "with their consent only.",
-        "",
-    ]
-    return "\n".join(lines)

@@ -1,4 +1,4 @@
-from .columns import ColumnChoices as ColumnChoices
+from .column_choices import ColumnChoices as ColumnChoices
 from .frame_labels import WINDOW_SECONDS as WINDOW_SECONDS
 from .frame_labels import frame_label_table as frame_label_table
 from .pack import pack as pack
@@ -14,8 +14,8 @@ from .recipe_sources import Source as Source
 from .recipe_sources import Table as Table
 from .report import PackReport as PackReport
 from .report import SplitReport as SplitReport
+from .rows import Row as Row
 from .table import LabelTable as LabelTable
-from .table import Row as Row
 from .table import label_titles as label_titles
 from .table import read_labels as read_labels
 from .table import write_labels as write_labels

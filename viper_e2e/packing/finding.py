@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
-from viper_e2e.packing.table import without_ending
+from viper_e2e.packing.rows import without_ending
 
 
 class Files:

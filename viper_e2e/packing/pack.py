@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -15,30 +13,19 @@ from viper_e2e.clip import Sample, Segment
 from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, cut, sniff, sniff_sound
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.loading import find_files
-from viper_e2e.packing.action_units import ACTION_UNIT_FILES, read_action_units
-from viper_e2e.packing.finding import Files
+from viper_e2e.packing.action_units import read_action_units
+from viper_e2e.packing.column_choices import ColumnChoices
+from viper_e2e.packing.matching import match_clips
 from viper_e2e.packing.oddities import oddities_of
 from viper_e2e.packing.rehearsal import Rehearsal
+from viper_e2e.packing.replacing import publish, shards_in_the_way, to_replace
 from viper_e2e.packing.report import PackReport, SplitReport
-from viper_e2e.packing.segments import Clip, is_timed, sound_of, units_of, with_stretches
+from viper_e2e.packing.segments import Clip, sound_of, units_of
 from viper_e2e.packing.subtitles import PackedWords
-from viper_e2e.packing.table import (
-    NO_CHOICES,
-    ColumnChoices,
-    LabelTable,
-    read_labels,
-    without_brackets,
-    without_ending,
-)
+from viper_e2e.packing.table import NO_CHOICES, read_labels
 from viper_e2e.packing.transcripts import transcripts_of
-from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, Counted, explain, fault_of, printable
-from viper_e2e.shards import SCHEMAS, ShardIndex, ShardLimits, ShardWriter, action_units_to_npy, index_path
-
-SHARD_NAME = re.compile(r"[a-z0-9_]+-\d{6}\.(tar|index\.json)")
-
-
-_ByStem = dict[str, list[Path]]
+from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, Counted, explain
+from viper_e2e.shards import ShardIndex, ShardLimits, ShardWriter, action_units_to_npy
 
 
 def pack(
@@ -82,9 +69,9 @@ def pack(
     notes: list[str] = []
     limits = LimitsConfig(max_bytes_in_memory=max_bytes)
     words = PackedWords(subtitles, None if dry_run else transcripts_of(transcribe, language, limits))
-    clips = _match(table, labels, videos, audio, fau, problems, notes, told, limits)
+    clips = match_clips(table, labels, videos, audio, fau, problems, notes, told, limits)
     kept: list[str] = []
-    old = _to_replace(shards_in_the_way(out, overwrite), {clip.row.split for clip in clips}, kept)
+    old = to_replace(shards_in_the_way(out, overwrite), {clip.row.split for clip in clips}, kept)
     by_split = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: clip.row.key):
         by_split[clip.row.split].append(clip)
@@ -114,7 +101,7 @@ def pack(
                 if writer.indexes:
                     reports.append(_split_report(split, writer.indexes))
             _refuse_nothing(reports, labels, videos, problems)
-            _publish(Path(folder), out, old)
+            publish(Path(folder), out, old)
     except OSError as error:
         raise ViperError(f"{explain(error, out)}; nothing was packed") from error
     left = [f"{path} is left from a run that was killed; remove it" for path in sorted(out.glob(".packing-*"))]
@@ -126,99 +113,6 @@ def _refuse_nothing(reports: list[SplitReport], labels: Path, videos: Path, prob
     if not reports:
         first = "; ".join(problems[:3])
         raise ViperError(f"{labels}: nothing to pack from {videos}: {first} ({len(problems)} problems)")
-
-
-def _match(
-    table: LabelTable,
-    labels: Path,
-    videos: Path,
-    audio: Path | None,
-    fau: Path | None,
-    problems: list[str],
-    notes: list[str],
-    told: list[str],
-    limits: LimitsConfig,
-) -> list[Clip]:
-    """The clips whose files are all there, once each; ``notes`` are counted, ``told`` stand for themselves."""
-    video_files = _by_stem(videos, VIDEO_EXTENSIONS, problems, told)
-    files = {"video": Files(videos, video_files)}
-    if audio:
-        files["sound"] = Files(audio, _by_stem(audio, (*SOUND_EXTENSIONS, "ogg"), problems, told))
-    if fau:
-        files["action units"] = Files(fau, _by_stem(fau, ACTION_UNIT_FILES, problems, told))
-    clips, named = [], set()
-    for row in table.rows:
-        found = {kind: folder.find(row.name, labels) for kind, folder in files.items()}
-        # What is cut out of a long file may have sound of its own, cut already.
-        own = {
-            kind: folder.find(without_brackets(row.file_id), labels)
-            for kind, folder in files.items()
-            if kind != "video" and is_timed(row.segment)
-        }
-        has_own_files = any(own.values())
-        found |= own if has_own_files else {}
-        named.update(found["video"])
-        doubled = [f"{kind} {' and '.join(map(str, paths))}" for kind, paths in found.items() if len(paths) > 1]
-        if doubled:
-            problems.append(
-                f"{row.file_id}: more than one file: {'; '.join(doubled)}: keep one, or name its folder as well"
-            )
-        elif not found["video"]:
-            hint = files["video"].hint(row.name)
-            looked_for = f"{without_ending(row.name)}.* in {videos} (looked for .mp4, .mov, .mkv, .avi, …)"
-            problems.append(f"{row.file_id}: no video {looked_for}{hint}")
-        else:
-            for kind, folder in (("sound", audio), ("action units", fau)):
-                if folder and not found[kind]:
-                    notes.append(f"without a file of {kind} in {folder}")
-            sound, units = (next(iter(found.get(kind, ())), None) for kind in ("sound", "action units"))
-            clips.append(Clip(row, found["video"][0], sound, units, has_own_files=has_own_files))
-    unnamed = [path for paths in video_files.values() for path in paths if path not in named]
-    _count_unnamed(unnamed, problems, notes)
-    if unnamed:
-        first, more = (
-            ", ".join(path.relative_to(videos).as_posix() for path in unnamed[:3]),
-            ", …" * (len(unnamed) > 3),
-        )
-        told.append(f"clips that no row means: {printable(first)}{more}")
-    return with_stretches(_once_each(clips, problems), limits, problems, notes)
-
-
-def _count_unnamed(paths: list[Path], problems: list[str], notes: list[str]) -> None:
-    """Files that no row means."""
-    for path in paths:
-        if fault := fault_of(path.stem):
-            problems.append(f"{printable(str(path))!r}: unusable name: it {fault}; rename the file")
-        else:
-            notes.append("with a video but no usable row in the labels")
-
-
-def _once_each(clips: list[Clip], problems: list[str]) -> list[Clip]:
-    """Clips that are no part of their file that another is as well."""
-    by_part = defaultdict(list)
-    for clip in clips:
-        by_part[clip.video, clip.row.segment].append(clip)
-    for (path, segment), same in by_part.items():
-        if len(same) > 1:
-            lines = ", ".join(str(clip.row.line) for clip in same)
-            part = "" if segment is None else " with the same Start, End and Side"
-            problems.append(f"lines {lines}: all mean {path}{part}; none of them is packed")
-    return [clip for clip in clips if len(by_part[clip.video, clip.row.segment]) == 1]
-
-
-def _by_stem(folder: Path, extensions: tuple[str, ...], problems: list[str], notes: list[str]) -> _ByStem:
-    """Files with one of the extensions, in the folder and below, by name without it; what is odd is told."""
-    if not folder.is_dir():
-        raise ViperError(f"{folder}: no such folder; give the folder that holds the files")
-    found = find_files(folder, extensions)
-    problems += found.closed
-    if extensions is VIDEO_EXTENSIONS:
-        problems += found.sound_alone(folder)
-        notes += found.left_out(folder)
-    files = defaultdict(list)
-    for path in found.files:
-        files[path.name.rpartition(".")[0]].append(path)
-    return dict(files)
 
 
 def _add(
@@ -312,54 +206,6 @@ def _read(path: Path, max_bytes: int, at_most: int | None = None) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ClipError(f"cannot be read ({error.strerror})", stage="read", clip=str(path)) from error
-
-
-def shards_in_the_way(out: Path, overwrite: bool) -> list[Path]:
-    """Shards and indexes of an earlier run in ``out``; ``ViperError`` unless they may be overwritten."""
-    old = _shards_in(out) if out.is_dir() else []
-    if old and not overwrite:
-        raise ViperError(
-            f"{out}: holds {len(old)} files of another run ({old[0].name}, …); "
-            "choose another --out, or --overwrite"
-        )
-    return old
-
-
-def _to_replace(old: list[Path], splits: set[str], notes: list[str]) -> list[Path]:
-    """Of what is there, the shards of these splits that `pack` wrote; nothing else is ours to delete."""
-    found = []
-    for path in old:
-        split = path.name.rpartition("-")[0]
-        if split not in splits:
-            if path.suffix == ".tar":
-                notes.append(f"{path} stays as it is: this table has no split {split}")
-        elif _is_packed(Path(index_path(str(path))) if path.suffix == ".tar" else path, split):
-            found.append(path)
-        else:
-            raise ViperError(f"{path}: was not written by viper pack; move it, or choose another --out")
-    return found
-
-
-def _is_packed(index: Path, split: str) -> bool:
-    """Whether an index is of ours and of this split, by its first fields."""
-    if not index.is_file():
-        return False
-    with index.open(encoding="utf-8", errors="replace") as file:
-        head = file.read(4096)
-    is_ours = any(f'"schema": "{schema}"' in head for schema in SCHEMAS)
-    return is_ours and f'"split": {json.dumps(split, ensure_ascii=False)}' in head
-
-
-def _shards_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if SHARD_NAME.fullmatch(path.name))
-
-
-def _publish(folder: Path, out: Path, old: list[Path]) -> None:
-    """Move finished shards into place; an index goes first, so that no shard is seen without its own."""
-    for path in old:
-        path.unlink()
-    for path in sorted(_shards_in(folder), key=lambda path: (path.suffix == ".tar", path.name)):
-        path.replace(out / path.name)
 
 
 def _split_report(split: str, indexes: list[ShardIndex]) -> SplitReport:

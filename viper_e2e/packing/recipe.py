@@ -9,7 +9,7 @@ from pathlib import Path
 
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import find_files
-from viper_e2e.packing.columns import ColumnChoices
+from viper_e2e.packing.column_choices import ColumnChoices
 from viper_e2e.packing.recipe_sources import Fields, Folder, Source, Table, some
 from viper_e2e.packing.task_columns import TaskColumns
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from viper_e2e.errors import ExitCode
 from viper_e2e.labels import LabelSet
-from viper_e2e.packing.table import Column
+from viper_e2e.packing.rows import Column
 
 MAX_LINES = 20
 """Problems printed; the JSON report holds all."""

@@ -14,7 +14,7 @@ from viper_e2e.clip import Segment
 from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding import LongFile, Stretch, open_sound, sound_as_wav
 from viper_e2e.errors import ClipError
-from viper_e2e.packing.table import Row
+from viper_e2e.packing.rows import Row
 
 MUCH_SECONDS = 0.1
 """An End that lies farther behind the end of its file is told."""

@@ -14,10 +14,11 @@ from .fold_report import fold_tables as fold_tables
 from .page import extremes as extremes
 from .page import write_page as write_page
 from .parallel import trials_plot as trials_plot
+from .record_rows import records_table as records_table
+from .record_rows import stdout_console as stdout_console
 from .reliability import calibration_plot as calibration_plot
 from .reliability import reliability_plot as reliability_plot
 from .reliability import selective_plot as selective_plot
 from .render import RenderClip as RenderClip
 from .render import may_replace as may_replace
 from .render import partial_of as partial_of
-from .tables import stdout_console as stdout_console

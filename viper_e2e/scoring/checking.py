@@ -5,186 +5,22 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any, NamedTuple
-
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder, ClipInfo, probe
-from viper_e2e.errors import ClipError, ExitCode
+from viper_e2e.errors import ClipError
 from viper_e2e.loading import MAX_RESTARTS, TIME_LIMIT_SECONDS, Reading, decoded
 from viper_e2e.model import Prediction
+from viper_e2e.scoring.check_report import CheckReport, ClipCheck, LabelRange, by_split, counts_of
 from viper_e2e.scoring.score import Hooks, score
-from viper_e2e.shards import SampleEntry, ShardIndex, ShardSet, shared_clips, shared_subjects
+from viper_e2e.shards import SampleEntry, ShardSet, shared_clips, shared_subjects
 
 FaceFinder = Callable[..., Any]
 """A `viper_e2e.faces.FaceCropper`, or what is called like one; not named here, as it imports torch."""
-
-MAX_VALUES = 12
-"""Of one name, whose samples are counted value by value in the table."""
-MAX_LINES = 20
-"""Lines of one kind printed in the table; the JSON report holds all."""
-
-
-@dataclass(frozen=True)
-class ClipCheck:
-    """What reading one sample showed."""
-
-    key: str
-    shard: str
-    container: str | None = None
-    video_codec: str | None = None
-    audio_codec: str | None = None
-    """Of the clip's own sound."""
-    width: int = 0
-    height: int = 0
-    seconds: float = 0.0
-    has_sound: bool = False
-    """Its own, or a file kept apart."""
-    has_action_units: bool = False
-    face_share: float | None = None
-    """Share of the decoded frames with a face, 0 … 1; ``None`` where faces were not looked for."""
-    notes: tuple[str, ...] = ()
-    """What a person should know of how it is read (`DecodedClip.notes`)."""
-    error: str | None = None
-    """Stage and reason where the sample cannot be used."""
-
-
-@dataclass(frozen=True)
-class LabelRange:
-    """The values of one emotion over all labelled samples."""
-
-    emotion: str
-    minimum: float
-    mean: float
-    maximum: float
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """Everything `viper check` found. ``exit_code`` is 0 where nothing is wrong, else 2."""
-
-    clips: tuple[ClipCheck, ...]
-    num_shards: int
-    splits: dict[str, int]
-    """Samples by split."""
-    num_unlabelled: int
-    label_ranges: tuple[LabelRange, ...]
-    duplicate_keys: dict[str, list[str]]
-    """Keys that occur more than once, with their shards."""
-    straddling_subjects: dict[str, list[str]]
-    """Subjects that occur in more than one split, with those splits."""
-    shared_clips: tuple[dict[str, list[str]], ...]
-    """Clips, by content, that are in more than one split: split → their keys in it."""
-    problems: tuple[str, ...]
-    """What is wrong with whole shards, and what was left aside in them."""
-    classes: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Of each task that is a class: its words, and of how many samples each is the likeliest."""
-    metadata: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Of what is kept with samples, by name: samples by value."""
-    num_subjects: int = 0
-    num_segments: int = 0
-    """Samples that are a part of their file."""
-
-    @property
-    def undecodable(self) -> tuple[ClipCheck, ...]:
-        return tuple(clip for clip in self.clips if clip.error)
-
-    @property
-    def without_sound(self) -> tuple[ClipCheck, ...]:
-        return tuple(clip for clip in self.clips if not clip.error and not clip.has_sound)
-
-    @property
-    def seconds(self) -> float:
-        return sum(clip.seconds for clip in self.clips)
-
-    @property
-    def face_share(self) -> float | None:
-        """Mean over the clips in which faces were looked for."""
-        shares = [clip.face_share for clip in self.clips if clip.face_share is not None]
-        return sum(shares) / len(shares) if shares else None
-
-    @property
-    def exit_code(self) -> int:
-        shared = self.straddling_subjects or self.shared_clips
-        is_wrong = self.problems or self.undecodable or self.duplicate_keys or shared
-        return ExitCode.SOME_FAILED if is_wrong else ExitCode.OK
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain data, with a summary first."""
-        return {"summary": self._summary(), **asdict(self)}
-
-    def _summary(self) -> dict[str, Any]:
-        usable = [clip for clip in self.clips if not clip.error]
-        return {
-            "clips": len(self.clips),
-            "shards": self.num_shards,
-            "seconds": round(self.seconds, 3),
-            "containers": _counts(clip.container for clip in usable),
-            "video_codecs": _counts(clip.video_codec for clip in usable),
-            "audio_codecs": _counts(clip.audio_codec for clip in usable),
-            "undecodable": len(self.undecodable),
-            "without_sound": len(self.without_sound),
-            "with_action_units": sum(clip.has_action_units for clip in usable),
-            "unlabelled": self.num_unlabelled,
-            "subjects": self.num_subjects,
-            "parts_of_files": self.num_segments,
-            "duplicate_keys": len(self.duplicate_keys),
-            "straddling_subjects": len(self.straddling_subjects),
-            "clips_in_several_splits": len(self.shared_clips),
-            "face_share": self.face_share,
-        }
-
-    def __rich__(self) -> Group:
-        table = Table(title="shards", show_header=False)
-        for name, value in {**self._summary(), "splits": self.splits}.items():
-            if isinstance(value, dict):
-                value = ", ".join(f"{kind} {n}" for kind, n in value.items()) or "none"
-            if isinstance(value, float):
-                value = f"{value:.3f}" if name == "face_share" else f"{value:.1f}"
-            if value is not None:
-                table.add_row(name.replace("_", " "), Text(str(value)))
-        labels = Table(title="labels")
-        labels.add_column("emotion")
-        for title in ("minimum", "mean", "maximum"):
-            labels.add_column(title, justify="right")
-        for found in self.label_ranges:
-            values = (found.minimum, found.mean, found.maximum)
-            labels.add_row(Text(found.emotion), *(f"{value:.3f}" for value in values))
-        kept = Table(title="values")
-        kept.add_column("of")
-        kept.add_column("samples")
-        for name, counts in {**self.classes, **self.metadata}.items():
-            kept.add_row(Text(name), Text(_in_words(counts)))
-        tables = [*([labels] if self.label_ranges else []), *([kept] if kept.rows else [])]
-        return Group(table, *tables, *self._lines())
-
-    def _lines(self) -> list[Text]:
-        kinds = {
-            "shard": list(self.problems),
-            "undecodable": [f"{clip.key}: {clip.error} ({clip.shard})" for clip in self.undecodable],
-            "duplicate key": [f"{key}: {', '.join(where)}" for key, where in self.duplicate_keys.items()],
-            "subject in several splits": [
-                f"{subject}: {', '.join(splits)}" for subject, splits in self.straddling_subjects.items()
-            ],
-            "clip in several splits": [
-                "; ".join(f"{split}: {', '.join(keys)}" for split, keys in where.items())
-                for where in self.shared_clips
-            ],
-        }
-        notes = [f"{clip.key}: {note} ({clip.shard})" for clip in self.clips for note in clip.notes]
-        lines = []
-        for kind, texts in {**kinds, "note": notes}.items():
-            style = "" if kind == "note" else "red"
-            lines += [Text(f"{kind}: {text}", style=style) for text in texts[:MAX_LINES]]
-            if len(texts) > MAX_LINES:
-                lines.append(Text(f"{kind}: {len(texts) - MAX_LINES} more (all are in --output)", style=style))
-        return lines
 
 
 def check(
@@ -217,11 +53,11 @@ def check(
         if progress is not None:
             progress(len(clips), len(shards))
     entries = [entry for shard in shards.shards for entry in shard.samples]
-    splits = _by_split(shards)
+    splits = by_split(shards)
     return CheckReport(
         clips=tuple(clips),
         num_shards=len(shards.shards),
-        splits=_counts(shard.split or "?" for shard in shards.shards for _ in shard.samples),
+        splits=counts_of(shard.split or "?" for shard in shards.shards for _ in shard.samples),
         num_unlabelled=sum(entry.intensities is None for entry in entries),
         label_ranges=_label_ranges(shards),
         duplicate_keys=shards.duplicate_keys,
@@ -319,7 +155,7 @@ def _classes(shards: ShardSet) -> dict[str, dict[str, int]]:
         if task.kind == "class":
             titles = shards.labels.own_titles(task, columns)
             known = [row[columns] for row in rows if not any(map(isnan, row[columns]))]
-            found[task.name] = _counts(titles[own.index(max(own))] for own in known)
+            found[task.name] = counts_of(titles[own.index(max(own))] for own in known)
     return found
 
 
@@ -329,22 +165,3 @@ def _metadata(entries: Iterable[SampleEntry]) -> dict[str, dict[str, int]]:
         for name, value in (entry.meta or {}).items():
             found.setdefault(name, Counter())[value] += 1
     return {name: dict(sorted(counts.items())) for name, counts in found.items()}
-
-
-def _in_words(counts: dict[str, int]) -> str:
-    """``joy 12, anger 5``; of many different values only how many."""
-    if len(counts) > MAX_VALUES:
-        return f"{len(counts)} different"
-    return ", ".join(f"{value} {number}" for value, number in counts.items())
-
-
-def _by_split(shards: ShardSet) -> dict[str, list[ShardIndex]]:
-    splits: dict[str, list[ShardIndex]] = {}
-    for shard in shards.shards:
-        if shard.split is not None:
-            splits.setdefault(shard.split, []).append(shard)
-    return splits
-
-
-def _counts(kinds: Iterable[str | None]) -> dict[str, int]:
-    return dict(sorted(Counter(kind for kind in kinds if kind is not None).items()))

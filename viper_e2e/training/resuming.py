@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol, get_type_hints, runtime_checkable
@@ -23,15 +22,15 @@ from viper_e2e.config import (
     backbone_places,
     backbones_of,
     flat,
-    needs_of,
     settings_of_now,
 )
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, are_alike
 from viper_e2e.model import ViPER, labels_of, newest_whole, read_json
-from viper_e2e.runtime import naming, plain_json, write_text
-from viper_e2e.shards import Mixture, ShardSet, parse_corpora, with_patterns
-from viper_e2e.tasks import tasks_from_json, tasks_to_json
+from viper_e2e.runtime import naming
+from viper_e2e.shards import ShardSet, parse_corpora, with_patterns
+from viper_e2e.tasks import tasks_from_json
+from viper_e2e.training.data_record import DATA, bank_id, other_shards
 from viper_e2e.training.folds import is_file_of_folds
 from viper_e2e.training.optimizer import parameter_groups
 
@@ -64,7 +63,6 @@ them (seed, batch size, loss, model, …): with one changed, the run would be ne
 BY_CONTENT = ("train_shards", "val_shards", "folds", "model.textual.bank")
 """What names files: their content is compared, so that they may have moved."""
 _WORDED = {name: kind for name, kind in get_type_hints(TrainConfig).items() if kind in WORDED}
-DATA = "data.json"
 
 
 class SavedRun:
@@ -132,8 +130,8 @@ class SavedRun:
             yield f"labels: {', '.join(train.known_labels.names)}; the run has {', '.join(labels.names)}"
         for option, shards, name in (("--train-shards", train, "train"), ("--val-shards", val, "val")):
             if name in self.data:
-                yield from _other_shards(option, shards, self.data[name])
-        if "bank" in self.data and self.data["bank"] != _bank_id(settings.model):
+                yield from other_shards(option, shards, self.data[name])
+        if "bank" in self.data and self.data["bank"] != bank_id(settings.model):
             yield "--model.textual.bank: other sentences than in the run"
 
     def check_backbones(self, module: ViPER) -> None:
@@ -186,89 +184,6 @@ def said(value: object) -> str:
 
 
 # --- what a run says of its data --------------------------------------------------------------------
-
-
-def data_record(settings: Settings, train: ShardSet, val: ShardSet | None) -> dict[str, Any]:
-    """What was trained and validated on, by content: for ``data.json``."""
-    return {
-        "labels": list(train.known_labels.columns),
-        "tasks": tasks_to_json(train.known_labels.tasks),
-        "train": _shards_record(train),
-        "val": None if val is None else _shards_record(val),
-        "bank": _bank_id(settings.model),
-    }
-
-
-def provenance_of(train: ShardSet, val: ShardSet | None) -> dict[str, Any]:
-    """Of which clips a model is, for its model card."""
-    sets = {"train": train} | ({"val": val} if val is not None else {})
-    return {name: {"clips": len(s), "sha256": s.content_id()} for name, s in sets.items()}
-
-
-def write_data(folder: Path, record: Mapping[str, Any]) -> None:
-    write_text(folder / DATA, plain_json.dumps(record, indent=1) + "\n")
-
-
-def _shards_record(shards: ShardSet) -> dict[str, Any]:
-    names = [Path(shard.path_or_url.partition("?")[0]).name for shard in shards.shards]
-    record: dict[str, Any] = {"sha256": shards.content_id(), "clips": len(shards)}
-    if isinstance(shards, Mixture):
-        record["corpora"] = [
-            {
-                "name": one.name,
-                "weight": one.weight,
-                "clips": len(one.shards),
-                "sha256": one.shards.content_id(),
-            }
-            for one in shards.corpora
-        ]
-    rows = zip(names, shards.shard_sizes, shards.shard_ids(), strict=True)
-    return record | {"shards": [list(row) for row in rows]}
-
-
-def _other_shards(option: str, shards: ShardSet | None, saved: Mapping[str, Any] | None) -> Iterator[str]:
-    if shards is None or saved is None:
-        if shards is not None or saved is not None:
-            given = "none" if shards is None else f"{len(shards)} clips"
-            trained = "none" if saved is None else f"{saved['clips']} clips"
-            yield f"{option}: {given}; the run has {trained}"
-        return
-    now = _shards_record(shards)
-    if now["sha256"] == saved["sha256"]:
-        return
-    before, mixed, mixed_before = saved["shards"], now.get("corpora", []), saved.get("corpora", [])
-    if [_mixed(one) for one in mixed] != [_mixed(one) for one in mixed_before]:
-        yield f"{option}: {_mixture_line(mixed)}; the run has {_mixture_line(mixed_before)}"
-        return
-    if len(now["shards"]) != len(before) or now["clips"] != saved["clips"]:
-        yield (
-            f"{option}: {now['clips']} clips in {len(now['shards'])} shards; "
-            f"the run has {saved['clips']} in {len(before)}"
-        )
-        return
-    if sorted(row[2] for row in now["shards"]) == sorted(row[2] for row in before):
-        yield f"{option}: the same shards in another order; name them so that they come as before"
-        return
-    other = [row[0] for row, old in zip(now["shards"], before, strict=True) if row[2] != old[2]]
-    more = f" and {len(other) - 3} more" if len(other) > 3 else ""
-    yield f"{option}: other clips or labels than in the run, in {', '.join(other[:3])}{more}"
-
-
-def _mixed(corpus: Mapping[str, Any]) -> tuple[str, float | None]:
-    return corpus["name"], corpus["weight"]
-
-
-def _mixture_line(corpora: Sequence[Mapping[str, Any]]) -> str:
-    words = [name if weight is None else f"{name}={weight:g}" for name, weight in map(_mixed, corpora)]
-    return f"corpora {', '.join(words)}" if words else "no named corpora"
-
-
-def _bank_id(model: ModelConfig) -> str | None:
-    if "sentences" not in needs_of(model.modalities):
-        return None
-    from viper_e2e.encoders import read_bank  # loads open_clip
-
-    return sha256("\n".join(read_bank(model.textual.bank)).encode()).hexdigest()
 
 
 def with_absolute_paths(settings: Settings) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from viper_e2e.runtime import Processes, console, tell_problems
 from viper_e2e.shards import Mixture, ShardLimits
 from viper_e2e.training.corpus_curves import CorpusCurves
 from viper_e2e.training.data import make_loader, open_splits, reading_of, shares_of, training_labels
+from viper_e2e.training.data_record import data_record, provenance_of, write_data
 from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.fine_tuning import FineTuning, prepare_for_training, rewrapped
 from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
@@ -31,15 +32,7 @@ from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.optimizer import build_optimizer, build_schedule, schedule_factor
 from viper_e2e.training.precision import compute_dtype, resolve_precision, resumed
 from viper_e2e.training.reporting import Reporter
-from viper_e2e.training.resuming import (
-    SavedRun,
-    data_record,
-    provenance_of,
-    said,
-    take_rates,
-    with_absolute_paths,
-    write_data,
-)
+from viper_e2e.training.resuming import SavedRun, said, take_rates, with_absolute_paths
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.saving import Saver
 from viper_e2e.training.shared_clips import SharedClips

@@ -1,0 +1,44 @@
+"""stopping.py: how a command ends that is stopped, and what it says is kept."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+
+@contextmanager
+def stopping(command: str) -> Iterator[None]:
+    """SIGTERM and a lost terminal end a command as Ctrl-C does: it tidies up. `train` listens itself."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    own = threading.current_thread() is threading.main_thread() and command != "train"
+    heard = [number for number in numbers if own and signal.getsignal(number) is signal.SIG_DFL]
+    for number in heard:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def what_is_kept(command: str, argv: Sequence[str]) -> str:
+    """Of a command that was stopped, and the line that goes on with it."""
+    again = shlex.join(["viper", *argv])
+    given = {word.partition("=")[0] for word in argv}
+    if command == "infer" and not {"--output", "--out"} & given:
+        return "nothing is kept (with --output FILE what is scored would be)"
+    if command in ("sweep", "cv") or "--retrain" in argv:
+        resume = "" if "--resume" in argv else " --resume"
+        return f"trainings that have ended are kept; go on with: {again}{resume}"
+    if command in ("infer", "eval", "ablate", "calibrate"):
+        return f"what is scored is kept; go on with the rest by the same command: {again}"
+    if command == "train":
+        return f"training had not begun; begin by: {again}"
+    return f"nothing was written; begin anew by: {again}"

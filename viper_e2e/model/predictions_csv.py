@@ -1,0 +1,106 @@
+"""predictions_csv.py: cells of predictions as CSV files have them, safe in spreadsheets, and read back."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from viper_e2e.errors import ViperError
+from viper_e2e.labels import LabelSet
+from viper_e2e.runtime import written_whole
+
+# A leading minus alone is common in identifiers and runs nothing.
+_COULD_BE_FORMULA = re.compile(r"[=+@\t]|-.*[^\w.-]", re.DOTALL)
+_NOT_VERBATIM = re.compile(rf"{_COULD_BE_FORMULA.pattern}|.*[\r\n]", re.DOTALL)
+
+
+def submission_ids(
+    path: str | os.PathLike, file_ids: Sequence[str], keys: Sequence[str], labels: LabelSet
+) -> list[str]:
+    """What names each clip in a submission: its ``File_ID`` verbatim, else its key.
+
+    Raises :class:`ViperError` for an identifier that occurs twice, or that a spreadsheet would run as a formula
+    (it could not stay verbatim). ``path``: of the submission, for the message.
+    """
+    ids = [file_id or key for file_id, key in zip(file_ids, keys, strict=True)]
+    twice = next((file_id for file_id, count in Counter(ids).items() if count > 1), None)
+    if twice is not None:
+        raise ViperError(f"{path}: {twice!r} occurs twice; score one set of shards per submission")
+    for text in (*labels.columns, *ids):
+        if _NOT_VERBATIM.match(text):
+            raise ViperError(
+                f"{path}: {text!r} would be a formula or a line break in it; rename it and pack again"
+            )
+    return ids
+
+
+def neutralised(text: str) -> str:
+    """A text as a CSV cell that no spreadsheet runs as a formula: those get an apostrophe before them."""
+    # The apostrophe itself is doubled, so that reading is the inverse. A carriage return would end the line.
+    text = text.replace("\r", " ")
+    return f"'{text}" if text.startswith("'") or _COULD_BE_FORMULA.match(text) else text
+
+
+def restored(cell: str) -> str:
+    return cell.removeprefix("'")
+
+
+def exact_number(value: float) -> str:
+    return "" if np.isnan(value) else repr(float(value))
+
+
+def readable(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.6g}"
+
+
+def flag(value: bool | np.bool_) -> str:
+    return "1" if value else "0"
+
+
+def write_rows(
+    path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[object]], *, bom: bool = False
+) -> None:
+    with (
+        written_whole(path) as partial,
+        partial.open(
+            "w", encoding="utf-8-sig" if bom else "utf-8", errors="backslashreplace", newline=""
+        ) as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def read_rows(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ViperError(f"{path}: cannot be read as predictions ({error})") from error
+    if not lines:
+        raise ViperError(f"{path}: empty; write predictions with `viper eval`")
+    header, *rows = lines
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise ViperError(
+                f"{path}: row {number} has {len(row)} cells, expected {len(header)}; the file is torn"
+            )
+    return header, rows
+
+
+def parse_numbers(path: str | os.PathLike, rows: list[list[str]], width: int) -> Float64[np.ndarray, "N C"]:
+    table = np.full((len(rows), width), np.nan)
+    for i, row in enumerate(rows):
+        for j, cell in enumerate(row):
+            try:
+                table[i, j] = float(cell) if cell else np.nan
+            except ValueError as error:
+                raise ViperError(f"{path}: row {i + 2}: {cell!r} is not a number") from error
+    return table

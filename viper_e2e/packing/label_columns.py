@@ -1,0 +1,208 @@
+"""packing/label_columns.py: which columns of a table are labels, by their titles and by what is in them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from viper_e2e.labels import HUME_REACTION, name_of
+from viper_e2e.packing.column_choices import ColumnChoices, Columns, find_column, is_missing
+from viper_e2e.packing.sheet import Sheet
+from viper_e2e.packing.task_columns import placed
+from viper_e2e.packing.titles import FILE_TITLES, METADATA, RESERVED, SPLIT_TITLES, SUBJECT_TITLES, plain
+from viper_e2e.packing.values import is_missing_word, number, same_class, suspected_codes
+
+SCALE_FACTOR = 5.0
+"""A column this many times as large as the others is on no scale of theirs."""
+
+
+def take_labels(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
+    """Of the columns that are nothing else: labels, text, or something to ask about."""
+    named = {columns.file, columns.path, columns.split, columns.subject, columns.text, *columns.unused}
+    named |= {*columns.meta.values(), *columns.parts.values()}
+    rest = [place for place, title in enumerate(sheet.header) if title and place not in named]
+    if choices.tasks:
+        columns.tasks = placed(
+            choices.tasks,
+            sheet,
+            lambda title: find_column(sheet, title, "--tasks", columns),
+            lambda cell: is_missing(cell, choices.missing) or is_missing_word(cell),
+        )
+        columns.labels = [place for task in columns.tasks for place in task.places]
+        _ask_about_none(sheet, choices, columns)
+        columns.unused |= {place: "not used (not in --tasks)" for place in rest if place not in columns.labels}
+    elif choices.labels:
+        found = [find_column(sheet, title, "--labels", columns) for title in choices.labels]
+        columns.labels = [place for place in dict.fromkeys(found) if place is not None]
+        columns.unused |= {place: "not used (not in --labels)" for place in rest if place not in columns.labels}
+        for place in set(columns.labels) & named:
+            columns.complaints.append(
+                (sheet.header_line, f"--labels: {sheet.header[place]!r} is no emotion here")
+            )
+    else:
+        meant = _meant(sheet, [sheet.header[place] for place in rest])
+        for place in rest:
+            _judge(sheet, place, choices, columns, meant.get(sheet.header[place]))
+        _compare_scales(sheet, choices, columns)
+    names: dict[str, str] = {}
+    for title in (sheet.header[place] for place in columns.labels):
+        other = names.setdefault(name_of(title) or plain(title), title)
+        if other != title:
+            text = f"{other!r} and {title!r} have the same name but for case and punctuation: rename one"
+            columns.complaints.append((sheet.header_line, f"two emotion columns: {text}"))
+        elif not plain(title):
+            columns.complaints.append((sheet.header_line, f"column {title!r}: a name needs letters or digits"))
+
+
+def _ask_about_none(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
+    """`None` among the words of a class is what Python writes for nothing, or a class of that name."""
+    for task in columns.tasks:
+        if not task.is_words or "none" in map(same_class, task.classes) or is_missing("none", choices.missing):
+            continue
+        (place,) = task.places
+        found = [
+            (line, cells[place].strip())
+            for line, cells in sheet.lines
+            if same_class("".join(cells[place:][:1])) == "none"
+        ]
+        if found:
+            line, word = found[0]
+            times = f"{len(found)} time{'s' * (len(found) > 1)}"
+            columns.ask(
+                line,
+                f"{task.titles[0]} is {word!r} ({times}): no label, or a class? (a class if a file of tasks, "
+                "--tasks tasks.yaml, lists it under classes)",
+                "--missing",
+                word,
+            )
+
+
+def _judge(sheet: Sheet, place: int, choices: ColumnChoices, columns: Columns, meant: str | None) -> None:
+    """One column without a name of its own: an emotion, text, or something to ask about."""
+    title, at = sheet.header[place], sheet.header_line
+    if meant:
+        columns.complaints.append((at, f"unknown column {title!r}; is {meant!r} meant?"))
+        return
+    filled = _filled(sheet, place, choices)
+    numeric = [cell for _, cell in filled if number(cell, "either") is not None]
+    words = [
+        (line, cell)
+        for line, cell in filled
+        if number(cell, "either") is None and not is_missing_word(cell) and not _like_number(cell)
+    ]
+    if plain(title) in SUBJECT_TITLES and columns.subject is None:
+        text = f"column {title!r} seems to tell who is seen: --subject-column, or --ignore it"
+        columns.ask(at, text, "--subject-column", title)
+        columns.subject = place
+    elif words and not numeric:
+        columns.unused[place] = f"text, not used (line {words[0][0]}: {_short(words[0][1])})"
+    elif words and len(words) > len(numeric):
+        line, word = words[0]
+        text = f"column {title!r} holds text (line {line}: {_short(word)}) and numbers: is it an emotion?"
+        columns.ask(at, text, "--ignore", title)
+    elif why := _no_emotion(title, numeric):
+        columns.ask(at, f"column {title!r} holds numbers but {why}: is it an emotion?", "--ignore", title)
+    else:
+        columns.labels.append(place)
+
+
+def _filled(sheet: Sheet, place: int, choices: ColumnChoices) -> list[tuple[int, str]]:
+    cells = [(line, cells[place].strip()) for line, cells in sheet.lines if len(cells) > place]
+    return [(line, cell) for line, cell in cells if cell and not is_missing(cell, choices.missing)]
+
+
+def _like_number(cell: str) -> bool:
+    """Written as a number is, though not as we read one: `1_0`, `1.234,5`, `50 %`, `0x1f`."""
+    return bool(re.match(r"[^\w\s]*\d", cell)) and len(re.findall(r"[^\W\d_]", cell)) <= 2
+
+
+def _no_emotion(title: str, cells: Sequence[str]) -> str | None:
+    """Why a column of numbers is hardly one of emotions."""
+    spaced = re.sub(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-Þ])", " ", title)
+    words = [word.casefold() for word in re.split(r"[\W\d_]+", spaced) if word]
+    if found := [word for word in words if word in METADATA]:
+        return f"its title says {found[0]!r}"
+    if plain(title) in (*FILE_TITLES, *SPLIT_TITLES):
+        return f"its title says {title!r}"
+    values = _numbers(cells)
+    if len(values) >= 5 and counts_up(cells):
+        return "they count up row by row"
+    if len(values) >= 3 and all(value.is_integer() and 1900 <= value <= 2100 for value in values):
+        return "they look like years"
+    return None
+
+
+def _numbers(cells: Sequence[str]) -> list[float]:
+    """Of those that are some."""
+    return [value for cell in cells if (value := number(cell, "either")) is not None]
+
+
+def counts_up(cells: Sequence[str]) -> bool:
+    if not cells or not all(re.fullmatch(r"\d+", cell) for cell in cells):
+        return False
+    steps = {int(b) - int(a) for a, b in pairwise(cells)}
+    return steps <= {1} and int(cells[0]) in (0, 1)
+
+
+def _compare_scales(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
+    """Ask about a column whose values are on no scale of the others, or are codes among measurements."""
+    values = {}
+    for place in columns.labels:
+        found = _numbers([cell for _, cell in _filled(sheet, place, choices)])
+        codes = set(suspected_codes(found))
+        values[place] = [value for value in found if value not in codes]
+    for place in list(columns.labels):
+        others = [found for other, found in values.items() if other != place and found]
+        own = values[place]
+        if len(others) < 2 or not own:
+            continue
+        sizes = sorted(max(map(abs, found)) for found in others)
+        title, at = sheet.header[place], sheet.header_line
+        span = f"{min(own):g} … {max(own):g}"
+        if sizes[-1] <= 2 * sizes[0] and max(map(abs, own)) > SCALE_FACTOR * sizes[-1] > 0:
+            text = f"column {title!r} ({span}) is on another scale than the others: is it an emotion?"
+        elif (
+            len(own) >= 5
+            and len(set(own)) <= 3
+            and all(value.is_integer() for value in own)
+            and min(own) >= 0
+            and max(own) > 1
+            and all(not all(value.is_integer() for value in found) for found in others)
+        ):
+            text = f"column {title!r} holds nothing but {_listed(set(own))}, a code rather than a measure"
+        else:
+            continue
+        columns.labels.remove(place)
+        columns.ask(at, text, "--ignore", title)
+
+
+def _meant(sheet: Sheet, titles: Sequence[str]) -> dict[str, str]:
+    """Title → the one it is probably a misspelling of.
+
+    A table that is mostly Hume-Reaction's is meant to be all of it: a misspelt title would silently become
+    another label set.
+    """
+    missing = [column for column in HUME_REACTION.columns if column not in titles]
+    names = missing if 2 * len(missing) < len(HUME_REACTION) else []
+    names = [*names, *(name for name in RESERVED if plain(name) not in map(plain, sheet.header))]
+    # A title that is a word of its own (`Subjekt`) is asked about with an option that takes it as it is.
+    asked = (*FILE_TITLES, *SPLIT_TITLES, *SUBJECT_TITLES)
+    found = {title: nearest(title, names) for title in titles if plain(title) not in asked}
+    return {title: name for title, name in found.items() if name and name not in ("File_ID", "Split")}
+
+
+def nearest(title: str, names: Sequence[str]) -> str | None:
+    """The name that a title probably stands for, ignoring case and punctuation."""
+    by_name = {plain(name): name for name in names}
+    match = difflib.get_close_matches(plain(title), by_name, n=1, cutoff=0.8)
+    return by_name[match[0]] if match else None
+
+
+def _short(cell: str) -> str:
+    return repr(cell if len(cell) <= 24 else cell[:23] + "…")
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(values))
