@@ -6,24 +6,21 @@ import codecs
 import csv
 import io
 import re
-import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from viper_e2e.errors import ViperError
+from viper_e2e.packing.workbook import MAX_BYTES, Line, lines_of_parquet, sheets_of
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-MAX_BYTES = 1_000_000_000
-"""Of a table, unpacked: more is no table of labels, or a bomb."""
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
 BOMS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 SNIFFED_ROWS = 30
+PARQUET = b"PAR1"
 OLD_WORKBOOK = b"\xd0\xcf\x11\xe0"
 
-Line = tuple[int, list[str]]
 IsId = Callable[[str], bool]
 """Whether a title may be that of the column of files: what tells a header from the lines above it."""
 
@@ -43,7 +40,7 @@ class Sheet:
 
 
 def read_sheet(path: Path, is_id: IsId, *, encoding: str = "", sheet: str = "") -> Sheet:
-    """Read a table: text with commas, semicolons, tabs or bars between its cells, or an Excel workbook.
+    """Read a table: text with commas, semicolons, tabs or bars between cells, a workbook, Parquet.
 
     ``encoding``, ``sheet``: where the file cannot tell. Raises ``ViperError`` where it is no table.
     """
@@ -58,6 +55,8 @@ def read_sheet(path: Path, is_id: IsId, *, encoding: str = "", sheet: str = "") 
     if data.startswith(b"PK\x03\x04"):
         records, told = _workbook(path, data, is_id, sheet)
         return _sheet(path, records, "", told, is_id)
+    if data.startswith(PARQUET):
+        return _sheet(path, lines_of_parquet(path, data), "", ["its first row as line 2 (Parquet)"], is_id)
     if sheet:
         raise ViperError(f"{path}: --sheet {sheet}: text has no sheets; leave it out")
     text, told = _decoded(path, data, encoding)
@@ -226,24 +225,7 @@ def _without_nul(path: Path, text: str) -> str:
 
 def _workbook(path: Path, data: bytes, is_id: IsId, wanted: str) -> tuple[list[Line], list[str]]:
     """Rows of the one sheet of an Excel workbook that can be the table."""
-    try:
-        import openpyxl
-    except ModuleNotFoundError as error:
-        raise ViperError(
-            f"{path}: an Excel workbook; `pip install openpyxl` to have it read, or save it as CSV UTF-8"
-        ) from error
-    from openpyxl.utils.exceptions import InvalidFileException
-
-    try:
-        unpacked = sum(member.file_size for member in zipfile.ZipFile(io.BytesIO(data)).infolist())
-        if unpacked > MAX_BYTES:
-            raise ViperError(f"{path}: {unpacked:,} bytes when unpacked; at most {MAX_BYTES:,} are read")
-        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-        sheets = {sheet.title: _rows(sheet) for sheet in book.worksheets}
-    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError) as error:
-        if isinstance(error, ViperError):
-            raise
-        raise ViperError(f"{path}: no readable workbook ({error}); save it as CSV UTF-8") from error
+    sheets = sheets_of(path, data)
     if wanted:
         if wanted not in sheets:
             raise ViperError(f"{path}: no sheet {wanted!r}; there are {', '.join(map(repr, sheets))}")
@@ -261,40 +243,3 @@ def _workbook(path: Path, data: bytes, is_id: IsId, wanted: str) -> tuple[list[L
         raise ViperError(f"{path}: no rows; a header line and one line per clip are needed")
     title, rows = next(iter(chosen.items()))
     return rows, [f"sheet {title!r} of {len(filled)}" if len(filled) > 1 else f"sheet {title!r}"]
-
-
-@runtime_checkable
-class _Cell(Protocol):
-    """As openpyxl has it; an empty one has no `number_format`."""
-
-    @property
-    def value(self) -> object: ...
-
-
-@runtime_checkable
-class _Worksheet(Protocol):
-    def iter_rows(self) -> Iterable[Iterable[_Cell]]: ...
-
-
-def _rows(sheet: _Worksheet) -> list[Line]:
-    found = []
-    for number, row in enumerate(sheet.iter_rows(), start=1):
-        cells = [_cell(cell.value, getattr(cell, "number_format", "")) for cell in row]
-        while cells and not cells[-1].strip():
-            cells.pop()
-        if cells:
-            found.append((number, cells))
-    return found
-
-
-def _cell(value: object, shown_as: str) -> str:
-    """A cell as its sheet shows it: whole numbers without a point, ``00000`` with its zeros."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        value = int(value)
-    if isinstance(value, int) and re.fullmatch(r"0{2,}", shown_as or ""):
-        return f"{value:0{len(shown_as)}d}"
-    return str(value)

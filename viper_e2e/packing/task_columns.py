@@ -21,6 +21,9 @@ MAX_CLASSES = 100
 MANY_CLASSES = 20
 """More than these, most of them seen once, are names or remarks."""
 
+HOLDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+"""How programs and people write that a label holds, or does not."""
+
 Find = Callable[[str], "int | None"]
 """Where the column of a title is; notes a complaint where there is none."""
 
@@ -76,6 +79,8 @@ class TaskColumns:
 
     def _value(self, title: str, cell: str, decimal: str) -> float:
         value = number(cell, decimal)
+        if value is None and self.kind == "labels":
+            value = HOLDS.get(cell.casefold())
         if value is None:
             raise ValueError(f"{title} is {cell!r}, not a number")
         if self.kind == "labels" and not 0 <= value <= 1:
