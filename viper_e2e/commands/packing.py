@@ -21,7 +21,7 @@ from viper_e2e.packing import (
 from viper_e2e.runtime import counting as progress_bar
 from viper_e2e.runtime import settle_file
 
-TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".xls")
+TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".xls", ".parquet")
 
 
 def run_pack(options: PackConfig) -> int:
