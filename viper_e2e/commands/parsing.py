@@ -7,7 +7,7 @@ import math
 import re
 from argparse import SUPPRESS, Action, HelpFormatter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import reduce
 from pathlib import Path
 from typing import NoReturn, get_args, get_type_hints
@@ -36,6 +36,7 @@ from viper_e2e.config import (
     is_old_option,
     option_of_now,
     read_settings_file,
+    recipe_words,
     settings_of_now,
 )
 from viper_e2e.errors import ViperError
@@ -80,20 +81,41 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
     saved = _saved_settings(argv, prog)
     if saved is not None:
         argv = ["--config", saved, *argv]
-    # What the words and the files add to is what the preset trains; a run that goes on has its own.
-    depths = Depths() if saved is not None else TRAIN_DEFAULTS[preset].get("unfreeze", Depths())
     argv, in_files = _with_files_of_now(argv)
     argv, typed = _without_unfreeze(argv)
+    # What the words and the files add to is what the preset trains; a run that goes on has its own.
+    depths = Depths() if saved is not None else TRAIN_DEFAULTS[preset].get("unfreeze", Depths())
+    depths = reduce(Depths.updated, in_files, depths)
+    if saved is None and any("recipe" in word for word in argv):
+        # Its words depend on others, and stand before them all.
+        plain = [word for word in argv if not word.startswith("--print_config")]
+        first, told = _settings(plain, prog, preset, depths, typed, is_new=True)
+        if first.train.recipe != "none":
+            argv = [*recipe_words(first, told), *argv]
+    settings, _ = _settings(argv, prog, preset, depths, typed, is_new=saved is None)
+    check_settings("--", {"": settings.train, "model.": settings.model})
+    _need(settings.train.train_shards, "--train-shards", prog)
+    _need(settings.train.run_dir, "--run-dir", prog)
+    return replace(settings, words=words)
+
+
+def _settings(
+    argv: Sequence[str], prog: str, preset: str, depths: Depths, typed: Depths, *, is_new: bool
+) -> tuple[Settings, frozenset[str]]:
+    """And the backbones of which the command line says how they train.
+
+    ``depths``, ``typed``: of backbones, by preset and files, and by ``--unfreeze``.
+    """
     short = bool({"-h", "--help"} & set(argv))
     # What a saved run does not name was added to the package since: it had the default, whatever presets have
     # made of it by now.
-    model = PRESETS[preset]() if saved is None else ModelConfig()
+    model = PRESETS[preset]() if is_new else ModelConfig()
     parser = _train_parser(preset, prog, None if short else model)
     parsed = parser.instantiate(parser.parse_args(argv))
     train = TrainConfig(**{field.name: getattr(parsed, field.name) for field in fields(TrainConfig)})
     model = parsed.model
     given = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
-    if saved is None:
+    if is_new:
         given |= _differing(Settings(train, model, parsed.preset))
     if parsed.modalities:
         model.modalities = tuple(parsed.modalities.split(","))
@@ -103,14 +125,13 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
         _backbone(model, backbone).source = source
     # Of the model, so that evaluation and inference divide as training did.
     model.fusion.rescale = model.fusion.rescale or train.rescale
-    depths = reduce(Depths.updated, in_files, depths)
-    train.unfreeze = _depths(model, depths.updated(_frozen(model, parsed.freeze)), typed)
+    frozen = _frozen(model, parsed.freeze)
+    train.unfreeze = _depths(model, depths.updated(frozen), typed)
     _apply_lora(model, parsed.lora)
     apply_reading_options(model.decoding, reading_options(parsed))
-    check_settings("--", {"": train, "model.": model})
-    _need(train.train_shards, "--train-shards", prog)
-    _need(train.run_dir, "--run-dir", prog)
-    return Settings(train, model, parsed.preset, words, frozenset(given))
+    told = {name for name, _ in (*frozen.rows, *typed.rows)}
+    told |= {name for name, backbone in backbones_of(model).items() if backbone.lora_rank}
+    return Settings(train, model, parsed.preset, given=frozenset(given)), frozenset(told)
 
 
 def _differing(settings: Settings) -> set[str]:

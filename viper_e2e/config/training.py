@@ -106,6 +106,9 @@ class OptimizerConfig:
 
     lr: Annotated[float, FROM_0] = 1e-3
     """Peak learning rate of the fusion head."""
+    recipe: Literal["none", "lpft"] = "none"
+    """Fine-tuning in one word, made of settings below, each of which may be given beside it. `lpft`: first the
+    head on frozen backbones, then their last blocks with it, at small rates."""
     backbone_lr: Annotated[float, FROM_0] = 1e-4
     """Peak learning rate of unfrozen backbones."""
     layer_decay: Annotated[float, Bounds(0, 1, open_low=True)] = 1.0
