@@ -46,7 +46,7 @@ def recipe_words(settings: Settings, kept: Collection[str]) -> list[str]:
     first = train.epochs - max(1, round(FINE_TUNED_SHARE * train.epochs))
     if not trained:
         raise ViperError(
-            f"{recipe}: nothing is left for it to fine-tune: {', '.join(own)} trains, or stays frozen, by other "
+            f"{recipe}: nothing is left for it to fine-tune: {', '.join(own)} trains or stays frozen by other "
             "words (--unfreeze, --freeze, --lora, the preset)"
         )
     phases = ",".join(f"{first}:{name}={NUM_BLOCKS}" for name in trained)
