@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,9 @@ from viper_e2e.encoders.audio_backbone import audio_backbone
 from viper_e2e.encoders.backbone import Backbone, at_least_float32
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.encoders.clip_view import ClipView
-from viper_e2e.encoders.layers import joined, layers_read
+from viper_e2e.encoders.layers import joined, layers_read, normalised
+from viper_e2e.encoders.prefix import first_trained, run_after, run_before
+from viper_e2e.encoders.prepared import Prefix
 from viper_e2e.encoders.sound import Frames, padded, stretch
 from viper_e2e.encoders.stream import Stream
 from viper_e2e.encoders.weights import NOWHERE, Search
@@ -33,6 +35,8 @@ class ClipSound(NamedTuple):
     """Length of the whole audio stream, from the start of the first run."""
     used: Bool[Tensor, "T"] | None = None
     """Which of the instants exist; ``None``: all."""
+    prefix: Prefix | None = None
+    """Of its pieces, which are not run from their beginning then."""
 
 
 class AudioEncoder(Encoder[ClipSound]):
@@ -115,12 +119,11 @@ class AudioEncoder(Encoder[ClipSound]):
         Frozen: one clip at a time, unpadded, so that a clip's tokens never depend on its company. Trained: the
         pieces of all clips together, those of equal length in one pass.
         """
-        plan = self._windows if self.sound == "windows" else self._spans
-        plans = [plan(clip) for clip in inputs]
+        plans = [self._plan(clip) for clip in inputs]
         if self.is_frozen:
             encoded = [self._encode(p.pieces) for p in plans]
         else:
-            together = iter(self._encode([piece for p in plans for piece in p.pieces]))
+            together = iter(self._together(plans, inputs))
             encoded = [[next(together) for _ in p.pieces] for p in plans]
         made = [self._tokens(p, hidden) for p, hidden in zip(plans, encoded, strict=True)]
         length = max((len(p.seconds) for p in plans), default=0)
@@ -143,7 +146,54 @@ class AudioEncoder(Encoder[ClipSound]):
             tokens = tokens + 0.0 * sum(x.sum() for x in self._encode([tone]))
         return Stream(tokens, present, used, seconds)
 
+    # --- partly trained ---------------------------------------------------------------------------
+
+    @property
+    def is_cut(self) -> bool:
+        return not self.is_xvector and first_trained(self.backbone) is not None
+
+    def before(self, inputs: ClipSound) -> Prefix:
+        made = [
+            run_before(self.backbone, self._batch([piece]), self._layers) for piece in self._plan(inputs).pieces
+        ]
+        earlier = [self._side_by_side(read, hidden) for hidden, read in made]
+        return Prefix(self.prefix_id(), tuple(hidden for hidden, _ in made), tuple(earlier))
+
+    def behind(self, clip: ClipView, prefix: Prefix) -> ClipSound:
+        return self.inputs(clip)._replace(prefix=prefix)
+
+    def _together(self, plans: list[_Plan], inputs: Sequence[ClipSound]) -> list[Float[Tensor, "_ D"]]:
+        """Hidden states of all pieces of all clips."""
+        pieces = [piece for plan in plans for piece in plan.pieces]
+        kept = [clip.prefix for clip in inputs if clip.prefix is not None]
+        if not kept:
+            return self._encode(pieces)
+        hidden = [one for prefix in kept for one in prefix.hidden]
+        earlier = [one for prefix in kept for one in prefix.earlier]
+        return self._in_passes(
+            pieces,
+            [one.shape[1] for one in hidden],
+            lambda members: self._pass_behind([hidden[i] for i in members], [earlier[i] for i in members]),
+        )
+
+    def _pass_behind(
+        self, hidden: list[Float[Tensor, "1 F D"]], earlier: list[Float[Tensor, "1 F E"]]
+    ) -> Float[Tensor, "N F K"]:
+        least = torch.zeros(1, device=hidden[0].device)
+        last, later = run_after(self.backbone, torch.cat(hidden), self._batch([least]), self._layers)
+        states = [torch.cat(earlier), self._side_by_side(later, last), at_least_float32(last)]
+        return torch.cat(states, -1)
+
+    def _side_by_side(
+        self, states: Sequence[Float[Tensor, "N F D"]], like: Float[Tensor, "N F D"]
+    ) -> Float[Tensor, "N F E"]:
+        """Layers before the last, E = D × their number; ``like``: of none."""
+        return torch.cat([normalised(state) for state in states], -1) if states else like.float()[..., :0]
+
     # --- which samples make which token ---------------------------------------------------------
+
+    def _plan(self, clip: ClipSound) -> _Plan:
+        return self._windows(clip) if self.sound == "windows" else self._spans(clip)
 
     def _spans(self, clip: ClipSound) -> _Plan:
         """Runs in pieces; a token is the mean of the hidden states whose centre lies in its span."""
@@ -221,13 +271,23 @@ class AudioEncoder(Encoder[ClipSound]):
 
     def _encode(self, pieces: list[Float[Tensor, "_"]]) -> list[Float[Tensor, "_ D"]]:
         """Hidden states (or one x-vector) per piece; pieces of equal length share a pass."""
+        whole = self.log_mel
+        lengths = [len(piece) if whole is None else whole.padded_length(len(piece)) for piece in pieces]
+        return self._in_passes(pieces, lengths, lambda members: self._pass([pieces[i] for i in members]))
+
+    def _in_passes(
+        self,
+        pieces: list[Float[Tensor, "_"]],
+        lengths: list[int],
+        run: Callable[[list[int]], Float[Tensor, "N F D"]],
+    ) -> list[Float[Tensor, "_ D"]]:
+        """``run`` gets the numbers of pieces of one length."""
         groups: dict[int, list[int]] = {}
-        for i, piece in enumerate(pieces):
-            length = len(piece) if self.log_mel is None else self.log_mel.padded_length(len(piece))
+        for i, length in enumerate(lengths):
             groups.setdefault(length, []).append(i)
         hidden: dict[int, Float[Tensor, "_ D"]] = {}
         for members in groups.values():
-            batch = self._pass([pieces[i] for i in members])
+            batch = run(members)
             for i, states in zip(members, batch, strict=True):
                 heard = self._frames.number(len(pieces[i])) if self.log_mel is not None else len(states)
                 hidden[i] = states[:heard]
@@ -235,17 +295,19 @@ class AudioEncoder(Encoder[ClipSound]):
 
     def _pass(self, pieces: list[Float[Tensor, "_"]]) -> Float[Tensor, "N F D"]:
         backbone, model, several = self.backbone, self.backbone.model, len(self._layers) > 1
-        device = next(model.parameters()).device
-        with backbone.computing(device):
-            if self.log_mel is not None:
-                inputs = self.log_mel([piece.to(device) for piece in pieces])
-                out = model(backbone.as_input(inputs), output_hidden_states=several)
-                return self._joined(out)
-            inputs = torch.stack(pieces).to(device)
-            inputs = nn.functional.pad(inputs, (0, max(0, self._frames.minimum - inputs.shape[1])))
+        inputs = self._batch(pieces)
+        with backbone.computing(inputs.device):
             if self.is_xvector:
                 return at_least_float32(model(backbone.as_input(inputs)).embeddings[:, None])
             return self._joined(model(backbone.as_input(inputs), output_hidden_states=several))
+
+    def _batch(self, pieces: list[Float[Tensor, "_"]]) -> Float[Tensor, "N ..."]:
+        """What the backbone reads of pieces of one length."""
+        device = next(self.backbone.model.parameters()).device
+        if self.log_mel is not None:
+            return self.log_mel([piece.to(device) for piece in pieces])
+        inputs = torch.stack(pieces).to(device)
+        return nn.functional.pad(inputs, (0, max(0, self._frames.minimum - inputs.shape[1])))
 
     # A model's own output, whose fields differ from family to family.
     def _joined(self, output: Any) -> Float[Tensor, "N F D"]:

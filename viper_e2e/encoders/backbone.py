@@ -111,6 +111,10 @@ class Backbone(nn.Module):
                 parts[name] = len(self._blocks) + 1 if follows else 0
         return parts
 
+    def names_before(self, block: int) -> list[str]:
+        """Parameters that stand in front of this block (counted from 0): the stem's, and earlier blocks'."""
+        return [name for name, part in self._part.items() if part is not None and part <= block]
+
     # --- training depth and dtype ---------------------------------------------------------------
 
     @property

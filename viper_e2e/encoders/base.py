@@ -16,7 +16,8 @@ from viper_e2e.config import ModelConfig
 from viper_e2e.encoders.backbone import Backbone
 from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.encoders.clip_view import ClipView
-from viper_e2e.encoders.prepared import ClipTokens, WeightsId
+from viper_e2e.encoders.prefix import first_trained, prefix_id, prefix_names
+from viper_e2e.encoders.prepared import ClipTokens, Prefix, WeightsId
 from viper_e2e.encoders.stream import Stream
 from viper_e2e.encoders.weights import Search, tensors_sha256
 from viper_e2e.loading import TIME_LIMIT_SECONDS
@@ -97,9 +98,10 @@ class Encoder(nn.Module, ABC, Generic[Input]):
 
     def encode(self, clips: Sequence[ClipView], cache: TokenCache | None = None) -> Stream:
         """Tokens of a batch. Frozen: clip by clip, so that none differs by its company, and none is encoded
-        again whose tokens are in the cache or came with the clip."""
+        again whose tokens are in the cache or came with the clip. Partly trained: so is what stands in front of
+        the first trained block, where the backbone can be cut there."""
         if not self.is_frozen:
-            return self([self.inputs(clip) for clip in clips])
+            return self([self._trained_input(clip, cache) for clip in clips])
         with torch.no_grad():
             rows = [self._tokens_of(clip, cache) for clip in clips]
         return Stream(*(torch.stack(column) for column in zip(*rows, strict=True)))
@@ -120,6 +122,46 @@ class Encoder(nn.Module, ABC, Generic[Input]):
         cache.keep(clip.prepared, self.name, made_by, made)
         return made
 
+    def _trained_input(self, clip: ClipView, cache: TokenCache | None) -> Input:
+        if not self.is_cut:
+            return self.inputs(clip)
+        if clip.prepared is None or cache is None or clip.is_changed(self.name):
+            return self.behind(clip, self.before(self.inputs(clip)))
+        prefix = cache.find_prefix(clip.prepared, self.name, self.prefix_id())
+        if prefix is None:
+            prefix = self.before(self.inputs(clip))
+            cache.keep_prefix(clip.prepared, self.name, prefix)
+        return self.behind(clip, prefix)
+
+    # --- partly trained ---------------------------------------------------------------------------
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether what stands in front of its first trained block runs apart, once for a clip."""
+        return False
+
+    def before(self, inputs: Input) -> Prefix:
+        """Of one clip, without gradient, by itself: no clip's prefix depends on its company."""
+        raise NotImplementedError(f"{type(self).__name__}.before")
+
+    def behind(self, clip: ClipView, prefix: Prefix) -> Input:
+        """What `forward` reads of a clip in place of its pictures."""
+        raise NotImplementedError(f"{type(self).__name__}.behind")
+
+    def prefix_id(self) -> WeightsId:
+        """Equal as long as what stands in front of the cut is what it is now: whose prefix a clip's is."""
+        (backbone,) = self.backbones().values()
+        return prefix_id(backbone, self._owner())
+
+    def prefix_content_id(self) -> str:
+        """As `content_id`, of what stands in front of the cut."""
+        (backbone,) = self.backbones().values()
+        kind, named = type(self), dict(backbone.model.named_parameters())
+        front = {name: named[name] for name in prefix_names(backbone)}
+        return digest([kind.__module__, kind.__qualname__, first_trained(backbone), tensors_sha256(front)])
+
+    # --- encoding ---------------------------------------------------------------------------------
+
     def _encode_one(self, clip: ClipView) -> ClipTokens:
         return ClipTokens(*(rows[0] for rows in self([self.inputs(clip)])))
 
@@ -131,9 +173,11 @@ class Encoder(nn.Module, ABC, Generic[Input]):
         Every change in place (loading, an optimizer) counts up a tensor's version; a change of dtype or device
         replaces tensors and is counted by itself.
         """
-        owner = self.__dict__.setdefault("_owner", object())
         stores = sum(backbone.num_stores for backbone in self.backbones().values())
-        return owner, stores, sum(parameter._version for parameter in self.parameters())
+        return self._owner(), stores, sum(parameter._version for parameter in self.parameters())
+
+    def _owner(self) -> object:
+        return self.__dict__.setdefault("_identity", object())
 
     def content_id(self) -> str:
         """What tells its weights, as they are stored now, from any others: equal for another encoder of the
@@ -147,7 +191,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
         return digest([kind.__module__, kind.__qualname__, tensors_sha256(self.state_dict()), small])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Encoder:
-        self.__dict__["_owner"] = object()
+        self.__dict__["_identity"] = object()
         return super()._apply(fn, recurse)
 
     def backbones(self) -> dict[str, Backbone]:

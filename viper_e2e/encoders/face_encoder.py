@@ -13,6 +13,7 @@ from torch import Tensor
 from viper_e2e.clip import CropSpec
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.encoders.clip_view import ClipView
+from viper_e2e.encoders.prepared import Prefix
 from viper_e2e.encoders.stream import Stream
 
 
@@ -26,10 +27,17 @@ class FaceCrops(NamedTuple):
     """Which of them each slot shows."""
     used: Bool[Tensor, " T"]
     is_readable: bool
+    prefix: Prefix | None = None
+    """In place of the crops, of which there are none then."""
 
     @classmethod
     def of(cls, clip: ClipView, spec: CropSpec) -> FaceCrops:
         return cls(clip.crops(spec), clip.frame_seconds, clip.frame, clip.used, clip.is_readable)
+
+    @classmethod
+    def behind(cls, clip: ClipView, spec: CropSpec, prefix: Prefix) -> FaceCrops:
+        none = torch.zeros(0, 3, spec.size, spec.size, device=clip.frame.device)
+        return cls(none, clip.frame_seconds, clip.frame, clip.used, clip.is_readable, prefix)
 
 
 class FaceEncoder(Encoder[FaceCrops]):
@@ -48,10 +56,15 @@ class FaceEncoder(Encoder[FaceCrops]):
         if self.is_frozen:
             tokens = torch.stack([self.embed(clip.crops)[clip.frame] for clip in inputs])
         else:
-            # A fixed shape whatever is absent, so that every process runs every parameter in every step.
-            pixels = torch.cat([clip.crops[clip.frame] for clip in inputs])
-            tokens = self.embed(pixels).unflatten(0, (len(inputs), -1))
+            tokens = self.embed_together(inputs).unflatten(0, (len(inputs), -1))
         return stream_of(inputs, tokens, [clip.frame_seconds[clip.frame] for clip in inputs])
+
+    def embed_together(self, inputs: Sequence[FaceCrops]) -> Float[Tensor, "N D"]:
+        """An embedding of each slot of each clip, in one pass.
+
+        A fixed shape whatever is absent, so that every process runs every parameter in every step.
+        """
+        return self.embed(torch.cat([clip.crops[clip.frame] for clip in inputs]))
 
     def example_input(self) -> FaceCrops:
         return crops_of_noise(self.crop_spec, next(self.parameters()).device)

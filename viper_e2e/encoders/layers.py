@@ -28,14 +28,19 @@ def layers_read(count: int, depth: int, name: str) -> tuple[int, ...]:
     return tuple(first + (depth - first) * i // (count - 1) for i in range(count))
 
 
+def normalised(state: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
+    """A layer before the last one: mean 0 and deviation 1 over D, since each has its own scale."""
+    return nn.functional.layer_norm(state.float(), state.shape[-1:])
+
+
 def joined(
     last: Float[Tensor, "N L D"], hidden: Sequence[Tensor] | None, layers: Sequence[int]
 ) -> Float[Tensor, "N L K"]:
     """The layers side by side, K = D × their number, the last one (as the model ends) at the end.
 
-    ``hidden``: transformers' ``hidden_states``; ``None`` where the last alone is read. Earlier layers are
-    brought to mean 0 and deviation 1 over D: each has its own scale, and none of them the final norm.
+    ``hidden``: transformers' ``hidden_states``; ``None`` where the last alone is read. Earlier layers, which
+    lack the final norm, are `normalised`.
     """
     states = hidden or ()
-    earlier = [nn.functional.layer_norm(states[i].float(), states[i].shape[-1:]) for i in layers[:-1]]
+    earlier = [normalised(states[i]) for i in layers[:-1]]
     return torch.cat([*(state.to(last.dtype) for state in earlier), last], -1) if earlier else last

@@ -12,7 +12,7 @@ from torch import Tensor
 from viper_e2e.clip import Cue
 from viper_e2e.faces import FaceCropper, FaceRegions, FaceTrack
 
-WeightsId = tuple[object, int, int]
+WeightsId = tuple[object, ...]
 """Equal as long as an encoder has the weights it has now; see `Encoder.weights_id`."""
 
 
@@ -23,6 +23,20 @@ class ClipTokens(NamedTuple):
     present: Bool[Tensor, " T"]
     used: Bool[Tensor, " T"]
     seconds: Float[Tensor, " T"]
+
+
+class Prefix(NamedTuple):
+    """What the frozen front of a partly trained backbone made of one clip: see `prefix.py`."""
+
+    made_by: WeightsId
+    hidden: tuple[Float[Tensor, "N L D"], ...]
+    """What enters the first trained block, of each part of the clip that passes by itself."""
+    earlier: tuple[Float[Tensor, "N ..."], ...]
+    """Of each part, what the encoder reads of the layers in front; the last dimension is empty if of none."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (*self.hidden, *self.earlier))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +72,8 @@ class PreparedClip:
     """That frozen encoders made of it earlier, by modality; `TokenCache.with_tokens` puts them here."""
     made_by: Mapping[str, WeightsId] = field(default_factory=dict)
     """Whose tokens they are, as `Encoder.weights_id` tells it: no other encoder takes them over."""
+    prefixes: Mapping[str, Prefix] = field(default_factory=dict)
+    """That partly trained encoders begin with, by modality; `TokenCache.with_tokens` puts them here."""
     is_reduced: bool = False
     """Whether it was reduced to the least, from which nothing can be encoded anew."""
 
@@ -87,6 +103,7 @@ class PreparedClip:
         total += sum(len(cue.text) for cue in self.words)
         total += 0 if self.sound_instants is None else self.sound_instants.nbytes
         total += sum(t.nbytes for kept in self.tokens.values() for t in kept)
+        total += sum(prefix.nbytes for prefix in self.prefixes.values())
         if self.pixels is not None:
             total += self.pixels.nbytes if isinstance(self.pixels, Tensor) else self.pixels.num_bytes
         total += 0 if self.frames is None else self.frames.nbytes

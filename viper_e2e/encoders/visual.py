@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -24,8 +24,11 @@ from viper_e2e.encoders.building import (
     pooler_off,
     read_architecture,
 )
-from viper_e2e.encoders.face_encoder import FaceEncoder
-from viper_e2e.encoders.layers import joined, layers_read
+from viper_e2e.encoders.face_encoder import FaceCrops, FaceEncoder
+from viper_e2e.encoders.clip_view import ClipView
+from viper_e2e.encoders.layers import joined, layers_read, normalised
+from viper_e2e.encoders.prefix import first_trained, run_after, run_before
+from viper_e2e.encoders.prepared import Prefix
 from viper_e2e.encoders.weights import NOWHERE, Found, Search, find
 from viper_e2e.errors import ViperError
 
@@ -83,15 +86,58 @@ class VisualEncoder(FaceEncoder):
             output = backbone.model(
                 backbone.as_input(pixels), **self._interpolate, output_hidden_states=several
             )
-            last = output.last_hidden_state
-            if isinstance(backbone.model, CLIPVisionModel):
-                # CLIP normalises behind its blocks only what it pools.
-                last = backbone.model.post_layernorm(last)
+            last = self._ended(output.last_hidden_state)
         states = at_least_float32(joined(last, output.hidden_states if several else None, self._layers))
-        num_patches = (pixels.shape[-1] // backbone.model.config.patch_size) ** 2
+        return self._parts(states).flatten(1)
+
+    def _ended(self, last: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
+        """CLIP normalises behind its blocks only what it pools."""
+        is_clip = isinstance(self.backbone.model, CLIPVisionModel)
+        return self.backbone.model.post_layernorm(last) if is_clip else last
+
+    @property
+    def _num_patches(self) -> int:
+        return (self.crop_spec.size // self.backbone.model.config.patch_size) ** 2
+
+    # --- partly trained ---------------------------------------------------------------------------
+
+    @property
+    def is_cut(self) -> bool:
+        return first_trained(self.backbone) is not None
+
+    def before(self, inputs: FaceCrops) -> Prefix:
+        hidden, earlier = run_before(self.backbone, inputs.crops, self._layers, **self._interpolate)
+        return Prefix(self.prefix_id(), (hidden,), (self._pooled(earlier, hidden),))
+
+    def behind(self, clip: ClipView, prefix: Prefix) -> FaceCrops:
+        return FaceCrops.behind(clip, self.crop_spec, prefix)
+
+    def embed_together(self, inputs: Sequence[FaceCrops]) -> Float[Tensor, "N D"]:
+        kept = [(clip.prefix, clip.frame) for clip in inputs if clip.prefix is not None]
+        if not kept:
+            return super().embed_together(inputs)
+        hidden = torch.cat([prefix.hidden[0][frame] for prefix, frame in kept])
+        earlier = torch.cat([prefix.earlier[0][frame] for prefix, frame in kept])
+        size = self.crop_spec.size
+        blank = torch.zeros(1, 3, size, size, device=hidden.device)
+        last, later = run_after(self.backbone, hidden, blank, self._layers, **self._interpolate)
+        with self.backbone.computing(hidden.device):
+            last = self._ended(last)
+        of_layers = torch.cat([earlier, self._pooled(later, hidden), self._parts(last)[:, :, None]], 2)
+        return of_layers.flatten(1)
+
+    def _pooled(
+        self, states: Sequence[Float[Tensor, "N L D"]], like: Float[Tensor, "N L D"]
+    ) -> Float[Tensor, "N P K D"]:
+        """Parts of K layers before the last; ``like``: of K 0, where none is read."""
+        made = [self._parts(normalised(state)) for state in states]
+        return torch.stack(made, 2) if made else self._parts(like)[:, :, None][:, :, :0]
+
+    def _parts(self, states: Float[Tensor, "N L D"]) -> Float[Tensor, "N P D"]:
+        """Class token, mean of patch tokens, or both."""
+        states, number = at_least_float32(states), self._num_patches
         parts = [states[:, 0]] if self.pooling != "mean" else []
-        parts += [states[:, -num_patches:].mean(1)] if self.pooling != "cls" else []
-        return torch.cat(parts, -1)
+        return torch.stack([*parts, states[:, -number:].mean(1)] if self.pooling != "cls" else parts, 1)
 
     def compile_targets(self, device: torch.device) -> list[nn.Module]:
         return [self.backbone.model]

@@ -18,7 +18,7 @@ class ClipContent:
 
     prepared: str
     """Of what is kept beside tokens: how clips are decoded, faces found, slots laid out, and which parts of
-    pictures and sound the encoders in training read."""
+    pictures and sound the encoders in training read, or what the frozen front of each makes of them."""
     tokens: dict[str, str]
     """Of each frozen encoder's tokens, by modality."""
 
@@ -32,8 +32,11 @@ class ClipContent:
         decoding, crops = digest(_decoding_of(model)), _crops_of(model)
         frozen = [name for name, encoder in model.encoders.items() if encoder.is_frozen]
         trained = sorted(set(model.modalities) - set(frozen))
-        kept = [[name, sorted(needs_of([name])), crops * looks_at_face(name)] for name in trained]
         how = [str(model.device.type), str(model.compute_dtype), is_compiled]
+        kept = [
+            [name, sorted(needs_of([name])), crops * looks_at_face(name), _front_of(model, name, how)]
+            for name in trained
+        ]
         tokens = {
             name: digest(
                 [
@@ -44,6 +47,12 @@ class ClipContent:
             for name in frozen
         }
         return cls(digest([decoding, str(model.device), kept]), tokens)
+
+
+def _front_of(model: ViPER, name: str, how: list) -> list:
+    """Of an encoder that is cut before its trained blocks: its clips hold what stands in front makes of them."""
+    encoder = model.encoders[name]
+    return [how, encoder.prefix_content_id(), _settings_of(model, name)] if encoder.is_cut else []
 
 
 def _decoding_of(model: ViPER) -> list:

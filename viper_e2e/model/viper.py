@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,9 +244,13 @@ class ViPER(Pretrained):
         warnings.warn("model.fuse(clips) is model(clips) now", DeprecationWarning, stacklevel=2)
         return self(clips, seeds, hidden=hidden)
 
-    def cacheable(self, clip: PreparedClip, cache: TokenCache | None = None) -> PreparedClip:
+    def cacheable(
+        self, clip: PreparedClip, cache: TokenCache | None = None, *, prefixes: bool = True
+    ) -> PreparedClip:
         """The least of a clip that makes a later pass bitwise equal to the one that had this cache.
 
+        ``prefixes``: with what partly trained encoders begin with, several times as large as the pictures that
+        it takes the place of.
         `ViperError` without the tokens of an encoder that is frozen: nothing of the clip is left for it.
         """
         clip = clip if cache is None else cache.with_tokens(clip)
@@ -255,10 +260,17 @@ class ViPER(Pretrained):
                 f"{clip.name}: without tokens of {', '.join(sorted(missing))} it cannot be cached; give "
                 "cacheable() the cache of a pass over it"
             )
-        needs = needs_of(trained)
+        begun = {
+            name: prefix
+            for name, prefix in clip.prefixes.items()
+            if prefixes and self.encoders[name].is_cut and prefix.made_by == self.encoders[name].prefix_id()
+        }
+        clip = replace(clip, prefixes=begun)
+        # Sound is small beside them, and says where its pieces lie.
+        needs = needs_of(trained - begun.keys()) | (needs_of(trained) & {"sound"})
         specs = [
             spec
-            for name in trained
+            for name in trained - begun.keys()
             if looks_at_face(name) and (spec := self.encoders[name].crop_spec) is not None
         ]
         aligned = any(spec.align == "eyes" for spec in specs)

@@ -90,8 +90,8 @@ class SharedClips:
             )
         if trained:
             self.tell(
-                f"{', '.join(trained)}: trained, so that clips are encoded in every epoch of every training; "
-                "only decoding and faces are shared"
+                f"{', '.join(trained)}: trained, so that clips are encoded in every epoch of every training, all "
+                "of it or the trained blocks; the rest is shared"
             )
 
     def tell(self, line: str, about: str = "") -> None:
@@ -158,7 +158,15 @@ class HeldClips:
             if kept != made or of_clip is None:
                 return None
             tokens[name] = of_clip
-        return replace(held.clip, name=key.removeprefix(VALIDATION), tokens=tokens, made_by=self._made_by)
+        assert self._model is not None
+        encoders = self._model.encoders
+        # By content it is what this training's own encoders make.
+        prefixes = {
+            name: prefix._replace(made_by=encoders[name].prefix_id())
+            for name, prefix in held.clip.prefixes.items()
+        }
+        name = key.removeprefix(VALIDATION)
+        return replace(held.clip, name=name, tokens=tokens, made_by=self._made_by, prefixes=prefixes)
 
     def offer(self, key: str, clip: Cacheable) -> bool:
         """Keep a clip that was made `cacheable`, beside what others have kept of it, if there is room."""

@@ -39,7 +39,7 @@ from viper_e2e.training.shared_clips import SharedClips
 from viper_e2e.training.state import TrainingState, clip_seed, seed_step
 from viper_e2e.training.tables import branch_table, mixture_table
 from viper_e2e.training.task_losses import build_loss, end_step, label_weights, learned_weights
-from viper_e2e.training.validation import Validation, improved, main_of
+from viper_e2e.training.validation import Validation, hold, improved, main_of
 from viper_e2e.training.yardstick import Yardstick, provenance_of_yardstick
 
 
@@ -429,4 +429,4 @@ class Trainer:
         """Hold clips for the next epochs, where there is room."""
         for key, clip in zip(keys, clips, strict=True) if self.clip_cache.budget_bytes else ():
             if isinstance(clip, PreparedClip) and key not in self.clip_cache:
-                self.clip_cache.offer(key, self.module.cacheable(clip, cache))
+                hold(self.clip_cache, self.module, key, clip, cache)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from viper_e2e.encoders import PreparedClip
+from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipBatch, ClipStore, DecodeSample, Reading, SkipRecord
 from viper_e2e.model import Prediction, Predictions, ViPER
@@ -123,9 +123,18 @@ def keeping(
     def keep(i: int, clip: PreparedClip | ClipError) -> None:
         key = prefix + shards.entry(i).key
         if isinstance(clip, PreparedClip) and key not in store:
-            store.offer(key, module.cacheable(clip))
+            hold(store, module, key, clip)
 
     return keep
+
+
+def hold(
+    store: ClipStore, module: ViPER, key: str, clip: PreparedClip, cache: TokenCache | None = None
+) -> None:
+    """Keep a clip that has passed, where there is room: with what trained blocks begin with, or else without."""
+    least = module.cacheable(clip, cache)
+    if not store.offer(key, least) and least.prefixes:
+        store.offer(key, module.cacheable(clip, cache, prefixes=False))
 
 
 def _left_out(one: Prediction, shards: ShardSet, epoch: int, step: int) -> SkipRecord:
