@@ -1,4 +1,4 @@
-"""What stands in front of the first trained block runs once a clip: the same numbers, without running it again."""
+"""What stands in front of the first trained block runs once a clip, and the numbers stay the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.audio_encoders import KINDS, RATE, clip, config_of, noise
+from support.audio_encoders import KINDS, RATE, config_of, noise
+from support.audio_encoders import clip as sound_of
 from support.models import decoded
 from support.training_runs import make_corpus, run, same, weights
 from support.visual_encoders import random_config, write_vit
@@ -180,7 +181,7 @@ def test_a_sound_backbone_cut_in_two_is_the_whole_one(kind, depth):
     encoder = AudioEncoder.build(config_of(kind, layers=2), "spans", 0.5, RATE)
     encoder.backbone.set_training_depth(Blocks(depth))
     encoder.train()
-    heard = clip((0.0, noise(1.2)), (1.4, noise(0.3, 2)))
+    heard = sound_of((0.0, noise(1.2)), (1.4, noise(0.3, 2)))
     torch.manual_seed(1)
     whole = encoder([heard]).tokens
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""prefix.py: a backbone cut before its first trained block: what is in front is frozen, and run once for a clip."""
+"""prefix.py: a backbone cut before its first trained block: what is in front runs once for a clip."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CUTTABLE = frozenset(
         *("wav2vec2", "hubert", "whisper"),
     }
 )
-"""transformers' families whose blocks hand on hidden states and nothing else. Others run whole in every pass: WavLM's
-blocks share a bias, DINOv3's get positions."""
+"""transformers' families whose blocks hand on hidden states and nothing else. Others run whole in every pass:
+WavLM's blocks share a bias, DINOv3's get positions."""
 
 
 class _Entrance(nn.Module):
@@ -90,8 +90,8 @@ def run_after(
 ) -> tuple[Float[Tensor, "N L D"], list[Float[Tensor, "N L D"]]]:
     """How the model ends, and those of the hidden layers read that come after the cut, but for the last.
 
-    ``shortest``: the least input that the model takes. It passes through what stands in front of all blocks and is
-    thrown away there; whatever the model does behind its blocks is thus done to ``hidden``.
+    ``shortest``: the least input that the model takes. It passes through what stands in front of all blocks and
+    is thrown away there; whatever the model does behind its blocks is thus done to ``hidden``.
     """
     cut, blocks = first_trained(backbone), backbone.blocks()
     assert cut is not None

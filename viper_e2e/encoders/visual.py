@@ -24,8 +24,8 @@ from viper_e2e.encoders.building import (
     pooler_off,
     read_architecture,
 )
-from viper_e2e.encoders.face_encoder import FaceCrops, FaceEncoder
 from viper_e2e.encoders.clip_view import ClipView
+from viper_e2e.encoders.face_encoder import FaceCrops, FaceEncoder
 from viper_e2e.encoders.layers import joined, layers_read, normalised
 from viper_e2e.encoders.prefix import first_trained, run_after, run_before
 from viper_e2e.encoders.prepared import Prefix

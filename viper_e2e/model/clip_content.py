@@ -50,7 +50,7 @@ class ClipContent:
 
 
 def _front_of(model: ViPER, name: str, how: list) -> list:
-    """Of an encoder that is cut before its trained blocks: its clips hold what stands in front makes of them."""
+    """Of an encoder that is cut before its trained blocks: clips hold what stands in front makes of them."""
     encoder = model.encoders[name]
     return [how, encoder.prefix_content_id(), _settings_of(model, name)] if encoder.is_cut else []
 

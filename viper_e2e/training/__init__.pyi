@@ -20,9 +20,11 @@ from .precision import resolve_precision as resolve_precision
 from .proposals import Proposals as Proposals
 from .resuming import SavedRun as SavedRun
 from .ridge_training import RidgeTrainer as RidgeTrainer
+from .shared_clips import SharedClips as SharedClips
 from .trainer import Trainer as Trainer
 from .trials import Trial as Trial
 from .trials import ranked as ranked
 from .trials import read_plan as read_plan
 from .trials import run_trials as run_trials
 from .validation import VALIDATION as VALIDATION
+from .validation import hold as hold

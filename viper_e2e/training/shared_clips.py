@@ -90,8 +90,8 @@ class SharedClips:
             )
         if trained:
             self.tell(
-                f"{', '.join(trained)}: trained, so that clips are encoded in every epoch of every training, all "
-                "of it or the trained blocks; the rest is shared"
+                f"{', '.join(trained)}: trained, so that clips are encoded in every epoch of every training, "
+                "by all blocks or the trained ones; the rest is shared"
             )
 
     def tell(self, line: str, about: str = "") -> None:

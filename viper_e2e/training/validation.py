@@ -131,7 +131,7 @@ def keeping(
 def hold(
     store: ClipStore, module: ViPER, key: str, clip: PreparedClip, cache: TokenCache | None = None
 ) -> None:
-    """Keep a clip that has passed, where there is room: with what trained blocks begin with, or else without."""
+    """Keep a clip that has passed, where there is room: with what trained blocks begin with or without."""
     least = module.cacheable(clip, cache)
     if not store.offer(key, least) and least.prefixes:
         store.offer(key, module.cacheable(clip, cache, prefixes=False))
