@@ -7,8 +7,10 @@ The demo corpus (`datasets/demo.py`, 640 training clips, 60 for validation, 160 
 splits) is made once under OUT, and its clips pass once through frozen DINOv2-small and Whisper-tiny (T 16,
 crops of 112 pixels, float32; kept in OUT/tokens.pt). Every variant then trains, by the product's own trainer
 and `--preset base`, on those tokens in memory: on the columns that its settings would have read (`VARIANTS`).
-Clips 1 to N of the corpus are the corpus of N clips. `END_TO_END` trains from the shards themselves, which
-takes hours where the others take minutes; it is run only where `--only` names it.
+Clips 1 to N of the corpus are the corpus of N clips. `FINE_TUNED` begins on those tokens and goes on from the
+shards: what stands before trained blocks is made in the first epoch that trains them, once for all runs of a
+call (2 GB). `END_TO_END` trains from the shards alone, which takes hours where the others take minutes. Both
+are run only where `--only` names them.
 
 A row is the mean Pearson correlation over the emotions on the test clips, of the checkpoint that validated
 best. Its interval is by bootstrap over test subjects, of the predictions of the first seed. Rows that are in
@@ -34,7 +36,7 @@ import torch
 from accelerate import Accelerator
 
 from viper_e2e.commands import parse_train
-from viper_e2e.config import Settings, Size
+from viper_e2e.config import FINE_TUNED_SHARE, Settings, Size
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
 from viper_e2e.model import ViPER, ViPEROutput
@@ -42,10 +44,11 @@ from viper_e2e.packing import pack
 from viper_e2e.runtime import console, table
 from viper_e2e.runtime import counting as progress_bar
 from viper_e2e.shards import ShardSet
-from viper_e2e.training import VALIDATION, RidgeTrainer, Trainer
+from viper_e2e.training import VALIDATION, RidgeTrainer, SharedClips, Trainer, hold
 
 DINOV2, WHISPER = "dinov2-small", "whisper-tiny-en-encoder"
 ROOT = Path(__file__).resolve().parent.parent
+SHARED = Size.parse("8GB")
 CLIPS = {"train": 640, "val": 60, "test": 160}
 SIZES = ("--model.decoding.num-frames=16", "--model.visual.crop-size=112", "--model.decoding.max-side=320")
 LAST_ALONE = ("--model.visual.pooling=cls", "--model.visual.layers=1", "--model.audio.layers=1")
@@ -92,13 +95,23 @@ VARIANTS = {
     "last-layer-ridge": Variant("ridge of the last layer's class token", (*LAST_ALONE, "--head=ridge")),
     "before": Variant("default before (6.5 M, last layer)", (*LAST_ALONE, *OLD_HEAD)),
 }
-END_TO_END = {
-    "tiny": Variant("`tiny`, trained from scratch", preset="tiny"),
+FINE_TUNED = {
+    "lpft": Variant("default, then its last blocks (--recipe lpft)", ("--recipe=lpft",)),
+    "lpft-1": Variant(
+        "… one block of each", ("--recipe=lpft", "--unfreeze-at={first}:visual=1,{first}:audio=1")
+    ),
+    "lpft-low": Variant("… at a third of the rate", ("--recipe=lpft", "--backbone-lr=0.0001")),
     "fine-tuned": Variant(
-        "default, last block of each backbone fine-tuned",
+        "default, last block of each backbone fine-tuned from the start",
         ("--unfreeze=visual=1,audio=1", "--backbone-lr=0.0001"),
     ),
+    "lora": Variant(
+        "default with LoRA adapters of rank 8 from the start",
+        ("--lora=visual=8,audio=8", "--backbone-lr=0.0003"),
+    ),
 }
+END_TO_END = {"tiny": Variant("`tiny`, trained from scratch", preset="tiny")}
+ALL = VARIANTS | FINE_TUNED | END_TO_END
 
 
 # --- tokens ---------------------------------------------------------------------------------------
@@ -121,7 +134,11 @@ def settings_of(options: argparse.Namespace, variant: Variant, run: Path, train:
             f"--backbone=audio={options.weights / WHISPER}",
         ]
         given += SIZES
-    settings = parse_train([*given, *variant.words], "learning.py")
+    first = options.epochs - max(1, round(FINE_TUNED_SHARE * options.epochs))
+    given += [word.format(first=first) for word in variant.words]
+    if variant in FINE_TUNED.values():
+        given.append(f"--epochs={options.epochs}")
+    settings = parse_train(given, "learning.py")
     # Not among the words, which a ridge would refuse.
     settings.train.epochs, settings.train.reuse_memory = options.epochs, Size.parse("8GB")
     return settings
@@ -179,21 +196,30 @@ def adopted(clip: PreparedClip, module: ViPER, *, last_alone: bool) -> PreparedC
 
 
 def train_one(
-    options: argparse.Namespace, key: str, num_clips: int, seed: int, clips: Mapping[str, Any]
+    options: argparse.Namespace,
+    key: str,
+    num_clips: int,
+    seed: int,
+    clips: Mapping[str, Any],
+    shared: SharedClips,
 ) -> dict[str, Any]:
-    """``clips``: of `encode`; what is in `END_TO_END` reads the shards instead."""
-    variant = (VARIANTS | END_TO_END)[key]
+    """``clips``: of `encode`; what is in `END_TO_END` reads the shards instead, what is in `FINE_TUNED` both.
+    ``shared``: what the runs of these hold in common."""
+    variant, begins_frozen = ALL[key], key in VARIANTS
     run = options.out / f"run-{key}-{num_clips}-{seed}"
     shutil.rmtree(run, ignore_errors=True)
     settings = settings_of(options, variant, run, subset(options.out, num_clips), f"--seed={seed}")
     began = time.perf_counter()
     kind = RidgeTrainer if settings.model.fusion.kind == "ridge" else Trainer
-    trainer = kind(settings, Accelerator(cpu=True))
+    trainer = kind(settings, Accelerator(cpu=True), clips=shared if key in FINE_TUNED else None)
+    if key in FINE_TUNED:
+        begins_frozen = all(encoder.is_frozen for encoder in trainer.module.encoders.values())
     try:
-        for prefix, split in (("", "train"), (VALIDATION, "val")) if key in VARIANTS else ():
-            for name, clip in clips[split].items():
+        for prefix, split in (("", "train"), (VALIDATION, "val")) if begins_frozen else ():
+            shards = trainer.val_shards if prefix else trainer.train_shards
+            for name in (shards.entry(i).key for i in range(len(shards))):
                 trainer.clip_cache.offer(
-                    prefix + name, adopted(clip, trainer.module, last_alone=variant.is_old)
+                    prefix + name, adopted(clips[split][name], trainer.module, last_alone=variant.is_old)
                 )
         if code := trainer.train():
             raise SystemExit(code)
@@ -208,6 +234,8 @@ def train_one(
             for i in range(len(test))
         ]
         predicted = intensities_of(model, batch)
+    elif key in FINE_TUNED:
+        predicted = held_intensities(model, trainer.module, shared, test)
     else:
         predicted = intensities_of(model, [test.read(i) for i in range(len(test))])
     true = np.array([test.entry(i).intensities for i in range(len(test))])
@@ -226,6 +254,26 @@ def train_one(
 @torch.no_grad()
 def intensities_of(model: Callable[[Sequence[Any]], ViPEROutput], clips: Sequence[Any]) -> np.ndarray:
     return torch.cat([model(clips[i : i + 16]).intensities for i in range(0, len(clips), 16)]).numpy()
+
+
+@torch.no_grad()
+def held_intensities(model: ViPER, trained: ViPER, shared: SharedClips, test: ShardSet) -> np.ndarray:
+    """Of all clips, each passed through what stands before the trained blocks once for all runs of a call.
+
+    ``trained``: whose backbones have ended training as deep as those of the model may have.
+    """
+    for name, backbone in trained.backbones.items():
+        model.backbones[name].set_training_depth(backbone.depth)
+    model.set_compute_dtype(torch.float32)
+    held, made = shared.of(test), []
+    held.begin(model.eval())
+    for i in range(len(test)):
+        key, cache = test.entry(i).key, TokenCache()
+        (clip,) = model.prepare([held.get(key) or test.read(i)])
+        made.append(model([clip], cache=cache).intensities)
+        if key not in held and isinstance(clip, PreparedClip):
+            hold(held, model, key, clip, cache)
+    return torch.cat(made).numpy()
 
 
 def subset(out: Path, num_clips: int) -> str:
@@ -287,7 +335,7 @@ def told(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def print_table(options: argparse.Namespace, results: Mapping[str, Mapping[str, Any]]) -> None:
     lines = []
-    for key, variant in (VARIANTS | END_TO_END).items():
+    for key, variant in ALL.items():
         by_size = [_seeds(results, key, n) for n in options.clips]
         if any(by_size):
             last = next(rows[0] for rows in reversed(by_size) if rows)
@@ -331,9 +379,7 @@ def main() -> None:
     parser.add_argument("--clips", default="64,160,320,640", help="numbers of training clips")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument(
-        "--only", default=",".join(VARIANTS), help=f"some of {', '.join(VARIANTS | END_TO_END)}"
-    )
+    parser.add_argument("--only", default=",".join(VARIANTS), help=f"some of {', '.join(ALL)}")
     parser.add_argument("--plot", type=Path, help="where the plot goes, e.g. docs/learning.svg")
     options = parser.parse_args()
     options.clips = [int(number) for number in options.clips.split(",")]
@@ -349,12 +395,13 @@ def main() -> None:
         # A closed form knows no seed.
         if f"{key}/{n}/{seed}" not in results and not (seed and "ridge" in key)
     ]
-    clips = tokens_of(options) if any(key in VARIANTS for key, *_ in missing) else {}
+    clips = tokens_of(options) if any(key not in END_TO_END for key, *_ in missing) else {}
+    shared = SharedClips(SHARED.num_bytes)
     for key, n, seed in missing:
         # Another call may have come to it in the meantime.
         if f"{key}/{n}/{seed}" in known(file):
             continue
-        row = {"key": f"{key}/{n}/{seed}", **train_one(options, key, n, seed, clips)}
+        row = {"key": f"{key}/{n}/{seed}", **train_one(options, key, n, seed, clips, shared)}
         with file.open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
         console.print(f"{row['key']}: {row['mean_pearson']:.4f} in {row['seconds']:.0f} s")

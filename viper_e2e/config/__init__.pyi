@@ -65,6 +65,7 @@ from .presets import PRESETS as PRESETS
 from .presets import TRAIN_DEFAULTS as TRAIN_DEFAULTS
 from .presets import paper as paper
 from .presets import tiny as tiny
+from .recipes import FINE_TUNED_SHARE as FINE_TUNED_SHARE
 from .recipes import recipe_words as recipe_words
 from .settings import WORDED as WORDED
 from .settings import Settings as Settings
