@@ -14,7 +14,6 @@ from .clip_view import ClipView as ClipView
 from .lora import is_adapter as is_adapter
 from .motion import MotionEncoder as MotionEncoder
 from .prepared import ClipTokens as ClipTokens
-from .prepared import Prefix as Prefix
 from .prepared import PreparedClip as PreparedClip
 from .prepared import WeightsId as WeightsId
 from .stream import Stream as Stream
