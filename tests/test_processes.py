@@ -31,6 +31,11 @@ TWO = (*JOINT, "--batch-size=1")
         pytest.param(("--loss=mse=1",), id="mse", marks=pytest.mark.campaign),
         pytest.param(("--loss=pearson=1,ccc=1",), id="correlations", marks=pytest.mark.campaign),
         pytest.param(("--loss=mse=1,pearson=1", "--accumulation=2"), id="accumulation"),
+        pytest.param(
+            ("--loss=ccc=1", "--unfreeze=visual=1,audio=1", "--reuse-memory=1GB"),
+            id="blocks",
+            marks=pytest.mark.campaign,
+        ),
     ],
 )
 def test_gradients_of_two_processes_are_those_of_one(corpus, fork_server, tmp_path, words):
