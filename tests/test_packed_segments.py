@@ -14,6 +14,7 @@ from viper_e2e.clip import Segment
 from viper_e2e.commands.cli import main
 from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
+from viper_e2e.decoding.cutting import MUXERS
 from viper_e2e.model.preparing import decode
 from viper_e2e.packing import pack
 from viper_e2e.shards import ShardSet
@@ -135,3 +136,51 @@ def test_the_command_packs_the_same_bytes_twice(folder):
     one, two = (folder / name / "train-000000.tar" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
     assert main(["check", "--shards", f"{folder}/one/*.tar"]) == 0
+
+
+def test_films_in_avi_are_cut_and_a_rehearsal_says_so(folder):
+    make_clip(
+        folder / "videos/old.avi",
+        num_frames=75,
+        fps=25,
+        codec="mpeg4",
+        options={"g": "25", "bf": "2"},
+        audio_codec="adpcm_ms",
+    )
+    rows = HEAD + "a,old.avi,train,1.2,1.6,,0.1\nb,old.avi,train,2,2.5,left,0.2\nc,film.mp4,train,1,2,,0.3\n"
+    report, samples = packed(folder, rows)
+    (folder / "labels.csv").write_text(rows)
+    rehearsed = pack(folder / "videos", folder / "labels.csv", folder / "none", dry_run=True)
+    for told in (report.notes, rehearsed.notes):
+        assert "2 films (avi 1, mp4 1) are cut by copying packets" in told
+    assert report.problems == rehearsed.problems == ()
+    for key, segment in (("a", Segment(1.2, 1.6)), ("b", Segment(2.0, 2.5, "left"))):
+        meant = ClipDecoder(ALL)(folder / "videos/old.avi", segment=segment)
+        clip = decode(samples[key], ClipDecoder(ALL))
+        np.testing.assert_array_equal(clip.frames, meant.frames)
+        np.testing.assert_allclose(clip.frame_seconds, meant.frame_seconds, atol=1e-6)
+        np.testing.assert_allclose(clip.sound[0].samples, meant.sound[0].samples, atol=0.03)
+        assert samples[key].sound is not None
+
+
+def test_films_that_cannot_be_cut_are_named_with_what_they_cost(folder, monkeypatch):
+    monkeypatch.setitem(MUXERS, "mp4", ())
+    rows = HEAD + "a,film.mp4,train,1.2,1.6,,0.1\nb,film.mp4,train,2,2.5,,0.2\n"
+    report, samples = packed(folder, rows)
+    size = (folder / "videos/film.mp4").stat().st_size
+    (told,) = (note for note in report.notes if "cannot be cut" in note)
+    assert "1 films cannot be cut without encoding them anew and go along whole" in told
+    assert f"film.mp4 (2 × {size / 1e6:.1f} MB)" in told
+    assert [len(samples[key].video) for key in "ab"] == [size, size]
+
+
+def test_keyframes_that_are_far_apart_are_told(folder):
+    make_clip(
+        folder / "videos/one.mp4", num_frames=200, fps=25, options={"g": "250", "x264-params": "scenecut=0"}
+    )
+    report, _ = packed(folder, HEAD + "a,one.mp4,train,6,6.5,,0.1\nb,one.mp4,train,4,4.5,,0.2\n")
+    assert any(
+        "2 clips of 0.5 s on average bring 5.0 s of film before their Start" in note for note in report.notes
+    )
+    report, _ = packed(folder, HEAD + "a,film.mp4,train,6,6.5,,0.1\n")
+    assert not any("before their Start" in note for note in report.notes)

@@ -56,6 +56,7 @@ def make_clip(
     rate: int = 16_000,
     channels: int = 1,
     audio_codec: str = "aac",
+    pix_fmt: str = "yuv420p",
 ) -> Path:
     """Write a small clip; ``sound=None`` leaves the audio stream out."""
     if frames is not None:
@@ -64,13 +65,14 @@ def make_clip(
         sound = tone(num_frames / fps, rate, channels)
     with av.open(str(path), "w") as container:
         video = container.add_stream(codec, rate=fps, options=options or {})
-        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        video.width, video.height, video.pix_fmt = width, height, pix_fmt
         # Threads of libvpx spin while they wait for one another: for minutes where other tests take the cores.
         video.codec_context.thread_count = 1
         audio = None
         if sound is not None:
             layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(sound)]
             audio = container.add_stream(audio_codec, rate=rate, layout=layout)
+            audio.bit_rate = 64_000  # without, those of Windows Media do not open
         for index in range(num_frames):
             image = frames[index] if frames is not None else picture(index, width, height)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")

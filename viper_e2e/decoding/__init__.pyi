@@ -3,8 +3,6 @@ from .container import open_clip as open_clip
 from .container import open_sound as open_sound
 from .container import prepare_video_codec as prepare_video_codec
 from .cutting import LongFile as LongFile
-from .cutting import Stretch as Stretch
-from .cutting import cut as cut
 from .decoder import ClipDecoder as ClipDecoder
 from .fields import Deinterlacer as Deinterlacer
 from .geometry import scaled_size as scaled_size
@@ -21,7 +19,9 @@ from .pcm import sound_as_wav as sound_as_wav
 from .picture import Scaler as Scaler
 from .probe import ClipInfo as ClipInfo
 from .probe import probe as probe
+from .remuxing import cut as cut
 from .sampling import frames_by_time as frames_by_time
 from .sampling import merge_spans as merge_spans
 from .sampling import seconds_counted_once as seconds_counted_once
+from .stretches import Stretch as Stretch
 from .tracks import Tracks as Tracks

@@ -1,27 +1,25 @@
-"""cutting.py: a stretch of a long file as a file of its own: its packets as they are, nothing encoded anew."""
+"""cutting.py: which packets of a long film make up each clip that is cut out of it, and whether it can be."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-import av
 import numpy as np
-from av.error import FFmpegError
-from av.stream import Discard
 
-from viper_e2e.clip import Segment
+from viper_e2e.clip import DecodedClip, Segment
 from viper_e2e.config import DecodingConfig, LimitsConfig
-from viper_e2e.decoding.container import open_clip
+from viper_e2e.decoding.container import first_frame, open_clip
 from viper_e2e.decoding.decoder import ClipDecoder
-from viper_e2e.decoding.media import ClipMedia
+from viper_e2e.decoding.fields import with_neighbours
+from viper_e2e.decoding.frame_log import NO_FRAME, FrameLog, Picture
 from viper_e2e.decoding.plan import EXACT_SECONDS
+from viper_e2e.decoding.remuxing import WHOLE_BYTES, cut_exactly, frames_between
 from viper_e2e.decoding.scan import read_timeline
-from viper_e2e.decoding.timeline import Timeline
+from viper_e2e.decoding.stretches import Stretch, demuxed, time_of
+from viper_e2e.decoding.timeline import FramePackets
 from viper_e2e.errors import ClipError
 
 MUXERS = {
@@ -32,54 +30,29 @@ MUXERS = {
     "flv": ("flv", "matroska"),
     "ts": ("mp4", "mpegts", "matroska"),
     "ogg": ("matroska",),
+    "avi": ("mov", "matroska", "avi"),
+    "asf": ("mov", "matroska", "asf"),
+    "mpeg": ("mov", "matroska"),
+    "dv": ("mov", "matroska"),
+    "gif": ("gif",),
 }
-"""FFmpeg's names of what may hold the packets of a file of this kind, the likelier first."""
-EXTENSIONS = {"matroska": "mkv", "mpegts": "ts"}
-"""Where it is not the muxer's name."""
-SEEKABLE = ("mp4", "mov", "mkv", "webm")
-"""Kinds that are read from near a stretch on; others from their beginning."""
-WHOLE_BYTES = 64 * 2**20
-"""A file that cannot be cut goes along whole with each of its clips, if it is not larger than this."""
-WARM_UP_SECONDS = 0.5
-"""Of sound before a stretch, and `TAIL_SECONDS` behind it: what decoders need to give it exactly."""
-TAIL_SECONDS = 0.1
-INTERLEAVED_SECONDS = 2.0
-"""By so much a file may hold sound before or behind the pictures of the same time."""
-WORST_INTERLEAVED_SECONDS = 10.0
-"""Farther behind the last picture no sound is waited for."""
-SAME_SECONDS = 1e-3
-"""Matroska rounds times to the millisecond."""
+"""FFmpeg's names of what may hold the packets of a file of this kind, the likelier first: QuickTime keeps times
+exactly, and those at which frames are shown."""
+NEW_CONTAINER = ("avi", "asf", "mpeg", "dv")
+"""Kinds whose sound may not survive another container, which is looked at therefore."""
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """What of a long file a clip needs; all that `cut` has to know of the file."""
+class _Known:
+    """Which packets the frames of a film come from."""
 
-    path: Path
-    start_seconds: float
-    """On the file's clock (0 = its first frame)."""
-    end_seconds: float
-    muxer: str | None = None
-    """FFmpeg's name of the new file's kind; ``None``: the whole file goes along."""
-    num_packets: int = 0
-    """Of pictures, from the first one on, in the file's order."""
-    first: tuple[int, int] = (0, 0)
-    """Time, in ticks of its stream, and bytes of the first of them."""
-    zero_seconds: float = 0.0
-    """When the new file's first frame is shown, on the clock of the packets."""
-    origin_seconds: float = 0.0
-    """The same of the long file's first frame."""
-    frame_seconds: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
-    """Times of the clip's frames in the new file, on its clock."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A file that holds a stretch, and where in it that lies."""
-
-    data: bytes
-    extension: str
-    segment: Segment
+    packets: FramePackets
+    as_written: np.ndarray
+    """int64, a row for each packet: its time as it stands in the file, and its bytes."""
+    hashes: np.ndarray | None = None
+    """Of all frames, where they were decoded."""
+    picture: Picture | None = None
+    has_fields: bool = False
 
 
 class LongFile:
@@ -88,11 +61,12 @@ class LongFile:
     def __init__(self, path: Path, limits: LimitsConfig, name: str = ""):
         """Raises `ClipError` for a file that cannot be read."""
         self.path, self.limits, self.name = path, limits, name or str(path)
+        log = FrameLog()
         with open_clip(path, limits, self.name) as media:
             self.kind, self.num_bytes = media.kind, media.num_bytes
-            self.timeline = read_timeline(media, path, with_sound=True)
+            self.timeline = read_timeline(media, path, with_sound=True, log=log)
         self.duration_seconds = max(self.timeline.duration_seconds, self.timeline.sound_end_seconds)
-        self._sizes: np.ndarray | None = self._packet_sizes()
+        self._known = self._by_decoding(log) if self.timeline.by_order else self._by_packets()
         self._muxer: str | None = None
         self._is_proved = False
 
@@ -101,27 +75,58 @@ class LongFile:
 
         Raises `ClipError` where the file can be neither cut nor taken whole.
         """
-        timeline, packets = self.timeline, self.timeline.packets
-        end_seconds = min(end_seconds, self.duration_seconds)
-        whole = Stretch(self.path, start_seconds, end_seconds)
-        if packets is None or self._sizes is None:
-            return self._checked_whole(whole)
-        wanted = _frames_between(timeline, start_seconds, end_seconds)
-        first, last = int(packets.keyframe[wanted].min()), int(packets.own[wanted].max())
+        whole = Stretch(self.path, start_seconds, min(end_seconds, self.duration_seconds))
+        made = self._made(whole)
+        if made is not None and made.num_packets == 0:
+            return whole
+        if not self._is_proved:
+            self._muxer, self._is_proved = self._prove(made), True
+            if self._muxer is None and not self.timeline.by_order:
+                # Packets told other times than those at which frames are shown.
+                self._known = self._by_decoding_anew()
+                made = self._made(whole)
+                self._muxer = self._prove(made)
+        return replace(made, muxer=self._muxer) if made and self._muxer else self._checked_whole(whole)
+
+    def _made(self, whole: Stretch) -> Stretch | None:
+        """A stretch as it would be copied; without packets where all of the file belongs to it.
+
+        None: it cannot be told which do.
+        """
+        timeline, known = self.timeline, self._known
+        if known is None:
+            return None
+        packets = known.packets
+        wanted = np.zeros(len(timeline.pts), bool)
+        inside = frames_between(timeline, whole.start_seconds, whole.end_seconds)
+        wanted[inside] = True
+        needed = wanted.copy()
+        if timeline.seconds[inside.start] > whole.start_seconds + EXACT_SECONDS:
+            # The picture that stands when the clip begins, so that its file has that time.
+            needed[max(inside.start - 1, 0)] = True
+        if known.has_fields:
+            # Pictures of two fields are made whole with the help of those beside them.
+            needed |= with_neighbours(wanted)
+        first, last = int(packets.keyframe[needed].min()), int(packets.own[needed].max())
         if first == 0 and last == len(packets.pts) - 1:
             return whole
         tick, zero = timeline.tick_seconds, int(packets.pts[first])
-        made = replace(
+        shown = whole.shown
+        if known.hashes is not None:
+            shown = packets.pts[first : last + 1]
+            # What is shown before the first picture cannot be decoded without those in front of it.
+            shown = np.where(shown < zero, NO_FRAME, shown)
+        return replace(
             whole,
             num_packets=last - first + 1,
-            first=(zero, int(self._sizes[first])),
+            first=(int(known.as_written[first, 0]), int(known.as_written[first, 1])),
             zero_seconds=float(zero * tick),
             origin_seconds=timeline.start_seconds,
-            frame_seconds=(timeline.pts[wanted] - zero) * float(tick),
+            frame_seconds=(timeline.pts[inside] - zero) * float(tick),
+            shown=shown,
+            hashes=whole.hashes if known.hashes is None else known.hashes[inside],
+            picture=known.picture,
         )
-        if not self._is_proved:
-            self._muxer, self._is_proved = self._prove(made), True
-        return replace(made, muxer=self._muxer) if self._muxer else self._checked_whole(whole)
 
     def _checked_whole(self, stretch: Stretch) -> Stretch:
         if self.num_bytes > min(WHOLE_BYTES, self.limits.max_bytes_in_memory):
@@ -132,201 +137,85 @@ class LongFile:
                 stage="cut",
                 clip=self.name,
             )
-        return stretch
+        return replace(stretch, is_uncut=True)
 
-    def _packet_sizes(self) -> np.ndarray | None:
-        """int64, bytes of each packet of pictures, in the file's order; None where their times are not those of
-        the timeline, as where a clock starts anew."""
+    def _by_packets(self) -> _Known | None:
+        """By the times of packets; None where the timeline has others, as where a clock starts anew."""
         packets, found = self.timeline.packets, []
         if packets is None or self.kind not in MUXERS:
             return None
         with open_clip(self.path, self.limits, self.name) as media:
-            for packet in _demuxed(media, media.video):
-                found.append((_time_of(packet), packet.size))
+            for packet in demuxed(media, media.video):
+                found.append((time_of(packet), packet.size))
         if any(at is None for at, _ in found):
             return None
-        times = np.array(found, np.int64).reshape(-1, 2)
-        return times[:, 1] if np.array_equal(times[:, 0], packets.pts) else None
+        as_written = np.array(found, np.int64).reshape(-1, 2)
+        is_same = np.array_equal(as_written[:, 0], packets.pts)
+        if not is_same:
+            return None
+        with open_clip(self.path, self.limits, self.name) as media:
+            frame = first_frame(media)
+            return _Known(packets, as_written, None, Picture.of(frame), frame.interlaced_frame)
 
-    def _prove(self, stretch: Stretch) -> str | None:
+    def _by_decoding(self, log: FrameLog) -> _Known | None:
+        """By what its decoder made of each packet."""
+        packets = log.frame_packets(self.timeline) if self.kind in MUXERS else None
+        return (
+            None
+            if packets is None
+            else _Known(packets, log.as_written, log.hashes, log.picture, log.has_fields)
+        )
+
+    def _by_decoding_anew(self) -> _Known | None:
+        log = FrameLog()
+        with open_clip(self.path, self.limits, self.name) as media:
+            timeline = read_timeline(media, self.path, with_sound=True, by_decoding=True, log=log)
+        if not np.array_equal(timeline.pts, self.timeline.pts):
+            return None
+        return self._by_decoding(log)
+
+    def _prove(self, stretch: Stretch | None) -> str | None:
         """The first muxer whose file shows the very pixels of this one."""
-        decode = ClipDecoder(DecodingConfig(num_frames=4, max_side=None, sound="none", limits=self.limits))
+        if stretch is None:
+            return None
+        hears: Literal["spans", "none"] = "spans" if self.kind in NEW_CONTAINER else "none"
+        # Where all frames have been decoded, `cut_exactly` compares them all.
+        count = 4 if self._known is None or self._known.hashes is None else 1
+        config = DecodingConfig(
+            num_frames=count, max_side=None, sound=hears, span_seconds=1.0, limits=self.limits
+        )
+        decode = ClipDecoder(config)
         meant = decode(self.path, segment=Segment(stretch.start_seconds, stretch.end_seconds), name=self.name)
         for muxer in MUXERS[self.kind]:
             try:
-                made = cut(replace(stretch, muxer=muxer), self.limits)
-                shown = decode(made.data, segment=made.segment, name=self.name)
+                made = cut_exactly(replace(stretch, muxer=muxer), self.limits)
+                shown = decode(made.data, sound=made.sound, segment=made.segment, name=self.name)
             except ClipError:
                 continue
-            if np.array_equal(np.asarray(shown.frames), np.asarray(meant.frames)):
+            if np.array_equal(np.asarray(shown.frames), np.asarray(meant.frames)) and _is_alike(shown, meant):
                 return muxer
         return None
 
 
-def cut(stretch: Stretch, limits: LimitsConfig) -> Cut:
-    """A stretch as a file of its own. Raises `ClipError`, stage ``cut`` where that would not be exact."""
-    path, name = stretch.path, str(stretch.path)
-    if stretch.muxer is None:
-        segment = Segment(stretch.start_seconds, stretch.end_seconds)
-        return Cut(path.read_bytes(), path.suffix[1:].lower(), segment)
-    try:
-        data = _remuxed(stretch, limits)
-    except (FFmpegError, ValueError) as error:
-        raise ClipError(f"cannot be cut into {stretch.muxer} ({error})", stage="cut", clip=name) from error
-    late = stretch.origin_seconds - stretch.zero_seconds
-    start, end = (max(at + late, 0.0) for at in (stretch.start_seconds, stretch.end_seconds))
-    with open_clip(data, limits, name) as media:
-        timeline = read_timeline(media, data, with_sound=True)
-    shown = timeline.seconds[_frames_between(timeline, start, end)]
-    is_same = len(shown) == len(stretch.frame_seconds)
-    if not is_same or np.abs(shown - stretch.frame_seconds).max() > SAME_SECONDS:
-        at = f"from {stretch.start_seconds:g} s to {stretch.end_seconds:g} s"
-        message = f"cannot be cut exactly {at}: it has other frames there after a copy of its packets"
-        raise ClipError(message, stage="cut", clip=name)
-    extension = EXTENSIONS.get(stretch.muxer, stretch.muxer)
-    return Cut(data, extension, Segment(start, end))
+SAME_SOUND_SECONDS = 2e-3
+"""Runs of sound may begin and end apart by so much, where a container counts milliseconds."""
+SAME_SOUND_SHARE = 0.05
+"""Of its loudness by which sound may differ: decoders fill what a codec left out with noise of their own."""
 
 
-def _frames_between(timeline: Timeline, start_seconds: float, end_seconds: float) -> slice:
-    """As `Plan` has it; where no frame begins in between, the one that stands."""
-    first, last = np.searchsorted(timeline.seconds, np.array([start_seconds, end_seconds]) - EXACT_SECONDS)
-    first = first if first < last else max(last - 1, 0)
-    return slice(int(first), int(max(last, first + 1)))
-
-
-def _demuxed(media: ClipMedia, *streams: av.stream.Stream) -> Iterator[av.Packet]:
-    """Packets with the times that are written in the file."""
-    for stream in media.container.streams:
-        stream.discard = Discard.default if stream in streams else Discard.all
-    for packet in media.container.demux(*streams):
-        if packet.size:
-            yield packet
-
-
-def _remuxed(stretch: Stretch, limits: LimitsConfig) -> bytes:
-    """The packets of a stretch in a new file."""
-    packets = _Packets(stretch, limits)
-    try:
-        found = packets.read(from_near=True)
-    except _LandedLate:
-        found = packets.read(from_near=False)
-    file = io.BytesIO()
-    with open_clip(stretch.path, limits, str(stretch.path)) as media:
-        streams = media.container.streams
-        options = _muxer_options(stretch.muxer, [Fraction(packet.time_base) for _, packet in found])
-        with av.open(file, "w", format=stretch.muxer, options=options) as made:
-            places = {}
-            for index in sorted({index for index, _ in found} | {media.video.index}):
-                # `opaque`: there may be no encoder for it.
-                places[index] = made.add_stream_from_template(streams[index], opaque=True)
-                places[index].time_base = streams[index].time_base
-            _set_decoding_times([packet for index, packet in found if index == media.video.index])
-            late = _shift(found)
-            for index, packet in found:
-                ticks = round(late / packet.time_base)
-                packet.pts = None if packet.pts is None else packet.pts - ticks
-                packet.dts = None if packet.dts is None else packet.dts - ticks
-                packet.stream = places[index]
-                made.mux(packet)
-    return file.getvalue()
-
-
-def _muxer_options(muxer: str | None, ticks: list[Fraction]) -> dict[str, str]:
-    # Without the program's version and a random number: same packets, same bytes.
-    options = {"fflags": "+bitexact"}
-    scale = math.lcm(*(tick.denominator for tick in ticks))
-    if muxer in ("mp4", "mov") and scale < 2**31:
-        # In this unit edit lists say when a track begins; in the usual one, milliseconds, sound would be off.
-        options["movie_timescale"] = str(scale)
-    return options
-
-
-def _time_of(packet: av.Packet) -> int | None:
-    return packet.pts if packet.pts is not None else packet.dts
-
-
-def _set_decoding_times(packets: list[av.Packet]) -> None:
-    """Where a container keeps times of display alone: the same times in order, as early as need be."""
-    if all(packet.dts is not None for packet in packets):
-        return
-    times = [at for packet in packets if (at := _time_of(packet)) is not None]
-    ordered = sorted(times)
-    early = max(sooner - at for sooner, at in zip(ordered, times, strict=True))
-    for packet, at in zip(packets, ordered, strict=True):
-        packet.dts = at - early
-
-
-def _shift(found: list[tuple[int, av.Packet]]) -> Fraction:
-    """Seconds to take off all times, so that they begin near 0: whole ticks of all streams, where possible."""
-    ticks = {Fraction(packet.time_base) for _, packet in found}
-    step = Fraction(
-        math.lcm(*(tick.numerator for tick in ticks)), math.gcd(*(tick.denominator for tick in ticks))
-    )
-    begin = min(
-        at * Fraction(packet.time_base)
-        for _, packet in found
-        for at in (packet.dts, packet.pts)
-        if at is not None
-    )
-    return begin if step > 1 else math.floor(begin / step) * step
-
-
-class _LandedLate(Exception):
-    """A seek went behind the packet that it was to come before."""
-
-
-class _Packets:
-    """Reads the packets of one stretch."""
-
-    def __init__(self, stretch: Stretch, limits: LimitsConfig):
-        self.stretch, self.limits = stretch, limits
-        start, end = (at + stretch.origin_seconds for at in (stretch.start_seconds, stretch.end_seconds))
-        # Sound from the first picture on, for who plays the file from its beginning.
-        self.sound = min(stretch.zero_seconds, start - WARM_UP_SECONDS), end + TAIL_SECONDS
-
-    def read(self, *, from_near: bool) -> list[tuple[int, av.Packet]]:
-        """(number of the stream, packet), in the file's order."""
-        with open_clip(self.stretch.path, self.limits, str(self.stretch.path)) as media:
-            early = self.stretch.zero_seconds - INTERLEAVED_SECONDS
-            # From its beginning a file is read, not sought: sound before its zero would be lost.
-            if from_near and media.kind in SEEKABLE and early > self.stretch.origin_seconds:
-                media.seek(media.video, math.floor(early / media.tick_seconds))
-            # Streams without a decoder may lack what a muxer must know of them.
-            sounds = [stream for stream in media.container.streams.audio if stream.codec_context is not None]
-            return list(self._of(media, sounds, from_near))
-
-    def _of(
-        self, media: ClipMedia, sounds: list[av.AudioStream], from_near: bool
-    ) -> Iterator[tuple[int, av.Packet]]:
-        waiting, is_begun = self.stretch.num_packets, False
-        heard = {stream.index for stream in sounds}
-        for packet in _demuxed(media, media.video, *sounds):
-            at = _time_of(packet)
-            if packet.stream is media.video and at is not None:
-                is_first = (at, packet.size) == self.stretch.first
-                if (
-                    from_near
-                    and not is_begun
-                    and not is_first
-                    and packet.is_keyframe
-                    and at > self.stretch.first[0]
-                ):
-                    raise _LandedLate
-                is_begun = is_begun or is_first
-                if is_begun and waiting:
-                    waiting -= 1
-                    yield packet.stream.index, packet
-                seconds = float(at * packet.time_base)
-                if not waiting and (not heard or seconds > self.sound[1] + WORST_INTERLEAVED_SECONDS):
-                    break
-            elif at is not None:
-                seconds = float(at * packet.time_base)
-                length = float((packet.duration or 0) * packet.time_base)
-                if seconds > self.sound[1]:
-                    heard.discard(packet.stream.index)
-                elif seconds + length >= self.sound[0]:
-                    yield packet.stream.index, packet
-            if not waiting and not heard:
-                break
-        if waiting:
-            raise ValueError(f"{waiting} packets of pictures are not where they were")
+def _is_alike(shown: DecodedClip, meant: DecodedClip) -> bool:
+    """Whether two clips sound alike."""
+    if len(shown.sound) != len(meant.sound):
+        return False
+    for one, other in zip(shown.sound, meant.sound, strict=True):
+        rate = DecodingConfig().sample_rate
+        late = round((one.start_seconds - other.start_seconds) * rate)
+        length = min(len(one.samples) + min(late, 0), len(other.samples) - max(late, 0))
+        apart = abs(len(one.samples) - len(other.samples)) / rate
+        if abs(late) / rate > SAME_SOUND_SECONDS or apart > 2 * SAME_SOUND_SECONDS or length < 1:
+            return False
+        here, there = one.samples[max(-late, 0) :][:length], other.samples[max(late, 0) :][:length]
+        loud = math.sqrt(float(np.mean(np.square(there))))
+        if math.sqrt(float(np.mean(np.square(here - there)))) > SAME_SOUND_SHARE * loud + 1e-3:
+            return False
+    return True

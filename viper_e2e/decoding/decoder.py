@@ -210,8 +210,9 @@ class _Decoding:
                 elif media.audio is not None:
                     self._sound_notes = (sound_note(media.container, media.audio),)
             hears = self._tracks.hears
-            how = {"with_sound": hears, "by_decoding": by_decoding, "without_last": is_torn}
-            timeline = read_timeline(media, self.source, **how)
+            timeline = read_timeline(
+                media, self.source, with_sound=hears, by_decoding=by_decoding, without_last=is_torn
+            )
             self._count(timeline.num_decoded)
             if timeline.by_order or not media.kept.is_complete:
                 files.close()

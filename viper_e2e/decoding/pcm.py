@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterable
 
 import av
 import numpy as np
@@ -18,10 +19,17 @@ _EXACT = {"s16": "s16", "s16p": "s16", "u8": "s16", "u8p": "s16", "s32": "s32", 
 """Sample formats of which another holds every value; all others are kept as floats."""
 
 
-def sound_as_wav(media: Media, stream: av.AudioStream, start_seconds: float, end_seconds: float) -> bytes:
+def sound_as_wav(
+    media: Media,
+    stream: av.AudioStream,
+    start_seconds: float,
+    end_seconds: float,
+    packets: Iterable[av.Packet] | None = None,
+) -> bytes:
     """What is heard between two times on the clock of the stream's packets; silence where there is nothing.
 
-    Reads ``media`` to its end. Raises `ClipError` (stage ``sound``) where it cannot be decoded.
+    Reads ``media`` to its end, unless ``packets`` have what is needed.
+    Raises `ClipError` (stage ``sound``) where it cannot be decoded.
     """
     codec = stream.codec_context
     if codec is None:
@@ -30,7 +38,7 @@ def sound_as_wav(media: Media, stream: av.AudioStream, start_seconds: float, end
     made: _Wav | None = None
     reached = -math.inf
     try:
-        for packet in [*media.packets(stream), None]:
+        for packet in [*(media.packets(stream) if packets is None else packets), None]:
             if packet is not None and packet.pts is not None:
                 at, length = (float(ticks * packet.time_base) for ticks in (packet.pts, packet.duration or 0))
                 if at + length < start_seconds - _WARM_UP_SECONDS or at > end_seconds + _WARM_UP_SECONDS:

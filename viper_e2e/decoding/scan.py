@@ -9,6 +9,7 @@ import av
 import numpy as np
 
 from viper_e2e.decoding.container import Source, open_clip, prepare_video_codec
+from viper_e2e.decoding.frame_log import FrameLog
 from viper_e2e.decoding.limits import check_num_frames, check_seconds
 from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.pyav import whole_frames
@@ -21,22 +22,29 @@ _TORN_FRAME = ("the file breaks off in its last frame, which is left out",)
 
 
 def read_timeline(
-    media: ClipMedia, source: Source, *, with_sound: bool, by_decoding: bool = False, without_last: bool = False
+    media: ClipMedia,
+    source: Source,
+    *,
+    with_sound: bool,
+    by_decoding: bool = False,
+    without_last: bool = False,
+    log: FrameLog | None = None,
 ) -> Timeline:
     """When each frame of a clip is shown. Reads `media`, opened from `source`, to its end.
 
     Packets are counted and timed without decoding them. Where they do not tell when frames are shown (an
     AVI keeps decoding times only), or `by_decoding` asks for it, all frames are decoded once to learn it.
     `without_last`: the last packet is torn, though nothing but its decoder said so, and its frame is none.
+    `log`: gets all packets and frames, where these are decoded.
     Raises `ClipError` (stages ``container``, ``decode``, ``sound``).
     """
     if by_decoding or _tells_no_times_of_display(media):
-        return _scan_by_decoding(media, with_sound)
+        return _scan_by_decoding(media, with_sound, log)
     timeline = _scan_packets(media, with_sound, without_last)
     if timeline is not None:
         return timeline
     with open_clip(source, media.limits, media.name, media.tracks) as again:
-        return _scan_by_decoding(again, with_sound)
+        return _scan_by_decoding(again, with_sound, log)
 
 
 def _tells_no_times_of_display(media: ClipMedia) -> bool:
@@ -89,9 +97,11 @@ def _scan_packets(media: ClipMedia, with_sound: bool, without_last: bool) -> Tim
     return _with_sound(media, timeline, sound)
 
 
-def _scan_by_decoding(media: ClipMedia, with_sound: bool) -> Timeline:
+def _scan_by_decoding(media: ClipMedia, with_sound: bool, log: FrameLog | None) -> Timeline:
     video, shown, sound = _Packets(media), _Packets(media), SoundExtent()
     prepare_video_codec(media)
+    if log is not None:
+        log.watch(media.video.codec_context)
     failure = None
     for packet in media.packets(media.video, media.audio if with_sound else None):
         if packet.stream is not media.video:
@@ -100,12 +110,12 @@ def _scan_by_decoding(media: ClipMedia, with_sound: bool) -> Timeline:
         if failure is not None:  # amid the file
             raise failure
         video.add(packet)
+        if log is not None:
+            log.add_packet(packet)
         frames, failure = whole_frames(media, packet)
-        for frame in frames:
-            shown.add_time(frame.pts, frame.duration)
+        shown.add_frames(frames, log)
     frames, failure_at_end = whole_frames(media, None)
-    for frame in frames:
-        shown.add_time(frame.pts, frame.duration)
+    shown.add_frames(frames, log)
     failure = failure or failure_at_end
     if failure is not None and not media.may_break_off:
         raise failure
@@ -140,6 +150,12 @@ class _Packets:
         self.is_hidden.append(packet.is_discard)
         self.torn.add(packet.is_corrupt)
         self.add_time(packet.pts if packet.pts is not None else packet.dts, packet.duration)
+
+    def add_frames(self, frames: list[av.VideoFrame], log: FrameLog | None) -> None:
+        for frame in frames:
+            self.add_time(frame.pts, frame.duration)
+            if log is not None:
+                log.add_frame(frame)
 
     def add_time(self, pts: int | None, ticks: int | None) -> None:
         check_num_frames(self.media, len(self.pts) + 1)

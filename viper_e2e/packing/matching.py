@@ -71,7 +71,7 @@ def match_clips(
             ", …" * (len(unnamed) > 3),
         )
         told.append(f"clips that no row means: {printable(first)}{more}")
-    return with_stretches(_once_each(clips, problems), limits, problems, notes)
+    return with_stretches(_once_each(clips, problems), limits, problems, notes, told)
 
 
 def _count_unnamed(paths: list[Path], problems: list[str], notes: list[str]) -> None:

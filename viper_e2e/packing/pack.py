@@ -136,9 +136,13 @@ def _add(
         else:
             made = cut(clip.stretch, limits)
             members = {made.extension: made.data}
+            if made.is_uncut and not clip.stretch.is_uncut:
+                notes.append("whose file went along whole, as a copy of its packets alone was not exact")
             segment = replace(made.segment, side=row.segment.side if row.segment else "full")
             ends = clip.stretch.end_seconds
             source = {"file": clip.video.name, "start": clip.stretch.start_seconds, "end": ends}
+            if made.sound is not None and not clip.sound:
+                members["wav"] = made.sound
         if clip.sound and clip.stretch is not None and segment is not None and not is_dry:
             members["wav"] = sound_of(clip, segment, limits)
         elif clip.sound:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,10 @@ from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding import LongFile, Stretch, open_sound, sound_as_wav
 from viper_e2e.errors import ClipError
 from viper_e2e.packing.rows import Row
+from viper_e2e.runtime import printable
 
+FAR_APART_SECONDS = 1.0
+"""Film in front of a clip that is told, if it is also longer than the clip, on average."""
 MUCH_SECONDS = 0.1
 """An End that lies farther behind the end of its file is told."""
 TAIL_SECONDS = 0.1
@@ -39,12 +42,14 @@ class Clip:
 
 
 def with_stretches(
-    clips: Sequence[Clip], limits: LimitsConfig, problems: list[str], notes: list[str]
+    clips: Sequence[Clip], limits: LimitsConfig, problems: list[str], notes: list[str], told: list[str]
 ) -> list[Clip]:
     """The clips, those that have a time in their file with what is to be cut; a file is looked at once.
 
-    What cannot be cut is left out and told in ``problems``, line by line; ``notes`` are counted.
+    What cannot be cut is left out and told in ``problems``, line by line; ``notes`` are counted, ``told`` stand
+    for themselves: which files are cut, and which are not.
     """
+    films = Films()
     by_video = defaultdict(list)
     for clip in clips:
         if is_timed(clip.row.segment):
@@ -58,10 +63,61 @@ def with_stretches(
             problems.append(f"lines {lines}: {error}")
             found |= dict.fromkeys((clip.row.line for clip in same), None)
             continue
-        for clip in same:
-            found[clip.row.line] = _cut_out_of(film, clip, problems, notes)
+        cuts = [_cut_out_of(film, clip, problems, notes) for clip in same]
+        found |= {clip.row.line: made for clip, made in zip(same, cuts, strict=True)}
+        films.add(film, [made.stretch for made in cuts if made is not None and made.stretch is not None])
+    told += films.lines()
     placed = [found.get(clip.row.line, clip) for clip in clips]
     return [clip for clip in placed if clip is not None]
+
+
+class Films:
+    """Counts files that clips are cut out of, and those that cannot be cut."""
+
+    def __init__(self) -> None:
+        self._cut: Counter[str] = Counter()
+        self._whole: list[tuple[str, int, int]] = []
+        """Name, clips, bytes."""
+        self._num_clips, self._clip_seconds, self._early_seconds = 0, 0.0, 0.0
+
+    def add(self, film: LongFile, stretches: Sequence[Stretch]) -> None:
+        """Take a file and what is to be cut out of it."""
+        uncut = sum(stretch.is_uncut for stretch in stretches)
+        if uncut:
+            self._whole.append((film.path.name, uncut, film.num_bytes))
+        elif stretches:
+            self._cut[film.kind] += 1
+        for stretch in stretches:
+            if stretch.muxer is not None:
+                self._num_clips += 1
+                self._clip_seconds += stretch.end_seconds - stretch.start_seconds
+                self._early_seconds += stretch.early_seconds
+
+    def lines(self) -> list[str]:
+        """What a person should know before hours of work."""
+        lines = []
+        if self._cut:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self._cut.items()))
+            lines.append(f"{self._cut.total()} films ({kinds}) are cut by copying packets")
+        if self._whole:
+            parts = [
+                f"{printable(name)} ({clips} × {size / 1e6:.1f} MB)" for name, clips, size in self._whole[:3]
+            ]
+            few = ", ".join(parts) + ", …" * (len(self._whole) > 3)
+            megabytes = sum(clips * size for _, clips, size in self._whole) / 1e6
+            lines.append(
+                f"{len(self._whole)} films cannot be cut without encoding them anew and go along whole "
+                f"with each of their clips, {megabytes:,.1f} MB in all: {few}; "
+                "`ffmpeg -i FILE -c copy FILE.mkv` may help"
+            )
+        if self._early_seconds > max(self._clip_seconds, FAR_APART_SECONDS * self._num_clips):
+            clip, early = (at / self._num_clips for at in (self._clip_seconds, self._early_seconds))
+            lines.append(
+                f"keyframes are far apart: {self._num_clips} clips of {clip:.1f} s on average bring "
+                f"{early:.1f} s of film before their Start, which shards hold too and decoders go through; "
+                "nothing is wrong"
+            )
+        return lines
 
 
 def is_timed(segment: Segment | None) -> bool:

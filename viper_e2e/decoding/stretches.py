@@ -1,0 +1,150 @@
+"""stretches.py: what of a long film a clip needs, and its packets, read from near where they lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+from av.stream import Discard
+
+from viper_e2e.config import LimitsConfig
+from viper_e2e.decoding.container import open_clip
+from viper_e2e.decoding.frame_log import Picture
+from viper_e2e.decoding.media import ClipMedia
+
+SEEKABLE = ("mp4", "mov", "mkv", "webm", "avi", "dv")
+"""Kinds that are read from near a stretch on; others from their beginning."""
+WARM_UP_SECONDS = 0.5
+"""Of sound before a stretch, and `TAIL_SECONDS` behind it: what decoders need to give it exactly."""
+TAIL_SECONDS = 0.1
+INTERLEAVED_SECONDS = 2.0
+"""By so much a file may hold sound before or behind the pictures of the same time."""
+WORST_INTERLEAVED_SECONDS = 10.0
+"""Farther behind the last picture no sound is waited for."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What of a long file a clip needs; all that `cut` has to know of the file."""
+
+    path: Path
+    start_seconds: float
+    """On the file's clock (0 = its first frame)."""
+    end_seconds: float
+    muxer: str | None = None
+    """FFmpeg's name of the new file's kind; ``None``: the whole file goes along."""
+    num_packets: int = 0
+    """Of pictures, from the first one on, in the file's order."""
+    first: tuple[int, int] = (0, 0)
+    """Time, in ticks of its stream, and bytes of the first of them."""
+    zero_seconds: float = 0.0
+    """When the new file's first frame is shown, on the clock of the packets."""
+    origin_seconds: float = 0.0
+    """The same of the long file's first frame."""
+    frame_seconds: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
+    """Times of the clip's frames in the new file, on its clock."""
+    shown: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64), compare=False)
+    """int64, in ticks: when each packet's picture is shown, `NO_FRAME`: never; empty: as the file has it."""
+    hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32), compare=False)
+    """`picture_hash` of the clip's frames, where they are known."""
+    picture: Picture | None = None
+    is_uncut: bool = False
+    """Whether the whole file goes along because it cannot be cut."""
+
+    @property
+    def early_seconds(self) -> float:
+        """How much of the film the new file has before the clip."""
+        return max(self.start_seconds + self.origin_seconds - self.zero_seconds, 0.0) if self.muxer else 0.0
+
+
+def demuxed(media: ClipMedia, *streams: av.stream.Stream) -> Iterator[av.Packet]:
+    """Packets with the times that are written in the file."""
+    for stream in media.container.streams:
+        stream.discard = Discard.default if stream in streams else Discard.all
+    for packet in media.container.demux(*streams):
+        if packet.size:
+            yield packet
+
+
+def time_of(packet: av.Packet) -> int | None:
+    """When it is shown, else when it is decoded."""
+    return packet.pts if packet.pts is not None else packet.dts
+
+
+def packets_of(stretch: Stretch, limits: LimitsConfig) -> list[tuple[int, av.Packet]]:
+    """(number of the stream, packet) of all that belongs to a stretch, in the film's order."""
+    packets = _Packets(stretch, limits)
+    try:
+        return packets.read(from_near=True)
+    except _LandedLate:
+        return packets.read(from_near=False)
+
+
+class _LandedLate(Exception):
+    """A seek went behind the packet that it was to come before."""
+
+
+class _Packets:
+    """Reads the packets of one stretch."""
+
+    def __init__(self, stretch: Stretch, limits: LimitsConfig):
+        self.stretch, self.limits = stretch, limits
+        start, end = (at + stretch.origin_seconds for at in (stretch.start_seconds, stretch.end_seconds))
+        # Sound from the first picture on, for who plays the file from its beginning.
+        self.sound = min(stretch.zero_seconds, start - WARM_UP_SECONDS), end + TAIL_SECONDS
+
+    def read(self, *, from_near: bool) -> list[tuple[int, av.Packet]]:
+        """(number of the stream, packet), in the file's order."""
+        with open_clip(self.stretch.path, self.limits, str(self.stretch.path)) as media:
+            early = self.stretch.zero_seconds - INTERLEAVED_SECONDS
+            # From its beginning a file is read, not sought: sound before its zero would be lost.
+            if from_near and media.kind in SEEKABLE and early > self.stretch.origin_seconds:
+                media.seek(media.video, math.floor(early / media.tick_seconds))
+            # Streams without a decoder may lack what a muxer must know of them.
+            sounds = [stream for stream in media.container.streams.audio if stream.codec_context is not None]
+            return list(self._of(media, sounds, from_near))
+
+    def _written(self, packet: av.Packet) -> int | None:
+        # Without times of display, those that FFmpeg makes up depend on where reading began.
+        is_decoding_time = len(self.stretch.shown) and packet.dts is not None
+        return packet.dts if is_decoding_time else time_of(packet)
+
+    def _of(
+        self, media: ClipMedia, sounds: list[av.AudioStream], from_near: bool
+    ) -> Iterator[tuple[int, av.Packet]]:
+        waiting, is_begun = self.stretch.num_packets, False
+        heard = {stream.index for stream in sounds}
+        for packet in demuxed(media, media.video, *sounds):
+            at = self._written(packet)
+            if packet.stream is media.video and at is not None:
+                is_first = (at, packet.size) == self.stretch.first
+                if (
+                    from_near
+                    and not is_begun
+                    and not is_first
+                    and packet.is_keyframe
+                    and at > self.stretch.first[0]
+                ):
+                    raise _LandedLate
+                is_begun = is_begun or is_first
+                if is_begun and waiting:
+                    waiting -= 1
+                    yield packet.stream.index, packet
+                seconds = float(at * packet.time_base)
+                if not waiting and (not heard or seconds > self.sound[1] + WORST_INTERLEAVED_SECONDS):
+                    break
+            elif at is not None:
+                seconds = float(at * packet.time_base)
+                length = float((packet.duration or 0) * packet.time_base)
+                if seconds > self.sound[1]:
+                    heard.discard(packet.stream.index)
+                elif seconds + length >= self.sound[0]:
+                    yield packet.stream.index, packet
+            if not waiting and not heard:
+                break
+        if waiting:
+            raise ValueError(f"{waiting} packets of pictures are not where they were")
