@@ -65,6 +65,7 @@ CORPUS = Corpus(
     measure="; ".join(f"{name}: {text}" for name, text in MEASURES.items()),
     split="train and validation sets of each challenge; labels of the test sets are not given out",
     tasks=TASKS["va"],
+    combined={"mean_ccc": {"valence.ccc": 0.5, "arousal.ccc": 0.5}},
     sources=sources("va"),
     unverified=(
         "that a name which ends in _left or _right is the person in that half of the picture",
@@ -116,7 +117,9 @@ def fake(folder: Path) -> None:
 def pack_it() -> int:
     given = recipe_options(Options)
     name = given.challenge
-    return pack_known(given, dataclasses.replace(CORPUS, tasks=TASKS[name], sources=sources(name)))
+    combined = CORPUS.combined if name == "va" else {}
+    known = dataclasses.replace(CORPUS, tasks=TASKS[name], combined=combined, sources=sources(name))
+    return pack_known(given, known)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from made_up import Tree
 
 from viper_e2e.commands import run_recipe
 from viper_e2e.packing import Corpus, Table, TaskColumns
+from viper_e2e.tasks import BLENDS
 
 EMOTIONS = {
     "ang": "anger",
@@ -53,7 +54,7 @@ CORPUS = Corpus(
     licence="told at the link",
     measure="ACC presence (the set of emotions is right) and ACC salience (and so is their order)",
     split="the test table; five folds of the training table for validation",
-    tasks=(TaskColumns("emotions", "intensities", tuple(EMOTIONS.values()), span=(0.0, 1.0)),),
+    tasks=(TaskColumns("emotions", "intensities", tuple(EMOTIONS.values()), span=(0.0, 1.0), measures=BLENDS),),
     sources=(
         Table(table="train_metadata.csv", row={**ROW, "Split": "train"}, change=saliences),
         Table(

@@ -15,6 +15,7 @@ from viper_e2e.commands import run_recipe
 from viper_e2e.packing import Beside, Corpus, Table, TaskColumns
 
 SPLITS = ("train", "val", "test")
+MEASURES = ("acc2_steps", "f1_steps", "acc3_steps", "acc5_steps")
 
 
 def placed(fields: dict[str, str]) -> dict[str, str]:
@@ -30,9 +31,9 @@ CORPUS = Corpus(
     about="clips of Chinese films and shows with the sentiment of what is said, seen and heard together",
     link="https://github.com/thuiar/MMSA",
     licence="told at the link",
-    measure="accuracy and F1 of signs, MAE and Pearson of sentiment",
+    measure="accuracy of sentiment in two, three and five steps, F1 in two, MAE and Pearson",
     split="train, val and test as given",
-    tasks=(TaskColumns("sentiment", "number", ("Sentiment",), span=(-1.0, 1.0)),),
+    tasks=(TaskColumns("sentiment", "number", ("Sentiment",), span=(-1.0, 1.0), measures=MEASURES),),
     sources=(
         Table(
             table="metadata/sentiment/label_M.csv",

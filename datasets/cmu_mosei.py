@@ -24,6 +24,7 @@ from viper_e2e.packing import Corpus, Source, TaskColumns
 
 LABELS = ("Sentiment", "Happy", "Sad", "Anger", "Surprise", "Disgust", "Fear")
 """In the order of the file's columns (CMU-MultimodalSDK#144)."""
+MEASURES = ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5", "acc7")
 LISTS = {"standard_train_fold": "train", "standard_valid_fold": "val", "standard_test_fold": "test"}
 GROUP = "All Labels"
 NEAR_SECONDS = 0.1
@@ -87,10 +88,11 @@ CORPUS = Corpus(
     about="labelled stretches of 3,837 videos in which one person speaks to the camera",
     link="http://multicomp.cs.cmu.edu/resources/cmu-mosei-dataset",
     licence="told by the SDK; videos are of the web",
-    measure="accuracy of sentiment in two and seven steps, MAE and Pearson; F1 of six emotions",
+    measure="accuracy and F1 of the sign of sentiment, with labels of 0 and without them, accuracy in five and "
+    "seven steps, MAE and Pearson; F1 of six emotions",
     split="the SDK's standard folds, by video",
     tasks=(
-        TaskColumns("sentiment", "number", ("Sentiment",), span=(-3.0, 3.0)),
+        TaskColumns("sentiment", "number", ("Sentiment",), span=(-3.0, 3.0), measures=MEASURES),
         TaskColumns("emotions", "intensities", LABELS[1:], span=(0.0, 3.0)),
     ),
     sources=(

@@ -52,7 +52,7 @@ CASES = {
     "blemore": Case(
         clips={"train": 3, "val": 1, "test": 2},
         told=("A99_sad_int1_ver1: no video", "expected 3,050 rows, found 7", "fold 0 is val"),
-        measure="emotions.pearson",
+        measure="emotions.salience",
         code=2,
     ),
     "meld": Case(
@@ -78,7 +78,7 @@ CASES = {
             "expected about 3,373 rows of train, found 3",
             "never compared with the corpus itself: the numbers",
         ),
-        measure="emotion.weighted_f1",
+        measure="overall.f1_mse",
     ),
     "mer2024": Case(
         clips={"train": 6},
@@ -173,7 +173,7 @@ CASES = {
             "no row means: Raw/aqgy3_0001/0011.mp4",
             "expected about 1,368 rows of train, found 4",
         ),
-        measure="sentiment.pearson",
+        measure="sentiment.acc5_steps",
     ),
     "msp_improv": Case(
         clips={"train": 3, "test": 4},
@@ -199,7 +199,7 @@ CASES = {
     "cmu_mosei": Case(
         clips={"train": 2, "val": 2, "test": 2},
         told=("broken01.mp4", "no row means: Raw/Videos/Full/Combined/unlabelled1.mp4"),
-        measure="sentiment.pearson",
+        measure="sentiment.acc7",
         code=2,
     ),
     "affwild2": Case(
@@ -210,7 +210,7 @@ CASES = {
             "1 windows have labels for fewer than half of their frames and are left out",
             "Train_Set/video7.txt from 0 s",
         ),
-        measure="valence.ccc",
+        measure="overall.mean_ccc",
         test="val",
     ),
     "afew_va": Case(

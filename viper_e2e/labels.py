@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from viper_e2e.tasks import Task, parts
+from viper_e2e.tasks import OVERALL, CombinedMeasure, Task, parts
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,21 @@ class LabelSet:
     """How far the training labels reach, the head's and the loss's unit. 0: as without."""
     tasks: tuple[Task, ...] = ()
     """What the columns belong to, in their order; none are named: all are intensities."""
+    combined: tuple[CombinedMeasure, ...] = ()
+    """What the corpus is measured by of several tasks together."""
 
     def __post_init__(self) -> None:
         if complaint := collision(self.columns):
             raise ValueError(complaint)
         if self.tasks and sum(task.size for task in self.tasks) != len(self.columns):
             raise ValueError("the tasks have other columns than there are")
+        if len({one.name for one in self.combined}) < len(self.combined):
+            raise ValueError("two combined measures have the same name")
+        if self.combined and any(task.name == OVERALL for task in self.tasks):
+            raise ValueError(f"a task cannot be called {OVERALL!r} beside combined measures; rename it")
+        for one in self.combined:
+            if lack := one.lacks(self.tasks):
+                raise ValueError(lack)
 
     @property
     def parts(self) -> tuple[tuple[Task, slice], ...]:
@@ -44,6 +53,22 @@ class LabelSet:
     def names(self) -> tuple[str, ...]:
         """Our spelling: lower case, words joined by underscores."""
         return tuple(name_of(column) for column in self.columns)
+
+    def measured_as(self, others: LabelSet) -> LabelSet:
+        """The same labels with the measures of another set beside their own, as far as its tasks are here."""
+        theirs = {task.name: task for task, _ in others.parts}
+        made = []
+        for task, columns in self.parts:
+            other = theirs.get(task.name)
+            if other is not None and other.kind == task.kind and other.measures:
+                measures = tuple(dict.fromkeys((*task.measures, *other.measures)))
+                names = self.own_titles(task, columns)
+                task = replace(task, measures=measures, alone=alone_of(names))
+            made.append(task)
+        tasks = tuple(made) if self.tasks else ()
+        known = {one.name for one in self.combined}
+        more = tuple(one for one in others.combined if one.name not in known and not one.lacks(tasks))
+        return replace(self, tasks=tasks, combined=(*self.combined, *more))
 
     def own_titles(self, task: Task, columns: slice) -> tuple[str, ...]:
         """Titles of a task's columns without the task's name."""
@@ -78,6 +103,11 @@ def name_of(column: str) -> str:
     kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text)
     # A title without a letter (an emoji, a plus) is told by the numbers of its characters.
     return "_".join(kept.split()) or "_".join(f"u{ord(c):x}" for c in text.strip())
+
+
+def alone_of(columns: Sequence[str]) -> int | None:
+    """The column of the emotion that is in no blend: the neutral one, if it is there."""
+    return next((i for i, column in enumerate(columns) if name_of(column) == "neutral"), None)
 
 
 def collision(columns: Sequence[str]) -> str | None:
@@ -127,7 +157,12 @@ def union_of(corpora: Mapping[str, LabelSet]) -> LabelSet:
     minimum = min(labels.minimum for labels in corpora.values())
     maximum = max(labels.maximum for labels in corpora.values())
     tasks = tuple(task for _, task, _ in first.values()) if has_tasks else ()
-    return LabelSet(all_titles, minimum, maximum, tasks=tasks)
+    whole = LabelSet(all_titles, minimum, maximum, tasks=tasks)
+    for corpus, labels in corpora.items():
+        whole = whole.measured_as(labels)
+        if odd := [one.name for one in labels.combined if one not in whole.combined]:
+            raise ValueError(f"the combined measure {odd[0]!r} of {corpus} is another one before; rename one")
+    return whole
 
 
 def _difference(

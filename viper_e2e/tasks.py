@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 KINDS = ("intensities", "class", "labels", "number")
 """`intensities`: of each emotion, as Hume-Reaction has them. `class`: one of several, or the shares of raters
 who chose each. `labels`: several, each of which holds or not. `number`: one, such as valence."""
+
+MEASURES = {
+    "intensities": ("pearson", "ccc", "icc", "mse", "rmse", "mae"),
+    "class": ("uar", "war", "weighted_f1", "macro_f1"),
+    "labels": ("macro_f1", "micro_f1", "uar", "accuracy"),
+    "number": ("pearson", "ccc", "icc", "mse", "rmse", "mae"),
+    "combined": (),
+}
+"""Of every task of a kind."""
+BLENDS = ("presence", "salience")
+FURTHER_MEASURES = {
+    "intensities": BLENDS,
+    "number": (
+        "acc2_has0",
+        "f1_has0",
+        "acc2_non0",
+        "f1_non0",
+        "acc5",
+        "acc7",
+        "acc2_steps",
+        "f1_steps",
+        "acc3_steps",
+        "acc5_steps",
+    ),
+}
+"""Of a task whose corpus asks for them: `scoring/further_measures.py` has what each is and where it is from."""
+
+COMBINED = "combined"
+"""Kind of what is measured of several tasks together; nothing is learned by it."""
+OVERALL = "overall"
+"""What combined measures stand under in tables and records."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +55,29 @@ class Task:
     minimum: float = 0.0
     maximum: float = 1.0
     """Range of the values; of classes and labels always 0 to 1."""
+    measures: tuple[str, ...] = ()
+    """Its corpus's own, beside those of its kind: some of `FURTHER_MEASURES`."""
+    alone: int | None = None
+    """Column of the emotion that is never part of a blend (neutral)."""
+    thresholds: tuple[float, float] | None = None
+    """Of blends, fitted on validation clips: from which value on an emotion is present, and up to which
+    difference two are equally salient."""
 
     def __post_init__(self) -> None:
+        if self.kind == COMBINED:
+            return
         if self.kind not in KINDS:
             raise ValueError(f"task {self.name!r}: no kind {self.kind!r}; there are {', '.join(KINDS)}")
+        there = FURTHER_MEASURES.get(self.kind, ())
+        if unknown := [name for name in self.measures if name not in there]:
+            known = f"there are {', '.join(there)}" if there else "there are none"
+            raise ValueError(f"task {self.name!r}: no measure {unknown[0]!r} of {self.kind}; {known}")
+        if self.size < 2 and set(self.measures).intersection(BLENDS):
+            raise ValueError(f"task {self.name!r}: a blend is of two emotions, there is one column")
+        if self.alone is not None and not 0 <= self.alone < self.size:
+            raise ValueError(f"task {self.name!r}: no column {self.alone} of {self.size} to stand alone")
+        if self.thresholds is not None and not all(map(math.isfinite, self.thresholds)):
+            raise ValueError(f"task {self.name!r}: thresholds {self.thresholds} are no finite numbers")
         least = {"class": 2, "number": 1}.get(self.kind, 1)
         if self.size < least or (self.kind == "number" and self.size != 1):
             raise ValueError(f"task {self.name!r}: {self.size} columns are not those of a task of {self.kind}")
@@ -38,6 +89,48 @@ class Task:
         return self.minimum >= 0.0 and self.maximum <= 1.0
 
 
+@dataclass(frozen=True)
+class CombinedMeasure:
+    """A weighted sum of measures of several tasks, as some challenges rank by."""
+
+    name: str
+    terms: tuple[tuple[str, float], ...]
+    """``TASK.MEASURE`` → its weight."""
+
+    def __post_init__(self) -> None:
+        if not self.terms or not all("." in term and math.isfinite(weight) for term, weight in self.terms):
+            raise ValueError(f"combined measure {self.name!r}: a weight for each of several TASK.MEASURE")
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(term.rpartition(".")[0] for term, _ in self.terms))
+
+    @property
+    def formula(self) -> str:
+        """``emotion.weighted_f1 − 0.25 · valence.mse``."""
+        signed = [
+            f"{'−' if weight < 0 else '+'} {'' if abs(weight) == 1 else f'{abs(weight):g} · '}{term}"
+            for term, weight in self.terms
+        ]
+        return " ".join(signed).removeprefix("+ ")
+
+    def lacks(self, tasks: Sequence[Task]) -> str:
+        """The first term that is no measure of these tasks, in words; empty where all are."""
+        by_name = {task.name: task for task in tasks}
+        for term, _ in self.terms:
+            name, _, measure = term.rpartition(".")
+            there = measures_of(by_name[name]) if name in by_name else ()
+            if measure not in there:
+                told = f"{name} has {', '.join(there)}" if there else f"there is no task {name!r}"
+                return f"combined measure {self.name!r}: no {term}; {told}"
+        return ""
+
+
+def measures_of(task: Task) -> tuple[str, ...]:
+    """Names of a task's measures, the main one among them; those of its corpus come last."""
+    return (*MEASURES[task.kind], *task.measures)
+
+
 def parts(tasks: Sequence[Task]) -> Iterator[tuple[Task, slice]]:
     """Each task with its columns."""
     start = 0
@@ -47,7 +140,12 @@ def parts(tasks: Sequence[Task]) -> Iterator[tuple[Task, slice]]:
 
 
 def tasks_to_json(tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    return [asdict(task) for task in tasks]
+    """As lists and plain values; what a task does not have is left out, so that earlier versions read it."""
+    unset = {"measures": (), "alone": None, "thresholds": None}
+    return [
+        {key: value for key, value in asdict(task).items() if key not in unset or value != unset[key]}
+        for task in tasks
+    ]
 
 
 def tasks_from_json(found: object, num_columns: int) -> tuple[Task, ...]:
@@ -62,10 +160,44 @@ def tasks_from_json(found: object, num_columns: int) -> tuple[Task, ...]:
     return tasks
 
 
+def combined_to_json(combined: Sequence[CombinedMeasure]) -> dict[str, dict[str, float]]:
+    return {one.name: dict(one.terms) for one in combined}
+
+
+def combined_from_json(found: object) -> tuple[CombinedMeasure, ...]:
+    """The inverse; `ValueError` for anything else."""
+    if not isinstance(found, Mapping):
+        raise ValueError("combined measures are an object")
+    made = []
+    for name, terms in found.items():
+        if not isinstance(terms, Mapping) or not all(_is_number(weight) for weight in terms.values()):
+            raise ValueError(f"combined measure {name!r}: a weight for each of several TASK.MEASURE")
+        weights = tuple((str(term), float(weight)) for term, weight in terms.items())
+        made.append(CombinedMeasure(str(name), weights))
+    return tuple(made)
+
+
 def _task(found: object) -> Task:
     if not isinstance(found, dict) or not all(isinstance(found.get(key), str) for key in ("name", "kind")):
         raise ValueError(f"{found!r} is no task")
-    size = found.get("size")
+    name, size = found["name"], found.get("size")
+    if found["kind"] == COMBINED:
+        raise ValueError(f"task {name!r}: no kind {COMBINED!r}; there are {', '.join(KINDS)}")
     if isinstance(size, bool) or not isinstance(size, int):
-        raise ValueError(f"task {found['name']!r}: its size is no whole number")
-    return Task(found["name"], found["kind"], size, float(found["minimum"]), float(found["maximum"]))
+        raise ValueError(f"task {name!r}: its size is no whole number")
+    task = Task(name, found["kind"], size, float(found["minimum"]), float(found["maximum"]))
+    measures, alone, thresholds = (found.get(key) for key in ("measures", "alone", "thresholds"))
+    if not isinstance(measures or [], list | tuple) or not all(isinstance(one, str) for one in measures or []):
+        raise ValueError(f"task {name!r}: measures {measures!r} are no list of names")
+    if alone is not None and (isinstance(alone, bool) or not isinstance(alone, int)):
+        raise ValueError(f"task {name!r}: {alone!r} is no column to stand alone")
+    pair = None
+    if thresholds is not None:
+        if not isinstance(thresholds, list | tuple) or len(thresholds) != 2:
+            raise ValueError(f"task {name!r}: thresholds {thresholds!r} are no two numbers")
+        pair = float(thresholds[0]), float(thresholds[1])
+    return replace(task, measures=tuple(dict.fromkeys(measures or [])), alone=alone, thresholds=pair)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -28,6 +28,7 @@ from viper_e2e.scoring import (
     MAIN_MEASURE,
     TaskScores,
     Wanted,
+    main_measure,
     main_score,
     measure,
     readable,
@@ -36,6 +37,7 @@ from viper_e2e.scoring import (
     task_scores,
 )
 from viper_e2e.shards import ShardSet
+from viper_e2e.tasks import COMBINED
 
 
 def run_ablate(options: AblateConfig) -> int:
@@ -97,17 +99,18 @@ def _row(shown: list[str], predictions: Predictions) -> dict[str, Any]:
 def _of_tasks(scores: Mapping[str, TaskScores]) -> dict[str, Any]:
     """Of one task its main measure with its interval; of several the mean of theirs, and each."""
     told, spans = [], []
-    for name, one in scores.items():
-        main = MAIN_MEASURE[one.task.kind]
-        told.append(tables.MEASURES[main] if len(scores) == 1 else f"{name} {tables.MEASURES[main]}")
-        spans.append(one.intervals.get(main) if len(scores) == 1 else None)
+    own = {name: one for name, one in scores.items() if one.task.kind != COMBINED}
+    for name, one in own.items():
+        main, title = main_measure(one.task), tables.measure_title(main_measure(one.task))
+        told.append(title if len(own) == 1 else f"{name} {title}")
+        spans.append(one.intervals.get(main) if len(own) == 1 else None)
     span = spans[0] if spans[0] is not None and np.isfinite(spans[0].low) else None
     return {
         "measure": told[0] if len(told) == 1 else f"mean of {', '.join(told)}",
         "score": main_score(scores),
         "low": None if span is None else span.low,
         "high": None if span is None else span.high,
-        "tasks": {name: task_record(one) for name, one in scores.items()},
+        "tasks": {name: task_record(one) for name, one in own.items()},
     }
 
 

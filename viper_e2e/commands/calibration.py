@@ -46,6 +46,7 @@ def run_calibrate(options: CalibrateConfig) -> int:
     folder = _folder(options)
     model = load_model(options)
     model.calibration = None  # an earlier one is replaced
+    model.labels = model.labels if shards.labels is None else model.labels.measured_as(shards.labels)
     shards = shards.labelled_as(model.labels, "the model")
     for line in _refuse_training_clips(model, shards, folder):
         console.print(line, style="yellow", **AS_IT_IS)

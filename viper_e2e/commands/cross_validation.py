@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from viper_e2e.errors import ExitCode
 from viper_e2e.model import Predictions, checkpoint
 from viper_e2e.report import figures, fold_plot, fold_tables, stdout_console, tables
 from viper_e2e.runtime import AS_IT_IS, console, versions, written_whole
-from viper_e2e.scoring import FoldScores, fold_scores, labels_record, measure, readable, scores_record
+from viper_e2e.scoring import (
+    FoldScores,
+    fold_scores,
+    labels_record,
+    measure,
+    readable,
+    scores_record,
+    with_thresholds,
+)
 from viper_e2e.training import CrossValidation, Folding, cross_validate
 
 
@@ -29,6 +38,8 @@ def run_cv(options: CrossValConfig, settings: Settings, words: Sequence[str]) ->
     if predictions.scored.sum() < 2:
         console.print("no two labelled clips could be read: predictions only, no metrics")
         return ExitCode.NOTHING_DONE
+    predictions = replace(predictions, labels=with_thresholds(predictions))
+    found = replace(found, pooled=predictions)
     scores = fold_scores(predictions, found.by_fold)
     note = note_on(found)
     _write(folding, found, scores, note)
@@ -57,7 +68,9 @@ def note_on(found: CrossValidation) -> str:
         "last": "after its last epoch; no epoch was chosen",
         "best": "at its best epoch on clips of its own training folds (--inner-val)",
     }[found.checkpoint]
-    return f"each clip by {whom}, {which}; 95 % intervals over {_drawn(found.pooled)}"
+    fitted = any(task.thresholds for task in found.pooled.labels.tasks)
+    thresholds = "; thresholds of blends fitted on these very clips" if fitted else ""
+    return f"each clip by {whom}, {which}; 95 % intervals over {_drawn(found.pooled)}{thresholds}"
 
 
 def _drawn(predictions: Predictions) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -49,6 +49,7 @@ def run_eval(options: EvalConfig) -> int:
     refuse_empty(shards, options.shards)
     model = load_model(options)
     columns = submission_labels(model.labels, shards.labels)
+    labels = measured_labels(model, shards.labels)
     shards, mapping = _labelled(shards, model, options)
     groups = groups_of(shards, [name.strip() for words in options.by for name in words.split(",")])
     if options.submission:
@@ -56,7 +57,7 @@ def run_eval(options: EvalConfig) -> int:
     found, processes, journal = score_shards(model, shards, options, out)
     if not processes.is_main:
         return ExitCode.OK
-    predictions = Predictions.of(found, model.labels, model.modalities, shards)
+    predictions = Predictions.of(found, labels, model.modalities, shards)
     predictions = _settle_faceless(predictions, options)
     predictions = predictions if mapping is None else mapping.measured(predictions)
     _tell_calibration_clips(model, shards)
@@ -83,6 +84,15 @@ def run_eval(options: EvalConfig) -> int:
     all_drawn = scores is None or len(pictures) == sum(len(names) for names, _ in drawings(predictions, out))
     fine = predictions.valid.all() and not without and not shards.left_out and all_drawn
     return ExitCode.OK if fine else ExitCode.SOME_FAILED
+
+
+def measured_labels(model: ViPER, corpus: LabelSet | None) -> LabelSet:
+    """The model's labels with what the corpus that is scored is measured by, and what was fitted for it."""
+    labels = model.labels if corpus is None else model.labels.measured_as(corpus)
+    of_tasks = {} if model.calibration is None else model.calibration.tasks
+    found = {name: one.thresholds for name, one in of_tasks.items() if one.thresholds}
+    tasks = (replace(task, thresholds=found.get(task.name, task.thresholds)) for task in labels.tasks)
+    return replace(labels, tasks=tuple(tasks))
 
 
 def _show(

@@ -63,6 +63,8 @@ class TaskCalibration:
     """Clips that the map was fitted on."""
     num_held_out: int = 0
     """Other clips, which the reach is of."""
+    thresholds: tuple[float, float] | None = None
+    """Of blends, as `Task` has them, fitted on calibrated numbers."""
 
     def apply(self, values: Float64[np.ndarray, "N C"]) -> Float64[np.ndarray, "N C"]:
         """What a model says of N clips, calibrated; a row with NaN stays one."""
@@ -191,6 +193,7 @@ def _task_to_json(one: TaskCalibration) -> dict[str, Any]:
         "reach": one.reach,
         "num_fitted": one.num_fitted,
         "num_held_out": one.num_held_out,
+        **({} if one.thresholds is None else {"thresholds": one.thresholds}),
     }
 
 
@@ -208,7 +211,11 @@ def _task_from_json(found: Mapping[str, Any], task: Task) -> TaskCalibration:
         raise ValueError(f"bounds of {task.name!r}")
     pair = None if bounds is None else (bounds[0], bounds[1])
     counts = int(found["num_fitted"]), int(found["num_held_out"])
-    return TaskCalibration(task.kind, inverse_temperature, maps, pair, reach, *counts)
+    thresholds = _numbers(found["thresholds"]) if "thresholds" in found else None
+    if thresholds is not None and len(thresholds) != 2:
+        raise ValueError(f"thresholds of {task.name!r}")
+    fitted = None if thresholds is None else (thresholds[0], thresholds[1])
+    return TaskCalibration(task.kind, inverse_temperature, maps, pair, reach, *counts, fitted)
 
 
 def _map_from_json(found: Mapping[str, Any]) -> Line | Steps:

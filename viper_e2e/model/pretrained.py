@@ -20,7 +20,7 @@ from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.card import model_card
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.runtime import __version__, digest
-from viper_e2e.tasks import tasks_from_json
+from viper_e2e.tasks import combined_from_json, combined_to_json, tasks_from_json, tasks_to_json
 
 if TYPE_CHECKING:
     from typing import Self  # which beartype refuses around a method by itself
@@ -135,7 +135,7 @@ def write(model: Pretrained, folder: Path, *, self_contained: bool = False) -> N
         "schema": SCHEMA,
         "viper_e2e": __version__,
         "modalities": list(model.modalities),
-        "labels": asdict(model.labels),
+        "labels": _labels_to_json(model.labels),
         "model": _without_paths(model.config, bundled),
         "backbones": records,
         "bundled": bundled,
@@ -265,6 +265,12 @@ def labels_of(folder: Path) -> LabelSet:
     return _labels_of(_read_settings(folder), folder)
 
 
+def _labels_to_json(labels: LabelSet) -> dict[str, Any]:
+    found = asdict(labels) | {"tasks": tasks_to_json(labels.tasks)}
+    del found["combined"]
+    return found | ({"combined": combined_to_json(labels.combined)} if labels.combined else {})
+
+
 def _labels_of(settings: Mapping[str, Any], folder: Path) -> LabelSet:
     try:
         labels = settings["labels"]
@@ -275,7 +281,9 @@ def _labels_of(settings: Mapping[str, Any], folder: Path) -> LabelSet:
         if any(row is not None and len(row) != len(columns) for row in numbers.values()):
             raise ValueError("means, centres and widths must be as many as columns")
         tasks = tasks_from_json(labels.get("tasks", []), len(columns))
-        return LabelSet(columns, float(labels["minimum"]), float(labels["maximum"]), **numbers, tasks=tasks)
+        combined = combined_from_json(labels.get("combined", {}))
+        low, high = float(labels["minimum"]), float(labels["maximum"])
+        return LabelSet(columns, low, high, **numbers, tasks=tasks, combined=combined)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: labels are not understood ({error!r})") from error
 

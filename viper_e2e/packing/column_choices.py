@@ -11,6 +11,7 @@ from viper_e2e.packing.sheet import Sheet
 from viper_e2e.packing.task_columns import TaskColumns
 from viper_e2e.packing.titles import FILE_TITLES, plain
 from viper_e2e.packing.values import number
+from viper_e2e.tasks import CombinedMeasure
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class ColumnChoices:
     """Columns that are kept with each clip (age, language), to score groups by; never labels."""
     tasks: tuple[TaskColumns, ...] = ()
     """What the columns mean where they are not all intensities."""
+    combined: tuple[CombinedMeasure, ...] = ()
+    """What the corpus is measured by of several tasks together."""
 
 
 @dataclass

@@ -12,6 +12,7 @@ from viper_e2e.loading import find_files
 from viper_e2e.packing.column_choices import ColumnChoices
 from viper_e2e.packing.recipe_sources import Fields, Folder, Source, Table, some
 from viper_e2e.packing.task_columns import TaskColumns
+from viper_e2e.tasks import combined_from_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class Corpus:
     split: str
     """The split that they report it for."""
     tasks: tuple[TaskColumns, ...]
+    combined: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What papers report of several tasks together: name → ``TASK.MEASURE`` → its weight in a sum."""
     sources: tuple[Source, ...]
     meta: tuple[str, ...] = ()
     """Columns kept with each clip, to score groups by, beside those that are always kept (Fold, Session, …)."""
@@ -50,7 +53,8 @@ class Corpus:
     """What of these facts nobody has compared with the corpus or with public code that reads it."""
 
     def choices(self) -> ColumnChoices:
-        return ColumnChoices(tasks=self.tasks, meta=self.meta, missing=self.missing)
+        combined = combined_from_json(self.combined)
+        return ColumnChoices(tasks=self.tasks, meta=self.meta, missing=self.missing, combined=combined)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def read_labels(path: Path, choices: ColumnChoices = NO_CHOICES) -> LabelTable:
         raise ViperError(_refusal(path, columns, problems))
     values = [value for row in rows for value in row.intensities or ()]
     if columns.tasks:
-        labels = label_set(columns.tasks, [row.intensities for row in rows])
+        labels = label_set(columns.tasks, [row.intensities for row in rows], choices.combined)
     else:
         labels = LabelSet(tuple(sheet.header[at] for at in columns.labels), *range_of(values))
     told = [f"{path.name}: read with {', '.join(sheet.told)}"] if sheet.told else []

@@ -10,11 +10,11 @@ from typing import Any
 
 from viper_e2e.config import read_settings_file
 from viper_e2e.errors import ViperError
-from viper_e2e.labels import LabelSet, name_of
+from viper_e2e.labels import LabelSet, alone_of, name_of
 from viper_e2e.packing.sheet import Sheet
 from viper_e2e.packing.values import class_word, number, same_class
 from viper_e2e.shards import range_of
-from viper_e2e.tasks import KINDS, Task
+from viper_e2e.tasks import BLENDS, FURTHER_MEASURES, KINDS, CombinedMeasure, Task
 
 MAX_CLASSES = 100
 """More different words in a column are text rather than classes."""
@@ -41,6 +41,8 @@ class TaskColumns:
     span: tuple[float, float] | None = None
     """Range of the values; None: that of the table's."""
     places: tuple[int, ...] = ()
+    measures: tuple[str, ...] = ()
+    """What its corpus reports of it beside the measures of its kind, as `FURTHER_MEASURES` has them."""
 
     @property
     def is_words(self) -> bool:
@@ -93,9 +95,9 @@ class TaskColumns:
 def read_tasks(given: str) -> tuple[TaskColumns, ...]:
     """``--tasks``: a YAML file, or ``Emotion=class,Valence=number`` with titles of columns.
 
-    In the file each task is ``name: {kind: class, columns: [...], classes: [...], range: [-1, 1]}``; only
-    ``kind`` is needed, and ``columns`` where the column is called otherwise than the task. `ViperError` for
-    what is not understood.
+    In the file each task is ``name: {kind: class, columns: [...], classes: [...], range: [-1, 1], measures:
+    [...]}``; only ``kind`` is needed, and ``columns`` where the column is called otherwise than the task.
+    `ViperError` for what is not understood.
     """
     if "=" in given and not Path(given).exists():
         words = [part.rpartition("=")[::2] for part in given.split(",") if part.strip()]
@@ -121,13 +123,20 @@ def _of_different_names(tasks: Iterable[TaskColumns]) -> tuple[TaskColumns, ...]
 
 def _of_settings(name: str, settings: dict[str, Any]) -> TaskColumns:
     what = f"--tasks: {name}"
-    if unknown := settings.keys() - {"kind", "columns", "classes", "range"}:
+    if unknown := settings.keys() - {"kind", "columns", "classes", "range", "measures"}:
         named = ", ".join(sorted(map(str, unknown)))
-        raise ViperError(f"{what}: no setting {named}; there are kind, columns, classes, range")
+        raise ViperError(f"{what}: no setting {named}; there are kind, columns, classes, range, measures")
     kind = settings.get("kind")
     if kind not in KINDS:
         raise ViperError(f"{what}: no kind {kind!r}; there are {', '.join(KINDS)}")
-    titles, classes = (_texts(what, key, settings.get(key, [])) for key in ("columns", "classes"))
+    titles, classes, measures = (
+        _texts(what, key, settings.get(key, [])) for key in ("columns", "classes", "measures")
+    )
+    further = FURTHER_MEASURES.get(kind, ())
+    if odd := [name for name in measures if name not in further]:
+        raise ViperError(
+            f"{what}: no measure {odd[0]} beside those of {kind}; there are {', '.join(further) or 'none'}"
+        )
     titles = titles or (name,)
     if kind == "number" and len(titles) != 1:
         raise ViperError(f"{what}: a number has one column, not {len(titles)}; make a task of each")
@@ -141,7 +150,7 @@ def _of_settings(name: str, settings: dict[str, Any]) -> TaskColumns:
         if kind in ("class", "labels") or not are_two or span[0] >= span[1]:
             raise ViperError(f"{what}: range {span!r}; write for example [-1, 1], of intensities or a number")
         span = float(span[0]), float(span[1])
-    return TaskColumns(name, kind, titles, classes, span)
+    return TaskColumns(name, kind, titles, classes, span, measures=measures)
 
 
 def _texts(what: str, key: str, found: object) -> tuple[str, ...]:
@@ -204,7 +213,11 @@ def _occurring(task: TaskColumns, sheet: Sheet, is_empty: Callable[[str], bool])
     return tuple(found[name] for name in sorted(found))
 
 
-def label_set(tasks: Sequence[TaskColumns], rows: Sequence[tuple[float, ...] | None]) -> LabelSet:
+def label_set(
+    tasks: Sequence[TaskColumns],
+    rows: Sequence[tuple[float, ...] | None],
+    combined: Sequence[CombinedMeasure] = (),
+) -> LabelSet:
     """What these tasks make of a table; ranges that nobody gave are those of its values."""
     columns: list[str] = []
     made: list[Task] = []
@@ -213,7 +226,8 @@ def label_set(tasks: Sequence[TaskColumns], rows: Sequence[tuple[float, ...] | N
         columns += task.column_names
         own = [value for row in rows if row for value in row[start : start + task.size] if value == value]
         low, high = task.span or (range_of(own) if own else (0.0, 1.0))
-        made.append(Task(name_of(task.name), task.kind, task.size, low, high))
+        alone = alone_of(task.titles) if set(task.measures).intersection(BLENDS) else None
+        made.append(Task(name_of(task.name), task.kind, task.size, low, high, task.measures, alone))
         start += task.size
     low, high = min(one.minimum for one in made), max(one.maximum for one in made)
-    return LabelSet(tuple(columns), low, high, tasks=tuple(made))
+    return LabelSet(tuple(columns), low, high, tasks=tuple(made), combined=tuple(combined))

@@ -8,7 +8,7 @@ from math import isnan
 
 from rich.table import Table
 
-from viper_e2e.report.tables import MEASURES, plain_table, rounded, task_title, with_interval
+from viper_e2e.report.tables import measure_title, plain_table, rounded, task_title, with_interval
 from viper_e2e.scoring import SMALLER_IS_BETTER, Compared, Difference
 
 LEVEL = 0.05
@@ -21,10 +21,10 @@ def comparison_tables(compared: Compared, names: Sequence[str]) -> list[Table]:
     values = plain_table(task_title(compared.task), ("measure", *names))
     for m in compared.measures:
         cells = zip(compared.values, compared.intervals, strict=True)
-        values.add_row(MEASURES[m], *(with_interval(of_run[m], spans[m]) for of_run, spans in cells))
+        values.add_row(measure_title(m), *(with_interval(of_run[m], spans[m]) for of_run, spans in cells))
     differences = plain_table("", ("difference", *(f"{name} − {names[0]}" for name in names[1:])))
     for m in compared.measures:
-        differences.add_row(MEASURES[m], *(_signed(from_first[m]) for from_first in compared.differences))
+        differences.add_row(measure_title(m), *(_signed(from_first[m]) for from_first in compared.differences))
     return [values, differences]
 
 
@@ -64,7 +64,7 @@ def comparison_markdown(compared: Sequence[Compared], names: Sequence[str]) -> s
 
 
 def _markdown(compared: Compared, names: Sequence[str]) -> str:
-    titles = [MEASURES[measure] + _arrow(measure, "↑", "↓") for measure in compared.measures]
+    titles = [measure_title(measure) + _arrow(measure, "↑", "↓") for measure in compared.measures]
     cells = _cells(compared, lambda text: f"**{text}**", "\\*")
     lines = [
         "| " + " | ".join(["run", *titles]) + " |",
@@ -86,7 +86,8 @@ def comparison_latex(compared: Sequence[Compared], names: Sequence[str]) -> str:
 
 def _latex(compared: Compared, names: Sequence[str]) -> str:
     titles = [
-        MEASURES[measure] + _arrow(measure, r" $\uparrow$", r" $\downarrow$") for measure in compared.measures
+        measure_title(measure) + _arrow(measure, r" $\uparrow$", r" $\downarrow$")
+        for measure in compared.measures
     ]
     cells = _cells(compared, lambda text: rf"\textbf{{{text}}}", "$^{*}$")
     note = latex_text(f"{task_title(compared.task)}: {comparison_note(compared)}").replace("−", "$-$")

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.table import Table
 
 from viper_e2e.report import figures
-from viper_e2e.report.tables import MEASURES, plain_table, rounded, task_title, with_interval
-from viper_e2e.scoring import MAIN_MEASURE, FoldScores
+from viper_e2e.report.tables import measure_title, plain_table, rounded, task_title, with_interval
+from viper_e2e.scoring import FoldScores, main_measure
 
 
 def fold_tables(scores: Mapping[str, FoldScores]) -> list[Table]:
@@ -23,14 +23,14 @@ def fold_tables(scores: Mapping[str, FoldScores]) -> list[Table]:
         )
         for measure in one.measures:
             pooled = with_interval(one.pooled.values[measure], one.pooled.intervals.get(measure))
-            whole.add_row(MEASURES[measure], pooled, spread(*one.over_folds(measure)))
+            whole.add_row(measure_title(measure), pooled, spread(*one.over_folds(measure)))
         made += [whole, _each(one)]
     return made
 
 
 def _each(scores: FoldScores) -> Table:
     measures = list(scores.measures)[:3]
-    each = plain_table("", ("fold", *(MEASURES[measure] for measure in measures), "clips"))
+    each = plain_table("", ("fold", *(measure_title(measure) for measure in measures), "clips"))
     for fold, one in scores.by_fold.items():
         each.add_row(
             fold, *(with_interval(one.values[measure], None) for measure in measures), f"{one.num_clips:,}"
@@ -50,7 +50,7 @@ def fold_plot(scores: Mapping[str, FoldScores], path: str | os.PathLike) -> Path
     shown = list(scores.items())
     figure, panels = figures.sheet(len(shown), panel=(4.6, 3.4), max_columns=3)
     for panel, (name, one) in zip(panels, shown, strict=True):
-        measure = MAIN_MEASURE[one.pooled.task.kind]
+        measure = main_measure(one.pooled.task)
         folds = list(one.by_fold)
         values = [one.by_fold[fold].values[measure] for fold in folds]
         panel.scatter(range(len(folds)), values, color=figures.COLOURS[0], zorder=3)
@@ -67,7 +67,7 @@ def fold_plot(scores: Mapping[str, FoldScores], path: str | os.PathLike) -> Path
         )
         panel.errorbar([len(folds)], [pooled], yerr=bars, fmt="s", color=figures.COLOURS[1], capsize=3)
         panel.set_xticks(range(len(folds) + 1), [*folds, "all"], rotation=_rotation(folds))
-        panel.set(xlabel="fold", ylabel=MEASURES[measure], title=figures.words(name))
+        panel.set(xlabel="fold", ylabel=measure_title(measure), title=figures.words(name))
         panel.grid(axis="y", alpha=0.25)
     return figures.save(figure, path)
 

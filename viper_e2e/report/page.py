@@ -17,9 +17,9 @@ from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
 from viper_e2e.report.figures import span_of, words
 from viper_e2e.report.said import parts_said
-from viper_e2e.report.tables import MEASURES, measure_cell, metrics_rows
+from viper_e2e.report.tables import measure_cell, measure_title, metrics_rows
 from viper_e2e.runtime import write_text
-from viper_e2e.scoring import MAIN_MEASURE, Intervals, Scores, TaskScores
+from viper_e2e.scoring import Intervals, Scores, TaskScores, main_measure
 
 NUM_EXTREMES = 5
 """Clips shown at either end of the ranking; their strips are worth collecting."""
@@ -133,8 +133,8 @@ def _headline(
 ) -> list[tuple[str, str]]:
     """What is looked at first: of each task its main measure, of intensities the means."""
     if tasks:
-        mains = [(name, one, MAIN_MEASURE[one.task.kind]) for name, one in tasks.items() if one.num_clips]
-        return [(f"{words(name)}, {MEASURES[main]}", measure_cell(one, main)) for name, one, main in mains]
+        mains = [(name, one, main_measure(one.task)) for name, one in tasks.items() if one.num_clips]
+        return [(f"{words(name)}, {measure_title(main)}", measure_cell(one, main)) for name, one, main in mains]
     if scores is None:
         return []
     titles = ("mean Pearson", "mean CCC", "mean MSE")
@@ -147,7 +147,8 @@ def _task(one: TaskScores) -> dict[str, Any]:
         "name": words(one.task.name),
         "kind": one.task.kind,
         "num_clips": one.num_clips,
-        "measures": [(MEASURES[name], measure_cell(one, name)) for name in one.values],
+        "told": one.told,
+        "measures": [(measure_title(name), measure_cell(one, name)) for name in one.values],
         "columns": [
             (
                 words(name),

@@ -11,7 +11,15 @@ from rich.text import Text
 
 from viper_e2e.report.figures import words
 from viper_e2e.report.record_rows import without_controls
-from viper_e2e.scoring import MAIN_MEASURE, GroupScores, Interval, Intervals, Scores, TaskReport, TaskScores
+from viper_e2e.scoring import (
+    GroupScores,
+    Interval,
+    Intervals,
+    Scores,
+    TaskReport,
+    TaskScores,
+    main_measure,
+)
 from viper_e2e.tasks import Task
 
 
@@ -47,16 +55,35 @@ MEASURES = {
     "accuracy": "accuracy",
     "ece": "ECE",
     "brier": "Brier",
+    "presence": "ACC presence",
+    "salience": "ACC salience",
+    "acc2_has0": "Acc-2 (< 0, ≥ 0)",
+    "f1_has0": "F1 (< 0, ≥ 0)",
+    "acc2_non0": "Acc-2 (< 0, > 0)",
+    "f1_non0": "F1 (< 0, > 0)",
+    "acc5": "Acc-5",
+    "acc7": "Acc-7",
+    "acc2_steps": "Acc-2 (≤ 0, > 0)",
+    "f1_steps": "F1 (≤ 0, > 0)",
+    "acc3_steps": "Acc-3 (±.1)",
+    "acc5_steps": "Acc-5 (±.1, ±.7)",
 }
 """As papers write them."""
 
 
+def measure_title(name: str) -> str:
+    """Of a measure; a combined one is called as its corpus calls it."""
+    return MEASURES.get(name, name)
+
+
 def task_tables(scores: TaskScores) -> list[Table]:
     """A task's measures, each with its 95 % interval, and of its classes or labels recall, precision and F1."""
-    kind = f"{scores.task.name} ({scores.task.kind}), {scores.num_clips:,} clips"
+    kind = f"{task_title(scores.task)}, {scores.num_clips:,} clips"
     whole = plain_table(kind, ("measure", "value"))
     for name, value in scores.values.items():
-        whole.add_row(MEASURES[name], with_interval(value, scores.intervals.get(name)))
+        whole.add_row(measure_title(name), with_interval(value, scores.intervals.get(name)))
+    if scores.told:
+        whole.caption, whole.caption_justify = Text(scores.told), "left"
     if not scores.by_column:
         return [whole]
     each = plain_table(
@@ -101,14 +128,14 @@ def group_tables(scores: GroupScores) -> list[Table]:
         measures = list(next(iter(scores.groups.values()))[task].values)[:2]
         of_task = "" if task == "intensities" else f"{task}, "
         table = plain_table(
-            f"{of_task}by {scores.name}", (scores.name, *(MEASURES[name] for name in measures), "clips")
+            f"{of_task}by {scores.name}", (scores.name, *(measure_title(name) for name in measures), "clips")
         )
         for group, by_task in scores.groups.items():
             one = by_task[task]
             values = (with_interval(one.values[name], one.intervals.get(name)) for name in measures)
             table.add_row(without_controls(group), *values, f"{one.num_clips:,}")
         gap = scores.gap(task)
-        main = MEASURES[MAIN_MEASURE[next(iter(scores.groups.values()))[task].task.kind]]
+        main = measure_title(main_measure(next(iter(scores.groups.values()))[task].task))
         if gap is not None:
             table.caption, table.caption_justify = Text(f"largest gap in {main}: {gap:.3f}"), "left"
         made.append(table)

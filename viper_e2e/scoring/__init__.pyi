@@ -10,6 +10,7 @@ from .comparing import compared_record as compared_record
 from .comparing import on_common_clips as on_common_clips
 from .fold_scores import FoldScores as FoldScores
 from .fold_scores import fold_scores as fold_scores
+from .further_measures import with_thresholds as with_thresholds
 from .groups import GroupScores as GroupScores
 from .groups import groups_of as groups_of
 from .groups import known_groups as known_groups
@@ -50,7 +51,9 @@ from .tabular import write_records as write_records
 from .task_scores import MAIN_MEASURE as MAIN_MEASURE
 from .task_scores import SMALLER_IS_BETTER as SMALLER_IS_BETTER
 from .task_scores import TaskScores as TaskScores
+from .task_scores import main_measure as main_measure
 from .task_scores import main_score as main_score
+from .task_scores import rulers as rulers
 from .task_scores import split_best_by as split_best_by
 from .task_scores import task_record as task_record
 from .task_scores import task_scores as task_scores

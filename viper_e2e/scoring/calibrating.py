@@ -14,10 +14,11 @@ from jaxtyping import Float
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import Calibration, Line, Predictions, Steps, TaskCalibration
+from viper_e2e.scoring.further_measures import fitted_thresholds
 from viper_e2e.scoring.metrics import Interval
 from viper_e2e.scoring.reliability import Bin, known_clips, number_bins, reliability, subjects_of
 from viper_e2e.scoring.task_scores import HOLDS_FROM, task_scores
-from viper_e2e.tasks import Task
+from viper_e2e.tasks import BLENDS, Task
 
 FEWEST = 10
 """Clips of a half, below which nothing is fitted or measured on it."""
@@ -164,7 +165,10 @@ def _fit_task(
         made = replace(made, bounds=(task.minimum, task.maximum) if within else None)
     made = replace(made, num_fitted=int(first.sum()), num_held_out=int((~first).sum()))
     reach = _reach(task, made.apply(values[~first]), true[~first], method.coverage)
-    return replace(made, reach=reach), notes
+    thresholds = None
+    if set(task.measures).intersection(BLENDS):
+        thresholds = fitted_thresholds(made.apply(values), true, task.alone)
+    return replace(made, reach=reach, thresholds=thresholds), notes
 
 
 def _report(

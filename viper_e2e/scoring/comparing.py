@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from viper_e2e.errors import ViperError
-from viper_e2e.labels import are_alike, differing, order_of
+from viper_e2e.labels import LabelSet, are_alike, differing, order_of
 from viper_e2e.model import Predictions
 from viper_e2e.scoring.metrics import Interval, by_subject, finite_or_none, interval_of, resamples
-from viper_e2e.scoring.task_scores import clip_sums, measures_of_sums
+from viper_e2e.scoring.task_scores import Ruler, rulers
 from viper_e2e.tasks import Task
 
 NUM_RESAMPLES = 2000
@@ -57,7 +57,12 @@ def on_common_clips(runs: Sequence[Predictions], names: Sequence[str]) -> tuple[
     `ViperError` where runs have other labels, for the set or for a clip, or no clip in common.
     """
     first = runs[0]
-    notes, ordered = [], [first]
+    labels = first.labels
+    for run in runs[1:]:
+        labels = labels.measured_as(run.labels)
+    first = replace(first, labels=labels)
+    notes: list[str] = []
+    ordered = [first]
     for name, run in zip(names[1:], runs[1:], strict=True):
         if not are_alike(run.labels, first.labels):
             raise ViperError(differing(name, run.labels, names[0], first.labels))
@@ -65,7 +70,12 @@ def on_common_clips(runs: Sequence[Predictions], names: Sequence[str]) -> tuple[
         assert order is not None, "they are alike"
         columns = list(order)
         ordered.append(
-            replace(run, labels=first.labels, predicted=run.predicted[:, columns], true=run.true[:, columns])
+            replace(
+                run,
+                labels=_with_thresholds_of(run, first.labels),
+                predicted=run.predicted[:, columns],
+                true=run.true[:, columns],
+            )
         )
     for name, run in zip(names, runs, strict=True):
         if twice := len(run.keys) - len(set(run.keys)):
@@ -93,6 +103,12 @@ def on_common_clips(runs: Sequence[Predictions], names: Sequence[str]) -> tuple[
     return rows, notes
 
 
+def _with_thresholds_of(run: Predictions, labels: LabelSet) -> LabelSet:
+    """``labels``, with what was fitted for this run: each model has its own."""
+    own = {task.name: task.thresholds for task in run.labels.tasks}
+    return replace(labels, tasks=tuple(replace(task, thresholds=own[task.name]) for task in labels.tasks))
+
+
 def compare(
     runs: Sequence[Predictions], *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> list[Compared]:
@@ -100,33 +116,32 @@ def compare(
     usable = np.logical_and.reduce([run.scored for run in runs])
     subjects = next((run.subjects for run in runs if run.subjects and None not in run.subjects), None)
     drawn = None if subjects is None else np.array(subjects, object)
-    return [
-        _compared(task, columns, runs, usable, drawn, num_resamples, seed)
-        for task, columns in runs[0].labels.parts
-    ]
+    of_tasks = zip(*(rulers(run.labels) for run in runs), strict=True)
+    return [_compared(of_runs, runs, usable, drawn, num_resamples, seed) for of_runs in of_tasks]
 
 
 def _compared(
-    task: Task,
-    columns: slice,
+    of_runs: Sequence[Ruler],
     runs: Sequence[Predictions],
     usable: Bool[np.ndarray, "N"],
     subjects: np.ndarray | None,
     num_resamples: int,
     seed: int,
 ) -> Compared:
-    true = runs[0].true[:, columns]
-    known = usable & ~np.isnan(true).any(1)
+    task, true = of_runs[0].task, runs[0].true
+    known = usable & of_runs[0].known(true)
     if known.sum() < 2:
         raise ViperError(f"{task.name}: fewer than two labelled clips that all runs have scored")
-    sums = [clip_sums(task, run.predicted[known][:, columns], true[known]) for run in runs]
+    sums = [
+        ruler.clip_sums(run.predicted[known], true[known]) for ruler, run in zip(of_runs, runs, strict=True)
+    ]
     groups = [by_subject(of_run, None if subjects is None else subjects[known]) for of_run in sums]
-    values = [_alone(task, of_run) for of_run in groups]
+    values = [_alone(of_runs[0], of_run) for of_run in groups]
     draws: list[list[Mapping[str, np.ndarray]]] = [[] for _ in runs]
     # One and the same resample for all: what is hard about its clips is hard for every run.
     for counts in resamples(len(groups[0]), num_resamples, seed):
         for of_run, found in zip(groups, draws, strict=True):
-            found.append(measures_of_sums(task, counts @ of_run))
+            found.append(of_runs[0].measures(counts @ of_run))
     together = [{name: np.concatenate([one[name] for one in found]) for name in found[0]} for found in draws]
     return Compared(
         task,
@@ -141,8 +156,8 @@ def _compared(
     )
 
 
-def _alone(task: Task, groups: Float[np.ndarray, "G S"]) -> dict[str, float]:
-    return {name: float(value[0]) for name, value in measures_of_sums(task, groups.sum(0)[None]).items()}
+def _alone(ruler: Ruler, groups: Float[np.ndarray, "G S"]) -> dict[str, float]:
+    return {name: float(value[0]) for name, value in ruler.measures(groups.sum(0)[None]).items()}
 
 
 def _difference(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -49,7 +49,10 @@ class FoldScores:
 def fold_scores(pooled: Predictions, by_fold: Mapping[str, Predictions]) -> dict[str, FoldScores]:
     """Of every task, by name."""
     whole = task_scores(pooled)
-    each = {fold: task_scores(predictions, num_resamples=0) for fold, predictions in by_fold.items()}
+    each = {
+        fold: task_scores(replace(predictions, labels=pooled.labels), num_resamples=0)
+        for fold, predictions in by_fold.items()
+    }
     return {
         name: FoldScores(scores, {fold: of_fold[name] for fold, of_fold in each.items()})
         for name, scores in whole.items()

@@ -11,7 +11,7 @@ import numpy as np
 from viper_e2e.clip import ClipSource
 from viper_e2e.errors import ViperError
 from viper_e2e.model import Predictions
-from viper_e2e.scoring.task_scores import MAIN_MEASURE, TaskScores, task_record, task_scores
+from viper_e2e.scoring.task_scores import TaskScores, main_measure, task_record, task_scores
 
 UNKNOWN = "(unknown)"
 """Group of clips of which it is not known."""
@@ -27,7 +27,7 @@ class GroupScores:
 
     def gap(self, task: str) -> float | None:
         """Largest difference between groups in the task's main measure; None for fewer than two with one."""
-        found = [scores[task].values[MAIN_MEASURE[scores[task].task.kind]] for scores in self.groups.values()]
+        found = [scores[task].values[main_measure(scores[task].task)] for scores in self.groups.values()]
         known = [value for value in found if np.isfinite(value)]
         return max(known) - min(known) if len(known) > 1 else None
 

@@ -38,6 +38,13 @@ class TaskMap:
         return [self.start + i for i in own]
 
 
+def _of_kept(one: TaskMap, task: Task) -> Task:
+    """The model's task as it is measured, of the columns that can be."""
+    # Who is blended cannot be told where some emotions are not there.
+    is_whole = len(one.kept) == task.size
+    return task if is_whole else replace(task, size=len(one.kept), alone=None, measures=())
+
+
 @dataclass(frozen=True)
 class LabelMap:
     """How labels of a corpus are read as those of a model."""
@@ -123,8 +130,12 @@ class LabelMap:
         """What can be measured of them: of labels and intensities the mapped columns alone."""
         kept = [i for one in self.tasks for i in one.kept]
         columns = tuple(self.labels.columns[i] for i in kept)
-        tasks = tuple(replace(one.task, size=len(one.kept)) for one in self.tasks) if self.labels.tasks else ()
+        measured = {task.name: task for task in predictions.labels.tasks}
+        tasks = tuple(_of_kept(one, measured[one.task.name]) for one in self.tasks) if measured else ()
         labels = LabelSet(columns, self.labels.minimum, self.labels.maximum, tasks=tasks)
+        labels = replace(
+            labels, combined=tuple(one for one in predictions.labels.combined if not one.lacks(labels.tasks))
+        )
         predicted, true = predictions.predicted[:, kept], predictions.true[:, kept]
         return replace(predictions, labels=labels, predicted=predicted, true=true)
 

@@ -9,7 +9,7 @@ from typing import Any
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import Predictions
-from viper_e2e.tasks import tasks_from_json, tasks_to_json
+from viper_e2e.tasks import combined_from_json, combined_to_json, tasks_from_json, tasks_to_json
 
 PREDICTIONS, METRICS = "predictions.csv", "metrics.json"
 
@@ -21,6 +21,7 @@ def labels_record(labels: LabelSet) -> dict[str, Any]:
         "minimum": labels.minimum,
         "maximum": labels.maximum,
         "tasks": tasks_to_json(labels.tasks),
+        "combined": combined_to_json(labels.combined),
     }
 
 
@@ -50,7 +51,9 @@ def _labels_beside(predictions: Path) -> LabelSet:
         found = record["labels"]
         columns = tuple(map(str, found["columns"]))
         tasks = tasks_from_json(found["tasks"], len(columns))
-        return LabelSet(columns, float(found["minimum"]), float(found["maximum"]), tasks=tasks)
+        combined = combined_from_json(found.get("combined", {}))
+        span = float(found["minimum"]), float(found["maximum"])
+        return LabelSet(columns, *span, tasks=tasks, combined=combined)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ViperError(f"{path}: damaged ({type(error).__name__}: {error}); evaluate anew") from error
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from viper_e2e.errors import ViperError
-from viper_e2e.labels import name_of
+from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
+from viper_e2e.scoring.further_measures import further_of_sums, further_sums, told_of
 from viper_e2e.scoring.metrics import Interval, by_subject, finite_or_none, interval_of, resamples
-from viper_e2e.tasks import Task
+from viper_e2e.tasks import COMBINED, OVERALL, CombinedMeasure, Task, measures_of
 
 MAIN_MEASURE = {"intensities": "pearson", "class": "uar", "labels": "macro_f1", "number": "ccc"}
 """By which checkpoints are chosen, unless another is named."""
@@ -38,14 +39,21 @@ class TaskScores:
     """Of a class or a label: recall, precision, F1, and how many clips have it."""
     confusion: tuple[tuple[int, ...], ...] = ()
     """Of classes: rows are true, columns predicted."""
+    told: str = ""
+    """What is to be said beside them."""
 
 
 def task_scores(predictions: Predictions, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, TaskScores]:
-    """Of every task, by name. ``num_resamples`` 0: without intervals."""
+    """Of every task, by name; of several together under `OVERALL`. ``num_resamples`` 0: without intervals."""
     return {
-        task.name: _scores_of(task, columns, predictions, num_resamples, seed)
-        for task, columns in predictions.labels.parts
+        ruler.task.name: _scores_of(ruler, predictions, num_resamples, seed)
+        for ruler in rulers(predictions.labels)
     }
+
+
+def main_measure(task: Task) -> str:
+    """What a task is looked at by first."""
+    return MAIN_MEASURE[task.kind] if task.kind in MAIN_MEASURE else task.measures[0]
 
 
 def main_score(scores: Mapping[str, TaskScores], best_by: str = "") -> float:
@@ -57,7 +65,8 @@ def main_score(scores: Mapping[str, TaskScores], best_by: str = "") -> float:
         task, measure = split_best_by(best_by, [one.task for one in scores.values()])
         value = scores[task].values[measure]
         return -value if measure in SMALLER_IS_BETTER else value
-    measured = [one.values[MAIN_MEASURE[one.task.kind]] for one in scores.values() if one.num_clips]
+    own = [one for one in scores.values() if one.num_clips and one.task.kind != COMBINED]
+    measured = [one.values[main_measure(one.task)] for one in own]
     return float(np.mean(measured)) if measured else float("nan")
 
 
@@ -71,11 +80,6 @@ def split_best_by(best_by: str, tasks: Sequence[Task]) -> tuple[str, str]:
     return name, measure
 
 
-def measures_of(task: Task) -> tuple[str, ...]:
-    """Names of a task's measures."""
-    return tuple(measures_of_sums(task, clip_sums(task, *np.zeros((2, 1, task.size)))))
-
-
 def task_record(scores: TaskScores) -> dict[str, Any]:
     """As JSON; what is undefined becomes ``None``."""
     record: dict[str, Any] = {
@@ -87,6 +91,10 @@ def task_record(scores: TaskScores) -> dict[str, Any]:
             for name, span in scores.intervals.items()
         },
     }
+    if scores.told:
+        record["told"] = scores.told
+    if scores.task.thresholds is not None:
+        record["thresholds"] = dict(zip(("present_from", "equal_within"), scores.task.thresholds, strict=True))
     if scores.by_column:
         record["by_class"] = {
             name: {measure: finite_or_none(value) for measure, value in values.items()}
@@ -97,25 +105,76 @@ def task_record(scores: TaskScores) -> dict[str, Any]:
     return record
 
 
-def _scores_of(
-    task: Task, columns: slice, predictions: Predictions, num_resamples: int, seed: int
-) -> TaskScores:
-    known = predictions.scored & ~np.isnan(predictions.true[:, columns]).any(1)
-    predicted, true = predictions.predicted[known][:, columns], predictions.true[known][:, columns]
-    names = tuple(map(name_of, predictions.labels.own_titles(task, columns)))
-    sums = clip_sums(task, predicted, true)
+@dataclass(frozen=True)
+class Ruler:
+    """What one task, or several together, are measured by: sums over clips, and what these come to."""
+
+    task: Task
+    parts: tuple[tuple[Task, slice], ...]
+    """The tasks that are looked at, each with its columns."""
+    combined: tuple[CombinedMeasure, ...] = ()
+
+    def known(self, true: Float[np.ndarray, "N E"]) -> Bool[np.ndarray, "N"]:
+        """Which clips have a label of any of them."""
+        return np.logical_or.reduce([_has_label(true, columns) for _, columns in self.parts])
+
+    def clip_sums(
+        self, predicted: Float[np.ndarray, "N E"], true: Float[np.ndarray, "N E"]
+    ) -> Float[np.ndarray, "N S"]:
+        """What each clip adds; nothing to a task whose label it lacks."""
+        made = []
+        for task, columns in self.parts:
+            has_label = _has_label(true, columns)
+            own = clip_sums(task, predicted[has_label][:, columns], true[has_label][:, columns])
+            made.append(np.zeros((len(true), own.shape[1])))
+            made[-1][has_label] = own
+        return np.concatenate(made, 1)
+
+    def measures(self, sums: Float[np.ndarray, "R S"]) -> dict[str, Float[np.ndarray, "R"]]:
+        if not self.combined:
+            return measures_of_sums(self.task, sums)
+        found: dict[str, Float[np.ndarray, "R"]] = {}
+        for task, _ in self.parts:
+            size = clip_sums(task, *np.zeros((2, 0, task.size))).shape[1]
+            values, sums = measures_of_sums(task, sums[..., :size]), sums[..., size:]
+            found |= {f"{task.name}.{name}": value for name, value in values.items()}
+        terms = {one.name: [weight * found[term] for term, weight in one.terms] for one in self.combined}
+        return {name: np.sum(values, axis=0) for name, values in terms.items()}
+
+
+def rulers(labels: LabelSet) -> tuple[Ruler, ...]:
+    """One for each task, and a last one for its combined measures if there are any."""
+    made = [Ruler(task, ((task, columns),)) for task, columns in labels.parts]
+    if labels.combined:
+        wanted = {name for one in labels.combined for name in one.tasks}
+        parts = tuple((task, columns) for task, columns in labels.parts if task.name in wanted)
+        together = Task(OVERALL, COMBINED, 0, measures=tuple(one.name for one in labels.combined))
+        made.append(Ruler(together, parts, labels.combined))
+    return tuple(made)
+
+
+def _has_label(true: Float[np.ndarray, "N E"], columns: slice) -> Bool[np.ndarray, "N"]:
+    return ~np.isnan(true[:, columns]).any(1)
+
+
+def _scores_of(ruler: Ruler, predictions: Predictions, num_resamples: int, seed: int) -> TaskScores:
+    task, known = ruler.task, predictions.scored & ruler.known(predictions.true)
+    sums = ruler.clip_sums(predictions.predicted[known], predictions.true[known])
     total = sums.sum(0)
     intervals: dict[str, Interval] = {}
     if len(sums) >= 2 and num_resamples:
         subjects = None if predictions.subjects is None else np.array(predictions.subjects, object)[known]
         groups = by_subject(sums, subjects)
-        draws = [
-            measures_of_sums(task, counts @ groups) for counts in resamples(len(groups), num_resamples, seed)
-        ]
+        draws = [ruler.measures(counts @ groups) for counts in resamples(len(groups), num_resamples, seed)]
         intervals = {
             name: interval_of(np.concatenate([draw[name] for draw in draws]), 0.95) for name in draws[0]
         }
-    values = {name: float(value[0]) for name, value in measures_of_sums(task, total[None]).items()}
+    values = {name: float(value[0]) for name, value in ruler.measures(total[None]).items()}
+    if ruler.combined:
+        formulas = "; ".join(f"{one.name} = {one.formula}" for one in ruler.combined)
+        return TaskScores(task, (), len(sums), values, intervals, {}, told=formulas)
+    columns = ruler.parts[0][1]
+    names = tuple(map(name_of, predictions.labels.own_titles(task, columns)))
     by_column: dict[str, dict[str, float]] = {}
     confusion: tuple[tuple[int, ...], ...] = ()
     if task.kind == "class":
@@ -125,7 +184,7 @@ def _scores_of(
     elif task.kind == "labels":
         hits, wrongly, missed, _ = total.reshape(4, task.size)
         by_column = _by_column(names, hits, hits + missed, hits + wrongly)
-    return TaskScores(task, names, len(sums), values, intervals, by_column, confusion)
+    return TaskScores(task, names, len(sums), values, intervals, by_column, confusion, told_of(task))
 
 
 # --- sums over clips, and what they come to; leading axes are resamples -----------------------------
@@ -142,7 +201,8 @@ def clip_sums(
         wanted, said = true >= HOLDS_FROM, predicted >= HOLDS_FROM
         return np.concatenate([wanted & said, ~wanted & said, wanted & ~said, ~wanted & ~said], 1).astype(float)
     x, y = predicted, true
-    return np.concatenate([np.ones_like(x), x, y, x * x, y * y, x * y, np.abs(x - y)], 1)
+    basic = np.concatenate([np.ones_like(x), x, y, x * x, y * y, x * y, np.abs(x - y)], 1)
+    return np.concatenate([basic, further_sums(task, predicted, true)], 1) if task.measures else basic
 
 
 def measures_of_sums(task: Task, sums: Float[np.ndarray, "R S"]) -> dict[str, Float[np.ndarray, "R"]]:
@@ -151,7 +211,9 @@ def measures_of_sums(task: Task, sums: Float[np.ndarray, "R S"]) -> dict[str, Fl
             return _of_classes(sums.reshape(*sums.shape[:-1], task.size, task.size))
         if task.kind == "labels":
             return _of_labels(sums.reshape(*sums.shape[:-1], 4, task.size))
-        return _of_numbers(sums.reshape(*sums.shape[:-1], 7, task.size))
+        size = 7 * task.size
+        found = _of_numbers(sums[..., :size].reshape(*sums.shape[:-1], 7, task.size))
+        return found | further_of_sums(task, sums[..., size:])
 
 
 def _of_classes(table: Float[np.ndarray, "R C C"]) -> dict[str, Float[np.ndarray, "R"]]:

@@ -15,7 +15,7 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.sources import ShardError, ShardLimits, Source
 from viper_e2e.shards.subtitles import WORDS_EXTENSIONS
-from viper_e2e.tasks import tasks_from_json, tasks_to_json
+from viper_e2e.tasks import combined_from_json, combined_to_json, tasks_from_json, tasks_to_json
 
 SCHEMA = "viper_e2e.shard/1"
 SCHEMA_OF_TASKS = "viper_e2e.shard/2"
@@ -137,7 +137,8 @@ def labels_to_json(labels: LabelSet | None) -> dict[str, Any] | None:
     if labels is None:
         return None
     found = {"columns": list(labels.columns), "minimum": labels.minimum, "maximum": labels.maximum}
-    return found | ({"tasks": tasks_to_json(labels.tasks)} if labels.tasks else {})
+    found |= {"tasks": tasks_to_json(labels.tasks)} if labels.tasks else {}
+    return found | ({"combined": combined_to_json(labels.combined)} if labels.combined else {})
 
 
 def labels_from_json(labels: dict[str, Any] | None) -> LabelSet | None:
@@ -146,7 +147,9 @@ def labels_from_json(labels: dict[str, Any] | None) -> LabelSet | None:
         return None
     minimum, maximum = float(labels["minimum"]), float(labels["maximum"])
     columns = tuple(_text(column) for column in labels["columns"])
-    return LabelSet(columns, minimum, maximum, tasks=tasks_from_json(labels.get("tasks", []), len(columns)))
+    tasks = tasks_from_json(labels.get("tasks", []), len(columns))
+    combined = combined_from_json(labels.get("combined", {}))
+    return LabelSet(columns, minimum, maximum, tasks=tasks, combined=combined)
 
 
 def read_index(shard: Source, index: Source, size: int, limits: ShardLimits) -> ShardIndex:

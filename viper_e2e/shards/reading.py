@@ -118,7 +118,7 @@ class ShardSet:
             places += ", …" if len(self.shards) > 2 else ""
             raise ShardError(differing(places, self.labels, whose, labels))
         made = copy.copy(self)
-        made.labels = replace(self.labels, columns=labels.columns, tasks=labels.tasks)
+        made.labels = _under(labels, self.labels)
         # Shards whose labels disagree are only here under `viper check`, which compares nothing.
         made.shards = tuple(_reordered(shard, order, labels) for shard in self.shards)
         return made
@@ -297,7 +297,11 @@ def _with_common_labels(
         same.append(shard)
     minimum = min(labels.minimum for _, labels in labelled)
     maximum = max(labels.maximum for _, labels in labelled)
-    return tuple(same), LabelSet(first.columns, minimum, maximum, tasks=first.tasks), faults
+    whole = LabelSet(first.columns, minimum, maximum, tasks=first.tasks, combined=first.combined)
+    for _, labels in labelled:
+        if (labels.tasks, labels.combined) != (first.tasks, first.combined) and are_alike(labels, first):
+            whole = whole.measured_as(labels)
+    return tuple(same), whole, faults
 
 
 def shard_id(shard: ShardIndex) -> str:
@@ -352,9 +356,14 @@ def _reordered(shard: ShardIndex, order: Sequence[int], labels: LabelSet) -> Sha
     return replace(
         shard,
         samples=table_of(shard).with_labels(order),
-        labels=replace(shard.labels, columns=labels.columns, tasks=labels.tasks),
+        labels=_under(labels, shard.labels),
         content_id=None if -1 in order else shard.content_id,  # the order of columns does not count
     )
+
+
+def _under(labels: LabelSet, own: LabelSet) -> LabelSet:
+    """Labels under the titles of others, with their range and what they are measured by."""
+    return replace(own, columns=labels.columns, tasks=labels.tasks, combined=()).measured_as(own)
 
 
 def _duplicate_keys(shards: Sequence[ShardIndex]) -> dict[str, list[str]]:

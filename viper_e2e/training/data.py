@@ -164,7 +164,10 @@ def training_labels(shards: ShardSet, output: str, last: Path | None = None) -> 
     labels = replace(labels, means=_label_means(shards, moments))
     folder = newest_whole(last)[0] if last is not None else None
     if folder is not None:
-        return scaled_as(labels, labels_of(folder))
+        saved = labels_of(folder)
+        fitted = {task.name: task.thresholds for task in saved.tasks}
+        tasks = tuple(replace(task, thresholds=fitted.get(task.name)) for task in labels.tasks)
+        return scaled_as(replace(labels, tasks=tasks), saved)
     scales = [_scale_of(task, own, output) for (task, _), own in zip(labels.parts, moments, strict=True)]
     centres, widths = (tuple(value for scale in scales for value in scale[side]) for side in (0, 1))
     return replace(labels, centres=centres, widths=widths) if any(widths) else labels

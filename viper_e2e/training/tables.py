@@ -12,6 +12,7 @@ from viper_e2e.loading import Share, clips_per_epoch
 from viper_e2e.model import ViPER
 from viper_e2e.runtime import table
 from viper_e2e.shards import Corpus
+from viper_e2e.tasks import BLENDS
 
 
 def branch_table(model: ViPER) -> Table:
@@ -78,10 +79,14 @@ SHOWN = {
     "intensities": (("Pearson", "pearson"),),
 }
 """Of each kind of task, what an epoch's line says."""
+NOT_MEASURES = ("kind", "num_clips", "intervals_95", "told")
+"""Of a record of measures of several tasks, what stands beside them."""
 
 
 def task_line(record: Mapping[str, Any]) -> str:
-    return " ".join(f"{name} {_shown(record[key])}" for name, key in SHOWN[record["kind"]])
+    shown = SHOWN.get(record["kind"]) or [(name, name) for name in record if name not in NOT_MEASURES]
+    shown = [*shown, *((name, name) for name in BLENDS if name in record)]
+    return " ".join(f"{name} {_shown(record[key])}" for name, key in shown)
 
 
 def corpus_lines(record: Mapping[str, Any]) -> Iterator[str]:

@@ -17,12 +17,14 @@ from viper_e2e.scoring import (
     Scores,
     finite_or_none,
     main_score,
+    rulers,
     score,
     scores_of,
     scores_record,
     split_best_by,
     task_record,
     task_scores,
+    with_thresholds,
 )
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.corpus_curves import validation_by_corpus
@@ -46,7 +48,7 @@ class Validation:
         """``quarantined``: of the whole run, key → reason; it goes into checkpoints. ``best_by``: as in
         `SavingConfig`; `ViperError` for what is not measured."""
         if best_by:
-            split_best_by(best_by, [task for task, _ in module.labels.parts])
+            split_best_by(best_by, [ruler.task for ruler in rulers(module.labels)])
         self.best_by = best_by
         self.module, self.guard, self.processes = module, guard, processes
         self.quarantined = quarantined
@@ -100,6 +102,9 @@ class Validation:
             self.quarantined[VALIDATION + key] = reason
         num_left_out = self.guard.count_validation_skips(records, len(shards))
         predictions = Predictions.of(found, self.module.labels, self.module.modalities, shards)
+        # What is fitted here goes into every checkpoint from now on, for clips that are scored later.
+        self.module.labels = with_thresholds(predictions)
+        predictions = replace(predictions, labels=self.module.labels)
         scores = scores_of(predictions)
         record = scores_record(scores)
         if self.module.labels.tasks or self.best_by:
