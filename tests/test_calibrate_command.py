@@ -19,6 +19,7 @@ from viper_e2e.config.presets import micro
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.checkpoint import verify
 from viper_e2e.model.viper import ViPER
+from viper_e2e.scoring import read_scored
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.data_record import data_record, provenance_of, write_data
 from viper_e2e.training.resuming import with_absolute_paths
@@ -126,6 +127,16 @@ def test_every_command_applies_it_says_so_and_leaves_it_out_when_told(
         assert ("calibrated on 26 clips" in said.out + said.err) == (name == "applied")
         assert ("the clips that the model was calibrated on" in said.out + said.err) == (name == "applied")
     assert found["left out"] == found["plain"] != found["applied"]
+    # Intervals and sets come after all columns that are there without, and compare reads the file as before.
+    applied, plain = (rows(tmp_path / name / "predictions.csv") for name in ("applied", "plain"))
+    added = [name for name in applied[0] if name not in plain[0]]
+    assert list(applied[0]) == [*plain[0], *added]
+    assert {"valence_lower", "valence_upper", "mood_set", "units_au1_set"} <= set(added)
+    for row in applied:
+        low, value, high = (float(row[n]) for n in ("valence_lower", "predicted_valence", "valence_upper"))
+        assert low <= value <= high
+        assert row["mood_set"]
+    assert len(read_scored(str(tmp_path / "applied"))) == len(applied)
     record = json.loads((tmp_path / "applied" / "metrics.json").read_text())
     assert record["calibration"]["coverage"] == 0.9
     assert 0 <= record["calibration"]["found"]["valence"]["covered"] <= 1

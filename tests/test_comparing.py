@@ -17,6 +17,7 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.model import Predictions
 from viper_e2e.report.comparison import comparison_latex, comparison_markdown, latex_text, p_value
 from viper_e2e.scoring import compare, labels_record, on_common_clips, read_scored, task_scores
+from viper_e2e.scoring.comparing import holm
 from viper_e2e.tasks import Task
 
 LABELS = LabelSet(
@@ -67,6 +68,35 @@ def test_what_helps_every_clip_a_little_is_seen_though_the_intervals_overlap():
     assert gain.interval.high < 0
     assert gain.p < 0.002
     assert valence.intervals[0]["mae"].low < valence.intervals[1]["mae"].high
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.04], [0.04]),
+        ([0.5, 0.6, 0.02], [1.0, 1.0, 0.06]),
+        ([0.01, float("nan"), 0.02], [0.02, float("nan"), 0.02]),
+    ],
+)
+def test_holm_corrects_from_the_smallest_on(given, wanted):
+    """The values that statsmodels' ``multipletests(…, method="holm")`` gives."""
+    assert holm(given) == pytest.approx(wanted, nan_ok=True)
+
+
+def test_several_runs_are_told_apart_after_holms_correction():
+    first, others = made(0.5), [made(0.5, seed=seed) for seed in (1, 2, 3)]
+    (_, valence) = compare([first, *others], num_resamples=200)
+    for measure in valence.measures:
+        found = [of_run[measure] for of_run in valence.differences]
+        assert [one.p_holm for one in found] == holm([one.p for one in found])
+    names = ["a", "b", "c", "d"]
+    assert "Holm's correction over the 3 runs" in comparison_markdown([valence], names)
+    assert "p after Holm < .05" in comparison_markdown([valence], names)
+    assert "after Holm" in comparison_latex([valence], names)
+    (_, two) = compare([first, others[0]], num_resamples=200)
+    assert all(one.p_holm == one.p for one in two.differences[0].values())
+    assert "Holm" not in comparison_markdown([two], names[:2])
 
 
 def test_subjects_are_drawn_whole():

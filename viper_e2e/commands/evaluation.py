@@ -15,6 +15,7 @@ from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.commands.submission import check_submission, submission_labels, write_submission
 from viper_e2e.config import AblateConfig, EvalConfig
 from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.labels import LabelSet
 from viper_e2e.model import Predictions, ViPER, checkpoint, yardstick_line
 from viper_e2e.report import stdout_console, tables, write_page
 from viper_e2e.runtime import AS_IT_IS, console, settle_folder, versions, written_whole
@@ -163,7 +164,9 @@ def _write_numbers(
 ) -> tuple[list[Path], Scores | None, Intervals | None]:
     """Everything that was computed, before anything is drawn or shown."""
     out = Path(options.out)
-    predictions.write_csv(out / "predictions.csv", bom=options.bom)
+    has_all = predictions.labels.names == model.labels.names  # under --map some may be missing
+    calibration = model.calibration if has_all else None
+    predictions.write_csv(out / "predictions.csv", bom=options.bom, calibration=calibration)
     if predictions.scored.sum() < 2:
         console.print("no two labelled clips could be read: predictions only, no metrics")
         return [out / "predictions.csv"], None, None

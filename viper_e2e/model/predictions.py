@@ -13,8 +13,11 @@ from viper_e2e.clip import ClipSource
 from viper_e2e.config import looks_at_face
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
+from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.prediction import Prediction
 from viper_e2e.model.predictions_csv import (
+    INTERVAL_ENDS,
+    SET_END,
     exact_number,
     flag,
     neutralised,
@@ -22,6 +25,7 @@ from viper_e2e.model.predictions_csv import (
     read_rows,
     readable,
     restored,
+    said_cells,
     submission_ids,
     write_rows,
 )
@@ -194,12 +198,20 @@ class Predictions:
             duration_seconds=numbers("duration_seconds"),
         )
 
-    def write_csv(self, path: str | os.PathLike, *, bom: bool = False, exact: bool = False) -> None:
+    def write_csv(
+        self,
+        path: str | os.PathLike,
+        *,
+        bom: bool = False,
+        exact: bool = False,
+        calibration: Calibration | None = None,
+    ) -> None:
         """One line per clip, missing numbers empty; :meth:`read_csv` gives the same rows back.
 
         Labels stay as they are, what was computed has six significant digits, or with ``exact`` all of them. A
         text that a spreadsheet could take for a formula gets an apostrophe before it. ``bom``: the mark by
-        which Excel knows UTF-8.
+        which Excel knows UTF-8. ``calibration``, which they were made with: its intervals and sets come last,
+        in columns that are called as in tables of `viper infer`.
         """
         names = self.labels.names
         header = [
@@ -210,7 +222,18 @@ class Predictions:
             *(f"present_{modality}" for modality in self.modalities),
         ]
         shown = exact_number if exact else readable
-        write_rows(path, header, (self._cells(row, shown) for row in range(len(self))), bom=bom)
+        rows = (self._cells(row, shown) for row in range(len(self)))
+        if calibration is not None:
+            names_said = calibration.said({}, self.labels)
+            header += [f"{name}{end}" for name in names_said["intervals"] for end in INTERVAL_ENDS]
+            header += [f"{name}{SET_END}" for name in names_said["sets"]]
+            said = (calibration.said(self._by_name(row), self.labels) for row in range(len(self)))
+            rows = ([*cells, *said_cells(one, shown)] for cells, one in zip(rows, said, strict=True))
+        write_rows(path, header, rows, bom=bom)
+
+    def _by_name(self, row: int) -> dict[str, float | None]:
+        values = self.predicted[row].tolist()
+        return {n: None if np.isnan(v) else v for n, v in zip(self.labels.names, values, strict=True)}
 
     def _cells(self, row: int, shown: Callable[[float], str]) -> list[str]:
         subject = self.subjects[row] if self.subjects else None
@@ -227,7 +250,7 @@ class Predictions:
 
     @classmethod
     def read_csv(cls, path: str | os.PathLike, labels: LabelSet = HUME_REACTION) -> Predictions:
-        """Read what :meth:`write_csv` wrote.
+        """Read what :meth:`write_csv` wrote, but for intervals and sets.
 
         Raises :class:`ViperError` for a file with other columns, another label set or a torn line.
         """
@@ -238,14 +261,17 @@ class Predictions:
         wanted = [*TEXT_COLUMNS, *NUMBER_COLUMNS]
         wanted += [f"{what}_{name}" for what in ("predicted", "true") for name in names]
         wanted += [f"present_{modality}" for modality in modalities]
-        if header != wanted:
+        more = header[len(wanted) :]
+        if header[: len(wanted)] != wanted or not all(
+            name.endswith((*INTERVAL_ENDS, SET_END)) for name in more
+        ):
             odd = sorted(set(header) ^ set(wanted)) or ["another order"]
             raise ViperError(
                 f"{path}: not predictions for {', '.join(names)} (differs in: {', '.join(odd[:6])}); "
                 "give the label set that the file was written with"
             )
         texts = [[restored(cell) for cell in row[:text_end]] for row in rows]
-        numbers = parse_numbers(path, [row[text_end:] for row in rows], len(header) - text_end)
+        numbers = parse_numbers(path, [row[text_end : len(wanted)] for row in rows], len(wanted) - text_end)
         values = numbers[:, number_end - text_end :]
         keys, file_ids, shards, subjects, errors = ([row[i] for row in texts] for i in range(text_end))
         return cls(

@@ -6,8 +6,9 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -15,6 +16,8 @@ from jaxtyping import Float64
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.runtime import written_whole
+
+INTERVAL_ENDS, SET_END = ("_lower", "_upper"), "_set"
 
 # A leading minus alone is common in identifiers and runs nothing.
 _COULD_BE_FORMULA = re.compile(r"[=+@\t]|-.*[^\w.-]", re.DOTALL)
@@ -58,6 +61,14 @@ def exact_number(value: float) -> str:
 
 def readable(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.6g}"
+
+
+def said_cells(said: Mapping[str, Any], shown: Callable[[float], str]) -> Iterator[str]:
+    """As `viper infer` writes them: both ends of an interval, the members of a set with bars between them."""
+    for pair in said["intervals"].values():
+        yield from ("", "") if pair is None else map(shown, pair)
+    for members in said["sets"].values():
+        yield "" if members is None else neutralised("|".join(map(str, members)))
 
 
 def flag(value: bool | np.bool_) -> str:

@@ -24,7 +24,8 @@ def comparison_tables(compared: Compared, names: Sequence[str]) -> list[Table]:
         values.add_row(measure_title(m), *(with_interval(of_run[m], spans[m]) for of_run, spans in cells))
     differences = plain_table("", ("difference", *(f"{name} − {names[0]}" for name in names[1:])))
     for m in compared.measures:
-        differences.add_row(measure_title(m), *(_signed(from_first[m]) for from_first in compared.differences))
+        cells = (_signed(from_first[m], is_corrected(compared)) for from_first in compared.differences)
+        differences.add_row(measure_title(m), *cells)
     return [values, differences]
 
 
@@ -33,14 +34,24 @@ def comparison_note(compared: Compared) -> str:
     return (
         f"{compared.num_clips:,} clips; 95 % intervals and p (two-sided, of each difference alone) by a paired "
         f"bootstrap over {compared.over}"
+    ) + (
+        f"; Holm: p after Holm's correction over the {len(compared.differences)} runs compared in each measure"
+        if is_corrected(compared)
+        else ""
     )
 
 
-def _signed(difference: Difference) -> str:
+def is_corrected(compared: Compared) -> bool:
+    """Whether there are several differences to be right about at once."""
+    return len(compared.differences) > 1
+
+
+def _signed(difference: Difference, corrected: bool) -> str:
     if isnan(difference.value):
         return "–"
     low, high = (_with_sign(end) for end in (difference.interval.low, difference.interval.high))
-    return f"{_with_sign(difference.value)} [{low}, {high}]  p {p_value(difference.p)}"
+    holm = f", Holm {p_value(difference.p_holm)}" if corrected else ""
+    return f"{_with_sign(difference.value)} [{low}, {high}]  p {p_value(difference.p)}{holm}"
 
 
 def _with_sign(value: float) -> str:
@@ -71,7 +82,8 @@ def _markdown(compared: Compared, names: Sequence[str]) -> str:
         "| :-- |" + " --: |" * len(titles),
         *("| " + " | ".join([_piped(name), *row]) + " |" for name, row in zip(names, cells, strict=True)),
     ]
-    stars = f"\\* differs from {_piped(names[0])} (p < {LEVEL:g})".replace("0.", ".")
+    p = "p after Holm" if is_corrected(compared) else "p"
+    stars = f"\\* differs from {_piped(names[0])} ({p} < {LEVEL:g})".replace("0.", ".")
     return (
         f"**{task_title(compared.task)}**\n\n"
         + "\n".join(lines)
@@ -91,7 +103,8 @@ def _latex(compared: Compared, names: Sequence[str]) -> str:
     ]
     cells = _cells(compared, lambda text: rf"\textbf{{{text}}}", "$^{*}$")
     note = latex_text(f"{task_title(compared.task)}: {comparison_note(compared)}").replace("−", "$-$")
-    stars = rf"$^{{*}}$ differs from {latex_text(names[0])} ($p < {LEVEL:g}$)"
+    after = " after Holm" if is_corrected(compared) else ""
+    stars = rf"$^{{*}}$ differs from {latex_text(names[0])} ($p < {LEVEL:g}${after})"
     return "\n".join(
         [
             r"\begin{table}",
@@ -121,7 +134,7 @@ def _cells(compared: Compared, bold: Callable[[str], str], star: str) -> list[li
             value = values[measure]
             best = _best([of_run[measure] for of_run in compared.values], measure)
             text = "–" if isnan(value) else rounded(value)
-            differs = number > 0 and compared.differences[number - 1][measure].p < LEVEL
+            differs = number > 0 and compared.differences[number - 1][measure].p_holm < LEVEL
             row.append((bold(text) if text == best else text) + (star if differs else ""))
         rows.append(row)
     return rows

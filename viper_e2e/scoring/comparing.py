@@ -30,6 +30,8 @@ class Difference:
     p: float
     """That there is none, two-sided: twice the share of resamples on the other side of 0 (Efron and Tibshirani
     1993); never below one in their number."""
+    p_holm: float
+    """The same after Holm's correction (1979) over all runs that are compared in this measure."""
 
 
 @dataclass(frozen=True)
@@ -143,17 +145,40 @@ def _compared(
         for of_run, found in zip(groups, draws, strict=True):
             found.append(of_runs[0].measures(counts @ of_run))
     together = [{name: np.concatenate([one[name] for one in found]) for name in found[0]} for found in draws]
+    differences = [
+        {name: _difference(values[0], together[0], value, of_run, name) for name in value}
+        for value, of_run in zip(values[1:], together[1:], strict=True)
+    ]
     return Compared(
         task,
         int(known.sum()),
         "subjects" if subjects is not None and len(set(subjects[known])) > 1 else "clips",
         tuple(values),
         tuple({name: interval_of(of_run[name], 0.95) for name in of_run} for of_run in together),
-        tuple(
-            {name: _difference(values[0], together[0], value, of_run, name) for name in value}
-            for value, of_run in zip(values[1:], together[1:], strict=True)
-        ),
+        tuple(_corrected(differences)),
     )
+
+
+def _corrected(found: Sequence[Mapping[str, Difference]]) -> list[dict[str, Difference]]:
+    """Differences of runs with what Holm makes of their p: each measure is a family of its own."""
+    corrected = {name: holm([of_run[name].p for of_run in found]) for name in found[0]}
+    return [
+        {name: replace(one, p_holm=corrected[name][place]) for name, one in of_run.items()}
+        for place, of_run in enumerate(found)
+    ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979): the chance of any false difference among all is at most each value.
+
+    What is NaN stays so and is not counted.
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if not np.isnan(p))
+    made, largest = [float("nan")] * len(p_values), 0.0
+    for rank, (p, place) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        made[place] = largest
+    return made
 
 
 def _alone(ruler: Ruler, groups: Float[np.ndarray, "G S"]) -> dict[str, float]:
@@ -170,10 +195,11 @@ def _difference(
     differences = drawn[name] - first_drawn[name]
     differences = differences[np.isfinite(differences)]
     if not len(differences):
-        return Difference(value[name] - first[name], Interval(float("nan"), float("nan")), float("nan"))
+        nan = float("nan")
+        return Difference(value[name] - first[name], Interval(nan, nan), nan, nan)
     beyond = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     p = min(1.0, 2 * (beyond + 1) / (len(differences) + 1))
-    return Difference(value[name] - first[name], interval_of(differences, 0.95), p)
+    return Difference(value[name] - first[name], interval_of(differences, 0.95), p, p)
 
 
 def compared_record(compared: Compared, names: Sequence[str]) -> dict[str, Any]:
@@ -195,6 +221,7 @@ def compared_record(compared: Compared, names: Sequence[str]) -> dict[str, Any]:
                     "value": finite_or_none(one.value),
                     "interval_95": _pair(one.interval),
                     "p": finite_or_none(one.p),
+                    "p_holm": finite_or_none(one.p_holm),
                 }
                 for measure, one in differences.items()
             }
