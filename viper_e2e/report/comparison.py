@@ -24,8 +24,8 @@ def comparison_tables(compared: Compared, names: Sequence[str]) -> list[Table]:
         values.add_row(measure_title(m), *(with_interval(of_run[m], spans[m]) for of_run, spans in cells))
     differences = plain_table("", ("difference", *(f"{name} − {names[0]}" for name in names[1:])))
     for m in compared.measures:
-        cells = (_signed(from_first[m], is_corrected(compared)) for from_first in compared.differences)
-        differences.add_row(measure_title(m), *cells)
+        signed = [_signed(from_first[m], is_corrected(compared)) for from_first in compared.differences]
+        differences.add_row(measure_title(m), *signed)
     return [values, differences]
 
 
