@@ -83,6 +83,7 @@ def _hand_over_words(sources: list[ClipFiles | ShardSet], model: ViPER, options:
     for source in sources:
         if isinstance(source, ClipFiles):
             source.reads_words, source.text = reads, options.text
+            source.words_language = options.words_language
 
 
 def _check_outputs(sources: list[ClipFiles | ShardSet], options: InferConfig) -> None:

@@ -46,6 +46,7 @@ def run_pack(options: PackConfig) -> int:
                 subtitles=not options.no_subtitles,
                 transcribe=options.transcribe,
                 language=options.language,
+                words_language=options.words_language,
                 dry_run=options.dry_run,
                 **more,
             )

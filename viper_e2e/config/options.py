@@ -131,6 +131,9 @@ class InferConfig(CalibratedOptions, ScoringOptions):
         None,
         help="what is said in the clip (default: .vtt, .srt or .txt beside it), for a model that reads words",
     )
+    words_language: str = option(
+        "", metavar="XX", help="of the subtitles that are taken where there are several (CLIP.en.srt)"
+    )
     output: str | None = option(None, help="also write records: .csv, .xlsx, .parquet, .json or .jsonl")
     summary: str | None = option(
         None, metavar="FILE", help="whole clips of windows (default: beside --output, NAME.summary.csv)"

@@ -40,6 +40,9 @@ class PackConfig:
         None, metavar="MODEL", help="a Whisper (folder or hub id) that hears clips of which no words are known"
     )
     language: str | None = option(None, metavar="XX", help="that --transcribe hears (default: any)")
+    words_language: str = option(
+        "", metavar="XX", help="of the subtitles that are taken where there are several (CLIP.en.srt)"
+    )
     no_subtitles: bool = option(False, help="leave out subtitles beside the clips (.vtt, .srt, .txt)")
     shard_size: Annotated[Size, FROM_1] = option(Size(256 * 10**6), help="size of a shard")
     max_bytes: Annotated[Size | None, FROM_1] = option(

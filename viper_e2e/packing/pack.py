@@ -27,6 +27,9 @@ from viper_e2e.packing.transcripts import transcripts_of
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, Counted, explain
 from viper_e2e.shards import ShardIndex, ShardLimits, ShardWriter, action_units_to_npy
 
+HEARD = ".transcripts.jsonl"
+"""In the folder of shards, until all are there."""
+
 
 def pack(
     videos: Path,
@@ -45,16 +48,19 @@ def pack(
     subtitles: bool = True,
     transcribe: str | None = None,
     language: str | None = None,
+    words_language: str = "",
 ) -> PackReport:
     """Pack clips into shards ``OUT/SPLIT-000000.tar``, each with its index beside it.
 
     Files are found in ``videos`` and its subfolders by the names that the table gives them; the bytes of clips
     are untouched; files of more than ``max_bytes`` are left out. ``choices`` says what of the table's columns
     is what, ``audio`` holds wav or flac files kept apart, ``fau`` a csv or npy of action units per clip.
-    ``subtitles``: whether those beside clips (vtt, srt, txt) are packed as their words.
+    ``subtitles``: whether those beside clips (vtt, srt, txt) are packed as their words; ``words_language``:
+    of those that are taken where there are several (``CLIP.en.srt``).
     ``transcribe``: a Whisper that hears clips of which no words are known, in this ``language``.
     Samples are written in a permutation that depends on ``seed`` alone: same input, same bytes. Shards appear
-    in ``out`` when all are written; an interrupted run leaves nothing.
+    in ``out`` when all are written; an interrupted run leaves nothing but what a Whisper has heard, from which
+    the next one goes on.
 
     ``dry_run``: look at everything and write nothing; of clips only the first bytes are read, of files from
     which some are cut the times of their frames.
@@ -68,7 +74,8 @@ def pack(
     problems, told = list(table.problems), [*table.notes, *oddities_of(table)]
     notes: list[str] = []
     limits = LimitsConfig(max_bytes_in_memory=max_bytes)
-    words = PackedWords(subtitles, None if dry_run else transcripts_of(transcribe, language, limits))
+    heard = None if dry_run else transcripts_of(transcribe, language, limits, out / HEARD)
+    words = PackedWords(subtitles, words_language, heard)
     clips = match_clips(table, labels, videos, audio, fau, problems, notes, told, limits)
     kept: list[str] = []
     old = to_replace(shards_in_the_way(out, overwrite), {clip.row.split for clip in clips}, kept)
@@ -102,6 +109,7 @@ def pack(
                     reports.append(_split_report(split, writer.indexes))
             _refuse_nothing(reports, labels, videos, problems)
             publish(Path(folder), out, old)
+            words.all_packed()
     except OSError as error:
         raise ViperError(f"{explain(error, out)}; nothing was packed") from error
     left = [f"{path} is left from a run that was killed; remove it" for path in sorted(out.glob(".packing-*"))]

@@ -22,6 +22,8 @@ class PackedWords:
 
     is_wanted: bool = True
     """Whether files beside clips are looked at."""
+    language: str = ""
+    """Of the file that is taken where there are several."""
     transcripts: Transcripts | None = None
     """Hears clips of which no words are known."""
     notes: Counter[str] = field(default_factory=Counter)
@@ -38,9 +40,13 @@ class PackedWords:
         ``segment`` of the file, what is said in it, on its own clock. Raises `ClipError` for a file that cannot
         be used.
         """
-        beside = beside_clip(video) if self.is_wanted else None
+        beside = beside_clip(video, self.language) if self.is_wanted else None
         is_timed = beside is not None and extension_of(beside.name) != "txt"
-        if text is not None and text.strip() and not is_timed:
+        has_text = text is not None and bool(text.strip())
+        if has_text and beside is not None:
+            taken, left = ("subtitles", "the table's words") if is_timed else ("the table's words", "the .txt")
+            self.notes[f"have words from several places: {taken} taken, {left} left"] += 1
+        if text is not None and has_text and not is_timed:
             return self._told([Cue(" ".join(text.split()))], "whose words are those of the table")
         if beside is None:
             return {}
@@ -59,6 +65,13 @@ class PackedWords:
         cues, source = self.transcripts(sample), self.transcripts.source
         self.notes[f"transcribed by {source}" if cues else f"in which {source} hears no words"] += 1
         return dict([words_member(cues, self.transcripts.made_by)]) if cues else {}
+
+    def all_packed(self) -> None:
+        """Once shards are in place, what was heard need not be kept."""
+        if self.transcripts is not None:
+            if self.transcripts.num_known:
+                self.notes["were transcribed by an earlier run that did not end"] += self.transcripts.num_known
+            self.transcripts.forget()
 
     def lines(self) -> list[str]:
         """What is to be told, a line each."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import astuple
+from pathlib import Path
+
 import numpy as np
 
 from viper_e2e.clip import Cue, DecodedClip, Sample
@@ -16,8 +21,9 @@ SAMPLE_RATE = 16_000
 class Transcripts:
     """Cues of clips as a model hears them; whoever reads them is told that nobody has checked them."""
 
-    def __init__(self, source: str, language: str | None, limits: LimitsConfig):
-        """``source``: a Whisper in a folder or on the hub; `ViperError` where it cannot be used."""
+    def __init__(self, source: str, language: str | None, limits: LimitsConfig, journal: Path | None = None):
+        """``source``: a Whisper in a folder or on the hub; `ViperError` where it cannot be used. ``journal``: a
+        file that keeps what was heard, so that packing which is killed does not hear it again."""
         from viper_e2e.encoders import Transcriber  # loads torch, which no other packing needs
 
         self._hear = Transcriber(source, language)
@@ -26,17 +32,63 @@ class Transcripts:
         """What stands in the shard beside the words."""
         decoding = DecodingConfig(num_frames=1, sound="windows", sample_rate=SAMPLE_RATE, limits=limits)
         self._decode = DecodeSample(ClipDecoder(decoding, hears=True, sees="never"))
+        self._journal = journal
+        self._known = {} if journal is None else _heard_before(journal, self.made_by)
+        self.num_known = 0
+        """Clips that an earlier run had heard."""
 
     def __call__(self, sample: Sample) -> tuple[Cue, ...]:
         """What is said in a clip, on its own clock; `ClipError` where its sound cannot be read."""
-        return self._hear(_sound_of(self._decode(sample)))
+        if self._journal is None:
+            return self._hear(_sound_of(self._decode(sample)))
+        clip = _digest(sample)
+        if clip in self._known:
+            self.num_known += 1
+            return self._known[clip]
+        cues = self._hear(_sound_of(self._decode(sample)))
+        line = {"made_by": self.made_by, "clip": clip, "cues": [astuple(cue) for cue in cues]}
+        self._journal.parent.mkdir(parents=True, exist_ok=True)
+        with self._journal.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return cues
+
+    def forget(self) -> None:
+        """Remove the journal: all that was heard is packed."""
+        if self._journal is not None:
+            self._journal.unlink(missing_ok=True)
 
 
-def transcripts_of(source: str | None, language: str | None, limits: LimitsConfig) -> Transcripts | None:
+def _heard_before(journal: Path, made_by: str) -> dict[str, tuple[Cue, ...]]:
+    """Clip → cues, of the same model and language; a line that was cut short is left out."""
+    found: dict[str, tuple[Cue, ...]] = {}
+    lines = journal.read_text(encoding="utf-8", errors="replace").split("\n") if journal.is_file() else []
+    for line in lines:
+        try:
+            one = json.loads(line)
+            cues = tuple(Cue(str(text), float(start), float(end)) for text, start, end in one["cues"])
+            if one["made_by"] == made_by:
+                found[str(one["clip"])] = cues
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _digest(sample: Sample) -> str:
+    """What tells a clip by what it holds."""
+    made = hashlib.sha256(repr(sample.segment).encode())
+    for data in (sample.video, sample.sound):
+        content = data if isinstance(data, bytes) else b""
+        made.update(len(content).to_bytes(8, "big") + content)
+    return made.hexdigest()
+
+
+def transcripts_of(
+    source: str | None, language: str | None, limits: LimitsConfig, journal: Path | None = None
+) -> Transcripts | None:
     """Of a model that is asked for; `ViperError` for a language without one."""
     if source is None and language is not None:
         raise ViperError(f"--language {language} is what --transcribe hears; name a Whisper with it")
-    return None if source is None else Transcripts(source, language, limits)
+    return None if source is None else Transcripts(source, language, limits, journal)
 
 
 def _sound_of(clip: DecodedClip) -> np.ndarray:

@@ -80,6 +80,8 @@ class CheckReport:
     """Of what is kept with samples, by name: samples by value."""
     num_subjects: int = 0
     num_segments: int = 0
+    words: dict[str, int] = field(default_factory=dict)
+    """How many samples have words ``with times`` and ``without times``."""
     """Samples that are a part of their file."""
 
     @property
@@ -125,6 +127,7 @@ class CheckReport:
             "unlabelled": self.num_unlabelled,
             "subjects": self.num_subjects,
             "parts_of_files": self.num_segments,
+            "words": self.words,
             "duplicate_keys": len(self.duplicate_keys),
             "straddling_subjects": len(self.straddling_subjects),
             "clips_in_several_splits": len(self.shared_clips),

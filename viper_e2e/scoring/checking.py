@@ -17,7 +17,7 @@ from viper_e2e.loading import MAX_RESTARTS, TIME_LIMIT_SECONDS, Reading, decoded
 from viper_e2e.model import Prediction
 from viper_e2e.scoring.check_report import CheckReport, ClipCheck, LabelRange, by_split, counts_of
 from viper_e2e.scoring.score import Hooks, score
-from viper_e2e.shards import SampleEntry, ShardSet, shared_clips, shared_subjects
+from viper_e2e.shards import WORDS_EXTENSIONS, SampleEntry, ShardSet, shared_clips, shared_subjects
 
 FaceFinder = Callable[..., Any]
 """A `viper_e2e.faces.FaceCropper`, or what is called like one; not named here, as it imports torch."""
@@ -68,6 +68,7 @@ def check(
         metadata=_metadata(entries),
         num_subjects=len({entry.subject for entry in entries} - {None}),
         num_segments=sum(entry.segment is not None for entry in entries),
+        words=counts_of(found for entry in entries if (found := _words_of(entry))),
     )
 
 
@@ -157,6 +158,12 @@ def _classes(shards: ShardSet) -> dict[str, dict[str, int]]:
             known = [row[columns] for row in rows if not any(map(isnan, row[columns]))]
             found[task.name] = counts_of(titles[own.index(max(own))] for own in known)
     return found
+
+
+def _words_of(entry: SampleEntry) -> str:
+    """Whether the words of a sample have times; empty where it has none."""
+    kinds = dict(zip(WORDS_EXTENSIONS, ("with times", "without times"), strict=True))
+    return next((kind for extension, kind in kinds.items() if extension in entry.members), "")
 
 
 def _metadata(entries: Iterable[SampleEntry]) -> dict[str, dict[str, int]]:

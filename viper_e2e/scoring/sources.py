@@ -60,6 +60,8 @@ class ClipFiles:
 
         self.reads_words = False
         """Whether what is said is read, from a file beside each clip; set by who knows the model."""
+        self.words_language = ""
+        """Of the file that is read where there are several."""
         self.text: str | None = None
         """What is said in the one clip there is, in place of a file beside it."""
         self._content_ids: dict[int, str | None] = {}
@@ -96,7 +98,9 @@ class ClipFiles:
     def _words(self, path: Path | str) -> tuple[Cue, ...]:
         if self.text is not None:
             return (Cue(self.text),)
-        return words_beside(path) if self.reads_words and isinstance(path, Path) else ()
+        if not self.reads_words or isinstance(path, str):
+            return ()
+        return words_beside(path, self.words_language)
 
     def clip_id(self, i: int) -> str | None:
         """Of a file as it was when it was first asked for."""
@@ -107,7 +111,10 @@ class ClipFiles:
 
     def _with_words(self, content: str | None, path: Path) -> str | None:
         """What tells a clip by what it holds, together with what is said in it."""
-        beside = beside_clip(path) if self.reads_words else None
+        try:
+            beside = beside_clip(path, self.words_language) if self.reads_words else None
+        except ClipError:
+            beside = None  # told when the clip is read
         said = self.text if self.text is not None else beside and file_id(beside)
         return content if said is None else digest([content, said])
 
