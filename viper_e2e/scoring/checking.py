@@ -68,7 +68,7 @@ def check(
         metadata=_metadata(entries),
         num_subjects=len({entry.subject for entry in entries} - {None}),
         num_segments=sum(entry.segment is not None for entry in entries),
-        words=counts_of(found for entry in entries if (found := _words_of(entry))),
+        words=counts_of(kind for entry in entries if (kind := _words_of(entry))),
     )
 
 
