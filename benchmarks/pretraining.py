@@ -7,7 +7,7 @@ Corpus and frozen tokens are those of `learning.py`, in the same OUT. Of its 640
 labels: the first 64, the second 64, … are draws. `VARIANTS` use all 640 in some other way first; then every
 network learns the 64 as `--preset base` teaches it: 20 epochs, the weights that validate best. Networks are
 taught one by one, the hidden layer on standardised features from its first step on, and the answer is joined as
-`EnsembleFusion` joins it. A row is the mean Pearson correlation on 160 clips of people that are in no other split.
+`EnsembleFusion` joins it. A row is the mean Pearson correlation on 160 clips of people in no other split.
 
 A draw moves the score by more than a seed does, so each has its own seed and a gain has to show on the mean of
 several. Rows go into OUT/pretraining.jsonl; those that are there are not computed again.
