@@ -125,7 +125,8 @@ def test_the_model_says_classes_labels_and_numbers_and_eval_measures_them(whole,
     out = tmp_path / "eval"
     words = [f"--checkpoint={whole}/checkpoints/last", f"--shards={tasks}/shards/*.tar", f"--out={out}"]
     assert main(["eval", *words, "--num-workers=0", "--by=split,Room", "--report"]) == 0
-    shown = capsys.readouterr().out
+    shown, told = capsys.readouterr()
+    assert "1 of 2 shards were trained on: these scores flatter the model" in " ".join(told.split())
     assert "mood, by Room" in shown
     assert "largest gap in UAR" in shown
     assert all(word in shown for word in ("mood (class), 9 clips", "UAR", "recall", "valence (number)", "CCC"))

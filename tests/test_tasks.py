@@ -389,10 +389,25 @@ def test_groups_are_scored_apart_and_the_largest_gap_is_told(tmp_path):
     }
     own = task_scores(found.only(np.arange(40) % 2 + 2 * (np.arange(40) >= 38) == 0))
     assert scores.groups["f"]["emotion"].values == own["emotion"].values
-    values = [one["emotion"].values["uar"] for one in scores.groups.values()]
-    assert scores.gap("emotion") == max(values) - min(values)
+    values = [scores.groups[name]["emotion"].values["uar"] for name in ("f", "m")]
+    assert scores.gap("emotion") == max(values) - min(values)  # of known groups alone
     with pytest.raises(ViperError, match=r"--by Age: no clip has it; there are subject, split, shard, Gender"):
         groups_of(shards, ["Age"])
+
+
+def test_many_numbers_are_grouped_in_ranges_and_single_clips_make_no_gap(tmp_path):
+    with ShardWriter(tmp_path, "val", LABELS, shard_size=10**9) as writer:
+        for i, row in enumerate(rows(40, missing=0.0)):
+            meta = {"Age": str(5 + i), "Speaker": str(i), "Site": str(min(i, 1))} if i else {}
+            writer.add(f"c{i:02}", {"mp4": bytes([i])}, file_id="", intensities=tuple(row), meta=meta)
+    shards = ShardSet(str(tmp_path / "*.tar"))
+    found = groups_of(shards, ["age", "Speaker", "Site"])
+    counts = {group: found["age"].count(group) for group in sorted(set(found["age"]))}
+    assert counts == {"6 to 15": 10, "16 to 25": 10, "26 to 34": 9, "35 to 44": 10, "(unknown)": 1}
+    assert len(set(found["Speaker"])) == 40  # a number, but a name
+    single, by_age = score_groups(predictions(rows(40, missing=0.0)), {"x": found["Site"], "y": found["age"]})
+    assert single.gap("emotion") is None
+    assert list(by_age.groups) == ["6 to 15", "16 to 25", "26 to 34", "35 to 44", "(unknown)"]
 
 
 def test_columns_that_are_kept_with_a_clip_are_no_labels(tmp_path):

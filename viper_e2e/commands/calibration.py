@@ -11,6 +11,7 @@ from rich.table import Table
 
 from viper_e2e.commands.common import load_model, score_shards, tell_failed
 from viper_e2e.commands.reading_options import shard_limits
+from viper_e2e.commands.training_clips import run_of
 from viper_e2e.config import CalibrateConfig
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Calibration, Predictions, ViPER, checkpoint, pretrained, write_folder
@@ -80,15 +81,8 @@ def _folder(options: CalibrateConfig) -> Path | None:
     return None
 
 
-def _run_of(folder: Path | None) -> Path | None:
-    """The run that a checkpoint is of, if it still lies in its folder."""
-    if folder is not None and folder.parent.name == "checkpoints":
-        return folder.parent.parent
-    return None
-
-
 def _report_folder(folder: Path | None, options: CalibrateConfig) -> Path:
-    run = _run_of(folder)
+    run = run_of(folder)
     if run is not None and not options.to:
         return run / "calibration"
     made = Path(options.to) if options.to or folder is None else folder
@@ -101,7 +95,7 @@ def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) 
     refused = "a model is too sure of clips that it was trained on; calibrate on others, such as --shards VAL"
     if (provenance.get("train") or {}).get("sha256") == content:
         raise ViperError(f"these are the very clips that the model was trained on: {refused}")
-    run = _run_of(folder)
+    run = run_of(folder)
     saved = SavedRun.of(run) if run is not None else None
     if saved is None:
         return ["the folder of its run is not here: single clips could not be compared with those of training"]

@@ -13,6 +13,7 @@ from viper_e2e.commands.common import load_model, score_shards, tell_failed
 from viper_e2e.commands.evaluation_plots import draw_all, drawings, face_strips
 from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.commands.submission import check_submission, submission_labels, write_submission
+from viper_e2e.commands.training_clips import training_clips_among
 from viper_e2e.config import AblateConfig, EvalConfig
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.labels import LabelSet
@@ -62,6 +63,9 @@ def run_eval(options: EvalConfig) -> int:
     predictions = _settle_faceless(predictions, options)
     predictions = predictions if mapping is None else mapping.measured(predictions)
     _tell_calibration_clips(model, shards)
+    # Of a fold the shards are those of training, and its clips are not.
+    if not options.fold and (told := training_clips_among(model, shards, options.checkpoint)):
+        console.print(told, style="yellow", **AS_IT_IS)
     by_group = score_groups(predictions, groups)
     made, scores, intervals = _write_numbers(predictions, by_group, model, shards, options)
     if options.submission:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,12 @@ from viper_e2e.scoring.task_scores import TaskScores, main_measure, task_record,
 
 UNKNOWN = "(unknown)"
 """Group of clips of which it is not known."""
+MIN_IN_GAP = 3
+"""Clips of a group that counts for the largest gap between groups."""
+MAX_NUMBERS, NUM_RANGES = 8, 4
+"""A name of more different numbers than these, such as an age, is grouped in so many ranges."""
+IDS = ("subject", "split", "shard", "fold", "session", "speaker")
+"""Whatever they look like, these are names."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +33,15 @@ class GroupScores:
     """Group → task → scores, in the order of the alphabet."""
 
     def gap(self, task: str) -> float | None:
-        """Largest difference between groups in the task's main measure; None for fewer than two with one."""
-        found = [scores[task].values[main_measure(scores[task].task)] for scores in self.groups.values()]
+        """Largest difference between groups in the task's main measure; None for fewer than two with one.
+
+        Of known groups of at least ``MIN_IN_GAP`` clips: of a single clip a measure is anything.
+        """
+        found = [
+            scores[task].values[main_measure(scores[task].task)]
+            for group, scores in self.groups.items()
+            if group != UNKNOWN and scores[task].num_clips >= MIN_IN_GAP
+        ]
         known = [value for value in found if np.isfinite(value)]
         return max(known) - min(known) if len(known) > 1 else None
 
@@ -47,7 +61,29 @@ def groups_of(source: ClipSource, names: Sequence[str]) -> dict[str, list[str]]:
 
     `ViperError` for a name that no clip has, before anything is scored.
     """
-    return {name: [g or UNKNOWN for g in known_groups(source, name)] for name in dict.fromkeys(names)}
+    return {name: in_ranges(name, known_groups(source, name)) for name in dict.fromkeys(names)}
+
+
+def in_ranges(name: str, groups: Sequence[str | None]) -> list[str]:
+    """Each clip's group; of many different numbers (``Age``) a range that has a fourth of the clips."""
+    values = {group: number_of(group) for group in groups if group}
+    numbers = [value for value in values.values() if value is not None]
+    if name.lower() in IDS or len(numbers) < len(values) or len(set(numbers)) <= MAX_NUMBERS:
+        return [group or UNKNOWN for group in groups]
+    of_clips = np.array([values[group] for group in groups if group], dtype=np.float64)
+    places = np.searchsorted(np.quantile(of_clips, np.linspace(0, 1, NUM_RANGES + 1)[1:-1]), of_clips)
+    spans = {place: of_clips[places == place] for place in set(places)}
+    words = {place: f"{found.min():g} to {found.max():g}" for place, found in spans.items()}
+    ranges = iter(places)
+    return [words[next(ranges)] if group else UNKNOWN for group in groups]
+
+
+def number_of(group: str) -> float | None:
+    try:
+        value = float(group.replace(",", "."))
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
 
 
 def known_groups(source: ClipSource, name: str, option: str = "--by") -> list[str | None]:
@@ -81,7 +117,13 @@ def score_groups(predictions: Predictions, groups: Mapping[str, Sequence[str]]) 
         # Clips that could not be found whole stand behind all others, in no group.
         column = np.array([*of_clips, *[""] * (len(predictions) - len(of_clips))], dtype=object)
         found = {
-            group: task_scores(predictions.only(column == group)) for group in sorted(set(of_clips), key=str)
+            group: task_scores(predictions.only(column == group))
+            for group in sorted(set(of_clips), key=_natural)
         }
         made.append(GroupScores(name, found))
     return made
+
+
+def _natural(group: str) -> list[tuple[int, int, str]]:
+    """``9`` before ``10``, and numbers before words."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.findall(r"\d+|\D+", group)]

@@ -254,7 +254,7 @@ def line(record: Mapping[str, Any]) -> str:
         head = f"; the ridge in this head is fitted to {among} clips" if among else ""
         return f"yardstick (ridge on the same tokens): none, {record['reason']}{head}"
     pearson = record["mean_pearson"]
-    told = "undefined" if pearson is None else f"{pearson:.4f}"
+    told = "undefined" if pearson is None else f"mean Pearson {pearson:.4f}"
     clips = among or f"{record['num_train_clips']:,}"
     return f"yardstick (ridge on the same tokens): {told}  {clips} clips, {record['num_features']:,} features"
 
@@ -275,8 +275,8 @@ def verdict(log: list[dict[str, Any]]) -> str | None:
     if ridge is None or best is None or best >= ridge:
         return None
     return (
-        f"below the yardstick: a ridge on the same tokens reaches {ridge:.4f}, this model at its best "
-        f"{best:.4f}; it learns its clips by heart, or has not learned them yet.\n"
+        f"below the yardstick: a ridge on the same tokens has a mean Pearson of {ridge:.4f}, this model at its "
+        f"best {best:.4f}; it learns its clips by heart, or has not learned them yet.\n"
         "What usually helps: a smaller head (--model.fusion.dim 64 --model.fusion.latent-dim 64 "
         "--model.fusion.num-latents 8), frozen backbones (--freeze all), more clips of more people, more "
         "epochs if the training loss still falls; or take the ridge itself: --head ridge"
