@@ -37,6 +37,20 @@ def test_a_finished_run_names_its_best_model_and_the_next_command(tmp_path, unch
     assert words[4:6] == ["--shards", "val-{0..3}.tar"]
 
 
+def test_an_error_that_chose_the_best_model_has_its_own_sign(tmp_path, unchecked):
+    made = run(tmp_path, {"best": -0.5867})
+    made.validation.judged_by = "valence.rmse"
+    assert "(validation, valence.rmse 0.5867)" in unchecked(finished_lines)(made)
+
+
+def test_a_model_that_clips_of_training_chose_is_named(tmp_path, unchecked):
+    made = run(tmp_path, {"best": 0.5}, None)
+    made.config.inner_val = 0.1
+    first, following = unchecked(finished_lines)(made).splitlines()
+    assert first.startswith(f"best model: {tmp_path / 'checkpoints/best'}")
+    assert following == f"next: viper infer CLIP --checkpoint {tmp_path / 'checkpoints/best'}"
+
+
 def test_a_run_without_validation_names_what_it_has(tmp_path, unchecked):
     told = unchecked(finished_lines)(run(tmp_path, {}, None))
     assert told.startswith(f"trained model: {tmp_path / 'checkpoints/last'}\nnext: viper infer CLIP")

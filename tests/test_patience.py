@@ -7,6 +7,7 @@ from viper_e2e.commands import main
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import Cursor
 from viper_e2e.training import train
+from viper_e2e.training.cross_validation import Folding
 from viper_e2e.training.state import TrainingState
 
 STANDING = ("--lr=0", "--batch-size=4", "--modality-dropout=0")
@@ -41,9 +42,20 @@ def test_a_run_ends_early_says_so_and_goes_on_when_asked(corpus, tmp_path, capsy
     assert same(weights(folder), weights(whole))
 
 
-def test_nothing_to_judge_by_is_refused(corpus, tmp_path):
-    with pytest.raises(ViperError, match="--patience: no clips to tell better from worse by"):
-        train(settings(corpus, tmp_path / "run", "--patience=2"))
+@pytest.mark.parametrize("given", ["--patience=2", "--best-by=intensities.ccc"])
+def test_nothing_to_judge_by_is_refused(corpus, tmp_path, given):
+    option = given.partition("=")[0]
+    with pytest.raises(ViperError, match=f"{option}: no clips to tell better from worse by"):
+        train(settings(corpus, tmp_path / "run", given))
+
+
+def test_folds_all_learn_alike(corpus, tmp_path):
+    words = (f"--train-shards={corpus}/shards/*.tar", "--lr=0.01", "--epochs=1")
+    told = {"source": "2", "by": "", "stratify": ""}
+    Folding(settings(corpus, tmp_path / "cv", *words), **told).write()
+    Folding(settings(corpus, tmp_path / "cv", *words, "--resume"), **told)
+    with pytest.raises(ViperError, match=r"so that all folds learn alike: --lr is 0.02, it was 0.01"):
+        Folding(settings(corpus, tmp_path / "cv", *words, "--resume", "--lr=0.02"), **told)
 
 
 def test_clips_that_are_held_out_do_not_decide_when_a_fold_ends(corpus, tmp_path, capsys):

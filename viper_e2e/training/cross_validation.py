@@ -20,7 +20,7 @@ from viper_e2e.shards import ShardLimits
 from viper_e2e.training.data import open_corpora
 from viper_e2e.training.folds import Folds, entries_of, folds_from, make_folds, notes_on, read_folds
 from viper_e2e.training.one_pass import ManyTrainings, Outcome
-from viper_e2e.training.resuming import with_absolute_paths
+from viper_e2e.training.resuming import SavedRun, differences, with_absolute_paths
 from viper_e2e.training.run_folder import write_settings
 
 FOLDS, HELD_OUT = "folds.json", "held_out"
@@ -37,6 +37,10 @@ class CrossValidation:
     """Of all clips, each once, in the order of the shards."""
     checkpoint: str
     """Of each run, the one that has predicted: ``last``, or ``best`` by clips of its own training folds."""
+
+
+LEARNING = ("lr", "backbone_lr", "weight_decay", "clip_norm")
+"""Settings that a single run may change as it goes on."""
 
 
 class Folding:
@@ -62,6 +66,7 @@ class Folding:
         limits = ShardLimits(max_clip_bytes=settings.model.decoding.limits.max_bytes_in_memory)
         self.shards = open_corpora(train.train_shards, "--train-shards", limits)
         self.folds = self._settled(source, by, stratify)
+        self._refuse_other_learning()
         self.names = tuple(name for name in self.folds.names if name in set(self.folds.of(self.shards)))
         folders = [self.folder_of(name).name for name in self.names]
         if twice := next((name for name in folders if folders.count(name) > 1), None):
@@ -108,6 +113,17 @@ class Folding:
         if not self.path.exists():
             self.folds.write(self.path)
         write_settings(self.folder, with_absolute_paths(self.settings))
+
+    def _refuse_other_learning(self) -> None:
+        """Folds that an earlier start has trained stay as they are; the others have to learn alike."""
+        saved = SavedRun.of(self.folder) if self.settings.train.resume else None
+        changed = differences(saved.settings, self.settings.to_dict()) if saved else ()
+        for name, before, now in changed:
+            if name in LEARNING:
+                raise ViperError(
+                    f"{self.folder}: goes on only as it began, so that all folds learn alike: "
+                    f"--{name.replace('_', '-')} is {now}, it was {before}; name another --run-dir"
+                )
 
     def _settled(self, source: str, by: str, stratify: str) -> Folds:
         resumes = self.settings.train.resume and self.path.exists()

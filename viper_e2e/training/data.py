@@ -57,9 +57,10 @@ def open_splits(
     if config.fold or config.inner_val:
         return _split(train, config)
     if not config.val_shards:
-        if config.patience:
+        wanting = [*(["--patience"] if config.patience else []), *(["--best-by"] if config.best_by else [])]
+        if wanting:
             raise ViperError(
-                "--patience: no clips to tell better from worse by; give --val-shards or --inner-val"
+                f"{wanting[0]}: no clips to tell better from worse by; give --val-shards or --inner-val"
             )
         return train, None
     val = open_corpora(config.val_shards, "--val-shards", limits)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from viper_e2e.scoring import SMALLER_IS_BETTER
 from viper_e2e.shards import parse_corpora
 from viper_e2e.training.trainer import Trainer
 
@@ -24,11 +25,17 @@ def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:
 def finished_lines(trainer: Trainer) -> str:
     """Where the model of a finished run is, how good it was, and what to do with it."""
     config, best = trainer.config, trainer.state.best.get("best")
-    if best is None or not config.val_shards:
+    is_chosen = bool(config.val_shards or config.inner_val)
+    if best is None or not is_chosen:
         next_step = ["viper", "infer", "CLIP", "--checkpoint", str(trainer.run.last)]
         return f"trained model: {trainer.run.last}\nnext: {shlex.join(next_step)}"
-    judged = f"validation, {trainer.validation.judged_by} {best:.4f}"
+    # What is better where it is smaller is kept with the other sign.
+    is_error = trainer.validation.judged_by.rpartition(".")[2] in SMALLER_IS_BETTER
+    judged = f"validation, {trainer.validation.judged_by} {-best if is_error else best:.4f}"
     lines = [f"best model: {trainer.run.best} ({judged})"]
+    if not config.val_shards:
+        next_step = ["viper", "infer", "CLIP", "--checkpoint", str(trainer.run.best)]
+        return "\n".join([*lines, f"next: {shlex.join(next_step)}"])
     corpora = parse_corpora(config.val_shards, "--val-shards")
     patterns = [(corpus.name, pattern) for corpus in corpora for pattern in corpus.patterns]
     for number, (name, pattern) in enumerate(patterns, start=1):
