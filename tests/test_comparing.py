@@ -15,7 +15,13 @@ from viper_e2e.commands.comparison import names_of
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import Predictions
-from viper_e2e.report.comparison import comparison_latex, comparison_markdown, latex_text, p_value
+from viper_e2e.report.comparison import (
+    comparison_latex,
+    comparison_markdown,
+    comparison_note,
+    latex_text,
+    p_value,
+)
 from viper_e2e.scoring import compare, labels_record, on_common_clips, read_scored, task_scores
 from viper_e2e.scoring.comparing import holm
 from viper_e2e.tasks import Task
@@ -172,6 +178,17 @@ def write(folder, run: Predictions):
     run.write_csv(folder / "predictions.csv")
     (folder / "metrics.json").write_text(json.dumps({"labels": labels_record(run.labels)}))
     return folder
+
+
+def test_few_subjects_are_told_beside_p():
+    one, other = made(0.2), made(0.6, seed=1)
+    many = compare([one, other], num_resamples=20)[0]
+    assert many.num_drawn == len(set(one.subjects or one.keys))
+    few = [replace(run, subjects=[str(i % 3) for i in range(len(run.keys))]) for run in (one, other)]
+    note = comparison_note(compare(few, num_resamples=20)[0])
+    assert note.endswith("paired bootstrap over subjects (only 3: p is smaller than it should be)")
+    clips = [replace(run, subjects=None) for run in (one, other)]
+    assert comparison_note(compare(clips, num_resamples=20)[0]).endswith("bootstrap over clips")
 
 
 def test_the_command_prints_and_writes_tables(tmp_path, capsys):

@@ -12,6 +12,8 @@ from viper_e2e.report.tables import measure_title, plain_table, rounded, task_ti
 from viper_e2e.scoring import SMALLER_IS_BETTER, Compared, Difference
 
 LEVEL = 0.05
+FEW = 20
+"""Of fewer subjects or clips than these a bootstrap draws resamples that are too much alike."""
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
@@ -31,9 +33,10 @@ def comparison_tables(compared: Compared, names: Sequence[str]) -> list[Table]:
 
 def comparison_note(compared: Compared) -> str:
     """On what tables of a comparison are, and how."""
+    few = f" (only {compared.num_drawn}: p is smaller than it should be)" * (compared.num_drawn < FEW)
     return (
         f"{compared.num_clips:,} clips; 95 % intervals and p (two-sided, of each difference alone) by a paired "
-        f"bootstrap over {compared.over}"
+        f"bootstrap over {compared.over}{few}"
     ) + (
         f"; Holm: p after Holm's correction over the {len(compared.differences)} runs compared in each measure"
         if is_corrected(compared)

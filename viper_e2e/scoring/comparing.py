@@ -47,6 +47,8 @@ class Compared:
     intervals: tuple[Mapping[str, Interval], ...]
     differences: tuple[Mapping[str, Difference], ...]
     """Of each run after the first."""
+    num_drawn: int
+    """How many subjects, or clips, there are to draw."""
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -156,6 +158,7 @@ def _compared(
         tuple(values),
         tuple({name: interval_of(of_run[name], 0.95) for name in of_run} for of_run in together),
         tuple(_corrected(differences)),
+        len(groups[0]),
     )
 
 
@@ -208,6 +211,7 @@ def compared_record(compared: Compared, names: Sequence[str]) -> dict[str, Any]:
         "kind": compared.task.kind,
         "num_clips": compared.num_clips,
         "intervals_over": compared.over,
+        f"num_{compared.over}": compared.num_drawn,
         "runs": {
             name: {
                 measure: {"value": finite_or_none(value), "interval_95": _pair(intervals[measure])}
