@@ -6,7 +6,7 @@ import errno
 import os
 from importlib import import_module
 from types import ModuleType
-from typing import TextIO
+from typing import IO, Any
 
 
 def _if_here(name: str) -> ModuleType | None:
@@ -23,7 +23,7 @@ _FAR = 1 << 30
 """Windows lets nobody read a locked byte, so one is locked that no file of ours reaches."""
 
 
-def lock(file: TextIO) -> None:
+def lock(file: IO[Any]) -> None:
     """Take the lock, or raise ``OSError``: EACCES or EAGAIN where another has it, ENOSYS where there are none.
 
     A POSIX record lock: the kernel drops it when the process dies, however it dies, and forked workers do not

@@ -6,6 +6,8 @@ import base64
 import errno
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -27,6 +29,7 @@ PATIENCE_SECONDS = 50.0
 """No further attempt begins later: a clip's worker has a minute."""
 WHOLE_BYTES = 16 * 2**20
 """Of a server that sends the whole file instead of a range, as much is read to get to the bytes asked for."""
+SERVED = (200, 206)
 _NOT_THERE = {
     403: "HTTP 403 (Forbidden): its address has expired, needs a permission, or nothing is there",
     404: "no such shard (HTTP 404)",
@@ -48,6 +51,11 @@ class RemoteFile:
         self.url = urlunsplit((parts.scheme, host, parts.path, parts.query, ""))
         self.name = without_query(url)
         self._login = login
+
+    def version(self) -> str | None:
+        """What its server tells its state from others by; ``None`` where it says nothing of the kind."""
+        with self.asked(0, 1) as answer:
+            return version_of(answer) if answer.status in SERVED else None
 
     def size(self) -> int:
         """Bytes, from the first Range answer; raises ``FileNotFoundError`` where it is not there."""
@@ -74,28 +82,35 @@ class RemoteFile:
         raise UnreachableError(f"{self.name}: {reason}; check the address and the network")
 
     def _try_range(self, offset: int, size: int) -> tuple[bytes, int]:
+        with self.asked(offset, size) as answer:
+            if answer.status not in SERVED:
+                return self.refused(answer)
+            before, total = self.place_in(answer, offset, size)
+            return answer.exactly(before + size, _patience(size))[before:], total
+
+    @contextmanager
+    def asked(self, offset: int, size: int) -> Iterator[Answer]:
+        """The answer to a request for a range, whatever it says, but for logins, which are looked for twice."""
         from viper_e2e.shards.http_client import get
 
         headers = {"Range": f"bytes={offset}-{offset + size - 1}", "Accept-Encoding": "identity"}
         for is_last in (False, True):
             request = request_for(self.url)
             with get(request.url, headers, request.secrets | self._secrets(), TIMEOUT_SECONDS) as answer:
-                if answer.status in (200, 206):
-                    return self._part(answer, offset, size)
-                fault = login_fault(self.url, answer)
+                fault = None if answer.status in SERVED else login_fault(self.url, answer)
                 if fault is None:
-                    return self._refused(answer)
+                    yield answer
+                    return
             if is_last:
                 raise ShardError(f"{self.name}: {fault}")
             forget_logins()  # whoever runs this for days may have renewed them meanwhile
-        raise AssertionError("unreachable")
 
     def _secrets(self) -> dict[str, str]:
         if not self._login:
             return {}
         return {"Authorization": f"Basic {base64.b64encode(unquote(self._login).encode()).decode()}"}
 
-    def _refused(self, answer: Answer) -> tuple[bytes, int]:
+    def refused(self, answer: Answer) -> tuple[bytes, int]:
         """Raises what a status that is no success means, or gives an empty file's bytes."""
         from viper_e2e.shards.http_client import Stumble
 
@@ -112,31 +127,37 @@ class RemoteFile:
         later = answer.headers.get("Retry-After", "")
         raise Stumble(reason, float(later) if later.isdecimal() else 0.0)
 
-    def _part(self, answer: Answer, offset: int, size: int) -> tuple[bytes, int]:
-        """The bytes asked for out of an answer, and the size of the whole file."""
+    def place_in(self, answer: Answer, offset: int, size: int) -> tuple[int, int]:
+        """How many bytes of an answer come before those asked for, and the size of the whole file."""
         if (encoding := answer.headers.get("Content-Encoding", "identity")) != "identity":
             raise ShardError(f"{self.name}: the server compresses it ({encoding}), which byte ranges exclude")
         if answer.status == 200:
-            return self._part_of_whole(answer, offset, size)
+            return self._place_in_whole(answer, offset)
         served = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.headers.get("Content-Range", ""))
         if answer.status != 206 or served is None:
             raise self._without_ranges()
         first, last, total = map(int, served.groups())
         if first != offset or last - first + 1 != size:
             raise ShardError(f"{self.name}: asked for {size} bytes at {offset}, got {served.group(0)!r}")
-        return answer.exactly(size, _patience(size)), total
+        return 0, total
 
-    def _part_of_whole(self, answer: Answer, offset: int, size: int) -> tuple[bytes, int]:
-        """Out of an answer that begins at the file's first byte, if it need not be read far."""
+    def _place_in_whole(self, answer: Answer, offset: int) -> tuple[int, int]:
+        """Of an answer that begins at the file's first byte, if it need not be read far."""
         if answer.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/html":
             raise ShardError(f"{self.name}: the server answered with a web page (a login?), not with the file")
         total = answer.headers.get("Content-Length", "")
         if offset > WHOLE_BYTES or not total.isdecimal():
             raise self._without_ranges()
-        return answer.exactly(offset + size, _patience(size))[offset:], int(total)
+        return offset, int(total)
 
     def _without_ranges(self) -> ShardError:
         return ShardError(f"{self.name}: the server does not serve byte ranges; download the shard")
+
+
+def version_of(answer: Answer) -> str | None:
+    """What a server tells a file's state from others by."""
+    told = [answer.headers.get(name, "") for name in ("ETag", "Last-Modified")]
+    return " ".join(told) if any(told) else None
 
 
 def fetch(url: str, max_bytes: int) -> bytes:
