@@ -268,10 +268,10 @@ def _bench(argv: Sequence[str]) -> int:
     # Nothing is written, so no run folder is needed; a name stands in for it.
     settings = parse_train(["--train-shards", options.shards, "--run-dir", "none", *others], "viper bench")
     from viper_e2e.commands.bench import run_bench
-    from viper_e2e.shards import ShardLimits, ShardSet
+    from viper_e2e.shards import ShardSet
+    from viper_e2e.training import limits_of
 
-    limits = ShardLimits(max_clip_bytes=settings.model.decoding.limits.max_bytes_in_memory)
-    return run_bench(settings, ShardSet(options.shards, limits=limits), options.seconds)
+    return run_bench(settings, ShardSet(options.shards, limits=limits_of(settings)), options.seconds)
 
 
 def _env(argv: Sequence[str]) -> int:

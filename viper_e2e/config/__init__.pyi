@@ -50,6 +50,7 @@ from .options import CrossValConfig as CrossValConfig
 from .options import EnvConfig as EnvConfig
 from .options import EvalConfig as EvalConfig
 from .options import ExportConfig as ExportConfig
+from .options import FarOptions as FarOptions
 from .options import ImportConfig as ImportConfig
 from .options import InferConfig as InferConfig
 from .options import ReadingOptions as ReadingOptions
@@ -75,6 +76,7 @@ from .settings_file import read_settings_file as read_settings_file
 from .training import TRAIN_GROUPS as TRAIN_GROUPS
 from .training import AugmentConfig as AugmentConfig
 from .training import ComputingConfig as ComputingConfig
+from .training import FarConfig as FarConfig
 from .training import LengthConfig as LengthConfig
 from .training import LoadingConfig as LoadingConfig
 from .training import MixedPrecision as MixedPrecision

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from viper_e2e.config.bounds import ABOVE_0, FROM_0, FROM_1, SHARE_BETWEEN
 from viper_e2e.config.model import LimitsConfig
-from viper_e2e.config.training import TrainConfig
+from viper_e2e.config.training import FarConfig, TrainConfig
 from viper_e2e.config.values import Size
 
 SHARDS = "path, glob, brace pattern, https://, s3://, gs:// or hf://"
@@ -80,6 +80,26 @@ class WorkerOptions:
 
 
 @dataclass(kw_only=True)
+class FarOptions:
+    """How shards on servers and in stores are read; `train` has the same."""
+
+    read: Literal["range", "ahead"] = option(
+        FarConfig.read, help="shards far away: a request for each clip, or whole shards by one request each"
+    )
+    read_ahead_memory: Annotated[Size, FROM_1] = option(
+        FarConfig.read_ahead_memory, metavar="SIZE", help="memory for shards that are read ahead"
+    )
+    cache: str | None = option(
+        None,
+        metavar="DIR",
+        help="folder in which shards from far away are kept (default: the disk is not used)",
+    )
+    cache_size: Annotated[Size, FROM_0] = option(
+        Size(), metavar="SIZE", help="of that folder, e.g. 200GB (default: as much as the disk has)"
+    )
+
+
+@dataclass(kw_only=True)
 class BackboneOptions:
     """Where backbones come from."""
 
@@ -99,7 +119,7 @@ class CalibratedOptions:
 
 
 @dataclass(kw_only=True)
-class ScoringOptions(ReadingOptions, WorkerOptions, BackboneOptions):
+class ScoringOptions(ReadingOptions, FarOptions, WorkerOptions, BackboneOptions):
     """A trained model, and how it computes."""
 
     checkpoint: str = option(help="folder of a trained model, or a hub id")
@@ -258,7 +278,7 @@ class CompareConfig:
 
 
 @dataclass(kw_only=True)
-class CheckConfig(ReadingOptions, WorkerOptions):
+class CheckConfig(ReadingOptions, FarOptions, WorkerOptions):
     """Read every clip of a set of shards and tell what is in it and what is wrong."""
 
     shards: str = option(help=SHARDS)

@@ -192,6 +192,20 @@ class LoadingConfig:
 
 
 @dataclass
+class FarConfig:
+    """How shards on servers and in stores are read; those on disk are read as they lie."""
+
+    read: Literal["range", "ahead"] = "range"
+    """`range`: a request for each clip. `ahead`: whole shards by one request each, where requests are slow."""
+    read_ahead_memory: Annotated[Size, FROM_1] = field(default=Size(2 * 10**9))
+    """Memory per process, its workers' included, for shards that are read ahead."""
+    cache: str | None = None
+    """Folder in which shards are kept whole for later epochs and runs; None: the disk is never used."""
+    cache_size: Annotated[Size, FROM_0] = field(default=Size())
+    """Of that folder; what was not used for longest is let go of. 0: as much as the disk has."""
+
+
+@dataclass
 class SavingConfig:
     """When checkpoints are written beside the end of an epoch."""
 
@@ -220,6 +234,7 @@ class TrainConfig(
     TrackingConfig,
     ObjectiveConfig,
     SavingConfig,
+    FarConfig,
     LoadingConfig,
     ComputingConfig,
     OptimizerConfig,

@@ -3,6 +3,9 @@ from .clip_cache import ClipCache as ClipCache
 from .clip_cache import ClipStore as ClipStore
 from .clip_files import find_files as find_files
 from .clip_reader import DecodeSample as DecodeSample
+from .clip_reader import HasPlaces as HasPlaces
+from .clip_reader import Readable as Readable
+from .clip_reader import Where as Where
 from .clip_reader import decoded as decoded
 from .loader import ClipBatch as ClipBatch
 from .loader import ClipLoader as ClipLoader
@@ -12,6 +15,7 @@ from .order import Cursor as Cursor
 from .order import EpochOrder as EpochOrder
 from .skips import SkipBudget as SkipBudget
 from .skips import SkipRecord as SkipRecord
+from .spans import far_reading_of as far_reading_of
 from .stream import ClipStream as ClipStream
 from .stream import Reading as Reading
 from .windows import decode_windows as decode_windows

@@ -17,8 +17,10 @@ from viper_e2e.loading.clip_reader import DecodeSample
 from viper_e2e.loading.mixture_order import MixtureOrder, MixturePattern, Share, clips_per_epoch
 from viper_e2e.loading.order import BatchShape, EpochOrder, assign
 from viper_e2e.loading.skips import SkipBudget, SkipRecord
+from viper_e2e.loading.spans import Span, spans_of_clips, spans_of_order
 from viper_e2e.loading.stream import ClipSlot, ClipStream, Reading
 from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS
+from viper_e2e.shards import ShardSet
 
 __all__ = ["ClipBatch", "ClipLoader", "DecodeSample", "Reading", "SkipBudget", "SkipRecord"]
 
@@ -136,9 +138,18 @@ class ClipLoader(ClipStream):
             raise ViperError(f"position {start_position} is outside of the epoch's {len(self.shards)} clips")
         if self.pool is not None:
             self.pool.reset_restarts()
-        finished = self._finished(self._slots(epoch, start_position))
+        finished = self._walked(self._slots(epoch, start_position), self._spans(epoch, start_position))
         while slots := list(islice(finished, self.shape.batch_size)):
             yield self._batch(epoch, slots)
+
+    def _spans(self, epoch: int, start: int) -> Iterator[Span]:
+        """Of shards that are read whole."""
+        if not self._reads_whole():
+            return iter(())
+        if isinstance(self.shards, ShardSet):
+            return spans_of_order(self.shards, self.order(epoch), start)
+        assert not self.shuffle, "only some clips of shards, which are walked in their order"
+        return spans_of_clips(self.shards, range(start, len(self.shards)))
 
     # --- rows -----------------------------------------------------------------------------------
 

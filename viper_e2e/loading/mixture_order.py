@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import itemgetter
 
 import numpy as np
 from jaxtyping import Integer
@@ -81,6 +84,10 @@ class MixturePattern:
         here: Integer[np.ndarray, " P"] = self._corpora[block * BLOCK : position]
         return corpus, int(self._before[block, corpus]) + int(np.count_nonzero(here == corpus))
 
+    def positions(self, corpus: int) -> Integer[np.ndarray, " P"]:
+        """Of all clips of a corpus."""
+        return np.flatnonzero(self._corpora == corpus)
+
 
 class MixtureOrder:
     """The order of one epoch; has what `EpochOrder` has.
@@ -119,6 +126,26 @@ class MixtureOrder:
         """0 in the pass that the epoch begins with, 1 in the next: two visits of a clip in one epoch differ."""
         corpus, number, _ = self._place(position)
         return number - self._epoch * self._counts[corpus] // self._shares[corpus].num_clips
+
+    def spans(self) -> Iterator[tuple[int, int, int]]:
+        """As of `EpochOrder`; a shard whose corpus is walked more than once has one for each time."""
+        firsts = accumulate((len(share.shard_sizes) for share in self._shares), initial=0)
+        of_corpora = [
+            self._spans_of(corpus, first) for corpus, first in enumerate(firsts) if corpus < len(self._shares)
+        ]
+        return heapq.merge(*of_corpora, key=itemgetter(1))
+
+    def _spans_of(self, corpus: int, first_shard: int) -> Iterator[tuple[int, int, int]]:
+        share, positions = self._shares[corpus], self._pattern.positions(corpus)
+        begin, size = self._epoch * self._counts[corpus], share.num_clips
+        for number in range(begin // size, -(-(begin + len(positions)) // size)):
+            for shard, first, last in self._order_of(share, number).spans():
+                ranks = (
+                    max(0, number * size + first - begin),
+                    min(len(positions) - 1, number * size + last - begin),
+                )
+                if ranks[0] <= ranks[1]:
+                    yield first_shard + shard, int(positions[ranks[0]]), int(positions[ranks[1]])
 
     def _order_of(self, share: Share, number: int) -> EpochOrder:
         return EpochOrder(

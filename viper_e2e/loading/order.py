@@ -81,6 +81,14 @@ class EpochOrder:
         blocks = [self._block_of(number) for number in range(-(-self._total // self._window))]
         return np.concatenate([np.empty(0, np.int64), *blocks])
 
+    def spans(self) -> Iterator[tuple[int, int, int]]:
+        """Of each shard in turn its number, and the first and last position at which a clip of it may be."""
+        block = self._window if self._shuffle else 1
+        for number, end in zip(self._shards.tolist(), self._ends.tolist(), strict=True):
+            begin = end - int(self._sizes[number])
+            if begin < end:
+                yield number, begin // block * block, min(-(-end // block) * block, self._total) - 1
+
     def _block_of(self, number: int) -> np.ndarray:
         start = number * self._window
         places = np.arange(start, min(start + self._window, self._total))

@@ -6,14 +6,18 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from viper_e2e.clip import ClipSource, Sample
 from viper_e2e.errors import UNREACHABLE, ClipError, ViperError
+from viper_e2e.loading.ahead_service import AheadService
 from viper_e2e.loading.clip_reader import ClipReader, HasPlaces, Where
+from viper_e2e.loading.read_ahead import WAIT_SECONDS, ReadAhead
+from viper_e2e.loading.spans import Span, far_reading_of, spans_of_clips
 from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, WorkerLost, WorkerPool
+from viper_e2e.shards import SampleReader
 
 if TYPE_CHECKING:
     from typing import Self  # which beartype refuses around a method by itself
@@ -96,19 +100,29 @@ class ClipStream:
         self._outage_since: float | None = None
         self.waiting_seconds = 0.0
         """How long the consumer has waited for clips so far."""
+        self._decode = decode
         self._reader = ClipReader(source.reader() if isinstance(source, HasPlaces) else source, decode)
+        self._ahead: AheadService | None = None
+        """Where whole shards are read ahead, while that is asked for and some are far away."""
         self.pool: WorkerPool | None = None
         """The workers, once there are any; `pool.stats()` tells what they are at."""
 
     def clips(self, indices: Iterable[int]) -> Iterator[ClipSlot]:
         """These clips of the source, in this order; several may have one key, as in unsound shards."""
-        return self._finished(ClipSlot(i, i, self.shards.entry(i).key, is_known_by_key=False) for i in indices)
+        numbers = list(indices) if self._reads_whole() else indices
+        slots = (ClipSlot(i, i, self.shards.entry(i).key, is_known_by_key=False) for i in numbers)
+        if not self._reads_whole():
+            return self._finished(slots)
+        return self._walked(slots, spans_of_clips(self.shards, numbers))
 
     def close(self) -> None:
         """End the workers; what is asked for next starts new ones."""
         if self.pool is not None:
             self.pool.close()
             self.pool = None
+        if self._ahead is not None:
+            self._ahead.leave()
+            self._ahead = None
 
     def __enter__(self) -> Self:
         return self
@@ -128,6 +142,43 @@ class ClipStream:
         finally:
             if self.pool is not None:
                 self.pool.discard(slot.ticket for slot in ahead if slot.ticket is not None)
+
+    def _reads_whole(self) -> bool:
+        return far_reading_of(self.shards).reads_whole and isinstance(self.shards, HasPlaces)
+
+    def _walked(self, slots: Iterator[ClipSlot], spans: Iterator[Span]) -> Iterator[ClipSlot]:
+        """As `_finished`, with whole shards that lie far away read ahead, in the order of these spans."""
+        ahead = self._ahead_of(spans)
+        if ahead is None:
+            yield from self._finished(slots)
+            return
+        service, spans = ahead
+        # Clips that are kept in memory need no shards: then it is seen which are wanted.
+        walk = service.begin(spans, is_on_demand=self.cached is not None)
+        try:
+            for slot in self._finished(slots):
+                if slot.position is not None:
+                    service.passed(walk, slot.position)
+                yield slot
+        finally:
+            service.end(walk)
+
+    def _ahead_of(self, spans: Iterator[Span]) -> tuple[ReadAhead, Iterator[Span]] | None:
+        """Who reads ahead, and what; ``None`` where nothing is far away."""
+        first = next(spans, None)
+        if first is None or not isinstance(self.shards, HasPlaces):
+            return None
+        if self._ahead is None:
+            self._ahead = AheadService.shared(far_reading_of(self.shards))
+            # A worker that waits is not one that hangs.
+            opener = self._ahead.opener(min(WAIT_SECONDS, self.reading.clip_timeout_seconds / 4))
+            reader = self.shards.reader()
+            assert isinstance(reader, SampleReader), "what has places is read by one"
+            self._reader = ClipReader(replace(reader, opener=opener), self._decode)
+            if self.pool is not None:
+                self.pool.close()
+                self.pool = None
+        return self._ahead.ahead, chain([first], spans)
 
     def _begin(self, slot: ClipSlot) -> ClipSlot:
         if slot.position is None:

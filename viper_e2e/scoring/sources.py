@@ -13,9 +13,18 @@ from urllib.parse import urlsplit
 from viper_e2e.clip import ClipEntry, ClipPlace, ClipSource, Cue, Sample
 from viper_e2e.config import LimitsConfig
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.loading import beside_clip, find_files, words_beside
+from viper_e2e.loading import HasPlaces, Readable, Where, beside_clip, far_reading_of, find_files, words_beside
 from viper_e2e.runtime import digest, file_id, matches, nearest, printable
-from viper_e2e.shards import SampleEntry, ShardIndex, ShardLimits, ShardSet, fetch, refuse_scheme, without_query
+from viper_e2e.shards import (
+    FarReading,
+    SampleEntry,
+    ShardIndex,
+    ShardLimits,
+    ShardSet,
+    fetch,
+    refuse_scheme,
+    without_query,
+)
 
 MAX_LINES = 5
 
@@ -44,6 +53,20 @@ class Subset:
 
     def read(self, i: int) -> Sample:
         return self.source.read(self.indices[i])
+
+    @property
+    def far(self) -> FarReading:
+        """As of the source."""
+        return far_reading_of(self.source)
+
+    def reader(self) -> Readable:
+        """Of the source."""
+        return self.source.reader() if isinstance(self.source, HasPlaces) else self.source
+
+    def place_of(self, i: int) -> Where:
+        """What it is read by there."""
+        number = self.indices[i]
+        return self.source.place_of(number) if isinstance(self.source, HasPlaces) else number
 
 
 class ClipFiles:

@@ -72,6 +72,8 @@ class ShardIndex:
     split: str | None
     content_id: str | None = None
     """As `ShardSet.shard_ids` tells it, where a file says so; None: to be computed."""
+    version: str | None = None
+    """Of a shard far away without hashes: what its server tells its state from others by, if it was asked."""
 
 
 def index_path(shard: str) -> str:

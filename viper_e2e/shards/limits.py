@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from viper_e2e.errors import ViperError
+from viper_e2e.shards.far_reading import FarReading
 
 
 class ShardError(ViperError):
@@ -30,3 +31,5 @@ class ShardLimits:
     """One extended tar header (long names)."""
     max_members: int = 4_000_000
     """Members in one shard."""
+    far: FarReading = field(default_factory=FarReading)
+    """How those far away are read."""

@@ -28,6 +28,7 @@ from viper_e2e.runtime import (
     sampled_digest,
 )
 from viper_e2e.shards.columns_file import LEAST_INDEX_BYTES, columns_path, columns_to_bytes, read_columns
+from viper_e2e.shards.far_reading import FarReading
 from viper_e2e.shards.index import (
     RECORD_EXTENSION,
     Member,
@@ -97,6 +98,11 @@ class ShardSet:
             places = ", ".join(shard.path_or_url.partition("?")[0] for shard in self.shards[:2])
             raise ShardError(f"{places}: without labels")
         return self.labels
+
+    @property
+    def far(self) -> FarReading:
+        """How those of them are read that lie far away."""
+        return self.limits.far
 
     @property
     def shard_sizes(self) -> list[int]:
@@ -251,6 +257,8 @@ def _index(path: str, limits: ShardLimits) -> tuple[ShardIndex | None, Aside]:
                 index = read_columns(source, open_source(columns_path(path)), size, limits)
             return _located(index or read_index(source, beside, size, limits), path), Aside()
         foreign, aside = index_foreign(source, limits)
+        if limits.far.cache is not None and isinstance(source, RemoteFile):
+            foreign = replace(foreign, version=source.version())
         return _located(foreign, path), aside
     except FileNotFoundError as error:
         reason = error.strerror or str(error) if isinstance(source, RemoteFile) else "no such shard"

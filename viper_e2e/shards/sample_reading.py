@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from viper_e2e.clip import Cue, Sample
 from viper_e2e.errors import UNREACHABLE, ClipError
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.action_units import action_units_from_npy
-from viper_e2e.shards.index import ACTION_UNITS_EXTENSION, SampleEntry
+from viper_e2e.shards.far_reading import Opener
+from viper_e2e.shards.index import ACTION_UNITS_EXTENSION, Member, SampleEntry
 from viper_e2e.shards.limits import ShardLimits, UnreachableError
-from viper_e2e.shards.sources import ShardError, open_source
+from viper_e2e.shards.sources import Direct, ShardError, open_source
 from viper_e2e.shards.subtitles import MAX_WORDS_BYTES, WORDS_EXTENSIONS, read_subtitles
 
 
@@ -29,6 +30,8 @@ class SampleReader:
     """Picklable and small, whatever the number of samples."""
 
     limits: ShardLimits
+    opener: Opener = field(default_factory=Direct)
+    """Where the bytes come from."""
 
     def read(self, place: Place) -> Sample:
         """Bytes checked against the index's sha256 where it has them.
@@ -79,17 +82,29 @@ class SampleReader:
                 place,
                 f".{extension} has {member.size} bytes, at most {max_bytes} are allowed (see --max-bytes)",
             )
-        try:
-            data = open_source(place.path_or_url).read(member.offset, member.size)
-        except (ShardError, FileNotFoundError) as error:
-            stage = UNREACHABLE if isinstance(error, UnreachableError) else "read"
-            reason = error.strerror if isinstance(error, FileNotFoundError) and error.strerror else error
-            raise _failure(place, f".{extension} cannot be read: {reason}", stage) from error
-        if member.sha256 is not None and hashlib.sha256(data).hexdigest() != member.sha256:
+        data = self._bytes(place, extension, self.opener)
+        if not _is_whole(data, member) and not isinstance(self.opener, Direct):
+            self.opener.doubt(place.path_or_url)
+            data = self._bytes(place, extension, Direct())
+        if not _is_whole(data, member):
             raise _failure(
                 place, f".{extension} does not match the sha256 of the index; copy or pack the shard again"
             )
         return data
+
+    def _bytes(self, place: Place, extension: str, opener: Opener) -> bytes:
+        member = place.entry.members[extension]
+        try:
+            return opener.open(place.path_or_url).read(member.offset, member.size)
+        except (ShardError, FileNotFoundError) as error:
+            stage = UNREACHABLE if isinstance(error, UnreachableError) else "read"
+            reason = error.strerror if isinstance(error, FileNotFoundError) and error.strerror else error
+            raise _failure(place, f".{extension} cannot be read: {reason}", stage) from error
+
+
+def _is_whole(data: bytes, member: Member) -> bool:
+    """Whether these are the bytes that the index means, as far as it says."""
+    return member.sha256 is None or hashlib.sha256(data).hexdigest() == member.sha256
 
 
 def _failure(place: Place, reason: str, stage: str = "read") -> ClipError:

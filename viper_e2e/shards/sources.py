@@ -52,6 +52,16 @@ class LocalFile:
 Source = LocalFile | RemoteFile
 
 
+class Direct:
+    """Each shard as it lies, each read a request where it is far away."""
+
+    def open(self, path_or_url: str) -> Source:
+        return open_source(path_or_url)
+
+    def doubt(self, path_or_url: str) -> None:
+        """There is nothing between us and the shard that could be wrong."""
+
+
 def open_source(where: str) -> Source:
     """A local path, or an address on a server or in a store; other schemes raise and are never opened."""
     if not is_remote(where):

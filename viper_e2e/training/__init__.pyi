@@ -4,6 +4,7 @@ from .axes import read_axes as read_axes
 from .cross_validation import CrossValidation as CrossValidation
 from .cross_validation import Folding as Folding
 from .cross_validation import cross_validate as cross_validate
+from .data import limits_of as limits_of
 from .data import make_loader as make_loader
 from .data import open_splits as open_splits
 from .data import training_labels as training_labels

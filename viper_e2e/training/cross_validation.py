@@ -16,8 +16,7 @@ from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
 from viper_e2e.model import Predictions
 from viper_e2e.runtime import console, plain_json, settle_folder, table, tell_problems, write_text
-from viper_e2e.shards import ShardLimits
-from viper_e2e.training.data import open_corpora
+from viper_e2e.training.data import limits_of, open_corpora
 from viper_e2e.training.folds import Folds, entries_of, folds_from, make_folds, notes_on, read_folds
 from viper_e2e.training.one_pass import ManyTrainings, Outcome
 from viper_e2e.training.resuming import SavedRun, differences, with_absolute_paths
@@ -63,7 +62,7 @@ class Folding:
             if given:
                 raise ViperError(f"{given}: {why}")
         self.settings, self.folder = settings, Path(train.run_dir)
-        limits = ShardLimits(max_clip_bytes=settings.model.decoding.limits.max_bytes_in_memory)
+        limits = limits_of(settings)
         self.shards = open_corpora(train.train_shards, "--train-shards", limits)
         self.folds = self._settled(source, by, stratify)
         self._refuse_other_learning()

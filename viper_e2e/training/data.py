@@ -18,6 +18,7 @@ from viper_e2e.loading import ClipLoader, DecodeSample, Reading, Share
 from viper_e2e.model import labels_of, newest_whole
 from viper_e2e.shards import (
     Corpus,
+    FarReading,
     Mixture,
     ShardLimits,
     ShardSet,
@@ -121,6 +122,12 @@ def _corpora(shards: ShardSet) -> list[tuple[str, ShardSet]]:
     if not isinstance(shards, Mixture):
         return [("", shards)]
     return [(corpus.name, corpus.shards) for corpus in shards.corpora]
+
+
+def limits_of(settings: Settings) -> ShardLimits:
+    """What shards of a run may ask for, and how those far away are read."""
+    max_clip_bytes = settings.model.decoding.limits.max_bytes_in_memory
+    return ShardLimits(max_clip_bytes=max_clip_bytes, far=FarReading.of(settings.train))
 
 
 def open_corpora(text: str, option: str, limits: ShardLimits | None = None) -> ShardSet:

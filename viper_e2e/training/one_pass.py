@@ -17,9 +17,9 @@ from viper_e2e.errors import ExitCode
 from viper_e2e.model import Predictions, ViPER, check_compiler, keep_compiled_in
 from viper_e2e.runtime import Processes, console, heed_launcher, plain_json, write_text
 from viper_e2e.scoring import Hooks, score
-from viper_e2e.shards import ShardLimits, ShardSet
+from viper_e2e.shards import ShardSet
 from viper_e2e.training import state as training_state
-from viper_e2e.training.data import open_splits, reading_of
+from viper_e2e.training.data import limits_of, open_splits, reading_of
 from viper_e2e.training.endings import ensemble_lines, finished_lines, stopped_line
 from viper_e2e.training.joining import check_joinable, join
 from viper_e2e.training.precision import compute_dtype
@@ -229,7 +229,7 @@ class ManyTrainings:
 
 def shards_of(run: Settings) -> tuple[ShardSet, ShardSet | None]:
     """What a run trains and validates on."""
-    limits = ShardLimits(max_clip_bytes=run.model.decoding.limits.max_bytes_in_memory)
+    limits = limits_of(run)
     return open_splits(run.train, limits)
 
 

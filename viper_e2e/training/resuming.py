@@ -50,6 +50,7 @@ MAY_CHANGE = frozenset(
         ),
         # How the work is done; what is computed stays the same.
         *("num_workers", "prefetch", "reuse_memory", "compile", "process_timeout_seconds"),
+        *("read", "read_ahead_memory", "cache", "cache_size"),
         # What happens to clips that cannot be read, and how often the run is saved.
         *("on_error", "clip_timeout_seconds", "max_worker_restarts", "save_every_steps", "save_every_minutes"),
         # What shows the run.

@@ -21,9 +21,9 @@ from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipBatch, ClipCache, ClipStore, Cursor
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model
 from viper_e2e.runtime import Processes, console, tell_problems
-from viper_e2e.shards import Mixture, ShardLimits
+from viper_e2e.shards import Mixture
 from viper_e2e.training.corpus_curves import CorpusCurves
-from viper_e2e.training.data import make_loader, open_splits, reading_of, shares_of, training_labels
+from viper_e2e.training.data import limits_of, make_loader, open_splits, reading_of, shares_of, training_labels
 from viper_e2e.training.data_record import data_record, provenance_of, write_data
 from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.fine_tuning import FineTuning, prepare_for_training, rewrapped
@@ -59,7 +59,7 @@ class Trainer:
         `reuse_memory`."""
         self.settings, self.config, self.accelerator = settings, settings.train, accelerator
         self.processes, self.hooks = processes or Processes(accelerator), hooks or TrainerHooks()
-        limits = ShardLimits(max_clip_bytes=settings.model.decoding.limits.max_bytes_in_memory)
+        limits = limits_of(settings)
         self.train_shards, self.val_shards = open_splits(self.config, limits)
         saved = SavedRun.of(Path(self.config.run_dir)) if self.config.resume else None
         self.changed: dict[str, list[Any]] = {}

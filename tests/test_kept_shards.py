@@ -1,0 +1,284 @@
+"""`--cache DIR`: shards fetched once and read from there later, whoever dies or runs beside."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.far_shards import PATTERN, cut_short, epochs, far_away, is_whole, told, write_shards
+
+from viper_e2e.errors import ViperError
+from viper_e2e.loading import ClipLoader, read_ahead
+from viper_e2e.shards import (
+    BusyError,
+    FarReading,
+    KeptFile,
+    KeptShards,
+    ShardLimits,
+    ShardSet,
+    kept_name,
+    remote,
+    whole_shards,
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_waits(monkeypatch):
+    monkeypatch.setattr(remote, "RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(whole_shards, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(read_ahead, "RETRY_SECONDS", 0.05)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("far"))
+
+
+@pytest.fixture
+def far(folder):
+    with far_away(folder) as far:
+        yield far
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.tar"))
+
+
+def files(folder: Path) -> set[str]:
+    """What is there besides whole shards and the marker."""
+    return {path.name for path in folder.iterdir() if path.suffix != ".tar"} - {"viper_shards.json"}
+
+
+@pytest.mark.parametrize("read", ["range", "ahead"])
+def test_a_second_run_asks_the_server_for_no_shard(read, far, tmp_path, capsys):
+    cache = FarReading(read, cache=str(tmp_path / "kept"))
+    local = epochs(f"{far.folder}/{PATTERN}", num_epochs=2)
+    assert epochs(far.pattern, cache, num_epochs=2) == local
+    assert (len(far.whole()), far.of_clips()) == (4, [])
+    assert {path.read_bytes() for path in kept(tmp_path / "kept")} == {
+        path.read_bytes() for path in far.folder.glob("*.tar")
+    }
+    assert files(tmp_path / "kept") == set()
+    far.asked.clear()
+    capsys.readouterr()
+    assert epochs(far.pattern, cache, num_epochs=2) == local
+    assert (far.whole(), far.of_clips()) == ([], [])
+    assert "4 shards found in" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+def test_workers_read_what_their_process_keeps(far, tmp_path):
+    cache = FarReading(cache=str(tmp_path / "kept"))
+    local = epochs(f"{far.folder}/{PATTERN}")
+    assert epochs(far.pattern, cache, num_workers=2) == local
+    assert (len(far.whole()), far.of_clips()) == (4, [])
+    assert epochs(far.pattern, cache, num_workers=2) == local
+    assert len(far.whole()) == 4
+
+
+@pytest.mark.parametrize("fault", ["503", "cut"])
+def test_a_server_in_trouble_leaves_whole_shards_or_none(fault, far, tmp_path):
+    shards = ShardSet(far.pattern, limits=ShardLimits(far=FarReading(cache=str(tmp_path))))
+
+    def answer(handler, data, first, last):
+        if len(far.asked) % 3 or fault == "503":
+            return len(far.asked) % 3 == 0 and handler.say(503)
+        return cut_short(handler, data, first, last, after=min(2000, (last - first) // 2))
+
+    far.fault = answer
+    with ClipLoader(shards, told, batch_size=4, num_workers=0, shuffle_window=8) as loader:
+        found = [clip.name for batch in loader.epoch(0) for clip in batch.clips]
+    assert found == epochs(f"{far.folder}/{PATTERN}")
+    originals = {path.read_bytes() for path in far.folder.glob("*.tar")}
+    assert {path.read_bytes() for path in kept(tmp_path)} <= originals
+    assert files(tmp_path) == set()
+
+
+# --- identity --------------------------------------------------------------------------------------
+
+
+def without_index(folder: Path, far_folder: Path) -> Path:
+    folder.mkdir()
+    for path in far_folder.glob("*.tar"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def test_a_shard_is_known_by_its_content_and_not_by_its_name(far, tmp_path):
+    cache = FarReading(cache=str(tmp_path / "kept"))
+    epochs(far.pattern, cache)
+    far.folder = write_shards(tmp_path / "others", seed=1)
+    assert epochs(far.pattern, cache) == epochs(f"{far.folder}/{PATTERN}")
+    assert len(kept(tmp_path / "kept")) == 8
+    with far_away(far.folder) as elsewhere:
+        assert epochs(elsewhere.pattern, cache) == epochs(f"{far.folder}/{PATTERN}")
+        assert elsewhere.whole() == [], "the same shards at another address"
+
+
+def test_without_hashes_what_the_server_says_of_a_shard_is_its_identity(far, tmp_path):
+    cache = FarReading(cache=str(tmp_path / "kept"))
+    far.folder = without_index(tmp_path / "bare", far.folder)
+    local = epochs(f"{far.folder}/{PATTERN}")
+    counts = []
+    for version in "112":
+        far.version = version
+        assert epochs(far.pattern, cache) == local
+        counts.append(len(far.whole()))
+        far.asked.clear()
+    assert counts == [8, 4, 8], "headers are walked each time, which takes all of so small a shard"
+
+
+def test_a_shard_that_cannot_be_told_from_another_has_no_name(far, tmp_path):
+    shard = ShardSet(f"{far.folder}/train-000000.tar").shards[0]
+    assert kept_name(shard) is not None
+    far.folder = without_index(tmp_path / "bare", far.folder)
+    bare = ShardSet(f"{far.folder}/train-000000.tar").shards[0]
+    assert kept_name(bare) is None
+    assert kept_name(replace(bare, version="1")) not in (None, kept_name(replace(bare, version="2")))
+
+
+def test_a_kept_shard_that_was_damaged_costs_no_clip(far, tmp_path):
+    cache = FarReading(cache=str(tmp_path / "kept"))
+    local = epochs(f"{far.folder}/{PATTERN}")
+    epochs(far.pattern, cache)
+    for path in kept(tmp_path / "kept"):
+        path.write_bytes(bytes(path.stat().st_size))
+    assert epochs(far.pattern, cache) == local
+    cut = kept(tmp_path / "kept")
+    for path in cut:
+        path.write_bytes(path.read_bytes()[:-512])
+    assert epochs(far.pattern, cache) == local
+    assert all(Path(path).stat().st_size % 10_240 == 0 for path in kept(tmp_path / "kept"))
+
+
+# --- the folder ------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("words")
+    with pytest.raises(ViperError, match=r"holds thesis\.tex, and was not made by --cache; name a new folder"):
+        KeptShards(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_limit_without_a_folder_is_refused():
+    with pytest.raises(ViperError, match="--cache-size 5: of which folder"):
+        FarReading(cache_bytes=5)
+
+
+def fill(kept: KeptShards, name: str, size: int = 1000, in_use: tuple[str, ...] = ()) -> KeptFile | None:
+    file = kept.hold(name * 64, size, [one * 64 for one in in_use])
+    if file is not None and not file.have:
+        file.write(name.encode() * size)
+        file.settle()
+    return file
+
+
+def test_what_was_not_used_for_longest_goes_first_and_nothing_else_is_touched(tmp_path):
+    kept_shards = KeptShards(str(tmp_path), max_bytes=3000)
+    (tmp_path / "mine.tar").write_bytes(bytes(5000))
+    for age, name in enumerate("abc"):
+        fill(kept_shards, name)
+        os.utime(tmp_path / f"{name * 64}.tar", (age, age))
+    fill(kept_shards, "a")  # is used again
+    fill(kept_shards, "d")
+    assert {path.name[0] for path in kept(tmp_path)} == set("acdm")
+    assert fill(kept_shards, "e", in_use=tuple("acd")) is None, "what is in use stays"
+    assert fill(kept_shards, "e", size=4000) is None
+    assert {path.name[0] for path in kept(tmp_path)} == set("acdm")
+
+
+def test_a_limit_that_is_too_small_for_an_epoch_costs_no_clip_and_is_kept(far, tmp_path, capsys):
+    size = max(path.stat().st_size for path in far.folder.glob("*.tar"))
+    cache = FarReading(cache=str(tmp_path / "kept"), cache_bytes=2 * size)
+    assert epochs(far.pattern, cache, shuffle_window=24) == epochs(f"{far.folder}/{PATTERN}", shuffle_window=24)
+    assert sum(path.stat().st_size for path in kept(tmp_path / "kept")) <= 2 * size
+    assert len(far.whole()) == 2, "never thrown away to be fetched again"
+    assert "--cache-size: not all shards" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_full_disk_is_told_once_and_costs_no_clip(far, tmp_path, monkeypatch, capsys):
+    def full(self, piece):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(KeptFile, "write", full)
+    cache = FarReading(cache=str(tmp_path / "kept"))
+    assert epochs(far.pattern, cache) == epochs(f"{far.folder}/{PATTERN}")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("No space left on device; goes on without it") == 1
+    assert kept(tmp_path / "kept") == []
+    assert files(tmp_path / "kept") == set()
+
+
+# --- several at once, and deaths -------------------------------------------------------------------
+
+
+def test_a_shard_is_fetched_by_one_at_a_time_and_found_by_the_others(tmp_path):
+    first, second = KeptShards(str(tmp_path)), KeptShards(str(tmp_path))
+    file = first.hold("a" * 64, 1000)
+    with pytest.raises(BusyError):
+        second.hold("a" * 64, 1000)
+    file.write(bytes(1000))
+    assert kept(tmp_path) == [], "not taken for whole before it is settled"
+    file.settle()
+    assert second.hold("a" * 64, 1000).read(0, 10) == bytes(10)
+
+
+FETCH = """
+import sys
+from support.far_shards import epochs
+from viper_e2e.shards import FarReading
+print("\\n".join(epochs(sys.argv[1], FarReading(cache=sys.argv[2]), num_epochs=2)))
+"""
+
+
+def fetching(far, folder: Path) -> subprocess.Popen:
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    words = [sys.executable, "-c", FETCH, far.pattern, str(folder)]
+    return subprocess.Popen(words, env=here, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_two_processes_at_the_same_time_fetch_each_shard_once(far, tmp_path):
+    local = epochs(f"{far.folder}/{PATTERN}", num_epochs=2)
+    far.fault = lambda handler, data, first, last: bool(is_whole(data, first, last) and time.sleep(0.05))
+    runs = [fetching(far, tmp_path / "kept") for _ in range(2)]
+    assert [run.communicate(timeout=120)[0].split("\n")[:-1] for run in runs] == [local, local]
+    assert (len(far.whole()), far.of_clips()) == (4, [])
+    assert files(tmp_path / "kept") == set()
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_it_fetches_leaves_nothing_that_is_taken_for_whole(far, tmp_path):
+    half_there = threading.Event()
+
+    def half(handler, data, first, last):
+        if not is_whole(data, first, last):
+            return False
+        place = {"Content-Range": f"bytes {first}-{last}/{len(data)}", "Content-Length": str(last - first + 1)}
+        handler.say(206, data[first : last // 2], place)
+        half_there.set()
+        time.sleep(0.5)
+        return True
+
+    far.fault = half
+    run = fetching(far, tmp_path / "kept")
+    assert half_there.wait(60)
+    time.sleep(0.2)
+    run.send_signal(signal.SIGKILL)
+    run.communicate(timeout=60)
+    assert kept(tmp_path / "kept") == []
+    assert files(tmp_path / "kept") != set()
+    far.fault = lambda *_: False
+    cache = FarReading(cache=str(tmp_path / "kept"))
+    assert epochs(far.pattern, cache) == epochs(f"{far.folder}/{PATTERN}")
+    assert len(kept(tmp_path / "kept")) == 4
+    assert {name for name in files(tmp_path / "kept") if not name.endswith(".lock")} == set()

@@ -1,0 +1,119 @@
+"""held_shards.py: shards that are there or come, and those who walk through them: what is needed until when."""
+
+from __future__ import annotations
+
+import mmap
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from viper_e2e.loading.spans import Span
+from viper_e2e.shards import ShardIndex, WholeShard
+
+TAIL_BYTES = 2**20
+LOOK_FURTHER = 64
+"""Shards behind the next one that a clip waits for."""
+
+
+@runtime_checkable
+class Room(Protocol):
+    """Where the bytes of a shard go."""
+
+    have: int
+
+    def write(self, piece: bytes) -> None: ...
+    def read(self, offset: int, size: int) -> bytes: ...
+    def start_again(self) -> None: ...
+    def settle(self) -> None: ...
+    def give_up(self) -> None: ...
+
+
+class InMemory:
+    """The bytes of one shard, as far as they have come."""
+
+    def __init__(self, size: int):
+        # Not a bytearray: what is mapped goes back to the system when nobody holds it any more.
+        self._bytes, self.have = mmap.mmap(-1, size), 0
+
+    def write(self, piece: bytes) -> None:
+        self._bytes[self.have : self.have + len(piece)] = piece
+        self.have += len(piece)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._bytes[offset : offset + size]
+
+    def start_again(self) -> None:
+        self.have = 0
+
+    def settle(self) -> None:
+        """Nothing is left to be done."""
+
+    def give_up(self) -> None:
+        """It goes with the last who holds it."""
+
+
+@dataclass
+class Held:
+    """A shard that is there, or comes."""
+
+    shard: ShardIndex
+    room: Room
+    whole: WholeShard
+    is_coming: bool = False
+    failures: int = 0
+    again_at: float = 0.0
+    """When it is asked for again, if it failed."""
+    name: str = ""
+    """In the folder of those that are kept."""
+
+    @property
+    def is_whole(self) -> bool:
+        return self.room.have == self.shard.size
+
+    @property
+    def is_nearly_there(self) -> bool:
+        """On its way into the folder, but for an end in which there may be no clip."""
+        return self.is_coming and bool(self.name) and self.shard.size - self.room.have <= TAIL_BYTES
+
+    @property
+    def num_bytes(self) -> int:
+        """In memory."""
+        return self.shard.size if isinstance(self.room, InMemory) else 0
+
+
+@dataclass
+class Walk:
+    """Someone who goes through clips: which shards he will need, and where he is."""
+
+    coming: Iterator[Span]
+    is_on_demand: bool
+    """Shards are fetched once a clip of them is asked for: all of theirs may be in memory already."""
+    waiting: deque[Span] = field(default_factory=deque)
+    """The next of them."""
+    needed: dict[str, int] = field(default_factory=dict)
+    """Address → last position at which it may be needed, of those that are held."""
+    position: int = -1
+    is_blocked: bool = False
+    """Whether the next shard finds no room before another is no longer needed."""
+
+    def look(self) -> list[Span]:
+        """The next few that are worth something."""
+        while len(self.waiting) < LOOK_FURTHER and (more := next(self.coming, None)) is not None:
+            self.waiting.append(more)
+        while self.waiting and self.waiting[0].last <= self.position:
+            self.waiting.popleft()
+        return list(self.waiting)
+
+
+@dataclass
+class Counts:
+    """What became of shards and clips."""
+
+    fetched: int = 0
+    fetched_bytes: int = 0
+    found: int = 0
+    """Shards that were in the folder."""
+    clips_whole: int = 0
+    """Pieces that came out of whole shards."""
+    clips_by_range: int = 0

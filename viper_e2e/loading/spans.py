@@ -1,0 +1,60 @@
+"""spans.py: from when to when a walk through clips needs each shard, to read it ahead and let go of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from viper_e2e.clip import ClipSource
+from viper_e2e.shards import FarReading, ShardIndex, ShardSet, is_remote
+
+
+class Span(NamedTuple):
+    """Of one shard."""
+
+    shard: ShardIndex
+    first: int
+    """The first position at which a clip of it may be."""
+    last: int
+
+
+@runtime_checkable
+class HasFarShards(Protocol):
+    """A source that knows how shards far away are to be read."""
+
+    @property
+    def far(self) -> FarReading: ...
+
+
+@runtime_checkable
+class HasSpans(Protocol):
+    """An order of an epoch."""
+
+    def spans(self) -> Iterable[tuple[int, int, int]]: ...
+
+
+def far_reading_of(source: ClipSource) -> FarReading:
+    """Of files that a person named: each by itself."""
+    return source.far if isinstance(source, HasFarShards) else FarReading()
+
+
+def spans_of_order(source: ShardSet, order: HasSpans, start: int) -> Iterator[Span]:
+    """Of an epoch from a position on; shards on disk are left out."""
+    for number, first, last in order.spans():
+        if last >= start and is_remote(source.shards[number].path_or_url):
+            yield Span(source.shards[number], max(first, start), last)
+
+
+def spans_of_clips(source: ClipSource, indices: Iterable[int]) -> Iterator[Span]:
+    """Of clips one after the other, whose numbers are their positions; those of one shard lie together."""
+    shard, first, last = None, 0, 0
+    for i in indices:
+        place = source.shard_of(i)
+        if shard is not None and place is not shard:
+            yield Span(shard, first, last)
+            shard = None
+        if shard is None and isinstance(place, ShardIndex) and place.size and is_remote(place.path_or_url):
+            shard, first = place, i
+        last = i
+    if shard is not None:
+        yield Span(shard, first, last)

@@ -1,0 +1,60 @@
+"""shards/far_reading.py: how shards far away are read: clip by clip, or whole and ahead, and where kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from viper_e2e.config import FarConfig, FarOptions
+from viper_e2e.errors import ViperError
+
+
+@dataclass(frozen=True)
+class FarReading:
+    """Of shards on servers and in stores; those on disk are read as they lie, whatever this says."""
+
+    read: Literal["range", "ahead"] = "range"
+    """``range``: a request each clip. ``ahead``: whole shards by one request each, before they are wanted."""
+    ahead_bytes: int = FarConfig.read_ahead_memory.num_bytes
+    """Memory of a process, its workers' included, for shards read ahead."""
+    cache: str | None = None
+    """Folder in which whole shards are kept, for later epochs and runs; ``None``: the disk is never used."""
+    cache_bytes: int | None = None
+    """Of that folder; ``None``: as much as the disk has."""
+
+    def __post_init__(self) -> None:
+        if self.cache_bytes and self.cache is None:
+            raise ViperError(f"--cache-size {self.cache_bytes}: of which folder? name it by --cache")
+
+    @classmethod
+    def of(cls, options: FarOptions | FarConfig) -> FarReading:
+        """As a command or a run is told."""
+        return cls(
+            options.read,
+            options.read_ahead_memory.num_bytes,
+            options.cache or None,
+            options.cache_size.num_bytes or None,
+        )
+
+    @property
+    def reads_whole(self) -> bool:
+        """Whether shards are read whole."""
+        return self.read == "ahead" or self.cache is not None
+
+
+@runtime_checkable
+class Bytes(Protocol):
+    """Bytes of a file by offset."""
+
+    def read(self, offset: int, size: int, /) -> bytes: ...
+
+
+@runtime_checkable
+class Opener(Protocol):
+    """Opens shards by path or address. Picklable."""
+
+    def open(self, path_or_url: str, /) -> Bytes: ...
+
+    def doubt(self, path_or_url: str, /) -> None:
+        """What was read of this one was not what its index says."""
+        ...
