@@ -20,7 +20,6 @@ from viper_e2e.loading import ClipLoader, read_ahead
 from viper_e2e.shards import (
     BusyError,
     FarReading,
-    KeptFile,
     KeptShards,
     ShardLimits,
     ShardSet,
@@ -28,6 +27,7 @@ from viper_e2e.shards import (
     remote,
     whole_shards,
 )
+from viper_e2e.shards.kept_shards import KeptFile
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ from .corpora import parse_corpora as parse_corpora
 from .corpora import with_patterns as with_patterns
 from .far_reading import Bytes as Bytes
 from .far_reading import FarReading as FarReading
-from .far_reading import Opener as Opener
 from .index import SCHEMAS as SCHEMAS
 from .index import SampleEntry as SampleEntry
 from .index import ShardIndex as ShardIndex
@@ -21,7 +20,6 @@ from .indexing import has_index as has_index
 from .indexing import make_columns as make_columns
 from .indexing import make_index as make_index
 from .kept_shards import BusyError as BusyError
-from .kept_shards import KeptFile as KeptFile
 from .kept_shards import KeptShards as KeptShards
 from .kept_shards import kept_name as kept_name
 from .mixture import Corpus as Corpus
