@@ -45,7 +45,8 @@ def clips_per_epoch(shares: Sequence[Share]) -> list[int]:
     total = sum(share.num_clips for share in shares)
     if all(share.weight is None for share in shares):
         return [share.num_clips for share in shares]
-    weights = [share.weight or 0.0 for share in shares]
+    # A fold may hold out all of a corpus: then the others share its part.
+    weights = [(share.weight or 0.0) if share.num_clips else 0.0 for share in shares]
     exact = [total * weight / sum(weights) for weight in weights]
     counts = [int(value) for value in exact]
     # What rounding down leaves goes to the largest remainders, the first of equal ones.
@@ -53,7 +54,7 @@ def clips_per_epoch(shares: Sequence[Share]) -> list[int]:
     for i in order[: total - sum(counts)]:
         counts[i] += 1
     for share, count in zip(shares, counts, strict=True):
-        if count == 0:
+        if count == 0 and share.num_clips:
             raise ViperError(
                 f"corpus {share.name}: weight {share.weight:g} comes to no clip of the {total:,} of an epoch"
             )
