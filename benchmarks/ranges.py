@@ -8,7 +8,8 @@ each` it closes after each, which is what every range paid before connections we
 turns; medians with their range.
 
 Last come clips a second through the loader of `viper train`, two workers that prefetch: of shards on disk, and
-of the same ones behind that latency (clips of 3 s in 360p, decoded as for the preset `tiny`).
+of the same ones behind that latency (clips of 3 s in 360p, decoded as for the preset `tiny`), by a range for a
+clip, read ahead whole into memory, and kept in a folder: while it fills, and once it is full.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading import ClipLoader, DecodeSample
-from viper_e2e.shards import RemoteFile, ShardSet, ShardWriter
+from viper_e2e.shards import FarReading, RemoteFile, ShardLimits, ShardSet, ShardWriter
 
 
 class FarHandler(http.server.BaseHTTPRequestHandler):
@@ -93,11 +94,10 @@ def write_shards(folder: Path, num_clips: int) -> None:
             writer.add(f"{i:05d}", {"mp4": made[i % 4]}, file_id=str(i), intensities=(0.5,))
 
 
-def loaded(pattern: str) -> float:
+def loaded(pattern: str, far: FarReading) -> float:
     """Clips a second of an epoch, once its workers have begun."""
-    loader = ClipLoader(
-        ShardSet(pattern), DecodeSample(ClipDecoder(DecodingConfig())), batch_size=8, num_workers=2
-    )
+    shards = ShardSet(pattern, limits=ShardLimits(far=far))
+    loader = ClipLoader(shards, DecodeSample(ClipDecoder(DecodingConfig())), batch_size=8, num_workers=2)
     with loader:
         batches = loader.epoch(0)
         next(batches)
@@ -115,19 +115,23 @@ def compare_loading(num_clips: int, rounds: int) -> None:
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(FarFiles, folder)) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             braces = f"train-{{000000..{last:06d}}}.tar" if last else "train-000000.tar"
-            places = {
-                "on disk": f"{folder}/{braces}",
-                "far away": f"http://127.0.0.1:{server.server_port}/{braces}",
-            }
-            results: dict[str, list[float]] = {place: [] for place in places}
-            for _ in range(rounds):
-                for place, values in results.items():
-                    values.append(loaded(places[place]))
+            url = f"http://127.0.0.1:{server.server_port}/{braces}"
+            results: dict[str, list[float]] = {}
+            for number in range(rounds):
+                kept = FarReading(cache=f"{folder}/kept-{number}")
+                for place, pattern, far in (
+                    ("on disk", f"{folder}/{braces}", FarReading()),
+                    ("far away", url, FarReading()),
+                    ("far away, ahead", url, FarReading("ahead")),
+                    ("far away, cache fills", url, kept),
+                    ("far away, cache full", url, kept),
+                ):
+                    results.setdefault(place, []).append(loaded(pattern, far))
             server.shutdown()
     for place, values in results.items():
-        print(f"{place:<20}{statistics.median(values):6.1f} clips/s ({min(values):.1f}–{max(values):.1f})")
-    far, near = (statistics.median(results[place]) for place in ("far away", "on disk"))
-    print(f"far away / on disk: {far / near:.2f}")
+        near = statistics.median(results["on disk"])
+        rate, spread = statistics.median(values), f"({min(values):.1f}–{max(values):.1f})"
+        print(f"{place:<24}{rate:6.1f} clips/s {spread:<14} {rate / near:.2f} of on disk")
 
 
 def rate(source: RemoteFile, num_ranges: int, size: int) -> float:
