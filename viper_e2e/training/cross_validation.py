@@ -153,7 +153,7 @@ def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[CrossValid
     and whether this is the first process. ``command``: the words with which all of it goes on.
     """
     found: dict[str, Predictions] = {}
-    with ManyTrainings(folding.settings, command=command) as many:
+    with ManyTrainings(folding.settings, command=command, count=len(folding.names)) as many:
         is_main = many.processes.is_main
         if is_main:
             tell_problems((*folding.shards.problems, *notes_on(folding.shards, folding.folds)))

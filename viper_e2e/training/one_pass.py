@@ -39,7 +39,8 @@ def train(settings: Settings) -> int:
     check_joinable(settings)
     runs, outcomes = seeded(settings), {}
     folder = Path(settings.train.run_dir)
-    with ManyTrainings(settings, command=["viper", "train", *settings.words], shares=len(runs) > 1) as many:
+    command, count = ["viper", "train", *settings.words], len(runs)
+    with ManyTrainings(settings, command=command, shares=count > 1, count=count) as many:
 
         def begun() -> None:
             if len(runs) > 1 and many.processes.is_main:
@@ -105,9 +106,10 @@ class ManyTrainings:
     has ended. What is shared, and when it cannot be, says `SharedClips`.
     """
 
-    def __init__(self, settings: Settings, *, command: Sequence[str], shares: bool = True):
+    def __init__(self, settings: Settings, *, command: Sequence[str], shares: bool = True, count: int = 1):
         """``settings``: what all have in common: precision, processes, memory, compiler. ``command``: the
-        words with which all of it goes on, ``--resume`` aside. ``shares`` False: each holds its own clips."""
+        words with which all of it goes on, ``--resume`` aside. ``shares`` False: each holds its own clips.
+        ``count``: of the trainings there will be, for what is told of the time that they take."""
         self.settings, self.command = settings, command
         heed_launcher()
         train = settings.train
@@ -124,7 +126,7 @@ class ManyTrainings:
         self.processes = Processes(self.accelerator)
         given = train.reuse_memory.num_bytes
         budget = given if given or "reuse_memory" in settings.given else None
-        self.clips = SharedClips(budget, speaks=self.processes.is_main) if shares else None
+        self.clips = SharedClips(budget, speaks=self.processes.is_main, num_trainings=count) if shares else None
         self.code: int = ExitCode.OK
         """0, or that of the signal that asked to stop."""
         self._precision = train.mixed_precision

@@ -84,6 +84,10 @@ class Reporter:
     def _warn(self, line: str) -> None:
         self._console.print(f"[yellow]{escape(line)}[/yellow]", soft_wrap=True)
 
+    def tell(self, line: str) -> None:
+        """One line, above the progress bar."""
+        self._console.print(line, soft_wrap=True, markup=False)
+
     def count_step(
         self,
         step: int,

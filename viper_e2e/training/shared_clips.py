@@ -48,16 +48,18 @@ class SharedClips:
     other trainings have left gives way once room is short.
     """
 
-    def __init__(self, budget_bytes: int | None = None, *, speaks: bool = True):
+    def __init__(self, budget_bytes: int | None = None, *, speaks: bool = True, num_trainings: int = 1):
         """``budget_bytes``: `None`: half of what the device has free when the first training begins.
-        ``speaks``: whether to tell what cannot be shared, once."""
-        self._budget_bytes, self.speaks = budget_bytes, speaks
+        ``speaks``: whether to tell what cannot be shared, once. ``num_trainings``: there will be, as far as is
+        known, for what is said of them."""
+        self._budget_bytes, self.speaks, self.num_trainings = budget_bytes, speaks, num_trainings
         self._store: ClipCache | None = None
         self._ids: dict[tuple[str, str], str] = {}
         """Shard and key → the clip's identity."""
         self._tokens: dict[str, str] = {}
         """Of each modality, the identity of the tokens that were wanted last."""
         self._told: set[str] = set()
+        self._is_used = False
 
     def of(self, train: ShardSet, val: ShardSet | None = None) -> HeldClips:
         """For one training on these shards."""
@@ -94,11 +96,16 @@ class SharedClips:
                 "by all blocks or the trained ones; the rest is shared"
             )
 
-    def tell(self, line: str, about: str = "") -> None:
-        """Once, or once ``about`` something."""
-        if self.speaks and (about or line) not in self._told:
+    def is_first(self) -> bool:
+        """Asked by each training once it holds clips: whether none did before."""
+        is_first, self._is_used = not self._is_used, True
+        return is_first
+
+    def tell(self, line: str) -> None:
+        """Once."""
+        if self.speaks and line not in self._told:
             console.print(line, soft_wrap=True, markup=False)
-        self._told.add(about or line)
+        self._told.add(line)
 
 
 class HeldClips:
@@ -143,6 +150,10 @@ class HeldClips:
     def num_cached(self) -> int:
         return self._store.num_cached
 
+    @property
+    def nbytes(self) -> int:
+        return self._store.nbytes
+
     def __contains__(self, key: str) -> bool:
         return self.get(key) is not None
 
@@ -181,15 +192,7 @@ class HeldClips:
         more = held.nbytes - (0 if known is None else known.nbytes)
         while self._useless and not self._store.has_room(more):
             self._store.drop(self._useless.popleft())
-        is_kept = self._store.put(place, held)
-        if not is_kept:
-            self._shared.tell(
-                f"memory for clips is full: {self._store.num_cached:,} are held in "
-                f"{self._store.nbytes / 1e9:.3g} GB, the others are decoded "
-                "and encoded in every epoch (--reuse-memory says how much there is)",
-                about="memory",
-            )
-        return is_kept
+        return self._store.put(place, held)
 
     def clear(self) -> None:
         """Weights, or what of them trains, have changed: what is kept is looked at anew."""

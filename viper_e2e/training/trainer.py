@@ -33,6 +33,7 @@ from viper_e2e.training.optimizer import build_optimizer, build_schedule, schedu
 from viper_e2e.training.precision import compute_dtype, resolve_precision, resumed
 from viper_e2e.training.reporting import Reporter
 from viper_e2e.training.resuming import SavedRun, said, take_rates, with_absolute_paths
+from viper_e2e.training.reuse_forecast import forecast_for
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.saving import Saver
 from viper_e2e.training.shared_clips import SharedClips
@@ -108,6 +109,7 @@ class Trainer:
         self.curves = CorpusCurves(self.module, self.train_shards, self.processes)
         self.reporter = Reporter(self.run, self.settings, speaks=is_main)
         self.clock = StageClock(self.module)
+        self.forecast = forecast_for(self, clips)
         self.stop = StopRequest()
         self.predictions: Predictions | None = None
         """Of the last validation."""
@@ -137,6 +139,7 @@ class Trainer:
             for shards in filter(None, (self.train_shards, self.val_shards)):
                 tell_problems(shards.problems)
         with self.stop.listening(), self.loader, self.reporter.showing(self.state.step, self.total_steps):
+            self.forecast.begin()
             while not self._finished() and self._epoch():
                 pass
         if self._is_out_of_patience() and self.processes.is_main:
@@ -297,6 +300,7 @@ class Trainer:
             num_cached=self.clip_cache.num_cached if self.clip_cache.budget_bytes else None,
             stage_seconds=self.clock.seconds,
         )
+        self.forecast.see(num_clips)
 
     # --- the end of an epoch ----------------------------------------------------------------------
 

@@ -67,7 +67,8 @@ def run_trials(
     _check_heads(trials)
     rows: list[dict[str, Any]] = []
     known = {row["trial"]: row for row in _read(folder / record).get("trials", [])} if base.train.resume else {}
-    with ManyTrainings(base, command=command) as many:
+    count = plan.get("count", len(trials))
+    with ManyTrainings(base, command=command, count=count) as many:
         many.check_free(trial.settings for trial in trials)
         is_main = many.processes.is_main
 
@@ -77,7 +78,7 @@ def run_trials(
                 _write(folder / record, plan, [])
 
         best: Outcome | None = None
-        for number in range(1, plan.get("count", len(trials)) + 1):
+        for number in range(1, count + 1):
             if number > len(trials):
                 assert propose is not None, "a plan names its trials, or they are proposed"
                 trials.append(make(number, propose(rows)))
