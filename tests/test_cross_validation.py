@@ -238,8 +238,8 @@ def test_what_cannot_be_cross_validated_is_refused_before_anything_is_written(co
         ),
         (("--folds=shard", "--stratify=mood"), "--stratify mood: without effect on folds of shard"),
         (("--folds=2", "--fold=1"), "--fold 1: all folds are trained"),
-        (("--folds=2", "--seeds=2"), "--seeds 2: one seed at a time"),
-        (("--folds=2", "--ensemble=2"), "--ensemble 2: one model a fold"),
+        (("--folds=2", "--seeds=2", "--ensemble=2"), "leave out --seeds"),
+        (("--folds=2", "--ensemble=2", "--unfreeze=visual"), "--ensemble joins heads on the same frozen"),
         (("--folds=2", "--val-shards=x.tar"), "--val-shards: folds are validated on one another"),
     ):
         assert main(["cv", *words, *more, f"--run-dir={tmp_path / 'run'}"]) == 1

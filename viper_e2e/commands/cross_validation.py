@@ -11,13 +11,14 @@ from viper_e2e.commands.common import tell_failed
 from viper_e2e.config import CrossValConfig, Settings
 from viper_e2e.errors import ExitCode
 from viper_e2e.model import Predictions, checkpoint
-from viper_e2e.report import figures, fold_plot, fold_tables, stdout_console, tables
+from viper_e2e.report import figures, fold_plot, fold_seed_tables, fold_tables, stdout_console, tables
 from viper_e2e.runtime import AS_IT_IS, console, versions, written_whole
 from viper_e2e.scoring import (
     FoldScores,
     fold_scores,
     labels_record,
     measure,
+    over_seeds,
     readable,
     scores_record,
     with_thresholds,
@@ -29,8 +30,17 @@ def run_cv(options: CrossValConfig, settings: Settings, words: Sequence[str]) ->
     """Cross-validate, and write what came of it beside the folds' runs. ``words``: of the command line."""
     folding = Folding(settings, source=options.folds, by=options.by, stratify=options.stratify)
     found, code, is_main = cross_validate(folding, ["viper", "cv", *words])
-    if found is None:
+    if not found:
         return code if code or not is_main else ExitCode.NOTHING_DONE
+    is_one = len(found) == 1
+    results = {seed: _settle(folding.by_seed[seed], one, shows=is_one) for seed, one in found.items()}
+    if not is_one and ExitCode.NOTHING_DONE not in results.values():
+        _settle_seeds(folding, found)
+    return max(results.values(), key=lambda code: (code == ExitCode.NOTHING_DONE, code))
+
+
+def _settle(folding: Folding, found: CrossValidation, *, shows: bool) -> int:
+    """Of one seed: written, and unless others follow it shown; the exit code."""
     predictions = found.pooled
     tell_failed(predictions)
     predictions.write_csv(folding.folder / "predictions.csv")
@@ -41,10 +51,16 @@ def run_cv(options: CrossValConfig, settings: Settings, words: Sequence[str]) ->
     predictions = replace(predictions, labels=with_thresholds(predictions))
     found = replace(found, pooled=predictions)
     scores = fold_scores(predictions, found.by_fold)
-    note = note_on(found)
-    _write(folding, found, scores, note)
+    _write(folding, found, scores, note_on(found))
     is_drawn = _draw(scores, folding.folder / "folds.png")
-    shown = stdout_console()
+    if shows:
+        _show(found, scores)
+    fine = bool(predictions.valid.all()) and not predictions.keys_without_number and is_drawn
+    return ExitCode.OK if fine else ExitCode.SOME_FAILED
+
+
+def _show(found: CrossValidation, scores: Mapping[str, FoldScores]) -> None:
+    predictions, shown = found.pooled, stdout_console()
     if not predictions.labels.tasks:
         whole = measure(predictions, by_subject=True)
         shown.print(tables.metrics_table(*whole, over=_drawn(predictions)))
@@ -52,9 +68,26 @@ def run_cv(options: CrossValConfig, settings: Settings, words: Sequence[str]) ->
     for made in fold_tables(scores):
         shown.print(made)
         shown.print()
-    shown.print(note)
-    fine = bool(predictions.valid.all()) and not predictions.keys_without_number and is_drawn
-    return ExitCode.OK if fine else ExitCode.SOME_FAILED
+    shown.print(note_on(found))
+
+
+def _settle_seeds(folding: Folding, found: Mapping[int, CrossValidation]) -> None:
+    """The spread over seeds, beside their folders."""
+    by_seed = {
+        seed: fold_scores(replace(one.pooled, labels=with_thresholds(one.pooled)), one.by_fold)
+        for seed, one in found.items()
+    }
+    names = next(iter(by_seed.values()))
+    tasks = {name: over_seeds([scores[name] for scores in by_seed.values()]) for name in names}
+    path = folding.folder / "seeds.json"
+    with written_whole(path) as partial:
+        checkpoint.write_json(partial, readable({"seeds": list(found), "tasks": tasks}))
+    console.print(f"wrote {path}", **AS_IT_IS)
+    shown = stdout_console()
+    for made in fold_seed_tables(by_seed):
+        shown.print(made)
+        shown.print()
+    shown.print(note_on(next(iter(found.values()))))
 
 
 def note_on(found: CrossValidation) -> str:

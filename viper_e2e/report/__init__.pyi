@@ -10,6 +10,7 @@ from .confusion import confusion_matrices as confusion_matrices
 from .confusion import has_dominant as has_dominant
 from .figures import words as words
 from .fold_report import fold_plot as fold_plot
+from .fold_report import fold_seed_tables as fold_seed_tables
 from .fold_report import fold_tables as fold_tables
 from .page import extremes as extremes
 from .page import write_page as write_page

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from viper_e2e.report import figures
 from viper_e2e.report.tables import measure_title, plain_table, rounded, task_title, with_interval
-from viper_e2e.scoring import FoldScores, main_measure
+from viper_e2e.scoring import FoldScores, main_measure, over_seeds
 
 
 def fold_tables(scores: Mapping[str, FoldScores]) -> list[Table]:
@@ -25,6 +25,21 @@ def fold_tables(scores: Mapping[str, FoldScores]) -> list[Table]:
             pooled = with_interval(one.pooled.values[measure], one.pooled.intervals.get(measure))
             whole.add_row(measure_title(measure), pooled, spread(*one.over_folds(measure)))
         made += [whole, _each(one)]
+    return made
+
+
+def fold_seed_tables(by_seed: Mapping[int, Mapping[str, FoldScores]]) -> list[Table]:
+    """Each task's measures of all clips, over seeds."""
+    made = []
+    for name, first in next(iter(by_seed.values())).items():
+        whole = plain_table(
+            f"{task_title(first.pooled.task)}, all clips, {len(by_seed)} seeds",
+            ("measure", "mean ± sd over seeds", "each"),
+        )
+        for measure, over in over_seeds([scores[name] for scores in by_seed.values()]).items():
+            each = " ".join("–" if value is None else rounded(value) for value in over["values"])
+            whole.add_row(measure_title(measure), spread(over["mean"], over["deviation"]), each)
+        made.append(whole)
     return made
 
 

@@ -10,6 +10,7 @@ from .comparing import compared_record as compared_record
 from .comparing import on_common_clips as on_common_clips
 from .fold_scores import FoldScores as FoldScores
 from .fold_scores import fold_scores as fold_scores
+from .fold_scores import over_seeds as over_seeds
 from .further_measures import with_thresholds as with_thresholds
 from .groups import GroupScores as GroupScores
 from .groups import groups_of as groups_of

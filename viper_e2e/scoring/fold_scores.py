@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
@@ -23,11 +23,7 @@ class FoldScores:
 
     def over_folds(self, measure: str) -> tuple[float | None, float | None]:
         """Mean and standard deviation of the folds' values; None where a fold has none, or there is but one."""
-        values = [finite_or_none(scores.values[measure]) for scores in self.by_fold.values()]
-        known = [value for value in values if value is not None]
-        if len(known) < len(values):
-            return None, None
-        return fmean(known), stdev(known) if len(known) > 1 else None
+        return _spread([finite_or_none(scores.values[measure]) for scores in self.by_fold.values()])
 
     def to_json(self) -> dict[str, Any]:
         """As `task_record` has the pooled scores, with ``over_folds`` and ``by_fold``."""
@@ -44,6 +40,24 @@ class FoldScores:
     @property
     def measures(self) -> tuple[str, ...]:
         return tuple(self.pooled.values)
+
+
+def over_seeds(by_seed: Sequence[FoldScores]) -> dict[str, dict[str, Any]]:
+    """Of one task cross-validated with several seeds: each measure's ``values`` of all clips, their ``mean``
+    and ``deviation``; None where a seed has none."""
+    found = {}
+    for measure in by_seed[0].measures:
+        values = [finite_or_none(scores.pooled.values[measure]) for scores in by_seed]
+        mean, deviation = _spread(values)
+        found[measure] = {"values": values, "mean": mean, "deviation": deviation}
+    return found
+
+
+def _spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None, None
+    return fmean(known), stdev(known) if len(known) > 1 else None
 
 
 def fold_scores(pooled: Predictions, by_fold: Mapping[str, Predictions]) -> dict[str, FoldScores]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
 from viper_e2e.model import Predictions
 from viper_e2e.runtime import console, plain_json, settle_folder, table, tell_problems, write_text
+from viper_e2e.shards import ShardSet
 from viper_e2e.training.data import limits_of, open_corpora
 from viper_e2e.training.folds import Folds, entries_of, folds_from, make_folds, notes_on, read_folds
+from viper_e2e.training.joining import check_joinable, join
 from viper_e2e.training.one_pass import ManyTrainings, Outcome
 from viper_e2e.training.resuming import SavedRun, differences, with_absolute_paths
 from viper_e2e.training.run_folder import write_settings
+from viper_e2e.training.seeds import seeded
 
 FOLDS, HELD_OUT = "folds.json", "held_out"
 
@@ -52,15 +55,14 @@ class Folding:
         for given, why in (
             (train.fold and f"--fold {train.fold}", "all folds are trained; viper train trains one"),
             (train.val_shards and "--val-shards", "folds are validated on one another"),
-            (train.seeds > 1 and f"--seeds {train.seeds}", "one seed at a time; give --seed"),
             (
                 train.patience and not train.inner_val and f"--patience {train.patience}",
                 "clips that are held out may not decide when training ends; add --inner-val 0.1",
             ),
-            (train.ensemble > 1 and f"--ensemble {train.ensemble}", "one model a fold; leave it out"),
         ):
             if given:
                 raise ViperError(f"{given}: {why}")
+        check_joinable(settings)
         self.settings, self.folder = settings, Path(train.run_dir)
         limits = limits_of(settings)
         self.shards = open_corpora(train.train_shards, "--train-shards", limits)
@@ -70,6 +72,9 @@ class Folding:
         folders = [self.folder_of(name).name for name in self.names]
         if twice := next((name for name in folders if folders.count(name) > 1), None):
             raise ViperError(f"--folds: two folds would be written to {twice}; rename one")
+        self.by_seed: dict[int, Folding] = self._by_seed()
+        """With ``--seeds`` the same folds for each seed, in a folder of its own, as `viper cv --seed` makes
+        them with this one's ``folds.json``; else this one alone."""
 
     @property
     def path(self) -> Path:
@@ -93,6 +98,11 @@ class Folding:
             val_shards=None,
         )
         return replace(self.settings, train=train, model=deepcopy(self.settings.model))
+
+    @property
+    def num_trainings(self) -> int:
+        train = self.settings.train
+        return len(self.names) * max(train.seeds, train.ensemble)
 
     def overview(self) -> tuple[str, Table]:
         """How the folds came about, and the clips and subjects of each, for the terminal."""
@@ -124,6 +134,31 @@ class Folding:
                     f"--{name.replace('_', '-')} is {now}, it was {before}; name another --run-dir"
                 )
 
+    def _by_seed(self) -> dict[int, Folding]:
+        train = self.settings.train
+        if train.seeds == 1:
+            return {train.seed: self}
+        found = {}
+        for seed in range(train.seed, train.seed + train.seeds):
+            own = copy(self)
+            own.folder = self.folder / f"seed-{seed}"
+            own_train = replace(train, seed=seed, seeds=1, run_dir=str(own.folder))
+            own.settings = replace(self.settings, train=own_train, model=deepcopy(self.settings.model))
+            own.check_begun()
+            found[seed] = own
+        return found
+
+    def check_begun(self) -> None:
+        """`ViperError` where something stands that is not to go on, or not with these folds."""
+        if not self.path.exists():
+            return
+        if not self.settings.train.resume:
+            raise ViperError(
+                f"{self.folder}: holds a run already; go on with --resume or name another --run-dir"
+            )
+        if dict(read_folds(self.path).of_clips) != dict(self.folds.of_clips):
+            raise ViperError(f"{self.folder}: goes on only as it began; other folds were asked for now")
+
     def _settled(self, source: str, by: str, stratify: str) -> Folds:
         resumes = self.settings.train.resume and self.path.exists()
         if self.path.exists() and not resumes:
@@ -146,47 +181,69 @@ class Folding:
         return found
 
 
-def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[CrossValidation | None, int, bool]:
-    """Train every fold and predict what it held out.
+def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[dict[int, CrossValidation], int, bool]:
+    """Train every fold, with every seed, and predict what it held out.
 
-    Returns what came of it, None where a signal asked to stop or this is not the first process; the exit code;
-    and whether this is the first process. ``command``: the words with which all of it goes on.
+    Returns what came of it by seed, nothing where a signal asked to stop or this is not the first process; the
+    exit code; and whether this is the first process. ``command``: the words with which all of it goes on.
     """
-    found: dict[str, Predictions] = {}
-    with ManyTrainings(folding.settings, command=command, count=len(folding.names)) as many:
+    found: dict[int, CrossValidation] = {}
+    with ManyTrainings(folding.settings, command=command, count=folding.num_trainings) as many:
         is_main = many.processes.is_main
         if is_main:
             tell_problems((*folding.shards.problems, *notes_on(folding.shards, folding.folds)))
             console.print(*folding.overview(), sep="\n")
             folding.write()
-        many.processes.wait("the folds to be written")
-        for number, fold in enumerate(folding.names, 1):
+        for seed, own in folding.by_seed.items():
+            by_fold = _of_seed(own, many, f"seed {seed}, " if len(folding.by_seed) > 1 else "")
+            if by_fold is None:
+                return {}, many.code, is_main
             if is_main:
-                console.print(f"fold {fold} ({number} of {len(folding.names)})", style="bold")
-            outcome = many.train(folding.run_of(fold))
+                found[seed] = _joined(own, by_fold)
+    return found, many.code, is_main
+
+
+def _of_seed(folding: Folding, many: ManyTrainings, prefix: str) -> dict[str, Predictions] | None:
+    """By fold, in the first process; None where a signal asked to stop."""
+    if many.processes.is_main:
+        folding.write()
+    many.processes.wait("the folds to be written")
+    found: dict[str, Predictions] = {}
+    for number, fold in enumerate(folding.names, 1):
+        if many.processes.is_main:
+            console.print(f"{prefix}fold {fold} ({number} of {len(folding.names)})", style="bold")
+        outcomes = []
+        for run in seeded(folding.run_of(fold)):
+            outcome = many.train(run)
             if outcome is None:
-                return None, many.code, is_main
-            held_out = _held_out(folding, fold, outcome, many)
-            if held_out is not None:
-                found[fold] = held_out
-    if not is_main:
-        return None, many.code, is_main
+                return None
+            outcomes.append(outcome)
+        held_out = _held_out(folding, fold, outcomes, many)
+        if held_out is not None:
+            found[fold] = held_out
+    return found
+
+
+def _joined(folding: Folding, by_fold: Mapping[str, Predictions]) -> CrossValidation:
     keys = [folding.shards.entry(i).key for i in range(len(folding.shards))]
-    pooled = Predictions.joined([*found.values()], [key for key in keys if key in folding.folds.of_clips])
-    return CrossValidation(folding.folds, found, pooled, folding.checkpoint), many.code, is_main
+    pooled = Predictions.joined([*by_fold.values()], [key for key in keys if key in folding.folds.of_clips])
+    return CrossValidation(folding.folds, by_fold, pooled, folding.checkpoint)
 
 
-def _held_out(folding: Folding, fold: str, outcome: Outcome, many: ManyTrainings) -> Predictions | None:
-    """Predictions of a fold's clips by the run that held it out; what an earlier start has predicted stays.
+def _held_out(
+    folding: Folding, fold: str, outcomes: Sequence[Outcome], many: ManyTrainings
+) -> Predictions | None:
+    """Predictions of a fold's clips by the run that held it out, or the runs that become one model; what an
+    earlier start has predicted stays.
 
     In further processes None. Always read from their file, so that a resumed run has the same numbers.
     """
     shards = folding.folds.of_fold(folding.shards, fold)
     rows, record = (folding.folder_of(fold) / f"{HELD_OUT}{ending}" for ending in (".csv", ".json"))
-    now = {"checkpoint": folding.checkpoint, "step": outcome.log[-1]["step"], "clips": len(shards)}
+    now = {"checkpoint": folding.checkpoint, "step": outcomes[-1].log[-1]["step"], "clips": len(shards)}
     is_known = record.exists() and rows.exists() and _read_json(record) == now
     if not many.processes.table(float(is_known), purpose="looking for predictions")[0, 0]:
-        made = many.predict(outcome, shards, folding.checkpoint)
+        made = _predicted(folding, fold, outcomes, many, shards)
         if many.processes.is_main:
             record.unlink(missing_ok=True)
             made.write_csv(rows, exact=True)
@@ -194,6 +251,18 @@ def _held_out(folding: Folding, fold: str, outcome: Outcome, many: ManyTrainings
     if not many.processes.is_main:
         return None
     return Predictions.read_csv(rows, shards.known_labels)
+
+
+def _predicted(
+    folding: Folding, fold: str, outcomes: Sequence[Outcome], many: ManyTrainings, shards: ShardSet
+) -> Predictions:
+    if len(outcomes) == 1:
+        return many.predict(outcomes[0], shards, folding.checkpoint)
+    said = [many.predict(outcome, shards, folding.checkpoint) for outcome in outcomes]
+    members = [outcome.best.with_name(folding.checkpoint) for outcome in outcomes]
+    target = folding.folder_of(fold) / "checkpoints" / "best"
+    join(members, said, target, many.processes)
+    return many.predict(outcomes[0], shards, model=target)
 
 
 def _read_json(path: Path) -> Any:

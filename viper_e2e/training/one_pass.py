@@ -189,12 +189,14 @@ class ManyTrainings:
         self.accelerator.free_memory()
         return outcome
 
-    def predict(self, outcome: Outcome, shards: ShardSet, checkpoint: str = "") -> Predictions:
+    def predict(
+        self, outcome: Outcome, shards: ShardSet, checkpoint: str = "", *, model: Path | None = None
+    ) -> Predictions:
         """Of clips by an ended run's checkpoint, in the precision in which it was trained; clips whose tokens
         are held are neither decoded nor encoded. All processes must ask, and get all. ``checkpoint``: ``last``
-        or ``best``; empty: as `Outcome.best`."""
+        or ``best``; empty: as `Outcome.best`. ``model``: one that was made of the run's, in its place."""
         run = outcome.settings
-        folder = outcome.best.with_name(checkpoint) if checkpoint else outcome.best
+        folder = model or (outcome.best.with_name(checkpoint) if checkpoint else outcome.best)
         module = ViPER.from_pretrained(folder).to(self.accelerator.device)
         module.set_compute_dtype(compute_dtype(run.train.mixed_precision))
         module.set_clip_timeout(run.train.clip_timeout_seconds)
