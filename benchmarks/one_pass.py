@@ -32,8 +32,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import VideoMAEConfig, VideoMAEModel
 
-from viper_e2e.commands import parse_train
-from viper_e2e.commands.retraining import of_subset, subsets_of
+from viper_e2e.commands import of_subset, parse_train, subsets_of
 from viper_e2e.config import Settings
 from viper_e2e.packing import pack
 from viper_e2e.runtime import console, table

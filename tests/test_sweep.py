@@ -101,6 +101,7 @@ def test_what_cannot_be_tried_is_refused_in_a_line(base, option, word, said):
         (("--grid=fusion.dropout=0.1,7", "--val-shards=x"), "--model.fusion.dropout 7: give a number"),
         (("--grid=lr=1,2",), "--val-shards is missing"),
         (("--grid=lr=1,2", "--val-shards=x", "--seeds=2"), "--seeds: give seed=0,1,2"),
+        (("--grid=lr=1,2", "--val-shards=x", "--ensemble=2"), "--ensemble: a trial is one model"),
         (("--grid=head=tokens,ridge", "--val-shards=x", "--lr=1"), "model.fusion.kind=ridge: --head ridge"),
     ],
 )

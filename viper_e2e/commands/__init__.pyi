@@ -5,3 +5,5 @@ from .recipe import pack_known as pack_known
 from .recipe import recipe_options as recipe_options
 from .recipe import run_chosen as run_chosen
 from .recipe import run_recipe as run_recipe
+from .retraining import of_subset as of_subset
+from .retraining import subsets_of as subsets_of

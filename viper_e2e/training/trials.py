@@ -134,6 +134,8 @@ def _begun(base: Settings, plan: dict[str, Any], record: Path) -> dict[str, Any]
         raise ViperError("--val-shards is missing: by their validation trials are compared")
     if base.train.seeds > 1:
         raise ViperError("--seeds: give seed=0,1,2 among the settings that are tried")
+    if base.train.ensemble > 1:
+        raise ViperError("--ensemble: a trial is one model; train the settings that are best with --ensemble")
     if not base.train.resume:
         check_is_free(record.parent)
         return plan
