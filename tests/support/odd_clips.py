@@ -360,15 +360,17 @@ def ffmpeg(*words: object) -> bytes:
     return done.stdout
 
 
-def make(odd: OddClip, folder: Path) -> Path:
-    """Write the clip; its frames are coloured shapes that move."""
+def make(odd: OddClip, folder: Path, num_frames: int = 12, more: str = "") -> Path:
+    """Write the clip; its frames are coloured shapes that move. `more`: words for the coder."""
     *_, ending = odd.name.split()
     path, first = folder / f"odd.{ending}", folder / f"first.{ending}"
     source = f"testsrc2=size={odd.size}:rate={odd.rate}"
     if "trim" not in odd.filters:
-        source += f":duration={12 / eval(odd.rate):.4f}"
+        source += f":duration={num_frames / eval(odd.rate):.4f}"
     filters = ["-vf", odd.filters] if odd.filters else []
-    ffmpeg("-f", "lavfi", "-i", source, *filters, *odd.words.split(), first if odd.copied else path)
+    ffmpeg(
+        "-f", "lavfi", "-i", source, *filters, *odd.words.split(), *more.split(), first if odd.copied else path
+    )
     if odd.copied:
         ffmpeg(*odd.copied.split(), "-i", first, "-c", "copy", path)
     return path

@@ -162,6 +162,10 @@ def _place_for_pictures(
     place = made.add_stream_from_template(video, opaque=True)
     place.time_base = video.time_base
     codec = place.codec_context
+    aspect = video.sample_aspect_ratio
+    if aspect is not None and aspect.numerator > 0:
+        # What the container says of the shape of pixels, which the codec may not.
+        codec.sample_aspect_ratio = Fraction(aspect.numerator, aspect.denominator)
     if video.codec_context.name == "rawvideo":
         # Which tells how pixels lie.
         codec.codec_tag = video.codec_context.codec_tag
