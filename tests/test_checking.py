@@ -58,6 +58,7 @@ def test_everything_in_the_shards_is_counted(corpus):
         "with_action_units": 1,
         "subjects": 2,
         "parts_of_files": 0,
+        "words": {},
         "unlabelled": 1,
         "duplicate_keys": 0,
         "straddling_subjects": 1,
