@@ -99,7 +99,7 @@ MUTATIONS = [
         "run_folder",
     ),
     Mutation(
-        "decoding/mp4_tables.py",
+        "decoding/headers.py",
         "track.one_tick_each = count == 1 and",
         "track.one_tick_each = count == 1 or",
         "hostile container",

@@ -19,7 +19,7 @@ from support.media import picture
 from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding import probe, sniff
 from viper_e2e.decoding.container import open_clip
-from viper_e2e.decoding.mp4_tables import check_mp4_tables
+from viper_e2e.decoding.headers import check_mp4_tables
 from viper_e2e.errors import ClipError
 
 LIMITS = LimitsConfig()

@@ -46,6 +46,7 @@ _TABLE = (
     ("decoding", "decoding", "foreign>external"),
     ("loading", "loading", "reuse>clip_cache"),
     ("training", "training", "run>one_pass"),
+    ("decoding", "decoding", "sound_tracks>tracks sound_notes>plan lengths>headers mp4_tables>headers"),
 )
 """Where modules were, where they are, and which: a name, or the old and the new one."""
 MOVED = {

@@ -10,9 +10,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from viper_e2e.clip import DecodedClip, Pixels, SoundRun
-from viper_e2e.decoding.plan import Plan, Window
+from viper_e2e.decoding.plan import Plan, Window, sound_notes
 from viper_e2e.decoding.sound import SoundReader
-from viper_e2e.decoding.sound_notes import sound_notes
 from viper_e2e.decoding.timeline import RescanNeeded
 
 

@@ -20,7 +20,7 @@ from av.stream import Disposition
 
 from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding.cropping import NO_CROP, Crop, read_crops
-from viper_e2e.decoding.lengths import check_length, stated_seconds
+from viper_e2e.decoding.headers import check_length, check_mp4_tables, stated_seconds
 from viper_e2e.decoding.limits import (
     check_frame_size,
     check_num_frames,
@@ -38,15 +38,14 @@ from viper_e2e.decoding.magic import (
     sound_alone,
 )
 from viper_e2e.decoding.media import ClipMedia, Media, SoundMedia
-from viper_e2e.decoding.mp4_tables import check_mp4_tables
-from viper_e2e.decoding.sound_tracks import describe as describe_sound
-from viper_e2e.decoding.sound_tracks import sound_tracks
 from viper_e2e.decoding.tracks import (
     BY_RULE,
     Tracks,
     alpha_note,
     choose_video,
-    describe,
+    describe_picture,
+    describe_sound,
+    sound_tracks,
     video_note,
     video_tracks,
 )
@@ -229,7 +228,7 @@ def _clip_media(opened: _Opened, tracks: Tracks, crops: Sequence[Crop]) -> ClipM
         nothing = "has no video stream; give a clip with pictures"
         raise opened.fail(sound_alone(opened.kind, opened.name) if container.streams.audio else nothing)
     if video is None:
-        known = ", ".join(describe(pictures, track) for track in pictures)
+        known = ", ".join(describe_picture(pictures, track) for track in pictures)
         raise opened.fail(f"has no video track {tracks.video}, only {known}; choose one (--video-track)")
     if video.codec_context is None:
         raise opened.fail("its video is coded in a way that this build of PyAV cannot decode; convert it")

@@ -11,7 +11,7 @@ import av
 from av.filter import Graph
 from av.filter.context import FilterContext
 
-from viper_e2e.decoding.mp4_tables import boxes
+from viper_e2e.decoding.headers import boxes
 
 
 @dataclass(frozen=True)

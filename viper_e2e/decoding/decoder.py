@@ -25,10 +25,9 @@ from viper_e2e.decoding.plan import Plan, Window
 from viper_e2e.decoding.pyav import FrameReader
 from viper_e2e.decoding.scan import read_timeline
 from viper_e2e.decoding.sound import SoundReader, SoundTrack, read_sound_extent
-from viper_e2e.decoding.sound_tracks import first_that_speaks, number_of, sound_note, sound_tracks
 from viper_e2e.decoding.timeline import RescanNeeded, Timeline, TornEnd
 from viper_e2e.decoding.torchcodec import NvdecReader, TorchcodecReader
-from viper_e2e.decoding.tracks import Tracks
+from viper_e2e.decoding.tracks import Tracks, first_that_speaks, number_of, sound_note, sound_tracks
 from viper_e2e.decoding.unseen import Unseen
 from viper_e2e.errors import ClipError, ViperError
 

@@ -9,7 +9,7 @@ import av
 from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding.container import Source, first_frame, open_clip
 from viper_e2e.decoding.geometry import orientation_of, pixel_aspect, shown_size
-from viper_e2e.decoding.lengths import stated_seconds
+from viper_e2e.decoding.headers import stated_seconds
 from viper_e2e.decoding.tracks import Tracks
 
 
