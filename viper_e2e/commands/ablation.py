@@ -11,6 +11,7 @@ import numpy as np
 
 from viper_e2e.commands.common import load_model, score_shards, tell_failed
 from viper_e2e.commands.evaluation import source_record
+from viper_e2e.commands.pictures import draw
 from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.config import AblateConfig
 from viper_e2e.errors import ExitCode, ViperError
@@ -122,14 +123,10 @@ def _write(rows: list[dict[str, Any]], out: Path, source: dict[str, Any]) -> int
     with written_whole(out / "ablation.json") as partial:
         checkpoint.write_json(partial, readable({"rows": rows, **source, "versions": versions()}))
     console.print(f"wrote {out / 'ablation.json'}", **AS_IT_IS)
-    code = ExitCode.OK
-    try:
-        console.print(f"wrote {figures.ablation_plot(rows, out / 'ablation.png')}", **AS_IT_IS)
-    except figures.CANNOT_DRAW as error:
-        console.print(f"{out / 'ablation.png'}: not drawn: {error}", style="yellow", **AS_IT_IS)
-        code = ExitCode.SOME_FAILED
+    plot = out / "ablation.png"
+    is_drawn = draw(plot, lambda: figures.ablation_plot(rows, plot))
     stdout_console().print(table("ablation", columns, cells))
-    return code
+    return ExitCode.OK if is_drawn else ExitCode.SOME_FAILED
 
 
 def _cells(row: Mapping[str, Any], several: bool) -> list[str]:

@@ -10,13 +10,14 @@ from typing import Any
 from rich.table import Table
 
 from viper_e2e.commands.common import load_model, score_shards, tell_failed
+from viper_e2e.commands.pictures import draw
 from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.commands.training_clips import run_of
 from viper_e2e.config import CalibrateConfig
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Calibration, Predictions, ViPER, checkpoint, pretrained, write_folder
 from viper_e2e.published import is_published
-from viper_e2e.report import calibration_plot, figures, stdout_console, tables
+from viper_e2e.report import calibration_plot, stdout_console, tables
 from viper_e2e.runtime import (
     AS_IT_IS,
     console,
@@ -148,12 +149,8 @@ def _write(calibration: Calibration, reports: Sequence[TaskReport], notes: Seque
     with written_whole(out / "calibration.json") as partial:
         checkpoint.write_json(partial, readable(record))
     console.print(f"wrote {out / 'calibration.json'}", **AS_IT_IS)
-    try:
-        console.print(f"wrote {calibration_plot(reports, out / 'calibration.png')}", **AS_IT_IS)
-    except figures.CANNOT_DRAW as error:
-        console.print(f"{out / 'calibration.png'}: not drawn: {error}", style="yellow", **AS_IT_IS)
-        return False
-    return True
+    plot = out / "calibration.png"
+    return draw(plot, lambda: calibration_plot(reports, plot))
 
 
 def _record(measures: Mapping[str, tuple[float, Interval | None]]) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from viper_e2e.commands.common import tell_failed
+from viper_e2e.commands.pictures import draw
 from viper_e2e.config import CrossValConfig, Settings
 from viper_e2e.errors import ExitCode
 from viper_e2e.model import Predictions, checkpoint
-from viper_e2e.report import figures, fold_plot, fold_seed_tables, fold_tables, stdout_console, tables
+from viper_e2e.report import fold_plot, fold_seed_tables, fold_tables, stdout_console, tables
 from viper_e2e.runtime import AS_IT_IS, console, versions, written_whole
 from viper_e2e.scoring import (
     FoldScores,
@@ -52,7 +53,8 @@ def _settle(folding: Folding, found: CrossValidation, *, shows: bool) -> int:
     found = replace(found, pooled=predictions)
     scores = fold_scores(predictions, found.by_fold)
     _write(folding, found, scores, note_on(found))
-    is_drawn = _draw(scores, folding.folder / "folds.png")
+    plot = folding.folder / "folds.png"
+    is_drawn = draw(plot, lambda: fold_plot(scores, plot))
     if shows:
         _show(found, scores)
     fine = bool(predictions.valid.all()) and not predictions.keys_without_number and is_drawn
@@ -131,12 +133,3 @@ def _write(folding: Folding, found: CrossValidation, scores: Mapping[str, FoldSc
     with written_whole(path) as partial:
         checkpoint.write_json(partial, readable(record))
     console.print(f"wrote {path}", **AS_IT_IS)
-
-
-def _draw(scores: Mapping[str, FoldScores], path: Path) -> bool:
-    try:
-        console.print(f"wrote {fold_plot(scores, path)}", **AS_IT_IS)
-    except figures.CANNOT_DRAW as error:
-        console.print(f"{path}: not drawn: {error}", style="yellow", **AS_IT_IS)
-        return False
-    return True

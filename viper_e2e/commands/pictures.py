@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 
 from viper_e2e.config import InferConfig
@@ -49,6 +49,16 @@ def check_pictures(sources: Sequence[Source], options: InferConfig) -> None:
                 raise ViperError(
                     f"{path}: exists and was not rendered by viper; name another place for --render"
                 )
+
+
+def draw(path: Path, make: Callable[[], Path]) -> bool:
+    """A picture, and a line that says where it is or why there is none; whether it could be drawn."""
+    try:
+        console.print(f"wrote {make()}", **AS_IT_IS)
+    except figures.CANNOT_DRAW as error:
+        console.print(f"{path}: not drawn: {error}", style="yellow", **AS_IT_IS)
+        return False
+    return True
 
 
 def draw_pictures(

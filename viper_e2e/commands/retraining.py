@@ -71,8 +71,9 @@ def _judged(many: ManyTrainings, outcome: Outcome) -> dict[str, Any]:
 
 
 def _show(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    from viper_e2e.commands.pictures import draw
     from viper_e2e.report import figures, stdout_console
-    from viper_e2e.runtime import AS_IT_IS, console, table
+    from viper_e2e.runtime import table
     from viper_e2e.training import ranked
 
     best_first = [row | {"modalities": row["settings"]["modalities"].split(",")} for row in ranked(rows)]
@@ -91,8 +92,6 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path) -> None:
         for row in best_first
         if None not in (row["mean_pearson"], row["low"], row["high"])
     ]
-    try:
-        if known:
-            console.print(f"wrote {figures.ablation_plot(known, folder / 'retrained.png')}", **AS_IT_IS)
-    except figures.CANNOT_DRAW as error:
-        console.print(f"{folder / 'retrained.png'}: not drawn: {error}", style="yellow", **AS_IT_IS)
+    if known:
+        plot = folder / "retrained.png"
+        draw(plot, lambda: figures.ablation_plot(known, plot))

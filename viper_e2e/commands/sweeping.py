@@ -116,7 +116,8 @@ def _words(differs: Mapping[str, str]) -> list[str]:
 
 def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str, measure: str) -> None:
     """Table, plot and what to do next, in the first process."""
-    from viper_e2e.report import figures, stdout_console, trials_plot
+    from viper_e2e.commands.pictures import draw
+    from viper_e2e.report import stdout_console, trials_plot
     from viper_e2e.runtime import AS_IT_IS, console, table
     from viper_e2e.training import ranked
 
@@ -133,10 +134,8 @@ def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str, measur
         for row in best_first
     ]
     stdout_console().print(table(title, columns, cells))
-    try:
-        console.print(f"wrote {trials_plot(rows, folder / f'{title}.png', measure)}", **AS_IT_IS)
-    except figures.CANNOT_DRAW as error:
-        console.print(f"{folder / f'{title}.png'}: not drawn: {error}", style="yellow", **AS_IT_IS)
+    plot = folder / f"{title}.png"
+    draw(plot, lambda: trials_plot(rows, plot, measure))
     best = best_first[0]["trial"]
     console.print(f"best: {best}, kept as {folder / 'checkpoints' / 'best'}", **AS_IT_IS)
     console.print(f"next: viper infer CLIP --checkpoint {folder}", **AS_IT_IS)

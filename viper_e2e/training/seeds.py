@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from viper_e2e.config import Settings
+from viper_e2e.training.validation import best_epoch
 
 
 def seeded(settings: Settings) -> list[Settings]:
@@ -39,9 +40,8 @@ def summarised(logs: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[str, Any
     """
     best = {}
     for seed, log in logs.items():
-        validated = [record["val"] for record in log if record.get("val")]
-        if validated:
-            best[seed] = max(validated, key=_rank)
+        if (found := best_epoch(log)) is not None:
+            best[seed] = found["val"]
     summary: dict[str, Any] = {"seeds": list(best)}
     for name in ("mean_pearson", "mean_ccc", "mean_mse"):
         values = [val[name] for val in best.values()]
@@ -52,9 +52,3 @@ def summarised(logs: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[str, Any
             "deviation": stdev(values) if known else None,
         }
     return summary
-
-
-def _rank(val: Mapping[str, Any]) -> tuple[float, float]:
-    """By what chose the checkpoints; where that is undefined, by MSE."""
-    pearson, mse = val.get("best_by", val["mean_pearson"]), val.get("mean_mse")
-    return -2.0 if pearson is None else pearson, 0.0 if pearson is not None or mse is None else -mse

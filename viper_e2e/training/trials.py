@@ -17,6 +17,7 @@ from viper_e2e.training.one_pass import ManyTrainings, Outcome
 from viper_e2e.training.resuming import with_absolute_paths
 from viper_e2e.training.ridge_training import complaints_of_ridge
 from viper_e2e.training.run_folder import check_is_free, write_settings
+from viper_e2e.training.validation import best_epoch, rank
 
 SCHEMA = 1
 
@@ -159,25 +160,16 @@ def _check_heads(trials: Sequence[Trial]) -> None:
 
 def _row(trial: Trial, outcome: Outcome) -> dict[str, Any]:
     """Of the epoch that ``checkpoints/best`` holds."""
-    validated = [one for one in outcome.log if one.get("val")]
-    best = max(validated, key=_rank_of_epoch)
+    best = best_epoch(outcome.log)
+    assert best is not None, "trials are validated"
     val = best["val"]
     measures = {name: val.get(name) for name in ("mean_pearson", "mean_ccc", "mean_mse")}
     score = {"score": val.get("best_by", val["mean_pearson"])}
     return {"trial": trial.name, "settings": trial.differs, "epoch": best["epoch"] + 1, **score, **measures}
 
 
-def _rank_of_epoch(record: Mapping[str, Any]) -> tuple[float, float]:
-    val = record["val"]
-    return _rank({"score": val.get("best_by", val["mean_pearson"]), "mean_mse": val.get("mean_mse")})
-
-
 def _rank(row: Mapping[str, Any]) -> tuple[float, float]:
-    """By what chose the checkpoints; where that is undefined, by MSE."""
-    score, mse = row["score"], row["mean_mse"]
-    if score is not None:
-        return float(score), 0.0
-    return -float("inf"), -float("inf") if mse is None else -float(mse)
+    return rank(row["score"], row["mean_mse"])
 
 
 def _write(path: Path, plan: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -153,6 +153,23 @@ def main_of(val: Mapping[str, Any]) -> float | None:
     if "best_by" not in val:
         return None
     return math.nan if val["best_by"] is None else float(val["best_by"])
+
+
+def best_epoch(log: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Of a ``metrics.jsonl`` the record that ``checkpoints/best`` is of; None where nothing was validated."""
+    validated = [dict(record) for record in log if record.get("val")]
+    return max(validated, key=lambda record: _rank_of(record["val"]), default=None)
+
+
+def _rank_of(val: Mapping[str, Any]) -> tuple[float, float]:
+    return rank(val.get("best_by", val["mean_pearson"]), val.get("mean_mse"))
+
+
+def rank(score: float | None, mse: float | None) -> tuple[float, float]:
+    """To compare models by: what chose the checkpoints; where that is undefined, MSE."""
+    if score is not None:
+        return float(score), 0.0
+    return -math.inf, -math.inf if mse is None else -float(mse)
 
 
 def improved(scores: Scores, best: dict[str, float], main: float | None = None) -> list[str]:
