@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import shutil
 import subprocess
@@ -278,3 +279,23 @@ def test_python_dash_m_is_the_command(module):
     )
     assert (told.returncode, told.stdout.split()[0]) == (0, "viper_e2e")
     assert (wrong.returncode, wrong.stderr) == (1, "viper: no command 'infr'; did you mean infer?\n")
+
+
+def test_cycles_are_looked_for_again_however_a_command_ends(tmp_path, capsys):
+    """While a command imports and loads its model, Python's collector waits."""
+    assert main(["infer", str(tmp_path), "--checkpoint", str(tmp_path)]) == 1
+    assert gc.isenabled()
+
+
+def test_cycles_are_looked_for_again_once_a_model_is_there(tmp_path):
+    from viper_e2e.commands.common import load_model
+    from viper_e2e.config import InferConfig
+    from viper_e2e.runtime import put_off_collecting
+
+    ViPER(micro()).save_pretrained(tmp_path / "model")
+    put_off_collecting()
+    try:
+        load_model(InferConfig(inputs=[], checkpoint=str(tmp_path / "model")))
+        assert gc.isenabled()
+    finally:
+        gc.enable()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import logging
 import os
 import sys
@@ -29,7 +27,13 @@ from viper_e2e.config import (
     PackConfig,
 )
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.runtime import show_notes, spare_terminals
+from viper_e2e.runtime import (
+    collect_again,
+    end_without_collecting,
+    put_off_collecting,
+    show_notes,
+    spare_terminals,
+)
 
 MODELS = """no model is taken by default; give --checkpoint one of these:
   VaianiLorenzo/ViPER-VA     one of the authors' eight, trained on Hume-Reaction (ViPER: validation r .3025)
@@ -52,9 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     spare_terminals()
     argv = set_volume(argv)
-    # Python looks for cycles among all that was imported once more before it ends: two seconds for nothing.
-    atexit.unregister(gc.freeze)
-    atexit.register(gc.freeze)
+    end_without_collecting()
     command = argv[0] if argv else "--help"
     if command in ("-h", "--help"):
         print(_overview())
@@ -86,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"viper {command}{_which_process()}: {explain(error)}", file=sys.stderr)
         return ExitCode.NOTHING_DONE
+    finally:
+        collect_again()
 
 
 def set_volume(argv: list[str]) -> list[str]:
@@ -179,6 +183,7 @@ def _infer(argv: Sequence[str]) -> int:
     options = parse(InferConfig, _without_names(argv), "viper infer")
     if not options.checkpoint:
         raise ViperError(MODELS)
+    put_off_collecting()
     from viper_e2e.commands.inference import run_infer
 
     return run_infer(options)
@@ -193,6 +198,7 @@ def _without_names(argv: Sequence[str]) -> list[str]:
 
 def _eval(argv: Sequence[str]) -> int:
     options = parse(EvalConfig, argv, "viper eval")
+    put_off_collecting()
     from viper_e2e.commands.evaluation import run_eval
 
     return run_eval(options)
@@ -200,6 +206,7 @@ def _eval(argv: Sequence[str]) -> int:
 
 def _calibrate(argv: Sequence[str]) -> int:
     options = parse(CalibrateConfig, argv, "viper calibrate")
+    put_off_collecting()
     from viper_e2e.commands.calibration import run_calibrate
 
     return run_calibrate(options)
@@ -213,6 +220,7 @@ def _ablate(argv: Sequence[str]) -> int:
         keep_scratch_in_memory()
         return run_retraining([word for word in argv if word != "--retrain"], ["viper", "ablate", *argv])
     options = parse(AblateConfig, argv, "viper ablate")
+    put_off_collecting()
     from viper_e2e.commands.ablation import run_ablate
 
     return run_ablate(options)

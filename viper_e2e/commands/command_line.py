@@ -11,8 +11,6 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from viper_e2e.commands.usage import Parser
 from viper_e2e.config import GROUPS, WORDED, check_options, plain, read_settings_file
 from viper_e2e.errors import ExitCode, ViperError
@@ -51,6 +49,8 @@ def parse_known(kind: type[C], argv: Sequence[str], prog: str, epilog: str = "")
 
 def print_settings(options: object) -> NoReturn:
     """A dataclass of options as a file for ``--config``, and end."""
+    import yaml
+
     print(yaml.safe_dump(plain(options), sort_keys=False, allow_unicode=True), end="")
     raise SystemExit(ExitCode.OK)
 

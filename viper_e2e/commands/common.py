@@ -17,6 +17,7 @@ from viper_e2e.published import import_published, is_published, published_checkp
 from viper_e2e.runtime import (
     AS_IT_IS,
     Processes,
+    collect_again,
     console,
     loading,
     own_device,
@@ -68,6 +69,7 @@ def load_model(options: ScoringOptions | ExportConfig) -> ViPER:
             model.calibration = None
         else:
             console.print(f"{model.calibration.line} (--uncalibrated leaves it out)", **AS_IT_IS)
+    collect_again()
     return model.to(device)
 
 
