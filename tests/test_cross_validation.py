@@ -234,7 +234,7 @@ def test_what_cannot_be_cross_validated_is_refused_before_anything_is_written(co
         (("--folds=2", "--by=Session"), "--by Session: no clip has it"),
         (
             (f"--folds={leak}",),
-            "split in more than one fold, so that a model would be tested on whom it was trained",
+            "split in more than one fold, so a model would be tested on what it was trained",
         ),
         (("--folds=shard", "--stratify=mood"), "--stratify mood: without effect on folds of shard"),
         (("--folds=2", "--fold=1"), "--fold 1: all folds are trained"),

@@ -38,7 +38,7 @@ def test_weights_count_relative_to_one_another_and_what_is_left_of_rounding_is_g
 
 
 def test_a_weight_that_comes_to_no_clip_is_refused():
-    with pytest.raises(ViperError, match=r"corpus b: weight 0.001 comes to no clip of the 8 of an epoch"):
+    with pytest.raises(ViperError, match=r"corpus b: weight 0.001 gives it none of the 8 clips of an epoch"):
         clips_per_epoch([Share("a", [4], 0, 1.0), Share("b", [4], 4, 0.001)])
 
 

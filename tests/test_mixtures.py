@@ -184,7 +184,7 @@ def test_what_is_no_mixture_is_refused(corpora, tmp_path, capsys):
         ((f"a=1:{one}", f"a=2:{other}"), "a is named twice"),
         ((f"a=1:{one}", f"b:{other}"), "b has no weight, which others have"),
         ((f"a=0:{one}", f"b=1:{other}"), "'0' is no weight"),
-        ((f"a=1:{one}", f"b=0.001:{other}"), "comes to no clip of the 12 of an epoch"),
+        ((f"a=1:{one}", f"b=0.001:{other}"), "gives it none of the 12 clips of an epoch"),
     ]:
         assert told in refused(corpora, tmp_path, capsys, "--train-shards", *words)
     weighted = ("--train-shards", one, "--val-shards", f"a=1:{one}")

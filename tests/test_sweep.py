@@ -78,7 +78,7 @@ def test_what_is_drawn_lies_in_its_range_evenly_and_is_drawn_again_by_its_seed(b
         ("--grid", "lr", "write a setting and its values"),
         ("--grid", "lr=1,,2", "a value is missing"),
         ("--grid", "lr=1..2", "a grid has single values"),
-        ("--grid", "lr=1e-3,0.001", "a value stands there twice"),
+        ("--grid", "lr=1e-3,0.001", "a value is given twice"),
         ("--range", "fusion.num_latents=2.2..2.8", "no whole number lies between"),
         ("--range", "lr=2..1", "the first number must be below the second"),
         ("--range", "lr=log:0..1", "above 0"),

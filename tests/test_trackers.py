@@ -156,5 +156,5 @@ def test_a_run_says_so_and_goes_on_without_a_tracker_that_fails(tmp_path, tracki
     corpus = make_corpus(tmp_path / "corpus", num_train=2, num_val=0)
     run(corpus, tmp_path / "run", "--epochs=1", "--batch-size=2", "--log-with=trackio")
     said = " ".join(capfd.readouterr().err.split())
-    assert "trackio gets no more of this run: RuntimeError: no such server" in said
+    assert "trackio no longer receives this run: RuntimeError: no such server" in said
     assert (tmp_path / "run" / "checkpoints" / "last").exists()

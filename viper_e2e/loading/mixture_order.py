@@ -56,7 +56,7 @@ def clips_per_epoch(shares: Sequence[Share]) -> list[int]:
     for share, count in zip(shares, counts, strict=True):
         if count == 0 and share.num_clips:
             raise ViperError(
-                f"corpus {share.name}: weight {share.weight:g} comes to no clip of the {total:,} of an epoch"
+                f"corpus {share.name}: weight {share.weight:g} gives it none of the {total:,} clips of an epoch"
             )
     return counts
 

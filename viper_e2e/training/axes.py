@@ -93,7 +93,7 @@ def read_axes(words: Sequence[str], settings: Settings, option: str) -> list[Axi
             raise ViperError(f"{option} {word}: write a setting and its values, e.g. fusion.dropout=0.1,0.3")
         name = _setting(name, known, option)
         if any(axis.name == name for axis in axes):
-            raise ViperError(f"{option} {word}: {name} stands there twice")
+            raise ViperError(f"{option} {word}: {name} is given twice")
         axes.append(_axis(name, text, known[name], f"{option} {word}", is_drawn=option == "--range"))
     return axes
 
@@ -148,9 +148,9 @@ def _setting(given: str, known: Mapping[str, Any], option: str) -> str:
     for candidate in (name, f"model.{name}"):
         if candidate in known or any(other.startswith(candidate + ".") for other in known):
             raise ViperError(
-                f"{option} {given}: cannot be tried on one pass: it changes what is read or computed of clips "
-                "before the head, or how the work is done; train it as a run of its own. What can: fusion.…, "
-                "lr, loss and whatever else the learning itself reads"
+                f"{option} {given}: cannot be tried on one pass: it changes how clips are read or encoded, or "
+                "how the work is done; train it as a run of its own. These can be tried: fusion.…, lr, loss "
+                "and the other settings of learning"
             )
     short = {other.removeprefix("model.") for other in sweepable}
     raise ViperError(f"{option} {given}: no setting has this name{nearest(name, sorted(short | sweepable))}")
@@ -169,7 +169,7 @@ def _axis(name: str, text: str, value: object, place: str, *, is_drawn: bool) ->
         if not all(choices):
             raise ViperError(f"{place}: a value is missing between commas")
         if len({_value(choice) for choice in choices}) < len(choices):
-            raise ViperError(f"{place}: a value stands there twice")
+            raise ViperError(f"{place}: a value is given twice")
         return Axis(name, choices)
     if not is_drawn:
         raise ViperError(

@@ -52,7 +52,7 @@ class Folds:
         held_out = self.of_fold(shards, fold)
         train = shards.only([name not in (None, fold) for name in self.of(shards)])
         if not len(train):
-            raise ViperError(f"--fold {fold}: all clips are in this fold, so that none is left to train on")
+            raise ViperError(f"--fold {fold}: all clips are in this fold, none is left to train on")
         return train, held_out
 
     def of_fold(self, shards: ShardSet, fold: str) -> ShardSet:
@@ -68,7 +68,7 @@ class Folds:
         return [self.of_clips.get(entry.key) for entry in entries_of(shards)]
 
     def dropping(self, shards: ShardSet) -> tuple[str, ...]:
-        """What to say of clips that are in no fold."""
+        """A line about the clips that are in no fold, if there are any."""
         without = [e.key for e in entries_of(shards) if e.key not in self.of_clips]
         if not without:
             return ()
@@ -185,7 +185,7 @@ def check_apart(shards: ShardSet, folds: Folds) -> None:
     shared = list(_groups_in_several(shards, folds))
     if shared:
         raise ViperError(
-            f"{folds.by} in more than one fold, so that a model would be tested on whom it was trained on: "
+            f"{folds.by} in more than one fold, so a model would be tested on what it was trained on: "
             f"{_some(shared)}"
         )
 
@@ -205,7 +205,7 @@ def _groups_in_several(shards: ShardSet, folds: Folds) -> Iterator[str]:
 
 
 def notes_on(shards: ShardSet, folds: Folds) -> Iterator[str]:
-    """What is to be said of folds besides what they are."""
+    """Warnings about folds, a line each."""
     yield from folds.notes
     if folds.by.lower() == "subject" and not any(entry.subject for entry in entries_of(shards)):
         yield "no clip has a Subject: whether a person is in two folds cannot be told; pack it"
@@ -214,7 +214,7 @@ def notes_on(shards: ShardSet, folds: Folds) -> Iterator[str]:
     )
     if shared:
         yield (
-            f"{len(shared)} subjects are in more than one fold (--by {folds.by}), so that models are tested on "
+            f"{len(shared)} subjects are in more than one fold (--by {folds.by}), so models are tested on "
             f"people they were trained on: {_some(shared)}"
         )
 

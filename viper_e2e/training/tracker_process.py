@@ -89,7 +89,7 @@ class TrackerProcess:
     def _lose(self, reason: str) -> None:
         if not self._is_lost:
             self._is_lost = True
-            self._tell(f"{self.name} gets no more of this run: {reason}; see {self._log}")
+            self._tell(f"{self.name} no longer receives this run: {reason}; see {self._log}")
 
     def _last_words(self) -> str:
         text = self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""

@@ -132,7 +132,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _begun(base: Settings, plan: dict[str, Any], record: Path) -> dict[str, Any]:
     """The plan to go on with, before anything is loaded: what was proposed so far is in the record."""
     if not base.train.val_shards:
-        raise ViperError("--val-shards is missing: by their validation trials are compared")
+        raise ViperError("--val-shards is missing: trials are compared by their validation")
     if base.train.seeds > 1:
         raise ViperError("--seeds: give seed=0,1,2 among the settings that are tried")
     if base.train.ensemble > 1:
@@ -146,7 +146,7 @@ def _begun(base: Settings, plan: dict[str, Any], record: Path) -> dict[str, Any]
     if "count" in asked:
         asked["trials"] = before.get("trials")
     if before != asked:
-        raise ViperError(f"{record}: other trials than were asked for now; name another --run-dir")
+        raise ViperError(f"{record}: holds other trials than those asked for now; name another --run-dir")
     return before
 
 
