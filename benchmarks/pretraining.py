@@ -35,22 +35,26 @@ from torch.nn import functional
 from viper_e2e.config import TrainConfig
 from viper_e2e.encoders import PreparedClip, Stream
 from viper_e2e.fusion import (
+    MAX_DEVIATIONS,
+    NUM_INPUTS_AT_FULL_RATE,
+    NUM_TIME_FEATURES,
+    RIDGE_SHARE,
+    TokenFusion,
     block_sizes,
     fit_banded_ridge,
     known_features,
+    moments,
     pool,
     pooled_rows,
     predict,
     sample_hidden,
+    standardised,
+    time_features,
 )
-from viper_e2e.fusion.closed_form import moments, standardised
-from viper_e2e.fusion.ensemble import RIDGE_SHARE
-from viper_e2e.fusion.hidden_layer import MAX_DEVIATIONS, NUM_INPUTS_AT_FULL_RATE
-from viper_e2e.fusion.tokens import NUM_TIME_FEATURES, TokenFusion, time_features
 from viper_e2e.model import ViPER
 from viper_e2e.runtime import console, table
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.optimizer import schedule_factor
+from viper_e2e.training import schedule_factor
 
 EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM, MODALITY_DROPOUT = 20, 16, 3e-3, 0.01, 1.0, 0.1
 """Of `--preset base` with `--epochs 20`."""

@@ -4,10 +4,15 @@ from .building import num_networks as num_networks
 from .closed_form import MIN_CLIPS as MIN_CLIPS
 from .closed_form import RidgeFit as RidgeFit
 from .closed_form import fit_ridge as fit_ridge
+from .closed_form import moments as moments
 from .closed_form import predict as predict
+from .closed_form import standardised as standardised
 from .concat import ConcatFusion as ConcatFusion
+from .ensemble import RIDGE_SHARE as RIDGE_SHARE
 from .ensemble import EnsembleFusion as EnsembleFusion
 from .head import FusionHead as FusionHead
+from .hidden_layer import MAX_DEVIATIONS as MAX_DEVIATIONS
+from .hidden_layer import NUM_INPUTS_AT_FULL_RATE as NUM_INPUTS_AT_FULL_RATE
 from .hidden_layer import HiddenLayerFusion as HiddenLayerFusion
 from .hiding import sample_hidden as sample_hidden
 from .members import MembersFusion as MembersFusion
@@ -19,4 +24,6 @@ from .pooling import pool as pool
 from .pooling import pooled_rows as pooled_rows
 from .ridge import RidgeFusion as RidgeFusion
 from .scale import LabelScale as LabelScale
+from .tokens import NUM_TIME_FEATURES as NUM_TIME_FEATURES
 from .tokens import TokenFusion as TokenFusion
+from .tokens import time_features as time_features

@@ -15,6 +15,7 @@ from .one_pass import Outcome as Outcome
 from .one_pass import shards_of as shards_of
 from .one_pass import train as train
 from .optimizer import build_optimizer as build_optimizer
+from .optimizer import schedule_factor as schedule_factor
 from .precision import compute_dtype as compute_dtype
 from .precision import fastest_precision as fastest_precision
 from .precision import resolve_precision as resolve_precision
