@@ -310,6 +310,16 @@ def test_an_excel_table_takes_one_try_not_eight(tmp_path):
     assert len(found.problems) == 2
 
 
+def test_words_that_come_again_are_offered_as_a_class(tmp_path):
+    path = tmp_path / "labels.csv"
+    for cells, told in (
+        (("joy", "Joy", "calm"), "text, not used (line 2: 'joy'; learned by --tasks 'Main mood=class')"),
+        ("abcdef", "text, not used (line 2: 'a')"),
+    ):
+        path.write_text(with_column("Main mood", *cells))
+        assert read_labels(path).columns[-1].taken_for == told
+
+
 def test_hundreds_of_faults_are_counted_not_printed(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text(

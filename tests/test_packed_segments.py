@@ -77,6 +77,19 @@ def test_clips_cut_out_of_a_file_show_its_frames(folder):
     assert record["source"] == {"file": "film.mp4", "start": 2.2, "end": 3.4}
 
 
+def test_times_in_milliseconds_are_suspected(folder):
+    report, samples = packed(
+        folder,
+        HEAD + "a,film.mp4,train,1000,2000,,0.1\nb,film.mp4,train,0,900,,0.2\nc,film.mp4,train,9,10,,0.3\n"
+        "d,film.mp4,train,1,2,,0.4\n",
+    )
+    assert samples.keys() == {"b", "d"}
+    of_a, of_c = report.problems
+    assert of_a.endswith("lasts 8.000 s; are these milliseconds? Start and End are seconds, or hh:mm:ss.mmm")
+    assert "milliseconds" not in of_c
+    assert any("1 clips whose End" in note and "are these milliseconds?" in note for note in report.notes)
+
+
 def test_times_behind_the_end_of_a_file(folder):
     report, samples = packed(
         folder, HEAD + "a,film.mp4,train,9,10,,0.1\nb,film.mp4,train,7,30,,0.2\nc,film.mp4,train,1,2,,0.3\n"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,16 @@ def test_text_from_a_corpus_is_text_in_the_page(tmp_path):
     assert all(address.startswith("data:image/") for address in made.addresses)
     assert made.text.count("<script>alert(1)</script>") == 30
     assert "49" not in made.text.replace("{{ 7 * 7 }}", "").split("How it was made")[1]
+
+
+def test_what_is_said_in_a_clip_is_shown_shortened_and_as_text(tmp_path):
+    given = predictions()
+    said = ["<b>oh no</b>" if i % 2 else "x" * 1000 for i in range(len(given))]
+    made = page(tmp_path, replace(given, words=said))
+    assert "“<b>oh no</b>”" in made.text
+    assert "b" not in made.tags
+    assert f"“{'x' * 399}…”" in made.text
+    assert "“" not in page(tmp_path, given).text
 
 
 def test_the_page_forbids_scripts_and_the_network_itself(tmp_path):

@@ -58,9 +58,12 @@ class Predictions:
     """Share of the looked-at frames that have a face; NaN where the clip could not be read."""
     duration_seconds: Float64[np.ndarray, "N"]
     subjects: list[str | None] | None = None
+    words: list[str | None] | None = None
+    """Those that the model read of each clip; only in memory, for the page, not in tables."""
 
     def __post_init__(self) -> None:
-        lists: list[Sized] = [self.keys, self.file_ids, self.shards, self.errors, self.subjects or self.keys]
+        columns = (self.keys, self.file_ids, self.shards, self.errors, self.subjects, self.words)
+        lists: list[Sized] = [rows for rows in columns if rows is not None]
         arrays: list[Sized] = [
             self.predicted,
             self.true,
@@ -107,6 +110,7 @@ class Predictions:
             face_share=numbers([one.face_found for one in rows], 1)[:, 0],
             duration_seconds=numbers([None if r.error else r.duration_seconds for r in rows], 1)[:, 0],
             subjects=[None if entry is None else entry.subject for entry in entries],
+            words=[one.words for one in rows] if any(one.words for one in rows) else None,
         )
 
     def __len__(self) -> int:
@@ -115,7 +119,7 @@ class Predictions:
     def only(self, keep: Bool[np.ndarray, "N"]) -> Predictions:
         """The rows that are to be kept."""
         rows = np.flatnonzero(keep)
-        lists = ("keys", "file_ids", "shards", "errors", "subjects")
+        lists = ("keys", "file_ids", "shards", "errors", "subjects", "words")
         arrays = ("predicted", "true", "valid", "present", "face_share", "duration_seconds")
         kept = {name: getattr(self, name)[rows] for name in arrays}
         for name in lists:

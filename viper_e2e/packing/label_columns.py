@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -97,7 +98,8 @@ def _judge(sheet: Sheet, place: int, choices: ColumnChoices, columns: Columns, m
         columns.ask(at, text, "--subject-column", title)
         columns.subject = place
     elif words and not numeric:
-        columns.unused[place] = f"text, not used (line {words[0][0]}: {_short(words[0][1])})"
+        first, hint = words[0], _class_hint(title, words)
+        columns.unused[place] = f"text, not used (line {first[0]}: {_short(first[1])}{hint})"
     elif words and len(words) > len(numeric):
         line, word = words[0]
         text = f"column {title!r} holds text (line {line}: {_short(word)}) and numbers: is it an emotion?"
@@ -106,6 +108,12 @@ def _judge(sheet: Sheet, place: int, choices: ColumnChoices, columns: Columns, m
         columns.ask(at, f"column {title!r} holds numbers but {why}: is it an emotion?", "--ignore", title)
     else:
         columns.labels.append(place)
+
+
+def _class_hint(title: str, words: Sequence[tuple[int, str]]) -> str:
+    """How words that come again and again, as those of a class do, would be learned."""
+    is_class = 2 * len({same_class(word) for _, word in words}) <= len(words)
+    return f"; learned by --tasks {shlex.quote(f'{title}=class')}" * is_class
 
 
 def _filled(sheet: Sheet, place: int, choices: ColumnChoices) -> list[tuple[int, str]]:

@@ -21,6 +21,8 @@ FAR_APART_SECONDS = 1.0
 """Film in front of a clip that is told, if it is also longer than the clip, on average."""
 MUCH_SECONDS = 0.1
 """An End that lies farther behind the end of its file is told."""
+FAR_BEHIND = 10
+"""Times the length of a file: who is so far off has another unit in mind."""
 TAIL_SECONDS = 0.1
 """Of sound behind a clip, for what a resampler looks ahead."""
 
@@ -130,19 +132,28 @@ def _cut_out_of(film: LongFile, clip: Clip, problems: list[str], notes: list[str
     assert row.segment is not None
     start, end = row.segment.span
     if start >= lasts:
+        hint = "; are these milliseconds? Start and End are seconds, or hh:mm:ss.mmm" * _are_thousandths(
+            start, lasts
+        )
         problems.append(
             f"{row.file_id}: line {row.line}: Start {start:g} s lies behind the end of {clip.video}, "
-            f"which lasts {lasts:.3f} s"
+            f"which lasts {lasts:.3f} s{hint}"
         )
         return None
     if not math.isinf(end) and end > lasts + MUCH_SECONDS:
-        notes.append("whose End lies behind the end of their file, with which they end")
+        hint = " (far behind it: are these milliseconds? End is seconds)" * _are_thousandths(end, lasts)
+        notes.append(f"whose End lies behind the end of their file, with which they end{hint}")
     try:
         stretch = film.stretch(start, end)
     except ClipError as error:
         problems.append(f"{row.file_id}: line {row.line}: {error}")
         return None
     return replace(clip, stretch=stretch, file_seconds=lasts)
+
+
+def _are_thousandths(seconds: float, lasts: float) -> bool:
+    """Whether a time is far behind the end of its file, and within it as milliseconds."""
+    return FAR_BEHIND * lasts < seconds <= 1000 * (lasts + MUCH_SECONDS)
 
 
 def sound_of(clip: Clip, segment: Segment, limits: LimitsConfig) -> bytes:

@@ -30,6 +30,9 @@ LARGE_FIGURE = 1500
 MAX_CROPS, CROP_SIDE = 10, 96
 """Of a strip: at most so many crops, evenly chosen, each at most so high in pixels."""
 
+MAX_LETTERS = 400
+"""Shown of what is said in a clip."""
+
 
 def write_page(
     path: str | os.PathLike,
@@ -104,9 +107,14 @@ def _clip(predictions: Predictions, row: int, strips: Mapping[str, Sequence[np.n
         "faces": f"{predictions.face_share[row]:.0%}",
         "seconds": f"{predictions.duration_seconds[row]:.1f}",
         "present": ", ".join(there) or "nothing",
+        "words": _beginning((predictions.words[row] if predictions.words else None) or ""),
         "strip": _strip(crops) if len(crops) else None,
         "parts": _parts(predictions, row, labels),
     }
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 1]}…"
 
 
 def _parts(predictions: Predictions, row: int, labels: LabelSet) -> list[dict[str, Any]]:

@@ -144,7 +144,7 @@ class CheckReport:
             if value is not None:
                 table.add_row(name.replace("_", " "), Text(str(value)))
         labels = Table(title="labels")
-        labels.add_column("emotion")
+        labels.add_column("label")
         for title in ("minimum", "mean", "maximum"):
             labels.add_column(title, justify="right")
         for found in self.label_ranges:
