@@ -48,6 +48,13 @@ def test_a_failure_while_filling_leaves_the_old_folder_and_no_scraps(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
+def test_a_run_that_has_saved_nothing_is_told_from_a_wrong_path(tmp_path):
+    assert checkpoint.folder_of(tmp_path) == tmp_path
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(CheckpointError, match=r"no checkpoint yet; `viper train --resume --run-dir"):
+        checkpoint.folder_of(tmp_path)
+
+
 def test_what_was_never_finished_is_no_damaged_checkpoint(tmp_path):
     target, unfinished = tmp_path / "last", tmp_path / "last.new"
     checkpoint.write_folder(target, fill(1.0))

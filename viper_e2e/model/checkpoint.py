@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -120,6 +121,11 @@ def folder_of(source: Path) -> Path:
     seeds = sorted(source.glob("seed-*/checkpoints/best")) + sorted(source.glob("*/checkpoints/best"))
     if seeds:
         raise CheckpointError(f"{source}: holds several runs; did you mean {seeds[0]}?")
+    if (source / "config.yaml").is_file() and not (source / "checkpoints").exists():
+        raise CheckpointError(
+            f"{source}: a run that has saved no checkpoint yet; "
+            f"`viper train --resume --run-dir {shlex.quote(str(source))}` goes on with it"
+        )
     return source
 
 
