@@ -62,8 +62,9 @@ class Predictions:
     """Those that the model read of each clip; only in memory, for the page, not in tables."""
 
     def __post_init__(self) -> None:
-        columns = (self.keys, self.file_ids, self.shards, self.errors, self.subjects, self.words)
-        lists: list[Sized] = [rows for rows in columns if rows is not None]
+        optional: list[Sized | None] = [self.subjects, self.words]
+        lists: list[Sized] = [self.keys, self.file_ids, self.shards, self.errors]
+        lists += [rows for rows in optional if rows is not None]
         arrays: list[Sized] = [
             self.predicted,
             self.true,
