@@ -15,6 +15,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.viper import ViPER
 from viper_e2e.scoring.mapping import LabelMap
+from viper_e2e.shards import ShardSet, ShardWriter
 from viper_e2e.tasks import Task
 
 MODEL = LabelSet(
@@ -40,6 +41,17 @@ nan = float("nan")
 
 def row(*mood: float, valence: float = 5.0) -> tuple[float, ...]:
     return (*map(float, mood), valence, 1.0, 0.0, 3.0)
+
+
+def test_clips_that_lose_their_label_are_counted_where_there_are_any(tmp_path):
+    told = []
+    for split, moods in (("all", ((1, 0, 0), (0, 1, 0), (0, 0, 1))), ("known", ((1, 0, 0), (0, 1, 0)))):
+        with ShardWriter(tmp_path, split, CORPUS, shard_size=10**9) as writer:
+            for n, mood in enumerate(moods):
+                writer.add(f"{n}", {"mp4": b"film"}, file_id=f"{n}", intensities=row(*mood))
+        shards = ShardSet(f"{tmp_path}/{split}-000000.tar")
+        told.append(LabelMap.of(CORPUS, MODEL, WORDS).lost(shards))
+    assert told == [["Mood Bored: 1 clips without a label of emotion"], []]
 
 
 def test_labels_go_where_the_names_say_and_all_else_is_told():

@@ -122,7 +122,9 @@ class LabelMap:
             columns = one.unmapped if one.task.kind == "class" else ()
             counts = {names[i]: sum(row is not None and row[i] > 0 for row in entries) for i in columns}
             lines += [
-                f"{name}: {count} clips without a label of {one.task.name}" for name, count in counts.items()
+                f"{name}: {count} clips without a label of {one.task.name}"
+                for name, count in counts.items()
+                if count
             ]
         return lines
 
