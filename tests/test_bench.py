@@ -44,7 +44,14 @@ def test_the_command_measures_and_writes_nothing(tmp_path, capfd, monkeypatch):
     words = ["--preset=micro", "--num-workers=0", "--batch-size=2", "--seconds=0.4"]
     assert main(["bench", f"--shards={tmp_path}/shards/some-*.tar", *words]) == 0
     told = capfd.readouterr().err
-    for word in ("read from shards", "training from shards", "detection", "fusion", "limited by"):
+    for word in (
+        "read from shards",
+        "decoded in this process",
+        "training from shards",
+        "detection",
+        "fusion",
+        "limited by",
+    ):
         assert word in told
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -62,9 +62,11 @@ def run_bench(settings: Settings, shards: ShardSet, seconds: float) -> int:
             bar.update(task, advance=bool(bar.tasks[0].fields["note"]), note=what)
 
         speeds = measure(settings, shards, seconds / _PHASES, tell)
+    workers = speeds.num_workers
+    where = f"by {workers} worker{'s' * (workers > 1)}" if workers else "in this process (--num-workers 0)"
     rows = [
         ("read from shards", f"{speeds.read:.1f}"),
-        (f"decoded by {speeds.num_workers} workers", f"{speeds.loaded:.1f}"),
+        (f"decoded {where}", f"{speeds.loaded:.1f}"),
         ("training steps on decoded clips", f"{speeds.computed:.1f}"),
         ("training from shards", f"{speeds.trained:.1f}"),
     ]
