@@ -138,7 +138,7 @@ class Reporter:
             if any(line["epoch"] == record["epoch"] for line in self.run.read_log("metrics.jsonl")):
                 self.run.rewind("metrics.jsonl", lambda line: line["epoch"] != record["epoch"])
         self.run.log("metrics.jsonl", record)
-        self._console.print(epoch_line(record))
+        self._console.print(epoch_line(record), soft_wrap=True)
         for line in corpus_lines(record):
             self._console.print(f"           {line}", soft_wrap=True, markup=False)
         if "yardstick" in record:
