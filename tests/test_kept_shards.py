@@ -159,6 +159,16 @@ def test_a_kept_shard_that_was_damaged_costs_no_clip(far, tmp_path):
     assert all(Path(path).stat().st_size % 10_240 == 0 for path in kept(tmp_path / "kept"))
 
 
+def test_a_shard_of_which_some_clips_are_left_out_is_kept_once(far, tmp_path):
+    """As for each fold of a cross-validation, and for clips without labels."""
+    limits = ShardLimits(far=FarReading(cache=str(tmp_path / "kept")))
+    for part in range(2):
+        shards = ShardSet(far.pattern, limits=limits).only([i % 3 > part for i in range(24)])
+        with ClipLoader(shards, told, batch_size=4, num_workers=0) as loader:
+            assert sum(len(batch.clips) for batch in loader.epoch(0)) == 16 - 8 * part
+    assert (len(far.whole()), far.of_clips(), len(kept(tmp_path / "kept"))) == (4, [], 4)
+
+
 # --- the folder ------------------------------------------------------------------------------------
 
 

@@ -229,7 +229,12 @@ def _schema_of(marker: Path) -> object:
 
 def kept_name(shard: ShardIndex) -> str | None:
     """What tells a shard's bytes from any others: where each member lies, and its hash, wherever the index has
-    them; else its address with what the server says of its state. ``None`` where it says nothing."""
+    them; else its address with what the server says of its state. ``None`` where it says nothing.
+
+    The same for some of its samples (a fold, those with labels) as for all: it is kept whole.
+    """
+    if shard.kept_name is not None:
+        return shard.kept_name
     columns = SampleTable.of(shard.samples, len(shard.labels or ())).columns
     found = hashlib.sha256(str(shard.size).encode())
     for extension in sorted(columns.members):

@@ -27,6 +27,7 @@ from viper_e2e.runtime import (
     matches,
     sampled_digest,
 )
+from viper_e2e.shards.addresses import is_remote
 from viper_e2e.shards.columns_file import LEAST_INDEX_BYTES, columns_path, columns_to_bytes, read_columns
 from viper_e2e.shards.far_reading import FarReading
 from viper_e2e.shards.index import (
@@ -38,6 +39,7 @@ from viper_e2e.shards.index import (
     known_or_none,
     read_index,
 )
+from viper_e2e.shards.kept_shards import kept_name
 from viper_e2e.shards.sample_reading import Place, SampleReader
 from viper_e2e.shards.sample_table import SampleTable
 from viper_e2e.shards.sources import LocalFile, RemoteFile, ShardError, ShardLimits, open_source
@@ -133,7 +135,7 @@ class ShardSet:
         """Without the samples that are not to be kept; the others stay in their order."""
         made, wanted = copy.copy(self), np.asarray(keep, dtype=bool)
         made.shards = tuple(
-            _only(shard, wanted[start : start + len(shard.samples)])
+            _only(shard, wanted[start : start + len(shard.samples)], is_kept=self.limits.far.cache is not None)
             for shard, start in zip(self.shards, self._starts, strict=False)
         )
         made._starts = list(accumulate((len(shard.samples) for shard in made.shards), initial=0))
@@ -353,8 +355,11 @@ def _foreign_member_id(shard: ShardIndex, member: Member) -> str | list:
     return sampled_digest(lambda offset, size: source.read(member.offset + offset, size), member.size)
 
 
-def _only(shard: ShardIndex, keep: Bool[np.ndarray, " N"]) -> ShardIndex:
-    return shard if keep.all() else replace(shard, samples=table_of(shard).only(keep), content_id=None)
+def _only(shard: ShardIndex, keep: Bool[np.ndarray, " N"], *, is_kept: bool) -> ShardIndex:
+    if keep.all():
+        return shard
+    name = kept_name(shard) if is_kept and is_remote(shard.path_or_url) else None
+    return replace(shard, samples=table_of(shard).only(keep), content_id=None, kept_name=name)
 
 
 def _reordered(shard: ShardIndex, order: Sequence[int], labels: LabelSet) -> ShardIndex:
