@@ -14,9 +14,9 @@ import torch
 from viper_e2e.clip import DecodedClip
 from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.loading import ClipBatch, ClipLoader
+from viper_e2e.loading import ClipBatch, ClipLoader, notes_on_reading
 from viper_e2e.model import StageClock, ViPER, check_compiler, compile_model
-from viper_e2e.runtime import console, progress_bar, table
+from viper_e2e.runtime import console, progress_bar, table, tell_problems
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import build_optimizer, compute_dtype, make_loader, resolve_precision
 
@@ -55,6 +55,7 @@ def run_bench(settings: Settings, shards: ShardSet, seconds: float) -> int:
     """Measure for about ``seconds``, print what came out and what follows from it."""
     if not len(shards):
         raise ViperError("the shards are empty; there is nothing to measure")
+    tell_problems(notes_on_reading(shards.far, (shards,)))
     with progress_bar() as bar:
         task = bar.add_task("measuring", total=_PHASES)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from viper_e2e.commands.findings import tell_findings
 from viper_e2e.commands.reading_options import apply_reading_options, shard_limits
 from viper_e2e.config import CheckConfig, DecodingConfig, FaceConfig
+from viper_e2e.loading import notes_on_reading
 from viper_e2e.runtime import counting as progress_bar
-from viper_e2e.runtime import settle_file
+from viper_e2e.runtime import settle_file, tell_problems
 from viper_e2e.scoring import check
 from viper_e2e.shards import ShardSet
 
@@ -22,9 +23,11 @@ def run_check(options: CheckConfig) -> int:
         from viper_e2e.faces import FaceCropper  # loads torch
 
         faces = FaceCropper(FaceConfig())
+    shards = ShardSet(options.shards, limits=shard_limits(options), strict=False)
+    tell_problems(notes_on_reading(shards.far, (shards,)))
     with progress_bar("reading") as progress:
         report = check(
-            ShardSet(options.shards, limits=shard_limits(options), strict=False),
+            shards,
             decoding=decoding,
             faces=faces,
             num_workers=options.num_workers,

@@ -11,7 +11,7 @@ from viper_e2e.clip import ClipSource
 from viper_e2e.commands.reading_options import apply_reading_options
 from viper_e2e.config import BackboneOptions, CalibratedOptions, ExportConfig, ImportConfig, ScoringOptions
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.loading import Reading
+from viper_e2e.loading import Reading, notes_on_reading
 from viper_e2e.model import Prediction, Predictions, ViPER, check_compiler, compile_model
 from viper_e2e.published import import_published, is_published, published_checkpoint
 from viper_e2e.runtime import (
@@ -107,7 +107,7 @@ def score_shards(
     processes = Processes(scoring_accelerator(model.device))
     with processes.telling_failures():
         if processes.is_main:
-            tell_problems(shards.problems)
+            tell_problems((*shards.problems, *notes_on_reading(shards.far, (shards,))))
         set_computing(model, options, processes)
         journal = ResultJournal(out / "parts", identity_of(model, options, *how), processes)
         (found,) = scored(model, [shards], options, processes, journal, wanted)

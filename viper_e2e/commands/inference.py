@@ -11,6 +11,7 @@ from viper_e2e.commands.pictures import check_pictures, draw_pictures
 from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.config import InferConfig, reads_words
 from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.loading import notes_on_reading
 from viper_e2e.model import Prediction, ViPER, record_of, summary_of
 from viper_e2e.report import records_table, stdout_console
 from viper_e2e.runtime import AS_IT_IS, Processes, console, tell_problems
@@ -38,7 +39,8 @@ def run_infer(options: InferConfig) -> int:
     """Score what was named; table on stdout, records in ``--output``."""
     if options.hop_seconds and not options.window_seconds:
         raise ViperError("--hop-seconds is the time between windows; add --window-seconds, e.g. 12")
-    found = find_inputs(options.inputs, shard_limits(options))
+    limits = shard_limits(options)
+    found = find_inputs(options.inputs, limits)
     found.tell()
     sources = found.sources
     _check_outputs(sources, options)
@@ -50,6 +52,8 @@ def run_infer(options: InferConfig) -> int:
         for source in sources if processes.is_main else ():
             if isinstance(source, ShardSet):
                 tell_problems(source.problems)
+        if processes.is_main:
+            tell_problems(notes_on_reading(limits.far, sources))
         set_computing(model, options, processes)
         journal = _journal(model, options, processes)
         options.batch_size = min(options.batch_size, max(map(len, sources)))  # a lone clip needs no padding

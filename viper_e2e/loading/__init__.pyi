@@ -16,6 +16,7 @@ from .order import EpochOrder as EpochOrder
 from .skips import SkipBudget as SkipBudget
 from .skips import SkipRecord as SkipRecord
 from .spans import far_reading_of as far_reading_of
+from .spans import notes_on_reading as notes_on_reading
 from .stream import ClipStream as ClipStream
 from .stream import Reading as Reading
 from .windows import decode_windows as decode_windows

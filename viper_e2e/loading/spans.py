@@ -38,6 +38,16 @@ def far_reading_of(source: ClipSource) -> FarReading:
     return source.far if isinstance(source, HasFarShards) else FarReading()
 
 
+def notes_on_reading(far: FarReading, sources: Iterable[ClipSource | None]) -> list[str]:
+    """What a person is told who wants shards read whole or kept where none is far away."""
+    shards = [shard for source in sources if isinstance(source, ShardSet) for shard in source.shards]
+    if not far.reads_whole or any(is_remote(shard.path_or_url) for shard in shards):
+        return []
+    ways = {"--read ahead": far.read == "ahead", "--cache": far.cache is not None}
+    given = ", ".join(way for way, is_given in ways.items() if is_given)
+    return [f"{given}: no effect, as no shard is on a server or in a store"]
+
+
 def spans_of_order(source: ShardSet, order: HasSpans, start: int) -> Iterator[Span]:
     """Of an epoch from a position on; shards on disk are left out."""
     for number, first, last in order.spans():

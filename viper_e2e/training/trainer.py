@@ -18,7 +18,7 @@ from torch import Tensor
 from viper_e2e.config import Settings
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
-from viper_e2e.loading import ClipBatch, ClipCache, ClipStore, Cursor
+from viper_e2e.loading import ClipBatch, ClipCache, ClipStore, Cursor, notes_on_reading
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model
 from viper_e2e.runtime import Processes, console, tell_problems
 from viper_e2e.shards import Mixture
@@ -138,6 +138,7 @@ class Trainer:
                 console.print(mixture_table(shares_of(self.train_shards), self.train_shards.corpora))
             for shards in filter(None, (self.train_shards, self.val_shards)):
                 tell_problems(shards.problems)
+            tell_problems(notes_on_reading(self.train_shards.far, (self.train_shards, self.val_shards)))
         with self.stop.listening(), self.loader, self.reporter.showing(self.state.step, self.total_steps):
             self.forecast.begin()
             while not self._finished() and self._epoch():
