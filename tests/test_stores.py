@@ -10,11 +10,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from support.far_shards import epochs, told
 from support.http_server import Handler, serving
 
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.shards import ShardError, ShardSet, ShardWriter, remote, stores
+from viper_e2e.loading import ClipLoader, read_ahead
+from viper_e2e.shards import FarReading, ShardError, ShardLimits, ShardSet, ShardWriter, remote, stores
 from viper_e2e.shards.sources import open_source
 
 LABELS = LabelSet(("Joy", "Fear"))
@@ -280,6 +282,76 @@ def test_a_wrong_word_in_the_environment_is_told_without_it(name, value, monkeyp
     with pytest.raises(ShardError, match=f"{name}: write") as caught:
         open_source("http://127.0.0.1:1/a.tar").size()
     assert "secret" not in str(caught.value)
+
+
+# --- whole shards -----------------------------------------------------------------------------------
+
+TWO = "train-{000000..000001}.tar"
+
+
+def whole_ways(tmp_path: Path) -> list[FarReading]:
+    return [FarReading("ahead"), FarReading(cache=str(tmp_path / "kept"))]
+
+
+@pytest.mark.slow
+def test_shards_in_s3_are_read_whole_as_on_disk(moto, shards, tmp_path, monkeypatch):
+    log_in_to_s3(monkeypatch, moto)
+    local = epochs(f"{shards}/{TWO}", num_epochs=2)
+    for far in whole_ways(tmp_path):
+        assert epochs(f"s3://{BUCKET}/a b/{TWO}", far, num_epochs=2) == local
+
+
+def test_shards_on_the_hub_are_read_whole_without_its_token_where_it_leads(hub, shards, tmp_path):
+    local = epochs(f"{shards}/{TWO}", num_epochs=2)
+    for far in whole_ways(tmp_path):
+        hub.cdn.asked.clear()
+        assert epochs(f"hf://datasets/ann/faces/data/{TWO}", far, num_epochs=2) == local
+        sizes = {f"bytes=0-{path.stat().st_size - 1}" for path in shards.glob("*.tar")}
+        assert {headers["Range"] for headers in hub.cdn.asked} >= sizes
+        assert not any("Authorization" in headers for headers in hub.cdn.asked)
+
+
+def test_a_token_that_expires_before_shards_are_read_whole_is_told_as_with_ranges(
+    hub, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(read_ahead, "RETRY_SECONDS", 0.05)
+    found = []
+    for far in (FarReading(), *whole_ways(tmp_path)):
+        monkeypatch.setenv("HF_TOKEN", "hf_good")
+        opened = ShardSet(f"hf://datasets/ann/faces/data/{TWO}", limits=ShardLimits(far=far))
+        monkeypatch.setenv("HF_TOKEN", "hf_old")
+        with ClipLoader(opened, told, batch_size=4, num_workers=0) as loader:
+            clips = [clip for batch in loader.epoch(0) for clip in batch.clips]
+        found.append([f"{clip.stage}: {clip}" for clip in clips])
+    assert found[0] == found[1] == found[2]
+    assert all(
+        "HTTP 401: it is gated, private or not there, or the token is expired" in one for one in found[0]
+    )
+    assert not list((tmp_path / "kept").glob("*.tar"))
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", range(2))
+def test_credentials_renewed_while_shards_are_read_whole_are_found(way, shards, tmp_path, monkeypatch):
+    files, expired = ranged_files(shards), [False]
+
+    def old_expires(handler: Handler) -> bool:
+        if expired[0] and "old" in handler.path:
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "new")
+            return handler.say(400, xml("ExpiredToken"))
+        return files(handler)
+
+    with serving(old_expires) as server:
+        log_in_to_s3(monkeypatch, server.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "old")
+        limits = ShardLimits(far=whole_ways(tmp_path)[way])
+        opened = ShardSet(f"s3://b/{TWO}", limits=limits)
+        expired[0] = True
+        with ClipLoader(opened, told, batch_size=4, num_workers=0, shuffle_window=8) as loader:
+            found = [clip.name for batch in loader.epoch(0) for clip in batch.clips]
+        sizes = {f"bytes=0-{path.stat().st_size - 1}" for path in shards.glob("*.tar")}
+        assert {headers["Range"] for headers in server.asked} >= sizes
+    assert found == epochs(f"{shards}/{TWO}")
 
 
 # --- what any of them may do ------------------------------------------------------------------------
