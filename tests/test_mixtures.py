@@ -136,6 +136,24 @@ def test_a_model_has_the_tasks_of_all_corpora_and_each_is_told_apart(corpora, wh
     }
 
 
+def test_corpora_whose_pictures_have_different_sizes_train_together(tmp_path):
+    shapes = {"wide": (64, 96), "tall": (128, 72)}
+    for name, shape in shapes.items():
+        make_corpus(tmp_path / name, num_train=3, num_val=1, silent=(), shape=shape)
+    patterns = {
+        split: [f"{name}:{tmp_path}/{name}/shards/{split}-*.tar" for name in shapes]
+        for split in ("train", "val")
+    }
+    words = ["--preset=micro", "--num-workers=0", "--epochs=1", "--batch-size=6", f"--run-dir={tmp_path}/run"]
+    words += ["--train-shards", *patterns["train"], "--val-shards", *patterns["val"]]
+    assert main(["train", *words]) == 0
+    assert lines(tmp_path / "run", "skipped.jsonl") == []
+    record = lines(tmp_path / "run", "metrics.jsonl")[-1]
+    assert record["step"] == 1, "one step over pictures of both sizes"
+    assert np.isfinite(record["train_loss"])
+    assert record["val"]["num_clips"] == 2
+
+
 def test_another_mixture_is_another_run_and_the_same_elsewhere_is_the_same(corpora, whole, tmp_path, capsys):
     run, moved = tmp_path / "run", tmp_path / "moved"
     shutil.copytree(whole, run)

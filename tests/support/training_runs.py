@@ -19,13 +19,20 @@ from viper_e2e.training.trainer import Trainer
 JOINT = ("--unfreeze=visual,audio", "--epochs=3", "--batch-size=2", "--lr=0.01", "--backbone-lr=0.01")
 
 
-def make_corpus(folder: Path, *, num_train: int = 8, num_val: int = 4, silent: tuple[int, ...] = (5,)) -> Path:
+def make_corpus(
+    folder: Path,
+    *,
+    num_train: int = 8,
+    num_val: int = 4,
+    silent: tuple[int, ...] = (5,),
+    shape: tuple[int, int] = (64, 96),
+) -> Path:
     """Shards of clips whose pitch tells the one emotion and whose brightness the other."""
     (folder / "videos").mkdir(parents=True)
     rows = []
     for i in range(num_train + num_val):
         joy, fear = (i % 4) / 3, (i // 4) % 3 / 2
-        frames = [np.full((64, 96, 3), round(40 + 160 * joy), np.uint8) for _ in range(8)]
+        frames = [np.full((*shape, 3), round(40 + 160 * joy), np.uint8) for _ in range(8)]
         sound = None if i in silent else tone(1.0, 16_000, 1, hertz=200 + 1500 * fear)
         make_clip(folder / "videos" / f"{i}.mp4", frames=frames, fps=8, sound=sound)
         split = "train" if i < num_train else "val"
