@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from viper_e2e.commands import evaluation as evaluation_commands
+from viper_e2e.commands import evaluation_plots
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.model.predictions import Predictions
@@ -64,13 +64,13 @@ def test_a_model_that_only_hears_has_no_plot_of_faces(monkeypatch, tmp_path):
     monkeypatch.setattr(figures, "predicted_against_true", lambda _, path: path)
     monkeypatch.setattr(figures, "error_against_faces", lambda _, path: path)
     monkeypatch.setattr(
-        evaluation_commands, "confusion_matrices", lambda _, folder, *more: [folder / "confusion.png"]
+        evaluation_plots, "confusion_matrices", lambda _, folder, *more: [folder / "confusion.png"]
     )
     captions = {"Predicted against true", "True against predicted intensity, in tenths"}
     hearing = replace(predictions(), modalities=("audio",))
-    assert set(evaluation_commands._draw(hearing, tmp_path)) == captions
+    assert set(evaluation_plots.draw_all(hearing, tmp_path)) == captions
     seeing = replace(predictions(), modalities=("visual",))
-    assert set(evaluation_commands._draw(seeing, tmp_path)) == captions | {"Error against visible faces"}
+    assert set(evaluation_plots.draw_all(seeing, tmp_path)) == captions | {"Error against visible faces"}
 
 
 def epoch(number: int, *, val: bool = True) -> dict:

@@ -73,7 +73,7 @@ def test_records_are_written_before_the_table_is_drawn(tmp_path, checkpoint, cli
         assert len(json.loads(out.read_text())) == 2
         raise RuntimeError("no table")
 
-    monkeypatch.setattr(inference.tables, "records_table", fail)
+    monkeypatch.setattr(inference, "records_table", fail)
     with pytest.raises(RuntimeError, match="no table"):
         infer(checkpoint, clips, "--output", out)
 

@@ -170,6 +170,7 @@ def test_of_a_part_of_a_file_what_is_said_in_it_is_packed_on_its_own_clock(tmp_p
     assert words.lines() == [
         "1 clips with subtitles that say nothing while they last",
         "1 clips with words from a .srt beside them",
+        "1 clips with words from several places: subtitles taken, the table's words left",
     ]
     (tmp_path / "b.txt").write_text("of all of it")
     assert words.members(tmp_path / "b.mp4", None, Segment(4.0, 5.0)) == {}

@@ -154,7 +154,7 @@ def test_checkpoints_and_their_evaluation_tell_it_those_of_before_do_not(corpus,
     words = (val(corpus), "--batch-size=2", "--epochs=3")
     run(corpus, copy, *words, "--resume")
     assert load(copy / "checkpoints" / "last").provenance["yardstick"] == told
-    monkeypatch.setattr(evaluation_commands, "_draw", lambda *_: {})
+    monkeypatch.setattr(evaluation_commands, "draw_all", lambda *_: {})
     model = load(whole / "checkpoints" / "best")
     assert "Yardstick (ridge on the same tokens)" in (whole / "checkpoints" / "best" / "README.md").read_text()
     scored = f"{record['mean_pearson']:.4f}; this model: {model.provenance['scores']['pearson']:.4f}."

@@ -31,14 +31,14 @@ class _Entrance(nn.Module):
         super().__init__()
         self.hidden = hidden
 
-    def forward(self, _: Tensor, *others: Any, **more: Any) -> Tensor:
+    def forward(self, _: Tensor, *others: object, **more: object) -> Tensor:
         return self.hidden
 
 
 class _Exit(nn.Module):
     """Stands for the blocks that are run later: what comes in is kept."""
 
-    def forward(self, hidden: Tensor, *others: Any, **more: Any) -> Tensor:
+    def forward(self, hidden: Tensor, *others: object, **more: object) -> Tensor:
         self.hidden = hidden
         return hidden
 

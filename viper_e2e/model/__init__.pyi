@@ -25,6 +25,7 @@ from .predictions_csv import submission_ids as submission_ids
 from .pretrained import FORMAT as FORMAT
 from .pretrained import SCHEMA as SCHEMA
 from .pretrained import labels_of as labels_of
+from .pretrained import labels_to_json as labels_to_json
 from .records import Record as Record
 from .records import is_faceless as is_faceless
 from .records import record_of as record_of

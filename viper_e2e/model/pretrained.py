@@ -135,7 +135,7 @@ def write(model: Pretrained, folder: Path, *, self_contained: bool = False) -> N
         "schema": SCHEMA,
         "viper_e2e": __version__,
         "modalities": list(model.modalities),
-        "labels": _labels_to_json(model.labels),
+        "labels": labels_to_json(model.labels),
         "model": _without_paths(model.config, bundled),
         "backbones": records,
         "bundled": bundled,
@@ -265,7 +265,8 @@ def labels_of(folder: Path) -> LabelSet:
     return _labels_of(_read_settings(folder), folder)
 
 
-def _labels_to_json(labels: LabelSet) -> dict[str, Any]:
+def labels_to_json(labels: LabelSet) -> dict[str, Any]:
+    """As they stand in a checkpoint's `config.json`."""
     found = asdict(labels) | {"tasks": tasks_to_json(labels.tasks)}
     del found["combined"]
     return found | ({"combined": combined_to_json(labels.combined)} if labels.combined else {})

@@ -45,7 +45,7 @@ class PackedWords:
         has_text = text is not None and bool(text.strip())
         if has_text and beside is not None:
             taken, left = ("subtitles", "the table's words") if is_timed else ("the table's words", "the .txt")
-            self.notes[f"have words from several places: {taken} taken, {left} left"] += 1
+            self.notes[f"with words from several places: {taken} taken, {left} left"] += 1
         if text is not None and has_text and not is_timed:
             return self._told([Cue(" ".join(text.split()))], "whose words are those of the table")
         if beside is None:
@@ -53,7 +53,7 @@ class PackedWords:
         cues = self._cues_of(beside)
         if segment is not None and segment.span != (0.0, math.inf):
             if not is_timed:
-                self.notes["are parts of files whose .txt has no times: packed without words"] += 1
+                self.notes["cut out of files whose .txt has no times: packed without words"] += 1
                 return {}
             cues = cues_within(cues, *segment.span)
         return self._told(cues, f"with words from a .{extension_of(beside.name)} beside them")
@@ -70,7 +70,7 @@ class PackedWords:
         """Once shards are in place, what was heard need not be kept."""
         if self.transcripts is not None:
             if self.transcripts.num_known:
-                self.notes["were transcribed by an earlier run that did not end"] += self.transcripts.num_known
+                self.notes["transcribed by an earlier run that did not end"] += self.transcripts.num_known
             self.transcripts.forget()
 
     def lines(self) -> list[str]:
