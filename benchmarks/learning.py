@@ -46,7 +46,7 @@ from viper_e2e.runtime import counting as progress_bar
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import VALIDATION, RidgeTrainer, SharedClips, Trainer, hold
 
-DINOV2, WHISPER = "dinov2-small", "whisper-tiny-en-encoder"
+BACKBONES = {"visual": "dinov2-small", "audio": "whisper-tiny-en-encoder"}
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Size.parse("8GB")
 CLIPS = {"train": 640, "val": 60, "test": 160}
@@ -72,6 +72,7 @@ class Variant:
     words: tuple[str, ...] = field(default=())
     """Beside the preset's settings."""
     preset: str = "base"
+    modalities: tuple[str, ...] = ("visual", "audio")
 
     @property
     def is_old(self) -> bool:
@@ -81,6 +82,8 @@ class Variant:
 VARIANTS = {
     "ridge": Variant("yardstick: ridge (--head ridge)", ("--head=ridge",)),
     "default": Variant("default: ridge + hidden layer + Perceiver"),
+    "face": Variant("… of the face alone", modalities=("visual",)),
+    "voice": Variant("… of the voice alone", modalities=("audio",)),
     "no-hidden": Variant("… without the hidden layer", ("--model.fusion.hidden-dim=0",)),
     "perceiver": Variant("… the Perceiver alone (--head tokens)", ("--head=tokens",)),
     "no-change": Variant("… without the stream of change", ("--model.fusion.change=false",)),
@@ -96,11 +99,12 @@ VARIANTS = {
     "before": Variant("default before (6.5 M, last layer)", (*LAST_ALONE, *OLD_HEAD)),
 }
 FINE_TUNED = {
-    "lpft": Variant("default, then its last blocks (--recipe lpft)", ("--recipe=lpft",)),
+    "lpft": Variant("default, then last blocks (--recipe lpft)", ("--recipe=lpft",)),
     "lpft-1": Variant(
         "… one block of each", ("--recipe=lpft", "--unfreeze-at={first}:visual=1,{first}:audio=1")
     ),
     "lpft-low": Variant("… at a third of the rate", ("--recipe=lpft", "--backbone-lr=0.0001")),
+    "lpft-high": Variant("… at seven times the rate", ("--recipe=lpft", "--backbone-lr=0.002")),
     "fine-tuned": Variant(
         "default, last block of each backbone fine-tuned from the start",
         ("--unfreeze=visual=1,audio=1", "--backbone-lr=0.0001"),
@@ -120,7 +124,7 @@ ALL = VARIANTS | FINE_TUNED | END_TO_END
 def settings_of(options: argparse.Namespace, variant: Variant, run: Path, train: str, *words: str) -> Settings:
     given = [
         f"--preset={variant.preset}",
-        "--modalities=visual,audio",
+        f"--modalities={','.join(variant.modalities)}",
         f"--train-shards={train}",
         f"--val-shards={options.out}/shards/val-*.tar",
         f"--run-dir={run}",
@@ -129,10 +133,7 @@ def settings_of(options: argparse.Namespace, variant: Variant, run: Path, train:
         *words,
     ]
     if variant.preset == "base":
-        given += [
-            f"--backbone=visual={options.weights / DINOV2}",
-            f"--backbone=audio={options.weights / WHISPER}",
-        ]
+        given += [f"--backbone={name}={options.weights / BACKBONES[name]}" for name in variant.modalities]
         given += SIZES
     first = options.epochs - max(1, round(FINE_TUNED_SHARE * options.epochs))
     given += [word.format(first=first) for word in variant.words]
@@ -374,7 +375,9 @@ def draw(options: argparse.Namespace, results: Mapping[str, Mapping[str, Any]]) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, required=True, help=f"folder with {DINOV2} and {WHISPER}")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help=f"folder with {' and '.join(BACKBONES.values())}"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", default="64,160,320,640", help="numbers of training clips")
     parser.add_argument("--seeds", type=int, default=3)
