@@ -112,6 +112,30 @@ def test_gradients_of_two_processes_are_those_of_one(tasks, fork_server, tmp_pat
     assert compared > 20
 
 
+@pytest.mark.campaign
+def test_weights_by_uncertainty_of_two_processes_are_those_of_one(tasks, fork_server, tmp_path):
+    """Also the gradients that they weigh, when they have moved; the model itself hardly does."""
+    words = (*JOINT, "--task-weights=uncertainty", "--max-steps=4", "--clip-norm=0", "--seed=3")
+    words = (*words, "--lr=1e-9", "--backbone-lr=1e-9")
+    files = [tmp_path / "alone.pt", tmp_path / "shared.pt"]
+    alone = arguments(tasks, tmp_path / "1", *words)
+    one = fork_server.fork("record_gradients", alone, str(files[0]), "float64", 3)
+    assert one.wait() == 0, one.said
+    shared = arguments(tasks, tmp_path / "2", *words, "--batch-size=1")
+    together(fork_server, "record_gradients", shared, str(files[1]), "float64", 3)
+    weighed, other = (lines(tmp_path / name, "metrics.jsonl")[-1]["task_weights"] for name in "12")
+    assert other == pytest.approx(weighed, abs=1e-6)
+    assert all(
+        abs(weight - began) > 1e-3 for weight, began in zip(weighed.values(), (1, 0.5, 1, 0.5), strict=True)
+    )
+    compared = 0
+    for ours, theirs in zip(*map(torch.load, files), strict=True):
+        if ours is not None:
+            assert (ours - theirs).abs().max() <= 1e-6
+            compared += bool(ours.abs().max() > 1e-4)
+    assert compared > 20
+
+
 def test_the_model_says_classes_labels_and_numbers_and_eval_measures_them(whole, tasks, tmp_path, capsys):
     model = viper_e2e.load(whole / "checkpoints" / "last")
     card = (whole / "checkpoints" / "last" / "README.md").read_text()

@@ -219,8 +219,8 @@ def _die_after(number: int) -> None:
 # --- several processes ----------------------------------------------------------------------------
 
 
-def record_gradients(arguments: list[str], file: str, dtype: str = "float32") -> int:
-    """The gradients of the first optimizer step, as the optimizer sees them; all is computed in ``dtype``."""
+def record_gradients(arguments: list[str], file: str, dtype: str = "float32", step: int = 0) -> int:
+    """The gradients of an optimizer step, as the optimizer sees them; all is computed in ``dtype``."""
     build, build_loss = trainer.build_optimizer, trainer.build_loss
 
     def cast(model, *rest):
@@ -228,10 +228,10 @@ def record_gradients(arguments: list[str], file: str, dtype: str = "float32") ->
 
     trainer.build_optimizer = cast
     trainer.build_loss = lambda *given: build_loss(*given).to(getattr(torch, dtype))
-    original = torch.optim.AdamW.step
+    original, steps = torch.optim.AdamW.step, iter(range(10_000))
 
     def wrapped(self, *rest, **named):
-        if rank() == 0 and not Path(file).exists():
+        if next(steps) == step and rank() == 0:
             gradients = [p.grad for group in self.param_groups for p in group["params"]]
             torch.save([None if g is None else g.clone() for g in gradients], file)
         return original(self, *rest, **named)
