@@ -10,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.training_runs import lines, same, settings, weights
+from support.media import make_clip
+from support.training_runs import diverging, lines, same, settings, weights
 from support.visual_encoders import write_vit
 
 from viper_e2e.commands.cli import main
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders.base import Encoder
+from viper_e2e.errors import ViperError
+from viper_e2e.packing import pack, write_labels
+from viper_e2e.training.cross_validation import Folding
 from viper_e2e.training.data import open_splits
 from viper_e2e.training.folds import Folds, read_folds
 from viper_e2e.training.one_pass import ManyTrainings
@@ -210,6 +214,50 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_tables(whole, words, fork_s
             ended += 1
             for name in RESULTS:
                 assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+@SLOW
+def test_a_fold_that_diverges_is_named_and_trained_again_alone(whole, words, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        diverging(patch, "fold-2")
+        assert main(["cv", *words, "--folds=3", f"--run-dir={folder}"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 of 3 trainings failed (fold 2: step 0: 3 steps in a row" in said
+    assert f"viper cv --resume --run-dir {folder} trains" in said
+    assert (folder / "fold-3/held_out.csv").exists()
+    assert not (folder / "predictions.csv").exists()
+    stepping = diverging(monkeypatch)
+    assert main(["cv", "--resume", f"--run-dir={folder}"]) == 0
+    assert set(stepping) == {"fold-2"}
+    assert results(folder) == results(whole)
+    diverging(monkeypatch, "fold-1", "fold-2", "fold-3")
+    assert main(["cv", *words, "--folds=3", f"--run-dir={tmp_path / 'none'}"]) == 1
+    assert "all 3 trainings failed (fold 1:" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_fold_without_labelled_clips_is_named(tmp_path, capsys):
+    (tmp_path / "videos").mkdir()
+    of_fold = {"1": (0.1, 0.9), "2": (None, None), "3": (0.4, 0.6)}
+    table = []
+    for fold, values in of_fold.items():
+        for number, joy in enumerate(values):
+            key = f"{fold}{number}"
+            make_clip(tmp_path / "videos" / f"{key}.mp4")
+            table.append({"File_ID": f"[{key}]", "Split": "train", "Joy": joy, "Subject": key, "Fold": fold})
+    for folds in ("12", "123"):
+        rows = [row for row in table if row["Fold"] in folds]
+        write_labels(tmp_path / "labels.csv", rows)
+        shards = tmp_path / f"shards{folds}"
+        assert pack(tmp_path / "videos", tmp_path / "labels.csv", shards).exit_code in (0, 2)
+        made = settings(tmp_path, tmp_path / "run", f"--train-shards={shards}/train-*.tar")
+        if folds == "12":
+            with pytest.raises(ViperError, match=r"two folds with labelled .* there are: 1; .* in fold 2"):
+                Folding(made, source="Fold", by="", stratify="")
+        else:
+            found = Folding(made, source="Fold", by="", stratify="")
+            assert found.names == ("1", "3")
+            assert any("no clip with a label is in fold 2" in note for note in found.folds.notes)
 
 
 @SLOW

@@ -167,6 +167,40 @@ def test_a_model_that_is_nowhere_is_one_line(source, told):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (
+            ("config.yaml", "sweep.json"),
+            "no checkpoint yet; `viper sweep --resume --run-dir .* goes on with it",
+        ),
+        (
+            ("config.yaml", "sweep.json", "trial-1/checkpoints/best/x"),
+            "viper sweep --resume .* or name one .*trial-1",
+        ),
+        (("config.yaml", "retrained.json"), "`viper ablate --retrain --resume --run-dir"),
+        (("config.yaml",), "`viper train --resume --run-dir"),
+        (
+            ("config.yaml", "seed-0/checkpoints/best/x"),
+            "before it had one model; `viper train --resume",
+        ),
+    ],
+)
+def test_a_run_that_was_stopped_says_what_goes_on_with_it(tmp_path, files, told):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("ensemble: 2\n")
+    for source in (tmp_path, tmp_path / "checkpoints/best"):
+        with pytest.raises(CheckpointError, match=told) as error:
+            viper_e2e.load(str(source))
+        assert "\n" not in str(error.value)
+    # Several seeds are several models.
+    if (tmp_path / "seed-0").exists():
+        (tmp_path / "config.yaml").write_text("ensemble: 1\n")
+        with pytest.raises(CheckpointError, match="holds several runs; did you mean"):
+            viper_e2e.load(str(tmp_path))
+
+
 @pytest.mark.slow
 def test_pushing_uploads_a_folder_that_loads(tmp_path, clip, monkeypatch, vit):
     """The hub is stood in for by a folder; no connection is made."""

@@ -86,6 +86,19 @@ def test_nothing_is_tried_twice_and_what_has_no_score_is_not_sought_again():
     assert any(row["score"] is None for row in rows)
 
 
+def test_more_trials_begin_with_the_same_ones():
+    few, many = Proposals([RATE, LATENTS], 6, seed=3), Proposals([RATE, LATENTS], 14, seed=3)
+    assert swept(many, of_rate)[:6] == swept(few, of_rate)
+
+
+def test_optuna_is_told_what_failed_and_that_is_no_score():
+    rows = swept(Proposals([RATE], 8, seed=0), of_rate_alone)
+    rows[2] |= {"score": None, "failed": "step 3: not finite"}
+    study = Proposals([RATE], 8, seed=0)._told(rows, 0)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2 + ["FAIL"] + ["COMPLETE"] * 5
+    assert Proposals([RATE], 9, seed=0)(rows)
+
+
 def of_rate_alone(settings):
     return -((math.log10(float(settings["lr"])) + 3) ** 2)
 

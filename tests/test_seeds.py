@@ -7,8 +7,9 @@ import shutil
 from statistics import fmean, stdev
 
 import pytest
-from support.training_runs import lines, run, same, weights
+from support.training_runs import arguments, diverging, lines, run, same, weights
 
+from viper_e2e.commands.cli import main
 from viper_e2e.training.seeds import summarised
 
 pytestmark = pytest.mark.slow
@@ -34,6 +35,28 @@ def test_each_seed_trains_as_it_would_alone_and_the_spread_is_told(corpus, tmp_p
     assert told["seeds"] == [3, 4]
     assert told["mean_pearson"] == {"values": best, "mean": fmean(best), "deviation": stdev(best)}
     assert f"{fmean(best):.4f} ± {stdev(best):.4f}" in capsys.readouterr().err
+
+
+def test_a_seed_that_diverges_fails_alone_and_is_trained_again(corpus, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    words = (f"--val-shards={corpus}/shards/val-*.tar", "--epochs=1", "--modalities=visual", "--seeds=3")
+    with monkeypatch.context() as patch:
+        diverging(patch, "seed-1")
+        assert main(["train", *arguments(corpus, folder, *words)]) == 2
+    said = capsys.readouterr().err
+    assert "1 of 3 seeds failed (seed 1: step 0: 3 steps" in said
+    assert "the mean is of the others" in said
+    told = json.loads((folder / "seeds.json").read_text())
+    assert (told["seeds"], list(told["failed"])) == ([0, 2], ["1"])
+    stepping = diverging(monkeypatch)
+    assert main(["train", "--resume", f"--run-dir={folder}"]) == 0
+    assert set(stepping) == {"seed-1"}
+    told = json.loads((folder / "seeds.json").read_text())
+    assert told["seeds"] == [0, 1, 2]
+    assert "failed" not in told
+    diverging(monkeypatch, "seed-0", "seed-1", "seed-2")
+    assert main(["train", *arguments(corpus, tmp_path / "none", *words)]) == 1
+    assert "all 3 seeds failed" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.campaign

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from support.training_runs import arguments, same, settings, weights
+from support.training_runs import arguments, diverging, same, settings, weights
 from support.visual_encoders import write_vit
 
 from viper_e2e.commands.cli import main
@@ -21,6 +22,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.report import trials_plot
 from viper_e2e.training.axes import drawn, grid, read_axes
 from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.trials import ranked
 
 GRID = ("--grid", "fusion.dropout=0.0,0.5", "train.lr=1e-3,1e-2")
 
@@ -126,6 +128,9 @@ def test_a_plot_is_drawn_of_numbers_words_and_what_is_undefined(tmp_path):
     ]
     assert trials_plot(rows, tmp_path / "a.png", "mean Pearson").stat().st_size > 5_000
     assert trials_plot(rows[:1], tmp_path / "b.png", "mean Pearson").is_file()
+    failed = [{"settings": {"lr": "9", "model.fusion.kind": "tokens"}, "score": None, "failed": "step 3"}]
+    assert trials_plot([*rows, *failed], tmp_path / "c.png", "intensities.rmse").is_file()
+    assert (tmp_path / "c.png").read_bytes() != (tmp_path / "a.png").read_bytes()
 
 
 @pytest.fixture
@@ -162,6 +167,72 @@ def test_trials_are_compared_on_one_pass_and_the_best_is_the_sweeps_model(
     assert same(weights(tmp_path / "alone"), weights(folder / "trial-4"))
     clip = str(corpus / "videos/9.mp4")
     assert main(["infer", clip, "--checkpoint", str(folder), "--output", str(tmp_path / "one.json")]) == 0
+
+
+@pytest.mark.slow
+def test_a_trial_that_diverges_fails_alone_and_is_not_tried_again(corpus, vit, tmp_path, capsys, monkeypatch):
+    folder, own = tmp_path / "sweep", ("--epochs=2", "--batch-size=2", "--grid", "lr=1e-3,1e30,1e-2")
+    assert main(["sweep", *words(corpus, vit, folder, *own)]) == 2
+    told = json.loads((folder / "sweep.json").read_text())
+    first, failed, last = told["trials"]
+    assert "3 steps in a row were not finite" in failed["failed"]
+    assert (failed["score"], failed["epoch"]) == (None, None)
+    assert "failed" not in first | last
+    assert told["best"] == max((first, last), key=lambda row: row["score"])["trial"]
+    assert same(weights(folder, "best"), weights(folder / told["best"], "best"))
+    out = capsys.readouterr()
+    assert "failed" in next(line for line in out.out.splitlines() if "1e30" in line)
+    assert "trial-2 failed: step" in out.err
+    stepping = diverging(monkeypatch)
+    before = (folder / "sweep.json").read_text()
+    assert main(["sweep", f"--run-dir={folder}", "--resume"]) == 2
+    assert not stepping
+    assert (folder / "sweep.json").read_text() == before
+    shutil.rmtree(folder / "trial-2")
+    assert main(["sweep", f"--run-dir={folder}", "--resume"]) == 2
+    assert set(stepping) == {"trial-2"}
+    assert (folder / "sweep.json").read_text() == before
+
+
+@pytest.mark.slow
+def test_where_all_trials_fail_a_line_says_so(corpus, vit, tmp_path, capsys, monkeypatch):
+    diverging(monkeypatch, "trial-1", "trial-2")
+    assert main(["sweep", *words(corpus, vit, tmp_path / "sweep", "--grid", "lr=1e-3,1e-2")]) == 1
+    assert "all 2 trials failed, the first of them: step 0" in capsys.readouterr().err.splitlines()[-1]
+    told = json.loads((tmp_path / "sweep/sweep.json").read_text())
+    assert "best" not in told
+    assert [bool(row["failed"]) for row in told["trials"]] == [True, True]
+
+
+def test_what_failed_ranks_last_and_is_no_best():
+    rows = [
+        {"trial": "a", "score": None, "mean_mse": None, "failed": "step 3"},
+        {"trial": "b", "score": None, "mean_mse": None},
+        {"trial": "c", "score": -0.2, "mean_mse": 1.0},
+    ]
+    assert [row["trial"] for row in ranked(rows)] == ["c", "b", "a"]
+
+
+@pytest.mark.slow
+def test_more_trials_are_added_to_those_that_have_ended(corpus, vit, tmp_path, monkeypatch):
+    folder, own = tmp_path / "sweep", ("--epochs=1", "--best-by=intensities.rmse")
+    ranges = ("--range", "lr=log:1e-4..1e-1")
+    assert main(["sweep", *words(corpus, vit, folder, *own, "--random=1", *ranges)]) == 0
+    (first,) = json.loads((folder / "sweep.json").read_text())["trials"]
+    # An error is told as it is, and ranks apart from that.
+    assert (first["measure"], first["value"]) == ("intensities.rmse", -first["score"])
+    assert first["value"] > 0
+    stepping = diverging(monkeypatch)
+    assert main(["sweep", f"--run-dir={folder}", "--resume", "--random=10"]) == 0
+    told = json.loads((folder / "sweep.json").read_text())
+    assert told["trials"][0] == first
+    assert [row["trial"] for row in told["trials"]] == [f"trial-{number}" for number in range(1, 11)]
+    assert "trial-1" not in stepping
+    axes = read_axes([ranges[1]], settings(corpus, folder), "--range")
+    assert [row["settings"] for row in told["trials"]] == drawn(axes, 10, seed=0)
+    assert main(["sweep", f"--run-dir={folder}", "--resume", "--random=2"]) == 1  # fewer
+    assert main(["sweep", f"--run-dir={folder}", "--resume", "--random=12", "--range=lr=1..2"]) == 1
+    assert main(["sweep", f"--run-dir={folder}", "--resume", "--random=12", "--sweep-seed=5"]) == 1
 
 
 @pytest.mark.campaign

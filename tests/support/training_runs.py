@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from support.media import make_clip, tone
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.settings import Settings
+from viper_e2e.loading import ClipBatch
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.one_pass import train
@@ -80,6 +82,21 @@ def lines(folder: Path, name: str) -> list[dict]:
 
 def losses(folder: Path) -> list[float]:
     return [record["train_loss"] for record in lines(folder, "metrics.jsonl")]
+
+
+def diverging(monkeypatch: pytest.MonkeyPatch, *folders: str) -> list[str]:
+    """Runs in folders of these names give up at their first step. Returns the name of the run of each step."""
+    stepping: list[str] = []
+    step = Trainer._step
+
+    def diverge(self: Trainer, group: list[ClipBatch]) -> bool:
+        stepping.append(self.run.path.name)
+        if self.run.path.name in folders:
+            self.guard.give_up("step 0: 3 steps in a row were not finite (NaN), no checkpoint yet")
+        return step(self, group)
+
+    monkeypatch.setattr(Trainer, "_step", diverge)
+    return stepping
 
 
 def spoiled_steps(calls: range) -> TrainerHooks:

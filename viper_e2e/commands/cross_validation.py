@@ -35,9 +35,10 @@ def run_cv(options: CrossValConfig, settings: Settings, words: Sequence[str]) ->
         return code if code or not is_main else ExitCode.NOTHING_DONE
     is_one = len(found) == 1
     results = {seed: _settle(folding.by_seed[seed], one, shows=is_one) for seed, one in found.items()}
-    if not is_one and ExitCode.NOTHING_DONE not in results.values():
+    # A mean over the seeds that did well would flatter.
+    if not is_one and not code and ExitCode.NOTHING_DONE not in results.values():
         _settle_seeds(folding, found)
-    return max(results.values(), key=lambda code: (code == ExitCode.NOTHING_DONE, code))
+    return max([code, *results.values()], key=lambda code: (code == ExitCode.NOTHING_DONE, code))
 
 
 def _settle(folding: Folding, found: CrossValidation, *, shows: bool) -> int:

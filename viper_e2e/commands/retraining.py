@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config import Depths, Settings, backbones_of, in_order
-from viper_e2e.errors import ViperError
+from viper_e2e.errors import ExitCode, ViperError
 
 if TYPE_CHECKING:
     from viper_e2e.training import ManyTrainings, Outcome
@@ -23,7 +23,7 @@ def run_retraining(words: Sequence[str], command: Sequence[str]) -> int:
     """``words``: of `viper train`. Hidden from a model that was trained with it, a modality leaves a gap; what
     a model is without it is seen once it has learned without it."""
     base = parse_train(words, "viper ablate --retrain")
-    from viper_e2e.training import Trial, run_trials
+    from viper_e2e.training import Trial, run_trials, settled_plan
 
     subsets = subsets_of(base.model.modalities)
     if len(subsets) == 1:
@@ -34,8 +34,9 @@ def run_retraining(words: Sequence[str], command: Sequence[str]) -> int:
         return Trial.of("+".join(subset), differs, of_subset(base, subset))
 
     plan = {"kind": "modalities", "trials": [{"modalities": ",".join(subset)} for subset in subsets]}
+    plan = settled_plan(base, plan, Path(base.train.run_dir) / RECORD)
     code, rows = run_trials(base, make, plan, RECORD, command, judge=_judged)
-    if code == 0:
+    if code in (ExitCode.OK, ExitCode.SOME_FAILED):
         _show(rows, Path(base.train.run_dir))
     return code
 
@@ -80,8 +81,8 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     cells = [
         (
             ", ".join(row["modalities"]),
-            *("–" if row[key] is None else f"{row[key]:.3f}" for key in ("mean_pearson", "low", "high")),
-            row["epoch"],
+            *("–" if row.get(key) is None else f"{row[key]:.3f}" for key in ("mean_pearson", "low", "high")),
+            "failed" if "failed" in row else row["epoch"],
         )
         for row in best_first
     ]
@@ -90,7 +91,7 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     known = [
         row | {"measure": "mean Pearson", "score": row["mean_pearson"]}
         for row in best_first
-        if None not in (row["mean_pearson"], row["low"], row["high"])
+        if "failed" not in row and None not in (row["mean_pearson"], row["low"], row["high"])
     ]
     if known:
         plot = folder / "retrained.png"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from viper_e2e.commands.command_line import parse_known
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config import Settings, SweepConfig
-from viper_e2e.errors import ViperError
+from viper_e2e.errors import ExitCode, ViperError
 
 if TYPE_CHECKING:
     from viper_e2e.training import Proposals
@@ -50,21 +51,23 @@ def _single(argv: Sequence[str], *options: str) -> list[str]:
 def run_sweep(options: SweepConfig, others: Sequence[str], command: Sequence[str]) -> int:
     """``others``: the words of `viper train`."""
     base = parse_train(others, "viper sweep")
-    from viper_e2e.training import Trial, run_trials
+    from viper_e2e.training import Trial, num_trials, run_trials, settled_plan
 
     plan, propose = _plan(options, base)
-    count = plan.get("count", len(plan["trials"]))
+    plan = settled_plan(base, plan, Path(base.train.run_dir) / RECORD)
+    # Folders keep their names where more trials follow.
+    digits = len(str(plan.get("began_with", num_trials(plan))))
 
     def make(number: int, differs: Mapping[str, str]) -> Trial:
         settings = parse_train([*others, *_words(differs)], "viper sweep")
-        return Trial.of(f"trial-{number:0{len(str(count))}}", differs, settings)
+        return Trial.of(f"trial-{number:0{digits}}", differs, settings)
 
     for axis in propose.axes if propose is not None else ():
         # What it may come to is looked at before the first is trained.
         for value in axis.choices or (axis.written(axis.low), axis.written(axis.high)):
             parse_train([*others, *_words({axis.name: value})], "viper sweep")
     code, rows = run_trials(base, make, plan, RECORD, command, propose=propose)
-    if code == 0:
+    if code in (ExitCode.OK, ExitCode.SOME_FAILED):
         show_trials(rows, Path(base.train.run_dir), "sweep", base.train.best_by or "mean Pearson")
     return code
 
@@ -74,10 +77,13 @@ def _plan(options: SweepConfig, base: Settings) -> tuple[dict[str, Any], Proposa
     from viper_e2e.training import drawn, grid, read_axes, read_plan
 
     asked = [bool(options.grid), options.random is not None, options.optuna is not None]
-    if not any(asked) and base.train.resume:
-        plan = read_plan(Path(base.train.run_dir) / RECORD)
-        if plan is not None:
-            return plan, _proposals(plan, base)
+    before = read_plan(Path(base.train.run_dir) / RECORD) if base.train.resume else None
+    if before is not None and not any(asked):
+        return before, _proposals(before, base)
+    if before is not None and not options.grid and not options.range and "seed" in before:
+        # More trials of the same ranges: --random 40 alone says so.
+        seed = options.sweep_seed or before["seed"]
+        options = replace(options, range=before["over"], sweep_seed=seed)
     if asked.count(True) != 1:
         raise ViperError(
             "give either --grid NAME=V1,V2 …, or --random N or --optuna N with --range NAME=LOW..HIGH …, what "
@@ -119,6 +125,7 @@ def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str, measur
     from viper_e2e.commands.pictures import draw
     from viper_e2e.report import stdout_console, trials_plot
     from viper_e2e.runtime import AS_IT_IS, console, table
+    from viper_e2e.scoring import as_measured
     from viper_e2e.training import ranked
 
     best_first = ranked(rows)
@@ -128,14 +135,22 @@ def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str, measur
         (
             row["trial"],
             *row["settings"].values(),
-            *(_shown(row[key]) for key in ("score", "mean_ccc", "mean_mse")),
-            row["epoch"],
+            "failed"
+            if "failed" in row
+            else _shown(None if row["score"] is None else as_measured(row["score"], measure)),
+            *(_shown(row[key]) for key in ("mean_ccc", "mean_mse")),
+            row["epoch"] or "–",
         )
         for row in best_first
     ]
     stdout_console().print(table(title, columns, cells))
     plot = folder / f"{title}.png"
     draw(plot, lambda: trials_plot(rows, plot, measure))
+    for row in (row for row in rows if "failed" in row):
+        console.print(
+            f"{row['trial']} failed: {row['failed']}; not tried again, unless its folder is removed",
+            **AS_IT_IS,
+        )
     best = best_first[0]["trial"]
     console.print(f"best: {best}, kept as {folder / 'checkpoints' / 'best'}", **AS_IT_IS)
     console.print(f"next: viper infer CLIP --checkpoint {folder}", **AS_IT_IS)

@@ -118,15 +118,37 @@ def folder_of(source: Path) -> Path:
         if (found / MANIFEST).is_file():
             logger.warning("%s: the folder of a run; taking %s", source, found)
             return found
-    seeds = sorted(source.glob("seed-*/checkpoints/best")) + sorted(source.glob("*/checkpoints/best"))
-    if seeds:
-        raise CheckpointError(f"{source}: holds several runs; did you mean {seeds[0]}?")
-    if (source / "config.yaml").is_file() and not (source / "checkpoints").exists():
-        raise CheckpointError(
-            f"{source}: a run that has saved no checkpoint yet; "
-            f"`viper train --resume --run-dir {shlex.quote(str(source))}` goes on with it"
-        )
+    if told := unfinished_line(source):
+        raise CheckpointError(told)
+    if runs := _models_in(source):
+        raise CheckpointError(f"{source}: holds several runs; did you mean {runs[0]}?")
     return source
+
+
+def unfinished_line(run: Path) -> str:
+    """What goes on with a run, or with the runs that were to give one model, where that is still missing; empty
+    where ``run`` is no such folder."""
+    settings = run / "config.yaml"
+    if not settings.is_file() or (run / "checkpoints").exists():
+        return ""
+    records = {"sweep.json": "sweep", "retrained.json": "ablate --retrain", "folds.json": "cv"}
+    command = next((name for file, name in records.items() if (run / file).is_file()), "train")
+    again = f"viper {command} --resume --run-dir {shlex.quote(str(run))}"
+    models = _models_in(run)
+    if not models:
+        return f"{run}: a run that has saved no checkpoint yet; `{again}` goes on with it"
+    joins = re.search(
+        r"^ensemble: (?!1$)", settings.read_text(encoding="utf-8", errors="replace"), re.MULTILINE
+    )
+    if command == "cv" or (command == "train" and not joins):
+        return ""
+    return (
+        f"{run}: stopped before it had one model; `{again}` goes on with it; or name one there is: {models[0]}"
+    )
+
+
+def _models_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("seed-*/checkpoints/best")) + sorted(folder.glob("*/checkpoints/best"))
 
 
 def _manifest_files(folder: Path) -> dict[str, Any]:

@@ -295,6 +295,8 @@ def _fetch(source: str, revision: str | None) -> Path:
         return checkpoint.folder_of(folder)
     if folder.exists():
         raise CheckpointError(f"{source}: is a file; give the checkpoint's folder")
+    if folder.parent.name == "checkpoints" and (told := checkpoint.unfinished_line(folder.parent.parent)):
+        raise CheckpointError(told)
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise CheckpointError(
             f"{source}: no such folder; a training run leaves one at RUN_DIR/checkpoints/best"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from viper_e2e.report.figures import new_figure
 from viper_e2e.runtime import written_whole
+from viper_e2e.scoring import as_measured
 
 LOG_FACTOR = 50.0
 """Positive values that span more than this stand on a logarithmic axis."""
@@ -24,12 +25,17 @@ class _Scale(NamedTuple):
 
 
 def trials_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, measure: str) -> Path:
-    """``rows``: of each trial ``settings`` (name → value as written) and ``score``, `None` if undefined."""
+    """``rows``: of each trial ``settings`` (name → value as written) and ``score``, `None` if undefined.
+
+    Trials with ``failed`` are dashed, and end before the axis of scores. The better stands higher, also where
+    an error is measured.
+    """
     scored = sorted((row for row in rows if row["score"] is not None), key=lambda row: row["score"])
+    failed = [row for row in rows if "failed" in row]
     names = [*(rows[0]["settings"] if rows else ())]
-    scales = [_scale([row["settings"][name] for row in scored]) for name in names]
-    scores = [float(row["score"]) for row in scored]
-    scales.append(_scale([f"{score:.6f}" for score in scores], is_number=True))
+    scales = [_scale([row["settings"][name] for row in (*scored, *failed)]) for name in names]
+    scores = _scale([f"{float(row['score']):.6f}" for row in scored], is_number=True)
+    scales.append(_as_measured(scores, measure))
     figure = new_figure((2.2 + 1.7 * len(names), 4.6))
     axes = figure.subplots()
     import matplotlib
@@ -47,6 +53,9 @@ def trials_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, meas
             ms=5 if is_best else 3,
             zorder=3 if is_best else 2,
         )
+    for number in range(len(scored), len(scored) + len(failed)):
+        line = [scale.places[number] for scale in scales[:-1]]
+        axes.plot(range(len(line)), line, color="#888888", lw=1.0, ls="--", marker="x", ms=4, zorder=2)
     for x, scale in enumerate(scales):
         axes.axvline(x, color="#bbbbbb", lw=1, zorder=1)
         for place, label in scale.ticks.items():
@@ -68,7 +77,8 @@ def trials_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, meas
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
-    axes.set_title(f"{len(rows)} trials, the best in bold", size=10, loc="left")
+    told = f", {len(failed)} failed (dashed)" if failed else ""
+    axes.set_title(f"{len(rows)} trials{told}, the best in bold", size=10, loc="left")
     with written_whole(Path(path)) as partial:
         figure.savefig(partial, dpi=130, format="png")
     return Path(path)
@@ -95,6 +105,12 @@ def _scale(values: Sequence[str], *, is_number: bool = False) -> _Scale:
         [_share(number, low, high) for number in sized],
         {_share(number, low, high): text for number, text in distinct},
     )
+
+
+def _as_measured(scale: _Scale, measure: str) -> _Scale:
+    """Scores are drawn as they rank, and labelled as what was measured."""
+    ticks = {place: f"{as_measured(float(text), measure):.3g}" for place, text in scale.ticks.items()}
+    return scale._replace(ticks=ticks)
 
 
 def _share(number: float | int, low: float | int, high: float | int) -> float:

@@ -70,6 +70,11 @@ def main_score(scores: Mapping[str, TaskScores], best_by: str = "") -> float:
     return float(np.mean(measured)) if measured else float("nan")
 
 
+def as_measured(score: float, measure: str) -> float:
+    """What models are ranked by, larger is better, as ``TASK.MEASURE`` itself: an error has no sign."""
+    return 0.0 - score if measure.rpartition(".")[2] in SMALLER_IS_BETTER else score
+
+
 def split_best_by(best_by: str, tasks: Sequence[Task]) -> tuple[str, str]:
     """``"emotion.uar"`` → task and measure. `ViperError` for what is not measured."""
     name, _, measure = best_by.rpartition(".")

@@ -25,8 +25,10 @@ from .ridge_training import RidgeTrainer as RidgeTrainer
 from .shared_clips import SharedClips as SharedClips
 from .trainer import Trainer as Trainer
 from .trials import Trial as Trial
+from .trials import num_trials as num_trials
 from .trials import ranked as ranked
 from .trials import read_plan as read_plan
 from .trials import run_trials as run_trials
+from .trials import settled_plan as settled_plan
 from .validation import VALIDATION as VALIDATION
 from .validation import hold as hold

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
@@ -13,12 +14,22 @@ from typing import Any
 from rich.table import Table
 
 from viper_e2e.config import Settings
-from viper_e2e.errors import ViperError
+from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Predictions
 from viper_e2e.runtime import console, plain_json, settle_folder, table, tell_problems, write_text
-from viper_e2e.shards import ShardSet
+from viper_e2e.scoring import known_groups
+from viper_e2e.shards import ShardSet, parse_corpora
 from viper_e2e.training.data import limits_of, open_corpora
-from viper_e2e.training.folds import Folds, entries_of, folds_from, make_folds, notes_on, read_folds
+from viper_e2e.training.folds import (
+    Folds,
+    entries_of,
+    folds_from,
+    is_file_of_folds,
+    make_folds,
+    notes_on,
+    read_folds,
+)
+from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.joining import check_joinable, join
 from viper_e2e.training.one_pass import ManyTrainings, Outcome
 from viper_e2e.training.resuming import SavedRun, differences, with_absolute_paths
@@ -134,6 +145,17 @@ class Folding:
                     f"--{name.replace('_', '-')} is {now}, it was {before}; name another --run-dir"
                 )
 
+    def _folds_without_labels(self, source: str) -> tuple[str, ...]:
+        """Of folds that were packed with clips, those of which no clip has a label."""
+        corpora = parse_corpora(self.settings.train.train_shards, "--train-shards")
+        # Of several corpora, some may have no such folds.
+        if is_file_of_folds(source) or len(corpora) > 1 or corpora[0].name or not self.shards.problems:
+            return ()
+        every = ShardSet(corpora[0].patterns, limits=limits_of(self.settings))
+        names = known_groups(every, source, "--folds")
+        labelled = {name for name, is_so in zip(names, every.is_labelled(), strict=True) if is_so}
+        return tuple(sorted({name for name in names if name} - labelled))
+
     def _by_seed(self) -> dict[int, Folding]:
         train = self.settings.train
         if train.seeds == 1:
@@ -175,7 +197,9 @@ class Folding:
         elif resumes and not source:
             return folds_from(self.shards, str(self.path))
         else:
-            found = folds_from(self.shards, source or "Fold", by)
+            source = source or "Fold"
+            lacking = self._folds_without_labels(source)
+            found = folds_from(self.shards, source, by, lacking=lacking)
         if resumes and dict(read_folds(self.path).of_clips) != dict(found.of_clips):
             raise ViperError(f"{self.folder}: goes on only as it began; --folds {source} makes other folds")
         return found
@@ -185,9 +209,11 @@ def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[dict[int, 
     """Train every fold, with every seed, and predict what it held out.
 
     Returns what came of it by seed, nothing where a signal asked to stop or this is not the first process; the
-    exit code; and whether this is the first process. ``command``: the words with which all of it goes on.
+    exit code; and whether this is the first process. A seed with a fold that diverged is not among them: what
+    that fold held out was predicted by nobody. ``command``: the words with which all of it goes on.
     """
     found: dict[int, CrossValidation] = {}
+    failed: dict[str, str] = {}
     with ManyTrainings(folding.settings, command=command, count=folding.num_trainings) as many:
         is_main = many.processes.is_main
         if is_main:
@@ -195,16 +221,35 @@ def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[dict[int, 
             console.print(*folding.overview(), sep="\n")
             folding.write()
         for seed, own in folding.by_seed.items():
-            by_fold = _of_seed(own, many, f"seed {seed}, " if len(folding.by_seed) > 1 else "")
+            num_failed = len(failed)
+            by_fold = _of_seed(own, many, f"seed {seed}, " if len(folding.by_seed) > 1 else "", failed)
             if by_fold is None:
                 return {}, many.code, is_main
-            if is_main:
+            if is_main and len(failed) == num_failed:
                 found[seed] = _joined(own, by_fold)
-    return found, many.code, is_main
+        if failed:
+            many.tell(_told(failed, folding))
+    return found, ExitCode.SOME_FAILED if failed else ExitCode.OK, is_main
 
 
-def _of_seed(folding: Folding, many: ManyTrainings, prefix: str) -> dict[str, Predictions] | None:
-    """By fold, in the first process; None where a signal asked to stop."""
+def _told(failed: Mapping[str, str], folding: Folding) -> str:
+    """What failed and is to be done; `ViperError` where nothing else is left."""
+    which = "; ".join(f"{name}: {why}" for name, why in failed.items())
+    anew = "a lower --lr holds for all folds, so it is for another --run-dir"
+    if len(failed) == folding.num_trainings:
+        raise ViperError(f"{folding.folder}: all {len(failed)} trainings failed ({which}); {anew}")
+    again = f"viper cv --resume --run-dir {shlex.quote(str(folding.folder))}"
+    return (
+        f"{len(failed)} of {folding.num_trainings} trainings failed ({which}), so that clips held out "
+        "there have no prediction, and the folds are not scored together; the other folds are kept: "
+        f"{again} trains these alone; {anew}"
+    )
+
+
+def _of_seed(
+    folding: Folding, many: ManyTrainings, prefix: str, failed: dict[str, str]
+) -> dict[str, Predictions] | None:
+    """By fold, in the first process; None where a signal asked to stop. What diverges goes into ``failed``."""
     if many.processes.is_main:
         folding.write()
     many.processes.wait("the folds to be written")
@@ -212,12 +257,20 @@ def _of_seed(folding: Folding, many: ManyTrainings, prefix: str) -> dict[str, Pr
     for number, fold in enumerate(folding.names, 1):
         if many.processes.is_main:
             console.print(f"{prefix}fold {fold} ({number} of {len(folding.names)})", style="bold")
-        outcomes = []
-        for run in seeded(folding.run_of(fold)):
-            outcome = many.train(run)
+        outcomes, runs = [], seeded(folding.run_of(fold))
+        for run in runs:
+            try:
+                outcome = many.train(run)
+            except DivergedError as error:
+                name = f"{prefix}fold {fold}" + (f", member of seed {run.train.seed}" if len(runs) > 1 else "")
+                many.tell(f"{name} failed: {error}")
+                failed[name] = error.why
+                continue
             if outcome is None:
                 return None
             outcomes.append(outcome)
+        if len(outcomes) < len(runs):
+            continue
         held_out = _held_out(folding, fold, outcomes, many)
         if held_out is not None:
             found[fold] = held_out

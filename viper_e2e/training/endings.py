@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from viper_e2e.scoring import SMALLER_IS_BETTER
+from viper_e2e.scoring import as_measured
 from viper_e2e.shards import parse_corpora
 from viper_e2e.training.trainer import Trainer
 
@@ -29,9 +29,8 @@ def finished_lines(trainer: Trainer) -> str:
     if best is None or not is_chosen:
         next_step = ["viper", "infer", "CLIP", "--checkpoint", str(trainer.run.last)]
         return f"trained model: {trainer.run.last}\nnext: {shlex.join(next_step)}"
-    # What is better where it is smaller is kept with the other sign.
-    is_error = trainer.validation.judged_by.rpartition(".")[2] in SMALLER_IS_BETTER
-    judged = f"validation, {trainer.validation.judged_by} {-best if is_error else best:.4f}"
+    judged_by = trainer.validation.judged_by
+    judged = f"validation, {judged_by} {as_measured(best, judged_by):.4f}"
     lines = [f"best model: {trainer.run.best} ({judged})"]
     if not config.val_shards:
         next_step = ["viper", "infer", "CLIP", "--checkpoint", str(trainer.run.best)]
@@ -43,6 +42,15 @@ def finished_lines(trainer: Trainer) -> str:
         words = ["--checkpoint", str(trainer.run.best), "--shards", pattern, "--out", str(out)]
         lines.append(f"next: {shlex.join(['viper', 'eval', *words])}")
     return "\n".join(lines)
+
+
+def failed_seeds_line(folder: Path, failed: Mapping[int, str], count: int, *, is_joined: bool) -> str:
+    """Which of ``count`` seeds failed and what goes on with them. ``is_joined``: they were to be one model."""
+    which = "; ".join(f"seed {seed}: {why}" for seed, why in failed.items())
+    without = f", so that no model was made of all {count}" if is_joined else ", and the mean is of the others"
+    again = f"viper train --resume --run-dir {shlex.quote(str(folder))}"
+    told = f"{len(failed)} of {count} seeds failed ({which}){without}"
+    return f"{told}; the others are kept: {again} trains these alone"
 
 
 def ensemble_lines(model: Path, scores: Mapping[str, Any]) -> str:

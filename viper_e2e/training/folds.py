@@ -104,11 +104,12 @@ def is_file_of_folds(source: str) -> bool:
     return source.endswith(".json")
 
 
-def folds_from(shards: ShardSet, source: str, by: str = "") -> Folds:
+def folds_from(shards: ShardSet, source: str, by: str = "", *, lacking: Sequence[str] = ()) -> Folds:
     """The folds that a file has, or what was packed with each clip, such as ``Fold`` or ``Session``.
 
     ``by``: what may not be in two folds; empty: ``Subject``, or what the file was made by. Clips without a fold
-    are left out, which `Folds.notes` tell. `ViperError` where a group is in two folds.
+    are left out, which `Folds.notes` tell. ``lacking``: folds of clips that are not among these, for want of a
+    label. `ViperError` where a group is in two folds, or fewer than two have clips.
     """
     if is_file_of_folds(source):
         folds = read_folds(Path(source))
@@ -120,9 +121,17 @@ def folds_from(shards: ShardSet, source: str, by: str = "") -> Folds:
         found = Folds(of_clips, by or "Subject", {"from": source})
         found = replace(found, notes=found.dropping(shards))
     here = {found.of_clips[e.key] for e in entries_of(shards) if e.key in found.of_clips}
+    if is_file_of_folds(source):
+        lacking = sorted(set(found.of_clips.values()) - here, key=_as_people_count)
+    without = f"no clip with a label is in fold {_some(lacking)}" if lacking else ""
     if len(here) < 2:
         there = ", ".join(here) or "none"
-        raise ViperError(f"--folds {source}: at least two folds are needed, there are: {there}")
+        told = f"; {without}" if without else ""
+        raise ViperError(
+            f"--folds {source}: at least two folds with labelled clips are needed, there are: {there}{told}"
+        )
+    if without:
+        found = replace(found, notes=(*found.notes, f"{without}: nothing is held out there"))
     check_apart(shards, found)
     return found
 

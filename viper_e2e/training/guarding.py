@@ -35,6 +35,17 @@ SIGNALS = {
 """What asks a run to stop after its current step, and the exit code it then has."""
 
 
+class DivergedError(ViperError):
+    """A training that came to no finite numbers time and again, in all processes at the same step.
+
+    Of many trainings in one command it ends this one alone: other settings, seeds or clips may do well.
+    """
+
+    def __init__(self, why: str, advice: str):
+        super().__init__(f"{why}; {advice}")
+        self.why = why
+
+
 class StopRequest:
     """A first signal to any process ends the run after its step, a second one ends its process at once."""
 
@@ -144,7 +155,7 @@ class Guard:
     def count_bad_step(self, state: TrainingState, value: float, norm: float, group: list[ClipBatch]) -> None:
         """Write down a step on a loss or gradient that is no number.
 
-        Raises :class:`ViperError` where the run has gone back for such steps before, and is no further.
+        Raises :class:`DivergedError` where the run has gone back for such steps before, and is no further.
         """
         keys = self._keys(group)
         state.bad_steps += 1
@@ -156,10 +167,8 @@ class Guard:
             self.give_up(f"step {state.step}: again {MAX_BAD_STEPS} steps in a row were not finite (NaN)")
 
     def give_up(self, why: str) -> NoReturn:
-        raise ViperError(
-            f"{why}; the clips are in {self.run.path / 'nonfinite.jsonl'}; "
-            "lower --lr or use --mixed-precision no"
-        )
+        file = self.run.path / "nonfinite.jsonl"
+        raise DivergedError(why, f"the clips are in {file}; lower --lr or use --mixed-precision no")
 
     def _keys(self, group: list[ClipBatch]) -> list[str]:
         own = [key for batch in group for key in batch.keys if key]

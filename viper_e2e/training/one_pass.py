@@ -13,14 +13,15 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from viper_e2e.config import Settings
-from viper_e2e.errors import ExitCode
+from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Predictions, ViPER, check_compiler, keep_compiled_in
 from viper_e2e.runtime import Processes, console, heed_launcher, plain_json, write_text
 from viper_e2e.scoring import Hooks, score
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import state as training_state
 from viper_e2e.training.data import limits_of, open_splits, reading_of
-from viper_e2e.training.endings import ensemble_lines, finished_lines, stopped_line
+from viper_e2e.training.endings import ensemble_lines, failed_seeds_line, finished_lines, stopped_line
+from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.joining import check_joinable, join
 from viper_e2e.training.precision import compute_dtype
 from viper_e2e.training.resuming import SavedRun, with_absolute_paths
@@ -35,9 +36,12 @@ from viper_e2e.training.yardstick import verdict
 
 
 def train(settings: Settings) -> int:
-    """Train as the settings say; returns the exit code: 0, or the signal's if one asked to stop."""
+    """Train as the settings say; returns the exit code: 0, or the signal's if one asked to stop.
+
+    Of several seeds those that diverge are told at the end, and the others are trained all the same."""
     check_joinable(settings)
     runs, outcomes = seeded(settings), {}
+    failed: dict[int, str] = {}
     folder = Path(settings.train.run_dir)
     command, count = ["viper", "train", *settings.words], len(runs)
     with ManyTrainings(settings, command=command, shares=count > 1, count=count) as many:
@@ -49,12 +53,24 @@ def train(settings: Settings) -> int:
 
         many.check_free(runs)
         for run in runs:
-            outcome = many.train(run, begun)
+            try:
+                outcome = many.train(run, begun)
+            except DivergedError as error:
+                if len(runs) == 1:
+                    raise
+                many.tell(f"seed {run.train.seed} failed: {error}")
+                failed[run.train.seed] = error.why
+                continue
             if outcome is None:
                 return many.code
             outcomes[run.train.seed] = outcome
+        if not outcomes:
+            raise ViperError(
+                f"{folder}: all {len(runs)} seeds failed, each as in its nonfinite.jsonl; lower --lr"
+            )
         summary = summarised({seed: outcome.log for seed, outcome in outcomes.items()})
-        if settings.train.ensemble > 1:
+        summary |= {"failed": {str(seed): why for seed, why in failed.items()}} if failed else {}
+        if settings.train.ensemble > 1 and not failed:
             target = folder / "checkpoints" / "best"
             val = shards_of(runs[0])[1]
             said = [many.predict(outcome, val) for outcome in outcomes.values()] if val is not None else []
@@ -64,6 +80,9 @@ def train(settings: Settings) -> int:
         if many.processes.is_main and len(summary["seeds"]) > 1:
             console.print(seeds_table(summary))
             write_text(folder / "seeds.json", plain_json.dumps(summary, indent=2) + "\n")
+        if failed:
+            many.tell(failed_seeds_line(folder, failed, len(runs), is_joined=settings.train.ensemble > 1))
+            return ExitCode.SOME_FAILED
     return many.code
 
 
@@ -159,8 +178,10 @@ class ManyTrainings:
 
     def train(self, run: Settings, begun: Callable[[], None] = lambda: None) -> Outcome | None:
         """Train one run to its end; `None` once a signal has asked to stop, which is told with the command that
-        goes on. ``begun`` is called when all that can be checked beforehand is."""
+        goes on. ``begun`` is called when all that can be checked beforehand is. After a `DivergedError` the
+        next one may be trained."""
         run = self._resolved(run)
+        diverged: DivergedError | None = None
         with self.processes.telling_failures():
             if self.clips is not None and has_ended(run):
                 begun()
@@ -176,8 +197,14 @@ class ManyTrainings:
                 self._precision = trainer.config.mixed_precision
                 self.code = trainer.train()
                 self.processes.wait("the last of a training to be written")
+            except DivergedError as error:
+                # All processes come here together, and none of them is gone; its traceback holds the model.
+                diverged = error.with_traceback(None)
             finally:
                 trainer.close()
+        if diverged is not None:
+            self.accelerator.free_memory()
+            raise diverged
         if self.code:
             self.tell(stopped_line(trainer, self.command))
             return None

@@ -15,8 +15,9 @@ from viper_e2e.training.axes import Axis, check_count, drawn
 if TYPE_CHECKING:
     import optuna
 
-MAX_STARTUP = 10
-"""Trials that are drawn at random before any is proposed, as in optuna; a third of fewer than thirty."""
+NUM_STARTUP = 5
+"""Trials that are drawn at random before any is proposed: however many there will be, so that a sweep may be
+given more of them and go on."""
 ATTEMPTS = 20
 """At a proposal that was not tried before."""
 
@@ -25,9 +26,9 @@ ATTEMPTS = 20
 class Proposals:
     """The trials of `viper sweep --optuna`, one after the other.
 
-    What is proposed depends on nothing but the axes, the seed, the number of trials and the scores so far: each
-    time a new study is told them and asked once. So a sweep goes on from its own record, and nothing of
-    optuna's is kept.
+    What is proposed depends on nothing but the axes, the seed and the scores so far: each time a new study is
+    told them and asked once. So a sweep goes on from its own record, also with more trials than it began with,
+    and nothing of optuna's is kept.
     """
 
     axes: Sequence[Axis]
@@ -41,7 +42,7 @@ class Proposals:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """The next trial's settings. ``rows``: of all trials so far, with ``settings`` and ``score``; what has
-        no score counts as the worst that has."""
+        no score counts as the worst that has, and optuna is told of what ``failed`` that it did."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -60,16 +61,16 @@ class Proposals:
     def _told(self, rows: Sequence[Mapping[str, Any]], seed: int) -> optuna.Study:
         import optuna
 
-        startup = min(MAX_STARTUP, -(-self.num_trials // 3))
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=NUM_STARTUP)
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        scores = [row["score"] for row in rows]
-        worst = min((score for score in scores if score is not None), default=0.0)
+        worst = min((row["score"] for row in rows if row["score"] is not None), default=0.0)
         distributions = self._distributions()
-        for row, score in zip(rows, scores, strict=True):
+        for row in rows:
             params = {axis.name: axis.read(row["settings"][axis.name]) for axis in self.axes}
-            value = worst if score is None else score
-            study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
+            how: dict[str, Any] = {"value": worst if row["score"] is None else row["score"]}
+            if "failed" in row:
+                how = {"state": optuna.trial.TrialState.FAIL}
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, **how))
         return study
 
     def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:

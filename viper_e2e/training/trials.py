@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from viper_e2e.config import Settings
-from viper_e2e.errors import ViperError
+from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import CheckpointError, checkpoint, write_folder
 from viper_e2e.runtime import naming, plain_json, write_text
+from viper_e2e.scoring import as_measured
+from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.one_pass import ManyTrainings, Outcome
 from viper_e2e.training.resuming import with_absolute_paths
 from viper_e2e.training.ridge_training import complaints_of_ridge
@@ -20,6 +22,7 @@ from viper_e2e.training.run_folder import check_is_free, write_settings
 from viper_e2e.training.validation import best_epoch, rank
 
 SCHEMA = 1
+MEANS = ("mean_pearson", "mean_ccc", "mean_mse")
 
 
 @dataclass(frozen=True)
@@ -53,25 +56,31 @@ def run_trials(
 ) -> tuple[int, list[dict[str, Any]]]:
     """Train all; exit code, and a row for each trial that has ended, in their order.
 
+    A trial that diverges has a row with ``failed`` and without a score, and the others go on. It is not tried
+    again, unless its folder is removed. `ViperError` where all have failed.
+
     In the folder of ``base``: ``config.yaml`` (what all have in common), ``record`` (``plan`` and all rows,
     written anew after each trial), a run folder for each trial and, once all have ended, the best one's
-    checkpoint as ``checkpoints/best``. Asked to ``resume``, it goes on where it stopped: with the same plan,
-    whose trials that have ended are not trained again.
+    checkpoint as ``checkpoints/best``. Asked to ``resume``, it goes on where it stopped: trials that have ended
+    are not trained again.
 
-    ``make``: from a number (the first has 1) and its own settings to a trial. ``plan``: ``trials`` are the
-    settings of all; with ``propose`` of those that are known, and ``count`` says how many there will be.
+    ``make``: from a number (the first has 1) and its own settings to a trial. ``plan``: as of `settled_plan`.
     ``propose``: from the rows so far to what the next one tries. ``judge``: what else a row tells of its run.
     """
     folder = Path(base.train.run_dir)
-    plan = _begun(base, plan, folder / record)
     trials = [make(number, differs) for number, differs in enumerate(plan["trials"], start=1)]
     _check_heads(trials)
     rows: list[dict[str, Any]] = []
     known = {row["trial"]: row for row in _read(folder / record).get("trials", [])} if base.train.resume else {}
-    count = plan.get("count", len(trials))
+    # Looked at before any process makes a folder anew, so that all pass over the same ones.
+    given_up = {name for name, row in known.items() if "failed" in row and (folder / name).is_dir()}
+    count = num_trials(plan)
     with ManyTrainings(base, command=command, count=count) as many:
         many.check_free(trial.settings for trial in trials)
         is_main = many.processes.is_main
+        if is_main and known:
+            # The plan may have grown: `--resume` alone goes on with all of it.
+            _write(folder / record, plan, [*known.values()])
 
         def begun() -> None:
             if is_main and not rows and not known:
@@ -89,26 +98,64 @@ def run_trials(
                 if is_main and rows:
                     _write(folder / record, plan, rows)
             trial = trials[number - 1]
-            outcome = many.train(trial.settings, begun)
-            if outcome is None:
+            earlier = known.get(trial.name)
+            if earlier is not None and trial.name in given_up:
+                rows.append(earlier)
+                continue
+            row, outcome = _trained(trial, many, begun, earlier, judge)
+            if row is None:
                 return many.code, rows
-            if outcome.was_there and trial.name in known:
-                rows.append(known[trial.name])
-            else:
-                rows.append(_row(trial, outcome) | judge(many, outcome))
-                if is_main:
-                    _write(folder / record, plan, [*rows, *[*known.values()][len(rows) :]])
-            if rows[-1] is ranked(rows)[0]:
+            rows.append(row)
+            if is_main and row is not earlier:
+                _write(folder / record, plan, [*rows, *[*known.values()][len(rows) :]])
+            if outcome is not None and row is ranked(rows)[0]:
                 best = outcome
         if is_main and best is not None:
             kept = best.best
             write_folder(folder / "checkpoints" / "best", lambda new: _copy(kept, new))
-    return many.code, rows
+    return _code_of(rows, folder), rows
+
+
+def _trained(
+    trial: Trial,
+    many: ManyTrainings,
+    begun: Callable[[], None],
+    earlier: dict[str, Any] | None,
+    judge: Callable[[ManyTrainings, Outcome], dict[str, Any]],
+) -> tuple[dict[str, Any] | None, Outcome | None]:
+    """The trial's row, ``earlier`` where it had ended before; neither where a signal asked to stop."""
+    try:
+        outcome = many.train(trial.settings, begun)
+    except DivergedError as error:
+        many.tell(f"{trial.name} failed: {error}")
+        undefined = dict.fromkeys(("epoch", "score", *MEANS))
+        return {"trial": trial.name, "settings": trial.differs, "failed": error.why, **undefined}, None
+    if outcome is None:
+        return None, None
+    if outcome.was_there and earlier is not None and "failed" not in earlier:
+        return earlier, outcome
+    return _row(trial, outcome) | judge(many, outcome), outcome
+
+
+def _code_of(rows: Sequence[Mapping[str, Any]], folder: Path) -> int:
+    failed = [row for row in rows if "failed" in row]
+    if failed and len(failed) == len(rows):
+        raise ViperError(
+            f"{folder}: all {len(rows)} trials failed, the first of them: {failed[0]['failed']}; try a "
+            "lower lr in another --run-dir"
+        )
+    return ExitCode.SOME_FAILED if failed else ExitCode.OK
 
 
 def ranked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The best first, of equals the earlier; what has no score, since its predictions do not vary, last."""
+    """The best first, of equals the earlier; then what has no score, since its predictions do not vary; what
+    failed last."""
     return sorted(rows, key=_rank, reverse=True)
+
+
+def num_trials(plan: Mapping[str, Any]) -> int:
+    """How many there will be."""
+    return plan.get("count", len(plan["trials"]))
 
 
 def read_plan(path: Path) -> dict[str, Any] | None:
@@ -129,8 +176,13 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _begun(base: Settings, plan: dict[str, Any], record: Path) -> dict[str, Any]:
-    """The plan to go on with, before anything is loaded: what was proposed so far is in the record."""
+def settled_plan(base: Settings, plan: dict[str, Any], record: Path) -> dict[str, Any]:
+    """The plan to begin or go on with, before anything is loaded; `ViperError` where there can be none.
+
+    ``plan``: ``trials`` are the settings of all; where they are proposed one after the other, ``count`` says
+    how many there will be, and ``trials`` are those in the record. What goes on may have more trials than
+    before; ``began_with`` is then the first count.
+    """
     if not base.train.val_shards:
         raise ViperError("--val-shards is missing: trials are compared by their validation")
     if base.train.seeds > 1:
@@ -143,11 +195,25 @@ def _begun(base: Settings, plan: dict[str, Any], record: Path) -> dict[str, Any]
     before, asked = read_plan(record), json.loads(plain_json.dumps(plan))
     if before is None:
         return plan
+    grown = _grown(before, asked)
+    if grown is None:
+        raise ViperError(
+            f"{record}: holds other trials than those asked for now, and not the first of them; name another "
+            "--run-dir"
+        )
+    return grown
+
+
+def _grown(before: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any] | None:
+    """`None` where ``asked`` does not begin with the trials from ``before``."""
+    first, now = num_trials(before), num_trials(asked)
     if "count" in asked:
-        asked["trials"] = before.get("trials")
-    if before != asked:
-        raise ViperError(f"{record}: holds other trials than those asked for now; name another --run-dir")
-    return before
+        asked["trials"] = before["trials"]  # they are proposed one after the other
+    changes = {"count", "trials", "began_with"}
+    alike = all(before.get(name) == asked.get(name) for name in {*before, *asked} - changes)
+    if not alike or now < first or asked["trials"][: len(before["trials"])] != before["trials"]:
+        return None
+    return before if now == first else asked | {"began_with": before.get("began_with", first)}
 
 
 def _check_heads(trials: Sequence[Trial]) -> None:
@@ -163,17 +229,28 @@ def _row(trial: Trial, outcome: Outcome) -> dict[str, Any]:
     best = best_epoch(outcome.log)
     assert best is not None, "trials are validated"
     val = best["val"]
-    measures = {name: val.get(name) for name in ("mean_pearson", "mean_ccc", "mean_mse")}
-    score = {"score": val.get("best_by", val["mean_pearson"])}
-    return {"trial": trial.name, "settings": trial.differs, "epoch": best["epoch"] + 1, **score, **measures}
+    chosen = trial.settings.train.best_by
+    measure = chosen or ("mean of the tasks' main measures" if "best_by" in val else "mean Pearson")
+    score = val.get("best_by", val["mean_pearson"])
+    value = None if score is None else as_measured(score, chosen)
+    return {
+        "trial": trial.name,
+        "settings": trial.differs,
+        "epoch": best["epoch"] + 1,
+        "measure": measure,
+        "value": value,
+        "score": score,
+        **{name: val.get(name) for name in MEANS},
+    }
 
 
-def _rank(row: Mapping[str, Any]) -> tuple[float, float]:
-    return rank(row["score"], row["mean_mse"])
+def _rank(row: Mapping[str, Any]) -> tuple[bool, tuple[float, float]]:
+    return "failed" not in row, rank(row["score"], row["mean_mse"])
 
 
 def _write(path: Path, plan: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> None:
-    best = {"best": ranked(rows)[0]["trial"]} if rows else {}
+    first = ranked(rows)[:1]
+    best = {"best": first[0]["trial"]} if first and "failed" not in first[0] else {}
     data = {"schema": SCHEMA, "plan": plan, **best, "trials": rows}
     write_text(path, plain_json.dumps(data, indent=1) + "\n")
 
