@@ -24,7 +24,6 @@ from .metrics import Interval as Interval
 from .metrics import Intervals as Intervals
 from .metrics import Scores as Scores
 from .metrics import batch_sums as batch_sums
-from .metrics import bootstrap as bootstrap
 from .metrics import finite_or_none as finite_or_none
 from .metrics import measure as measure
 from .metrics import scores as scores
