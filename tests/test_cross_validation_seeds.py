@@ -68,6 +68,7 @@ def test_each_seed_is_the_cross_validation_that_it_is_alone_on_one_pass(words, t
     assert (over["mean"], over["deviation"]) == pytest.approx((fmean(values), stdev(values)), rel=1e-3)
 
 
+@pytest.mark.campaign
 def test_an_ensemble_of_each_fold_predicts_what_it_held_out(words, tmp_path, encoded):
     folder = tmp_path / "cv"
     assert main(["cv", *words, "--folds=2", "--ensemble=2", f"--run-dir={folder}"]) == 0

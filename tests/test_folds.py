@@ -166,7 +166,7 @@ def test_what_cannot_be_folded_is_refused_in_one_line(tmp_path):
         (lambda: make_folds(shards, 2, by="Subject", stratify="age"), "no such task; there are mood, and none"),
         (lambda: make_folds(alone, 2, by="Subject"), "--by Subject: no clip has it"),
         (lambda: folds_from(shards, "Fold"), "--folds Fold: no clip has it"),
-        (lambda: folds_from(alone, "Fold"), "at least two folds are needed, there are: 1"),
+        (lambda: folds_from(alone, "Fold"), "at least two folds with labelled clips are needed, there are: 1"),
         (lambda: make_folds(shards, 3, by="Subject").held_out(shards, "4"), "--fold 4: no clip .* are 1, 2, 3"),
         (lambda: folds_from(shards, str(tmp_path / "none.json")), "No such file"),
     ):

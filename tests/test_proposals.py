@@ -150,7 +150,7 @@ def test_it_is_imported_by_those_who_ask_for_it_alone():
     assert told.stdout == "False\n"
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_sweep_stopped_in_its_middle_ends_with_the_same_table(corpus, vit, tmp_path, monkeypatch):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     own = (*OWN, "--epochs=1", "--save-every-steps=1")
