@@ -8,7 +8,8 @@ import gc
 
 def put_off_collecting() -> None:
     """Until `collect_again`. What modules and models are made of stays, and would be looked through again and
-    again while it grows: a sixth of the CPU time until the first clip (benchmarks/imports.py)."""
+    again while it grows: about a sixth of the CPU time until the model is loaded
+    (pairs of runs by hand)."""
     gc.disable()
 
 
