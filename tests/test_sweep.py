@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
-import signal
-import time
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from support.killed_sweeps import swept_with_kills
 from support.training_runs import arguments, diverging, same, settings, weights
 from support.visual_encoders import write_vit
 
@@ -262,23 +260,10 @@ def test_a_sweep_that_was_stopped_goes_on_by_its_folder_and_ends_alike(corpus, v
 @pytest.mark.survival
 def test_thirty_kills_leave_the_table_as_it_would_have_been(corpus, vit, tmp_path, fork_server):
     own = ("--epochs=2", "--save-every-steps=1", *GRID)
-    whole = fork_server.fork("command", ["sweep", *words(corpus, vit, tmp_path / "whole", *own)])
-    began = time.monotonic()
-    assert whole.wait() == 0, whole.said
-    seconds = time.monotonic() - began
-    generator, kills, number = random.Random(5), 0, 0
-    while kills < 30:
-        number += 1
-        folder = tmp_path / f"killed {number}"
-        while True:
-            resume = ["--resume"] if (folder / "config.yaml").exists() else []
-            child = fork_server.fork("command", ["sweep", *words(corpus, vit, folder, *own, *resume)])
-            time.sleep(generator.uniform(0.2, 0.8) * seconds)
-            child.send(signal.SIGKILL)
-            code = child.wait()
-            kills += code != 0
-            if code == 0:
-                break
-            assert code == -signal.SIGKILL, child.said
-        assert (folder / "sweep.json").read_text() == (tmp_path / "whole" / "sweep.json").read_text()
-        assert same(weights(folder, "best"), weights(tmp_path / "whole", "best"))
+
+    def command(folder):
+        return ["sweep", *words(corpus, vit, folder, *own)]
+
+    for killed in swept_with_kills(fork_server, command, tmp_path, kills=30, seed=5):
+        assert (killed / "sweep.json").read_text() == (tmp_path / "whole" / "sweep.json").read_text()
+        assert same(weights(killed, "best"), weights(tmp_path / "whole", "best"))
