@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 
@@ -21,10 +22,11 @@ def swept_with_kills(
     while seen < kills:
         number += 1
         folder = tmp_path / f"killed {number}"
-        while True:
+        for attempt in count(1):
             resume = ["--resume"] if (folder / "config.yaml").exists() else []
             child = fork_server.fork("command", [*command(folder), *resume])
-            time.sleep(generator.uniform(0.2, 0.8) * seconds)
+            # Each attempt is given more time: one that goes on may start more slowly than one that begins.
+            time.sleep(generator.uniform(0.2, 0.8) * seconds * attempt)
             child.send(signal.SIGKILL)
             code = child.wait()
             seen += code != 0
