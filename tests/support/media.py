@@ -72,7 +72,8 @@ def make_clip(
         if sound is not None:
             layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(sound)]
             audio = container.add_stream(audio_codec, rate=rate, layout=layout)
-            audio.bit_rate = 64_000  # without, those of Windows Media do not open
+            if audio_codec.startswith("wma"):
+                audio.bit_rate = 64_000  # without it they do not open
         for index in range(num_frames):
             image = frames[index] if frames is not None else picture(index, width, height)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
