@@ -27,6 +27,7 @@ from support.containers import box, boxes, put
 from support.media import make_clip
 from support.pages import page as page_of
 from support.pages import predictions as predictions_of
+from support.peak_memory import forget_peak, peak_mib
 from support.predictions import NASTY, cells
 from support.tars import record, three_samples, write_foreign
 
@@ -696,10 +697,6 @@ def _(world: World) -> Attempt:
 # --- the one test ---------------------------------------------------------------------------------
 
 
-def peak_mib() -> float:
-    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-
-
 def test_forty_kinds_of_hostile_files_are_known():
     assert len(CASES) >= 40
 
@@ -719,7 +716,7 @@ def test_a_hostile_file_is_refused_and_gets_nothing(name, tmp_path, saved, capsy
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         attempt = build(World(folder, tmp_path / "canary", secret, address))
         # The peak so far is forgotten, so that what is measured is this attempt's.
-        Path("/proc/self/clear_refs").write_text("5")
+        forget_peak()
         before = peak_mib()
         if said is None:
             attempt()

@@ -18,12 +18,12 @@ from viper_e2e.config.presets import micro
 from viper_e2e.decoding import ClipDecoder, media
 from viper_e2e.decoding.media import Media
 
-# Not `ru_maxrss`, which a child inherits from the process that started it: here from all of pytest.
 PEAK = """
-import re, sys
-from pathlib import Path
+import sys
+sys.path.insert(0, "tests")
+from support.peak_memory import peak_mib
 def print_peak():
-    print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1], "torch" in sys.modules)
+    print(peak_mib(), "torch" in sys.modules)
 """
 
 
@@ -67,13 +67,13 @@ def delay_sound(source, target, seconds: float, **options: str):
     return target
 
 
-def peak_of(code: str, *arguments) -> tuple[int, bool]:
-    """Peak resident memory in kB of a process that runs the code, and whether it loaded torch."""
+def peak_of(code: str, *arguments) -> tuple[float, bool]:
+    """Peak resident memory in MiB of a process that runs the code, and whether it loaded torch."""
     command = [sys.executable, "-c", PEAK + code + "\nprint_peak()", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     peak, has_torch = done.stdout.split()[-2:]
-    return int(peak), has_torch == "True"
+    return float(peak), has_torch == "True"
 
 
 @pytest.fixture(scope="module", params=some_of([30, 60], lambda _, gop: gop == 60))
