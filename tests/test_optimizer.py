@@ -100,6 +100,13 @@ def test_the_rate_over_a_run_of_five_epochs(settings, expected):
     assert {step: factor(step) for step in expected} == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "halve", "constant"])
+def test_what_begins_later_has_the_rates_of_a_run_that_begins_there(schedule):
+    config = TrainConfig(schedule=schedule, warmup_fraction=0.1, halve_epochs=1)
+    later, alone = schedule_factor(config, 20, 100, first_step=60), schedule_factor(config, 20, 40)
+    assert [later(step) for step in range(60, 100)] == [alone(step) for step in range(40)]
+
+
 def test_moments_are_kept_for_trained_parameters_alone():
     model = model_of("visual", train="1")
     optimizer = build_optimizer(model, CONFIG)

@@ -117,7 +117,8 @@ class OptimizerConfig:
     """Backbones that train, e.g. `visual=4,audio=all`: their last blocks, or all. Others stay as the preset has
     them; `--freeze` takes away."""
     unfreeze_at: LaterDepths = field(default=LaterDepths())
-    """Backbones that train more from later epochs on: `2:visual=4,4:visual=all` begins after 2 and 4 epochs."""
+    """Backbones that train more from later epochs on: `2:visual=4,4:visual=all` begins after 2 and 4 epochs.
+    What begins later has a `schedule` of its own, from there to the end of the run."""
     weight_decay: Annotated[float, FROM_0] = 0.01
     """Of AdamW; never applied to norms, biases and embeddings."""
     schedule: Literal["cosine", "halve", "constant"] = "cosine"

@@ -17,6 +17,7 @@ from viper_e2e.model import ViPER, build_augment
 from viper_e2e.runtime import console
 from viper_e2e.training import memory
 from viper_e2e.training.ema import WeightEMA
+from viper_e2e.training.optimizer import Factors
 from viper_e2e.training.phases import Phases
 from viper_e2e.training.tables import groups_table
 
@@ -45,10 +46,14 @@ class FineTuning:
         self._has_measured = False
 
     def enter(
-        self, epoch: int, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR
+        self,
+        epoch: int,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LambdaLR,
+        factors: Factors,
     ) -> list[str]:
         """Train what this epoch trains; what is new, in words."""
-        new = self.phases.enter(epoch, optimizer, schedule, self.config)
+        new = self.phases.enter(epoch, optimizer, schedule, self.config, factors)
         if new:
             # Cached clips lack what backbones that were frozen did not need again.
             self.clip_cache.clear()

@@ -63,24 +63,49 @@ def _without_decay(model: ViPER) -> set[int]:
     }
 
 
-def build_schedule(
-    optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int, total_steps: int
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """AdamW's schedule; see :func:`schedule_factor`."""
-    factor = schedule_factor(config, steps_per_epoch, total_steps)
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+FIRST_STEP = "first_step"
+"""In a group of the optimizer, and saved with it: the step at which it began to train, if not with the run."""
+
+Factors = Callable[[int], Callable[[int], float]]
+"""The first step of a group → its rate's factor, by the step of the run; see :func:`schedule_factor`."""
 
 
-def schedule_factor(config: TrainConfig, steps_per_epoch: int, total_steps: int) -> Callable[[int], float]:
-    """The learning rate's factor, a function of the step alone."""
-    warmup = max(1, round(config.warmup_fraction * total_steps))
+def build_schedule(optimizer: torch.optim.Optimizer, factors: Factors) -> torch.optim.lr_scheduler.LambdaLR:
+    """Of all groups, each from its own first step."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, _of_groups(optimizer, factors))
+
+
+def recount(
+    optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR, factors: Factors
+) -> None:
+    """Take other factors from where the schedule stands, with the peak rates that it has."""
+    schedule.lr_lambdas = _of_groups(optimizer, factors)
+    for group, lr, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = lr * factor(schedule.last_epoch)
+
+
+def _of_groups(optimizer: torch.optim.Optimizer, factors: Factors) -> list[Callable[[int], float]]:
+    return [factors(group.get(FIRST_STEP, 0)) for group in optimizer.param_groups]
+
+
+def schedule_factor(
+    config: TrainConfig, steps_per_epoch: int, total_steps: int, first_step: int = 0
+) -> Callable[[int], float]:
+    """The learning rate's factor, a function of the step alone.
+
+    What begins to train at ``first_step`` is scheduled as in a run that begins there: it warms up first, and
+    ends where the run ends.
+    """
+    num_steps = total_steps - first_step
+    warmup = max(1, round(config.warmup_fraction * num_steps))
 
     def cosine(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+        done = step - first_step
+        if done < warmup:
+            return (done + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (done - warmup) / max(1, num_steps - warmup)))
 
     def halve(step: int) -> float:
-        return 0.5 ** (step // max(1, steps_per_epoch) // config.halve_epochs)
+        return 0.5 ** ((step - first_step) // max(1, steps_per_epoch) // config.halve_epochs)
 
     return {"cosine": cosine, "halve": halve, "constant": lambda step: 1.0}[config.schedule]

@@ -11,7 +11,7 @@ import torch
 from viper_e2e.config import All, Blocks, Depth, LaterDepths, Phase, TrainConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
-from viper_e2e.training.optimizer import parameter_groups
+from viper_e2e.training.optimizer import FIRST_STEP, Factors, parameter_groups
 
 
 class Phases:
@@ -36,11 +36,12 @@ class Phases:
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LambdaLR,
         config: TrainConfig,
+        factors: Factors,
     ) -> list[Phase]:
         """Train what this epoch trains; the phases that began by it.
 
         Each phase appends its own groups to the optimizer, so that their order is the same in a run that is
-        resumed later and enters several at once.
+        resumed later and enters several at once; at which step each began comes with the saved optimizer then.
         """
         due = [phase for phase in self._phases if phase.epoch <= epoch]
         if len(due) < self._num_entered:
@@ -48,7 +49,7 @@ class Phases:
         new = due[self._num_entered :]
         for phase in new:
             self._backbones[phase.backbone].set_training_depth(phase.depth)
-            _grow(optimizer, schedule, self.module, config)
+            _grow(optimizer, schedule, self.module, config, factors)
         self._num_entered = len(due)
         return new
 
@@ -84,15 +85,18 @@ def _grow(
     schedule: torch.optim.lr_scheduler.LambdaLR,
     module: ViPER,
     config: TrainConfig,
+    factors: Factors,
 ) -> None:
-    """Append groups for what trains now and did not before; they join the schedule where it stands."""
+    """Append groups for what trains now and did not before; their schedule begins with them."""
+    first_step = schedule.last_epoch
+    factor = factors(first_step)
     known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for group in parameter_groups(module, config):
         if id(group["params"][0]) in known:
             continue
-        factor = schedule.lr_lambdas[0]
         base = group["lr"]
-        optimizer.add_param_group({**group, "initial_lr": base, "lr": base * factor(schedule.last_epoch)})
+        own = {"initial_lr": base, "lr": base * factor(first_step), FIRST_STEP: first_step}
+        optimizer.add_param_group({**group, **own})
         schedule.base_lrs.append(base)
         schedule.lr_lambdas.append(factor)
 

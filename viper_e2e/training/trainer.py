@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -29,7 +29,7 @@ from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.fine_tuning import FineTuning, prepare_for_training, rewrapped
 from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
 from viper_e2e.training.hooks import TrainerHooks
-from viper_e2e.training.optimizer import build_optimizer, build_schedule, schedule_factor
+from viper_e2e.training.optimizer import build_optimizer, build_schedule, recount, schedule_factor
 from viper_e2e.training.precision import compute_dtype, resolve_precision, resumed
 from viper_e2e.training.reporting import Reporter
 from viper_e2e.training.resuming import SavedRun, said, take_rates, with_absolute_paths
@@ -94,7 +94,7 @@ class Trainer:
         self.state = TrainingState(Cursor(self.config.seed))
         self.total_steps = self._steps_in_all()
         optimizer = build_optimizer(self.module, self.config)
-        self.schedule = build_schedule(optimizer, self.config, self.loader.num_steps(), self.total_steps)
+        self.schedule = build_schedule(optimizer, self._factors)
         with self.processes.collective("preparing the model"):
             self.model, self.optimizer = accelerator.prepare(self.module, optimizer)
         self.average = WeightEMA(self.module, self.config.ema_decay)
@@ -348,7 +348,7 @@ class Trainer:
 
     def _enter_epoch(self, epoch: int) -> None:
         """Train what this epoch trains, before anything of it is saved or loaded."""
-        new = self.tuning.enter(epoch, self.optimizer, self.schedule)
+        new = self.tuning.enter(epoch, self.optimizer, self.schedule, self._factors)
         self.yardstick.enter(epoch)
         if new:
             with self.processes.collective("preparing the model"):
@@ -392,11 +392,11 @@ class Trainer:
         self.loader.quarantined.update(quarantined)
         self.total_steps = self._steps_in_all()
         # With another number of processes or epochs, the rest of the run has another number of steps.
-        factor = schedule_factor(self.config, self.loader.num_steps(), self.total_steps)
-        self.schedule.lr_lambdas = [factor] * len(self.schedule.lr_lambdas)
-        for group, lr in zip(self.optimizer.param_groups, self.schedule.base_lrs, strict=True):
-            group["lr"] = lr * factor(self.schedule.last_epoch)
+        recount(self.optimizer, self.schedule, self._factors)
         return True
+
+    def _factors(self, first_step: int) -> Callable[[int], float]:
+        return schedule_factor(self.config, self.loader.num_steps(), self.total_steps, first_step)
 
     def _steps_in_all(self) -> int:
         """Those made and those still to come."""
