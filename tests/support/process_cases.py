@@ -35,7 +35,7 @@ from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.model import ViPER
 from viper_e2e.runtime import processes
 from viper_e2e.scoring import journal as parts
-from viper_e2e.training import one_pass, precision, reporting, trainer
+from viper_e2e.training import one_pass, precision, reporting, training_run
 from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.trainer import Trainer
 
@@ -221,13 +221,13 @@ def _die_after(number: int) -> None:
 
 def record_gradients(arguments: list[str], file: str, dtype: str = "float32", step: int = 0) -> int:
     """The gradients of an optimizer step, as the optimizer sees them; all is computed in ``dtype``."""
-    build, build_loss = trainer.build_optimizer, trainer.build_loss
+    build, build_loss = training_run.build_optimizer, training_run.build_loss
 
     def cast(model, *rest):
         return build(model.to(getattr(torch, dtype)), *rest)
 
-    trainer.build_optimizer = cast
-    trainer.build_loss = lambda *given: build_loss(*given).to(getattr(torch, dtype))
+    training_run.build_optimizer = cast
+    training_run.build_loss = lambda *given: build_loss(*given).to(getattr(torch, dtype))
     original, steps = torch.optim.AdamW.step, iter(range(10_000))
 
     def wrapped(self, *rest, **named):

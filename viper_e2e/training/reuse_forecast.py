@@ -14,7 +14,7 @@ from viper_e2e.training import memory
 
 if TYPE_CHECKING:
     from viper_e2e.training.shared_clips import SharedClips
-    from viper_e2e.training.trainer import Trainer
+    from viper_e2e.training.training_run import TrainingRun
 
 MIN_CLIPS = 16
 """That are measured before anything is said; fewer where memory is full by then."""
@@ -104,22 +104,22 @@ class ReuseForecast:
         return f"{line}; {hint}{each_process}"
 
 
-def forecast_for(trainer: Trainer, clips: SharedClips | None) -> ReuseForecast:
+def forecast_for(run: TrainingRun, clips: SharedClips | None) -> ReuseForecast:
     """Of a run that is about to begin; of several on the same clips the first tells it for all."""
-    steps = trainer.total_steps - trainer.state.step
+    steps = run.total_steps - run.state.step
     rounds = Rounds(
-        num_train=len(trainer.train_shards),
-        num_val=len(trainer.val_shards or ()),
-        epochs=math.ceil(steps / max(1, trainer.loader.num_steps())),
+        num_train=len(run.train_shards),
+        num_val=len(run.val_shards or ()),
+        epochs=math.ceil(steps / max(1, run.loader.num_steps())),
         trainings=clips.num_trainings if clips is not None else 1,
-        num_processes=trainer.processes.count,
+        num_processes=run.processes.count,
     )
-    speaks = trainer.processes.is_main and (clips is None or clips.is_first())
-    device, num_local = trainer.module.device, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    speaks = run.processes.is_main and (clips is None or clips.is_first())
+    device, num_local = run.module.device, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return ReuseForecast(
-        trainer.clip_cache,
+        run.clip_cache,
         rounds,
-        trainer.reporter.tell if speaks else lambda line: None,
+        run.reporter.tell if speaks else lambda line: None,
         lambda: memory.free_bytes(device, num_local),
     )
 

@@ -1,0 +1,262 @@
+"""training_run.py: all that a run is made of, checked and built; how it is saved, and where it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from viper_e2e.config import Settings
+from viper_e2e.labels import LabelSet
+from viper_e2e.loading import ClipCache, ClipStore, Cursor, notes_on_reading
+from viper_e2e.model import Predictions, StageClock, ViPER, compile_model
+from viper_e2e.runtime import Processes, console, tell_problems
+from viper_e2e.shards import Mixture
+from viper_e2e.training.corpus_curves import CorpusCurves
+from viper_e2e.training.data import limits_of, make_loader, open_splits, shares_of, training_labels
+from viper_e2e.training.data_record import data_record, provenance_of, write_data
+from viper_e2e.training.ema import WeightEMA
+from viper_e2e.training.fine_tuning import FineTuning, prepare_for_training, rewrapped
+from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
+from viper_e2e.training.hooks import TrainerHooks
+from viper_e2e.training.optimizer import build_optimizer, build_schedule, recount, schedule_factor
+from viper_e2e.training.precision import compute_dtype, resolve_precision, resumed
+from viper_e2e.training.reporting import Reporter
+from viper_e2e.training.resuming import SavedRun, said, take_rates, with_absolute_paths
+from viper_e2e.training.reuse_forecast import forecast_for
+from viper_e2e.training.run_folder import RunFolder
+from viper_e2e.training.saving import Saver
+from viper_e2e.training.shared_clips import SharedClips
+from viper_e2e.training.state import TrainingState
+from viper_e2e.training.tables import branch_table, mixture_table
+from viper_e2e.training.task_losses import build_loss
+from viper_e2e.training.validation import Validation
+from viper_e2e.training.yardstick import Yardstick, provenance_of_yardstick
+
+
+class TrainingRun:
+    """Building one checks everything that can be checked before anything expensive; `Trainer` runs it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        accelerator: Accelerator,
+        processes: Processes | None = None,
+        hooks: TrainerHooks | None = None,
+        *,
+        clips: SharedClips | None = None,
+    ):
+        """``clips``: what the trainings of a command hold in common; `None`: this one holds its own, in
+        `reuse_memory`."""
+        self.settings, self.config, self.accelerator = settings, settings.train, accelerator
+        self.processes, self.hooks = processes or Processes(accelerator), hooks or TrainerHooks()
+        saved = self._open_shards()
+        held = clips.of(self.train_shards, self.val_shards) if clips is not None else None
+        self.clip_cache: ClipStore = held or ClipCache(self.config.reuse_memory.num_bytes)
+        self._open_folder()
+        labels = self._build_model(saved)
+        self.loss = build_loss(labels, self.train_shards, self.config, self.module.fusion.num_networks)
+        self._settle_precision()
+        self.tuning = FineTuning(self.module, self.config, self.clip_cache)
+        self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
+        self.module.set_clip_timeout(self.config.clip_timeout_seconds)
+        if held is not None:
+            held.begin(self.module, is_compiled=self.config.compile)
+        self.loss.to(accelerator.device)
+        self._build_optimization()
+        self._build_companions()
+        self.forecast = forecast_for(self, clips)
+        self.stop = StopRequest()
+        self.predictions: Predictions | None = None
+        """Of the last validation."""
+
+    def _open_shards(self) -> SavedRun | None:
+        """In the order that the run has had so far, if it goes on: returns what is saved of it."""
+        self.train_shards, self.val_shards = open_splits(self.config, limits_of(self.settings))
+        self.changed: dict[str, list[Any]] = {}
+        """Settings that differ from those the run had so far, and may."""
+        saved = SavedRun.of(Path(self.config.run_dir)) if self.config.resume else None
+        if saved is not None:
+            self.train_shards, self.val_shards = saved.in_its_order(self.train_shards, self.val_shards)
+            self.changed = saved.check(self.settings, self.train_shards, self.val_shards)
+        return saved
+
+    def _open_folder(self) -> None:
+        self.run = RunFolder(Path(self.config.run_dir), resume=self.config.resume, owner=self.processes.is_main)
+        self.processes.wait("opening the run folder")
+
+    def _build_model(self, saved: SavedRun | None) -> LabelSet:
+        torch.manual_seed(self.config.seed)
+        last = self.run.last if self.config.resume else None
+        labels = training_labels(self.train_shards, self.settings.model.fusion.output, last)
+        self.module = ViPER(self.settings.model, labels).to(self.accelerator.device)
+        prepare_for_training(self.module, self.config)
+        if saved is not None:
+            saved.check_backbones(self.module)
+        return labels
+
+    def _settle_precision(self) -> None:
+        """Once per run: what ``auto`` came to stands in its ``config.yaml``, for ``--resume`` to go on with."""
+        precision = self.config.mixed_precision
+        if precision == "auto" and self.config.resume:
+            precision = resumed(self.run)
+        precision = resolve_precision(precision, self.module, self.processes)
+        self.config = replace(self.config, mixed_precision=precision)
+        self.settings = replace(self.settings, train=self.config)
+
+    def _build_optimization(self) -> None:
+        """What a step needs: clips, the optimizer and its schedule, the model wrapped for all processes."""
+        cached = self.clip_cache.get if self.clip_cache.budget_bytes else None
+        share = self.processes.index, self.processes.count
+        self.loader = make_loader(self.train_shards, self.settings, *share, cached=cached)
+        self.state = TrainingState(Cursor(self.config.seed))
+        self.total_steps = self._steps_in_all()
+        optimizer = build_optimizer(self.module, self.config)
+        self.schedule = build_schedule(optimizer, self._factors)
+        with self.processes.collective("preparing the model"):
+            self.model, self.optimizer = self.accelerator.prepare(self.module, optimizer)
+        self.average = WeightEMA(self.module, self.config.ema_decay)
+        if self.config.compile:
+            compile_model(self.module)
+
+    def _build_companions(self) -> None:
+        """What looks on while the run trains: guards, judges, saves and tells."""
+        is_main = self.processes.is_main
+        self.guard = Guard(self.run, self.processes, self.config.on_error, len(self.train_shards))
+        self.validation = Validation(
+            self.module, self.guard, self.processes, self.loader.quarantined, self.config.best_by
+        )
+        self.saver = Saver(self.run, self.config, self.module, self.average, writes=is_main)
+        self.yardstick = Yardstick(self.module, self.processes, validates=self.val_shards is not None)
+        self.curves = CorpusCurves(self.module, self.train_shards, self.processes)
+        self.reporter = Reporter(self.run, self.settings, speaks=is_main)
+        self.clock = StageClock(self.module)
+
+    def close(self) -> None:
+        """Let go of the run folder."""
+        self.run.release()
+
+    # --- where it stands --------------------------------------------------------------------------
+
+    def _is_finished(self) -> bool:
+        is_through = self.state.step >= self.total_steps or self._is_out_of_patience()
+        return is_through and self.state.validated_step == self.state.step
+
+    def _is_out_of_patience(self) -> bool:
+        return self.state.is_out_of_patience(self.config.patience)
+
+    def _steps_in_all(self) -> int:
+        """Those made and those still to come."""
+        cursor = self.state.cursor
+        if cursor.epoch >= self.config.epochs:
+            return self.state.step
+        later_epochs = (self.config.epochs - cursor.epoch - 1) * self.loader.num_steps()
+        steps = self.state.step + self.loader.num_steps(cursor.position) + later_epochs
+        return min(steps, self.config.max_steps or steps)
+
+    def _factors(self, first_step: int) -> Callable[[int], float]:
+        return schedule_factor(self.config, self.loader.num_steps(), self.total_steps, first_step)
+
+    def _enter_epoch(self, epoch: int) -> None:
+        """Train what this epoch trains, before anything of it is saved or loaded."""
+        new = self.tuning.enter(epoch, self.optimizer, self.schedule, self._factors)
+        self.yardstick.enter(epoch)
+        if new:
+            with self.processes.collective("preparing the model"):
+                self.model = rewrapped(self.accelerator, self.model, self.optimizer)
+            self.average.join()
+            if self.processes.is_main:
+                console.print(f"from epoch {epoch + 1} on: {', '.join(new)}")
+
+    def _write_settings(self) -> None:
+        """Of what is computed from here on; a run that is at its end keeps what it was computed with."""
+        if self._is_finished():
+            if self.changed:
+                console.print("[yellow]nothing is left to train; more --epochs or --max-steps go on[/yellow]")
+            return
+        for name, (before, now) in self.changed.items():
+            console.print(
+                f"[yellow]from step {self.state.step} on: --{name.replace('_', '-')} {said(now)}, "
+                f"before {said(before)}[/yellow]"
+            )
+        if self.changed:
+            self.run.log("changes.jsonl", {"step": self.state.step, "changes": self.changed})
+        self.run.write_settings(with_absolute_paths(self.settings))
+        write_data(self.run.path, data_record(self.settings, self.train_shards, self.val_shards))
+
+    def _note_provenance(self) -> None:
+        """Where the model comes from, as its checkpoints will tell."""
+        told = provenance_of_yardstick(self.run.read_log("metrics.jsonl"))
+        self.module.provenance = provenance_of(self.train_shards, self.val_shards) | told
+
+    def _tell_beginning(self) -> None:
+        """Print what is trained, on which clips, and what is odd about these."""
+        console.print(branch_table(self.module))
+        if isinstance(self.train_shards, Mixture):
+            console.print(mixture_table(shares_of(self.train_shards), self.train_shards.corpora))
+        for shards in filter(None, (self.train_shards, self.val_shards)):
+            tell_problems(shards.problems)
+        tell_problems(notes_on_reading(self.train_shards.far, (self.train_shards, self.val_shards)))
+
+    # --- saving and going on ----------------------------------------------------------------------
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "loss": self.loss,
+            "skips": self.guard.skips,
+            "yardstick": self.yardstick,
+        }
+        parts |= {"average": self.average} if self.average else {}
+        parts |= {"corpora": self.curves} if self.curves else {}
+        return parts | ({"scaler": self.accelerator.scaler} if self.accelerator.scaler else {})
+
+    def _save_last(self) -> None:
+        self.hooks.before_save(self)
+        quarantined = self.processes.gather_list([*self.loader.quarantined.items()], purpose="saving")
+        self.loader.quarantined.update(quarantined)
+        self.yardstick.gather()
+        self.curves.gather()
+        self.saver.save_last(self.state, self._parts(), self.loader.quarantined)
+        self.hooks.after_save(self)
+
+    def _restore(self) -> bool:
+        """Go on from the newest undamaged checkpoint; False where none was ever saved."""
+        restored = self.saver.restore(self._parts(), self._enter_epoch)
+        if restored is None:
+            return False
+        self.state, quarantined = restored
+        # Weights were loaded into the encoders: what was cached is no longer surely theirs.
+        self.clip_cache.clear()
+        take_rates(self.optimizer, self.schedule, self.module, self.config)
+        self.loader.quarantined.update(quarantined)
+        self.total_steps = self._steps_in_all()
+        # With another number of processes or epochs, the rest of the run has another number of steps.
+        recount(self.optimizer, self.schedule, self._factors)
+        return True
+
+    def _go_back(self) -> None:
+        """Return to the last checkpoint and leave out the clips of the steps that came without a number."""
+        keys, step = self.state.bad_keys, self.state.step - 1
+        self.processes.wait("going back")
+        if not self._restore():
+            self.guard.give_up(
+                f"step {step}: {MAX_BAD_STEPS} steps in a row were not finite (NaN), no checkpoint yet"
+            )
+        self.state.went_back_at, self.state.bad_steps, self.state.bad_keys = step, 0, []
+        self.state.overflows = 0
+        self.loader.quarantined |= dict.fromkeys(
+            keys, f"loss or gradient not finite (NaN or infinite) up to step {step}"
+        )
+        if self.processes.is_main:
+            console.print(
+                f"[yellow]{MAX_BAD_STEPS} steps in a row were not finite (NaN); back to step {self.state.step} "
+                f"without {', '.join(keys)}[/yellow]"
+            )
+        self.processes.wait("all have gone back")
+        self._save_last()
