@@ -188,6 +188,7 @@ def test_the_quantile_is_the_one_with_the_correction_for_finite_samples():
     assert fewest_for(0.95) == 19
 
 
+@pytest.mark.slow
 def test_coverage_of_exchangeable_clips_is_what_was_promised():
     """Over many drawings; a quantile without the correction would cover 2 to 3 % less of so few clips."""
     covered: dict[str, list[float]] = {"mood": [], "valence": [], "units": []}

@@ -178,6 +178,7 @@ def bytes_per_clip(make) -> tuple[object, float, float]:
     return made, kept / MANY, peak / MANY
 
 
+@pytest.mark.slow
 def test_samples_take_150_bytes_each_and_views_of_them_nearly_nothing():
     table, kept, _ = bytes_per_clip(many)
     assert kept < 150

@@ -126,6 +126,7 @@ def test_subjects_are_drawn_whole():
     assert compare([repeated(few, None), repeated(other, None)])[0].over == "clips"
 
 
+@pytest.mark.slow
 def test_runs_that_are_equally_good_are_rarely_told_apart():
     found = [
         compare([made(0.5, seed=2 * i), made(0.5, seed=2 * i + 1)], num_resamples=300)[1]

@@ -338,6 +338,7 @@ def test_a_turn_is_a_stretch_of_time_and_the_half_of_the_picture_with_who_speaks
     assert right - left == pytest.approx(40, abs=8)
 
 
+@pytest.mark.slow
 def test_labels_of_frames_become_those_of_windows(packed, script, tmp_path):
     out, _, _ = packed("affwild2")
     rows = {row["File_ID"]: row for row in table(out)}

@@ -259,6 +259,7 @@ LOADED = {
 """Of these, what a command loads before it knows the model, whose settings say what else is needed."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", some_of(list(LOADED), lambda _, module: module in ("commands.inference", "training.one_pass"))
 )

@@ -134,6 +134,7 @@ def test_a_corpus_of_ones_own_is_packed_and_checked_and_only_weights_are_missing
     assert_only_the_hub_is_missing(type_in(place, ACTIVATION + train))
 
 
+@pytest.mark.slow
 def test_a_table_of_classes_and_numbers_is_packed_by_the_command_shown(place):
     table = ["File_ID,Split,Emotion,Valence"]
     table += [f"{i},train,{('joy', 'fear')[i % 2]},{i / 10}" for i in range(4)]

@@ -331,6 +331,7 @@ def test_a_token_that_expires_before_shards_are_read_whole_is_told_as_with_range
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", range(2))
 def test_credentials_renewed_while_shards_are_read_whole_are_found(way, shards, tmp_path, monkeypatch):
     files, expired = ranged_files(shards), [False]

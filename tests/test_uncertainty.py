@@ -38,6 +38,7 @@ def test_steps_are_those_of_adam_on_kendalls_loss():
     assert ours.log_variances.numpy() == pytest.approx(s.detach().numpy(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_in_the_end_each_loss_weighs_the_same():
     """Where exp(−s) L + s / 2 is least, a task's weighted loss is a half, however large its loss is."""
     weights = UncertaintyWeights([MOOD, VALENCE])

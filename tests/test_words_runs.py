@@ -117,6 +117,7 @@ def scores(model, tmp_path, *words: str) -> dict:
     return record
 
 
+@pytest.mark.slow
 def test_infer_reads_a_file_beside_a_clip_or_what_a_person_says(model, tmp_path):
     clip = make_clip(tmp_path / "a.mp4", num_frames=8, sound=None)
     silent = scores(model, tmp_path, str(clip))
