@@ -109,10 +109,7 @@ FINE_TUNED = {
         "default, last block of each backbone fine-tuned from the start",
         ("--unfreeze=visual=1,audio=1", "--backbone-lr=0.0001"),
     ),
-    "lora": Variant(
-        "default with LoRA adapters of rank 8 from the start",
-        ("--lora=visual=8,audio=8", "--backbone-lr=0.0003"),
-    ),
+    "lora": Variant("default, then LoRA adapters of rank 8 (--recipe lora)", ("--recipe=lora",)),
 }
 END_TO_END = {"tiny": Variant("`tiny`, trained from scratch", preset="tiny")}
 ALL = VARIANTS | FINE_TUNED | END_TO_END

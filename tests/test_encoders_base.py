@@ -105,9 +105,10 @@ def test_only_trained_blocks_enter_training_mode():
 
 def test_an_impossible_depth_names_what_is_allowed():
     encoder = VisualEncoder.build(micro().visual)
-    for depth in (Blocks(3), LoRA(8)):
-        with pytest.raises(ViperError, match="allowed: none, all, or the last 1 to 2 blocks"):
-            encoder.backbone.set_training_depth(depth)
+    with pytest.raises(ViperError, match="allowed: none, all, or the last 1 to 2 blocks"):
+        encoder.backbone.set_training_depth(Blocks(3))
+    with pytest.raises(ViperError, match=r"has no LoRA adapters.*add --lora visual=8"):
+        encoder.backbone.set_training_depth(LoRA())
 
 
 def test_depths_are_read_once_and_written_as_they_were():

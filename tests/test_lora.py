@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,10 @@ from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.errors import ViperError
 from viper_e2e.model.checkpoint import write_folder
 from viper_e2e.model.viper import ViPER
+from viper_e2e.training.fine_tuning import prepare_for_training
 from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.memory import check_fits
-from viper_e2e.training.optimizer import parameter_groups
+from viper_e2e.training.optimizer import build_optimizer, build_schedule, parameter_groups, schedule_factor
 from viper_e2e.training.phases import Phases
 from viper_e2e.training.trainer import Trainer
 
@@ -333,6 +335,28 @@ def test_a_run_trains_the_adapters_tells_so_and_goes_on_bitwise_where_it_stopped
     assert same(whole, weights(tmp_path / "halves"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adapters_that_train_later_are_frozen_until_then_and_the_rest_stays_for_good(dtype):
+    train = TrainConfig(unfreeze_at=LaterDepths.parse("1:visual=lora"), epochs=2)
+    model = ViPER(adapted(micro(), visual=2))
+    prepare_for_training(model, train)
+    phases = Phases(train.unfreeze_at, model, 2)
+    model.set_compute_dtype(dtype)
+    stored = {name: p.dtype for name, p in model.named_parameters()}
+    factors = partial(schedule_factor, train, 4, 8)
+    optimizer = build_optimizer(model, train)
+    schedule = build_schedule(optimizer, factors)
+    phases.enter(0, optimizer, schedule, train, factors)
+    assert all(encoder.is_frozen for encoder in model.encoders.values())
+    phases.enter(1, optimizer, schedule, train, factors)
+    inside = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    joined = {name for name, p in model.encoders.named_parameters() if id(p) in inside}
+    assert joined == adapters(model.encoders).keys()
+    assert {name: p.dtype for name, p in model.named_parameters()} == stored
+    assert not model.backbones["visual"]._exact
+    assert model.backbones["visual"].depth == LoRA()
+
+
 @pytest.mark.slow
 def test_memory_counts_what_flows_through_frozen_blocks():
     needs = {}
@@ -407,6 +431,10 @@ def test_the_weights_beside_adapters_cannot_be_unfrozen():
         Phases(LaterDepths.parse("1:visual=1"), model, 3)
     assert isinstance(model.backbones["visual"].depth, LoRA)
     Phases(LaterDepths.parse("1:audio=1"), model, 3)
+    with pytest.raises(ViperError, match=r"audio: has no LoRA adapters.*add --lora audio=8"):
+        Phases(LaterDepths.parse("1:audio=lora"), model, 3)
+    with pytest.raises(ViperError, match="visual trains lora before"):
+        Phases(LaterDepths.parse("1:visual=lora"), model, 3)
 
 
 def test_an_argmax_passes_nothing_to_adapters():

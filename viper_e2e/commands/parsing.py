@@ -102,7 +102,7 @@ def parse_train(argv: Sequence[str], prog: str) -> Settings:
 def _settings(
     argv: Sequence[str], prog: str, preset: str, depths: Depths, typed: Depths, *, is_new: bool
 ) -> tuple[Settings, frozenset[str]]:
-    """And the backbones of which the command line says how they train.
+    """And the backbones of which the command line says whether, or which of their blocks, train.
 
     ``depths``, ``typed``: of backbones, by preset and files, and by ``--unfreeze``.
     """
@@ -129,9 +129,8 @@ def _settings(
     train.unfreeze = _depths(model, depths.updated(frozen), typed)
     _apply_lora(model, parsed.lora)
     apply_reading_options(model.decoding, reading_options(parsed))
-    told = {name for name, _ in (*frozen.rows, *typed.rows)}
-    told |= {name for name, backbone in backbones_of(model).items() if backbone.lora_rank}
-    return Settings(train, model, parsed.preset, given=frozenset(given)), frozenset(told)
+    told = frozenset(name for name, _ in (*frozen.rows, *typed.rows))
+    return Settings(train, model, parsed.preset, given=frozenset(given)), told
 
 
 def _differing(settings: Settings) -> set[str]:

@@ -40,9 +40,7 @@ class All:
 
 @dataclass(frozen=True)
 class LoRA:
-    """Adapters of this rank alone, beside frozen weights."""
-
-    rank: int
+    """Adapters alone, beside frozen weights."""
 
     def __str__(self) -> str:
         return "lora"
@@ -120,7 +118,7 @@ class Phase(NamedTuple):
 class LaterDepths(NamedTuple):
     """``2:visual=4,5:visual=all``: backbones that train more from later epochs on, in their order.
 
-    ``none``: they do not.
+    ``lora``: the adapters that a backbone has. ``none``: none does.
     """
 
     phases: tuple[Phase, ...] = ()
@@ -138,7 +136,7 @@ class LaterDepths(NamedTuple):
 
 
 def _phase(word: str) -> Phase:
-    match = re.fullmatch(r"\s*(\d+):(\w+)=(all|\d+)\s*", word)
+    match = re.fullmatch(r"\s*(\d+):(\w+)=(all|lora|\d+)\s*", word)
     if match is None:
         raise ViperError(f"{word!r}: write it as EPOCH:BACKBONE=DEPTH, e.g. 2:visual=4")
-    return Phase(int(match[1]), match[2], parse_depth(match[3], word))
+    return Phase(int(match[1]), match[2], LoRA() if match[3] == "lora" else parse_depth(match[3], word))

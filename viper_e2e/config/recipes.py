@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from viper_e2e.config.depth import Frozen
-from viper_e2e.config.modalities import backbones_of
+from viper_e2e.config.depth import Blocks, Depth, Frozen, LaterDepths, LoRA, Phase
+from viper_e2e.config.modalities import backbone_places, backbones_of
 from viper_e2e.config.settings import Settings
 from viper_e2e.errors import ViperError
 
@@ -13,6 +13,8 @@ FINE_TUNED_SHARE = 0.25
 """Of the epochs, the last ones: until then the head learns on frozen tokens."""
 NUM_BLOCKS = 2
 """The last ones of each backbone: what stands before them runs once a clip, where memory holds the clips."""
+LORA_RANK = 8
+"""Of adapters for which no other is given. They stand in every block, so that whole backbones run."""
 
 
 def recipe_words(settings: Settings, kept: Collection[str]) -> list[str]:
@@ -20,7 +22,8 @@ def recipe_words(settings: Settings, kept: Collection[str]) -> list[str]:
 
     First the head alone learns, on tokens of frozen backbones that are held in memory; in the last epochs the
     last blocks learn with it, at small rates (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features
-    and Underperform Out-of-Distribution"). ``kept``: backbones of which people said how they train.
+    and Underperform Out-of-Distribution"), or adapters beside them. ``kept``: backbones that people freeze, or
+    of which they said which blocks train.
     Raises `ViperError` where this makes no sense.
     """
     train, model, recipe = settings.train, settings.model, f"--recipe {settings.train.recipe}"
@@ -37,22 +40,30 @@ def recipe_words(settings: Settings, kept: Collection[str]) -> list[str]:
     known = backbones_of(model)
     # Sentences that are chosen from a bank are no part of a clip: their backbones stay as they are.
     own = [name for name in model.modalities if name in known and known[name].source != "random"]
-    trained = [name for name in own if name not in kept and train.unfreeze.of(name) == Frozen()]
     if not own:
         raise ViperError(
             f"{recipe}: fine-tunes pretrained backbones, and those of this model are random "
             f"(--preset {settings.preset}); choose --preset base, or name one with --backbone visual=SOURCE"
         )
-    first = train.epochs - max(1, round(FINE_TUNED_SHARE * train.epochs))
+    depth: Depth = LoRA() if train.recipe == "lora" else Blocks(NUM_BLOCKS)
+    trained = [
+        name
+        for name in own
+        if name not in kept
+        and train.unfreeze.of(name) == Frozen()
+        and (depth == LoRA() or not known[name].lora_rank)
+    ]
     if not trained:
         raise ViperError(
             f"{recipe}: nothing is left for it to fine-tune: {', '.join(own)} trains or stays frozen by other "
             "words (--unfreeze, --freeze, --lora, the preset)"
         )
-    phases = ",".join(f"{first}:{name}={NUM_BLOCKS}" for name in trained)
-    return [
-        f"--unfreeze_at={phases}",
-        "--backbone_lr=0.0003",
-        "--layer_decay=0.75",
-        "--reuse_memory=4GB",
-    ]
+    first = train.epochs - max(1, round(FINE_TUNED_SHARE * train.epochs))
+    later = train.unfreeze_at or LaterDepths(tuple(Phase(first, name, depth) for name in trained))
+    words = [f"--unfreeze_at={later}", "--reuse_memory=4GB"]
+    if depth != LoRA():
+        return [*words, "--backbone_lr=0.0003", "--layer_decay=0.75"]
+    places = backbone_places(model)
+    adapted = [phase.backbone for phase in later.phases if phase.depth == LoRA()]
+    new = [name for name in adapted if name in known and not known[name].lora_rank]
+    return [*words, "--backbone_lr=0.001", *(f"--model.{places[name]}.lora_rank={LORA_RANK}" for name in new)]

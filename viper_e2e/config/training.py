@@ -106,9 +106,9 @@ class OptimizerConfig:
 
     lr: Annotated[float, FROM_0] = 1e-3
     """Peak learning rate of the fusion head."""
-    recipe: Literal["none", "lpft"] = "none"
-    """Fine-tuning in one word, made of settings below, each of which may be given beside it. `lpft`: first the
-    head on frozen backbones, then their last blocks with it, at small rates."""
+    recipe: Literal["none", "lpft", "lora"] = "none"
+    """Fine-tuning in one word, made of settings below, each of which may be given beside it: first the head on
+    frozen backbones, then with it their last blocks, at small rates (`lpft`), or LoRA adapters (`lora`)."""
     backbone_lr: Annotated[float, FROM_0] = 1e-4
     """Peak learning rate of unfrozen backbones."""
     layer_decay: Annotated[float, Bounds(0, 1, open_low=True)] = 1.0
@@ -118,7 +118,8 @@ class OptimizerConfig:
     them; `--freeze` takes away."""
     unfreeze_at: LaterDepths = field(default=LaterDepths())
     """Backbones that train more from later epochs on: `2:visual=4,4:visual=all` begins after 2 and 4 epochs.
-    What begins later has a `schedule` of its own, from there to the end of the run."""
+    `2:visual=lora`: its adapters, frozen until then. What begins later has a `schedule` of its own, from there
+    to the end of the run."""
     weight_decay: Annotated[float, FROM_0] = 0.01
     """Of AdamW; never applied to norms, biases and embeddings."""
     schedule: Literal["cosine", "halve", "constant"] = "cosine"

@@ -81,7 +81,7 @@ class Backbone(nn.Module):
         self.depth: Depth = Frozen()
         self.compute_dtype: torch.dtype | None = None
         self._blocks = tuple(blocks)
-        self._adapters = LoRA(config.lora_rank) if config.lora_rank else None
+        self._has_adapters = bool(config.lora_rank)
         self._never_trains = never_trains
         self._was_trained = False
         self._first_later = math.inf
@@ -124,7 +124,7 @@ class Backbone(nn.Module):
     @property
     def least_depth(self) -> Frozen | LoRA:
         """What trains where nothing else is asked for: adapters, if there are any."""
-        return self._adapters or Frozen()
+        return LoRA() if self._has_adapters else Frozen()
 
     def set_training_depth(self, depth: Depth) -> None:
         """Train this much from here on; `ViperError` where it has not so many blocks, or has adapters, beside
@@ -153,6 +153,8 @@ class Backbone(nn.Module):
         """Say, before weights are rounded to the compute dtype, that a later phase trains to ``depth``: it will
         begin with what the backbone came with, not with what rounding has left."""
         self._check(depth)
+        if isinstance(depth, Frozen | LoRA):
+            return
         first = len(self._blocks) + 1 - depth.number if isinstance(depth, Blocks) else 0
         self._first_later = min(first, self._first_later)
 
@@ -173,14 +175,15 @@ class Backbone(nn.Module):
         number = len(self._blocks)
         if depth != Frozen() and self._never_trains is not None:
             raise ViperError(f"{self.name}: {self._never_trains}")
-        if self._adapters is not None and depth not in (Frozen(), self._adapters):
+        if isinstance(depth, LoRA) and not self._has_adapters:
+            raise ViperError(f"{self.name}: has no LoRA adapters that could train; add --lora {self.name}=8")
+        if self._has_adapters and not isinstance(depth, Frozen | LoRA):
             raise ViperError(
                 f"{self.name}: has LoRA adapters, which train beside frozen weights, so it cannot train "
                 f"'{depth}' as well; leave out --lora, or what unfreezes {self.name}: --unfreeze, "
                 f"--unfreeze-at, or the preset (add --freeze {self.name})"
             )
-        has_too_few = isinstance(depth, Blocks) and depth.number > number
-        if has_too_few or (isinstance(depth, LoRA) and depth != self._adapters):
+        if isinstance(depth, Blocks) and depth.number > number:
             raise ViperError(
                 f"{self.name}: cannot train '{depth}' of {self.origin.spec}; allowed: none, all, "
                 + (f"or the last 1 to {number} blocks" if number else "since it has no row of blocks to count")

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from viper_e2e.clip import DecodedClip
-from viper_e2e.config import TrainConfig
+from viper_e2e.config import Frozen, LoRA, TrainConfig
 from viper_e2e.encoders import PreparedClip, TokenCache, checkpoint_activations
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipBatch, ClipStore
@@ -25,6 +25,9 @@ from viper_e2e.training.tables import groups_table
 def prepare_for_training(module: ViPER, config: TrainConfig) -> None:
     """What the settings of training say of the model itself; nothing of it is saved with its weights."""
     module.set_training_depths(config.unfreeze)
+    later_adapters = {phase.backbone for phase in config.unfreeze_at.phases if phase.depth == LoRA()}
+    for name in later_adapters & module.backbones.keys():
+        module.backbones[name].set_training_depth(Frozen())
     module.modality_dropout = config.modality_dropout
     if config.gradient_checkpointing:
         later = {phase.backbone for phase in config.unfreeze_at.phases}

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from viper_e2e.config import All, Blocks, Depth, LaterDepths, Phase, TrainConfig
+from viper_e2e.config import All, Blocks, Depth, Frozen, LaterDepths, LoRA, Phase, TrainConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.model import ViPER
 from viper_e2e.training.optimizer import FIRST_STEP, Factors, parameter_groups
@@ -102,4 +102,7 @@ def _grow(
 
 
 def _rank(depth: Depth) -> float:
-    return math.inf if depth == All() else float(depth.number) if isinstance(depth, Blocks) else 0.0
+    if isinstance(depth, Blocks):
+        return float(depth.number)
+    # Adapters and weights never train in one backbone, so that their order does not matter.
+    return {Frozen(): 0.0, LoRA(): 1.0, All(): math.inf}[depth]
