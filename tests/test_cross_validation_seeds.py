@@ -91,6 +91,15 @@ def test_an_ensemble_of_each_fold_predicts_what_it_held_out(words, tmp_path, enc
     assert main(["cv", f"--run-dir={folder}", "--resume"]) == 0
 
 
+def test_what_more_members_say_takes_the_place_of_what_fewer_said(words, tmp_path):
+    folder = tmp_path / "cv"
+    assert main(["cv", *words, "--folds=2", f"--run-dir={folder}"]) == 0
+    alone = rows(folder / "predictions.csv")
+    assert main(["cv", "--resume", f"--run-dir={folder}", "--ensemble=2"]) == 0
+    two = rows(folder / "predictions.csv")
+    assert all(one["predicted_joy"] != other["predicted_joy"] for one, other in zip(alone, two, strict=True))
+
+
 @pytest.mark.campaign
 @pytest.mark.parametrize("kind", ["--seeds=2", "--ensemble=2"])
 def test_stopped_in_its_middle_it_goes_on_to_the_same_tables(words, tmp_path, monkeypatch, kind):

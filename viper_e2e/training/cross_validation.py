@@ -15,7 +15,7 @@ from rich.table import Table
 
 from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.model import Predictions
+from viper_e2e.model import Predictions, checkpoint
 from viper_e2e.runtime import console, plain_json, settle_folder, table, tell_problems, write_text
 from viper_e2e.scoring import known_groups
 from viper_e2e.shards import ShardSet, parse_corpora
@@ -287,13 +287,14 @@ def _held_out(
     folding: Folding, fold: str, outcomes: Sequence[Outcome], many: ManyTrainings
 ) -> Predictions | None:
     """Predictions of a fold's clips by the run that held it out, or the runs that become one model; what an
-    earlier start has predicted stays.
+    earlier start has predicted with the same weights stays.
 
     In further processes None. Always read from their file, so that a resumed run has the same numbers.
     """
     shards = folding.folds.of_fold(folding.shards, fold)
     rows, record = (folding.folder_of(fold) / f"{HELD_OUT}{ending}" for ending in (".csv", ".json"))
-    now = {"checkpoint": folding.checkpoint, "step": outcomes[-1].log[-1]["step"], "clips": len(shards)}
+    heads = [checkpoint.content_of(model)["model.safetensors"] for model in _models(folding, outcomes)]
+    now = {"checkpoint": folding.checkpoint, "models_sha256": heads, "clips": len(shards)}
     is_known = record.exists() and rows.exists() and _read_json(record) == now
     if not many.processes.table(float(is_known), purpose="looking for predictions")[0, 0]:
         made = _predicted(folding, fold, outcomes, many, shards)
@@ -312,10 +313,14 @@ def _predicted(
     if len(outcomes) == 1:
         return many.predict(outcomes[0], shards, folding.checkpoint)
     said = [many.predict(outcome, shards, folding.checkpoint) for outcome in outcomes]
-    members = [outcome.best.with_name(folding.checkpoint) for outcome in outcomes]
     target = folding.folder_of(fold) / "checkpoints" / "best"
-    join(members, said, target, many.processes)
+    join(_models(folding, outcomes), said, target, many.processes)
     return many.predict(outcomes[0], shards, model=target)
+
+
+def _models(folding: Folding, outcomes: Sequence[Outcome]) -> list[Path]:
+    """The checkpoints that predict what their fold held out: one, or the members of one model."""
+    return [outcome.best.with_name(folding.checkpoint) for outcome in outcomes]
 
 
 def _read_json(path: Path) -> Any:
