@@ -15,7 +15,7 @@ from viper_e2e.loading.order import Cursor
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.training import state as training_state
-from viper_e2e.training.optimizer import build_optimizer, schedule_factor
+from viper_e2e.training.optimizer import build_optimizer, can_step, schedule_factor
 from viper_e2e.training.state import TrainingState
 
 CONFIG = TrainConfig(lr=1e-2, backbone_lr=1e-3, layer_decay=0.5, weight_decay=0.1)
@@ -123,3 +123,15 @@ def test_an_optimizer_whose_groups_were_others_is_refused_in_one_line(tmp_path):
     with pytest.raises(CheckpointError, match=r"optimizer does not fit.*start a new --run-dir") as caught:
         training_state.load(tmp_path, {"optimizer": now}, lambda epoch: None)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lr", [0.0, 1e-3, 1e37, 1e38, 1e300])
+def test_a_step_that_torch_refuses_for_its_size_is_known_beforehand(lr):
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    optimizer = torch.optim.AdamW([weight], lr=lr)
+    if can_step(optimizer):
+        optimizer.step()
+    else:
+        with pytest.raises(RuntimeError):
+            optimizer.step()

@@ -63,6 +63,13 @@ def _without_decay(model: ViPER) -> set[int]:
     }
 
 
+def can_step(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether weights could hold the next step of AdamW: torch refuses one that is too large for float32 in its
+    middle, when some weights have moved already."""
+    largest = torch.finfo(torch.float32).max
+    return all(group["lr"] / (1 - group["betas"][0]) < largest for group in optimizer.param_groups)
+
+
 FIRST_STEP = "first_step"
 """In a group of the optimizer, and saved with it: the step at which it began to train, if not with the run."""
 

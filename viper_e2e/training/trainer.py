@@ -18,6 +18,7 @@ from viper_e2e.loading import ClipBatch, Cursor
 from viper_e2e.runtime import console
 from viper_e2e.training.data import reading_of
 from viper_e2e.training.guarding import MAX_BAD_STEPS
+from viper_e2e.training.optimizer import can_step
 from viper_e2e.training.state import clip_seed, seed_step
 from viper_e2e.training.task_losses import end_step, label_weights, learned_weights
 from viper_e2e.training.training_run import TrainingRun
@@ -85,6 +86,7 @@ class Trainer(TrainingRun):
                 value += self._backward(batch, total_weight)
         norm = self.accelerator.clip_grad_norm_(self._trained(), self.config.clip_norm or math.inf)
         fits = bool(torch.isfinite(norm)) or self.guard.may_overflow(state, self.accelerator.scaler)
+        fits = fits and can_step(self.optimizer)
         # What the first process has seen, so that every process takes the same way from here.
         verdicts = self.processes.table(
             float(math.isfinite(value) and fits), value, purpose=f"ending step {state.step}"
