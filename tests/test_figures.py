@@ -100,7 +100,7 @@ def ablation_rows() -> list[dict]:
             "low": 0.1 * len(subset) - 0.15,
             "high": 0.5,
         }
-        for subset in subsets
+        for subset in reversed(subsets)
     ]
 
 

@@ -78,6 +78,40 @@ def test_subsets_of_modalities_are_ranked_by_the_measures_of_the_tasks(whole, ta
     assert "mean of mood UAR" in capsys.readouterr().out
 
 
+def test_trials_and_seeds_are_told_in_the_measures_of_the_tasks(tasks, tmp_path, capsys):
+    own = ("--modalities=visual", "--epochs=1", f"--val-shards={tasks}/shards/val-*.tar")
+    assert main(["sweep", *arguments(tasks, tmp_path / "sweep", *own), "--grid", "lr=1e-3,1e-2"]) == 0
+    mains = (("mood", "uar"), ("valence", "ccc"), ("units", "macro_f1"), ("reactions", "pearson"))
+    for row in json.loads((tmp_path / "sweep/sweep.json").read_text())["trials"]:
+        assert row["measure"] == "mean of the tasks' main measures"
+        assert row["score"] == pytest.approx(np.mean([row["tasks"][t][m] for t, m in mains]), abs=1e-5)
+    shown = capsys.readouterr().out.split()
+    assert {"UAR", "WAR", "F1", "CCC"} <= {*shown}
+    assert "MSE" not in shown
+    words = arguments(tasks, tmp_path / "seeds", *own, "--seeds=2", "--best-by=valence.rmse")
+    assert main(["train", *words]) == 0
+    told = json.loads((tmp_path / "seeds/seeds.json").read_text())
+    assert told["chosen_by"] == "valence.rmse"
+    each = [lines(tmp_path / f"seeds/seed-{seed}", "metrics.jsonl")[0]["val"]["tasks"] for seed in (0, 1)]
+    assert told["tasks"]["mood"]["uar"]["values"] == [one["mood"]["uar"] for one in each]
+    said = capsys.readouterr().err
+    assert "best epoch of each by valence.rmse" in " ".join(said.split())
+    assert "valence RMSE" in said
+
+
+def test_subsets_that_were_trained_apart_are_told_in_the_measure_that_ranks_them(tasks, tmp_path, capsys):
+    own = ("--modalities=visual,audio", "--epochs=1", f"--val-shards={tasks}/shards/val-*.tar")
+    words = arguments(tasks, tmp_path / "run", *own, "--best-by=valence.rmse")
+    assert main(["ablate", "--retrain", *words]) == 0
+    rows = json.loads((tmp_path / "run/retrained.json").read_text())["trials"]
+    assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
+    assert all(row["value"] == row["tasks"]["valence"]["rmse"] for row in rows)
+    out = capsys.readouterr().out
+    assert "valence.rmse" in out
+    values = sorted(row["value"] for row in rows)
+    assert out.index(f" {values[0]:.3f} ") < out.index(f" {values[-1]:.3f} ")
+
+
 @pytest.mark.campaign
 def test_weights_by_uncertainty_are_shown_and_go_on_bitwise(tasks, fork_server, tmp_path):
     words = (*JOINT, "--epochs=2", "--task-weights=uncertainty")

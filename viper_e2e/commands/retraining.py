@@ -59,13 +59,17 @@ def of_subset(base: Settings, subset: Sequence[str]) -> Settings:
 
 
 def _judged(many: ManyTrainings, outcome: Outcome) -> dict[str, Any]:
-    """With an interval, as `viper ablate` has it."""
-    from viper_e2e.scoring import finite_or_none, measure
+    """With an interval, as `viper ablate` has it: of what it is judged by, where that is one measure."""
+    from viper_e2e.scoring import finite_or_none, interval_of_main, measure, task_scores
     from viper_e2e.training import shards_of
 
-    val = shards_of(outcome.settings)[1]
+    val, best_by = shards_of(outcome.settings)[1], outcome.settings.train.best_by
     assert val is not None, "was checked"
-    scores, intervals = measure(many.predict(outcome, val))
+    predictions = many.predict(outcome, val)
+    if predictions.labels.tasks or best_by:
+        interval = interval_of_main(task_scores(predictions), best_by)
+        return {name: getattr(interval, name, None) for name in ("low", "high")}
+    scores, intervals = measure(predictions)
     own = {"low": intervals.mean_pearson.low, "high": intervals.mean_pearson.high}
     by_label = {name: finite_or_none(value) for name, value in zip(scores.names, scores.pearson, strict=True)}
     return {name: finite_or_none(value) for name, value in own.items()} | {"pearson": by_label}
@@ -75,24 +79,20 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     from viper_e2e.commands.pictures import draw
     from viper_e2e.report import figures, stdout_console
     from viper_e2e.runtime import table
-    from viper_e2e.training import ranked
+    from viper_e2e.training import ranked, shown_measures
 
     best_first = [row | {"modalities": row["settings"]["modalities"].split(",")} for row in ranked(rows)]
-    cells = [
-        (
-            ", ".join(row["modalities"]),
-            *("–" if row.get(key) is None else f"{row[key]:.3f}" for key in ("mean_pearson", "low", "high")),
-            "failed" if "failed" in row else row["epoch"],
-        )
-        for row in best_first
-    ]
-    columns = ("modalities", "mean Pearson", "95 % from", "to", "epoch")
+    first = best_first[0]
+    others = list(shown_measures(first)) if "tasks" in first else []
+    cells = []
+    for row in best_first:
+        told = [row.get(key) for key in ("value", "low", "high")]
+        told += [*shown_measures(row).values()] if "tasks" in row else [None for _ in others]
+        shown = ("–" if value is None else f"{value:.3f}" for value in told)
+        cells.append((", ".join(row["modalities"]), *shown, "failed" if "failed" in row else row["epoch"]))
+    columns = ("modalities", first["measure"], "95 % from", "to", *others, "epoch")
     stdout_console().print(table("trained for itself, validation", columns, cells))
-    known = [
-        row | {"measure": "mean Pearson", "score": row["mean_pearson"]}
-        for row in best_first
-        if "failed" not in row and None not in (row["mean_pearson"], row["low"], row["high"])
-    ]
+    known = [row | {"score": row["value"]} for row in best_first if row.get("value") is not None]
     if known:
         plot = folder / "retrained.png"
         draw(plot, lambda: figures.ablation_plot(known, plot))

@@ -68,7 +68,7 @@ def run_sweep(options: SweepConfig, others: Sequence[str], command: Sequence[str
             parse_train([*others, *_words({axis.name: value})], "viper sweep")
     code, rows = run_trials(base, make, plan, RECORD, command, propose=propose)
     if code in (ExitCode.OK, ExitCode.SOME_FAILED):
-        show_trials(rows, Path(base.train.run_dir), "sweep", base.train.best_by or "mean Pearson")
+        show_trials(rows, Path(base.train.run_dir), "sweep")
     return code
 
 
@@ -120,29 +120,23 @@ def _words(differs: Mapping[str, str]) -> list[str]:
     return [f"--{'head' if name == 'model.fusion.kind' else name}={value}" for name, value in differs.items()]
 
 
-def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str, measure: str) -> None:
-    """Table, plot and what to do next, in the first process."""
+def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str) -> None:
+    """Table, plot and what to do next, in the first process. One trial at least has not failed."""
     from viper_e2e.commands.pictures import draw
     from viper_e2e.report import stdout_console, trials_plot
     from viper_e2e.runtime import AS_IT_IS, console, table
-    from viper_e2e.scoring import as_measured
-    from viper_e2e.training import ranked
+    from viper_e2e.training import ranked, shown_measures
 
     best_first = ranked(rows)
-    names = list(rows[0]["settings"])
-    columns = ["trial", *(name.removeprefix("model.") for name in names), measure, "CCC", "MSE", "epoch"]
-    cells = [
-        (
-            row["trial"],
-            *row["settings"].values(),
-            "failed"
-            if "failed" in row
-            else _shown(None if row["score"] is None else as_measured(row["score"], measure)),
-            *(_shown(row[key]) for key in ("mean_ccc", "mean_mse")),
-            row["epoch"] or "–",
-        )
-        for row in best_first
-    ]
+    measure, names = best_first[0]["measure"], list(rows[0]["settings"])
+    others = list(shown_measures(best_first[0]))
+    columns = ["trial", *(name.removeprefix("model.") for name in names), measure, *others, "epoch"]
+    cells = []
+    for row in best_first:
+        told = ["failed", *("–" for _ in others)]
+        if "failed" not in row:
+            told = [_shown(value) for value in (row["value"], *shown_measures(row).values())]
+        cells.append((row["trial"], *row["settings"].values(), *told, row["epoch"] or "–"))
     stdout_console().print(table(title, columns, cells))
     plot = folder / f"{title}.png"
     draw(plot, lambda: trials_plot(rows, plot, measure))

@@ -23,3 +23,4 @@ from .reliability import selective_plot as selective_plot
 from .render import RenderClip as RenderClip
 from .render import may_replace as may_replace
 from .render import partial_of as partial_of
+from .tables import measure_title as measure_title

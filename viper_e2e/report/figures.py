@@ -227,11 +227,11 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> str:
 
 
 def ablation_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> Path:
-    """Subsets of modalities, the best on top: which are in (left), their score with interval (right).
+    """Subsets of modalities, the first on top: which are in (left), their score with interval (right).
 
     ``rows``: ``modalities`` (names), ``score``, ``measure`` (its name), ``low`` and ``high`` (None: unknown).
     """
-    rows = sorted(rows, key=lambda row: row["score"])
+    rows = rows[::-1]
     modalities = max((list(row["modalities"]) for row in rows), key=len)
     modalities += sorted({m for row in rows for m in row["modalities"]} - set(modalities))
     figure = new_figure((7.5 + 0.5 * len(modalities), 1.6 + 0.34 * len(rows)))
@@ -254,7 +254,8 @@ def ablation_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) ->
         side.set_visible(False)
     if min(row["score"] if row["low"] is None else row["low"] for row in rows) < 0:
         right.axvline(0, color="#888888", lw=1, ls="--")
-    right.set(xlabel=rows[0]["measure"] + ("" if rows[0]["low"] is None else ", 95 % interval"))
+    has_intervals = any(row["low"] is not None for row in rows)
+    right.set(xlabel=rows[0]["measure"] + ", 95 % interval" * has_intervals)
     right.margins(x=0.12)
     right.grid(axis="x", alpha=0.25)
     return save(figure, path)

@@ -52,6 +52,7 @@ from .task_scores import MAIN_MEASURE as MAIN_MEASURE
 from .task_scores import SMALLER_IS_BETTER as SMALLER_IS_BETTER
 from .task_scores import TaskScores as TaskScores
 from .task_scores import as_measured as as_measured
+from .task_scores import interval_of_main as interval_of_main
 from .task_scores import main_measure as main_measure
 from .task_scores import main_score as main_score
 from .task_scores import rulers as rulers

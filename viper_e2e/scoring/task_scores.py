@@ -70,6 +70,16 @@ def main_score(scores: Mapping[str, TaskScores], best_by: str = "") -> float:
     return float(np.mean(measured)) if measured else float("nan")
 
 
+def interval_of_main(scores: Mapping[str, TaskScores], best_by: str = "") -> Interval | None:
+    """Of what `main_score` is, where that is one measure; an error as it is measured."""
+    own = [one.task for one in scores.values() if best_by or (one.num_clips and one.task.kind != COMBINED)]
+    if not best_by and len(own) != 1:
+        return None
+    task, measure = split_best_by(best_by, own) if best_by else (own[0].name, main_measure(own[0]))
+    found = scores[task].intervals.get(measure)
+    return found if found is not None and np.isfinite(found.low) else None
+
+
 def as_measured(score: float, measure: str) -> float:
     """What models are ranked by, larger is better, as ``TASK.MEASURE`` itself: an error has no sign."""
     return 0.0 - score if measure.rpartition(".")[2] in SMALLER_IS_BETTER else score

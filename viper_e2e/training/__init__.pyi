@@ -23,6 +23,7 @@ from .proposals import Proposals as Proposals
 from .resuming import SavedRun as SavedRun
 from .ridge_training import RidgeTrainer as RidgeTrainer
 from .shared_clips import SharedClips as SharedClips
+from .tables import shown_measures as shown_measures
 from .trainer import Trainer as Trainer
 from .trials import Trial as Trial
 from .trials import num_trials as num_trials

@@ -10,6 +10,7 @@ from typing import Any
 from viper_e2e.scoring import as_measured
 from viper_e2e.shards import parse_corpora
 from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.validation import judgement
 
 
 def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:
@@ -53,8 +54,10 @@ def failed_seeds_line(folder: Path, failed: Mapping[int, str], count: int, *, is
     return f"{told}; the others are kept: {again} trains these alone"
 
 
-def ensemble_lines(model: Path, scores: Mapping[str, Any]) -> str:
-    """Where the model of all seeds is, and how good."""
-    pearson = scores.get("mean_pearson")
-    judged = "" if pearson is None else f" (validation, mean Pearson {pearson:.4f})"
-    return f"model of all seeds: {model}{judged}\nnext: viper infer CLIP --checkpoint {model.parent.parent}"
+def ensemble_lines(model: Path, val: Mapping[str, Any], best_by: str) -> str:
+    """Where the model of all seeds is, and how good. ``val``: as `judged` has it; empty without validation."""
+    told = ""
+    if val:
+        measure, _, value = judgement(val, best_by)
+        told = f" (validation, {measure} {'undefined' if value is None else f'{value:.4f}'})"
+    return f"model of all seeds: {model}{told}\nnext: viper infer CLIP --checkpoint {model.parent.parent}"

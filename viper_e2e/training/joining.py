@@ -15,7 +15,8 @@ from viper_e2e.errors import ViperError
 from viper_e2e.fusion import LabelScale, MembersFusion, build_fusion
 from viper_e2e.model import Predictions, ViPER, pretrained, write_folder
 from viper_e2e.runtime import Processes
-from viper_e2e.scoring import scores_of, scores_record
+from viper_e2e.scoring import with_thresholds
+from viper_e2e.training.validation import judged
 
 
 def check_joinable(settings: Settings) -> None:
@@ -45,18 +46,27 @@ def check_joinable(settings: Settings) -> None:
 
 
 def join(
-    members: Sequence[Path], said: Sequence[Predictions], target: Path, processes: Processes
+    members: Sequence[Path],
+    said: Sequence[Predictions],
+    target: Path,
+    processes: Processes,
+    *,
+    best_by: str = "",
 ) -> dict[str, Any]:
     """Write the model whose heads are those of ``members``, folders of models; all processes must call it.
 
     Returns the scores of the mean of what each ``said`` of the validation clips, as `metrics.jsonl` has them.
     """
     record: dict[str, Any] = {}
+    labels = None
     if said:
         mean = replace(said[0], predicted=np.mean([one.predicted for one in said], 0))
-        record = scores_record(scores_of(mean))
+        labels = with_thresholds(mean)
+        _, record = judged(replace(mean, labels=labels), best_by)
     if processes.is_main:
         model = _joined(members)
+        # Those of the first member suit what it says alone.
+        model.labels = labels or model.labels
         if model.provenance is not None and record:
             scores = {name: record[f"mean_{name}"] for name in ("pearson", "ccc", "mse")}
             model.provenance = {**model.provenance, "scores": scores}

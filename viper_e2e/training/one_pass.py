@@ -68,15 +68,16 @@ def train(settings: Settings) -> int:
             raise ViperError(
                 f"{folder}: all {len(runs)} seeds failed, each as in its nonfinite.jsonl; lower --lr"
             )
-        summary = summarised({seed: outcome.log for seed, outcome in outcomes.items()})
+        best_by = settings.train.best_by
+        summary = summarised({seed: outcome.log for seed, outcome in outcomes.items()}, best_by)
         summary |= {"failed": {str(seed): why for seed, why in failed.items()}} if failed else {}
         if settings.train.ensemble > 1 and not failed:
             target = folder / "checkpoints" / "best"
             val = shards_of(runs[0])[1]
             said = [many.predict(outcome, val) for outcome in outcomes.values()] if val is not None else []
             members = [outcome.best for outcome in outcomes.values()]
-            summary["ensemble"] = join(members, said, target, many.processes)
-            many.tell(ensemble_lines(target, summary["ensemble"]))
+            summary["ensemble"] = join(members, said, target, many.processes, best_by=best_by)
+            many.tell(ensemble_lines(target, summary["ensemble"], best_by))
         if many.processes.is_main and len(summary["seeds"]) > 1:
             console.print(seeds_table(summary))
             write_text(folder / "seeds.json", plain_json.dumps(summary, indent=2) + "\n")

@@ -10,7 +10,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from viper_e2e.config import Settings
-from viper_e2e.training.validation import best_epoch
+from viper_e2e.training.tables import measures_in
+from viper_e2e.training.validation import best_epoch, judgement
 
 
 def seeded(settings: Settings) -> list[Settings]:
@@ -31,24 +32,41 @@ def seeded(settings: Settings) -> list[Settings]:
     return runs
 
 
-def summarised(logs: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def summarised(logs: Mapping[int, Sequence[Mapping[str, Any]]], best_by: str = "") -> dict[str, Any]:
     """Mean and standard deviation over seeds, as the challenge's baseline tells them (Christ et al. 2022).
 
-    ``logs``: seed → its ``metrics.jsonl``. Of each the epoch with the best mean Pearson counts, the one that
-    ``checkpoints/best`` holds; a seed that was never validated is left out. ``seeds``, and per measure
-    ``{"values", "mean", "deviation"}``, which are ``None`` where a value is undefined.
+    ``logs``: seed → its ``metrics.jsonl``. Of each the epoch counts that ``checkpoints/best`` holds; a seed
+    that was never validated is left out. ``seeds``, ``chosen_by`` (the measure that chose the epochs), and per
+    measure ``{"values", "mean", "deviation"}``, of which the latter are ``None`` where a value is undefined;
+    of tasks also each in its own measures, under ``tasks``.
     """
     best = {}
     for seed, log in logs.items():
         if (found := best_epoch(log)) is not None:
             best[seed] = found["val"]
     summary: dict[str, Any] = {"seeds": list(best)}
+    if not best:
+        return summary
+    first = next(iter(best.values()))
+    summary["chosen_by"] = judgement(first, best_by).measure
     for name in ("mean_pearson", "mean_ccc", "mean_mse"):
-        values = [val[name] for val in best.values()]
-        known = len(values) > 1 and None not in values
-        summary[name] = {
-            "values": values,
-            "mean": fmean(values) if known else None,
-            "deviation": stdev(values) if known else None,
+        summary[name] = _spread([val[name] for val in best.values()])
+    if "tasks" in first:
+        summary["tasks"] = {
+            task: {
+                name: _spread([val["tasks"][task][name] for val in best.values()])
+                for name in measures_in(record)
+            }
+            for task, record in first["tasks"].items()
         }
     return summary
+
+
+def _spread(values: Sequence[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None]
+    is_known = len(values) > 1 and len(known) == len(values)
+    return {
+        "values": list(values),
+        "mean": fmean(known) if is_known else None,
+        "deviation": stdev(known) if is_known else None,
+    }

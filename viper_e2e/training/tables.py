@@ -10,6 +10,7 @@ from rich.table import Table
 from viper_e2e.config import FusionConfig
 from viper_e2e.loading import Share, clips_per_epoch
 from viper_e2e.model import ViPER
+from viper_e2e.report import measure_title
 from viper_e2e.runtime import table
 from viper_e2e.shards import Corpus
 from viper_e2e.tasks import BLENDS
@@ -74,17 +75,37 @@ MEASURES = (("Pearson", "pearson"), ("CCC", "ccc"), ("MSE", "mse"))
 
 SHOWN = {
     "class": (("UAR", "uar"), ("WAR", "war")),
-    "labels": (("F1", "macro_f1"),),
+    "labels": (("macro F1", "macro_f1"),),
     "number": (("CCC", "ccc"),),
     "intensities": (("Pearson", "pearson"),),
 }
 """Of each kind of task, what an epoch's line says."""
-NOT_MEASURES = ("kind", "num_clips", "intervals_95", "told")
-"""Of a record of measures of several tasks, what stands beside them."""
+
+
+def measures_in(record: Mapping[str, Any]) -> list[str]:
+    """Of a task's record, the names that have one number each."""
+    return [
+        name
+        for name, value in record.items()
+        if name != "num_clips" and (value is None or isinstance(value, int | float))
+    ]
+
+
+def shown_measures(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """Of a trial beside what it is judged by, by the titles of their columns: of tasks each in its own
+    measures, else CCC and MSE."""
+    if "tasks" not in row:
+        return {title: row[f"mean_{key}"] for title, key in MEASURES[1:]}
+    titled = {
+        f"{task} {title}": one[key]
+        for task, one in row["tasks"].items()
+        for title, key in SHOWN.get(one["kind"], [(name, name) for name in measures_in(one)])
+    }
+    return {title: value for title, value in titled.items() if title != row["measure"]}
 
 
 def task_line(record: Mapping[str, Any]) -> str:
-    shown = SHOWN.get(record["kind"]) or [(name, name) for name in record if name not in NOT_MEASURES]
+    shown = SHOWN.get(record["kind"]) or [(name, name) for name in measures_in(record)]
     shown = [*shown, *((name, name) for name in BLENDS if name in record)]
     return " ".join(f"{name} {_shown(record[key])}" for name, key in shown)
 
@@ -122,10 +143,13 @@ def flat_numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[
 
 def seeds_table(summary: Mapping[str, Any]) -> Table:
     """Mean ± standard deviation over trainings that differ in their seed alone; see `training.summarised`."""
+    found = {title: summary[f"mean_{key}"] for title, key in MEASURES}
+    if "tasks" in summary:
+        each = [(task, name, over) for task, one in summary["tasks"].items() for name, over in one.items()]
+        found = {f"{task} {measure_title(name)}": over for task, name, over in each}
     rows = []
-    for title, key in MEASURES:
-        over = summary[f"mean_{key}"]
+    for title, over in found.items():
         spread = f"{_shown(over['mean'])} ± {_shown(over['deviation'])}"
         rows.append((title, spread, " ".join(_shown(value) for value in over["values"])))
-    title = f"{len(summary['seeds'])} seeds, validation, best epoch of each by Pearson"
+    title = f"{len(summary['seeds'])} seeds, validation, best epoch of each by {summary['chosen_by']}"
     return table(title, ("measure", "mean ± sd", "each"), rows)

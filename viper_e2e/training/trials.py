@@ -13,13 +13,13 @@ from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import CheckpointError, checkpoint, write_folder
 from viper_e2e.runtime import naming, plain_json, write_text
-from viper_e2e.scoring import as_measured
 from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.one_pass import ManyTrainings, Outcome
 from viper_e2e.training.resuming import with_absolute_paths
 from viper_e2e.training.ridge_training import complaints_of_ridge
 from viper_e2e.training.run_folder import check_is_free, write_settings
-from viper_e2e.training.validation import best_epoch, rank
+from viper_e2e.training.tables import measures_in
+from viper_e2e.training.validation import best_epoch, judgement, rank
 
 SCHEMA = 1
 MEANS = ("mean_pearson", "mean_ccc", "mean_mse")
@@ -132,9 +132,10 @@ def _trained(
         return {"trial": trial.name, "settings": trial.differs, "failed": error.why, **undefined}, None
     if outcome is None:
         return None, None
-    if outcome.was_there and earlier is not None and "failed" not in earlier:
+    row = _row(trial, outcome)
+    if outcome.was_there and earlier is not None and row.items() <= earlier.items():
         return earlier, outcome
-    return _row(trial, outcome) | judge(many, outcome), outcome
+    return row | judge(many, outcome), outcome
 
 
 def _code_of(rows: Sequence[Mapping[str, Any]], folder: Path) -> int:
@@ -229,11 +230,8 @@ def _row(trial: Trial, outcome: Outcome) -> dict[str, Any]:
     best = best_epoch(outcome.log)
     assert best is not None, "trials are validated"
     val = best["val"]
-    chosen = trial.settings.train.best_by
-    measure = chosen or ("mean of the tasks' main measures" if "best_by" in val else "mean Pearson")
-    score = val.get("best_by", val["mean_pearson"])
-    value = None if score is None else as_measured(score, chosen)
-    return {
+    measure, score, value = judgement(val, trial.settings.train.best_by)
+    row = {
         "trial": trial.name,
         "settings": trial.differs,
         "epoch": best["epoch"] + 1,
@@ -242,6 +240,12 @@ def _row(trial: Trial, outcome: Outcome) -> dict[str, Any]:
         "score": score,
         **{name: val.get(name) for name in MEANS},
     }
+    if "tasks" in val:
+        row["tasks"] = {
+            name: {"kind": one["kind"]} | {measure: one[measure] for measure in measures_in(one)}
+            for name, one in val["tasks"].items()
+        }
+    return row
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[bool, tuple[float, float]]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipBatch, ClipStore, DecodeSample, Reading, SkipRecord
 from viper_e2e.model import Prediction, Predictions, ViPER
+from viper_e2e.report import measure_title
 from viper_e2e.runtime import Processes
 from viper_e2e.scoring import (
+    MAIN_MEASURE,
     Hooks,
     Scores,
+    as_measured,
     finite_or_none,
     main_score,
     rulers,
@@ -27,6 +30,7 @@ from viper_e2e.scoring import (
     with_thresholds,
 )
 from viper_e2e.shards import ShardSet
+from viper_e2e.tasks import COMBINED
 from viper_e2e.training.corpus_curves import validation_by_corpus
 from viper_e2e.training.guarding import Guard
 
@@ -56,9 +60,7 @@ class Validation:
     @property
     def judged_by(self) -> str:
         """What chooses `best`, in words."""
-        if self.best_by:
-            return self.best_by
-        return "mean of the tasks' main measures" if self.module.labels.tasks else "mean Pearson"
+        return self.best_by or _main_measure({task.name: task.kind for task in self.module.labels.tasks})
 
     def known_bad(self) -> dict[str, str]:
         """Validation clips that the loader is not to try again."""
@@ -105,12 +107,7 @@ class Validation:
         # What is fitted here goes into every checkpoint from now on, for clips that are scored later.
         self.module.labels = with_thresholds(predictions)
         predictions = replace(predictions, labels=self.module.labels)
-        scores = scores_of(predictions)
-        record = scores_record(scores)
-        if self.module.labels.tasks or self.best_by:
-            by_task = task_scores(predictions, num_resamples=0)
-            record["tasks"] = {name: task_record(one) for name, one in by_task.items()}
-            record["best_by"] = finite_or_none(main_score(by_task, self.best_by))
+        scores, record = judged(predictions, self.best_by)
         if by_corpus := validation_by_corpus(predictions, shards):
             record["corpora"] = by_corpus
         if num_left_out:
@@ -118,6 +115,17 @@ class Validation:
         if without := predictions.keys_without_number:
             record["without_number"] = without
         return predictions, scores, record
+
+
+def judged(predictions: Predictions, best_by: str = "") -> tuple[Scores, dict[str, Any]]:
+    """Scores of validation clips, and all that is told of them as JSON: of tasks each in its own measures."""
+    scores = scores_of(predictions)
+    record = scores_record(scores)
+    if predictions.labels.tasks or best_by:
+        by_task = task_scores(predictions, num_resamples=0)
+        record["tasks"] = {name: task_record(one) for name, one in by_task.items()}
+        record["best_by"] = finite_or_none(main_score(by_task, best_by))
+    return scores, record
 
 
 def keeping(
@@ -153,6 +161,33 @@ def main_of(val: Mapping[str, Any]) -> float | None:
     if "best_by" not in val:
         return None
     return math.nan if val["best_by"] is None else float(val["best_by"])
+
+
+class Judgement(NamedTuple):
+    """Of a model by its validation clips."""
+
+    measure: str
+    """That is judged by, as people read it."""
+    score: float | None
+    """Larger is better; None where it is undefined."""
+    value: float | None
+    """The measure itself: an error has no sign."""
+
+
+def judgement(val: Mapping[str, Any], best_by: str = "") -> Judgement:
+    """``val``: as `judged` has made it, by the same ``best_by``."""
+    score = val.get("best_by", val["mean_pearson"])
+    value = None if score is None else as_measured(score, best_by)
+    kinds = {name: one["kind"] for name, one in val.get("tasks", {}).items()}
+    return Judgement(best_by or _main_measure(kinds), score, value)
+
+
+def _main_measure(kinds: Mapping[str, str]) -> str:
+    """``kinds``: of tasks by name."""
+    main = {name: MAIN_MEASURE[kind] for name, kind in kinds.items() if kind != COMBINED}
+    if len(main) > 1:
+        return "mean of the tasks' main measures"
+    return next((f"{name} {measure_title(main[name])}" for name in main), "mean Pearson")
 
 
 def best_epoch(log: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
