@@ -23,5 +23,6 @@ from .remuxing import cut as cut
 from .sampling import frames_by_time as frames_by_time
 from .sampling import merge_spans as merge_spans
 from .sampling import seconds_counted_once as seconds_counted_once
+from .stretches import TAIL_SECONDS as TAIL_SECONDS
 from .stretches import Stretch as Stretch
 from .tracks import Tracks as Tracks

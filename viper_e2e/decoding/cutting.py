@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import av
 import numpy as np
 
 from viper_e2e.clip import DecodedClip, Segment
@@ -15,11 +17,13 @@ from viper_e2e.decoding.container import first_frame, open_clip
 from viper_e2e.decoding.decoder import ClipDecoder
 from viper_e2e.decoding.fields import with_neighbours
 from viper_e2e.decoding.frame_log import NO_FRAME, FrameLog, Picture
+from viper_e2e.decoding.hearing import heard_track
 from viper_e2e.decoding.plan import EXACT_SECONDS
 from viper_e2e.decoding.remuxing import WHOLE_BYTES, cut_exactly, frames_between
 from viper_e2e.decoding.scan import read_timeline
 from viper_e2e.decoding.stretches import Stretch, demuxed, time_of
 from viper_e2e.decoding.timeline import FramePackets
+from viper_e2e.decoding.tracks import BY_RULE, describe_sound
 from viper_e2e.errors import ClipError
 
 MUXERS = {
@@ -61,9 +65,14 @@ class LongFile:
     def __init__(self, path: Path, limits: LimitsConfig, name: str = ""):
         """Raises `ClipError` for a file that cannot be read."""
         self.path, self.limits, self.name = path, limits, name or str(path)
+        self.tracks, _ = heard_track(path, limits, self.name, BY_RULE)
+        self.sound_note = ""
+        """What of its sound does not go along with clips; empty: nothing."""
         log = FrameLog()
-        with open_clip(path, limits, self.name) as media:
+        with open_clip(path, limits, self.name, self.tracks) as media:
             self.kind, self.num_bytes = media.kind, media.num_bytes
+            if (heard := media.audio) is not None:
+                self.sound_note = _sound_note(heard, media.container.streams.audio)
             self.timeline = read_timeline(media, path, with_sound=True, log=log)
         self.duration_seconds = max(self.timeline.duration_seconds, self.timeline.sound_end_seconds)
         self._known = self._by_decoding(log) if self.timeline.by_order else self._by_packets()
@@ -75,7 +84,8 @@ class LongFile:
 
         Raises `ClipError` where the file can be neither cut nor taken whole.
         """
-        whole = Stretch(self.path, start_seconds, min(end_seconds, self.duration_seconds))
+        end_seconds = min(end_seconds, self.duration_seconds)
+        whole = Stretch(self.path, start_seconds, end_seconds, self.tracks)
         made = self._made(whole)
         if made is not None and made.num_packets == 0:
             return whole
@@ -185,7 +195,9 @@ class LongFile:
             num_frames=count, max_side=None, sound=hears, span_seconds=1.0, limits=self.limits
         )
         decode = ClipDecoder(config)
-        meant = decode(self.path, segment=Segment(stretch.start_seconds, stretch.end_seconds), name=self.name)
+        segment = Segment(stretch.start_seconds, stretch.end_seconds)
+        by_track = ClipDecoder(replace(config, audio_track=self.tracks.audio))
+        meant = by_track(self.path, segment=segment, name=self.name)
         for muxer in MUXERS[self.kind]:
             try:
                 made = cut_exactly(replace(stretch, muxer=muxer), self.limits)
@@ -195,6 +207,12 @@ class LongFile:
             if np.array_equal(np.asarray(shown.frames), np.asarray(meant.frames)) and _is_alike(shown, meant):
                 return muxer
         return None
+
+
+def _sound_note(heard: av.AudioStream, tracks: Sequence[av.AudioStream]) -> str:
+    if heard.codec_context is None:
+        return "none, as PyAV cannot decode it"
+    return f"{describe_sound(heard, tracks)} of {len(tracks)}" if len(tracks) > 1 else ""
 
 
 SAME_SOUND_SECONDS = 2e-3

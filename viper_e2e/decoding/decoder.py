@@ -20,6 +20,7 @@ from viper_e2e.decoding.container import Source, first_frame, name_of, open_clip
 from viper_e2e.decoding.decord import DecordReader
 from viper_e2e.decoding.external import ForeignReader
 from viper_e2e.decoding.fields import FieldsFound
+from viper_e2e.decoding.hearing import heard_track
 from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.plan import Plan, Window
 from viper_e2e.decoding.pyav import FrameReader
@@ -27,7 +28,7 @@ from viper_e2e.decoding.scan import read_timeline
 from viper_e2e.decoding.sound import SoundReader, SoundTrack, read_sound_extent
 from viper_e2e.decoding.timeline import RescanNeeded, Timeline, TornEnd
 from viper_e2e.decoding.torchcodec import NvdecReader, TorchcodecReader
-from viper_e2e.decoding.tracks import Tracks, first_that_speaks, number_of, sound_note, sound_tracks
+from viper_e2e.decoding.tracks import Tracks, sound_note
 from viper_e2e.decoding.unseen import Unseen
 from viper_e2e.errors import ClipError, ViperError
 
@@ -272,12 +273,8 @@ class _Decoding:
 
     def _choose_sound(self) -> None:
         """Of several sound tracks, take the first that is not silent, once for all windows of a clip."""
-        with self._open() as media:
-            tracks = sound_tracks(media.container, media.video)
-            heard = first_that_speaks(media.container, tracks)
-            silent = tracks[0] if heard is not tracks[0] else None
-            self._sound_notes = (sound_note(media.container, heard, silent),)
-            self._tracks = replace(self._tracks, audio=number_of(heard, media.container.streams.audio))
+        self._tracks, note = heard_track(self.source, self.config.limits, self.name, self._tracks)
+        self._sound_notes = (note,)
 
     def _open(self) -> AbstractContextManager[ClipMedia]:
         return open_clip(self.source, self.config.limits, self.name, self._tracks)

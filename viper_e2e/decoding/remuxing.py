@@ -118,7 +118,7 @@ def _remuxed(stretch: Stretch, limits: LimitsConfig) -> tuple[bytes, bytes | Non
     """The packets of a stretch in a new file, and its sound as a wav if that file cannot hold it."""
     found = packets_of(stretch, limits)
     file, sound = io.BytesIO(), None
-    with open_clip(stretch.path, limits, str(stretch.path)) as media:
+    with open_clip(stretch.path, limits, str(stretch.path), stretch.tracks) as media:
         options = _muxer_options(stretch.muxer, media.tick_seconds, [Fraction(p.time_base) for _, p in found])
         if len(stretch.shown):
             found = _with_times_of_display(found, media.video, stretch.shown)
@@ -126,15 +126,15 @@ def _remuxed(stretch: Stretch, limits: LimitsConfig) -> tuple[bytes, bytes | Non
             places: dict[int, av.stream.Stream] = {
                 media.video.index: _place_for_pictures(made, media.video, stretch.picture)
             }
-            for stream in media.container.streams.audio:
-                if any(index == stream.index for index, _ in found) and not _keeps_sound_apart(made, stream):
+            heard = media.audio
+            if heard is not None and any(index == heard.index for index, _ in found):
+                if _keeps_sound_apart(made, heard):
+                    sound = _wav_of(stretch, media, heard, found)
+                    found = [(index, packet) for index, packet in found if index in places]
+                else:
                     # `opaque`: there may be no encoder for it.
-                    places[stream.index] = made.add_stream_from_template(stream, opaque=True)
-                    places[stream.index].time_base = stream.time_base
-            apart = {index for index, _ in found} - places.keys()
-            if apart:
-                sound = _wav_of(stretch, media, found, apart)
-                found = [(index, packet) for index, packet in found if index in places]
+                    places[heard.index] = made.add_stream_from_template(heard, opaque=True)
+                    places[heard.index].time_base = heard.time_base
             _set_decoding_times([packet for index, packet in found if index == media.video.index])
             late = _shift(found)
             for index, packet in found:
@@ -180,13 +180,11 @@ def _keeps_sound_apart(made: OutputContainer, stream: av.AudioStream) -> bool:
 
 
 def _wav_of(
-    stretch: Stretch, media: ClipMedia, found: list[tuple[int, av.Packet]], apart: set[int]
-) -> bytes | None:
-    if len(media.container.streams.audio) > 1 or media.audio is None:
-        raise ValueError("no container has these sound tracks")
-    packets = [packet for index, packet in found if index in apart]
+    stretch: Stretch, media: ClipMedia, heard: av.AudioStream, found: list[tuple[int, av.Packet]]
+) -> bytes:
+    packets = [packet for index, packet in found if index == heard.index]
     end = stretch.end_seconds + stretch.origin_seconds + TAIL_SECONDS
-    return sound_as_wav(media, media.audio, stretch.zero_seconds, end, packets)
+    return sound_as_wav(media, heard, stretch.zero_seconds, end, packets)
 
 
 def _with_times_of_display(

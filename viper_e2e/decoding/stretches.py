@@ -15,12 +15,15 @@ from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding.container import open_clip
 from viper_e2e.decoding.frame_log import Picture
 from viper_e2e.decoding.media import ClipMedia
+from viper_e2e.decoding.plan import SLACK_SECONDS
+from viper_e2e.decoding.tracks import BY_RULE, Tracks
 
 SEEKABLE = ("mp4", "mov", "mkv", "webm", "avi", "dv")
 """Kinds that are read from near a stretch on; others from their beginning."""
 WARM_UP_SECONDS = 0.5
-"""Of sound before a stretch, and `TAIL_SECONDS` behind it: what decoders need to give it exactly."""
-TAIL_SECONDS = 0.1
+"""Of sound before a stretch: what decoders need to give it exactly."""
+TAIL_SECONDS = SLACK_SECONDS + 0.1
+"""Of sound behind it: so much that where a film's sound outlasts its pictures, that of its copy does too."""
 INTERLEAVED_SECONDS = 2.0
 """By so much a file may hold sound before or behind the pictures of the same time."""
 WORST_INTERLEAVED_SECONDS = 10.0
@@ -35,6 +38,8 @@ class Stretch:
     start_seconds: float
     """On the file's clock (0 = its first frame)."""
     end_seconds: float
+    tracks: Tracks = BY_RULE
+    """Which sound goes along: the one track that is heard in the whole file."""
     muxer: str | None = None
     """FFmpeg's name of the new file's kind; ``None``: the whole file goes along."""
     num_packets: int = 0
@@ -99,14 +104,14 @@ class _Packets:
 
     def read(self, *, from_near: bool) -> list[tuple[int, av.Packet]]:
         """(number of the stream, packet), in the file's order."""
-        with open_clip(self.stretch.path, self.limits, str(self.stretch.path)) as media:
+        with open_clip(self.stretch.path, self.limits, str(self.stretch.path), self.stretch.tracks) as media:
             early = self.stretch.zero_seconds - INTERLEAVED_SECONDS
             # From its beginning a file is read, not sought: sound before its zero would be lost.
             if from_near and media.kind in SEEKABLE and early > self.stretch.origin_seconds:
                 media.seek(media.video, math.floor(early / media.tick_seconds))
-            # Streams without a decoder may lack what a muxer must know of them.
-            sounds = [stream for stream in media.container.streams.audio if stream.codec_context is not None]
-            return list(self._of(media, sounds, from_near))
+            # A stream without a decoder may lack what a muxer must know of it.
+            is_known = media.audio is not None and media.audio.codec_context is not None
+            return list(self._of(media, media.audio if is_known else None, from_near))
 
     def _written(self, packet: av.Packet) -> int | None:
         # Without times of display, those that FFmpeg makes up depend on where reading began.
@@ -114,11 +119,10 @@ class _Packets:
         return packet.dts if is_decoding_time else time_of(packet)
 
     def _of(
-        self, media: ClipMedia, sounds: list[av.AudioStream], from_near: bool
+        self, media: ClipMedia, sound: av.AudioStream | None, from_near: bool
     ) -> Iterator[tuple[int, av.Packet]]:
-        waiting, is_begun = self.stretch.num_packets, False
-        heard = {stream.index for stream in sounds}
-        for packet in demuxed(media, media.video, *sounds):
+        waiting, is_begun, is_heard = self.stretch.num_packets, False, sound is None
+        for packet in demuxed(media, media.video, *([] if sound is None else [sound])):
             at = self._written(packet)
             if packet.stream is media.video and at is not None:
                 is_first = (at, packet.size) == self.stretch.first
@@ -135,16 +139,16 @@ class _Packets:
                     waiting -= 1
                     yield packet.stream.index, packet
                 seconds = float(at * packet.time_base)
-                if not waiting and (not heard or seconds > self.sound[1] + WORST_INTERLEAVED_SECONDS):
+                if not waiting and (is_heard or seconds > self.sound[1] + WORST_INTERLEAVED_SECONDS):
                     break
             elif at is not None:
                 seconds = float(at * packet.time_base)
                 length = float((packet.duration or 0) * packet.time_base)
                 if seconds > self.sound[1]:
-                    heard.discard(packet.stream.index)
+                    is_heard = True
                 elif seconds + length >= self.sound[0]:
                     yield packet.stream.index, packet
-            if not waiting and not heard:
+            if not waiting and is_heard:
                 break
         if waiting:
             raise ValueError(f"{waiting} packets of pictures are not where they were")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from viper_e2e.clip import Segment
 from viper_e2e.config import LimitsConfig
-from viper_e2e.decoding import LongFile, Stretch, open_sound, sound_as_wav
+from viper_e2e.decoding import TAIL_SECONDS, LongFile, Stretch, open_sound, sound_as_wav
 from viper_e2e.errors import ClipError
 from viper_e2e.packing.rows import Row
-from viper_e2e.runtime import printable
+from viper_e2e.runtime import count_of, printable
 
 FAR_APART_SECONDS = 1.0
 """Film in front of a clip that is told, if it is also longer than the clip, on average."""
@@ -23,8 +23,6 @@ MUCH_SECONDS = 0.1
 """An End that lies farther behind the end of its file is told."""
 FAR_BEHIND = 10
 """Times the length of a file: who is so far off has another unit in mind."""
-TAIL_SECONDS = 0.1
-"""Of sound behind a clip, for what a resampler looks ahead."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +78,8 @@ class Films:
         self._cut: Counter[str] = Counter()
         self._whole: list[tuple[str, int, int]] = []
         """Name, clips, bytes."""
+        self._sounds: list[str] = []
+        """Names of films with which not all sound goes along, and what does."""
         self._num_clips, self._clip_seconds, self._early_seconds = 0, 0.0, 0.0
 
     def add(self, film: LongFile, stretches: Sequence[Stretch]) -> None:
@@ -89,6 +89,8 @@ class Films:
             self._whole.append((film.path.name, uncut, film.num_bytes))
         elif stretches:
             self._cut[film.kind] += 1
+            if film.sound_note:
+                self._sounds.append(f"{printable(film.path.name)} ({film.sound_note})")
         for stretch in stretches:
             if stretch.muxer is not None:
                 self._num_clips += 1
@@ -100,26 +102,36 @@ class Films:
         lines = []
         if self._cut:
             kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self._cut.items()))
-            lines.append(f"{self._cut.total()} films ({kinds}) are cut by copying packets")
+            lines.append(f"cut by copying packets: {count_of(self._cut.total(), 'film')} ({kinds})")
         if self._whole:
-            parts = [
-                f"{printable(name)} ({clips} × {size / 1e6:.1f} MB)" for name, clips, size in self._whole[:3]
-            ]
-            few = ", ".join(parts) + ", …" * (len(self._whole) > 3)
+            few = _few(
+                f"{printable(name)} ({clips} × {size / 1e6:.1f} MB)" for name, clips, size in self._whole
+            )
             megabytes = sum(clips * size for _, clips, size in self._whole) / 1e6
             lines.append(
-                f"{len(self._whole)} films cannot be cut without encoding them anew and go along whole "
-                f"with each of their clips, {megabytes:,.1f} MB in all: {few}; "
+                "go along whole with each of their clips, as they cannot be cut without encoding them anew: "
+                f"{count_of(len(self._whole), 'film')}, {megabytes:,.1f} MB in all: {few}; "
                 "`ffmpeg -i FILE -c copy FILE.mkv` may help"
+            )
+        if self._sounds:
+            lines.append(
+                f"clips cut out of {count_of(len(self._sounds), 'film')} keep one sound track, the one that is "
+                f"heard of the whole film: {_few(self._sounds)}; `ffmpeg -i FILE -map 0:v -map 0:a:1 -c copy "
+                "FILE.mkv` makes a film with the second alone"
             )
         if self._early_seconds > max(self._clip_seconds, FAR_APART_SECONDS * self._num_clips):
             clip, early = (at / self._num_clips for at in (self._clip_seconds, self._early_seconds))
             lines.append(
-                f"keyframes are far apart: {self._num_clips} clips of {clip:.1f} s on average bring "
-                f"{early:.1f} s of film before their Start, which shards hold too and decoders go through; "
+                f"keyframes are far apart: shards hold {early:.1f} s of film before each Start, on average, "
+                f"for {count_of(self._num_clips, 'clip')} of {clip:.1f} s, and decoders go through it; "
                 "nothing is wrong"
             )
         return lines
+
+
+def _few(films: Iterable[str]) -> str:
+    named = list(films)
+    return ", ".join(named[:3]) + ", …" * (len(named) > 3)
 
 
 def is_timed(segment: Segment | None) -> bool:
