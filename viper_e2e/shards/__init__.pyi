@@ -27,8 +27,8 @@ from .mixture import Mixture as Mixture
 from .mixture import name_of_corpus as name_of_corpus
 from .overlap import shared_clips as shared_clips
 from .overlap import shared_subjects as shared_subjects
+from .patterns import expand as expand
 from .reading import ShardSet as ShardSet
-from .reading import expand as expand
 from .remote import RemoteFile as RemoteFile
 from .remote import fetch as fetch
 from .sample_reading import SampleReader as SampleReader

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
+from viper_e2e.shards.content_ids import shard_id
 from viper_e2e.shards.index import (
     KNOWN_EXTENSIONS,
     RECORD_EXTENSION,
@@ -38,6 +39,13 @@ def columns_path(shard: str) -> str:
     """``train-000017.tar`` → ``train-000017.index.bin``; a URL keeps its query."""
     head, mark, query = index_path(shard).partition("?")
     return head.removesuffix(".json") + ".bin" + mark + query
+
+
+def columns_of(shard: ShardIndex, index_bytes: int) -> bytes | None:
+    """The file of columns that belongs beside an index of so many bytes; ``None`` where it needs none."""
+    if index_bytes < LEAST_INDEX_BYTES:
+        return None
+    return columns_to_bytes(shard, index_bytes, shard_id(shard))
 
 
 def columns_to_bytes(index: ShardIndex, index_bytes: int, content_id: str) -> bytes | None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from viper_e2e.shards.columns_file import LEAST_INDEX_BYTES, columns_path
+from viper_e2e.shards.columns_file import LEAST_INDEX_BYTES, columns_of, columns_path
 from viper_e2e.shards.index import Member, index_path, index_to_json, parse_index
-from viper_e2e.shards.reading import columns_of
 from viper_e2e.shards.sources import ShardError, ShardLimits, Source, open_source
 from viper_e2e.shards.unindexed import index_foreign
 

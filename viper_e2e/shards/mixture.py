@@ -15,7 +15,8 @@ from viper_e2e.runtime import digest
 from viper_e2e.shards.corpora import SEPARATOR
 from viper_e2e.shards.index import ShardIndex
 from viper_e2e.shards.limits import ShardError
-from viper_e2e.shards.reading import ShardSet, table_of
+from viper_e2e.shards.reading import ShardSet
+from viper_e2e.shards.sample_table import table_of
 
 
 @dataclass(frozen=True)

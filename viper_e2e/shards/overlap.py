@@ -9,7 +9,7 @@ import numpy as np
 
 from viper_e2e.runtime import VIDEO_EXTENSIONS
 from viper_e2e.shards.index import Member, SampleEntry, ShardIndex
-from viper_e2e.shards.reading import table_of
+from viper_e2e.shards.sample_table import table_of
 from viper_e2e.shards.sources import ShardError, open_source
 
 

@@ -4,50 +4,29 @@ from __future__ import annotations
 
 import bisect
 import copy
-import glob
-import math
-import os
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
-
-# Comes with webdataset, whose patterns these are.
-from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # its stub lacks it
 from jaxtyping import Bool, Float64
 
 from viper_e2e.clip import Sample
-from viper_e2e.labels import LabelSet, are_alike, differing, order_of, places_in
-from viper_e2e.runtime import (
-    digest,
-    literal_prefix,
-    matches,
-    sampled_digest,
-)
+from viper_e2e.labels import LabelSet, differing, places_in
+from viper_e2e.runtime import digest
 from viper_e2e.shards.addresses import is_remote
-from viper_e2e.shards.columns_file import LEAST_INDEX_BYTES, columns_path, columns_to_bytes, read_columns
+from viper_e2e.shards.columns_file import LEAST_INDEX_BYTES, columns_path, read_columns
+from viper_e2e.shards.content_ids import clip_id, shard_id
 from viper_e2e.shards.far_reading import FarReading
-from viper_e2e.shards.index import (
-    RECORD_EXTENSION,
-    Member,
-    SampleEntry,
-    ShardIndex,
-    index_path,
-    known_or_none,
-    read_index,
-)
+from viper_e2e.shards.index import SampleEntry, ShardIndex, index_path, read_index
 from viper_e2e.shards.kept_shards import kept_name
+from viper_e2e.shards.label_order import reordered, under, with_common_labels
+from viper_e2e.shards.patterns import expand
 from viper_e2e.shards.sample_reading import Place, SampleReader
-from viper_e2e.shards.sample_table import SampleTable
+from viper_e2e.shards.sample_table import table_of
 from viper_e2e.shards.sources import LocalFile, RemoteFile, ShardError, ShardLimits, open_source
 from viper_e2e.shards.unindexed import Aside, index_foreign
-
-MAX_SHARDS = 1_000_000
-MIDDLE_BYTES = 1024
-"""Read of each film of a foreign shard to tell it from another; walking the tar has cost as much."""
 
 
 class ShardSet:
@@ -77,7 +56,7 @@ class ShardSet:
         self.unusable: tuple[tuple[str, str], ...] = tuple(u for _, aside in found for u in aside.unusable)
         """Key and reason of those that are samples by their files: to who scores, clips that failed."""
         self.shards: tuple[ShardIndex, ...] = tuple(index for index, _ in found if index is not None)
-        self.shards, self.labels, label_faults = _with_common_labels(self.shards)
+        self.shards, self.labels, label_faults = with_common_labels(self.shards)
         self.duplicate_keys = _duplicate_keys(self.shards)
         faults += label_faults
         faults += [
@@ -126,9 +105,9 @@ class ShardSet:
             places += ", …" if len(self.shards) > 2 else ""
             raise ShardError(differing(places, self.labels, whose, labels))
         made = copy.copy(self)
-        made.labels = _under(labels, self.labels)
+        made.labels = under(labels, self.labels)
         # Shards whose labels disagree are only here under `viper check`, which compares nothing.
-        made.shards = tuple(_reordered(shard, order, labels) for shard in self.shards)
+        made.shards = tuple(reordered(shard, order, labels) for shard in self.shards)
         return made
 
     def only(self, keep: Sequence[bool] | Bool[np.ndarray, " N"]) -> ShardSet:
@@ -169,12 +148,7 @@ class ShardSet:
 
     def clip_id(self, i: int) -> str:
         """What tells a clip from any other by content: its bytes count, not its name, place or labels."""
-        shard, entry = self.shard_of(i), self.entry(i)
-        members = {}
-        for extension, member in entry.members.items():
-            if extension != RECORD_EXTENSION:
-                members[extension] = member.sha256 or _foreign_member_id(shard, member)
-        return digest(members if entry.segment is None else {**members, "segment": entry.segment.to_json()})
+        return clip_id(self.shard_of(i), self.entry(i))
 
     def shard_ids(self) -> list[str]:
         """What tells each shard by content: its clips in order, and their labels by name.
@@ -208,44 +182,6 @@ class ShardSet:
             raise IndexError(f"sample {i} of {len(self)}")
         shard = bisect.bisect_right(self._starts, i) - 1
         return shard, i - self._starts[shard]
-
-
-def expand(patterns: str | Sequence[str]) -> list[str]:
-    """Patterns → paths and URLs, each once, globs sorted; ``ShardError`` where one matches nothing."""
-    found: list[str] = []
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        remote = not isinstance(open_source(pattern), LocalFile)
-        # `os.path.exists`: to it a pattern too long for a file's name is simply no file.
-        if not remote and os.path.exists(pattern):  # noqa: PTH110
-            found.append(pattern)
-            continue
-        prefix, rest = ("", pattern) if remote else literal_prefix(pattern)
-        for one in (prefix + part for part in _expand_braces(rest)):
-            places = [one]
-            if remote and "*" in one.partition("?")[0]:
-                raise ShardError(f"{one}: servers and stores are not searched; write {{000000..000017}} for *")
-            if not remote and glob.has_magic(one):
-                places = [path for path in matches(one) if not path.endswith((".index.json", ".index.bin"))]
-            elif not remote and not os.path.exists(one):  # noqa: PTH110
-                places = []
-            if not places:
-                raise ShardError(
-                    f"{one}: no such shard; give paths, globs, brace patterns or addresses of .tar files"
-                )
-            found += places
-    if not found:
-        raise ShardError("no shards given; give paths, globs, brace patterns or addresses of .tar files")
-    return list(dict.fromkeys(found))
-
-
-def _expand_braces(pattern: str) -> list[str]:
-    spans = re.findall(r"\{(-?\d{1,18})\.\.(-?\d{1,18})", pattern)
-    if math.prod(abs(int(last) - int(first)) + 1 for first, last in spans) > MAX_SHARDS:
-        raise ShardError(f"{pattern}: more than {MAX_SHARDS} shards")
-    try:
-        return list(braceexpand(pattern))
-    except UnbalancedBracesError as error:
-        raise ShardError(f"{pattern}: unbalanced braces") from error
 
 
 def _index(path: str, limits: ShardLimits) -> tuple[ShardIndex | None, Aside]:
@@ -282,101 +218,11 @@ def _located(index: ShardIndex, path: str) -> ShardIndex:
     return replace(index, path_or_url=path, samples=table_of(index))
 
 
-def table_of(shard: ShardIndex) -> SampleTable:
-    """Its samples in columns, as all shards of a set have them."""
-    return SampleTable.of(shard.samples, len(shard.labels or ()))
-
-
-def _with_common_labels(
-    shards: tuple[ShardIndex, ...],
-) -> tuple[tuple[ShardIndex, ...], LabelSet | None, list[str]]:
-    """All shards with their labels in the first one's order, what they have in common, and who disagrees.
-
-    Ranges are joined: a foreign shard knows only its own values.
-    """
-    labelled = [(shard.path_or_url, shard.labels) for shard in shards if shard.labels is not None]
-    if not labelled:
-        return shards, None, []
-    (whose, first), same, faults = labelled[0], [], []
-    for shard in shards:
-        order = None if shard.labels is None else order_of(shard.labels.names, first.names)
-        if shard.labels is not None and order is not None and are_alike(shard.labels, first):
-            shard = _reordered(shard, order, first)
-        elif shard.labels is not None:
-            faults.append(differing(shard.path_or_url, shard.labels, whose, first))
-        same.append(shard)
-    minimum = min(labels.minimum for _, labels in labelled)
-    maximum = max(labels.maximum for _, labels in labelled)
-    whole = LabelSet(first.columns, minimum, maximum, tasks=first.tasks, combined=first.combined)
-    for _, labels in labelled:
-        if (labels.tasks, labels.combined) != (first.tasks, first.combined) and are_alike(labels, first):
-            whole = whole.measured_as(labels)
-    return tuple(same), whole, faults
-
-
-def shard_id(shard: ShardIndex) -> str:
-    """What tells a shard by content, computed from what its index says."""
-    return digest([_sample_content(shard, entry) for entry in shard.samples])
-
-
-def columns_of(shard: ShardIndex, index_bytes: int) -> bytes | None:
-    """The file of columns that belongs beside an index of so many bytes; ``None`` where it needs none."""
-    if index_bytes < LEAST_INDEX_BYTES:
-        return None
-    return columns_to_bytes(shard, index_bytes, shard_id(shard))
-
-
-def _sample_content(shard: ShardIndex, entry: SampleEntry) -> list:
-    labels = None
-    if shard.labels is not None and entry.intensities is not None:
-        labels = dict(zip(shard.labels.names, map(known_or_none, entry.intensities), strict=True))
-    members = {
-        extension: member.sha256 or [member.size, _middle(shard, member)]
-        for extension, member in entry.members.items()
-        if extension != RECORD_EXTENSION
-    }
-    segment = [] if entry.segment is None else [entry.segment.to_json()]
-    return [entry.key, members, labels, *segment]
-
-
-def _middle(shard: ShardIndex, member: Member) -> str | None:
-    """A few bytes of a foreign member; nothing over the network, where each would be a request of its own."""
-    source = open_source(shard.path_or_url)
-    if not isinstance(source, LocalFile):
-        return None
-    size = min(member.size, MIDDLE_BYTES)
-    return source.read(member.offset + (member.size - size) // 2, size).hex()
-
-
-def _foreign_member_id(shard: ShardIndex, member: Member) -> str | list:
-    source = open_source(shard.path_or_url)
-    if not isinstance(source, LocalFile):
-        return [source.name, shard.size, member.offset, member.size]
-    return sampled_digest(lambda offset, size: source.read(member.offset + offset, size), member.size)
-
-
 def _only(shard: ShardIndex, keep: Bool[np.ndarray, " N"], *, is_kept: bool) -> ShardIndex:
     if keep.all():
         return shard
     name = kept_name(shard) if is_kept and is_remote(shard.path_or_url) else None
     return replace(shard, samples=table_of(shard).only(keep), content_id=None, kept_name=name)
-
-
-def _reordered(shard: ShardIndex, order: Sequence[int], labels: LabelSet) -> ShardIndex:
-    """A shard whose labels stand in another order, under the titles of these."""
-    if shard.labels is None or shard.labels.columns == labels.columns:
-        return shard
-    return replace(
-        shard,
-        samples=table_of(shard).with_labels(order),
-        labels=_under(labels, shard.labels),
-        content_id=None if -1 in order else shard.content_id,  # the order of columns does not count
-    )
-
-
-def _under(labels: LabelSet, own: LabelSet) -> LabelSet:
-    """Labels under the titles of others, with their range and what they are measured by."""
-    return replace(own, columns=labels.columns, tasks=labels.tasks, combined=()).measured_as(own)
 
 
 def _duplicate_keys(shards: Sequence[ShardIndex]) -> dict[str, list[str]]:

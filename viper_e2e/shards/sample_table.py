@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Bool, Float64, Integer, UInt8, UInt64
 
-from viper_e2e.shards.index import Member, SampleEntry
+from viper_e2e.shards.index import Member, SampleEntry, ShardIndex
 
 OWN_FIELDS = frozenset({"key", "file_id", "members", "intensities", "subject", "meta"})
 """Fields of an entry that have a column of a kind of their own; others are kept as they are."""
@@ -266,3 +266,8 @@ class SampleTable(Sequence[SampleEntry]):
     def prefixed(self, prefix: str) -> SampleTable:
         """Every key and every subject behind ``prefix``."""
         return SampleTable(self.columns, rows=self._rows, places=self._places, prefix=prefix + self._prefix)
+
+
+def table_of(shard: ShardIndex) -> SampleTable:
+    """Its samples in columns, as all shards of a set have them."""
+    return SampleTable.of(shard.samples, len(shard.labels or ()))

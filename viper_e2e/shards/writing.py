@@ -13,7 +13,7 @@ from types import TracebackType
 
 from viper_e2e.clip import Segment
 from viper_e2e.labels import LabelSet
-from viper_e2e.shards.columns_file import columns_path
+from viper_e2e.shards.columns_file import columns_of, columns_path
 from viper_e2e.shards.index import (
     KNOWN_EXTENSIONS,
     RECORD_EXTENSION,
@@ -25,7 +25,6 @@ from viper_e2e.shards.index import (
     key_and_extension,
     known_or_none,
 )
-from viper_e2e.shards.reading import columns_of
 from viper_e2e.shards.sources import LocalFile, ShardLimits
 from viper_e2e.shards.tar import BLOCK, walk_tar
 
