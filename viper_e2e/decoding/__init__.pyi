@@ -6,7 +6,6 @@ from .cutting import LongFile as LongFile
 from .decoder import ClipDecoder as ClipDecoder
 from .fields import Deinterlacer as Deinterlacer
 from .geometry import scaled_size as scaled_size
-from .limits import check_frame_size as check_frame_size
 from .magic import BESIDE_CONTAINERS as BESIDE_CONTAINERS
 from .magic import HEAD_BYTES as HEAD_BYTES
 from .magic import VIDEO_CONTAINERS as VIDEO_CONTAINERS

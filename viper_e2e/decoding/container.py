@@ -21,13 +21,6 @@ from av.stream import Disposition
 from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding.cropping import NO_CROP, Crop, read_crops
 from viper_e2e.decoding.headers import check_length, check_mp4_tables, stated_seconds
-from viper_e2e.decoding.limits import (
-    check_frame_size,
-    check_num_frames,
-    check_seconds,
-    check_sound_format,
-    over,
-)
 from viper_e2e.decoding.magic import (
     BESIDE_CONTAINERS,
     HEAD_BYTES,
@@ -37,7 +30,7 @@ from viper_e2e.decoding.magic import (
     sniff_sound,
     sound_alone,
 )
-from viper_e2e.decoding.media import ClipMedia, Media, SoundMedia
+from viper_e2e.decoding.media import ClipMedia, Media, SoundMedia, over
 from viper_e2e.decoding.tracks import (
     BY_RULE,
     Tracks,
@@ -241,8 +234,8 @@ def _clip_media(opened: _Opened, tracks: Tracks, crops: Sequence[Crop]) -> ClipM
         crop=_crop_of(container, video, crops),
     )
     media.tick_seconds_of(video)  # raises where there is none
-    check_frame_size(media, video.codec_context.width, video.codec_context.height)
-    check_num_frames(media, video.frames)
+    media.check_frame_size(video.codec_context.width, video.codec_context.height)
+    media.check_num_frames(video.frames)
     if media.audio is None and container.streams.audio and tracks.hears:
         known = ", ".join(describe_sound(track, container.streams.audio) for track in container.streams.audio)
         raise media.fail(f"has no sound track {tracks.audio}, only {known}; choose one (--audio-track)")
@@ -266,10 +259,10 @@ def _sound_media(opened: _Opened) -> SoundMedia:
 def _check_lasting(media: Media, audio: av.AudioStream | None) -> None:
     """The format of the sound that is heard, and how long the file is by its header."""
     if audio is not None and audio.codec_context is not None:
-        check_sound_format(media, audio.codec_context.sample_rate, audio.codec_context.channels)
+        media.check_sound_format(audio.codec_context.sample_rate, audio.codec_context.channels)
     if media.kind != "ts":
         # A TS has no length in a header, and the last time less the first is none where its clock starts anew.
-        check_seconds(media, stated_seconds(media.container, media.kind))
+        media.check_seconds(stated_seconds(media.container, media.kind))
 
 
 def _crop_of(container: InputContainer, video: av.VideoStream, crops: Sequence[Crop]) -> Crop:
@@ -289,7 +282,7 @@ def first_frame(media: ClipMedia) -> av.VideoFrame:
         raise media.fail(f"its first frame cannot be decoded ({_reason(error)})", stage="decode") from error
     if not isinstance(frame, av.VideoFrame):
         raise media.fail("has a video stream without a frame", stage="decode")
-    check_frame_size(media, frame.width, frame.height)
+    media.check_frame_size(frame.width, frame.height)
     return frame
 
 

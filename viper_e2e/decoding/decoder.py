@@ -24,8 +24,8 @@ from viper_e2e.decoding.hearing import heard_track
 from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.plan import Plan, Window
 from viper_e2e.decoding.pyav import FrameReader
-from viper_e2e.decoding.scan import read_timeline
-from viper_e2e.decoding.sound import SoundReader, SoundTrack, read_sound_extent
+from viper_e2e.decoding.scan import read_sound_extent, read_timeline
+from viper_e2e.decoding.sound import SoundReader, SoundTrack
 from viper_e2e.decoding.timeline import RescanNeeded, Timeline, TornEnd
 from viper_e2e.decoding.torchcodec import NvdecReader, TorchcodecReader
 from viper_e2e.decoding.tracks import Tracks, sound_note

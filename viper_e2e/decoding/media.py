@@ -1,7 +1,8 @@
-"""media.py: an open clip, or an open file with its sound alone: what is read of it, packet by packet."""
+"""media.py: an open clip, or an open file with sound alone: its packets one by one, within the limits."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -117,6 +118,45 @@ class Media(ABC):
         """The error to raise about this file."""
         return ClipError(message, stage=stage, clip=self.name)
 
+    # --- what it may ask of us: `ClipError` with the setting, and the option, that allow more ----------
+
+    def check_frame_size(self, width: int, height: int) -> None:
+        """Raise `ClipError` if a frame is larger than the limits."""
+        limits, found = self.limits, f"has frames of {width}×{height}"
+        wanted = f"(--max-side-in {max(width, height)} allows more)"
+        if width > limits.max_width or height > limits.max_height:
+            allowed = f"{limits.max_width}×{limits.max_height}"
+            raise self.fail(f"{found}; limits.max_width and max_height allow {allowed} {wanted}")
+        if width * height > limits.max_pixels:
+            raise self.fail(f"{found}; limits.max_pixels allows {limits.max_pixels:,} pixels {wanted}")
+
+    def check_sound_format(self, sample_rate: int, channels: int) -> None:
+        """Raise `ClipError` if the sound is outside the limits."""
+        limits = self.limits
+        if channels < 1 or sample_rate < 1:
+            raise self.fail("its sound has no channels or no rate; it is damaged: copy it again", stage="sound")
+        if channels > limits.max_channels:
+            raise over("audio channels", channels, limits.max_channels, "max_channels", self.name)
+        if not limits.min_sample_rate <= sample_rate <= limits.max_sample_rate:
+            allowed = f"{limits.min_sample_rate:,} to {limits.max_sample_rate:,}"
+            raise self.fail(
+                f"has sound at {sample_rate:,} Hz; limits.min_sample_rate and max_sample_rate allow {allowed}"
+            )
+
+    def check_seconds(self, seconds: float) -> None:
+        """Raise `ClipError` if something in the clip is longer than the limits."""
+        if seconds > self.limits.max_seconds:
+            wanted = f"--max-seconds {math.ceil(seconds)}"
+            raise over(
+                "seconds", round(seconds), round(self.limits.max_seconds), "max_seconds", self.name, wanted
+            )
+
+    def check_num_frames(self, num_frames: int) -> None:
+        """Raise `ClipError` if there are more frames than the limits allow."""
+        if num_frames > self.limits.max_frames:
+            wanted = "more --max-seconds"
+            raise over("frames", num_frames, self.limits.max_frames, "max_frames", self.name, wanted)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipMedia(Media):
@@ -179,3 +219,12 @@ class Kept:
 
     def finish(self) -> None:
         self.is_complete = self._room >= 0
+
+
+def over(what: str, found: int, allowed: int, setting: str, name: str, wanted: str = "") -> ClipError:
+    """The error to raise where there is more than a limit allows.
+
+    `wanted`: the option that raises the limit, as it would have to be given.
+    """
+    message = f"has {found:,} {what}; limits.{setting} allows {allowed:,}"
+    return ClipError(f"{message} ({wanted} allows more)" if wanted else message, stage="container", clip=name)

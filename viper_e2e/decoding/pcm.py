@@ -10,7 +10,6 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from viper_e2e.decoding.limits import check_sound_format
 from viper_e2e.decoding.media import Media
 
 _WARM_UP_SECONDS = 0.5
@@ -44,7 +43,7 @@ def sound_as_wav(
                 if at + length < start_seconds - _WARM_UP_SECONDS or at > end_seconds + _WARM_UP_SECONDS:
                     continue
             for frame in codec.decode(packet):
-                check_sound_format(media, frame.sample_rate, frame.layout.nb_channels)
+                media.check_sound_format(frame.sample_rate, frame.layout.nb_channels)
                 if frame.pts is not None and (made is None or abs(float(frame.time or 0.0) - reached) > 0.05):
                     reached = float(frame.time or 0.0)
                 if made is None:

@@ -20,7 +20,6 @@ from viper_e2e.decoding.geometry import (
     scaled_size,
     shown_size,
 )
-from viper_e2e.decoding.limits import check_frame_size
 from viper_e2e.decoding.media import ClipMedia
 
 
@@ -85,7 +84,7 @@ class Scaler:
         # Unscaled, an odd column in the middle stays; scaled, both halves are alike.
         self._canvas = canvas = shown if (width, height) == half else (width * (1 + is_halved), height)
         # Flat pixels can make a small picture's shown size very large.
-        check_frame_size(self.media, *canvas)
+        self.media.check_frame_size(*canvas)
         return canvas
 
     def _fitted(self, shown: Size, canvas: Size) -> Size:

@@ -16,7 +16,6 @@ from viper_e2e.decoding.av1 import References
 from viper_e2e.decoding.container import prepare_video_codec
 from viper_e2e.decoding.fields import Deinterlacer, FieldsFound, with_neighbours
 from viper_e2e.decoding.geometry import Size, pixel_aspect
-from viper_e2e.decoding.limits import check_frame_size
 from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.picture import Scaler
 from viper_e2e.decoding.sound import SoundReader
@@ -251,5 +250,5 @@ def whole_frames(media: ClipMedia, packet: av.Packet | None) -> tuple[list[av.Vi
         if frame.is_corrupt:
             where = f" at {frame.time:.2f} s" if math.isfinite(frame.time or 0.0) and frame.time else ""
             return frames[:i], media.fail(f"the frame{where} is damaged; {_ADVICE}", stage="decode")
-        check_frame_size(media, frame.width, frame.height)
+        media.check_frame_size(frame.width, frame.height)
     return frames, None

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import replace
+from itertools import islice
 
 import av
 import numpy as np
 
 from viper_e2e.decoding.container import Source, open_clip, prepare_video_codec
 from viper_e2e.decoding.frame_log import FrameLog
-from viper_e2e.decoding.limits import check_num_frames, check_seconds
-from viper_e2e.decoding.media import ClipMedia
+from viper_e2e.decoding.media import ClipMedia, SoundMedia
 from viper_e2e.decoding.pyav import whole_frames
-from viper_e2e.decoding.sound import TORN_SOUND, SoundExtent, read_indexed_extent
-from viper_e2e.decoding.timeline import FramePackets, Timeline, TornPackets
+from viper_e2e.decoding.sampling import Span
+from viper_e2e.decoding.timeline import TORN_SOUND, FramePackets, SoundExtent, Timeline, TornPackets
 
 _UNREAD_SHARE = 0.1
 """Of a file, behind its last packet: an index is less."""
@@ -47,6 +47,22 @@ def read_timeline(
         return _scan_by_decoding(again, with_sound, log)
 
 
+def read_sound_extent(media: SoundMedia) -> Span:
+    """Start and end of a file's sound in seconds; reads `media` to its end.
+
+    Raises `ClipError` (stage ``sound``) if it is torn or there is none.
+    """
+    extent = SoundExtent()
+    for packet in media.packets(media.audio):
+        extent.add(packet)
+    # Of a wav that was written into a pipe, whose header knows no length, the last packet is short, not torn.
+    has_no_length = media.kind in ("wav", "w64") and media.head[4:8] in (b"\xff" * 4, b"\0" * 4)
+    num_torn = extent.torn.num_amid(media.may_break_off) - (has_no_length and extent.is_last_torn)
+    if num_torn or not extent.num_packets:
+        raise media.fail("has no sound in it, or is cut short; copy it again", stage="sound")
+    return extent.seconds(media, media.audio)
+
+
 def _tells_no_times_of_display(media: ClipMedia) -> bool:
     # AVI and ASF keep decoding times only. A program stream times its blocks of 2 KB, not the pictures in them:
     # several have one time, and FFmpeg's guess at the others is wrong.
@@ -61,7 +77,7 @@ def _scan_packets(media: ClipMedia, with_sound: bool, without_last: bool) -> Tim
         # Of a long file, most packets of sound need not be looked at one by one.
         for packet in media.packets(media.video):
             video.add(packet)
-        sound = read_indexed_extent(media, audio)
+        sound = _indexed_extent(media, audio)
     else:
         for packet in media.packets_to_keep(media.video, audio):
             reached = max(reached, (packet.pos or 0) + packet.size)
@@ -158,7 +174,7 @@ class _Packets:
                 log.add_frame(frame)
 
     def add_time(self, pts: int | None, ticks: int | None) -> None:
-        check_num_frames(self.media, len(self.pts) + 1)
+        self.media.check_num_frames(len(self.pts) + 1)
         self.num_without_time += pts is None
         self.pts.append(pts or 0)
         self.ticks.append(min(max(ticks or 0, 0), 2**31 - 1))
@@ -231,9 +247,20 @@ def _with_sound(media: ClipMedia, timeline: Timeline, sound: SoundExtent) -> Tim
         notes = (*timeline.notes, *torn, *_sound_cut_short(media, media.audio, sound.num_packets))
         timeline = replace(timeline, sound_start_seconds=start, sound_end_seconds=end)
         timeline = replace(timeline, is_sound_torn=is_torn, notes=notes)
-        check_seconds(media, end - start)
-    check_seconds(media, timeline.duration_seconds)
+        media.check_seconds(end - start)
+    media.check_seconds(timeline.duration_seconds)
     return timeline
+
+
+def _indexed_extent(media: ClipMedia, stream: av.AudioStream) -> SoundExtent:
+    """Of the sound of an indexed clip: only its first packets and its last are read."""
+    entries, extent = stream.index_entries, SoundExtent()
+    for ticks in (entries[0].timestamp, entries[-1].timestamp):
+        media.seek(stream, ticks)
+        for packet in islice(media.packets(stream), 2):
+            extent.add(packet)
+    extent.num_packets = sum(entry.size > 0 and entry.pos + entry.size <= media.num_bytes for entry in entries)
+    return extent
 
 
 def _last_frame_ticks(pts: np.ndarray, stated: int) -> int:

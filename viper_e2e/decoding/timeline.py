@@ -1,4 +1,4 @@
-"""timeline.py: when each frame of a clip is shown, and what must be decoded to see it."""
+"""timeline.py: when each frame of a clip is shown, how long it sounds, and what must be decoded to see it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from fractions import Fraction
 
+import av
 import numpy as np
+
+from viper_e2e.decoding.media import Media
+from viper_e2e.decoding.sampling import Span
+
+TORN_SOUND = "the file breaks off in its last packet of sound, which is left out"
 
 
 class TornEnd(Exception):
@@ -40,6 +46,36 @@ class TornPackets:
     def num_amid(self, may_break_off: bool) -> int:
         """Those that no end of the file explains, if it may break off anywhere."""
         return self._num_torn - (self._run if may_break_off and self.is_end_torn else 0)
+
+
+class SoundExtent:
+    """From when to when a stream has sound, in its own ticks, told from its packets."""
+
+    def __init__(self) -> None:
+        self.start = self.end = self.last_start = 0
+        self.num_packets = 0
+        self.torn = TornPackets()
+        self.is_last_torn = False
+
+    def add(self, packet: av.Packet) -> None:
+        """Take the next packet."""
+        self.torn.add(packet.is_corrupt)
+        self.is_last_torn = packet.is_corrupt
+        if packet.pts is not None:
+            self.start = packet.pts if self.num_packets == 0 else min(self.start, packet.pts)
+            self.end = max(self.end, packet.pts + (packet.duration or 0))
+            self.last_start = packet.pts
+        self.num_packets += 1
+
+    def is_end_torn(self, media: Media) -> bool:
+        """Whether a file breaks off in its last packet of sound."""
+        return media.may_break_off and self.torn.is_end_torn
+
+    def seconds(self, media: Media, stream: av.AudioStream) -> Span:
+        """Start and end on the file's own clock, of what is whole."""
+        tick = media.tick_seconds_of(stream)
+        end = self.last_start if self.is_end_torn(media) else self.end
+        return float(self.start * tick), float(end * tick)
 
 
 class RescanNeeded(Exception):

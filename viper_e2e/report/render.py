@@ -26,7 +26,6 @@ from viper_e2e.decoding import (
     Deinterlacer,
     Scaler,
     Tracks,
-    check_frame_size,
     open_clip,
     prepare_video_codec,
     probe,
@@ -173,7 +172,7 @@ class _Renderer:
         self._write_sound(None)
 
     def _read(self, frame: av.VideoFrame) -> None:
-        check_frame_size(self.media, frame.width, frame.height)
+        self.media.check_frame_size(frame.width, frame.height)
         pts = self._pts(frame)
         if self.pts and pts <= self.pts[-1]:
             return  # damaged or doubled times; an encoder takes only rising ones
