@@ -13,8 +13,8 @@ from viper_e2e.commands.cli import main
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.commands.reading_options import apply_reading_options
 from viper_e2e.config import DecodingConfig
-from viper_e2e.config.options import ReadingOptions
 from viper_e2e.config.presets import micro
+from viper_e2e.config.shared_options import ReadingOptions
 from viper_e2e.config.values import Size
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError

@@ -39,10 +39,8 @@ from .old_forms import option_of_now as option_of_now
 from .old_forms import settings_of_now as settings_of_now
 from .old_forms import split_model as split_model
 from .options import AblateConfig as AblateConfig
-from .options import BackboneOptions as BackboneOptions
 from .options import BenchConfig as BenchConfig
 from .options import CalibrateConfig as CalibrateConfig
-from .options import CalibratedOptions as CalibratedOptions
 from .options import CheckConfig as CheckConfig
 from .options import CompareConfig as CompareConfig
 from .options import CompletionConfig as CompletionConfig
@@ -50,13 +48,9 @@ from .options import CrossValConfig as CrossValConfig
 from .options import EnvConfig as EnvConfig
 from .options import EvalConfig as EvalConfig
 from .options import ExportConfig as ExportConfig
-from .options import FarOptions as FarOptions
 from .options import ImportConfig as ImportConfig
 from .options import InferConfig as InferConfig
-from .options import ReadingOptions as ReadingOptions
-from .options import ScoringOptions as ScoringOptions
 from .options import SweepConfig as SweepConfig
-from .options import option as option
 from .packing_options import GROUPS as GROUPS
 from .packing_options import FoldRecipeOptions as FoldRecipeOptions
 from .packing_options import IndexConfig as IndexConfig
@@ -73,6 +67,12 @@ from .settings import Settings as Settings
 from .settings import flat as flat
 from .settings import plain as plain
 from .settings_file import read_settings_file as read_settings_file
+from .shared_options import BackboneOptions as BackboneOptions
+from .shared_options import CalibratedOptions as CalibratedOptions
+from .shared_options import FarOptions as FarOptions
+from .shared_options import ReadingOptions as ReadingOptions
+from .shared_options import ScoringOptions as ScoringOptions
+from .shared_options import option as option
 from .training import TRAIN_GROUPS as TRAIN_GROUPS
 from .training import AugmentConfig as AugmentConfig
 from .training import ComputingConfig as ComputingConfig

@@ -2,139 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from viper_e2e.config.bounds import ABOVE_0, FROM_0, FROM_1, SHARE_BETWEEN
-from viper_e2e.config.model import LimitsConfig
-from viper_e2e.config.training import FarConfig, TrainConfig
-from viper_e2e.config.values import Size
-
-SHARDS = "path, glob, brace pattern, https://, s3://, gs:// or hf://"
-
-
-def option(
-    default: Any = MISSING,  # of the field's own type
-    *,
-    help: str,
-    metavar: str | None = None,
-    positional: bool = False,
-    bare: str | None = None,
-    group: str | None = None,
-) -> Any:
-    """A field with what ``--help`` says of it. Without a default it must be given.
-
-    ``positional``: without a name. ``bare``: its value where the name stands alone. ``group``: the heading of
-    ``--help`` it stands under. A list is an option that may be repeated.
-    """
-    how = {"help": help, "metavar": metavar, "positional": positional, "bare": bare, "group": group}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=how)
-    return field(default=default, metadata=how)
-
-
-# --- what several commands share ------------------------------------------------------------------
-
-
-@dataclass(kw_only=True)
-class ReadingOptions:
-    """How clips are read; `train` and `bench` have the same."""
-
-    max_bytes: Annotated[Size | None, FROM_1] = option(
-        None, metavar="SIZE", help="largest file of a clip, e.g. 500GB"
-    )
-    max_side_in: Annotated[int | None, FROM_1] = option(
-        None,
-        metavar="N",
-        help=f"longest side of a clip's pictures in pixels (default: {LimitsConfig.max_width})",
-    )
-    max_seconds: Annotated[float | None, ABOVE_0] = option(
-        None, metavar="S", help=f"longest clip in seconds (default: {LimitsConfig.max_seconds:g})"
-    )
-    video_track: Annotated[int | None, FROM_1] = option(
-        None,
-        metavar="N",
-        help="which of several picture tracks, from 1 on (default: the file's default, else the largest)",
-    )
-    audio_track: Annotated[int | None, FROM_1] = option(
-        None,
-        metavar="N",
-        help="which of several sound tracks, from 1 on (default: the file's default, unless it is silent)",
-    )
-
-
-@dataclass(kw_only=True)
-class WorkerOptions:
-    """What to do about clips that crash or hang their process; `train` has the same."""
-
-    clip_timeout_seconds: Annotated[float, ABOVE_0] = option(
-        TrainConfig.clip_timeout_seconds,
-        metavar="S",
-        help="a clip that takes a process longer is left out; py-feat has twice as long for its action units",
-    )
-    max_worker_restarts: Annotated[int, FROM_0] = option(
-        TrainConfig.max_worker_restarts,
-        metavar="N",
-        help="lost processes that are replaced before the command ends",
-    )
-
-
-@dataclass(kw_only=True)
-class FarOptions:
-    """How shards on servers and in stores are read; `train` has the same."""
-
-    read: Literal["range", "ahead"] = option(
-        FarConfig.read, help="shards far away: a request for each clip, or whole shards by one request each"
-    )
-    read_ahead_memory: Annotated[Size, FROM_1] = option(
-        FarConfig.read_ahead_memory, metavar="SIZE", help="memory for shards that are read ahead"
-    )
-    cache: str | None = option(
-        None,
-        metavar="DIR",
-        help="folder in which shards from far away are kept (default: the disk is not used)",
-    )
-    cache_size: Annotated[Size, FROM_0] = option(
-        Size(), metavar="SIZE", help="of that folder, e.g. 200GB (default: as much as the disk has)"
-    )
-
-
-@dataclass(kw_only=True)
-class BackboneOptions:
-    """Where backbones come from."""
-
-    backbone: list[str] = option(
-        [],
-        metavar="NAME=SOURCE",
-        help="where to load a backbone from, e.g. visual=PATH (may be repeated)",
-    )
-    sentence_bank: str | None = option(None, help="file with the sentences that CLIP chooses among")
-
-
-@dataclass(kw_only=True)
-class CalibratedOptions:
-    """Whether what `viper calibrate` has fitted is applied."""
-
-    uncalibrated: bool = option(False, help="leave out what `viper calibrate` has fitted")
-
-
-@dataclass(kw_only=True)
-class ScoringOptions(ReadingOptions, FarOptions, WorkerOptions, BackboneOptions):
-    """A trained model, and how it computes."""
-
-    checkpoint: str = option(help="folder of a trained model, or a hub id")
-    device: str | None = option(None, help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
-    mixed_precision: Literal["no", "bf16", "auto"] = option(
-        "no", help="auto: the faster of no and bf16 on this device"
-    )
-    compile: bool = option(False, help="compile image towers, Whisper and the fusion (torch.compile)")
-    batch_size: Annotated[int, FROM_1] = option(8, help="clips per forward pass")
-    num_workers: Annotated[int, FROM_0] = option(1, help="decoding processes")
-
+from viper_e2e.config.shared_options import (
+    SHARDS,
+    BackboneOptions,
+    CalibratedOptions,
+    FarOptions,
+    ReadingOptions,
+    ScoringOptions,
+    WorkerOptions,
+    option,
+)
 
 NO_FACE = "a clip without any face: score its whole pictures and say so (default), or give no numbers"
-
-# --- commands -------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)

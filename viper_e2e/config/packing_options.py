@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from viper_e2e.config.bounds import ABOVE_0, FROM_0, FROM_1
-from viper_e2e.config.options import SHARDS, option
+from viper_e2e.config.shared_options import SHARDS, option
 from viper_e2e.config.values import Size
 
 
