@@ -25,13 +25,13 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 )
 def test_frames_of_decoding_everything_are_ours(name, filters, words, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import decode
+    import decoders
 
-    monkeypatch.delitem(sys.modules, "decode")
+    monkeypatch.delitem(sys.modules, "decoders")
     source = "testsrc2=size=96x64:rate=30000/1001:duration=5.3"
     ffmpeg("-f", "lavfi", "-i", source, "-vf", filters, *words.split(), tmp_path / name)
     data = (tmp_path / name).read_bytes()
-    wanted = decode.wanted_frames(data)
-    ours, _, _ = decode.ours("pyav")(data, wanted)
-    everything, _, _ = decode.decode_all()(data, wanted)
+    wanted = decoders.wanted_frames(data)
+    ours, _, _ = decoders.ours("pyav")(data, wanted)
+    everything, _, _ = decoders.decode_all()(data, wanted)
     assert np.array_equal(ours, everything)

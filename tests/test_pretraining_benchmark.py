@@ -10,7 +10,9 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-import pretraining
+import pretraining_clips
+import pretraining_draw
+import pretraining_tasks
 
 from viper_e2e.config import FusionConfig, TrainConfig
 from viper_e2e.encoders import Stream
@@ -18,7 +20,7 @@ from viper_e2e.encoders import Stream
 WIDTHS, SLOTS, LABELLED = {"visual": 6, "audio": 6}, 4, 8
 
 
-def some_clips(count: int, seed: int) -> pretraining.Clips:
+def some_clips(count: int, seed: int) -> pretraining_clips.Clips:
     generator = torch.Generator().manual_seed(seed)
     everywhere = torch.ones(count, SLOTS, dtype=torch.bool)
     seconds = torch.arange(SLOTS).float().expand(count, -1)
@@ -27,20 +29,25 @@ def some_clips(count: int, seed: int) -> pretraining.Clips:
         for name, width in WIDTHS.items()
     }
     targets = torch.rand(count, 7, generator=generator)
-    return pretraining.Clips(
+    return pretraining_clips.Clips(
         streams, everywhere, torch.full((count,), float(SLOTS)), targets, torch.arange(count) // 4
     )
 
 
 @pytest.fixture
-def splits(monkeypatch: pytest.MonkeyPatch) -> dict[str, pretraining.Clips]:
-    for name, value in {"EPOCHS": 1, "TOKEN_AXES": 4, "FEATURE_AXES": 4, "CANONICAL_AXES": 2}.items():
-        monkeypatch.setattr(pretraining, name, value)
-    monkeypatch.setattr(pretraining, "PRETRAINING_STEPS", 2)
+def splits(monkeypatch: pytest.MonkeyPatch) -> dict[str, pretraining_clips.Clips]:
+    smaller = {
+        pretraining_clips: {"TOKEN_AXES": 4},
+        pretraining_draw: {"EPOCHS": 1, "FEATURE_AXES": 4, "CANONICAL_AXES": 2},
+        pretraining_tasks: {"CHANGE_AXES": 4, "PRETRAINING_STEPS": 2},
+    }
+    for module, values in smaller.items():
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
     return {"train": some_clips(24, 0), "val": some_clips(8, 1), "test": some_clips(8, 2)}
 
 
-def draw_of(splits: dict[str, pretraining.Clips]) -> pretraining.Draw:
+def draw_of(splits: dict[str, pretraining_clips.Clips]) -> pretraining_draw.Draw:
     fusion = FusionConfig(
         change=True, dim=8, num_latents=2, latent_dim=8, depth=1, self_attends_per_block=1, num_latent_heads=2
     )
@@ -49,7 +56,7 @@ def draw_of(splits: dict[str, pretraining.Clips]) -> pretraining.Draw:
         labels=range(7),
         config=SimpleNamespace(fusion=fusion),
     )
-    return pretraining.Draw(module, TrainConfig(), splits, 1, LABELLED)
+    return pretraining_draw.Draw(module, TrainConfig(), splits, 1, LABELLED)
 
 
 @pytest.mark.slow
@@ -60,7 +67,7 @@ def test_labels_outside_of_the_draw_reach_no_answer(splits):
     hidden = splits | {"train": splits["train"]._replace(targets=targets)}
     with_all, without = draw_of(splits), draw_of(hidden)
     for key in ("scales", "canonical", "masked", "within", "pseudo"):
-        answers, again = (draw.answers(pretraining.VARIANTS[key])["test"] for draw in (with_all, without))
+        answers, again = (draw.answers(pretraining_draw.VARIANTS[key])["test"] for draw in (with_all, without))
         assert torch.equal(answers, again), key
         assert answers.isfinite().all(), key
     starts = [with_all.part("perceiver", start)["test"] for start in ("axes", "masked", "within")]
