@@ -11,8 +11,8 @@ import torch
 from viper_e2e.clip import Sample
 from viper_e2e.config import ActionUnitConfig
 from viper_e2e.config.presets import micro
+from viper_e2e.encoders import TokenCache
 from viper_e2e.encoders.action_units import ActionUnitEncoder
-from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 

@@ -15,7 +15,7 @@ from viper_e2e.clip import CropSpec, DecodedClip
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config import AugmentConfig, FaceConfig
 from viper_e2e.config.presets import micro
-from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders import TokenCache
 from viper_e2e.errors import ViperError
 from viper_e2e.faces import FaceCropper, moved_with
 from viper_e2e.faces.align import EYE_DISTANCE, EYE_HEIGHT, Squares, resample_square, squares_on_eyes

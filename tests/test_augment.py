@@ -12,7 +12,7 @@ from support.models import decoded, model_of
 from viper_e2e.clip import CropSpec
 from viper_e2e.config import AugmentConfig
 from viper_e2e.config.values import CHANGES, Changes
-from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders import TokenCache
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.errors import ViperError
 from viper_e2e.faces.crop import crop_boxes, cut_regions

@@ -21,7 +21,7 @@ from viper_e2e.config import AugmentConfig, DecodingConfig, ModelConfig, model_c
 from viper_e2e.config.presets import PRESETS, micro, tiny
 from viper_e2e.decoding import ClipDecoder, again, close_up
 from viper_e2e.decoding.scan import read_timeline
-from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders import TokenCache
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.errors import ClipError
 from viper_e2e.faces import FaceRegions, FaceTrack

@@ -9,8 +9,8 @@ import torch
 from support.models import decoded, model_of
 
 from viper_e2e.config.modalities import MODALITIES, modality, needs_of
+from viper_e2e.encoders import Stream
 from viper_e2e.encoders.base import Encoder
-from viper_e2e.encoders.stream import Stream
 from viper_e2e.fusion import ConcatFusion, EnsembleFusion, HiddenLayerFusion, RidgeFusion, TokenFusion
 from viper_e2e.fusion.head import FusionHead
 from viper_e2e.model.slots import lay_out

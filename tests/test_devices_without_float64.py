@@ -11,7 +11,7 @@ from support import ROOT
 from support.device_without_float64 import DEVICE, There, bring, device_without_float64
 from support.models import MODALITIES, decoded, model_of
 
-from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders import TokenCache
 from viper_e2e.faces import FaceCropper
 from viper_e2e.faces.mtcnn import MTCNN
 from viper_e2e.fusion import num_networks

@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.fusions import SECONDS, WIDTHS, B, E, T, config, face, fusion, some_fit, streams
 
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.encoders import Stream
 from viper_e2e.fusion import EnsembleFusion, build_fusion, num_networks
 from viper_e2e.fusion.closed_form import predict
 from viper_e2e.fusion.pooling import known_features, pool, pooled_rows

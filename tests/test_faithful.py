@@ -25,8 +25,8 @@ from viper_e2e.clip import CropSpec, DecodedClip, Sample
 from viper_e2e.config import AudioConfig, BackboneConfig, TextualConfig, VisualConfig
 from viper_e2e.config.presets import paper
 from viper_e2e.decoding import ClipDecoder
+from viper_e2e.encoders import Stream
 from viper_e2e.encoders.audio import AudioEncoder, ClipSound
-from viper_e2e.encoders.stream import Stream
 from viper_e2e.encoders.textual import TextualEncoder
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.faces import FaceCropper

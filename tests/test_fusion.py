@@ -7,10 +7,10 @@ from support.fusions import SECONDS, WIDTHS, B, E, T, face, fusion, streams
 from viper_e2e.config import FusionConfig
 from viper_e2e.config.modalities import MODALITIES
 from viper_e2e.config.presets import paper
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.encoders import Stream
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import ConcatFusion, TokenFusion, build_fusion, sample_hidden
-from viper_e2e.fusion.outputs import rescaled
+from viper_e2e.fusion.head import rescaled
 from viper_e2e.fusion.tokens import time_features
 
 KINDS = pytest.mark.parametrize("kind", ["tokens", "concat"])

@@ -9,7 +9,7 @@ import torch
 from support.models import decoded, model_of
 from torch import Tensor, nn
 
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.encoders import Stream
 from viper_e2e.model.viper import ViPER
 
 STEP = 1e-6

@@ -16,7 +16,7 @@ from support.training_runs import run
 
 import viper_e2e
 from viper_e2e.commands.cli import main
-from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders import TokenCache
 from viper_e2e.errors import ViperError
 from viper_e2e.model.checkpoint import write_json
 from viper_e2e.packing import pack, write_labels

@@ -10,7 +10,7 @@ from support.models import MODALITIES, decoded, model_of
 
 from viper_e2e.clip import Sample
 from viper_e2e.config.presets import micro
-from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders import TokenCache
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.transfer import Transfer

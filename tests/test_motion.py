@@ -16,7 +16,7 @@ from viper_e2e.commands.cli import main
 from viper_e2e.config import BackboneConfig, MotionConfig
 from viper_e2e.config.depth import All, parse_depth
 from viper_e2e.config.presets import micro
-from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders import TokenCache
 from viper_e2e.encoders.motion import MotionEncoder
 from viper_e2e.errors import ViperError
 

@@ -22,7 +22,7 @@ from viper_e2e.config import ModelConfig, VisualConfig, model_config_from_dict
 from viper_e2e.config.depth import Depths
 from viper_e2e.config.modalities import MODALITIES, Modality, register, unregister
 from viper_e2e.config.presets import micro
-from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders import TokenCache
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.encoders import Stream
 from viper_e2e.fusion.pooling import known_features, num_features, pool, pooled_rows
 
 B, T, D = 3, 8, 5

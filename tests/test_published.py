@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PerceiverConfig, PerceiverModel
 from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder
 
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.encoders import Stream
 from viper_e2e.errors import ViperError
 from viper_e2e.model.checkpoint import load_tensors, verify
 from viper_e2e.published import (

@@ -10,7 +10,7 @@ from support.training_runs import lines, run, same, settings, weights
 from viper_e2e.commands import cli
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config import FusionConfig
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.encoders import Stream
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import RidgeFusion, build_fusion
 from viper_e2e.fusion.closed_form import fit_ridge, predict

@@ -16,7 +16,7 @@ from support.training_runs import run
 import viper_e2e
 from viper_e2e.config import FusionConfig
 from viper_e2e.config.presets import micro
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.encoders import Stream
 from viper_e2e.fusion import build_fusion
 from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.labels import LabelSet

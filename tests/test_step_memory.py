@@ -13,7 +13,7 @@ from support.step_memory import needs_of, prepared
 
 from viper_e2e.config import TrainConfig
 from viper_e2e.config.presets import micro
-from viper_e2e.encoders.cache import TokenCache
+from viper_e2e.encoders import TokenCache
 from viper_e2e.encoders.checkpointing import checkpoint_activations
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER

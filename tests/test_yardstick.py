@@ -13,7 +13,7 @@ from torch import nn
 from viper_e2e.commands import cli
 from viper_e2e.commands import evaluation as evaluation_commands
 from viper_e2e.config.modalities import MODALITIES
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.encoders import Stream
 from viper_e2e.fusion.closed_form import RELATIVE_PENALTIES
 from viper_e2e.fusion.pooling import pool, pooled_rows
 from viper_e2e.labels import LabelSet

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from viper_e2e.config import FusionConfig
 from viper_e2e.config.modalities import MODALITIES
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.encoders import Stream
 from viper_e2e.fusion import (
     EnsembleFusion,
     build_fusion,

@@ -7,7 +7,7 @@ from .backbone import at_least_float32 as at_least_float32
 from .base import Account as Account
 from .base import Encoder as Encoder
 from .base import Encoders as Encoders
-from .cache import TokenCache as TokenCache
+from .base import Stream as Stream
 from .checkpointing import checkpoint_activations as checkpoint_activations
 from .checkpointing import is_checkpointing as is_checkpointing
 from .clip_view import ClipView as ClipView
@@ -15,8 +15,8 @@ from .lora import is_adapter as is_adapter
 from .motion import MotionEncoder as MotionEncoder
 from .prepared import ClipTokens as ClipTokens
 from .prepared import PreparedClip as PreparedClip
+from .prepared import TokenCache as TokenCache
 from .prepared import WeightsId as WeightsId
-from .stream import Stream as Stream
 from .textual import TextualEncoder as TextualEncoder
 from .textual import read_bank as read_bank
 from .transcriber import Transcriber as Transcriber

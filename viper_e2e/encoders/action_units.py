@@ -11,10 +11,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from viper_e2e.config import ActionUnitConfig, ModelConfig
-from viper_e2e.encoders.base import Encoder
+from viper_e2e.encoders.base import Encoder, Stream
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.py_feat import NotMeasured, PyFeat
-from viper_e2e.encoders.stream import Stream
 from viper_e2e.encoders.weights import Search
 from viper_e2e.errors import ViperError
 

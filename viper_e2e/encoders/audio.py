@@ -13,13 +13,12 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from viper_e2e.config import AudioConfig, ModelConfig
 from viper_e2e.encoders.audio_backbone import audio_backbone
 from viper_e2e.encoders.backbone import Backbone, at_least_float32
-from viper_e2e.encoders.base import Encoder
+from viper_e2e.encoders.base import Encoder, Stream
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.layers import joined, layers_read, normalised
 from viper_e2e.encoders.prefix import first_trained, run_after, run_before
 from viper_e2e.encoders.prepared import Prefix
 from viper_e2e.encoders.sound import Frames, padded, stretch
-from viper_e2e.encoders.stream import Stream
 from viper_e2e.encoders.weights import NOWHERE, Search
 from viper_e2e.encoders.whisper import LogMel
 

@@ -9,22 +9,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viper_e2e.clip import CropSpec
 from viper_e2e.config import ModelConfig
 from viper_e2e.encoders.backbone import Backbone
-from viper_e2e.encoders.cache import TokenCache
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.prefix import first_trained, prefix_id, prefix_names
-from viper_e2e.encoders.prepared import ClipTokens, Prefix, WeightsId
-from viper_e2e.encoders.stream import Stream
+from viper_e2e.encoders.prepared import ClipTokens, Prefix, TokenCache, WeightsId
 from viper_e2e.encoders.weights import Search, tensors_sha256
 from viper_e2e.loading import TIME_LIMIT_SECONDS
 from viper_e2e.runtime import digest
 
 Input = TypeVar("Input")
 """What an encoder reads of one clip."""
+
+
+class Stream(NamedTuple):
+    """Tokens of one modality. Absence is a mask, never a branch."""
+
+    tokens: Float[Tensor, "B T D"]
+    """Zeros where nothing is present."""
+    present: Bool[Tensor, "B T"]
+    """Something was seen or heard here; elsewhere fusion puts a learned missing token."""
+    used: Bool[Tensor, "B T"]
+    """The slot exists; a clip with fewer distinct frames than T leaves the rest unused (masked out)."""
+    seconds: Float[Tensor, "B T"]
+    """Presentation time of each slot on the clip's clock, float32."""
 
 
 class Encoders(nn.ModuleDict):

@@ -11,10 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.encoders.base import Encoder
+from viper_e2e.encoders.base import Encoder, Stream
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.prepared import Prefix
-from viper_e2e.encoders.stream import Stream
 
 
 class FaceCrops(NamedTuple):

@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from viper_e2e.clip import CropSpec
 from viper_e2e.config import ModelConfig, MotionConfig
 from viper_e2e.encoders.backbone import Backbone, at_least_float32, contains_any
-from viper_e2e.encoders.base import Encoder
+from viper_e2e.encoders.base import Encoder, Stream
 from viper_e2e.encoders.building import (
     build_model,
     find_blocks,
@@ -25,7 +25,6 @@ from viper_e2e.encoders.building import (
 )
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.face_encoder import FaceCrops, crops_of_noise, stream_of
-from viper_e2e.encoders.stream import Stream
 from viper_e2e.encoders.visual import crop_spec_of, side_of
 from viper_e2e.encoders.weights import NOWHERE, Found, Search, find
 from viper_e2e.errors import ViperError

@@ -1,4 +1,4 @@
-"""prepared.py: a clip after decoding and face finding: what the encoders read, what may be kept in memory."""
+"""prepared.py: a clip after decoding and face finding, and the tokens that frozen encoders made of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from viper_e2e.clip import Cue
+from viper_e2e.errors import ViperError
 from viper_e2e.faces import FaceCropper, FaceRegions, FaceTrack
 
 WeightsId = tuple[object, ...]
@@ -108,3 +109,65 @@ class PreparedClip:
             total += self.pixels.nbytes if isinstance(self.pixels, Tensor) else self.pixels.num_bytes
         total += 0 if self.frames is None else self.frames.nbytes
         return total + (0 if self.units is None else self.units.nbytes)
+
+
+class TokenCache:
+    """Tokens by clip and modality, for as long as its owner keeps it: a step, or several looks at a batch.
+
+    Whoever wants tokens to be used again passes one along; without it a pass leaves nothing behind. A clip is
+    the very object that was encoded, kept here so that no other takes its place.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[int, PreparedClip] = {}
+        """By the identity of each clip: the clip, with its tokens."""
+        self._clips: list[PreparedClip] = []
+
+    def find(self, clip: PreparedClip, modality: str, made_by: WeightsId) -> ClipTokens | None:
+        """Tokens that these weights made of the clip, here or before it was cached.
+
+        `ViperError` for a cached clip whose tokens are of other weights: nothing of it is left to encode.
+        """
+        kept = self.with_tokens(clip)
+        if modality not in kept.tokens:
+            return None
+        if kept.made_by[modality] == made_by:
+            return kept.tokens[modality]
+        if clip.is_reduced:
+            raise _of_other_weights(clip)
+        return None
+
+    def find_prefix(self, clip: PreparedClip, modality: str, made_by: WeightsId) -> Prefix | None:
+        """What these weights made of the clip before the first trained block; otherwise as `find`."""
+        prefix = self.with_tokens(clip).prefixes.get(modality)
+        if prefix is None or prefix.made_by == made_by:
+            return prefix
+        if clip.is_reduced:
+            raise _of_other_weights(clip)
+        return None
+
+    def keep(self, clip: PreparedClip, modality: str, made_by: WeightsId, tokens: ClipTokens) -> None:
+        kept = self.with_tokens(clip)
+        self._keep(
+            clip,
+            replace(
+                kept, tokens={**kept.tokens, modality: tokens}, made_by={**kept.made_by, modality: made_by}
+            ),
+        )
+
+    def keep_prefix(self, clip: PreparedClip, modality: str, prefix: Prefix) -> None:
+        kept = self.with_tokens(clip)
+        self._keep(clip, replace(kept, prefixes={**kept.prefixes, modality: prefix}))
+
+    def _keep(self, clip: PreparedClip, more: PreparedClip) -> None:
+        if id(clip) not in self._made:
+            self._clips.append(clip)
+        self._made[id(clip)] = more
+
+    def with_tokens(self, clip: PreparedClip) -> PreparedClip:
+        """The clip with its tokens, those that it came with and those that were made of it since."""
+        return self._made.get(id(clip), clip)
+
+
+def _of_other_weights(clip: PreparedClip) -> ViperError:
+    return ViperError(f"{clip.name}: was cached for another model, or for other weights; prepare it again")

@@ -11,10 +11,10 @@ from .concat import ConcatFusion as ConcatFusion
 from .ensemble import RIDGE_SHARE as RIDGE_SHARE
 from .ensemble import EnsembleFusion as EnsembleFusion
 from .head import FusionHead as FusionHead
+from .head import sample_hidden as sample_hidden
 from .hidden_layer import MAX_DEVIATIONS as MAX_DEVIATIONS
 from .hidden_layer import NUM_INPUTS_AT_FULL_RATE as NUM_INPUTS_AT_FULL_RATE
 from .hidden_layer import HiddenLayerFusion as HiddenLayerFusion
-from .hiding import sample_hidden as sample_hidden
 from .members import MembersFusion as MembersFusion
 from .missing_labels import fit_known as fit_known
 from .pooling import block_sizes as block_sizes

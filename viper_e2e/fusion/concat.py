@@ -12,8 +12,7 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverClassifica
 
 from viper_e2e.config import FusionConfig
 from viper_e2e.encoders import Stream
-from viper_e2e.fusion.head import FusionHead
-from viper_e2e.fusion.outputs import check_heads, check_streams, to_intensities
+from viper_e2e.fusion.head import FusionHead, check_heads, check_streams, to_intensities
 from viper_e2e.fusion.scale import LabelScale
 
 

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from viper_e2e.config import FusionConfig
 from viper_e2e.encoders import Stream
 from viper_e2e.fusion.closed_form import RidgeFit
-from viper_e2e.fusion.head import FusionHead
+from viper_e2e.fusion.head import FusionHead, check_streams, rescaled
 from viper_e2e.fusion.hidden_layer import HiddenLayerFusion
-from viper_e2e.fusion.outputs import check_streams, rescaled
 from viper_e2e.fusion.ridge import RidgeFusion
 from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.fusion.tokens import TokenFusion

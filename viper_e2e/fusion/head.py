@@ -1,9 +1,9 @@
-"""head.py: the contract of a fusion head: one signature, from token streams to intensities."""
+"""head.py: the contract of a fusion head, from token streams to intensities, and what all heads share."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from viper_e2e.config import FusionConfig
 from viper_e2e.encoders import Stream
+from viper_e2e.errors import ViperError
 from viper_e2e.fusion.scale import LabelScale
 
 
@@ -61,3 +62,55 @@ class FusionHead(nn.Module, ABC):
         """What gets inputs of equal shapes again and again; not the head itself, whose hooks would become part
         of what is compiled."""
         return []
+
+
+def to_intensities(
+    logits: Float[Tensor, "B E"], sigmoid: bool, rescale: bool, scale: LabelScale | None
+) -> Float[Tensor, "B E"]:
+    """Logits -> float32 in units of the labels.
+
+    ``sigmoid``: of labels in [0, 1]. ``rescale``: as `rescaled`. ``scale``: of other labels.
+    """
+    # float64 stays: gradients are checked numerically in it.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    intensities = logits.sigmoid() if sigmoid else logits
+    if scale is not None:
+        intensities = scale.to_labels(logits, intensities)
+    return rescaled(intensities) if rescale else intensities
+
+
+def rescaled(intensities: Float[Tensor, "*B E"]) -> Float[Tensor, "*B E"]:
+    """Each row divided by its maximum, a constant to the gradient (published option); one ≤ 0 leaves it."""
+    top = intensities.detach().amax(dim=-1, keepdim=True)
+    return intensities / torch.where(top > 0, top, torch.ones_like(top))
+
+
+def check_streams(streams: dict[str, Stream], modalities: tuple[str, ...]) -> None:
+    """The modalities a head was built for, in its order."""
+    assert tuple(streams) == modalities, (tuple(streams), modalities)
+
+
+def check_heads(config: FusionConfig, width: int, *names: str) -> None:
+    """`ViperError` where a number of attention heads does not divide the width they share."""
+    for name in names:
+        heads = getattr(config, name)
+        if heads < 1 or width % heads:
+            raise ViperError(
+                f"fusion.{name}={heads} does not divide the width {width} it splits: choose a divisor"
+            )
+
+
+def sample_hidden(present: Bool[Tensor, "B M"], p: float, seeds: Sequence[int]) -> Bool[Tensor, "B M"]:
+    """Modality dropout: which present modalities to hide from each clip, each with probability ``p``.
+
+    One seed per clip and nothing else decides, so a clip's draw does not depend on its batch, process or
+    worker. If all that is present would go, the one with the highest draw stays.
+    """
+    assert len(seeds) == len(present), (len(seeds), len(present))
+    num_modalities = present.shape[1]
+    draws = torch.stack(
+        [torch.rand(num_modalities, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    ).to(present.device)
+    # The highest draw among the present is the last to be hidden, so sparing it only matters when all go.
+    spared = torch.where(present, draws, -1.0).argmax(1, keepdim=True)
+    return ((draws < p) & present).scatter(1, spared, False)

@@ -11,8 +11,7 @@ from viper_e2e.config import FusionConfig
 from viper_e2e.encoders import Stream
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion.closed_form import LinearPath
-from viper_e2e.fusion.head import FusionHead
-from viper_e2e.fusion.outputs import check_streams, rescaled
+from viper_e2e.fusion.head import FusionHead, check_streams, rescaled
 from viper_e2e.fusion.pooling import known_features, num_features, pool, pooled_rows
 from viper_e2e.fusion.scale import LabelScale
 
