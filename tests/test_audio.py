@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import wave
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -194,7 +195,7 @@ def test_windows_are_the_published_ones():
     seen = []
     encoder.backbone.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     samples = torch.arange(1, 50_001, dtype=torch.float32)
-    encoder._normalise = False
+    encoder.pieces = replace(encoder.pieces, normalises=False)
     out = encoder([clip((0.5, samples), seconds=[0.0] * 4, stream=50_000 / RATE)])
     (batch,) = seen
     assert batch.shape == (4, RATE)
@@ -306,9 +307,8 @@ def test_half_precision_stays_near_single(kind, depth):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_chosen_layer_is_transformers_hidden_state_and_nothing_behind_it_is_kept(kind):
-    whole, cut = build(kind), build(kind, layer=1)
+    whole, cut = build(kind, span_seconds=10.0), build(kind, span_seconds=10.0, layer=1)
     batch = [clip((0.0, noise(0.6)), seconds=(0.3,))]
-    whole.span_seconds = cut.span_seconds = 10.0
     inputs = []
     whole.backbone.model.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     whole(batch)
@@ -336,8 +336,8 @@ def test_several_layers_stand_side_by_side_and_the_last_is_what_it_was_alone(kin
     assert torch.equal(tokens[..., 16:], alone(batch).tokens)
     states = several.backbone.model(inputs[0], output_hidden_states=True).hidden_states[1]
     # The middle one of 2 blocks is behind the first.
-    count = several._frames.number(len(batch[0].runs[0][1])) if kind == "whisper" else states.shape[1]
-    inside = (several._frames.centres(count, len(batch[0].runs[0][1])) / RATE - 0.3).abs() <= 0.25
+    count = several.pieces.frames.number(len(batch[0].runs[0][1])) if kind == "whisper" else states.shape[1]
+    inside = (several.pieces.frames.centres(count, len(batch[0].runs[0][1])) / RATE - 0.3).abs() <= 0.25
     expected = torch.nn.functional.layer_norm(states[0, :count][inside], (16,)).mean(0)
     torch.testing.assert_close(tokens[0, 0, :16], expected, atol=1e-5, rtol=1e-5)
 

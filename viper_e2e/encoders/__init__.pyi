@@ -1,6 +1,5 @@
 from .action_units import ActionUnitEncoder as ActionUnitEncoder
 from .audio import AudioEncoder as AudioEncoder
-from .audio import ClipSound as ClipSound
 from .backbone import Backbone as Backbone
 from .backbone import Origin as Origin
 from .backbone import at_least_float32 as at_least_float32
@@ -17,6 +16,7 @@ from .prepared import ClipTokens as ClipTokens
 from .prepared import PreparedClip as PreparedClip
 from .prepared import TokenCache as TokenCache
 from .prepared import WeightsId as WeightsId
+from .sound import ClipSound as ClipSound
 from .textual import TextualEncoder as TextualEncoder
 from .textual import read_bank as read_bank
 from .transcriber import Transcriber as Transcriber

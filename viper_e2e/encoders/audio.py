@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,24 +18,9 @@ from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.layers import joined, layers_read, normalised
 from viper_e2e.encoders.prefix import first_trained, run_after, run_before
 from viper_e2e.encoders.prepared import Prefix
-from viper_e2e.encoders.sound import Frames, padded, stretch
+from viper_e2e.encoders.sound import ClipSound, Frames, PiecePlan, Pieces, padded
 from viper_e2e.encoders.weights import NOWHERE, Search
 from viper_e2e.encoders.whisper import LogMel
-
-
-class ClipSound(NamedTuple):
-    """What is heard of one clip."""
-
-    runs: list[tuple[float, Float[Tensor, "_"]]]
-    """``(start_seconds, samples)``: unbroken stretches of mono sound on the clip's clock, in order."""
-    seconds: Float[Tensor, "T"]
-    """Instants that want a token. Under ``windows`` only their number counts."""
-    stream_seconds: float
-    """Length of the whole audio stream, from the start of the first run."""
-    used: Bool[Tensor, "T"] | None = None
-    """Which of the instants exist; ``None``: all."""
-    prefix: Prefix | None = None
-    """Of its pieces, which are not run from their beginning then."""
 
 
 class AudioEncoder(Encoder[ClipSound]):
@@ -55,7 +40,6 @@ class AudioEncoder(Encoder[ClipSound]):
     ):
         super().__init__()
         self.backbone = backbone
-        self.sound, self.span_seconds, self.sample_rate = sound, span_seconds, sample_rate
         self.is_xvector = config.head == "xvector"
         architecture = backbone.model.config
         self._layers = layers_read(config.layers, len(backbone.blocks()), "audio")
@@ -63,14 +47,15 @@ class AudioEncoder(Encoder[ClipSound]):
         self.embed_dim = architecture.xvector_output_dim if self.is_xvector else width
         if isinstance(backbone.model, WhisperEncoder):
             self.log_mel: LogMel | None = LogMel(preprocessor, architecture, config.padding)
-            self._frames = Frames(stride=320, first=0, minimum=1)
-            self._normalise = False
+            frames = Frames(stride=320, first=0, minimum=1)
+            normalises = False
         else:
             self.log_mel = None
-            self._frames = Frames.of(architecture.conv_kernel, architecture.conv_stride)
-            self._normalise = bool(preprocessor.get("do_normalize", True))
+            frames = Frames.of(architecture.conv_kernel, architecture.conv_stride)
+            normalises = bool(preprocessor.get("do_normalize", True))
         limit = round(config.max_piece_seconds * sample_rate)
-        self._longest_piece = limit if self.log_mel is None else min(limit, self.log_mel.num_samples)
+        longest = limit if self.log_mel is None else min(limit, self.log_mel.num_samples)
+        self.pieces = Pieces(sound, span_seconds, sample_rate, longest, frames, normalises)
 
     @classmethod
     def of_model(cls, config: ModelConfig, search: Search) -> AudioEncoder:
@@ -94,20 +79,20 @@ class AudioEncoder(Encoder[ClipSound]):
 
     def compile_targets(self, device: torch.device) -> list[nn.Module]:
         # Pieces of few lengths: Whisper's padded ones, or windows of one second; else waveforms of any length.
-        return [self.backbone.model] if self.log_mel is not None or self.sound == "windows" else []
+        return [self.backbone.model] if self.log_mel is not None or self.pieces.sound == "windows" else []
 
     def example_input(self) -> ClipSound:
         """The sound around an instant."""
-        seconds = self.span_seconds if self.sound == "spans" else 1.0
+        seconds = self.pieces.span_seconds if self.pieces.sound == "spans" else 1.0
         generator = torch.Generator().manual_seed(0)
         device = next(self.parameters()).device
-        sound = torch.randn(round(seconds * self.sample_rate), generator=generator).to(device)
+        sound = torch.randn(round(seconds * self.pieces.sample_rate), generator=generator).to(device)
         return ClipSound([(0.0, sound)], torch.tensor([seconds / 2], device=device), seconds)
 
     def inputs(self, clip: ClipView) -> ClipSound:
         instants = clip.sound_instants
         # Its own instants all exist, whatever the number of frames; so do windows, and what is not there.
-        is_by_frame = clip.is_readable and instants is None and self.sound == "spans"
+        is_by_frame = clip.is_readable and instants is None and self.pieces.sound == "spans"
         seconds = clip.seconds if instants is None else instants
         return ClipSound(clip.sound(), seconds, clip.sound_seconds, clip.used if is_by_frame else None)
 
@@ -118,7 +103,7 @@ class AudioEncoder(Encoder[ClipSound]):
         Frozen: one clip at a time, unpadded, so that a clip's tokens never depend on its company. Trained: the
         pieces of all clips together, those of equal length in one pass.
         """
-        plans = [self._plan(clip) for clip in inputs]
+        plans = [self.pieces.plan(clip) for clip in inputs]
         if self.is_frozen:
             encoded = [self._encode(p.pieces) for p in plans]
         else:
@@ -140,7 +125,7 @@ class AudioEncoder(Encoder[ClipSound]):
         if is_learning and not any(p.pieces for p in plans):
             # No sound anywhere: the parameters stay in the graph, for processes that wait for their gradients.
             # A tone, since the deviation of pure silence, which x-vectors hold, has no gradient.
-            length = self.sample_rate if self.sound == "windows" else self._frames.minimum
+            length = self.pieces.sample_rate if self.pieces.sound == "windows" else self.pieces.frames.minimum
             tone = torch.sin(0.2 * torch.arange(length, device=device))
             tokens = tokens + 0.0 * sum(x.sum() for x in self._encode([tone]))
         return Stream(tokens, present, used, seconds)
@@ -152,16 +137,15 @@ class AudioEncoder(Encoder[ClipSound]):
         return not self.is_xvector and first_trained(self.backbone) is not None
 
     def before(self, inputs: ClipSound) -> Prefix:
-        made = [
-            run_before(self.backbone, self._batch([piece]), self._layers) for piece in self._plan(inputs).pieces
-        ]
+        pieces = self.pieces.plan(inputs).pieces
+        made = [run_before(self.backbone, self._batch([piece]), self._layers) for piece in pieces]
         earlier = [self._side_by_side(read, hidden) for hidden, read in made]
         return Prefix(self.prefix_id(), tuple(hidden for hidden, _ in made), tuple(earlier))
 
     def behind(self, clip: ClipView, prefix: Prefix) -> ClipSound:
         return self.inputs(clip)._replace(prefix=prefix)
 
-    def _together(self, plans: list[_Plan], inputs: Sequence[ClipSound]) -> list[Float[Tensor, "_ D"]]:
+    def _together(self, plans: list[PiecePlan], inputs: Sequence[ClipSound]) -> list[Float[Tensor, "_ D"]]:
         """Hidden states of all pieces of all clips."""
         pieces = [piece for plan in plans for piece in plan.pieces]
         kept = [clip.prefix for clip in inputs if clip.prefix is not None]
@@ -189,52 +173,8 @@ class AudioEncoder(Encoder[ClipSound]):
         """Layers before the last, E = D × their number; ``like``: of none."""
         return torch.cat([normalised(state) for state in states], -1) if states else like.float()[..., :0]
 
-    # --- which samples make which token ---------------------------------------------------------
-
-    def _plan(self, clip: ClipSound) -> _Plan:
-        return self._windows(clip) if self.sound == "windows" else self._spans(clip)
-
-    def _spans(self, clip: ClipSound) -> _Plan:
-        """Runs in pieces; a token is the mean of the hidden states whose centre lies in its span."""
-        pieces, starts = [], []
-        for start_seconds, samples in clip.runs:
-            if samples.numel() == 0:
-                continue
-            samples = self._normalized(samples.float())
-            number = -(-len(samples) // self._longest_piece)
-            for piece in samples.tensor_split(number):
-                pieces.append(piece)
-                starts.append(start_seconds)
-                start_seconds += len(piece) / self.sample_rate
-        return _Plan(pieces, starts, clip.seconds)
-
-    def _windows(self, clip: ClipSound) -> _Plan:
-        """T half-overlapping windows over the whole stream, cut or zero-padded to one second.
-
-        As published (Vaiani et al. 2022, ``extract_audio_features.py``): length 2 · samples / (T + 1).
-        """
-        rate, count = self.sample_rate, len(clip.seconds)
-        start_seconds = clip.runs[0][0] if clip.runs else 0.0
-        places = [round((s - start_seconds) * rate) for s, _ in clip.runs]
-        heard = max((p + len(x) for p, (_, x) in zip(places, clip.runs, strict=True)), default=0)
-        total = round(clip.stream_seconds * rate)
-        # A stream's stated length and the samples it gave differ by rounding; the samples are right.
-        total = heard if abs(total - heard) <= rate // 10 else max(total, heard)
-        length = total * 2 / (count + 1)
-        pieces: list[Tensor] = []
-        starts: list[float] = []
-        for i in range(count):
-            first, last = int(i * length / 2), int(i * length / 2 + length)
-            window = stretch(clip.runs, places, first, min(last, first + rate))
-            if window is not None:
-                window = self._normalized(window.float())
-                pieces.append(nn.functional.pad(window, (0, rate - len(window))))
-                starts.append(i)
-        centres = start_seconds + (torch.arange(count, dtype=torch.float64) + 1) * length / 2 / rate
-        return _Plan(pieces, starts, centres)
-
     def _tokens(
-        self, plan: _Plan, hidden: list[Float[Tensor, "_ D"]]
+        self, plan: PiecePlan, hidden: list[Float[Tensor, "_ D"]]
     ) -> tuple[Float[Tensor, "T D"], Bool[Tensor, "T"]]:
         count = len(plan.seconds)
         like = next(self.backbone.parameters())
@@ -242,31 +182,13 @@ class AudioEncoder(Encoder[ClipSound]):
             dtype = torch.promote_types(like.dtype, torch.float32)
             return like.new_zeros(count, self.embed_dim, dtype=dtype), like.new_zeros(count, dtype=torch.bool)
         states = torch.cat(hidden)
-        if self.sound == "windows":
-            owner = torch.tensor([i for i, h in zip(plan.starts, hidden, strict=True) for _ in range(len(h))])
-            belongs = owner[None, :] == torch.arange(count)[:, None]
-        else:
-            centres = torch.cat(
-                [
-                    start + self._frames.centres(len(h), len(piece)) / self.sample_rate
-                    for start, piece, h in zip(plan.starts, plan.pieces, hidden, strict=True)
-                ]
-            )
-            instants, half = plan.seconds.cpu().double()[:, None], self.span_seconds / 2
-            belongs = (centres >= instants - half) & (centres < instants + half)
-        belongs = belongs.to(states.device)
+        belongs = self.pieces.belongs(plan, [len(one) for one in hidden]).to(states.device)
         share = belongs.to(states.dtype)
         with torch.autocast(states.device.type, enabled=False):
             tokens = share @ states / share.sum(1, keepdim=True).clamp_min(1.0)
         return tokens, belongs.any(1)
 
     # --- samples to hidden states ---------------------------------------------------------------
-
-    def _normalized(self, samples: Float[Tensor, "S"]) -> Float[Tensor, "S"]:
-        """Zero mean and unit variance, where the backbone's preprocessor does so."""
-        if not self._normalise:
-            return samples
-        return (samples - samples.mean()) / (samples.var(correction=0) + 1e-7).sqrt()
 
     def _encode(self, pieces: list[Float[Tensor, "_"]]) -> list[Float[Tensor, "_ D"]]:
         """Hidden states (or one x-vector) per piece; pieces of equal length share a pass."""
@@ -288,7 +210,7 @@ class AudioEncoder(Encoder[ClipSound]):
         for members in groups.values():
             batch = run(members)
             for i, states in zip(members, batch, strict=True):
-                heard = self._frames.number(len(pieces[i])) if self.log_mel is not None else len(states)
+                heard = self.pieces.frames.number(len(pieces[i])) if self.log_mel is not None else len(states)
                 hidden[i] = states[:heard]
         return [hidden[i] for i in range(len(pieces))]
 
@@ -306,7 +228,7 @@ class AudioEncoder(Encoder[ClipSound]):
         if self.log_mel is not None:
             return self.log_mel([piece.to(device) for piece in pieces])
         inputs = torch.stack(pieces).to(device)
-        return nn.functional.pad(inputs, (0, max(0, self._frames.minimum - inputs.shape[1])))
+        return nn.functional.pad(inputs, (0, max(0, self.pieces.frames.minimum - inputs.shape[1])))
 
     # A model's own output, whose fields differ from family to family.
     def _joined(self, output: Any) -> Float[Tensor, "N F D"]:
@@ -316,10 +238,3 @@ class AudioEncoder(Encoder[ClipSound]):
 
 def _used(clip: ClipSound) -> Bool[Tensor, "T"]:
     return torch.ones_like(clip.seconds, dtype=torch.bool) if clip.used is None else clip.used
-
-
-class _Plan(NamedTuple):
-    pieces: list[Float[Tensor, "_"]]
-    starts: list[float]
-    """Spans: start of each piece in seconds. Windows: the token each piece belongs to."""
-    seconds: Float[Tensor, "T"]
