@@ -5,12 +5,17 @@ from __future__ import annotations
 import gc
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support import ROOT
 from support.media import make_clip
+
+if TYPE_CHECKING:
+    from support.far_shards import Far
 
 STARTED = time.monotonic()
 BUDGETS = {
@@ -97,6 +102,56 @@ def corpus(tmp_path_factory) -> Path:
     from support.training_runs import make_corpus
 
     return make_corpus(tmp_path_factory.mktemp("corpus") / "made")
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory) -> Path:
+    """A folder as the hub would give it: a tiny ViT with its preprocessor."""
+    import torch
+    from support.visual_encoders import write_vit
+
+    torch.manual_seed(7)
+    return write_vit(tmp_path_factory.mktemp("vit") / "vit")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """A random micro model: enough to walk every path, no more."""
+    import torch
+
+    from viper_e2e import ViPER
+    from viper_e2e.config.presets import micro
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoint") / "model"
+    ViPER(micro()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def encoded() -> Iterator[Counter[str]]:
+    """By the name of each clip, how often it is encoded."""
+    from support.counted_work import counted_work
+
+    with counted_work() as counts:
+        yield counts["encoded"]
+
+
+@pytest.fixture(scope="module")
+def far_folder(tmp_path_factory) -> Path:
+    """Shards for a server far away."""
+    from support.far_shards import write_shards
+
+    return write_shards(tmp_path_factory.mktemp("far"))
+
+
+@pytest.fixture
+def far(far_folder) -> Iterator[Far]:
+    """That server; see `support.far_shards`."""
+    from support.far_shards import far_away
+
+    with far_away(far_folder) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

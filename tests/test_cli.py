@@ -13,22 +13,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 from support.media import make_clip
 
 from viper_e2e.commands.cli import COMMANDS, main
 from viper_e2e.config.presets import micro
 from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import write_labels
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    """A random micro model: enough to walk every path, no more."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("checkpoint") / "model"
-    ViPER(micro()).save_pretrained(folder)
-    return folder
 
 
 def infer(checkpoint: Path, *words: object) -> int:

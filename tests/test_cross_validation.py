@@ -9,14 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from support.counted_work import counted_work
 from support.media import make_clip
 from support.training_runs import diverging, lines, same, settings, weights
-from support.visual_encoders import write_vit
 
 from viper_e2e.commands.cli import main
-from viper_e2e.decoding import ClipDecoder
-from viper_e2e.encoders.base import Encoder
 from viper_e2e.errors import ViperError
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.training.cross_validation import Folding
@@ -27,12 +24,6 @@ from viper_e2e.training.trainer import Trainer
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.campaign
 RESULTS = ("predictions.csv", "metrics.json", "folds.json")
-
-
-@pytest.fixture(scope="module")
-def vit(tmp_path_factory):
-    torch.manual_seed(7)
-    return write_vit(tmp_path_factory.mktemp("vit") / "vit")
 
 
 @pytest.fixture(scope="module")
@@ -52,20 +43,7 @@ def words(corpus, vit):
 @pytest.fixture(scope="module")
 def work():
     """How often each clip is decoded and encoded."""
-    counts = {"decoded": Counter(), "encoded": Counter()}
-    decode, encode = ClipDecoder.__call__, Encoder._encode_one
-
-    def decoding(self, *args, **kwargs):
-        counts["decoded"][kwargs["name"]] += 1
-        return decode(self, *args, **kwargs)
-
-    def encoding(self, clip):
-        counts["encoded"][clip.name] += 1
-        return encode(self, clip)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ClipDecoder, "__call__", decoding)
-        patch.setattr(Encoder, "_encode_one", encoding)
+    with counted_work() as counts:
         yield counts
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import Counter
 from statistics import fmean, stdev
 
 import pytest
 import torch
+from support.counted_work import interrupt_steps
 from support.training_runs import same, weights
 from support.visual_encoders import write_vit
 
 from viper_e2e.commands.cli import main
-from viper_e2e.encoders.base import Encoder
-from viper_e2e.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -25,18 +23,6 @@ def words(corpus, tmp_path_factory):
     vit = write_vit(tmp_path_factory.mktemp("vit") / "vit")
     shards = ("--preset=micro", f"--train-shards={corpus}/shards/*.tar", "--num-workers=0", "--epochs=1")
     return [*shards, "--modalities=visual", f"--backbone=visual={vit}"]
-
-
-@pytest.fixture
-def encoded(monkeypatch):
-    counts, encode = Counter(), Encoder._encode_one
-
-    def encoding(self, clip):
-        counts[clip.name] += 1
-        return encode(self, clip)
-
-    monkeypatch.setattr(Encoder, "_encode_one", encoding)
-    return counts
 
 
 def rows(path):
@@ -105,15 +91,7 @@ def test_what_more_members_say_takes_the_place_of_what_fewer_said(words, tmp_pat
 def test_stopped_in_its_middle_it_goes_on_to_the_same_tables(words, tmp_path, monkeypatch, kind):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main(["cv", *words, "--folds=2", kind, f"--run-dir={whole}"]) == 0
-    step, steps = Trainer._step, []
-
-    def stopping(self, group):
-        steps.append(group)
-        if len(steps) in (2, 5, 7):
-            raise KeyboardInterrupt
-        return step(self, group)
-
-    monkeypatch.setattr(Trainer, "_step", stopping)
+    interrupt_steps(monkeypatch, {2, 5, 7})
     assert main(["cv", *words, "--folds=2", kind, f"--run-dir={stopped}"]) == 130
     assert main(["cv", *words, "--folds=2", kind, f"--run-dir={stopped}"]) == 1  # a run is there already
     while (code := main(["cv", f"--run-dir={stopped}", "--resume"])) == 130:

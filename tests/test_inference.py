@@ -9,25 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from support.deadly_renderer import DeadlyRenderClip
 from support.media import make_clip
 
 from viper_e2e.commands import inference, pictures
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.pictures import picture_names
-from viper_e2e.config.presets import micro
 from viper_e2e.errors import ViperError
-from viper_e2e.model.viper import ViPER
 from viper_e2e.scoring import passes
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("checkpoint") / "model"
-    ViPER(micro()).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

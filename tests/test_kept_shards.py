@@ -37,17 +37,6 @@ def _no_waits(monkeypatch):
     monkeypatch.setattr(read_ahead, "RETRY_SECONDS", 0.05)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return write_shards(tmp_path_factory.mktemp("far"))
-
-
-@pytest.fixture
-def far(folder):
-    with far_away(folder) as far:
-        yield far
-
-
 def kept(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.tar"))
 

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from support.fork_server import together
-from support.training_runs import JOINT, largest_difference, lines, make_corpus, same, weights
+from support.training_runs import (
+    JOINT,
+    check_gradients_of_two_processes,
+    largest_difference,
+    lines,
+    make_corpus,
+    same,
+    weights,
+)
 
 import viper_e2e
 from viper_e2e.commands.cli import main
@@ -81,18 +88,9 @@ def test_a_stopped_run_goes_on_bitwise_in_mid_epoch(corpora, fork_server, whole,
 @pytest.mark.campaign
 def test_gradients_of_two_processes_are_those_of_one(corpora, fork_server, tmp_path):
     words = (*TOLD, "--max-steps=1", "--clip-norm=0", "--seed=3")
-    files = [tmp_path / "alone.pt", tmp_path / "shared.pt"]
-    alone = arguments(corpora, tmp_path / "1", *JOINT, "--batch-size=4", *words), str(files[0]), "float64"
-    one = fork_server.fork("record_gradients", *alone)
-    assert one.wait() == 0, one.said
+    alone = arguments(corpora, tmp_path / "1", *JOINT, "--batch-size=4", *words)
     shared = arguments(corpora, tmp_path / "2", *JOINT, "--batch-size=2", *words)
-    together(fork_server, "record_gradients", shared, str(files[1]), "float64")
-    compared = 0
-    for ours, theirs in zip(*map(torch.load, files), strict=True):
-        if ours is not None:
-            assert (ours - theirs).abs().max() <= 1e-6
-            compared += bool(ours.abs().max() > 1e-4)
-    assert compared > 20
+    check_gradients_of_two_processes(fork_server, alone, shared, tmp_path)
 
 
 @pytest.mark.campaign

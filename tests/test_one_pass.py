@@ -7,13 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
+from support.counted_work import counted_work
 from support.training_runs import lines, run, same, settings, weights
-from support.visual_encoders import write_vit
 
 from viper_e2e.config import Size
-from viper_e2e.decoding import ClipDecoder
-from viper_e2e.encoders.base import Encoder
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import ClipCache
 from viper_e2e.training.one_pass import ManyTrainings, shards_of
@@ -23,34 +20,16 @@ SHORT = ("--epochs=2", "--modalities=visual")
 
 
 @pytest.fixture(scope="module")
-def vit(tmp_path_factory):
-    torch.manual_seed(7)
-    return write_vit(tmp_path_factory.mktemp("vit") / "vit")
-
-
-@pytest.fixture(scope="module")
 def alone(corpus, vit, tmp_path_factory):
     """The second seed by itself."""
     return run(corpus, tmp_path_factory.mktemp("alone") / "run", *words(corpus, vit, "--seed=1"))
 
 
 @pytest.fixture
-def work(monkeypatch):
+def work():
     """How often each clip is decoded and encoded."""
-    counts = {"decoded": Counter(), "encoded": Counter()}
-    decode, encode = ClipDecoder.__call__, Encoder._encode_one
-
-    def decoding(self, *args, **kwargs):
-        counts["decoded"][kwargs["name"]] += 1
-        return decode(self, *args, **kwargs)
-
-    def encoding(self, clip):
-        counts["encoded"][clip.name] += 1
-        return encode(self, clip)
-
-    monkeypatch.setattr(ClipDecoder, "__call__", decoding)
-    monkeypatch.setattr(Encoder, "_encode_one", encoding)
-    return counts
+    with counted_work() as counts:
+        yield counts
 
 
 def words(corpus, vit, *more):

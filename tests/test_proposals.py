@@ -8,17 +8,15 @@ import subprocess
 import sys
 
 import pytest
-import torch
+from support.counted_work import interrupt_steps
 from support.killed_sweeps import swept_with_kills
 from support.optional import package
 from support.training_runs import arguments, same, weights
-from support.visual_encoders import write_vit
 
 from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
 from viper_e2e.training.axes import Axis, drawn
 from viper_e2e.training.proposals import Proposals
-from viper_e2e.training.trainer import Trainer
 
 RATE, DROPOUT = Axis("lr", (), 1e-5, 1e-1, is_log=True), Axis("model.fusion.dropout", (), 0.0, 0.5)
 LATENTS = Axis("model.fusion.num_latents", (), 2.0, 16.0, is_whole=True)
@@ -29,12 +27,6 @@ OWN = ("--optuna=3", "--range", "lr=log:1e-4..1e-1", "fusion.dropout=0..0.5", "f
 @pytest.fixture(autouse=True)
 def optuna():
     return package("optuna")
-
-
-@pytest.fixture(scope="module")
-def vit(tmp_path_factory):
-    torch.manual_seed(7)
-    return write_vit(tmp_path_factory.mktemp("vit") / "vit")
 
 
 def words(corpus, vit, folder, *more):
@@ -159,15 +151,7 @@ def test_a_sweep_stopped_in_its_middle_ends_with_the_same_table(corpus, vit, tmp
         *("checkpoints", "config.yaml", "sweep.json", "sweep.png"),
         *(f"trial-{number}" for number in range(1, 4)),
     }
-    step, steps = Trainer._step, []
-
-    def stopping(self, group):
-        steps.append(group)
-        if len(steps) == 4:
-            raise KeyboardInterrupt
-        return step(self, group)
-
-    monkeypatch.setattr(Trainer, "_step", stopping)
+    interrupt_steps(monkeypatch, {4})
     assert main(["sweep", *words(corpus, vit, stopped, *own)]) == 130
     rows = json.loads((stopped / "sweep.json").read_text())
     assert (len(rows["trials"]), len(rows["plan"]["trials"])) == (1, 2)

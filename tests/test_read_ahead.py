@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.far_shards import PATTERN, Far, cut_short, epochs, far_away, is_whole, told, write_shards
+from support.far_shards import PATTERN, Far, cut_short, epochs, is_whole, told, write_shards
 
 from viper_e2e.loading import ClipLoader, EpochOrder, Share
 from viper_e2e.loading.ahead_service import AheadService
@@ -32,17 +32,6 @@ def _no_waits(monkeypatch):
     monkeypatch.setattr(whole_shards, "PIECE_BYTES", 1000)
     yield
     assert not AheadService._shared
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return write_shards(tmp_path_factory.mktemp("far"))
-
-
-@pytest.fixture
-def far(folder):
-    with far_away(folder) as far:
-        yield far
 
 
 # --- which shards are needed when ------------------------------------------------------------------

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from support.http_server import serving
 from support.media import make_clip
 from support.odd_names import ODD_NAMES
@@ -19,9 +18,7 @@ from support.optional import package
 from support.tars import record, write_foreign
 
 from viper_e2e.commands.cli import main
-from viper_e2e.config.presets import micro
 from viper_e2e.errors import ViperError
-from viper_e2e.model.viper import ViPER
 from viper_e2e.scoring.sources import find_inputs
 from viper_e2e.scoring.tabular import write_records
 
@@ -29,14 +26,6 @@ from viper_e2e.scoring.tabular import write_records
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> bytes:
     return make_clip(tmp_path_factory.mktemp("clip") / "a.mp4", num_frames=4).read_bytes()
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("checkpoint") / "model"
-    ViPER(micro()).save_pretrained(folder)
-    return folder
 
 
 def infer(checkpoint: Path, *words: object) -> int:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 
 import numpy as np
 import pytest
-import torch
+from support.counted_work import interrupt_steps
 from support.killed_sweeps import swept_with_kills
 from support.training_runs import arguments, diverging, same, settings, weights
-from support.visual_encoders import write_vit
 
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.sweeping import _single, parse_sweep
-from viper_e2e.encoders.base import Encoder
 from viper_e2e.errors import ViperError
 from viper_e2e.report import trials_plot
 from viper_e2e.training.axes import drawn, grid, read_axes
-from viper_e2e.training.trainer import Trainer
 from viper_e2e.training.trials import ranked
 
 GRID = ("--grid", "fusion.dropout=0.0,0.5", "train.lr=1e-3,1e-2")
@@ -28,12 +24,6 @@ GRID = ("--grid", "fusion.dropout=0.0,0.5", "train.lr=1e-3,1e-2")
 @pytest.fixture(scope="module")
 def base(corpus, tmp_path_factory):
     return settings(corpus, tmp_path_factory.mktemp("never written"), "--modalities=visual")
-
-
-@pytest.fixture(scope="module")
-def vit(tmp_path_factory):
-    torch.manual_seed(7)
-    return write_vit(tmp_path_factory.mktemp("vit") / "vit")
 
 
 def words(corpus, vit, folder, *more):
@@ -131,18 +121,6 @@ def test_a_plot_is_drawn_of_numbers_words_and_what_is_undefined(tmp_path):
     assert (tmp_path / "c.png").read_bytes() != (tmp_path / "a.png").read_bytes()
 
 
-@pytest.fixture
-def encoded(monkeypatch):
-    counts, encode = Counter(), Encoder._encode_one
-
-    def encoding(self, clip):
-        counts[clip.name] += 1
-        return encode(self, clip)
-
-    monkeypatch.setattr(Encoder, "_encode_one", encoding)
-    return counts
-
-
 @pytest.mark.slow
 def test_trials_are_compared_on_one_pass_and_the_best_is_the_sweeps_model(
     corpus, vit, tmp_path, encoded, capsys
@@ -238,15 +216,7 @@ def test_a_sweep_that_was_stopped_goes_on_by_its_folder_and_ends_alike(corpus, v
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     own = ("--random=2", "--range", "lr=log:1e-4..1e-1", "--epochs=1")
     assert main(["sweep", *words(corpus, vit, whole, *own)]) == 0
-    step, steps = Trainer._step, []
-
-    def stopping(self, group):
-        steps.append(group)
-        if len(steps) == 4:
-            raise KeyboardInterrupt
-        return step(self, group)
-
-    monkeypatch.setattr(Trainer, "_step", stopping)
+    steps = interrupt_steps(monkeypatch, {4})
     assert main(["sweep", *words(corpus, vit, stopped, *own)]) == 130
     assert main(["sweep", *words(corpus, vit, stopped, *own)]) == 1  # a run is there already
     assert main(["sweep", f"--run-dir={stopped}", "--resume"]) == 0

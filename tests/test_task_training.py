@@ -9,9 +9,15 @@ import signal
 
 import numpy as np
 import pytest
-import torch
-from support.fork_server import together
-from support.training_runs import JOINT, arguments, lines, make_corpus, same, weights
+from support.training_runs import (
+    JOINT,
+    arguments,
+    check_gradients_of_two_processes,
+    lines,
+    make_corpus,
+    same,
+    weights,
+)
 
 import viper_e2e
 from viper_e2e.commands.cli import main
@@ -132,18 +138,9 @@ def test_weights_by_uncertainty_are_shown_and_go_on_bitwise(tasks, fork_server, 
 def test_gradients_of_two_processes_are_those_of_one(tasks, fork_server, tmp_path):
     """Each task over the clips that have its label, wherever they are read."""
     words = (*TOLD, "--max-steps=1", "--clip-norm=0", "--seed=3")
-    files = [tmp_path / "alone.pt", tmp_path / "shared.pt"]
-    alone = arguments(tasks, tmp_path / "1", *JOINT, *words), str(files[0]), "float64"
-    one = fork_server.fork("record_gradients", *alone)
-    assert one.wait() == 0, one.said
+    alone = arguments(tasks, tmp_path / "1", *JOINT, *words)
     shared = arguments(tasks, tmp_path / "2", *JOINT, "--batch-size=1", *words)
-    together(fork_server, "record_gradients", shared, str(files[1]), "float64")
-    compared = 0
-    for ours, theirs in zip(*map(torch.load, files), strict=True):
-        if ours is not None:
-            assert (ours - theirs).abs().max() <= 1e-6
-            compared += bool(ours.abs().max() > 1e-4)
-    assert compared > 20
+    check_gradients_of_two_processes(fork_server, alone, shared, tmp_path)
 
 
 @pytest.mark.campaign
@@ -151,23 +148,14 @@ def test_weights_by_uncertainty_of_two_processes_are_those_of_one(tasks, fork_se
     """Also the gradients that they weigh, when they have moved; the model itself hardly does."""
     words = (*JOINT, "--task-weights=uncertainty", "--max-steps=4", "--clip-norm=0", "--seed=3")
     words = (*words, "--lr=1e-9", "--backbone-lr=1e-9")
-    files = [tmp_path / "alone.pt", tmp_path / "shared.pt"]
     alone = arguments(tasks, tmp_path / "1", *words)
-    one = fork_server.fork("record_gradients", alone, str(files[0]), "float64", 3)
-    assert one.wait() == 0, one.said
     shared = arguments(tasks, tmp_path / "2", *words, "--batch-size=1")
-    together(fork_server, "record_gradients", shared, str(files[1]), "float64", 3)
+    check_gradients_of_two_processes(fork_server, alone, shared, tmp_path, 3)
     weighed, other = (lines(tmp_path / name, "metrics.jsonl")[-1]["task_weights"] for name in "12")
     assert other == pytest.approx(weighed, abs=1e-6)
     assert all(
         abs(weight - began) > 1e-3 for weight, began in zip(weighed.values(), (1, 0.5, 1, 0.5), strict=True)
     )
-    compared = 0
-    for ours, theirs in zip(*map(torch.load, files), strict=True):
-        if ours is not None:
-            assert (ours - theirs).abs().max() <= 1e-6
-            compared += bool(ours.abs().max() > 1e-4)
-    assert compared > 20
 
 
 def test_the_model_says_classes_labels_and_numbers_and_eval_measures_them(whole, tasks, tmp_path, capsys):

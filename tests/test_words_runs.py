@@ -9,9 +9,8 @@ import signal
 import numpy as np
 import pytest
 import torch
-from support.fork_server import together
 from support.media import make_clip
-from support.training_runs import arguments, run, same, weights
+from support.training_runs import arguments, check_gradients_of_two_processes, run, same, weights
 
 from viper_e2e.clip import Cue, Sample
 from viper_e2e.commands.cli import main
@@ -92,19 +91,9 @@ def test_a_run_that_reads_words_goes_on_bitwise(corpus, fork_server, tmp_path):
 @pytest.mark.campaign
 def test_two_processes_read_words_as_one(corpus, fork_server, tmp_path):
     words = (*JOINT, "--modality-dropout=0.3", "--max-steps=1", "--clip-norm=0")
-    files = [tmp_path / "alone.pt", tmp_path / "shared.pt"]
-    one = fork_server.fork(
-        "record_gradients", arguments(corpus, tmp_path / "1", *words), str(files[0]), "float64"
-    )
-    assert one.wait() == 0, one.said
+    alone = arguments(corpus, tmp_path / "1", *words)
     shared = arguments(corpus, tmp_path / "2", *words, "--batch-size=1")
-    together(fork_server, "record_gradients", shared, str(files[1]), "float64")
-    compared = 0
-    for ours, theirs in zip(*map(torch.load, files), strict=True):
-        if ours is not None:
-            assert (ours - theirs).abs().max() <= 1e-6
-            compared += bool(ours.abs().max() > 1e-4)
-    assert compared > 20
+    check_gradients_of_two_processes(fork_server, alone, shared, tmp_path)
 
 
 # --- a clip and its words ---------------------------------------------------------------------------

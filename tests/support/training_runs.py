@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from support.fork_server import ForkServer, together
 from support.media import make_clip, tone
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.settings import Settings
@@ -116,3 +117,19 @@ def spoiled_steps(calls: range) -> TrainerHooks:
             bias(trainer).copy_(kept.pop())
 
     return TrainerHooks(before_step=spoil, after_step=mend)
+
+
+def check_gradients_of_two_processes(
+    fork_server: ForkServer, alone: list[str], shared: list[str], folder: Path, *step: int
+) -> None:
+    """Those of an optimizer step of one process, in float64, are those of two; some are far from 0."""
+    files = [folder / "alone.pt", folder / "shared.pt"]
+    one = fork_server.fork("record_gradients", alone, str(files[0]), "float64", *step)
+    assert one.wait() == 0, one.said
+    together(fork_server, "record_gradients", shared, str(files[1]), "float64", *step)
+    compared = 0
+    for ours, theirs in zip(*map(torch.load, files), strict=True):
+        if ours is not None:
+            assert (ours - theirs).abs().max() <= 1e-6
+            compared += bool(ours.abs().max() > 1e-4)
+    assert compared > 20
