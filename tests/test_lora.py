@@ -335,6 +335,20 @@ def test_a_run_trains_the_adapters_tells_so_and_goes_on_bitwise_where_it_stopped
     assert same(whole, weights(tmp_path / "halves"))
 
 
+def test_tokens_are_the_same_whatever_untrained_adapters_begin_with(vit):
+    models = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        models.append(ViPER(seeing(vit, lora_rank=2)).eval())
+    one, other = (model.encoders["visual"] for model in models)
+    assert not same(adapters(one), adapters(other))
+    assert one.content_id() == other.content_id()
+    unsettle(one)
+    assert one.content_id() != other.content_id()
+    unsettle(other)
+    assert one.content_id() == other.content_id()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_adapters_that_train_later_are_frozen_until_then_and_the_rest_stays_for_good(dtype):
     train = TrainConfig(unfreeze_at=LaterDepths.parse("1:visual=lora"), epochs=2)

@@ -16,6 +16,7 @@ from viper_e2e.clip import CropSpec
 from viper_e2e.config import ModelConfig
 from viper_e2e.encoders.backbone import Backbone
 from viper_e2e.encoders.clip_view import ClipView
+from viper_e2e.encoders.lora import without_untrained
 from viper_e2e.encoders.prefix import first_trained, prefix_id, prefix_names
 from viper_e2e.encoders.prepared import ClipTokens, Prefix, TokenCache, WeightsId
 from viper_e2e.encoders.weights import Search, tensors_sha256
@@ -193,14 +194,16 @@ class Encoder(nn.Module, ABC, Generic[Input]):
 
     def content_id(self) -> str:
         """What tells its weights, as they are stored now, from any others: equal for another encoder of the
-        same class with the same tensors, configurations and word lists, wherever these came from."""
+        same class with the same tensors, configurations and word lists, wherever these came from, and whatever
+        adapters begin with that have not been trained yet."""
         small = {
             f"{name}/{file}": sha256(content).hexdigest()
             for name, backbone in self.backbones().items()
             for file, content in backbone.origin.small_files.items()
         }
         kind = type(self)
-        return digest([kind.__module__, kind.__qualname__, tensors_sha256(self.state_dict()), small])
+        tensors = without_untrained(self.state_dict())
+        return digest([kind.__module__, kind.__qualname__, tensors_sha256(tensors), small])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Encoder:
         self.__dict__["_identity"] = object()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from viper_e2e.config import BackboneConfig
 from viper_e2e.errors import ViperError
@@ -48,6 +48,15 @@ def add_adapters(name: str, model: nn.Module, blocks: Sequence[nn.Module], confi
 def is_adapter(parameter_name: str) -> bool:
     """Whether a parameter (or tensor of a state dict) belongs to an adapter, by the names that peft gives."""
     return ".lora_A." in parameter_name or ".lora_B." in parameter_name
+
+
+def without_untrained(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All but adapters that add exactly zero, as all do until they are trained, whatever was drawn for them."""
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not is_adapter(name) or tensors[name.replace(".lora_A.", ".lora_B.")].any()
+    }
 
 
 def _layers_of(name: str, block: nn.Module) -> list[str]:
