@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import tarfile
 
-import av
 import numpy as np
 import pytest
+from support.films import packed, wav
 from support.media import make_clip, tone
 
 from viper_e2e.clip import Segment
@@ -17,20 +17,9 @@ from viper_e2e.decoding import ClipDecoder
 from viper_e2e.decoding.cutting import MUXERS
 from viper_e2e.model.preparing import decode
 from viper_e2e.packing import pack
-from viper_e2e.shards import ShardSet
 
 ALL = DecodingConfig(num_frames=500, max_side=None, sample_rate=16_000, span_seconds=10.0)
 OPTIONS = {"g": "25", "bf": "3", "x264-params": "scenecut=0:open-gop=1"}
-
-
-def wav(path, seconds: float, hertz: float) -> None:
-    samples = (32_768 * tone(seconds, 16_000, 1, hertz)).astype(np.int16)
-    with av.open(str(path), "w", format="wav") as container:
-        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
-        frame.sample_rate = 16_000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
 
 
 @pytest.fixture
@@ -39,13 +28,6 @@ def folder(tmp_path):
         (tmp_path / name).mkdir()
     make_clip(tmp_path / "videos/film.mp4", num_frames=200, fps=25, options=OPTIONS)
     return tmp_path
-
-
-def packed(folder, table: str, **more):
-    (folder / "labels.csv").write_text(table)
-    report = pack(folder / "videos", folder / "labels.csv", folder / "out", overwrite=True, **more)
-    shards = ShardSet(str(folder / "out/*.tar"))
-    return report, {shards.entry(n).key: shards.read(n) for n in range(len(shards))}
 
 
 HEAD = "File_ID,Path,Split,Start,End,Side,Joy\n"

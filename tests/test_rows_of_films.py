@@ -7,8 +7,8 @@ import subprocess
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
+from support.films import packed, wav
 from support.media import make_clip, tone
-from test_packed_segments import packed, wav
 
 from viper_e2e.clip import Segment
 from viper_e2e.config import DecodingConfig
