@@ -99,3 +99,80 @@ def test_labels_may_be_words_for_yes_and_no(tmp_path):
     table = read_labels(tmp_path / "labels.csv", ColumnChoices(tasks=read_tasks(str(tmp_path / "tasks.yaml"))))
     assert [row.intensities for row in table.rows] == [(1.0, 0.0), (0.0, 1.0)]
     assert table.problems[0].endswith("line 4: AU2 is 'x', not a number")
+
+
+def four_clips(path, change) -> None:
+    """A sheet of four clips of two people, changed."""
+    book = package("openpyxl").Workbook()
+    sheet = book.active
+    rows = [("File_ID", "Split", "Subject", "Joy", "Fear"), ("a", "train", "P1", 0.1, 0.2)]
+    for row in [
+        *rows,
+        ("b", "train", "P1", 0.3, 0.4),
+        ("c", "val", "P2", 0.5, 0.6),
+        ("d", "val", "P2", 0.7, 0.8),
+    ]:
+        sheet.append(row)
+    change(book, sheet)
+    book.save(path)
+
+
+def test_hidden_rows_and_columns_are_read_and_said(tmp_path):
+    def hide(_, sheet):
+        sheet.auto_filter.ref = "A1:E5"
+        for row in (3, 5):
+            sheet.row_dimensions[row].hidden = True
+        for column in "DE":
+            sheet.column_dimensions[column].hidden = True
+
+    four_clips(tmp_path / "labels.xlsx", hide)
+    table = read_labels(tmp_path / "labels.xlsx")
+    assert [row.file_id for row in table.rows] == ["a", "b", "c", "d"]
+    (told,) = (note for note in table.notes if "hidden" in note)
+    assert "2 hidden rows (line 3, 5; delete what is not meant), 2 hidden columns (Joy, Fear)" in told
+
+
+def test_cells_merged_with_those_below_hold_for_all_of_their_rows(tmp_path):
+    def merge(_, sheet):
+        sheet.merge_cells("C2:C3")
+        sheet.merge_cells("C4:C5")
+        sheet.merge_cells("D5:E5")
+
+    four_clips(tmp_path / "labels.xlsx", merge)
+    table = read_labels(tmp_path / "labels.xlsx")
+    assert {row.file_id: row.subject for row in table.rows} == {"a": "P1", "b": "P1", "c": "P2"}
+    (told,) = (note for note in table.notes if "merged" in note)
+    assert "2 merged cells, whose value stands in each row (line 2, 4)" in told
+    assert "1 cell merged over several columns, whose value is the first column's alone (line 5)" in told
+    assert "line 5: Fear empty" in table.problems[0]
+
+
+def test_a_merged_cell_makes_no_rows_below_the_last(tmp_path):
+    four_clips(tmp_path / "labels.xlsx", lambda _, sheet: sheet.merge_cells("C4:C900"))
+    table = read_labels(tmp_path / "labels.xlsx")
+    assert table.problems == ()
+    assert [row.subject for row in table.rows] == ["P1", "P1", "P2", "P2"]
+
+
+def test_a_hidden_sheet_gives_way_to_one_that_is_shown(tmp_path):
+    def older(book, sheet):
+        other = book.copy_worksheet(sheet)
+        other.title, other.sheet_state = "old", "hidden"
+        other["A2"] = "z"
+
+    four_clips(tmp_path / "labels.xlsx", older)
+    table = read_labels(tmp_path / "labels.xlsx")
+    assert table.rows[0].file_id == "a"
+    assert "hidden sheet 'old' left out (--sheet takes it)" in table.notes[0]
+    assert read_labels(tmp_path / "labels.xlsx", ColumnChoices(sheet="old")).rows[0].file_id == "z"
+
+
+def test_a_hidden_sheet_that_is_the_only_table_is_read_and_said(tmp_path):
+    def put_away(book, sheet):
+        sheet.sheet_state = "hidden"
+        book.create_sheet("about")["A1"] = "made by hand"
+
+    four_clips(tmp_path / "labels.xlsx", put_away)
+    table = read_labels(tmp_path / "labels.xlsx")
+    assert len(table.rows) == 4
+    assert ", which is hidden" in table.notes[0]

@@ -7,12 +7,13 @@ import csv
 import io
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from viper_e2e.errors import ViperError
 from viper_e2e.packing.workbook import MAX_BYTES, Line, lines_of_parquet, sheets_of
+from viper_e2e.packing.workbook_layout import Layout
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
@@ -53,8 +54,10 @@ def read_sheet(path: Path, is_id: IsId, *, encoding: str = "", sheet: str = "") 
     if data.startswith(OLD_WORKBOOK):
         raise ViperError(f"{path}: an Excel workbook of the old kind (.xls); save it as .xlsx or as CSV UTF-8")
     if data.startswith(b"PK\x03\x04"):
-        records, told = _workbook(path, data, is_id, sheet)
-        return _sheet(path, records, "", told, is_id)
+        records, layout, told = _workbook(path, data, is_id, sheet)
+        made = _sheet(path, records, "", told, is_id)
+        looks = layout.told(made.header, [line for line, _ in made.lines])
+        return replace(made, told=(*made.told, *looks))
     if data.startswith(PARQUET):
         return _sheet(path, lines_of_parquet(path, data), "", ["its first row as line 2 (Parquet)"], is_id)
     if sheet:
@@ -223,23 +226,32 @@ def _without_nul(path: Path, text: str) -> str:
 # --- workbooks ------------------------------------------------------------------------------------
 
 
-def _workbook(path: Path, data: bytes, is_id: IsId, wanted: str) -> tuple[list[Line], list[str]]:
+def _workbook(path: Path, data: bytes, is_id: IsId, wanted: str) -> tuple[list[Line], Layout, list[str]]:
     """Rows of the one sheet of an Excel workbook that can be the table."""
     sheets = sheets_of(path, data)
     if wanted:
         if wanted not in sheets:
             raise ViperError(f"{path}: no sheet {wanted!r}; there are {', '.join(map(repr, sheets))}")
-        return sheets[wanted], [f"sheet {wanted!r} as told"]
-    filled = {title: rows for title, rows in sheets.items() if rows}
+        return *sheets[wanted], [f"sheet {wanted!r} as told"]
+    filled = {title: sheet for title, sheet in sheets.items() if sheet[0]}
     named = {
-        title: rows
-        for title, rows in filled.items()
+        title: (rows, layout)
+        for title, (rows, layout) in filled.items()
         if any(is_id(_title(cell)) for _, cells in rows[:SNIFFED_ROWS] for cell in cells)
     }
     chosen = named or filled
+    # A hidden sheet is what somebody put away, unless it is all there is.
+    shown = {title: sheet for title, sheet in chosen.items() if not sheet[1].is_hidden}
+    away = [title for title in chosen if shown and title not in shown]
+    chosen = shown or chosen
     if len(chosen) > 1:
-        raise ViperError(f"{path}: {len(chosen)} sheets could be meant; add --sheet {next(iter(chosen))!r}")
+        raise ViperError(
+            f"{path}: {len(chosen)} sheets could be meant; add --sheet {' or '.join(map(repr, chosen))}"
+        )
     if not chosen:
         raise ViperError(f"{path}: no rows; a header line and one line per clip are needed")
-    title, rows = next(iter(chosen.items()))
-    return rows, [f"sheet {title!r} of {len(filled)}" if len(filled) > 1 else f"sheet {title!r}"]
+    title, (rows, layout) = next(iter(chosen.items()))
+    which = f"sheet {title!r} of {len(filled)}" if len(filled) > 1 else f"sheet {title!r}"
+    told = [which + ", which is hidden" * layout.is_hidden]
+    told += [f"hidden sheet {', '.join(map(repr, away))} left out (--sheet takes it)"] if away else []
+    return rows, layout, told

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from viper_e2e.errors import ViperError
+from viper_e2e.packing.workbook_layout import Layout, layouts_of
 
 MAX_BYTES = 1_000_000_000
 """Of a table, unpacked: more is no table of labels, or a bomb."""
@@ -23,8 +24,8 @@ Line = tuple[int, list[str]]
 """Its number, and its cells."""
 
 
-def sheets_of(path: Path, data: bytes) -> dict[str, list[Line]]:
-    """Title → lines of each sheet of an Excel workbook. ``ViperError`` where it cannot be read."""
+def sheets_of(path: Path, data: bytes) -> dict[str, tuple[list[Line], Layout]]:
+    """Title → lines and layout of each sheet of an Excel workbook. ``ViperError`` where it cannot be read."""
     try:
         import openpyxl
     except ModuleNotFoundError as error:
@@ -42,7 +43,11 @@ def sheets_of(path: Path, data: bytes) -> dict[str, list[Line]]:
         if any(re.search(rb"<f[\s/>]", members.read(name)) for name in members.namelist() if "/sheet" in name):
             formulas = openpyxl.load_workbook(io.BytesIO(data), read_only=True)
             _refuse_uncalculated(path, zip(formulas.worksheets, book.worksheets, strict=True))
-        return {sheet.title: _lines(sheet) for sheet in book.worksheets}
+        layouts = layouts_of(members)
+        return {
+            sheet.title: (_lines(sheet, layouts[sheet.title]), layouts[sheet.title])
+            for sheet in book.worksheets
+        }
     except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError) as error:
         if isinstance(error, ViperError):
             raise
@@ -82,10 +87,17 @@ def _refuse_uncalculated(path: Path, sheets: Iterable[tuple[_Worksheet, _Workshe
         )
 
 
-def _lines(sheet: _Worksheet) -> list[Line]:
+def _lines(sheet: _Worksheet, layout: Layout) -> list[Line]:
     found = []
+    standing: dict[int, tuple[int, str]] = {}
     for number, row in enumerate(sheet.iter_rows(), start=1):
-        cells = [_shown(cell.value, getattr(cell, "number_format", "")) for cell in row]
+        cells = [_shown(cell.value, getattr(cell, "number_format", None) or "") for cell in row]
+        if any(cell.strip() for cell in cells):
+            for at, (last, value) in standing.items():
+                if number <= last:
+                    cells += [""] * (at - len(cells))
+                    cells[at - 1] = cells[at - 1] or value
+        standing |= {at: (last, cells[at - 1]) for at, last in layout.down.get(number, ()) if at <= len(cells)}
         while cells and not cells[-1].strip():
             cells.pop()
         if cells:
