@@ -34,9 +34,11 @@ def test_each_seed_is_the_cross_validation_that_it_is_alone_on_one_pass(words, t
     folder = tmp_path / "cv"
     assert main(["cv", *words, "--folds=2", "--seeds=2", f"--run-dir={folder}"]) == 0
     assert (len(encoded), set(encoded.values())) == (12, {1})
-    out = capsys.readouterr().out
-    assert "all clips, 2 seeds" in out
-    assert "mean ± sd over seeds" in out
+    said = capsys.readouterr()
+    assert "all clips, 2 seeds" in said.out
+    assert "mean ± sd over seeds" in said.out
+    assert said.err.count("next: viper") == 1
+    assert said.err.count("What usually helps") == min(1, said.err.count("below the yardstick"))
     alone = tmp_path / "alone"
     again = [f"--folds={folder}/folds.json", "--seed=1", f"--run-dir={alone}"]
     assert main(["cv", *words, *again]) == 0

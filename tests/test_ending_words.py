@@ -29,7 +29,9 @@ def unchecked(monkeypatch):
 
 
 def test_a_finished_run_names_its_best_model_and_the_next_command(tmp_path, unchecked):
-    first, following = unchecked(finished_lines)(run(tmp_path / "my run", {"best": 0.87661})).splitlines()
+    made = run(tmp_path / "my run", {"best": 0.87661})
+    first, following = unchecked(finished_lines)(made, is_alone=True).splitlines()
+    assert unchecked(finished_lines)(made, is_alone=False) == first
     assert first == f"best model: {tmp_path / 'my run/checkpoints/best'} (validation, mean Pearson 0.8766)"
     words = shlex.split(following.removeprefix("next: "))
     assert words[:3] == ["viper", "eval", "--checkpoint"]
@@ -40,19 +42,19 @@ def test_a_finished_run_names_its_best_model_and_the_next_command(tmp_path, unch
 def test_an_error_that_chose_the_best_model_has_its_own_sign(tmp_path, unchecked):
     made = run(tmp_path, {"best": -0.5867})
     made.validation.judged_by = "valence.rmse"
-    assert "(validation, valence.rmse 0.5867)" in unchecked(finished_lines)(made)
+    assert "(validation, valence.rmse 0.5867)" in unchecked(finished_lines)(made, is_alone=True)
 
 
 def test_a_model_that_clips_of_training_chose_is_named(tmp_path, unchecked):
     made = run(tmp_path, {"best": 0.5}, None)
     made.config.inner_val = 0.1
-    first, following = unchecked(finished_lines)(made).splitlines()
+    first, following = unchecked(finished_lines)(made, is_alone=True).splitlines()
     assert first.startswith(f"best model: {tmp_path / 'checkpoints/best'}")
     assert following == f"next: viper infer CLIP --checkpoint {tmp_path / 'checkpoints/best'}"
 
 
 def test_a_run_without_validation_names_what_it_has(tmp_path, unchecked):
-    told = unchecked(finished_lines)(run(tmp_path, {}, None))
+    told = unchecked(finished_lines)(run(tmp_path, {}, None), is_alone=True)
     assert told.startswith(f"trained model: {tmp_path / 'checkpoints/last'}\nnext: viper infer CLIP")
 
 

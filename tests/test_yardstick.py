@@ -284,14 +284,14 @@ def test_rows_are_in_order_whichever_process_had_them():
 # --- in words ---------------------------------------------------------------------------------------
 
 
-def test_a_run_below_its_yardstick_is_told_so_and_what_helps():
+def test_a_run_below_its_yardstick_is_told_so():
     log = [
         {"epoch": 0, "yardstick": {"mean_pearson": 0.71}, "val": {"mean_pearson": 0.2}},
         {"epoch": 1, "val": {"mean_pearson": 0.31}},
     ]
     told = verdict(log)
-    for words in ("0.7100", "0.3100", "--head ridge", "smaller head", "more clips"):
-        assert words in told
+    assert "0.7100" in told
+    assert "0.3100" in told
     assert verdict([*log, {"epoch": 2, "val": {"mean_pearson": 0.72}}]) is None
     assert verdict([{"epoch": 0, "yardstick": {"reason": "none"}, "val": {"mean_pearson": 0.2}}]) is None
     assert verdict([{"epoch": 0, "yardstick": {"mean_pearson": None}, "val": {"mean_pearson": None}}]) is None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from viper_e2e.commands.common import tell_failed
 from viper_e2e.commands.pictures import draw
@@ -33,33 +34,49 @@ def run_cv(options: CrossValConfig, settings: Settings, words: Sequence[str]) ->
     found, code, is_main = cross_validate(folding, ["viper", "cv", *words])
     if not found:
         return code if code or not is_main else ExitCode.NOTHING_DONE
-    is_one = len(found) == 1
-    results = {seed: _settle(folding.by_seed[seed], one, shows=is_one) for seed, one in found.items()}
+    found = {seed: _with_thresholds(one) for seed, one in found.items()}
+    settled = {seed: _settle(folding.by_seed[seed], one) for seed, one in found.items()}
+    by_seed = {seed: one.scores for seed, one in settled.items() if one.scores is not None}
+    for seed, scores in by_seed.items() if len(found) == 1 else ():
+        _show(found[seed], scores)
     # A mean over the seeds that did well would flatter.
-    if not is_one and not code and ExitCode.NOTHING_DONE not in results.values():
-        _settle_seeds(folding, found)
-    return max([code, *results.values()], key=lambda code: (code == ExitCode.NOTHING_DONE, code))
+    if len(by_seed) == len(folding.by_seed) > 1:
+        _settle_seeds(folding, by_seed, note_on(next(iter(found.values()))))
+    if by_seed:
+        run = folding.by_seed[next(iter(by_seed))].folder
+        console.print(f"next: viper compare {shlex.quote(str(run))} ANOTHER_RUN", **AS_IT_IS)
+    codes = [code, *(one.code for one in settled.values())]
+    return max(codes, key=lambda code: (code == ExitCode.NOTHING_DONE, code))
 
 
-def _settle(folding: Folding, found: CrossValidation, *, shows: bool) -> int:
-    """Of one seed: written, and unless others follow it shown; the exit code."""
+def _with_thresholds(found: CrossValidation) -> CrossValidation:
+    """With those of blends as they are fitted on all clips, which `note_on` tells."""
+    return replace(found, pooled=replace(found.pooled, labels=with_thresholds(found.pooled)))
+
+
+class _Settled(NamedTuple):
+    """What came of one seed."""
+
+    code: int
+    scores: Mapping[str, FoldScores] | None
+    """None where too few clips could be read."""
+
+
+def _settle(folding: Folding, found: CrossValidation) -> _Settled:
+    """Of one seed: measured and written."""
     predictions = found.pooled
     tell_failed(predictions)
     predictions.write_csv(folding.folder / "predictions.csv")
     console.print(f"wrote {folding.folder / 'predictions.csv'}", **AS_IT_IS)
     if predictions.scored.sum() < 2:
         console.print("no two labelled clips could be read: predictions only, no metrics")
-        return ExitCode.NOTHING_DONE
-    predictions = replace(predictions, labels=with_thresholds(predictions))
-    found = replace(found, pooled=predictions)
+        return _Settled(ExitCode.NOTHING_DONE, None)
     scores = fold_scores(predictions, found.by_fold)
     _write(folding, found, scores, note_on(found))
     plot = folding.folder / "folds.png"
     is_drawn = draw(plot, lambda: fold_plot(scores, plot))
-    if shows:
-        _show(found, scores)
     fine = bool(predictions.valid.all()) and not predictions.keys_without_number and is_drawn
-    return ExitCode.OK if fine else ExitCode.SOME_FAILED
+    return _Settled(ExitCode.OK if fine else ExitCode.SOME_FAILED, scores)
 
 
 def _show(found: CrossValidation, scores: Mapping[str, FoldScores]) -> None:
@@ -74,23 +91,19 @@ def _show(found: CrossValidation, scores: Mapping[str, FoldScores]) -> None:
     shown.print(note_on(found))
 
 
-def _settle_seeds(folding: Folding, found: Mapping[int, CrossValidation]) -> None:
+def _settle_seeds(folding: Folding, by_seed: Mapping[int, Mapping[str, FoldScores]], note: str) -> None:
     """The spread over seeds, beside their folders."""
-    by_seed = {
-        seed: fold_scores(replace(one.pooled, labels=with_thresholds(one.pooled)), one.by_fold)
-        for seed, one in found.items()
-    }
     names = next(iter(by_seed.values()))
     tasks = {name: over_seeds([scores[name] for scores in by_seed.values()]) for name in names}
     path = folding.folder / "seeds.json"
     with written_whole(path) as partial:
-        checkpoint.write_json(partial, readable({"seeds": list(found), "tasks": tasks}))
+        checkpoint.write_json(partial, readable({"seeds": list(by_seed), "tasks": tasks}))
     console.print(f"wrote {path}", **AS_IT_IS)
     shown = stdout_console()
     for made in fold_seed_tables(by_seed):
         shown.print(made)
         shown.print()
-    shown.print(note_on(next(iter(found.values()))))
+    shown.print(note)
 
 
 def note_on(found: CrossValidation) -> str:

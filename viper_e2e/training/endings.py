@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +23,31 @@ def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:
     )
 
 
-def finished_lines(trainer: Trainer) -> str:
-    """Where the model of a finished run is, how good it was, and what to do with it."""
+def finished_lines(trainer: Trainer, *, is_alone: bool) -> str:
+    """Where the model of a finished run is, how good it was, and of one that ``is_alone`` what to do with it:
+    a command of many trainings says so once, at its end."""
     config, best = trainer.config, trainer.state.best.get("best")
-    is_chosen = bool(config.val_shards or config.inner_val)
-    if best is None or not is_chosen:
-        next_step = ["viper", "infer", "CLIP", "--checkpoint", str(trainer.run.last)]
-        return f"trained model: {trainer.run.last}\nnext: {shlex.join(next_step)}"
-    judged_by = trainer.validation.judged_by
-    judged = f"validation, {judged_by} {as_measured(best, judged_by):.4f}"
-    lines = [f"best model: {trainer.run.best} ({judged})"]
-    if not config.val_shards:
-        next_step = ["viper", "infer", "CLIP", "--checkpoint", str(trainer.run.best)]
-        return "\n".join([*lines, f"next: {shlex.join(next_step)}"])
-    corpora = parse_corpora(config.val_shards, "--val-shards")
+    if best is None or not (config.val_shards or config.inner_val):
+        model, val_shards = trainer.run.last, None
+        lines = [f"trained model: {model}"]
+    else:
+        model, val_shards = trainer.run.best, config.val_shards
+        judged_by = trainer.validation.judged_by
+        lines = [f"best model: {model} (validation, {judged_by} {as_measured(best, judged_by):.4f})"]
+    if is_alone:
+        lines += [f"next: {shlex.join(words)}" for words in _next_commands(model, val_shards, trainer.run.path)]
+    return "\n".join(lines)
+
+
+def _next_commands(model: Path, val_shards: str | None, run: Path) -> Iterator[list[str]]:
+    if not val_shards:
+        yield ["viper", "infer", "CLIP", "--checkpoint", str(model)]
+        return
+    corpora = parse_corpora(val_shards, "--val-shards")
     patterns = [(corpus.name, pattern) for corpus in corpora for pattern in corpus.patterns]
     for number, (name, pattern) in enumerate(patterns, start=1):
-        out = trainer.run.path / "eval" / (name or (str(number) if len(patterns) > 1 else ""))
-        words = ["--checkpoint", str(trainer.run.best), "--shards", pattern, "--out", str(out)]
-        lines.append(f"next: {shlex.join(['viper', 'eval', *words])}")
-    return "\n".join(lines)
+        out = run / "eval" / (name or (str(number) if len(patterns) > 1 else ""))
+        yield ["viper", "eval", "--checkpoint", str(model), "--shards", pattern, "--out", str(out)]
 
 
 def failed_seeds_line(folder: Path, failed: Mapping[int, str], count: int, *, is_joined: bool) -> str:

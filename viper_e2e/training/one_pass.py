@@ -32,7 +32,7 @@ from viper_e2e.training.shared_clips import SharedClips
 from viper_e2e.training.tables import seeds_table
 from viper_e2e.training.trainer import Trainer
 from viper_e2e.training.validation import keeping
-from viper_e2e.training.yardstick import verdict
+from viper_e2e.training.yardstick import WHAT_HELPS, verdict
 
 
 def train(settings: Settings) -> int:
@@ -129,8 +129,9 @@ class ManyTrainings:
     def __init__(self, settings: Settings, *, command: Sequence[str], shares: bool = True, count: int = 1):
         """``settings``: what all have in common: precision, processes, memory, compiler. ``command``: the
         words with which all of it goes on, ``--resume`` aside. ``shares`` False: each holds its own clips.
-        ``count``: of the trainings there will be, for what is told of the time that they take."""
-        self.settings, self.command = settings, command
+        ``count``: of the trainings there will be, for what is told of them."""
+        self.settings, self.command, self.count = settings, command, count
+        self._has_advised = False
         heed_launcher()
         train = settings.train
         self.accelerator = Accelerator(
@@ -210,9 +211,10 @@ class ManyTrainings:
             self.tell(stopped_line(trainer, self.command))
             return None
         outcome = self._outcome(run, was_there=False)
-        self.tell(finished_lines(trainer))
-        if self.processes.is_main and (below := verdict(outcome.log)):
-            console.print(below, style="yellow", soft_wrap=True, markup=False)
+        self.tell(finished_lines(trainer, is_alone=self.count == 1))
+        if below := verdict(outcome.log):
+            self.tell(below, style="yellow")
+            self._tell_what_helps()
         # Else it would hold every model that it has prepared.
         self.accelerator.free_memory()
         return outcome
@@ -253,10 +255,16 @@ class ManyTrainings:
             run = replace(run, train=replace(run.train, mixed_precision=precision))
         return Outcome(run, folder.read_log("metrics.jsonl"), was_there)
 
-    def tell(self, text: str) -> None:
+    def tell(self, text: str, style: str = "") -> None:
         """Print lines for people, once for all processes."""
         if self.processes.is_main:
-            console.print(text, soft_wrap=True, markup=False)
+            console.print(text, style=style, soft_wrap=True, markup=False)
+
+    def _tell_what_helps(self) -> None:
+        """After the first training that needs it, not after each."""
+        if not self._has_advised:
+            self.tell(WHAT_HELPS, style="yellow")
+        self._has_advised = True
 
 
 def shards_of(run: Settings) -> tuple[ShardSet, ShardSet | None]:

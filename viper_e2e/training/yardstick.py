@@ -267,8 +267,15 @@ def provenance_of_yardstick(log: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {"yardstick": {name: record[name] for name in ("mean_pearson", "num_train_clips")}}
 
 
+WHAT_HELPS = (
+    "What usually helps: a smaller head (--model.fusion.dim 64 --model.fusion.latent-dim 64 "
+    "--model.fusion.num-latents 8), frozen backbones (--freeze all), more clips of more people, more "
+    "epochs if the training loss still falls; or take the ridge itself: --head ridge"
+)
+
+
 def verdict(log: list[dict[str, Any]]) -> str | None:
-    """Of a run that ended below its yardstick: that it did, and what usually helps. ``log``: its metrics."""
+    """Of a run that ended below its yardstick: that it did; see `WHAT_HELPS`. ``log``: its metrics."""
     ridge = next((r["yardstick"].get("mean_pearson") for r in log if r.get("yardstick")), None)
     reached = [r["val"]["mean_pearson"] for r in log if r.get("val")]
     best = max((value for value in reached if value is not None), default=None)
@@ -276,8 +283,5 @@ def verdict(log: list[dict[str, Any]]) -> str | None:
         return None
     return (
         f"below the yardstick: a ridge on the same tokens has a mean Pearson of {ridge:.4f}, this model at its "
-        f"best {best:.4f}; it learns its clips by heart, or has not learned them yet.\n"
-        "What usually helps: a smaller head (--model.fusion.dim 64 --model.fusion.latent-dim 64 "
-        "--model.fusion.num-latents 8), frozen backbones (--freeze all), more clips of more people, more "
-        "epochs if the training loss still falls; or take the ridge itself: --head ridge"
+        f"best {best:.4f}; it learns its clips by heart, or has not learned them yet."
     )
