@@ -150,6 +150,23 @@ def test_clips_are_matched_by_name_and_what_is_not_common_is_told():
     assert [by_key[key] for key in two.keys] == two.predicted.tolist()
 
 
+def test_subjects_that_are_other_people_in_another_run_are_told():
+    run = made(0.4)
+    renamed = replace(run, subjects=[f"person {name}" for name in run.subjects])
+    unknown = replace(run, subjects=None)
+    assert on_common_clips([unknown, run, renamed], ["a", "b", "c"])[1] == []
+    moved = replace(run, subjects=[run.subjects[-1], *run.subjects[1:]])
+    (note,) = on_common_clips([unknown, run, moved], ["a", "b", "c"])[1]
+    assert note == "c: its clips are of other subjects than in b, whose subjects are drawn"
+
+
+def test_the_folder_of_several_seeds_says_which_can_be_compared(tmp_path):
+    (tmp_path / "cv/seed-3").mkdir(parents=True)
+    (tmp_path / "cv/seed-3/predictions.csv").touch()
+    with pytest.raises(ViperError, match=r"for each seed; name one: .*seed-3$"):
+        read_scored(str(tmp_path / "cv"))
+
+
 def test_columns_are_matched_by_name():
     run = made(0.4)
     labels = LabelSet(("valence", "mood sad", "mood glad"), -1.0, 1.0, tasks=(LABELS.tasks[1], LABELS.tasks[0]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,7 +104,22 @@ def on_common_clips(runs: Sequence[Predictions], names: Sequence[str]) -> tuple[
                 f"{name}: {len(some)} of {len(keys)} clips have other labels than in {names[0]}: "
                 f"{', '.join(some[:MAX_NAMES])}{more}; the same names are other clips, or were labelled anew"
             )
-    return rows, notes
+    return rows, [*notes, *_other_subjects(rows, names)]
+
+
+def _other_subjects(runs: Sequence[Predictions], names: Sequence[str]) -> Iterator[str]:
+    """A line for each run in which clips are of the same people otherwise than in the first that knows them."""
+    known = [
+        (name, run.subjects)
+        for name, run in zip(names, runs, strict=True)
+        if run.subjects and None not in run.subjects
+    ]
+    for name, subjects in known[1:]:
+        first, drawn = known[0]
+        # People may have other names; who is whom must be the same.
+        pairs = set(zip(subjects, drawn, strict=True))
+        if not len(pairs) == len(set(subjects)) == len(set(drawn)):
+            yield f"{name}: its clips are of other subjects than in {first}, whose subjects are drawn"
 
 
 def _with_thresholds_of(run: Predictions, labels: LabelSet) -> LabelSet:

@@ -36,6 +36,8 @@ def read_scored(named: str) -> Predictions:
             model = path / "checkpoints" / ("best" if (path / "checkpoints/best").is_dir() else "last")
             how = f"viper eval --checkpoint {model} --shards SHARDS --out {path / 'eval'}"
             raise ViperError(f"{named}: a run without predictions; score the clips to compare on first: {how}")
+        if of_seeds := sorted(path.glob(f"seed-*/{PREDICTIONS}")):
+            raise ViperError(f"{named}: holds a cross-validation for each seed; name one: {of_seeds[0].parent}")
         raise ViperError(f"{named}: no {PREDICTIONS} there; name a folder of viper eval or viper cv")
     return Predictions.read_csv(found, _labels_beside(found))
 
