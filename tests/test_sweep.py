@@ -171,6 +171,20 @@ def test_a_trial_that_diverges_fails_alone_and_is_not_tried_again(corpus, vit, t
 
 
 @pytest.mark.slow
+def test_a_setting_without_effect_is_told(corpus, vit, tmp_path, capsys):
+    folder, own = tmp_path / "sweep", ("--epochs=1", "--grid", "lr=1e-3,1e-2", "backbone_lr=1e-5,1e-4")
+    assert main(["sweep", *words(corpus, vit, folder, *own)]) == 0
+    rows = json.loads((folder / "sweep.json").read_text())["trials"]
+    assert [row.get("same_as") for row in rows] == [None, "trial-1", None, "trial-3"]
+    told = "trial-2 is trial-1 over again: backbone_lr had no effect"
+    assert told in capsys.readouterr().err
+    before = (folder / "sweep.json").read_text()
+    assert main(["sweep", f"--run-dir={folder}", "--resume"]) == 0
+    assert told in capsys.readouterr().err
+    assert (folder / "sweep.json").read_text() == before
+
+
+@pytest.mark.slow
 def test_where_all_trials_fail_a_line_says_so(corpus, vit, tmp_path, capsys, monkeypatch):
     diverging(monkeypatch, "trial-1", "trial-2")
     assert main(["sweep", *words(corpus, vit, tmp_path / "sweep", "--grid", "lr=1e-3,1e-2")]) == 1

@@ -125,7 +125,7 @@ def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str) -> Non
     from viper_e2e.commands.pictures import draw
     from viper_e2e.report import stdout_console, trials_plot
     from viper_e2e.runtime import AS_IT_IS, console, table
-    from viper_e2e.training import ranked, shown_measures
+    from viper_e2e.training import ranked, shown_measures, without_effect
 
     best_first = ranked(rows)
     measure, names = best_first[0]["measure"], list(rows[0]["settings"])
@@ -145,6 +145,9 @@ def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str) -> Non
             f"{row['trial']} failed: {row['failed']}; not tried again, unless its folder is removed",
             **AS_IT_IS,
         )
+    for trial, other, settings in without_effect(rows):
+        told = " and ".join(name.removeprefix("model.") for name in settings)
+        console.print(f"{trial} is {other} over again: {told} had no effect", style="yellow", **AS_IT_IS)
     best = best_first[0]["trial"]
     console.print(f"best: {best}, kept as {folder / 'checkpoints' / 'best'}", **AS_IT_IS)
     console.print(f"next: viper infer CLIP --checkpoint {folder}", **AS_IT_IS)

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NamedTuple
 
 from viper_e2e.report.figures import new_figure
@@ -15,6 +16,8 @@ from viper_e2e.scoring import as_measured
 LOG_FACTOR = 50.0
 """Positive values that span more than this stand on a logarithmic axis."""
 MAX_TICKS = 12
+TITLE_LETTERS = 18
+"""In a line below an axis."""
 
 
 class _Scale(NamedTuple):
@@ -72,13 +75,17 @@ def trials_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, meas
                 bbox={"boxstyle": "square,pad=0.1", "color": "white", "alpha": 0.75, "lw": 0},
             )
     titles = [*(name.removeprefix("model.") for name in names), measure]
-    axes.set_xticks(range(len(scales)), [title.replace("fusion.", "fusion.\n") for title in titles], size=9)
+    titles = [
+        fill(title.replace("fusion.", "fusion. "), TITLE_LETTERS, break_long_words=False) for title in titles
+    ]
+    axes.set_xticks(range(len(scales)), titles, size=9)
     axes.set(yticks=[], xlim=(-0.6, len(scales) - 0.4), ylim=(-0.06, 1.06))
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
     told = f", {len(failed)} failed (dashed)" if failed else ""
-    axes.set_title(f"{len(rows)} trials{told}, the best in bold", size=10, loc="left")
+    count = "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
+    axes.set_title(f"{count}{told}, the best in bold", size=10, loc="left")
     with written_whole(Path(path)) as partial:
         figure.savefig(partial, dpi=130, format="png")
     return Path(path)

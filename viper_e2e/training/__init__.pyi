@@ -31,5 +31,6 @@ from .trials import ranked as ranked
 from .trials import read_plan as read_plan
 from .trials import run_trials as run_trials
 from .trials import settled_plan as settled_plan
+from .trials import without_effect as without_effect
 from .validation import VALIDATION as VALIDATION
 from .validation import hold as hold

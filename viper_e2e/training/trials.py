@@ -57,7 +57,8 @@ def run_trials(
     """Train all; exit code, and a row for each trial that has ended, in their order.
 
     A trial that diverges has a row with ``failed`` and without a score, and the others go on. It is not tried
-    again, unless its folder is removed. `ViperError` where all have failed.
+    again, unless its folder is removed. `ViperError` where all have failed. A trial in which every number is
+    that of an earlier one has the name of this as ``same_as``: what they differ in has no effect.
 
     In the folder of ``base``: ``config.yaml`` (what all have in common), ``record`` (``plan`` and all rows,
     written anew after each trial), a run folder for each trial and, once all have ended, the best one's
@@ -88,6 +89,7 @@ def run_trials(
                 _write(folder / record, plan, [])
 
         best: Outcome | None = None
+        logs: dict[str, list[dict[str, Any]]] = {}
         for number in range(1, count + 1):
             if number > len(trials):
                 assert propose is not None, "a plan names its trials, or they are proposed"
@@ -105,6 +107,10 @@ def run_trials(
             row, outcome = _trained(trial, many, begun, earlier, judge)
             if row is None:
                 return many.code, rows
+            if outcome is not None:
+                twin = next((name for name, log in logs.items() if log == outcome.log), None)
+                row |= {"same_as": twin} if twin else {}
+                logs[trial.name] = outcome.log
             rows.append(row)
             if is_main and row is not earlier:
                 _write(folder / record, plan, [*rows, *[*known.values()][len(rows) :]])
@@ -152,6 +158,21 @@ def ranked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The best first, of equals the earlier; then what has no score, since its predictions do not vary; what
     failed last."""
     return sorted(rows, key=_rank, reverse=True)
+
+
+def without_effect(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str]]]:
+    """Of each trial that is the training of an earlier one over again: its name, that of the other, and the
+    settings that make no difference."""
+    settings = {row["trial"]: row["settings"] for row in rows}
+    return [
+        (
+            row["trial"],
+            row["same_as"],
+            [name for name, value in row["settings"].items() if settings[row["same_as"]][name] != value],
+        )
+        for row in rows
+        if "same_as" in row
+    ]
 
 
 def num_trials(plan: Mapping[str, Any]) -> int:
