@@ -9,8 +9,9 @@ import yaml
 from support.parsers import make_parser
 
 from viper_e2e.commands import parsing
+from viper_e2e.commands.backbone_words import backbone_overrides
 from viper_e2e.commands.cli import main
-from viper_e2e.commands.parsing import backbone_overrides, parse_train
+from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config import TrainConfig
 from viper_e2e.config.depth import All
 from viper_e2e.config.presets import PRESETS

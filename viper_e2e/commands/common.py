@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from viper_e2e.clip import ClipSource
+from viper_e2e.commands.backbone_words import backbone_overrides
 from viper_e2e.commands.reading_options import apply_reading_options
 from viper_e2e.config import BackboneOptions, CalibratedOptions, ExportConfig, ImportConfig, ScoringOptions
 from viper_e2e.errors import ExitCode, ViperError
@@ -34,12 +35,8 @@ MAX_NAMED = 20
 
 def overrides_of(options: BackboneOptions) -> dict[str, str]:
     """Where backbones and the sentence bank are to be looked for first."""
-    overrides = {}
-    if options.backbone:
-        from viper_e2e.commands.parsing import backbone_overrides  # loads what reads the settings of a run
-
-        overrides = backbone_overrides(options.backbone)
-    return overrides | ({"sentence_bank": options.sentence_bank} if options.sentence_bank else {})
+    bank = {"sentence_bank": options.sentence_bank} if options.sentence_bank else {}
+    return backbone_overrides(options.backbone) | bank
 
 
 def load_model(options: ScoringOptions | ExportConfig) -> ViPER:

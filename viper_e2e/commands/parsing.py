@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from argparse import SUPPRESS, Action, HelpFormatter
@@ -16,6 +15,14 @@ import jsonargparse
 import yaml
 from jsonargparse.typing import register_type
 
+from viper_e2e.commands.backbone_words import (
+    apply_lora,
+    backbone_of,
+    depths_of,
+    frozen_by,
+    named_values,
+    parsed_depths,
+)
 from viper_e2e.commands.reading_options import add_reading_options, apply_reading_options, reading_options
 from viper_e2e.commands.usage import Parser, usage_error
 from viper_e2e.config import (
@@ -23,14 +30,11 @@ from viper_e2e.config import (
     TRAIN_DEFAULTS,
     TRAIN_GROUPS,
     WORDED,
-    BackboneConfig,
     Depths,
-    Frozen,
     FusionConfig,
     ModelConfig,
     Settings,
     TrainConfig,
-    backbones_of,
     check_settings,
     flat,
     is_old_option,
@@ -121,13 +125,13 @@ def _settings(
         model.modalities = tuple(parsed.modalities.split(","))
     if parsed.head:
         model.fusion.kind = parsed.head
-    for backbone, source in _pairs(parsed.backbone or [], "--backbone", "visual=PATH"):
-        _backbone(model, backbone).source = source
+    for backbone, source in named_values(parsed.backbone or [], "--backbone", "visual=PATH"):
+        backbone_of(model, backbone).source = source
     # Of the model, so that evaluation and inference divide as training did.
     model.fusion.rescale = model.fusion.rescale or train.rescale
-    frozen = _frozen(model, parsed.freeze)
-    train.unfreeze = _depths(model, depths.updated(frozen), typed)
-    _apply_lora(model, parsed.lora)
+    frozen = frozen_by(model, parsed.freeze)
+    train.unfreeze = depths_of(model, depths.updated(frozen), typed)
+    apply_lora(model, parsed.lora)
     apply_reading_options(model.decoding, reading_options(parsed))
     told = frozenset(name for name, _ in (*frozen.rows, *typed.rows))
     return Settings(train, model, parsed.preset, given=frozenset(given)), told
@@ -243,54 +247,6 @@ def _in_words_of_now(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def backbone_overrides(words: Sequence[str]) -> dict[str, str]:
-    """``["visual=PATH"]`` → ``{"visual": "PATH"}``."""
-    return dict(_pairs(words, "--backbone", "visual=PATH"))
-
-
-def _pairs(words: Sequence[str], option: str, example: str) -> list[tuple[str, str]]:
-    pairs = [word.partition("=") for word in words]
-    for name, equals, value in pairs:
-        if not (name and equals and value):
-            raise ViperError(f"{option} {name}: write it as {example}")
-    return [(name, value) for name, _, value in pairs]
-
-
-def _backbone(model: ModelConfig, name: str) -> BackboneConfig:
-    known = backbones_of(model)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; this model has {', '.join(known)}"
-        raise ViperError(f"no backbone is called {name!r}{hint}")
-    return known[name]
-
-
-def _frozen(model: ModelConfig, freeze: str | None) -> Depths:
-    """``freeze``: ``all`` or names; these lose their adapters too."""
-    known = backbones_of(model)
-    names = [*known] if freeze == "all" else freeze.split(",") if freeze else []
-    for name in names:
-        _backbone(model, name).lora_rank = 0
-    return Depths(tuple((name, Frozen()) for name in names))
-
-
-def _depths(model: ModelConfig, before: Depths, typed: Depths) -> Depths:
-    """Of every backbone that the model has; presets and files may speak of others, the command line may not."""
-    for name, _ in typed.rows:
-        _backbone(model, name)
-    depths = before.updated(typed)
-    return Depths(tuple((name, depths.of(name)) for name in backbones_of(model)))
-
-
-def _apply_lora(model: ModelConfig, lora: str | None) -> None:
-    """``lora``: names, each with the rank of its adapters."""
-    for word in lora.split(",") if lora else ():
-        name, _, rank = word.partition("=")
-        if not rank.isdigit() or int(rank) < 1:
-            raise ViperError(f"--lora {word}: write a backbone and the rank of its adapters, e.g. visual=8")
-        _backbone(model, name).lora_rank = int(rank)
-
-
 def _with_files_of_now(argv: Sequence[str]) -> tuple[list[str], list[Depths]]:
     """Files of ``--config`` as their content in today's form, and what they say of ``unfreeze``.
 
@@ -305,7 +261,7 @@ def _with_files_of_now(argv: Sequence[str]) -> tuple[list[str], list[Depths]]:
         if name == "--config" and path.is_file():
             data = settings_of_now(read_settings_file(path), str(path))
             if "unfreeze" in data:
-                depths.append(_parsed_depths(data.pop("unfreeze"), f"{path}: unfreeze"))
+                depths.append(parsed_depths(data.pop("unfreeze"), f"{path}: unfreeze"))
             words[at] = f"{name}=" * bool(equals) + yaml.safe_dump(
                 data, default_flow_style=True, width=math.inf
             )
@@ -320,17 +276,10 @@ def _without_unfreeze(argv: Sequence[str]) -> tuple[list[str], Depths]:
         if name == "--unfreeze":
             if not equals and (value := next(rest, "--")).startswith("--"):
                 raise ViperError("--unfreeze: name the backbones to train, e.g. --unfreeze visual=4,audio=all")
-            typed = typed.updated(_parsed_depths(value, name))
+            typed = typed.updated(parsed_depths(value, name))
         else:
             words.append(word)
     return words, typed
-
-
-def _parsed_depths(text: str, source: str) -> Depths:
-    try:
-        return Depths.parse(text)
-    except ViperError as error:
-        raise ViperError(f"{source} {error}") from error
 
 
 def _need(value: str, option: str, prog: str) -> None:
