@@ -75,7 +75,7 @@ MUTATIONS = [
     Mutation("loading/windows.py", "if wanted != self._next:", "if False:", "windows"),
     Mutation("loading/clip_cache.py", "<= self.budget_bytes", "<= 2 * self.budget_bytes", "clip_cache"),
     Mutation("training/ema.py", "(10 + self.num_updates)", "(1 + self.num_updates)", "averaging"),
-    Mutation("training/optimizer.py", "return (step + 1) / warmup", "return step / warmup", "optimizer"),
+    Mutation("training/optimizer.py", "return (done + 1) / warmup", "return done / warmup", "optimizer"),
     Mutation("training/optimizer.py", "if parameter.ndim <= 1", "if parameter.ndim <= 0", "optimizer"),
     Mutation("training/guarding.py", "if num_skips == 0:", "if num_skips >= 0:", "guarding training"),
     Mutation("labels.py", "if sorted(names) != sorted(wanted):", "if False:", "labels"),
