@@ -56,16 +56,36 @@ class Compared:
 
 
 def on_common_clips(runs: Sequence[Predictions], names: Sequence[str]) -> tuple[list[Predictions], list[str]]:
-    """The clips that all runs have, in the order of the first, and what is to be said of the others.
+    """The clips that all runs have, in the order of the first, and notes on the others.
 
     `ViperError` where runs have other labels, for the set or for a clip, or no clip in common.
     """
-    first = runs[0]
-    labels = first.labels
+    ordered = _with_columns_of_first(runs, names)
+    for name, run in zip(names, runs, strict=True):
+        if twice := len(run.keys) - len(set(run.keys)):
+            raise ViperError(f"{name}: {twice} clips are in it twice, so that they cannot be matched by name")
+    common = set(runs[0].keys).intersection(*(run.keys for run in runs))
+    if not common:
+        raise ViperError(f"{' and '.join(names)} have no clip in common; compare runs on the same shards")
+    keys = [key for key in runs[0].keys if key in common]
+    notes = [
+        f"{name}: {len(run) - len(keys)} of its {len(run)} clips are not in all runs: left out"
+        for name, run in zip(names, runs, strict=True)
+        if len(run) > len(keys)
+    ]
+    kept = [run.only(np.array([key in common for key in run.keys])) for run in ordered]
+    rows = [Predictions.joined([run], keys) for run in kept]
+    for name, run in zip(names[1:], rows[1:], strict=True):
+        _check_same_labels(name, run, names[0], rows[0])
+    return rows, [*notes, *_other_subjects(rows, names)]
+
+
+def _with_columns_of_first(runs: Sequence[Predictions], names: Sequence[str]) -> list[Predictions]:
+    """Labels in one order, measured as all of them are."""
+    labels = runs[0].labels
     for run in runs[1:]:
         labels = labels.measured_as(run.labels)
-    first = replace(first, labels=labels)
-    notes: list[str] = []
+    first = replace(runs[0], labels=labels)
     ordered = [first]
     for name, run in zip(names[1:], runs[1:], strict=True):
         if not are_alike(run.labels, first.labels):
@@ -81,30 +101,19 @@ def on_common_clips(runs: Sequence[Predictions], names: Sequence[str]) -> tuple[
                 true=run.true[:, columns],
             )
         )
-    for name, run in zip(names, runs, strict=True):
-        if twice := len(run.keys) - len(set(run.keys)):
-            raise ViperError(f"{name}: {twice} clips are in it twice, so that they cannot be matched by name")
-    common = set(first.keys).intersection(*(run.keys for run in runs))
-    if not common:
-        raise ViperError(f"{' and '.join(names)} have no clip in common; compare runs on the same shards")
-    keys = [key for key in first.keys if key in common]
-    for name, run in zip(names, runs, strict=True):
-        if len(run) > len(keys):
-            notes.append(
-                f"{name}: {len(run) - len(keys)} of its {len(run)} clips are not in all runs: left out"
-            )
-    kept = [run.only(np.array([key in common for key in run.keys])) for run in ordered]
-    rows = [Predictions.joined([run], keys) for run in kept]
-    for name, run in zip(names[1:], rows[1:], strict=True):
-        other = ~np.isclose(run.true, rows[0].true, equal_nan=True).all(1)
-        if other.any():
-            some = [key for key, differs in zip(keys, other, strict=True) if differs]
-            more = ", …" if len(some) > MAX_NAMES else ""
-            raise ViperError(
-                f"{name}: {len(some)} of {len(keys)} clips have other labels than in {names[0]}: "
-                f"{', '.join(some[:MAX_NAMES])}{more}; the same names are other clips, or were labelled anew"
-            )
-    return rows, [*notes, *_other_subjects(rows, names)]
+    return ordered
+
+
+def _check_same_labels(name: str, run: Predictions, first_name: str, first: Predictions) -> None:
+    """`ViperError` where clips of the same names, in the same order, have other labels."""
+    other = ~np.isclose(run.true, first.true, equal_nan=True).all(1)
+    if other.any():
+        some = [key for key, differs in zip(run.keys, other, strict=True) if differs]
+        more = ", …" if len(some) > MAX_NAMES else ""
+        raise ViperError(
+            f"{name}: {len(some)} of {len(run.keys)} clips have other labels than in {first_name}: "
+            f"{', '.join(some[:MAX_NAMES])}{more}; the same names are other clips, or were labelled anew"
+        )
 
 
 def _other_subjects(runs: Sequence[Predictions], names: Sequence[str]) -> Iterator[str]:

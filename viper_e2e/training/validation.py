@@ -81,28 +81,12 @@ class Validation:
 
         ``store``: of prepared clips, from which they come and into which they go; ``see`` sees each batch.
         """
-        quarantined = self.known_bad()
-        hooks = Hooks(quarantined=quarantined, on_batch=see)
+        hooks = Hooks(quarantined=self.known_bad(), on_batch=see)
         if store is not None and store.budget_bytes:
             keep = keeping(store, self.module, shards, VALIDATION)
             hooks = replace(hooks, cached=lambda key: store.get(VALIDATION + key), on_clip=keep)
-        found: list[Prediction] = []
-        records: list[SkipRecord] = []
-        how: dict[str, Any] = {
-            "decode": DecodeSample(self.module.decoder),
-            "hooks": hooks,
-            "processes": self.processes,
-        }
-        for one in score(self.module, shards, reading, **how):
-            if one.index < 0:  # told when the shards were opened
-                continue
-            found.append(one)
-            if one.error is not None:
-                records.append(_left_out(one, shards, epoch, step))
-                self.guard.refuse(records[-1:])
-        for key, reason in quarantined.items():
-            self.quarantined[VALIDATION + key] = reason
-        num_left_out = self.guard.count_validation_skips(records, len(shards))
+        found, left_out = self._scored(shards, reading, hooks, epoch, step)
+        num_left_out = self.guard.count_validation_skips(left_out, len(shards))
         predictions = Predictions.of(found, self.module.labels, self.module.modalities, shards)
         # What is fitted here goes into every checkpoint from now on, for clips that are scored later.
         self.module.labels = with_thresholds(predictions)
@@ -115,6 +99,26 @@ class Validation:
         if without := predictions.keys_without_number:
             record["without_number"] = without
         return predictions, scores, record
+
+    def _scored(
+        self, shards: ShardSet, reading: Reading, hooks: Hooks, epoch: int, step: int
+    ) -> tuple[list[Prediction], list[SkipRecord]]:
+        """Every clip of the shards, and a record of each that could not be read."""
+        found: list[Prediction] = []
+        left_out: list[SkipRecord] = []
+        decode = DecodeSample(self.module.decoder)
+        scoring = score(self.module, shards, reading, decode=decode, hooks=hooks, processes=self.processes)
+        for one in scoring:
+            if one.index < 0:  # told when the shards were opened
+                continue
+            found.append(one)
+            if one.error is not None:
+                left_out.append(_left_out(one, shards, epoch, step))
+                self.guard.refuse(left_out[-1:])
+        # What ended a worker was added to these meanwhile.
+        for key, reason in (hooks.quarantined or {}).items():
+            self.quarantined[VALIDATION + key] = reason
+        return found, left_out
 
 
 def judged(predictions: Predictions, best_by: str = "") -> tuple[Scores, dict[str, Any]]:
