@@ -137,4 +137,6 @@ def test_what_lies_behind_the_end_of_a_joined_file_is_told(ending, whole, tmp_pa
     clip = ClipDecoder(DecodingConfig(num_frames=4))
     assert clip(data).notes == ()
     joined = clip(data * 3)
-    assert any("it seems joined of several" in note for note in joined.notes) == (joined.duration_seconds < 8.9)
+    assert any("it seems to be several files joined" in note for note in joined.notes) == (
+        joined.duration_seconds < 8.9
+    )

@@ -208,4 +208,4 @@ def test_what_could_not_be_compared_is_said_and_a_copy_is_written_elsewhere(trai
     assert set(viper_e2e.load(copy).calibration.tasks) == {"mood", "units"}
     assert viper_e2e.load(alone).calibration is None
     assert main(["calibrate", *words(alone, corpus, "val", f"--to={copy}")]) == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err

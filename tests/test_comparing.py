@@ -239,7 +239,7 @@ def test_what_cannot_be_compared_is_said_in_one_line(tmp_path, capsys):
     lone.mkdir()
     (lone / "predictions.csv").write_bytes((good / "predictions.csv").read_bytes())
     for words, message in (
-        ([str(good)], "one run alone; name at least two"),
+        ([str(good)], "only one run; name at least two"),
         ([str(good), str(good)], "named twice"),
         ([str(good), str(tmp_path / "none")], "none: no predictions.csv there"),
         ([str(good), str(tmp_path / "run")], "viper eval --checkpoint"),

@@ -163,7 +163,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_tables(whole, words, tmp_path, 
     monkeypatch.setattr(ManyTrainings, "predict", stopping_predict)
     first = ["cv", *words, "--folds=3", f"--run-dir={folder}"]
     assert main(first) == 130
-    assert main(first) == 1  # holds a run already
+    assert main(first) == 1  # already holds a run
     assert main([*first, "--resume"]) == 130
     assert main(["cv", "--resume", f"--run-dir={folder}"]) == 0
     assert results(folder) == results(whole)

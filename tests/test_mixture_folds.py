@@ -105,7 +105,7 @@ def test_the_same_shards_in_two_corpora_are_two_clips_each(corpora):
 def test_a_corpus_without_a_label_of_its_task_is_refused_by_its_name(corpora, tmp_path):
     write_shards(tmp_path / "bare", [(f"c{i}", None, None, None) for i in range(3)])
     text = f"acted:{corpora}/acted/all-*.tar\nbare:{tmp_path}/bare/all-*.tar"
-    with pytest.raises(ViperError, match=r"--train-shards .*bare.*: holds unlabelled clips only"):
+    with pytest.raises(ViperError, match=r"--train-shards .*bare.*: has no labelled clips"):
         open_corpora(text, "--train-shards")
 
 

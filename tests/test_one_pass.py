@@ -161,7 +161,7 @@ def test_an_ended_run_is_not_trained_again_and_a_stopped_one_goes_on(corpus, vit
 def test_nothing_begins_where_one_of_the_folders_is_taken(corpus, vit, tmp_path):
     own = words(corpus, vit, "--max-steps=1")
     run(corpus, tmp_path / "run/seed-1", *own)
-    with pytest.raises(ViperError, match=r"seed-1: holds a run already"):
+    with pytest.raises(ViperError, match=r"seed-1: already holds a run"):
         run(corpus, tmp_path / "run", *own, "--seeds=2")
     assert not (tmp_path / "run/seed-0").exists()
 

@@ -203,13 +203,13 @@ def test_words_of_a_file_written_before_are_read(tmp_path):
         ("--head=x", "--head x: choose tokens, concat, ridge or ensemble"),
         ("--loss=mse=x", "--loss 'mse=x': 'x' is not a weight; give a number from 0 up"),
         ("--augment=pixles", "--augment 'pixles': choose none, all, or some of pixels,box,sound"),
-        ("--reuse-memory=much", "--reuse-memory 'much' is no size; write for instance 2GB"),
+        ("--reuse-memory=much", "--reuse-memory 'much' is not a size; write, for example, 2GB"),
         (
             "--unfreeze-at=2:visual",
             "--unfreeze-at '2:visual': write it as EPOCH:BACKBONE=DEPTH, e.g. 2:visual=4",
         ),
         ("--unfreez=visual", "--unfreez could be --unfreeze or --unfreeze-at; write it in full"),
-        ("--max-bytes=much", "--max-bytes 'much' is no size; write for instance 2GB"),
+        ("--max-bytes=much", "--max-bytes 'much' is not a size; write, for example, 2GB"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_one_line_with_option_value_and_what_would_be_right(word, said, capsys):

@@ -45,7 +45,7 @@ def test_a_run_ends_early_says_so_and_goes_on_when_asked(corpus, tmp_path, capsy
 @pytest.mark.parametrize("given", ["--patience=2", "--best-by=intensities.ccc"])
 def test_nothing_to_judge_by_is_refused(corpus, tmp_path, given):
     option = given.partition("=")[0]
-    with pytest.raises(ViperError, match=f"{option}: no clips to tell better from worse by"):
+    with pytest.raises(ViperError, match=f"{option}: needs validation clips"):
         train(settings(corpus, tmp_path / "run", given))
 
 

@@ -125,7 +125,7 @@ def test_an_exported_folder_needs_nothing_else(tmp_path, vit, clip, capsys):
     words = ["export", "--checkpoint", str(tmp_path / "model"), "--out", str(tmp_path / "whole")]
     assert main(words) == 0
     assert main(words) == 1, "an existing folder is never written over"
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     files = [path for path in (tmp_path / "whole").rglob("*") if path.suffix in (".json", ".md")]
     assert not any(str(tmp_path) in path.read_text() for path in files), "names a folder of this machine"
     expected = intensities(model, clip)
@@ -176,7 +176,7 @@ def test_a_model_that_is_nowhere_is_one_line(source, told):
         ),
         (
             ("config.yaml", "sweep.json", "trial-1/checkpoints/best/x"),
-            "viper sweep --resume .* or name one .*trial-1",
+            "viper sweep --resume .* or name a model: .*trial-1",
         ),
         (("config.yaml", "retrained.json"), "`viper ablate --retrain --resume --run-dir"),
         (("config.yaml",), "`viper train --resume --run-dir"),

@@ -116,10 +116,10 @@ def test_clock():
             ["infer", "my clip.mp4", "--output", "a.csv"],
             "by the same command: viper infer 'my clip.mp4' --output a.csv",
         ),
-        (["infer", "clip.mp4"], "nothing is kept (with --output"),
-        (["eval", "--out", "e"], "go on with the rest by the same command: viper eval --out e"),
-        (["pack", "--out", "o"], "nothing was written; begin anew by: viper pack --out o"),
-        (["check", "--shards", "*.tar"], "begin anew by: viper check --shards '*.tar'"),
+        (["infer", "clip.mp4"], "nothing is kept; with --output"),
+        (["eval", "--out", "e"], "score the rest by the same command: viper eval --out e"),
+        (["pack", "--out", "o"], "nothing was written; start again with: viper pack --out o"),
+        (["check", "--shards", "*.tar"], "start again with: viper check --shards '*.tar'"),
     ],
 )
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch, capsys, argv, told):

@@ -84,7 +84,7 @@ def test_the_error_names_the_option_that_allows_more(options, said, tiny_clip):
         (("--max-side-in", "-1"), "--max-side-in -1: give a number at least 1"),
         (("--max-seconds", "inf"), "--max-seconds inf: give a number above 0"),
         (("--max-side-in", "much"), "--max-side-in much: give a whole number"),
-        (("--max-bytes", "much"), "--max-bytes 'much' is no size; write for instance 2GB"),
+        (("--max-bytes", "much"), "--max-bytes 'much' is not a size; write, for example, 2GB"),
     ],
 )
 def test_a_limit_that_is_none_is_refused(words, said, capsys):

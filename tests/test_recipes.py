@@ -184,5 +184,5 @@ def test_a_wrong_option_of_a_recipe_is_one_line(tmp_path, monkeypatch, capsys):
         recipe_options(RecipeOptions)
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith(
-        "ravdess.py: --shard-size 'much' is no size; write for instance 2GB"
+        "ravdess.py: --shard-size 'much' is not a size; write, for example, 2GB"
     )

@@ -124,4 +124,4 @@ def test_a_clip_of_which_nothing_was_seen_or_heard_says_so():
     empty = output()._replace(present=torch.zeros(2, 2, dtype=torch.bool), notes=((), ()))
     (record, _) = records_of(empty, ["a.mp4", "b.mp4"], LabelSet(EMOTIONS), MODALITIES)
     assert record["valid"]
-    assert record["warning"] == "nothing could be seen or heard: the numbers are what the model says of nothing"
+    assert record["warning"] == "nothing could be seen or heard: the model answered without any input"

@@ -391,7 +391,7 @@ def test_killed_in_its_first_save_a_run_starts_anew_and_says_so(corpus, fork_ser
     (unfinished / "config.json").write_text("{}")
     child = fork_server.fork("train", [*words, "--resume"])
     assert child.wait() == 0
-    assert "nothing was saved before the run ended; it starts anew" in child.said
+    assert "nothing was saved before the run ended; it starts again" in child.said
     assert same(weights(whole_runs(*JOINT)), weights(run))
 
 

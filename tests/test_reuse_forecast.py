@@ -79,7 +79,7 @@ def test_no_size_is_proposed_that_the_device_does_not_have():
     assert line.endswith("; all take 6.8kB")
     ((line, _),) = said(Rounds(64, 0, epochs=3), budget=50)
     assert "holding 0 of 64 clips" in line
-    assert line.endswith("; --reuse-memory has no room for a single one")
+    assert line.endswith("; --reuse-memory has no room for even one")
 
 
 def test_sizes_hold_what_they_say_and_times_are_short():

@@ -82,7 +82,7 @@ def test_settings_as_a_file_hold_words_and_numbers_alone(preset):
 @pytest.mark.parametrize(
     ("kind", "text", "said"),
     [
-        *((Size, text, "is no size") for text in ("", "GB", "2 bananas", "-1GB", "1e9", "2GB2")),
+        *((Size, text, "is not a size") for text in ("", "GB", "2 bananas", "-1GB", "1e9", "2GB2")),
         (Loss, "mse=1,pearsn=1", "did you mean pearson"),
         (Loss, "mae", "no term 'mae'"),
         (TaskWeights, "mood", "'mood' is no weight of a task"),

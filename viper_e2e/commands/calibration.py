@@ -74,7 +74,7 @@ def _folder(options: CalibrateConfig) -> Path | None:
     """Where the checkpoint lies; None for one that is not ours to write into."""
     place = Path(options.checkpoint)
     if options.to and Path(options.to).exists():
-        raise ViperError(f"--to {options.to}: exists already; name a new folder")
+        raise ViperError(f"--to {options.to}: already exists; name a new folder")
     if place.is_dir() and not is_published(options.checkpoint):
         return checkpoint.folder_of(place).resolve()
     if not options.to:

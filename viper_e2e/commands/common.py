@@ -34,7 +34,7 @@ MAX_NAMED = 20
 
 
 def overrides_of(options: BackboneOptions) -> dict[str, str]:
-    """Where backbones and the sentence bank are to be looked for first."""
+    """Where to look first for backbones and the sentence bank."""
     bank = {"sentence_bank": options.sentence_bank} if options.sentence_bank else {}
     return backbone_overrides(options.backbone) | bank
 
@@ -71,7 +71,7 @@ def load_model(options: ScoringOptions | ExportConfig) -> ViPER:
 
 
 def set_computing(model: ViPER, options: ScoringOptions, processes: Processes) -> None:
-    """As the options ask; ``options.mixed_precision`` holds what ``auto`` came to from here on."""
+    """As the options ask; from here on, ``options.mixed_precision`` holds what ``auto`` resolved to."""
     options.mixed_precision = resolve_precision(options.mixed_precision, model, processes)
     model.set_compute_dtype(compute_dtype(options.mixed_precision))
     model.set_clip_timeout(options.clip_timeout_seconds)
@@ -155,7 +155,7 @@ def run_export(options: ExportConfig) -> int:
     """Write a folder that needs nothing outside of itself."""
     out = Path(options.out)
     if out.exists():
-        raise ViperError(f"{out}: exists already; name a new folder")
+        raise ViperError(f"{out}: already exists; name a new folder")
     load_model(options).save_pretrained(out, self_contained=True)
     console.print(f"wrote {out}")
     return ExitCode.OK
@@ -165,7 +165,7 @@ def run_import(options: ImportConfig) -> int:
     """Convert one of the authors' released checkpoints into our folder format."""
     out = Path(options.out)
     if out.exists():
-        raise ViperError(f"{out}: exists already; name a new folder")
+        raise ViperError(f"{out}: already exists; name a new folder")
     imported = import_published(options.source, out, overrides=overrides_of(options))
     for note in imported.notes:
         console.print(f"[yellow]note: {note}[/yellow]")

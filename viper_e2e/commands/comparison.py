@@ -21,7 +21,7 @@ from viper_e2e.scoring import compare, compared_record, on_common_clips, read_sc
 def run_compare(options: CompareConfig) -> int:
     """Compare runs with the first of them."""
     if len(options.runs) < 2:
-        raise ViperError(f"{options.runs[0]}: one run alone; name at least two")
+        raise ViperError(f"{options.runs[0]}: only one run; name at least two")
     names = [name.strip() for name in options.names.split(",")] if options.names else names_of(options.runs)
     if len(names) != len(options.runs) or len(set(names)) < len(names):
         raise ViperError(f"--names {options.names}: give {len(options.runs)} different names, one for each run")

@@ -69,7 +69,7 @@ def _settle(folding: Folding, found: CrossValidation) -> _Settled:
     predictions.write_csv(folding.folder / "predictions.csv")
     console.print(f"wrote {folding.folder / 'predictions.csv'}", **AS_IT_IS)
     if predictions.scored.sum() < 2:
-        console.print("no two labelled clips could be read: predictions only, no metrics")
+        console.print("fewer than two labelled clips could be read: predictions only, no metrics")
         return _Settled(ExitCode.NOTHING_DONE, None)
     scores = fold_scores(predictions, found.by_fold)
     _write(folding, found, scores, note_on(found))

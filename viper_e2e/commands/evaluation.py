@@ -82,7 +82,7 @@ def run_eval(options: EvalConfig) -> int:
         _show(predictions, scores, intervals, by_group)
     blind = set(np.array(predictions.keys)[predictions.faceless]) if options.no_face == "nan" else set()
     if without := [key for key in predictions.keys_without_number if key not in blind]:
-        console.print(f"[yellow]no finite number for {', '.join(without)}: in no metric[/yellow]")
+        console.print(f"[yellow]no finite number for {', '.join(without)}: left out of all metrics[/yellow]")
     tell_failed(predictions)
     if not predictions.valid.any():
         return ExitCode.NOTHING_DONE
@@ -125,7 +125,7 @@ def _labelled(shards: ShardSet, model: ViPER, options: EvalConfig) -> tuple[Shar
                 f"{error}; --map THEIRS=OURS measures what both have (--map same: by equal names)"
             ) from error
     if shards.labels is None:
-        raise ViperError(f"--map: {without_query(options.shards)} has no labels to be mapped")
+        raise ViperError(f"--map: {without_query(options.shards)} has no labels to map")
     if options.submission:
         raise ViperError("--submission has all the model's labels; leave out --map")
     words = [] if options.map == ["same"] else options.map
@@ -137,9 +137,7 @@ def _labelled(shards: ShardSet, model: ViPER, options: EvalConfig) -> tuple[Shar
 
 def _tell_calibration_clips(model: ViPER, shards: ShardSet) -> None:
     if model.calibration is not None and model.calibration.clips["sha256"] == shards.content_id():
-        told = (
-            "these are the clips that the model was calibrated on: how well it is calibrated says little here"
-        )
+        told = "the model was calibrated on these very clips: it looks better calibrated here than it is"
         console.print(told, style="yellow")
 
 
@@ -147,11 +145,11 @@ def _settle_faceless(predictions: Predictions, options: EvalConfig) -> Predictio
     """Say how many clips show no face, and leave their numbers out where that is wanted."""
     num_empty = int((predictions.valid & ~predictions.present.any(1)).sum())
     if num_empty:
-        told = "in which nothing could be seen or heard: their numbers are what the model says of nothing"
+        told = "in which nothing could be seen or heard: the model answered without any input"
         console.print(f"{num_empty} clips {told}", style="yellow")
     num_faceless = int(predictions.faceless.sum())
     if num_faceless and options.no_face == "nan":
-        console.print(f"{num_faceless} clips without any face: no numbers, in no metric (--no-face nan)")
+        console.print(f"{num_faceless} clips without any face: left out of all metrics (--no-face nan)")
         return predictions.without_faceless()
     if num_faceless:
         told = "their whole pictures were scored (--no-face nan leaves them out)"
@@ -172,7 +170,7 @@ def _write_numbers(
     calibration = model.calibration if has_all else None
     predictions.write_csv(out / "predictions.csv", bom=options.bom, calibration=calibration)
     if predictions.scored.sum() < 2:
-        console.print("no two labelled clips could be read: predictions only, no metrics")
+        console.print("fewer than two labelled clips could be read: predictions only, no metrics")
         return [out / "predictions.csv"], None, None
     scores, intervals = measure(predictions)
     record = _metrics_record(scores, intervals, options.mixed_precision)

@@ -1,4 +1,4 @@
-"""inference.py: `viper infer`: from what was named to one record for each clip, written, drawn and shown."""
+"""inference.py: `viper infer`: from the named inputs to one record for each clip, written, drawn and shown."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def run_infer(options: InferConfig) -> int:
 
 
 def _hand_over_words(sources: list[ClipFiles | ShardSet], model: ViPER, options: InferConfig) -> None:
-    """Where the words of clips are to be found, if the model reads any."""
+    """Where to find the words of clips, if the model reads any."""
     reads = reads_words(model.modalities)
     if options.text is not None:
         if not reads:
@@ -98,7 +98,7 @@ def _check_outputs(sources: list[ClipFiles | ShardSet], options: InferConfig) ->
     if options.output:
         check_output(Path(options.output))
         if Path(f"{options.output}.parts").is_file():
-            raise ViperError(f"{options.output}.parts: is in the way of what is scored; move it")
+            raise ViperError(f"{options.output}.parts: is in the way: scored clips are kept there; move it")
     if options.summary:
         if not options.output:
             raise ViperError("--summary goes beside the windows of --output; name both")
@@ -132,13 +132,13 @@ def _by_clip(found: Sequence[Sequence[Prediction]], options: InferConfig) -> lis
         of_clips = groupby(enumerate(of_source), lambda at: at[1].index if at[1].index >= 0 else -1 - at[0])
         clips += [[one for _, one in clip] for _, clip in of_clips]
     if not clips:
-        raise ViperError("nothing to score: there is no clip in what was named; `viper check` says why")
+        raise ViperError("nothing to score: no clip was found in what you named; `viper check` says why")
     if options.no_face == "nan":
         clips = [[one.without_faceless() for one in clip] for clip in clips]
     return clips
 
 
-# --- what is said of it ---------------------------------------------------------------------------
+# --- what people are told ------------------------------------------------------------------------
 
 
 def _write(

@@ -250,7 +250,7 @@ def _in_words_of_now(argv: Sequence[str]) -> list[str]:
 def _with_files_of_now(argv: Sequence[str]) -> tuple[list[str], list[Depths]]:
     """Files of ``--config`` as their content in today's form, and what they say of ``unfreeze``.
 
-    One that is not there is the parser's to tell.
+    A missing file is left to the parser to report.
     """
     words: list[str] = [*argv]
     depths: list[Depths] = []

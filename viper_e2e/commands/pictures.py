@@ -99,7 +99,7 @@ class _Renderer:
 
     def __call__(self, place: tuple[int, int], records: list[Record], path: Path) -> Path:
         job = (place, records, path)
-        if self.options.num_workers == 0:  # whoever wants no workers debugs
+        if self.options.num_workers == 0:  # no workers: someone debugs
             return self.task(job)
         self.pool = self.pool or WorkerPool(self.task, 1, max_restarts=self.options.max_worker_restarts)
         seconds = max(record["end_seconds"] or record["duration_seconds"] or 0.0 for record in records)

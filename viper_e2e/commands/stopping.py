@@ -1,4 +1,4 @@
-"""stopping.py: how a command ends that is stopped, and what it says is kept."""
+"""stopping.py: how a command that is stopped ends, and what it says is kept."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def what_is_kept(command: str, argv: Sequence[str]) -> str:
     again = shlex.join(["viper", *argv])
     given = {word.partition("=")[0] for word in argv}
     if command == "infer" and not {"--output", "--out"} & given:
-        return "nothing is kept (with --output FILE what is scored would be)"
+        return "nothing is kept; with --output FILE, scored clips would be"
     if command in ("sweep", "cv") or "--retrain" in argv:
         resume = "" if "--resume" in argv else " --resume"
-        return f"trainings that have ended are kept; go on with: {again}{resume}"
+        return f"finished trainings are kept; go on with: {again}{resume}"
     if command in ("infer", "eval", "ablate", "calibrate"):
-        return f"what is scored is kept; go on with the rest by the same command: {again}"
+        return f"scored clips are kept; score the rest by the same command: {again}"
     if command == "train":
-        return f"training had not begun; begin by: {again}"
-    return f"nothing was written; begin anew by: {again}"
+        return f"training had not started; start it with: {again}"
+    return f"nothing was written; start again with: {again}"

@@ -73,7 +73,7 @@ def run_sweep(options: SweepConfig, others: Sequence[str], command: Sequence[str
 
 
 def _plan(options: SweepConfig, base: Settings) -> tuple[dict[str, Any], Proposals | None]:
-    """What is to be tried, as `sweep.json` keeps it; and who proposes what is not known yet."""
+    """The plan of trials, as `sweep.json` keeps it; and who proposes those not known yet."""
     from viper_e2e.training import drawn, grid, read_axes, read_plan
 
     asked = [bool(options.grid), options.random is not None, options.optuna is not None]

@@ -18,7 +18,7 @@ def run_of(folder: Path | None) -> Path | None:
 
 
 def training_clips_among(model: ViPER, shards: ShardSet, given: str) -> str | None:
-    """What is to be told of shards that a model was trained on, known by content; ``given``: its checkpoint."""
+    """A warning for shards that a model was trained on, known by content; ``given``: its checkpoint."""
     flatter = "these scores flatter the model"
     provenance = model.provenance or {}
     if (provenance.get("train") or {}).get("sha256") == shards.content_id():

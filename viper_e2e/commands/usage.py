@@ -1,4 +1,4 @@
-"""usage.py: command lines whose mistakes cost one line, with the nearest name of what was meant."""
+"""usage.py: wrong command lines answered in one line, with the nearest name of what was meant."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Size(NamedTuple):
         """kB, MB, GB, TB (powers of 1000), KiB … TiB (of 1024), or bare bytes."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
         if match is None or match[2] not in _FACTORS:
-            raise ViperError(f"{text!r} is no size; write for instance 2GB, 512MB or 1.5GiB")
+            raise ViperError(f"{text!r} is not a size; write, for example, 2GB, 512MB or 1.5GiB")
         return cls(int(float(match[1]) * _FACTORS[match[2]]))
 
 

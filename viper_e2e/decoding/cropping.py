@@ -1,4 +1,4 @@
-"""cropping.py: which edges of the coded picture a container says are not to be shown."""
+"""cropping.py: which edges of the coded picture a container says to hide."""
 
 from __future__ import annotations
 

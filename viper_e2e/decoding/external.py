@@ -1,4 +1,4 @@
-"""external.py: what backends that open files by themselves have in common, and which clips they may have.
+"""external.py: what backends that open files by themselves have in common, and which clips they may read.
 
 Such a library detects formats by itself and numbers frames by its own lights. So it gets clips only of kinds
 where its answers were compared with PyAV's, and never the sound; which frames are wanted is still read from
@@ -63,7 +63,7 @@ class ForeignReader(ABC):
         `frame`: the clip's first, as PyAV gives it; `media` stands behind it and is read to its end.
         """
         if media.kind not in TRUSTED:
-            return f"its frames from {media.kind} files are not to be relied on"
+            return f"its frames from {media.kind} files are not reliable"
         if timeline.packets is None or len(timeline.packets.pts) != len(timeline.pts):
             return "it numbers frames differently where an edit list hides some"
         # It would take the first bytes' best guess; a file of ours must not look like a playlist to it.
@@ -91,7 +91,7 @@ def _why_not_shown(media: ClipMedia, frame: av.VideoFrame) -> str:
     if pixel_aspect(media) != 1:
         return "it takes every pixel for square"
     if media.crop != NO_CROP:
-        return "it shows edges that are not to be shown"
+        return "it shows edges that the file hides"
     if is_hdr(frame):
         return "it does not map HDR to SDR"
     if has_alpha(frame):

@@ -55,7 +55,7 @@ _UPRIGHT = Orientation()
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """How a frame has to be laid to be upright, from its display matrix.
 
-    A matrix that is none of the eight (a few degrees beside) counts as the nearest.
+    A matrix between the eight (turned by a few degrees) counts as the nearest.
     """
     matrix = _display_matrix(frame)
     if matrix is None:

@@ -31,7 +31,7 @@ _MAGICS = {
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c": "asf",
 }
 _VIDEO_MARKS = {"ogg": (b"theora", b"OVP80", b"BBCD", b"video"), "gif": (b"NETSCAPE2.0",)}
-"""What tells that there is more than sound, or than one picture, in these."""
+"""Markers of more than sound, or of more than one picture, in these."""
 _STILL_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis", b"crx ", b"jxl "}
 _PICTURES = {
     b"\x89PNG": "a PNG picture",

@@ -91,7 +91,7 @@ def cut_exactly(stretch: Stretch, limits: LimitsConfig) -> Cut:
 
 
 def _hashes(data: bytes, limits: LimitsConfig, timeline: Timeline, inside: slice) -> np.ndarray:
-    """uint32: of some of a file's frames; of those that there are."""
+    """uint32: hashes of some of a file's frames, of those that exist."""
     times, hashes = [], []
     with open_clip(data, limits) as media:
         prepare_video_codec(media)

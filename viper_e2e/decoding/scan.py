@@ -218,8 +218,8 @@ def _goes_on(media: ClipMedia, reached: int) -> tuple[str, ...]:
     )
     if not may_be_joined or left <= _UNREAD_SHARE * media.num_bytes:
         return ()
-    told = f"the last {left:,} bytes of the file are not read: it seems joined of several; give these singly"
-    return (told,)
+    why = "it seems to be several files joined; give them one by one"
+    return (f"the last {left:,} bytes of the file are not read: {why}",)
 
 
 def _cut_short(media: ClipMedia, found: int) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class SoundTrack:
     zero_seconds: float
     """The clip's zero on the clock of the file with the sound."""
     is_apart: bool
-    """Whether the file is opened for its sound alone; else whoever reads the pictures brings the packets."""
+    """Whether the file is opened for its sound alone; else the reader of the pictures brings the packets."""
     is_torn: bool = False
     """Whether a packet lies behind the extent, in which the file breaks off."""
 
@@ -65,7 +65,7 @@ class SoundReader:
         self._zero_seconds, self._whole = track.zero_seconds, whole
         self._spans = spans[::-1]
         self.is_apart = track.is_apart
-        """Whether `read_until` fetches the packets; else whoever reads the pictures brings them to `read`."""
+        """Whether `read_until` fetches the packets; else the reader of the pictures hands them to `read`."""
         self._packets = media.packets(stream) if track.is_apart else None
         self._waiting: list[av.Packet] = []
         self._waiting_bytes = 0

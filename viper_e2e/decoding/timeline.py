@@ -138,7 +138,7 @@ class Timeline:
     sound_end_seconds: float = 0.0
     """Equal to the start if there is no sound."""
     is_torn: bool = False
-    """Whether the file breaks off in its last frame, which is none of these."""
+    """Whether the file breaks off in its last frame, which is left out of these."""
     is_sound_torn: bool = False
     """Whether it does so in its last packet of sound, which ends behind `sound_end_seconds`."""
     notes: tuple[str, ...] = ()

@@ -62,8 +62,8 @@ class Account(NamedTuple):
 class Encoder(nn.Module, ABC, Generic[Input]):
     """Turns one modality into tokens. Subclasses hold their `Backbone`s as attributes.
 
-    `config/modalities.py` says what it needs of a clip and where its settings are. Whoever has a list of
-    encoders decodes, finds faces and lays out slots by these needs alone, calls `encode` of each, and knows
+    `config/modalities.py` says what it needs of a clip and where its settings are. The model that has them
+    decodes, finds faces and lays out slots by these needs alone, calls `encode` of each, and knows
     nothing else of any of them.
     """
 
@@ -98,7 +98,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
         return False
 
     def account(self, clip: ClipView) -> Account:
-        """What is told of a clip beside its numbers."""
+        """Notes on a clip beside its numbers."""
         return Account()
 
     def example_input(self) -> Input:

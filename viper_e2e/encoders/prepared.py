@@ -114,7 +114,7 @@ class PreparedClip:
 class TokenCache:
     """Tokens by clip and modality, for as long as its owner keeps it: a step, or several looks at a batch.
 
-    Whoever wants tokens to be used again passes one along; without it a pass leaves nothing behind. A clip is
+    Pass one along to use tokens again; without it a pass leaves nothing behind. A clip is
     the very object that was encoded, kept here so that no other takes its place.
     """
 

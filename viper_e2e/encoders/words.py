@@ -174,7 +174,7 @@ class WordsEncoder(Encoder[ClipWords]):
     def _by_frame(
         self, clip: ClipWords, states: list[Float[Tensor, "_ D"]]
     ) -> tuple[Float[Tensor, "N D"], Bool[Tensor, " N"]]:
-        """The mean of what is said at each frame, and whether anything is."""
+        """The mean of the words at each frame, and whether there are any."""
         like, count = next(self.backbone.parameters()), len(clip.frame_seconds)
         if not states:
             dtype = torch.promote_types(like.dtype, torch.float32)

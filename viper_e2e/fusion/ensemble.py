@@ -23,7 +23,7 @@ RIDGE_SHARE = 0.5
 
 
 class EnsembleFusion(FusionHead):
-    """A ridge and a hidden layer on what each modality's tokens come to, a small Perceiver on the tokens.
+    """A ridge and a hidden layer on each modality's pooled tokens, a small Perceiver on the tokens.
 
     They err differently: from few clips a ridge is the best of them, a Perceiver sees when something happens
     and what belongs together. Trained as the ridge's residual they would learn nothing: with more features

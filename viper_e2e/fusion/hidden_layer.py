@@ -1,4 +1,4 @@
-"""hidden_layer.py: the head with one hidden layer on what a clip's tokens come to."""
+"""hidden_layer.py: the head with one hidden layer on a clip's pooled tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ridge.py: the head that is fitted in closed form, linear in what a clip's tokens come to."""
+"""ridge.py: the head that is fitted in closed form, linear in a clip's pooled tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from viper_e2e.fusion.scale import LabelScale
 
 
 class RidgeFusion(FusionHead):
-    """Linear in what each modality's tokens come to over a clip; fitted in closed form, never by steps.
+    """Linear in each modality's tokens, pooled over a clip; fitted in closed form, never by steps.
 
     What is absent or hidden stands at its training mean. Outputs are in units of the labels, whatever their
     range, and are not clipped to it, but that a class comes as shares of 1.

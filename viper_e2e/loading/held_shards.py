@@ -1,4 +1,4 @@
-"""held_shards.py: shards that are there or come, and those who walk through them: what is needed until when."""
+"""held_shards.py: shards in memory or on their way, and their readers: which one is needed until when."""
 
 from __future__ import annotations
 

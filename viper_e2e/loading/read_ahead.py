@@ -32,7 +32,7 @@ RETRY_SECONDS = 5.0
 MAX_FAILURES = 3
 """Then its clips are left to ranges, until it is needed anew."""
 TAIL_SECONDS = 5.0
-"""For the last bytes of a shard that is to be kept, at the end."""
+"""For the last bytes of a shard to keep, at the end."""
 BUSY_SECONDS = 0.2
 """Until it is looked whether another process has the shard by now."""
 IDLE_FILES = 32
@@ -109,7 +109,7 @@ class ReadAhead:
     # --- for those who read ---------------------------------------------------------------------
 
     def read(self, address: str, offset: int, size: int, wait_seconds: float = WAIT_SECONDS) -> bytes | None:
-        """Bytes of a shard, once they have come; ``None``: they are to be read by a range."""
+        """Bytes of a shard, once they have come; ``None``: read them by a range."""
         until = time.monotonic() + wait_seconds
         with self._state:
             self._asked.add(address)
@@ -269,7 +269,7 @@ class ReadAhead:
             if held.is_whole:
                 held.room.settle()
         except (ShardError, FileNotFoundError) as error:
-            fault = error  # whoever asks for a clip of it reads that by a range, and is told there
+            fault = error  # a clip of it is read by a range instead, whose error tells more
         except OSError as error:
             fault = error
             self._without_folder(error)

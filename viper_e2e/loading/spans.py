@@ -20,7 +20,7 @@ class Span(NamedTuple):
 
 @runtime_checkable
 class HasFarShards(Protocol):
-    """A source that knows how shards far away are to be read."""
+    """A source that knows how its shards far away are read."""
 
     @property
     def far(self) -> FarReading: ...

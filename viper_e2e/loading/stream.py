@@ -116,7 +116,7 @@ class ClipStream:
         return self._walked(slots, spans_of_clips(self.shards, numbers))
 
     def close(self) -> None:
-        """End the workers; what is asked for next starts new ones."""
+        """End the workers; the next request starts new ones."""
         if self.pool is not None:
             self.pool.close()
             self.pool = None

@@ -30,7 +30,7 @@ class HasWindows(Protocol):
 class WindowReader:
     """`reader((clip, number))` → that window of that clip; imports no torch.
 
-    A clip stays open for its next window: whoever asks in order pays for one pass. Asked out of order (as a
+    A clip stays open for its next window: asking in order costs one pass. Asked out of order (as a
     worker that takes the place of a lost one), it begins the clip again.
     """
 

@@ -39,7 +39,7 @@ class Raised:
 def serve(
     parent: connection.Connection, payload: bytes, num_threads: int | None, notes_level: int | None
 ) -> None:
-    """Compute what is asked for until the parent closes its end."""
+    """Compute each job until the parent closes its end."""
     if notes_level is not None:
         show_notes(notes_level)
     for number in GROUP_SIGNALS:

@@ -142,9 +142,7 @@ def unfinished_line(run: Path) -> str:
     )
     if command == "cv" or (command == "train" and not joins):
         return ""
-    return (
-        f"{run}: stopped before it had one model; `{again}` goes on with it; or name one there is: {models[0]}"
-    )
+    return f"{run}: stopped before it had one model; `{again}` goes on with it; or name a model: {models[0]}"
 
 
 def _models_in(folder: Path) -> list[Path]:

@@ -58,7 +58,7 @@ def _front_of(model: ViPER, name: str, how: list) -> list:
 def _decoding_of(model: ViPER) -> list:
     """Between a clip's bytes and its slots."""
     decoding = plain(model.config.decoding)
-    # It says what the three below have come to, and whether faces are looked for.
+    # It tells what the three below were resolved to, and whether faces are looked for.
     chosen = decoding.pop("for_modalities") or model.modalities
     return [
         decoding,

@@ -121,7 +121,7 @@ class CloseUps:
         except ClipError as error:
             return error
         frames = clip.pixels
-        assert isinstance(frames, Tensor), f"{clip.name}: whole frames are to be looked at again"
+        assert isinstance(frames, Tensor), f"{clip.name}: closer frames need whole frames"
         regions = _regions(frames, clip.frame_size, view, flat)
         return replace(clip, pixels=regions, frames=frames if self._keeps_frames else None)
 

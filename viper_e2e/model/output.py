@@ -53,7 +53,7 @@ class ViPEROutput(NamedTuple):
     """Per clip, the words that were read; empty: nobody asked, as in training."""
 
     def without_rows(self) -> ViPEROutput:
-        """Of no clip: what an empty batch comes to."""
+        """Of an empty batch."""
         none: dict[str, Any] = {name: rows[:0] for name, rows in self._asdict().items()}
         return ViPEROutput(**none)
 

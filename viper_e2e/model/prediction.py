@@ -11,8 +11,8 @@ from viper_e2e.config import looks_at_face
 
 ONLY_PERSON = 1
 """One person of a clip is followed."""
-NO_NUMBER = "the model gave no number (NaN); is its checkpoint sound?"
-NOTHING_THERE = "nothing could be seen or heard: the numbers are what the model says of nothing"
+NO_NUMBER = "the model gave no number (NaN); is its checkpoint intact?"
+NOTHING_THERE = "nothing could be seen or heard: the model answered without any input"
 NO_FACE = "no face was found: the whole picture was scored"
 
 Box = tuple[float, float, float, float, str]

@@ -118,7 +118,7 @@ class Predictions:
         return len(self.keys)
 
     def only(self, keep: Bool[np.ndarray, "N"]) -> Predictions:
-        """The rows that are to be kept."""
+        """Only the rows to keep."""
         rows = np.flatnonzero(keep)
         lists = ("keys", "file_ids", "shards", "errors", "subjects", "words")
         arrays = ("predicted", "true", "valid", "present", "face_share", "duration_seconds")

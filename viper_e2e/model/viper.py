@@ -161,7 +161,7 @@ class ViPER(Pretrained):
         return output_of(answers, present, prepared, slots, accounts)
 
     def _account(self, clip: ClipView) -> Account:
-        """What is told of a clip beside its numbers, whichever encoders say it."""
+        """Notes on a clip beside its numbers, from all encoders."""
         told = [encoder.account(clip) for encoder in self.encoders.values()]
         words = next((one.words for one in told if one.words is not None), None)
         return Account(words, tuple(note for one in told for note in one.notes))

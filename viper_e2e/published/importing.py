@@ -40,7 +40,7 @@ class Imported:
     folder: Path
     modalities: tuple[str, ...]
     notes: tuple[str, ...]
-    """What differs from the authors' own runs, a sentence each; to be told to whoever scores with it."""
+    """What differs from the authors' own runs, a sentence each, shown to people who score with it."""
 
 
 def is_published(source: str | os.PathLike) -> bool:

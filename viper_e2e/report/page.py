@@ -31,7 +31,7 @@ MAX_CROPS, CROP_SIDE = 10, 96
 """Of a strip: at most so many crops, evenly chosen, each at most so high in pixels."""
 
 MAX_LETTERS = 400
-"""Shown of what is said in a clip."""
+"""Shown of the words in a clip."""
 
 
 def write_page(

@@ -1,4 +1,4 @@
-"""parallel.py: trials of a sweep as lines across one axis for each setting, coloured by what they came to."""
+"""parallel.py: trials of a sweep as lines across one axis for each setting, coloured by their scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""reliability.py: plots of calibration: what was said against what was found, and scores against confidence."""
+"""reliability.py: plots of calibration: predicted against observed, and scores against confidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""said.py: what is shown of a prediction, part by part: each task as its kind is read."""
+"""said.py: a prediction in words and bars, part by part: each task in the form of its kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""content.py: what tells clips and files apart by what they hold: hashes, of samples where they are large."""
+"""content.py: identity by content: hashes of clips and files, of samples of them where they are large."""
 
 from __future__ import annotations
 

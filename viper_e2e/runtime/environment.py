@@ -1,4 +1,4 @@
-"""environment.py: what the machine refuses, in one line: a full disk, a file without permission."""
+"""environment.py: what the operating system refuses, in one line: a full disk, a file without permission."""
 
 from __future__ import annotations
 

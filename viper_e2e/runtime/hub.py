@@ -74,7 +74,7 @@ def _reason(hub_id: str, error: Exception) -> str:
     if isinstance(error, LocalEntryNotFoundError):
         return "it is not in the hub's cache, and the hub cannot be reached or HF_HUB_OFFLINE is set"
     if isinstance(error, HFValidationError):
-        return "it is no name of a repository"
+        return "it is not the name of a repository"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk of the hub's cache is full: make room, or set HF_HOME to a folder elsewhere"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -1,4 +1,4 @@
-"""notes.py: what the package notes in passing (another decoder, a backbone from elsewhere) reaches people."""
+"""notes.py: log lines in passing (another decoder, a backbone from elsewhere), shown in the terminal."""
 
 from __future__ import annotations
 

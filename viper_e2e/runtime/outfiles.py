@@ -46,7 +46,7 @@ def settle_folder(folder: str | os.PathLike, option: str) -> Path:
 
 @contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """A name to write under; what is there afterwards takes the place of ``path`` at once.
+    """A name to write under; the file written there then replaces ``path`` in one step.
 
     Nobody ever sees half a file, and what was there stays until the new one is complete. Raises
     :class:`ViperError` where it cannot be written.

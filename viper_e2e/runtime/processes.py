@@ -126,7 +126,7 @@ class Processes:
             try:
                 complaint = self._about(other)
             except RuntimeError:
-                complaint = f"process {other} cannot be asked, the store in process 0 is gone"
+                complaint = f"process {other} cannot be reached: the store in process 0 is gone"
             if complaint:
                 complaints.append(complaint)
         return "; ".join(complaints) or "a process was lost on the way; torchrun's summary names it"
@@ -138,7 +138,7 @@ class Processes:
             return f"process {other} failed: {self._store.get(f'failure {other}').decode()}"
         number, _, purpose = self._store.get(str(other)).decode().partition(" ")
         if int(number) < self._meetings:
-            return f"process {other} did not come, it was last seen at: {purpose}; it died or hangs"
+            return f"process {other} did not arrive; it was last seen at: {purpose}; it died or hangs"
         return ""
 
 

@@ -1,4 +1,4 @@
-"""scoring: every clip of a source scored once, and what the scores come to."""
+"""scoring: every clip of a source scored once, and measures over all of them."""
 
 import lazy_loader
 

@@ -58,7 +58,7 @@ class CalibrationMethod:
 def fit_calibration(
     predictions: Predictions, method: CalibrationMethod, content_id: str, *, num_resamples: int = 1000
 ) -> tuple[Calibration, list[TaskReport], list[str]]:
-    """A calibration of every task with enough labelled clips, what it does, and what is to be said.
+    """A calibration of every task with enough labelled clips, what it does, and notes.
 
     ``predictions``: uncalibrated, of clips that the model was not trained on; ``content_id``: of these clips.
     The map of a task is fitted on one half of its clips, or of their subjects, and its intervals on the other:

@@ -33,7 +33,7 @@ def check(
     max_restarts: int = MAX_RESTARTS,
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
-    """Read, verify, probe and decode every sample as training would, and say what is there.
+    """Read, verify, probe and decode every sample as training would, and report on them.
 
     ``shards``: opened with ``strict=False``, so that torn and doubled ones are reported, not raised.
     ``faces``: looks for a face in the decoded frames. ``num_workers`` processes decode (default: one per CPU,

@@ -112,7 +112,7 @@ def with_thresholds(predictions: Predictions) -> LabelSet:
 
 
 def told_of(task: Task) -> str:
-    """What is to be said beside a task's measures."""
+    """Notes beside a task's measures."""
     if not set(task.measures).intersection(BLENDS):
         return ""
     from_value, within = task.thresholds or DEFAULT_THRESHOLDS
@@ -171,7 +171,7 @@ IN_STEPS = {
     "acc3_steps": ("steps3", "accuracy"),
     "acc5_steps": ("steps5", "accuracy"),
 }
-"""Measure → steps, and what is said of them; F1 is weighted."""
+"""Measure → steps, and a note on them; F1 is weighted."""
 
 
 def step_sums(

@@ -105,7 +105,7 @@ def reliability(
         groups = by_subject(sums, subjects)
         drawn = [_ece_and_brier(counts @ groups) for counts in resamples(len(groups), num_resamples, seed)]
         eces, briers = (np.concatenate(values) for values in zip(*drawn, strict=True))
-        # Clips that are drawn twice make bins look worse than they are: moved back by what that comes to.
+        # Clips that are drawn twice make bins look worse than they are: moved back by that bias.
         eces = np.maximum(eces - (np.nanmean(eces) - ece[0]), 0.0)
         intervals = {"ece": interval_of(eces, 0.95), "brier": interval_of(briers, 0.95)}
     counts, confidences, rights = total[: 3 * NUM_BINS].reshape(3, NUM_BINS)

@@ -46,7 +46,7 @@ class Journal(Protocol):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be said of each clip besides its intensities and which modalities were there."""
+    """What callers want of each clip besides its intensities and the modalities present."""
 
     frames: bool = False
     """The times of the frames that were looked at."""
@@ -173,7 +173,7 @@ def _scored(
 def _decoded(
     source: ClipSource, reading: Reading, decode: Callable[[Sample], Any], hooks: Hooks
 ) -> Iterator[tuple[int, list[Prediction]]]:
-    """Clips that are decoded alone, in order: whether they can be, how long they are, what is to be known."""
+    """Clips that are decoded alone, in order: whether they can be, how long they are, and notes."""
     with ClipStream(source, decode, reading, cached=hooks.cached, quarantined=hooks.quarantined) as stream:
         for slot in stream.clips(range(len(source))):
             clip, slot.clip = slot.clip, None

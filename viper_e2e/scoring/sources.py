@@ -82,7 +82,7 @@ class ClipFiles:
         """Size and time of each file when it was named, or None: it may be written to while others are read."""
 
         self.reads_words = False
-        """Whether what is said is read, from a file beside each clip; set by who knows the model."""
+        """Whether words are read, from a file beside each clip; the caller, who knows the model, sets it."""
         self.words_language = ""
         """Of the file that is read where there are several."""
         self.text: str | None = None
@@ -133,7 +133,7 @@ class ClipFiles:
         return self._content_ids[i]
 
     def _with_words(self, content: str | None, path: Path) -> str | None:
-        """What tells a clip by what it holds, together with what is said in it."""
+        """A clip's id by content, its words included."""
         try:
             beside = beside_clip(path, self.words_language) if self.reads_words else None
         except ClipError:

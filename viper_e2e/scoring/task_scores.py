@@ -40,7 +40,7 @@ class TaskScores:
     confusion: tuple[tuple[int, ...], ...] = ()
     """Of classes: rows are true, columns predicted."""
     told: str = ""
-    """What is to be said beside them."""
+    """Notes beside them."""
 
 
 def task_scores(predictions: Predictions, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, TaskScores]:
@@ -122,7 +122,7 @@ def task_record(scores: TaskScores) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Ruler:
-    """What one task, or several together, are measured by: sums over clips, and what these come to."""
+    """Measures of one task, or of several together: sums over clips, and scores made of these."""
 
     task: Task
     parts: tuple[tuple[Task, slice], ...]
@@ -202,7 +202,7 @@ def _scores_of(ruler: Ruler, predictions: Predictions, num_resamples: int, seed:
     return TaskScores(task, names, len(sums), values, intervals, by_column, confusion, told_of(task))
 
 
-# --- sums over clips, and what they come to; leading axes are resamples -----------------------------
+# --- sums over clips, and scores made of them; leading axes are resamples ----------------------------
 
 
 def clip_sums(

@@ -204,7 +204,7 @@ class _Lock:
                         cls._here.add(path)
                         return cls(path, file)
                 except FileNotFoundError:
-                    pass  # whoever had it has removed the file meanwhile, and the lock with it
+                    pass  # its former owner has removed the file meanwhile, and the lock with it
                 except OSError as error:
                     file.close()
                     if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):

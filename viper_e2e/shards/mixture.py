@@ -62,7 +62,7 @@ class Mixture(ShardSet):
         return self.corpora[bisect.bisect_right(self.first_clips, i) - 1]
 
     def only(self, keep: Sequence[bool] | Bool[np.ndarray, " N"]) -> ShardSet:
-        """Each corpus without the samples that are not to be kept."""
+        """Of each corpus, the samples to keep."""
         wanted = np.asarray(keep, dtype=bool)
         parts = [
             replace(corpus, shards=corpus.shards.only(wanted[first : first + len(corpus.shards)]))

@@ -111,7 +111,7 @@ class ShardSet:
         return made
 
     def only(self, keep: Sequence[bool] | Bool[np.ndarray, " N"]) -> ShardSet:
-        """Without the samples that are not to be kept; the others stay in their order."""
+        """The samples to keep, in their order."""
         made, wanted = copy.copy(self), np.asarray(keep, dtype=bool)
         made.shards = tuple(
             _only(shard, wanted[start : start + len(shard.samples)], is_kept=self.limits.far.cache is not None)
@@ -185,7 +185,7 @@ class ShardSet:
 
 
 def _index(path: str, limits: ShardLimits) -> tuple[ShardIndex | None, Aside]:
-    """One shard's index, and what is to be said besides."""
+    """One shard's index, and its faults and notes."""
     try:
         source = open_source(path)
         beside = open_source(index_path(path))

@@ -103,7 +103,7 @@ class RemoteFile:
                     return
             if is_last:
                 raise ShardError(f"{self.name}: {fault}")
-            forget_logins()  # whoever runs this for days may have renewed them meanwhile
+            forget_logins()  # over days of training they may have been renewed meanwhile
 
     def _secrets(self) -> dict[str, str]:
         if not self._login:

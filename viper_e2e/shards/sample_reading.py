@@ -18,7 +18,7 @@ from viper_e2e.shards.subtitles import MAX_WORDS_BYTES, WORDS_EXTENSIONS, read_s
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one sample lies: all that a worker has to be told of it."""
+    """Where one sample lies: all that a worker needs to read it."""
 
     path_or_url: str
     """Of the shard."""

@@ -250,7 +250,7 @@ class SampleTable(Sequence[SampleEntry]):
     # --- other views ----------------------------------------------------------------------------------
 
     def only(self, keep: Bool[np.ndarray, " N"]) -> SampleTable:
-        """Those that are to be kept."""
+        """Those to keep."""
         rows = np.flatnonzero(keep) if self._rows is None else self._rows[keep]
         return SampleTable(self.columns, rows=rows, places=self._places, prefix=self._prefix)
 

@@ -1,4 +1,4 @@
-"""shards/foreign.py: a tar that another program wrote, indexed by walking its headers and reading its json."""
+"""shards/unindexed.py: a tar that another program wrote, indexed by walking its headers and its json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""corpus_curves.py: of each corpus of a mixture, what training and validation came to, task by task."""
+"""corpus_curves.py: training and validation scores of each corpus of a mixture, task by task."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRAINING_ERROR = {
     "number": "mse",
     "intensities": "mse",
 }
-"""What is told of each kind of task: the mean over an epoch's clips, each as the model was when it came."""
+"""The training error shown for each kind of task: the mean over an epoch's clips, each scored as it passed."""
 LEAST_PROBABILITY = 1e-12
 
 

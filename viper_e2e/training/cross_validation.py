@@ -68,7 +68,7 @@ class Folding:
             (train.val_shards and "--val-shards", "folds are validated on one another"),
             (
                 train.patience and not train.inner_val and f"--patience {train.patience}",
-                "clips that are held out may not decide when training ends; add --inner-val 0.1",
+                "held-out clips must not decide when training ends; add --inner-val 0.1",
             ),
         ):
             if given:
@@ -93,7 +93,7 @@ class Folding:
 
     @property
     def checkpoint(self) -> str:
-        """That predicts what is held out. The best by the very clips that are held out would flatter."""
+        """The checkpoint that predicts held-out clips. The best on those very clips would flatter."""
         return "best" if self.settings.train.inner_val else "last"
 
     def folder_of(self, fold: str) -> Path:
@@ -141,7 +141,7 @@ class Folding:
         for name, before, now in changed:
             if name in LEARNING:
                 raise ViperError(
-                    f"{self.folder}: goes on only as it began, so that all folds learn alike: "
+                    f"{self.folder}: resumes only as it began, so that all folds learn alike: "
                     f"--{name.replace('_', '-')} is {now}, it was {before}; name another --run-dir"
                 )
 
@@ -176,16 +176,16 @@ class Folding:
             return
         if not self.settings.train.resume:
             raise ViperError(
-                f"{self.folder}: holds a run already; go on with --resume or name another --run-dir"
+                f"{self.folder}: already holds a run; go on with --resume or name another --run-dir"
             )
         if dict(read_folds(self.path).of_clips) != dict(self.folds.of_clips):
-            raise ViperError(f"{self.folder}: goes on only as it began; other folds were asked for now")
+            raise ViperError(f"{self.folder}: resumes only as it began; you asked for other folds")
 
     def _settled(self, source: str, by: str, stratify: str) -> Folds:
         resumes = self.settings.train.resume and self.path.exists()
         if self.path.exists() and not resumes:
             raise ViperError(
-                f"{self.folder}: holds a run already; go on with --resume or name another --run-dir"
+                f"{self.folder}: already holds a run; go on with --resume or name another --run-dir"
             )
         if stratify and source and not source.isdecimal():
             raise ViperError(
@@ -201,7 +201,7 @@ class Folding:
             lacking = self._folds_without_labels(source)
             found = folds_from(self.shards, source, by, lacking=lacking)
         if resumes and dict(read_folds(self.path).of_clips) != dict(found.of_clips):
-            raise ViperError(f"{self.folder}: goes on only as it began; --folds {source} makes other folds")
+            raise ViperError(f"{self.folder}: resumes only as it began; --folds {source} makes other folds")
         return found
 
 
@@ -233,7 +233,7 @@ def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[dict[int, 
 
 
 def _told(failed: Mapping[str, str], folding: Folding) -> str:
-    """What failed and is to be done; `ViperError` where nothing else is left."""
+    """What failed and what to do; `ViperError` where all did."""
     which = "; ".join(f"{name}: {why}" for name, why in failed.items())
     anew = "a lower --lr holds for all folds, so it is for another --run-dir"
     if len(failed) == folding.num_trainings:

@@ -60,9 +60,7 @@ def open_splits(
     if not config.val_shards:
         wanting = [*(["--patience"] if config.patience else []), *(["--best-by"] if config.best_by else [])]
         if wanting:
-            raise ViperError(
-                f"{wanting[0]}: no clips to tell better from worse by; give --val-shards or --inner-val"
-            )
+            raise ViperError(f"{wanting[0]}: needs validation clips; give --val-shards or --inner-val")
         return train, None
     val = open_corpora(config.val_shards, "--val-shards", limits)
     if isinstance(val, Mixture) and any(corpus.weight is not None for corpus in val.corpora):
@@ -76,7 +74,7 @@ def _refuse_two_validations(config: TrainConfig) -> None:
     given = [f"--fold {config.fold}"] if config.fold else []
     given += [f"--inner-val {config.inner_val:g}"] if config.inner_val and not config.fold else []
     if given and config.val_shards:
-        raise ViperError(f"--val-shards and {given[0]}: both say what is validated on; leave one out")
+        raise ViperError(f"--val-shards and {given[0]}: both name clips to validate on; leave one out")
 
 
 def _split(shards: ShardSet, config: TrainConfig) -> tuple[ShardSet, ShardSet]:
@@ -145,7 +143,7 @@ def open_labelled(patterns: Sequence[str], option: str, limits: ShardLimits | No
     keep = shards.is_labelled()
     if shards.labels is None or not any(keep):
         raise ViperError(
-            f"{option} {' '.join(patterns)}: holds unlabelled clips only: to be scored, not trained on"
+            f"{option} {' '.join(patterns)}: has no labelled clips; they can be scored, but not trained on"
         )
     if all(keep):
         return shards

@@ -74,7 +74,7 @@ def other_shards(option: str, shards: ShardSet | None, saved: Mapping[str, Any] 
         )
         return
     if sorted(row[2] for row in now["shards"]) == sorted(row[2] for row in before):
-        yield f"{option}: the same shards in another order; name them so that they come as before"
+        yield f"{option}: the same shards in another order; name them in the order they had"
         return
     other = [row[0] for row, old in zip(now["shards"], before, strict=True) if row[2] != old[2]]
     more = f" and {len(other) - 3} more" if len(other) > 3 else ""

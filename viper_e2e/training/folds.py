@@ -166,7 +166,7 @@ def make_folds(shards: ShardSet, num_folds: int, *, by: str, stratify: str = "",
 
 
 def inner_split(shards: ShardSet, share: float, by: str, seed: int) -> tuple[ShardSet, ShardSet, str]:
-    """Clips to train on, about ``share`` of the clips to validate on, groups whole, and what that came to.
+    """Clips to train on, about ``share`` of the clips to validate on, groups whole, and a note on both.
 
     ``by``: what tells the groups; where no clip has it, each clip is on its own.
     """

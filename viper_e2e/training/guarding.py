@@ -71,7 +71,7 @@ class StopRequest:
                 os._exit(SIGNALS[signal.Signals(number)])
             self.own = signal.Signals(number)
 
-        # Under `nohup` a lost terminal is none of our business.
+        # Under `nohup` a lost terminal must not end the run.
         heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         previous = {number: signal.signal(number, ask) for number in heard}
         try:
@@ -141,7 +141,7 @@ class Guard:
         return len(records)
 
     def may_overflow(self, state: TrainingState, scaler: GradScaler | None) -> bool:
-        """Whether a gradient that is no finite number is owed to fp16's scale of the loss, and no harm yet."""
+        """Whether a gradient that is not finite comes from fp16's scale of the loss, and does no harm yet."""
         return scaler is not None and state.overflows < MAX_OVERFLOWS and scaler.get_scale() >= 1
 
     def watch_loss(self, state: TrainingState, value: float, group: list[ClipBatch]) -> None:

@@ -82,7 +82,7 @@ class IntensityLoss(nn.Module):
         processes' rows, ``B K`` → ``(P·B) K`` in the order of ranks, without gradient, B equal everywhere
         (accelerate's `gather`); None: one process.
 
-        Losses of accumulation steps are to be summed. `Accelerator.backward` divides by their number:
+        Sum the losses of accumulation steps. `Accelerator.backward` divides by their number:
         multiply first.
         """
         if gather is None:

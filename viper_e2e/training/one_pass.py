@@ -92,7 +92,7 @@ class Outcome:
     """A training that has ended."""
 
     settings: Settings
-    """As it was trained; `mixed_precision` is what `auto` came to."""
+    """As it was trained; `mixed_precision` is what `auto` resolved to."""
     log: list[dict[str, Any]]
     """Its ``metrics.jsonl``, a record for each epoch."""
     was_there: bool
@@ -138,7 +138,7 @@ class ManyTrainings:
             # The module computes in its own precision; only the loss of float16 has to be scaled outside of it.
             mixed_precision="fp16" if train.mixed_precision == "fp16" else "no",
             step_scheduler_with_optimizer=False,
-            # The detector's weights are buffers: the same everywhere, and not to be sent at every step.
+            # The detector's weights are buffers: equal everywhere, so they need not be sent at every step.
             kwargs_handlers=[
                 DistributedDataParallelKwargs(broadcast_buffers=False),
                 InitProcessGroupKwargs(timeout=timedelta(seconds=train.process_timeout_seconds)),
@@ -189,7 +189,7 @@ class ManyTrainings:
                 begun()
                 return self._outcome(run, was_there=True)
             if self._first_scale is not None:
-                # The scale that another training has come to is none of this one's.
+                # The scale that another training ended with must not carry over.
                 self.accelerator.scaler.load_state_dict(deepcopy(self._first_scale))
             kind = RidgeTrainer if run.model.fusion.kind == "ridge" else Trainer
             trainer = kind(run, self.accelerator, self.processes, clips=self.clips)
@@ -283,7 +283,7 @@ def has_ended(run: Settings) -> bool:
         run = replace(run, train=replace(run.train, epochs=1))
     shards = saved.in_its_order(*shards_of(run))
     if saved.check(run, *shards):
-        return False  # what may change and has is the trainer's to take up
+        return False  # a setting that may change has changed: the trainer takes it up
     state = training_state.read(saved.last)
     is_through = state.cursor.epoch >= run.train.epochs or state.step == run.train.max_steps
     is_through = is_through or state.is_out_of_patience(run.train.patience)

@@ -43,14 +43,14 @@ def resumed(run: RunFolder) -> MixedPrecision:
     """What ``auto`` came to when the run began: a resumed one decides nothing anew."""
     precision = run.read_settings()["mixed_precision"]
     if precision == "fp16":
-        raise ViperError(f"{run.path}: was trained in fp16, which auto never takes; add --mixed-precision fp16")
+        raise ViperError(f"{run.path}: trained in fp16, which auto never chooses; add --mixed-precision fp16")
     return precision
 
 
 def resolve_precision(
     precision: Asked, model: ViPER, processes: Processes | None = None
 ) -> Asked | Literal["no", "bf16"]:
-    """``precision`` itself; or what ``auto`` comes to, the same for all processes and told in a line."""
+    """``precision`` itself, or what ``auto`` resolves to: the same for all processes, and told in a line."""
     if precision != "auto":
         return precision
     choice = Choice("no", "the first process decides")
@@ -81,7 +81,7 @@ def fastest_precision(model: ViPER) -> Choice:
 def choose_precision(seconds: Mapping[str, tuple[float, float]]) -> Choice:
     """From the seconds that each encoder takes for one token in float32 and in bfloat16."""
     if not seconds:
-        return Choice("no", "no backbone is there to gain by bfloat16")
+        return Choice("no", "no backbone would gain from bfloat16")
     single, half = (sum(column) for column in zip(*seconds.values(), strict=True))
     gain = single / half
     names = ", ".join(seconds)

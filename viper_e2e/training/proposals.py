@@ -42,7 +42,7 @@ class Proposals:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """The next trial's settings. ``rows``: of all trials so far, with ``settings`` and ``score``; what has
-        no score counts as the worst that has, and optuna is told of what ``failed`` that it did."""
+        no score counts as the worst that has one, and optuna learns which trials ``failed``."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)

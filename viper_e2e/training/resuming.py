@@ -120,7 +120,7 @@ class SavedRun:
         if lines:
             text = "\n".join(f"  {line}" for line in lines)
             raise ViperError(
-                f"{self.folder}: goes on only as it began; change back, or name another --run-dir:\n{text}"
+                f"{self.folder}: resumes only as it began; change back, or name another --run-dir:\n{text}"
             )
         where = ("run_dir", "resume")
         return {name: values for name, values in changed.items() if name not in where}

@@ -39,7 +39,7 @@ class Rounds:
 class ReuseForecast:
     """Looks on while the first clips pass and are held, and tells once what not holding the others costs.
 
-    The time is that of a clip's first pass, with decoding and head: what is held saves all of it but the head.
+    The time is that of a clip's first pass, with decoding and head: a cached clip saves all of it but the head.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ReuseForecast:
         free_bytes: Callable[[], int],
         now: Callable[[], float] = time.monotonic,
     ):
-        """``free_bytes``: that the device has, beside what is held."""
+        """``free_bytes``: that the device has, beside cached clips."""
         self._store, self._rounds, self._tell, self._free_bytes = store, rounds, tell, free_bytes
         self._now, self._began = now, now()
         self._num_seen, self._seconds_each = 0, 0.0
@@ -96,7 +96,7 @@ class ReuseForecast:
             f"encoded again in each of {within}: about {said_seconds(more)} more"
         )
         if not each:
-            return f"{line}; --reuse-memory has no room for a single one"
+            return f"{line}; --reuse-memory has no room for even one"
         wanted = math.ceil(1.05 * each * total)
         fits = wanted - self._store.nbytes < self._free_bytes()
         each_process = " in each process" if rounds.num_processes > 1 else ""

@@ -102,7 +102,7 @@ def complaints_of_ridge(settings: Settings) -> Iterator[str]:
         yield "clips pass once and as they are; leave out --augment"
     if settings.train.ema_decay:
         yield "there are no steps to average over; leave out --ema-decay"
-    # The one epoch that there is may be asked for: a run's `config.yaml` does.
+    # Its one epoch may be asked for: a run's `config.yaml` does.
     unread = [n for n in OF_STEPS if n in settings.given and not (n == "epochs" and settings.train.epochs == 1)]
     if unread:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in unread)

@@ -24,7 +24,7 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 class RunFolder:
     """The folder of one run: settings, versions, logs, checkpoints, plots.
 
-    Raises :class:`ViperError` if the folder holds a run already and ``resume`` was not asked for, if there
+    Raises :class:`ViperError` if the folder already holds a run and ``resume`` was not asked for, if there
     is nothing to resume, or if another living process works in it.
     """
 
@@ -84,7 +84,7 @@ class RunFolder:
         return [json.loads(line) for line in lines[:-1]]
 
     def rewind(self, file: str, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Take out the records that are not to be kept, and a line that a kill cut short."""
+        """Keep only the wanted records, without a last line that a kill cut short."""
         path = self.path / file
         if not path.exists():
             return
@@ -105,7 +105,7 @@ class RunFolder:
             if error.errno in NO_LOCKS:
                 print(
                     f"{self.path}: this file system has no locks ({error.strerror}); "
-                    "see to it that no other run works in this folder",
+                    "make sure that no other run uses this folder",
                     file=sys.stderr,
                 )
                 return lock
@@ -115,7 +115,7 @@ class RunFolder:
             owner = lock.read().strip() or "another process"
             lock.close()
             raise ViperError(
-                f"{self.path}: {owner} works in this folder; wait for it, stop it, or name another --run-dir"
+                f"{self.path}: {owner} is using this folder; wait for it, stop it, or name another --run-dir"
             ) from error
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -126,7 +126,7 @@ class RunFolder:
 def check_is_free(folder: Path) -> None:
     """`ViperError` where a run stands there already."""
     if (folder / "config.yaml").exists():
-        raise ViperError(f"{folder}: holds a run already; go on with --resume or name another --run-dir")
+        raise ViperError(f"{folder}: already holds a run; go on with --resume or name another --run-dir")
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -81,7 +81,7 @@ class Saver:
             return None
         if folder is None:
             raise CheckpointError(
-                f"{self.run.last}: no undamaged checkpoint to resume from; start anew in another --run-dir"
+                f"{self.run.last}: no undamaged checkpoint to resume from; start again in another --run-dir"
             )
         if damaged and self.writes:
             console.print(f"[yellow]going on from {folder}[/yellow]")

@@ -1,4 +1,4 @@
-"""seeds.py: a training per seed (`--seeds`, `--ensemble`), and the mean and deviation of what they come to."""
+"""seeds.py: a training per seed (`--seeds`, `--ensemble`), and the mean and deviation of their scores."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class SharedClips:
     def __init__(self, budget_bytes: int | None = None, *, speaks: bool = True, num_trainings: int = 1):
         """``budget_bytes``: `None`: half of what the device has free when the first training begins.
         ``speaks``: whether to tell what cannot be shared, once. ``num_trainings``: there will be, as far as is
-        known, for what is said of them."""
+        known, for messages."""
         self._budget_bytes, self.speaks, self.num_trainings = budget_bytes, speaks, num_trainings
         self._store: ClipCache | None = None
         self._ids: dict[tuple[str, str], str] = {}

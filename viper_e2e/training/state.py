@@ -95,8 +95,8 @@ def load(
         except ValueError as error:
             # torch's word for other groups of parameters, of which no names are saved.
             raise CheckpointError(
-                f"{path}: its {name} does not fit ({error}): an earlier version saved it, which grouped what "
-                "it trains in another way; resume with that version, or start a new --run-dir"
+                f"{path}: its {name} does not fit ({error}): it was saved by an earlier version, which grouped "
+                "parameters in another way; resume with that version, or start a new --run-dir"
             ) from error
     return state, data["quarantined"]
 

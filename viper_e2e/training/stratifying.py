@@ -22,7 +22,7 @@ def dealt_groups(
 ) -> dict[str, int]:
     """The fold, 0 … ``num_folds - 1``, of each group.
 
-    ``groups``: of each clip. ``strata``: what each clip counts for; a column is to be shared out evenly. The
+    ``groups``: of each clip. ``strata``: what each clip counts for; each column is shared out evenly. The
     group with the largest share of anything comes first, each goes where the folds' shares then differ least
     (as in scikit-learn's StratifiedGroupKFold), and no fold stays empty. Which of equals comes first is drawn.
     The order of the clips does not count. `ViperError` for more folds than groups.

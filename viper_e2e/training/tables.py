@@ -1,4 +1,4 @@
-"""tables.py: what a run learns, and what its epochs came to, as tables and lines for the terminal."""
+"""tables.py: which parameters a run trains, and how its epochs score, as tables and lines for the terminal."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class TaskLoss(nn.Module):
         num_networks: int = 1,
     ):
         """``rows``: all labels that are trained on, NaN where one is missing. ``scale``, ``num_networks``: as
-        for `IntensityLoss`. Raises `ViperError` for weights of tasks that there are none of."""
+        for `IntensityLoss`. Raises `ViperError` for weights of unknown tasks."""
         super().__init__()
         if unknown := settings.task_weights.keys() - {task.name for task, _ in labels.parts}:
             there = ", ".join(task.name for task, _ in labels.parts)

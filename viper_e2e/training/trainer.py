@@ -32,7 +32,7 @@ class Trainer(TrainingRun):
     def train(self) -> int:
         """Train to the end or to a signal; returns the exit code."""
         if self.config.resume and not self._restore() and self.processes.is_main:
-            console.print("[yellow]nothing was saved before the run ended; it starts anew[/yellow]")
+            console.print("[yellow]nothing was saved before the run ended; it starts again[/yellow]")
         if self.processes.is_main:
             self._write_settings()
             self._note_provenance()
@@ -217,7 +217,7 @@ class Trainer(TrainingRun):
         self._save_last()
 
     def _validate(self, record: dict[str, Any]) -> list[str]:
-        """Add what the model comes to on the validation clips; which checkpoints it is the best of."""
+        """Add scores on the validation clips to ``record``; names of the checkpoints they are best of."""
         assert self.val_shards is not None, "asked before"
         epoch, step = self.state.cursor.epoch, self.state.step
         validating = self.reporter.validating(len(self.val_shards))

@@ -100,7 +100,7 @@ class TrainingRun:
         return labels
 
     def _settle_precision(self) -> None:
-        """Once per run: what ``auto`` came to stands in its ``config.yaml``, for ``--resume`` to go on with."""
+        """Once per run: what ``auto`` resolves to is saved in its ``config.yaml``, for ``--resume``."""
         precision = self.config.mixed_precision
         if precision == "auto" and self.config.resume:
             precision = resumed(self.run)
@@ -176,7 +176,7 @@ class TrainingRun:
         """Of what is computed from here on; a run that is at its end keeps what it was computed with."""
         if self._is_finished():
             if self.changed:
-                console.print("[yellow]nothing is left to train; more --epochs or --max-steps go on[/yellow]")
+                console.print("[yellow]nothing is left to train; raise --epochs or --max-steps[/yellow]")
             return
         for name, (before, now) in self.changed.items():
             console.print(

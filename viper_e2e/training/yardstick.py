@@ -1,4 +1,4 @@
-"""yardstick.py: what a ridge makes of the very tokens a run trains on: what the run should not stay below."""
+"""yardstick.py: a ridge on the very tokens a run trains on: the score that the run should not stay below."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ class Yardstick:
         """
         if not self.validates:
             reason = {"reason": "there are no --val-shards to score it on"}
-            # Of a ridge that is a part of the head, the clips it has seen are to be known all the same.
+            # Where a ridge is part of the head, the clips that it has seen must still be known.
             is_bounded = self._num_fitted > 0 and self.rows.max_clips < num_clips
             return reason | ({"num_train_clips": self._num_fitted, "of_clips": num_clips} if is_bounded else {})
         if self._has_gap:
