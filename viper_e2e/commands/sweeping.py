@@ -146,8 +146,8 @@ def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str) -> Non
             **AS_IT_IS,
         )
     for trial, other, settings in without_effect(rows):
-        told = " and ".join(name.removeprefix("model.") for name in settings)
-        console.print(f"{trial} is {other} over again: {told} had no effect", style="yellow", **AS_IT_IS)
+        idle = " and ".join(name.removeprefix("model.") for name in settings)
+        console.print(f"{trial} is {other} over again: {idle} had no effect", style="yellow", **AS_IT_IS)
     best = best_first[0]["trial"]
     console.print(f"best: {best}, kept as {folder / 'checkpoints' / 'best'}", **AS_IT_IS)
     console.print(f"next: viper infer CLIP --checkpoint {folder}", **AS_IT_IS)
