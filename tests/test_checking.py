@@ -59,6 +59,7 @@ def test_everything_in_the_shards_is_counted(corpus):
         "subjects": 2,
         "parts_of_files": 0,
         "words": {},
+        "words_by": {},
         "unlabelled": 1,
         "duplicate_keys": 0,
         "straddling_subjects": 1,

@@ -34,7 +34,7 @@ R&amp;D &lt;here&gt;
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_subrip_is_read_whatever_its_line_ends_and_its_mark(end, mark):
-    cues, faults = read_subtitles("a.SRT", mark + SRT.replace("\n", end).encode())
+    cues, faults, _ = read_subtitles("a.SRT", mark + SRT.replace("\n", end).encode())
     assert cues == (Cue("Oh no, look!", 0.5, 1.5), Cue("R&D <here>", 2.0, 3.25))
     assert faults == ()
 
@@ -55,7 +55,7 @@ said
 100:00:00.000 --> 100:00:01.000
 何てこと
 """
-    cues, faults = read_subtitles("a.vtt", text.encode())
+    cues, faults, _ = read_subtitles("a.vtt", text.encode())
     assert [cue.text for cue in cues] == ["What", "a", "surprise", "何てこと"]
     assert [(cue.start_seconds, cue.end_seconds) for cue in cues[:3]] == [(60, 60.5), (60.5, 61), (61, 62)]
     assert cues[3].start_seconds == 360_000
@@ -77,7 +77,7 @@ def test_broken_cues_are_named_and_the_others_kept():
         f"00:00:04,000 --> 00:00:05,000\n{'x' * 6000}",
         "00:00:06,000 --> 00:00:07,000\nglued\n00:00:08,000 --> 00:00:09,000\nto this",
     ]
-    cues, faults = read_subtitles("a.srt", "\n\n".join(blocks).encode())
+    cues, faults, _ = read_subtitles("a.srt", "\n\n".join(blocks).encode())
     assert [cue.text for cue in cues] == ["sound", "glued", "to this"]
     assert [fault.split(":")[0] for fault in faults] == ["line 4", "line 7", "line 10", "line 13", "line 15"]
     assert "ends before it begins" in faults[0]

@@ -16,6 +16,7 @@ from viper_e2e.commands.cli import main
 from viper_e2e.encoders.transcriber import Transcriber
 from viper_e2e.errors import ViperError
 from viper_e2e.packing import write_labels
+from viper_e2e.scoring.checking import check
 from viper_e2e.shards import ShardSet
 
 
@@ -98,7 +99,11 @@ def test_clips_without_words_are_heard_told_and_marked(whisper, tmp_path, capfd)
     assert found["written"] == (Cue("what is written"),)
     with tarfile.open(shards.shards[0].path_or_url) as tar:
         member = tar.extractfile("heard.words.vtt").read().decode()
-    assert f"NOTE transcribed by {whisper}, language en; checked by nobody" in member
+    made_by = f"transcribed by {whisper}, language en; checked by nobody"
+    assert f"NOTE {made_by}" in member
+    report = check(ShardSet(f"{tmp_path}/shards/train-*.tar", strict=False), num_workers=0)
+    assert report.to_json()["summary"]["words_by"] == {made_by: 1}
+    assert {clip.key: clip.words_by for clip in report.clips} == {"heard": made_by, "silent": "", "written": ""}
 
 
 def test_of_a_part_of_a_file_the_part_is_heard(whisper, tmp_path):

@@ -88,6 +88,8 @@ class Sample:
     """Precomputed action units, float32, ``T' 27``, spread evenly over the clip."""
     words: tuple[Cue, ...] = ()
     """What is said, in order; empty: nothing is known of it."""
+    words_by: str = ""
+    """The model that heard them, and who checked it; empty: a person wrote them, or nobody knows."""
     intensities: tuple[float, ...] | None = None
     """Targets in the order of the label set; ``None`` for an unlabelled clip."""
     subject: str | None = None

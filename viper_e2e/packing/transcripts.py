@@ -14,6 +14,7 @@ from viper_e2e.config import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import DecodeSample
+from viper_e2e.shards import TRANSCRIBED
 
 SAMPLE_RATE = 16_000
 
@@ -28,7 +29,7 @@ class Transcripts:
 
         self._hear = Transcriber(source, language)
         self.source = source
-        self.made_by = f"transcribed by {source}, language {language or 'as heard'}; checked by nobody"
+        self.made_by = f"{TRANSCRIBED} {source}, language {language or 'as heard'}; checked by nobody"
         """What stands in the shard beside the words."""
         decoding = DecodingConfig(num_frames=1, sound="windows", sample_rate=SAMPLE_RATE, limits=limits)
         self._decode = DecodeSample(ClipDecoder(decoding, hears=True, sees="never"))

@@ -40,6 +40,8 @@ class ClipCheck:
     has_action_units: bool = False
     face_share: float | None = None
     """Share of the decoded frames with a face, 0 … 1; ``None`` where faces were not looked for."""
+    words_by: str = ""
+    """The model that heard its words; empty: it has none, or a person wrote them."""
     notes: tuple[str, ...] = ()
     """What a person should know of how it is read (`DecodedClip.notes`)."""
     error: str | None = None
@@ -80,9 +82,9 @@ class CheckReport:
     """Of what is kept with samples, by name: samples by value."""
     num_subjects: int = 0
     num_segments: int = 0
+    """Samples that are a part of their file."""
     words: dict[str, int] = field(default_factory=dict)
     """How many samples have words ``with times`` and ``without times``."""
-    """Samples that are a part of their file."""
 
     @property
     def undecodable(self) -> tuple[ClipCheck, ...]:
@@ -128,6 +130,7 @@ class CheckReport:
             "subjects": self.num_subjects,
             "parts_of_files": self.num_segments,
             "words": self.words,
+            "words_by": counts_of(clip.words_by or None for clip in usable),
             "duplicate_keys": len(self.duplicate_keys),
             "straddling_subjects": len(self.straddling_subjects),
             "clips_in_several_splits": len(self.shared_clips),

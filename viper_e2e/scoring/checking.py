@@ -79,6 +79,7 @@ class _Look(NamedTuple):
     clip: DecodedClip
     """Without its frames where nobody looks for faces."""
     has_action_units: bool
+    words_by: str
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,13 @@ class LookAtSample:
         clip = decoded(replace(sample, action_units=None), self.decoder)
         if not self.keeps_frames:
             clip = replace(clip, frames=clip.frames[:0], sound=())
-        return _Look(info, clip, sample.action_units is not None)
+        return _Look(info, clip, sample.action_units is not None, sample.words_by)
 
 
 def _checked(one: Prediction, shard: str, look: _Look | ClipError, faces: FaceFinder | None) -> ClipCheck:
     if isinstance(look, ClipError):
         return ClipCheck(one.clip, shard, error=f"{one.stage}: {one.error}")
-    info, clip, has_action_units = look
+    info, clip, has_action_units, words_by = look
     return ClipCheck(
         one.clip,
         shard,
@@ -113,6 +114,7 @@ def _checked(one: Prediction, shard: str, look: _Look | ClipError, faces: FaceFi
         has_sound=clip.has_sound,
         has_action_units=has_action_units,
         face_share=None if faces is None else _face_share(clip, faces),
+        words_by=words_by,
         notes=clip.notes,
     )
 

@@ -41,6 +41,7 @@ from .sources import Direct as Direct
 from .sources import ShardError as ShardError
 from .sources import ShardLimits as ShardLimits
 from .subtitles import MAX_WORDS_BYTES as MAX_WORDS_BYTES
+from .subtitles import TRANSCRIBED as TRANSCRIBED
 from .subtitles import WORDS_EXTENSIONS as WORDS_EXTENSIONS
 from .subtitles import read_subtitles as read_subtitles
 from .subtitles import words_member as words_member

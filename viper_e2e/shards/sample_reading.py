@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from viper_e2e.clip import Cue, Sample
+from viper_e2e.clip import Sample
 from viper_e2e.errors import UNREACHABLE, ClipError
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.action_units import action_units_from_npy
@@ -13,7 +13,7 @@ from viper_e2e.shards.far_reading import Opener
 from viper_e2e.shards.index import ACTION_UNITS_EXTENSION, Member, SampleEntry
 from viper_e2e.shards.limits import ShardLimits, UnreachableError
 from viper_e2e.shards.sources import Direct, ShardError, open_source
-from viper_e2e.shards.subtitles import MAX_WORDS_BYTES, WORDS_EXTENSIONS, read_subtitles
+from viper_e2e.shards.subtitles import MAX_WORDS_BYTES, WORDS_EXTENSIONS, Subtitles, read_subtitles
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,11 @@ class SampleReader:
                 units = action_units_from_npy(data)
             except ValueError as error:
                 raise _failure(place, f".{ACTION_UNITS_EXTENSION}: {error}") from error
+        said = self._words(place)
         return Sample(
             key=entry.key,
-            words=self._words(place),
+            words=said.cues,
+            words_by=said.made_by,
             video=self._member(place, video, self.limits.max_clip_bytes),
             file_id=entry.file_id,
             sound=self._member(place, sound, self.limits.max_clip_bytes) if sound else None,
@@ -61,10 +63,10 @@ class SampleReader:
             segment=entry.segment,
         )
 
-    def _words(self, place: Place) -> tuple[Cue, ...]:
+    def _words(self, place: Place) -> Subtitles:
         extension = next((one for one in WORDS_EXTENSIONS if one in place.entry.members), None)
         if extension is None:
-            return ()
+            return Subtitles(())
         try:
             found = read_subtitles(extension, self._member(place, extension, MAX_WORDS_BYTES))
         except ValueError as error:
@@ -73,7 +75,7 @@ class SampleReader:
             raise _failure(place, f".{extension}: {error}") from error
         if found.faults:
             raise _failure(place, f".{extension}: {found.faults[0]}")
-        return found.cues
+        return found
 
     def _member(self, place: Place, extension: str, max_bytes: int) -> bytes:
         member = place.entry.members[extension]

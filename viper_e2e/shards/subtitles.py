@@ -18,6 +18,11 @@ MAX_CUES = 20_000
 MAX_LETTERS = 5_000
 """Of one cue."""
 
+TRANSCRIBED = "transcribed by"
+"""What notes of words begin with that a model has heard."""
+_HEARD = f"NOTE {TRANSCRIBED} "
+MAX_MADE_BY = 300
+"""Letters of such a note that are kept."""
 _TIME = r"(?:(\d{1,3}):)?([0-5]?\d):([0-5]\d)[.,](\d{1,3})"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
 _MOMENT = re.compile(rf"<{_TIME}>")
@@ -35,6 +40,8 @@ class Subtitles(NamedTuple):
     """In order of time."""
     faults: tuple[str, ...] = ()
     """Cues that are not among them: line and reason."""
+    made_by: str = ""
+    """The model that heard them, as its note says; empty: a person, or nobody knows."""
 
 
 def read_subtitles(name: str, data: bytes) -> Subtitles:
@@ -53,7 +60,10 @@ def read_subtitles(name: str, data: bytes) -> Subtitles:
         raise ValueError("does not begin with WEBVTT; is it SubRip, to be named .srt?")
     cues: list[Cue] = []
     faults: list[str] = []
+    made_by = ""
     for line, block in _blocks(text):
+        if block[0].startswith(_HEARD):
+            made_by = _visible(block[0].partition(" ")[2])[:MAX_MADE_BY]
         found = _cues_of(block)
         if isinstance(found, str):
             faults.append(f"line {line}: {found}")
@@ -63,7 +73,7 @@ def read_subtitles(name: str, data: bytes) -> Subtitles:
             raise ValueError(f"has more than {MAX_CUES:,} cues")
     if faults and not cues:
         raise ValueError(f"no cue can be read ({faults[0]})")
-    return Subtitles(tuple(sorted(cues, key=lambda cue: cue.start_seconds or 0.0)), tuple(faults))
+    return Subtitles(tuple(sorted(cues, key=lambda cue: cue.start_seconds or 0.0)), tuple(faults), made_by)
 
 
 def words_member(cues: Sequence[Cue], made_by: str = "") -> tuple[str, bytes]:
