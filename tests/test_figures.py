@@ -16,7 +16,7 @@ from viper_e2e.commands import evaluation_plots
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.model.predictions import Predictions
-from viper_e2e.report import confusion, figures
+from viper_e2e.report import confusion, drawing, figures
 
 NAMES = HUME_REACTION.names
 pytestmark = [pytest.mark.usefixtures("drawn_plots"), pytest.mark.slow]
@@ -239,7 +239,7 @@ def test_stretches_without_a_face_are_shaded(tmp_path, drawn):
     [((0.0, 0.8), "0.0-0.8 s"), ((53.0, 65.4), "0:53-1:05"), ((3590.0, 3602.0), "0:59:50-1:00:02")],
 )
 def test_a_stretch_of_time_is_told_as_people_say_it(span, text):
-    assert figures.clock(*span) == text
+    assert drawing.clock(*span) == text
 
 
 def test_a_window_that_was_not_scored_is_a_gap_and_the_mean_is_left_out(tmp_path, drawn):

@@ -22,7 +22,7 @@ from viper_e2e.model.prediction import Prediction, failed
 from viper_e2e.model.records import is_faceless, record_of
 from viper_e2e.model.viper import ViPER
 from viper_e2e.report.confusion import confusion_matrices
-from viper_e2e.report.figures import span_of
+from viper_e2e.report.drawing import span_of
 from viper_e2e.report.overlay import bar_panel
 from viper_e2e.report.record_rows import records_table, signed_bar
 

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from viper_e2e.report import confusion, figures
+from viper_e2e.report import confusion, drawing, figures
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -30,9 +30,9 @@ DRAWN = {(module, name): getattr(module, name) for module, names in PLOTS.items(
 
 def draft(*given, **_) -> Path:
     """A pixel in place of any of the plots; what stands in the way of a file stands in its way, too."""
-    figure = figures.new_figure((1.0, 1.0))
+    figure = drawing.new_figure((1.0, 1.0))
     figure.savefig = lambda file, **_: Path(file).write_bytes(PIXEL)
-    return figures.save(figure, next((one for one in given if isinstance(one, Path)), given[-1]))
+    return drawing.save(figure, next((one for one in given if isinstance(one, Path)), given[-1]))
 
 
 def draw_drafts() -> None:

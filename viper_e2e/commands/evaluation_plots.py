@@ -18,6 +18,7 @@ from viper_e2e.labels import name_of
 from viper_e2e.loading import DecodeSample
 from viper_e2e.model import Predictions, ViPER
 from viper_e2e.report import (
+    CANNOT_DRAW,
     class_confusion,
     confusion_matrices,
     extremes,
@@ -90,7 +91,7 @@ def draw_all(predictions: Predictions, out: Path) -> dict[str, Path]:
     for captions, draw in drawings(predictions, out):
         try:
             pictures |= dict(zip(captions, draw(), strict=False))
-        except figures.CANNOT_DRAW as error:
+        except CANNOT_DRAW as error:
             console.print(f"{captions[0]}: not drawn: {error}", style="yellow", **AS_IT_IS)
     return pictures
 

@@ -11,7 +11,7 @@ from viper_e2e.config import InferConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import WorkerLost, WorkerPool
 from viper_e2e.model import Record, ViPER
-from viper_e2e.report import RenderClip, figures, may_replace, partial_of
+from viper_e2e.report import CANNOT_DRAW, RenderClip, figures, may_replace, partial_of
 from viper_e2e.runtime import AS_IT_IS, console, settle_file, settle_folder
 from viper_e2e.scoring import ClipFiles
 from viper_e2e.shards import ShardSet
@@ -55,7 +55,7 @@ def draw(path: Path, make: Callable[[], Path]) -> bool:
     """A picture, and a line that says where it is or why there is none; whether it could be drawn."""
     try:
         console.print(f"wrote {make()}", **AS_IT_IS)
-    except figures.CANNOT_DRAW as error:
+    except CANNOT_DRAW as error:
         console.print(f"{path}: not drawn: {error}", style="yellow", **AS_IT_IS)
         return False
     return True
@@ -81,7 +81,7 @@ def draw_pictures(
                         console.print(f"plot: {figures.windows_plot(records, path)}", **AS_IT_IS)
                     elif scored:
                         console.print(f"video: {renderer(place, scored, path)}", **AS_IT_IS)
-                except figures.CANNOT_DRAW as error:
+                except CANNOT_DRAW as error:
                     reason = " ".join(str(error).split()) or type(error).__name__
                     console.print(f"{path}: not drawn: {reason}", style="yellow", **AS_IT_IS)
                     all_drawn = False

@@ -8,7 +8,8 @@ from .comparison import comparison_tables as comparison_tables
 from .confusion import class_confusion as class_confusion
 from .confusion import confusion_matrices as confusion_matrices
 from .confusion import has_dominant as has_dominant
-from .figures import words as words
+from .drawing import CANNOT_DRAW as CANNOT_DRAW
+from .drawing import words as words
 from .fold_report import fold_plot as fold_plot
 from .fold_report import fold_seed_tables as fold_seed_tables
 from .fold_report import fold_tables as fold_tables

@@ -15,7 +15,7 @@ from jaxtyping import Float64, Int64
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import Predictions
-from viper_e2e.report.figures import save, sheet, words
+from viper_e2e.report.drawing import save, sheet, words
 from viper_e2e.runtime import written_whole
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from viper_e2e.report.figures import COLOURS, LINES, MARKERS, save, sheet, words
+from viper_e2e.report.drawing import COLOURS, LINES, MARKERS, save, sheet, words
 
 TRAINING, VALIDATION = "training", "validation"
 SHOWN = {"class": "uar", "labels": "macro_f1", "number": "ccc", "intensities": "pearson"}

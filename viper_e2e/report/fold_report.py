@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from viper_e2e.report import figures
+from viper_e2e.report import drawing
 from viper_e2e.report.tables import measure_title, plain_table, rounded, task_title, with_interval
 from viper_e2e.scoring import FoldScores, main_measure, over_seeds
 
@@ -63,12 +63,12 @@ def spread(mean: float | None, deviation: float | None) -> str:
 def fold_plot(scores: Mapping[str, FoldScores], path: str | os.PathLike) -> Path:
     """Each task's main measure: a point per fold, mean and deviation, and all clips with their interval."""
     shown = list(scores.items())
-    figure, panels = figures.sheet(len(shown), panel=(4.6, 3.4), max_columns=3)
+    figure, panels = drawing.sheet(len(shown), panel=(4.6, 3.4), max_columns=3)
     for panel, (name, one) in zip(panels, shown, strict=True):
         measure = main_measure(one.pooled.task)
         folds = list(one.by_fold)
         values = [one.by_fold[fold].values[measure] for fold in folds]
-        panel.scatter(range(len(folds)), values, color=figures.COLOURS[0], zorder=3)
+        panel.scatter(range(len(folds)), values, color=drawing.COLOURS[0], zorder=3)
         mean, deviation = one.over_folds(measure)
         if mean is not None:
             panel.axhline(mean, color="#777777", lw=1, ls="--", label="mean over folds")
@@ -80,11 +80,11 @@ def fold_plot(scores: Mapping[str, FoldScores], path: str | os.PathLike) -> Path
             if interval is None
             else [[max(pooled - interval.low, 0.0)], [max(interval.high - pooled, 0.0)]]
         )
-        panel.errorbar([len(folds)], [pooled], yerr=bars, fmt="s", color=figures.COLOURS[1], capsize=3)
+        panel.errorbar([len(folds)], [pooled], yerr=bars, fmt="s", color=drawing.COLOURS[1], capsize=3)
         panel.set_xticks(range(len(folds) + 1), [*folds, "all"], rotation=_rotation(folds))
-        panel.set(xlabel="fold", ylabel=measure_title(measure), title=figures.words(name))
+        panel.set(xlabel="fold", ylabel=measure_title(measure), title=drawing.words(name))
         panel.grid(axis="y", alpha=0.25)
-    return figures.save(figure, path)
+    return drawing.save(figure, path)
 
 
 def _rotation(names: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
-from viper_e2e.report.figures import span_of, words
+from viper_e2e.report.drawing import span_of, words
 from viper_e2e.report.said import parts_said
 from viper_e2e.report.tables import measure_cell, measure_title, metrics_rows
 from viper_e2e.runtime import write_text

@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any, NamedTuple
 
-from viper_e2e.report.figures import new_figure
+from viper_e2e.report.drawing import new_figure
 from viper_e2e.runtime import written_whole
 from viper_e2e.scoring import as_measured
 

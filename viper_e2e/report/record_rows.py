@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from viper_e2e.model import Record, is_faceless
-from viper_e2e.report.figures import span_of, words
+from viper_e2e.report.drawing import span_of, words
 from viper_e2e.runtime import SteadyConsole
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"

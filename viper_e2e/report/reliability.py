@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from viper_e2e.report.figures import COLOURS, save, sheet, words
+from viper_e2e.report.drawing import COLOURS, save, sheet, words
 from viper_e2e.scoring import Bin, Reliability, Selective, TaskReport
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from viper_e2e.decoding import (
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import Record
-from viper_e2e.report.figures import CANNOT_DRAW
+from viper_e2e.report.drawing import CANNOT_DRAW
 from viper_e2e.report.overlay import Overlay
 
 MIN_SIDE, MAX_SIDE = 480, 1280

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from viper_e2e.report.figures import words
+from viper_e2e.report.drawing import words
 from viper_e2e.report.record_rows import without_controls
 from viper_e2e.scoring import (
     GroupScores,
