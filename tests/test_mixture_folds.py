@@ -83,8 +83,9 @@ def keys_of_epoch(shards, epoch: int = 0) -> list[str]:
         return [shards.entry(order[position]).key for position in range(len(order))]
 
 
-def test_weights_count_relative_to_one_another(corpora):
-    few, many = (open_corpora(given(corpora, *w), "--train-shards") for w in ((0.75, 0.25), (3, 1)))
+@pytest.mark.parametrize("weights", [(0.75, 0.25), (0.3, 0.1), (30, 10), (0.6, 0.2), (7.5e-8, 2.5e-8)])
+def test_weights_count_relative_to_one_another(corpora, weights):
+    few, many = (open_corpora(given(corpora, *w), "--train-shards") for w in (weights, (3, 1)))
     assert clips_per_epoch(shares_of(few)) == clips_per_epoch(shares_of(many)) == [18, 6]
     assert keys_of_epoch(few) == keys_of_epoch(many)
     assert few.content_id() == many.content_id()

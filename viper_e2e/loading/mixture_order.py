@@ -14,6 +14,7 @@ from jaxtyping import Integer
 
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.order import EpochOrder
+from viper_e2e.shards import parts_of
 
 MAX_CORPORA = 250
 BLOCK = 4096
@@ -46,8 +47,8 @@ def clips_per_epoch(shares: Sequence[Share]) -> list[int]:
     if all(share.weight is None for share in shares):
         return [share.num_clips for share in shares]
     # A fold may hold out all of a corpus: then the others share its part.
-    weights = [(share.weight or 0.0) if share.num_clips else 0.0 for share in shares]
-    exact = [total * weight / sum(weights) for weight in weights]
+    parts = parts_of([(share.weight or 0.0) if share.num_clips else 0.0 for share in shares])
+    exact = [total * part if part is not None else 0 for part in parts]
     counts = [int(value) for value in exact]
     # What rounding down leaves goes to the largest remainders, the first of equal ones.
     order = sorted(range(len(shares)), key=lambda i: counts[i] - exact[i])

@@ -6,6 +6,7 @@ from .addresses import without_query as without_query
 from .columns_file import columns_path as columns_path
 from .columns_file import columns_to_bytes as columns_to_bytes
 from .corpora import parse_corpora as parse_corpora
+from .corpora import parts_of as parts_of
 from .corpora import with_patterns as with_patterns
 from .far_reading import Bytes as Bytes
 from .far_reading import FarReading as FarReading

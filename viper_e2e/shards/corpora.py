@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from viper_e2e.shards.limits import ShardError
 
@@ -56,6 +57,13 @@ def with_patterns(text: str, change: Sequence[str]) -> str:
         weight = "" if one.weight is None else f"={one.weight!r}"
         lines += [f"{one.name}{weight}{SEPARATOR}" * bool(one.name) + next(rest) for _ in one.patterns]
     return "\n".join(lines)
+
+
+def parts_of(weights: Sequence[float | None]) -> list[Fraction | None]:
+    """Each weight's part of their sum, by the digits that people write: 0.3 and 0.1 are what 30 and 10 are."""
+    exact = [None if weight is None else Fraction(repr(weight)) for weight in weights]
+    total = sum((weight for weight in exact if weight is not None), Fraction(0))
+    return [weight and weight / total for weight in exact]
 
 
 def _weight(text: str, line: str, option: str) -> float:

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 
 from viper_e2e.labels import LabelSet, places_in, union_of
 from viper_e2e.runtime import digest
-from viper_e2e.shards.corpora import SEPARATOR
+from viper_e2e.shards.corpora import SEPARATOR, parts_of
 from viper_e2e.shards.index import ShardIndex
 from viper_e2e.shards.limits import ShardError
 from viper_e2e.shards.reading import ShardSet
@@ -77,9 +77,13 @@ class Mixture(ShardSet):
 
     def content_id(self) -> str:
         """Of corpora, their names and their weights relative to one another."""
-        total = sum(corpus.weight or 0.0 for corpus in self.corpora)
-        weights = [corpus.weight and corpus.weight / total for corpus in self.corpora]
-        return digest([[c.name, w, c.shards.content_id()] for c, w in zip(self.corpora, weights, strict=True)])
+        parts = parts_of([corpus.weight for corpus in self.corpora])
+        return digest(
+            [
+                [corpus.name, part and float(part), corpus.shards.content_id()]
+                for corpus, part in zip(self.corpora, parts, strict=True)
+            ]
+        )
 
 
 def name_of_corpus(key: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from viper_e2e.config import ModelConfig, Settings, needs_of
 from viper_e2e.runtime import plain_json, write_text
-from viper_e2e.shards import Mixture, ShardSet
+from viper_e2e.shards import Mixture, ShardSet, parts_of
 from viper_e2e.tasks import tasks_to_json
 
 DATA = "data.json"
@@ -64,7 +65,7 @@ def other_shards(option: str, shards: ShardSet | None, saved: Mapping[str, Any] 
     if now["sha256"] == saved["sha256"]:
         return
     before, mixed, mixed_before = saved["shards"], now.get("corpora", []), saved.get("corpora", [])
-    if [_mixed(one) for one in mixed] != [_mixed(one) for one in mixed_before]:
+    if _names_and_parts(mixed) != _names_and_parts(mixed_before):
         yield f"{option}: {_mixture_line(mixed)}; the run has {_mixture_line(mixed_before)}"
         return
     if len(now["shards"]) != len(before) or now["clips"] != saved["clips"]:
@@ -81,12 +82,13 @@ def other_shards(option: str, shards: ShardSet | None, saved: Mapping[str, Any] 
     yield f"{option}: other clips or labels than in the run, in {', '.join(other[:3])}{more}"
 
 
-def _mixed(corpus: Mapping[str, Any]) -> tuple[str, float | None]:
-    return corpus["name"], corpus["weight"]
+def _names_and_parts(corpora: Sequence[Mapping[str, Any]]) -> list[tuple[str, Fraction | None]]:
+    parts = parts_of([one["weight"] for one in corpora])
+    return [(one["name"], part) for one, part in zip(corpora, parts, strict=True)]
 
 
 def _mixture_line(corpora: Sequence[Mapping[str, Any]]) -> str:
-    words = [name if weight is None else f"{name}={weight:g}" for name, weight in map(_mixed, corpora)]
+    words = [one["name"] if one["weight"] is None else f"{one['name']}={one['weight']:g}" for one in corpora]
     return f"corpora {', '.join(words)}" if words else "no named corpora"
 
 
