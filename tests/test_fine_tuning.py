@@ -136,12 +136,19 @@ def test_a_run_resumed_in_any_phase_is_bitwise_the_uninterrupted_one(
 
 
 @pytest.mark.campaign
-def test_two_processes_grow_as_one_does(corpus, fork_server, tmp_path):
-    words = (*GROWING, "--augment=all")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (GROWING, "from epoch 3 on: visual=all, audio=1"),
+        ((*GROWING[:-1], "--lora=visual=2", "--unfreeze-at=1:visual=lora"), "from epoch 2 on: visual=lora"),
+    ],
+)
+def test_two_processes_grow_as_one_does(corpus, fork_server, tmp_path, words, said):
+    words = (*words, "--augment=all")
     one = alone(fork_server, corpus, tmp_path / "1", *words)
     pair = fork_server.fork_processes(2, "train", arguments(corpus, tmp_path / "2", *words, "--batch-size=1"))
     assert [child.wait() for child in pair] == [0, 0], pair[0].said + pair[1].said
-    assert "from epoch 3 on: visual=all, audio=1" in pair[0].said
+    assert said in pair[0].said
     # Adam divides by the gradient's size, which makes much of the last digits where it is nearly none.
     assert largest_difference(one, weights(tmp_path / "2")) < 1e-4
 
