@@ -89,7 +89,7 @@ def view_of(model: ViPER, prepared, seed: int | None = None) -> ClipView:
     """As encoders see it, changed by a seed."""
     frame = torch.arange(len(prepared.seconds))
     augment = None if seed is None else model.augment
-    return ClipView(prepared, frame, torch.ones_like(frame).bool(), model.faces, 16_000, augment, seed)
+    return ClipView(prepared, frame, torch.ones_like(frame).bool(), 16_000, augment, seed)
 
 
 def up(boxes: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from viper_e2e.clip import CropSpec, Cue
 from viper_e2e.encoders.prepared import PreparedClip
-from viper_e2e.faces import FaceCropper, moved_with
+from viper_e2e.faces import crop_boxes, moved_with
 
 Runs = list[tuple[float, Float[Tensor, " _"]]]
 """Unbroken stretches of mono sound in order of time: start in seconds on the clip's clock, samples."""
@@ -44,7 +44,6 @@ class ClipView:
         prepared: PreparedClip | None,
         frame: Int[Tensor, " T"],
         used: Bool[Tensor, " T"],
-        faces: FaceCropper,
         sample_rate: int,
         augment: Augmentation | None = None,
         seed: int | None = None,
@@ -56,7 +55,7 @@ class ClipView:
             torch.zeros(1, device=frame.device) if prepared is None else prepared.seconds
         )
         """Of each distinct frame."""
-        self._faces, self._sample_rate = faces, sample_rate
+        self._sample_rate = sample_rate
         self._augment, self._seed = augment, seed
         self._crops: dict[CropSpec, Tensor] = {}
 
@@ -89,9 +88,9 @@ class ClipView:
         boxes, landmarks = clip.track.boxes, clip.track.landmarks
         assert clip.pixels is not None, f"{clip.name}: cached without its pictures"
         if self._augment is None or self._seed is None:
-            return self._faces.crop(clip.pixels, boxes, spec, landmarks)
+            return crop_boxes(clip.pixels, boxes, spec, landmarks)
         moved = self._augment.boxes(boxes, clip.track.face_found, self._seed)
-        crops = self._faces.crop(clip.pixels, moved, spec, moved_with(landmarks, boxes, moved))
+        crops = crop_boxes(clip.pixels, moved, spec, moved_with(landmarks, boxes, moved))
         return self._augment.pixels(crops, spec, self._seed)
 
     @property

@@ -2,6 +2,7 @@ from . import align as align
 from .align import moved_with as moved_with
 from .crop import FaceRegions as FaceRegions
 from .crop import Window as Window
+from .crop import crop_boxes as crop_boxes
 from .crop import windows_around as windows_around
 from .cropper import FaceCropper as FaceCropper
 from .track import DETECTED as DETECTED

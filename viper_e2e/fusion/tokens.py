@@ -52,8 +52,9 @@ class TokenFusion(FusionHead):
         self.modality_embedding = nn.Parameter(0.02 * torch.randn(len(widths), config.dim))
         self.missing_token = nn.Parameter(0.02 * torch.randn(len(widths), config.dim))
         self.time = nn.Linear(NUM_TIME_FEATURES, config.dim)
+        self._at_faces = frozenset(filter(looks_at_face, widths))
         # Only where some modality looks at a face; else it would be a parameter without a gradient.
-        if any(map(looks_at_face, widths)):
+        if self._at_faces:
             self.no_face_embedding = nn.Parameter(0.02 * torch.randn(config.dim))
         self.perceiver = Perceiver(
             input_axis=1,
@@ -101,14 +102,14 @@ class TokenFusion(FusionHead):
             if hidden is not None:
                 keep = keep & ~hidden[:, index, None]
             content = self._content(name, index, stream.tokens, keep)
-            if looks_at_face(name):
+            if name in self._at_faces:
                 # Only beside a kept token: a hidden modality must not tell whether there was a face.
                 no_face = (keep & ~face_found)[..., None]
                 content = content + torch.where(no_face, self.no_face_embedding, 0.0)
             times = self.time(time_features(stream.seconds, duration_seconds).to(content.dtype))
             contents = [content + self.modality_embedding[index]]
             if self.reads_change:
-                seen = with_face(keep, face_found) if looks_at_face(name) else keep
+                seen = with_face(keep, face_found) if name in self._at_faces else keep
                 contents.append(self._change(name, index, stream.tokens, seen) + self.change_embedding[index])
             # A masked token still passes through LayerNorm and matrix products: zeros, never garbage.
             tokens += [torch.where(stream.used[..., None], content + times, 0.0) for content in contents]

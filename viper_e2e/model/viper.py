@@ -84,6 +84,7 @@ class ViPER(Pretrained):
         nn.Module.__init__(self)
         self.config, self.labels = config, labels
         self.modalities = in_order(config.modalities)
+        self._reads_words = reads_words(self.modalities)
         self.decoder = ClipDecoder.for_model(config)
         self.faces = FaceCropper(config.faces)
         search = Search(None if assets is None else Path(assets), records or {}, overrides or {}, bundled)
@@ -168,8 +169,7 @@ class ViPER(Pretrained):
 
     def prepare(self, clips: Clip | Sequence[Clip]) -> list[PreparedClip | ClipError]:
         """Decode and find faces; what is further on its way passes through."""
-        reads = reads_words(self.modalities)
-        decoded = [decode(clip, self.decoder, reads_words=reads) for clip in batch_of(clips)]
+        decoded = [decode(clip, self.decoder, reads_words=self._reads_words) for clip in batch_of(clips)]
         return find_faces(decoded, self.device, self._track, self._close_ups)
 
     def _track(self, frames: Tensor, seconds: Tensor) -> FaceTrack:
@@ -197,7 +197,6 @@ class ViPER(Pretrained):
                 None if isinstance(clip, ClipError) else clip,
                 slots.frame[i],
                 slots.used[i],
-                self.faces,
                 self.config.decoding.sample_rate,
                 augment,
                 drawn[i],
