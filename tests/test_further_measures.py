@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn import metrics as reference
+from support.media import make_clip
 from support.predictions import predictions_of
 
+from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import micro
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, union_of
 from viper_e2e.model.viper import ViPER
-from viper_e2e.packing.task_columns import TaskColumns, label_set, read_tasks
+from viper_e2e.packing.task_columns import TaskColumns, label_set, read_combined, read_tasks
 from viper_e2e.report.tables import measure_title, task_tables
 from viper_e2e.scoring import compare, main_score, on_common_clips, split_best_by, task_scores, with_thresholds
 from viper_e2e.scoring.further_measures import (
@@ -397,3 +399,43 @@ def test_every_measure_has_a_title_and_is_one_that_a_checkpoint_can_be_chosen_by
                 )
                 assert measure_title(measure)
             assert len(task_tables(scores)[0].rows) == len(scores.values)
+
+
+TWO_TASKS = "emotion: {kind: class, classes: [sad, glad]}\nValence: {kind: number, range: [-1, 1]}\n"
+
+
+def test_a_file_of_tasks_asks_for_what_is_measured_of_several_together(tmp_path):
+    path = tmp_path / "tasks.yaml"
+    path.write_text(TWO_TASKS + "overall: {f1_mse: {emotion.weighted_f1: 1, Valence.mse: -0.25}}\n")
+    assert read_combined(str(path)) == MER.combined
+    assert [task.name for task in read_tasks(str(path))] == ["emotion", "Valence"]
+    (tmp_path / "videos").mkdir()
+    for name in "ab":
+        make_clip(tmp_path / f"videos/{name}.mp4", num_frames=4, sound=None)
+    (tmp_path / "labels.csv").write_text("File_ID,Split,emotion,Valence\na,val,sad,.5\nb,val,glad,-.5\n")
+    words = [f"--videos={tmp_path}/videos", f"--labels={tmp_path}/labels.csv", f"--out={tmp_path}/shards"]
+    assert main(["pack", *words, f"--tasks={path}"]) == 0
+    assert ShardSet(f"{tmp_path}/shards/val-*.tar").labels.combined == MER.combined
+
+
+@pytest.mark.parametrize(
+    ("overall", "told"),
+    [
+        ("{mean: {valence.ccc: 0.5, arousal.ccc: 0.5}}", "no arousal.ccc; there is no task 'arousal'"),
+        ("{mean: {valence.uar: 0.5}}", "no valence.uar; valence has pearson"),
+        ("{mean: [valence.ccc]}", "a weight for each of several TASK.MEASURE, such as f1_mse: {emotion"),
+        ("{mean: {valence: 1}}", "a weight for each of several TASK.MEASURE"),
+    ],
+)
+def test_a_file_of_tasks_with_a_measure_that_no_task_has_is_refused(tmp_path, overall, told):
+    path = tmp_path / "tasks.yaml"
+    path.write_text(f"{TWO_TASKS}overall: {overall}\n")
+    with pytest.raises(ViperError, match=rf"--tasks: overall: .*{told}"):
+        read_combined(str(path))
+
+
+def test_a_task_may_be_called_overall(tmp_path):
+    path = tmp_path / "tasks.yaml"
+    path.write_text("overall: {kind: number}\n")
+    assert read_combined(str(path)) == ()
+    assert [task.name for task in read_tasks(str(path))] == ["overall"]

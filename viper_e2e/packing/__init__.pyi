@@ -20,4 +20,5 @@ from .table import label_titles as label_titles
 from .table import read_labels as read_labels
 from .table import write_labels as write_labels
 from .task_columns import TaskColumns as TaskColumns
+from .task_columns import read_combined as read_combined
 from .task_columns import read_tasks as read_tasks

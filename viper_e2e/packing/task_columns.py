@@ -14,7 +14,7 @@ from viper_e2e.labels import LabelSet, alone_of, name_of
 from viper_e2e.packing.sheet import Sheet
 from viper_e2e.packing.values import class_word, number, same_class
 from viper_e2e.shards import range_of
-from viper_e2e.tasks import BLENDS, FURTHER_MEASURES, KINDS, CombinedMeasure, Task
+from viper_e2e.tasks import BLENDS, FURTHER_MEASURES, KINDS, OVERALL, CombinedMeasure, Task, combined_from_json
 
 MAX_CLASSES = 100
 """More different words in a column are text rather than classes."""
@@ -96,8 +96,8 @@ def read_tasks(given: str) -> tuple[TaskColumns, ...]:
     """``--tasks``: a YAML file, or ``Emotion=class,Valence=number`` with titles of columns.
 
     In the file each task is ``name: {kind: class, columns: [...], classes: [...], range: [-1, 1], measures:
-    [...]}``; only ``kind`` is needed, and ``columns`` where the column is called otherwise than the task.
-    `ViperError` for what is not understood.
+    [...]}``; only ``kind`` is needed, and ``columns`` where the column is called otherwise than the task. What
+    stands under ``overall`` is `read_combined`'s. `ViperError` for what is not understood.
     """
     if "=" in given and not Path(given).exists():
         words = [part.rpartition("=")[::2] for part in given.split(",") if part.strip()]
@@ -109,8 +109,51 @@ def read_tasks(given: str) -> tuple[TaskColumns, ...]:
     if not all(isinstance(one, dict) for one in found.values()):
         raise ViperError(f"--tasks {given}: each task is a line such as emotion: {{kind: class}}")
     return _of_different_names(
-        _of_settings(_texts("--tasks", "a name", name)[0], settings) for name, settings in found.items()
+        _of_settings(_texts("--tasks", "a name", name)[0], settings)
+        for name, settings in found.items()
+        if not _is_of_several(name, settings)
     )
+
+
+def read_combined(given: str) -> tuple[CombinedMeasure, ...]:
+    """What the file of ``--tasks`` asks of several tasks together.
+
+    Under ``overall``: ``NAME: {TASK.MEASURE: weight, ...}``. `ViperError` for a measure that no task has.
+    """
+    found = read_settings_file(Path(given)) if Path(given).exists() else {}
+    overall = found.get(OVERALL, {})
+    if not _is_of_several(OVERALL, overall):
+        return ()
+    # How many columns a class has is not known before its table is read, and no matter here.
+    sizes = {"number": 1}
+    tasks = [
+        Task(name_of(one.name), one.kind, sizes.get(one.kind, 2), measures=one.measures)
+        for one in read_tasks(given)
+    ]
+    try:
+        asked = combined_from_json(
+            {name: _by_name(terms) if isinstance(terms, dict) else terms for name, terms in overall.items()}
+        )
+    except ValueError as error:
+        example = "f1_mse: {emotion.weighted_f1: 1, valence.mse: -0.25}"
+        raise ViperError(f"--tasks: {OVERALL}: {error}, such as {example}") from error
+    if lack := next((lack for one in asked if (lack := one.lacks(tasks))), ""):
+        raise ViperError(f"--tasks: {OVERALL}: {lack}")
+    return asked
+
+
+def _is_of_several(name: object, settings: object) -> bool:
+    """Whether an entry of the file is no task but asks for measures of several."""
+    return name == OVERALL and isinstance(settings, dict) and "kind" not in settings
+
+
+def _by_name(terms: dict[object, object]) -> dict[str, object]:
+    """Weights by the names that tasks have in shards."""
+    named = {}
+    for term, weight in terms.items():
+        task, dot, measure = str(term).rpartition(".")
+        named[f"{name_of(task)}.{measure}" if dot else measure] = weight
+    return named
 
 
 def _of_different_names(tasks: Iterable[TaskColumns]) -> tuple[TaskColumns, ...]:
