@@ -28,10 +28,12 @@ def test_all_come_first():
 
 
 def test_a_subset_is_the_same_run_with_less(corpus, tmp_path):
-    base = settings(corpus, tmp_path / "run", "--unfreeze=visual=1,audio=all", "--lr=0.5")
+    later = "--unfreeze-at=1:visual=2,1:audio=1"
+    base = settings(corpus, tmp_path / "run", "--unfreeze=visual=1,audio=all", later, "--lr=0.5")
     alone = of_subset(base, ("audio",))
     assert alone.model.modalities == ("audio",)
     assert str(alone.train.unfreeze) == "audio=all"
+    assert str(alone.train.unfreeze_at) == "1:audio=1"
     assert alone.train.lr == 0.5
     assert base.model.modalities == ("visual", "audio")
 

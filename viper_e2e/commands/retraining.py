@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from viper_e2e.commands.parsing import parse_train
-from viper_e2e.config import Depths, Settings, backbones_of, in_order
+from viper_e2e.config import Settings, backbones_of, in_order
 from viper_e2e.errors import ExitCode, ViperError
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def of_subset(base: Settings, subset: Sequence[str]) -> Settings:
     model.modalities = tuple(subset)
     model.decoding.for_modalities = in_order(base.model.modalities)
     known = backbones_of(model)
-    depths = Depths(tuple((name, depth) for name, depth in base.train.unfreeze.rows if name in known))
-    return replace(base, model=model, train=replace(base.train, unfreeze=depths))
+    depths, later = base.train.unfreeze.only(known), base.train.unfreeze_at.only(known)
+    return replace(base, model=model, train=replace(base.train, unfreeze=depths, unfreeze_at=later))
 
 
 def _judged(many: ManyTrainings, outcome: Outcome) -> dict[str, Any]:

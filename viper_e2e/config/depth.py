@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -92,6 +93,10 @@ class Depths(NamedTuple):
         """With these; the later word on a backbone counts."""
         return Depths(tuple({**dict(self.rows), **dict(others.rows)}.items()))
 
+    def only(self, names: Collection[str]) -> Depths:
+        """Of these backbones."""
+        return Depths(tuple(row for row in self.rows if row[0] in names))
+
     @classmethod
     def parse(cls, text: str) -> Depths:
         """A bare name trains all."""
@@ -128,6 +133,10 @@ class LaterDepths(NamedTuple):
 
     def __str__(self) -> str:
         return ",".join(map(str, self.phases)) or "none"
+
+    def only(self, names: Collection[str]) -> LaterDepths:
+        """Of these backbones."""
+        return LaterDepths(tuple(phase for phase in self.phases if phase.backbone in names))
 
     @classmethod
     def parse(cls, text: str) -> LaterDepths:
