@@ -114,6 +114,34 @@ def vit(tmp_path_factory) -> Path:
     return write_vit(tmp_path_factory.mktemp("vit") / "vit")
 
 
+@pytest.fixture
+def nothing_from_outside(monkeypatch) -> None:
+    """Neither the hub nor backbones of this machine."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.delenv("VIPER_BACKBONES", raising=False)
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """Runs a recipe in this process, as `python datasets/NAME.py …` does; its exit code and what it printed."""
+    import runpy
+    import sys
+
+    datasets = str(ROOT / "datasets")
+
+    def run(name: str, *words: object) -> tuple[int, str]:
+        monkeypatch.setenv("COLUMNS", "400")
+        monkeypatch.syspath_prepend(datasets)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, words)])
+        with pytest.raises(SystemExit) as done:
+            runpy.run_path(f"{datasets}/{name}.py", run_name="__main__")
+        return done.value.code, "".join(capsys.readouterr())
+
+    return run
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     """A random micro model: enough to walk every path, no more."""

@@ -12,6 +12,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from support.bombs import one_large_frame
 from support.containers import CODECS, box, boxes, put
 from support.media import picture
 from support.peak_memory import forget_peak, peak_mib
@@ -169,16 +170,7 @@ def test_more_frames_than_the_limit_in_the_header_are_refused_by_the_header(tiny
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "flv", "ts"])
 def test_a_picture_bomb_is_refused_before_a_frame_is_allocated(kind, tmp_path):
     path = tmp_path / f"bomb.{kind}"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 8192, 4608, "yuv420p"
-        frame = av.VideoFrame(8192, 4608, "yuv420p")
-        for plane in frame.planes:
-            plane.update(bytes(plane.buffer_size))
-        frame.pts, frame.time_base = 0, Fraction(1, 10)
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    del frame
+    one_large_frame(path)
     forget_peak()
     before = peak_mib()
     with pytest.raises(ClipError, match="frames of 8192×4608"):

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import json
 import runpy
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,21 +228,6 @@ CASES = {
 
 IN_EVERY_TEST = ("blemore", "meld", "mer2023", "mafw")
 """Of which `make test` walks the whole way: one of each kind of labels; `make campaign` that of the others."""
-
-
-@pytest.fixture
-def script(monkeypatch, capsys):
-    """Runs a recipe in this process, as `python datasets/NAME.py …` does; its exit code and what it printed."""
-
-    def run(name: str, *words: str) -> tuple[int, str]:
-        monkeypatch.setenv("COLUMNS", "400")
-        monkeypatch.syspath_prepend(str(DATASETS))
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
-        with pytest.raises(SystemExit) as done:
-            runpy.run_path(str(DATASETS / f"{name}.py"), run_name="__main__")
-        return done.value.code, "".join(capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

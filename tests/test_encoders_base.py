@@ -18,11 +18,7 @@ from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.encoders.weights import Search, read_tensors, tensors_sha256
 from viper_e2e.errors import ViperError
 
-
-@pytest.fixture(autouse=True)
-def _nothing_from_outside(monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.delenv("VIPER_BACKBONES", raising=False)
+pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 
 
 @pytest.fixture

@@ -16,13 +16,12 @@ import subprocess
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
+from support.bombs import one_large_frame
 from support.containers import box, boxes, put
 from support.media import make_clip
 from support.pages import page as page_of
@@ -187,19 +186,6 @@ def _(world: World) -> Attempt:
 
 
 # --- bombs ----------------------------------------------------------------------------------------
-
-
-def one_large_frame(path: Path, codec: str = "libx264") -> bytes:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=10, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 8192, 4608, "yuv420p"
-        frame = av.VideoFrame(8192, 4608, "yuv420p")
-        for plane in frame.planes:
-            plane.update(bytes(plane.buffer_size))
-        frame.pts, frame.time_base = 0, Fraction(1, 10)
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path.read_bytes()
 
 
 def add_pixel_bombs() -> None:

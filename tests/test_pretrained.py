@@ -25,11 +25,7 @@ from viper_e2e.model import checkpoint
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.model.viper import ViPER
 
-
-@pytest.fixture(autouse=True)
-def _nothing_from_outside(monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.delenv("VIPER_BACKBONES", raising=False)
+pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from support.counted_work import interrupt_steps
 from support.killed_sweeps import swept_with_kills
 from support.optional import package
-from support.training_runs import arguments, same, weights
+from support.training_runs import arguments, same, validated_arguments, weights
 
 from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
@@ -27,11 +27,6 @@ OWN = ("--optuna=3", "--range", "lr=log:1e-4..1e-1", "fusion.dropout=0..0.5", "f
 @pytest.fixture(autouse=True)
 def optuna():
     return package("optuna")
-
-
-def words(corpus, vit, folder, *more):
-    own = ("--modalities=visual", f"--backbone=visual={vit}", f"--val-shards={corpus}/shards/val-*.tar")
-    return arguments(corpus, folder, *own, *more)
 
 
 def swept(proposals, score, rows=()):
@@ -144,7 +139,7 @@ def test_it_is_imported_by_those_who_ask_for_it_alone():
 def test_a_sweep_stopped_in_its_middle_ends_with_the_same_table(corpus, vit, tmp_path, monkeypatch):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     own = (*OWN, "--epochs=1", "--save-every-steps=1")
-    assert main(["sweep", *words(corpus, vit, whole, *own)]) == 0
+    assert main(["sweep", *validated_arguments(corpus, vit, whole, *own)]) == 0
     told = json.loads((whole / "sweep.json").read_text())
     assert told["plan"]["trials"] == [row["settings"] for row in told["trials"]]
     assert {path.name for path in whole.iterdir()} == {
@@ -152,7 +147,7 @@ def test_a_sweep_stopped_in_its_middle_ends_with_the_same_table(corpus, vit, tmp
         *(f"trial-{number}" for number in range(1, 4)),
     }
     interrupt_steps(monkeypatch, {4})
-    assert main(["sweep", *words(corpus, vit, stopped, *own)]) == 130
+    assert main(["sweep", *validated_arguments(corpus, vit, stopped, *own)]) == 130
     rows = json.loads((stopped / "sweep.json").read_text())
     assert (len(rows["trials"]), len(rows["plan"]["trials"])) == (1, 2)
     assert main(["sweep", f"--run-dir={stopped}", "--resume"]) == 0
@@ -160,7 +155,7 @@ def test_a_sweep_stopped_in_its_middle_ends_with_the_same_table(corpus, vit, tmp
     assert same(weights(whole, "best"), weights(stopped, "best"))
     # Its record lost: what was trained is found again.
     (stopped / "sweep.json").unlink()
-    assert main(["sweep", *words(corpus, vit, stopped, *own), "--resume"]) == 0
+    assert main(["sweep", *validated_arguments(corpus, vit, stopped, *own), "--resume"]) == 0
     assert (whole / "sweep.json").read_text() == (stopped / "sweep.json").read_text()
 
 
@@ -170,7 +165,7 @@ def test_thirty_kills_leave_the_table_as_it_would_have_been(corpus, vit, tmp_pat
     own = ("--epochs=2", "--save-every-steps=1", *OWN)
 
     def command(folder):
-        return ["sweep", *words(corpus, vit, folder, *own)]
+        return ["sweep", *validated_arguments(corpus, vit, folder, *own)]
 
     for killed in swept_with_kills(fork_server, command, tmp_path, kills=30, seed=6):
         assert (killed / "sweep.json").read_text() == (tmp_path / "whole" / "sweep.json").read_text()

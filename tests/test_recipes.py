@@ -27,16 +27,11 @@ def put(path: Path, data: bytes | str) -> None:
 
 
 @pytest.fixture
-def recipe(monkeypatch, capsys):
-    """Runs a recipe in this process, as `python datasets/NAME.py …` does; its exit code and what it printed."""
+def recipe(script):
+    """Runs a recipe on a corpus; its exit code and what it printed."""
 
     def run(name: str, corpus: Path, out: Path, *more: str) -> tuple[int, str]:
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.syspath_prepend(str(DATASETS))
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--corpus", str(corpus), "--out", str(out), *more])
-        with pytest.raises(SystemExit) as done:
-            runpy.run_path(str(DATASETS / f"{name}.py"), run_name="__main__")
-        return done.value.code, "".join(capsys.readouterr())
+        return script(name, "--corpus", corpus, "--out", out, *more)
 
     return run
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.counted_work import interrupt_steps
 from support.killed_sweeps import swept_with_kills
-from support.training_runs import arguments, diverging, same, settings, weights
+from support.training_runs import arguments, diverging, same, settings, validated_arguments, weights
 
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.sweeping import _single, parse_sweep
@@ -24,11 +24,6 @@ GRID = ("--grid", "fusion.dropout=0.0,0.5", "train.lr=1e-3,1e-2")
 @pytest.fixture(scope="module")
 def base(corpus, tmp_path_factory):
     return settings(corpus, tmp_path_factory.mktemp("never written"), "--modalities=visual")
-
-
-def words(corpus, vit, folder, *more):
-    own = ("--modalities=visual", f"--backbone=visual={vit}", f"--val-shards={corpus}/shards/val-*.tar")
-    return arguments(corpus, folder, *own, *more)
 
 
 def test_a_grid_is_every_combination(base):
@@ -126,7 +121,7 @@ def test_trials_are_compared_on_one_pass_and_the_best_is_the_sweeps_model(
     corpus, vit, tmp_path, encoded, capsys
 ):
     folder = tmp_path / "sweep"
-    assert main(["sweep", *words(corpus, vit, folder, "--epochs=1"), *GRID]) == 0
+    assert main(["sweep", *validated_arguments(corpus, vit, folder, "--epochs=1"), *GRID]) == 0
     assert set(encoded.values()) == {1}
     told = json.loads((folder / "sweep.json").read_text())
     rows = told["trials"]
@@ -138,7 +133,9 @@ def test_trials_are_compared_on_one_pass_and_the_best_is_the_sweeps_model(
     out = capsys.readouterr().out
     assert out.index(best["trial"]) < min(out.index(row["trial"]) for row in rows if row is not best)
     # What it was alone.
-    alone = words(corpus, vit, tmp_path / "alone", "--epochs=1", "--lr=1e-2", "--model.fusion.dropout=0.5")
+    alone = validated_arguments(
+        corpus, vit, tmp_path / "alone", "--epochs=1", "--lr=1e-2", "--model.fusion.dropout=0.5"
+    )
     assert main(["train", *alone]) == 0
     assert same(weights(tmp_path / "alone"), weights(folder / "trial-4"))
     clip = str(corpus / "videos/9.mp4")
@@ -148,7 +145,7 @@ def test_trials_are_compared_on_one_pass_and_the_best_is_the_sweeps_model(
 @pytest.mark.slow
 def test_a_trial_that_diverges_fails_alone_and_is_not_tried_again(corpus, vit, tmp_path, capsys, monkeypatch):
     folder, own = tmp_path / "sweep", ("--epochs=2", "--batch-size=2", "--grid", "lr=1e-3,1e38,1e-2")
-    assert main(["sweep", *words(corpus, vit, folder, *own)]) == 2
+    assert main(["sweep", *validated_arguments(corpus, vit, folder, *own)]) == 2
     told = json.loads((folder / "sweep.json").read_text())
     first, failed, last = told["trials"]
     assert "3 steps in a row were not finite" in failed["failed"]
@@ -173,7 +170,7 @@ def test_a_trial_that_diverges_fails_alone_and_is_not_tried_again(corpus, vit, t
 @pytest.mark.slow
 def test_a_setting_without_effect_is_told(corpus, vit, tmp_path, capsys):
     folder, own = tmp_path / "sweep", ("--epochs=1", "--grid", "lr=1e-3,1e-2", "backbone_lr=1e-5,1e-4")
-    assert main(["sweep", *words(corpus, vit, folder, *own)]) == 0
+    assert main(["sweep", *validated_arguments(corpus, vit, folder, *own)]) == 0
     rows = json.loads((folder / "sweep.json").read_text())["trials"]
     assert [row.get("same_as") for row in rows] == [None, "trial-1", None, "trial-3"]
     told = "trial-2 is trial-1 over again: backbone_lr had no effect"
@@ -187,7 +184,7 @@ def test_a_setting_without_effect_is_told(corpus, vit, tmp_path, capsys):
 @pytest.mark.slow
 def test_where_all_trials_fail_a_line_says_so(corpus, vit, tmp_path, capsys, monkeypatch):
     diverging(monkeypatch, "trial-1", "trial-2")
-    assert main(["sweep", *words(corpus, vit, tmp_path / "sweep", "--grid", "lr=1e-3,1e-2")]) == 1
+    assert main(["sweep", *validated_arguments(corpus, vit, tmp_path / "sweep", "--grid", "lr=1e-3,1e-2")]) == 1
     assert "all 2 trials failed, the first of them: step 0" in capsys.readouterr().err.splitlines()[-1]
     told = json.loads((tmp_path / "sweep/sweep.json").read_text())
     assert "best" not in told
@@ -207,7 +204,7 @@ def test_what_failed_ranks_last_and_is_no_best():
 def test_more_trials_are_added_to_those_that_have_ended(corpus, vit, tmp_path, monkeypatch):
     folder, own = tmp_path / "sweep", ("--epochs=1", "--best-by=intensities.rmse")
     ranges = ("--range", "lr=log:1e-4..1e-1")
-    assert main(["sweep", *words(corpus, vit, folder, *own, "--random=1", *ranges)]) == 0
+    assert main(["sweep", *validated_arguments(corpus, vit, folder, *own, "--random=1", *ranges)]) == 0
     (first,) = json.loads((folder / "sweep.json").read_text())["trials"]
     # An error is told as it is, and ranks apart from that.
     assert (first["measure"], first["value"]) == ("intensities.rmse", -first["score"])
@@ -229,10 +226,10 @@ def test_more_trials_are_added_to_those_that_have_ended(corpus, vit, tmp_path, m
 def test_a_sweep_that_was_stopped_goes_on_by_its_folder_and_ends_alike(corpus, vit, tmp_path, monkeypatch):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     own = ("--random=2", "--range", "lr=log:1e-4..1e-1", "--epochs=1")
-    assert main(["sweep", *words(corpus, vit, whole, *own)]) == 0
+    assert main(["sweep", *validated_arguments(corpus, vit, whole, *own)]) == 0
     steps = interrupt_steps(monkeypatch, {4})
-    assert main(["sweep", *words(corpus, vit, stopped, *own)]) == 130
-    assert main(["sweep", *words(corpus, vit, stopped, *own)]) == 1  # a run is there already
+    assert main(["sweep", *validated_arguments(corpus, vit, stopped, *own)]) == 130
+    assert main(["sweep", *validated_arguments(corpus, vit, stopped, *own)]) == 1  # a run is there already
     assert main(["sweep", f"--run-dir={stopped}", "--resume"]) == 0
     assert len(steps) == 6  # the first trial was not trained again
     assert (whole / "sweep.json").read_text() == (stopped / "sweep.json").read_text()
@@ -246,7 +243,7 @@ def test_thirty_kills_leave_the_table_as_it_would_have_been(corpus, vit, tmp_pat
     own = ("--epochs=2", "--save-every-steps=1", *GRID)
 
     def command(folder):
-        return ["sweep", *words(corpus, vit, folder, *own)]
+        return ["sweep", *validated_arguments(corpus, vit, folder, *own)]
 
     for killed in swept_with_kills(fork_server, command, tmp_path, kills=30, seed=5):
         assert (killed / "sweep.json").read_text() == (tmp_path / "whole" / "sweep.json").read_text()

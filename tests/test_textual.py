@@ -24,13 +24,9 @@ from viper_e2e.encoders.weights import Search
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
 
+pytestmark = pytest.mark.usefixtures("nothing_from_outside")
+
 PIXELS = torch.randn(5, 3, 32, 32)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_from_outside(monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.delenv("VIPER_BACKBONES", raising=False)
 
 
 @pytest.fixture

@@ -51,6 +51,12 @@ def arguments(corpus: Path, run: Path, *words: str) -> list[str]:
     return ["--preset=micro", *given, *words]
 
 
+def validated_arguments(corpus: Path, vit: Path, folder: Path, *more: str) -> list[str]:
+    """Of a command that trains several runs on what a backbone sees, and compares them by validation."""
+    own = ("--modalities=visual", f"--backbone=visual={vit}", f"--val-shards={corpus}/shards/val-*.tar")
+    return arguments(corpus, folder, *own, *more)
+
+
 def settings(corpus: Path, run: Path, *words: str) -> Settings:
     return parse_train(arguments(corpus, run, *words), "viper train")
 
