@@ -75,7 +75,7 @@ class LabelSet:
         return tuple(column.removeprefix(f"{task.name} ") for column in self.columns[columns])
 
     def classes_of(self, values: Mapping[str, float | None]) -> dict[str, str | None]:
-        """Of each task that is a class, the most probable one; ``None`` where there are no numbers."""
+        """The most probable class of each task of classes; ``None`` where there are no numbers."""
         found: dict[str, str | None] = {}
         for task, columns in self.parts:
             if task.kind == "class":

@@ -98,7 +98,7 @@ def _row(shown: list[str], predictions: Predictions) -> dict[str, Any]:
 
 
 def _of_tasks(scores: Mapping[str, TaskScores]) -> dict[str, Any]:
-    """Of one task its main measure with its interval; of several the mean of theirs, and each."""
+    """One task's main measure with its interval; for several, the mean of theirs, and each."""
     told, spans = [], []
     own = {name: one for name, one in scores.items() if one.task.kind != COMBINED}
     for name, one in own.items():

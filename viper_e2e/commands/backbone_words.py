@@ -15,7 +15,7 @@ def backbone_overrides(words: Sequence[str]) -> dict[str, str]:
 
 
 def named_values(words: Sequence[str], option: str, example: str) -> list[tuple[str, str]]:
-    """Of an option that is given as ``NAME=VALUE``; ``example``: one, for the message."""
+    """Names and values of an option given as ``NAME=VALUE``; ``example``: one, for the message."""
     pairs = [word.partition("=") for word in words]
     for name, equals, value in pairs:
         if not (name and equals and value):
@@ -43,7 +43,7 @@ def frozen_by(model: ModelConfig, freeze: str | None) -> Depths:
 
 
 def depths_of(model: ModelConfig, before: Depths, typed: Depths) -> Depths:
-    """Of every backbone that the model has; presets and files may speak of others, the command line may not."""
+    """A depth for every backbone of the model; presets and files may name others, the command line may not."""
     for name, _ in typed.rows:
         backbone_of(model, name)
     depths = before.updated(typed)

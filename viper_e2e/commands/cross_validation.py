@@ -63,7 +63,7 @@ class _Settled(NamedTuple):
 
 
 def _settle(folding: Folding, found: CrossValidation) -> _Settled:
-    """Of one seed: measured and written."""
+    """Measure and write one seed's cross-validation."""
     predictions = found.pooled
     tell_failed(predictions)
     predictions.write_csv(folding.folder / "predictions.csv")

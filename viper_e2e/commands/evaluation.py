@@ -227,7 +227,7 @@ def _title(source: str, pattern: str) -> str:
 
 
 def source_record(model: ViPER, shards: ShardSet, options: EvalConfig | AblateConfig) -> dict[str, Any]:
-    """Of what something is told: the model and the clips, by what they hold rather than where they lie."""
+    """Which model and clips a result is about: by their content rather than their place."""
     return {
         "checkpoint": {"source": str(options.checkpoint), "sha256": model.content_id},
         "shards": {

@@ -29,7 +29,7 @@ def stopping(command: str) -> Iterator[None]:
 
 
 def what_is_kept(command: str, argv: Sequence[str]) -> str:
-    """Of a command that was stopped, and the line that goes on with it."""
+    """What a stopped command has kept, and the command line that resumes it."""
     again = shlex.join(["viper", *argv])
     given = {word.partition("=")[0] for word in argv}
     if command == "infer" and not {"--output", "--out"} & given:

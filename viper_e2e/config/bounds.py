@@ -48,8 +48,10 @@ SHARE_BETWEEN = Bounds(0, 1, open_low=True, open_high=True)
 
 @cache
 def bounds_of(kind: type) -> Mapping[str, Bounds]:
-    """Of a dataclass's fields: what ``Annotated[float, SHARE]`` says. For a tuple, or a size, of each of its
-    numbers; None is no number and always allowed where its type allows it."""
+    """Bounds of a dataclass's fields, as ``Annotated[float, SHARE]`` gives them.
+
+    They hold for each number of a tuple or a size; None is allowed wherever its type allows it.
+    """
     hints = get_type_hints(kind, include_extras=True)
     marks = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
     return {name: mark for name, row in marks.items() for mark in row if isinstance(mark, Bounds)}

@@ -56,7 +56,7 @@ def settings_of_now(data: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def is_old_option(option: str) -> bool:
-    """Of those that `option_of_now` knows; names are written with underscores."""
+    """Whether `option_of_now` knows it; names are written with underscores."""
     *group, _, name = ("", *option.split("."))
     is_of_backbone = option.startswith("--model.") and len(group) > 1 and name in _OF_BACKBONES
     return is_of_backbone or option == "--model.fusion.modality_dropout"

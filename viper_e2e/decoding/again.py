@@ -121,7 +121,7 @@ _TIMELINES = _Timelines()
 
 
 def _identity(source: Source, video_track: int | None, how: tuple[bool, bool, bool]) -> Hashable | None:
-    """Of a file as it is now, read this way; ``None`` for bytes, and for a file that cannot be looked at."""
+    """What tells this file, in its present state and read this way; ``None`` for bytes and unreadable files."""
     if isinstance(source, bytes):
         return None
     try:

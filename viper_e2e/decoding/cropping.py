@@ -70,7 +70,7 @@ def new_buffer(graph: Graph, frame: av.VideoFrame) -> FilterContext:
 
 
 def read_crops(file: BufferedIOBase, kind: str, num_bytes: int) -> list[Crop]:
-    """Of each video track of an mp4 (clean aperture) or mkv (PixelCrop), in order; empty for other files."""
+    """The crop of each video track of an mp4 (clean aperture) or mkv (PixelCrop), in order; else none."""
     if kind in ("mp4", "mov"):
         return list(_mp4_crops(file, num_bytes))
     if kind in ("mkv", "webm"):

@@ -272,7 +272,7 @@ class _Decoding:
         return None if reason else frame
 
     def _choose_sound(self) -> None:
-        """Of several sound tracks, take the first that is not silent, once for all windows of a clip."""
+        """Take the first of several sound tracks that is not silent, once for all windows of a clip."""
         self._tracks, note = heard_track(self.source, self.config.limits, self.name, self._tracks)
         self._sound_notes = (note,)
 

@@ -66,7 +66,7 @@ class FrameLog:
 
     @property
     def hashes(self) -> np.ndarray:
-        """Of each frame: `picture_hash`."""
+        """`picture_hash` of each frame."""
         return np.array(self._hashes, np.uint32)
 
     @property

@@ -120,7 +120,7 @@ def scaled_size(width: int, height: int, max_side: int | None) -> Size:
 
 
 def half_size(size: Size, side: Side) -> Size:
-    """Of a side of a picture; an odd column in its middle belongs to neither half."""
+    """The size of one side of a picture; an odd column in the middle belongs to neither half."""
     return size if side == "full" else (max(1, size[0] // 2), size[1])
 
 

@@ -253,7 +253,7 @@ def _with_sound(media: ClipMedia, timeline: Timeline, sound: SoundExtent) -> Tim
 
 
 def _indexed_extent(media: ClipMedia, stream: av.AudioStream) -> SoundExtent:
-    """Of the sound of an indexed clip: only its first packets and its last are read."""
+    """The extent of an indexed clip's sound, from its first packets and its last alone."""
     entries, extent = stream.index_entries, SoundExtent()
     for ticks in (entries[0].timestamp, entries[-1].timestamp):
         media.seek(stream, ticks)

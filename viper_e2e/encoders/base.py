@@ -154,7 +154,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
         return False
 
     def before(self, inputs: Input) -> Prefix:
-        """Of one clip, without gradient, by itself: no clip's prefix depends on its company."""
+        """The prefix of one clip, without gradient and by itself: it does not depend on the batch."""
         raise NotImplementedError(f"{type(self).__name__}.before")
 
     def behind(self, clip: ClipView, prefix: Prefix) -> Input:

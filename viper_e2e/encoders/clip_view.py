@@ -69,7 +69,7 @@ class ClipView:
 
     @property
     def seconds(self) -> Float[Tensor, " T"]:
-        """Of each slot."""
+        """When each slot is shown."""
         return self.frame_seconds[self.frame]
 
     def is_changed(self, modality: str) -> bool:
@@ -95,7 +95,7 @@ class ClipView:
 
     @property
     def whole_frames(self) -> UInt8[Tensor, "N H W 3"]:
-        """Of a readable clip that is not cached in memory."""
+        """Every frame, uncropped, of a readable clip that is not cached in memory."""
         assert self.prepared is not None
         frames = self.prepared.pixels if self.prepared.frames is None else self.prepared.frames
         assert isinstance(frames, Tensor), f"{self.name}: cached without its frames"

@@ -129,7 +129,7 @@ class MotionEncoder(Encoder[FaceCrops]):
         return times.mean(2).flatten()[plan.token.to(frame_seconds.device)]
 
     def windows(self, num_frames: int) -> Windows:
-        """Of a clip with so many distinct frames, whatever its company."""
+        """The windows of a clip with so many distinct frames; they do not depend on the batch."""
         length, tubelet = self.shape.num_frames, self.shape.tubelet
         number = max(1, -(-num_frames // length))
         if number == 1:

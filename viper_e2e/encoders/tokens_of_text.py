@@ -22,7 +22,7 @@ _VOCABULARIES = (
 
 
 class Tokens(NamedTuple):
-    """Of a text, without the special ones."""
+    """The tokens of a text, without the special ones."""
 
     ids: list[int]
     spans: list[tuple[int, int]]

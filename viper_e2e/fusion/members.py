@@ -52,6 +52,6 @@ class MembersFusion(FusionHead):
         duration_seconds: Float[Tensor, "B"],
         hidden: Bool[Tensor, "B M"] | None = None,
     ) -> Float[Tensor, "B *K E"]:
-        """Of each member (in training mode of each of its networks). Arguments as for `TokenFusion`."""
+        """Intensities from each member (in training mode from each of its networks); see `TokenFusion`."""
         answers = [member(streams, face_found, duration_seconds, hidden) for member in self.members]
         return torch.cat([one if one.ndim == 3 else one[:, None] for one in answers], 1)

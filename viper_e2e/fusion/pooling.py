@@ -77,7 +77,7 @@ def block_sizes(widths: Mapping[str, int]) -> list[int]:
 
 
 def with_face(keep: Bool[Tensor, "B T"], face_found: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-    """Of the kept slots those with a face; all of them in a clip without one."""
+    """Kept slots that show a face; all kept slots of a clip without any face."""
     seen = keep & face_found
     return torch.where(seen.any(1, keepdim=True), seen, keep)
 

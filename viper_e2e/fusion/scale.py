@@ -44,7 +44,7 @@ class LabelScale(nn.Module):
 
     @classmethod
     def of(cls, labels: LabelSet, *, bounded: bool = False) -> LabelScale | None:
-        """Of a label set; ``None`` where it has none, as for intensities in [0, 1]."""
+        """The scale of a label set; ``None`` where it has none, as for intensities in [0, 1]."""
         if labels.centres is None or labels.widths is None:
             if not labels.tasks:
                 return None
@@ -74,7 +74,7 @@ class LabelScale(nn.Module):
         return labels
 
     def of_columns(self, columns: slice) -> LabelScale:
-        """Of a task that is no class."""
+        """The scale of some columns alone, for a task that is not a class."""
         centres, widths = (tuple(row[columns].tolist()) for row in (self.centres, self.widths))
         return LabelScale(centres, widths, bounded=self.bounded)
 

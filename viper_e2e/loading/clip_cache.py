@@ -28,7 +28,7 @@ class ClipStore(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Of what is kept."""
+        """Bytes of all cached clips."""
         ...
 
     def __contains__(self, key: str) -> bool: ...

@@ -52,7 +52,7 @@ class Found:
         return lines
 
     def sound_alone(self, folder: str | os.PathLike) -> list[str]:
-        """Of a folder without clips but with sounds, what makes clips of these; a line or none."""
+        """For a folder with sounds but no clips, a line that tells how to make clips of them; else none."""
         sounds = {ending: n for ending, n in self.others.items() if ending[1:] in ONLY_SOUND}
         if self.files or not sounds:
             return []

@@ -62,7 +62,7 @@ class ClipBatch:
         return SkipRecord(self.keys[row], self.shards[row], error.stage, str(error), self.epoch, position)
 
     def skip_records(self) -> list[SkipRecord]:
-        """Of the rows that could not be read or decoded."""
+        """Records of the rows that could not be read or decoded."""
         return [self.skip_record(i, clip) for i, clip in enumerate(self.clips) if isinstance(clip, ClipError)]
 
 
@@ -143,7 +143,7 @@ class ClipLoader(ClipStream):
             yield self._batch(epoch, slots)
 
     def _spans(self, epoch: int, start: int) -> Iterator[Span]:
-        """Of shards that are read whole."""
+        """Where the walk needs each shard that is read whole."""
         if not self._reads_whole():
             return iter(())
         if isinstance(self.shards, ShardSet):

@@ -38,8 +38,7 @@ class Share:
 
 
 def clips_per_epoch(shares: Sequence[Share]) -> list[int]:
-    """Of each corpus. Together they are as many as the clips of all corpora, so that an epoch lasts as long as
-    one pass would.
+    """Clips of each corpus in an epoch, together as many as all corpora have, as in one pass.
 
     Raises `ViperError` for a weight that leaves a corpus without a clip.
     """
@@ -87,7 +86,7 @@ class MixturePattern:
         return corpus, int(self._before[block, corpus]) + int(np.count_nonzero(here == corpus))
 
     def positions(self, corpus: int) -> Integer[np.ndarray, " P"]:
-        """Of all clips of a corpus."""
+        """Positions of all clips of a corpus."""
         return np.flatnonzero(self._corpora == corpus)
 
 

@@ -82,7 +82,7 @@ class EpochOrder:
         return np.concatenate([np.empty(0, np.int64), *blocks])
 
     def spans(self) -> Iterator[tuple[int, int, int]]:
-        """Of each shard in turn its number, and the first and last position at which a clip of it may be."""
+        """For each shard in turn: its number, and the first and last position that a clip of it may have."""
         block = self._window if self._shuffle else 1
         for number, end in zip(self._shards.tolist(), self._ends.tolist(), strict=True):
             begin = end - int(self._sizes[number])
@@ -153,7 +153,7 @@ class BatchShape:
 
     @property
     def clips_per_forward(self) -> int:
-        """Of all processes together."""
+        """Clips in one forward pass of all processes together."""
         return self.batch_size * self.num_processes
 
     @property

@@ -10,7 +10,7 @@ from viper_e2e.shards import FarReading, ShardIndex, ShardSet, is_remote
 
 
 class Span(NamedTuple):
-    """Of one shard."""
+    """From where to where in an epoch one shard is needed."""
 
     shard: ShardIndex
     first: int
@@ -34,7 +34,7 @@ class HasSpans(Protocol):
 
 
 def far_reading_of(source: ClipSource) -> FarReading:
-    """Of files that a person named: each by itself."""
+    """How files that a person named are read: each by itself."""
     return source.far if isinstance(source, HasFarShards) else FarReading()
 
 
@@ -49,14 +49,14 @@ def notes_on_reading(far: FarReading, sources: Iterable[ClipSource | None]) -> l
 
 
 def spans_of_order(source: ShardSet, order: HasSpans, start: int) -> Iterator[Span]:
-    """Of an epoch from a position on; shards on disk are left out."""
+    """The spans of an epoch from a position on; shards on disk are left out."""
     for number, first, last in order.spans():
         if last >= start and is_remote(source.shards[number].path_or_url):
             yield Span(source.shards[number], max(first, start), last)
 
 
 def spans_of_clips(source: ClipSource, indices: Iterable[int]) -> Iterator[Span]:
-    """Of clips one after the other, whose numbers are their positions; those of one shard lie together."""
+    """The spans of clips in the order of their numbers; clips of one shard stand together."""
     shard, first, last = None, 0, 0
     for i in indices:
         place = source.shard_of(i)

@@ -63,7 +63,7 @@ def _in_languages(folder: Path, stem: str) -> dict[str, Path]:
 
 @lru_cache(maxsize=8)
 def _files_by_stem(folder: Path, _changed: int) -> dict[str, dict[str, Path]]:
-    """Of all clips of a folder as it was at a time: name without ending → language → file."""
+    """Files of words in a folder as it was at a time: name without ending → language → file."""
     found: dict[str, dict[str, Path]] = {}
     names = sorted(path.name for path in folder.iterdir())
     clips = {name.rpartition(".")[0] for name in names if extension_of(name) in VIDEO_EXTENSIONS}

@@ -45,7 +45,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class TaskCalibration:
-    """Of one task's columns."""
+    """The calibration of one task's columns."""
 
     kind: str
     """The task's."""
@@ -114,7 +114,7 @@ class Calibration:
     """Those that were fitted on: ``clips``, ``sha256`` of their content, ``subjects``."""
 
     def apply(self, values: Float64[np.ndarray, "N E"], labels: LabelSet) -> Float64[np.ndarray, "N E"]:
-        """Of all columns of a label set."""
+        """Calibrated values of all columns of a label set."""
         made = values.copy()
         for _, columns, own in self._parts(labels):
             made[:, columns] = own.apply(values[:, columns])

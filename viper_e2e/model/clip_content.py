@@ -14,7 +14,7 @@ _PLACES = ("source", "revision")
 
 @dataclass(frozen=True)
 class ClipContent:
-    """Of `ViPER.cacheable`, as identities of content: equal ones make bitwise equal clips and tokens."""
+    """Ids of what `ViPER.cacheable` depends on: equal ones make bitwise equal clips and tokens."""
 
     prepared: str
     """Of what is kept beside tokens: how clips are decoded, faces found, slots laid out, and which parts of
@@ -50,7 +50,7 @@ class ClipContent:
 
 
 def _front_of(model: ViPER, name: str, how: list) -> list:
-    """Of an encoder that is cut before its trained blocks: clips hold what stands in front makes of them."""
+    """The frozen front of a partly trained encoder, whose output cached clips hold."""
     encoder = model.encoders[name]
     return [how, encoder.prefix_content_id(), _settings_of(model, name)] if encoder.is_cut else []
 

@@ -90,7 +90,7 @@ class Prediction:
         return replace(self, intensities=dict.fromkeys(self.intensities or {}), spread=None, warning=told)
 
     def in_window(self, start_seconds: float, end_seconds: float) -> Prediction:
-        """Of a window that was scored as a clip of its own, on the clock of its clip."""
+        """The same on the clock of its clip, for a window that was scored as a clip of its own."""
         frames = self.frame_seconds and tuple(round(start_seconds + s, 4) for s in self.frame_seconds)
         start, end = round(start_seconds, 3), round(end_seconds, 3)
         return replace(self, start_seconds=start, end_seconds=end, is_window=True, frame_seconds=frames)
@@ -102,7 +102,7 @@ class Prediction:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Prediction:
-        """Of a journal, also of the records that earlier versions kept there."""
+        """Read from a journal's record, also from those of earlier versions."""
         known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
         # Records told a window by its times.
         known.setdefault("is_window", data.get("window_seconds") is not None)
@@ -121,6 +121,6 @@ _DEFAULTS = {field.name: field.default for field in fields(Prediction)}
 def failed(
     clip: str, reason: str, modalities: Sequence[str], *, stage: str = "", start_seconds: float | None = None
 ) -> Prediction:
-    """Of a clip that could not be read, or of what is left of it from some second on."""
+    """The prediction of a clip that could not be read, or could not from some second on."""
     present = dict.fromkeys(modalities, False)
     return Prediction(clip, present=present, error=reason, stage=stage, start_seconds=start_seconds)

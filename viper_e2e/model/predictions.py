@@ -134,7 +134,7 @@ class Predictions:
         return self.valid & ~np.isnan(self.true).all(1) & np.isfinite(self.predicted).all(1)
 
     def by_task(self) -> Iterator[tuple[Task, Predictions]]:
-        """Of each task alone, its columns by their own names; clips without its label are unlabelled."""
+        """Predictions of each task alone, columns under their own names; clips without its label unlabelled."""
         for task, columns in self.labels.parts:
             true = self.true[:, columns]
             true = np.where(np.isnan(true).any(1, keepdims=True), np.nan, true)

@@ -104,14 +104,14 @@ def summary_of(windows: Sequence[Prediction]) -> Prediction:
 
 
 def _mean_spread(windows: Sequence[Prediction], weights: Sequence[float]) -> dict[str, float] | None:
-    """Of members that agree in one window as much as in the other."""
+    """The mean over windows; members are taken to agree equally in each."""
     names = list(windows[0].spread or {})
     means = {name: _mean([(window.spread or {}).get(name) for window in windows], weights) for name in names}
     return {name: mean for name, mean in means.items() if mean is not None} or None
 
 
 def _joined(words: Sequence[str | None]) -> str | None:
-    """Of windows, each text once."""
+    """The words of all windows, each text once."""
     there = [text for text in words if text is not None]
     return " ".join(filter(None, dict.fromkeys(there))) if there else None
 

@@ -112,7 +112,7 @@ class ViPER(Pretrained):
 
     @property
     def backbones(self) -> dict[str, Backbone]:
-        """Of all encoders, by name."""
+        """The backbones of all encoders, by name."""
         return {name: b for encoder in self.encoders.values() for name, b in encoder.backbones().items()}
 
     def set_training_depths(self, depths: Depths) -> None:

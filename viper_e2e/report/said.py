@@ -44,7 +44,7 @@ def parts_said(
     labels: LabelSet,
     intervals: Mapping[str, Sequence[float] | None] | None = None,
 ) -> list[Part]:
-    """Of a class its winner and bars of probabilities; of labels, numbers and intensities bars.
+    """For a class, its winner and bars of probabilities; for labels, numbers and intensities, bars.
 
     ``values``: by name, as in a record; ``intervals``: as there.
     """

@@ -72,7 +72,7 @@ MEASURES = {
 
 
 def measure_title(name: str) -> str:
-    """Of a measure; a combined one is called as its corpus calls it."""
+    """A measure's title; a combined one is called as its corpus calls it."""
     return MEASURES.get(name, name)
 
 

@@ -15,13 +15,13 @@ its head to its tail tell it, and an hour of 4K costs as little as ten seconds."
 
 
 def digest(data: object) -> str:
-    """Of plain data (what JSON holds), 64 hex digits."""
+    """The sha256 of plain data (what JSON holds), 64 hex digits."""
     text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def sampled_digest(read: Callable[[int, int], bytes], size: int) -> str:
-    """Of ``size`` bytes that ``read(offset, size)`` gives: all of few, pieces of many."""
+    """A hash of the ``size`` bytes that ``read(offset, size)`` gives: of all, or of pieces of many."""
     found = hashlib.sha256(str(size).encode())
     if size <= WHOLE_BYTES:
         found.update(read(0, size))

@@ -22,7 +22,7 @@ MAX_NAMES = 5
 
 @dataclass(frozen=True)
 class Difference:
-    """Of a run from the first one, in one measure."""
+    """How far a run is from the first one in one measure."""
 
     value: float
     interval: Interval

@@ -14,7 +14,7 @@ from viper_e2e.scoring.task_scores import TaskScores, task_record, task_scores
 
 @dataclass(frozen=True)
 class FoldScores:
-    """Of one task."""
+    """One task's scores over all folds."""
 
     pooled: TaskScores
     """Of all clips, each predicted by the model of the fold in which it was held out."""
@@ -43,7 +43,7 @@ class FoldScores:
 
 
 def over_seeds(by_seed: Sequence[FoldScores]) -> dict[str, dict[str, Any]]:
-    """Of one task cross-validated with several seeds: each measure's ``values`` of all clips, their ``mean``
+    """One task cross-validated with several seeds: each measure's ``values`` of all clips, their ``mean``
     and ``deviation``; None where a seed has none."""
     found = {}
     for measure in by_seed[0].measures:
@@ -61,7 +61,7 @@ def _spread(values: Sequence[float | None]) -> tuple[float | None, float | None]
 
 
 def fold_scores(pooled: Predictions, by_fold: Mapping[str, Predictions]) -> dict[str, FoldScores]:
-    """Of every task, by name."""
+    """Scores of every task, by name."""
     whole = task_scores(pooled)
     each = {
         fold: task_scores(replace(predictions, labels=pooled.labels), num_resamples=0)

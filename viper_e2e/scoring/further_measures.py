@@ -21,7 +21,7 @@ THRESHOLDS = np.linspace(0.05, 0.95, 20)
 
 @dataclass(frozen=True)
 class Blends:
-    """Of N clips the one or two emotions of each."""
+    """The one or two emotions of each of N clips."""
 
     present: Bool[np.ndarray, "N C"]
     order: Int[np.ndarray, "N"]

@@ -26,7 +26,7 @@ IDS = ("subject", "split", "shard", "fold", "session", "speaker")
 
 @dataclass(frozen=True)
 class GroupScores:
-    """Of every group by one name, such as ``Gender``."""
+    """Scores of every group by one name, such as ``Gender``."""
 
     name: str
     groups: Mapping[str, Mapping[str, TaskScores]]

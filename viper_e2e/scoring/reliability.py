@@ -33,7 +33,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Of a task of classes or labels, on clips that have its label."""
+    """How reliable the probabilities of a task are, on clips that have its label."""
 
     ece: float
     """Expected calibration error: mean distance of confidence and share of right ones, over bins (Guo et al.
@@ -90,7 +90,7 @@ def reliability(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> Reliability:
-    """Of a class or of labels. Where raters chose several classes, the most chosen counts as right."""
+    """For a task of classes or labels. Where raters chose several classes, the most chosen counts as right."""
     said, found = _events(task, predicted, true)
     place = np.minimum((said * NUM_BINS).astype(int), NUM_BINS - 1)
     one_hot = np.eye(NUM_BINS)[place]  # N L B
@@ -126,7 +126,7 @@ def number_bins(predicted: Float[np.ndarray, "*N"], true: Float[np.ndarray, "*N"
 
 
 def selective(task: Task, predicted: Float[np.ndarray, "N C"], true: Float[np.ndarray, "N C"]) -> Selective:
-    """Of a class: WAR and UAR of the clips whose winning class is most probable. Of labels: their accuracy, by
+    """Of classes, WAR and UAR of the clips whose winning class is most probable; of labels, their accuracy, by
     the mean confidence of a clip's labels."""
     if task.kind == "class":
         confidence, right = predicted.max(1), predicted.argmax(1) == true.argmax(1)
@@ -145,7 +145,7 @@ def selective(task: Task, predicted: Float[np.ndarray, "N C"], true: Float[np.nd
 
 
 def task_reliability(predictions: Predictions) -> dict[str, tuple[Reliability, Selective]]:
-    """Of every task of classes or labels, by name."""
+    """Both for every task of classes or labels, by name."""
     found = {}
     for task, columns in predictions.labels.parts:
         known = known_clips(predictions, columns)

@@ -61,7 +61,7 @@ def _labels_beside(predictions: Path) -> LabelSet:
 
 
 def _labels_of_before(record: dict[str, Any], path: Path) -> LabelSet:
-    """Of a version that kept the names of emotions alone."""
+    """Labels as a version wrote them that kept the names of emotions alone."""
     if record.get("tasks"):
         raise ViperError(
             f"{path}: of an earlier version, which did not keep the labels of tasks; evaluate anew"

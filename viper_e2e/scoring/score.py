@@ -196,7 +196,7 @@ def _with_note(one: Prediction, is_changed: bool) -> str | None:
 def _restored(
     outcome: list[dict[str, Any]] | dict[str, Any], model: ViPER | None, key: str
 ) -> list[Prediction]:
-    """Of one clip, out of a journal."""
+    """The predictions of one clip, out of a journal."""
     if isinstance(outcome, list):
         return [Prediction.from_json(one) for one in outcome]
     # What `eval` kept until every command kept the same: a row of its table.

@@ -60,7 +60,7 @@ class Subset:
         return far_reading_of(self.source)
 
     def reader(self) -> Readable:
-        """Of the source."""
+        """The source's reader, which also reads words."""
         return self.source.reader() if isinstance(self.source, HasPlaces) else self.source
 
     def place_of(self, i: int) -> Where:
@@ -126,7 +126,7 @@ class ClipFiles:
         return words_beside(path, self.words_language)
 
     def clip_id(self, i: int) -> str | None:
-        """Of a file as it was when it was first asked for."""
+        """The id of a file's content when it was first asked for."""
         if i not in self._content_ids:
             path = self.paths[i]
             self._content_ids[i] = None if isinstance(path, str) else self._with_words(file_id(path), path)

@@ -44,7 +44,7 @@ class TaskScores:
 
 
 def task_scores(predictions: Predictions, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, TaskScores]:
-    """Of every task, by name; of several together under `OVERALL`. ``num_resamples`` 0: without intervals."""
+    """Scores of every task; `OVERALL` of several together. ``num_resamples`` 0: without intervals."""
     return {
         ruler.task.name: _scores_of(ruler, predictions, num_resamples, seed)
         for ruler in rulers(predictions.labels)
@@ -71,7 +71,7 @@ def main_score(scores: Mapping[str, TaskScores], best_by: str = "") -> float:
 
 
 def interval_of_main(scores: Mapping[str, TaskScores], best_by: str = "") -> Interval | None:
-    """Of what `main_score` is, where that is one measure; an error as it is measured."""
+    """The interval of `main_score`, where that is one measure; an error as it is measured."""
     own = [one.task for one in scores.values() if best_by or (one.num_clips and one.task.kind != COMBINED)]
     if not best_by and len(own) != 1:
         return None

@@ -11,7 +11,7 @@ from viper_e2e.errors import ViperError
 
 @dataclass(frozen=True)
 class FarReading:
-    """Of shards on servers and in stores; those on disk are read as they lie, whatever this says."""
+    """How shards on servers and in stores are read; it does not concern those on disk."""
 
     read: Literal["range", "ahead"] = "range"
     """``range``: a request each clip. ``ahead``: whole shards by one request each, before they are wanted."""

@@ -61,7 +61,7 @@ class Answer:
         self._response.release_conn()
 
     def beginning(self) -> bytes:
-        """Of what a refusal says, if it says it at once."""
+        """The first bytes of a refusal, if they come at once."""
         try:
             return self._response.read1(_TOLD_BYTES, decode_content=False)
         except (HTTPError, OSError, http.client.HTTPException) as error:

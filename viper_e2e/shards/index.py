@@ -226,7 +226,7 @@ def _entry_from_json(sample: dict[str, Any], labels: LabelSet | None, tar_size: 
 
 
 def segment_from_json(data: Mapping[str, Any]) -> Segment:
-    """Of `Segment.to_json`; ``ValueError`` (or ``KeyError``, ``TypeError``) for what is none."""
+    """The inverse of `Segment.to_json`; ``ValueError`` (or ``KeyError``, ``TypeError``) for anything else."""
     end = inf if data["end"] is None else number(data["end"])
     side = data.get("side", "full")
     if side not in ("left", "right", "full"):

@@ -62,7 +62,7 @@ class Mixture(ShardSet):
         return self.corpora[bisect.bisect_right(self.first_clips, i) - 1]
 
     def only(self, keep: Sequence[bool] | Bool[np.ndarray, " N"]) -> ShardSet:
-        """Of each corpus, the samples to keep."""
+        """The samples to keep, corpus by corpus."""
         wanted = np.asarray(keep, dtype=bool)
         parts = [
             replace(corpus, shards=corpus.shards.only(wanted[first : first + len(corpus.shards)]))
@@ -76,7 +76,7 @@ class Mixture(ShardSet):
         return [one for corpus in self.corpora for one in corpus.shards.shard_ids()]
 
     def content_id(self) -> str:
-        """Of corpora, their names and their weights relative to one another."""
+        """An id of the corpora, their names and their weights relative to one another."""
         parts = parts_of([corpus.weight for corpus in self.corpora])
         return digest(
             [
@@ -87,7 +87,7 @@ class Mixture(ShardSet):
 
 
 def name_of_corpus(key: str) -> str:
-    """Of a clip of a mixture, by its key there."""
+    """The corpus of a mixture's clip, by its key there."""
     return key.partition(SEPARATOR)[0]
 
 

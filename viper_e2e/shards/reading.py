@@ -159,7 +159,7 @@ class ShardSet:
         return [shard.content_id or shard_id(shard) for shard in self.shards]
 
     def content_id(self) -> str:
-        """Of all shards together, in their order."""
+        """An id of all shards together, in their order."""
         return digest(self.shard_ids())
 
     def read(self, i: int) -> Sample:

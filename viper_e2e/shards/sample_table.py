@@ -42,7 +42,7 @@ class Texts:
         return content.tobytes().decode("utf-8", "surrogatepass")
 
     def hashes(self) -> UInt64[np.ndarray, " N"]:
-        """Of each text a number; equal texts have equal ones, and others nearly never."""
+        """A number for each text; equal texts have equal ones, and others nearly never."""
         bounds = self.bounds.astype(np.int64)
         lengths = np.diff(bounds)
         powers = np.cumprod(np.full(int(lengths.max(initial=0)) + 1, _HASH_FACTOR))  # modulo 2 ** 64
@@ -239,7 +239,7 @@ class SampleTable(Sequence[SampleEntry]):
         return [self._prefix + values[code] for code in codes[np.isin(own, hashes)].tolist()]
 
     def subject_hashes(self) -> UInt64[np.ndarray, " S"]:
-        """Of each subject once, as of `Texts`; whatever stands before them."""
+        """The hash of each subject once, without the prefix before them; as in `Texts`."""
         return self.columns.subjects.values.hashes()[self._subject_codes()]
 
     def _subject_codes(self) -> Integer[np.ndarray, " S"]:

@@ -60,7 +60,7 @@ class CorpusCurves:
                 self._sums[corpus, index] += torch.stack([errors[row], torch.ones((), dtype=torch.float64)])
 
     def record(self) -> dict[str, Any]:
-        """Of the epoch that ends, in all processes, which all must ask; what comes next is another's."""
+        """The sums of the epoch that ends, over all processes, which all must ask; then they start again."""
         total = self._table().sum(0)
         self._sums, self._gathered = self._empty(), None
         return {
@@ -98,7 +98,7 @@ class CorpusCurves:
 
 
 def validation_by_corpus(predictions: Predictions, shards: ShardSet) -> dict[str, Any]:
-    """Of each corpus of a mixture the scores of the tasks that its clips have labels of, as JSON."""
+    """Scores of each corpus of a mixture in the tasks that its clips have labels of, as JSON."""
     if not isinstance(shards, Mixture):
         return {}
     names = np.array([name_of_corpus(key) for key in predictions.keys], dtype=object)
@@ -110,7 +110,7 @@ def validation_by_corpus(predictions: Predictions, shards: ShardSet) -> dict[str
 
 
 def _errors(task: Task, predicted: Float[Tensor, "B C"], true: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
-    """Of each clip; NaN where a label is missing."""
+    """The error of each clip; NaN where a label is missing."""
     likely = predicted.clamp(LEAST_PROBABILITY, 1.0)
     if task.kind == "class":
         return -(true * likely.log()).sum(1)

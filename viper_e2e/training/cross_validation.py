@@ -146,7 +146,7 @@ class Folding:
                 )
 
     def _folds_without_labels(self, source: str) -> tuple[str, ...]:
-        """Of folds that were packed with clips, those of which no clip has a label."""
+        """Folds packed with clips none of which has a label."""
         corpora = parse_corpora(self.settings.train.train_shards, "--train-shards")
         # Of several corpora, some may have no such folds.
         if is_file_of_folds(source) or len(corpora) > 1 or corpora[0].name or not self.shards.problems:

@@ -107,7 +107,7 @@ def _in_common(train: ShardSet, val: ShardSet) -> Iterator[str]:
 
 
 def _subjects_of_both(train: ShardSet, val: ShardSet) -> list[str]:
-    """Of corpora with the same name, or where one of the sets has no named corpora."""
+    """Subjects in both sets, of corpora with the same name or where one set has no named corpora."""
     found: dict[str, None] = {}
     for name, own in _corpora(train):
         for other_name, other in _corpora(val):
@@ -180,7 +180,7 @@ def training_labels(shards: ShardSet, output: str, last: Path | None = None) -> 
 
 
 def _moments(shards: ShardSet, labels: LabelSet) -> list[LabelMoments]:
-    """Of each task."""
+    """The label moments of each task."""
     if len(shards) > MAX_ROWS_AT_ONCE:
         return [moments_in_parts(shards.label_parts, own) for _, own in labels.parts]
     rows = shards.label_rows()
@@ -188,7 +188,7 @@ def _moments(shards: ShardSet, labels: LabelSet) -> list[LabelMoments]:
 
 
 def _label_means(shards: ShardSet, moments: Sequence[LabelMoments]) -> tuple[float, ...]:
-    """Of each column over the clips that have it."""
+    """The mean of each column over the clips that have it."""
     if len(shards) > MAX_ROWS_AT_ONCE:
         return tuple(float(mean) for own in moments for mean in own.means)
     return tuple(np.nanmean(shards.label_rows(), axis=0).tolist())
@@ -272,7 +272,7 @@ def make_loader(
 
 
 def shares_of(shards: ShardSet) -> list[Share]:
-    """Of each corpus of a mixture; of other shards none."""
+    """The share of each corpus of a mixture; empty for other shards."""
     if not isinstance(shards, Mixture):
         return []
     return [

@@ -28,7 +28,7 @@ def data_record(settings: Settings, train: ShardSet, val: ShardSet | None) -> di
 
 
 def provenance_of(train: ShardSet, val: ShardSet | None) -> dict[str, Any]:
-    """Of which clips a model is, for its model card."""
+    """Which clips a model was trained on, for its model card."""
     sets = {"train": train} | ({"val": val} if val is not None else {})
     return {name: {"clips": len(s), "sha256": s.content_id()} for name, s in sets.items()}
 

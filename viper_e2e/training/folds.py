@@ -36,7 +36,7 @@ class Folds:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the folds: numbers in their order, before other words in theirs."""
+        """Names of the folds: numbers in their order, then other words in theirs."""
         return tuple(sorted(set(self.of_clips.values()), key=_as_people_count))
 
     def write(self, path: Path) -> None:

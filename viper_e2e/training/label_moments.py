@@ -13,7 +13,7 @@ MAX_ROWS_AT_ONCE = 2**20
 
 
 class LabelMoments(NamedTuple):
-    """Of clips that have all of a task's labels."""
+    """Moments over clips that have all of a task's labels."""
 
     num_clips: int
     means: Float64[np.ndarray, " E"]
@@ -23,7 +23,7 @@ class LabelMoments(NamedTuple):
 
 
 def moments_of(rows: Float64[np.ndarray, "N E"]) -> LabelMoments:
-    """Of rows without a gap."""
+    """Moments of rows without a gap."""
     if not len(rows):
         empty = np.zeros(rows.shape[1])
         return LabelMoments(0, empty, empty, empty, empty)
@@ -51,6 +51,6 @@ def moments_in_parts(parts: Callable[[], Iterable[np.ndarray]], columns: slice) 
 
 
 def known_rows(rows: Float64[np.ndarray, "N E"], columns: slice) -> Float64[np.ndarray, "K C"]:
-    """Of some columns, the rows without a gap."""
+    """Rows of some columns that have no gap."""
     own = rows[:, columns]
     return own[~np.isnan(own).any(1)]

@@ -222,9 +222,12 @@ class ManyTrainings:
     def predict(
         self, outcome: Outcome, shards: ShardSet, checkpoint: str = "", *, model: Path | None = None
     ) -> Predictions:
-        """Of clips by an ended run's checkpoint, in the precision in which it was trained; clips whose tokens
-        are held are neither decoded nor encoded. All processes must ask, and get all. ``checkpoint``: ``last``
-        or ``best``; empty: as `Outcome.best`. ``model``: one that was made of the run's, in its place."""
+        """Predictions of clips by an ended run's checkpoint, in the precision in which it was trained.
+
+        Clips whose tokens are cached are neither decoded nor encoded. All processes must ask, and get all.
+        ``checkpoint``: ``last`` or ``best``; empty: as `Outcome.best`. ``model``: one made of the run's, in its
+        place.
+        """
         run = outcome.settings
         folder = model or (outcome.best.with_name(checkpoint) if checkpoint else outcome.best)
         module = ViPER.from_pretrained(folder).to(self.accelerator.device)

@@ -78,7 +78,7 @@ Factors = Callable[[int], Callable[[int], float]]
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, factors: Factors) -> torch.optim.lr_scheduler.LambdaLR:
-    """Of all groups, each from its own first step."""
+    """The schedule of all groups, each from its own first step."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, _of_groups(optimizer, factors))
 
 

@@ -95,7 +95,7 @@ class SavedRun:
 
     @property
     def labels(self) -> LabelSet | None:
-        """Of the run, in its order."""
+        """The run's labels, in its order."""
         if "labels" in self.data:
             columns = tuple(self.data["labels"])
             return LabelSet(columns, tasks=tasks_from_json(self.data.get("tasks", []), len(columns)))

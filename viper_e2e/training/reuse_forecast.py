@@ -105,7 +105,7 @@ class ReuseForecast:
 
 
 def forecast_for(run: TrainingRun, clips: SharedClips | None) -> ReuseForecast:
-    """Of a run that is about to begin; of several on the same clips the first tells it for all."""
+    """The forecast of a run that is about to begin; of several on the same clips, the first speaks for all."""
     steps = run.total_steps - run.state.step
     rounds = Rounds(
         num_train=len(run.train_shards),

@@ -83,7 +83,7 @@ SHOWN = {
 
 
 def measures_in(record: Mapping[str, Any]) -> list[str]:
-    """Of a task's record, the names that have one number each."""
+    """Names in a task's record that have one number each."""
     return [
         name
         for name, value in record.items()
@@ -111,7 +111,7 @@ def task_line(record: Mapping[str, Any]) -> str:
 
 
 def corpus_lines(record: Mapping[str, Any]) -> Iterator[str]:
-    """Of each corpus that an epoch was validated on, its tasks."""
+    """A line for each corpus that an epoch was validated on."""
     corpora = record.get("val", {}).get("corpora", {})
     width = max(map(len, corpora), default=0)
     for corpus, tasks in corpora.items():

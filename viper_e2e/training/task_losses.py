@@ -163,7 +163,7 @@ class TaskLoss(nn.Module):
 def build_loss(
     labels: LabelSet, shards: ShardSet, config: TrainConfig, num_networks: int
 ) -> IntensityLoss | TaskLoss:
-    """Of the training shards' tasks. `ViperError` for settings that none of these tasks reads."""
+    """The loss of the training shards' tasks. `ViperError` for settings that none of these tasks reads."""
     scale = LabelScale.of(labels)
     if not any(task.kind in ("class", "labels") for task, _ in labels.parts):
         given = {"--class-weights": config.class_weights != "none", "--label-smoothing": config.label_smoothing}
@@ -195,7 +195,7 @@ def has_label(targets: Float[Tensor, "B C"]) -> Bool[Tensor, "B"]:
 
 
 def end_step(loss: IntensityLoss | TaskLoss, *, takes_effect: bool) -> None:
-    """Of weights that are learned: a step of their own, where the model has made one."""
+    """A step of the learned weights' own, where the model has made one."""
     if isinstance(loss, TaskLoss) and loss.uncertainty is not None:
         loss.uncertainty.end_step(takes_effect=takes_effect)
 
@@ -208,7 +208,7 @@ def learned_weights(loss: IntensityLoss | TaskLoss) -> dict[str, float]:
 
 
 def label_weights(labels: LabelSet, targets: Float[Tensor, "B E"], weights: Float[Tensor, "B"]) -> list[float]:
-    """Of each task, how many clips of a batch count."""
+    """How many clips of a batch count for each task."""
     return [float((weights * has_label(targets[:, columns])).sum()) for _, columns in labels.parts]
 
 

@@ -173,7 +173,7 @@ class TrainingRun:
                 console.print(f"from epoch {epoch + 1} on: {', '.join(new)}")
 
     def _write_settings(self) -> None:
-        """Of what is computed from here on; a run that is at its end keeps what it was computed with."""
+        """Write down the settings from here on; a run that is at its end keeps those it was computed with."""
         if self._is_finished():
             if self.changed:
                 console.print("[yellow]nothing is left to train; raise --epochs or --max-steps[/yellow]")

@@ -247,7 +247,7 @@ def _check_heads(trials: Sequence[Trial]) -> None:
 
 
 def _row(trial: Trial, outcome: Outcome) -> dict[str, Any]:
-    """Of the epoch that ``checkpoints/best`` holds."""
+    """The record of the epoch that ``checkpoints/best`` holds."""
     best = best_epoch(outcome.log)
     assert best is not None, "trials are validated"
     val = best["val"]

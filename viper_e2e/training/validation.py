@@ -168,7 +168,7 @@ def main_of(val: Mapping[str, Any]) -> float | None:
 
 
 class Judgement(NamedTuple):
-    """Of a model by its validation clips."""
+    """What a model's validation clips say of it."""
 
     measure: str
     """That is judged by, as people read it."""
@@ -195,7 +195,7 @@ def _main_measure(kinds: Mapping[str, str]) -> str:
 
 
 def best_epoch(log: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Of a ``metrics.jsonl`` the record that ``checkpoints/best`` is of; None where nothing was validated."""
+    """The record in a ``metrics.jsonl`` of ``checkpoints/best``; None where nothing was validated."""
     validated = [dict(record) for record in log if record.get("val")]
     return max(validated, key=lambda record: _rank_of(record["val"]), default=None)
 

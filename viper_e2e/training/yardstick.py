@@ -52,7 +52,7 @@ class PooledRows:
     """
 
     def __init__(self, module: ViPER, max_bytes: int = MAX_BYTES, max_clips: int | None = MAX_CLIPS):
-        """Of the clips at the first positions of an epoch, as many as fit."""
+        """Room for the clips at the first positions of an epoch, as many as fit."""
         self.widths = {name: encoder.embed_dim for name, encoder in module.encoders.items()}
         fitting = max_bytes // (4 * num_features(self.widths))
         self.max_clips = fitting if max_clips is None else min(max_clips, fitting)
@@ -77,7 +77,7 @@ class PooledRows:
         face_found: Bool[Tensor, "B T"],
         duration_seconds: Float[Tensor, " B"],
     ) -> None:
-        """Of each pass, as `ViPER.watch`; the last one counts."""
+        """Look at a pass, as `ViPER.watch`; the last one counts."""
         pooled = pool(streams, face_found, duration_seconds)
         self._passing = pooled_rows(pooled), torch.stack([s.present for s in pooled.values()], 1)
 
@@ -94,12 +94,12 @@ class PooledRows:
         self._tables.append(Table(*(column[counts] for column in rows)))
 
     def own(self) -> Table:
-        """Of this process, in the order in which they came."""
+        """Rows of this process, in the order in which they came."""
         self._tables = [Table(*(torch.cat(columns) for columns in zip(*self._tables, strict=True)))]
         return self._tables[0]
 
     def gather(self, processes: Processes) -> Table:
-        """Of all processes; as rows are put in order, their number does not show."""
+        """Rows of all processes, put in order, so that the number of processes does not matter."""
         tables = processes.gather_list([self.own()], purpose="gathering pooled tokens")
         joined = Table(*(torch.cat(columns) for columns in zip(*tables, strict=True)))
         order = joined.positions.argsort()
@@ -275,7 +275,7 @@ WHAT_HELPS = (
 
 
 def verdict(log: list[dict[str, Any]]) -> str | None:
-    """Of a run that ended below its yardstick: that it did; see `WHAT_HELPS`. ``log``: its metrics."""
+    """A line for a run that ended below its yardstick; see `WHAT_HELPS`. ``log``: its metrics."""
     ridge = next((r["yardstick"].get("mean_pearson") for r in log if r.get("yardstick")), None)
     reached = [r["val"]["mean_pearson"] for r in log if r.get("val")]
     best = max((value for value in reached if value is not None), default=None)
