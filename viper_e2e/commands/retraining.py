@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from viper_e2e.commands.parsing import parse_train
+from viper_e2e.commands.sweeping import tell_ending
 from viper_e2e.config import Settings, backbones_of, in_order
 from viper_e2e.errors import ExitCode, ViperError
 
@@ -96,3 +97,4 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     if known:
         plot = folder / "retrained.png"
         draw(plot, lambda: figures.ablation_plot(known, plot))
+    tell_ending(rows, folder)

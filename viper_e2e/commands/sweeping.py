@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,8 +125,8 @@ def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str) -> Non
     """Table, plot and what to do next, in the first process. One trial at least has not failed."""
     from viper_e2e.commands.pictures import draw
     from viper_e2e.report import stdout_console, trials_plot
-    from viper_e2e.runtime import AS_IT_IS, console, table
-    from viper_e2e.training import ranked, shown_measures, without_effect
+    from viper_e2e.runtime import table
+    from viper_e2e.training import ranked, shown_measures
 
     best_first = ranked(rows)
     measure, names = best_first[0]["measure"], list(rows[0]["settings"])
@@ -140,17 +141,25 @@ def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str) -> Non
     stdout_console().print(table(title, columns, cells))
     plot = folder / f"{title}.png"
     draw(plot, lambda: trials_plot(rows, plot, measure))
+    tell_ending(rows, folder)
+
+
+def tell_ending(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Which trials failed or were in vain, which is the best, and what to do next."""
+    from viper_e2e.runtime import AS_IT_IS, console
+    from viper_e2e.training import ranked, without_effect
+
     for row in (row for row in rows if "failed" in row):
         console.print(
             f"{row['trial']} failed: {row['failed']}; not tried again, unless its folder is removed",
             **AS_IT_IS,
         )
     for trial, other, settings in without_effect(rows):
-        idle = " and ".join(name.removeprefix("model.") for name in settings)
-        console.print(f"{trial} is {other} over again: {idle} had no effect", style="yellow", **AS_IT_IS)
-    best = best_first[0]["trial"]
+        which = " and ".join(name.removeprefix("model.") for name in settings)
+        console.print(f"{trial} is {other} over again: {which} had no effect", style="yellow", **AS_IT_IS)
+    best = ranked(rows)[0]["trial"]
     console.print(f"best: {best}, kept as {folder / 'checkpoints' / 'best'}", **AS_IT_IS)
-    console.print(f"next: viper infer CLIP --checkpoint {folder}", **AS_IT_IS)
+    console.print(f"next: viper infer CLIP --checkpoint {shlex.quote(str(folder))}", **AS_IT_IS)
 
 
 def _shown(value: float | None) -> str:

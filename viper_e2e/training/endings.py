@@ -65,4 +65,5 @@ def ensemble_lines(model: Path, val: Mapping[str, Any], best_by: str) -> str:
     if val:
         measure, _, value = judgement(val, best_by)
         told = f" (validation, {measure} {'undefined' if value is None else f'{value:.4f}'})"
-    return f"model of all seeds: {model}{told}\nnext: viper infer CLIP --checkpoint {model.parent.parent}"
+    following = ["viper", "infer", "CLIP", "--checkpoint", str(model.parent.parent)]
+    return f"model of all seeds: {model}{told}\nnext: {shlex.join(following)}"
