@@ -136,6 +136,15 @@ def test_subjects_that_other_groups_tear_apart_are_told(tmp_path):
     assert len(folds_from(shards, "Session", by="Session").names) == 4
 
 
+def test_a_class_that_one_fold_alone_has_is_told(tmp_path):
+    clips = [(f"c{i}", mood(2 if i in (4, 6) else i % 4 // 2), f"s{i}", {"Fold": str(i % 2)}) for i in range(8)]
+    shards = write_shards(tmp_path, clips)
+    (note,) = notes_on(shards, folds_from(shards, "Fold"))
+    assert note.startswith("mood sad: all clips that have it are in fold 0")
+    others = write_shards(tmp_path / "without", [(key, None, *more) for key, _, *more in clips])
+    assert list(notes_on(others, folds_from(others, "Fold"))) == []
+
+
 def test_clips_without_a_group_or_a_fold_are_counted_named_and_in_no_fold(tmp_path):
     clips = [
         (f"c{i}", mood(i % 3), f"s{i}" if i > 1 else None, {"Fold": str(i % 2)} if i < 7 else None)

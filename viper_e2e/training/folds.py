@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from viper_e2e.errors import ViperError
 from viper_e2e.runtime import naming, plain_json, write_text
@@ -216,6 +219,7 @@ def _groups_in_several(shards: ShardSet, folds: Folds) -> Iterator[str]:
 def notes_on(shards: ShardSet, folds: Folds) -> Iterator[str]:
     """Warnings about folds, a line each."""
     yield from folds.notes
+    yield from _alone_in_a_fold(shards, folds)
     if folds.by.lower() == "subject" and not any(entry.subject for entry in entries_of(shards)):
         yield "no clip has a Subject: whether a person is in two folds cannot be told; pack it"
     shared = (
@@ -226,6 +230,25 @@ def notes_on(shards: ShardSet, folds: Folds) -> Iterator[str]:
             f"{len(shared)} subjects are in more than one fold (--by {folds.by}), so models are tested on "
             f"people they were trained on: {_some(shared)}"
         )
+
+
+def _alone_in_a_fold(shards: ShardSet, folds: Folds) -> Iterator[str]:
+    """A line for each task, class or label that one fold alone has: who is tested on it has not learned it."""
+    labels, of_clips = shards.known_labels, np.array(folds.of(shards), dtype=object)
+    unknown = (math.nan,) * len(labels)
+    table = np.array([entry.intensities or unknown for entry in entries_of(shards)], dtype=np.float64)
+    for task, columns in labels.parts:
+        values = table[:, columns]
+        named = {task.name: ~np.isnan(values).any(1)}
+        if task.kind in ("class", "labels"):
+            named |= dict(zip(labels.columns[columns], (values > 0).T, strict=True))
+        for name, has in named.items():
+            where = set(of_clips[has]) - {None}
+            if len(where) == 1:
+                yield (
+                    f"{name}: all clips that have it are in fold {where.pop()}, so that the model that is "
+                    "tested on it has not learned it"
+                )
 
 
 def entries_of(shards: ShardSet) -> list[Any]:
