@@ -13,7 +13,7 @@ import yaml
 from viper_e2e.errors import ViperError
 from viper_e2e.runtime.outfiles import write_text
 from viper_e2e.training.data_record import write_data
-from viper_e2e.training.run_folder import RunFolder
+from viper_e2e.training.run_folder import RunFolder, check_goes_on
 
 HOLD = """
 import sys
@@ -123,3 +123,17 @@ def test_who_reads_a_file_while_it_is_replaced_reads_the_old_one_to_its_end(tmp_
         assert reader.read() == "old " * 99_999
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("file", "began"),
+    [("sweep.json", "sweep"), ("retrained.json", "ablate --retrain"), ("folds.json", "cv"), ("lock", "train")],
+)
+def test_a_folder_goes_on_by_the_command_that_began_it_alone(tmp_path, file, began):
+    check_goes_on(tmp_path, "train")  # nothing was begun
+    (tmp_path / file).touch()
+    (tmp_path / "config.yaml").touch()
+    check_goes_on(tmp_path, began)
+    for other in {"sweep", "ablate --retrain", "cv", "train"} - {began}:
+        with pytest.raises(ViperError, match=f"begun by viper {began}; go on with viper {began} --resume"):
+            check_goes_on(tmp_path, other)

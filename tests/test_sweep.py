@@ -123,14 +123,19 @@ def test_trials_are_compared_on_one_pass_and_the_best_is_the_sweeps_model(
     folder = tmp_path / "sweep"
     assert main(["sweep", *validated_arguments(corpus, vit, folder, "--epochs=1"), *GRID]) == 0
     assert set(encoded.values()) == {1}
+    out = capsys.readouterr().out
     told = json.loads((folder / "sweep.json").read_text())
     rows = told["trials"]
     assert [row["settings"]["lr"] for row in rows] == ["1e-3", "1e-2"] * 2
     best = max(rows, key=lambda row: row["score"])
     assert told["best"] == best["trial"]
     assert same(weights(folder, "best"), weights(folder / best["trial"], "best"))
+    assert (folder / "data.json").read_text() == (folder / best["trial"] / "data.json").read_text()
+    for other in ("train", "cv"):
+        capsys.readouterr()
+        assert main([other, f"--run-dir={folder}", "--resume"]) == 1
+        assert "was begun by viper sweep; go on with viper sweep --resume" in capsys.readouterr().err
     assert (folder / "sweep.png").is_file()
-    out = capsys.readouterr().out
     assert out.index(best["trial"]) < min(out.index(row["trial"]) for row in rows if row is not best)
     # What it was alone.
     alone = validated_arguments(

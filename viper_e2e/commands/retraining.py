@@ -24,8 +24,10 @@ def run_retraining(words: Sequence[str], command: Sequence[str]) -> int:
     """``words``: of `viper train`. Hidden from a model that was trained with it, a modality leaves a gap; what
     a model is without it is seen once it has learned without it."""
     base = parse_train(words, "viper ablate --retrain")
-    from viper_e2e.training import Trial, run_trials, settled_plan
+    from viper_e2e.training import Trial, check_goes_on, run_trials, settled_plan
 
+    if base.train.resume:
+        check_goes_on(Path(base.train.run_dir), "ablate --retrain")
     subsets = subsets_of(base.model.modalities)
     if len(subsets) == 1:
         raise ViperError("--retrain: this model has one modality; there is nothing to leave out")

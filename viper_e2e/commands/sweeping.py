@@ -52,8 +52,10 @@ def _single(argv: Sequence[str], *options: str) -> list[str]:
 def run_sweep(options: SweepConfig, others: Sequence[str], command: Sequence[str]) -> int:
     """``others``: the words of `viper train`."""
     base = parse_train(others, "viper sweep")
-    from viper_e2e.training import Trial, num_trials, run_trials, settled_plan
+    from viper_e2e.training import Trial, check_goes_on, num_trials, run_trials, settled_plan
 
+    if base.train.resume:
+        check_goes_on(Path(base.train.run_dir), "sweep")
     plan, propose = _plan(options, base)
     plan = settled_plan(base, plan, Path(base.train.run_dir) / RECORD)
     # Folders keep their names where more trials follow.

@@ -131,8 +131,7 @@ def unfinished_line(run: Path) -> str:
     settings = run / "config.yaml"
     if not settings.is_file() or (run / "checkpoints").exists():
         return ""
-    records = {"sweep.json": "sweep", "retrained.json": "ablate --retrain", "folds.json": "cv"}
-    command = next((name for file, name in records.items() if (run / file).is_file()), "train")
+    command = command_of(run)
     again = f"viper {command} --resume --run-dir {shlex.quote(str(run))}"
     models = _models_in(run)
     if not models:
@@ -143,6 +142,12 @@ def unfinished_line(run: Path) -> str:
     if command == "cv" or (command == "train" and not joins):
         return ""
     return f"{run}: stopped before it had one model; `{again}` goes on with it; or name a model: {models[0]}"
+
+
+def command_of(run: Path) -> str:
+    """That began the run, or the runs, in a folder that has settings, and goes on with them."""
+    records = {"sweep.json": "sweep", "retrained.json": "ablate --retrain", "folds.json": "cv"}
+    return next((name for file, name in records.items() if (run / file).is_file()), "train")
 
 
 def _models_in(folder: Path) -> list[Path]:

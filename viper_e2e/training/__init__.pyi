@@ -22,6 +22,7 @@ from .precision import resolve_precision as resolve_precision
 from .proposals import Proposals as Proposals
 from .resuming import SavedRun as SavedRun
 from .ridge_training import RidgeTrainer as RidgeTrainer
+from .run_folder import check_goes_on as check_goes_on
 from .shared_clips import SharedClips as SharedClips
 from .tables import shown_measures as shown_measures
 from .trainer import Trainer as Trainer

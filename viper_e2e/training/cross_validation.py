@@ -33,7 +33,7 @@ from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.joining import check_joinable, join
 from viper_e2e.training.one_pass import ManyTrainings, Outcome
 from viper_e2e.training.resuming import SavedRun, differences, with_absolute_paths
-from viper_e2e.training.run_folder import write_settings
+from viper_e2e.training.run_folder import check_goes_on, write_settings
 from viper_e2e.training.seeds import seeded
 
 FOLDS, HELD_OUT = "folds.json", "held_out"
@@ -63,6 +63,8 @@ class Folding:
         """``source``: how many folds to make, or where they are, as in `folds_from`; empty: ``Fold``, or what
         the run in ``run_dir`` has. `ViperError` for all that cannot be folded or is not as the run began."""
         train = settings.train
+        if train.resume:
+            check_goes_on(Path(train.run_dir), "cv")
         for given, why in (
             (train.fold and f"--fold {train.fold}", "all folds are trained; viper train trains one"),
             (train.val_shards and "--val-shards", "folds are validated on one another"),

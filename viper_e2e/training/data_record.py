@@ -37,6 +37,11 @@ def write_data(folder: Path, record: Mapping[str, Any]) -> None:
     write_text(folder / DATA, plain_json.dumps(record, indent=1) + "\n")
 
 
+def keep_data(run: Path, folder: Path) -> None:
+    """Beside a model that is made of a run's: what it was trained on, for those who score it."""
+    write_text(folder / DATA, (run / DATA).read_text(encoding="utf-8"))
+
+
 def _shards_record(shards: ShardSet) -> dict[str, Any]:
     names = [Path(shard.path_or_url.partition("?")[0]).name for shard in shards.shards]
     record: dict[str, Any] = {"sha256": shards.content_id(), "clips": len(shards)}

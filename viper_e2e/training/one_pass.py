@@ -20,13 +20,14 @@ from viper_e2e.scoring import Hooks, score
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import state as training_state
 from viper_e2e.training.data import limits_of, open_splits, reading_of
+from viper_e2e.training.data_record import keep_data
 from viper_e2e.training.endings import ensemble_lines, failed_seeds_line, finished_lines, stopped_line
 from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.joining import check_joinable, join
 from viper_e2e.training.precision import compute_dtype
 from viper_e2e.training.resuming import SavedRun, with_absolute_paths
 from viper_e2e.training.ridge_training import RidgeTrainer
-from viper_e2e.training.run_folder import RunFolder, check_is_free, write_settings
+from viper_e2e.training.run_folder import RunFolder, check_goes_on, check_is_free, write_settings
 from viper_e2e.training.seeds import seeded, summarised
 from viper_e2e.training.shared_clips import SharedClips
 from viper_e2e.training.tables import seeds_table
@@ -39,10 +40,12 @@ def train(settings: Settings) -> int:
     """Train as the settings say; returns the exit code: 0, or the signal's if one asked to stop.
 
     Of several seeds those that diverge are told at the end, and the others are trained all the same."""
+    folder = Path(settings.train.run_dir)
+    if settings.train.resume:
+        check_goes_on(folder, "train")
     check_joinable(settings)
     runs, outcomes = seeded(settings), {}
     failed: dict[int, str] = {}
-    folder = Path(settings.train.run_dir)
     command, count = ["viper", "train", *settings.words], len(runs)
     with ManyTrainings(settings, command=command, shares=count > 1, count=count) as many:
 
@@ -78,6 +81,8 @@ def train(settings: Settings) -> int:
             members = [outcome.best for outcome in outcomes.values()]
             summary["ensemble"] = join(members, said, target, many.processes, best_by=best_by)
             many.tell(ensemble_lines(target, summary["ensemble"], best_by))
+            if many.processes.is_main:
+                keep_data(Path(runs[0].train.run_dir), folder)
         if many.processes.is_main and len(summary["seeds"]) > 1:
             console.print(seeds_table(summary))
             write_text(folder / "seeds.json", plain_json.dumps(summary, indent=2) + "\n")

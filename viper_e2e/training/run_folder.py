@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from typing import Any, TextIO
 import yaml
 
 from viper_e2e.errors import ViperError
+from viper_e2e.model import checkpoint
 from viper_e2e.runtime import lock as take_lock
 from viper_e2e.runtime import plain_json, remove_unfinished, versions, write_text
 
@@ -127,6 +129,14 @@ def check_is_free(folder: Path) -> None:
     """`ViperError` where a run stands there already."""
     if (folder / "config.yaml").exists():
         raise ViperError(f"{folder}: already holds a run; go on with --resume or name another --run-dir")
+
+
+def check_goes_on(folder: Path, command: str) -> None:
+    """`ViperError` where ``--resume`` is asked of a command that did not begin what stands there."""
+    if not (folder / "config.yaml").exists() or (own := checkpoint.command_of(folder)) == command:
+        return
+    again = f"viper {own} --resume --run-dir {shlex.quote(str(folder))}"
+    raise ViperError(f"{folder}: was begun by viper {own}; go on with {again}, or name another --run-dir")
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import CheckpointError, checkpoint, write_folder
 from viper_e2e.runtime import naming, plain_json, write_text
+from viper_e2e.training.data_record import keep_data
 from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.one_pass import ManyTrainings, Outcome
 from viper_e2e.training.resuming import with_absolute_paths
@@ -85,8 +86,9 @@ def run_trials(
 
         def begun() -> None:
             if is_main and not rows and not known:
-                write_settings(folder, with_absolute_paths(base))
+                # The record tells whose settings those are.
                 _write(folder / record, plan, [])
+                write_settings(folder, with_absolute_paths(base))
 
         best: Outcome | None = None
         logs: dict[str, list[dict[str, Any]]] = {}
@@ -119,6 +121,7 @@ def run_trials(
         if is_main and best is not None:
             kept = best.best
             write_folder(folder / "checkpoints" / "best", lambda new: _copy(kept, new))
+            keep_data(best.folder, folder)
     return _code_of(rows, folder), rows
 
 
