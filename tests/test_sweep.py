@@ -148,6 +148,7 @@ def test_trials_are_compared_on_one_pass_and_the_best_is_the_sweeps_model(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("error:Detected call of:UserWarning")
 def test_a_trial_that_diverges_fails_alone_and_is_not_tried_again(corpus, vit, tmp_path, capsys, monkeypatch):
     folder, own = tmp_path / "sweep", ("--epochs=2", "--batch-size=2", "--grid", "lr=1e-3,1e38,1e-2")
     assert main(["sweep", *validated_arguments(corpus, vit, folder, *own)]) == 2

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -99,7 +100,8 @@ class Trainer(TrainingRun):
             self._leave_out_step(value, float(norm), group)
         end_step(self.loss, takes_effect=is_good and not self.optimizer.step_was_skipped)
         self.optimizer.zero_grad()
-        self.schedule.step()
+        with nullcontext() if is_good else _counted():
+            self.schedule.step()
         self._count_step(
             value if total_weight.any() else None,
             sum(position is not None for b in group for position in b.positions),
@@ -237,3 +239,11 @@ class Trainer(TrainingRun):
             means = {name: record["val"][f"mean_{name}"] for name in ("pearson", "ccc", "mse")}
             self.module.provenance |= {"step": step, "scores": means}
         return better
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """A step that was left out counts as one in the schedule, of which torch warns where it is the first."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+        yield
