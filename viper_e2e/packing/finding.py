@@ -7,6 +7,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
+from urllib.parse import unquote
 
 from viper_e2e.packing.rows import without_ending
 
@@ -49,6 +50,9 @@ class Files:
         """What of the folder may be meant by a name that means no file of it."""
         last = _composed(name).replace("\\", "/").rpartition("/")[2]
         stem = without_ending(last)
+        plain = without_ending(_composed(unquote(last.partition("?")[0]))).strip()
+        if plain != stem and plain in self._by_stem:
+            return f"; there is {self._by_stem[plain][0].name}: write it so, not as an address"
         if stem in self._by_stem:
             return f"; {self._by_stem[stem][0]} has its name, but lies elsewhere: is --videos the right folder?"
         if re.fullmatch(r"[0-9]+", stem):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from viper_e2e.labels import HUME_REACTION, name_of
@@ -17,6 +17,8 @@ from viper_e2e.packing.values import is_missing_word, number, same_class, suspec
 
 SCALE_FACTOR = 5.0
 """A column this many times as large as the others is on no scale of theirs."""
+STEPS_FACTOR, SHARES_FACTOR = 3.0, 50.0
+"""So many times as large as shares are whole numbers that are answers from 1 to 5, and percent."""
 
 
 def take_labels(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
@@ -169,7 +171,7 @@ def _compare_scales(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> N
         sizes = sorted(max(map(abs, found)) for found in others)
         title, at = sheet.header[place], sheet.header_line
         span = f"{min(own):g} … {max(own):g}"
-        if sizes[-1] <= 2 * sizes[0] and max(map(abs, own)) > SCALE_FACTOR * sizes[-1] > 0:
+        if sizes[-1] <= 2 * sizes[0] and max(map(abs, own)) >= SCALE_FACTOR * sizes[-1] > 0:
             text = f"column {title!r} ({span}) is on another scale than the others: is it an emotion?"
         elif (
             len(own) >= 5
@@ -184,6 +186,25 @@ def _compare_scales(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> N
             continue
         columns.labels.remove(place)
         columns.ask(at, text, "--ignore", title)
+    _tell_scales(sheet, columns, {place: values[place] for place in columns.labels if values[place]})
+
+
+def _tell_scales(sheet: Sheet, columns: Columns, values: Mapping[int, Sequence[float]]) -> None:
+    """Intensities have one range: say it where two columns are hardly of one."""
+    sizes = sorted((max(map(abs, found)), place) for place, found in values.items())
+    if len(sizes) < 2 or not sizes[0][0]:
+        return
+    (low, small), (high, large) = sizes[0], sizes[-1]
+    are_steps = all(value.is_integer() for value in values[large])
+    is_share = not all(value.is_integer() for value in values[small])
+    if high / low >= (STEPS_FACTOR if are_steps and is_share else SHARES_FACTOR):
+        spans = " and ".join(
+            f"{sheet.header[at]} ({min(values[at]):g} … {max(values[at]):g})" for at in (small, large)
+        )
+        columns.notes.append(
+            f"{spans} are hardly on one scale, and intensities have one range: bring them to one, or make "
+            "tasks of them (--tasks)"
+        )
 
 
 def _meant(sheet: Sheet, titles: Sequence[str]) -> dict[str, str]:

@@ -48,7 +48,8 @@ METADATA = frozenset(
         times zeit timestamp second seconds sekunde sekunden sec ms rater raters annotator annotators count
         anzahl weight gewicht bmi iq edu education bildung group gruppe condition bedingung order reihenfolge
         phone telefon plz zip fold wave welle size bytes bitrate version income einkommen handedness
-        händigkeit unnamed
+        händigkeit unnamed confidence certainty agreement reliability quality kappa votes konfidenz
+        übereinstimmung qualität stimmen
         """
     )
 )

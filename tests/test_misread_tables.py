@@ -1,0 +1,82 @@
+"""test_misread_tables.py: what could be read in two ways is asked about or told, never taken without a word."""
+
+from __future__ import annotations
+
+import pytest
+from support.media import make_clip
+
+from viper_e2e.errors import ViperError
+from viper_e2e.packing import ColumnChoices, pack, read_labels
+
+SHARES, ANSWERS = (0.1, 0.5, 0.9, 0.2, 0.3, 0.8), (1, 2, 3, 4, 5, 5)
+
+
+def table(folder, text: str):
+    (folder / "labels.csv").write_text(text, encoding="utf-8")
+    return folder / "labels.csv"
+
+
+def columns(folder, **values) -> object:
+    cells = zip("abcdef", ["train"] * 6, *values.values(), strict=True)
+    rows = [",".join(map(str, row)) for row in cells]
+    return table(folder, "\n".join([",".join(["File_ID", "Split", *values]), *rows]) + "\n")
+
+
+def test_a_time_that_may_be_a_thousand_is_asked_about(tmp_path):
+    head = "File_ID,Path,Split,Start,End,Joy\n"
+    path = table(tmp_path, head + 'a,film.mp4,train,"1,250","1,260",.1\nb,film.mp4,train,900,910,.2\n')
+    with pytest.raises(ViperError, match="'1,250' may be a thousand or a decimal comma"):
+        read_labels(path)
+    path = table(tmp_path, head + 'a,film.mp4,train,"12,5",13.5,.1\n')
+    with pytest.raises(ViperError, match=r"decimal commas .* and points .* in one table"):
+        read_labels(path)
+
+
+def test_times_with_decimal_commas_and_of_subtitles_are_read(tmp_path):
+    head = "File_ID;Path;Split;Start;End;Joy\n"
+    path = table(tmp_path, head + "a;film.mp4;train;1,250;1,760;,1\nb;film.mp4;train;00:00:02,500;3;,2\n")
+    spans = [row.segment.span for row in read_labels(path).rows]
+    assert spans == [(1.25, 1.76), (2.5, 3.0)]
+
+
+def test_answers_from_1_to_5_beside_shares_are_told_or_asked_about(tmp_path):
+    (note,) = read_labels(columns(tmp_path, Joy=ANSWERS, Fear=SHARES)).notes
+    assert note.startswith("Fear (0.1 … 0.9) and Joy (1 … 5) are hardly on one scale")
+    two_of_each = columns(tmp_path, Joy=ANSWERS, Awe=ANSWERS, Fear=SHARES, Anger=SHARES)
+    assert any("hardly on one scale" in note for note in read_labels(two_of_each).notes)
+    with pytest.raises(ViperError, match=r"'Joy' \(1 … 5\) is on another scale than the others.*--ignore Joy"):
+        read_labels(columns(tmp_path, Joy=ANSWERS, Fear=SHARES, Anger=(0, 0.5, 1, 0.2, 0.1, 0.3)))
+
+
+def test_percent_beside_shares_is_told(tmp_path):
+    percent = tuple(100 * value for value in SHARES)
+    assert any(
+        "hardly on one scale" in n for n in read_labels(columns(tmp_path, Joy=percent, Fear=SHARES)).notes
+    )
+
+
+@pytest.mark.parametrize("others", [ANSWERS, (-3, -1, 0, 1, 2, 3), (0.01, 0.02, 0, 0.1, 0, 0.05)])
+def test_scales_that_may_well_be_one_are_not_spoken_of(tmp_path, others):
+    first = ANSWERS if others is ANSWERS else (0, 1, 2, 3, 1, 2) if others[0] == -3 else SHARES
+    assert read_labels(columns(tmp_path, Joy=first, Fear=others)).notes == ()
+
+
+@pytest.mark.parametrize("title", ["Confidence", "rater_agreement", "Video Quality", "num_votes"])
+def test_columns_about_the_rating_are_asked_about(tmp_path, title):
+    path = columns(tmp_path, Joy=SHARES, **{title: SHARES})
+    with pytest.raises(ViperError, match="is it an emotion"):
+        read_labels(path)
+    assert read_labels(path, ColumnChoices(labels=("Joy", title))).labels.columns == ("Joy", title)
+
+
+def test_names_written_as_addresses_are_hinted_at(tmp_path):
+    (tmp_path / "videos").mkdir()
+    for name in ("Clip 1", "Müller", "b", "c"):
+        make_clip(tmp_path / f"videos/{name}.mp4", num_frames=4, sound=None)
+    rows = ("Clip%201.mp4", "M%C3%BCller.mp4", "https://a.org/v/b.mp4?dl=1", "c.mp4")
+    path = table(tmp_path, "Path,Split,Joy\n" + "".join(f"{row},train,0.{n}\n" for n, row in enumerate(rows)))
+    report = pack(tmp_path / "videos", path, tmp_path / "out", dry_run=True)
+    told = [problem.rpartition("; ")[2] for problem in report.problems]
+    assert told == [
+        f"there is {name}.mp4: write it so, not as an address" for name in ("Clip 1", "Müller", "b")
+    ]
