@@ -1,4 +1,4 @@
-"""demo_corpus.py: what the demo corpus is like: faces found, people told apart, expressions held.
+"""demo_corpus.py: properties of the demo corpus: faces found, people told apart, expressions held.
 
     python benchmarks/demo_corpus.py [--corpus demo/corpus] [--backbone ../shared/weights/dinov2-small]
                                      [--frames 4] [--crop-size 112] [--num-clips N]

@@ -1,4 +1,4 @@
-"""pretraining_tasks.py: what `pretraining.py` has a Perceiver learn from clips without labels."""
+"""pretraining_tasks.py: tasks from which `pretraining.py` has a Perceiver learn clips without labels."""
 
 from __future__ import annotations
 

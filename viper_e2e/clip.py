@@ -1,4 +1,4 @@
-"""clip.py: what one clip is on its way: packed sample, decoded clip, the crop an encoder wants."""
+"""clip.py: one clip at each stage: packed sample, decoded clip, the crop an encoder wants."""
 
 from __future__ import annotations
 

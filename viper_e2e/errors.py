@@ -1,4 +1,4 @@
-"""errors.py: what a person can do something about, as exceptions with one-line messages; how commands exit."""
+"""errors.py: errors that a person can act on, each with a one-line message; exit codes of commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tasks.py: what is asked of a clip: intensities, one class of several, labels that hold or not, a number."""
+"""tasks.py: kinds of labels of a clip: intensities, one class of several, labels that hold or not, a number."""
 
 from __future__ import annotations
 

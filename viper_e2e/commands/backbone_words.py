@@ -1,4 +1,4 @@
-"""backbone_words.py: what the command line says of backbones: sources, which blocks train, which adapters."""
+"""backbone_words.py: words of the command line about backbones: sources, which blocks train, which adapters."""
 
 from __future__ import annotations
 

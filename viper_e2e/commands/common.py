@@ -1,4 +1,4 @@
-"""common.py: how commands load a model and score with it, and `viper export` and `import-published`."""
+"""common.py: loading a model and scoring with it, for all commands; `viper export` and `import-published`."""
 
 from __future__ import annotations
 

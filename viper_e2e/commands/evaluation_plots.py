@@ -1,4 +1,4 @@
-"""evaluation_plots.py: what `viper eval` draws of predictions, and the faces that its page shows."""
+"""evaluation_plots.py: plots that `viper eval` draws of predictions, and the faces that its page shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""findings.py: what `viper check` and `viper pack` found: printed, and with `--output` written down."""
+"""findings.py: findings of `viper check` and `viper pack`: printed, and with `--output` written down."""
 
 from __future__ import annotations
 

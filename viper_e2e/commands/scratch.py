@@ -1,4 +1,4 @@
-"""scratch.py: what libraries write for themselves while a run lasts, kept in memory and off the disk."""
+"""scratch.py: files that libraries write for themselves while a run lasts, kept in memory and off the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""stopping.py: how a command that is stopped ends, and what it says is kept."""
+"""stopping.py: the end of a command that is stopped, and what it says is kept."""
 
 from __future__ import annotations
 

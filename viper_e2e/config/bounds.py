@@ -1,4 +1,4 @@
-"""bounds.py: what a numeric setting may be: an interval in the annotation of its field, and who checks it."""
+"""bounds.py: bounds of numeric settings: an interval in the annotation of a field, and its check."""
 
 from __future__ import annotations
 

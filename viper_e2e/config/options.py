@@ -1,4 +1,4 @@
-"""options.py: what every command but `train` is told, one dataclass a command: name, type, default, help."""
+"""options.py: options of every command but `train`, one dataclass a command: name, type, default, help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""presets.py: where settings start from: `paper`, `base`, `tiny`, and `micro` for tests."""
+"""presets.py: presets, from which settings start: `paper`, `base`, `tiny`, and `micro` for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""cropping.py: which edges of the coded picture a container says to hide."""
+"""cropping.py: edges of the coded picture that a container says to hide."""
 
 from __future__ import annotations
 

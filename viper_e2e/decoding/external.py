@@ -1,4 +1,4 @@
-"""external.py: what backends that open files by themselves have in common, and which clips they may read.
+"""external.py: the base of backends that open files by themselves, and which clips they may read.
 
 Such a library detects formats by itself and numbers frames by its own lights. So it gets clips only of kinds
 where its answers were compared with PyAV's, and never the sound; which frames are wanted is still read from

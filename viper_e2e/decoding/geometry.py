@@ -1,4 +1,4 @@
-"""geometry.py: how a decoded picture lies and how large a player shows it: upright, in square pixels."""
+"""geometry.py: orientation and shown size of a decoded picture: upright, in square pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""probe.py: what is in a clip, from its headers and its first frame."""
+"""probe.py: the contents of a clip, from its headers and its first frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""py_feat_child.py: what the worker of `py_feat.py` does: frames -> py-feat's columns."""
+"""py_feat_child.py: the worker of `py_feat.py`: frames -> py-feat's columns."""
 
 from __future__ import annotations
 

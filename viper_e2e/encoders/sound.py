@@ -1,4 +1,4 @@
-"""sound.py: what speech models hear of a clip: in which pieces, and which hidden states make which token."""
+"""sound.py: a clip's sound in pieces for a speech model, and which hidden states make which token."""
 
 from __future__ import annotations
 

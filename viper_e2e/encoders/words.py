@@ -1,4 +1,4 @@
-"""words.py: what is said in a clip -> what it means where it is said, by any text encoder of transformers."""
+"""words.py: words of a clip -> a token for each moment, by any text encoder of transformers."""
 
 from __future__ import annotations
 

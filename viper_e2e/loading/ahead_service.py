@@ -1,4 +1,4 @@
-"""ahead_service.py: what was read ahead, given to worker processes: one process fetches, all workers read."""
+"""ahead_service.py: shards read ahead, served to worker processes: one process fetches, all workers read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""worker_process.py: what runs in a worker: jobs in, results out, until its parent ends."""
+"""worker_process.py: the loop of a worker process: jobs in, results out, until its parent ends."""
 
 from __future__ import annotations
 

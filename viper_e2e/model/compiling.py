@@ -1,4 +1,4 @@
-"""compiling.py: what gets inputs of equal shapes again and again, through `torch.compile` (`--compile`)."""
+"""compiling.py: `--compile`: the parts that get inputs of equal shapes, through `torch.compile`."""
 
 from __future__ import annotations
 

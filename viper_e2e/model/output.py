@@ -1,4 +1,4 @@
-"""output.py: what the module says of a batch of clips, and a prediction for each of them."""
+"""output.py: the module's output for a batch of clips, and a prediction for each of them."""
 
 from __future__ import annotations
 

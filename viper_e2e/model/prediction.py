@@ -1,4 +1,4 @@
-"""prediction.py: what a model says of one clip, of a window of it, or why it says nothing."""
+"""prediction.py: a model's prediction for one clip or a window of it, or why there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""predictions.py: what was predicted for a set of clips, as CSV and as the challenge's submission."""
+"""predictions.py: predictions for a set of clips, as columns, as CSV and as the challenge's submission."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""stages.py: how long each stage of the module takes while it is used: detection, encoders, fusion."""
+"""stages.py: time of each stage of the module while it is used: detection, encoders, fusion."""
 
 from __future__ import annotations
 

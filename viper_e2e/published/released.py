@@ -1,4 +1,4 @@
-"""released.py: what a released checkpoint holds: the Perceiver's tensors, its sizes, its modalities."""
+"""released.py: the contents of a released checkpoint: the Perceiver's tensors, its sizes, its modalities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""overlay.py: what is drawn over a clip's pictures: the face's box, and the numbers of the moment."""
+"""overlay.py: the overlay on a clip's pictures: the face's box, and the numbers of the moment."""
 
 from __future__ import annotations
 

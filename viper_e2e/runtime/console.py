@@ -1,4 +1,4 @@
-"""console.py: what every command shows people in the terminal: lines, bars, tables."""
+"""console.py: the terminal output that commands share: lines, bars, tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""devices.py: what is computed on, whether it is there, and whether other processes compute beside this one."""
+"""devices.py: the device to compute on, whether it exists, and whether other processes compute here too."""
 
 from __future__ import annotations
 

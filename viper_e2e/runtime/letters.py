@@ -1,4 +1,4 @@
-"""letters.py: what is printed where a terminal is not UTF-8 (cron, old containers)."""
+"""letters.py: letters that a terminal without UTF-8 can print (cron, old containers)."""
 
 from __future__ import annotations
 

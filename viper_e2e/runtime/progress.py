@@ -1,4 +1,4 @@
-"""progress.py: how far a long command is: a bar on a terminal, without one a line every half minute."""
+"""progress.py: progress of a long command: a bar on a terminal, without one a line every half minute."""
 
 from __future__ import annotations
 

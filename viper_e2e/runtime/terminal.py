@@ -1,4 +1,4 @@
-"""terminal.py: what is printed for people, by whatever command; a reader who goes away stops nothing."""
+"""terminal.py: output to people by any command; a reader who goes away stops nothing."""
 
 from __future__ import annotations
 

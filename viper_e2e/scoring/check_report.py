@@ -1,4 +1,4 @@
-"""check_report.py: what `viper check` has found of clips and labels, as JSON and as lines for the terminal."""
+"""check_report.py: findings of `viper check` on clips and labels, as JSON and as lines for the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""journal.py: what has been scored, one file per process, so that a restart scores nothing twice."""
+"""journal.py: a journal of scored clips, one file per process, so that a restart scores nothing twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""saved_scores.py: what an evaluation or a cross-validation has left in its folder, read back."""
+"""saved_scores.py: results of an evaluation or a cross-validation, read back from its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""sources.py: what a person names to be scored: clips, folders, patterns, addresses and shards."""
+"""sources.py: inputs that a person names for scoring: clips, folders, patterns, addresses and shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""shards/content_ids.py: what tells a clip or a shard from any other: its bytes and labels, not its place."""
+"""shards/content_ids.py: ids of clips and shards by content: bytes and labels, not place or name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""shards/index.py: what lies where in a shard, as the index file beside it says."""
+"""shards/index.py: the index file beside a shard: which member lies where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""shards/limits.py: what a shard may ask for, and the errors that say it asked for more or cannot be had."""
+"""shards/limits.py: limits of what a shard may ask for, and errors for one beyond them or out of reach."""
 
 from __future__ import annotations
 

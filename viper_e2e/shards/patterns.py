@@ -1,4 +1,4 @@
-"""shards/patterns.py: what a person names shards by -> paths and addresses: globs and braces written out."""
+"""shards/patterns.py: patterns of shards -> paths and addresses: globs and braces written out."""
 
 from __future__ import annotations
 

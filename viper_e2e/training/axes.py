@@ -1,4 +1,4 @@
-"""axes.py: which settings a sweep tries and with which values: grids, and what is drawn at random."""
+"""axes.py: settings that a sweep tries, and their values: grids, and random draws."""
 
 from __future__ import annotations
 

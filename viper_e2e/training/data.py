@@ -1,4 +1,4 @@
-"""data.py: what is trained and validated on: shards in which every clip has labels, and their loaders."""
+"""data.py: data to train and validate on: shards in which every clip has labels, and their loaders."""
 
 from __future__ import annotations
 

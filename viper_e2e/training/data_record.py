@@ -1,4 +1,4 @@
-"""data_record.py: what a run trains and validates on, as its data.json has it, and what differs from it."""
+"""data_record.py: a record of a run's data, as in its data.json, and how other data differ from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fine_tuning.py: what a run changes of its clips and backbones: augmentation, later phases, room for both."""
+"""fine_tuning.py: changes of clips and backbones in training: augmentation, later phases, memory for both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""guarding.py: what can go wrong in a step: unreadable clips, losses that are no number, signals."""
+"""guarding.py: guards against faults of a step: unreadable clips, losses that are not finite, signals."""
 
 from __future__ import annotations
 

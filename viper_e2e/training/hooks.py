@@ -1,4 +1,4 @@
-"""hooks.py: what a caller does before and after each step and each saving of a run."""
+"""hooks.py: hooks of a caller before and after each step and each saving of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""memory.py: what a training step needs of the device's memory, measured on one clip beforehand."""
+"""memory.py: device memory that a training step needs, measured on one clip beforehand."""
 
 from __future__ import annotations
 

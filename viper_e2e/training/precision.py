@@ -1,4 +1,4 @@
-"""precision.py: what a model is computed in, and how `auto` decides between float32 and bfloat16."""
+"""precision.py: the precision of training and scoring, and how `auto` decides between float32 and bfloat16."""
 
 from __future__ import annotations
 

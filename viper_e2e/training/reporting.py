@@ -1,4 +1,4 @@
-"""reporting.py: what a run tells while it trains: progress bar, metrics.jsonl, trackers, plots."""
+"""reporting.py: reports of a run while it trains: progress bar, metrics.jsonl, trackers, plots."""
 
 from __future__ import annotations
 

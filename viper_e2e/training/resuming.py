@@ -1,4 +1,4 @@
-"""resuming.py: what may change when a run goes on, and all that has to be as it was."""
+"""resuming.py: resuming a run: settings that may change, and all that must be as it was."""
 
 from __future__ import annotations
 

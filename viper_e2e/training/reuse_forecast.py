@@ -1,4 +1,4 @@
-"""reuse_forecast.py: where memory holds only a part of the clips: how many, and how long the rest takes."""
+"""reuse_forecast.py: a forecast where memory holds only some clips: how many, and how long the rest takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""saving.py: when a run is saved, what is saved, and where it goes on."""
+"""saving.py: checkpoints of a run: when and what is saved, and where it goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tracker_child.py: what the process of a tracker does: messages -> accelerate's tracker of that name."""
+"""tracker_child.py: the process of a tracker: messages -> accelerate's tracker of that name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""trackers.py: what shows a run while it goes on: TensorBoard, trackio, wandb, mlflow."""
+"""trackers.py: trackers that show a run while it goes on: TensorBoard, trackio, wandb, mlflow."""
 
 from __future__ import annotations
 
