@@ -1,4 +1,4 @@
-"""clip_content.py: ids of what a cached clip depends on besides itself: models that agree in them can share it."""
+"""clip_content.py: ids of what a cached clip depends on besides itself: models that agree can share it."""
 
 from __future__ import annotations
 

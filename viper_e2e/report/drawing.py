@@ -1,4 +1,4 @@
-"""drawing.py: parts that all plots share: figures, panels, colours and files, through Matplotlib's Agg; words."""
+"""drawing.py: parts that all plots share: figures, panels, colours and files, by Matplotlib's Agg; words."""
 
 from __future__ import annotations
 
