@@ -80,3 +80,12 @@ def test_names_written_as_addresses_are_hinted_at(tmp_path):
     assert told == [
         f"there is {name}.mp4: write it so, not as an address" for name in ("Clip 1", "Müller", "b")
     ]
+
+
+def test_columns_of_0_and_1_say_how_they_are_learned_as_a_class_or_labels(tmp_path):
+    one_of_them = {"Joy": (1, 0, 0, 1, 0, 0), "Fear": (0, 1, 1, 0, 0, 0), "Awe": (0, 0, 0, 0, 1, 1)}
+    (note,) = read_labels(columns(tmp_path, **one_of_them)).notes
+    assert "`emotion: {kind: class, columns: [Joy, Fear, Awe]}`" in note
+    (note,) = read_labels(columns(tmp_path, **one_of_them | {"Awe": (1, 0, 0, 0, 1, 1)})).notes
+    assert "`emotion: {kind: labels, columns: [Joy, Fear, Awe]}`" in note
+    assert read_labels(columns(tmp_path, **one_of_them | {"Awe": SHARES})).notes == ()

@@ -46,6 +46,12 @@ def test_a_parquet_file_is_a_table(tmp_path):
     assert [row.line for row in table.rows] == [2, 3, 4, 5]
 
 
+def test_text_that_a_parquet_file_holds_as_bytes_is_text(tmp_path):
+    columns = {"File_ID": ["ä".encode(), b"b"], "Split": [b"train", b"val"], "Joy": [0.5, 0.1]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "labels.parquet")
+    assert [row.file_id for row in read_labels(tmp_path / "labels.parquet").rows] == ["ä", "b"]
+
+
 def test_a_parquet_file_that_is_none_is_one_line(tmp_path):
     path = tmp_path / "labels.parquet"
     path.write_bytes(b"PAR1" + bytes(50))

@@ -15,6 +15,8 @@ from viper_e2e.packing.task_columns import placed
 from viper_e2e.packing.titles import FILE_TITLES, METADATA, RESERVED, SPLIT_TITLES, SUBJECT_TITLES, plain
 from viper_e2e.packing.values import is_missing_word, number, same_class, suspected_codes
 
+MIN_ROWS_OF_KIND = 5
+"""Among fewer rows 0 and 1 may be chance."""
 SCALE_FACTOR = 5.0
 """A column this many times as large as the others is on no scale of theirs."""
 STEPS_FACTOR, SHARES_FACTOR = 3.0, 50.0
@@ -187,6 +189,7 @@ def _compare_scales(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> N
         columns.labels.remove(place)
         columns.ask(at, text, "--ignore", title)
     _tell_scales(sheet, columns, {place: values[place] for place in columns.labels if values[place]})
+    _tell_kind(sheet, columns)
 
 
 def _tell_scales(sheet: Sheet, columns: Columns, values: Mapping[int, Sequence[float]]) -> None:
@@ -205,6 +208,29 @@ def _tell_scales(sheet: Sheet, columns: Columns, values: Mapping[int, Sequence[f
             f"{spans} are hardly on one scale, and intensities have one range: bring them to one, or make "
             "tasks of them (--tasks)"
         )
+
+
+def _tell_kind(sheet: Sheet, columns: Columns) -> None:
+    """Columns of 0 and 1 are taken for intensities: say how they are learned as what they are."""
+    rows = [
+        [number(cells[at], "either") for at in columns.labels if at < len(cells)] for _, cells in sheet.lines
+    ]
+    known = [row for row in rows if None not in row]
+    if (
+        len(columns.labels) < 2
+        or len(known) < MIN_ROWS_OF_KIND
+        or not {v for row in known for v in row} <= {0, 1}
+    ):
+        return
+    is_class = all(sum(value or 0 for value in row) == 1 for row in known)
+    kind, told = (
+        ("class", "of which one is 1 in each row") if is_class else ("labels", "of nothing but 0 and 1")
+    )
+    titles = ", ".join(sheet.header[at] for at in columns.labels)
+    columns.notes.append(
+        f"{titles}, {told}, are taken for intensities; `emotion: {{kind: {kind}, columns: [{titles}]}}` in a "
+        f"file of --tasks learns them as {'one class' if is_class else 'labels'}"
+    )
 
 
 def _meant(sheet: Sheet, titles: Sequence[str]) -> dict[str, str]:

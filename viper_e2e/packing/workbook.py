@@ -134,6 +134,9 @@ def _shown(value: object, shown_as: str) -> str:
     """A cell as its sheet shows it: no point in whole numbers, ``00000`` with zeros, ``1:30`` as such."""
     if value is None or (isinstance(value, float) and isnan(value)):
         return ""
+    if isinstance(value, bytes):
+        # Text in Parquet files of Spark and Impala.
+        return value.decode("utf-8", "replace")
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, time | timedelta):
