@@ -271,3 +271,14 @@ def test_what_cannot_be_cross_validated_is_refused_before_anything_is_written(co
         assert main(["cv", *words, *more, f"--run-dir={tmp_path / 'run'}"]) == 1
         assert message in capsys.readouterr().err
         assert not (tmp_path / "run").exists()
+
+
+def test_what_its_first_training_refuses_may_be_begun_anew_or_goes_on_as_it_was(words, tmp_path, capsys):
+    folder, wrong = tmp_path / "run", ("--folds=2", "--seeds=2", "--best-by=nonsense")
+    assert main(["cv", *words, *wrong, f"--run-dir={folder}"]) == 1
+    assert "--best-by nonsense: not measured" in capsys.readouterr().err
+    assert not list(folder.rglob("config.yaml"))
+    assert main(["cv", *words, "--folds=3", f"--run-dir={folder}"]) == 0
+    assert main(["cv", "--resume", "--batch-size=3", f"--run-dir={folder}"]) == 1
+    assert "only as it began" in capsys.readouterr().err
+    assert main(["cv", "--resume", f"--run-dir={folder}"]) == 0

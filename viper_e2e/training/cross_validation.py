@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,11 +129,19 @@ class Folding:
         how += f", stratified by {made['stratified_by']}" if made.get("stratified_by") else ""
         return f"{len(rows)} folds {how}", table("", ("fold", "clips", "subjects"), rows)
 
-    def write(self) -> None:
-        """What `--resume --run-dir` goes on from."""
+    @property
+    def is_begun(self) -> bool:
+        """Whether what stands in the folder is more than folds of which nothing could be trained."""
+        return (self.folder / "config.yaml").exists() and self.path.exists()
+
+    def write_folds(self) -> None:
+        """What the settings of runs refer to."""
         settle_folder(self.folder, "--run-dir")
-        if not self.path.exists():
+        if not self.is_begun:
             self.folds.write(self.path)
+
+    def write_settings(self) -> None:
+        """What `--resume --run-dir` goes on from, once all that can be checked beforehand is."""
         write_settings(self.folder, with_absolute_paths(self.settings))
 
     def _refuse_other_learning(self) -> None:
@@ -174,7 +182,7 @@ class Folding:
 
     def check_begun(self) -> None:
         """`ViperError` where something stands that is not to go on, or not with these folds."""
-        if not self.path.exists():
+        if not self.is_begun:
             return
         if not self.settings.train.resume:
             raise ViperError(
@@ -184,8 +192,8 @@ class Folding:
             raise ViperError(f"{self.folder}: resumes only as it began; you asked for other folds")
 
     def _settled(self, source: str, by: str, stratify: str) -> Folds:
-        resumes = self.settings.train.resume and self.path.exists()
-        if self.path.exists() and not resumes:
+        resumes = self.settings.train.resume and self.is_begun
+        if self.is_begun and not resumes:
             raise ViperError(
                 f"{self.folder}: already holds a run; go on with --resume or name another --run-dir"
             )
@@ -221,10 +229,17 @@ def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[dict[int, 
         if is_main:
             tell_problems((*folding.shards.problems, *notes_on(folding.shards, folding.folds)))
             console.print(*folding.overview(), sep="\n")
-            folding.write()
+            folding.write_folds()
         for seed, own in folding.by_seed.items():
             num_failed = len(failed)
-            by_fold = _of_seed(own, many, f"seed {seed}, " if len(folding.by_seed) > 1 else "", failed)
+
+            def begun(own: Folding = own) -> None:
+                if is_main:
+                    folding.write_settings()
+                    own.write_settings()
+
+            prefix = f"seed {seed}, " if len(folding.by_seed) > 1 else ""
+            by_fold = _of_seed(own, many, prefix, failed, begun)
             if by_fold is None:
                 return {}, many.code, is_main
             if is_main and len(failed) == num_failed:
@@ -249,11 +264,14 @@ def _told(failed: Mapping[str, str], folding: Folding) -> str:
 
 
 def _of_seed(
-    folding: Folding, many: ManyTrainings, prefix: str, failed: dict[str, str]
+    folding: Folding, many: ManyTrainings, prefix: str, failed: dict[str, str], begun: Callable[[], None]
 ) -> dict[str, Predictions] | None:
-    """By fold, in the first process; None where a signal asked to stop. What diverges goes into ``failed``."""
+    """By fold, in the first process; None where a signal asked to stop. What diverges goes into ``failed``.
+
+    ``begun``: as of `ManyTrainings.train`.
+    """
     if many.processes.is_main:
-        folding.write()
+        folding.write_folds()
     many.processes.wait("the folds to be written")
     found: dict[str, Predictions] = {}
     for number, fold in enumerate(folding.names, 1):
@@ -262,7 +280,7 @@ def _of_seed(
         outcomes, runs = [], seeded(folding.run_of(fold))
         for run in runs:
             try:
-                outcome = many.train(run)
+                outcome = many.train(run, begun)
             except DivergedError as error:
                 name = f"{prefix}fold {fold}" + (f", member of seed {run.train.seed}" if len(runs) > 1 else "")
                 many.tell(f"{name} failed: {error}")
