@@ -131,6 +131,20 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch, capsys, argv, to
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["--run-dir", "RUN"], ["--run_dir=RUN", "--resume"]])
+def test_a_training_that_has_begun_is_resumed_after_a_signal_between_its_stages(
+    tmp_path, monkeypatch, capsys, words
+):
+    words = [word.replace("RUN", str(tmp_path)) for word in words]
+    monkeypatch.setitem(cli.COMMANDS, "train", (lambda _: signal.raise_signal(signal.SIGTERM), ""))
+    assert cli.main(["train", *words]) == 143
+    assert f"training had not started; start it with: viper train {words[0]}" in capsys.readouterr().err
+    (tmp_path / "config.yaml").touch()
+    assert cli.main(["train", *words]) == 143
+    again = " ".join(["viper train", *words, *([] if "--resume" in words else ["--resume"])])
+    assert capsys.readouterr().err.endswith(f"what was saved is kept; go on with: {again}\n")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_pack_that_is_told_to_stop_leaves_nothing(tmp_path, name):

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         return _unknown(command)
     try:
-        with stopping(command):
+        with stopping():
             _refuse_a_deleted_folder()
             return COMMANDS[command][0](argv[1:])
     except ViperError as error:
