@@ -16,6 +16,7 @@ from viper_e2e.commands.cli import main
 from viper_e2e.config import FusionConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import MembersFusion, build_fusion
+from viper_e2e.model import Calibration, Line, TaskCalibration, ViPER, checkpoint, pretrained
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.joining import check_joinable
 
@@ -75,5 +76,12 @@ def test_seeds_become_one_model_that_says_their_mean_and_their_spread(corpus, tm
     assert main(["export", "--checkpoint", str(folder), "--out", str(tmp_path / "exported")]) == 0
     again = load(tmp_path / "exported").predict(clips)
     assert [one["spread"] for one in again] == [one["spread"] for one in joined]
+    # What was fitted to one member is none of the others'.
+    first = folder / "seed-0/checkpoints/best"
+    model = ViPER.from_pretrained(first)
+    halved = TaskCalibration("intensities", maps=(Line(0.5, 0.0),) * len(model.labels))
+    model.calibration = Calibration({"intensities": halved}, 0.9, {"clips": 4, "sha256": "", "subjects": 4})
+    checkpoint.write_folder(first, lambda new: pretrained.write(model, new))
     assert main(["train", f"--run-dir={folder}", "--resume"]) == 0
     assert json.loads((folder / "seeds.json").read_text()) == record
+    assert load(folder / "checkpoints/best").calibration is None

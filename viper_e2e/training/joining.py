@@ -65,8 +65,8 @@ def join(
         _, record = judged(replace(mean, labels=labels), best_by)
     if processes.is_main:
         model = _joined(members)
-        # Those of the first member suit what it says alone.
-        model.labels = labels or model.labels
+        # What was fitted to the first member suits what it says alone.
+        model.labels, model.calibration = labels or model.labels, None
         if model.provenance is not None and record:
             scores = {name: record[f"mean_{name}"] for name in ("pearson", "ccc", "mse")}
             model.provenance = {**model.provenance, "scores": scores}

@@ -236,6 +236,7 @@ class ManyTrainings:
         run = outcome.settings
         folder = model or (outcome.best.with_name(checkpoint) if checkpoint else outcome.best)
         module = ViPER.from_pretrained(folder).to(self.accelerator.device)
+        module.calibration = None  # what was trained is asked for
         module.set_compute_dtype(compute_dtype(run.train.mixed_precision))
         module.set_clip_timeout(run.train.clip_timeout_seconds)
         hooks = Hooks()
