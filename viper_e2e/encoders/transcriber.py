@@ -40,9 +40,25 @@ class Transcriber:
         )
         if kind != "whisper":
             raise ViperError(
-                f"--transcribe {source}: is no Whisper ({kind or 'without config.json'}); name one"
+                f"--transcribe {source}: is not a Whisper ({kind or 'without config.json'}); name one"
             )
         self.source, self.language = source, language
+        model = self._load(folder)
+        how = model.generation_config
+        no_times = getattr(how, "no_timestamps_token_id", None)
+        if no_times is None:
+            raise ViperError(f"--transcribe {source}: has no generation_config.json that knows times; fetch it")
+        self._last_word = int(no_times)
+        """Tokens behind it are times."""
+        self._options = {}
+        if getattr(how, "is_multilingual", False):
+            self._options = {"language": language, "task": "transcribe"}
+        elif language not in (None, "en", "english"):
+            raise ViperError(f"--language {language}: {source} knows English alone")
+        self._model = model.to(device or "cpu").eval()
+
+    def _load(self, folder: Path) -> WhisperForConditionalGeneration:
+        """The model; its extractor and tokenizer are kept."""
         try:
             with quiet_transformers():
                 model, report = WhisperForConditionalGeneration.from_pretrained(
@@ -59,25 +75,14 @@ class Transcriber:
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ViperError(
-                f"--transcribe {source}: cannot be read ({reason}); fetch the whole model"
+                f"--transcribe {self.source}: cannot be read ({reason}); fetch the whole model"
             ) from error
         if report["missing_keys"]:
             raise ViperError(
-                f"--transcribe {source}: lacks {len(report['missing_keys'])} weights, as where only an encoder "
-                "was kept; fetch the whole model"
+                f"--transcribe {self.source}: lacks {len(report['missing_keys'])} weights, as where only an "
+                "encoder was kept; fetch the whole model"
             )
-        how = model.generation_config
-        no_times = getattr(how, "no_timestamps_token_id", None)
-        if no_times is None:
-            raise ViperError(f"--transcribe {source}: has no generation_config.json that knows times; fetch it")
-        self._last_word = int(no_times)
-        """Tokens behind it are times."""
-        self._options = {}
-        if getattr(how, "is_multilingual", False):
-            self._options = {"language": language, "task": "transcribe"}
-        elif language not in (None, "en", "english"):
-            raise ViperError(f"--language {language}: {source} knows English alone")
-        self._model = model.to(device or "cpu").eval()
+        return model
 
     @torch.no_grad()
     def __call__(self, samples: np.ndarray) -> tuple[Cue, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,7 +139,6 @@ def read_released(path: Path) -> ReleasedHead:
         known = ", ".join(f"{width} ({' '.join(names)})" for width, names in MODALITIES_OF_WIDTH.items())
         raise ViperError(f"{path}: its input is {inputs.shape[0]} wide; released ones are {known}")
     assert modalities == in_order(modalities)
-    # Sizes come from the tensors; the configuration has to agree before anything is built from it.
     layers = {name.split(".")[2] for name in tensors if name.startswith("encoder.self_attends.")}
     measured = {
         "num_latents": latents.shape[0],
@@ -147,12 +146,7 @@ def read_released(path: Path) -> ReleasedHead:
         "d_model": inputs.shape[0],
         "num_self_attends_per_block": len(layers),
     }
-    for name, value in (EXPECTED | measured).items():
-        if config.get(name) != value:
-            raise ViperError(
-                f"{path}: {name} is {safe_pickle.shown(config.get(name))} in its configuration, "
-                f"expected {value!r}"
-            )
+    _check_sizes(config, measured, path)
     fusion = FusionConfig(
         kind="concat",
         num_latents=latents.shape[0],
@@ -165,6 +159,16 @@ def read_released(path: Path) -> ReleasedHead:
         output="linear",
     )
     return ReleasedHead(path, tensors, config, modalities, fusion, final.shape[0], root)
+
+
+def _check_sizes(config: Mapping[str, Any], measured: Mapping[str, int], path: Path) -> None:
+    """Sizes come from the tensors; the configuration has to agree before anything is built from it."""
+    for name, value in {**EXPECTED, **measured}.items():
+        if config.get(name) != value:
+            raise ViperError(
+                f"{path}: {name} is {safe_pickle.shown(config.get(name))} in its configuration, "
+                f"expected {value!r}"
+            )
 
 
 def _modules(root: safe_pickle.Stub, path: Path) -> Iterator[tuple[str, safe_pickle.Stub]]:

@@ -7,11 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from viper_e2e.report.drawing import new_figure
 from viper_e2e.runtime import written_whole
 from viper_e2e.scoring import as_measured
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LOG_FACTOR = 50.0
 """Positive values that span more than this stand on a logarithmic axis."""
@@ -41,11 +44,23 @@ def trials_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, meas
     scales.append(_as_measured(scores, measure))
     figure = new_figure((2.2 + 1.7 * len(names), 4.6))
     axes = figure.subplots()
+    _draw_lines(axes, scales, len(scored), len(failed))
+    _draw_axes(axes, scales, [*(name.removeprefix("model.") for name in names), measure])
+    told = f", {len(failed)} failed (dashed)" if failed else ""
+    count = "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
+    axes.set_title(f"{count}{told}, the best in bold", size=10, loc="left")
+    with written_whole(Path(path)) as partial:
+        figure.savefig(partial, dpi=130, format="png")
+    return Path(path)
+
+
+def _draw_lines(axes: Axes, scales: Sequence[_Scale], num_scored: int, num_failed: int) -> None:
+    """A line for each trial: those with a score first, the best of them last."""
     import matplotlib
 
     colours = matplotlib.colormaps["viridis"]
-    for number in range(len(scored)):
-        is_best = number == len(scored) - 1
+    for number in range(num_scored):
+        is_best = number == num_scored - 1
         axes.plot(
             range(len(scales)),
             [scale.places[number] for scale in scales],
@@ -56,9 +71,13 @@ def trials_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, meas
             ms=5 if is_best else 3,
             zorder=3 if is_best else 2,
         )
-    for number in range(len(scored), len(scored) + len(failed)):
+    for number in range(num_scored, num_scored + num_failed):
         line = [scale.places[number] for scale in scales[:-1]]
         axes.plot(range(len(line)), line, color="#888888", lw=1.0, ls="--", marker="x", ms=4, zorder=2)
+
+
+def _draw_axes(axes: Axes, scales: Sequence[_Scale], titles: Sequence[str]) -> None:
+    """An upright axis for each setting, and one for the scores."""
     for x, scale in enumerate(scales):
         axes.axvline(x, color="#bbbbbb", lw=1, zorder=1)
         for place, label in scale.ticks.items():
@@ -74,21 +93,14 @@ def trials_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, meas
                 zorder=4,
                 bbox={"boxstyle": "square,pad=0.1", "color": "white", "alpha": 0.75, "lw": 0},
             )
-    titles = [*(name.removeprefix("model.") for name in names), measure]
-    titles = [
+    wrapped = [
         fill(title.replace("fusion.", "fusion. "), TITLE_LETTERS, break_long_words=False) for title in titles
     ]
-    axes.set_xticks(range(len(scales)), titles, size=9)
+    axes.set_xticks(range(len(scales)), wrapped, size=9)
     axes.set(yticks=[], xlim=(-0.6, len(scales) - 0.4), ylim=(-0.06, 1.06))
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
-    told = f", {len(failed)} failed (dashed)" if failed else ""
-    count = "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
-    axes.set_title(f"{count}{told}, the best in bold", size=10, loc="left")
-    with written_whole(Path(path)) as partial:
-        figure.savefig(partial, dpi=130, format="png")
-    return Path(path)
 
 
 def _scale(values: Sequence[str], *, is_number: bool = False) -> _Scale:

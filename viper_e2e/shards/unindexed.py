@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from viper_e2e.labels import LabelSet, collision
@@ -63,11 +64,7 @@ def index_foreign(shard: Source, limits: ShardLimits) -> tuple[ShardIndex, Aside
             unlabelled += numbers
             if by_name is not None:
                 columns = list(by_name) if columns is None else columns
-                if set(by_name) != set(columns):
-                    raise ShardError(
-                        f"intensities of {', '.join(by_name)}; others of this shard have {', '.join(columns)}"
-                    )
-                entry = replace(entry, intensities=tuple(by_name[name] for name in columns))
+                entry = replace(entry, intensities=_in_order(by_name, columns))
         except ShardError as error:
             hint = _dotted_hint(members) if not known else ""
             aside.left_out.append(f"{shard.name}: sample {key!r} left out: {error}{hint}")
@@ -76,20 +73,30 @@ def index_foreign(shard: Source, limits: ShardLimits) -> tuple[ShardIndex, Aside
         if complaint:
             aside.notes.append(f"{shard.name}: sample {key!r} counts as unlabelled: {complaint}")
         entries.append(entry)
-    aside.notes += [
-        f"{shard.name}: {n} members .{extension} are never opened" for extension, n in sorted(unknown.items())
-    ]
-    if unlabelled:
-        named, count = ", ".join(list(dict.fromkeys(unlabelled))[:4]), unlabelled.count(unlabelled[0])
-        aside.notes.append(
-            f"{shard.name}: {count} json members without 'intensities' have numbers at their top ({named}), "
-            'which are not taken for labels: write {"intensities": {"joy": 0.5, …}}'
-        )
+    aside.notes += _oddities(shard.name, unknown, unlabelled)
     labels = None
     if columns is not None:
         values = [value for entry in entries for value in entry.intensities or ()]
         labels = LabelSet(tuple(columns), *range_of(values))
     return ShardIndex(shard.name, shard.size(), tuple(entries), labels, split_of(shard.name)), aside
+
+
+def _in_order(by_name: Mapping[str, float], columns: list[str]) -> tuple[float, ...]:
+    if set(by_name) != set(columns):
+        raise ShardError(f"intensities of {', '.join(by_name)}; others of this shard have {', '.join(columns)}")
+    return tuple(by_name[name] for name in columns)
+
+
+def _oddities(shard: str, unknown: Counter[str], unlabelled: list[str]) -> Iterator[str]:
+    """``unknown``: extensions of members that are never opened. ``unlabelled``: names of numbers in json."""
+    for extension, count in sorted(unknown.items()):
+        yield f"{shard}: {count} members .{extension} are never opened"
+    if unlabelled:
+        named, count = ", ".join(list(dict.fromkeys(unlabelled))[:4]), unlabelled.count(unlabelled[0])
+        yield (
+            f"{shard}: {count} json members without 'intensities' have numbers at their top ({named}), "
+            'which are not taken for labels: write {"intensities": {"joy": 0.5, …}}'
+        )
 
 
 def _groups(members: list[TarMember]) -> list[tuple[str, list[tuple[str, TarMember]]]]:

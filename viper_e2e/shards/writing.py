@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -67,21 +67,15 @@ class ShardWriter:
         assert all(extension in KNOWN_EXTENSIONS for extension in members), sorted(members)
         record: dict[str, object] = {"file_id": file_id}
         if intensities is not None:
-            assert self.labels is not None, "intensities without names"
-            known = map(known_or_none, intensities)
-            # Without its index nothing would tell classes from intensities.
-            name = "labels" if self.labels.tasks else "intensities"
-            record[name] = dict(zip(self.labels.names, known, strict=True))
-        if meta:
-            record["meta"] = dict(meta)
-        if subject is not None:
-            record["subject"] = subject
-        if text is not None:
-            record["text"] = text
-        if segment is not None:
-            record["segment"] = segment.to_json()
-        if source:
-            record["source"] = dict(source)
+            record |= self._labelled(intensities)
+        beside = {
+            "meta": dict(meta or {}) or None,
+            "subject": subject,
+            "text": text,
+            "segment": None if segment is None else segment.to_json(),
+            "source": dict(source or {}) or None,
+        }
+        record |= {name: value for name, value in beside.items() if value is not None}
         members = {**members, RECORD_EXTENSION: json.dumps(record, ensure_ascii=False).encode()}
         size = sum(BLOCK + -(-len(data) // BLOCK) * BLOCK for data in members.values())
         if self._open is not None and self._open.num_bytes + size > self.shard_size:
@@ -93,6 +87,13 @@ class ShardWriter:
             for extension, data in sorted(members.items())
         }
         self._open.add(SampleEntry(key, file_id, hashes, intensities, subject, meta, segment), members, size)
+
+    def _labelled(self, intensities: Sequence[float]) -> dict[str, object]:
+        assert self.labels is not None, "intensities without names"
+        known = map(known_or_none, intensities)
+        # Without its index nothing would tell classes from intensities.
+        name = "labels" if self.labels.tasks else "intensities"
+        return {name: dict(zip(self.labels.names, known, strict=True))}
 
     def close(self) -> list[ShardIndex]:
         """Finish the last shard; returns the indexes of all."""
