@@ -92,7 +92,7 @@ def test_weights_count_relative_to_one_another(corpora, weights):
 
 
 def test_a_weight_of_zero_is_refused_with_what_to_write(corpora):
-    with pytest.raises(ViperError, match="'0' is no weight; give a number above 0, or leave the corpus out"):
+    with pytest.raises(ViperError, match="'0' is not a weight; give a number above 0, or leave the corpus out"):
         open_corpora(given(corpora, 0, 1), "--train-shards")
 
 

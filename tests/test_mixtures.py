@@ -199,7 +199,7 @@ def test_what_is_no_mixture_is_refused(corpora, tmp_path, capsys):
         ((f"a=1:{one}", other), "has no name, which others have"),
         ((f"a=1:{one}", f"a=2:{other}"), "a is named twice"),
         ((f"a=1:{one}", f"b:{other}"), "b has no weight, which others have"),
-        ((f"a=0:{one}", f"b=1:{other}"), "'0' is no weight"),
+        ((f"a=0:{one}", f"b=1:{other}"), "'0' is not a weight"),
         ((f"a=1:{one}", f"b=0.001:{other}"), "gives it none of the 12 clips of an epoch"),
     ]:
         assert told in refused(corpora, tmp_path, capsys, "--train-shards", *words)

@@ -405,7 +405,7 @@ def test_a_store_in_trouble_is_asked_again_or_told(store, fault, said, shards, m
         ("s3://bucket/a.tar?x=1", "write s3://BUCKET/PATH, without"),
         ("hf://ann/faces/a.tar", "write hf://datasets/OWNER/NAME/PATH"),
         ("gs://bucket/train-*.tar", r"servers and stores are not searched; write \{000000\.\.000017\} for \*"),
-        ("https://[x/a.tar", "is no address"),
+        ("https://[x/a.tar", "is not an address"),
     ],
 )
 def test_an_address_that_is_none_is_refused_before_anything_is_asked(address, said):

@@ -74,7 +74,7 @@ def test_what_is_no_whole_whisper_is_named_in_one_line(lost, tmp_path):
     with pytest.raises(ViperError, match=r"--transcribe .*part: .*"):
         Transcriber(str(folder))
     (folder / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    with pytest.raises(ViperError, match="is no Whisper"):
+    with pytest.raises(ViperError, match="is not a Whisper"):
         Transcriber(str(folder))
 
 

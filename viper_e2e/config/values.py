@@ -113,7 +113,7 @@ class TaskWeights(NamedTuple):
             name, equals, number = (piece.strip() for piece in part.rpartition("="))
             if not equals or not name or name in weights:
                 raise ViperError(
-                    f"{text!r}: {part!r} is no weight of a task; write valence=0.5, or uncertainty"
+                    f"{text!r}: {part!r} is not a weight of a task; write valence=0.5, or uncertainty"
                 )
             weights[name] = _weight(text, number)
         return cls(tuple(weights.items()))

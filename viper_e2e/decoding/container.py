@@ -154,7 +154,7 @@ def _open_file(source: Source, name: str) -> BufferedIOBase:
     path = Path(source)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise ClipError("is no regular file", stage="read", clip=name)
+            raise ClipError("is not a regular file", stage="read", clip=name)
         return path.open("rb")
     except OSError as error:
         raise ClipError(f"cannot be opened: {error.strerror or error}", stage="read", clip=name) from error

@@ -46,7 +46,7 @@ def read_architecture(found: Found, config: BackboneConfig) -> PretrainedConfig:
             )
         except ValueError as error:
             raise ViperError(
-                f"{found.name}: {found.small} is no model that transformers has itself; code that comes with a "
+                f"{found.name}: {found.small} is not one of transformers' own models; code that comes with a "
                 "model is never run"
             ) from error
     # Our augmentation masks sound; skipped layers would leave parameters without gradients on one process.

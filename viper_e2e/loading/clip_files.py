@@ -45,7 +45,7 @@ class Found:
             )
             num_more = len(self.others) - 8
             kinds += f", {num_more} more kinds" if num_more > 0 else ""
-            lines.append(f"{folder}: {self.others.total()} files are no clips by their endings: {kinds}")
+            lines.append(f"{folder}: {self.others.total()} files are not clips by their endings: {kinds}")
         if self.odd:
             more = f", and {len(self.odd) - MAX_NAMED} more" if len(self.odd) > MAX_NAMED else ""
             lines.append(f"{folder}: passed over: {', '.join(self.odd[:MAX_NAMED])}{more}")

@@ -28,7 +28,7 @@ def refuse_scheme(url: str) -> None:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise ShardError(f"{url.partition('?')[0]}: is no address ({error})") from error
+        raise ShardError(f"{url.partition('?')[0]}: is not an address ({error})") from error
     if is_store(url):
         _check_store(url)
     elif not (parts.scheme == "https" and parts.hostname) and not is_loopback(url):

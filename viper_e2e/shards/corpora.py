@@ -73,6 +73,6 @@ def _weight(text: str, line: str, option: str) -> float:
         weight = math.nan
     if not 0 < weight < math.inf:
         raise ShardError(
-            f"{option} {line}: {text!r} is no weight; give a number above 0, or leave the corpus out"
+            f"{option} {line}: {text!r} is not a weight; give a number above 0, or leave the corpus out"
         )
     return weight
