@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.training_runs import make_corpus, run, same, weights
+from support.training_runs import lines, make_corpus, run, same, weights
 
 from viper_e2e.fusion.banded_ridge import fit_banded_ridge
 from viper_e2e.fusion.closed_form import predict
@@ -69,6 +69,19 @@ def test_a_run_that_stops_within_its_first_epoch_fits_the_same_ridge(corpus, who
 def test_without_validation_clips_it_is_fitted_all_the_same(corpus, tmp_path):
     folder = run(corpus, tmp_path / "run", *HEAD, "--epochs=1")
     assert load(folder / "checkpoints" / "last").fusion.is_fitted
+
+
+def test_fitted_anew_once_backbones_begin_to_train_and_the_yardstick_stays_that_of_frozen_tokens(
+    corpus, whole, tmp_path
+):
+    words = (*HEAD, "--epochs=3", "--unfreeze-at=2:visual=1", "--backbone-lr=0.01")
+    folder = run(corpus, tmp_path / "run", val(corpus), *words)
+    told = [line.get("yardstick") for line in lines(folder, "metrics.jsonl")]
+    assert told == [lines(whole, "metrics.jsonl")[0]["yardstick"], None, None]
+    frozen, tuned = (load(f / "checkpoints" / "last").fusion for f in (whole, folder))
+    assert not torch.allclose(frozen.ridge.linear.weight, tuned.ridge.linear.weight, atol=1e-4)
+    assert not torch.equal(frozen.hidden_layer.means, tuned.hidden_layer.means)
+    assert torch.equal(tuned.hidden_layer.means, tuned.ridge.linear.means)
 
 
 @pytest.mark.campaign

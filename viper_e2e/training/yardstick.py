@@ -131,7 +131,8 @@ class PooledRows:
 class Yardstick:
     """Collects during a run's first epoch, is fitted at its end and scored on the validation clips.
 
-    Backbones that train change while rows are collected: it is the score on the tokens of the first epoch.
+    Backbones that train change while rows are collected: it is the score on the tokens of the first epoch:
+    of frozen backbones where they begin to train later.
     """
 
     def __init__(
@@ -158,7 +159,11 @@ class Yardstick:
 
     def enter(self, epoch: int) -> None:
         """Collect in the first epoch, also where it is entered again midway, and in later ones for a head with
-        a ridge whose tokens go on changing; let go of what came from other epochs."""
+        a ridge whose tokens go on changing; let go of what came from other epochs.
+
+        No step moves that ridge: one of tokens as they were would answer for tokens that are no more. What is
+        told stays the first epoch's.
+        """
         if self.head is not None:
             changes = not all(encoder.is_frozen for encoder in self.module.encoders.values())
             self.is_collecting = epoch == 0 or changes
