@@ -16,7 +16,9 @@ from viper_e2e.commands import evaluation_plots
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.model.predictions import Predictions
-from viper_e2e.report import confusion, drawing, figures
+from viper_e2e.report import confusion, drawing, figures, fold_plot
+from viper_e2e.scoring import FoldScores, TaskScores
+from viper_e2e.tasks import Task
 
 NAMES = HUME_REACTION.names
 pytestmark = [pytest.mark.usefixtures("drawn_plots"), pytest.mark.slow]
@@ -155,6 +157,38 @@ def assert_apart(boxes: list[Bbox]) -> None:
     for a, b in itertools.pairwise(sorted(boxes, key=lambda box: box.x0)):
         turned = a.height > 1.5 * 12  # slanted labels have overlapping boxes by design
         assert turned or a.x1 <= b.x0 + 1, (a, b)
+
+
+@pytest.mark.parametrize(
+    "folds",
+    [
+        list("12345"),
+        [f"{i}" for i in range(20)],
+        [f"Session_{i:02}" for i in range(12)],
+        [f"s{i}" for i in range(91)],
+    ],
+)
+def test_names_of_folds_stand_apart_and_end_at_their_points(folds, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(drawing, "save", lambda figure, path: kept.append(figure) or path)
+    task = Task("valence", "number", 1)
+    one = TaskScores(task, (), 10, {"ccc": 0.5}, {}, {})
+    fold_plot({"valence": FoldScores(one, dict.fromkeys(folds, one))}, tmp_path / "folds.png")
+    (panel,) = kept[0].axes
+    canvas = FigureCanvasAgg(kept[0])
+    canvas.draw()
+    labels = panel.get_xticklabels()
+    assert labels[-1].get_text() == "all"
+    for place, label in zip(panel.get_xticks(), labels, strict=True):
+        assert label.get_text() == [*folds, "all"][int(place)]
+    boxes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
+    if not labels[0].get_rotation():
+        assert_apart(boxes)
+        return
+    ends = [panel.transData.transform((place, 0))[0] for place in panel.get_xticks()]
+    height = labels[0].get_fontsize() * kept[0].dpi / 72
+    assert max(abs(box.x1 - end) for box, end in zip(boxes, ends, strict=True)) < 1.5 * height
+    assert min(np.diff(ends)) * np.sin(np.deg2rad(labels[0].get_rotation())) >= height
 
 
 def test_curves_hold_the_numbers_and_count_epochs_from_one(tmp_path, drawn):

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from viper_e2e.report import drawing
 from viper_e2e.report.tables import measure_title, plain_table, rounded, task_title, with_interval
 from viper_e2e.scoring import FoldScores, main_measure, over_seeds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PANEL_INCHES = 4.6
+LETTER_INCHES, SLANTED_INCHES = 0.09, 0.18
+"""The width of a letter below a plot, and how far apart slanted names stand that do not touch."""
 
 
 def fold_tables(scores: Mapping[str, FoldScores]) -> list[Table]:
@@ -63,7 +72,7 @@ def spread(mean: float | None, deviation: float | None) -> str:
 def fold_plot(scores: Mapping[str, FoldScores], path: str | os.PathLike) -> Path:
     """Each task's main measure: a point per fold, mean and deviation, and all clips with their interval."""
     shown = list(scores.items())
-    figure, panels = drawing.sheet(len(shown), panel=(4.6, 3.4), max_columns=3)
+    figure, panels = drawing.sheet(len(shown), panel=(PANEL_INCHES, 3.4), max_columns=3)
     for panel, (name, one) in zip(panels, shown, strict=True):
         measure = main_measure(one.pooled.task)
         folds = list(one.by_fold)
@@ -81,11 +90,19 @@ def fold_plot(scores: Mapping[str, FoldScores], path: str | os.PathLike) -> Path
             else [[max(pooled - interval.low, 0.0)], [max(interval.high - pooled, 0.0)]]
         )
         panel.errorbar([len(folds)], [pooled], yerr=bars, fmt="s", color=drawing.COLOURS[1], capsize=3)
-        panel.set_xticks(range(len(folds) + 1), [*folds, "all"], rotation=_rotation(folds))
+        _name_folds(panel, [*folds, "all"])
         panel.set(xlabel="fold", ylabel=measure_title(measure), title=drawing.words(name))
         panel.grid(axis="y", alpha=0.25)
     return drawing.save(figure, path)
 
 
-def _rotation(names: Sequence[str]) -> int:
-    return 60 if sum(map(len, names)) > 30 else 0
+def _name_folds(panel: Axes, names: Sequence[str]) -> None:
+    """Below their points: slanted where they would run together, and of very many every second, third, …"""
+    room = (PANEL_INCHES - 0.7) / len(names)
+    if max(map(len, names)) * LETTER_INCHES + 0.05 <= room:
+        panel.set_xticks(range(len(names)), names)
+        return
+    step, last = math.ceil(SLANTED_INCHES / room), len(names) - 1
+    places = [*range(0, last - step + 1, step), last]
+    labels = [names[place] for place in places]
+    panel.set_xticks(places, labels, rotation=60, ha="right", rotation_mode="anchor")
