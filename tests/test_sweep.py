@@ -185,6 +185,9 @@ def test_a_setting_without_effect_is_told(corpus, vit, tmp_path, capsys):
     assert main(["sweep", f"--run-dir={folder}", "--resume"]) == 0
     assert told in capsys.readouterr().err
     assert (folder / "sweep.json").read_text() == before
+    (folder / "trial-3/metrics.jsonl").unlink()
+    assert main(["sweep", f"--run-dir={folder}", "--resume"]) == 1
+    assert "metrics.jsonl: has no validation" in capsys.readouterr().err
 
 
 @pytest.mark.slow

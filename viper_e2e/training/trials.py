@@ -252,7 +252,11 @@ def _check_heads(trials: Sequence[Trial]) -> None:
 def _row(trial: Trial, outcome: Outcome) -> dict[str, Any]:
     """The record of the epoch that ``checkpoints/best`` holds."""
     best = best_epoch(outcome.log)
-    assert best is not None, "trials are validated"
+    if best is None:
+        raise ViperError(
+            f"{outcome.folder / 'metrics.jsonl'}: has no validation (was the disk full, or was it edited?); "
+            "remove the folder and go on with --resume"
+        )
     val = best["val"]
     measure, score, value = judgement(val, trial.settings.train.best_by)
     row = {
