@@ -21,6 +21,7 @@ from made_up import Tree
 from viper_e2e.commands import run_recipe
 from viper_e2e.errors import ViperError
 from viper_e2e.packing import Corpus, Source, TaskColumns
+from viper_e2e.runtime import count_of
 
 LABELS = ("Sentiment", "Happy", "Sad", "Anger", "Surprise", "Disgust", "Fear")
 """In the order of the file's columns (CMU-MultimodalSDK#144)."""
@@ -55,7 +56,10 @@ class Stretches(Source):
                     fields |= {"split": splits.get(video, "rest" if splits else "train")}
                     yield f"{path.name} {video} {n}", {**fields, **cells, "words": nearest(words, float(start))}
         if strange:
-            folder.told.append(f"{len(strange)} videos are in none of the standard folds: {strange[0]}, …")
+            folder.told.append(
+                f"{count_of(len(strange), 'video is', 'videos are')} in none of the standard "
+                f"folds: {strange[0]}, …"
+            )
 
 
 def standard_folds(folder) -> dict[str, str]:

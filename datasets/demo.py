@@ -32,6 +32,7 @@ from demo_clip import write_clip
 from demo_plan import EMOTIONS, SPLITS, Plan, plan_clip
 
 from viper_e2e.errors import ViperError
+from viper_e2e.runtime import count_of
 from viper_e2e.runtime import counting as progress_bar
 
 
@@ -128,7 +129,10 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(1, f"{error}\n")
     seconds = sum(plan.seconds for plan in plans)
     faceless, silent = sum(not plan.has_face for plan in plans), sum(not plan.has_sound for plan in plans)
-    print(f"{len(plans)} clips, {seconds / 60:.0f} min; {faceless} without a face, {silent} without sound")
+    print(
+        f"{count_of(len(plans), 'clip')}, {seconds / 60:.0f} min; {faceless} without a face, "
+        f"{silent} without sound"
+    )
     print(f"labels      {given.out / 'labels.csv'}")
     print(f"parameters  {given.out / 'parameters.csv'}")
     if counts["train"] and counts["test"]:

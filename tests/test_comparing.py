@@ -185,7 +185,7 @@ def test_other_clips_or_labels_are_refused_and_named():
         (replace(run, true=relabelled), r"b: 2 of 120 clips have other labels than in a: 1, 7;"),
         (replace(run, keys=[f"x{key}" for key in run.keys]), "a and b have no clip in common"),
         (other_set, "b: labels joy; a has"),
-        (doubled, "b: 1 clips are in it twice"),
+        (doubled, "b: 1 clip is in it twice"),
     ):
         with pytest.raises(ViperError, match=message):
             on_common_clips([run, other], ["a", "b"])

@@ -58,12 +58,12 @@ CASES = {
         clips={"train": 3, "val": 1, "test": 2},
         told=(
             "dia110_utt7.mp4: no video",
-            "1 clips with a video but no usable row",
+            "1 clip with a video but no usable row",
             "no row means: test/output_repeated_splits_test/final_videos_testdia1_utt1.mp4",
-            "macOS leaves behind are no clips: ._dia1_utt1.mp4",
+            "macOS leaves behind is not a clip: ._dia1_utt1.mp4",
             "train_splits/dia125_utt3.mp4: is known to be broken",
             "dia38_utt4.mp4: is known to be cut far too long: 305 s",
-            "train_sent_emo.csv: 1 control characters read as the Windows letters",
+            "train_sent_emo.csv: 1 control character read as the Windows letter",
             "expected 9,989 rows of train, found 3: see https://github.com/declare-lab/MELD",
             "neutral 1 for 4,710",
         ),
@@ -105,7 +105,7 @@ CASES = {
         told=(
             "00010.mp4: no video",
             "no row means: data/clips/09999.mp4",
-            "1 clips are not in the training list of fold 3: data/clips/00001.mp4",
+            "1 clip is not in the training list of fold 3: data/clips/00001.mp4",
             "fold 1 is test",
         ),
         measure="emotion.uar",
@@ -149,7 +149,7 @@ CASES = {
         clips={"train": 8, "val": 4, "test": 4},
         told=(
             "subject 6/anger/s6_an.avi: is a recording of all sentences, uncut",
-            "1 clips have no name of this corpus and are left aside: subject 1/notes.avi",
+            "1 clip has no name of this corpus and is left aside: subject 1/notes.avi",
             "expected about 1,257 rows, found 16",
         ),
         measure="emotion.uar",
@@ -178,7 +178,7 @@ CASES = {
         clips={"train": 3, "test": 4},
         told=(
             "MSP-IMPROV-S01A-M02-P-FM02.avi: no video",
-            "1 lines are of no form that is known: Evalution.txt line 25",
+            "1 line is of no form that is known: Evalution.txt line 25",
             "expected 8,438 rows, found 8",
         ),
         measure="valence.ccc",
@@ -187,7 +187,7 @@ CASES = {
     "iemocap": Case(
         clips={"train": 4, "test": 4},
         told=(
-            "2 files that macOS leaves behind are no clips: ._Ses01F_impro01.txt",
+            "2 files that macOS leaves behind are not clips: ._Ses01F_impro01.txt",
             "1 .wav",
             "neutral 2 for 1,708",
             "fold 1 is test",
@@ -204,9 +204,9 @@ CASES = {
     "affwild2": Case(
         clips={"train": 11, "val": 3},
         told=(
-            "1 files of labels have no video: Annotations/VA_Estimation_Challenge/Train_Set/gone9.txt",
+            "1 file of labels has no video: Annotations/VA_Estimation_Challenge/Train_Set/gone9.txt",
             "Train_Set/1-30-640x360.txt (41 for 40 frames)",
-            "1 windows have labels for fewer than half of their frames and are left out",
+            "1 window has labels for fewer than half of its frames and is left out",
             "Train_Set/video7.txt from 0 s",
         ),
         measure="overall.mean_ccc",
@@ -214,7 +214,7 @@ CASES = {
     ),
     "afew_va": Case(
         clips={"train": 4, "val": 2, "test": 4},
-        told=("1 files of labels have no video: 01/005/005.json", "6 .png, 6 .json"),
+        told=("1 file of labels has no video: 01/005/005.json", "6 .png, 6 .json"),
         measure="arousal.ccc",
     ),
     "hume_reaction": Case(
@@ -407,7 +407,7 @@ def test_a_folder_that_is_as_expected_is_told_nothing(tmp_path):
 
 def test_what_differs_is_told_with_the_place_to_look(tmp_path):
     assert read(tmp_path, "name,code\na,1\nb,3\n").told == [
-        "Tiny: 1 rows are left out: labels.csv line 3: code is '3', none of 1, 2",
+        "Tiny: 1 row is left out: labels.csv line 3: code is '3', none of 1, 2",
         "Tiny: expected 2 rows of train, found 1: see https://example.org/tiny",
         "Tiny: other numbers of classes in train than expected: sad 0 for 1",
     ]
@@ -432,7 +432,7 @@ def test_files_that_fit_no_name_are_counted_and_named(tmp_path):
     source = Names(pattern=r"(?P<who>\w)_(?P<code>\d)\.mp4", row={"Path": "{path}", "Subject": "{who}"})
     found = corpus_rows(dataclasses.replace(TINY, sources=(source,), rows={}, classes={}), tmp_path)
     assert [row["Subject"] for row in found.rows] == ["a", "b"]
-    assert found.told == ["Tiny: 1 clips have no name of this corpus and are left aside: notes.mp4"]
+    assert found.told == ["Tiny: 1 clip has no name of this corpus and is left aside: notes.mp4"]
 
 
 def row_of(name: str, corpus: Corpus) -> str:

@@ -65,7 +65,7 @@ def test_columns_are_shown_with_their_values_ranges_and_codes(words, tmp_path, c
     assert columns["Subject"]["counts"] == {f"P{n}": 2 for n in range(4)}
     assert (columns["Valence"]["minimum"], columns["Valence"]["maximum"]) == (-1.0, 1.0)
     assert columns["Valence"]["empty"] == 1
-    assert "codes for missing: -99 (in 1 cells of labels)" in report["notes"]
+    assert "codes for missing: -99 (in 1 cell of labels)" in report["notes"]
     shown = " ".join(capsys.readouterr().out.split())
     assert "joy 6" in shown
 

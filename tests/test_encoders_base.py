@@ -256,7 +256,7 @@ def test_files_that_lack_something_are_errors_that_name_it(vit):
         build(vit)
     lost = next(name for name in tensors if "query" in name and "weight" in name)
     save_file({n: t for n, t in tensors.items() if n != lost}, vit / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ViperError, match="lacks 1 weights of ViTModel"):
+    with pytest.raises(ViperError, match="lacks 1 weight of ViTModel"):
         build(vit)
     (vit / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0not a header")
     with pytest.raises(ViperError, match=r"model\.safetensors: damaged or not plain tensors"):

@@ -51,7 +51,7 @@ def test_clips_that_lose_their_label_are_counted_where_there_are_any(tmp_path):
                 writer.add(f"{n}", {"mp4": b"film"}, file_id=f"{n}", intensities=row(*mood))
         shards = ShardSet(f"{tmp_path}/{split}-000000.tar")
         told.append(LabelMap.of(CORPUS, MODEL, WORDS).lost(shards))
-    assert told == [["Mood Bored: 1 clips without a label of emotion"], []]
+    assert told == [["Mood Bored: 1 clip without a label of emotion"], []]
 
 
 def test_labels_go_where_the_names_say_and_all_else_is_told():

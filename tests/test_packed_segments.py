@@ -69,7 +69,7 @@ def test_times_in_milliseconds_are_suspected(folder):
     of_a, of_c = report.problems
     assert of_a.endswith("; are these milliseconds? Start and End are seconds, or hh:mm:ss.mmm")
     assert "are these" not in of_c
-    assert any("1 clips whose End" in note and "are these milliseconds?" in note for note in report.notes)
+    assert any("1 clip whose End" in note and "are these milliseconds?" in note for note in report.notes)
 
 
 def test_times_behind_the_end_of_a_file(folder):
@@ -79,7 +79,7 @@ def test_times_behind_the_end_of_a_file(folder):
     assert samples.keys() == {"b", "c"}
     assert len(report.problems) == 1
     assert "a: line 2: Start 9 s lies behind the end" in report.problems[0]
-    assert any("1 clips whose End lies behind the end of their file" in note for note in report.notes)
+    assert any("1 clip whose End lies behind the end of their file" in note for note in report.notes)
     assert decode(samples["b"], ClipDecoder(ALL)).duration_seconds == pytest.approx(1.0, abs=0.1)
 
 

@@ -119,9 +119,9 @@ def test_sound_and_action_units_travel_with_their_clip(tmp_path):
     report = pack(videos, labels, tmp_path / "out", audio=tmp_path / "audio", fau=tmp_path / "fau")
     assert report.exit_code == 0
     assert report.notes == (
-        "1 clips whose action units come without the seven emotions (stored as 0)",
-        f"1 clips without a file of action units in {tmp_path / 'fau'}",
-        f"1 clips without a file of sound in {tmp_path / 'audio'}",
+        "1 clip whose action units come without the seven emotions (stored as 0)",
+        f"1 clip without a file of action units in {tmp_path / 'fau'}",
+        f"1 clip without a file of sound in {tmp_path / 'audio'}",
     )
     shards = ShardSet(str(tmp_path / "out/*.tar"))
     samples = {shards.read(n).key: shards.read(n) for n in range(3)}
@@ -165,7 +165,7 @@ def test_what_cannot_be_packed_is_listed_and_the_rest_is_packed(tmp_path):
     for text in wanted:
         assert sum(text in problem for problem in report.problems) == 1, (text, report.problems)
     assert len(report.problems) == len(wanted)
-    assert "1 clips with a video but no usable row in the labels" in report.notes
+    assert "1 clip with a video but no usable row in the labels" in report.notes
     assert len(ShardSet(str(tmp_path / "out/*.tar"))) == 9 - len(wanted)
 
 

@@ -508,7 +508,7 @@ def _wider_mlp(model: PerceiverModel) -> None:
     [
         (_swap_activation, r"intermediate_act_fn is a ReLU, expected GELUActivation"),
         (_double_module, r"occurs twice"),
-        (_drop_bias, r"1 tensors missing \(decoder\.decoder\.final_layer\.bias\)"),
+        (_drop_bias, r"1 tensor missing \(decoder\.decoder\.final_layer\.bias\)"),
         (_wide_output, r"dense1\.weight is \(3, 16\)"),
         (_other_eps, r"layernorm\.eps is 0\.001, expected 1e-05"),
         (_more_heads, r"num_heads is 2, expected 4"),

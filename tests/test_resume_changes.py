@@ -138,7 +138,7 @@ DATA = {
         {"change": lambda row: {"Joy": 0.5}},
         "--train-shards: other clips or labels than in the run",
     ),
-    "a clip less": ({"drop": "[3]"}, "--train-shards: 7 clips in 1 shards; the run has 8 in 1"),
+    "a clip less": ({"drop": "[3]"}, "--train-shards: 7 clips in 1 shard; the run has 8 in 1"),
     "other names": (
         {"order": ("Fear", "Anger"), "change": lambda row: {"Anger": row["Joy"]}},
         "labels: fear, anger",
@@ -159,7 +159,7 @@ def test_other_data_is_refused(corpus, going_on, tmp_path, name, capsys):
 
 def test_other_validation_clips_are_refused(shards, going_on, capsys):
     assert resume(going_on, GO_ON, f"--val-shards={shards}/train-*.tar") == 1
-    assert "--val-shards: 8 clips in 1 shards; the run has 4 in 1" in capsys.readouterr().err
+    assert "--val-shards: 8 clips in 1 shard; the run has 4 in 1" in capsys.readouterr().err
 
 
 def test_rates_and_decay_take_effect_and_are_what_the_settings_say(going_on):

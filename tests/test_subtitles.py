@@ -168,9 +168,9 @@ def test_of_a_part_of_a_file_what_is_said_in_it_is_packed_on_its_own_clock(tmp_p
     )
     assert words.members(tmp_path / "a.mp4", None, Segment(4.0, 5.0)) == {}
     assert words.lines() == [
-        "1 clips with subtitles that say nothing while they last",
-        "1 clips with words from a .srt beside them",
-        "1 clips with words from several places: subtitles taken, the table's words left",
+        "1 clip with subtitles that say nothing while they last",
+        "1 clip with words from a .srt beside them",
+        "1 clip with words from several places: subtitles taken, the table's words left",
     ]
     (tmp_path / "b.txt").write_text("of all of it")
     assert words.members(tmp_path / "b.mp4", None, Segment(4.0, 5.0)) == {}
@@ -216,9 +216,9 @@ def test_what_lies_beside_clips_is_packed_told_and_read(corpus):
     ]
     told = "\n".join(report.notes)
     for line in (
-        "1 clips whose words are those of the table",
-        "1 clips with words from a .srt beside them",
-        "1 clips with words from a .txt beside them",
+        "1 clip whose words are those of the table",
+        "1 clip with words from a .srt beside them",
+        "1 clip with words from a .txt beside them",
         "broken.vtt: 1 cue left out (line 3: no times)",
     ):
         assert line in told

@@ -89,7 +89,7 @@ def test_clips_without_words_are_heard_told_and_marked(whisper, tmp_path, capfd)
     words = [f"--videos={tmp_path}/videos", f"--labels={tmp_path}/labels.csv", f"--out={tmp_path}/shards"]
     assert main(["pack", *words, f"--transcribe={whisper}", "--language=en"]) == 0
     said = " ".join("".join(capfd.readouterr()).split())
-    assert "1 clips transcribed by" in said
+    assert "1 clip transcribed by" in said
     assert "hears no words" in said
     shards = ShardSet(f"{tmp_path}/shards/train-*.tar")
     found = {shards.entry(i).key: shards.read(i).words for i in range(len(shards))}

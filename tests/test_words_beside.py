@@ -84,8 +84,8 @@ def test_what_was_taken_of_several_places_is_counted(folder):
         clip = folder(name)
         words.members(clip, "of the table", None)
         clip.with_name(name).unlink()
-    assert "1 clips with words from several places: subtitles taken, the table's words left" in words.lines()
-    assert "1 clips with words from several places: the table's words taken, the .txt left" in words.lines()
+    assert "1 clip with words from several places: subtitles taken, the table's words left" in words.lines()
+    assert "1 clip with words from several places: the table's words taken, the .txt left" in words.lines()
 
 
 def test_words_are_counted_by_check(tmp_path):

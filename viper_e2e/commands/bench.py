@@ -16,7 +16,7 @@ from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.loading import ClipBatch, ClipLoader, notes_on_reading
 from viper_e2e.model import StageClock, ViPER, check_compiler, compile_model
-from viper_e2e.runtime import console, progress_bar, table, tell_problems
+from viper_e2e.runtime import console, count_of, progress_bar, table, tell_problems
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import build_optimizer, compute_dtype, make_loader, resolve_precision
 
@@ -64,7 +64,7 @@ def run_bench(settings: Settings, shards: ShardSet, seconds: float) -> int:
 
         speeds = measure(settings, shards, seconds / _PHASES, tell)
     workers = speeds.num_workers
-    where = f"by {workers} worker{'s' * (workers > 1)}" if workers else "in this process (--num-workers 0)"
+    where = f"by {count_of(workers, 'worker')}" if workers else "in this process (--num-workers 0)"
     rows = [
         ("read from shards", f"{speeds.read:.1f}"),
         (f"decoded {where}", f"{speeds.loaded:.1f}"),

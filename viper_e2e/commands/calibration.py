@@ -21,6 +21,7 @@ from viper_e2e.report import calibration_plot, stdout_console, tables
 from viper_e2e.runtime import (
     AS_IT_IS,
     console,
+    count_of,
     settle_folder,
     versions,
     written_whole,
@@ -102,7 +103,10 @@ def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) 
         return ["the folder of its run is not here: single clips could not be compared with those of training"]
     recorded = {row[2] for row in (saved.data.get("train") or {}).get("shards", [])}
     if both := recorded & set(shards.shard_ids()):
-        raise ViperError(f"{len(both)} shards are of the clips that the run was trained on: {refused}")
+        raise ViperError(
+            f"{count_of(len(both), 'shard is', 'shards are')} of the clips that the run was "
+            f"trained on: {refused}"
+        )
     given = str(saved.settings.get("train_shards", ""))
     try:
         corpora = parse_corpora(given, "--train-shards")
@@ -112,11 +116,17 @@ def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) 
     sets = {"train": trained.shards, "these": shards.shards}
     if shared := shared_clips(sets):
         some = ", ".join(where["these"][0] for where in shared[:MANY])
-        raise ViperError(f"{len(shared)} clips are of those that the run was trained on ({some}, …): {refused}")
+        raise ViperError(
+            f"{count_of(len(shared), 'clip is', 'clips are')} of those that the run was "
+            f"trained on ({some}, …): {refused}"
+        )
     if people := shared_subjects(sets):
         some = ", ".join(list(people)[:MANY])
         told = "intervals will be too narrow for people whom it has not seen"
-        return [f"{len(people)} subjects ({some}, …) are in the training clips too: {told}"]
+        return [
+            f"{count_of(len(people), 'subject is', 'subjects are')} in the training clips too "
+            f"({some}, …): {told}"
+        ]
     return []
 
 
@@ -172,4 +182,7 @@ def _show(calibration: Calibration, reports: Sequence[TaskReport], notes: Sequen
     subjects = calibration.clips["subjects"]
     if subjects is not None and subjects < calibration.clips["clips"]:
         told = "clips of one person are alike, so that intervals are surer of new people than they should be"
-        console.print(f"{subjects} subjects in {calibration.clips['clips']} clips: {told}", **AS_IT_IS)
+        console.print(
+            f"{count_of(subjects, 'subject')} in {count_of(calibration.clips['clips'], 'clip')}: {told}",
+            **AS_IT_IS,
+        )

@@ -20,6 +20,7 @@ from viper_e2e.runtime import (
     Processes,
     collect_again,
     console,
+    count_of,
     loading,
     own_device,
     printable,
@@ -148,7 +149,9 @@ def tell_failed(predictions: Predictions) -> None:
     if failed:
         more = f", and {len(failed) - MAX_NAMED} more" if len(failed) > MAX_NAMED else ""
         some = ", ".join(map(printable, failed[:MAX_NAMED]))
-        console.print(f"{len(failed)} clips could not be scored: {some}{more}", style="yellow", **AS_IT_IS)
+        console.print(
+            f"{count_of(len(failed), 'clip')} could not be scored: {some}{more}", style="yellow", **AS_IT_IS
+        )
 
 
 def run_export(options: ExportConfig) -> int:

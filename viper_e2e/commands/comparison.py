@@ -14,7 +14,16 @@ from viper_e2e.report import (
     comparison_tables,
     stdout_console,
 )
-from viper_e2e.runtime import AS_IT_IS, console, plain_json, printable, settle_folder, versions, write_text
+from viper_e2e.runtime import (
+    AS_IT_IS,
+    console,
+    count_of,
+    plain_json,
+    printable,
+    settle_folder,
+    versions,
+    write_text,
+)
 from viper_e2e.scoring import compare, compared_record, on_common_clips, read_scored, readable
 
 
@@ -29,7 +38,7 @@ def run_compare(options: CompareConfig) -> int:
         settle_folder(Path(options.out), "--out")
     runs, notes = on_common_clips([read_scored(run) for run in options.runs], names)
     failed = sum(not all(rows) for rows in zip(*(run.valid.tolist() for run in runs), strict=True))
-    notes += [f"{failed} clips could not be scored in all runs: left out"] if failed else []
+    notes += [f"{count_of(failed, 'clip')} could not be scored in all runs: left out"] if failed else []
     for note in notes:
         console.print(note, style="yellow", **AS_IT_IS)
     compared = compare(runs, seed=options.seed)

@@ -19,7 +19,7 @@ from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import Predictions, ViPER, checkpoint, yardstick_line
 from viper_e2e.report import stdout_console, tables, write_page
-from viper_e2e.runtime import AS_IT_IS, console, settle_folder, versions, written_whole
+from viper_e2e.runtime import AS_IT_IS, console, count_of, settle_folder, versions, written_whole
 from viper_e2e.scoring import (
     GroupScores,
     Intervals,
@@ -146,14 +146,16 @@ def _settle_faceless(predictions: Predictions, options: EvalConfig) -> Predictio
     num_empty = int((predictions.valid & ~predictions.present.any(1)).sum())
     if num_empty:
         told = "in which nothing could be seen or heard: the model answered without any input"
-        console.print(f"{num_empty} clips {told}", style="yellow")
+        console.print(f"{count_of(num_empty, 'clip')} {told}", style="yellow")
     num_faceless = int(predictions.faceless.sum())
     if num_faceless and options.no_face == "nan":
-        console.print(f"{num_faceless} clips without any face: left out of all metrics (--no-face nan)")
+        console.print(
+            f"{count_of(num_faceless, 'clip')} without any face: left out of all metrics (--no-face nan)"
+        )
         return predictions.without_faceless()
     if num_faceless:
         told = "their whole pictures were scored (--no-face nan leaves them out)"
-        console.print(f"{num_faceless} clips without any face: {told}", style="yellow")
+        console.print(f"{count_of(num_faceless, 'clip')} without any face: {told}", style="yellow")
     return predictions
 
 

@@ -14,7 +14,7 @@ from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.loading import notes_on_reading
 from viper_e2e.model import Prediction, ViPER, record_of, summary_of
 from viper_e2e.report import records_table, stdout_console
-from viper_e2e.runtime import AS_IT_IS, Processes, console, tell_problems
+from viper_e2e.runtime import AS_IT_IS, Processes, console, count_of, tell_problems
 from viper_e2e.scoring import (
     ClipFiles,
     ResultJournal,
@@ -201,5 +201,5 @@ def _tell_long_clips(predictions: list[Prediction]) -> None:
         if one.is_valid and seconds > LONG_SECONDS:
             console.print(
                 f"{one.clip}: {seconds:.0f} s seen in "
-                f"{len(one.frame_seconds or ())} frames; --window-seconds 12 looks closer"
+                f"{count_of(len(one.frame_seconds or ()), 'frame')}; --window-seconds 12 looks closer"
             )

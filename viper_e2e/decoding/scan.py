@@ -15,6 +15,7 @@ from viper_e2e.decoding.media import ClipMedia, SoundMedia
 from viper_e2e.decoding.pyav import whole_frames
 from viper_e2e.decoding.sampling import Span
 from viper_e2e.decoding.timeline import TORN_SOUND, FramePackets, SoundExtent, Timeline, TornPackets
+from viper_e2e.runtime import count_of
 
 _UNREAD_SHARE = 0.1
 """Of a file, behind its last packet: an index is less."""
@@ -225,7 +226,11 @@ def _goes_on(media: ClipMedia, reached: int) -> tuple[str, ...]:
 def _cut_short(media: ClipMedia, found: int) -> tuple[str, ...]:
     """What is missing of a recording in fragments that broke off."""
     missing = _num_missing(media, media.video, found)
-    return (f"the file is cut short: {missing:,} frames are missing at its end",) if missing > 0 else ()
+    return (
+        (f"the file is cut short: {count_of(missing, 'frame is', 'frames are')} missing at its end",)
+        if missing > 0
+        else ()
+    )
 
 
 def _sound_cut_short(media: ClipMedia, stream: av.AudioStream, found: int) -> tuple[str, ...]:

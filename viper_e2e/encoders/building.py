@@ -24,6 +24,7 @@ from viper_e2e.encoders.weights import (
     weight_files,
 )
 from viper_e2e.errors import ViperError
+from viper_e2e.runtime import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ def build_model(
     missing = sorted(name for name in report["missing_keys"] if "masked_spec_embed" not in name)
     if missing:
         raise ViperError(
-            f"{found.name}: {files[0].parent} lacks {len(missing)} weights of {model_class.__name__} "
+            f"{found.name}: {files[0].parent} lacks {count_of(len(missing), 'weight')} of "
+            f"{model_class.__name__} "
             f"({', '.join(missing[:3])}, …); is it another kind of model?"
         )
     return model.float(), Origin(found.spec, found.revision, sha256, small)

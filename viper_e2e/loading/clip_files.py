@@ -14,11 +14,13 @@ from viper_e2e.runtime import (
     AMBIGUOUS_EXTENSIONS,
     SOUND_EXTENSIONS,
     VIDEO_EXTENSIONS,
+    count_of,
     extension_of,
     is_hidden,
 )
 
 MAX_NAMED = 5
+_NO_CLIPS = ("file is not a clip by its ending", "files are not clips by their endings")
 ONLY_SOUND = (*SOUND_EXTENSIONS, "ogg", "wma", "aiff", "aif", "au", "caf", "ac3", "amr")
 """Endings of files with sound alone, also where we read no such file beside a clip."""
 
@@ -45,7 +47,7 @@ class Found:
             )
             num_more = len(self.others) - 8
             kinds += f", {num_more} more kinds" if num_more > 0 else ""
-            lines.append(f"{folder}: {self.others.total()} files are not clips by their endings: {kinds}")
+            lines.append(f"{folder}: {count_of(self.others.total(), *_NO_CLIPS)}: {kinds}")
         if self.odd:
             more = f", and {len(self.odd) - MAX_NAMED} more" if len(self.odd) > MAX_NAMED else ""
             lines.append(f"{folder}: passed over: {', '.join(self.odd[:MAX_NAMED])}{more}")
@@ -58,7 +60,10 @@ class Found:
             return []
         command = with_black_picture(f"SOUND{max(sounds, key=sounds.__getitem__)}")
         total = sum(sounds.values())
-        return [f"{folder}: {total} files hold sound alone; to score one with a black picture: {command}"]
+        return [
+            f"{folder}: {count_of(total, 'file holds', 'files hold')} sound alone; to score "
+            f"one with a black picture: {command}"
+        ]
 
 
 def find_files(folder: Path, extensions: Sequence[str] = VIDEO_EXTENSIONS) -> Found:

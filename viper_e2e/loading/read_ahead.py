@@ -10,7 +10,7 @@ from itertools import islice
 
 from viper_e2e.loading.held_shards import Counts, Held, InMemory, Room, Walk
 from viper_e2e.loading.spans import Span
-from viper_e2e.runtime import AS_IT_IS, console
+from viper_e2e.runtime import AS_IT_IS, console, count_of
 from viper_e2e.shards import (
     BusyError,
     FarReading,
@@ -306,9 +306,9 @@ class ReadAhead:
         counts = self.counts
         if not (counts.fetched or counts.found or counts.clips_by_range):
             return
-        parts = [f"{counts.fetched} shards fetched whole ({counts.fetched_bytes / 1e6:,.1f} MB)"]
+        parts = [f"{count_of(counts.fetched, 'shard')} fetched whole ({counts.fetched_bytes / 1e6:,.1f} MB)"]
         if self._far.cache is not None:
-            parts.insert(0, f"{counts.found} shards found in {self._far.cache}")
+            parts.insert(0, f"{count_of(counts.found, 'shard')} found in {self._far.cache}")
         if counts.clips_by_range:
-            parts.append(f"{counts.clips_by_range} files read by a range each")
+            parts.append(f"{count_of(counts.clips_by_range, 'file')} read by a range each")
         console.print(", ".join(parts), **AS_IT_IS)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.handover import receive
 from viper_e2e.loading.worker_process import Job, Raised, WorkerError, serve
-from viper_e2e.runtime import RunningTime, shown_level
+from viper_e2e.runtime import RunningTime, count_of, shown_level
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
@@ -253,7 +253,10 @@ class WorkerPool:
         self.close()
         shown = self.casualties[-10:]
         more = f"{len(self.casualties) - len(shown)} before; " if len(self.casualties) > len(shown) else ""
-        lost = f"{len(self.casualties)} workers were lost, {which} ({more}{'; '.join(shown)})"
+        lost = (
+            f"{count_of(len(self.casualties), 'worker was', 'workers were')} lost, {which} "
+            f"({more}{'; '.join(shown)})"
+        )
         if self._blameless < min(MAX_BLAMELESS, len(self.casualties)):
             advice = (
                 "take these clips out of the shards, or raise --clip-timeout-seconds or --max-worker-restarts"

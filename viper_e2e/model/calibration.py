@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from viper_e2e.labels import LabelSet, name_of
+from viper_e2e.runtime import count_of
 from viper_e2e.tasks import Task
 
 FORMAT, SCHEMA = "viper_e2e calibration", 1
@@ -154,7 +155,7 @@ class Calibration:
     @property
     def line(self) -> str:
         """What is said where it is applied."""
-        told = f"calibrated on {self.clips['clips']} clips: {', '.join(self.tasks)}"
+        told = f"calibrated on {count_of(self.clips['clips'], 'clip')}: {', '.join(self.tasks)}"
         return f"{told}; intervals and sets for {100 * self.coverage:g} % of clips"
 
     # --- as a file of a checkpoint ----------------------------------------------------------------

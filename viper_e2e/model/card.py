@@ -8,6 +8,7 @@ from typing import Any
 from viper_e2e.config import ModelConfig, backbones_of
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.calibration import Calibration
+from viper_e2e.runtime import count_of
 
 
 def _origin(provenance: Mapping[str, Any]) -> list[str]:
@@ -15,12 +16,13 @@ def _origin(provenance: Mapping[str, Any]) -> list[str]:
     lines = []
     if train := provenance.get("train"):
         lines.append(
-            f"- Trained on {train['clips']} clips (sha256 of their shards' content {train['sha256'][:16]}…)."
+            f"- Trained on {count_of(train['clips'], 'clip')} (sha256 of their shards' "
+            f"content {train['sha256'][:16]}…)."
         )
     if (val := provenance.get("val")) and (scores := provenance.get("scores")):
         told = ", ".join(f"{name} {'undefined' if v is None else f'{v:.4f}'}" for name, v in scores.items())
         lines.append(
-            f"- Validated on {val['clips']} clips (sha256 {val['sha256'][:16]}…) "
+            f"- Validated on {count_of(val['clips'], 'clip')} (sha256 {val['sha256'][:16]}…) "
             f"after step {provenance['step']}: {told}."
         )
     if told := yardstick_line(provenance):

@@ -19,7 +19,7 @@ from viper_e2e.model import checkpoint
 from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.card import model_card
 from viper_e2e.model.checkpoint import CheckpointError
-from viper_e2e.runtime import __version__, digest
+from viper_e2e.runtime import __version__, count_of, digest
 from viper_e2e.tasks import combined_from_json, combined_to_json, tasks_from_json, tasks_to_json
 
 if TYPE_CHECKING:
@@ -181,7 +181,8 @@ def read_weights(model: Pretrained, folder: Path) -> None:
     missing, unexpected = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
     if missing or unexpected:
         raise CheckpointError(
-            f"{path}: does not fit the settings beside it ({len(missing)} tensors missing, {len(unexpected)} "
+            f"{path}: does not fit the settings beside it ({count_of(len(missing), 'tensor')} "
+            f"missing, {len(unexpected)} "
             f"unexpected: {', '.join(sorted(missing | unexpected)[:3])}, …)"
         )
     for name, tensor in tensors.items():

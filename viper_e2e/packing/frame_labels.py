@@ -17,7 +17,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import name_of
 from viper_e2e.loading import find_files
 from viper_e2e.packing.task_columns import TaskColumns
-from viper_e2e.runtime import VIDEO_EXTENSIONS
+from viper_e2e.runtime import VIDEO_EXTENSIONS, count_of
 
 WINDOW_SECONDS = 2.0
 MIN_SHARE = 0.5
@@ -187,7 +187,8 @@ def frame_label_table(
         lengths = {len(one.values) for one in labels} - {len(seconds)}
         if lengths:
             notes.append(
-                f"{name}: {len(seconds)} frames, labels of {min(lengths)}: the first of both are matched"
+                f"{name}: {count_of(len(seconds), 'frame')}, labels of {min(lengths)}: the "
+                "first of both are matched"
             )
         num_frames = min(len(seconds), *(len(one.values) for one in labels))
         all_labels += labels

@@ -14,6 +14,7 @@ from viper_e2e.packing.sheet import Sheet
 from viper_e2e.packing.task_columns import placed
 from viper_e2e.packing.titles import FILE_TITLES, METADATA, RESERVED, SPLIT_TITLES, SUBJECT_TITLES, plain
 from viper_e2e.packing.values import is_missing_word, number, same_class, suspected_codes
+from viper_e2e.runtime import count_of
 
 MIN_ROWS_OF_KIND = 5
 """Among fewer rows 0 and 1 may be chance."""
@@ -74,7 +75,7 @@ def _ask_about_none(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> N
         ]
         if found:
             line, word = found[0]
-            times = f"{len(found)} time{'s' * (len(found) > 1)}"
+            times = count_of(len(found), "time")
             columns.ask(
                 line,
                 f"{task.titles[0]} is {word!r} ({times}): no label, or a class? (a class if a file of tasks, "

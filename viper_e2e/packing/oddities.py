@@ -11,6 +11,7 @@ import numpy as np
 from viper_e2e.labels import LabelSet
 from viper_e2e.packing.table import LabelTable, Row
 from viper_e2e.packing.values import class_word, same_class
+from viper_e2e.runtime import count_of
 
 MAX_NAMED = 4
 """Values named of one kind; of more only how many there are."""
@@ -97,7 +98,8 @@ def _odd_labels(labels: LabelSet, rows: Iterable[Row]) -> list[str]:
             values = values[np.isfinite(values)]
             if len(values) >= MIN_ROWS and (values == values[0]).all():
                 lines.append(
-                    f"{title} is {values[0]:g} in all {len(values)} rows: nothing can be learned of it"
+                    f"{title} is {values[0]:g} in all {count_of(len(values), 'row')}: nothing "
+                    "can be learned of it"
                 )
     return lines
 
@@ -107,7 +109,11 @@ def _classes_never_trained(
 ) -> list[str]:
     counts: Mapping[str, int] = Counter(titles[place] for place in shares[~is_train].argmax(1))
     trained = {titles[place] for place in shares[is_train].argmax(1)}
-    never = [f"{title} ({counts[title]} clips)" for title in titles if counts[title] and title not in trained]
+    never = [
+        f"{title} ({count_of(counts[title], 'clip')})"
+        for title in titles
+        if counts[title] and title not in trained
+    ]
     if not trained or not never:
         return []
     return [f"{name}: no clip of train is of a class that other splits have: {', '.join(never)}"]

@@ -24,7 +24,7 @@ from viper_e2e.packing.segments import Clip, sound_of, units_of
 from viper_e2e.packing.subtitles import PackedWords
 from viper_e2e.packing.table import NO_CHOICES, read_labels
 from viper_e2e.packing.transcripts import transcripts_of
-from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, Counted, explain
+from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, Counted, count_of, explain
 from viper_e2e.shards import ShardIndex, ShardLimits, ShardWriter, action_units_to_npy
 
 HEARD = ".transcripts.jsonl"
@@ -120,7 +120,9 @@ def pack(
 def _refuse_nothing(reports: list[SplitReport], labels: Path, videos: Path, problems: list[str]) -> None:
     if not reports:
         first = "; ".join(problems[:3])
-        raise ViperError(f"{labels}: nothing to pack from {videos}: {first} ({len(problems)} problems)")
+        raise ViperError(
+            f"{labels}: nothing to pack from {videos}: {first} ({count_of(len(problems), 'problem')})"
+        )
 
 
 def _add(
@@ -233,7 +235,7 @@ def _split_report(split: str, indexes: list[ShardIndex]) -> SplitReport:
 
 
 def _summed(notes: list[str]) -> tuple[str, ...]:
-    return tuple(f"{n} clips {note}" for note, n in sorted(Counter(notes).items()))
+    return tuple(f"{count_of(n, 'clip')} {note}" for note, n in sorted(Counter(notes).items()))
 
 
 class _Counted:

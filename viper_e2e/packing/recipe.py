@@ -12,6 +12,7 @@ from viper_e2e.loading import find_files
 from viper_e2e.packing.column_choices import ColumnChoices
 from viper_e2e.packing.recipe_sources import Fields, Folder, Source, Table, some
 from viper_e2e.packing.task_columns import TaskColumns
+from viper_e2e.runtime import count_of
 from viper_e2e.tasks import combined_from_json
 
 
@@ -93,7 +94,11 @@ def corpus_rows(corpus: Corpus, folder: Path, fold: str = "") -> CorpusRows:
     rows = [{column: row.get(column, "") for column in columns} for row in rows]
     hidden = sorted(path.name for path in folder.rglob("._*"))
     if hidden:
-        told.append(f"{len(hidden)} files that macOS leaves behind are no clips: {some(hidden)}")
+        one, many = (
+            "file that macOS leaves behind is not a clip",
+            "files that macOS leaves behind are not clips",
+        )
+        told.append(f"{count_of(len(hidden), one, many)}: {some(hidden)}")
     told += [f"{path}: {what}" for path, what in corpus.known.items() if (folder / path).exists()]
     told += differences(corpus, rows, fold)
     told += [f"never compared with the corpus itself: {fact}" for fact in corpus.unverified]
@@ -106,7 +111,11 @@ def _in_several_folds(rows: Sequence[Fields]) -> list[str]:
     for row in rows:
         folds[row["Path"]].add(row["Fold"])
     twice = sorted(path for path, found in folds.items() if len(found) > 1)
-    return [f"{len(twice)} clips are in the test lists of several folds: {some(twice)}"] if twice else []
+    return (
+        [f"{count_of(len(twice), 'clip is', 'clips are')} in the test lists of several folds: {some(twice)}"]
+        if twice
+        else []
+    )
 
 
 def _lists_of_folds(corpus: Corpus, folder: Folder, rows: Sequence[Fields]) -> list[str]:
@@ -118,7 +127,10 @@ def _lists_of_folds(corpus: Corpus, folder: Folder, rows: Sequence[Fields]) -> l
         for differ, text in ((expected - listed, "not in"), (listed - expected, "only in")):
             if differ:
                 named = some(sorted(differ))
-                told.append(f"{len(differ)} clips are {text} the training list of fold {fold}: {named}")
+                told.append(
+                    f"{count_of(len(differ), 'clip is', 'clips are')} {text} the training "
+                    f"list of fold {fold}: {named}"
+                )
     return told
 
 
@@ -130,7 +142,9 @@ def differences(corpus: Corpus, rows: Sequence[Mapping[str, object]], fold: str 
         found = len(_of_split(rows, split))
         if found != expected and (split == "all" or fold in ("", *corpus.folds[:1])):
             where = "" if split == "all" else f" of {split}"
-            told.append(f"expected {about}{expected:,} rows{where}, found {found:,}: see {corpus.link}")
+            told.append(
+                f"expected {about}{count_of(expected, 'row')}{where}, found {found:,}: see {corpus.link}"
+            )
     titles = [title for task in corpus.tasks if task.is_words for title in task.titles]
     for split, wanted in corpus.classes.items():
         counts = Counter(row[titles[0]] for row in _of_split(rows, split))

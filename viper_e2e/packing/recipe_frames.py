@@ -11,6 +11,7 @@ from viper_e2e.decoding import LongFile
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.packing.frame_labels import WINDOW_SECONDS, read_frame_labels, rows_of_windows
 from viper_e2e.packing.recipe_sources import Fields, Folder, Source, some
+from viper_e2e.runtime import count_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class FrameWindows(Source):
                 folder.told.append(f"{where} is left out: {error}")
                 continue
             if len(labels.values) != len(seconds):
-                other.append(f"{where} ({len(labels.values)} for {len(seconds)} frames)")
+                other.append(f"{where} ({len(labels.values)} for {count_of(len(seconds), 'frame')})")
             seconds = seconds[: len(labels.values)]
             rows = rows_of_windows([labels], seconds)
             windows = {int(time / WINDOW_SECONDS + 1e-9) for time in seconds.tolist()}
@@ -54,10 +55,22 @@ class FrameWindows(Source):
                 cells = {title: "" if cell is None else str(cell) for title, cell in row.items()}
                 yield where, {**fields, **cells, "start": cells["Start"], "end": cells["End"]}
             unlabelled += [f"{where} from {n * WINDOW_SECONDS:g} s" for n in sorted(windows)]
-        for named, text in (
-            (without, "files of labels have no video"),
-            (other, "files have more or fewer lines than their videos have frames; the shorter counts"),
-            (unlabelled, "windows have labels for fewer than half of their frames and are left out"),
+        for named, texts in (
+            (without, ("file of labels has no video", "files of labels have no video")),
+            (
+                other,
+                (
+                    "file has more or fewer lines than its video has frames; the shorter counts",
+                    "files have more or fewer lines than their videos have frames; the shorter counts",
+                ),
+            ),
+            (
+                unlabelled,
+                (
+                    "window has labels for fewer than half of its frames and is left out",
+                    "windows have labels for fewer than half of their frames and are left out",
+                ),
+            ),
         ):
             if named:
-                folder.told.append(f"{len(named)} {text}: {some(named)}")
+                folder.told.append(f"{count_of(len(named), *texts)}: {some(named)}")

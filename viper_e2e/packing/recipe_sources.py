@@ -10,7 +10,7 @@ from pathlib import Path
 
 from viper_e2e.errors import ViperError
 from viper_e2e.packing.recipe_tables import read_records, read_text
-from viper_e2e.runtime import is_hidden
+from viper_e2e.runtime import count_of, is_hidden
 
 MAX_NAMED = 3
 """Files or rows of one kind that are named; all are counted."""
@@ -119,7 +119,7 @@ class Source:
             if made:
                 rows.append(self._found_by_number(made, folder) if self.by_number else made)
         if left:
-            folder.told.append(f"{len(left)} rows are left out: {some(left)}")
+            folder.told.append(f"{count_of(len(left), 'row is', 'rows are')} left out: {some(left)}")
         return rows
 
     def _found_by_number(self, row: Fields, folder: Folder) -> Fields:
@@ -156,7 +156,11 @@ class Names(Source):
             else:
                 others.append(path)
         if others:
-            told = f"{len(others)} clips have no name of this corpus and are left aside: {some(others)}"
+            one, many = (
+                f"{clips} no name of this corpus and {are} left aside"
+                for clips, are in (("clip has", "is"), ("clips have", "are"))
+            )
+            told = f"{count_of(len(others), one, many)}: {some(others)}"
             folder.told.append(told)
 
 
@@ -202,7 +206,9 @@ class Lines(Source):
                 elif line.strip() and not re.fullmatch(self.others, line):
                     strange.append(where)
         if strange:
-            folder.told.append(f"{len(strange)} lines are of no form that is known: {some(strange)}")
+            folder.told.append(
+                f"{count_of(len(strange), 'line is', 'lines are')} of no form that is known: {some(strange)}"
+            )
 
 
 def some(named: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from viper_e2e.errors import ViperError
+from viper_e2e.runtime import count_of
 
 WINDOWS = {
     code: bytes([code]).decode("cp1252")
@@ -15,6 +16,10 @@ WINDOWS = {
     if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)
 }
 """Control characters that are what Windows has at these places: U+0092 is an apostrophe."""
+_LETTERS = (
+    "control character read as the Windows letter in its place",
+    "control characters read as the Windows letters in their places",
+)
 
 
 def read_records(
@@ -28,7 +33,7 @@ def read_records(
     mended = text.translate(WINDOWS)
     if mended != text:
         num = sum(a != b for a, b in zip(text, mended, strict=True))
-        told.append(f"{path.name}: {num} control characters read as the Windows letters in their places")
+        told.append(f"{path.name}: {count_of(num, *_LETTERS)}")
     if separator == " ":
         records = ((n, line.split()) for n, line in enumerate(mended.splitlines(), start=1))
     else:

@@ -15,7 +15,7 @@ from viper_e2e.packing.sheet import Line, Sheet
 from viper_e2e.packing.times import read_segment, told_apart_by
 from viper_e2e.packing.titles import KEPT, PARTS
 from viper_e2e.packing.values import is_missing_word, number, same_class, stray
-from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, fault_of
+from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, count_of, fault_of
 
 MAX_NAME = 200
 """Characters of a File_ID."""
@@ -99,7 +99,7 @@ class RowReader:
     def _row(self, line: Line) -> Row:
         number_of_line, cells = line
         if len(cells) != len(self.sheet.header):
-            raise ValueError(f"{len(cells)} cells, the header has {len(self.sheet.header)}")
+            raise ValueError(f"{count_of(len(cells), 'cell')}, the header has {len(self.sheet.header)}")
         cells = [cell.strip() for cell in cells]
         places = self.places
         path = cells[places.path] if places.path is not None else ""

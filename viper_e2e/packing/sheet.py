@@ -14,6 +14,7 @@ from pathlib import Path
 from viper_e2e.errors import ViperError
 from viper_e2e.packing.workbook import MAX_BYTES, Line, lines_of_parquet, sheets_of
 from viper_e2e.packing.workbook_layout import Layout
+from viper_e2e.runtime import count_of
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
@@ -94,7 +95,7 @@ def _sheet(path: Path, records: list[Line], separator: str, told: list[str], is_
         told.append(f"its titles in line {header_line} (what stands above them is left out)")
     comments = sum(_is_comment(cells) for _, cells in [*records[:at], *records[at + 1 :]])
     if comments:
-        told.append(f"{comments} comment line{'s' * (comments > 1)} beginning with #")
+        told.append(f"{count_of(comments, 'comment line')} beginning with #")
     lines = [(line, cells) for line, cells in records[at + 1 :] if not _is_comment(cells)]
     while header and not header[-1] and not any(cells[len(header) - 1 :][:1] > [""] for _, cells in lines):
         header.pop()

@@ -10,7 +10,7 @@ from pathlib import Path
 from viper_e2e.clip import Cue, Sample, Segment, cues_within
 from viper_e2e.loading import beside_clip, cues_of_file
 from viper_e2e.packing.transcripts import Transcripts
-from viper_e2e.runtime import extension_of, printable
+from viper_e2e.runtime import count_of, extension_of, printable
 from viper_e2e.shards import words_member
 
 MAX_NAMED = 10
@@ -75,7 +75,7 @@ class PackedWords:
 
     def lines(self) -> list[str]:
         """What is to be told, a line each."""
-        told = [f"{number} clips {note}" for note, number in sorted(self.notes.items())]
+        told = [f"{count_of(number, 'clip')} {note}" for note, number in sorted(self.notes.items())]
         more = len(self.broken) - MAX_NAMED
         return [*told, *self.broken[:MAX_NAMED], *([f"{more} more files with broken cues"] if more > 0 else [])]
 
@@ -87,7 +87,7 @@ class PackedWords:
         if path not in self._read:
             cues, faults = cues_of_file(path)
             if faults:
-                count = f"{len(faults)} cue" + "s" * (len(faults) > 1)
+                count = count_of(len(faults), "cue")
                 self.broken.append(f"{printable(str(path))}: {count} left out ({faults[0]})")
             self._read = {path: cues}
         return self._read[path]

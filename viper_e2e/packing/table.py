@@ -16,7 +16,7 @@ from viper_e2e.packing.sheet import Sheet, read_sheet
 from viper_e2e.packing.task_columns import label_set
 from viper_e2e.packing.titles import KNOWN, plain
 from viper_e2e.packing.values import decimal_of, number, suspected_codes
-from viper_e2e.runtime import written_whole
+from viper_e2e.runtime import count_of, written_whole
 from viper_e2e.shards import range_of
 
 MAX_COMPLAINTS = 20
@@ -72,7 +72,7 @@ def read_labels(path: Path, choices: ColumnChoices = NO_CHOICES) -> LabelTable:
     told += [f"{path.name}: numbers with decimal commas"] if decimal == "," else []
     if codes and [code.casefold() for code in codes] != ["none"]:
         num_codes = sum(bool(cell.strip()) and is_missing(cell.strip(), codes) for _, cell in cells)
-        told.append(f"codes for missing: {', '.join(codes)} (in {num_codes} cells of labels)")
+        told.append(f"codes for missing: {', '.join(codes)} (in {count_of(num_codes, 'cell')} of labels)")
     if reader.num_partly:
         told.append(f"rows filled in part and left out: {reader.num_partly}")
     return LabelTable(
@@ -134,7 +134,7 @@ def _missing_codes(sheet: Sheet, columns: Columns, choices: ColumnChoices) -> tu
             old = suspected.get(code, (line, sheet.header[at], 0))
             suspected[code] = (min(line, old[0]), old[1], old[2] + num)
     for code, (line, title, num) in sorted(suspected.items()):
-        where = f"{title} is {code:g} ({num} time{'s' * (num > 1)})"
+        where = f"{title} is {code:g} ({count_of(num, 'time')})"
         if are_values:
             columns.notes.append(
                 f"line {line}: {where}, far outside all other values: a value (--missing none)"

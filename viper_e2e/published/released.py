@@ -15,6 +15,7 @@ from viper_e2e.config import FusionConfig, in_order
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import build_fusion
 from viper_e2e.published import safe_pickle
+from viper_e2e.runtime import count_of
 
 if TYPE_CHECKING:
     from viper_e2e.fusion import ConcatFusion
@@ -89,7 +90,8 @@ class ReleasedHead:
         missing, extra = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
         if missing or extra:
             raise ViperError(
-                f"{self.path}: not the published head: {len(missing)} tensors missing ({_some(missing)}), "
+                f"{self.path}: not the published head: {count_of(len(missing), 'tensor')} "
+                f"missing ({_some(missing)}), "
                 f"{len(extra)} unknown ({_some(extra)})"
             )
         for name, tensor in ours.items():

@@ -9,6 +9,7 @@ from math import isnan
 from rich.table import Table
 
 from viper_e2e.report.tables import measure_title, plain_table, rounded, task_title, with_interval
+from viper_e2e.runtime import count_of
 from viper_e2e.scoring import SMALLER_IS_BETTER, Compared, Difference
 
 LEVEL = 0.05
@@ -35,10 +36,12 @@ def comparison_note(compared: Compared) -> str:
     """On what tables of a comparison are, and how."""
     few = f" (only {compared.num_drawn}: p is smaller than it should be)" * (compared.num_drawn < FEW)
     return (
-        f"{compared.num_clips:,} clips; 95 % intervals and p (two-sided, of each difference alone) by a paired "
+        f"{count_of(compared.num_clips, 'clip')}; 95 % intervals and p (two-sided, of each "
+        "difference alone) by a paired "
         f"bootstrap over {compared.over}{few}"
     ) + (
-        f"; Holm: p after Holm's correction over the {len(compared.differences)} runs compared in each measure"
+        "; Holm: p after Holm's correction over the "
+        f"{count_of(len(compared.differences), 'run')} compared in each measure"
         if is_corrected(compared)
         else ""
     )

@@ -16,7 +16,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import Predictions
 from viper_e2e.report.drawing import save, sheet, words
-from viper_e2e.runtime import written_whole
+from viper_e2e.runtime import count_of, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,7 +149,7 @@ def _write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
 def draw_intensities(confusions: list[Confusion], num_clips: int, path: Path) -> None:
     """A panel per emotion into one picture."""
     figure, panels = sheet(
-        len(confusions), panel=(4.1, 4.2), title=f"True against predicted, {num_clips:,} clips"
+        len(confusions), panel=(4.1, 4.2), title=f"True against predicted, {count_of(num_clips, 'clip')}"
     )
     for panel, confusion in zip(panels, confusions, strict=True):
         _draw(panel, confusion, text_size=7)
@@ -161,7 +161,10 @@ def draw_intensities(confusions: list[Confusion], num_clips: int, path: Path) ->
 def draw_dominant(confusion: Confusion, path: Path, what: str = "dominant emotion") -> None:
     """Which was the largest, and which was said to be."""
     total = int(confusion.counts.sum())
-    title = f"{what[0].upper()}{what[1:]}, {total:,} clips, {np.trace(confusion.counts) / total:.0%} right"
+    title = (
+        f"{what[0].upper()}{what[1:]}, {count_of(int(total), 'clip')}, "
+        f"{np.trace(confusion.counts) / total:.0%} right"
+    )
     side = 3.2 + 0.55 * len(confusion.classes)
     figure, (panel,) = sheet(1, panel=(side + 1, side), title=title)
     _draw(panel, confusion, text_size=10)

@@ -14,6 +14,7 @@ from viper_e2e.decoding import merge_spans
 from viper_e2e.errors import ViperError
 from viper_e2e.model import Predictions, Record
 from viper_e2e.report.drawing import COLOURS, LINES, MARKERS, new_figure, save, sheet, words
+from viper_e2e.runtime import count_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +90,7 @@ def predicted_against_true(predictions: Predictions, path: str | os.PathLike) ->
     low = min(labels.minimum, float(predicted.min()))
     high = max(labels.maximum, float(predicted.max()))
     margin = 0.04 * (high - low)
-    title = f"Predicted against true, {len(true):,} clips"
+    title = f"Predicted against true, {count_of(len(true), 'clip')}"
     figure, panels = sheet(len(labels), panel=(3.5, 3.7), title=title)
     from matplotlib.ticker import MaxNLocator  # behind `new_figure`, which knows how to import Matplotlib
 
@@ -125,7 +126,7 @@ def error_against_faces(predictions: Predictions, path: str | os.PathLike) -> Pa
     centres = (0.0, 0.125, 0.375, 0.625, 0.875)
     means = [float(error[inside].mean()) if inside.any() else math.nan for _, inside in groups]
     panel.plot(centres, means, color=COLOURS[1], marker="D", lw=2, label="mean of a range")
-    ticks = [f"{name}\n{inside.sum():,} clips" for name, inside in groups]
+    ticks = [f"{name}\n{count_of(int(inside.sum()), 'clip')}" for name, inside in groups]
     panel.set_xticks(centres, ticks)
     panel.set(xlim=(-0.06, 1.06), ylabel="mean absolute error", xlabel="frames with a face")
     panel.set_ylim(bottom=0)

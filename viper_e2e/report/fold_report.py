@@ -12,6 +12,7 @@ from rich.table import Table
 
 from viper_e2e.report import drawing
 from viper_e2e.report.tables import measure_title, plain_table, rounded, task_title, with_interval
+from viper_e2e.runtime import count_of
 from viper_e2e.scoring import FoldScores, main_measure, over_seeds
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def fold_tables(scores: Mapping[str, FoldScores]) -> list[Table]:
     made = []
     for one in scores.values():
         whole = plain_table(
-            f"{task_title(one.pooled.task)}, {one.pooled.num_clips:,} clips in {len(one.by_fold)} folds",
+            f"{task_title(one.pooled.task)}, {count_of(one.pooled.num_clips, 'clip')} in "
+            f"{count_of(len(one.by_fold), 'fold')}",
             ("measure", "all clips", "mean ± sd over folds"),
         )
         for measure in one.measures:
@@ -42,7 +44,7 @@ def fold_seed_tables(by_seed: Mapping[int, Mapping[str, FoldScores]]) -> list[Ta
     made = []
     for name, first in next(iter(by_seed.values())).items():
         whole = plain_table(
-            f"{task_title(first.pooled.task)}, all clips, {len(by_seed)} seeds",
+            f"{task_title(first.pooled.task)}, all clips, {count_of(len(by_seed), 'seed')}",
             ("measure", "mean ± sd over seeds", "each"),
         )
         for measure, over in over_seeds([scores[name] for scores in by_seed.values()]).items():

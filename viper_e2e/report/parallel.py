@@ -10,7 +10,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from viper_e2e.report.drawing import new_figure
-from viper_e2e.runtime import written_whole
+from viper_e2e.runtime import count_of, written_whole
 from viper_e2e.scoring import as_measured
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def trials_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, meas
     _draw_lines(axes, scales, len(scored), len(failed))
     _draw_axes(axes, scales, [*(name.removeprefix("model.") for name in names), measure])
     told = f", {len(failed)} failed (dashed)" if failed else ""
-    count = "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
+    count = count_of(len(rows), "trial")
     axes.set_title(f"{count}{told}, the best in bold", size=10, loc="left")
     with written_whole(Path(path)) as partial:
         figure.savefig(partial, dpi=130, format="png")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from viper_e2e.report.drawing import COLOURS, save, sheet, words
+from viper_e2e.runtime import count_of
 from viper_e2e.scoring import Bin, Reliability, Selective, TaskReport
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def reliability_plot(found: Reliability, kind: str, name: str, path: str | os.Pa
     _frame(panel, kind, (0.0, 1.0))
     _points(panel, found.bins, "", before=False)
     panel.set_title(
-        f"{words(name)}   ECE {found.ece:.3f}, {found.num_clips:,} clips", size=12, parse_math=False
+        f"{words(name)}   ECE {found.ece:.3f}, {count_of(found.num_clips, 'clip')}", size=12, parse_math=False
     )
     return save(figure, path)
 

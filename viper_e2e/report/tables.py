@@ -11,6 +11,7 @@ from rich.text import Text
 
 from viper_e2e.report.drawing import words
 from viper_e2e.report.record_rows import without_controls
+from viper_e2e.runtime import count_of
 from viper_e2e.scoring import (
     GroupScores,
     Interval,
@@ -33,7 +34,7 @@ def metrics_table(
     made = plain_table(title, ("emotion", "Pearson", "CCC", "MSE"))
     for row in metrics_rows(scores, intervals):
         made.add_row(*(Text(cell, "bold" if row[0] == "mean" else "") for cell in row))
-    note = f"{scores.num_clips:,} clips"
+    note = count_of(scores.num_clips, "clip")
     note += f"; in brackets 95 % bootstrap intervals over {over}" if intervals else ""
     made.caption = Text(f"{note}; {scores.note}" if scores.note else note)
     made.caption_justify = "left"
@@ -78,7 +79,7 @@ def measure_title(name: str) -> str:
 
 def task_tables(scores: TaskScores) -> list[Table]:
     """A task's measures, each with its 95 % interval, and of its classes or labels recall, precision and F1."""
-    kind = f"{task_title(scores.task)}, {scores.num_clips:,} clips"
+    kind = f"{task_title(scores.task)}, {count_of(scores.num_clips, 'clip')}"
     whole = plain_table(kind, ("measure", "value"))
     for name, value in scores.values.items():
         whole.add_row(measure_title(name), with_interval(value, scores.intervals.get(name)))
@@ -101,7 +102,7 @@ def calibration_table(report: TaskReport) -> Table:
     for name, before in report.before.items():
         made.add_row(MEASURES[name], with_interval(*before), with_interval(*report.after[name]))
     fitted = report.fitted
-    told = f"fitted on {fitted.num_fitted:,} clips, measured on {fitted.num_held_out:,} others; "
+    told = f"fitted on {count_of(fitted.num_fitted, 'clip')}, measured on {fitted.num_held_out:,} others; "
     made.caption, made.caption_justify = Text(told + _fitted_in_words(report)), "left"
     return made
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, are_alike, differing, order_of
 from viper_e2e.model import Predictions
+from viper_e2e.runtime import count_of
 from viper_e2e.scoring.metrics import Interval, by_subject, finite_or_none, interval_of, resamples
 from viper_e2e.scoring.task_scores import Ruler, rulers
 from viper_e2e.tasks import Task
@@ -63,7 +64,10 @@ def on_common_clips(runs: Sequence[Predictions], names: Sequence[str]) -> tuple[
     ordered = _with_columns_of_first(runs, names)
     for name, run in zip(names, runs, strict=True):
         if twice := len(run.keys) - len(set(run.keys)):
-            raise ViperError(f"{name}: {twice} clips are in it twice, so that they cannot be matched by name")
+            raise ViperError(
+                f"{name}: {count_of(twice, 'clip is', 'clips are')} in it twice, so that they "
+                "cannot be matched by name"
+            )
     common = set(runs[0].keys).intersection(*(run.keys for run in runs))
     if not common:
         raise ViperError(f"{' and '.join(names)} have no clip in common; compare runs on the same shards")

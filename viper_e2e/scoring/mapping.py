@@ -11,6 +11,7 @@ import numpy as np
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
+from viper_e2e.runtime import count_of
 from viper_e2e.shards import ShardSet
 from viper_e2e.tasks import Task
 
@@ -122,7 +123,7 @@ class LabelMap:
             columns = one.unmapped if one.task.kind == "class" else ()
             counts = {names[i]: sum(row is not None and row[i] > 0 for row in entries) for i in columns}
             lines += [
-                f"{name}: {count} clips without a label of {one.task.name}"
+                f"{name}: {count_of(count, 'clip')} without a label of {one.task.name}"
                 for name, count in counts.items()
                 if count
             ]

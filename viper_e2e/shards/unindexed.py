@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from viper_e2e.labels import LabelSet, collision
-from viper_e2e.runtime import AMBIGUOUS_EXTENSIONS, VIDEO_EXTENSIONS
+from viper_e2e.runtime import AMBIGUOUS_EXTENSIONS, VIDEO_EXTENSIONS, count_of
 from viper_e2e.shards.index import (
     KNOWN_EXTENSIONS,
     RECORD_EXTENSION,
@@ -90,11 +90,12 @@ def _in_order(by_name: Mapping[str, float], columns: list[str]) -> tuple[float, 
 def _oddities(shard: str, unknown: Counter[str], unlabelled: list[str]) -> Iterator[str]:
     """``unknown``: extensions of members that are never opened. ``unlabelled``: names of numbers in json."""
     for extension, count in sorted(unknown.items()):
-        yield f"{shard}: {count} members .{extension} are never opened"
+        yield f"{shard}: {count_of(count, f'member .{extension} is', f'members .{extension} are')} never opened"
     if unlabelled:
         named, count = ", ".join(list(dict.fromkeys(unlabelled))[:4]), unlabelled.count(unlabelled[0])
         yield (
-            f"{shard}: {count} json members without 'intensities' have numbers at their top ({named}), "
+            f"{shard}: {count_of(count, 'json member')} without 'intensities' with numbers at "
+            f"the top ({named}), "
             'which are not taken for labels: write {"intensities": {"joy": 0.5, …}}'
         )
 

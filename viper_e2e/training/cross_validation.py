@@ -16,7 +16,7 @@ from rich.table import Table
 from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Predictions, checkpoint
-from viper_e2e.runtime import console, plain_json, settle_folder, table, tell_problems, write_text
+from viper_e2e.runtime import console, count_of, plain_json, settle_folder, table, tell_problems, write_text
 from viper_e2e.scoring import known_groups
 from viper_e2e.shards import ShardSet, parse_corpora
 from viper_e2e.training.data import limits_of, open_corpora
@@ -127,7 +127,7 @@ class Folding:
         made = self.folds.made
         how = f"from {made['from']}" if "from" in made else f"by {self.folds.by}"
         how += f", stratified by {made['stratified_by']}" if made.get("stratified_by") else ""
-        return f"{len(rows)} folds {how}", table("", ("fold", "clips", "subjects"), rows)
+        return f"{count_of(len(rows), 'fold')} {how}", table("", ("fold", "clips", "subjects"), rows)
 
     @property
     def is_begun(self) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from viper_e2e.config import ModelConfig, Settings, needs_of
-from viper_e2e.runtime import plain_json, write_text
+from viper_e2e.runtime import count_of, plain_json, write_text
 from viper_e2e.shards import Mixture, ShardSet, parts_of
 from viper_e2e.tasks import tasks_to_json
 
@@ -62,8 +62,8 @@ def _shards_record(shards: ShardSet) -> dict[str, Any]:
 def other_shards(option: str, shards: ShardSet | None, saved: Mapping[str, Any] | None) -> Iterator[str]:
     if shards is None or saved is None:
         if shards is not None or saved is not None:
-            given = "none" if shards is None else f"{len(shards)} clips"
-            trained = "none" if saved is None else f"{saved['clips']} clips"
+            given = "none" if shards is None else count_of(len(shards), "clip")
+            trained = "none" if saved is None else count_of(saved["clips"], "clip")
             yield f"{option}: {given}; the run has {trained}"
         return
     now = _shards_record(shards)
@@ -75,7 +75,7 @@ def other_shards(option: str, shards: ShardSet | None, saved: Mapping[str, Any] 
         return
     if len(now["shards"]) != len(before) or now["clips"] != saved["clips"]:
         yield (
-            f"{option}: {now['clips']} clips in {len(now['shards'])} shards; "
+            f"{option}: {count_of(now['clips'], 'clip')} in {count_of(len(now['shards']), 'shard')}; "
             f"the run has {saved['clips']} in {len(before)}"
         )
         return

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from viper_e2e.errors import ViperError
-from viper_e2e.runtime import naming, plain_json, write_text
+from viper_e2e.runtime import count_of, naming, plain_json, write_text
 from viper_e2e.scoring import known_groups
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.stratifying import dealt_groups, strata_of
@@ -227,7 +227,8 @@ def notes_on(shards: ShardSet, folds: Folds) -> Iterator[str]:
     )
     if shared:
         yield (
-            f"{len(shared)} subjects are in more than one fold (--by {folds.by}), so models are tested on "
+            f"{count_of(len(shared), 'subject is', 'subjects are')} in more than one fold "
+            f"(--by {folds.by}), so models are tested on "
             f"people they were trained on: {_some(shared)}"
         )
 

@@ -11,7 +11,7 @@ from viper_e2e.config import FusionConfig
 from viper_e2e.loading import Share, clips_per_epoch
 from viper_e2e.model import ViPER
 from viper_e2e.report import measure_title
-from viper_e2e.runtime import table
+from viper_e2e.runtime import count_of, table
 from viper_e2e.shards import Corpus
 from viper_e2e.tasks import BLENDS
 
@@ -151,5 +151,7 @@ def seeds_table(summary: Mapping[str, Any]) -> Table:
     for title, over in found.items():
         spread = f"{_shown(over['mean'])} ± {_shown(over['deviation'])}"
         rows.append((title, spread, " ".join(_shown(value) for value in over["values"])))
-    title = f"{len(summary['seeds'])} seeds, validation, best epoch of each by {summary['chosen_by']}"
+    title = (
+        f"{count_of(len(summary['seeds']), 'seed')}, validation, best epoch of each by {summary['chosen_by']}"
+    )
     return table(title, ("measure", "mean ± sd", "each"), rows)

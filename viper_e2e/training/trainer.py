@@ -16,7 +16,7 @@ from torch import Tensor
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipBatch, Cursor
-from viper_e2e.runtime import console
+from viper_e2e.runtime import console, count_of
 from viper_e2e.training.data import reading_of
 from viper_e2e.training.guarding import MAX_BAD_STEPS
 from viper_e2e.training.optimizer import can_step
@@ -44,7 +44,9 @@ class Trainer(TrainingRun):
                 pass
         if self._is_out_of_patience() and self.processes.is_main:
             epoch, count = self.state.cursor.epoch, self.state.epochs_without_better
-            console.print(f"ended after epoch {epoch}: {count} epochs brought no better model (--patience)")
+            console.print(
+                f"ended after epoch {epoch}: {count_of(count, 'epoch')} brought no better model (--patience)"
+            )
         return self.stop.exit_code
 
     def _epoch(self) -> bool:

@@ -1,0 +1,44 @@
+"""test_plurals.py: numbers stand with what they count, in one and in many, wherever a message counts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from viper_e2e.runtime import count_of
+
+ROOT = Path(__file__).parent.parent
+COUNTED = re.compile(
+    r"(?<!of )(?<!of its )\{(?:n|num_\w+|count|total|len\([\w.]+\))(?::,)?\} "
+    "(?:clips|rows|files|films|shards|subjects) "
+)
+"""In an f-string: a number that may be 1, and a noun that is in many."""
+NEVER_ONE = ("mixture_order.py", "loader.py", "skips.py", "ridge_training.py")
+"""Which speak of all clips of an epoch, or of more than a limit."""
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "told"),
+    [
+        (0, ("clip",), "0 clips"),
+        (1, ("clip",), "1 clip"),
+        (2000, ("clip",), "2,000 clips"),
+        (1, ("class", "classes"), "1 class"),
+        (3, ("clip is", "clips are"), "3 clips are"),
+    ],
+)
+def test_a_number_stands_with_what_it_counts(number, words, told):
+    assert count_of(number, *words) == told
+
+
+def test_messages_count_by_this_rule():
+    files = [*ROOT.glob("viper_e2e/**/*.py"), *ROOT.glob("datasets/*.py")]
+    found = [
+        f"{path.name}: {m[0]}"
+        for path in files
+        if path.name not in NEVER_ONE
+        for m in COUNTED.finditer(path.read_text())
+    ]
+    assert found == []
