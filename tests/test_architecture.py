@@ -50,3 +50,26 @@ def test_a_newcomer_is_sent_to_files_that_are_there():
             path = ROOT / name if "/" in name else folder / name
             assert path.exists(), name
             folder = path.parent
+
+
+ELSEWHERE = {
+    *("extract_audio_features.py", "confusion_matrix.py", "metricsTop.py", "model/post_process.py"),
+    "cmu_mosei_std_folds.py",
+}
+"""Of the authors of what is cited."""
+
+
+def test_files_that_the_package_names_are_there():
+    folders = [ROOT / name for name in ("viper_e2e", "datasets", "benchmarks")]
+    files = [*ROOT.glob("*.py"), *(file for folder in folders for file in folder.rglob("*.py"))]
+    names = {file.name for file in files} | ELSEWHERE
+    missing = {}
+    for file in files:
+        for name in re.findall(r"`([\w/]+\.py)`", file.read_text(encoding="utf-8")):
+            if "/" in name and name not in ELSEWHERE:
+                is_there = (ROOT / name).exists() or (ROOT / "viper_e2e" / name).exists()
+            else:
+                is_there = name in names
+            if not is_there:
+                missing[file.name] = name
+    assert missing == {}

@@ -93,7 +93,7 @@ def test_what_waited_behind_a_lost_item_is_done_by_the_next_worker():
         WorkerLost("exited with code 0"),
         3,
     ]
-    assert with_one.casualties == ["hang: ran longer than 1 s", "exit 0: exited with code 0"]
+    assert with_one.lost_workers == ["hang: ran longer than 1 s", "exit 0: exited with code 0"]
     with_one.close()
 
 
@@ -103,7 +103,7 @@ def test_a_worker_lost_while_idle_costs_no_item(pool):
     for victim in set(ask(pool, "slow pid", "slow pid")):
         os.kill(victim, signal.SIGKILL)
     assert ask(pool, "1", "2", "3") == [1, 2, 3]
-    assert pool.casualties == ["idle: killed by SIGKILL"] * 2
+    assert pool.lost_workers == ["idle: killed by SIGKILL"] * 2
 
 
 def test_a_parent_that_was_busy_elsewhere_does_not_take_a_finished_item_for_a_hanging_one():
@@ -112,7 +112,7 @@ def test_a_parent_that_was_busy_elsewhere_does_not_take_a_finished_item_for_a_ha
     tickets = [patient.submit(item, str(item)) for item in (4, 5)]
     time.sleep(0.8)
     assert [patient.outcome(ticket) for ticket in tickets] == [4, 5]
-    assert patient.casualties == []
+    assert patient.lost_workers == []
     patient.close()
 
 
@@ -163,7 +163,7 @@ if __name__ == "__main__":
         time.sleep(0.3)
         assert ask() == before
     assert pool.outcome(pool.submit(Task.number("exit 3"), "")).reason.startswith("exited")
-    assert len(ask() & before) == 1 and len(pool.casualties) == 1
+    assert len(ask() & before) == 1 and len(pool.lost_workers) == 1
 """
 
 
@@ -182,7 +182,7 @@ if __name__ == "__main__":
     tickets = [pool.submit(Task.number("tenths 10"), "sound clip") for _ in range(2)]
     print("begun", flush=True)
     WAIT
-    print([pool.outcome(ticket) for ticket in tickets], pool.casualties, flush=True)
+    print([pool.outcome(ticket) for ticket in tickets], pool.lost_workers, flush=True)
 """
 
 

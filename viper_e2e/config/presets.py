@@ -212,7 +212,7 @@ def base() -> ModelConfig:
 
 
 def paper() -> ModelConfig:
-    """The published rules throughout (Vaiani et al. 2022); see `published.py` for the released checkpoints."""
+    """The published rules throughout (Vaiani et al. 2022); see `published/` for the released checkpoints."""
     return ModelConfig(
         modalities=("visual", "audio", "textual", "action_units"),
         decoding=DecodingConfig(num_frames=32, sampling="paper", max_side=None, sound="windows"),

@@ -143,7 +143,7 @@ def _check_kind(kind: str, kinds: Sequence[str], name: str) -> None:
 def prepare_video_codec(media: ClipMedia) -> None:
     """Set up the video codec before its first packet: one thread, and no frame above the limits."""
     codec = media.video.codec_context
-    # Frame threads decode ahead of what we ask for; parallelism is by process (`loader.py`).
+    # Frame threads decode ahead of what we ask for; parallelism is by process (`loading/workers.py`).
     codec.thread_type, codec.thread_count = "NONE", 1
     codec.options = {"max_pixels": str(media.limits.max_pixels)}
 

@@ -47,15 +47,15 @@ class InMemory:
         self.have = 0
 
     def settle(self) -> None:
-        """Nothing is left to be done."""
+        """Nothing is left to do."""
 
     def give_up(self) -> None:
-        """It goes with the last who holds it."""
+        """Its memory goes with the last reference to it."""
 
 
 @dataclass
 class Held:
-    """A shard that is there, or comes."""
+    """A shard in memory or in the folder, or on its way there."""
 
     shard: ShardIndex
     room: Room
@@ -84,7 +84,7 @@ class Held:
 
 @dataclass
 class Walk:
-    """Someone who goes through clips: which shards he will need, and where he is."""
+    """A reader on its way through clips: which shards it will need, and where it is."""
 
     coming: Iterator[Span]
     is_on_demand: bool
@@ -98,7 +98,7 @@ class Walk:
     """Whether the next shard finds no room before another is no longer needed."""
 
     def look(self) -> list[Span]:
-        """The next few that are worth something."""
+        """The next few spans that are not over."""
         while len(self.waiting) < LOOK_FURTHER and (more := next(self.coming, None)) is not None:
             self.waiting.append(more)
         while self.waiting and self.waiting[0].last <= self.position:

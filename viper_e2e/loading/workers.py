@@ -99,7 +99,7 @@ class WorkerPool:
         self.num_threads = num_threads
         self.time_limit_seconds = time_limit_seconds
         self.max_restarts = max_restarts
-        self.casualties: list[str] = []
+        self.lost_workers: list[str] = []
         """`name: reason` of each worker lost since `reset_restarts`; if it had no clip, what it did."""
         self._blameless = 0
         self._now = RunningTime()
@@ -156,7 +156,7 @@ class WorkerPool:
 
     def reset_restarts(self) -> None:
         """Count lost workers from here on anew."""
-        self.casualties.clear()
+        self.lost_workers.clear()
 
     def close(self) -> None:
         """End all workers at once: they have nothing to lose."""
@@ -238,8 +238,8 @@ class WorkerPool:
             name = lost.name
             if lost.ticket in self._wanted:
                 self._outcomes[lost.ticket] = WorkerLost(reason)
-        self.casualties.append(f"{name}: {reason}")
-        if len(self.casualties) > self.max_restarts:
+        self.lost_workers.append(f"{name}: {reason}")
+        if len(self.lost_workers) > self.max_restarts:
             self._give_up(f"at most {self.max_restarts} are replaced")
         if self._blameless > MAX_BLAMELESS:
             self._give_up(f"the last {self._blameless} before they had begun a clip")
@@ -251,13 +251,13 @@ class WorkerPool:
 
     def _give_up(self, which: str) -> NoReturn:
         self.close()
-        shown = self.casualties[-10:]
-        more = f"{len(self.casualties) - len(shown)} before; " if len(self.casualties) > len(shown) else ""
+        shown = self.lost_workers[-10:]
+        more = f"{len(self.lost_workers) - len(shown)} before; " if len(self.lost_workers) > len(shown) else ""
         lost = (
-            f"{count_of(len(self.casualties), 'worker was', 'workers were')} lost, {which} "
+            f"{count_of(len(self.lost_workers), 'worker was', 'workers were')} lost, {which} "
             f"({more}{'; '.join(shown)})"
         )
-        if self._blameless < min(MAX_BLAMELESS, len(self.casualties)):
+        if self._blameless < min(MAX_BLAMELESS, len(self.lost_workers)):
             advice = (
                 "take these clips out of the shards, or raise --clip-timeout-seconds or --max-worker-restarts"
             )

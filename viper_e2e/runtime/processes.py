@@ -24,8 +24,8 @@ Item = TypeVar("Item")
 class Processes:
     """The processes that train one model together; with one process nothing is sent.
 
-    Where all must come together each first notes in the store how many such meetings it has come to. When one
-    died or hangs, the others fail (a closed connection, a time limit) and can tell who came to fewer.
+    Before each collective call, a process notes in the store how many it has come to. When one has died or
+    hangs, the others fail (a closed connection, a time limit) and can tell who came to fewer.
 
     Rows with which the device computes go by the backend of the device. Numbers and records that the processes
     agree on are on the CPU and stay there, in a gloo group of their own: beside NCCL they neither wait for
@@ -36,7 +36,7 @@ class Processes:
         self.index, self.count = accelerator.process_index, accelerator.num_processes
         self.is_main = accelerator.is_main_process
         self.accelerator = accelerator
-        self._meetings = 0
+        self._num_collectives = 0
         self._store = None
         if self.count > 1:
             # A connection of our own: torchrun serves the store and outlives every process of the run.
@@ -88,8 +88,8 @@ class Processes:
     @contextmanager
     def collective(self, purpose: str) -> Iterator[None]:
         """Around what needs all processes: if it fails for want of one, :class:`LostProcessError` names it."""
-        self._note(f"{self._meetings + 1} {purpose}")
-        self._meetings += 1
+        self._note(f"{self._num_collectives + 1} {purpose}")
+        self._num_collectives += 1
         try:
             yield
         except RuntimeError as error:
@@ -137,7 +137,7 @@ class Processes:
         if self._store.check([f"failure {other}"]):
             return f"process {other} failed: {self._store.get(f'failure {other}').decode()}"
         number, _, purpose = self._store.get(str(other)).decode().partition(" ")
-        if int(number) < self._meetings:
+        if int(number) < self._num_collectives:
             return f"process {other} did not arrive; it was last seen at: {purpose}; it died or hangs"
         return ""
 
