@@ -82,6 +82,7 @@ def test_what_cannot_be_tried_is_refused_in_a_line(base, option, word, said):
     [
         ((), "give either --grid"),
         (("--random=2",), "go with --range"),
+        (("--grid=lr=1,2", "--sweep-seed=3"), "--sweep-seed 3: a grid draws nothing"),
         (("--grid=lr=1,2", "--random=2", "--range=lr=1..2"), "give either --grid"),
         (("--grid=fusion.dropout=0.1,7", "--val-shards=x"), "--model.fusion.dropout 7: give a number"),
         (("--grid=lr=1,2",), "--val-shards is missing"),

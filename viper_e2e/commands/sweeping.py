@@ -92,6 +92,8 @@ def _plan(options: SweepConfig, base: Settings) -> tuple[dict[str, Any], Proposa
             "give either --grid NAME=V1,V2 …, or --random N or --optuna N with --range NAME=LOW..HIGH …, what "
             "is to be tried"
         )
+    if options.grid and options.sweep_seed:
+        raise ViperError(f"--sweep-seed {options.sweep_seed}: a grid draws nothing; leave it out")
     if options.grid and options.range:
         raise ViperError("--range goes with --random N or --optuna N, --grid names each value itself")
     if not options.grid and not options.range:

@@ -155,6 +155,15 @@ class Folding:
                     f"--{name.replace('_', '-')} is {now}, it was {before}; name another --run-dir"
                 )
 
+    def _refuse_other_folding(self, found: Folds, by: str, stratify: str) -> None:
+        made = found.made.get("stratified_by", "")
+        for option, given, before in (("--by", by, found.by), ("--stratify", stratify, made)):
+            if given and given.lower() != before.lower():
+                raise ViperError(
+                    f"{self.folder}: resumes only as it began; {option} {given} makes other folds than "
+                    f"{before or 'none'}; name another --run-dir"
+                )
+
     def _folds_without_labels(self, source: str) -> tuple[str, ...]:
         """Folds packed with clips none of which has a label."""
         corpora = parse_corpora(self.settings.train.train_shards, "--train-shards")
@@ -197,15 +206,18 @@ class Folding:
             raise ViperError(
                 f"{self.folder}: already holds a run; go on with --resume or name another --run-dir"
             )
-        if stratify and source and not source.isdecimal():
+        if stratify and not source.isdecimal() and (source or not resumes):
+            of_what = source or "Fold"
             raise ViperError(
-                f"--stratify {stratify}: without effect on folds of {source}; it goes with --folds K"
+                f"--stratify {stratify}: without effect on folds of {of_what}; it goes with --folds K"
             )
         if source.isdecimal():
             seed = self.settings.train.seed
             found = make_folds(self.shards, int(source), by=by or "Subject", stratify=stratify, seed=seed)
         elif resumes and not source:
-            return folds_from(self.shards, str(self.path))
+            found = folds_from(self.shards, str(self.path))
+            self._refuse_other_folding(found, by, stratify)
+            return found
         else:
             source = source or "Fold"
             lacking = self._folds_without_labels(source)
