@@ -135,7 +135,7 @@ class ManyTrainings:
         """``settings``: what all have in common: precision, processes, memory, compiler. ``command``: the
         words with which all of it goes on, ``--resume`` aside. ``shares`` False: each holds its own clips.
         ``count``: of the trainings there will be, for what is told of them."""
-        self.settings, self.command, self.count = settings, command, count
+        self.settings, self.command = settings, command
         self._has_advised = False
         heed_launcher()
         train = settings.train
@@ -216,7 +216,7 @@ class ManyTrainings:
             self.tell(stopped_line(trainer, self.command))
             return None
         outcome = self._outcome(run, was_there=False)
-        self.tell(finished_lines(trainer, is_alone=self.count == 1))
+        self.tell(finished_lines(trainer, is_alone=self.clips is None))
         if below := verdict(outcome.log):
             self.tell(below, style="yellow")
             self._tell_what_helps()
