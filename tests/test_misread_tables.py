@@ -6,7 +6,7 @@ import pytest
 from support.media import make_clip
 
 from viper_e2e.errors import ViperError
-from viper_e2e.packing import ColumnChoices, pack, read_labels
+from viper_e2e.packing import ColumnChoices, pack, read_labels, read_tasks
 
 SHARES, ANSWERS = (0.1, 0.5, 0.9, 0.2, 0.3, 0.8), (1, 2, 3, 4, 5, 5)
 
@@ -89,3 +89,21 @@ def test_columns_of_0_and_1_say_how_they_are_learned_as_a_class_or_labels(tmp_pa
     (note,) = read_labels(columns(tmp_path, **one_of_them | {"Awe": (1, 0, 0, 0, 1, 1)})).notes
     assert "`emotion: {kind: labels, columns: [Joy, Fear, Awe]}`" in note
     assert read_labels(columns(tmp_path, **one_of_them | {"Awe": SHARES})).notes == ()
+
+
+def test_times_under_other_titles_are_not_passed_over(tmp_path):
+    rows = "a,film.mp4,train,0:00:01,0:00:02,.1\nb,film.mp4,train,0:00:02,0:00:03,.2\n"
+    path = table(tmp_path, "File_ID,Path,Split,StartTime,EndTime,Joy\n" + rows)
+    with pytest.raises(ViperError, match=r"'StartTime' .*rename it Start if clips start there"):
+        read_labels(path)
+    of_tasks = ColumnChoices(tasks=read_tasks("Joy=number"))
+    notes = read_labels(path, of_tasks).notes
+    assert "column 'StartTime' is not used; rename it Start if clips start there in their files" in notes
+    assert "column 'EndTime' is not used; rename it End if clips end there in their files" in notes
+    assert read_labels(path, ColumnChoices(ignore=("StartTime", "EndTime"))).notes == ()
+
+
+def test_a_start_without_an_end_is_told(tmp_path):
+    path = table(tmp_path, "File_ID,Path,Split,Start,Duration,Joy\na,film.mp4,train,1,2,.1\n")
+    (note,) = read_labels(path, ColumnChoices(ignore=("Duration",))).notes
+    assert note.startswith("Start without End: clips last to the end of their files")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from viper_e2e.packing.column_choices import ColumnChoices, Columns, find_column
 from viper_e2e.packing.label_columns import counts_up, nearest, take_labels
 from viper_e2e.packing.sheet import Sheet
-from viper_e2e.packing.titles import FILE_TITLES, KEPT, PARTS, SPLIT_TITLES, plain
+from viper_e2e.packing.titles import FILE_TITLES, KEPT, PARTS, SPLIT_TITLES, is_time, plain
 
 
 def take_columns(sheet: Sheet, choices: ColumnChoices) -> Columns:
@@ -18,6 +18,7 @@ def take_columns(sheet: Sheet, choices: ColumnChoices) -> Columns:
     _check_titles(sheet, columns)
     _take_named(sheet, choices, columns)
     take_labels(sheet, choices, columns)
+    _tell_times(sheet, choices, columns)
     if not columns.labels and not columns.complaints:
         titles = ", ".join(title for title in sheet.header if title)
         columns.complaints.append(
@@ -28,6 +29,24 @@ def take_columns(sheet: Sheet, choices: ColumnChoices) -> Columns:
             )
         )
     return columns
+
+
+def _tell_times(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
+    """What may say when clips begin and end, and does not: they would be longer than meant."""
+    ignored = set(map(plain, choices.ignore))
+    for name in ("Start", "End"):
+        alike = [
+            sheet.header[place]
+            for place in columns.unused
+            if is_time(sheet.header[place], name) and plain(sheet.header[place]) not in ignored
+        ]
+        if alike and name not in columns.parts:
+            columns.notes.append(
+                f"column {alike[0]!r} is not used; rename it {name} if clips {name.lower()} "
+                "there in their files"
+            )
+    if "Start" in columns.parts and "End" not in columns.parts:
+        columns.notes.append("Start without End: clips last to the end of their files (End = Start + length)")
 
 
 def _check_titles(sheet: Sheet, columns: Columns) -> None:

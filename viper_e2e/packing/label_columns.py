@@ -12,7 +12,16 @@ from viper_e2e.labels import HUME_REACTION, name_of
 from viper_e2e.packing.column_choices import ColumnChoices, Columns, find_column, is_missing
 from viper_e2e.packing.sheet import Sheet
 from viper_e2e.packing.task_columns import placed
-from viper_e2e.packing.titles import FILE_TITLES, METADATA, RESERVED, SPLIT_TITLES, SUBJECT_TITLES, plain
+from viper_e2e.packing.titles import (
+    FILE_TITLES,
+    METADATA,
+    PARTS,
+    RESERVED,
+    SPLIT_TITLES,
+    SUBJECT_TITLES,
+    is_time,
+    plain,
+)
 from viper_e2e.packing.values import is_missing_word, number, same_class, suspected_codes
 from viper_e2e.runtime import count_of
 
@@ -110,7 +119,9 @@ def _judge(sheet: Sheet, place: int, choices: ColumnChoices, columns: Columns, m
         text = f"column {title!r} holds text (line {line}: {_short(word)}) and numbers: is it an emotion?"
         columns.ask(at, text, "--ignore", title)
     elif why := _no_emotion(title, numeric):
-        columns.ask(at, f"column {title!r} holds numbers but {why}: is it an emotion?", "--ignore", title)
+        times = (f" (rename it {name} if clips {name.lower()} there)" for name in PARTS if is_time(title, name))
+        text = f"column {title!r} holds numbers but {why}: is it an emotion?{next(times, '')}"
+        columns.ask(at, text, "--ignore", title)
     else:
         columns.labels.append(place)
 

@@ -30,6 +30,17 @@ FILE_TITLES = _words(
     """
 )
 """Plain titles of columns that name the clips, the likelier first."""
+TIME_TITLES = {
+    "Start": _words(
+        "starttime startsec startsecs startseconds starts startms tstart begin begintime beginsec onset "
+        "onsettime onsetsec startzeit anfang beginn clipstart segmentstart"
+    ),
+    "End": _words(
+        "endtime endsec endsecs endseconds ends endms tend stop stoptime stopsec offset offsettime offsetsec "
+        "endzeit ende clipend segmentend"
+    ),
+}
+"""Plain titles of columns that may say when clips begin and end, which are read where they are called so."""
 SPLIT_TITLES = _words("partition set subset fold part teil teilmenge aufteilung splits usage dataset datensatz")
 SUBJECT_TITLES = _words(
     """
@@ -54,3 +65,8 @@ METADATA = frozenset(
     )
 )
 """Words in titles of columns that hold numbers and are no emotions."""
+
+
+def is_time(title: str, name: str) -> bool:
+    """Whether a column of this title may be ``Start`` or ``End``."""
+    return plain(title) in TIME_TITLES.get(name, ())
