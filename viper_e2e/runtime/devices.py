@@ -53,9 +53,12 @@ def heed_launcher() -> None:
 
     Batch systems (mpirun, an interactive Slurm shell) leave numbers of processes in the environment of
     everything that is started in them. Without a meeting point the first process goes on alone, and says so;
-    further ones would do the same work again, into the same files.
+    further ones would do the same work again, into the same files. Those that do meet without a GPU meet on
+    the CPU, which accelerate has to be told: each would work alone.
     """
     if all(os.environ.get(name) for name in _MEETING_POINT):
+        if os.environ.get("WORLD_SIZE", "1") != "1" and not torch.cuda.is_available():
+            os.environ.setdefault("ACCELERATE_USE_CPU", "1")
         return
     sizes = [name for name in _SIZES if os.environ.get(name, "1") != "1"]
     further = [name for name in _RANKS if os.environ.get(name, "0") != "0"]
