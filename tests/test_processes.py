@@ -177,6 +177,25 @@ def test_trainings_of_one_command_find_clips_where_their_home_is(corpus, fork_se
 
 
 @pytest.mark.campaign
+def test_two_processes_sweep_as_one_does(corpus, fork_server, tmp_path):
+    from support.visual_encoders import write_vit
+
+    words = ["--modalities=visual", f"--backbone=visual={write_vit(tmp_path / 'vit')}", "--max-steps=2"]
+    words += [f"--val-shards={corpus}/shards/val-*.tar", "--grid", "lr=1e-3,1e-2", "backbone_lr=1e-4,1e-5"]
+    own = arguments(corpus, tmp_path / "two", "--batch-size=1", *words)
+    said = together(fork_server, "command", ["sweep", *own])
+    assert main(["sweep", *arguments(corpus, tmp_path / "one", "--batch-size=2", *words)]) == 0
+    one, two = (json.loads((tmp_path / name / "sweep.json").read_text())["trials"] for name in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        assert b["mean_mse"] == pytest.approx(a["mean_mse"], abs=1e-6)
+        assert a.get("same_as") == b.get("same_as")
+    assert sum("over again" in text for text in said) == 1
+    assert sum("mean Pearson" in text.partition("\nsweep")[2] for text in said) == 1, (
+        "one alone prints the table"
+    )
+
+
+@pytest.mark.campaign
 def test_two_processes_cross_validate_as_one_does(corpus, fork_server, tmp_path):
     from support.visual_encoders import write_vit
 
@@ -306,7 +325,7 @@ def decoded_by(file: Path) -> list[str]:
 
 def torchrun(*words: str) -> subprocess.CompletedProcess:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*launch, *words], env=environment, capture_output=True, text=True, timeout=300, check=False
     )

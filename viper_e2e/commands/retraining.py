@@ -39,7 +39,7 @@ def run_retraining(words: Sequence[str], command: Sequence[str]) -> int:
     plan = {"kind": "modalities", "trials": [{"modalities": ",".join(subset)} for subset in subsets]}
     plan = settled_plan(base, plan, Path(base.train.run_dir) / RECORD)
     code, rows = run_trials(base, make, plan, RECORD, command, judge=_judged)
-    if code in (ExitCode.OK, ExitCode.SOME_FAILED):
+    if rows and code in (ExitCode.OK, ExitCode.SOME_FAILED):
         _show(rows, Path(base.train.run_dir))
     return code
 

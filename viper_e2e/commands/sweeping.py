@@ -70,7 +70,7 @@ def run_sweep(options: SweepConfig, others: Sequence[str], command: Sequence[str
         for value in axis.choices or (axis.written(axis.low), axis.written(axis.high)):
             parse_train([*others, *_words({axis.name: value})], "viper sweep")
     code, rows = run_trials(base, make, plan, RECORD, command, propose=propose)
-    if code in (ExitCode.OK, ExitCode.SOME_FAILED):
+    if rows and code in (ExitCode.OK, ExitCode.SOME_FAILED):
         show_trials(rows, Path(base.train.run_dir), "sweep")
     return code
 

@@ -55,7 +55,7 @@ def run_trials(
     judge: Callable[[ManyTrainings, Outcome], dict[str, Any]] = lambda many, outcome: {},
     propose: Callable[[Sequence[dict[str, Any]]], dict[str, str]] | None = None,
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Train all; exit code, and a row for each trial that has ended, in their order.
+    """Train all; exit code, and in the first process a row for each trial that has ended, in their order.
 
     A trial that diverges has a row with ``failed`` and without a score, and the others go on. It is not tried
     again, unless its folder is removed. `ViperError` where all have failed. A trial in which every number is
@@ -122,7 +122,7 @@ def run_trials(
             kept = best.best
             write_folder(folder / "checkpoints" / "best", lambda new: _copy(kept, new))
             keep_data(best.folder, folder)
-    return _code_of(rows, folder), rows
+    return _code_of(rows, folder), rows if is_main else []
 
 
 def _trained(
