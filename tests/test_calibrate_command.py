@@ -125,7 +125,7 @@ def test_every_command_applies_it_says_so_and_leaves_it_out_when_told(
         found[name] = (out / "predictions.csv").read_bytes()
         said = capsys.readouterr()
         assert ("calibrated on 26 clips" in said.out + said.err) == (name == "applied")
-        assert ("the clips that the model was calibrated on" in said.out + said.err) == (name == "applied")
+        assert ("calibrated on these very clips" in said.out + said.err) == (name == "applied")
     assert found["left out"] == found["plain"] != found["applied"]
     # Intervals and sets come after all columns that are there without, and compare reads the file as before.
     applied, plain = (rows(tmp_path / name / "predictions.csv") for name in ("applied", "plain"))

@@ -301,7 +301,7 @@ def add_paths() -> None:
         ("concat: as a path", "concat:/etc/passwd"),
         ("endless device as a clip", "/dev/zero"),
     ):
-        hostile(name, "cannot be opened|no regular file")(lambda w, path=path: decode(Path(path)))
+        hostile(name, "cannot be opened|not a regular file")(lambda w, path=path: decode(Path(path)))
 
 
 add_paths()
@@ -312,7 +312,7 @@ def _(world: World) -> Attempt:
     return decode(Path(world.address))
 
 
-@hostile("named pipe as a clip", "no regular file")
+@hostile("named pipe as a clip", "not a regular file")
 def _(world: World) -> Attempt:
     os.mkfifo(world.folder / "pipe.mp4")
     return decode(world.folder / "pipe.mp4")

@@ -52,7 +52,9 @@ def test_nothing_to_judge_by_is_refused(corpus, tmp_path, given):
 def test_folds_all_learn_alike(corpus, tmp_path):
     words = (f"--train-shards={corpus}/shards/*.tar", "--lr=0.01", "--epochs=1")
     told = {"source": "2", "by": "", "stratify": ""}
-    Folding(settings(corpus, tmp_path / "cv", *words), **told).write()
+    folding = Folding(settings(corpus, tmp_path / "cv", *words), **told)
+    folding.write_folds()
+    folding.write_settings()
     Folding(settings(corpus, tmp_path / "cv", *words, "--resume"), **told)
     with pytest.raises(ViperError, match=r"so that all folds learn alike: --lr is 0.02, it was 0.01"):
         Folding(settings(corpus, tmp_path / "cv", *words, "--resume", "--lr=0.02"), **told)

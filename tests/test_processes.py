@@ -163,10 +163,8 @@ def test_clips_in_memory_are_used_again_by_their_process(corpus, fork_server, tm
     assert set(decoded[0]) | set(decoded[1]) == {str(i) for i in range(8)}
 
 
-def test_trainings_of_one_command_find_clips_where_their_home_is(corpus, fork_server, tmp_path):
-    from support.visual_encoders import write_vit
-
-    words = ("--modalities=visual", f"--backbone=visual={write_vit(tmp_path / 'vit')}", "--max-steps=4")
+def test_trainings_of_one_command_find_clips_where_their_home_is(corpus, vit, fork_server, tmp_path):
+    words = ("--modalities=visual", f"--backbone=visual={vit}", "--max-steps=4")
     two = arguments(corpus, tmp_path / "two", "--batch-size=2", *words, "--seeds=2")
     together(fork_server, "count_decodes", two, str(tmp_path / "decoded"))
     decoded = [(tmp_path / f"decoded.{rank}").read_text().split() for rank in range(2)]
@@ -180,7 +178,7 @@ def test_trainings_of_one_command_find_clips_where_their_home_is(corpus, fork_se
 def test_two_processes_sweep_as_one_does(corpus, fork_server, tmp_path):
     from support.visual_encoders import write_vit
 
-    words = ["--modalities=visual", f"--backbone=visual={write_vit(tmp_path / 'vit')}", "--max-steps=2"]
+    words = ["--modalities=visual", f"--backbone=visual={vit}", "--max-steps=2"]
     words += [f"--val-shards={corpus}/shards/val-*.tar", "--grid", "lr=1e-3,1e-2", "backbone_lr=1e-4,1e-5"]
     own = arguments(corpus, tmp_path / "two", "--batch-size=1", *words)
     said = together(fork_server, "command", ["sweep", *own])
@@ -202,7 +200,7 @@ def test_two_processes_cross_validate_as_one_does(corpus, fork_server, tmp_path)
     words = [
         "--folds=2",
         "--modalities=visual",
-        f"--backbone=visual={write_vit(tmp_path / 'vit')}",
+        f"--backbone=visual={vit}",
         "--max-steps=2",
     ]
     own = arguments(corpus, tmp_path / "two", *words, "--batch-size=1")

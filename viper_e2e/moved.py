@@ -21,9 +21,9 @@ _TABLE = (
         "output transfer augment close_ups pretrained checkpoint records predictions",
     ),
     ("engine", "model", "compiling stages"),
-    ("", "encoders", "inputs>clip_view prepared stream"),
+    ("", "encoders", "inputs>clip_view prepared stream>base"),
     ("model", "encoders", "inputs>clip_view prepared"),
-    ("fusion", "encoders", "stream"),
+    ("fusion", "encoders", "stream>base"),
     ("", "scoring", "metrics tabular checking"),
     ("engine", "scoring", "evaluation>score prediction>score parts>journal sources"),
     (
@@ -46,6 +46,8 @@ _TABLE = (
     ("decoding", "decoding", "foreign>external"),
     ("loading", "loading", "reuse>clip_cache"),
     ("training", "training", "run>one_pass"),
+    ("encoders", "encoders", "stream>base cache>prepared"),
+    ("fusion", "fusion", "outputs>head hiding>head"),
     ("decoding", "decoding", "sound_tracks>tracks sound_notes>plan lengths>headers mp4_tables>headers"),
 )
 """Where modules were, where they are, and which: a name, or the old and the new one."""
