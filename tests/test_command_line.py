@@ -201,3 +201,16 @@ pool.close()
         check=False,
     )
     assert done.stderr == "note: clip 1 is read by PyAV\n"
+
+
+def test_words_of_a_tables_header_stay_whole_where_there_is_room():
+    from rich.console import Console
+
+    from viper_e2e.runtime import table
+
+    rows = [("visual, audio, textual, action units", "0.825", "0.182"), ("audio", "0.849", "0.234")]
+    made = table("", ("modalities", "valence.rmse", "95 %"), rows)
+    screen = Console(width=30, color_system=None)
+    with screen.capture() as shown:
+        screen.print(made)
+    assert {"modalities", "valence.rmse"} <= set(shown.get().split())

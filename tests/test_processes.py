@@ -175,9 +175,7 @@ def test_trainings_of_one_command_find_clips_where_their_home_is(corpus, vit, fo
 
 
 @pytest.mark.campaign
-def test_two_processes_sweep_as_one_does(corpus, fork_server, tmp_path):
-    from support.visual_encoders import write_vit
-
+def test_two_processes_sweep_as_one_does(corpus, vit, fork_server, tmp_path):
     words = ["--modalities=visual", f"--backbone=visual={vit}", "--max-steps=2"]
     words += [f"--val-shards={corpus}/shards/val-*.tar", "--grid", "lr=1e-3,1e-2", "backbone_lr=1e-4,1e-5"]
     own = arguments(corpus, tmp_path / "two", "--batch-size=1", *words)
@@ -194,9 +192,7 @@ def test_two_processes_sweep_as_one_does(corpus, fork_server, tmp_path):
 
 
 @pytest.mark.campaign
-def test_two_processes_cross_validate_as_one_does(corpus, fork_server, tmp_path):
-    from support.visual_encoders import write_vit
-
+def test_two_processes_cross_validate_as_one_does(corpus, vit, fork_server, tmp_path):
     words = [
         "--folds=2",
         "--modalities=visual",
