@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from io import BufferedIOBase
 
 import av
@@ -63,10 +64,9 @@ class Cropper:
 
 
 def new_buffer(graph: Graph, frame: av.VideoFrame) -> FilterContext:
-    """Where frames like this one enter a graph."""
-    return graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-    )
+    """Where frames like this one enter a graph; times are of no use there, but it asks for their unit."""
+    time_base = frame.time_base or Fraction(1, 1000)
+    return graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
 
 
 def read_crops(file: BufferedIOBase, kind: str, num_bytes: int) -> list[Crop]:

@@ -42,7 +42,8 @@ def curves_by_corpus(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLi
         panel.set_xlabel("epoch")
         panel.locator_params(axis="x", integer=True, min_n_ticks=1)
         panel.grid(alpha=0.25)
-        panel.legend(frameon=False)
+        if panel.lines:
+            panel.legend(frameon=False)
     return save(figure, path)
 
 
