@@ -143,7 +143,7 @@ def test_a_sweep_stopped_in_its_middle_ends_with_the_same_table(corpus, vit, tmp
     told = json.loads((whole / "sweep.json").read_text())
     assert told["plan"]["trials"] == [row["settings"] for row in told["trials"]]
     assert {path.name for path in whole.iterdir()} == {
-        *("checkpoints", "config.yaml", "sweep.json", "sweep.png"),
+        *("checkpoints", "config.yaml", "data.json", "sweep.json", "sweep.png"),
         *(f"trial-{number}" for number in range(1, 4)),
     }
     interrupt_steps(monkeypatch, {4})
