@@ -145,9 +145,12 @@ def unfinished_line(run: Path) -> str:
 
 
 def command_of(run: Path) -> str:
-    """That began the run, or the runs, in a folder that has settings, and goes on with them."""
-    records = {"sweep.json": "sweep", "retrained.json": "ablate --retrain", "folds.json": "cv"}
-    return next((name for file, name in records.items() if (run / file).is_file()), "train")
+    """The command that began the run, or the runs, in a folder that has settings, and goes on with them."""
+    records = {"retrained.json": "ablate --retrain", "folds.json": "cv", "sweep.json": "sweep"}
+    # A sweep whose record is lost finds its trials again.
+    return next((name for file, name in records.items() if (run / file).is_file()), "") or (
+        "sweep" if any(run.glob("trial-*")) else "train"
+    )
 
 
 def _models_in(folder: Path) -> list[Path]:
