@@ -49,7 +49,7 @@ def test_intervals_are_over_subjects_not_over_clips():
 
 @pytest.mark.campaign
 def test_every_variant_is_a_command_line_that_is_understood(tmp_path):
-    options = learning.argparse.Namespace(out=tmp_path, weights=Path("weights"), epochs=2)
+    options = learning.argparse.Namespace(out=tmp_path, weights=Path("weights"), epochs=2, mixed_precision="no")
     groups = learning.VARIANTS, learning.FINE_TUNED, learning.END_TO_END
     assert len(learning.ALL) == sum(map(len, groups))
     for key, variant in learning.ALL.items():
@@ -61,7 +61,7 @@ def test_every_variant_is_a_command_line_that_is_understood(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["perceiver", "before"])
 def test_variants_change_what_they_say(name, tmp_path):
-    options = learning.argparse.Namespace(out=tmp_path, weights=Path("weights"), epochs=2)
+    options = learning.argparse.Namespace(out=tmp_path, weights=Path("weights"), epochs=2, mixed_precision="no")
     fusion = learning.settings_of(options, learning.VARIANTS[name], tmp_path, "t.tar").model.fusion
     assert fusion.kind == "tokens"
     assert (fusion.dim, fusion.change) == ((64, True) if name == "perceiver" else (256, False))
