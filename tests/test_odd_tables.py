@@ -234,7 +234,6 @@ def test_codes_are_given_as_a_person_writes_them(tmp_path, capsys):
         "1 000",
         "1e999",
         "#N/A",
-        "\u22120.5",
     ],
 )
 def test_what_only_looks_like_a_number_is_none(tmp_path, cell):

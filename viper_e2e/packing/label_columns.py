@@ -11,6 +11,7 @@ from itertools import pairwise
 from viper_e2e.labels import HUME_REACTION, name_of
 from viper_e2e.packing.column_choices import ColumnChoices, Columns, find_column, is_missing
 from viper_e2e.packing.sheet import Sheet
+from viper_e2e.packing.slips import is_date
 from viper_e2e.packing.task_columns import placed
 from viper_e2e.packing.titles import (
     FILE_TITLES,
@@ -105,7 +106,9 @@ def _judge(sheet: Sheet, place: int, choices: ColumnChoices, columns: Columns, m
     words = [
         (line, cell)
         for line, cell in filled
-        if number(cell, "either") is None and not is_missing_word(cell) and not _like_number(cell)
+        if number(cell, "either") is None
+        and not is_missing_word(cell)
+        and (is_date(cell) or not _like_number(cell))
     ]
     if plain(title) in SUBJECT_TITLES and columns.subject is None:
         text = f"column {title!r} seems to tell who is seen: --subject-column, or --ignore it"

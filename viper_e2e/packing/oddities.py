@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from viper_e2e.labels import LabelSet
+from viper_e2e.packing.slips import AS_TEXT, is_date
 from viper_e2e.packing.table import LabelTable, Row
 from viper_e2e.packing.values import class_word, same_class
 from viper_e2e.runtime import count_of
@@ -33,6 +34,7 @@ def oddities_of(table: LabelTable) -> tuple[str, ...]:
     return (
         *_splits_of_one_use({row.split for row in rows}),
         *(line for title, values in names.items() for line in _written_two_ways(title, values)),
+        *(line for title, values in names.items() for line in _made_dates(title, values)),
         *_in_several_splits(rows),
         *_odd_labels(table.labels, rows),
     )
@@ -58,6 +60,15 @@ def _written_two_ways(title: str, values: Iterable[str]) -> list[str]:
     named = "; ".join(_and(found) for found in alike[:MAX_NAMED])
     more = f"; and {len(alike) - MAX_NAMED} more" if len(alike) > MAX_NAMED else ""
     return [f"{title}: {named}{more} are taken for different ones; write them alike if they are the same"]
+
+
+def _made_dates(title: str, values: Iterable[str]) -> list[str]:
+    """`2-Jan` was `1-2` before a spreadsheet read it."""
+    dates = sorted({value for value in values if is_date(value)})
+    if not dates:
+        return []
+    named = ", ".join(map(repr, dates[:MAX_NAMED])) + ", …" * (len(dates) > MAX_NAMED)
+    return [f"{title}: {named}: dates that a spreadsheet made of such as 1-2 or 3/5? {AS_TEXT}"]
 
 
 def _loosely(value: str) -> str:

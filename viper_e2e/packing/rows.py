@@ -12,6 +12,7 @@ from math import isnan
 from viper_e2e.clip import Segment
 from viper_e2e.packing.column_choices import Columns, is_missing
 from viper_e2e.packing.sheet import Line, Sheet
+from viper_e2e.packing.slips import no_number, why_no_name
 from viper_e2e.packing.times import read_segment, told_apart_by
 from viper_e2e.packing.titles import KEPT, PARTS
 from viper_e2e.packing.values import is_missing_word, number, same_class, stray
@@ -72,6 +73,10 @@ class RowReader:
     def __init__(self, sheet: Sheet, columns: Columns, split: str, codes: tuple[str, ...], decimal: str):
         self.sheet, self.places, self.split, self.codes, self.decimal = sheet, columns, split, codes, decimal
         self.num_partly = 0
+        known = [at for title, at in columns.meta.items() if title in KEPT]
+        named = (columns.file, columns.path, columns.split, columns.subject, columns.text, *known)
+        self.names = [at for at in dict.fromkeys(named) if at is not None]
+        """Places of columns in which a date is none."""
 
     def read(self) -> tuple[list[Row], list[tuple[int, str]]]:
         """Rows in the order of the file, and (line, what is wrong) of those left out."""
@@ -102,6 +107,9 @@ class RowReader:
             raise ValueError(f"{count_of(len(cells), 'cell')}, the header has {len(self.sheet.header)}")
         cells = [cell.strip() for cell in cells]
         places = self.places
+        for place in self.names:
+            if why := why_no_name(cells[place]):
+                raise ValueError(f"{self.sheet.header[place]} is {cells[place]!r}, {why}")
         path = cells[places.path] if places.path is not None else ""
         file_id = cells[places.file] if places.file is not None else path
         if places.file is None and places.path is None:
@@ -141,8 +149,7 @@ class RowReader:
             if value is not None:
                 values.append(value)
             else:
-                hint = f" (--missing {cells[at]} if it stands for an empty cell)" * is_missing_word(cells[at])
-                wrong.append(f"{title} is {cells[at]!r}, not a number{hint}")
+                wrong.append(f"{title} is {cells[at]!r}, {no_number(cells[at], self.decimal)}")
         if wrong:
             raise ValueError("; ".join(wrong[:3]) + f" and {len(wrong) - 3} more" * (len(wrong) > 3))
         if empty and len(empty) < len(titles):

@@ -12,6 +12,7 @@ from viper_e2e.config import read_settings_file
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, alone_of, name_of
 from viper_e2e.packing.sheet import Sheet
+from viper_e2e.packing.slips import no_number, why_no_name
 from viper_e2e.packing.values import class_word, number, same_class
 from viper_e2e.shards import range_of
 from viper_e2e.tasks import BLENDS, FURTHER_MEASURES, KINDS, OVERALL, CombinedMeasure, Task, combined_from_json
@@ -70,7 +71,8 @@ class TaskColumns:
         if self.is_words:
             word = same_class(own[0])
             if word not in known:
-                raise ValueError(f"{self.titles[0]} is {own[0]!r}, none of {', '.join(self.classes)}")
+                why = why_no_name(own[0]) or f"none of {', '.join(self.classes)}"
+                raise ValueError(f"{self.titles[0]} is {own[0]!r}, {why}")
             return tuple(float(one == word) for one in known)
         values = [self._value(title, cell, decimal) for title, cell in zip(self.titles, own, strict=True)]
         if self.kind != "class":
@@ -84,7 +86,7 @@ class TaskColumns:
         if value is None and self.kind == "labels":
             value = HOLDS.get(cell.casefold())
         if value is None:
-            raise ValueError(f"{title} is {cell!r}, not a number")
+            raise ValueError(f"{title} is {cell!r}, {no_number(cell, decimal)}")
         if self.kind == "labels" and not 0 <= value <= 1:
             raise ValueError(f"{title} is {cell}, a label holds (1) or not (0)")
         if self.span is not None and not self.span[0] <= value <= self.span[1]:
@@ -230,7 +232,7 @@ def _occurring(task: TaskColumns, sheet: Sheet, is_empty: Callable[[str], bool])
     """The classes of a column of words: those given, or what occurs, in the order of the alphabet."""
     (place,) = task.places
     cells = [cells[place].strip() for _, cells in sheet.lines if place < len(cells)]
-    words = [word for word in cells if word and not is_empty(word)]
+    words = [word for word in cells if word and not is_empty(word) and why_no_name(word) is None]
     what = f"--tasks: {task.name}"
     if len({same_class(one) for one in task.classes}) < len(task.classes):
         raise ViperError(f"{what}: a class is listed twice among {', '.join(task.classes)}")

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import get_args
 
 from viper_e2e.clip import Segment, Side
-from viper_e2e.packing.values import is_missing_word, number
+from viper_e2e.packing.slips import no_time
+from viper_e2e.packing.values import number
 
 CLOCK = re.compile(r"(?:([0-9]+):)?([0-5]?[0-9]):([0-5]?[0-9](?:[.,][0-9]+)?)")
 """``hh:mm:ss.mmm``, ``mm:ss``, with a point or a comma."""
@@ -32,8 +33,7 @@ def read_segment(start: str, end: str, side: str, *, is_empty: Callable[[str], b
     for title, cell, otherwise in (("Start", start, 0.0), ("End", end, math.inf)):
         seconds = otherwise if is_empty(cell) else seconds_of(cell)
         if seconds is None:
-            hint = f" (--missing {cell} if it stands for an empty cell)" * is_missing_word(cell)
-            wrong.append(f"{title} is {cell!r}, neither seconds nor hh:mm:ss.mmm{hint}")
+            wrong.append(f"{title} is {cell!r}, {no_time(cell)}")
             continue
         if seconds < 0:
             wrong.append(f"{title} is {cell}, before the file begins")

@@ -10,8 +10,13 @@ NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]{1,3})
 """Digits of ASCII only: what `float` takes besides (`1_0`, `１`, `nan`, `inf`) is a slip in a table."""
 LARGEST = 1e30
 """What an index of a shard can hold."""
+DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-"))
+"""Hyphens, the en dash and the minus sign, which programs write for what the keyboard has."""
 WRITTEN_WORDS = ("na", "n/a", "nan", "null", "none", "nil", "-", "--", ".", "?", "missing", "fehlt", "k.a.")
-SPREADSHEET_ERRORS = ("#n/a", "#null!", "#value!", "#nv", "#wert!", "#div/0!")
+SPREADSHEET_ERRORS = (
+    *("#n/a", "#null!", "#value!", "#ref!", "#name?", "#num!", "#div/0!"),
+    *("#nv", "#wert!", "#bezug!", "#zahl!"),
+)
 MISSING_WORDS = (*WRITTEN_WORDS, *SPREADSHEET_ERRORS)
 CODES = frozenset(
     sign * code
@@ -27,7 +32,7 @@ STRAY_SPANS, MIN_FOR_STRAYS = 3.0, 10
 
 def number(cell: str, decimal: str = ".") -> float | None:
     """The value of a cell, or ``None``; ``decimal`` is ``"."``, ``","`` or ``"either"``."""
-    cell = cell.strip()
+    cell = _written(cell)
     if not NUMBER.fullmatch(cell):
         return None
     if {".": ",", ",": "."}.get(decimal, "/") in cell:
@@ -36,27 +41,37 @@ def number(cell: str, decimal: str = ".") -> float | None:
     return value if abs(value) <= LARGEST else None
 
 
+def _written(cell: str) -> str:
+    """A number as we read it: its sign is a hyphen."""
+    return _bare(cell).translate(DASHES)
+
+
+def _bare(cell: str) -> str:
+    """Without spaces around it, nor marks that nobody sees."""
+    return cell.strip().strip("\u200b\u200e\u200f\u2060\ufeff").strip()
+
+
 def is_missing_word(cell: str) -> bool:
     """Whether programs write this where there is no value."""
-    return cell.strip().casefold() in MISSING_WORDS
+    return _written(cell).replace("—", "-").casefold() in MISSING_WORDS
 
 
 def class_word(cell: str) -> str:
     """A cell as the name of a class: whole numbers without a point, as tables have them with and without."""
-    word = cell.strip().replace("−", "-")
-    whole = re.fullmatch(r"\+?(-?[0-9]+)(?:[.,]0+)?", word)
-    return whole[1] if whole else word
+    whole = re.fullmatch(r"\+?(-?[0-9]+)(?:[.,]0+)?", _written(cell))
+    return whole[1] if whole else _bare(cell)
 
 
 def same_class(word: str) -> str:
     """What is equal for two spellings of one class: case, spaces, dashes between words, composed accents."""
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", class_word(word)).casefold())
+    text = text.translate(DASHES)
     return re.sub(r"(?<=\S)[\s_-]+(?=\S)", " ", text)
 
 
 def decimal_of(cells: Sequence[tuple[int, str]], separator: str) -> tuple[str, str | None]:
     """What stands before the decimals of these (line, cell), and what is wrong with it."""
-    numbers = [(line, cell) for line, cell in cells if NUMBER.fullmatch(cell.strip())]
+    numbers = [(line, cell) for line, cell in cells if NUMBER.fullmatch(_written(cell))]
     commas = [(line, cell) for line, cell in numbers if "," in cell]
     points = [(line, cell) for line, cell in numbers if "." in cell]
     if not commas:
@@ -65,7 +80,7 @@ def decimal_of(cells: Sequence[tuple[int, str]], separator: str) -> tuple[str, s
         (a, with_comma), (b, with_point) = commas[0], points[0]
         text = f"decimal commas (line {a}: {with_comma!r}) and points (line {b}: {with_point!r}) in one table"
         return ".", f"{text}: write all alike"
-    grouped = all(re.fullmatch(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}", cell.strip()) for _, cell in commas)
+    grouped = all(re.fullmatch(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}", _written(cell)) for _, cell in commas)
     if grouped and separator in (",", "\t", ""):
         line, cell = commas[0]
         return ",", f"line {line}: {cell!r} may be a thousand or a decimal comma: write it without the comma"

@@ -6,7 +6,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterable
-from datetime import time, timedelta
+from datetime import datetime, time, timedelta
 from math import isnan
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -141,6 +141,8 @@ def _shown(value: object, shown_as: str) -> str:
         return str(value)
     if isinstance(value, time | timedelta):
         return _clock(value, shown_as)
+    if isinstance(value, datetime) and value.time() == time() and shown_as.casefold() == "yyyy-mm-dd":
+        return str(value.date())
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     if isinstance(value, int) and re.fullmatch(r"0{2,}", shown_as or ""):
