@@ -217,3 +217,20 @@ def test_settings_of_classes_are_refused_where_there_are_none(tmp_path, capsys):
     corpus = make_corpus(tmp_path / "corpus", num_train=2, num_val=1)
     assert main(["train", *arguments(corpus, tmp_path / "run", "--class-weights=balanced")]) == 1
     assert "--class-weights: the training clips have no task of classes" in capsys.readouterr().err
+
+
+def test_the_yardstick_of_tasks_is_what_a_ridge_head_makes_of_them(tasks, tmp_path, capsys):
+    own = ("--modalities=visual,audio", "--epochs=1", f"--val-shards={tasks}/shards/val-*.tar")
+    assert main(["train", *arguments(tasks, tmp_path / "run", *own)]) == 0
+    said = capsys.readouterr().err
+    assert main(["train", *arguments(tasks, tmp_path / "ridge", *own, "--head=ridge")]) == 0
+    (run,), (ridge,) = (lines(tmp_path / name, "metrics.jsonl") for name in ("run", "ridge"))
+    for name, one in ridge["val"]["tasks"].items():
+        for measure in ("uar", "ccc", "macro_f1", "pearson"):
+            if measure in one:
+                assert run["yardstick"]["tasks"][name][measure] == pytest.approx(one[measure], abs=1e-5)
+    told = run["yardstick"]["best_by"]
+    assert f"(ridge on the same tokens): mean of the tasks' main measures {told:.4f} (mood UAR" in said
+    checkpoint = viper_e2e.load(tmp_path / "run/checkpoints/best").provenance
+    assert checkpoint["judged"]["value"] == pytest.approx(run["val"]["best_by"])
+    assert set(checkpoint["scores"]) == {"mood UAR", "valence CCC", "units macro F1", "reactions Pearson"}

@@ -26,7 +26,8 @@ from viper_e2e.runtime.processes import Processes
 from viper_e2e.scoring.metrics import batch_sums, scores
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import yardstick as yardstick_module
-from viper_e2e.training.yardstick import PooledRows, Table, Yardstick, line, verdict
+from viper_e2e.training.pooled_rows import PooledRows, Table
+from viper_e2e.training.yardstick import Yardstick, line, provenance_of_yardstick, verdict
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,7 @@ def test_a_head_with_a_ridge_tells_without_validation_that_it_is_of_the_first_cl
 def test_checkpoints_and_their_evaluation_tell_it_those_of_before_do_not(corpus, whole, tmp_path, monkeypatch):
     record = record_of(whole)
     told = {name: record[name] for name in ("mean_pearson", "num_train_clips")}
+    told |= {"measure": "mean Pearson", "value": record["mean_pearson"]}
     for name in ("best", "last"):
         assert load(whole / "checkpoints" / name).provenance["yardstick"] == told
     copy = shutil.copytree(whole, tmp_path / "run")
@@ -297,6 +299,38 @@ def test_a_run_below_its_yardstick_is_told_so():
     assert verdict([{"epoch": 0, "yardstick": {"mean_pearson": None}, "val": {"mean_pearson": None}}]) is None
 
 
+def mood(uar: float, pearson: float, **more) -> dict:
+    """As a record of the yardstick or of a validation has one task of classes."""
+    tasks = {"mood": {"kind": "class", "num_clips": 9, "uar": uar, "war": uar}}
+    return {"mean_pearson": pearson, "mean_mse": 0.1, "tasks": tasks, "best_by": uar, **more}
+
+
+def test_of_classes_it_is_by_their_recall_that_a_run_is_below():
+    ridge = mood(0.6, 0.1, num_train_clips=90, num_features=12)
+    log = [{"epoch": 0, "yardstick": ridge, "val": mood(0.5, 0.4)}, {"epoch": 1, "val": mood(0.55, 0.2)}]
+    told = verdict(log)
+    assert "reaches 0.6000 in validation (mood UAR), this model at its best 0.5500" in told
+    assert "Pearson" not in told
+    assert verdict([*log, {"epoch": 2, "val": mood(0.61, 0.0)}]) is None
+    assert line(ridge).endswith("mood UAR 0.6000  90 clips, 12 features")
+    assert provenance_of_yardstick(log)["yardstick"]["measure"] == "mood UAR"
+
+
+def test_an_error_that_chooses_the_best_is_compared_the_other_way_round_and_shown_as_it_is():
+    def valence(rmse: float, **more) -> dict:
+        return {"mean_pearson": 0.5, "tasks": {}, "best_by": -rmse, **more}
+
+    ridge = {"epoch": 0, "yardstick": valence(0.2), "val": valence(0.3)}
+    assert "0.2000 in validation (valence.rmse), this model at its best 0.3000" in verdict(
+        [ridge], "valence.rmse"
+    )
+    assert verdict([ridge, {"epoch": 1, "val": valence(0.1)}], "valence.rmse") is None
+
+
+def test_a_yardstick_of_an_earlier_version_is_not_compared_with_another_measure():
+    assert verdict([{"epoch": 0, "yardstick": {"mean_pearson": 0.9}, "val": mood(0.5, 0.4)}]) is None
+
+
 @pytest.mark.slow
 def test_it_is_a_line_among_the_training_curves(tmp_path, monkeypatch):
     drawn = []
@@ -306,3 +340,14 @@ def test_it_is_a_line_among_the_training_curves(tmp_path, monkeypatch):
     training_curves([record], tmp_path / "curves.png")
     labels = {c.get_label(): c.get_ydata() for axis in drawn[0].axes for c in axis.get_lines()}
     assert set(next(y for name, y in labels.items() if name.startswith("yardstick"))) == {0.71}
+
+
+@pytest.mark.slow
+def test_of_tasks_the_main_measure_of_each_is_drawn_and_its_yardstick_beside_it(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
+    record = {"epoch": 0, "train_loss": 0.1, "val": mood(0.5, 0.4), "yardstick": mood(0.6, 0.1)}
+    training_curves([record], tmp_path / "curves.png")
+    _, panel = drawn[0].axes
+    assert panel.get_lines()[0].get_label() == "mood, UAR"
+    assert [list(curve.get_ydata()) for curve in panel.get_lines()] == [[0.5], [0.6, 0.6]]

@@ -35,18 +35,23 @@ def yardstick_line(provenance: object) -> str:
 
     Empty where a checkpoint does not say: of an earlier version, of `--head ridge`, of no validation.
     """
-    ridge, own = (_number(provenance, *path) for path in (("yardstick", "mean_pearson"), ("scores", "pearson")))
-    if ridge is None:
+    measure = _at(provenance, "yardstick", "measure")
+    if isinstance(measure, str):
+        paths = ("yardstick", "value"), ("judged", "value")
+    else:  # Earlier versions knew the mean Pearson alone.
+        measure, paths = "mean Pearson", (("yardstick", "mean_pearson"), ("scores", "pearson"))
+    ridge, own = (_at(provenance, *path) for path in paths)
+    if not isinstance(ridge, float):
         return ""
-    beside = "" if own is None else f"; this model: {own:.4f}"
-    return f"yardstick (ridge on the same tokens), mean Pearson in validation: {ridge:.4f}{beside}"
+    beside = f"; this model: {own:.4f}" if isinstance(own, float) else ""
+    return f"yardstick (ridge on the same tokens), {measure} in validation: {ridge:.4f}{beside}"
 
 
-def _number(data: object, *path: str) -> float | None:
+def _at(data: object, *path: str) -> object:
     """What stands there in JSON that anybody may have written."""
     for name in path:
         data = data.get(name) if isinstance(data, Mapping) else None
-    return data if isinstance(data, float) else None
+    return data
 
 
 def _what_it_predicts(labels: LabelSet) -> str:

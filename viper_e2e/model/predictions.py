@@ -114,6 +114,28 @@ class Predictions:
             words=[one.words for one in rows] if any(one.words for one in rows) else None,
         )
 
+    @classmethod
+    def of_numbers(
+        cls, labels: LabelSet, predicted: Float64[np.ndarray, "N E"], true: Float64[np.ndarray, "N E"]
+    ) -> Predictions:
+        """Of clips of which nothing else is known, to be measured."""
+        count = len(predicted)
+        blank, unknown = [""] * count, np.full(count, np.nan)
+        return cls(
+            labels=labels,
+            modalities=(),
+            keys=blank,
+            file_ids=blank,
+            shards=blank,
+            predicted=predicted,
+            true=true,
+            valid=np.ones(count, dtype=bool),
+            errors=[None] * count,
+            present=np.zeros((count, 0), dtype=bool),
+            face_share=unknown,
+            duration_seconds=unknown,
+        )
+
     def __len__(self) -> int:
         return len(self.keys)
 

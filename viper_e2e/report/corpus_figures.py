@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from viper_e2e.report.drawing import COLOURS, LINES, MARKERS, save, sheet, words
+from viper_e2e.scoring import MAIN_MEASURE
 
 TRAINING, VALIDATION = "training", "validation"
-SHOWN = {"class": "uar", "labels": "macro_f1", "number": "ccc", "intensities": "pearson"}
-"""Of each kind of task, what is drawn of the validation."""
 
 
 def are_there(metrics: Sequence[Mapping[str, Any]]) -> bool:
@@ -56,6 +55,6 @@ def _panels_of(record: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
             found.setdefault(f"{task}: {TRAINING}, {measure}", {})[corpus] = own[measure]
     for corpus, tasks in record.get("val", {}).get("corpora", {}).items():
         for task, own in tasks.items():
-            measure = SHOWN[own["kind"]]
+            measure = MAIN_MEASURE[own["kind"]]
             found.setdefault(f"{task}: {VALIDATION}, {measure}", {})[corpus] = own[measure]
     return found

@@ -23,10 +23,8 @@ from .mapping import LabelMap as LabelMap
 from .metrics import Interval as Interval
 from .metrics import Intervals as Intervals
 from .metrics import Scores as Scores
-from .metrics import batch_sums as batch_sums
 from .metrics import finite_or_none as finite_or_none
 from .metrics import measure as measure
-from .metrics import scores as scores
 from .metrics import scores_of as scores_of
 from .metrics import scores_record as scores_record
 from .reliability import Bin as Bin

@@ -16,7 +16,7 @@ from viper_e2e.fusion import LabelScale, MembersFusion, build_fusion
 from viper_e2e.model import Predictions, ViPER, pretrained, write_folder
 from viper_e2e.runtime import Processes
 from viper_e2e.scoring import with_thresholds
-from viper_e2e.training.validation import judged
+from viper_e2e.training.validation import judged, provenance_of_scores
 
 
 def check_joinable(settings: Settings) -> None:
@@ -68,8 +68,7 @@ def join(
         # What was fitted to the first member suits what it says alone.
         model.labels, model.calibration = labels or model.labels, None
         if model.provenance is not None and record:
-            scores = {name: record[f"mean_{name}"] for name in ("pearson", "ccc", "mse")}
-            model.provenance = {**model.provenance, "scores": scores}
+            model.provenance = {**model.provenance, **provenance_of_scores(record, best_by)}
         write_folder(target, lambda new: pretrained.write(model, new))
     processes.wait("the members to be joined")
     return record

@@ -217,7 +217,7 @@ class ManyTrainings:
             return None
         outcome = self._outcome(run, was_there=False)
         self.tell(finished_lines(trainer, is_alone=self.clips is None))
-        if below := verdict(outcome.log):
+        if below := verdict(outcome.log, run.train.best_by):
             self.tell(below, style="yellow")
             self._tell_what_helps()
         # Else it would hold every model that it has prepared.

@@ -142,7 +142,8 @@ class Reporter:
         for line in corpus_lines(record):
             self._console.print(f"           {line}", soft_wrap=True, markup=False)
         if "yardstick" in record:
-            self._console.print(f"           {yardstick.line(record['yardstick'])}", soft_wrap=True)
+            told = yardstick.line(record["yardstick"], self.settings.train.best_by)
+            self._console.print(f"           {told}", soft_wrap=True, markup=False)
         for complaint in self._complaints(record, skips):
             self._console.print(f"[yellow]           {complaint}[/yellow]", soft_wrap=True)
         if self._speed:

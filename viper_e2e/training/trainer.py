@@ -23,7 +23,7 @@ from viper_e2e.training.optimizer import can_step
 from viper_e2e.training.state import clip_seed, seed_step
 from viper_e2e.training.task_losses import end_step, label_weights, learned_weights
 from viper_e2e.training.training_run import TrainingRun
-from viper_e2e.training.validation import hold, improved, main_of
+from viper_e2e.training.validation import hold, improved, main_of, provenance_of_scores
 from viper_e2e.training.yardstick import provenance_of_yardstick
 
 
@@ -209,7 +209,7 @@ class Trainer(TrainingRun):
         if epoch == 0 and self.yardstick.tells:
             record["yardstick"] = self.yardstick.record(len(self.train_shards))
             if self.module.provenance is not None:
-                self.module.provenance |= provenance_of_yardstick([record])
+                self.module.provenance |= provenance_of_yardstick([record], self.config.best_by)
         if self.state.cursor.position >= len(self.train_shards):
             self.state.cursor = Cursor(self.config.seed, self.state.cursor.epoch + 1, 0)
             self.state.loss_sum, self.state.loss_steps = 0.0, 0
@@ -238,8 +238,7 @@ class Trainer(TrainingRun):
         better = improved(scores, self.state.best, main_of(record["val"]))
         self.state.epochs_without_better = 0 if "best" in better else self.state.epochs_without_better + 1
         if self.module.provenance is not None:
-            means = {name: record["val"][f"mean_{name}"] for name in ("pearson", "ccc", "mse")}
-            self.module.provenance |= {"step": step, "scores": means}
+            self.module.provenance |= {"step": step} | provenance_of_scores(record["val"], self.config.best_by)
         return better
 
 

@@ -131,7 +131,8 @@ class TrainingRun:
             self.module, self.guard, self.processes, self.loader.quarantined, self.config.best_by
         )
         self.saver = Saver(self.run, self.config, self.module, self.average, writes=is_main)
-        self.yardstick = Yardstick(self.module, self.processes, validates=self.val_shards is not None)
+        validates, best_by = self.val_shards is not None, self.config.best_by
+        self.yardstick = Yardstick(self.module, self.processes, validates=validates, best_by=best_by)
         self.curves = CorpusCurves(self.module, self.train_shards, self.processes)
         self.reporter = Reporter(self.run, self.settings, speaks=is_main)
         self.clock = StageClock(self.module)
@@ -190,7 +191,7 @@ class TrainingRun:
 
     def _note_provenance(self) -> None:
         """Where the model comes from, as its checkpoints will tell."""
-        told = provenance_of_yardstick(self.run.read_log("metrics.jsonl"))
+        told = provenance_of_yardstick(self.run.read_log("metrics.jsonl"), self.config.best_by)
         self.module.provenance = provenance_of(self.train_shards, self.val_shards) | told
 
     def _tell_beginning(self) -> None:

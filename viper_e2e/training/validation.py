@@ -186,6 +186,17 @@ def judgement(val: Mapping[str, Any], best_by: str = "") -> Judgement:
     return Judgement(best_by or _main_measure(kinds), score, value)
 
 
+def provenance_of_scores(val: Mapping[str, Any], best_by: str = "") -> dict[str, Any]:
+    """What a checkpoint says of its validation: of tasks the main measure of each, and what it was judged
+    by."""
+    scores = {name: val[f"mean_{name}"] for name in ("pearson", "ccc", "mse")}
+    if tasks := {name: one for name, one in val.get("tasks", {}).items() if one["kind"] in MAIN_MEASURE}:
+        mains = {name: MAIN_MEASURE[one["kind"]] for name, one in tasks.items()}
+        scores = {f"{name} {measure_title(main)}": tasks[name][main] for name, main in mains.items()}
+    measure, _, value = judgement(val, best_by)
+    return {"scores": scores, "judged": {"measure": measure, "value": value}}
+
+
 def _main_measure(kinds: Mapping[str, str]) -> str:
     """``kinds``: of tasks by name."""
     main = {name: MAIN_MEASURE[kind] for name, kind in kinds.items() if kind != COMBINED}

@@ -2,130 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from viper_e2e.encoders import Stream
-from viper_e2e.fusion import (
-    MIN_CLIPS,
-    EnsembleFusion,
-    RidgeFit,
-    block_sizes,
-    fit_banded_ridge,
-    fit_known,
-    fit_ridge,
-    num_features,
-    pool,
-    pooled_rows,
-    predict,
-)
+from viper_e2e.fusion import MIN_CLIPS, EnsembleFusion, LabelScale, predict
 from viper_e2e.loading import ClipBatch
-from viper_e2e.model import ViPER
+from viper_e2e.model import Predictions, ViPER
 from viper_e2e.runtime import Processes
-from viper_e2e.scoring import batch_sums, scores_record
-from viper_e2e.scoring import scores as scores_of_sums
-
-MAX_CLIPS = 5_000
-MAX_BYTES = 400_000_000
-"""Of float32 features; to fit them takes about eight times as much for a moment."""
-
-
-class Table(NamedTuple):
-    """Clips in the order of their epoch."""
-
-    positions: Int[Tensor, " N"]
-    features: Float[Tensor, "N F"]
-    """Of `pooling.pooled_rows`, float32."""
-    present: Bool[Tensor, "N M"]
-    targets: Float[Tensor, "N E"]
-
-
-class PooledRows:
-    """Pooled features and labels of labelled clips, collected as their tokens pass through the model.
-
-    Nothing is encoded for it, and nothing is drawn: modalities that are hidden from the fusion are seen here.
-    """
-
-    def __init__(self, module: ViPER, max_bytes: int = MAX_BYTES, max_clips: int | None = MAX_CLIPS):
-        """Room for the clips at the first positions of an epoch, as many as fit."""
-        self.widths = {name: encoder.embed_dim for name, encoder in module.encoders.items()}
-        fitting = max_bytes // (4 * num_features(self.widths))
-        self.max_clips = fitting if max_clips is None else min(max_clips, fitting)
-        self.num_outputs = len(module.labels)
-        self._passing: tuple[Tensor, Tensor] | None = None
-        self.clear()
-
-    def clear(self) -> None:
-        self._tables = [
-            Table(
-                torch.zeros(0, dtype=torch.long),
-                torch.zeros(0, num_features(self.widths)),
-                torch.zeros(0, len(self.widths), dtype=torch.bool),
-                torch.zeros(0, self.num_outputs),
-            )
-        ]
-
-    @torch.no_grad()
-    def see(
-        self,
-        streams: dict[str, Stream],
-        face_found: Bool[Tensor, "B T"],
-        duration_seconds: Float[Tensor, " B"],
-    ) -> None:
-        """Look at a pass, as `ViPER.watch`; the last one counts."""
-        pooled = pool(streams, face_found, duration_seconds)
-        self._passing = pooled_rows(pooled), torch.stack([s.present for s in pooled.values()], 1)
-
-    def add(self, batch: ClipBatch) -> None:
-        """The clips of a batch that has just passed, without those that lack labels or a finite row."""
-        assert self._passing is not None, "the batch must have passed through the model"
-        features, present = (rows.detach().cpu() for rows in self._passing)
-        self._passing = None
-        assert len(features) == len(batch.positions)
-        positions = torch.tensor([-1 if p is None else p for p in batch.positions])
-        counts = (batch.weights.cpu() > 0) & (positions >= 0) & (positions < self.max_clips)
-        counts &= features.isfinite().all(1)
-        rows = positions, features.float(), present, batch.intensities.detach().cpu().float()
-        self._tables.append(Table(*(column[counts] for column in rows)))
-
-    def own(self) -> Table:
-        """Rows of this process, in the order in which they came."""
-        self._tables = [Table(*(torch.cat(columns) for columns in zip(*self._tables, strict=True)))]
-        return self._tables[0]
-
-    def gather(self, processes: Processes) -> Table:
-        """Rows of all processes, put in order, so that the number of processes does not matter."""
-        tables = processes.gather_list([self.own()], purpose="gathering pooled tokens")
-        joined = Table(*(torch.cat(columns) for columns in zip(*tables, strict=True)))
-        order = joined.positions.argsort()
-        return Table(*(column[order] for column in joined))
-
-    def restore(self, columns: Mapping[str, Tensor]) -> None:
-        """Go on from saved rows."""
-        self.clear()
-        self._tables.append(Table(**columns))
-
-    def known(self, table: Table) -> Bool[Tensor, "N F"]:
-        sizes = torch.tensor([num_features({name: width}) for name, width in self.widths.items()])
-        return table.present.repeat_interleave(sizes, 1)
-
-    def fit(self, table: Table) -> RidgeFit:
-        return fit_known(fit_ridge, table.features, table.targets, self.known(table))
-
-    def fit_banded(self, table: Table) -> RidgeFit:
-        """With a penalty for each part of each modality."""
-        sizes = block_sizes(self.widths)
-        return fit_known(
-            lambda features, targets, known: fit_banded_ridge(features, targets, sizes, known),
-            table.features,
-            table.targets,
-            self.known(table),
-        )
+from viper_e2e.scoring import with_thresholds
+from viper_e2e.training.pooled_rows import PooledRows, Table
+from viper_e2e.training.tables import task_line
+from viper_e2e.training.validation import best_epoch, judged, judgement
 
 
 class Yardstick:
@@ -143,10 +35,12 @@ class Yardstick:
         validates: bool,
         tells: bool = True,
         rows: PooledRows | None = None,
+        best_by: str = "",
     ):
         """``validates``: whether there are clips to score it on. ``tells`` False: whether or not, it only
-        collects."""
+        collects. ``best_by``: as in `SavingConfig`."""
         self.module, self.processes, self.validates, self.tells = module, processes, validates, tells
+        self.best_by = best_by
         self.rows = rows or PooledRows(module)
         self.head = module.fusion if isinstance(module.fusion, EnsembleFusion) else None
         """Has a ridge as its part, which needs the rows whether or not there is anything to tell."""
@@ -228,8 +122,14 @@ class Yardstick:
         if not self.processes.is_main:
             return record
         predicted = predict(self.rows.fit(train), val.features, self.rows.known(val))
-        sums = batch_sums(predicted, val.targets, torch.ones(len(val.targets)))
-        return record | scores_record(scores_of_sums(sums, self.module.labels.names))
+        return record | self._judged(predicted, val.targets)
+
+    def _judged(self, predicted: Float[Tensor, "N E"], true: Float[Tensor, "N E"]) -> dict[str, Any]:
+        """In the measures in which the model itself is, as the head of `--head ridge` answers."""
+        scale = LabelScale.of(self.module.labels)
+        answers = predicted if scale is None else scale.within(predicted)
+        found = Predictions.of_numbers(self.module.labels, answers.double().numpy(), true.double().numpy())
+        return judged(replace(found, labels=with_thresholds(found)), self.best_by)[1]
 
     # --- as a part of the saved state -------------------------------------------------------------
 
@@ -252,24 +152,27 @@ class Yardstick:
 # --- in words ---------------------------------------------------------------------------------------
 
 
-def line(record: Mapping[str, Any]) -> str:
-    """What a record says, in a line."""
+def line(record: Mapping[str, Any], best_by: str = "") -> str:
+    """What a record says, in a line. ``best_by``: of the run."""
     among = f"the first {record['num_train_clips']:,} of {record['of_clips']:,}" if "of_clips" in record else ""
     if "reason" in record:
         head = f"; the ridge in this head is fitted to {among} clips" if among else ""
         return f"yardstick (ridge on the same tokens): none, {record['reason']}{head}"
-    pearson = record["mean_pearson"]
-    told = "undefined" if pearson is None else f"mean Pearson {pearson:.4f}"
+    measure, _, value = judgement(record, best_by)
+    told = f"{measure} undefined" if value is None else f"{measure} {value:.4f}"
+    if len(tasks := record.get("tasks", {})) > 1:
+        told += f" ({', '.join(f'{name} {task_line(one)}' for name, one in tasks.items())})"
     clips = among or f"{record['num_train_clips']:,}"
     return f"yardstick (ridge on the same tokens): {told}  {clips} clips, {record['num_features']:,} features"
 
 
-def provenance_of_yardstick(log: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def provenance_of_yardstick(log: Iterable[Mapping[str, Any]], best_by: str = "") -> dict[str, Any]:
     """What a run's checkpoints say of it; nothing where it has no score. ``log``: the run's metrics."""
     record: Mapping[str, Any] = next((line["yardstick"] for line in log if "yardstick" in line), {})
-    if record.get("mean_pearson") is None:
+    if "mean_pearson" not in record or (found := judgement(record, best_by)).value is None:
         return {}
-    return {"yardstick": {name: record[name] for name in ("mean_pearson", "num_train_clips")}}
+    told = {"measure": found.measure, "value": found.value}
+    return {"yardstick": told | {name: record[name] for name in ("mean_pearson", "num_train_clips")}}
 
 
 WHAT_HELPS = (
@@ -279,14 +182,21 @@ WHAT_HELPS = (
 )
 
 
-def verdict(log: list[dict[str, Any]]) -> str | None:
-    """A line for a run that ended below its yardstick; see `WHAT_HELPS`. ``log``: its metrics."""
-    ridge = next((r["yardstick"].get("mean_pearson") for r in log if r.get("yardstick")), None)
-    reached = [r["val"]["mean_pearson"] for r in log if r.get("val")]
-    best = max((value for value in reached if value is not None), default=None)
-    if ridge is None or best is None or best >= ridge:
+def verdict(log: Sequence[Mapping[str, Any]], best_by: str = "") -> str | None:
+    """A line for a run that ended below its yardstick; see `WHAT_HELPS`. ``log``: its metrics.
+
+    Both are judged by what chose the best checkpoint, ``best_by`` or the tasks' main measures; a log of an
+    earlier version, whose yardstick has the mean Pearson alone, says nothing of other measures.
+    """
+    record = next((r["yardstick"] for r in log if "mean_pearson" in r.get("yardstick", {})), None)
+    epoch = best_epoch(log)
+    if record is None or epoch is None or ("best_by" in record) != ("best_by" in epoch["val"]):
+        return None
+    ridge, own = judgement(record, best_by), judgement(epoch["val"], best_by)
+    if ridge.score is None or own.score is None or own.score >= ridge.score:
         return None
     return (
-        f"below the yardstick: a ridge on the same tokens has a mean Pearson of {ridge:.4f}, this model at its "
-        f"best {best:.4f}; it learns its clips by heart, or has not learned them yet."
+        f"below the yardstick: a ridge on the same tokens reaches {ridge.value:.4f} in validation "
+        f"({ridge.measure}), this model at its best {own.value:.4f}; it learns its clips by heart, or has not "
+        "learned them yet."
     )
