@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import ROOT
-from support.loader_fakes import Task, Unpicklable
+from support.loader_fakes import ReadThenComputed, Task, Unpicklable
 
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading.workers import WorkerError, WorkerLost, WorkerPool
@@ -95,6 +95,40 @@ def test_what_waited_behind_a_lost_item_is_done_by_the_next_worker():
     ]
     assert with_one.lost_workers == ["hang: ran longer than 1 s", "exit 0: exited with code 0"]
     with_one.close()
+
+
+@pytest.fixture
+def in_two_parts(tmp_path):
+    pool = WorkerPool(ReadThenComputed(tmp_path), 1, time_limit_seconds=60.0)
+    yield pool
+    pool.close()
+
+
+def test_the_next_item_is_read_while_one_is_computed_and_no_further(in_two_parts, tmp_path):
+    tickets = [in_two_parts.submit(item, str(item)) for item in (0, 1, 2, 3)]
+    (tmp_path / "go").touch()
+    in_two_parts.outcome(tickets[0])
+    assert in_two_parts.outcome(tickets[1]) == ["read 0", "read 1", "read 2"]
+    assert in_two_parts.outcome(tickets[2]) == ["read 0", "read 1", "read 2", "read 3"]
+
+
+def test_what_cannot_be_read_is_raised_for_its_own_item(in_two_parts, tmp_path):
+    tickets = [in_two_parts.submit(item, str(item)) for item in (0, -1, 0)]
+    (tmp_path / "go").touch()
+    assert in_two_parts.outcome(tickets[0])
+    with pytest.raises(WorkerError, match="-1 cannot be read"):
+        in_two_parts.outcome(tickets[1])
+    assert in_two_parts.outcome(tickets[2])
+
+
+def test_an_item_that_was_read_ahead_of_a_lost_one_is_not_to_blame(in_two_parts, tmp_path):
+    tickets = [in_two_parts.submit(item, str(item)) for item in (0, 13, 14, 0)]
+    (tmp_path / "read 15").touch()
+    (tmp_path / "go").touch()
+    outcomes = [in_two_parts.outcome(ticket) for ticket in tickets]
+    assert outcomes[1] == WorkerLost("exited with code 3")
+    assert "read 14" in outcomes[2]
+    assert "read 14" in outcomes[3]
 
 
 @pytest.mark.slow

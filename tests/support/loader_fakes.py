@@ -191,3 +191,29 @@ class Unpicklable:
 
 def _refuse() -> None:
     raise ImportError("cannot be loaded here")
+
+
+class ReadThenComputed:
+    """A task in two parts that writes down what began, and whose item 0 is computed once ``go`` is there."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __call__(self, item: int) -> list[str]:
+        return self.compute(self.read(item))
+
+    def read(self, item: int) -> int:
+        (self.folder / f"read {item}").touch()
+        if item < 0:
+            raise ValueError(f"{item} cannot be read")
+        return item
+
+    def compute(self, item: int) -> list[str]:
+        """What had begun when this item was through."""
+        wanted = "go" if item == 0 else f"read {item + 1}"
+        end = time.monotonic() + 20
+        while not (self.folder / wanted).exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        if item == 13:
+            os._exit(3)
+        return sorted(file.name for file in self.folder.glob("read *"))

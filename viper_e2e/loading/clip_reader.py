@@ -63,8 +63,21 @@ class ClipReader(Generic[T]):
     decode: Callable[[Sample], T]
 
     def __call__(self, place: Where) -> T | ClipError:
+        return self.compute(self.read(place))
+
+    def read(self, place: Where) -> Sample | ClipError:
+        """The first part, which waits for a disk or a server: workers do it while they decode another clip."""
         try:
-            return self.decode(self.shards.read(place))
+            return self.shards.read(place)
+        except ClipError as error:
+            return without_traceback(error)
+
+    def compute(self, sample: Sample | ClipError) -> T | ClipError:
+        """The second part."""
+        if isinstance(sample, ClipError):
+            return sample
+        try:
+            return self.decode(sample)
         except ClipError as error:
             return without_traceback(error)
 

@@ -1,4 +1,8 @@
-"""worker_process.py: the loop of a worker process: jobs in, results out, until its parent ends."""
+"""worker_process.py: the loop of a worker process: jobs in, results out, until its parent ends.
+
+Of a task in two parts, the next item is read while this one is computed: where a store is 20 ms away, each
+worker's core would otherwise stand still for 20 ms a clip.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing import connection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.handover import send
@@ -36,6 +41,15 @@ class Raised:
     exception: Exception
 
 
+@runtime_checkable
+class TwoParts(Protocol):
+    """A task whose first part waits for a disk or a server: `task.compute(task.read(item))` is `task(item)`."""
+
+    def read(self, item: Any, /) -> Any: ...
+
+    def compute(self, content: Any, /) -> Any: ...
+
+
 def serve(
     parent: connection.Connection, payload: bytes, num_threads: int | None, notes_level: int | None
 ) -> None:
@@ -54,12 +68,49 @@ def serve(
         return
     try:
         parent.send(("ready", None))
+        jobs = _Jobs(parent, task.read if isinstance(task, TwoParts) else None)
+        compute = task.compute if isinstance(task, TwoParts) else task
         while True:
-            job = Job(*parent.recv())
+            job, read = jobs.take()
             parent.send(("begun", None))  # so that a loss is blamed on what was begun, never on what waited
-            send(parent, _outcome_of(task, job))
+            content = read.result()
+            jobs.look_ahead()
+            is_read = not isinstance(content, Raised)
+            send(parent, _outcome_of(compute, job._replace(item=content)) if is_read else content)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+
+
+class _Jobs:
+    """Jobs in the order in which they come, at most one of them ahead of its turn."""
+
+    def __init__(self, parent: connection.Connection, read: Callable[[Any], Any] | None):
+        """``read``: what makes an item into what is computed, in a thread."""
+        self._parent, self._read = parent, read
+        self._ahead: tuple[Job, Future[Any]] | None = None
+
+    def take(self) -> tuple[Job, Future[Any]]:
+        """The next job, once there is one, and what is or will be read of it."""
+        taken, self._ahead = self._ahead or self._receive(), None
+        return taken
+
+    def look_ahead(self) -> None:
+        """Have the job after the one that was taken read meanwhile, if it has come."""
+        if self._read is not None and self._parent.poll():
+            self._ahead = self._receive()
+
+    def _receive(self) -> tuple[Job, Future[Any]]:
+        job, content = Job(*self._parent.recv()), Future[Any]()
+        if self._read is None:
+            content.set_result(job.item)
+        else:
+            # A daemon, so that a server that never answers does not keep a worker from ending.
+            threading.Thread(target=_put_outcome, args=(content, self._read, job), daemon=True).start()
+        return job, content
+
+
+def _put_outcome(content: Future[Any], read: Callable[[Any], Any], job: Job) -> None:
+    content.set_result(_outcome_of(read, job))
 
 
 def _end_with_parent() -> None:
