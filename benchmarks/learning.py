@@ -389,6 +389,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="where the plot goes, e.g. docs/learning.svg")
     options = parser.parse_args()
     options.clips = [int(number) for number in options.clips.split(",")]
+    if unknown := [key for key in options.only.split(",") if key not in ALL]:
+        parser.error(f"--only {','.join(unknown)}: there is no such row; there are {', '.join(ALL)}")
     options.out.mkdir(parents=True, exist_ok=True)
     make_corpus(options)
     file = options.out / "learning.jsonl"
