@@ -25,6 +25,8 @@ from viper_e2e.runtime import count_of
 
 LABELS = ("Sentiment", "Happy", "Sad", "Anger", "Surprise", "Disgust", "Fear")
 """In the order of the file's columns (CMU-MultimodalSDK#144)."""
+PRESENT = tuple(f"{title}_Present" for title in LABELS[1:])
+"""Whether each emotion is there at all, of which papers report weighted accuracy and weighted F1."""
 MEASURES = ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5", "acc7")
 LISTS = {"standard_train_fold": "train", "standard_valid_fold": "val", "standard_test_fold": "test"}
 GROUP = "All Labels"
@@ -52,6 +54,7 @@ class Stretches(Source):
                 rows = zip(group["intervals"][:], group["features"][:], strict=True)
                 for n, ((start, end), values) in enumerate(rows):
                     cells = {title: f"{value:.7g}" for title, value in zip(LABELS, values, strict=True)}
+                    cells |= dict(zip(PRESENT, (str(int(value > 0)) for value in values[1:]), strict=True))
                     fields = {"video": video, "n": str(n), "start": f"{start:.6g}", "end": f"{end:.6g}"}
                     fields |= {"split": splits.get(video, "rest" if splits else "train")}
                     yield f"{path.name} {video} {n}", {**fields, **cells, "words": nearest(words, float(start))}
@@ -93,11 +96,13 @@ CORPUS = Corpus(
     link="http://multicomp.cs.cmu.edu/resources/cmu-mosei-dataset",
     licence="told by the SDK; videos are of the web",
     measure="accuracy and F1 of the sign of sentiment, with labels of 0 and without them, accuracy in five and "
-    "seven steps, MAE and Pearson; F1 of six emotions",
+    "seven steps, MAE and Pearson; of each of six emotions, there where its intensity is above 0: weighted "
+    "accuracy (mean of both recalls), weighted F1, and their means",
     split="the SDK's standard folds, by video",
     tasks=(
         TaskColumns("sentiment", "number", ("Sentiment",), span=(-3.0, 3.0), measures=MEASURES),
         TaskColumns("emotions", "intensities", LABELS[1:], span=(0.0, 3.0)),
+        TaskColumns("present", "labels", PRESENT, measures=("weighted_f1",)),
     ),
     sources=(
         Stretches(
@@ -108,7 +113,7 @@ CORPUS = Corpus(
                 "End": "{end}",
                 "Split": "{split}",
                 "Subject": "{video}",
-                **{title: f"{{{title}}}" for title in LABELS},
+                **{title: f"{{{title}}}" for title in (*LABELS, *PRESENT)},
                 "Text": "{words}",
             },
         ),

@@ -227,6 +227,38 @@ def test_steps_of_sentiment_equal_scikit_learns_on_the_same_classes():
     assert set(wanted) == set(FURTHER_MEASURES["number"])
 
 
+def test_labels_are_measured_on_both_sides_as_scikit_learn_does():
+    """Of CMU-MOSEI's six emotions: weighted accuracy and weighted F1 of each, and their means."""
+    rng = np.random.default_rng(5)
+    intensities = rng.choice([0, 1 / 3, 2 / 3, 1, 3], (400, 4), p=[0.6, 0.1, 0.1, 0.1, 0.1])
+    intensities[:, 3] = 0  # one that is never there
+    true = (intensities > 0).astype(float)
+    said = (0.6 * true + rng.uniform(0, 0.7, true.shape)).clip(0, 1)
+    titles = ("happy", "sad", "anger", "fear")
+    task = Task("present", "labels", 4, measures=FURTHER_MEASURES["labels"])
+    labels = LabelSet(tuple(f"present {title}" for title in titles), tasks=(task,))
+    (scores,) = task_scores(predictions_of(said, true, labels), num_resamples=50).values()
+    each = {
+        title: {
+            "f1": reference.f1_score(y, x, zero_division=np.nan),
+            "accuracy": reference.accuracy_score(y, x),
+            "weighted_f1": reference.f1_score(y, x, average="weighted"),
+            "uar": reference.recall_score(y, x, average="macro") if y.any() else (~x).mean(),
+        }
+        for title, y, x in zip(titles, true.T == 1, said.T >= 0.5, strict=True)
+    }
+    for title, wanted in each.items():
+        found = {name: scores.by_column[title][name] for name in wanted}
+        assert found == pytest.approx({**wanted, "f1": 0.0} if title == "fear" else wanted, abs=1e-6)
+    for name in ("accuracy", "weighted_f1", "uar"):
+        assert scores.values[name] == pytest.approx(np.mean([one[name] for one in each.values()]), abs=1e-6)
+    assert scores.intervals["weighted_f1"].low < scores.values["weighted_f1"]
+    _, table = task_tables(scores)
+    assert [column.header for column in table.columns[1:]] == [
+        "recall", "precision", "F1", "UAR", "accuracy", "weighted F1", "clips",
+    ]  # fmt: skip
+
+
 def test_a_label_on_an_edge_belongs_to_the_class_below():
     true = np.array([[0.1], [-0.1], [0.0]])
     values = task_scores(predictions_of(np.zeros((3, 1)), true, SENTIMENT), num_resamples=0)["sentiment"].values

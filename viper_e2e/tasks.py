@@ -34,6 +34,7 @@ FURTHER_MEASURES = {
         "acc3_steps",
         "acc5_steps",
     ),
+    "labels": ("weighted_f1",),
 }
 """Of a task whose corpus asks for them: `scoring/further_measures.py` has what each is and where it is from."""
 

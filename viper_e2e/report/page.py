@@ -17,7 +17,7 @@ from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
 from viper_e2e.report.drawing import span_of, words
 from viper_e2e.report.said import parts_said
-from viper_e2e.report.tables import measure_cell, measure_title, metrics_rows
+from viper_e2e.report.tables import columns_measured, measure_cell, measure_title, metrics_rows
 from viper_e2e.runtime import write_text
 from viper_e2e.scoring import Intervals, Scores, TaskScores, main_measure
 
@@ -150,18 +150,18 @@ def _headline(
 
 
 def _task(one: TaskScores) -> dict[str, Any]:
-    shares = ("recall", "precision", "f1")
+    each = columns_measured(one)
     return {
         "name": words(one.task.name),
         "kind": one.task.kind,
         "num_clips": one.num_clips,
         "told": one.told,
         "measures": [(measure_title(name), measure_cell(one, name)) for name in one.values],
+        "titles": [*map(measure_title, each), "clips"],
         "columns": [
             (
                 words(name),
-                *("–" if math.isnan(row[s]) else f"{row[s]:.3f}" for s in shares),
-                f"{row['num_clips']:,.0f}",
+                [*("–" if math.isnan(row[s]) else f"{row[s]:.3f}" for s in each), f"{row['num_clips']:,.0f}"],
             )
             for name, row in one.by_column.items()
         ],

@@ -54,6 +54,7 @@ MEASURES = {
     "micro_f1": "micro F1",
     "weighted_f1": "weighted F1",
     "accuracy": "accuracy",
+    "f1": "F1",
     "ece": "ECE",
     "brier": "Brier",
     "presence": "ACC presence",
@@ -87,13 +88,18 @@ def task_tables(scores: TaskScores) -> list[Table]:
         whole.caption, whole.caption_justify = Text(scores.told), "left"
     if not scores.by_column:
         return [whole]
-    each = plain_table(
-        "", ("label" if scores.task.kind == "labels" else "class", "recall", "precision", "F1", "clips")
-    )
+    measures = columns_measured(scores)
+    titles = ("label" if scores.task.kind == "labels" else "class", *map(measure_title, measures), "clips")
+    each = plain_table("", titles)
     for column, row in scores.by_column.items():
-        shares = (with_interval(row[measure], None) for measure in ("recall", "precision", "f1"))
+        shares = (with_interval(row[measure], None) for measure in measures)
         each.add_row(words(column), *shares, f"{row['num_clips']:,.0f}")
     return [whole, each]
+
+
+def columns_measured(scores: TaskScores) -> list[str]:
+    """What is known of each class or label: recall, precision, F1, and what its corpus reports besides."""
+    return [measure for measure in next(iter(scores.by_column.values()), {}) if measure != "num_clips"]
 
 
 def calibration_table(report: TaskReport) -> Table:

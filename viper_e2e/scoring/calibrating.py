@@ -17,7 +17,8 @@ from viper_e2e.model import Calibration, Line, Predictions, Steps, TaskCalibrati
 from viper_e2e.scoring.further_measures import fitted_thresholds
 from viper_e2e.scoring.metrics import Interval
 from viper_e2e.scoring.reliability import Bin, known_clips, number_bins, reliability, subjects_of
-from viper_e2e.scoring.task_scores import HOLDS_FROM, task_scores
+from viper_e2e.scoring.task_scores import task_scores
+from viper_e2e.scoring.task_sums import HOLDS_FROM
 from viper_e2e.tasks import BLENDS, Task
 
 FEWEST = 10

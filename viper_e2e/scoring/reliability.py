@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from viper_e2e.model import Predictions
 from viper_e2e.scoring.metrics import Interval, by_subject, finite_or_none, interval_of, resamples
-from viper_e2e.scoring.task_scores import HOLDS_FROM
+from viper_e2e.scoring.task_sums import HOLDS_FROM
 from viper_e2e.tasks import Task
 
 NUM_BINS = 15

@@ -12,15 +12,14 @@ from jaxtyping import Bool, Float
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
-from viper_e2e.scoring.further_measures import further_of_sums, further_sums, told_of
+from viper_e2e.scoring.further_measures import told_of
 from viper_e2e.scoring.metrics import Interval, by_subject, finite_or_none, interval_of, resamples
+from viper_e2e.scoring.task_sums import clip_sums, measures_of_sums, of_each_label
 from viper_e2e.tasks import COMBINED, OVERALL, CombinedMeasure, Task, measures_of
 
 MAIN_MEASURE = {"intensities": "pearson", "class": "uar", "labels": "macro_f1", "number": "ccc"}
 """By which checkpoints are chosen, unless another is named."""
 SMALLER_IS_BETTER = ("mse", "rmse", "mae")
-HOLDS_FROM = 0.5
-"""A label holds from this probability on."""
 
 
 @dataclass(frozen=True)
@@ -199,88 +198,11 @@ def _scores_of(ruler: Ruler, predictions: Predictions, num_resamples: int, seed:
     elif task.kind == "labels":
         hits, wrongly, missed, _ = total.reshape(4, task.size)
         by_column = _by_column(names, hits, hits + missed, hits + wrongly)
+        if task.measures:
+            each = of_each_label(total.reshape(1, 4, task.size))
+            for place, row in enumerate(by_column.values()):
+                row |= {measure: float(values[0, place]) for measure, values in each.items()}
     return TaskScores(task, names, len(sums), values, intervals, by_column, confusion, told_of(task))
-
-
-# --- sums over clips, and scores made of them; leading axes are resamples ----------------------------
-
-
-def clip_sums(
-    task: Task, predicted: Float[np.ndarray, "N C"], true: Float[np.ndarray, "N C"]
-) -> Float[np.ndarray, "N S"]:
-    """What each clip adds."""
-    if task.kind == "class":
-        cells = true.argmax(1) * task.size + predicted.argmax(1) if len(true) else np.zeros(0, int)
-        return np.eye(task.size**2)[cells]
-    if task.kind == "labels":
-        wanted, said = true >= HOLDS_FROM, predicted >= HOLDS_FROM
-        return np.concatenate([wanted & said, ~wanted & said, wanted & ~said, ~wanted & ~said], 1).astype(float)
-    x, y = predicted, true
-    basic = np.concatenate([np.ones_like(x), x, y, x * x, y * y, x * y, np.abs(x - y)], 1)
-    return np.concatenate([basic, further_sums(task, predicted, true)], 1) if task.measures else basic
-
-
-def measures_of_sums(task: Task, sums: Float[np.ndarray, "R S"]) -> dict[str, Float[np.ndarray, "R"]]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if task.kind == "class":
-            return _of_classes(sums.reshape(*sums.shape[:-1], task.size, task.size))
-        if task.kind == "labels":
-            return _of_labels(sums.reshape(*sums.shape[:-1], 4, task.size))
-        size = 7 * task.size
-        found = _of_numbers(sums[..., :size].reshape(*sums.shape[:-1], 7, task.size))
-        return found | further_of_sums(task, sums[..., size:])
-
-
-def _of_classes(table: Float[np.ndarray, "R C C"]) -> dict[str, Float[np.ndarray, "R"]]:
-    """``uar``: mean recall of the classes that occur; ``war``: share of clips that are right."""
-    right, occurs, said = np.diagonal(table, axis1=-2, axis2=-1), table.sum(-1), table.sum(-2)
-    recall, f1 = right / occurs, 2 * right / (occurs + said)
-    total = occurs.sum(-1)
-    return {
-        "uar": _mean(recall, occurs > 0),
-        "war": right.sum(-1) / total,
-        "weighted_f1": np.where(occurs > 0, f1 * occurs, 0.0).sum(-1) / total,
-        "macro_f1": _mean(f1, occurs + said > 0),
-    }
-
-
-def _of_labels(table: Float[np.ndarray, "R 4 C"]) -> dict[str, Float[np.ndarray, "R"]]:
-    """``macro_f1``: over labels, 0 of one that never holds and is never said; ``uar``: of both recalls."""
-    hits, wrongly, missed, rightly_not = np.moveaxis(table, -2, 0)
-    f1 = np.where(hits + wrongly + missed > 0, 2 * hits / (2 * hits + wrongly + missed), 0.0)
-    micro = 2 * hits.sum(-1) / (2 * hits + wrongly + missed).sum(-1)
-    recalls = hits / (hits + missed), rightly_not / (rightly_not + wrongly)
-    both = np.stack(recalls, -1)
-    there = np.stack([hits + missed > 0, rightly_not + wrongly > 0], -1)
-    num_clips = table.sum(-2)
-    return {
-        "macro_f1": np.where(num_clips[..., 0] > 0, f1.mean(-1), np.nan),
-        "micro_f1": micro,
-        "uar": _mean(both, there).mean(-1),
-        "accuracy": ((hits + rightly_not) / num_clips).mean(-1),
-    }
-
-
-def _of_numbers(table: Float[np.ndarray, "R 7 C"]) -> dict[str, Float[np.ndarray, "R"]]:
-    """Means over the columns. ``icc``: ICC(3,1) of prediction and label (Shrout and Fleiss 1979).
-
-    A column whose labels do not vary is in no correlation; a prediction that does not vary correlates as 0.
-    """
-    count, sum_x, sum_y, square_x, square_y, product, distance = np.moveaxis(table, -2, 0)
-    mean_x, mean_y = sum_x / count, sum_y / count
-    square_x, square_y, product = square_x / count, square_y / count, product / count
-    var_x, var_y, cov = square_x - mean_x**2, square_y - mean_y**2, product - mean_x * mean_y
-    x_varies, y_varies = var_x > 1e-11 * square_x, var_y > 1e-11 * square_y
-    pearson = np.where(x_varies, cov / np.sqrt(np.where(x_varies, var_x * var_y, 1.0)), 0.0).clip(-1, 1)
-    mse = (square_x - 2 * product + square_y).clip(0)
-    return {
-        "pearson": _mean(pearson, y_varies),
-        "ccc": _mean(2 * cov / (var_x + var_y + (mean_x - mean_y) ** 2), y_varies),
-        "icc": _mean(2 * cov / (var_x + var_y), y_varies),
-        "mse": mse.mean(-1),
-        "rmse": np.sqrt(mse).mean(-1),
-        "mae": (distance / count).mean(-1),
-    }
 
 
 def _by_column(
@@ -293,8 +215,3 @@ def _by_column(
             name: dict(zip(measures, map(float, row), strict=True))
             for name, row in zip(names, rows, strict=True)
         }
-
-
-def _mean(values: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Over the last axis, of those that are there; NaN where none is."""
-    return np.where(there, values, 0.0).sum(-1) / there.sum(-1)
