@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 TRUSTED = ("mp4", "mov", "mkv", "webm")
 FRAMES_AT_ONCE = 8
+MISMARKED = "it starts at pictures that are marked as keyframes and are none"
 
 
 class ForeignReader(ABC):
@@ -66,6 +67,8 @@ class ForeignReader(ABC):
             return f"its frames from {media.kind} files are not reliable"
         if timeline.packets is None or len(timeline.packets.pts) != len(timeline.pts):
             return "it numbers frames differently where an edit list hides some"
+        if _num_marked(media) > len(np.unique(timeline.packets.keyframe)):
+            return MISMARKED
         # It would take the first bytes' best guess; a file of ours must not look like a playlist to it.
         if media.head[:1] not in (b"\0", b"\x1a") or b"<mpd" in media.head.lower():
             return "its first bytes are unusual"
@@ -80,6 +83,11 @@ class ForeignReader(ABC):
         reason = (str(reason).strip() or "no reason given").splitlines()[0][:200]
         _log.warning("%s is left to PyAV by %s: %s", self.media.name or "a clip", self.library, reason)
         return RescanNeeded()
+
+
+def _num_marked(media: ClipMedia) -> int:
+    """Keyframes by the file's own table; packets of some codecs are marked by what is in them instead."""
+    return sum(entry.is_keyframe for entry in media.video.index_entries or ())
 
 
 def _why_not_shown(media: ClipMedia, frame: av.VideoFrame) -> str:
@@ -98,23 +106,31 @@ def _why_not_shown(media: ClipMedia, frame: av.VideoFrame) -> str:
         return "it shows what is transparent"
     if guessed_matrix(frame) is not None:
         return "it takes all colours without a flag for BT.601"
-    if _changes_midway(media, frame):
-        return "its pictures change midway"
+    return _why_not_to_its_end(media, frame)
+
+
+def _why_not_to_its_end(media: ClipMedia, first: av.VideoFrame) -> str:
+    """The same for the rest of a clip, told from its keyframes, which alone are decoded."""
+    kind = _kind(media, first)
+    try:
+        for frame in _keyframes(media):
+            if not frame.key_frame:
+                return MISMARKED
+            if _kind(media, frame) != kind:
+                return "its pictures change midway"
+    except FFmpegError:
+        return "a keyframe cannot be decoded"
     return ""
 
 
-def _changes_midway(media: ClipMedia, first: av.VideoFrame) -> bool:
-    """Whether a keyframe (these alone are decoded) has another size, shape or coding than the first frame."""
+def _keyframes(media: ClipMedia) -> Iterator[av.VideoFrame]:
+    """What the decoder makes of packets that are marked as keyframes, behind where `media` stands."""
     codec = media.video.codec_context
     codec.flush_buffers()
-    kind = _kind(media, first)
-    try:
-        for packet in media.packets(media.video):
-            if packet.is_keyframe and any(_kind(media, frame) != kind for frame in codec.decode(packet)):
-                return True
-        return any(_kind(media, frame) != kind for frame in codec.decode(None))
-    except FFmpegError:
-        return True  # PyAV has the last word on what is damaged
+    for packet in media.packets(media.video):
+        if packet.is_keyframe:
+            yield from codec.decode(packet)
+    yield from codec.decode(None)
 
 
 def _kind(media: ClipMedia, frame: av.VideoFrame) -> tuple:

@@ -71,6 +71,8 @@ class FrameReader:
         self._references = References(self._codec.extradata) if is_av1 else None
         self._next_packet = self._next_frame = 0
         self._is_running = self._is_landing = self._is_over = False
+        self._started_at: int | None = None
+        """The time of the keyframe that decoding last began at."""
         self._landing_seconds = -math.inf
         """Where the last leap went to."""
         self._leaps: _Leaps | None = None
@@ -118,7 +120,8 @@ class FrameReader:
         if feed == _SKIP:
             yield from self._finish()
         elif feed != _DROP:
-            self._is_running = True
+            if not self._is_running:
+                self._is_running, self._started_at = True, packet.pts
             if self._skips:
                 self._codec.skip_frame = "DEFAULT" if feed == _WANTED else "NONREF"
             elif self._references is not None:
@@ -179,6 +182,9 @@ class FrameReader:
     def _pick(self, frames: list[av.VideoFrame]) -> Iterator[tuple[int, np.ndarray]]:
         for frame in frames:
             self.num_decoded += 1
+            if not frame.key_frame and frame.pts is not None and frame.pts == self._started_at:
+                # Its packet is marked as a keyframe, and built on those jumped over.
+                raise RescanNeeded
             index = self._index_of(frame)
             if index is None or not self._needed_frames[index]:
                 continue
