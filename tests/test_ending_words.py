@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from viper_e2e.config import TrainConfig
-from viper_e2e.training.endings import finished_lines, stopped_line
+from viper_e2e.runtime import TellOnce, table
+from viper_e2e.training.endings import finished_lines, seeds_lines, stopped_line
 
 
 def run(folder, best: dict[str, float], val_shards: str | None = "val-{0..3}.tar") -> SimpleNamespace:
@@ -65,3 +66,27 @@ def test_a_stopped_run_says_what_is_saved_and_how_it_goes_on(tmp_path, unchecked
         f"stopped after step 120 of 600; saved in {tmp_path / 'checkpoints/last'}; go on with"
     )
     assert shlex.split(again) == ["viper", "train", *[w for w in given if w != "--resume"], "--resume"]
+
+
+def test_seeds_end_with_the_best_of_them_and_the_next_command(tmp_path):
+    first, following = seeds_lines(tmp_path, {"best": 3}, 2, "val-*.tar").splitlines()
+    model = tmp_path / "seed-3/checkpoints/best"
+    assert first == f"best in validation: seed 3, {model}"
+    words = ["viper", "eval", "--checkpoint", str(model), "--shards", "val-*.tar"]
+    assert shlex.split(following.removeprefix("next: "))[:6] == words
+    told = seeds_lines(tmp_path, {"seeds": []}, 2, None)
+    assert told == f"next: viper infer CLIP --checkpoint {tmp_path / 'seed-2/checkpoints/last'}"
+
+
+def test_what_trainings_of_a_command_have_in_common_is_told_once(capsys):
+    told, changed = TellOnce(), table("model", ("branch",), [("audio",)])
+    for made in (
+        table("model", ("branch",), [("visual",)]),
+        table("model", ("branch",), [("visual",)]),
+        changed,
+    ):
+        told.table(made)
+        told.problems(["one is odd", "another [is] odd"])
+        told.line("a note")
+    said = capsys.readouterr().err
+    assert [said.count(word) for word in ("visual", "audio", "[is] odd", "a note")] == [1, 1, 1, 1]

@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support.counted_work import counted_work
-from support.training_runs import lines, run, same, settings, weights
+from support.training_runs import arguments, lines, run, same, settings, weights
 
+from viper_e2e.commands.cli import main
 from viper_e2e.config import Size
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import ClipCache
+from viper_e2e.training import data
 from viper_e2e.training.one_pass import ManyTrainings, shards_of
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.campaign
@@ -50,6 +52,29 @@ def test_a_seed_is_bitwise_what_it_is_alone(corpus, vit, alone, tmp_path):
     second = tmp_path / "run/seed-1"
     assert same(weights(second), weights(alone))
     assert (second / "metrics.jsonl").read_text() == (alone / "metrics.jsonl").read_text()
+
+
+@SLOW
+@pytest.mark.parametrize(
+    "command",
+    [["train", "--seeds=2"], ["sweep", "--grid=lr=1e-3,1e-2"], ["ablate", "--retrain"], ["cv", "--folds=2"]],
+)
+def test_what_is_odd_about_the_shards_is_told_once_a_command(corpus, tmp_path, capsys, monkeypatch, command):
+    open_labelled = data.open_labelled
+
+    def odd(*given):
+        shards = open_labelled(*given)
+        shards.problems += ("something is odd",)
+        return shards
+
+    monkeypatch.setattr(data, "open_labelled", odd)
+    more = ["--epochs=1", "--modalities=visual,audio" if "--retrain" in command else "--modalities=visual"]
+    more += [] if command[0] == "cv" else [f"--val-shards={corpus}/shards/val-*.tar"]
+    assert main([*command, *arguments(corpus, tmp_path / "run", *more)]) == 0
+    said = capsys.readouterr().err
+    assert said.count("something is odd") == 1
+    assert said.count("next: ") == 1
+    assert said.splitlines()[-1].startswith("next: ")
 
 
 @LONG

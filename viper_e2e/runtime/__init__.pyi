@@ -1,5 +1,6 @@
 from . import plain_json as plain_json
 from .console import AS_IT_IS as AS_IT_IS
+from .console import TellOnce as TellOnce
 from .console import console as console
 from .console import loading as loading
 from .console import progress_bar as progress_bar

@@ -27,10 +27,36 @@ MAX_PROBLEMS = 10
 def tell_problems(problems: Sequence[str]) -> None:
     """What was left aside in shards, so that nobody takes what is there for the whole."""
     for problem in problems[:MAX_PROBLEMS]:
-        console.print(f"[yellow]{escape(problem)}[/yellow]")
+        console.print(f"[yellow]{escape(problem)}[/yellow]", soft_wrap=True)
     if len(problems) > MAX_PROBLEMS:
         more = len(problems) - MAX_PROBLEMS
         console.print(f"[yellow]{more} more such lines; `viper check` tells all[/yellow]")
+
+
+class TellOnce:
+    """Tells the lines and tables of a command once, however many of its trainings come upon them."""
+
+    def __init__(self) -> None:
+        self._lines: set[str] = set()
+        self._tables: dict[object, object] = {}
+
+    def line(self, text: str) -> None:
+        if text not in self._lines:
+            console.print(text, **AS_IT_IS)
+        self._lines.add(text)
+
+    def problems(self, problems: Sequence[str]) -> None:
+        """As `tell_problems`."""
+        tell_problems([problem for problem in problems if problem not in self._lines])
+        self._lines.update(problems)
+
+    def table(self, made: Table, same_as: object = None) -> None:
+        """Again only where it is another one than the last with its title. ``same_as``: what it is compared by
+        in place of its cells."""
+        cells = [list(column.cells) for column in made.columns] if same_as is None else same_as
+        if self._tables.get(made.title) != cells:
+            console.print(made)
+        self._tables[made.title] = cells
 
 
 def progress_bar(*, disable: bool = False) -> ProgressBar:

@@ -16,7 +16,7 @@ from rich.table import Table
 from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Predictions, checkpoint
-from viper_e2e.runtime import console, count_of, plain_json, settle_folder, table, tell_problems, write_text
+from viper_e2e.runtime import AS_IT_IS, console, count_of, plain_json, settle_folder, table, write_text
 from viper_e2e.scoring import known_groups
 from viper_e2e.shards import ShardSet, parse_corpora
 from viper_e2e.training.data import limits_of, open_corpora
@@ -239,7 +239,7 @@ def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[dict[int, 
     with ManyTrainings(folding.settings, command=command, count=folding.num_trainings) as many:
         is_main = many.processes.is_main
         if is_main:
-            tell_problems((*folding.shards.problems, *notes_on(folding.shards, folding.folds)))
+            many.told.problems((*folding.shards.problems, *notes_on(folding.shards, folding.folds)))
             console.print(*folding.overview(), sep="\n")
             folding.write_folds()
         for seed, own in folding.by_seed.items():
@@ -288,7 +288,7 @@ def _of_seed(
     found: dict[str, Predictions] = {}
     for number, fold in enumerate(folding.names, 1):
         if many.processes.is_main:
-            console.print(f"{prefix}fold {fold} ({number} of {len(folding.names)})", style="bold")
+            console.print(f"{prefix}fold {fold} ({number} of {len(folding.names)})", style="bold", **AS_IT_IS)
         outcomes, runs = [], seeded(folding.run_of(fold))
         for run in runs:
             try:

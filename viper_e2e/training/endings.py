@@ -50,6 +50,17 @@ def _next_commands(model: Path, val_shards: str | None, run: Path) -> Iterator[l
         yield ["viper", "eval", "--checkpoint", str(model), "--shards", pattern, "--out", str(out)]
 
 
+def seeds_lines(folder: Path, summary: Mapping[str, Any], first: int, val_shards: str | None) -> str:
+    """Which model of several seeds to go on with, and by which command. ``summary``: as `summarised` has made
+    it; without validation none is the best, and the ``first`` stands for all."""
+    best = summary.get("best")
+    run = folder / f"seed-{first if best is None else best}"
+    model = run / "checkpoints" / ("last" if best is None else "best")
+    lines = [] if best is None else [f"best in validation: seed {best}, {model}"]
+    following = _next_commands(model, None if best is None else val_shards, run)
+    return "\n".join([*lines, *(f"next: {shlex.join(words)}" for words in following)])
+
+
 def failed_seeds_line(folder: Path, failed: Mapping[int, str], count: int, *, is_joined: bool) -> str:
     """Which of ``count`` seeds failed and what goes on with them. ``is_joined``: they were to be one model."""
     which = "; ".join(f"seed {seed}: {why}" for seed, why in failed.items())

@@ -14,7 +14,7 @@ from viper_e2e.encoders import PreparedClip, TokenCache, checkpoint_activations
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipBatch, ClipStore
 from viper_e2e.model import ViPER, build_augment
-from viper_e2e.runtime import console
+from viper_e2e.runtime import TellOnce
 from viper_e2e.training import memory
 from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.optimizer import Factors
@@ -39,8 +39,8 @@ def prepare_for_training(module: ViPER, config: TrainConfig) -> None:
 class FineTuning:
     """Set up before anything expensive; everything that makes no sense is a `ViperError` here."""
 
-    def __init__(self, module: ViPER, config: TrainConfig, clip_cache: ClipStore):
-        self.module, self.config, self.clip_cache = module, config, clip_cache
+    def __init__(self, module: ViPER, config: TrainConfig, clip_cache: ClipStore, told: TellOnce):
+        self.module, self.config, self.clip_cache, self.told = module, config, clip_cache, told
         module.augment = build_augment(config.augment, config.augmentation, module.modalities)
         if module.augment is not None and config.reuse_memory.num_bytes:
             frozen = [name for name, encoder in module.encoders.items() if encoder.is_frozen]
@@ -102,8 +102,12 @@ class FineTuning:
                 cached=self.clip_cache.budget_bytes,
             )
             if accelerator.is_main_process:
-                console.print(groups_table(optimizer.param_groups))
-                console.print(memory.needs_table(needs, self.config.batch_size, free))
+                groups = optimizer.param_groups
+                self.told.table(groups_table(groups))
+                # Measured anew, its last digits differ where nothing else does.
+                sizes = [(group["name"], sum(p.numel() for p in group["params"])) for group in groups]
+                table = memory.needs_table(needs, self.config.batch_size, free)
+                self.told.table(table, same_as=(sizes, self.config.batch_size))
             memory.check_fits(self.module, needs, clip, free, self.config)
         clips[row] = cache.with_tokens(clip)
 

@@ -15,13 +15,19 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Predictions, ViPER, check_compiler, keep_compiled_in
-from viper_e2e.runtime import Processes, console, heed_launcher, plain_json, write_text
+from viper_e2e.runtime import Processes, TellOnce, console, heed_launcher, plain_json, write_text
 from viper_e2e.scoring import Hooks, score
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import state as training_state
 from viper_e2e.training.data import limits_of, open_splits, reading_of
 from viper_e2e.training.data_record import keep_data
-from viper_e2e.training.endings import ensemble_lines, failed_seeds_line, finished_lines, stopped_line
+from viper_e2e.training.endings import (
+    ensemble_lines,
+    failed_seeds_line,
+    finished_lines,
+    seeds_lines,
+    stopped_line,
+)
 from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.joining import check_joinable, join
 from viper_e2e.training.precision import compute_dtype
@@ -55,7 +61,9 @@ def train(settings: Settings) -> int:
                 write_settings(folder, with_absolute_paths(settings))
 
         many.check_free(runs)
-        for run in runs:
+        for number, run in enumerate(runs, start=1):
+            if len(runs) > 1:
+                many.tell(f"seed {run.train.seed} ({number} of {len(runs)})", style="bold")
             try:
                 outcome = many.train(run, begun)
             except DivergedError as error:
@@ -80,12 +88,16 @@ def train(settings: Settings) -> int:
             said = [many.predict(outcome, val) for outcome in outcomes.values()] if val is not None else []
             members = [outcome.best for outcome in outcomes.values()]
             summary["ensemble"] = join(members, said, target, many.processes, best_by=best_by)
-            many.tell(ensemble_lines(target, summary["ensemble"], best_by))
             if many.processes.is_main:
                 keep_data(Path(runs[0].train.run_dir), folder)
         if many.processes.is_main and len(summary["seeds"]) > 1:
             console.print(seeds_table(summary))
             write_text(folder / "seeds.json", plain_json.dumps(summary, indent=2) + "\n")
+            many.tell(f"wrote {folder / 'seeds.json'}")
+        if "ensemble" in summary:
+            many.tell(ensemble_lines(folder / "checkpoints" / "best", summary["ensemble"], best_by))
+        elif len(runs) > 1:
+            many.tell(seeds_lines(folder, summary, next(iter(outcomes)), settings.train.val_shards))
         if failed:
             many.tell(failed_seeds_line(folder, failed, len(runs), is_joined=settings.train.ensemble > 1))
             return ExitCode.SOME_FAILED
@@ -152,7 +164,10 @@ class ManyTrainings:
         self.processes = Processes(self.accelerator)
         given = train.reuse_memory.num_bytes
         budget = given if given or "reuse_memory" in settings.given else None
-        self.clips = SharedClips(budget, speaks=self.processes.is_main, num_trainings=count) if shares else None
+        self.told = TellOnce()
+        """What all trainings have said so far."""
+        speaks = self.processes.is_main
+        self.clips = SharedClips(budget, told=self.told, speaks=speaks, num_trainings=count) if shares else None
         self.code: int = ExitCode.OK
         """0, or that of the signal that asked to stop."""
         self._precision = train.mixed_precision

@@ -11,7 +11,7 @@ from typing import Any
 
 from viper_e2e.config import Settings
 from viper_e2e.training.tables import measures_in
-from viper_e2e.training.validation import best_epoch, judgement
+from viper_e2e.training.validation import best_epoch, judgement, rank
 
 
 def seeded(settings: Settings) -> list[Settings]:
@@ -36,9 +36,9 @@ def summarised(logs: Mapping[int, Sequence[Mapping[str, Any]]], best_by: str = "
     """Mean and standard deviation over seeds, as the challenge's baseline tells them (Christ et al. 2022).
 
     ``logs``: seed → its ``metrics.jsonl``. Of each the epoch counts that ``checkpoints/best`` holds; a seed
-    that was never validated is left out. ``seeds``, ``chosen_by`` (the measure that chose the epochs), and per
-    measure ``{"values", "mean", "deviation"}``, of which the latter are ``None`` where a value is undefined;
-    of tasks also each in its own measures, under ``tasks``.
+    that was never validated is left out. ``seeds``, ``best`` of them, ``chosen_by`` (the measure that chose it
+    and the epochs), and per measure ``{"values", "mean", "deviation"}``, of which the latter are ``None`` where
+    a value is undefined; of tasks also each in its own measures, under ``tasks``.
     """
     best = {}
     for seed, log in logs.items():
@@ -48,6 +48,7 @@ def summarised(logs: Mapping[int, Sequence[Mapping[str, Any]]], best_by: str = "
     if not best:
         return summary
     first = next(iter(best.values()))
+    summary["best"] = max(best, key=lambda seed: rank(judgement(best[seed]).score, best[seed]["mean_mse"]))
     summary["chosen_by"] = judgement(first, best_by).measure
     for name in ("mean_pearson", "mean_ccc", "mean_mse"):
         summary[name] = _spread([val[name] for val in best.values()])

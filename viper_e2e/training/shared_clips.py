@@ -11,7 +11,7 @@ from viper_e2e.encoders import ClipTokens, PreparedClip, WeightsId
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import Cacheable, ClipCache
 from viper_e2e.model import ClipContent, ViPER
-from viper_e2e.runtime import console
+from viper_e2e.runtime import TellOnce
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import memory
 from viper_e2e.training.validation import VALIDATION
@@ -48,17 +48,24 @@ class SharedClips:
     other trainings have left gives way once room is short.
     """
 
-    def __init__(self, budget_bytes: int | None = None, *, speaks: bool = True, num_trainings: int = 1):
+    def __init__(
+        self,
+        budget_bytes: int | None = None,
+        *,
+        told: TellOnce | None = None,
+        speaks: bool = True,
+        num_trainings: int = 1,
+    ):
         """``budget_bytes``: `None`: half of what the device has free when the first training begins.
-        ``speaks``: whether to tell what cannot be shared, once. ``num_trainings``: there will be, as far as is
-        known, for messages."""
+        ``told``: what was told of these trainings. ``speaks``: whether to tell what cannot be shared.
+        ``num_trainings``: there will be, as far as is known, for messages."""
+        self.told = told or TellOnce()
         self._budget_bytes, self.speaks, self.num_trainings = budget_bytes, speaks, num_trainings
         self._store: ClipCache | None = None
         self._ids: dict[tuple[str, str], str] = {}
         """Shard and key → the clip's identity."""
         self._tokens: dict[str, str] = {}
         """Of each modality, the identity of the tokens that were wanted last."""
-        self._told: set[str] = set()
         self._is_used = False
 
     def of(self, train: ShardSet, val: ShardSet | None = None) -> HeldClips:
@@ -103,9 +110,8 @@ class SharedClips:
 
     def tell(self, line: str) -> None:
         """Once."""
-        if self.speaks and line not in self._told:
-            console.print(line, soft_wrap=True, markup=False)
-        self._told.add(line)
+        if self.speaks:
+            self.told.line(line)
 
 
 class HeldClips:

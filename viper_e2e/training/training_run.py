@@ -14,7 +14,7 @@ from viper_e2e.config import Settings
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading import ClipCache, ClipStore, Cursor, notes_on_reading
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model
-from viper_e2e.runtime import Processes, console, tell_problems
+from viper_e2e.runtime import Processes, TellOnce, console
 from viper_e2e.shards import Mixture
 from viper_e2e.training.corpus_curves import CorpusCurves
 from viper_e2e.training.data import limits_of, make_loader, open_splits, shares_of, training_labels
@@ -56,12 +56,13 @@ class TrainingRun:
         self.processes, self.hooks = processes or Processes(accelerator), hooks or TrainerHooks()
         saved = self._open_shards()
         held = clips.of(self.train_shards, self.val_shards) if clips is not None else None
+        self.told = clips.told if clips is not None else TellOnce()
         self.clip_cache: ClipStore = held or ClipCache(self.config.reuse_memory.num_bytes)
         self._open_folder()
         labels = self._build_model(saved)
         self.loss = build_loss(labels, self.train_shards, self.config, self.module.fusion.num_networks)
         self._settle_precision()
-        self.tuning = FineTuning(self.module, self.config, self.clip_cache)
+        self.tuning = FineTuning(self.module, self.config, self.clip_cache, self.told)
         self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
         self.module.set_clip_timeout(self.config.clip_timeout_seconds)
         if held is not None:
@@ -196,12 +197,12 @@ class TrainingRun:
 
     def _tell_beginning(self) -> None:
         """Print what is trained, on which clips, and what is odd about these."""
-        console.print(branch_table(self.module))
+        self.told.table(branch_table(self.module))
         if isinstance(self.train_shards, Mixture):
-            console.print(mixture_table(shares_of(self.train_shards), self.train_shards.corpora))
+            self.told.table(mixture_table(shares_of(self.train_shards), self.train_shards.corpora))
         for shards in filter(None, (self.train_shards, self.val_shards)):
-            tell_problems(shards.problems)
-        tell_problems(notes_on_reading(self.train_shards.far, (self.train_shards, self.val_shards)))
+            self.told.problems(shards.problems)
+        self.told.problems(notes_on_reading(self.train_shards.far, (self.train_shards, self.val_shards)))
 
     # --- saving and going on ----------------------------------------------------------------------
 

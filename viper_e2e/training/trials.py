@@ -106,6 +106,8 @@ def run_trials(
             if earlier is not None and trial.name in given_up:
                 rows.append(earlier)
                 continue
+            told = ", ".join(f"{name} {value}" for name, value in trial.differs.items())
+            many.tell(f"{trial.name} ({number} of {count}): {told}", style="bold")
             row, outcome = _trained(trial, many, begun, earlier, judge)
             if row is None:
                 return many.code, rows
