@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import io
 import os
+import posixpath
 import re
 from collections.abc import Iterator
 from html import escape
@@ -20,10 +21,22 @@ from viper_e2e.config.settings import WORDED
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
+LINK = r"\]\((?!https?:|#)([^)#]+)"
+"""The beginning of a link to a file, up to its anchor."""
 SETTINGS = ("model", "training")
 """Modules of `viper_e2e/config` that declare settings."""
+MADE_OF = {
+    "viper_e2e/config/model.py": "reference/settings.md",
+    "viper_e2e/config/training.py": "reference/settings.md",
+    "viper_e2e/config/options.py": "reference/commands.md",
+    "benchmarks/RESULTS.md": "measurements.md",
+    "CHANGELOG.md": "changes.md",
+}
+"""Files of the repository -> the pages made of them. Pages in ``docs/`` link to the file, which is there for
+whoever reads them in the repository; in the site the link leads to the page."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -39,6 +52,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, content in pages.items():
         files.append(File.generated(config, name, content=content))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Called by mkdocs for each page before it becomes HTML."""
+    return links_of_site(markdown, page.file.src_uri)
+
+
+def links_of_site(text: str, page: str) -> str:
+    """The text of a page (``how-to/stores.md``), whose links to a file in `MADE_OF` lead to the page made of it."""
+    folder = posixpath.dirname(f"docs/{page}")
+
+    def of_site(link: re.Match[str]) -> str:
+        made = MADE_OF.get(posixpath.normpath(posixpath.join(folder, link[1])))
+        return link[0] if made is None else f"]({posixpath.relpath(f'docs/{made}', folder)}"
+
+    return re.sub(LINK, of_site, text)
 
 
 def on_page_content(html: str, **_: object) -> str:

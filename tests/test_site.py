@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import posixpath
+import re
 from dataclasses import fields
 
 import pytest
@@ -55,12 +57,29 @@ def test_every_command_stands_there_as_its_help(monkeypatch):
         assert f"## viper {command}\n\n```text\nusage: viper {command}" in page
 
 
+WRITTEN = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")}
+GENERATED = set(generate.MADE_OF.values())
+
+
 def test_every_page_is_in_the_menu():
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     menu = {page for entry in yaml.safe_load(text)["nav"] for page in _pages(entry)}
-    written = {str(path.relative_to(ROOT / "docs")) for path in ROOT.glob("docs/**/*.md")}
-    generated = {"reference/commands.md", "reference/settings.md", "measurements.md", "changes.md"}
-    assert menu == written | generated
+    assert menu == WRITTEN | GENERATED
+
+
+@pytest.mark.parametrize("page", sorted(WRITTEN))
+def test_in_the_site_each_link_leads_to_a_page_or_picture_of_the_site(page):
+    text = generate.links_of_site((ROOT / "docs" / page).read_text(encoding="utf-8"), page)
+    for target in re.findall(generate.LINK, text):
+        there = posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
+        assert not there.startswith(".."), target
+        assert there in WRITTEN | GENERATED or (ROOT / "docs" / there).is_file(), target
+
+
+def test_a_link_to_what_a_page_is_made_of_keeps_its_anchor_in_the_site():
+    text = "[a](../../viper_e2e/config/training.py#trainconfig) [b](../../CHANGELOG.md) [c](tasks.md#groups)"
+    told = "[a](../reference/settings.md#trainconfig) [b](../changes.md) [c](tasks.md#groups)"
+    assert generate.links_of_site(text, "how-to/stores.md") == told
 
 
 def _pages(entry: object) -> list[str]:
