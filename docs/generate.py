@@ -60,7 +60,7 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 
 
 def links_of_site(text: str, page: str) -> str:
-    """The text of a page (``how-to/stores.md``), whose links to a file in `MADE_OF` lead to the page made of it."""
+    """Of a page (``how-to/stores.md``): links to a file in `MADE_OF` lead to the page that is made of it."""
     folder = posixpath.dirname(f"docs/{page}")
 
     def of_site(link: re.Match[str]) -> str:
