@@ -22,7 +22,8 @@ from viper_e2e.config.presets import paper
 from viper_e2e.errors import ViperError
 from viper_e2e.faces import DETECTED, INTERPOLATED, NONE, FaceCropper
 from viper_e2e.faces.crop import FaceRegions
-from viper_e2e.faces.mtcnn import MTCNN, area_crops, area_resize, summed_area
+from viper_e2e.faces.mtcnn import MTCNN
+from viper_e2e.faces.summed_area import area_crops, area_resize, summed_area
 from viper_e2e.faces.track import choose_first, choose_track, fill, frames_still_needed, frames_to_start_with
 
 HEIGHT, WIDTH = 160, 200

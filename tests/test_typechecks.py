@@ -95,7 +95,7 @@ def test_letters_hold_for_one_call_and_the_error_tells_them():
 
 
 def test_the_package_is_checked_in_this_way():
-    from viper_e2e.faces.mtcnn import summed_area
+    from viper_e2e.faces.summed_area import summed_area
 
     with pytest.raises(BeartypeCallHintViolation):
         summed_area(torch.zeros(1, 4, 4, 3))
