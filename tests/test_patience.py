@@ -7,7 +7,7 @@ from viper_e2e.commands import main
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import Cursor
 from viper_e2e.training import train
-from viper_e2e.training.cross_validation import Folding
+from viper_e2e.training.folding import Folding
 from viper_e2e.training.state import TrainingState
 
 STANDING = ("--lr=0", "--batch-size=4", "--modality-dropout=0")

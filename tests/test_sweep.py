@@ -16,7 +16,7 @@ from viper_e2e.commands.sweeping import _single, parse_sweep
 from viper_e2e.errors import ViperError
 from viper_e2e.report import trials_plot
 from viper_e2e.training.axes import drawn, grid, read_axes
-from viper_e2e.training.trials import ranked
+from viper_e2e.training.trial_record import ranked
 
 GRID = ("--grid", "fusion.dropout=0.0,0.5", "train.lr=1e-3,1e-2")
 

@@ -128,6 +128,11 @@ def limits_of(settings: Settings) -> ShardLimits:
     return ShardLimits(max_clip_bytes=max_clip_bytes, far=FarReading.of(settings.train))
 
 
+def shards_of(run: Settings) -> tuple[ShardSet, ShardSet | None]:
+    """What a run trains and validates on."""
+    return open_splits(run.train, limits_of(run))
+
+
 def open_corpora(text: str, option: str, limits: ShardLimits | None = None) -> ShardSet:
     """The labelled clips of one corpus, or of several that are named, as `Mixture`."""
     corpora = [

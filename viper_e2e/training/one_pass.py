@@ -18,8 +18,7 @@ from viper_e2e.model import Predictions, ViPER, check_compiler, keep_compiled_in
 from viper_e2e.runtime import Processes, TellOnce, console, heed_launcher, plain_json, write_text
 from viper_e2e.scoring import Hooks, score
 from viper_e2e.shards import ShardSet
-from viper_e2e.training import state as training_state
-from viper_e2e.training.data import limits_of, open_splits, reading_of
+from viper_e2e.training.data import reading_of, shards_of
 from viper_e2e.training.data_record import keep_data
 from viper_e2e.training.endings import (
     ensemble_lines,
@@ -31,7 +30,7 @@ from viper_e2e.training.endings import (
 from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.joining import check_joinable, join
 from viper_e2e.training.precision import compute_dtype
-from viper_e2e.training.resuming import SavedRun, with_absolute_paths
+from viper_e2e.training.resuming import has_ended, with_absolute_paths
 from viper_e2e.training.ridge_training import RidgeTrainer
 from viper_e2e.training.run_folder import RunFolder, check_goes_on, check_is_free, write_settings
 from viper_e2e.training.seeds import seeded, summarised
@@ -289,26 +288,3 @@ class ManyTrainings:
         if not self._has_advised:
             self.tell(WHAT_HELPS, style="yellow")
         self._has_advised = True
-
-
-def shards_of(run: Settings) -> tuple[ShardSet, ShardSet | None]:
-    """What a run trains and validates on."""
-    limits = limits_of(run)
-    return open_splits(run.train, limits)
-
-
-def has_ended(run: Settings) -> bool:
-    """Whether the run stands complete in its folder, as these settings would leave it; `ViperError` where what
-    stands there is of other settings."""
-    saved = SavedRun.of(Path(run.train.run_dir)) if run.train.resume else None
-    if saved is None or saved.last is None:
-        return False
-    if run.model.fusion.kind == "ridge":
-        run = replace(run, train=replace(run.train, epochs=1))
-    shards = saved.in_its_order(*shards_of(run))
-    if saved.check(run, *shards):
-        return False  # a setting that may change has changed: the trainer takes it up
-    state = training_state.read(saved.last)
-    is_through = state.cursor.epoch >= run.train.epochs or state.step == run.train.max_steps
-    is_through = is_through or state.is_out_of_patience(run.train.patience)
-    return is_through and state.validated_step == state.step

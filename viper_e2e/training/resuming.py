@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
@@ -30,6 +31,8 @@ from viper_e2e.model import ViPER, labels_of, newest_whole, read_json
 from viper_e2e.runtime import naming
 from viper_e2e.shards import ShardSet, parse_corpora, with_patterns
 from viper_e2e.tasks import tasks_from_json
+from viper_e2e.training import state as training_state
+from viper_e2e.training.data import shards_of
 from viper_e2e.training.data_record import DATA, bank_id, other_shards
 from viper_e2e.training.folds import is_file_of_folds
 from viper_e2e.training.optimizer import parameter_groups
@@ -182,6 +185,23 @@ def _is_moved(name: str, before: object, now: object) -> bool:
 def said(value: object) -> str:
     """A setting's value as messages show it."""
     return "none" if value is None else json.dumps(value, ensure_ascii=False) if value == "" else str(value)
+
+
+def has_ended(run: Settings) -> bool:
+    """Whether the run stands complete in its folder, as these settings would leave it; `ViperError` where what
+    stands there is of other settings."""
+    saved = SavedRun.of(Path(run.train.run_dir)) if run.train.resume else None
+    if saved is None or saved.last is None:
+        return False
+    if run.model.fusion.kind == "ridge":
+        run = replace(run, train=replace(run.train, epochs=1))
+    shards = saved.in_its_order(*shards_of(run))
+    if saved.check(run, *shards):
+        return False  # a setting that may change has changed: the trainer takes it up
+    state = training_state.read(saved.last)
+    is_through = state.cursor.epoch >= run.train.epochs or state.step == run.train.max_steps
+    is_through = is_through or state.is_out_of_patience(run.train.patience)
+    return is_through and state.validated_step == state.step
 
 
 # --- what a run says of its data --------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,17 +11,16 @@ from typing import Any
 from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import CheckpointError, checkpoint, write_folder
-from viper_e2e.runtime import naming, plain_json, write_text
 from viper_e2e.training.data_record import keep_data
 from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.one_pass import ManyTrainings, Outcome
 from viper_e2e.training.resuming import with_absolute_paths
 from viper_e2e.training.ridge_training import complaints_of_ridge
-from viper_e2e.training.run_folder import check_is_free, write_settings
+from viper_e2e.training.run_folder import write_settings
 from viper_e2e.training.tables import measures_in
-from viper_e2e.training.validation import best_epoch, judgement, rank
+from viper_e2e.training.trial_record import num_trials, ranked, read_record, write_record
+from viper_e2e.training.validation import best_epoch, judgement
 
-SCHEMA = 1
 MEANS = ("mean_pearson", "mean_ccc", "mean_mse")
 
 
@@ -73,7 +71,11 @@ def run_trials(
     trials = [make(number, differs) for number, differs in enumerate(plan["trials"], start=1)]
     _check_heads(trials)
     rows: list[dict[str, Any]] = []
-    known = {row["trial"]: row for row in _read(folder / record).get("trials", [])} if base.train.resume else {}
+    known = (
+        {row["trial"]: row for row in read_record(folder / record).get("trials", [])}
+        if base.train.resume
+        else {}
+    )
     # Looked at before any process makes a folder anew, so that all pass over the same ones.
     given_up = {name for name, row in known.items() if "failed" in row and (folder / name).is_dir()}
     count = num_trials(plan)
@@ -82,12 +84,12 @@ def run_trials(
         is_main = many.processes.is_main
         if is_main and known:
             # The plan may have grown: `--resume` alone goes on with all of it.
-            _write(folder / record, plan, [*known.values()])
+            write_record(folder / record, plan, [*known.values()])
 
         def begun() -> None:
             if is_main and not rows and not known:
                 # The record tells whose settings those are.
-                _write(folder / record, plan, [])
+                write_record(folder / record, plan, [])
                 write_settings(folder, with_absolute_paths(base))
 
         best: Outcome | None = None
@@ -100,7 +102,7 @@ def run_trials(
                 _check_heads(trials[-1:])
                 many.check_free([trials[-1].settings])
                 if is_main and rows:
-                    _write(folder / record, plan, rows)
+                    write_record(folder / record, plan, rows)
             trial = trials[number - 1]
             earlier = known.get(trial.name)
             if earlier is not None and trial.name in given_up:
@@ -117,7 +119,7 @@ def run_trials(
                 logs[trial.name] = outcome.log
             rows.append(row)
             if is_main and row is not earlier:
-                _write(folder / record, plan, [*rows, *[*known.values()][len(rows) :]])
+                write_record(folder / record, plan, [*rows, *[*known.values()][len(rows) :]])
             if outcome is not None and row is ranked(rows)[0]:
                 best = outcome
         if is_main and best is not None:
@@ -159,90 +161,6 @@ def _code_of(rows: Sequence[Mapping[str, Any]], folder: Path) -> int:
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
 
 
-def ranked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The best first, of equals the earlier; then what has no score, since its predictions do not vary; what
-    failed last."""
-    return sorted(rows, key=_rank, reverse=True)
-
-
-def without_effect(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str]]]:
-    """Of each trial that is the training of an earlier one over again: its name, that of the other, and the
-    settings that make no difference."""
-    settings = {row["trial"]: row["settings"] for row in rows}
-    return [
-        (
-            row["trial"],
-            row["same_as"],
-            [name for name, value in row["settings"].items() if settings[row["same_as"]][name] != value],
-        )
-        for row in rows
-        if "same_as" in row
-    ]
-
-
-def num_trials(plan: Mapping[str, Any]) -> int:
-    """How many there will be."""
-    return plan.get("count", len(plan["trials"]))
-
-
-def read_plan(path: Path) -> dict[str, Any] | None:
-    """What a record says was to be tried; `None` where there is none."""
-    return _read(path).get("plan")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        with naming(path):
-            data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ViperError(f"{path}: not a record of this version ({error}); was it edited?") from error
-    if not isinstance(data, dict) or not {"plan", "trials"} <= data.keys():
-        raise ViperError(f"{path}: not a record of this version; was it edited?")
-    return data
-
-
-def settled_plan(base: Settings, plan: dict[str, Any], record: Path) -> dict[str, Any]:
-    """The plan to begin or go on with, before anything is loaded; `ViperError` where there can be none.
-
-    ``plan``: ``trials`` are the settings of all; where they are proposed one after the other, ``count`` says
-    how many there will be, and ``trials`` are those in the record. What goes on may have more trials than
-    before; ``began_with`` is then the first count.
-    """
-    if not base.train.val_shards:
-        raise ViperError("--val-shards is missing: trials are compared by their validation")
-    if base.train.seeds > 1:
-        raise ViperError("--seeds: give seed=0,1,2 among the settings that are tried")
-    if base.train.ensemble > 1:
-        raise ViperError("--ensemble: a trial is one model; train the settings that are best with --ensemble")
-    if not base.train.resume:
-        check_is_free(record.parent)
-        return plan
-    before, asked = read_plan(record), json.loads(plain_json.dumps(plan))
-    if before is None:
-        return plan
-    grown = _grown(before, asked)
-    if grown is None:
-        raise ViperError(
-            f"{record}: holds other trials than those asked for now, and not the first of them; name another "
-            "--run-dir"
-        )
-    return grown
-
-
-def _grown(before: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any] | None:
-    """`None` where ``asked`` does not begin with the trials from ``before``."""
-    first, now = num_trials(before), num_trials(asked)
-    if "count" in asked:
-        asked["trials"] = before["trials"]  # they are proposed one after the other
-    changes = {"count", "trials", "began_with"}
-    alike = all(before.get(name) == asked.get(name) for name in {*before, *asked} - changes)
-    if not alike or now < first or asked["trials"][: len(before["trials"])] != before["trials"]:
-        return None
-    return before if now == first else asked | {"began_with": before.get("began_with", first)}
-
-
 def _check_heads(trials: Sequence[Trial]) -> None:
     for trial in trials:
         if trial.settings.model.fusion.kind == "ridge":
@@ -276,17 +194,6 @@ def _row(trial: Trial, outcome: Outcome) -> dict[str, Any]:
             for name, one in val["tasks"].items()
         }
     return row
-
-
-def _rank(row: Mapping[str, Any]) -> tuple[bool, tuple[float, float]]:
-    return "failed" not in row, rank(row["score"], row["mean_mse"])
-
-
-def _write(path: Path, plan: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> None:
-    first = ranked(rows)[:1]
-    best = {"best": first[0]["trial"]} if first and "failed" not in first[0] else {}
-    data = {"schema": SCHEMA, "plan": plan, **best, "trials": rows}
-    write_text(path, plain_json.dumps(data, indent=1) + "\n")
 
 
 def _copy(checkpoint_folder: Path, new: Path) -> None:

@@ -1,0 +1,117 @@
+"""trial_record.py: the record of trials in the folder of a sweep: what was to be tried, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from viper_e2e.config import Settings
+from viper_e2e.errors import ViperError
+from viper_e2e.runtime import naming, plain_json, write_text
+from viper_e2e.training.run_folder import check_is_free
+from viper_e2e.training.validation import rank
+
+SCHEMA = 1
+
+
+# --- what is to be tried --------------------------------------------------------------------------
+
+
+def num_trials(plan: Mapping[str, Any]) -> int:
+    """How many there will be."""
+    return plan.get("count", len(plan["trials"]))
+
+
+def read_plan(path: Path) -> dict[str, Any] | None:
+    """What a record says was to be tried; `None` where there is none."""
+    return read_record(path).get("plan")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        with naming(path):
+            data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ViperError(f"{path}: not a record of this version ({error}); was it edited?") from error
+    if not isinstance(data, dict) or not {"plan", "trials"} <= data.keys():
+        raise ViperError(f"{path}: not a record of this version; was it edited?")
+    return data
+
+
+def settled_plan(base: Settings, plan: dict[str, Any], record: Path) -> dict[str, Any]:
+    """The plan to begin or go on with, before anything is loaded; `ViperError` where there can be none.
+
+    ``plan``: ``trials`` are the settings of all; where they are proposed one after the other, ``count`` says
+    how many there will be, and ``trials`` are those in the record. What goes on may have more trials than
+    before; ``began_with`` is then the first count.
+    """
+    if not base.train.val_shards:
+        raise ViperError("--val-shards is missing: trials are compared by their validation")
+    if base.train.seeds > 1:
+        raise ViperError("--seeds: give seed=0,1,2 among the settings that are tried")
+    if base.train.ensemble > 1:
+        raise ViperError("--ensemble: a trial is one model; train the settings that are best with --ensemble")
+    if not base.train.resume:
+        check_is_free(record.parent)
+        return plan
+    before, asked = read_plan(record), json.loads(plain_json.dumps(plan))
+    if before is None:
+        return plan
+    grown = _grown(before, asked)
+    if grown is None:
+        raise ViperError(
+            f"{record}: holds other trials than those asked for now, and not the first of them; name another "
+            "--run-dir"
+        )
+    return grown
+
+
+def _grown(before: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any] | None:
+    """`None` where ``asked`` does not begin with the trials from ``before``."""
+    first, now = num_trials(before), num_trials(asked)
+    if "count" in asked:
+        asked["trials"] = before["trials"]  # they are proposed one after the other
+    changes = {"count", "trials", "began_with"}
+    alike = all(before.get(name) == asked.get(name) for name in {*before, *asked} - changes)
+    if not alike or now < first or asked["trials"][: len(before["trials"])] != before["trials"]:
+        return None
+    return before if now == first else asked | {"began_with": before.get("began_with", first)}
+
+
+# --- what came of it ------------------------------------------------------------------------------
+
+
+def ranked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The best first, of equals the earlier; then what has no score, since its predictions do not vary; what
+    failed last."""
+    return sorted(rows, key=_rank, reverse=True)
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[bool, tuple[float, float]]:
+    return "failed" not in row, rank(row["score"], row["mean_mse"])
+
+
+def without_effect(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str]]]:
+    """Of each trial that is the training of an earlier one over again: its name, that of the other, and the
+    settings that make no difference."""
+    settings = {row["trial"]: row["settings"] for row in rows}
+    return [
+        (
+            row["trial"],
+            row["same_as"],
+            [name for name, value in row["settings"].items() if settings[row["same_as"]][name] != value],
+        )
+        for row in rows
+        if "same_as" in row
+    ]
+
+
+def write_record(path: Path, plan: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+    first = ranked(rows)[:1]
+    best = {"best": first[0]["trial"]} if first and "failed" not in first[0] else {}
+    data = {"schema": SCHEMA, "plan": plan, **best, "trials": rows}
+    write_text(path, plain_json.dumps(data, indent=1) + "\n")
