@@ -10,6 +10,7 @@ from pathlib import Path
 
 from viper_e2e.commands.command_line import VOLUME, parse, parse_known, with_values
 from viper_e2e.commands.stopping import stopping, what_is_kept
+from viper_e2e.commands.usage import overview, unknown_command
 from viper_e2e.config import (
     AblateConfig,
     BenchConfig,
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     end_without_collecting()
     command = argv[0] if argv else "--help"
     if command in ("-h", "--help"):
-        print(_overview())
+        print(overview({name: text for name, (_, text) in COMMANDS.items()}))
         return ExitCode.OK if argv else ExitCode.NOTHING_DONE
     if command == "--version":
         from viper_e2e import __version__
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"viper_e2e {__version__}")
         return ExitCode.OK
     if command not in COMMANDS:
-        return _unknown(command)
+        return unknown_command(command, COMMANDS)
     try:
         with stopping():
             _refuse_a_deleted_folder()
@@ -109,30 +110,6 @@ def _which_process() -> str:
     """Whose error it is, where torchrun or `accelerate launch` started several processes."""
     count = os.environ.get("WORLD_SIZE", "1")
     return f" (process {os.environ.get('RANK', '0')} of {count})" if count != "1" else ""
-
-
-def _overview() -> str:
-    lines = [
-        "usage: viper COMMAND [options]",
-        "",
-        "Emotion recognition from raw video, end to end in one PyTorch module.",
-        "",
-        "commands:",
-        *(f"  {name:<18}{text}" for name, (_, text) in COMMANDS.items()),
-        "",
-        "viper COMMAND --help tells the options of a command; each takes -q (quiet) and -v (verbose).",
-        "exit codes: 0 all fine, 1 nothing done (also: a wrong option), 2 some clips failed, 130 stopped",
-    ]
-    return "\n".join(lines)
-
-
-def _unknown(command: str) -> int:
-    import difflib
-
-    near = difflib.get_close_matches(command, COMMANDS, n=1)
-    hint = f"did you mean {near[0]}?" if near else "see viper --help"
-    print(f"viper: no command {command!r}; {hint}", file=sys.stderr)
-    return ExitCode.NOTHING_DONE
 
 
 # --- commands -------------------------------------------------------------------------------------

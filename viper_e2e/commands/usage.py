@@ -1,4 +1,4 @@
-"""usage.py: wrong command lines answered in one line, with the nearest name of what was meant."""
+"""usage.py: all commands on a page, and wrong command lines answered in one line, with the nearest name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import re
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from viper_e2e.errors import ExitCode
@@ -17,6 +17,29 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         usage_error(self.prog, message, self._option_string_actions)
+
+
+def overview(commands: Mapping[str, str]) -> str:
+    """`viper --help`. ``commands``: name → what it does, in a few words."""
+    lines = [
+        "usage: viper COMMAND [options]",
+        "",
+        "Emotion recognition from raw video, end to end in one PyTorch module.",
+        "",
+        "commands:",
+        *(f"  {name:<18}{text}" for name, text in commands.items()),
+        "",
+        "viper COMMAND --help tells the options of a command; each takes -q (quiet) and -v (verbose).",
+        "exit codes: 0 all fine, 1 nothing done (also: a wrong option), 2 some clips failed, 130 stopped",
+    ]
+    return "\n".join(lines)
+
+
+def unknown_command(command: str, commands: Iterable[str]) -> ExitCode:
+    near = difflib.get_close_matches(command, commands, n=1)
+    hint = f"did you mean {near[0]}?" if near else "see viper --help"
+    print(f"viper: no command {command!r}; {hint}", file=sys.stderr)
+    return ExitCode.NOTHING_DONE
 
 
 def usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:

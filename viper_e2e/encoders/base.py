@@ -40,6 +40,15 @@ class Stream(NamedTuple):
     """Presentation time of each slot on the clip's clock, float32."""
 
 
+class Account(NamedTuple):
+    """What a person should know of what an encoder read of a clip."""
+
+    words: str | None = None
+    """As they were read."""
+    notes: tuple[str, ...] = ()
+    """As in `DecodedClip`."""
+
+
 class Encoders(nn.ModuleDict):
     """Encoders by modality."""
 
@@ -49,14 +58,11 @@ class Encoders(nn.ModuleDict):
         def items(self) -> ItemsView[str, Encoder[Any]]: ...
         def values(self) -> ValuesView[Encoder[Any]]: ...
 
-
-class Account(NamedTuple):
-    """What a person should know of what an encoder read of a clip."""
-
-    words: str | None = None
-    """As they were read."""
-    notes: tuple[str, ...] = ()
-    """As in `DecodedClip`."""
+    def account(self, clip: ClipView) -> Account:
+        """Notes on a clip beside its numbers, from all of them."""
+        told = [encoder.account(clip) for encoder in self.values()]
+        words = next((one.words for one in told if one.words is not None), None)
+        return Account(words, tuple(note for one in told for note in one.notes))
 
 
 class Encoder(nn.Module, ABC, Generic[Input]):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from viper_e2e.loading.spans import Span
+from viper_e2e.runtime import count_of
 from viper_e2e.shards import ShardIndex, WholeShard
 
 TAIL_BYTES = 2**20
@@ -117,3 +118,14 @@ class Counts:
     clips_whole: int = 0
     """Pieces that came out of whole shards."""
     clips_by_range: int = 0
+
+    def in_words(self, cache: str | None) -> str:
+        """A line for people, empty where there was nothing to read. ``cache``: the folder, if there is one."""
+        if not (self.fetched or self.found or self.clips_by_range):
+            return ""
+        parts = [f"{count_of(self.fetched, 'shard')} fetched whole ({self.fetched_bytes / 1e6:,.1f} MB)"]
+        if cache is not None:
+            parts.insert(0, f"{count_of(self.found, 'shard')} found in {cache}")
+        if self.clips_by_range:
+            parts.append(f"{count_of(self.clips_by_range, 'file')} read by a range each")
+        return ", ".join(parts)

@@ -10,7 +10,7 @@ from itertools import islice
 
 from viper_e2e.loading.held_shards import Counts, Held, InMemory, Room, Walk
 from viper_e2e.loading.spans import Span
-from viper_e2e.runtime import AS_IT_IS, console, count_of
+from viper_e2e.runtime import AS_IT_IS, TellOnce, console
 from viper_e2e.shards import (
     BusyError,
     FarReading,
@@ -56,7 +56,7 @@ class ReadAhead:
         """What to tell a person where a clip is read by a range because there is no room for its shard."""
         self._is_busy = False
         """Whether another process fetches what is wanted here."""
-        self._told: set[str] = set()
+        self._notes = TellOnce()
         self.is_open = True
         self.counts = Counts()
         for _ in range(CONNECTIONS):
@@ -104,7 +104,8 @@ class ReadAhead:
                     held.room.give_up()
             self._held.clear()
             self._state.notify_all()
-        self._tell_counts()
+        if told := self.counts.in_words(self._far.cache):
+            console.print(told, **AS_IT_IS)
 
     # --- for those who read ---------------------------------------------------------------------
 
@@ -140,8 +141,8 @@ class ReadAhead:
         if held is not None:
             return held.is_coming and not held.failures
         waiting = [w for w in self._walks if any(s.shard.path_or_url == address for s in w.look())]
-        if waiting and all(walk.is_blocked for walk in waiting):
-            self._tell(self._lack)
+        if self._lack and waiting and all(walk.is_blocked for walk in waiting):
+            self._notes.line(self._lack)
         return any(not walk.is_blocked for walk in waiting)
 
     # --- fetching -------------------------------------------------------------------------------
@@ -215,7 +216,7 @@ class ReadAhead:
         if address not in self._names:
             self._names[address] = kept_name(shard)
             if self._names[address] is None:
-                self._tell(
+                self._notes.line(
                     f"--cache: {without_query(address)} has no hashes in an index, and its server tells no "
                     "ETag and no date: not kept; write its index with viper index"
                 )
@@ -295,20 +296,4 @@ class ReadAhead:
 
     def _without_folder(self, error: OSError) -> None:
         self._kept = None
-        self._tell(f"--cache {self._far.cache}: {error.strerror or error}; goes on without it")
-
-    def _tell(self, line: str) -> None:
-        if line and line not in self._told:
-            self._told.add(line)
-            console.print(line, **AS_IT_IS)
-
-    def _tell_counts(self) -> None:
-        counts = self.counts
-        if not (counts.fetched or counts.found or counts.clips_by_range):
-            return
-        parts = [f"{count_of(counts.fetched, 'shard')} fetched whole ({counts.fetched_bytes / 1e6:,.1f} MB)"]
-        if self._far.cache is not None:
-            parts.insert(0, f"{count_of(counts.found, 'shard')} found in {self._far.cache}")
-        if counts.clips_by_range:
-            parts.append(f"{count_of(counts.clips_by_range, 'file')} read by a range each")
-        console.print(", ".join(parts), **AS_IT_IS)
+        self._notes.line(f"--cache {self._far.cache}: {error.strerror or error}; goes on without it")

@@ -6,16 +6,19 @@ worker's core would otherwise stand still for 20 ms a clip.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing import connection
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from viper_e2e.errors import ViperError
@@ -128,3 +131,19 @@ def _outcome_of(task: Callable[[Any], Any], job: Job) -> Any:
         return Raised(error)
     except Exception:  # nothing is forgotten: it is raised in the parent
         return Raised(WorkerError(f"{job.name}: failed in a worker:\n{traceback.format_exc()}"))
+
+
+@contextlib.contextmanager
+def main_hidden(*, unless: bool) -> Iterator[None]:
+    """Have multiprocessing find no main module that it would run once more in a new process.
+
+    A script without `if __name__ == "__main__":` would then do in every worker what it does here, one that
+    came through a pipe is nowhere to be found, and the torch that a script imports is of no use there.
+    """
+    main = sys.modules["__main__"]
+    if not unless:
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

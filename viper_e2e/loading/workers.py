@@ -12,19 +12,17 @@ import contextlib
 import multiprocessing
 import pickle
 import signal
-import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.handover import receive
-from viper_e2e.loading.worker_process import Job, Raised, WorkerError, serve
+from viper_e2e.loading.worker_process import Job, Raised, WorkerError, main_hidden, serve
 from viper_e2e.runtime import RunningTime, count_of, shown_level
 
 if TYPE_CHECKING:
@@ -172,7 +170,7 @@ class WorkerPool:
             name="viper-worker",
             daemon=True,
         )
-        with _main_hidden(unless=b"__main__" in self._payload):
+        with main_hidden(unless=b"__main__" in self._payload):
             process.start()
         theirs.close()
         return _Worker(process, ours, self._now())
@@ -284,22 +282,3 @@ def _how_it_ended(exit_code: int | None) -> str:
     if exit_code < 0:
         return f"killed by {signal.Signals(-exit_code).name}"
     return f"exited with code {exit_code}"
-
-
-# --- inside a worker ----------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _main_hidden(*, unless: bool) -> Iterator[None]:
-    """Have multiprocessing find no main module that it would run once more in a new process.
-
-    A script without `if __name__ == "__main__":` would then do in every worker what it does here, one that
-    came through a pipe is nowhere to be found, and the torch that a script imports is of no use there.
-    """
-    main = sys.modules["__main__"]
-    if not unless:
-        sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

@@ -15,6 +15,7 @@ from .compiling import check_compiler as check_compiler
 from .compiling import compile_model as compile_model
 from .compiling import compiled_parts as compiled_parts
 from .compiling import keep_compiled_in as keep_compiled_in
+from .labels_json import labels_to_json as labels_to_json
 from .output import ViPEROutput as ViPEROutput
 from .output import predictions_of as predictions_of
 from .prediction import Prediction as Prediction
@@ -25,7 +26,6 @@ from .predictions_csv import submission_ids as submission_ids
 from .pretrained import FORMAT as FORMAT
 from .pretrained import SCHEMA as SCHEMA
 from .pretrained import labels_of as labels_of
-from .pretrained import labels_to_json as labels_to_json
 from .records import Record as Record
 from .records import is_faceless as is_faceless
 from .records import record_of as record_of

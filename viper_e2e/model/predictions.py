@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float64
 
 from viper_e2e.clip import ClipSource
 from viper_e2e.config import looks_at_face
-from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
 from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.prediction import Prediction
@@ -20,19 +19,15 @@ from viper_e2e.model.predictions_csv import (
     SET_END,
     exact_number,
     flag,
+    header_of,
     neutralised,
-    parse_numbers,
-    read_rows,
+    read_columns,
     readable,
-    restored,
     said_cells,
     submission_ids,
     write_rows,
 )
 from viper_e2e.tasks import Task
-
-TEXT_COLUMNS = ("key", "file_id", "shard", "subject", "error")
-NUMBER_COLUMNS = ("valid", "duration_seconds", "face_share")
 
 
 @dataclass
@@ -240,14 +235,7 @@ class Predictions:
         which Excel knows UTF-8. ``calibration``, which they were made with: its intervals and sets come last,
         in columns that are called as in tables of `viper infer`.
         """
-        names = self.labels.names
-        header = [
-            *TEXT_COLUMNS,
-            *NUMBER_COLUMNS,
-            *(f"predicted_{name}" for name in names),
-            *(f"true_{name}" for name in names),
-            *(f"present_{modality}" for modality in self.modalities),
-        ]
+        header = header_of(self.labels, self.modalities)
         shown = exact_number if exact else readable
         rows = (self._cells(row, shown) for row in range(len(self)))
         if calibration is not None:
@@ -281,41 +269,7 @@ class Predictions:
 
         Raises :class:`ViperError` for a file with other columns, another label set or a torn line.
         """
-        header, rows = read_rows(path)
-        text_end, number_end = len(TEXT_COLUMNS), len(TEXT_COLUMNS) + len(NUMBER_COLUMNS)
-        modalities = tuple(c.removeprefix("present_") for c in header if c.startswith("present_"))
-        names, size = labels.names, len(labels)
-        wanted = [*TEXT_COLUMNS, *NUMBER_COLUMNS]
-        wanted += [f"{what}_{name}" for what in ("predicted", "true") for name in names]
-        wanted += [f"present_{modality}" for modality in modalities]
-        more = header[len(wanted) :]
-        if header[: len(wanted)] != wanted or not all(
-            name.endswith((*INTERVAL_ENDS, SET_END)) for name in more
-        ):
-            odd = sorted(set(header) ^ set(wanted)) or ["another order"]
-            raise ViperError(
-                f"{path}: not predictions for {', '.join(names)} (differs in: {', '.join(odd[:6])}); "
-                "give the label set that the file was written with"
-            )
-        texts = [[restored(cell) for cell in row[:text_end]] for row in rows]
-        numbers = parse_numbers(path, [row[text_end : len(wanted)] for row in rows], len(wanted) - text_end)
-        values = numbers[:, number_end - text_end :]
-        keys, file_ids, shards, subjects, errors = ([row[i] for row in texts] for i in range(text_end))
-        return cls(
-            labels,
-            modalities,
-            keys,
-            file_ids,
-            shards,
-            predicted=values[:, :size],
-            true=values[:, size : 2 * size],
-            valid=numbers[:, 0] == 1,
-            errors=[error or None for error in errors],
-            present=values[:, 2 * size :] == 1,
-            face_share=numbers[:, 2],
-            duration_seconds=numbers[:, 1],
-            subjects=[subject or None for subject in subjects] if any(subjects) else None,
-        )
+        return cls(labels, **read_columns(path, labels))
 
     def write_submission(
         self, path: str | os.PathLike, fallback: Sequence[float], columns: LabelSet | None = None

@@ -1,4 +1,4 @@
-"""predictions_csv.py: cells of predictions as CSV files have them, safe in spreadsheets, and read back."""
+"""predictions_csv.py: predictions as CSV files have them: titles, cells safe in spreadsheets, and read back."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.runtime import written_whole
 
+TEXT_COLUMNS = ("key", "file_id", "shard", "subject", "error")
+NUMBER_COLUMNS = ("valid", "duration_seconds", "face_share")
 INTERVAL_ENDS, SET_END = ("_lower", "_upper"), "_set"
 
 # A leading minus alone is common in identifiers and runs nothing.
@@ -51,7 +53,7 @@ def neutralised(text: str) -> str:
     return f"'{text}" if text.startswith("'") or _COULD_BE_FORMULA.match(text) else text
 
 
-def restored(cell: str) -> str:
+def _restored(cell: str) -> str:
     return cell.removeprefix("'")
 
 
@@ -89,7 +91,52 @@ def write_rows(
         writer.writerows(rows)
 
 
-def read_rows(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
+def header_of(labels: LabelSet, modalities: Sequence[str]) -> list[str]:
+    """Titles of the columns, without those of intervals and sets."""
+    return [
+        *TEXT_COLUMNS,
+        *NUMBER_COLUMNS,
+        *(f"predicted_{name}" for name in labels.names),
+        *(f"true_{name}" for name in labels.names),
+        *(f"present_{modality}" for modality in modalities),
+    ]
+
+
+def read_columns(path: str | os.PathLike, labels: LabelSet) -> dict[str, Any]:
+    """The columns of `Predictions` by name, but for its labels, out of such a file; intervals and sets are left
+    out."""
+    header, rows = _read_rows(path)
+    modalities = tuple(title.removeprefix("present_") for title in header if title.startswith("present_"))
+    wanted = header_of(labels, modalities)
+    more = header[len(wanted) :]
+    if header[: len(wanted)] != wanted or not all(name.endswith((*INTERVAL_ENDS, SET_END)) for name in more):
+        odd = sorted(set(header) ^ set(wanted)) or ["another order"]
+        raise ViperError(
+            f"{path}: not predictions for {', '.join(labels.names)} (differs in: {', '.join(odd[:6])}); "
+            "give the label set that the file was written with"
+        )
+    text_end, size = len(TEXT_COLUMNS), len(labels)
+    texts = [[_restored(cell) for cell in row[:text_end]] for row in rows]
+    numbers = _parse_numbers(path, [row[text_end : len(wanted)] for row in rows], len(wanted) - text_end)
+    values = numbers[:, len(NUMBER_COLUMNS) :]
+    keys, file_ids, shards, subjects, errors = ([row[i] for row in texts] for i in range(text_end))
+    return {
+        "modalities": modalities,
+        "keys": keys,
+        "file_ids": file_ids,
+        "shards": shards,
+        "predicted": values[:, :size],
+        "true": values[:, size : 2 * size],
+        "valid": numbers[:, 0] == 1,
+        "errors": [error or None for error in errors],
+        "present": values[:, 2 * size :] == 1,
+        "face_share": numbers[:, 2],
+        "duration_seconds": numbers[:, 1],
+        "subjects": [subject or None for subject in subjects] if any(subjects) else None,
+    }
+
+
+def _read_rows(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.reader(file))
@@ -106,7 +153,7 @@ def read_rows(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def parse_numbers(path: str | os.PathLike, rows: list[list[str]], width: int) -> Float64[np.ndarray, "N C"]:
+def _parse_numbers(path: str | os.PathLike, rows: list[list[str]], width: int) -> Float64[np.ndarray, "N C"]:
     table = np.full((len(rows), width), np.nan)
     for i, row in enumerate(rows):
         for j, cell in enumerate(row):

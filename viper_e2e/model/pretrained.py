@@ -19,8 +19,8 @@ from viper_e2e.model import checkpoint
 from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.card import model_card
 from viper_e2e.model.checkpoint import CheckpointError
+from viper_e2e.model.labels_json import labels_from_json, labels_to_json
 from viper_e2e.runtime import __version__, count_of, digest
-from viper_e2e.tasks import combined_from_json, combined_to_json, tasks_from_json, tasks_to_json
 
 if TYPE_CHECKING:
     from typing import Self  # which beartype refuses around a method by itself
@@ -97,7 +97,7 @@ class Pretrained(nn.Module):
         bundled = frozenset(settings["bundled"])
         model = cls(
             model_config_from_dict(settings["model"], f"{folder / 'config.json'}"),
-            _labels_of(settings, folder),
+            labels_from_json(settings, folder / "config.json"),
             assets=folder / "backbones",
             records=settings["backbones"],
             overrides=overrides,
@@ -263,31 +263,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 def labels_of(folder: Path) -> LabelSet:
     """The labels that the model in a folder predicts."""
-    return _labels_of(_read_settings(folder), folder)
-
-
-def labels_to_json(labels: LabelSet) -> dict[str, Any]:
-    """As they stand in a checkpoint's `config.json`."""
-    found = asdict(labels) | {"tasks": tasks_to_json(labels.tasks)}
-    del found["combined"]
-    return found | ({"combined": combined_to_json(labels.combined)} if labels.combined else {})
-
-
-def _labels_of(settings: Mapping[str, Any], folder: Path) -> LabelSet:
-    try:
-        labels = settings["labels"]
-        columns = tuple(map(str, labels["columns"]))
-        # Checkpoints of earlier versions have no scale: their heads speak in units of the labels.
-        known = {name: labels.get(name) for name in ("means", "centres", "widths")}
-        numbers = {name: None if row is None else tuple(map(float, row)) for name, row in known.items()}
-        if any(row is not None and len(row) != len(columns) for row in numbers.values()):
-            raise ValueError("means, centres and widths must be as many as columns")
-        tasks = tasks_from_json(labels.get("tasks", []), len(columns))
-        combined = combined_from_json(labels.get("combined", {}))
-        low, high = float(labels["minimum"]), float(labels["maximum"])
-        return LabelSet(columns, low, high, **numbers, tasks=tasks, combined=combined)
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: labels are not understood ({error!r})") from error
+    return labels_from_json(_read_settings(folder), folder / "config.json")
 
 
 def _fetch(source: str, revision: str | None) -> Path:

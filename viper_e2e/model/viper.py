@@ -27,7 +27,6 @@ from viper_e2e.config import (
 )
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders import (
-    Account,
     Backbone,
     ClipView,
     Encoders,
@@ -158,14 +157,8 @@ class ViPER(Pretrained):
             hidden = sample_hidden(present, self.modality_dropout, seeds)
         with self._fusing():
             answers = self.fusion(streams, slots.face_found, slots.duration_seconds, hidden)
-        accounts = None if self.training else [self._account(view) for view in views]
+        accounts = None if self.training else [self.encoders.account(view) for view in views]
         return output_of(answers, present, prepared, slots, accounts)
-
-    def _account(self, clip: ClipView) -> Account:
-        """Notes on a clip beside its numbers, from all encoders."""
-        told = [encoder.account(clip) for encoder in self.encoders.values()]
-        words = next((one.words for one in told if one.words is not None), None)
-        return Account(words, tuple(note for one in told for note in one.notes))
 
     def prepare(self, clips: Clip | Sequence[Clip]) -> list[PreparedClip | ClipError]:
         """Decode and find faces; what is further on its way passes through."""
