@@ -16,7 +16,7 @@ from viper_e2e.config import GROUPS, WORDED, check_options, plain, read_settings
 from viper_e2e.errors import ExitCode, ViperError
 
 C = TypeVar("C")
-VOLUME = {("-q", "--quiet"): "results and errors alone", ("-v", "--verbose"): "everything that is noted"}
+VOLUME = {("-q", "--quiet"): "show only results and errors", ("-v", "--verbose"): "show every note"}
 """What every command understands; `cli.main` has taken it from the words before a command sees them."""
 
 
@@ -64,9 +64,9 @@ def parser_of(kind: type, prog: str, epilog: str = "") -> Parser:
         group = groups.get(field.metadata["group"], parser)
         _add(group, field, hints[field.name])
     parser.add_argument(
-        "--config", action="append", default=[], metavar="FILE", help="YAML file with any of these"
+        "--config", action="append", default=[], metavar="FILE", help="YAML file with any of these options"
     )
-    parser.add_argument("--print-config", action="store_true", help="print the options as such a file, and end")
+    parser.add_argument("--print-config", action="store_true", help="print the options as such a file and exit")
     for names, told in VOLUME.items():
         parser.add_argument(*names, action="store_true", default=SUPPRESS, help=told)
     return parser

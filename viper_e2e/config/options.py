@@ -17,7 +17,7 @@ from viper_e2e.config.shared_options import (
     option,
 )
 
-NO_FACE = "a clip without any face: score its whole pictures and say so (default), or give no numbers"
+NO_FACE = "where a clip shows no face: score its whole pictures and say so (default), or give no numbers"
 
 
 @dataclass(kw_only=True)
@@ -35,17 +35,24 @@ class InferConfig(CalibratedOptions, ScoringOptions):
         help="what is said in the clip (default: .vtt, .srt or .txt beside it), for a model that reads words",
     )
     words_language: str = option(
-        "", metavar="XX", help="of the subtitles that are taken where there are several (CLIP.en.srt)"
+        "", metavar="XX", help="language of the subtitles to read where there are several (CLIP.en.srt)"
     )
-    output: str | None = option(None, help="also write records: .csv, .xlsx, .parquet, .json or .jsonl")
+    output: str | None = option(
+        None, help="also write the scores to a file: .csv, .xlsx, .parquet, .json or .jsonl"
+    )
     summary: str | None = option(
-        None, metavar="FILE", help="whole clips of windows (default: beside --output, NAME.summary.csv)"
+        None,
+        metavar="FILE",
+        help="table of whole clips, each the mean of its windows (default: beside --output, NAME.summary.csv)",
     )
-    bom: bool = option(False, help="mark a CSV as UTF-8, for Excel")
-    faces: bool = option(False, help="put the face's box of every frame in the records")
-    out: str | None = option(None, metavar="DIR", help="folder for all that is made: scores.csv, plots, videos")
+    bom: bool = option(False, help="mark a CSV file as UTF-8, for Excel")
+    faces: bool = option(False, help="include the face box of every frame")
+    out: str | None = option(None, metavar="DIR", help="folder for all results: scores.csv, plots, videos")
     render: str | None = option(
-        None, metavar="OUT.mp4", bare="", help="write one clip (with --out: each) with box and bars over it"
+        None,
+        metavar="OUT.mp4",
+        bare="",
+        help="write a video of the clip (with --out: of each) with its face box and its scores drawn over it",
     )
     window_seconds: Annotated[float | None, ABOVE_0] = option(
         None, help="score a long clip in windows of this length"
@@ -54,7 +61,7 @@ class InferConfig(CalibratedOptions, ScoringOptions):
         None, help="time between windows (default: half a window)"
     )
     plot: str | None = option(
-        None, metavar="OUT.png", bare="", help="plot windows of one clip, or with --out of each"
+        None, metavar="OUT.png", bare="", help="plot the scores of one clip over time (with --out: of each)"
     )
     no_face: Literal["score", "nan"] = option("score", help=NO_FACE)
 
@@ -65,7 +72,7 @@ class EvalConfig(CalibratedOptions, ScoringOptions):
 
     shards: str = option(help=SHARDS)
     out: str = option(help="folder for metrics.json, predictions.csv and plots")
-    fold: str = option("", metavar="NAME", help="only the clips of this fold; see viper train")
+    fold: str = option("", metavar="NAME", help="score only the clips of this fold; see viper train")
     folds: str = option(
         "Fold", metavar="FILE|NAME", help="folds.json of viper cv, or what pack kept with each clip"
     )
@@ -75,8 +82,8 @@ class EvalConfig(CalibratedOptions, ScoringOptions):
     map: list[str] = option(
         [],
         metavar="THEIRS=OURS",
-        help="of shards with other labels: the name there and the model's, happy=joy,mood=emotion; equal names "
-        "are mapped by themselves (--map same: nothing else), what has no counterpart is left out",
+        help="for shards with other labels: their name and the model's, happy=joy,mood=emotion; equal names "
+        "match by themselves (--map same: only these do), and what has no counterpart is left out",
     )
     submission: bool = option(False, help="also write the challenge's submission.csv")
     report: bool = option(False, help="also write one self-contained HTML page")
@@ -86,21 +93,26 @@ class EvalConfig(CalibratedOptions, ScoringOptions):
 
 @dataclass(kw_only=True)
 class CalibrateConfig(ScoringOptions):
-    """Fit what makes a model's probabilities and numbers mean what they say, and keep it in the checkpoint."""
+    """Make a model's probabilities and numbers mean what they say: fit a calibration, and keep it beside the
+    model."""
 
-    shards: str = option(help=f"clips that it was not trained on, such as validation: {SHARDS}")
+    shards: str = option(help=f"clips that the model was not trained on, such as those of validation: {SHARDS}")
     to: str = option("", metavar="DIR", help="write a calibrated copy here (default: into the checkpoint)")
     out: str | None = option(
         None, metavar="DIR", help="folder for calibration.json and .png (default: RUN/calibration)"
     )
     numbers: Literal["affine", "isotonic", "none"] = option(
-        "affine", help="of intensities and numbers: a line, rising steps, or as they are"
+        "affine", help="how intensities and numbers are calibrated: by a line, by rising steps, or not at all"
     )
-    classes: Literal["temperature", "none"] = option("temperature", help="of classes and labels")
+    classes: Literal["temperature", "none"] = option(
+        "temperature", help="how classes and labels are calibrated"
+    )
     coverage: Annotated[float, SHARE_BETWEEN] = option(
-        0.9, metavar="SHARE", help="of clips whose label lies in its interval or set"
+        0.9, metavar="SHARE", help="share of clips whose label is to lie in its interval or set"
     )
-    seed: Annotated[int, FROM_0] = option(0, help="of the halves: one is fitted, the other measured")
+    seed: Annotated[int, FROM_0] = option(
+        0, help="seed of the split into two halves: one is fitted, the other measured"
+    )
 
 
 @dataclass(kw_only=True)
@@ -110,7 +122,7 @@ class AblateConfig(CalibratedOptions, ScoringOptions):
     shards: str = option(help=SHARDS)
     out: str = option(help="folder for ablation.json and ablation.png")
     retrain: bool = option(
-        False, help="train each subset anew, in place of all this: with the options of viper train"
+        False, help="train each subset anew, with the options of viper train in place of those below"
     )
 
 
@@ -126,18 +138,18 @@ class CrossValConfig:
     folds: str = option(
         "",
         metavar="K|NAME|FILE",
-        help="how many to make; or what pack kept with each clip (Fold, Session; Subject: leave one out); or a "
-        "file such as folds.json (default: Fold)",
+        help="how many folds to make; or a column that pack kept with each clip (Fold, Session; Subject: leave "
+        "one out); or a file such as folds.json (default: Fold)",
     )
     by: str = option(
         "",
         metavar="NAME",
-        help="what may not be in two folds: Session, …; clip: each is on its own (default: Subject)",
+        help="what must not be in two folds: Session, …; clip: clips are split one by one (default: Subject)",
     )
     stratify: str = option(
         "",
         metavar="TASK",
-        help="made folds are alike in it; none: in size alone (default: the first class, else task)",
+        help="task in which made folds are alike; none: in size alone (default: the first class, else task)",
     )
 
 
@@ -153,11 +165,11 @@ class CompareConfig:
         metavar="RUN",
         help="folder of viper eval or viper cv, a run evaluated into its folder eval, or a predictions.csv",
     )
-    names: str = option("", metavar="A,B", help="what tables call the runs (default: their folders)")
+    names: str = option("", metavar="A,B", help="names of the runs in tables (default: their folders)")
     out: str | None = option(
         None, metavar="DIR", help="also write comparison.json, .md and .tex (booktabs) into a folder"
     )
-    seed: Annotated[int, FROM_0] = option(0, help="of the bootstrap")
+    seed: Annotated[int, FROM_0] = option(0, help="seed of the bootstrap")
 
 
 @dataclass(kw_only=True)
@@ -193,7 +205,7 @@ class BenchConfig:
     """Measure what limits training on given shards, and say which setting to change."""
 
     shards: str = option(help=SHARDS)
-    seconds: Annotated[float, ABOVE_0] = option(120.0, help="how long, about")
+    seconds: Annotated[float, ABOVE_0] = option(120.0, help="how long to measure, about")
 
 
 @dataclass(kw_only=True)
@@ -203,28 +215,30 @@ class SweepConfig:
     grid: list[str] = option(
         [],
         metavar="NAME=V1,V2",
-        help="every combination of these values, e.g. fusion.dropout=0.1,0.3 lr=1e-3,3e-4",
+        help="try every combination of these values, e.g. fusion.dropout=0.1,0.3 lr=1e-3,3e-4",
     )
     random: Annotated[int | None, FROM_1] = option(
-        None, metavar="N", help="so many combinations at random; see --range"
+        None, metavar="N", help="try this many combinations, drawn at random; see --range"
     )
     optuna: Annotated[int | None, FROM_1] = option(
-        None, metavar="N", help="so many that optuna proposes, by how the ones before came out; see --range"
+        None,
+        metavar="N",
+        help="try this many, which optuna proposes by how the ones before came out; see --range",
     )
     range: list[str] = option(
         [],
         metavar="NAME=LOW..HIGH",
-        help="what --random and --optuna choose from: LOW..HIGH evenly, log:LOW..HIGH evenly in the logarithm, "
+        help="what --random and --optuna choose from: LOW..HIGH, log:LOW..HIGH (evenly in the logarithm), "
         "or V1,V2",
     )
     sweep_seed: Annotated[int, FROM_0] = option(
-        0, metavar="N", help="of what --random draws and --optuna proposes"
+        0, metavar="N", help="seed of what --random draws and --optuna proposes"
     )
 
 
 @dataclass(kw_only=True)
 class EnvConfig:
-    """Print what this installation has: versions, devices, decoders. For reports of a fault."""
+    """Print what this installation has: versions, devices, decoders. Put it into bug reports."""
 
 
 @dataclass(kw_only=True)

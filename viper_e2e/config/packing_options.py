@@ -13,13 +13,13 @@ from viper_e2e.config.values import Size
 
 @dataclass(kw_only=True)
 class IndexConfig:
-    """Write the index of shards that another program made, so that they are opened by one request each."""
+    """Write the index of shards that another program made, so that one request opens each of them."""
 
     shards: list[str] = option(positional=True, metavar="SHARDS", help=SHARDS)
     out: str | None = option(
         None, metavar="DIR", help="folder for the indexes (default: beside each shard; needed for addresses)"
     )
-    overwrite: bool = option(False, help="make indexes anew that are there already")
+    overwrite: bool = option(False, help="replace indexes that are there already")
 
 
 @dataclass(kw_only=True)
@@ -37,18 +37,20 @@ class PackConfig:
     )
     fau: str | None = option(None, help="folder of precomputed action units (csv or npy per clip)")
     transcribe: str | None = option(
-        None, metavar="MODEL", help="a Whisper (folder or hub id) that hears clips of which no words are known"
+        None,
+        metavar="MODEL",
+        help="Whisper model (folder or hub id) to transcribe clips whose words are not known",
     )
-    language: str | None = option(None, metavar="XX", help="that --transcribe hears (default: any)")
+    language: str | None = option(None, metavar="XX", help="language that --transcribe hears (default: any)")
     words_language: str = option(
-        "", metavar="XX", help="of the subtitles that are taken where there are several (CLIP.en.srt)"
+        "", metavar="XX", help="language of the subtitles to read where there are several (CLIP.en.srt)"
     )
     no_subtitles: bool = option(False, help="leave out subtitles beside the clips (.vtt, .srt, .txt)")
     shard_size: Annotated[Size, FROM_1] = option(Size(256 * 10**6), help="size of a shard")
     max_bytes: Annotated[Size | None, FROM_1] = option(
         None, metavar="SIZE", help="largest file of a clip, e.g. 4GB (default: 2 GiB)"
     )
-    seed: Annotated[int, FROM_0] = option(0, help="of the order of samples (default: 0)")
+    seed: Annotated[int, FROM_0] = option(0, help="seed of the order of samples (default: 0)")
     overwrite: bool = option(False, help="replace the shards of an earlier run")
     dry_run: bool = option(
         False,
@@ -75,7 +77,7 @@ class PackConfig:
         help="columns to keep with each clip (Gender,Language), to score groups by; no labels",
         group="table",
     )
-    ignore: list[str] = option([], metavar="A,B", help="columns that are no emotions", group="table")
+    ignore: list[str] = option([], metavar="A,B", help="columns that are not emotions", group="table")
     missing: list[str] = option(
         [],
         metavar="CODES",
@@ -83,19 +85,23 @@ class PackConfig:
         group="table",
     )
     id_column: str = option(
-        "", metavar="TITLE", help="names the clips (default: File_ID, or Path)", group="table"
+        "", metavar="TITLE", help="column that names the clips (default: File_ID, or Path)", group="table"
     )
-    split_column: str = option("", metavar="TITLE", help="names the splits (default: Split)", group="table")
+    split_column: str = option(
+        "", metavar="TITLE", help="column that names the splits (default: Split)", group="table"
+    )
     subject_column: str = option(
-        "", metavar="TITLE", help="tells who is seen (default: Subject)", group="table"
+        "", metavar="TITLE", help="column that says who is seen (default: Subject)", group="table"
     )
     split: str = option(
-        "", metavar="NAME", help="of all rows, where no column tells it, e.g. train", group="table"
+        "", metavar="NAME", help="split of all rows, where no column says it, e.g. train", group="table"
     )
     encoding: str = option(
-        "", help="of a text that is neither UTF-8, UTF-16 nor Windows-1252, e.g. gb18030", group="table"
+        "",
+        help="encoding of a table that is neither UTF-8, UTF-16 nor Windows-1252, e.g. gb18030",
+        group="table",
     )
-    sheet: str = option("", help="of an Excel workbook that has several", group="table")
+    sheet: str = option("", help="which sheet of an Excel workbook that has several", group="table")
 
 
 GROUPS = {"table": "if the table leaves it open"}
@@ -109,13 +115,13 @@ class RecipeOptions:
     corpus: Path = option(metavar="DIR", help="folder of the corpus as it is distributed")
     out: Path = option(metavar="DIR", help="folder for the shards and labels.csv")
     shard_size: Annotated[Size, FROM_1] = option(
-        Size(256 * 10**6), metavar="SIZE", help="a shard is closed before it grows over this"
+        Size(256 * 10**6), metavar="SIZE", help="largest size of a shard"
     )
-    seed: Annotated[int, FROM_0] = option(0, help="order of the samples in the shards")
+    seed: Annotated[int, FROM_0] = option(0, help="seed of the order of samples in the shards")
     overwrite: bool = option(False, help="replace the shards of an earlier run")
-    facts: bool = option(False, help="print what is known of the corpus (licence, link, split), and end")
+    facts: bool = option(False, help="print what is known of the corpus (licence, link, split) and exit")
     make_fake: Path | None = option(
-        None, metavar="DIR", help="write a made-up tree of the corpus's layout there, and end"
+        None, metavar="DIR", help="write a made-up tree of the corpus's layout there and exit"
     )
 
 

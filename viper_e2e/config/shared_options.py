@@ -38,25 +38,25 @@ class ReadingOptions:
     """How clips are read; `train` and `bench` have the same."""
 
     max_bytes: Annotated[Size | None, FROM_1] = option(
-        None, metavar="SIZE", help="largest file of a clip, e.g. 500GB"
+        None, metavar="SIZE", help="largest file that is read as a clip, e.g. 500GB"
     )
     max_side_in: Annotated[int | None, FROM_1] = option(
         None,
         metavar="N",
-        help=f"longest side of a clip's pictures in pixels (default: {LimitsConfig.max_width})",
+        help=f"longest side of pictures that are read, in pixels (default: {LimitsConfig.max_width})",
     )
     max_seconds: Annotated[float | None, ABOVE_0] = option(
-        None, metavar="S", help=f"longest clip in seconds (default: {LimitsConfig.max_seconds:g})"
+        None, metavar="S", help=f"longest clip that is read, in seconds (default: {LimitsConfig.max_seconds:g})"
     )
     video_track: Annotated[int | None, FROM_1] = option(
         None,
         metavar="N",
-        help="which of several picture tracks, from 1 on (default: the file's default, else the largest)",
+        help="picture track to look at, from 1 on (default: the file's default, else the largest)",
     )
     audio_track: Annotated[int | None, FROM_1] = option(
         None,
         metavar="N",
-        help="which of several sound tracks, from 1 on (default: the file's default, unless it is silent)",
+        help="sound track to hear, from 1 on (default: the file's default, unless it is silent)",
     )
 
 
@@ -67,12 +67,12 @@ class WorkerOptions:
     clip_timeout_seconds: Annotated[float, ABOVE_0] = option(
         TrainConfig.clip_timeout_seconds,
         metavar="S",
-        help="a clip that takes a process longer is left out; py-feat has twice as long for its action units",
+        help="leave out a clip that takes longer; py-feat has twice as long for its action units",
     )
     max_worker_restarts: Annotated[int, FROM_0] = option(
         TrainConfig.max_worker_restarts,
         metavar="N",
-        help="lost processes that are replaced before the command ends",
+        help="give up once clips have crashed or hung more processes than this",
     )
 
 
@@ -81,7 +81,8 @@ class FarOptions:
     """How shards on servers and in stores are read; `train` has the same."""
 
     read: Literal["range", "ahead"] = option(
-        FarConfig.read, help="shards far away: a request for each clip, or whole shards by one request each"
+        FarConfig.read,
+        help="how shards far away are read: a request for each clip, or whole shards by one request each",
     )
     read_ahead_memory: Annotated[Size, FROM_1] = option(
         FarConfig.read_ahead_memory, metavar="SIZE", help="memory for shards that are read ahead"
@@ -89,10 +90,12 @@ class FarOptions:
     cache: str | None = option(
         None,
         metavar="DIR",
-        help="folder in which shards from far away are kept (default: the disk is not used)",
+        help="folder in which shards from far away are kept (default: none, the disk is not used)",
     )
     cache_size: Annotated[Size, FROM_0] = option(
-        Size(), metavar="SIZE", help="of that folder, e.g. 200GB (default: as much as the disk has)"
+        Size(),
+        metavar="SIZE",
+        help="largest size of that folder, e.g. 200GB (default: as much as the disk has)",
     )
 
 
@@ -112,7 +115,7 @@ class BackboneOptions:
 class CalibratedOptions:
     """Whether what `viper calibrate` has fitted is applied."""
 
-    uncalibrated: bool = option(False, help="leave out what `viper calibrate` has fitted")
+    uncalibrated: bool = option(False, help="do not apply what `viper calibrate` has fitted")
 
 
 @dataclass(kw_only=True)
@@ -120,9 +123,11 @@ class ScoringOptions(ReadingOptions, FarOptions, WorkerOptions, BackboneOptions)
     """A trained model, and how it computes."""
 
     checkpoint: str = option(help="folder of a trained model, or a hub id")
-    device: str | None = option(None, help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    device: str | None = option(
+        None, help="where to compute: cpu, cuda, cuda:1 (default: a GPU if there is one)"
+    )
     mixed_precision: Literal["no", "bf16", "auto"] = option(
-        "no", help="auto: the faster of no and bf16 on this device"
+        "no", help="precision; auto: the faster of no and bf16 on this device"
     )
     compile: bool = option(False, help="compile image towers, Whisper and the fusion (torch.compile)")
     batch_size: Annotated[int, FROM_1] = option(8, help="clips per forward pass")

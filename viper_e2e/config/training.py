@@ -121,13 +121,13 @@ class OptimizerConfig:
     `2:visual=lora`: its adapters, frozen until then. What begins later has a `schedule` of its own, from there
     to the end of the run."""
     weight_decay: Annotated[float, FROM_0] = 0.01
-    """Of AdamW; never applied to norms, biases and embeddings."""
+    """Weight decay of AdamW, never applied to norms, biases and embeddings."""
     schedule: Literal["cosine", "halve", "constant"] = "cosine"
     """`cosine`: warm-up, then to zero. `halve`: ×0.5 every `halve_epochs` (published)."""
     warmup_fraction: Annotated[float, SHARE] = 0.05
     """Share of all steps spent warming up (`cosine`)."""
     halve_epochs: Annotated[int, FROM_1] = 10
-    """See `schedule`."""
+    """Epochs after which the rate is halved (`halve`)."""
     clip_norm: Annotated[float, FROM_0] = 1.0
     """Largest norm of the gradient; 0: unlimited."""
     ema_decay: Annotated[float, SHARE_BELOW_1] = 0.0
@@ -139,22 +139,22 @@ class ObjectiveConfig:
     """What is minimized, on which changes of the clips."""
 
     loss: Loss = field(default=Loss())
-    """Weighted sum, e.g. `mse=1,pearson=0.5` or `ccc=1`; of intensities and numbers."""
+    """Loss of intensities and numbers, a weighted sum: `mse=1,pearson=0.5` or `ccc=1`."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: clips of a rare class weigh as much together as those of a frequent one."""
     label_smoothing: Annotated[float, SHARE_BELOW_1] = 0.0
-    """Of classes and labels: this share of each is spread evenly."""
+    """Label smoothing: this share of each class or label is spread evenly over all."""
     focal_gamma: Annotated[float, FROM_0] = 0.0
-    """Of the focal loss for classes and labels (Lin et al. 2017); 0: cross-entropy."""
+    """Exponent of the focal loss for classes and labels (Lin et al. 2017); 0: cross-entropy."""
     task_weights: TaskWeights = field(default=TaskWeights())
-    """Of each task's loss in the sum, e.g. `emotion=1,valence=0.5`; 1 where a task is not named. `uncertainty`:
-    learned with the model (Kendall et al. 2018)."""
+    """Weight of each task's loss in the sum, e.g. `emotion=1,valence=0.5`; 1 where a task is not named.
+    `uncertainty`: learned with the model (Kendall et al. 2018)."""
     rescale: bool = False
     """Divide outputs by their (detached) maximum, here and wherever the model is used (published option)."""
     augment: Changes = field(default=Changes())
     """What is changed at random in training: `none`, `all`, or some of `pixels,box,sound`."""
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
-    """How far; see `augment`."""
+    """How far training clips are changed; see `augment`."""
     modality_dropout: Annotated[float, SHARE] = 0.1
     """Chance that a present modality is hidden from one clip; at least one stays (`tokens`)."""
 
@@ -164,7 +164,7 @@ class ComputingConfig:
     """How it is computed."""
 
     mixed_precision: MixedPrecision = "no"
-    """Of the forward pass and of frozen weights. `auto`: the faster of `no` and `bf16` on this device."""
+    """Precision of the forward pass and of frozen weights; `auto`: the faster of `no` and `bf16` here."""
     compile: bool = False
     """Compile image towers, Whisper and the fusion (torch.compile), which takes minutes at the first step."""
     gradient_checkpointing: bool = False
@@ -172,7 +172,7 @@ class ComputingConfig:
     reuse_memory: Annotated[Size, FROM_0] = field(default=Size())
     """Memory per process for clips already encoded, e.g. `2GB`; 0: none."""
     process_timeout_seconds: Annotated[float, ABOVE_0] = 600.0
-    """Processes that train together wait for one another so long, then name the one that is missing."""
+    """How long processes that train together wait for one another before they name the one that is missing."""
 
 
 @dataclass
@@ -184,11 +184,11 @@ class LoadingConfig:
     prefetch: Annotated[int | None, FROM_1] = None
     """Clips decoded ahead per worker; None: enough for a whole batch."""
     shuffle_window: Annotated[int, FROM_1] = 2048
-    """Samples are permuted inside windows of this many, over permuted shards."""
+    """Samples are shuffled within windows of this many, over shuffled shards."""
     clip_timeout_seconds: Annotated[float, ABOVE_0] = 300.0
-    """A clip that takes a worker longer is set aside."""
+    """Leave out a clip that takes a worker longer than this."""
     max_worker_restarts: Annotated[int, FROM_0] = 1000
-    """Workers that crash or hang are replaced so many times an epoch; then the run ends."""
+    """End the run once more workers than this have crashed or hung in an epoch."""
     on_error: Literal["skip", "raise"] = "skip"
     """What to do with a clip that cannot be read; `skip` keeps its place with weight 0."""
 
@@ -204,7 +204,7 @@ class FarConfig:
     cache: str | None = None
     """Folder in which shards are kept whole for later epochs and runs; None: the disk is never used."""
     cache_size: Annotated[Size, FROM_0] = field(default=Size())
-    """Of that folder; what was not used for longest is let go of. 0: as much as the disk has."""
+    """Largest size of that folder; the shards least recently used are removed. 0: as much as the disk has."""
 
 
 @dataclass
@@ -212,9 +212,9 @@ class SavingConfig:
     """When checkpoints are written beside the end of an epoch."""
 
     save_every_steps: Annotated[int, FROM_0] = 0
-    """Also save `checkpoints/last` every so many steps; 0: at the end of epochs only."""
+    """Also save `checkpoints/last` after this many steps; 0: at the end of epochs only."""
     save_every_minutes: Annotated[float, FROM_0] = 0.0
-    """The same by the clock; 0: off."""
+    """Also save `checkpoints/last` after this many minutes; 0: never."""
     best_by: str = ""
     """Measure that chooses `checkpoints/best`, e.g. `emotion.war` or `valence.ccc`. Empty: the mean Pearson, or
     of tasks the mean of UAR (class), macro F1 (labels), CCC (number) and Pearson (intensities)."""
