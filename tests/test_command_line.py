@@ -109,6 +109,15 @@ def test_a_file_that_is_not_there_is_named():
         parse(kinds.BenchConfig, ["--config", "nowhere.yaml"], "viper bench")
 
 
+@pytest.mark.parametrize("option", ["--plot", "--render"])
+def test_a_clip_that_an_option_took_for_its_value_is_named(option, capsys):
+    with pytest.raises(SystemExit):
+        main(["infer", "--checkpoint", "run", option, "clip.mp4"])
+    told = capsys.readouterr().err
+    assert "required: CLIP" in told
+    assert f"{option} took clip.mp4 as its value: write CLIP before {option}" in told
+
+
 def test_env_names_versions_cores_and_decoders(capsys):
     assert main(["env"]) == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())

@@ -35,6 +35,7 @@ def parse_known(kind: type[C], argv: Sequence[str], prog: str, epilog: str = "")
     """The same, and what is not understood."""
     parser = parser_of(kind, prog, epilog)
     argv = [*_words_of_files(kind, argv, prog), *argv]
+    parser.words = argv
     positional = any(field.metadata["positional"] for field in fields(kind))  # type: ignore[arg-type]  # C is any dataclass
     given, rest = (parser.parse_known_intermixed_args if positional else parser.parse_known_args)(argv)
     values = vars(given)

@@ -7,6 +7,7 @@ import re
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import NoReturn
 
 from viper_e2e.errors import ExitCode
@@ -15,8 +16,21 @@ from viper_e2e.errors import ExitCode
 class Parser(ArgumentParser):
     """argparse whose mistakes cost one line: what was wrong, the nearest name, exit code 1."""
 
+    words: Sequence[str] = ()
+    """What is read, for messages about it."""
+
     def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required"):
+            message += self._taken(message.rpartition(": ")[2])
         usage_error(self.prog, message, self._option_string_actions)
+
+    def _taken(self, missing: str) -> str:
+        """What an option that may stand alone has taken for its value, though it was perhaps a clip."""
+        for option, word in pairwise(self.words):
+            action = self._option_string_actions.get(option)
+            if action is not None and action.nargs == "?" and not word.startswith("-"):
+                return f"; {option} took {word} as its value: write {missing} before {option}"
+        return ""
 
 
 def overview(commands: Mapping[str, str]) -> str:
