@@ -7,7 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from viper_e2e.commands.packing import tell_next
 from viper_e2e.config import TrainConfig
+from viper_e2e.labels import HUME_REACTION
+from viper_e2e.packing import PackReport, SplitReport
 from viper_e2e.runtime import TellOnce, table
 from viper_e2e.training.endings import finished_lines, seeds_lines, stopped_line
 
@@ -90,3 +93,22 @@ def test_what_trainings_of_a_command_have_in_common_is_told_once(capsys):
         told.line("a note")
     said = capsys.readouterr().err
     assert [said.count(word) for word in ("visual", "audio", "[is] odd", "a note")] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("splits", "is_dry", "told"),
+    [
+        (("train", "val"), False, ["check", "train --train-shards 'o/train-*.tar' --val-shards 'o/val-*.tar'"]),
+        (("train", "test"), False, ["check", "train --train-shards 'o/train-*.tar' --inner-val 0.1"]),
+        (("test",), False, ["check"]),
+        (("train",), True, []),
+    ],
+)
+def test_packing_ends_with_the_commands_that_go_on_with_its_shards(capsys, splits, is_dry, told):
+    found = tuple(SplitReport(name, clips=2, unlabelled=0, subjects=2, shards=1, bytes=9) for name in splits)
+    tell_next(PackReport("o", HUME_REACTION, found, (), (), is_dry=is_dry))
+    lines = capsys.readouterr().err.splitlines()
+    if is_dry:
+        assert lines == ["next: the same command without --dry-run"]
+    assert len(lines) == max(1, len(told))
+    assert all(line.startswith(f"next: viper {words}") for line, words in zip(lines, told, strict=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.packing import (
     WINDOW_SECONDS,
     ColumnChoices,
+    PackReport,
     frame_label_table,
     pack,
     read_combined,
@@ -19,8 +21,8 @@ from viper_e2e.packing import (
     shards_in_the_way,
     write_labels,
 )
+from viper_e2e.runtime import AS_IT_IS, console, settle_file
 from viper_e2e.runtime import counting as progress_bar
-from viper_e2e.runtime import settle_file
 
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".xls", ".parquet")
 
@@ -52,7 +54,23 @@ def run_pack(options: PackConfig) -> int:
                 **more,
             )
     report = replace(report, notes=(*notes, *report.notes))
-    return tell_findings(report, options.output)
+    code = tell_findings(report, options.output)
+    tell_next(report)
+    return code
+
+
+def tell_next(report: PackReport) -> None:
+    """Which commands go on with the shards."""
+    if report.is_dry:
+        console.print("next: the same command without --dry-run", **AS_IT_IS)
+        return
+    shards = {split.split: f"{report.out}/{split.split}-*.tar" for split in report.splits if split.shards}
+    commands = [["viper", "check", "--shards", f"{report.out}/*.tar"]]
+    if "train" in shards:
+        val = ["--val-shards", shards["val"]] if "val" in shards else ["--inner-val", "0.1"]
+        commands.append(["viper", "train", "--train-shards", shards["train"], *val, "--run-dir", "RUN"])
+    for words in commands:
+        console.print(f"next: {shlex.join(words)}", **AS_IT_IS)
 
 
 def _table_of(options: PackConfig, scratch: Path) -> tuple[Path, ColumnChoices, tuple[str, ...]]:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from viper_e2e.commands.cli import set_volume
 from viper_e2e.commands.command_line import parse
+from viper_e2e.commands.packing import tell_next
 from viper_e2e.config import FoldRecipeOptions, RecipeOptions
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.packing import (
@@ -141,6 +142,7 @@ def pack_corpus(
     Console().print(report)
     if expected is not None:
         _tell(f"{expected.name}: {line}" for line in differences(expected, rows))
+    tell_next(report)
     return report.exit_code
 
 
