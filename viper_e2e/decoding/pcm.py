@@ -11,6 +11,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from viper_e2e.decoding.media import Media
+from viper_e2e.decoding.timeline import LONGEST_SECONDS
 
 _WARM_UP_SECONDS = 0.5
 """Decoded before a stretch: overlapping transforms and MP3's bit reservoir look back."""
@@ -39,7 +40,8 @@ def sound_as_wav(
     try:
         for packet in [*(media.packets(stream) if packets is None else packets), None]:
             if packet is not None and packet.pts is not None:
-                at, length = (float(ticks * packet.time_base) for ticks in (packet.pts, packet.duration or 0))
+                at = float(packet.pts * packet.time_base)
+                length = float(packet.duration * packet.time_base) if packet.duration else LONGEST_SECONDS
                 if at + length < start_seconds - _WARM_UP_SECONDS or at > end_seconds + _WARM_UP_SECONDS:
                     continue
             for frame in codec.decode(packet):

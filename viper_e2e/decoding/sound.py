@@ -12,7 +12,7 @@ from viper_e2e.clip import SoundRun
 from viper_e2e.decoding.media import Media
 from viper_e2e.decoding.sampling import Span
 from viper_e2e.decoding.sound_pieces import SoundPieces
-from viper_e2e.decoding.timeline import TORN_SOUND, RescanNeeded
+from viper_e2e.decoding.timeline import LONGEST_SECONDS, TORN_SOUND, RescanNeeded
 from viper_e2e.errors import ClipError
 
 _WARM_UP_SECONDS = 0.5
@@ -146,13 +146,14 @@ class SoundReader:
         if start > self._end_seconds - self._tick_seconds:
             return
         end = start + (packet.duration or 0) * self._tick_seconds
+        may_end = end if packet.duration else start + LONGEST_SECONDS
         if self._landing_seconds is not None:
             if start > self._landing_seconds + _GAP_SECONDS:
                 raise RescanNeeded
             self._landing_seconds = None
         while self._spans and self._spans[-1][1] + _TAIL_SECONDS < start:
             self._spans.pop()
-        if self._whole or (self._spans and end >= self._spans[-1][0] - _WARM_UP_SECONDS):
+        if self._whole or (self._spans and may_end >= self._spans[-1][0] - _WARM_UP_SECONDS):
             self._is_running = True
             is_warm_up = self._has_jumped and not self._whole and end <= self._spans[-1][0]
             self._decode(packet, is_warm_up)

@@ -16,6 +16,7 @@ from viper_e2e.decoding.container import open_clip
 from viper_e2e.decoding.frame_log import Picture
 from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.plan import SLACK_SECONDS
+from viper_e2e.decoding.timeline import LONGEST_SECONDS
 from viper_e2e.decoding.tracks import BY_RULE, Tracks
 
 SEEKABLE = ("mp4", "mov", "mkv", "webm", "avi", "dv")
@@ -143,7 +144,7 @@ class _Packets:
                     break
             elif at is not None:
                 seconds = float(at * packet.time_base)
-                length = float((packet.duration or 0) * packet.time_base)
+                length = float(packet.duration * packet.time_base) if packet.duration else LONGEST_SECONDS
                 if seconds > self.sound[1]:
                     is_heard = True
                 elif seconds + length >= self.sound[0]:

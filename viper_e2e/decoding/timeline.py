@@ -8,11 +8,15 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 from viper_e2e.decoding.media import Media
 from viper_e2e.decoding.sampling import Span
 
 TORN_SOUND = "the file breaks off in its last packet of sound, which is left out"
+
+LONGEST_SECONDS = 10.0
+"""A packet that does not say how long it sounds (WavPack, ALAC in Matroska) sounds no longer."""
 
 
 class TornEnd(Exception):
@@ -56,6 +60,8 @@ class SoundExtent:
         self.num_packets = 0
         self.torn = TornPackets()
         self.is_last_torn = False
+        self._without_length: av.Packet | None = None
+        """The last packet, where its container does not say how long it sounds."""
 
     def add(self, packet: av.Packet) -> None:
         """Take the next packet."""
@@ -65,6 +71,7 @@ class SoundExtent:
             self.start = packet.pts if self.num_packets == 0 else min(self.start, packet.pts)
             self.end = max(self.end, packet.pts + (packet.duration or 0))
             self.last_start = packet.pts
+            self._without_length = None if packet.duration else packet
         self.num_packets += 1
 
     def is_end_torn(self, media: Media) -> bool:
@@ -74,8 +81,28 @@ class SoundExtent:
     def seconds(self, media: Media, stream: av.AudioStream) -> Span:
         """Start and end on the file's own clock, of what is whole."""
         tick = media.tick_seconds_of(stream)
-        end = self.last_start if self.is_end_torn(media) else self.end
-        return float(self.start * tick), float(end * tick)
+        if self.is_end_torn(media):
+            return float(self.start * tick), float(self.last_start * tick)
+        # Where a length is stated, it is that of the sound. FFmpeg hands on the whole block of the codec, whose
+        # end is the encoder's padding (up to 64 ms of AAC and Opus in mp4).
+        end = float(self.end * tick)
+        if self._without_length is not None:
+            end = max(end, float(self.last_start * tick) + _seconds_in(self._without_length, stream))
+        return float(self.start * tick), end
+
+
+def _seconds_in(packet: av.Packet, stream: av.AudioStream) -> float:
+    """How long a packet sounds, as it decodes by itself; 0 where it does not."""
+    known = stream.codec_context
+    if known is None:
+        return 0.0
+    codec = av.CodecContext.create(known.codec, "r")
+    codec.extradata, codec.sample_rate, codec.layout = known.extradata, known.sample_rate, known.layout
+    try:
+        frames = [*codec.decode(packet), *codec.decode(None)]
+    except FFmpegError:
+        return 0.0
+    return sum(frame.samples / frame.sample_rate for frame in frames)
 
 
 class RescanNeeded(Exception):
