@@ -13,8 +13,9 @@ from support import ROOT
 
 from viper_e2e import config as kinds
 from viper_e2e.commands.cli import COMMANDS, main
-from viper_e2e.commands.command_line import parse, parser_of
+from viper_e2e.commands.command_line import parse, parse_beside_train, parser_of
 from viper_e2e.commands.completion import script
+from viper_e2e.commands.parsing import parse_train
 from viper_e2e.errors import ViperError
 
 LEAST = {
@@ -64,6 +65,57 @@ def test_what_is_printed_as_a_file_is_read_as_the_same_options(kind, tmp_path, c
     file = tmp_path / "options.yaml"
     file.write_text(capsys.readouterr().out)
     assert parse(kind, ["--config", str(file)], "viper") == given
+
+
+BESIDE_TRAIN = {
+    kinds.CrossValConfig: ["--folds=3", "--by=Speaker"],
+    kinds.SweepConfig: ["--grid=lr=1e-3,1e-4", "--grid=loss=mse=1,ccc=1|mse"],
+    kinds.BenchConfig: ["--shards=s.tar", "--seconds=3"],
+}
+"""Commands that understand what `viper train` does, and some options of their own."""
+
+
+@pytest.mark.parametrize("kind", BESIDE_TRAIN, ids=lambda kind: kind.__name__)
+def test_one_file_holds_a_command_s_own_options_and_those_of_training(kind, tmp_path, capsys):
+    words = [*BESIDE_TRAIN[kind], "--train-shards=t.tar", "--run-dir=r", "--epochs=3", "--preset=micro"]
+
+    def read(words: list[str]):
+        options, others = parse_beside_train(kind, words, "viper")
+        return options, parse_train(others, "viper", options)
+
+    with pytest.raises(SystemExit) as ended:
+        read([*words, "--print-config"])
+    assert ended.value.code == 0
+    file = tmp_path / "all.yaml"
+    file.write_text(capsys.readouterr().out)
+    options, settings = read(["--config", str(file)])
+    assert options == read(words)[0]
+    assert settings.to_dict() == read(words)[1].to_dict()
+    assert read(["--epochs=4", f"--config={file}"])[1].train.epochs == 4, "words win, wherever they stand"
+    file.write_text(file.read_text() + "epoch: 5\n")
+    with pytest.raises(SystemExit):
+        read(["--config", str(file)])
+    assert "did you mean epochs?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "cv", "sweep", "bench"])
+@pytest.mark.parametrize("wrong", ["--bogus=3", "--epochs=0"])
+def test_a_file_is_not_printed_of_settings_that_would_be_refused(command, wrong, capsys):
+    own = {"sweep": ["--grid=lr=1e-3"], "bench": ["--shards=s"]}.get(command, [])
+    try:
+        code = main([command, *own, wrong, "--print-config"])
+    except SystemExit as ended:
+        code = ended.code
+    out, err = capsys.readouterr()
+    assert (code, out) == (1, "")
+    assert wrong.partition("=")[0] in err
+
+
+def test_what_is_cut_short_is_no_option(capsys):
+    # `--max-side` once was taken for `--max-side-in`, which refuses clips.
+    with pytest.raises(SystemExit):
+        parse_train(["--max-side=640", "--train-shards=t", "--run-dir=r"], "viper train")
+    assert "did you mean --model.decoding.max-side?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", LEAST, ids=lambda kind: kind.__name__)

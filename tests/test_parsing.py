@@ -208,7 +208,7 @@ def test_words_of_a_file_written_before_are_read(tmp_path):
             "--unfreeze-at=2:visual",
             "--unfreeze-at '2:visual': write it as EPOCH:BACKBONE=DEPTH, e.g. 2:visual=4",
         ),
-        ("--unfreez=visual", "--unfreez could be --unfreeze or --unfreeze-at; write it in full"),
+        ("--unfreez=visual", "unrecognized arguments: --unfreez=visual; did you mean --unfreeze?"),
         ("--max-bytes=much", "--max-bytes 'much' is not a size; write, for example, 2GB"),
     ],
 )

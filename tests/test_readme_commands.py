@@ -16,7 +16,7 @@ import torch
 from support import ROOT
 from support.media import make_clip
 
-from viper_e2e.commands.command_line import parse_known
+from viper_e2e.commands.command_line import parse
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.options import InferConfig
 from viper_e2e.config.presets import micro
@@ -155,7 +155,7 @@ def test_what_cannot_be_reached_from_a_test_is_understood_all_the_same(words):
         if command == "train":
             parse_train(given, "viper train")
         else:
-            parse_known(InferConfig, given, "viper infer")
+            parse(InferConfig, given, "viper infer")
 
 
 @pytest.mark.campaign

@@ -97,12 +97,13 @@ def test_a_sweep_that_cannot_be_is_refused_before_work_begins(corpus, tmp_path, 
     assert not (tmp_path / "sweep").exists()
 
 
-def test_several_settings_follow_one_option():
+def test_several_settings_follow_one_option(tmp_path):
     assert _single(["--grid", "a=1", "b=2", "--lr", "3", "--range", "c=1..2"], "--grid", "--range") == [
         *("--grid=a=1", "--grid=b=2", "--lr", "3", "--range=c=1..2"),
     ]
-    options, others = parse_sweep(["--grid", "a=1", "--config", "f.yaml", "--lr=3", "--random", "4"])
-    assert (options.grid, options.random, others) == (["a=1"], 4, ["--config", "f.yaml", "--lr=3"])
+    (file := tmp_path / "f.yaml").write_text("epochs: 3")
+    options, others = parse_sweep(["--grid", "a=1", "--config", str(file), "--lr=3", "--random", "4"])
+    assert (options.grid, options.random, others) == (["a=1"], 4, [f"--config={file}", "--lr=3"])
 
 
 def test_a_plot_is_drawn_of_numbers_words_and_what_is_undefined(tmp_path):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from viper_e2e.commands.command_line import VOLUME, parse, parse_known, with_values
+from viper_e2e.commands.command_line import VOLUME, parse, parse_beside_train, with_values
 from viper_e2e.commands.stopping import stopping, what_is_kept
 from viper_e2e.commands.usage import overview, unknown_command
 from viper_e2e.config import (
@@ -139,15 +139,10 @@ def _sweep(argv: Sequence[str]) -> int:
 
 def _cv(argv: Sequence[str]) -> int:
     more = "Every option of viper train is understood as well: --train-shards, --run-dir, --resume, --epochs, …"
-    # A file of settings is one of `viper train`.
-    argv = with_values(argv, "--config")
-    files = [word for word in argv if word.startswith("--config=")]
-    options, others = parse_known(
-        CrossValConfig, [word for word in argv if word not in files], "viper cv", more
-    )
+    options, others = parse_beside_train(CrossValConfig, argv, "viper cv", more)
     from viper_e2e.commands.parsing import parse_train
 
-    settings = parse_train([*files, *others], "viper cv")
+    settings = parse_train(others, "viper cv", options)
     from viper_e2e.commands.scratch import keep_scratch_in_memory
 
     keep_scratch_in_memory()
@@ -247,11 +242,12 @@ def _index(argv: Sequence[str]) -> int:
 
 def _bench(argv: Sequence[str]) -> int:
     more = "Every option of viper train is understood as well: --preset, --num-workers, --batch-size, …"
-    options, others = parse_known(BenchConfig, argv, "viper bench", more)
+    options, others = parse_beside_train(BenchConfig, argv, "viper bench", more)
     from viper_e2e.commands.parsing import parse_train
 
     # Nothing is written, so no run folder is needed; a name stands in for it.
-    settings = parse_train(["--train-shards", options.shards, "--run-dir", "none", *others], "viper bench")
+    own = ["--train-shards", options.shards, "--run-dir", "none"]
+    settings = parse_train([*others, *own], "viper bench", options)
     from viper_e2e.commands.bench import run_bench
     from viper_e2e.shards import ShardSet
     from viper_e2e.training import limits_of

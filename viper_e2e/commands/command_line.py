@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from argparse import SUPPRESS
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -25,34 +25,50 @@ def parse(kind: type[C], argv: Sequence[str], prog: str) -> C:
 
     Raises :class:`ViperError` for a file that cannot be read, ``SystemExit`` (1) for a wrong option.
     """
-    options, rest = parse_known(kind, argv, prog)
+    words = [word for path, data in _files(argv, prog) for word in _words_of(kind, path, data)]
+    options, asked, rest = _parsed(kind, [*words, *argv], prog)
     if rest:
         parser_of(kind, prog).error(f"unrecognized arguments: {' '.join(rest)}")
+    if asked.print_config:
+        print_settings(plain(options))
     return options
 
 
-def parse_known(kind: type[C], argv: Sequence[str], prog: str, epilog: str = "") -> tuple[C, list[str]]:
-    """The same, and what is not understood."""
+def parse_beside_train(kind: type[C], argv: Sequence[str], prog: str, epilog: str = "") -> tuple[C, list[str]]:
+    """Own options of a command that trains, and the words that are for `parse_train`.
+
+    A file of ``--config`` may hold both: each takes what is its own.
+    """
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # C is any dataclass
+    words = [
+        word
+        for path, data in _files(argv, prog)
+        for word in _words_of(kind, path, {name: data[name] for name in data if _name(name) in names})
+    ]
+    options, asked, rest = _parsed(kind, [*words, *argv], prog, epilog)
+    shown = ["--print-config"] if asked.print_config else []
+    return options, [*(f"--config={path}" for path in asked.config), *shown, *rest]
+
+
+def _parsed(
+    kind: type[C], words: Sequence[str], prog: str, epilog: str = ""
+) -> tuple[C, argparse.Namespace, list[str]]:
+    """Options, what was asked for beside them, and what is not understood."""
     parser = parser_of(kind, prog, epilog)
-    argv = [*_words_of_files(kind, argv, prog), *argv]
-    parser.words = argv
-    positional = any(field.metadata["positional"] for field in fields(kind))  # type: ignore[arg-type]  # C is any dataclass
-    given, rest = (parser.parse_known_intermixed_args if positional else parser.parse_known_args)(argv)
-    values = vars(given)
-    shown = values.pop("print_config")
-    del values["config"]
-    options: Any = kind(**values)  # a dataclass, as C is always
+    parser.words = words
+    own = fields(kind)  # type: ignore[arg-type]  # C is any dataclass
+    is_mixed = any(field.metadata["positional"] for field in own)
+    given, rest = (parser.parse_known_intermixed_args if is_mixed else parser.parse_known_args)(words)
+    options: Any = kind(**{field.name: getattr(given, field.name) for field in own})
     check_options(options)
-    if shown:
-        print_settings(options)
-    return options, rest
+    return options, given, rest
 
 
-def print_settings(options: object) -> NoReturn:
-    """A dataclass of options as a file for ``--config``, and end."""
+def print_settings(settings: Mapping[str, Any]) -> NoReturn:
+    """As a file for ``--config``, and end."""
     import yaml
 
-    print(yaml.safe_dump(plain(options), sort_keys=False, allow_unicode=True), end="")
+    print(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), end="")
     raise SystemExit(ExitCode.OK)
 
 
@@ -149,17 +165,23 @@ def with_values(argv: Sequence[str], *options: str) -> list[str]:
 # --- YAML files -----------------------------------------------------------------------------------
 
 
-def _words_of_files(kind: type, argv: Sequence[str], prog: str) -> list[str]:
-    """What the files of ``--config`` say, as if it had been typed: so that both are checked alike."""
+def _files(argv: Sequence[str], prog: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Those of ``--config``, and what they say."""
     first = Parser(prog=prog, add_help=False, allow_abbrev=False)
     first.add_argument("--config", action="append", default=[])
-    return [word for path in first.parse_known_args(argv)[0].config for word in _words_of(kind, Path(path))]
+    for path in map(Path, first.parse_known_args(argv)[0].config):
+        yield path, read_settings_file(path)
 
 
-def _words_of(kind: type, path: Path) -> Iterator[str]:
+def _name(word: object) -> str:
+    return str(word).replace("-", "_")
+
+
+def _words_of(kind: type, path: Path, data: Mapping[str, Any]) -> Iterator[str]:
+    """What a file says, as if it had been typed: so that both are checked alike."""
     by_name = {field.name: field for field in fields(kind)}
-    for name, value in read_settings_file(path).items():
-        field = by_name.get(str(name).replace("-", "_"))
+    for name, value in data.items():
+        field = by_name.get(_name(name))
         if field is None:
             near = difflib.get_close_matches(str(name), by_name, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""

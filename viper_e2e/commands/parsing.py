@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from argparse import SUPPRESS, Action, HelpFormatter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from functools import reduce
 from pathlib import Path
@@ -23,6 +23,7 @@ from viper_e2e.commands.backbone_words import (
     named_values,
     parsed_depths,
 )
+from viper_e2e.commands.command_line import print_settings
 from viper_e2e.commands.reading_options import add_reading_options, apply_reading_options, reading_options
 from viper_e2e.commands.usage import Parser, usage_error
 from viper_e2e.config import (
@@ -39,6 +40,7 @@ from viper_e2e.config import (
     flat,
     is_old_option,
     option_of_now,
+    plain,
     read_settings_file,
     recipe_words,
     settings_of_now,
@@ -74,30 +76,37 @@ class _Help(HelpFormatter):
 # --- training settings ----------------------------------------------------------------------------
 
 
-def parse_train(argv: Sequence[str], prog: str) -> Settings:
+def parse_train(argv: Sequence[str], prog: str, beside: object = None) -> Settings:
     """Settings of a training run: preset, then ``--config FILE.yaml``, then the command line.
 
-    A run that goes on begins with its own settings in place of a preset's.
+    A run that goes on begins with its own settings in place of a preset's. ``beside``: the dataclass of options
+    of another command that trains, which may stand in the same files (`parse_beside_train`).
+    With ``--print-config`` the settings are checked and printed as such a file, and `SystemExit` (0) is raised.
     """
     words = tuple(argv)
+    own = {} if beside is None else plain(beside)
     argv = _normal(argv)
+    is_shown = "--print_config" in argv
+    argv = [word for word in argv if word != "--print_config"]
     preset = _preset_of(argv, prog)
     saved = _saved_settings(argv, prog)
     if saved is not None:
         argv = ["--config", saved, *argv]
-    argv, in_files = _with_files_of_now(argv)
+    argv, in_files = _with_files_of_now(argv, own)
     argv, typed = _without_unfreeze(argv)
     # What the words and the files add to is what the preset trains; a run that goes on has its own.
     depths = Depths() if saved is not None else TRAIN_DEFAULTS[preset].get("unfreeze", Depths())
     depths = reduce(Depths.updated, in_files, depths)
     if saved is None and any("recipe" in word for word in argv):
         # Its words depend on others, and stand before them all.
-        plain = [word for word in argv if not word.startswith("--print_config")]
-        first, told = _settings(plain, prog, preset, depths, typed, is_new=True)
+        first, told = _settings(argv, prog, preset, depths, typed, is_new=True)
         if first.train.recipe != "none":
             argv = [*recipe_words(first, told), *argv]
     settings, _ = _settings(argv, prog, preset, depths, typed, is_new=saved is None)
     check_settings("--", {"": settings.train, "model.": settings.model})
+    if is_shown:
+        # A name that both have means the command's own.
+        print_settings({**own, **{k: v for k, v in settings.to_dict().items() if k not in own}})
     _need(settings.train.train_shards, "--train-shards", prog)
     _need(settings.train.run_dir, "--run-dir", prog)
     return replace(settings, words=words)
@@ -148,6 +157,8 @@ def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _Setting
     """``model``: the defaults of its settings; ``None``: without them, for a short help."""
     parser = _SettingsParser(
         prog=prog,
+        allow_abbrev=False,
+        print_config=None,
         usage=f"{prog} --train-shards PATTERN --run-dir DIR [--preset NAME] [any setting]",
         description="Train from raw video shards.",
         epilog=None
@@ -181,6 +192,13 @@ def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _Setting
         "--backbone", action="append", metavar="NAME=SOURCE", help="hub id or folder, e.g. visual=PATH"
     )
     add_reading_options(parser)
+    # `parse_train` takes it from the words: here it is for the help.
+    parser.add_argument(
+        "--print_config",
+        action="store_true",
+        default=SUPPRESS,
+        help="print the settings as such a file and exit",
+    )
     parser.add_argument("--help_all", action="help", help="this help with the model's settings")
     for group in TRAIN_GROUPS:
         parser.add_class_arguments(group)
@@ -247,10 +265,10 @@ def _in_words_of_now(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _with_files_of_now(argv: Sequence[str]) -> tuple[list[str], list[Depths]]:
+def _with_files_of_now(argv: Sequence[str], own: Collection[str]) -> tuple[list[str], list[Depths]]:
     """Files of ``--config`` as their content in today's form, and what they say of ``unfreeze``.
 
-    A missing file is left to the parser to report.
+    ``own``: names of options that are none of `viper train`. A missing file is left to the parser to report.
     """
     words: list[str] = [*argv]
     depths: list[Depths] = []
@@ -259,7 +277,9 @@ def _with_files_of_now(argv: Sequence[str]) -> tuple[list[str], list[Depths]]:
         at = place if equals else place + 1
         path = Path(value if equals else (*argv, "")[at])
         if name == "--config" and path.is_file():
-            data = settings_of_now(read_settings_file(path), str(path))
+            read = read_settings_file(path).items()
+            data = {name: value for name, value in read if str(name).replace("-", "_") not in own}
+            data = settings_of_now(data, str(path))
             if "unfreeze" in data:
                 depths.append(parsed_depths(data.pop("unfreeze"), f"{path}: unfreeze"))
             words[at] = f"{name}=" * bool(equals) + yaml.safe_dump(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from viper_e2e.commands.command_line import parse_known
+from viper_e2e.commands.command_line import parse_beside_train
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config import Settings, SweepConfig
 from viper_e2e.errors import ExitCode, ViperError
@@ -24,15 +24,8 @@ MORE = (
 
 
 def parse_sweep(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
-    """Own options, and the words of `viper train`, to which ``--config`` belongs."""
-    words, of_train, rest = [], [], iter(_single(argv, "--grid", "--range"))
-    for word in rest:
-        if word.partition("=")[0] == "--config":
-            of_train += [word] if "=" in word else [word, *[next(rest, "")]]
-        else:
-            words.append(word)
-    options, others = parse_known(SweepConfig, words, "viper sweep", MORE)
-    return options, [*of_train, *others]
+    """Own options, and the words of `viper train`."""
+    return parse_beside_train(SweepConfig, _single(argv, "--grid", "--range"), "viper sweep", MORE)
 
 
 def _single(argv: Sequence[str], *options: str) -> list[str]:
@@ -51,7 +44,7 @@ def _single(argv: Sequence[str], *options: str) -> list[str]:
 
 def run_sweep(options: SweepConfig, others: Sequence[str], command: Sequence[str]) -> int:
     """``others``: the words of `viper train`."""
-    base = parse_train(others, "viper sweep")
+    base = parse_train(others, "viper sweep", options)
     from viper_e2e.training import Trial, check_goes_on, num_trials, run_trials, settled_plan
 
     if base.train.resume:
@@ -62,13 +55,13 @@ def run_sweep(options: SweepConfig, others: Sequence[str], command: Sequence[str
     digits = len(str(plan.get("began_with", num_trials(plan))))
 
     def make(number: int, differs: Mapping[str, str]) -> Trial:
-        settings = parse_train([*others, *_words(differs)], "viper sweep")
+        settings = parse_train([*others, *_words(differs)], "viper sweep", options)
         return Trial.of(f"trial-{number:0{digits}}", differs, settings)
 
     for axis in propose.axes if propose is not None else ():
         # What it may come to is looked at before the first is trained.
         for value in axis.choices or (axis.written(axis.low), axis.written(axis.high)):
-            parse_train([*others, *_words({axis.name: value})], "viper sweep")
+            parse_train([*others, *_words({axis.name: value})], "viper sweep", options)
     code, rows = run_trials(base, make, plan, RECORD, command, propose=propose)
     if rows and code in (ExitCode.OK, ExitCode.SOME_FAILED):
         show_trials(rows, Path(base.train.run_dir), "sweep")

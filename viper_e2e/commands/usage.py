@@ -61,6 +61,7 @@ def usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:
     message = _in_plain_words(" ".join(message.split()))
     on_command_line = re.search(r"unrecognized arguments: --([\w.-]+)", message)
     in_file = re.search(r"(?:Group '([\w.]+)' does not )?accept option '([\w.]+)'", message)
+    in_file = in_file or re.search(r"Option '([\w.]+)' is not accepted", message)
     named = on_command_line or in_file
     if named is not None:
         word = ".".join(filter(None, named.groups())).replace("-", "_").lower()
@@ -94,9 +95,6 @@ def _in_plain_words(message: str) -> str:
         return f"{choice[1]} {choice[2]}: choose {_any_of(words)}"
     if other := re.fullmatch(r"argument (--[\w-]+): invalid (\w+) value: '(.*)'", message):
         return f"{other[1]} {other[3]}: give {_KINDS.get(other[2], other[2])}"
-    if ambiguous := re.fullmatch(r"ambiguous option: ([^\s=]+)\S* could match (.*)", message):
-        meant = _any_of(ambiguous[2].replace("_", "-").split(", "))
-        return f"{ambiguous[1]} could be {meant}; write it in full"
     where = re.match(r'(?:Parser key "config": ?)?Parser key "([\w.]+)": ?', message)
     if where is None:
         return message
