@@ -161,6 +161,11 @@ def test_the_house_has_these_rooms_and_no_more():
     assert len(there) <= MAX_ROOMS
 
 
+def test_the_front_page_lists_the_wings_in_their_order():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)/` \|", readme, re.MULTILINE) == WINGS
+
+
 def test_the_page_on_architecture_lists_them_in_their_order():
     text = (PACKAGE.parent / "docs/architecture.md").read_text(encoding="utf-8")
     first, rest = re.escape("`errors tasks labels clip moved`"), r"[^#]*?"

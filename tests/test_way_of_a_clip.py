@@ -19,10 +19,11 @@ PACKAGE = ROOT / "viper_e2e"
 TEXT = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 
 
-def told(beginning: str) -> tuple[int, list[str]]:
-    """How many files the page says there are, and those that carry the clip."""
+def told(beginning: str) -> tuple[int, list[str], set[str]]:
+    """How many files the page says there are, those that carry the clip, and the names of all."""
     (item,) = re.findall(rf"^- {re.escape(beginning)}.*?(?=\n- |\n\n)", TEXT, re.MULTILINE | re.DOTALL)
-    return int(re.search(r"(\d+) files", item)[1]), re.findall(r"`(\w+/\w+\.py)`", item)
+    number = int(re.search(r"(\d+) files", item)[1])
+    return number, re.findall(r"`(\w+/\w+\.py)`", item), set(re.findall(r"(\w+\.py)`", item))
 
 
 def files_run(call: Callable[[], object]) -> list[str]:
@@ -43,9 +44,10 @@ def files_run(call: Callable[[], object]) -> list[str]:
 
 
 def check(files: list[str], beginning: str) -> None:
-    number, carrying = told(beginning)
+    number, carrying, named = told(beginning)
     print(f"{len(files)} files: {', '.join(files)}")
     assert len(files) <= number
+    assert {Path(file).name for file in files} == named
     assert len(carrying) <= 8
     assert [file for file in files if file in carrying] == carrying
 
