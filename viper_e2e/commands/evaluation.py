@@ -142,11 +142,14 @@ def _tell_calibration_clips(model: ViPER, shards: ShardSet) -> None:
 
 
 def _settle_faceless(predictions: Predictions, options: EvalConfig) -> Predictions:
-    """Say how many clips show no face, and leave their numbers out where that is wanted."""
+    """Say what clips lack, and how many show no face, whose numbers are left out where that is wanted."""
     num_empty = int((predictions.valid & ~predictions.present.any(1)).sum())
     if num_empty:
         told = "in which nothing could be seen or heard: the model answered without any input"
         console.print(f"{count_of(num_empty, 'clip')} {told}", style="yellow")
+    elif predictions.valid.any():
+        for name in predictions.absent:
+            console.print(f"{name}: no clip has anything for it; the model answered without it", style="yellow")
     num_faceless = int(predictions.faceless.sum())
     if num_faceless and options.no_face == "nan":
         console.print(

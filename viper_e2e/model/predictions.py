@@ -164,6 +164,12 @@ class Predictions:
         seeing = [looks_at_face(name) for name in self.modalities]
         return self.valid & self.present[:, seeing].any(1) & (self.face_share == 0)
 
+    @property
+    def absent(self) -> list[str]:
+        """Modalities for which none of the clips that could be read has anything."""
+        there = self.present[self.valid].any(0)
+        return [name for name, is_there in zip(self.modalities, there, strict=True) if not is_there]
+
     def without_faceless(self) -> Predictions:
         """The same without numbers for clips in which no face was found (``--no-face nan``)."""
         return replace(self, predicted=np.where(self.faceless[:, None], np.nan, self.predicted))

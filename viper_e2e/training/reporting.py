@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -129,8 +129,15 @@ class Reporter:
         finally:
             bar.remove_task(task)
 
-    def report_epoch(self, record: dict[str, Any], predictions: Predictions | None, skips: SkipBudget) -> None:
-        """Log an epoch, draw it, and say it in one line; further lines tell which clips it was without."""
+    def report_epoch(
+        self,
+        record: dict[str, Any],
+        predictions: Predictions | None,
+        skips: SkipBudget,
+        lacking: Sequence[str] = (),
+    ) -> None:
+        """Log an epoch, draw it, and say it in one line; further lines tell which clips it was without, and
+        what its clips are ``lacking``."""
         if self._shown is None:
             return
         with self._going_on("metrics.jsonl"):
@@ -144,7 +151,7 @@ class Reporter:
         if "yardstick" in record:
             told = yardstick.line(record["yardstick"], self.settings.train.best_by)
             self._console.print(f"           {told}", soft_wrap=True, markup=False)
-        for complaint in self._complaints(record, skips):
+        for complaint in (*self._complaints(record, skips), *lacking):
             self._console.print(f"[yellow]           {complaint}[/yellow]", soft_wrap=True)
         if self._speed:
             self._console.print(f"           {self._speed}", soft_wrap=True)

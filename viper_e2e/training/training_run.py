@@ -23,6 +23,7 @@ from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.fine_tuning import FineTuning, prepare_for_training, rewrapped
 from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
 from viper_e2e.training.hooks import TrainerHooks
+from viper_e2e.training.lacking import Lacking
 from viper_e2e.training.optimizer import build_optimizer, build_schedule, recount, schedule_factor
 from viper_e2e.training.precision import compute_dtype, resolve_precision, resumed
 from viper_e2e.training.reporting import Reporter
@@ -135,6 +136,7 @@ class TrainingRun:
         validates, best_by = self.val_shards is not None, self.config.best_by
         self.yardstick = Yardstick(self.module, self.processes, validates=validates, best_by=best_by)
         self.curves = CorpusCurves(self.module, self.train_shards, self.processes)
+        self.lacking = Lacking(self.module.modalities, self.processes)
         self.reporter = Reporter(self.run, self.settings, speaks=is_main)
         self.clock = StageClock(self.module)
 
