@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from viper_e2e.runtime import count_of
+from viper_e2e.runtime import count_of, first_of
 
 ROOT = Path(__file__).parent.parent
 COUNTED = re.compile(
@@ -42,3 +42,16 @@ def test_messages_count_by_this_rule():
         for m in COUNTED.finditer(path.read_text())
     ]
     assert found == []
+
+
+def test_dots_behind_names_say_that_there_are_more():
+    assert first_of(["a", "b", "c"]) == "a, b, c"
+    assert first_of(["a", "b", "c", "d"]) == "a, b, c, …"
+    assert first_of((n for n in range(2)), 1) == "0, …"
+
+
+def test_no_message_puts_dots_behind_names_that_may_be_all():
+    """They come from `first_of`, which looks whether there are more."""
+    for path in (ROOT / "viper_e2e").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"(\]\)|some|\.name|\[0\])\}, …", text), path

@@ -22,6 +22,7 @@ from viper_e2e.runtime import (
     AS_IT_IS,
     console,
     count_of,
+    first_of,
     settle_folder,
     versions,
     written_whole,
@@ -115,17 +116,16 @@ def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) 
         return [f"single clips could not be compared with those of training ({error})"]
     sets = {"train": trained.shards, "these": shards.shards}
     if shared := shared_clips(sets):
-        some = ", ".join(where["these"][0] for where in shared[:MANY])
+        some = first_of((where["these"][0] for where in shared), MANY)
         raise ViperError(
             f"{count_of(len(shared), 'clip is', 'clips are')} of those that the run was "
-            f"trained on ({some}, …): {refused}"
+            f"trained on ({some}): {refused}"
         )
     if people := shared_subjects(sets):
-        some = ", ".join(list(people)[:MANY])
+        some = first_of(people, MANY)
         told = "intervals will be too narrow for people whom it has not seen"
         return [
-            f"{count_of(len(people), 'subject is', 'subjects are')} in the training clips too "
-            f"({some}, …): {told}"
+            f"{count_of(len(people), 'subject is', 'subjects are')} in the training clips too ({some}): {told}"
         ]
     return []
 

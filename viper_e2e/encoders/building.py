@@ -24,7 +24,7 @@ from viper_e2e.encoders.weights import (
     weight_files,
 )
 from viper_e2e.errors import ViperError
-from viper_e2e.runtime import count_of
+from viper_e2e.runtime import count_of, first_of
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def build_model(
         raise ViperError(
             f"{found.name}: {files[0].parent} lacks {count_of(len(missing), 'weight')} of "
             f"{model_class.__name__} "
-            f"({', '.join(missing[:3])}, …); is it another kind of model?"
+            f"({first_of(missing)}); is it another kind of model?"
         )
     return model.float(), Origin(found.spec, found.revision, sha256, small)
 

@@ -20,7 +20,7 @@ from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.card import model_card
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.model.labels_json import labels_from_json, labels_to_json
-from viper_e2e.runtime import __version__, count_of, digest
+from viper_e2e.runtime import __version__, count_of, digest, first_of
 
 if TYPE_CHECKING:
     from typing import Self  # which beartype refuses around a method by itself
@@ -183,7 +183,7 @@ def read_weights(model: Pretrained, folder: Path) -> None:
         raise CheckpointError(
             f"{path}: does not fit the settings beside it ({count_of(len(missing), 'tensor')} "
             f"missing, {len(unexpected)} "
-            f"unexpected: {', '.join(sorted(missing | unexpected)[:3])}, …)"
+            f"unexpected: {first_of(sorted(missing | unexpected))})"
         )
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:

@@ -13,7 +13,7 @@ from viper_e2e.packing.finding import Files
 from viper_e2e.packing.rows import without_brackets, without_ending
 from viper_e2e.packing.segments import Clip, is_timed, with_stretches
 from viper_e2e.packing.table import LabelTable
-from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, fault_of, printable
+from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, fault_of, first_of, printable
 
 _ByStem = dict[str, list[Path]]
 
@@ -66,11 +66,8 @@ def match_clips(
     unnamed = [path for paths in video_files.values() for path in paths if path not in named]
     _count_unnamed(unnamed, problems, notes)
     if unnamed:
-        first, more = (
-            ", ".join(path.relative_to(videos).as_posix() for path in unnamed[:3]),
-            ", …" * (len(unnamed) > 3),
-        )
-        told.append(f"clips that no row means: {printable(first)}{more}")
+        first = first_of(printable(path.relative_to(videos).as_posix()) for path in unnamed)
+        told.append(f"clips that no row means: {first}")
     return with_stretches(_once_each(clips, problems), limits, problems, notes, told)
 
 

@@ -12,7 +12,7 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.packing.slips import AS_TEXT, is_date
 from viper_e2e.packing.table import LabelTable, Row
 from viper_e2e.packing.values import class_word, same_class
-from viper_e2e.runtime import count_of
+from viper_e2e.runtime import count_of, first_of
 
 MAX_NAMED = 4
 """Values named of one kind; of more only how many there are."""
@@ -67,7 +67,7 @@ def _made_dates(title: str, values: Iterable[str]) -> list[str]:
     dates = sorted({value for value in values if is_date(value)})
     if not dates:
         return []
-    named = ", ".join(map(repr, dates[:MAX_NAMED])) + ", …" * (len(dates) > MAX_NAMED)
+    named = first_of(map(repr, dates), MAX_NAMED)
     return [f"{title}: {named}: dates that a spreadsheet made of such as 1-2 or 3/5? {AS_TEXT}"]
 
 
@@ -85,7 +85,7 @@ def _in_several_splits(rows: Iterable[Row]) -> list[str]:
     astride = sorted(subject for subject, found in splits.items() if len(found) > 1)
     if not astride:
         return []
-    named = ", ".join(map(repr, astride[:MAX_NAMED])) + ", …" * (len(astride) > MAX_NAMED)
+    named = first_of(map(repr, astride), MAX_NAMED)
     where = _and(sorted({split for subject in astride for split in splits[subject]}))
     what = f"{len(astride)} of {len(splits)} subjects"
     return [f"Subject: {what} are in several of the splits {where} ({named}): scores will flatter the model"]

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from viper_e2e.errors import ViperError
-from viper_e2e.runtime import count_of
+from viper_e2e.runtime import count_of, first_of
 from viper_e2e.shards import SCHEMAS, index_path
 
 SHARD_NAME = re.compile(r"[a-z0-9_]+-\d{6}\.(tar|index\.json)")
@@ -18,8 +18,8 @@ def shards_in_the_way(out: Path, overwrite: bool) -> list[Path]:
     old = _shards_in(out) if out.is_dir() else []
     if old and not overwrite:
         raise ViperError(
-            f"{out}: holds {count_of(len(old), 'file')} of another run ({old[0].name}, …); "
-            "choose another --out, or --overwrite"
+            f"{out}: holds {count_of(len(old), 'file')} of another run "
+            f"({first_of((path.name for path in old), 1)}); choose another --out, or --overwrite"
         )
     return old
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding import TAIL_SECONDS, LongFile, Stretch, open_sound, sound_as_wav
 from viper_e2e.errors import ClipError
 from viper_e2e.packing.rows import Row
-from viper_e2e.runtime import count_of, printable
+from viper_e2e.runtime import count_of, first_of, printable
 
 FAR_APART_SECONDS = 1.0
 """Film in front of a clip that is told, if it is also longer than the clip, on average."""
@@ -104,7 +104,7 @@ class Films:
             kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self._cut.items()))
             lines.append(f"cut by copying packets: {count_of(self._cut.total(), 'film')} ({kinds})")
         if self._whole:
-            few = _few(
+            few = first_of(
                 f"{printable(name)} ({clips} × {size / 1e6:.1f} MB)" for name, clips, size in self._whole
             )
             megabytes = sum(clips * size for _, clips, size in self._whole) / 1e6
@@ -116,8 +116,8 @@ class Films:
         if self._sounds:
             lines.append(
                 f"clips cut out of {count_of(len(self._sounds), 'film')} keep one sound track, the one that is "
-                f"heard of the whole film: {_few(self._sounds)}; `ffmpeg -i FILE -map 0:v -map 0:a:1 -c copy "
-                "FILE.mkv` makes a film with the second alone"
+                f"heard of the whole film: {first_of(self._sounds)}; `ffmpeg -i FILE -map 0:v -map 0:a:1 -c "
+                "copy FILE.mkv` makes a film with the second alone"
             )
         if self._early_seconds > max(self._clip_seconds, FAR_APART_SECONDS * self._num_clips):
             clip, early = (at / self._num_clips for at in (self._clip_seconds, self._early_seconds))
@@ -127,11 +127,6 @@ class Films:
                 "nothing is wrong"
             )
         return lines
-
-
-def _few(films: Iterable[str]) -> str:
-    named = list(films)
-    return ", ".join(named[:3]) + ", …" * (len(named) > 3)
 
 
 def is_timed(segment: Segment | None) -> bool:

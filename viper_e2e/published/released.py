@@ -15,7 +15,7 @@ from viper_e2e.config import FusionConfig, in_order
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import build_fusion
 from viper_e2e.published import safe_pickle
-from viper_e2e.runtime import count_of
+from viper_e2e.runtime import count_of, first_of
 
 if TYPE_CHECKING:
     from viper_e2e.fusion import ConcatFusion
@@ -244,4 +244,4 @@ def _share(config: dict[str, Any], name: str, path: Path) -> float:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "") or "none"
+    return first_of(names) or "none"

@@ -39,6 +39,7 @@ from .outfiles import settle_folder as settle_folder
 from .outfiles import write_text as write_text
 from .outfiles import written_whole as written_whole
 from .plurals import count_of as count_of
+from .plurals import first_of as first_of
 from .processes import Processes as Processes
 from .progress import Counted as Counted
 from .progress import ProgressBar as ProgressBar

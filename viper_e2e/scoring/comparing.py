@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, are_alike, differing, order_of
 from viper_e2e.model import Predictions
-from viper_e2e.runtime import count_of
+from viper_e2e.runtime import count_of, first_of
 from viper_e2e.scoring.metrics import Interval, by_subject, finite_or_none, interval_of, resamples
 from viper_e2e.scoring.task_scores import Ruler, rulers
 from viper_e2e.tasks import Task
@@ -113,10 +113,9 @@ def _check_same_labels(name: str, run: Predictions, first_name: str, first: Pred
     other = ~np.isclose(run.true, first.true, equal_nan=True).all(1)
     if other.any():
         some = [key for key, differs in zip(run.keys, other, strict=True) if differs]
-        more = ", …" if len(some) > MAX_NAMES else ""
         raise ViperError(
             f"{name}: {len(some)} of {len(run.keys)} clips have other labels than in {first_name}: "
-            f"{', '.join(some[:MAX_NAMES])}{more}; the same names are other clips, or were labelled anew"
+            f"{first_of(some, MAX_NAMES)}; the same names are other clips, or were labelled anew"
         )
 
 

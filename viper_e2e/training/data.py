@@ -16,6 +16,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading import ClipLoader, DecodeSample, Reading, Share
 from viper_e2e.model import labels_of, newest_whole
+from viper_e2e.runtime import first_of
 from viper_e2e.shards import (
     Corpus,
     FarReading,
@@ -99,7 +100,7 @@ def _in_common(train: ShardSet, val: ShardSet) -> Iterator[str]:
     for what, found, whole in (("clips", clips, len(val)), ("subjects", _subjects_of_both(train, val), None)):
         if found:
             count = f"{len(found)} of {whole}" if whole else str(len(found))
-            some = ", ".join(found[:MAX_NAMES]) + (", …" if len(found) > MAX_NAMES else "")
+            some = first_of(found, MAX_NAMES)
             yield (
                 f"--val-shards: {count} {what} are in --train-shards too, which makes their scores better than "
                 f"those of new {what}: {some}"
@@ -153,7 +154,7 @@ def open_labelled(patterns: Sequence[str], option: str, limits: ShardLimits | No
     if all(keep):
         return shards
     names = [shards.entry(i).key for i in np.flatnonzero(~keep).tolist()]
-    some = ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
+    some = first_of(names, MAX_NAMES)
     labelled = shards.only(keep)
     labelled.problems += (
         f"{option}: {len(names)} of {len(shards)} clips have no labels and are left out: {some}; "
