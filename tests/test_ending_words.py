@@ -11,7 +11,7 @@ from viper_e2e.commands.packing import tell_next
 from viper_e2e.config import TrainConfig
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.packing import PackReport, SplitReport
-from viper_e2e.runtime import TellOnce, table
+from viper_e2e.runtime import TellOnce, console, table
 from viper_e2e.training.endings import finished_lines, seeds_lines, stopped_line
 
 
@@ -112,3 +112,9 @@ def test_packing_ends_with_the_commands_that_go_on_with_its_shards(capsys, split
         assert lines == ["next: the same command without --dry-run"]
     assert len(lines) == max(1, len(told))
     assert all(line.startswith(f"next: viper {words}") for line, words in zip(lines, told, strict=False))
+
+
+def test_names_in_square_brackets_stand_in_tables_as_they_are(capsys):
+    console.print(table("of [a]", ("[b]", "clips"), [("[joy]", 1), ("", "")]))
+    said = capsys.readouterr().err
+    assert all(name in said for name in ("of [a]", "[b]", "[joy]"))

@@ -13,6 +13,7 @@ from rich.text import Text
 from viper_e2e.errors import ExitCode
 from viper_e2e.labels import LabelSet
 from viper_e2e.packing.rows import Column
+from viper_e2e.runtime import table
 
 MAX_LINES = 20
 """Problems printed; the JSON report holds all."""
@@ -56,19 +57,18 @@ class PackReport:
 
     def __rich__(self) -> Group:
         title = f"{self.out}: {', '.join(self.labels.names)}"
-        table = Table(title=Text(f"nothing is written (--dry-run); {title}" if self.is_dry else title))
-        table.add_column("split")
-        for title in ("clips", "unlabelled", "subjects", "shards", "MB"):
-            table.add_column(title, justify="right")
-        for s in self.splits:
-            counts = (s.clips, s.unlabelled, s.subjects, s.shards)
-            table.add_row(s.split, *map(str, counts), f"{s.bytes / 1e6:.1f}")
+        title = f"nothing is written (--dry-run); {title}" if self.is_dry else title
+        rows = [
+            (s.split, s.clips, s.unlabelled, s.subjects, s.shards, f"{s.bytes / 1e6:.1f}") for s in self.splits
+        ]
+        splits = table(title, ("split", "clips", "unlabelled", "subjects", "shards", "MB"), rows)
         lines = [Text(f"note: {note}") for note in self.notes]
         lines += [Text(f"left out: {problem}", style="red") for problem in self.problems[:MAX_LINES]]
         if len(self.problems) > MAX_LINES:
             text = f"left out: {len(self.problems) - MAX_LINES} more (--output FILE.json holds all)"
             lines.append(Text(text, style="red"))
-        return Group(*([_columns_table(self.columns)] if self.columns else []), table, *lines)
+        columns = Group(_columns_table(self.columns), "") if self.columns else Group()
+        return Group(columns, splits, *lines)
 
 
 def counts_in_words(counts: Mapping[str, int] | None) -> str:
@@ -82,14 +82,9 @@ def counts_in_words(counts: Mapping[str, int] | None) -> str:
 
 def _columns_table(columns: tuple[Column, ...]) -> Table:
     """What each column was taken for: the last chance to see that an age is no emotion."""
-    table = Table(title=Text("columns of the table"))
-    table.add_column("column")
-    table.add_column("taken for")
-    for title in ("from", "to", "empty"):
-        table.add_column(title, justify="right")
-    table.add_column("values")
+    rows = []
     for column in columns:
         span = ("" if value is None else f"{value:g}" for value in (column.minimum, column.maximum))
-        name, taken_for = Text(column.title or "(no title)"), Text(column.taken_for)
-        table.add_row(name, taken_for, *span, str(column.empty or ""), Text(counts_in_words(column.counts)))
-    return table
+        told = (*span, column.empty or "", counts_in_words(column.counts))
+        rows.append((column.title or "(no title)", column.taken_for, *told))
+    return table("columns of the table", ("column", "taken for", "from", "to", "empty", "values"), rows)

@@ -74,18 +74,20 @@ _GAP = 2
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """Numbers to the right, words to the left. Words of a header stay whole where there is room."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    """Numbers to the right, words to the left, each as it is: names may hold square brackets. Words of a header
+    stay whole where there is room."""
+    made = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     longest = [max(map(len, column.split()), default=0) for column in columns]
     has_room = sum(longest) + _GAP * (len(columns) - 1) <= console.width
     for index, column in enumerate(columns):
-        numeric = all(isinstance(row[index], int | float) or _is_number(str(row[index])) for row in rows)
+        cells = [row[index] for row in rows if row[index] != ""]
+        numeric = all(isinstance(cell, int | float) or _is_number(str(cell)) for cell in cells)
         width = longest[index] if has_room else None
         made.add_column(
-            column, justify="right" if numeric and rows else "left", overflow="fold", min_width=width
+            escape(column), justify="right" if numeric and cells else "left", overflow="fold", min_width=width
         )
     for row in rows:
-        made.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        made.add_row(*(f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row))
     return made
 
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from viper_e2e.errors import ExitCode
+from viper_e2e.runtime import table
 from viper_e2e.shards import ShardIndex, ShardSet
 
 MAX_VALUES = 12
@@ -138,28 +138,25 @@ class CheckReport:
         }
 
     def __rich__(self) -> Group:
-        table = Table(title="shards", show_header=False)
+        rows = []
         for name, value in {**self._summary(), "splits": self.splits}.items():
             if isinstance(value, dict):
                 value = ", ".join(f"{kind} {n}" for kind, n in value.items()) or "none"
             if isinstance(value, float):
                 value = f"{value:.3f}" if name == "face_share" else f"{value:.1f}"
             if value is not None:
-                table.add_row(name.replace("_", " "), Text(str(value)))
-        labels = Table(title="labels")
-        labels.add_column("label")
-        for title in ("minimum", "mean", "maximum"):
-            labels.add_column(title, justify="right")
-        for found in self.label_ranges:
-            values = (found.minimum, found.mean, found.maximum)
-            labels.add_row(Text(found.emotion), *(f"{value:.3f}" for value in values))
-        kept = Table(title="values")
-        kept.add_column("of")
-        kept.add_column("samples")
-        for name, counts in {**self.classes, **self.metadata}.items():
-            kept.add_row(Text(name), Text(_in_words(counts)))
-        tables = [*([labels] if self.label_ranges else []), *([kept] if kept.rows else [])]
-        return Group(table, *tables, *self._lines())
+                rows.append((name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value)))
+        tables = [table("shards", ("what", "found"), rows)]
+        if self.label_ranges:
+            ranges = [
+                (found.emotion, *(f"{value:.3f}" for value in (found.minimum, found.mean, found.maximum)))
+                for found in self.label_ranges
+            ]
+            tables.append(table("labels", ("label", "minimum", "mean", "maximum"), ranges))
+        if kept := {**self.classes, **self.metadata}:
+            cells = [(name, _in_words(counts)) for name, counts in kept.items()]
+            tables.append(table("values", ("of", "clips"), cells))
+        return Group(*(part for made in tables for part in (made, Text())), *self._lines())
 
     def _lines(self) -> list[Text]:
         kinds = {
