@@ -18,7 +18,7 @@ from viper_e2e.decoding.again import again_from
 from viper_e2e.decoding.assembly import Assembly, Pictures
 from viper_e2e.decoding.container import Source, first_frame, name_of, open_clip, open_sound
 from viper_e2e.decoding.decord import DecordReader
-from viper_e2e.decoding.external import ForeignReader
+from viper_e2e.decoding.external import ExternalReader
 from viper_e2e.decoding.fields import FieldsFound
 from viper_e2e.decoding.hearing import heard_track
 from viper_e2e.decoding.media import ClipMedia
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 Sees = Literal["always", "without units", "never"]
 
-_FOREIGN: dict[str, type[ForeignReader]] = {
+_EXTERNAL: dict[str, type[ExternalReader]] = {
     "decord": DecordReader,
     "torchcodec": TorchcodecReader,
     "nvdec": NvdecReader,
@@ -201,17 +201,13 @@ class _Decoding:
     ) -> Iterator[tuple[Window, DecodedClip]]:
         config = self.config
         with ExitStack() as files:
-            media = files.enter_context(self._open())
-            if self._tracks.hears and not self._sound_notes and len(media.container.streams.audio) > 1:
-                if config.audio_track is None:
-                    files.close()
-                    self._choose_sound()
-                    media = files.enter_context(self._open())
-                elif media.audio is not None:
-                    self._sound_notes = (sound_note(media.container, media.audio),)
-            hears = self._tracks.hears
+            media = self._with_sound_chosen(files)
             timeline = read_timeline(
-                media, self.source, with_sound=hears, by_decoding=by_decoding, without_last=is_torn
+                media,
+                self.source,
+                with_sound=self._tracks.hears,
+                by_decoding=by_decoding,
+                without_last=is_torn,
             )
             self._count(timeline.num_decoded)
             if timeline.by_order or not media.kept.is_complete:
@@ -223,21 +219,44 @@ class _Decoding:
             mask, spans = plan.wanted(num_done)
             whole = config.sound == "windows"
             sound = SoundReader(track, spans, config.sample_rate, whole=whole) if track else None
-            pictures: Pictures
-            if not self.sees:
-                pictures = Unseen(media, mask)
-            elif frame is not None:
-                pictures = _FOREIGN[config.backend](media, self.source, frame, mask, config.max_side)
-            else:
-                pictures = FrameReader(
-                    media, timeline, mask, config.max_side, sound, has_fields=has_fields, side=self._side
-                )
+            pictures = self._pictures(media, timeline, frame, mask, sound, has_fields)
             has_sound = track is not None or (config.sound == "none" and bool(media.audio or self.sound))
             try:
                 notes = (*media.notes, *timeline.notes, *self._sound_notes)
                 yield from Assembly(plan, num_done, pictures, sound, self.name, has_sound, notes)
             finally:
                 self._count(pictures.num_decoded)
+
+    def _with_sound_chosen(self, files: ExitStack) -> ClipMedia:
+        """The open clip, in which the sound track to be heard is settled and told, once for all its windows."""
+        media = files.enter_context(self._open())
+        if not self._tracks.hears or self._sound_notes or len(media.container.streams.audio) <= 1:
+            return media
+        if self.config.audio_track is None:
+            files.close()
+            self._tracks, note = heard_track(self.source, self.config.limits, self.name, self._tracks)
+            self._sound_notes = (note,)
+            return files.enter_context(self._open())
+        if media.audio is not None:
+            self._sound_notes = (sound_note(media.container, media.audio),)
+        return media
+
+    def _pictures(
+        self,
+        media: ClipMedia,
+        timeline: Timeline,
+        frame: av.VideoFrame | None,
+        mask: np.ndarray,
+        sound: SoundReader | None,
+        has_fields: bool,
+    ) -> Pictures:
+        """Whoever decodes the wanted frames: nobody, another backend, which has a first ``frame``, or PyAV."""
+        max_side = self.config.max_side
+        if not self.sees:
+            return Unseen(media, mask)
+        if frame is not None:
+            return _EXTERNAL[self.config.backend](media, self.source, frame, mask, max_side)
+        return FrameReader(media, timeline, mask, max_side, sound, has_fields=has_fields, side=self._side)
 
     def _sound_track(
         self, files: ExitStack, media: ClipMedia, timeline: Timeline, *, apart: bool
@@ -266,15 +285,10 @@ class _Decoding:
             return None
         with self._open() as again:
             frame = first_frame(again)
-            reason = _FOREIGN[backend].why_not(again, timeline, frame)
+            reason = _EXTERNAL[backend].why_not(again, timeline, frame)
         if reason:
             _log.info("%s is read by PyAV, not by %s: %s", self.name or "a clip", backend, reason)
         return None if reason else frame
-
-    def _choose_sound(self) -> None:
-        """Take the first of several sound tracks that is not silent, once for all windows of a clip."""
-        self._tracks, note = heard_track(self.source, self.config.limits, self.name, self._tracks)
-        self._sound_notes = (note,)
 
     def _open(self) -> AbstractContextManager[ClipMedia]:
         return open_clip(self.source, self.config.limits, self.name, self._tracks)

@@ -16,14 +16,14 @@ import av
 import numpy as np
 
 from viper_e2e.decoding.container import Source
-from viper_e2e.decoding.external import FRAMES_AT_ONCE, ForeignReader
+from viper_e2e.decoding.external import FRAMES_AT_ONCE, ExternalReader
 from viper_e2e.decoding.geometry import Orientation, orientation_of
 from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.timeline import Timeline
 from viper_e2e.errors import ViperError
 
 
-class DecordReader(ForeignReader):
+class DecordReader(ExternalReader):
     """Wanted frames, scaled by decord."""
 
     library = "decord"

@@ -30,7 +30,7 @@ FRAMES_AT_ONCE = 8
 MISMARKED = "it starts at pictures that are marked as keyframes and are none"
 
 
-class ForeignReader(ABC):
+class ExternalReader(ABC):
     """Wanted frames of a clip that `why_not` has no objection to."""
 
     library: str

@@ -20,7 +20,7 @@ import av
 import numpy as np
 
 from viper_e2e.clip import Pixels
-from viper_e2e.decoding.external import FRAMES_AT_ONCE, ForeignReader
+from viper_e2e.decoding.external import FRAMES_AT_ONCE, ExternalReader
 from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.timeline import Timeline
 from viper_e2e.errors import ViperError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class TorchcodecReader(ForeignReader):
+class TorchcodecReader(ExternalReader):
     """Wanted frames, decoded on the CPU."""
 
     library, device = "torchcodec", "cpu"

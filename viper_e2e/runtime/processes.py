@@ -59,7 +59,7 @@ class Processes:
             with self.collective(purpose):
                 dist.barrier(group=self._on_cpu)
 
-    def table(self, *numbers: int | float, purpose: str) -> Tensor:
+    def gather_scalars(self, *numbers: int | float, purpose: str) -> Tensor:
         """Everyone's numbers, a row per process, float64."""
         row = torch.tensor([numbers], dtype=torch.float64)
         if self.count == 1:

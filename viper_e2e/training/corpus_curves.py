@@ -73,7 +73,7 @@ class CorpusCurves:
         }
 
     def _table(self) -> Float[Tensor, "P C T 2"]:
-        flat = self.processes.table(*self._sums.flatten().tolist(), purpose="adding up corpora")
+        flat = self.processes.gather_scalars(*self._sums.flatten().tolist(), purpose="adding up corpora")
         return flat.reshape(-1, *self._sums.shape)
 
     # --- as a part of the saved state -----------------------------------------------------------------

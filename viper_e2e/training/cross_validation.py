@@ -140,7 +140,7 @@ def _held_out(
     heads = [checkpoint.content_of(model)["model.safetensors"] for model in _models(folding, outcomes)]
     now = {"checkpoint": folding.checkpoint, "models_sha256": heads, "clips": len(shards)}
     is_known = record.exists() and rows.exists() and _read_json(record) == now
-    if not many.processes.table(float(is_known), purpose="looking for predictions")[0, 0]:
+    if not many.processes.gather_scalars(float(is_known), purpose="looking for predictions")[0, 0]:
         made = _predicted(folding, fold, outcomes, many, shards)
         if many.processes.is_main:
             record.unlink(missing_ok=True)

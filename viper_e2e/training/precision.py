@@ -59,7 +59,7 @@ def resolve_precision(
         console.print(f"--mixed-precision auto: {choice.precision}, since {choice.reason}")
     if processes is None:
         return choice.precision
-    is_half = processes.table(float(choice.precision == "bf16"), purpose="choosing a precision")[0, 0]
+    is_half = processes.gather_scalars(float(choice.precision == "bf16"), purpose="choosing a precision")[0, 0]
     return "bf16" if is_half else "no"
 
 

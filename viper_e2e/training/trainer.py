@@ -92,7 +92,7 @@ class Trainer(TrainingRun):
         fits = bool(torch.isfinite(norm)) or self.guard.may_overflow(state, self.accelerator.scaler)
         fits = fits and can_step(self.optimizer)
         # What the first process has seen, so that every process takes the same way from here.
-        verdicts = self.processes.table(
+        verdicts = self.processes.gather_scalars(
             float(math.isfinite(value) and fits), value, purpose=f"ending step {state.step}"
         )
         value = float(verdicts[0, 1])
@@ -134,7 +134,7 @@ class Trainer(TrainingRun):
         skips = self.guard.own_skips(group)
         labels = self.module.labels
         own = torch.tensor([label_weights(labels, b.intensities, b.weights) for b in group])
-        table = self.processes.table(
+        table = self.processes.gather_scalars(
             len(skips),
             self.stop.own or 0,
             float(self.saver.is_overdue),
