@@ -97,6 +97,7 @@ def _seconds_in(packet: av.Packet, stream: av.AudioStream) -> float:
     if known is None:
         return 0.0
     codec = av.CodecContext.create(known.codec, "r")
+    assert isinstance(codec, av.AudioCodecContext), "made for a stream of sound"
     codec.extradata, codec.sample_rate, codec.layout = known.extradata, known.sample_rate, known.layout
     try:
         frames = [*codec.decode(packet), *codec.decode(None)]

@@ -43,7 +43,7 @@ class Lacking:
         if not self._is_whole:
             return
         self.is_told = True
-        table = self.processes.table(*self._counts.tolist(), purpose="adding up what clips have")
+        table = self.processes.gather_scalars(*self._counts.tolist(), purpose="adding up what clips have")
         *present, looked, found, total = table.sum(0).long().tolist()
         for name, count in zip(self.modalities, present, strict=True):
             if total and not count:
