@@ -7,6 +7,7 @@ from support.media import make_clip
 
 from viper_e2e.errors import ViperError
 from viper_e2e.packing import ColumnChoices, pack, read_labels, read_tasks
+from viper_e2e.packing.oddities import oddities_of
 
 SHARES, ANSWERS = (0.1, 0.5, 0.9, 0.2, 0.3, 0.8), (1, 2, 3, 4, 5, 5)
 
@@ -107,3 +108,57 @@ def test_a_start_without_an_end_is_told(tmp_path):
     path = table(tmp_path, "File_ID,Path,Split,Start,Duration,Joy\na,film.mp4,train,1,2,.1\n")
     (note,) = read_labels(path, ColumnChoices(ignore=("Duration",))).notes
     assert note.startswith("Start without End: clips last to the end of their files")
+
+
+MANY = 24
+
+
+def of_rows(folder, title: str, cells) -> object:
+    lines = [f"c{n},{'train' if n % 4 else 'val'},{cells[n % len(cells)]}" for n in range(MANY)]
+    return table(folder, "\n".join([f"File_ID,Split,{title}", *lines]) + "\n")
+
+
+def odd(path, **choices) -> tuple[str, ...]:
+    return oddities_of(read_labels(path, ColumnChoices(**choices)))
+
+
+@pytest.mark.parametrize(
+    ("title", "cells", "is_told"),
+    [
+        ("Emotion", (1, 2, 3, 4, 5), True),
+        ("class_label", (0, 1), True),
+        ("Joy", (1, 2, 3), True),  # the only column
+        ("Joy", (1, 2, 3.5), False),
+        ("Joy,Emotion", ("0.5,1", "0.2,2", "0.1,7"), True),
+        ("Joy,Fear", ("1,1", "2,0", "4,7"), False),
+    ],
+)
+def test_whole_numbers_that_may_be_codes_of_classes_say_how_they_are_learned_as_such(
+    tmp_path, title, cells, is_told
+):
+    told = [line for line in odd(of_rows(tmp_path, title, cells)) if "is learned as an intensity" in line]
+    assert bool(told) == is_told
+    assert all(f"--tasks {title.split(',')[-1]}=class" in line for line in told)
+
+
+def test_a_class_that_is_hardly_one_is_told(tmp_path):
+    path = of_rows(tmp_path, "Emotion", [*["surprise"] * 12, "suprise", *["happy", "unhappy"] * 5, "joy"])
+    told = odd(path, tasks=read_tasks("Emotion=class"))
+    (slip,) = [line for line in told if "write them alike if it is a slip" in line]
+    assert slip.startswith("emotion: 'suprise' (1 clip) is a class of its own beside 'surprise' (12)")
+    path = of_rows(tmp_path, "Emotion", ("joy", "fear;joy", "fear", "calm"))
+    (joined,) = [line for line in odd(path, tasks=read_tasks("Emotion=class")) if "kind: labels" in line]
+    assert joined.startswith("emotion: 'fear;joy' is a class of its own")
+
+
+def test_words_for_labels_say_that_each_label_has_a_column(tmp_path):
+    path = of_rows(tmp_path, "Emotion", ("joy;fear", "joy"))
+    (problem, *_) = read_labels(path, ColumnChoices(tasks=read_tasks("Emotion=labels"))).problems
+    assert "Emotion is 'joy;fear', no label: give each label a column with 1 where it holds" in problem
+
+
+def test_codes_for_missing_hold_for_what_is_said_too(tmp_path):
+    path = of_rows(tmp_path, "Text,Joy", ("nan,0.5", "oh no,0.25"))
+    assert [line for line in odd(path) if "Text is 'nan' in 12 rows" in line and "--missing nan" in line]
+    assert {row.text for row in read_labels(path, ColumnChoices(missing=("nan",))).rows} == {None, "oh no"}
+    assert not [line for line in odd(path, missing=("nan",)) if "Text is" in line]

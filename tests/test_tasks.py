@@ -399,9 +399,12 @@ def test_many_numbers_are_grouped_in_ranges_and_single_clips_make_no_gap(tmp_pat
     with ShardWriter(tmp_path, "val", LABELS, shard_size=10**9) as writer:
         for i, row in enumerate(rows(40, missing=0.0)):
             meta = {"Age": str(5 + i), "Speaker": str(i), "Site": str(min(i, 1))} if i else {}
+            meta |= {"actorNr": str(i), "Take": f"{i:02}", "Part": f"1_{i}"}
             writer.add(f"c{i:02}", {"mp4": bytes([i])}, file_id="", intensities=tuple(row), meta=meta)
     shards = ShardSet(str(tmp_path / "*.tar"))
-    found = groups_of(shards, ["age", "Speaker", "Site"])
+    names = ["actorNr", "Take", "Part"]
+    found = groups_of(shards, ["age", "Speaker", "Site", *names])
+    assert [len(set(found[name])) for name in names] == [40, 40, 40]  # numbers, but names
     counts = {group: found["age"].count(group) for group in sorted(set(found["age"]))}
     assert counts == {"6 to 15": 10, "16 to 25": 10, "26 to 34": 9, "35 to 44": 10, "(unknown)": 1}
     assert len(set(found["Speaker"])) == 40  # a number, but a name

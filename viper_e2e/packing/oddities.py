@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from viper_e2e.labels import LabelSet
 from viper_e2e.packing.slips import AS_TEXT, is_date
 from viper_e2e.packing.table import LabelTable, Row
-from viper_e2e.packing.values import class_word, same_class
+from viper_e2e.packing.values import class_word, is_missing_word, same_class
 from viper_e2e.runtime import count_of, first_of
 
 MAX_NAMED = 4
@@ -21,6 +23,12 @@ SPLIT_WORDS = {
     "val": ("val", "valid", "validation", "dev", "devel", "development", "eval"),
     "test": ("test", "testing", "tst"),
 }
+RARE = 10
+"""A class that is so many times rarer than another may be that one misspelt."""
+CLASS_TITLES = frozenset(
+    ("emotion", "emotions", "label", "labels", "class", "category", "expression", "target")
+)
+MIN_ROWS_OF_CODES, MAX_CODES = 10, 20
 MIN_ROWS = 3
 """A column that is the same in fewer rows than these is not told."""
 
@@ -37,6 +45,8 @@ def oddities_of(table: LabelTable) -> tuple[str, ...]:
         *(line for title, values in names.items() for line in _made_dates(title, values)),
         *_in_several_splits(rows),
         *_odd_labels(table.labels, rows),
+        *_codes_of_classes(table.labels, rows),
+        *_written_for_nothing(row.text for row in rows),
     )
 
 
@@ -104,6 +114,8 @@ def _odd_labels(labels: LabelSet, rows: Iterable[Row]) -> list[str]:
         known = np.isfinite(own).all(1)
         if task.kind == "class":
             lines += _classes_never_trained(task.name, titles, own[known], is_train[known])
+            counts = Counter(titles[place] for place in own[known].argmax(1))
+            lines += [*_classes_like_others(task.name, counts), *_joined_classes(task.name, titles)]
             continue
         for title, values in zip(titles, own.T, strict=True):
             values = values[np.isfinite(values)]
@@ -128,6 +140,62 @@ def _classes_never_trained(
     if not trained or not never:
         return []
     return [f"{name}: no clip of train is of a class that other splits have: {', '.join(never)}"]
+
+
+def _classes_like_others(name: str, counts: Mapping[str, int]) -> list[str]:
+    """A rare class whose word is nearly that of a frequent one is a slip of the keyboard."""
+    lines = []
+    for word, num in counts.items():
+        often = [other for other, more in counts.items() if RARE * num <= more]
+        if near := difflib.get_close_matches(word.casefold(), [other.casefold() for other in often], 1, 0.8):
+            found = next(other for other in often if other.casefold() == near[0])
+            lines.append(
+                f"{name}: {word!r} ({count_of(num, 'clip')}) is a class of its own beside {found!r} "
+                f"({counts[found]:,}); write them alike if it is a slip"
+            )
+    return lines
+
+
+def _joined_classes(name: str, words: Sequence[str]) -> list[str]:
+    """`joy;surprise` beside `joy` is two labels of one clip."""
+    parts = {word: {part.strip() for part in re.split("[;,/|+&]", word)} for word in words}
+    joined = [word for word in words if (parts[word] - {word}).intersection(words)]
+    if not joined:
+        return []
+    return [
+        f"{name}: {', '.join(map(repr, joined[:MAX_NAMED]))} is a class of its own; if clips may have several, "
+        "give each a column of 0 and 1, and kind: labels in a file of --tasks"
+    ]
+
+
+def _codes_of_classes(labels: LabelSet, rows: Iterable[Row]) -> list[str]:
+    """Whole numbers under a title such as Emotion, or in the only column, may be codes of classes."""
+    if labels.tasks:
+        return []
+    table = np.array([row.intensities for row in rows if row.intensities is not None], dtype=np.float64)
+    if len(table) < MIN_ROWS_OF_CODES:
+        return []
+    lines = []
+    for title, values in zip(labels.columns, table.T, strict=True):
+        words = re.split(r"[\W_]+", title.casefold())
+        if len(labels.columns) > 1 and not CLASS_TITLES.intersection(words):
+            continue
+        if (values == values.round()).all() and 2 <= len(set(values)) <= MAX_CODES:
+            lines.append(
+                f"{title} ({values.min():g} … {values.max():g}, whole numbers) is learned as an intensity; if "
+                f"they stand for classes, --tasks {shlex.quote(f'{title}=class')}"
+            )
+    return lines
+
+
+def _written_for_nothing(texts: Iterable[str | None]) -> list[str]:
+    """`nan` is what programs write where nothing was said; somebody may as well have said it."""
+    counts = Counter(text for text in texts if text is not None and is_missing_word(text))
+    return [
+        f"Text is {word!r} in {num} rows, packed as what is said; --missing {shlex.quote(word)} if nothing is"
+        for word, num in counts.items()
+        if num > 1
+    ]
 
 
 def _and(values: list[str]) -> str:

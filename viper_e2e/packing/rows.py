@@ -119,6 +119,10 @@ class RowReader:
         split = (self.split or (cells[places.split] if places.split is not None else "train")).lower()
         if not re.fullmatch(r"[a-z0-9_]+", split):
             raise ValueError(f"unusable Split {split!r}: letters, digits and _ are allowed")
+
+        def is_nothing(cell: str) -> bool:
+            return not cell or is_missing(cell, self.codes)
+
         subject = cells[places.subject] if places.subject is not None else ""
         return Row(
             number_of_line,
@@ -129,10 +133,10 @@ class RowReader:
             None if self._is_empty(subject) else subject,
             {title: cells[at] for title, at in places.meta.items() if not self._is_empty(cells[at])},
             self._intensities(cells),
-            (cells[places.text] or None) if places.text is not None else None,
+            None if places.text is None or is_nothing(cells[places.text]) else cells[places.text],
             read_segment(
                 *(cells[at] if (at := places.parts.get(name)) is not None else "" for name in PARTS),
-                is_empty=lambda cell: not cell or is_missing(cell, self.codes),
+                is_empty=is_nothing,
             ),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import nan
@@ -85,6 +86,10 @@ class TaskColumns:
         value = number(cell, decimal)
         if value is None and self.kind == "labels":
             value = HOLDS.get(cell.casefold())
+        if value is None and self.kind == "labels" and re.match(r"[^\W\d_]{2}", cell):
+            raise ValueError(
+                f"{title} is {cell!r}, no label: give each label a column with 1 where it holds, else 0"
+            )
         if value is None:
             raise ValueError(f"{title} is {cell!r}, {no_number(cell, decimal)}")
         if self.kind == "labels" and not 0 <= value <= 1:

@@ -20,8 +20,12 @@ MIN_IN_GAP = 3
 """Clips of a group that counts for the largest gap between groups."""
 MAX_NUMBERS, NUM_RANGES = 8, 4
 """A name of more different numbers than these, such as an age, is grouped in so many ranges."""
-IDS = ("subject", "split", "shard", "fold", "session", "speaker")
-"""Whatever they look like, these are names."""
+IDS = frozenset(
+    ("subject", "split", "shard", "fold", "session", "speaker", "actor", "participant", "person", "proband")
+) | {"dialogue", "episode", "video", "film", "scene", "rater", "annotator", "id", "nr", "no", "code"}
+"""Whatever they look like, what is called so is a name."""
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:[.,][0-9]+)?")
+"""`01` and `1_2` are names."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def in_ranges(name: str, groups: Sequence[str | None]) -> list[str]:
     """Each clip's group; of many different numbers (``Age``) a range that has a fourth of the clips."""
     values = {group: number_of(group) for group in groups if group}
     numbers = [value for value in values.values() if value is not None]
-    if name.lower() in IDS or len(numbers) < len(values) or len(set(numbers)) <= MAX_NUMBERS:
+    if _is_id(name) or len(numbers) < len(values) or len(set(numbers)) <= MAX_NUMBERS:
         return [group or UNKNOWN for group in groups]
     of_clips = np.array([values[group] for group in groups if group], dtype=np.float64)
     places = np.searchsorted(np.quantile(of_clips, np.linspace(0, 1, NUM_RANGES + 1)[1:-1]), of_clips)
@@ -79,11 +83,13 @@ def in_ranges(name: str, groups: Sequence[str | None]) -> list[str]:
 
 
 def number_of(group: str) -> float | None:
-    try:
-        value = float(group.replace(",", "."))
-    except ValueError:
-        return None
-    return value if np.isfinite(value) else None
+    return float(group.replace(",", ".")) if _NUMBER.fullmatch(group) else None
+
+
+def _is_id(name: str) -> bool:
+    """``Actor``, ``Dialogue_ID``, ``clipNr``."""
+    words = re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    return not IDS.isdisjoint(words)
 
 
 def known_groups(source: ClipSource, name: str, option: str = "--by") -> list[str | None]:
