@@ -49,6 +49,14 @@ def test_an_error_that_chose_the_best_model_has_its_own_sign(tmp_path, unchecked
     assert "(validation, valence.rmse 0.5867)" in unchecked(finished_lines)(made, is_alone=True)
 
 
+def test_where_pearson_is_undefined_the_best_model_is_named_by_its_error(tmp_path, unchecked):
+    made = run(tmp_path, {"best_mse": -0.0123})
+    first, following = unchecked(finished_lines)(made, is_alone=True).splitlines()
+    best = tmp_path / "checkpoints/best"
+    assert first == f"best model: {best} (validation, MSE 0.0123; mean Pearson is undefined)"
+    assert following.startswith(f"next: viper eval --checkpoint {best} ")
+
+
 def test_a_model_that_clips_of_training_chose_is_named(tmp_path, unchecked):
     made = run(tmp_path, {"best": 0.5}, None)
     made.config.inner_val = 0.1

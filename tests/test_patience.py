@@ -34,8 +34,9 @@ def test_a_run_ends_early_says_so_and_goes_on_when_asked(corpus, tmp_path, capsy
     folder = run(corpus, tmp_path / "run", *words, "--patience=2")
     assert len(lines(folder, "metrics.jsonl")) == 3
     assert "ended after epoch 3: 2 epochs brought no better model" in " ".join(capsys.readouterr().err.split())
-    run(corpus, folder, *words, "--patience=2", "--resume")
+    run(corpus, folder, *words[:-1], "--epochs=9", "--patience=2", "--resume")
     assert len(lines(folder, "metrics.jsonl")) == 3
+    assert "nothing is left to train; raise --patience" in capsys.readouterr().err
     run(corpus, folder, *words, "--patience=0", "--resume")
     assert len(lines(folder, "metrics.jsonl")) == 5
     whole = run(corpus, tmp_path / "whole", *words)

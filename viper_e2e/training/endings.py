@@ -26,17 +26,23 @@ def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:
 def finished_lines(trainer: Trainer, *, is_alone: bool) -> str:
     """Where the model of a finished run is, how good it was, and of one that ``is_alone`` what to do with it:
     a command of many trainings says so once, at its end."""
-    config, best = trainer.config, trainer.state.best.get("best")
-    if best is None or not (config.val_shards or config.inner_val):
+    config, best = trainer.config, trainer.state.best
+    if not best or not (config.val_shards or config.inner_val):
         model, val_shards = trainer.run.last, None
         lines = [f"trained model: {model}"]
     else:
         model, val_shards = trainer.run.best, config.val_shards
-        judged_by = trainer.validation.judged_by
-        lines = [f"best model: {model} (validation, {judged_by} {as_measured(best, judged_by):.4f})"]
+        lines = [f"best model: {model} (validation, {_chosen_by(best, trainer.validation.judged_by)})"]
     if is_alone:
         lines += [f"next: {shlex.join(words)}" for words in _next_commands(model, val_shards, trainer.run.path)]
     return "\n".join(lines)
+
+
+def _chosen_by(best: Mapping[str, float], measure: str) -> str:
+    """What chose ``checkpoints/best``, and its value: the MSE where ``measure`` was never defined."""
+    if "best" in best:
+        return f"{measure} {as_measured(best['best'], measure):.4f}"
+    return f"MSE {-best['best_mse']:.4f}; {measure} is undefined"
 
 
 def _next_commands(model: Path, val_shards: str | None, run: Path) -> Iterator[list[str]]:

@@ -180,7 +180,8 @@ class TrainingRun:
         """Write down the settings from here on; a run that is at its end keeps those it was computed with."""
         if self._is_finished():
             if self.changed:
-                console.print("[yellow]nothing is left to train; raise --epochs or --max-steps[/yellow]")
+                more = "--patience" if self._is_out_of_patience() else "--epochs or --max-steps"
+                console.print(f"[yellow]nothing is left to train; raise {more}[/yellow]")
             return
         for name, (before, now) in self.changed.items():
             console.print(
