@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 
@@ -102,17 +103,7 @@ class Plan:
             first = max(last - 1, 0)
             last = first + 1
         instants = self._instants(start, end, first, last)
-        if self.config.sampling == "paper":
-            frames = first + frames_by_index(last - first, self.config.num_frames)
-        else:
-            if first > 0 and number and self.seconds[first] - start > SLACK_SECONDS:
-                # The picture from before is what the window begins with.
-                first -= 1
-            begun = self.timeline.pts[0] + round(start / float(self.timeline.tick_seconds))
-            shown_from = (
-                np.maximum(self.timeline.pts[first:last], begun) if number else self.timeline.pts[first:last]
-            )
-            frames = first + frames_by_time(shown_from, self.config.num_frames)
+        frames = self._sampled(number, start, first, last)
         bounds = (
             max(self.sound_extent[0], start) if self.is_part else self.sound_extent[0],
             self.sound_extent[1] if is_last and not self.is_segment else min(self.sound_extent[1], end),
@@ -121,6 +112,22 @@ class Plan:
         if number == 0 and self.is_tiled and not self.is_segment:
             unheard += max(0.0, min(start, self.sound_extent[1]) - self.sound_extent[0])
         return Window(start, end, frames, instants, spans, bounds, unheard)
+
+    def _sampled(self, number: int, start: float, first: int, last: int) -> np.ndarray:
+        """Which of the window's frames are looked at, by the rule that the settings name."""
+        match self.config.sampling:
+            case "paper":
+                return first + frames_by_index(last - first, self.config.num_frames)
+            case "time":
+                if first > 0 and number and self.seconds[first] - start > SLACK_SECONDS:
+                    # The picture from before is what the window begins with.
+                    first -= 1
+                shown_from = self.timeline.pts[first:last]
+                if number:
+                    begun = self.timeline.pts[0] + round(start / float(self.timeline.tick_seconds))
+                    shown_from = np.maximum(shown_from, begun)
+                return first + frames_by_time(shown_from, self.config.num_frames)
+        assert_never(self.config.sampling)
 
     @property
     def is_part(self) -> bool:
