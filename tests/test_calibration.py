@@ -24,8 +24,8 @@ from viper_e2e.scoring.calibrating import (
     fit_line,
     fit_steps,
     inverse_temperature,
-    measured_coverage,
 )
+from viper_e2e.scoring.coverage import measured_coverage
 from viper_e2e.scoring.reliability import reliability, selective
 from viper_e2e.tasks import Task
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from argparse import SUPPRESS, Action, HelpFormatter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import reduce
 from pathlib import Path
 from typing import NoReturn, get_args, get_type_hints
 
 import jsonargparse
-import yaml
 from jsonargparse.typing import register_type
 
 from viper_e2e.commands.backbone_words import (
@@ -21,10 +19,10 @@ from viper_e2e.commands.backbone_words import (
     depths_of,
     frozen_by,
     named_values,
-    parsed_depths,
 )
 from viper_e2e.commands.command_line import print_settings
 from viper_e2e.commands.reading_options import add_reading_options, apply_reading_options, reading_options
+from viper_e2e.commands.train_words import normal_words, with_files_of_now, without_unfreeze
 from viper_e2e.commands.usage import Parser, usage_error
 from viper_e2e.config import (
     PRESETS,
@@ -38,12 +36,8 @@ from viper_e2e.config import (
     TrainConfig,
     check_settings,
     flat,
-    is_old_option,
-    option_of_now,
     plain,
-    read_settings_file,
     recipe_words,
-    settings_of_now,
 )
 from viper_e2e.errors import ViperError
 
@@ -85,15 +79,15 @@ def parse_train(argv: Sequence[str], prog: str, beside: object = None) -> Settin
     """
     words = tuple(argv)
     own = {} if beside is None else plain(beside)
-    argv = _normal(argv)
+    argv = normal_words(argv)
     is_shown = "--print_config" in argv
     argv = [word for word in argv if word != "--print_config"]
     preset = _preset_of(argv, prog)
     saved = _saved_settings(argv, prog)
     if saved is not None:
         argv = ["--config", saved, *argv]
-    argv, in_files = _with_files_of_now(argv, own)
-    argv, typed = _without_unfreeze(argv)
+    argv, in_files = with_files_of_now(argv, own)
+    argv, typed = without_unfreeze(argv)
     # What the words and the files add to is what the preset trains; a run that goes on has its own.
     depths = Depths() if saved is not None else TRAIN_DEFAULTS[preset].get("unfreeze", Depths())
     depths = reduce(Depths.updated, in_files, depths)
@@ -222,84 +216,6 @@ def _saved_settings(argv: Sequence[str], prog: str) -> str | None:
     given = first.parse_known_args(argv)[0]
     path = Path(given.run_dir) / "config.yaml"
     return str(path) if given.run_dir and given.resume == "true" and path.is_file() else None
-
-
-def _normal(argv: Sequence[str]) -> list[str]:
-    """Dashes in names become underscores, and a bare ``--resume`` becomes ``--resume=true``."""
-    flags = {f"--{field.name}" for field in fields(TrainConfig) if isinstance(field.default, bool)}
-    words: list[str] = []
-    for word, following in zip(argv, [*argv, ""][1:], strict=True):
-        name, equals, value = word.partition("=")
-        if name.startswith("--"):
-            name = "--" + name[2:].replace("-", "_")
-        if name in flags and not equals and following not in ("true", "false"):
-            equals, value = "=", "true"
-        words.append(name + equals + value)
-    return _in_words_of_now(_with_patterns_joined(words))
-
-
-def _with_patterns_joined(argv: Sequence[str]) -> list[str]:
-    """``--train_shards A B`` as one word, with a pattern to a line."""
-    words: list[str] = []
-    rest = [*argv]
-    while rest:
-        word = rest.pop(0)
-        if word in ("--train_shards", "--val_shards"):
-            end = next((i for i, following in enumerate(rest) if following.startswith("-")), len(rest))
-            if end > 1:
-                word = f"{word}=" + "\n".join(rest[:end])
-                del rest[:end]
-        words.append(word)
-    return words
-
-
-def _in_words_of_now(argv: Sequence[str]) -> list[str]:
-    """Options that have another name by now, under this."""
-    words, rest = [], iter(argv)
-    for word in rest:
-        name, equals, value = word.partition("=")
-        if is_old_option(name):
-            name, value = option_of_now(name, value if equals else next(rest, ""))
-            equals = "="
-        words.append(name + equals + value)
-    return words
-
-
-def _with_files_of_now(argv: Sequence[str], own: Collection[str]) -> tuple[list[str], list[Depths]]:
-    """Files of ``--config`` as their content in today's form, and what they say of ``unfreeze``.
-
-    ``own``: names of options that are none of `viper train`. A missing file is left to the parser to report.
-    """
-    words: list[str] = [*argv]
-    depths: list[Depths] = []
-    for place, word in enumerate(argv):
-        name, equals, value = word.partition("=")
-        at = place if equals else place + 1
-        path = Path(value if equals else (*argv, "")[at])
-        if name == "--config" and path.is_file():
-            read = read_settings_file(path).items()
-            data = {name: value for name, value in read if str(name).replace("-", "_") not in own}
-            data = settings_of_now(data, str(path))
-            if "unfreeze" in data:
-                depths.append(parsed_depths(data.pop("unfreeze"), f"{path}: unfreeze"))
-            words[at] = f"{name}=" * bool(equals) + yaml.safe_dump(
-                data, default_flow_style=True, width=math.inf
-            )
-    return words, depths
-
-
-def _without_unfreeze(argv: Sequence[str]) -> tuple[list[str], Depths]:
-    """Words but for those of ``--unfreeze``, which add up, and what these say."""
-    words, typed, rest = [], Depths(), iter(argv)
-    for word in rest:
-        name, equals, value = word.partition("=")
-        if name == "--unfreeze":
-            if not equals and (value := next(rest, "--")).startswith("--"):
-                raise ViperError("--unfreeze: name the backbones to train, e.g. --unfreeze visual=4,audio=all")
-            typed = typed.updated(parsed_depths(value, name))
-        else:
-            words.append(word)
-    return words, typed
 
 
 def _need(value: str, option: str, prog: str) -> None:

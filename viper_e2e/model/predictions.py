@@ -60,14 +60,8 @@ class Predictions:
         optional: list[Sized | None] = [self.subjects, self.words]
         lists: list[Sized] = [self.keys, self.file_ids, self.shards, self.errors]
         lists += [rows for rows in optional if rows is not None]
-        arrays: list[Sized] = [
-            self.predicted,
-            self.true,
-            self.valid,
-            self.present,
-            self.face_share,
-            self.duration_seconds,
-        ]
+        arrays: list[Sized] = [self.predicted, self.true, self.valid, self.present]
+        arrays += [self.face_share, self.duration_seconds]
         assert {len(rows) for rows in (*lists, *arrays)} == {len(self.keys)}, "every row is one clip"
         assert self.predicted.shape == self.true.shape == (len(self), len(self.labels))
         assert self.present.shape[1] == len(self.modalities)

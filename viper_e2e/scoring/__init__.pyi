@@ -1,13 +1,13 @@
 from .calibrating import CalibrationMethod as CalibrationMethod
 from .calibrating import TaskReport as TaskReport
 from .calibrating import fit_calibration as fit_calibration
-from .calibrating import measured_coverage as measured_coverage
 from .checking import check as check
 from .comparing import Compared as Compared
 from .comparing import Difference as Difference
 from .comparing import compare as compare
 from .comparing import compared_record as compared_record
 from .comparing import on_common_clips as on_common_clips
+from .coverage import measured_coverage as measured_coverage
 from .fold_scores import FoldScores as FoldScores
 from .fold_scores import fold_scores as fold_scores
 from .fold_scores import over_seeds as over_seeds

@@ -120,39 +120,6 @@ def first_half(groups: Sequence[str], seed: int) -> np.ndarray:
     return np.array([str(group) in chosen for group in groups], bool)
 
 
-def measured_coverage(predictions: Predictions, calibration: Calibration) -> dict[str, dict[str, float]]:
-    """By task: share of labels in their intervals or sets, and the mean width of these or their mean size."""
-    found = {}
-    for task, columns in predictions.labels.parts:
-        own = calibration.tasks.get(task.name)
-        known = known_clips(predictions, columns)
-        # Of another corpus some columns may not be there.
-        whole = own is not None and len(own.reach) == (1 if task.kind == "class" else task.size)
-        if own is None or not whole or not known.any():
-            continue
-        values, true = predictions.predicted[known][:, columns], predictions.true[known][:, columns]
-        if task.kind == "class":
-            sets = [own.classes(row) for row in values]
-            inside = [int(row.argmax()) in chosen for row, chosen in zip(true, sets, strict=True)]
-            found[task.name] = {
-                "covered": float(np.mean(inside)),
-                "mean_size": float(np.mean(list(map(len, sets)))),
-            }
-        elif task.kind == "labels":
-            states = [[own.states(i, p) for i, p in enumerate(row)] for row in values.tolist()]
-            held = (true >= HOLDS_FROM).astype(int).tolist()
-            pairs = [p for both in zip(held, states, strict=True) for p in zip(*both, strict=True)]
-            inside = [truth in state for truth, state in pairs]
-            sizes = [len(state) for _, state in pairs]
-            found[task.name] = {"covered": float(np.mean(inside)), "mean_size": float(np.mean(sizes))}
-        else:
-            ends = np.array([[own.interval(i, v) for i, v in enumerate(row)] for row in values.tolist()])
-            inside_of = (ends[..., 0] <= true) & (true <= ends[..., 1])
-            width = float((ends[..., 1] - ends[..., 0]).mean())
-            found[task.name] = {"covered": float(inside_of.mean()), "mean_width": width}
-    return found
-
-
 # --- one task -------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,99 @@
+"""train_words.py: words of `viper train`, as people and earlier versions write them -> as its parser does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import yaml
+
+from viper_e2e.commands.backbone_words import parsed_depths
+from viper_e2e.config import (
+    Depths,
+    TrainConfig,
+    is_old_option,
+    option_of_now,
+    read_settings_file,
+    settings_of_now,
+)
+from viper_e2e.errors import ViperError
+
+
+def normal_words(argv: Sequence[str]) -> list[str]:
+    """Dashes in names become underscores, and a bare ``--resume`` becomes ``--resume=true``."""
+    flags = {f"--{field.name}" for field in fields(TrainConfig) if isinstance(field.default, bool)}
+    words: list[str] = []
+    for word, following in zip(argv, [*argv, ""][1:], strict=True):
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            name = "--" + name[2:].replace("-", "_")
+        if name in flags and not equals and following not in ("true", "false"):
+            equals, value = "=", "true"
+        words.append(name + equals + value)
+    return _in_words_of_now(_with_patterns_joined(words))
+
+
+def _with_patterns_joined(argv: Sequence[str]) -> list[str]:
+    """``--train_shards A B`` as one word, with a pattern to a line."""
+    words: list[str] = []
+    rest = [*argv]
+    while rest:
+        word = rest.pop(0)
+        if word in ("--train_shards", "--val_shards"):
+            end = next((i for i, following in enumerate(rest) if following.startswith("-")), len(rest))
+            if end > 1:
+                word = f"{word}=" + "\n".join(rest[:end])
+                del rest[:end]
+        words.append(word)
+    return words
+
+
+def _in_words_of_now(argv: Sequence[str]) -> list[str]:
+    """Options that have another name by now, under this."""
+    words, rest = [], iter(argv)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if is_old_option(name):
+            name, value = option_of_now(name, value if equals else next(rest, ""))
+            equals = "="
+        words.append(name + equals + value)
+    return words
+
+
+def with_files_of_now(argv: Sequence[str], own: Collection[str]) -> tuple[list[str], list[Depths]]:
+    """Files of ``--config`` as their content in today's form, and what they say of ``unfreeze``.
+
+    ``own``: names of options that are none of `viper train`. A missing file is left to the parser to report.
+    """
+    words: list[str] = [*argv]
+    depths: list[Depths] = []
+    for place, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        at = place if equals else place + 1
+        path = Path(value if equals else (*argv, "")[at])
+        if name == "--config" and path.is_file():
+            read = read_settings_file(path).items()
+            data = {name: value for name, value in read if str(name).replace("-", "_") not in own}
+            data = settings_of_now(data, str(path))
+            if "unfreeze" in data:
+                depths.append(parsed_depths(data.pop("unfreeze"), f"{path}: unfreeze"))
+            words[at] = f"{name}=" * bool(equals) + yaml.safe_dump(
+                data, default_flow_style=True, width=math.inf
+            )
+    return words, depths
+
+
+def without_unfreeze(argv: Sequence[str]) -> tuple[list[str], Depths]:
+    """Words but for those of ``--unfreeze``, which add up, and what these say."""
+    words, typed, rest = [], Depths(), iter(argv)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name == "--unfreeze":
+            if not equals and (value := next(rest, "--")).startswith("--"):
+                raise ViperError("--unfreeze: name the backbones to train, e.g. --unfreeze visual=4,audio=all")
+            typed = typed.updated(parsed_depths(value, name))
+        else:
+            words.append(word)
+    return words, typed
