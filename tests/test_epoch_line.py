@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 
+import pytest
 from rich.console import Console
 
 from viper_e2e.config.presets import micro
@@ -17,17 +18,41 @@ from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.tables import epoch_line
 
 
-def test_an_epoch_is_one_line_in_a_narrow_log(tmp_path):
-    said = io.StringIO()
-    narrow = Console(file=said, width=80)
-    reporter = Reporter(
-        RunFolder(tmp_path / "run", resume=False), Settings(TrainConfig(), micro()), speaks=True
-    )
-    bar = ProgressBar(narrow)
-    reporter._console, reporter._shown = narrow, _Shown([], bar, bar.add_task("training"))
-    reporter._drawn_at = time.monotonic()  # nothing is drawn so soon
+@pytest.fixture
+def reported(tmp_path):
+    """What a narrow log says of epochs with these validations."""
+
+    def say(*validations: dict) -> list[str]:
+        said = io.StringIO()
+        narrow = Console(file=said, width=80)
+        reporter = Reporter(
+            RunFolder(tmp_path / "run", resume=False), Settings(TrainConfig(), micro()), speaks=True
+        )
+        bar = ProgressBar(narrow)
+        reporter._console, reporter._shown = narrow, _Shown([], bar, bar.add_task("training"))
+        reporter._drawn_at = time.monotonic()  # nothing is drawn so soon
+        for number, val in enumerate(validations):
+            reporter.report_epoch(epoch(number, val), None, SkipBudget())
+        return said.getvalue().splitlines()
+
+    return say
+
+
+def epoch(number: int, val: dict) -> dict:
+    return {"epoch": number, "step": 3, "train_loss": 0.1991, "val": val}
+
+
+def test_an_epoch_is_one_line_in_a_narrow_log(reported):
     val = {"mean_pearson": -0.0602, "mean_ccc": -0.0038, "mean_mse": 0.1801}
-    record = {"epoch": 0, "step": 3, "train_loss": 0.1991, "val": val}
-    reporter.report_epoch(record, None, SkipBudget())
-    assert len(epoch_line(record)) > narrow.width
-    assert epoch_line(record) in said.getvalue().splitlines()
+    line = epoch_line(epoch(0, val))
+    assert len(line) > 80
+    assert line in reported(val)
+
+
+def test_what_is_judged_by_is_told_once_where_it_is_undefined(reported):
+    undefined = {"mean_pearson": None, "mean_ccc": None, "mean_mse": 0.1801}
+    tasks = {"mood": {"kind": "class", "num_clips": 9, "uar": 0.5, "war": 0.5}}
+    assert sum("mean Pearson is undefined" in line for line in reported(undefined, undefined)) == 1
+    assert "undefined" not in "".join(reported(undefined | {"tasks": tasks, "best_by": 0.5}))
+    tasks["mood"]["uar"] = None
+    assert "mood UAR is undefined" in "".join(reported(undefined | {"tasks": tasks, "best_by": None}))

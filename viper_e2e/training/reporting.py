@@ -23,6 +23,7 @@ from viper_e2e.training import yardstick
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.tables import corpus_lines, epoch_line, flat_numbers
 from viper_e2e.training.trackers import Tracker, check_installed, open_trackers
+from viper_e2e.training.validation import judgement
 
 DRAW_SECONDS = 60.0
 """Between drawings of plots while training goes on: small epochs would take longer to draw than to train."""
@@ -171,9 +172,10 @@ class Reporter:
             yield f"{val['num_left_out']} validation clips could not be used; see skipped.jsonl"
         if "without_number" in val:
             yield f"no finite number for the validation clips {', '.join(val['without_number'])}"
-        if val and val["mean_pearson"] is None and "Pearson" not in self._complained:
-            self._complained.add("Pearson")
-            yield "Pearson is undefined, the validation labels do not vary: `best` is chosen by MSE"
+        judged = judgement(val, self.settings.train.best_by) if val else None
+        if judged is not None and judged.score is None and judged.measure not in self._complained:
+            self._complained.add(judged.measure)
+            yield f"{judged.measure} is undefined (do the validation labels vary?): `best` is chosen by MSE"
 
     def _draw_predictions(self, predictions: Predictions) -> None:
         for task, part in predictions.by_task():
