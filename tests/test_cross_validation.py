@@ -255,7 +255,7 @@ def test_what_cannot_be_cross_validated_is_refused_before_anything_is_written(co
     Folds({str(i): str(i % 2) for i in range(12)}, by="split").write(leak)
     for more, message in (
         ((), "--folds Fold: no clip has it"),
-        (("--folds=13",), "--folds 13: there are only 12 different values of Subject"),
+        (("--folds=13",), "--folds 13: only 12 different values of Subject to make folds of; --by clip"),
         (("--folds=1",), "--folds 1: at least 2"),
         (("--folds=2", "--by=Session"), "--by Session: no clip has it"),
         (

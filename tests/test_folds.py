@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from support.shard_sets import MOODS, mood, write_shards
 
+from viper_e2e.commands.parsing import parse_train
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.tasks import Task
+from viper_e2e.training.folding import Folding
 from viper_e2e.training.folds import Folds, folds_from, inner_split, make_folds, notes_on, read_folds
 from viper_e2e.training.stratifying import dealt_groups, strata_of
 
@@ -143,6 +145,35 @@ def test_a_class_that_one_fold_alone_has_is_told(tmp_path):
     assert note.startswith("mood sad: all clips that have it are in fold 0")
     others = write_shards(tmp_path / "without", [(key, None, *more) for key, _, *more in clips])
     assert list(notes_on(others, folds_from(others, "Fold"))) == []
+
+
+def folding(folder, fold_with_valence: str | None, *words: str) -> Folding:
+    """Of six clips in two folds, of which one alone may have labels of the task valence."""
+    labels = LabelSet(
+        ("valence", *MOODS.columns), tasks=(Task("valence", "number", 1), Task("mood", "class", 3))
+    )
+    write_shards(
+        folder,
+        [
+            (
+                f"c{i}",
+                (0.5 if str(i % 2) == fold_with_valence else np.nan, *mood(i % 3)),
+                f"s{i}",
+                {"Fold": str(i % 2)},
+            )
+            for i in range(6)
+        ],
+        labels,
+    )
+    given = ["--preset=micro", f"--train-shards={folder}/all-*.tar", f"--run-dir={folder}/run", *words]
+    return Folding(parse_train(given, "viper cv"), source="Fold", by="", stratify="")
+
+
+def test_a_fold_whose_model_could_not_learn_a_task_is_refused_before_any_is_trained(tmp_path):
+    with pytest.raises(ViperError, match=r"where fold 1 is held out, no clip to train on has .* 'valence'"):
+        folding(tmp_path, "1")
+    with pytest.raises(ViperError, match="2 clips to train on where fold 0 is held out; --head ridge needs 3"):
+        folding(tmp_path / "few", "1", "--head=ridge", "--inner-val=0.3")
 
 
 def test_clips_without_a_group_or_a_fold_are_counted_named_and_in_no_fold(tmp_path):

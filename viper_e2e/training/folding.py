@@ -11,6 +11,7 @@ from rich.table import Table
 
 from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
+from viper_e2e.fusion import MIN_CLIPS
 from viper_e2e.runtime import count_of, settle_folder, table
 from viper_e2e.scoring import known_groups
 from viper_e2e.shards import ShardSet, parse_corpora
@@ -19,11 +20,13 @@ from viper_e2e.training.folds import (
     Folds,
     entries_of,
     folds_from,
+    inner_split,
     is_file_of_folds,
     make_folds,
     read_folds,
 )
 from viper_e2e.training.joining import check_joinable
+from viper_e2e.training.label_moments import known_rows
 from viper_e2e.training.resuming import SavedRun, differences, with_absolute_paths
 from viper_e2e.training.run_folder import check_goes_on, write_settings
 
@@ -61,6 +64,7 @@ class Folding:
         folders = [self.folder_of(name).name for name in self.names]
         if twice := next((name for name in folders if folders.count(name) > 1), None):
             raise ViperError(f"--folds: two folds would be written to {twice}; rename one")
+        self._refuse_unlearnable()
         self.by_seed: dict[int, Folding] = self._by_seed()
         """With ``--seeds`` the same folds for each seed, in a folder of its own, as `viper cv --seed` makes
         them with this one's ``folds.json``; else this one alone."""
@@ -130,6 +134,26 @@ class Folding:
                     f"{self.folder}: resumes only as it began, so that all folds learn alike: "
                     f"--{name.replace('_', '-')} is {now}, it was {before}; name another --run-dir"
                 )
+
+    def _refuse_unlearnable(self) -> None:
+        """Folds whose model would have too few clips to learn from: before any of them is trained."""
+        train, of_ridge = self.settings.train, self.settings.model.fusion.kind == "ridge"
+        for fold in self.names:
+            own, _ = self.folds.held_out(self.shards, fold)
+            if train.inner_val:
+                own, *_ = inner_split(own, train.inner_val, self.folds.by, train.seed)
+            if of_ridge and len(own) < MIN_CLIPS:
+                raise ViperError(
+                    f"--folds: {count_of(len(own), 'clip')} to train on where fold {fold} is held out; "
+                    f"--head ridge needs {MIN_CLIPS}"
+                )
+            rows = own.label_rows()
+            for task, columns in own.known_labels.parts:
+                if not len(known_rows(rows, columns)):
+                    raise ViperError(
+                        f"--folds: where fold {fold} is held out, no clip to train on has a label of the task "
+                        f"{task.name!r}; make other folds (--by, --stratify), or pack without it"
+                    )
 
     def _refuse_other_folding(self, found: Folds, by: str, stratify: str) -> None:
         made = found.made.get("stratified_by", "")

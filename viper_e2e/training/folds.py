@@ -154,8 +154,10 @@ def make_folds(shards: ShardSet, num_folds: int, *, by: str, stratify: str = "",
     rows = sorted((row for row, group in enumerate(groups) if group), key=keys.__getitem__)
     named = [str(groups[row]) for row in rows]
     if num_folds > len(set(named)):
-        of_what = "clips" if by == BY_CLIP else f"different values of {by}"
-        raise ViperError(f"--folds {num_folds}: there are only {len(set(named))} {of_what} to make folds of")
+        of_what = ("clip", "clips") if by == BY_CLIP else (f"value of {by}", f"different values of {by}")
+        count = count_of(len(set(named)), *of_what)
+        advice = "" if by == BY_CLIP else f"; --by {BY_CLIP} takes each clip on its own"
+        raise ViperError(f"--folds {num_folds}: only {count} to make folds of{advice}")
     strata, how = strata_of(shards, rows, stratify)
     dealt = dealt_groups(named, strata, num_folds, seed)
     of_clips = {keys[row]: str(dealt[group] + 1) for row, group in zip(rows, named, strict=True)}
