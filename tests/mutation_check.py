@@ -69,7 +69,7 @@ MUTATIONS = [
     Mutation("shards/index.py", "if actual != size:", "if False:", "shards"),
     Mutation("shards/index.py", "if size > limits.max_index_bytes:", "if False:", "shards hostile"),
     Mutation("shards/remote.py", "if first != offset or last", "if last", "remote"),
-    Mutation("published/safe_pickle.py", "if count == MAX_INSTRUCTIONS:", "if False:", "published hostile"),
+    Mutation("published/safe_pickle.py", "if count == MAX_INSTRUCTIONS:", "if False:", "safe_pickle hostile"),
     Mutation("loading/skips.py", "if self.in_a_row > self.max_in_a_row:", "if False:", "skips"),
     Mutation("loading/skips.py", 'if record.stage != "quarantine":', "if True:", "skips"),
     Mutation("loading/windows.py", "if wanted != self._next:", "if False:", "windows"),

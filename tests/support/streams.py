@@ -9,6 +9,7 @@ import av
 import numpy as np
 
 from support.media import make_clip, picture
+from viper_e2e.config import DecodingConfig
 
 X264 = {"preset": "veryfast", "bf": "3", "g": "24", "sc_threshold": "0"}
 
@@ -81,3 +82,8 @@ def write_clip(
                     container.mux(audio.encode(piece))
             container.mux(audio.encode(None))
     return path
+
+
+def config(**settings) -> DecodingConfig:
+    """Of a decoder: pictures alone, at their own size, unless told otherwise."""
+    return DecodingConfig(**{"num_frames": 8, "max_side": None, "sound": "none", **settings})
