@@ -114,6 +114,32 @@ def test_what_a_kill_left_half_written_is_gone_when_the_run_goes_on(tmp_path):
     assert not list(run.path.glob(".*"))
 
 
+def test_a_record_behind_half_a_line_stands_on_a_line_of_its_own(tmp_path, capsys):
+    run = RunFolder(tmp_path / "run", resume=False)
+    run.log("metrics.jsonl", {"epoch": 0})
+    with (run.path / "metrics.jsonl").open("a") as lines:
+        lines.write('{"epoch": 1, "ste')  # a full disk, or a kill
+    run.log("metrics.jsonl", {"epoch": 2})
+    run.log("metrics.jsonl", {"epoch": 3})
+    assert [record["epoch"] for record in run.read_log("metrics.jsonl")] == [0, 2, 3]
+    run.read_log("metrics.jsonl")
+    assert capsys.readouterr().err == f"{run.path / 'metrics.jsonl'}: 1 line is damaged and left out\n"
+    run.release()
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 40 + b"\n", b"[]\n", b"\xff\xfe\n", b"nonsense\n"], ids=repr)
+def test_a_damaged_line_of_a_log_costs_itself_alone_and_is_told(damage, tmp_path, capsys):
+    run = RunFolder(tmp_path / "run", resume=False)
+    run.log("skipped.jsonl", {"epoch": 0})
+    with (run.path / "skipped.jsonl").open("ab") as lines:
+        lines.write(damage)
+    run.log("skipped.jsonl", {"epoch": 1})
+    run.rewind("skipped.jsonl", lambda record: record["epoch"] <= 1)
+    assert "1 line is damaged and left out" in capsys.readouterr().err
+    assert run.read_log("skipped.jsonl") == [{"epoch": 0}, {"epoch": 1}]
+    run.release()
+
+
 def test_who_reads_a_file_while_it_is_replaced_reads_the_old_one_to_its_end(tmp_path):
     path = tmp_path / "scores.json"
     write_text(path, "old " * 100_000)  # more than is read at once

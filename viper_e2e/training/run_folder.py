@@ -16,8 +16,8 @@ import yaml
 
 from viper_e2e.errors import ViperError
 from viper_e2e.model import checkpoint
+from viper_e2e.runtime import count_of, plain_json, remove_unfinished, versions, write_text
 from viper_e2e.runtime import lock as take_lock
-from viper_e2e.runtime import plain_json, remove_unfinished, versions, write_text
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What network file systems answer that were mounted without locks."""
@@ -35,6 +35,8 @@ class RunFolder:
         self.path = path
         self._lock: TextIO | None = None
         self._unwritable: set[str] = set()
+        self._damaged: dict[str, int] = {}
+        """Lines of each log that are no records, as of its last reading."""
         if not owner:
             return
         if not resume:
@@ -72,18 +74,26 @@ class RunFolder:
         A full disk must not end days of training: then it is said instead, once per log.
         """
         try:
+            is_torn = _ends_midway(self.path / file)
             with (self.path / file).open("a", encoding="utf-8") as lines:
-                lines.write(plain_json.dumps(record) + "\n")
+                lines.write("\n" * is_torn + plain_json.dumps(record) + "\n")
         except OSError as error:
             if file not in self._unwritable:
                 self._unwritable.add(file)
                 print(f"{self.path / file}: not written ({error}); training goes on", file=sys.stderr)
 
     def read_log(self, file: str) -> list[dict[str, Any]]:
-        """All records of a log so far; a last line that a kill cut short is left out."""
+        """All records of a log so far; a last line that a kill cut short is left out, and so are damaged ones,
+        which is said."""
         path = self.path / file
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else [""]
-        return [json.loads(line) for line in lines[:-1]]
+        records = [_record_in(line) for line in lines[:-1]]
+        damaged = sum(record is None and bool(line) for line, record in zip(lines, records, strict=False))
+        if damaged > self._damaged.get(file, 0):
+            told = count_of(damaged, "line is", "lines are")
+            print(f"{path}: {told} damaged and left out", file=sys.stderr)
+        self._damaged[file] = damaged
+        return [record for record in records if record is not None]
 
     def rewind(self, file: str, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Keep only the wanted records, without a last line that a kill cut short."""
@@ -123,6 +133,24 @@ class RunFolder:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
         return lock
+
+
+def _ends_midway(path: Path) -> bool:
+    """Whether a log ends within a line, for which a disk had no room or a kill left no time."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as lines:
+        lines.seek(-1, os.SEEK_END)
+        return lines.read() != b"\n"
+
+
+def _record_in(line: str) -> dict[str, Any] | None:
+    """What a line of a log holds; `None` where that is no record of ours."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def check_is_free(folder: Path) -> None:
