@@ -51,7 +51,7 @@ CORPUS = Corpus(
     name="BLEMORE",
     about="3,050 clips of 58 actors who show one emotion or two at once, in 30/70, 50/50 or 70/30",
     link="https://zenodo.org/records/17787362",
-    licence="told at the link",
+    licence="see the link",
     measure="ACC presence (the set of emotions is right) and ACC salience (and so is their order)",
     split="the test table; five folds of the training table for validation",
     tasks=(TaskColumns("emotions", "intensities", tuple(EMOTIONS.values()), span=(0.0, 1.0), measures=BLENDS),),

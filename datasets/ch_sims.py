@@ -30,7 +30,7 @@ CORPUS = Corpus(
     name="CH-SIMS",
     about="clips of Chinese films and shows with the sentiment of what is said, seen and heard together",
     link="https://github.com/thuiar/MMSA",
-    licence="told at the link",
+    licence="see the link",
     measure="accuracy of sentiment in two, three and five steps, F1 in two, MAE and Pearson",
     split="train, val and test as given",
     tasks=(TaskColumns("sentiment", "number", ("Sentiment",), span=(-1.0, 1.0), measures=MEASURES),),

@@ -94,7 +94,7 @@ CORPUS = Corpus(
     name="CMU-MOSEI",
     about="labelled stretches of 3,837 videos in which one person speaks to the camera",
     link="http://multicomp.cs.cmu.edu/resources/cmu-mosei-dataset",
-    licence="told by the SDK; videos are of the web",
+    licence="see the SDK; videos are from the web",
     measure="accuracy and F1 of the sign of sentiment, with labels of 0 and without them, accuracy in five and "
     "seven steps, MAE and Pearson; of each of six emotions, there where its intensity is above 0: weighted "
     "accuracy (mean of both recalls), weighted F1, and their means",
@@ -120,7 +120,7 @@ CORPUS = Corpus(
     ),
     unverified=(
         "the number of rows",
-        "that a speaker is in one video alone (Subject is the video)",
+        "that a speaker is in only one video (Subject is the video)",
         "how many lines of words begin within a tenth of a second of a labelled stretch",
         "the licence and the link",
     ),

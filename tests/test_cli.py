@@ -97,7 +97,7 @@ def sound_only(path: Path) -> None:
         pytest.param(empty, "is empty; copy it again", marks=pytest.mark.campaign),
         (playlist, "is an HLS playlist, not a clip; convert it"),
         pytest.param(cut, "damaged or incomplete: copy it again", marks=pytest.mark.campaign),
-        (sound_only, "holds sound alone (mp4), no pictures; to score it with a black one: ffmpeg"),
+        (sound_only, "holds only sound (mp4), no pictures; to score it with a black one: ffmpeg"),
     ],
 )
 def test_a_clip_that_cannot_be_read_says_why_and_the_others_go_on(tmp_path, checkpoint, make, told, capsys):
@@ -233,7 +233,7 @@ def test_a_column_that_is_no_emotion_is_named(corpus, capsys):
     assert "text, not used (line 2: 'gloomy')" in capsys.readouterr().out
     labels(corpus, [row("a", Episode=23), row("b", Episode=41)])
     assert pack(corpus) == 1
-    assert one_line(capsys.readouterr().err).endswith("to go on, add --ignore Episode")
+    assert one_line(capsys.readouterr().err).endswith("to continue, add --ignore Episode")
 
 
 def test_a_shard_cut_in_the_middle_is_named(corpus, checkpoint, capsys):

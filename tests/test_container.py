@@ -84,7 +84,7 @@ NOT_CLIPS = {
     "webp": (b"RIFF\x40\0\0\0WEBPVP8 " + bytes(64), "WebP picture"),
     "heic": (box(b"ftyp", b"heic\0\0\0\0mif1heic") + bytes(64), r"a picture \(heic\)"),
     "avif": (box(b"ftyp", b"avif\0\0\0\0mif1avif") + bytes(64), r"a picture \(avif\)"),
-    "mp3": (b"ID3\4\0\0" + bytes(64), r"holds sound alone \(mp3\)"),
+    "mp3": (b"ID3\4\0\0" + bytes(64), r"holds only sound \(mp3\)"),
     "text in utf-16": (b"\xff\xfet\0e\0x\0t\0" * 8, "in no format we open"),
     "odd program stream": (b"\0\0\1\xba" + bytes(64), "MPEG program stream"),
     "odd asf": (b"\x30\x26\xb2\x75" + bytes(64), "odd Windows Media file"),
@@ -285,7 +285,7 @@ def test_a_file_without_pictures_is_an_error(tmp_path):
         frame.sample_rate = 16_000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(ClipError, match=r"holds sound alone \(mp4\), no pictures"):
+    with pytest.raises(ClipError, match=r"holds only sound \(mp4\), no pictures"):
         probe(path, LIMITS)
 
 

@@ -74,7 +74,7 @@ def test_a_run_without_validation_names_what_it_has(tmp_path, unchecked):
 def test_a_stopped_run_says_what_is_saved_and_how_it_goes_on(tmp_path, unchecked, given):
     told, again = unchecked(stopped_line)(run(tmp_path, {}), ["viper", "train", *given]).splitlines()
     assert told.startswith(
-        f"stopped after step 120 of 600; saved in {tmp_path / 'checkpoints/last'}; go on with"
+        f"stopped after step 120 of 600; saved in {tmp_path / 'checkpoints/last'}; continue with"
     )
     assert shlex.split(again) == ["viper", "train", *[w for w in given if w != "--resume"], "--resume"]
 

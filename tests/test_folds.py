@@ -233,7 +233,7 @@ def test_a_plain_object_of_clips_is_a_file_of_folds(tmp_path):
 def test_without_subjects_it_is_said_that_no_leak_could_be_found(tmp_path):
     shards = write_shards(tmp_path, [(f"c{i}", mood(i % 3), None, {"Fold": str(i % 2)}) for i in range(6)])
     (note,) = notes_on(shards, folds_from(shards, "Fold"))
-    assert "whether a person is in two folds cannot be told" in note
+    assert "it cannot be checked whether a person is in two folds" in note
 
 
 @pytest.mark.parametrize("stratify", ["", "mood", "valence", "traits", "none"])

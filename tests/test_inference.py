@@ -79,7 +79,7 @@ def test_what_could_not_be_written_is_kept_and_not_scored_again(
 
         patch.setattr(inference, "write_records", full)
         assert infer(checkpoint, clips, "--output", out) == 1
-    assert f"nothing is lost: the same command goes on from {out}.parts" in error_of(capsys)
+    assert f"nothing is lost: the same command continues from {out}.parts" in error_of(capsys)
     monkeypatch.setattr("viper_e2e.scoring.passes.in_batches", lambda *_: pytest.fail("again"))
     assert infer(checkpoint, clips, "--output", out) == 0
     assert len(list(csv.DictReader(out.open()))) == 2

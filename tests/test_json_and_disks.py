@@ -68,7 +68,7 @@ def test_a_disk_that_fills_while_weights_are_written_ends_no_training(corpus, tm
     assert main(["train", *arguments(corpus, tmp_path / "run", *words)]) == 0
     said = capfd.readouterr().err
     assert "checkpoints/last: not saved (Error while serializing" in said
-    assert "bytes were to be written); training goes on" in said
+    assert "bytes were to be written); training continues" in said
     assert "Traceback" not in said
     assert len(lines(tmp_path / "run", "metrics.jsonl")) == 2
 
@@ -81,4 +81,4 @@ def test_a_training_state_that_cannot_be_written_does_not_end_training(corpus, t
     monkeypatch.setattr(torch, "save", full)
     words = ("--modalities=visual", "--epochs=1", "--batch-size=8")
     assert main(["train", *arguments(corpus, tmp_path / "run", *words)]) == 0
-    assert "bytes are free); training goes on" in capfd.readouterr().err
+    assert "bytes are free); training continues" in capfd.readouterr().err

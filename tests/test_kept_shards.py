@@ -212,7 +212,7 @@ def test_a_full_disk_is_told_once_and_costs_no_clip(far, tmp_path, monkeypatch, 
     cache = FarReading(cache=str(tmp_path / "kept"))
     assert epochs(far.pattern, cache) == epochs(f"{far.folder}/{PATTERN}")
     said = " ".join(capsys.readouterr().err.split())
-    assert said.count("No space left on device; goes on without it") == 1
+    assert said.count("No space left on device; continues without it") == 1
     assert kept(tmp_path / "kept") == []
     assert files(tmp_path / "kept") == set()
 

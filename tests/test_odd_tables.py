@@ -182,7 +182,7 @@ def test_what_is_unclear_is_asked_with_the_option_that_settles_it(tmp_path, name
     path.write_text(text)
     with pytest.raises(ViperError) as error:
         read_labels(path)
-    assert f"to go on, add {option}" in str(error.value)
+    assert f"to continue, add {option}" in str(error.value)
     assert "line " in str(error.value)
     word, _, value = option.replace("=", " ").partition(" ")
     (tmp_path / "videos").mkdir()
@@ -293,7 +293,7 @@ def test_an_excel_table_takes_one_try_not_eight(tmp_path):
         "line 4: Arousal is 'abc'",
     ):
         assert any(word in line for line in told), (word, told)
-    assert told[-1].startswith("to go on, add ")
+    assert told[-1].startswith("to continue, add ")
     choices = ColumnChoices(
         id_column="Dateiname",
         split_column="Teil",

@@ -168,7 +168,7 @@ def test_a_model_that_is_nowhere_is_one_line(source, told):
     [
         (
             ("config.yaml", "sweep.json"),
-            "no checkpoint yet; `viper sweep --resume --run-dir .* goes on with it",
+            "no checkpoint yet; `viper sweep --resume --run-dir .* continues it",
         ),
         (
             ("config.yaml", "sweep.json", "trial-1/checkpoints/best/x"),

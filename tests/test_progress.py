@@ -142,7 +142,7 @@ def test_a_training_that_has_begun_is_resumed_after_a_signal_between_its_stages(
     (tmp_path / "config.yaml").touch()
     assert cli.main(["train", *words]) == 143
     again = " ".join(["viper train", *words, *([] if "--resume" in words else ["--resume"])])
-    assert capsys.readouterr().err.endswith(f"what was saved is kept; go on with: {again}\n")
+    assert capsys.readouterr().err.endswith(f"what was saved is kept; continue with: {again}\n")
 
 
 @pytest.mark.slow

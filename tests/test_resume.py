@@ -374,7 +374,7 @@ def test_from_the_previous_checkpoint_a_run_ends_the_same(
     child = fork_server.fork("train", [*arguments(corpus, run, *JOINT), "--resume"])
     assert child.wait() == 0
     assert "last/model.safetensors: content differs from the manifest" in child.said
-    assert "going on from" in child.said
+    assert "continuing from" in child.said
     assert same(weights(whole_runs(*JOINT)), weights(run))
 
 

@@ -161,5 +161,5 @@ def test_a_folder_goes_on_by_the_command_that_began_it_alone(tmp_path, file, beg
     (tmp_path / "config.yaml").touch()
     check_goes_on(tmp_path, began)
     for other in {"sweep", "ablate --retrain", "cv", "train"} - {began}:
-        with pytest.raises(ViperError, match=f"begun by viper {began}; go on with viper {began} --resume"):
+        with pytest.raises(ViperError, match=f"viper {began}; continue it with viper {began} --resume"):
             check_goes_on(tmp_path, other)

@@ -64,7 +64,7 @@ def test_every_kind_is_refused_in_the_same_line(name, sounds):
         f"ffmpeg -f lavfi -i color=black:s=64x64 -i ./{name} -map 0:v -map 1:a -shortest "
         f"-c:a flac ./{path.stem}.mkv"
     )
-    line = f"holds sound alone ({kind}), no pictures; to score it with a black one: {command}"
+    line = f"holds only sound ({kind}), no pictures; to score it with a black one: {command}"
     assert line in said_of(path)
     assert line.partition(": ffmpeg")[0] in said_of(path, path.read_bytes())
 
@@ -73,7 +73,7 @@ def test_a_tag_in_front_changes_nothing(sounds, tmp_path):
     tag = b"ID3\x04\0\0\0\0\0\x64" + bytes(100)
     for name in ("a.wav", "a.aac", "bare.mp3"):
         (tmp_path / name).write_bytes(tag + (sounds / name).read_bytes())
-        assert "holds sound alone (" in said_of(tmp_path / name)
+        assert "holds only sound (" in said_of(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["bare.mp3", "a.wma", "a.aiff", "cover.mp3", "same name.mkv"])
@@ -100,7 +100,7 @@ def test_pack_says_it_too(sounds, tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "1.mp4").write_bytes((sounds / "bare.mp3").read_bytes())
     write_labels(tmp_path / "labels.csv", [{"File_ID": "[1]", "Split": "train", "Joy": 1.0}])
-    with pytest.raises(ViperError, match=r"holds sound alone \(mp3\), no pictures; to score it .*: ffmpeg -f"):
+    with pytest.raises(ViperError, match=r"holds only sound \(mp3\), no pictures; to score it .*: ffmpeg -f"):
         pack(tmp_path / "videos", tmp_path / "labels.csv", tmp_path / "shards")
 
 
@@ -114,8 +114,8 @@ def test_beside_a_clip_what_cannot_be_read_is_told_how_to_convert(sounds, tmp_pa
 
 def test_folders_of_sounds_are_told_the_command(sounds, tmp_path):
     command = "ffmpeg -f lavfi -i color=black:s=64x64 -i ./SOUND"
-    with pytest.raises(ViperError, match=f"no clip in this folder .* files hold sound alone; .*{command}"):
+    with pytest.raises(ViperError, match=f"no clip in this folder .* files hold only sound; .*{command}"):
         find_inputs([str(sounds)])
     write_labels(tmp_path / "labels.csv", [{"File_ID": "a", "Split": "train", "Joy": 1.0}])
-    with pytest.raises(ViperError, match=f"nothing to pack .* files hold sound alone; .*{command}"):
+    with pytest.raises(ViperError, match=f"nothing to pack .* files hold only sound; .*{command}"):
         pack(sounds, tmp_path / "labels.csv", tmp_path / "shards")

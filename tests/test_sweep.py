@@ -136,7 +136,7 @@ def test_trials_are_compared_on_one_pass_and_the_best_is_the_sweeps_model(
     for other in ("train", "cv"):
         capsys.readouterr()
         assert main([other, f"--run-dir={folder}", "--resume"]) == 1
-        assert "was begun by viper sweep; go on with viper sweep --resume" in capsys.readouterr().err
+        assert "was begun by viper sweep; continue it with viper sweep --resume" in capsys.readouterr().err
     assert (folder / "sweep.png").is_file()
     assert out.index(best["trial"]) < min(out.index(row["trial"]) for row in rows if row is not best)
     # What it was alone.

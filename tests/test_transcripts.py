@@ -52,7 +52,7 @@ def test_a_language_that_it_does_not_know_is_refused(whisper, tmp_path):
         Transcriber(str(whisper), "xx")(sound)
     english = write_whisper(tmp_path / "english", multilingual=False)
     Transcriber(str(english))(sound)
-    with pytest.raises(ViperError, match=r"--language ja: .* knows English alone"):
+    with pytest.raises(ViperError, match=r"--language ja: .* knows only English"):
         Transcriber(str(english), "ja")
 
 

@@ -82,7 +82,7 @@ def _hand_over_words(sources: list[ClipFiles | ShardSet], model: ViPER, options:
             raise ViperError("--text is empty; leave it out where nothing is said")
         if len(sources) != 1 or len(sources[0]) != 1 or isinstance(sources[0], ShardSet):
             raise ViperError(
-                "--text is what is said in one clip; name that clip alone, or put a .txt beside each"
+                "--text is what is said in one clip; name only that clip, or put a .txt beside each"
             )
     for source in sources:
         if isinstance(source, ClipFiles):
@@ -164,7 +164,9 @@ def _write(
                 bom=options.bom,
             )
     except ViperError as error:
-        raise ViperError(f"{error}; nothing is lost: the same command goes on from {journal.folder}") from error
+        raise ViperError(
+            f"{error}; nothing is lost: the same command continues from {journal.folder}"
+        ) from error
     if journal.processes.count == 1:
         journal.remove()  # of several processes a late one may be started again, and finds all done
     console.print(f"records: {output}", **AS_IT_IS)

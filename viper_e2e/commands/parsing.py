@@ -180,7 +180,7 @@ def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _Setting
         "--freeze", help="backbones that are not trained, e.g. all or visual,audio; see --unfreeze"
     )
     parser.add_argument(
-        "--lora", metavar="NAME=RANK", help="backbones that train LoRA adapters alone, e.g. visual=8,audio=8"
+        "--lora", metavar="NAME=RANK", help="backbones that train only LoRA adapters, e.g. visual=8,audio=8"
     )
     parser.add_argument(
         "--backbone", action="append", metavar="NAME=SOURCE", help="hub id or folder, e.g. visual=PATH"

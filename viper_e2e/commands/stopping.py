@@ -40,7 +40,7 @@ def what_is_kept(command: str, argv: Sequence[str]) -> str:
     if command in ("train", "sweep", "cv") or "--retrain" in argv:
         resume = "" if "--resume" in argv else " --resume"
         kept = "what was saved is" if command == "train" else "finished trainings are"
-        return f"{kept} kept; go on with: {again}{resume}"
+        return f"{kept} kept; continue with: {again}{resume}"
     if command in ("infer", "eval", "ablate", "calibrate"):
         return f"scored clips are kept; score the rest by the same command: {again}"
     return f"nothing was written; start again with: {again}"

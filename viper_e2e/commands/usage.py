@@ -43,7 +43,7 @@ def overview(commands: Mapping[str, str]) -> str:
         "commands:",
         *(f"  {name:<18}{text}" for name, text in commands.items()),
         "",
-        "viper COMMAND --help tells the options of a command; each takes -q (quiet) and -v (verbose).",
+        "viper COMMAND --help shows the options of a command; each takes -q (quiet) and -v (verbose).",
         "exit codes: 0 all fine, 1 nothing done (or a wrong option), 2 some clips or runs failed, 130 stopped",
     ]
     return "\n".join(lines)

@@ -149,7 +149,7 @@ class CrossValConfig:
     stratify: str = option(
         "",
         metavar="TASK",
-        help="task in which made folds are alike; none: in size alone (default: the first class, else task)",
+        help="task in which made folds are alike; none: in size only (default: the first class, else task)",
     )
 
 

@@ -29,7 +29,7 @@ class PackConfig:
     videos: str = option(help="folder of clips (mp4 mov mkv webm avi flv)")
     labels: list[str] = option(
         help="table (csv, tsv, xlsx): File_ID, Split, one column per emotion; given again with titles, "
-        "e.g. --labels Valence,Arousal: these columns alone are emotions",
+        "e.g. --labels Valence,Arousal: only these columns are emotions",
     )
     out: str = option(help="folder for the shards")
     audio: str | None = option(

@@ -222,11 +222,11 @@ class SavingConfig:
 
 @dataclass
 class TrackingConfig:
-    """What shows the run while it goes on; `metrics.jsonl` and plots are always written."""
+    """What shows the run while it trains; `metrics.jsonl` and plots are always written."""
 
     log_with: Trackers = field(default=Trackers())
     """Trackers that get settings, losses, measures and plots: some of `tensorboard,trackio,wandb,mlflow`, or
-    `none`. One that fails is named, and training goes on."""
+    `none`. One that fails is named, and training continues."""
     tracker_project: str = "viper_e2e"
     """Project (of mlflow: experiment) that the run is listed under; the run has the name of its folder."""
 

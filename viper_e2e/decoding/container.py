@@ -247,7 +247,7 @@ def _sound_media(opened: _Opened) -> SoundMedia:
     container = opened.container
     if video_tracks(container.streams.video):
         what = f"is a {opened.kind} file with pictures"
-        raise opened.fail(f"{what}; beside a clip belongs a file with sound alone")
+        raise opened.fail(f"{what}; beside a clip belongs a file with only sound")
     heard = sound_tracks(container, None)
     if not heard:
         raise opened.fail("has no audio stream", stage="sound")

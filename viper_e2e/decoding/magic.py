@@ -112,7 +112,7 @@ def sniff(head: bytes, *, name: str = "") -> str:
 
 
 def sniff_sound(head: bytes, *, name: str = "") -> str:
-    """The same for a file that shall hold sound alone; one of `BESIDE_CONTAINERS`, or what it is instead."""
+    """The same for a file that shall hold only sound; one of `BESIDE_CONTAINERS`, or what it is instead."""
     inside = head[id3_bytes(head) :] or head
     if other := _other_sound(inside):
         old, new = _files(name or "SOUND", ".flac")
@@ -123,7 +123,7 @@ def sniff_sound(head: bytes, *, name: str = "") -> str:
 
 def sound_alone(kind: str, name: str) -> str:
     """What to say of a file without pictures that was given as a clip."""
-    return f"holds sound alone ({kind}), no pictures; to score it with a black one: {with_black_picture(name)}"
+    return f"holds only sound ({kind}), no pictures; to score it with a black one: {with_black_picture(name)}"
 
 
 def with_black_picture(name: str) -> str:

@@ -54,7 +54,7 @@ class Transcriber:
         if getattr(how, "is_multilingual", False):
             self._options = {"language": language, "task": "transcribe"}
         elif language not in (None, "en", "english"):
-            raise ViperError(f"--language {language}: {source} knows English alone")
+            raise ViperError(f"--language {language}: {source} knows only English")
         self._model = model.to(device or "cpu").eval()
 
     def _load(self, folder: Path) -> WhisperForConditionalGeneration:

@@ -61,7 +61,7 @@ class Found:
         command = with_black_picture(f"SOUND{max(sounds, key=sounds.__getitem__)}")
         total = sum(sounds.values())
         return [
-            f"{folder}: {count_of(total, 'file holds', 'files hold')} sound alone; to score "
+            f"{folder}: {count_of(total, 'file holds', 'files hold')} only sound; to score "
             f"one with a black picture: {command}"
         ]
 

@@ -296,4 +296,4 @@ class ReadAhead:
 
     def _without_folder(self, error: OSError) -> None:
         self._kept = None
-        self._notes.line(f"--cache {self._far.cache}: {error.strerror or error}; goes on without it")
+        self._notes.line(f"--cache {self._far.cache}: {error.strerror or error}; continues without it")

@@ -135,13 +135,13 @@ def unfinished_line(run: Path) -> str:
     again = f"viper {command} --resume --run-dir {shlex.quote(str(run))}"
     models = _models_in(run)
     if not models:
-        return f"{run}: a run that has saved no checkpoint yet; `{again}` goes on with it"
+        return f"{run}: a run that has saved no checkpoint yet; `{again}` continues it"
     joins = re.search(
         r"^ensemble: (?!1$)", settings.read_text(encoding="utf-8", errors="replace"), re.MULTILINE
     )
     if command == "cv" or (command == "train" and not joins):
         return ""
-    return f"{run}: stopped before it had one model; `{again}` goes on with it; or name a model: {models[0]}"
+    return f"{run}: stopped before it had one model; `{again}` continues it; or name a model: {models[0]}"
 
 
 def command_of(run: Path) -> str:

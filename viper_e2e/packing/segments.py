@@ -117,7 +117,7 @@ class Films:
             lines.append(
                 f"clips cut out of {count_of(len(self._sounds), 'film')} keep one sound track, the one that is "
                 f"heard of the whole film: {first_of(self._sounds)}; `ffmpeg -i FILE -map 0:v -map 0:a:1 -c "
-                "copy FILE.mkv` makes a film with the second alone"
+                "copy FILE.mkv` makes a film with only the second"
             )
         if self._early_seconds > max(self._clip_seconds, FAR_APART_SECONDS * self._num_clips):
             clip, early = (at / self._num_clips for at in (self._clip_seconds, self._early_seconds))

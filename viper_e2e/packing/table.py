@@ -106,13 +106,13 @@ def _refusal(path: Path, columns: Columns, problems: Sequence[tuple[int, str]]) 
     if len(lines) == 1 and not options:
         return f"{path}: {lines[0]}"
     if len(lines) == 1:
-        return f"{path}: {lines[0]}; to go on, add {options}"
+        return f"{path}: {lines[0]}; to continue, add {options}"
     shown = [f"  {line}" for line in lines[:MAX_COMPLAINTS]]
     if len(lines) > MAX_COMPLAINTS:
         shown.append(f"  and {len(lines) - MAX_COMPLAINTS} more")
     if options:
         hint = " (or --labels with the columns of emotions)" if "--ignore" in options else ""
-        shown.append(f"to go on, add {options}{hint}")
+        shown.append(f"to continue, add {options}{hint}")
     return "\n".join([f"{path}: {len(lines)} things are wrong or unclear:", *shown])
 
 

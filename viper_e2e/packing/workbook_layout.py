@@ -47,8 +47,8 @@ class Layout:
             )
         if across := [row for row in self.across if row in known]:
             told.append(
-                f"{count_of(len(across), 'cell')} merged over several columns, whose value is the first "
-                f"column's alone (line {_few(across)})"
+                f"{count_of(len(across), 'cell')} merged over several columns, whose value counts for the "
+                f"first column only (line {_few(across)})"
             )
         return told
 

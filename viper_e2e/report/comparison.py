@@ -37,7 +37,7 @@ def comparison_note(compared: Compared) -> str:
     few = f" (only {compared.num_drawn}: p is smaller than it should be)" * (compared.num_drawn < FEW)
     return (
         f"{count_of(compared.num_clips, 'clip')}; 95 % intervals and p (two-sided, of each "
-        "difference alone) by a paired "
+        "difference by itself) by a paired "
         f"bootstrap over {compared.over}{few}"
     ) + (
         "; Holm: p after Holm's correction over the "

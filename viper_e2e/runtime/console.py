@@ -21,7 +21,7 @@ AS_IT_IS: dict[str, Any] = {"markup": False, "soft_wrap": True}
 
 
 MAX_PROBLEMS = 10
-"""So many are told; `viper check` tells all."""
+"""So many are told; `viper check` shows all."""
 
 
 def tell_problems(problems: Sequence[str]) -> None:
@@ -30,7 +30,7 @@ def tell_problems(problems: Sequence[str]) -> None:
         console.print(f"[yellow]{escape(problem)}[/yellow]", soft_wrap=True)
     if len(problems) > MAX_PROBLEMS:
         more = len(problems) - MAX_PROBLEMS
-        console.print(f"[yellow]{more} more such lines; `viper check` tells all[/yellow]")
+        console.print(f"[yellow]{more} more such lines; `viper check` shows all[/yellow]")
 
 
 class TellOnce:

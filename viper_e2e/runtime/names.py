@@ -38,7 +38,7 @@ SOUND_EXTENSIONS = (
         "weba",
     ),
 )
-"""Endings of files that hold sound alone, beside a clip."""
+"""Endings of files that hold only sound, beside a clip."""
 
 
 def extension_of(name: str) -> str:

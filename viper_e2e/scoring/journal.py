@@ -62,7 +62,8 @@ class ResultJournal:
                 file.write("".join(f"{line}\n" for line in lines))
         except OSError as error:
             raise ViperError(
-                f"{explain(error, self._path)}; what was scored before is kept there: the same command goes on"
+                f"{explain(error, self._path)}; what was scored before is kept there: "
+                "the same command continues"
             ) from error
 
     def _cut_torn_line(self) -> None:

@@ -83,7 +83,7 @@ def _told(failed: Mapping[str, str], folding: Folding) -> str:
     return (
         f"{len(failed)} of {folding.num_trainings} trainings failed ({which}), so that clips held out "
         "there have no prediction, and the folds are not scored together; the other folds are kept: "
-        f"{again} trains these alone; {anew}"
+        f"{again} trains only these; {anew}"
     )
 
 

@@ -18,9 +18,8 @@ def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:
     again = shlex.join([*command, *([] if "--resume" in command else ["--resume"])])
     launched = " (started by torchrun as before)" if trainer.processes.count > 1 else ""
     step, total = trainer.state.step, trainer.total_steps
-    return (
-        f"stopped after step {step:,} of {total:,}; saved in {trainer.run.last}; go on{launched} with:\n{again}"
-    )
+    saved = f"stopped after step {step:,} of {total:,}; saved in {trainer.run.last}"
+    return f"{saved}; continue{launched} with:\n{again}"
 
 
 def finished_lines(trainer: Trainer, *, is_alone: bool) -> str:
@@ -73,7 +72,7 @@ def failed_seeds_line(folder: Path, failed: Mapping[int, str], count: int, *, is
     without = f", so that no model was made of all {count}" if is_joined else ", and the mean is of the others"
     again = f"viper train --resume --run-dir {shlex.quote(str(folder))}"
     told = f"{len(failed)} of {count} seeds failed ({which}){without}"
-    return f"{told}; the others are kept: {again} trains these alone"
+    return f"{told}; the others are kept: {again} trains only these"
 
 
 def ensemble_lines(model: Path, val: Mapping[str, Any], best_by: str) -> str:

@@ -195,7 +195,7 @@ class Folding:
             return
         if not self.settings.train.resume:
             raise ViperError(
-                f"{self.folder}: already holds a run; go on with --resume or name another --run-dir"
+                f"{self.folder}: already holds a run; continue it with --resume or name another --run-dir"
             )
         if dict(read_folds(self.path).of_clips) != dict(self.folds.of_clips):
             raise ViperError(f"{self.folder}: resumes only as it began; you asked for other folds")
@@ -204,7 +204,7 @@ class Folding:
         resumes = self.settings.train.resume and self.is_begun
         if self.is_begun and not resumes:
             raise ViperError(
-                f"{self.folder}: already holds a run; go on with --resume or name another --run-dir"
+                f"{self.folder}: already holds a run; continue it with --resume or name another --run-dir"
             )
         if stratify and not source.isdecimal() and (source or not resumes):
             of_what = source or "Fold"

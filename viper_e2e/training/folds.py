@@ -223,7 +223,7 @@ def notes_on(shards: ShardSet, folds: Folds) -> Iterator[str]:
     yield from folds.notes
     yield from _alone_in_a_fold(shards, folds)
     if folds.by.lower() == "subject" and not any(entry.subject for entry in entries_of(shards)):
-        yield "no clip has a Subject: whether a person is in two folds cannot be told; pack it"
+        yield "no clip has a Subject, so it cannot be checked whether a person is in two folds; pack it"
     shared = (
         [] if folds.by.lower() == "subject" else list(_groups_in_several(shards, replace(folds, by="Subject")))
     )

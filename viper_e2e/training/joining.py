@@ -29,7 +29,9 @@ def check_joinable(settings: Settings) -> None:
     if train.ensemble == 1:
         return
     if train.seeds > 1:
-        raise ViperError("--ensemble trains seeds and tells their mean and deviation itself; leave out --seeds")
+        raise ViperError(
+            "--ensemble trains seeds and reports their mean and deviation itself; leave out --seeds"
+        )
     trained = [name for name, b in backbones.items() if b.lora_rank or train.unfreeze.of(name) != Frozen()]
     if trained or train.unfreeze_at:
         raise ViperError(

@@ -26,7 +26,7 @@ from viper_e2e.training.trackers import Tracker, check_installed, open_trackers
 from viper_e2e.training.validation import judgement
 
 DRAW_SECONDS = 60.0
-"""Between drawings of plots while training goes on: small epochs would take longer to draw than to train."""
+"""Between drawings of plots while training continues: small epochs would take longer to draw than to train."""
 
 
 class _Shown(NamedTuple):
@@ -62,7 +62,7 @@ class Reporter:
         except (OSError, ViperError) as error:
             if what not in self._complained:
                 self._complained.add(what)
-                self._console.print(f"[yellow]{what}: not written ({error}); training goes on[/yellow]")
+                self._console.print(f"[yellow]{what}: not written ({error}); training continues[/yellow]")
 
     @contextmanager
     def showing(self, step: int, total_steps: int) -> Iterator[None]:

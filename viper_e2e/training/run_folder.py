@@ -80,7 +80,7 @@ class RunFolder:
         except OSError as error:
             if file not in self._unwritable:
                 self._unwritable.add(file)
-                print(f"{self.path / file}: not written ({error}); training goes on", file=sys.stderr)
+                print(f"{self.path / file}: not written ({error}); training continues", file=sys.stderr)
 
     def read_log(self, file: str) -> list[dict[str, Any]]:
         """All records of a log so far; a last line that a kill cut short is left out, and so are damaged ones,
@@ -156,7 +156,7 @@ def _record_in(line: str) -> dict[str, Any] | None:
 def check_is_free(folder: Path) -> None:
     """`ViperError` where a run stands there already."""
     if (folder / "config.yaml").exists():
-        raise ViperError(f"{folder}: already holds a run; go on with --resume or name another --run-dir")
+        raise ViperError(f"{folder}: already holds a run; continue it with --resume or name another --run-dir")
 
 
 def check_goes_on(folder: Path, command: str) -> None:
@@ -164,7 +164,7 @@ def check_goes_on(folder: Path, command: str) -> None:
     if not (folder / "config.yaml").exists() or (own := checkpoint.command_of(folder)) == command:
         return
     again = f"viper {own} --resume --run-dir {shlex.quote(str(folder))}"
-    raise ViperError(f"{folder}: was begun by viper {own}; go on with {again}, or name another --run-dir")
+    raise ViperError(f"{folder}: was begun by viper {own}; continue it with {again}, or name another --run-dir")
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:

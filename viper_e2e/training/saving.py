@@ -62,7 +62,9 @@ class Saver:
         except OSError as error:
             # A full or read-only disk must not end days of training; the last good folder is untouched.
             reason = error.strerror or str(error)
-            console.print(f"[yellow]{folder}: not saved ({reason}); training goes on[/yellow]", soft_wrap=True)
+            console.print(
+                f"[yellow]{folder}: not saved ({reason}); training continues[/yellow]", soft_wrap=True
+            )
 
     def restore(
         self, parts: dict[str, Any], enter: Callable[[int], None]
@@ -84,7 +86,7 @@ class Saver:
                 f"{self.run.last}: no undamaged checkpoint to resume from; start again in another --run-dir"
             )
         if damaged and self.writes:
-            console.print(f"[yellow]going on from {folder}[/yellow]")
+            console.print(f"[yellow]continuing from {folder}[/yellow]")
         # Weights last: what the epoch trains is read in full precision.
         state, quarantined = training_state.load(folder, parts, enter)
         pretrained.read_weights(self.module, folder)

@@ -26,7 +26,7 @@ Plain = str | int | float | None
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Shows one run. None of its methods raises or waits: what goes wrong is told, and training goes on."""
+    """Shows one run. None of its methods raises or waits: what goes wrong is told, and training continues."""
 
     def settings(self, values: Mapping[str, Plain]) -> None:
         """By their full names, as in ``model.fusion.dim``."""
@@ -68,7 +68,7 @@ class TensorBoard:
         except OSError as error:
             if not self._has_told:
                 self._has_told = True
-                self._tell(f"TensorBoard: not written ({error}); training goes on")
+                self._tell(f"TensorBoard: not written ({error}); training continues")
 
 
 def check_installed(trackers: Trackers) -> None:

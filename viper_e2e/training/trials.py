@@ -175,7 +175,7 @@ def _row(trial: Trial, outcome: Outcome) -> dict[str, Any]:
     if best is None:
         raise ViperError(
             f"{outcome.folder / 'metrics.jsonl'}: has no validation (was the disk full, or was it edited?); "
-            "remove the folder and go on with --resume"
+            "remove the folder and continue with --resume"
         )
     val = best["val"]
     measure, score, value = judgement(val, trial.settings.train.best_by)
@@ -201,7 +201,7 @@ def _copy(checkpoint_folder: Path, new: Path) -> None:
         checkpoint.verify(checkpoint_folder)
     except CheckpointError as error:
         raise ViperError(
-            f"{error}; train this trial anew: remove its folder and go on with --resume"
+            f"{error}; train this trial anew: remove its folder and continue with --resume"
         ) from error
     names = [path.name for path in checkpoint_folder.iterdir() if path.name != checkpoint.MANIFEST]
     for name in sorted(names):
