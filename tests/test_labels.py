@@ -3,6 +3,8 @@
 import pytest
 
 from viper_e2e.labels import HUME_REACTION, LabelSet, collision, name_of, order_of
+from viper_e2e.shards import ShardSet, ShardWriter
+from viper_e2e.tasks import Task
 
 
 def test_hume_reaction_has_the_seven_in_the_challenges_order():
@@ -60,3 +62,29 @@ def test_order_is_told_by_name():
     assert order_of(("a", "b", "c"), ("c", "a", "b")) == (2, 0, 1)
     assert order_of(("a", "b"), ("a", "b", "c")) is None
     assert order_of(("a", "b"), ("a", "a")) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "known", "is_told"),
+    [
+        ((1.0, 9.0), (-1.0, 1.0), True),
+        ((-1.0, 1.0), (1.0, 9.0), True),
+        ((0.0, 1.0), (0.0, 100.0), True),
+        ((-3.0, 3.0), (-1.0, 1.0), True),
+        ((0.0, 1.0), (1.0, 5.0), True),
+        ((-0.8, 0.7), (-1.0, 1.0), False),
+        ((0.1, 0.2), (-1.0, 1.0), False),  # a few clips
+        ((1.0, 5.0), (1.0, 7.0), False),
+        ((0.5, 0.5), (0.0, 1.0), False),
+    ],
+)
+def test_labels_on_another_scale_are_told(tmp_path, caplog, own, known, is_told):
+    def labels(span):
+        return LabelSet(("valence",), *span, tasks=(Task("valence", "number", 1, *span),))
+
+    with ShardWriter(tmp_path, "val", labels(own), shard_size=10**9) as writer:
+        writer.add("a", {"mp4": b"x"}, file_id="a", intensities=(own[0],))
+    ShardSet(str(tmp_path / "*.tar")).labelled_as(labels(known), "the model")
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * is_told
+    span = f"valence is {own[0]:g} to {own[1]:g}, in the model {known[0]:g} to {known[1]:g}"
+    assert (span in caplog.text) == is_told

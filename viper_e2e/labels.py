@@ -205,6 +205,24 @@ def are_alike(labels: LabelSet, others: LabelSet) -> bool:
     return _by_task(labels) == _by_task(others)
 
 
+def on_another_scale(labels: LabelSet, others: LabelSet) -> list[tuple[Task, Task]]:
+    """Tasks of numbers, here and there, whose ranges are hardly of one scale: apart, far beyond, or a 50th."""
+    there = {task.name: task for task, _ in others.parts}
+    both = [(task, there[task.name]) for task, _ in labels.parts if task.name in there]
+    return [
+        (own, other)
+        for own, other in both
+        if own.kind == other.kind and own.kind in ("number", "intensities") and _are_apart(own, other)
+    ]
+
+
+def _are_apart(own: Task, other: Task) -> bool:
+    width, span = own.maximum - own.minimum, other.maximum - other.minimum
+    common = min(own.maximum, other.maximum) - max(own.minimum, other.minimum)
+    beyond = max(other.minimum - own.minimum, own.maximum - other.maximum)
+    return common < min(width, span) / 2 or beyond > span / 2 or 0 < 50 * width < span
+
+
 def differing(whose: str, labels: LabelSet, others: str, wanted_labels: LabelSet) -> str:
     """Two label sets that are not the same, both in full, for a message."""
     names, wanted = labels.names, wanted_labels.names

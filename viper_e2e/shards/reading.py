@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from viper_e2e.clip import Sample
-from viper_e2e.labels import LabelSet, differing, places_in
+from viper_e2e.labels import LabelSet, differing, on_another_scale, places_in
 from viper_e2e.runtime import digest
 from viper_e2e.shards.addresses import is_remote
 from viper_e2e.shards.columns_file import LEAST_INDEX_BYTES, columns_path, read_columns
@@ -27,6 +28,8 @@ from viper_e2e.shards.sample_reading import Place, SampleReader
 from viper_e2e.shards.sample_table import table_of
 from viper_e2e.shards.sources import LocalFile, RemoteFile, ShardError, ShardLimits, open_source
 from viper_e2e.shards.unindexed import Aside, index_foreign
+
+_log = logging.getLogger(__name__)
 
 
 class ShardSet:
@@ -104,6 +107,12 @@ class ShardSet:
             places = ", ".join(shard.path_or_url.partition("?")[0] for shard in self.shards[:2])
             places += ", …" if len(self.shards) > 2 else ""
             raise ShardError(differing(places, self.labels, whose, labels))
+        for own, known in on_another_scale(self.labels, labels):
+            places = self.shards[0].path_or_url.partition("?")[0]
+            _log.warning(
+                "%s: %s is %g to %g, in %s %g to %g: errors and CCC of two scales say little; make it one",
+                *(places, own.name, own.minimum, own.maximum, whose, known.minimum, known.maximum),
+            )
         made = copy.copy(self)
         made.labels = under(labels, self.labels)
         # Shards whose labels disagree are only here under `viper check`, which compares nothing.
