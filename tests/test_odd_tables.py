@@ -459,7 +459,7 @@ def test_pack_prints_what_each_column_was_taken_for(tmp_path):
     )
     console = Console(width=100, file=io.StringIO())
     console.print(report)
-    lines = {line.split()[1]: line.split() for line in console.file.getvalue().splitlines() if "│" in line}
+    lines = {line.split()[0]: line.split() for line in console.file.getvalue().splitlines() if line.strip()}
     assert "file" in lines["File_ID"]
     assert {"label", "-1", "0.75"} <= set(lines["Valence"])
     assert "(--ignore)" in lines["Alter"]
