@@ -213,6 +213,16 @@ def test_what_the_journal_knows_is_not_scored_again_and_comes_out_the_same(model
     assert done == [4]
 
 
+@pytest.mark.parametrize("damage", [b"\0" * 40, b"\xff\xfe", b"[]", b"nonsense"], ids=repr)
+def test_a_damaged_line_of_a_journal_costs_its_own_clip_alone(damage, tmp_path):
+    journal = ResultJournal(tmp_path / "parts", "this model", Processes(Accelerator(cpu=True)))
+    journal.add({"one": {"predicted": [0.1]}, "two": {"predicted": [0.2]}, "three": {"predicted": [0.3]}})
+    (path,) = (tmp_path / "parts").iterdir()
+    first, _, third = path.read_bytes().split(b"\n")[:-1]
+    path.write_bytes(b"\n".join([first, damage, third, b""]))
+    assert journal.known() == {"one": {"predicted": [0.1]}, "three": {"predicted": [0.3]}}
+
+
 def test_rows_that_eval_kept_before_are_read(model, tmp_path):
     expected = scored(model)
     journal = ResultJournal(tmp_path / "parts", "this model", Processes(Accelerator(cpu=True)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from contextlib import suppress
 from dataclasses import asdict
@@ -37,14 +36,17 @@ class ResultJournal:
         settle_folder(folder, "scores are kept in")
 
     def known(self) -> dict[str, Any]:
-        """What all processes have written, in this run or an earlier one, however many they were."""
+        """What all processes have written, in this run or an earlier one, however many they were.
+
+        A line that is damaged counts for nothing: its clip is scored again.
+        """
         self.processes.wait("reading what has been scored")
         outcomes: dict[str, Any] = {}
         for path in sorted(self.folder.glob("process-*.jsonl")):
             # What stands behind the last line break was cut short by a kill.
-            for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-                record = json.loads(line)
-                if record["identity"] == self._identity:
+            for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+                record = plain_json.record_in(line) or {}
+                if record.get("identity") == self._identity:
                     outcomes[record["name"]] = record["outcome"]
         self.processes.wait("all have read what has been scored")
         return outcomes

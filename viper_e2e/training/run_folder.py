@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shlex
 import socket
@@ -87,7 +86,7 @@ class RunFolder:
         which is said."""
         path = self.path / file
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else [""]
-        records = [_record_in(line) for line in lines[:-1]]
+        records = [plain_json.record_in(line) for line in lines[:-1]]
         damaged = sum(record is None and bool(line) for line, record in zip(lines, records, strict=False))
         if damaged > self._damaged.get(file, 0):
             told = count_of(damaged, "line is", "lines are")
@@ -142,15 +141,6 @@ def _ends_midway(path: Path) -> bool:
     with path.open("rb") as lines:
         lines.seek(-1, os.SEEK_END)
         return lines.read() != b"\n"
-
-
-def _record_in(line: str) -> dict[str, Any] | None:
-    """What a line of a log holds; `None` where that is no record of ours."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
 
 
 def check_is_free(folder: Path) -> None:
