@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+from support.media import make_clip
 
 from viper_e2e.clip import Cue, Sample
 from viper_e2e.config import LimitsConfig
@@ -96,6 +97,20 @@ def test_words_are_counted_by_check(tmp_path):
     report = check(ShardSet(str(tmp_path / "*.tar")), num_workers=0)
     assert report.words == {"with times": 1, "without times": 2}
     assert report.to_json()["summary"]["words"] == report.words
+
+
+def test_subtitles_of_a_longer_film_are_noted(tmp_path):
+    make_clip(tmp_path / "a.mp4", num_frames=15)
+    clip = (tmp_path / "a.mp4").read_bytes()
+    late, own = [Cue(word, 60.0 + n, 61.0 + n) for n, word in enumerate("abc")], Cue("oh", 0.0, 0.9)
+    with ShardWriter(tmp_path, "train", LabelSet(("joy",)), shard_size=10**9) as writer:
+        for name, cues in (("a", late), ("b", [own, late[0]]), ("c", [own, own, late[0]]), ("d", [own])):
+            members = {"mp4": clip, **dict([words_member(cues)])}
+            writer.add(name, members, file_id=name, intensities=(0.5,))
+    report = check(ShardSet(str(tmp_path / "*.tar")), num_workers=0)
+    told = {one.key: [note for note in one.notes if "after its end" in note] for one in report.clips}
+    assert [len(told[name]) for name in "abcd"] == [1, 1, 0, 0]
+    assert told["a"] == ["3 of its 3 subtitles begin after its end; they may be those of a longer film"]
 
 
 # --- what was heard is kept -------------------------------------------------------------------------

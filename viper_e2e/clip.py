@@ -229,6 +229,16 @@ def with_words(clip: DecodedClip, cues: Sequence[Cue], start_seconds: float = 0.
     return replace(clip, words=cues_within(cues, start_seconds, start_seconds + clip.duration_seconds))
 
 
+def with_all_words(clip: DecodedClip, cues: Sequence[Cue]) -> DecodedClip:
+    """A whole clip with all that is known to be said in it; notes that most of it begins behind its end."""
+    made = with_words(clip, cues)
+    behind = sum((cue.start_seconds or 0.0) >= clip.duration_seconds for cue in cues)
+    if not behind or 2 * behind < len(cues):
+        return made
+    note = f"{behind} of its {len(cues)} subtitles begin after its end; they may be those of a longer film"
+    return replace(made, notes=(*made.notes, note))
+
+
 @dataclass(frozen=True)
 class CropSpec:
     """How an image encoder wants a face cut from a frame. Equal specs are cut once."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from viper_e2e.clip import DecodedClip, Sample, with_words
+from viper_e2e.clip import DecodedClip, Sample, with_all_words
 from viper_e2e.errors import ClipError
 
 T = TypeVar("T")
@@ -17,7 +17,7 @@ def decoded(sample: Sample, decoder: Callable[..., DecodedClip]) -> DecodedClip:
     part = {} if sample.segment is None else {"segment": sample.segment}
     units = sample.action_units
     clip = decoder(sample.video, sound=sample.sound, name=sample.key, action_units=units, **part)
-    return with_words(clip, sample.words)
+    return with_all_words(clip, sample.words)
 
 
 @dataclass(frozen=True)

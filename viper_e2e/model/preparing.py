@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viper_e2e.clip import DecodedClip, Pixels, Sample, with_words
+from viper_e2e.clip import DecodedClip, Pixels, Sample, with_all_words
 from viper_e2e.encoders import PreparedClip
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.faces import FaceTrack
@@ -43,7 +43,7 @@ def decode(
         name = "" if isinstance(clip, bytes) else os.fspath(clip)
         made = decoder(clip, name=name)
         is_file = reads_words and not isinstance(clip, bytes)
-        return with_words(made, words_beside(Path(name))) if is_file else made
+        return with_all_words(made, words_beside(Path(name))) if is_file else made
     except ClipError as error:
         return error
 
