@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing import connection
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.handover import send
@@ -44,13 +44,17 @@ class Raised:
     exception: Exception
 
 
+Item = TypeVar("Item", contravariant=True)
+Content = TypeVar("Content")
+
+
 @runtime_checkable
-class TwoParts(Protocol):
+class TwoParts(Protocol[Item, Content]):
     """A task whose first part waits for a disk or a server: `task.compute(task.read(item))` is `task(item)`."""
 
-    def read(self, item: Any, /) -> Any: ...
+    def read(self, item: Item, /) -> Content: ...
 
-    def compute(self, content: Any, /) -> Any: ...
+    def compute(self, content: Content, /) -> object: ...
 
 
 def serve(
