@@ -62,6 +62,49 @@ said
     assert faults == ()
 
 
+YOUTUBE = """WEBVTT
+Kind: captions
+Language: en
+
+00:00:00.160 --> 00:00:02.070 align:start position:0%
+\x20
+hello<00:00:00.480><c> my</c><00:00:00.719><c> friends</c>
+
+00:00:02.070 --> 00:00:02.080 align:start position:0%
+hello my friends
+\x20
+
+00:00:02.080 --> 00:00:04.070 align:start position:0%
+hello my friends
+how<00:00:02.320><c> are</c><00:00:02.480><c> you</c>
+
+00:00:04.070 --> 00:00:04.080 align:start position:0%
+how are you
+\x20
+"""
+
+
+def test_captions_that_roll_up_are_said_once():
+    cues, faults, _ = read_subtitles("clip.en.vtt", YOUTUBE.encode())
+    assert faults == ()
+    assert " ".join(cue.text for cue in cues) == "hello my friends how are you"
+    assert [cue.start_seconds for cue in cues] == [0.16, 0.48, 0.719, 2.08, 2.32, 2.48]
+    assert cues[2].end_seconds == 2.07
+    teletext = "".join(
+        f"{n}\n00:00:0{n},000 --> 00:00:0{n + 1},000\n{text}\n\n"
+        for n, text in enumerate(["We go", "We go\nhome", "home\nnow"], 1)
+    )
+    assert [cue.text for cue in read_subtitles("clip.srt", teletext.encode()).cues] == ["We go", "home", "now"]
+
+
+def test_what_is_said_again_is_kept():
+    again = (
+        "1\n00:00:01,000 --> 00:00:02,000\nNo\n\n2\n00:00:02,000 --> 00:00:03,000\nNo\n\n"
+        "3\n00:00:05,000 --> 00:00:06,000\nNo\nnever\n"
+    )
+    assert [cue.text for cue in read_subtitles("clip.srt", again.encode()).cues] == ["No", "No", "No never"]
+
+
 def test_a_text_is_one_cue_without_times():
     assert read_subtitles("a.txt", b"\n oh\tno \n\nlook\n").cues == (Cue("oh no look"),)
     assert read_subtitles("a.txt", b" \n\n").cues == ()

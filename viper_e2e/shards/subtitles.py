@@ -23,6 +23,8 @@ TRANSCRIBED = "transcribed by"
 _HEARD = f"NOTE {TRANSCRIBED} "
 MAX_MADE_BY = 300
 """Letters of such a note that are kept."""
+GLIMPSE_SECONDS = 0.05
+"""Nobody says a line in less; so far apart are cues at most of which one goes on where the other ends."""
 _TIME = r"(?:(\d{1,3}):)?([0-5]?\d):([0-5]\d)[.,](\d{1,3})"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
 _MOMENT = re.compile(rf"<{_TIME}>")
@@ -47,8 +49,9 @@ class Subtitles(NamedTuple):
 def read_subtitles(name: str, data: bytes) -> Subtitles:
     """A file by its ending: ``.vtt``, ``.srt``, or text without times.
 
-    Markup is taken out; what is said at times within a cue (``<00:00:01.500>``) becomes cues of its own. Raises
-    ``ValueError`` where nothing of it can be used: too large, not UTF-8, not what its name says, no sound cue.
+    Markup is taken out; what is said at times within a cue (``<00:00:01.500>``) becomes cues of its own; lines
+    that roll up and so are shown again (YouTube's captions, teletext) are said once. Raises ``ValueError``
+    where nothing of it can be used: too large, not UTF-8, not what its name says, no sound cue.
     """
     if len(data) > MAX_WORDS_BYTES:
         raise ValueError(f"has {len(data):,} bytes; at most {MAX_WORDS_BYTES:,} are read as words")
@@ -61,10 +64,11 @@ def read_subtitles(name: str, data: bytes) -> Subtitles:
     cues: list[Cue] = []
     faults: list[str] = []
     made_by = ""
+    roll = _Roll()
     for line, block in _blocks(text):
         if block[0].startswith(_HEARD):
             made_by = _visible(block[0].partition(" ")[2])[:MAX_MADE_BY]
-        found = _cues_of(block)
+        found = _cues_of(block, roll)
         if isinstance(found, str):
             faults.append(f"line {line}: {found}")
         else:
@@ -111,7 +115,9 @@ def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
     first, block = 1, list[str]()
     for number, line in enumerate(text.split("\n"), 1):
         is_second = "-->" in line and any("-->" in before for before in block)
-        if block and (not line.strip() or is_second):
+        # YouTube leaves a cue's first line out by a space; only lines of no letter at all end one in WebVTT.
+        is_first_line = line != "" and block != [] and "-->" in block[-1]
+        if block and ((not line.strip() and not is_first_line) or is_second):
             yield first, block
             block = []
         if line.strip():
@@ -121,7 +127,29 @@ def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
         yield first, block
 
 
-def _cues_of(block: Sequence[str]) -> list[Cue] | str:
+class _Roll:
+    """Lines that stand on the screen: where captions roll up, a cue repeats them above the one that is new."""
+
+    def __init__(self) -> None:
+        self._shown: list[str] = []
+        self._end_seconds = 0.0
+
+    def new_lines(self, lines: Sequence[str], start: float, end: float) -> Sequence[str]:
+        """Those of a cue's lines that did not stand there already when it began."""
+        plain = [_plain(line) for line in lines]
+        filled = [i for i, line in enumerate(plain) if line]
+        words = [plain[i] for i in filled]
+        repeated = 0
+        if abs(start - self._end_seconds) < GLIMPSE_SECONDS:
+            lengths = range(min(len(words), len(self._shown)), 0, -1)
+            repeated = next((n for n in lengths if words[:n] == self._shown[-n:]), 0)
+        if repeated == len(words) and end - start >= GLIMPSE_SECONDS:
+            repeated = 0  # it may well be said twice
+        self._shown, self._end_seconds = words, end
+        return lines[filled[repeated - 1] + 1 :] if repeated else lines
+
+
+def _cues_of(block: Sequence[str], roll: _Roll) -> list[Cue] | str:
     """What a block says, or what is wrong with it."""
     at = next((i for i, line in enumerate(block) if "-->" in line), None)
     if block[0].startswith(_NO_CUES) and at is None:
@@ -134,7 +162,7 @@ def _cues_of(block: Sequence[str]) -> list[Cue] | str:
     start, end = _seconds(found.groups()[:4]), _seconds(found.groups()[4:])
     if end <= start:
         return "ends before it begins" if end < start else "lasts no time"
-    text = "\n".join(block[at + 1 :])
+    text = "\n".join(roll.new_lines(block[at + 1 :], start, end))
     if len(text) > MAX_LETTERS:
         return f"has {len(text):,} letters; at most {MAX_LETTERS:,} are read"
     return _by_moments(text, start, end)
