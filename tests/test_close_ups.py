@@ -19,7 +19,7 @@ from support.models import training
 from viper_e2e.clip import CropSpec, DecodedClip, Sample
 from viper_e2e.config import AugmentConfig, DecodingConfig, ModelConfig, model_config_from_dict
 from viper_e2e.config.presets import PRESETS, micro, tiny
-from viper_e2e.decoding import ClipDecoder, again, close_up
+from viper_e2e.decoding import ClipDecoder, close_up, close_up_frames
 from viper_e2e.decoding.scan import read_timeline
 from viper_e2e.encoders import TokenCache
 from viper_e2e.encoders.clip_view import ClipView
@@ -180,18 +180,18 @@ def test_the_timeline_of_a_file_is_read_once_for_all_its_windows_and_anew_when_i
         reads.append(1)
         return read_timeline(*args, **kwargs)
 
-    monkeypatch.setattr(again, "read_timeline", counted)
+    monkeypatch.setattr(close_up_frames, "read_timeline", counted)
     windows = {0: (0, 0, 64, 64), 1: (64, 64, 128, 128)}
     first, second = (
-        close_up(DecodingConfig(), again.AgainFrom(path, np.array(wanted)), windows, 960, "a")
+        close_up(DecodingConfig(), close_up_frames.AgainFrom(path, np.array(wanted)), windows, 960, "a")
         for wanted in ([0, 1], [0, 1])
     )
     assert len(reads) == 1
     assert np.array_equal(first, second)
-    as_bytes = again.AgainFrom(np.frombuffer(path.read_bytes(), np.uint8), np.array([0, 1]))
+    as_bytes = close_up_frames.AgainFrom(np.frombuffer(path.read_bytes(), np.uint8), np.array([0, 1]))
     assert np.array_equal(close_up(DecodingConfig(), as_bytes, windows, 960, "a"), first)
     os.utime(path, ns=(1, 1))
-    close_up(DecodingConfig(), again.AgainFrom(path, np.array([0, 1])), windows, 960, "a")
+    close_up(DecodingConfig(), close_up_frames.AgainFrom(path, np.array([0, 1])), windows, 960, "a")
     assert len(reads) == 3
 
 
@@ -254,7 +254,7 @@ def test_nothing_is_decoded_twice_without_need(clip, model, monkeypatch):
 
 
 def test_bytes_too_many_to_go_along_are_told(clip, model, monkeypatch):
-    monkeypatch.setattr("viper_e2e.decoding.again.MAX_BYTES_ALONG", 1000)
+    monkeypatch.setattr("viper_e2e.decoding.close_up_frames.MAX_BYTES_ALONG", 1000)
     (prepared,) = model.prepare(clip.read_bytes())
     assert isinstance(prepared.pixels, torch.Tensor)
     assert any("too large to be decoded again" in note for note in prepared.notes)

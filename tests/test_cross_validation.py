@@ -19,7 +19,7 @@ from viper_e2e.packing import pack, write_labels
 from viper_e2e.training.data import open_splits
 from viper_e2e.training.folding import Folding
 from viper_e2e.training.folds import Folds, read_folds
-from viper_e2e.training.one_pass import ManyTrainings
+from viper_e2e.training.many_trainings import ManyTrainings
 from viper_e2e.training.trainer import Trainer
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.campaign

@@ -256,7 +256,7 @@ LOADED = {
     "commands.evaluation": ACCELERATES,
     "commands.ablation": ACCELERATES,
     "commands.bench": ACCELERATES,
-    "training.one_pass": ACCELERATES | {"tensorboard"},
+    "training.many_trainings": ACCELERATES | {"tensorboard"},
     "commands.checking": set(),
     "commands.packing": set(),
     "commands.env": set(),
@@ -266,7 +266,8 @@ LOADED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", some_of(list(LOADED), lambda _, module: module in ("commands.inference", "training.one_pass"))
+    "module",
+    some_of(list(LOADED), lambda _, module: module in ("commands.inference", "training.many_trainings")),
 )
 def test_a_command_leaves_to_a_model_what_only_some_models_need(module):
     assert loaded_by(f"import viper_e2e.{module}") <= LOADED[module]

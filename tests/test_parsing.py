@@ -9,7 +9,7 @@ import yaml
 from support.parsers import make_parser
 
 from viper_e2e.commands import parsing
-from viper_e2e.commands.backbone_words import backbone_overrides
+from viper_e2e.commands.backbone_arguments import backbone_overrides
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config import TrainConfig

@@ -12,7 +12,7 @@ from support.visual_encoders import write_vit
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.retraining import of_subset, subsets_of
 from viper_e2e.encoders.base import Encoder
-from viper_e2e.training.one_pass import train
+from viper_e2e.training.many_trainings import train
 
 
 def test_all_come_first():

@@ -26,7 +26,7 @@ from viper_e2e.runtime.processes import Processes
 from viper_e2e.scoring.metrics import batch_sums, scores
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import yardstick as yardstick_module
-from viper_e2e.training.pooled_rows import PooledRows, Table
+from viper_e2e.training.pooled_features import PooledRows, Table
 from viper_e2e.training.yardstick import Yardstick, line, provenance_of_yardstick, verdict
 
 

@@ -34,8 +34,9 @@ _TABLE = (
     (
         "engine",
         "training",
-        "ridge_training run_folder saving trainer training>one_pass training_state>state validation yardstick",
+        "ridge_training run_folder saving trainer training>many_trainings training_state>state validation",
     ),
+    ("engine", "training", "yardstick"),
     ("", "training", "losses"),
     ("", "commands", "cli parsing reading_options"),
     ("packing", "commands", "recipe"),
@@ -45,10 +46,20 @@ _TABLE = (
     ("shards", "shards", "foreign>unindexed"),
     ("decoding", "decoding", "foreign>external"),
     ("loading", "loading", "reuse>clip_cache"),
-    ("training", "training", "run>one_pass"),
+    ("training", "training", "run>many_trainings"),
     ("encoders", "encoders", "stream>base cache>prepared"),
     ("fusion", "fusion", "outputs>head hiding>head"),
     ("decoding", "decoding", "sound_tracks>tracks sound_notes>plan lengths>headers mp4_tables>headers"),
+    ("decoding", "decoding", "again>close_up_frames unseen>blank_frames hearing>audible_track"),
+    ("shards", "shards", "kept_shards>shard_cache"),
+    ("loading", "loading", "held_shards>read_ahead_buffer words_beside>sidecar_text"),
+    ("encoders", "encoders", "tokens_of_text>tokenization"),
+    ("packing", "packing", "slips>bad_cells oddities>likely_mistakes rehearsal>dry_run"),
+    ("scoring", "scoring", "further_measures>corpus_measures"),
+    ("report", "report", "said>prediction_bars"),
+    ("training", "training", "one_pass>many_trainings endings>closing_lines joining>ensembling"),
+    ("training", "training", "lacking>absent_modalities pooled_rows>pooled_features"),
+    ("commands", "commands", "train_words>train_arguments backbone_words>backbone_arguments"),
 )
 """Where modules were, where they are, and which: a name, or the old and the new one."""
 MOVED = {

@@ -36,7 +36,7 @@ FURTHER_MEASURES = {
     ),
     "labels": ("weighted_f1",),
 }
-"""Of a task whose corpus asks for them: `scoring/further_measures.py` has what each is and where it is from."""
+"""Of a task whose corpus asks for them: `scoring/corpus_measures.py` has what each is and where it is from."""
 
 COMBINED = "combined"
 """Kind of what is measured of several tasks together; nothing is learned by it."""

@@ -35,7 +35,7 @@ from viper_e2e.loading.loader import ClipBatch, ClipLoader
 from viper_e2e.model import ViPER
 from viper_e2e.runtime import processes
 from viper_e2e.scoring import journal as parts
-from viper_e2e.training import one_pass, precision, reporting, training_run
+from viper_e2e.training import many_trainings, precision, reporting, training_run
 from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.trainer import Trainer
 
@@ -94,7 +94,7 @@ def with_hooks(**hooks) -> None:
         return lambda *given: [getattr(one, name)(*given) for one in HOOKS]
 
     all_of_them = TrainerHooks(**{field.name: every(field.name) for field in fields(TrainerHooks)})
-    one_pass.Trainer = partial(Trainer, hooks=all_of_them)
+    many_trainings.Trainer = partial(Trainer, hooks=all_of_them)
 
 
 def before_step(step: int, act) -> None:
@@ -433,12 +433,12 @@ def command(arguments: list[str]) -> int:
 
 def with_scaler(case: str, *arguments: object) -> int:
     """Another case on a device that scales fp16's loss: torch's own scaler, which accelerate gives no CPU."""
-    original = one_pass.Accelerator
+    original = many_trainings.Accelerator
 
     def scaling(**how: object):
         made = original(**how)
         made.scaler, made.native_amp = torch.amp.GradScaler("cpu"), True
         return made
 
-    one_pass.Accelerator = scaling
+    many_trainings.Accelerator = scaling
     return globals()[case](*arguments)

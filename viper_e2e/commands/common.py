@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from viper_e2e.clip import ClipSource
-from viper_e2e.commands.backbone_words import backbone_overrides
+from viper_e2e.commands.backbone_arguments import backbone_overrides
 from viper_e2e.commands.reading_options import apply_reading_options
 from viper_e2e.config import BackboneOptions, CalibratedOptions, ExportConfig, ImportConfig, ScoringOptions
 from viper_e2e.errors import ExitCode, ViperError

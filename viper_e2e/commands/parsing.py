@@ -13,7 +13,7 @@ from typing import NoReturn, get_args, get_type_hints
 import jsonargparse
 from jsonargparse.typing import register_type
 
-from viper_e2e.commands.backbone_words import (
+from viper_e2e.commands.backbone_arguments import (
     apply_lora,
     backbone_of,
     depths_of,
@@ -22,7 +22,7 @@ from viper_e2e.commands.backbone_words import (
 )
 from viper_e2e.commands.command_line import print_settings
 from viper_e2e.commands.reading_options import add_reading_options, apply_reading_options, reading_options
-from viper_e2e.commands.train_words import normal_words, with_files_of_now, without_unfreeze
+from viper_e2e.commands.train_arguments import normal_words, with_files_of_now, without_unfreeze
 from viper_e2e.commands.usage import Parser, usage_error
 from viper_e2e.config import (
     PRESETS,

@@ -116,7 +116,7 @@ def _random_clip(size: int, patch: int, width: int, layers: int) -> BackboneConf
 
 
 def _random_bert(width: int, layers: int, heads: int, **more: object) -> BackboneConfig:
-    """It reads bytes, for which it needs no tokenizer (`encoders/tokens_of_text.py`)."""
+    """It reads bytes, for which it needs no tokenizer (`encoders/tokenization.py`)."""
     return BackboneConfig(
         config={
             "model_type": "bert",

@@ -1,4 +1,4 @@
-from .again import close_up as close_up
+from .close_up_frames import close_up as close_up
 from .container import open_clip as open_clip
 from .container import open_sound as open_sound
 from .container import prepare_video_codec as prepare_video_codec

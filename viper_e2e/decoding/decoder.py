@@ -14,13 +14,14 @@ import numpy as np
 
 from viper_e2e.clip import DecodedClip, Segment, Side
 from viper_e2e.config import DecodingConfig, ModelConfig, needs_of
-from viper_e2e.decoding.again import again_from
 from viper_e2e.decoding.assembly import Assembly, Pictures
+from viper_e2e.decoding.audible_track import heard_track
+from viper_e2e.decoding.blank_frames import Unseen
+from viper_e2e.decoding.close_up_frames import again_from
 from viper_e2e.decoding.container import Source, first_frame, name_of, open_clip, open_sound
 from viper_e2e.decoding.decord import DecordReader
 from viper_e2e.decoding.external import ExternalReader
 from viper_e2e.decoding.fields import FieldsFound
-from viper_e2e.decoding.hearing import heard_track
 from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.plan import Plan, Window
 from viper_e2e.decoding.pyav import FrameReader
@@ -29,7 +30,6 @@ from viper_e2e.decoding.sound import SoundReader, SoundTrack
 from viper_e2e.decoding.timeline import RescanNeeded, Timeline, TornEnd
 from viper_e2e.decoding.torchcodec import NvdecReader, TorchcodecReader
 from viper_e2e.decoding.tracks import Tracks, sound_note
-from viper_e2e.decoding.unseen import Unseen
 from viper_e2e.errors import ClipError, ViperError
 
 _log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from viper_e2e.encoders.base import Account, Encoder, Stream
 from viper_e2e.encoders.building import build_model, find_blocks, pooler_off, read_architecture
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.layers import joined, layers_read
-from viper_e2e.encoders.tokens_of_text import Tokenizer, byte_tokenizer, tokenizer_of
+from viper_e2e.encoders.tokenization import Tokenizer, byte_tokenizer, tokenizer_of
 from viper_e2e.encoders.weights import NOWHERE, Found, Search, find
 from viper_e2e.errors import ViperError
 

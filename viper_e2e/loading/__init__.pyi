@@ -13,6 +13,9 @@ from .mixture_order import Share as Share
 from .mixture_order import clips_per_epoch as clips_per_epoch
 from .order import Cursor as Cursor
 from .order import EpochOrder as EpochOrder
+from .sidecar_text import beside_clip as beside_clip
+from .sidecar_text import cues_of_file as cues_of_file
+from .sidecar_text import words_beside as words_beside
 from .skips import SkipBudget as SkipBudget
 from .skips import SkipRecord as SkipRecord
 from .spans import far_reading_of as far_reading_of
@@ -20,9 +23,6 @@ from .spans import notes_on_reading as notes_on_reading
 from .stream import ClipStream as ClipStream
 from .stream import Reading as Reading
 from .windows import decode_windows as decode_windows
-from .words_beside import beside_clip as beside_clip
-from .words_beside import cues_of_file as cues_of_file
-from .words_beside import words_beside as words_beside
 from .worker_process import WorkerError as WorkerError
 from .workers import MAX_RESTARTS as MAX_RESTARTS
 from .workers import TIME_LIMIT_SECONDS as TIME_LIMIT_SECONDS

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import islice
 
-from viper_e2e.loading.held_shards import Counts, Held, InMemory, Room, Walk
+from viper_e2e.loading.read_ahead_buffer import Counts, Held, InMemory, Room, Walk
 from viper_e2e.loading.spans import Span
 from viper_e2e.runtime import AS_IT_IS, TellOnce, console
 from viper_e2e.shards import (

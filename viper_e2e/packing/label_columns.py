@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from viper_e2e.labels import HUME_REACTION, name_of
+from viper_e2e.packing.bad_cells import is_date
 from viper_e2e.packing.column_choices import ColumnChoices, Columns, find_column, is_missing
 from viper_e2e.packing.sheet import Sheet
-from viper_e2e.packing.slips import is_date
 from viper_e2e.packing.task_columns import placed
 from viper_e2e.packing.titles import (
     FILE_TITLES,

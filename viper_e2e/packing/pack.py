@@ -15,9 +15,9 @@ from viper_e2e.decoding import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, 
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.packing.action_units import read_action_units
 from viper_e2e.packing.column_choices import ColumnChoices
+from viper_e2e.packing.dry_run import Rehearsal
+from viper_e2e.packing.likely_mistakes import oddities_of
 from viper_e2e.packing.matching import match_clips
-from viper_e2e.packing.oddities import oddities_of
-from viper_e2e.packing.rehearsal import Rehearsal
 from viper_e2e.packing.replacing import publish, shards_in_the_way, to_replace
 from viper_e2e.packing.report import PackReport, SplitReport
 from viper_e2e.packing.segments import Clip, sound_of, units_of

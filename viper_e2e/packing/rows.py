@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from math import isnan
 
 from viper_e2e.clip import Segment
+from viper_e2e.packing.bad_cells import no_number, why_no_name
 from viper_e2e.packing.column_choices import Columns, is_missing
 from viper_e2e.packing.sheet import Line, Sheet
-from viper_e2e.packing.slips import no_number, why_no_name
 from viper_e2e.packing.times import read_segment, told_apart_by
 from viper_e2e.packing.titles import KEPT, PARTS
 from viper_e2e.packing.values import is_missing_word, number, same_class, stray

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import get_args
 
 from viper_e2e.clip import Segment, Side
-from viper_e2e.packing.slips import no_time
+from viper_e2e.packing.bad_cells import no_time
 from viper_e2e.packing.values import number
 
 CLOCK = re.compile(r"(?:([0-9]+):)?([0-5]?[0-9]):([0-5]?[0-9](?:[.,][0-9]+)?)")

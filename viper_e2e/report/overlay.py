@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import Record
 from viper_e2e.report.drawing import clock, place_of, span_of, words
-from viper_e2e.report.said import Bar, Part, parts_said
+from viper_e2e.report.prediction_bars import Bar, Part, parts_said
 
 _log = logging.getLogger(__name__)
 

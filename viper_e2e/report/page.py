@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
 from viper_e2e.report.drawing import span_of, words
-from viper_e2e.report.said import parts_said
+from viper_e2e.report.prediction_bars import parts_said
 from viper_e2e.report.tables import columns_measured, measure_cell, measure_title, metrics_rows
 from viper_e2e.runtime import write_text
 from viper_e2e.scoring import Intervals, Scores, TaskScores, main_measure

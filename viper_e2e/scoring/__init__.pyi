@@ -7,11 +7,11 @@ from .comparing import Difference as Difference
 from .comparing import compare as compare
 from .comparing import compared_record as compared_record
 from .comparing import on_common_clips as on_common_clips
+from .corpus_measures import with_thresholds as with_thresholds
 from .coverage import measured_coverage as measured_coverage
 from .fold_scores import FoldScores as FoldScores
 from .fold_scores import fold_scores as fold_scores
 from .fold_scores import over_seeds as over_seeds
-from .further_measures import with_thresholds as with_thresholds
 from .groups import GroupScores as GroupScores
 from .groups import groups_of as groups_of
 from .groups import known_groups as known_groups

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
-from viper_e2e.scoring.further_measures import told_of
+from viper_e2e.scoring.corpus_measures import told_of
 from viper_e2e.scoring.metrics import Interval, by_subject, finite_or_none, interval_of, resamples
 from viper_e2e.scoring.task_sums import clip_sums, measures_of_sums, of_each_label
 from viper_e2e.tasks import COMBINED, OVERALL, CombinedMeasure, Task, measures_of

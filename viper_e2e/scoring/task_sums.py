@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from viper_e2e.scoring.further_measures import further_of_sums, further_sums
+from viper_e2e.scoring.corpus_measures import further_of_sums, further_sums
 from viper_e2e.tasks import Task, measures_of
 
 HOLDS_FROM = 0.5

@@ -20,9 +20,6 @@ from .indexing import has_columns as has_columns
 from .indexing import has_index as has_index
 from .indexing import make_columns as make_columns
 from .indexing import make_index as make_index
-from .kept_shards import BusyError as BusyError
-from .kept_shards import KeptShards as KeptShards
-from .kept_shards import kept_name as kept_name
 from .mixture import Corpus as Corpus
 from .mixture import Mixture as Mixture
 from .mixture import name_of_corpus as name_of_corpus
@@ -38,6 +35,9 @@ from .sample_table import Columns as Columns
 from .sample_table import MemberColumn as MemberColumn
 from .sample_table import SampleTable as SampleTable
 from .sample_table import Texts as Texts
+from .shard_cache import BusyError as BusyError
+from .shard_cache import KeptShards as KeptShards
+from .shard_cache import kept_name as kept_name
 from .sources import Direct as Direct
 from .sources import ShardError as ShardError
 from .sources import ShardLimits as ShardLimits

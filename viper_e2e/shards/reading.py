@@ -21,11 +21,11 @@ from viper_e2e.shards.columns_file import LEAST_INDEX_BYTES, columns_path, read_
 from viper_e2e.shards.content_ids import clip_id, shard_id
 from viper_e2e.shards.far_reading import FarReading
 from viper_e2e.shards.index import SampleEntry, ShardIndex, index_path, read_index
-from viper_e2e.shards.kept_shards import kept_name
 from viper_e2e.shards.label_order import reordered, under, with_common_labels
 from viper_e2e.shards.patterns import expand
 from viper_e2e.shards.sample_reading import Place, SampleReader
 from viper_e2e.shards.sample_table import table_of
+from viper_e2e.shards.shard_cache import kept_name
 from viper_e2e.shards.sources import LocalFile, RemoteFile, ShardError, ShardLimits, open_source
 from viper_e2e.shards.unindexed import Aside, index_foreign
 

@@ -11,9 +11,9 @@ from .data import training_labels as training_labels
 from .folding import Folding as Folding
 from .folds import folds_from as folds_from
 from .losses import IntensityLoss as IntensityLoss
-from .one_pass import ManyTrainings as ManyTrainings
-from .one_pass import Outcome as Outcome
-from .one_pass import train as train
+from .many_trainings import ManyTrainings as ManyTrainings
+from .many_trainings import Outcome as Outcome
+from .many_trainings import train as train
 from .optimizer import build_optimizer as build_optimizer
 from .optimizer import schedule_factor as schedule_factor
 from .precision import compute_dtype as compute_dtype

@@ -13,14 +13,14 @@ from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Predictions, checkpoint
 from viper_e2e.runtime import AS_IT_IS, console, plain_json, write_text
 from viper_e2e.shards import ShardSet
+from viper_e2e.training.ensembling import join
 from viper_e2e.training.folding import Folding
 from viper_e2e.training.folds import (
     Folds,
     notes_on,
 )
 from viper_e2e.training.guarding import DivergedError
-from viper_e2e.training.joining import join
-from viper_e2e.training.one_pass import ManyTrainings, Outcome
+from viper_e2e.training.many_trainings import ManyTrainings, Outcome
 from viper_e2e.training.seeds import seeded
 
 HELD_OUT = "held_out"

@@ -16,6 +16,7 @@ from viper_e2e.runtime import count_of, settle_folder, table
 from viper_e2e.scoring import known_groups
 from viper_e2e.shards import ShardSet, parse_corpora
 from viper_e2e.training.data import limits_of, open_corpora
+from viper_e2e.training.ensembling import check_joinable
 from viper_e2e.training.folds import (
     Folds,
     entries_of,
@@ -25,7 +26,6 @@ from viper_e2e.training.folds import (
     make_folds,
     read_folds,
 )
-from viper_e2e.training.joining import check_joinable
 from viper_e2e.training.label_moments import known_rows
 from viper_e2e.training.resuming import SavedRun, differences, with_absolute_paths
 from viper_e2e.training.run_folder import check_goes_on, write_settings

@@ -14,7 +14,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.fusion import MIN_CLIPS, RidgeFusion
 from viper_e2e.loading import ClipBatch
 from viper_e2e.runtime import Processes
-from viper_e2e.training.pooled_rows import PooledRows
+from viper_e2e.training.pooled_features import PooledRows
 from viper_e2e.training.shared_clips import SharedClips
 from viper_e2e.training.trainer import Trainer
 from viper_e2e.training.yardstick import Yardstick

@@ -16,6 +16,7 @@ from viper_e2e.loading import ClipCache, ClipStore, Cursor, notes_on_reading
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model
 from viper_e2e.runtime import Processes, TellOnce, console
 from viper_e2e.shards import Mixture
+from viper_e2e.training.absent_modalities import Lacking
 from viper_e2e.training.corpus_curves import CorpusCurves
 from viper_e2e.training.data import limits_of, make_loader, open_splits, shares_of, training_labels
 from viper_e2e.training.data_record import data_record, provenance_of, write_data
@@ -23,7 +24,6 @@ from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.fine_tuning import FineTuning, prepare_for_training, rewrapped
 from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
 from viper_e2e.training.hooks import TrainerHooks
-from viper_e2e.training.lacking import Lacking
 from viper_e2e.training.optimizer import build_optimizer, build_schedule, recount, schedule_factor
 from viper_e2e.training.precision import compute_dtype, resolve_precision, resumed
 from viper_e2e.training.reporting import Reporter

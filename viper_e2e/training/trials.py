@@ -13,7 +13,7 @@ from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import CheckpointError, checkpoint, write_folder
 from viper_e2e.training.data_record import keep_data
 from viper_e2e.training.guarding import DivergedError
-from viper_e2e.training.one_pass import ManyTrainings, Outcome
+from viper_e2e.training.many_trainings import ManyTrainings, Outcome
 from viper_e2e.training.resuming import with_absolute_paths
 from viper_e2e.training.ridge_training import complaints_of_ridge
 from viper_e2e.training.run_folder import write_settings

@@ -15,7 +15,7 @@ from viper_e2e.loading import ClipBatch
 from viper_e2e.model import Predictions, ViPER
 from viper_e2e.runtime import Processes
 from viper_e2e.scoring import with_thresholds
-from viper_e2e.training.pooled_rows import PooledRows, Table
+from viper_e2e.training.pooled_features import PooledRows, Table
 from viper_e2e.training.tables import task_line
 from viper_e2e.training.validation import best_epoch, judged, judgement
 

@@ -15,7 +15,7 @@ from viper_e2e.config import Size
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import ClipCache
 from viper_e2e.training import data
-from viper_e2e.training.one_pass import ManyTrainings, shards_of
+from viper_e2e.training.many_trainings import ManyTrainings, shards_of
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.campaign
 SHORT = ("--epochs=2", "--modalities=visual")

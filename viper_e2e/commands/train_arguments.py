@@ -1,4 +1,4 @@
-"""train_words.py: words of `viper train`, as people and earlier versions write them -> as its parser does."""
+"""train_arguments.py: arguments of `viper train`, in any spelling -> as its parser reads them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from viper_e2e.commands.backbone_words import parsed_depths
+from viper_e2e.commands.backbone_arguments import parsed_depths
 from viper_e2e.config import (
     Depths,
     TrainConfig,

@@ -1,4 +1,4 @@
-"""hearing.py: which of a file's sound tracks is heard where nobody named one, after listening to them."""
+"""audible_track.py: chooses the first sound track that is not silent, where nobody named one."""
 
 from __future__ import annotations
 

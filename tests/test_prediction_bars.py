@@ -10,7 +10,7 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.overlay import panel_of
 from viper_e2e.report.page import write_page
-from viper_e2e.report.said import MOST_CLASSES, parts_said
+from viper_e2e.report.prediction_bars import MOST_CLASSES, parts_said
 from viper_e2e.scoring.metrics import measure
 from viper_e2e.scoring.task_scores import task_scores
 from viper_e2e.tasks import Task

@@ -1,4 +1,4 @@
-"""packing/rehearsal.py: takes the place of the writer of shards where nothing is to be written (--dry-run)."""
+"""packing/dry_run.py: counts what a writer of shards would write, and writes nothing (--dry-run)."""
 
 from __future__ import annotations
 

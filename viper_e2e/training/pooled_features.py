@@ -1,4 +1,4 @@
-"""pooled_rows.py: pooled tokens and labels of clips as they pass through the model, for a ridge."""
+"""pooled_features.py: collects pooled tokens and labels of clips for a ridge while a model trains on them."""
 
 from __future__ import annotations
 

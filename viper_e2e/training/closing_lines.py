@@ -1,4 +1,4 @@
-"""endings.py: the lines that a training ends with: where its model is, how good, and which command goes on."""
+"""closing_lines.py: what a training prints at its end: its model, its score, the next command."""
 
 from __future__ import annotations
 

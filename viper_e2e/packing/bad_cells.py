@@ -1,4 +1,4 @@
-"""packing/slips.py: cells that are no number, or no name any more, and what to write instead."""
+"""packing/bad_cells.py: cells that are not, or no longer, a number or a name, and what to write instead."""
 
 from __future__ import annotations
 

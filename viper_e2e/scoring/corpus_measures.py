@@ -1,4 +1,4 @@
-"""further_measures.py: measures of single corpora: which emotions are blended, numbers in steps."""
+"""corpus_measures.py: measures that single corpora ask for: blended emotions, numbers in steps."""
 
 from __future__ import annotations
 

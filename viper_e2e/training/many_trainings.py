@@ -1,4 +1,4 @@
-"""one_pass.py: many trainings in one command, for which every clip is decoded and encoded once."""
+"""many_trainings.py: many trainings in one command; every clip is decoded and encoded once for all of them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from viper_e2e.model import Predictions, ViPER, check_compiler, keep_compiled_in
 from viper_e2e.runtime import Processes, TellOnce, console, heed_launcher, plain_json, write_text
 from viper_e2e.scoring import Hooks, score
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.data import reading_of, shards_of
-from viper_e2e.training.data_record import keep_data
-from viper_e2e.training.endings import (
+from viper_e2e.training.closing_lines import (
     ensemble_lines,
     failed_seeds_line,
     finished_lines,
     seeds_lines,
     stopped_line,
 )
+from viper_e2e.training.data import reading_of, shards_of
+from viper_e2e.training.data_record import keep_data
+from viper_e2e.training.ensembling import check_joinable, join
 from viper_e2e.training.guarding import DivergedError
-from viper_e2e.training.joining import check_joinable, join
 from viper_e2e.training.precision import compute_dtype
 from viper_e2e.training.resuming import has_ended, with_absolute_paths
 from viper_e2e.training.ridge_training import RidgeTrainer

@@ -1,4 +1,4 @@
-"""backbone_words.py: words of the command line about backbones: sources, which blocks train, which adapters."""
+"""backbone_arguments.py: arguments about backbones: their sources, trainable blocks and adapters."""
 
 from __future__ import annotations
 

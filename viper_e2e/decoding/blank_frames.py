@@ -1,4 +1,4 @@
-"""unseen.py: pictures that nobody looks at: their times without their content, which is not decoded."""
+"""blank_frames.py: times of frames without their pictures, for models that only hear; decodes nothing."""
 
 from __future__ import annotations
 

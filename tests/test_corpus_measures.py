@@ -21,7 +21,7 @@ from viper_e2e.model.viper import ViPER
 from viper_e2e.packing.task_columns import TaskColumns, label_set, read_combined, read_tasks
 from viper_e2e.report.tables import measure_title, task_tables
 from viper_e2e.scoring import compare, main_score, on_common_clips, split_best_by, task_scores, with_thresholds
-from viper_e2e.scoring.further_measures import (
+from viper_e2e.scoring.corpus_measures import (
     DEFAULT_THRESHOLDS,
     THRESHOLDS,
     fitted_thresholds,

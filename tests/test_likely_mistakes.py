@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from viper_e2e.packing.oddities import oddities_of
+from viper_e2e.packing.likely_mistakes import oddities_of
 from viper_e2e.packing.table import ColumnChoices, read_labels
 from viper_e2e.packing.task_columns import read_tasks
 

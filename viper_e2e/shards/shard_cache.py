@@ -1,4 +1,4 @@
-"""shards/kept_shards.py: a folder of shards kept from far away: each whole or not at all, found by content."""
+"""shards/shard_cache.py: a folder that caches remote shards, each complete or absent, found by content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tokens_of_text.py: text -> token ids and the letters each stands for, by a model's tokenizer or as bytes."""
+"""tokenization.py: text -> token ids and the characters of each, by a model's tokenizer or as bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""lacking.py: a modality that no clip of an epoch has, which a score does not show, counted as clips pass."""
+"""absent_modalities.py: reports modalities that no clip of an epoch has; scores do not show it."""
 
 from __future__ import annotations
 

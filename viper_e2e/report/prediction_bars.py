@@ -1,4 +1,4 @@
-"""said.py: a prediction in words and bars, part by part: each task in the form of its kind."""
+"""prediction_bars.py: a prediction as headings and bars, one part for each task."""
 
 from __future__ import annotations
 

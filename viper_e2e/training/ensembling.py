@@ -1,4 +1,4 @@
-"""joining.py: `viper train --ensemble`: heads of several seeds on the same backbones -> one model."""
+"""ensembling.py: `viper train --ensemble`: joins heads of several seeds into one model."""
 
 from __future__ import annotations
 

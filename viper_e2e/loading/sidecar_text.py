@@ -1,4 +1,4 @@
-"""words_beside.py: the words of a clip in a file beside it: subtitles, or a text without times."""
+"""sidecar_text.py: the words of a clip from a file next to it: subtitles, or text without times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""held_shards.py: shards in memory or on their way, and their readers: which one is needed until when."""
+"""read_ahead_buffer.py: shards in memory or being fetched, and how long their readers need each."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from support.training_runs import make_corpus, settings
 from viper_e2e.commands.cli import main
 from viper_e2e.model import ViPEROutput
 from viper_e2e.runtime import Processes
-from viper_e2e.training.lacking import Lacking
-from viper_e2e.training.one_pass import train
+from viper_e2e.training.absent_modalities import Lacking
+from viper_e2e.training.many_trainings import train
 
 
 def output(present: list[list[bool]], faces: list[bool], valid: list[bool] | None = None) -> ViPEROutput:

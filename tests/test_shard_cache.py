@@ -27,7 +27,7 @@ from viper_e2e.shards import (
     remote,
     whole_shards,
 )
-from viper_e2e.shards.kept_shards import KeptFile
+from viper_e2e.shards.shard_cache import KeptFile
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""test_slips.py: cells that are no number or name any more are refused with what to write, in every format."""
+"""Cells that are no longer a number or a name are refused with what to write, in every format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyarrow import parquet
 from support.optional import package
 
 from viper_e2e.packing import ColumnChoices, read_labels, read_tasks
-from viper_e2e.packing.oddities import oddities_of
+from viper_e2e.packing.likely_mistakes import oddities_of
 
 FORMATS = ("csv", "tsv", "xlsx", "parquet")
 DAY = datetime(2026, 1, 2)

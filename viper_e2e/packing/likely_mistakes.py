@@ -1,4 +1,4 @@
-"""packing/oddities.py: what in a table's rows may be a slip: names written two ways, people in two splits."""
+"""packing/likely_mistakes.py: likely mistakes in a table: names spelt two ways, people in two splits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from viper_e2e.labels import LabelSet
-from viper_e2e.packing.slips import AS_TEXT, is_date
+from viper_e2e.packing.bad_cells import AS_TEXT, is_date
 from viper_e2e.packing.table import LabelTable, Row
 from viper_e2e.packing.values import class_word, is_missing_word, same_class
 from viper_e2e.runtime import count_of, first_of

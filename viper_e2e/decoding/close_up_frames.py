@@ -1,4 +1,4 @@
-"""again.py: frames of a clip once more, larger, of which only the part around a face is kept."""
+"""close_up_frames.py: decodes frames of a clip again at higher resolution and keeps the part around a face."""
 
 from __future__ import annotations
 
