@@ -81,3 +81,12 @@ def test_a_damaged_index_is_made_anew_when_asked_to_be(tmp_path):
         ShardSet(shard)
     assert main(["index", shard, "--overwrite"]) == 0
     assert len(ShardSet(shard)) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [("1.0", "1"), ("1", "1"), ("1.5", "1.5"), ("NaN", None), ('""', None)]
+)
+def test_a_subject_that_is_a_number_in_the_json_is_who_a_table_calls_so(tmp_path, value, name):
+    record = ("a.json", b'{"intensities": {"Joy": 0.5}, "subject": %s}' % value.encode())
+    shard = write_foreign(tmp_path / "train-000000.tar", [MEMBERS[0], record])
+    assert ShardSet(str(shard)).entry(0).subject == name

@@ -162,3 +162,33 @@ def test_codes_for_missing_hold_for_what_is_said_too(tmp_path):
     assert [line for line in odd(path) if "Text is 'nan' in 12 rows" in line and "--missing nan" in line]
     assert {row.text for row in read_labels(path, ColumnChoices(missing=("nan",))).rows} == {None, "oh no"}
     assert not [line for line in odd(path, missing=("nan",)) if "Text is" in line]
+
+
+def test_whole_numbers_with_a_point_are_the_names_that_they_were(tmp_path):
+    people = (1, "2.0", "", "NA", "1.0", "10.0")
+    path = columns(tmp_path, Subject=people, Speaker=("3.0",) * 6, Age=("23,0", *"345", "", ""), Joy=SHARES)
+    path.write_text(path.read_text().replace("23,0", '"23,0"'))
+    table = read_labels(path)
+    assert [row.subject for row in table.rows] == ["1", "2", None, None, "1", "10"]
+    assert {row.meta["Speaker"] for row in table.rows} == {"3"}
+    assert [row.meta.get("Age") for row in table.rows] == ["23", "3", "4", "5", None, None]
+    assert "Subject: 2.0 is read as 2, as all are whole numbers" in table.notes
+
+
+@pytest.mark.parametrize(
+    "people", [("1.0", "1.5", "2.0"), ("1.0", "S2", "3"), ("01", "02", "3"), ("1,000", "2", "3")]
+)
+def test_names_that_are_not_all_whole_numbers_stay_as_they_are(tmp_path, people):
+    path = table(tmp_path, "File_ID;Split;Subject;Joy\n" + "".join(f"c{p};train;{p};0.1\n" for p in people))
+    assert [row.subject for row in read_labels(path).rows] == [*people]
+
+
+@pytest.mark.parametrize("names", [("1", "2"), ("1.0", "2.0")])
+def test_files_called_by_whole_numbers_are_found_with_a_point_and_without(tmp_path, names):
+    (tmp_path / "videos").mkdir()
+    for name in names:
+        make_clip(tmp_path / f"videos/{name}.mp4", num_frames=4, sound=None)
+    path = table(tmp_path, "File_ID,Split,Joy\n1.0,train,0.1\n2.0,train,0.2\n")
+    report = pack(tmp_path / "videos", path, tmp_path / "out", dry_run=True)
+    assert report.exit_code == 0
+    assert [row.key for row in read_labels(path).rows] == ["1", "2"]

@@ -30,11 +30,16 @@ class Files:
         """
         name = _composed(name).replace("\\", "/")
         *folders, last = [part for part in name.split("/") if part not in ("", ".")]
-        found = list(self._by_stem.get(without_ending(last).strip(), ()))
+        stem = without_ending(last).strip()
+        found = list(self._by_stem.get(stem) or self._with_point(stem))
         if folders:
             found = [path for path in found if self._lies_in(path, folders, name, table)]
         same = [path for path in found if _composed(path.name).casefold() == last.casefold()]
         return same if len(found) > 1 and same else found
+
+    def _with_point(self, stem: str) -> list[Path]:
+        """``1.0.mp4`` for 1: named by a program that kept whole numbers with decimals."""
+        return self._by_stem.get(f"{stem}.0", []) if re.fullmatch(r"-?[0-9]+", stem) else []
 
     def _lies_in(self, path: Path, folders: list[str], name: str, table: Path) -> bool:
         inside = [_composed(part) for part in path.relative_to(self.folder).parent.parts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from viper_e2e.errors import ViperError
@@ -15,7 +15,7 @@ from viper_e2e.packing.rows import Column, Row, RowReader
 from viper_e2e.packing.sheet import Sheet, read_sheet
 from viper_e2e.packing.task_columns import label_set
 from viper_e2e.packing.titles import KNOWN, plain
-from viper_e2e.packing.values import decimal_of, number, suspected_codes
+from viper_e2e.packing.values import decimal_of, is_missing_word, number, suspected_codes, without_points
 from viper_e2e.runtime import count_of, written_whole
 from viper_e2e.shards import range_of
 
@@ -53,6 +53,7 @@ def read_labels(path: Path, choices: ColumnChoices = NO_CHOICES) -> LabelTable:
     sheet = read_sheet(path, is_id, encoding=choices.encoding, sheet=choices.sheet)
     columns = take_columns(sheet, choices)
     codes = _missing_codes(sheet, columns, choices)
+    sheet = _names_without_points(sheet, columns, codes)
     cells = [(line, cells[at]) for line, cells in sheet.lines for at in columns.labels if at < len(cells)]
     decimal, wrong = decimal_of([c for c in cells if not is_missing(c[1], codes)], sheet.separator)
     times = [columns.parts[name] for name in ("Start", "End") if name in columns.parts]
@@ -114,6 +115,25 @@ def _refusal(path: Path, columns: Columns, problems: Sequence[tuple[int, str]]) 
         hint = " (or --labels with the columns of emotions)" if "--ignore" in options else ""
         shown.append(f"to continue, add {options}{hint}")
     return "\n".join([f"{path}: {len(lines)} things are wrong or unclear:", *shown])
+
+
+def _names_without_points(sheet: Sheet, columns: Columns, codes: Sequence[str]) -> Sheet:
+    """Columns of names that a program has read as numbers with decimals, as it does where cells are empty."""
+    for at in (columns.file, columns.subject, *columns.meta.values()):
+        cells = [cells[at].strip() for _, cells in sheet.lines if at is not None and at < len(cells)]
+        names = [cell for cell in cells if cell and not is_missing(cell, codes) and not is_missing_word(cell)]
+        if at is None or not (whole := without_points(names)):
+            continue
+        first = next(name for name in names if name in whole)
+        columns.notes.append(f"{sheet.header[at]}: {first} is read as {whole[first]}, as all are whole numbers")
+        lines = [
+            (line, [*cells[:at], whole.get(cells[at].strip(), cells[at]), *cells[at + 1 :]])
+            if at < len(cells)
+            else (line, cells)
+            for line, cells in sheet.lines
+        ]
+        sheet = replace(sheet, lines=lines)
+    return sheet
 
 
 def _missing_codes(sheet: Sheet, columns: Columns, choices: ColumnChoices) -> tuple[str, ...]:

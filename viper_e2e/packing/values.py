@@ -24,6 +24,8 @@ CODES = frozenset(
     for code in (9, 66, 77, 88, 96, 97, 98, 99, 666, 777, 888, 997, 998, 999, 9999, 99999)
 ) | {-1.0, -2.0, -7.0, -8.0}
 """What SPSS files and their kin write for a missing answer."""
+WITH_POINT = re.compile(r"(-?[0-9]+)[.,]0{1,2}")
+"""A whole number as programs write it that keep the column as numbers with decimals."""
 MIN_OTHERS = 5
 """Below so many other values, what lies far outside them may still be one of them."""
 STRAY_SPANS, MIN_FOR_STRAYS = 3.0, 10
@@ -60,6 +62,19 @@ def class_word(cell: str) -> str:
     """A cell as the name of a class: whole numbers without a point, as tables have them with and without."""
     whole = re.fullmatch(r"\+?(-?[0-9]+)(?:[.,]0+)?", _written(cell))
     return whole[1] if whole else _bare(cell)
+
+
+def without_points(names: Sequence[str]) -> dict[str, str] | None:
+    """How names have to be read that are whole numbers one and all, some with a point: ``1.0`` → ``1``.
+
+    None where none has one, or one is another word or number, as in versions such as 1.0 and 1.5.
+    """
+    whole = {name: WITH_POINT.fullmatch(name) for name in {*names}}
+    if not any(whole.values()) or not all(
+        one or re.fullmatch(r"-?[0-9]+", name) for name, one in whole.items()
+    ):
+        return None
+    return {name: one[1] for name, one in whole.items() if one}
 
 
 def same_class(word: str) -> str:

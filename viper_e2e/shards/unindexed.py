@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -147,6 +148,14 @@ def _dotted_hint(members: list[tuple[str, TarMember]]) -> str:
     return f"; a name ends at its first dot in WebDataset: rename {dotted[0]!r}, or pack with viper pack"
 
 
+def _name_in(data: Mapping[str, object], field: str) -> str | None:
+    """As a table has it: 1.0 of a program that knows decimals alone is 1, and what is no number is nobody."""
+    value = data.get(field)
+    if isinstance(value, float):
+        value = int(value) if value.is_integer() else None if math.isnan(value) else value
+    return None if value is None else str(value).strip() or None
+
+
 def _foreign_entry(
     shard: Source, key: str, found: list[tuple[str, TarMember]], limits: ShardLimits
 ) -> tuple[SampleEntry, dict[str, float] | None, list[str], str | None]:
@@ -167,14 +176,12 @@ def _foreign_entry(
     if not isinstance(data, dict):
         raise ShardError("json is not an object")
     by_name, complaint = _intensities(data.get("intensities"))
-    subject, file_id = data.get("subject"), data.get("file_id", key)
+    subject, file_id = _name_in(data, "subject"), _name_in(data, "file_id") or key
     try:
         segment = segment_from_json(data["segment"]) if "segment" in data else None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ShardError(f"json: 'segment' is {data['segment']!r}, not a start, an end and a side") from error
-    entry = SampleEntry(
-        key, str(file_id), members, None, None if subject is None else str(subject), segment=segment
-    )
+    entry = SampleEntry(key, file_id, members, None, subject, segment=segment)
     if "intensities" in data:
         return entry, by_name, [], complaint
     if isinstance(data.get("labels"), dict):
