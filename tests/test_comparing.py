@@ -258,7 +258,7 @@ def test_tables_of_an_earlier_version_are_read_where_they_say_enough(tmp_path):
     (folder / "metrics.json").write_text(json.dumps({"pearson": {"joy": 0.5}}))
     assert read_scored(str(folder)).predicted.tolist() == [[0.5], [0.25]]
     (folder / "metrics.json").write_text(json.dumps({"pearson": {"joy": 0.5}, "tasks": {"mood": {}}}))
-    with pytest.raises(ViperError, match="evaluate anew"):
+    with pytest.raises(ViperError, match="evaluate again"):
         read_scored(str(folder))
 
 

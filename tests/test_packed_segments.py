@@ -164,7 +164,7 @@ def test_films_that_cannot_be_cut_are_named_with_what_they_cost(folder, monkeypa
     report, samples = packed(folder, rows)
     size = (folder / "videos/film.mp4").stat().st_size
     (told,) = (note for note in report.notes if "cannot be cut" in note)
-    assert "without encoding them anew: 1 film, " in told
+    assert "without re-encoding them: 1 film, " in told
     assert f"film.mp4 (2 × {size / 1e6:.1f} MB)" in told
     assert [len(samples[key].video) for key in "ab"] == [size, size]
 

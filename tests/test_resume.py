@@ -378,7 +378,7 @@ def test_from_the_previous_checkpoint_a_run_ends_the_same(
     assert same(weights(whole_runs(*JOINT)), weights(run))
 
 
-def test_killed_in_its_first_save_a_run_starts_anew_and_says_so(corpus, fork_server, whole_runs, tmp_path):
+def test_killed_in_its_first_save_a_run_restarts_and_says_so(corpus, fork_server, whole_runs, tmp_path):
     run = tmp_path / "run"
     words = [*arguments(corpus, run, *JOINT), "--save-every-steps=1"]
     first = fork_server.fork("hang", words, 0)

@@ -1,4 +1,4 @@
-"""A run that goes on with something changed: either the change takes effect, or it is refused in a line."""
+"""A resumed run with something changed: either the change takes effect, or it is refused in a line."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def advice(speeds: Speeds) -> list[str]:
     if speeds.loaded < speeds.computed:
         return _feed(speeds)
     short = (
-        "waiting although clips are decoded faster than they are used: decoding starts anew with each epoch, "
+        "waiting although clips are decoded faster than they are used: decoding restarts with each epoch, "
         "and epochs of so few clips are over before it is ahead; measure on more clips"
     )
     return [short, *_compute(speeds)]

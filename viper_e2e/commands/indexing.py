@@ -40,7 +40,7 @@ def _index_one(shard: str, options: IndexConfig) -> bool:
     try:
         data = None
         if not options.overwrite and (target.exists() or has_index(shard)):
-            console.print(f"{target.name}: is there already (--overwrite makes it anew)", **AS_IT_IS)
+            console.print(f"{target.name}: is there already (--overwrite writes it again)", **AS_IT_IS)
         else:
             data = make_index(shard)
             _write(target, data)

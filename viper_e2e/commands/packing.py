@@ -60,7 +60,7 @@ def run_pack(options: PackConfig) -> int:
 
 
 def tell_next(report: PackReport) -> None:
-    """Which commands go on with the shards."""
+    """Commands to run next on the shards."""
     if report.is_dry:
         console.print("next: the same command without --dry-run", **AS_IT_IS)
         return

@@ -73,7 +73,7 @@ class _Help(HelpFormatter):
 def parse_train(argv: Sequence[str], prog: str, beside: object = None) -> Settings:
     """Settings of a training run: preset, then ``--config FILE.yaml``, then the command line.
 
-    A run that goes on begins with its own settings in place of a preset's. ``beside``: the dataclass of options
+    A resumed run begins with its own settings in place of a preset's. ``beside``: the dataclass of options
     of another command that trains, which may stand in the same files (`parse_beside_train`).
     With ``--print-config`` the settings are checked and printed as such a file, and `SystemExit` (0) is raised.
     """
@@ -88,7 +88,7 @@ def parse_train(argv: Sequence[str], prog: str, beside: object = None) -> Settin
         argv = ["--config", saved, *argv]
     argv, in_files = with_files_of_now(argv, own)
     argv, typed = without_unfreeze(argv)
-    # What the words and the files add to is what the preset trains; a run that goes on has its own.
+    # What the words and the files add to is what the preset trains; a resumed run has its own.
     depths = Depths() if saved is not None else TRAIN_DEFAULTS[preset].get("unfreeze", Depths())
     depths = reduce(Depths.updated, in_files, depths)
     if saved is None and any("recipe" in word for word in argv):

@@ -47,7 +47,7 @@ def what_is_kept(command: str, argv: Sequence[str]) -> str:
 
 
 def _has_begun(argv: Sequence[str]) -> bool:
-    """Whether a training has written its settings, so that only ``--resume`` goes on in its folder."""
+    """Whether a training has written its settings, so that only ``--resume`` continues in its folder."""
     words = [word.partition("=") for word in argv]
     folders = [
         value if equals else following

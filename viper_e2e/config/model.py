@@ -55,8 +55,8 @@ class DecodingConfig:
     video_track: Annotated[int | None, FROM_1] = None
     """Which of several picture tracks, from 1 on. None: the file's default one, else the largest picture."""
     audio_track: Annotated[int | None, FROM_1] = None
-    """Which of several sound tracks, from 1 on. None: the file's default one, else the first; one that is
-    silent gives way to the next that is not, and commentary and descriptions to all others."""
+    """Which of several sound tracks, from 1 on. None: the file's default one, else the first. A
+    silent one is passed over for the next that is not; commentary and descriptions come last."""
     sound: Literal["spans", "windows", "none"] = "spans"
     """`spans`: only the seconds around each instant. `windows`: the whole stream (published rule)."""
     span_seconds: Annotated[float, Bounds(0.02, 3_600)] = 2.0

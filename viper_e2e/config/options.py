@@ -122,7 +122,7 @@ class AblateConfig(CalibratedOptions, ScoringOptions):
     shards: str = option(help=SHARDS)
     out: str = option(help="folder for ablation.json and ablation.png")
     retrain: bool = option(
-        False, help="train each subset anew, with the options of viper train in place of those below"
+        False, help="retrain each subset, with the options of viper train in place of those below"
     )
 
 

@@ -22,7 +22,7 @@ MixedPrecision = Literal["no", "bf16", "fp16", "auto"]
 
 @dataclass
 class AugmentConfig:
-    """How far training clips are changed: drawn anew per clip and epoch, the same for all frames of a clip."""
+    """How far training clips are changed: drawn for each clip and epoch, the same for all frames of a clip."""
 
     flip: Annotated[float, SHARE] = 0.5
     """Chance to mirror the face (`pixels`)."""

@@ -164,7 +164,7 @@ class Changes(NamedTuple):
 # --- trackers -------------------------------------------------------------------------------------
 
 TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
-"""What can show a run while it goes on."""
+"""What can show a run while it trains."""
 
 
 class Trackers(NamedTuple):

@@ -1,4 +1,4 @@
-"""clocks.py: times that start anew in the middle of a file, as in joined recordings, made to go on."""
+"""clocks.py: times that restart in the middle of a file, as in joined recordings, made to go on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FLAGS_BEFORE_JOIN = 8
 
 
 class RunningClock:
-    """Sets packets, in the file's order, to a time that goes on where the file's own clock starts anew.
+    """Sets packets, in the file's order, to a time that goes on where the file's own clock restarts.
 
     Where one part of a file ends and another begins, the new part begins when the last stream of the old one
     has ended; streams keep their places to one another.
@@ -59,7 +59,7 @@ class RunningClock:
             return False
         begins = self._old.pop(stream, None) is not None
         at = raw + self._shift_seconds
-        if stream in self._ends and self._starts_anew(at, stream):
+        if stream in self._ends and self._restarts(at, stream):
             part_start = max(self._ends.values())
             self._old = {i: (self._shift_seconds, e) for i, e in self._ends.items() if i != stream}
             self._shift_seconds += part_start - at
@@ -69,7 +69,7 @@ class RunningClock:
         self._move(packet, self._shift_seconds)
         return begins
 
-    def _starts_anew(self, at: float, stream: int) -> bool:
+    def _restarts(self, at: float, stream: int) -> bool:
         if at < self._last[stream] - _BACK_SECONDS:
             return True
         others = [end for other, end in self._ends.items() if other != stream]

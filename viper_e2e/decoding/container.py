@@ -261,7 +261,7 @@ def _check_lasting(media: Media, audio: av.AudioStream | None) -> None:
     if audio is not None and audio.codec_context is not None:
         media.check_sound_format(audio.codec_context.sample_rate, audio.codec_context.channels)
     if media.kind != "ts":
-        # A TS has no length in a header, and the last time less the first is none where its clock starts anew.
+        # A TS has no length in a header, and the last time less the first is none where its clock restarts.
         media.check_seconds(stated_seconds(media.container, media.kind))
 
 

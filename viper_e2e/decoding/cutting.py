@@ -93,7 +93,7 @@ class LongFile:
             self._muxer, self._is_proved = self._prove(made), True
             if self._muxer is None and not self.timeline.by_order:
                 # Packets told other times than those at which frames are shown.
-                self._known = self._by_decoding_anew()
+                self._known = self._by_decoding_again()
                 made = self._made(whole)
                 self._muxer = self._prove(made)
         return replace(made, muxer=self._muxer) if made and self._muxer else self._checked_whole(whole)
@@ -141,7 +141,7 @@ class LongFile:
     def _checked_whole(self, stretch: Stretch) -> Stretch:
         if self.num_bytes > min(WHOLE_BYTES, self.limits.max_bytes_in_memory):
             raise ClipError(
-                f"is a {self.kind} file that cannot be cut exactly without encoding it anew, and too large "
+                f"is a {self.kind} file that cannot be cut exactly without re-encoding it, and too large "
                 f"({self.num_bytes:,} bytes) to go along whole with each clip; cut it, or convert it with "
                 "`ffmpeg -i FILE -c copy FILE.mp4`",
                 stage="cut",
@@ -150,7 +150,7 @@ class LongFile:
         return replace(stretch, is_uncut=True)
 
     def _by_packets(self) -> _Known | None:
-        """By the times of packets; None where the timeline has others, as where a clock starts anew."""
+        """By the times of packets; None where the timeline has others, as where a clock restarts."""
         packets, found = self.timeline.packets, []
         if packets is None or self.kind not in MUXERS:
             return None
@@ -176,7 +176,7 @@ class LongFile:
             else _Known(packets, log.as_written, log.hashes, log.picture, log.has_fields)
         )
 
-    def _by_decoding_anew(self) -> _Known | None:
+    def _by_decoding_again(self) -> _Known | None:
         log = FrameLog()
         with open_clip(self.path, self.limits, self.name) as media:
             timeline = read_timeline(media, self.path, with_sound=True, by_decoding=True, log=log)

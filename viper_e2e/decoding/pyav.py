@@ -144,7 +144,7 @@ class FrameReader:
         raise failure
 
     def _finish(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Get what the decoder still holds; it can start anew at a keyframe afterwards."""
+        """Get what the decoder still holds; it can start again at a keyframe afterwards."""
         if self._is_running or self._feed is None:
             yield from self._pick(self._decode(None))
             self._codec.flush_buffers()

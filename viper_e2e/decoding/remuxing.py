@@ -1,4 +1,4 @@
-"""remuxing.py: a stretch of a film as a file of its own: its packets as they are, nothing encoded anew."""
+"""remuxing.py: a stretch of a film as a file of its own: its packets as they are, nothing re-encoded."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def _scan_by_decoding(media: ClipMedia, with_sound: bool, log: FrameLog | None) 
         if packet.stream is not media.video:
             sound.add(packet)
             continue
-        if failure is not None:  # amid the file
+        if failure is not None:  # in the middle of the file
             raise failure
         video.add(packet)
         if log is not None:

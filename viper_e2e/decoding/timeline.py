@@ -114,7 +114,7 @@ class PacketAction(IntEnum):
     """What the decoding pass does with a packet."""
 
     SKIP = 0
-    """Nobody needs it nor what follows up to the next keyframe: finish the decoder, start anew there."""
+    """Nobody needs it nor what follows up to the next keyframe: finish the decoder, start again there."""
     DROP = 1
     """Shown before the keyframe that decoding starts at, and built on what was jumped over."""
     REFERENCE = 2

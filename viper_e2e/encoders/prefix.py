@@ -25,7 +25,7 @@ WavLM's blocks share a bias, DINOv3's get positions."""
 
 
 class _Entrance(nn.Module):
-    """Stands for the blocks that were run before: whatever comes in, their output goes on."""
+    """Stands for the blocks that were run before: whatever comes in, their output is passed on."""
 
     def __init__(self, hidden: Tensor):
         super().__init__()

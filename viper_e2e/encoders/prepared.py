@@ -76,7 +76,7 @@ class PreparedClip:
     prefixes: Mapping[str, Prefix] = field(default_factory=dict)
     """That partly trained encoders begin with, by modality; `TokenCache.with_tokens` puts them here."""
     is_reduced: bool = False
-    """Whether it was reduced to the least, from which nothing can be encoded anew."""
+    """Whether it was reduced to the least, from which nothing can be encoded again."""
 
     def reduced(self, faces: FaceCropper, *, pixels: bool, sound: bool, aligned: bool = False) -> PreparedClip:
         """The least that makes a later pass bitwise equal: regions instead of frames, or none at all.

@@ -106,7 +106,7 @@ class TextualEncoder(FaceEncoder):
         return cls(config, image_text, encoder, tokenize, sentences)
 
     def to_compute_dtype(self, dtype: torch.dtype) -> None:
-        """As every encoder. The bank is embedded anew with the weights as they are stored then: what a resumed
+        """As every encoder. The bank is embedded again with the weights as they are stored then: what a resumed
         run or a loaded checkpoint has are these, so when it is embedded makes no difference."""
         super().to_compute_dtype(dtype)
         self._forget_bank()

@@ -30,7 +30,7 @@ CONNECTIONS = 2
 RETRY_SECONDS = 5.0
 """Until a shard that could not be had is asked for again."""
 MAX_FAILURES = 3
-"""Then its clips are left to ranges, until it is needed anew."""
+"""Then its clips are left to ranges, until it is needed again."""
 TAIL_SECONDS = 5.0
 """For the last bytes of a shard to keep, at the end."""
 BUSY_SECONDS = 0.2

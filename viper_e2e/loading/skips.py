@@ -60,7 +60,7 @@ class SkipBudget:
     last: SkipRecord | None = None
 
     def begin(self, epoch: int) -> None:
-        """What comes next is of this epoch, whose count begins anew if it is another one."""
+        """What comes next is of this epoch, whose count restarts if it is another one."""
         if epoch != self.epoch:
             self.epoch, self.num_seen, self.num_skipped, self.num_used = epoch, 0, 0, 0
             self.stages.clear()

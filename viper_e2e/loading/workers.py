@@ -3,7 +3,7 @@
 Why not `torch.utils.data.DataLoader`: its SIGCHLD handler raises wherever the main thread happens to be, for
 instance with half of the parameters updated; a worker's death takes everything already decoded with it and
 names no sample; and its workers hold torch (hundreds of megabytes each) and need room in `/dev/shm`. Here
-the parent knows what each worker was given, so it knows which clip ended it; the others go on undisturbed.
+the parent knows what each worker was given, so it knows which clip ended it; the others continue undisturbed.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class WorkerPool:
         return PoolStats(pids, sum(len(worker.jobs) for worker in self._workers), len(self._outcomes))
 
     def reset_restarts(self) -> None:
-        """Count lost workers from here on anew."""
+        """Restart the count of lost workers."""
         self.lost_workers.clear()
 
     def close(self) -> None:

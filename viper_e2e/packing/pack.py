@@ -60,7 +60,7 @@ def pack(
     ``transcribe``: a Whisper that hears clips of which no words are known, in this ``language``.
     Samples are written in a permutation that depends on ``seed`` alone: same input, same bytes. Shards appear
     in ``out`` when all are written; an interrupted run leaves nothing but what a Whisper has heard, from which
-    the next one goes on.
+    the next one continues.
 
     ``dry_run``: look at everything and write nothing; of clips only the first bytes are read, of files from
     which some are cut the times of their frames.

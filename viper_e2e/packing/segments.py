@@ -109,7 +109,7 @@ class Films:
             )
             megabytes = sum(clips * size for _, clips, size in self._whole) / 1e6
             lines.append(
-                "go along whole with each of their clips, as they cannot be cut without encoding them anew: "
+                "go along whole with each of their clips, as they cannot be cut without re-encoding them: "
                 f"{count_of(len(self._whole), 'film')}, {megabytes:,.1f} MB in all: {few}; "
                 "`ffmpeg -i FILE -c copy FILE.mkv` may help"
             )

@@ -257,7 +257,7 @@ def _add_video(
 
 
 def _add_sound(media: ClipMedia, container: OutputContainer) -> av.AudioStream | None:
-    """An AAC stream for the clip's sound: encoded anew, as mp4 cannot hold all that clips come with."""
+    """An AAC stream for the clip's sound: re-encoded, as mp4 cannot hold all that clips come with."""
     if media.audio is None or media.audio.codec_context is None:
         return None
     context = media.audio.codec_context

@@ -10,7 +10,7 @@ from pathlib import Path
 WHOLE_BYTES = 1024**2
 """Up to this size every byte is read."""
 NUM_PIECES, PIECE_BYTES = 16, 16 * 1024
-"""Of what is larger. Films are compressed: one that was made anew differs nearly everywhere, so samples from
+"""Of what is larger. Films are compressed: one that was made again differs nearly everywhere, so samples from
 its head to its tail tell it, and an hour of 4K costs as little as ten seconds."""
 
 

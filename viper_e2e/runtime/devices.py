@@ -52,7 +52,7 @@ def heed_launcher() -> None:
     """Several processes only where a launcher says where they meet; call it before an `Accelerator` is made.
 
     Batch systems (mpirun, an interactive Slurm shell) leave numbers of processes in the environment of
-    everything that is started in them. Without a meeting point the first process goes on alone, and says so;
+    everything that is started in them. Without a meeting point the first process continues alone, and says so;
     further ones would do the same work again, into the same files. Those that do meet without a GPU meet on
     the CPU, which accelerate has to be told: each would work alone.
     """

@@ -13,7 +13,7 @@ LONGEST_GAP_SECONDS = 0.6
 class RunningTime:
     """Seconds that this process has been running since the clock was made, as far as a thread has felt them.
 
-    A process that is stopped with its group does not see its workers stop; after it goes on, a monotonic clock
+    A process that is stopped with its group does not see its workers stop; once it continues, a monotonic clock
     says that they took minutes for a clip.
     """
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 
 class SteadyConsole(Console):
-    """A console that falls silent when nobody reads it any more (``| head``), while the work goes on.
+    """A console that falls silent when nobody reads it any more (``| head``), while the work continues.
 
     Rich's own ends the program then, with what has been computed and not yet been written.
     """

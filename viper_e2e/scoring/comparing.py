@@ -115,7 +115,7 @@ def _check_same_labels(name: str, run: Predictions, first_name: str, first: Pred
         some = [key for key, differs in zip(run.keys, other, strict=True) if differs]
         raise ViperError(
             f"{name}: {len(some)} of {len(run.keys)} clips have other labels than in {first_name}: "
-            f"{first_of(some, MAX_NAMES)}; the same names are other clips, or were labelled anew"
+            f"{first_of(some, MAX_NAMES)}; the same names are other clips, or were labelled again"
         )
 
 

@@ -97,7 +97,7 @@ def scoring_accelerator(device: torch.device) -> Accelerator:
 def identity_of(model: ViPER, options: ScoringOptions, *settings: object) -> str:
     """What outcomes depend on besides the clip, by content: weights, every setting, versions of packages.
 
-    Nothing counts by its name or place: a checkpoint trained anew in the same folder is another one.
+    Nothing counts by its name or place: a checkpoint trained again in the same folder is another one.
     """
     how = [str(model.device.type), options.mixed_precision, options.compile]
     # A clip that took too long may be had with more time.

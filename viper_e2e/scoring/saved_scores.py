@@ -57,13 +57,13 @@ def _labels_beside(predictions: Path) -> LabelSet:
         span = float(found["minimum"]), float(found["maximum"])
         return LabelSet(columns, *span, tasks=tasks, combined=combined)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ViperError(f"{path}: damaged ({type(error).__name__}: {error}); evaluate anew") from error
+        raise ViperError(f"{path}: damaged ({type(error).__name__}: {error}); evaluate again") from error
 
 
 def _labels_of_before(record: dict[str, Any], path: Path) -> LabelSet:
     """Labels as a version wrote them that kept the names of emotions alone."""
     if record.get("tasks"):
         raise ViperError(
-            f"{path}: of an earlier version, which did not keep the labels of tasks; evaluate anew"
+            f"{path}: of an earlier version, which did not keep the labels of tasks; evaluate again"
         )
     return LabelSet(tuple(record["pearson"]))

@@ -52,7 +52,7 @@ def request_for(address: str) -> Request:
 
 
 def forget_logins() -> None:
-    """Look for credentials anew: those in files and in the environment may have been renewed."""
+    """Look for credentials again: those in files and in the environment may have been renewed."""
     for cached in (_s3_client, _gcs_credentials):
         cached.cache_clear()
 

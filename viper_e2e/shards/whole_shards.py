@@ -20,7 +20,7 @@ PIECE_BYTES = 2**20
 
 @dataclass
 class WholeShard:
-    """A shard on its way. What has come stays when it fails: `pieces` goes on from there."""
+    """A shard on its way. What has come stays when it fails: `pieces` continues from there."""
 
     file: RemoteFile
     size: int
@@ -47,7 +47,7 @@ class WholeShard:
                 yield from self._attempt(is_wanted)
             except Stumble as stumble:
                 if self.at > began:
-                    waits = iter(remote.RETRY_SECONDS)  # it goes on, if in pieces
+                    waits = iter(remote.RETRY_SECONDS)  # progress was made: start the delays again
                 wait = next(waits, None)
                 if wait is None or max(wait, stumble.wait_seconds) > remote.PATIENCE_SECONDS:
                     raise UnreachableError(

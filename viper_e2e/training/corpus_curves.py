@@ -30,7 +30,7 @@ LEAST_PROBABILITY = 1e-12
 class CorpusCurves:
     """Sums errors of training clips by corpus and task, over an epoch; empty where there is no mixture.
 
-    Sums are kept apart for each process, so that a run that goes on adds the same numbers in the same order.
+    Sums are kept apart for each process, so that a resumed run adds the same numbers in the same order.
     """
 
     def __init__(self, module: ViPER, shards: ShardSet, processes: Processes):
@@ -87,7 +87,7 @@ class CorpusCurves:
         return {} if self._gathered is None else {"sums": self._gathered}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Each process goes on with its own sums; where their number was another, the first with all."""
+        """Each process continues with its own sums; where their number was another, the first with all."""
         self._sums = self._empty()
         if "sums" not in state:
             return

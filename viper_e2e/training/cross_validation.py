@@ -44,7 +44,7 @@ def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[dict[int, 
 
     Returns what came of it by seed, nothing where a signal asked to stop or this is not the first process; the
     exit code; and whether this is the first process. A seed with a fold that diverged is not among them: what
-    that fold held out was predicted by nobody. ``command``: the words with which all of it goes on.
+    that fold held out was predicted by nobody. ``command``: the words with which all of it continues.
     """
     found: dict[int, CrossValidation] = {}
     failed: dict[str, str] = {}
@@ -76,14 +76,14 @@ def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[dict[int, 
 def _told(failed: Mapping[str, str], folding: Folding) -> str:
     """What failed and what to do; `ViperError` where all did."""
     which = "; ".join(f"{name}: {why}" for name, why in failed.items())
-    anew = "a lower --lr holds for all folds, so it is for another --run-dir"
+    hint = "a lower --lr holds for all folds, so it is for another --run-dir"
     if len(failed) == folding.num_trainings:
-        raise ViperError(f"{folding.folder}: all {len(failed)} trainings failed ({which}); {anew}")
+        raise ViperError(f"{folding.folder}: all {len(failed)} trainings failed ({which}); {hint}")
     again = f"viper cv --resume --run-dir {shlex.quote(str(folding.folder))}"
     return (
         f"{len(failed)} of {folding.num_trainings} trainings failed ({which}), so that clips held out "
         "there have no prediction, and the folds are not scored together; the other folds are kept: "
-        f"{again} trains only these; {anew}"
+        f"{again} trains only these; {hint}"
     )
 
 

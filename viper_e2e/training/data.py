@@ -50,7 +50,7 @@ def open_splits(
     """The shards to train on and, if there are any, those to validate on, their labels in one order.
 
     These are other shards, a fold of the same ones, or some of the training clips themselves.
-    ``labels``: of the run that goes on; without, the order is that of the training shards.
+    ``labels``: of the resumed run; without, the order is that of the training shards.
     """
     _refuse_two_validations(config)
     train = open_corpora(config.train_shards, "--train-shards", limits)
@@ -166,7 +166,7 @@ def open_labelled(patterns: Sequence[str], option: str, limits: ShardLimits | No
 def training_labels(shards: ShardSet, output: str, last: Path | None = None) -> LabelSet:
     """The label set of the training shards, with the means of their labels and the scale to learn them at.
 
-    ``output``: of the head, as in `FusionConfig`. ``last``: of a run that goes on, whose scale stays.
+    ``output``: of the head, as in `FusionConfig`. ``last``: of a resumed run, whose scale stays.
     """
     labels = shards.known_labels
     moments = _moments(shards, labels)

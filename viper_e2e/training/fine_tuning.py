@@ -71,7 +71,7 @@ class FineTuning:
     ) -> None:
         """Once, on the first readable clip: tell what is trained and the memory it takes, if it fits.
 
-        The clip goes on in its batch as it was prepared and encoded here: the step does none of that again.
+        The clip stays in its batch as it was prepared and encoded here: the step does none of that again.
         Where an earlier training of the same command holds all clips without what later phases read of them, it
         has measured for this one too.
         """
@@ -88,7 +88,7 @@ class FineTuning:
         self._has_measured = True
         cache = TokenCache()
         num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        # These lie there already (moments in a run that goes on) and are counted among what a step needs.
+        # These lie there already (moments in a resumed run) and are counted among what a step needs.
         there = average.nbytes + memory.moments_bytes(optimizer)
         free = memory.free_bytes(accelerator.device, num_local) + there
         with self.phases.deepest():
@@ -104,7 +104,7 @@ class FineTuning:
             if accelerator.is_main_process:
                 groups = optimizer.param_groups
                 self.told.table(groups_table(groups))
-                # Measured anew, its last digits differ where nothing else does.
+                # Measured again, its last digits differ where nothing else does.
                 sizes = [(group["name"], sum(p.numel() for p in group["params"])) for group in groups]
                 table = memory.needs_table(needs, self.config.batch_size, free)
                 self.told.table(table, same_as=(sizes, self.config.batch_size))
@@ -120,7 +120,7 @@ class FineTuning:
 def rewrapped(
     accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> torch.nn.Module:
-    """The model for several processes, told anew which parameters train; alone it needs no telling."""
+    """The model for several processes, told again which parameters train; alone it needs no telling."""
     if accelerator.num_processes == 1:
         return model
     module = accelerator.unwrap_model(model, keep_fp32_wrapper=False)

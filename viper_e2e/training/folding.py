@@ -32,7 +32,7 @@ from viper_e2e.training.run_folder import check_goes_on, write_settings
 
 FOLDS = "folds.json"
 LEARNING = ("lr", "backbone_lr", "weight_decay", "clip_norm")
-"""Settings that a single run may change as it goes on."""
+"""Settings that a single run may change when it is resumed."""
 
 
 class Folding:
@@ -121,7 +121,7 @@ class Folding:
             self.folds.write(self.path)
 
     def write_settings(self) -> None:
-        """What `--resume --run-dir` goes on from, once all that can be checked beforehand is."""
+        """What `--resume --run-dir` continues from, once all that can be checked beforehand is."""
         write_settings(self.folder, with_absolute_paths(self.settings))
 
     def _refuse_other_learning(self) -> None:
@@ -190,7 +190,7 @@ class Folding:
         return found
 
     def check_begun(self) -> None:
-        """`ViperError` where something stands that is not to go on, or not with these folds."""
+        """`ViperError` where something stands that is not to be continued, or not with these folds."""
         if not self.is_begun:
             return
         if not self.settings.train.resume:

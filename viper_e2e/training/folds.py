@@ -98,7 +98,7 @@ def read_folds(path: Path) -> Folds:
     made = data.get("made", {})
     by = data.get("by", "Subject")
     if not isinstance(made, dict) or not isinstance(by, str):
-        raise ViperError(f"{path}: damaged; make it anew with `viper cv`")
+        raise ViperError(f"{path}: damaged; make it again with `viper cv`")
     return Folds({key: str(fold) for key, fold in folds.items()}, by, made)
 
 

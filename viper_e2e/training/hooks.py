@@ -23,7 +23,7 @@ class TrainerHooks:
     before_step: Callable[[TrainingRun, Sequence[ClipBatch]], None] = _nothing
     """The batches of an optimizer step are there; `run.state.step` is its number."""
     after_step: Callable[[TrainingRun, Sequence[ClipBatch]], None] = _nothing
-    """The step is made, and counted in `run.state.step`; its batches are those of before."""
+    """The step is made, and counted in `run.state.step`; its batches are those passed to `before_step`."""
     before_save: Callable[[TrainingRun], None] = _nothing
     """`checkpoints/last` is about to be written."""
     after_save: Callable[[TrainingRun], None] = _nothing

@@ -37,7 +37,7 @@ class IntensityLoss(nn.Module):
     (all rows / rows at hand), which makes them those of a correlation over a large set, as strong beside the
     MSE with a full memory as with an empty one. In evaluation mode the memory is neither read nor written.
 
-    The memory is a buffer: `state_dict` carries it, so a resumed run goes on exactly. It is the same on every
+    The memory is a buffer: `state_dict` carries it, so a resumed run continues exactly. It is the same on every
     process.
     """
 

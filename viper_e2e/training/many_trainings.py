@@ -56,7 +56,7 @@ def train(settings: Settings) -> int:
 
         def begun() -> None:
             if len(runs) > 1 and many.processes.is_main:
-                # So that `--resume --run-dir` alone goes on with all seeds.
+                # So that `--resume --run-dir` alone continues with all seeds.
                 write_settings(folder, with_absolute_paths(settings))
 
         many.check_free(runs)
@@ -138,13 +138,13 @@ class ManyTrainings:
                 predictions = many.predict(outcome, held_out)   # from tokens that are held already
 
     Each run is bitwise the one that `viper train` makes alone with these settings. A run whose settings have
-    ``resume`` goes on where it stopped, begins where nothing is there yet, and is not trained again once it
+    ``resume`` continues where it stopped, begins where nothing is there yet, and is not trained again once it
     has ended. What is shared, and when it cannot be, says `SharedClips`.
     """
 
     def __init__(self, settings: Settings, *, command: Sequence[str], shares: bool = True, count: int = 1):
         """``settings``: what all have in common: precision, processes, memory, compiler. ``command``: the
-        words with which all of it goes on, ``--resume`` aside. ``shares`` False: each holds its own clips.
+        words with which all of it continues, ``--resume`` aside. ``shares`` False: each holds its own clips.
         ``count``: of the trainings there will be, for what is told of them."""
         self.settings, self.command = settings, command
         self._has_advised = False
@@ -191,7 +191,7 @@ class ManyTrainings:
             self.accelerator.end_training()
 
     def check_free(self, runs: Iterable[Settings]) -> None:
-        """`ViperError` where a run stands already that is not to go on: before the first is trained."""
+        """`ViperError` where a run stands already that is not to be continued: before the first is trained."""
         with self.processes.telling_failures():
             for run in runs if self.processes.is_main else ():
                 if not run.train.resume:

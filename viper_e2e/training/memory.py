@@ -103,7 +103,7 @@ def _kept_bytes(module: ViPER, clips: Sequence[PreparedClip], cache: TokenCache 
 
 
 def moments_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """What the optimizer keeps by now: nothing before its first step, all of it in a run that goes on."""
+    """What the optimizer keeps by now: nothing before its first step, all of it in a resumed run."""
     values = (value for state in optimizer.state.values() for value in state.values())
     return sum(value.nbytes for value in values if isinstance(value, torch.Tensor))
 

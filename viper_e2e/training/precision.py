@@ -40,7 +40,7 @@ def compute_dtype(precision: MixedPrecision) -> torch.dtype:
 
 
 def resumed(run: RunFolder) -> MixedPrecision:
-    """What ``auto`` came to when the run began: a resumed one decides nothing anew."""
+    """What ``auto`` came to when the run began: a resumed one decides nothing again."""
     precision = run.read_settings()["mixed_precision"]
     if precision == "fp16":
         raise ViperError(f"{run.path}: trained in fp16, which auto never chooses; add --mixed-precision fp16")

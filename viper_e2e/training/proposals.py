@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NUM_STARTUP = 5
 """Trials that are drawn at random before any is proposed: however many there will be, so that a sweep may be
-given more of them and go on."""
+given more of them and continue."""
 ATTEMPTS = 20
 """At a proposal that was not tried before."""
 
@@ -27,8 +27,8 @@ class Proposals:
     """The trials of `viper sweep --optuna`, one after the other.
 
     What is proposed depends on nothing but the axes, the seed and the scores so far: each time a new study is
-    told them and asked once. So a sweep goes on from its own record, also with more trials than it began with,
-    and nothing of optuna's is kept.
+    given them and asked once. So a sweep continues from its own record, also with more trials than it
+    began with, and nothing of optuna's is kept.
     """
 
     axes: Sequence[Axis]

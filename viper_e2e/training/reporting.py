@@ -30,7 +30,7 @@ DRAW_SECONDS = 60.0
 
 
 class _Shown(NamedTuple):
-    """What the first process keeps open while a run goes on."""
+    """What the first process keeps open during a run."""
 
     trackers: list[Tracker]
     bar: ProgressBar

@@ -39,7 +39,7 @@ from viper_e2e.training.optimizer import parameter_groups
 
 MAY_CHANGE = frozenset(
     {
-        # How fast it learns from here on, and when it ends; the schedule is counted anew for the rest.
+        # How fast it learns from here on, and when it ends; the schedule is counted again for the rest.
         *(
             "lr",
             "backbone_lr",

@@ -35,7 +35,7 @@ OF_STEPS = (
 
 
 class RidgeTrainer(Trainer):
-    """A run of one epoch in which nothing is learned by steps; stopped midway, it goes on like any other.
+    """A run of one epoch in which nothing is learned by steps; stopped midway, it resumes like any other.
 
     The checkpoint of a run that was stopped holds the ridge of the clips that have passed.
     """

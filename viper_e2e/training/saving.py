@@ -1,4 +1,4 @@
-"""saving.py: checkpoints of a run: when and what is saved, and where it goes on."""
+"""saving.py: checkpoints of a run: when and what is saved, and where it resumes."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class SharedClips:
     A clip is known by its content and by all that what is kept of it depends on (`ClipContent`), so that
     neither other shards with the same keys nor other weights or settings are ever taken for each other. Where
     trainings agree, the later ones find what the first has made; where they do not, each makes its own. What
-    other trainings have left gives way once room is short.
+    other trainings have left is dropped once room is short.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class HeldClips:
         return self._store.put(place, held)
 
     def clear(self) -> None:
-        """Weights, or what of them trains, have changed: what is kept is looked at anew."""
+        """Weights, or what of them trains, have changed: what is kept is looked at again."""
         self._content = None
 
     def _settled(self) -> ClipContent:

@@ -1,4 +1,4 @@
-"""state.py: all that a run needs to go on bitwise where it stopped, saved beside the model."""
+"""state.py: all that a run needs to continue bitwise where it stopped, saved beside the model."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TrainingState:
     """Of the last finite steps, to tell a spike by."""
 
     def is_out_of_patience(self, patience: int) -> bool:
-        """Whether so many epochs have brought nothing better; never where ``patience`` is 0."""
+        """Whether that many epochs have brought nothing better; never where ``patience`` is 0."""
         return 0 < patience <= self.epochs_without_better
 
 

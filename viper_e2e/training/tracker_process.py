@@ -27,7 +27,7 @@ class TrackerProcess:
     """
 
     def __init__(self, name: str, start: Start, tell: Callable[[str], None]):
-        """``tell``: what is called with the one line that says why it no longer goes on."""
+        """``tell``: what is called with the one line that says why it has stopped."""
         self.name, self._tell = name, tell
         self._log = start.folder / f"{name}.log"
         self._is_lost = False

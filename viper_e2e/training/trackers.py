@@ -1,4 +1,4 @@
-"""trackers.py: trackers that show a run while it goes on: TensorBoard, trackio, wandb, mlflow."""
+"""trackers.py: trackers that show a run while it trains: TensorBoard, trackio, wandb, mlflow."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def check_installed(trackers: Trackers) -> None:
 def open_trackers(settings: Settings, step: int, tell: Callable[[str], None]) -> list[Tracker]:
     """Those that the settings ask for, which have the settings already.
 
-    ``step``: that the run goes on from. ``tell``: is called with a line for each that does not go on.
+    ``step``: from which the run continues. ``tell``: is called with a line for each that has stopped.
     """
     config, folder = settings.train, Path(settings.train.run_dir).absolute()
     run = "/".join(folder.parts[-2:])  # seeds and folds are folders in that of their run

@@ -1,4 +1,4 @@
-"""training_run.py: all that a run is made of, checked and built; how it is saved, and where it goes on."""
+"""training_run.py: all that a run is made of, checked and built; how it is saved, and where it resumes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TrainingRun:
         """Of the last validation."""
 
     def _open_shards(self) -> SavedRun | None:
-        """In the order that the run has had so far, if it goes on: returns what is saved of it."""
+        """In the order that the run has had so far, if it is resumed: returns what is saved of it."""
         self.train_shards, self.val_shards = open_splits(self.config, limits_of(self.settings))
         self.changed: dict[str, list[Any]] = {}
         """Settings that differ from those the run had so far, and may."""

@@ -43,10 +43,10 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def settled_plan(base: Settings, plan: dict[str, Any], record: Path) -> dict[str, Any]:
-    """The plan to begin or go on with, before anything is loaded; `ViperError` where there can be none.
+    """The plan to begin or continue with, before anything is loaded; `ViperError` where there can be none.
 
     ``plan``: ``trials`` are the settings of all; where they are proposed one after the other, ``count`` says
-    how many there will be, and ``trials`` are those in the record. What goes on may have more trials than
+    how many there will be, and ``trials`` are those in the record. What is resumed may have more trials than
     before; ``began_with`` is then the first count.
     """
     if not base.train.val_shards:

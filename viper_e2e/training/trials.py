@@ -55,14 +55,14 @@ def run_trials(
 ) -> tuple[int, list[dict[str, Any]]]:
     """Train all; exit code, and in the first process a row for each trial that has ended, in their order.
 
-    A trial that diverges has a row with ``failed`` and without a score, and the others go on. It is not tried
-    again, unless its folder is removed. `ViperError` where all have failed. A trial in which every number is
-    that of an earlier one has the name of this as ``same_as``: what they differ in has no effect.
+    A trial that diverges has a row with ``failed`` and without a score, and the others continue. It is tried
+    again only if its folder is removed. `ViperError` where all have failed. A trial in which every number is
+    that of an earlier one names it as ``same_as``: the settings in which they differ have no effect.
 
     In the folder of ``base``: ``config.yaml`` (what all have in common), ``record`` (``plan`` and all rows,
-    written anew after each trial), a run folder for each trial and, once all have ended, the best one's
-    checkpoint as ``checkpoints/best``. Asked to ``resume``, it goes on where it stopped: trials that have ended
-    are not trained again.
+    written again after each trial), a run folder for each trial and, once all have ended, the best one's
+    checkpoint as ``checkpoints/best``. Asked to ``resume``, it continues where it stopped, and trains no
+    finished trial again.
 
     ``make``: from a number (the first has 1) and its own settings to a trial. ``plan``: as of `settled_plan`.
     ``propose``: from the rows so far to what the next one tries. ``judge``: what else a row tells of its run.
@@ -76,14 +76,14 @@ def run_trials(
         if base.train.resume
         else {}
     )
-    # Looked at before any process makes a folder anew, so that all pass over the same ones.
+    # Looked at before any process makes a folder again, so that all pass over the same ones.
     given_up = {name for name, row in known.items() if "failed" in row and (folder / name).is_dir()}
     count = num_trials(plan)
     with ManyTrainings(base, command=command, count=count) as many:
         many.check_free(trial.settings for trial in trials)
         is_main = many.processes.is_main
         if is_main and known:
-            # The plan may have grown: `--resume` alone goes on with all of it.
+            # The plan may have grown: `--resume` alone continues with all of it.
             write_record(folder / record, plan, [*known.values()])
 
         def begun() -> None:
@@ -201,7 +201,7 @@ def _copy(checkpoint_folder: Path, new: Path) -> None:
         checkpoint.verify(checkpoint_folder)
     except CheckpointError as error:
         raise ViperError(
-            f"{error}; train this trial anew: remove its folder and continue with --resume"
+            f"{error}; train this trial again: remove its folder and continue with --resume"
         ) from error
     names = [path.name for path in checkpoint_folder.iterdir() if path.name != checkpoint.MANIFEST]
     for name in sorted(names):
