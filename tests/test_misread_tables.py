@@ -192,3 +192,26 @@ def test_files_called_by_whole_numbers_are_found_with_a_point_and_without(tmp_pa
     report = pack(tmp_path / "videos", path, tmp_path / "out", dry_run=True)
     assert report.exit_code == 0
     assert [row.key for row in read_labels(path).rows] == ["1", "2"]
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+@pytest.mark.parametrize("places", [(0, 1, 2, 3), (0, 3, 1, 2)])
+def test_a_quote_that_is_closed_rows_later_swallows_none(tmp_path, separator, places):
+    rows = [
+        ("File_ID", "Split", "Joy", "Text"),
+        ("a", "train", "0.5", '"Oh no'),
+        ("b", "train", "0.3", "fine"),
+        ("c", "train", "0.25", 'he said so"'),
+        ("d", "train", "0.1", "well"),
+    ]
+    text = "".join(separator.join(row[at] for at in places) + "\n" for row in rows)
+    with pytest.raises(ViperError, match=r"line 2: a cell begins with a quote .* holds the row of 'b'"):
+        read_labels(table(tmp_path, text))
+
+
+def test_what_is_said_in_several_lines_is_one_cell(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        'File_ID,Split,Joy,Text\na,train,0.5,"Oh, no,\nwell, I, er, no"\nb,train,0.5,"1, 2\n3, 4"\n'
+    )
+    assert [row.text for row in read_labels(table).rows] == ["Oh, no,\nwell, I, er, no", "1, 2\n3, 4"]

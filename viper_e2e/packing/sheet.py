@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from viper_e2e.errors import ViperError
+from viper_e2e.packing.values import number
 from viper_e2e.packing.workbook import MAX_BYTES, Line, lines_of_parquet, sheets_of
 from viper_e2e.packing.workbook_layout import Layout
 from viper_e2e.runtime import count_of
@@ -105,6 +106,8 @@ def _sheet(path: Path, records: list[Line], separator: str, told: list[str], is_
         lines = [(line, cells + [""] * (width - len(cells))) for line, cells in lines]
     if not lines:
         raise ViperError(f"{path}: no rows; a header line and one line per clip are needed")
+    if separator:
+        _refuse_swallowed_rows(path, lines, width, separator)
     return Sheet(header, header_line, lines, separator, tuple(told))
 
 
@@ -121,6 +124,28 @@ def _refuse_other_separators(path: Path, records: list[Line], is_id: IsId) -> No
                 f"{path}: its titles are separated by {name}, which names may hold as well; save it as CSV "
                 "UTF-8, or with tabs between its cells"
             )
+
+
+def _refuse_swallowed_rows(path: Path, lines: Sequence[Line], width: int, separator: str) -> None:
+    """A quote in front of what is said, closed only rows later, makes all rows up to there one cell."""
+    for line, cells in lines:
+        for at, cell in enumerate(cells):
+            _, *inside = re.split(r"\r\n|\r|\n", cell)
+            if not inside:
+                continue
+            inside[-1] = separator.join([inside[-1], *cells[at + 1 :]])
+            for row in csv.reader(inside, delimiter=separator):
+                if width > 2 and len(row) == width and any(map(_is_alike, row, cells)):
+                    raise ViperError(
+                        f"{path}: line {line}: a cell begins with a quote that is not closed in its row and so "
+                        f"holds the row of {row[0]!r}; remove the quote, or write it twice within quotes"
+                    )
+
+
+def _is_alike(one: str, other: str) -> bool:
+    """Whether two cells may be of one column: the same word, or two numbers."""
+    is_number = number(one, "either") is not None and number(other, "either") is not None
+    return is_number or one.strip() == other.strip() != ""
 
 
 def _header_at(records: Sequence[Line], is_id: IsId) -> int | None:
