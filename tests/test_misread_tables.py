@@ -210,8 +210,28 @@ def test_a_quote_that_is_closed_rows_later_swallows_none(tmp_path, separator, pl
 
 
 def test_what_is_said_in_several_lines_is_one_cell(tmp_path):
-    table = tmp_path / "labels.csv"
-    table.write_text(
-        'File_ID,Split,Joy,Text\na,train,0.5,"Oh, no,\nwell, I, er, no"\nb,train,0.5,"1, 2\n3, 4"\n'
+    text = 'File_ID,Split,Joy,Text\na,train,0.5,"Oh, no,\nwell, I, er, no"\nb,train,0.5,"1, 2\n3, 4"\n'
+    assert [row.text for row in read_labels(table(tmp_path, text)).rows] == [
+        "Oh, no,\nwell, I, er, no",
+        "1, 2\n3, 4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("titles", "choices", "doubtful"),
+    [
+        ("Subject,SUBJECT", {}, "SUBJECT"),
+        ("Child,Subject", {"subject_column": "Child"}, "Subject"),
+        ("Split,Part", {"split_column": "Part"}, "Split"),
+        ("Fear,Fear.1", {}, "Fear.1"),
+        ("Fear,Joy_sd", {}, "Joy_sd"),
+    ],
+)
+def test_numbers_under_a_title_of_something_else_are_asked_about(tmp_path, titles, choices, doubtful):
+    split = "" if "split_column" in choices else "Split,"
+    rows = "".join(
+        f"{name},{'train,' * bool(split)}{one},{other},{joy}\n"
+        for name, one, other, joy in [("a", 1, 3, 0.5), ("b", 2, 1, 0.3), ("c", 2, 2, 0.1)]
     )
-    assert [row.text for row in read_labels(table).rows] == ["Oh, no,\nwell, I, er, no", "1, 2\n3, 4"]
+    with pytest.raises(ViperError, match=rf"column '{doubtful}' .*is it an emotion\?.* --ignore {doubtful}"):
+        read_labels(table(tmp_path, f"File_ID,{split}{titles},Joy\n{rows}"), ColumnChoices(**choices))

@@ -15,6 +15,7 @@ from viper_e2e.packing.sheet import Sheet
 from viper_e2e.packing.task_columns import placed
 from viper_e2e.packing.titles import (
     FILE_TITLES,
+    KNOWN,
     METADATA,
     PARTS,
     RESERVED,
@@ -121,7 +122,7 @@ def _judge(sheet: Sheet, place: int, choices: ColumnChoices, columns: Columns, m
         line, word = words[0]
         text = f"column {title!r} holds text (line {line}: {_short(word)}) and numbers: is it an emotion?"
         columns.ask(at, text, "--ignore", title)
-    elif why := _no_emotion(title, numeric):
+    elif why := _no_emotion(title, numeric, sheet.header):
         times = (f" (rename it {name} if clips {name.lower()} there)" for name in PARTS if is_time(title, name))
         text = f"column {title!r} holds numbers but {why}: is it an emotion?{next(times, '')}"
         columns.ask(at, text, "--ignore", title)
@@ -145,14 +146,16 @@ def _like_number(cell: str) -> bool:
     return bool(re.match(r"[^\w\s]*\d", cell)) and len(re.findall(r"[^\W\d_]", cell)) <= 2
 
 
-def _no_emotion(title: str, cells: Sequence[str]) -> str | None:
+def _no_emotion(title: str, cells: Sequence[str], header: Sequence[str]) -> str | None:
     """Why a column of numbers is hardly one of emotions."""
     spaced = re.sub(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-Þ])", " ", title)
     words = [word.casefold() for word in re.split(r"[\W\d_]+", spaced) if word]
     if found := [word for word in words if word in METADATA]:
         return f"its title says {found[0]!r}"
-    if plain(title) in (*FILE_TITLES, *SPLIT_TITLES):
+    if plain(title) in (*FILE_TITLES, *SPLIT_TITLES, *map(plain, KNOWN)):
         return f"its title says {title!r}"
+    if (numbered := re.fullmatch(r"(.+)\.[0-9]+", title)) and numbered[1] in header:
+        return f"is called as pandas calls a second {numbered[1]!r}"
     values = _numbers(cells)
     if len(values) >= 5 and counts_up(cells):
         return "they count up row by row"

@@ -60,7 +60,7 @@ METADATA = frozenset(
         anzahl weight gewicht bmi iq edu education bildung group gruppe condition bedingung order reihenfolge
         phone telefon plz zip fold wave welle size bytes bitrate version income einkommen handedness
         händigkeit unnamed confidence certainty agreement reliability quality kappa votes konfidenz
-        übereinstimmung qualität stimmen
+        übereinstimmung qualität stimmen sd std stdev stddev sem variance varianz
         """
     )
 )
