@@ -53,7 +53,7 @@ def _refuse_a_deleted_folder() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 all fine, 1 nothing done or usage, 2 some clips failed."""
+    """Run a command and return its exit code: 0 all fine, 1 nothing done or misuse, 2 some clips failed."""
     argv = list(sys.argv[1:] if argv is None else argv)
     spare_terminals()
     argv = set_volume(argv)

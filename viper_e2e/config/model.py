@@ -48,10 +48,10 @@ class DecodingConfig:
     sampling: Literal["time", "paper"] = "time"
     """`time`: instants evenly spaced in presentation time. `paper`: the published index rule."""
     max_side: Annotated[int | None, FROM_1] = 640
-    """Longer side of decoded frames in pixels; larger ones are scaled while converting. None: as they are."""
+    """Longest side of decoded frames in pixels; larger ones are scaled down. None: the original size."""
     backend: Literal["pyav", "decord", "torchcodec", "nvdec"] = "pyav"
-    """What decodes pictures. `torchcodec` (installed apart) needs FFmpeg's libraries; `nvdec` is torchcodec on
-    the GPU's own decoder, and needs `--num-workers 0`."""
+    """What decodes pictures. `torchcodec` (install it separately) needs FFmpeg's libraries; `nvdec` is
+    torchcodec on the GPU's own decoder, and needs `--num-workers 0`."""
     video_track: Annotated[int | None, FROM_1] = None
     """Which of several picture tracks, from 1 on. None: the file's default one, else the largest picture."""
     audio_track: Annotated[int | None, FROM_1] = None
@@ -82,14 +82,14 @@ class FaceConfig:
     thresholds: Annotated[tuple[float, float, float], SHARE] = (0.6, 0.7, 0.7)
     """Of MTCNN's three networks."""
     min_probability: Annotated[float, SHARE] = 0.9
-    """A detection below this is no face."""
+    """Detections below this are discarded."""
     selection: Literal["track", "first"] = "track"
     """`track`: most probable × largest × nearest to the last. `first`: the detector's first box (published)."""
     margin: Annotated[float, FROM_0] = 0.0
     """Widens the box on every side by this share of its size."""
     close_ups: bool = False
-    """Decode a clip once more, larger and only around the face, where `max_side` left the face fewer pixels
-    than its crop has. Takes no more memory than the frames do."""
+    """Where `max_side` left the face fewer pixels than its crop needs, decode the clip again at a higher
+    resolution, only around the face. Needs no more memory than the frames do."""
     hold_margin: Annotated[float, FROM_0] = 0.25
     """Pixels kept around a box when a clip is cached in memory, as a share of its size."""
 
@@ -151,7 +151,7 @@ class TextualConfig:
     sentence_encoder: BackboneConfig | None = None
     """A text encoder from transformers; None: CLIP's own text tower embeds the sentences."""
     bank: str | None = None
-    """File with one sentence a line, or a JSON list; None: the bank that comes with us."""
+    """File with one sentence a line, or a JSON list; None: the bank that comes with the package."""
     choice: Literal["soft", "hard"] = "soft"
     """`soft`: softmax over the bank × embeddings. `hard`: the best-fitting sentence (published)."""
     crop: Literal["backbone", "paper"] = "backbone"
@@ -176,10 +176,10 @@ class MotionConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """A video transformer: videomae, timesformer, vivit or vjepa2."""
     num_frames: Annotated[int | None, FROM_1] = None
-    """Frames that it sees together; None: as many as it was made for. A longer clip is seen in windows, a
-    shorter one with its frames repeated."""
+    """Frames per window; None: as many as the backbone was trained with. Longer clips are split into windows,
+    shorter ones repeat their frames."""
     crop_size: Annotated[int | None, FROM_1] = None
-    """Side of the crop in pixels; None: as the backbone was made for."""
+    """Side of the crop in pixels; None: what the backbone was trained with."""
     align: Literal["box", "eyes"] = "box"
     """As `visual.align`."""
 
@@ -193,7 +193,7 @@ class WordsConfig:
     piece_tokens: Annotated[int, FROM_1] = 256
     """Longer texts are encoded in pieces of this many tokens, or of as many as the backbone takes."""
     max_tokens: Annotated[int, FROM_1] = 2048
-    """Of a clip; what follows is not read, and the clip's record says so."""
+    """Limit per clip; further tokens are not read, and the clip's record says so."""
 
 
 # --- fusion -------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ class FusionConfig:
     of a ridge and of networks that learn alone: `tokens` and, with a `hidden_dim`, one hidden layer on what
     the ridge reads (`--head` sets it)."""
     change: bool = False
-    """Beside each token, how it differs from the clip's mean (`tokens`, `ensemble`)."""
+    """Append to each token its difference from the clip's mean (`tokens`, `ensemble`)."""
     dim: Annotated[int, FROM_1] = 256
     """Width of projected tokens (`tokens`)."""
     hidden_dim: Annotated[int, FROM_0] = 0
@@ -227,7 +227,7 @@ class FusionConfig:
     rescale: bool = False
     """Divide outputs by the largest of them, a constant to the gradient (published; `--rescale` sets it)."""
     members: Annotated[int, FROM_1] = 1
-    """Heads of this kind whose answers are averaged, each trained for itself (`viper train --ensemble`)."""
+    """Heads of this kind whose outputs are averaged, each trained separately (`viper train --ensemble`)."""
 
 
 # --- the module ---------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from viper_e2e.config.shared_options import (
     option,
 )
 
-NO_FACE = "where a clip shows no face: score its whole pictures and say so (default), or give no numbers"
+NO_FACE = "for clips without a face: score the whole picture and report it (default), or give no numbers"
 
 
 @dataclass(kw_only=True)
@@ -32,7 +32,7 @@ class InferConfig(CalibratedOptions, ScoringOptions):
     checkpoint: str = option("", help="folder of a trained model, or a hub id")
     text: str | None = option(
         None,
-        help="what is said in the clip (default: .vtt, .srt or .txt beside it), for a model that reads words",
+        help="transcript of the clip, for models that read words (default: .vtt, .srt or .txt next to it)",
     )
     words_language: str = option(
         "", metavar="XX", help="language of the subtitles to read where there are several (CLIP.en.srt)"
@@ -43,7 +43,7 @@ class InferConfig(CalibratedOptions, ScoringOptions):
     summary: str | None = option(
         None,
         metavar="FILE",
-        help="table of whole clips, each the mean of its windows (default: beside --output, NAME.summary.csv)",
+        help="table with one row per clip: means over its windows (default: NAME.summary.csv next to --output)",
     )
     bom: bool = option(False, help="mark a CSV file as UTF-8, for Excel")
     faces: bool = option(False, help="include the face box of every frame")
@@ -52,7 +52,7 @@ class InferConfig(CalibratedOptions, ScoringOptions):
         None,
         metavar="OUT.mp4",
         bare="",
-        help="write a video of the clip (with --out: of each) with its face box and its scores drawn over it",
+        help="write a video of the clip (with --out: of each) with its face box and scores",
     )
     window_seconds: Annotated[float | None, ABOVE_0] = option(
         None, help="score a long clip in windows of this length"
@@ -82,8 +82,8 @@ class EvalConfig(CalibratedOptions, ScoringOptions):
     map: list[str] = option(
         [],
         metavar="THEIRS=OURS",
-        help="for shards with other labels: their name and the model's, happy=joy,mood=emotion; equal names "
-        "match by themselves (--map same: only these do), and what has no counterpart is left out",
+        help="for shards with other labels: their names and the model's, e.g. happy=joy,mood=emotion; equal "
+        "names always match (--map same: only equal names do), and labels without a counterpart are left out",
     )
     submission: bool = option(False, help="also write the challenge's submission.csv")
     report: bool = option(False, help="also write one self-contained HTML page")
@@ -93,8 +93,7 @@ class EvalConfig(CalibratedOptions, ScoringOptions):
 
 @dataclass(kw_only=True)
 class CalibrateConfig(ScoringOptions):
-    """Make a model's probabilities and numbers mean what they say: fit a calibration, and keep it beside the
-    model."""
+    """Fit a calibration of a model's probabilities and numbers, with intervals, and store it with the model."""
 
     shards: str = option(help=f"clips that the model was not trained on, such as those of validation: {SHARDS}")
     to: str = option("", metavar="DIR", help="write a calibrated copy here (default: into the checkpoint)")
@@ -102,16 +101,17 @@ class CalibrateConfig(ScoringOptions):
         None, metavar="DIR", help="folder for calibration.json and .png (default: RUN/calibration)"
     )
     numbers: Literal["affine", "isotonic", "none"] = option(
-        "affine", help="how intensities and numbers are calibrated: by a line, by rising steps, or not at all"
+        "affine",
+        help="how intensities and numbers are calibrated: with a line, with rising steps, or not at all",
     )
     classes: Literal["temperature", "none"] = option(
         "temperature", help="how classes and labels are calibrated"
     )
     coverage: Annotated[float, SHARE_BETWEEN] = option(
-        0.9, metavar="SHARE", help="share of clips whose label is to lie in its interval or set"
+        0.9, metavar="SHARE", help="share of clips whose label should lie in its interval or set"
     )
     seed: Annotated[int, FROM_0] = option(
-        0, help="seed of the split into two halves: one is fitted, the other measured"
+        0, help="seed of the split into two halves: one to fit, the other to measure"
     )
 
 
@@ -131,8 +131,9 @@ class CrossValConfig:
     """Cross-validate: train once per fold, predict every clip once by a model that never saw its subject.
 
     Each fold is a run of its own in --run-dir, the one that `viper train --fold` makes, and all share one pass
-    of encoding. What is held out is predicted by the model of the last epoch: to choose an epoch by the clips
-    that are held out would flatter. With --inner-val 0.1 a tenth of the training clips, whole subjects, does.
+    of encoding. The model of the last epoch predicts the held-out clips: choosing an epoch by their
+    scores would inflate these. With --inner-val 0.1, a tenth of the training clips, by whole subjects, chooses
+    the epoch.
     """
 
     folds: str = option(
@@ -144,7 +145,7 @@ class CrossValConfig:
     by: str = option(
         "",
         metavar="NAME",
-        help="what must not be in two folds: Session, …; clip: clips are split one by one (default: Subject)",
+        help="what must not be in two folds, e.g. Session; clip: split clip by clip (default: Subject)",
     )
     stratify: str = option(
         "",
@@ -174,7 +175,7 @@ class CompareConfig:
 
 @dataclass(kw_only=True)
 class CheckConfig(ReadingOptions, FarOptions, WorkerOptions):
-    """Read every clip of a set of shards and tell what is in it and what is wrong."""
+    """Read every clip of a set of shards and report what is in it and what is wrong."""
 
     shards: str = option(help=SHARDS)
     faces: bool = option(False, help="also look for faces (slower)")

@@ -1,4 +1,4 @@
-"""packing_options.py: what `viper pack`, `viper index` and the recipes of corpora are told."""
+"""packing_options.py: options of `viper pack`, `viper index` and the recipes of corpora."""
 
 from __future__ import annotations
 
@@ -32,20 +32,18 @@ class PackConfig:
         "e.g. --labels Valence,Arousal: only these columns are emotions",
     )
     out: str = option(help="folder for the shards")
-    audio: str | None = option(
-        None, help="folder of separately kept sound files (wav, flac, m4a, mp3, opus, …)"
-    )
+    audio: str | None = option(None, help="folder of separate sound files (wav, flac, m4a, mp3, opus, …)")
     fau: str | None = option(None, help="folder of precomputed action units (csv or npy per clip)")
     transcribe: str | None = option(
         None,
         metavar="MODEL",
-        help="Whisper model (folder or hub id) to transcribe clips whose words are not known",
+        help="Whisper model (folder or hub id) to transcribe clips that come without words",
     )
-    language: str | None = option(None, metavar="XX", help="language that --transcribe hears (default: any)")
+    language: str | None = option(None, metavar="XX", help="spoken language, for --transcribe (default: any)")
     words_language: str = option(
         "", metavar="XX", help="language of the subtitles to read where there are several (CLIP.en.srt)"
     )
-    no_subtitles: bool = option(False, help="leave out subtitles beside the clips (.vtt, .srt, .txt)")
+    no_subtitles: bool = option(False, help="ignore subtitles next to the clips (.vtt, .srt, .txt)")
     shard_size: Annotated[Size, FROM_1] = option(Size(256 * 10**6), help="size of a shard")
     max_bytes: Annotated[Size | None, FROM_1] = option(
         None, metavar="SIZE", help="largest file of a clip, e.g. 4GB (default: 2 GiB)"
@@ -74,14 +72,14 @@ class PackConfig:
     meta: list[str] = option(
         [],
         metavar="A,B",
-        help="columns to keep with each clip (Gender,Language), to score groups by; no labels",
+        help="columns to keep with each clip (Gender,Language) for scores by group; they are not labels",
         group="table",
     )
     ignore: list[str] = option([], metavar="A,B", help="columns that are not emotions", group="table")
     missing: list[str] = option(
         [],
         metavar="CODES",
-        help="cells that stand for an empty one, e.g. -99,NA; none: there are no such codes",
+        help="cells that mean missing, e.g. -99,NA; none: there are no such codes",
         group="table",
     )
     id_column: str = option(
@@ -91,17 +89,17 @@ class PackConfig:
         "", metavar="TITLE", help="column that names the splits (default: Split)", group="table"
     )
     subject_column: str = option(
-        "", metavar="TITLE", help="column that says who is seen (default: Subject)", group="table"
+        "", metavar="TITLE", help="column that names the person in the clip (default: Subject)", group="table"
     )
     split: str = option(
-        "", metavar="NAME", help="split of all rows, where no column says it, e.g. train", group="table"
+        "", metavar="NAME", help="split of all rows, if no column names it, e.g. train", group="table"
     )
     encoding: str = option(
         "",
         help="encoding of a table that is neither UTF-8, UTF-16 nor Windows-1252, e.g. gb18030",
         group="table",
     )
-    sheet: str = option("", help="which sheet of an Excel workbook that has several", group="table")
+    sheet: str = option("", help="sheet to read, of an Excel workbook that has several", group="table")
 
 
 GROUPS = {"table": "if the table leaves it open"}
@@ -112,7 +110,7 @@ GROUPS = {"table": "if the table leaves it open"}
 class RecipeOptions:
     """Pack a corpus into shards."""
 
-    corpus: Path = option(metavar="DIR", help="folder of the corpus as it is distributed")
+    corpus: Path = option(metavar="DIR", help="folder of the corpus, as distributed")
     out: Path = option(metavar="DIR", help="folder for the shards and labels.csv")
     shard_size: Annotated[Size, FROM_1] = option(
         Size(256 * 10**6), metavar="SIZE", help="largest size of a shard"

@@ -67,22 +67,22 @@ class WorkerOptions:
     clip_timeout_seconds: Annotated[float, ABOVE_0] = option(
         TrainConfig.clip_timeout_seconds,
         metavar="S",
-        help="leave out a clip that takes longer; py-feat has twice as long for its action units",
+        help="leave out a clip that takes longer; py-feat may take twice as long",
     )
     max_worker_restarts: Annotated[int, FROM_0] = option(
         TrainConfig.max_worker_restarts,
         metavar="N",
-        help="give up once clips have crashed or hung more processes than this",
+        help="give up after more crashed or hung worker processes than this",
     )
 
 
 @dataclass(kw_only=True)
 class FarOptions:
-    """How shards on servers and in stores are read; `train` has the same."""
+    """How remote shards are read; `train` has the same."""
 
     read: Literal["range", "ahead"] = option(
         FarConfig.read,
-        help="how shards far away are read: a request for each clip, or whole shards by one request each",
+        help="how remote shards are read: one request per clip (range), or per whole shard (ahead)",
     )
     read_ahead_memory: Annotated[Size, FROM_1] = option(
         FarConfig.read_ahead_memory, metavar="SIZE", help="memory for shards that are read ahead"
@@ -90,7 +90,7 @@ class FarOptions:
     cache: str | None = option(
         None,
         metavar="DIR",
-        help="folder in which shards from far away are kept (default: none, the disk is not used)",
+        help="folder in which remote shards are cached (default: none, the disk is not used)",
     )
     cache_size: Annotated[Size, FROM_0] = option(
         Size(),
@@ -108,7 +108,7 @@ class BackboneOptions:
         metavar="NAME=SOURCE",
         help="where to load a backbone from, e.g. visual=PATH (may be repeated)",
     )
-    sentence_bank: str | None = option(None, help="file with the sentences that CLIP chooses among")
+    sentence_bank: str | None = option(None, help="file with the sentences that CLIP chooses from")
 
 
 @dataclass(kw_only=True)

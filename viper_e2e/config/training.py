@@ -58,7 +58,7 @@ class AugmentConfig:
 
 @dataclass
 class RunConfig:
-    """What is trained on, and where the run writes."""
+    """Data and run folder."""
 
     train_shards: str = ""
     """Shards to train on: a path, a glob, a brace pattern, or https://, s3://, gs:// or hf:// addresses. Of
@@ -67,20 +67,20 @@ class RunConfig:
     """Shards to validate on after each epoch, of several corpora as `NAME:PATTERN`; None: no validation, and
     `best` is never written."""
     fold: str = ""
-    """Train on the clips of all other folds, and validate on those of this one; see `folds`."""
+    """Train on all other folds and validate on this one; see `folds`."""
     folds: str = "Fold"
-    """Where `fold` is: in a file (`folds.json` of `viper cv`), or packed with each clip (`Session`)."""
+    """What assigns clips to folds: a file (`folds.json` of `viper cv`), or a packed column (`Session`)."""
     inner_val: Annotated[float, Bounds(0, 0.5)] = 0.0
-    """Validate on this share of the training clips, whole subjects, which are then not trained on; 0: none."""
+    """Hold out this share of the training clips, by whole subjects, and validate on it; 0: none."""
     run_dir: str = ""
     """Folder for everything the run writes. Not overwritten unless `resume`."""
     resume: bool = False
-    """Go on where the run in `run_dir` stopped."""
+    """Continue the run in `run_dir` where it stopped."""
 
 
 @dataclass
 class LengthConfig:
-    """How long training takes, and what it draws at random."""
+    """Length of training, and random seeds."""
 
     epochs: Annotated[int, FROM_1] = 10
     """Passes over the training shards."""
@@ -95,37 +95,37 @@ class LengthConfig:
     seed: Annotated[int, FROM_0] = 0
     """Decides the order of clips, dropout and the weights of new layers."""
     seeds: Annotated[int, FROM_1] = 1
-    """Train this many times, with `seed`, `seed` + 1, …, in folders of their own; tell mean ± deviation."""
+    """Train this many times, with `seed`, `seed` + 1, …, each in its own folder; report mean ± deviation."""
     ensemble: Annotated[int, FROM_1] = 1
     """Train this many seeds, as `seeds` does, and average their heads: one model, with their spread."""
 
 
 @dataclass
 class OptimizerConfig:
-    """How weights change (AdamW)."""
+    """Optimizer (AdamW) and learning rates."""
 
     lr: Annotated[float, FROM_0] = 1e-3
     """Peak learning rate of the fusion head."""
     recipe: Literal["none", "lpft", "lora"] = "none"
-    """Fine-tuning in one word, made of settings below, each of which may be given beside it: first the head on
-    frozen backbones, then with it their last blocks, at small rates (`lpft`), or LoRA adapters (`lora`)."""
+    """Fine-tuning in one word, short for settings below that you may still override: first the head trains
+    on frozen backbones, then also their last blocks (`lpft`) or LoRA adapters (`lora`), at small rates."""
     backbone_lr: Annotated[float, FROM_0] = 1e-4
     """Peak learning rate of unfrozen backbones."""
     layer_decay: Annotated[float, Bounds(0, 1, open_low=True)] = 1.0
-    """Each block nearer to the input learns this factor slower than the next one."""
+    """The learning rate of a block is that of the next one, nearer to the output, times this."""
     unfreeze: Depths = field(default=Depths())
-    """Backbones that train, e.g. `visual=4,audio=all`: their last blocks, or all. Others stay as the preset has
-    them; `--freeze` takes away."""
+    """Backbones to train, e.g. `visual=4,audio=all`: that many last blocks, or all. Others stay as the preset
+    has them; `--freeze` freezes them."""
     unfreeze_at: LaterDepths = field(default=LaterDepths())
-    """Backbones that train more from later epochs on: `2:visual=4,4:visual=all` begins after 2 and 4 epochs.
-    `2:visual=lora`: its adapters, frozen until then. What begins later has a `schedule` of its own, from there
-    to the end of the run."""
+    """Backbones to train from a later epoch on: `2:visual=4,4:visual=all` unfreezes after 2 and 4 epochs.
+    `2:visual=lora`: its adapters, frozen until then. What is unfrozen later has a `schedule` of its own, from
+    there to the end of the run."""
     weight_decay: Annotated[float, FROM_0] = 0.01
     """Weight decay of AdamW, never applied to norms, biases and embeddings."""
     schedule: Literal["cosine", "halve", "constant"] = "cosine"
     """`cosine`: warm-up, then to zero. `halve`: ×0.5 every `halve_epochs` (published)."""
     warmup_fraction: Annotated[float, SHARE] = 0.05
-    """Share of all steps spent warming up (`cosine`)."""
+    """Share of all steps used for warm-up (`cosine`)."""
     halve_epochs: Annotated[int, FROM_1] = 10
     """Epochs after which the rate is halved (`halve`)."""
     clip_norm: Annotated[float, FROM_0] = 1.0
@@ -136,7 +136,7 @@ class OptimizerConfig:
 
 @dataclass
 class ObjectiveConfig:
-    """What is minimized, on which changes of the clips."""
+    """Loss and augmentation."""
 
     loss: Loss = field(default=Loss())
     """Loss of intensities and numbers, a weighted sum: `mse=1,pearson=0.5` or `ccc=1`."""
@@ -152,7 +152,7 @@ class ObjectiveConfig:
     rescale: bool = False
     """Divide outputs by their (detached) maximum, here and wherever the model is used (published option)."""
     augment: Changes = field(default=Changes())
-    """What is changed at random in training: `none`, `all`, or some of `pixels,box,sound`."""
+    """Random augmentation of training clips: `none`, `all`, or some of `pixels,box,sound`."""
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     """How far training clips are changed; see `augment`."""
     modality_dropout: Annotated[float, SHARE] = 0.1
@@ -161,7 +161,7 @@ class ObjectiveConfig:
 
 @dataclass
 class ComputingConfig:
-    """How it is computed."""
+    """Precision, compilation and memory."""
 
     mixed_precision: MixedPrecision = "no"
     """Precision of the forward pass and of frozen weights; `auto`: the faster of `no` and `bf16` here."""
@@ -172,12 +172,12 @@ class ComputingConfig:
     reuse_memory: Annotated[Size, FROM_0] = field(default=Size())
     """Memory per process for clips already encoded, e.g. `2GB`; 0: none."""
     process_timeout_seconds: Annotated[float, ABOVE_0] = 600.0
-    """How long processes that train together wait for one another before they name the one that is missing."""
+    """How long distributed processes wait for one another before they report the one that is missing."""
 
 
 @dataclass
 class LoadingConfig:
-    """How clips are decoded ahead, and what becomes of those that cannot be."""
+    """Workers that decode clips ahead, and clips that cannot be decoded."""
 
     num_workers: Annotated[int, FROM_0] = 2
     """Processes that decode ahead; 0: decode in the training process."""
@@ -195,7 +195,7 @@ class LoadingConfig:
 
 @dataclass
 class FarConfig:
-    """How shards on servers and in stores are read; those on disk are read as they lie."""
+    """How remote shards are read; local ones are always read directly."""
 
     read: Literal["range", "ahead"] = "range"
     """`range`: a request for each clip. `ahead`: whole shards by one request each, where requests are slow."""
@@ -209,7 +209,7 @@ class FarConfig:
 
 @dataclass
 class SavingConfig:
-    """When checkpoints are written beside the end of an epoch."""
+    """Checkpoints, besides those at the end of each epoch."""
 
     save_every_steps: Annotated[int, FROM_0] = 0
     """Also save `checkpoints/last` after this many steps; 0: at the end of epochs only."""
@@ -222,13 +222,13 @@ class SavingConfig:
 
 @dataclass
 class TrackingConfig:
-    """What shows the run while it trains; `metrics.jsonl` and plots are always written."""
+    """Experiment trackers; `metrics.jsonl` and plots are always written."""
 
     log_with: Trackers = field(default=Trackers())
     """Trackers that get settings, losses, measures and plots: some of `tensorboard,trackio,wandb,mlflow`, or
-    `none`. One that fails is named, and training continues."""
+    `none`. If one fails, that is reported and training continues."""
     tracker_project: str = "viper_e2e"
-    """Project (of mlflow: experiment) that the run is listed under; the run has the name of its folder."""
+    """Project (mlflow: experiment) of the run, which is named after its folder."""
 
 
 @dataclass
