@@ -9,8 +9,8 @@ crops of 112 pixels, float32; kept in OUT/tokens.pt). Every variant then trains,
 and `--preset base`, on those tokens in memory: on the columns that its settings would have read (`VARIANTS`).
 Clips 1 to N of the corpus are the corpus of N clips. `FINE_TUNED` begins on those tokens and goes on from the
 shards: what stands before trained blocks is made in the first epoch that trains them, once for all runs of a
-call (2 GB). `END_TO_END` trains from the shards alone, which takes hours where the others take minutes. Both
-are run only where `--only` names them.
+call (2 GB). `JOINED` is the model that `--ensemble 5` would write. `END_TO_END` trains from the shards alone,
+which takes hours where the others take minutes. These three are run only where `--only` names them.
 
 A row is the mean Pearson correlation over the emotions on the test clips, of the checkpoint that validated
 best. Its interval is by bootstrap over test subjects, of the predictions of the first seed. Rows that are in
@@ -41,10 +41,10 @@ from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
 from viper_e2e.model import ViPER, ViPEROutput
 from viper_e2e.packing import pack
-from viper_e2e.runtime import console, table
+from viper_e2e.runtime import Processes, console, table
 from viper_e2e.runtime import counting as progress_bar
 from viper_e2e.shards import ShardSet
-from viper_e2e.training import VALIDATION, RidgeTrainer, SharedClips, Trainer, hold
+from viper_e2e.training import VALIDATION, RidgeTrainer, SharedClips, Trainer, hold, join
 
 BACKBONES = {"visual": "dinov2-small", "audio": "whisper-tiny-en-encoder"}
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,8 +111,10 @@ FINE_TUNED = {
     ),
     "lora": Variant("default, then LoRA adapters of rank 8 (--recipe lora)", ("--recipe=lora",)),
 }
+JOINED = {"ensemble": Variant("default, heads of five seeds joined (--ensemble 5)")}
+MEMBERS = 5
 END_TO_END = {"tiny": Variant("`tiny`, trained from scratch", preset="tiny")}
-ALL = VARIANTS | FINE_TUNED | END_TO_END
+ALL = VARIANTS | FINE_TUNED | JOINED | END_TO_END
 
 
 # --- tokens ---------------------------------------------------------------------------------------
@@ -203,6 +205,8 @@ def train_one(
 ) -> dict[str, Any]:
     """``clips``: of `encode`; what is in `END_TO_END` reads the shards instead, what is in `FINE_TUNED` both.
     ``shared``: what the runs of these hold in common."""
+    if key in JOINED:
+        return train_joined(options, num_clips, clips, shared)
     variant, begins_frozen = ALL[key], key in VARIANTS
     run = options.out / f"run-{key}-{num_clips}-{seed}"
     shutil.rmtree(run, ignore_errors=True)
@@ -236,16 +240,43 @@ def train_one(
         predicted = held_intensities(model, trainer.module, shared, test)
     else:
         predicted = intensities_of(model, [test.read(i) for i in range(len(test))])
-    true = np.array([test.entry(i).intensities for i in range(len(test))])
-    subjects = [test.entry(i).subject for i in range(len(test))]
     yardsticks = [line["yardstick"] for line in trainer.run.read_log("metrics.jsonl") if "yardstick" in line]
     return {
-        "mean_pearson": mean_pearson(predicted, true),
-        "interval": interval(predicted, true, subjects),
+        **scores(predicted, test),
         "val": trainer.state.best["best"],
         "yardstick_val": yardsticks[0].get("mean_pearson") if yardsticks else None,
         "parameters": sum(p.numel() for p in model.fusion.parameters()),
         "seconds": seconds,
+    }
+
+
+def train_joined(
+    options: argparse.Namespace, num_clips: int, clips: Mapping[str, Any], shared: SharedClips
+) -> dict[str, Any]:
+    """The default of `MEMBERS` seeds, each as `train_one`, as one model."""
+    rows = [train_one(options, "default", num_clips, seed, clips, shared) for seed in range(MEMBERS)]
+    members = [options.out / f"run-default-{num_clips}-{seed}/checkpoints/best" for seed in range(MEMBERS)]
+    target = options.out / f"run-ensemble-{num_clips}/checkpoints/best"
+    shutil.rmtree(target, ignore_errors=True)
+    join(members, (), target, Processes(Accelerator(cpu=True)))
+    model = ViPER.from_pretrained(target).eval()
+    test = ShardSet(f"{options.out}/shards/test-*.tar")
+    batch = [adopted(clips["test"][test.entry(i).key], model, last_alone=False) for i in range(len(test))]
+    return {
+        **scores(intensities_of(model, batch), test),
+        "val": None,
+        "yardstick_val": rows[0]["yardstick_val"],
+        "parameters": sum(p.numel() for p in model.fusion.parameters()),
+        "seconds": sum(row["seconds"] for row in rows),
+    }
+
+
+def scores(predicted: np.ndarray, test: ShardSet) -> dict[str, Any]:
+    true = np.array([test.entry(i).intensities for i in range(len(test))])
+    subjects = [test.entry(i).subject for i in range(len(test))]
+    return {
+        "mean_pearson": mean_pearson(predicted, true),
+        "interval": interval(predicted, true, subjects),
     }
 
 
@@ -400,8 +431,8 @@ def main() -> None:
         for key in options.only.split(",")
         for seed in range(options.seeds)
         for n in options.clips
-        # A closed form knows no seed.
-        if f"{key}/{n}/{seed}" not in results and not (seed and "ridge" in key)
+        # A closed form knows no seed; joined heads are of several.
+        if f"{key}/{n}/{seed}" not in results and not (seed and ("ridge" in key or key in JOINED))
     ]
     clips = tokens_of(options) if any(key not in END_TO_END for key, *_ in missing) else {}
     shared = SharedClips(SHARED.num_bytes)

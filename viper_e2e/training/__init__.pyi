@@ -8,6 +8,7 @@ from .data import make_loader as make_loader
 from .data import open_splits as open_splits
 from .data import shards_of as shards_of
 from .data import training_labels as training_labels
+from .ensembling import join as join
 from .folding import Folding as Folding
 from .folds import folds_from as folds_from
 from .losses import IntensityLoss as IntensityLoss
