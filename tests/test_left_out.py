@@ -13,8 +13,9 @@ from support.training_runs import arguments, lines, settings, spoiled_steps
 from viper_e2e.commands.cli import main
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.scoring.metrics import batch_sums, scores
+from viper_e2e.training import validation
 from viper_e2e.training.trainer import Trainer
-from viper_e2e.training.validation import improved
+from viper_e2e.training.validation import best_epoch, improved
 
 pytestmark = pytest.mark.slow
 
@@ -143,6 +144,25 @@ def test_one_line_stands_in_the_log_for_an_epoch_that_was_stopped_and_gone_on_wi
         (0, 2),
         (1, 4),
     ]
+
+
+@pytest.mark.parametrize(("scores", "steps"), [((0.9, 0.1, 0.2), [1, 2, 4]), ((0.1, 0.9, 0.2), [2, 4])])
+def test_the_line_of_the_best_model_stays_where_its_epoch_was_gone_on_with(shards, monkeypatch, scores, steps):
+    told, judged = iter(scores), validation.judged
+
+    def judge(predictions, best_by=""):
+        found, record = judged(predictions, best_by)
+        return found, record | {"best_by": next(told)}
+
+    monkeypatch.setattr(validation, "judged", judge)
+    folder = shards("." * 8, "..")
+    val = f"--val-shards={folder}/shards/val-*.tar"
+    assert trained(folder, val, "--max-steps=1") == 0
+    assert trained(folder, val, "--resume", "--max-steps=4") == 0
+    log = lines(folder / "run", "metrics.jsonl")
+    assert [line["step"] for line in log] == steps
+    best = json.loads((folder / "run/checkpoints/best/config.json").read_text())
+    assert best["provenance"]["step"] == best_epoch(log)["step"]
 
 
 def scores_of(predicted: list[float], true: list[float]):

@@ -23,7 +23,7 @@ from viper_e2e.training import yardstick
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.tables import corpus_lines, epoch_line, flat_numbers
 from viper_e2e.training.trackers import Tracker, check_installed, open_trackers
-from viper_e2e.training.validation import judgement
+from viper_e2e.training.validation import best_epoch, judgement
 
 DRAW_SECONDS = 60.0
 """Between drawings of plots while training continues: small epochs would take longer to draw than to train."""
@@ -142,9 +142,7 @@ class Reporter:
         if self._shown is None:
             return
         with self._going_on("metrics.jsonl"):
-            # Of a run that stopped in this epoch (--max-steps) and went on there is a line already.
-            if any(line["epoch"] == record["epoch"] for line in self.run.read_log("metrics.jsonl")):
-                self.run.rewind("metrics.jsonl", lambda line: line["epoch"] != record["epoch"])
+            self._leave_out_earlier(record)
         self.run.log("metrics.jsonl", record)
         self._console.print(epoch_line(record), soft_wrap=True)
         for line in corpus_lines(record):
@@ -162,6 +160,14 @@ class Reporter:
         self._is_drawn, self._predictions = False, predictions
         if time.monotonic() - self._drawn_at >= DRAW_SECONDS:
             self._draw()
+
+    def _leave_out_earlier(self, record: Mapping[str, Any]) -> None:
+        """Of a run that stopped in this epoch (--max-steps) and went on there is a line already. It stays where
+        it is of the best model, which `checkpoints/best` still holds."""
+        log = self.run.read_log("metrics.jsonl")
+        best = best_epoch([*log, record])
+        if any(line["epoch"] == record["epoch"] and line != best for line in log):
+            self.run.rewind("metrics.jsonl", lambda line: line["epoch"] != record["epoch"] or line == best)
 
     def _complaints(self, record: dict[str, Any], skips: SkipBudget) -> Iterator[str]:
         """What the numbers of an epoch do not say."""
