@@ -58,6 +58,28 @@ def test_a_language_may_stand_in_the_name(folder, names, language, wanted):
     assert [cue.text for cue in words_beside(clip, language)] == ([wanted] if wanted else [])
 
 
+def test_names_with_the_clips_ending_and_accents_written_apart_are_its_own(folder):
+    clip = folder("clip.mp4.srt")
+    assert beside_clip(clip).name == "clip.mp4.srt"
+    apart = clip.with_name("Zoe\u0308.mp4")
+    apart.write_bytes(b"")
+    folder("Zo\u00eb.vtt", "Zo\u00eb.de.srt")
+    os.utime(clip.parent, ns=(1, 1))
+    assert beside_clip(apart).name == "Zo\u00eb.vtt"
+    assert beside_clip(apart, "de").name == "Zo\u00eb.de.srt"
+
+
+def test_subtitles_that_are_not_read_are_told(folder, caplog):
+    clip = folder("clip.ass", "clip.english.srt", "clip.notes.txt", "other.ass")
+    words = PackedWords()
+    assert words.members(clip, None, None) == {}
+    assert words_beside(clip) == ()
+    (line,) = words.lines()
+    assert line.startswith("2 files of subtitles not read (clip.english.srt, clip.ass): convert it (`ffmpeg -i")
+    assert "clip.ass is not read; convert it" in caplog.text
+    assert PackedWords(is_wanted=False).lines() == []
+
+
 def test_of_several_languages_none_is_taken_unasked(folder):
     clip = folder("clip.en.srt", "clip.de.vtt")
     with pytest.raises(ClipError, match=r"has words in de, en beside it; choose one by --words-language"):

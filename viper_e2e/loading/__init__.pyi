@@ -13,8 +13,10 @@ from .mixture_order import Share as Share
 from .mixture_order import clips_per_epoch as clips_per_epoch
 from .order import Cursor as Cursor
 from .order import EpochOrder as EpochOrder
+from .sidecar_text import HOW_TO_NAME_IT as HOW_TO_NAME_IT
 from .sidecar_text import beside_clip as beside_clip
 from .sidecar_text import cues_of_file as cues_of_file
+from .sidecar_text import unread_beside as unread_beside
 from .sidecar_text import words_beside as words_beside
 from .skips import SkipBudget as SkipBudget
 from .skips import SkipRecord as SkipRecord

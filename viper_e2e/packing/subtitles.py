@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from viper_e2e.clip import Cue, Sample, Segment, cues_within
-from viper_e2e.loading import beside_clip, cues_of_file
+from viper_e2e.loading import HOW_TO_NAME_IT, beside_clip, cues_of_file, unread_beside
 from viper_e2e.packing.transcripts import Transcripts
-from viper_e2e.runtime import count_of, extension_of, printable
+from viper_e2e.runtime import count_of, extension_of, first_of, printable
 from viper_e2e.shards import words_member
 
 MAX_NAMED = 10
@@ -30,6 +30,8 @@ class PackedWords:
     """Of how many clips each is true."""
     broken: list[str] = field(default_factory=list)
     """Files with cues that are left out, each with the first of them."""
+    unread: dict[str, None] = field(default_factory=dict)
+    """Names of subtitles of clips without timed words that are not read, each once."""
     _read: dict[Path, tuple[Cue, ...]] = field(default_factory=dict)
     """Of the last file, which may be that of several clips."""
 
@@ -42,6 +44,8 @@ class PackedWords:
         """
         beside = beside_clip(video, self.language) if self.is_wanted else None
         is_timed = beside is not None and extension_of(beside.name) != "txt"
+        if self.is_wanted and not is_timed:
+            self.unread |= dict.fromkeys(map(printable, unread_beside(video)))
         has_text = text is not None and bool(text.strip())
         if has_text and beside is not None:
             taken, left = ("subtitles", "the table's words") if is_timed else ("the table's words", "the .txt")
@@ -76,6 +80,9 @@ class PackedWords:
     def lines(self) -> list[str]:
         """What is to be told, a line each."""
         told = [f"{count_of(number, 'clip')} {note}" for note, number in sorted(self.notes.items())]
+        if self.unread:
+            many = f"{count_of(len(self.unread), 'file')} of subtitles not read ({first_of(self.unread)})"
+            told.append(f"{many}: {HOW_TO_NAME_IT}")
         more = len(self.broken) - MAX_NAMED
         return [*told, *self.broken[:MAX_NAMED], *([f"{more} more files with broken cues"] if more > 0 else [])]
 
