@@ -275,3 +275,9 @@ def test_words_of_a_tables_header_stay_whole_where_there_is_room():
     with screen.capture() as shown:
         screen.print(made)
     assert {"modalities", "valence.rmse"} <= set(shown.get().split())
+
+
+@pytest.mark.parametrize("word", ["--num-workers", "--num_workers", "num-workers", "num_workers"])
+def test_a_setting_has_one_name_whichever_way_its_option_is_written(word):
+    assert kinds.setting_of(word) == "num_workers"
+    assert kinds.option_of(kinds.setting_of(word)) == "--num-workers"

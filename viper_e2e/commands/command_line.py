@@ -12,7 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from viper_e2e.commands.usage import Parser
-from viper_e2e.config import GROUPS, WORDED, check_options, plain, read_settings_file
+from viper_e2e.config import GROUPS, WORDED, check_options, option_of, plain, read_settings_file, setting_of
 from viper_e2e.errors import ExitCode, ViperError
 
 C = TypeVar("C")
@@ -43,7 +43,7 @@ def parse_beside_train(kind: type[C], argv: Sequence[str], prog: str, epilog: st
     words = [
         word
         for path, data in _files(argv, prog)
-        for word in _words_of(kind, path, {name: data[name] for name in data if _name(name) in names})
+        for word in _words_of(kind, path, {name: data[name] for name in data if setting_of(name) in names})
     ]
     options, asked, rest = _parsed(kind, [*words, *argv], prog, epilog)
     shown = ["--print-config"] if asked.print_config else []
@@ -100,7 +100,7 @@ def _own_first(kind: type) -> Iterator[Field]:
 
 def _add(parser: argparse._ActionsContainer, field: Field, hint: object) -> None:
     told = field.metadata
-    name = field.name if told["positional"] else "--" + field.name.replace("_", "-")
+    name = field.name if told["positional"] else option_of(field.name)
     how: dict[str, Any] = {"help": _help_of(field)}
     if told["metavar"]:
         how["metavar"] = told["metavar"]
@@ -173,20 +173,16 @@ def _files(argv: Sequence[str], prog: str) -> Iterator[tuple[Path, dict[str, Any
         yield path, read_settings_file(path)
 
 
-def _name(word: object) -> str:
-    return str(word).replace("-", "_")
-
-
 def _words_of(kind: type, path: Path, data: Mapping[str, Any]) -> Iterator[str]:
     """What a file says, as if it had been typed: so that both are checked alike."""
     by_name = {field.name: field for field in fields(kind)}
     for name, value in data.items():
-        field = by_name.get(_name(name))
+        field = by_name.get(setting_of(name))
         if field is None:
             near = difflib.get_close_matches(str(name), by_name, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ViperError(f"{path}: has no option {name!r}{hint}")
-        option = "--" + field.name.replace("_", "-")
+        option = option_of(field.name)
         for single in value if isinstance(value, list) else [value]:
             if isinstance(single, dict | list):
                 raise ViperError(f"{path}: {name}: give one value or a list of values")

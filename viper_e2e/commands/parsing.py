@@ -36,8 +36,10 @@ from viper_e2e.config import (
     TrainConfig,
     check_settings,
     flat,
+    option_of,
     plain,
     recipe_words,
+    setting_of,
 )
 from viper_e2e.errors import ViperError
 
@@ -53,7 +55,7 @@ class _SettingsParser(jsonargparse.ArgumentParser):
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         # Settings are written with dashes on the command line; underscores are understood as well.
         text = super().format_help(formatter)
-        return re.sub(r"--[a-z][\w.]*", lambda match: match[0].replace("_", "-"), text)
+        return re.sub(r"--[a-z][\w.]*", lambda match: option_of(setting_of(match[0])), text)
 
 
 class _Help(HelpFormatter):

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from viper_e2e.config import setting_of
+
 
 @contextmanager
 def stopping() -> Iterator[None]:
@@ -52,6 +54,6 @@ def _has_begun(argv: Sequence[str]) -> bool:
     folders = [
         value if equals else following
         for (name, equals, value), following in zip(words, [*argv[1:], ""], strict=True)
-        if name.replace("_", "-") == "--run-dir"
+        if name.startswith("--") and setting_of(name) == "run_dir"
     ]
     return bool(folders) and (Path(folders[-1]) / "config.yaml").exists()

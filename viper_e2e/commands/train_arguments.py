@@ -16,6 +16,7 @@ from viper_e2e.config import (
     is_old_option,
     option_of_now,
     read_settings_file,
+    setting_of,
     settings_of_now,
 )
 from viper_e2e.errors import ViperError
@@ -28,7 +29,7 @@ def normal_words(argv: Sequence[str]) -> list[str]:
     for word, following in zip(argv, [*argv, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if name.startswith("--"):
-            name = "--" + name[2:].replace("-", "_")
+            name = f"--{setting_of(name)}"
         if name in flags and not equals and following not in ("true", "false"):
             equals, value = "=", "true"
         words.append(name + equals + value)
@@ -75,7 +76,7 @@ def with_files_of_now(argv: Sequence[str], own: Collection[str]) -> tuple[list[s
         path = Path(value if equals else (*argv, "")[at])
         if name == "--config" and path.is_file():
             read = read_settings_file(path).items()
-            data = {name: value for name, value in read if str(name).replace("-", "_") not in own}
+            data = {name: value for name, value in read if setting_of(name) not in own}
             data = settings_of_now(data, str(path))
             if "unfreeze" in data:
                 depths.append(parsed_depths(data.pop("unfreeze"), f"{path}: unfreeze"))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NoReturn
 
+from viper_e2e.config import option_of, setting_of
 from viper_e2e.errors import ExitCode
 
 
@@ -64,10 +65,10 @@ def usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:
     in_file = in_file or re.search(r"Option '([\w.]+)' is not accepted", message)
     named = on_command_line or in_file
     if named is not None:
-        word = ".".join(filter(None, named.groups())).replace("-", "_").lower()
+        word = setting_of(".".join(filter(None, named.groups()))).lower()
         near = _nearest(word, [option.lstrip("-") for option in options if option.startswith("--")])
         if near and on_command_line:
-            near = "--" + near.replace("_", "-")
+            near = option_of(near)
         message += f"; did you mean {near}?" if near else ""
     print(f"{prog}: {message} (see {prog} --help)", file=sys.stderr)
     raise SystemExit(ExitCode.NOTHING_DONE)
@@ -98,7 +99,7 @@ def _in_plain_words(message: str) -> str:
     where = re.match(r'(?:Parser key "config": ?)?Parser key "([\w.]+)": ?', message)
     if where is None:
         return message
-    option, told = "--" + where[1].replace("_", "-"), message[where.end() :]
+    option, told = option_of(where[1]), message[where.end() :]
     if read := re.search(r"Not of type \w+: (.*)", told):
         return f"{option} {read[1]}"
     value = re.search(r"(?:Got|Given) value: (.*)", told)
@@ -161,7 +162,7 @@ NEVER_MEANT = ("print_shtab", "print_completion")
 
 def _nearest(word: str, names: Sequence[str]) -> str | None:
     """What others call so, one that ends in this word (``dim`` → ``model.fusion.dim``), or the most alike."""
-    by_key = {name.replace("-", "_"): name for name in names if name not in NEVER_MEANT}
+    by_key = {setting_of(name): name for name in names if name not in NEVER_MEANT}
     near = [key for key, others in SYNONYMS.items() if key in by_key and word in others.split()]
     near = near or [key for key in by_key if key.endswith(f".{word}")]
     near = near or difflib.get_close_matches(word, by_key, n=1, cutoff=0.75)

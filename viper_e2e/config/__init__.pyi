@@ -38,6 +38,8 @@ from .old_forms import is_old_option as is_old_option
 from .old_forms import option_of_now as option_of_now
 from .old_forms import settings_of_now as settings_of_now
 from .old_forms import split_model as split_model
+from .option_names import option_of as option_of
+from .option_names import setting_of as setting_of
 from .options import AblateConfig as AblateConfig
 from .options import BenchConfig as BenchConfig
 from .options import CalibrateConfig as CalibrateConfig

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from viper_e2e.config.option_names import option_of
 from viper_e2e.errors import ViperError
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ def _complaints(config: DataclassInstance, source: str, path: str) -> Iterator[s
         if is_dataclass(value) and not isinstance(value, type):
             yield from _complaints(value, source, f"{name}.")
         elif field.name in bounds and value is not None:
-            shown = name.replace("_", "-") if source == "--" else name
+            shown = option_of(name) if source == "--" else f"{source}{name}"
             wrong = [
                 n for n in (value if isinstance(value, tuple) else (value,)) if not bounds[field.name].allows(n)
             ]
-            yield from (f"{source}{shown} {number:g}: give a number {bounds[field.name]}" for number in wrong)
+            yield from (f"{shown} {number:g}: give a number {bounds[field.name]}" for number in wrong)

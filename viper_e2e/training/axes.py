@@ -16,6 +16,7 @@ from viper_e2e.config import (
     OptimizerConfig,
     Settings,
     flat,
+    setting_of,
 )
 from viper_e2e.errors import ViperError
 from viper_e2e.runtime import nearest
@@ -139,7 +140,7 @@ def check_count(axes: Sequence[Axis], count: int, option: str) -> None:
 
 def _setting(given: str, known: Mapping[str, Any], option: str) -> str:
     """Its full name."""
-    name = given.replace("-", "_").removeprefix("train.")
+    name = setting_of(given).removeprefix("train.")
     name = {"head": "model.fusion.kind"}.get(name, name)
     sweepable = set(_sweepable(known))
     for candidate in (name, f"model.{name}"):
