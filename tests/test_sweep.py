@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from viper_e2e.commands.sweeping import _single, parse_sweep
 from viper_e2e.errors import ViperError
 from viper_e2e.report import trials_plot
 from viper_e2e.training.axes import drawn, grid, read_axes
-from viper_e2e.training.trial_record import ranked
+from viper_e2e.training.trial_record import ranked, settled_plan, write_record
 
 GRID = ("--grid", "fusion.dropout=0.0,0.5", "train.lr=1e-3,1e-2")
 
@@ -231,6 +232,21 @@ def test_more_trials_are_added_to_those_that_have_ended(corpus, vit, tmp_path, m
     assert main(["sweep", f"--run-dir={folder}", "--resume", "--random=2"]) == 1  # fewer
     assert main(["sweep", f"--run-dir={folder}", "--resume", "--random=12", "--range=lr=1..2"]) == 1
     assert main(["sweep", f"--run-dir={folder}", "--resume", "--random=12", "--sweep-seed=5"]) == 1
+
+
+@pytest.mark.parametrize(("more", "is_grown"), [("1e-3,1e-2,0.1", True), ("1e-2,1e-3", False), ("1e-3", False)])
+def test_a_grid_grows_by_values_behind_those_that_were_tried(base, tmp_path, more, is_grown):
+    def planned(values):
+        words = [f"lr={values}"]
+        return {"kind": "grid", "over": words, "trials": grid(read_axes(words, base, "--grid"))}
+
+    write_record(tmp_path / "sweep.json", planned("1e-3,1e-2"), [])
+    resumed = replace(base, train=replace(base.train, val_shards="val-*.tar", resume=True))
+    if is_grown:
+        assert len(settled_plan(resumed, planned(more), tmp_path / "sweep.json")["trials"]) == 3
+        return
+    with pytest.raises(ViperError, match="holds other trials"):
+        settled_plan(resumed, planned(more), tmp_path / "sweep.json")
 
 
 @pytest.mark.campaign

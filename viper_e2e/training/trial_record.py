@@ -75,7 +75,8 @@ def _grown(before: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any] | No
     first, now = num_trials(before), num_trials(asked)
     if "count" in asked:
         asked["trials"] = before["trials"]  # they are proposed one after the other
-    changes = {"count", "trials", "began_with"}
+    # Of a grid the trials say all; it grows by values behind those that were there.
+    changes = {"count", "trials", "began_with", *(["over"] if before["kind"] == "grid" else [])}
     alike = all(before.get(name) == asked.get(name) for name in {*before, *asked} - changes)
     if not alike or now < first or asked["trials"][: len(before["trials"])] != before["trials"]:
         return None
