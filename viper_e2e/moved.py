@@ -1,4 +1,4 @@
-"""moved.py: modules under the names they had before there were wings, for scripts that import them."""
+"""moved.py: former names of modules, so that scripts which import them still work."""
 
 from __future__ import annotations
 

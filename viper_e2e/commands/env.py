@@ -1,4 +1,4 @@
-"""env.py: `viper env`: what this installation has, for the report of a fault."""
+"""env.py: `viper env`: versions, devices and decoders, for bug reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""evaluation.py: `viper eval`: everything that can be said of a model on shards."""
+"""evaluation.py: `viper eval`: scores a model on shards: metrics, predictions, plots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""scratch.py: files that libraries write for themselves while a run lasts, kept in memory and off the disk."""
+"""scratch.py: keeps temporary files of libraries in memory instead of on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""stopping.py: the end of a command that is stopped, and what it says is kept."""
+"""stopping.py: stops a command on a signal, and says which results are kept."""
 
 from __future__ import annotations
 

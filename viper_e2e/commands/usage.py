@@ -1,4 +1,4 @@
-"""usage.py: all commands on a page, and wrong command lines answered in one line, with the nearest name."""
+"""usage.py: the overview of commands, and one-line errors for wrong command lines, with the nearest name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""old_forms.py: settings as files and command lines of earlier versions have them -> as they are now."""
+"""old_forms.py: settings in files and command lines of earlier versions -> their present form."""
 
 from __future__ import annotations
 

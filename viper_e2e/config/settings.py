@@ -1,4 +1,4 @@
-"""settings.py: everything that decides a training run, as one value and as the plain data of its file."""
+"""settings.py: all settings of a training run, as one value and as the plain data of its file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""settings_file.py: YAML files of settings, which may come from strangers: plain values alone."""
+"""settings_file.py: reads YAML files of settings, which may come from strangers: plain values only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""values.py: sizes, losses, weights, changes of clips and trackers: what people write in words, parsed once."""
+"""values.py: sizes, losses, weights, augmentations and trackers, parsed once from their text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""clocks.py: times that restart in the middle of a file, as in joined recordings, made to go on."""
+"""clocks.py: makes timestamps continuous that restart within a file, as in joined recordings."""
 
 from __future__ import annotations
 

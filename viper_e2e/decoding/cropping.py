@@ -1,4 +1,4 @@
-"""cropping.py: edges of the coded picture that a container says to hide."""
+"""cropping.py: hides the edges of the coded picture that the container says to crop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""headers.py: claims of a file's own header, its length and its tables, checked before FFmpeg believes them.
+"""headers.py: checks what a file's header claims (its length, its tables) before FFmpeg relies on it.
 
 Of an mp4, a table that says "all samples have one size" takes 20 bytes for any number of samples, but FFmpeg
 keeps 24 bytes for each of them: 100 KB that claim 50 million one-byte samples cost 1.8 GB. So the boxes are

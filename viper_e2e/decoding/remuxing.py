@@ -1,4 +1,4 @@
-"""remuxing.py: a stretch of a film as a file of its own: its packets as they are, nothing re-encoded."""
+"""remuxing.py: copies a stretch of a film into a file of its own, packet by packet, without re-encoding."""
 
 from __future__ import annotations
 

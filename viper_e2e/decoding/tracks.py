@@ -1,4 +1,4 @@
-"""tracks.py: which of several picture tracks is looked at, and which sound track is heard."""
+"""tracks.py: chooses among several picture tracks and sound tracks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""whisper.py: Whisper's ears: its spectrogram, and its encoder on no more sound than there is."""
+"""whisper.py: Whisper's spectrogram, and its encoder run on no more sound than there is."""
 
 from __future__ import annotations
 

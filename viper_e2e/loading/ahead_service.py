@@ -1,4 +1,4 @@
-"""ahead_service.py: shards read ahead, served to worker processes: one process fetches, all workers read."""
+"""ahead_service.py: serves shards that are read ahead to worker processes: one process fetches, all read."""
 
 from __future__ import annotations
 

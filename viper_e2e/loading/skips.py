@@ -1,4 +1,4 @@
-"""skips.py: clips that were left out: what is written about each, and how many are too many."""
+"""skips.py: skipped clips: the record of each, and how many are too many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""clip_content.py: ids of what a cached clip depends on besides itself: models that agree can share it."""
+"""clip_content.py: ids of what a cached clip depends on besides itself: models with equal ids share it."""
 
 from __future__ import annotations
 

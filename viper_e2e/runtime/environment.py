@@ -1,4 +1,4 @@
-"""environment.py: what the operating system refuses, in one line: a full disk, a file without permission."""
+"""environment.py: explains refusals of the operating system in one line: a full disk, a missing permission."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""garbage.py: Python's search for cycles of objects, put off while a command imports and loads its model."""
+"""garbage.py: pauses Python's garbage collection while a command imports and loads its model."""
 
 from __future__ import annotations
 

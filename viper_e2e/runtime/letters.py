@@ -1,4 +1,4 @@
-"""letters.py: letters that a terminal without UTF-8 can print (cron, old containers)."""
+"""letters.py: replaces characters that a terminal without UTF-8 cannot print (cron, old containers)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""notes.py: log lines in passing (another decoder, a backbone from elsewhere), shown in the terminal."""
+"""notes.py: shows log lines (another decoder, a backbone from elsewhere) in the terminal."""
 
 from __future__ import annotations
 

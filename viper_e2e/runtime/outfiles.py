@@ -1,4 +1,4 @@
-"""outfiles.py: where results go: settled before any work, and each file there whole or not at all."""
+"""outfiles.py: output files: checked before any work, each written whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""plain_json.py: JSON as every program reads it: what is no finite number becomes null."""
+"""plain_json.py: JSON that every program reads: numbers that are not finite become null."""
 
 from __future__ import annotations
 

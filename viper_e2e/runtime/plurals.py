@@ -1,4 +1,4 @@
-"""plurals.py: numbers with what they count, and the first of many names, as people say them."""
+"""plurals.py: counts with their nouns, and the first of many names, for messages."""
 
 from __future__ import annotations
 

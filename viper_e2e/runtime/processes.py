@@ -1,4 +1,4 @@
-"""processes.py: all that the processes of a run say to one another, and which of them is missing if one is."""
+"""processes.py: all communication among the processes of a run; names a process that is missing."""
 
 from __future__ import annotations
 

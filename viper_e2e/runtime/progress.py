@@ -1,4 +1,4 @@
-"""progress.py: progress of a long command: a bar on a terminal, without one a line every half minute."""
+"""progress.py: progress of a long command: a bar on a terminal, elsewhere a line every half minute."""
 
 from __future__ import annotations
 

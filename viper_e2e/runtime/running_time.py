@@ -1,4 +1,4 @@
-"""running_time.py: a clock that stands still while this process is stopped, so that no deadline passes."""
+"""running_time.py: a clock that pauses while this process is stopped, so that no deadline passes meanwhile."""
 
 from __future__ import annotations
 

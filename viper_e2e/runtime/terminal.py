@@ -1,4 +1,4 @@
-"""terminal.py: output to people by any command; a reader who goes away stops nothing."""
+"""terminal.py: terminal output of all commands; a closed pipe (`| head`) stops nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""shards/far_reading.py: how shards far away are read: clip by clip, or whole and ahead, and where kept."""
+"""shards/far_reading.py: how remote shards are read: clip by clip, or whole and ahead, and where cached."""
 
 from __future__ import annotations
 

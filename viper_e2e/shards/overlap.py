@@ -1,4 +1,4 @@
-"""shards/overlap.py: clips, by content, and subjects that are in several sets which should share none."""
+"""shards/overlap.py: finds clips (by content) and subjects that are in several sets which should share none."""
 
 from __future__ import annotations
 

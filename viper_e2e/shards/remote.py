@@ -1,4 +1,4 @@
-"""shards/remote.py: bytes of a file on a server or in a store by Range requests: patient, never for ever."""
+"""shards/remote.py: bytes of a remote file by Range requests, with retries and time limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""run_folder.py: everything a training run writes, in one folder that one process owns."""
+"""run_folder.py: the folder of a training run, which one process owns."""
 
 from __future__ import annotations
 
