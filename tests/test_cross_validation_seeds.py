@@ -54,6 +54,9 @@ def test_each_seed_is_the_cross_validation_that_it_is_alone_on_one_pass(words, t
     over = told["tasks"][task]["mse"]
     assert over["values"] == pytest.approx(values, rel=1e-4)
     assert (over["mean"], over["deviation"]) == pytest.approx((fmean(values), stdev(values)), rel=1e-3)
+    for one, count, said in ((folder, 1, "2 seeds; give --seeds 2"), (alone, 2, "1 seed; leave out --seeds")):
+        assert main(["cv", "--resume", f"--seeds={count}", f"--run-dir={one}"]) == 1
+        assert f"was begun with {said}" in capsys.readouterr().err
 
 
 @pytest.mark.campaign

@@ -35,6 +35,12 @@ def test_each_seed_trains_as_it_would_alone_and_the_spread_is_told(corpus, tmp_p
     assert told["seeds"] == [3, 4]
     assert told["mean_pearson"] == {"values": best, "mean": fmean(best), "deviation": stdev(best)}
     assert f"{fmean(best):.4f} ± {stdev(best):.4f}" in capsys.readouterr().err
+    for one, count, said in (
+        (tmp_path / "run", 1, "2 seeds; give --seeds 2"),
+        (alone, 2, "1 seed; leave out --seeds"),
+    ):
+        assert main(["train", "--resume", f"--seeds={count}", f"--run-dir={one}"]) == 1
+        assert f"was begun with {said}" in capsys.readouterr().err
 
 
 def test_a_seed_that_diverges_fails_alone_and_is_trained_again(corpus, tmp_path, capsys, monkeypatch):

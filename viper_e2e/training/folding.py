@@ -27,7 +27,7 @@ from viper_e2e.training.folds import (
     read_folds,
 )
 from viper_e2e.training.label_moments import known_rows
-from viper_e2e.training.resuming import SavedRun, differences, with_absolute_paths
+from viper_e2e.training.resuming import SavedRun, check_same_layout, differences, with_absolute_paths
 from viper_e2e.training.run_folder import check_goes_on, write_settings
 
 FOLDS = "folds.json"
@@ -44,6 +44,7 @@ class Folding:
         train = settings.train
         if train.resume:
             check_goes_on(Path(train.run_dir), "cv")
+            check_same_layout(Path(train.run_dir), train, "seeds")
         for given, why in (
             (train.fold and f"--fold {train.fold}", "all folds are trained; viper train trains one"),
             (train.val_shards and "--val-shards", "folds are validated on one another"),

@@ -30,7 +30,7 @@ from viper_e2e.training.data_record import keep_data
 from viper_e2e.training.ensembling import check_joinable, join
 from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.precision import compute_dtype
-from viper_e2e.training.resuming import has_ended, with_absolute_paths
+from viper_e2e.training.resuming import check_same_layout, has_ended, with_absolute_paths
 from viper_e2e.training.ridge_training import RidgeTrainer
 from viper_e2e.training.run_folder import RunFolder, check_goes_on, check_is_free, write_settings
 from viper_e2e.training.seeds import seeded, summarised
@@ -48,6 +48,7 @@ def train(settings: Settings) -> int:
     folder = Path(settings.train.run_dir)
     if settings.train.resume:
         check_goes_on(folder, "train")
+        check_same_layout(folder, settings.train, "seeds", "ensemble")
     check_joinable(settings)
     runs, outcomes = seeded(settings), {}
     failed: dict[int, str] = {}

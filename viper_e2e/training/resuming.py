@@ -28,7 +28,7 @@ from viper_e2e.config import (
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, are_alike
 from viper_e2e.model import ViPER, labels_of, newest_whole, read_json
-from viper_e2e.runtime import naming
+from viper_e2e.runtime import count_of, naming
 from viper_e2e.shards import ShardSet, parse_corpora, with_patterns
 from viper_e2e.tasks import tasks_from_json
 from viper_e2e.training import state as training_state
@@ -153,6 +153,26 @@ class SavedRun:
                     f"{self.folder}: --backbone {name}={found[name]['spec']} holds other weights than the run "
                     f"was trained with ({record['spec']}); name those"
                 )
+
+
+def check_same_layout(folder: Path, now: TrainConfig, *counts: str) -> None:
+    """`ViperError` where one training would be resumed as several, or several as one.
+
+    Each of several has a folder of its own: nothing would be resumed, and old results would stand beside the
+    new ones.
+    ``counts``: the settings of which any above 1 means several.
+    """
+    saved = SavedRun.of(folder)
+    if saved is None:
+        return
+    before = max(saved.settings.get(name, 1) for name in counts)
+    if (before > 1) == any(getattr(now, name) > 1 for name in counts):
+        return
+    options = " and ".join(f"--{name}" for name in counts)
+    advice = f"give --seeds {before}" if before > 1 else f"leave out {options}"
+    raise ViperError(
+        f"{folder}: was begun with {count_of(before, 'seed')}; {advice}, or name another --run-dir"
+    )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
