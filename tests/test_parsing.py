@@ -109,6 +109,20 @@ def test_what_is_like_no_setting_is_likened_to_none(capsys, word):
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--init-from", "a_b/c--d_e"], "--init-from a_b/c--d_e"),
+        (["--init_from=a_b"], "--init-from=a_b"),
+        (["--run-dir"], "argument --run-dir: expected one argument"),
+    ],
+)
+def test_messages_name_options_with_dashes_and_values_as_they_are(capsys, words, told):
+    with pytest.raises(SystemExit):
+        parse_train(words, "viper train")
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("word", "told"),
     [
         ("--gpu", "--device"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from argparse import SUPPRESS, Action, HelpFormatter
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -36,10 +35,9 @@ from viper_e2e.config import (
     TrainConfig,
     check_settings,
     flat,
-    option_of,
     plain,
     recipe_words,
-    setting_of,
+    with_dashes,
 )
 from viper_e2e.errors import ViperError
 
@@ -54,8 +52,7 @@ class _SettingsParser(jsonargparse.ArgumentParser):
 
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         # Settings are written with dashes on the command line; underscores are understood as well.
-        text = super().format_help(formatter)
-        return re.sub(r"--[a-z][\w.]*", lambda match: option_of(setting_of(match[0])), text)
+        return with_dashes(super().format_help(formatter))
 
 
 class _Help(HelpFormatter):

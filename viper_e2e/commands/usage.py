@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NoReturn
 
-from viper_e2e.config import option_of, setting_of
+from viper_e2e.config import option_of, setting_of, with_dashes
 from viper_e2e.errors import ExitCode
 
 
@@ -59,7 +59,7 @@ def unknown_command(command: str, commands: Iterable[str]) -> ExitCode:
 
 def usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:
     """One line on stderr, and exit code 1."""
-    message = _in_plain_words(" ".join(message.split()))
+    message = with_dashes(_in_plain_words(" ".join(message.split())))
     on_command_line = re.search(r"unrecognized arguments: --([\w.-]+)", message)
     in_file = re.search(r"(?:Group '([\w.]+)' does not )?accept option '([\w.]+)'", message)
     in_file = in_file or re.search(r"Option '([\w.]+)' is not accepted", message)

@@ -40,6 +40,7 @@ from .old_forms import settings_of_now as settings_of_now
 from .old_forms import split_model as split_model
 from .option_names import option_of as option_of
 from .option_names import setting_of as setting_of
+from .option_names import with_dashes as with_dashes
 from .options import AblateConfig as AblateConfig
 from .options import BenchConfig as BenchConfig
 from .options import CalibrateConfig as CalibrateConfig

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config import CHANGES, AugmentConfig, Changes, Need, check_settings, needs_of
+from viper_e2e.config import CHANGES, AugmentConfig, Changes, Need, check_settings, needs_of, option_of
 from viper_e2e.errors import ViperError
 
 _REACHES: dict[str, Need] = {"pixels": "face", "box": "face", "sound": "sound"}
@@ -195,6 +195,6 @@ def build_augment(wanted: Changes, config: AugmentConfig, modalities: Collection
     for kind in CHANGES:
         for name in _SETTINGS[kind]:
             if kind not in kinds and getattr(config, name) != getattr(AugmentConfig, name):
-                option = f"--augmentation.{name.replace('_', '-')}"
+                option = option_of(f"augmentation.{name}")
                 raise ViperError(f"{option} has no effect without --augment {kind}")
     return Augment(kinds, config) if kinds else None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from viper_e2e.config import Settings
+from viper_e2e.config import Settings, option_of
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import MIN_CLIPS
 from viper_e2e.runtime import count_of, settle_folder, table
@@ -133,7 +133,7 @@ class Folding:
             if name in LEARNING:
                 raise ViperError(
                     f"{self.folder}: resumes only as it began, so that all folds learn alike: "
-                    f"--{name.replace('_', '-')} is {now}, it was {before}; name another --run-dir"
+                    f"{option_of(name)} is {now}, it was {before}; name another --run-dir"
                 )
 
     def _refuse_unlearnable(self) -> None:

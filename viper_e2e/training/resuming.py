@@ -23,6 +23,7 @@ from viper_e2e.config import (
     backbone_places,
     backbones_of,
     flat,
+    option_of,
     settings_of_now,
 )
 from viper_e2e.errors import ViperError
@@ -118,7 +119,7 @@ class SavedRun:
             if name in MAY_CHANGE or name.startswith("model.decoding.limits."):
                 changed[name] = [before, now]
             elif not (name == "mixed_precision" and now == "auto"):
-                lines.append(f"--{name.replace('_', '-')}: {said(now)}; the run has {said(before)}")
+                lines.append(f"{option_of(name)}: {said(now)}; the run has {said(before)}")
         lines += self._other_data(settings, train, val)
         if lines:
             text = "\n".join(f"  {line}" for line in lines)
@@ -168,7 +169,7 @@ def check_same_layout(folder: Path, now: TrainConfig, *counts: str) -> None:
     before = max(saved.settings.get(name, 1) for name in counts)
     if (before > 1) == any(getattr(now, name) > 1 for name in counts):
         return
-    options = " and ".join(f"--{name}" for name in counts)
+    options = " and ".join(option_of(name) for name in counts)
     advice = f"give --seeds {before}" if before > 1 else f"leave out {options}"
     raise ViperError(
         f"{folder}: was begun with {count_of(before, 'seed')}; {advice}, or name another --run-dir"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from accelerate import Accelerator
 
-from viper_e2e.config import Frozen, Settings, backbones_of
+from viper_e2e.config import Frozen, Settings, backbones_of, option_of
 from viper_e2e.encoders import TokenCache
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import MIN_CLIPS, RidgeFusion
@@ -107,5 +107,5 @@ def complaints_of_ridge(settings: Settings) -> Iterator[str]:
     # Its one epoch may be asked for: a run's `config.yaml` does.
     unread = [n for n in OF_STEPS if n in settings.given and not (n == "epochs" and settings.train.epochs == 1)]
     if unread:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in unread)
+        names = ", ".join(map(option_of, unread))
         yield f"learns nothing by steps and passes once; without effect, so leave out: {names}"

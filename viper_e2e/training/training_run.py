@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from viper_e2e.config import Settings
+from viper_e2e.config import Settings, option_of
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading import ClipCache, ClipStore, Cursor, notes_on_reading
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model
@@ -185,7 +185,7 @@ class TrainingRun:
             return
         for name, (before, now) in self.changed.items():
             console.print(
-                f"[yellow]from step {self.state.step} on: --{name.replace('_', '-')} {said(now)}, "
+                f"[yellow]from step {self.state.step} on: {option_of(name)} {said(now)}, "
                 f"before {said(before)}[/yellow]"
             )
         if self.changed:
