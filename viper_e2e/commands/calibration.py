@@ -16,6 +16,7 @@ from viper_e2e.commands.training_clips import run_of
 from viper_e2e.config import CalibrateConfig
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Calibration, Predictions, ViPER, checkpoint, pretrained, write_folder
+from viper_e2e.packing import spelt_apart, taken_apart
 from viper_e2e.published import is_published
 from viper_e2e.report import calibration_plot, stdout_console, tables
 from viper_e2e.runtime import (
@@ -36,7 +37,7 @@ from viper_e2e.scoring import (
     readable,
     refuse_empty,
 )
-from viper_e2e.shards import ShardSet, parse_corpora, shared_clips, shared_subjects
+from viper_e2e.shards import ShardSet, parse_corpora, shared_clips, shared_subjects, subjects_of
 from viper_e2e.training import SavedRun
 
 MANY = 3
@@ -121,13 +122,15 @@ def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) 
             f"{count_of(len(shared), 'clip is', 'clips are')} of those that the run was "
             f"trained on ({some}): {refused}"
         )
+    told = "intervals will be too narrow for people whom it has not seen"
+    lines = []
     if people := shared_subjects(sets):
         some = first_of(people, MANY)
-        told = "intervals will be too narrow for people whom it has not seen"
-        return [
-            f"{count_of(len(people), 'subject is', 'subjects are')} in the training clips too ({some}): {told}"
-        ]
-    return []
+        count = count_of(len(people), "subject is", "subjects are")
+        lines.append(f"{count} in the training clips too ({some}): {told}")
+    if alike := spelt_apart(*map(subjects_of, sets.values())):
+        lines.append(f"subjects as in the training clips but for their spelling: {taken_apart(alike)}")
+    return lines
 
 
 def _keep(calibration: Calibration, model: ViPER, folder: Path | None, options: CalibrateConfig) -> Path:

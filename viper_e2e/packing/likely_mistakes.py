@@ -12,12 +12,11 @@ import numpy as np
 
 from viper_e2e.labels import LabelSet
 from viper_e2e.packing.bad_cells import AS_TEXT, is_date
+from viper_e2e.packing.spellings import MAX_NAMED, quoted, spelt_alike, taken_apart
 from viper_e2e.packing.table import LabelTable, Row
-from viper_e2e.packing.values import class_word, is_missing_word, same_class
+from viper_e2e.packing.values import is_missing_word
 from viper_e2e.runtime import count_of, first_of
 
-MAX_NAMED = 4
-"""Values named of one kind; of more only how many there are."""
 SPLIT_WORDS = {
     "train": ("train", "training", "tr"),
     "val": ("val", "valid", "validation", "dev", "devel", "development", "eval"),
@@ -53,23 +52,15 @@ def oddities_of(table: LabelTable) -> tuple[str, ...]:
 def _splits_of_one_use(splits: set[str]) -> list[str]:
     found = {use: sorted(splits & set(words)) for use, words in SPLIT_WORDS.items()}
     return [
-        f"Split has {_and(alike)}: each becomes shards of its own; write them alike if they are one"
+        f"Split has {quoted(alike)}: each becomes shards of its own; write them alike if they are one"
         for alike in found.values()
         if len(alike) > 1
     ]
 
 
 def _written_two_ways(title: str, values: Iterable[str]) -> list[str]:
-    """Values that differ by case, punctuation or leading zeros alone, and so are two people or groups."""
-    spellings: dict[str, set[str]] = defaultdict(set)
-    for value in values:
-        spellings[_loosely(value)].add(value)
-    alike = sorted(sorted(found) for found in spellings.values() if len(found) > 1)
-    if not alike:
-        return []
-    named = "; ".join(_and(found) for found in alike[:MAX_NAMED])
-    more = f"; and {len(alike) - MAX_NAMED} more" if len(alike) > MAX_NAMED else ""
-    return [f"{title}: {named}{more} are taken for different ones; write them alike if they are the same"]
+    alike = spelt_alike(values)
+    return [f"{title}: {taken_apart(alike)}"] if alike else []
 
 
 def _made_dates(title: str, values: Iterable[str]) -> list[str]:
@@ -81,12 +72,6 @@ def _made_dates(title: str, values: Iterable[str]) -> list[str]:
     return [f"{title}: {named}: dates that a spreadsheet made of such as 1-2 or 3/5? {AS_TEXT}"]
 
 
-def _loosely(value: str) -> str:
-    """``VP_01`` and ``vp1``, ``1.0`` and ``01`` are alike; ``1.5`` and ``15``, ``-1`` and ``1`` are not."""
-    text = re.sub(r"(?<=\w)[\s_-]+(?=\w)", "", same_class(value))
-    return class_word(re.sub(r"(?<![\d.,])0+(?=\d)", "", text))
-
-
 def _in_several_splits(rows: Iterable[Row]) -> list[str]:
     splits: dict[str, set[str]] = defaultdict(set)
     for row in rows:
@@ -96,7 +81,7 @@ def _in_several_splits(rows: Iterable[Row]) -> list[str]:
     if not astride:
         return []
     named = first_of(map(repr, astride), MAX_NAMED)
-    where = _and(sorted({split for subject in astride for split in splits[subject]}))
+    where = quoted(sorted({split for subject in astride for split in splits[subject]}))
     what = f"{len(astride)} of {len(splits)} subjects"
     return [f"Subject: {what} are in several of the splits {where} ({named}): scores will flatter the model"]
 
@@ -196,8 +181,3 @@ def _written_for_nothing(texts: Iterable[str | None]) -> list[str]:
         for word, num in counts.items()
         if num > 1
     ]
-
-
-def _and(values: list[str]) -> str:
-    *first, last = map(repr, values)
-    return f"{', '.join(first)} and {last}" if first else last

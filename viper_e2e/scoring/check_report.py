@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.text import Text
 
 from viper_e2e.errors import ExitCode
+from viper_e2e.packing import taken_apart
 from viper_e2e.runtime import table
 from viper_e2e.shards import ShardIndex, ShardSet
 
@@ -85,6 +86,9 @@ class CheckReport:
     """Samples that are a part of their file."""
     words: dict[str, int] = field(default_factory=dict)
     """How many samples have words ``with times`` and ``without times``."""
+
+    spelt_alike: dict[str, list[list[str]]] = field(default_factory=dict)
+    """Names that may be one, spelt in several ways: of subjects, and of what is kept with samples."""
 
     @property
     def undecodable(self) -> tuple[ClipCheck, ...]:
@@ -171,7 +175,8 @@ class CheckReport:
                 for where in self.shared_clips
             ],
         }
-        notes = [f"{clip.key}: {note} ({clip.shard})" for clip in self.clips for note in clip.notes]
+        notes = [f"{title}: {taken_apart(alike)}" for title, alike in self.spelt_alike.items()]
+        notes += [f"{clip.key}: {note} ({clip.shard})" for clip in self.clips for note in clip.notes]
         lines = []
         for kind, texts in {**kinds, "note": notes}.items():
             style = "" if kind == "note" else "red"

@@ -15,6 +15,7 @@ from viper_e2e.decoding import ClipDecoder, ClipInfo, probe
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import MAX_RESTARTS, TIME_LIMIT_SECONDS, Reading, decoded
 from viper_e2e.model import Prediction
+from viper_e2e.packing import spelt_alike
 from viper_e2e.scoring.check_report import CheckReport, ClipCheck, LabelRange, by_split, counts_of
 from viper_e2e.scoring.score import Hooks, score
 from viper_e2e.shards import WORDS_EXTENSIONS, SampleEntry, ShardSet, shared_clips, shared_subjects
@@ -53,7 +54,8 @@ def check(
         if progress is not None:
             progress(len(clips), len(shards))
     entries = [entry for shard in shards.shards for entry in shard.samples]
-    splits = by_split(shards)
+    splits, metadata = by_split(shards), _metadata(entries)
+    names = {"Subject": [entry.subject for entry in entries if entry.subject is not None], **metadata}
     return CheckReport(
         clips=tuple(clips),
         num_shards=len(shards.shards),
@@ -65,9 +67,10 @@ def check(
         shared_clips=tuple(shared_clips(splits)),
         problems=shards.problems,
         classes=_classes(shards),
-        metadata=_metadata(entries),
+        metadata=metadata,
         num_subjects=len({entry.subject for entry in entries} - {None}),
         num_segments=sum(entry.segment is not None for entry in entries),
+        spelt_alike={title: alike for title, own in names.items() if (alike := spelt_alike(own))},
         words=counts_of(kind for entry in entries if (kind := _words_of(entry))),
     )
 

@@ -25,6 +25,7 @@ from .mixture import Mixture as Mixture
 from .mixture import name_of_corpus as name_of_corpus
 from .overlap import shared_clips as shared_clips
 from .overlap import shared_subjects as shared_subjects
+from .overlap import subjects_of as subjects_of
 from .patterns import expand as expand
 from .reading import ShardSet as ShardSet
 from .remote import RemoteFile as RemoteFile

@@ -43,6 +43,11 @@ def shared_subjects(sets: Mapping[str, Sequence[ShardIndex]]) -> dict[str, list[
     return {subject: sorted(where) for subject, where in sorted(found.items()) if len(where) > 1}
 
 
+def subjects_of(shards: Sequence[ShardIndex]) -> list[str]:
+    """All subjects, each once."""
+    return list(dict.fromkeys(name for shard in shards for name in table_of(shard).all_subjects()))
+
+
 def _in_several(sets: Mapping[str, Sequence[np.ndarray]]) -> np.ndarray:
     """Numbers that are in more than one set, in their order; the largest set is never sorted."""
     kind = np.result_type(*(part for parts in sets.values() for part in parts), np.uint8)

@@ -238,6 +238,11 @@ class SampleTable(Sequence[SampleEntry]):
         values = self.columns.subjects.values
         return [self._prefix + values[code] for code in codes[np.isin(own, hashes)].tolist()]
 
+    def all_subjects(self) -> list[str]:
+        """Each once."""
+        values = self.columns.subjects.values
+        return [self._prefix + values[code] for code in self._subject_codes().tolist()]
+
     def subject_hashes(self) -> UInt64[np.ndarray, " S"]:
         """The hash of each subject once, without the prefix before them; as in `Texts`."""
         return self.columns.subjects.values.hashes()[self._subject_codes()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,6 @@ from viper_e2e.shards import (
     ShardLimits,
     ShardSet,
     parse_corpora,
-    shared_clips,
-    shared_subjects,
 )
 from viper_e2e.tasks import Task
 from viper_e2e.training.folds import folds_from, inner_split, notes_on
@@ -36,6 +34,7 @@ from viper_e2e.training.label_moments import (
     moments_in_parts,
     moments_of,
 )
+from viper_e2e.training.train_val_overlap import in_both
 
 LEAST_UNIT_SPREAD = 0.05
 """Labels in [0, 1] that spread less than this (standard deviation) are too narrow for a sigmoid of [0, 1]."""
@@ -67,7 +66,7 @@ def open_splits(
     if isinstance(val, Mixture) and any(corpus.weight is not None for corpus in val.corpora):
         raise ViperError("--val-shards: each clip is scored once; leave out the weights: NAME:PATTERN")
     val = val.labelled_as(train.known_labels, "--train-shards")
-    val.problems = (*_in_common(train, val), *val.problems)
+    val.problems = (*in_both(train, val), *val.problems)
     return train, val
 
 
@@ -92,35 +91,6 @@ def _split(shards: ShardSet, config: TrainConfig) -> tuple[ShardSet, ShardSet]:
     assert val is not None, "one of the two was asked for"
     train.problems, val.problems = (*train.problems, *notes), ()
     return train, val
-
-
-def _in_common(train: ShardSet, val: ShardSet) -> Iterator[str]:
-    """What makes scores on the validation clips better than on new ones."""
-    clips = [key for where in shared_clips({"train": train.shards, "val": val.shards}) for key in where["val"]]
-    for what, found, whole in (("clips", clips, len(val)), ("subjects", _subjects_of_both(train, val), None)):
-        if found:
-            count = f"{len(found)} of {whole}" if whole else str(len(found))
-            some = first_of(found, MAX_NAMES)
-            yield (
-                f"--val-shards: {count} {what} are in --train-shards too, which makes their scores better than "
-                f"those of new {what}: {some}"
-            )
-
-
-def _subjects_of_both(train: ShardSet, val: ShardSet) -> list[str]:
-    """Subjects in both sets, of corpora with the same name or where one set has no named corpora."""
-    found: dict[str, None] = {}
-    for name, own in _corpora(train):
-        for other_name, other in _corpora(val):
-            if name == other_name or not (name and other_name):
-                found |= dict.fromkeys(shared_subjects({"train": own.shards, "val": other.shards}))
-    return list(found)
-
-
-def _corpora(shards: ShardSet) -> list[tuple[str, ShardSet]]:
-    if not isinstance(shards, Mixture):
-        return [("", shards)]
-    return [(corpus.name, corpus.shards) for corpus in shards.corpora]
 
 
 def limits_of(settings: Settings) -> ShardLimits:

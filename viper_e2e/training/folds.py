@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from viper_e2e.errors import ViperError
+from viper_e2e.packing import spelt_apart, taken_apart
 from viper_e2e.runtime import count_of, naming, plain_json, write_text
 from viper_e2e.scoring import known_groups
 from viper_e2e.shards import ShardSet
@@ -190,8 +191,11 @@ def inner_split(shards: ShardSet, share: float, by: str, seed: int) -> tuple[Sha
     nearest = min(folds.names, key=lambda fold: abs(of_clips.count(fold) - share * len(shards)))
     inner = shards.only([fold == nearest for fold in of_clips])
     train = shards.only([fold != nearest for fold in of_clips])
+    two = replace(folds, of_clips={key: str(fold == nearest) for key, fold in folds.of_clips.items()})
     of_whom = "" if by == BY_CLIP else f", each {by} in one of the two"
-    return train, inner, f"validated on {len(inner)} of {len(shards)} training clips (--inner-val){of_whom}"
+    spelt = "".join(f"; {line}" for line in _spelt_alike_in_several(shards, two))
+    told = f"validated on {len(inner)} of {len(shards)} training clips (--inner-val){of_whom}{spelt}"
+    return train, inner, told
 
 
 def check_apart(shards: ShardSet, folds: Folds) -> None:
@@ -205,34 +209,49 @@ def check_apart(shards: ShardSet, folds: Folds) -> None:
 
 
 def _groups_in_several(shards: ShardSet, folds: Folds) -> Iterator[str]:
+    for group, where in sorted(_folds_of_groups(shards, folds).items()):
+        if len(where) > 1:
+            yield f"{group} ({', '.join(sorted(where, key=_as_people_count))})"
+
+
+def _folds_of_groups(shards: ShardSet, folds: Folds) -> dict[str, set[str]]:
+    """Of each group that has clips in folds, which; of clips on their own, or without subjects, none."""
     entries = entries_of(shards)
     unknown = folds.by.lower() == "subject" and not any(entry.subject for entry in entries)
-    if folds.by == BY_CLIP or unknown:  # which `notes_on` tells
-        return
     found: dict[str, set[str]] = {}
+    if folds.by == BY_CLIP or unknown:  # which `notes_on` tells
+        return found
     for entry, group in zip(entries, known_groups(shards, folds.by, "--by"), strict=True):
         if group and entry.key in folds.of_clips:
             found.setdefault(group, set()).add(folds.of_clips[entry.key])
-    for group, where in sorted(found.items()):
-        if len(where) > 1:
-            yield f"{group} ({', '.join(sorted(where, key=_as_people_count))})"
+    return found
 
 
 def notes_on(shards: ShardSet, folds: Folds) -> Iterator[str]:
     """Warnings about folds, a line each."""
     yield from folds.notes
     yield from _alone_in_a_fold(shards, folds)
-    if folds.by.lower() == "subject" and not any(entry.subject for entry in entries_of(shards)):
-        yield "no clip has a Subject, so it cannot be checked whether a person is in two folds; pack it"
-    shared = (
-        [] if folds.by.lower() == "subject" else list(_groups_in_several(shards, replace(folds, by="Subject")))
-    )
-    if shared:
+    yield from _spelt_alike_in_several(shards, folds)
+    if folds.by.lower() == "subject":
+        if not any(entry.subject for entry in entries_of(shards)):
+            yield "no clip has a Subject, so it cannot be checked whether a person is in two folds; pack it"
+        return
+    by_subject = replace(folds, by="Subject")
+    yield from _spelt_alike_in_several(shards, by_subject)
+    if shared := list(_groups_in_several(shards, by_subject)):
         yield (
             f"{count_of(len(shared), 'subject is', 'subjects are')} in more than one fold "
             f"(--by {folds.by}), so models are tested on "
             f"people they were trained on: {_some(shared)}"
         )
+
+
+def _spelt_alike_in_several(shards: ShardSet, folds: Folds) -> Iterator[str]:
+    """``S1`` in one fold and ``s1`` in another may be one person, whom a model is trained and tested on."""
+    of_groups = _folds_of_groups(shards, folds)
+    in_fold = [[group for group, where in of_groups.items() if fold in where] for fold in folds.names]
+    if found := spelt_apart(*in_fold):
+        yield f"{folds.by} in several folds, but for the spelling: {taken_apart(found)}"
 
 
 def _alone_in_a_fold(shards: ShardSet, folds: Folds) -> Iterator[str]:

@@ -1,0 +1,56 @@
+"""train_val_overlap.py: tells which clips and subjects of validation are among those of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from viper_e2e.packing import spelt_apart, taken_apart
+from viper_e2e.runtime import first_of
+from viper_e2e.shards import Mixture, ShardSet, shared_clips, shared_subjects, subjects_of
+
+MAX_NAMES = 10
+"""So many clips are named in a message; more are counted."""
+
+
+def in_both(train: ShardSet, val: ShardSet) -> Iterator[str]:
+    """What makes scores on the validation clips better than on new ones."""
+    clips = [key for where in shared_clips({"train": train.shards, "val": val.shards}) for key in where["val"]]
+    for what, found, whole in (("clips", clips, len(val)), ("subjects", _subjects_of_both(train, val), None)):
+        if found:
+            count = f"{len(found)} of {whole}" if whole else str(len(found))
+            some = first_of(found, MAX_NAMES)
+            yield (
+                f"--val-shards: {count} {what} are in --train-shards too, which makes their scores better than "
+                f"those of new {what}: {some}"
+            )
+    yield from _spelt_otherwise(train, val)
+
+
+def _subjects_of_both(train: ShardSet, val: ShardSet) -> list[str]:
+    found: dict[str, None] = {}
+    for own, other in _of_the_same_people(train, val):
+        found |= dict.fromkeys(shared_subjects({"train": own.shards, "val": other.shards}))
+    return list(found)
+
+
+def _spelt_otherwise(train: ShardSet, val: ShardSet) -> Iterator[str]:
+    """A person may be one of training as ``S1`` and one of validation as ``s1``."""
+    found = []
+    for own, other in _of_the_same_people(train, val):
+        found += spelt_apart(subjects_of(own.shards), subjects_of(other.shards))
+    if found:
+        yield f"--val-shards: subjects as in --train-shards but for their spelling: {taken_apart(found)}"
+
+
+def _of_the_same_people(train: ShardSet, val: ShardSet) -> Iterator[tuple[ShardSet, ShardSet]]:
+    """Corpora with the same name, or where one set has no named corpora."""
+    for name, own in _corpora(train):
+        for other_name, other in _corpora(val):
+            if name == other_name or not (name and other_name):
+                yield own, other
+
+
+def _corpora(shards: ShardSet) -> list[tuple[str, ShardSet]]:
+    if not isinstance(shards, Mixture):
+        return [("", shards)]
+    return [(corpus.name, corpus.shards) for corpus in shards.corpora]
