@@ -98,10 +98,10 @@ class AheadOpener:
     token: str
     wait_seconds: float = WAIT_SECONDS
 
-    def open(self, path_or_url: str) -> Bytes:
+    def open(self, path_or_url: str, version: str | None = None) -> Bytes:
         if not is_remote(path_or_url):
-            return Direct().open(path_or_url)
-        return _Ahead(path_or_url, self._ask)
+            return Direct().open(path_or_url, version)
+        return _Ahead(path_or_url, version, self._ask)
 
     def doubt(self, path_or_url: str) -> None:
         here = AheadService.with_token(self.token)
@@ -144,9 +144,10 @@ class _Ahead:
     """One shard."""
 
     path_or_url: str
+    version: str | None
     ask: Callable[[str, int, int], bytes | None]
 
     def read(self, offset: int, size: int) -> bytes:
         """From what was read ahead, else by a range: with the same bytes, and the same errors."""
         found = self.ask(self.path_or_url, offset, size)
-        return Direct().open(self.path_or_url).read(offset, size) if found is None else found
+        return Direct().open(self.path_or_url, self.version).read(offset, size) if found is None else found

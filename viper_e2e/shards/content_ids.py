@@ -49,5 +49,5 @@ def _middle(shard: ShardIndex, member: Member) -> str | None:
 def _foreign_member_id(shard: ShardIndex, member: Member) -> str | list:
     source = open_source(shard.path_or_url)
     if not isinstance(source, LocalFile):
-        return [source.name, shard.size, member.offset, member.size]
+        return [source.name, shard.size, member.offset, member.size, shard.version]
     return sampled_digest(lambda offset, size: source.read(member.offset + offset, size), member.size)

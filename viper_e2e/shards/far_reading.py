@@ -53,7 +53,9 @@ class Bytes(Protocol):
 class Opener(Protocol):
     """Opens shards by path or address. Picklable."""
 
-    def open(self, path_or_url: str, /) -> Bytes: ...
+    def open(self, path_or_url: str, version: str | None, /) -> Bytes:
+        """``version``: of its index, where it is without hashes; what is read must be of no other."""
+        ...
 
     def doubt(self, path_or_url: str, /) -> None:
         """What was read of this one was not what its index says."""

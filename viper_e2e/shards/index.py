@@ -73,7 +73,7 @@ class ShardIndex:
     content_id: str | None = None
     """As `ShardSet.shard_ids` tells it, where a file says so; None: to be computed."""
     version: str | None = None
-    """Of a shard far away without hashes: what its server tells its state from others by, if it was asked."""
+    """Of a shard without hashes: what told its state from others when it was indexed (`ShardState`)."""
     kept_name: str | None = None
     """Of a shard of which some samples are left out: what all of it is called in a folder of kept shards."""
 

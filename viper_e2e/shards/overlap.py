@@ -86,6 +86,8 @@ def _sha256(shard: ShardIndex, film: Member) -> str | None:
     if film.sha256 is not None:
         return film.sha256
     try:
-        return hashlib.sha256(open_source(shard.path_or_url).read(film.offset, film.size)).hexdigest()
+        return hashlib.sha256(
+            open_source(shard.path_or_url, shard.version).read(film.offset, film.size)
+        ).hexdigest()
     except (ShardError, FileNotFoundError):
         return None

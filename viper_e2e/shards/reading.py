@@ -184,7 +184,8 @@ class ShardSet:
 
     def place_of(self, i: int) -> Place:
         """All that a `reader` has to know of sample ``i``."""
-        return Place(self.shard_of(i).path_or_url, self.entry(i))
+        shard = self.shard_of(i)
+        return Place(shard.path_or_url, self.entry(i), shard.version)
 
     def _place(self, i: int) -> tuple[int, int]:
         if not 0 <= i < len(self):
@@ -204,8 +205,6 @@ def _index(path: str, limits: ShardLimits) -> tuple[ShardIndex | None, Aside]:
                 index = read_columns(source, open_source(columns_path(path)), size, limits)
             return _located(index or read_index(source, beside, size, limits), path), Aside()
         foreign, aside = index_foreign(source, limits)
-        if limits.far.cache is not None and isinstance(source, RemoteFile):
-            foreign = replace(foreign, version=source.version())
         return _located(foreign, path), aside
     except FileNotFoundError as error:
         reason = error.strerror or str(error) if isinstance(source, RemoteFile) else "no such shard"

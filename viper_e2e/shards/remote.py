@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from viper_e2e.errors import UNREACHABLE, ClipError
 from viper_e2e.shards.addresses import refuse_scheme, without_query
 from viper_e2e.shards.limits import ShardError, UnreachableError
+from viper_e2e.shards.shard_state import ShardState
 from viper_e2e.shards.stores import forget_logins, login_fault, request_for
 
 if TYPE_CHECKING:
@@ -38,24 +39,21 @@ _NOT_THERE = {
 
 
 class RemoteFile:
-    """A file behind ``https://`` or in a store, read by Range requests. Holds only its address: picklable.
+    """A file behind ``https://`` or in a store, read by Range requests. Picklable.
 
     ``https://user:password@host/…`` logs in (HTTP basic authentication).
     """
 
     window_bytes = 65_536
 
-    def __init__(self, url: str):
+    def __init__(self, url: str, state: ShardState | None = None):
         parts = urlsplit(url)
         login, _, host = parts.netloc.rpartition("@")
         self.url = urlunsplit((parts.scheme, host, parts.path, parts.query, ""))
         self.name = without_query(url)
         self._login = login
-
-    def version(self) -> str | None:
-        """What its server tells its state from others by; ``None`` where it says nothing of the kind."""
-        with self.asked(0, 1) as answer:
-            return version_of(answer) if answer.status in SERVED else None
+        self.state = state
+        """What all answers must tell it by; ``None``: whatever they tell."""
 
     def size(self) -> int:
         """Bytes, from the first Range answer; raises ``FileNotFoundError`` where it is not there."""
@@ -86,6 +84,8 @@ class RemoteFile:
             if answer.status not in SERVED:
                 return self.refused(answer)
             before, total = self.place_in(answer, offset, size)
+            if self.state is not None:
+                self.state.check(self.name, version_of(answer))
             return answer.exactly(before + size, _patience(size))[before:], total
 
     @contextmanager

@@ -23,6 +23,8 @@ class Place:
     path_or_url: str
     """Of the shard."""
     entry: SampleEntry
+    version: str | None = None
+    """Of a shard without hashes: the state that was indexed."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class SampleReader:
     def _bytes(self, place: Place, extension: str, opener: Opener) -> bytes:
         member = place.entry.members[extension]
         try:
-            return opener.open(place.path_or_url).read(member.offset, member.size)
+            return opener.open(place.path_or_url, place.version).read(member.offset, member.size)
         except (ShardError, FileNotFoundError) as error:
             stage = UNREACHABLE if isinstance(error, UnreachableError) else "read"
             reason = error.strerror if isinstance(error, FileNotFoundError) and error.strerror else error

@@ -23,6 +23,7 @@ from viper_e2e.shards.index import (
     split_of,
     unusable,
 )
+from viper_e2e.shards.shard_state import ShardState
 from viper_e2e.shards.sources import ShardError, ShardLimits, Source
 from viper_e2e.shards.tar import TarMember, walk_tar
 
@@ -45,8 +46,9 @@ def index_foreign(shard: Source, limits: ShardLimits) -> tuple[ShardIndex, Aside
     """Index a tar that has no index beside it, by walking its headers and reading its json members.
 
     Of a torn shard the sample of the last member is always dropped: nobody can tell whether all of its members
-    are there.
+    are there. From here on the source gives nothing of another state than the first, which `version` names.
     """
+    shard.state = state = ShardState()
     walk, aside = walk_tar(shard, limits), Aside()
     aside.left_out += [f"{shard.name}: ignored {text}" for text in walk.ignored]
     groups = _groups(walk.members)
@@ -79,7 +81,9 @@ def index_foreign(shard: Source, limits: ShardLimits) -> tuple[ShardIndex, Aside
     if columns is not None:
         values = [value for entry in entries for value in entry.intensities or ()]
         labels = LabelSet(tuple(columns), *range_of(values))
-    return ShardIndex(shard.name, shard.size(), tuple(entries), labels, split_of(shard.name)), aside
+    split = split_of(shard.name)
+    index = ShardIndex(shard.name, shard.size(), tuple(entries), labels, split, version=state.version)
+    return index, aside
 
 
 def _in_order(by_name: Mapping[str, float], columns: list[str]) -> tuple[float, ...]:

@@ -1,0 +1,23 @@
+"""shards/shard_state.py: the one state of a shard without hashes, from which all that is read must come."""
+
+from __future__ import annotations
+
+from viper_e2e.shards.limits import ShardError
+
+
+class ShardState:
+    """What tells a file's state from others: noted at the first read, or known since it was indexed."""
+
+    def __init__(self, version: str | None = None):
+        self.version = version
+        """ETag and date of a server, size and date on disk; ``None``: nothing was told so far."""
+
+    def check(self, name: str, version: str | None) -> None:
+        """Compare what was just told with what was told before; ``ShardError`` where it differs."""
+        if self.version not in (None, version):
+            raise ShardError(
+                f"{name}: was replaced since it was indexed (it was {self.version!r}, now it is {version!r}); "
+                "begin again, so that it is indexed anew; if its bytes are the same (touched, or on several "
+                "servers that disagree), put the index that `viper index` writes beside it"
+            )
+        self.version = version
