@@ -218,7 +218,7 @@ def test_a_cached_clip_of_another_model_is_refused(loaded, model, corpus):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("vizual", "--backbone vizual: did you mean visual? this model has visual, audio"),
+        ("vizual", "--backbone vizual: this model has visual, audio; did you mean visual?"),
         ("image_text", "--backbone image_text: this model has visual, audio"),
         ("visual", "--backbone visual: the checkpoint holds its own weights of visual"),
         ("sentence_bank", "--sentence-bank: this model has visual, audio"),

@@ -26,6 +26,7 @@ GATEKEEPERS = {
     "webdataset": {"shards"},
     "av": {"decoding", "report"},
     "urllib3": {"shards"},
+    "difflib": {"errors"},
     "decord": {"decoding"},
     "torchcodec": {"decoding"},
     "facenet_pytorch": {"faces"},

@@ -337,9 +337,9 @@ def test_labels_that_are_named_are_taken_and_nothing_else(tmp_path):
     found = read_labels(path, ColumnChoices(labels=("alter", "Valence")))
     assert found.labels.columns == ("Alter", "Valence")
     assert found.columns[3].taken_for == "not used (not in --labels)"
-    with pytest.raises(ViperError, match=r"--labels: no column 'Valenz'; is 'Valence' meant\?"):
+    with pytest.raises(ViperError, match=r"--labels: no column 'Valenz'; did you mean Valence\?"):
         read_labels(path, ColumnChoices(labels=("Valenz",)))
-    with pytest.raises(ViperError, match=r"--ignore: no column 'Altar'; is 'Alter' meant\?"):
+    with pytest.raises(ViperError, match=r"--ignore: no column 'Altar'; did you mean Alter\?"):
         read_labels(path, ColumnChoices(ignore=("Altar",)))
 
 

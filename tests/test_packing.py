@@ -304,13 +304,13 @@ def test_a_doubled_id_names_both_lines_and_packs_neither(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("File_ID", "Fille_ID", r"no column 'File_ID' .*is 'Fille_ID' meant\?"),
-        ("Split", "Spilt", r"no column 'Split' .*is 'Spilt' meant\?"),
+        ("File_ID", "Fille_ID", r"no column 'File_ID' .*did you mean Fille_ID\?"),
+        ("Split", "Spilt", r"no column 'Split' .*did you mean Spilt\?"),
         ("Split", "Part", r"no column 'Split' among"),
-        ("Adoration", "Adoratoin", r"unknown column 'Adoratoin'; is 'Adoration' meant\?"),
-        ("Empathic-Pain", "EmpathicPain", r"unknown column 'EmpathicPain'; is 'Empathic-Pain' meant\?"),
+        ("Adoration", "Adoratoin", r"unknown column 'Adoratoin'; did you mean Adoration\?"),
+        ("Empathic-Pain", "EmpathicPain", r"unknown column 'EmpathicPain'; did you mean Empathic-Pain\?"),
         ("Subject", "Subjekt", r"column 'Subjekt' seems to tell who is seen.* --subject-column Subjekt"),
-        ("Subject", "Sujbect", r"unknown column 'Sujbect'; is 'Subject' meant\?"),
+        ("Subject", "Sujbect", r"unknown column 'Sujbect'; did you mean Subject\?"),
         ("Fear", "Disgust", r"column 'Disgust' comes 2 times"),
         ("Fear", "", r"column 9 has no title"),
     ],

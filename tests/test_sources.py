@@ -105,8 +105,8 @@ def test_a_file_that_may_not_be_looked_at_fails_alone(tmp_path, checkpoint, clip
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("vidoes", "no such file or folder; did you mean 'videos'?"),
-        ("videos/b.mp4", "no such file or folder; did you mean 'a.mp4'?"),
+        ("vidoes", "no such file or folder; did you mean videos?"),
+        ("videos/b.mp4", "no such file or folder; did you mean a.mp4?"),
         ("nothing*.mp4", "no such file or folder"),
     ],
 )

@@ -56,7 +56,7 @@ def test_what_is_drawn_lies_in_its_range_evenly_and_is_drawn_again_by_its_seed(b
 @pytest.mark.parametrize(
     ("option", "word", "said"),
     [
-        ("--grid", "fusion.dropuot=0.1", "no setting has this name; did you mean 'fusion.dropout'?"),
+        ("--grid", "fusion.dropuot=0.1", "no setting has this name; did you mean fusion.dropout?"),
         ("--grid", "decoding.num_frames=4,8", "cannot be tried on one pass"),
         ("--grid", "preset=base,tiny", "cannot be tried on one pass"),
         ("--grid", "visual=4", "cannot be tried on one pass"),

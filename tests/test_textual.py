@@ -302,7 +302,7 @@ def test_weights_that_do_not_fit_are_named(encoder, tmp_path):
             "different activations; name the model without -quickgelu|no weights",
         ),
         ("ViT-B-32/nothing", "has no weights 'nothing' on the hub; open_clip knows: openai"),
-        ("ViT-B-23/openai", "do you mean ViT-B-32"),
+        ("ViT-B-23/openai", "did you mean ViT-B-32"),
         ("/no/such/folder", "does not exist; put its folder"),
         ("ViT-B-32-quickgelu/openai", r"timm/vit_base_patch32_clip_224\.openai: .*\); put its folder"),
         ("hf-hub:someone/clip", r"someone/clip: .*\); put its folder .* \$VIPER_BACKBONES/image_text"),

@@ -1,8 +1,10 @@
-"""errors.py: errors that a person can act on, each with a one-line message; exit codes of commands."""
+"""errors.py: errors that a person can act on, each with a one-line message; likely names; exit codes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+import shlex
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 
 
@@ -23,6 +25,16 @@ class ViperError(ValueError):
     Commands print the message on one line and exit; nothing else is caught there, so that a
     programming error keeps its traceback.
     """
+
+
+def nearest(name: str, names: Iterable[str], *, likeness: float = 0.6) -> str | None:
+    """The one of ``names`` that was probably meant. ``likeness``: at least this, from 0 to 1 (the same)."""
+    return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=likeness)), None)
+
+
+def did_you_mean(near: str | None) -> str:
+    """``; did you mean visual?`` as the end of a message, the name as one types it; nothing for `None`."""
+    return "" if near is None else f"; did you mean {shlex.quote(near)}?"
 
 
 UNREACHABLE = "unreachable"

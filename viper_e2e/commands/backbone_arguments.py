@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from viper_e2e.config import BackboneConfig, Depths, Frozen, ModelConfig, backbones_of
-from viper_e2e.errors import ViperError
+from viper_e2e.errors import ViperError, did_you_mean, nearest
 
 
 def backbone_overrides(words: Sequence[str]) -> dict[str, str]:
@@ -27,8 +26,7 @@ def backbone_of(model: ModelConfig, name: str) -> BackboneConfig:
     """A model's backbone by its name; `ViperError` with the nearest one."""
     known = backbones_of(model)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; this model has {', '.join(known)}"
+        hint = did_you_mean(nearest(name, known)) or f"; this model has {', '.join(known)}"
         raise ViperError(f"no backbone is called {name!r}{hint}")
     return known[name]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
@@ -13,7 +12,7 @@ from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin,
 
 from viper_e2e.commands.usage import Parser
 from viper_e2e.config import GROUPS, WORDED, check_options, option_of, plain, read_settings_file, setting_of
-from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.errors import ExitCode, ViperError, did_you_mean, nearest
 
 C = TypeVar("C")
 VOLUME = {("-q", "--quiet"): "show only results and errors", ("-v", "--verbose"): "show every note"}
@@ -179,9 +178,7 @@ def _words_of(kind: type, path: Path, data: Mapping[str, Any]) -> Iterator[str]:
     for name, value in data.items():
         field = by_name.get(setting_of(name))
         if field is None:
-            near = difflib.get_close_matches(str(name), by_name, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ViperError(f"{path}: has no option {name!r}{hint}")
+            raise ViperError(f"{path}: has no option {name!r}{did_you_mean(nearest(str(name), by_name))}")
         option = option_of(field.name)
         for single in value if isinstance(value, list) else [value]:
             if isinstance(single, dict | list):

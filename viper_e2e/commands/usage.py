@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from argparse import ArgumentParser
@@ -11,7 +10,7 @@ from itertools import pairwise
 from typing import NoReturn
 
 from viper_e2e.config import option_of, setting_of, with_dashes
-from viper_e2e.errors import ExitCode
+from viper_e2e.errors import ExitCode, did_you_mean, nearest
 
 
 class Parser(ArgumentParser):
@@ -51,9 +50,8 @@ def overview(commands: Mapping[str, str]) -> str:
 
 
 def unknown_command(command: str, commands: Iterable[str]) -> ExitCode:
-    near = difflib.get_close_matches(command, commands, n=1)
-    hint = f"did you mean {near[0]}?" if near else "see viper --help"
-    print(f"viper: no command {command!r}; {hint}", file=sys.stderr)
+    hint = did_you_mean(nearest(command, commands)) or "; see viper --help"
+    print(f"viper: no command {command!r}{hint}", file=sys.stderr)
     return ExitCode.NOTHING_DONE
 
 
@@ -66,10 +64,10 @@ def usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:
     named = on_command_line or in_file
     if named is not None:
         word = setting_of(".".join(filter(None, named.groups()))).lower()
-        near = _nearest(word, [option.lstrip("-") for option in options if option.startswith("--")])
+        near = _likely_option(word, [option.lstrip("-") for option in options if option.startswith("--")])
         if near and on_command_line:
             near = option_of(near)
-        message += f"; did you mean {near}?" if near else ""
+        message += did_you_mean(near)
     print(f"{prog}: {message} (see {prog} --help)", file=sys.stderr)
     raise SystemExit(ExitCode.NOTHING_DONE)
 
@@ -160,10 +158,11 @@ NEVER_MEANT = ("print_shtab", "print_completion")
 """Options of the parser that do nothing for a person."""
 
 
-def _nearest(word: str, names: Sequence[str]) -> str | None:
+def _likely_option(word: str, names: Sequence[str]) -> str | None:
     """What others call so, one that ends in this word (``dim`` → ``model.fusion.dim``), or the most alike."""
     by_key = {setting_of(name): name for name in names if name not in NEVER_MEANT}
     near = [key for key, others in SYNONYMS.items() if key in by_key and word in others.split()]
     near = near or [key for key in by_key if key.endswith(f".{word}")]
-    near = near or difflib.get_close_matches(word, by_key, n=1, cutoff=0.75)
-    return by_key[near[0]] if near else None
+    # There are hundreds of settings: one that is only roughly alike would mislead.
+    likely = near[0] if near else nearest(word, by_key, likeness=0.75)
+    return None if likely is None else by_key[likely]

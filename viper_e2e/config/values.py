@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Collection
 from typing import NamedTuple
 
-from viper_e2e.errors import ViperError
+from viper_e2e.errors import ViperError, did_you_mean, nearest
 
 # Messages of `parse` begin with what was given; who calls it puts the name of the setting before it.
 
@@ -75,9 +74,8 @@ class Loss(NamedTuple):
         for part in filter(None, (part.strip() for part in str(text).split(","))):
             name, equals, number = (piece.strip() for piece in part.partition("="))
             if name not in LOSS_TERMS:
-                near = difflib.get_close_matches(name, LOSS_TERMS, 1)
-                hint = f" (did you mean {near[0]}?)" if near else ""
-                raise ViperError(f"{text!r}: no term {name!r}{hint}; there are {', '.join(LOSS_TERMS)}")
+                hint = did_you_mean(nearest(name, LOSS_TERMS))
+                raise ViperError(f"{text!r}: no term {name!r}; there are {', '.join(LOSS_TERMS)}{hint}")
             if name in weights:
                 raise ViperError(f"{text!r}: {name} is listed twice; give it one weight")
             weights[name] = _weight(text, number if equals else "1")
@@ -183,9 +181,8 @@ class Trackers(NamedTuple):
         words = [] if str(text).strip() == "none" else [word.strip().lower() for word in str(text).split(",")]
         for word in words:
             if word not in TRACKERS:
-                near = difflib.get_close_matches(word, TRACKERS, 1)
-                hint = f" (did you mean {near[0]}?)" if near else ""
+                hint = did_you_mean(nearest(word, TRACKERS))
                 raise ViperError(
-                    f"{text!r}: no tracker {word!r}{hint}; choose none, or some of {','.join(TRACKERS)}"
+                    f"{text!r}: no tracker {word!r}; choose none, or some of {','.join(TRACKERS)}{hint}"
                 )
         return cls(tuple(name for name in TRACKERS if name in words))

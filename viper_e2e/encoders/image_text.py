@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +31,7 @@ from viper_e2e.encoders.weights import (
     tensors_sha256,
     weight_files,
 )
-from viper_e2e.errors import ViperError
+from viper_e2e.errors import ViperError, did_you_mean, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -139,10 +138,10 @@ def _named(spec: str, search: Search) -> tuple[dict[str, Any] | None, dict[str, 
     if is_path or (architecture is None and search.small_files("image_text") is not None):
         return None, {}, None
     if architecture is None:
-        near = get_close_matches(name, open_clip.list_models(), 1)
+        hint = did_you_mean(nearest(name, open_clip.list_models()))
         raise ViperError(
-            f"image_text: {spec} is no file or folder, nor hf-hub:OWNER/NAME, nor open_clip's NAME/PRETRAINED"
-            + (f"; do you mean {near[0]}?" if near else "")
+            f"image_text: {spec} is no file or folder, nor hf-hub:OWNER/NAME, nor open_clip's "
+            f"NAME/PRETRAINED{hint}"
         )
     pretrained = open_clip.get_pretrained_cfg(name, tag)
     if not pretrained.get("hf_hub"):

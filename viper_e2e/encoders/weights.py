@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -19,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from viper_e2e.config import BackboneConfig
-from viper_e2e.errors import ViperError
+from viper_e2e.errors import ViperError, did_you_mean, nearest
 from viper_e2e.runtime import HubError, fetch_folder
 
 logger = logging.getLogger(__name__)
@@ -74,9 +73,8 @@ def check_overrides(search: Search, known: Sequence[str]) -> None:
     for name in search.overrides:
         option = "--sentence-bank" if name == "sentence_bank" else f"--backbone {name}"
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ViperError(f"{option}: {hint}this model has {', '.join(known) or 'no backbone'}")
+            hint = did_you_mean(nearest(name, known))
+            raise ViperError(f"{option}: this model has {', '.join(known) or 'no backbone'}{hint}")
         if name in search.bundled:
             raise ViperError(f"{option}: the checkpoint holds its own weights of {name}; leave this out")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from viper_e2e.errors import did_you_mean, nearest
 from viper_e2e.packing.sheet import Sheet
 from viper_e2e.packing.task_columns import TaskColumns
 from viper_e2e.packing.titles import FILE_TITLES, plain
@@ -98,9 +98,9 @@ def find_column(sheet: Sheet, wanted: str, option: str, columns: Columns) -> int
     alike = [place for place, title in enumerate(sheet.header) if title and plain(title) == plain(wanted)]
     if exact or len(alike) == 1:
         return (exact or alike)[0]
-    near = difflib.get_close_matches(wanted, [title for title in sheet.header if title], n=1, cutoff=0.6)
-    there = f"is {near[0]!r} meant?" if near else f"there are {_and_others(sheet.header)}"
-    columns.complaints.append((sheet.header_line, f"{option}: no column {wanted!r}; {there}"))
+    hint = did_you_mean(nearest(wanted, [title for title in sheet.header if title]))
+    there = hint or f"; there are {_and_others(sheet.header)}"
+    columns.complaints.append((sheet.header_line, f"{option}: no column {wanted!r}{there}"))
     return None
 
 

@@ -6,8 +6,9 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from viper_e2e.errors import did_you_mean
 from viper_e2e.packing.column_choices import ColumnChoices, Columns, find_column
-from viper_e2e.packing.label_columns import counts_up, nearest, take_labels
+from viper_e2e.packing.label_columns import counts_up, likely_title, take_labels
 from viper_e2e.packing.sheet import Sheet
 from viper_e2e.packing.titles import FILE_TITLES, KEPT, PARTS, SPLIT_TITLES, is_time, plain
 
@@ -128,10 +129,10 @@ def _ask_for(
     free = [title for place, title in enumerate(sheet.header) if title and place not in taken]
     alike = [title for title in free if plain(title) in titles]
     alike.sort(key=lambda title: titles.index(plain(title)))
-    near = alike or [title for title in free if nearest(title, [name])]
+    near = alike or [title for title in free if likely_title(title, [name])]
     there = f"no column {name!r} among {', '.join(map(repr, sheet.header))}"
     if near:
-        text = f"{there}; is {near[0]!r} meant? rename it, or add {option} {shlex.quote(near[0])}"
+        text = f"{there}{did_you_mean(near[0])} rename it, or add {option} {shlex.quote(near[0])}"
         columns.ask(sheet.header_line, text, option, near[0])
         return sheet.header.index(near[0])
     columns.complaints.append((sheet.header_line, f"{there}; add {option} TITLE if another {what}"))

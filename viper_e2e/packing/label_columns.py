@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
+from viper_e2e.errors import did_you_mean, nearest
 from viper_e2e.labels import HUME_REACTION, name_of
 from viper_e2e.packing.bad_cells import is_date
 from viper_e2e.packing.column_choices import ColumnChoices, Columns, find_column, is_missing
@@ -100,7 +100,7 @@ def _judge(sheet: Sheet, place: int, choices: ColumnChoices, columns: Columns, m
     """One column without a name of its own: an emotion, text, or something to ask about."""
     title, at = sheet.header[place], sheet.header_line
     if meant:
-        columns.complaints.append((at, f"unknown column {title!r}; is {meant!r} meant?"))
+        columns.complaints.append((at, f"unknown column {title!r}{did_you_mean(meant)}"))
         return
     filled = _filled(sheet, place, choices)
     numeric = [cell for _, cell in filled if number(cell, "either") is not None]
@@ -262,15 +262,15 @@ def _meant(sheet: Sheet, titles: Sequence[str]) -> dict[str, str]:
     names = [*names, *(name for name in RESERVED if plain(name) not in map(plain, sheet.header))]
     # A title that is a word of its own (`Subjekt`) is asked about with an option that takes it as it is.
     asked = (*FILE_TITLES, *SPLIT_TITLES, *SUBJECT_TITLES)
-    found = {title: nearest(title, names) for title in titles if plain(title) not in asked}
+    found = {title: likely_title(title, names) for title in titles if plain(title) not in asked}
     return {title: name for title, name in found.items() if name and name not in ("File_ID", "Split")}
 
 
-def nearest(title: str, names: Sequence[str]) -> str | None:
+def likely_title(title: str, names: Sequence[str]) -> str | None:
     """The name that a title probably stands for, ignoring case and punctuation."""
     by_name = {plain(name): name for name in names}
-    match = difflib.get_close_matches(plain(title), by_name, n=1, cutoff=0.8)
-    return by_name[match[0]] if match else None
+    near = nearest(plain(title), by_name, likeness=0.8)
+    return None if near is None else by_name[near]
 
 
 def _short(cell: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from collections import Counter, defaultdict
@@ -10,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from viper_e2e.errors import nearest
 from viper_e2e.labels import LabelSet
 from viper_e2e.packing.bad_cells import AS_TEXT, is_date
 from viper_e2e.packing.spellings import MAX_NAMED, quoted, spelt_alike, taken_apart
@@ -131,9 +131,9 @@ def _classes_like_others(name: str, counts: Mapping[str, int]) -> list[str]:
     """A rare class whose word is nearly that of a frequent one is a slip of the keyboard."""
     lines = []
     for word, num in counts.items():
-        often = [other for other, more in counts.items() if RARE * num <= more]
-        if near := difflib.get_close_matches(word.casefold(), [other.casefold() for other in often], 1, 0.8):
-            found = next(other for other in often if other.casefold() == near[0])
+        often = {other.casefold(): other for other, more in counts.items() if RARE * num <= more}
+        if near := nearest(word.casefold(), often, likeness=0.8):
+            found = often[near]
             lines.append(
                 f"{name}: {word!r} ({count_of(num, 'clip')}) is a class of its own beside {found!r} "
                 f"({counts[found]:,}); write them alike if it is a slip"

@@ -29,7 +29,6 @@ from .names import fault_of as fault_of
 from .names import is_hidden as is_hidden
 from .names import literal_prefix as literal_prefix
 from .names import matches as matches
-from .names import nearest as nearest
 from .names import printable as printable
 from .notes import show_notes as show_notes
 from .notes import shown_level as shown_level

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import re
 import unicodedata
-from collections.abc import Iterable
 from pathlib import Path
 
 VIDEO_EXTENSIONS = (
@@ -71,12 +69,6 @@ def fault_of(name: str) -> str | None:
         if kind in ("Cc", "Zl", "Zp"):
             return f"has a control character (U+{ord(character):04X})"
     return None
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """``; did you mean 'videos'?`` or nothing."""
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def literal_prefix(pattern: str) -> tuple[str, str]:

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from viper_e2e.clip import ClipEntry, ClipPlace, ClipSource, Cue, Sample
 from viper_e2e.config import LimitsConfig
-from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.errors import ClipError, ViperError, did_you_mean, nearest
 from viper_e2e.loading import HasPlaces, Readable, Where, beside_clip, far_reading_of, find_files, words_beside
-from viper_e2e.runtime import digest, file_id, matches, nearest, printable
+from viper_e2e.runtime import digest, file_id, matches, printable
 from viper_e2e.shards import (
     FarReading,
     SampleEntry,
@@ -252,7 +252,7 @@ def _near(place: str) -> str:
     """The name in the same folder that was probably meant."""
     path = Path(place)
     try:
-        names = [other.name for other in path.parent.iterdir()]
+        names = [printable(other.name) for other in path.parent.iterdir()]
     except OSError:
         return ""
-    return nearest(path.name, names)
+    return did_you_mean(nearest(path.name, names))

@@ -18,8 +18,7 @@ from viper_e2e.config import (
     flat,
     setting_of,
 )
-from viper_e2e.errors import ViperError
-from viper_e2e.runtime import nearest
+from viper_e2e.errors import ViperError, did_you_mean, nearest
 
 MAX_TRIALS = 10_000
 MAX_REPEATS = 100_000
@@ -154,7 +153,8 @@ def _setting(given: str, known: Mapping[str, Any], option: str) -> str:
                 "and the other settings of learning"
             )
     short = {other.removeprefix("model.") for other in sweepable}
-    raise ViperError(f"{option} {given}: no setting has this name{nearest(name, sorted(short | sweepable))}")
+    hint = did_you_mean(nearest(name, sorted(short | sweepable)))
+    raise ViperError(f"{option} {given}: no setting has this name{hint}")
 
 
 def _sweepable(known: Mapping[str, Any]) -> Iterator[str]:
