@@ -10,7 +10,7 @@ from support.training_runs import make_corpus, settings
 from viper_e2e.commands.cli import main
 from viper_e2e.model import ViPEROutput
 from viper_e2e.runtime import Processes
-from viper_e2e.training.absent_modalities import Lacking
+from viper_e2e.training.absent_modalities import AbsentModalities
 from viper_e2e.training.many_trainings import train
 
 
@@ -35,13 +35,13 @@ def output(present: list[list[bool]], faces: list[bool], valid: list[bool] | Non
 
 
 def told(*outputs: ViPEROutput, position: int = 0) -> list[str]:
-    lacking = Lacking(("visual", "audio"), Processes(Accelerator(cpu=True)))
-    lacking.begin(position)
+    absent = AbsentModalities(("visual", "audio"), Processes(Accelerator(cpu=True)))
+    absent.begin(position)
     for one in outputs:
-        lacking.add(one, torch.ones(len(one.valid)))
-    lines = [*lacking.told()]
-    lacking.begin(0)
-    assert not lines or not [*lacking.told()], "told twice"
+        absent.add(one, torch.ones(len(one.valid)))
+    lines = [*absent.told()]
+    absent.begin(0)
+    assert not lines or not [*absent.told()], "told twice"
     return lines
 
 

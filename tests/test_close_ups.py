@@ -152,7 +152,7 @@ def test_containers_that_keep_times_otherwise_give_the_same_frames_again(tmp_pat
     )(path)
     whole = ClipDecoder(DecodingConfig(num_frames=4, max_side=None, sound="none"))(path).frames
     windows = {1: (30, 40, 90, 100), 3: (400, 100, 500, 300)}
-    flat = close_up(DecodingConfig(), decoded.again, windows, 960, "a")
+    flat = close_up(DecodingConfig(), decoded.frame_source, windows, 960, "a")
     assert np.array_equal(flat[: 60 * 60 * 3].reshape(60, 60, 3), whole[1, 40:100, 30:90])
     assert np.array_equal(flat[60 * 60 * 3 :].reshape(200, 100, 3), whole[3, 100:300, 400:500])
 
@@ -183,15 +183,15 @@ def test_the_timeline_of_a_file_is_read_once_for_all_its_windows_and_anew_when_i
     monkeypatch.setattr(close_up_frames, "read_timeline", counted)
     windows = {0: (0, 0, 64, 64), 1: (64, 64, 128, 128)}
     first, second = (
-        close_up(DecodingConfig(), close_up_frames.AgainFrom(path, np.array(wanted)), windows, 960, "a")
+        close_up(DecodingConfig(), close_up_frames.FrameSource(path, np.array(wanted)), windows, 960, "a")
         for wanted in ([0, 1], [0, 1])
     )
     assert len(reads) == 1
     assert np.array_equal(first, second)
-    as_bytes = close_up_frames.AgainFrom(np.frombuffer(path.read_bytes(), np.uint8), np.array([0, 1]))
+    as_bytes = close_up_frames.FrameSource(np.frombuffer(path.read_bytes(), np.uint8), np.array([0, 1]))
     assert np.array_equal(close_up(DecodingConfig(), as_bytes, windows, 960, "a"), first)
     os.utime(path, ns=(1, 1))
-    close_up(DecodingConfig(), close_up_frames.AgainFrom(path, np.array([0, 1])), windows, 960, "a")
+    close_up(DecodingConfig(), close_up_frames.FrameSource(path, np.array([0, 1])), windows, 960, "a")
     assert len(reads) == 3
 
 
@@ -231,7 +231,7 @@ def test_close_ups_take_no_more_bytes_than_the_frames(side, display_size, margin
 
 
 def test_one_whole_frame_at_a_time_is_in_memory(clip, model):
-    again = model.decoder(clip).again
+    again = model.decoder(clip).frame_source
     windows = dict.fromkeys(range(4), (100, 100, 200, 200))
     tracemalloc.start()
     try:
@@ -248,7 +248,7 @@ def test_nothing_is_decoded_twice_without_need(clip, model, monkeypatch):
     assert plan_view(track_of(30), SCALED, SCALED, [CropSpec(64)], 0.25) is None
     nobody = FaceTrack.of_no_face(4, *SCALED, torch.device("cpu"))
     assert plan_view(nobody, SCALED, NATIVE, [CropSpec(64)], 0.25) is None
-    assert model.decoder(make_clip(clip.with_name("b.mp4"))).again is None
+    assert model.decoder(make_clip(clip.with_name("b.mp4"))).frame_source is None
     off = model_of(config_of(close_ups=False))
     assert isinstance(off.prepare(clip)[0].pixels, torch.Tensor)
 

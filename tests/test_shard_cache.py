@@ -20,7 +20,7 @@ from viper_e2e.loading import ClipLoader, read_ahead
 from viper_e2e.shards import (
     BusyError,
     FarReading,
-    KeptShards,
+    ShardCache,
     ShardLimits,
     ShardSet,
     kept_name,
@@ -164,7 +164,7 @@ def test_a_shard_of_which_some_clips_are_left_out_is_kept_once(far, tmp_path):
 def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("words")
     with pytest.raises(ViperError, match=r"holds thesis\.tex, and was not made by --cache; name a new folder"):
-        KeptShards(str(tmp_path))
+        ShardCache(str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -173,7 +173,7 @@ def test_a_limit_without_a_folder_is_refused():
         FarReading(cache_bytes=5)
 
 
-def fill(kept: KeptShards, name: str, size: int = 1000, in_use: tuple[str, ...] = ()) -> KeptFile | None:
+def fill(kept: ShardCache, name: str, size: int = 1000, in_use: tuple[str, ...] = ()) -> KeptFile | None:
     file = kept.hold(name * 64, size, [one * 64 for one in in_use])
     if file is not None and not file.have:
         file.write(name.encode() * size)
@@ -182,16 +182,16 @@ def fill(kept: KeptShards, name: str, size: int = 1000, in_use: tuple[str, ...] 
 
 
 def test_what_was_not_used_for_longest_goes_first_and_nothing_else_is_touched(tmp_path):
-    kept_shards = KeptShards(str(tmp_path), max_bytes=3000)
+    shard_cache = ShardCache(str(tmp_path), max_bytes=3000)
     (tmp_path / "mine.tar").write_bytes(bytes(5000))
     for age, name in enumerate("abc"):
-        fill(kept_shards, name)
+        fill(shard_cache, name)
         os.utime(tmp_path / f"{name * 64}.tar", (age, age))
-    fill(kept_shards, "a")  # is used again
-    fill(kept_shards, "d")
+    fill(shard_cache, "a")  # is used again
+    fill(shard_cache, "d")
     assert {path.name[0] for path in kept(tmp_path)} == set("acdm")
-    assert fill(kept_shards, "e", in_use=tuple("acd")) is None, "what is in use stays"
-    assert fill(kept_shards, "e", size=4000) is None
+    assert fill(shard_cache, "e", in_use=tuple("acd")) is None, "what is in use stays"
+    assert fill(shard_cache, "e", size=4000) is None
     assert {path.name[0] for path in kept(tmp_path)} == set("acdm")
 
 
@@ -221,7 +221,7 @@ def test_a_full_disk_is_told_once_and_costs_no_clip(far, tmp_path, monkeypatch, 
 
 
 def test_a_shard_is_fetched_by_one_at_a_time_and_found_by_the_others(tmp_path):
-    first, second = KeptShards(str(tmp_path)), KeptShards(str(tmp_path))
+    first, second = ShardCache(str(tmp_path)), ShardCache(str(tmp_path))
     file = first.hold("a" * 64, 1000)
     with pytest.raises(BusyError):
         second.hold("a" * 64, 1000)

@@ -163,7 +163,7 @@ class SoundRun:
 
 
 @dataclass(frozen=True)
-class AgainFrom:
+class FrameSource:
     """Where decoded frames came from, to decode them again."""
 
     source: np.ndarray | str | Path
@@ -215,7 +215,7 @@ class DecodedClip:
     """float32, ``T' 27``, spread evenly over the clip, or ``None``."""
     words: tuple[Cue, ...] = ()
     """What is said in it, in order."""
-    again: AgainFrom | None = None
+    frame_source: FrameSource | None = None
     """Where the frames came from, if the clip has more pixels than they."""
     notes: tuple[str, ...] = ()
     """What a person should know of how this clip was read: what was chosen among several, or left out. One

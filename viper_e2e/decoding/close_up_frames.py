@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from viper_e2e.clip import AgainFrom, Side
+from viper_e2e.clip import FrameSource, Side
 from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding.container import Source, open_clip
 from viper_e2e.decoding.fields import FieldsFound
@@ -30,27 +30,27 @@ NUM_TIMELINES = 4
 Window = tuple[int, int, int, int]
 
 
-def again_from(source: Source, indices: np.ndarray, side: Side = "full") -> AgainFrom | None:
+def frame_source_of(source: Source, indices: np.ndarray, side: Side = "full") -> FrameSource | None:
     """``None`` for bytes that are too many to go along."""
     if isinstance(source, bytes):
         is_small = len(source) <= MAX_BYTES_ALONG
-        return AgainFrom(np.frombuffer(source, np.uint8), indices, side) if is_small else None
-    return AgainFrom(Path(source), indices, side)
+        return FrameSource(np.frombuffer(source, np.uint8), indices, side) if is_small else None
+    return FrameSource(Path(source), indices, side)
 
 
 def close_up(
-    config: DecodingConfig, again: AgainFrom, windows: dict[int, Window], max_side: int, name: str
+    config: DecodingConfig, frames: FrameSource, windows: dict[int, Window], max_side: int, name: str
 ) -> np.ndarray:
     """The pixels of some frames inside their windows, one after the other, uint8 RGB.
 
-    ``windows``: x0 y0 x1 y1 by the place of a frame among ``again.indices``, in pixels of the frame scaled to
+    ``windows``: x0 y0 x1 y1 by the place of a frame among ``frames.indices``, in pixels of the frame scaled to
     ``max_side``. One whole frame at a time is in memory. Always through PyAV, whatever the backend. Raises what
     decoding the clip raises.
     """
     by_decoding = has_fields = is_torn = False
     while True:
         try:
-            return _cut(config, again, windows, max_side, name, (by_decoding, has_fields, is_torn))
+            return _cut(config, frames, windows, max_side, name, (by_decoding, has_fields, is_torn))
         except FieldsFound:
             has_fields = True
         except TornEnd:
@@ -64,14 +64,14 @@ def close_up(
 
 def _cut(
     config: DecodingConfig,
-    again: AgainFrom,
+    frames: FrameSource,
     windows: dict[int, Window],
     max_side: int,
     name: str,
     how: tuple[bool, bool, bool],
 ) -> np.ndarray:
     by_decoding, has_fields, is_torn = how
-    source = again.source.tobytes() if isinstance(again.source, np.ndarray) else again.source
+    source = frames.source.tobytes() if isinstance(frames.source, np.ndarray) else frames.source
     with ExitStack() as files:
 
         def reopened() -> ClipMedia:
@@ -90,12 +90,12 @@ def _cut(
             if timeline.by_order or not media.kept.is_complete:
                 media = reopened()
         places = sorted(windows)
-        if again.indices[places].max() >= len(timeline.pts):
+        if frames.indices[places].max() >= len(timeline.pts):
             raise RescanNeeded
         mask = np.zeros(len(timeline.pts), bool)
-        mask[again.indices[places]] = True
-        reader = FrameReader(media, timeline, mask, max_side, has_fields=has_fields, side=again.side)
-        return _inside(reader, again.indices, windows)
+        mask[frames.indices[places]] = True
+        reader = FrameReader(media, timeline, mask, max_side, has_fields=has_fields, side=frames.side)
+        return _inside(reader, frames.indices, windows)
 
 
 class _Timelines:

@@ -17,7 +17,7 @@ from viper_e2e.config import DecodingConfig, ModelConfig, needs_of
 from viper_e2e.decoding.assembly import Assembly, Pictures
 from viper_e2e.decoding.audible_track import heard_track
 from viper_e2e.decoding.blank_frames import Unseen
-from viper_e2e.decoding.close_up_frames import again_from
+from viper_e2e.decoding.close_up_frames import frame_source_of
 from viper_e2e.decoding.container import Source, first_frame, name_of, open_clip, open_sound
 from viper_e2e.decoding.decord import DecordReader
 from viper_e2e.decoding.external import ExternalReader
@@ -144,7 +144,7 @@ class ClipDecoder:
         try:
             for window, clip in decoding.run():
                 if self.comes_back and max(clip.frames.shape[1:3]) < max(clip.display_size):
-                    clip = replace(clip, again=again_from(source, window.frames, side))
+                    clip = replace(clip, frame_source=frame_source_of(source, window.frames, side))
                 yield window.start_seconds - zero, clip
         finally:
             self.frames_decoded = decoding.num_decoded

@@ -14,8 +14,8 @@ from viper_e2e.runtime import AS_IT_IS, TellOnce, console
 from viper_e2e.shards import (
     BusyError,
     FarReading,
-    KeptShards,
     RemoteFile,
+    ShardCache,
     ShardError,
     ShardIndex,
     WholeShard,
@@ -44,7 +44,7 @@ class ReadAhead:
 
     def __init__(self, far: FarReading):
         self._far = far
-        self._kept = KeptShards(far.cache, far.cache_bytes) if far.cache is not None else None
+        self._kept = ShardCache(far.cache, far.cache_bytes) if far.cache is not None else None
         self._state = threading.Condition()
         self._held: OrderedDict[str, Held] = OrderedDict()
         """By address; those used last at the end."""
@@ -222,7 +222,7 @@ class ReadAhead:
                 )
         return self._names[address]
 
-    def _room_in_folder(self, kept: KeptShards, name: str, size: int) -> Room | None:
+    def _room_in_folder(self, kept: ShardCache, name: str, size: int) -> Room | None:
         idle = [
             a for a, held in self._held.items() if not (held.is_coming or held.num_bytes or self._is_needed(a))
         ]

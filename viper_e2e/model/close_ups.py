@@ -108,10 +108,10 @@ class CloseUps:
         view = plan_view(clip.track, clip.frame_size, clip.display_size, self._specs, self._margin)
         if view is None:
             return lambda: clip
-        if decoded.again is None:
+        if decoded.frame_source is None:
             return lambda: replace(clip, notes=(*clip.notes, TOO_LARGE))
         pixels = self._threads.submit(
-            close_up, self._decoding, decoded.again, view.windows, view.max_side, clip.name
+            close_up, self._decoding, decoded.frame_source, view.windows, view.max_side, clip.name
         )
         return partial(self._finish, clip, view, pixels)
 

@@ -37,7 +37,7 @@ from .sample_table import MemberColumn as MemberColumn
 from .sample_table import SampleTable as SampleTable
 from .sample_table import Texts as Texts
 from .shard_cache import BusyError as BusyError
-from .shard_cache import KeptShards as KeptShards
+from .shard_cache import ShardCache as ShardCache
 from .shard_cache import kept_name as kept_name
 from .sources import Direct as Direct
 from .sources import ShardError as ShardError

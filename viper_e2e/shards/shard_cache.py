@@ -77,7 +77,7 @@ class KeptFile:
             self._held = None
 
 
-class KeptShards:
+class ShardCache:
     """The folder. Several processes may use it at the same time; each shard is fetched by one of them."""
 
     def __init__(self, folder: str, max_bytes: int | None = None):

@@ -13,7 +13,7 @@ from viper_e2e.model import ViPEROutput
 from viper_e2e.runtime import Processes, count_of
 
 
-class Lacking:
+class AbsentModalities:
     """Counts over the first epoch that a process sees from its beginning, and tells once."""
 
     def __init__(self, modalities: tuple[str, ...], processes: Processes):

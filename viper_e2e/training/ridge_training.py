@@ -71,7 +71,7 @@ class RidgeTrainer(Trainer):
                 prepared, cache = self.module.prepare(batch.clips), TokenCache()
                 output = self.module(prepared, cache=cache)
                 self.yardstick.add(batch)
-                self.lacking.add(output, batch.weights)
+                self.absent_modalities.add(output, batch.weights)
                 self._keep_all(batch.keys, prepared, cache)
         self._count_step(None, sum(position is not None for b in group for position in b.positions))
         return save or self.saver.is_due(self.state.step)

@@ -53,7 +53,7 @@ class Trainer(TrainingRun):
         """From wherever the cursor stands to the end of its epoch, then validation; False if asked to stop."""
         cursor = self.state.cursor
         self.model.train()
-        self.lacking.begin(cursor.position)
+        self.absent_modalities.begin(cursor.position)
         batches = self.loader.epoch(cursor.epoch, cursor.position)
         while self.state.step < self.total_steps:
             group = list(islice(batches, self.config.accumulation))
@@ -153,7 +153,7 @@ class Trainer(TrainingRun):
         output = self.model(prepared, seeds, cache=cache)
         self.yardstick.add(batch)
         self.curves.add(batch, output.intensities)
-        self.lacking.add(output, batch.weights)
+        self.absent_modalities.add(output, batch.weights)
         device = output.intensities.device
         loss = self.loss(
             output.by_network,
@@ -216,7 +216,7 @@ class Trainer(TrainingRun):
             self.state.cursor = Cursor(self.config.seed, self.state.cursor.epoch + 1, 0)
             self.state.loss_sum, self.state.loss_steps = 0.0, 0
         self.state.validated_step = self.state.step
-        self.reporter.report_epoch(record, self.predictions, self.guard.skips, [*self.lacking.told()])
+        self.reporter.report_epoch(record, self.predictions, self.guard.skips, [*self.absent_modalities.told()])
         for name in better:
             self.saver.save_model(name)
         self._enter_epoch(self.state.cursor.epoch)

@@ -16,7 +16,7 @@ from viper_e2e.loading import ClipCache, ClipStore, Cursor, notes_on_reading
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model
 from viper_e2e.runtime import Processes, TellOnce, console
 from viper_e2e.shards import Mixture
-from viper_e2e.training.absent_modalities import Lacking
+from viper_e2e.training.absent_modalities import AbsentModalities
 from viper_e2e.training.corpus_curves import CorpusCurves
 from viper_e2e.training.data import limits_of, make_loader, open_splits, shares_of, training_labels
 from viper_e2e.training.data_record import data_record, provenance_of, write_data
@@ -136,7 +136,7 @@ class TrainingRun:
         validates, best_by = self.val_shards is not None, self.config.best_by
         self.yardstick = Yardstick(self.module, self.processes, validates=validates, best_by=best_by)
         self.curves = CorpusCurves(self.module, self.train_shards, self.processes)
-        self.lacking = Lacking(self.module.modalities, self.processes)
+        self.absent_modalities = AbsentModalities(self.module.modalities, self.processes)
         self.reporter = Reporter(self.run, self.settings, speaks=is_main)
         self.clock = StageClock(self.module)
 
