@@ -12,7 +12,7 @@ from support.tars import three_samples, write_foreign
 
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipLoader
-from viper_e2e.shards import FarReading, ShardError, ShardLimits, ShardSet, index_path, make_index
+from viper_e2e.shards import FarReading, ShardError, ShardLimits, ShardSet, index_path, make_index, remote
 
 NAME = "train-000000.tar"
 
@@ -87,3 +87,13 @@ def test_hashes_are_believed_whatever_servers_tell(far):
     Path(index_path(str(path))).write_bytes(make_index(str(path)))
     far.fault = lambda *_: setattr(far, "version", str(len(far.asked)))
     assert ShardSet(f"{far.url}/{NAME}").read(0).video.startswith(b"A")
+
+
+def test_a_clip_behind_an_address_is_never_put_together_of_halves(far, monkeypatch):
+    monkeypatch.setattr(remote, "WHOLE_BYTES", 4096)
+    assert remote.fetch(f"{far.url}/{NAME}", 10**9) == (far.folder / NAME).read_bytes()
+    far.asked.clear()
+    far.fault = lambda *_: replaced(far) if len(far.asked) == 3 else False
+    with pytest.raises(ClipError, match=r"was replaced while it was read .*begin again$") as error:
+        remote.fetch(f"{far.url}/{NAME}", 10**9)
+    assert error.value.stage == "read"

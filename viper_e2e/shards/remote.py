@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from viper_e2e.errors import UNREACHABLE, ClipError
 from viper_e2e.shards.addresses import refuse_scheme, without_query
 from viper_e2e.shards.limits import ShardError, UnreachableError
-from viper_e2e.shards.shard_state import ShardState
+from viper_e2e.shards.shard_state import ClipState, ShardState
 from viper_e2e.shards.stores import forget_logins, login_fault, request_for
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def version_of(answer: Answer) -> str | None:
 def fetch(url: str, max_bytes: int) -> bytes:
     """The whole of a clip behind an address; ``ClipError`` where it cannot be had or is larger than allowed."""
     refuse_scheme(url)
-    source = RemoteFile(url)
+    source = RemoteFile(url, ClipState())
     try:
         size = source.size()
         if size > max_bytes:

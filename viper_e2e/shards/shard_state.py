@@ -8,6 +8,12 @@ from viper_e2e.shards.limits import ShardError
 class ShardState:
     """What tells a file's state from others: noted at the first read, or known since it was indexed."""
 
+    since, advice = (
+        "since it was indexed",
+        "begin again, so that it is indexed anew; if its bytes are the same (touched, or on several servers "
+        "that disagree), put the index that `viper index` writes of a copy on disk beside it",
+    )
+
     def __init__(self, version: str | None = None):
         self.version = version
         """ETag and date of a server, size and date on disk; ``None``: nothing was told so far."""
@@ -15,9 +21,12 @@ class ShardState:
     def check(self, name: str, version: str | None) -> None:
         """Compare what was just told with what was told before; ``ShardError`` where it differs."""
         if self.version not in (None, version):
-            raise ShardError(
-                f"{name}: was replaced since it was indexed (it was {self.version!r}, now it is {version!r}); "
-                "begin again, so that it is indexed anew; if its bytes are the same (touched, or on several "
-                "servers that disagree), put the index that `viper index` writes beside it"
-            )
+            differs = f"(it was {self.version!r}, now it is {version!r})"
+            raise ShardError(f"{name}: was replaced {self.since} {differs}; {self.advice}")
         self.version = version
+
+
+class ClipState(ShardState):
+    """The same of a clip, which comes in pieces and has no index."""
+
+    since, advice = "while it was read", "begin again"
