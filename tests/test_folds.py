@@ -9,9 +9,11 @@ import pytest
 from support.shard_sets import MOODS, mood, write_shards
 
 from viper_e2e.commands.parsing import parse_train
+from viper_e2e.config import TrainConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.tasks import Task
+from viper_e2e.training.data import open_splits
 from viper_e2e.training.folding import Folding
 from viper_e2e.training.folds import Folds, folds_from, inner_split, make_folds, notes_on, read_folds
 from viper_e2e.training.stratifying import dealt_groups, strata_of
@@ -262,15 +264,22 @@ def test_each_kind_of_task_is_shared_out_evenly_with_labels_missing(tmp_path, st
 
 def test_an_inner_validation_split_has_subjects_of_its_own(tmp_path):
     shards = write_shards(tmp_path / "known", rows(num_subjects=20))
-    train, inner, note = inner_split(shards, 0.1, "Subject", seed=3)
+    train, inner, note = inner_split(shards, 0.1, "Subject")
     assert (len(train), len(inner)) == (54, 6)
     subjects = [{one.entry(i).subject for i in range(len(one))} for one in (train, inner)]
     assert not subjects[0] & subjects[1]
     assert note == "validated on 6 of 60 training clips (--inner-val), each Subject in one of the two"
     unknown = write_shards(tmp_path / "unknown", [(f"c{i}", mood(i % 3), None, None) for i in range(20)])
-    train, inner, note = inner_split(unknown, 0.25, "Subject", seed=3)
+    train, inner, note = inner_split(unknown, 0.25, "Subject")
     assert (len(train), len(inner)) == (15, 5)
     assert note.endswith("(--inner-val)")
     one = write_shards(tmp_path / "one", rows(num_subjects=1))
     with pytest.raises(ViperError, match="all clips have the same Subject"):
-        inner_split(one, 0.1, "Subject", seed=0)
+        inner_split(one, 0.1, "Subject")
+
+
+def test_inner_validation_is_on_the_same_clips_whatever_the_seed(tmp_path):
+    write_shards(tmp_path, rows(num_subjects=20))
+    configs = [TrainConfig(train_shards=f"{tmp_path}/*.tar", inner_val=0.2, seed=seed) for seed in range(4)]
+    both = [[shards.content_id() for shards in open_splits(config)] for config in configs]
+    assert both == both[:1] * 4

@@ -86,7 +86,7 @@ def _split(shards: ShardSet, config: TrainConfig) -> tuple[ShardSet, ShardSet]:
         train, val = folds.held_out(shards, config.fold)
         by, notes = folds.by, tuple(notes_on(shards, folds))
     if config.inner_val:
-        train, val, note = inner_split(train, config.inner_val, by, config.seed)
+        train, val, note = inner_split(train, config.inner_val, by)
         notes += (note,)
     assert val is not None, "one of the two was asked for"
     train.problems, val.problems = (*train.problems, *notes), ()

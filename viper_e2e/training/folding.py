@@ -142,7 +142,7 @@ class Folding:
         for fold in self.names:
             own, _ = self.folds.held_out(self.shards, fold)
             if train.inner_val:
-                own, *_ = inner_split(own, train.inner_val, self.folds.by, train.seed)
+                own, *_ = inner_split(own, train.inner_val, self.folds.by)
             if of_ridge and len(own) < MIN_CLIPS:
                 raise ViperError(
                     f"--folds: {count_of(len(own), 'clip')} to train on where fold {fold} is held out; "

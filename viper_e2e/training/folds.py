@@ -171,10 +171,11 @@ def make_folds(shards: ShardSet, num_folds: int, *, by: str, stratify: str = "",
     return Folds(of_clips, by, made, notes)
 
 
-def inner_split(shards: ShardSet, share: float, by: str, seed: int) -> tuple[ShardSet, ShardSet, str]:
+def inner_split(shards: ShardSet, share: float, by: str) -> tuple[ShardSet, ShardSet, str]:
     """Clips to train on, about ``share`` of the clips to validate on, groups whole, and a note on both.
 
-    ``by``: what tells the groups; where no clip has it, each clip is on its own.
+    ``by``: what tells the groups; where no clip has it, each clip is on its own. The clips are the same for all
+    seeds of a run, so that these are measured alike, and none learns what another is measured by.
     """
     entries = entries_of(shards)
     if by.lower() == "subject" and not any(entry.subject for entry in entries):
@@ -186,7 +187,7 @@ def inner_split(shards: ShardSet, share: float, by: str, seed: int) -> tuple[Sha
         raise ViperError(
             f"--inner-val {share:g}: all clips have the same {by}, so that none could be set apart"
         )
-    folds = make_folds(shards, num_folds, by=by, seed=seed)
+    folds = make_folds(shards, num_folds, by=by)
     of_clips = folds.of(shards)
     nearest = min(folds.names, key=lambda fold: abs(of_clips.count(fold) - share * len(shards)))
     inner = shards.only([fold == nearest for fold in of_clips])
