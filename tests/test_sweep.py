@@ -234,6 +234,13 @@ def test_more_trials_are_added_to_those_that_have_ended(corpus, vit, tmp_path, m
     assert main(["sweep", f"--run-dir={folder}", "--resume", "--random=12", "--sweep-seed=5"]) == 1
 
 
+@pytest.mark.parametrize("validated", [{"val_shards": "val-*.tar"}, {"inner_val": 0.2}, {"fold": "2"}])
+def test_trials_are_compared_on_whatever_validates_a_run(base, tmp_path, validated):
+    plan = {"kind": "grid", "over": [], "trials": [{"lr": "1e-3"}]}
+    one = replace(base, train=replace(base.train, run_dir=str(tmp_path / "new"), **validated))
+    assert settled_plan(one, plan, tmp_path / "new/sweep.json") == plan
+
+
 @pytest.mark.parametrize(("more", "is_grown"), [("1e-3,1e-2,0.1", True), ("1e-2,1e-3", False), ("1e-3", False)])
 def test_a_grid_grows_by_values_behind_those_that_were_tried(base, tmp_path, more, is_grown):
     def planned(values):

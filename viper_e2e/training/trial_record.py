@@ -49,8 +49,10 @@ def settled_plan(base: Settings, plan: dict[str, Any], record: Path) -> dict[str
     how many there will be, and ``trials`` are those in the record. What is resumed may have more trials than
     before; ``began_with`` is then the first count.
     """
-    if not base.train.val_shards:
-        raise ViperError("--val-shards is missing: trials are compared by their validation")
+    if not (base.train.val_shards or base.train.inner_val or base.train.fold):
+        raise ViperError(
+            "--val-shards is missing: trials are compared by their validation; give it, or --inner-val 0.1"
+        )
     if base.train.seeds > 1:
         raise ViperError("--seeds: give seed=0,1,2 among the settings that are tried")
     if base.train.ensemble > 1:
