@@ -34,6 +34,13 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
     RunFolder(tmp_path / "run", resume=True).release()
 
 
+@pytest.mark.parametrize("inside", ["", "run"])
+def test_a_file_where_the_folder_should_be_is_told_with_the_option(tmp_path, inside):
+    (tmp_path / "file").write_text("a letter")
+    with pytest.raises(ViperError, match=r"--run-dir .*file.*: is not a folder and cannot be created"):
+        RunFolder(tmp_path / "file" / inside, resume=False)
+
+
 def test_resuming_where_nothing_is_tells_so(tmp_path):
     with pytest.raises(ViperError, match="nothing to resume"):
         RunFolder(tmp_path / "run", resume=True)

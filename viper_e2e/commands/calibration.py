@@ -81,7 +81,10 @@ def _folder(options: CalibrateConfig) -> Path | None:
     if place.is_dir() and not is_published(options.checkpoint):
         return checkpoint.folder_of(place).resolve()
     if not options.to:
-        raise ViperError(f"{options.checkpoint}: no folder of a model here; --to DIR writes a calibrated copy")
+        raise ViperError(
+            f"{options.checkpoint}: no folder of a model here; is the path right? Of a model of the hub, "
+            "--to DIR writes a calibrated copy"
+        )
     return None
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from viper_e2e.errors import ViperError
 from viper_e2e.model import checkpoint
-from viper_e2e.runtime import count_of, plain_json, remove_unfinished, versions, write_text
+from viper_e2e.runtime import count_of, plain_json, remove_unfinished, settle_folder, versions, write_text
 from viper_e2e.runtime import lock as take_lock
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -42,7 +42,7 @@ class RunFolder:
             check_is_free(path)
         if resume and not (path / "config.yaml").exists():
             raise ViperError(f"{path}: nothing to resume, no config.yaml in it; start without --resume")
-        path.mkdir(parents=True, exist_ok=True)
+        settle_folder(path, "--run-dir")
         self._lock = self._take_lock()
         remove_unfinished(path)
 
