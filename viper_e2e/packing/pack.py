@@ -134,33 +134,15 @@ def _add(
     notes: list[str],
 ) -> None:
     """Read one clip's files and hand them to the writer, or say why not."""
-    row, max_bytes = clip.row, limits.max_bytes_in_memory
-    segment, source = row.segment, None
-    is_dry = isinstance(writer, Rehearsal)
+    row, is_dry = clip.row, isinstance(writer, Rehearsal)
     try:
-        if clip.stretch is None:
-            members = {_extension(clip.video): _media(clip.video, VIDEO_CONTAINERS, max_bytes, is_dry)}
-        elif is_dry:
-            # That it can be cut is known since it was matched.
-            members = {}
-        else:
-            made = cut(clip.stretch, limits)
-            members = {made.extension: made.data}
-            if made.is_uncut and not clip.stretch.is_uncut:
-                notes.append("whose file went along whole, as a copy of its packets alone was not exact")
-            segment = replace(made.segment, side=row.segment.side if row.segment else "full")
-            ends = clip.stretch.end_seconds
-            source = {"file": clip.video.name, "start": clip.stretch.start_seconds, "end": ends}
-            if made.sound is not None and not clip.sound:
-                members["wav"] = made.sound
-        if clip.sound and clip.stretch is not None and segment is not None and not is_dry:
-            members["wav"] = sound_of(clip, segment, limits)
-        elif clip.sound:
-            # `.ogg` may be a video among a shard's members.
-            extension = "oga" if _extension(clip.sound) == "ogg" else _extension(clip.sound)
-            members[extension] = _media(clip.sound, BESIDE_CONTAINERS, max_bytes, is_dry)
+        members, segment, source = _video_of(clip, limits, notes, is_dry=is_dry)
+        if clip.sound:
+            members |= _sound_beside(clip.sound, clip, segment, limits, is_dry=is_dry)
         if clip.units:
-            units, has_emotions = read_action_units(clip.units.name, _read(clip.units, max_bytes))
+            units, has_emotions = read_action_units(
+                clip.units.name, _read(clip.units, limits.max_bytes_in_memory)
+            )
             members["fau.npy"] = action_units_to_npy(units_of(clip, units))
             if not has_emotions:
                 notes.append("whose action units come without the seven emotions (stored as 0)")
@@ -183,6 +165,39 @@ def _add(
         segment=segment,
         source=source,
     )
+
+
+def _video_of(
+    clip: Clip, limits: LimitsConfig, notes: list[str], *, is_dry: bool
+) -> tuple[dict[str, bytes], Segment | None, Mapping[str, object] | None]:
+    """The video, whole or cut, with sound that was cut apart; what of it is the clip; what it was cut from."""
+    segment = clip.row.segment
+    if clip.stretch is None:
+        data = _media(clip.video, VIDEO_CONTAINERS, limits.max_bytes_in_memory, is_dry)
+        return {_extension(clip.video): data}, segment, None
+    if is_dry:
+        # That it can be cut is known since it was matched.
+        return {}, segment, None
+    made = cut(clip.stretch, limits)
+    members = {made.extension: made.data}
+    if made.sound is not None and not clip.sound:
+        members["wav"] = made.sound
+    if made.is_uncut and not clip.stretch.is_uncut:
+        notes.append("whose file went along whole, as a copy of its packets alone was not exact")
+    start, end = clip.stretch.start_seconds, clip.stretch.end_seconds
+    source = {"file": clip.video.name, "start": start, "end": end}
+    return members, replace(made.segment, side=segment.side if segment else "full"), source
+
+
+def _sound_beside(
+    path: Path, clip: Clip, segment: Segment | None, limits: LimitsConfig, *, is_dry: bool
+) -> dict[str, bytes]:
+    """The sound file that is kept apart, cut as the video is."""
+    if clip.stretch is not None and segment is not None and not is_dry:
+        return {"wav": sound_of(clip, segment, limits)}
+    # `.ogg` may be a video among a shard's members.
+    extension = "oga" if _extension(path) == "ogg" else _extension(path)
+    return {extension: _media(path, BESIDE_CONTAINERS, limits.max_bytes_in_memory, is_dry)}
 
 
 def _sample(key: str, members: Mapping[str, bytes], segment: Segment | None) -> Sample:
