@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from viper_e2e.clip import Sample, Segment
 from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, cut, sniff, sniff_sound
 from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.labels import LabelSet
 from viper_e2e.packing.action_units import read_action_units
 from viper_e2e.packing.column_choices import ColumnChoices
 from viper_e2e.packing.dry_run import Rehearsal
@@ -82,39 +83,65 @@ def pack(
     by_split = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: clip.row.key):
         by_split[clip.row.split].append(clip)
+
+    def add(target: ShardWriter | Rehearsal, clip: Clip) -> None:
+        _add(target, clip, words, limits, problems, notes)
+
+    left: list[str] = []
     if dry_run:
-        rehearsals = []
-        for split, ordered in sorted(by_split.items()):
-            rehearsal = Rehearsal(split)
-            for clip in ordered:
-                _add(rehearsal, clip, words, limits, problems, notes)
-            rehearsals += [rehearsal.report()] if rehearsal.clips else []
-        _refuse_nothing(rehearsals, labels, videos, problems)
-        told += [*_summed(notes), *words.lines(), *kept]
-        return PackReport(
-            str(out), table.labels, tuple(rehearsals), tuple(problems), tuple(told), table.columns, is_dry=True
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".packing-", dir=out) as folder:
-            counted = _Counted(progress, len(clips))
-            reports = []
-            for split, ordered in sorted(by_split.items()):
-                random.Random(f"{seed}/{split}").shuffle(ordered)
-                with ShardWriter(Path(folder), split, table.labels, shard_size=shard_size) as writer:
-                    for clip in ordered:
-                        _add(writer, clip, words, limits, problems, notes)
-                        counted.step()
-                if writer.indexes:
-                    reports.append(_split_report(split, writer.indexes))
-            _refuse_nothing(reports, labels, videos, problems)
-            publish(Path(folder), out, old)
-            words.all_packed()
-    except OSError as error:
-        raise ViperError(f"{explain(error, out)}; nothing was packed") from error
-    left = [f"{path} is left from a run that was killed; remove it" for path in sorted(out.glob(".packing-*"))]
+        reports = _rehearsed(by_split, add)
+        _refuse_nothing(reports, labels, videos, problems)
+    else:
+        counted = _Counted(progress, len(clips))
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".packing-", dir=out) as folder:
+                reports = _written(Path(folder), by_split, add, table.labels, shard_size, seed, counted)
+                _refuse_nothing(reports, labels, videos, problems)
+                publish(Path(folder), out, old)
+                words.all_packed()
+        except OSError as error:
+            raise ViperError(f"{explain(error, out)}; nothing was packed") from error
+        killed = sorted(out.glob(".packing-*"))
+        left += [f"{path} is left from a run that was killed; remove it" for path in killed]
     told += [*_summed(notes), *words.lines(), *kept, *left]
-    return PackReport(str(out), table.labels, tuple(reports), tuple(problems), tuple(told), table.columns)
+    return PackReport(
+        str(out), table.labels, tuple(reports), tuple(problems), tuple(told), table.columns, is_dry=dry_run
+    )
+
+
+def _rehearsed(by_split: Mapping[str, list[Clip]], add: Callable[[Rehearsal, Clip], None]) -> list[SplitReport]:
+    """What would be packed of each split of which there is something to pack."""
+    reports = []
+    for split, clips in sorted(by_split.items()):
+        rehearsal = Rehearsal(split)
+        for clip in clips:
+            add(rehearsal, clip)
+        reports += [rehearsal.report()] if rehearsal.clips else []
+    return reports
+
+
+def _written(
+    folder: Path,
+    by_split: Mapping[str, list[Clip]],
+    add: Callable[[ShardWriter, Clip], None],
+    labels: LabelSet,
+    shard_size: int,
+    seed: int,
+    counted: _Counted,
+) -> list[SplitReport]:
+    """Shards of each split in ``folder``, clips in an order that ``seed`` alone decides."""
+    reports = []
+    for split, clips in sorted(by_split.items()):
+        order = [*clips]
+        random.Random(f"{seed}/{split}").shuffle(order)
+        with ShardWriter(folder, split, labels, shard_size=shard_size) as writer:
+            for clip in order:
+                add(writer, clip)
+                counted.step()
+        if writer.indexes:
+            reports.append(_split_report(split, writer.indexes))
+    return reports
 
 
 def _refuse_nothing(reports: list[SplitReport], labels: Path, videos: Path, problems: list[str]) -> None:
