@@ -209,6 +209,17 @@ def test_a_quote_that_is_closed_rows_later_swallows_none(tmp_path, separator, pl
         read_labels(table(tmp_path, text))
 
 
+def test_a_quote_before_a_name_swallows_none(tmp_path):
+    text = 'File_ID,Split,Joy\n"a,train,0.5\nb"",train,0.3\nc",train,0.2\n'
+    with pytest.raises(ViperError, match=r"line 2: a cell begins with a quote .* holds the row of 'a'"):
+        read_labels(table(tmp_path, text))
+
+
+def test_a_name_in_two_lines_costs_its_own_row(tmp_path):
+    text = 'File_ID,Split,Joy\n"a\nb",train,0.5\nc,train,0.2\n'
+    assert [row.file_id for row in read_labels(table(tmp_path, text)).rows] == ["c"]
+
+
 def test_what_is_said_in_several_lines_is_one_cell(tmp_path):
     text = 'File_ID,Split,Joy,Text\na,train,0.5,"Oh, no,\nwell, I, er, no"\nb,train,0.5,"1, 2\n3, 4"\n'
     assert [row.text for row in read_labels(table(tmp_path, text)).rows] == [

@@ -130,10 +130,13 @@ def _refuse_swallowed_rows(path: Path, lines: Sequence[Line], width: int, separa
     """A quote in front of what is said, closed only rows later, makes all rows up to there one cell."""
     for line, cells in lines:
         for at, cell in enumerate(cells):
-            _, *inside = re.split(r"\r\n|\r|\n", cell)
+            first, *inside = re.split(r"\r\n|\r|\n", cell)
             if not inside:
                 continue
-            inside[-1] = separator.join([inside[-1], *cells[at + 1 :]])
+            if at:
+                inside[-1] = separator.join([inside[-1], *cells[at + 1 :]])
+            else:  # the last line of a first cell is followed by all others in any case
+                inside = [first, *inside[:-1]]
             for row in csv.reader(inside, delimiter=separator):
                 if width > 2 and len(row) == width and any(map(_is_alike, row, cells)):
                     raise ViperError(
