@@ -244,7 +244,7 @@ def train_one(
     return {
         **scores(predicted, test),
         "val": trainer.state.best["best"],
-        "yardstick_val": yardsticks[0].get("mean_pearson") if yardsticks else None,
+        "yardstick_val": yardsticks[-1].get("mean_pearson") if yardsticks else None,
         "parameters": sum(p.numel() for p in model.fusion.parameters()),
         "seconds": seconds,
     }

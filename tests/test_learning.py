@@ -50,7 +50,7 @@ def test_intervals_are_over_subjects_not_over_clips():
 @pytest.mark.campaign
 def test_every_variant_is_a_command_line_that_is_understood(tmp_path):
     options = learning.argparse.Namespace(out=tmp_path, weights=Path("weights"), epochs=2, mixed_precision="no")
-    groups = learning.VARIANTS, learning.FINE_TUNED, learning.END_TO_END
+    groups = learning.VARIANTS, learning.FINE_TUNED, learning.JOINED, learning.END_TO_END
     assert len(learning.ALL) == sum(map(len, groups))
     for key, variant in learning.ALL.items():
         settings = learning.settings_of(options, variant, tmp_path / key, "train.tar")

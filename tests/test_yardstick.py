@@ -40,7 +40,7 @@ def val(corpus) -> str:
 
 
 def record_of(folder) -> dict:
-    return lines(folder, "metrics.jsonl")[0]["yardstick"]
+    return [line["yardstick"] for line in lines(folder, "metrics.jsonl") if "yardstick" in line][-1]
 
 
 @pytest.fixture(scope="module")

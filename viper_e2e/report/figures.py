@@ -32,12 +32,12 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLik
 
     ``metrics``: lines of ``metrics.jsonl``: ``epoch``, ``train_loss`` and, where validated, ``val`` with
     ``mean_pearson``, ``mean_ccc``, ``mean_mse`` and ``pearson`` (``{emotion: value}``), of tasks with
-    ``tasks``; in the first one ``yardstick`` with the same, drawn as levels.
+    ``tasks``; in the first epoch's ``yardstick`` with the same, drawn as levels.
     """
     if not metrics:
         raise ViperError("training curves: no epoch is complete yet; nothing to plot")
     validated = [record for record in metrics if record.get("val")]
-    ridge: Mapping[str, Any] = next((r["yardstick"] for r in metrics if r.get("yardstick")), {})
+    ridge: Mapping[str, Any] = next((r["yardstick"] for r in reversed(metrics) if r.get("yardstick")), {})
     tasks = validated[0]["val"].get("tasks", {}) if validated else {}
     if [one["kind"] for one in tasks.values()] == ["intensities"]:
         tasks = {}

@@ -166,10 +166,17 @@ def line(record: Mapping[str, Any], best_by: str = "") -> str:
     return f"yardstick (ridge on the same tokens): {told}  {clips} clips, {record['num_features']:,} features"
 
 
+def record_in(log: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The yardstick's score in a run's metrics: the last, of all its clips, where the first epoch was stopped
+    and resumed; ``None`` where it has none."""
+    records = [line["yardstick"] for line in log if "mean_pearson" in line.get("yardstick", {})]
+    return records[-1] if records else None
+
+
 def provenance_of_yardstick(log: Iterable[Mapping[str, Any]], best_by: str = "") -> dict[str, Any]:
     """What a run's checkpoints say of it; nothing where it has no score. ``log``: the run's metrics."""
-    record: Mapping[str, Any] = next((line["yardstick"] for line in log if "yardstick" in line), {})
-    if "mean_pearson" not in record or (found := judgement(record, best_by)).value is None:
+    record = record_in(log)
+    if record is None or (found := judgement(record, best_by)).value is None:
         return {}
     told = {"measure": found.measure, "value": found.value}
     return {"yardstick": told | {name: record[name] for name in ("mean_pearson", "num_train_clips")}}
@@ -188,7 +195,7 @@ def verdict(log: Sequence[Mapping[str, Any]], best_by: str = "") -> str | None:
     Both are judged by what chose the best checkpoint, ``best_by`` or the tasks' main measures; a log of an
     earlier version, whose yardstick has the mean Pearson alone, says nothing of other measures.
     """
-    record = next((r["yardstick"] for r in log if "mean_pearson" in r.get("yardstick", {})), None)
+    record = record_in(log)
     epoch = best_epoch(log)
     if record is None or epoch is None or ("best_by" in record) != ("best_by" in epoch["val"]):
         return None
