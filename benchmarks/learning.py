@@ -26,14 +26,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from learning_report import draw, print_table
+from learning_variants import ALL, END_TO_END, FINE_TUNED, JOINED, MEMBERS, VARIANTS, Variant
 
 from viper_e2e.commands import parse_train
 from viper_e2e.config import FINE_TUNED_SHARE, Settings, Size
@@ -41,7 +42,7 @@ from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
 from viper_e2e.model import ViPER, ViPEROutput
 from viper_e2e.packing import pack
-from viper_e2e.runtime import Processes, console, table
+from viper_e2e.runtime import Processes, console
 from viper_e2e.runtime import counting as progress_bar
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import VALIDATION, RidgeTrainer, SharedClips, Trainer, hold, join
@@ -51,70 +52,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Size.parse("8GB")
 CLIPS = {"train": 640, "val": 60, "test": 160}
 SIZES = ("--model.decoding.num-frames=16", "--model.visual.crop-size=112", "--model.decoding.max-side=320")
-LAST_ALONE = ("--model.visual.pooling=cls", "--model.visual.layers=1", "--model.audio.layers=1")
-OLD_HEAD = (
-    *(
-        "--head=tokens",
-        "--model.fusion.change=false",
-        "--model.fusion.dim=256",
-        "--model.fusion.num-latents=64",
-    ),
-    *("--model.fusion.latent-dim=256", "--model.fusion.depth=2", "--model.fusion.self-attends-per-block=2"),
-    "--lr=0.001",
-)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to read the tokens."""
-
-    name: str
-    words: tuple[str, ...] = field(default=())
-    """Beside the preset's settings."""
-    preset: str = "base"
-    modalities: tuple[str, ...] = ("visual", "audio")
-
-    @property
-    def is_old(self) -> bool:
-        return LAST_ALONE[0] in self.words
-
-
-VARIANTS = {
-    "ridge": Variant("yardstick: ridge (--head ridge)", ("--head=ridge",)),
-    "default": Variant("default: ridge + hidden layer + Perceiver"),
-    "face": Variant("… of the face alone", modalities=("visual",)),
-    "voice": Variant("… of the voice alone", modalities=("audio",)),
-    "no-hidden": Variant("… without the hidden layer", ("--model.fusion.hidden-dim=0",)),
-    "perceiver": Variant("… the Perceiver alone (--head tokens)", ("--head=tokens",)),
-    "no-change": Variant("… without the stream of change", ("--model.fusion.change=false",)),
-    "lr-1e-3": Variant("… at a learning rate of 1e-3", ("--lr=0.001",)),
-    "no-dropout": Variant("… without modality dropout", ("--modality-dropout=0",)),
-    "large": Variant(
-        "… with 256 wide, 64 latents, depth 2",
-        tuple(word for word in OLD_HEAD if "fusion.dim" in word or "latent" in word or "depth" in word),
-    ),
-    "ema": Variant("… with --ema-decay 0.98", ("--ema-decay=0.98",)),
-    "last-layer": Variant("… of the last layer's class token", LAST_ALONE),
-    "last-layer-ridge": Variant("ridge of the last layer's class token", (*LAST_ALONE, "--head=ridge")),
-    "before": Variant("default before (6.5 M, last layer)", (*LAST_ALONE, *OLD_HEAD)),
-}
-FINE_TUNED = {
-    "lpft": Variant("default, then last blocks (--recipe lpft)", ("--recipe=lpft",)),
-    "lpft-1": Variant(
-        "… one block of each", ("--recipe=lpft", "--unfreeze-at={first}:visual=1,{first}:audio=1")
-    ),
-    "lpft-low": Variant("… at a third of the rate", ("--recipe=lpft", "--backbone-lr=0.0001")),
-    "lpft-high": Variant("… at seven times the rate", ("--recipe=lpft", "--backbone-lr=0.002")),
-    "fine-tuned": Variant(
-        "default, last block of each backbone fine-tuned from the start",
-        ("--unfreeze=visual=1,audio=1", "--backbone-lr=0.0001"),
-    ),
-    "lora": Variant("default, then LoRA adapters of rank 8 (--recipe lora)", ("--recipe=lora",)),
-}
-JOINED = {"ensemble": Variant("default, heads of five seeds joined (--ensemble 5)")}
-MEMBERS = 5
-END_TO_END = {"tiny": Variant("`tiny`, trained from scratch", preset="tiny")}
-ALL = VARIANTS | FINE_TUNED | JOINED | END_TO_END
 
 
 # --- tokens ---------------------------------------------------------------------------------------
@@ -326,7 +263,7 @@ def interval(predicted: np.ndarray, true: np.ndarray, subjects: Sequence[str]) -
     return float(low), float(high)
 
 
-# --- corpus, table, plot --------------------------------------------------------------------------
+# --- corpus and rows --------------------------------------------------------------------------
 
 
 def make_corpus(options: argparse.Namespace) -> None:
@@ -352,53 +289,6 @@ def known(file: Path) -> dict[str, dict[str, Any]]:
     """Rows by key that this or another call has measured."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return {row["key"]: row for row in map(json.loads, lines)}
-
-
-def told(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Mean over seeds, and the interval over subjects of the first."""
-    if not rows:
-        return "–"
-    low, high = rows[0]["interval"]
-    return f"{fmean(row['mean_pearson'] for row in rows):.3f} [{low:.2f}, {high:.2f}]"
-
-
-def print_table(options: argparse.Namespace, results: Mapping[str, Mapping[str, Any]]) -> None:
-    lines = []
-    for key, variant in ALL.items():
-        by_size = [_seeds(results, key, n) for n in options.clips]
-        if any(by_size):
-            last = next(rows[0] for rows in reversed(by_size) if rows)
-            lines.append(
-                (variant.name, *map(told, by_size), f"{last['parameters']:,}", f"{last['seconds']:.0f}")
-            )
-    titles = ("reads the same frozen tokens", *(f"{n} clips" for n in options.clips), "parameters", "seconds")
-    console.print(table("mean Pearson on unseen subjects", titles, lines))
-
-
-def _seeds(results: Mapping[str, Mapping[str, Any]], key: str, num_clips: int) -> list[Mapping[str, Any]]:
-    return [row for name, row in sorted(results.items()) if name.rsplit("/", 1)[0] == f"{key}/{num_clips}"]
-
-
-def draw(options: argparse.Namespace, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Score against number of clips."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    for key, style in (("default", "o-"), ("ridge", "s--"), ("perceiver", "^-"), ("before", "v:")):
-        points = [(n, rows) for n in options.clips if (rows := _seeds(results, key, n))]
-        if not points:
-            continue
-        means = [fmean(row["mean_pearson"] for row in rows) for _, rows in points]
-        axes.plot([n for n, _ in points], means, style, label=VARIANTS[key].name.removeprefix("… "))
-    axes.set(xscale="log", xlabel="training clips", ylabel="mean Pearson, unseen subjects")
-    axes.set_xticks(options.clips, [str(n) for n in options.clips])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(options.plot, metadata={"Date": None})
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from learning import VARIANTS as READINGS
 from learning import known, make_corpus, settings_of, tokens_of
+from learning_variants import VARIANTS as READINGS
 from pretraining_clips import read, score
 from pretraining_draw import EPOCHS, SPLITS, VARIANTS, Draw
 

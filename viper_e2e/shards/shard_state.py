@@ -10,7 +10,7 @@ class ShardState:
 
     since, advice = (
         "since it was indexed",
-        "begin again, so that it is indexed anew; if its bytes are the same (touched, or on several servers "
+        "begin again, so that it is indexed again; if its bytes are the same (touched, or on several servers "
         "that disagree), put the index that `viper index` writes of a copy on disk beside it",
     )
 
