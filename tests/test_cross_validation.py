@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.counted_work import counted_work
+from support.counted_work import counted_work, interrupt_steps
 from support.media import make_clip
 from support.training_runs import diverging, lines, same, settings, weights
 
@@ -20,7 +20,6 @@ from viper_e2e.training.data import open_splits
 from viper_e2e.training.folding import Folding
 from viper_e2e.training.folds import Folds, read_folds
 from viper_e2e.training.many_trainings import ManyTrainings
-from viper_e2e.training.trainer import Trainer
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.campaign
 RESULTS = ("predictions.csv", "metrics.json", "folds.json")
@@ -145,13 +144,7 @@ def test_a_cross_validation_is_compared_and_no_model(whole, capsys):
 @pytest.mark.campaign
 def test_stopped_anywhere_it_goes_on_to_the_same_tables(whole, words, tmp_path, monkeypatch, work):
     folder, calls = tmp_path / "run", Counter()
-    train_step, predict = Trainer._step, ManyTrainings.predict
-
-    def stopping_step(self, group):
-        calls["step"] += 1
-        if calls["step"] == 3:  # in the middle of the second fold
-            raise KeyboardInterrupt
-        return train_step(self, group)
+    predict = ManyTrainings.predict
 
     def stopping_predict(self, *args):
         calls["predict"] += 1
@@ -159,7 +152,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_tables(whole, words, tmp_path, 
             raise KeyboardInterrupt
         return predict(self, *args)
 
-    monkeypatch.setattr(Trainer, "_step", stopping_step)
+    interrupt_steps(monkeypatch, {3})  # in the middle of the second fold
     monkeypatch.setattr(ManyTrainings, "predict", stopping_predict)
     first = ["cv", *words, "--folds=3", f"--run-dir={folder}"]
     assert main(first) == 130

@@ -11,7 +11,7 @@ from support.visual_encoders import write_vit
 
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.retraining import of_subset, subsets_of
-from viper_e2e.encoders.base import Encoder
+from viper_e2e.encoders.prepared import TokenCache
 from viper_e2e.training.many_trainings import train
 
 
@@ -50,13 +50,13 @@ def test_one_modality_alone_is_refused(corpus, tmp_path, capsys):
 def test_each_subset_is_trained_as_it_would_be_alone_on_one_pass(corpus, tmp_path, monkeypatch, capsys):
     torch.manual_seed(7)
     vit = write_vit(tmp_path / "vit")
-    names, encode = [], Encoder._encode_one
+    names, keep = [], TokenCache.keep
 
-    def encoding(self, clip):
-        names.append((self.name, clip.name))
-        return encode(self, clip)
+    def keeping(self, clip, modality, *made):
+        names.append((modality, clip.name))
+        return keep(self, clip, modality, *made)
 
-    monkeypatch.setattr(Encoder, "_encode_one", encoding)
+    monkeypatch.setattr(TokenCache, "keep", keeping)
     own = (f"--val-shards={corpus}/shards/val-*.tar", f"--backbone=visual={vit}", "--epochs=1")
     folder = tmp_path / "run"
     assert main(["ablate", "--retrain", *arguments(corpus, folder, *own)]) == 0

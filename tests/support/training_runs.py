@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from support.fork_server import ForkServer, together
 from support.media import make_clip, tone
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.settings import Settings
-from viper_e2e.loading import ClipBatch
 from viper_e2e.packing import pack, write_labels
+from viper_e2e.training import many_trainings
 from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.many_trainings import train
 from viper_e2e.training.trainer import Trainer
@@ -91,18 +92,21 @@ def losses(folder: Path) -> list[float]:
     return [record["train_loss"] for record in lines(folder, "metrics.jsonl")]
 
 
+def hook_trainings(monkeypatch: pytest.MonkeyPatch, hooks: TrainerHooks) -> None:
+    """Whatever a command trains from here on has these, and no others."""
+    monkeypatch.setattr(many_trainings, "Trainer", partial(Trainer, hooks=hooks))
+
+
 def diverging(monkeypatch: pytest.MonkeyPatch, *folders: str) -> list[str]:
     """Runs in folders of these names give up at their first step. Returns the name of the run of each step."""
     stepping: list[str] = []
-    step = Trainer._step
 
-    def diverge(self: Trainer, group: list[ClipBatch]) -> bool:
-        stepping.append(self.run.path.name)
-        if self.run.path.name in folders:
-            self.guard.give_up("step 0: 3 steps in a row were not finite (NaN), no checkpoint yet")
-        return step(self, group)
+    def diverge(trainer: Trainer, _: object) -> None:
+        stepping.append(trainer.run.path.name)
+        if trainer.run.path.name in folders:
+            trainer.guard.give_up("step 0: 3 steps in a row were not finite (NaN), no checkpoint yet")
 
-    monkeypatch.setattr(Trainer, "_step", diverge)
+    hook_trainings(monkeypatch, TrainerHooks(before_step=diverge))
     return stepping
 
 
