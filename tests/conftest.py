@@ -69,14 +69,6 @@ def drafts() -> None:
     draw_drafts()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def parsers() -> None:
-    """Made once; see `support.parsers`."""
-    from support.parsers import keep_parsers
-
-    keep_parsers()
-
-
 @pytest.fixture(scope="module")
 def drawn_plots(drafts) -> Iterator[None]:
     """For tests that look at plots: these are drawn."""

@@ -6,9 +6,7 @@ import re
 
 import pytest
 import yaml
-from support.parsers import make_parser
 
-from viper_e2e.commands import parsing
 from viper_e2e.commands.backbone_arguments import backbone_overrides
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.parsing import parse_train
@@ -41,8 +39,8 @@ def test_the_command_line_stands_over_yaml_and_yaml_over_the_preset(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_was_parsed_before_leaves_nothing_behind(monkeypatch, tmp_path):
-    """What `support.parsers` counts on."""
+def test_what_was_parsed_before_leaves_nothing_behind(tmp_path):
+    """A parser is kept, one for each name of the program."""
     file = tmp_path / "settings.yaml"
     file.write_text("lr: 0.5\nmodel:\n  fusion:\n    dim: 33\n")
     words = ["--preset=micro"], ["--preset=micro", "--unfreeze=visual", "--modalities=visual", "--head=ridge"]
@@ -50,9 +48,8 @@ def test_what_was_parsed_before_leaves_nothing_behind(monkeypatch, tmp_path):
     again = [parse(*given) for given in (*words, *reversed(words))]
     with pytest.raises(SystemExit):
         parse("--preset=micro", "--lrr=3")
-    with monkeypatch.context() as patch:
-        patch.setattr(parsing, "_train_parser", make_parser)
-        assert again[:4] == [parse(*given) for given in words]
+    fresh = [parse_train([*NEEDED, *given], f"a program of its own, {n}") for n, given in enumerate(words)]
+    assert again[:4] == fresh
     assert again[4:] == again[3::-1]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import torch.distributed as dist
@@ -20,18 +21,16 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from support import drafts, loss_training, surroundings
-from support.parsers import keep_parsers, kept_parser
-from viper_e2e.clip import DecodedClip
 
 # All that a case could need is imported before the fork.
 from viper_e2e.commands import cli
-from viper_e2e.commands import evaluation as evaluation_commands
-from viper_e2e.config import MODALITIES, ModelConfig
+from viper_e2e.commands.parsing import parse_train
+from viper_e2e.config import MODALITIES
 from viper_e2e.config.presets import PRESETS
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError
 from viper_e2e.fusion import TokenFusion
-from viper_e2e.loading.loader import ClipBatch, ClipLoader
+from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.model import ViPER
 from viper_e2e.runtime import processes
 from viper_e2e.scoring import journal as parts
@@ -57,9 +56,11 @@ def prepare() -> None:
 
     A model loads what it needs as it is built, and the optimizer a part of torch: seconds in each child.
     """
-    keep_parsers()
-    for model in (PRESETS["micro"](), ModelConfig()):
-        kept_parser("micro", "viper train", model)
+    with TemporaryDirectory() as run:
+        words = ["--preset=micro", "--train-shards=a.tar", f"--run-dir={run}"]
+        parse_train(words, "viper train")
+        Path(run, "config.yaml").write_text("preset: micro\n")
+        parse_train([*words, "--resume"], "viper train")
     module = ViPER(replace(PRESETS["micro"](), modalities=tuple(MODALITIES)))
     torch.optim.AdamW(module.fusion.parameters())
     state = torch.get_rng_state()
@@ -243,18 +244,15 @@ def record_gradients(arguments: list[str], file: str, dtype: str = "float32", st
 def change_clips(arguments: list[str], what: str, ranks: list[int]) -> int:
     """On some processes every clip is unreadable, or has no sound."""
     if rank() in ranks:
-        original = ClipLoader._finish
+        original = ClipDecoder.__call__
 
-        def wrapped(self, slot):
-            original(self, slot)
-            if slot.position is None or isinstance(slot.clip, ClipError):
-                return
+        def wrapped(self, *given, **named):
+            clip = original(self, *given, **named)
             if what == "unreadable":
-                slot.clip = ClipError("made unreadable", stage="decode", clip=slot.key)
-            elif isinstance(slot.clip, DecodedClip):
-                slot.clip = replace(slot.clip, sound=[], sound_seconds=0.0)
+                raise ClipError("made unreadable", stage="decode", clip=clip.name)
+            return replace(clip, sound=[], sound_seconds=0.0)
 
-        ClipLoader._finish = wrapped
+        ClipDecoder.__call__ = wrapped
     return train(arguments)
 
 
@@ -389,27 +387,20 @@ def train_on_loss(folder: str) -> int:
 
 
 def lose_a_worker(arguments: list[str], ranks: list[int]) -> int:
-    """On some processes the first clip of the first step has ended its worker."""
+    """On some processes a clip has ended its worker by the time of the first step."""
+
+    def lose(trainer: Trainer) -> None:
+        trainer.loader.quarantined["0"] = "killed by SIGSEGV"
+
     if rank() in ranks:
-        begin = ClipLoader._begin
-        lost = []
-
-        def wrapped(self, slot):
-            if not lost and slot.position is not None and self.shuffle:
-                lost.append(slot.key)
-                self.quarantined[slot.key] = "killed by SIGSEGV"
-            return begin(self, slot)
-
-        ClipLoader._begin = wrapped
+        before_step(0, lose)
     return train(arguments)
 
 
 def score(arguments: list[str], file: str, die_after: int | None = None) -> int:
     """`viper infer` or `viper eval`, which may die once so many clips of a process are scored."""
     count_decoded(file)
-    evaluation_commands._draw = lambda *of: dict.fromkeys(
-        caption for captions, _ in evaluation_commands.drawings(*of) for caption in captions
-    )
+    drafts.draw_drafts()
     if die_after is not None:
         add = parts.ResultJournal.add
         scored = 0

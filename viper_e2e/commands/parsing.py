@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import SUPPRESS, Action, HelpFormatter
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 from typing import NoReturn, get_args, get_type_hints
 
@@ -112,11 +112,8 @@ def _settings(
 
     ``depths``, ``typed``: of backbones, by preset and files, and by ``--unfreeze``.
     """
-    short = bool({"-h", "--help"} & set(argv))
-    # What a saved run does not name was added to the package since: it had the default, whatever presets have
-    # made of it by now.
-    model = PRESETS[preset]() if is_new else ModelConfig()
-    parser = _train_parser(preset, prog, None if short else model)
+    is_short = bool({"-h", "--help"} & set(argv))
+    parser = _train_parser(preset, prog, is_new=is_new, is_short=is_short)
     parsed = parser.instantiate(parser.parse_args(argv))
     train = TrainConfig(**{field.name: getattr(parsed, field.name) for field in fields(TrainConfig)})
     model = parsed.model
@@ -146,8 +143,10 @@ def _differing(settings: Settings) -> set[str]:
     return {name for name, value in flat(settings.to_dict()).items() if value != usual.get(name)}
 
 
-def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _SettingsParser:
-    """``model``: the defaults of its settings; ``None``: without them, for a short help."""
+@cache
+def _train_parser(preset: str, prog: str, *, is_new: bool, is_short: bool) -> _SettingsParser:
+    """Kept, since a sweep parses its words again for each trial and to make one takes four times as long as to
+    parse with it. ``is_short``: without the settings of the model, for a short help."""
     parser = _SettingsParser(
         prog=prog,
         allow_abbrev=False,
@@ -155,11 +154,11 @@ def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _Setting
         usage=f"{prog} --train-shards PATTERN --run-dir DIR [--preset NAME] [any setting]",
         description="Train from raw video shards.",
         epilog=None
-        if model is None
+        if is_short
         else "Settings under --model are saved with the weights. -q: quiet, -v: verbose.",
         formatter_class=_Help,
     )
-    if model is None:
+    if is_short:
         parser.epilog = (
             "The settings of the model itself (--model.fusion.num-latents 64, --model.faces.margin 0.1, …) are "
             "many: see them with their values by --print-config, or --help-all for what each means. "
@@ -196,7 +195,10 @@ def _train_parser(preset: str, prog: str, model: ModelConfig | None) -> _Setting
     for group in TRAIN_GROUPS:
         parser.add_class_arguments(group)
     parser.set_defaults(TRAIN_DEFAULTS[preset])
-    if model is not None:
+    if not is_short:
+        # What a saved run does not name was added to the package since: it had the default, whatever presets
+        # have made of it by now.
+        model = PRESETS[preset]() if is_new else ModelConfig()
         parser.add_argument("--model", type=ModelConfig, default=model)
     return parser
 
