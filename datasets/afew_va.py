@@ -29,7 +29,7 @@ CORPUS = Corpus(
     link="https://ibug.doc.ic.ac.uk/resources/afew-va-database",
     licence="research only",
     measure="CCC, Pearson and RMSE of valence and arousal",
-    split="none is given: ours is by the number of the clip, three fifths train, one val, one test",
+    split="none is published; ours is by clip number: three fifths train, one fifth val, one fifth test",
     tasks=tuple(TaskColumns(name, "number", (name,), span=(-1.0, 1.0)) for name in ("valence", "arousal")),
     sources=(
         FrameWindows(
@@ -49,8 +49,8 @@ CORPUS = Corpus(
     ),
     meta=("Clip",),
     unverified=(
-        "the rate of its pictures",
-        "that clips of one split show nobody of another",
+        "its frame rate",
+        "that nobody is in two splits",
         "the measure, the licence and the link",
     ),
 )

@@ -63,15 +63,15 @@ CORPUS = Corpus(
     link="https://ibug.doc.ic.ac.uk/resources/aff-wild2",
     licence="agreement with its owners: research only",
     measure="; ".join(f"{name}: {text}" for name, text in MEASURES.items()),
-    split="train and validation sets of each challenge; labels of the test sets are not given out",
+    split="train and validation sets of each challenge; the labels of the test sets are not public",
     tasks=TASKS["va"],
     combined={"mean_ccc": {"valence.ccc": 0.5, "arousal.ccc": 0.5}},
     sources=sources("va"),
     unverified=(
-        "that a name which ends in _left or _right is the person in that half of the picture",
+        "that a name ending in _left or _right means the person in that half of the picture",
         "the order of expressions and action units",
-        "the numbers of videos, the licence and the link",
-        "means over two seconds with what papers score, which is each frame: they are not the same",
+        "the number of videos, the licence and the link",
+        "how scores of means over two seconds differ from those of single frames, which papers report",
     ),
 )
 

@@ -52,7 +52,7 @@ CORPUS = Corpus(
     about="3,050 clips of 58 actors who show one emotion or two at once, in 30/70, 50/50 or 70/30",
     link="https://zenodo.org/records/17787362",
     licence="see the link",
-    measure="ACC presence (the set of emotions is right) and ACC salience (and so is their order)",
+    measure="ACC presence (the set of emotions is right) and ACC salience (their order is right too)",
     split="the test table; five folds of the training table for validation",
     tasks=(TaskColumns("emotions", "intensities", tuple(EMOTIONS.values()), span=(0.0, 1.0), measures=BLENDS),),
     sources=(
@@ -66,7 +66,7 @@ CORPUS = Corpus(
     held_out="val",
     rows={"all": 3050},
     unverified=(
-        "the ending of its files",
+        "the file extension of its clips",
         "whether a clip of one emotion has an empty cell or 100 as its salience (both are read as 1)",
         "the licence",
     ),

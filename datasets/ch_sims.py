@@ -67,7 +67,7 @@ CORPUS = Corpus(
     meta=("Video",),
     rows={"train": 1368, "val": 456, "test": 457},
     rows_unverified=True,
-    unverified=("the numbers of rows (from memory)", "the licence and the link"),
+    unverified=("the row counts (from memory)", "the licence and the link"),
 )
 
 

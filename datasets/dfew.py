@@ -43,7 +43,7 @@ CORPUS = Corpus(
     trained={fold: listed("train", fold) for fold in FOLDS},
     rows={"train": 9356},
     unverified=(
-        "where in the corpus its videos lie (looked for by number at any depth)",
+        "the folder of its videos (the recipe searches all folders by number)",
         "the licence and the link",
     ),
 )

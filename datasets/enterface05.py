@@ -38,7 +38,7 @@ CORPUS = Corpus(
     link="https://enterface.net/enterface05",
     licence="free for research",
     measure="UAR and WAR of the six emotions",
-    split="none is agreed on: ours is by subject (1–34 train, 35–39 val, 40–44 test)",
+    split="no standard split; ours is by subject (1–34 train, 35–39 val, 40–44 test)",
     tasks=(TaskColumns("emotion", "class", ("Emotion",), tuple(EMOTIONS.values())),),
     sources=(
         Names(
@@ -52,7 +52,7 @@ CORPUS = Corpus(
     rows={"all": 1257},
     rows_unverified=True,
     unverified=(
-        "the number of rows: 1,263 files less the six uncut ones of subject 6",
+        "the row count: 1,263 files less the six uncut ones of subject 6",
         "the measure, the licence and the link",
     ),
 )

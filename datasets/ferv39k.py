@@ -39,7 +39,7 @@ CORPUS = Corpus(
     rows_unverified=True,
     unverified=(
         "whether its clips come as videos, and with sound",
-        "the numbers of rows (from memory)",
+        "the row counts (from memory)",
         "the licence and the link",
     ),
 )

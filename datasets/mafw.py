@@ -45,7 +45,7 @@ CORPUS = Corpus(
     trained={fold: listed("train", fold) for fold in FOLDS},
     rows={"all": 9172},
     rows_unverified=True,
-    unverified=("the number of single-labelled clips (from memory: 9,172)", "the licence and the link"),
+    unverified=("the number of clips with a single label (from memory: 9,172)", "the licence and the link"),
 )
 
 

@@ -49,14 +49,14 @@ CORPUS = Corpus(
     link="https://github.com/uniBruce/Mead",
     licence="research only",
     measure="UAR and WAR of the eight emotions",
-    split="none is agreed on: ours is by the last digit of the actor (8 val, 9 test)",
+    split="no standard split; ours is by the last digit of the actor's number (8 val, 9 test)",
     tasks=(TaskColumns("emotion", "class", ("Emotion",), EMOTIONS),),
     sources=(source("front"),),
     meta=("View", "Level"),
     unverified=(
-        "the numbers of rows",
+        "the row counts",
         "the measure and the licence",
-        "all words for emotions but contempt and neutral",
+        "the names of all emotions but contempt and neutral",
     ),
 )
 

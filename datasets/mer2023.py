@@ -23,7 +23,7 @@ CORPUS = Corpus(
     name="MER2023",
     about="clips of Chinese series and films; test1 is the plain test set, test2 has noise, test3 no valence",
     link="https://huggingface.co/datasets/MERChallenge/MER2023",
-    licence="agreement of the challenge: academic research only, no changed or uploaded samples",
+    licence="agreement of the challenge: academic research only; samples must not be changed or uploaded",
     measure="weighted F1 of the six emotions; on test1 and test2 F1 − 0.25 · MSE of valence",
     split="train; test1 (test), test2 (noise), test3 (semi); five folds of train for validation",
     tasks=(
@@ -47,9 +47,9 @@ CORPUS = Corpus(
         for folder, split in SPLITS.items()
     ),
     unverified=(
-        "the numbers of rows (from memory: 3,373, 411, 412 and 834)",
-        "that valence lies within −10 and 10",
-        "that words stand in transcription-engchi-polish.csv as name, chinese, english",
+        "the row counts (from memory: 3,373, 411, 412 and 834)",
+        "that valence is between −10 and 10",
+        "that transcription-engchi-polish.csv has the transcripts, in the columns name, chinese, english",
     ),
     rows={"train": 3373, "test": 411, "noise": 412, "semi": 834},
     rows_unverified=True,

@@ -17,11 +17,11 @@ from viper_e2e.packing import Beside, Corpus, Table, TaskColumns
 EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 CORPUS = Corpus(
     name="MER2024",
-    about="labelled clips of Chinese series and films; the candidates that come beside them have no labels",
+    about="labelled clips of Chinese series and films; the candidates that come with them have no labels",
     link="https://huggingface.co/datasets/MERChallenge/MER2024",
     licence="agreement of the challenge: academic research only",
     measure="weighted F1 of the six emotions",
-    split="none is given: all labelled clips are train, for viper cv; the challenge's labels are elsewhere",
+    split="none is published: all labelled clips are train, for viper cv; the challenge's test labels are not here",
     tasks=(TaskColumns("emotion", "class", ("Emotion",), EMOTIONS),),
     sources=(
         Table(
@@ -42,8 +42,8 @@ CORPUS = Corpus(
     rows={"train": 5030},
     rows_unverified=True,
     unverified=(
-        "the number of rows (from memory: 5,030)",
-        "that words stand in label-transcription.csv under name and chinese",
+        "the row count (from memory: 5,030)",
+        "that label-transcription.csv has the transcripts, in the columns name and chinese",
         "the link and the licence",
     ),
 )

@@ -22,7 +22,7 @@ CORPUS = Corpus(
     link="https://huggingface.co/datasets/MERChallenge/MER2025",
     licence="agreement of the challenge: academic research only",
     measure="weighted F1 of the six emotions",
-    split="train, for viper cv; the candidates, among which are the test clips, come without labels",
+    split="train, for viper cv; the candidates, which include the test clips, have no labels",
     tasks=(
         TaskColumns("emotion", "class", ("Emotion",), EMOTIONS),
         TaskColumns("valence", "number", ("Valence",), span=(-10.0, 10.0)),
@@ -47,7 +47,7 @@ CORPUS = Corpus(
         ),
     ),
     rows={"candidates": 20_000},
-    unverified=("how many clips are labelled", "that valence lies within −10 and 10", "the licence"),
+    unverified=("how many clips are labelled", "that valence is between −10 and 10", "the licence"),
 )
 
 

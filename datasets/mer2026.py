@@ -22,7 +22,7 @@ CORPUS = Corpus(
     link="https://huggingface.co/datasets/MERChallenge/MER2026",
     licence="agreement of the challenge: academic research only",
     measure="weighted F1 of the six emotions",
-    split="train, for viper cv; the candidates, among which are the test clips, come without labels",
+    split="train, for viper cv; the candidates, which include the test clips, have no labels",
     tasks=(TaskColumns("emotion", "class", ("Emotion",), EMOTIONS),),
     sources=(
         Table(
@@ -39,8 +39,8 @@ CORPUS = Corpus(
     ),
     rows={"train": 9395, "candidates": 20_000},
     unverified=(
-        "which face is the listener's where two are in view (one is followed, whoever it is)",
-        "that its classes are those of the years before",
+        "which face is the listener's if two are in view (either may be followed)",
+        "that its classes are those of earlier years",
         "the licence",
     ),
 )

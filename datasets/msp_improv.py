@@ -54,7 +54,7 @@ CORPUS = Corpus(
     folds=("1", "2", "3", "4", "5", "6"),
     rows={"all": 8438},
     unverified=(
-        "that O and X in Evalution.txt are other emotions and no agreement (packed without an emotion)",
+        "that in Evalution.txt O is another emotion and X no agreement (both packed without an emotion)",
         "the measure, the licence and the link",
     ),
 )

@@ -44,8 +44,8 @@ CORPUS = Corpus(
     rows={"all": 480},
     rows_unverified=True,
     unverified=(
-        "how its videos are called and where they lie",
-        "the number of rows (from memory: 480)",
+        "the names of its videos and their folder",
+        "the row count (from memory: 480)",
         "the measure, the licence and the link",
     ),
 )

@@ -65,7 +65,7 @@ CASES = {
             "dia38_utt4.mp4: is known to be cut far too long: 305 s",
             "train_sent_emo.csv: 1 control character read as the Windows letter",
             "expected 9,989 rows of train, found 3: see https://github.com/declare-lab/MELD",
-            "neutral 1 for 4,710",
+            "neutral 1 (expected 4,710)",
         ),
         measure="emotion.weighted_f1",
         code=2,
@@ -75,7 +75,7 @@ CASES = {
         clips={"train": 3, "test": 3, "noise": 3, "semi": 3},
         told=(
             "expected about 3,373 rows of train, found 3",
-            "never compared with the corpus itself: the numbers",
+            "not checked against the corpus: the row counts",
         ),
         measure="overall.f1_mse",
     ),
@@ -126,7 +126,7 @@ CASES = {
     "ravdess": Case(
         clips={"train": 6, "test": 4},
         told=(
-            "2 clips have no name of this corpus and are left aside: Actor_01/02-01-04-01-01-01-01.mp4",
+            "2 clips have a name unknown to this recipe and are left out: Actor_01/02-01-04-01-01-01-01.mp4",
             "fold 1 is test",
             "expected 1,440 rows, found 10",
             "1 .wav",
@@ -149,19 +149,19 @@ CASES = {
         clips={"train": 8, "val": 4, "test": 4},
         told=(
             "subject 6/anger/s6_an.avi: is a recording of all sentences, uncut",
-            "1 clip has no name of this corpus and is left aside: subject 1/notes.avi",
+            "1 clip has a name unknown to this recipe and is left out: subject 1/notes.avi",
             "expected about 1,257 rows, found 16",
         ),
         measure="emotion.uar",
     ),
     "savee": Case(
         clips={"train": 9, "test": 3},
-        told=("left aside: AudioVisualClip/JE_x01.avi", "1 .wav", "expected about 480 rows, found 12"),
+        told=("left out: AudioVisualClip/JE_x01.avi", "1 .wav", "expected about 480 rows, found 12"),
         measure="emotion.uar",
     ),
     "mead": Case(
         clips={"train": 4, "val": 4, "test": 4},
-        told=("3 .m4a", "3 clips have no name of this corpus and are left aside: M003/video/top/"),
+        told=("3 .m4a", "3 clips have a name unknown to this recipe and are left out: M003/video/top/"),
         measure="emotion.uar",
         words=("--views", "front,down"),
     ),
@@ -178,7 +178,7 @@ CASES = {
         clips={"train": 3, "test": 4},
         told=(
             "MSP-IMPROV-S01A-M02-P-FM02.avi: no video",
-            "1 line is of no form that is known: Evalution.txt line 25",
+            "1 line is not understood and left out: Evalution.txt line 25",
             "expected 8,438 rows, found 8",
         ),
         measure="valence.ccc",
@@ -189,7 +189,7 @@ CASES = {
         told=(
             "2 files that macOS leaves behind are not clips: ._Ses01F_impro01.txt",
             "1 .wav",
-            "neutral 2 for 1,708",
+            "neutral 2 (expected 1,708)",
             "fold 1 is test",
         ),
         measure="emotion.war",
@@ -204,8 +204,8 @@ CASES = {
     "affwild2": Case(
         clips={"train": 11, "val": 3},
         told=(
-            "1 file of labels has no video: Annotations/VA_Estimation_Challenge/Train_Set/gone9.txt",
-            "Train_Set/1-30-640x360.txt (41 for 40 frames)",
+            "1 label file has no video: Annotations/VA_Estimation_Challenge/Train_Set/gone9.txt",
+            "Train_Set/1-30-640x360.txt (41 lines, 40 frames)",
             "1 window has labels for fewer than half of its frames and is left out",
             "Train_Set/video7.txt from 0 s",
         ),
@@ -214,7 +214,7 @@ CASES = {
     ),
     "afew_va": Case(
         clips={"train": 4, "val": 2, "test": 4},
-        told=("1 file of labels has no video: 01/005/005.json", "6 .png, 6 .json"),
+        told=("1 label file has no video: 01/005/005.json", "6 .png, 6 .json"),
         measure="arousal.ccc",
     ),
     "hume_reaction": Case(
@@ -409,7 +409,7 @@ def test_what_differs_is_told_with_the_place_to_look(tmp_path):
     assert read(tmp_path, "name,code\na,1\nb,3\n").told == [
         "Tiny: 1 row is left out: labels.csv line 3: code is '3', none of 1, 2",
         "Tiny: expected 2 rows of train, found 1: see https://example.org/tiny",
-        "Tiny: other numbers of classes in train than expected: sad 0 for 1",
+        "Tiny: numbers of clips by class in train: sad 0 (expected 1)",
     ]
 
 
@@ -432,7 +432,7 @@ def test_files_that_fit_no_name_are_counted_and_named(tmp_path):
     source = Names(pattern=r"(?P<who>\w)_(?P<code>\d)\.mp4", row={"Path": "{path}", "Subject": "{who}"})
     found = corpus_rows(dataclasses.replace(TINY, sources=(source,), rows={}, classes={}), tmp_path)
     assert [row["Subject"] for row in found.rows] == ["a", "b"]
-    assert found.told == ["Tiny: 1 clip has no name of this corpus and is left aside: notes.mp4"]
+    assert found.told == ["Tiny: 1 clip has a name unknown to this recipe and is left out: notes.mp4"]
 
 
 def row_of(name: str, corpus: Corpus) -> str:

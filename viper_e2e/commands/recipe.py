@@ -89,7 +89,7 @@ def facts_of(corpus: Corpus) -> str:
         "reported": corpus.measure,
         "split": corpus.split,
         "rows": ", ".join(counts) or "not known",
-        "not compared": "; ".join(corpus.unverified) or "nothing",
+        "not checked": "; ".join(corpus.unverified) or "nothing",
     }
     return "\n".join([corpus.name, *(f"  {title}: {text}" for title, text in lines.items())])
 

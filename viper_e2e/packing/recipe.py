@@ -64,7 +64,7 @@ class CorpusRows:
 
     rows: list[Fields]
     told: list[str]
-    """What differs from what is known of the corpus, and what was left aside."""
+    """What differs from what is known of the corpus, and what was left out."""
 
 
 def corpus_rows(corpus: Corpus, folder: Path, fold: str = "") -> CorpusRows:
@@ -101,7 +101,7 @@ def corpus_rows(corpus: Corpus, folder: Path, fold: str = "") -> CorpusRows:
         told.append(f"{count_of(len(hidden), one, many)}: {some(hidden)}")
     told += [f"{path}: {what}" for path, what in corpus.known.items() if (folder / path).exists()]
     told += differences(corpus, rows, fold)
-    told += [f"never compared with the corpus itself: {fact}" for fact in corpus.unverified]
+    told += [f"not checked against the corpus: {fact}" for fact in corpus.unverified]
     return CorpusRows(rows, [f"{corpus.name}: {line}" for line in told])
 
 
@@ -148,9 +148,9 @@ def differences(corpus: Corpus, rows: Sequence[Mapping[str, object]], fold: str 
     titles = [title for task in corpus.tasks if task.is_words for title in task.titles]
     for split, wanted in corpus.classes.items():
         counts = Counter(row[titles[0]] for row in _of_split(rows, split))
-        wrong = [f"{name} {counts[name]:,} for {n:,}" for name, n in wanted.items() if counts[name] != n]
+        wrong = [f"{name} {counts[name]:,} (expected {n:,})" for name, n in wanted.items() if counts[name] != n]
         if wrong:
-            told.append(f"other numbers of classes in {split} than expected: {', '.join(wrong)}")
+            told.append(f"numbers of clips by class in {split}: {', '.join(wrong)}")
     return told
 
 

@@ -44,7 +44,7 @@ class FrameWindows(Source):
                 folder.told.append(f"{where} is left out: {error}")
                 continue
             if len(labels.values) != len(seconds):
-                other.append(f"{where} ({len(labels.values)} for {count_of(len(seconds), 'frame')})")
+                other.append(f"{where} ({count_of(len(labels.values), 'line')}, {count_of(len(seconds), 'frame')})")
             seconds = seconds[: len(labels.values)]
             rows = rows_of_windows([labels], seconds)
             windows = {int(time / WINDOW_SECONDS + 1e-9) for time in seconds.tolist()}
@@ -56,12 +56,12 @@ class FrameWindows(Source):
                 yield where, {**fields, **cells, "start": cells["Start"], "end": cells["End"]}
             unlabelled += [f"{where} from {n * WINDOW_SECONDS:g} s" for n in sorted(windows)]
         for named, texts in (
-            (without, ("file of labels has no video", "files of labels have no video")),
+            (without, ("label file has no video", "label files have no video")),
             (
                 other,
                 (
-                    "file has more or fewer lines than its video has frames; the shorter counts",
-                    "files have more or fewer lines than their videos have frames; the shorter counts",
+                    "file does not have one line per frame of its video; extra lines or frames are left out",
+                    "files do not have one line per frame of their videos; extra lines or frames are left out",
                 ),
             ),
             (

@@ -49,7 +49,7 @@ class Folder:
                 "--corpus is the folder as it is distributed"
             )
         if not found:
-            self.told.append(f"no table {pattern}: what it would say is left out")
+            self.told.append(f"there is no table {pattern}; its columns stay empty")
         return found
 
 
@@ -157,7 +157,7 @@ class Names(Source):
                 others.append(path)
         if others:
             one, many = (
-                f"{clips} no name of this corpus and {are} left aside"
+                f"{clips} a name unknown to this recipe and {are} left out"
                 for clips, are in (("clip has", "is"), ("clips have", "are"))
             )
             told = f"{count_of(len(others), one, many)}: {some(others)}"
@@ -207,7 +207,7 @@ class Lines(Source):
                     strange.append(where)
         if strange:
             folder.told.append(
-                f"{count_of(len(strange), 'line is', 'lines are')} of no form that is known: {some(strange)}"
+                f"{count_of(len(strange), 'line is', 'lines are')} not understood and left out: {some(strange)}"
             )
 
 

@@ -56,5 +56,5 @@ def read_text(path: Path, told: list[str]) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        told.append(f"{path.name}: no UTF-8 text, read as Windows-1252")
+        told.append(f"{path.name}: not UTF-8; read as Windows-1252")
         return data.decode("cp1252", errors="replace")

@@ -76,7 +76,7 @@ class CheckReport:
     shared_clips: tuple[dict[str, list[str]], ...]
     """Clips, by content, that are in more than one split: split → their keys in it."""
     problems: tuple[str, ...]
-    """What is wrong with whole shards, and what was left aside in them."""
+    """What is wrong with whole shards, and what was left out in them."""
     classes: dict[str, dict[str, int]] = field(default_factory=dict)
     """Of each task that is a class: its words, and of how many samples each is the likeliest."""
     metadata: dict[str, dict[str, int]] = field(default_factory=dict)
