@@ -83,9 +83,10 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Settings of a run, from `RunConfig` on, are options of `viper train` (`--batch-size 8`). Those of",
-        "`ModelConfig` stand under `--model.` (`--model.decoding.num-frames 16`) and are saved in the",
-        "checkpoint. `viper train --print-config` prints all of them for a preset, as a file.",
+        "The tables from `RunConfig` on are settings of a run, and options of `viper train` (`--batch-size 8`).",
+        "The tables before are settings of the model. Their options begin with `--model.`",
+        "(`--model.decoding.num-frames 16`), and a checkpoint saves them. `viper train --print-config` prints",
+        "all settings of a preset as a YAML file.",
     ]
     for name in SETTINGS:
         module = import_module(f"viper_e2e.config.{name}")
@@ -159,7 +160,7 @@ def commands_page() -> str:
     lines = [
         "# Commands",
         "",
-        "What `viper COMMAND --help` prints. `train.py` and `infer.py` are `viper train` and `viper infer`.",
+        "What `viper COMMAND --help` prints. `train.py` is `viper train`, and `infer.py` is `viper infer`.",
     ]
     for command in COMMANDS:
         told = io.StringIO()
