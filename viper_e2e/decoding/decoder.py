@@ -45,7 +45,7 @@ _EXTERNAL: dict[str, type[ExternalReader]] = {
 
 
 class ClipDecoder:
-    """A stage of the module, and the same object in the loader's workers; picklable, loads no torch."""
+    """Decodes clips, both inside the module and in the loader's workers; picklable, loads no torch."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class ClipDecoder:
         sees: Sees = "always",
         comes_back: bool = False,
     ):
-        """What nobody wants is neither decoded nor judged.
+        """What is not needed is neither decoded nor checked.
 
-        `hears`: whether sound is wanted. `sees`: whether pictures are; ``without units``: only those of a clip
-        that brings no action units. `comes_back`: frames that are smaller than the clip's say where they came
-        from, so that faces in them can be decoded again, larger.
+        `hears`: whether sound is needed. `sees`: whether pictures are; ``without units``: only those of a clip
+        that has no action units. `comes_back`: frames smaller than the clip's own record where they came from,
+        so that faces in them can be decoded again at a higher resolution.
         """
         if config.num_frames < 1:
             raise ViperError(f"decoding.num_frames is {config.num_frames}; give at least 1")
@@ -73,11 +73,11 @@ class ClipDecoder:
             raise ViperError(f"decoding.span_seconds is {config.span_seconds}; give more than 0")
         self.config, self.hears, self.sees, self.comes_back = config, hears, sees, comes_back
         self.frames_decoded: int | None = 0
-        """Frames that the codec really decoded in the last call; None: the backend does not tell."""
+        """Frames that the codec really decoded in the last call; None: the backend does not report it."""
 
     @classmethod
     def for_model(cls, config: ModelConfig) -> ClipDecoder:
-        """What decodes clips for a model: what none of its modalities wants is left out."""
+        """A decoder for a model, which leaves out what none of its modalities needs."""
         needs = needs_of(config.decoding.for_modalities or config.modalities)
         sees: Sees = "always" if "face" in needs else "without units" if "units" in needs else "never"
         comes_back = config.faces.close_ups and sees == "always"

@@ -25,10 +25,10 @@ from viper_e2e.faces.track import (
 
 
 class FaceCropper(nn.Module):
-    """Finds one face per clip, follows it, and cuts it out.
+    """Finds one face per clip, follows it, and crops it.
 
-    The detector has no parameters and no entry in a state dict, stays in float32 whatever its parent is cast
-    to, and ignores autocast.
+    The detector has no parameters and no entry in a state dict. It stays in float32 when its parent is cast to
+    another dtype, and ignores autocast.
     """
 
     def __init__(self, config: FaceConfig):
@@ -47,9 +47,9 @@ class FaceCropper(nn.Module):
     ) -> list[FaceTrack]:
         """One track per clip, on the detector's device.
 
-        Clips are ragged, uint8 RGB ``N H W 3`` with their presentation times. They are detected one after the
-        other, each in batches of its own frames: with a batch of mixed clips, rounding would depend on the
-        company, and a clip cached in memory would not have bitwise the boxes that it gets elsewhere.
+        Clips are ragged, uint8 RGB ``N H W 3`` with their presentation times. They go through the detector one
+        after the other, each in batches of its own frames: in a batch of several clips, rounding would depend
+        on the other clips, and a clip cached in memory would not have bitwise the same boxes as elsewhere.
         """
         return [self._track(*clip) for clip in zip(frames, frame_seconds, strict=True)]
 

@@ -22,19 +22,19 @@ BOX_SOURCES = ("none", "detected", "interpolated")
 
 
 class ViPEROutput(NamedTuple):
-    """What the module says of a batch of clips."""
+    """The output of the module for a batch of clips."""
 
     intensities: Float[Tensor, "B E"]
     """float32, in the order of the label set."""
     by_network: Float[Tensor, "B K E"]
-    """The same from each of the networks that are trained to give it, K ≥ 1: what a loss is taken of. In
-    evaluation mode K > 1 are members that were trained apart."""
+    """The same from each of the networks that are trained to give it, K ≥ 1, for the loss. In evaluation mode
+    K > 1 are heads that were trained separately."""
     valid: Bool[Tensor, "B"]
     """False: the clip could not be read; its row means nothing."""
     present: Bool[Tensor, "B M"]
-    """Which modality was there at all, in the order of ``ViPER.modalities``."""
+    """Which modalities the clip has, in the order of ``ViPER.modalities``."""
     boxes: Float[Tensor, "B T 4"]
-    """x0 y0 x1 y1 in pixels of the displayed clip, upper ends exclusive; the whole frame where no face is."""
+    """x0 y0 x1 y1 in pixels of the displayed clip, upper ends exclusive; the whole frame if there is no face."""
     box_source: UInt8[Tensor, "B T"]
     """0 none, 1 detected, 2 interpolated."""
     face_found: Bool[Tensor, "B T"]
@@ -46,11 +46,11 @@ class ViPEROutput(NamedTuple):
     errors: tuple[ClipError | None, ...]
     """Why a clip is not valid."""
     notes: tuple[tuple[str, ...], ...]
-    """Per clip, what a person should know of how it was read; as in `DecodedClip`."""
+    """Per clip, what a user should know about how it was read; as in `DecodedClip`."""
     unheard_seconds: tuple[float, ...] = ()
-    """Per clip, how much of its sound lies in no token's hearing; empty: nobody counted."""
+    """Per clip, the seconds of its sound that no token covers; empty: not counted."""
     words: tuple[str | None, ...] = ()
-    """Per clip, the words that were read; empty: nobody asked, as in training."""
+    """Per clip, the words that were read; empty: not asked for, as in training."""
 
     def without_rows(self) -> ViPEROutput:
         """Of an empty batch."""

@@ -21,42 +21,42 @@ Box = tuple[float, float, float, float, str]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One clip or window with its intensities, or with the error that stands in their place."""
+    """The intensities of one clip or window, or the error that prevented them."""
 
     clip: str
     """Its key or file name."""
     index: int = -1
-    """Of the clip in its source; -1: it could not be found whole there, or there is no source."""
+    """Number of the clip in its source; -1: it is not there as a whole, or there is no source."""
     person: int = ONLY_PERSON
     start_seconds: float | None = None
-    """On the clip's clock, to the millisecond, as all times here; ``None`` where nothing was read."""
+    """On the clip's clock, to the millisecond, as all times here; ``None`` if nothing was read."""
     end_seconds: float | None = None
     is_window: bool = False
     """A part of its clip, scored as a clip of its own."""
     num_windows: int = 0
-    """That this is the mean of."""
+    """Number of windows that this is the mean of."""
     intensities: dict[str, float | None] | None = None
-    """By emotion. NaN: the model came to no number; ``None``: left out on purpose; no dict: not read."""
+    """By emotion. NaN: the model gave no number; ``None``: left out on purpose; no dict: not read."""
     spread: dict[str, float] | None = None
-    """By emotion, the standard deviation over members that were trained apart; ``None`` of one head alone."""
+    """By emotion, the standard deviation over heads that were trained separately; ``None`` for a single head."""
     present: Mapping[str, bool] | None = None
-    """Which modality was there at all."""
+    """Which modalities the clip has."""
     face_found: float | None = None
-    """Share of the looked-at frames that have a face, 0 … 1; ``None`` if the model looks at none."""
+    """Share of the model's frames that show a face, 0 … 1; ``None`` if the model reads no frames."""
     unheard_seconds: float | None = None
-    """Of sound that no token hears."""
+    """Seconds of sound that no token covers."""
     words: str | None = None
-    """That the model read; ``None`` where it reads none."""
+    """The words that the model read; ``None`` if it reads none."""
     frame_seconds: tuple[float, ...] | None = None
-    """Of the frames that were looked at, to a tenth of a millisecond; ``None`` unless asked for."""
+    """Times of the model's frames, to a tenth of a millisecond; ``None`` unless asked for."""
     boxes: tuple[Box | None, ...] | None = None
     """The face in each of these frames; ``None`` unless asked for."""
     warning: str | None = None
-    """What a person should know of how the clip was read."""
+    """What a user should know about how the clip was read."""
     error: str | None = None
     """Why there are no intensities."""
     stage: str = ""
-    """Where it failed, as in `ClipError.stage`; unknown of journals of earlier versions."""
+    """Where it failed, as in `ClipError.stage`; journals of earlier versions do not have it."""
     hidden: tuple[str, ...] = ()
     """Modalities that were treated as absent."""
 
@@ -68,17 +68,17 @@ class Prediction:
 
     @property
     def has_number(self) -> bool:
-        """False where the model came to no finite number."""
+        """False if the model gave a number that is not finite."""
         return all(value is None or isfinite(value) for value in (self.intensities or {}).values())
 
     @property
     def is_valid(self) -> bool:
-        """Whether the clip could be read, and the model came to numbers (that may be left out on purpose)."""
+        """Whether the clip could be read and the model gave numbers (some may be left out on purpose)."""
         return self.error is None and self.has_number
 
     @property
     def is_faceless(self) -> bool:
-        """Whether pictures of a clip were looked at, and none of them shows a face."""
+        """Whether the model read frames of the clip and none of them shows a face."""
         sees = any(there and looks_at_face(name) for name, there in (self.present or {}).items())
         return self.is_valid and sees and self.face_found == 0
 
@@ -96,7 +96,7 @@ class Prediction:
         return replace(self, start_seconds=start, end_seconds=end, is_window=True, frame_seconds=frames)
 
     def to_json(self) -> dict[str, Any]:
-        """What a journal keeps: all that is not as it is by default, but not its number in the source."""
+        """What a journal saves: all values that differ from their defaults, except the number in the source."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "index"}
         return {"clip": self.clip} | {n: v for n, v in values.items() if v != _DEFAULTS.get(n)}
 

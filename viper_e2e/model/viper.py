@@ -54,10 +54,10 @@ Watch = Callable[[dict[str, Stream], Tensor, Tensor], None]
 
 
 class ViPER(Pretrained):
-    """From clips to reaction intensities in one forward pass, with nothing written in between.
+    """From clips to reaction intensities in one forward pass; nothing is written to disk in between.
 
     ``model(clips)`` decodes, finds and crops faces, encodes every modality and fuses them; training and
-    inference call it alike. Backbones are frozen, adapters aside, until ``set_training_depths`` is called.
+    inference both call it. Backbones are frozen, except for adapters, until ``set_training_depths`` is called.
 
     Source: ViPER (Vaiani et al. 2022, https://doi.org/10.1145/3551876.3554806), rebuilt end to end.
 
@@ -115,7 +115,7 @@ class ViPER(Pretrained):
         return {name: b for encoder in self.encoders.values() for name, b in encoder.backbones().items()}
 
     def set_training_depths(self, depths: Depths) -> None:
-        """Train backbones this much from here on; the others at most their adapters."""
+        """Train these backbones to these depths from now on; the others train only their adapters, if any."""
         for name, backbone in self.backbones.items():
             depth = depths.of(name)
             backbone.set_training_depth(backbone.least_depth if depth == Frozen() else depth)
@@ -137,9 +137,9 @@ class ViPER(Pretrained):
             seeds: in training, one integer per clip from which its modality dropout and augmentation
                 are drawn; ``None``: neither.
             hidden: modalities to be treated as absent, clip by clip.
-            cache: where frozen encoders find and leave their tokens of prepared clips; ``None``: nowhere.
+            cache: where frozen encoders look up and store their tokens of prepared clips; ``None``: nowhere.
 
-        An unreadable clip keeps its row: ``valid`` is False there and ``errors`` tells why.
+        An unreadable clip keeps its row: its ``valid`` is False and its ``errors`` says why.
         """
         prepared = self.prepare(clips)
         if not prepared:
@@ -161,7 +161,7 @@ class ViPER(Pretrained):
         return output_of(answers, present, prepared, slots, accounts)
 
     def prepare(self, clips: Clip | Sequence[Clip]) -> list[PreparedClip | ClipError]:
-        """Decode and find faces; what is further on its way passes through."""
+        """Decode clips and find faces; clips that are already decoded or prepared skip those steps."""
         decoded = [decode(clip, self.decoder, reads_words=self._reads_words) for clip in batch_of(clips)]
         return find_faces(decoded, self.device, self._track, self._close_ups)
 
@@ -208,7 +208,7 @@ class ViPER(Pretrained):
 
     @torch.no_grad()
     def predict(self, clips: Clip | Sequence[Clip], *, boxes: bool = False) -> Record | list[Record]:
-        """Score one clip (a record) or several (a list); see :func:`output.records_of` for what it holds."""
+        """Score one clip (returns a record) or several (returns a list); see :func:`output.records_of`."""
         several, batch = not is_one(clips), batch_of(clips)
         names = [name_of(clip) for clip in batch]
         was_training = self.training
@@ -271,15 +271,15 @@ class ViPER(Pretrained):
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Store frozen backbones in ``dtype``; run the others, and the fusion, under autocast to it.
 
-        Autocast around the module is then neither needed nor heeded. The detector, crops, times and outputs
-        stay float32.
+        Autocast around the module is then unnecessary, and has no effect. The detector, crops, times and
+        outputs stay float32.
         """
         self.compute_dtype = dtype
         for encoder in self.encoders.values():
             encoder.to_compute_dtype(dtype)
 
     def set_clip_timeout(self, seconds: float) -> None:
-        """How long a clip may keep a process that an encoder measures it in."""
+        """Seconds that an encoder's own process may spend on one clip."""
         for encoder in self.encoders.values():
             encoder.clip_timeout_seconds = seconds
 

@@ -46,10 +46,10 @@ class Journal(Protocol):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What callers want of each clip besides its intensities and the modalities present."""
+    """What to return for each clip besides its intensities and the modalities present."""
 
     frames: bool = False
-    """The times of the frames that were looked at."""
+    """The times of the frames that the model read."""
     boxes: bool = False
     """These, and the face in each frame."""
     windows: tuple[float, float] | None = None
@@ -67,16 +67,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Hooks:
-    """Who else has a part in the clips of this process, as they pass; of windows nobody has."""
+    """What else happens to the clips of this process as they pass; nothing happens to windows."""
 
     cached: Callable[[str], Any] | None = None
     """As in `ClipStream`."""
     quarantined: dict[str, str] | None = None
     """As in `ClipStream`."""
     on_batch: Callable[[Any], None] | None = None
-    """Sees each `ClipBatch` once it has passed through the model."""
+    """Called with each `ClipBatch` after its pass through the model."""
     on_clip: Callable[[int, Any], None] | None = None
-    """Sees each clip by its number: the `PreparedClip`, or what was decoded, or the `ClipError` it became."""
+    """Called with the number of each clip and its `PreparedClip`, what was decoded, or its `ClipError`."""
 
 
 def score(
@@ -91,20 +91,21 @@ def score(
     hooks: Hooks | None = None,
     tell: Callable[[Prediction, int], None] = lambda prediction, num_clips: None,
 ) -> Iterator[Prediction]:
-    """Predictions of every clip of a source, whatever became of it; those of one clip come together.
+    """Score every clip of a source; yields a `Prediction` for each, also for those that cannot be read.
 
-    First what the journal knows, then this process's share as it is scored, then what other processes have
-    scored: in the end every process has had everything. `Prediction.index` tells the source's order.
+    Predictions of one clip come together. The first are those that the journal has, then those of this process
+    as it scores them, then those of the other processes, so every process yields all of them.
+    `Prediction.index` has the order of the source.
 
     Args:
-        model: a `ViPER`; None: clips are decoded alone, and nothing is said of what they show.
-        reading: how clips are read, and what those may cost that crash or hang their process.
-        processes: who shares the work (default: nobody).
-        journal: keeps the predictions of each clip as soon as they are there, and knows those of earlier runs.
+        model: a `ViPER`. None: clips are only decoded, and predictions have no intensities.
+        reading: how clips are read, and how many may crash or hang their process.
+        processes: the processes that share the work (default: this one alone).
+        journal: saves each clip's predictions as soon as they are made, and has those of earlier runs.
         decode: what is done with each sample, picklable (default: what the model's decoder does).
-        tell: called for each clip that is done, with how many are, in all processes.
+        tell: called after each clip with its prediction and the number of clips done, over all processes.
 
-    The model is in evaluation mode meanwhile, and then in the mode that it was in.
+    The model is in evaluation mode during scoring, and then returns to its earlier mode.
     """
     wanted, hooks, reading = wanted or Wanted(), hooks or Hooks(), reading or Reading()
     names = [name_of(source, i) for i in range(len(source))] if journal is not None else []

@@ -42,8 +42,9 @@ class ShardSet:
     whose server answers Range requests (plain http only to this machine), ``s3://``, ``gs://`` and ``hf://``
     addresses. Nothing else is ever opened.
 
-    Raises ``ShardError`` naming every shard that is torn, damaged or doubled. With ``strict=False`` these
-    are listed in ``problems`` instead, and whole samples of such shards stay readable (``viper check``).
+    Raises ``ShardError`` naming every shard that is incomplete or damaged, or has a key of another. With
+    ``strict=False`` these are listed in ``problems`` instead, and the intact samples of such shards stay
+    readable (``viper check``).
     """
 
     def __init__(
