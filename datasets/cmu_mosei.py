@@ -95,9 +95,9 @@ CORPUS = Corpus(
     about="labelled stretches of 3,837 videos in which one person speaks to the camera",
     link="http://multicomp.cs.cmu.edu/resources/cmu-mosei-dataset",
     licence="see the SDK; videos are from the web",
-    measure="accuracy and F1 of the sign of sentiment, with and without labels of 0, accuracy in five and seven "
-    "steps, MAE and Pearson; of each of six emotions, present if its intensity is above 0: weighted accuracy "
-    "(mean of both recalls), weighted F1, and the means of both",
+    measure="accuracy and F1 of the sign of sentiment, with and without labels of 0, accuracy in five and "
+    "seven steps, MAE and Pearson; of each of six emotions, present if its intensity is above 0: "
+    "weighted accuracy (mean of both recalls), weighted F1, and the means of both",
     split="the SDK's standard folds, by video",
     tasks=(
         TaskColumns("sentiment", "number", ("Sentiment",), span=(-3.0, 3.0), measures=MEASURES),

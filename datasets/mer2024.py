@@ -21,7 +21,7 @@ CORPUS = Corpus(
     link="https://huggingface.co/datasets/MERChallenge/MER2024",
     licence="agreement of the challenge: academic research only",
     measure="weighted F1 of the six emotions",
-    split="none is published: all labelled clips are train, for viper cv; the challenge's test labels are not here",
+    split="none is published: all labelled clips are train, for viper cv; its test labels are not included",
     tasks=(TaskColumns("emotion", "class", ("Emotion",), EMOTIONS),),
     sources=(
         Table(

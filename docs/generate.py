@@ -83,7 +83,7 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "The tables from `RunConfig` on are settings of a run, and options of `viper train` (`--batch-size 8`).",
+        "The tables from `RunConfig` on are settings of a run: options of `viper train` (`--batch-size 8`).",
         "The tables before are settings of the model. Their options begin with `--model.`",
         "(`--model.decoding.num-frames 16`), and a checkpoint saves them. `viper train --print-config` prints",
         "all settings of a preset as a YAML file.",

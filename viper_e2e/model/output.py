@@ -34,7 +34,8 @@ class ViPEROutput(NamedTuple):
     present: Bool[Tensor, "B M"]
     """Which modalities the clip has, in the order of ``ViPER.modalities``."""
     boxes: Float[Tensor, "B T 4"]
-    """x0 y0 x1 y1 in pixels of the displayed clip, upper ends exclusive; the whole frame if there is no face."""
+    """x0 y0 x1 y1 in pixels of the displayed clip, upper ends exclusive;
+    the whole frame if there is no face."""
     box_source: UInt8[Tensor, "B T"]
     """0 none, 1 detected, 2 interpolated."""
     face_found: Bool[Tensor, "B T"]

@@ -38,7 +38,7 @@ class Prediction:
     intensities: dict[str, float | None] | None = None
     """By emotion. NaN: the model gave no number; ``None``: left out on purpose; no dict: not read."""
     spread: dict[str, float] | None = None
-    """By emotion, the standard deviation over heads that were trained separately; ``None`` for a single head."""
+    """By emotion, the standard deviation over separately trained heads; ``None`` for a single head."""
     present: Mapping[str, bool] | None = None
     """Which modalities the clip has."""
     face_found: float | None = None

@@ -44,7 +44,8 @@ class FrameWindows(Source):
                 folder.told.append(f"{where} is left out: {error}")
                 continue
             if len(labels.values) != len(seconds):
-                other.append(f"{where} ({count_of(len(labels.values), 'line')}, {count_of(len(seconds), 'frame')})")
+                counts = f"{count_of(len(labels.values), 'line')}, {count_of(len(seconds), 'frame')}"
+                other.append(f"{where} ({counts})")
             seconds = seconds[: len(labels.values)]
             rows = rows_of_windows([labels], seconds)
             windows = {int(time / WINDOW_SECONDS + 1e-9) for time in seconds.tolist()}
