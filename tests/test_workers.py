@@ -74,6 +74,19 @@ def test_what_is_wrong_with_a_clip_is_raised_as_it_was(pool):
     assert ask(pool, "array 3")[0].tolist() == [0, 1, 2]
 
 
+def test_an_item_that_memory_does_not_suffice_for_costs_itself_alone(pool):
+    assert ask(pool, "too large", "array 3")[0] == WorkerLost("ran out of memory")
+    assert not pool.lost_workers
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux alone has it")
+@pytest.mark.slow
+def test_where_memory_runs_out_the_system_ends_a_worker_before_its_parent(pool):
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    for pid in set(ask(pool, "slow pid", "slow pid")):
+        assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) == min(1000, own + 500)
+
+
 @pytest.mark.slow
 def test_the_others_go_on_where_they_are_when_one_is_lost(pool):
     before = set(ask(pool, "slow pid", "slow pid"))
@@ -118,6 +131,14 @@ def test_what_cannot_be_read_is_raised_for_its_own_item(in_two_parts, tmp_path):
     assert in_two_parts.outcome(tickets[0])
     with pytest.raises(WorkerError, match="-1 cannot be read"):
         in_two_parts.outcome(tickets[1])
+    assert in_two_parts.outcome(tickets[2])
+
+
+def test_what_memory_does_not_suffice_to_read_costs_its_own_item_alone(in_two_parts, tmp_path):
+    tickets = [in_two_parts.submit(item, str(item)) for item in (0, -2, 0)]
+    (tmp_path / "go").touch()
+    assert in_two_parts.outcome(tickets[0])
+    assert in_two_parts.outcome(tickets[1]) == WorkerLost("ran out of memory")
     assert in_two_parts.outcome(tickets[2])
 
 

@@ -108,7 +108,7 @@ class CountedDecode(FakeDecode):
 class Task:
     """What a worker is asked to do, as a word and a number behind one integer."""
 
-    WORDS = ("", "array", "exit", "hang", "bug", "clip error", "slow pid", "tenths")
+    WORDS = ("", "array", "exit", "hang", "bug", "clip error", "slow pid", "tenths", "too large")
 
     @classmethod
     def number(cls, request: str) -> int:
@@ -131,6 +131,8 @@ class Task:
             case "slow pid":
                 time.sleep(0.2)
                 return os.getpid()
+            case "too large":
+                raise MemoryError
             case "tenths":
                 for _ in range(number):
                     time.sleep(0.1)
@@ -204,6 +206,8 @@ class ReadThenComputed:
 
     def read(self, item: int) -> int:
         (self.folder / f"read {item}").touch()
+        if item == -2:
+            raise MemoryError
         if item < 0:
             raise ValueError(f"{item} cannot be read")
         return item

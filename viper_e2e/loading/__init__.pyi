@@ -26,7 +26,7 @@ from .stream import ClipStream as ClipStream
 from .stream import Reading as Reading
 from .windows import decode_windows as decode_windows
 from .worker_process import WorkerError as WorkerError
+from .worker_process import WorkerLost as WorkerLost
 from .workers import MAX_RESTARTS as MAX_RESTARTS
 from .workers import TIME_LIMIT_SECONDS as TIME_LIMIT_SECONDS
-from .workers import WorkerLost as WorkerLost
 from .workers import WorkerPool as WorkerPool

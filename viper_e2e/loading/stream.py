@@ -16,7 +16,8 @@ from viper_e2e.loading.ahead_service import AheadService
 from viper_e2e.loading.clip_reader import ClipReader, HasPlaces, Where
 from viper_e2e.loading.read_ahead import WAIT_SECONDS, ReadAhead
 from viper_e2e.loading.spans import Span, far_reading_of, spans_of_clips
-from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, WorkerLost, WorkerPool
+from viper_e2e.loading.worker_process import WorkerLost
+from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, WorkerPool
 from viper_e2e.shards import SampleReader
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from viper_e2e.clip import ClipSource, Cue, DecodedClip, with_words
 from viper_e2e.errors import ClipError
 from viper_e2e.loading.clip_reader import without_traceback
 from viper_e2e.loading.stream import Reading, left_out
-from viper_e2e.loading.workers import WorkerLost, WorkerPool
+from viper_e2e.loading.worker_process import WorkerLost
+from viper_e2e.loading.workers import WorkerPool
 
 Found = tuple[float, DecodedClip] | ClipError | None
 """A window (start in seconds, its clip), why the clip has no more, or that it was the last."""

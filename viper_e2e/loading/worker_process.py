@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing import connection
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -29,8 +30,21 @@ GROUP_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if
 """What a terminal or a scheduler sends to all processes of a run."""
 
 
+LINUX_OOM_SCORE = Path("/proc/self/oom_score_adj")
+WORKERS_FIRST = 500
+"""In thousandths of all memory: a worker that has this much less than its parent is still ended before it."""
+
+
 class WorkerError(RuntimeError):
     """A programming error in a worker; the message ends with the worker's traceback."""
+
+
+@dataclass(frozen=True)
+class WorkerLost:
+    """The outcome of an item that ended its worker, or that there was too little memory for."""
+
+    reason: str
+    """`"killed by SIGSEGV"`, `"exited with code 3"`, `"ran longer than 60 s"`, `"ran out of memory"`."""
 
 
 class Job(NamedTuple):
@@ -66,6 +80,7 @@ def serve(
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _be_ended_first()
     if num_threads is not None:  # mostly the processes are the parallelism; read when NumPy or torch load
         os.environ["OMP_NUM_THREADS"] = str(num_threads)
     try:
@@ -82,7 +97,7 @@ def serve(
             parent.send(("begun", None))  # so that a loss is blamed on what was begun, never on what waited
             content = read.result()
             jobs.look_ahead()
-            is_read = not isinstance(content, Raised)
+            is_read = not isinstance(content, Raised | WorkerLost)
             send(parent, _outcome_of(compute, job._replace(item=content)) if is_read else content)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
@@ -128,11 +143,20 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def _be_ended_first() -> None:
+    """Where memory runs out, have Linux end the worker whose clip wants too much, not the run."""
+    with contextlib.suppress(OSError):  # another system, or not permitted
+        own = int(LINUX_OOM_SCORE.read_text())
+        LINUX_OOM_SCORE.write_text(str(min(1000, own + WORKERS_FIRST)))
+
+
 def _outcome_of(task: Callable[[Any], Any], job: Job) -> Any:
     try:
         return task(job.item)
     except ViperError as error:
         return Raised(error)
+    except MemoryError:
+        return WorkerLost("ran out of memory")
     except Exception:  # nothing is forgotten: it is raised in the parent
         return Raised(WorkerError(f"{job.name}: failed in a worker:\n{traceback.format_exc()}"))
 

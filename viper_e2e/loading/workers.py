@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from viper_e2e.errors import ViperError
 from viper_e2e.loading.handover import receive
-from viper_e2e.loading.worker_process import Job, Raised, WorkerError, main_hidden, serve
+from viper_e2e.loading.worker_process import Job, Raised, WorkerError, WorkerLost, main_hidden, serve
 from viper_e2e.runtime import RunningTime, count_of, shown_level
 
 if TYPE_CHECKING:
@@ -42,14 +42,6 @@ GUARD = (
     "a script whose own functions go to workers keeps what it does under "
     '`if __name__ == "__main__":`, since workers import it; or give num_workers=0'
 )
-
-
-@dataclass(frozen=True)
-class WorkerLost:
-    """The outcome of an item that ended its worker."""
-
-    reason: str
-    """`"killed by SIGSEGV"`, `"exited with code 3"`, `"ran longer than 60 s"`."""
 
 
 @dataclass
