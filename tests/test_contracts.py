@@ -6,14 +6,13 @@ import inspect
 
 import pytest
 import torch
-from support.models import decoded, model_of
+from support.models import decoded, model_of, view_of
 
 from viper_e2e.config.modalities import MODALITIES, modality, needs_of
 from viper_e2e.encoders import Stream
 from viper_e2e.encoders.base import Encoder
 from viper_e2e.fusion import ConcatFusion, EnsembleFusion, HiddenLayerFusion, RidgeFusion, TokenFusion
 from viper_e2e.fusion.head import FusionHead
-from viper_e2e.model.slots import lay_out
 
 
 @pytest.mark.parametrize("train", ["none", "all"])
@@ -25,8 +24,8 @@ def test_an_encoder_turns_its_own_inputs_into_a_stream(name, train):
     assert encoder.name == name
     assert type(encoder) is modality(name).encoder_class()
     assert (encoder.crop_spec is not None) == ("face" in needs_of([name]))
-    clips = model.prepare([decoded(), None, decoded(2, seed=1)])
-    views = model._views(clips, lay_out(clips, 4, model.device, spread=False), None)
+    first, last = model.prepare([decoded(), decoded(2, seed=1)])
+    views = [view_of(clip) for clip in (first, None, last)]
     with torch.no_grad():
         stream = encoder([encoder.inputs(view) for view in views])
         encoded = encoder.encode(views)

@@ -12,7 +12,6 @@ from support.device_without_float64 import DEVICE, There, bring, device_without_
 from support.models import MODALITIES, decoded, model_of
 
 from viper_e2e.encoders import TokenCache
-from viper_e2e.faces import FaceCropper
 from viper_e2e.faces.mtcnn import MTCNN
 from viper_e2e.fusion import num_networks
 from viper_e2e.scoring.metrics import batch_sums
@@ -54,13 +53,13 @@ def test_the_stand_in_refuses_what_the_device_does():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "train"), [("ensemble", "all"), ("concat", "none")])
-def test_a_device_without_float64_learns_and_predicts(kind, train, monkeypatch):
+def test_a_device_without_float64_learns_and_predicts(kind, train):
     """Faces are looked for and followed, cut out in both ways, cached; losses have a memory: so two steps."""
     face = (20.0, 10.0, 60.0, 50.0, 0.99, 30.0, 25.0, 50.0, 25.0, 40.0, 35.0, 32.0, 42.0, 48.0, 42.0)
-    monkeypatch.setattr(FaceCropper, "_usable", lambda *_: [face])
     model = model_of(*MODALITIES, train=train, kind=kind, hidden_dim=8)
     model.encoders["visual"].crop_spec = replace(model.encoders["visual"].crop_spec, align="eyes")
     model = bring(model).train()
+    model.faces.detector.register_forward_hook(lambda _, given, found: [torch.tensor([face])] * len(found))
     terms, networks = {"mse": 1.0, "pearson": 1.0, "ccc": 1.0}, num_networks(model.fusion)
     loss = bring(IntensityLoss(terms, len(model.labels), num_networks=networks))
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)

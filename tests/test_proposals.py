@@ -76,12 +76,14 @@ def test_more_trials_begin_with_the_same_ones():
     assert swept(many, of_rate)[:6] == swept(few, of_rate)
 
 
-def test_optuna_is_told_what_failed_and_that_is_no_score():
+def test_optuna_is_told_what_failed_and_that_is_no_score(optuna, monkeypatch):
     rows = swept(Proposals([RATE], 8, seed=0), of_rate_alone)
     rows[2] |= {"score": None, "failed": "step 3: not finite"}
-    study = Proposals([RATE], 8, seed=0)._told(rows, 0)
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2 + ["FAIL"] + ["COMPLETE"] * 5
+    studies, create = [], optuna.create_study
+    monkeypatch.setattr(optuna, "create_study", lambda **how: studies.append(create(**how)) or studies[-1])
     assert Proposals([RATE], 9, seed=0)(rows)
+    told = [trial.state.name for trial in studies[0].trials[: len(rows)]]
+    assert told == ["COMPLETE"] * 2 + ["FAIL"] + ["COMPLETE"] * 5
 
 
 def of_rate_alone(settings):

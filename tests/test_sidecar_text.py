@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.media import make_clip
 
-from viper_e2e.clip import Cue, Sample
+from viper_e2e.clip import Cue, DecodedClip, Sample, SoundRun
 from viper_e2e.config import LimitsConfig
 from viper_e2e.errors import ClipError
 from viper_e2e.labels import LabelSet
@@ -155,9 +155,14 @@ class Ear:
 def ear(monkeypatch):
     Ear.num_heard = 0
     monkeypatch.setattr("viper_e2e.encoders.Transcriber", Ear)
-    monkeypatch.setattr("viper_e2e.packing.transcripts.DecodeSample", lambda decoder: lambda sample: sample)
-    monkeypatch.setattr("viper_e2e.packing.transcripts._sound_of", lambda clip: np.zeros(len(clip.video)))
+    monkeypatch.setattr("viper_e2e.packing.transcripts.DecodeSample", lambda decoder: silence)
     return Ear
+
+
+def silence(sample: Sample) -> DecodedClip:
+    """A clip as many samples long as its file is bytes."""
+    sound = SoundRun(0.0, np.zeros(len(sample.video), np.float32))
+    return DecodedClip(sample.key, np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1), 1.0, (sound,))
 
 
 def test_packing_that_was_killed_does_not_hear_again(ear, tmp_path):

@@ -13,7 +13,7 @@ from support.killed_sweeps import swept_with_kills
 from support.training_runs import arguments, diverging, same, settings, validated_arguments, weights
 
 from viper_e2e.commands.cli import main
-from viper_e2e.commands.sweeping import _single, parse_sweep
+from viper_e2e.commands.sweeping import parse_sweep
 from viper_e2e.errors import ViperError
 from viper_e2e.report import trials_plot
 from viper_e2e.training.axes import drawn, grid, read_axes
@@ -99,9 +99,8 @@ def test_a_sweep_that_cannot_be_is_refused_before_work_begins(corpus, tmp_path, 
 
 
 def test_several_settings_follow_one_option(tmp_path):
-    assert _single(["--grid", "a=1", "b=2", "--lr", "3", "--range", "c=1..2"], "--grid", "--range") == [
-        *("--grid=a=1", "--grid=b=2", "--lr", "3", "--range=c=1..2"),
-    ]
+    options, others = parse_sweep(["--grid", "a=1", "b=2", "--lr", "3", "--range", "c=1..2"])
+    assert (options.grid, options.range, others) == (["a=1", "b=2"], ["c=1..2"], ["--lr", "3"])
     (file := tmp_path / "f.yaml").write_text("epochs: 3")
     options, others = parse_sweep(["--grid", "a=1", "--config", str(file), "--lr=3", "--random", "4"])
     assert (options.grid, options.random, others) == (["a=1"], 4, [f"--config={file}", "--lr=3"])

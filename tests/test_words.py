@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.models import decoded, model_of
+from support.models import decoded, model_of, view_of
 from support.text_encoders import FAMILIES, write_text_encoder
 
 import viper_e2e
@@ -16,8 +16,10 @@ from viper_e2e.clip import Cue, cues_within, with_words
 from viper_e2e.config import BackboneConfig, WordsConfig
 from viper_e2e.config.depth import Blocks, Depths
 from viper_e2e.config.presets import micro
-from viper_e2e.encoders.words import WordsEncoder
+from viper_e2e.encoders import PreparedClip
+from viper_e2e.encoders.words import ClipWords, WordsEncoder
 from viper_e2e.errors import ViperError
+from viper_e2e.faces import FaceTrack
 from viper_e2e.model.viper import ViPER
 
 KINDS = pytest.mark.parametrize("kind", ["tokens", "concat", "ensemble"])
@@ -27,11 +29,29 @@ def saying(*cues: Cue, seed: int = 0, frames: int = 4):
     return replace(decoded(frames, seed=seed), words=cues)
 
 
-def stream(encoder: WordsEncoder, *cues: Cue, frames: int = 4, slots: int = 4):
-    seconds = torch.arange(frames) / 4
-    frame = torch.arange(slots).clamp(max=frames - 1)
+def inputs(encoder: WordsEncoder, *cues: Cue, frames: int = 1) -> ClipWords:
+    """What is read of a clip in which these are said and nothing is seen or heard."""
+    nobody = FaceTrack.of_no_face(frames, 8, 8, torch.device("cpu"))
+    clip = PreparedClip(
+        name="said",
+        seconds=torch.arange(frames) / 4,
+        duration_seconds=frames / 4,
+        track=nobody,
+        pixels=None,
+        sound=[],
+        sound_seconds=0.0,
+        sound_instants=None,
+        units=None,
+        display_size=(8, 8),
+        frame_size=(8, 8),
+        words=cues,
+    )
+    return encoder.inputs(view_of(clip))
+
+
+def stream(encoder: WordsEncoder, *cues: Cue, frames: int = 4):
     with torch.no_grad():
-        made = encoder([encoder._inputs(cues, seconds, frame, torch.arange(slots) < frames)])
+        made = encoder([inputs(encoder, *cues, frames=frames)])
     return made.tokens[0], made.present[0]
 
 
@@ -163,10 +183,8 @@ def test_a_long_text_is_read_in_pieces_and_what_is_too_long_is_told():
     assert record["words"] == text[:40]
     assert record["warning"] == "of its words, 99 tokens, the first 40 are read (words.max_tokens)"
     assert model.predict(saying(Cue("short")))["warning"] is None
-    pieces = model.encoders["words"]._inputs(
-        [Cue(text)], torch.zeros(1), torch.zeros(1).long(), torch.ones(1) > 0
-    )
-    assert [len(piece) for piece in pieces.pieces] == [18, 18, 10]
+    pieces = inputs(model.encoders["words"], Cue(text)).pieces
+    assert [len(piece) for piece in pieces] == [18, 18, 10]
     with torch.no_grad():
         longer = model([saying(Cue(text + "and more that nobody reads"))]).intensities
         assert torch.equal(longer, model([saying(Cue(text))]).intensities)
@@ -188,10 +206,7 @@ def test_encoders_of_any_family_read_every_language(kind, tmp_path):
     assert not torch.allclose(a, b, atol=1e-4)
     built.backbone.set_training_depth(Blocks(1))
     built.train()
-    inputs = [
-        built._inputs([Cue(text)], torch.zeros(1), torch.zeros(1).long(), torch.ones(1) > 0) for text in "ab"
-    ]
-    built(inputs).tokens.square().sum().backward()
+    built([inputs(built, Cue(text)) for text in "ab"]).tokens.square().sum().backward()
     assert all(p.grad is not None for p in built.parameters() if p.requires_grad)
 
 
@@ -274,6 +289,6 @@ def test_adapters_train_beside_frozen_words(tmp_path):
 def test_times_are_no_part_of_what_is_not_said():
     """Where no time is noted, none is made up."""
     encoder = WordsEncoder.build(micro().words)
-    seconds = encoder._read([Cue("a", 1.0, 2.0), Cue("b")]).seconds
+    seconds = inputs(encoder, Cue("a", 1.0, 2.0), Cue("b")).token_seconds
     assert 1.0 <= seconds[0] <= 2.0
     assert math.isnan(seconds[-1])

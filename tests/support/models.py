@@ -8,6 +8,8 @@ import torch
 from viper_e2e.clip import Cue, DecodedClip, SoundRun
 from viper_e2e.config.depth import Depths, parse_depth
 from viper_e2e.config.presets import micro
+from viper_e2e.encoders import PreparedClip
+from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.model.viper import ViPER
 
 MODALITIES = ("visual", "audio", "textual", "action_units", "motion", "words")
@@ -47,3 +49,11 @@ def decoded(
         action_units=rng.random((7, 27), dtype=np.float32) if units else None,
         words=(Cue(f"number {seed}", 0.0, 0.6), Cue("spoken at some time")) if words else (),
     )
+
+
+def view_of(clip: PreparedClip | None, num_slots: int = 4) -> ClipView:
+    """As an encoder sees a clip, or one that cannot be read, in a pass without augmentation."""
+    slot = torch.arange(num_slots)
+    num_frames = num_slots if clip is None else len(clip.seconds)
+    frame = torch.zeros_like(slot) if clip is None else slot.clamp(max=num_frames - 1)
+    return ClipView(clip, frame, slot < num_frames, 16_000)
