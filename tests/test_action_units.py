@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -285,9 +287,11 @@ def test_a_py_feat_of_other_units_is_named(py_feat, caplog):
     assert "gives no au43" in lines(caplog)[0]
 
 
-def test_the_child_ends_with_its_encoder(py_feat):
-    encoder = py_feat()
+def test_the_child_ends_with_its_encoder(py_feat, tmp_path):
+    encoder = py_feat(f"import os; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))")
     encoder.measure(pictures(10))
-    (worker,) = encoder._py_feat._pool._workers
-    encoder._py_feat.close()
-    assert not worker.process.is_alive()
+    pid = int((tmp_path / "pid").read_text())
+    assert psutil.pid_exists(pid)
+    del encoder
+    gc.collect()
+    assert not psutil.pid_exists(pid)

@@ -21,6 +21,7 @@ from viper_e2e.scoring.score import score
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.data import reading_of
 from viper_e2e.training.ema import WeightEMA
+from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.trainer import Trainer
 
 EMA = "--ema-decay=0.5"
@@ -186,10 +187,9 @@ def test_without_an_average_nothing_is_said_or_saved_of_it(twins):
 @pytest.mark.slow
 def test_a_validation_that_fails_leaves_the_weights(corpus, tmp_path, monkeypatch):
     words = (*SHORT, EMA, f"--val-shards={corpus}/shards/val-*.tar")
-    trainer = Trainer(settings(corpus, tmp_path / "run", *words), Accelerator(cpu=True))
-    move(trainer.module, 0)
-    trainer.average.update()
-    before, seen = values(trainer.module), []
+    stepped, seen = [], []
+    hooks = TrainerHooks(after_step=lambda trainer, _: stepped.append(values(trainer.module)))
+    trainer = Trainer(settings(corpus, tmp_path / "run", *words), Accelerator(cpu=True), hooks=hooks)
 
     def failing(model, *_, **__):
         seen.append(values(model))
@@ -197,10 +197,10 @@ def test_a_validation_that_fails_leaves_the_weights(corpus, tmp_path, monkeypatc
 
     monkeypatch.setattr("viper_e2e.training.validation.score", failing)
     with pytest.raises(ZeroDivisionError):
-        trainer._end_epoch()
+        trainer.train()
     trainer.close()
-    assert same(before, values(trainer.module))
-    assert not same(before, seen[0])
+    assert same(stepped[-1], values(trainer.module))
+    assert not same(stepped[-1], seen[0])
 
 
 # --- going on -------------------------------------------------------------------------------------

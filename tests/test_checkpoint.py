@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 
 import pytest
@@ -91,8 +92,8 @@ def test_death_at_any_step_leaves_a_whole_folder(tmp_path, monkeypatch, dies_at)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", counted(shutil.rmtree))
         patch.setattr(type(target), "replace", counted(type(target).replace))
-        patch.setattr(checkpoint, "_write_manifest", counted(checkpoint._write_manifest))
-        patch.setattr(checkpoint, "_fsync", counted(checkpoint._fsync))
+        patch.setattr(checkpoint, "write_json", counted(checkpoint.write_json))
+        patch.setattr(os, "fsync", counted(os.fsync))
         with contextlib.suppress(Killed):
             checkpoint.write_folder(target, fill(2.0))
     whole, _ = checkpoint.newest_whole(target)

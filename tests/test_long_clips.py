@@ -185,10 +185,12 @@ def test_a_leap_that_lands_too_late_is_noticed(too_far_seconds, tmp_path, monkey
 def test_only_packets_near_what_is_needed_are_read(ten_minutes, monkeypatch):
     *_, path = ten_minutes
     num_read = []
-    read = Media._read
-    monkeypatch.setattr(
-        Media, "_read", lambda *args: (num_read.append(p.stream.type) or p for p in read(*args))
-    )
+
+    def noting(read):
+        return lambda *args: (num_read.append(packet.stream.type) or packet for packet in read(*args))
+
+    for name in ("packets", "packets_to_keep"):
+        monkeypatch.setattr(Media, name, noting(getattr(Media, name)))
     ClipDecoder(DecodingConfig())(path)
     # 18,000 pictures once, for their times; then of both streams at most 6 of the 19 seconds for each token.
     assert num_read.count("video") < 18_000 * (1 + 6 / 19)

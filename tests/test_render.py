@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib import font_manager
-from PIL import Image
+from PIL import Image, ImageFont
 
 from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
@@ -318,14 +318,18 @@ def test_a_clip_damaged_in_its_middle_is_rendered_as_far_as_it_goes(tiny_clip, t
 
 def test_names_are_drawn_in_a_font_that_has_their_letters(monkeypatch, caplog):
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    asked = []
+    asked, drawn_in, truetype = [], set(), ImageFont.truetype
     monkeypatch.setattr(
-        font_manager, "findSystemFonts", lambda: asked.append(1) or [str(fonts / "STIXNonUni.ttf")]
+        font_manager, "findSystemFonts", lambda: asked.append(1) or [str(fonts / "STIXGeneral.ttf")]
     )
-    overlay._font_with.cache_clear()
-    assert Path(overlay._font_with("überß")).name == "DejaVuSans.ttf"
+    monkeypatch.setattr(
+        ImageFont, "truetype", lambda file, size: drawn_in.add(Path(file).name) or truetype(file, size)
+    )
+    overlay.bar_panel({"überß": 0.5}, (640, 360))
+    assert drawn_in == {"DejaVuSans.ttf"}
     assert not asked
-    assert Path(overlay._font_with("\ue153")).name == "STIXNonUni.ttf"
+    overlay.bar_panel({"\u1d84": 0.5}, (640, 360))
+    assert drawn_in == {"DejaVuSans.ttf", "STIXGeneral.ttf"}
     assert not caplog.records
     for _ in range(2):
         overlay.bar_panel({"joy": 0.5, "喜び": 0.25}, (640, 360))

@@ -20,14 +20,15 @@ from support.training_runs import lines
 
 from viper_e2e.clip import ClipSource
 from viper_e2e.commands.cli import main
+from viper_e2e.config import EvalConfig
 from viper_e2e.config.presets import micro
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.loading.stream import Reading
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.scoring import passes
-from viper_e2e.scoring.journal import ResultJournal, _counted
-from viper_e2e.scoring.score import Hooks, Wanted, _restored, score
+from viper_e2e.scoring.journal import ResultJournal, identity_of
+from viper_e2e.scoring.score import Hooks, Wanted, score
 from viper_e2e.scoring.sources import ClipFiles, Subset
 from viper_e2e.shards import ShardSet, ShardWriter
 
@@ -233,19 +234,21 @@ def test_rows_that_eval_kept_before_are_read(model, tmp_path):
         share = one.face_found or 0.0
         row |= {"predicted": values, "duration": one.end_seconds or 0.0, "face_share": share}
         journal.add({f"{one.clip} {one.index}": row})
-    kept = journal.known()
-    assert list(kept) == [f"{one.clip} {one.index}" for one in expected]
-    for one, row in zip(expected, kept.values(), strict=True):
-        (read,) = _restored(row, model, one.clip)
+    before = next((tmp_path / "parts").iterdir()).read_bytes()
+    for one, read in zip(expected, scored(model, journal=journal), strict=True):
         for name in ("clip", "intensities", "present", "duration_seconds", "face_found", "error"):
             assert getattr(read, name) == getattr(one, name), name
+    assert next((tmp_path / "parts").iterdir()).read_bytes() == before, "nothing was scored again"
 
 
-def test_a_setting_that_came_later_parts_no_model_from_its_journals():
-    config = micro()
-    assert "extra_modalities" not in _counted(config)
-    config.extra_modalities = {"pulse": {"rate": 30}}
-    assert _counted(config)["extra_modalities"] == {"pulse": {"rate": 30}}
+def test_a_setting_that_came_later_parts_no_model_from_its_journals(model, monkeypatch):
+    counted = []
+    monkeypatch.setattr("viper_e2e.scoring.journal.digest", lambda parts: counted.append(str(parts)) or "")
+    identity_of(model, EvalConfig(checkpoint="model", shards="a.tar", out="out"))
+    assert "extra_modalities" not in counted[0]
+    monkeypatch.setattr(model.config, "extra_modalities", {"pulse": {"rate": 30}})
+    identity_of(model, EvalConfig(checkpoint="model", shards="a.tar", out="out"))
+    assert "'extra_modalities': {'pulse': {'rate': 30}}" in counted[1]
 
 
 def test_hooks_see_what_passes_and_the_model_is_left_as_it_was(model):

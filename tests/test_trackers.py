@@ -1,6 +1,7 @@
 """Trackers: what they are given of a run, and that none of them can hold it up."""
 
 import json
+import multiprocessing
 import os
 import signal
 import sqlite3
@@ -109,10 +110,11 @@ def test_a_signal_to_the_whole_group_does_not_end_a_tracker(tmp_path, trackio):
     told = []
     tracker = TrackerProcess("trackio", start(tmp_path), told.append)
     tracker.numbers({"loss": 1.0}, 1)
+    (child,) = (child for child in multiprocessing.active_children() if child.name == "trackio")
     while not (tmp_path / "packages" / "seen").exists():
-        assert tracker._process.is_alive()
-    os.kill(tracker._process.pid, signal.SIGTERM)
-    os.kill(tracker._process.pid, signal.SIGINT)
+        assert child.is_alive()
+    os.kill(child.pid, signal.SIGTERM)
+    os.kill(child.pid, signal.SIGINT)
     tracker.numbers({"loss": 1.0}, 2)
     tracker.close()
     assert (tmp_path / "packages" / "seen").read_text() == "12"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -197,17 +198,16 @@ def test_unlabelled_shards_are_refused(corpus, tmp_path):
 
 @pytest.mark.slow
 def test_a_full_disk_costs_a_warning_and_not_the_run(corpus, tmp_path, monkeypatch, capsys):
-    from viper_e2e.model import checkpoint
     from viper_e2e.training.run_folder import RunFolder
 
     folder = run(corpus, tmp_path / "run", *JOINT, "--max-steps=2")
     saved = weights(folder)
 
-    def full(path):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_fsync", full)
+        patch.setattr(os, "fsync", full)
         (folder / "metrics.jsonl").unlink()
         patch.setattr(RunFolder, "read_log", lambda self, file: [])
         patch.setattr(RunFolder, "rewind", lambda self, file, keep: None)

@@ -90,7 +90,7 @@ def test_several_layers_stand_side_by_side_and_the_last_is_what_it_was_alone(kin
     assert tokens.shape == (3, several.embed_dim) == (3, 48)
     assert torch.equal(tokens[:, 32:], alone.embed(pixels))
     model = several.backbone.model
-    hidden = model(pixels, **several._interpolate, output_hidden_states=True).hidden_states
+    hidden = model(pixels, output_hidden_states=True).hidden_states
     for part, layer in enumerate((2, 3)):
         state = hidden[layer][:, -16:]
         expected = torch.nn.functional.layer_norm(state, (16,)).mean(1)

@@ -280,12 +280,19 @@ def test_the_pool_tells_what_it_is_at(pool):
     assert pool.stats() == ((), 0, 0)
 
 
-def test_workers_that_die_before_they_begin_end_the_run_and_blame_no_clip(pool):
-    for _ in range(5):
-        pool._replace(pool._workers[0], "killed by SIGKILL")
-    with pytest.raises(ViperError, match=r"the last 6 before they had begun a clip .*--num-workers 0"):
-        pool._replace(pool._workers[0], "killed by SIGKILL")
-    assert not pool._workers
+class Stillborn(Task):
+    """A task that ends its worker as it is unpickled."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_workers_that_die_before_they_begin_end_the_run_and_blame_no_clip():
+    pool = WorkerPool(Stillborn(), 1)
+    said = r"the last 6 before they had begun a clip \(starting: exited with code 3; .*--num-workers 0"
+    with pytest.raises(ViperError, match=said):
+        pool.outcome(pool.submit(1, "a clip"))
+    assert pool.stats() == ((), 0, 0)
 
 
 def run_script(folder: Path, code: str) -> subprocess.CompletedProcess:
