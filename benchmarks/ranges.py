@@ -31,7 +31,7 @@ from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading import ClipLoader, DecodeSample
-from viper_e2e.shards import FarReading, RemoteFile, ShardLimits, ShardSet, ShardWriter
+from viper_e2e.shards import RemoteFile, RemoteReading, ShardLimits, ShardSet, ShardWriter
 
 
 class FarHandler(http.server.BaseHTTPRequestHandler):
@@ -94,7 +94,7 @@ def write_shards(folder: Path, num_clips: int) -> None:
             writer.add(f"{i:05d}", {"mp4": made[i % 4]}, file_id=str(i), intensities=(0.5,))
 
 
-def loaded(pattern: str, far: FarReading) -> float:
+def loaded(pattern: str, far: RemoteReading) -> float:
     """Clips a second of an epoch, once its workers have begun."""
     shards = ShardSet(pattern, limits=ShardLimits(far=far))
     loader = ClipLoader(shards, DecodeSample(ClipDecoder(DecodingConfig())), batch_size=8, num_workers=2)
@@ -118,11 +118,11 @@ def compare_loading(num_clips: int, rounds: int) -> None:
             url = f"http://127.0.0.1:{server.server_port}/{braces}"
             results: dict[str, list[float]] = {}
             for number in range(rounds):
-                kept = FarReading(cache=f"{folder}/kept-{number}")
+                kept = RemoteReading(cache=f"{folder}/kept-{number}")
                 for place, pattern, far in (
-                    ("on disk", f"{folder}/{braces}", FarReading()),
-                    ("far away", url, FarReading()),
-                    ("far away, ahead", url, FarReading("ahead")),
+                    ("on disk", f"{folder}/{braces}", RemoteReading()),
+                    ("far away", url, RemoteReading()),
+                    ("far away, ahead", url, RemoteReading("ahead")),
                     ("far away, cache fills", url, kept),
                     ("far away, cache full", url, kept),
                 ):

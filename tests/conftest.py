@@ -15,7 +15,7 @@ from support import ROOT
 from support.media import make_clip
 
 if TYPE_CHECKING:
-    from support.far_shards import Far
+    from support.remote_shards import ShardServer
 
 STARTED = time.monotonic()
 BUDGETS = {
@@ -158,19 +158,19 @@ def encoded() -> Iterator[Counter[str]]:
 
 
 @pytest.fixture(scope="module")
-def far_folder(tmp_path_factory) -> Path:
-    """Shards for a server far away."""
-    from support.far_shards import write_shards
+def remote_folder(tmp_path_factory) -> Path:
+    """Shards for a server."""
+    from support.remote_shards import write_shards
 
-    return write_shards(tmp_path_factory.mktemp("far"))
+    return write_shards(tmp_path_factory.mktemp("remote"))
 
 
 @pytest.fixture
-def far(far_folder) -> Iterator[Far]:
-    """That server; see `support.far_shards`."""
-    from support.far_shards import far_away
+def shard_server(remote_folder) -> Iterator[ShardServer]:
+    """That server; see `support.remote_shards`."""
+    from support.remote_shards import serving_shards
 
-    with far_away(far_folder) as server:
+    with serving_shards(remote_folder) as server:
         yield server
 
 

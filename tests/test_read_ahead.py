@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.far_shards import PATTERN, Far, cut_short, epochs, is_whole, told, write_shards
+from support.remote_shards import PATTERN, ShardServer, cut_short, epochs, is_whole, told, write_shards
 
 from viper_e2e.loading import ClipLoader, EpochOrder, Share
 from viper_e2e.loading.ahead_service import AheadService
@@ -13,8 +13,8 @@ from viper_e2e.loading.mixture_order import MixtureOrder, MixturePattern, clips_
 from viper_e2e.loading.read_ahead import ReadAhead
 from viper_e2e.loading.spans import spans_of_clips
 from viper_e2e.shards import (
-    FarReading,
     RemoteFile,
+    RemoteReading,
     ShardError,
     ShardLimits,
     ShardSet,
@@ -23,7 +23,7 @@ from viper_e2e.shards import (
     whole_shards,
 )
 
-AHEAD = FarReading("ahead")
+AHEAD = RemoteReading("ahead")
 
 
 @pytest.fixture(autouse=True)
@@ -63,46 +63,46 @@ def test_spans_of_a_mixture_hold_every_visit_of_a_shard(epoch):
 # --- one shard -------------------------------------------------------------------------------------
 
 
-def whole_of(far: Far, name: str = "train-000000.tar") -> WholeShard:
-    return WholeShard(RemoteFile(f"{far.url}/{name}"), far.size(name))
+def whole_of(shard_server: ShardServer, name: str = "train-000000.tar") -> WholeShard:
+    return WholeShard(RemoteFile(f"{shard_server.url}/{name}"), shard_server.size(name))
 
 
-def test_a_shard_that_is_cut_goes_on_where_it_was_cut(far):
+def test_a_shard_that_is_cut_goes_on_where_it_was_cut(shard_server):
     def cuts(handler, data, first, last):
-        return len(far.asked) < 4 and cut_short(handler, data, first, last)
+        return len(shard_server.asked) < 4 and cut_short(handler, data, first, last)
 
-    far.fault = cuts
-    assert b"".join(whole_of(far).pieces()) == (far.folder / "train-000000.tar").read_bytes()
-    assert [first for _, first, _ in far.asked] == [0, 5000, 10_000, 15_000]
+    shard_server.fault = cuts
+    assert b"".join(whole_of(shard_server).pieces()) == (shard_server.folder / "train-000000.tar").read_bytes()
+    assert [first for _, first, _ in shard_server.asked] == [0, 5000, 10_000, 15_000]
 
 
-def test_a_server_that_fails_without_end_is_given_up_and_gone_on_with_later(far):
-    far.fault = lambda handler, data, first, last: (
+def test_a_server_that_fails_without_end_is_given_up_and_gone_on_with_later(shard_server):
+    shard_server.fault = lambda handler, data, first, last: (
         (first >= 4000 and handler.say(503)) or cut_short(handler, data, first, last)
     )
-    whole, got = whole_of(far), []
+    whole, got = whole_of(shard_server), []
     with pytest.raises(ShardError, match="HTTP 503"):
         got.extend(whole.pieces())
     assert whole.at == 5000
-    far.fault = lambda *_: False
+    shard_server.fault = lambda *_: False
     got.extend(whole.pieces())
-    assert b"".join(got) == (far.folder / "train-000000.tar").read_bytes()
+    assert b"".join(got) == (shard_server.folder / "train-000000.tar").read_bytes()
 
 
-def test_halves_of_two_states_of_a_shard_are_never_put_together(far):
+def test_halves_of_two_states_of_a_shard_are_never_put_together(shard_server):
     def replaced(handler, data, first, last):
         if first == 0:
             return cut_short(handler, data, first, last)
-        far.version = "2"
+        shard_server.version = "2"
         return False
 
-    far.fault = replaced
+    shard_server.fault = replaced
     with pytest.raises(ShardError, match="was replaced while it was read"):
-        list(whole_of(far).pieces())
+        list(whole_of(shard_server).pieces())
 
 
-def test_a_shard_of_another_size_than_its_index_says_is_refused(far):
-    whole = WholeShard(RemoteFile(f"{far.url}/train-000000.tar"), 9_999)
+def test_a_shard_of_another_size_than_its_index_says_is_refused(shard_server):
+    whole = WholeShard(RemoteFile(f"{shard_server.url}/train-000000.tar"), 9_999)
     with pytest.raises(ShardError, match="bytes, its index says"):
         list(whole.pieces())
 
@@ -111,18 +111,18 @@ def test_a_shard_of_another_size_than_its_index_says_is_refused(far):
 
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_an_epoch_read_ahead_is_that_from_disk_and_each_shard_is_asked_for_once(num_workers, far):
-    local = epochs(f"{far.folder}/{PATTERN}", num_epochs=2)
-    assert epochs(far.pattern, AHEAD, num_epochs=2, num_workers=num_workers) == local
-    assert far.whole() == [f"train-{n:06d}.tar" for n in range(4)]
-    assert far.of_clips() == [], "shards stay in memory while there is room"
+def test_an_epoch_read_ahead_is_that_from_disk_and_each_shard_is_asked_for_once(num_workers, shard_server):
+    local = epochs(f"{shard_server.folder}/{PATTERN}", num_epochs=2)
+    assert epochs(shard_server.pattern, AHEAD, num_epochs=2, num_workers=num_workers) == local
+    assert shard_server.whole() == [f"train-{n:06d}.tar" for n in range(4)]
+    assert shard_server.of_clips() == [], "shards stay in memory while there is room"
 
 
-def in_trouble(far: Far, fault: str):
+def in_trouble(shard_server: ShardServer, fault: str):
     """Each third answer to a shard is a failure."""
 
     def answer(handler, data, first, last):
-        if len(far.asked) % 3:
+        if len(shard_server.asked) % 3:
             return False
         if fault == "503":
             return handler.say(503)
@@ -140,34 +140,34 @@ def in_trouble(far: Far, fault: str):
 
 
 @pytest.mark.parametrize("fault", ["503", "cut", "another range", "all of it", "closed"])
-def test_an_epoch_from_a_server_in_trouble_is_that_from_disk(fault, far):
-    shards = ShardSet(far.pattern, limits=ShardLimits(far=AHEAD))
-    far.fault = in_trouble(far, fault)
+def test_an_epoch_from_a_server_in_trouble_is_that_from_disk(fault, shard_server):
+    shards = ShardSet(shard_server.pattern, limits=ShardLimits(remote_reading=AHEAD))
+    shard_server.fault = in_trouble(shard_server, fault)
     with ClipLoader(shards, told, batch_size=4, num_workers=0, shuffle_window=8) as loader:
         found = [clip.name for batch in loader.epoch(0) for clip in batch.clips]
-    assert found == epochs(f"{far.folder}/{PATTERN}")
+    assert found == epochs(f"{shard_server.folder}/{PATTERN}")
 
 
-def test_errors_are_those_of_ranges(far):
+def test_errors_are_those_of_ranges(shard_server):
     """Clips of a shard that cannot be had as a whole are read one by one, and so is what is said of them."""
-    shards = ShardSet(far.pattern, limits=ShardLimits(far=AHEAD))
-    far.fault = lambda handler, data, first, last: handler.say(404)
+    shards = ShardSet(shard_server.pattern, limits=ShardLimits(remote_reading=AHEAD))
+    shard_server.fault = lambda handler, data, first, last: handler.say(404)
     with ClipLoader(shards, told, batch_size=4, num_workers=0, shuffle_window=8) as loader:
         found = [clip for batch in loader.epoch(0) for clip in batch.clips]
     assert {clip.stage for clip in found} == {"read"}
     assert "no such shard (HTTP 404)" in str(found[0])
 
 
-def test_what_a_server_has_changed_meanwhile_is_told_of_each_clip(far, tmp_path):
-    shards = ShardSet(far.pattern, limits=ShardLimits(far=AHEAD))
-    far.folder = write_shards(tmp_path / "others", seed=1)
+def test_what_a_server_has_changed_meanwhile_is_told_of_each_clip(shard_server, tmp_path):
+    shards = ShardSet(shard_server.pattern, limits=ShardLimits(remote_reading=AHEAD))
+    shard_server.folder = write_shards(tmp_path / "others", seed=1)
     with ClipLoader(shards, told, batch_size=4, num_workers=0, shuffle_window=8) as loader:
         found = [clip for batch in loader.epoch(0) for clip in batch.clips]
     assert all("does not match the sha256 of the index" in str(clip) for clip in found)
 
 
-def test_no_more_memory_is_taken_than_was_given(far, monkeypatch, capsys):
-    size, most = max(far.size(path.name) for path in far.folder.glob("*.tar")), [0]
+def test_no_more_memory_is_taken_than_was_given(shard_server, monkeypatch, capsys):
+    size, most = max(shard_server.size(path.name) for path in shard_server.folder.glob("*.tar")), [0]
     told_of = ReadAhead._make_room
 
     def watched(self, wanted):
@@ -177,32 +177,34 @@ def test_no_more_memory_is_taken_than_was_given(far, monkeypatch, capsys):
 
     monkeypatch.setattr(ReadAhead, "_make_room", watched)
     # Windows of one shard: two fit, so that the next one comes while one is read.
-    small = FarReading("ahead", ahead_bytes=2 * size)
-    local = epochs(f"{far.folder}/{PATTERN}", num_epochs=2, shuffle=False)
-    assert epochs(far.pattern, small, num_epochs=2, shuffle=False) == local
+    small = RemoteReading("ahead", ahead_bytes=2 * size)
+    local = epochs(f"{shard_server.folder}/{PATTERN}", num_epochs=2, shuffle=False)
+    assert epochs(shard_server.pattern, small, num_epochs=2, shuffle=False) == local
     assert 0 < most[0] <= 2 * size
-    assert far.of_clips() == []
+    assert shard_server.of_clips() == []
 
 
-def test_shards_for_which_there_is_no_memory_are_read_by_range_and_that_is_told(far, capsys):
-    size = max(far.size(path.name) for path in far.folder.glob("*.tar"))
-    small = FarReading("ahead", ahead_bytes=2 * size - 1)
-    assert epochs(far.pattern, small, shuffle_window=24) == epochs(f"{far.folder}/{PATTERN}", shuffle_window=24)
-    assert len(far.whole()) == 1, "never thrown away to be fetched again"
+def test_shards_for_which_there_is_no_memory_are_read_by_range_and_that_is_told(shard_server, capsys):
+    size = max(shard_server.size(path.name) for path in shard_server.folder.glob("*.tar"))
+    small = RemoteReading("ahead", ahead_bytes=2 * size - 1)
+    assert epochs(shard_server.pattern, small, shuffle_window=24) == epochs(
+        f"{shard_server.folder}/{PATTERN}", shuffle_window=24
+    )
+    assert len(shard_server.whole()) == 1, "never thrown away to be fetched again"
     assert "raise it, or lower --shuffle-window" in " ".join(capsys.readouterr().err.split())
 
 
-def test_shards_whose_clips_are_in_memory_are_not_fetched(far):
-    shards = ShardSet(far.pattern, limits=ShardLimits(far=AHEAD))
+def test_shards_whose_clips_are_in_memory_are_not_fetched(shard_server):
+    shards = ShardSet(shard_server.pattern, limits=ShardLimits(remote_reading=AHEAD))
     held = {f"clip{i:02d}": f"clip{i:02d}" for i in range(24) if i // 6 != 2}
     with ClipLoader(shards, told, batch_size=4, num_workers=0, cached=held.get) as loader:
         assert len([clip for batch in loader.epoch(0) for clip in batch.clips]) == 24
-    assert len(far.whole()) == 1
-    assert far.of_clips() == []
+    assert len(shard_server.whole()) == 1
+    assert shard_server.of_clips() == []
 
 
-def test_scored_clips_are_read_ahead_in_their_order(far):
-    shards = ShardSet(far.pattern)
+def test_scored_clips_are_read_ahead_in_their_order(shard_server):
+    shards = ShardSet(shard_server.pattern)
     spans = list(spans_of_clips(shards, [1, 2, 3, 12, 13]))
     assert [(Path(s.shard.path_or_url).name, s.first, s.last) for s in spans] == [
         ("train-000000.tar", 1, 3),

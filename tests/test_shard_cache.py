@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.far_shards import PATTERN, cut_short, epochs, far_away, is_whole, told, write_shards
+from support.remote_shards import PATTERN, cut_short, epochs, is_whole, serving_shards, told, write_shards
 
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import ClipLoader, read_ahead
 from viper_e2e.shards import (
     BusyError,
-    FarReading,
+    RemoteReading,
     ShardCache,
     ShardLimits,
     ShardSet,
@@ -47,46 +47,48 @@ def files(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("read", ["range", "ahead"])
-def test_a_second_run_asks_the_server_for_no_shard(read, far, tmp_path, capsys):
-    cache = FarReading(read, cache=str(tmp_path / "kept"))
-    local = epochs(f"{far.folder}/{PATTERN}", num_epochs=2)
-    assert epochs(far.pattern, cache, num_epochs=2) == local
-    assert (len(far.whole()), far.of_clips()) == (4, [])
+def test_a_second_run_asks_the_server_for_no_shard(read, shard_server, tmp_path, capsys):
+    cache = RemoteReading(read, cache=str(tmp_path / "kept"))
+    local = epochs(f"{shard_server.folder}/{PATTERN}", num_epochs=2)
+    assert epochs(shard_server.pattern, cache, num_epochs=2) == local
+    assert (len(shard_server.whole()), shard_server.of_clips()) == (4, [])
     assert {path.read_bytes() for path in kept(tmp_path / "kept")} == {
-        path.read_bytes() for path in far.folder.glob("*.tar")
+        path.read_bytes() for path in shard_server.folder.glob("*.tar")
     }
     assert files(tmp_path / "kept") == set()
-    far.asked.clear()
+    shard_server.asked.clear()
     capsys.readouterr()
-    assert epochs(far.pattern, cache, num_epochs=2) == local
-    assert (far.whole(), far.of_clips()) == ([], [])
+    assert epochs(shard_server.pattern, cache, num_epochs=2) == local
+    assert (shard_server.whole(), shard_server.of_clips()) == ([], [])
     assert "4 shards found in" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow
-def test_workers_read_what_their_process_keeps(far, tmp_path):
-    cache = FarReading(cache=str(tmp_path / "kept"))
-    local = epochs(f"{far.folder}/{PATTERN}")
-    assert epochs(far.pattern, cache, num_workers=2) == local
-    assert (len(far.whole()), far.of_clips()) == (4, [])
-    assert epochs(far.pattern, cache, num_workers=2) == local
-    assert len(far.whole()) == 4
+def test_workers_read_what_their_process_keeps(shard_server, tmp_path):
+    cache = RemoteReading(cache=str(tmp_path / "kept"))
+    local = epochs(f"{shard_server.folder}/{PATTERN}")
+    assert epochs(shard_server.pattern, cache, num_workers=2) == local
+    assert (len(shard_server.whole()), shard_server.of_clips()) == (4, [])
+    assert epochs(shard_server.pattern, cache, num_workers=2) == local
+    assert len(shard_server.whole()) == 4
 
 
 @pytest.mark.parametrize("fault", ["503", "cut"])
-def test_a_server_in_trouble_leaves_whole_shards_or_none(fault, far, tmp_path):
-    shards = ShardSet(far.pattern, limits=ShardLimits(far=FarReading(cache=str(tmp_path))))
+def test_a_server_in_trouble_leaves_whole_shards_or_none(fault, shard_server, tmp_path):
+    shards = ShardSet(
+        shard_server.pattern, limits=ShardLimits(remote_reading=RemoteReading(cache=str(tmp_path)))
+    )
 
     def answer(handler, data, first, last):
-        if len(far.asked) % 3 or fault == "503":
-            return len(far.asked) % 3 == 0 and handler.say(503)
+        if len(shard_server.asked) % 3 or fault == "503":
+            return len(shard_server.asked) % 3 == 0 and handler.say(503)
         return cut_short(handler, data, first, last, after=min(2000, (last - first) // 2))
 
-    far.fault = answer
+    shard_server.fault = answer
     with ClipLoader(shards, told, batch_size=4, num_workers=0, shuffle_window=8) as loader:
         found = [clip.name for batch in loader.epoch(0) for clip in batch.clips]
-    assert found == epochs(f"{far.folder}/{PATTERN}")
-    originals = {path.read_bytes() for path in far.folder.glob("*.tar")}
+    assert found == epochs(f"{shard_server.folder}/{PATTERN}")
+    originals = {path.read_bytes() for path in shard_server.folder.glob("*.tar")}
     assert {path.read_bytes() for path in kept(tmp_path)} <= originals
     assert files(tmp_path) == set()
 
@@ -94,68 +96,68 @@ def test_a_server_in_trouble_leaves_whole_shards_or_none(fault, far, tmp_path):
 # --- identity --------------------------------------------------------------------------------------
 
 
-def without_index(folder: Path, far_folder: Path) -> Path:
+def without_index(folder: Path, remote_folder: Path) -> Path:
     folder.mkdir()
-    for path in far_folder.glob("*.tar"):
+    for path in remote_folder.glob("*.tar"):
         (folder / path.name).write_bytes(path.read_bytes())
     return folder
 
 
-def test_a_shard_is_known_by_its_content_and_not_by_its_name(far, tmp_path):
-    cache = FarReading(cache=str(tmp_path / "kept"))
-    epochs(far.pattern, cache)
-    far.folder = write_shards(tmp_path / "others", seed=1)
-    assert epochs(far.pattern, cache) == epochs(f"{far.folder}/{PATTERN}")
+def test_a_shard_is_known_by_its_content_and_not_by_its_name(shard_server, tmp_path):
+    cache = RemoteReading(cache=str(tmp_path / "kept"))
+    epochs(shard_server.pattern, cache)
+    shard_server.folder = write_shards(tmp_path / "others", seed=1)
+    assert epochs(shard_server.pattern, cache) == epochs(f"{shard_server.folder}/{PATTERN}")
     assert len(kept(tmp_path / "kept")) == 8
-    with far_away(far.folder) as elsewhere:
-        assert epochs(elsewhere.pattern, cache) == epochs(f"{far.folder}/{PATTERN}")
+    with serving_shards(shard_server.folder) as elsewhere:
+        assert epochs(elsewhere.pattern, cache) == epochs(f"{shard_server.folder}/{PATTERN}")
         assert elsewhere.whole() == [], "the same shards at another address"
 
 
-def test_without_hashes_what_the_server_says_of_a_shard_is_its_identity(far, tmp_path):
-    cache = FarReading(cache=str(tmp_path / "kept"))
-    far.folder = without_index(tmp_path / "bare", far.folder)
-    local = epochs(f"{far.folder}/{PATTERN}")
+def test_without_hashes_what_the_server_says_of_a_shard_is_its_identity(shard_server, tmp_path):
+    cache = RemoteReading(cache=str(tmp_path / "kept"))
+    shard_server.folder = without_index(tmp_path / "bare", shard_server.folder)
+    local = epochs(f"{shard_server.folder}/{PATTERN}")
     counts = []
     for version in "112":
-        far.version = version
-        assert epochs(far.pattern, cache) == local
-        counts.append(len(far.whole()))
-        far.asked.clear()
+        shard_server.version = version
+        assert epochs(shard_server.pattern, cache) == local
+        counts.append(len(shard_server.whole()))
+        shard_server.asked.clear()
     assert counts == [8, 4, 8], "headers are walked each time, which takes all of so small a shard"
 
 
-def test_a_shard_that_cannot_be_told_from_another_has_no_name(far, tmp_path):
-    shard = ShardSet(f"{far.folder}/train-000000.tar").shards[0]
+def test_a_shard_that_cannot_be_told_from_another_has_no_name(shard_server, tmp_path):
+    shard = ShardSet(f"{shard_server.folder}/train-000000.tar").shards[0]
     assert kept_name(shard) is not None
-    far.folder = without_index(tmp_path / "bare", far.folder)
-    bare = ShardSet(f"{far.folder}/train-000000.tar").shards[0]
+    shard_server.folder = without_index(tmp_path / "bare", shard_server.folder)
+    bare = ShardSet(f"{shard_server.folder}/train-000000.tar").shards[0]
     assert kept_name(replace(bare, version=None)) is None
     assert kept_name(replace(bare, version="1")) not in (None, kept_name(replace(bare, version="2")))
 
 
-def test_a_kept_shard_that_was_damaged_costs_no_clip(far, tmp_path):
-    cache = FarReading(cache=str(tmp_path / "kept"))
-    local = epochs(f"{far.folder}/{PATTERN}")
-    epochs(far.pattern, cache)
+def test_a_kept_shard_that_was_damaged_costs_no_clip(shard_server, tmp_path):
+    cache = RemoteReading(cache=str(tmp_path / "kept"))
+    local = epochs(f"{shard_server.folder}/{PATTERN}")
+    epochs(shard_server.pattern, cache)
     for path in kept(tmp_path / "kept"):
         path.write_bytes(bytes(path.stat().st_size))
-    assert epochs(far.pattern, cache) == local
+    assert epochs(shard_server.pattern, cache) == local
     cut = kept(tmp_path / "kept")
     for path in cut:
         path.write_bytes(path.read_bytes()[:-512])
-    assert epochs(far.pattern, cache) == local
+    assert epochs(shard_server.pattern, cache) == local
     assert all(Path(path).stat().st_size % 10_240 == 0 for path in kept(tmp_path / "kept"))
 
 
-def test_a_shard_of_which_some_clips_are_left_out_is_kept_once(far, tmp_path):
+def test_a_shard_of_which_some_clips_are_left_out_is_kept_once(shard_server, tmp_path):
     """As for each fold of a cross-validation, and for clips without labels."""
-    limits = ShardLimits(far=FarReading(cache=str(tmp_path / "kept")))
+    limits = ShardLimits(remote_reading=RemoteReading(cache=str(tmp_path / "kept")))
     for part in range(2):
-        shards = ShardSet(far.pattern, limits=limits).only([i % 3 > part for i in range(24)])
+        shards = ShardSet(shard_server.pattern, limits=limits).only([i % 3 > part for i in range(24)])
         with ClipLoader(shards, told, batch_size=4, num_workers=0) as loader:
             assert sum(len(batch.clips) for batch in loader.epoch(0)) == 16 - 8 * part
-    assert (len(far.whole()), far.of_clips(), len(kept(tmp_path / "kept"))) == (4, [], 4)
+    assert (len(shard_server.whole()), shard_server.of_clips(), len(kept(tmp_path / "kept"))) == (4, [], 4)
 
 
 # --- the folder ------------------------------------------------------------------------------------
@@ -170,7 +172,7 @@ def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):
 
 def test_a_limit_without_a_folder_is_refused():
     with pytest.raises(ViperError, match="--cache-size 5: of which folder"):
-        FarReading(cache_bytes=5)
+        RemoteReading(cache_bytes=5)
 
 
 def fill(kept: ShardCache, name: str, size: int = 1000, in_use: tuple[str, ...] = ()) -> KeptFile | None:
@@ -195,22 +197,24 @@ def test_what_was_not_used_for_longest_goes_first_and_nothing_else_is_touched(tm
     assert {path.name[0] for path in kept(tmp_path)} == set("acdm")
 
 
-def test_a_limit_that_is_too_small_for_an_epoch_costs_no_clip_and_is_kept(far, tmp_path, capsys):
-    size = max(path.stat().st_size for path in far.folder.glob("*.tar"))
-    cache = FarReading(cache=str(tmp_path / "kept"), cache_bytes=2 * size)
-    assert epochs(far.pattern, cache, shuffle_window=24) == epochs(f"{far.folder}/{PATTERN}", shuffle_window=24)
+def test_a_limit_that_is_too_small_for_an_epoch_costs_no_clip_and_is_kept(shard_server, tmp_path, capsys):
+    size = max(path.stat().st_size for path in shard_server.folder.glob("*.tar"))
+    cache = RemoteReading(cache=str(tmp_path / "kept"), cache_bytes=2 * size)
+    assert epochs(shard_server.pattern, cache, shuffle_window=24) == epochs(
+        f"{shard_server.folder}/{PATTERN}", shuffle_window=24
+    )
     assert sum(path.stat().st_size for path in kept(tmp_path / "kept")) <= 2 * size
-    assert len(far.whole()) == 2, "never thrown away to be fetched again"
+    assert len(shard_server.whole()) == 2, "never thrown away to be fetched again"
     assert "--cache-size: not all shards" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_full_disk_is_told_once_and_costs_no_clip(far, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_told_once_and_costs_no_clip(shard_server, tmp_path, monkeypatch, capsys):
     def full(self, piece):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(KeptFile, "write", full)
-    cache = FarReading(cache=str(tmp_path / "kept"))
-    assert epochs(far.pattern, cache) == epochs(f"{far.folder}/{PATTERN}")
+    cache = RemoteReading(cache=str(tmp_path / "kept"))
+    assert epochs(shard_server.pattern, cache) == epochs(f"{shard_server.folder}/{PATTERN}")
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("No space left on device; continues without it") == 1
     assert kept(tmp_path / "kept") == []
@@ -233,30 +237,32 @@ def test_a_shard_is_fetched_by_one_at_a_time_and_found_by_the_others(tmp_path):
 
 FETCH = """
 import sys
-from support.far_shards import epochs
-from viper_e2e.shards import FarReading
-print("\\n".join(epochs(sys.argv[1], FarReading(cache=sys.argv[2]), num_epochs=2)))
+from support.remote_shards import epochs
+from viper_e2e.shards import RemoteReading
+print("\\n".join(epochs(sys.argv[1], RemoteReading(cache=sys.argv[2]), num_epochs=2)))
 """
 
 
-def fetching(far, folder: Path) -> subprocess.Popen:
+def fetching(shard_server, folder: Path) -> subprocess.Popen:
     here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    words = [sys.executable, "-c", FETCH, far.pattern, str(folder)]
+    words = [sys.executable, "-c", FETCH, shard_server.pattern, str(folder)]
     return subprocess.Popen(words, env=here, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
-def test_two_processes_at_the_same_time_fetch_each_shard_once(far, tmp_path):
-    local = epochs(f"{far.folder}/{PATTERN}", num_epochs=2)
-    far.fault = lambda handler, data, first, last: bool(is_whole(data, first, last) and time.sleep(0.05))
-    runs = [fetching(far, tmp_path / "kept") for _ in range(2)]
+def test_two_processes_at_the_same_time_fetch_each_shard_once(shard_server, tmp_path):
+    local = epochs(f"{shard_server.folder}/{PATTERN}", num_epochs=2)
+    shard_server.fault = lambda handler, data, first, last: bool(
+        is_whole(data, first, last) and time.sleep(0.05)
+    )
+    runs = [fetching(shard_server, tmp_path / "kept") for _ in range(2)]
     assert [run.communicate(timeout=120)[0].split("\n")[:-1] for run in runs] == [local, local]
-    assert (len(far.whole()), far.of_clips()) == (4, [])
+    assert (len(shard_server.whole()), shard_server.of_clips()) == (4, [])
     assert files(tmp_path / "kept") == set()
 
 
 @pytest.mark.slow
-def test_a_process_killed_while_it_fetches_leaves_nothing_that_is_taken_for_whole(far, tmp_path):
+def test_a_process_killed_while_it_fetches_leaves_nothing_that_is_taken_for_whole(shard_server, tmp_path):
     half_there = threading.Event()
 
     def half(handler, data, first, last):
@@ -268,16 +274,16 @@ def test_a_process_killed_while_it_fetches_leaves_nothing_that_is_taken_for_whol
         time.sleep(0.5)
         return True
 
-    far.fault = half
-    run = fetching(far, tmp_path / "kept")
+    shard_server.fault = half
+    run = fetching(shard_server, tmp_path / "kept")
     assert half_there.wait(60)
     time.sleep(0.2)
     run.send_signal(signal.SIGKILL)
     run.communicate(timeout=60)
     assert kept(tmp_path / "kept") == []
     assert files(tmp_path / "kept") != set()
-    far.fault = lambda *_: False
-    cache = FarReading(cache=str(tmp_path / "kept"))
-    assert epochs(far.pattern, cache) == epochs(f"{far.folder}/{PATTERN}")
+    shard_server.fault = lambda *_: False
+    cache = RemoteReading(cache=str(tmp_path / "kept"))
+    assert epochs(shard_server.pattern, cache) == epochs(f"{shard_server.folder}/{PATTERN}")
     assert len(kept(tmp_path / "kept")) == 4
     assert {name for name in files(tmp_path / "kept") if not name.endswith(".lock")} == set()

@@ -10,13 +10,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from support.far_shards import epochs, told
 from support.http_server import Handler, serving
+from support.remote_shards import epochs, told
 
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading import ClipLoader, read_ahead
-from viper_e2e.shards import FarReading, ShardError, ShardLimits, ShardSet, ShardWriter, remote, stores
+from viper_e2e.shards import RemoteReading, ShardError, ShardLimits, ShardSet, ShardWriter, remote, stores
 from viper_e2e.shards.sources import open_source
 
 LABELS = LabelSet(("Joy", "Fear"))
@@ -289,23 +289,23 @@ def test_a_wrong_word_in_the_environment_is_told_without_it(name, value, monkeyp
 TWO = "train-{000000..000001}.tar"
 
 
-def whole_ways(tmp_path: Path) -> list[FarReading]:
-    return [FarReading("ahead"), FarReading(cache=str(tmp_path / "kept"))]
+def whole_ways(tmp_path: Path) -> list[RemoteReading]:
+    return [RemoteReading("ahead"), RemoteReading(cache=str(tmp_path / "kept"))]
 
 
 @pytest.mark.slow
 def test_shards_in_s3_are_read_whole_as_on_disk(moto, shards, tmp_path, monkeypatch):
     log_in_to_s3(monkeypatch, moto)
     local = epochs(f"{shards}/{TWO}", num_epochs=2)
-    for far in whole_ways(tmp_path):
-        assert epochs(f"s3://{BUCKET}/a b/{TWO}", far, num_epochs=2) == local
+    for reading in whole_ways(tmp_path):
+        assert epochs(f"s3://{BUCKET}/a b/{TWO}", reading, num_epochs=2) == local
 
 
 def test_shards_on_the_hub_are_read_whole_without_its_token_where_it_leads(hub, shards, tmp_path):
     local = epochs(f"{shards}/{TWO}", num_epochs=2)
-    for far in whole_ways(tmp_path):
+    for reading in whole_ways(tmp_path):
         hub.cdn.asked.clear()
-        assert epochs(f"hf://datasets/ann/faces/data/{TWO}", far, num_epochs=2) == local
+        assert epochs(f"hf://datasets/ann/faces/data/{TWO}", reading, num_epochs=2) == local
         sizes = {f"bytes=0-{path.stat().st_size - 1}" for path in shards.glob("*.tar")}
         assert {headers["Range"] for headers in hub.cdn.asked} >= sizes
         assert not any("Authorization" in headers for headers in hub.cdn.asked)
@@ -316,9 +316,9 @@ def test_a_token_that_expires_before_shards_are_read_whole_is_told_as_with_range
 ):
     monkeypatch.setattr(read_ahead, "RETRY_SECONDS", 0.05)
     found = []
-    for far in (FarReading(), *whole_ways(tmp_path)):
+    for reading in (RemoteReading(), *whole_ways(tmp_path)):
         monkeypatch.setenv("HF_TOKEN", "hf_good")
-        opened = ShardSet(f"hf://datasets/ann/faces/data/{TWO}", limits=ShardLimits(far=far))
+        opened = ShardSet(f"hf://datasets/ann/faces/data/{TWO}", limits=ShardLimits(remote_reading=reading))
         monkeypatch.setenv("HF_TOKEN", "hf_old")
         with ClipLoader(opened, told, batch_size=4, num_workers=0) as loader:
             clips = [clip for batch in loader.epoch(0) for clip in batch.clips]
@@ -345,7 +345,7 @@ def test_credentials_renewed_while_shards_are_read_whole_are_found(way, shards, 
     with serving(old_expires) as server:
         log_in_to_s3(monkeypatch, server.url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "old")
-        limits = ShardLimits(far=whole_ways(tmp_path)[way])
+        limits = ShardLimits(remote_reading=whole_ways(tmp_path)[way])
         opened = ShardSet(f"s3://b/{TWO}", limits=limits)
         expired[0] = True
         with ClipLoader(opened, told, batch_size=4, num_workers=0, shuffle_window=8) as loader:

@@ -51,7 +51,7 @@ _TABLE = (
     ("fusion", "fusion", "outputs>head hiding>head"),
     ("decoding", "decoding", "sound_tracks>tracks sound_notes>plan lengths>headers mp4_tables>headers"),
     ("decoding", "decoding", "again>close_up_frames unseen>blank_frames hearing>audible_track"),
-    ("shards", "shards", "kept_shards>shard_cache"),
+    ("shards", "shards", "kept_shards>shard_cache far_reading>remote_reading"),
     ("loading", "loading", "held_shards>read_ahead_buffer words_beside>sidecar_text"),
     ("encoders", "encoders", "tokens_of_text>tokenization"),
     ("packing", "packing", "slips>bad_cells oddities>likely_mistakes rehearsal>dry_run"),

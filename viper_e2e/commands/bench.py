@@ -55,7 +55,7 @@ def run_bench(settings: Settings, shards: ShardSet, seconds: float) -> int:
     """Measure for about ``seconds``, print what came out and what follows from it."""
     if not len(shards):
         raise ViperError("the shards are empty; there is nothing to measure")
-    tell_problems(notes_on_reading(shards.far, (shards,)))
+    tell_problems(notes_on_reading(shards.remote_reading, (shards,)))
     with progress_bar() as bar:
         task = bar.add_task("measuring", total=_PHASES)
 

@@ -24,7 +24,7 @@ def run_check(options: CheckConfig) -> int:
 
         faces = FaceCropper(FaceConfig())
     shards = ShardSet(options.shards, limits=shard_limits(options), strict=False)
-    tell_problems(notes_on_reading(shards.far, (shards,)))
+    tell_problems(notes_on_reading(shards.remote_reading, (shards,)))
     with progress_bar("reading") as progress:
         report = check(
             shards,

@@ -105,7 +105,7 @@ def score_shards(
     processes = Processes(scoring_accelerator(model.device))
     with processes.telling_failures():
         if processes.is_main:
-            tell_problems((*shards.problems, *notes_on_reading(shards.far, (shards,))))
+            tell_problems((*shards.problems, *notes_on_reading(shards.remote_reading, (shards,))))
         set_computing(model, options, processes)
         journal = ResultJournal(out / "parts", identity_of(model, options, *how), processes)
         (found,) = scored(model, [shards], options, processes, journal, wanted)

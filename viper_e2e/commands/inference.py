@@ -53,7 +53,7 @@ def run_infer(options: InferConfig) -> int:
             if isinstance(source, ShardSet):
                 tell_problems(source.problems)
         if processes.is_main:
-            tell_problems(notes_on_reading(limits.far, sources))
+            tell_problems(notes_on_reading(limits.remote_reading, sources))
         set_computing(model, options, processes)
         journal = _journal(model, options, processes)
         options.batch_size = min(options.batch_size, max(map(len, sources)))  # a lone clip needs no padding

@@ -7,8 +7,8 @@ from dataclasses import fields
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from viper_e2e.config import DecodingConfig, FarOptions, LimitsConfig, ReadingOptions, check_options
-from viper_e2e.shards import FarReading, ShardLimits
+from viper_e2e.config import DecodingConfig, LimitsConfig, ReadingOptions, RemoteOptions, check_options
+from viper_e2e.shards import RemoteReading, ShardLimits
 
 FRAMES_PER_SECOND = 120
 """Frames that a clip may have for every second that it may last."""
@@ -50,8 +50,8 @@ def apply_reading_options(decoding: DecodingConfig, options: ReadingOptions) -> 
 
 
 def shard_limits(options: ReadingOptions) -> ShardLimits:
-    """What shards may ask for under these options, and how those far away are read."""
+    """What shards may ask for under these options, and how remote ones are read."""
     decoding = DecodingConfig()
     apply_reading_options(decoding, options)
-    far = FarReading.of(options) if isinstance(options, FarOptions) else FarReading()
-    return ShardLimits(max_clip_bytes=decoding.limits.max_bytes_in_memory, far=far)
+    reading = RemoteReading.of(options) if isinstance(options, RemoteOptions) else RemoteReading()
+    return ShardLimits(max_clip_bytes=decoding.limits.max_bytes_in_memory, remote_reading=reading)

@@ -10,8 +10,8 @@ from viper_e2e.config.shared_options import (
     SHARDS,
     BackboneOptions,
     CalibratedOptions,
-    FarOptions,
     ReadingOptions,
+    RemoteOptions,
     ScoringOptions,
     WorkerOptions,
     option,
@@ -174,7 +174,7 @@ class CompareConfig:
 
 
 @dataclass(kw_only=True)
-class CheckConfig(ReadingOptions, FarOptions, WorkerOptions):
+class CheckConfig(ReadingOptions, RemoteOptions, WorkerOptions):
     """Read every clip of a set of shards and report what is in it and what is wrong."""
 
     shards: str = option(help=SHARDS)

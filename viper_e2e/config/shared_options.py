@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from viper_e2e.config.bounds import ABOVE_0, FROM_0, FROM_1
 from viper_e2e.config.model import LimitsConfig
-from viper_e2e.config.training import FarConfig, TrainConfig
+from viper_e2e.config.training import RemoteConfig, TrainConfig
 from viper_e2e.config.values import Size
 
 SHARDS = "path, glob, brace pattern, https://, s3://, gs:// or hf://"
@@ -77,15 +77,15 @@ class WorkerOptions:
 
 
 @dataclass(kw_only=True)
-class FarOptions:
+class RemoteOptions:
     """How remote shards are read; `train` has the same."""
 
     read: Literal["range", "ahead"] = option(
-        FarConfig.read,
+        RemoteConfig.read,
         help="how remote shards are read: one request per clip (range), or per whole shard (ahead)",
     )
     read_ahead_memory: Annotated[Size, FROM_1] = option(
-        FarConfig.read_ahead_memory, metavar="SIZE", help="memory for shards that are read ahead"
+        RemoteConfig.read_ahead_memory, metavar="SIZE", help="memory for shards that are read ahead"
     )
     cache: str | None = option(
         None,
@@ -119,7 +119,7 @@ class CalibratedOptions:
 
 
 @dataclass(kw_only=True)
-class ScoringOptions(ReadingOptions, FarOptions, WorkerOptions, BackboneOptions):
+class ScoringOptions(ReadingOptions, RemoteOptions, WorkerOptions, BackboneOptions):
     """A trained model, and how it computes."""
 
     checkpoint: str = option(help="folder of a trained model, or a hub id")

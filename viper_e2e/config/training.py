@@ -194,7 +194,7 @@ class LoadingConfig:
 
 
 @dataclass
-class FarConfig:
+class RemoteConfig:
     """How remote shards are read; local ones are always read directly."""
 
     read: Literal["range", "ahead"] = "range"
@@ -236,7 +236,7 @@ class TrainConfig(
     TrackingConfig,
     ObjectiveConfig,
     SavingConfig,
-    FarConfig,
+    RemoteConfig,
     LoadingConfig,
     ComputingConfig,
     OptimizerConfig,

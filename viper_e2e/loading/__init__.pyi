@@ -20,8 +20,8 @@ from .sidecar_text import unread_beside as unread_beside
 from .sidecar_text import words_beside as words_beside
 from .skips import SkipBudget as SkipBudget
 from .skips import SkipRecord as SkipRecord
-from .spans import far_reading_of as far_reading_of
 from .spans import notes_on_reading as notes_on_reading
+from .spans import remote_reading_of as remote_reading_of
 from .stream import ClipStream as ClipStream
 from .stream import Reading as Reading
 from .windows import decode_windows as decode_windows

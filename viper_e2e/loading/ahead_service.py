@@ -13,7 +13,7 @@ from multiprocessing.connection import Client, Connection, Listener
 from typing import ClassVar
 
 from viper_e2e.loading.read_ahead import WAIT_SECONDS, ReadAhead
-from viper_e2e.shards import Bytes, Direct, FarReading, is_remote
+from viper_e2e.shards import Bytes, Direct, RemoteReading, is_remote
 
 Address = str | tuple[str, int]
 
@@ -21,21 +21,21 @@ Address = str | tuple[str, int]
 class AheadService:
     """A `ReadAhead` that workers reach by the machine's own sockets; shared by all streams of this process."""
 
-    _shared: ClassVar[dict[FarReading, AheadService]] = {}
+    _shared: ClassVar[dict[RemoteReading, AheadService]] = {}
     _turn = threading.Lock()
 
-    def __init__(self, far: FarReading):
-        self.far, self.ahead, self._users = far, ReadAhead(far), 0
+    def __init__(self, reading: RemoteReading):
+        self.remote_reading, self.ahead, self._users = reading, ReadAhead(reading), 0
         self._listener = Listener(authkey=bytes(current_process().authkey))
         self.token = secrets.token_hex(8)
         threading.Thread(target=self._accept, name="viper-ahead-service", daemon=True).start()
 
     @classmethod
-    def shared(cls, far: FarReading) -> AheadService:
+    def shared(cls, reading: RemoteReading) -> AheadService:
         """The one of this process; `leave` it when it is no longer needed."""
         with cls._turn:
-            service = cls._shared.get(far) or cls(far)
-            cls._shared[far] = service
+            service = cls._shared.get(reading) or cls(reading)
+            cls._shared[reading] = service
             service._users += 1
             return service
 
@@ -50,7 +50,7 @@ class AheadService:
             self._users -= 1
             if self._users:
                 return
-            del self._shared[self.far]
+            del self._shared[self.remote_reading]
         self.ahead.close()
         with contextlib.suppress(EOFError, OSError, AuthenticationError):
             # What waits for a connection is not woken by its end.
@@ -92,7 +92,7 @@ _connections: dict[Address, Connection] = {}
 
 @dataclass(frozen=True)
 class AheadOpener:
-    """Shards far away, by way of what was read ahead of them; others as they lie."""
+    """Opens remote shards through what was read ahead of them, and local ones directly."""
 
     address: Address
     token: str

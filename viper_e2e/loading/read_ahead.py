@@ -13,8 +13,8 @@ from viper_e2e.loading.spans import Span
 from viper_e2e.runtime import AS_IT_IS, TellOnce, console
 from viper_e2e.shards import (
     BusyError,
-    FarReading,
     RemoteFile,
+    RemoteReading,
     ShardCache,
     ShardError,
     ShardIndex,
@@ -42,9 +42,9 @@ IDLE_FILES = 32
 class ReadAhead:
     """Shards of this process, for all who walk through them and for their workers."""
 
-    def __init__(self, far: FarReading):
-        self._far = far
-        self._kept = ShardCache(far.cache, far.cache_bytes) if far.cache is not None else None
+    def __init__(self, reading: RemoteReading):
+        self._reading = reading
+        self._kept = ShardCache(reading.cache, reading.cache_bytes) if reading.cache is not None else None
         self._state = threading.Condition()
         self._held: OrderedDict[str, Held] = OrderedDict()
         """By address; those used last at the end."""
@@ -104,7 +104,7 @@ class ReadAhead:
                     held.room.give_up()
             self._held.clear()
             self._state.notify_all()
-        if told := self.counts.in_words(self._far.cache):
+        if told := self.counts.in_words(self._reading.cache):
             console.print(told, **AS_IT_IS)
 
     # --- for those who read ---------------------------------------------------------------------
@@ -207,7 +207,7 @@ class ReadAhead:
             if room is not None:
                 self.counts.found += room.have == shard.size
                 return Held(shard, room, whole, name=name or "")
-        if self._far.read != "ahead" or not self._make_room(shard.size):
+        if self._reading.read != "ahead" or not self._make_room(shard.size):
             return None
         return Held(shard, InMemory(shard.size), whole)
 
@@ -236,14 +236,14 @@ class ReadAhead:
             return None
         if room is None:
             self._lack = (
-                f"--cache-size: not all shards that are mixed at a time fit into {self._far.cache}; the clips "
-                "of the others are read one by one"
+                f"--cache-size: not all shards that are mixed at a time fit into {self._reading.cache}; "
+                "clips of the others are read one by one"
             )
         return room
 
     def _make_room(self, size: int) -> bool:
         """Let go of what is needed no more, the least recently used first, until there is as much memory."""
-        free = self._far.ahead_bytes - sum(held.num_bytes for held in self._held.values())
+        free = self._reading.ahead_bytes - sum(held.num_bytes for held in self._held.values())
         for address, held in list(self._held.items()):
             if free >= size:
                 break
@@ -253,8 +253,8 @@ class ReadAhead:
         if free < size:
             self._lack = (
                 "--read ahead: not all shards that are mixed at a time fit into --read-ahead-memory "
-                f"{self._far.ahead_bytes:,} bytes; the clips of the others are read one by one: raise it, or "
-                "lower --shuffle-window"
+                f"({self._reading.ahead_bytes:,} bytes); clips of the others are read one by one: raise it, "
+                "or lower --shuffle-window"
             )
         return free >= size
 
@@ -296,4 +296,4 @@ class ReadAhead:
 
     def _without_folder(self, error: OSError) -> None:
         self._kept = None
-        self._notes.line(f"--cache {self._far.cache}: {error.strerror or error}; continues without it")
+        self._notes.line(f"--cache {self._reading.cache}: {error.strerror or error}; continues without it")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from viper_e2e.clip import ClipSource
-from viper_e2e.shards import FarReading, ShardIndex, ShardSet, is_remote
+from viper_e2e.shards import RemoteReading, ShardIndex, ShardSet, is_remote
 
 
 class Span(NamedTuple):
@@ -19,11 +19,11 @@ class Span(NamedTuple):
 
 
 @runtime_checkable
-class HasFarShards(Protocol):
-    """A source that knows how its shards far away are read."""
+class HasRemoteShards(Protocol):
+    """A source that knows how its remote shards are read."""
 
     @property
-    def far(self) -> FarReading: ...
+    def remote_reading(self) -> RemoteReading: ...
 
 
 @runtime_checkable
@@ -33,17 +33,17 @@ class HasSpans(Protocol):
     def spans(self) -> Iterable[tuple[int, int, int]]: ...
 
 
-def far_reading_of(source: ClipSource) -> FarReading:
+def remote_reading_of(source: ClipSource) -> RemoteReading:
     """How files that a person named are read: each by itself."""
-    return source.far if isinstance(source, HasFarShards) else FarReading()
+    return source.remote_reading if isinstance(source, HasRemoteShards) else RemoteReading()
 
 
-def notes_on_reading(far: FarReading, sources: Iterable[ClipSource | None]) -> list[str]:
-    """What a person is told who wants shards read whole or kept where none is far away."""
+def notes_on_reading(reading: RemoteReading, sources: Iterable[ClipSource | None]) -> list[str]:
+    """What to report if shards should be read whole or cached, but none is remote."""
     shards = [shard for source in sources if isinstance(source, ShardSet) for shard in source.shards]
-    if not far.reads_whole or any(is_remote(shard.path_or_url) for shard in shards):
+    if not reading.reads_whole or any(is_remote(shard.path_or_url) for shard in shards):
         return []
-    ways = {"--read ahead": far.read == "ahead", "--cache": far.cache is not None}
+    ways = {"--read ahead": reading.read == "ahead", "--cache": reading.cache is not None}
     given = ", ".join(way for way, is_given in ways.items() if is_given)
     return [f"{given}: no effect, as no shard is on a server or in a store"]
 

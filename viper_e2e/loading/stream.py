@@ -15,7 +15,7 @@ from viper_e2e.errors import UNREACHABLE, ClipError, ViperError
 from viper_e2e.loading.ahead_service import AheadService
 from viper_e2e.loading.clip_reader import ClipReader, HasPlaces, Where
 from viper_e2e.loading.read_ahead import WAIT_SECONDS, ReadAhead
-from viper_e2e.loading.spans import Span, far_reading_of, spans_of_clips
+from viper_e2e.loading.spans import Span, remote_reading_of, spans_of_clips
 from viper_e2e.loading.worker_process import WorkerLost
 from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, WorkerPool
 from viper_e2e.shards import SampleReader
@@ -104,7 +104,7 @@ class ClipStream:
         self._decode = decode
         self._reader = ClipReader(source.reader() if isinstance(source, HasPlaces) else source, decode)
         self._ahead: AheadService | None = None
-        """Where whole shards are read ahead, while that is asked for and some are far away."""
+        """Where whole shards are read ahead, if that is asked for and some are remote."""
         self.pool: WorkerPool | None = None
         """The workers, once there are any; `pool.stats()` tells what they are at."""
 
@@ -145,10 +145,10 @@ class ClipStream:
                 self.pool.discard(slot.ticket for slot in ahead if slot.ticket is not None)
 
     def _reads_whole(self) -> bool:
-        return far_reading_of(self.shards).reads_whole and isinstance(self.shards, HasPlaces)
+        return remote_reading_of(self.shards).reads_whole and isinstance(self.shards, HasPlaces)
 
     def _walked(self, slots: Iterator[ClipSlot], spans: Iterator[Span]) -> Iterator[ClipSlot]:
-        """As `_finished`, with whole shards that lie far away read ahead, in the order of these spans."""
+        """As `_finished`, with whole remote shards read ahead in the order of these spans."""
         ahead = self._ahead_of(spans)
         if ahead is None:
             yield from self._finished(slots)
@@ -165,12 +165,12 @@ class ClipStream:
             service.end(walk)
 
     def _ahead_of(self, spans: Iterator[Span]) -> tuple[ReadAhead, Iterator[Span]] | None:
-        """Who reads ahead, and what; ``None`` where nothing is far away."""
+        """Who reads ahead, and what; ``None`` if nothing is remote."""
         first = next(spans, None)
         if first is None or not isinstance(self.shards, HasPlaces):
             return None
         if self._ahead is None:
-            self._ahead = AheadService.shared(far_reading_of(self.shards))
+            self._ahead = AheadService.shared(remote_reading_of(self.shards))
             # A worker that waits is not one that hangs.
             opener = self._ahead.opener(min(WAIT_SECONDS, self.reading.clip_timeout_seconds / 4))
             reader = self.shards.reader()

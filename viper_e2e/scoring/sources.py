@@ -13,10 +13,18 @@ from urllib.parse import urlsplit
 from viper_e2e.clip import ClipEntry, ClipPlace, ClipSource, Cue, Sample
 from viper_e2e.config import LimitsConfig
 from viper_e2e.errors import ClipError, ViperError, did_you_mean, nearest
-from viper_e2e.loading import HasPlaces, Readable, Where, beside_clip, far_reading_of, find_files, words_beside
+from viper_e2e.loading import (
+    HasPlaces,
+    Readable,
+    Where,
+    beside_clip,
+    find_files,
+    remote_reading_of,
+    words_beside,
+)
 from viper_e2e.runtime import digest, file_id, matches, printable
 from viper_e2e.shards import (
-    FarReading,
+    RemoteReading,
     SampleEntry,
     ShardIndex,
     ShardLimits,
@@ -55,9 +63,9 @@ class Subset:
         return self.source.read(self.indices[i])
 
     @property
-    def far(self) -> FarReading:
+    def remote_reading(self) -> RemoteReading:
         """As of the source."""
-        return far_reading_of(self.source)
+        return remote_reading_of(self.source)
 
     def reader(self) -> Readable:
         """The source's reader, which also reads words."""

@@ -8,8 +8,6 @@ from .columns_file import columns_to_bytes as columns_to_bytes
 from .corpora import parse_corpora as parse_corpora
 from .corpora import parts_of as parts_of
 from .corpora import with_patterns as with_patterns
-from .far_reading import Bytes as Bytes
-from .far_reading import FarReading as FarReading
 from .index import SCHEMAS as SCHEMAS
 from .index import SampleEntry as SampleEntry
 from .index import ShardIndex as ShardIndex
@@ -30,6 +28,8 @@ from .patterns import expand as expand
 from .reading import ShardSet as ShardSet
 from .remote import RemoteFile as RemoteFile
 from .remote import fetch as fetch
+from .remote_reading import Bytes as Bytes
+from .remote_reading import RemoteReading as RemoteReading
 from .sample_reading import SampleReader as SampleReader
 from .sample_table import Coded as Coded
 from .sample_table import Columns as Columns

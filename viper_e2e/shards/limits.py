@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from viper_e2e.errors import ViperError
-from viper_e2e.shards.far_reading import FarReading
+from viper_e2e.shards.remote_reading import RemoteReading
 
 
 class ShardError(ViperError):
@@ -31,5 +31,5 @@ class ShardLimits:
     """One extended tar header (long names)."""
     max_members: int = 4_000_000
     """Members in one shard."""
-    far: FarReading = field(default_factory=FarReading)
-    """How those far away are read."""
+    remote_reading: RemoteReading = field(default_factory=RemoteReading)
+    """How remote shards are read."""

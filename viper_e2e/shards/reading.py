@@ -19,10 +19,10 @@ from viper_e2e.runtime import digest
 from viper_e2e.shards.addresses import is_remote
 from viper_e2e.shards.columns_file import LEAST_INDEX_BYTES, columns_path, read_columns
 from viper_e2e.shards.content_ids import clip_id, shard_id
-from viper_e2e.shards.far_reading import FarReading
 from viper_e2e.shards.index import SampleEntry, ShardIndex, index_path, read_index
 from viper_e2e.shards.label_order import reordered, under, with_common_labels
 from viper_e2e.shards.patterns import expand
+from viper_e2e.shards.remote_reading import RemoteReading
 from viper_e2e.shards.sample_reading import Place, SampleReader
 from viper_e2e.shards.sample_table import table_of
 from viper_e2e.shards.shard_cache import kept_name
@@ -85,9 +85,9 @@ class ShardSet:
         return self.labels
 
     @property
-    def far(self) -> FarReading:
-        """How those of them are read that lie far away."""
-        return self.limits.far
+    def remote_reading(self) -> RemoteReading:
+        """How the remote ones are read."""
+        return self.limits.remote_reading
 
     @property
     def shard_sizes(self) -> list[int]:
@@ -124,7 +124,11 @@ class ShardSet:
         """The samples to keep, in their order."""
         made, wanted = copy.copy(self), np.asarray(keep, dtype=bool)
         made.shards = tuple(
-            _only(shard, wanted[start : start + len(shard.samples)], is_kept=self.limits.far.cache is not None)
+            _only(
+                shard,
+                wanted[start : start + len(shard.samples)],
+                is_kept=self.limits.remote_reading.cache is not None,
+            )
             for shard, start in zip(self.shards, self._starts, strict=False)
         )
         made._starts = list(accumulate((len(shard.samples) for shard in made.shards), initial=0))

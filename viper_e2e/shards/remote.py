@@ -142,7 +142,7 @@ class RemoteFile:
         return 0, total
 
     def _place_in_whole(self, answer: Answer, offset: int) -> tuple[int, int]:
-        """Place of an answer that begins at the file's first byte, if it need not be read far."""
+        """Place of an answer that begins at the file's first byte, if it is found within a few bytes."""
         if answer.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/html":
             raise ShardError(f"{self.name}: the server answered with a web page (a login?), not with the file")
         total = answer.headers.get("Content-Length", "")

@@ -9,9 +9,9 @@ from viper_e2e.clip import Sample
 from viper_e2e.errors import UNREACHABLE, ClipError
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.action_units import action_units_from_npy
-from viper_e2e.shards.far_reading import Opener
 from viper_e2e.shards.index import ACTION_UNITS_EXTENSION, Member, SampleEntry
 from viper_e2e.shards.limits import ShardLimits, UnreachableError
+from viper_e2e.shards.remote_reading import Opener
 from viper_e2e.shards.sources import Direct, ShardError, open_source
 from viper_e2e.shards.subtitles import MAX_WORDS_BYTES, WORDS_EXTENSIONS, Subtitles, read_subtitles
 

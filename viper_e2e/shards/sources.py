@@ -61,7 +61,7 @@ Source = LocalFile | RemoteFile
 
 
 class Direct:
-    """Each shard as it lies, each read a request where it is far away."""
+    """Opens each shard directly; of a remote one, each read is a request."""
 
     def open(self, path_or_url: str, version: str | None = None) -> Source:
         return open_source(path_or_url, version)

@@ -19,8 +19,8 @@ from viper_e2e.model import labels_of, newest_whole
 from viper_e2e.runtime import first_of
 from viper_e2e.shards import (
     Corpus,
-    FarReading,
     Mixture,
+    RemoteReading,
     ShardLimits,
     ShardSet,
     parse_corpora,
@@ -94,9 +94,9 @@ def _split(shards: ShardSet, config: TrainConfig) -> tuple[ShardSet, ShardSet]:
 
 
 def limits_of(settings: Settings) -> ShardLimits:
-    """What shards of a run may ask for, and how those far away are read."""
+    """What shards of a run may ask for, and how remote ones are read."""
     max_clip_bytes = settings.model.decoding.limits.max_bytes_in_memory
-    return ShardLimits(max_clip_bytes=max_clip_bytes, far=FarReading.of(settings.train))
+    return ShardLimits(max_clip_bytes=max_clip_bytes, remote_reading=RemoteReading.of(settings.train))
 
 
 def shards_of(run: Settings) -> tuple[ShardSet, ShardSet | None]:

@@ -205,7 +205,9 @@ class TrainingRun:
             self.told.table(mixture_table(shares_of(self.train_shards), self.train_shards.corpora))
         for shards in filter(None, (self.train_shards, self.val_shards)):
             self.told.problems(shards.problems)
-        self.told.problems(notes_on_reading(self.train_shards.far, (self.train_shards, self.val_shards)))
+        self.told.problems(
+            notes_on_reading(self.train_shards.remote_reading, (self.train_shards, self.val_shards))
+        )
 
     # --- saving and going on ----------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.far_shards import Far, cut_short, far_away
+from support.remote_shards import ShardServer, cut_short, serving_shards
 from support.training_runs import lines, same, weights
 
 from viper_e2e.commands.cli import main
@@ -30,7 +30,7 @@ def _alone(monkeypatch):
     stores.forget_logins()
 
 
-def fail_often(far: Far) -> None:
+def fail_often(shard_server: ShardServer) -> None:
     """Every third answer: a 503, a body that is cut, or a connection closed without a word."""
     count = itertools.count()
 
@@ -45,7 +45,7 @@ def fail_often(far: Far) -> None:
         handler.close_connection = True
         return True
 
-    far.fault = fault
+    shard_server.fault = fault
 
 
 def run_commands(place: str, out: Path, *words: str) -> dict[str, str]:
@@ -71,14 +71,14 @@ def test_commands_that_read_whole_shards_of_a_store_in_trouble_end_as_from_disk(
         "ahead": ["--read=ahead"],
         "cache": [f"--cache={tmp_path}/kept", "--read-ahead-memory=1KB"],
     }.items():
-        with far_away(folder) as far:
-            monkeypatch.setenv("AWS_ENDPOINT_URL", far.url)
+        with serving_shards(folder) as shard_server:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", shard_server.url)
             stores.forget_logins()
-            fail_often(far)
+            fail_often(shard_server)
             capsys.readouterr()
             found = run_commands("s3://corpus", tmp_path / way, *words)
             assert "shards fetched whole" in " ".join(capsys.readouterr().err.split())
-            assert far.whole()
+            assert shard_server.whole()
         assert found == local
         assert lines(tmp_path / way / "run", "skipped.jsonl") == []
         assert lines(tmp_path / way / "run", "metrics.jsonl") == lines(

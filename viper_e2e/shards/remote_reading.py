@@ -1,21 +1,21 @@
-"""shards/far_reading.py: how remote shards are read: clip by clip, or whole and ahead, and where cached."""
+"""shards/remote_reading.py: how remote shards are read: clip by clip, or whole and ahead, and where cached."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from viper_e2e.config import FarConfig, FarOptions
+from viper_e2e.config import RemoteConfig, RemoteOptions
 from viper_e2e.errors import ViperError
 
 
 @dataclass(frozen=True)
-class FarReading:
+class RemoteReading:
     """How shards on servers and in stores are read; it does not concern those on disk."""
 
     read: Literal["range", "ahead"] = "range"
     """``range``: a request each clip. ``ahead``: whole shards by one request each, before they are wanted."""
-    ahead_bytes: int = FarConfig.read_ahead_memory.num_bytes
+    ahead_bytes: int = RemoteConfig.read_ahead_memory.num_bytes
     """Memory of a process, its workers' included, for shards read ahead."""
     cache: str | None = None
     """Folder in which whole shards are kept, for later epochs and runs; ``None``: the disk is never used."""
@@ -27,7 +27,7 @@ class FarReading:
             raise ViperError(f"--cache-size {self.cache_bytes}: of which folder? name it by --cache")
 
     @classmethod
-    def of(cls, options: FarOptions | FarConfig) -> FarReading:
+    def of(cls, options: RemoteOptions | RemoteConfig) -> RemoteReading:
         """As a command or a run is told."""
         return cls(
             options.read,

@@ -1,4 +1,4 @@
-"""far_shards.py: a folder of shards behind a server that notes what it is asked for and fails as it is told."""
+"""remote_shards.py: a server of shards that records requests and fails on demand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.http_server import Handler, serving
 from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading import ClipLoader
-from viper_e2e.shards import FarReading, ShardLimits, ShardSet, ShardWriter
+from viper_e2e.shards import RemoteReading, ShardLimits, ShardSet, ShardWriter
 
 LABELS = LabelSet(("Joy", "Fear"))
 PATTERN = "train-{000000..000003}.tar"
@@ -35,7 +35,7 @@ def write_shards(folder: Path, *, num_clips: int = 24, clip_bytes: int = 3000, s
     return folder
 
 
-class Far:
+class ShardServer:
     """The server, and what it was asked for."""
 
     def __init__(self, folder: Path):
@@ -79,11 +79,11 @@ class Far:
 
 
 @contextmanager
-def far_away(folder: Path):
-    far = Far(folder)
-    with serving(far.answer) as server:
-        far.url = server.url
-        yield far
+def serving_shards(folder: Path):
+    shard_server = ShardServer(folder)
+    with serving(shard_server.answer) as server:
+        shard_server.url = server.url
+        yield shard_server
 
 
 def is_whole(data: bytes, first: int, last: int) -> bool:
@@ -105,10 +105,10 @@ def told(sample: Sample) -> DecodedClip:
 
 
 def epochs(
-    pattern: str, far: FarReading | None = None, *, num_epochs: int = 1, **settings: object
+    pattern: str, reading: RemoteReading | None = None, *, num_epochs: int = 1, **settings: object
 ) -> list[str]:
     """What a loader gives, in its order: names of clips, or of errors."""
-    shards = ShardSet(pattern, limits=ShardLimits(far=far or FarReading()))
+    shards = ShardSet(pattern, limits=ShardLimits(remote_reading=reading or RemoteReading()))
     how = {"batch_size": 4, "num_workers": 0, "shuffle_window": 8, **settings}
     with ClipLoader(shards, told, **how) as loader:
         return [
