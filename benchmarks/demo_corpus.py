@@ -73,7 +73,7 @@ def main() -> None:
     with (options.corpus / "parameters.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     table = Table("", "measured", title=f"{options.corpus}: {len(rows)} clips", title_justify="left")
-    for split, people in _people(rows).items():
+    for split, people in people_by_split(rows).items():
         table.add_row(f"people in {split}", f"{len(people)} ({sum(people.values())} clips)")
     held = np.mean([float(row["constant"]) for row in rows])
     table.add_row("clips whose expression stands unchanged", f"{held:.1%}")
@@ -95,7 +95,8 @@ def main() -> None:
     Console(width=110).print(table)
 
 
-def _people(rows: list[dict[str, str]]) -> dict[str, Counter[str]]:
+def people_by_split(rows: list[dict[str, str]]) -> dict[str, Counter[str]]:
+    """How many clips there are of each person."""
     splits = dict.fromkeys(row["Split"] for row in rows)
     return {split: Counter(row["Subject"] for row in rows if row["Split"] == split) for split in splits}
 

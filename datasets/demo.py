@@ -48,10 +48,15 @@ def write_corpus(out: Path, counts: dict[str, int], seed: int, num_workers: int)
         jobs = pool.map(write_clip, [*plans, extra], [*paths, out / "new_clip.mp4"], chunksize=4)
         for done, _ in enumerate(jobs, start=1):
             progress(done, len(plans) + 1)
-    _write_table(out / "parameters.csv", [_parameters(plan) for plan in plans])
+    write_tables(out, plans)
+    return plans
+
+
+def write_tables(out: Path, plans: list[Plan]) -> None:
+    """`parameters.csv` and `labels.csv`, a row for each clip."""
+    _write_table(out / "parameters.csv", [parameters_of(plan) for plan in plans])
     # Last, because it is what says that the corpus is complete.
     _write_table(out / "labels.csv", [_labels(plan) for plan in plans])
-    return plans
 
 
 def _labels(plan: Plan) -> dict[str, str]:
@@ -59,7 +64,7 @@ def _labels(plan: Plan) -> dict[str, str]:
     return {"File_ID": f"[{plan.name}]", "Split": plan.split, **reported, "Subject": plan.subject.name}
 
 
-def _parameters(plan: Plan) -> dict[str, str | float]:
+def parameters_of(plan: Plan) -> dict[str, str | float]:
     """What the clip shows, free of label noise (`face.`, `voice.`: zero where nothing can be seen or heard)."""
     shown = {f"face.{action}": amount * plan.has_face for action, amount in plan.actions.items()}
     heard = {f"voice.{cue}": strength * plan.has_sound for cue, strength in plan.cues.items()}

@@ -31,7 +31,7 @@ def render_frames(plan: Plan) -> np.ndarray:
     motion = _head_motion(rng, seconds)
     face_height = min(camera.face_share * rng.uniform(0.95, 1.05) * height, 0.5 * width)
     center = np.array(camera.center) * (width, height) + 0.02 * height * rng.uniform(-1, 1, 2)
-    actions = _action_curves(rng, plan, seconds)
+    actions = action_curves(rng, plan, seconds)
     look = paint(plan.subject) if plan.has_face else None
     frames = np.empty((num_frames, camera.size[1], camera.size[0], 3), np.uint8)
     for start in range(0, num_frames, 4):  # a few frames at a time stay in the cache: three times as fast
@@ -60,7 +60,7 @@ def _record(picture: torch.Tensor, camera: Camera, rng: np.random.Generator) -> 
     return picture.add_(grain, alpha=camera.grain)
 
 
-def _action_curves(rng: np.random.Generator, plan: Plan, seconds: np.ndarray) -> torch.Tensor:
+def action_curves(rng: np.random.Generator, plan: Plan, seconds: np.ndarray) -> torch.Tensor:
     """`N A`: each action over time: at rest, onset, apex, offset, at rest; or held throughout; and blinks."""
     position = seconds / plan.seconds
     envelope = np.exp(-0.5 * ((position - plan.apex) / plan.spread) ** 4)

@@ -69,7 +69,7 @@ SHADE = (0.75, 1.0, 1.1)
 
 
 @dataclass(frozen=True)
-class _Fields:
+class MovingPatch:
     """Everything about the moving patch that does not depend on time; rows of `P` are its pixels."""
 
     displacement: Tensor
@@ -108,7 +108,7 @@ def photograph(window: tuple[int, int, int, int]) -> Tensor:
 
 
 @cache
-def _fields() -> _Fields:
+def moving_patch() -> MovingPatch:
     x0, y0, x1, y1 = PATCH
     height, width = round((y1 - y0) * DENSITY), round((x1 - x0) * DENSITY)
     y, x = torch.meshgrid(
@@ -117,7 +117,7 @@ def _fields() -> _Fields:
     displacement = torch.stack([torch.stack(_displacement(action, x, y)) for action in ACTIONS])
     crease = torch.stack([_crease(action, x, y) for action in ACTIONS])
     to_border = torch.stack([x - x0, x1 - x, y - y0, y1 - y]).amin(0)
-    return _Fields(
+    return MovingPatch(
         displacement=-displacement.flatten(2),  # moved by +d: fetched from -d
         crease=crease.flatten(1),
         grid=torch.stack([x, y]).flatten(1),
@@ -211,13 +211,13 @@ def expressions(actions: Tensor, look: Look) -> Tensor:
     :param actions: `N A`, in the order of `ACTIONS`; 0 is a face at rest.
     :return: `N 4 H W`: RGB in [0, 1] and the patch's own alpha, which fades at its border.
     """
-    fields = _fields()
-    height, width = fields.edge.shape
+    moving = moving_patch()
+    height, width = moving.edge.shape
     n = len(actions)
     amounts = actions.clone()
     for name, value in REST.items():
         amounts[:, ACTIONS.index(name)] += value
-    x, y = (fields.grid + (amounts @ fields.displacement.flatten(1)).view(n, 2, -1)).unbind(1)
+    x, y = (moving.grid + (amounts @ moving.displacement.flatten(1)).view(n, 2, -1)).unbind(1)
     amount = {name: actions[:, i, None].clamp(min=0.0) for i, name in enumerate(ACTIONS)}
     y, inside = _part_lips(x, y, amount["smile"], amount["mouth_open"])
     source = _to_grid(x, y, PATCH).view(n, height, width, 2)
@@ -225,10 +225,10 @@ def expressions(actions: Tensor, look: Look) -> Tensor:
     picture = _blink(picture, look, source, amount["eye_close"], x, y)
     dark = torch.tensor(MOUTH_INSIDE)[:, None, None]
     picture = torch.lerp(picture, dark.expand_as(picture), inside.view(n, 1, height, width))
-    crease = (actions.clamp(min=0.0) @ fields.crease).view(n, 1, height, width)
+    crease = (actions.clamp(min=0.0) @ moving.crease).view(n, 1, height, width)
     picture = picture * (1.0 - crease * torch.tensor(SHADE)[:, None, None]).clamp(0.2, 1.0)
     picture = torch.lerp(picture, look.glasses[:3].expand_as(picture), look.glasses[3:].expand_as(picture))
-    return torch.cat([picture, fields.edge.expand(n, 1, -1, -1)], dim=1)
+    return torch.cat([picture, moving.edge.expand(n, 1, -1, -1)], dim=1)
 
 
 def _part_lips(x: Tensor, y: Tensor, smile: Tensor, mouth_open: Tensor) -> tuple[Tensor, Tensor]:

@@ -145,15 +145,15 @@ def test_a_stronger_emotion_moves_the_face_and_fills_the_voice_more(plan):
 
 def test_warps_do_not_fold_the_face():
     """Along every row and column of the patch, neighbouring pixels are fetched from neighbours in order."""
-    fields = demo_face._fields()
-    height, width = fields.edge.shape
+    patch = demo_face.moving_patch()
+    height, width = patch.edge.shape
     for emotion, parts in [*demo_plan.FACE.items(), ("none", {})]:
         amounts = torch.zeros(len(demo_face.ACTIONS))
         for action, amount in parts.items():
             amounts[demo_face.ACTIONS.index(action)] = amount * demo_plan.RANGES["warp_strength"][2][1]
         for action, amount in demo_face.REST.items():
             amounts[demo_face.ACTIONS.index(action)] += amount
-        x, y = (fields.grid + torch.einsum("a,adp->dp", amounts, fields.displacement)).view(2, height, width)
+        x, y = (patch.grid + torch.einsum("a,adp->dp", amounts, patch.displacement)).view(2, height, width)
         assert bool((x.diff(dim=1) > 0).all()), emotion
         assert bool((y.diff(dim=0) > 0).all()), emotion
 
@@ -215,10 +215,9 @@ def test_a_face_at_rest_shows_who_it_is():
 def test_a_shape_is_smooth_and_does_not_fold_the_face():
     for number in range(40):
         subject, _ = demo_plan.plan_subject(0, "test", number)
-        dx, dy = demo_look._shape(subject, np.random.default_rng([*subject.stream, 5]))
-        x, y = demo_look._grid(demo_face.WINDOW, 0.5)
-        (xy, xx), (yy, yx) = (torch.gradient(v, spacing=2.0) for v in (x + dx, y + dy))
-        assert float((xx * yy - xy * yx).min()) > 0.1, subject.shape
+        dx, dy = demo_look.paint(subject).shape[0]
+        (xy, xx), (yy, yx) = (torch.gradient(v, spacing=2.0) for v in (dx, dy))
+        assert float(((1 + xx) * (1 + yy) - xy * yx).min()) > 0.1, subject.shape
 
 
 def test_people_look_as_though_they_felt_something_at_rest(plan):
@@ -226,7 +225,7 @@ def test_people_look_as_though_they_felt_something_at_rest(plan):
     frowning = replace(neutral, rest={**neutral.rest, "brow_lower": 0.5})
     faces = [demo_clip.render_frames(showing(replace(plan, subject=who))) for who in (neutral, frowning)]
     assert not np.array_equal(*faces)
-    assert demo._parameters(replace(plan, subject=frowning))["rest.brow_lower"] == 0.5
+    assert demo.parameters_of(replace(plan, subject=frowning))["rest.brow_lower"] == 0.5
 
 
 # --- the course of an expression -----------------------------------------------------------------
@@ -244,7 +243,7 @@ def test_a_held_expression_does_not_change_and_others_come_and_go(plan):
     seconds = np.linspace(0, 2.0, 40)
     moving = [name != "eye_close" for name in demo_face.ACTIONS]  # but eyes blink
     held, changing = (
-        demo_clip._action_curves(np.random.default_rng(0), replace(plan, constant=constant), seconds)[:, moving]
+        demo_clip.action_curves(np.random.default_rng(0), replace(plan, constant=constant), seconds)[:, moving]
         for constant in (True, False)
     )
     assert torch.equal(held, held[:1].expand_as(held))
@@ -321,8 +320,7 @@ def test_an_existing_corpus_is_not_overwritten(corpus, capsys):
 def test_the_parameters_tell_the_labels_and_permuted_ones_do_not(tmp_path):
     plans = [demo_plan.plan_clip(0, split, i) for split, n in (("train", 320), ("test", 160)) for i in range(n)]
     tables = tmp_path / "parameters.csv", tmp_path / "labels.csv"
-    demo._write_table(tables[0], [demo._parameters(plan) for plan in plans])
-    demo._write_table(tables[1], [demo._labels(plan) for plan in plans])
+    demo.write_tables(tmp_path, plans)
     best = demo.ceiling(*tables)
     assert list(best) == [*demo_plan.EMOTIONS, "mean"]
     assert best["mean"] > 0.9
@@ -332,7 +330,7 @@ def test_the_parameters_tell_the_labels_and_permuted_ones_do_not(tmp_path):
 
 
 def test_parameters_say_nothing_about_what_is_not_shown(plan):
-    row = demo._parameters(replace(showing(plan, Fear=1.0), has_face=False))
+    row = demo.parameters_of(replace(showing(plan, Fear=1.0), has_face=False))
     assert all(value == 0 for name, value in row.items() if name.startswith("face."))
     assert row["voice.shriek"] > 0.8
 

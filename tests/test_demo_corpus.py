@@ -32,7 +32,7 @@ def test_the_nearest_clip_is_the_most_alike_and_lone_clips_do_not_count():
 
 def test_people_are_counted_by_split():
     rows = [{"Split": split, "Subject": who} for split, who in (("train", "x"), ("train", "x"), ("test", "y"))]
-    assert {split: dict(people) for split, people in demo_corpus._people(rows).items()} == {
+    assert {split: dict(people) for split, people in demo_corpus.people_by_split(rows).items()} == {
         "train": {"x": 2},
         "test": {"y": 1},
     }

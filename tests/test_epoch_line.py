@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 
 import pytest
 from rich.console import Console
@@ -13,26 +12,25 @@ from viper_e2e.config.settings import Settings
 from viper_e2e.config.training import TrainConfig
 from viper_e2e.loading.skips import SkipBudget
 from viper_e2e.runtime.progress import ProgressBar
-from viper_e2e.training.reporting import Reporter, _Shown
+from viper_e2e.training import reporting
+from viper_e2e.training.reporting import Reporter
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.tables import epoch_line
 
 
 @pytest.fixture
-def reported(tmp_path):
+def reported(tmp_path, monkeypatch):
     """What a narrow log says of epochs with these validations."""
 
     def say(*validations: dict) -> list[str]:
         said = io.StringIO()
         narrow = Console(file=said, width=80)
-        reporter = Reporter(
-            RunFolder(tmp_path / "run", resume=False), Settings(TrainConfig(), micro()), speaks=True
-        )
-        bar = ProgressBar(narrow)
-        reporter._console, reporter._shown = narrow, _Shown([], bar, bar.add_task("training"))
-        reporter._drawn_at = time.monotonic()  # nothing is drawn so soon
-        for number, val in enumerate(validations):
-            reporter.report_epoch(epoch(number, val), None, SkipBudget())
+        settings = Settings(TrainConfig(run_dir=str(tmp_path / "run")), micro())
+        reporter = Reporter(RunFolder(tmp_path / "run", resume=False), settings, speaks=True)
+        monkeypatch.setattr(reporting, "progress_bar", lambda: ProgressBar(narrow))
+        with reporter.showing(0, 3):
+            for number, val in enumerate(validations):
+                reporter.report_epoch(epoch(number, val), None, SkipBudget())
         return said.getvalue().splitlines()
 
     return say

@@ -9,9 +9,11 @@ import pytest
 import torch
 from support.models import decoded, model_of
 
-from viper_e2e.config import TrainConfig
+from viper_e2e.config import BackboneConfig, TrainConfig
 from viper_e2e.config.depth import Blocks, LaterDepths, Phase
+from viper_e2e.config.presets import micro
 from viper_e2e.errors import ViperError
+from viper_e2e.model.viper import ViPER
 from viper_e2e.training.optimizer import FIRST_STEP, build_optimizer, build_schedule, recount, schedule_factor
 from viper_e2e.training.phases import Phases
 
@@ -93,17 +95,20 @@ def test_a_schedule_that_makes_no_sense_is_one_line_before_anything_is_trained(t
     assert "\n" not in str(caught.value)
 
 
-def test_trying_the_last_phase_leaves_no_trace():
-    model = model_of("visual", "audio")
+def test_trying_the_last_phase_leaves_no_trace(vit):
+    config = micro()
+    config.modalities, config.visual.backbone = ("visual", "audio"), BackboneConfig(str(vit))
+    model = ViPER(config).eval()
     model.set_compute_dtype(torch.bfloat16)
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    records = {name: backbone._was_trained for name, backbone in model.backbones.items()}
+    records = {name: backbone.record() for name, backbone in model.backbones.items()}
+    assert records["visual"] is not None
     phases = Phases(LaterDepths.parse("1:visual=1,2:visual=all,2:audio=all"), model, 5)
     with phases.deepest():
         assert depths(model) == {"visual": "all", "audio": "all"}
         assert {p.dtype for p in model.encoders["visual"].parameters()} == {torch.float32}
     assert depths(model) == {"visual": "none", "audio": "none"}
-    assert {name: backbone._was_trained for name, backbone in model.backbones.items()} == records
+    assert {name: backbone.record() for name, backbone in model.backbones.items()} == records
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     assert not any(p.requires_grad for p in model.encoders.parameters())
 

@@ -154,8 +154,8 @@ def test_pack_that_is_told_to_stop_leaves_nothing(tmp_path, name):
     (tmp_path / "labels.csv").write_text("File_ID,Split,Joy\na,train,0.5\n")
     words = ["pack", "--videos", "videos", "--labels", "labels.csv", "--out", "out"]
     code = (
-        "import sys, time, importlib; p = importlib.import_module('viper_e2e.packing.pack')\n"
-        "p._add = lambda *given: (print('packing', flush=True), time.sleep(60))\n"
+        "import sys, time; from viper_e2e.shards import ShardWriter\n"
+        "ShardWriter.add = lambda *given, **named: (print('packing', flush=True), time.sleep(60))\n"
         f"from viper_e2e.commands.cli import main; sys.exit(main({words!r}))"
     )
     process = subprocess.Popen(

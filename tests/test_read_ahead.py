@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
+from weakref import ref
 
 import pytest
 from support.remote_shards import PATTERN, ShardServer, cut_short, epochs, is_whole, told, write_shards
 
-from viper_e2e.loading import ClipLoader, EpochOrder, Share
-from viper_e2e.loading.ahead_service import AheadService
+from viper_e2e.loading import ClipLoader, EpochOrder, Share, read_ahead
 from viper_e2e.loading.mixture_order import MixtureOrder, MixturePattern, clips_per_epoch
-from viper_e2e.loading.read_ahead import ReadAhead
+from viper_e2e.loading.read_ahead_buffer import InMemory
 from viper_e2e.loading.spans import spans_of_clips
 from viper_e2e.shards import (
     RemoteFile,
@@ -31,7 +33,10 @@ def _no_waits(monkeypatch):
     monkeypatch.setattr(remote, "RETRY_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(whole_shards, "PIECE_BYTES", 1000)
     yield
-    assert not AheadService._shared
+    for thread in threading.enumerate():
+        if thread.name in ("viper-read-ahead", "viper-ahead-service"):
+            thread.join(5.0)
+            assert not thread.is_alive(), "it ends with the last loader"
 
 
 # --- which shards are needed when ------------------------------------------------------------------
@@ -167,20 +172,28 @@ def test_what_a_server_has_changed_meanwhile_is_told_of_each_clip(shard_server, 
 
 
 def test_no_more_memory_is_taken_than_was_given(shard_server, monkeypatch, capsys):
-    size, most = max(shard_server.size(path.name) for path in shard_server.folder.glob("*.tar")), [0]
-    told_of = ReadAhead._make_room
+    size, most = max(shard_server.size(path.name) for path in shard_server.folder.glob("*.tar")), []
+    there: list[ref[Watched]] = []
 
-    def watched(self, wanted):
-        found = told_of(self, wanted)
-        most[0] = max(most[0], sum(held.num_bytes for held in self._held.values()) + found * wanted)
-        return found
+    class Watched(InMemory):
+        def __init__(self, size: int):
+            super().__init__(size)
+            there.append(ref(self))
 
-    monkeypatch.setattr(ReadAhead, "_make_room", watched)
+        def write(self, piece: bytes) -> None:
+            super().write(piece)
+            most.append(sum(room.have for one in tuple(there) if (room := one()) is not None))
+
+        def read(self, offset: int, size: int) -> bytes:
+            time.sleep(0.01)  # slowly, so that too much would come meanwhile
+            return super().read(offset, size)
+
+    monkeypatch.setattr(read_ahead, "InMemory", Watched)
     # Windows of one shard: two fit, so that the next one comes while one is read.
     small = RemoteReading("ahead", ahead_bytes=2 * size)
     local = epochs(f"{shard_server.folder}/{PATTERN}", num_epochs=2, shuffle=False)
     assert epochs(shard_server.pattern, small, num_epochs=2, shuffle=False) == local
-    assert 0 < most[0] <= 2 * size
+    assert size < max(most) <= 2 * size
     assert shard_server.of_clips() == []
 
 

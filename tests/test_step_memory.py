@@ -52,7 +52,7 @@ def test_what_two_runs_tell_holds_for_any_batch(train):
     model = model_of("visual", "audio", train=train)
     needs = needs_of(model)
     for count in (1, 3, 5):
-        kept = memory._kept_bytes(model.train(), [prepared(model)] * count)
+        kept = memory.kept_bytes(model.train(), [prepared(model)] * count)
         clips = count * prepared(model).nbytes
         assert kept + clips == pytest.approx(needs.per_step + count * needs.per_clip, rel=0.02)
 
@@ -208,7 +208,11 @@ def test_the_machine_has_some_memory_and_processes_share_it():
     assert free_bytes(torch.device("cpu"), 4) < free / 2
 
 
-def test_a_containers_limit_counts(monkeypatch):
-    monkeypatch.setattr(memory, "_machine_bytes", lambda: 10**12)
-    monkeypatch.setattr(memory, "_group_bytes", lambda: 5 * 10**8)
-    assert free_bytes(torch.device("cpu")) == 5 * 10**8
+def test_a_containers_limit_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    whole = free_bytes(torch.device("cpu"))
+    (tmp_path / "memory.current").write_text("3000000\n")
+    (tmp_path / "memory.max").write_text("5000000\n")
+    assert free_bytes(torch.device("cpu")) == 2_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_bytes(torch.device("cpu")) == pytest.approx(whole, rel=0.5)

@@ -18,6 +18,8 @@ from viper_e2e.model import ViPER
 from viper_e2e.runtime import table
 
 GIGABYTE = 1000**3
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux tells what a container may take (cgroup 2)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def measure(
     module.train()
     with torch.compiler.set_stance("force_eager"):
         cache = TokenCache() if cache is None else cache
-        one, two = (_kept_bytes(module, [clip] * count, cache) for count in (1, 2))
+        one, two = (kept_bytes(module, [clip] * count, cache) for count in (1, 2))
     module.train(was_training)
     trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     return Needs(
@@ -81,7 +83,7 @@ def measure(
     )
 
 
-def _kept_bytes(module: ViPER, clips: Sequence[PreparedClip], cache: TokenCache | None = None) -> int:
+def kept_bytes(module: ViPER, clips: Sequence[PreparedClip], cache: TokenCache | None = None) -> int:
     """Bytes of the distinct storages that autograd keeps, without the weights."""
     weights = {t.untyped_storage().data_ptr() for t in [*module.parameters(), *module.buffers()]}
     kept: dict[int, int] = {}
@@ -116,16 +118,12 @@ def free_bytes(device: torch.device, num_local_processes: int = 1) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(min(_machine_bytes(), _group_bytes())) // num_local_processes
-
-
-def _machine_bytes() -> int:
-    return psutil.virtual_memory().available
+    return int(min(psutil.virtual_memory().available, _group_bytes())) // num_local_processes
 
 
 def _group_bytes() -> int | float:
-    """What a container may still take (cgroup 2)."""
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    """What a container may still take."""
+    limit, used = (CGROUP / name for name in ("memory.max", "memory.current"))
     if not limit.is_file() or limit.read_text().strip() == "max":
         return math.inf
     return int(limit.read_text()) - int(used.read_text())
