@@ -367,7 +367,7 @@ def test_adapters_that_train_later_are_frozen_until_then_and_the_rest_stays_for_
     joined = {name for name, p in model.encoders.named_parameters() if id(p) in inside}
     assert joined == adapters(model.encoders).keys()
     assert {name: p.dtype for name, p in model.named_parameters()} == stored
-    assert not model.backbones["visual"]._exact
+    assert not model.backbones["visual"]._exact  # no second copy of what stays; it shows nowhere else
     assert model.backbones["visual"].depth == LoRA()
 
 
