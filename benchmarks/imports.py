@@ -27,7 +27,7 @@ IMPORTED = {
     "torch alone": "import torch",
     "viper infer, until a model is loaded": "import viper_e2e.commands.inference",
     "viper eval, the same": "import viper_e2e.commands.evaluation",
-    "viper train, the same": "import viper_e2e.training.many_trainings",
+    "viper train, the same": "import viper_e2e.training.seeds",
     "viper check": "import viper_e2e.commands.checking",
     "viper pack": "import viper_e2e.commands.packing",
     "viper infer --help": "from viper_e2e.commands import main; main(['infer', '--help'])",

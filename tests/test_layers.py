@@ -257,7 +257,7 @@ LOADED = {
     "commands.evaluation": ACCELERATES,
     "commands.ablation": ACCELERATES,
     "commands.bench": ACCELERATES,
-    "training.many_trainings": ACCELERATES | {"tensorboard"},
+    "training.seeds": ACCELERATES | {"tensorboard"},
     "commands.checking": set(),
     "commands.packing": set(),
     "commands.env": set(),
@@ -268,7 +268,7 @@ LOADED = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
-    some_of(list(LOADED), lambda _, module: module in ("commands.inference", "training.many_trainings")),
+    some_of(list(LOADED), lambda _, module: module in ("commands.inference", "training.seeds")),
 )
 def test_a_command_leaves_to_a_model_what_only_some_models_need(module):
     assert loaded_by(f"import viper_e2e.{module}") <= LOADED[module]

@@ -15,7 +15,7 @@ from viper_e2e.config import Size
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import ClipCache
 from viper_e2e.training import data
-from viper_e2e.training.many_trainings import ManyTrainings, shards_of
+from viper_e2e.training.many_trainings import ManyTrainings
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.campaign
 SHORT = ("--epochs=2", "--modalities=visual")
@@ -197,7 +197,7 @@ def test_clips_are_predicted_from_what_is_held(corpus, vit, tmp_path, work):
     one = replace(one, train=replace(one.train, reuse_memory=Size(10**9)))
     with ManyTrainings(one, command=["viper"]) as many:
         outcome = many.train(one)
-        val = shards_of(outcome.settings)[1]
+        val = data.shards_of(outcome.settings)[1]
         work["decoded"].clear()
         predictions = many.predict(outcome, val)
     assert not work["decoded"]

@@ -18,8 +18,8 @@ from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.training import precision, reporting
-from viper_e2e.training.many_trainings import train
 from viper_e2e.training.precision import Choice, choose_precision, fastest_precision, measured
+from viper_e2e.training.seeds import train
 
 
 @pytest.fixture(autouse=True)

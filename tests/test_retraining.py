@@ -12,7 +12,7 @@ from support.visual_encoders import write_vit
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.retraining import of_subset, subsets_of
 from viper_e2e.encoders.prepared import TokenCache
-from viper_e2e.training.many_trainings import train
+from viper_e2e.training.seeds import train
 
 
 def test_all_come_first():

@@ -19,7 +19,7 @@ from viper_e2e.faces import FaceCropper
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import pack
-from viper_e2e.training.many_trainings import train
+from viper_e2e.training.seeds import train
 from viper_e2e.training.trainer import Trainer
 
 

@@ -17,7 +17,7 @@ from viper_e2e.config.settings import Settings
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.training import many_trainings
 from viper_e2e.training.hooks import TrainerHooks
-from viper_e2e.training.many_trainings import train
+from viper_e2e.training.seeds import train
 from viper_e2e.training.trainer import Trainer
 
 JOINT = ("--unfreeze=visual,audio", "--epochs=3", "--batch-size=2", "--lr=0.01", "--backbone-lr=0.01")

@@ -14,7 +14,6 @@ from .folds import folds_from as folds_from
 from .losses import IntensityLoss as IntensityLoss
 from .many_trainings import ManyTrainings as ManyTrainings
 from .many_trainings import Outcome as Outcome
-from .many_trainings import train as train
 from .optimizer import build_optimizer as build_optimizer
 from .optimizer import schedule_factor as schedule_factor
 from .precision import compute_dtype as compute_dtype
@@ -24,6 +23,7 @@ from .proposals import Proposals as Proposals
 from .resuming import SavedRun as SavedRun
 from .ridge_training import RidgeTrainer as RidgeTrainer
 from .run_folder import check_goes_on as check_goes_on
+from .seeds import train as train
 from .shared_clips import SharedClips as SharedClips
 from .tables import shown_measures as shown_measures
 from .trainer import Trainer as Trainer

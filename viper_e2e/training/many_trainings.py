@@ -13,95 +13,22 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from viper_e2e.config import Settings
-from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.errors import ExitCode
 from viper_e2e.model import Predictions, ViPER, check_compiler, keep_compiled_in
-from viper_e2e.runtime import Processes, TellOnce, console, heed_launcher, plain_json, write_text
+from viper_e2e.runtime import Processes, TellOnce, console, heed_launcher
 from viper_e2e.scoring import Hooks, score
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.closing_lines import (
-    ensemble_lines,
-    failed_seeds_line,
-    finished_lines,
-    seeds_lines,
-    stopped_line,
-)
-from viper_e2e.training.data import reading_of, shards_of
-from viper_e2e.training.data_record import keep_data
-from viper_e2e.training.ensembling import check_joinable, join
+from viper_e2e.training.closing_lines import finished_lines, stopped_line
+from viper_e2e.training.data import reading_of
 from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.precision import compute_dtype
-from viper_e2e.training.resuming import check_same_layout, has_ended, with_absolute_paths
+from viper_e2e.training.resuming import has_ended
 from viper_e2e.training.ridge_training import RidgeTrainer
-from viper_e2e.training.run_folder import RunFolder, check_goes_on, check_is_free, write_settings
-from viper_e2e.training.seeds import seeded, summarised
+from viper_e2e.training.run_folder import RunFolder, check_is_free
 from viper_e2e.training.shared_clips import SharedClips
-from viper_e2e.training.tables import seeds_table
 from viper_e2e.training.trainer import Trainer
 from viper_e2e.training.validation import keeping
 from viper_e2e.training.yardstick import WHAT_HELPS, verdict
-
-
-def train(settings: Settings) -> int:
-    """Train as the settings say; returns the exit code: 0, or the signal's if one asked to stop.
-
-    Of several seeds those that diverge are told at the end, and the others are trained all the same."""
-    folder = Path(settings.train.run_dir)
-    if settings.train.resume:
-        check_goes_on(folder, "train")
-        check_same_layout(folder, settings.train, "seeds", "ensemble")
-    check_joinable(settings)
-    runs, outcomes = seeded(settings), {}
-    failed: dict[int, str] = {}
-    command, count = ["viper", "train", *settings.words], len(runs)
-    with ManyTrainings(settings, command=command, shares=count > 1, count=count) as many:
-
-        def begun() -> None:
-            if len(runs) > 1 and many.processes.is_main:
-                # So that `--resume --run-dir` alone continues with all seeds.
-                write_settings(folder, with_absolute_paths(settings))
-
-        many.check_free(runs)
-        for number, run in enumerate(runs, start=1):
-            if len(runs) > 1:
-                many.tell(f"seed {run.train.seed} ({number} of {len(runs)})", style="bold")
-            try:
-                outcome = many.train(run, begun)
-            except DivergedError as error:
-                if len(runs) == 1:
-                    raise
-                many.tell(f"seed {run.train.seed} failed: {error}")
-                failed[run.train.seed] = error.why
-                continue
-            if outcome is None:
-                return many.code
-            outcomes[run.train.seed] = outcome
-        if not outcomes:
-            raise ViperError(
-                f"{folder}: all {len(runs)} seeds failed, each as in its nonfinite.jsonl; lower --lr"
-            )
-        best_by = settings.train.best_by
-        summary = summarised({seed: outcome.log for seed, outcome in outcomes.items()}, best_by)
-        summary |= {"failed": {str(seed): why for seed, why in failed.items()}} if failed else {}
-        if settings.train.ensemble > 1 and not failed:
-            target = folder / "checkpoints" / "best"
-            val = shards_of(runs[0])[1]
-            said = [many.predict(outcome, val) for outcome in outcomes.values()] if val is not None else []
-            members = [outcome.best for outcome in outcomes.values()]
-            summary["ensemble"] = join(members, said, target, many.processes, best_by=best_by)
-            if many.processes.is_main:
-                keep_data(Path(runs[0].train.run_dir), folder)
-        if many.processes.is_main and len(summary["seeds"]) > 1:
-            console.print(seeds_table(summary))
-            write_text(folder / "seeds.json", plain_json.dumps(summary, indent=2) + "\n")
-            many.tell(f"wrote {folder / 'seeds.json'}")
-        if "ensemble" in summary:
-            many.tell(ensemble_lines(folder / "checkpoints" / "best", summary["ensemble"], best_by))
-        elif len(runs) > 1:
-            many.tell(seeds_lines(folder, summary, next(iter(outcomes)), settings.train.val_shards))
-        if failed:
-            many.tell(failed_seeds_line(folder, failed, len(runs), is_joined=settings.train.ensemble > 1))
-            return ExitCode.SOME_FAILED
-    return many.code
 
 
 @dataclass(frozen=True)
@@ -129,7 +56,7 @@ class Outcome:
 class ManyTrainings:
     """Trains one run after the other on what one pass of decoding and frozen encoders gives.
 
-    Used as a context by `train`, by whatever trains folds, and by all that compares settings::
+    Used as a context by `seeds.train`, by whatever trains folds, and by all that compares settings::
 
         with ManyTrainings(settings, command=["viper", "cv", *words]) as many:
             for run in runs:                       # Settings, each with a run_dir of its own

@@ -1,4 +1,4 @@
-"""seeds.py: a training per seed (`--seeds`, `--ensemble`), and the mean and deviation of their scores."""
+"""seeds.py: a training, or one per seed (`--seeds`, `--ensemble`); mean and deviation of their scores."""
 
 from __future__ import annotations
 
@@ -10,8 +10,104 @@ from statistics import fmean, stdev
 from typing import Any
 
 from viper_e2e.config import Settings
-from viper_e2e.training.tables import measures_in
+from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.runtime import console, plain_json, write_text
+from viper_e2e.training.closing_lines import ensemble_lines, failed_seeds_line, seeds_lines
+from viper_e2e.training.data import shards_of
+from viper_e2e.training.data_record import keep_data
+from viper_e2e.training.ensembling import check_joinable, join
+from viper_e2e.training.guarding import DivergedError
+from viper_e2e.training.many_trainings import ManyTrainings, Outcome
+from viper_e2e.training.resuming import check_same_layout, with_absolute_paths
+from viper_e2e.training.run_folder import check_goes_on, write_settings
+from viper_e2e.training.tables import measures_in, seeds_table
 from viper_e2e.training.validation import best_epoch, judgement, rank
+
+
+def train(settings: Settings) -> int:
+    """Train as the settings say; returns the exit code: 0, or the signal's if one asked to stop.
+
+    Of several seeds those that diverge are told at the end, and the others are trained all the same."""
+    if settings.train.resume:
+        folder = Path(settings.train.run_dir)
+        check_goes_on(folder, "train")
+        check_same_layout(folder, settings.train, "seeds", "ensemble")
+    check_joinable(settings)
+    runs = seeded(settings)
+    command, are_many = ["viper", "train", *settings.words], len(runs) > 1
+    with ManyTrainings(settings, command=command, shares=are_many, count=len(runs)) as many:
+        many.check_free(runs)
+        if are_many:
+            return _train_seeds(settings, runs, many)
+        many.train(settings)
+        return many.code
+
+
+def _train_seeds(settings: Settings, runs: Sequence[Settings], many: ManyTrainings) -> int:
+    ended = _each_trained(settings, runs, many)
+    if ended is None:
+        return many.code
+    outcomes, failed = ended
+    config = settings.train
+    folder, best_by, is_joined = Path(config.run_dir), config.best_by, config.ensemble > 1
+    if not outcomes:
+        raise ViperError(f"{folder}: all {len(runs)} seeds failed, each as in its nonfinite.jsonl; lower --lr")
+    summary = summarised({seed: outcome.log for seed, outcome in outcomes.items()}, best_by)
+    summary |= {"failed": {str(seed): why for seed, why in failed.items()}} if failed else {}
+    if is_joined and not failed:
+        summary["ensemble"] = _joined(settings, runs, [*outcomes.values()], many)
+    if many.processes.is_main and len(summary["seeds"]) > 1:
+        console.print(seeds_table(summary))
+        write_text(folder / "seeds.json", plain_json.dumps(summary, indent=2) + "\n")
+        many.tell(f"wrote {folder / 'seeds.json'}")
+    if "ensemble" in summary:
+        many.tell(ensemble_lines(folder / "checkpoints" / "best", summary["ensemble"], best_by))
+    else:
+        many.tell(seeds_lines(folder, summary, next(iter(outcomes)), config.val_shards))
+    if failed:
+        many.tell(failed_seeds_line(folder, failed, len(runs), is_joined=is_joined))
+    return ExitCode.SOME_FAILED if failed else ExitCode.OK
+
+
+def _each_trained(
+    settings: Settings, runs: Sequence[Settings], many: ManyTrainings
+) -> tuple[dict[int, Outcome], dict[int, str]] | None:
+    """By seed, what has ended and why the others failed; None where a signal asked to stop."""
+
+    def begun() -> None:
+        if many.processes.is_main:
+            # So that `--resume --run-dir` alone continues with all seeds.
+            write_settings(Path(settings.train.run_dir), with_absolute_paths(settings))
+
+    outcomes: dict[int, Outcome] = {}
+    failed: dict[int, str] = {}
+    for number, run in enumerate(runs, start=1):
+        seed = run.train.seed
+        many.tell(f"seed {seed} ({number} of {len(runs)})", style="bold")
+        try:
+            outcome = many.train(run, begun)
+        except DivergedError as error:
+            many.tell(f"seed {seed} failed: {error}")
+            failed[seed] = error.why
+            continue
+        if outcome is None:
+            return None
+        outcomes[seed] = outcome
+    return outcomes, failed
+
+
+def _joined(
+    settings: Settings, runs: Sequence[Settings], outcomes: Sequence[Outcome], many: ManyTrainings
+) -> dict[str, Any]:
+    """Make one model of all seeds; what it is worth in validation, as `judged` has it."""
+    folder = Path(settings.train.run_dir)
+    val = shards_of(runs[0])[1]
+    said = [many.predict(outcome, val) for outcome in outcomes] if val is not None else []
+    members, target = [outcome.best for outcome in outcomes], folder / "checkpoints" / "best"
+    judged = join(members, said, target, many.processes, best_by=settings.train.best_by)
+    if many.processes.is_main:
+        keep_data(Path(runs[0].train.run_dir), folder)
+    return judged
 
 
 def seeded(settings: Settings) -> list[Settings]:
