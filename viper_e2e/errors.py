@@ -6,6 +6,7 @@ import difflib
 import shlex
 from collections.abc import Callable, Iterable
 from enum import IntEnum
+from typing import Final, Literal
 
 
 class ExitCode(IntEnum):
@@ -37,27 +38,27 @@ def did_you_mean(near: str | None) -> str:
     return "" if near is None else f"; did you mean {shlex.quote(near)}?"
 
 
-UNREACHABLE = "unreachable"
+Stage = Literal["read", "unreachable", "words", "container", "decode", "sound", "cut", "worker", "quarantine"]
+"""Where a clip fails: its bytes or their server, the words beside it, its file, its picture, its sound, a
+stretch cut out of it; ``worker``: it ended or held up a process, ``quarantine``: it is left out for what it did
+before."""
+UNREACHABLE: Final = "unreachable"
 """The stage of a clip whose server or network failed: the same clip may well be had later."""
 
 
 class ClipError(ViperError):
-    """One clip cannot be used; others can.
+    """One clip cannot be used; others can."""
 
-    ``stage`` is where it failed: ``"read"``, ``"container"``, ``"decode"``, ``"sound"``, ``"faces"``,
-    or `UNREACHABLE`.
-    """
-
-    def __init__(self, message: str, *, stage: str, clip: str = ""):
+    def __init__(self, message: str, *, stage: Stage, clip: str = ""):
         super().__init__(f"{clip}: {message}" if clip else message)
         self.reason = message
         self.stage = stage
         self.clip = clip
 
-    def __reduce__(self) -> tuple[Callable[[str, str, str], ClipError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[Callable[[str, Stage, str], ClipError], tuple[str, Stage, str]]:
         # Exceptions with keyword arguments need this to cross a worker's process boundary.
         return _rebuild_clip_error, (self.reason, self.stage, self.clip)
 
 
-def _rebuild_clip_error(message: str, stage: str, clip: str) -> ClipError:
+def _rebuild_clip_error(message: str, stage: Stage, clip: str) -> ClipError:
     return ClipError(message, stage=stage, clip=clip)

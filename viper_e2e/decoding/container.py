@@ -42,7 +42,7 @@ from viper_e2e.decoding.tracks import (
     video_note,
     video_tracks,
 )
-from viper_e2e.errors import ClipError
+from viper_e2e.errors import ClipError, Stage
 
 Source = bytes | os.PathLike[str] | str
 """A file's content, or where it lies."""
@@ -205,7 +205,7 @@ class _Opened(NamedTuple):
     head: bytes
     num_bytes: int
 
-    def fail(self, message: str, stage: str = "container") -> ClipError:
+    def fail(self, message: str, stage: Stage = "container") -> ClipError:
         """As of `Media`."""
         return ClipError(message, stage=stage, clip=self.name)
 

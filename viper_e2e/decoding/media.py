@@ -17,7 +17,7 @@ from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding.clocks import RunningClock
 from viper_e2e.decoding.cropping import NO_CROP, Crop
 from viper_e2e.decoding.tracks import BY_RULE, Tracks
-from viper_e2e.errors import ClipError
+from viper_e2e.errors import ClipError, Stage
 
 KEPT_BYTES = 8 * 2**20
 """A file whose packets are no more than this is read once: the second pass gets them from memory."""
@@ -114,7 +114,7 @@ class Media(ABC):
             # PyAV 18 trips over a stream that shows up midway (TS, FLV), after the last packet was handed on.
             return
 
-    def fail(self, message: str, stage: str = "container") -> ClipError:
+    def fail(self, message: str, stage: Stage = "container") -> ClipError:
         """The error to raise about this file."""
         return ClipError(message, stage=stage, clip=self.name)
 

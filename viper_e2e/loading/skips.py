@@ -19,8 +19,7 @@ class SkipRecord:
     key: str
     shard: str
     stage: str
-    """Where it failed, as in `ClipError.stage`; `"worker"` where it ended or held up a process,
-    `"quarantine"` where it is left out for what it did before."""
+    """Where it failed, as in `ClipError.stage`."""
     exception: str
     """The message."""
     epoch: int

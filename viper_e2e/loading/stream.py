@@ -11,7 +11,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from viper_e2e.clip import ClipSource, Sample
-from viper_e2e.errors import UNREACHABLE, ClipError, ViperError
+from viper_e2e.errors import UNREACHABLE, ClipError, Stage, ViperError
 from viper_e2e.loading.ahead_service import AheadService
 from viper_e2e.loading.clip_reader import ClipReader, HasPlaces, Where
 from viper_e2e.loading.read_ahead import WAIT_SECONDS, ReadAhead
@@ -234,5 +234,5 @@ class ClipStream:
         return self.pool
 
 
-def left_out(name: str, reason: str, stage: str = "worker") -> ClipError:
+def left_out(name: str, reason: str, stage: Stage = "worker") -> ClipError:
     return ClipError(f"left out: {reason}", stage=stage, clip=name)

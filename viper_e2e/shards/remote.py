@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from viper_e2e.errors import UNREACHABLE, ClipError
+from viper_e2e.errors import UNREACHABLE, ClipError, Stage
 from viper_e2e.shards.addresses import refuse_scheme, without_query
 from viper_e2e.shards.limits import ShardError, UnreachableError
 from viper_e2e.shards.shard_state import ClipState, ShardState
@@ -176,7 +176,7 @@ def fetch(url: str, max_bytes: int) -> bytes:
         reason = "nothing is there (HTTP 404)" if "404" in reason else reason
         raise ClipError(reason, stage="read", clip=source.name) from error
     except ShardError as error:
-        stage = UNREACHABLE if isinstance(error, UnreachableError) else "read"
+        stage: Stage = UNREACHABLE if isinstance(error, UnreachableError) else "read"
         raise ClipError(str(error).removeprefix(f"{source.name}: "), stage=stage, clip=source.name) from error
 
 

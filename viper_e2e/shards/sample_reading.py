@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from viper_e2e.clip import Sample
-from viper_e2e.errors import UNREACHABLE, ClipError
+from viper_e2e.errors import UNREACHABLE, ClipError, Stage
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.action_units import action_units_from_npy
 from viper_e2e.shards.index import ACTION_UNITS_EXTENSION, Member, SampleEntry
@@ -101,7 +101,7 @@ class SampleReader:
         try:
             return opener.open(place.path_or_url, place.version).read(member.offset, member.size)
         except (ShardError, FileNotFoundError) as error:
-            stage = UNREACHABLE if isinstance(error, UnreachableError) else "read"
+            stage: Stage = UNREACHABLE if isinstance(error, UnreachableError) else "read"
             reason = error.strerror if isinstance(error, FileNotFoundError) and error.strerror else error
             raise _failure(place, f".{extension} cannot be read: {reason}", stage) from error
 
@@ -111,7 +111,7 @@ def _is_whole(data: bytes, member: Member) -> bool:
     return member.sha256 is None or hashlib.sha256(data).hexdigest() == member.sha256
 
 
-def _failure(place: Place, reason: str, stage: str = "read") -> ClipError:
+def _failure(place: Place, reason: str, stage: Stage = "read") -> ClipError:
     return ClipError(
         f"{reason} (shard {open_source(place.path_or_url).name})", stage=stage, clip=place.entry.key
     )
