@@ -43,18 +43,13 @@ MAX_NAMES = 10
 """So many clips are named in a message; more are counted."""
 
 
-def open_splits(
-    config: TrainConfig, limits: ShardLimits | None = None, labels: LabelSet | None = None
-) -> tuple[ShardSet, ShardSet | None]:
+def open_splits(config: TrainConfig, limits: ShardLimits | None = None) -> tuple[ShardSet, ShardSet | None]:
     """The shards to train on and, if there are any, those to validate on, their labels in one order.
 
     These are other shards, a fold of the same ones, or some of the training clips themselves.
-    ``labels``: of the resumed run; without, the order is that of the training shards.
     """
     _refuse_two_validations(config)
     train = open_corpora(config.train_shards, "--train-shards", limits)
-    if labels is not None:
-        train = train.labelled_as(labels, "the run")
     if config.fold or config.inner_val:
         return _split(train, config)
     if not config.val_shards:
