@@ -1,4 +1,4 @@
-"""Errors of clips cross from one process to another as they are. mypy checks that their stages are of `Stage`."""
+"""Errors of clips cross from one process to another as they are; mypy checks their stages."""
 
 from __future__ import annotations
 

@@ -343,6 +343,21 @@ def test_it_is_a_line_among_the_training_curves(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_curves_show_the_yardstick_that_the_verdict_tells_where_a_resumed_epoch_has_none(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
+    scores_of = {"mean_pearson": 0.5, "mean_ccc": 0.4, "mean_mse": 0.1, "pearson": {"joy": 0.5}}
+    record = {"epoch": 0, "train_loss": 0.1, "val": scores_of}
+    log = [
+        {**record, "yardstick": {"mean_pearson": 0.71}},
+        {**record, "yardstick": {"reason": "older version"}},
+    ]
+    assert "0.7100" in verdict(log)
+    training_curves(log, tmp_path / "curves.png")
+    assert [0.71, 0.71] in [list(c.get_ydata()) for axis in drawn[0].axes for c in axis.get_lines()]
+
+
+@pytest.mark.slow
 def test_of_tasks_the_main_measure_of_each_is_drawn_and_its_yardstick_beside_it(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)

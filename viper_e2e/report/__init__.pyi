@@ -24,4 +24,5 @@ from .reliability import selective_plot as selective_plot
 from .render import RenderClip as RenderClip
 from .render import may_replace as may_replace
 from .render import partial_of as partial_of
+from .run_log import yardstick_in as yardstick_in
 from .tables import measure_title as measure_title

@@ -14,6 +14,7 @@ from viper_e2e.decoding import merge_spans
 from viper_e2e.errors import ViperError
 from viper_e2e.model import Predictions, Record
 from viper_e2e.report.drawing import COLOURS, LINES, MARKERS, new_figure, save, sheet, words
+from viper_e2e.report.run_log import yardstick_in
 from viper_e2e.report.tables import measure_title
 from viper_e2e.runtime import count_of
 from viper_e2e.scoring import MAIN_MEASURE
@@ -37,7 +38,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLik
     if not metrics:
         raise ViperError("training curves: no epoch is complete yet; nothing to plot")
     validated = [record for record in metrics if record.get("val")]
-    ridge: Mapping[str, Any] = next((r["yardstick"] for r in reversed(metrics) if r.get("yardstick")), {})
+    ridge = yardstick_in(metrics) or {}
     tasks = validated[0]["val"].get("tasks", {}) if validated else {}
     if [one["kind"] for one in tasks.values()] == ["intensities"]:
         tasks = {}

@@ -13,6 +13,7 @@ from torch import Tensor
 from viper_e2e.fusion import MIN_CLIPS, EnsembleFusion, LabelScale, predict
 from viper_e2e.loading import ClipBatch
 from viper_e2e.model import Predictions, ViPER
+from viper_e2e.report import yardstick_in
 from viper_e2e.runtime import Processes
 from viper_e2e.scoring import with_thresholds
 from viper_e2e.training.pooled_features import PooledRows, Table
@@ -166,16 +167,9 @@ def line(record: Mapping[str, Any], best_by: str = "") -> str:
     return f"yardstick (ridge on the same tokens): {told}  {clips} clips, {record['num_features']:,} features"
 
 
-def record_in(log: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The yardstick's score in a run's metrics: the last, of all its clips, where the first epoch was stopped
-    and resumed; ``None`` where it has none."""
-    records = [line["yardstick"] for line in log if "mean_pearson" in line.get("yardstick", {})]
-    return records[-1] if records else None
-
-
 def provenance_of_yardstick(log: Iterable[Mapping[str, Any]], best_by: str = "") -> dict[str, Any]:
     """What a run's checkpoints say of it; nothing where it has no score. ``log``: the run's metrics."""
-    record = record_in(log)
+    record = yardstick_in(log)
     if record is None or (found := judgement(record, best_by)).value is None:
         return {}
     told = {"measure": found.measure, "value": found.value}
@@ -195,7 +189,7 @@ def verdict(log: Sequence[Mapping[str, Any]], best_by: str = "") -> str | None:
     Both are judged by what chose the best checkpoint, ``best_by`` or the tasks' main measures; a log of an
     earlier version, whose yardstick has the mean Pearson alone, says nothing of other measures.
     """
-    record = record_in(log)
+    record = yardstick_in(log)
     epoch = best_epoch(log)
     if record is None or epoch is None or ("best_by" in record) != ("best_by" in epoch["val"]):
         return None
