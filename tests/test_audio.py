@@ -382,11 +382,11 @@ def test_the_waveform_is_levelled_as_the_preprocessor_says(do_normalize, tmp_pat
 @pytest.mark.parametrize(
     ("change", "sound", "rate", "message"),
     [
-        ({"head": "xvector"}, "spans", RATE, "an x-vector sums up a window"),
+        ({"head": "xvector"}, "spans", RATE, "an x-vector summarises a window"),
         ({"head": "xvector", "layer": 1}, "windows", RATE, "leave audio.layer out"),
         ({"layer": 3}, "spans", RATE, "layer 3 of 2; allowed 0 to 2"),
         ({}, "none", RATE, "decoding.sound is none"),
-        ({}, "spans", 8000, "hears 16000 Hz, decoding.sample_rate is 8000"),
+        ({}, "spans", 8000, "needs 16000 Hz; set decoding.sample_rate"),
     ],
 )
 def test_settings_that_contradict_each_other_are_errors(change, sound, rate, message):
@@ -395,7 +395,7 @@ def test_settings_that_contradict_each_other_are_errors(change, sound, rate, mes
 
 
 def test_models_that_do_not_hear_are_errors():
-    with pytest.raises(ViperError, match="is a vit; allowed are models that hear the waveform"):
+    with pytest.raises(ViperError, match="is a vit; allowed are models that read the waveform"):
         AudioEncoder.build(AudioConfig(copy.deepcopy(micro().visual.backbone)), "spans", 0.5, RATE)
     with pytest.raises(ViperError, match="hubert has no x-vector head"):
         AudioEncoder.build(config_of("hubert", head="xvector"), "windows", 0.5, RATE)

@@ -184,7 +184,7 @@ def test_records_have_intervals_and_sets_in_every_format(calibrated, corpus, tmp
 def test_clips_of_training_are_refused_by_content(trained, corpus, tmp_path, capsys):
     """The same shards; some of them under other names; some of their clips in other shards."""
     assert main(["calibrate", *words(trained, corpus, "train")]) == 1
-    assert "the very clips that the model was trained on" in capsys.readouterr().err
+    assert "the clips that the model was trained on" in capsys.readouterr().err
     table = (corpus / "labels.csv").read_text().splitlines()
     mixed = [table[0], *(line.replace(",train,", ",val,") for line in table[3:])]
     (tmp_path / "labels.csv").write_text("\n".join(mixed) + "\n")

@@ -56,7 +56,7 @@ def test_case_spaces_and_accents_written_apart_are_one_class(tmp_path):
 
 @pytest.mark.parametrize("tasks", ["E=class", "E: {kind: class, classes: [C, C+, D]}"])
 def test_words_of_one_name_that_are_not_alike_are_refused(tmp_path, tasks):
-    with pytest.raises(ViperError, match=r"'C' and 'C\+' come to the same name 'c'; rename one"):
+    with pytest.raises(ViperError, match=r"'C' and 'C\+' become the same name 'c'; rename one"):
         table_of(tmp_path, ["C", "C+", "D"], tasks)
 
 

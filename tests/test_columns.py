@@ -130,7 +130,7 @@ def test_viper_index_adds_columns_to_a_large_index(tmp_path, capsys):
     assert told(ShardSet(shard)) == told(ours)
     assert [ours.read(i).video for i in range(3)] == [f"x video {n} ".encode() * 70 for n in range(3)]
     Path(index_path(shard)).write_text("{}")
-    with pytest.raises(ShardError, match="made of another index"):
+    with pytest.raises(ShardError, match="made from another index"):
         ShardSet(shard)
 
 

@@ -351,13 +351,13 @@ def test_labels_without_further_measures_are_written_as_before():
     ("change", "told"),
     [
         ({"measures": ["presence"]}, "no measure 'presence' of number; there are acc2_has0"),
-        ({"measures": "acc7"}, "measures 'acc7' are no list"),
-        ({"measures": [["acc7"]]}, "are no list of names"),
+        ({"measures": "acc7"}, "measures 'acc7' are not a list"),
+        ({"measures": [["acc7"]]}, "are not a list of names"),
         ({"kind": "combined", "size": 0}, "no kind 'combined'"),
         ({"alone": 4}, "no column 4 of 1"),
         ({"alone": True}, "no column to stand alone"),
-        ({"thresholds": [0.1]}, "are no two numbers"),
-        ({"thresholds": [0.1, float("nan")]}, "no finite numbers"),
+        ({"thresholds": [0.1]}, "are not two numbers"),
+        ({"thresholds": [0.1, float("nan")]}, "not finite numbers"),
     ],
 )
 def test_what_a_strangers_file_says_of_measures_is_checked(change, told):
@@ -369,7 +369,7 @@ def test_what_a_strangers_file_says_of_measures_is_checked(change, told):
 @pytest.mark.parametrize(
     ("combined", "told"),
     [
-        ([], "are an object"),
+        ([], "must be an object"),
         ({"a": 3}, "a weight for each"),
         ({"a": {}}, "a weight for each"),
         ({"a": {"valence": 1}}, "a weight for each"),
@@ -415,7 +415,7 @@ def test_a_mixture_is_measured_by_what_each_corpus_is():
     assert whole.combined == MER.combined
     assert "acc7" in whole.tasks[-1].measures
     other = replace(MER, combined=(CombinedMeasure("f1_mse", (("valence.mse", -1.0),)),))
-    with pytest.raises(ValueError, match="the combined measure 'f1_mse' of b is another one"):
+    with pytest.raises(ValueError, match="the combined measure 'f1_mse' of b differs from an earlier one"):
         union_of({"a": MER, "b": other})
 
 
@@ -455,8 +455,8 @@ def test_a_file_of_tasks_asks_for_what_is_measured_of_several_together(tmp_path)
     [
         ("{mean: {valence.ccc: 0.5, arousal.ccc: 0.5}}", "no arousal.ccc; there is no task 'arousal'"),
         ("{mean: {valence.uar: 0.5}}", "no valence.uar; valence has pearson"),
-        ("{mean: [valence.ccc]}", "a weight for each of several TASK.MEASURE, such as f1_mse: {emotion"),
-        ("{mean: {valence: 1}}", "a weight for each of several TASK.MEASURE"),
+        ("{mean: [valence.ccc]}", "give a weight for each TASK.MEASURE, such as f1_mse: {emotion"),
+        ("{mean: {valence: 1}}", "give a weight for each TASK.MEASURE"),
     ],
 )
 def test_a_file_of_tasks_with_a_measure_that_no_task_has_is_refused(tmp_path, overall, told):

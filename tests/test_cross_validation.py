@@ -255,8 +255,8 @@ def test_what_cannot_be_cross_validated_is_refused_before_anything_is_written(co
             (f"--folds={leak}",),
             "split in more than one fold, so a model would be tested on what it was trained",
         ),
-        (("--folds=shard", "--stratify=mood"), "--stratify mood: without effect on folds of shard"),
-        (("--stratify=mood",), "--stratify mood: without effect on folds of Fold"),
+        (("--folds=shard", "--stratify=mood"), "--stratify mood: has no effect on folds of shard"),
+        (("--stratify=mood",), "--stratify mood: has no effect on folds of Fold"),
         (("--folds=2", "--fold=1"), "--fold 1: all folds are trained"),
         (("--folds=2", "--seeds=2", "--ensemble=2"), "leave out --seeds"),
         (("--folds=2", "--ensemble=2", "--unfreeze=visual"), "--ensemble joins heads on the same frozen"),
@@ -274,7 +274,7 @@ def test_what_its_first_training_refuses_may_be_begun_anew_or_goes_on_as_it_was(
     assert not list(folder.rglob("config.yaml"))
     assert main(["cv", *words, "--folds=3", f"--run-dir={folder}"]) == 0
     assert main(["cv", "--resume", "--batch-size=3", f"--run-dir={folder}"]) == 1
-    assert "only as it began" in capsys.readouterr().err
+    assert "only resume with the settings it began with" in capsys.readouterr().err
     for other in ("--by=clip", "--stratify=none"):
         assert main(["cv", "--resume", other, f"--run-dir={folder}"]) == 1
         assert "makes other folds than" in capsys.readouterr().err

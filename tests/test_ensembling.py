@@ -35,7 +35,7 @@ def test_members_answer_each_for_itself():
         (("--ensemble=2",), r"random weights \(visual, audio\) differ"),
         (("--ensemble=2", "--unfreeze=visual"), "visual would be trained"),
         (("--ensemble=2", "--seeds=3"), "leave out --seeds"),
-        (("--model.fusion.members=2",), "give --ensemble in its place"),
+        (("--model.fusion.members=2",), "use --ensemble instead"),
     ],
 )
 def test_what_cannot_be_joined_is_refused_before_training(corpus, tmp_path, words, said):

@@ -86,12 +86,12 @@ def test_intensities_without_tasks_are_mapped_column_by_column():
     [
         (["happy"], "write THEIRS=OURS"),
         (["glad=joy"], "the shards have no glad; they have mood"),
-        (["happy=joy"], "say as well which task mood is"),
+        (["happy=joy"], "also say which task mood is"),
         (["Mood=feeling"], "the model has no task feeling; it has emotion"),
         (["Mood=emotion,happy=glee"], "emotion of the model has anger, joy, sadness"),
         (["Mood=emotion,happy=joy,happy=anger"], "mapped twice"),
-        (["au12=au4"], "two columns of units are one of the model"),
-        (["arousal=valence"], "two tasks of the shards are valence"),
+        (["au12=au4"], "two columns of units map to one of the model"),
+        (["arousal=valence"], "two tasks of the shards map to valence"),
     ],
 )
 def test_what_could_mean_several_things_or_nothing_is_refused(words, told):
@@ -105,7 +105,7 @@ def test_a_name_of_two_things_has_to_be_said_in_full():
     columns = ("mood happy", "mood sad", "face happy", "face calm")
     labels = LabelSet(columns, tasks=(Task("mood", "class", 2), Task("face", "class", 2)))
     model = LabelSet(("mood joy", "mood sad"), tasks=(Task("mood", "class", 2),))
-    with pytest.raises(ViperError, match=r"happy could be mood\.happy or face\.happy; write which"):
+    with pytest.raises(ViperError, match=r"happy could be mood\.happy or face\.happy; write one of them"):
         LabelMap.of(labels, model, ["happy=joy"])
     assert LabelMap.of(labels, model, ["mood.happy=joy"]).row((1.0, 0.0, 0.0, 1.0)) == (1, 0)
 

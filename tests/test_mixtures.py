@@ -196,9 +196,9 @@ def test_a_task_that_two_corpora_have_otherwise_is_refused_with_what_differs(
 def test_what_is_no_mixture_is_refused(corpora, tmp_path, capsys):
     one, other = (f"{corpora}/{name}/shards/train-*.tar" for name in TASKS)
     for words, told in [
-        ((f"a=1:{one}", other), "has no name, which others have"),
+        ((f"a=1:{one}", other), "has no corpus name, but others have one"),
         ((f"a=1:{one}", f"a=2:{other}"), "a is named twice"),
-        ((f"a=1:{one}", f"b:{other}"), "b has no weight, which others have"),
+        ((f"a=1:{one}", f"b:{other}"), "b has no weight, but others have one"),
         ((f"a=0:{one}", f"b=1:{other}"), "'0' is not a weight"),
         ((f"a=1:{one}", f"b=0.001:{other}"), "gives it none of the 12 clips of an epoch"),
     ]:

@@ -150,7 +150,7 @@ def test_windows_that_a_model_cannot_take_are_refused(kind, options, message):
 
 
 def test_what_is_no_video_transformer_is_refused():
-    with pytest.raises(ViperError, match="is a vit, not a video transformer that is known here"):
+    with pytest.raises(ViperError, match="is a vit, not a supported video transformer"):
         MotionEncoder.build(MotionConfig(micro().visual.backbone), 4)
 
 

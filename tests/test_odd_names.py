@@ -72,7 +72,7 @@ def test_names_that_only_a_dot_tells_apart_stay_two_samples_or_are_told(tmp_path
     table = write_table(tmp_path / "labels.csv", ["a.1", "a_1", "b"])
     report = pack(tmp_path / "videos", table, tmp_path / "out")
     assert report.exit_code == 2
-    assert "come to the same name" in " ".join(report.problems)
+    assert "become the same name" in " ".join(report.problems)
 
 
 def test_the_same_name_in_two_folders_is_never_taken_silently(tmp_path):

@@ -261,7 +261,7 @@ REFUSED = {
     "classes in words": (table("File_ID,Split,Emotion", "{id},train,joy"), r"no emotion columns"),
     "an old workbook": (b"\xd0\xcf\x11\xe0" + bytes(500), r"old kind \(\.xls\); save it as \.xlsx"),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), r"save it"),
-    "zero bytes": (PLAIN.encode() + b"\0\0\0", r"holds zero bytes"),
+    "zero bytes": (PLAIN.encode() + b"\0\0\0", r"contains zero bytes"),
     "nothing under the header": ("File_ID,Split,Joy\n# nothing yet\n", r"no rows"),
     "no header": ("c1,train,0.5\nc2,train,0.4\n", r"no column 'File_ID'"),
 }
@@ -434,7 +434,7 @@ def test_dots_in_names_are_kept_apart(tmp_path):
     assert sorted(found.values()) == sorted(files)
     found, problems = packed(tmp_path / "b", rows("a.b", "a_b"), "a.b.mp4", "a_b.mp4")
     assert found == {}
-    assert "come to the same name" in problems[0]
+    assert "become the same name" in problems[0]
 
 
 def test_names_typed_composed_find_files_named_apart(tmp_path):

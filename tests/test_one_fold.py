@@ -61,7 +61,7 @@ def test_a_fold_by_hand_goes_on_where_it_was_moved_and_is_scored_alone(corpus, f
     moved.write_bytes(folds.read_bytes())
     # The clips are compared, not the name of the file; other folds are refused.
     run(corpus, whole, "--resume", f"--folds={moved}")
-    with pytest.raises(ViperError, match="resumes only as it began"):
+    with pytest.raises(ViperError, match="can only resume with the settings it began with"):
         run(corpus, whole, "--resume", "--fold=2")
     out = tmp_path / "scores"
     how = ["--checkpoint", str(whole / "checkpoints/last"), "--num-workers", "0", "--out", str(out)]

@@ -57,7 +57,7 @@ def test_folds_all_learn_alike(corpus, tmp_path):
     folding.write_folds()
     folding.write_settings()
     Folding(settings(corpus, tmp_path / "cv", *words, "--resume"), **told)
-    with pytest.raises(ViperError, match=r"so that all folds learn alike: --lr is 0.02, it was 0.01"):
+    with pytest.raises(ViperError, match=r"so that all folds are trained alike: --lr is 0.02, it was 0.01"):
         Folding(settings(corpus, tmp_path / "cv", *words, "--resume", "--lr=0.02"), **told)
 
 

@@ -82,9 +82,9 @@ def test_a_run_that_goes_on_later_enters_all_that_was_due():
         ("5:visual=1", "allowed are epochs 1 to 4"),
         ("2:vision=1", "this model has visual, audio"),
         ("2:visual=3", "last 1 to 2 blocks"),
-        ("2:visual=0", "nothing frozen again"),
-        ("2:visual=2,3:visual=1", "visual trains 2 before"),
-        ("2:visual=all,3:visual=2", "visual trains all before"),
+        ("2:visual=0", "a later epoch can only add"),
+        ("2:visual=2,3:visual=1", "visual trains 2 by then"),
+        ("2:visual=all,3:visual=2", "visual trains all by then"),
     ],
 )
 def test_a_schedule_that_makes_no_sense_is_one_line_before_anything_is_trained(text, said):

@@ -155,7 +155,7 @@ def test_identifiers_in_a_submission_are_verbatim_or_refused(tmp_path):
     with pytest.raises(ViperError, match=r"'\[1\]' occurs twice"):
         predictions(file_ids=["[1]", "[1]", *harmless[2:]]).write_submission(tmp_path / "t.csv", [0.5] * E)
     hostile = LabelSet(("=cmd", *HUME_REACTION.columns[1:]))
-    with pytest.raises(ViperError, match="'=cmd' would be a formula"):
+    with pytest.raises(ViperError, match="'=cmd' would be read as a formula"):
         predictions(labels=hostile).write_submission(tmp_path / "t.csv", [0.5] * E)
     assert not (tmp_path / "t.csv").exists()
 

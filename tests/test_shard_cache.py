@@ -171,7 +171,7 @@ def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):
 
 
 def test_a_limit_without_a_folder_is_refused():
-    with pytest.raises(ViperError, match="--cache-size 5: of which folder"):
+    with pytest.raises(ViperError, match="--cache-size 5: needs the folder"):
         RemoteReading(cache_bytes=5)
 
 

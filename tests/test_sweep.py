@@ -57,15 +57,15 @@ def test_what_is_drawn_lies_in_its_range_evenly_and_is_drawn_again_by_its_seed(b
     ("option", "word", "said"),
     [
         ("--grid", "fusion.dropuot=0.1", "no setting has this name; did you mean fusion.dropout?"),
-        ("--grid", "decoding.num_frames=4,8", "cannot be tried on one pass"),
-        ("--grid", "preset=base,tiny", "cannot be tried on one pass"),
-        ("--grid", "visual=4", "cannot be tried on one pass"),
-        ("--grid", "run_dir=a,b", "cannot be tried on one pass"),
+        ("--grid", "decoding.num_frames=4,8", "cannot be tried in a sweep"),
+        ("--grid", "preset=base,tiny", "cannot be tried in a sweep"),
+        ("--grid", "visual=4", "cannot be tried in a sweep"),
+        ("--grid", "run_dir=a,b", "cannot be tried in a sweep"),
         ("--grid", "lr", "write a setting and its values"),
         ("--grid", "lr=1,,2", "a value is missing"),
         ("--grid", "lr=1..2", "a grid has single values"),
         ("--grid", "lr=1e-3,0.001", "a value is given twice"),
-        ("--range", "fusion.num_latents=2.2..2.8", "no whole number lies between"),
+        ("--range", "fusion.num_latents=2.2..2.8", "there is no whole number between them"),
         ("--range", "lr=2..1", "the first number must be below the second"),
         ("--range", "lr=log:0..1", "above 0"),
         ("--range", "lr=log:a..b", "in numbers"),
@@ -81,13 +81,13 @@ def test_what_cannot_be_tried_is_refused_in_a_line(base, option, word, said):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ((), "give either --grid"),
-        (("--random=2",), "go with --range"),
-        (("--grid=lr=1,2", "--sweep-seed=3"), "--sweep-seed 3: a grid draws nothing"),
-        (("--grid=lr=1,2", "--random=2", "--range=lr=1..2"), "give either --grid"),
+        ((), "name what to try: either --grid"),
+        (("--random=2",), "need --range"),
+        (("--grid=lr=1,2", "--sweep-seed=3"), "--sweep-seed 3: a grid has nothing to draw"),
+        (("--grid=lr=1,2", "--random=2", "--range=lr=1..2"), "name what to try: either --grid"),
         (("--grid=fusion.dropout=0.1,7", "--val-shards=x"), "--model.fusion.dropout 7: give a number"),
         (("--grid=lr=1,2",), "--val-shards is missing"),
-        (("--grid=lr=1,2", "--val-shards=x", "--seeds=2"), "--seeds: give seed=0,1,2"),
+        (("--grid=lr=1,2", "--val-shards=x", "--seeds=2"), "--seeds: to try several seeds, add seed=0,1,2"),
         (("--grid=lr=1,2", "--val-shards=x", "--ensemble=2"), "--ensemble: a trial is one model"),
         (("--grid=head=tokens,ridge", "--val-shards=x", "--lr=1"), "model.fusion.kind=ridge: --head ridge"),
     ],
@@ -251,7 +251,7 @@ def test_a_grid_grows_by_values_behind_those_that_were_tried(base, tmp_path, mor
     if is_grown:
         assert len(settled_plan(resumed, planned(more), tmp_path / "sweep.json")["trials"]) == 3
         return
-    with pytest.raises(ViperError, match="holds other trials"):
+    with pytest.raises(ViperError, match="its trials are not the first"):
         settled_plan(resumed, planned(more), tmp_path / "sweep.json")
 
 

@@ -55,7 +55,7 @@ def test_text_that_a_parquet_file_holds_as_bytes_is_text(tmp_path):
 def test_a_parquet_file_that_is_none_is_one_line(tmp_path):
     path = tmp_path / "labels.parquet"
     path.write_bytes(b"PAR1" + bytes(50))
-    with pytest.raises(ViperError, match="no readable Parquet file"):
+    with pytest.raises(ViperError, match="not a readable Parquet file"):
         read_labels(path)
 
 

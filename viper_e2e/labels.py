@@ -34,7 +34,7 @@ class LabelSet:
         if complaint := collision(self.columns):
             raise ValueError(complaint)
         if self.tasks and sum(task.size for task in self.tasks) != len(self.columns):
-            raise ValueError("the tasks have other columns than there are")
+            raise ValueError("the tasks do not match the columns")
         if len({one.name for one in self.combined}) < len(self.combined):
             raise ValueError("two combined measures have the same name")
         if self.combined and any(task.name == OVERALL for task in self.tasks):
@@ -161,7 +161,10 @@ def union_of(corpora: Mapping[str, LabelSet]) -> LabelSet:
     for corpus, labels in corpora.items():
         whole = whole.measured_as(labels)
         if odd := [one.name for one in labels.combined if one not in whole.combined]:
-            raise ValueError(f"the combined measure {odd[0]!r} of {corpus} is another one before; rename one")
+            raise ValueError(
+                f"the combined measure {odd[0]!r} of {corpus} differs from an earlier one of that name; rename "
+                "one"
+            )
     return whole
 
 

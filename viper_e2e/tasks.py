@@ -74,14 +74,14 @@ class Task:
             known = f"there are {', '.join(there)}" if there else "there are none"
             raise ValueError(f"task {self.name!r}: no measure {unknown[0]!r} of {self.kind}; {known}")
         if self.size < 2 and set(self.measures).intersection(BLENDS):
-            raise ValueError(f"task {self.name!r}: a blend is of two emotions, there is one column")
+            raise ValueError(f"task {self.name!r}: a blend needs two emotions, but there is one column")
         if self.alone is not None and not 0 <= self.alone < self.size:
             raise ValueError(f"task {self.name!r}: no column {self.alone} of {self.size} to stand alone")
         if self.thresholds is not None and not all(map(math.isfinite, self.thresholds)):
-            raise ValueError(f"task {self.name!r}: thresholds {self.thresholds} are no finite numbers")
+            raise ValueError(f"task {self.name!r}: thresholds {self.thresholds} are not finite numbers")
         least = {"class": 2, "number": 1}.get(self.kind, 1)
         if self.size < least or (self.kind == "number" and self.size != 1):
-            raise ValueError(f"task {self.name!r}: {self.size} columns are not those of a task of {self.kind}")
+            raise ValueError(f"task {self.name!r}: a {self.kind} cannot have {self.size} columns")
         if self.kind in ("class", "labels") and (self.minimum, self.maximum) != (0.0, 1.0):
             raise ValueError(f"task {self.name!r}: classes and labels have values from 0 to 1")
 
@@ -100,7 +100,7 @@ class CombinedMeasure:
 
     def __post_init__(self) -> None:
         if not self.terms or not all("." in term and math.isfinite(weight) for term, weight in self.terms):
-            raise ValueError(f"combined measure {self.name!r}: a weight for each of several TASK.MEASURE")
+            raise ValueError(f"combined measure {self.name!r}: give a weight for each TASK.MEASURE")
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -152,7 +152,7 @@ def tasks_to_json(tasks: Sequence[Task]) -> list[dict[str, Any]]:
 def tasks_from_json(found: object, num_columns: int) -> tuple[Task, ...]:
     """The inverse; `ValueError` for anything that `tasks_to_json` would not write."""
     if not isinstance(found, list):
-        raise ValueError("tasks are a list")
+        raise ValueError("tasks must be a list")
     tasks = tuple(_task(one) for one in found)
     if len({task.name for task in tasks}) != len(tasks):
         raise ValueError("two tasks have the same name")
@@ -168,11 +168,11 @@ def combined_to_json(combined: Sequence[CombinedMeasure]) -> dict[str, dict[str,
 def combined_from_json(found: object) -> tuple[CombinedMeasure, ...]:
     """The inverse; `ValueError` for anything else."""
     if not isinstance(found, Mapping):
-        raise ValueError("combined measures are an object")
+        raise ValueError("combined measures must be an object")
     made = []
     for name, terms in found.items():
         if not isinstance(terms, Mapping) or not all(_is_number(weight) for weight in terms.values()):
-            raise ValueError(f"combined measure {name!r}: a weight for each of several TASK.MEASURE")
+            raise ValueError(f"combined measure {name!r}: give a weight for each TASK.MEASURE")
         weights = tuple((str(term), float(weight)) for term, weight in terms.items())
         made.append(CombinedMeasure(str(name), weights))
     return tuple(made)
@@ -180,22 +180,22 @@ def combined_from_json(found: object) -> tuple[CombinedMeasure, ...]:
 
 def _task(found: object) -> Task:
     if not isinstance(found, dict) or not all(isinstance(found.get(key), str) for key in ("name", "kind")):
-        raise ValueError(f"{found!r} is no task")
+        raise ValueError(f"{found!r} is not a task")
     name, size = found["name"], found.get("size")
     if found["kind"] == COMBINED:
         raise ValueError(f"task {name!r}: no kind {COMBINED!r}; there are {', '.join(KINDS)}")
     if isinstance(size, bool) or not isinstance(size, int):
-        raise ValueError(f"task {name!r}: its size is no whole number")
+        raise ValueError(f"task {name!r}: its size is not a whole number")
     task = Task(name, found["kind"], size, float(found["minimum"]), float(found["maximum"]))
     measures, alone, thresholds = (found.get(key) for key in ("measures", "alone", "thresholds"))
     if not isinstance(measures or [], list | tuple) or not all(isinstance(one, str) for one in measures or []):
-        raise ValueError(f"task {name!r}: measures {measures!r} are no list of names")
+        raise ValueError(f"task {name!r}: measures {measures!r} are not a list of names")
     if alone is not None and (isinstance(alone, bool) or not isinstance(alone, int)):
         raise ValueError(f"task {name!r}: {alone!r} is no column to stand alone")
     pair = None
     if thresholds is not None:
         if not isinstance(thresholds, list | tuple) or len(thresholds) != 2:
-            raise ValueError(f"task {name!r}: thresholds {thresholds!r} are no two numbers")
+            raise ValueError(f"task {name!r}: thresholds {thresholds!r} are not two numbers")
         pair = float(thresholds[0]), float(thresholds[1])
     return replace(task, measures=tuple(dict.fromkeys(measures or [])), alone=alone, thresholds=pair)
 

@@ -82,8 +82,8 @@ def _folder(options: CalibrateConfig) -> Path | None:
         return checkpoint.folder_of(place).resolve()
     if not options.to:
         raise ViperError(
-            f"{options.checkpoint}: no folder of a model here; is the path right? Of a model of the hub, "
-            "--to DIR writes a calibrated copy"
+            f"{options.checkpoint}: there is no model folder here; is the path right? For a model on the hub, "
+            "add --to DIR, which writes a calibrated copy"
         )
     return None
 
@@ -99,9 +99,9 @@ def _report_folder(folder: Path | None, options: CalibrateConfig) -> Path:
 def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) -> list[str]:
     """`ViperError` for clips that the model was trained on, told by content; what could not be compared."""
     provenance, content = model.provenance or {}, shards.content_id()
-    refused = "a model is too sure of clips that it was trained on; calibrate on others, such as --shards VAL"
+    refused = "a model is overconfident on clips that it was trained on; give others, such as --shards VAL"
     if (provenance.get("train") or {}).get("sha256") == content:
-        raise ViperError(f"these are the very clips that the model was trained on: {refused}")
+        raise ViperError(f"these are the clips that the model was trained on: {refused}")
     run = run_of(folder)
     saved = SavedRun.of(run) if run is not None else None
     if saved is None:
@@ -109,8 +109,7 @@ def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) 
     recorded = {row[2] for row in (saved.data.get("train") or {}).get("shards", [])}
     if both := recorded & set(shards.shard_ids()):
         raise ViperError(
-            f"{count_of(len(both), 'shard is', 'shards are')} of the clips that the run was "
-            f"trained on: {refused}"
+            f"{count_of(len(both), 'shard was', 'shards were')} among the training shards of the run: {refused}"
         )
     given = str(saved.settings.get("train_shards", ""))
     try:
@@ -122,8 +121,8 @@ def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) 
     if shared := shared_clips(sets):
         some = first_of((where["these"][0] for where in shared), MANY)
         raise ViperError(
-            f"{count_of(len(shared), 'clip is', 'clips are')} of those that the run was "
-            f"trained on ({some}): {refused}"
+            f"{count_of(len(shared), 'clip was', 'clips were')} among the training clips of the run ({some}): "
+            f"{refused}"
         )
     told = "intervals will be too narrow for people whom it has not seen"
     lines = []

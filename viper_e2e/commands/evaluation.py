@@ -127,7 +127,7 @@ def _labelled(shards: ShardSet, model: ViPER, options: EvalConfig) -> tuple[Shar
     if shards.labels is None:
         raise ViperError(f"--map: {without_query(options.shards)} has no labels to map")
     if options.submission:
-        raise ViperError("--submission has all the model's labels; leave out --map")
+        raise ViperError("--submission needs all labels of the model; leave out --map")
     words = [] if options.map == ["same"] else options.map
     mapping = LabelMap.of(shards.labels, model.labels, words)
     for line in (*mapping.told, *mapping.lost(shards)):

@@ -25,7 +25,7 @@ def run_index(options: IndexConfig) -> int:
     shards = expand(options.shards)
     if not options.out and any(map(is_remote, shards)):
         raise ViperError(
-            "indexes are not written into stores: add --out FOLDER, and upload what is in it beside the shards"
+            "indexes cannot be written into stores; add --out FOLDER, and upload its files beside the shards"
         )
     if options.out:
         settle_folder(options.out, "--out")

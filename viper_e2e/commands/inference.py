@@ -79,7 +79,7 @@ def _hand_over_words(sources: list[ClipFiles | ShardSet], model: ViPER, options:
         if not reads:
             raise ViperError(f"--text: this model reads no words; it has {', '.join(model.modalities)}")
         if not options.text.strip():
-            raise ViperError("--text is empty; leave it out where nothing is said")
+            raise ViperError("--text is empty; leave it out if nothing is said")
         if len(sources) != 1 or len(sources[0]) != 1 or isinstance(sources[0], ShardSet):
             raise ViperError(
                 "--text is what is said in one clip; name only that clip, or put a .txt beside each"
@@ -98,10 +98,10 @@ def _check_outputs(sources: list[ClipFiles | ShardSet], options: InferConfig) ->
     if options.output:
         check_output(Path(options.output))
         if Path(f"{options.output}.parts").is_file():
-            raise ViperError(f"{options.output}.parts: is in the way: scored clips are kept there; move it")
+            raise ViperError(f"{options.output}.parts: is in the way: scored clips go there; move it")
     if options.summary:
         if not options.output:
-            raise ViperError("--summary goes beside the windows of --output; name both")
+            raise ViperError("--summary needs --output, which gets the windows; name both")
         check_output(Path(options.summary), "--summary")
 
 
@@ -114,7 +114,7 @@ def _journal(model: ViPER, options: InferConfig, processes: Processes) -> Result
         how = (ROWS, options.faces, options.render is not None, options.window_seconds, options.hop_seconds)
         return ResultJournal(Path(f"{options.output}.parts"), identity_of(model, options, *how), processes)
     if processes.count > 1:
-        raise ViperError("several processes need --output, beside which each writes its share")
+        raise ViperError("several processes need --output: each writes its share beside it")
     return None
 
 

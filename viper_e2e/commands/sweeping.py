@@ -82,16 +82,16 @@ def _plan(options: SweepConfig, base: Settings) -> tuple[dict[str, Any], Proposa
         options = replace(options, range=before["over"], sweep_seed=seed)
     if asked.count(True) != 1:
         raise ViperError(
-            "give either --grid NAME=V1,V2 …, or --random N or --optuna N with --range NAME=LOW..HIGH …, what "
-            "is to be tried"
+            "name what to try: either --grid NAME=V1,V2 …, or --random N or --optuna N with "
+            "--range NAME=LOW..HIGH …"
         )
     if options.grid and options.sweep_seed:
-        raise ViperError(f"--sweep-seed {options.sweep_seed}: a grid draws nothing; leave it out")
+        raise ViperError(f"--sweep-seed {options.sweep_seed}: a grid has nothing to draw; leave it out")
     if options.grid and options.range:
-        raise ViperError("--range goes with --random N or --optuna N, --grid names each value itself")
+        raise ViperError("--range goes with --random N or --optuna N; --grid names each value itself")
     if not options.grid and not options.range:
         raise ViperError(
-            "--random N and --optuna N go with --range NAME=LOW..HIGH …: how many trials, chosen from what"
+            "--random N and --optuna N need --range NAME=LOW..HIGH …, which says what to choose from"
         )
     if options.grid:
         axes = read_axes(options.grid, base, "--grid")

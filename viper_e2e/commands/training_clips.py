@@ -22,7 +22,7 @@ def training_clips_among(model: ViPER, shards: ShardSet, given: str) -> str | No
     flatter = "these scores flatter the model"
     provenance = model.provenance or {}
     if (provenance.get("train") or {}).get("sha256") == shards.content_id():
-        return f"these are the very clips that the model was trained on: {flatter}"
+        return f"these are the clips that the model was trained on: {flatter}"
     place = Path(given)
     if not place.is_dir() or is_published(given):
         return None

@@ -34,7 +34,7 @@ def recipe_words(settings: Settings, kept: Collection[str]) -> list[str]:
         )
     if train.epochs < 2:
         raise ViperError(
-            f"{recipe}: the head learns first, backbones after it, which takes 2 epochs or more (--epochs "
+            f"{recipe}: trains the head first and then backbones, which takes at least 2 epochs (--epochs "
             f"{train.epochs})"
         )
     known = backbones_of(model)
@@ -42,7 +42,7 @@ def recipe_words(settings: Settings, kept: Collection[str]) -> list[str]:
     own = [name for name in model.modalities if name in known and known[name].source != "random"]
     if not own:
         raise ViperError(
-            f"{recipe}: fine-tunes pretrained backbones, and those of this model are random "
+            f"{recipe}: fine-tunes pretrained backbones, but those of this model are random "
             f"(--preset {settings.preset}); choose --preset base, or name one with --backbone visual=SOURCE"
         )
     depth: Depth = LoRA() if train.recipe == "lora" else Blocks(NUM_BLOCKS)
@@ -55,8 +55,9 @@ def recipe_words(settings: Settings, kept: Collection[str]) -> list[str]:
     ]
     if not trained:
         raise ViperError(
-            f"{recipe}: nothing is left for it to fine-tune: {', '.join(own)} trains or stays frozen by other "
-            "words (--unfreeze, --freeze, --lora, the preset)"
+            f"{recipe}: nothing is left for it to fine-tune: other settings say whether {', '.join(own)} "
+            "trains "
+            "(--unfreeze, --freeze, --lora, the preset)"
         )
     first = train.epochs - max(1, round(FINE_TUNED_SHARE * train.epochs))
     later = train.unfreeze_at or LaterDepths(tuple(Phase(first, name, depth) for name in trained))

@@ -57,7 +57,7 @@ def close_up(
             is_torn = True
         except RescanNeeded:
             if by_decoding:
-                message = "decodes to other frames each time; copy the file again"
+                message = "decodes to different frames each time; copy the file again"
                 raise ClipError(message, stage="decode", clip=name) from None
             by_decoding = True
 

@@ -141,8 +141,8 @@ class LongFile:
     def _checked_whole(self, stretch: Stretch) -> Stretch:
         if self.num_bytes > min(WHOLE_BYTES, self.limits.max_bytes_in_memory):
             raise ClipError(
-                f"is a {self.kind} file that cannot be cut exactly without re-encoding it, and too large "
-                f"({self.num_bytes:,} bytes) to go along whole with each clip; cut it, or convert it with "
+                f"is a {self.kind} file that cannot be cut exactly without re-encoding it, and is too large "
+                f"({self.num_bytes:,} bytes) to be packed whole with each clip; cut it, or convert it with "
                 "`ffmpeg -i FILE -c copy FILE.mp4`",
                 stage="cut",
                 clip=self.name,

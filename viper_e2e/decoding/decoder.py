@@ -193,7 +193,7 @@ class _Decoding:
                 # which frames there are, and go on behind the windows already handed out.
                 by_decoding = True
         raise ClipError(
-            "decodes to other frames each time; copy the file again", stage="decode", clip=self.name
+            "decodes to different frames each time; copy the file again", stage="decode", clip=self.name
         )
 
     def _pass(

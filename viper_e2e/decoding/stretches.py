@@ -152,4 +152,4 @@ class _Packets:
             if not waiting and is_heard:
                 break
         if waiting:
-            raise ValueError(f"{waiting} packets of pictures are not where they were")
+            raise ValueError(f"{waiting} video packets are no longer where they were; was the file changed?")

@@ -92,8 +92,9 @@ class NvdecReader(TorchcodecReader):
 
         if multiprocessing.parent_process() is not None:
             raise ViperError(
-                "decoding.backend nvdec leaves frames in the GPU's memory, out of which a worker cannot hand "
-                "them on; set --num-workers 0"
+                "decoding.backend nvdec leaves frames in GPU memory, which a worker process cannot pass on; "
+                "set "
+                "--num-workers 0"
             )
         if not torch.cuda.is_available():
             raise ViperError("decoding.backend nvdec needs a GPU that torch can use; set it to pyav")
@@ -115,7 +116,7 @@ def import_torchcodec() -> ModuleType:
     except ImportError as error:
         raise ViperError(f"torchcodec is not installed: pip install torchcodec, {advice}") from error
     if torchcodec.ffmpeg_major_version is None:
-        raise ViperError(f"torchcodec finds no libraries of FFmpeg (4 to 9) here: install ffmpeg, {advice}")
+        raise ViperError(f"torchcodec finds no FFmpeg libraries (4 to 9) here: install ffmpeg, {advice}")
     return decoders
 
 

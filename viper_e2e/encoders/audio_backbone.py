@@ -30,7 +30,9 @@ def audio_backbone(
     preprocessor = found.read_json("preprocessor_config.json") if found.small is not None else {}
     expected = preprocessor.get("sampling_rate", 16_000)
     if sample_rate != expected:
-        raise ViperError(f"audio: {found.spec} hears {expected} Hz, decoding.sample_rate is {sample_rate}")
+        raise ViperError(
+            f"audio: {found.spec} needs {expected} Hz; set decoding.sample_rate to that (now {sample_rate})"
+        )
     if isinstance(architecture, WhisperConfig):
         ears = WhisperEncoder if config.padding == "full" else AnyLengthWhisperEncoder
         # Whole Whisper models hold the encoder under this prefix.
@@ -53,7 +55,7 @@ def _check(config: AudioConfig, architecture: PretrainedConfig, found: Found, so
     kind = architecture.model_type
     if not isinstance(architecture, WhisperConfig) and not hasattr(architecture, "conv_kernel"):
         raise ViperError(
-            f"audio: {found.spec} is a {kind}; allowed are models that hear the waveform "
+            f"audio: {found.spec} is a {kind}; allowed are models that read the waveform "
             "(wav2vec2, hubert, wavlm, …) and whisper"
         )
     if sound == "none":
@@ -61,12 +63,14 @@ def _check(config: AudioConfig, architecture: PretrainedConfig, found: Found, so
     if config.head != "xvector":
         return
     if config.layers > 1:
-        raise ViperError("audio: an x-vector is one layer's; leave audio.layers at 1, or set head to hidden")
+        raise ViperError(
+            "audio: an x-vector comes from one layer; leave audio.layers at 1, or set head to hidden"
+        )
     if type(architecture) not in MODEL_FOR_AUDIO_XVECTOR_MAPPING:
         raise ViperError(f"audio: {kind} has no x-vector head; set audio.head to hidden")
     if sound != "windows":
         raise ViperError(
-            "audio: an x-vector sums up a window; set decoding.sound to windows (or head to hidden)"
+            "audio: an x-vector summarises a window; set decoding.sound to windows (or head to hidden)"
         )
     if config.layer is not None:
         raise ViperError("audio: an x-vector head reads its own layers; leave audio.layer out")

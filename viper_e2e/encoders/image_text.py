@@ -140,7 +140,7 @@ def _named(spec: str, search: Search) -> tuple[dict[str, Any] | None, dict[str, 
     if architecture is None:
         hint = did_you_mean(nearest(name, open_clip.list_models()))
         raise ViperError(
-            f"image_text: {spec} is no file or folder, nor hf-hub:OWNER/NAME, nor open_clip's "
+            f"image_text: {spec} is not a file, a folder, hf-hub:OWNER/NAME or open_clip's "
             f"NAME/PRETRAINED{hint}"
         )
     pretrained = open_clip.get_pretrained_cfg(name, tag)
@@ -149,7 +149,7 @@ def _named(spec: str, search: Search) -> tuple[dict[str, Any] | None, dict[str, 
         raise ViperError(f"image_text: {name} has no weights {tag!r} on the hub; open_clip knows: {tags}")
     if bool(pretrained.get("quick_gelu")) != bool(architecture.get("quick_gelu")):
         raise ViperError(
-            f"image_text: {spec} pairs weights and model of different activations; "
+            f"image_text: {spec} pairs a model and weights with different activations; "
             f"name the model {'with' if pretrained.get('quick_gelu') else 'without'} -quickgelu"
         )
     architecture.setdefault("quick_gelu", False)
@@ -182,7 +182,8 @@ def _dimensions(found: Found, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """As open_clip reads them off an OpenAI state dict (``build_model_from_openai_state_dict``)."""
     if "visual.proj" not in tensors or "text_projection" not in tensors:
         raise ViperError(
-            f"image_text: {found.path} is no OpenAI CLIP state dict and no open_clip_config.json lies beside it"
+            f"image_text: {found.path} is not an OpenAI CLIP state dict, and there is no "
+            "open_clip_config.json beside it"
         )
     patch_weight = tensors["visual.conv1.weight"]
     width, patch = patch_weight.shape[0], patch_weight.shape[-1]

@@ -161,7 +161,7 @@ def _shape(config: MotionConfig, architecture: PretrainedConfig, found: Found, n
     kind = architecture.model_type
     if kind not in ("videomae", "timesformer", "vivit", "vjepa2"):
         raise ViperError(
-            f"motion: {found.spec} is a {kind}, not a video transformer that is known here; "
+            f"motion: {found.spec} is a {kind}, not a supported video transformer; "
             "allowed are videomae, timesformer, vivit and vjepa2"
         )
     tubelet, patch = getattr(architecture, "tubelet_size", 1), getattr(architecture, "patch_size", None)

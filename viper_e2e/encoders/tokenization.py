@@ -75,7 +75,7 @@ def tokenizer_of(found: Found) -> Tokenizer:
         ) from error
     if not own.is_fast:
         raise ViperError(
-            f"{found.name}: {found.small}: its tokenizer does not say where a token stands; {hint}"
+            f"{found.name}: {found.small}: its tokenizer does not report the positions of tokens; {hint}"
         )
     example = own("a", return_special_tokens_mask=True, verbose=False)
     is_special = [bool(mark) for mark in example["special_tokens_mask"]]

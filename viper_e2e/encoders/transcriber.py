@@ -47,7 +47,7 @@ class Transcriber:
         how = model.generation_config
         no_times = getattr(how, "no_timestamps_token_id", None)
         if no_times is None:
-            raise ViperError(f"--transcribe {source}: has no generation_config.json that knows times; fetch it")
+            raise ViperError(f"--transcribe {source}: has no generation_config.json with timestamps; fetch it")
         self._last_word = int(no_times)
         """Tokens behind it are times."""
         self._options = {}
@@ -79,8 +79,8 @@ class Transcriber:
             ) from error
         if report["missing_keys"]:
             raise ViperError(
-                f"--transcribe {self.source}: lacks {len(report['missing_keys'])} weights, as where only an "
-                "encoder was kept; fetch the whole model"
+                f"--transcribe {self.source}: lacks {len(report['missing_keys'])} weights (was only "
+                "the encoder saved?); fetch the whole model"
             )
         return model
 
@@ -122,4 +122,6 @@ def _folder_of(source: str) -> Path:
     try:
         return fetch_folder(source, revision=None, patterns=_NEEDED)
     except HubError as error:
-        raise ViperError(f"--transcribe {source}: no such folder, and from the hub: {error}") from error
+        raise ViperError(
+            f"--transcribe {source}: no such folder, and it cannot be fetched from the hub: {error}"
+        ) from error

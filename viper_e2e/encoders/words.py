@@ -61,7 +61,7 @@ class WordsEncoder(Encoder[ClipWords]):
         room = _num_positions(backbone.model) - len(tokenizer.before) - len(tokenizer.after)
         self._piece_tokens = min(config.piece_tokens, room)
         if self._piece_tokens < 1:
-            raise ViperError(f"words: {backbone.origin.spec} takes no token beside its special ones")
+            raise ViperError(f"words: {backbone.origin.spec} has room for special tokens only")
 
     @classmethod
     def of_model(cls, config: ModelConfig, search: Search) -> WordsEncoder:
@@ -79,7 +79,7 @@ class WordsEncoder(Encoder[ClipWords]):
         if tokenizer.size > num_embeddings:
             raise ViperError(
                 f"words: the tokenizer of {found.spec} knows {tokenizer.size} tokens, its model "
-                f"{num_embeddings}; are they of one model?"
+                f"{num_embeddings}; do they belong together?"
             )
         idle = contains_any("pooler.")
         backbone = Backbone("words", model, origin, config.backbone, blocks=find_blocks(model), idle=idle)
@@ -215,9 +215,11 @@ def _moment(cue: Cue, share: float) -> float:
 def _model_class(architecture: PretrainedConfig, found: Found) -> type[PreTrainedModel]:
     kind = architecture.model_type
     if not hasattr(architecture, "vocab_size") or type(architecture) not in MODEL_MAPPING:
-        raise ViperError(f"words: {found.spec} is a {kind}, which reads no text; allowed are bert, roberta, …")
+        raise ViperError(
+            f"words: {found.spec} is a {kind}, which does not read text; allowed are bert, roberta, …"
+        )
     if architecture.is_encoder_decoder:
-        raise ViperError(f"words: {found.spec} is a {kind}, half of which writes; allowed are bert, roberta, …")
+        raise ViperError(f"words: {found.spec} is a {kind}, which generates text; allowed are bert, roberta, …")
     return MODEL_MAPPING[type(architecture)]
 
 

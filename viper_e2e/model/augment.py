@@ -74,13 +74,13 @@ class Augment:
             if self.changes(modality):
                 kind = "pixels or box" if "face" in needs_of([modality]) else "sound"
                 raise ViperError(
-                    f"--augment {kind} changes what {modality} gets in every epoch, but its backbone is frozen "
-                    "and --reuse-memory keeps what it made in the first; set --reuse-memory 0"
+                    f"--augment {kind} changes the input of {modality} in every epoch, but its backbone is "
+                    "frozen and --reuse-memory reuses its output of the first epoch; set --reuse-memory 0"
                 )
         reach = self.box_reach
         if "box" in self.kinds and hold_margin < reach:
             raise ViperError(
-                f"--augment box moves boxes up to {reach:.2f} of their size, --reuse-memory keeps "
+                f"--augment box moves boxes up to {reach:.2f} of their size, but --reuse-memory keeps only "
                 f"{hold_margin:.2f} around them; set --model.faces.hold-margin {reach + 0.01:.2f}"
             )
 

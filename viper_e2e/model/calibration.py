@@ -230,7 +230,7 @@ def _map_from_json(found: Mapping[str, Any]) -> Line | Steps:
 
 def _numbers(found: object) -> tuple[float, ...]:
     if not isinstance(found, list) or not all(isinstance(n, int | float) and isfinite(n) for n in found):
-        raise ValueError(f"{found!r} are no finite numbers")
+        raise ValueError(f"{found!r} are not finite numbers")
     return tuple(map(float, found))
 
 

@@ -235,7 +235,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of at most 16 MiB."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: missing; a checkpoint folder holds it, is the path right?")
+        raise CheckpointError(f"{path}: missing, but every checkpoint folder has it; is the path right?")
     if path.stat().st_size > MAX_JSON_BYTES:
         raise CheckpointError(f"{path}: {path.stat().st_size} bytes, more than the {MAX_JSON_BYTES} allowed")
     try:

@@ -41,7 +41,7 @@ def submission_ids(
     for text in (*labels.columns, *ids):
         if _NOT_VERBATIM.match(text):
             raise ViperError(
-                f"{path}: {text!r} would be a formula or a line break in it; rename it and pack again"
+                f"{path}: {text!r} would be read as a formula or a line break; rename it and pack again"
             )
     return ids
 

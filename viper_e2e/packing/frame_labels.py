@@ -170,7 +170,7 @@ def frame_label_table(
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".txt", ".json")):
         by_name[path.stem].append((path, read_frame_labels(path)))
     if not by_name:
-        raise ViperError(f"{folder}: no files of labels in it (.txt with a line for each frame, or .json)")
+        raise ViperError(f"{folder}: no label files in it (.txt with a line for each frame, or .json)")
     rows, notes, all_labels = [], [], []
     video_of = _videos_by_stem(videos)
     for name, found in by_name.items():
@@ -206,9 +206,7 @@ def _split_of(path: Path, folder: Path) -> str:
         found = next((split for begin, split in SPLITS.items() if part.lower().startswith(begin)), None)
         if found is not None:
             return found
-    raise ViperError(
-        f"{path}: no folder above it says its split (Train_Set, Validation_Set); add --split train"
-    )
+    raise ViperError(f"{path}: no parent folder names its split (Train_Set, Validation_Set); add --split train")
 
 
 def _videos_by_stem(folder: Path) -> dict[str, Path]:

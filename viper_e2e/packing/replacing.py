@@ -19,7 +19,7 @@ def shards_in_the_way(out: Path, overwrite: bool) -> list[Path]:
     if old and not overwrite:
         raise ViperError(
             f"{out}: holds {count_of(len(old), 'file')} of another run "
-            f"({first_of((path.name for path in old), 1)}); choose another --out, or --overwrite"
+            f"({first_of((path.name for path in old), 1)}); choose another --out, or add --overwrite"
         )
     return old
 

@@ -97,7 +97,7 @@ class RowReader:
                 where, ids = _and([row.line for row in same]), dict.fromkeys(row.name for row in same)
                 told = f"File_ID {same[0].key!r} more than once"
                 if len(ids) > 1:
-                    told = f"File_ID {' and '.join(map(repr, ids))} come to the same name {same[0].key!r}"
+                    told = f"File_ID {' and '.join(map(repr, ids))} become the same name {same[0].key!r}"
                 problems.append((same[0].line, f"lines {where}: {told}; none of them is packed"))
         return [row for row in rows if len(places[row.key]) == 1], sorted(problems)
 

@@ -109,14 +109,14 @@ class Films:
             )
             megabytes = sum(clips * size for _, clips, size in self._whole) / 1e6
             lines.append(
-                "go along whole with each of their clips, as they cannot be cut without re-encoding them: "
+                "packed whole with each of their clips, as they cannot be cut without re-encoding: "
                 f"{count_of(len(self._whole), 'film')}, {megabytes:,.1f} MB in all: {few}; "
                 "`ffmpeg -i FILE -c copy FILE.mkv` may help"
             )
         if self._sounds:
             lines.append(
                 f"clips cut out of {count_of(len(self._sounds), 'film')} keep one sound track, the one that is "
-                f"heard of the whole film: {first_of(self._sounds)}; `ffmpeg -i FILE -map 0:v -map 0:a:1 -c "
+                f"used for the whole film: {first_of(self._sounds)}; `ffmpeg -i FILE -map 0:v -map 0:a:1 -c "
                 "copy FILE.mkv` makes a film with only the second"
             )
         if self._early_seconds > max(self._clip_seconds, FAR_APART_SECONDS * self._num_clips):

@@ -121,7 +121,7 @@ def _refuse_other_separators(path: Path, records: list[Line], is_id: IsId) -> No
         titles = header.split(separator)
         if len(titles) > 1 and any(is_id(_title(title)) for title in titles):
             raise ViperError(
-                f"{path}: its titles are separated by {name}, which names may hold as well; save it as CSV "
+                f"{path}: its titles are separated by {name}, which names may contain as well; save it as CSV "
                 "UTF-8, or with tabs between its cells"
             )
 
@@ -141,7 +141,7 @@ def _refuse_swallowed_rows(path: Path, lines: Sequence[Line], width: int, separa
                 if width > 2 and len(row) == width and any(map(_is_alike, row, cells)):
                     raise ViperError(
                         f"{path}: line {line}: a cell begins with a quote that is not closed in its row and so "
-                        f"holds the row of {row[0]!r}; remove the quote, or write it twice within quotes"
+                        f"swallows the row of {row[0]!r}; remove the quote, or double it inside quotes"
                     )
 
 
@@ -248,7 +248,7 @@ def _is_western(data: bytes) -> bool:
 
 def _without_nul(path: Path, text: str) -> str:
     if "\0" in text[:100_000]:
-        raise ViperError(f"{path}: holds zero bytes: no table; save it as CSV UTF-8")
+        raise ViperError(f"{path}: contains zero bytes, so it is not a table; save it as CSV UTF-8")
     return text
 
 

@@ -246,7 +246,7 @@ def _occurring(task: TaskColumns, sheet: Sheet, is_empty: Callable[[str], bool])
     for word in reversed(found.values()):
         if (other := names.setdefault(name_of(word), word)) != word:
             raise ViperError(
-                f"{what}: {other!r} and {word!r} come to the same name {name_of(word)!r}; rename one"
+                f"{what}: {other!r} and {word!r} become the same name {name_of(word)!r}; rename one"
             )
     if task.classes:
         return tuple(reversed(found.values()))

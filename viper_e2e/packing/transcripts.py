@@ -88,7 +88,7 @@ def transcripts_of(
 ) -> Transcripts | None:
     """Of a model that is asked for; `ViperError` for a language without one."""
     if source is None and language is not None:
-        raise ViperError(f"--language {language} is what --transcribe hears; name a Whisper with it")
+        raise ViperError(f"--language {language} goes with --transcribe; name a Whisper model with it")
     return None if source is None else Transcripts(source, language, limits, journal)
 
 

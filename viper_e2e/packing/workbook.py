@@ -51,7 +51,7 @@ def sheets_of(path: Path, data: bytes) -> dict[str, tuple[list[Line], Layout]]:
     except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError) as error:
         if isinstance(error, ViperError):
             raise
-        raise ViperError(f"{path}: no readable workbook ({error}); save it as CSV UTF-8") from error
+        raise ViperError(f"{path}: not a readable workbook ({error}); save it as CSV UTF-8") from error
 
 
 @runtime_checkable
@@ -125,7 +125,7 @@ def lines_of_parquet(path: Path, data: bytes) -> list[Line]:
         columns = [[_shown(value, "") for value in table[title].to_pylist()] for title in titles]
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ViperError(f"{path}: no readable Parquet file ({reason}); save it as CSV UTF-8") from error
+        raise ViperError(f"{path}: not a readable Parquet file ({reason}); save it as CSV UTF-8") from error
     rows = ((n, list(cells)) for n, cells in enumerate(zip(*columns, strict=True), start=2))
     return [(1, titles), *((n, cells) for n, cells in rows if any(cell.strip() for cell in cells))]
 

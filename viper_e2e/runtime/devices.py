@@ -64,8 +64,8 @@ def heed_launcher() -> None:
     further = [name for name in _RANKS if os.environ.get(name, "0") != "0"]
     if further:
         raise ViperError(
-            f"{further[0]} is {os.environ[further[0]]}, but MASTER_ADDR is not set: processes that work "
-            "together are started by torchrun --nproc_per_node N; one alone, without mpirun or srun"
+            f"{further[0]} is {os.environ[further[0]]}, but MASTER_ADDR is not set: start several "
+            "processes with torchrun --nproc_per_node N, and a single one without mpirun or srun"
         )
     for name in (*_SIZES, *_RANKS, *_LOCAL):
         os.environ.pop(name, None)

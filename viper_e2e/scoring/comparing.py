@@ -65,8 +65,7 @@ def on_common_clips(runs: Sequence[Predictions], names: Sequence[str]) -> tuple[
     for name, run in zip(names, runs, strict=True):
         if twice := len(run.keys) - len(set(run.keys)):
             raise ViperError(
-                f"{name}: {count_of(twice, 'clip is', 'clips are')} in it twice, so that they "
-                "cannot be matched by name"
+                f"{name}: {count_of(twice, 'clip is', 'clips are')} in it twice and cannot be matched by name"
             )
     common = set(runs[0].keys).intersection(*(run.keys for run in runs))
     if not common:
@@ -115,7 +114,7 @@ def _check_same_labels(name: str, run: Predictions, first_name: str, first: Pred
         some = [key for key, differs in zip(run.keys, other, strict=True) if differs]
         raise ViperError(
             f"{name}: {len(some)} of {len(run.keys)} clips have other labels than in {first_name}: "
-            f"{first_of(some, MAX_NAMES)}; the same names are other clips, or were labelled again"
+            f"{first_of(some, MAX_NAMES)}; are these other clips, or were they labelled again?"
         )
 
 

@@ -64,8 +64,8 @@ class ResultJournal:
                 file.write("".join(f"{line}\n" for line in lines))
         except OSError as error:
             raise ViperError(
-                f"{explain(error, self._path)}; what was scored before is kept there: "
-                "the same command continues"
+                f"{explain(error, self._path)}; what was scored so far is saved there: "
+                "run the same command again to continue"
             ) from error
 
     def _cut_torn_line(self) -> None:

@@ -71,7 +71,7 @@ class LabelMap:
                     f"--map {task.name}={name}: the model has no task {name}; it has {_listed(ours)}"
                 )
             if any(one.task.name == ours[name][0].name for one in made if name in ours):
-                raise ViperError(f"--map: two tasks of the shards are {name} of the model; which one?")
+                raise ViperError(f"--map: two tasks of the shards map to {name} of the model; map only one")
             found = _task_map(corpus, task, columns, model, ours.get(name), pairs, told)
             made += [] if found is None else [found]
         measured = {one.task.name for one in made}
@@ -164,7 +164,7 @@ def _pairs(words: Sequence[str], corpus: LabelSet) -> dict[Place, str]:
             )
         if len(places) > 1:
             shown = " or ".join(task if column is None else f"{task}.{column}" for task, column in places)
-            raise ViperError(f"--map {word}: {theirs} could be {shown}; write which")
+            raise ViperError(f"--map {word}: {theirs} could be {shown}; write one of them")
         if found.setdefault(places[0], _dotted(ours)) != _dotted(ours):
             raise ViperError(f"--map {word}: {theirs} is mapped twice")
     return found
@@ -205,9 +205,7 @@ def _task_map(
     if ours is None:
         given = [place for place in pairs if place[0] == name and place[1] is not None]
         if given:
-            raise ViperError(
-                f"--map {given[0][1]}={pairs[given[0]]}: say as well which task {name} is: {name}=…"
-            )
+            raise ViperError(f"--map {given[0][1]}={pairs[given[0]]}: also say which task {name} is: {name}=…")
         told.append(f"left out, as the model has no task of this name: {task.name} ({task.kind})")
         return None
     own, place = ours
@@ -251,7 +249,7 @@ def _column_map(
         else:
             unmapped.append(columns.start + i)
     if task.kind != "class" and len(set(mapped.values())) < len(mapped):
-        raise ViperError(f"--map: two columns of {task.name} are one of the model; only classes can be joined")
+        raise ViperError(f"--map: two columns of {task.name} map to one of the model; only classes can merge")
     what = "classes" if task.kind == "class" else "columns"
     if unmapped:
         names = [titles[i - columns.start] for i in unmapped]

@@ -45,7 +45,7 @@ def read_scored(named: str) -> Predictions:
 def _labels_beside(predictions: Path) -> LabelSet:
     path = predictions.with_name(METRICS)
     if not path.is_file():
-        raise ViperError(f"{path}: missing; beside {predictions.name} it tells what the columns are")
+        raise ViperError(f"{path}: missing; beside {predictions.name} it says what the columns are")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if "labels" not in record:
@@ -64,6 +64,6 @@ def _labels_of_before(record: dict[str, Any], path: Path) -> LabelSet:
     """Labels as a version wrote them that kept the names of emotions alone."""
     if record.get("tasks"):
         raise ViperError(
-            f"{path}: of an earlier version, which did not keep the labels of tasks; evaluate again"
+            f"{path}: of an earlier version, which did not save the labels of tasks; evaluate again"
         )
     return LabelSet(tuple(record["pearson"]))

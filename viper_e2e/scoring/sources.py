@@ -123,7 +123,7 @@ class ClipFiles:
         except OSError as error:
             raise ClipError(f"cannot be read ({error.strerror})", stage="read", clip=name) from error
         if not stat.S_ISREG(mode):
-            raise ClipError("is no file; is the path right?", stage="read", clip=name)
+            raise ClipError("is not a file; is the path right?", stage="read", clip=name)
         return Sample(key=name, video=path, words=self._words(path))
 
     def _words(self, path: Path | str) -> tuple[Cue, ...]:

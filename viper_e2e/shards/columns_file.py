@@ -120,7 +120,7 @@ def read_columns(shard: Source, file: Source, index_bytes: int, limits: ShardLim
         header, content, start = _opened(file, size)
         if header["index_bytes"] != index_bytes:
             raise ShardError(
-                f"{file.name}: made of another index than {index_path(shard.name)}; run viper index again"
+                f"{file.name}: was made from another index than {index_path(shard.name)}; run viper index again"
             )
         found = _index_of(header, _Arrays(content, header["arrays"], start), shard.name)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -36,7 +36,7 @@ def parse_corpora(text: str, option: str) -> list[NamedShards]:
     found: list[NamedShards] = []
     for line, match in zip(lines, named, strict=True):
         if match is None:
-            raise ShardError(f"{option} {line}: has no name, which others have; write {_FORM}")
+            raise ShardError(f"{option} {line}: has no corpus name, but others have one; write {_FORM}")
         name, weight, pattern = match.groups()
         if name in {one.name for one in found}:
             raise ShardError(
@@ -45,7 +45,9 @@ def parse_corpora(text: str, option: str) -> list[NamedShards]:
         found.append(NamedShards(name, None if weight is None else _weight(weight, line, option), (pattern,)))
     if len({one.weight is None for one in found}) > 1:
         without = next(one.name for one in found if one.weight is None)
-        raise ShardError(f"{option}: {without} has no weight, which others have; give all of them one, or none")
+        raise ShardError(
+            f"{option}: {without} has no weight, but others have one; give all of them a weight, or none"
+        )
     return found
 
 

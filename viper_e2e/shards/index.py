@@ -186,11 +186,13 @@ def check_shard(shard: Source, size: int) -> None:
     actual = shard.size()
     if actual != size:
         raise ShardError(
-            f"{shard.name}: {actual} bytes, its index says {size}: torn, or of another run; "
+            f"{shard.name}: {actual} bytes, its index says {size}: incomplete, or of another run; "
             "copy or pack it again"
         )
     if size < 1024 or any(shard.read(size - 1024, 1024)):
-        raise ShardError(f"{shard.name}: no end-of-archive marker at its end: torn; copy or pack it again")
+        raise ShardError(
+            f"{shard.name}: no end-of-archive marker at its end: incomplete; copy or pack it again"
+        )
 
 
 def _index_from_json(data: dict[str, Any], shard: str) -> ShardIndex:

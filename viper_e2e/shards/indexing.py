@@ -57,7 +57,7 @@ def make_index(shard: str, limits: ShardLimits | None = None) -> bytes:
     if aside.faults or aside.left_out:
         lines = [*aside.faults, *aside.left_out]
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-        raise ShardError(f"{lines[0]}{more}; mend the shard first: with an index this would go unnoticed")
+        raise ShardError(f"{lines[0]}{more}; repair the shard first: an index would hide this")
     samples = tuple(
         replace(entry, members={name: _hashed(source, member) for name, member in entry.members.items()})
         for entry in found.samples

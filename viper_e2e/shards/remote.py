@@ -130,7 +130,10 @@ class RemoteFile:
     def place_in(self, answer: Answer, offset: int, size: int) -> tuple[int, int]:
         """How many bytes of an answer come before those asked for, and the size of the whole file."""
         if (encoding := answer.headers.get("Content-Encoding", "identity")) != "identity":
-            raise ShardError(f"{self.name}: the server compresses it ({encoding}), which byte ranges exclude")
+            raise ShardError(
+                f"{self.name}: the server compresses it ({encoding}), so byte ranges cannot be read; "
+                "download the shard"
+            )
         if answer.status == 200:
             return self._place_in_whole(answer, offset)
         served = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.headers.get("Content-Range", ""))

@@ -24,7 +24,9 @@ class RemoteReading:
 
     def __post_init__(self) -> None:
         if self.cache_bytes and self.cache is None:
-            raise ViperError(f"--cache-size {self.cache_bytes}: of which folder? name it by --cache")
+            raise ViperError(
+                f"--cache-size {self.cache_bytes}: needs the folder that it limits: add --cache DIR"
+            )
 
     @classmethod
     def of(cls, options: RemoteOptions | RemoteConfig) -> RemoteReading:

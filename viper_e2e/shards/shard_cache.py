@@ -93,7 +93,9 @@ class ShardCache:
                 )
             write_text(marker, json.dumps({"schema": SCHEMA}) + "\n")
         elif _schema_of(marker) != SCHEMA:
-            raise ViperError(f"--cache {folder}: of another version; name a new folder, or delete this one")
+            raise ViperError(
+                f"--cache {folder}: was made by another version; name a new folder, or delete this one"
+            )
         self._remove_left_behind()
 
     def hold(self, name: str, size: int, in_use: Collection[str] = ()) -> KeptFile | None:

@@ -188,7 +188,7 @@ def _of_https(address: str) -> Request:
     for word in os.environ.get(TOKENS, "").split():
         whose, mark, token = word.partition("=")
         if not (whose and mark and token):
-            raise ShardError(f"{TOKENS}: write HOST=TOKEN, several with spaces between")
+            raise ShardError(f"{TOKENS}: write HOST=TOKEN, with spaces between several")
         if whose == host:
             secrets["Authorization"] = f"Bearer {token}"
     return Request(address, secrets | _headers_for(host))

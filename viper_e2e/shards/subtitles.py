@@ -60,7 +60,7 @@ def read_subtitles(name: str, data: bytes) -> Subtitles:
         words = _plain(text)
         return Subtitles((Cue(words),) if words else ())
     if name.lower().endswith(".vtt") and not text.startswith("WEBVTT"):
-        raise ValueError("does not begin with WEBVTT; is it SubRip, to be named .srt?")
+        raise ValueError("does not begin with WEBVTT; if it is SubRip, name it .srt")
     cues: list[Cue] = []
     faults: list[str] = []
     made_by = ""

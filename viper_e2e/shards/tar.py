@@ -90,7 +90,7 @@ def walk_tar(source: Source, limits: ShardLimits) -> TarWalk:
                 raise ShardError(f"{source.name}: more than {limits.max_members} members; pack smaller shards")
         if any(window.read(position, 32 * BLOCK)):
             raise _TornError(
-                f"continues after its end-of-archive marker at byte {position} (tars glued together?)"
+                f"continues after its end-of-archive marker at byte {position} (were tars concatenated?)"
             )
     except _TornError as torn:
         walk.torn = str(torn)

@@ -148,9 +148,10 @@ def _setting(given: str, known: Mapping[str, Any], option: str) -> str:
     for candidate in (name, f"model.{name}"):
         if candidate in known or any(other.startswith(candidate + ".") for other in known):
             raise ViperError(
-                f"{option} {given}: cannot be tried on one pass: it changes how clips are read or encoded, or "
-                "how the work is done; train it as a run of its own. These can be tried: fusion.…, lr, loss "
-                "and the other settings of learning"
+                f"{option} {given}: cannot be tried in a sweep: it changes how clips are read or encoded, or "
+                "how "
+                "the work is done; train with it in a separate run. A sweep can try fusion.…, lr, loss and the "
+                "other settings of learning"
             )
     short = {other.removeprefix("model.") for other in sweepable}
     hint = did_you_mean(nearest(name, sorted(short | sweepable)))
@@ -190,7 +191,7 @@ def _axis(name: str, text: str, value: object, place: str, *, is_drawn: bool) ->
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     axis = Axis(name, (), *ends, is_log, is_whole)
     if not axis.count:
-        raise ViperError(f"{place}: no whole number lies between")
+        raise ViperError(f"{place}: there is no whole number between them")
     return axis
 
 

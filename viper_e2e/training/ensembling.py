@@ -24,7 +24,7 @@ def check_joinable(settings: Settings) -> None:
     train, backbones = settings.train, backbones_of(settings.model)
     if settings.model.fusion.members > 1:
         raise ViperError(
-            "--model.fusion.members: members are trained apart and joined; give --ensemble in its place"
+            "--model.fusion.members: members are trained separately and joined; use --ensemble instead"
         )
     if train.ensemble == 1:
         return
@@ -35,14 +35,14 @@ def check_joinable(settings: Settings) -> None:
     trained = [name for name, b in backbones.items() if b.lora_rank or train.unfreeze.of(name) != Frozen()]
     if trained or train.unfreeze_at:
         raise ViperError(
-            "--ensemble joins heads on the same frozen backbones, and "
+            "--ensemble joins heads on the same frozen backbones, but "
             f"{', '.join(trained) or train.unfreeze_at} would be trained; give --freeze all, "
-            "or train --seeds and average what their models say"
+            "or train with --seeds and average the predictions of their models"
         )
     drawn = [name for name, backbone in backbones.items() if backbone.source == "random"]
     if drawn:
         raise ViperError(
-            f"--ensemble joins heads on the same backbones, and random weights ({', '.join(drawn)}) differ "
+            f"--ensemble joins heads on the same backbones, but random weights ({', '.join(drawn)}) differ "
             "with the seed; name pretrained ones with --backbone"
         )
 
@@ -85,8 +85,9 @@ def _joined(folders: Sequence[Path]) -> ViPER:
         differing = [name for name, e in other.encoders.items() if e.content_id() != known[name]]
         if differing:
             raise ViperError(
-                f"{folder}: its backbones of {', '.join(differing)} are not those of {folders[0]}; heads that "
-                "were trained on others cannot be joined"
+                f"{folder}: its backbones of {', '.join(differing)} differ from those of {folders[0]}, so "
+                "their "
+                "heads cannot be joined"
             )
         heads.append(other.fusion)
     fusion = replace(model.config.fusion, members=len(heads))

@@ -132,8 +132,9 @@ class Folding:
         for name, before, now in changed:
             if name in LEARNING:
                 raise ViperError(
-                    f"{self.folder}: resumes only as it began, so that all folds learn alike: "
-                    f"{option_of(name)} is {now}, it was {before}; name another --run-dir"
+                    f"{self.folder}: can only resume with the settings it began with, so that all folds are "
+                    f"trained alike: {option_of(name)} is {now}, it was {before}; change it back, or name "
+                    "another --run-dir"
                 )
 
     def _refuse_unlearnable(self) -> None:
@@ -161,8 +162,8 @@ class Folding:
         for option, given, before in (("--by", by, found.by), ("--stratify", stratify, made)):
             if given and given.lower() != before.lower():
                 raise ViperError(
-                    f"{self.folder}: resumes only as it began; {option} {given} makes other folds than "
-                    f"{before or 'none'}; name another --run-dir"
+                    f"{self.folder}: can only resume with the folds it began with; {option} {given} makes "
+                    f"other folds than {before or 'none'}; name another --run-dir"
                 )
 
     def _folds_without_labels(self, source: str) -> tuple[str, ...]:
@@ -199,7 +200,9 @@ class Folding:
                 f"{self.folder}: already holds a run; continue it with --resume or name another --run-dir"
             )
         if dict(read_folds(self.path).of_clips) != dict(self.folds.of_clips):
-            raise ViperError(f"{self.folder}: resumes only as it began; you asked for other folds")
+            raise ViperError(
+                f"{self.folder}: can only resume with the folds it began with; you asked for other folds"
+            )
 
     def _settled(self, source: str, by: str, stratify: str) -> Folds:
         resumes = self.settings.train.resume and self.is_begun
@@ -210,7 +213,7 @@ class Folding:
         if stratify and not source.isdecimal() and (source or not resumes):
             of_what = source or "Fold"
             raise ViperError(
-                f"--stratify {stratify}: without effect on folds of {of_what}; it goes with --folds K"
+                f"--stratify {stratify}: has no effect on folds of {of_what}; it goes with --folds K"
             )
         if source.isdecimal():
             seed = self.settings.train.seed
@@ -224,5 +227,8 @@ class Folding:
             lacking = self._folds_without_labels(source)
             found = folds_from(self.shards, source, by, lacking=lacking)
         if resumes and dict(read_folds(self.path).of_clips) != dict(found.of_clips):
-            raise ViperError(f"{self.folder}: resumes only as it began; --folds {source} makes other folds")
+            raise ViperError(
+                f"{self.folder}: can only resume with the folds it began with; --folds {source} makes other "
+                "folds"
+            )
         return found

@@ -184,9 +184,7 @@ def inner_split(shards: ShardSet, share: float, by: str) -> tuple[ShardSet, Shar
     num_groups = len({group for group in groups if group})
     num_folds = min(round(1 / share), num_groups)
     if num_folds < 2:
-        raise ViperError(
-            f"--inner-val {share:g}: all clips have the same {by}, so that none could be set apart"
-        )
+        raise ViperError(f"--inner-val {share:g}: all clips have the same {by}, so none can be held out")
     folds = make_folds(shards, num_folds, by=by)
     of_clips = folds.of(shards)
     nearest = min(folds.names, key=lambda fold: abs(of_clips.count(fold) - share * len(shards)))

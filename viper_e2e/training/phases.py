@@ -72,7 +72,7 @@ class Phases:
                 raise ViperError(f"{word}: allowed are epochs 1 to {num_epochs - 1} (--epochs {num_epochs})")
             if _rank(depth) <= _rank(depths[name]):
                 raise ViperError(
-                    f"{word}: {name} trains {depths[name]} before; more can be added, nothing frozen again"
+                    f"{word}: {name} trains {depths[name]} by then; a later epoch can only add to that"
                 )
             depths[name] = depth
         self._num_entered = 0

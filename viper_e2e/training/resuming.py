@@ -124,7 +124,8 @@ class SavedRun:
         if lines:
             text = "\n".join(f"  {line}" for line in lines)
             raise ViperError(
-                f"{self.folder}: resumes only as it began; change back, or name another --run-dir:\n{text}"
+                f"{self.folder}: can only resume with the settings it began with; change back, or name another "
+                f"--run-dir:\n{text}"
             )
         where = ("run_dir", "resume")
         return {name: values for name, values in changed.items() if name not in where}

@@ -55,8 +55,9 @@ class RidgeTrainer(Trainer):
         rows = PooledRows(self.module, MAX_BYTES, max_clips=None)
         if len(self.train_shards) > rows.max_clips:
             raise ViperError(
-                f"--head ridge: {len(self.train_shards):,} clips do not fit its {MAX_BYTES / 1e9:g} GB of "
-                f"pooled tokens, {rows.max_clips:,} do: train on fewer shards, or with fewer --modalities"
+                f"--head ridge: the pooled tokens of {len(self.train_shards):,} clips do not fit into "
+                f"{MAX_BYTES / 1e9:g} GB, those of {rows.max_clips:,} do: train on fewer shards, or with fewer "
+                "--modalities"
             )
         # What is fitted is the yardstick itself: collected and saved like it, but not told beside itself.
         self.yardstick = Yardstick(self.module, self.processes, validates=True, tells=False, rows=rows)

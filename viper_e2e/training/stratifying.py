@@ -29,7 +29,7 @@ def dealt_groups(
     """
     names, place = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)
     if num_folds > len(names):
-        raise ViperError(f"{num_folds} folds of {len(names)} groups: there are not enough of them")
+        raise ViperError(f"{num_folds} folds of {len(names)} groups: there are too few")
     counts = np.zeros((len(names), strata.shape[1] + 1))
     # The last column is the clips themselves, so that folds are of one size too.
     np.add.at(counts, place, np.column_stack([strata, np.ones(len(place))]))

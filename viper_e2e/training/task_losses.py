@@ -169,7 +169,9 @@ def build_loss(
         given = {"--class-weights": config.class_weights != "none", "--label-smoothing": config.label_smoothing}
         given |= {"--focal-gamma": config.focal_gamma}
         if useless := [option for option, is_given in given.items() if is_given]:
-            raise ViperError(f"{useless[0]}: the training clips have no task of classes or labels to use it")
+            raise ViperError(
+                f"{useless[0]}: the training clips have no task of classes or labels, so it has no effect"
+            )
     if not labels.tasks:
         if config.task_weights:
             raise ViperError("--task-weights: the training clips have no tasks, only intensities")

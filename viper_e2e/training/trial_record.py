@@ -54,9 +54,9 @@ def settled_plan(base: Settings, plan: dict[str, Any], record: Path) -> dict[str
             "--val-shards is missing: trials are compared by their validation; give it, or --inner-val 0.1"
         )
     if base.train.seeds > 1:
-        raise ViperError("--seeds: give seed=0,1,2 among the settings that are tried")
+        raise ViperError("--seeds: to try several seeds, add seed=0,1,2 to --grid")
     if base.train.ensemble > 1:
-        raise ViperError("--ensemble: a trial is one model; train the settings that are best with --ensemble")
+        raise ViperError("--ensemble: a trial is one model; train the best settings with --ensemble")
     if not base.train.resume:
         check_is_free(record.parent)
         return plan
@@ -66,8 +66,7 @@ def settled_plan(base: Settings, plan: dict[str, Any], record: Path) -> dict[str
     grown = _grown(before, asked)
     if grown is None:
         raise ViperError(
-            f"{record}: holds other trials than those asked for now, and not the first of them; name another "
-            "--run-dir"
+            f"{record}: its trials are not the first of those asked for now; name another --run-dir"
         )
     return grown
 
