@@ -51,7 +51,7 @@ def _train_seeds(settings: Settings, runs: Sequence[Settings], many: ManyTrainin
     config = settings.train
     folder, best_by, is_joined = Path(config.run_dir), config.best_by, config.ensemble > 1
     if not outcomes:
-        raise ViperError(f"{folder}: all {len(runs)} seeds failed, each as in its nonfinite.jsonl; lower --lr")
+        raise ViperError(f"{folder}: all {len(runs)} seeds failed (see nonfinite.jsonl in each); lower --lr")
     summary = summarised({seed: outcome.log for seed, outcome in outcomes.items()}, best_by)
     summary |= {"failed": {str(seed): why for seed, why in failed.items()}} if failed else {}
     if is_joined and not failed:
