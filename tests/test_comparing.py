@@ -22,7 +22,7 @@ from viper_e2e.report.comparison import (
     latex_text,
     p_value,
 )
-from viper_e2e.scoring import compare, labels_record, on_common_clips, read_scored, task_scores
+from viper_e2e.scoring import compare, on_common_clips, read_scored, task_scores
 from viper_e2e.scoring.comparing import holm
 from viper_e2e.tasks import Task
 
@@ -194,7 +194,7 @@ def test_other_clips_or_labels_are_refused_and_named():
 def write(folder, run: Predictions):
     folder.mkdir(parents=True)
     run.write_csv(folder / "predictions.csv")
-    (folder / "metrics.json").write_text(json.dumps({"labels": labels_record(run.labels)}))
+    (folder / "metrics.json").write_text(json.dumps({"labels": run.labels.to_json()}))
     return folder
 
 

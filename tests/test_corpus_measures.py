@@ -357,7 +357,7 @@ def test_labels_without_further_measures_are_written_as_before():
         ({"alone": 4}, "no column 4 of 1"),
         ({"alone": True}, "no column to stand alone"),
         ({"thresholds": [0.1]}, "are not two numbers"),
-        ({"thresholds": [0.1, float("nan")]}, "not finite numbers"),
+        ({"thresholds": [0.1, float("nan")]}, "is nan, not a finite number"),
     ],
 )
 def test_what_a_strangers_file_says_of_measures_is_checked(change, told):

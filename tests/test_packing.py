@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from viper_e2e.errors import ViperError
-from viper_e2e.labels import ACTION_UNITS, FACIAL_EMOTIONS, HUME_REACTION, LabelSet
+from viper_e2e.labels import HUME_REACTION, LabelSet
 from viper_e2e.packing import pack, read_labels, write_labels
 from viper_e2e.packing.action_units import read_action_units
 from viper_e2e.runtime.progress import counting
-from viper_e2e.shards import ShardError, ShardSet
+from viper_e2e.shards import ACTION_UNITS, FACIAL_EMOTIONS, ShardError, ShardSet
 
 MP4 = b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(1000)
 WAV = b"RIFF\x24\0\0\0WAVEfmt " + bytes(100)

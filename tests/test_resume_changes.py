@@ -220,12 +220,14 @@ def test_columns_in_another_order_are_the_same_labels(corpus, going_on, tmp_path
     assert labels["columns"] == ["Joy", "Fear"]
 
 
-def test_a_damaged_record_of_the_run_is_an_error_in_a_line(going_on, capsys):
-    (going_on / "config.yaml").write_text("lr: [")
-    assert_exit = pytest.raises(SystemExit, match="1")
-    with assert_exit:
-        raise SystemExit(resume(going_on))
-    assert len(capsys.readouterr().err.strip().split("\n")) == 1
+@pytest.mark.parametrize(
+    ("file", "text"), [("config.yaml", "lr: ["), ("data.json", "{"), ("data.json", '{"labels": 5}')]
+)
+def test_a_damaged_record_of_the_run_is_an_error_in_a_line(going_on, file, text, capsys):
+    (going_on / file).write_text(text)
+    assert resume(going_on) == 1
+    (line,) = capsys.readouterr().err.strip().split("\n")
+    assert file in line
 
 
 @pytest.mark.campaign

@@ -1,4 +1,4 @@
-"""labels.py: label sets: the corpus's column names, our names, the range of values; names of action units."""
+"""labels.py: label sets: the corpus's column names, our names, the range of values; as JSON in files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,22 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from viper_e2e.tasks import OVERALL, CombinedMeasure, Task, parts
+from viper_e2e.tasks import (
+    OVERALL,
+    CombinedMeasure,
+    Task,
+    combined_from_json,
+    combined_to_json,
+    finite,
+    parts,
+    tasks_from_json,
+    tasks_to_json,
+)
+
+STATISTICS = ("means", "centres", "widths")
+"""What a label set holds of training labels, beside what the corpus says."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,38 @@ class LabelSet:
         for one in self.combined:
             if lack := one.lacks(self.tasks):
                 raise ValueError(lack)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the corpus says, as plain data; `statistics_to_json` has the rest."""
+        return {
+            "columns": list(self.columns),
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "tasks": tasks_to_json(self.tasks),
+            "combined": combined_to_json(self.combined),
+        }
+
+    def statistics_to_json(self) -> dict[str, list[float] | None]:
+        """What was learned of training labels, as plain data; None for what is not known."""
+        rows = {name: getattr(self, name) for name in STATISTICS}
+        return {name: row if row is None else list(row) for name, row in rows.items()}
+
+    @classmethod
+    def from_json(cls, found: object) -> LabelSet:
+        """The inverse of both together, or of the first; `ValueError` for anything that they would not write.
+
+        Files of earlier versions lack what those did not know: statistics, tasks, combined measures.
+        """
+        if not isinstance(found, Mapping):
+            raise ValueError("labels must be an object")
+        columns = found.get("columns")
+        if not isinstance(columns, list) or not all(isinstance(column, str) for column in columns):
+            raise ValueError("columns of labels must be a list of names")
+        low, high = (finite(found.get(name), f"the {name} of labels") for name in ("minimum", "maximum"))
+        statistics = {name: _row(found.get(name), name, len(columns)) for name in STATISTICS}
+        tasks = tasks_from_json(found.get("tasks", []), len(columns))
+        combined = combined_from_json(found.get("combined", {}))
+        return cls(tuple(columns), low, high, **statistics, tasks=tasks, combined=combined)
 
     @property
     def parts(self) -> tuple[tuple[Task, slice], ...]:
@@ -92,6 +138,14 @@ class LabelSet:
 
     def __len__(self) -> int:
         return len(self.columns)
+
+
+def _row(found: object, name: str, num_columns: int) -> tuple[float, ...] | None:
+    if found is None:
+        return None
+    if not isinstance(found, list) or len(found) != num_columns:
+        raise ValueError(f"{name} of labels must be one number for each column")
+    return tuple(finite(value, f"one of the {name} of labels") for value in found)
 
 
 def name_of(column: str) -> str:
@@ -246,17 +300,3 @@ def differing(whose: str, labels: LabelSet, others: str, wanted_labels: LabelSet
 
 HUME_REACTION = LabelSet(("Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "Fear", "Surprise"))
 """The seven self-reported reaction intensities of MuSe 2022 (Christ et al. 2022), in the challenge's order."""
-
-
-ACTION_UNITS = tuple(
-    f"au{n}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 17, 20, 23, 24, 25, 26, 28, 43)
-)
-FACIAL_EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
-"""The 27 columns of action units in the published order: py-feat's 20 action units, then its seven emotions."""
-
-
-def unit_name(column: str) -> str:
-    """``"AU01"`` → ``"au1"``, ``" Anger"`` → ``"anger"``."""
-    title = column.strip().lower()
-    unit = re.fullmatch(r"au0*(\d+)", title)
-    return f"au{unit.group(1)}" if unit else title

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 KINDS = ("intensities", "class", "labels", "number")
 """`intensities`: of each emotion, as Hume-Reaction has them. `class`: one of several, or the shares of raters
@@ -171,7 +172,7 @@ def combined_from_json(found: object) -> tuple[CombinedMeasure, ...]:
         raise ValueError("combined measures must be an object")
     made = []
     for name, terms in found.items():
-        if not isinstance(terms, Mapping) or not all(_is_number(weight) for weight in terms.values()):
+        if not isinstance(terms, Mapping) or not all(_is_finite(weight) for weight in terms.values()):
             raise ValueError(f"combined measure {name!r}: give a weight for each TASK.MEASURE")
         weights = tuple((str(term), float(weight)) for term, weight in terms.items())
         made.append(CombinedMeasure(str(name), weights))
@@ -186,7 +187,8 @@ def _task(found: object) -> Task:
         raise ValueError(f"task {name!r}: no kind {COMBINED!r}; there are {', '.join(KINDS)}")
     if isinstance(size, bool) or not isinstance(size, int):
         raise ValueError(f"task {name!r}: its size is not a whole number")
-    task = Task(name, found["kind"], size, float(found["minimum"]), float(found["maximum"]))
+    low, high = (finite(found.get(end), f"task {name!r}: its {end}") for end in ("minimum", "maximum"))
+    task = Task(name, found["kind"], size, low, high)
     measures, alone, thresholds = (found.get(key) for key in ("measures", "alone", "thresholds"))
     if not isinstance(measures or [], list | tuple) or not all(isinstance(one, str) for one in measures or []):
         raise ValueError(f"task {name!r}: measures {measures!r} are not a list of names")
@@ -196,9 +198,18 @@ def _task(found: object) -> Task:
     if thresholds is not None:
         if not isinstance(thresholds, list | tuple) or len(thresholds) != 2:
             raise ValueError(f"task {name!r}: thresholds {thresholds!r} are not two numbers")
-        pair = float(thresholds[0]), float(thresholds[1])
+        present, apart = (finite(one, f"task {name!r}: a threshold") for one in thresholds)
+        pair = present, apart
     return replace(task, measures=tuple(dict.fromkeys(measures or [])), alone=alone, thresholds=pair)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def finite(value: object, whose: str) -> float:
+    """A number of a file; `ValueError` for anything that is no finite number."""
+    if not _is_finite(value):
+        raise ValueError(f"{whose} is {value!r}, not a finite number")
+    return float(value)
+
+
+def _is_finite(value: object) -> TypeGuard[int | float]:
+    # JSON has whole numbers of any length, of which no float is made.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -18,7 +18,6 @@ from viper_e2e.runtime import AS_IT_IS, console, versions, written_whole
 from viper_e2e.scoring import (
     FoldScores,
     fold_scores,
-    labels_record,
     measure,
     over_seeds,
     readable,
@@ -135,7 +134,7 @@ def _write(folding: Folding, found: CrossValidation, scores: Mapping[str, FoldSc
     record: dict[str, Any] = scores_record(whole)
     record["intervals_95"] = tables.intervals_record(intervals, whole.names)
     record["tasks"] = {name: one.to_json() for name, one in scores.items()}
-    record["labels"] = labels_record(predictions.labels)
+    record["labels"] = predictions.labels.to_json()
     record["folds"] = {"names": list(folding.names), "by": found.folds.by, **found.folds.made}
     record |= {
         "predicted_by": note,

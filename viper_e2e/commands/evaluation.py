@@ -27,7 +27,6 @@ from viper_e2e.scoring import (
     Scores,
     finite_or_none,
     groups_of,
-    labels_record,
     measure,
     measured_coverage,
     readable,
@@ -191,7 +190,7 @@ def _write_numbers(
         record["calibration"]["coverage"] = model.calibration.coverage
     if by_group:
         record["by"] = {one.name: one.to_json() for one in by_group}
-    record["labels"] = labels_record(predictions.labels)
+    record["labels"] = predictions.labels.to_json()
     record["num_without_face"] = int(predictions.faceless.sum())
     if predictions.keys_without_number:
         record["without_number"] = predictions.keys_without_number

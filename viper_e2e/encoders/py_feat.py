@@ -11,8 +11,8 @@ from jaxtyping import Float32, UInt8
 
 from viper_e2e.encoders.py_feat_child import MeasureFrames
 from viper_e2e.errors import ViperError
-from viper_e2e.labels import ACTION_UNITS, FACIAL_EMOTIONS, unit_name
 from viper_e2e.loading import TIME_LIMIT_SECONDS, WorkerError, WorkerLost, WorkerPool
+from viper_e2e.shards import ACTION_UNITS, FACIAL_EMOTIONS, unit_name
 
 START_SECONDS = 1800.0
 """After which py-feat is taken to hang at its start, the first of which downloads its weights."""

@@ -15,7 +15,6 @@ from .compiling import check_compiler as check_compiler
 from .compiling import compile_model as compile_model
 from .compiling import compiled_parts as compiled_parts
 from .compiling import keep_compiled_in as keep_compiled_in
-from .labels_json import labels_to_json as labels_to_json
 from .output import ViPEROutput as ViPEROutput
 from .output import predictions_of as predictions_of
 from .prediction import Prediction as Prediction

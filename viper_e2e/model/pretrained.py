@@ -19,7 +19,6 @@ from viper_e2e.model import checkpoint
 from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.card import model_card
 from viper_e2e.model.checkpoint import CheckpointError
-from viper_e2e.model.labels_json import labels_from_json, labels_to_json
 from viper_e2e.runtime import __version__, count_of, digest, first_of
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class Pretrained(nn.Module):
         bundled = frozenset(settings["bundled"])
         model = cls(
             model_config_from_dict(settings["model"], f"{folder / 'config.json'}"),
-            labels_from_json(settings, folder / "config.json"),
+            _labels_in(settings, folder / "config.json"),
             assets=folder / "backbones",
             records=settings["backbones"],
             overrides=overrides,
@@ -135,7 +134,7 @@ def write(model: Pretrained, folder: Path, *, self_contained: bool = False) -> N
         "schema": SCHEMA,
         "viper_e2e": __version__,
         "modalities": list(model.modalities),
-        "labels": labels_to_json(model.labels),
+        "labels": model.labels.to_json() | model.labels.statistics_to_json(),
         "model": _without_paths(model.config, bundled),
         "backbones": records,
         "bundled": bundled,
@@ -263,7 +262,15 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 def labels_of(folder: Path) -> LabelSet:
     """The labels that the model in a folder predicts."""
-    return labels_from_json(_read_settings(folder), folder / "config.json")
+    return _labels_in(_read_settings(folder), folder / "config.json")
+
+
+def _labels_in(settings: Mapping[str, Any], path: Path) -> LabelSet:
+    """Of the settings in ``path``."""
+    try:
+        return LabelSet.from_json(settings.get("labels"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: labels are not understood ({error}); the file is damaged") from error
 
 
 def _fetch(source: str, revision: str | None) -> Path:

@@ -8,8 +8,7 @@ import math
 
 import numpy as np
 
-from viper_e2e.labels import ACTION_UNITS, FACIAL_EMOTIONS, unit_name
-from viper_e2e.shards import action_units_from_npy
+from viper_e2e.shards import ACTION_UNITS, FACIAL_EMOTIONS, action_units_from_npy, unit_name
 
 ACTION_UNIT_FILES = ("csv", "npy")
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from viper_e2e.config import ModelConfig, backbones_of, needs_of, paper
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.model import FORMAT, SCHEMA, checkpoint, labels_to_json
+from viper_e2e.model import FORMAT, SCHEMA, checkpoint
 from viper_e2e.published.released import ReleasedHead, read_released
 from viper_e2e.runtime import HubError, __version__, fetch_file
 
@@ -179,7 +179,7 @@ def _write(folder: Path, head: ReleasedHead, config: ModelConfig, notes: Sequenc
             "schema": SCHEMA,
             "viper_e2e": __version__,
             "modalities": list(config.modalities),
-            "labels": labels_to_json(HUME_REACTION),
+            "labels": HUME_REACTION.to_json() | HUME_REACTION.statistics_to_json(),
             "model": asdict(config),
             "backbones": records,
             "bundled": [],

@@ -33,7 +33,6 @@ from .reliability import Selective as Selective
 from .reliability import reliability as reliability
 from .reliability import selective as selective
 from .reliability import task_reliability as task_reliability
-from .saved_scores import labels_record as labels_record
 from .saved_scores import read_scored as read_scored
 from .score import Hooks as Hooks
 from .score import Wanted as Wanted

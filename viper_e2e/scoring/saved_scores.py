@@ -9,20 +9,8 @@ from typing import Any
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import Predictions
-from viper_e2e.tasks import combined_from_json, combined_to_json, tasks_from_json, tasks_to_json
 
 PREDICTIONS, METRICS = "predictions.csv", "metrics.json"
-
-
-def labels_record(labels: LabelSet) -> dict[str, Any]:
-    """Labels as ``metrics.json`` has them, so that ``predictions.csv`` beside it can be understood."""
-    return {
-        "columns": list(labels.columns),
-        "minimum": labels.minimum,
-        "maximum": labels.maximum,
-        "tasks": tasks_to_json(labels.tasks),
-        "combined": combined_to_json(labels.combined),
-    }
 
 
 def read_scored(named: str) -> Predictions:
@@ -48,14 +36,7 @@ def _labels_beside(predictions: Path) -> LabelSet:
         raise ViperError(f"{path}: missing; beside {predictions.name} it says what the columns are")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if "labels" not in record:
-            return _labels_of_before(record, path)
-        found = record["labels"]
-        columns = tuple(map(str, found["columns"]))
-        tasks = tasks_from_json(found["tasks"], len(columns))
-        combined = combined_from_json(found.get("combined", {}))
-        span = float(found["minimum"]), float(found["maximum"])
-        return LabelSet(columns, *span, tasks=tasks, combined=combined)
+        return LabelSet.from_json(record["labels"]) if "labels" in record else _labels_of_before(record, path)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ViperError(f"{path}: damaged ({type(error).__name__}: {error}); evaluate again") from error
 

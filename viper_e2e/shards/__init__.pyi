@@ -1,5 +1,8 @@
+from .action_units import ACTION_UNITS as ACTION_UNITS
+from .action_units import FACIAL_EMOTIONS as FACIAL_EMOTIONS
 from .action_units import action_units_from_npy as action_units_from_npy
 from .action_units import action_units_to_npy as action_units_to_npy
+from .action_units import unit_name as unit_name
 from .addresses import is_remote as is_remote
 from .addresses import refuse_scheme as refuse_scheme
 from .addresses import without_query as without_query

@@ -1,13 +1,19 @@
-"""shards/action_units.py: the `.fau.npy` member: parsed without pickle, checked before allocation."""
+"""shards/action_units.py: the `.fau.npy` member: columns, parsed without pickle, checked first."""
 
 from __future__ import annotations
 
 import io
 import math
+import re
 
 import numpy as np
 
 MAX_UNITS = 1024
+ACTION_UNITS = tuple(
+    f"au{n}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 17, 20, 23, 24, 25, 26, 28, 43)
+)
+FACIAL_EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+"""The 27 columns of action units in the published order: py-feat's 20 action units, then its seven emotions."""
 
 
 def action_units_from_npy(data: bytes) -> np.ndarray:
@@ -34,3 +40,10 @@ def action_units_to_npy(units: np.ndarray) -> bytes:
     stream = io.BytesIO()
     np.save(stream, np.ascontiguousarray(units, dtype=np.float32), allow_pickle=False)
     return stream.getvalue()
+
+
+def unit_name(column: str) -> str:
+    """``"AU01"`` → ``"au1"``, ``" Anger"`` → ``"anger"``."""
+    title = column.strip().lower()
+    unit = re.fullmatch(r"au0*(\d+)", title)
+    return f"au{unit.group(1)}" if unit else title

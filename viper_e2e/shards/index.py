@@ -15,7 +15,6 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
 from viper_e2e.shards.sources import ShardError, ShardLimits, Source
 from viper_e2e.shards.subtitles import WORDS_EXTENSIONS
-from viper_e2e.tasks import combined_from_json, combined_to_json, tasks_from_json, tasks_to_json
 
 SCHEMA = "viper_e2e.shard/1"
 SCHEMA_OF_TASKS = "viper_e2e.shard/2"
@@ -138,22 +137,15 @@ def _schema_of(index: ShardIndex) -> str:
 
 
 def labels_to_json(labels: LabelSet | None) -> dict[str, Any] | None:
+    """Without what is empty, which readers of the first schema do not know."""
     if labels is None:
         return None
-    found = {"columns": list(labels.columns), "minimum": labels.minimum, "maximum": labels.maximum}
-    found |= {"tasks": tasks_to_json(labels.tasks)} if labels.tasks else {}
-    return found | ({"combined": combined_to_json(labels.combined)} if labels.combined else {})
+    return {name: value for name, value in labels.to_json().items() if value not in ([], {})}
 
 
-def labels_from_json(labels: dict[str, Any] | None) -> LabelSet | None:
-    """The inverse; `ValueError`, `TypeError` or `KeyError` for anything else."""
-    if labels is None:
-        return None
-    minimum, maximum = float(labels["minimum"]), float(labels["maximum"])
-    columns = tuple(_text(column) for column in labels["columns"])
-    tasks = tasks_from_json(labels.get("tasks", []), len(columns))
-    combined = combined_from_json(labels.get("combined", {}))
-    return LabelSet(columns, minimum, maximum, tasks=tasks, combined=combined)
+def labels_from_json(found: object) -> LabelSet | None:
+    """The inverse; `ValueError` for anything else."""
+    return None if found is None else LabelSet.from_json(found)
 
 
 def read_index(shard: Source, index: Source, size: int, limits: ShardLimits) -> ShardIndex:

@@ -9,22 +9,33 @@ from pathlib import Path
 from typing import Any
 
 from viper_e2e.config import ModelConfig, Settings, needs_of
+from viper_e2e.errors import ViperError
+from viper_e2e.labels import LabelSet
 from viper_e2e.runtime import count_of, plain_json, write_text
 from viper_e2e.shards import Mixture, ShardSet, parts_of
-from viper_e2e.tasks import tasks_to_json
 
 DATA = "data.json"
 
 
 def data_record(settings: Settings, train: ShardSet, val: ShardSet | None) -> dict[str, Any]:
     """What was trained and validated on, by content: for ``data.json``."""
+    labels = train.known_labels.to_json()
     return {
-        "labels": list(train.known_labels.columns),
-        "tasks": tasks_to_json(train.known_labels.tasks),
+        "labels": labels["columns"],
+        "tasks": labels["tasks"],
         "train": _shards_record(train),
         "val": None if val is None else _shards_record(val),
         "bank": bank_id(settings.model),
     }
+
+
+def recorded_labels(record: Mapping[str, Any], path: Path) -> LabelSet:
+    """The inverse, as far as labels are told from others: without their range. `ViperError` names ``path``."""
+    said = {"columns": record["labels"], "tasks": record.get("tasks", []), "minimum": 0.0, "maximum": 1.0}
+    try:
+        return LabelSet.from_json(said)
+    except ValueError as error:
+        raise ViperError(f"{path}: labels are not understood ({error}); was it edited?") from error
 
 
 def provenance_of(train: ShardSet, val: ShardSet | None) -> dict[str, Any]:

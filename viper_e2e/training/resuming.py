@@ -31,10 +31,9 @@ from viper_e2e.labels import LabelSet, are_alike
 from viper_e2e.model import ViPER, labels_of, newest_whole, read_json
 from viper_e2e.runtime import count_of, naming
 from viper_e2e.shards import ShardSet, parse_corpora, with_patterns
-from viper_e2e.tasks import tasks_from_json
 from viper_e2e.training import state as training_state
 from viper_e2e.training.data import shards_of
-from viper_e2e.training.data_record import DATA, bank_id, other_shards
+from viper_e2e.training.data_record import DATA, bank_id, other_shards, recorded_labels
 from viper_e2e.training.folds import is_file_of_folds
 from viper_e2e.training.optimizer import parameter_groups
 
@@ -101,8 +100,7 @@ class SavedRun:
     def labels(self) -> LabelSet | None:
         """The run's labels, in its order."""
         if "labels" in self.data:
-            columns = tuple(self.data["labels"])
-            return LabelSet(columns, tasks=tasks_from_json(self.data.get("tasks", []), len(columns)))
+            return recorded_labels(self.data, self.folder / DATA)
         return labels_of(self.last) if self.last is not None else None
 
     def in_its_order(self, train: ShardSet, val: ShardSet | None) -> tuple[ShardSet, ShardSet | None]:
