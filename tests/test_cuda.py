@@ -7,7 +7,6 @@ import torch
 from support.models import MODALITIES, decoded, model_of
 from support.optional import needs_cuda
 
-from viper_e2e.fusion import num_networks
 from viper_e2e.training.losses import IntensityLoss
 
 pytestmark = needs_cuda
@@ -28,7 +27,7 @@ def test_intensities_are_those_of_the_processor(kind):
 def test_every_trained_weight_gets_a_finite_gradient(dtype):
     model = model_of(*MODALITIES, train="all").to("cuda").train()
     model.set_compute_dtype(dtype)
-    terms, networks = {"mse": 1.0, "pearson": 0.5}, num_networks(model.fusion)
+    terms, networks = {"mse": 1.0, "pearson": 0.5}, model.fusion.num_networks
     loss = IntensityLoss(terms, len(model.labels), num_networks=networks).to("cuda")
     output = model([decoded(seed=seed) for seed in range(4)], seeds=[0, 1, 2, 3])
     targets = torch.rand(4, len(model.labels), device="cuda")

@@ -13,7 +13,6 @@ from support.models import MODALITIES, decoded, model_of
 
 from viper_e2e.encoders import TokenCache
 from viper_e2e.faces.mtcnn import MTCNN
-from viper_e2e.fusion import num_networks
 from viper_e2e.scoring.metrics import batch_sums
 from viper_e2e.training.losses import IntensityLoss
 
@@ -60,7 +59,7 @@ def test_a_device_without_float64_learns_and_predicts(kind, train):
     model.encoders["visual"].crop_spec = replace(model.encoders["visual"].crop_spec, align="eyes")
     model = bring(model).train()
     model.faces.detector.register_forward_hook(lambda _, given, found: [torch.tensor([face])] * len(found))
-    terms, networks = {"mse": 1.0, "pearson": 1.0, "ccc": 1.0}, num_networks(model.fusion)
+    terms, networks = {"mse": 1.0, "pearson": 1.0, "ccc": 1.0}, model.fusion.num_networks
     loss = bring(IntensityLoss(terms, len(model.labels), num_networks=networks))
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
     with device_without_float64():

@@ -7,7 +7,7 @@ import torch
 from support.fusions import SECONDS, WIDTHS, B, E, T, config, face, fusion, some_fit, streams
 
 from viper_e2e.encoders import Stream
-from viper_e2e.fusion import EnsembleFusion, build_fusion, num_networks
+from viper_e2e.fusion import EnsembleFusion, build_fusion
 from viper_e2e.fusion.closed_form import predict
 from viper_e2e.fusion.pooling import known_features, pool, pooled_rows
 from viper_e2e.fusion.scale import LabelScale
@@ -32,8 +32,8 @@ def test_in_training_each_network_answers_for_itself_and_before_the_first_fit_wi
     head = fusion("ensemble", hidden_dim=hidden_dim, hidden_dropout=0.0)
     given = streams()
     alone = torch.stack([network(given, face(), SECONDS) for network in head.networks], 1)
-    assert alone.shape == (B, num_networks(head), E)
-    assert num_networks(head) == 1 + bool(hidden_dim)
+    assert alone.shape == (B, head.num_networks, E)
+    assert head.num_networks == 1 + bool(hidden_dim)
     assert torch.equal(head.train()(given, face(), SECONDS), alone)
     new = build_fusion(config("ensemble", hidden_dim=hidden_dim), WIDTHS, E, True).eval()
     alone = torch.stack([network(given, face(), SECONDS) for network in new.networks], 1)

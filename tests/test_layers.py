@@ -55,7 +55,7 @@ SETTINGS = ("model", "training", "values", "depth")
 """Modules of `config` whose names people write in scripts of their own."""
 FOR_OTHERS = {
     "faces": {"DETECTED", "INTERPOLATED", "NONE"},
-    "fusion": {"FusionHead", "HiddenLayerFusion", "TokenFusion", "num_networks"},
+    "fusion": {"FusionHead", "HiddenLayerFusion", "TokenFusion"},
     "packing": {"LabelTable", "PackReport", "Row", "SplitReport", "read_labels", "write_labels"},
     "published": {"Imported", "ReleasedHead", "read_released"},
     "shards": {"ShardError", "expand"},

@@ -130,14 +130,6 @@ def test_a_prepared_clip_is_sent_and_looked_at_no_second_time(monkeypatch, whole
         assert whole(prepared).valid.tolist() == [True, False]
 
 
-def test_a_pass_over_prepared_clips_had_another_name(whole):
-    with torch.no_grad():
-        prepared = whole.prepare([decoded()])
-        with pytest.warns(DeprecationWarning, match="model"):
-            former = whole.fuse(prepared)
-        assert torch.equal(former.intensities, whole(prepared).intensities)
-
-
 @pytest.mark.parametrize("kind", ["tokens", "concat"])
 @pytest.mark.parametrize("modalities", [MODALITIES, ("visual",), ("audio",), ("action_units",)])
 def test_every_trained_parameter_gets_a_gradient_whatever_is_absent(kind, modalities):

@@ -1,6 +1,5 @@
 from .banded_ridge import fit_banded_ridge as fit_banded_ridge
 from .building import build_fusion as build_fusion
-from .building import num_networks as num_networks
 from .closed_form import MIN_CLIPS as MIN_CLIPS
 from .closed_form import RidgeFit as RidgeFit
 from .closed_form import fit_ridge as fit_ridge

@@ -46,8 +46,3 @@ def _head_class(kind: str) -> type[FusionHead]:
 
         return ConcatFusion
     return _KINDS[kind]
-
-
-def num_networks(fusion: FusionHead) -> int:
-    """The former name of `FusionHead.num_networks`."""
-    return fusion.num_networks

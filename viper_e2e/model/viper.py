@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -225,16 +224,6 @@ class ViPER(Pretrained):
             return output
         values = self.calibration.apply(output.intensities.cpu().double().numpy(), self.labels)
         return output._replace(intensities=torch.from_numpy(values))
-
-    def fuse(
-        self,
-        clips: Sequence[PreparedClip | ClipError],
-        seeds: Sequence[int] | None = None,
-        hidden: Bool[Tensor, "B M"] | None = None,
-    ) -> ViPEROutput:
-        """The former name of a pass over prepared clips; it left tokens in them, which `cache` takes now."""
-        warnings.warn("model.fuse(clips) is model(clips) now", DeprecationWarning, stacklevel=2)
-        return self(clips, seeds, hidden=hidden)
 
     def cacheable(
         self, clip: PreparedClip, cache: TokenCache | None = None, *, prefixes: bool = True
