@@ -23,30 +23,37 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.model.pretrained import labels_of
 from viper_e2e.packing import pack, write_labels
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.data import label_scale, scaled_as, training_labels
+from viper_e2e.training.data import scale_of_moments, scaled_as, training_labels
+from viper_e2e.training.label_moments import moments_of
 from viper_e2e.training.losses import IntensityLoss
 
 UNIFORM = np.linspace(0, 1, 101)[:, None] * [1, 0.5] + [0, 0.25]
 RANGES = {"0 to 100": (100.0, 0.0), "1e-5": (1e-5, 0.0), "around 50": (1.0, 50.0), "-1 to 1": (2.0, -1.0)}
 
 
+def scale_of(
+    rows: np.ndarray, in_unit_interval: bool, output: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return scale_of_moments(moments_of(rows), in_unit_interval, output)
+
+
 def within(labels: LabelSet, rows: np.ndarray, output: str = "auto") -> LabelScale | None:
-    centres, widths = label_scale(rows, labels.in_unit_interval, output)
+    centres, widths = scale_of(rows, labels.in_unit_interval, output)
     return LabelScale.of(replace(labels, centres=centres, widths=widths) if any(widths) else labels)
 
 
 def test_labels_that_fill_the_unit_interval_are_learned_as_they_are():
-    assert label_scale(UNIFORM, True, "auto") == ((0.0, 0.0), (0.0, 0.0))
-    assert label_scale(np.full((5, 2), 0.3), True, "auto") == ((0.0, 0.0), (0.0, 0.0))
+    assert scale_of(UNIFORM, True, "auto") == ((0.0, 0.0), (0.0, 0.0))
+    assert scale_of(np.full((5, 2), 0.3), True, "auto") == ((0.0, 0.0), (0.0, 0.0))
 
 
 @pytest.mark.parametrize(("factor", "shift"), RANGES.values(), ids=RANGES)
 def test_the_loss_of_labels_of_any_range_is_that_of_labels_in_the_unit_interval(factor, shift):
     rows = UNIFORM * factor + shift
-    centres, widths = label_scale(rows, False, "auto")
+    centres, widths = scale_of(rows, False, "auto")
     scale = LabelScale(centres, widths)
     loss = IntensityLoss({"mse": 1.0, "pearson": 0.5, "ccc": 0.5}, 2, scale=scale)
-    plain = IntensityLoss(loss.weights, 2, scale=LabelScale(*label_scale(UNIFORM, False, "auto")))
+    plain = IntensityLoss(loss.weights, 2, scale=LabelScale(*scale_of(UNIFORM, False, "auto")))
     off = UNIFORM + np.random.default_rng(0).normal(0, 0.2, UNIFORM.shape)
     predictions, targets = (torch.tensor(r, dtype=torch.float32) for r in (off * factor + shift, rows))
     same = [torch.tensor(r, dtype=torch.float32) for r in (off, UNIFORM)]
@@ -56,15 +63,15 @@ def test_the_loss_of_labels_of_any_range_is_that_of_labels_in_the_unit_interval(
 
 def test_a_constant_or_narrow_column_beside_others_has_a_scale_of_its_own():
     rows = np.concatenate([UNIFORM, 1e-5 * UNIFORM[:, :1], np.full((101, 1), 0.2)], 1)
-    centres, widths = label_scale(rows, True, "auto")
+    centres, widths = scale_of(rows, True, "auto")
     assert widths[:2] == (0.0, 0.0)
     assert (centres[2], widths[2]) == pytest.approx((5e-6, math.sqrt(12) * rows[:, 2].std()))
     assert widths[3] == 0.0
-    assert label_scale(np.full((4, 1), 50.0), False, "auto") == ((50.0,), (1.0,))
+    assert scale_of(np.full((4, 1), 50.0), False, "auto") == ((50.0,), (1.0,))
 
 
 def test_under_a_sigmoid_the_width_is_the_range():
-    assert label_scale(UNIFORM * 100, False, "sigmoid") == ((50.0, 50.0), (100.0, 50.0))
+    assert scale_of(UNIFORM * 100, False, "sigmoid") == ((50.0, 50.0), (100.0, 50.0))
 
 
 def test_a_column_without_a_scale_is_what_the_head_says_otherwise():

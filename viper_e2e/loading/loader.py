@@ -128,10 +128,6 @@ class ClipLoader(ClipStream):
         """Optimizer steps from here to the end of the epoch, equal on every process."""
         return self.shape.num_steps(len(self.shards) - start_position)
 
-    def num_batches(self, start_position: int = 0) -> int:
-        """Forward passes per process from here to the end of the epoch."""
-        return self.num_steps(start_position) * self.shape.accumulation
-
     def epoch(self, epoch: int, start_position: int = 0) -> Generator[ClipBatch, None, None]:
         """The batches from a position to the end of the epoch."""
         if not 0 <= start_position <= len(self.shards):

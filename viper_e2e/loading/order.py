@@ -75,12 +75,6 @@ class EpochOrder:
         """How often this clip has been before in this epoch: never, as each is once in it."""
         return 0
 
-    @property
-    def indices(self) -> np.ndarray:
-        """All of them at once."""
-        blocks = [self._block_of(number) for number in range(-(-self._total // self._window))]
-        return np.concatenate([np.empty(0, np.int64), *blocks])
-
     def spans(self) -> Iterator[tuple[int, int, int]]:
         """For each shard in turn: its number, and the first and last position that a clip of it may have."""
         block = self._window if self._shuffle else 1

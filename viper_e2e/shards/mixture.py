@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -54,12 +53,6 @@ class Mixture(ShardSet):
         self._starts = list(accumulate((len(shard.samples) for shard in self.shards), initial=0))
         self.first_clips = list(accumulate((len(corpus.shards) for corpus in corpora), initial=0))
         """Index of each corpus's first clip, and the number of all."""
-
-    def corpus_of(self, i: int) -> Corpus:
-        """The corpus that clip ``i`` is of."""
-        if not 0 <= i < len(self):
-            raise IndexError(f"sample {i} of {len(self)}")
-        return self.corpora[bisect.bisect_right(self.first_clips, i) - 1]
 
     def only(self, keep: Sequence[bool] | Bool[np.ndarray, " N"]) -> ShardSet:
         """The samples to keep, corpus by corpus."""

@@ -181,13 +181,6 @@ def scaled_as(labels: LabelSet, saved: LabelSet) -> LabelSet:
     return replace(labels, centres=centres, widths=widths)
 
 
-def label_scale(
-    rows: np.ndarray, in_unit_interval: bool, output: str
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """As `scale_of_moments`, of rows without a gap."""
-    return scale_of_moments(moments_of(rows), in_unit_interval, output)
-
-
 def scale_of_moments(
     moments: LabelMoments, in_unit_interval: bool, output: str
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
