@@ -210,13 +210,13 @@ def test_what_cannot_be_folded_is_refused_in_one_line(tmp_path):
         (lambda: folds_from(shards, "Fold"), "--folds Fold: no clip has it"),
         (lambda: folds_from(alone, "Fold"), "at least two folds with labelled clips are needed, there are: 1"),
         (lambda: make_folds(shards, 3, by="Subject").held_out(shards, "4"), "--fold 4: no clip .* are 1, 2, 3"),
-        (lambda: folds_from(shards, str(tmp_path / "none.json")), "No such file"),
+        (lambda: folds_from(shards, str(tmp_path / "none.json")), "no such file"),
     ):
         with pytest.raises((ViperError, OSError), match=message):
             what()
     for text, message in (
         ("{", "not valid JSON"),
-        ("[1]", "holds no folds"),
+        ("[1]", "a JSON object is expected"),
         ('{"schema": "other/3"}', "schema 'other/3'"),
         ('{"c": [1]}', "each clip's is a word or a number"),
     ):

@@ -77,7 +77,7 @@ def test_shards_at_an_address_get_their_indexes_in_a_folder(tmp_path, capsys):
 def test_a_damaged_index_is_made_anew_when_asked_to_be(tmp_path):
     shard = str(write_foreign(tmp_path / "train-000000.tar", MEMBERS))
     Path(index_path(shard)).write_text("{")
-    with pytest.raises(ShardError, match="not valid json"):
+    with pytest.raises(ShardError, match="not valid JSON"):
         ShardSet(shard)
     assert main(["index", shard, "--overwrite"]) == 0
     assert len(ShardSet(shard)) == 2

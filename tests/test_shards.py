@@ -284,7 +284,7 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path, change, message):
 def test_an_index_that_is_no_json_is_refused(tmp_path, text):
     (path,) = write_ours(tmp_path)
     Path(index_path(path)).write_bytes(text.encode("latin-1"))
-    with pytest.raises(ShardError, match=r"train-000000\.index\.json: (not valid json|damaged index)"):
+    with pytest.raises(ShardError, match=r"train-000000\.index\.json: (not valid JSON|damaged index)"):
         ShardSet(path)
 
 

@@ -400,8 +400,8 @@ def test_our_bank_is_not_the_published_one(reference):
         ("b.json", '["a", " "]', "sentence 2 has 1 characters"),
         ("b.txt", "a\n" + "x" * 401, "sentence 2 has 401 characters; allowed are 1 to 400"),
         ("b.json", '{"a": 1}', "a JSON list of strings is expected"),
-        ("b.json", "[", "cannot be read as text or JSON list"),
-        ("b.txt", None, "cannot be read as text or JSON list"),
+        ("b.json", "[", "not valid JSON"),
+        ("b.txt", None, "no such file"),
         ("b.json", json.dumps([str(i) for i in range(4097)]), "has 4097 sentences"),
     ],
 )

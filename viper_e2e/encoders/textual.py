@@ -28,10 +28,12 @@ from viper_e2e.encoders.face_encoder import FaceEncoder
 from viper_e2e.encoders.image_text import ImageTextModel, load_image_text
 from viper_e2e.encoders.weights import NOWHERE, Search, find
 from viper_e2e.errors import ViperError
+from viper_e2e.runtime import plain_json
 
 MAX_SENTENCES = 4_096
 MAX_CHARACTERS = 400
 _BANK_FILE = "sentences.json"
+_OURS = resources.files("viper_e2e").joinpath("sentences.txt")
 _NO_GRADIENT = (
     "an argmax passes no gradient, so it cannot train under textual.choice hard; set it to soft, or leave "
     "image_text frozen"
@@ -214,12 +216,7 @@ def read_bank(path: str | Path | None) -> list[str]:
     ``ViperError`` for a file that is not one, fewer than 2 or more than 4,096 sentences, an empty or repeated
     one, or one of more than 400 characters.
     """
-    source = resources.files("viper_e2e").joinpath("sentences.txt") if path is None else Path(path).expanduser()
-    try:
-        text = source.read_text(encoding="utf-8")
-        sentences = json.loads(text) if source.name.endswith(".json") else _lines(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ViperError(f"sentence bank {path}: cannot be read as text or JSON list ({error})") from error
+    sentences = _lines(_OURS.read_text(encoding="utf-8")) if path is None else _listed(Path(path).expanduser())
     if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
         raise ViperError(f"sentence bank {path}: a JSON list of strings is expected")
     if not 2 <= len(sentences) <= MAX_SENTENCES:
@@ -237,6 +234,13 @@ def read_bank(path: str | Path | None) -> list[str]:
             raise ViperError(f"sentence bank {path}: sentence {number} is listed twice: {sentence[:60]!r}")
         seen.add(sentence)
     return sentences
+
+
+def _listed(path: Path) -> object:
+    advice = "a sentence bank is a JSON list of strings, or text with a sentence a line"
+    text = plain_json.read_text(path, advice=advice)
+    is_json = path.suffix == ".json"
+    return plain_json.parsed(text, str(path), error=ViperError, advice=advice) if is_json else _lines(text)
 
 
 def _lines(text: str) -> list[str]:

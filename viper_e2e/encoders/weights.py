@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from viper_e2e.config import BackboneConfig
 from viper_e2e.errors import ViperError, did_you_mean, nearest
-from viper_e2e.runtime import HubError, fetch_folder
+from viper_e2e.runtime import HubError, fetch_folder, plain_json
 
 logger = logging.getLogger(__name__)
 
@@ -175,14 +174,8 @@ def _with_commit(folder: Path) -> tuple[Path, str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; anything else is an error that names the file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ViperError(f"{path}: not a readable JSON file ({error})") from error
-    if not isinstance(value, dict):
-        raise ViperError(f"{path}: a JSON object is expected, found {type(value).__name__}")
-    return value
+    """A JSON object beside a backbone's weights; `ViperError` for anything else."""
+    return plain_json.read_object(path, advice="copy it there again from the original model")
 
 
 def small_files_of(folder: Path) -> dict[str, bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import logging
 import math
 import os
@@ -28,7 +27,6 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 FOR_PEOPLE = (".md", ".rst", ".html", ".png", ".jpg", ".svg", ".pdf")
 """Endings of files that are read by people, and by no program of ours."""
-MAX_JSON_BYTES = 16 * 1024**2
 
 
 class CheckpointError(ViperError):
@@ -233,18 +231,10 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of at most 16 MiB."""
-    if not path.is_file():
+    """A JSON object from a file of a checkpoint; `CheckpointError` for anything else."""
+    if not path.exists():
         raise CheckpointError(f"{path}: missing, but every checkpoint folder has it; is the path right?")
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path}: {path.stat().st_size} bytes, more than the {MAX_JSON_BYTES} allowed")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error}); the file is damaged") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: a JSON object was expected, found {type(data).__name__}")
-    return data
+    return plain_json.read_object(path, error=CheckpointError, advice="the file is damaged")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

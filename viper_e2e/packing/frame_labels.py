@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import name_of
 from viper_e2e.loading import find_files
 from viper_e2e.packing.task_columns import TaskColumns
-from viper_e2e.runtime import VIDEO_EXTENSIONS, count_of
+from viper_e2e.runtime import VIDEO_EXTENSIONS, count_of, plain_json
 
 WINDOW_SECONDS = 2.0
 MIN_SHARE = 0.5
@@ -48,22 +47,18 @@ def read_frame_labels(path: Path) -> FrameLabels:
 
     Raises `ViperError` for any other.
     """
+    advice, is_json = "is this a file of labels?", path.suffix.lower() == ".json"
+    read = plain_json.read_object if is_json else plain_json.read_text
+    found = read(path, max_bytes=MAX_BYTES, advice=advice)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ViperError(f"{path}: over {MAX_BYTES:,} bytes; is this a file of labels?")
-        text = path.read_text(encoding="utf-8-sig")
-        return _of_json(json.loads(text)) if path.suffix.lower() == ".json" else _of_lines(text)
-    except OSError as error:
-        raise ViperError(f"{path}: cannot be read ({error.strerror})") from error
+        return _of_lines(found) if isinstance(found, str) else _of_json(found)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         reason = f"{type(error).__name__}: {error}"
         message = "no labels by frame: a header and a line of numbers for each, or json with 'frames'"
         raise ViperError(f"{path}: {message} ({reason})") from error
 
 
-def _of_json(data: object) -> FrameLabels:
-    if not isinstance(data, dict):
-        raise TypeError("no object")
+def _of_json(data: Mapping[str, Any]) -> FrameLabels:
     frames = sorted(data["frames"].items())
     values = np.array([[float(one["valence"]), float(one["arousal"])] for _, one in frames]) / 10
     return FrameLabels("valence_arousal", "number", ("valence", "arousal"), values)

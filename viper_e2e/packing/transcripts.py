@@ -14,6 +14,7 @@ from viper_e2e.config import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import DecodeSample
+from viper_e2e.runtime import plain_json
 from viper_e2e.shards import TRANSCRIBED
 
 SAMPLE_RATE = 16_000
@@ -64,12 +65,12 @@ def _heard_before(journal: Path, made_by: str) -> dict[str, tuple[Cue, ...]]:
     found: dict[str, tuple[Cue, ...]] = {}
     lines = journal.read_text(encoding="utf-8", errors="replace").split("\n") if journal.is_file() else []
     for line in lines:
+        one = plain_json.record_in(line) or {}
         try:
-            one = json.loads(line)
             cues = tuple(Cue(str(text), float(start), float(end)) for text, start, end in one["cues"])
             if one["made_by"] == made_by:
                 found[str(one["clip"])] = cues
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):  # cut short by a kill, or of another version
             continue
     return found
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import Predictions
+from viper_e2e.runtime import plain_json
 
 PREDICTIONS, METRICS = "predictions.csv", "metrics.json"
 
@@ -32,19 +31,18 @@ def read_scored(named: str) -> Predictions:
 
 def _labels_beside(predictions: Path) -> LabelSet:
     path = predictions.with_name(METRICS)
-    if not path.is_file():
+    if not path.exists():
         raise ViperError(f"{path}: missing; beside {predictions.name} it says what the columns are")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return LabelSet.from_json(record["labels"]) if "labels" in record else _labels_of_before(record, path)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ViperError(f"{path}: damaged ({type(error).__name__}: {error}); evaluate again") from error
-
-
-def _labels_of_before(record: dict[str, Any], path: Path) -> LabelSet:
-    """Labels as a version wrote them that kept the names of emotions alone."""
-    if record.get("tasks"):
+    record = plain_json.read_object(path, max_bytes=plain_json.MAX_BYTES_BY_CLIP, advice="evaluate again")
+    if "labels" not in record and record.get("tasks"):
         raise ViperError(
             f"{path}: of an earlier version, which did not save the labels of tasks; evaluate again"
         )
-    return LabelSet(tuple(record["pearson"]))
+    # Versions before that one wrote the names of emotions alone, as those of their scores.
+    scores = record.get("pearson")
+    names = list(scores) if isinstance(scores, dict) else None
+    of_before = {"columns": names, "minimum": 0.0, "maximum": 1.0}
+    try:
+        return LabelSet.from_json(record.get("labels", of_before))
+    except ValueError as error:
+        raise ViperError(f"{path}: labels are not understood ({error}); evaluate again") from error

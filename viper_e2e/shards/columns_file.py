@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
+from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, plain_json
 from viper_e2e.shards.content_ids import shard_id
 from viper_e2e.shards.index import (
     KNOWN_EXTENSIONS,
@@ -20,7 +20,6 @@ from viper_e2e.shards.index import (
     index_path,
     labels_from_json,
     labels_to_json,
-    parse_json,
 )
 from viper_e2e.shards.limits import ShardError, ShardLimits
 from viper_e2e.shards.sample_table import SHA256_BYTES, Coded, Columns, MemberColumn, SampleTable, Texts
@@ -140,7 +139,7 @@ def _opened(file: Source, size: int) -> tuple[dict[str, Any], bytes | mmap.mmap,
     length = int.from_bytes(beginning[len(MAGIC) :], "little")
     if length > min(_MAX_HEADER_BYTES, size - fixed):
         raise ValueError("its header is cut short")
-    header = parse_json(file.read(fixed, length), file.name)
+    header = plain_json.parsed(file.read(fixed, length), file.name, strict=True, error=ShardError)
     if isinstance(file, LocalFile):
         with Path(file.name).open("rb") as opened:
             content: bytes | mmap.mmap = mmap.mmap(opened.fileno(), size, access=mmap.ACCESS_READ)

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 from viper_e2e.clip import Segment
 from viper_e2e.labels import LabelSet
-from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS
+from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, plain_json
 from viper_e2e.shards.sources import ShardError, ShardLimits, Source
 from viper_e2e.shards.subtitles import WORDS_EXTENSIONS
 
@@ -162,7 +162,7 @@ def read_index(shard: Source, index: Source, size: int, limits: ShardLimits) -> 
 
 def parse_index(content: bytes, name: str, shard: str) -> ShardIndex:
     """The index of a shard out of the file of this name; ``ShardError`` where it is damaged."""
-    data = parse_json(content, name)
+    data = plain_json.parsed(content, name, strict=True, error=ShardError, advice="repack")
     try:
         if data["schema"] not in SCHEMAS:
             raise ShardError(f"{name}: schema {data['schema']!r}, this version reads {SCHEMA!r}: repack")
@@ -255,18 +255,6 @@ def known_or_none(value: float) -> float | None:
 
 
 # --- values from outside ------------------------------------------------------------------------
-
-
-def parse_json(data: bytes, name: str, *, strict: bool = True) -> Any:
-    """Json in UTF-8, ``strict``: without NaN, which other programs write; ``ShardError`` otherwise."""
-    try:
-        return json.loads(data.decode(), parse_constant=_no_constant if strict else float)
-    except (ValueError, RecursionError) as error:
-        raise ShardError(f"{name}: not valid json ({type(error).__name__}: {error})") from error
-
-
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is not allowed")
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

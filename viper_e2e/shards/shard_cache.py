@@ -18,7 +18,7 @@ from typing import BinaryIO, ClassVar
 import numpy as np
 
 from viper_e2e.errors import ViperError
-from viper_e2e.runtime import digest, lock, settle_folder, write_text
+from viper_e2e.runtime import digest, lock, plain_json, settle_folder, write_text
 from viper_e2e.shards.addresses import without_query
 from viper_e2e.shards.index import ShardIndex
 from viper_e2e.shards.sample_table import SampleTable
@@ -224,8 +224,8 @@ class _Lock:
 
 def _schema_of(marker: Path) -> object:
     try:
-        return json.loads(marker.read_text(encoding="utf-8"))["schema"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return (plain_json.record_in(marker.read_text(encoding="utf-8")) or {}).get("schema")
+    except (OSError, UnicodeDecodeError):
         return None
 
 

@@ -198,7 +198,7 @@ def _headers_for(host: str) -> dict[str, str]:
     fault = ShardError(f'{HEADERS}: write {{"HOST": {{"NAME": "VALUE"}}}}, in json')
     try:
         found = json.loads(os.environ.get(HEADERS) or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise fault from error
     if not isinstance(found, dict) or not all(isinstance(of, dict) for of in found.values()):
         raise fault

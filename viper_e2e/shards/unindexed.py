@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from viper_e2e.labels import LabelSet, collision
-from viper_e2e.runtime import AMBIGUOUS_EXTENSIONS, VIDEO_EXTENSIONS, count_of
+from viper_e2e.runtime import AMBIGUOUS_EXTENSIONS, VIDEO_EXTENSIONS, count_of, plain_json
 from viper_e2e.shards.index import (
     KNOWN_EXTENSIONS,
     RECORD_EXTENSION,
@@ -17,7 +17,6 @@ from viper_e2e.shards.index import (
     ShardIndex,
     is_number,
     key_and_extension,
-    parse_json,
     range_of,
     segment_from_json,
     split_of,
@@ -176,7 +175,7 @@ def _foreign_entry(
     record = members[RECORD_EXTENSION]
     if record.size > limits.max_json_bytes:
         raise ShardError(f"json of {record.size} bytes; at most {limits.max_json_bytes} are allowed")
-    data = parse_json(shard.read(record.offset, record.size), "json", strict=False)
+    data = plain_json.parsed(shard.read(record.offset, record.size), "json", error=ShardError)
     if not isinstance(data, dict):
         raise ShardError("json is not an object")
     by_name, complaint = _intensities(data.get("intensities"))

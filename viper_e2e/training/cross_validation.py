@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -139,7 +138,7 @@ def _held_out(
     rows, record = (folding.folder_of(fold) / f"{HELD_OUT}{ending}" for ending in (".csv", ".json"))
     heads = [checkpoint.content_of(model)["model.safetensors"] for model in _models(folding, outcomes)]
     now = {"checkpoint": folding.checkpoint, "models_sha256": heads, "clips": len(shards)}
-    is_known = record.exists() and rows.exists() and _read_json(record) == now
+    is_known = record.exists() and rows.exists() and _recorded(record) == now
     if not many.processes.gather_scalars(float(is_known), purpose="looking for predictions")[0, 0]:
         made = _predicted(folding, fold, outcomes, many, shards)
         if many.processes.is_main:
@@ -167,5 +166,5 @@ def _models(folding: Folding, outcomes: Sequence[Outcome]) -> list[Path]:
     return [outcome.best.with_name(folding.checkpoint) for outcome in outcomes]
 
 
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _recorded(path: Path) -> dict[str, Any]:
+    return plain_json.read_object(path, advice="delete it, so that this fold's clips are predicted again")

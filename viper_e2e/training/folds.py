@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 
 from viper_e2e.errors import ViperError
 from viper_e2e.packing import spelt_apart, taken_apart
-from viper_e2e.runtime import count_of, naming, plain_json, write_text
+from viper_e2e.runtime import count_of, plain_json, write_text
 from viper_e2e.scoring import known_groups
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.stratifying import dealt_groups, strata_of
@@ -81,14 +80,8 @@ class Folds:
 
 def read_folds(path: Path) -> Folds:
     """What `Folds.write` wrote; or a plain object, clip → fold, that a person made."""
-    with naming(path):
-        text = path.read_text(encoding="utf-8")
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise ViperError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(data, dict):
-        raise ViperError(f"{path}: holds no folds; write an object, clip → fold")
+    advice = "write an object, clip → fold"
+    data = plain_json.read_object(path, max_bytes=plain_json.MAX_BYTES_BY_CLIP, advice=advice)
     if "schema" not in data:
         data = {"schema": SCHEMA, "folds": data}
     if data["schema"] != SCHEMA:

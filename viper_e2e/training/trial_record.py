@@ -9,7 +9,7 @@ from typing import Any
 
 from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
-from viper_e2e.runtime import naming, plain_json, write_text
+from viper_e2e.runtime import plain_json, write_text
 from viper_e2e.training.run_folder import check_is_free
 from viper_e2e.training.validation import rank
 
@@ -30,14 +30,10 @@ def read_plan(path: Path) -> dict[str, Any] | None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not path.exists():
         return {}
-    try:
-        with naming(path):
-            data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ViperError(f"{path}: not a record of this version ({error}); was it edited?") from error
-    if not isinstance(data, dict) or not {"plan", "trials"} <= data.keys():
+    data = plain_json.read_object(path, max_bytes=plain_json.MAX_BYTES_BY_CLIP, advice="was it edited?")
+    if not {"plan", "trials"} <= data.keys():
         raise ViperError(f"{path}: not a record of this version; was it edited?")
     return data
 
