@@ -83,6 +83,38 @@ def _grown(before: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any] | No
 # --- what came of it ------------------------------------------------------------------------------
 
 
+class TrialRecord:
+    """The rows of trials while these are trained, before those of an earlier command, in one file."""
+
+    def __init__(self, path: Path, plan: dict[str, Any], *, resume: bool):
+        """``resume``: what the file holds is continued."""
+        self.path, self.plan = path, plan
+        self.rows: list[dict[str, Any]] = []
+        """Of the trials that this command has come to, in their order."""
+        held = read_record(path).get("trials", []) if resume else []
+        self.known: dict[str, dict[str, Any]] = {row["trial"]: row for row in held}
+        """What the file held, by the trial's name."""
+        # Looked at before any process makes a folder again, so that all pass over the same ones.
+        self._given_up = {
+            name for name, row in self.known.items() if "failed" in row and (path.parent / name).is_dir()
+        }
+
+    def passes_over(self, trial: str) -> bool:
+        """Whether it failed in an earlier command and its folder stands: then that row is taken as it is."""
+        if trial in self._given_up:
+            self.rows.append(self.known[trial])
+        return trial in self._given_up
+
+    def add(self, row: dict[str, Any]) -> bool:
+        """Whether it differs from what the file holds of this trial."""
+        self.rows.append(row)
+        return row is not self.known.get(row["trial"])
+
+    def write(self) -> None:
+        """The rows so far, then those of trials that this command has not come to yet."""
+        write_record(self.path, self.plan, [*self.rows, *[*self.known.values()][len(self.rows) :]])
+
+
 def ranked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The best first, of equals the earlier; then what has no score, since its predictions do not vary; what
     failed last."""

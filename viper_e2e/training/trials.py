@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from viper_e2e.training.resuming import with_absolute_paths
 from viper_e2e.training.ridge_training import complaints_of_ridge
 from viper_e2e.training.run_folder import write_settings
 from viper_e2e.training.tables import measures_in
-from viper_e2e.training.trial_record import num_trials, ranked, read_record, write_record
+from viper_e2e.training.trial_record import TrialRecord, num_trials, ranked
 from viper_e2e.training.validation import best_epoch, judgement
 
 MEANS = ("mean_pearson", "mean_ccc", "mean_mse")
@@ -47,7 +47,7 @@ def run_trials(
     base: Settings,
     make: Callable[[int, Mapping[str, str]], Trial],
     plan: dict[str, Any],
-    record: str,
+    record_name: str,
     command: Sequence[str],
     *,
     judge: Callable[[ManyTrainings, Outcome], dict[str, Any]] = lambda many, outcome: {},
@@ -59,7 +59,7 @@ def run_trials(
     again only if its folder is removed. `ViperError` where all have failed. A trial in which every number is
     that of an earlier one names it as ``same_as``: the settings in which they differ have no effect.
 
-    In the folder of ``base``: ``config.yaml`` (what all have in common), ``record`` (``plan`` and all rows,
+    In the folder of ``base``: ``config.yaml`` (what all have in common), the record (``plan`` and all rows,
     written again after each trial), a run folder for each trial and, once all have ended, the best one's
     checkpoint as ``checkpoints/best``. Asked to ``resume``, it continues where it stopped, and trains no
     finished trial again.
@@ -67,88 +67,107 @@ def run_trials(
     ``make``: from a number (the first has 1) and its own settings to a trial. ``plan``: as of `settled_plan`.
     ``propose``: from the rows so far to what the next one tries. ``judge``: what else a row tells of its run.
     """
-    folder = Path(base.train.run_dir)
-    trials = [make(number, differs) for number, differs in enumerate(plan["trials"], start=1)]
-    _check_heads(trials)
-    rows: list[dict[str, Any]] = []
-    known = (
-        {row["trial"]: row for row in read_record(folder / record).get("trials", [])}
-        if base.train.resume
-        else {}
-    )
-    # Looked at before any process makes a folder again, so that all pass over the same ones.
-    given_up = {name for name, row in known.items() if "failed" in row and (folder / name).is_dir()}
-    count = num_trials(plan)
+    folder, count = Path(base.train.run_dir), num_trials(plan)
+    planned = [make(number, differs) for number, differs in enumerate(plan["trials"], start=1)]
+    _check_heads(planned)
+    record = TrialRecord(folder / record_name, plan, resume=base.train.resume)
     with ManyTrainings(base, command=command, count=count) as many:
-        many.check_free(trial.settings for trial in trials)
-        is_main = many.processes.is_main
-        if is_main and known:
+        many.check_free(trial.settings for trial in planned)
+        trials = _Trials(base, record, many, judge)
+        if record.known:
             # The plan may have grown: `--resume` alone continues with all of it.
-            write_record(folder / record, plan, [*known.values()])
-
-        def begun() -> None:
-            if is_main and not rows and not known:
-                # The record tells whose settings those are.
-                write_record(folder / record, plan, [])
-                write_settings(folder, with_absolute_paths(base))
-
-        best: Outcome | None = None
-        logs: dict[str, list[dict[str, Any]]] = {}
-        for number in range(1, count + 1):
-            if number > len(trials):
-                assert propose is not None, "a plan names its trials, or they are proposed"
-                trials.append(make(number, propose(rows)))
-                plan["trials"].append(trials[-1].differs)
-                _check_heads(trials[-1:])
-                many.check_free([trials[-1].settings])
-                if is_main and rows:
-                    write_record(folder / record, plan, rows)
-            trial = trials[number - 1]
-            earlier = known.get(trial.name)
-            if earlier is not None and trial.name in given_up:
-                rows.append(earlier)
+            trials.write()
+        for number, trial in enumerate(trials.each(planned, make, propose), start=1):
+            if record.passes_over(trial.name):
                 continue
             told = ", ".join(f"{name} {value}" for name, value in trial.differs.items())
             many.tell(f"{trial.name} ({number} of {count}): {told}", style="bold")
-            row, outcome = _trained(trial, many, begun, earlier, judge)
-            if row is None:
-                return many.code, rows
-            if outcome is not None:
-                twin = next((name for name, log in logs.items() if log == outcome.log), None)
-                row |= {"same_as": twin} if twin else {}
-                logs[trial.name] = outcome.log
-            rows.append(row)
-            if is_main and row is not earlier:
-                write_record(folder / record, plan, [*rows, *[*known.values()][len(rows) :]])
-            if outcome is not None and row is ranked(rows)[0]:
-                best = outcome
-        if is_main and best is not None:
-            kept = best.best
-            write_folder(folder / "checkpoints" / "best", lambda new: _copy(kept, new))
-            keep_data(best.folder, folder)
-    return _code_of(rows, folder), rows if is_main else []
+            if not trials.train(trial):
+                return many.code, record.rows
+        trials.keep_best()
+    return _code_of(record.rows, folder), record.rows if many.processes.is_main else []
 
 
-def _trained(
-    trial: Trial,
-    many: ManyTrainings,
-    begun: Callable[[], None],
-    earlier: dict[str, Any] | None,
-    judge: Callable[[ManyTrainings, Outcome], dict[str, Any]],
-) -> tuple[dict[str, Any] | None, Outcome | None]:
-    """The trial's row, ``earlier`` where it had ended before; neither where a signal asked to stop."""
-    try:
-        outcome = many.train(trial.settings, begun)
-    except DivergedError as error:
-        many.tell(f"{trial.name} failed: {error}")
-        undefined = dict.fromkeys(("epoch", "score", *MEANS))
-        return {"trial": trial.name, "settings": trial.differs, "failed": error.why, **undefined}, None
-    if outcome is None:
-        return None, None
-    row = _row(trial, outcome)
-    if outcome.was_there and earlier is not None and row.items() <= earlier.items():
-        return earlier, outcome
-    return row | judge(many, outcome), outcome
+class _Trials:
+    """What is trained, told and kept of one trial after the other."""
+
+    def __init__(
+        self,
+        base: Settings,
+        record: TrialRecord,
+        many: ManyTrainings,
+        judge: Callable[[ManyTrainings, Outcome], dict[str, Any]],
+    ):
+        self.base, self.record, self.many, self.judge = base, record, many, judge
+        self.folder = Path(base.train.run_dir)
+        self.best: Outcome | None = None
+        self.logs: dict[str, list[dict[str, Any]]] = {}
+
+    def each(
+        self,
+        planned: Sequence[Trial],
+        make: Callable[[int, Mapping[str, str]], Trial],
+        propose: Callable[[Sequence[dict[str, Any]]], dict[str, str]] | None,
+    ) -> Iterator[Trial]:
+        """Those that are ``planned``, then what is proposed from the rows of all before."""
+        yield from planned
+        plan = self.record.plan
+        for number in range(len(planned) + 1, num_trials(plan) + 1):
+            assert propose is not None, "a plan names its trials, or they are proposed"
+            trial = make(number, propose(self.record.rows))
+            plan["trials"].append(trial.differs)
+            _check_heads([trial])
+            self.many.check_free([trial.settings])
+            if self.record.rows:
+                self.write()
+            yield trial
+
+    def train(self, trial: Trial) -> bool:
+        """Train it and record its row; False where a signal asked to stop."""
+        row, outcome = self._trained(trial)
+        if row is None:
+            return False
+        if outcome is not None:
+            twin = next((name for name, log in self.logs.items() if log == outcome.log), None)
+            row |= {"same_as": twin} if twin else {}
+            self.logs[trial.name] = outcome.log
+        if self.record.add(row):
+            self.write()
+        if outcome is not None and row is ranked(self.record.rows)[0]:
+            self.best = outcome
+        return True
+
+    def _trained(self, trial: Trial) -> tuple[dict[str, Any] | None, Outcome | None]:
+        """The trial's row, the earlier one where it had ended before; neither where a signal asked to stop."""
+        try:
+            outcome = self.many.train(trial.settings, self._begin)
+        except DivergedError as error:
+            self.many.tell(f"{trial.name} failed: {error}")
+            undefined = dict.fromkeys(("epoch", "score", *MEANS))
+            return {"trial": trial.name, "settings": trial.differs, "failed": error.why, **undefined}, None
+        if outcome is None:
+            return None, None
+        row, earlier = _row(trial, outcome), self.record.known.get(trial.name)
+        if outcome.was_there and earlier is not None and row.items() <= earlier.items():
+            return earlier, outcome
+        return row | self.judge(self.many, outcome), outcome
+
+    def _begin(self) -> None:
+        if self.many.processes.is_main and not self.record.rows and not self.record.known:
+            # The record tells whose settings those are.
+            self.record.write()
+            write_settings(self.folder, with_absolute_paths(self.base))
+
+    def write(self) -> None:
+        if self.many.processes.is_main:
+            self.record.write()
+
+    def keep_best(self) -> None:
+        """As the model of them all."""
+        if self.many.processes.is_main and self.best is not None:
+            kept = self.best.best
+            write_folder(self.folder / "checkpoints" / "best", lambda new: _copy(kept, new))
+            keep_data(self.best.folder, self.folder)
 
 
 def _code_of(rows: Sequence[Mapping[str, Any]], folder: Path) -> int:
