@@ -16,7 +16,7 @@ from viper_e2e.labels import LabelSet
 UNHEARD = " of sound are not heard"
 """In the note on seconds of sound that no token hears."""
 WORTH_TELLING_SECONDS = 0.1
-"""Fewer of them are not told."""
+"""Fewer of them are not reported."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ def name_of(column: str) -> str:
     text = re.sub(r"(?<!\S)[-−–](?=[.,]?\d)", "minus ", text)
     # Marks belong to letters: without them most words of India's languages would fall apart.
     kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text)
-    # A title without a letter (an emoji, a plus) is told by the numbers of its characters.
+    # A title without a letter (an emoji, a plus) gets its name from the numbers of its characters.
     return "_".join(kept.split()) or "_".join(f"u{ord(c):x}" for c in text.strip())
 
 
@@ -165,7 +165,7 @@ def alone_of(columns: Sequence[str]) -> int | None:
 
 
 def collision(columns: Sequence[str]) -> str | None:
-    """Why columns cannot be told apart: the two whose names are the same, or ``None``."""
+    """Why columns cannot be distinguished: the two whose names are the same, or ``None``."""
     seen: dict[str, str] = {}
     for column in columns:
         name = name_of(column)

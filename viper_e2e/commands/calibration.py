@@ -97,7 +97,7 @@ def _report_folder(folder: Path | None, options: CalibrateConfig) -> Path:
 
 
 def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) -> list[str]:
-    """`ViperError` for clips that the model was trained on, told by content; what could not be compared."""
+    """`ViperError` for clips that the model was trained on, by content; returns what could not be compared."""
     provenance, content = model.provenance or {}, shards.content_id()
     refused = "a model is overconfident on clips that it was trained on; give others, such as --shards VAL"
     if (provenance.get("train") or {}).get("sha256") == content:

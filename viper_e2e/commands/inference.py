@@ -138,7 +138,7 @@ def _by_clip(found: Sequence[Sequence[Prediction]], options: InferConfig) -> lis
     return clips
 
 
-# --- what people are told ------------------------------------------------------------------------
+# --- what users see ------------------------------------------------------------------------------
 
 
 def _write(

@@ -74,7 +74,7 @@ def tell_next(report: PackReport) -> None:
 
 
 def _table_of(options: PackConfig, scratch: Path) -> tuple[Path, ColumnChoices, tuple[str, ...]]:
-    """The table that ``--labels`` names, what was said of its columns, and what is to be told of it."""
+    """The table that ``--labels`` names, what was said of its columns, and what to report about it."""
 
     def titles(given: list[str]) -> tuple[str, ...]:
         return tuple(title.strip() for words in given for title in words.split(",") if title.strip())

@@ -117,7 +117,7 @@ def pack_corpus(
     """Write ``OUT/labels.csv`` from a recipe's rows, pack, print the report; returns the exit code.
 
     Without ``choices``, all columns but those with names of their own are intensities. Counts that are not
-    those of ``expected`` are told.
+    those of ``expected`` are reported.
     """
     if not rows:
         raise ViperError(

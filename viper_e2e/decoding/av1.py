@@ -1,4 +1,4 @@
-"""av1.py: whether other pictures refer to an AV1 packet, told from its headers; else it need not be decoded.
+"""av1.py: whether other pictures refer to an AV1 packet, by its headers; if not, it need not be decoded.
 
 FFmpeg's AV1 decoder decides once, at its start, whether to skip pictures that nothing refers to; here they are
 left out one by one, before it sees them. Only the beginnings of headers are read, as the AV1 specification

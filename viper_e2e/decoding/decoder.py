@@ -228,7 +228,7 @@ class _Decoding:
                 self._count(pictures.num_decoded)
 
     def _with_sound_chosen(self, files: ExitStack) -> ClipMedia:
-        """The open clip, in which the sound track to be heard is settled and told, once for all its windows."""
+        """The open clip, in which the sound track to use is chosen and reported, once for all its windows."""
         media = files.enter_context(self._open())
         if not self._tracks.hears or self._sound_notes or len(media.container.streams.audio) <= 1:
             return media

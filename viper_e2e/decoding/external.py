@@ -110,7 +110,7 @@ def _why_not_shown(media: ClipMedia, frame: av.VideoFrame) -> str:
 
 
 def _why_not_to_its_end(media: ClipMedia, first: av.VideoFrame) -> str:
-    """The same for the rest of a clip, told from its keyframes, which alone are decoded."""
+    """The same for the rest of a clip, by its keyframes, the only frames that are decoded."""
     kind = _kind(media, first)
     try:
         for frame in _keyframes(media):

@@ -75,7 +75,7 @@ class FrameLog:
         return np.stack([np.array(self._times, np.int64), np.array(self._sizes, np.int64)], axis=1)
 
     def frame_packets(self, timeline: Timeline) -> FramePackets | None:
-        """With times of display of all packets, `NO_FRAME` where nothing is shown; None: it cannot be told."""
+        """With times of display of all packets, `NO_FRAME` where nothing is shown; None: unknown."""
         own = np.array(self._own, np.int64)
         if self._unknown or len(own) != len(timeline.pts) or len(np.unique(own)) < len(own):
             return None

@@ -1,4 +1,4 @@
-"""magic.py: what a file is, told from its first bytes alone, before FFmpeg sees any of it.
+"""magic.py: what a file is, by its first bytes alone, before FFmpeg reads any of it.
 
 FFmpeg given the text of a playlist (DASH, HLS, ffconcat, SDP) opens the files, sockets and addresses
 it names, and given a picture plays it as a one-frame video. So the format is decided here, by strict

@@ -171,7 +171,7 @@ class FrameReader:
         return True
 
     def _landed_at(self, packet: av.Packet) -> int:
-        """Which packet of the timeline this is, after a seek. Raises `RescanNeeded` if it cannot be told."""
+        """Which packet of the timeline this is, after a seek. Raises `RescanNeeded` if that is unclear."""
         assert self._leaps is not None
         pts = packet.pts if packet.pts is not None else packet.dts
         found = np.flatnonzero(self._leaps.pts == pts)

@@ -53,7 +53,7 @@ class TornPackets:
 
 
 class SoundExtent:
-    """From when to when a stream has sound, in its own ticks, told from its packets."""
+    """From when to when a stream has sound, in its own ticks, by its packets."""
 
     def __init__(self) -> None:
         self.start = self.end = self.last_start = 0
@@ -107,7 +107,7 @@ def _seconds_in(packet: av.Packet, stream: av.AudioStream) -> float:
 
 
 class RescanNeeded(Exception):
-    """A file does not go on as its packets told: no frame for one that shows one, or another after a seek."""
+    """A file goes on unlike its packets say: no frame for one that shows one, or another after a seek."""
 
 
 class PacketAction(IntEnum):
@@ -160,7 +160,7 @@ class Timeline:
     last_frame_ticks: int
     """How long the last frame is shown."""
     packets: FramePackets | None = None
-    """None: frames are told by their order out of the decoder."""
+    """None: frames are identified by their order out of the decoder."""
     sound_start_seconds: float = 0.0
     """Of the file's own sound, on the clip's clock (0 = first frame)."""
     sound_end_seconds: float = 0.0
@@ -176,7 +176,7 @@ class Timeline:
 
     @property
     def by_order(self) -> bool:
-        """Whether frames are told by their order out of the decoder."""
+        """Whether frames are identified by their order out of the decoder."""
         return self.packets is None
 
     @property

@@ -131,7 +131,7 @@ def first_that_speaks(
         try:
             peaks[index] = max([peaks[index], *map(_peak, by_index[index].decode(packet))])
         except FFmpegError:
-            # What cannot be decoded is told where it is read.
+            # What cannot be decoded is reported where it is read.
             continue
         if peaks[tracks[0].index] > _SILENT_PEAK:
             return tracks[0]

@@ -49,11 +49,11 @@ class _Worker:
     process: BaseProcess
     connection: connection.Connection
     since: float
-    """When it last told something, or was given something to do."""
+    """When it last reported something, or was given something to do."""
     jobs: deque[Job] = field(default_factory=deque)
     """Handed out and unanswered, in the order in which the worker takes them."""
     state: Literal["starting", "idle", "working"] = "starting"
-    """As far as it has told; a worker that is `working` is at the first of its jobs."""
+    """As last reported; a worker that is `working` is at the first of its jobs."""
 
 
 class PoolStats(NamedTuple):

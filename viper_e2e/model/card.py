@@ -12,7 +12,7 @@ from viper_e2e.runtime import count_of
 
 
 def _origin(provenance: Mapping[str, Any]) -> list[str]:
-    """Lines of the model card: which clips, told by their content, and which scores."""
+    """Lines of the model card: which clips, identified by content, and which scores."""
     lines = []
     if train := provenance.get("train"):
         lines.append(

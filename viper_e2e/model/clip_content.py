@@ -86,7 +86,7 @@ def _settings_of(model: ViPER, name: str) -> object:
 
 
 def _without_places(settings: object) -> object:
-    """Weights are told by their content, not by where they came from."""
+    """Weights are identified by their content, not by where they came from."""
     if not isinstance(settings, dict):
         return settings
     is_backbone = settings.keys() == _OF_BACKBONE

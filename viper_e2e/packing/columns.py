@@ -14,7 +14,7 @@ from viper_e2e.packing.titles import FILE_TITLES, KEPT, PARTS, SPLIT_TITLES, is_
 
 
 def take_columns(sheet: Sheet, choices: ColumnChoices) -> Columns:
-    """What each column is taken for. Nothing that could be otherwise is taken without being told or asked."""
+    """What each column is taken for. What could be meant in two ways is reported or asked about."""
     columns = Columns()
     _check_titles(sheet, columns)
     _take_named(sheet, choices, columns)

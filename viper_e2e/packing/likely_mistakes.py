@@ -29,7 +29,7 @@ CLASS_TITLES = frozenset(
 )
 MIN_ROWS_OF_CODES, MAX_CODES = 10, 20
 MIN_ROWS = 3
-"""A column that is the same in fewer rows than these is not told."""
+"""A column that is the same in fewer rows than these is not reported."""
 
 
 def oddities_of(table: LabelTable) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ def _once_each(clips: list[Clip], problems: list[str]) -> list[Clip]:
 
 
 def _by_stem(folder: Path, extensions: tuple[str, ...], problems: list[str], notes: list[str]) -> _ByStem:
-    """Files with one of the extensions, in the folder and below, by name without it; what is odd is told."""
+    """Files with one of the extensions, in the folder and below, by name without it; odd files are reported."""
     if not folder.is_dir():
         raise ViperError(f"{folder}: no such folder; give the folder that holds the files")
     found = find_files(folder, extensions)

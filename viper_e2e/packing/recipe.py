@@ -49,7 +49,7 @@ class Corpus:
     rows_unverified: bool = False
     """Whether these numbers are from memory."""
     known: Mapping[str, str] = field(default_factory=dict)
-    """Path of a clip → what is known to be wrong with it; told where it is there."""
+    """Path of a clip → what is known to be wrong with it; reported if the clip is there."""
     unverified: tuple[str, ...] = ()
     """What of these facts nobody has compared with the corpus or with public code that reads it."""
 
@@ -70,7 +70,7 @@ class CorpusRows:
 def corpus_rows(corpus: Corpus, folder: Path, fold: str = "") -> CorpusRows:
     """The rows of labels.csv for a corpus in ``folder``, with ``fold`` held out.
 
-    Nothing that differs from what is expected is refused: all of it is told. Raises ``ViperError`` where the
+    Differences from what is expected are reported, never refused. Raises ``ViperError`` if the
     folder holds no such corpus.
     """
     if not folder.is_dir():

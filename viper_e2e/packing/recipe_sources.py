@@ -91,7 +91,7 @@ class Source:
     row: Mapping[str, str]
     """Column of labels.csv → template over the fields, such as ``"dia{Dialogue_ID}_utt{Utterance_ID}"``."""
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Field → its codes → what they stand for. A code that is not there leaves the row out, and is told."""
+    """Field → its codes → what they stand for. A code that is not there leaves the row out, and is reported."""
     change: Change | None = None
     """Applied to the fields before anything else."""
     beside: tuple[Beside, ...] = ()
@@ -103,7 +103,7 @@ class Source:
         raise NotImplementedError
 
     def rows(self, folder: Folder) -> list[Fields]:
-        """All rows; those that are not understood are told."""
+        """All rows; those that are not understood are reported."""
         beside = [(one, one.read(folder)) for one in self.beside]
         rows, left = [], []
         for where, fields in self.records(folder):
@@ -193,7 +193,7 @@ class Lines(Source):
     pattern: str
     """Regular expression of the whole line; its named groups are the fields, ``file`` is the file's name."""
     others: str = ""
-    """Of lines that are no rows; what is neither is told."""
+    """Of lines that are not rows; lines that are neither are reported."""
 
     def records(self, folder: Folder) -> Iterator[tuple[str, Fields]]:
         strange = []

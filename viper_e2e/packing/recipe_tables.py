@@ -27,7 +27,7 @@ def read_records(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, title → cell) of each row; ``columns`` are the titles of a table without them.
 
-    A byte order mark, Windows line ends and spaces around cells are left out; what is repaired is told.
+    A byte order mark, Windows line ends and spaces around cells are left out; repairs are reported.
     """
     text = read_text(path, told)
     mended = text.translate(WINDOWS)
@@ -46,7 +46,7 @@ def read_records(
 
 
 def read_text(path: Path, told: list[str]) -> str:
-    """UTF-8, with or without its mark; what is not is told. ``ViperError`` for a file that cannot be read."""
+    """UTF-8, with or without its mark; anything else is reported. ``ViperError``: it cannot be read."""
     try:
         data = path.read_bytes()
     except OSError as error:

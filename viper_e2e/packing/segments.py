@@ -18,9 +18,9 @@ from viper_e2e.packing.rows import Row
 from viper_e2e.runtime import count_of, first_of, printable
 
 FAR_APART_SECONDS = 1.0
-"""Film in front of a clip that is told, if it is also longer than the clip, on average."""
+"""Film in front of a clip that is reported, if it is also longer than the clip, on average."""
 MUCH_SECONDS = 0.1
-"""An End that lies farther behind the end of its file is told."""
+"""An End that is further beyond the end of its file is reported."""
 FAR_BEHIND = 10
 """Times the length of a file: who is so far off has another unit in mind."""
 

@@ -18,7 +18,7 @@ MAX_NAMED = 10
 
 @dataclass
 class PackedWords:
-    """What is known of the words of the clips of a run, and what is to be told of it."""
+    """What is known of the words of the clips of a run, and what to report about it."""
 
     is_wanted: bool = True
     """Whether files beside clips are looked at."""
@@ -78,7 +78,7 @@ class PackedWords:
             self.transcripts.forget()
 
     def lines(self) -> list[str]:
-        """What is to be told, a line each."""
+        """What to report, a line each."""
         told = [f"{count_of(number, 'clip')} {note}" for note, number in sorted(self.notes.items())]
         if self.unread:
             many = f"{count_of(len(self.unread), 'file')} of subtitles not read ({first_of(self.unread)})"

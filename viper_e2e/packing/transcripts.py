@@ -21,7 +21,7 @@ SAMPLE_RATE = 16_000
 
 
 class Transcripts:
-    """Cues of clips as a model hears them; whoever reads them is told that nobody has checked them."""
+    """Cues of clips as a model transcribes them, with a note to readers that nobody has checked them."""
 
     def __init__(self, source: str, language: str | None, limits: LimitsConfig, journal: Path | None = None):
         """``source``: a Whisper in a folder or on the hub; `ViperError` where it cannot be used. ``journal``: a

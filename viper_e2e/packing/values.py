@@ -29,7 +29,7 @@ WITH_POINT = re.compile(r"(-?[0-9]+)[.,]0{1,2}")
 MIN_OTHERS = 5
 """Below so many other values, what lies far outside them may still be one of them."""
 STRAY_SPANS, MIN_FOR_STRAYS = 3.0, 10
-"""A value this many spans of all others away from them is told; among fewer values none is."""
+"""A value this many spans of all others away from them is reported; among fewer values none is."""
 
 
 def number(cell: str, decimal: str = ".") -> float | None:

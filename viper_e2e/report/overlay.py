@@ -221,7 +221,7 @@ def _font_for(*texts: str) -> Callable[[float], Font]:
 def _font_with(letters: str) -> str:
     """File of the font that comes with Matplotlib, or of the system's that lacks the fewest of these letters.
 
-    What none has is told once; it is drawn as boxes.
+    What no font has is reported once; it is drawn as boxes.
     """
     # Found without importing Matplotlib.
     matplotlib = find_spec("matplotlib")

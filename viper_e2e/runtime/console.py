@@ -21,7 +21,7 @@ AS_IT_IS: dict[str, Any] = {"markup": False, "soft_wrap": True}
 
 
 MAX_PROBLEMS = 10
-"""So many are told; `viper check` shows all."""
+"""At most so many are reported; `viper check` shows all."""
 
 
 def tell_problems(problems: Sequence[str]) -> None:

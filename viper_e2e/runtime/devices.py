@@ -43,7 +43,7 @@ def own_device(wanted: str | None) -> str:
     if device.type not in ("cpu", "cuda", "mps"):
         raise ViperError(f"--device {wanted}: is not supported; give cpu, cuda, cuda:1 or mps")
     if device.type == "cuda":
-        # What is told "cuda" and no number (NVDEC) goes there as well.
+        # What gets "cuda" without a number (NVDEC) goes there as well.
         torch.cuda.set_device(device.index or 0)
     return wanted
 

@@ -37,7 +37,7 @@ def explain(error: OSError, path: str | os.PathLike | None = None) -> str:
 
 
 def _free(where: str) -> str:
-    """How much is left, if that can be told."""
+    """How much is left, if that is known."""
     for folder in Path(where or ".").absolute().parents if where else [Path.cwd()]:
         try:
             return f" ({shutil.disk_usage(folder).free / 2**20:,.0f} MB)"

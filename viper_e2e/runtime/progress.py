@@ -116,7 +116,7 @@ def _seconds_each(task: Task) -> float | None:
 
 
 class _Remaining(ProgressColumn):
-    """The time left, where it can be told."""
+    """The time left, if it can be estimated."""
 
     max_refresh = 0.5
 
@@ -150,7 +150,7 @@ class _Details(ProgressColumn):
 
 @contextmanager
 def counting(title: str, console: Console | None = None) -> Iterator[Counted]:
-    """A bar that is told (done, all), as the ``progress`` of ``pack`` and ``check``."""
+    """A bar that is called with (done, all), as the ``progress`` of ``pack`` and ``check``."""
     began = time.monotonic()
     with ProgressBar(console or SteadyConsole(stderr=True), ends=True) as bar:
         tasks: list[TaskID] = []  # none before the first call, so that an early error stands alone

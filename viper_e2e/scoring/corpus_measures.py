@@ -53,7 +53,7 @@ def said_blends(values: Float[np.ndarray, "N C"], alone: int | None, thresholds:
 
 
 def labelled_blends(true: Float[np.ndarray, "N C"]) -> Blends:
-    """Every emotion with a salience is present; saliences are told apart in whole percent."""
+    """Every emotion with a salience is present; saliences are compared in whole percent."""
     percent = np.round(100 * true).astype(int)
     present = percent > 0
     columns = np.arange(true.shape[1])

@@ -103,7 +103,7 @@ def known_groups(source: ClipSource, name: str, option: str = "--by") -> list[st
         found = [entry.subject for entry in entries]
     elif name.lower() in ("split", "shard"):
         places = [source.shard_of(i) for i in range(len(source))]
-        # Of a foreign shard the split is told by its name alone, and may be unknown.
+        # Only the name of a foreign shard says its split, which may be unknown.
         attribute = "split" if name.lower() == "split" else "path_or_url"
         found = [getattr(place, attribute, None) for place in places]
     else:

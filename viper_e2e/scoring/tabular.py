@@ -129,7 +129,7 @@ def rounded(value: float) -> float | None:
 
 
 def _seconds(value: object) -> object:
-    # Times are told to the millisecond however large they are; records hold them so.
+    # Times have milliseconds however large they are, as in records.
     return round(value, 3) if isinstance(value, int | float) else value
 
 

@@ -61,7 +61,7 @@ def is_loopback(url: str) -> bool:
 
 
 def same_origin(url: str, other: str) -> bool:
-    """Whether what is secret to the one may be told to the other."""
+    """Whether secrets for the one may be sent to the other."""
     first, second = urlsplit(url), urlsplit(other)
     return (first.scheme, first.hostname, first.port) == (second.scheme, second.hostname, second.port)
 

@@ -72,7 +72,7 @@ class ShardIndex:
     content_id: str | None = None
     """As `ShardSet.shard_ids` tells it, where a file says so; None: to be computed."""
     version: str | None = None
-    """Of a shard without hashes: what told its state from others when it was indexed (`ShardState`)."""
+    """Of a shard without hashes: what identified its state when it was indexed (`ShardState`)."""
     kept_name: str | None = None
     """Of a shard of which some samples are left out: what all of it is called in a folder of kept shards."""
 

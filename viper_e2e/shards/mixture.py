@@ -1,4 +1,4 @@
-"""shards/mixture.py: shards of several corpora as one set: all their tasks, their clips told apart."""
+"""shards/mixture.py: shards of several corpora as one set: all their tasks, and distinct keys of clips."""
 
 from __future__ import annotations
 

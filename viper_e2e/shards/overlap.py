@@ -82,7 +82,7 @@ def _film(entry: SampleEntry) -> Member:
 
 
 def _sha256(shard: ShardIndex, film: Member) -> str | None:
-    """``None`` where it cannot be read, which is told elsewhere."""
+    """``None`` if it cannot be read, which is reported elsewhere."""
     if film.sha256 is not None:
         return film.sha256
     try:

@@ -30,7 +30,7 @@ class RemoteReading:
 
     @classmethod
     def of(cls, options: RemoteOptions | RemoteConfig) -> RemoteReading:
-        """As a command or a run is told."""
+        """By the options of a command or the settings of a run."""
         return cls(
             options.read,
             options.read_ahead_memory.num_bytes,

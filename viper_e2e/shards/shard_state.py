@@ -16,10 +16,10 @@ class ShardState:
 
     def __init__(self, version: str | None = None):
         self.version = version
-        """ETag and date of a server, size and date on disk; ``None``: nothing was told so far."""
+        """ETag and date of a server, size and date on disk; ``None``: not known yet."""
 
     def check(self, name: str, version: str | None) -> None:
-        """Compare what was just told with what was told before; ``ShardError`` where it differs."""
+        """Compare with what was reported before; ``ShardError`` if it differs."""
         if self.version not in (None, version):
             differs = f"(it was {self.version!r}, now it is {version!r})"
             raise ShardError(f"{name}: was replaced {self.since} {differs}; {self.advice}")

@@ -30,7 +30,7 @@ def data_record(settings: Settings, train: ShardSet, val: ShardSet | None) -> di
 
 
 def recorded_labels(record: Mapping[str, Any], path: Path) -> LabelSet:
-    """The inverse, as far as labels are told from others: without their range. `ViperError` names ``path``."""
+    """The inverse, with what tells labels from others, so without their range. `ViperError` names ``path``."""
     said = {"columns": record["labels"], "tasks": record.get("tasks", []), "minimum": 0.0, "maximum": 1.0}
     try:
         return LabelSet.from_json(said)

@@ -120,7 +120,7 @@ class FineTuning:
 def rewrapped(
     accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> torch.nn.Module:
-    """The model for several processes, told again which parameters train; alone it needs no telling."""
+    """The model for several processes, wrapped again for the parameters that now train."""
     if accelerator.num_processes == 1:
         return model
     module = accelerator.unwrap_model(model, keep_fp32_wrapper=False)

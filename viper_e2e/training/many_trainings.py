@@ -73,7 +73,7 @@ class ManyTrainings:
     def __init__(self, settings: Settings, *, command: Sequence[str], shares: bool = True, count: int = 1):
         """``settings``: what all have in common: precision, processes, memory, compiler. ``command``: the
         words with which all of it continues, ``--resume`` aside. ``shares`` False: each holds its own clips.
-        ``count``: of the trainings there will be, for what is told of them."""
+        ``count``: of the trainings there will be, for reports."""
         self.settings, self.command = settings, command
         self._has_advised = False
         heed_launcher()
@@ -126,7 +126,7 @@ class ManyTrainings:
                     check_is_free(Path(run.train.run_dir))
 
     def train(self, run: Settings, begun: Callable[[], None] = lambda: None) -> Outcome | None:
-        """Train one run to its end; `None` once a signal has asked to stop, which is told with the command that
+        """Train one run to its end; `None` once a signal has asked to stop, which is reported with the command that
         goes on. ``begun`` is called when all that can be checked beforehand is. After a `DivergedError` the
         next one may be trained."""
         run = self._resolved(run)

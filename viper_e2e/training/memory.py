@@ -37,7 +37,7 @@ class Needs:
     average: int = 0
     """``--ema-decay`` keeps one number more."""
     cached: int = 0
-    """``--reuse-memory``: told, but no reason to refuse, since a small corpus takes only a part of it."""
+    """``--reuse-memory``: reported, but no reason to refuse, since a small corpus takes only a part of it."""
 
     def beyond_weights(self, batch_size: int) -> int:
         """What is still to be allocated once the weights are there."""

@@ -50,7 +50,7 @@ def resumed(run: RunFolder) -> MixedPrecision:
 def resolve_precision(
     precision: Asked, model: ViPER, processes: Processes | None = None
 ) -> Asked | Literal["no", "bf16"]:
-    """``precision`` itself, or what ``auto`` resolves to: the same for all processes, and told in a line."""
+    """``precision`` itself, or what ``auto`` resolves to: the same in all processes; reported in a line."""
     if precision != "auto":
         return precision
     choice = Choice("no", "the first process decides")

@@ -27,7 +27,7 @@ from viper_e2e.training.validation import best_epoch, judgement, rank
 def train(settings: Settings) -> int:
     """Train as the settings say; returns the exit code: 0, or the signal's if one asked to stop.
 
-    Of several seeds those that diverge are told at the end, and the others are trained all the same."""
+    Seeds that diverge are reported at the end; the others are trained all the same."""
     if settings.train.resume:
         folder = Path(settings.train.run_dir)
         check_goes_on(folder, "train")

@@ -26,7 +26,7 @@ Plain = str | int | float | None
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Shows one run. None of its methods raises or waits: what goes wrong is told, and training continues."""
+    """Shows one run. None of its methods raises or waits: failures are reported, and training continues."""
 
     def settings(self, values: Mapping[str, Plain]) -> None:
         """By their full names, as in ``model.fusion.dim``."""

@@ -1,4 +1,4 @@
-"""train_val_overlap.py: tells which clips and subjects of validation are among those of training."""
+"""train_val_overlap.py: reports clips and subjects of validation that are also in training."""
 
 from __future__ import annotations
 

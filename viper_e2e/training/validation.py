@@ -1,4 +1,4 @@
-"""validation.py: a run judged: its validation clips scored, those left out told, the best checkpoint chosen."""
+"""validation.py: scores validation clips of a run, reports those left out, chooses the best checkpoint."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Validation:
 
 
 def judged(predictions: Predictions, best_by: str = "") -> tuple[Scores, dict[str, Any]]:
-    """Scores of validation clips, and all that is told of them as JSON: of tasks each in its own measures."""
+    """Scores of validation clips, and all that is reported of them as JSON, each task in its own measures."""
     scores = scores_of(predictions)
     record = scores_record(scores)
     if predictions.labels.tasks or best_by:
