@@ -149,14 +149,14 @@ def test_check_names_the_tracks_and_takes_the_option(hues, tmp_path, capsys):
     pack(tmp_path / "videos", tmp_path / "labels.csv", tmp_path / "shards")
     assert main(["check", "--shards", str(tmp_path / "shards" / "*.tar"), "--video-track", "2"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "screen: of 2 video tracks 2 (96×64 h264) was looked at, not 1 (128×96 h264)" in told
+    assert "screen: of 2 video tracks 2 (96×64 h264) was used, not 1 (128×96 h264)" in told
 
 
 def test_transparency_beside_the_picture_is_told(tmp_path):
     source = "testsrc2=size=96x64:rate=25:duration=0.2,format=yuva420p"
     ffmpeg("-f", "lavfi", "-i", source, *VP9.split(), "-pix_fmt", "yuva420p", tmp_path / "clip.webm")
     assert decoded(tmp_path / "clip.webm").notes == (
-        "the transparency that its file keeps beside the picture was not looked at",
+        "the transparency that its file keeps beside the picture was not used",
     )
 
 

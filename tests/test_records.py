@@ -75,12 +75,12 @@ def test_a_summary_says_what_could_not_be_scored():
 
 def test_unheard_sound_is_summed_up_once_for_a_clip():
     def deaf(seconds: float) -> dict:
-        note = f"{seconds:.1f} of 8.0 s of sound are not heard (--window-seconds 6 hears all)"
+        note = f"{seconds:.1f} of 8.0 s of sound are not used (--window-seconds 6 uses all)"
         return {"unheard_seconds": seconds, "warning": f"{note}; a second sound track was left out"}
 
     whole = record_of(summary_of([window(0.0, 8.0, 0.2, **deaf(2.0)), window(8.0, 16.0, 0.4, **deaf(3.0))]))
     assert whole["unheard_seconds"] == 5.0
-    told = "5.0 s of sound are not heard (--window-seconds 6 hears all)"
+    told = "5.0 s of sound are not used (--window-seconds 6 uses all)"
     assert whole["warning"] == f"a second sound track was left out; {told}"
 
 

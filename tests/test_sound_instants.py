@@ -109,7 +109,7 @@ def test_what_is_not_heard_is_told_in_seconds(sound, tmp_path):
     expected = 20.0 - (6.0 if sound == "spans" else 4.0)
     assert clip.unheard_seconds == pytest.approx(expected, abs=0.05)
     (note,) = clip.notes
-    assert note.startswith(f"{expected:.1f} of 20.0 s of sound are not heard (--window-seconds ")
+    assert note.startswith(f"{expected:.1f} of 20.0 s of sound are not used (--window-seconds ")
     window_seconds = int(note.rpartition("--window-seconds ")[2].split()[0])
     decoder = ClipDecoder(DecodingConfig(num_frames=4, max_side=64, span_seconds=2.0, sound=sound))
     assert all(not clip.notes for _, clip in decoder.windows(path, window_seconds, window_seconds))

@@ -77,7 +77,7 @@ def test_the_track_of_the_rule_is_heard_and_named(name, tmp_path):
 def test_a_track_that_is_silent_at_first_is_not_taken_for_silent(tmp_path):
     late = r"-f lavfi -i aevalsrc=gt(t\,2.2)*0.2*sin(300*2*PI*t):d=3"
     path = make(tmp_path / "late.mkv", late, tone(500))
-    assert "1 (aac mono) was heard" in decoded(path).notes[0]
+    assert "1 (aac mono) was used" in decoded(path).notes[0]
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ def test_clips_without_words_are_heard_told_and_marked(whisper, tmp_path, capfd)
     assert main(["pack", *words, f"--transcribe={whisper}", "--language=en"]) == 0
     said = " ".join("".join(capfd.readouterr()).split())
     assert "1 clip transcribed by" in said
-    assert "hears no words" in said
+    assert "finds no words" in said
     shards = ShardSet(f"{tmp_path}/shards/train-*.tar")
     found = {shards.entry(i).key: shards.read(i).words for i in range(len(shards))}
     assert found["heard"]

@@ -13,8 +13,8 @@ import numpy as np
 
 from viper_e2e.labels import LabelSet
 
-UNHEARD = " of sound are not heard"
-"""In the note on seconds of sound that no token hears."""
+UNHEARD = " of sound are not used"
+"""In the note on seconds of sound that no token covers."""
 WORTH_TELLING_SECONDS = 0.1
 """Fewer of them are not reported."""
 
@@ -89,7 +89,7 @@ class Sample:
     words: tuple[Cue, ...] = ()
     """What is said, in order; empty: nothing is known of it."""
     words_by: str = ""
-    """The model that heard them, and who checked it; empty: a person wrote them, or nobody knows."""
+    """The model that transcribed them, and who checked it; empty: a person wrote them, or unknown."""
     intensities: tuple[float, ...] | None = None
     """Targets in the order of the label set; ``None`` for an unlabelled clip."""
     subject: str | None = None

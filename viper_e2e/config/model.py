@@ -60,7 +60,7 @@ class DecodingConfig:
     sound: Literal["spans", "windows", "none"] = "spans"
     """`spans`: only the seconds around each instant. `windows`: the whole stream (published rule)."""
     span_seconds: Annotated[float, Bounds(0.02, 3_600)] = 2.0
-    """Length of sound heard per token under `spans`."""
+    """Length of sound per token under `spans`."""
     sample_rate: Annotated[int, Bounds(1_000, 384_000)] = 16_000
     for_modalities: tuple[str, ...] | None = None
     """Modalities whose needs decide what is decoded and looked for, so that models that are compared read clips

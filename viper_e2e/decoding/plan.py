@@ -52,7 +52,7 @@ class Window:
     sound_bounds: Span
     """Where in this stretch there is sound; equal if nowhere."""
     unheard_seconds: float
-    """Of that, how much no token hears."""
+    """Seconds of it that no token covers."""
 
 
 class Plan:
@@ -183,7 +183,7 @@ def _extent(picture_seconds: float, sound: Span) -> Span:
 
 
 def sound_notes(window: Window, config: DecodingConfig) -> tuple[str, ...]:
-    """How much of a clip's sound, or of a window's, no token hears."""
+    """How much sound of a clip, or of a window, no token covers."""
     if window.unheard_seconds < WORTH_TELLING_SECONDS:
         return ()
     total = window.sound_bounds[1] - window.sound_bounds[0]
@@ -193,5 +193,5 @@ def sound_notes(window: Window, config: DecodingConfig) -> tuple[str, ...]:
     by_spans, by_windows = (config.num_frames - 1) * config.span_seconds, (config.num_frames + 1) / 2
     whole = int(by_spans if config.sound == "spans" else by_windows)
     if 1 <= whole < window.end_seconds - window.start_seconds:
-        note += f" (--window-seconds {whole} hears all)"
+        note += f" (--window-seconds {whole} uses all)"
     return (note,)

@@ -68,7 +68,7 @@ def video_note(tracks: Sequence[av.VideoStream], chosen: av.VideoStream) -> str:
     if len(tracks) < 2:
         return ""
     others = ", ".join(describe_picture(tracks, track) for track in tracks if track is not chosen)
-    which = f"of {len(tracks)} video tracks {describe_picture(tracks, chosen)} was looked at"
+    which = f"of {len(tracks)} video tracks {describe_picture(tracks, chosen)} was used"
     return f"{which}, not {others} (--video-track N takes another)"
 
 
@@ -76,7 +76,7 @@ def alpha_note(track: av.VideoStream) -> str:
     """What a person should know of transparency kept beside the picture (VP8, VP9); else empty."""
     if track.metadata.get("alpha_mode") != "1":
         return ""
-    return "the transparency that its file keeps beside the picture was not looked at"
+    return "the transparency that its file keeps beside the picture was not used"
 
 
 def describe_picture(tracks: Sequence[av.VideoStream], track: av.VideoStream) -> str:
@@ -147,7 +147,7 @@ def sound_note(
         return ""
     others = ", ".join(describe_sound(track, tracks) for track in tracks if track.index != heard.index)
     why = f"not {others}" if silent is None else f"as {describe_sound(silent, tracks)} is silent"
-    which = f"of {len(tracks)} sound tracks {describe_sound(heard, tracks)} was heard"
+    which = f"of {len(tracks)} sound tracks {describe_sound(heard, tracks)} was used"
     return f"{which}, {why} (--audio-track N takes another)"
 
 

@@ -23,7 +23,7 @@ def record_of(
     Keys: ``clip``, ``person``, ``valid``, ``error``, ``warning``, ``start_seconds``, ``end_seconds``,
     ``duration_seconds``, ``intensities`` (``{name: value}``), ``present`` (``{modality: bool}``),
     ``face_found`` (share of the looked-at frames that have a face; ``None`` if the model looks at none),
-    ``unheard_seconds`` (of sound that no token hears), ``frame_seconds`` and, with boxes, ``boxes``: per
+    ``unheard_seconds`` (of sound that no token covers), ``frame_seconds`` and, with boxes, ``boxes``: per
     frame ``[x0, y0, x1, y1, "detected" | "interpolated"]`` or ``None``. ``warning`` tells what a person should
     know of how the clip was read, or is ``None``. A clip that could not be read, or for which the model gave no
     number, has ``valid`` False, its ``error``, and ``None`` elsewhere. Where ``labels`` have classes there is
@@ -124,7 +124,7 @@ def _own_unheard(window: Prediction, own_seconds: float) -> float:
 def _warnings(windows: Sequence[Prediction], unheard_seconds: float) -> list[str]:
     """What the windows warn of, each thing once, and which of them are missing.
 
-    How much of a window is not heard is said of the whole clip.
+    Unused sound of windows is reported for the whole clip.
     """
     found: list[str] = []
     hint = ""

@@ -28,7 +28,7 @@ from viper_e2e.packing.transcripts import transcripts_of
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, Counted, count_of, explain
 from viper_e2e.shards import ShardIndex, ShardLimits, ShardWriter, action_units_to_npy
 
-HEARD = ".transcripts.jsonl"
+TRANSCRIPTS = ".transcripts.jsonl"
 """In the folder of shards, until all are there."""
 
 
@@ -58,9 +58,9 @@ def pack(
     is what, ``audio`` holds wav or flac files kept apart, ``fau`` a csv or npy of action units per clip.
     ``subtitles``: whether those beside clips (vtt, srt, txt) are packed as their words; ``words_language``:
     of those that are taken where there are several (``CLIP.en.srt``).
-    ``transcribe``: a Whisper that hears clips of which no words are known, in this ``language``.
+    ``transcribe``: a Whisper for clips of which no words are known, in this ``language``.
     Samples are written in a permutation that depends on ``seed`` alone: same input, same bytes. Shards appear
-    in ``out`` when all are written; an interrupted run leaves nothing but what a Whisper has heard, from which
+    in ``out`` when all are written; an interrupted run leaves nothing but a Whisper's transcripts, from which
     the next one continues.
 
     ``dry_run``: look at everything and write nothing; of clips only the first bytes are read, of files from
@@ -75,8 +75,8 @@ def pack(
     problems, told = list(table.problems), [*table.notes, *oddities_of(table)]
     notes: list[str] = []
     limits = LimitsConfig(max_bytes_in_memory=max_bytes)
-    heard = None if dry_run else transcripts_of(transcribe, language, limits, out / HEARD)
-    words = PackedWords(subtitles, words_language, heard)
+    transcripts = None if dry_run else transcripts_of(transcribe, language, limits, out / TRANSCRIPTS)
+    words = PackedWords(subtitles, words_language, transcripts)
     clips = match_clips(table, labels, videos, audio, fau, problems, notes, told, limits)
     kept: list[str] = []
     old = to_replace(shards_in_the_way(out, overwrite), {clip.row.split for clip in clips}, kept)
@@ -174,7 +174,7 @@ def _add(
             if not has_emotions:
                 notes.append("whose action units come without the seven emotions (stored as 0)")
         said = words.members(clip.video, row.text, row.segment if clip.stretch else None)
-        members |= said or ({} if is_dry else words.heard(_sample(row.key, members, segment)))
+        members |= said or ({} if is_dry else words.transcribed(_sample(row.key, members, segment)))
     except ClipError as error:
         problems.append(f"{row.file_id}: {error}")
         return

@@ -62,16 +62,16 @@ class PackedWords:
             cues = cues_within(cues, *segment.span)
         return self._told(cues, f"with words from a .{extension_of(beside.name)} beside them")
 
-    def heard(self, sample: Sample) -> dict[str, bytes]:
-        """The member with what a model hears in a clip, marked as such; none without a model."""
+    def transcribed(self, sample: Sample) -> dict[str, bytes]:
+        """The member with the words that a model finds in a clip, marked as such; none without a model."""
         if self.transcripts is None:
             return {}
         cues, source = self.transcripts(sample), self.transcripts.source
-        self.notes[f"transcribed by {source}" if cues else f"in which {source} hears no words"] += 1
+        self.notes[f"transcribed by {source}" if cues else f"in which {source} finds no words"] += 1
         return dict([words_member(cues, self.transcripts.made_by)]) if cues else {}
 
     def all_packed(self) -> None:
-        """Once shards are in place, what was heard need not be kept."""
+        """Once shards are in place, the saved transcripts are not needed."""
         if self.transcripts is not None:
             if self.transcripts.num_known:
                 self.notes["transcribed by an earlier run that did not end"] += self.transcripts.num_known

@@ -1,4 +1,4 @@
-"""packing/transcripts.py: `viper pack --transcribe`: what a Whisper hears in clips that come without words."""
+"""packing/transcripts.py: `viper pack --transcribe`: transcripts by Whisper of clips without words."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ class Transcripts:
 
     def __init__(self, source: str, language: str | None, limits: LimitsConfig, journal: Path | None = None):
         """``source``: a Whisper in a folder or on the hub; `ViperError` where it cannot be used. ``journal``: a
-        file that keeps what was heard, so that packing which is killed does not hear it again."""
+        file that saves transcripts, so that packing which was killed does not transcribe again."""
         from viper_e2e.encoders import Transcriber  # loads torch, which no other packing needs
 
-        self._hear = Transcriber(source, language)
+        self._transcribe = Transcriber(source, language)
         self.source = source
         self.made_by = f"{TRANSCRIBED} {source}, language {language or 'as heard'}; checked by nobody"
         """What stands in the shard beside the words."""
         decoding = DecodingConfig(num_frames=1, sound="windows", sample_rate=SAMPLE_RATE, limits=limits)
         self._decode = DecodeSample(ClipDecoder(decoding, hears=True, sees="never"))
         self._journal = journal
-        self._known = {} if journal is None else _heard_before(journal, self.made_by)
+        self._known = {} if journal is None else _transcribed_before(journal, self.made_by)
         self.num_known = 0
-        """Clips that an earlier run had heard."""
+        """Clips that an earlier run had transcribed."""
 
     def __call__(self, sample: Sample) -> tuple[Cue, ...]:
         """What is said in a clip, on its own clock; `ClipError` where its sound cannot be read."""
         if self._journal is None:
-            return self._hear(_sound_of(self._decode(sample)))
+            return self._transcribe(_sound_of(self._decode(sample)))
         clip = _digest(sample)
         if clip in self._known:
             self.num_known += 1
             return self._known[clip]
-        cues = self._hear(_sound_of(self._decode(sample)))
+        cues = self._transcribe(_sound_of(self._decode(sample)))
         line = {"made_by": self.made_by, "clip": clip, "cues": [astuple(cue) for cue in cues]}
         self._journal.parent.mkdir(parents=True, exist_ok=True)
         with self._journal.open("a", encoding="utf-8") as file:
@@ -55,12 +55,12 @@ class Transcripts:
         return cues
 
     def forget(self) -> None:
-        """Remove the journal: all that was heard is packed."""
+        """Remove the journal: all transcripts are packed."""
         if self._journal is not None:
             self._journal.unlink(missing_ok=True)
 
 
-def _heard_before(journal: Path, made_by: str) -> dict[str, tuple[Cue, ...]]:
+def _transcribed_before(journal: Path, made_by: str) -> dict[str, tuple[Cue, ...]]:
     """Clip → cues, of the same model and language; a line that was cut short is left out."""
     found: dict[str, tuple[Cue, ...]] = {}
     lines = journal.read_text(encoding="utf-8", errors="replace").split("\n") if journal.is_file() else []

@@ -42,7 +42,7 @@ class ClipCheck:
     face_share: float | None = None
     """Share of the decoded frames with a face, 0 … 1; ``None`` where faces were not looked for."""
     words_by: str = ""
-    """The model that heard its words; empty: it has none, or a person wrote them."""
+    """The model that transcribed its words; empty: it has none, or a person wrote them."""
     notes: tuple[str, ...] = ()
     """What a person should know of how it is read (`DecodedClip.notes`)."""
     error: str | None = None

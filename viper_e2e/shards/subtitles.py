@@ -19,7 +19,7 @@ MAX_LETTERS = 5_000
 """Of one cue."""
 
 TRANSCRIBED = "transcribed by"
-"""What notes of words begin with that a model has heard."""
+"""What notes begin with on words that a model has transcribed."""
 _HEARD = f"NOTE {TRANSCRIBED} "
 MAX_MADE_BY = 300
 """Letters of such a note that are kept."""
@@ -43,7 +43,7 @@ class Subtitles(NamedTuple):
     faults: tuple[str, ...] = ()
     """Cues that are not among them: line and reason."""
     made_by: str = ""
-    """The model that heard them, as its note says; empty: a person, or nobody knows."""
+    """The model that transcribed them, as its note says; empty: a person, or unknown."""
 
 
 def read_subtitles(name: str, data: bytes) -> Subtitles:

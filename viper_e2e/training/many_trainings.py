@@ -126,7 +126,7 @@ class ManyTrainings:
                     check_is_free(Path(run.train.run_dir))
 
     def train(self, run: Settings, begun: Callable[[], None] = lambda: None) -> Outcome | None:
-        """Train one run to its end; `None` once a signal has asked to stop, which is reported with the command that
+        """Train one run to its end; `None` once a signal has asked to stop, reported with the command that
         goes on. ``begun`` is called when all that can be checked beforehand is. After a `DivergedError` the
         next one may be trained."""
         run = self._resolved(run)
