@@ -281,3 +281,9 @@ def test_words_of_a_tables_header_stay_whole_where_there_is_room():
 def test_a_setting_has_one_name_whichever_way_its_option_is_written(word):
     assert kinds.setting_of(word) == "num_workers"
     assert kinds.option_of(kinds.setting_of(word)) == "--num-workers"
+
+
+def test_each_unknown_option_has_its_nearest_name(capsys):
+    with pytest.raises(SystemExit):
+        parse(kinds.CheckConfig, ["--shards=x", "--workers=2", "--outptu", "y", "--qqq"], "viper check")
+    assert "did you mean --num-workers for --workers, --output for --outptu?" in capsys.readouterr().err

@@ -58,18 +58,24 @@ def unknown_command(command: str, commands: Iterable[str]) -> ExitCode:
 def usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:
     """One line on stderr, and exit code 1."""
     message = with_dashes(_in_plain_words(" ".join(message.split())))
-    on_command_line = re.search(r"unrecognized arguments: --([\w.-]+)", message)
+    names = [option.lstrip("-") for option in options if option.startswith("--")]
     in_file = re.search(r"(?:Group '([\w.]+)' does not )?accept option '([\w.]+)'", message)
     in_file = in_file or re.search(r"Option '([\w.]+)' is not accepted", message)
-    named = on_command_line or in_file
-    if named is not None:
-        word = setting_of(".".join(filter(None, named.groups()))).lower()
-        near = _likely_option(word, [option.lstrip("-") for option in options if option.startswith("--")])
-        if near and on_command_line:
-            near = option_of(near)
-        message += did_you_mean(near)
+    if in_file is not None:
+        message += did_you_mean(_likely_option(".".join(filter(None, in_file.groups())), names))
+    elif message.startswith("unrecognized arguments: "):
+        message += _meant(re.findall(r"(?<= --)[\w.-]+", message), names)
     print(f"{prog}: {message} (see {prog} --help)", file=sys.stderr)
     raise SystemExit(ExitCode.NOTHING_DONE)
+
+
+def _meant(unknown: Sequence[str], names: Sequence[str]) -> str:
+    """Which options are likely meant, as the end of a message; of several, which for which."""
+    likely = {word: option_of(near) for word in unknown if (near := _likely_option(word, names)) is not None}
+    if len(unknown) == 1:
+        return did_you_mean(likely.get(unknown[0]))
+    told = ", ".join(f"{near} for --{word}" for word, near in likely.items())
+    return f"; did you mean {told}?" if told else ""
 
 
 _KINDS = {
@@ -160,6 +166,7 @@ NEVER_MEANT = ("print_shtab", "print_completion")
 
 def _likely_option(word: str, names: Sequence[str]) -> str | None:
     """What others call so, one that ends in this word (``dim`` → ``model.fusion.dim``), or the most alike."""
+    word = setting_of(word).lower()
     by_key = {setting_of(name): name for name in names if name not in NEVER_MEANT}
     near = [key for key, others in SYNONYMS.items() if key in by_key and word in others.split()]
     near = near or [key for key in by_key if key.endswith(f".{word}")]
