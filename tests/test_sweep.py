@@ -240,19 +240,45 @@ def test_trials_are_compared_on_whatever_validates_a_run(base, tmp_path, validat
     assert settled_plan(one, plan, tmp_path / "new/sweep.json") == plan
 
 
-@pytest.mark.parametrize(("more", "is_grown"), [("1e-3,1e-2,0.1", True), ("1e-2,1e-3", False), ("1e-3", False)])
-def test_a_grid_grows_by_values_behind_those_that_were_tried(base, tmp_path, more, is_grown):
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("1e-3,1e-2,0.1", ""),
+        ("1e-2,1e-3", "its trials are not the first"),
+        ("0.1", "its trials are not the first"),
+        ("1e-2", "has 2 trials, and 1 are asked for now; to continue with all of them, give --resume"),
+    ],
+)
+def test_a_grid_grows_by_values_behind_those_that_were_tried(base, tmp_path, more, said):
     def planned(values):
         words = [f"lr={values}"]
         return {"kind": "grid", "over": words, "trials": grid(read_axes(words, base, "--grid"))}
 
     write_record(tmp_path / "sweep.json", planned("1e-3,1e-2"), [])
     resumed = replace(base, train=replace(base.train, val_shards="val-*.tar", resume=True))
-    if is_grown:
+    if not said:
         assert len(settled_plan(resumed, planned(more), tmp_path / "sweep.json")["trials"]) == 3
         return
-    with pytest.raises(ViperError, match="its trials are not the first"):
+    with pytest.raises(ViperError, match=said):
         settled_plan(resumed, planned(more), tmp_path / "sweep.json")
+
+
+@pytest.mark.parametrize(
+    ("count", "over", "said"),
+    [
+        (3, "lr=1..2", "has 5 trials, and 3 are asked"),
+        (3, "lr=1..9", "its trials are not the first"),
+        (7, "lr=1..9", "its trials are not the first"),
+    ],
+)
+def test_proposed_trials_are_not_fewer_when_they_go_on(base, tmp_path, count, over, said):
+    def planned(count, over):
+        return {"kind": "optuna", "over": [over], "seed": 0, "count": count, "trials": []}
+
+    write_record(tmp_path / "sweep.json", planned(5, "lr=1..2") | {"trials": [{"lr": "1.5"}]}, [])
+    resumed = replace(base, train=replace(base.train, val_shards="val-*.tar", resume=True))
+    with pytest.raises(ViperError, match=said):
+        settled_plan(resumed, planned(count, over), tmp_path / "sweep.json")
 
 
 @pytest.mark.campaign

@@ -59,24 +59,26 @@ def settled_plan(base: Settings, plan: dict[str, Any], record: Path) -> dict[str
     before, asked = read_plan(record), json.loads(plain_json.dumps(plan))
     if before is None:
         return plan
-    grown = _grown(before, asked)
-    if grown is None:
-        raise ViperError(
-            f"{record}: its trials are not the first of those asked for now; name another --run-dir"
-        )
-    return grown
+    return _grown(before, asked, record)
 
 
-def _grown(before: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any] | None:
-    """`None` where ``asked`` does not begin with the trials from ``before``."""
+def _grown(before: dict[str, Any], asked: dict[str, Any], record: Path) -> dict[str, Any]:
+    """``asked`` as it continues ``before``, the plan of the ``record``; `ViperError` where it does not."""
     first, now = num_trials(before), num_trials(asked)
     if "count" in asked:
         asked["trials"] = before["trials"]  # they are proposed one after the other
     # Of a grid the trials say all; it grows by values behind those that were there.
     changes = {"count", "trials", "began_with", *(["over"] if before["kind"] == "grid" else [])}
     alike = all(before.get(name) == asked.get(name) for name in {*before, *asked} - changes)
-    if not alike or now < first or asked["trials"][: len(before["trials"])] != before["trials"]:
-        return None
+    if alike and now < first and all(trial in before["trials"] for trial in asked["trials"]):
+        raise ViperError(
+            f"{record}: has {first} trials, and {now} are asked for now; to continue with all of them, give "
+            "--resume and --run-dir alone; for fewer, name another --run-dir"
+        )
+    if not alike or asked["trials"][: len(before["trials"])] != before["trials"]:
+        raise ViperError(
+            f"{record}: its trials are not the first of those asked for now; name another --run-dir"
+        )
     return before if now == first else asked | {"began_with": before.get("began_with", first)}
 
 
@@ -100,7 +102,7 @@ class TrialRecord:
         }
 
     def passes_over(self, trial: str) -> bool:
-        """Whether it failed in an earlier command and its folder is still there; its row is then kept."""
+        """Whether it failed in an earlier command and its folder stands: then that row is taken as it is."""
         if trial in self._given_up:
             self.rows.append(self.known[trial])
         return trial in self._given_up
