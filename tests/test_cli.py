@@ -289,3 +289,20 @@ def test_cycles_are_looked_for_again_once_a_model_is_there(tmp_path):
         assert gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("command", ["export", "import-published", "calibrate"])
+def test_a_new_folder_is_refused_before_work_by_the_option_that_names_it(tmp_path, capsys, command):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "there").mkdir()
+    option = "--to" if command == "calibrate" else "--out"
+    given = {
+        "export": ["--checkpoint=none"],
+        "import-published": ["none.model"],
+        "calibrate": ["--checkpoint=none", "--shards=none.tar"],
+    }[command]
+    for name, said in (("file/new", "cannot be created"), ("there", "already exists; name a new folder")):
+        assert main([command, *given, f"{option}={tmp_path / name}"]) == 1
+        told = one_line(capsys.readouterr().err)
+        assert f"{option} {tmp_path / name}: " in told
+        assert said in told

@@ -25,6 +25,7 @@ from viper_e2e.runtime import (
     count_of,
     first_of,
     settle_folder,
+    settle_new_folder,
     versions,
     written_whole,
 )
@@ -46,9 +47,9 @@ MANY = 3
 
 def run_calibrate(options: CalibrateConfig) -> int:
     """Fit on ``--shards``, keep it in the checkpoint, show what it does."""
+    folder = _folder(options)
     shards = ShardSet(options.shards, limits=shard_limits(options))
     refuse_empty(shards, options.shards)
-    folder = _folder(options)
     model = load_model(options)
     model.calibration = None  # an earlier one is replaced
     model.labels = model.labels if shards.labels is None else model.labels.measured_as(shards.labels)
@@ -76,8 +77,8 @@ def run_calibrate(options: CalibrateConfig) -> int:
 def _folder(options: CalibrateConfig) -> Path | None:
     """Where the checkpoint lies; None for one that is not ours to write into."""
     place = Path(options.checkpoint)
-    if options.to and Path(options.to).exists():
-        raise ViperError(f"--to {options.to}: already exists; name a new folder")
+    if options.to:
+        settle_new_folder(options.to, "--to")
     if place.is_dir() and not is_published(options.checkpoint):
         return checkpoint.folder_of(place).resolve()
     if not options.to:
@@ -155,11 +156,7 @@ def _keep(calibration: Calibration, model: ViPER, folder: Path | None, options: 
 def _write(calibration: Calibration, reports: Sequence[TaskReport], notes: Sequence[str], out: Path) -> bool:
     record = calibration.to_json() | {
         "held_out": {
-            report.task.name: {
-                "before": _record(report.before),
-                "after": _record(report.after),
-                "intervals_over": report.over,
-            }
+            report.task.name: {"before": _record(report.before), "after": _record(report.after)}
             for report in reports
         },
         "notes": list(notes),

@@ -25,6 +25,7 @@ from viper_e2e.runtime import (
     own_device,
     printable,
     progress_bar,
+    settle_new_folder,
     tell_problems,
 )
 from viper_e2e.scoring import ResultJournal, Wanted, identity_of, score, scoring_accelerator
@@ -156,9 +157,7 @@ def tell_failed(predictions: Predictions) -> None:
 
 def run_export(options: ExportConfig) -> int:
     """Write a folder that needs nothing outside of itself."""
-    out = Path(options.out)
-    if out.exists():
-        raise ViperError(f"{out}: already exists; name a new folder")
+    out = settle_new_folder(options.out, "--out")
     load_model(options).save_pretrained(out, self_contained=True)
     console.print(f"wrote {out}")
     return ExitCode.OK
@@ -166,9 +165,7 @@ def run_export(options: ExportConfig) -> int:
 
 def run_import(options: ImportConfig) -> int:
     """Convert one of the authors' released checkpoints into our folder format."""
-    out = Path(options.out)
-    if out.exists():
-        raise ViperError(f"{out}: already exists; name a new folder")
+    out = settle_new_folder(options.out, "--out")
     imported = import_published(options.source, out, overrides=overrides_of(options))
     for note in imported.notes:
         console.print(f"[yellow]note: {note}[/yellow]")

@@ -35,6 +35,7 @@ from .notes import shown_level as shown_level
 from .outfiles import remove_unfinished as remove_unfinished
 from .outfiles import settle_file as settle_file
 from .outfiles import settle_folder as settle_folder
+from .outfiles import settle_new_folder as settle_new_folder
 from .outfiles import write_text as write_text
 from .outfiles import written_whole as written_whole
 from .plurals import count_of as count_of

@@ -44,6 +44,15 @@ def settle_folder(folder: str | os.PathLike, option: str) -> Path:
     return folder
 
 
+def settle_new_folder(folder: str | os.PathLike, option: str) -> Path:
+    """A folder that is made at the end of long work: refused now if it is there already, or cannot be made."""
+    folder = Path(folder)
+    if folder.exists():
+        raise ViperError(f"{option} {folder}: already exists; name a new folder")
+    settle_folder(folder.absolute().parent, f"{option} {folder}:")
+    return folder
+
+
 @contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     """A name to write under; the file written there then replaces ``path`` in one step.

@@ -102,7 +102,7 @@ def load(
 
 
 def read(folder: Path) -> TrainingState:
-    """How far the run of a checkpoint has come."""
+    """Where the run of a checkpoint stands."""
     return _state_of(_data_of(folder))
 
 
