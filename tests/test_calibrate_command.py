@@ -194,7 +194,7 @@ def test_clips_of_training_are_refused_by_content(trained, corpus, tmp_path, cap
     assert main(["calibrate", *words(trained, tmp_path, "val")]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "2 clips are of those that the run was trained on (" in said
+    assert "2 clips were among the training clips of the run (" in said
     assert not (trained / "checkpoints/best/calibration.json").exists()
 
 
