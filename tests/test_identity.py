@@ -19,7 +19,7 @@ from viper_e2e.commands.cli import main
 from viper_e2e.encoders import TokenCache
 from viper_e2e.errors import ViperError
 from viper_e2e.model.checkpoint import write_json
-from viper_e2e.packing import pack, write_labels
+from viper_e2e.packing import PackOptions, pack, write_labels
 from viper_e2e.scoring.journal import ResultJournal
 
 pytestmark = pytest.mark.slow
@@ -305,7 +305,7 @@ def test_shards_packed_anew_and_a_model_trained_anew_are_scored_anew(corpus, mod
     for path in (corpus / "videos").iterdir():
         source = corpus / "videos/0.mp4" if path.stem == "8" else path
         (tmp_path / "v" / path.name).write_bytes(source.read_bytes())
-    pack(tmp_path / "v", tmp_path / "labels.csv", tmp_path / "moved", overwrite=True)
+    pack(tmp_path / "v", tmp_path / "labels.csv", tmp_path / "moved", PackOptions(overwrite=True))
     num_left = interrupted([*words], 1) and len(set(scored_names(tmp_path / "out/parts")))
     assert num_left == 4
     # Another model in the same folder.

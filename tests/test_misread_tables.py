@@ -6,7 +6,7 @@ import pytest
 from support.media import make_clip
 
 from viper_e2e.errors import ViperError
-from viper_e2e.packing import ColumnChoices, pack, read_labels, read_tasks
+from viper_e2e.packing import ColumnChoices, PackOptions, pack, read_labels, read_tasks
 from viper_e2e.packing.likely_mistakes import oddities_of
 
 SHARES, ANSWERS = (0.1, 0.5, 0.9, 0.2, 0.3, 0.8), (1, 2, 3, 4, 5, 5)
@@ -76,7 +76,7 @@ def test_names_written_as_addresses_are_hinted_at(tmp_path):
         make_clip(tmp_path / f"videos/{name}.mp4", num_frames=4, sound=None)
     rows = ("Clip%201.mp4", "M%C3%BCller.mp4", "https://a.org/v/b.mp4?dl=1", "c.mp4")
     path = table(tmp_path, "Path,Split,Joy\n" + "".join(f"{row},train,0.{n}\n" for n, row in enumerate(rows)))
-    report = pack(tmp_path / "videos", path, tmp_path / "out", dry_run=True)
+    report = pack(tmp_path / "videos", path, tmp_path / "out", PackOptions(dry_run=True))
     told = [problem.rpartition("; ")[2] for problem in report.problems]
     assert told == [
         f"there is {name}.mp4: write it so, not as an address" for name in ("Clip 1", "Müller", "b")
@@ -189,7 +189,7 @@ def test_files_called_by_whole_numbers_are_found_with_a_point_and_without(tmp_pa
     for name in names:
         make_clip(tmp_path / f"videos/{name}.mp4", num_frames=4, sound=None)
     path = table(tmp_path, "File_ID,Split,Joy\n1.0,train,0.1\n2.0,train,0.2\n")
-    report = pack(tmp_path / "videos", path, tmp_path / "out", dry_run=True)
+    report = pack(tmp_path / "videos", path, tmp_path / "out", PackOptions(dry_run=True))
     assert report.exit_code == 0
     assert [row.key for row in read_labels(path).rows] == ["1", "2"]
 

@@ -13,7 +13,7 @@ from support.optional import package
 
 from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
-from viper_e2e.packing import ColumnChoices, pack, read_labels
+from viper_e2e.packing import ColumnChoices, PackOptions, pack, read_labels
 from viper_e2e.shards import ShardSet
 
 MP4 = b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(1000)
@@ -455,7 +455,10 @@ def test_pack_prints_what_each_column_was_taken_for(tmp_path):
         (tmp_path / f"videos/c{n}.mp4").write_bytes(MP4)
     (tmp_path / "labels.csv").write_text(with_column("Alter", 23, 41))
     report = pack(
-        tmp_path / "videos", tmp_path / "labels.csv", tmp_path / "out", choices=ColumnChoices(ignore=("Alter",))
+        tmp_path / "videos",
+        tmp_path / "labels.csv",
+        tmp_path / "out",
+        PackOptions(choices=ColumnChoices(ignore=("Alter",))),
     )
     console = Console(width=100, file=io.StringIO())
     console.print(report)

@@ -16,7 +16,7 @@ from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.decoding.cutting import MUXERS
 from viper_e2e.model.preparing import decode
-from viper_e2e.packing import pack
+from viper_e2e.packing import PackOptions, pack
 
 ALL = DecodingConfig(num_frames=500, max_side=None, sample_rate=16_000, span_seconds=10.0)
 OPTIONS = {"g": "25", "bf": "3", "x264-params": "scenecut=0:open-gop=1"}
@@ -145,7 +145,7 @@ def test_films_in_avi_are_cut_and_a_rehearsal_says_so(folder):
     rows = HEAD + "a,old.avi,train,1.2,1.6,,0.1\nb,old.avi,train,2,2.5,left,0.2\nc,film.mp4,train,1,2,,0.3\n"
     report, samples = packed(folder, rows)
     (folder / "labels.csv").write_text(rows)
-    rehearsed = pack(folder / "videos", folder / "labels.csv", folder / "none", dry_run=True)
+    rehearsed = pack(folder / "videos", folder / "labels.csv", folder / "none", PackOptions(dry_run=True))
     for told in (report.notes, rehearsed.notes):
         assert "cut by copying packets: 2 films (avi 1, mp4 1)" in told
     assert report.problems == rehearsed.problems == ()

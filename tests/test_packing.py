@@ -14,8 +14,9 @@ from rich.console import Console
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet
-from viper_e2e.packing import pack, read_labels, write_labels
+from viper_e2e.packing import PackOptions, pack, read_labels, write_labels
 from viper_e2e.packing.action_units import read_action_units
+from viper_e2e.packing.report import Findings
 from viper_e2e.runtime.progress import counting
 from viper_e2e.shards import ACTION_UNITS, FACIAL_EMOTIONS, ShardError, ShardSet
 
@@ -75,7 +76,7 @@ def test_every_split_becomes_shards_that_read_back(tmp_path):
 def test_same_input_gives_the_same_bytes_and_another_seed_another_order(tmp_path):
     videos, labels = corpus(tmp_path, 30)
     for out, seed in (("a", 0), ("b", 0), ("c", 1)):
-        pack(videos, labels, tmp_path / out, seed=seed, shard_size=5_000)
+        pack(videos, labels, tmp_path / out, PackOptions(seed=seed, shard_size=5_000))
     assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
 
     def keys(out: str) -> list[str]:
@@ -88,7 +89,7 @@ def test_same_input_gives_the_same_bytes_and_another_seed_another_order(tmp_path
 
 def test_shards_stay_under_their_size(tmp_path):
     videos, labels = corpus(tmp_path, 30)
-    report = pack(videos, labels, tmp_path / "out", shard_size=12_000)
+    report = pack(videos, labels, tmp_path / "out", PackOptions(shard_size=12_000))
     assert all(s.shards > 1 for s in report.splits)
     for path in (tmp_path / "out").glob("*.tar"):
         assert path.stat().st_size <= 12_000 + 10_240 + 1024
@@ -116,7 +117,7 @@ def test_sound_and_action_units_travel_with_their_clip(tmp_path):
     (tmp_path / "fau/00001.csv").write_text(
         header + "\n" + ",".join(["[1]", "0.0", "", "nan", *["0.25"] * 18]) + "\n"
     )
-    report = pack(videos, labels, tmp_path / "out", audio=tmp_path / "audio", fau=tmp_path / "fau")
+    report = pack(videos, labels, tmp_path / "out", PackOptions(audio=tmp_path / "audio", fau=tmp_path / "fau"))
     assert report.exit_code == 0
     assert report.notes == (
         "1 clip whose action units come without the seven emotions (stored as 0)",
@@ -152,7 +153,7 @@ def test_what_cannot_be_packed_is_listed_and_the_rest_is_packed(tmp_path):
     (tmp_path / "audio/00005.wav").write_bytes(b"not sound")
     (tmp_path / "fau").mkdir()
     np.save(tmp_path / "fau/00006.npy", np.zeros((5, 3)))
-    report = pack(videos, labels, tmp_path / "out", audio=tmp_path / "audio", fau=tmp_path / "fau")
+    report = pack(videos, labels, tmp_path / "out", PackOptions(audio=tmp_path / "audio", fau=tmp_path / "fau"))
     assert report.exit_code == 2
     wanted = ["[00000]: no video 00000.*", "00001.mp4: is empty", "00002.mp4: is an HLS playlist"]
     wanted += [
@@ -186,7 +187,7 @@ def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pack(videos, labels, tmp_path / "out", shard_size=2_000, progress=interrupt)
+        pack(videos, labels, tmp_path / "out", PackOptions(shard_size=2_000), progress=interrupt)
     assert list((tmp_path / "out").iterdir()) == []
     (tmp_path / "out" / ".packing-killed").mkdir()
     report = pack(videos, labels, tmp_path / "out")
@@ -198,29 +199,29 @@ def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(tmp_path):
 
 def test_shards_of_another_run_are_not_overwritten_unless_told(tmp_path):
     videos, labels = corpus(tmp_path, 9)
-    pack(videos, labels, tmp_path / "out", shard_size=2_000)
+    pack(videos, labels, tmp_path / "out", PackOptions(shard_size=2_000))
     before = digest(tmp_path / "out")
     with pytest.raises(ViperError, match="another run"):
         pack(videos, labels, tmp_path / "out")
     assert digest(tmp_path / "out") == before
-    pack(videos, labels, tmp_path / "out", overwrite=True)
+    pack(videos, labels, tmp_path / "out", PackOptions(overwrite=True))
     pack(videos, labels, tmp_path / "fresh")
     assert digest(tmp_path / "out") == digest(tmp_path / "fresh")
 
 
 def test_overwriting_takes_nothing_that_is_not_its_own(tmp_path):
     videos, labels = corpus(tmp_path, 9)
-    pack(videos, labels, tmp_path / "out", shard_size=2_000)
+    pack(videos, labels, tmp_path / "out", PackOptions(shard_size=2_000))
     theirs = tmp_path / "out" / "laion-000000.tar"
     theirs.write_bytes(b"somebody's")
-    report = pack(videos, labels, tmp_path / "out", overwrite=True)
+    report = pack(videos, labels, tmp_path / "out", PackOptions(overwrite=True))
     assert theirs.read_bytes() == b"somebody's"
     assert any("laion-000000.tar stays as it is" in note for note in report.notes)
     foreign = tmp_path / "out" / "train-000077.tar"
     foreign.write_bytes(b"somebody's")
     before = digest(tmp_path / "out")
     with pytest.raises(ViperError, match=r"train-000077.tar: was not written by viper pack; move it"):
-        pack(videos, labels, tmp_path / "out", overwrite=True)
+        pack(videos, labels, tmp_path / "out", PackOptions(overwrite=True))
     assert digest(tmp_path / "out") == before
 
 
@@ -356,7 +357,7 @@ def test_a_folder_that_is_not_there_says_so(tmp_path):
 def test_a_shard_size_that_makes_no_sense_is_refused(tmp_path, shard_size):
     videos, labels = corpus(tmp_path)
     with pytest.raises(ViperError, match="positive number of bytes"):
-        pack(videos, labels, tmp_path / "out", shard_size=shard_size)
+        pack(videos, labels, tmp_path / "out", PackOptions(shard_size=shard_size))
 
 
 def test_action_units_are_ordered_by_their_names():
@@ -390,3 +391,20 @@ def test_the_bar_counts_and_says_nothing_where_nothing_was_done(capsys):
     with counting("packing") as progress:
         progress(3, 3)
     assert "3/3" in capsys.readouterr().err
+
+
+def test_what_is_true_of_several_clips_is_one_note_behind_those_that_stand_for_themselves():
+    findings = Findings()
+    findings.count("without sound")
+    findings.note(["clips that no row means: a.mp4"])
+    findings.count("without sound")
+    findings.count("cut", 3)
+    findings.leave_out("a: no video", "b: no video")
+    assert findings.notes == ("clips that no row means: a.mp4", "3 clips cut", "2 clips without sound")
+    assert findings.problems == ["a: no video", "b: no video"]
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_options_that_nothing_can_be_packed_with_are_refused_when_they_are_made(size):
+    with pytest.raises(ViperError, match="give a positive number of bytes"):
+        PackOptions(shard_size=size)

@@ -13,6 +13,7 @@ from viper_e2e.config import LimitsConfig
 from viper_e2e.errors import ClipError
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading import beside_clip, words_beside
+from viper_e2e.packing.report import Findings
 from viper_e2e.packing.subtitles import PackedWords
 from viper_e2e.packing.transcripts import Transcripts
 from viper_e2e.scoring import check
@@ -71,13 +72,13 @@ def test_names_with_the_clips_ending_and_accents_written_apart_are_its_own(folde
 
 def test_subtitles_that_are_not_read_are_told(folder, caplog):
     clip = folder("clip.ass", "clip.english.srt", "clip.notes.txt", "other.ass")
-    words = PackedWords()
+    words = PackedWords(Findings())
     assert words.members(clip, None, None) == {}
     assert words_beside(clip) == ()
     (line,) = words.lines()
     assert line.startswith("2 files of subtitles not read (clip.english.srt, clip.ass): convert it (`ffmpeg -i")
     assert "clip.ass is not read; convert it" in caplog.text
-    assert PackedWords(is_wanted=False).lines() == []
+    assert PackedWords(Findings(), is_wanted=False).lines() == []
 
 
 def test_of_several_languages_none_is_taken_unasked(folder):
@@ -102,13 +103,17 @@ def test_a_file_that_comes_later_is_seen(folder):
 
 
 def test_what_was_taken_of_several_places_is_counted(folder):
-    words = PackedWords()
+    words = PackedWords(Findings())
     for name in ("clip.srt", "clip.txt"):
         clip = folder(name)
         words.members(clip, "of the table", None)
         clip.with_name(name).unlink()
-    assert "1 clip with words from several places: subtitles taken, the table's words left" in words.lines()
-    assert "1 clip with words from several places: the table's words taken, the .txt left" in words.lines()
+    assert (
+        "1 clip with words from several places: subtitles taken, the table's words left" in words.findings.notes
+    )
+    assert (
+        "1 clip with words from several places: the table's words taken, the .txt left" in words.findings.notes
+    )
 
 
 def test_words_are_counted_by_check(tmp_path):

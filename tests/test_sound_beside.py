@@ -13,7 +13,7 @@ from support.selection import some_of
 from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError
-from viper_e2e.packing import pack
+from viper_e2e.packing import PackOptions, pack
 from viper_e2e.shards import ShardSet
 
 NOISE = "-f lavfi -i anoisesrc=r=44100:d=2:a=0.3:seed=7"
@@ -96,7 +96,7 @@ def test_sound_beside_a_clip_goes_into_shards(clip, tmp_path):
         write(sounds / f"{number}.{name.rpartition('.')[2]}", FILES[name])
         rows.append(f"{number},train,0.{number}")
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
-    pack(videos, tmp_path / "labels.csv", tmp_path / "shards", audio=sounds)
+    pack(videos, tmp_path / "labels.csv", tmp_path / "shards", PackOptions(audio=sounds))
     shards = ShardSet([str(tmp_path / "shards" / "*.tar")])
     assert len(shards) == len(names)
     for number in range(len(names)):

@@ -12,7 +12,8 @@ from support.media import make_clip
 from viper_e2e.clip import Cue, Segment
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import beside_clip, cues_of_file
-from viper_e2e.packing import pack, write_labels
+from viper_e2e.packing import PackOptions, pack, write_labels
+from viper_e2e.packing.report import Findings
 from viper_e2e.packing.subtitles import PackedWords
 from viper_e2e.shards import ShardError, ShardSet
 from viper_e2e.shards.subtitles import MAX_CUES, MAX_WORDS_BYTES, read_subtitles, words_member
@@ -203,22 +204,22 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
 
 def test_of_a_part_of_a_file_what_is_said_in_it_is_packed_on_its_own_clock(tmp_path):
     (tmp_path / "a.srt").write_text(SRT)
-    words = PackedWords()
+    words = PackedWords(Findings())
     made = words.members(tmp_path / "a.mp4", "of the table", Segment(1.0, 2.5))
     assert read_subtitles("words.vtt", made["words.vtt"]).cues == (
         Cue("Oh no, look!", 0.0, 0.5),
         Cue("R&D <here>", 1.0, 2.25),
     )
     assert words.members(tmp_path / "a.mp4", None, Segment(4.0, 5.0)) == {}
-    assert words.lines() == [
+    assert words.findings.notes == (
         "1 clip with subtitles that say nothing while they last",
         "1 clip with words from a .srt beside them",
         "1 clip with words from several places: subtitles taken, the table's words left",
-    ]
+    )
     (tmp_path / "b.txt").write_text("of all of it")
     assert words.members(tmp_path / "b.mp4", None, Segment(4.0, 5.0)) == {}
     assert words.members(tmp_path / "b.mp4", None, None) == {"words.txt": b"of all of it\n"}
-    assert any("has no times: packed without words" in line for line in words.lines())
+    assert any("has no times: packed without words" in line for line in words.findings.notes)
 
 
 @pytest.fixture
@@ -239,7 +240,9 @@ def corpus(tmp_path):
 
 
 def packed(folder, **options):
-    report = pack(folder / "videos", folder / "labels.csv", folder / "shards", overwrite=True, **options)
+    report = pack(
+        folder / "videos", folder / "labels.csv", folder / "shards", PackOptions(overwrite=True, **options)
+    )
     shards = ShardSet(f"{folder}/shards/train-*.tar")
     return report, {shards.entry(i).key: shards.read(i).words for i in range(len(shards))}, shards
 

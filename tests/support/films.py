@@ -6,13 +6,13 @@ import av
 import numpy as np
 
 from support.media import tone
-from viper_e2e.packing import pack
+from viper_e2e.packing import PackOptions, pack
 from viper_e2e.shards import ShardSet
 
 
 def packed(folder, table: str, **more):
     (folder / "labels.csv").write_text(table)
-    report = pack(folder / "videos", folder / "labels.csv", folder / "out", overwrite=True, **more)
+    report = pack(folder / "videos", folder / "labels.csv", folder / "out", PackOptions(overwrite=True, **more))
     shards = ShardSet(str(folder / "out/*.tar"))
     return report, {shards.entry(n).key: shards.read(n) for n in range(len(shards))}
 

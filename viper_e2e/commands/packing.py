@@ -13,6 +13,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.packing import (
     WINDOW_SECONDS,
     ColumnChoices,
+    PackOptions,
     PackReport,
     frame_label_table,
     pack,
@@ -31,32 +32,33 @@ def run_pack(options: PackConfig) -> int:
     """Pack, print the report, and return the exit code: 2 where clips were left out."""
     if options.output:
         settle_file(options.output, "--output")
-    more = {"max_bytes": options.max_bytes.num_bytes} if options.max_bytes is not None else {}
     with tempfile.TemporaryDirectory() as scratch:
         labels, choices, notes = _table_of(options, Path(scratch))
         with progress_bar("packing") as progress:
-            report = pack(
-                Path(options.videos),
-                labels,
-                Path(options.out),
-                choices=choices,
-                audio=Path(options.audio) if options.audio else None,
-                fau=Path(options.fau) if options.fau else None,
-                shard_size=options.shard_size.num_bytes,
-                seed=options.seed,
-                overwrite=options.overwrite,
-                progress=progress,
-                subtitles=not options.no_subtitles,
-                transcribe=options.transcribe,
-                language=options.language,
-                words_language=options.words_language,
-                dry_run=options.dry_run,
-                **more,
-            )
+            how = _pack_options(options, choices)
+            report = pack(Path(options.videos), labels, Path(options.out), how, progress=progress)
     report = replace(report, notes=(*notes, *report.notes))
     code = tell_findings(report, options.output)
     tell_next(report)
     return code
+
+
+def _pack_options(options: PackConfig, choices: ColumnChoices) -> PackOptions:
+    more = {"max_bytes": options.max_bytes.num_bytes} if options.max_bytes is not None else {}
+    return PackOptions(
+        choices=choices,
+        audio=Path(options.audio) if options.audio else None,
+        fau=Path(options.fau) if options.fau else None,
+        shard_size=options.shard_size.num_bytes,
+        seed=options.seed,
+        overwrite=options.overwrite,
+        subtitles=not options.no_subtitles,
+        transcribe=options.transcribe,
+        language=options.language,
+        words_language=options.words_language,
+        dry_run=options.dry_run,
+        **more,
+    )
 
 
 def tell_next(report: PackReport) -> None:

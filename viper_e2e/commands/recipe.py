@@ -18,6 +18,7 @@ from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.packing import (
     ColumnChoices,
     Corpus,
+    PackOptions,
     corpus_rows,
     differences,
     label_titles,
@@ -126,19 +127,16 @@ def pack_corpus(
     shards_in_the_way(given.out, given.overwrite)  # before labels.csv of that run is replaced
     labels = given.out / "labels.csv"
     write_labels(labels, rows)
+    how = PackOptions(
+        choices=choices or ColumnChoices(labels=label_titles(rows)),
+        audio=audio,
+        fau=fau,
+        shard_size=given.shard_size.num_bytes,
+        seed=given.seed,
+        overwrite=given.overwrite,
+    )
     with counting("packing") as progress:
-        report = pack(
-            videos,
-            labels,
-            given.out,
-            choices=choices or ColumnChoices(labels=label_titles(rows)),
-            audio=audio,
-            fau=fau,
-            shard_size=given.shard_size.num_bytes,
-            seed=given.seed,
-            overwrite=given.overwrite,
-            progress=progress,
-        )
+        report = pack(videos, labels, given.out, how, progress=progress)
     Console().print(report)
     if expected is not None:
         _tell(f"{expected.name}: {line}" for line in differences(expected, rows))

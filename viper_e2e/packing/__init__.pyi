@@ -1,6 +1,7 @@
 from .column_choices import ColumnChoices as ColumnChoices
 from .frame_labels import WINDOW_SECONDS as WINDOW_SECONDS
 from .frame_labels import frame_label_table as frame_label_table
+from .options import PackOptions as PackOptions
 from .pack import pack as pack
 from .pack import shards_in_the_way as shards_in_the_way
 from .recipe import Corpus as Corpus

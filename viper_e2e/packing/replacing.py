@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from viper_e2e.errors import ViperError
+from viper_e2e.packing.report import Findings
 from viper_e2e.runtime import count_of, first_of
 from viper_e2e.shards import SCHEMAS, index_path
 
@@ -24,14 +25,14 @@ def shards_in_the_way(out: Path, overwrite: bool) -> list[Path]:
     return old
 
 
-def to_replace(old: list[Path], splits: set[str], notes: list[str]) -> list[Path]:
+def to_replace(old: list[Path], splits: set[str], findings: Findings) -> list[Path]:
     """Of what is there, the shards of these splits that `pack` wrote; nothing else is ours to delete."""
     found = []
     for path in old:
         split = path.name.rpartition("-")[0]
         if split not in splits:
             if path.suffix == ".tar":
-                notes.append(f"{path} stays as it is: this table has no split {split}")
+                findings.note([f"{path} stays as it is: this table has no split {split}"])
         elif _is_packed(Path(index_path(str(path))) if path.suffix == ".tar" else path, split):
             found.append(path)
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,12 +14,40 @@ from rich.text import Text
 from viper_e2e.errors import ExitCode
 from viper_e2e.labels import LabelSet
 from viper_e2e.packing.rows import Column
-from viper_e2e.runtime import table
+from viper_e2e.runtime import count_of, table
 
 MAX_LINES = 20
 """Problems printed; the JSON report holds all."""
 MAX_VALUES = 12
 """Of one column whose clips are counted value by value."""
+
+
+class Findings:
+    """Gathers, while clips are matched and packed, what the report will say of them."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        """One line for each clip or row that is left out."""
+        self._notes: list[str] = []
+        self._counts: Counter[str] = Counter()
+
+    def leave_out(self, *problems: str) -> None:
+        """Take down why a clip, a row or a folder is not packed."""
+        self.problems += problems
+
+    def note(self, lines: Iterable[str]) -> None:
+        """Take down lines that stand for themselves."""
+        self._notes += lines
+
+    def count(self, note: str, clips: int = 1) -> None:
+        """Take down what is true of some clips; one line says of how many."""
+        self._counts[note] += clips
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines on what is packed."""
+        counted = (f"{count_of(number, 'clip')} {note}" for note, number in sorted(self._counts.items()))
+        return (*self._notes, *counted)
 
 
 @dataclass(frozen=True)

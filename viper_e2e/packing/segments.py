@@ -14,6 +14,7 @@ from viper_e2e.clip import Segment
 from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding import TAIL_SECONDS, LongFile, Stretch, open_sound, sound_as_wav
 from viper_e2e.errors import ClipError
+from viper_e2e.packing.report import Findings
 from viper_e2e.packing.rows import Row
 from viper_e2e.runtime import count_of, first_of, printable
 
@@ -41,13 +42,10 @@ class Clip:
     """Whether sound and action units begin where the clip does, not where the video does."""
 
 
-def with_stretches(
-    clips: Sequence[Clip], limits: LimitsConfig, problems: list[str], notes: list[str], told: list[str]
-) -> list[Clip]:
+def with_stretches(clips: Sequence[Clip], limits: LimitsConfig, findings: Findings) -> list[Clip]:
     """The clips, those that have a time in their file with what is to be cut; a file is looked at once.
 
-    What cannot be cut is left out and told in ``problems``, line by line; ``notes`` are counted, ``told`` stand
-    for themselves: which files are cut, and which are not.
+    What cannot be cut is left out; ``findings`` have it, and which files are cut and which are not.
     """
     films = Films()
     by_video = defaultdict(list)
@@ -60,13 +58,13 @@ def with_stretches(
             film = LongFile(video, limits)
         except ClipError as error:
             lines = ", ".join(str(clip.row.line) for clip in same)
-            problems.append(f"lines {lines}: {error}")
+            findings.leave_out(f"lines {lines}: {error}")
             found |= dict.fromkeys((clip.row.line for clip in same), None)
             continue
-        cuts = [_cut_out_of(film, clip, problems, notes) for clip in same]
+        cuts = [_cut_out_of(film, clip, findings) for clip in same]
         found |= {clip.row.line: made for clip, made in zip(same, cuts, strict=True)}
         films.add(film, [made.stretch for made in cuts if made is not None and made.stretch is not None])
-    told += films.lines()
+    findings.note(films.lines())
     placed = [found.get(clip.row.line, clip) for clip in clips]
     return [clip for clip in placed if clip is not None]
 
@@ -134,7 +132,7 @@ def is_timed(segment: Segment | None) -> bool:
     return segment is not None and segment.span != (0.0, math.inf)
 
 
-def _cut_out_of(film: LongFile, clip: Clip, problems: list[str], notes: list[str]) -> Clip | None:
+def _cut_out_of(film: LongFile, clip: Clip, findings: Findings) -> Clip | None:
     row, lasts = clip.row, film.duration_seconds
     assert row.segment is not None
     start, end = row.segment.span
@@ -142,18 +140,18 @@ def _cut_out_of(film: LongFile, clip: Clip, problems: list[str], notes: list[str
         hint = "; are these milliseconds? Start and End are seconds, or hh:mm:ss.mmm" * _are_thousandths(
             start, lasts
         )
-        problems.append(
+        findings.leave_out(
             f"{row.file_id}: line {row.line}: Start {start:g} s lies behind the end of {clip.video}, "
             f"which lasts {lasts:.3f} s{hint}"
         )
         return None
     if not math.isinf(end) and end > lasts + MUCH_SECONDS:
         hint = " (far behind it: are these milliseconds? End is seconds)" * _are_thousandths(end, lasts)
-        notes.append(f"whose End lies behind the end of their file, with which they end{hint}")
+        findings.count(f"whose End lies behind the end of their file, with which they end{hint}")
     try:
         stretch = film.stretch(start, end)
     except ClipError as error:
-        problems.append(f"{row.file_id}: line {row.line}: {error}")
+        findings.leave_out(f"{row.file_id}: line {row.line}: {error}")
         return None
     return replace(clip, stretch=stretch, file_seconds=lasts)
 

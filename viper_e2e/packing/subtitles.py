@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from viper_e2e.clip import Cue, Sample, Segment, cues_within
 from viper_e2e.loading import HOW_TO_NAME_IT, beside_clip, cues_of_file, unread_beside
+from viper_e2e.packing.report import Findings
 from viper_e2e.packing.transcripts import Transcripts
 from viper_e2e.runtime import count_of, extension_of, first_of, printable
 from viper_e2e.shards import words_member
@@ -20,14 +20,13 @@ MAX_NAMED = 10
 class PackedWords:
     """What is known of the words of the clips of a run, and what to report about it."""
 
+    findings: Findings
     is_wanted: bool = True
     """Whether files beside clips are looked at."""
     language: str = ""
     """Of the file that is taken where there are several."""
     transcripts: Transcripts | None = None
     """Hears clips of which no words are known."""
-    notes: Counter[str] = field(default_factory=Counter)
-    """Of how many clips each is true."""
     broken: list[str] = field(default_factory=list)
     """Files with cues that are left out, each with the first of them."""
     unread: dict[str, None] = field(default_factory=dict)
@@ -49,7 +48,7 @@ class PackedWords:
         has_text = text is not None and bool(text.strip())
         if has_text and beside is not None:
             taken, left = ("subtitles", "the table's words") if is_timed else ("the table's words", "the .txt")
-            self.notes[f"with words from several places: {taken} taken, {left} left"] += 1
+            self.findings.count(f"with words from several places: {taken} taken, {left} left")
         if text is not None and has_text and not is_timed:
             return self._told([Cue(" ".join(text.split()))], "whose words are those of the table")
         if beside is None:
@@ -57,7 +56,7 @@ class PackedWords:
         cues = self._cues_of(beside)
         if segment is not None and segment.span != (0.0, math.inf):
             if not is_timed:
-                self.notes["cut out of files whose .txt has no times: packed without words"] += 1
+                self.findings.count("cut out of files whose .txt has no times: packed without words")
                 return {}
             cues = cues_within(cues, *segment.span)
         return self._told(cues, f"with words from a .{extension_of(beside.name)} beside them")
@@ -67,19 +66,19 @@ class PackedWords:
         if self.transcripts is None:
             return {}
         cues, source = self.transcripts(sample), self.transcripts.source
-        self.notes[f"transcribed by {source}" if cues else f"in which {source} finds no words"] += 1
+        self.findings.count(f"transcribed by {source}" if cues else f"in which {source} finds no words")
         return dict([words_member(cues, self.transcripts.made_by)]) if cues else {}
 
     def all_packed(self) -> None:
         """Once shards are in place, the saved transcripts are not needed."""
         if self.transcripts is not None:
-            if self.transcripts.num_known:
-                self.notes["transcribed by an earlier run that did not end"] += self.transcripts.num_known
+            if known := self.transcripts.num_known:
+                self.findings.count("transcribed by an earlier run that did not end", known)
             self.transcripts.forget()
 
     def lines(self) -> list[str]:
-        """What to report, a line each."""
-        told = [f"{count_of(number, 'clip')} {note}" for note, number in sorted(self.notes.items())]
+        """What to report of files, a line each."""
+        told = []
         if self.unread:
             many = f"{count_of(len(self.unread), 'file')} of subtitles not read ({first_of(self.unread)})"
             told.append(f"{many}: {HOW_TO_NAME_IT}")
@@ -87,7 +86,7 @@ class PackedWords:
         return [*told, *self.broken[:MAX_NAMED], *([f"{more} more files with broken cues"] if more > 0 else [])]
 
     def _told(self, cues: tuple[Cue, ...] | list[Cue], note: str) -> dict[str, bytes]:
-        self.notes[note if cues else "with subtitles that say nothing while they last"] += 1
+        self.findings.count(note if cues else "with subtitles that say nothing while they last")
         return dict([words_member(cues)]) if cues else {}
 
     def _cues_of(self, path: Path) -> tuple[Cue, ...]:
