@@ -23,11 +23,11 @@ from viper_e2e.shards import (
     ShardCache,
     ShardLimits,
     ShardSet,
-    kept_name,
+    cache_name,
     remote,
     whole_shards,
 )
-from viper_e2e.shards.shard_cache import KeptFile
+from viper_e2e.shards.shard_cache import CachedFile
 
 
 @pytest.fixture(autouse=True)
@@ -129,11 +129,11 @@ def test_without_hashes_what_the_server_says_of_a_shard_is_its_identity(shard_se
 
 def test_a_shard_that_cannot_be_told_from_another_has_no_name(shard_server, tmp_path):
     shard = ShardSet(f"{shard_server.folder}/train-000000.tar").shards[0]
-    assert kept_name(shard) is not None
+    assert cache_name(shard) is not None
     shard_server.folder = without_index(tmp_path / "bare", shard_server.folder)
     bare = ShardSet(f"{shard_server.folder}/train-000000.tar").shards[0]
-    assert kept_name(replace(bare, version=None)) is None
-    assert kept_name(replace(bare, version="1")) not in (None, kept_name(replace(bare, version="2")))
+    assert cache_name(replace(bare, version=None)) is None
+    assert cache_name(replace(bare, version="1")) not in (None, cache_name(replace(bare, version="2")))
 
 
 def test_a_kept_shard_that_was_damaged_costs_no_clip(shard_server, tmp_path):
@@ -175,7 +175,7 @@ def test_a_limit_without_a_folder_is_refused():
         RemoteReading(cache_bytes=5)
 
 
-def fill(kept: ShardCache, name: str, size: int = 1000, in_use: tuple[str, ...] = ()) -> KeptFile | None:
+def fill(kept: ShardCache, name: str, size: int = 1000, in_use: tuple[str, ...] = ()) -> CachedFile | None:
     file = kept.hold(name * 64, size, [one * 64 for one in in_use])
     if file is not None and not file.have:
         file.write(name.encode() * size)
@@ -212,7 +212,7 @@ def test_a_full_disk_is_told_once_and_costs_no_clip(shard_server, tmp_path, monk
     def full(self, piece):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(KeptFile, "write", full)
+    monkeypatch.setattr(CachedFile, "write", full)
     cache = RemoteReading(cache=str(tmp_path / "kept"))
     assert epochs(shard_server.pattern, cache) == epochs(f"{shard_server.folder}/{PATTERN}")
     said = " ".join(capsys.readouterr().err.split())

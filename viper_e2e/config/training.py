@@ -202,7 +202,7 @@ class RemoteConfig:
     read_ahead_memory: Annotated[Size, FROM_1] = field(default=Size(2 * 10**9))
     """Memory per process, its workers' included, for shards that are read ahead."""
     cache: str | None = None
-    """Folder in which shards are kept whole for later epochs and runs; None: the disk is never used."""
+    """Folder in which whole shards are cached for later epochs and runs; None: the disk is never used."""
     cache_size: Annotated[Size, FROM_0] = field(default=Size())
     """Largest size of that folder; the shards least recently used are removed. 0: as much as the disk has."""
 

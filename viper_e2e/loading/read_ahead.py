@@ -19,7 +19,7 @@ from viper_e2e.shards import (
     ShardError,
     ShardIndex,
     WholeShard,
-    kept_name,
+    cache_name,
     without_query,
 )
 
@@ -32,11 +32,11 @@ RETRY_SECONDS = 5.0
 MAX_FAILURES = 3
 """Then its clips are left to ranges, until it is needed again."""
 TAIL_SECONDS = 5.0
-"""For the last bytes of a shard to keep, at the end."""
+"""Time for the last bytes of a shard to be cached, at the end."""
 BUSY_SECONDS = 0.2
 """Until it is looked whether another process has the shard by now."""
 IDLE_FILES = 32
-"""Kept shards whose files stay open although nobody needs them now."""
+"""Cached shards whose files stay open although nobody needs them now."""
 
 
 class ReadAhead:
@@ -44,14 +44,14 @@ class ReadAhead:
 
     def __init__(self, reading: RemoteReading):
         self._reading = reading
-        self._kept = ShardCache(reading.cache, reading.cache_bytes) if reading.cache is not None else None
+        self._cache = ShardCache(reading.cache, reading.cache_bytes) if reading.cache is not None else None
         self._state = threading.Condition()
         self._held: OrderedDict[str, Held] = OrderedDict()
         """By address; those used last at the end."""
         self._walks: list[Walk] = []
         self._asked: set[str] = set()
         self._names: dict[str, str | None] = {}
-        """`kept_name` of each shard, by address."""
+        """`cache_name` of each shard, by address."""
         self._lack = ""
         """What to tell a person where a clip is read by a range because there is no room for its shard."""
         self._is_busy = False
@@ -95,7 +95,7 @@ class ReadAhead:
         """Let go of everything, and say what came of it."""
         until = time.monotonic() + TAIL_SECONDS
         with self._state:
-            # The last clip may be had before the shard's last bytes are, without which it would not be kept.
+            # The last clip may be had before the shard's last bytes are, without which it would not be cached.
             while any(held.is_nearly_there for held in self._held.values()) and time.monotonic() < until:
                 self._state.wait(TAIL_SECONDS)
             self.is_open = False
@@ -132,8 +132,8 @@ class ReadAhead:
             if held is None or held.is_coming:
                 return
             self._held.pop(address).room.give_up()
-            if self._kept is not None and held.name:
-                self._kept.drop(held.name)
+            if self._cache is not None and held.name:
+                self._cache.drop(held.name)
 
     def _will_come(self, address: str, held: Held | None) -> bool:
         if not self.is_open:
@@ -201,9 +201,9 @@ class ReadAhead:
 
     def _find_room(self, shard: ShardIndex) -> Held | None:
         whole = WholeShard(RemoteFile(shard.path_or_url), shard.size, shard.version)
-        if self._kept is not None:
+        if self._cache is not None:
             name = self._name_of(shard)
-            room = None if name is None else self._room_in_folder(self._kept, name, shard.size)
+            room = None if name is None else self._room_in_folder(self._cache, name, shard.size)
             if room is not None:
                 self.counts.found += room.have == shard.size
                 return Held(shard, room, whole, name=name or "")
@@ -214,15 +214,15 @@ class ReadAhead:
     def _name_of(self, shard: ShardIndex) -> str | None:
         address = shard.path_or_url
         if address not in self._names:
-            self._names[address] = kept_name(shard)
+            self._names[address] = cache_name(shard)
             if self._names[address] is None:
                 self._notes.line(
-                    f"--cache: {without_query(address)} has no hashes in an index, and its server tells no "
-                    "ETag and no date: not kept; write its index with viper index"
+                    f"--cache: {without_query(address)} has no hashes in an index, and its server sends "
+                    "neither ETag nor date: not cached; write its index with viper index"
                 )
         return self._names[address]
 
-    def _room_in_folder(self, kept: ShardCache, name: str, size: int) -> Room | None:
+    def _room_in_folder(self, cache: ShardCache, name: str, size: int) -> Room | None:
         idle = [
             a for a, held in self._held.items() if not (held.is_coming or held.num_bytes or self._is_needed(a))
         ]
@@ -230,7 +230,7 @@ class ReadAhead:
             self._held.pop(address).room.give_up()
         in_use = {held.name for address, held in self._held.items() if self._is_needed(address)}
         try:
-            room = kept.hold(name, size, in_use)
+            room = cache.hold(name, size, in_use)
         except OSError as error:
             self._without_folder(error)
             return None
@@ -295,5 +295,5 @@ class ReadAhead:
     # --- telling --------------------------------------------------------------------------------
 
     def _without_folder(self, error: OSError) -> None:
-        self._kept = None
+        self._cache = None
         self._notes.line(f"--cache {self._reading.cache}: {error.strerror or error}; continues without it")

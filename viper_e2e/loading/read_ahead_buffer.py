@@ -66,7 +66,7 @@ class Held:
     again_at: float = 0.0
     """When it is asked for again, if it failed."""
     name: str = ""
-    """In the folder of those that are kept."""
+    """In the folder of cached shards."""
 
     @property
     def is_whole(self) -> bool:

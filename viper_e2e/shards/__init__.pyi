@@ -41,7 +41,7 @@ from .sample_table import SampleTable as SampleTable
 from .sample_table import Texts as Texts
 from .shard_cache import BusyError as BusyError
 from .shard_cache import ShardCache as ShardCache
-from .shard_cache import kept_name as kept_name
+from .shard_cache import cache_name as cache_name
 from .sources import Direct as Direct
 from .sources import ShardError as ShardError
 from .sources import ShardLimits as ShardLimits

@@ -73,8 +73,8 @@ class ShardIndex:
     """As `ShardSet.shard_ids` tells it, where a file says so; None: to be computed."""
     version: str | None = None
     """Of a shard without hashes: what identified its state when it was indexed (`ShardState`)."""
-    kept_name: str | None = None
-    """Of a shard of which some samples are left out: what all of it is called in a folder of kept shards."""
+    cache_name: str | None = None
+    """Of a shard of which some samples are left out: the name of all of it in a folder of cached shards."""
 
 
 def index_path(shard: str) -> str:

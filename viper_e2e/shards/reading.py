@@ -25,7 +25,7 @@ from viper_e2e.shards.patterns import expand
 from viper_e2e.shards.remote_reading import RemoteReading
 from viper_e2e.shards.sample_reading import Place, SampleReader
 from viper_e2e.shards.sample_table import table_of
-from viper_e2e.shards.shard_cache import kept_name
+from viper_e2e.shards.shard_cache import cache_name
 from viper_e2e.shards.sources import LocalFile, RemoteFile, ShardError, ShardLimits, open_source
 from viper_e2e.shards.unindexed import Aside, index_foreign
 
@@ -127,7 +127,7 @@ class ShardSet:
             _only(
                 shard,
                 wanted[start : start + len(shard.samples)],
-                is_kept=self.limits.remote_reading.cache is not None,
+                is_cached=self.limits.remote_reading.cache is not None,
             )
             for shard, start in zip(self.shards, self._starts, strict=False)
         )
@@ -231,11 +231,11 @@ def _located(index: ShardIndex, path: str) -> ShardIndex:
     return replace(index, path_or_url=path, samples=table_of(index))
 
 
-def _only(shard: ShardIndex, keep: Bool[np.ndarray, " N"], *, is_kept: bool) -> ShardIndex:
+def _only(shard: ShardIndex, keep: Bool[np.ndarray, " N"], *, is_cached: bool) -> ShardIndex:
     if keep.all():
         return shard
-    name = kept_name(shard) if is_kept and is_remote(shard.path_or_url) else None
-    return replace(shard, samples=table_of(shard).only(keep), content_id=None, kept_name=name)
+    name = cache_name(shard) if is_cached and is_remote(shard.path_or_url) else None
+    return replace(shard, samples=table_of(shard).only(keep), content_id=None, cache_name=name)
 
 
 def _duplicate_keys(shards: Sequence[ShardIndex]) -> dict[str, list[str]]:

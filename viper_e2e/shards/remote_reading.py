@@ -18,7 +18,7 @@ class RemoteReading:
     ahead_bytes: int = RemoteConfig.read_ahead_memory.num_bytes
     """Memory of a process, its workers' included, for shards read ahead."""
     cache: str | None = None
-    """Folder in which whole shards are kept, for later epochs and runs; ``None``: the disk is never used."""
+    """Folder in which whole shards are cached for later epochs and runs; ``None``: the disk is never used."""
     cache_bytes: int | None = None
     """Of that folder; ``None``: as much as the disk has."""
 

@@ -33,7 +33,7 @@ class BusyError(Exception):
     """Another process is at it; soon there may be something to be found."""
 
 
-class KeptFile:
+class CachedFile:
     """A shard in the folder, or on its way there: then it may be read as far as it has come."""
 
     def __init__(self, file: BinaryIO, size: int, have: int, path: Path, *, held: _Lock | None = None):
@@ -98,8 +98,8 @@ class ShardCache:
             )
         self._remove_left_behind()
 
-    def hold(self, name: str, size: int, in_use: Collection[str] = ()) -> KeptFile | None:
-        """The shard of this `kept_name` as it is kept, or a file to be filled; ``None`` where there is no room.
+    def hold(self, name: str, size: int, in_use: Collection[str] = ()) -> CachedFile | None:
+        """The shard of this `cache_name` as it is cached, or a file to fill; ``None`` if there is no room.
 
         ``in_use``: names that are not let go of. Raises ``BusyError`` while another process fetches it, and
         ``OSError`` where the disk fails.
@@ -114,7 +114,7 @@ class ShardCache:
             if (found := self._found(path, size)) is None and self._make_room(size, in_use):
                 file = path.with_suffix(PART).open("w+b")
                 file.truncate(size)  # so that others count it
-                made, held = KeptFile(file, size, 0, path, held=held), None
+                made, held = CachedFile(file, size, 0, path, held=held), None
                 return made
             return found
         finally:
@@ -122,10 +122,10 @@ class ShardCache:
                 held.release()
 
     def drop(self, name: str) -> None:
-        """What is kept of it is damaged."""
+        """Its cached file is damaged."""
         (self.folder / f"{name}{WHOLE}").unlink(missing_ok=True)
 
-    def _found(self, path: Path, size: int) -> KeptFile | None:
+    def _found(self, path: Path, size: int) -> CachedFile | None:
         try:
             file = path.open("rb")
         except FileNotFoundError:
@@ -135,7 +135,7 @@ class ShardCache:
             path.unlink(missing_ok=True)
             return None
         os.utime(path)  # what was used last is let go of last
-        return KeptFile(file, size, size, path)
+        return CachedFile(file, size, size, path)
 
     def _make_room(self, size: int, in_use: Collection[str]) -> bool:
         """Whether there is room, after those are gone that were not used for longest."""
@@ -229,14 +229,14 @@ def _schema_of(marker: Path) -> object:
         return None
 
 
-def kept_name(shard: ShardIndex) -> str | None:
+def cache_name(shard: ShardIndex) -> str | None:
     """What tells a shard's bytes from any others: where each member lies, and its hash, wherever the index has
     them; else its address with what the server says of its state. ``None`` where it says nothing.
 
-    The same for some of its samples (a fold, those with labels) as for all: it is kept whole.
+    The same for some of its samples (a fold, those with labels) as for all: it is cached whole.
     """
-    if shard.kept_name is not None:
-        return shard.kept_name
+    if shard.cache_name is not None:
+        return shard.cache_name
     columns = SampleTable.of(shard.samples, len(shard.labels or ())).columns
     found = hashlib.sha256(str(shard.size).encode())
     for extension in sorted(columns.members):
