@@ -1,4 +1,4 @@
-"""What `viper pack` tells of a table that is packed as it stands, but may not be meant so."""
+"""What `viper pack` tells of a table that is packed as it is, but may not be meant so."""
 
 from __future__ import annotations
 

@@ -364,7 +364,7 @@ def test_without_their_index_labels_of_tasks_are_not_taken_for_intensities(tmp_p
     (tmp_path / "shards/train-000000.index.json").unlink()
     shards = ShardSet(str(tmp_path / "shards/train-*.tar"))
     assert shards.entry(0).intensities is None
-    assert any("stands in the shard's index" in problem for problem in shards.problems)
+    assert any("the shard's index says" in problem for problem in shards.problems)
 
 
 # --- groups -----------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ def test_cells_merged_with_those_below_hold_for_all_of_their_rows(tmp_path):
     table = read_labels(tmp_path / "labels.xlsx")
     assert {row.file_id: row.subject for row in table.rows} == {"a": "P1", "b": "P1", "c": "P2"}
     (told,) = (note for note in table.notes if "merged" in note)
-    assert "2 merged cells, whose value stands in each row (line 2, 4)" in told
+    assert "2 merged cells, whose value is used in each row (line 2, 4)" in told
     assert "1 cell merged over several columns, whose value counts for the first column only (line 5)" in told
     assert "line 5: Fear empty" in table.problems[0]
 

@@ -176,14 +176,14 @@ def collision(columns: Sequence[str]) -> str | None:
 
 
 def order_of(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] | None:
-    """Where each of the ``wanted`` names stands among ``names``; ``None`` where they are not the same names."""
+    """The place of each of the ``wanted`` names among ``names``; ``None`` where they are not the same names."""
     if sorted(names) != sorted(wanted):
         return None
     return tuple(names.index(name) for name in wanted)
 
 
 def places_in(labels: LabelSet, wanted: LabelSet) -> tuple[int, ...] | None:
-    """Where each of the ``wanted`` columns stands in ``labels``; -1 for those of a task that is not there.
+    """The place of each of the ``wanted`` columns in ``labels``; -1 for those of a task that is not there.
 
     ``None`` where ``labels`` have something else, or a task of the same name in another way.
     """

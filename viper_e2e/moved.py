@@ -54,7 +54,7 @@ class Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         now = MOVED[module.__name__].now
         warnings.warn(f"{module.__name__} is {now} now", DeprecationWarning, stacklevel=2)
-        # What stands there after this is what the import gives.
+        # The import gives what is there after this.
         sys.modules[module.__name__] = import_module(now)
 
 

@@ -12,7 +12,7 @@ from viper_e2e.errors import ViperError
 FINE_TUNED_SHARE = 0.25
 """Of the epochs, the last ones: until then the head learns on frozen tokens."""
 NUM_BLOCKS = 2
-"""The last ones of each backbone: what stands before them runs once a clip, where memory holds the clips."""
+"""The last ones of each backbone: what comes before them runs once per clip, if memory holds the clips."""
 LORA_RANK = 8
 """Of adapters for which no other is given. They stand in every block, so that whole backbones run."""
 

@@ -274,7 +274,7 @@ def _crop_of(container: InputContainer, video: av.VideoStream, crops: Sequence[C
 
 
 def first_frame(media: ClipMedia) -> av.VideoFrame:
-    """Decode from where the file stands to its first frame. Raises `ClipError` (stage ``decode``)."""
+    """Decode from the file's position to its first frame. Raises `ClipError` (stage ``decode``)."""
     prepare_video_codec(media)
     try:
         frame = next(media.container.decode(media.video), None)

@@ -52,7 +52,7 @@ class _Known:
 
     packets: FramePackets
     as_written: np.ndarray
-    """int64, a row for each packet: its time as it stands in the file, and its bytes."""
+    """int64, a row for each packet: its time as written in the file, and its bytes."""
     hashes: np.ndarray | None = None
     """Of all frames, where they were decoded."""
     picture: Picture | None = None

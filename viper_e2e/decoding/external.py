@@ -124,7 +124,7 @@ def _why_not_to_its_end(media: ClipMedia, first: av.VideoFrame) -> str:
 
 
 def _keyframes(media: ClipMedia) -> Iterator[av.VideoFrame]:
-    """What the decoder makes of packets that are marked as keyframes, behind where `media` stands."""
+    """What the decoder makes of packets that are marked as keyframes, after the position of `media`."""
     codec = media.video.codec_context
     codec.flush_buffers()
     for packet in media.packets(media.video):

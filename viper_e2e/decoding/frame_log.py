@@ -71,7 +71,7 @@ class FrameLog:
 
     @property
     def as_written(self) -> np.ndarray:
-        """int64, a row for each packet: its time as it stands in the file, and its bytes."""
+        """int64, a row for each packet: its time as written in the file, and its bytes."""
         return np.stack([np.array(self._times, np.int64), np.array(self._sizes, np.int64)], axis=1)
 
     def frame_packets(self, timeline: Timeline) -> FramePackets | None:

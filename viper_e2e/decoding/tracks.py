@@ -121,7 +121,7 @@ def first_that_speaks(
 ) -> av.AudioStream:
     """The first of some tracks; where it is silent throughout and others are not, the first of those.
 
-    Reads on from where `container` stands, no further than until the first track is known to have sound, and
+    Reads on from the position of `container`, no further than until the first track is known to have sound, and
     decodes a second at each of a few places.
     """
     by_index = {track.index: track for track in tracks}

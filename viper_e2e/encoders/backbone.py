@@ -160,7 +160,7 @@ class Backbone(nn.Module):
 
     @property
     def _keeps_weights(self) -> bool:
-        """Nothing that came with the backbone is trained, at most what stands beside it."""
+        """Nothing that came with the backbone is trained, at most what was added beside it."""
         return isinstance(self.depth, Frozen | LoRA)
 
     def _is_trained(self, name: str) -> bool:

@@ -117,7 +117,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
 
     def encode(self, clips: Sequence[ClipView], cache: TokenCache | None = None) -> Stream:
         """Tokens of a batch. Frozen: clip by clip, so that none differs by its company, and none is encoded
-        again whose tokens are in the cache or came with the clip. Partly trained: so is what stands in front of
+        again whose tokens are in the cache or came with the clip. Partly trained: so is what comes before
         the first trained block, where the backbone can be cut there."""
         if not self.is_frozen:
             return self([self._trained_input(clip, cache) for clip in clips])
@@ -156,7 +156,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
 
     @property
     def is_cut(self) -> bool:
-        """Whether what stands in front of its first trained block runs apart, once for a clip."""
+        """Whether the part before its first trained block runs separately, once per clip."""
         return False
 
     def before(self, inputs: Input) -> Prefix:
@@ -168,12 +168,12 @@ class Encoder(nn.Module, ABC, Generic[Input]):
         raise NotImplementedError(f"{type(self).__name__}.behind")
 
     def prefix_id(self) -> WeightsId:
-        """Equal as long as what stands in front of the cut is what it is now: whose prefix a clip's is."""
+        """Equal as long as what comes before the cut stays as it is: whose prefix a clip's is."""
         (backbone,) = self.backbones().values()
         return prefix_id(backbone, self._owner())
 
     def prefix_content_id(self) -> str:
-        """As `content_id`, of what stands in front of the cut."""
+        """As `content_id`, of what comes before the cut."""
         (backbone,) = self.backbones().values()
         kind, named = type(self), dict(backbone.model.named_parameters())
         front = {name: named[name] for name in prefix_names(backbone)}

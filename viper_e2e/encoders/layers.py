@@ -14,7 +14,7 @@ from viper_e2e.errors import ViperError
 def layers_read(count: int, depth: int, name: str) -> tuple[int, ...]:
     """``count`` hidden layers, evenly spaced from the middle of ``depth`` blocks to the last; 1: the last.
 
-    What a backbone was not trained to forget stands in its middle: the last layer alone is rarely the best
+    What a backbone was not trained to forget is in its middle: the last layer alone is rarely the best
     for another task (Yang et al. 2021, "SUPERB", §4). Raises `ViperError` where there are not so many.
     """
     if count == 1:

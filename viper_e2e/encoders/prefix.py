@@ -90,7 +90,7 @@ def run_after(
 ) -> tuple[Float[Tensor, "N L D"], list[Float[Tensor, "N L D"]]]:
     """How the model ends, and those of the hidden layers read that come after the cut, but for the last.
 
-    ``shortest``: the least input that the model takes. It passes through what stands in front of all blocks and
+    ``shortest``: the least input that the model takes. It passes through what comes before all blocks and
     is thrown away there; whatever the model does behind its blocks is thus done to ``hidden``.
     """
     cut, blocks = first_trained(backbone), backbone.blocks()
@@ -138,7 +138,7 @@ def _reading(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[lis
 
 
 def prefix_id(backbone: Backbone, owner: object) -> WeightsId:
-    """As `Encoder.weights_id`, of what stands in front of the cut."""
+    """As `Encoder.weights_id`, of what comes before the cut."""
     named = dict(backbone.model.named_parameters())
     versions = sum(named[name]._version for name in prefix_names(backbone))
     return owner, backbone.num_stores, versions, first_trained(backbone)

@@ -44,7 +44,7 @@ def fit_ridge(
 ) -> RidgeFit:
     """Fit each target by ridge with an intercept, on standardised features.
 
-    ``known`` False: whatever stands there is replaced by the feature's mean. ``relative_penalties``: as
+    ``known`` False: whatever is there is replaced by the feature's mean. ``relative_penalties``: as
     `RELATIVE_PENALTIES`; each target takes its own. Raises `ViperError` for fewer than `MIN_CLIPS` rows.
     Hastie, Tibshirani, Friedman 2009, "The Elements of Statistical Learning", §3.4.1, and §7.10 for
     leave-one-out from the hat matrix.

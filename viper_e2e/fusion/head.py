@@ -18,7 +18,7 @@ from viper_e2e.fusion.scale import LabelScale
 class FusionHead(nn.Module, ABC):
     """From streams of the modalities it was built for to intensities of each clip.
 
-    What is absent or hidden reaches neither outputs nor gradients, whatever stands in its slots.
+    What is absent or hidden reaches neither outputs nor gradients, whatever is in its slots.
     """
 
     spreads_frames = False

@@ -27,7 +27,7 @@ class HiddenLayerFusion(FusionHead):
     """One hidden layer on the pooled features of `RidgeFusion`, with dropout before and after it.
 
     Features are standardised by what a ridge was fitted to (`take`); until then nothing but the mean of the
-    labels is learned. What is absent or hidden stands at its training mean.
+    labels is learned. What is absent or hidden is set to its training mean.
     """
 
     means: Tensor

@@ -41,7 +41,7 @@ def pool(
 
     Arguments as for the fusion: ``streams`` (B T D each), ``face_found`` of the frames' slots, ``hidden``
     modalities in the order of ``streams``, which become absent. Modalities that look at the face leave out
-    frames without one, unless no frame of the clip has one. Whatever stands in a slot that is not pooled
+    frames without one, unless no frame of the clip has one. Whatever is in a slot that is not pooled
     reaches neither values nor gradients.
     """
     pooled = {}

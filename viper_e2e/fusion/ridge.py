@@ -19,7 +19,7 @@ from viper_e2e.fusion.scale import LabelScale
 class RidgeFusion(FusionHead):
     """Linear in each modality's tokens, pooled over a clip; fitted in closed form, never by steps.
 
-    What is absent or hidden stands at its training mean. Outputs are in units of the labels, whatever their
+    What is absent or hidden is set to its training mean. Outputs are in units of the labels, whatever their
     range, and are not clipped to it, but that a class comes as shares of 1.
     """
 

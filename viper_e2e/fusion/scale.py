@@ -15,7 +15,7 @@ class LabelScale(nn.Module):
 
     Labels of 0 to 100, of −1 to 1 or around 50 then ask of the head, the loss and the learning rate what labels
     in [0, 1] do. Where there are tasks, classes come of a softmax over their columns, and what lies in [0, 1]
-    of a sigmoid. Nothing of it is in a `state_dict`: it stands with the labels in ``config.json``.
+    of a sigmoid. Nothing of it is in a `state_dict`: it is saved with the labels in ``config.json``.
     """
 
     centres: Tensor

@@ -102,7 +102,7 @@ class EpochOrder:
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where a run stands: the next position to be trained on."""
+    """How far a run has come: the next position to be trained on."""
 
     seed: int
     epoch: int = 0

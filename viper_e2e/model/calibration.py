@@ -105,7 +105,7 @@ class TaskCalibration:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was fitted on clips that a model was not trained on; stands beside its weights."""
+    """What was fitted on clips that a model was not trained on; saved beside its weights."""
 
     tasks: Mapping[str, TaskCalibration]
     """By name; a task that is not there stays as it is."""
@@ -124,7 +124,7 @@ class Calibration:
     def said(self, intensities: Mapping[str, float | None], labels: LabelSet) -> dict[str, Any]:
         """What a record has of it: ``intervals`` {name: [lower, upper]}, ``sets`` {name: […]}, ``coverage``.
 
-        ``intensities``: calibrated ones. ``None`` stands where there is no number. A class has the set of its
+        ``intensities``: calibrated ones. ``None`` where there is no number. A class has the set of its
         words under the task's name, a label 0, 1 or both under its own.
         """
         intervals: dict[str, list[float] | None] = {}

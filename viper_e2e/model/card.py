@@ -48,7 +48,7 @@ def yardstick_line(provenance: object) -> str:
 
 
 def _at(data: object, *path: str) -> object:
-    """What stands there in JSON that anybody may have written."""
+    """The value there in JSON that anybody may have written."""
     for name in path:
         data = data.get(name) if isinstance(data, Mapping) else None
     return data

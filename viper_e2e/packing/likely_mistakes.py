@@ -33,7 +33,7 @@ MIN_ROWS = 3
 
 
 def oddities_of(table: LabelTable) -> tuple[str, ...]:
-    """One line for each thing that is packed as it stands, but may not be meant so."""
+    """One line for each thing that is packed as it is, but may not be meant so."""
     rows = table.rows
     names: dict[str, list[str]] = {"Subject": [row.subject for row in rows if row.subject is not None]}
     for title in dict.fromkeys(title for row in rows for title in row.meta):

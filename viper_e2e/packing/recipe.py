@@ -35,7 +35,7 @@ class Corpus:
     meta: tuple[str, ...] = ()
     """Columns kept with each clip, to score groups by, beside those that are always kept (Fold, Session, …)."""
     missing: tuple[str, ...] = ()
-    """What stands for no label in its tables."""
+    """What means "no label" in its tables."""
     folds: tuple[str, ...] = ()
     """Values of the column ``Fold``; one of them is held out, the first where nobody says which."""
     held_out: str = "test"

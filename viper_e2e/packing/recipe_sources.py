@@ -99,7 +99,7 @@ class Source:
     """Whether ``Path`` means the clip whose name is the same number, wherever it lies."""
 
     def records(self, folder: Folder) -> Iterator[tuple[str, Fields]]:
-        """Where each row stands, and its fields."""
+        """Where each row is, and its fields."""
         raise NotImplementedError
 
     def rows(self, folder: Folder) -> list[Fields]:

@@ -83,7 +83,7 @@ def read_sheet(path: Path, is_id: IsId, *, encoding: str = "", sheet: str = "") 
 
 
 def _sheet(path: Path, records: list[Line], separator: str, told: list[str], is_id: IsId) -> Sheet:
-    """Find the header, and leave out what stands above it, comments, and columns without anything in them."""
+    """Find the header, and leave out the lines above it, comments, and columns without anything in them."""
     at = _header_at(records, is_id)
     if at is None or len(records) < at + 2:
         raise ViperError(f"{path}: no rows; a header line and one line per clip are needed")
@@ -93,7 +93,7 @@ def _sheet(path: Path, records: list[Line], separator: str, told: list[str], is_
         header[0] = header[0].lstrip("# ")
     above = [line for line, cells in records[:at] if not _is_comment(cells)]
     if above:
-        told.append(f"its titles in line {header_line} (what stands above them is left out)")
+        told.append(f"its titles in line {header_line} (lines above it are left out)")
     comments = sum(_is_comment(cells) for _, cells in [*records[:at], *records[at + 1 :]])
     if comments:
         told.append(f"{count_of(comments, 'comment line')} beginning with #")

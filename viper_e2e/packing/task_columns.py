@@ -32,7 +32,7 @@ Find = Callable[[str], "int | None"]
 
 @dataclass(frozen=True)
 class TaskColumns:
-    """One task as a person describes it, then as it stands in a table."""
+    """One task as a person describes it, then as it is in a table."""
 
     name: str
     kind: str

@@ -31,7 +31,7 @@ class Transcripts:
         self._transcribe = Transcriber(source, language)
         self.source = source
         self.made_by = f"{TRANSCRIBED} {source}, language {language or 'as heard'}; checked by nobody"
-        """What stands in the shard beside the words."""
+        """The note in the shard beside the words."""
         decoding = DecodingConfig(num_frames=1, sound="windows", sample_rate=SAMPLE_RATE, limits=limits)
         self._decode = DecodeSample(ClipDecoder(decoding, hears=True, sees="never"))
         self._journal = journal

@@ -85,7 +85,7 @@ def same_class(word: str) -> str:
 
 
 def decimal_of(cells: Sequence[tuple[int, str]], separator: str) -> tuple[str, str | None]:
-    """What stands before the decimals of these (line, cell), and what is wrong with it."""
+    """The digits before the decimals of these (line, cell), and what is wrong with it."""
     numbers = [(line, cell) for line, cell in cells if NUMBER.fullmatch(_written(cell))]
     commas = [(line, cell) for line, cell in numbers if "," in cell]
     points = [(line, cell) for line, cell in numbers if "." in cell]

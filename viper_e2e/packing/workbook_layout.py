@@ -43,7 +43,7 @@ class Layout:
             told.append(f"{count_of(len(titles), 'hidden column')} ({_few(titles)})")
         if merged := [row for row, places in self.down.items() if row in known for _ in places]:
             told.append(
-                f"{count_of(len(merged), 'merged cell')}, whose value stands in each row (line {_few(merged)})"
+                f"{count_of(len(merged), 'merged cell')}, whose value is used in each row (line {_few(merged)})"
             )
         if across := [row for row in self.across if row in known]:
             told.append(

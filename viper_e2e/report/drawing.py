@@ -53,7 +53,7 @@ def span_of(value: float, limits: tuple[float, float]) -> tuple[float, float]:
 
 
 def place_of(value: float, limits: tuple[float, float]) -> float:
-    """Where a value stands on its bar, as a share of its length, which zero is always within."""
+    """Where a value is on its bar, as a share of its length, which zero is always within."""
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
     return min(max((value - low) / ((high - low) or 1.0), 0.0), 1.0)
 

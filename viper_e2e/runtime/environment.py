@@ -20,7 +20,7 @@ _REASONS = {
     errno.ENFILE: "this machine has too many open files",
     errno.ENOENT: "no such file or folder; is the path right?",
     errno.EISDIR: "is a folder; name a file",
-    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.ENOTDIR: "there is a file where a folder is needed",
     errno.ENAMETOOLONG: "the name is longer than this disk allows",
     errno.EIO: "the disk failed (input/output error)",
     errno.ESTALE: "the network disk has lost it; try again",

@@ -153,7 +153,7 @@ def counting(title: str, console: Console | None = None) -> Iterator[Counted]:
     """A bar that is called with (done, all), as the ``progress`` of ``pack`` and ``check``."""
     began = time.monotonic()
     with ProgressBar(console or SteadyConsole(stderr=True), ends=True) as bar:
-        tasks: list[TaskID] = []  # none before the first call, so that an early error stands alone
+        tasks: list[TaskID] = []  # none before the first call, so that an early error is printed alone
 
         def update(done: int, total: int) -> None:
             if not tasks:

@@ -43,7 +43,7 @@ class ResultJournal:
         self.processes.wait("reading what has been scored")
         outcomes: dict[str, Any] = {}
         for path in sorted(self.folder.glob("process-*.jsonl")):
-            # What stands behind the last line break was cut short by a kill.
+            # Anything after the last line break was cut short by a kill.
             for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
                 record = plain_json.record_in(line) or {}
                 if record.get("identity") == self._identity:

@@ -156,7 +156,7 @@ class SampleTable(Sequence[SampleEntry]):
         places: Integer[np.ndarray, " E"] | None = None,
         prefix: str = "",
     ):
-        """``rows`` of the columns, None: all. ``places``: which of the labels stands where, -1: one that is
+        """``rows`` of the columns, None: all. ``places``: which of the labels is where, -1: one that is
         missing everywhere. ``prefix``: before each key and subject."""
         self.columns, self._rows, self._places, self._prefix = columns, rows, places, prefix
 

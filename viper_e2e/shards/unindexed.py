@@ -188,7 +188,7 @@ def _foreign_entry(
     if "intensities" in data:
         return entry, by_name, [], complaint
     if isinstance(data.get("labels"), dict):
-        told = "what its labels mean stands in the shard's index; copy that along, or pack again"
+        told = "the shard's index says what its labels mean; copy the index too, or pack again"
         return entry, None, [], told
     return entry, None, [name for name, value in data.items() if isinstance(value, float)], None
 

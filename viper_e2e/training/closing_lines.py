@@ -14,7 +14,7 @@ from viper_e2e.training.validation import judgement
 
 
 def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:
-    """Where a run that was asked to stop stands, and the command that continues it."""
+    """How far a run that was asked to stop has come, and the command that continues it."""
     again = shlex.join([*command, *([] if "--resume" in command else ["--resume"])])
     launched = " (started by torchrun as before)" if trainer.processes.count > 1 else ""
     step, total = trainer.state.step, trainer.total_steps

@@ -112,7 +112,7 @@ class Folding:
 
     @property
     def is_begun(self) -> bool:
-        """Whether what stands in the folder is more than folds of which nothing could be trained."""
+        """Whether the folder has more than folds of which nothing could be trained."""
         return (self.folder / "config.yaml").exists() and self.path.exists()
 
     def write_folds(self) -> None:
@@ -192,7 +192,7 @@ class Folding:
         return found
 
     def check_begun(self) -> None:
-        """`ViperError` where something stands that is not to be continued, or not with these folds."""
+        """`ViperError` if the folder has something that is not to be continued, or not with these folds."""
         if not self.is_begun:
             return
         if not self.settings.train.resume:

@@ -119,7 +119,7 @@ class ManyTrainings:
             self.accelerator.end_training()
 
     def check_free(self, runs: Iterable[Settings]) -> None:
-        """`ViperError` where a run stands already that is not to be continued: before the first is trained."""
+        """`ViperError` if there is already a run that is not to be continued: before the first is trained."""
         with self.processes.telling_failures():
             for run in runs if self.processes.is_main else ():
                 if not run.train.resume:

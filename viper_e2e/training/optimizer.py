@@ -85,7 +85,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, factors: Factors) -> torch.
 def recount(
     optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR, factors: Factors
 ) -> None:
-    """Take other factors from where the schedule stands, with the peak rates that it has."""
+    """Take other factors from the current step of the schedule on, with the peak rates that it has."""
     schedule.lr_lambdas = _of_groups(optimizer, factors)
     for group, lr, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
         group["lr"] = lr * factor(schedule.last_epoch)

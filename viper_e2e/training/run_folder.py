@@ -144,13 +144,13 @@ def _ends_midway(path: Path) -> bool:
 
 
 def check_is_free(folder: Path) -> None:
-    """`ViperError` where a run stands there already."""
+    """`ViperError` where there is a run already."""
     if (folder / "config.yaml").exists():
         raise ViperError(f"{folder}: already holds a run; continue it with --resume or name another --run-dir")
 
 
 def check_goes_on(folder: Path, command: str) -> None:
-    """`ViperError` where ``--resume`` is asked of a command that did not begin what stands there."""
+    """`ViperError` where ``--resume`` is asked of a command that did not begin what is there."""
     if not (folder / "config.yaml").exists() or (own := checkpoint.command_of(folder)) == command:
         return
     again = f"viper {own} --resume --run-dir {shlex.quote(str(folder))}"

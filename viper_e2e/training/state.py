@@ -102,7 +102,7 @@ def load(
 
 
 def read(folder: Path) -> TrainingState:
-    """Where the run of a checkpoint stands."""
+    """How far the run of a checkpoint has come."""
     return _state_of(_data_of(folder))
 
 

@@ -73,7 +73,7 @@ class ClassLoss(nn.Module):
         """Arguments as for `IntensityLoss`; ``predictions``: probabilities of each of K networks."""
         dtype = torch.promote_types(predictions.dtype, torch.float32)
         counts = (weights > 0)[:, None]
-        # An even guess, not just weight 0: what stands in rows that do not count may be NaN.
+        # An even guess, not just weight 0: rows that do not count may have NaN.
         guesses = torch.where(counts[..., None], predictions.to(dtype), 1 / predictions.shape[-1])
         wanted = torch.where(counts, targets.to(dtype), 0.0)[:, None]
         lost = self._of_several(guesses, wanted) if self.one_of_several else self._of_each(guesses, wanted)

@@ -50,7 +50,7 @@ class Trainer(TrainingRun):
         return self.stop.exit_code
 
     def _epoch(self) -> bool:
-        """From wherever the cursor stands to the end of its epoch, then validation; False if asked to stop."""
+        """From the cursor to the end of its epoch, then validation; False if asked to stop."""
         cursor = self.state.cursor
         self.model.train()
         self.absent_modalities.begin(cursor.position)

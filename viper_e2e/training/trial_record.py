@@ -102,7 +102,7 @@ class TrialRecord:
         }
 
     def passes_over(self, trial: str) -> bool:
-        """Whether it failed in an earlier command and its folder stands: then that row is taken as it is."""
+        """Whether it failed in an earlier command and its folder is still there; its row is then kept."""
         if trial in self._given_up:
             self.rows.append(self.known[trial])
         return trial in self._given_up
