@@ -62,7 +62,8 @@ def page(tmp_path, given: Predictions, **changes) -> Page:
     if inside.any():
         x, y = given.predicted[inside], given.true[inside]
         sums = batch_sums(torch.tensor(x), torch.tensor(y), torch.ones(len(x)))
-        result, intervals = scores(sums, HUME_REACTION.names), bootstrap(x, y, num_resamples=20)
+        result = scores(sums, HUME_REACTION.names)
+        intervals = bootstrap(x, y, num_resamples=20, subjects=given.only(inside).subjects)
     settings = {"figures": {}, "strips": {}, "config": {}, "versions": {}} | changes
     path = write_page(tmp_path / "report.html", given, result, intervals, **settings)
     return Page(path.read_text(encoding="utf-8"))

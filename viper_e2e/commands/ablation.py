@@ -93,6 +93,7 @@ def _row(shown: list[str], predictions: Predictions) -> dict[str, Any]:
         "mean_pearson": scores.mean_pearson,
         "low": intervals.mean_pearson.low,
         "high": intervals.mean_pearson.high,
+        "intervals_over": intervals.over,
         "pearson": dict(zip(scores.names, scores.pearson, strict=True)),
     }
 
@@ -111,6 +112,7 @@ def _of_tasks(scores: Mapping[str, TaskScores]) -> dict[str, Any]:
         "score": main_score(scores),
         "low": None if span is None else span.low,
         "high": None if span is None else span.high,
+        "intervals_over": None if span is None else next(iter(own.values())).over,
         "tasks": {name: task_record(one) for name, one in own.items()},
     }
 
@@ -125,7 +127,7 @@ def _write(rows: list[dict[str, Any]], out: Path, source: dict[str, Any]) -> int
     console.print(f"wrote {out / 'ablation.json'}", **AS_IT_IS)
     plot = out / "ablation.png"
     is_drawn = draw(plot, lambda: figures.ablation_plot(rows, plot))
-    stdout_console().print(table("ablation", columns, cells))
+    stdout_console().print(table(f"ablation{figures.over_in_words(rows)}", columns, cells))
     return ExitCode.OK if is_drawn else ExitCode.SOME_FAILED
 
 

@@ -156,7 +156,11 @@ def _keep(calibration: Calibration, model: ViPER, folder: Path | None, options: 
 def _write(calibration: Calibration, reports: Sequence[TaskReport], notes: Sequence[str], out: Path) -> bool:
     record = calibration.to_json() | {
         "held_out": {
-            report.task.name: {"before": _record(report.before), "after": _record(report.after)}
+            report.task.name: {
+                "before": _record(report.before),
+                "after": _record(report.after),
+                "intervals_over": report.over,
+            }
             for report in reports
         },
         "notes": list(notes),

@@ -12,7 +12,7 @@ from viper_e2e.commands.common import tell_failed
 from viper_e2e.commands.pictures import draw
 from viper_e2e.config import CrossValConfig, Settings
 from viper_e2e.errors import ExitCode
-from viper_e2e.model import Predictions, checkpoint
+from viper_e2e.model import checkpoint
 from viper_e2e.report import fold_plot, fold_seed_tables, fold_tables, stdout_console, tables
 from viper_e2e.runtime import AS_IT_IS, console, versions, written_whole
 from viper_e2e.scoring import (
@@ -40,7 +40,8 @@ def run_cv(options: CrossValConfig, settings: Settings, words: Sequence[str]) ->
         _show(found[seed], scores)
     # A mean over the seeds that did well would flatter.
     if len(by_seed) == len(folding.by_seed) > 1:
-        _settle_seeds(folding, by_seed, note_on(next(iter(found.values()))))
+        first = next(iter(by_seed))
+        _settle_seeds(folding, by_seed, note_on(found[first], by_seed[first]))
     if by_seed:
         run = folding.by_seed[next(iter(by_seed))].folder
         console.print(f"next: viper compare {shlex.quote(str(run))} ANOTHER_RUN", **AS_IT_IS)
@@ -71,7 +72,7 @@ def _settle(folding: Folding, found: CrossValidation) -> _Settled:
         console.print("fewer than two labelled clips could be read: predictions only, no metrics")
         return _Settled(ExitCode.NOTHING_DONE, None)
     scores = fold_scores(predictions, found.by_fold)
-    _write(folding, found, scores, note_on(found))
+    _write(folding, found, scores)
     plot = folding.folder / "folds.png"
     is_drawn = draw(plot, lambda: fold_plot(scores, plot))
     fine = bool(predictions.valid.all()) and not predictions.keys_without_number and is_drawn
@@ -81,13 +82,12 @@ def _settle(folding: Folding, found: CrossValidation) -> _Settled:
 def _show(found: CrossValidation, scores: Mapping[str, FoldScores]) -> None:
     predictions, shown = found.pooled, stdout_console()
     if not predictions.labels.tasks:
-        whole = measure(predictions, by_subject=True)
-        shown.print(tables.metrics_table(*whole, over=_drawn(predictions)))
+        shown.print(tables.metrics_table(*measure(predictions)))
         shown.print()
     for made in fold_tables(scores):
         shown.print(made)
         shown.print()
-    shown.print(note_on(found))
+    shown.print(note_on(found, scores))
 
 
 def _settle_seeds(folding: Folding, by_seed: Mapping[int, Mapping[str, FoldScores]], note: str) -> None:
@@ -105,7 +105,7 @@ def _settle_seeds(folding: Folding, by_seed: Mapping[int, Mapping[str, FoldScore
     shown.print(note)
 
 
-def note_on(found: CrossValidation) -> str:
+def note_on(found: CrossValidation, scores: Mapping[str, FoldScores]) -> str:
     """What has predicted each clip, and what intervals are over."""
     whom = (
         "a model that was not trained on it"
@@ -118,26 +118,22 @@ def note_on(found: CrossValidation) -> str:
     }[found.checkpoint]
     fitted = any(task.thresholds for task in found.pooled.labels.tasks)
     thresholds = "; thresholds of blends fitted on these very clips" if fitted else ""
-    return f"each clip by {whom}, {which}; 95 % intervals over {_drawn(found.pooled)}{thresholds}"
+    over = {name: one.pooled.over for name, one in scores.items() if one.pooled.intervals}
+    told = " and ".join(sorted(set(over.values()), reverse=True))
+    return f"each clip by {whom}, {which}; 95 % intervals over {told}{thresholds}"
 
 
-def _drawn(predictions: Predictions) -> str:
-    """What the bootstrap draws, as `by_subject` decides."""
-    subjects = predictions.only(predictions.scored).subjects
-    known = subjects is not None and None not in subjects
-    return "subjects" if known else "clips"
-
-
-def _write(folding: Folding, found: CrossValidation, scores: Mapping[str, FoldScores], note: str) -> None:
+def _write(folding: Folding, found: CrossValidation, scores: Mapping[str, FoldScores]) -> None:
     predictions = found.pooled
-    whole, intervals = measure(predictions, by_subject=True)
+    whole, intervals = measure(predictions)
     record: dict[str, Any] = scores_record(whole)
     record["intervals_95"] = tables.intervals_record(intervals, whole.names)
+    record["intervals_over"] = intervals.over
     record["tasks"] = {name: one.to_json() for name, one in scores.items()}
     record["labels"] = predictions.labels.to_json()
     record["folds"] = {"names": list(folding.names), "by": found.folds.by, **found.folds.made}
     record |= {
-        "predicted_by": note,
+        "predicted_by": note_on(found, scores),
         "checkpoint": found.checkpoint,
         "num_failed": int((~predictions.valid).sum()),
     }

@@ -244,4 +244,5 @@ def source_record(model: ViPER, shards: ShardSet, options: EvalConfig | AblateCo
 
 def _metrics_record(scores: Scores, intervals: Intervals, precision: str) -> dict[str, Any]:
     spans = tables.intervals_record(intervals, scores.names)
-    return scores_record(scores) | {"intervals_95": spans, "mixed_precision": precision, "versions": versions()}
+    own = {"intervals_95": spans, "intervals_over": intervals.over}
+    return scores_record(scores) | own | {"mixed_precision": precision, "versions": versions()}

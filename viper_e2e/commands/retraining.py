@@ -15,6 +15,7 @@ from viper_e2e.config import Settings, backbones_of, in_order
 from viper_e2e.errors import ExitCode, ViperError
 
 if TYPE_CHECKING:
+    from viper_e2e.scoring import Interval
     from viper_e2e.training import ManyTrainings, Outcome
 
 RECORD = "retrained.json"
@@ -70,12 +71,19 @@ def _judged(many: ManyTrainings, outcome: Outcome) -> dict[str, Any]:
     assert val is not None, "was checked"
     predictions = many.predict(outcome, val)
     if predictions.labels.tasks or best_by:
-        interval = interval_of_main(task_scores(predictions), best_by)
-        return {name: getattr(interval, name, None) for name in ("low", "high")}
+        found = interval_of_main(task_scores(predictions), best_by)
+        return _interval_record(*(found or (None, None)))
     scores, intervals = measure(predictions)
-    own = {"low": intervals.mean_pearson.low, "high": intervals.mean_pearson.high}
     by_label = {name: finite_or_none(value) for name, value in zip(scores.names, scores.pearson, strict=True)}
-    return {name: finite_or_none(value) for name, value in own.items()} | {"pearson": by_label}
+    return _interval_record(intervals.mean_pearson, intervals.over) | {"pearson": by_label}
+
+
+def _interval_record(interval: Interval | None, over: str | None) -> dict[str, Any]:
+    from viper_e2e.scoring import finite_or_none
+
+    ends = [None, None] if interval is None else [interval.low, interval.high]
+    low, high = (None if end is None else finite_or_none(end) for end in ends)
+    return {"low": low, "high": high, "intervals_over": over}
 
 
 def _show(rows: Sequence[dict[str, Any]], folder: Path) -> None:
@@ -94,7 +102,8 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path) -> None:
         shown = ("–" if value is None else f"{value:.3f}" for value in told)
         cells.append((", ".join(row["modalities"]), *shown, "failed" if "failed" in row else row["epoch"]))
     columns = ("modalities", first["measure"], "95 % from", "to", *others, "epoch")
-    stdout_console().print(table("trained for itself, validation", columns, cells))
+    over = figures.over_in_words(rows)
+    stdout_console().print(table(f"trained for itself, validation{over}", columns, cells))
     known = [row | {"score": row["value"]} for row in best_first if row.get("value") is not None]
     if known:
         plot = folder / "retrained.png"

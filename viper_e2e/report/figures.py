@@ -183,7 +183,8 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> str:
 def ablation_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> Path:
     """Subsets of modalities, the first on top: which are in (left), their score with interval (right).
 
-    ``rows``: ``modalities`` (names), ``score``, ``measure`` (its name), ``low`` and ``high`` (None: unknown).
+    ``rows``: ``modalities`` (names), ``score``, ``measure`` (its name), ``low`` and ``high`` (None: unknown),
+    ``intervals_over``.
     """
     rows = rows[::-1]
     modalities = max((list(row["modalities"]) for row in rows), key=len)
@@ -208,11 +209,18 @@ def ablation_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) ->
         side.set_visible(False)
     if min(row["score"] if row["low"] is None else row["low"] for row in rows) < 0:
         right.axvline(0, color="#888888", lw=1, ls="--")
-    has_intervals = any(row["low"] is not None for row in rows)
-    right.set(xlabel=rows[0]["measure"] + ", 95 % interval" * has_intervals)
+    right.set(xlabel=rows[0]["measure"] + over_in_words(rows))
     right.margins(x=0.12)
     right.grid(axis="x", alpha=0.25)
     return save(figure, path)
+
+
+def over_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
+    """``, 95 % intervals over subjects``; empty where no row has any."""
+    # Rows of a run that an earlier version began do not say it.
+    known = [row.get("intervals_over") for row in rows if row.get("low") is not None]
+    over = " and ".join(sorted({what for what in known if what}, reverse=True))
+    return (", 95 % intervals" + f" over {over}" * bool(over)) * bool(known)
 
 
 # --- windows of one clip --------------------------------------------------------------------------

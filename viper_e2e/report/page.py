@@ -17,7 +17,7 @@ from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
 from viper_e2e.report.drawing import span_of, words
 from viper_e2e.report.prediction_bars import parts_said
-from viper_e2e.report.tables import columns_measured, measure_cell, measure_title, metrics_rows
+from viper_e2e.report.tables import columns_measured, intervals_over, measure_cell, measure_title, metrics_rows
 from viper_e2e.runtime import write_text
 from viper_e2e.scoring import Intervals, Scores, TaskScores, main_measure
 
@@ -74,7 +74,7 @@ def write_page(
         headline=_headline(scores, intervals, tasks),
         rows=metrics_rows(scores, intervals) if scores and not tasks else [],
         tasks=[_task(one) for one in (tasks or {}).values()],
-        has_intervals=intervals is not None,
+        note_on_intervals=intervals_over(intervals.over) if intervals and not tasks else "",
         note=scores.note if scores and not tasks else "",
         yardstick=yardstick,
         figures=[_figure(caption, Path(file).read_bytes()) for caption, file in figures.items()],
@@ -156,6 +156,7 @@ def _task(one: TaskScores) -> dict[str, Any]:
         "kind": one.task.kind,
         "num_clips": one.num_clips,
         "told": one.told,
+        "note_on_intervals": intervals_over(one.over) if one.intervals else "",
         "measures": [(measure_title(name), measure_cell(one, name)) for name in one.values],
         "titles": [*map(measure_title, each), "clips"],
         "columns": [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from viper_e2e.report.drawing import words
 from viper_e2e.report.record_rows import without_controls
-from viper_e2e.runtime import count_of
+from viper_e2e.runtime import count_of, first_of
 from viper_e2e.scoring import (
     GroupScores,
     Interval,
@@ -23,22 +23,24 @@ from viper_e2e.scoring import (
 )
 from viper_e2e.tasks import Task
 
+MAX_NAMES = 5
 
-def metrics_table(
-    scores: Scores, intervals: Intervals | None = None, *, title: str = "", over: str = "clips"
-) -> Table:
-    """Pearson, CCC and MSE per emotion and as means, each with its 95 % interval where there is one.
 
-    ``over``: what the intervals are over.
-    """
+def metrics_table(scores: Scores, intervals: Intervals | None = None, *, title: str = "") -> Table:
+    """Pearson, CCC and MSE per emotion and as means, each with its 95 % interval where there is one."""
     made = plain_table(title, ("emotion", "Pearson", "CCC", "MSE"))
     for row in metrics_rows(scores, intervals):
         made.add_row(*(Text(cell, "bold" if row[0] == "mean" else "") for cell in row))
     note = count_of(scores.num_clips, "clip")
-    note += f"; in brackets 95 % bootstrap intervals over {over}" if intervals else ""
+    note += f"; in brackets {intervals_over(intervals.over)}" if intervals else ""
     made.caption = Text(f"{note}; {scores.note}" if scores.note else note)
     made.caption_justify = "left"
     return made
+
+
+def intervals_over(what: str) -> str:
+    """What stands in brackets behind a measure."""
+    return f"95 % bootstrap intervals over {what}"
 
 
 MEASURES = {
@@ -84,8 +86,8 @@ def task_tables(scores: TaskScores) -> list[Table]:
     whole = plain_table(kind, ("measure", "value"))
     for name, value in scores.values.items():
         whole.add_row(measure_title(name), with_interval(value, scores.intervals.get(name)))
-    if scores.told:
-        whole.caption, whole.caption_justify = Text(scores.told), "left"
+    notes = [scores.told, intervals_over(scores.over) if scores.intervals else ""]
+    whole.caption, whole.caption_justify = Text("; ".join(filter(None, notes))), "left"
     if not scores.by_column:
         return [whole]
     measures = columns_measured(scores)
@@ -109,7 +111,8 @@ def calibration_table(report: TaskReport) -> Table:
         made.add_row(MEASURES[name], with_interval(*before), with_interval(*report.after[name]))
     fitted = report.fitted
     told = f"fitted on {count_of(fitted.num_fitted, 'clip')}, measured on {fitted.num_held_out:,} others; "
-    made.caption, made.caption_justify = Text(told + _fitted_in_words(report)), "left"
+    told += f"{intervals_over(report.over)}; {_fitted_in_words(report)}"
+    made.caption, made.caption_justify = Text(told), "left"
     return made
 
 
@@ -129,7 +132,7 @@ def measure_cell(scores: TaskScores, name: str) -> str:
 
 
 def group_tables(scores: GroupScores) -> list[Table]:
-    """A table per task: each group's main measures, and the largest gap."""
+    """A table per task: each group's main measures, what their intervals are over, and the largest gap."""
     made = []
     for task in next(iter(scores.groups.values()), {}):
         measures = list(next(iter(scores.groups.values()))[task].values)[:2]
@@ -143,10 +146,20 @@ def group_tables(scores: GroupScores) -> list[Table]:
             table.add_row(without_controls(group), *values, f"{one.num_clips:,}")
         gap = scores.gap(task)
         main = measure_title(main_measure(next(iter(scores.groups.values()))[task].task))
-        if gap is not None:
-            table.caption, table.caption_justify = Text(f"largest gap in {main}: {gap:.3f}"), "left"
+        notes = _over_of_groups({group: by_task[task] for group, by_task in scores.groups.items()})
+        notes += [] if gap is None else [f"largest gap in {main}: {gap:.3f}"]
+        table.caption, table.caption_justify = Text("; ".join(notes)), "left"
         made.append(table)
     return made
+
+
+def _over_of_groups(groups: Mapping[str, TaskScores]) -> list[str]:
+    """What intervals are over; of a group of one subject over its clips, whatever those of others are over."""
+    over = {group: one.over for group, one in groups.items() if one.intervals}
+    if len(set(over.values())) < 2:
+        return [intervals_over(what) for what in set(over.values())]
+    of_clips = [without_controls(group) for group, what in over.items() if what == "clips"]
+    return [f"{intervals_over('subjects')} (of {first_of(of_clips, MAX_NAMES)} over clips)"]
 
 
 def task_title(task: Task) -> str:

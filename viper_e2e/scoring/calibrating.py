@@ -15,7 +15,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import Calibration, Line, Predictions, Steps, TaskCalibration
 from viper_e2e.scoring.corpus_measures import fitted_thresholds
-from viper_e2e.scoring.metrics import Interval
+from viper_e2e.scoring.metrics import Interval, Over
 from viper_e2e.scoring.reliability import Bin, known_clips, number_bins, reliability, subjects_of
 from viper_e2e.scoring.task_scores import task_scores
 from viper_e2e.scoring.task_sums import HOLDS_FROM
@@ -41,6 +41,8 @@ class TaskReport:
     after: Measures
     bins_before: tuple[Bin, ...]
     bins_after: tuple[Bin, ...]
+    over: Over
+    """What the intervals of the measures are over."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +155,13 @@ def _report(
             (scores,) = task_scores(of_task, num_resamples=num_resamples).values()
             measures.append({name: (scores.values[name], scores.intervals.get(name)) for name in names})
             bins.append(number_bins(values, true))
+            over = scores.over
         else:
             found = reliability(task, values, true, subjects, num_resamples=num_resamples)
             measures.append({name: (getattr(found, name), found.intervals.get(name)) for name in names})
             bins.append(found.bins)
-    return TaskReport(task, fitted, measures[0], measures[1], bins[0], bins[1])
+            over = found.over
+    return TaskReport(task, fitted, measures[0], measures[1], bins[0], bins[1], over)
 
 
 def _labels_of(task: Task, columns: slice, rest: Predictions) -> LabelSet:

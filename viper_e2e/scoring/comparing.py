@@ -13,7 +13,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, are_alike, differing, order_of
 from viper_e2e.model import Predictions
 from viper_e2e.runtime import count_of, first_of
-from viper_e2e.scoring.metrics import Interval, by_subject, finite_or_none, interval_of, resamples
+from viper_e2e.scoring.metrics import Interval, Over, drawn, finite_or_none, interval_of, resamples
 from viper_e2e.scoring.task_scores import Ruler, rulers
 from viper_e2e.tasks import Task
 
@@ -41,8 +41,8 @@ class Compared:
 
     task: Task
     num_clips: int
-    over: str
-    """What is drawn: ``subjects`` or ``clips``."""
+    over: Over
+    """What is drawn."""
     values: tuple[Mapping[str, float], ...]
     """Of each run, measure → value."""
     intervals: tuple[Mapping[str, Interval], ...]
@@ -145,9 +145,9 @@ def compare(
     """Every task of runs on the same clips, as `on_common_clips` gives them."""
     usable = np.logical_and.reduce([run.scored for run in runs])
     subjects = next((run.subjects for run in runs if run.subjects and None not in run.subjects), None)
-    drawn = None if subjects is None else np.array(subjects, object)
+    people = None if subjects is None else np.array(subjects, object)
     of_tasks = zip(*(rulers(run.labels) for run in runs), strict=True)
-    return [_compared(of_runs, runs, usable, drawn, num_resamples, seed) for of_runs in of_tasks]
+    return [_compared(of_runs, runs, usable, people, num_resamples, seed) for of_runs in of_tasks]
 
 
 def _compared(
@@ -165,7 +165,8 @@ def _compared(
     sums = [
         ruler.clip_sums(run.predicted[known], true[known]) for ruler, run in zip(of_runs, runs, strict=True)
     ]
-    groups = [by_subject(of_run, None if subjects is None else subjects[known]) for of_run in sums]
+    of_each = [drawn(of_run, None if subjects is None else subjects[known]) for of_run in sums]
+    groups = [of_run.sums for of_run in of_each]
     values = [_alone(of_runs[0], of_run) for of_run in groups]
     draws: list[list[Mapping[str, np.ndarray]]] = [[] for _ in runs]
     # One and the same resample for all: what is hard about its clips is hard for every run.
@@ -180,7 +181,7 @@ def _compared(
     return Compared(
         task,
         int(known.sum()),
-        "subjects" if subjects is not None and len(set(subjects[known])) > 1 else "clips",
+        of_each[0].over,
         tuple(values),
         tuple({name: interval_of(of_run[name], 0.95) for name in of_run} for of_run in together),
         tuple(_corrected(differences)),

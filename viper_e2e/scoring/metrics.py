@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -54,6 +54,10 @@ class Scores:
         return "; ".join(parts)
 
 
+Over = Literal["subjects", "clips"]
+"""What bootstrap intervals are over."""
+
+
 @dataclass(frozen=True)
 class Interval:
     low: float
@@ -70,6 +74,15 @@ class Intervals:
     mean_pearson: Interval
     mean_ccc: Interval
     mean_mse: Interval
+    over: Over = "clips"
+
+
+class Drawn(NamedTuple):
+    """What a bootstrap draws, each with all of its clips: subjects where all are known, else clips."""
+
+    over: Over
+    sums: Float[np.ndarray, "G S"]
+    """Of each subject or clip."""
 
 
 def empty_sums(num_outputs: int, device: torch.device | str = "cpu") -> Float[Tensor, "6 E"]:
@@ -122,11 +135,10 @@ def bootstrap(
     seed: int = 0,
     subjects: Sequence[str | None] | None = None,
 ) -> Intervals:
-    """Percentile intervals over clips drawn with replacement (Efron 1979). Only labelled, readable rows.
+    """Percentile intervals over what is drawn with replacement (Efron 1979). Only labelled, readable rows.
 
-    The same seed and rows give the same intervals. Clips are taken as independent: where subjects recur, the
-    true intervals are wider. ``subjects``: of each row; where all are known, they are drawn in place of clips,
-    each with all of its clips. Raises `ViperError` for fewer than two rows.
+    The same seed and rows give the same intervals. ``subjects``: of each row; `drawn` says when they are drawn
+    in place of clips. Raises `ViperError` for fewer than two rows.
     """
     if len(predictions) < 2:
         raise ViperError(f"{len(predictions)} labelled clip(s): intervals need at least 2")
@@ -134,25 +146,28 @@ def bootstrap(
     known = ~np.isnan(y)
     x, y = np.where(known, x, 0.0), np.where(known, y, 0.0)
     terms = np.stack([known, x, y, x * x, y * y, x * y], 1).reshape(len(x), -1)
-    terms = by_subject(terms, None if subjects is None else np.array(subjects, object))
+    over, sums = drawn(terms, None if subjects is None else np.array(subjects, object))
     draws = [
-        _score((counts @ terms).reshape(len(counts), NUM_SUMS, -1))
-        for counts in resamples(len(terms), num_resamples, seed)
+        _score((counts @ sums).reshape(len(counts), NUM_SUMS, -1))
+        for counts in resamples(len(sums), num_resamples, seed)
     ]
-    drawn = [np.concatenate(values) for values in list(zip(*draws, strict=True))[:6]]
-    pearson, ccc, mse = (tuple(interval_of(column, level) for column in values.T) for values in drawn[:3])
-    mean_pearson, mean_ccc, mean_mse = (interval_of(values, level) for values in drawn[3:])
-    return Intervals(pearson, ccc, mse, mean_pearson, mean_ccc, mean_mse)
+    found = [np.concatenate(values) for values in list(zip(*draws, strict=True))[:6]]
+    pearson, ccc, mse = (tuple(interval_of(column, level) for column in values.T) for values in found[:3])
+    mean_pearson, mean_ccc, mean_mse = (interval_of(values, level) for values in found[3:])
+    return Intervals(pearson, ccc, mse, mean_pearson, mean_ccc, mean_mse, over)
 
 
-def by_subject(sums: Float[np.ndarray, "N S"], subjects: np.ndarray | None) -> Float[np.ndarray, "G S"]:
-    """Sums of each subject, whose clips are no independent draws; of each clip where a subject is unknown."""
+def drawn(sums: Float[np.ndarray, "N S"], subjects: np.ndarray | None) -> Drawn:
+    """Subjects, whose clips are no independent draws; clips where one's subject is unknown or all are of one.
+
+    The one place where this is decided: whatever has an interval asks here, and says what was drawn.
+    """
     if subjects is None or any(subject is None for subject in subjects):
-        return sums
+        return Drawn("clips", sums)
     _, place = np.unique(subjects.astype(str), return_inverse=True)
     groups = np.zeros((place.max(initial=-1) + 1, sums.shape[1]))
     np.add.at(groups, place, sums)
-    return groups if len(groups) > 1 else sums
+    return Drawn("subjects", groups) if len(groups) > 1 else Drawn("clips", sums)
 
 
 def resamples(num_rows: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -182,12 +197,10 @@ def scores_of(predictions: Predictions) -> Scores:
     return scores(sums, predictions.labels.names)
 
 
-def measure(predictions: Predictions, *, by_subject: bool = False) -> tuple[Scores, Intervals]:
-    """Scores over the labelled, readable clips, with 95 % bootstrap intervals over clips or subjects."""
-    scored = predictions.scored
-    subjects = predictions.only(scored).subjects if by_subject else None
-    values = predictions.predicted[scored], predictions.true[scored]
-    return scores_of(predictions), bootstrap(*values, subjects=subjects)
+def measure(predictions: Predictions) -> tuple[Scores, Intervals]:
+    """Scores over the labelled, readable clips, with 95 % bootstrap intervals over what is `drawn`."""
+    scored = predictions.only(predictions.scored)
+    return scores_of(predictions), bootstrap(scored.predicted, scored.true, subjects=scored.subjects)
 
 
 def scores_record(scores: Scores) -> dict[str, Any]:

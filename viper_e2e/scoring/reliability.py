@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from viper_e2e.model import Predictions
-from viper_e2e.scoring.metrics import Interval, by_subject, finite_or_none, interval_of, resamples
+from viper_e2e.scoring.metrics import Interval, Over, drawn, finite_or_none, interval_of, resamples
 from viper_e2e.scoring.task_sums import HOLDS_FROM
 from viper_e2e.tasks import Task
 
@@ -41,9 +41,11 @@ class Reliability:
     brier: float
     """Mean squared distance of probabilities and labels (Brier 1950); summed over classes, a mean of labels."""
     intervals: Mapping[str, Interval]
-    """95 % bootstrap intervals of both, over subjects where all are known; empty below 2 clips."""
+    """95 % bootstrap intervals of both; empty below 2 clips."""
     bins: tuple[Bin, ...]
     num_clips: int
+    over: Over
+    """What the intervals are over."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -53,6 +55,7 @@ class Reliability:
             "intervals_95": {
                 n: [finite_or_none(i.low), finite_or_none(i.high)] for n, i in self.intervals.items()
             },
+            "intervals_over": self.over,
         }
 
 
@@ -101,10 +104,10 @@ def reliability(
     total = sums.sum(0)
     ece, mean_brier = _ece_and_brier(total[None])
     intervals = {}
+    over, groups = drawn(sums, subjects)
     if len(sums) >= 2 and num_resamples:
-        groups = by_subject(sums, subjects)
-        drawn = [_ece_and_brier(counts @ groups) for counts in resamples(len(groups), num_resamples, seed)]
-        eces, briers = (np.concatenate(values) for values in zip(*drawn, strict=True))
+        draws = [_ece_and_brier(counts @ groups) for counts in resamples(len(groups), num_resamples, seed)]
+        eces, briers = (np.concatenate(values) for values in zip(*draws, strict=True))
         # Clips that are drawn twice make bins look worse than they are: moved back by that bias.
         eces = np.maximum(eces - (np.nanmean(eces) - ece[0]), 0.0)
         intervals = {"ece": interval_of(eces, 0.95), "brier": interval_of(briers, 0.95)}
@@ -114,7 +117,7 @@ def reliability(
         for count, confidence, right in zip(counts, confidences, rights, strict=True)
         if count > 0
     )
-    return Reliability(float(ece[0]), float(mean_brier[0]), intervals, bins, len(sums))
+    return Reliability(float(ece[0]), float(mean_brier[0]), intervals, bins, len(sums), over)
 
 
 def number_bins(predicted: Float[np.ndarray, "*N"], true: Float[np.ndarray, "*N"]) -> tuple[Bin, ...]:

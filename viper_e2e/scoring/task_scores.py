@@ -13,7 +13,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
 from viper_e2e.scoring.corpus_measures import told_of
-from viper_e2e.scoring.metrics import Interval, by_subject, finite_or_none, interval_of, resamples
+from viper_e2e.scoring.metrics import Interval, Over, drawn, finite_or_none, interval_of, resamples
 from viper_e2e.scoring.task_sums import clip_sums, measures_of_sums, of_each_label
 from viper_e2e.tasks import COMBINED, OVERALL, CombinedMeasure, Task, measures_of
 
@@ -33,13 +33,15 @@ class TaskScores:
     values: Mapping[str, float]
     """Measure → value; NaN where it is undefined."""
     intervals: Mapping[str, Interval]
-    """95 % bootstrap intervals, over subjects where all are known, else over clips; empty below 2 clips."""
+    """95 % bootstrap intervals; empty below 2 clips."""
     by_column: Mapping[str, Mapping[str, float]]
     """Of a class or a label: recall, precision, F1, and how many clips have it."""
     confusion: tuple[tuple[int, ...], ...] = ()
     """Of classes: rows are true, columns predicted."""
     told: str = ""
     """Notes beside them."""
+    over: Over = "clips"
+    """What the intervals are over."""
 
 
 def task_scores(predictions: Predictions, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, TaskScores]:
@@ -69,14 +71,14 @@ def main_score(scores: Mapping[str, TaskScores], best_by: str = "") -> float:
     return float(np.mean(measured)) if measured else float("nan")
 
 
-def interval_of_main(scores: Mapping[str, TaskScores], best_by: str = "") -> Interval | None:
-    """The interval of `main_score`, where that is one measure; an error as it is measured."""
+def interval_of_main(scores: Mapping[str, TaskScores], best_by: str = "") -> tuple[Interval, Over] | None:
+    """The interval of `main_score`, and what it is over, where that is one measure, as it is measured."""
     own = [one.task for one in scores.values() if best_by or (one.num_clips and one.task.kind != COMBINED)]
     if not best_by and len(own) != 1:
         return None
     task, measure = split_best_by(best_by, own) if best_by else (own[0].name, main_measure(own[0]))
     found = scores[task].intervals.get(measure)
-    return found if found is not None and np.isfinite(found.low) else None
+    return (found, scores[task].over) if found is not None and np.isfinite(found.low) else None
 
 
 def as_measured(score: float, measure: str) -> float:
@@ -105,6 +107,8 @@ def task_record(scores: TaskScores) -> dict[str, Any]:
             for name, span in scores.intervals.items()
         },
     }
+    if scores.intervals:
+        record["intervals_over"] = scores.over
     if scores.told:
         record["told"] = scores.told
     if scores.task.thresholds is not None:
@@ -176,9 +180,9 @@ def _scores_of(ruler: Ruler, predictions: Predictions, num_resamples: int, seed:
     sums = ruler.clip_sums(predictions.predicted[known], predictions.true[known])
     total = sums.sum(0)
     intervals: dict[str, Interval] = {}
+    subjects = None if predictions.subjects is None else np.array(predictions.subjects, object)[known]
+    over, groups = drawn(sums, subjects)
     if len(sums) >= 2 and num_resamples:
-        subjects = None if predictions.subjects is None else np.array(predictions.subjects, object)[known]
-        groups = by_subject(sums, subjects)
         draws = [ruler.measures(counts @ groups) for counts in resamples(len(groups), num_resamples, seed)]
         intervals = {
             name: interval_of(np.concatenate([draw[name] for draw in draws]), 0.95) for name in draws[0]
@@ -186,7 +190,7 @@ def _scores_of(ruler: Ruler, predictions: Predictions, num_resamples: int, seed:
     values = {name: float(value[0]) for name, value in ruler.measures(total[None]).items()}
     if ruler.combined:
         formulas = "; ".join(f"{one.name} = {one.formula}" for one in ruler.combined)
-        return TaskScores(task, (), len(sums), values, intervals, {}, told=formulas)
+        return TaskScores(task, (), len(sums), values, intervals, {}, told=formulas, over=over)
     columns = ruler.parts[0][1]
     names = tuple(map(name_of, predictions.labels.own_titles(task, columns)))
     by_column: dict[str, dict[str, float]] = {}
@@ -202,7 +206,7 @@ def _scores_of(ruler: Ruler, predictions: Predictions, num_resamples: int, seed:
             each = of_each_label(total.reshape(1, 4, task.size))
             for place, row in enumerate(by_column.values()):
                 row |= {measure: float(values[0, place]) for measure, values in each.items()}
-    return TaskScores(task, names, len(sums), values, intervals, by_column, confusion, told_of(task))
+    return TaskScores(task, names, len(sums), values, intervals, by_column, confusion, told_of(task), over)
 
 
 def _by_column(
