@@ -36,8 +36,7 @@ from rich.table import Table
 from torch.nn.functional import cosine_similarity
 from torch.utils.flop_counter import FlopCounterMode
 
-from viper_e2e.model import ViPER, compile_model, compiled_parts
-from viper_e2e.training import fastest_precision
+from viper_e2e.model import ViPER, compile_model, compiled_parts, fastest_precision
 
 MATRIX_SIDE = 2048
 

@@ -31,10 +31,10 @@ from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError
 from viper_e2e.fusion import TokenFusion
 from viper_e2e.loading.loader import ClipBatch
-from viper_e2e.model import ViPER
+from viper_e2e.model import ViPER, precision
 from viper_e2e.runtime import processes
 from viper_e2e.scoring import journal as parts
-from viper_e2e.training import many_trainings, precision, reporting, training_run
+from viper_e2e.training import many_trainings, reporting, training_run
 from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.trainer import Trainer
 

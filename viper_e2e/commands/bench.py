@@ -15,10 +15,10 @@ from viper_e2e.clip import DecodedClip
 from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.loading import ClipBatch, ClipLoader, notes_on_reading
-from viper_e2e.model import StageClock, ViPER, check_compiler, compile_model
+from viper_e2e.model import StageClock, ViPER, check_compiler, compile_model, compute_dtype, resolve_precision
 from viper_e2e.runtime import console, count_of, progress_bar, table, tell_problems
 from viper_e2e.shards import ShardSet
-from viper_e2e.training import build_optimizer, compute_dtype, make_loader, resolve_precision
+from viper_e2e.training import build_optimizer, make_loader
 
 _PHASES = 4
 WAITING_MATTERS = 0.05

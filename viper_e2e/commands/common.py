@@ -13,7 +13,15 @@ from viper_e2e.commands.reading_options import apply_reading_options
 from viper_e2e.config import BackboneOptions, CalibratedOptions, ExportConfig, ImportConfig, ScoringOptions
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.loading import Reading, notes_on_reading
-from viper_e2e.model import Prediction, Predictions, ViPER, check_compiler, compile_model
+from viper_e2e.model import (
+    Prediction,
+    Predictions,
+    ViPER,
+    check_compiler,
+    compile_model,
+    compute_dtype,
+    resolve_precision,
+)
 from viper_e2e.published import import_published, is_published, published_checkpoint
 from viper_e2e.runtime import (
     AS_IT_IS,
@@ -30,7 +38,6 @@ from viper_e2e.runtime import (
 )
 from viper_e2e.scoring import ResultJournal, Wanted, identity_of, score, scoring_accelerator
 from viper_e2e.shards import ShardSet
-from viper_e2e.training import compute_dtype, resolve_precision
 
 MAX_NAMED = 20
 

@@ -17,6 +17,9 @@ from .compiling import compiled_parts as compiled_parts
 from .compiling import keep_compiled_in as keep_compiled_in
 from .output import ViPEROutput as ViPEROutput
 from .output import predictions_of as predictions_of
+from .precision import compute_dtype as compute_dtype
+from .precision import fastest_precision as fastest_precision
+from .precision import resolve_precision as resolve_precision
 from .prediction import Prediction as Prediction
 from .prediction import failed as failed
 from .predictions import Predictions as Predictions

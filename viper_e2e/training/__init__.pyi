@@ -16,9 +16,6 @@ from .many_trainings import ManyTrainings as ManyTrainings
 from .many_trainings import Outcome as Outcome
 from .optimizer import build_optimizer as build_optimizer
 from .optimizer import schedule_factor as schedule_factor
-from .precision import compute_dtype as compute_dtype
-from .precision import fastest_precision as fastest_precision
-from .precision import resolve_precision as resolve_precision
 from .proposals import Proposals as Proposals
 from .resuming import SavedRun as SavedRun
 from .ridge_training import RidgeTrainer as RidgeTrainer

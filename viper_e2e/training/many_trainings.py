@@ -14,14 +14,13 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode
-from viper_e2e.model import Predictions, ViPER, check_compiler, keep_compiled_in
+from viper_e2e.model import Predictions, ViPER, check_compiler, compute_dtype, keep_compiled_in
 from viper_e2e.runtime import Processes, TellOnce, console, heed_launcher
 from viper_e2e.scoring import Hooks, score
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.closing_lines import finished_lines, stopped_line
 from viper_e2e.training.data import reading_of
 from viper_e2e.training.guarding import DivergedError
-from viper_e2e.training.precision import compute_dtype
 from viper_e2e.training.resuming import has_ended
 from viper_e2e.training.ridge_training import RidgeTrainer
 from viper_e2e.training.run_folder import RunFolder, check_is_free

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 import yaml
 
+from viper_e2e.config import MixedPrecision
 from viper_e2e.errors import ViperError
 from viper_e2e.model import checkpoint
 from viper_e2e.runtime import count_of, plain_json, remove_unfinished, settle_folder, versions, write_text
@@ -66,6 +67,15 @@ class RunFolder:
     def read_settings(self) -> dict[str, Any]:
         """What `write_settings` wrote when the run began."""
         return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+
+    def read_precision(self) -> MixedPrecision:
+        """What ``auto`` came to when the run began: a resumed one decides nothing again."""
+        precision = self.read_settings()["mixed_precision"]
+        if precision == "fp16":
+            raise ViperError(
+                f"{self.path}: trained in fp16, which auto never chooses; add --mixed-precision fp16"
+            )
+        return precision
 
     def log(self, file: str, record: Mapping[str, Any]) -> None:
         """Append one JSON line to ``metrics.jsonl``, ``skipped.jsonl``, ….

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from viper_e2e.config import Settings, option_of
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading import ClipCache, ClipStore, Cursor, notes_on_reading
-from viper_e2e.model import Predictions, StageClock, ViPER, compile_model
+from viper_e2e.model import Predictions, StageClock, ViPER, compile_model, compute_dtype, resolve_precision
 from viper_e2e.runtime import Processes, TellOnce, console
 from viper_e2e.shards import Mixture
 from viper_e2e.training.absent_modalities import AbsentModalities
@@ -25,7 +25,6 @@ from viper_e2e.training.fine_tuning import FineTuning, prepare_for_training, rew
 from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
 from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.optimizer import build_optimizer, build_schedule, recount, schedule_factor
-from viper_e2e.training.precision import compute_dtype, resolve_precision, resumed
 from viper_e2e.training.reporting import Reporter
 from viper_e2e.training.resuming import SavedRun, said, take_rates, with_absolute_paths
 from viper_e2e.training.reuse_forecast import forecast_for
@@ -105,7 +104,7 @@ class TrainingRun:
         """Once per run: what ``auto`` resolves to is saved in its ``config.yaml``, for ``--resume``."""
         precision = self.config.mixed_precision
         if precision == "auto" and self.config.resume:
-            precision = resumed(self.run)
+            precision = self.run.read_precision()
         precision = resolve_precision(precision, self.module, self.processes)
         self.config = replace(self.config, mixed_precision=precision)
         self.settings = replace(self.settings, train=self.config)

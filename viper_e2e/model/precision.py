@@ -12,10 +12,8 @@ import torch
 
 from viper_e2e.config import MixedPrecision
 from viper_e2e.encoders import Encoder
-from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
+from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime import Processes, console
-from viper_e2e.training.run_folder import RunFolder
 
 LEAST_GAIN = 1.1
 """bfloat16 has to be this much faster: it costs digits, and times are never quite the same twice."""
@@ -37,14 +35,6 @@ class Choice(NamedTuple):
 def compute_dtype(precision: MixedPrecision) -> torch.dtype:
     """What frozen weights are stored in, and trained ones are computed in."""
     return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-
-def resumed(run: RunFolder) -> MixedPrecision:
-    """What ``auto`` came to when the run began: a resumed one decides nothing again."""
-    precision = run.read_settings()["mixed_precision"]
-    if precision == "fp16":
-        raise ViperError(f"{run.path}: trained in fp16, which auto never chooses; add --mixed-precision fp16")
-    return precision
 
 
 def resolve_precision(
