@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 
 import numpy as np
 import pytest
+from support.deadly_decoder import deadly_cut, deadly_look
 from support.films import packed, wav
 from support.media import make_clip, tone
 
@@ -17,6 +19,7 @@ from viper_e2e.decoding import ClipDecoder
 from viper_e2e.decoding.cutting import MUXERS
 from viper_e2e.model.preparing import decode
 from viper_e2e.packing import PackOptions, pack
+from viper_e2e.packing.media_worker import in_worker
 
 ALL = DecodingConfig(num_frames=500, max_side=None, sample_rate=16_000, span_seconds=10.0)
 OPTIONS = {"g": "25", "bf": "3", "x264-params": "scenecut=0:open-gop=1"}
@@ -160,13 +163,30 @@ def test_films_in_avi_are_cut_and_a_rehearsal_says_so(folder):
 
 def test_films_that_cannot_be_cut_are_named_with_what_they_cost(folder, monkeypatch):
     monkeypatch.setitem(MUXERS, "mp4", ())
+    monkeypatch.setattr("viper_e2e.packing.segments.in_worker.on_file", lambda _, look, *given: look(*given))
     rows = HEAD + "a,film.mp4,train,1.2,1.6,,0.1\nb,film.mp4,train,2,2.5,,0.2\n"
     report, samples = packed(folder, rows)
     size = (folder / "videos/film.mp4").stat().st_size
     (told,) = (note for note in report.notes if "cannot be cut" in note)
-    assert "without re-encoding them: 1 film, " in told
+    assert "without re-encoding: 1 film, " in told
     assert f"film.mp4 (2 × {size / 1e6:.1f} MB)" in told
     assert [len(samples[key].video) for key in "ab"] == [size, size]
+
+
+@pytest.mark.slow
+def test_films_and_stretches_that_crash_what_reads_them_are_left_out_and_named(folder, monkeypatch):
+    monkeypatch.setattr("viper_e2e.packing.segments.look_into", deadly_look)
+    monkeypatch.setattr("viper_e2e.packing.samples.cut", deadly_cut)
+    shutil.copy(folder / "videos/film.mp4", folder / "videos/dead.mp4")
+    rows = HEAD + "a,dead.mp4,train,1.2,1.6,,0.1\nb,film.mp4,train,1,2.5,,0.2\nc,film.mp4,train,2,2.5,,0.2\n"
+    report, samples = packed(folder, rows)
+    dead, film = folder / "videos/dead.mp4", folder / "videos/film.mp4"
+    assert report.problems == (
+        f"lines 2: {dead}: left out: killed by SIGKILL",
+        f"b: {film}: left out: killed by SIGKILL",
+    )
+    assert list(samples) == ["c"]
+    assert in_worker._pool is None
 
 
 def test_keyframes_that_are_far_apart_are_told(folder):

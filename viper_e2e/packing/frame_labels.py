@@ -15,6 +15,7 @@ from viper_e2e.decoding import LongFile
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import name_of
 from viper_e2e.loading import find_files
+from viper_e2e.packing.media_worker import in_worker
 from viper_e2e.packing.task_columns import TaskColumns
 from viper_e2e.runtime import VIDEO_EXTENSIONS, count_of, plain_json
 
@@ -82,6 +83,15 @@ def _of_lines(text: str) -> FrameLabels:
     name = {"number": "valence_arousal", "class": "expression", "labels": "units"}[kind]
     # Where there is no label stands −5 (valence, arousal) or −1; one such value leaves the frame without.
     return FrameLabels(name, kind, titles, np.where(bad.any(1, keepdims=True), np.nan, values))
+
+
+def frame_seconds(video: Path) -> np.ndarray:
+    """When each frame of a film is shown; `ClipError` where it cannot be read."""
+    return in_worker.on_file(video, _frame_seconds, video)
+
+
+def _frame_seconds(video: Path) -> np.ndarray:
+    return LongFile(video, LimitsConfig()).timeline.seconds
 
 
 def rows_of_windows(
@@ -177,7 +187,7 @@ def frame_label_table(
         if video is None:
             notes.append(f"{found[0][0]}: no video of this name; left out")
             continue
-        seconds = LongFile(video, LimitsConfig()).timeline.seconds
+        seconds = frame_seconds(video)
         labels = [one for _, one in found]
         lengths = {len(one.values) for one in labels} - {len(seconds)}
         if lengths:

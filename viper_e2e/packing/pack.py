@@ -6,6 +6,7 @@ import random
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from viper_e2e.errors import ViperError
@@ -13,6 +14,7 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.packing.dry_run import Rehearsal
 from viper_e2e.packing.likely_mistakes import oddities_of
 from viper_e2e.packing.matching import match_clips
+from viper_e2e.packing.media_worker import in_worker
 from viper_e2e.packing.options import AS_USUAL, PackOptions
 from viper_e2e.packing.replacing import publish, shards_in_the_way, to_replace
 from viper_e2e.packing.report import Findings, PackReport, SplitReport
@@ -53,28 +55,31 @@ def pack(
     if not options.dry_run:
         transcripts = transcripts_of(options.transcribe, options.language, options.limits, out / TRANSCRIPTS)
     words = PackedWords(findings, options.subtitles, options.words_language, transcripts)
-    clips = match_clips(table, labels, videos, options, findings)
-    old = to_replace(shards_in_the_way(out, options.overwrite), {clip.row.split for clip in clips}, findings)
-    by_split = defaultdict(list)
-    for clip in sorted(clips, key=lambda clip: clip.row.key):
-        by_split[clip.row.split].append(clip)
-    samples = Samples(words, options.limits, findings)
-    if options.dry_run:
-        reports = _rehearsed(by_split, samples)
-        _refuse_nothing(reports, labels, videos, findings.problems)
-    else:
-        counted = _Counted(progress, len(clips))
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".packing-", dir=out) as folder:
-                reports = _written(Path(folder), by_split, samples, table.labels, options, counted)
-                _refuse_nothing(reports, labels, videos, findings.problems)
-                publish(Path(folder), out, old)
-                words.all_packed()
-        except OSError as error:
-            raise ViperError(f"{explain(error, out)}; nothing was packed") from error
-        killed = sorted(out.glob(".packing-*"))
-        findings.note(f"{path} is left from a run that was killed; remove it" for path in killed)
+    with closing(in_worker):
+        clips = match_clips(table, labels, videos, options, findings)
+        old = to_replace(
+            shards_in_the_way(out, options.overwrite), {clip.row.split for clip in clips}, findings
+        )
+        by_split = defaultdict(list)
+        for clip in sorted(clips, key=lambda clip: clip.row.key):
+            by_split[clip.row.split].append(clip)
+        samples = Samples(words, options.limits, findings)
+        if options.dry_run:
+            reports = _rehearsed(by_split, samples)
+            _refuse_nothing(reports, labels, videos, findings.problems)
+        else:
+            counted = _Counted(progress, len(clips))
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(prefix=".packing-", dir=out) as folder:
+                    reports = _written(Path(folder), by_split, samples, table.labels, options, counted)
+                    _refuse_nothing(reports, labels, videos, findings.problems)
+                    publish(Path(folder), out, old)
+                    words.all_packed()
+            except OSError as error:
+                raise ViperError(f"{explain(error, out)}; nothing was packed") from error
+            killed = sorted(out.glob(".packing-*"))
+            findings.note(f"{path} is left from a run that was killed; remove it" for path in killed)
     findings.note(words.lines())
     return PackReport(
         str(out),

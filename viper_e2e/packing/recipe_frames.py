@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from viper_e2e.config import LimitsConfig
-from viper_e2e.decoding import LongFile
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.packing.frame_labels import WINDOW_SECONDS, read_frame_labels, rows_of_windows
+from viper_e2e.packing.frame_labels import WINDOW_SECONDS, frame_seconds, read_frame_labels, rows_of_windows
 from viper_e2e.packing.recipe_sources import Fields, Folder, Source, some
 from viper_e2e.runtime import count_of
 
@@ -39,7 +37,7 @@ class FrameWindows(Source):
                 continue
             try:
                 labels = read_frame_labels(path)
-                seconds = LongFile(folder.path / video, LimitsConfig()).timeline.seconds
+                seconds = frame_seconds(folder.path / video)
             except (ClipError, ViperError) as error:
                 folder.told.append(f"{where} is left out: {error}")
                 continue

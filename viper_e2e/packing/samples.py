@@ -12,6 +12,7 @@ from viper_e2e.decoding import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, 
 from viper_e2e.errors import ClipError
 from viper_e2e.packing.action_units import read_action_units
 from viper_e2e.packing.dry_run import Rehearsal
+from viper_e2e.packing.media_worker import in_worker
 from viper_e2e.packing.report import Findings
 from viper_e2e.packing.segments import Clip, sound_of, units_of
 from viper_e2e.packing.subtitles import PackedWords
@@ -73,7 +74,7 @@ class Samples:
         if is_dry:
             # That it can be cut is known since it was matched.
             return {}, segment, None
-        made = cut(clip.stretch, self.limits)
+        made = in_worker.on_file(clip.video, cut, clip.stretch, self.limits)
         members = {made.extension: made.data}
         if made.sound is not None and not clip.sound:
             members["wav"] = made.sound

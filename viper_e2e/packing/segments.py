@@ -14,6 +14,7 @@ from viper_e2e.clip import Segment
 from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding import TAIL_SECONDS, LongFile, Stretch, open_sound, sound_as_wav
 from viper_e2e.errors import ClipError
+from viper_e2e.packing.media_worker import in_worker
 from viper_e2e.packing.report import Findings
 from viper_e2e.packing.rows import Row
 from viper_e2e.runtime import count_of, first_of, printable
@@ -55,13 +56,14 @@ def with_stretches(clips: Sequence[Clip], limits: LimitsConfig, findings: Findin
     found: dict[int, Clip | None] = {}
     for video, same in by_video.items():
         try:
-            film = LongFile(video, limits)
+            spans = [_span_of(clip) for clip in same]
+            film, stretches = in_worker.on_file(video, look_into, video, limits, spans)
         except ClipError as error:
             lines = ", ".join(str(clip.row.line) for clip in same)
             findings.leave_out(f"lines {lines}: {error}")
             found |= dict.fromkeys((clip.row.line for clip in same), None)
             continue
-        cuts = [_cut_out_of(film, clip, findings) for clip in same]
+        cuts = [_cut_out_of(film, *both, findings) for both in zip(same, stretches, strict=True)]
         found |= {clip.row.line: made for clip, made in zip(same, cuts, strict=True)}
         films.add(film, [made.stretch for made in cuts if made is not None and made.stretch is not None])
     findings.note(films.lines())
@@ -132,11 +134,35 @@ def is_timed(segment: Segment | None) -> bool:
     return segment is not None and segment.span != (0.0, math.inf)
 
 
-def _cut_out_of(film: LongFile, clip: Clip, findings: Findings) -> Clip | None:
+def look_into(
+    video: Path, limits: LimitsConfig, spans: Sequence[tuple[float, float]]
+) -> tuple[LongFile, list[Stretch | ClipError | None]]:
+    """A film, and what is to be cut out of it for each span; None for one that begins behind its end.
+
+    Raises `ClipError` for a film that cannot be read.
+    """
+    film = LongFile(video, limits)
+    return film, [_stretch(film, *span) if span[0] < film.duration_seconds else None for span in spans]
+
+
+def _stretch(film: LongFile, start_seconds: float, end_seconds: float) -> Stretch | ClipError:
+    try:
+        return film.stretch(start_seconds, end_seconds)
+    except ClipError as error:
+        return error
+
+
+def _span_of(clip: Clip) -> tuple[float, float]:
+    assert clip.row.segment is not None
+    return clip.row.segment.span
+
+
+def _cut_out_of(
+    film: LongFile, clip: Clip, stretch: Stretch | ClipError | None, findings: Findings
+) -> Clip | None:
     row, lasts = clip.row, film.duration_seconds
-    assert row.segment is not None
-    start, end = row.segment.span
-    if start >= lasts:
+    start, end = _span_of(clip)
+    if stretch is None:
         hint = "; are these milliseconds? Start and End are seconds, or hh:mm:ss.mmm" * _are_thousandths(
             start, lasts
         )
@@ -148,10 +174,8 @@ def _cut_out_of(film: LongFile, clip: Clip, findings: Findings) -> Clip | None:
     if not math.isinf(end) and end > lasts + MUCH_SECONDS:
         hint = " (far behind it: are these milliseconds? End is seconds)" * _are_thousandths(end, lasts)
         findings.count(f"whose End lies behind the end of their file, with which they end{hint}")
-    try:
-        stretch = film.stretch(start, end)
-    except ClipError as error:
-        findings.leave_out(f"{row.file_id}: line {row.line}: {error}")
+    if isinstance(stretch, ClipError):
+        findings.leave_out(f"{row.file_id}: line {row.line}: {stretch}")
         return None
     return replace(clip, stretch=stretch, file_seconds=lasts)
 
@@ -170,7 +194,12 @@ def sound_of(clip: Clip, segment: Segment, limits: LimitsConfig) -> bytes:
     assert clip.stretch is not None
     begin = -segment.start_seconds if clip.has_own_files else clip.stretch.start_seconds - segment.start_seconds
     end = begin + segment.end_seconds + TAIL_SECONDS
-    with open_sound(clip.sound, limits) as media:
+    return in_worker.on_file(clip.sound, _heard_between, clip.sound, limits, begin, end)
+
+
+def _heard_between(sound: Path, limits: LimitsConfig, begin: float, end: float) -> bytes:
+    """Seconds from the file's first."""
+    with open_sound(sound, limits) as media:
         zero = float((media.audio.start_time or 0) * media.tick_seconds_of(media.audio))
         return sound_as_wav(media, media.audio, zero + begin, zero + end)
 

@@ -14,6 +14,7 @@ from viper_e2e.config import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import DecodeSample
+from viper_e2e.packing.media_worker import in_worker
 from viper_e2e.runtime import plain_json
 from viper_e2e.shards import TRANSCRIBED
 
@@ -42,17 +43,21 @@ class Transcripts:
     def __call__(self, sample: Sample) -> tuple[Cue, ...]:
         """What is said in a clip, on its own clock; `ClipError` where its sound cannot be read."""
         if self._journal is None:
-            return self._transcribe(_sound_of(self._decode(sample)))
+            return self._cues(sample)
         clip = _digest(sample)
         if clip in self._known:
             self.num_known += 1
             return self._known[clip]
-        cues = self._transcribe(_sound_of(self._decode(sample)))
+        cues = self._cues(sample)
         line = {"made_by": self.made_by, "clip": clip, "cues": [astuple(cue) for cue in cues]}
         self._journal.parent.mkdir(parents=True, exist_ok=True)
         with self._journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
         return cues
+
+    def _cues(self, sample: Sample) -> tuple[Cue, ...]:
+        size = len(sample.video) if isinstance(sample.video, bytes) else 0
+        return self._transcribe(_sound_of(in_worker(sample.key, size, self._decode, sample)))
 
     def forget(self) -> None:
         """Remove the journal: all transcripts are packed."""
