@@ -10,9 +10,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from viper_e2e.clip import DecodedClip, Pixels, SoundRun
+from viper_e2e.decoding.attempts import RescanNeeded
 from viper_e2e.decoding.plan import Plan, Window, sound_notes
 from viper_e2e.decoding.sound import SoundReader
-from viper_e2e.decoding.timeline import RescanNeeded
 
 
 @runtime_checkable

@@ -12,14 +12,13 @@ import numpy as np
 
 from viper_e2e.clip import FrameSource, Side
 from viper_e2e.config import DecodingConfig
+from viper_e2e.decoding.attempts import Attempt, ReadAgain, RescanNeeded
 from viper_e2e.decoding.container import Source, open_clip
-from viper_e2e.decoding.fields import FieldsFound
 from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.pyav import FrameReader
 from viper_e2e.decoding.scan import read_timeline
-from viper_e2e.decoding.timeline import RescanNeeded, Timeline, TornEnd
+from viper_e2e.decoding.timeline import Timeline
 from viper_e2e.decoding.tracks import Tracks
-from viper_e2e.errors import ClipError
 
 MAX_BYTES_ALONG = 64 * 2**20
 """A clip that has no path goes along with its frames up to this size, so that they can be decoded again."""
@@ -47,19 +46,12 @@ def close_up(
     ``max_side``. One whole frame at a time is in memory. Always through PyAV, whatever the backend. Raises what
     decoding the clip raises.
     """
-    by_decoding = has_fields = is_torn = False
+    attempt = Attempt()
     while True:
         try:
-            return _cut(config, frames, windows, max_side, name, (by_decoding, has_fields, is_torn))
-        except FieldsFound:
-            has_fields = True
-        except TornEnd:
-            is_torn = True
-        except RescanNeeded:
-            if by_decoding:
-                message = "decodes to different frames each time; copy the file again"
-                raise ClipError(message, stage="decode", clip=name) from None
-            by_decoding = True
+            return _cut(config, frames, windows, max_side, name, attempt)
+        except ReadAgain as reason:
+            attempt = attempt.after(reason, name)
 
 
 def _cut(
@@ -68,9 +60,8 @@ def _cut(
     windows: dict[int, Window],
     max_side: int,
     name: str,
-    how: tuple[bool, bool, bool],
+    attempt: Attempt,
 ) -> np.ndarray:
-    by_decoding, has_fields, is_torn = how
     source = frames.source.tobytes() if isinstance(frames.source, np.ndarray) else frames.source
     with ExitStack() as files:
 
@@ -80,11 +71,15 @@ def _cut(
             return files.enter_context(open_clip(source, config.limits, name, tracks))
 
         media = reopened()
-        key = _identity(source, config.video_track, how)
+        key = _identity(source, config.video_track, attempt)
         timeline = _TIMELINES.get(key)
         if timeline is None:
             timeline = read_timeline(
-                media, source, with_sound=False, by_decoding=by_decoding, without_last=is_torn
+                media,
+                source,
+                with_sound=False,
+                by_decoding=attempt.by_decoding,
+                without_last=attempt.is_torn,
             )
             _TIMELINES.put(key, timeline)
             if timeline.by_order or not media.kept.is_complete:
@@ -94,7 +89,7 @@ def _cut(
             raise RescanNeeded
         mask = np.zeros(len(timeline.pts), bool)
         mask[frames.indices[places]] = True
-        reader = FrameReader(media, timeline, mask, max_side, has_fields=has_fields, side=frames.side)
+        reader = FrameReader(media, timeline, mask, max_side, has_fields=attempt.has_fields, side=frames.side)
         return _inside(reader, frames.indices, windows)
 
 
@@ -120,7 +115,7 @@ class _Timelines:
 _TIMELINES = _Timelines()
 
 
-def _identity(source: Source, video_track: int | None, how: tuple[bool, bool, bool]) -> Hashable | None:
+def _identity(source: Source, video_track: int | None, attempt: Attempt) -> Hashable | None:
     """What tells this file, in its present state and read this way; ``None`` for bytes and unreadable files."""
     if isinstance(source, bytes):
         return None
@@ -128,7 +123,7 @@ def _identity(source: Source, video_track: int | None, how: tuple[bool, bool, bo
         status = Path(source).stat()
     except OSError:
         return None
-    return str(source), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, video_track, how
+    return str(source), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, video_track, attempt
 
 
 def _inside(reader: FrameReader, indices: np.ndarray, windows: dict[int, Window]) -> np.ndarray:

@@ -15,22 +15,22 @@ import numpy as np
 from viper_e2e.clip import DecodedClip, Segment, Side
 from viper_e2e.config import DecodingConfig, ModelConfig, needs_of
 from viper_e2e.decoding.assembly import Assembly, Pictures
+from viper_e2e.decoding.attempts import Attempt, ReadAgain
 from viper_e2e.decoding.audible_track import heard_track
 from viper_e2e.decoding.blank_frames import Unseen
 from viper_e2e.decoding.close_up_frames import frame_source_of
 from viper_e2e.decoding.container import Source, first_frame, name_of, open_clip, open_sound
 from viper_e2e.decoding.decord import DecordReader
 from viper_e2e.decoding.external import ExternalReader
-from viper_e2e.decoding.fields import FieldsFound
 from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.plan import Plan, Window
 from viper_e2e.decoding.pyav import FrameReader
 from viper_e2e.decoding.scan import read_sound_extent, read_timeline
 from viper_e2e.decoding.sound import SoundReader, SoundTrack
-from viper_e2e.decoding.timeline import RescanNeeded, Timeline, TornEnd
+from viper_e2e.decoding.timeline import Timeline
 from viper_e2e.decoding.torchcodec import NvdecReader, TorchcodecReader
 from viper_e2e.decoding.tracks import Tracks, sound_note
-from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.errors import ViperError
 
 _log = logging.getLogger(__name__)
 
@@ -174,31 +174,18 @@ class _Decoding:
         self._sound_notes: tuple[str, ...] = ()
 
     def run(self) -> Iterator[tuple[Window, DecodedClip]]:
-        num_done, by_decoding, has_fields, is_torn = 0, False, False, False
+        """Each attempt goes on behind the windows that those before have handed out."""
+        num_done, attempt = 0, Attempt()
         while True:
             try:
-                for item in self._pass(by_decoding, has_fields, is_torn, num_done):
+                for item in self._pass(attempt, num_done):
                     yield item
                     num_done += 1
                 return
-            except FieldsFound:
-                # Interlaced frames need those beside them, which were not decoded.
-                has_fields = True
-            except TornEnd:
-                is_torn = True
-            except RescanNeeded:
-                if by_decoding:
-                    break
-                # Packets without a picture of their own (placeholders, intra refresh): ask the decoder
-                # which frames there are, and go on behind the windows already handed out.
-                by_decoding = True
-        raise ClipError(
-            "decodes to different frames each time; copy the file again", stage="decode", clip=self.name
-        )
+            except ReadAgain as reason:
+                attempt = attempt.after(reason, self.name)
 
-    def _pass(
-        self, by_decoding: bool, has_fields: bool, is_torn: bool, num_done: int
-    ) -> Iterator[tuple[Window, DecodedClip]]:
+    def _pass(self, attempt: Attempt, num_done: int) -> Iterator[tuple[Window, DecodedClip]]:
         config = self.config
         with ExitStack() as files:
             media = self._with_sound_chosen(files)
@@ -206,20 +193,20 @@ class _Decoding:
                 media,
                 self.source,
                 with_sound=self._tracks.hears,
-                by_decoding=by_decoding,
-                without_last=is_torn,
+                by_decoding=attempt.by_decoding,
+                without_last=attempt.is_torn,
             )
             self._count(timeline.num_decoded)
             if timeline.by_order or not media.kept.is_complete:
                 files.close()
                 media = files.enter_context(self._open())
-            frame = None if has_fields or not self.sees else self._frame_for_another(timeline)
+            frame = None if attempt.has_fields or not self.sees else self._frame_for_another(timeline)
             track = self._sound_track(files, media, timeline, apart=frame is not None or not self.sees)
             plan = Plan(config, timeline, track.extent if track else (0.0, 0.0), self.tiling, self._span)
             mask, spans = plan.wanted(num_done)
             whole = config.sound == "windows"
             sound = SoundReader(track, spans, config.sample_rate, whole=whole) if track else None
-            pictures = self._pictures(media, timeline, frame, mask, sound, has_fields)
+            pictures = self._pictures(media, timeline, frame, mask, sound, attempt.has_fields)
             has_sound = track is not None or (config.sound == "none" and bool(media.audio or self.sound))
             try:
                 notes = (*media.notes, *timeline.notes, *self._sound_notes)

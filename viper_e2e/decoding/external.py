@@ -16,12 +16,13 @@ import numpy as np
 from av.error import FFmpegError
 
 from viper_e2e.clip import Pixels
+from viper_e2e.decoding.attempts import RescanNeeded
 from viper_e2e.decoding.colour import guessed_matrix, has_alpha, is_hdr
 from viper_e2e.decoding.container import Source
 from viper_e2e.decoding.cropping import NO_CROP
 from viper_e2e.decoding.geometry import orientation_of, pixel_aspect, scaled_size
 from viper_e2e.decoding.media import ClipMedia
-from viper_e2e.decoding.timeline import RescanNeeded, Timeline
+from viper_e2e.decoding.timeline import Timeline
 
 _log = logging.getLogger(__name__)
 

@@ -8,15 +8,11 @@ import av
 import numpy as np
 from av.filter import Graph
 
+from viper_e2e.decoding.attempts import RescanNeeded
 from viper_e2e.decoding.cropping import new_buffer
-from viper_e2e.decoding.timeline import RescanNeeded
 
 Numbered = tuple[int, av.VideoFrame]
 """A frame and its place in the clip."""
-
-
-class FieldsFound(Exception):
-    """A wanted frame is of two fields: it needs its neighbours, which are not being decoded."""
 
 
 def with_neighbours(wanted: np.ndarray) -> np.ndarray:

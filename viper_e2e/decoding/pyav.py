@@ -12,14 +12,15 @@ import numpy as np
 from av.error import FFmpegError
 
 from viper_e2e.clip import Side
+from viper_e2e.decoding.attempts import FieldsFound, RescanNeeded, TornEnd
 from viper_e2e.decoding.av1 import References
 from viper_e2e.decoding.container import prepare_video_codec
-from viper_e2e.decoding.fields import Deinterlacer, FieldsFound, with_neighbours
+from viper_e2e.decoding.fields import Deinterlacer, with_neighbours
 from viper_e2e.decoding.geometry import Size, pixel_aspect
 from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.picture import Scaler
 from viper_e2e.decoding.sound import SoundReader
-from viper_e2e.decoding.timeline import PacketAction, RescanNeeded, Timeline, TornEnd
+from viper_e2e.decoding.timeline import PacketAction, Timeline
 from viper_e2e.errors import ClipError
 
 _SKIP, _DROP, _WANTED = int(PacketAction.SKIP), int(PacketAction.DROP), int(PacketAction.WANTED)

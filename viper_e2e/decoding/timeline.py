@@ -19,10 +19,6 @@ LONGEST_SECONDS = 10.0
 """A packet that does not say how long it sounds (WavPack, ALAC in Matroska) sounds no longer."""
 
 
-class TornEnd(Exception):
-    """The last frame of a recording that breaks off anywhere, as cameras split them, is not whole."""
-
-
 class TornPackets:
     """Counts packets of a stream that are flagged as torn, and tells those with which a file breaks off.
 
@@ -104,10 +100,6 @@ def _seconds_in(packet: av.Packet, stream: av.AudioStream) -> float:
     except FFmpegError:
         return 0.0
     return sum(frame.samples / frame.sample_rate for frame in frames)
-
-
-class RescanNeeded(Exception):
-    """A file goes on unlike its packets say: no frame for one that shows one, or another after a seek."""
 
 
 class PacketAction(IntEnum):
