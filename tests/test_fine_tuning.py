@@ -21,7 +21,7 @@ from support.training_runs import (
 
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
-from viper_e2e.training import memory
+from viper_e2e.training import fine_tuning, memory
 from viper_e2e.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -170,7 +170,7 @@ def test_a_run_tells_what_is_trained_and_what_it_takes(corpus, tmp_path, capsys)
 
 
 def test_too_little_memory_ends_a_run_before_its_first_step(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "free_bytes", lambda *a: 1000)
+    monkeypatch.setattr(fine_tuning, "free_bytes", lambda device: 1000)
     trainer = Trainer(settings(corpus, tmp_path / "run", *JOINT), Accelerator(cpu=True))
     before = {name: p.detach().clone() for name, p in trainer.module.named_parameters()}
     with pytest.raises(ViperError, match="training needs at least"):

@@ -9,6 +9,7 @@ from .console import tell_problems as tell_problems
 from .content import digest as digest
 from .content import file_id as file_id
 from .content import sampled_digest as sampled_digest
+from .devices import free_bytes as free_bytes
 from .devices import heed_launcher as heed_launcher
 from .devices import own_device as own_device
 from .environment import explain as explain

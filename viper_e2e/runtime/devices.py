@@ -1,9 +1,12 @@
-"""devices.py: the device to compute on, whether it exists, and whether other processes compute here too."""
+"""devices.py: the device to compute on, whether it exists, what memory it has, and who else computes here."""
 
 from __future__ import annotations
 
+import math
 import os
+from pathlib import Path
 
+import psutil
 import torch
 
 from viper_e2e.errors import ViperError
@@ -12,6 +15,8 @@ from viper_e2e.runtime.console import console
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _LOCAL = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may take (cgroup 2)."""
 _MEETING_POINT = ("MASTER_ADDR", "MASTER_PORT")
 
 
@@ -46,6 +51,23 @@ def own_device(wanted: str | None) -> str:
         # What gets "cuda" without a number (NVDEC) goes there as well.
         torch.cuda.set_device(device.index or 0)
     return wanted
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that this process may still take on the device; main memory is shared with those beside it."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return int(min(psutil.virtual_memory().available, _group_bytes())) // num_processes
+
+
+def _group_bytes() -> int | float:
+    """What a container may still take."""
+    limit, used = (CGROUP / name for name in ("memory.max", "memory.current"))
+    if not limit.is_file() or limit.read_text().strip() == "max":
+        return math.inf
+    return int(limit.read_text()) - int(used.read_text())
 
 
 def heed_launcher() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +13,7 @@ from viper_e2e.encoders import PreparedClip, TokenCache, checkpoint_activations
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipBatch, ClipStore
 from viper_e2e.model import ViPER, build_augment
-from viper_e2e.runtime import TellOnce
+from viper_e2e.runtime import TellOnce, free_bytes
 from viper_e2e.training import memory
 from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.optimizer import Factors
@@ -87,10 +86,9 @@ class FineTuning:
             return
         self._has_measured = True
         cache = TokenCache()
-        num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         # These lie there already (moments in a resumed run) and are counted among what a step needs.
         there = average.nbytes + memory.moments_bytes(optimizer)
-        free = memory.free_bytes(accelerator.device, num_local) + there
+        free = free_bytes(accelerator.device) + there
         with self.phases.deepest():
             copies = 2 if accelerator.num_processes > 1 else 1
             needs = memory.measure(

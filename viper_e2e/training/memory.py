@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import torch
 from rich.table import Table
 
@@ -18,8 +16,6 @@ from viper_e2e.model import ViPER
 from viper_e2e.runtime import table
 
 GIGABYTE = 1000**3
-CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux tells what a container may take (cgroup 2)."""
 
 
 @dataclass(frozen=True)
@@ -108,25 +104,6 @@ def moments_bytes(optimizer: torch.optim.Optimizer) -> int:
     """What the optimizer keeps by now: nothing before its first step, all of it in a resumed run."""
     values = (value for state in optimizer.state.values() for value in state.values())
     return sum(value.nbytes for value in values if isinstance(value, torch.Tensor))
-
-
-# --- what the device has --------------------------------------------------------------------------
-
-
-def free_bytes(device: torch.device, num_local_processes: int = 1) -> int:
-    """Memory that this process may still take on the device."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(min(psutil.virtual_memory().available, _group_bytes())) // num_local_processes
-
-
-def _group_bytes() -> int | float:
-    """What a container may still take."""
-    limit, used = (CGROUP / name for name in ("memory.max", "memory.current"))
-    if not limit.is_file() or limit.read_text().strip() == "max":
-        return math.inf
-    return int(limit.read_text()) - int(used.read_text())
 
 
 # --- the verdict ----------------------------------------------------------------------------------

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from viper_e2e.loading import ClipStore
-from viper_e2e.training import memory
+from viper_e2e.runtime import free_bytes
 
 if TYPE_CHECKING:
     from viper_e2e.training.shared_clips import SharedClips
@@ -115,12 +114,12 @@ def forecast_for(run: TrainingRun, clips: SharedClips | None) -> ReuseForecast:
         num_processes=run.processes.count,
     )
     speaks = run.processes.is_main and (clips is None or clips.is_first())
-    device, num_local = run.module.device, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    device = run.module.device
     return ReuseForecast(
         run.clip_cache,
         rounds,
         run.reporter.tell if speaks else lambda line: None,
-        lambda: memory.free_bytes(device, num_local),
+        lambda: free_bytes(device),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -11,9 +10,8 @@ from viper_e2e.encoders import ClipTokens, PreparedClip, WeightsId
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import Cacheable, ClipCache
 from viper_e2e.model import ClipContent, ViPER
-from viper_e2e.runtime import TellOnce
+from viper_e2e.runtime import TellOnce, free_bytes
 from viper_e2e.shards import ShardSet
-from viper_e2e.training import memory
 from viper_e2e.training.validation import VALIDATION
 
 FREE_SHARE = 0.5
@@ -76,8 +74,7 @@ class SharedClips:
         if self._store is None:
             budget = self._budget_bytes
             if budget is None:
-                num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-                budget = int(FREE_SHARE * memory.free_bytes(model.device, num_local))
+                budget = int(FREE_SHARE * free_bytes(model.device))
             self._store = ClipCache(budget)
         return self._store
 
