@@ -6,11 +6,13 @@ import io
 
 import pytest
 from rich.console import Console
+from support.run_logs import epoch_of
 
 from viper_e2e.config.presets import micro
 from viper_e2e.config.settings import Settings
 from viper_e2e.config.training import TrainConfig
 from viper_e2e.loading.skips import SkipBudget
+from viper_e2e.report import EpochRecord
 from viper_e2e.runtime.progress import ProgressBar
 from viper_e2e.training import reporting
 from viper_e2e.training.reporting import Reporter
@@ -26,18 +28,20 @@ def reported(tmp_path, monkeypatch):
         said = io.StringIO()
         narrow = Console(file=said, width=80)
         settings = Settings(TrainConfig(run_dir=str(tmp_path / "run")), micro())
-        reporter = Reporter(RunFolder(tmp_path / "run", resume=False), settings, speaks=True)
+        folder = RunFolder(tmp_path / "run", resume=False)
+        reporter = Reporter(folder, settings, speaks=True)
         monkeypatch.setattr(reporting, "progress_bar", lambda: ProgressBar(narrow))
         with reporter.showing(0, 3):
             for number, val in enumerate(validations):
                 reporter.report_epoch(epoch(number, val), None, SkipBudget())
+        folder.release()
         return said.getvalue().splitlines()
 
     return say
 
 
-def epoch(number: int, val: dict) -> dict:
-    return {"epoch": number, "step": 3, "train_loss": 0.1991, "val": val}
+def epoch(number: int, val: dict) -> EpochRecord:
+    return epoch_of({"epoch": number, "step": 3, "train_loss": 0.1991, "val": val})
 
 
 def test_an_epoch_is_one_line_in_a_narrow_log(reported):

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 from PIL import Image
+from support.run_logs import log_of
 
 from viper_e2e.commands import evaluation_plots
 from viper_e2e.errors import ViperError
@@ -107,9 +108,9 @@ def ablation_rows() -> list[dict]:
 
 
 FIGURES = {
-    "curves": lambda path: figures.training_curves([epoch(i) for i in range(1, 9)], path),
-    "curves of one epoch": lambda path: figures.training_curves([epoch(1)], path),
-    "curves without validation": lambda path: figures.training_curves([epoch(1, val=False)], path),
+    "curves": lambda path: figures.training_curves(log_of(*[epoch(i) for i in range(1, 9)]), path),
+    "curves of one epoch": lambda path: figures.training_curves(log_of(epoch(1)), path),
+    "curves without validation": lambda path: figures.training_curves(log_of(epoch(1, val=False)), path),
     "scatter": lambda path: figures.predicted_against_true(predictions(), path),
     "faces": lambda path: figures.error_against_faces(predictions(), path),
     "ablation": lambda path: figures.ablation_plot(ablation_rows(), path),
@@ -192,7 +193,7 @@ def test_names_of_folds_stand_apart_and_end_at_their_points(folds, tmp_path, mon
 
 
 def test_curves_hold_the_numbers_and_count_epochs_from_one(tmp_path, drawn):
-    figures.training_curves([epoch(1, val=False), epoch(2), epoch(3)], tmp_path / "c.png")
+    figures.training_curves(log_of(epoch(1, val=False), epoch(2), epoch(3)), tmp_path / "c.png")
     lines = {line.get_label(): line for panel in drawn[0].axes for line in panel.lines}
     assert lines["training loss"].get_xydata().tolist() == [[2, 0.1], [3, 0.05], [4, pytest.approx(0.1 / 3)]]
     assert lines["Pearson"].get_xydata()[:, 0].tolist() == [3, 4]
@@ -204,7 +205,7 @@ def test_curves_hold_the_numbers_and_count_epochs_from_one(tmp_path, drawn):
     "epochs", [[1], pytest.param([1, 2], marks=pytest.mark.campaign), [4, 5, 6], list(range(1, 16))]
 )
 def test_every_epoch_of_the_curves_is_inside_of_its_panel(tmp_path, drawn, epochs):
-    figures.training_curves([epoch(number) for number in epochs], tmp_path / "c.png")
+    figures.training_curves(log_of(*[epoch(number) for number in epochs]), tmp_path / "c.png")
     for panel in drawn[0].axes:
         low, high = panel.get_xlim()
         for line in panel.lines:
@@ -213,7 +214,7 @@ def test_every_epoch_of_the_curves_is_inside_of_its_panel(tmp_path, drawn, epoch
 
 
 def test_a_loss_and_an_error_have_a_panel_each(tmp_path, drawn):
-    figures.training_curves([epoch(1), epoch(2)], tmp_path / "c.png")
+    figures.training_curves(log_of(epoch(1), epoch(2)), tmp_path / "c.png")
     (with_loss,) = [p for p in drawn[0].axes if "training loss" in [line.get_label() for line in p.lines]]
     assert [line.get_label() for line in with_loss.lines] == ["training loss"]
     assert with_loss.get_title() == "training loss"
@@ -306,7 +307,7 @@ def test_nothing_to_draw_or_nowhere_to_draw_it_is_an_error(tmp_path):
         with pytest.raises(ViperError, match="no clip has both"):
             draw(unlabelled, tmp_path / "x.png")
     with pytest.raises(ViperError, match="no epoch is complete"):
-        figures.training_curves([], tmp_path / "x.png")
+        figures.training_curves(log_of(), tmp_path / "x.png")
     with pytest.raises(ViperError, match="no window has been scored"):
         figures.windows_plot([window(0.0, valid=False)], tmp_path / "x.png")
     with pytest.raises(ViperError, match=r"end its name in \.png"):

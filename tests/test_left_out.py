@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ from support.training_runs import arguments, lines, settings, spoiled_steps
 
 from viper_e2e.commands.cli import main
 from viper_e2e.packing import pack, write_labels
+from viper_e2e.report import RunLog, ScoreRecord
+from viper_e2e.report.run_log import Judgement
+from viper_e2e.scoring import scores_record
 from viper_e2e.scoring.metrics import batch_sums, scores
 from viper_e2e.training import validation
 from viper_e2e.training.trainer import Trainer
-from viper_e2e.training.validation import best_epoch, improved
+from viper_e2e.training.validation import improved
 
 pytestmark = pytest.mark.slow
 
@@ -151,8 +155,7 @@ def test_the_line_of_the_best_model_stays_where_its_epoch_was_gone_on_with(shard
     told, judged = iter(scores), validation.judged
 
     def judge(predictions, best_by=""):
-        found, record = judged(predictions, best_by)
-        return found, record | {"best_by": next(told)}
+        return replace(judged(predictions, best_by), judgement=Judgement("chosen here", next(told)))
 
     monkeypatch.setattr(validation, "judged", judge)
     folder = shards("." * 8, "..")
@@ -162,14 +165,15 @@ def test_the_line_of_the_best_model_stays_where_its_epoch_was_gone_on_with(shard
     log = lines(folder / "run", "metrics.jsonl")
     assert [line["step"] for line in log] == steps
     best = json.loads((folder / "run/checkpoints/best/config.json").read_text())
-    assert best["provenance"]["step"] == best_epoch(log)["step"]
+    assert best["provenance"]["step"] == RunLog.from_json(log).best.epoch.step
 
 
 def scores_of(predicted: list[float], true: list[float]):
     import torch
 
     columns = [torch.tensor(values)[:, None] for values in (predicted, true)]
-    return scores(batch_sums(*columns, torch.ones(len(true))), ("joy",))
+    found = scores(batch_sums(*columns, torch.ones(len(true))), ("joy",))
+    return ScoreRecord.from_json(scores_record(found))
 
 
 def test_best_is_chosen_by_mse_where_pearson_is_undefined():

@@ -7,6 +7,7 @@ import shutil
 from statistics import fmean, stdev
 
 import pytest
+from support.run_logs import log_of
 from support.training_runs import arguments, diverging, lines, run, same, weights
 
 from viper_e2e.commands.cli import main
@@ -83,7 +84,7 @@ def test_seeds_go_on_where_they_stopped_and_need_no_validation(corpus, tmp_path)
 )
 def test_undefined_correlations_leave_the_mean_undefined(values, mean, deviation):
     val = {"mean_ccc": 0.0, "mean_mse": 0.0}
-    logs = {i: [{"val": val | {"mean_pearson": value}}, {"val": None}] for i, value in enumerate(values)}
-    told = summarised(logs | {9: [{"train_loss": 1.0}]})
+    logs = {i: log_of({"val": val | {"mean_pearson": value}}, {}) for i, value in enumerate(values)}
+    told = summarised(logs | {9: log_of({})})
     assert told["seeds"] == [0, 1]
     assert told["mean_pearson"] == {"values": values, "mean": mean, "deviation": deviation}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import RidgeCV
+from support.run_logs import log_of
 from support.training_runs import lines, make_corpus, run
 from torch import nn
 
@@ -20,7 +21,7 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.model.card import yardstick_line
 from viper_e2e.model.viper import ViPER, load
-from viper_e2e.report import figures
+from viper_e2e.report import YardstickRecord, figures
 from viper_e2e.report.figures import training_curves
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.scoring.metrics import batch_sums, scores
@@ -120,7 +121,7 @@ def test_a_run_that_goes_on_within_its_first_epoch_has_the_same_yardstick(corpus
 @pytest.mark.slow
 def test_it_changes_nothing_of_the_run(corpus, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(Yardstick, "enter", lambda self, epoch: setattr(self.module, "watch", None))
-    monkeypatch.setattr(Yardstick, "record", lambda self, num_clips: {"reason": "not asked for"})
+    monkeypatch.setattr(Yardstick, "record", lambda self, num_clips: YardstickRecord("not asked for"))
     folder = run(corpus, tmp_path / "run", val(corpus), "--batch-size=2", "--epochs=2")
     without = [{k: v for k, v in r.items() if k != "yardstick"} for r in lines(folder, "metrics.jsonl")]
     assert without == [{k: v for k, v in r.items() if k != "yardstick"} for r in lines(whole, "metrics.jsonl")]
@@ -247,13 +248,13 @@ def test_memory_is_bounded_by_the_first_clips_and_the_line_says_so(given):
     passing(rows, [4, 2, 0, 3, 1], [1.0] * 5, [4.0, 2.0, 0.0, 3.0, 1.0])
     assert rows.gather(_Alone()).positions.tolist() == [0, 1, 2]
     told = {"num_train_clips": 3, "of_clips": 5, "num_features": 12, "mean_pearson": 0.5}
-    assert line(told).endswith("0.5000  the first 3 of 5 clips, 12 features")
+    assert line(YardstickRecord.from_json(told)).endswith("0.5000  the first 3 of 5 clips, 12 features")
 
 
 def test_a_first_epoch_that_was_saved_without_rows_has_none_and_that_is_said():
     yardstick = Yardstick(_Model(), _Alone(), validates=True)
     yardstick.load_state_dict({})
-    assert "older version" in yardstick.record(5)["reason"]
+    assert "older version" in yardstick.record(5).reason
     yardstick = Yardstick(_Model(), _Alone(), validates=True)
     passing(yardstick.rows, [0, 1], [1.0, 1.0], [1.0, 2.0])
     yardstick.gather()
@@ -266,7 +267,7 @@ def test_few_clips_have_no_yardstick():
     yardstick = Yardstick(_Model(), _Alone(), validates=True)
     with yardstick.validating(lambda batch: None):
         pass
-    assert yardstick.record(2) == {"reason": "it needs 3 labelled clips that can be read"}
+    assert yardstick.record(2) == YardstickRecord("it needs 3 labelled clips that can be read")
 
 
 def test_rows_are_in_order_whichever_process_had_them():
@@ -291,12 +292,12 @@ def test_a_run_below_its_yardstick_is_told_so():
         {"epoch": 0, "yardstick": {"mean_pearson": 0.71}, "val": {"mean_pearson": 0.2}},
         {"epoch": 1, "val": {"mean_pearson": 0.31}},
     ]
-    told = verdict(log)
+    told = verdict(log_of(*log))
     assert "0.7100" in told
     assert "0.3100" in told
-    assert verdict([*log, {"epoch": 2, "val": {"mean_pearson": 0.72}}]) is None
-    assert verdict([{"epoch": 0, "yardstick": {"reason": "none"}, "val": {"mean_pearson": 0.2}}]) is None
-    assert verdict([{"epoch": 0, "yardstick": {"mean_pearson": None}, "val": {"mean_pearson": None}}]) is None
+    assert verdict(log_of(*log, {"epoch": 2, "val": {"mean_pearson": 0.72}})) is None
+    assert verdict(log_of({"yardstick": {"reason": "none"}, "val": {"mean_pearson": 0.2}})) is None
+    assert verdict(log_of({"yardstick": {"mean_pearson": None}, "val": {"mean_pearson": None}})) is None
 
 
 def mood(uar: float, pearson: float, **more) -> dict:
@@ -308,12 +309,12 @@ def mood(uar: float, pearson: float, **more) -> dict:
 def test_of_classes_it_is_by_their_recall_that_a_run_is_below():
     ridge = mood(0.6, 0.1, num_train_clips=90, num_features=12)
     log = [{"epoch": 0, "yardstick": ridge, "val": mood(0.5, 0.4)}, {"epoch": 1, "val": mood(0.55, 0.2)}]
-    told = verdict(log)
+    told = verdict(log_of(*log))
     assert "reaches 0.6000 in validation (mood UAR), this model at its best 0.5500" in told
     assert "Pearson" not in told
-    assert verdict([*log, {"epoch": 2, "val": mood(0.61, 0.0)}]) is None
-    assert line(ridge).endswith("mood UAR 0.6000  90 clips, 12 features")
-    assert provenance_of_yardstick(log)["yardstick"]["measure"] == "mood UAR"
+    assert verdict(log_of(*log, {"epoch": 2, "val": mood(0.61, 0.0)})) is None
+    assert line(YardstickRecord.from_json(ridge)).endswith("mood UAR 0.6000  90 clips, 12 features")
+    assert provenance_of_yardstick(log_of(*log).yardstick)["yardstick"]["measure"] == "mood UAR"
 
 
 def test_an_error_that_chooses_the_best_is_compared_the_other_way_round_and_shown_as_it_is():
@@ -321,14 +322,13 @@ def test_an_error_that_chooses_the_best_is_compared_the_other_way_round_and_show
         return {"mean_pearson": 0.5, "tasks": {}, "best_by": -rmse, **more}
 
     ridge = {"epoch": 0, "yardstick": valence(0.2), "val": valence(0.3)}
-    assert "0.2000 in validation (valence.rmse), this model at its best 0.3000" in verdict(
-        [ridge], "valence.rmse"
-    )
-    assert verdict([ridge, {"epoch": 1, "val": valence(0.1)}], "valence.rmse") is None
+    told = verdict(log_of(ridge, best_by="valence.rmse"))
+    assert "0.2000 in validation (valence.rmse), this model at its best 0.3000" in told
+    assert verdict(log_of(ridge, {"epoch": 1, "val": valence(0.1)}, best_by="valence.rmse")) is None
 
 
 def test_a_yardstick_of_an_earlier_version_is_not_compared_with_another_measure():
-    assert verdict([{"epoch": 0, "yardstick": {"mean_pearson": 0.9}, "val": mood(0.5, 0.4)}]) is None
+    assert verdict(log_of({"yardstick": {"mean_pearson": 0.9}, "val": mood(0.5, 0.4)})) is None
 
 
 @pytest.mark.slow
@@ -337,7 +337,7 @@ def test_it_is_a_line_among_the_training_curves(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
     scores_of = {"mean_pearson": 0.5, "mean_ccc": 0.4, "mean_mse": 0.1, "pearson": {"joy": 0.5}}
     record = {"epoch": 0, "train_loss": 0.1, "val": scores_of, "yardstick": {"mean_pearson": 0.71}}
-    training_curves([record], tmp_path / "curves.png")
+    training_curves(log_of(record), tmp_path / "curves.png")
     labels = {c.get_label(): c.get_ydata() for axis in drawn[0].axes for c in axis.get_lines()}
     assert set(next(y for name, y in labels.items() if name.startswith("yardstick"))) == {0.71}
 
@@ -352,8 +352,8 @@ def test_curves_show_the_yardstick_that_the_verdict_tells_where_a_resumed_epoch_
         {**record, "yardstick": {"mean_pearson": 0.71}},
         {**record, "yardstick": {"reason": "older version"}},
     ]
-    assert "0.7100" in verdict(log)
-    training_curves(log, tmp_path / "curves.png")
+    assert "0.7100" in verdict(log_of(*log))
+    training_curves(log_of(*log), tmp_path / "curves.png")
     assert [0.71, 0.71] in [list(c.get_ydata()) for axis in drawn[0].axes for c in axis.get_lines()]
 
 
@@ -362,7 +362,7 @@ def test_of_tasks_the_main_measure_of_each_is_drawn_and_its_yardstick_beside_it(
     drawn = []
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
     record = {"epoch": 0, "train_loss": 0.1, "val": mood(0.5, 0.4), "yardstick": mood(0.6, 0.1)}
-    training_curves([record], tmp_path / "curves.png")
+    training_curves(log_of(record), tmp_path / "curves.png")
     _, panel = drawn[0].axes
     assert panel.get_lines()[0].get_label() == "mood, UAR"
     assert [list(curve.get_ydata()) for curve in panel.get_lines()] == [[0.5], [0.6, 0.6]]

@@ -24,5 +24,11 @@ from .reliability import selective_plot as selective_plot
 from .render import RenderClip as RenderClip
 from .render import may_replace as may_replace
 from .render import partial_of as partial_of
-from .run_log import yardstick_in as yardstick_in
+from .run_log import EpochRecord as EpochRecord
+from .run_log import RunLog as RunLog
+from .run_log import ScoreRecord as ScoreRecord
+from .run_log import ValidationRecord as ValidationRecord
+from .run_log import YardstickRecord as YardstickRecord
+from .run_log import main_measure_of as main_measure_of
+from .run_log import rank as rank
 from .tables import measure_title as measure_title

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from viper_e2e.report.drawing import COLOURS, LINES, MARKERS, save, sheet, words
+from viper_e2e.report.run_log import EpochRecord, RunLog
 from viper_e2e.scoring import MAIN_MEASURE
 
 TRAINING, VALIDATION = "training", "validation"
 
 
-def are_there(metrics: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a run's ``metrics.jsonl`` tells corpora apart."""
-    return any(map(_panels_of, metrics))
+def are_there(log: RunLog) -> bool:
+    """Whether a run tells corpora apart."""
+    return any(map(_panels_of, log.epochs))
 
 
-def curves_by_corpus(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> Path:
+def curves_by_corpus(log: RunLog, path: str | os.PathLike) -> Path:
     """Over epochs, of each task: the error of training clips, and the main measure of validation clips."""
-    by_epoch = [(record["epoch"] + 1, _panels_of(record)) for record in metrics]
+    by_epoch = [(record.epoch + 1, _panels_of(record)) for record in log.epochs]
     titles = list(dict.fromkeys(title for _, panels in by_epoch for title in panels))
     corpora = list(dict.fromkeys(name for _, panels in by_epoch for own in panels.values() for name in own))
     figure, panels = sheet(len(titles), panel=(5.0, 3.6), max_columns=3)
@@ -46,14 +45,14 @@ def curves_by_corpus(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLi
     return save(figure, path)
 
 
-def _panels_of(record: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+def _panels_of(record: EpochRecord) -> dict[str, dict[str, float | None]]:
     """Title of a panel → corpus → value, training first."""
     found: dict[str, dict[str, float | None]] = {}
-    for corpus, tasks in record.get("train", {}).items():
+    for corpus, tasks in record.train.items():
         for task, own in tasks.items():
             measure = next(name for name in own if name != "num_clips")
             found.setdefault(f"{task}: {TRAINING}, {measure}", {})[corpus] = own[measure]
-    for corpus, tasks in record.get("val", {}).get("corpora", {}).items():
+    for corpus, tasks in record.val.corpora.items() if record.val is not None else ():
         for task, own in tasks.items():
             measure = MAIN_MEASURE[own["kind"]]
             found.setdefault(f"{task}: {VALIDATION}, {measure}", {})[corpus] = own[measure]

@@ -14,7 +14,7 @@ from viper_e2e.decoding import merge_spans
 from viper_e2e.errors import ViperError
 from viper_e2e.model import Predictions, Record
 from viper_e2e.report.drawing import COLOURS, LINES, MARKERS, new_figure, save, sheet, words
-from viper_e2e.report.run_log import yardstick_in
+from viper_e2e.report.run_log import RunLog, ScoreRecord
 from viper_e2e.report.tables import measure_title
 from viper_e2e.runtime import count_of
 from viper_e2e.scoring import MAIN_MEASURE
@@ -25,39 +25,36 @@ if TYPE_CHECKING:
 # --- training -------------------------------------------------------------------------------------
 
 
-def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> Path:
+def training_curves(log: RunLog, path: str | os.PathLike) -> Path:
     """Over epochs: the training loss, the validation's MSE, mean Pearson and CCC, and Pearson per emotion; of
     tasks the training loss and the main measure of each.
 
-    Losses have a panel of their own: one of several terms is on no scale with an error.
-
-    ``metrics``: lines of ``metrics.jsonl``: ``epoch``, ``train_loss`` and, where validated, ``val`` with
-    ``mean_pearson``, ``mean_ccc``, ``mean_mse`` and ``pearson`` (``{emotion: value}``), of tasks with
-    ``tasks``; in the first epoch's ``yardstick`` with the same, drawn as levels.
+    Losses have a panel of their own: one of several terms is on no scale with an error. The yardstick is drawn
+    as levels.
     """
-    if not metrics:
+    if not log.epochs:
         raise ViperError("training curves: no epoch is complete yet; nothing to plot")
-    validated = [record for record in metrics if record.get("val")]
-    ridge = yardstick_in(metrics) or {}
-    tasks = validated[0]["val"].get("tasks", {}) if validated else {}
+    validated = log.validated
+    ridge = log.yardstick.scores if log.yardstick is not None else None
+    tasks = validated[0].scores.tasks if validated else {}
     if [one["kind"] for one in tasks.values()] == ["intensities"]:
         tasks = {}
     num_panels = 1 if not validated else 2 if tasks else 4
     figure, panels = sheet(num_panels, panel=(5.6, 3.9), max_columns=2)
-    epochs = [record["epoch"] + 1 for record in validated]  # people count from one
-    _curve(panels[0], [r["epoch"] + 1 for r in metrics], [r["train_loss"] for r in metrics], "training loss", 0)
+    numbers = [record.epoch + 1 for record in log.epochs]  # people count from one
+    epochs, val = [one.epoch.epoch + 1 for one in validated], [one.scores for one in validated]
+    _curve(panels[0], numbers, [record.train_loss for record in log.epochs], "training loss", 0)
     if tasks:
-        _main_measures(panels[1], epochs, [record["val"].get("tasks", {}) for record in validated], ridge)
+        _main_measures(panels[1], epochs, val, ridge)
     elif validated:
-        val = [record["val"] for record in validated]
-        _curve(panels[1], epochs, [scores["mean_mse"] for scores in val], "MSE", 1)
-        _curve(panels[2], epochs, [scores["mean_pearson"] for scores in val], "Pearson", 0)
-        _curve(panels[2], epochs, [scores["mean_ccc"] for scores in val], "CCC", 1)
-        if ridge.get("mean_pearson") is not None:
+        _curve(panels[1], epochs, [scores.mean("mse") for scores in val], "MSE", 1)
+        _curve(panels[2], epochs, [scores.mean("pearson") for scores in val], "Pearson", 0)
+        _curve(panels[2], epochs, [scores.mean("ccc") for scores in val], "CCC", 1)
+        if ridge is not None and (level := ridge.mean("pearson")) is not None:
             label = "yardstick: Pearson of a ridge on the same tokens"
-            panels[2].axhline(ridge["mean_pearson"], color="0.4", linestyle=":", label=label)
-        for index, name in enumerate(val[0]["pearson"]):
-            _curve(panels[3], epochs, [scores["pearson"][name] for scores in val], words(name), index)
+            panels[2].axhline(level, color="0.4", linestyle=":", label=label)
+        for index, name in enumerate(val[0].scores["pearson"]):
+            _curve(panels[3], epochs, [one.scores["pearson"][name] for one in val], words(name), index)
     means = "validation, mean over emotions"
     titles = ["training loss", "validation, mean squared error", means, "validation, Pearson per emotion"]
     if tasks:
@@ -65,7 +62,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLik
     for panel, title in zip(panels, titles, strict=False):
         panel.set_title(title)
         panel.set_xlabel("epoch")
-        panel.set_xlim(metrics[0]["epoch"] + 0.5, metrics[-1]["epoch"] + 1.5)
+        panel.set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
         panel.locator_params(axis="x", integer=True, min_n_ticks=1)
         panel.grid(alpha=0.25)
     if tasks:
@@ -77,14 +74,15 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLik
 
 
 def _main_measures(
-    panel: Axes, epochs: Sequence[int], val: Sequence[Mapping[str, Any]], ridge: Mapping[str, Any]
+    panel: Axes, epochs: Sequence[int], val: Sequence[ScoreRecord], ridge: ScoreRecord | None
 ) -> None:
     """The main measure of each task over epochs, and its yardstick as a level in the same colour."""
-    mains = {name: MAIN_MEASURE[one["kind"]] for name, one in val[0].items() if one["kind"] in MAIN_MEASURE}
+    kinds = {name: one["kind"] for name, one in val[0].tasks.items()}
+    mains = {name: MAIN_MEASURE[kind] for name, kind in kinds.items() if kind in MAIN_MEASURE}
     for index, (task, main) in enumerate(mains.items()):
-        values = [tasks.get(task, {}).get(main) for tasks in val]
+        values = [scores.tasks.get(task, {}).get(main) for scores in val]
         _curve(panel, epochs, values, f"{words(task)}, {measure_title(main)}", index)
-        level = ridge.get("tasks", {}).get(task, {}).get(main)
+        level = ridge.tasks.get(task, {}).get(main) if ridge is not None else None
         if level is not None:
             panel.axhline(level, color=_style(index)["color"], linestyle=":")
 

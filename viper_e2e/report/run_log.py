@@ -1,13 +1,219 @@
-"""run_log.py: what a run's ``metrics.jsonl`` says of it as a whole."""
+"""run_log.py: what a run's ``metrics.jsonl`` says: of epochs, their validation and the yardstick, as values."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from viper_e2e.report.tables import measure_title
+from viper_e2e.scoring import MAIN_MEASURE, as_measured
+from viper_e2e.tasks import COMBINED
+
+Json = Mapping[str, Any]
+"""An object of a line."""
 
 
-def yardstick_in(log: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The yardstick's score in a run's metrics: the last, of all its clips, where the first epoch was stopped
-    and resumed; ``None`` where it has none."""
-    records = [line["yardstick"] for line in log if "mean_pearson" in line.get("yardstick", {})]
-    return records[-1] if records else None
+@dataclass(frozen=True)
+class Judgement:
+    """What a model's validation clips say of it."""
+
+    measure: str
+    """That is judged by, as people read it."""
+    score: float | None
+    """Larger is better; None where it is undefined."""
+
+    @property
+    def value(self) -> float | None:
+        """The measure itself: an error has no sign."""
+        return None if self.score is None else as_measured(self.score, self.measure)
+
+
+def main_measure_of(kinds: Mapping[str, str]) -> str:
+    """By what models are judged unless something else is asked for. ``kinds``: of tasks by name."""
+    main = {name: MAIN_MEASURE[kind] for name, kind in kinds.items() if kind != COMBINED}
+    if len(main) > 1:
+        return "mean of the tasks' main measures"
+    return next((f"{name} {measure_title(main[name])}" for name in main), MEAN_PEARSON)
+
+
+MEAN_PEARSON = "mean Pearson"
+
+
+@dataclass(frozen=True)
+class ScoreRecord:
+    """Scores of the validation clips, and what a model is judged by among them."""
+
+    scores: Json
+    """As `scores_record` makes them: the means, and one object per measure."""
+    tasks: Mapping[str, Json]
+    """Of each task in its own measures, as `task_record` makes them; empty where there is no task."""
+    judgement: Judgement
+
+    @classmethod
+    def from_json(cls, data: Json, best_by: str = "") -> ScoreRecord:
+        """``best_by``: of the run, as in `SavingConfig`; the line has its score alone."""
+        scores = {name: value for name, value in data.items() if name not in ("tasks", "best_by")}
+        tasks = data.get("tasks", {})
+        if "best_by" in data:
+            kinds = {name: one["kind"] for name, one in tasks.items()}
+            judgement = Judgement(best_by or main_measure_of(kinds), data["best_by"])
+        else:  # no tasks, or a yardstick of a version that had the mean Pearson alone
+            judgement = Judgement(MEAN_PEARSON, data["mean_pearson"])
+        return cls(scores, tasks, judgement)
+
+    def to_json(self) -> dict[str, Any]:
+        more: dict[str, Any] = {"tasks": self.tasks} if self.tasks else {}
+        if self.judgement.measure != MEAN_PEARSON:  # which is among the scores
+            more["best_by"] = self.judgement.score
+        return {**self.scores} | more
+
+    def mean(self, measure: str) -> float | None:
+        """Over emotions, of ``pearson``, ``ccc`` or ``mse``."""
+        return self.scores.get(f"mean_{measure}")
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        return rank(self.judgement.score, self.mean("mse"))
+
+
+@dataclass(frozen=True)
+class ValidationRecord:
+    """An epoch's validation."""
+
+    scores: ScoreRecord
+    corpora: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
+    """Of a mixture: corpus → task → its measures."""
+    num_left_out: int = 0
+    """Clips that could not be used."""
+    without_number: tuple[str, ...] = ()
+    """Keys of clips of which the model gave no finite number."""
+    weights: str = ""
+    """``average`` where those are scored."""
+
+    @classmethod
+    def from_json(cls, data: Json, best_by: str = "") -> ValidationRecord:
+        own = {name: data[name] for name in ("corpora", "num_left_out", "weights") if name in data}
+        without = tuple(data.get("without_number", ()))
+        scores = {name: value for name, value in data.items() if name not in (*own, "without_number")}
+        return cls(ScoreRecord.from_json(scores, best_by), without_number=without, **own)
+
+    def to_json(self) -> dict[str, Any]:
+        more = {
+            "corpora": self.corpora,
+            "num_left_out": self.num_left_out,
+            "without_number": list(self.without_number),
+            "weights": self.weights,
+        }
+        return self.scores.to_json() | {name: value for name, value in more.items() if value}
+
+
+@dataclass(frozen=True)
+class YardstickRecord:
+    """A ridge on the tokens that a run trains on."""
+
+    reason: str = ""
+    """Why it has no scores."""
+    num_train_clips: int | None = None
+    num_features: int | None = None
+    of_clips: int | None = None
+    """So many there were, where the ridge is fitted to the first of them."""
+    scores: ScoreRecord | None = None
+    """None for a ``reason``, and in all processes but the first."""
+
+    @classmethod
+    def from_json(cls, data: Json, best_by: str = "") -> YardstickRecord:
+        own = {name: data[name] for name in _OF_YARDSTICK if name in data}
+        scores = {name: value for name, value in data.items() if name not in own}
+        return cls(**own, scores=ScoreRecord.from_json(scores, best_by) if "mean_pearson" in data else None)
+
+    def to_json(self) -> dict[str, Any]:
+        own = {name: value for name in _OF_YARDSTICK if (value := getattr(self, name)) not in ("", None)}
+        return own | (self.scores.to_json() if self.scores is not None else {})
+
+
+_OF_YARDSTICK = ("reason", "num_train_clips", "num_features", "of_clips")
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """A line of ``metrics.jsonl``."""
+
+    epoch: int
+    """From 0."""
+    step: int
+    train_loss: float | None
+    task_weights: Mapping[str, float] = field(default_factory=dict)
+    """That are learned."""
+    train: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
+    """Of a mixture: corpus → task → the error of training clips."""
+    val: ValidationRecord | None = None
+    yardstick: YardstickRecord | None = None
+    """In the first epoch."""
+
+    @classmethod
+    def from_json(cls, line: Json, best_by: str = "") -> EpochRecord:
+        """``best_by``: of the run, as in `SavingConfig`."""
+        val, yardstick = line.get("val"), line.get("yardstick")
+        return cls(
+            line["epoch"],
+            line["step"],
+            line["train_loss"],
+            line.get("task_weights", {}),
+            line.get("train", {}),
+            ValidationRecord.from_json(val, best_by) if val else None,
+            YardstickRecord.from_json(yardstick, best_by) if yardstick else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        more = {
+            "task_weights": self.task_weights,
+            "train": self.train,
+            "val": self.val and self.val.to_json(),
+            "yardstick": self.yardstick and self.yardstick.to_json(),
+        }
+        own = {"epoch": self.epoch, "step": self.step, "train_loss": self.train_loss}
+        return own | {name: value for name, value in more.items() if value}
+
+
+class Validated(NamedTuple):
+    """An epoch that was validated, and its scores."""
+
+    epoch: EpochRecord
+    scores: ScoreRecord
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """The epochs of a run."""
+
+    epochs: tuple[EpochRecord, ...]
+
+    @classmethod
+    def from_json(cls, lines: Iterable[Json], best_by: str = "") -> RunLog:
+        """``best_by``: of the run, as in `SavingConfig`."""
+        return cls(tuple(EpochRecord.from_json(line, best_by) for line in lines))
+
+    @property
+    def validated(self) -> list[Validated]:
+        """Epochs with a validation."""
+        return [Validated(epoch, epoch.val.scores) for epoch in self.epochs if epoch.val is not None]
+
+    @property
+    def best(self) -> Validated | None:
+        """Of ``checkpoints/best``; None where nothing was validated."""
+        return max(self.validated, key=lambda one: one.scores.rank, default=None)
+
+    @property
+    def yardstick(self) -> YardstickRecord | None:
+        """The last with a score, of all clips, where the first epoch was stopped and resumed; None without."""
+        told = (epoch.yardstick for epoch in reversed(self.epochs) if epoch.yardstick is not None)
+        return next((yardstick for yardstick in told if yardstick.scores is not None), None)
+
+
+def rank(score: float | None, mse: float | None) -> tuple[float, float]:
+    """To compare models by: what chose the checkpoints; where that is undefined, MSE."""
+    if score is not None:
+        return float(score), 0.0
+    return -math.inf, -math.inf if mse is None else -float(mse)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from viper_e2e.report import ScoreRecord
 from viper_e2e.scoring import as_measured
 from viper_e2e.shards import parse_corpora
 from viper_e2e.training.trainer import Trainer
-from viper_e2e.training.validation import judgement
 
 
 def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:
@@ -75,11 +75,11 @@ def failed_seeds_line(folder: Path, failed: Mapping[int, str], count: int, *, is
     return f"{told}; the others are kept: {again} trains only these"
 
 
-def ensemble_lines(model: Path, val: Mapping[str, Any], best_by: str) -> str:
-    """Where the model of all seeds is, and how good. ``val``: as `judged` has it; empty without validation."""
+def ensemble_lines(model: Path, scores: ScoreRecord | None) -> str:
+    """Where the model of all seeds is, and how good; ``scores`` are None without validation."""
     told = ""
-    if val:
-        measure, _, value = judgement(val, best_by)
-        told = f" (validation, {measure} {'undefined' if value is None else f'{value:.4f}'})"
+    if scores is not None:
+        value = scores.judgement.value
+        told = f" (validation, {scores.judgement.measure} {'undefined' if value is None else f'{value:.4f}'})"
     following = ["viper", "infer", "CLIP", "--checkpoint", str(model.parent.parent)]
     return f"model of all seeds: {model}{told}\nnext: {shlex.join(following)}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -14,6 +13,7 @@ from viper_e2e.config import Frozen, Settings, backbones_of
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import LabelScale, MembersFusion, build_fusion
 from viper_e2e.model import Predictions, ViPER, pretrained, write_folder
+from viper_e2e.report import ScoreRecord
 from viper_e2e.runtime import Processes
 from viper_e2e.scoring import with_thresholds
 from viper_e2e.training.validation import judged, provenance_of_scores
@@ -54,23 +54,22 @@ def join(
     processes: Processes,
     *,
     best_by: str = "",
-) -> dict[str, Any]:
+) -> ScoreRecord | None:
     """Write the model whose heads are those of ``members``, folders of models; all processes must call it.
 
-    Returns the scores of the mean of what each ``said`` of the validation clips, as `metrics.jsonl` has them.
+    Returns the scores of the mean of what each ``said`` of the validation clips; None without any.
     """
-    record: dict[str, Any] = {}
-    labels = None
+    record, labels = None, None
     if said:
         mean = replace(said[0], predicted=np.mean([one.predicted for one in said], 0))
         labels = with_thresholds(mean)
-        _, record = judged(replace(mean, labels=labels), best_by)
+        record = judged(replace(mean, labels=labels), best_by)
     if processes.is_main:
         model = _joined(members)
         # What was fitted to the first member suits what it says alone.
         model.labels, model.calibration = labels or model.labels, None
-        if model.provenance is not None and record:
-            model.provenance = {**model.provenance, **provenance_of_scores(record, best_by)}
+        if model.provenance is not None and record is not None:
+            model.provenance = {**model.provenance, **provenance_of_scores(record)}
         write_folder(target, lambda new: pretrained.write(model, new))
     processes.wait("the members to be joined")
     return record

@@ -7,7 +7,6 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -15,6 +14,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode
 from viper_e2e.model import Predictions, ViPER, check_compiler, compute_dtype, keep_compiled_in
+from viper_e2e.report import RunLog
 from viper_e2e.runtime import Processes, TellOnce, console, heed_launcher
 from viper_e2e.scoring import Hooks, score
 from viper_e2e.shards import ShardSet
@@ -36,7 +36,7 @@ class Outcome:
 
     settings: Settings
     """As it was trained; `mixed_precision` is what `auto` resolved to."""
-    log: list[dict[str, Any]]
+    log: RunLog
     """Its ``metrics.jsonl``, a record for each epoch."""
     was_there: bool
     """Whether it had ended before this command began."""
@@ -158,7 +158,7 @@ class ManyTrainings:
             return None
         outcome = self._outcome(run, was_there=False)
         self.tell(finished_lines(trainer, is_alone=self.clips is None))
-        if below := verdict(outcome.log, run.train.best_by):
+        if below := verdict(outcome.log):
             self.tell(below, style="yellow")
             self._tell_what_helps()
         # Else it would hold every model that it has prepared.
@@ -203,7 +203,7 @@ class ManyTrainings:
         if run.train.mixed_precision == "auto":
             self._precision = precision
             run = replace(run, train=replace(run.train, mixed_precision=precision))
-        return Outcome(run, folder.read_log("metrics.jsonl"), was_there)
+        return Outcome(run, folder.read_metrics(run.train.best_by), was_there)
 
     def tell(self, text: str, style: str = "") -> None:
         """Print lines for people, once for all processes."""

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,13 +17,12 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import name_of
 from viper_e2e.loading import ClipBatch, SkipBudget
 from viper_e2e.model import Predictions
-from viper_e2e.report import corpus_figures, figures
+from viper_e2e.report import EpochRecord, RunLog, corpus_figures, figures
 from viper_e2e.runtime import ProgressBar, console, progress_bar
 from viper_e2e.training import yardstick
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.tables import corpus_lines, epoch_line, flat_numbers
 from viper_e2e.training.trackers import Tracker, check_installed, open_trackers
-from viper_e2e.training.validation import best_epoch, judgement
 
 DRAW_SECONDS = 60.0
 """Between drawings of plots while training continues: small epochs would take longer to draw than to train."""
@@ -132,7 +131,7 @@ class Reporter:
 
     def report_epoch(
         self,
-        record: dict[str, Any],
+        record: EpochRecord,
         predictions: Predictions | None,
         skips: SkipBudget,
         lacking: Sequence[str] = (),
@@ -143,43 +142,52 @@ class Reporter:
             return
         with self._going_on("metrics.jsonl"):
             self._leave_out_earlier(record)
-        self.run.log("metrics.jsonl", record)
+        line = record.to_json()
+        self.run.log("metrics.jsonl", line)
         self._console.print(epoch_line(record), soft_wrap=True)
-        for line in corpus_lines(record):
-            self._console.print(f"           {line}", soft_wrap=True, markup=False)
-        if "yardstick" in record:
-            told = yardstick.line(record["yardstick"], self.settings.train.best_by)
-            self._console.print(f"           {told}", soft_wrap=True, markup=False)
+        told = [*corpus_lines(record.val)] if record.val is not None else []
+        told += [yardstick.line(record.yardstick)] if record.yardstick is not None else []
+        for more in told:
+            self._console.print(f"           {more}", soft_wrap=True, markup=False)
         for complaint in (*self._complaints(record, skips), *lacking):
             self._console.print(f"[yellow]           {complaint}[/yellow]", soft_wrap=True)
         if self._speed:
             self._console.print(f"           {self._speed}", soft_wrap=True)
         for tracker in self._shown.trackers:
-            numbers = {name: value for name, value in flat_numbers(record) if name != "step"}
-            tracker.numbers(numbers, record["step"])
+            numbers = {name: value for name, value in flat_numbers(line) if name != "step"}
+            tracker.numbers(numbers, record.step)
         self._is_drawn, self._predictions = False, predictions
         if time.monotonic() - self._drawn_at >= DRAW_SECONDS:
             self._draw()
 
-    def _leave_out_earlier(self, record: Mapping[str, Any]) -> None:
+    def _read_metrics(self) -> RunLog:
+        return self.run.read_metrics(self.settings.train.best_by)
+
+    def _leave_out_earlier(self, record: EpochRecord) -> None:
         """Of a run that stopped in this epoch (--max-steps) and went on there is a line already. It stays where
         it is of the best model, which `checkpoints/best` still holds."""
-        log = self.run.read_log("metrics.jsonl")
-        best = best_epoch([*log, record])
-        if any(line["epoch"] == record["epoch"] and line != best for line in log):
-            self.run.rewind("metrics.jsonl", lambda line: line["epoch"] != record["epoch"] or line == best)
+        log = self._read_metrics()
+        best = RunLog((*log.epochs, record)).best
 
-    def _complaints(self, record: dict[str, Any], skips: SkipBudget) -> Iterator[str]:
+        def stays(one: EpochRecord) -> bool:
+            return one.epoch != record.epoch or (best is not None and one == best.epoch)
+
+        if not all(map(stays, log.epochs)):
+            best_by = self.settings.train.best_by
+            self.run.rewind("metrics.jsonl", lambda line: stays(EpochRecord.from_json(line, best_by)))
+
+    def _complaints(self, record: EpochRecord, skips: SkipBudget) -> Iterator[str]:
         """What the numbers of an epoch do not say."""
         if skips.num_skipped:
             yield f"{skips.num_skipped} of {skips.num_seen} clips could not be used; see skipped.jsonl"
-        val = record.get("val", {})
-        if "num_left_out" in val:
-            yield f"{val['num_left_out']} validation clips could not be used; see skipped.jsonl"
-        if "without_number" in val:
-            yield f"no finite number for the validation clips {', '.join(val['without_number'])}"
-        judged = judgement(val, self.settings.train.best_by) if val else None
-        if judged is not None and judged.score is None and judged.measure not in self._complained:
+        if record.val is None:
+            return
+        if record.val.num_left_out:
+            yield f"{record.val.num_left_out} validation clips could not be used; see skipped.jsonl"
+        if record.val.without_number:
+            yield f"no finite number for the validation clips {', '.join(record.val.without_number)}"
+        judged = record.val.scores.judgement
+        if judged.score is None and judged.measure not in self._complained:
             self._complained.add(judged.measure)
             yield f"{judged.measure} is undefined (do the validation labels vary?): `best` is chosen by MSE"
 
@@ -192,16 +200,16 @@ class Reporter:
     def _draw(self) -> None:
         with self._going_on("plots"):
             self.run.plots.mkdir(exist_ok=True)
-            figures.training_curves(self.run.read_log("metrics.jsonl"), self.run.plots / "curves.png")
-            if corpus_figures.are_there(metrics := self.run.read_log("metrics.jsonl")):
-                corpus_figures.curves_by_corpus(metrics, self.run.plots / "curves_by_corpus.png")
+            log = self._read_metrics()
+            figures.training_curves(log, self.run.plots / "curves.png")
+            if corpus_figures.are_there(log):
+                corpus_figures.curves_by_corpus(log, self.run.plots / "curves_by_corpus.png")
             if self._predictions is not None:
                 self._draw_predictions(self._predictions)
-            self._hand_pictures()
+            self._hand_pictures(log)
         self._is_drawn, self._drawn_at = True, time.monotonic()
 
-    def _hand_pictures(self) -> None:
-        log = self.run.read_log("metrics.jsonl")
-        for tracker in self._shown.trackers if self._shown and log else []:
+    def _hand_pictures(self, log: RunLog) -> None:
+        for tracker in self._shown.trackers if self._shown and log.epochs else []:
             for path in sorted(self.run.plots.glob("*.png")):
-                tracker.picture(path, log[-1]["step"])
+                tracker.picture(path, log.epochs[-1].step)

@@ -16,6 +16,7 @@ import yaml
 from viper_e2e.config import MixedPrecision
 from viper_e2e.errors import ViperError
 from viper_e2e.model import checkpoint
+from viper_e2e.report import RunLog
 from viper_e2e.runtime import count_of, plain_json, remove_unfinished, settle_folder, versions, write_text
 from viper_e2e.runtime import lock as take_lock
 
@@ -103,6 +104,10 @@ class RunFolder:
             print(f"{path}: {told} damaged and left out", file=sys.stderr)
         self._damaged[file] = damaged
         return [record for record in records if record is not None]
+
+    def read_metrics(self, best_by: str) -> RunLog:
+        """The run's epochs so far. ``best_by``: of the run, as in `SavingConfig`."""
+        return RunLog.from_json(self.read_log("metrics.jsonl"), best_by)
 
     def rewind(self, file: str, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Keep only the wanted records, without a last line that a kill cut short."""

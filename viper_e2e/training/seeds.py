@@ -11,6 +11,7 @@ from typing import Any
 
 from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.report import RunLog, ScoreRecord
 from viper_e2e.runtime import console, plain_json, write_text
 from viper_e2e.training.closing_lines import ensemble_lines, failed_seeds_line, seeds_lines
 from viper_e2e.training.data import shards_of
@@ -21,7 +22,6 @@ from viper_e2e.training.many_trainings import ManyTrainings, Outcome
 from viper_e2e.training.resuming import check_same_layout, with_absolute_paths
 from viper_e2e.training.run_folder import check_goes_on, write_settings
 from viper_e2e.training.tables import measures_in, seeds_table
-from viper_e2e.training.validation import best_epoch, judgement, rank
 
 
 def train(settings: Settings) -> int:
@@ -49,19 +49,21 @@ def _train_seeds(settings: Settings, runs: Sequence[Settings], many: ManyTrainin
         return many.code
     outcomes, failed = ended
     config = settings.train
-    folder, best_by, is_joined = Path(config.run_dir), config.best_by, config.ensemble > 1
+    folder, is_joined = Path(config.run_dir), config.ensemble > 1
     if not outcomes:
         raise ViperError(f"{folder}: all {len(runs)} seeds failed (see nonfinite.jsonl in each); lower --lr")
-    summary = summarised({seed: outcome.log for seed, outcome in outcomes.items()}, best_by)
+    summary = summarised({seed: outcome.log for seed, outcome in outcomes.items()})
     summary |= {"failed": {str(seed): why for seed, why in failed.items()}} if failed else {}
-    if is_joined and not failed:
-        summary["ensemble"] = _joined(settings, runs, [*outcomes.values()], many)
+    joins = is_joined and not failed
+    judged = _joined(settings, runs, [*outcomes.values()], many) if joins else None
+    if joins:
+        summary["ensemble"] = {} if judged is None else judged.to_json()
     if many.processes.is_main and len(summary["seeds"]) > 1:
         console.print(seeds_table(summary))
         write_text(folder / "seeds.json", plain_json.dumps(summary, indent=2) + "\n")
         many.tell(f"wrote {folder / 'seeds.json'}")
-    if "ensemble" in summary:
-        many.tell(ensemble_lines(folder / "checkpoints" / "best", summary["ensemble"], best_by))
+    if joins:
+        many.tell(ensemble_lines(folder / "checkpoints" / "best", judged))
     else:
         many.tell(seeds_lines(folder, summary, next(iter(outcomes)), config.val_shards))
     if failed:
@@ -98,8 +100,8 @@ def _each_trained(
 
 def _joined(
     settings: Settings, runs: Sequence[Settings], outcomes: Sequence[Outcome], many: ManyTrainings
-) -> dict[str, Any]:
-    """Make one model of all seeds; what it is worth in validation, as `judged` has it."""
+) -> ScoreRecord | None:
+    """Make one model of all seeds; what it is worth in validation, where there is one."""
     folder = Path(settings.train.run_dir)
     val = shards_of(runs[0])[1]
     said = [many.predict(outcome, val) for outcome in outcomes] if val is not None else []
@@ -128,33 +130,30 @@ def seeded(settings: Settings) -> list[Settings]:
     return runs
 
 
-def summarised(logs: Mapping[int, Sequence[Mapping[str, Any]]], best_by: str = "") -> dict[str, Any]:
+def summarised(logs: Mapping[int, RunLog]) -> dict[str, Any]:
     """Mean and standard deviation over seeds, as the challenge's baseline tells them (Christ et al. 2022).
 
-    ``logs``: seed → its ``metrics.jsonl``. Of each the epoch counts that ``checkpoints/best`` holds; a seed
+    ``logs``: by seed. Of each the epoch counts that ``checkpoints/best`` holds; a seed
     that was never validated is left out. ``seeds``, ``best`` of them, ``chosen_by`` (the measure that chose it
     and the epochs), and per measure ``{"values", "mean", "deviation"}``, of which the latter are ``None`` where
     a value is undefined; of tasks also each in its own measures, under ``tasks``.
     """
-    best = {}
-    for seed, log in logs.items():
-        if (found := best_epoch(log)) is not None:
-            best[seed] = found["val"]
+    best = {seed: found.scores for seed, log in logs.items() if (found := log.best) is not None}
     summary: dict[str, Any] = {"seeds": list(best)}
     if not best:
         return summary
     first = next(iter(best.values()))
-    summary["best"] = max(best, key=lambda seed: rank(judgement(best[seed]).score, best[seed]["mean_mse"]))
-    summary["chosen_by"] = judgement(first, best_by).measure
-    for name in ("mean_pearson", "mean_ccc", "mean_mse"):
-        summary[name] = _spread([val[name] for val in best.values()])
-    if "tasks" in first:
+    summary["best"] = max(best, key=lambda seed: best[seed].rank)
+    summary["chosen_by"] = first.judgement.measure
+    for measure in ("pearson", "ccc", "mse"):
+        summary[f"mean_{measure}"] = _spread([scores.mean(measure) for scores in best.values()])
+    if first.tasks:
         summary["tasks"] = {
             task: {
-                name: _spread([val["tasks"][task][name] for val in best.values()])
+                name: _spread([scores.tasks[task][name] for scores in best.values()])
                 for name in measures_in(record)
             }
-            for task, record in first["tasks"].items()
+            for task, record in first.tasks.items()
         }
     return summary
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from viper_e2e.config import FusionConfig
 from viper_e2e.loading import Share, clips_per_epoch
 from viper_e2e.model import ViPER
-from viper_e2e.report import measure_title
+from viper_e2e.report import EpochRecord, ValidationRecord, measure_title
 from viper_e2e.runtime import count_of, table
 from viper_e2e.shards import Corpus
 from viper_e2e.tasks import BLENDS
@@ -55,18 +55,17 @@ def groups_table(groups: Sequence[Mapping[str, Any]]) -> Table:
     return table("trained", ("group", "parameters", "learning rate", "weight decay"), rows)
 
 
-def epoch_line(record: Mapping[str, Any]) -> str:
+def epoch_line(record: EpochRecord) -> str:
     """What an epoch came to, in one line."""
-    line = f"epoch {record['epoch'] + 1:>3}  step {record['step']:>6}  loss {_shown(record['train_loss'])}"
-    if "val" in record:
-        val = record["val"]
-        means = [f"{name} {_shown(val[f'mean_{key}'])}" for name, key in MEASURES]
-        if "tasks" in val:
-            means = [f"{task} {task_line(one)}" for task, one in val["tasks"].items()]
-        what = "val of the average" if val.get("weights") == "average" else "val"
-        line += f"  {what} {'  '.join(means)}"
-    if weights := record.get("task_weights"):
-        line += f"  weights {', '.join(f'{task} {weight:.3g}' for task, weight in weights.items())}"
+    line = f"epoch {record.epoch + 1:>3}  step {record.step:>6}  loss {_shown(record.train_loss)}"
+    if record.val is not None:
+        scores = record.val.scores
+        told = [f"{task} {task_line(one)}" for task, one in scores.tasks.items()]
+        told = told or [f"{name} {_shown(scores.mean(key))}" for name, key in MEASURES]
+        line += f"  {'val of the average' if record.val.weights == 'average' else 'val'} {'  '.join(told)}"
+    if record.task_weights:
+        weights = (f"{task} {weight:.3g}" for task, weight in record.task_weights.items())
+        line += f"  weights {', '.join(weights)}"
     return line
 
 
@@ -110,11 +109,10 @@ def task_line(record: Mapping[str, Any]) -> str:
     return " ".join(f"{name} {_shown(record[key])}" for name, key in shown)
 
 
-def corpus_lines(record: Mapping[str, Any]) -> Iterator[str]:
+def corpus_lines(record: ValidationRecord) -> Iterator[str]:
     """A line for each corpus that an epoch was validated on."""
-    corpora = record.get("val", {}).get("corpora", {})
-    width = max(map(len, corpora), default=0)
-    for corpus, tasks in corpora.items():
+    width = max(map(len, record.corpora), default=0)
+    for corpus, tasks in record.corpora.items():
         yield f"{corpus:<{width}}  " + "  ".join(f"{name} {task_line(one)}" for name, one in tasks.items())
 
 

@@ -6,9 +6,9 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipBatch, Cursor
+from viper_e2e.report import EpochRecord, ValidationRecord
 from viper_e2e.runtime import console, count_of
 from viper_e2e.training.data import reading_of
 from viper_e2e.training.guarding import MAX_BAD_STEPS
@@ -23,7 +24,7 @@ from viper_e2e.training.optimizer import can_step
 from viper_e2e.training.state import clip_seed, seed_step
 from viper_e2e.training.task_losses import end_step, label_weights, learned_weights
 from viper_e2e.training.training_run import TrainingRun
-from viper_e2e.training.validation import hold, improved, main_of, provenance_of_scores
+from viper_e2e.training.validation import hold, improved, provenance_of_scores
 from viper_e2e.training.yardstick import provenance_of_yardstick
 
 
@@ -203,15 +204,14 @@ class Trainer(TrainingRun):
         self.yardstick.fit_head()
         epoch, step = self.state.cursor.epoch, self.state.step
         mean_loss = self.state.loss_sum / self.state.loss_steps if self.state.loss_steps else None
-        record: dict[str, Any] = {"epoch": epoch, "step": step, "train_loss": mean_loss}
-        record |= {"task_weights": weights} if (weights := learned_weights(self.loss)) else {}
-        if self.curves:
-            record["train"] = self.curves.record()
-        better = self._validate(record) if self.val_shards is not None else []
-        if epoch == 0 and self.yardstick.tells:
-            record["yardstick"] = self.yardstick.record(len(self.train_shards))
-            if self.module.provenance is not None:
-                self.module.provenance |= provenance_of_yardstick([record], self.config.best_by)
+        by_corpus = self.curves.record() if self.curves else {}
+        val, better = self._validate() if self.val_shards is not None else (None, [])
+        tells = epoch == 0 and self.yardstick.tells
+        yardstick = self.yardstick.record(len(self.train_shards)) if tells else None
+        if self.module.provenance is not None:
+            self.module.provenance |= provenance_of_yardstick(yardstick)
+        weights = learned_weights(self.loss)
+        record = EpochRecord(epoch, step, mean_loss, weights, by_corpus, val, yardstick)
         if self.state.cursor.position >= len(self.train_shards):
             self.state.cursor = Cursor(self.config.seed, self.state.cursor.epoch + 1, 0)
             self.state.loss_sum, self.state.loss_steps = 0.0, 0
@@ -222,8 +222,8 @@ class Trainer(TrainingRun):
         self._enter_epoch(self.state.cursor.epoch)
         self._save_last()
 
-    def _validate(self, record: dict[str, Any]) -> list[str]:
-        """Add scores on the validation clips to ``record``; names of the checkpoints they are best of."""
+    def _validate(self) -> tuple[ValidationRecord, list[str]]:
+        """What the validation clips say, and names of the checkpoints that are the best by it."""
         assert self.val_shards is not None, "asked before"
         epoch, step = self.state.cursor.epoch, self.state.step
         validating = self.reporter.validating(len(self.val_shards))
@@ -233,15 +233,15 @@ class Trainer(TrainingRun):
             validating as see,
             self.yardstick.validating(see) as see_all,
         ):
-            self.predictions, scores, record["val"] = self.validation(
+            self.predictions, record = self.validation(
                 self.val_shards, reading_of(self.config), epoch, step, store=self.clip_cache, see=see_all
             )
-        record["val"] |= {"weights": "average"} if self.average else {}
-        better = improved(scores, self.state.best, main_of(record["val"]))
+        record = replace(record, weights="average" if self.average else "")
+        better = improved(record.scores, self.state.best)
         self.state.epochs_without_better = 0 if "best" in better else self.state.epochs_without_better + 1
         if self.module.provenance is not None:
-            self.module.provenance |= {"step": step} | provenance_of_scores(record["val"], self.config.best_by)
-        return better
+            self.module.provenance |= {"step": step} | provenance_of_scores(record.scores)
+        return record, better
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from typing import Any
 
 from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
+from viper_e2e.report import rank
 from viper_e2e.runtime import plain_json, write_text
 from viper_e2e.training.run_folder import check_is_free
-from viper_e2e.training.validation import rank
 
 SCHEMA = 1
 

@@ -11,6 +11,7 @@ from typing import Any
 from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import CheckpointError, checkpoint, write_folder
+from viper_e2e.report import RunLog
 from viper_e2e.training.data_record import keep_data
 from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.many_trainings import ManyTrainings, Outcome
@@ -19,7 +20,6 @@ from viper_e2e.training.ridge_training import complaints_of_ridge
 from viper_e2e.training.run_folder import write_settings
 from viper_e2e.training.tables import measures_in
 from viper_e2e.training.trial_record import TrialRecord, num_trials, ranked
-from viper_e2e.training.validation import best_epoch, judgement
 
 MEANS = ("mean_pearson", "mean_ccc", "mean_mse")
 
@@ -101,7 +101,7 @@ class _Trials:
         self.base, self.record, self.many, self.judge = base, record, many, judge
         self.folder = Path(base.train.run_dir)
         self.best: Outcome | None = None
-        self.logs: dict[str, list[dict[str, Any]]] = {}
+        self.logs: dict[str, RunLog] = {}
 
     def each(
         self,
@@ -190,27 +190,26 @@ def _check_heads(trials: Sequence[Trial]) -> None:
 
 def _row(trial: Trial, outcome: Outcome) -> dict[str, Any]:
     """The record of the epoch that ``checkpoints/best`` holds."""
-    best = best_epoch(outcome.log)
+    best = outcome.log.best
     if best is None:
         raise ViperError(
             f"{outcome.folder / 'metrics.jsonl'}: has no validation (was the disk full, or was it edited?); "
             "remove the folder and continue with --resume"
         )
-    val = best["val"]
-    measure, score, value = judgement(val, trial.settings.train.best_by)
+    scores = best.scores
     row = {
         "trial": trial.name,
         "settings": trial.differs,
-        "epoch": best["epoch"] + 1,
-        "measure": measure,
-        "value": value,
-        "score": score,
-        **{name: val.get(name) for name in MEANS},
+        "epoch": best.epoch.epoch + 1,
+        "measure": scores.judgement.measure,
+        "value": scores.judgement.value,
+        "score": scores.judgement.score,
+        **{name: scores.scores.get(name) for name in MEANS},
     }
-    if "tasks" in val:
+    if scores.tasks:
         row["tasks"] = {
             name: {"kind": one["kind"]} | {measure: one[measure] for measure in measures_in(one)}
-            for name, one in val["tasks"].items()
+            for name, one in scores.tasks.items()
         }
     return row
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipBatch, ClipStore, DecodeSample, Reading, SkipRecord
 from viper_e2e.model import Prediction, Predictions, ViPER
-from viper_e2e.report import measure_title
+from viper_e2e.report import ScoreRecord, ValidationRecord, main_measure_of, measure_title
 from viper_e2e.runtime import Processes
 from viper_e2e.scoring import (
     MAIN_MEASURE,
     Hooks,
-    Scores,
-    as_measured,
     finite_or_none,
     main_score,
     rulers,
@@ -30,7 +28,6 @@ from viper_e2e.scoring import (
     with_thresholds,
 )
 from viper_e2e.shards import ShardSet
-from viper_e2e.tasks import COMBINED
 from viper_e2e.training.corpus_curves import validation_by_corpus
 from viper_e2e.training.guarding import Guard
 
@@ -60,7 +57,7 @@ class Validation:
     @property
     def judged_by(self) -> str:
         """What chooses `best`, in words."""
-        return self.best_by or _main_measure({task.name: task.kind for task in self.module.labels.tasks})
+        return self.best_by or main_measure_of({task.name: task.kind for task in self.module.labels.tasks})
 
     def known_bad(self) -> dict[str, str]:
         """Validation clips that the loader is not to try again."""
@@ -76,8 +73,8 @@ class Validation:
         *,
         store: ClipStore | None = None,
         see: Callable[[ClipBatch], None] = lambda batch: None,
-    ) -> tuple[Predictions, Scores, dict[str, Any]]:
-        """Predictions of all clips, their scores, and both as JSON for ``metrics.jsonl``.
+    ) -> tuple[Predictions, ValidationRecord]:
+        """Predictions of all clips, and what they are worth.
 
         ``store``: of prepared clips, from which they come and into which they go; ``see`` sees each batch.
         """
@@ -91,14 +88,13 @@ class Validation:
         # What is fitted here goes into every checkpoint from now on, for clips that are scored later.
         self.module.labels = with_thresholds(predictions)
         predictions = replace(predictions, labels=self.module.labels)
-        scores, record = judged(predictions, self.best_by)
-        if by_corpus := validation_by_corpus(predictions, shards):
-            record["corpora"] = by_corpus
-        if num_left_out:
-            record["num_left_out"] = num_left_out
-        if without := predictions.keys_without_number:
-            record["without_number"] = without
-        return predictions, scores, record
+        record = ValidationRecord(
+            judged(predictions, self.best_by),
+            validation_by_corpus(predictions, shards),
+            num_left_out,
+            tuple(predictions.keys_without_number),
+        )
+        return predictions, record
 
     def _scored(
         self, shards: ShardSet, reading: Reading, hooks: Hooks, epoch: int, step: int
@@ -121,15 +117,14 @@ class Validation:
         return found, left_out
 
 
-def judged(predictions: Predictions, best_by: str = "") -> tuple[Scores, dict[str, Any]]:
-    """Scores of validation clips, and all that is reported of them as JSON, each task in its own measures."""
-    scores = scores_of(predictions)
-    record = scores_record(scores)
+def judged(predictions: Predictions, best_by: str = "") -> ScoreRecord:
+    """Scores of validation clips, of tasks each in its own measures."""
+    record = scores_record(scores_of(predictions))
     if predictions.labels.tasks or best_by:
         by_task = task_scores(predictions, num_resamples=0)
         record["tasks"] = {name: task_record(one) for name, one in by_task.items()}
         record["best_by"] = finite_or_none(main_score(by_task, best_by))
-    return scores, record
+    return ScoreRecord.from_json(record, best_by)
 
 
 def keeping(
@@ -160,78 +155,28 @@ def _left_out(one: Prediction, shards: ShardSet, epoch: int, step: int) -> SkipR
     return SkipRecord(one.clip, shard, one.stage, message, epoch, one.index, split="val", step=step)
 
 
-def main_of(val: Mapping[str, Any]) -> float | None:
-    """By what a record of `metrics.jsonl` judges its checkpoint in place of the mean Pearson; None: by that."""
-    if "best_by" not in val:
-        return None
-    return math.nan if val["best_by"] is None else float(val["best_by"])
-
-
-class Judgement(NamedTuple):
-    """What a model's validation clips say of it."""
-
-    measure: str
-    """That is judged by, as people read it."""
-    score: float | None
-    """Larger is better; None where it is undefined."""
-    value: float | None
-    """The measure itself: an error has no sign."""
-
-
-def judgement(val: Mapping[str, Any], best_by: str = "") -> Judgement:
-    """``val``: as `judged` has made it, by the same ``best_by``."""
-    score = val.get("best_by", val["mean_pearson"])
-    value = None if score is None else as_measured(score, best_by)
-    kinds = {name: one["kind"] for name, one in val.get("tasks", {}).items()}
-    return Judgement(best_by or _main_measure(kinds), score, value)
-
-
-def provenance_of_scores(val: Mapping[str, Any], best_by: str = "") -> dict[str, Any]:
+def provenance_of_scores(record: ScoreRecord) -> dict[str, Any]:
     """What a checkpoint says of its validation: of tasks the main measure of each, and what it was judged
     by."""
-    scores = {name: val[f"mean_{name}"] for name in ("pearson", "ccc", "mse")}
-    if tasks := {name: one for name, one in val.get("tasks", {}).items() if one["kind"] in MAIN_MEASURE}:
+    scores = {name: record.mean(name) for name in ("pearson", "ccc", "mse")}
+    if tasks := {name: one for name, one in record.tasks.items() if one["kind"] in MAIN_MEASURE}:
         mains = {name: MAIN_MEASURE[one["kind"]] for name, one in tasks.items()}
         scores = {f"{name} {measure_title(main)}": tasks[name][main] for name, main in mains.items()}
-    measure, _, value = judgement(val, best_by)
-    return {"scores": scores, "judged": {"measure": measure, "value": value}}
+    judgement = record.judgement
+    return {"scores": scores, "judged": {"measure": judgement.measure, "value": judgement.value}}
 
 
-def _main_measure(kinds: Mapping[str, str]) -> str:
-    """``kinds``: of tasks by name."""
-    main = {name: MAIN_MEASURE[kind] for name, kind in kinds.items() if kind != COMBINED}
-    if len(main) > 1:
-        return "mean of the tasks' main measures"
-    return next((f"{name} {measure_title(main[name])}" for name in main), "mean Pearson")
-
-
-def best_epoch(log: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The record in a ``metrics.jsonl`` of ``checkpoints/best``; None where nothing was validated."""
-    validated = [dict(record) for record in log if record.get("val")]
-    return max(validated, key=lambda record: _rank_of(record["val"]), default=None)
-
-
-def _rank_of(val: Mapping[str, Any]) -> tuple[float, float]:
-    return rank(val.get("best_by", val["mean_pearson"]), val.get("mean_mse"))
-
-
-def rank(score: float | None, mse: float | None) -> tuple[float, float]:
-    """To compare models by: what chose the checkpoints; where that is undefined, MSE."""
-    if score is not None:
-        return float(score), 0.0
-    return -math.inf, -math.inf if mse is None else -float(mse)
-
-
-def improved(scores: Scores, best: dict[str, float], main: float | None = None) -> list[str]:
+def improved(record: ScoreRecord, best: dict[str, float]) -> list[str]:
     """Names of the checkpoints for which these scores are the best so far; ``best`` is brought up to date.
 
-    ``main``: what takes the place of Pearson. Where that was never defined (one clip, labels that do not vary),
-    ``best`` is the one with the least MSE.
+    Where what is judged by was never defined (one clip, labels that do not vary), ``best`` is the one with the
+    least MSE.
     """
-    judged = {"best": scores.mean_pearson if main is None else main, "best_mse": -scores.mean_mse}
+    mse = record.mean("mse")
+    found = {"best": record.judgement.score, "best_mse": None if mse is None else -mse}
     better = []
-    for name, value in judged.items():
-        if math.isfinite(value) and value > best.get(name, -math.inf):
+    for name, value in found.items():
+        if value is not None and value > best.get(name, -math.inf):
             best[name] = value
             better.append(name)
     if "best" not in best and "best_mse" in better:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,12 +13,12 @@ from torch import Tensor
 from viper_e2e.fusion import MIN_CLIPS, EnsembleFusion, LabelScale, predict
 from viper_e2e.loading import ClipBatch
 from viper_e2e.model import Predictions, ViPER
-from viper_e2e.report import yardstick_in
+from viper_e2e.report import RunLog, ScoreRecord, YardstickRecord
 from viper_e2e.runtime import Processes
 from viper_e2e.scoring import with_thresholds
 from viper_e2e.training.pooled_features import PooledRows, Table
 from viper_e2e.training.tables import task_line
-from viper_e2e.training.validation import best_epoch, judged, judgement
+from viper_e2e.training.validation import judged
 
 
 class Yardstick:
@@ -100,37 +100,39 @@ class Yardstick:
         finally:
             self.module.watch = self.rows.see
 
-    def record(self, num_clips: int) -> dict[str, Any]:
-        """Its scores for ``metrics.jsonl``, or the ``reason`` why there are none; all processes must ask.
+    def record(self, num_clips: int) -> YardstickRecord:
+        """Its scores, or the reason why there are none; all processes must ask.
 
         ``num_clips``: of the training shards.
         """
         if not self.validates:
-            reason = {"reason": "there are no --val-shards to score it on"}
+            none = YardstickRecord("there are no --val-shards to score it on")
             # Where a ridge is part of the head, the clips that it has seen must still be known.
             is_bounded = self._num_fitted > 0 and self.rows.max_clips < num_clips
-            return reason | ({"num_train_clips": self._num_fitted, "of_clips": num_clips} if is_bounded else {})
+            return replace(none, num_train_clips=self._num_fitted, of_clips=num_clips) if is_bounded else none
         if self._has_gap:
-            return {"reason": "the run went on in its first epoch from a checkpoint of an older version"}
+            return YardstickRecord("the run went on in its first epoch from a checkpoint of an older version")
         assert self._validation is not None
         train, val = self.rows.gather(self.processes), self._validation.gather(self.processes)
         self._validation = None
         if len(train.targets) < MIN_CLIPS:
-            return {"reason": f"it needs {MIN_CLIPS} labelled clips that can be read"}
-        record = {"num_train_clips": len(train.targets), "num_features": train.features.shape[1]}
-        if self.rows.max_clips < num_clips:
-            record["of_clips"] = num_clips
+            return YardstickRecord(f"it needs {MIN_CLIPS} labelled clips that can be read")
+        record = YardstickRecord(
+            num_train_clips=len(train.targets),
+            num_features=train.features.shape[1],
+            of_clips=num_clips if self.rows.max_clips < num_clips else None,
+        )
         if not self.processes.is_main:
             return record
         predicted = predict(self.rows.fit(train), val.features, self.rows.known(val))
-        return record | self._judged(predicted, val.targets)
+        return replace(record, scores=self._judged(predicted, val.targets))
 
-    def _judged(self, predicted: Float[Tensor, "N E"], true: Float[Tensor, "N E"]) -> dict[str, Any]:
+    def _judged(self, predicted: Float[Tensor, "N E"], true: Float[Tensor, "N E"]) -> ScoreRecord:
         """In the measures in which the model itself is, as the head of `--head ridge` answers."""
         scale = LabelScale.of(self.module.labels)
         answers = predicted if scale is None else scale.within(predicted)
         found = Predictions.of_numbers(self.module.labels, answers.double().numpy(), true.double().numpy())
-        return judged(replace(found, labels=with_thresholds(found)), self.best_by)[1]
+        return judged(replace(found, labels=with_thresholds(found)), self.best_by)
 
     # --- as a part of the saved state -------------------------------------------------------------
 
@@ -153,27 +155,28 @@ class Yardstick:
 # --- in words ---------------------------------------------------------------------------------------
 
 
-def line(record: Mapping[str, Any], best_by: str = "") -> str:
-    """What a record says, in a line. ``best_by``: of the run."""
-    among = f"the first {record['num_train_clips']:,} of {record['of_clips']:,}" if "of_clips" in record else ""
-    if "reason" in record:
+def line(record: YardstickRecord) -> str:
+    """What a record says, in a line."""
+    many = record.of_clips is not None
+    among = f"the first {record.num_train_clips:,} of {record.of_clips:,}" if many else ""
+    if record.reason:
         head = f"; the ridge in this head is fitted to {among} clips" if among else ""
-        return f"yardstick (ridge on the same tokens): none, {record['reason']}{head}"
-    measure, _, value = judgement(record, best_by)
-    told = f"{measure} undefined" if value is None else f"{measure} {value:.4f}"
-    if len(tasks := record.get("tasks", {})) > 1:
+        return f"yardstick (ridge on the same tokens): none, {record.reason}{head}"
+    assert record.scores is not None, "told by the first process"
+    value, tasks = record.scores.judgement.value, record.scores.tasks
+    told = f"{record.scores.judgement.measure} {'undefined' if value is None else f'{value:.4f}'}"
+    if len(tasks) > 1:
         told += f" ({', '.join(f'{name} {task_line(one)}' for name, one in tasks.items())})"
-    clips = among or f"{record['num_train_clips']:,}"
-    return f"yardstick (ridge on the same tokens): {told}  {clips} clips, {record['num_features']:,} features"
+    clips = among or f"{record.num_train_clips:,}"
+    return f"yardstick (ridge on the same tokens): {told}  {clips} clips, {record.num_features:,} features"
 
 
-def provenance_of_yardstick(log: Iterable[Mapping[str, Any]], best_by: str = "") -> dict[str, Any]:
-    """What a run's checkpoints say of it; nothing where it has no score. ``log``: the run's metrics."""
-    record = yardstick_in(log)
-    if record is None or (found := judgement(record, best_by)).value is None:
+def provenance_of_yardstick(record: YardstickRecord | None) -> dict[str, Any]:
+    """What a run's checkpoints say of it; nothing where it has no score."""
+    if record is None or record.scores is None or (found := record.scores.judgement).value is None:
         return {}
-    told = {"measure": found.measure, "value": found.value}
-    return {"yardstick": told | {name: record[name] for name in ("mean_pearson", "num_train_clips")}}
+    own = {"mean_pearson": record.scores.mean("pearson"), "num_train_clips": record.num_train_clips}
+    return {"yardstick": {"measure": found.measure, "value": found.value} | own}
 
 
 WHAT_HELPS = (
@@ -183,18 +186,17 @@ WHAT_HELPS = (
 )
 
 
-def verdict(log: Sequence[Mapping[str, Any]], best_by: str = "") -> str | None:
-    """A line for a run that ended below its yardstick; see `WHAT_HELPS`. ``log``: its metrics.
+def verdict(log: RunLog) -> str | None:
+    """A line for a run that ended below its yardstick; see `WHAT_HELPS`.
 
-    Both are judged by what chose the best checkpoint, ``best_by`` or the tasks' main measures; a log of an
-    earlier version, whose yardstick has the mean Pearson alone, says nothing of other measures.
+    Both are judged by what chose the best checkpoint; a log of an earlier version, whose yardstick has the mean
+    Pearson alone, says nothing of other measures.
     """
-    record = yardstick_in(log)
-    epoch = best_epoch(log)
-    if record is None or epoch is None or ("best_by" in record) != ("best_by" in epoch["val"]):
+    yardstick, best = log.yardstick, log.best
+    if yardstick is None or yardstick.scores is None or best is None:
         return None
-    ridge, own = judgement(record, best_by), judgement(epoch["val"], best_by)
-    if ridge.score is None or own.score is None or own.score >= ridge.score:
+    ridge, own = yardstick.scores.judgement, best.scores.judgement
+    if ridge.measure != own.measure or ridge.score is None or own.score is None or own.score >= ridge.score:
         return None
     return (
         f"below the yardstick: a ridge on the same tokens reaches {ridge.value:.4f} in validation "
