@@ -7,7 +7,7 @@ from rich.console import Console
 from support.our_shards import LABELS
 
 from viper_e2e.config import DecodingConfig, TrainConfig
-from viper_e2e.packing import spelt_apart
+from viper_e2e.runtime import spelt_apart
 from viper_e2e.scoring import check
 from viper_e2e.shards import ShardSet, ShardWriter
 from viper_e2e.training.data import open_splits

@@ -28,6 +28,7 @@ _TABLE = (
     ("0.5", "training", "training", "one_pass>many_trainings endings>closing_lines joining>ensembling"),
     ("0.5", "training", "training", "lacking>absent_modalities pooled_rows>pooled_features"),
     ("0.5", "training", "model", "precision>precision"),
+    ("0.5", "packing", "runtime", "spellings>spellings"),
     ("0.5", "commands", "commands", "train_words>train_arguments backbone_words>backbone_arguments"),
 )
 """The version that has the new names, where modules were and are, and which: the old and the new name."""

@@ -16,7 +16,6 @@ from viper_e2e.commands.training_clips import run_of
 from viper_e2e.config import CalibrateConfig
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Calibration, Predictions, ViPER, checkpoint, pretrained, write_folder
-from viper_e2e.packing import spelt_apart, taken_apart
 from viper_e2e.published import is_published
 from viper_e2e.report import calibration_plot, stdout_console, tables
 from viper_e2e.runtime import (
@@ -26,6 +25,8 @@ from viper_e2e.runtime import (
     first_of,
     settle_folder,
     settle_new_folder,
+    spelt_apart,
+    taken_apart,
     versions,
     written_whole,
 )

@@ -16,9 +16,6 @@ from .recipe_sources import Table as Table
 from .report import PackReport as PackReport
 from .report import SplitReport as SplitReport
 from .rows import Row as Row
-from .spellings import spelt_alike as spelt_alike
-from .spellings import spelt_apart as spelt_apart
-from .spellings import taken_apart as taken_apart
 from .table import LabelTable as LabelTable
 from .table import label_titles as label_titles
 from .table import read_labels as read_labels

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from viper_e2e.packing.values import DASHES, is_missing_word, number
+from viper_e2e.packing.values import is_missing_word, number
+from viper_e2e.runtime import DASHES
 
 SECONDS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "sek": 1.0, "min": 60.0, "h": 3600.0}
 WITH_UNIT = re.compile(r"(.*[0-9.,])\s*(%|[A-Za-zµ]{1,4})\.?")

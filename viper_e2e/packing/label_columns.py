@@ -24,8 +24,8 @@ from viper_e2e.packing.titles import (
     is_time,
     plain,
 )
-from viper_e2e.packing.values import is_missing_word, number, same_class, suspected_codes
-from viper_e2e.runtime import count_of
+from viper_e2e.packing.values import is_missing_word, number, suspected_codes
+from viper_e2e.runtime import count_of, same_class
 
 MIN_ROWS_OF_KIND = 5
 """Among fewer rows 0 and 1 may be chance."""

@@ -12,16 +12,17 @@ import numpy as np
 from viper_e2e.errors import nearest
 from viper_e2e.labels import LabelSet
 from viper_e2e.packing.bad_cells import AS_TEXT, is_date
-from viper_e2e.packing.spellings import MAX_NAMED, quoted, spelt_alike, taken_apart
 from viper_e2e.packing.table import LabelTable, Row
 from viper_e2e.packing.values import is_missing_word
-from viper_e2e.runtime import count_of, first_of
+from viper_e2e.runtime import count_of, first_of, quoted, spelt_alike, taken_apart
 
 SPLIT_WORDS = {
     "train": ("train", "training", "tr"),
     "val": ("val", "valid", "validation", "dev", "devel", "development", "eval"),
     "test": ("test", "testing", "tst"),
 }
+MAX_NAMED = 4
+"""So many names are given in a message; more are counted."""
 RARE = 10
 """A class that is so many times rarer than another may be that one misspelt."""
 CLASS_TITLES = frozenset(

@@ -15,8 +15,8 @@ from viper_e2e.packing.column_choices import Columns, is_missing
 from viper_e2e.packing.sheet import Line, Sheet
 from viper_e2e.packing.times import read_segment, told_apart_by
 from viper_e2e.packing.titles import KEPT, PARTS
-from viper_e2e.packing.values import is_missing_word, number, same_class, stray
-from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, count_of, fault_of
+from viper_e2e.packing.values import is_missing_word, number, stray
+from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, count_of, fault_of, same_class
 
 MAX_NAME = 200
 """Characters of a File_ID."""

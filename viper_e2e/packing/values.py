@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
+
+from viper_e2e.runtime import DASHES, bare
 
 NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]{1,3})?")
 """Digits of ASCII only: what `float` takes besides (`1_0`, `１`, `nan`, `inf`) is a slip in a table."""
 LARGEST = 1e30
 """What an index of a shard can hold."""
-DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-"))
-"""Hyphens, the en dash and the minus sign, which programs write for what the keyboard has."""
 WRITTEN_WORDS = ("na", "n/a", "nan", "null", "none", "nil", "-", "--", ".", "?", "missing", "fehlt", "k.a.")
 SPREADSHEET_ERRORS = (
     *("#n/a", "#null!", "#value!", "#ref!", "#name?", "#num!", "#div/0!"),
@@ -45,23 +44,12 @@ def number(cell: str, decimal: str = ".") -> float | None:
 
 def _written(cell: str) -> str:
     """A number as we read it: its sign is a hyphen."""
-    return _bare(cell).translate(DASHES)
-
-
-def _bare(cell: str) -> str:
-    """Without spaces around it, nor marks that nobody sees."""
-    return cell.strip().strip("\u200b\u200e\u200f\u2060\ufeff").strip()
+    return bare(cell).translate(DASHES)
 
 
 def is_missing_word(cell: str) -> bool:
     """Whether programs write this where there is no value."""
     return _written(cell).replace("—", "-").casefold() in MISSING_WORDS
-
-
-def class_word(cell: str) -> str:
-    """A cell as the name of a class: whole numbers without a point, as tables have them with and without."""
-    whole = re.fullmatch(r"\+?(-?[0-9]+)(?:[.,]0+)?", _written(cell))
-    return whole[1] if whole else _bare(cell)
 
 
 def without_points(names: Sequence[str]) -> dict[str, str] | None:
@@ -75,13 +63,6 @@ def without_points(names: Sequence[str]) -> dict[str, str] | None:
     ):
         return None
     return {name: one[1] for name, one in whole.items() if one}
-
-
-def same_class(word: str) -> str:
-    """What is equal for two spellings of one class: case, spaces, dashes between words, composed accents."""
-    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", class_word(word)).casefold())
-    text = text.translate(DASHES)
-    return re.sub(r"(?<=\S)[\s_-]+(?=\S)", " ", text)
 
 
 def decimal_of(cells: Sequence[tuple[int, str]], separator: str) -> tuple[str, str | None]:

@@ -46,6 +46,14 @@ from .progress import Counted as Counted
 from .progress import ProgressBar as ProgressBar
 from .progress import counting as counting
 from .running_time import RunningTime as RunningTime
+from .spellings import DASHES as DASHES
+from .spellings import bare as bare
+from .spellings import class_word as class_word
+from .spellings import quoted as quoted
+from .spellings import same_class as same_class
+from .spellings import spelt_alike as spelt_alike
+from .spellings import spelt_apart as spelt_apart
+from .spellings import taken_apart as taken_apart
 from .terminal import SteadyConsole as SteadyConsole
 from .version import __version__ as __version__
 from .version import versions as versions

@@ -11,8 +11,7 @@ from rich.console import Group
 from rich.text import Text
 
 from viper_e2e.errors import ExitCode
-from viper_e2e.packing import taken_apart
-from viper_e2e.runtime import table
+from viper_e2e.runtime import table, taken_apart
 from viper_e2e.shards import ShardIndex, ShardSet
 
 MAX_VALUES = 12

@@ -15,7 +15,7 @@ from viper_e2e.decoding import ClipDecoder, ClipInfo, probe
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import MAX_RESTARTS, TIME_LIMIT_SECONDS, Reading, decoded
 from viper_e2e.model import Prediction
-from viper_e2e.packing import spelt_alike
+from viper_e2e.runtime import spelt_alike
 from viper_e2e.scoring.check_report import CheckReport, ClipCheck, LabelRange, by_split, counts_of
 from viper_e2e.scoring.score import Hooks, score
 from viper_e2e.shards import WORDS_EXTENSIONS, SampleEntry, ShardSet, shared_clips, shared_subjects

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from viper_e2e.errors import ViperError
-from viper_e2e.packing import spelt_apart, taken_apart
-from viper_e2e.runtime import count_of, plain_json, write_text
+from viper_e2e.runtime import count_of, plain_json, spelt_apart, taken_apart, write_text
 from viper_e2e.scoring import known_groups
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.stratifying import dealt_groups, strata_of

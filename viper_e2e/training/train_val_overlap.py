@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from viper_e2e.packing import spelt_apart, taken_apart
-from viper_e2e.runtime import first_of
+from viper_e2e.runtime import first_of, spelt_apart, taken_apart
 from viper_e2e.shards import Mixture, ShardSet, shared_clips, shared_subjects, subjects_of
 
 MAX_NAMES = 10

@@ -1,15 +1,34 @@
-"""packing/spellings.py: finds names of people or groups that may be one name, spelt in several ways."""
+"""spellings.py: names of classes, people and groups that may be one name, spelt in several ways."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
-from viper_e2e.packing.values import class_word, same_class
-
+DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-"))
+"""Hyphens, the en dash and the minus sign, which programs write for what the keyboard has."""
 MAX_NAMED = 4
 """So many names are given in a message; more are counted."""
+
+
+def bare(cell: str) -> str:
+    """Without spaces around it, nor marks that nobody sees."""
+    return cell.strip().strip("\u200b\u200e\u200f\u2060\ufeff").strip()
+
+
+def class_word(cell: str) -> str:
+    """A cell as the name of a class: whole numbers without a point, as tables have them with and without."""
+    whole = re.fullmatch(r"\+?(-?[0-9]+)(?:[.,]0+)?", bare(cell).translate(DASHES))
+    return whole[1] if whole else bare(cell)
+
+
+def same_class(word: str) -> str:
+    """What is equal for two spellings of one class: case, spaces, dashes between words, composed accents."""
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", class_word(word)).casefold())
+    text = text.translate(DASHES)
+    return re.sub(r"(?<=\S)[\s_-]+(?=\S)", " ", text)
 
 
 def spelt_alike(names: Iterable[str]) -> list[list[str]]:
