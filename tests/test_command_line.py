@@ -80,8 +80,8 @@ def test_one_file_holds_a_command_s_own_options_and_those_of_training(kind, tmp_
     words = [*BESIDE_TRAIN[kind], "--train-shards=t.tar", "--run-dir=r", "--epochs=3", "--preset=micro"]
 
     def read(words: list[str]):
-        options, others = parse_beside_train(kind, words, "viper")
-        return options, parse_train(others, "viper", options)
+        options, files, others = parse_beside_train(kind, words, "viper")
+        return options, parse_train(others, "viper", options, files)
 
     with pytest.raises(SystemExit) as ended:
         read([*words, "--print-config"])
@@ -96,6 +96,19 @@ def test_one_file_holds_a_command_s_own_options_and_those_of_training(kind, tmp_
     with pytest.raises(SystemExit):
         read(["--config", str(file)])
     assert "did you mean epochs?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", BESIDE_TRAIN, ids=lambda kind: kind.__name__)
+def test_a_file_is_read_once_as_it_may_be_a_pipe(kind):
+    own, training = BESIDE_TRAIN[kind], "train_shards: t.tar\nrun_dir: r\npreset: micro\nepochs: 7\n"
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as pipe:
+        pipe.write(training)
+    _, files, others = parse_beside_train(kind, [*own, f"--config=/dev/fd/{reading}"], "viper")
+    os.close(reading)
+    for lr in (0.1, 0.2):
+        train = parse_train([*others, "--preset=micro", f"--lr={lr}"], "viper", files=files).train
+        assert (train.epochs, train.lr) == (7, lr)
 
 
 @pytest.mark.parametrize("command", ["train", "cv", "sweep", "bench"])

@@ -31,7 +31,7 @@ def test_a_preset_alone_is_the_presets_model(preset):
 def test_the_command_line_stands_over_yaml_and_yaml_over_the_preset(tmp_path):
     file = tmp_path / "settings.yaml"
     file.write_text("lr: 0.5\nbatch_size: 3\nmodel:\n  fusion:\n    dim: 33\n")
-    settings = parse("--preset", "tiny", "--config", str(file), "--lr", "0.25")
+    settings = parse("--preset", "tiny", "--lr", "0.25", "--config", str(file))
     assert settings.train.lr == 0.25
     assert settings.train.batch_size == 3
     assert settings.model.fusion.dim == 33
@@ -141,6 +141,11 @@ def test_an_unknown_setting_in_yaml_is_told_the_nearest_name(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse("--config", str(file))
     assert "did you mean model.fusion.dim?" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(ViperError, match=r"--config nowhere\.yaml: cannot be read"):
+        parse("--config", "nowhere.yaml")
 
 
 @pytest.mark.parametrize("content", ["", "# all of it commented out\n", "- lr\n", "lr\n"])

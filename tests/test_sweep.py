@@ -14,6 +14,7 @@ from support.training_runs import arguments, diverging, same, settings, validate
 
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.sweeping import parse_sweep
+from viper_e2e.config.settings_file import SettingsFile
 from viper_e2e.errors import ViperError
 from viper_e2e.report import trials_plot
 from viper_e2e.training.axes import drawn, grid, read_axes
@@ -99,11 +100,12 @@ def test_a_sweep_that_cannot_be_is_refused_before_work_begins(corpus, tmp_path, 
 
 
 def test_several_settings_follow_one_option(tmp_path):
-    options, others = parse_sweep(["--grid", "a=1", "b=2", "--lr", "3", "--range", "c=1..2"])
+    options, files, others = parse_sweep(["--grid", "a=1", "b=2", "--lr", "3", "--range", "c=1..2"])
     assert (options.grid, options.range, others) == (["a=1", "b=2"], ["c=1..2"], ["--lr", "3"])
     (file := tmp_path / "f.yaml").write_text("epochs: 3")
-    options, others = parse_sweep(["--grid", "a=1", "--config", str(file), "--lr=3", "--random", "4"])
-    assert (options.grid, options.random, others) == (["a=1"], 4, [f"--config={file}", "--lr=3"])
+    options, files, others = parse_sweep(["--grid", "a=1", "--config", str(file), "--lr=3", "--random", "4"])
+    assert (options.grid, options.random, others) == (["a=1"], 4, ["--lr=3"])
+    assert files == [SettingsFile(file, {"epochs": 3})]
 
 
 def test_a_plot_is_drawn_of_numbers_words_and_what_is_undefined(tmp_path):

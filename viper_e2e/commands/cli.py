@@ -130,19 +130,19 @@ def _train(argv: Sequence[str]) -> int:
 def _sweep(argv: Sequence[str]) -> int:
     from viper_e2e.commands.sweeping import parse_sweep, run_sweep
 
-    options, others = parse_sweep(argv)
+    options, files, others = parse_sweep(argv)
     from viper_e2e.commands.scratch import keep_scratch_in_memory
 
     keep_scratch_in_memory()
-    return run_sweep(options, others, ["viper", "sweep", *argv])
+    return run_sweep(options, files, others, ["viper", "sweep", *argv])
 
 
 def _cv(argv: Sequence[str]) -> int:
     more = "Every option of viper train is understood as well: --train-shards, --run-dir, --resume, --epochs, …"
-    options, others = parse_beside_train(CrossValConfig, argv, "viper cv", more)
+    options, files, others = parse_beside_train(CrossValConfig, argv, "viper cv", more)
     from viper_e2e.commands.parsing import parse_train
 
-    settings = parse_train(others, "viper cv", options)
+    settings = parse_train(others, "viper cv", options, files)
     from viper_e2e.commands.scratch import keep_scratch_in_memory
 
     keep_scratch_in_memory()
@@ -242,12 +242,12 @@ def _index(argv: Sequence[str]) -> int:
 
 def _bench(argv: Sequence[str]) -> int:
     more = "Every option of viper train is understood as well: --preset, --num-workers, --batch-size, …"
-    options, others = parse_beside_train(BenchConfig, argv, "viper bench", more)
+    options, files, others = parse_beside_train(BenchConfig, argv, "viper bench", more)
     from viper_e2e.commands.parsing import parse_train
 
     # Nothing is written, so no run folder is needed; a name stands in for it.
     own = ["--train-shards", options.shards, "--run-dir", "none"]
-    settings = parse_train([*others, *own], "viper bench", options)
+    settings = parse_train([*others, *own], "viper bench", options, files)
     from viper_e2e.commands.bench import run_bench
     from viper_e2e.shards import ShardSet
     from viper_e2e.training import limits_of

@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from viper_e2e.commands.usage import Parser
-from viper_e2e.config import GROUPS, WORDED, check_options, option_of, plain, read_settings_file, setting_of
+from viper_e2e.config import GROUPS, WORDED, SettingsFile, check_options, option_of, plain, setting_of
 from viper_e2e.errors import ExitCode, ViperError, did_you_mean, nearest
 
 C = TypeVar("C")
@@ -24,7 +24,8 @@ def parse(kind: type[C], argv: Sequence[str], prog: str) -> C:
 
     Raises :class:`ViperError` for a file that cannot be read, ``SystemExit`` (1) for a wrong option.
     """
-    words = [word for path, data in _files(argv, prog) for word in _words_of(kind, path, data)]
+    files, argv = take_files(argv, prog)
+    words = [word for file in files for word in _words_of(kind, file)]
     options, asked, rest = _parsed(kind, [*words, *argv], prog)
     if rest:
         parser_of(kind, prog).error(f"unrecognized arguments: {' '.join(rest)}")
@@ -33,20 +34,19 @@ def parse(kind: type[C], argv: Sequence[str], prog: str) -> C:
     return options
 
 
-def parse_beside_train(kind: type[C], argv: Sequence[str], prog: str, epilog: str = "") -> tuple[C, list[str]]:
-    """Own options of a command that trains, and the words that are for `parse_train`.
+def parse_beside_train(
+    kind: type[C], argv: Sequence[str], prog: str, epilog: str = ""
+) -> tuple[C, list[SettingsFile], list[str]]:
+    """Own options of a command that trains; the files of ``--config`` and the words that are for `parse_train`.
 
-    A file of ``--config`` may hold both: each takes what is its own.
+    A file may hold both: each takes what is its own.
     """
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # C is any dataclass
-    words = [
-        word
-        for path, data in _files(argv, prog)
-        for word in _words_of(kind, path, {name: data[name] for name in data if setting_of(name) in names})
-    ]
+    files, argv = take_files(argv, prog)
+    words = [word for file in files for word in _words_of(kind, file.only(names))]
     options, asked, rest = _parsed(kind, [*words, *argv], prog, epilog)
     shown = ["--print-config"] if asked.print_config else []
-    return options, [*(f"--config={path}" for path in asked.config), *shown, *rest]
+    return options, files, [*shown, *rest]
 
 
 def _parsed(
@@ -164,18 +164,21 @@ def with_values(argv: Sequence[str], *options: str) -> list[str]:
 # --- YAML files -----------------------------------------------------------------------------------
 
 
-def _files(argv: Sequence[str], prog: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Those of ``--config``, and what they say."""
+def take_files(argv: Sequence[str], prog: str) -> tuple[list[SettingsFile], list[str]]:
+    """Files of ``--config``, each read once, since it may be a pipe or change meanwhile; and the other words.
+
+    Raises as `read_settings_file`.
+    """
     first = Parser(prog=prog, add_help=False, allow_abbrev=False)
     first.add_argument("--config", action="append", default=[])
-    for path in map(Path, first.parse_known_args(argv)[0].config):
-        yield path, read_settings_file(path)
+    given, rest = first.parse_known_args(argv)
+    return [SettingsFile.read(Path(path)) for path in given.config], rest
 
 
-def _words_of(kind: type, path: Path, data: Mapping[str, Any]) -> Iterator[str]:
+def _words_of(kind: type, file: SettingsFile) -> Iterator[str]:
     """What a file says, as if it had been typed: so that both are checked alike."""
-    by_name = {field.name: field for field in fields(kind)}
-    for name, value in data.items():
+    path, by_name = file.path, {field.name: field for field in fields(kind)}
+    for name, value in file.values.items():
         field = by_name.get(setting_of(name))
         if field is None:
             raise ViperError(f"{path}: has no option {name!r}{did_you_mean(nearest(str(name), by_name))}")

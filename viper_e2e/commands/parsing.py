@@ -19,9 +19,9 @@ from viper_e2e.commands.backbone_arguments import (
     frozen_by,
     named_values,
 )
-from viper_e2e.commands.command_line import print_settings
+from viper_e2e.commands.command_line import print_settings, take_files
 from viper_e2e.commands.reading_options import add_reading_options, apply_reading_options, reading_options
-from viper_e2e.commands.train_arguments import normal_words, with_files_of_now, without_unfreeze
+from viper_e2e.commands.train_arguments import normal_words, without_unfreeze, words_of_files
 from viper_e2e.commands.usage import Parser, usage_error
 from viper_e2e.config import (
     PRESETS,
@@ -32,6 +32,7 @@ from viper_e2e.config import (
     FusionConfig,
     ModelConfig,
     Settings,
+    SettingsFile,
     TrainConfig,
     check_settings,
     flat,
@@ -69,24 +70,27 @@ class _Help(HelpFormatter):
 # --- training settings ----------------------------------------------------------------------------
 
 
-def parse_train(argv: Sequence[str], prog: str, beside: object = None) -> Settings:
+def parse_train(
+    argv: Sequence[str], prog: str, beside: object = None, files: Sequence[SettingsFile] = ()
+) -> Settings:
     """Settings of a training run: preset, then ``--config FILE.yaml``, then the command line.
 
-    A resumed run begins with its own settings in place of a preset's. ``beside``: the dataclass of options
-    of another command that trains, which may stand in the same files (`parse_beside_train`).
+    A resumed run begins with its own settings in place of a preset's. ``beside``, ``files``: the options of
+    another command that trains, and the files that it has read, which may hold both (`parse_beside_train`).
     With ``--print-config`` the settings are checked and printed as such a file, and `SystemExit` (0) is raised.
     """
     words = tuple(argv)
     own = {} if beside is None else plain(beside)
+    more, argv = take_files(argv, prog)
     argv = normal_words(argv)
     is_shown = "--print_config" in argv
     argv = [word for word in argv if word != "--print_config"]
     preset = _preset_of(argv, prog)
     saved = _saved_settings(argv, prog)
-    if saved is not None:
-        argv = ["--config", saved, *argv]
-    argv, in_files = with_files_of_now(argv, own)
+    files = [*([] if saved is None else [SettingsFile.read(saved)]), *files, *more]
+    told_by_files, in_files = words_of_files(file.without(own) for file in files)
     argv, typed = without_unfreeze(argv)
+    argv = [*told_by_files, *argv]
     # What the words and the files add to is what the preset trains; a resumed run has its own.
     depths = Depths() if saved is not None else TRAIN_DEFAULTS[preset].get("unfreeze", Depths())
     depths = reduce(Depths.updated, in_files, depths)
@@ -209,14 +213,14 @@ def _preset_of(argv: Sequence[str], prog: str) -> str:
     return first.parse_known_args(argv)[0].preset
 
 
-def _saved_settings(argv: Sequence[str], prog: str) -> str | None:
+def _saved_settings(argv: Sequence[str], prog: str) -> Path | None:
     """``config.yaml`` of the run that ``--resume --run-dir RUN`` names, if there is one."""
     first = Parser(prog=prog, add_help=False, allow_abbrev=False)
     first.add_argument("--run_dir", default="", help=SUPPRESS)
     first.add_argument("--resume", default="false", help=SUPPRESS)
     given = first.parse_known_args(argv)[0]
     path = Path(given.run_dir) / "config.yaml"
-    return str(path) if given.run_dir and given.resume == "true" and path.is_file() else None
+    return path if given.run_dir and given.resume == "true" and path.is_file() else None
 
 
 def _need(value: str, option: str, prog: str) -> None:

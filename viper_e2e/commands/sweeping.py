@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from viper_e2e.commands.command_line import parse_beside_train
 from viper_e2e.commands.parsing import parse_train
-from viper_e2e.config import Settings, SweepConfig
+from viper_e2e.config import Settings, SettingsFile, SweepConfig
 from viper_e2e.errors import ExitCode, ViperError
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ MORE = (
 )
 
 
-def parse_sweep(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
-    """Own options, and the words of `viper train`."""
+def parse_sweep(argv: Sequence[str]) -> tuple[SweepConfig, list[SettingsFile], list[str]]:
+    """Own options, and the files and words of `viper train`."""
     return parse_beside_train(SweepConfig, _single(argv, "--grid", "--range"), "viper sweep", MORE)
 
 
@@ -42,9 +42,15 @@ def _single(argv: Sequence[str], *options: str) -> list[str]:
     return words
 
 
-def run_sweep(options: SweepConfig, others: Sequence[str], command: Sequence[str]) -> int:
-    """``others``: the words of `viper train`."""
-    base = parse_train(others, "viper sweep", options)
+def run_sweep(
+    options: SweepConfig, files: Sequence[SettingsFile], others: Sequence[str], command: Sequence[str]
+) -> int:
+    """``files``, ``others``: of `viper train`, as `parse_sweep` gives them."""
+
+    def parsed(differs: Mapping[str, str]) -> Settings:
+        return parse_train([*others, *_words(differs)], "viper sweep", options, files)
+
+    base = parsed({})
     from viper_e2e.training import Trial, check_goes_on, num_trials, run_trials, settled_plan
 
     if base.train.resume:
@@ -55,13 +61,12 @@ def run_sweep(options: SweepConfig, others: Sequence[str], command: Sequence[str
     digits = len(str(plan.get("began_with", num_trials(plan))))
 
     def make(number: int, differs: Mapping[str, str]) -> Trial:
-        settings = parse_train([*others, *_words(differs)], "viper sweep", options)
-        return Trial.of(f"trial-{number:0{digits}}", differs, settings)
+        return Trial.of(f"trial-{number:0{digits}}", differs, parsed(differs))
 
     for axis in propose.axes if propose is not None else ():
         # What it may come to is looked at before the first is trained.
         for value in axis.choices or (axis.written(axis.low), axis.written(axis.high)):
-            parse_train([*others, *_words({axis.name: value})], "viper sweep", options)
+            parsed({axis.name: value})
     code, rows = run_trials(base, make, plan, RECORD, command, propose=propose)
     if rows and code in (ExitCode.OK, ExitCode.SOME_FAILED):
         show_trials(rows, Path(base.train.run_dir), "sweep")

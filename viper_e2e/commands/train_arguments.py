@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from pathlib import Path
 
 import yaml
 
 from viper_e2e.commands.backbone_arguments import parsed_depths
 from viper_e2e.config import (
     Depths,
+    SettingsFile,
     TrainConfig,
     is_old_option,
     option_of_now,
-    read_settings_file,
     setting_of,
     settings_of_now,
 )
@@ -63,26 +62,15 @@ def _in_words_of_now(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def with_files_of_now(argv: Sequence[str], own: Collection[str]) -> tuple[list[str], list[Depths]]:
-    """Files of ``--config`` as their content in today's form, and what they say of ``unfreeze``.
-
-    ``own``: names of options that are none of `viper train`. A missing file is left to the parser to report.
-    """
-    words: list[str] = [*argv]
+def words_of_files(files: Iterable[SettingsFile]) -> tuple[list[str], list[Depths]]:
+    """``--config`` with the content of each in today's form, and what they say of ``unfreeze``."""
+    words: list[str] = []
     depths: list[Depths] = []
-    for place, word in enumerate(argv):
-        name, equals, value = word.partition("=")
-        at = place if equals else place + 1
-        path = Path(value if equals else (*argv, "")[at])
-        if name == "--config" and path.is_file():
-            read = read_settings_file(path).items()
-            data = {name: value for name, value in read if setting_of(name) not in own}
-            data = settings_of_now(data, str(path))
-            if "unfreeze" in data:
-                depths.append(parsed_depths(data.pop("unfreeze"), f"{path}: unfreeze"))
-            words[at] = f"{name}=" * bool(equals) + yaml.safe_dump(
-                data, default_flow_style=True, width=math.inf
-            )
+    for file in files:
+        data = settings_of_now(file.values, str(file.path))
+        if "unfreeze" in data:
+            depths.append(parsed_depths(data.pop("unfreeze"), f"{file.path}: unfreeze"))
+        words.append(f"--config={yaml.safe_dump(data, default_flow_style=True, width=math.inf)}")
     return words, depths
 
 

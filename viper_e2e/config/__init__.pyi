@@ -69,6 +69,7 @@ from .settings import WORDED as WORDED
 from .settings import Settings as Settings
 from .settings import flat as flat
 from .settings import plain as plain
+from .settings_file import SettingsFile as SettingsFile
 from .settings_file import read_settings_file as read_settings_file
 from .shared_options import BackboneOptions as BackboneOptions
 from .shared_options import CalibratedOptions as CalibratedOptions

@@ -2,31 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from viper_e2e.config.option_names import setting_of
 from viper_e2e.errors import ViperError
 
 
-def read_settings_file(path: Path) -> dict[str, Any]:
-    """Settings by name. Raises :class:`ViperError` in one line where the file holds no such thing.
+@dataclass(frozen=True)
+class SettingsFile:
+    """A file of ``--config``, read once."""
 
-    Nothing is executed, and ``*name`` is refused: thirty such lines unfold to a billion values.
+    path: Path
+    values: dict[str, Any]
+    """By name, as it is spelt in the file."""
+
+    @classmethod
+    def read(cls, path: Path) -> SettingsFile:
+        """Raises as `read_settings_file`."""
+        return cls(path, read_settings_file(path))
+
+    def only(self, names: Collection[str]) -> SettingsFile:
+        """What it says of these settings."""
+        return SettingsFile(self.path, {n: value for n, value in self.values.items() if setting_of(n) in names})
+
+    def without(self, names: Collection[str]) -> SettingsFile:
+        """What it says of all but these settings."""
+        return SettingsFile(
+            self.path, {n: value for n, value in self.values.items() if setting_of(n) not in names}
+        )
+
+
+def read_settings_file(path: Path, option: str = "--config") -> dict[str, Any]:
+    """Settings by name; nothing is executed. ``option``: what named the file.
+
+    Raises :class:`ViperError` in one line where the file holds no such thing, and for ``*name``: thirty such
+    lines unfold to a billion values.
     """
     try:
         text = path.read_text(encoding="utf-8")
         events = list(yaml.parse(text, Loader=yaml.SafeLoader))
     except OSError as error:
-        raise ViperError(f"--config {path}: cannot be read ({error.strerror})") from error
+        raise ViperError(f"{option} {path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise _invalid(path, error) from error
     root = next((event for event in events if isinstance(event, yaml.NodeEvent)), None)
     if not isinstance(root, yaml.MappingStartEvent):
         raise ViperError(f"{path}: holds no settings (lines such as `lr: 0.001`); was it emptied or cut short?")
     if any(isinstance(event, yaml.AliasEvent) for event in events):
-        raise ViperError(f"--config {path}: YAML aliases (*name) are not understood; write the values out")
+        raise ViperError(f"{option} {path}: YAML aliases (*name) are not understood; write the values out")
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

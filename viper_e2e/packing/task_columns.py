@@ -113,7 +113,7 @@ def read_tasks(given: str) -> tuple[TaskColumns, ...]:
             _of_settings(name_of(title), {"kind": kind.strip(), "columns": [title.strip()]})
             for title, kind in words
         )
-    found = read_settings_file(Path(given))
+    found = read_settings_file(Path(given), "--tasks")
     if not all(isinstance(one, dict) for one in found.values()):
         raise ViperError(f"--tasks {given}: each task is a line such as emotion: {{kind: class}}")
     return _of_different_names(
@@ -128,7 +128,7 @@ def read_combined(given: str) -> tuple[CombinedMeasure, ...]:
 
     Under ``overall``: ``NAME: {TASK.MEASURE: weight, ...}``. `ViperError` for a measure that no task has.
     """
-    found = read_settings_file(Path(given)) if Path(given).exists() else {}
+    found = read_settings_file(Path(given), "--tasks") if Path(given).exists() else {}
     overall = found.get(OVERALL, {})
     if not _is_of_several(OVERALL, overall):
         return ()
