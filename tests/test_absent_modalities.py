@@ -48,18 +48,18 @@ def told(*outputs: ViPEROutput, position: int = 0) -> list[str]:
 def test_what_no_clip_has_is_named():
     silent = [[True, False]] * 2
     (line,) = told(output(silent, [True, True]), output(silent, [False, True]))
-    assert line.startswith("audio: none of the 4 training clips has anything for it")
+    assert line.startswith("audio: none of the 4 training clips has this modality")
     assert told(output(silent, [True, True]), output([[True, True]], [True])) == []
 
 
 def test_faces_that_are_found_in_no_clip_are_told():
     both = [[True, True]] * 2
     assert told(output(both, [False, False])) == [
-        "no face was found in any of 2 training clips: whole pictures were taken"
+        "no face was found in any of 2 training clips: whole pictures were used"
     ]
     assert told(output(both, [False, True])) == []
     assert told(output([[False, True]], [False])) == [
-        "visual: none of the 1 training clip has anything for it; look at the files (viper check), "
+        "visual: none of the 1 training clip has this modality; check the files (viper check), "
         "or leave it out of --modalities"
     ]
 
@@ -80,7 +80,7 @@ def test_a_run_on_silent_clips_says_so_and_its_evaluation_too(head, tmp_path, ca
     words = ["--head=ridge"] if head == "ridge" else ["--epochs=2"]
     assert train(settings(corpus, tmp_path / "run", "--batch-size=4", *words)) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert said.count("audio: none of the 8 training clips has anything for it") == 1
+    assert said.count("audio: none of the 8 training clips has this modality") == 1
     model, shards = tmp_path / "run/checkpoints/last", f"{corpus}/shards/val-*.tar"
     out = str(tmp_path / "eval")
     assert main(["eval", f"--checkpoint={model}", f"--shards={shards}", f"--out={out}", "--num-workers=0"]) == 0

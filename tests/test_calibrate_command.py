@@ -125,7 +125,7 @@ def test_every_command_applies_it_says_so_and_leaves_it_out_when_told(
         found[name] = (out / "predictions.csv").read_bytes()
         said = capsys.readouterr()
         assert ("calibrated on 26 clips" in said.out + said.err) == (name == "applied")
-        assert ("calibrated on these very clips" in said.out + said.err) == (name == "applied")
+        assert ("calibrated on these clips" in said.out + said.err) == (name == "applied")
     assert found["left out"] == found["plain"] != found["applied"]
     # Intervals and sets come after all columns that are there without, and compare reads the file as before.
     applied, plain = (rows(tmp_path / name / "predictions.csv") for name in ("applied", "plain"))
@@ -203,7 +203,7 @@ def test_what_could_not_be_compared_is_said_and_a_copy_is_written_elsewhere(trai
     shutil.copytree(trained / "checkpoints" / "best", alone)
     copy = tmp_path / "copy"
     assert main(["calibrate", *words(alone, corpus, "val", f"--to={copy}", "--numbers=isotonic")]) == 0
-    assert "the folder of its run is not here" in (said := capsys.readouterr()).out + said.err
+    assert "its run folder is not here" in (said := capsys.readouterr()).out + said.err
     assert "valence has 26 labelled clips of at least 40" in said.out + said.err
     assert set(viper_e2e.load(copy).calibration.tasks) == {"mood", "units"}
     assert viper_e2e.load(alone).calibration is None

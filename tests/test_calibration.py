@@ -254,7 +254,7 @@ def test_numbers_that_do_not_rise_with_their_labels_are_left_as_they_are():
     true[:, 3] = -said[:, 3]
     made, _, notes = fit_calibration(predictions(said, true), CalibrationMethod(), "x")
     assert made.tasks["valence"].maps == (Line(1.0, 0.0),)
-    assert notes == ["valence: its labels do not rise with what is predicted; left as it is"]
+    assert notes == ["valence: its labels do not increase with the predictions; left as it is"]
 
 
 # --- what is said, and the file -----------------------------------------------------------------------

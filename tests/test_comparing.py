@@ -157,7 +157,7 @@ def test_subjects_that_are_other_people_in_another_run_are_told():
     assert on_common_clips([unknown, run, renamed], ["a", "b", "c"])[1] == []
     moved = replace(run, subjects=[run.subjects[-1], *run.subjects[1:]])
     (note,) = on_common_clips([unknown, run, moved], ["a", "b", "c"])[1]
-    assert note == "c: its clips are of other subjects than in b, whose subjects are drawn"
+    assert note == "c: its clips have other subjects than in b; the bootstrap draws those of b"
 
 
 def test_the_folder_of_several_seeds_says_which_can_be_compared(tmp_path):

@@ -206,7 +206,7 @@ def test_a_claim_of_ten_hours_is_an_error_or_the_real_count(tiny_clip):
         (box(b"stsz", struct.pack(">III", 0, 1, 5000)), "claims 5,000 samples of 1 bytes in"),
         (box(b"moof", box(b"traf", box(b"trun", struct.pack(">II", 0x1, 2**31)))), "claims 2,147,483,648"),
         (box(b"moov", box(b"cmov", bytes(8))), "its header is compressed"),
-        (box(b"moov", box(b"trak", box(b"edts", box(b"elst", bytes(4))))), "torn inside its header"),
+        (box(b"moov", box(b"trak", box(b"edts", box(b"elst", bytes(4))))), "cut short inside its header"),
         (
             box(
                 b"moov",

@@ -59,7 +59,7 @@ CASES = {
         told=(
             "dia110_utt7.mp4: no video",
             "1 clip with a video but no usable row",
-            "no row means: test/output_repeated_splits_test/final_videos_testdia1_utt1.mp4",
+            "no row names: test/output_repeated_splits_test/final_videos_testdia1_utt1.mp4",
             "macOS leaves behind is not a clip: ._dia1_utt1.mp4",
             "train_splits/dia125_utt3.mp4: is known to be broken",
             "dia38_utt4.mp4: is known to be cut far too long: 305 s",
@@ -82,7 +82,7 @@ CASES = {
     "mer2024": Case(
         clips={"train": 6},
         told=(
-            "no row means: video-unlabeled/samplenew3_00000001.mp4",
+            "no row names: video-unlabeled/samplenew3_00000001.mp4",
             "expected about 5,030 rows of train, found 6",
         ),
         measure="emotion.weighted_f1",
@@ -104,7 +104,7 @@ CASES = {
         clips={"train": 7, "test": 2},
         told=(
             "00010.mp4: no video",
-            "no row means: data/clips/09999.mp4",
+            "no row names: data/clips/09999.mp4",
             "1 clip is not in the training list of fold 3: data/clips/00001.mp4",
             "fold 1 is test",
         ),
@@ -169,7 +169,7 @@ CASES = {
         clips={"train": 4, "val": 1, "test": 2},
         told=(
             "label_M.csv line 9: is in the indexes of no split",
-            "no row means: Raw/aqgy3_0001/0011.mp4",
+            "no row names: Raw/aqgy3_0001/0011.mp4",
             "expected about 1,368 rows of train, found 4",
         ),
         measure="sentiment.acc5_steps",
@@ -197,7 +197,7 @@ CASES = {
     ),
     "cmu_mosei": Case(
         clips={"train": 2, "val": 2, "test": 2},
-        told=("broken01.mp4", "no row means: Raw/Videos/Full/Combined/unlabelled1.mp4"),
+        told=("broken01.mp4", "no row names: Raw/Videos/Full/Combined/unlabelled1.mp4"),
         measure="present.weighted_f1",
         code=2,
     ),

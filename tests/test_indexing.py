@@ -52,7 +52,7 @@ def test_a_shard_with_faults_gets_no_index_that_would_hide_them(tmp_path, capsys
     assert main(["index", str(tmp_path / "*.tar")]) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "sample 'd' left out: has 2 videos" in told
-    assert "torn; copy or pack it again" in told
+    assert "incomplete; copy or pack it again" in told
     assert [Path(index_path(str(path))).is_file() for path in (good, odd, torn)] == [True, False, False]
 
 

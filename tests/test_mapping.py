@@ -62,7 +62,7 @@ def test_labels_go_where_the_names_say_and_all_else_is_told():
         assert np.isnan(made.row(lost)[:3]).all()
     assert made.told == (
         "left out: classes of Mood that the model does not have: bored",
-        "classes of emotion that the shards do not have (said, they count as wrong): anger",
+        "classes of emotion that the shards do not have (if predicted, they count as wrong): anger",
         "Valence: 1 to 9 in the shards, -1 to 1 in the model; taken as they are",
         "left out: columns of units that the model does not have: au12",
         "columns of units that the shards do not have (not measured): au1",

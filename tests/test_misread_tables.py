@@ -205,13 +205,13 @@ def test_a_quote_that_is_closed_rows_later_swallows_none(tmp_path, separator, pl
         ("d", "train", "0.1", "well"),
     ]
     text = "".join(separator.join(row[at] for at in places) + "\n" for row in rows)
-    with pytest.raises(ViperError, match=r"line 2: a cell begins with a quote .* holds the row of 'b'"):
+    with pytest.raises(ViperError, match=r"line 2: a cell begins with a quote .* swallows the row of 'b'"):
         read_labels(table(tmp_path, text))
 
 
 def test_a_quote_before_a_name_swallows_none(tmp_path):
     text = 'File_ID,Split,Joy\n"a,train,0.5\nb"",train,0.3\nc",train,0.2\n'
-    with pytest.raises(ViperError, match=r"line 2: a cell begins with a quote .* holds the row of 'a'"):
+    with pytest.raises(ViperError, match=r"line 2: a cell begins with a quote .* swallows the row of 'a'"):
         read_labels(table(tmp_path, text))
 
 

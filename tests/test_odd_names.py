@@ -100,6 +100,6 @@ def test_pack_finds_every_ending_and_counts_what_is_none(tmp_path):
     report = pack(tmp_path / "videos", table, tmp_path / "out")
     assert report.exit_code == 0
     told = " ".join(report.notes)
-    assert "1 file is not a clip by its ending: 1 .docx" in told
+    assert "1 file does not have the extension of a clip: 1 .docx" in told
     assert "f.mp4 (a broken link)" in told
     assert len(ShardSet(str(tmp_path / "out" / "train-*.tar"))) == 5

@@ -405,14 +405,14 @@ def test_a_path_from_the_tables_folder_is_understood(tmp_path):
 def test_a_folder_that_is_not_there_never_means_another(tmp_path):
     found, problems = packed(tmp_path, rows("train/a", "b"), "dev/a.mp4", "b.mp4")
     assert found == {"b": "b.mp4"}
-    assert "lies elsewhere" in problems[0]
+    assert "is elsewhere" in problems[0]
 
 
 def test_two_rows_of_one_file_pack_neither(tmp_path):
     text = rows("u1,a.mp4", "u2,a.mp4", "u3,b.mp4", head="File_ID,Path,Split,Joy")
     found, problems = packed(tmp_path, text, "a.mp4", "b.mp4")
     assert found == {"u3": "b.mp4"}
-    assert "lines 2, 3: all mean" in problems[0]
+    assert "lines 2, 3: all name" in problems[0]
 
 
 def test_lost_zeros_are_suspected_and_never_filled_in(tmp_path):

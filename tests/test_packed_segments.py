@@ -81,8 +81,8 @@ def test_times_behind_the_end_of_a_file(folder):
     )
     assert samples.keys() == {"b", "c"}
     assert len(report.problems) == 1
-    assert "a: line 2: Start 9 s lies behind the end" in report.problems[0]
-    assert any("1 clip whose End lies behind the end of their file" in note for note in report.notes)
+    assert "a: line 2: Start 9 s is beyond the end" in report.problems[0]
+    assert any("1 clip whose End is beyond the end of their file" in note for note in report.notes)
     assert decode(samples["b"], ClipDecoder(ALL)).duration_seconds == pytest.approx(1.0, abs=0.1)
 
 
@@ -102,7 +102,7 @@ def test_the_same_part_twice_packs_neither(folder):
         folder, HEAD + "a,film.mp4,train,0,1,,0.1\nb,film.mp4,train,0,1.0,,0.2\nc,film.mp4,train,0,1,left,0.3\n"
     )
     assert samples.keys() == {"c"}
-    assert "lines 2, 3: all mean" in report.problems[0]
+    assert "lines 2, 3: all name" in report.problems[0]
 
 
 @pytest.mark.parametrize("own", [False, True])

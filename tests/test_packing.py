@@ -310,7 +310,7 @@ def test_a_doubled_id_names_both_lines_and_packs_neither(tmp_path):
         ("Split", "Part", r"no column 'Split' among"),
         ("Adoration", "Adoratoin", r"unknown column 'Adoratoin'; did you mean Adoration\?"),
         ("Empathic-Pain", "EmpathicPain", r"unknown column 'EmpathicPain'; did you mean Empathic-Pain\?"),
-        ("Subject", "Subjekt", r"column 'Subjekt' seems to tell who is seen.* --subject-column Subjekt"),
+        ("Subject", "Subjekt", r"'Subjekt' seems to name the person in the clip.* --subject-column Subjekt"),
         ("Subject", "Sujbect", r"unknown column 'Sujbect'; did you mean Subject\?"),
         ("Fear", "Disgust", r"column 'Disgust' comes 2 times"),
         ("Fear", "", r"column 9 has no title"),
@@ -396,11 +396,11 @@ def test_the_bar_counts_and_says_nothing_where_nothing_was_done(capsys):
 def test_what_is_true_of_several_clips_is_one_note_behind_those_that_stand_for_themselves():
     findings = Findings()
     findings.count("without sound")
-    findings.note(["clips that no row means: a.mp4"])
+    findings.note(["clips that no row names: a.mp4"])
     findings.count("without sound")
     findings.count("cut", 3)
     findings.leave_out("a: no video", "b: no video")
-    assert findings.notes == ("clips that no row means: a.mp4", "3 clips cut", "2 clips without sound")
+    assert findings.notes == ("clips that no row names: a.mp4", "3 clips cut", "2 clips without sound")
     assert findings.problems == ["a: no video", "b: no video"]
 
 

@@ -116,7 +116,7 @@ def test_clock():
             ["infer", "my clip.mp4", "--output", "a.csv"],
             "by the same command: viper infer 'my clip.mp4' --output a.csv",
         ),
-        (["infer", "clip.mp4"], "nothing is kept; with --output"),
+        (["infer", "clip.mp4"], "nothing was saved; with --output"),
         (["eval", "--out", "e"], "score the rest by the same command: viper eval --out e"),
         (["pack", "--out", "o"], "nothing was written; start again with: viper pack --out o"),
         (["check", "--shards", "*.tar"], "start again with: viper check --shards '*.tar'"),

@@ -109,8 +109,8 @@ def test_rounded_numbers_stay_in_their_range():
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--optuna=2",), "go with --range"),
-        (("--optuna=2", "--random=2", "--range=lr=1..2"), "give either --grid"),
+        (("--optuna=2",), "need --range"),
+        (("--optuna=2", "--random=2", "--range=lr=1..2"), "name what to try: either --grid"),
         (("--optuna=2", "--range=fusion.dropout=0..7", "--val-shards=x"), "--model.fusion.dropout 7"),
         (("--optuna=2", "--range=lr=1..2"), "--val-shards is missing"),
         (("--optuna=9", "--range=loss=mse,ccc"), "2 combinations"),

@@ -31,7 +31,7 @@ def folder(tmp_path):
 def test_an_end_rounded_a_little_past_the_end_of_its_file_is_that_end(folder):
     report, samples = packed(folder, HEAD + "a,film.mp4,train,1,2.05,.1\nb,film.mp4,train,1.2,,.2\n")
     assert report.problems == ()
-    assert not any("End lies behind" in note for note in report.notes)
+    assert not any("End is beyond" in note for note in report.notes)
     for key, start in (("a", 1.0), ("b", 1.2)):
         clip = decode(samples[key], ClipDecoder(ALL))
         meant = ClipDecoder(ALL)(folder / "videos/film.mp4", segment=Segment(start))
@@ -52,7 +52,7 @@ def test_a_row_of_no_length_or_behind_the_end_is_refused_with_its_line(folder):
         4,
     ]
     assert all("not before" in report.problems[at] for at in (0, 1, 2))
-    assert "Start 2.1 s lies behind the end" in report.problems[4]
+    assert "Start 2.1 s is beyond the end" in report.problems[4]
 
 
 def test_rows_that_overlap_are_each_a_clip_of_their_own(folder):
@@ -73,7 +73,7 @@ def test_a_row_that_is_there_twice_is_told_with_both_lines(folder):
     unnamed = "film.mp4,train,0,1,.1\nfilm.mp4,train,0,1.00,.1\nfilm.mp4,train,1,2,.2\n"
     report, samples = packed(folder, "Path,Split,Start,End,Joy\n" + unnamed)
     assert samples.keys() == {"film__1000-2000"}
-    assert report.problems[0].startswith("lines 2, 3: all mean")
+    assert report.problems[0].startswith("lines 2, 3: all name")
 
 
 def test_sound_kept_apart_that_outlasts_the_pictures_is_heard_to_the_end(folder):

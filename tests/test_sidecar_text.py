@@ -109,11 +109,9 @@ def test_what_was_taken_of_several_places_is_counted(folder):
         words.members(clip, "of the table", None)
         clip.with_name(name).unlink()
     assert (
-        "1 clip with words from several places: subtitles taken, the table's words left" in words.findings.notes
+        "1 clip with words from several places: subtitles used, the table's words not" in words.findings.notes
     )
-    assert (
-        "1 clip with words from several places: the table's words taken, the .txt left" in words.findings.notes
-    )
+    assert "1 clip with words from several places: the table's words used, the .txt not" in words.findings.notes
 
 
 def test_words_are_counted_by_check(tmp_path):

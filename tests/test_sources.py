@@ -54,7 +54,7 @@ def test_a_folder_is_searched_for_everything_that_can_be_read(tmp_path, clip):
     listening.close()
     assert [path.name for path in found.sources[0].paths] == sorted(names)
     told = " ".join(found.notes)
-    assert "5 files are not clips by their endings" in told
+    assert "5 files do not have the extension of a clip" in told
     assert all(kind in told for kind in ("1 .db", "1 .txt", "1 without an ending", "1 .ts", "1 .ogg"))
     assert "broken.mp4 (a broken link)" in told
     assert "socket.mp4 (a socket)" in told

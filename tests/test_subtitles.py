@@ -212,9 +212,9 @@ def test_of_a_part_of_a_file_what_is_said_in_it_is_packed_on_its_own_clock(tmp_p
     )
     assert words.members(tmp_path / "a.mp4", None, Segment(4.0, 5.0)) == {}
     assert words.findings.notes == (
-        "1 clip with subtitles that say nothing while they last",
+        "1 clip with subtitles, but none during the clip",
         "1 clip with words from a .srt beside them",
-        "1 clip with words from several places: subtitles taken, the table's words left",
+        "1 clip with words from several places: subtitles used, the table's words not",
     )
     (tmp_path / "b.txt").write_text("of all of it")
     assert words.members(tmp_path / "b.mp4", None, Segment(4.0, 5.0)) == {}

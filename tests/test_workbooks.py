@@ -135,7 +135,10 @@ def test_hidden_rows_and_columns_are_read_and_said(tmp_path):
     table = read_labels(tmp_path / "labels.xlsx")
     assert [row.file_id for row in table.rows] == ["a", "b", "c", "d"]
     (told,) = (note for note in table.notes if "hidden" in note)
-    assert "2 hidden rows (line 3, 5; delete what is not meant), 2 hidden columns (Joy, Fear)" in told
+    assert (
+        "2 hidden rows (line 3, 5; delete those that should not be packed), 2 hidden columns (Joy, Fear)"
+        in told
+    )
 
 
 def test_cells_merged_with_those_below_hold_for_all_of_their_rows(tmp_path):

@@ -192,8 +192,8 @@ def advice(speeds: Speeds) -> list[str]:
     if speeds.loaded < speeds.computed:
         return _feed(speeds)
     short = (
-        "waiting although clips are decoded faster than they are used: decoding restarts with each epoch, "
-        "and epochs of so few clips are over before it is ahead; measure on more clips"
+        "training waits although clips are decoded faster than they are used: decoding starts again in each "
+        "epoch, and epochs of so few clips end before it is ahead; measure on more clips"
     )
     return [short, *_compute(speeds)]
 
@@ -202,7 +202,7 @@ def _feed(speeds: Speeds) -> list[str]:
     reuse = "hold clips in memory from the second epoch on: --reuse-memory 8GB" if speeds.frozen else ""
     if speeds.read < 1.5 * speeds.loaded:
         hints = ["copy the shards to a local disk", reuse]
-        return ["limited by reading: shards come no faster than they are decoded", *_hints(hints)]
+        return ["limited by reading: shards are read too slowly for the decoders", *_hints(hints)]
     if speeds.num_workers < speeds.num_cores:
         per_worker = speeds.loaded / max(1, speeds.num_workers)
         wanted = min(speeds.num_cores, math.ceil(speeds.computed / per_worker))
@@ -210,7 +210,7 @@ def _feed(speeds: Speeds) -> list[str]:
         return ["limited by decoding: too few workers", *_hints([more, reuse])]
     hints = [
         reuse,
-        "look at fewer frames: --model.decoding.num-frames 16",
+        "read fewer frames: --model.decoding.num-frames 16",
         "store clips smaller, or with more keyframes (x264 -g 60)",
     ]
     return [f"limited by decoding: all {speeds.num_cores} cores are busy", *_hints(hints)]

@@ -107,7 +107,7 @@ def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) 
     run = run_of(folder)
     saved = SavedRun.of(run) if run is not None else None
     if saved is None:
-        return ["the folder of its run is not here: single clips could not be compared with those of training"]
+        return ["its run folder is not here, so single clips could not be compared with the training clips"]
     recorded = {row[2] for row in (saved.data.get("train") or {}).get("shards", [])}
     if both := recorded & set(shards.shard_ids()):
         raise ViperError(
@@ -118,7 +118,7 @@ def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) 
         corpora = parse_corpora(given, "--train-shards")
         trained = ShardSet([pattern for corpus in corpora for pattern in corpus.patterns], strict=False)
     except ViperError as error:
-        return [f"single clips could not be compared with those of training ({error})"]
+        return [f"single clips could not be compared with the training clips ({error})"]
     sets = {"train": trained.shards, "these": shards.shards}
     if shared := shared_clips(sets):
         some = first_of((where["these"][0] for where in shared), MANY)
@@ -126,7 +126,7 @@ def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) 
             f"{count_of(len(shared), 'clip was', 'clips were')} among the training clips of the run ({some}): "
             f"{refused}"
         )
-    told = "intervals will be too narrow for people whom it has not seen"
+    told = "intervals will be too narrow for new people"
     lines = []
     if people := shared_subjects(sets):
         some = first_of(people, MANY)

@@ -36,7 +36,7 @@ from viper_e2e.runtime import (
     spare_terminals,
 )
 
-MODELS = """no model is taken by default; give --checkpoint one of these:
+MODELS = """there is no default model; give --checkpoint one of these:
   VaianiLorenzo/ViPER-VA     one of the authors' eight, trained on Hume-Reaction (ViPER: validation r .3025)
   demo/run/checkpoints/best  what `make demo` trains on generated people; says nothing about real ones
   RUN/checkpoints/best       your own, by `viper train` on labelled clips; `viper eval` tells how good it is"""

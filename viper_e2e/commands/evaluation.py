@@ -136,7 +136,7 @@ def _labelled(shards: ShardSet, model: ViPER, options: EvalConfig) -> tuple[Shar
 
 def _tell_calibration_clips(model: ViPER, shards: ShardSet) -> None:
     if model.calibration is not None and model.calibration.clips["sha256"] == shards.content_id():
-        told = "the model was calibrated on these very clips: it looks better calibrated here than it is"
+        told = "the model was calibrated on these clips: it looks better calibrated here than it is"
         console.print(told, style="yellow")
 
 
@@ -148,7 +148,7 @@ def _settle_faceless(predictions: Predictions, options: EvalConfig) -> Predictio
         console.print(f"{count_of(num_empty, 'clip')} {told}", style="yellow")
     elif predictions.valid.any():
         for name in predictions.absent:
-            console.print(f"{name}: no clip has anything for it; the model answered without it", style="yellow")
+            console.print(f"{name}: no clip has this modality; the model scored without it", style="yellow")
     num_faceless = int(predictions.faceless.sum())
     if num_faceless and options.no_face == "nan":
         console.print(

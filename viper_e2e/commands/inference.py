@@ -203,5 +203,6 @@ def _tell_long_clips(predictions: list[Prediction]) -> None:
         if one.is_valid and seconds > LONG_SECONDS:
             console.print(
                 f"{one.clip}: {seconds:.0f} s seen in "
-                f"{count_of(len(one.frame_seconds or ()), 'frame')}; --window-seconds 12 looks closer"
+                f"{count_of(len(one.frame_seconds or ()), 'frame')}; --window-seconds 12 scores it window by "
+                "window"
             )

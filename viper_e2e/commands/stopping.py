@@ -36,7 +36,7 @@ def what_is_kept(command: str, argv: Sequence[str]) -> str:
     again = shlex.join(["viper", *argv])
     given = {word.partition("=")[0] for word in argv}
     if command == "infer" and not {"--output", "--out"} & given:
-        return "nothing is kept; with --output FILE, scored clips would be"
+        return "nothing was saved; with --output FILE, scored clips would be"
     if command == "train" and not _has_begun(argv):
         return f"training had not started; start it with: {again}"
     if command in ("train", "sweep", "cv") or "--retrain" in argv:

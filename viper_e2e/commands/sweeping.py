@@ -158,7 +158,7 @@ def tell_ending(rows: Sequence[dict[str, Any]], folder: Path) -> None:
         )
     for trial, other, settings in without_effect(rows):
         which = " and ".join(name.removeprefix("model.") for name in settings)
-        console.print(f"{trial} is {other} over again: {which} had no effect", style="yellow", **AS_IT_IS)
+        console.print(f"{trial} repeats {other}: {which} had no effect", style="yellow", **AS_IT_IS)
     best = ranked(rows)[0]["trial"]
     console.print(f"best: {best}, kept as {folder / 'checkpoints' / 'best'}", **AS_IT_IS)
     console.print(f"next: viper infer CLIP --checkpoint {shlex.quote(str(folder))}", **AS_IT_IS)

@@ -146,7 +146,7 @@ def boxes(file: BufferedIOBase, start: int, end: int, depth: int) -> Iterator[tu
 def _numbers(file: BufferedIOBase, start: int, end: int, layout: str, name: str) -> tuple[int, ...]:
     size = struct.calcsize(layout)
     if start + size > end:
-        _refuse("is torn inside its header; copy it again", name)
+        _refuse("is cut short inside its header; copy it again", name)
     file.seek(start)
     return struct.unpack(layout, file.read(size))
 

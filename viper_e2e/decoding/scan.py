@@ -203,7 +203,7 @@ def _check_complete(media: ClipMedia, stream: av.stream.Stream, found: int, torn
         raise media.fail(f"is cut short: {found:,} of {promised:,} {what} are in the file; copy it again")
     num_torn = torn.num_amid(media.may_break_off)
     if num_torn > media.num_whole[stream.index] and not media.is_in_fragments:
-        raise media.fail(f"is cut short or damaged: {num_torn:,} of {found:,} {what} are torn; copy it again")
+        raise media.fail(f"is cut short or damaged: {num_torn:,} of {found:,} {what} are broken; copy it again")
     if stream is media.video and not found:
         raise media.fail("has a video stream without a frame", stage="decode")
     if media.kind == "gif" and found == 1:

@@ -20,7 +20,7 @@ from viper_e2e.runtime import (
 )
 
 MAX_NAMED = 5
-_NO_CLIPS = ("file is not a clip by its ending", "files are not clips by their endings")
+_NO_CLIPS = ("file does not have the extension of a clip", "files do not have the extension of a clip")
 ONLY_SOUND = (*SOUND_EXTENSIONS, "ogg", "wma", "aiff", "aif", "au", "caf", "ac3", "amr")
 """Endings of files with sound alone, also where we read no such file beside a clip."""
 
@@ -50,7 +50,7 @@ class Found:
             lines.append(f"{folder}: {count_of(self.others.total(), *_NO_CLIPS)}: {kinds}")
         if self.odd:
             more = f", and {len(self.odd) - MAX_NAMED} more" if len(self.odd) > MAX_NAMED else ""
-            lines.append(f"{folder}: passed over: {', '.join(self.odd[:MAX_NAMED])}{more}")
+            lines.append(f"{folder}: skipped: {', '.join(self.odd[:MAX_NAMED])}{more}")
         return lines
 
     def sound_alone(self, folder: str | os.PathLike) -> list[str]:

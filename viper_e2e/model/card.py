@@ -99,10 +99,10 @@ def model_card(
     lines += [] if calibration is None else [f"- Its predictions are {calibration.line}."]
     lines += [
         "",
-        f"The numbers are {'labels' if labels.tasks else 'self-reported reaction intensities'} as the "
-        "training clips had them. They are no "
-        "measure of truthfulness or of health, and say nothing certain of what a person feels. Score people "
-        "with their consent only.",
+        f"The numbers predict {'labels' if labels.tasks else 'self-reported reaction intensities'} like those "
+        "of "
+        "the training clips. They do not measure truthfulness or health, and do not show for certain what a "
+        "person feels. Score people only with their consent.",
         "",
     ]
     return "\n".join(lines)

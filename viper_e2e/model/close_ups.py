@@ -25,8 +25,8 @@ LEAST_GAIN = 1.1
 """A clip is decoded again only if its face becomes larger by more than this."""
 
 TOO_LARGE = (
-    "the face is small, and the clip too large to be decoded again from memory, so that its crops have fewer "
-    "pixels than it could give: score it from its own file, or raise decoding.max_side"
+    "the face is small and the clip too large to be decoded again from memory, so its crops have fewer pixels "
+    "than the clip could give: score it from its own file, or raise decoding.max_side"
 )
 
 

@@ -104,7 +104,8 @@ def _take_named(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
             columns.meta[name] = known
     if columns.subject is None and "Speaker" in columns.meta:
         columns.notes.append(
-            "no column Subject: if who speaks is who is seen, add --subject-column Speaker, so that splits, "
+            "no column Subject: if the speaker is the person in the clip, add --subject-column Speaker, so "
+            "that splits, "
             "folds and intervals keep people apart"
         )
     if columns.file is None and columns.path is None and not choices.id_column:

@@ -59,7 +59,7 @@ class Files:
         if plain != stem and plain in self._by_stem:
             return f"; there is {self._by_stem[plain][0].name}: write it so, not as an address"
         if stem in self._by_stem:
-            return f"; {self._by_stem[stem][0]} has its name, but lies elsewhere: is --videos the right folder?"
+            return f"; {self._by_stem[stem][0]} has its name, but is elsewhere: is --videos the right folder?"
         if re.fullmatch(r"[0-9]+", stem):
             alike = [s for s in self._by_stem if re.fullmatch(r"[0-9]+", s) and int(s) == int(stem)]
             if alike:
@@ -67,7 +67,7 @@ class Files:
                 what = "has the table lost its zeros? format the column as text" if longer else "which is it?"
                 return f"; there is {self._by_stem[alike[0]][0].name}: {what}"
         alike = [s for s in self._by_stem if s.casefold() == stem.casefold()]
-        return f"; there is {self._by_stem[alike[0]][0].name}: write it alike" if alike else ""
+        return f"; there is {self._by_stem[alike[0]][0].name}: write it the same way" if alike else ""
 
 
 def _composed(name: str | PurePath) -> str:

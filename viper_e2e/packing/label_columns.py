@@ -56,7 +56,7 @@ def take_labels(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
         columns.unused |= {place: "not used (not in --labels)" for place in rest if place not in columns.labels}
         for place in set(columns.labels) & named:
             columns.complaints.append(
-                (sheet.header_line, f"--labels: {sheet.header[place]!r} is no emotion here")
+                (sheet.header_line, f"--labels: {sheet.header[place]!r} is not an emotion here")
             )
     else:
         meant = _meant(sheet, [sheet.header[place] for place in rest])
@@ -112,7 +112,7 @@ def _judge(sheet: Sheet, place: int, choices: ColumnChoices, columns: Columns, m
         and (is_date(cell) or not _like_number(cell))
     ]
     if plain(title) in SUBJECT_TITLES and columns.subject is None:
-        text = f"column {title!r} seems to tell who is seen: --subject-column, or --ignore it"
+        text = f"column {title!r} seems to name the person in the clip: add --subject-column, or --ignore it"
         columns.ask(at, text, "--subject-column", title)
         columns.subject = place
     elif words and not numeric:
@@ -223,7 +223,7 @@ def _tell_scales(sheet: Sheet, columns: Columns, values: Mapping[int, Sequence[f
             f"{sheet.header[at]} ({min(values[at]):g} … {max(values[at]):g})" for at in (small, large)
         )
         columns.notes.append(
-            f"{spans} are hardly on one scale, and intensities have one range: bring them to one, or make "
+            f"{spans} are hardly on one scale, but intensities have one range: rescale them, or make "
             "tasks of them (--tasks)"
         )
 

@@ -63,7 +63,7 @@ def match_clips(
     _count_unnamed(unnamed, findings)
     if unnamed:
         first = first_of(printable(path.relative_to(videos).as_posix()) for path in unnamed)
-        findings.note([f"clips that no row means: {first}"])
+        findings.note([f"clips that no row names: {first}"])
     return with_stretches(_once_each(clips, findings), options.limits, findings)
 
 
@@ -85,7 +85,7 @@ def _once_each(clips: list[Clip], findings: Findings) -> list[Clip]:
         if len(same) > 1:
             lines = ", ".join(str(clip.row.line) for clip in same)
             part = "" if segment is None else " with the same Start, End and Side"
-            findings.leave_out(f"lines {lines}: all mean {path}{part}; none of them is packed")
+            findings.leave_out(f"lines {lines}: all name {path}{part}; none of them is packed")
     return [clip for clip in clips if len(by_part[clip.video, clip.row.segment]) == 1]
 
 

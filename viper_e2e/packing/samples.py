@@ -79,7 +79,7 @@ class Samples:
         if made.sound is not None and not clip.sound:
             members["wav"] = made.sound
         if made.is_uncut and not clip.stretch.is_uncut:
-            self.findings.count("whose file went along whole, as a copy of its packets alone was not exact")
+            self.findings.count("whose whole file was packed, as copying only their packets was not exact")
         start, end = clip.stretch.start_seconds, clip.stretch.end_seconds
         source = {"file": clip.video.name, "start": start, "end": end}
         return members, replace(made.segment, side=segment.side if segment else "full"), source

@@ -123,7 +123,7 @@ class Films:
             clip, early = (at / self._num_clips for at in (self._clip_seconds, self._early_seconds))
             lines.append(
                 f"keyframes are far apart: shards hold {early:.1f} s of film before each Start, on average, "
-                f"for {count_of(self._num_clips, 'clip')} of {clip:.1f} s, and decoders go through it; "
+                f"for {count_of(self._num_clips, 'clip')} of {clip:.1f} s, which decoders have to go through; "
                 "nothing is wrong"
             )
         return lines
@@ -167,13 +167,13 @@ def _cut_out_of(
             start, lasts
         )
         findings.leave_out(
-            f"{row.file_id}: line {row.line}: Start {start:g} s lies behind the end of {clip.video}, "
+            f"{row.file_id}: line {row.line}: Start {start:g} s is beyond the end of {clip.video}, "
             f"which lasts {lasts:.3f} s{hint}"
         )
         return None
     if not math.isinf(end) and end > lasts + MUCH_SECONDS:
-        hint = " (far behind it: are these milliseconds? End is seconds)" * _are_thousandths(end, lasts)
-        findings.count(f"whose End lies behind the end of their file, with which they end{hint}")
+        hint = " (far beyond it: are these milliseconds? End is seconds)" * _are_thousandths(end, lasts)
+        findings.count(f"whose End is beyond the end of their file; they end with the file{hint}")
     if isinstance(stretch, ClipError):
         findings.leave_out(f"{row.file_id}: line {row.line}: {stretch}")
         return None

@@ -48,7 +48,7 @@ class PackedWords:
         has_text = text is not None and bool(text.strip())
         if has_text and beside is not None:
             taken, left = ("subtitles", "the table's words") if is_timed else ("the table's words", "the .txt")
-            self.findings.count(f"with words from several places: {taken} taken, {left} left")
+            self.findings.count(f"with words from several places: {taken} used, {left} not")
         if text is not None and has_text and not is_timed:
             return self._told([Cue(" ".join(text.split()))], "whose words are those of the table")
         if beside is None:
@@ -86,7 +86,7 @@ class PackedWords:
         return [*told, *self.broken[:MAX_NAMED], *([f"{more} more files with broken cues"] if more > 0 else [])]
 
     def _told(self, cues: tuple[Cue, ...] | list[Cue], note: str) -> dict[str, bytes]:
-        self.findings.count(note if cues else "with subtitles that say nothing while they last")
+        self.findings.count(note if cues else "with subtitles, but none during the clip")
         return dict([words_member(cues)]) if cues else {}
 
     def _cues_of(self, path: Path) -> tuple[Cue, ...]:

@@ -37,7 +37,10 @@ class Layout:
         """What a person should know of a table with these titles and lines: all of it is read."""
         told, known = [], set(lines)
         if rows := [row for row in self.hidden_rows if row in known]:
-            told.append(f"{count_of(len(rows), 'hidden row')} (line {_few(rows)}; delete what is not meant)")
+            told.append(
+                f"{count_of(len(rows), 'hidden row')} (line {_few(rows)}; delete those that should not be "
+                "packed)"
+            )
         titles = [header[at - 1] for at in self.hidden_columns if at <= len(header) and header[at - 1]]
         if titles:
             told.append(f"{count_of(len(titles), 'hidden column')} ({_few(titles)})")

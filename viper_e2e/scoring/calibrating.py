@@ -180,9 +180,7 @@ def _fit_map(
         found = inverse_temperature(*(rows.reshape(-1, logits.shape[-1]) for rows in (logits, shares)))
         told = []
         if found in (1 / SHARPEST, SHARPEST):
-            told = [
-                f"{task.name}: temperature {1 / found:g}, the last that is tried: its probabilities say little"
-            ]
+            told = [f"{task.name}: temperature {1 / found:g}, the largest tried: its probabilities say little"]
         return replace(plain, inverse_temperature=found), told
     fit_one: Callable[[np.ndarray, np.ndarray], Line | Steps] = (
         fit_line if method.numbers == "affine" else fit_steps
@@ -191,7 +189,7 @@ def _fit_map(
     for name, x, y in zip(names, values.T, true.T, strict=True):
         fitted = fit_one(x, y)
         if isinstance(fitted, Line) and fitted.slope <= 0:
-            told.append(f"{name}: its labels do not rise with what is predicted; left as it is")
+            told.append(f"{name}: its labels do not increase with the predictions; left as it is")
             fitted = Line(1.0, 0.0)
         maps.append(fitted)
     return replace(plain, maps=tuple(maps)), told

@@ -130,7 +130,7 @@ def _other_subjects(runs: Sequence[Predictions], names: Sequence[str]) -> Iterat
         # People may have other names; who is whom must be the same.
         pairs = set(zip(subjects, drawn, strict=True))
         if not len(pairs) == len(set(subjects)) == len(set(drawn)):
-            yield f"{name}: its clips are of other subjects than in {first}, whose subjects are drawn"
+            yield f"{name}: its clips have other subjects than in {first}; the bootstrap draws those of {first}"
 
 
 def _with_thresholds_of(run: Predictions, labels: LabelSet) -> LabelSet:

@@ -76,7 +76,7 @@ class LabelMap:
             made += [] if found is None else [found]
         measured = {one.task.name for one in made}
         lacking = [task.name for task, _ in model.parts if task.name not in measured]
-        told += [f"not measured, as the shards have no label of it: {_listed(lacking)}"] if lacking else []
+        told += [f"not measured, as the shards have no label for it: {_listed(lacking)}"] if lacking else []
         if not made:
             raise ViperError(f"--map: the shards have no label that the model learned: {'; '.join(told)}")
         return cls(model, tuple(made), tuple(told))
@@ -255,7 +255,7 @@ def _column_map(
         names = [titles[i - columns.start] for i in unmapped]
         told.append(f"left out: {what} of {task.name} that the model does not have: {_listed(names)}")
     if missing := [name for i, name in enumerate(wanted) if i not in mapped.values()]:
-        effect = "said, they count as wrong" if task.kind == "class" else "not measured"
+        effect = "if predicted, they count as wrong" if task.kind == "class" else "not measured"
         told.append(f"{what} of {own.name} that the shards do not have ({effect}): {_listed(missing)}")
     return TaskMap(own, place.start, mapped, tuple(unmapped)) if mapped else None
 

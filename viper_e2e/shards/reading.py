@@ -111,7 +111,8 @@ class ShardSet:
         for own, known in on_another_scale(self.labels, labels):
             places = self.shards[0].path_or_url.partition("?")[0]
             _log.warning(
-                "%s: %s is %g to %g, in %s %g to %g: errors and CCC of two scales say little; make it one",
+                "%s: %s is %g to %g, in %s %g to %g: errors and CCC across two scales mean little; use one "
+                "scale",
                 *(places, own.name, own.minimum, own.maximum, whose, known.minimum, known.maximum),
             )
         made = copy.copy(self)

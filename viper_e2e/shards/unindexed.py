@@ -52,7 +52,7 @@ def index_foreign(shard: Source, limits: ShardLimits) -> tuple[ShardIndex, Aside
     aside.left_out += [f"{shard.name}: ignored {text}" for text in walk.ignored]
     groups = _groups(walk.members)
     if walk.torn:
-        aside.faults.append(f"{shard.name}: {walk.torn}: torn; copy or pack it again")
+        aside.faults.append(f"{shard.name}: {walk.torn}: incomplete; copy or pack it again")
         groups = _without_last(groups, walk.members)
     entries: list[SampleEntry] = []
     unknown: Counter[str] = Counter()

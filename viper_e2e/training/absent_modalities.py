@@ -48,8 +48,8 @@ class AbsentModalities:
         for name, count in zip(self.modalities, present, strict=True):
             if total and not count:
                 yield (
-                    f"{name}: none of the {count_of(total, 'training clip')} has anything for it; look at the "
+                    f"{name}: none of the {count_of(total, 'training clip')} has this modality; check the "
                     "files (viper check), or leave it out of --modalities"
                 )
         if looked and not found:
-            yield f"no face was found in any of {count_of(looked, 'training clip')}: whole pictures were taken"
+            yield f"no face was found in any of {count_of(looked, 'training clip')}: whole pictures were used"

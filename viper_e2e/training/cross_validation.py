@@ -75,7 +75,7 @@ def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[dict[int, 
 def _told(failed: Mapping[str, str], folding: Folding) -> str:
     """What failed and what to do; `ViperError` where all did."""
     which = "; ".join(f"{name}: {why}" for name, why in failed.items())
-    hint = "a lower --lr holds for all folds, so it is for another --run-dir"
+    hint = "to lower --lr, start all folds in another --run-dir"
     if len(failed) == folding.num_trainings:
         raise ViperError(f"{folding.folder}: all {len(failed)} trainings failed ({which}); {hint}")
     again = f"viper cv --resume --run-dir {shlex.quote(str(folding.folder))}"

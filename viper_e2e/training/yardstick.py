@@ -200,6 +200,6 @@ def verdict(log: RunLog) -> str | None:
         return None
     return (
         f"below the yardstick: a ridge on the same tokens reaches {ridge.value:.4f} in validation "
-        f"({ridge.measure}), this model at its best {own.value:.4f}; it learns its clips by heart, or has not "
+        f"({ridge.measure}), this model at its best {own.value:.4f}; it has memorised its clips, or has not "
         "learned them yet."
     )
