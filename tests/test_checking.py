@@ -110,7 +110,7 @@ def test_torn_shards_and_doubled_keys_are_part_of_the_report(corpus):
     assert list(report.duplicate_keys) == ["d"]
     val.write_bytes(val.read_bytes()[:-1024])
     report = look(corpus)
-    assert any("val-000000.tar" in problem and "torn" in problem for problem in report.problems)
+    assert any("val-000000.tar" in problem and "incomplete" in problem for problem in report.problems)
     assert sorted(clip.key for clip in report.clips) == ["a", "b", "c", "d"]
 
 
