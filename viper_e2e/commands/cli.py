@@ -138,7 +138,7 @@ def _sweep(argv: Sequence[str]) -> int:
 
 
 def _cv(argv: Sequence[str]) -> int:
-    more = "Every option of viper train is understood as well: --train-shards, --run-dir, --resume, --epochs, …"
+    more = "Every option of viper train works too: --train-shards, --run-dir, --resume, --epochs, …"
     options, files, others = parse_beside_train(CrossValConfig, argv, "viper cv", more)
     from viper_e2e.commands.parsing import parse_train
 
@@ -241,7 +241,7 @@ def _index(argv: Sequence[str]) -> int:
 
 
 def _bench(argv: Sequence[str]) -> int:
-    more = "Every option of viper train is understood as well: --preset, --num-workers, --batch-size, …"
+    more = "Every option of viper train works too: --preset, --num-workers, --batch-size, …"
     options, files, others = parse_beside_train(BenchConfig, argv, "viper bench", more)
     from viper_e2e.commands.parsing import parse_train
 
@@ -271,22 +271,22 @@ def _completion(argv: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
-    "pack": (_pack, "clips and labels -> shards"),
-    "check": (_check, "what is in a set of shards, and what is wrong with it"),
-    "index": (_index, "an index beside each shard that another program wrote"),
+    "pack": (_pack, "pack clips and labels into shards"),
+    "check": (_check, "report what is in a set of shards, and what is wrong with it"),
+    "index": (_index, "write the index of shards that another program made"),
     "train": (_train, "train from raw video shards"),
-    "sweep": (_sweep, "many settings trained on one pass over the clips, the best kept"),
-    "cv": (_cv, "cross-validate: a training per fold, every clip predicted once"),
-    "eval": (_eval, "metrics, predictions and plots for a set of shards"),
+    "sweep": (_sweep, "train with many settings on one pass over the clips, keep the best"),
+    "cv": (_cv, "cross-validate: train once per fold, predict every clip once"),
+    "eval": (_eval, "score a set of shards: metrics, predictions and plots"),
     "infer": (_infer, "score clips with a trained model"),
-    "calibrate": (_calibrate, "probabilities and numbers that mean what they say, with intervals"),
-    "ablate": (_ablate, "what each modality contributes"),
-    "compare": (_compare, "runs on the same clips: differences with intervals and p"),
-    "export": (_export, "a model with all its backbones inside"),
-    "bench": (_bench, "what limits training on your shards, and what to change"),
-    "import-published": (_import_published, "the authors' released checkpoints -> our format"),
-    "env": (_env, "versions, devices and decoders of this installation"),
-    "completion": (_completion, "a script for bash or zsh that completes commands and options"),
+    "calibrate": (_calibrate, "calibrate probabilities and numbers, with intervals"),
+    "ablate": (_ablate, "score what each modality contributes"),
+    "compare": (_compare, "compare runs on the same clips: differences with intervals and p"),
+    "export": (_export, "write a model with all its backbones inside"),
+    "bench": (_bench, "measure what limits training on your shards, and say what to change"),
+    "import-published": (_import_published, "convert the authors' released checkpoints into our format"),
+    "env": (_env, "print versions, devices and decoders of this installation"),
+    "completion": (_completion, "print a script for bash or zsh that completes commands and options"),
 }
 
 

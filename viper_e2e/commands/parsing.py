@@ -164,8 +164,8 @@ def _train_parser(preset: str, prog: str, *, is_new: bool, is_short: bool) -> _S
     )
     if is_short:
         parser.epilog = (
-            "The settings of the model itself (--model.fusion.num-latents 64, --model.faces.margin 0.1, …) are "
-            "many: see them with their values by --print-config, or --help-all for what each means. "
+            "The model has many settings (--model.fusion.num-latents 64, --model.faces.margin 0.1, …): "
+            "--print-config prints them with their values, --help-all says what each means. "
             "-q: quiet, -v: verbose."
         )
     parser.add_argument("--preset", default="base", choices=sorted(PRESETS), help="where settings start from")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 RECORD = "sweep.json"
 MORE = (
-    "Every option of viper train is understood as well and holds for all trials: --train-shards, --val-shards, "
+    "Every option of viper train works too, and holds for all trials: --train-shards, --val-shards, "
     "--run-dir, --preset, --config FILE, --resume, …"
 )
 

@@ -156,9 +156,9 @@ class CrossValConfig:
 
 @dataclass(kw_only=True)
 class CompareConfig:
-    """Compare what was predicted for the same clips: differences with intervals and p, by a paired bootstrap.
+    """Compare predictions for the same clips: differences with intervals and p, by a paired bootstrap.
 
-    The first run is what the others are compared with.
+    The others are compared with the first run.
     """
 
     runs: list[str] = option(
@@ -206,7 +206,7 @@ class BenchConfig:
     """Measure what limits training on given shards, and say which setting to change."""
 
     shards: str = option(help=SHARDS)
-    seconds: Annotated[float, ABOVE_0] = option(120.0, help="how long to measure, about")
+    seconds: Annotated[float, ABOVE_0] = option(120.0, help="about how long to measure")
 
 
 @dataclass(kw_only=True)
@@ -224,7 +224,7 @@ class SweepConfig:
     optuna: Annotated[int | None, FROM_1] = option(
         None,
         metavar="N",
-        help="try this many, which optuna proposes by how the ones before came out; see --range",
+        help="try this many, which optuna proposes from earlier results; see --range",
     )
     range: list[str] = option(
         [],

@@ -58,7 +58,7 @@ class PackConfig:
     tasks: str = option(
         "",
         metavar="FILE",
-        help="what is predicted where it is not intensities: a YAML file, or Emotion=class,Valence=number "
+        help="what to predict, if not intensities: a YAML file, or Emotion=class,Valence=number "
         "(kinds: intensities, class, labels, number)",
         group="table",
     )
@@ -102,7 +102,7 @@ class PackConfig:
     sheet: str = option("", help="sheet to read, of an Excel workbook that has several", group="table")
 
 
-GROUPS = {"table": "if the table leaves it open"}
+GROUPS = {"table": "for what the table does not say"}
 """Headings of ``--help``, by the name of the group."""
 
 

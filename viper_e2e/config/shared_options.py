@@ -51,12 +51,12 @@ class ReadingOptions:
     video_track: Annotated[int | None, FROM_1] = option(
         None,
         metavar="N",
-        help="picture track to look at, from 1 on (default: the file's default, else the largest)",
+        help="picture track to use, from 1 on (default: the file's default, else the largest)",
     )
     audio_track: Annotated[int | None, FROM_1] = option(
         None,
         metavar="N",
-        help="sound track to hear, from 1 on (default: the file's default, unless it is silent)",
+        help="sound track to use, from 1 on (default: the file's default, unless it is silent)",
     )
 
 
@@ -115,7 +115,7 @@ class BackboneOptions:
 class CalibratedOptions:
     """Whether what `viper calibrate` has fitted is applied."""
 
-    uncalibrated: bool = option(False, help="do not apply what `viper calibrate` has fitted")
+    uncalibrated: bool = option(False, help="do not apply the calibration by `viper calibrate`")
 
 
 @dataclass(kw_only=True)
