@@ -300,3 +300,28 @@ def test_each_unknown_option_has_its_nearest_name(capsys):
     with pytest.raises(SystemExit):
         parse(kinds.CheckConfig, ["--shards=x", "--workers=2", "--outptu", "y", "--qqq"], "viper check")
     assert "did you mean --num-workers for --workers, --output for --outptu?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--batch-size=3", "--out=a_b"], ["--batch_size", "3", "--out", "a_b"]])
+def test_every_command_understands_dashes_and_underscores_in_names(words):
+    options = parse(kinds.EvalConfig, [*words, "--shards=x_y", "--checkpoint=c"], "viper eval")
+    assert (options.batch_size, options.out, options.shards) == (3, "a_b", "x_y")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("batch_sise: 3\n", "has no setting 'batch_sise'; did you mean batch_size?"),
+        (
+            "model: {faces: {margim: 3}}\n",
+            "has no setting 'model.faces.margim'; did you mean model.faces.margin?",
+        ),
+    ],
+)
+def test_a_setting_that_training_does_not_know_is_told_with_its_file(content, told, tmp_path, capsys):
+    right, wrong = tmp_path / "right.yaml", tmp_path / "wrong.yaml"
+    right.write_text("batch_size: 3\n")
+    wrong.write_text(content)
+    with pytest.raises(SystemExit):
+        parse_train([f"--config={right}", f"--config={wrong}", "--preset=micro"], "viper train")
+    assert capsys.readouterr().err.startswith(f"viper train: {wrong}: {told}")

@@ -315,6 +315,7 @@ def loaded_by(code: str) -> set[str]:
         "env",
         "completion",
         "cv",
+        "sweep",
         "compare",
     ],
 )

@@ -24,7 +24,7 @@ def parse(kind: type[C], argv: Sequence[str], prog: str) -> C:
 
     Raises :class:`ViperError` for a file that cannot be read, ``SystemExit`` (1) for a wrong option.
     """
-    files, argv = take_files(argv, prog)
+    files, argv = take_files(with_dashed_names(argv), prog)
     words = [word for file in files for word in _words_of(kind, file)]
     options, asked, rest = _parsed(kind, [*words, *argv], prog)
     if rest:
@@ -42,7 +42,7 @@ def parse_beside_train(
     A file may hold both: each takes what is its own.
     """
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # C is any dataclass
-    files, argv = take_files(argv, prog)
+    files, argv = take_files(with_dashed_names(argv), prog)
     words = [word for file in files for word in _words_of(kind, file.only(names))]
     options, asked, rest = _parsed(kind, [*words, *argv], prog, epilog)
     shown = ["--print-config"] if asked.print_config else []
@@ -150,6 +150,15 @@ def _without_none(hint: object) -> Any:
         return hint
     (kind,) = (part for part in get_args(hint) if part is not NoneType)
     return kind
+
+
+def with_dashed_names(argv: Sequence[str]) -> list[str]:
+    """``--batch_size=A_B`` → ``--batch-size=A_B``: both spellings are understood by every command."""
+    words = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        words.append(option_of(setting_of(name)) + equals + value if name.startswith("--") else word)
+    return words
 
 
 def with_values(argv: Sequence[str], *options: str) -> list[str]:

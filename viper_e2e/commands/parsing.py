@@ -48,8 +48,11 @@ for _kind in WORDED:
 
 
 class _SettingsParser(jsonargparse.ArgumentParser):
+    files: Sequence[SettingsFile] = ()
+    """Those of ``--config``, for messages about them."""
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        usage_error(self.prog, message, self._option_string_actions)
+        usage_error(self.prog, message, self._option_string_actions, self.files)
 
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         # Settings are written with dashes on the command line; underscores are understood as well.
@@ -96,10 +99,10 @@ def parse_train(
     depths = reduce(Depths.updated, in_files, depths)
     if saved is None and any("recipe" in word for word in argv):
         # Its words depend on others, and stand before them all.
-        first, told = _settings(argv, prog, preset, depths, typed, is_new=True)
+        first, told = _settings(argv, prog, preset, depths, typed, files, is_new=True)
         if first.train.recipe != "none":
             argv = [*recipe_words(first, told), *argv]
-    settings, _ = _settings(argv, prog, preset, depths, typed, is_new=saved is None)
+    settings, _ = _settings(argv, prog, preset, depths, typed, files, is_new=saved is None)
     check_settings("--", {"": settings.train, "model.": settings.model})
     if is_shown:
         # A name that both have means the command's own.
@@ -110,14 +113,22 @@ def parse_train(
 
 
 def _settings(
-    argv: Sequence[str], prog: str, preset: str, depths: Depths, typed: Depths, *, is_new: bool
+    argv: Sequence[str],
+    prog: str,
+    preset: str,
+    depths: Depths,
+    typed: Depths,
+    files: Sequence[SettingsFile],
+    *,
+    is_new: bool,
 ) -> tuple[Settings, frozenset[str]]:
     """And the backbones of which the command line says whether, or which of their blocks, train.
 
-    ``depths``, ``typed``: of backbones, by preset and files, and by ``--unfreeze``.
+    ``depths``, ``typed``: of backbones, by preset and files, and by ``--unfreeze``. ``files``: for messages.
     """
     is_short = bool({"-h", "--help"} & set(argv))
     parser = _train_parser(preset, prog, is_new=is_new, is_short=is_short)
+    parser.files = files
     parsed = parser.instantiate(parser.parse_args(argv))
     train = TrainConfig(**{field.name: getattr(parsed, field.name) for field in fields(TrainConfig)})
     model = parsed.model

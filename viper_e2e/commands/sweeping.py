@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from viper_e2e.commands.command_line import parse_beside_train
-from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config import Settings, SettingsFile, SweepConfig
 from viper_e2e.errors import ExitCode, ViperError
 
@@ -46,6 +45,8 @@ def run_sweep(
     options: SweepConfig, files: Sequence[SettingsFile], others: Sequence[str], command: Sequence[str]
 ) -> int:
     """``files``, ``others``: of `viper train`, as `parse_sweep` gives them."""
+
+    from viper_e2e.commands.parsing import parse_train
 
     def parsed(differs: Mapping[str, str]) -> Settings:
         return parse_train([*others, *_words(differs)], "viper sweep", options, files)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NoReturn
 
-from viper_e2e.config import option_of, setting_of, with_dashes
+from viper_e2e.config import SettingsFile, option_of, setting_of, with_dashes
 from viper_e2e.errors import ExitCode, did_you_mean, nearest
 
 
@@ -55,14 +55,18 @@ def unknown_command(command: str, commands: Iterable[str]) -> ExitCode:
     return ExitCode.NOTHING_DONE
 
 
-def usage_error(prog: str, message: str, options: Iterable[str]) -> NoReturn:
-    """One line on stderr, and exit code 1."""
+def usage_error(
+    prog: str, message: str, options: Iterable[str], files: Sequence[SettingsFile] = ()
+) -> NoReturn:
+    """One line on stderr, and exit code 1. ``files``: those of ``--config``, one of which may be wrong."""
     message = with_dashes(_in_plain_words(" ".join(message.split())))
     names = [option.lstrip("-") for option in options if option.startswith("--")]
     in_file = re.search(r"(?:Group '([\w.]+)' does not )?accept option '([\w.]+)'", message)
     in_file = in_file or re.search(r"Option '([\w.]+)' is not accepted", message)
     if in_file is not None:
-        message += did_you_mean(_likely_option(".".join(filter(None, in_file.groups())), names))
+        name = ".".join(filter(None, in_file.groups()))
+        where = "".join(f"{file.path}: " for file in files if file.has(name))
+        message = f"{where}has no setting '{name}'{did_you_mean(_likely_option(name, names))}"
     elif message.startswith("unrecognized arguments: "):
         message += _meant(re.findall(r"(?<= --)[\w.-]+", message), names)
     print(f"{prog}: {message} (see {prog} --help)", file=sys.stderr)

@@ -30,6 +30,15 @@ class SettingsFile:
         """What it says of these settings."""
         return SettingsFile(self.path, {n: value for n, value in self.values.items() if setting_of(n) in names})
 
+    def has(self, name: str) -> bool:
+        """Whether it says anything of a setting, such as ``model.faces.margin``."""
+        found: object = self.values
+        for part in name.split("."):
+            if not isinstance(found, dict) or part not in found:
+                return False
+            found = found[part]
+        return True
+
     def without(self, names: Collection[str]) -> SettingsFile:
         """What it says of all but these settings."""
         return SettingsFile(
