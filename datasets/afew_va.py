@@ -14,7 +14,8 @@ from pathlib import Path
 from made_up import Tree
 
 from viper_e2e.commands import run_recipe
-from viper_e2e.packing import Corpus, FrameWindows, TaskColumns
+from viper_e2e.packing import Corpus, FrameWindows
+from viper_e2e.tables import TaskColumns
 
 
 def placed(fields: dict[str, str]) -> dict[str, str]:

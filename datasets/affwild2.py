@@ -17,7 +17,8 @@ from made_up import Tree
 
 from viper_e2e.commands import pack_known, recipe_options, run_chosen
 from viper_e2e.config import RecipeOptions, option
-from viper_e2e.packing import Corpus, FrameWindows, TaskColumns
+from viper_e2e.packing import Corpus, FrameWindows
+from viper_e2e.tables import TaskColumns
 
 EXPRESSIONS = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
 UNITS = tuple(f"AU{n}" for n in (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26))

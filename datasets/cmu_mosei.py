@@ -20,8 +20,9 @@ from made_up import Tree
 
 from viper_e2e.commands import run_recipe
 from viper_e2e.errors import ViperError
-from viper_e2e.packing import Corpus, Source, TaskColumns
+from viper_e2e.packing import Corpus, Source
 from viper_e2e.runtime import count_of
+from viper_e2e.tables import TaskColumns
 
 LABELS = ("Sentiment", "Happy", "Sad", "Anger", "Surprise", "Disgust", "Fear")
 """In the order of the file's columns (CMU-MultimodalSDK#144)."""

@@ -18,7 +18,8 @@ from made_up import Tree
 from viper_e2e.commands import pack_corpus, pack_known, recipe_options, run_chosen
 from viper_e2e.config import RecipeOptions, option
 from viper_e2e.loading import find_files
-from viper_e2e.packing import Corpus, Names, TaskColumns
+from viper_e2e.packing import Corpus, Names
+from viper_e2e.tables import TaskColumns
 
 EMOTIONS = {"ANG": "Anger", "DIS": "Disgust", "FEA": "Fear", "HAP": "Happy", "NEU": "Neutral", "SAD": "Sad"}
 LEVELS = {"LO": 0.2, "MD": 0.5, "HI": 0.8, "XX": 0.5, "X": 0.5}

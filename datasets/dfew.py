@@ -13,7 +13,8 @@ from pathlib import Path
 from made_up import Tree
 
 from viper_e2e.commands import run_recipe
-from viper_e2e.packing import Corpus, Table, TaskColumns
+from viper_e2e.packing import Corpus, Table
+from viper_e2e.tables import TaskColumns
 
 EMOTIONS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 CODES = {"0": "", **{str(code): word for code, word in enumerate(EMOTIONS, start=1)}}

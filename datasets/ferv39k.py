@@ -13,7 +13,8 @@ from pathlib import Path
 from made_up import Tree
 
 from viper_e2e.commands import run_recipe
-from viper_e2e.packing import Corpus, Table, TaskColumns
+from viper_e2e.packing import Corpus, Table
+from viper_e2e.tables import TaskColumns
 
 EMOTIONS = ("Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")
 CORPUS = Corpus(

@@ -20,7 +20,8 @@ from viper_e2e.commands import pack_corpus, recipe_options, run_chosen
 from viper_e2e.config import RecipeOptions, option
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.packing import Corpus, TaskColumns
+from viper_e2e.packing import Corpus
+from viper_e2e.tables import TaskColumns
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "devel": "val", "dev": "val", "test": "test"}
 EMPTY = {"", "nan", "none", "-"}

@@ -14,7 +14,8 @@ from pathlib import Path
 from made_up import Tree
 
 from viper_e2e.commands import run_recipe
-from viper_e2e.packing import Beside, Corpus, Lines, TaskColumns
+from viper_e2e.packing import Beside, Corpus, Lines
+from viper_e2e.tables import TaskColumns
 
 EMOTIONS = {"neu": "neutral", "ang": "angry", "sad": "sad", "hap": "happy", "exc": "happy"}
 """The four that papers report; excitement counts as happiness."""

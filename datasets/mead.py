@@ -16,7 +16,8 @@ from made_up import Tree
 
 from viper_e2e.commands import pack_known, recipe_options, run_chosen
 from viper_e2e.config import RecipeOptions, option
-from viper_e2e.packing import Corpus, Names, TaskColumns
+from viper_e2e.packing import Corpus, Names
+from viper_e2e.tables import TaskColumns
 
 EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")
 CODES = {emotion: emotion for emotion in EMOTIONS} | {"disgust": "disgusted", "surprise": "surprised"}

@@ -12,7 +12,8 @@ from pathlib import Path
 from made_up import Tree
 
 from viper_e2e.commands import run_recipe
-from viper_e2e.packing import Corpus, Table, TaskColumns
+from viper_e2e.packing import Corpus, Table
+from viper_e2e.tables import TaskColumns
 
 FOLDERS = {"train": "train_splits", "dev": "dev_splits_complete", "test": "output_repeated_splits_test"}
 EMOTIONS = ("neutral", "joy", "surprise", "anger", "sadness", "disgust", "fear")

@@ -12,7 +12,8 @@ from pathlib import Path
 from made_up import Tree
 
 from viper_e2e.commands import run_recipe
-from viper_e2e.packing import Beside, Corpus, Table, TaskColumns
+from viper_e2e.packing import Beside, Corpus, Table
+from viper_e2e.tables import TaskColumns
 
 EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 WORDS = Beside(

@@ -13,7 +13,8 @@ from pathlib import Path
 from made_up import Tree
 
 from viper_e2e.commands import run_recipe
-from viper_e2e.packing import Corpus, Lines, TaskColumns
+from viper_e2e.packing import Corpus, Lines
+from viper_e2e.tables import TaskColumns
 
 EMOTIONS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
 CORPUS = Corpus(

@@ -20,7 +20,8 @@ from viper_e2e.commands import pack_corpus, pack_known, recipe_options, run_chos
 from viper_e2e.config import RecipeOptions, option
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import find_files
-from viper_e2e.packing import Corpus, Names, TaskColumns
+from viper_e2e.packing import Corpus, Names
+from viper_e2e.tables import TaskColumns
 
 EMOTIONS = ("Neutral", "Calm", "Happy", "Sad", "Angry", "Fearful", "Disgust", "Surprised")
 INTENSITIES = {"01": 0.5, "02": 1.0}

@@ -12,7 +12,8 @@ from pathlib import Path
 from made_up import Tree
 
 from viper_e2e.commands import run_recipe
-from viper_e2e.packing import Corpus, Names, TaskColumns
+from viper_e2e.packing import Corpus, Names
+from viper_e2e.tables import TaskColumns
 
 EMOTIONS = {
     "a": "anger",

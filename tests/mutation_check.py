@@ -80,7 +80,7 @@ MUTATIONS = [
     Mutation("training/guarding.py", "if num_skips == 0:", "if num_skips >= 0:", "guarding training"),
     Mutation("labels.py", "if sorted(names) != sorted(wanted):", "if False:", "labels"),
     Mutation(
-        "packing/values.py",
+        "tables/values.py",
         "return value if abs(value) <= LARGEST",
         "return value if True",
         "odd_tables packing",

@@ -10,8 +10,8 @@ import pytest
 from pyarrow import parquet
 from support.optional import package
 
-from viper_e2e.packing import ColumnChoices, read_labels, read_tasks
-from viper_e2e.packing.likely_mistakes import oddities_of
+from viper_e2e.tables import ColumnChoices, read_labels, read_tasks
+from viper_e2e.tables.likely_mistakes import oddities_of
 
 FORMATS = ("csv", "tsv", "xlsx", "parquet")
 DAY = datetime(2026, 1, 2)

@@ -8,9 +8,9 @@ import pytest
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import name_of
-from viper_e2e.packing.column_choices import ColumnChoices
-from viper_e2e.packing.table import LabelTable, read_labels
-from viper_e2e.packing.task_columns import read_tasks
+from viper_e2e.tables.column_choices import ColumnChoices
+from viper_e2e.tables.table import LabelTable, read_labels
+from viper_e2e.tables.task_columns import read_tasks
 
 
 def table_of(tmp_path, words: list[str], tasks: str = "E=class", missing: tuple[str, ...] = ()) -> LabelTable:

@@ -18,7 +18,7 @@ from support.media import make_clip
 from viper_e2e.commands.cli import COMMANDS, main
 from viper_e2e.config.presets import micro
 from viper_e2e.model.viper import ViPER
-from viper_e2e.packing import write_labels
+from viper_e2e.tables import write_labels
 
 
 def infer(checkpoint: Path, *words: object) -> int:

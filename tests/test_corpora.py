@@ -18,8 +18,8 @@ from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ViperError
 from viper_e2e.packing.recipe import Corpus, corpus_rows
 from viper_e2e.packing.recipe_sources import Names, Table
-from viper_e2e.packing.task_columns import TaskColumns
 from viper_e2e.shards import ShardSet
+from viper_e2e.tables.task_columns import TaskColumns
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASETS = ROOT / "datasets"

@@ -18,7 +18,6 @@ from viper_e2e.config.presets import micro
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, union_of
 from viper_e2e.model.viper import ViPER
-from viper_e2e.packing.task_columns import TaskColumns, label_set, read_combined, read_tasks
 from viper_e2e.report.tables import measure_title, task_tables
 from viper_e2e.scoring import compare, main_score, on_common_clips, split_best_by, task_scores, with_thresholds
 from viper_e2e.scoring.corpus_measures import (
@@ -31,6 +30,7 @@ from viper_e2e.scoring.corpus_measures import (
 from viper_e2e.scoring.task_scores import rulers
 from viper_e2e.shards import ShardError, ShardSet, ShardWriter
 from viper_e2e.shards.index import labels_from_json, labels_to_json
+from viper_e2e.tables.task_columns import TaskColumns, label_set, read_combined, read_tasks
 from viper_e2e.tasks import (
     BLENDS,
     FURTHER_MEASURES,

@@ -15,7 +15,8 @@ from support.training_runs import diverging, lines, same, settings, weights
 
 from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
-from viper_e2e.packing import pack, write_labels
+from viper_e2e.packing import pack
+from viper_e2e.tables import write_labels
 from viper_e2e.training.data import open_splits
 from viper_e2e.training.folding import Folding
 from viper_e2e.training.folds import Folds, read_folds

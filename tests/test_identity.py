@@ -19,8 +19,9 @@ from viper_e2e.commands.cli import main
 from viper_e2e.encoders import TokenCache
 from viper_e2e.errors import ViperError
 from viper_e2e.model.checkpoint import write_json
-from viper_e2e.packing import PackOptions, pack, write_labels
+from viper_e2e.packing import PackOptions, pack
 from viper_e2e.scoring.journal import ResultJournal
+from viper_e2e.tables import write_labels
 
 pytestmark = pytest.mark.slow
 

@@ -9,10 +9,11 @@ import pytest
 
 from viper_e2e.clip import Segment
 from viper_e2e.errors import ViperError
-from viper_e2e.packing import ColumnChoices, label_titles, pack, read_labels
-from viper_e2e.packing.times import seconds_of
+from viper_e2e.packing import pack
 from viper_e2e.scoring.groups import groups_of
 from viper_e2e.shards import ShardSet
+from viper_e2e.tables import ColumnChoices, label_titles, read_labels
+from viper_e2e.tables.times import seconds_of
 
 MP4 = b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(1000)
 KEPT = ("Fold", "Session", "Speaker", "Language", "Gender", "Age")

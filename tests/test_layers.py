@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "viper_e2e"
 
 ORDER = (
     *("errors", "tasks", "labels", "clip", "moved"),
-    *("config", "runtime", "decoding", "shards", "loading", "faces", "encoders", "packing"),
+    *("config", "runtime", "decoding", "shards", "loading", "faces", "encoders", "tables", "packing"),
     *("fusion", "model", "published", "scoring", "report", "training", "commands"),
 )
 """Files and wings, each of which imports from those before it alone."""
@@ -42,7 +42,7 @@ GATEKEEPERS = {
     "feat": {"encoders"},
     "peft": {"encoders"},
     "optuna": {"training.proposals"},
-    "openpyxl": {"packing", "scoring.tabular"},
+    "openpyxl": {"tables", "scoring.tabular"},
 }
 
 ROOT = PACKAGE.parent
@@ -56,7 +56,8 @@ SETTINGS = ("model", "training", "values", "depth")
 FOR_OTHERS = {
     "faces": {"DETECTED", "INTERPOLATED", "NONE"},
     "fusion": {"FusionHead", "HiddenLayerFusion", "TokenFusion"},
-    "packing": {"LabelTable", "PackReport", "Row", "SplitReport", "read_labels", "write_labels"},
+    "tables": {"LabelTable", "Row", "read_labels", "write_labels"},
+    "packing": {"PackReport", "SplitReport"},
     "published": {"Imported", "ReleasedHead", "read_released"},
     "shards": {"ShardError", "expand"},
 }

@@ -12,11 +12,12 @@ from support.media import make_clip
 from support.training_runs import arguments, lines, settings, spoiled_steps
 
 from viper_e2e.commands.cli import main
-from viper_e2e.packing import pack, write_labels
+from viper_e2e.packing import pack
 from viper_e2e.report import RunLog, ScoreRecord
 from viper_e2e.report.run_log import Judgement
 from viper_e2e.scoring import scores_record
 from viper_e2e.scoring.metrics import batch_sums, scores
+from viper_e2e.tables import write_labels
 from viper_e2e.training import validation
 from viper_e2e.training.trainer import Trainer
 from viper_e2e.training.validation import improved

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from viper_e2e.packing.likely_mistakes import oddities_of
-from viper_e2e.packing.table import ColumnChoices, read_labels
-from viper_e2e.packing.task_columns import read_tasks
+from viper_e2e.tables.likely_mistakes import oddities_of
+from viper_e2e.tables.table import ColumnChoices, read_labels
+from viper_e2e.tables.task_columns import read_tasks
 
 
 def told(tmp_path, head: str, *rows: str, tasks: str = "") -> tuple[str, ...]:

@@ -6,8 +6,9 @@ import pytest
 from support.media import make_clip
 
 from viper_e2e.errors import ViperError
-from viper_e2e.packing import ColumnChoices, PackOptions, pack, read_labels, read_tasks
-from viper_e2e.packing.likely_mistakes import oddities_of
+from viper_e2e.packing import PackOptions, pack
+from viper_e2e.tables import ColumnChoices, read_labels, read_tasks
+from viper_e2e.tables.likely_mistakes import oddities_of
 
 SHARES, ANSWERS = (0.1, 0.5, 0.9, 0.2, 0.3, 0.8), (1, 2, 3, 4, 5, 5)
 

@@ -13,8 +13,9 @@ from support.optional import package
 
 from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
-from viper_e2e.packing import ColumnChoices, PackOptions, pack, read_labels
+from viper_e2e.packing import PackOptions, pack
 from viper_e2e.shards import ShardSet
+from viper_e2e.tables import ColumnChoices, read_labels
 
 MP4 = b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(1000)
 VALENCES = (-0.5, 0.25, 0.75, -1.0, 0.0, 0.5)

@@ -14,11 +14,12 @@ from rich.console import Console
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet
-from viper_e2e.packing import PackOptions, pack, read_labels, write_labels
+from viper_e2e.packing import PackOptions, pack
 from viper_e2e.packing.action_units import read_action_units
 from viper_e2e.packing.report import Findings
 from viper_e2e.runtime.progress import counting
 from viper_e2e.shards import ACTION_UNITS, FACIAL_EMOTIONS, ShardError, ShardSet
+from viper_e2e.tables import read_labels, write_labels
 
 MP4 = b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(1000)
 WAV = b"RIFF\x24\0\0\0WAVEfmt " + bytes(100)

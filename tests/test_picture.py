@@ -33,8 +33,9 @@ from viper_e2e.decoding import ClipDecoder, probe
 from viper_e2e.decoding.decord import import_decord
 from viper_e2e.decoding.torchcodec import import_torchcodec
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.packing import pack, write_labels
+from viper_e2e.packing import pack
 from viper_e2e.report.render import render
+from viper_e2e.tables import write_labels
 
 LIMITS = LimitsConfig()
 

@@ -19,7 +19,8 @@ from viper_e2e.config.values import Size
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError
 from viper_e2e.model.viper import ViPER
-from viper_e2e.packing import pack, write_labels
+from viper_e2e.packing import pack
+from viper_e2e.tables import write_labels
 
 GIVEN = ("--max-bytes", "8GB", "--max-side-in", "11008", "--max-seconds", "20000", "--video-track", "2")
 

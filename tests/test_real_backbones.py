@@ -17,7 +17,8 @@ from viper_e2e.commands.parsing import parse_train
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.weights import tensors_sha256
 from viper_e2e.model.viper import load
-from viper_e2e.packing import pack, write_labels
+from viper_e2e.packing import pack
+from viper_e2e.tables import write_labels
 from viper_e2e.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,8 @@ from support.training_runs import arguments, lines, run
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config import FusionConfig
-from viper_e2e.packing import pack, write_labels
+from viper_e2e.packing import pack
+from viper_e2e.tables import write_labels
 from viper_e2e.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow

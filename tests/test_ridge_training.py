@@ -17,7 +17,8 @@ from viper_e2e.fusion.closed_form import fit_ridge, predict
 from viper_e2e.fusion.pooling import known_features, pool, pooled_rows
 from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.model.viper import load
-from viper_e2e.packing import pack, write_labels
+from viper_e2e.packing import pack
+from viper_e2e.tables import write_labels
 from viper_e2e.training.seeds import train
 
 pytestmark = pytest.mark.slow

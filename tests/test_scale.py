@@ -21,8 +21,9 @@ from viper_e2e.fusion import build_fusion
 from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.pretrained import labels_of
-from viper_e2e.packing import pack, write_labels
+from viper_e2e.packing import pack
 from viper_e2e.shards import ShardSet
+from viper_e2e.tables import write_labels
 from viper_e2e.training.data import scale_of_moments, scaled_as, training_labels
 from viper_e2e.training.label_moments import moments_of
 from viper_e2e.training.losses import IntensityLoss

@@ -11,7 +11,8 @@ import pytest
 from support import ROOT
 from support.media import make_clip
 
-from viper_e2e.packing import pack, write_labels
+from viper_e2e.packing import pack
+from viper_e2e.tables import write_labels
 
 pytestmark = pytest.mark.slow
 

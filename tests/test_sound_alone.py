@@ -12,8 +12,9 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from viper_e2e.config import DecodingConfig, LimitsConfig
 from viper_e2e.decoding import ClipDecoder, probe
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.packing import pack, write_labels
+from viper_e2e.packing import pack
 from viper_e2e.scoring.sources import find_inputs
+from viper_e2e.tables import write_labels
 
 TONE = "-f lavfi -i sine=frequency=440:sample_rate=44100:duration=1"
 KINDS = {

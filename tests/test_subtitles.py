@@ -12,11 +12,12 @@ from support.media import make_clip
 from viper_e2e.clip import Cue, Segment
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import beside_clip, cues_of_file
-from viper_e2e.packing import PackOptions, pack, write_labels
+from viper_e2e.packing import PackOptions, pack
 from viper_e2e.packing.report import Findings
 from viper_e2e.packing.subtitles import PackedWords
 from viper_e2e.shards import ShardError, ShardSet
 from viper_e2e.shards.subtitles import MAX_CUES, MAX_WORDS_BYTES, read_subtitles, words_member
+from viper_e2e.tables import write_labels
 
 SRT = """1
 00:00:00,500 --> 00:00:01,500 X1:10 Y1:20

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from viper_e2e.errors import ViperError
-from viper_e2e.packing.column_choices import ColumnChoices
-from viper_e2e.packing.table import read_labels
-from viper_e2e.packing.task_columns import read_tasks
+from viper_e2e.tables.column_choices import ColumnChoices
+from viper_e2e.tables.table import read_labels
+from viper_e2e.tables.task_columns import read_tasks
 from viper_e2e.tasks import Task
 
 nan = float("nan")

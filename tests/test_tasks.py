@@ -18,12 +18,12 @@ from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.model.viper import ViPER
-from viper_e2e.packing.column_choices import ColumnChoices
-from viper_e2e.packing.table import read_labels
 from viper_e2e.scoring.groups import groups_of, score_groups
 from viper_e2e.scoring.task_scores import main_score, task_scores
 from viper_e2e.shards import ShardSet, ShardWriter
 from viper_e2e.shards.sources import ShardError
+from viper_e2e.tables.column_choices import ColumnChoices
+from viper_e2e.tables.table import read_labels
 from viper_e2e.tasks import Task, tasks_from_json, tasks_to_json
 from viper_e2e.training.losses import IntensityLoss
 from viper_e2e.training.task_losses import TaskLoss, TaskLossSettings, balanced, label_weights

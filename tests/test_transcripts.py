@@ -15,9 +15,9 @@ from viper_e2e.clip import Cue, Segment
 from viper_e2e.commands.cli import main
 from viper_e2e.encoders.transcriber import Transcriber
 from viper_e2e.errors import ViperError
-from viper_e2e.packing import write_labels
 from viper_e2e.scoring.checking import check
 from viper_e2e.shards import ShardSet
+from viper_e2e.tables import write_labels
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from viper_e2e.clip import Cue, Sample
 from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import micro
 from viper_e2e.model.viper import ViPER
-from viper_e2e.packing import pack, write_labels
+from viper_e2e.packing import pack
+from viper_e2e.tables import write_labels
 
 WORDS = ("--modalities=visual,words", "--epochs=2", "--batch-size=2", "--seed=1", "--schedule=constant")
 JOINT = (*WORDS, "--unfreeze=words,visual", "--lr=0.01", "--backbone-lr=0.01")

@@ -11,8 +11,8 @@ from pyarrow import parquet
 from support.optional import package
 
 from viper_e2e.errors import ViperError
-from viper_e2e.packing.table import ColumnChoices, read_labels
-from viper_e2e.packing.task_columns import read_tasks
+from viper_e2e.tables.table import ColumnChoices, read_labels
+from viper_e2e.tables.task_columns import read_tasks
 
 
 def test_a_parquet_file_is_a_table(tmp_path):
@@ -60,7 +60,7 @@ def test_a_parquet_file_that_is_none_is_one_line(tmp_path):
 
 
 def test_a_parquet_file_of_endless_equal_cells_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("viper_e2e.packing.workbook.MAX_CELLS", 1000)
+    monkeypatch.setattr("viper_e2e.tables.workbook.MAX_CELLS", 1000)
     table = pyarrow.table({"File_ID": ["a"] * 2000, "Joy": [0.5] * 2000})
     parquet.write_table(table, tmp_path / "labels.parquet")
     with pytest.raises(ViperError, match="4,000 cells"):

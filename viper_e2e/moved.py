@@ -22,16 +22,20 @@ _TABLE = (
     ("0.5", "shards", "shards", "kept_shards>shard_cache far_reading>remote_reading"),
     ("0.5", "loading", "loading", "held_shards>read_ahead_buffer words_beside>sidecar_text"),
     ("0.5", "encoders", "encoders", "tokens_of_text>tokenization"),
-    ("0.5", "packing", "packing", "slips>bad_cells oddities>likely_mistakes rehearsal>dry_run"),
+    ("0.5", "packing", "packing", "rehearsal>dry_run"),
+    ("0.5", "packing", "tables", "slips>bad_cells oddities>likely_mistakes"),
     ("0.5", "scoring", "scoring", "further_measures>corpus_measures"),
     ("0.5", "report", "report", "said>prediction_bars"),
     ("0.5", "training", "training", "one_pass>many_trainings endings>closing_lines joining>ensembling"),
     ("0.5", "training", "training", "lacking>absent_modalities pooled_rows>pooled_features"),
-    ("0.5", "training", "model", "precision>precision"),
-    ("0.5", "packing", "runtime", "spellings>spellings"),
+    ("0.5", "training", "model", "precision"),
+    ("0.5", "packing", "runtime", "spellings"),
+    ("0.5", "packing", "tables", "sheet workbook workbook_layout values times titles bad_cells rows table"),
+    ("0.5", "packing", "tables", "column_choices columns label_columns task_columns likely_mistakes"),
     ("0.5", "commands", "commands", "train_words>train_arguments backbone_words>backbone_arguments"),
 )
-"""The version that has the new names, where modules were and are, and which: the old and the new name."""
+"""The version that has the new names, where modules were and are, and which: the old name, or the old
+and the new one."""
 
 
 class Move(NamedTuple):
@@ -41,9 +45,9 @@ class Move(NamedTuple):
 
 
 MOVED = {
-    f"viper_e2e.{wing}.{old}": Move(f"viper_e2e.{wing_now}.{new}", since)
+    f"viper_e2e.{wing}.{old}": Move(f"viper_e2e.{wing_now}.{new or old}", since)
     for since, wing, wing_now, words in _TABLE
-    for old, new in (word.split(">") for word in words.split())
+    for old, _, new in (word.partition(">") for word in words.split())
 }
 
 

@@ -14,7 +14,8 @@ from support.fork_server import ForkServer, together
 from support.media import make_clip, tone
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.settings import Settings
-from viper_e2e.packing import pack, write_labels
+from viper_e2e.packing import pack
+from viper_e2e.tables import write_labels
 from viper_e2e.training import many_trainings
 from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.seeds import train

@@ -12,18 +12,15 @@ from viper_e2e.config import PackConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.packing import (
     WINDOW_SECONDS,
-    ColumnChoices,
     PackOptions,
     PackReport,
     frame_label_table,
     pack,
-    read_combined,
-    read_tasks,
     shards_in_the_way,
-    write_labels,
 )
 from viper_e2e.runtime import AS_IT_IS, console, settle_file
 from viper_e2e.runtime import counting as progress_bar
+from viper_e2e.tables import ColumnChoices, read_combined, read_tasks, write_labels
 
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".xls", ".parquet")
 

@@ -15,18 +15,9 @@ from viper_e2e.commands.command_line import parse
 from viper_e2e.commands.packing import tell_next
 from viper_e2e.config import FoldRecipeOptions, RecipeOptions
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.packing import (
-    ColumnChoices,
-    Corpus,
-    PackOptions,
-    corpus_rows,
-    differences,
-    label_titles,
-    pack,
-    shards_in_the_way,
-    write_labels,
-)
+from viper_e2e.packing import Corpus, PackOptions, corpus_rows, differences, pack, shards_in_the_way
 from viper_e2e.runtime import counting
+from viper_e2e.tables import ColumnChoices, label_titles, write_labels
 
 C = TypeVar("C", bound=RecipeOptions)
 Rows = Sequence[Mapping[str, object]]

@@ -1,4 +1,3 @@
-from .column_choices import ColumnChoices as ColumnChoices
 from .frame_labels import WINDOW_SECONDS as WINDOW_SECONDS
 from .frame_labels import frame_label_table as frame_label_table
 from .options import PackOptions as PackOptions
@@ -15,11 +14,3 @@ from .recipe_sources import Source as Source
 from .recipe_sources import Table as Table
 from .report import PackReport as PackReport
 from .report import SplitReport as SplitReport
-from .rows import Row as Row
-from .table import LabelTable as LabelTable
-from .table import label_titles as label_titles
-from .table import read_labels as read_labels
-from .table import write_labels as write_labels
-from .task_columns import TaskColumns as TaskColumns
-from .task_columns import read_combined as read_combined
-from .task_columns import read_tasks as read_tasks

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
-from viper_e2e.packing.rows import without_ending
+from viper_e2e.tables import without_ending
 
 
 class Files:

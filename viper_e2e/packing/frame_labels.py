@@ -16,8 +16,8 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import name_of
 from viper_e2e.loading import find_files
 from viper_e2e.packing.media_worker import in_worker
-from viper_e2e.packing.task_columns import TaskColumns
 from viper_e2e.runtime import VIDEO_EXTENSIONS, count_of, plain_json
+from viper_e2e.tables import TaskColumns
 
 WINDOW_SECONDS = 2.0
 MIN_SHARE = 0.5

@@ -11,10 +11,9 @@ from viper_e2e.packing.action_units import ACTION_UNIT_FILES
 from viper_e2e.packing.finding import Files
 from viper_e2e.packing.options import PackOptions
 from viper_e2e.packing.report import Findings
-from viper_e2e.packing.rows import without_brackets, without_ending
 from viper_e2e.packing.segments import Clip, is_timed, with_stretches
-from viper_e2e.packing.table import LabelTable
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, fault_of, first_of, printable
+from viper_e2e.tables import LabelTable, without_brackets, without_ending
 
 _ByStem = dict[str, list[Path]]
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from viper_e2e.config import LimitsConfig
 from viper_e2e.errors import ViperError
-from viper_e2e.packing.column_choices import ColumnChoices
-from viper_e2e.packing.table import NO_CHOICES
 from viper_e2e.shards import ShardLimits
+from viper_e2e.tables import NO_CHOICES, ColumnChoices
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ from pathlib import Path
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.packing.dry_run import Rehearsal
-from viper_e2e.packing.likely_mistakes import oddities_of
 from viper_e2e.packing.matching import match_clips
 from viper_e2e.packing.media_worker import in_worker
 from viper_e2e.packing.options import AS_USUAL, PackOptions
@@ -21,10 +20,10 @@ from viper_e2e.packing.report import Findings, PackReport, SplitReport
 from viper_e2e.packing.samples import Samples
 from viper_e2e.packing.segments import Clip
 from viper_e2e.packing.subtitles import PackedWords
-from viper_e2e.packing.table import read_labels
 from viper_e2e.packing.transcripts import transcripts_of
 from viper_e2e.runtime import Counted, count_of, explain
 from viper_e2e.shards import ShardIndex, ShardWriter
+from viper_e2e.tables import oddities_of, read_labels
 
 TRANSCRIPTS = ".transcripts.jsonl"
 """In the folder of shards, until all are there."""

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import find_files
-from viper_e2e.packing.column_choices import ColumnChoices
 from viper_e2e.packing.recipe_sources import Fields, Folder, Source, Table, some
-from viper_e2e.packing.task_columns import TaskColumns
 from viper_e2e.runtime import count_of
+from viper_e2e.tables import ColumnChoices, TaskColumns
 from viper_e2e.tasks import combined_from_json
 
 

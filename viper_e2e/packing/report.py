@@ -13,8 +13,8 @@ from rich.text import Text
 
 from viper_e2e.errors import ExitCode
 from viper_e2e.labels import LabelSet
-from viper_e2e.packing.rows import Column
 from viper_e2e.runtime import count_of, table
+from viper_e2e.tables import Column
 
 MAX_LINES = 20
 """Problems printed; the JSON report holds all."""

@@ -16,8 +16,8 @@ from viper_e2e.decoding import TAIL_SECONDS, LongFile, Stretch, open_sound, soun
 from viper_e2e.errors import ClipError
 from viper_e2e.packing.media_worker import in_worker
 from viper_e2e.packing.report import Findings
-from viper_e2e.packing.rows import Row
 from viper_e2e.runtime import count_of, first_of, printable
+from viper_e2e.tables import Row
 
 FAR_APART_SECONDS = 1.0
 """Film in front of a clip that is reported, if it is also longer than the clip, on average."""

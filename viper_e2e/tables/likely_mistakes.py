@@ -1,4 +1,4 @@
-"""packing/likely_mistakes.py: likely mistakes in a table: names spelt two ways, people in two splits."""
+"""likely_mistakes.py: likely mistakes in a table: names spelt two ways, people in two splits."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from viper_e2e.errors import nearest
 from viper_e2e.labels import LabelSet
-from viper_e2e.packing.bad_cells import AS_TEXT, is_date
-from viper_e2e.packing.table import LabelTable, Row
-from viper_e2e.packing.values import is_missing_word
 from viper_e2e.runtime import count_of, first_of, quoted, spelt_alike, taken_apart
+from viper_e2e.tables.bad_cells import AS_TEXT, is_date
+from viper_e2e.tables.table import LabelTable, Row
+from viper_e2e.tables.values import is_missing_word
 
 SPLIT_WORDS = {
     "train": ("train", "training", "tr"),

@@ -1,4 +1,4 @@
-"""packing/table.py: a table of labels -> rows and a label set, every fault with its line number."""
+"""table.py: a table of labels -> rows and a label set, every fault with its line number."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.packing.column_choices import ColumnChoices, Columns, is_missing, looks_like_files, settling
-from viper_e2e.packing.columns import take_columns
-from viper_e2e.packing.rows import Column, Row, RowReader
-from viper_e2e.packing.sheet import Sheet, read_sheet
-from viper_e2e.packing.task_columns import label_set
-from viper_e2e.packing.titles import KNOWN, plain
-from viper_e2e.packing.values import decimal_of, is_missing_word, number, suspected_codes, without_points
 from viper_e2e.runtime import count_of, written_whole
 from viper_e2e.shards import range_of
+from viper_e2e.tables.column_choices import ColumnChoices, Columns, is_missing, looks_like_files, settling
+from viper_e2e.tables.columns import take_columns
+from viper_e2e.tables.rows import Column, Row, RowReader
+from viper_e2e.tables.sheet import Sheet, read_sheet
+from viper_e2e.tables.task_columns import label_set
+from viper_e2e.tables.titles import KNOWN, plain
+from viper_e2e.tables.values import decimal_of, is_missing_word, number, suspected_codes, without_points
 
 MAX_COMPLAINTS = 20
 """Lines printed of a table that cannot be used."""

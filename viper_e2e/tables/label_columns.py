@@ -1,4 +1,4 @@
-"""packing/label_columns.py: which columns of a table are labels, by their titles and by what is in them."""
+"""label_columns.py: which columns of a table are labels, by their titles and by what is in them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from itertools import pairwise
 
 from viper_e2e.errors import did_you_mean, nearest
 from viper_e2e.labels import HUME_REACTION, name_of
-from viper_e2e.packing.bad_cells import is_date
-from viper_e2e.packing.column_choices import ColumnChoices, Columns, find_column, is_missing
-from viper_e2e.packing.sheet import Sheet
-from viper_e2e.packing.task_columns import placed
-from viper_e2e.packing.titles import (
+from viper_e2e.runtime import count_of, same_class
+from viper_e2e.tables.bad_cells import is_date
+from viper_e2e.tables.column_choices import ColumnChoices, Columns, find_column, is_missing
+from viper_e2e.tables.sheet import Sheet
+from viper_e2e.tables.task_columns import placed
+from viper_e2e.tables.titles import (
     FILE_TITLES,
     KNOWN,
     METADATA,
@@ -24,8 +25,7 @@ from viper_e2e.packing.titles import (
     is_time,
     plain,
 )
-from viper_e2e.packing.values import is_missing_word, number, suspected_codes
-from viper_e2e.runtime import count_of, same_class
+from viper_e2e.tables.values import is_missing_word, number, suspected_codes
 
 MIN_ROWS_OF_KIND = 5
 """Among fewer rows 0 and 1 may be chance."""

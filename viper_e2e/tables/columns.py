@@ -1,4 +1,4 @@
-"""packing/columns.py: what each column of a table is taken for, by its title or as a person says."""
+"""columns.py: what each column of a table is taken for, by its title or as a person says."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Sequence
 
 from viper_e2e.errors import did_you_mean
-from viper_e2e.packing.column_choices import ColumnChoices, Columns, find_column
-from viper_e2e.packing.label_columns import counts_up, likely_title, take_labels
-from viper_e2e.packing.sheet import Sheet
-from viper_e2e.packing.titles import FILE_TITLES, KEPT, PARTS, SPLIT_TITLES, is_time, plain
+from viper_e2e.tables.column_choices import ColumnChoices, Columns, find_column
+from viper_e2e.tables.label_columns import counts_up, likely_title, take_labels
+from viper_e2e.tables.sheet import Sheet
+from viper_e2e.tables.titles import FILE_TITLES, KEPT, PARTS, SPLIT_TITLES, is_time, plain
 
 
 def take_columns(sheet: Sheet, choices: ColumnChoices) -> Columns:

@@ -1,4 +1,4 @@
-"""packing/sheet.py: a table's file, whichever program wrote it -> its titles and cells."""
+"""sheet.py: a table's file, whichever program wrote it -> its titles and cells."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 
 from viper_e2e.errors import ViperError
-from viper_e2e.packing.values import number
-from viper_e2e.packing.workbook import MAX_BYTES, Line, lines_of_parquet, sheets_of
-from viper_e2e.packing.workbook_layout import Layout
 from viper_e2e.runtime import count_of
+from viper_e2e.tables.values import number
+from viper_e2e.tables.workbook import MAX_BYTES, Line, lines_of_parquet, sheets_of
+from viper_e2e.tables.workbook_layout import Layout
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}

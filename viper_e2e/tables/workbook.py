@@ -1,4 +1,4 @@
-"""packing/workbook.py: an Excel workbook or a Parquet file -> lines of cells, as people see them."""
+"""workbook.py: an Excel workbook or a Parquet file -> lines of cells, as people see them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from viper_e2e.errors import ViperError
-from viper_e2e.packing.workbook_layout import Layout, layouts_of
+from viper_e2e.tables.workbook_layout import Layout, layouts_of
 
 MAX_BYTES = 1_000_000_000
 """Of a table, unpacked: more is no table of labels, or a bomb."""

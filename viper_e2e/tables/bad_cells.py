@@ -1,12 +1,12 @@
-"""packing/bad_cells.py: cells that are not, or no longer, a number or a name, and what to write instead."""
+"""bad_cells.py: cells that are not, or no longer, a number or a name, and what to write instead."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-from viper_e2e.packing.values import is_missing_word, number
 from viper_e2e.runtime import DASHES
+from viper_e2e.tables.values import is_missing_word, number
 
 SECONDS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "sek": 1.0, "min": 60.0, "h": 3600.0}
 WITH_UNIT = re.compile(r"(.*[0-9.,])\s*(%|[A-Za-zµ]{1,4})\.?")

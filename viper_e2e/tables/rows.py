@@ -1,4 +1,4 @@
-"""packing/rows.py: lines of a table whose columns are known -> rows, and what each column holds."""
+"""rows.py: lines of a table whose columns are known -> rows, and what each column holds."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from math import isnan
 
 from viper_e2e.clip import Segment
-from viper_e2e.packing.bad_cells import no_number, why_no_name
-from viper_e2e.packing.column_choices import Columns, is_missing
-from viper_e2e.packing.sheet import Line, Sheet
-from viper_e2e.packing.times import read_segment, told_apart_by
-from viper_e2e.packing.titles import KEPT, PARTS
-from viper_e2e.packing.values import is_missing_word, number, stray
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, count_of, fault_of, same_class
+from viper_e2e.tables.bad_cells import no_number, why_no_name
+from viper_e2e.tables.column_choices import Columns, is_missing
+from viper_e2e.tables.sheet import Line, Sheet
+from viper_e2e.tables.times import read_segment, told_apart_by
+from viper_e2e.tables.titles import KEPT, PARTS
+from viper_e2e.tables.values import is_missing_word, number, stray
 
 MAX_NAME = 200
 """Characters of a File_ID."""

@@ -1,4 +1,4 @@
-"""packing/column_choices.py: what a person says of columns, what each is taken for, and what is left to ask."""
+"""column_choices.py: what a person says of columns, what each is taken for, and what is left to ask."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from viper_e2e.errors import did_you_mean, nearest
-from viper_e2e.packing.sheet import Sheet
-from viper_e2e.packing.task_columns import TaskColumns
-from viper_e2e.packing.titles import FILE_TITLES, plain
-from viper_e2e.packing.values import number
+from viper_e2e.tables.sheet import Sheet
+from viper_e2e.tables.task_columns import TaskColumns
+from viper_e2e.tables.titles import FILE_TITLES, plain
+from viper_e2e.tables.values import number
 from viper_e2e.tasks import CombinedMeasure
 
 

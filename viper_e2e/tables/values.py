@@ -1,4 +1,4 @@
-"""packing/values.py: a cell of a table -> a number, strictly; and numbers that are hardly meant as such."""
+"""values.py: a cell of a table -> a number, strictly; and numbers that are hardly meant as such."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ from typing import Any
 from viper_e2e.config import read_settings_file
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, alone_of, name_of
-from viper_e2e.packing.bad_cells import no_number, why_no_name
-from viper_e2e.packing.sheet import Sheet
-from viper_e2e.packing.values import number
 from viper_e2e.runtime import class_word, same_class
 from viper_e2e.shards import range_of
+from viper_e2e.tables.bad_cells import no_number, why_no_name
+from viper_e2e.tables.sheet import Sheet
+from viper_e2e.tables.values import number
 from viper_e2e.tasks import BLENDS, FURTHER_MEASURES, KINDS, OVERALL, CombinedMeasure, Task, combined_from_json
 
 MAX_CLASSES = 100

@@ -1,4 +1,4 @@
-"""packing/titles.py: words in the titles of tables, and what columns of such titles usually are."""
+"""titles.py: words in the titles of tables, and what columns of such titles usually are."""
 
 from __future__ import annotations
 

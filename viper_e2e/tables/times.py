@@ -1,4 +1,4 @@
-"""packing/times.py: when a clip begins and ends in its file, and which half it is, as tables say it."""
+"""times.py: when a clip begins and ends in its file, and which half it is, as tables say it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import get_args
 
 from viper_e2e.clip import Segment, Side
-from viper_e2e.packing.bad_cells import no_time
-from viper_e2e.packing.values import number
+from viper_e2e.tables.bad_cells import no_time
+from viper_e2e.tables.values import number
 
 CLOCK = re.compile(r"(?:([0-9]+):)?([0-5]?[0-9]):([0-5]?[0-9](?:[.,][0-9]+)?)")
 """``hh:mm:ss.mmm``, ``mm:ss``, with a point or a comma."""

@@ -1,0 +1,14 @@
+from .column_choices import ColumnChoices as ColumnChoices
+from .likely_mistakes import oddities_of as oddities_of
+from .rows import Column as Column
+from .rows import Row as Row
+from .rows import without_brackets as without_brackets
+from .rows import without_ending as without_ending
+from .table import NO_CHOICES as NO_CHOICES
+from .table import LabelTable as LabelTable
+from .table import label_titles as label_titles
+from .table import read_labels as read_labels
+from .table import write_labels as write_labels
+from .task_columns import TaskColumns as TaskColumns
+from .task_columns import read_combined as read_combined
+from .task_columns import read_tasks as read_tasks
