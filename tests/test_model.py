@@ -191,6 +191,21 @@ def test_predict_gives_a_record_for_one_and_a_list_for_several(tiny_clip, whole)
     assert several[1]["valid"] is False
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+def test_predict_leaves_the_model_in_its_mode_even_where_it_fails(monkeypatch, whole, is_training):
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    whole.train(is_training)
+    try:
+        monkeypatch.setattr(whole, "prepare", fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            whole.predict([decoded()])
+        assert whole.training is is_training
+    finally:
+        whole.eval()
+
+
 def test_clips_of_a_batch_are_all_sent_before_the_first_is_looked_at(monkeypatch, whole):
     events = []
     send, faces = Transfer.send, whole.faces.forward

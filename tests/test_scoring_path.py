@@ -251,6 +251,26 @@ def test_a_setting_that_came_later_parts_no_model_from_its_journals(model, monke
     assert "'extra_modalities': {'pulse': {'rate': 30}}" in counted[1]
 
 
+@pytest.mark.parametrize("windows", [None, (2.0, 1.0)], ids=["whole", "windows"])
+def test_a_model_is_in_evaluation_mode_while_it_scores_and_then_as_it_was(model, monkeypatch, windows):
+    modes = []
+    watching = model.fusion.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    shards, decode = FakeShards([1]), FakeDecode(height=64)
+    window = (0.0, decode(shards.read(0)))
+    monkeypatch.setattr(passes, "decode_windows", lambda *_: iter([(0, window), (0, window), (0, None)]))
+    how = {"decode": decode} if windows is None else {"wanted": Wanted(windows=windows)}
+    model.train()
+    try:
+        predictions = list(score(model, shards, Reading(num_workers=0), **how))
+        assert model.training
+    finally:
+        watching.remove()
+        model.eval()
+    assert len(predictions) == (1 if windows is None else 2)
+    assert modes
+    assert not any(modes)
+
+
 def test_hooks_see_what_passes_and_the_model_is_left_as_it_was(model):
     batches, clips = [], []
     model.train()

@@ -15,6 +15,7 @@ from .compiling import check_compiler as check_compiler
 from .compiling import compile_model as compile_model
 from .compiling import compiled_parts as compiled_parts
 from .compiling import keep_compiled_in as keep_compiled_in
+from .modes import in_mode as in_mode
 from .output import ViPEROutput as ViPEROutput
 from .output import predictions_of as predictions_of
 from .precision import compute_dtype as compute_dtype

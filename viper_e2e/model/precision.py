@@ -12,6 +12,7 @@ import torch
 
 from viper_e2e.config import MixedPrecision
 from viper_e2e.encoders import Encoder
+from viper_e2e.model.modes import in_mode
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime import Processes, console
 
@@ -86,18 +87,17 @@ def measured(encoder: Encoder, clock: Callable[[], float] = time.process_time) -
     CPU seconds (of all threads), which other work on the machine disturbs least. The encoder's weights and the
     random generators are as before.
     """
-    inputs, was_training = [encoder.example_input()], encoder.training
-    encoder.eval()(inputs)  # kernels are chosen, and sentences embedded, in the first pass
-    half = copy.deepcopy(encoder)
-    half.to_compute_dtype(torch.bfloat16)
-    half(inputs)
-    shortest, spent = [math.inf, math.inf], 0.0
-    while spent < ENOUGH_SECONDS:
-        for which, contender in enumerate((encoder, half)):
-            since = clock()
-            contender(inputs)
-            elapsed = clock() - since
-            shortest[which] = min(shortest[which], elapsed)
-            spent += elapsed
-    encoder.train(was_training)
+    inputs, shortest, spent = [encoder.example_input()], [math.inf, math.inf], 0.0
+    with in_mode(encoder, training=False):
+        encoder(inputs)  # kernels are chosen, and sentences embedded, in the first pass
+        half = copy.deepcopy(encoder)
+        half.to_compute_dtype(torch.bfloat16)
+        half(inputs)
+        while spent < ENOUGH_SECONDS:
+            for which, contender in enumerate((encoder, half)):
+                since = clock()
+                contender(inputs)
+                elapsed = clock() - since
+                shortest[which] = min(shortest[which], elapsed)
+                spent += elapsed
     return shortest[0], shortest[1]

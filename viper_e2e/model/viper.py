@@ -41,6 +41,7 @@ from viper_e2e.fusion import LabelScale, build_fusion, sample_hidden
 from viper_e2e.labels import HUME_REACTION, LabelSet
 from viper_e2e.model.augment import Augment
 from viper_e2e.model.close_ups import CloseUps
+from viper_e2e.model.modes import in_mode
 from viper_e2e.model.output import ViPEROutput, output_of, records_of
 from viper_e2e.model.preparing import Clip, batch_of, decode, find_faces, is_one, name_of
 from viper_e2e.model.pretrained import Pretrained
@@ -210,9 +211,8 @@ class ViPER(Pretrained):
         """Score one clip (returns a record) or several (returns a list); see :func:`output.records_of`."""
         several, batch = not is_one(clips), batch_of(clips)
         names = [name_of(clip) for clip in batch]
-        was_training = self.training
-        output = self.calibrated(self.eval()(batch))
-        self.train(was_training)
+        with in_mode(self, training=False):
+            output = self.calibrated(self(batch))
         records = records_of(
             output, names, self.labels, self.modalities, boxes=boxes, calibration=self.calibration
         )

@@ -12,7 +12,7 @@ from viper_e2e.clip import ClipSource, DecodedClip, Sample
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipLoader, DecodeSample, Reading, decode_windows
-from viper_e2e.model import Prediction, ViPER, ViPEROutput, failed, predictions_of
+from viper_e2e.model import Prediction, ViPER, ViPEROutput, failed, in_mode, predictions_of
 from viper_e2e.scoring.score import Hooks, Wanted
 
 
@@ -27,8 +27,6 @@ def in_batches(
     num_processes: int,
 ) -> Iterator[tuple[int, list[Prediction]]]:
     """Number and predictions of each clip of a process's share, one for each set of hidden modalities."""
-    was_training = model.training
-    model.eval()
     loader = ClipLoader(
         source,
         decode or DecodeSample(model.decoder),
@@ -39,25 +37,22 @@ def in_batches(
         cached=hooks.cached,
         quarantined=hooks.quarantined,
     )
-    try:
-        with loader:
-            for batch in loader.epoch(0):
-                rows = [(row, i) for row, i in enumerate(batch.positions) if i is not None]
-                if not rows:
-                    continue
-                prepared, outputs = _forward(model, batch.clips, wanted.hidden)
-                if hooks.on_batch is not None:
-                    hooks.on_batch(batch)
-                made = [
-                    _predictions(model, output, batch.keys, wanted, hidden)
-                    for hidden, output in zip(wanted.hidden, outputs, strict=True)
-                ]
-                for row, i in rows:
-                    if hooks.on_clip is not None:
-                        hooks.on_clip(i, prepared[row])
-                    yield i, [of_set[row] for of_set in made]
-    finally:
-        model.train(was_training)
+    with in_mode(model, training=False), loader:
+        for batch in loader.epoch(0):
+            rows = [(row, i) for row, i in enumerate(batch.positions) if i is not None]
+            if not rows:
+                continue
+            prepared, outputs = _forward(model, batch.clips, wanted.hidden)
+            if hooks.on_batch is not None:
+                hooks.on_batch(batch)
+            made = [
+                _predictions(model, output, batch.keys, wanted, hidden)
+                for hidden, output in zip(wanted.hidden, outputs, strict=True)
+            ]
+            for row, i in rows:
+                if hooks.on_clip is not None:
+                    hooks.on_clip(i, prepared[row])
+                yield i, [of_set[row] for of_set in made]
 
 
 @torch.no_grad()
@@ -99,16 +94,17 @@ def in_windows(
     """
     assert wanted.windows is not None
     begun: dict[int, list[Prediction]] = {}
-    for i, found in decode_windows(source, model.decoder, *wanted.windows, reading):
-        windows = begun.setdefault(i, [])
-        if isinstance(found, ClipError):
-            reached = windows[-1].end_seconds if windows else None
-            key, modalities = source.entry(i).key, model.modalities
-            windows.append(failed(key, found.reason, modalities, stage=found.stage, start_seconds=reached))
-        elif found is not None:
-            windows.append(_window(model, *found, wanted))
-            continue
-        yield i, begun.pop(i)
+    with in_mode(model, training=False):
+        for i, found in decode_windows(source, model.decoder, *wanted.windows, reading):
+            windows = begun.setdefault(i, [])
+            if isinstance(found, ClipError):
+                reached = windows[-1].end_seconds if windows else None
+                key, modalities = source.entry(i).key, model.modalities
+                windows.append(failed(key, found.reason, modalities, stage=found.stage, start_seconds=reached))
+            elif found is not None:
+                windows.append(_window(model, *found, wanted))
+                continue
+            yield i, begun.pop(i)
 
 
 def _window(model: ViPER, start_seconds: float, clip: DecodedClip, wanted: Wanted) -> Prediction:

@@ -12,7 +12,7 @@ from rich.table import Table
 from viper_e2e.config import Blocks, Frozen, LoRA, TrainConfig
 from viper_e2e.encoders import Backbone, PreparedClip, TokenCache, checkpoint_activations, is_checkpointing
 from viper_e2e.errors import ViperError
-from viper_e2e.model import ViPER
+from viper_e2e.model import ViPER, in_mode
 from viper_e2e.runtime import table
 
 GIGABYTE = 1000**3
@@ -61,12 +61,10 @@ def measure(
     ``copies``: of all gradients; 2 where processes exchange them through buffers of their own. ``averaged``:
     whether a moving average of the weights is kept. ``cached``: bytes for clips kept between epochs.
     """
-    was_training, clip_bytes = module.training, clip.nbytes
-    module.train()
-    with torch.compiler.set_stance("force_eager"):
+    clip_bytes = clip.nbytes
+    with in_mode(module, training=True), torch.compiler.set_stance("force_eager"):
         cache = TokenCache() if cache is None else cache
         one, two = (kept_bytes(module, [clip] * count, cache) for count in (1, 2))
-    module.train(was_training)
     trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     return Needs(
         weights=sum(t.nbytes for t in [*module.parameters(), *module.buffers()]),
