@@ -22,21 +22,28 @@ from viper_e2e.errors import ViperError
 
 @dataclass
 class LimitsConfig:
-    """What a clip may ask for before anything is allocated; more is an error."""
+    """Limits of a clip, checked before memory is allocated for it; a clip beyond one is an error."""
 
     max_bytes: Annotated[int, FROM_1] = 1024**4
-    """Of a file on disk, which is read piece by piece."""
+    """Largest file on disk, which is read piece by piece."""
     max_bytes_in_memory: Annotated[int, FROM_1] = 2 * 1024**3
-    """Of a clip in a shard, or given as bytes, which is held whole."""
+    """Largest clip in a shard, or given as bytes, which is held whole."""
     max_width: Annotated[int, FROM_1] = 8192
+    """Of a picture, in pixels."""
     max_height: Annotated[int, FROM_1] = 8192
+    """Of a picture, in pixels."""
     max_pixels: Annotated[int, FROM_1] = 36_000_000
-    """Of one picture: 8K video has 33.2 million. Decoders keep up to 17 pictures."""
+    """Most pixels of one picture: 8K video has 33.2 million. Decoders keep up to 17 pictures."""
     max_seconds: Annotated[float, ABOVE_0] = 4 * 3600.0
+    """Longest clip."""
     max_frames: Annotated[int, FROM_1] = 4 * 3600 * 120
+    """Most frames of a clip: as many as four hours at 120 a second."""
     max_channels: Annotated[int, FROM_1] = 8
+    """Most channels of sound."""
     min_sample_rate: Annotated[int, FROM_1] = 8_000
+    """Lowest rate of sound, in samples per second."""
     max_sample_rate: Annotated[int, FROM_1] = 192_000
+    """Highest rate of sound, in samples per second."""
 
 
 @dataclass
@@ -44,27 +51,28 @@ class DecodingConfig:
     """How a clip becomes frames and sound."""
 
     num_frames: Annotated[int, FROM_1] = 32
-    """T: instants looked at, from the first frame to the last."""
+    """T: number of instants, from the first frame of a clip to its last."""
     sampling: Literal["time", "paper"] = "time"
     """`time`: instants evenly spaced in presentation time. `paper`: the published index rule."""
     max_side: Annotated[int | None, FROM_1] = 640
     """Longest side of decoded frames in pixels; larger ones are scaled down. None: the original size."""
     backend: Literal["pyav", "decord", "torchcodec", "nvdec"] = "pyav"
-    """What decodes pictures. `torchcodec` (install it separately) needs FFmpeg's libraries; `nvdec` is
+    """The decoder of pictures. `torchcodec` (install it separately) needs FFmpeg's libraries; `nvdec` is
     torchcodec on the GPU's own decoder, and needs `--num-workers 0`."""
     video_track: Annotated[int | None, FROM_1] = None
     """Which of several picture tracks, from 1 on. None: the file's default one, else the largest picture."""
     audio_track: Annotated[int | None, FROM_1] = None
     """Which of several sound tracks, from 1 on. None: the file's default one, else the first. A
-    silent one is passed over for the next that is not; commentary and descriptions come last."""
+    silent one is skipped for the next that is not; commentary and descriptions come last."""
     sound: Literal["spans", "windows", "none"] = "spans"
     """`spans`: only the seconds around each instant. `windows`: the whole stream (published rule)."""
     span_seconds: Annotated[float, Bounds(0.02, 3_600)] = 2.0
     """Length of sound per token under `spans`."""
     sample_rate: Annotated[int, Bounds(1_000, 384_000)] = 16_000
+    """Samples of sound per second that encoders get."""
     for_modalities: tuple[str, ...] | None = None
-    """Modalities whose needs decide what is decoded and looked for, so that models that are compared read clips
-    alike (`viper ablate --retrain`). None: the model's own."""
+    """Modalities whose needs decide what is decoded and detected, so that models that are compared read clips
+    in the same way (`viper ablate --retrain`). None: the model's own."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 
@@ -80,7 +88,7 @@ class FaceConfig:
     min_face_size: Annotated[int, FROM_1] = 40
     """Smallest face looked for, in pixels of the decoded frame (after `max_side`)."""
     thresholds: Annotated[tuple[float, float, float], SHARE] = (0.6, 0.7, 0.7)
-    """Of MTCNN's three networks."""
+    """Thresholds of MTCNN's three networks."""
     min_probability: Annotated[float, SHARE] = 0.9
     """Detections below this are discarded."""
     selection: Literal["track", "first"] = "track"
@@ -88,7 +96,7 @@ class FaceConfig:
     margin: Annotated[float, FROM_0] = 0.0
     """Widens the box on every side by this share of its size."""
     close_ups: bool = False
-    """Where `max_side` left the face fewer pixels than its crop needs, decode the clip again at a higher
+    """If `max_side` leaves the face fewer pixels than its crop needs, decode the clip again at a higher
     resolution, only around the face. Needs no more memory than the frames do."""
     hold_margin: Annotated[float, FROM_0] = 0.25
     """Pixels kept around a box when a clip is cached in memory, as a share of its size."""
@@ -127,21 +135,22 @@ class VisualConfig:
     crop_size: Annotated[int | None, FROM_1] = None
     """Side of the crop in pixels; None: as the backbone's preprocessor says."""
     align: Literal["box", "eyes"] = "box"
-    """`box`: the crop is the face's box. `eyes`: turned and scaled until the eyes lie level in fixed places."""
+    """`box`: the crop is the face's box. `eyes`: turned and scaled, with the eyes level in fixed places."""
 
 
 @dataclass
 class AudioConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     layer: Annotated[int | None, FROM_0] = None
-    """Hidden layer that is read as the last one; None: the last."""
+    """Hidden layer that is read as if it were the last; None: the last."""
     layers: Annotated[int, FROM_1] = 1
     """Hidden layers that are read, from the backbone's middle to its end (`hidden`); 1: the last."""
     head: Literal["hidden", "xvector"] = "hidden"
+    """`hidden`: mean hidden states of each instant. `xvector`: an x-vector for each window (published)."""
     max_piece_seconds: Annotated[float, Bounds(0.5)] = 20.0
     """Longer runs are encoded in pieces."""
     padding: Literal["clip", "full"] = "full"
-    """Of Whisper alone: silence behind each piece. `full`: up to 30 s. `clip`: to the next half second."""
+    """Silence after each piece, for Whisper only. `full`: up to 30 s. `clip`: up to the next half second."""
 
 
 @dataclass
@@ -151,7 +160,7 @@ class TextualConfig:
     sentence_encoder: BackboneConfig | None = None
     """A text encoder from transformers; None: CLIP's own text tower embeds the sentences."""
     bank: str | None = None
-    """File with one sentence a line, or a JSON list; None: the bank that comes with the package."""
+    """File with one sentence per line, or a JSON list; None: the bank that comes with the package."""
     choice: Literal["soft", "hard"] = "soft"
     """`soft`: softmax over the bank × embeddings. `hard`: the best-fitting sentence (published)."""
     crop: Literal["backbone", "paper"] = "backbone"
@@ -165,8 +174,9 @@ class TextualConfig:
 @dataclass
 class ActionUnitConfig:
     source: Literal["shard", "py-feat"] = "shard"
-    """`shard`: the sample's own `.fau.npy`. `py-feat`: where it has none, measured on whole frames."""
+    """`shard`: the sample's own `.fau.npy`. `py-feat`: if it has none, they are measured on whole frames."""
     num_units: Annotated[int, FROM_1] = 27
+    """Number of action units per frame."""
     embed_dim: Annotated[int, FROM_1] = 32
     """Units are padded with zeros to this width (published: 27 → 32)."""
 
@@ -215,17 +225,24 @@ class FusionConfig:
     hidden_dropout: Annotated[float, SHARE_BELOW_1] = 0.5
     """Before and after that layer (`ensemble`)."""
     num_latents: Annotated[int, FROM_1] = 64
+    """Number of learned latents of the Perceiver (`tokens`, `concat`, `ensemble`), as all settings below to
+    `dropout`."""
     latent_dim: Annotated[int, FROM_1] = 256
+    """Width of a latent."""
     depth: Annotated[int, FROM_1] = 2
     """Cross-attentions (`tokens`) or blocks (`concat`)."""
     self_attends_per_block: Annotated[int, FROM_1] = 2
+    """Self-attentions among latents after each cross-attention."""
     num_cross_heads: Annotated[int, FROM_1] = 1
+    """Attention heads from latents to tokens."""
     num_latent_heads: Annotated[int, FROM_1] = 4
+    """Attention heads among latents."""
     dropout: Annotated[float, SHARE_BELOW_1] = 0.1
+    """Dropout in attentions and, with `tokens`, in feed-forward layers."""
     output: Literal["auto", "sigmoid", "linear"] = "auto"
-    """`auto`: sigmoid where all labels lie in [0, 1]. Other labels are learned in units of their spread."""
+    """`auto`: sigmoid if all labels are in [0, 1]. Other labels are learned in units of their spread."""
     rescale: bool = False
-    """Divide outputs by the largest of them, a constant to the gradient (published; `--rescale` sets it)."""
+    """Divide outputs by their maximum, a constant to the gradient (published; `--rescale` sets it)."""
     members: Annotated[int, FROM_1] = 1
     """Heads of this kind whose outputs are averaged, each trained separately (`viper train --ensemble`)."""
 
