@@ -19,6 +19,7 @@ def run(folder, best: dict[str, float], val_shards: str | None = "val-{0..3}.tar
     return SimpleNamespace(
         config=TrainConfig(val_shards=val_shards),
         state=SimpleNamespace(best=best, step=120),
+        saver=SimpleNamespace(has_last=lambda _: True),
         total_steps=600,
         run=SimpleNamespace(last=folder / "checkpoints/last", best=folder / "checkpoints/best", path=folder),
         processes=SimpleNamespace(count=1),

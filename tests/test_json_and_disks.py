@@ -6,8 +6,11 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
+import tempfile
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,10 +18,11 @@ from support.training_runs import arguments, lines
 
 from viper_e2e.commands.cli import main
 from viper_e2e.config.presets import micro
+from viper_e2e.errors import ViperError
 from viper_e2e.model import checkpoint
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.model.viper import ViPER
-from viper_e2e.runtime import plain_json
+from viper_e2e.runtime import explain, plain_json, settle_folder
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -58,27 +62,49 @@ def test_too_little_room_is_told_before_anything_is_written(tmp_path, monkeypatc
         ViPER(micro()).save_pretrained(tmp_path / "model")
 
 
+def test_room_is_told_of_the_disk_that_is_full_and_of_no_other(tmp_path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert explain(full) == "no space is left on this disk; make room, or name a folder elsewhere"
+    assert re.match(
+        rf"{tmp_path / 'a'}: no space is left on this disk \([\d,]+ MB\);", explain(full, tmp_path / "a")
+    )
+
+
+def test_a_full_disk_is_found_before_the_work_by_the_option_that_names_it(tmp_path, monkeypatch):
+    full = Path("/dev/full").open("wb")  # noqa: SIM115  closed by who is given it
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: full)
+    with pytest.raises(
+        ViperError, match=rf"--run-dir {tmp_path}: cannot be written into \(No space left on device\)"
+    ):
+        settle_folder(tmp_path, "--run-dir")
+
+
 @pytest.mark.slow
-def test_a_disk_that_fills_while_weights_are_written_ends_no_training(corpus, tmp_path, monkeypatch, capfd):
+def test_a_disk_that_fills_while_weights_are_written_ends_no_training_before_its_end(
+    corpus, tmp_path, monkeypatch, capfd
+):
     def full(*_: object) -> None:
         raise checkpoint.safetensors.SafetensorError("Error while serializing: I/O error: No space left")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     words = ("--modalities=visual", "--epochs=2", "--batch-size=8")
-    assert main(["train", *arguments(corpus, tmp_path / "run", *words)]) == 0
+    assert main(["train", *arguments(corpus, tmp_path / "run", *words)]) == 1
     said = capfd.readouterr().err
     assert "checkpoints/last: not saved (Error while serializing" in said
     assert "bytes were to be written); training continues" in said
     assert "Traceback" not in said
+    assert "nothing is saved; make room" in said
     assert len(lines(tmp_path / "run", "metrics.jsonl")) == 2
 
 
 @pytest.mark.slow
-def test_a_training_state_that_cannot_be_written_does_not_end_training(corpus, tmp_path, monkeypatch, capfd):
+def test_a_training_state_that_cannot_be_written_ends_no_training_before_its_end(
+    corpus, tmp_path, monkeypatch, capfd
+):
     def full(*_: object) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
 
     monkeypatch.setattr(torch, "save", full)
     words = ("--modalities=visual", "--epochs=1", "--batch-size=8")
-    assert main(["train", *arguments(corpus, tmp_path / "run", *words)]) == 0
+    assert main(["train", *arguments(corpus, tmp_path / "run", *words)]) == 1
     assert "bytes are free); training continues" in capfd.readouterr().err

@@ -197,7 +197,7 @@ def test_unlabelled_shards_are_refused(corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_costs_a_warning_and_not_the_run(corpus, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_ends_no_training_before_its_end(corpus, tmp_path, monkeypatch, capsys):
     from viper_e2e.training.run_folder import RunFolder
 
     folder = run(corpus, tmp_path / "run", *JOINT, "--max-steps=2")
@@ -215,7 +215,8 @@ def test_a_full_disk_costs_a_warning_and_not_the_run(corpus, tmp_path, monkeypat
         (folder / "plots" / "curves.png").unlink()
         (folder / "plots").rmdir()
         (folder / "plots").write_text("in the way")
-        run(corpus, folder, *JOINT, "--max-steps=3", "--resume")
+        with pytest.raises(ViperError, match="what is saved ends at step 2 of 3"):
+            run(corpus, folder, *JOINT, "--max-steps=3", "--resume")
     told = capsys.readouterr().err
     assert "last: not saved" in told.replace("\n", "")
     assert "metrics.jsonl: not written" in told

@@ -34,9 +34,10 @@ def settle_folder(folder: str | os.PathLike, option: str) -> Path:
             f"{option} {folder}: is not a folder and cannot be created ({error.strerror})"
         ) from error
     try:
-        # Asking for permissions is not enough: the super-user has them on a read-only disk.
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        # Asking for permissions is not enough: the super-user has them on a read-only disk; nor is an empty
+        # file, which a full disk still takes.
+        with tempfile.TemporaryFile(dir=folder) as tried:
+            tried.write(b"tried")
     except OSError as error:
         raise ViperError(
             f"{option} {folder}: cannot be written into ({error.strerror}); name another folder"

@@ -15,11 +15,39 @@ from viper_e2e.training.trainer import Trainer
 
 def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:
     """How far a run that was asked to stop has come, and the command that continues it."""
+    state, saver, goes_on = trainer.state, trainer.saver, _continued(command, trainer.processes.count)
+    told = f"stopped after step {state.step:,} of {trainer.total_steps:,}"
+    if saver.has_last(state):
+        return f"{told}; saved in {trainer.run.last}; {goes_on}"
+    return f"{told}; not saved ({saver.refusal}), {_kept(trainer)}; make room, then {goes_on}"
+
+
+def unsaved_line(trainer: Trainer, command: Sequence[str]) -> str:
+    """What is kept of a run that came to its end and could not write it down, and what to do."""
+    folder, state, saver = trainer.run.last.parent, trainer.state, trainer.saver
+    if not saver.has_last(state):
+        told = f"{folder}: the end of the training could not be saved ({saver.refusal}), {_kept(trainer)}"
+        return f"{told}; make room, then {_continued(command, trainer.processes.count)}"
+    lost = ", ".join(f"{name} (of step {step:,})" for name, step in state.unsaved.items())
+    kept = f"{trainer.run.last} holds the end of the training, step {state.step:,}"
+    return (
+        f"{folder}: {lost} could not be written, and no later epoch was better; {kept}; use it, or train again"
+    )
+
+
+def _kept(trainer: Trainer) -> str:
+    """The last that was saved."""
+    if trainer.saver.kept is None:
+        return "nothing is saved"
+    step, validated_step = trainer.saver.kept
+    before = ", before its validation" if step == trainer.state.validated_step != validated_step else ""
+    return f"what is saved ends at step {step:,} of {trainer.total_steps:,}{before}"
+
+
+def _continued(command: Sequence[str], num_processes: int) -> str:
     again = shlex.join([*command, *([] if "--resume" in command else ["--resume"])])
-    launched = " (started by torchrun as before)" if trainer.processes.count > 1 else ""
-    step, total = trainer.state.step, trainer.total_steps
-    saved = f"stopped after step {step:,} of {total:,}; saved in {trainer.run.last}"
-    return f"{saved}; continue{launched} with:\n{again}"
+    launched = " (started by torchrun as before)" if num_processes > 1 else ""
+    return f"continue{launched} with:\n{again}"
 
 
 def finished_lines(trainer: Trainer, *, is_alone: bool) -> str:

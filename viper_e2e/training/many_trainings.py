@@ -12,13 +12,13 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from viper_e2e.config import Settings
-from viper_e2e.errors import ExitCode
+from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Predictions, ViPER, check_compiler, compute_dtype, keep_compiled_in
 from viper_e2e.report import RunLog
 from viper_e2e.runtime import Processes, TellOnce, console, heed_launcher
 from viper_e2e.scoring import Hooks, score
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.closing_lines import finished_lines, stopped_line
+from viper_e2e.training.closing_lines import finished_lines, stopped_line, unsaved_line
 from viper_e2e.training.data import reading_of
 from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.resuming import has_ended
@@ -127,7 +127,7 @@ class ManyTrainings:
     def train(self, run: Settings, begun: Callable[[], None] = lambda: None) -> Outcome | None:
         """Train one run to its end; `None` once a signal has asked to stop, reported with the command that
         goes on. ``begun`` is called when all that can be checked beforehand is. After a `DivergedError` the
-        next one may be trained."""
+        next one may be trained; `ViperError` where its checkpoints could not be written."""
         run = self._resolved(run)
         diverged: DivergedError | None = None
         with self.processes.telling_failures():
@@ -156,6 +156,7 @@ class ManyTrainings:
         if self.code:
             self.tell(stopped_line(trainer, self.command))
             return None
+        self._refuse_unsaved(trainer)
         outcome = self._outcome(run, was_there=False)
         self.tell(finished_lines(trainer, is_alone=self.clips is None))
         if below := verdict(outcome.log):
@@ -204,6 +205,16 @@ class ManyTrainings:
             self._precision = precision
             run = replace(run, train=replace(run.train, mixed_precision=precision))
         return Outcome(run, folder.read_metrics(run.train.best_by), was_there)
+
+    def _refuse_unsaved(self, trainer: Trainer) -> None:
+        """`ViperError` in all processes where the first could not write the end of a training: what follows
+        would name, measure or join models that are not there, and the next training finds the same disk."""
+        is_behind = float(trainer.saver.is_behind(trainer.state))
+        if self.processes.gather_scalars(is_behind, purpose="looking at what is saved")[0, 0]:
+            told = unsaved_line(trainer, self.command)
+            raise ViperError(
+                told if self.processes.is_main else "process 0 could not save the end of the training"
+            )
 
     def tell(self, text: str, style: str = "") -> None:
         """Print lines for people, once for all processes."""

@@ -221,7 +221,7 @@ def has_ended(run: Settings) -> bool:
     state = training_state.read(saved.last)
     is_through = state.cursor.epoch >= run.train.epochs or state.step == run.train.max_steps
     is_through = is_through or state.is_out_of_patience(run.train.patience)
-    return is_through and state.validated_step == state.step
+    return is_through and state.validated_step == state.step and not state.unsaved
 
 
 # --- what a run says of its data --------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 from viper_e2e.config import TrainConfig
 from viper_e2e.model import CheckpointError, ViPER, newest_whole, pretrained, write_folder
-from viper_e2e.runtime import console
+from viper_e2e.runtime import AS_IT_IS, console
 from viper_e2e.training import state as training_state
 from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.run_folder import RunFolder
@@ -27,6 +27,10 @@ class Saver:
         """``writes``: False for the further processes of a run, which only read."""
         self.run, self.config, self.module, self.writes = run, config, module, writes
         self.average = average
+        self.kept: tuple[int, int] | None = None
+        """Step of ``checkpoints/last``, and the last one validated by then; None where nothing was saved."""
+        self.refusal = ""
+        """Why a checkpoint could not be written, the last time."""
         self._saved_at = time.monotonic()
 
     @property
@@ -39,32 +43,49 @@ class Saver:
         """Whether ``--save-every-steps`` asks for a checkpoint after this step."""
         return bool(self.config.save_every_steps) and step % self.config.save_every_steps == 0
 
+    def has_last(self, state: TrainingState) -> bool:
+        """Whether ``checkpoints/last`` is what the run has come to."""
+        return self.kept == (state.step, state.validated_step)
+
+    def is_behind(self, state: TrainingState) -> bool:
+        """Whether anything of what the run has come to is not on disk."""
+        return self.writes and not (self.has_last(state) and not state.unsaved)
+
     def save_last(self, state: TrainingState, parts: dict[str, Any], quarantined: dict[str, str]) -> None:
         """Replace ``checkpoints/last``, from which a run can be resumed."""
+        if state.step in state.unsaved.values():
+            return  # resumed from before this epoch, the run finds the model again that could not be written
 
         def fill(new: Path) -> None:
             pretrained.write(self.module, new)
             training_state.save(new, state, parts, quarantined)
 
         self._saved_at = time.monotonic()
-        self._write(self.run.last, fill, keep_previous=True)
+        if self._write(self.run.last, fill, keep_previous=True):
+            self.kept = state.step, state.validated_step
 
-    def save_model(self, name: str) -> None:
-        """Replace ``checkpoints/<name>``, a model alone."""
-        self._write(self.run.path / "checkpoints" / name, lambda new: pretrained.write(self.module, new))
+    def save_model(self, name: str, state: TrainingState) -> None:
+        """Replace ``checkpoints/<name>``, a model alone; ``state`` remembers where it could not be written."""
+        state.unsaved.pop(name, None)
+        if not self._write(
+            self.run.path / "checkpoints" / name, lambda new: pretrained.write(self.module, new)
+        ):
+            state.unsaved[name] = state.step
 
-    def _write(self, folder: Path, fill: Callable[[Path], None], *, keep_previous: bool = False) -> None:
+    def _write(self, folder: Path, fill: Callable[[Path], None], *, keep_previous: bool = False) -> bool:
+        """Whether it is written, as the first process has it; the others take its word."""
         if not self.writes:
-            return
+            return True
         try:
             with self.average.swapped_in():
                 write_folder(folder, fill, keep_previous=keep_previous)
         except OSError as error:
             # A full or read-only disk must not end days of training; the last good folder is untouched.
-            reason = error.strerror or str(error)
-            console.print(
-                f"[yellow]{folder}: not saved ({reason}); training continues[/yellow]", soft_wrap=True
-            )
+            self.refusal = error.strerror or str(error)
+            told = f"{folder}: not saved ({self.refusal}); training continues"
+            console.print(told, style="yellow", **AS_IT_IS)
+            return False
+        return True
 
     def restore(
         self, parts: dict[str, Any], enter: Callable[[int], None]
@@ -90,6 +111,7 @@ class Saver:
         # Weights last: what the epoch trains is read in full precision.
         state, quarantined = training_state.load(folder, parts, enter)
         pretrained.read_weights(self.module, folder)
+        self.kept = state.step, state.validated_step
         if self.average:
             self.average.step_aside()
         if self.writes:

@@ -218,7 +218,7 @@ class Trainer(TrainingRun):
         self.state.validated_step = self.state.step
         self.reporter.report_epoch(record, self.predictions, self.guard.skips, [*self.absent_modalities.told()])
         for name in better:
-            self.saver.save_model(name)
+            self.saver.save_model(name, self.state)
         self._enter_epoch(self.state.cursor.epoch)
         self._save_last()
 
