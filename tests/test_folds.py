@@ -140,6 +140,21 @@ def test_subjects_that_other_groups_tear_apart_are_told(tmp_path):
     assert len(folds_from(shards, "Session", by="Session").names) == 4
 
 
+def test_validation_whose_people_may_be_in_training_says_so(tmp_path):
+    named = [(f"c{i}", mood(i % 3), f"s{i}", None) for i in range(6)]
+    nobody = [(f"d{i}", mood(i % 3), None if i else "x", None) for i in range(4)]
+    write_shards(tmp_path / "named", named)
+    write_shards(tmp_path / "nobody", nobody)
+    write_shards(tmp_path / "others", [(f"e{i}", mood(i % 3), f"t{i}", None) for i in range(4)])
+    told = {}
+    for name in ("nobody", "others"):
+        config = TrainConfig(train_shards=f"{tmp_path}/named/*.tar", val_shards=f"{tmp_path}/{name}/*.tar")
+        told[name] = [line for line in open_splits(config)[1].problems if "subject" in line]
+    assert told["others"] == []
+    (line,) = told["nobody"]
+    assert line.startswith("--val-shards: 3 of 4 clips of validation have no subject, so nobody can tell")
+
+
 def test_a_class_that_one_fold_alone_has_is_told(tmp_path):
     clips = [(f"c{i}", mood(2 if i in (4, 6) else i % 4 // 2), f"s{i}", {"Fold": str(i % 2)}) for i in range(8)]
     shards = write_shards(tmp_path, clips)
@@ -206,7 +221,7 @@ def test_what_cannot_be_folded_is_refused_in_one_line(tmp_path):
         (lambda: make_folds(shards, 1, by="Subject"), "at least 2 are needed"),
         (lambda: make_folds(shards, 2, by="Session"), "--by Session: no clip has it; there are subject, split"),
         (lambda: make_folds(shards, 2, by="Subject", stratify="age"), "no such task; there are mood, and none"),
-        (lambda: make_folds(alone, 2, by="Subject"), "--by Subject: no clip has it"),
+        (lambda: make_folds(alone, 2, by="Subject"), "no clip has a subject .* or add --by clip"),
         (lambda: folds_from(shards, "Fold"), "--folds Fold: no clip has it"),
         (lambda: folds_from(alone, "Fold"), "at least two folds with labelled clips are needed, there are: 1"),
         (lambda: make_folds(shards, 3, by="Subject").held_out(shards, "4"), "--fold 4: no clip .* are 1, 2, 3"),
@@ -234,8 +249,13 @@ def test_a_plain_object_of_clips_is_a_file_of_folds(tmp_path):
 
 def test_without_subjects_it_is_said_that_no_leak_could_be_found(tmp_path):
     shards = write_shards(tmp_path, [(f"c{i}", mood(i % 3), None, {"Fold": str(i % 2)}) for i in range(6)])
-    (note,) = notes_on(shards, folds_from(shards, "Fold"))
-    assert "it cannot be checked whether a person is in two folds" in note
+    for folds in (
+        folds_from(shards, "Fold"),
+        make_folds(shards, 2, by="clip"),
+        make_folds(shards, 2, by="Fold"),
+    ):
+        (note,) = notes_on(shards, folds)
+        assert note.startswith("no clip has a subject, so it cannot be checked whether people are in several")
 
 
 @pytest.mark.parametrize("stratify", ["", "mood", "valence", "traits", "none"])
@@ -272,7 +292,11 @@ def test_an_inner_validation_split_has_subjects_of_its_own(tmp_path):
     unknown = write_shards(tmp_path / "unknown", [(f"c{i}", mood(i % 3), None, None) for i in range(20)])
     train, inner, note = inner_split(unknown, 0.25, "Subject")
     assert (len(train), len(inner)) == (15, 5)
-    assert note.endswith("(--inner-val)")
+    assert "(--inner-val), clip by clip; 20 of 20 clips have no subject, so people may be in both" in note
+    some = [(f"c{i}", mood(i % 3), f"S{i}" if i else None, None) for i in range(20)]
+    train, inner, note = inner_split(write_shards(tmp_path / "some", some), 0.1, "Subject")
+    assert "each Subject in one of the two; 1 of 20 clips have no subject" in note
+    assert "c0" in {train.entry(i).key for i in range(len(train))}
     one = write_shards(tmp_path / "one", rows(num_subjects=1))
     with pytest.raises(ViperError, match="all clips have the same Subject"):
         inner_split(one, 0.1, "Subject")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from viper_e2e.packing import pack
 from viper_e2e.scoring.groups import groups_of
 from viper_e2e.shards import ShardSet
 from viper_e2e.tables import ColumnChoices, label_titles, read_labels
+from viper_e2e.tables.task_columns import read_tasks
 from viper_e2e.tables.times import seconds_of
 
 MP4 = b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(1000)
@@ -70,6 +72,23 @@ def test_a_speaker_without_a_subject_is_told(tmp_path):
     path = write(tmp_path, ALL.replace("Subject", "Note"))
     assert any("--subject-column Speaker" in note for note in read_labels(path).notes)
     assert not any("--subject-column" in note for note in read_labels(write(tmp_path, ALL)).notes)
+    with pytest.raises(ViperError, match="--subject-column Participant"):
+        read_labels(write(tmp_path, ALL.replace("Subject", "Participant")))
+
+
+@pytest.mark.parametrize("given", ["Mood=class", "labels"])
+def test_who_is_seen_is_asked_about_whatever_is_learned(tmp_path, given):
+    text = "File_ID,Split,Who,Mood,Joy\na,train,Bernd,calm,0.1\nb,val,Ada,glad,0.2\n"
+    choices = ColumnChoices(labels=("Joy",)) if given == "labels" else ColumnChoices(tasks=read_tasks(given))
+    with pytest.raises(
+        ViperError, match=r"'Who' seems to name the person in the clip.* add --subject-column Who"
+    ):
+        read_labels(write(tmp_path, text), choices)
+    for settled in ({"ignore": ("Who",)}, {"meta": ("Who",)}, {"subject_column": "Who"}):
+        rows = read_labels(write(tmp_path, text), replace(choices, **settled)).rows
+        assert [row.subject for row in rows] == (
+            ["Bernd", "Ada"] if "subject_column" in settled else [None, None]
+        )
 
 
 def test_a_fold_is_no_split(tmp_path):

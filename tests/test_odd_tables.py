@@ -156,6 +156,12 @@ ASKED = {
     "another title of the splits": (PLAIN.replace("Split", "Partition"), "--split-column Partition"),
     "the subject by another title": (with_column("Proband", "VP1", "VP2"), "--subject-column Proband"),
     "the subject as a number": (with_column("VP", 1, 2, 3), "--subject-column VP"),
+    "the subject beside other words": (
+        with_column("Participant No.", 1, 2, 3),
+        "--subject-column 'Participant No.'",
+    ),
+    "the subject in a word of every day": (with_column("Who", "Bernd", "Ada"), "--subject-column Who"),
+    "an id that comes again": (with_column("ID", 7, 7, 7, 8, 8, 8), "--subject-column ID"),
     "an age": (with_column("Alter", 23, 41, 35), "--ignore Alter"),
     "an age in English": (with_column("Age (years)", 23, 41, 35), "--ignore 'Age (years)'"),
     "an episode": (with_column("Episode", 1, 2), "--ignore Episode"),
@@ -313,7 +319,11 @@ def test_an_excel_table_takes_one_try_not_eight(tmp_path):
 def test_words_that_come_again_are_offered_as_a_class(tmp_path):
     path = tmp_path / "labels.csv"
     for cells, told in (
-        (("joy", "Joy", "calm"), "text, not used (line 2: 'joy'; learned by --tasks 'Main mood=class')"),
+        (
+            ("joy", "Joy", "calm"),
+            "text, not used (line 2: 'joy'; learned by --tasks 'Main mood=class'; if it names people: "
+            "--subject-column 'Main mood')",
+        ),
         ("abcdef", "text, not used (line 2: 'a')"),
     ):
         path.write_text(with_column("Main mood", *cells))

@@ -390,7 +390,7 @@ def test_groups_are_scored_apart_and_the_largest_gap_is_told(tmp_path):
     assert scores.groups["f"]["emotion"].values == own["emotion"].values
     values = [scores.groups[name]["emotion"].values["uar"] for name in ("f", "m")]
     assert scores.gap("emotion") == max(values) - min(values)  # of known groups alone
-    with pytest.raises(ViperError, match=r"--by Age: no clip has it; there are subject, split, shard, Gender"):
+    with pytest.raises(ViperError, match=r"--by Age: no clip has it; there are split, shard, Gender"):
         groups_of(shards, ["Age"])
 
 

@@ -39,7 +39,14 @@ from viper_e2e.scoring import (
     readable,
     refuse_empty,
 )
-from viper_e2e.shards import ShardSet, parse_corpora, shared_clips, shared_subjects, subjects_of
+from viper_e2e.shards import (
+    ShardSet,
+    parse_corpora,
+    shared_clips,
+    shared_subjects,
+    subjects_of,
+    without_subject,
+)
 from viper_e2e.training import SavedRun
 
 MANY = 3
@@ -134,6 +141,8 @@ def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) 
         lines.append(f"{count} in the training clips too ({some}): {told}")
     if alike := spelt_apart(*map(subjects_of, sets.values())):
         lines.append(f"subjects as in the training clips but for their spelling: {taken_apart(alike)}")
+    if lacking := without_subject({"training": trained.shards, "--shards": shards.shards}):
+        lines.append(f"{lacking} have no subject: if people are in both, {told}")
     return lines
 
 

@@ -81,6 +81,7 @@ class CheckReport:
     metadata: dict[str, dict[str, int]] = field(default_factory=dict)
     """Of what is kept with samples, by name: samples by value."""
     num_subjects: int = 0
+    num_without_subject: int = 0
     num_segments: int = 0
     """Samples that are a part of their file."""
     words: dict[str, int] = field(default_factory=dict)
@@ -175,6 +176,11 @@ class CheckReport:
             ],
         }
         notes = [f"{title}: {taken_apart(alike)}" for title, alike in self.spelt_alike.items()]
+        if self.num_without_subject and len(self.splits) > 1:
+            notes.append(
+                f"{self.num_without_subject:,} of {sum(self.splits.values()):,} clips have no subject: whether "
+                "their people are in several splits cannot be told; pack with --subject-column TITLE"
+            )
         notes += [f"{clip.key}: {note} ({clip.shard})" for clip in self.clips for note in clip.notes]
         lines = []
         for kind, texts in {**kinds, "note": notes}.items():

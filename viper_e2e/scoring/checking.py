@@ -69,6 +69,7 @@ def check(
         classes=_classes(shards),
         metadata=metadata,
         num_subjects=len({entry.subject for entry in entries} - {None}),
+        num_without_subject=sum(entry.subject is None for entry in entries),
         num_segments=sum(entry.segment is not None for entry in entries),
         spelt_alike={title: alike for title, own in names.items() if (alike := spelt_alike(own))},
         words=counts_of(kind for entry in entries if (kind := _words_of(entry))),

@@ -111,8 +111,12 @@ def known_groups(source: ClipSource, name: str, option: str = "--by") -> list[st
         exact = name if name in kept else next((key for key in kept if key.lower() == name.lower()), name)
         found = [(getattr(entry, "meta", None) or {}).get(exact) for entry in entries]
     if not any(found):
-        there = ", ".join(["subject", "split", "shard", *kept])
-        raise ViperError(f"{option} {name}: no clip has it; there are {there} (pack keeps columns with --meta)")
+        known = ["subject"] if any(entry.subject for entry in entries) else []
+        there = ", ".join([*known, "split", "shard", *kept])
+        how = "--subject-column" if name.lower() == "subject" else "--meta"
+        raise ViperError(
+            f"{option} {name}: no clip has it; there are {there} (viper pack {how} TITLE keeps it)"
+        )
     return found
 
 

@@ -27,6 +27,7 @@ from .mixture import name_of_corpus as name_of_corpus
 from .overlap import shared_clips as shared_clips
 from .overlap import shared_subjects as shared_subjects
 from .overlap import subjects_of as subjects_of
+from .overlap import without_subject as without_subject
 from .patterns import expand as expand
 from .reading import ShardSet as ShardSet
 from .remote import RemoteFile as RemoteFile

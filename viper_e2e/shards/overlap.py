@@ -48,6 +48,16 @@ def subjects_of(shards: Sequence[ShardIndex]) -> list[str]:
     return list(dict.fromkeys(name for shard in shards for name in table_of(shard).all_subjects()))
 
 
+def without_subject(sets: Mapping[str, Sequence[ShardIndex]]) -> str:
+    """How many clips of each set name nobody, so that people in several sets go unseen; empty if all do."""
+    counts = {name: [table_of(shard).num_without_subject for shard in shards] for name, shards in sets.items()}
+    return " and ".join(
+        f"{sum(own):,} of {sum(len(table_of(shard)) for shard in sets[name]):,} clips of {name}"
+        for name, own in counts.items()
+        if any(own)
+    )
+
+
 def _in_several(sets: Mapping[str, Sequence[np.ndarray]]) -> np.ndarray:
     """Numbers that are in more than one set, in their order; the largest set is never sorted."""
     kind = np.result_type(*(part for parts in sets.values() for part in parts), np.uint8)

@@ -247,6 +247,12 @@ class SampleTable(Sequence[SampleEntry]):
         """The hash of each subject once, without the prefix before them; as in `Texts`."""
         return self.columns.subjects.values.hashes()[self._subject_codes()]
 
+    @property
+    def num_without_subject(self) -> int:
+        """Samples that name nobody."""
+        codes = self.columns.subjects.codes
+        return int(np.count_nonzero((codes if self._rows is None else codes[self._rows]) < 0))
+
     def _subject_codes(self) -> Integer[np.ndarray, " S"]:
         codes = self.columns.subjects.codes
         used = np.bincount((codes if self._rows is None else codes[self._rows]) + 1)

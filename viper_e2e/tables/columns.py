@@ -8,9 +8,18 @@ from collections.abc import Sequence
 
 from viper_e2e.errors import did_you_mean
 from viper_e2e.tables.column_choices import ColumnChoices, Columns, find_column
-from viper_e2e.tables.label_columns import counts_up, likely_title, take_labels
+from viper_e2e.tables.label_columns import come_again, counts_up, likely_title, take_labels
 from viper_e2e.tables.sheet import Sheet
-from viper_e2e.tables.titles import FILE_TITLES, KEPT, PARTS, SPLIT_TITLES, is_time, plain
+from viper_e2e.tables.titles import (
+    FILE_TITLES,
+    KEPT,
+    PARTS,
+    SPLIT_TITLES,
+    is_time,
+    plain,
+    tells_names,
+    tells_people,
+)
 
 
 def take_columns(sheet: Sheet, choices: ColumnChoices) -> Columns:
@@ -102,12 +111,6 @@ def _take_named(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
             columns.parts[name] = known
         else:
             columns.meta[name] = known
-    if columns.subject is None and "Speaker" in columns.meta:
-        columns.notes.append(
-            "no column Subject: if the speaker is the person in the clip, add --subject-column Speaker, so "
-            "that splits, "
-            "folds and intervals keep people apart"
-        )
     if columns.file is None and columns.path is None and not choices.id_column:
         columns.file = _ask_for(sheet, columns, "File_ID", "--id-column", FILE_TITLES, "names the clips")
     if columns.split is None and not choices.split and not choices.split_column:
@@ -115,6 +118,30 @@ def _take_named(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
         columns.split = _ask_for(sheet, columns, "Split", "--split-column", SPLIT_TITLES, hint)
     if columns.split is None and choices.split and "split" in by_name:
         columns.unused[by_name["split"]] = f"not used (--split {choices.split})"
+    if columns.subject is None and not choices.subject_column:
+        _ask_who(sheet, columns, meant)
+
+
+def _ask_who(sheet: Sheet, columns: Columns, meant: set[str]) -> None:
+    """Nobody is named: ask about a column that seems to do so, or tell of one that is kept with the clips."""
+    taken = {columns.file, columns.path, columns.split, columns.text, *columns.parts.values()}
+    taken |= {*columns.meta.values(), *columns.unused}
+    for place, title in enumerate(sheet.header):
+        if place in taken or plain(title) in meant:
+            continue
+        cells = [cells[place].strip() for _, cells in sheet.lines if len(cells) > place]
+        if tells_people(title) or (tells_names(title) and come_again([cell for cell in cells if cell])):
+            text = (
+                f"column {title!r} seems to name the person in the clip: add --subject-column, or --ignore it"
+            )
+            columns.ask(sheet.header_line, text, "--subject-column", title)
+            columns.subject = place
+            return
+    if kept := next((title for title in columns.meta if tells_people(title)), None):
+        columns.notes.append(
+            f"no column Subject: if {kept} names the person in the clip, add --subject-column "
+            f"{shlex.quote(kept)}, so that splits, folds and intervals keep people apart"
+        )
 
 
 def _kept_name(title: str) -> str:

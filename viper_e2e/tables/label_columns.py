@@ -21,9 +21,9 @@ from viper_e2e.tables.titles import (
     PARTS,
     RESERVED,
     SPLIT_TITLES,
-    SUBJECT_TITLES,
     is_time,
     plain,
+    tells_people,
 )
 from viper_e2e.tables.values import is_missing_word, number, suspected_codes
 
@@ -111,12 +111,9 @@ def _judge(sheet: Sheet, place: int, choices: ColumnChoices, columns: Columns, m
         and not is_missing_word(cell)
         and (is_date(cell) or not _like_number(cell))
     ]
-    if plain(title) in SUBJECT_TITLES and columns.subject is None:
-        text = f"column {title!r} seems to name the person in the clip: add --subject-column, or --ignore it"
-        columns.ask(at, text, "--subject-column", title)
-        columns.subject = place
-    elif words and not numeric:
-        first, hint = words[0], _class_hint(title, words)
+    if words and not numeric:
+        first = words[0]
+        hint = _uses_of(title, columns) if come_again([same_class(word) for _, word in words]) else ""
         columns.unused[place] = f"text, not used (line {first[0]}: {_short(first[1])}{hint})"
     elif words and len(words) > len(numeric):
         line, word = words[0]
@@ -130,10 +127,19 @@ def _judge(sheet: Sheet, place: int, choices: ColumnChoices, columns: Columns, m
         columns.labels.append(place)
 
 
-def _class_hint(title: str, words: Sequence[tuple[int, str]]) -> str:
-    """How words that come again and again, as those of a class do, would be learned."""
-    is_class = 2 * len({same_class(word) for _, word in words}) <= len(words)
-    return f"; learned by --tasks {shlex.quote(f'{title}=class')}" * is_class
+def come_again(cells: Sequence[str]) -> bool:
+    """Whether cells are the same again and again, as classes and people are."""
+    return 0 < 2 * len(set(cells)) <= len(cells)
+
+
+def _uses_of(title: str, columns: Columns) -> str:
+    """What words that come again and again can be used for."""
+    learned = f"; learned by --tasks {shlex.quote(f'{title}=class')}"
+    return (
+        learned
+        if columns.subject is not None
+        else (f"{learned}; if it names people: --subject-column {shlex.quote(title)}")
+    )
 
 
 def _filled(sheet: Sheet, place: int, choices: ColumnChoices) -> list[tuple[int, str]]:
@@ -261,8 +267,9 @@ def _meant(sheet: Sheet, titles: Sequence[str]) -> dict[str, str]:
     names = missing if 2 * len(missing) < len(HUME_REACTION) else []
     names = [*names, *(name for name in RESERVED if plain(name) not in map(plain, sheet.header))]
     # A title that is a word of its own (`Subjekt`) is asked about with an option that takes it as it is.
-    asked = (*FILE_TITLES, *SPLIT_TITLES, *SUBJECT_TITLES)
-    found = {title: likely_title(title, names) for title in titles if plain(title) not in asked}
+    asked = (*FILE_TITLES, *SPLIT_TITLES)
+    unasked = [title for title in titles if plain(title) not in asked and not tells_people(title)]
+    found = {title: likely_title(title, names) for title in unasked}
     return {title: name for title, name in found.items() if name and name not in ("File_ID", "Split")}
 
 

@@ -42,13 +42,15 @@ TIME_TITLES = {
 }
 """Plain titles of columns that may say when clips begin and end, which are read where they are called so."""
 SPLIT_TITLES = _words("partition set subset fold part teil teilmenge aufteilung splits usage dataset datensatz")
-SUBJECT_TITLES = _words(
+PEOPLE = _words(
     """
-    subjectid subjekt participant participantid proband probandin probanden probandid person personid vp
-    vpid vpn vpnr vpcode versuchsperson teilnehmer teilnehmerin speaker speakerid sprecher actor actorid
-    sujet sujeto patient patientid child infant user userid ppn ppnr respondent respondentid
+    who whose wer subject subjekt participant proband probandin probanden person personen vp vpn
+    versuchsperson teilnehmer teilnehmerin speaker sprecher sprecherin actor actress schauspieler
+    schauspielerin sujet sujeto patient patientin child infant user pp ppn respondent volunteer individual
+    firstname lastname surname vorname nachname
     """
 )
+"""Who is seen, in plain titles; with more such as `ID` or `name` about them (`Participant No.`)."""
 METADATA = frozenset(
     _words(
         """
@@ -70,3 +72,14 @@ METADATA = frozenset(
 def is_time(title: str, name: str) -> bool:
     """Whether a column of this title may be ``Start`` or ``End``."""
     return plain(title) in TIME_TITLES.get(name, ())
+
+
+def tells_people(title: str) -> bool:
+    """Whether a column of this title seems to tell who is seen."""
+    about = r"(id|nr|no|num|number|name|code|s)?"
+    return bool(re.fullmatch(rf"(id|code|name)?(of)?({'|'.join(PEOPLE)}){about}", plain(title)))
+
+
+def tells_names(title: str) -> bool:
+    """Whether a column of this title names clips or people, and only its cells show which."""
+    return plain(title) in ("id", "name")

@@ -143,6 +143,11 @@ def make_folds(shards: ShardSet, num_folds: int, *, by: str, stratify: str = "",
         raise ViperError(f"--folds {num_folds}: at least 2 are needed")
     entries = entries_of(shards)
     keys = [entry.key for entry in entries]
+    if by.lower() == "subject" and not any(entry.subject for entry in entries):
+        raise ViperError(
+            f"--folds {num_folds}: no clip has a subject to keep in one fold; pack again with --subject-column "
+            f"TITLE, or add --by {BY_CLIP} (people may then be in several folds)"
+        )
     groups = keys if by == BY_CLIP else known_groups(shards, by, "--by")
     rows = sorted((row for row, group in enumerate(groups) if group), key=keys.__getitem__)
     named = [str(groups[row]) for row in rows]
@@ -170,7 +175,8 @@ def inner_split(shards: ShardSet, share: float, by: str) -> tuple[ShardSet, Shar
     seeds of a run, so that these are measured alike, and none learns what another is measured by.
     """
     entries = entries_of(shards)
-    if by.lower() == "subject" and not any(entry.subject for entry in entries):
+    num_unnamed = sum(not entry.subject for entry in entries)
+    if by.lower() == "subject" and num_unnamed == len(entries):
         by = BY_CLIP
     groups = [e.key for e in entries] if by == BY_CLIP else known_groups(shards, by, "--inner-val")
     num_groups = len({group for group in groups if group})
@@ -183,7 +189,12 @@ def inner_split(shards: ShardSet, share: float, by: str) -> tuple[ShardSet, Shar
     inner = shards.only([fold == nearest for fold in of_clips])
     train = shards.only([fold != nearest for fold in of_clips])
     two = replace(folds, of_clips={key: str(fold == nearest) for key, fold in folds.of_clips.items()})
-    of_whom = "" if by == BY_CLIP else f", each {by} in one of the two"
+    of_whom = ", clip by clip" if by == BY_CLIP else f", each {by} in one of the two"
+    if num_unnamed:
+        of_whom += (
+            f"; {num_unnamed} of {len(entries)} clips have no subject, so people may be in both; pack "
+            "with --subject-column TITLE"
+        )
     spelt = "".join(f"; {line}" for line in _spelt_alike_in_several(shards, two))
     told = f"validated on {len(inner)} of {len(shards)} training clips (--inner-val){of_whom}{spelt}"
     return train, inner, told
@@ -223,9 +234,12 @@ def notes_on(shards: ShardSet, folds: Folds) -> Iterator[str]:
     yield from folds.notes
     yield from _alone_in_a_fold(shards, folds)
     yield from _spelt_alike_in_several(shards, folds)
+    if not any(entry.subject for entry in entries_of(shards)):
+        yield (
+            "no clip has a subject, so it cannot be checked whether people are in several folds; pack with "
+            "--subject-column TITLE"
+        )
     if folds.by.lower() == "subject":
-        if not any(entry.subject for entry in entries_of(shards)):
-            yield "no clip has a Subject, so it cannot be checked whether a person is in two folds; pack it"
         return
     by_subject = replace(folds, by="Subject")
     yield from _spelt_alike_in_several(shards, by_subject)

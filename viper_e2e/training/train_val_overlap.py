@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from viper_e2e.runtime import first_of, spelt_apart, taken_apart
-from viper_e2e.shards import Mixture, ShardSet, shared_clips, shared_subjects, subjects_of
+from viper_e2e.shards import Mixture, ShardSet, shared_clips, shared_subjects, subjects_of, without_subject
 
 MAX_NAMES = 10
 """So many clips are named in a message; more are counted."""
@@ -23,6 +23,11 @@ def in_both(train: ShardSet, val: ShardSet) -> Iterator[str]:
                 f"those of new {what}: {some}"
             )
     yield from _spelt_otherwise(train, val)
+    if lacking := without_subject({"training": train.shards, "validation": val.shards}):
+        yield (
+            f"--val-shards: {lacking} have no subject, so nobody can tell whether people are in both; pack "
+            "with --subject-column TITLE"
+        )
 
 
 def _subjects_of_both(train: ShardSet, val: ShardSet) -> list[str]:
