@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from viper_e2e.runtime import count_of, first_of
+from viper_e2e.runtime import all_of, count_of, first_of, values_of
 
 ROOT = Path(__file__).parent.parent
 COUNTED = re.compile(
@@ -48,6 +48,16 @@ def test_dots_behind_names_say_that_there_are_more():
     assert first_of(["a", "b", "c"]) == "a, b, c"
     assert first_of(["a", "b", "c", "d"]) == "a, b, c, …"
     assert first_of((n for n in range(2)), 1) == "0, …"
+
+
+@pytest.mark.parametrize(("names", "told"), [(["a"], "a"), ([1, 2], "1 or 2"), (["a", "b", "c"], "a, b or c")])
+def test_a_list_ends_with_a_word_before_its_last_name(names, told):
+    assert all_of(names, "or") == told
+
+
+def test_many_different_values_are_counted_and_not_named():
+    assert values_of({"joy": 12, "anger": 5}) == "joy 12, anger 5"
+    assert values_of(dict.fromkeys(map(str, range(13)), 1)) == "13 different"
 
 
 def test_no_message_puts_dots_behind_names_that_may_be_all():

@@ -18,7 +18,7 @@ from viper_e2e.packing import (
     pack,
     shards_in_the_way,
 )
-from viper_e2e.runtime import AS_IT_IS, console, settle_file
+from viper_e2e.runtime import AS_IT_IS, all_of, console, settle_file
 from viper_e2e.runtime import counting as progress_bar
 from viper_e2e.tables import ColumnChoices, read_combined, read_tasks, write_labels
 
@@ -81,7 +81,7 @@ def _table_of(options: PackConfig, scratch: Path) -> tuple[Path, ColumnChoices, 
     tables = [word for word in options.labels if Path(word).suffix.lower() in TABLES or Path(word).is_file()]
     tables = tables or options.labels[:1]
     if len(tables) > 1:
-        raise ViperError(f"--labels: one table is packed at a time, not {' and '.join(tables)}")
+        raise ViperError(f"--labels: one table is packed at a time, not {all_of(tables)}")
     choices = ColumnChoices(
         labels=titles([word for word in options.labels if word not in tables]),
         ignore=titles(options.ignore),

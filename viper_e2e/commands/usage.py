@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from viper_e2e.config import SettingsFile, option_of, setting_of, with_dashes
 from viper_e2e.errors import ExitCode, did_you_mean, nearest
+from viper_e2e.runtime import all_of
 
 
 class Parser(ArgumentParser):
@@ -101,7 +102,7 @@ def _in_plain_words(message: str) -> str:
         return f"{own[1]} {own[2]}"  # from one of our own readers, which begin with the value
     if choice := re.fullmatch(r"argument (--[\w-]+): invalid choice: '(.*)' \(choose from (.*)\)", message):
         words = [word.strip("'") for word in choice[3].split(", ")]
-        return f"{choice[1]} {choice[2]}: choose {_any_of(words)}"
+        return f"{choice[1]} {choice[2]}: choose {all_of([*dict.fromkeys(words)], 'or')}"
     if other := re.fullmatch(r"argument (--[\w-]+): invalid (\w+) value: '(.*)'", message):
         return f"{other[1]} {other[3]}: give {_KINDS.get(other[2], other[2])}"
     where = re.match(r'(?:Parser key "config": ?)?Parser key "([\w.]+)": ?', message)
@@ -115,12 +116,8 @@ def _in_plain_words(message: str) -> str:
     kinds = [_KINDS.get(kind, kind) for kind in re.findall(r"Expected a <class '([\w.]+)'>", told)]
     if value is None or not kinds + choices:
         return f"{option}: {told}"
-    return f"{option} {value[1]}: {'choose' if choices else 'give'} {_any_of([*choices, *kinds])}"
-
-
-def _any_of(words: Sequence[str]) -> str:
-    *first, last = dict.fromkeys(words)
-    return f"{', '.join(first)} or {last}" if first else last
+    known = [*dict.fromkeys([*choices, *kinds])]
+    return f"{option} {value[1]}: {'choose' if choices else 'give'} {all_of(known, 'or')}"
 
 
 SYNONYMS = {

@@ -12,7 +12,7 @@ from viper_e2e.packing.finding import Files
 from viper_e2e.packing.options import PackOptions
 from viper_e2e.packing.report import Findings
 from viper_e2e.packing.segments import Clip, is_timed, with_stretches
-from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, fault_of, first_of, printable
+from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, all_of, fault_of, first_of, printable
 from viper_e2e.tables import LabelTable, without_brackets, without_ending
 
 _ByStem = dict[str, list[Path]]
@@ -43,7 +43,7 @@ def match_clips(
         has_own_files = any(own.values())
         found |= own if has_own_files else {}
         named.update(found["video"])
-        doubled = [f"{kind} {' and '.join(map(str, paths))}" for kind, paths in found.items() if len(paths) > 1]
+        doubled = [f"{kind} {all_of(paths)}" for kind, paths in found.items() if len(paths) > 1]
         if doubled:
             findings.leave_out(
                 f"{row.file_id}: more than one file: {'; '.join(doubled)}: keep one, or name its folder as well"

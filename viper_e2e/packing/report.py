@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,13 +13,11 @@ from rich.text import Text
 
 from viper_e2e.errors import ExitCode
 from viper_e2e.labels import LabelSet
-from viper_e2e.runtime import count_of, table
+from viper_e2e.runtime import count_of, table, values_of
 from viper_e2e.tables import Column
 
 MAX_LINES = 20
 """Problems printed; the JSON report holds all."""
-MAX_VALUES = 12
-"""Of one column whose clips are counted value by value."""
 
 
 class Findings:
@@ -100,20 +98,11 @@ class PackReport:
         return Group(columns, splits, *lines)
 
 
-def counts_in_words(counts: Mapping[str, int] | None) -> str:
-    """``joy 12, anger 5``; of many different values only how many."""
-    if counts is None:
-        return ""
-    if len(counts) > MAX_VALUES:
-        return f"{len(counts)} different"
-    return ", ".join(f"{value} {number}" for value, number in counts.items())
-
-
 def _columns_table(columns: tuple[Column, ...]) -> Table:
     """What each column was taken for: the last chance to see that an age is no emotion."""
     rows = []
     for column in columns:
         span = ("" if value is None else f"{value:g}" for value in (column.minimum, column.maximum))
-        told = (*span, column.empty or "", counts_in_words(column.counts))
+        told = (*span, column.empty or "", "" if column.counts is None else values_of(column.counts))
         rows.append((column.title or "(no title)", column.taken_for, *told))
     return table("columns of the table", ("column", "taken for", "from", "to", "empty", "values"), rows)

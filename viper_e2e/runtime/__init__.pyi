@@ -39,8 +39,10 @@ from .outfiles import settle_folder as settle_folder
 from .outfiles import settle_new_folder as settle_new_folder
 from .outfiles import write_text as write_text
 from .outfiles import written_whole as written_whole
+from .plurals import all_of as all_of
 from .plurals import count_of as count_of
 from .plurals import first_of as first_of
+from .plurals import values_of as values_of
 from .processes import Processes as Processes
 from .progress import Counted as Counted
 from .progress import ProgressBar as ProgressBar

@@ -11,12 +11,8 @@ from rich.console import Group
 from rich.text import Text
 
 from viper_e2e.errors import ExitCode
-from viper_e2e.runtime import table, taken_apart
+from viper_e2e.runtime import table, taken_apart, values_of
 from viper_e2e.shards import ShardIndex, ShardSet
-
-MAX_VALUES = 12
-"""Of one name, whose samples are counted value by value in the table."""
-
 
 MAX_LINES = 20
 """Lines of one kind printed in the table; the JSON report holds all."""
@@ -158,7 +154,7 @@ class CheckReport:
             ]
             tables.append(table("labels", ("label", "minimum", "mean", "maximum"), ranges))
         if kept := {**self.classes, **self.metadata}:
-            cells = [(name, _in_words(counts)) for name, counts in kept.items()]
+            cells = [(name, values_of(counts)) for name, counts in kept.items()]
             tables.append(table("values", ("of", "clips"), cells))
         return Group(*(part for made in tables for part in (made, Text())), *self._lines())
 
@@ -189,13 +185,6 @@ class CheckReport:
             if len(texts) > MAX_LINES:
                 lines.append(Text(f"{kind}: {len(texts) - MAX_LINES} more (all are in --output)", style=style))
         return lines
-
-
-def _in_words(counts: dict[str, int]) -> str:
-    """``joy 12, anger 5``; of many different values only how many."""
-    if len(counts) > MAX_VALUES:
-        return f"{len(counts)} different"
-    return ", ".join(f"{value} {number}" for value, number in counts.items())
 
 
 def by_split(shards: ShardSet) -> dict[str, list[ShardIndex]]:

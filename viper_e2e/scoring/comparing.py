@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, are_alike, differing, order_of
 from viper_e2e.model import Predictions
-from viper_e2e.runtime import count_of, first_of
+from viper_e2e.runtime import all_of, count_of, first_of
 from viper_e2e.scoring.metrics import Interval, Over, drawn, finite_or_none, interval_of, resamples
 from viper_e2e.scoring.task_scores import Ruler, rulers
 from viper_e2e.tasks import Task
@@ -69,7 +69,7 @@ def on_common_clips(runs: Sequence[Predictions], names: Sequence[str]) -> tuple[
             )
     common = set(runs[0].keys).intersection(*(run.keys for run in runs))
     if not common:
-        raise ViperError(f"{' and '.join(names)} have no clip in common; compare runs on the same shards")
+        raise ViperError(f"{all_of(names)} have no clip in common; compare runs on the same shards")
     keys = [key for key in runs[0].keys if key in common]
     notes = [
         f"{name}: {len(run) - len(keys)} of its {len(run)} clips are not in all runs: left out"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from math import isnan
 
 from viper_e2e.clip import Segment
-from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, count_of, fault_of, same_class
+from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, all_of, count_of, fault_of, same_class
 from viper_e2e.tables.bad_cells import no_number, why_no_name
 from viper_e2e.tables.column_choices import Columns, is_missing
 from viper_e2e.tables.sheet import Line, Sheet
@@ -94,10 +94,10 @@ class RowReader:
             places[row.key].append(row)
         for same in places.values():
             if len(same) > 1:
-                where, ids = _and([row.line for row in same]), dict.fromkeys(row.name for row in same)
+                where, ids = all_of([row.line for row in same]), dict.fromkeys(row.name for row in same)
                 told = f"File_ID {same[0].key!r} more than once"
                 if len(ids) > 1:
-                    told = f"File_ID {' and '.join(map(repr, ids))} become the same name {same[0].key!r}"
+                    told = f"File_ID {all_of([*map(repr, ids)])} become the same name {same[0].key!r}"
                 problems.append((same[0].line, f"lines {where}: {told}; none of them is packed"))
         return [row for row in rows if len(places[row.key]) == 1], sorted(problems)
 
@@ -277,7 +277,3 @@ def without_ending(name: str) -> str:
     """A file's name without the ending of a video or a sound file; other dots belong to the name."""
     stem, dot, ending = name.rpartition(".")
     return stem if dot and stem and ending.lower() in (*VIDEO_EXTENSIONS, *SOUND_EXTENSIONS) else name
-
-
-def _and(numbers: list[int]) -> str:
-    return " and ".join([", ".join(map(str, numbers[:-1])), str(numbers[-1])])
