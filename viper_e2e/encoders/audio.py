@@ -15,7 +15,7 @@ from viper_e2e.encoders.audio_backbone import audio_backbone
 from viper_e2e.encoders.backbone import Backbone, at_least_float32
 from viper_e2e.encoders.base import Encoder, Stream
 from viper_e2e.encoders.clip_view import ClipView
-from viper_e2e.encoders.layers import joined, layers_read, normalised
+from viper_e2e.encoders.layers import joined, layers_read, means_of, normalised
 from viper_e2e.encoders.prefix import first_trained, run_after, run_before
 from viper_e2e.encoders.prepared import Prefix
 from viper_e2e.encoders.sound import ClipSound, Frames, PiecePlan, Pieces, padded
@@ -181,12 +181,7 @@ class AudioEncoder(Encoder[ClipSound]):
         if not hidden:
             dtype = torch.promote_types(like.dtype, torch.float32)
             return like.new_zeros(count, self.embed_dim, dtype=dtype), like.new_zeros(count, dtype=torch.bool)
-        states = torch.cat(hidden)
-        belongs = self.pieces.belongs(plan, [len(one) for one in hidden]).to(states.device)
-        share = belongs.to(states.dtype)
-        with torch.autocast(states.device.type, enabled=False):
-            tokens = share @ states / share.sum(1, keepdim=True).clamp_min(1.0)
-        return tokens, belongs.any(1)
+        return means_of(torch.cat(hidden), self.pieces.belongs(plan, [len(one) for one in hidden]))
 
     # --- samples to hidden states ---------------------------------------------------------------
 

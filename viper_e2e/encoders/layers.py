@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viper_e2e.errors import ViperError
@@ -26,6 +26,16 @@ def layers_read(count: int, depth: int, name: str) -> tuple[int, ...]:
             "from its middle to its end"
         )
     return tuple(first + (depth - first) * i // (count - 1) for i in range(count))
+
+
+def means_of(
+    states: Float[Tensor, "S D"], belongs: Bool[Tensor, "T S"]
+) -> tuple[Float[Tensor, "T D"], Bool[Tensor, "T"]]:
+    """The mean of the states that belong to each of T tokens, zeros where none does, and whether any does."""
+    belongs = belongs.to(states.device)
+    share = belongs.to(states.dtype)
+    with torch.autocast(states.device.type, enabled=False):
+        return share @ states / share.sum(1, keepdim=True).clamp_min(1.0), belongs.any(1)
 
 
 def normalised(state: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:

@@ -21,7 +21,7 @@ from viper_e2e.encoders.backbone import Backbone, at_least_float32, contains_any
 from viper_e2e.encoders.base import Account, Encoder, Stream
 from viper_e2e.encoders.building import build_model, find_blocks, pooler_off, read_architecture
 from viper_e2e.encoders.clip_view import ClipView
-from viper_e2e.encoders.layers import joined, layers_read
+from viper_e2e.encoders.layers import joined, layers_read, means_of
 from viper_e2e.encoders.tokenization import Tokenizer, byte_tokenizer, tokenizer_of
 from viper_e2e.encoders.weights import NOWHERE, Found, Search, find
 from viper_e2e.errors import ViperError
@@ -182,12 +182,7 @@ class WordsEncoder(Encoder[ClipWords]):
         said = torch.tensor(clip.token_seconds, dtype=torch.float64)
         apart = (clip.frame_seconds.cpu().double()[:, None] - said).abs()
         belongs = (torch.arange(count)[:, None] == apart.nan_to_num(0.0).argmin(0)) | said.isnan()
-        hidden = torch.cat(states)
-        belongs = belongs.to(hidden.device)
-        share = belongs.to(hidden.dtype)
-        with torch.autocast(hidden.device.type, enabled=False):
-            means = share @ hidden / share.sum(1, keepdim=True).clamp_min(1.0)
-        return means, belongs.any(1)
+        return means_of(torch.cat(states), belongs)
 
 
 class _Read(NamedTuple):
