@@ -157,13 +157,18 @@ def _turned(regions: FaceRegions, squares: Squares, spec: CropSpec) -> Float[Ten
     lower, upper = (corners.amin(1) - 3).floor().long(), (corners.amax(1) + 3).ceil().long()
     crops = []
     for index, ((x0, y0), (x1, y1)) in enumerate(zip(lower.tolist(), upper.tolist(), strict=True)):
-        width, height = regions.cut_from[index]
-        x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
-        window = (x0, y0, min(max(x1, x0 + 1), width), min(max(y1, y0 + 1), height))
+        window = _within(regions.cut_from[index], x0, y0, x1, y1)
         image = regions.cut(index, window).to(device).permute(2, 0, 1).float()
-        square = squares.take(index).moved(-float(x0), -float(y0))
+        square = squares.take(index).moved(-float(window[0]), -float(window[1]))
         crops.append(resample_square(image, square, spec.size, spec.interpolation, antialias=spec.antialias))
     return torch.stack(crops)
+
+
+def _within(size: tuple[int, int], x0: int, y0: int, x1: int, y1: int) -> tuple[int, int, int, int]:
+    """The part of a window that lies in an image of this size, width and height: at least a pixel."""
+    width, height = size
+    x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
+    return x0, y0, min(max(x1, x0 + 1), width), min(max(y1, y0 + 1), height)
 
 
 def _published(
@@ -176,9 +181,7 @@ def _published(
     interpolation = InterpolationMode(spec.interpolation)
     crops = []
     for index, (x0, y0, x1, y1) in enumerate(boxes.trunc().long().tolist()):
-        width, height = source.cut_from[index]
-        x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
-        window = (x0, y0, min(max(x1, x0 + 1), width), min(max(y1, y0 + 1), height))
+        window = _within(source.cut_from[index], x0, y0, x1, y1)
         face = source.cut(index, window).to(boxes.device).permute(2, 0, 1)
         size = [spec.size] * (2 if spec.aspect == "squash" else 1)
         face = pixels.resize(face, size, interpolation, antialias=spec.antialias)
