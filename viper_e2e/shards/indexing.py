@@ -15,17 +15,17 @@ _PIECE_BYTES = 16 * 2**20
 
 def has_index(shard: str) -> bool:
     """Whether a file of its name is beside the shard; not whether it is right."""
-    try:
-        open_source(index_path(shard)).size()
-    except FileNotFoundError:
-        return False
-    return True
+    return _is_there(index_path(shard))
 
 
 def has_columns(shard: str) -> bool:
     """Whether a file of their name is beside the shard."""
+    return _is_there(columns_path(shard))
+
+
+def _is_there(path: str) -> bool:
     try:
-        open_source(columns_path(shard)).size()
+        open_source(path).size()
     except FileNotFoundError:
         return False
     return True

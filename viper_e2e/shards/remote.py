@@ -86,7 +86,7 @@ class RemoteFile:
             before, total = self.place_in(answer, offset, size)
             if self.state is not None:
                 self.state.check(self.name, version_of(answer))
-            return answer.exactly(before + size, _patience(size))[before:], total
+            return answer.exactly(before + size, patience_seconds(size))[before:], total
 
     @contextmanager
     def asked(self, offset: int, size: int) -> Iterator[Answer]:
@@ -183,5 +183,6 @@ def fetch(url: str, max_bytes: int) -> bytes:
         raise ClipError(str(error).removeprefix(f"{source.name}: "), stage=stage, clip=source.name) from error
 
 
-def _patience(size: int) -> float:
+def patience_seconds(size: int) -> float:
+    """How long so many bytes may take."""
     return TIMEOUT_SECONDS + size / LEAST_BYTES_PER_SECOND

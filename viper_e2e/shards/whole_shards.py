@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from viper_e2e.shards import remote
 from viper_e2e.shards.limits import ShardError, UnreachableError
-from viper_e2e.shards.remote import LEAST_BYTES_PER_SECOND, SERVED, TIMEOUT_SECONDS, RemoteFile, version_of
+from viper_e2e.shards.remote import SERVED, RemoteFile, patience_seconds, version_of
 
 if TYPE_CHECKING:
     from viper_e2e.shards.http_client import Answer
@@ -63,10 +63,10 @@ class WholeShard:
             before, total = self.file.place_in(answer, self.at, self.size - self.at)
             self._check(answer, total)
             if before:
-                answer.exactly(before, _patience(before))
+                answer.exactly(before, patience_seconds(before))
             while self.at < self.size and is_wanted():
                 size = min(PIECE_BYTES, self.size - self.at)
-                piece = answer.exactly(size, _patience(size))
+                piece = answer.exactly(size, patience_seconds(size))
                 self.at += size
                 yield piece
 
@@ -81,7 +81,3 @@ class WholeShard:
             self.at = 0
             raise ShardError(f"{self.file.name}: was replaced while it was read")
         self.version = version
-
-
-def _patience(size: int) -> float:
-    return TIMEOUT_SECONDS + size / LEAST_BYTES_PER_SECOND
