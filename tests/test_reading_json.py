@@ -116,3 +116,27 @@ def test_a_file_of_labels_that_is_too_large_is_named_once(tmp_path, monkeypatch)
     with pytest.raises(ViperError, match=r"over 10 bytes.*is this a file of labels\?$") as caught:
         read_frame_labels(path)
     assert str(caught.value).count("a.txt") == 1
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"plan": 5, "trials": []},
+        {"plan": {"kind": "grid"}, "trials": []},
+        {"plan": {"kind": "grid", "trials": []}, "trials": [5]},
+        {"plan": {"kind": "grid", "trials": []}, "trials": [{"lr": 1}]},
+    ],
+)
+def test_what_is_no_record_of_trials_is_refused(tmp_path, record):
+    path = tmp_path / "trials.json"
+    path.write_text(json.dumps(record))
+    with pytest.raises(ViperError, match="not a record of this version; was it edited"):
+        read_record(path)
+
+
+def test_a_number_that_no_float_holds_is_no_label_of_a_frame(tmp_path):
+    path = tmp_path / "frames.json"
+    path.write_text('{"frames": {"1": {"valence": 1' + "0" * 400 + ', "arousal": 1}}}')
+    with pytest.raises(ViperError, match=r"frames\.json: no labels by frame"):
+        read_frame_labels(path)

@@ -222,7 +222,14 @@ def test_columns_in_another_order_are_the_same_labels(corpus, going_on, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("file", "text"), [("config.yaml", "lr: ["), ("data.json", "{"), ("data.json", '{"labels": 5}')]
+    ("file", "text"),
+    [
+        ("config.yaml", "lr: ["),
+        ("data.json", "{"),
+        ("data.json", '{"labels": 5}'),
+        ("data.json", '{"train": {}}'),
+        ("data.json", '{"train": {"clips": 1, "sha256": "", "shards": [5]}}'),
+    ],
 )
 def test_a_damaged_record_of_the_run_is_an_error_in_a_line(going_on, file, text, capsys):
     (going_on / file).write_text(text)

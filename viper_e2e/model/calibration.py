@@ -180,7 +180,7 @@ class Calibration:
             coverage, clips = float(found["coverage"]), dict(found["clips"])
             if not 0 < coverage < 1 or not isinstance(clips["clips"], int):
                 raise ValueError("coverage or clips")
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(repr(error)) from error
         return cls(tasks, coverage, clips)
 

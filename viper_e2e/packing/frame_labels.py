@@ -53,7 +53,7 @@ def read_frame_labels(path: Path) -> FrameLabels:
     found = read(path, max_bytes=MAX_BYTES, advice=advice)
     try:
         return _of_lines(found) if isinstance(found, str) else _of_json(found)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}"
         message = "no labels by frame: a header and a line of numbers for each, or json with 'frames'"
         raise ViperError(f"{path}: {message} ({reason})") from error

@@ -75,7 +75,7 @@ def _transcribed_before(journal: Path, made_by: str) -> dict[str, tuple[Cue, ...
             cues = tuple(Cue(str(text), float(start), float(end)) for text, start, end in one["cues"])
             if one["made_by"] == made_by:
                 found[str(one["clip"])] = cues
-        except (ValueError, KeyError, TypeError):  # cut short by a kill, or of another version
+        except (ValueError, KeyError, TypeError, OverflowError):  # cut short by a kill, or of another version
             continue
     return found
 

@@ -48,6 +48,29 @@ def write_data(folder: Path, record: Mapping[str, Any]) -> None:
     write_text(folder / DATA, plain_json.dumps(record, indent=1) + "\n")
 
 
+def read_data(folder: Path) -> dict[str, Any]:
+    """What `write_data` wrote, empty where there is none; `ViperError` for anything else."""
+    path = folder / DATA
+    if not path.exists():
+        return {}
+    record = plain_json.read_object(path, advice="was it edited?")
+    if not all(_is_of_shards(record[name]) for name in ("train", "val") if record.get(name) is not None):
+        raise ViperError(f"{path}: train and val are not records of shards; was it edited?")
+    return record
+
+
+def _is_of_shards(record: object) -> bool:
+    if not isinstance(record, dict) or not isinstance(record.get("clips"), int) or "sha256" not in record:
+        return False
+    shards, corpora = record.get("shards"), record.get("corpora", [])
+    return (
+        isinstance(shards, list)
+        and all(isinstance(row, list) and len(row) == 3 for row in shards)
+        and isinstance(corpora, list)
+        and all(isinstance(one, dict) and {"name", "weight"} <= one.keys() for one in corpora)
+    )
+
+
 def keep_data(run: Path, folder: Path) -> None:
     """Beside a model that is made of a run's: what it was trained on, for those who score it."""
     write_text(folder / DATA, (run / DATA).read_text(encoding="utf-8"))

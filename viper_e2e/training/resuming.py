@@ -33,7 +33,7 @@ from viper_e2e.runtime import count_of, naming
 from viper_e2e.shards import ShardSet, parse_corpora, with_patterns
 from viper_e2e.training import state as training_state
 from viper_e2e.training.data import shards_of
-from viper_e2e.training.data_record import DATA, bank_id, other_shards, recorded_labels
+from viper_e2e.training.data_record import DATA, bank_id, other_shards, read_data, recorded_labels
 from viper_e2e.training.folds import is_file_of_folds
 from viper_e2e.training.optimizer import parameter_groups
 
@@ -74,7 +74,7 @@ class SavedRun:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]):
         self.folder, self.settings = folder, settings
-        self.data = read_json(folder / DATA) if (folder / DATA).exists() else {}
+        self.data = read_data(folder)
 
     @classmethod
     def of(cls, folder: Path) -> SavedRun | None:

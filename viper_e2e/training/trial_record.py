@@ -33,9 +33,15 @@ def read_record(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     data = plain_json.read_object(path, max_bytes=plain_json.MAX_BYTES_BY_CLIP, advice="was it edited?")
-    if not {"plan", "trials"} <= data.keys():
+    if not _is_record(data):
         raise ViperError(f"{path}: not a record of this version; was it edited?")
     return data
+
+
+def _is_record(data: Mapping[str, Any]) -> bool:
+    plan, rows = data.get("plan"), data.get("trials")
+    has_plan = isinstance(plan, dict) and "kind" in plan and isinstance(plan.get("trials"), list)
+    return has_plan and isinstance(rows, list) and all(isinstance(row, dict) and "trial" in row for row in rows)
 
 
 def settled_plan(base: Settings, plan: dict[str, Any], record: Path) -> dict[str, Any]:
