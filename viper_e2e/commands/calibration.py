@@ -1,4 +1,4 @@
-"""calibration.py: `viper calibrate`: what makes numbers mean what they say, kept beside the weights."""
+"""calibration.py: `viper calibrate`: fits a calibration, which is saved beside the weights."""
 
 from __future__ import annotations
 

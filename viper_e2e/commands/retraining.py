@@ -1,4 +1,4 @@
-"""retraining.py: `viper ablate --retrain`: every subset of modalities trained for itself, on one pass."""
+"""retraining.py: `viper ablate --retrain`: trains every subset of modalities, on one pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""stopping.py: stops a command on a signal, and says which results are kept."""
+"""stopping.py: stops a command on a signal, and says which results are saved."""
 
 from __future__ import annotations
 

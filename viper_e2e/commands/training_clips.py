@@ -1,4 +1,4 @@
-"""training_clips.py: whether a model is scored on clips that it was trained on, as far as its run tells."""
+"""training_clips.py: whether a model is scored on clips that it was trained on, as far as its run shows."""
 
 from __future__ import annotations
 

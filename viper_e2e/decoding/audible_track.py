@@ -1,4 +1,4 @@
-"""audible_track.py: chooses the first sound track that is not silent, where nobody named one."""
+"""audible_track.py: chooses the first sound track that is not silent, if none was named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""downmix.py: several channels of sound -> one: as a listener in the middle hears them, speech at its level."""
+"""downmix.py: several channels of sound -> one, as for a listener in the middle, with speech at its level."""
 
 from __future__ import annotations
 

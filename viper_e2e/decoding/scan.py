@@ -1,4 +1,4 @@
-"""scan.py: reads a clip's packets into its timeline, without believing a header's counts."""
+"""scan.py: reads a clip's packets into its timeline, without trusting the counts in its header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""stretches.py: what of a long film a clip needs, and its packets, read from near where they lie."""
+"""stretches.py: what a clip needs of a long film, and its packets, read from near their place."""
 
 from __future__ import annotations
 

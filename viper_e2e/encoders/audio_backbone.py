@@ -1,4 +1,4 @@
-"""audio_backbone.py: a speech model as the settings want it: checked, loaded, cut behind the layer read."""
+"""audio_backbone.py: a speech model as set: checked, loaded, cut after the last layer that is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""face_encoder.py: the base of encoders that look at the face: crops of a clip's frames, and their slots."""
+"""face_encoder.py: the base of encoders of the face: crops of a clip's frames, and their slots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""prefix.py: a backbone cut before its first trained block: what is in front runs once for a clip."""
+"""prefix.py: a backbone cut before its first trained block; the part before the cut runs once per clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""py_feat.py: whole frames -> action units by py-feat, in a worker process that may die without us."""
+"""py_feat.py: whole frames -> action units by py-feat, in a process of its own, which may crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""align.py: the upright square that a face's eyes span, and its pixels: roll and scale are taken out."""
+"""align.py: the upright square that a face's eyes span, and its pixels: roll and scale are removed."""
 
 from __future__ import annotations
 

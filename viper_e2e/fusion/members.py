@@ -1,4 +1,4 @@
-"""members.py: heads of one kind, trained apart: their mean is the answer, their spread says how sure it is."""
+"""members.py: heads of one kind, trained separately: their mean predicts, their spread is the uncertainty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""scale.py: the head's numbers <-> labels of any range and kind, so that all are learned alike."""
+"""scale.py: the head's numbers <-> labels of any range and kind, so that all are learned in the same way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""order.py: which clip stands at which position of an epoch, and which process trains on it.
+"""order.py: which clip is at which position of an epoch, and which process trains on it.
 
 Position n of an epoch's order is all there is: batches, processes, workers and resume count positions.
 """

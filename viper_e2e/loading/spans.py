@@ -1,4 +1,4 @@
-"""spans.py: from when to when a walk through clips needs each shard, to read it ahead and let go of it."""
+"""spans.py: when a pass over clips needs each shard, to read it ahead and let go of it after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""stream.py: clips of a source read and decoded ahead by workers, in any order; what one that fails costs."""
+"""stream.py: clips of a source read and decoded ahead by workers, in any order; what a failed clip costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""augment.py: training clips changed at random, alike in all their frames, each by a seed of its own."""
+"""augment.py: random changes of training clips, the same in all frames of a clip, each from its own seed."""
 
 from __future__ import annotations
 

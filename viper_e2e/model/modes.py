@@ -1,4 +1,4 @@
-"""modes.py: a module in training or in evaluation mode for a while, and afterwards as it was."""
+"""modes.py: a module in training or evaluation mode for a while, and then as it was before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""packing/finding.py: the files that a table's names mean, and hints where there is none."""
+"""packing/finding.py: the files that a table's names refer to, and hints if there is none."""
 
 from __future__ import annotations
 

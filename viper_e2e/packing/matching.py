@@ -1,4 +1,4 @@
-"""packing/matching.py: rows of a table -> the files that they mean, each clip once."""
+"""packing/matching.py: rows of a table -> the files that they refer to, each clip once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""groups.py: groups of clips scored apart: by subject, split or shard, or by what was packed with them."""
+"""groups.py: groups of clips scored separately: by subject, split, shard or a packed column."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mapping.py: labels of a corpus -> those of a model that learned another one, by name; nothing is guessed."""
+"""mapping.py: labels of a corpus -> those of a model trained on another, by name; nothing is guessed."""
 
 from __future__ import annotations
 

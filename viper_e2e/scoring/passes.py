@@ -1,4 +1,4 @@
-"""passes.py: clips through the model, batch by batch or window by window; nowhere else does scoring meet it."""
+"""passes.py: clips through the model, batch by batch or window by window; only here does scoring call it."""
 
 from __future__ import annotations
 

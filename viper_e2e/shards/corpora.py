@@ -1,4 +1,4 @@
-"""shards/corpora.py: `a=0.7:PATTERN`: what a person writes for shards of several corpora, one to a line."""
+"""shards/corpora.py: `a=0.7:PATTERN`: shards of several corpora as users write them."""
 
 from __future__ import annotations
 

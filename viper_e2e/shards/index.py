@@ -1,4 +1,4 @@
-"""shards/index.py: the index file beside a shard: which member lies where."""
+"""shards/index.py: the index file beside a shard: where each member is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""shards/indexing.py: the index of a shard that another program wrote: where each member lies, and its hash."""
+"""shards/indexing.py: the index of a shard that another program wrote: where each member is, and its hash."""
 
 from __future__ import annotations
 

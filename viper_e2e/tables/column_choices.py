@@ -1,4 +1,4 @@
-"""column_choices.py: what a person says of columns, what each is taken for, and what is left to ask."""
+"""column_choices.py: what users say about columns, what each is taken for, and what is left to ask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""columns.py: what each column of a table is taken for, by its title or as a person says."""
+"""columns.py: what each column of a table is taken for, by its title or as the user says."""
 
 from __future__ import annotations
 

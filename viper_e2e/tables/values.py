@@ -1,4 +1,4 @@
-"""values.py: a cell of a table -> a number, strictly; and numbers that are hardly meant as such."""
+"""values.py: a cell of a table -> a number, strictly; and numbers that are probably codes or slips."""
 
 from __future__ import annotations
 

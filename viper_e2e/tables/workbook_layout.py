@@ -1,4 +1,4 @@
-"""workbook_layout.py: what of an Excel sheet its cells do not tell: hidden rows and columns, merged cells."""
+"""workbook_layout.py: what the cells of an Excel sheet do not show: hidden rows and columns, merged cells."""
 
 from __future__ import annotations
 

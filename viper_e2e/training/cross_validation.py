@@ -1,4 +1,4 @@
-"""cross_validation.py: a run per fold from one pass of encoding; each clip predicted by who never saw it."""
+"""cross_validation.py: a run per fold from one pass of encoding; no model predicts clips that it saw."""
 
 from __future__ import annotations
 

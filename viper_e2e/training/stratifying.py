@@ -1,4 +1,4 @@
-"""stratifying.py: groups of clips dealt to folds that are alike in size and in labels, from a seed."""
+"""stratifying.py: deals groups of clips to folds of similar size and labels, from a seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""yardstick.py: a ridge on the very tokens a run trains on: the score that the run should not stay below."""
+"""yardstick.py: a ridge on the tokens that a run trains on: a score that the run should reach."""
 
 from __future__ import annotations
 
