@@ -39,6 +39,7 @@ def test_the_command_measures_and_writes_nothing(tmp_path, capfd, monkeypatch):
     with ShardWriter(tmp_path / "shards", "some", None, shard_size=10**8) as writer:
         for i in range(3):
             writer.add(f"{i}", {"mp4": clip}, file_id=str(i))
+        writer.add("bad", {"mp4": b"not a clip"}, file_id="bad")
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     words = ["--preset=micro", "--num-workers=0", "--batch-size=2", "--seconds=0.4"]
@@ -51,6 +52,7 @@ def test_the_command_measures_and_writes_nothing(tmp_path, capfd, monkeypatch):
         "detection",
         "fusion",
         "limited by",
+        "1 clip could not be used: bad; `viper check --shards …` says why",
     ):
         assert word in told
     assert sorted(tmp_path.rglob("*")) == before

@@ -13,10 +13,10 @@ import torch
 
 from viper_e2e.clip import DecodedClip
 from viper_e2e.config import Settings
-from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.errors import ClipError, ExitCode, ViperError
 from viper_e2e.loading import ClipBatch, ClipLoader, notes_on_reading
 from viper_e2e.model import StageClock, ViPER, check_compiler, compile_model, compute_dtype, resolve_precision
-from viper_e2e.runtime import console, count_of, progress_bar, table, tell_problems
+from viper_e2e.runtime import AS_IT_IS, console, count_of, first_of, progress_bar, table, tell_problems
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import build_optimizer, make_loader
 
@@ -47,6 +47,8 @@ class Speeds:
     """Whether all encoders are, so that clips can be cached in memory."""
     is_half: bool
     """Whether backbones compute in half precision."""
+    unusable: tuple[str, ...] = ()
+    """Keys of clips that could not be used."""
     backboned: frozenset[str] = frozenset()
     """Stages that are encoders with a backbone."""
 
@@ -75,6 +77,12 @@ def run_bench(settings: Settings, shards: ShardSet, seconds: float) -> int:
     parts = [(name, f"{share:.0%}") for name, share in speeds.shares.items()]
     console.print(table("a training step", ("stage", "share"), parts))
     console.print(f"waiting for clips: {speeds.waiting:.0%} of the time")
+    if speeds.unusable:
+        several = count_of(len(speeds.unusable), "clip")
+        console.print(
+            f"{several} could not be used: {first_of(speeds.unusable)}; `viper check --shards …` says why",
+            **AS_IT_IS,
+        )
     for line in advice(speeds):
         console.print(line)
     return ExitCode.OK
@@ -97,12 +105,13 @@ def measure(
     def step(batch: ClipBatch) -> None:
         _train(model, optimizer, batch)
 
+    unusable: dict[str, None] = {}
     tell("reading shards")
     read = _rate(seconds, (_read(shards, i) for i in _forever(len(shards))))
     with make_loader(shards, settings, 0, 1) as loader:
         tell("decoding")
-        loaded = _rate(seconds, map(_num_usable, _batches(loader)))
-        batch = next(batch for batch in _batches(loader) if _num_usable(batch))
+        loaded = _rate(seconds, map(_num_usable, _batches(loader, unusable)))
+        batch = next(batch for batch in _batches(loader, unusable) if _num_usable(batch))
         tell("training steps")
         step(batch)
         clock.reset()
@@ -111,7 +120,7 @@ def measure(
         shares = clock.shares(time.perf_counter() - since)
         tell("training from shards")
         loader.waiting_seconds, since = 0.0, time.perf_counter()
-        trained = _rate(seconds, (_done(step, batch) for batch in _batches(loader)))
+        trained = _rate(seconds, (_done(step, batch) for batch in _batches(loader, unusable)))
         waiting = loader.waiting_seconds / (time.perf_counter() - since)
     clock.close()
     shares["crops, backward, optimizer"] = max(0.0, 1.0 - sum(shares.values()))
@@ -126,6 +135,7 @@ def measure(
         num_cores=num_cores(),
         frozen=all(encoder.is_frozen for encoder in model.encoders.values()),
         is_half=precision != "no",
+        unusable=tuple(unusable),
         backboned=frozenset(name for name, encoder in model.encoders.items() if encoder.backbones()),
     )
 
@@ -163,12 +173,14 @@ def _forever(number: int) -> Iterator[int]:
     return (i for _ in count() for i in range(number))
 
 
-def _batches(loader: ClipLoader) -> Iterator[ClipBatch]:
-    """Epoch after epoch; an epoch without a usable clip ends it."""
+def _batches(loader: ClipLoader, unusable: dict[str, None]) -> Iterator[ClipBatch]:
+    """Epoch after epoch; an epoch without a usable clip ends it. Keys of clips that cannot be used are kept."""
     for epoch in count():
         num_usable = 0
         for batch in loader.epoch(epoch):
             num_usable += _num_usable(batch)
+            rows = zip(batch.keys, batch.clips, strict=True)
+            unusable |= {key: None for key, clip in rows if isinstance(clip, ClipError)}
             yield batch
         if not num_usable:
             raise ViperError("no clip of the shards can be read; `viper check --shards …` says why")
