@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from rich.console import Console
 from rich.text import Text
 
 from viper_e2e.commands.cli import set_volume
 from viper_e2e.commands.command_line import parse
+from viper_e2e.commands.findings import tell_findings
 from viper_e2e.commands.packing import tell_next
 from viper_e2e.config import FoldRecipeOptions, RecipeOptions
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.packing import Corpus, PackOptions, corpus_rows, differences, pack, shards_in_the_way
-from viper_e2e.runtime import counting
+from viper_e2e.runtime import SteadyConsole, counting
 from viper_e2e.tables import ColumnChoices, label_titles, write_labels
 
 C = TypeVar("C", bound=RecipeOptions)
@@ -128,7 +128,7 @@ def pack_corpus(
     )
     with counting("packing") as progress:
         report = pack(videos, labels, given.out, how, progress=progress)
-    Console().print(report)
+    tell_findings(report, None)
     if expected is not None:
         _tell(f"{expected.name}: {line}" for line in differences(expected, rows))
     tell_next(report)
@@ -137,7 +137,7 @@ def pack_corpus(
 
 def _tell(lines: Iterable[str]) -> None:
     for line in lines:
-        Console().print(Text(f"note: {line}", style="yellow"))
+        SteadyConsole().print(Text(f"note: {line}", style="yellow"))
 
 
 def run(main: Callable[[], int]) -> None:
