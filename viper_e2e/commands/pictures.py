@@ -31,10 +31,8 @@ def check_pictures(sources: Sequence[Source], options: InferConfig) -> None:
     """Refuse pictures that cannot be made before anything is computed; the folder of ``--out`` is made."""
     if options.out:
         settle_folder(options.out, "--out")
-    for name, ending in ENDINGS.items():
-        wanted = getattr(options, name)
-        if wanted is None:
-            continue
+    for name, wanted in _wanted(options).items():
+        ending = ENDINGS[name]
         if wanted == "" and not options.out:
             raise ViperError(f"--{name} draws every clip into a folder: add --out FOLDER, or name one {ending}")
         if name == "plot" and not options.window_seconds:
@@ -71,9 +69,7 @@ def draw_pictures(
     places = [(number, i) for number, source in enumerate(sources) for i in range(len(source))]
     all_drawn = True
     with _Renderer(sources, model, options) as renderer:
-        for name in ENDINGS:
-            if getattr(options, name) is None:
-                continue
+        for name in _wanted(options):
             for place, records, path in zip(places, clips, _paths(sources, name, options), strict=True):
                 scored = [record for record in records if record["valid"]]
                 try:
@@ -118,10 +114,15 @@ class _Renderer:
             self.pool.close()
 
 
+def _wanted(options: InferConfig) -> dict[str, str]:
+    """The kinds of pictures that are asked for, each with its file; empty: one for each clip, in the folder."""
+    asked = {"plot": options.plot, "render": options.render}
+    return {name: path for name, path in asked.items() if path is not None}
+
+
 def _paths(sources: Sequence[Source], name: str, options: InferConfig) -> list[Path]:
     """Where the picture of each clip goes."""
-    wanted = getattr(options, name)
-    if wanted:
+    if wanted := _wanted(options)[name]:
         return [Path(wanted)]
     keys = [source.entry(i).key for source in sources for i in range(len(source))]
     return [Path(options.out or "", stem + ENDINGS[name]) for stem in picture_names(keys)]
