@@ -32,7 +32,12 @@ HUB_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "bac
 
 
 class Pretrained(nn.Module):
-    """What lets a model be saved, loaded and shared: what :class:`ViPER` builds on, and fills."""
+    """What lets a model be saved, loaded and shared: what :class:`ViPER` builds on, and fills.
+
+    Its methods have the names of `huggingface_hub.ModelHubMixin`, which is no base of it: that one removes the
+    config.json of a folder before it writes, so that a crash would cost the model that was there, and would
+    import huggingface_hub with every model.
+    """
 
     config: ModelConfig
     labels: LabelSet
