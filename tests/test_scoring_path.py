@@ -23,6 +23,7 @@ from viper_e2e.commands.cli import main
 from viper_e2e.config import EvalConfig
 from viper_e2e.config.presets import micro
 from viper_e2e.decoding import ClipDecoder
+from viper_e2e.errors import ViperError
 from viper_e2e.loading.stream import Reading
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.processes import Processes
@@ -201,9 +202,9 @@ def test_what_the_journal_knows_is_not_scored_again_and_comes_out_the_same(model
     done = []
     in_batches = passes.in_batches
 
-    def counting(model, source, *rest):
-        done.append(len(source))
-        return in_batches(model, source, *rest)
+    def counting(one_pass):
+        done.append(len(one_pass.source))
+        return in_batches(one_pass)
 
     monkeypatch.setattr(passes, "in_batches", counting)
     assert scored(model, wanted=wanted, journal=journal()) == whole
@@ -222,23 +223,6 @@ def test_a_damaged_line_of_a_journal_costs_its_own_clip_alone(damage, tmp_path):
     first, _, third = path.read_bytes().split(b"\n")[:-1]
     path.write_bytes(b"\n".join([first, damage, third, b""]))
     assert journal.known() == {"one": {"predicted": [0.1]}, "three": {"predicted": [0.3]}}
-
-
-def test_rows_that_eval_kept_before_are_read(model, tmp_path):
-    expected = scored(model)
-    journal = ResultJournal(tmp_path / "parts", "this model", Processes(Accelerator(cpu=True)))
-    for one in expected:
-        # As it was written until every command kept the same.
-        row = {"position": 0, "error": one.error, "present": [*one.present.values()]}
-        values = list((one.intensities or {"joy": 0.0, "fear": 0.0}).values())
-        share = one.face_found or 0.0
-        row |= {"predicted": values, "duration": one.end_seconds or 0.0, "face_share": share}
-        journal.add({f"{one.clip} {one.index}": row})
-    before = next((tmp_path / "parts").iterdir()).read_bytes()
-    for one, read in zip(expected, scored(model, journal=journal), strict=True):
-        for name in ("clip", "intensities", "present", "duration_seconds", "face_found", "error"):
-            assert getattr(read, name) == getattr(one, name), name
-    assert next((tmp_path / "parts").iterdir()).read_bytes() == before, "nothing was scored again"
 
 
 def test_a_setting_that_came_later_parts_no_model_from_its_journals(model, monkeypatch):
@@ -269,6 +253,35 @@ def test_a_model_is_in_evaluation_mode_while_it_scores_and_then_as_it_was(model,
     assert len(predictions) == (1 if windows is None else 2)
     assert modes
     assert not any(modes)
+
+
+@pytest.mark.parametrize(
+    ("has_model", "how", "told"),
+    [
+        (True, {"wanted": Wanted(windows=(2.0, 1.0)), "decode": FakeDecode()}, "leave out `decode`"),
+        (True, {"wanted": Wanted(windows=(2.0, 1.0)), "hooks": Hooks(quarantined={})}, "and `hooks`"),
+        (False, {"wanted": Wanted(boxes=True), "decode": FakeDecode()}, "leave out `wanted`"),
+        (False, {"hooks": Hooks(on_batch=print), "decode": FakeDecode()}, "and `on_batch`"),
+    ],
+)
+def test_a_wish_that_would_not_be_heeded_is_refused(model, has_model, how, told):
+    scoring = score(model if has_model else None, FakeShards([1]), Reading(num_workers=0), **how)
+    with pytest.raises(ViperError, match=told):
+        next(scoring)
+
+
+def test_windows_with_modalities_hidden_are_refused():
+    with pytest.raises(ViperError, match="leave out `hidden`"):
+        Wanted(windows=(2.0, 1.0), hidden=((), ("audio",)))
+
+
+def test_processes_share_clips_that_are_only_decoded():
+    seen = []
+    hooks = Hooks(on_clip=lambda i, clip: seen.append(i))
+    how = {"decode": FakeDecode(), "hooks": hooks, "processes": Alone(1, 2, [])}
+    found = list(score(None, FakeShards([5]), Reading(num_workers=0), **how))
+    assert seen == [1, 3]
+    assert len(found) == 5
 
 
 def test_hooks_see_what_passes_and_the_model_is_left_as_it_was(model):

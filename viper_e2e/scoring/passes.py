@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from viper_e2e.clip import ClipSource, DecodedClip, Sample
+from viper_e2e.clip import DecodedClip
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
-from viper_e2e.loading import ClipLoader, DecodeSample, Reading, decode_windows
+from viper_e2e.loading import ClipLoader, DecodeSample, decode_windows
 from viper_e2e.model import Prediction, ViPER, ViPEROutput, failed, in_mode, predictions_of
-from viper_e2e.scoring.score import Hooks, Wanted
+from viper_e2e.scoring.score import Pass, Wanted
+from viper_e2e.scoring.sources import Subset
 
 
-def in_batches(
-    model: ViPER,
-    source: ClipSource,
-    reading: Reading,
-    wanted: Wanted,
-    decode: Callable[[Sample], Any] | None,
-    hooks: Hooks,
-    process_index: int,
-    num_processes: int,
-) -> Iterator[tuple[int, list[Prediction]]]:
+def in_batches(one_pass: Pass) -> Iterator[tuple[int, list[Prediction]]]:
     """Number and predictions of each clip of a process's share, one for each set of hidden modalities."""
+    model, wanted, hooks = one_pass.model, one_pass.wanted, one_pass.hooks
+    assert model is not None
     loader = ClipLoader(
-        source,
-        decode or DecodeSample(model.decoder),
-        **asdict(reading),
+        one_pass.source,
+        one_pass.decode or DecodeSample(model.decoder),
+        **asdict(one_pass.reading),
         shuffle=False,
-        process_index=process_index,
-        num_processes=num_processes,
+        process_index=one_pass.share[0],
+        num_processes=one_pass.share[1],
         cached=hooks.cached,
         quarantined=hooks.quarantined,
     )
@@ -83,20 +78,20 @@ def _predictions(
     return predictions_of(output, clips, names, modalities, frames=frames, boxes=boxes, hidden=hidden)
 
 
-def in_windows(
-    model: ViPER, source: ClipSource, reading: Reading, wanted: Wanted
-) -> Iterator[tuple[int, list[Prediction]]]:
+def in_windows(one_pass: Pass) -> Iterator[tuple[int, list[Prediction]]]:
     """Number and predictions of every clip, as each is done, one for each of its windows.
 
     Where a clip can be read no further, what was scored stays, and a failed prediction stands for the rest.
     Each file is decoded in one pass and its windows are scored as they come, so that memory does not depend on
     its length; the time limit is one window's. Up to ``num_workers`` clips are decoded at the same time.
     """
+    model, wanted, own = one_pass.model, one_pass.wanted, one_pass.own
+    assert model is not None
     assert wanted.windows is not None
-    begun: dict[int, list[Prediction]] = {}
+    source, begun = Subset(one_pass.source, own), defaultdict[int, list[Prediction]](list)
     with in_mode(model, training=False):
-        for i, found in decode_windows(source, model.decoder, *wanted.windows, reading):
-            windows = begun.setdefault(i, [])
+        for i, found in decode_windows(source, model.decoder, *wanted.windows, one_pass.reading):
+            windows = begun[i]
             if isinstance(found, ClipError):
                 reached = windows[-1].end_seconds if windows else None
                 key, modalities = source.entry(i).key, model.modalities
@@ -104,7 +99,7 @@ def in_windows(
             elif found is not None:
                 windows.append(_window(model, *found, wanted))
                 continue
-            yield i, begun.pop(i)
+            yield own[i], begun.pop(i)
 
 
 def _window(model: ViPER, start_seconds: float, clip: DecodedClip, wanted: Wanted) -> Prediction:

@@ -7,12 +7,11 @@ decided here for all of them. Loads no torch until there is a model to score wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from viper_e2e.clip import ClipSource, DecodedClip, Sample
-from viper_e2e.config import looks_at_face
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading import ClipStream, Reading
 from viper_e2e.model import Prediction, failed
@@ -63,11 +62,13 @@ class Wanted:
             raise ViperError(
                 f"windows of {length} s every {hop} s: the hop must be above 0, at most the window"
             )
+        if self.windows is not None and self.hidden != ((),):
+            raise ViperError("windows are scored with all modalities: leave out `hidden`, or score whole clips")
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What else happens to the clips of this process as they pass; nothing happens to windows."""
+    """What else happens to the clips of this process as they pass; windows have no hooks."""
 
     cached: Callable[[str], Any] | None = None
     """As in `ClipStream`."""
@@ -77,6 +78,70 @@ class Hooks:
     """Called with each `ClipBatch` after its pass through the model."""
     on_clip: Callable[[int, Any], None] | None = None
     """Called with the number of each clip and its `PreparedClip`, what was decoded, or its `ClipError`."""
+
+    def numbered(self, numbers: Sequence[int]) -> Hooks:
+        """For clips that stand alone, which have these numbers in their source."""
+        on_clip = self.on_clip
+        if on_clip is None:
+            return self
+        return replace(self, on_clip=lambda i, clip: on_clip(numbers[i], clip))
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One process's share of the clips of a source, how they are read, and what of them is wanted.
+
+    `ViperError` for a hook or a wish that this way of scoring would not heed.
+    """
+
+    model: ViPER | None
+    source: ClipSource
+    reading: Reading
+    wanted: Wanted
+    decode: Callable[[Sample], Any] | None
+    hooks: Hooks
+    share: tuple[int, int]
+    """Number of this process, and how many there are."""
+
+    def __post_init__(self) -> None:
+        if self.model is None:
+            assert self.decode is not None, "without a model nothing else says how"
+            if self.wanted != Wanted() or self.hooks.on_batch is not None:
+                raise ViperError("without a model clips are only decoded: leave out `wanted` and `on_batch`")
+        elif self.wanted.windows is not None and (self.decode is not None or self.hooks != Hooks()):
+            raise ViperError(
+                "windows are decoded as the model does, past all hooks: leave out `decode` and `hooks`"
+            )
+
+    @property
+    def own(self) -> range:
+        """Numbers of the clips of this process."""
+        index, count = self.share
+        return range(index, len(self.source), count)
+
+    def predictions(self) -> Iterator[tuple[int, list[Prediction]]]:
+        """Number and predictions of each clip of this process, as it is done."""
+        if not len(self.source):
+            return iter(())
+        if self.model is None:
+            return self._decoded()
+        from viper_e2e.scoring import passes
+
+        return passes.in_batches(self) if self.wanted.windows is None else passes.in_windows(self)
+
+    def _decoded(self) -> Iterator[tuple[int, list[Prediction]]]:
+        """Clips that are decoded alone, in order: whether they can be, how long they are, and notes."""
+        assert self.decode is not None
+        hooks, on_clip = self.hooks, self.hooks.on_clip
+        stream = ClipStream(
+            self.source, self.decode, self.reading, cached=hooks.cached, quarantined=hooks.quarantined
+        )
+        with stream:
+            for slot in stream.clips(self.own):
+                clip, slot.clip = slot.clip, None
+                if on_clip is not None:
+                    on_clip(slot.index, clip)
+                yield slot.index, [_as_prediction(slot.key, clip)]
 
 
 def score(
@@ -112,12 +177,15 @@ def score(
     kept = journal.known() if journal is not None else {}
     done = {i for i, name in enumerate(names) if name in kept}
     for i in sorted(done):
-        clip = [replace(one, index=i) for one in _restored(kept[names[i]], model, source.entry(i).key)]
+        clip = [replace(Prediction.from_json(one), index=i) for one in kept[names[i]]]
         tell(clip[0], 1)
         yield from clip
     count = processes.count if processes is not None else 1
     own: list[Prediction] = []
-    for i, found in _scored(model, source, done, reading, wanted, processes, decode, hooks):
+    rest = [i for i in range(len(source)) if i not in done]
+    share = (processes.index, processes.count) if processes is not None else (0, 1)
+    one_pass = Pass(model, Subset(source, rest), reading, wanted, decode, hooks.numbered(rest), share)
+    for i, found in ((rest[at], found) for at, found in one_pass.predictions()):
         is_changed = isinstance(source, ClipFiles) and source.has_changed(i)
         clip = [replace(one, index=i, warning=_with_note(one, is_changed)) for one in found]
         if journal is not None:
@@ -137,82 +205,15 @@ def score(
     yield from (failed(key, why, modalities, stage="read") for key, why in source.unusable)
 
 
-def _scored(
-    model: ViPER | None,
-    source: ClipSource,
-    done: set[int],
-    reading: Reading,
-    wanted: Wanted,
-    processes: Team | None,
-    decode: Callable[[Sample], Any] | None,
-    hooks: Hooks,
-) -> Iterator[tuple[int, list[Prediction]]]:
-    """Number and predictions of each clip of this process's share of what is not done."""
-    rest = [i for i in range(len(source)) if i not in done]
-    if not rest:
-        return
-    share = (processes.index, processes.count) if processes is not None else (0, 1)
-    if hooks.on_clip is not None:
-        seen = hooks.on_clip
-        hooks = replace(hooks, on_clip=lambda i, clip: seen(rest[i], clip))
-    if model is None:
-        assert decode is not None, "without a model nothing else says how"
-        found = _decoded(Subset(source, rest), reading, decode, hooks)
-    elif wanted.windows is not None:
-        from viper_e2e.scoring.passes import in_windows
-
-        rest = rest[share[0] :: share[1]]
-        found = in_windows(model, Subset(source, rest), reading, wanted)
-    else:
-        from viper_e2e.scoring.passes import in_batches
-
-        found = in_batches(model, Subset(source, rest), reading, wanted, decode, hooks, *share)
-    for i, clip in found:
-        yield rest[i], clip
-
-
-def _decoded(
-    source: ClipSource, reading: Reading, decode: Callable[[Sample], Any], hooks: Hooks
-) -> Iterator[tuple[int, list[Prediction]]]:
-    """Clips that are decoded alone, in order: whether they can be, how long they are, and notes."""
-    with ClipStream(source, decode, reading, cached=hooks.cached, quarantined=hooks.quarantined) as stream:
-        for slot in stream.clips(range(len(source))):
-            clip, slot.clip = slot.clip, None
-            if hooks.on_clip is not None:
-                hooks.on_clip(slot.index, clip)
-            if isinstance(clip, ClipError):
-                one = failed(slot.key, clip.reason, (), stage=clip.stage)
-            else:
-                one = Prediction(slot.key, start_seconds=0.0)
-                if isinstance(clip, DecodedClip):
-                    told = "; ".join(clip.notes) or None
-                    one = replace(one, end_seconds=round(clip.duration_seconds, 3), warning=told)
-            yield slot.index, [one]
+def _as_prediction(key: str, clip: object) -> Prediction:
+    if isinstance(clip, ClipError):
+        return failed(key, clip.reason, (), stage=clip.stage)
+    one = Prediction(key, start_seconds=0.0)
+    if not isinstance(clip, DecodedClip):
+        return one
+    told = "; ".join(clip.notes) or None
+    return replace(one, end_seconds=round(clip.duration_seconds, 3), warning=told)
 
 
 def _with_note(one: Prediction, is_changed: bool) -> str | None:
     return "; ".join(filter(None, (one.warning, CHANGED))) if is_changed else one.warning
-
-
-def _restored(
-    outcome: list[dict[str, Any]] | dict[str, Any], model: ViPER | None, key: str
-) -> list[Prediction]:
-    """The predictions of one clip, out of a journal."""
-    if isinstance(outcome, list):
-        return [Prediction.from_json(one) for one in outcome]
-    # What `eval` kept until every command kept the same: a row of its table.
-    assert model is not None
-    if outcome["error"] is not None:
-        return [failed(key, outcome["error"], model.modalities)]
-    sees = any(map(looks_at_face, model.modalities))
-    intensities = [float("nan") if value is None else value for value in outcome["predicted"]]
-    return [
-        Prediction(
-            key,
-            start_seconds=0.0,
-            end_seconds=round(outcome["duration"], 3),
-            intensities=dict(zip(model.labels.names, intensities, strict=True)),
-            present=dict(zip(model.modalities, outcome["present"], strict=True)),
-            face_found=outcome["face_share"] if sees else None,
-        )
-    ]
