@@ -39,9 +39,9 @@ def told(*outputs: ViPEROutput, position: int = 0) -> list[str]:
     absent.begin(position)
     for one in outputs:
         absent.add(one, torch.ones(len(one.valid)))
-    lines = [*absent.told()]
+    lines = [*absent.notes()]
     absent.begin(0)
-    assert not lines or not [*absent.told()], "told twice"
+    assert not lines or not [*absent.notes()], "told twice"
     return lines
 
 

@@ -398,7 +398,7 @@ def read(tmp_path: Path, text: str, corpus: Corpus = TINY):
 
 def test_a_folder_that_is_as_expected_is_told_nothing(tmp_path):
     found = read(tmp_path, "\ufeffname, code\na, 1\nb,2\n")
-    assert found.told == []
+    assert found.notes == []
     assert found.rows == [
         {"Path": "a", "Split": "train", "Emotion": "glad"},
         {"Path": "b", "Split": "train", "Emotion": "sad"},
@@ -406,7 +406,7 @@ def test_a_folder_that_is_as_expected_is_told_nothing(tmp_path):
 
 
 def test_what_differs_is_told_with_the_place_to_look(tmp_path):
-    assert read(tmp_path, "name,code\na,1\nb,3\n").told == [
+    assert read(tmp_path, "name,code\na,1\nb,3\n").notes == [
         "Tiny: 1 row is left out: labels.csv line 3: code is '3', none of 1, 2",
         "Tiny: expected 2 rows of train, found 1: see https://example.org/tiny",
         "Tiny: numbers of clips by class in train: sad 0 (expected 1)",
@@ -432,7 +432,7 @@ def test_files_that_fit_no_name_are_counted_and_named(tmp_path):
     source = Names(pattern=r"(?P<who>\w)_(?P<code>\d)\.mp4", row={"Path": "{path}", "Subject": "{who}"})
     found = corpus_rows(dataclasses.replace(TINY, sources=(source,), rows={}, classes={}), tmp_path)
     assert [row["Subject"] for row in found.rows] == ["a", "b"]
-    assert found.told == ["Tiny: 1 clip has a name unknown to this recipe and is left out: notes.mp4"]
+    assert found.notes == ["Tiny: 1 clip has a name unknown to this recipe and is left out: notes.mp4"]
 
 
 def row_of(name: str, corpus: Corpus) -> str:

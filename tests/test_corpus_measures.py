@@ -170,8 +170,8 @@ def test_thresholds_are_the_best_of_the_authors_grid():
     scores, before = (task_scores(one, num_resamples=0)["emotions"] for one in (fitted, found))
     assert scores.values["presence"] + scores.values["salience"] == pytest.approx(2 * score(best))
     assert sum(scores.values[name] for name in BLENDS) > sum(before.values[name] for name in BLENDS)
-    assert "fitted" in scores.told
-    assert "never fitted" in before.told
+    assert "fitted" in scores.notes
+    assert "never fitted" in before.notes
 
 
 def test_a_model_keeps_what_was_fitted_for_it(tmp_path):
@@ -284,7 +284,7 @@ def test_a_combined_measure_is_the_weighted_sum_of_what_its_tasks_have():
     overall = scores["overall"]
     assert overall.values == pytest.approx({"f1_mse": f1 - 0.25 * mse})
     assert overall.intervals["f1_mse"].low < overall.values["f1_mse"] < overall.intervals["f1_mse"].high
-    assert overall.told == "f1_mse = emotion.weighted_f1 − 0.25 · valence.mse"
+    assert overall.notes == "f1_mse = emotion.weighted_f1 − 0.25 · valence.mse"
     assert main_score(scores, "overall.f1_mse") == overall.values["f1_mse"]
     without = task_scores(replace(mer(), labels=replace(MER, combined=())), num_resamples=0)
     assert main_score(scores) == main_score(without)

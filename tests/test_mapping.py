@@ -60,7 +60,7 @@ def test_labels_go_where_the_names_say_and_all_else_is_told():
     assert made.row(row(0, 1, 0)) == pytest.approx((0, 0, 1, 5.0, nan, 1.0), nan_ok=True)
     for lost in (row(0, 0, 1), row(0.5, 0, 0.5), row(nan, nan, nan)):
         assert np.isnan(made.row(lost)[:3]).all()
-    assert made.told == (
+    assert made.notes == (
         "left out: classes of Mood that the model does not have: bored",
         "classes of emotion that the shards do not have (if predicted, they count as wrong): anger",
         "Valence: 1 to 9 in the shards, -1 to 1 in the model; taken as they are",
@@ -78,7 +78,7 @@ def test_several_classes_may_be_one_and_their_shares_are_added():
 def test_intensities_without_tasks_are_mapped_column_by_column():
     made = LabelMap.of(LabelSet(("Joy", "Fright")), LabelSet(("Fear", "Awe", "Joy")), ["fright=fear"])
     assert made.row((0.1, 0.9)) == pytest.approx((0.9, nan, 0.1), nan_ok=True)
-    assert made.told == ("columns of intensities that the shards do not have (not measured): awe",)
+    assert made.notes == ("columns of intensities that the shards do not have (not measured): awe",)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def _labelled(shards: ShardSet, model: ViPER, options: EvalConfig) -> tuple[Shar
         raise ViperError("--submission needs all labels of the model; leave out --map")
     words = [] if options.map == ["same"] else options.map
     mapping = LabelMap.of(shards.labels, model.labels, words)
-    for line in (*mapping.told, *mapping.lost(shards)):
+    for line in (*mapping.notes, *mapping.lost(shards)):
         console.print(f"--map: {line}", style="yellow", **AS_IT_IS)
     return mapping.applied(shards), mapping
 

@@ -92,7 +92,7 @@ def pack_known(given: RecipeOptions, corpus: Corpus, fold: str = "") -> int:
         raise ViperError(f"--fold {fold}: {corpus.name} has the folds {', '.join(corpus.folds)}")
     found = corpus_rows(corpus, given.corpus, fold)
     code = pack_corpus(given, found.rows, videos=given.corpus, choices=corpus.choices())
-    _tell(found.told)
+    _tell(found.notes)
     return code
 
 

@@ -62,7 +62,7 @@ class CorpusRows:
     """What a folder of a corpus came to."""
 
     rows: list[Fields]
-    told: list[str]
+    notes: list[str]
     """What differs from what is known of the corpus, and what was left out."""
 
 
@@ -75,20 +75,20 @@ def corpus_rows(corpus: Corpus, folder: Path, fold: str = "") -> CorpusRows:
     if not folder.is_dir():
         raise ViperError(f"{folder}: no such folder; --corpus is the folder as it is distributed")
     files = tuple(path.relative_to(folder).as_posix() for path in find_files(folder).files)
-    told: list[str] = []
-    there = Folder(folder, files, told)
+    notes: list[str] = []
+    there = Folder(folder, files, notes)
     rows = [row for source in corpus.sources for row in source.rows(there)]
     if not rows:
         raise ViperError(
             f"{folder}: no clips of this corpus found; --corpus is the folder as it is distributed"
         )
     if corpus.folds and any(row.get("Fold") for row in rows):
-        told += _in_several_folds(rows)
+        notes += _in_several_folds(rows)
         fold = fold or corpus.folds[0]
         split = {fold: corpus.held_out}
         rows = [{**row, "Split": split.get(row["Fold"], "train")} if row["Fold"] else row for row in rows]
-        told.append(f"fold {fold} is {corpus.held_out}, the others are train; all are in the column Fold")
-        told += _lists_of_folds(corpus, there, rows)
+        notes.append(f"fold {fold} is {corpus.held_out}, the others are train; all are in the column Fold")
+        notes += _lists_of_folds(corpus, there, rows)
     columns = dict.fromkeys(column for row in rows for column in row)
     rows = [{column: row.get(column, "") for column in columns} for row in rows]
     hidden = sorted(path.name for path in folder.rglob("._*"))
@@ -97,11 +97,11 @@ def corpus_rows(corpus: Corpus, folder: Path, fold: str = "") -> CorpusRows:
             "file that macOS leaves behind is not a clip",
             "files that macOS leaves behind are not clips",
         )
-        told.append(f"{count_of(len(hidden), one, many)}: {some(hidden)}")
-    told += [f"{path}: {what}" for path, what in corpus.known.items() if (folder / path).exists()]
-    told += differences(corpus, rows, fold)
-    told += [f"not checked against the corpus: {fact}" for fact in corpus.unverified]
-    return CorpusRows(rows, [f"{corpus.name}: {line}" for line in told])
+        notes.append(f"{count_of(len(hidden), one, many)}: {some(hidden)}")
+    notes += [f"{path}: {what}" for path, what in corpus.known.items() if (folder / path).exists()]
+    notes += differences(corpus, rows, fold)
+    notes += [f"not checked against the corpus: {fact}" for fact in corpus.unverified]
+    return CorpusRows(rows, [f"{corpus.name}: {line}" for line in notes])
 
 
 def _in_several_folds(rows: Sequence[Fields]) -> list[str]:
@@ -119,29 +119,29 @@ def _in_several_folds(rows: Sequence[Fields]) -> list[str]:
 
 def _lists_of_folds(corpus: Corpus, folder: Folder, rows: Sequence[Fields]) -> list[str]:
     """Where the corpus's own lists of training are not all that the test list of a fold leaves."""
-    told = []
+    notes = []
     for fold, table in corpus.trained.items():
         listed = {row["Path"] for row in table.rows(folder)}
         expected = {row["Path"] for row in rows if row["Fold"] != fold}
         for differ, text in ((expected - listed, "not in"), (listed - expected, "only in")):
             if differ:
                 named = some(sorted(differ))
-                told.append(
+                notes.append(
                     f"{count_of(len(differ), 'clip is', 'clips are')} {text} the training "
                     f"list of fold {fold}: {named}"
                 )
-    return told
+    return notes
 
 
 def differences(corpus: Corpus, rows: Sequence[Mapping[str, object]], fold: str = "") -> list[str]:
     """Counts that are not those expected; of splits that folds make, for the first fold alone."""
-    told = []
+    notes = []
     about = "about " if corpus.rows_unverified else ""
     for split, expected in corpus.rows.items():
         found = len(_of_split(rows, split))
         if found != expected and (split == "all" or fold in ("", *corpus.folds[:1])):
             where = "" if split == "all" else f" of {split}"
-            told.append(
+            notes.append(
                 f"expected {about}{count_of(expected, 'row')}{where}, found {found:,}: see {corpus.link}"
             )
     titles = [title for task in corpus.tasks if task.is_words for title in task.titles]
@@ -149,8 +149,8 @@ def differences(corpus: Corpus, rows: Sequence[Mapping[str, object]], fold: str 
         counts = Counter(row[titles[0]] for row in _of_split(rows, split))
         wrong = [f"{name} {counts[name]:,} (expected {n:,})" for name, n in wanted.items() if counts[name] != n]
         if wrong:
-            told.append(f"numbers of clips by class in {split}: {', '.join(wrong)}")
-    return told
+            notes.append(f"numbers of clips by class in {split}: {', '.join(wrong)}")
+    return notes
 
 
 def _of_split(rows: Sequence[Mapping[str, object]], split: str) -> list[Mapping[str, object]]:

@@ -39,7 +39,7 @@ class FrameWindows(Source):
                 labels = read_frame_labels(path)
                 seconds = frame_seconds(folder.path / video)
             except (ClipError, ViperError) as error:
-                folder.told.append(f"{where} is left out: {error}")
+                folder.notes.append(f"{where} is left out: {error}")
                 continue
             if len(labels.values) != len(seconds):
                 counts = f"{count_of(len(labels.values), 'line')}, {count_of(len(seconds), 'frame')}"
@@ -72,4 +72,4 @@ class FrameWindows(Source):
             ),
         ):
             if named:
-                folder.told.append(f"{count_of(len(named), *texts)}: {some(named)}")
+                folder.notes.append(f"{count_of(len(named), *texts)}: {some(named)}")

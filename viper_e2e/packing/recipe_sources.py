@@ -27,7 +27,7 @@ class Folder:
     path: Path
     files: Sequence[str]
     """Of clips, by their paths in it."""
-    told: list[str]
+    notes: list[str]
     """What is odd about it."""
 
     @cached_property
@@ -49,7 +49,7 @@ class Folder:
                 "--corpus is the folder as it is distributed"
             )
         if not found:
-            self.told.append(f"there is no table {pattern}; its columns stay empty")
+            self.notes.append(f"there is no table {pattern}; its columns stay empty")
         return found
 
 
@@ -72,11 +72,11 @@ class Beside:
         for path in folder.tables(self.table, optional=True):
             if self.pattern:
                 matches = (
-                    re.fullmatch(self.pattern, line) for line in read_text(path, folder.told).splitlines()
+                    re.fullmatch(self.pattern, line) for line in read_text(path, folder.notes).splitlines()
                 )
                 lines = [match.groupdict() for match in matches if match]
             else:
-                lines = [fields for _, fields in read_records(path, (), ",", folder.told)]
+                lines = [fields for _, fields in read_records(path, (), ",", folder.notes)]
             found |= {self.key.format_map(fields): fields for fields in lines}
         return {
             key: {name: fields[column] for column, name in self.columns.items()}
@@ -119,7 +119,7 @@ class Source:
             if made:
                 rows.append(self._found_by_number(made, folder) if self.by_number else made)
         if left:
-            folder.told.append(f"{count_of(len(left), 'row is', 'rows are')} left out: {some(left)}")
+            folder.notes.append(f"{count_of(len(left), 'row is', 'rows are')} left out: {some(left)}")
         return rows
 
     def _found_by_number(self, row: Fields, folder: Folder) -> Fields:
@@ -160,8 +160,7 @@ class Names(Source):
                 f"{clips} a name unknown to this recipe and {are} left out"
                 for clips, are in (("clip has", "is"), ("clips have", "are"))
             )
-            told = f"{count_of(len(others), one, many)}: {some(others)}"
-            folder.told.append(told)
+            folder.notes.append(f"{count_of(len(others), one, many)}: {some(others)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +178,7 @@ class Table(Source):
 
     def records(self, folder: Folder) -> Iterator[tuple[str, Fields]]:
         for path in folder.tables(self.table, self.optional):
-            records = read_records(path, self.columns, self.separator, folder.told)
+            records = read_records(path, self.columns, self.separator, folder.notes)
             for row, (line, fields) in enumerate(records):
                 yield f"{path.relative_to(folder.path)} line {line}", {**fields, "row": str(row)}
 
@@ -198,7 +197,7 @@ class Lines(Source):
     def records(self, folder: Folder) -> Iterator[tuple[str, Fields]]:
         strange = []
         for path in folder.tables(self.table, optional=False):
-            for number, line in enumerate(read_text(path, folder.told).splitlines(), start=1):
+            for number, line in enumerate(read_text(path, folder.notes).splitlines(), start=1):
                 where = f"{path.relative_to(folder.path)} line {number}"
                 if found := re.fullmatch(self.pattern, line):
                     named = {name: text or "" for name, text in found.groupdict().items()}
@@ -206,7 +205,7 @@ class Lines(Source):
                 elif line.strip() and not re.fullmatch(self.others, line):
                     strange.append(where)
         if strange:
-            folder.told.append(
+            folder.notes.append(
                 f"{count_of(len(strange), 'line is', 'lines are')} not understood and left out: {some(strange)}"
             )
 

@@ -23,17 +23,17 @@ _LETTERS = (
 
 
 def read_records(
-    path: Path, columns: Sequence[str], separator: str, told: list[str]
+    path: Path, columns: Sequence[str], separator: str, notes: list[str]
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, title → cell) of each row; ``columns`` are the titles of a table without them.
 
     A byte order mark, Windows line ends and spaces around cells are left out; repairs are reported.
     """
-    text = read_text(path, told)
+    text = read_text(path, notes)
     mended = text.translate(WINDOWS)
     if mended != text:
         num = sum(a != b for a, b in zip(text, mended, strict=True))
-        told.append(f"{path.name}: {count_of(num, *_LETTERS)}")
+        notes.append(f"{path.name}: {count_of(num, *_LETTERS)}")
     if separator == " ":
         records = ((n, line.split()) for n, line in enumerate(mended.splitlines(), start=1))
     else:
@@ -45,7 +45,7 @@ def read_records(
         yield line, dict(zip(titles, [*cells, *[""] * (len(titles) - len(cells))], strict=False))
 
 
-def read_text(path: Path, told: list[str]) -> str:
+def read_text(path: Path, notes: list[str]) -> str:
     """UTF-8, with or without its mark; anything else is reported. ``ViperError``: it cannot be read."""
     try:
         data = path.read_bytes()
@@ -56,5 +56,5 @@ def read_text(path: Path, told: list[str]) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        told.append(f"{path.name}: not UTF-8; read as Windows-1252")
+        notes.append(f"{path.name}: not UTF-8; read as Windows-1252")
         return data.decode("cp1252", errors="replace")

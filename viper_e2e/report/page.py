@@ -155,7 +155,7 @@ def _task(one: TaskScores) -> dict[str, Any]:
         "name": words(one.task.name),
         "kind": one.task.kind,
         "num_clips": one.num_clips,
-        "told": one.told,
+        "notes": one.notes,
         "note_on_intervals": intervals_over(one.over) if one.intervals else "",
         "measures": [(measure_title(name), measure_cell(one, name)) for name in one.values],
         "titles": [*map(measure_title, each), "clips"],

@@ -86,7 +86,7 @@ def task_tables(scores: TaskScores) -> list[Table]:
     whole = plain_table(kind, ("measure", "value"))
     for name, value in scores.values.items():
         whole.add_row(measure_title(name), with_interval(value, scores.intervals.get(name)))
-    notes = [scores.told, intervals_over(scores.over) if scores.intervals else ""]
+    notes = [scores.notes, intervals_over(scores.over) if scores.intervals else ""]
     whole.caption, whole.caption_justify = Text("; ".join(filter(None, notes))), "left"
     if not scores.by_column:
         return [whole]

@@ -111,7 +111,7 @@ def with_thresholds(predictions: Predictions) -> LabelSet:
     return replace(labels, tasks=tuple(tasks)) if labels.tasks else labels
 
 
-def told_of(task: Task) -> str:
+def notes_of(task: Task) -> str:
     """Notes beside a task's measures."""
     if not set(task.measures).intersection(BLENDS):
         return ""

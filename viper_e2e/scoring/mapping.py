@@ -41,7 +41,7 @@ class TaskMap:
 
 def _of_kept(one: TaskMap, task: Task) -> Task:
     """The model's task as it is measured, of the columns that can be."""
-    # Who is blended cannot be told where some emotions are not there.
+    # Who is blended cannot be known where some emotions are not there.
     is_whole = len(one.kept) == task.size
     return task if is_whole else replace(task, size=len(one.kept), alone=None, measures=())
 
@@ -53,7 +53,7 @@ class LabelMap:
     labels: LabelSet
     """The model's."""
     tasks: tuple[TaskMap, ...]
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
     """What is left out, a line each; how many clips that costs is known once it is applied."""
 
     @classmethod
@@ -61,7 +61,7 @@ class LabelMap:
         """``words``: ``["happy=joy,mood=emotion"]``, the corpus's name first; what has the same name in both is
         mapped as it is. Raises `ViperError` for names that are not there, or could mean several things."""
         pairs = _pairs(words, corpus)
-        told: list[str] = []
+        notes: list[str] = []
         made: list[TaskMap] = []
         ours = {name_of(task.name): (task, columns) for task, columns in model.parts}
         for task, columns in corpus.parts:
@@ -72,14 +72,14 @@ class LabelMap:
                 )
             if any(one.task.name == ours[name][0].name for one in made if name in ours):
                 raise ViperError(f"--map: two tasks of the shards map to {name} of the model; map only one")
-            found = _task_map(corpus, task, columns, model, ours.get(name), pairs, told)
+            found = _task_map(corpus, task, columns, model, ours.get(name), pairs, notes)
             made += [] if found is None else [found]
         measured = {one.task.name for one in made}
         lacking = [task.name for task, _ in model.parts if task.name not in measured]
-        told += [f"not measured, as the shards have no label for it: {_listed(lacking)}"] if lacking else []
+        notes += [f"not measured, as the shards have no label for it: {_listed(lacking)}"] if lacking else []
         if not made:
-            raise ViperError(f"--map: the shards have no label that the model learned: {'; '.join(told)}")
-        return cls(model, tuple(made), tuple(told))
+            raise ViperError(f"--map: the shards have no label that the model learned: {'; '.join(notes)}")
+        return cls(model, tuple(made), tuple(notes))
 
     def row(self, labels: Sequence[float]) -> tuple[float, ...]:
         """A clip's labels in the corpus → in the model, NaN where there is none."""
@@ -198,30 +198,30 @@ def _task_map(
     model: LabelSet,
     ours: tuple[Task, slice] | None,
     pairs: Mapping[Place, str],
-    told: list[str],
+    notes: list[str],
 ) -> TaskMap | None:
-    """None where the model has no such task; ``told`` gets a line for all that is left out."""
+    """None where the model has no such task; ``notes`` gets a line for all that is left out."""
     name = name_of(task.name)
     if ours is None:
         given = [place for place in pairs if place[0] == name and place[1] is not None]
         if given:
             raise ViperError(f"--map {given[0][1]}={pairs[given[0]]}: also say which task {name} is: {name}=…")
-        told.append(f"left out, as the model has no task of this name: {task.name} ({task.kind})")
+        notes.append(f"left out, as the model has no task of this name: {task.name} ({task.kind})")
         return None
     own, place = ours
     if own.kind != task.kind:
-        told.append(
+        notes.append(
             f"left out: {task.name} is {task.kind} in the shards, {own.name} is {own.kind} in the model"
         )
         return None
     if task.kind == "number":
         if (task.minimum, task.maximum) != (own.minimum, own.maximum):
             spans = (f"{t.minimum:g} to {t.maximum:g}" for t in (task, own))
-            told.append(
+            notes.append(
                 f"{task.name}: {next(spans)} in the shards, {next(spans)} in the model; taken as they are"
             )
         return TaskMap(own, place.start, {columns.start: 0})
-    return _column_map(corpus, task, columns, model, own, place, pairs, told)
+    return _column_map(corpus, task, columns, model, own, place, pairs, notes)
 
 
 def _column_map(
@@ -232,7 +232,7 @@ def _column_map(
     own: Task,
     place: slice,
     pairs: Mapping[Place, str],
-    told: list[str],
+    notes: list[str],
 ) -> TaskMap | None:
     wanted = [name_of(title) for title in model.own_titles(own, place)]
     prefix = name_of(own.name)
@@ -253,10 +253,10 @@ def _column_map(
     what = "classes" if task.kind == "class" else "columns"
     if unmapped:
         names = [titles[i - columns.start] for i in unmapped]
-        told.append(f"left out: {what} of {task.name} that the model does not have: {_listed(names)}")
+        notes.append(f"left out: {what} of {task.name} that the model does not have: {_listed(names)}")
     if missing := [name for i, name in enumerate(wanted) if i not in mapped.values()]:
         effect = "if predicted, they count as wrong" if task.kind == "class" else "not measured"
-        told.append(f"{what} of {own.name} that the shards do not have ({effect}): {_listed(missing)}")
+        notes.append(f"{what} of {own.name} that the shards do not have ({effect}): {_listed(missing)}")
     return TaskMap(own, place.start, mapped, tuple(unmapped)) if mapped else None
 
 

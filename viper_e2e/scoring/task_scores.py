@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
-from viper_e2e.scoring.corpus_measures import told_of
+from viper_e2e.scoring.corpus_measures import notes_of
 from viper_e2e.scoring.metrics import Interval, Over, drawn, finite_or_none, interval_of, resamples
 from viper_e2e.scoring.task_sums import clip_sums, measures_of_sums, of_each_label
 from viper_e2e.tasks import COMBINED, OVERALL, CombinedMeasure, Task, measures_of
@@ -38,7 +38,7 @@ class TaskScores:
     """Of a class or a label: recall, precision, F1, and how many clips have it."""
     confusion: tuple[tuple[int, ...], ...] = ()
     """Of classes: rows are true, columns predicted."""
-    told: str = ""
+    notes: str = ""
     """Notes beside them."""
     over: Over = "clips"
     """What the intervals are over."""
@@ -109,8 +109,8 @@ def task_record(scores: TaskScores) -> dict[str, Any]:
     }
     if scores.intervals:
         record["intervals_over"] = scores.over
-    if scores.told:
-        record["told"] = scores.told
+    if scores.notes:
+        record["told"] = scores.notes
     if scores.task.thresholds is not None:
         record["thresholds"] = dict(zip(("present_from", "equal_within"), scores.task.thresholds, strict=True))
     if scores.by_column:
@@ -190,7 +190,7 @@ def _scores_of(ruler: Ruler, predictions: Predictions, num_resamples: int, seed:
     values = {name: float(value[0]) for name, value in ruler.measures(total[None]).items()}
     if ruler.combined:
         formulas = "; ".join(f"{one.name} = {one.formula}" for one in ruler.combined)
-        return TaskScores(task, (), len(sums), values, intervals, {}, told=formulas, over=over)
+        return TaskScores(task, (), len(sums), values, intervals, {}, notes=formulas, over=over)
     columns = ruler.parts[0][1]
     names = tuple(map(name_of, predictions.labels.own_titles(task, columns)))
     by_column: dict[str, dict[str, float]] = {}
@@ -206,7 +206,7 @@ def _scores_of(ruler: Ruler, predictions: Predictions, num_resamples: int, seed:
             each = of_each_label(total.reshape(1, 4, task.size))
             for place, row in enumerate(by_column.values()):
                 row |= {measure: float(values[0, place]) for measure, values in each.items()}
-    return TaskScores(task, names, len(sums), values, intervals, by_column, confusion, told_of(task), over)
+    return TaskScores(task, names, len(sums), values, intervals, by_column, confusion, notes_of(task), over)
 
 
 def _by_column(

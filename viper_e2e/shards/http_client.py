@@ -65,7 +65,7 @@ class Answer:
         try:
             return self._response.read1(_TOLD_BYTES, decode_content=False)
         except (HTTPError, OSError, http.client.HTTPException) as error:
-            raise Stumble(self._watchdog.told or _reason(error)) from error
+            raise Stumble(self._watchdog.fault or _reason(error)) from error
 
     def exactly(self, size: int, within_seconds: float) -> bytes:
         """So many bytes of the body, as they come, so that the watchdog can end it between two."""
@@ -76,9 +76,9 @@ class Answer:
                 pieces.append(piece)
                 left -= len(piece)
         except (HTTPError, OSError, http.client.HTTPException) as error:
-            raise Stumble(self._watchdog.told or _reason(error)) from error
+            raise Stumble(self._watchdog.fault or _reason(error)) from error
         if left:
-            raise Stumble(self._watchdog.told or f"the answer ends {left} of {size} bytes early")
+            raise Stumble(self._watchdog.fault or f"the answer ends {left} of {size} bytes early")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
@@ -104,7 +104,7 @@ def get(url: str, headers: Mapping[str, str], secrets: Mapping[str, str], timeou
             here = target
     except (HTTPError, OSError, http.client.HTTPException) as error:
         watchdog.stop()
-        raise Stumble(watchdog.told or _reason(error)) from error
+        raise Stumble(watchdog.fault or _reason(error)) from error
     except ShardError:
         watchdog.stop()
         raise
@@ -130,7 +130,7 @@ def _ask(url: str, headers: dict[str, str], timeout_seconds: float, watchdog: _W
         except (ProtocolError, SSLError):
             # A server may close a kept connection in the moment in which it is used again. That is no failure
             # of the server: the next kept one is tried, and at last a new one.
-            if not watchdog.reuses or watchdog.told:
+            if not watchdog.reuses or watchdog.fault:
                 raise
 
 
@@ -151,7 +151,7 @@ class _Watchdog:
     """The watchdog of this thread's request."""
 
     def __init__(self) -> None:
-        self.told, self.reuses = "", True
+        self.fault, self.reuses = "", True
         self.socket: socket.socket | None = None
         self._timer: threading.Timer | None = None
 
@@ -167,7 +167,7 @@ class _Watchdog:
             self._timer.cancel()
 
     def _end(self, seconds: float) -> None:
-        self.told = f"no whole answer within {seconds:.0f} s"
+        self.fault = f"no whole answer within {seconds:.0f} s"
         if self.socket is not None:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(self.socket, socket.SHUT_RDWR)

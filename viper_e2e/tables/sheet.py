@@ -38,7 +38,7 @@ class Sheet:
     """(line number, cells) of every row that is not blank."""
     separator: str
     """Empty for a workbook."""
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
     """What was found from the file itself, if it is not plain comma-separated UTF-8."""
 
 
@@ -56,20 +56,20 @@ def read_sheet(path: Path, is_id: IsId, *, encoding: str = "", sheet: str = "") 
     if data.startswith(OLD_WORKBOOK):
         raise ViperError(f"{path}: an Excel workbook of the old kind (.xls); save it as .xlsx or as CSV UTF-8")
     if data.startswith(b"PK\x03\x04"):
-        records, layout, told = _workbook(path, data, is_id, sheet)
-        made = _sheet(path, records, "", told, is_id)
-        looks = layout.told(made.header, [line for line, _ in made.lines])
-        return replace(made, told=(*made.told, *looks))
+        records, layout, notes = _workbook(path, data, is_id, sheet)
+        made = _sheet(path, records, "", notes, is_id)
+        looks = layout.notes(made.header, [line for line, _ in made.lines])
+        return replace(made, notes=(*made.notes, *looks))
     if data.startswith(PARQUET):
         return _sheet(path, lines_of_parquet(path, data), "", ["its first row as line 2 (Parquet)"], is_id)
     if sheet:
         raise ViperError(f"{path}: --sheet {sheet}: text has no sheets; leave it out")
-    text, told = _decoded(path, data, encoding)
+    text, notes = _decoded(path, data, encoding)
     first, _, rest = text.partition("\n")
     skipped = 0
     if said := re.fullmatch(r"\"?sep=(.)\"?", first.strip("\r ")):
         text, skipped, separator = rest, 1, said[1]
-        told.append("its sep= line")
+        notes.append("its sep= line")
     else:
         separator = _separator(text, is_id)
     try:
@@ -78,11 +78,11 @@ def read_sheet(path: Path, is_id: IsId, *, encoding: str = "", sheet: str = "") 
         raise ViperError(f"{path}: {error}; save it again as CSV UTF-8") from error
     _refuse_other_separators(path, records, is_id)
     if separator != ",":
-        told.append(f"{SEPARATORS.get(separator, repr(separator))} between its cells")
-    return _sheet(path, [(line + skipped, cells) for line, cells in records], separator, told, is_id)
+        notes.append(f"{SEPARATORS.get(separator, repr(separator))} between its cells")
+    return _sheet(path, [(line + skipped, cells) for line, cells in records], separator, notes, is_id)
 
 
-def _sheet(path: Path, records: list[Line], separator: str, told: list[str], is_id: IsId) -> Sheet:
+def _sheet(path: Path, records: list[Line], separator: str, notes: list[str], is_id: IsId) -> Sheet:
     """Find the header, and leave out the lines above it, comments, and columns without anything in them."""
     at = _header_at(records, is_id)
     if at is None or len(records) < at + 2:
@@ -93,10 +93,10 @@ def _sheet(path: Path, records: list[Line], separator: str, told: list[str], is_
         header[0] = header[0].lstrip("# ")
     above = [line for line, cells in records[:at] if not _is_comment(cells)]
     if above:
-        told.append(f"its titles in line {header_line} (lines above it are left out)")
+        notes.append(f"its titles in line {header_line} (lines above it are left out)")
     comments = sum(_is_comment(cells) for _, cells in [*records[:at], *records[at + 1 :]])
     if comments:
-        told.append(f"{count_of(comments, 'comment line')} beginning with #")
+        notes.append(f"{count_of(comments, 'comment line')} beginning with #")
     lines = [(line, cells) for line, cells in records[at + 1 :] if not _is_comment(cells)]
     while header and not header[-1] and not any(cells[len(header) - 1 :][:1] > [""] for _, cells in lines):
         header.pop()
@@ -108,7 +108,7 @@ def _sheet(path: Path, records: list[Line], separator: str, told: list[str], is_
         raise ViperError(f"{path}: no rows; a header line and one line per clip are needed")
     if separator:
         _refuse_swallowed_rows(path, lines, width, separator)
-    return Sheet(header, header_line, lines, separator, tuple(told))
+    return Sheet(header, header_line, lines, separator, tuple(notes))
 
 
 def _refuse_other_separators(path: Path, records: list[Line], is_id: IsId) -> None:
@@ -206,7 +206,7 @@ def _decoded(path: Path, data: bytes, encoding: str) -> tuple[str, list[str]]:
     """The text, and its encoding where it is not UTF-8."""
     try:
         if encoding:
-            return data.decode(encoding).removeprefix("\ufeff"), [f"{encoding} as told"]
+            return data.decode(encoding).removeprefix("\ufeff"), [f"{encoding} as requested"]
         for bom, name in BOMS.items():
             if data.startswith(bom):
                 text = data.decode(name).removeprefix("\ufeff")
@@ -261,7 +261,7 @@ def _workbook(path: Path, data: bytes, is_id: IsId, wanted: str) -> tuple[list[L
     if wanted:
         if wanted not in sheets:
             raise ViperError(f"{path}: no sheet {wanted!r}; there are {', '.join(map(repr, sheets))}")
-        return *sheets[wanted], [f"sheet {wanted!r} as told"]
+        return *sheets[wanted], [f"sheet {wanted!r} as requested"]
     filled = {title: sheet for title, sheet in sheets.items() if sheet[0]}
     named = {
         title: (rows, layout)
@@ -281,6 +281,6 @@ def _workbook(path: Path, data: bytes, is_id: IsId, wanted: str) -> tuple[list[L
         raise ViperError(f"{path}: no rows; a header line and one line per clip are needed")
     title, (rows, layout) = next(iter(chosen.items()))
     which = f"sheet {title!r} of {len(filled)}" if len(filled) > 1 else f"sheet {title!r}"
-    told = [which + ", which is hidden" * layout.is_hidden]
-    told += [f"hidden sheet {', '.join(map(repr, away))} left out (--sheet takes it)"] if away else []
-    return rows, layout, told
+    notes = [which + ", which is hidden" * layout.is_hidden]
+    notes += [f"hidden sheet {', '.join(map(repr, away))} left out (--sheet takes it)"] if away else []
+    return rows, layout, notes

@@ -69,7 +69,7 @@ def read_labels(path: Path, choices: ColumnChoices = NO_CHOICES) -> LabelTable:
         labels = label_set(columns.tasks, [row.intensities for row in rows], choices.combined)
     else:
         labels = LabelSet(tuple(sheet.header[at] for at in columns.labels), *range_of(values))
-    told = [f"{path.name}: read with {', '.join(sheet.told)}"] if sheet.told else []
+    told = [f"{path.name}: read with {', '.join(sheet.notes)}"] if sheet.notes else []
     told += [f"{path.name}: numbers with decimal commas"] if decimal == "," else []
     if codes and [code.casefold() for code in codes] != ["none"]:
         num_codes = sum(bool(cell.strip()) and is_missing(cell.strip(), codes) for _, cell in cells)

@@ -33,27 +33,27 @@ class Layout:
     across: tuple[int, ...] = ()
     """Rows that begin cells which are merged over several columns."""
 
-    def told(self, header: Sequence[str], lines: Sequence[int]) -> list[str]:
+    def notes(self, header: Sequence[str], lines: Sequence[int]) -> list[str]:
         """What a person should know of a table with these titles and lines: all of it is read."""
-        told, known = [], set(lines)
+        notes, known = [], set(lines)
         if rows := [row for row in self.hidden_rows if row in known]:
-            told.append(
+            notes.append(
                 f"{count_of(len(rows), 'hidden row')} (line {_few(rows)}; delete those that should not be "
                 "packed)"
             )
         titles = [header[at - 1] for at in self.hidden_columns if at <= len(header) and header[at - 1]]
         if titles:
-            told.append(f"{count_of(len(titles), 'hidden column')} ({_few(titles)})")
+            notes.append(f"{count_of(len(titles), 'hidden column')} ({_few(titles)})")
         if merged := [row for row, places in self.down.items() if row in known for _ in places]:
-            told.append(
+            notes.append(
                 f"{count_of(len(merged), 'merged cell')}, whose value is used in each row (line {_few(merged)})"
             )
         if across := [row for row in self.across if row in known]:
-            told.append(
+            notes.append(
                 f"{count_of(len(across), 'cell')} merged over several columns, whose value counts for the "
                 f"first column only (line {_few(across)})"
             )
-        return told
+        return notes
 
 
 def layouts_of(book: zipfile.ZipFile) -> dict[str, Layout]:

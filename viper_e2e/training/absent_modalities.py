@@ -38,7 +38,7 @@ class AbsentModalities:
         each = [present.sum(0), looked.sum()[None], (looked & found).sum()[None], counts.sum()[None]]
         self._counts += torch.cat(each)
 
-    def told(self) -> Iterator[str]:
+    def notes(self) -> Iterator[str]:
         """At the end of an epoch, asked by all processes: a line for all that no clip has."""
         if not self._is_whole:
             return

@@ -50,7 +50,7 @@ def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[dict[int, 
     with ManyTrainings(folding.settings, command=command, count=folding.num_trainings) as many:
         is_main = many.processes.is_main
         if is_main:
-            many.told.problems((*folding.shards.problems, *notes_on(folding.shards, folding.folds)))
+            many.notes.problems((*folding.shards.problems, *notes_on(folding.shards, folding.folds)))
             console.print(*folding.overview(), sep="\n")
             folding.write_folds()
         for seed, own in folding.by_seed.items():

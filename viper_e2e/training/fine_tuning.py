@@ -38,8 +38,8 @@ def prepare_for_training(module: ViPER, config: TrainConfig) -> None:
 class FineTuning:
     """Set up before anything expensive; everything that makes no sense is a `ViperError` here."""
 
-    def __init__(self, module: ViPER, config: TrainConfig, clip_cache: ClipStore, told: TellOnce):
-        self.module, self.config, self.clip_cache, self.told = module, config, clip_cache, told
+    def __init__(self, module: ViPER, config: TrainConfig, clip_cache: ClipStore, notes: TellOnce):
+        self.module, self.config, self.clip_cache, self.notes = module, config, clip_cache, notes
         module.augment = build_augment(config.augment, config.augmentation, module.modalities)
         if module.augment is not None and config.reuse_memory.num_bytes:
             frozen = [name for name, encoder in module.encoders.items() if encoder.is_frozen]
@@ -101,11 +101,11 @@ class FineTuning:
             )
             if accelerator.is_main_process:
                 groups = optimizer.param_groups
-                self.told.table(groups_table(groups))
+                self.notes.table(groups_table(groups))
                 # Measured again, its last digits differ where nothing else does.
                 sizes = [(group["name"], sum(p.numel() for p in group["params"])) for group in groups]
                 table = memory.needs_table(needs, self.config.batch_size, free)
-                self.told.table(table, same_as=(sizes, self.config.batch_size))
+                self.notes.table(table, same_as=(sizes, self.config.batch_size))
             memory.check_fits(self.module, needs, clip, free, self.config)
         clips[row] = cache.with_tokens(clip)
 

@@ -90,10 +90,12 @@ class ManyTrainings:
         self.processes = Processes(self.accelerator)
         given = train.reuse_memory.num_bytes
         budget = given if given or "reuse_memory" in settings.given else None
-        self.told = TellOnce()
+        self.notes = TellOnce()
         """What all trainings have said so far."""
         speaks = self.processes.is_main
-        self.clips = SharedClips(budget, told=self.told, speaks=speaks, num_trainings=count) if shares else None
+        self.clips = (
+            SharedClips(budget, notes=self.notes, speaks=speaks, num_trainings=count) if shares else None
+        )
         self.code: int = ExitCode.OK
         """0, or that of the signal that asked to stop."""
         self._precision = train.mixed_precision

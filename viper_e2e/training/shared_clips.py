@@ -50,14 +50,14 @@ class SharedClips:
         self,
         budget_bytes: int | None = None,
         *,
-        told: TellOnce | None = None,
+        notes: TellOnce | None = None,
         speaks: bool = True,
         num_trainings: int = 1,
     ):
         """``budget_bytes``: `None`: half of what the device has free when the first training begins.
-        ``told``: what was told of these trainings. ``speaks``: whether to tell what cannot be shared.
+        ``notes``: what these trainings have reported. ``speaks``: whether to report what cannot be shared.
         ``num_trainings``: there will be, as far as is known, for messages."""
-        self.told = told or TellOnce()
+        self.notes = notes or TellOnce()
         self._budget_bytes, self.speaks, self.num_trainings = budget_bytes, speaks, num_trainings
         self._store: ClipCache | None = None
         self._ids: dict[tuple[str, str], str] = {}
@@ -108,7 +108,7 @@ class SharedClips:
     def tell(self, line: str) -> None:
         """Once."""
         if self.speaks:
-            self.told.line(line)
+            self.notes.line(line)
 
 
 class HeldClips:

@@ -216,7 +216,8 @@ class Trainer(TrainingRun):
             self.state.cursor = Cursor(self.config.seed, self.state.cursor.epoch + 1, 0)
             self.state.loss_sum, self.state.loss_steps = 0.0, 0
         self.state.validated_step = self.state.step
-        self.reporter.report_epoch(record, self.predictions, self.guard.skips, [*self.absent_modalities.told()])
+        absent = [*self.absent_modalities.notes()]
+        self.reporter.report_epoch(record, self.predictions, self.guard.skips, absent)
         for name in better:
             self.saver.save_model(name, self.state)
         self._enter_epoch(self.state.cursor.epoch)

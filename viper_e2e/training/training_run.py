@@ -56,13 +56,13 @@ class TrainingRun:
         self.processes, self.hooks = processes or Processes(accelerator), hooks or TrainerHooks()
         saved = self._open_shards()
         held = clips.of(self.train_shards, self.val_shards) if clips is not None else None
-        self.told = clips.told if clips is not None else TellOnce()
+        self.notes = clips.notes if clips is not None else TellOnce()
         self.clip_cache: ClipStore = held or ClipCache(self.config.reuse_memory.num_bytes)
         self._open_folder()
         labels = self._build_model(saved)
         self.loss = build_loss(labels, self.train_shards, self.config, self.module.fusion.num_networks)
         self._settle_precision()
-        self.tuning = FineTuning(self.module, self.config, self.clip_cache, self.told)
+        self.tuning = FineTuning(self.module, self.config, self.clip_cache, self.notes)
         self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
         self.module.set_clip_timeout(self.config.clip_timeout_seconds)
         if held is not None:
@@ -199,12 +199,12 @@ class TrainingRun:
 
     def _tell_beginning(self) -> None:
         """Print what is trained, on which clips, and what is odd about these."""
-        self.told.table(branch_table(self.module))
+        self.notes.table(branch_table(self.module))
         if isinstance(self.train_shards, Mixture):
-            self.told.table(mixture_table(shares_of(self.train_shards), self.train_shards.corpora))
+            self.notes.table(mixture_table(shares_of(self.train_shards), self.train_shards.corpora))
         for shards in filter(None, (self.train_shards, self.val_shards)):
-            self.told.problems(shards.problems)
-        self.told.problems(
+            self.notes.problems(shards.problems)
+        self.notes.problems(
             notes_on_reading(self.train_shards.remote_reading, (self.train_shards, self.val_shards))
         )
 
