@@ -209,3 +209,14 @@ def test_exact_tables_give_back_every_digit_and_parts_are_joined_in_any_order(tm
     assert joined.errors == whole.errors[::-1]
     with pytest.raises(AssertionError, match="every clip once"):
         Predictions.joined([whole, whole], keys)
+
+
+@pytest.mark.parametrize("column", ["subjects", "words"])
+def test_whatever_is_known_of_a_clip_stays_with_it_where_parts_are_joined(column):
+    whole = predictions(9, **{column: [f"of {i}" for i in range(9)]})
+    keys = whole.keys[::-1]
+    assert getattr(Predictions.joined([whole], keys), column) == [f"of {i}" for i in range(8, -1, -1)]
+    first, rest = whole.only(np.arange(9) < 4), predictions(9).only(np.arange(9) >= 4)
+    joined = Predictions.joined([first, rest], keys)
+    assert getattr(joined, column) == [*[None] * 5, "of 3", "of 2", "of 1", "of 0"]
+    assert getattr(Predictions.joined([predictions(9)], keys), column) is None

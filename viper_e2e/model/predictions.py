@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Integer
 
 from viper_e2e.clip import ClipSource
 from viper_e2e.config import looks_at_face
@@ -28,6 +29,8 @@ from viper_e2e.model.predictions_csv import (
     write_rows,
 )
 from viper_e2e.tasks import Task
+
+Column = list | np.ndarray | None
 
 
 @dataclass
@@ -57,12 +60,8 @@ class Predictions:
     """Those that the model read of each clip; only in memory, for the page, not in tables."""
 
     def __post_init__(self) -> None:
-        optional: list[Sized | None] = [self.subjects, self.words]
-        lists: list[Sized] = [self.keys, self.file_ids, self.shards, self.errors]
-        lists += [rows for rows in optional if rows is not None]
-        arrays: list[Sized] = [self.predicted, self.true, self.valid, self.present]
-        arrays += [self.face_share, self.duration_seconds]
-        assert {len(rows) for rows in (*lists, *arrays)} == {len(self.keys)}, "every row is one clip"
+        columns: list[Sized | None] = [getattr(self, name) for name in COLUMNS]
+        assert {len(rows) for rows in columns if rows is not None} == {len(self.keys)}, "every row is one clip"
         assert self.predicted.shape == self.true.shape == (len(self), len(self.labels))
         assert self.present.shape[1] == len(self.modalities)
 
@@ -130,14 +129,12 @@ class Predictions:
 
     def only(self, keep: Bool[np.ndarray, "N"]) -> Predictions:
         """Only the rows to keep."""
-        rows = np.flatnonzero(keep)
-        lists = ("keys", "file_ids", "shards", "errors", "subjects", "words")
-        arrays = ("predicted", "true", "valid", "present", "face_share", "duration_seconds")
-        kept = {name: getattr(self, name)[rows] for name in arrays}
-        for name in lists:
-            values = getattr(self, name)
-            kept[name] = None if values is None else [values[row] for row in rows]
-        return replace(self, **kept)
+        return self._at(np.flatnonzero(keep))
+
+    def _at(self, rows: Integer[np.ndarray, "R"]) -> Predictions:
+        """These rows, in this order."""
+        columns: dict[str, Any] = {name: _rows_of(getattr(self, name), rows) for name in COLUMNS}
+        return replace(self, **columns)
 
     @property
     def scored(self) -> Bool[np.ndarray, "N"]:
@@ -193,32 +190,14 @@ class Predictions:
         once."""
         first = parts[0]
         assert all(p.labels.names == first.labels.names and p.modalities == first.modalities for p in parts)
-        rows = {key: (part, row) for part in parts for row, key in enumerate(part.keys)}
-        assert len(rows) == sum(map(len, parts)) == len(keys), "every clip once"
-        starts = dict(zip(map(id, parts), np.cumsum([0, *map(len, parts)]).tolist(), strict=False))
-        order = [starts[id(rows[key][0])] + rows[key][1] for key in keys]
-
-        def column(name: str) -> list:
-            values = [value for part in parts for value in getattr(part, name) or [None] * len(part)]
-            return [values[row] for row in order]
-
-        def numbers(name: str) -> np.ndarray:
-            return np.concatenate([getattr(part, name) for part in parts])[order]
-
-        return replace(
-            first,
-            keys=column("keys"),
-            file_ids=column("file_ids"),
-            shards=column("shards"),
-            errors=column("errors"),
-            subjects=column("subjects"),
-            predicted=numbers("predicted"),
-            true=numbers("true"),
-            valid=numbers("valid"),
-            present=numbers("present"),
-            face_share=numbers("face_share"),
-            duration_seconds=numbers("duration_seconds"),
-        )
+        sizes = list(map(len, parts))
+        columns: dict[str, Any] = {
+            name: _end_to_end([getattr(part, name) for part in parts], sizes) for name in COLUMNS
+        }
+        whole = replace(first, **columns)
+        rows = {key: row for row, key in enumerate(whole.keys)}
+        assert len(rows) == len(whole) == len(keys), "every clip once"
+        return whole._at(np.array([rows[key] for key in keys], dtype=int))
 
     def write_csv(
         self,
@@ -293,3 +272,24 @@ class Predictions:
         )
         write_rows(path, ["File_ID", *columns.columns], lines)
         return [key for key, fine in zip(self.keys, readable, strict=True) if not fine]
+
+
+COLUMNS = tuple(one.name for one in fields(Predictions) if one.name not in ("labels", "modalities"))
+"""What `Predictions` have of each clip."""
+
+
+def _rows_of(column: Column, rows: Integer[np.ndarray, "R"]) -> Column:
+    if isinstance(column, list):
+        return [column[row] for row in rows]
+    return None if column is None else column[rows]
+
+
+def _end_to_end(columns: Sequence[Column], sizes: Sequence[int]) -> Column:
+    """One column of several parts; rows of a part that does not know it have nothing there."""
+    arrays = [column for column in columns if isinstance(column, np.ndarray)]
+    if arrays:
+        return np.concatenate(arrays)
+    if all(column is None for column in columns):
+        return None
+    of_parts = (column or [None] * size for column, size in zip(columns, sizes, strict=True))
+    return [value for of_part in of_parts for value in of_part]
