@@ -159,6 +159,11 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         ("shards: [", "not valid YAML"),
         ("shards: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
         ("batch_size: 0\n", "give a number"),
+        ("shards: 2020-13-45\n", "not valid YAML"),
+        (f"batch_size: {'9' * 5_000}\n", "not valid YAML"),
+        ("[" * 100_000, "nested more than 32 levels deep"),
+        ("shards:\n" + "".join(f"{' ' * n}- \n" for n in range(100)), "nested more than 32 levels deep"),
+        ("#" * 5_000_000, "over 4,194,304 bytes"),
     ],
 )
 def test_a_file_that_cannot_be_right_is_told_in_one_line(tmp_path, content, told):

@@ -225,6 +225,7 @@ def test_columns_in_another_order_are_the_same_labels(corpus, going_on, tmp_path
     ("file", "text"),
     [
         ("config.yaml", "lr: ["),
+        ("config.yaml", "[" * 2_000),
         ("data.json", "{"),
         ("data.json", '{"labels": 5}'),
         ("data.json", '{"train": {}}'),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ import yaml
 
 from viper_e2e.config.option_names import setting_of
 from viper_e2e.errors import ViperError
+
+MAX_BYTES = 4 * 2**20
+MAX_DEPTH = 32
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,12 @@ def read_settings_file(path: Path, option: str = "--config") -> dict[str, Any]:
     lines unfold to a billion values.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        events = list(yaml.parse(text, Loader=yaml.SafeLoader))
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ViperError(f"{option} {path}: over {MAX_BYTES:,} bytes; is this a file of settings?")
+        text = content.decode("utf-8-sig")
+        events = list(_events(text, path))
     except OSError as error:
         raise ViperError(f"{option} {path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -66,8 +73,18 @@ def read_settings_file(path: Path, option: str = "--config") -> dict[str, Any]:
         raise ViperError(f"{option} {path}: YAML aliases (*name) are not understood; write the values out")
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # of values: a 13th month, a number of 5,000 digits
         raise _invalid(path, error) from error
+
+
+def _events(text: str, path: Path) -> Iterator[yaml.Event]:
+    """What YAML's parser finds, up to a depth at which its time grows with the cube of the file's length."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ViperError(f"{path}: nested more than {MAX_DEPTH} levels deep; is this a file of settings?")
+        yield event
 
 
 def _invalid(path: Path, error: Exception) -> ViperError:

@@ -85,7 +85,7 @@ class SavedRun:
         try:
             with naming(path):
                 settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ViperError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from error
         if not isinstance(settings, dict):
             raise ViperError(f"{path}: holds no settings; was it edited?")
