@@ -5,9 +5,18 @@ from __future__ import annotations
 import ast
 import re
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from support import ROOT
+from support.training_runs import settings
+
+from viper_e2e.config import Settings
+from viper_e2e.encoders import ClipView
+from viper_e2e.model.slots import lay_out
+from viper_e2e.model.viper import ViPER
+from viper_e2e.training.data import make_loader, open_splits
+from viper_e2e.training.losses import IntensityLoss
 
 TEXT = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 STOPS = re.findall(r"^\d\. `([\w/.]+)`(?: \(and its neighbours\))?, `([\w.]+)`", TEXT, re.MULTILINE)
@@ -42,14 +51,57 @@ def test_each_stop_is_where_it_is_said_to_be(file, name):
 
 def test_a_newcomer_is_sent_to_files_that_are_there():
     (table,) = re.findall(r"^## Where to change what$(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
-    rows = re.findall(r"^\| .* \| (.*`.*) \|$", table, re.MULTILINE)
-    assert len(rows) == 9
+    rows = re.findall(r"^\| (.*`.*) \|$", table, re.MULTILINE)
+    assert len(rows) == 11
     for row in rows:
         folder = None
         for name in re.findall(r"`([\w/]+(?:\.py|/))`", row):
             path = ROOT / name if "/" in name else folder / name
             assert path.exists(), name
             folder = path.parent
+
+
+SIZES = {"B": 3, "T": 4, "E": 2, "K": 1, "M": 2, "N": 4, "H": 64, "W": 96, "P": 32, "D": 16}
+"""Of the clips of the corpus and the preset `micro`; all else is whatever it is."""
+
+
+def test_batches_have_the_shapes_and_dtypes_of_the_table(corpus, tmp_path):
+    (table,) = re.findall(r"^### Shapes on the way$(.*?)^### ", TEXT, re.MULTILINE | re.DOTALL)
+    told = re.findall(r"^\|[^|]*\| `(\w+)\.(\w+)`[^|]*\| ([^|]*) \| (\w+) \|", table, re.MULTILINE)
+    assert len(told) == 21
+    found = parts_of_a_step(settings(corpus, tmp_path, "--batch-size=3"))
+    for owner, name, shape, dtype in told:
+        made = getattr(found[owner], name)
+        wanted = [] if shape == "one number" else [SIZES.get(letter, letter) for letter in shape.split()]
+        sizes = [own if letter == "S" else letter for own, letter in zip(made.shape, wanted, strict=True)]
+        assert list(made.shape) == [int(size) for size in sizes], (owner, name)
+        assert str(made.dtype).removeprefix("torch.") == dtype, (owner, name)
+
+
+def parts_of_a_step(run: Settings) -> dict[str, object]:
+    """What one step of training hands on from stage to stage, by its class."""
+    shards, _ = open_splits(run.train)
+    model, seen = ViPER(run.model, shards.known_labels).train(), {}
+    with make_loader(shards, run, 0, 1) as loader:
+        batch = next(iter(loader.epoch(0)))
+    prepared = model.prepare(batch.clips)
+    slots = lay_out(prepared, run.model.decoding.num_frames, model.device, spread=False)
+    view = ClipView(prepared[0], slots.frame[0], slots.used[0], run.model.decoding.sample_rate)
+    model.watch = lambda streams, *_: seen.update(streams)
+    output = model(prepared)
+    loss = IntensityLoss({"mse": 1.0}, len(model.labels))(output.by_network, batch.intensities, batch.weights)
+    crops = SimpleNamespace(crops=view.crops(model.encoders["visual"].crop_spec))
+    parts = [
+        batch.clips[0],
+        batch.clips[0].sound[0],
+        batch,
+        prepared[0].track,
+        slots,
+        seen["visual"],
+        output,
+        loss,
+    ]
+    return {type(part).__name__: part for part in parts} | {"ClipView": crops}
 
 
 ELSEWHERE = {
