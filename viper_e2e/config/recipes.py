@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from viper_e2e.config.depth import Blocks, Depth, Frozen, LaterDepths, LoRA, Phase
 from viper_e2e.config.modalities import backbone_places, backbones_of
+from viper_e2e.config.model import BackboneConfig
 from viper_e2e.config.settings import Settings
 from viper_e2e.errors import ViperError
 
@@ -26,8 +27,26 @@ def recipe_words(settings: Settings, kept: Collection[str]) -> list[str]:
     of which they said which blocks train.
     Raises `ViperError` where this makes no sense.
     """
-    train, model, recipe = settings.train, settings.model, f"--recipe {settings.train.recipe}"
-    if model.fusion.kind == "ridge":
+    _check(settings)
+    train, model = settings.train, settings.model
+    known = backbones_of(model)
+    depth: Depth = LoRA() if train.recipe == "lora" else Blocks(NUM_BLOCKS)
+    trained = _fine_tuned(settings, known, depth, kept)
+    first = train.epochs - max(1, round(FINE_TUNED_SHARE * train.epochs))
+    later = train.unfreeze_at or LaterDepths(tuple(Phase(first, name, depth) for name in trained))
+    words = [f"--unfreeze_at={later}", "--reuse_memory=4GB"]
+    if depth != LoRA():
+        return [*words, "--backbone_lr=0.0003", "--layer_decay=0.75"]
+    places = backbone_places(model)
+    adapted = [phase.backbone for phase in later.phases if phase.depth == LoRA()]
+    new = [name for name in adapted if name in known and not known[name].lora_rank]
+    return [*words, "--backbone_lr=0.001", *(f"--model.{places[name]}.lora_rank={LORA_RANK}" for name in new)]
+
+
+def _check(settings: Settings) -> None:
+    """`ViperError` where no backbone could learn after the head."""
+    train, recipe = settings.train, f"--recipe {settings.train.recipe}"
+    if settings.model.fusion.kind == "ridge":
         raise ViperError(
             f"{recipe}: --head ridge is fitted in closed form, and no backbone can learn from it; leave one of "
             "them out"
@@ -37,15 +56,20 @@ def recipe_words(settings: Settings, kept: Collection[str]) -> list[str]:
             f"{recipe}: trains the head first and then backbones, which takes at least 2 epochs (--epochs "
             f"{train.epochs})"
         )
-    known = backbones_of(model)
+
+
+def _fine_tuned(
+    settings: Settings, known: Mapping[str, BackboneConfig], depth: Depth, kept: Collection[str]
+) -> list[str]:
+    """The backbones that learn after the head; `ViperError` where there are none. ``known``: all, by name."""
+    train, recipe = settings.train, f"--recipe {settings.train.recipe}"
     # Sentences that are chosen from a bank are no part of a clip: their backbones stay as they are.
-    own = [name for name in model.modalities if name in known and known[name].source != "random"]
+    own = [name for name in settings.model.modalities if name in known and known[name].source != "random"]
     if not own:
         raise ViperError(
             f"{recipe}: fine-tunes pretrained backbones, but those of this model are random "
             f"(--preset {settings.preset}); choose --preset base, or name one with --backbone visual=SOURCE"
         )
-    depth: Depth = LoRA() if train.recipe == "lora" else Blocks(NUM_BLOCKS)
     trained = [
         name
         for name in own
@@ -56,15 +80,6 @@ def recipe_words(settings: Settings, kept: Collection[str]) -> list[str]:
     if not trained:
         raise ViperError(
             f"{recipe}: nothing is left for it to fine-tune: other settings say whether {', '.join(own)} "
-            "trains "
-            "(--unfreeze, --freeze, --lora, the preset)"
+            "trains (--unfreeze, --freeze, --lora, the preset)"
         )
-    first = train.epochs - max(1, round(FINE_TUNED_SHARE * train.epochs))
-    later = train.unfreeze_at or LaterDepths(tuple(Phase(first, name, depth) for name in trained))
-    words = [f"--unfreeze_at={later}", "--reuse_memory=4GB"]
-    if depth != LoRA():
-        return [*words, "--backbone_lr=0.0003", "--layer_decay=0.75"]
-    places = backbone_places(model)
-    adapted = [phase.backbone for phase in later.phases if phase.depth == LoRA()]
-    new = [name for name in adapted if name in known and not known[name].lora_rank]
-    return [*words, "--backbone_lr=0.001", *(f"--model.{places[name]}.lora_rank={LORA_RANK}" for name in new)]
+    return trained
