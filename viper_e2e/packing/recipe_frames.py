@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from viper_e2e.errors import ClipError, ViperError
@@ -27,13 +27,13 @@ class FrameWindows(Source):
 
     def records(self, folder: Folder) -> Iterator[tuple[str, Fields]]:
         by_stem = {Path(file).stem: file for file in folder.files}
-        without, other, unlabelled = [], [], []
+        left_out = _LeftOut()
         for path in folder.tables(self.table, optional=False):
             where = path.relative_to(folder.path).as_posix()
             ending = next((one for one in self.endings if path.stem.endswith(one)), "")
             video = by_stem.get(path.stem) or by_stem.get(path.stem.removesuffix(ending))
             if video is None:
-                without.append(where)
+                left_out.without_video.append(where)
                 continue
             try:
                 labels = read_frame_labels(path)
@@ -43,33 +43,46 @@ class FrameWindows(Source):
                 continue
             if len(labels.values) != len(seconds):
                 counts = f"{count_of(len(labels.values), 'line')}, {count_of(len(seconds), 'frame')}"
-                other.append(f"{where} ({counts})")
+                left_out.uneven.append(f"{where} ({counts})")
             seconds = seconds[: len(labels.values)]
-            rows = rows_of_windows([labels], seconds)
-            windows = {int(time / WINDOW_SECONDS + 1e-9) for time in seconds.tolist()}
-            for row in rows:
-                n = int(float(str(row["Start"])) / WINDOW_SECONDS + 1e-9)
-                windows.discard(n)
+            unlabelled = {_window_of(time) for time in seconds.tolist()}
+            for row in rows_of_windows([labels], seconds):
+                n = _window_of(float(str(row["Start"])))
+                unlabelled.discard(n)
                 fields = {"name": path.stem, "path": video, "ending": ending, "n": str(n)}
                 cells = {title: "" if cell is None else str(cell) for title, cell in row.items()}
                 yield where, {**fields, **cells, "start": cells["Start"], "end": cells["End"]}
-            unlabelled += [f"{where} from {n * WINDOW_SECONDS:g} s" for n in sorted(windows)]
-        for named, texts in (
-            (without, ("label file has no video", "label files have no video")),
+            left_out.unlabelled += [f"{where} from {n * WINDOW_SECONDS:g} s" for n in sorted(unlabelled)]
+        folder.notes.extend(left_out.lines())
+
+
+def _window_of(seconds: float) -> int:
+    return int(seconds / WINDOW_SECONDS + 1e-9)
+
+
+@dataclass
+class _LeftOut:
+    """What of the files gives no row."""
+
+    without_video: list[str] = field(default_factory=list)
+    uneven: list[str] = field(default_factory=list)
+    """Files that have not one line per frame."""
+    unlabelled: list[str] = field(default_factory=list)
+    """Windows of files."""
+
+    def lines(self) -> Iterator[str]:
+        for named, one, many in (
+            (self.without_video, "label file has no video", "label files have no video"),
             (
-                other,
-                (
-                    "file does not have one line per frame of its video; extra lines or frames are left out",
-                    "files do not have one line per frame of their videos; extra lines or frames are left out",
-                ),
+                self.uneven,
+                "file does not have one line per frame of its video; extra lines or frames are left out",
+                "files do not have one line per frame of their videos; extra lines or frames are left out",
             ),
             (
-                unlabelled,
-                (
-                    "window has labels for fewer than half of its frames and is left out",
-                    "windows have labels for fewer than half of their frames and are left out",
-                ),
+                self.unlabelled,
+                "window has labels for fewer than half of its frames and is left out",
+                "windows have labels for fewer than half of their frames and are left out",
             ),
         ):
             if named:
-                folder.notes.append(f"{count_of(len(named), *texts)}: {some(named)}")
+                yield f"{count_of(len(named), one, many)}: {some(named)}"
