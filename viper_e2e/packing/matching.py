@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from viper_e2e.errors import ViperError
@@ -13,7 +14,7 @@ from viper_e2e.packing.options import PackOptions
 from viper_e2e.packing.report import Findings
 from viper_e2e.packing.segments import Clip, is_timed, with_stretches
 from viper_e2e.runtime import SOUND_EXTENSIONS, VIDEO_EXTENSIONS, all_of, fault_of, first_of, printable
-from viper_e2e.tables import LabelTable, without_brackets, without_ending
+from viper_e2e.tables import LabelTable, Row, without_brackets, without_ending
 
 _ByStem = dict[str, list[Path]]
 
@@ -24,55 +25,63 @@ def match_clips(
     """The clips whose files are all there, once each; ``findings`` have all others."""
     video_files = _by_stem(videos, VIDEO_EXTENSIONS, findings)
     files = {"video": Files(videos, video_files)}
-    beside = (
+    for kind, folder, extensions in (
         ("sound", options.audio, (*SOUND_EXTENSIONS, "ogg")),
         ("action units", options.fau, ACTION_UNIT_FILES),
-    )
-    for kind, folder, extensions in beside:
+    ):
         if folder:
             files[kind] = Files(folder, _by_stem(folder, extensions, findings))
-    clips, named = [], set()
+    clips: list[Clip] = []
+    named: set[Path] = set()
     for row in table.rows:
-        found = {kind: folder.find(row.name, labels) for kind, folder in files.items()}
-        # What is cut out of a long file may have sound of its own, cut already.
-        own = {
-            kind: folder.find(without_brackets(row.file_id), labels)
-            for kind, folder in files.items()
-            if kind != "video" and is_timed(row.segment)
-        }
-        has_own_files = any(own.values())
-        found |= own if has_own_files else {}
+        found, has_own_files = _found(row, files, labels)
         named.update(found["video"])
-        doubled = [f"{kind} {all_of(paths)}" for kind, paths in found.items() if len(paths) > 1]
-        if doubled:
-            findings.leave_out(
-                f"{row.file_id}: more than one file: {'; '.join(doubled)}: keep one, or name its folder as well"
-            )
-        elif not found["video"]:
-            hint = files["video"].hint(row.name)
-            looked_for = f"{without_ending(row.name)}.* in {videos} (looked for .mp4, .mov, .mkv, .avi, …)"
-            findings.leave_out(f"{row.file_id}: no video {looked_for}{hint}")
-        else:
-            for kind, folder, _ in beside:
-                if folder and not found[kind]:
-                    findings.count(f"without a file of {kind} in {folder}")
-            sound, units = (next(iter(found.get(kind, ())), None) for kind in ("sound", "action units"))
-            clips.append(Clip(row, found["video"][0], sound, units, has_own_files=has_own_files))
-    unnamed = [path for paths in video_files.values() for path in paths if path not in named]
-    _count_unnamed(unnamed, findings)
-    if unnamed:
-        first = first_of(printable(path.relative_to(videos).as_posix()) for path in unnamed)
-        findings.note([f"clips that no row names: {first}"])
+        if why := _why_not(row, found, files["video"]):
+            findings.leave_out(f"{row.file_id}: {why}")
+            continue
+        for kind, paths in found.items():
+            if not paths:
+                findings.count(f"without a file of {kind} in {files[kind].folder}")
+        sound, units = (next(iter(found.get(kind, ())), None) for kind in ("sound", "action units"))
+        clips.append(Clip(row, found["video"][0], sound, units, has_own_files=has_own_files))
+    _tell_unnamed(
+        [path for paths in video_files.values() for path in paths if path not in named], videos, findings
+    )
     return with_stretches(_once_each(clips, findings), options.limits, findings)
 
 
-def _count_unnamed(paths: list[Path], findings: Findings) -> None:
+def _found(row: Row, files: Mapping[str, Files], labels: Path) -> tuple[dict[str, list[Path]], bool]:
+    """Files of a row by their kind, all that it may mean; and whether those beside the video are its own: what
+    is cut out of a long file may have sound of its own, cut already."""
+    found = {kind: folder.find(row.name, labels) for kind, folder in files.items()}
+    if not is_timed(row.segment):
+        return found, False
+    name = without_brackets(row.file_id)
+    own = {kind: folder.find(name, labels) for kind, folder in files.items() if kind != "video"}
+    return (found | own, True) if any(own.values()) else (found, False)
+
+
+def _why_not(row: Row, found: Mapping[str, Sequence[Path]], videos: Files) -> str:
+    """Why these files make no clip; empty: they do."""
+    doubled = [f"{kind} {all_of(paths)}" for kind, paths in found.items() if len(paths) > 1]
+    if doubled:
+        return f"more than one file: {'; '.join(doubled)}: keep one, or name its folder as well"
+    if not found["video"]:
+        looked_for = f"{without_ending(row.name)}.* in {videos.folder} (looked for .mp4, .mov, .mkv, .avi, …)"
+        return f"no video {looked_for}{videos.hint(row.name)}"
+    return ""
+
+
+def _tell_unnamed(paths: Sequence[Path], videos: Path, findings: Findings) -> None:
     """Files that no row means."""
     for path in paths:
         if fault := fault_of(path.stem):
             findings.leave_out(f"{printable(str(path))!r}: unusable name: it {fault}; rename the file")
         else:
             findings.count("with a video but no usable row in the labels")
+    if paths:
+        first = first_of(printable(path.relative_to(videos).as_posix()) for path in paths)
+        findings.note([f"clips that no row names: {first}"])
 
 
 def _once_each(clips: list[Clip], findings: Findings) -> list[Clip]:
