@@ -174,51 +174,61 @@ class RowReader:
 
     def columns(self) -> tuple[Column, ...]:
         """Every column of the table and what it was taken for."""
-        known: dict[int | None, str] = {
-            self.places.path: "path of the clip",
-            self.places.split: "split",
-            self.places.subject: "subject",
-            self.places.file: "file",
-            self.places.text: "words said",
-            **{at: PART_TITLES[name] for name, at in self.places.parts.items()},
-        }
-        known |= {
+        taken_for = self._taken_for()
+        return tuple(
+            self._column(at, Column(title, taken_for.get(at) or self.places.unused.get(at, "label")))
+            for at, title in enumerate(self.sheet.header)
+        )
+
+    def _taken_for(self) -> dict[int | None, str]:
+        """By place, all columns that are no labels; None stands for those that are not there."""
+        places = self.places
+        kept: dict[int | None, str] = {
             at: "kept with the clip" + (" (--meta)" if name not in KEPT else f" as {name}")
-            for name, at in self.places.meta.items()
+            for name, at in places.meta.items()
         }
-        counted = {self.places.split, self.places.subject, *self.places.meta.values()}
-        found = []
-        for at, title in enumerate(self.sheet.header):
-            cells = [cells[at].strip() for _, cells in self.sheet.lines if at < len(cells)]
-            task = next((task for task in self.places.tasks if at in task.places), None)
+        return {
+            places.path: "path of the clip",
+            places.split: "split",
+            places.subject: "subject",
+            places.file: "file",
+            places.text: "words said",
+            **{at: PART_TITLES[name] for name, at in places.parts.items()},
+            **kept,
+        }
+
+    def _column(self, at: int, column: Column) -> Column:
+        """With what is in its cells."""
+        places = self.places
+        is_counted = at in {places.split, places.subject, *places.meta.values()}
+        task = next((task for task in places.tasks if at in task.places), None)
+        classes: dict[str, str] = {}
+        if task is not None and task.is_words:
+            column = replace(column, taken_for=f"class of {task.name}: {', '.join(task.classes)}")
+            classes = {same_class(one): one for one in task.classes}
+
+        def is_nothing(cell: str) -> bool:
             # Where a word such as NA is no number and no name, it is nothing.
-            nothing_is_written = task is not None or at in counted
-            known_as: dict[str, str] = {}
-            column = Column(title, known.get(at) or self.places.unused.get(at, "label"))
-            if task is not None and task.is_words:
-                column = replace(column, taken_for=f"class of {task.name}: {', '.join(task.classes)}")
-                known_as = {same_class(one): one for one in task.classes}
-            filled = [known_as.get(same_class(cell), cell) for cell in cells]
-            filled = [
-                cell
-                for cell in filled
-                if cell in known_as.values()
-                or not (
-                    self._is_empty(cell) if nothing_is_written else not cell or is_missing(cell, self.codes)
-                )
-            ]
-            column = replace(column, empty=len(cells) - len(filled))
-            if known_as or at in counted:
-                column = replace(column, counts=dict(sorted(Counter(filled).items())))
-            if column.taken_for == "label":
-                values = self._values(at)
-                column = replace(column, minimum=min(values, default=None), maximum=max(values, default=None))
-            found.append(column)
-        return tuple(found)
+            if task is not None or is_counted:
+                return self._is_empty(cell)
+            return not cell or is_missing(cell, self.codes)
+
+        cells = self._cells(at)
+        filled = [classes.get(same_class(cell), cell) for cell in cells]
+        filled = [cell for cell in filled if cell in classes.values() or not is_nothing(cell)]
+        column = replace(column, empty=len(cells) - len(filled))
+        if classes or is_counted:
+            column = replace(column, counts=dict(sorted(Counter(filled).items())))
+        if column.taken_for == "label":
+            values = self._values(at)
+            column = replace(column, minimum=min(values, default=None), maximum=max(values, default=None))
+        return column
+
+    def _cells(self, at: int) -> list[str]:
+        return [cells[at].strip() for _, cells in self.sheet.lines if at < len(cells)]
 
     def _values(self, at: int) -> list[float]:
-        cells = [cells[at].strip() for _, cells in self.sheet.lines if at < len(cells)]
-        values = [number(cell, self.decimal) for cell in cells if not is_missing(cell, self.codes)]
+        values = [number(cell, self.decimal) for cell in self._cells(at) if not is_missing(cell, self.codes)]
         return [value for value in values if value is not None]
 
     def strays(self) -> list[str]:
