@@ -163,3 +163,15 @@ def test_every_number_is_as_it_would_be_without_it():
         finally:
             register(known)
     assert np.array_equal(with_it, without)
+
+
+def test_a_checkpoint_whose_modality_is_not_imported_says_what_to_do(tmp_path):
+    model_of().save_pretrained(tmp_path / "model")
+    unregister("loudness")
+    try:
+        with pytest.raises(
+            ViperError, match=r"loudness; choose .* once the file that registers it is imported"
+        ):
+            ViPER.from_pretrained(tmp_path / "model")
+    finally:
+        importlib.reload(sys.modules["loudness"])

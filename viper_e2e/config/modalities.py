@@ -103,7 +103,10 @@ def in_order(names: Sequence[str]) -> tuple[str, ...]:
     """Chosen modalities in the order in which masks and weights have them; `ViperError` for an unknown one."""
     unknown = [name for name in names if name not in _KNOWN]
     if unknown or not names:
-        raise ViperError(f"modalities: {', '.join(unknown) or 'none given'}; choose among {', '.join(_KNOWN)}")
+        own = "; one of your own is known once the file that registers it is imported" if unknown else ""
+        raise ViperError(
+            f"modalities: {', '.join(unknown) or 'none given'}; choose among {', '.join(_KNOWN)}{own}"
+        )
     return tuple(name for name in _KNOWN if name in names)
 
 
