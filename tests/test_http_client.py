@@ -13,7 +13,9 @@ from contextlib import contextmanager
 import pytest
 from support.http_server import FILE, Handler, serving
 
+from viper_e2e.errors import UNREACHABLE, ClipError
 from viper_e2e.shards import ShardError, ShardSet, ShardWriter, http_client, remote
+from viper_e2e.shards.limits import UnreachableError
 from viper_e2e.shards.sources import open_source
 
 
@@ -175,6 +177,49 @@ def test_threads_share_what_is_kept():
             thread.join()
         assert len(server.asked) == 80
         assert len(server.connections) <= 4
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """Of this machine, where nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def refused_waits(monkeypatch):
+    """Attempts that would be made again fail the test."""
+    monkeypatch.setattr(remote, "RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(http_client, "_answered", set())
+    monkeypatch.setattr(remote.time, "sleep", lambda _: pytest.fail("waits"))
+
+
+@pytest.mark.usefixtures("refused_waits")
+def test_a_server_that_refuses_or_that_nobody_knows_is_an_error_at_once(closed_port):
+    for address, said in (
+        (f"http://127.0.0.1:{closed_port}/clip.mp4", "Connection refused; check the address"),
+        ("https://nowhere.invalid/clip.mp4", "no server has this name; check the address"),
+    ):
+        with pytest.raises(ClipError, match=said) as caught:
+            remote.fetch(address, 100)
+        assert caught.value.stage == "read"
+        with pytest.raises(ShardError, match=said) as refused:
+            ShardSet(address.replace("clip.mp4", "train-000000.tar"))
+        assert not isinstance(refused.value, UnreachableError)
+
+
+def test_a_server_that_has_answered_before_is_waited_for(monkeypatch, closed_port):
+    monkeypatch.setattr(http_client, "_answered", {f"127.0.0.1:{closed_port}"})
+    with pytest.raises(ClipError, match="Connection refused") as caught:
+        remote.fetch(f"http://127.0.0.1:{closed_port}/clip.mp4", 100)
+    assert caught.value.stage == UNREACHABLE
+
+
+def test_bytes_of_a_shard_that_is_indexed_are_waited_for_also_by_a_new_process(monkeypatch, closed_port):
+    monkeypatch.setattr(http_client, "_answered", set())
+    with pytest.raises(UnreachableError, match="Connection refused"):
+        open_source(f"http://127.0.0.1:{closed_port}/train-000000.tar").read(512, 100)
 
 
 def test_redirects_in_a_circle_end():

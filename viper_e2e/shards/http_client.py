@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import os
 import socket
@@ -26,6 +27,7 @@ KEPT_CONNECTIONS = 16
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PIECE_BYTES = 2**20
 _TOLD_BYTES = 4096
+_LASTING = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
 _LARGE_BYTES = 2**16
 """More than this is not read only to keep a connection."""
 
@@ -36,6 +38,10 @@ class Stumble(Exception):
     def __init__(self, reason: str, wait_seconds: float = 0.0):
         super().__init__(reason)
         self.wait_seconds = wait_seconds
+
+
+class NoServerError(Stumble):
+    """No server has answered there in this process, and what prevents it does not pass by itself."""
 
 
 class Answer:
@@ -85,7 +91,8 @@ class Answer:
 def get(url: str, headers: Mapping[str, str], secrets: Mapping[str, str], timeout_seconds: float) -> Answer:
     """Ask for ``url``; any status is an answer, but redirects are followed where they may lead.
 
-    ``secrets`` are headers that only the server of ``url`` gets. Raises ``Stumble`` where no answer comes.
+    ``secrets`` are headers that only the server of ``url`` gets. Raises ``Stumble`` where no answer comes, and
+    ``NoServerError`` where none is to be expected: an unknown name, a closed port, a certificate of others.
     """
     watchdog = _Watchdog()
     watchdog.arm(2 * timeout_seconds)
@@ -94,6 +101,7 @@ def get(url: str, headers: Mapping[str, str], secrets: Mapping[str, str], timeou
         for _ in range(MAX_REDIRECTS + 1):
             sent = {**headers, **secrets} if same_origin(url, here) else dict(headers)
             answer = Answer(_ask(here, sent, timeout_seconds, watchdog), watchdog)
+            _answered.add(urlsplit(here).netloc)
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTS or not location:
                 return answer
@@ -104,7 +112,9 @@ def get(url: str, headers: Mapping[str, str], secrets: Mapping[str, str], timeou
             here = target
     except (HTTPError, OSError, http.client.HTTPException) as error:
         watchdog.stop()
-        raise Stumble(watchdog.fault or _reason(error)) from error
+        is_new = urlsplit(here).netloc not in _answered
+        kind = NoServerError if is_new and _is_lasting(_innermost(error)) else Stumble
+        raise kind(watchdog.fault or _reason(error)) from error
     except ShardError:
         watchdog.stop()
         raise
@@ -136,9 +146,28 @@ def _ask(url: str, headers: dict[str, str], timeout_seconds: float, watchdog: _W
 
 def _reason(error: BaseException) -> str:
     """What the innermost error says: those around it repeat its text between names of classes."""
+    innermost = _innermost(error)
+    if isinstance(innermost, socket.gaierror):
+        return "no server has this name"
+    if isinstance(innermost, OSError) and innermost.errno in _LASTING:
+        return innermost.strerror or str(innermost)
+    return str(innermost) or type(innermost).__name__
+
+
+def _innermost(error: BaseException) -> BaseException:
     while deeper := error.__cause__ or next((a for a in error.args if isinstance(a, BaseException)), None):
         error = deeper
-    return str(error) or type(error).__name__
+    return error
+
+
+def _is_lasting(error: BaseException) -> bool:
+    if isinstance(error, socket.gaierror | ssl.SSLCertVerificationError):
+        return True
+    return isinstance(error, OSError) and error.errno in _LASTING
+
+
+_answered: set[str] = set()
+"""Servers that have answered this process: those come back."""
 
 
 class _Watchdog:

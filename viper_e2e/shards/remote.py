@@ -18,7 +18,7 @@ from viper_e2e.shards.shard_state import ClipState, ShardState
 from viper_e2e.shards.stores import forget_logins, login_fault, request_for
 
 if TYPE_CHECKING:
-    from viper_e2e.shards.http_client import Answer
+    from viper_e2e.shards.http_client import Answer, Stumble
 
 TIMEOUT_SECONDS = 20.0
 """To connect, for the head of an answer, and for each piece of it."""
@@ -56,21 +56,31 @@ class RemoteFile:
         """What all answers must tell it by; ``None``: whatever they tell."""
 
     def size(self) -> int:
-        """Bytes, from the first Range answer; raises ``FileNotFoundError`` where it is not there."""
-        _, total = self._range(0, 1)
+        """Bytes, from the first Range answer; raises ``FileNotFoundError`` where it is not there.
+
+        ``ShardError`` at once where no server is to be expected there. For bytes of what is known to be there
+        one is waited for: this question comes first, of a shard's index or of a clip.
+        """
+        # 0.1 s of imports that local shards do without
+        from viper_e2e.shards.http_client import NoServerError
+
+        _, total = self._range(0, 1, final=NoServerError)
         return total
 
     def read(self, offset: int, size: int) -> bytes:
         """Exactly ``size`` bytes from ``offset``; ``ShardError`` where the server gives something else."""
         return self._range(offset, size)[0] if size else b""
 
-    def _range(self, offset: int, size: int) -> tuple[bytes, int]:
-        from viper_e2e.shards.http_client import Stumble  # 0.1 s of imports that local shards do without
+    def _range(self, offset: int, size: int, final: type[Stumble] | tuple[()] = ()) -> tuple[bytes, int]:
+        """``final``: of what stumbles, that after which no further attempt is made."""
+        from viper_e2e.shards.http_client import Stumble
 
         began, reason = time.monotonic(), ""
         for wait in (*RETRY_SECONDS, None):
             try:
                 return self._try_range(offset, size)
+            except final as error:
+                raise ShardError(f"{self.name}: {error}; check the address and the network") from error
             except Stumble as stumble:
                 reason = str(stumble)
                 wait = None if wait is None else max(wait, stumble.wait_seconds)
