@@ -30,6 +30,11 @@ class MediaWorker:
             raise ClipError(f"left out: {outcome.reason}", stage="worker", clip=name)
         return outcome
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process."""
+        return self._pool is not None
+
     def on_file(self, path: Path, function: Callable[..., T], *args: object) -> T:
         """The same of a file."""
         return self(str(path), path.stat().st_size if path.is_file() else 0, function, *args)
