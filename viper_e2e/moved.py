@@ -19,6 +19,8 @@ _TABLE = (
     ("0.4", "decoding", "decoding", "sound_tracks>tracks sound_notes>plan lengths>headers mp4_tables>headers"),
     ("0.4", "training", "training", "run>many_trainings"),
     ("0.5", "decoding", "decoding", "again>close_up_frames unseen>blank_frames hearing>audible_track"),
+    ("0.5", "decoding", "decoding", "fields>deinterlacing"),
+    ("0.5", "runtime", "runtime", "letters>terminal_encoding"),
     ("0.5", "shards", "shards", "kept_shards>shard_cache far_reading>remote_reading"),
     ("0.5", "loading", "loading", "held_shards>read_ahead_buffer words_beside>sidecar_text"),
     ("0.5", "encoders", "encoders", "tokens_of_text>tokenization"),

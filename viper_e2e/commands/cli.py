@@ -33,7 +33,7 @@ from viper_e2e.runtime import (
     end_without_collecting,
     put_off_collecting,
     show_notes,
-    spare_terminals,
+    tolerate_terminal_encodings,
 )
 
 MODELS = """there is no default model; give --checkpoint one of these:
@@ -55,7 +55,7 @@ def _refuse_a_deleted_folder() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 all fine, 1 nothing done or misuse, 2 some clips failed."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    spare_terminals()
+    tolerate_terminal_encodings()
     argv = set_volume(argv)
     end_without_collecting()
     command = argv[0] if argv else "--help"

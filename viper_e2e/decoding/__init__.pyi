@@ -4,7 +4,7 @@ from .container import open_sound as open_sound
 from .container import prepare_video_codec as prepare_video_codec
 from .cutting import LongFile as LongFile
 from .decoder import ClipDecoder as ClipDecoder
-from .fields import Deinterlacer as Deinterlacer
+from .deinterlacing import Deinterlacer as Deinterlacer
 from .geometry import scaled_size as scaled_size
 from .magic import BESIDE_CONTAINERS as BESIDE_CONTAINERS
 from .magic import HEAD_BYTES as HEAD_BYTES

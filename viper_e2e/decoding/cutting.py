@@ -16,7 +16,7 @@ from viper_e2e.config import DecodingConfig, LimitsConfig
 from viper_e2e.decoding.audible_track import heard_track
 from viper_e2e.decoding.container import first_frame, open_clip
 from viper_e2e.decoding.decoder import ClipDecoder
-from viper_e2e.decoding.fields import with_neighbours
+from viper_e2e.decoding.deinterlacing import with_neighbours
 from viper_e2e.decoding.frame_log import NO_FRAME, FrameLog, Picture
 from viper_e2e.decoding.plan import EXACT_SECONDS
 from viper_e2e.decoding.remuxing import WHOLE_BYTES, cut_exactly, frames_between

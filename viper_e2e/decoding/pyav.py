@@ -15,7 +15,7 @@ from viper_e2e.clip import Side
 from viper_e2e.decoding.attempts import FieldsFound, RescanNeeded, TornEnd
 from viper_e2e.decoding.av1 import References
 from viper_e2e.decoding.container import prepare_video_codec
-from viper_e2e.decoding.fields import Deinterlacer, with_neighbours
+from viper_e2e.decoding.deinterlacing import Deinterlacer, with_neighbours
 from viper_e2e.decoding.geometry import Size, pixel_aspect
 from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.picture import Scaler

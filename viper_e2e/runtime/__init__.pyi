@@ -20,7 +20,6 @@ from .garbage import put_off_collecting as put_off_collecting
 from .hub import HubError as HubError
 from .hub import fetch_file as fetch_file
 from .hub import fetch_folder as fetch_folder
-from .letters import spare_terminals as spare_terminals
 from .locks import lock as lock
 from .names import AMBIGUOUS_EXTENSIONS as AMBIGUOUS_EXTENSIONS
 from .names import SOUND_EXTENSIONS as SOUND_EXTENSIONS
@@ -57,5 +56,6 @@ from .spellings import spelt_alike as spelt_alike
 from .spellings import spelt_apart as spelt_apart
 from .spellings import taken_apart as taken_apart
 from .terminal import SteadyConsole as SteadyConsole
+from .terminal_encoding import tolerate_terminal_encodings as tolerate_terminal_encodings
 from .version import __version__ as __version__
 from .version import versions as versions

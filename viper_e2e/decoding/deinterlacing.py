@@ -1,4 +1,4 @@
-"""fields.py: pictures of two fields (interlaced) made whole, by FFmpeg's bwdif, one frame out of each."""
+"""deinterlacing.py: makes interlaced pictures whole by FFmpeg's bwdif, one frame out of each two fields."""
 
 from __future__ import annotations
 

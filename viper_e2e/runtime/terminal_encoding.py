@@ -1,4 +1,4 @@
-"""letters.py: replaces characters that a terminal without UTF-8 cannot print (cron, old containers)."""
+"""terminal_encoding.py: replaces characters that a terminal without UTF-8 cannot print, as under cron."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _INSTEAD = {**dict.fromkeys("▏▎▍▌▋▊▉█━╸╺", "#"), "·": "."
 """What is drawn where a terminal has no such letter."""
 
 
-def spare_terminals() -> None:
+def tolerate_terminal_encodings() -> None:
     """Let a terminal that is not UTF-8 (cron, old containers) show what it can instead of ending a run."""
 
     def replaced(error: UnicodeError) -> tuple[str, int]:
