@@ -11,7 +11,7 @@ from support.records import EMOTIONS, MODALITIES, output, records
 
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.output import predictions_of, records_of
-from viper_e2e.model.prediction import Prediction, failed
+from viper_e2e.model.prediction import NO_FACE, Prediction, failed
 from viper_e2e.model.records import record_of, summary_of
 from viper_e2e.runtime import plain_json
 
@@ -71,6 +71,24 @@ def test_a_summary_says_what_could_not_be_scored():
     assert whole["end_seconds"] == 4.0
     assert "not scored from 4 s on: the frame at 4.2 s is damaged" in whole["warning"]
     assert "a second sound track was left out" in whole["warning"]
+
+
+@pytest.mark.parametrize(
+    ("joy", "told"), [(0.9, NO_FACE), (None, "no face was found: no numbers (--no-face nan)")]
+)
+def test_what_windows_warn_of_is_told_of_their_seconds_alone(joy, told):
+    def faceless(start: float) -> Prediction:
+        return window(start, start + 1.0, joy, face_found=0.0, warning=told)
+
+    def seen(start: float) -> Prediction:
+        return window(start, start + 1.0, 0.5)
+
+    some = [seen(0.0), faceless(1.0), faceless(1.5), seen(3.0), faceless(4.0)]
+    assert f"{told}, from 1 to 2.5 s, from 4 to 5 s" in summary_of(some).warning.split("; ")
+    many = [make(float(second)) for second in range(10) for make in [(seen, faceless)[second % 2]]]
+    stretches = "from 1 to 2 s, from 3 to 4 s, from 5 to 6 s and 2 more stretches"
+    assert f"{told}, {stretches}" in summary_of(many).warning
+    assert summary_of([faceless(0.0), faceless(1.0)]).warning == told
 
 
 def test_unheard_sound_is_summed_up_once_for_a_clip():

@@ -11,8 +11,12 @@ from viper_e2e.decoding import seconds_counted_once
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.prediction import NO_NUMBER, Prediction, failed
+from viper_e2e.runtime import count_of
 
 Record = dict[str, Any]
+
+MAX_STRETCHES = 3
+"""Of a clip, of which a warning tells where they are."""
 
 
 def record_of(
@@ -122,25 +126,43 @@ def _own_unheard(window: Prediction, own_seconds: float) -> float:
 
 
 def _warnings(windows: Sequence[Prediction], unheard_seconds: float) -> list[str]:
-    """What the windows warn of, each thing once, and which of them are missing.
+    """What the windows warn of, each thing once, with its seconds unless it holds for all that were scored;
+    and which windows are missing.
 
     Unused sound of windows is reported for the whole clip.
     """
-    found: list[str] = []
+    scored = [window for window in windows if window.is_valid]
+    of_windows: dict[str, list[Prediction]] = {}
     hint = ""
+    for window in scored:
+        for warning in filter(None, (window.warning or "").split("; ")):
+            if UNHEARD in warning:
+                hint = hint or warning.partition(UNHEARD)[2]
+            else:
+                of_windows.setdefault(warning, []).append(window)
+    found = [
+        told if len(own) == len(scored) else f"{told}, {_stretches(own)}" for told, own in of_windows.items()
+    ]
     for window in windows:
-        if window.is_valid:
-            for warning in (window.warning or "").split("; "):
-                if UNHEARD in warning:
-                    hint = hint or warning.partition(UNHEARD)[2]
-                else:
-                    found.append(warning)
-            continue
-        until = "on" if window.end_seconds is None else f"to {window.end_seconds:g} s"
-        found.append(f"not scored from {window.start_seconds:g} s {until}: {window.error or NO_NUMBER}")
+        if not window.is_valid:
+            until = "on" if window.end_seconds is None else f"to {window.end_seconds:g} s"
+            found.append(f"not scored from {window.start_seconds:g} s {until}: {window.error or NO_NUMBER}")
     if unheard_seconds >= WORTH_TELLING_SECONDS:
         found.append(f"{unheard_seconds:.1f} s{UNHEARD}{hint}")
-    return list(dict.fromkeys(filter(None, found)))
+    return list(dict.fromkeys(found))
+
+
+def _stretches(windows: Sequence[Prediction]) -> str:
+    """From where to where these windows reach, those that touch as one; the first few."""
+    joined: list[tuple[float, float]] = []
+    for window in windows:
+        start, end = window.start_seconds or 0.0, window.end_seconds or 0.0
+        if joined and start <= joined[-1][1]:
+            start, _ = joined.pop()
+        joined.append((start, end))
+    told = [f"from {start:g} to {end:g} s" for start, end in joined[:MAX_STRETCHES]]
+    more = len(joined) - MAX_STRETCHES
+    return ", ".join(told) + (f" and {count_of(more, 'more stretch', 'more stretches')}" if more > 0 else "")
 
 
 def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
