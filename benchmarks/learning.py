@@ -40,12 +40,13 @@ from viper_e2e.commands import parse_train
 from viper_e2e.config import FINE_TUNED_SHARE, Settings, Size
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
+from viper_e2e.loading import ClipKey
 from viper_e2e.model import ViPER, ViPEROutput
 from viper_e2e.packing import pack
 from viper_e2e.runtime import Processes, console
 from viper_e2e.runtime import counting as progress_bar
 from viper_e2e.shards import ShardSet
-from viper_e2e.training import VALIDATION, RidgeTrainer, SharedClips, Trainer, hold, join
+from viper_e2e.training import RidgeTrainer, SharedClips, Trainer, hold, join
 
 BACKBONES = {"visual": "dinov2-small", "audio": "whisper-tiny-en-encoder"}
 ROOT = Path(__file__).resolve().parent.parent
@@ -154,12 +155,11 @@ def train_one(
     if key in FINE_TUNED:
         begins_frozen = all(encoder.is_frozen for encoder in trainer.module.encoders.values())
     try:
-        for prefix, split in (("", "train"), (VALIDATION, "val")) if begins_frozen else ():
-            shards = trainer.val_shards if prefix else trainer.train_shards
+        splits = {"train": trainer.train_shards, "val": trainer.val_shards} if begins_frozen else {}
+        for split, shards in splits.items():
             for name in (shards.entry(i).key for i in range(len(shards))):
-                trainer.clip_cache.offer(
-                    prefix + name, adopted(clips[split][name], trainer.module, last_alone=variant.is_old)
-                )
+                clip = adopted(clips[split][name], trainer.module, last_alone=variant.is_old)
+                trainer.clip_cache.offer(ClipKey(split, name), clip)
         if code := trainer.train():
             raise SystemExit(code)
     finally:
@@ -234,7 +234,7 @@ def held_intensities(model: ViPER, trained: ViPER, shared: SharedClips, test: Sh
     held, made = shared.of(test), []
     held.begin(model.eval())
     for i in range(len(test)):
-        key, cache = test.entry(i).key, TokenCache()
+        key, cache = ClipKey("train", test.entry(i).key), TokenCache()
         (clip,) = model.prepare([held.get(key) or test.read(i)])
         made.append(model([clip], cache=cache).intensities)
         if key not in held and isinstance(clip, PreparedClip):

@@ -47,7 +47,7 @@ def test_after_three_such_losses_the_run_goes_back(trainer):
     run = trainer("--epochs=3", "--reuse-memory=1GB", hooks=spoiled_steps(range(5, 8)))
     assert run.train() == 0
     assert [record["step"] for record in lines(run.run.path, "nonfinite.jsonl")] == [5, 6, 7]
-    assert len(run.loader.quarantined) == 6
+    assert len(run.quarantine.train.reasons) == 6
     assert run.state.went_back_at == 7
 
 

@@ -120,7 +120,7 @@ def test_clips_left_out_after_going_back_do_not_count_again(shards):
     )
     assert run.train() == 0
     run.close()
-    assert len(run.loader.quarantined) == 6
+    assert len(run.quarantine.train.reasons) == 6
     assert run.guard.skips.num_skipped == 0
     assert json.loads(json.dumps(run.guard.skips.state_dict()))["num_used"] == 34
 

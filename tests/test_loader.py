@@ -18,6 +18,7 @@ from viper_e2e.config import DecodingConfig
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading.loader import ClipBatch, ClipLoader, DecodeSample
 from viper_e2e.loading.order import home_process
+from viper_e2e.loading.quarantine import Quarantine
 from viper_e2e.loading.workers import WorkerError
 from viper_e2e.shards import ShardSet, ShardWriter
 
@@ -262,7 +263,7 @@ def test_a_clip_that_ends_its_worker_is_left_out_and_named(kind, reason, num_wor
     fatal = FakeShards(SIZES, renamed={9: kind})
     with loader_of(fatal, num_workers=num_workers, clip_timeout_seconds=0.7) as loader:
         batches = list(loader.epoch(0))
-        assert loader.quarantined == {kind: reason}
+        assert loader.quarantine.reasons == {kind: reason}
         rows = {key: clip for batch in batches for key, clip in zip(batch.keys, batch.clips, strict=True)}
         assert rows[kind].stage == "worker"
         assert reason in str(rows[kind])
@@ -271,13 +272,14 @@ def test_a_clip_that_ends_its_worker_is_left_out_and_named(kind, reason, num_wor
         assert positions(batches) == list(range(23))
         # It is not tried again: the next epoch loses no worker.
         assert sum(isinstance(clip, ClipError) for batch in loader.epoch(1) for clip in batch.clips) == 1
-        assert loader.quarantined == {kind: reason}
+        assert loader.quarantine.reasons == {kind: reason}
 
 
 def test_a_resumed_run_leaves_out_what_was_left_out_before():
     shards = FakeShards(SIZES, renamed={9: "segfault"})
     expected = described_epoch(1, shards=shards, num_workers=2)
-    assert described_epoch(1, shards=shards, quarantined={"segfault": "killed by SIGSEGV"}) == expected
+    known = Quarantine({"segfault": "killed by SIGSEGV"})
+    assert described_epoch(1, shards=shards, quarantine=known) == expected
 
 
 @pytest.mark.slow

@@ -234,7 +234,7 @@ def test_three_steps_without_a_number_send_all_back_to_the_last_checkpoint(corpu
     assert same(load_file(tmp_path / "weights.0"), load_file(tmp_path / "weights.1"))
     assert lines(tmp_path / "run", "metrics.jsonl")[-1]["step"] == 8
     state = torch.load(tmp_path / "run" / "checkpoints" / "last" / "training.pt", weights_only=True)
-    assert set(state["quarantined"]) == set(skipped)
+    assert set(state["quarantined"]["train"]) == set(skipped)
 
 
 def test_a_signal_to_one_process_stops_all_and_two_go_on_bitwise(corpus, fork_server, tmp_path):
@@ -250,7 +250,7 @@ def test_a_clip_that_ended_a_worker_of_one_process_is_known_to_the_checkpoint(co
     words = arguments(corpus, tmp_path / "run", *TWO, "--epochs=1")
     together(fork_server, "lose_a_worker", words, [1])
     state = torch.load(tmp_path / "run" / "checkpoints" / "last" / "training.pt", weights_only=True)
-    assert list(state["quarantined"].values()) == ["killed by SIGSEGV"]
+    assert state["quarantined"] == {"train": {"0": "killed by SIGSEGV"}, "val": {}}
 
 
 def test_weights_of_two_processes_are_those_of_one(corpus, fork_server, tmp_path):

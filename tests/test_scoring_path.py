@@ -24,6 +24,7 @@ from viper_e2e.config import EvalConfig
 from viper_e2e.config.presets import micro
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ViperError
+from viper_e2e.loading.quarantine import Quarantine
 from viper_e2e.loading.stream import Reading
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.processes import Processes
@@ -259,7 +260,7 @@ def test_a_model_is_in_evaluation_mode_while_it_scores_and_then_as_it_was(model,
     ("has_model", "how", "told"),
     [
         (True, {"wanted": Wanted(windows=(2.0, 1.0)), "decode": FakeDecode()}, "leave out `decode`"),
-        (True, {"wanted": Wanted(windows=(2.0, 1.0)), "hooks": Hooks(quarantined={})}, "and `hooks`"),
+        (True, {"wanted": Wanted(windows=(2.0, 1.0)), "hooks": Hooks(quarantine=Quarantine())}, "and `hooks`"),
         (False, {"wanted": Wanted(boxes=True), "decode": FakeDecode()}, "leave out `wanted`"),
         (False, {"hooks": Hooks(on_batch=print), "decode": FakeDecode()}, "and `on_batch`"),
     ],

@@ -390,7 +390,7 @@ def lose_a_worker(arguments: list[str], ranks: list[int]) -> int:
     """On some processes a clip has ended its worker by the time of the first step."""
 
     def lose(trainer: Trainer) -> None:
-        trainer.loader.quarantined["0"] = "killed by SIGSEGV"
+        trainer.quarantine.train.add("0", "killed by SIGSEGV")
 
     if rank() in ranks:
         before_step(0, lose)

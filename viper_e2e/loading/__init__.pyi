@@ -13,6 +13,10 @@ from .mixture_order import Share as Share
 from .mixture_order import clips_per_epoch as clips_per_epoch
 from .order import Cursor as Cursor
 from .order import EpochOrder as EpochOrder
+from .quarantine import ClipKey as ClipKey
+from .quarantine import Quarantine as Quarantine
+from .quarantine import RunQuarantine as RunQuarantine
+from .quarantine import Split as Split
 from .sidecar_text import HOW_TO_NAME_IT as HOW_TO_NAME_IT
 from .sidecar_text import beside_clip as beside_clip
 from .sidecar_text import cues_of_file as cues_of_file

@@ -16,6 +16,7 @@ from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading.clip_reader import DecodeSample
 from viper_e2e.loading.mixture_order import MixtureOrder, MixturePattern, Share, clips_per_epoch
 from viper_e2e.loading.order import BatchShape, EpochOrder, assign
+from viper_e2e.loading.quarantine import Quarantine
 from viper_e2e.loading.skips import SkipBudget, SkipRecord
 from viper_e2e.loading.spans import Span, spans_of_clips, spans_of_order
 from viper_e2e.loading.stream import ClipSlot, ClipStream, Reading
@@ -91,12 +92,12 @@ class ClipLoader(ClipStream):
         clip_timeout_seconds: float = TIME_LIMIT_SECONDS,
         max_restarts: int = MAX_RESTARTS,
         cached: Callable[[str], Any] | None = None,
-        quarantined: dict[str, str] | None = None,
+        quarantine: Quarantine | None = None,
         corpora: Sequence[Share] = (),
     ):
         """The other settings are those of `Reading` and `ClipStream`. ``corpora``: of a mixture."""
         reading = Reading(batch_size, num_workers, prefetch, clip_timeout_seconds, max_restarts)
-        super().__init__(shards, decode, reading, cached=cached, quarantined=quarantined)
+        super().__init__(shards, decode, reading, cached=cached, quarantine=quarantine)
         assert 0 <= process_index < num_processes
         self.shape = BatchShape(batch_size, num_processes, accumulation)
         self.seed, self.shuffle, self.shuffle_window = seed, shuffle, shuffle_window

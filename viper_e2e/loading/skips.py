@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from viper_e2e.errors import ViperError
+from viper_e2e.loading.quarantine import ClipKey, Split
 
 ALWAYS_ENDURED = 4
 """Clips of one epoch that may be unreadable however small the set is."""
@@ -24,7 +25,7 @@ class SkipRecord:
     """The message."""
     epoch: int
     position: int
-    split: str | None = None
+    split: Split | None = None
     """`"val"` for a clip to validate on, whose `position` is that in the validation shards."""
     step: int | None = None
     """Of the validation."""
@@ -54,8 +55,8 @@ class SkipBudget:
     in_a_row: int = 0
     epoch: int = 0
     stages: Counter[str] = field(default_factory=Counter)
-    known: set[str] = field(default_factory=set)
-    """Keys reported before."""
+    known: set[ClipKey] = field(default_factory=set)
+    """Reported before."""
     last: SkipRecord | None = None
 
     def begin(self, epoch: int) -> None:
@@ -72,9 +73,9 @@ class SkipBudget:
 
     def skip(self, record: SkipRecord) -> bool:
         """One was left out. True: the first time for this clip, so write its line to `skipped.jsonl`."""
-        name = f"{record.split}/{record.key}" if record.split else record.key
-        first_time = name not in self.known
-        self.known.add(name)
+        clip = ClipKey(record.split or "train", record.key)
+        first_time = clip not in self.known
+        self.known.add(clip)
         self.num_seen += 1
         self.stages[record.stage] += 1
         self.last = record
@@ -121,13 +122,13 @@ class SkipBudget:
             "in_a_row": self.in_a_row,
             "epoch": self.epoch,
             "stages": dict(self.stages),
-            "known": sorted(self.known),
+            "known": [list(clip) for clip in sorted(self.known)],
             "last": None if self.last is None else self.last.to_json(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.in_a_row = state["in_a_row"]
-        self.known = set(state["known"])
+        self.known = {_saved_key(clip) for clip in state["known"]}
         # Earlier versions counted over all epochs: that says nothing of this one.
         counts_epochs = "epoch" in state
         for name in ("num_seen", "num_skipped", "num_used", "epoch"):
@@ -135,3 +136,11 @@ class SkipBudget:
         self.stages = Counter(state["stages"] if counts_epochs else {})
         last = state.get("last")
         self.last = None if last is None else SkipRecord(**last)
+
+
+def _saved_key(clip: str | list[str]) -> ClipKey:
+    """Versions up to 0.4 saved the key alone, with ``val/`` before that of a validation clip."""
+    if isinstance(clip, str):
+        clip = ["val" if clip.startswith("val/") else "train", clip.removeprefix("val/")]
+    split, key = clip
+    return ClipKey("val" if split == "val" else "train", key)

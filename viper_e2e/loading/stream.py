@@ -14,6 +14,7 @@ from viper_e2e.clip import ClipSource, Sample
 from viper_e2e.errors import UNREACHABLE, ClipError, Stage, ViperError
 from viper_e2e.loading.ahead_service import AheadService
 from viper_e2e.loading.clip_reader import ClipReader, HasPlaces, Where
+from viper_e2e.loading.quarantine import Quarantine
 from viper_e2e.loading.read_ahead import WAIT_SECONDS, ReadAhead
 from viper_e2e.loading.spans import Span, remote_reading_of, spans_of_clips
 from viper_e2e.loading.worker_process import WorkerLost
@@ -71,7 +72,7 @@ class ClipStream:
     worker; what it returns (not `None`) takes the clip's place, and the clip is neither read nor decoded.
 
     A clip that ends its worker, or keeps it longer than ``clip_timeout_seconds``, comes as a `ClipError`
-    of stage ``"worker"`` and is never tried again: `quarantined` names it. More than ``max_restarts`` lost
+    of stage ``"worker"`` and is never tried again: `quarantine` names it. More than ``max_restarts`` lost
     workers in one epoch: `ViperError`. Programming errors in a worker are raised with its traceback.
     """
 
@@ -82,9 +83,9 @@ class ClipStream:
         reading: Reading,
         *,
         cached: Callable[[str], Any] | None = None,
-        quarantined: dict[str, str] | None = None,
+        quarantine: Quarantine | None = None,
     ):
-        """``quarantined``: key → reason; clips that end a worker are added to it."""
+        """``quarantine``: clips that end a worker are added to it."""
         if reading.num_workers < 0 or (reading.prefetch is not None and reading.prefetch < 1):
             raise ViperError(
                 f"num_workers {reading.num_workers}, prefetch {reading.prefetch}: at least 0 and 1 are needed"
@@ -94,8 +95,8 @@ class ClipStream:
         self.shards, self.reading, self.cached = source, reading, cached
         self.num_workers = reading.num_workers
         self.prefetch = reading.prefetch or -(-reading.batch_size // max(1, self.num_workers)) + 1
-        self.quarantined = {} if quarantined is None else quarantined
-        """Key → reason; goes into checkpoints, so that a resumed run leaves out the same clips."""
+        self.quarantine = Quarantine() if quarantine is None else quarantine
+        """Goes into checkpoints, so that a resumed run leaves out the same clips."""
         self.outage_seconds = OUTAGE_SECONDS
         """How long a server that does not answer is asked again before its clips are given up."""
         self._outage_since: float | None = None
@@ -184,8 +185,9 @@ class ClipStream:
     def _begin(self, slot: ClipSlot) -> ClipSlot:
         if slot.position is None:
             return slot
-        if slot.is_known_by_key and slot.key in self.quarantined:
-            slot.clip = left_out(slot.key, self.quarantined[slot.key], "quarantine")
+        reason = self.quarantine.reason_of(slot.key) if slot.is_known_by_key else None
+        if reason is not None:
+            slot.clip = left_out(slot.key, reason, "quarantine")
         elif self.cached is not None:
             slot.clip = self.cached(slot.key)
         if slot.clip is None and self.num_workers:
@@ -205,7 +207,7 @@ class ClipStream:
             self._outage_since = None
         self.waiting_seconds += time.monotonic() - since
         if isinstance(clip, WorkerLost):
-            self.quarantined[slot.key] = clip.reason
+            self.quarantine.add(slot.key, clip.reason)
             clip = left_out(slot.key, clip.reason)
         slot.clip, slot.ticket = clip, None
 

@@ -30,7 +30,7 @@ def in_batches(one_pass: Pass) -> Iterator[tuple[int, list[Prediction]]]:
         process_index=one_pass.share[0],
         num_processes=one_pass.share[1],
         cached=hooks.cached,
-        quarantined=hooks.quarantined,
+        quarantine=hooks.quarantine,
     )
     with in_mode(model, training=False), loader:
         for batch in loader.epoch(0):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from viper_e2e.clip import ClipSource, DecodedClip, Sample
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.loading import ClipStream, Reading
+from viper_e2e.loading import ClipStream, Quarantine, Reading
 from viper_e2e.model import Prediction, failed
 from viper_e2e.scoring.sources import ClipFiles, Subset, name_of
 
@@ -72,7 +72,7 @@ class Hooks:
 
     cached: Callable[[str], Any] | None = None
     """As in `ClipStream`."""
-    quarantined: dict[str, str] | None = None
+    quarantine: Quarantine | None = None
     """As in `ClipStream`."""
     on_batch: Callable[[Any], None] | None = None
     """Called with each `ClipBatch` after its pass through the model."""
@@ -134,7 +134,7 @@ class Pass:
         assert self.decode is not None
         hooks, on_clip = self.hooks, self.hooks.on_clip
         stream = ClipStream(
-            self.source, self.decode, self.reading, cached=hooks.cached, quarantined=hooks.quarantined
+            self.source, self.decode, self.reading, cached=hooks.cached, quarantine=hooks.quarantine
         )
         with stream:
             for slot in stream.clips(self.own):

@@ -31,5 +31,4 @@ from .trial_record import settled_plan as settled_plan
 from .trial_record import without_effect as without_effect
 from .trials import Trial as Trial
 from .trials import run_trials as run_trials
-from .validation import VALIDATION as VALIDATION
 from .validation import hold as hold

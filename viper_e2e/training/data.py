@@ -14,7 +14,7 @@ from viper_e2e.config import Settings, TrainConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.loading import ClipLoader, DecodeSample, Reading, Share
+from viper_e2e.loading import ClipLoader, DecodeSample, Quarantine, Reading, Share
 from viper_e2e.model import labels_of, newest_whole
 from viper_e2e.runtime import first_of
 from viper_e2e.shards import (
@@ -218,6 +218,7 @@ def make_loader(
     num_processes: int,
     *,
     cached: Callable[[str], Any] | None = None,
+    quarantine: Quarantine | None = None,
 ) -> ClipLoader:
     """A process's share of shards to train on, shuffled, mixed and decoded as the settings say."""
     config = settings.train
@@ -231,6 +232,7 @@ def make_loader(
         num_processes=num_processes,
         accumulation=config.accumulation,
         cached=cached,
+        quarantine=quarantine,
         corpora=shares_of(shards),
     )
 

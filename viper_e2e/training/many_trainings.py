@@ -26,7 +26,7 @@ from viper_e2e.training.ridge_training import RidgeTrainer
 from viper_e2e.training.run_folder import RunFolder, check_is_free
 from viper_e2e.training.shared_clips import SharedClips
 from viper_e2e.training.trainer import Trainer
-from viper_e2e.training.validation import keeping
+from viper_e2e.training.validation import cached_in, keeping
 from viper_e2e.training.yardstick import WHAT_HELPS, verdict
 
 
@@ -188,7 +188,7 @@ class ManyTrainings:
             held = self.clips.of(shards)
             held.begin(module)
             if held.budget_bytes:
-                hooks = Hooks(cached=held.get, on_clip=keeping(held, module, shards))
+                hooks = Hooks(cached=cached_in(held, "train"), on_clip=keeping(held, module, shards, "train"))
         with self.processes.telling_failures():
             scored = score(module, shards, reading_of(run.train), processes=self.processes, hooks=hooks)
             found = [one for one in scored if one.index >= 0]

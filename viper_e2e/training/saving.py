@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from viper_e2e.config import TrainConfig
+from viper_e2e.loading import RunQuarantine
 from viper_e2e.model import CheckpointError, ViPER, newest_whole, pretrained, write_folder
 from viper_e2e.runtime import AS_IT_IS, console
 from viper_e2e.training import state as training_state
@@ -51,14 +52,14 @@ class Saver:
         """Whether anything of what the run has come to is not on disk."""
         return self.writes and not (self.has_last(state) and not state.unsaved)
 
-    def save_last(self, state: TrainingState, parts: dict[str, Any], quarantined: dict[str, str]) -> None:
+    def save_last(self, state: TrainingState, parts: dict[str, Any], quarantine: RunQuarantine) -> None:
         """Replace ``checkpoints/last``, from which a run can be resumed."""
         if state.step in state.unsaved.values():
             return  # resumed from before this epoch, the run finds the model again that could not be written
 
         def fill(new: Path) -> None:
             pretrained.write(self.module, new)
-            training_state.save(new, state, parts, quarantined)
+            training_state.save(new, state, parts, quarantine)
 
         self._saved_at = time.monotonic()
         if self._write(self.run.last, fill, keep_previous=True):
@@ -88,9 +89,9 @@ class Saver:
         return True
 
     def restore(
-        self, parts: dict[str, Any], enter: Callable[[int], None]
-    ) -> tuple[TrainingState, dict[str, str]] | None:
-        """Load the newest undamaged checkpoint into the model and the parts; its state and quarantine.
+        self, parts: dict[str, Any], quarantine: RunQuarantine, enter: Callable[[int], None]
+    ) -> TrainingState | None:
+        """Load the newest undamaged checkpoint into the model, the parts and the quarantine; its state.
 
         ``enter`` is given the epoch first, and trains what the run trained in it.
 
@@ -109,14 +110,14 @@ class Saver:
         if damaged and self.writes:
             console.print(f"[yellow]continuing from {folder}[/yellow]")
         # Weights last: what the epoch trains is read in full precision.
-        state, quarantined = training_state.load(folder, parts, enter)
+        state = training_state.load(folder, parts, quarantine, enter)
         pretrained.read_weights(self.module, folder)
         self.kept = state.step, state.validated_step
         if self.average:
             self.average.step_aside()
         if self.writes:
             self._rewind_logs(state)
-        return state, quarantined
+        return state
 
     def _rewind_logs(self, state: TrainingState) -> None:
         """Take out of the logs what was written after the checkpoint: it will be written again."""

@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 from viper_e2e.encoders import ClipTokens, PreparedClip, WeightsId
 from viper_e2e.errors import ViperError
-from viper_e2e.loading import Cacheable, ClipCache
+from viper_e2e.loading import Cacheable, ClipCache, ClipKey, Split
 from viper_e2e.model import ClipContent, ViPER
 from viper_e2e.runtime import TellOnce, free_bytes
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.validation import VALIDATION
 
 FREE_SHARE = 0.5
 """Of the device's free memory, for clips, where no `--reuse-memory` says how much."""
@@ -118,10 +117,13 @@ class HeldClips:
     """
 
     def __init__(self, shared: SharedClips, train: ShardSet, val: ShardSet | None):
-        self._shared, self._shards = shared, {"": train} | ({VALIDATION: val} if val is not None else {})
+        self._shared = shared
+        self._shards: dict[Split, ShardSet] = {"train": train}
+        if val is not None:
+            self._shards["val"] = val
         self._indices = {
-            prefix + shards.entry(i).key: (prefix, i)
-            for prefix, shards in self._shards.items()
+            ClipKey(split, shards.entry(i).key): i
+            for split, shards in self._shards.items()
             for i in range(len(shards))
         }
         self._model: ViPER | None = None
@@ -157,10 +159,10 @@ class HeldClips:
     def nbytes(self) -> int:
         return self._store.nbytes
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: ClipKey) -> bool:
         return self.get(key) is not None
 
-    def get(self, key: str) -> PreparedClip | None:
+    def get(self, key: ClipKey) -> PreparedClip | None:
         """The clip with the tokens of all frozen encoders, as if they had made them; else `None`."""
         content = self._settled()
         held = self._store.get(self._place(content, key))
@@ -179,10 +181,9 @@ class HeldClips:
             name: prefix._replace(made_by=encoders[name].prefix_id())
             for name, prefix in held.clip.prefixes.items()
         }
-        name = key.removeprefix(VALIDATION)
-        return replace(held.clip, name=name, tokens=tokens, made_by=self._made_by, prefixes=prefixes)
+        return replace(held.clip, name=key.key, tokens=tokens, made_by=self._made_by, prefixes=prefixes)
 
-    def offer(self, key: str, clip: Cacheable) -> bool:
+    def offer(self, key: ClipKey, clip: Cacheable) -> bool:
         """Keep a clip that was made `cacheable`, beside what others have kept of it, if there is room."""
         content = self._settled()
         assert isinstance(clip, PreparedClip), "what a model made cacheable"
@@ -212,6 +213,5 @@ class HeldClips:
             self._shared.compare(self._content, sorted(set(model.modalities) - self._content.tokens.keys()))
         return self._content
 
-    def _place(self, content: ClipContent, key: str) -> _Place:
-        prefix, i = self._indices[key]
-        return _Place(content.prepared, self._shared.clip_id(self._shards[prefix], i))
+    def _place(self, content: ClipContent, key: ClipKey) -> _Place:
+        return _Place(content.prepared, self._shared.clip_id(self._shards[key.split], self._indices[key]))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from viper_e2e.loading import Cursor
+from viper_e2e.loading import Cursor, RunQuarantine
 from viper_e2e.model import CheckpointError
 
 FILE = "training.pt"
@@ -60,12 +60,12 @@ class TrainingState:
         return 0 < patience <= self.epochs_without_better
 
 
-def save(folder: Path, state: TrainingState, parts: dict[str, Any], quarantined: dict[str, str]) -> None:
+def save(folder: Path, state: TrainingState, parts: dict[str, Any], quarantine: RunQuarantine) -> None:
     """Write the state with the ``state_dict`` of every part."""
     data = {
         "state": vars(state) | {"cursor": state.cursor.to_json()},
         "parts": {name: part.state_dict() for name, part in parts.items()},
-        "quarantined": quarantined,
+        "quarantined": quarantine.to_json(),
     }
     try:
         torch.save(data, folder / FILE)
@@ -77,9 +77,9 @@ def save(folder: Path, state: TrainingState, parts: dict[str, Any], quarantined:
 
 
 def load(
-    folder: Path, parts: dict[str, Any], enter: Callable[[int], None]
-) -> tuple[TrainingState, dict[str, str]]:
-    """Restore every part; only tensors and plain data are read, nothing is executed.
+    folder: Path, parts: dict[str, Any], quarantine: RunQuarantine, enter: Callable[[int], None]
+) -> TrainingState:
+    """Restore every part and the quarantine; only tensors and plain data are read, nothing is executed.
 
     ``enter`` is given the epoch and makes the parts what they were in it.
     """
@@ -100,7 +100,8 @@ def load(
                 f"{path}: its {name} does not fit ({error}): it was saved by an earlier version, which grouped "
                 "parameters in another way; resume with that version, or start a new --run-dir"
             ) from error
-    return state, data["quarantined"]
+    quarantine.restore(data["quarantined"])
+    return state
 
 
 def read(folder: Path) -> TrainingState:

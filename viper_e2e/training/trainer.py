@@ -15,7 +15,7 @@ from torch import Tensor
 
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
-from viper_e2e.loading import ClipBatch, Cursor
+from viper_e2e.loading import ClipBatch, ClipKey, Cursor
 from viper_e2e.report import EpochRecord, ValidationRecord
 from viper_e2e.runtime import console, count_of
 from viper_e2e.training.data import reading_of
@@ -193,7 +193,8 @@ class Trainer(TrainingRun):
         self, keys: Sequence[str], clips: Sequence[PreparedClip | ClipError], cache: TokenCache | None
     ) -> None:
         """Hold clips for the next epochs, where there is room."""
-        for key, clip in zip(keys, clips, strict=True) if self.clip_cache.budget_bytes else ():
+        for name, clip in zip(keys, clips, strict=True) if self.clip_cache.budget_bytes else ():
+            key = ClipKey("train", name)
             if isinstance(clip, PreparedClip) and key not in self.clip_cache:
                 hold(self.clip_cache, self.module, key, clip, cache)
 

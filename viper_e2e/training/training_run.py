@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from viper_e2e.config import Settings, option_of
 from viper_e2e.labels import LabelSet
-from viper_e2e.loading import ClipCache, ClipStore, Cursor, notes_on_reading
+from viper_e2e.loading import ClipCache, ClipStore, Cursor, RunQuarantine, notes_on_reading
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model, compute_dtype, resolve_precision
 from viper_e2e.runtime import Processes, TellOnce, console
 from viper_e2e.shards import Mixture
@@ -34,7 +34,7 @@ from viper_e2e.training.shared_clips import SharedClips
 from viper_e2e.training.state import TrainingState
 from viper_e2e.training.tables import branch_table, mixture_table
 from viper_e2e.training.task_losses import build_loss
-from viper_e2e.training.validation import Validation
+from viper_e2e.training.validation import Validation, cached_in
 from viper_e2e.training.yardstick import Yardstick, provenance_of_yardstick
 
 
@@ -111,9 +111,12 @@ class TrainingRun:
 
     def _build_optimization(self) -> None:
         """What a step needs: clips, the optimizer and its schedule, the model wrapped for all processes."""
-        cached = self.clip_cache.get if self.clip_cache.budget_bytes else None
+        cached = cached_in(self.clip_cache, "train") if self.clip_cache.budget_bytes else None
+        self.quarantine = RunQuarantine()
         share = self.processes.index, self.processes.count
-        self.loader = make_loader(self.train_shards, self.settings, *share, cached=cached)
+        self.loader = make_loader(
+            self.train_shards, self.settings, *share, cached=cached, quarantine=self.quarantine.train
+        )
         self.state = TrainingState(Cursor(self.config.seed))
         self.total_steps = self._steps_in_all()
         optimizer = build_optimizer(self.module, self.config)
@@ -129,7 +132,7 @@ class TrainingRun:
         is_main = self.processes.is_main
         self.guard = Guard(self.run, self.processes, self.config.on_error, len(self.train_shards))
         self.validation = Validation(
-            self.module, self.guard, self.processes, self.loader.quarantined, self.config.best_by
+            self.module, self.guard, self.processes, self.quarantine.val, self.config.best_by
         )
         self.saver = Saver(self.run, self.config, self.module, self.average, writes=is_main)
         validates, best_by = self.val_shards is not None, self.config.best_by
@@ -224,23 +227,22 @@ class TrainingRun:
 
     def _save_last(self) -> None:
         self.hooks.before_save(self)
-        quarantined = self.processes.gather_list([*self.loader.quarantined.items()], purpose="saving")
-        self.loader.quarantined.update(quarantined)
+        for clip, reason in self.processes.gather_list(self.quarantine.items(), purpose="saving"):
+            self.quarantine.add(clip, reason)
         self.yardstick.gather()
         self.curves.gather()
-        self.saver.save_last(self.state, self._parts(), self.loader.quarantined)
+        self.saver.save_last(self.state, self._parts(), self.quarantine)
         self.hooks.after_save(self)
 
     def _restore(self) -> bool:
         """Go on from the newest undamaged checkpoint; False where none was ever saved."""
-        restored = self.saver.restore(self._parts(), self._enter_epoch)
+        restored = self.saver.restore(self._parts(), self.quarantine, self._enter_epoch)
         if restored is None:
             return False
-        self.state, quarantined = restored
+        self.state = restored
         # Weights were loaded into the encoders: what was cached is no longer surely theirs.
         self.clip_cache.clear()
         take_rates(self.optimizer, self.schedule, self.module, self.config)
-        self.loader.quarantined.update(quarantined)
         self.total_steps = self._steps_in_all()
         # With another number of processes or epochs, the rest of the run has another number of steps.
         recount(self.optimizer, self.schedule, self._factors)
@@ -256,9 +258,8 @@ class TrainingRun:
             )
         self.state.went_back_at, self.state.bad_steps, self.state.bad_keys = step, 0, []
         self.state.overflows = 0
-        self.loader.quarantined |= dict.fromkeys(
-            keys, f"loss or gradient not finite (NaN or infinite) up to step {step}"
-        )
+        for key in keys:
+            self.quarantine.train.add(key, f"loss or gradient not finite (NaN or infinite) up to step {step}")
         if self.processes.is_main:
             console.print(
                 f"[yellow]{MAX_BAD_STEPS} steps in a row were not finite (NaN); back to step {self.state.step} "

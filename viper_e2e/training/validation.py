@@ -9,7 +9,17 @@ from typing import Any
 
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
-from viper_e2e.loading import ClipBatch, ClipStore, DecodeSample, Reading, SkipRecord
+from viper_e2e.loading import (
+    Cacheable,
+    ClipBatch,
+    ClipKey,
+    ClipStore,
+    DecodeSample,
+    Quarantine,
+    Reading,
+    SkipRecord,
+    Split,
+)
 from viper_e2e.model import Prediction, Predictions, ViPER
 from viper_e2e.report import ScoreRecord, ValidationRecord, main_measure_of, measure_title
 from viper_e2e.runtime import Processes
@@ -31,38 +41,30 @@ from viper_e2e.shards import ShardSet
 from viper_e2e.training.corpus_curves import validation_by_corpus
 from viper_e2e.training.guarding import Guard
 
-VALIDATION = "validation/"
-"""Before the keys of validation clips where those of training clips stand too; no key has a slash in it."""
-
 
 class Validation:
-    """Scores the validation clips whenever it is called, and remembers which of them ended a worker."""
+    """Scores the validation clips whenever it is called."""
 
     def __init__(
         self,
         module: ViPER,
         guard: Guard,
         processes: Processes,
-        quarantined: dict[str, str],
+        quarantine: Quarantine,
         best_by: str = "",
     ):
-        """``quarantined``: of the whole run, key → reason; it goes into checkpoints. ``best_by``: as in
-        `SavingConfig`; `ViperError` for what is not measured."""
+        """``quarantine``: of validation clips. ``best_by``: as in `SavingConfig`; `ViperError` for what is not
+        measured."""
         if best_by:
             split_best_by(best_by, [ruler.task for ruler in rulers(module.labels)])
         self.best_by = best_by
         self.module, self.guard, self.processes = module, guard, processes
-        self.quarantined = quarantined
+        self.quarantine = quarantine
 
     @property
     def judged_by(self) -> str:
         """What chooses `best`, in words."""
         return self.best_by or main_measure_of({task.name: task.kind for task in self.module.labels.tasks})
-
-    def known_bad(self) -> dict[str, str]:
-        """Validation clips that the loader is not to try again."""
-        own = {key: reason for key, reason in self.quarantined.items() if key.startswith(VALIDATION)}
-        return {key.removeprefix(VALIDATION): reason for key, reason in own.items()}
 
     def __call__(
         self,
@@ -78,10 +80,10 @@ class Validation:
 
         ``store``: of prepared clips, from which they come and into which they go; ``see`` sees each batch.
         """
-        hooks = Hooks(quarantined=self.known_bad(), on_batch=see)
+        hooks = Hooks(quarantine=self.quarantine, on_batch=see)
         if store is not None and store.budget_bytes:
-            keep = keeping(store, self.module, shards, VALIDATION)
-            hooks = replace(hooks, cached=lambda key: store.get(VALIDATION + key), on_clip=keep)
+            keep = keeping(store, self.module, shards, "val")
+            hooks = replace(hooks, cached=cached_in(store, "val"), on_clip=keep)
         found, left_out = self._scored(shards, reading, hooks, epoch, step)
         num_left_out = self.guard.count_validation_skips(left_out, len(shards))
         predictions = Predictions.of(found, self.module.labels, self.module.modalities, shards)
@@ -111,9 +113,6 @@ class Validation:
             if one.error is not None:
                 left_out.append(_left_out(one, shards, epoch, step))
                 self.guard.refuse(left_out[-1:])
-        # What ended a worker was added to these meanwhile.
-        for key, reason in (hooks.quarantined or {}).items():
-            self.quarantined[VALIDATION + key] = reason
         return found, left_out
 
 
@@ -127,13 +126,18 @@ def judged(predictions: Predictions, best_by: str = "") -> ScoreRecord:
     return ScoreRecord.from_json(record, best_by)
 
 
+def cached_in(store: ClipStore, split: Split) -> Callable[[str], Cacheable | None]:
+    """What a store has of a clip, by its key in these shards."""
+    return lambda key: store.get(ClipKey(split, key))
+
+
 def keeping(
-    store: ClipStore, module: ViPER, shards: ShardSet, prefix: str = ""
+    store: ClipStore, module: ViPER, shards: ShardSet, split: Split
 ) -> Callable[[int, PreparedClip | ClipError], None]:
-    """Keeps each clip that has passed, by its number, under a prefix and its key."""
+    """Keeps each clip that has passed, by its number."""
 
     def keep(i: int, clip: PreparedClip | ClipError) -> None:
-        key = prefix + shards.entry(i).key
+        key = ClipKey(split, shards.entry(i).key)
         if isinstance(clip, PreparedClip) and key not in store:
             hold(store, module, key, clip)
 
@@ -141,7 +145,7 @@ def keeping(
 
 
 def hold(
-    store: ClipStore, module: ViPER, key: str, clip: PreparedClip, cache: TokenCache | None = None
+    store: ClipStore, module: ViPER, key: ClipKey, clip: PreparedClip, cache: TokenCache | None = None
 ) -> None:
     """Keep a clip that has passed, where there is room: with what trained blocks begin with or without."""
     least = module.cacheable(clip, cache)
