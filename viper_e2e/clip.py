@@ -197,7 +197,7 @@ class DecodedClip:
     frame_seconds: np.ndarray
     """float64, ``N``: presentation time of each frame on the clip's clock (0 = first frame)."""
     duration_seconds: float
-    """From the first frame to the end of the last; more where sound begins before these or ends behind them."""
+    """From the first frame to the end of the last; more where sound begins before these or ends after them."""
     sound: tuple[SoundRun, ...] = ()
     """In order of time, not overlapping; empty if there is no sound where a token needs it."""
     has_sound: bool = False
@@ -230,7 +230,7 @@ def with_words(clip: DecodedClip, cues: Sequence[Cue], start_seconds: float = 0.
 
 
 def with_all_words(clip: DecodedClip, cues: Sequence[Cue]) -> DecodedClip:
-    """A whole clip with all that is known to be said in it; notes that most of it begins behind its end."""
+    """A whole clip with all that is known to be said in it; notes that most of it begins after its end."""
     made = with_words(clip, cues)
     behind = sum((cue.start_seconds or 0.0) >= clip.duration_seconds for cue in cues)
     if not behind or 2 * behind < len(cues):

@@ -67,6 +67,6 @@ class Finder(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Once per interpreter, behind the finders that know what is really there."""
+    """Once per interpreter, after the finders that know what is really there."""
     if not any(isinstance(finder, Finder) for finder in sys.meta_path):
         sys.meta_path.append(Finder())

@@ -20,7 +20,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Exactly the last `number` blocks, nothing before or behind them."""
+    """Exactly the last `number` blocks, nothing before or after them."""
 
     number: int
 

@@ -64,7 +64,7 @@ _KNOWN: dict[str, Modality] = {}
 def register(modality: Modality) -> None:
     """Make a modality known: from here on it can stand in `ModelConfig.modalities`.
 
-    `ViperError` for a name that another one, or another group of settings, has. Its tokens come behind those of
+    `ViperError` for a name that another one, or another group of settings, has. Its tokens come after those of
     all that are known by then.
     """
     if unknown := modality.needs - set(get_args(Need)):

@@ -21,7 +21,7 @@ _UNITS = {
 _FACTORS = {"": 1, "b": 1} | {
     word: factor for name, factor in _UNITS.items() for word in {name.lower(), name.lower().removesuffix("b")}
 }
-"""By what is written behind the number, in small letters."""
+"""By what is written after the number, in small letters."""
 
 
 class Size(NamedTuple):

@@ -59,7 +59,7 @@ class References:
 
 
 class _Bits:
-    """A reader of big-endian bits; behind the end there are ones, so that nothing looks unreferred to."""
+    """A reader of big-endian bits; after the end there are ones, so that nothing looks unreferred to."""
 
     def __init__(self, data: memoryview):
         head = bytes(data[:_HEADER_BYTES])

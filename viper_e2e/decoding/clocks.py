@@ -23,7 +23,7 @@ class RunningClock:
 
     def __init__(self, num_whole: Counter[int]):
         """`num_whole`: by stream, counts packets that are flagged as torn and are whole: the counter of a TS
-        breaks off behind them where two recordings are joined."""
+        breaks off after them where two recordings are joined."""
         self._shift_seconds = 0.0
         self._ends: dict[int, float] = {}
         """By stream: when its last packet of this part ends."""

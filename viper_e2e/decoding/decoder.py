@@ -174,7 +174,7 @@ class _Decoding:
         self._sound_notes: tuple[str, ...] = ()
 
     def run(self) -> Iterator[tuple[Window, DecodedClip]]:
-        """Each attempt goes on behind the windows that those before have handed out."""
+        """Each attempt continues after the windows that those before have handed out."""
         num_done, attempt = 0, Attempt()
         while True:
             try:

@@ -40,7 +40,7 @@ class DecordReader(ExternalReader):
         if len(media.container.streams.video) > 1:
             return "it chooses among several video tracks by itself"
         if timeline.has_leading_frames:
-            return "it gives wrong frames where some depend on the keyframe behind them (open GOPs)"
+            return "it gives wrong frames where some depend on the keyframe after them (open GOPs)"
         return super().why_not(media, timeline, frame)
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:

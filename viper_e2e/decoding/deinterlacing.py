@@ -16,7 +16,7 @@ Numbered = tuple[int, av.VideoFrame]
 
 
 def with_neighbours(wanted: np.ndarray) -> np.ndarray:
-    """Bool mask of the wanted frames and of those before and behind each."""
+    """Bool mask of the wanted frames and of those before and after each."""
     mask = wanted.copy()
     mask[1:] |= wanted[:-1]
     mask[:-1] |= wanted[1:]
@@ -84,7 +84,7 @@ class Deinterlacer:
 
 
 def _feed(graph: Graph, frame: av.VideoFrame | None) -> av.VideoFrame | None:
-    """The last picture that comes out behind this one, or behind the end."""
+    """The last picture that comes out after this one, or after the end."""
     graph.push(frame)
     last = None
     while True:

@@ -62,7 +62,7 @@ class ExternalReader(ABC):
     def why_not(cls, media: ClipMedia, timeline: Timeline, frame: av.VideoFrame) -> str:
         """Why a clip has to be read by PyAV all the same; empty if the library can be trusted with it.
 
-        `frame`: the clip's first, as PyAV gives it; `media` stands behind it and is read to its end.
+        `frame`: the clip's first, as PyAV gives it; `media` is positioned after it and is read to its end.
         """
         if media.kind not in TRUSTED:
             return f"its frames from {media.kind} files are not reliable"

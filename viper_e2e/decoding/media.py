@@ -105,7 +105,7 @@ class Media(ABC):
         clock = None if self.kind == "avi" or self.is_indexed else RunningClock(self.num_whole)
         try:
             for packet in self.container.demux(wanted):
-                # The empty ones behind the last say that the file ends.
+                # The empty ones after the last say that the file ends.
                 if packet.size and not (packet.is_corrupt and self.is_in_fragments):
                     if clock is not None:
                         clock.place(packet)

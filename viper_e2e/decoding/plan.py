@@ -135,9 +135,9 @@ class Plan:
         return self.is_tiled or self.is_segment
 
     def _frames_between(self, number: int) -> tuple[int, int]:
-        """The first frame of a window, and the one behind its last."""
+        """The first frame of a window, and the one after its last."""
         (start, end), is_last = self._bounds[number], number == len(self._bounds) - 1
-        # Half a tick: a frame whose rounded time falls on the edge belongs behind it. A segment's own edges are
+        # Half a tick: a frame whose rounded time falls on the edge belongs after it. A segment's own edges are
         # what a person gave: only what binary fractions lose is allowed for.
         edge = float(self.timeline.tick_seconds) / 2
         first, last = 0, len(self.seconds)

@@ -191,7 +191,7 @@ def _with_times_of_display(
     found: list[tuple[int, av.Packet]], video: av.VideoStream, shown: np.ndarray
 ) -> list[tuple[int, av.Packet]]:
     """The packets, those of pictures with the times at which they are shown; not those that show nothing."""
-    # DivX packs two pictures into one packet, because AVI has a packet for each moment, and an empty one behind
+    # DivX packs two pictures into one packet, because AVI has a packet for each moment, and an empty one after
     # it; where packets say when they are shown, each has its own. Others leave the filter as they were.
     is_mpeg4 = video.codec_context.name == "mpeg4"
     unpack = BitStreamFilterContext("mpeg4_unpack_bframes", video) if is_mpeg4 else None

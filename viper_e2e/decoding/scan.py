@@ -18,7 +18,7 @@ from viper_e2e.decoding.timeline import TORN_SOUND, FramePackets, SoundExtent, T
 from viper_e2e.runtime import count_of
 
 _UNREAD_SHARE = 0.1
-"""Of a file, behind its last packet: an index is less."""
+"""Of a file, after its last packet: an index is less."""
 _TORN_FRAME = ("the file breaks off in its last frame, which is left out",)
 
 

@@ -25,7 +25,7 @@ _PACKET_BYTES_AT_ONCE = 2**20
 """Packets are decoded that many together, at most: taking turns with the pictures, each codec finds the
 processor's caches full of the other's tables."""
 _GAP_SECONDS = 0.05
-"""Packets that begin later than this behind where they were to go on are not those that were sought."""
+"""Packets that begin later than this after where they should continue are not those that were sought."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SoundTrack:
     is_apart: bool
     """Whether the file is opened for its sound alone; else the reader of the pictures brings the packets."""
     is_torn: bool = False
-    """Whether a packet lies behind the extent, in which the file breaks off."""
+    """Whether a packet is beyond the extent, in which the file breaks off."""
 
 
 class SoundReader:

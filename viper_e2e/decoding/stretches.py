@@ -24,11 +24,11 @@ SEEKABLE = ("mp4", "mov", "mkv", "webm", "avi", "dv")
 WARM_UP_SECONDS = 0.5
 """Of sound before a stretch: what decoders need to give it exactly."""
 TAIL_SECONDS = SLACK_SECONDS + 0.1
-"""Of sound behind it: so much that where a film's sound outlasts its pictures, that of its copy does too."""
+"""Of sound after it: so much that where a film's sound outlasts its pictures, that of its copy does too."""
 INTERLEAVED_SECONDS = 2.0
-"""By so much a file may hold sound before or behind the pictures of the same time."""
+"""By so much a file may hold sound before or after the pictures of the same time."""
 WORST_INTERLEAVED_SECONDS = 10.0
-"""Farther behind the last picture no sound is waited for."""
+"""Sound that is further after the last picture is not waited for."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def packets_of(stretch: Stretch, limits: LimitsConfig) -> list[tuple[int, av.Pac
 
 
 class _LandedLate(Exception):
-    """A seek went behind the packet that it was to come before."""
+    """A seek ended after the packet that it should have ended before."""
 
 
 class _Packets:

@@ -22,7 +22,7 @@ LONGEST_SECONDS = 10.0
 class TornPackets:
     """Counts packets of a stream that are flagged as torn, and tells those with which a file breaks off.
 
-    A parser hands the flag to all packets that it cuts out of a torn block, not to the torn one behind them.
+    A parser hands the flag to all packets that it cuts out of a torn block, not to the torn one after them.
     """
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class FramePackets:
 
     @property
     def has_leading_frames(self) -> bool:
-        """Whether some frame comes behind a keyframe in the file and still needs the one before it."""
+        """Whether some frame comes after a keyframe in the file and still needs the one before it."""
         starts = np.unique(self.keyframe)
         return bool((starts[np.searchsorted(starts, self.own, side="right") - 1] != self.keyframe).any())
 
@@ -160,7 +160,7 @@ class Timeline:
     is_torn: bool = False
     """Whether the file breaks off in its last frame, which is left out of these."""
     is_sound_torn: bool = False
-    """Whether it does so in its last packet of sound, which ends behind `sound_end_seconds`."""
+    """Whether it does so in its last packet of sound, which ends after `sound_end_seconds`."""
     notes: tuple[str, ...] = ()
     """What a person should know of it; see `DecodedClip.notes`."""
     num_decoded: int = 0
@@ -189,7 +189,7 @@ class Timeline:
 
     @property
     def has_leading_frames(self) -> bool:
-        """Whether some frame comes behind a keyframe in the file and still needs the one before it."""
+        """Whether some frame comes after a keyframe in the file and still needs the one before it."""
         return self.packets is not None and self.packets.has_leading_frames
 
 

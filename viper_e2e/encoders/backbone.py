@@ -52,7 +52,7 @@ class Backbone(nn.Module):
     """One pretrained network: its blocks, which of them train, and the dtype it computes in.
 
     Frozen means: eval mode from birth, no gradient, stored in the compute dtype. What is trained is kept in
-    float32 and runs under autocast; so is everything behind the first trained block. LoRA adapters are float32
+    float32 and runs under autocast; so is everything after the first trained block. LoRA adapters are float32
     too; the weights they stand beside stay stored and computed as frozen ones are.
     """
 

@@ -91,7 +91,7 @@ def run_after(
     """How the model ends, and those of the hidden layers read that come after the cut, but for the last.
 
     ``shortest``: the least input that the model takes. It passes through what comes before all blocks and
-    is thrown away there; whatever the model does behind its blocks is thus done to ``hidden``.
+    is thrown away there; whatever the model does after its blocks is thus done to ``hidden``.
     """
     cut, blocks = first_trained(backbone), backbone.blocks()
     assert cut is not None

@@ -26,7 +26,7 @@ class Tokens(NamedTuple):
 
     ids: list[int]
     spans: list[tuple[int, int]]
-    """Of each, its first letter and the one behind its last."""
+    """Of each, its first letter and the one after its last."""
 
 
 @dataclass(frozen=True)

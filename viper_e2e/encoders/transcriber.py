@@ -49,7 +49,7 @@ class Transcriber:
         if no_times is None:
             raise ViperError(f"--transcribe {source}: has no generation_config.json with timestamps; fetch it")
         self._last_word = int(no_times)
-        """Tokens behind it are times."""
+        """Tokens after it are times."""
         self._options = {}
         if getattr(how, "is_multilingual", False):
             self._options = {"language": language, "task": "transcribe"}

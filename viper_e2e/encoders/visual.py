@@ -91,7 +91,7 @@ class VisualEncoder(FaceEncoder):
         return self._parts(states).flatten(1)
 
     def _ended(self, last: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
-        """CLIP normalises behind its blocks only what it pools."""
+        """CLIP normalises after its blocks only what it pools."""
         is_clip = isinstance(self.backbone.model, CLIPVisionModel)
         return self.backbone.model.post_layernorm(last) if is_clip else last
 

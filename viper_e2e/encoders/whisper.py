@@ -56,7 +56,7 @@ class LogMel(nn.Module):
         Frames of a short piece are the first of those that 30 s of padding would give.
         """
         length = self.padded_length(len(pieces[0]))
-        # Behind 30 s Whisper sees its own sound mirrored; behind less, the silence that would follow.
+        # After 30 s Whisper sees its own sound mirrored; after less, the silence that would follow.
         behind = min(length + self.num_fft, self.num_samples)
         samples = torch.stack([padded(piece.float(), behind) for piece in pieces])
         with torch.autocast(samples.device.type, enabled=False):

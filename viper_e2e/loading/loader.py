@@ -52,7 +52,7 @@ class ClipBatch:
 
     @property
     def visits(self) -> list[str]:
-        """Each row's key, with a number behind it where the clip comes again: what is random is drawn by it."""
+        """Each row's key, with a number after it if the clip comes again: random changes are drawn by it."""
         repeats = self.repeats or [0] * len(self.keys)
         return [f"{key}#{n}" if n else key for key, n in zip(self.keys, repeats, strict=True)]
 

@@ -14,7 +14,7 @@ from viper_e2e.shards import ShardIndex, WholeShard
 
 TAIL_BYTES = 2**20
 LOOK_FURTHER = 64
-"""Shards behind the next one that a clip waits for."""
+"""Shards after the next one that a clip waits for."""
 
 
 @runtime_checkable

@@ -137,7 +137,7 @@ def is_timed(segment: Segment | None) -> bool:
 def look_into(
     video: Path, limits: LimitsConfig, spans: Sequence[tuple[float, float]]
 ) -> tuple[LongFile, list[Stretch | ClipError | None]]:
-    """A film, and what is to be cut out of it for each span; None for one that begins behind its end.
+    """A film, and what is to be cut out of it for each span; None for one that begins after its end.
 
     Raises `ClipError` for a film that cannot be read.
     """
@@ -181,7 +181,7 @@ def _cut_out_of(
 
 
 def _are_thousandths(seconds: float, lasts: float) -> bool:
-    """Whether a time is far behind the end of its file, and within it as milliseconds."""
+    """Whether a time is far beyond the end of its file, and within it as milliseconds."""
     return FAR_BEHIND * lasts < seconds <= 1000 * (lasts + MUCH_SECONDS)
 
 

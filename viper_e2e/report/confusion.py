@@ -104,7 +104,7 @@ def confusion_matrices(predictions: Predictions, folder: str | os.PathLike, suff
     ``confusion.png`` (a panel per emotion), ``confusion_dominant.png`` where labels are intensities of several
     emotions (of valence and arousal neither can dominate), and per matrix ``confusion_<name>.csv``
     with shares of each true row and its number of clips; ``confusion_clamped.csv`` counts what lay outside.
-    ``suffix``: behind the names of files that have no emotion's.
+    ``suffix``: added to the names of files that have no emotion's.
     Raises :class:`ViperError` if no clip has both a label and a prediction.
     """
     if not predictions.scored.any():

@@ -117,7 +117,7 @@ def predicted_against_true(predictions: Predictions, path: str | os.PathLike) ->
     margin = 0.04 * (high - low)
     title = f"Predicted against true, {count_of(len(true), 'clip')}"
     figure, panels = sheet(len(labels), panel=(3.5, 3.7), title=title)
-    from matplotlib.ticker import MaxNLocator  # behind `new_figure`, which knows how to import Matplotlib
+    from matplotlib.ticker import MaxNLocator  # after `new_figure`, which knows how to import Matplotlib
 
     for column, (panel, name) in enumerate(zip(panels, labels.names, strict=True)):
         panel.plot([low, high], [low, high], color="#888888", lw=1, ls="--", zorder=1)

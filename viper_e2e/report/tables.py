@@ -39,7 +39,7 @@ def metrics_table(scores: Scores, intervals: Intervals | None = None, *, title: 
 
 
 def intervals_over(what: str) -> str:
-    """What stands in brackets behind a measure."""
+    """What is in brackets after a measure."""
     return f"95 % bootstrap intervals over {what}"
 
 

@@ -124,7 +124,7 @@ def score_groups(predictions: Predictions, groups: Mapping[str, Sequence[str]]) 
     """``groups``: as of `groups_of`, in the order of the predictions."""
     made = []
     for name, of_clips in groups.items():
-        # Clips that could not be found whole stand behind all others, in no group.
+        # Clips that could not be found whole come after all others, in no group.
         column = np.array([*of_clips, *[""] * (len(predictions) - len(of_clips))], dtype=object)
         found = {
             group: task_scores(predictions.only(column == group))

@@ -275,7 +275,7 @@ class SampleTable(Sequence[SampleEntry]):
         return SampleTable(self.columns, rows=self._rows, places=places, prefix=self._prefix)
 
     def prefixed(self, prefix: str) -> SampleTable:
-        """Every key and every subject behind ``prefix``."""
+        """Every key and every subject after ``prefix``."""
         return SampleTable(self.columns, rows=self._rows, places=self._places, prefix=prefix + self._prefix)
 
 

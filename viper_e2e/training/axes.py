@@ -33,7 +33,7 @@ class Axis:
     """One setting and what it may be."""
 
     name: str
-    """As the command line of `viper train` has it behind its dashes: ``model.fusion.dropout``, ``lr``."""
+    """As the command line of `viper train` has it after its dashes: ``model.fusion.dropout``, ``lr``."""
     choices: tuple[str, ...] = ()
     low: float = 0.0
     high: float = 0.0

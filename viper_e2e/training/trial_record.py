@@ -73,7 +73,7 @@ def _grown(before: dict[str, Any], asked: dict[str, Any], record: Path) -> dict[
     first, now = num_trials(before), num_trials(asked)
     if "count" in asked:
         asked["trials"] = before["trials"]  # they are proposed one after the other
-    # Of a grid the trials say all; it grows by values behind those that were there.
+    # Of a grid the trials say all; it grows by values after those that were there.
     changes = {"count", "trials", "began_with", *(["over"] if before["kind"] == "grid" else [])}
     alike = all(before.get(name) == asked.get(name) for name in {*before, *asked} - changes)
     if alike and now < first and all(trial in before["trials"] for trial in asked["trials"]):
