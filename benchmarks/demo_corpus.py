@@ -76,7 +76,7 @@ def main() -> None:
     for split, people in people_by_split(rows).items():
         table.add_row(f"people in {split}", f"{len(people)} ({sum(people.values())} clips)")
     held = np.mean([float(row["constant"]) for row in rows])
-    table.add_row("clips whose expression stands unchanged", f"{held:.1%}")
+    table.add_row("clips whose expression does not change", f"{held:.1%}")
     if options.num_clips:
         rows = [rows[i] for i in np.linspace(0, len(rows) - 1, options.num_clips).round().astype(int)]
     with_face = [row for row in rows if float(row["present.face"])]

@@ -8,7 +8,7 @@ splits) is made once under OUT, and its clips pass once through frozen DINOv2-sm
 crops of 112 pixels, float32; kept in OUT/tokens.pt). Every variant then trains, by the product's own trainer
 and `--preset base`, on those tokens in memory: on the columns that its settings would have read (`VARIANTS`).
 Clips 1 to N of the corpus are the corpus of N clips. `FINE_TUNED` begins on those tokens and goes on from the
-shards: what stands before trained blocks is made in the first epoch that trains them, once for all runs of a
+shards: what comes before trained blocks is made in the first epoch that trains them, once for all runs of a
 call (2 GB). `JOINED` is the model that `--ensemble 5` would write. `END_TO_END` trains from the shards alone,
 which takes hours where the others take minutes. These three are run only where `--only` names them.
 
@@ -224,7 +224,7 @@ def intensities_of(model: Callable[[Sequence[Any]], ViPEROutput], clips: Sequenc
 
 @torch.no_grad()
 def held_intensities(model: ViPER, trained: ViPER, shared: SharedClips, test: ShardSet) -> np.ndarray:
-    """Of all clips, each passed through what stands before the trained blocks once for all runs of a call.
+    """Of all clips, each passed through what comes before the trained blocks once for all runs of a call.
 
     ``trained``: whose backbones have ended training as deep as those of the model may have.
     """

@@ -6,12 +6,12 @@ No corpus of emotional video may be shipped, so this one is generated. What it s
 one photographed face, painted and bent into as many people as there are subjects (`demo_subject.py`,
 `demo_look.py`), whose warps stand for expressions (`demo_face.py`), and a synthetic voice (`demo_voice.py`).
 
-As in recordings of real people, who somebody is drowns what they show. A subject's face, resting expression,
-voice, camera and room last through all of their clips, and no subject is in two splits. In a third of the clips
-the expression stands unchanged from the first frame to the last; elsewhere it comes and goes. Some emotions
-show only in the face, some only in the voice, one in both; about one clip in twenty has no face in view and as
-many have no sound. How strongly test subjects express themselves, how they laugh and pant, their light and
-their walls come from ranges that training never saw (`RANGES` in `demo_plan.py`).
+As in recordings of real people, differences between people are larger than what they show. A subject's face,
+resting expression, voice, camera and room last through all of their clips, and no subject is in two splits.
+In a third of the clips the expression is the same from the first frame to the last; in the others it comes
+and goes. Some emotions show only in the face, some only in the voice, one in both; about one clip in twenty
+has no face in view and as many have no sound. How strongly test subjects express themselves, how they laugh
+and pant, their light and their walls come from ranges that training never saw (`RANGES` in `demo_plan.py`).
 
 The first clips of a larger corpus are the smaller one of the same seed (`--train 64`, `160`, `320`, `640`).
 
@@ -89,7 +89,7 @@ def _write_table(path: Path, rows: list[dict]) -> None:
 def regression(
     parameters_csv: Path, labels_csv: Path, permute_seed: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of the test clips told from what the clips show: ridge regression fitted on training clips.
+    """Labels of the test clips predicted from what the clips show: ridge regression fitted on training clips.
 
     The rest is noise of self-report and what the clip keeps out of sight or hearing: no model does much better.
 

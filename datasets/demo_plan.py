@@ -67,7 +67,7 @@ class Plan:
     spread: float
     """How long it is strong, as a share of the clip."""
     constant: bool
-    """Whether the expression stands unchanged instead."""
+    """Whether the expression does not change instead."""
     has_face: bool
     has_sound: bool
 

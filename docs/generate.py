@@ -36,7 +36,7 @@ MADE_OF = {
     "CHANGELOG.md": "changes.md",
 }
 """Files of the repository -> the pages made of them. Pages in ``docs/`` link to the file, which is there for
-whoever reads them in the repository; in the site the link leads to the page."""
+those who read them in the repository; in the site the link leads to the page."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

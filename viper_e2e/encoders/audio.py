@@ -100,7 +100,7 @@ class AudioEncoder(Encoder[ClipSound]):
         """A token per instant and clip, not present where nothing was heard; clips with fewer than T instants
         end in such tokens. Their times are the instants (``spans``) or the centres of the windows.
 
-        Frozen: one clip at a time, unpadded, so that a clip's tokens never depend on its company. Trained: the
+        Frozen: one clip at a time, unpadded, so that a clip's tokens never depend on other clips. Trained: the
         pieces of all clips together, those of equal length in one pass.
         """
         plans = [self.pieces.plan(clip) for clip in inputs]

@@ -80,7 +80,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
     crop_spec: CropSpec | None = None
     """How it wants faces cut, if it needs them."""
     clip_timeout_seconds: float = TIME_LIMIT_SECONDS
-    """How long a clip may keep a worker; heeded by encoders that measure in a process of their own."""
+    """How long a clip may take in a worker; for encoders that measure in a process of their own."""
 
     @classmethod
     @abstractmethod
@@ -116,7 +116,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
         return []
 
     def encode(self, clips: Sequence[ClipView], cache: TokenCache | None = None) -> Stream:
-        """Tokens of a batch. Frozen: clip by clip, so that none differs by its company, and none is encoded
+        """Tokens of a batch. Frozen: clip by clip, so that none depends on the others, and none is encoded
         again whose tokens are in the cache or came with the clip. Partly trained: so is what comes before
         the first trained block, where the backbone can be cut there."""
         if not self.is_frozen:
@@ -221,7 +221,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
 
     @property
     def is_frozen(self) -> bool:
-        """Nothing in here is trained: clips are encoded one by one, and never differ by their company."""
+        """Nothing in here is trained: clips are encoded one by one, and never depend on one another."""
         return all(backbone.is_frozen for backbone in self.backbones().values())
 
     def to_compute_dtype(self, dtype: torch.dtype) -> None:

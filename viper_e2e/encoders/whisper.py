@@ -47,7 +47,7 @@ class LogMel(nn.Module):
         self.register_buffer("filters", torch.from_numpy(filters.T.astype(np.float32)), persistent=False)
 
     def padded_length(self, num_samples: int) -> int:
-        """Samples that a piece of so many is heard as: its own length alone decides, never its company."""
+        """Samples that a piece of so many is heard as: its own length alone decides."""
         return min(-(-num_samples // self._step) * self._step, self.num_samples)
 
     def forward(self, pieces: list[Float[Tensor, "_"]]) -> Float[Tensor, "N M F"]:

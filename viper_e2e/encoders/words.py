@@ -101,7 +101,7 @@ class WordsEncoder(Encoder[ClipWords]):
 
     def forward(self, inputs: Sequence[ClipWords]) -> Stream:
         if self.is_frozen:
-            # Alone and unpadded, so that no clip's tokens depend on its company.
+            # Alone and unpadded, so that no clip's tokens depend on other clips.
             states = [[self._encode([piece])[0] for piece in clip.pieces] for clip in inputs]
         else:
             together = iter(self._encode([piece for clip in inputs for piece in clip.pieces]))

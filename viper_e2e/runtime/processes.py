@@ -87,7 +87,7 @@ class Processes:
 
     @contextmanager
     def collective(self, purpose: str) -> Iterator[None]:
-        """Around what needs all processes: if it fails for want of one, :class:`LostProcessError` names it."""
+        """Around what needs all processes; :class:`LostProcessError` names one that is missing."""
         self._note(f"{self._num_collectives + 1} {purpose}")
         self._num_collectives += 1
         try:

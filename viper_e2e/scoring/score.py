@@ -91,7 +91,7 @@ class Hooks:
 class Pass:
     """One process's share of the clips of a source, how they are read, and what of them is wanted.
 
-    `ViperError` for a hook or a wish that this way of scoring would not heed.
+    `ViperError` for a hook or a wish that this way of scoring would ignore.
     """
 
     model: ViPER | None

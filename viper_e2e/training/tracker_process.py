@@ -37,7 +37,7 @@ class TrackerProcess:
         start.folder.mkdir(parents=True, exist_ok=True)
         self._process = context.Process(target=follow, args=(receiver, name, start), name=name, daemon=True)
         self._process.start()
-        # Python ends such processes at its exit by a signal that this one does not heed, and waits for them.
+        # Python ends such processes at its exit by a signal that this one ignores, and waits for them.
         atexit.register(self._process.kill)
         receiver.close()
         self._sending = Thread(target=self._send_all, args=(sender,), daemon=True)
