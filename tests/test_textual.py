@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from support.text_encoders import write_text_encoder
 from torch.nn import functional as F
 
 from viper_e2e.clip import CropSpec
@@ -21,7 +22,8 @@ from viper_e2e.encoders.checkpointing import checkpoint_activations
 from viper_e2e.encoders.image_text import load_image_text
 from viper_e2e.encoders.lora import is_adapter
 from viper_e2e.encoders.textual import TextualEncoder, read_bank
-from viper_e2e.encoders.weights import NOWHERE, Search
+from viper_e2e.encoders.tokenization import read_tokenizer
+from viper_e2e.encoders.weights import NOWHERE, Found, Search
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
 
@@ -454,3 +456,22 @@ def test_gelu_in_place_of_quick_gelu_is_quietly_wrong(reference):
     assert not torch.allclose(
         right, F.normalize(wrong.image_text.model.encode_image(pixels), dim=-1), atol=1e-3
     )
+
+
+def test_code_beside_a_sentence_encoder_is_neither_run_nor_asked_about(tmp_path, monkeypatch):
+    folder = write_text_encoder(tmp_path / "own")
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    for file, more in (
+        ("config.json", {"model_type": "vit"}),  # of which transformers has no tokenizer of its own
+        (
+            "tokenizer_config.json",
+            {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.T", "evil.T"]}},
+        ),
+    ):
+        data = json.loads((folder / file).read_text()) | more
+        (folder / file).write_text(json.dumps(data))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a person was asked"))
+    found = Found("sentence_encoder", str(folder), None, folder, folder)
+    with pytest.raises(ViperError, match=r"sentence_encoder: .* its tokenizer cannot be read"):
+        read_tokenizer(found)
+    assert not (tmp_path / "ran").exists()

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from viper_e2e.config import BackboneConfig, ModelConfig, TextualConfig
@@ -26,6 +25,7 @@ from viper_e2e.encoders.building import (
 )
 from viper_e2e.encoders.face_encoder import FaceEncoder
 from viper_e2e.encoders.image_text import ImageTextModel, load_image_text
+from viper_e2e.encoders.tokenization import read_tokenizer
 from viper_e2e.encoders.weights import NOWHERE, Search, find
 from viper_e2e.errors import ViperError
 from viper_e2e.runtime import plain_json
@@ -200,7 +200,7 @@ def _sentence_encoder(
     backbone = Backbone(
         "sentence_encoder", model, origin, config, blocks=find_blocks(model), idle=contains_any("pooler.")
     )
-    tokenizer = AutoTokenizer.from_pretrained(found.small, local_files_only=True)
+    tokenizer = read_tokenizer(found)
 
     def tokenize(sentences: list[str]) -> Mapping[str, Tensor]:
         return tokenizer(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from viper_e2e.encoders.weights import Found
 from viper_e2e.errors import ViperError
@@ -19,6 +19,9 @@ _VOCABULARIES = (
     *("tokenizer.json", "vocab.json", "vocab.txt"),
     *("tokenizer.model", "sentencepiece.bpe.model", "spiece.model"),
 )
+
+
+_HINT = "its folder needs the tokenizer.json that transformers saves"
 
 
 class Tokens(NamedTuple):
@@ -56,26 +59,30 @@ def _bytes(text: str) -> Tokens:
     return Tokens([number for number, _ in found], [span for _, span in found])
 
 
-def tokenizer_of(found: Found) -> Tokenizer:
-    """The tokenizer beside a model's weights, as data: code in its folder is never run.
+def read_tokenizer(found: Found) -> PreTrainedTokenizerBase:
+    """The tokenizer of transformers beside a model's weights, as data: code in its folder is never run.
 
-    `ViperError` where there is none that says which letters a token stands for.
+    `ViperError` where there is none.
     """
     assert found.small is not None
-    hint = "its folder needs the tokenizer.json that transformers saves"
     if not any((found.small / name).is_file() for name in _VOCABULARIES):
         # transformers would make one up that knows no word.
-        raise ViperError(f"{found.name}: {found.small} has no tokenizer; {hint}")
+        raise ViperError(f"{found.name}: {found.small} has no tokenizer; {_HINT}")
     try:
-        own = AutoTokenizer.from_pretrained(found.small, local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(found.small, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ViperError(
-            f"{found.name}: {found.small}: its tokenizer cannot be read ({reason}); {hint}"
+            f"{found.name}: {found.small}: its tokenizer cannot be read ({reason}); {_HINT}"
         ) from error
+
+
+def tokenizer_of(found: Found) -> Tokenizer:
+    """The tokenizer beside a model's weights; `ViperError` where none says which letters a token stands for."""
+    own = read_tokenizer(found)
     if not own.is_fast:
         raise ViperError(
-            f"{found.name}: {found.small}: its tokenizer does not report the positions of tokens; {hint}"
+            f"{found.name}: {found.small}: its tokenizer does not report the positions of tokens; {_HINT}"
         )
     example = own("a", return_special_tokens_mask=True, verbose=False)
     is_special = [bool(mark) for mark in example["special_tokens_mask"]]
