@@ -276,6 +276,20 @@ def test_windows_with_modalities_hidden_are_refused():
         Wanted(windows=(2.0, 1.0), hidden=((), ("audio",)))
 
 
+def test_a_source_of_ones_own_needs_nothing_but_the_contract():
+    """What of a clip has changed is asked of its source, whatever it is; it was asked of files alone."""
+
+    class Changing(FakeShards):
+        def has_changed(self, i: int) -> bool:
+            return i == 1
+
+    source = Subset(Changing([3]), [2, 1])
+    assert isinstance(source, ClipSource)
+    found = list(score(None, source, Reading(num_workers=0), decode=FakeDecode()))
+    assert [one.warning for one in found] == [None, "the file was changed while it was scored"]
+    assert source.name_of(0) == "k002 2"
+
+
 def test_processes_share_clips_that_are_only_decoded():
     seen = []
     hooks = Hooks(on_clip=lambda i, clip: seen.append(i))

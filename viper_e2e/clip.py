@@ -121,6 +121,19 @@ class ClipPlace(Protocol):
     def path_or_url(self) -> str: ...
 
 
+Where = Any
+"""What a source's reader reads a clip by: its number, or a `Place`, as the source itself says."""
+
+
+@runtime_checkable
+class PlaceReader(Protocol):
+    """Reads clips by their places, for workers: that of shards needs no index, and stays small."""
+
+    def read(self, place: Where, /) -> Sample:
+        """Raises `ClipError` where this one clip cannot be had."""
+        ...
+
+
 @runtime_checkable
 class ClipSource(Protocol):
     """Clips by number, 0 … ``len - 1``: a set of shards, files that a person named, some of either."""
@@ -145,6 +158,20 @@ class ClipSource(Protocol):
 
     def clip_id(self, i: int) -> str | None:
         """What tells a clip from any other by what it holds; None where that is not known before it is read."""
+        ...
+
+    def name_of(self, i: int) -> str:
+        """What tells a clip from every other, for the whole of a run, also where it is replaced by another."""
+        ...
+
+    def has_changed(self, i: int) -> bool:
+        """Whether the clip is no longer what was named, and reading it would not tell."""
+        ...
+
+    def reader(self) -> PlaceReader: ...
+
+    def place_of(self, i: int) -> Where:
+        """What the reader reads clip ``i`` by."""
         ...
 
     def read(self, i: int) -> Sample:

@@ -49,6 +49,18 @@ class FakeShards:
     def clip_id(self, i: int) -> str:
         return str(i)
 
+    def name_of(self, i: int) -> str:
+        return f"{self.key(i)} {i}"
+
+    def has_changed(self, i: int) -> bool:
+        return False
+
+    def reader(self) -> FakeShards:
+        return self
+
+    def place_of(self, i: int) -> int:
+        return i
+
     def read(self, i: int) -> Sample:
         if self.key(i).startswith("torn"):
             raise ClipError("ends 7 bytes early", stage="read", clip=self.key(i))

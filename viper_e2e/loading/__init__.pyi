@@ -3,9 +3,6 @@ from .clip_cache import ClipCache as ClipCache
 from .clip_cache import ClipStore as ClipStore
 from .clip_files import find_files as find_files
 from .clip_reader import DecodeSample as DecodeSample
-from .clip_reader import HasPlaces as HasPlaces
-from .clip_reader import Readable as Readable
-from .clip_reader import Where as Where
 from .clip_reader import decoded as decoded
 from .loader import ClipBatch as ClipBatch
 from .loader import ClipLoader as ClipLoader

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, TypeVar
 
-from viper_e2e.clip import DecodedClip, Sample, with_all_words
+from viper_e2e.clip import DecodedClip, PlaceReader, Sample, Where, with_all_words
 from viper_e2e.errors import ClipError
 
 T = TypeVar("T")
@@ -31,26 +31,6 @@ class DecodeSample:
         return decoded(sample, self.decoder)
 
 
-Where = Any
-"""What a source's reader reads a clip by: its number, or a `Place`, as the source itself says."""
-
-
-@runtime_checkable
-class Readable(Protocol):
-    """Where clips are read by their number, or by their place."""
-
-    def read(self, place: Where, /) -> Sample: ...
-
-
-@runtime_checkable
-class HasPlaces(Protocol):
-    """A source whose reader need not know all of its clips, so that workers stay small: a `ShardSet`."""
-
-    def reader(self) -> Readable: ...
-
-    def place_of(self, i: int, /) -> Where: ...
-
-
 @dataclass(frozen=True)
 class ClipReader(Generic[T]):
     """`reader(place)` → what ``decode`` makes of the clip, or the `ClipError` that says why there is nothing.
@@ -58,8 +38,7 @@ class ClipReader(Generic[T]):
     Imports no torch, so that a worker that runs it stays small. Other errors are ours, and are raised.
     """
 
-    shards: Readable
-    """A `SampleReader`, or whatever has its `read`."""
+    shards: PlaceReader
     decode: Callable[[Sample], T]
 
     def __call__(self, place: Where) -> T | ClipError:

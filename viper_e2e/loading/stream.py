@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from viper_e2e.clip import ClipSource, Sample
+from viper_e2e.clip import ClipSource, Sample, Where
 from viper_e2e.errors import UNREACHABLE, ClipError, Stage, ViperError
 from viper_e2e.loading.ahead_service import AheadService
-from viper_e2e.loading.clip_reader import ClipReader, HasPlaces, Where
+from viper_e2e.loading.clip_reader import ClipReader
 from viper_e2e.loading.quarantine import Quarantine
 from viper_e2e.loading.read_ahead import WAIT_SECONDS, ReadAhead
 from viper_e2e.loading.spans import Span, remote_reading_of, spans_of_clips
@@ -103,7 +103,7 @@ class ClipStream:
         self.waiting_seconds = 0.0
         """How long the consumer has waited for clips so far."""
         self._decode = decode
-        self._reader = ClipReader(source.reader() if isinstance(source, HasPlaces) else source, decode)
+        self._reader = ClipReader(source.reader(), decode)
         self._ahead: AheadService | None = None
         """Where whole shards are read ahead, if that is asked for and some are remote."""
         self.pool: WorkerPool | None = None
@@ -146,7 +146,7 @@ class ClipStream:
                 self.pool.discard(slot.ticket for slot in ahead if slot.ticket is not None)
 
     def _reads_whole(self) -> bool:
-        return remote_reading_of(self.shards).reads_whole and isinstance(self.shards, HasPlaces)
+        return remote_reading_of(self.shards).reads_whole
 
     def _walked(self, slots: Iterator[ClipSlot], spans: Iterator[Span]) -> Iterator[ClipSlot]:
         """As `_finished`, with whole remote shards read ahead in the order of these spans."""
@@ -168,7 +168,7 @@ class ClipStream:
     def _ahead_of(self, spans: Iterator[Span]) -> tuple[ReadAhead, Iterator[Span]] | None:
         """Who reads ahead, and what; ``None`` if nothing is remote."""
         first = next(spans, None)
-        if first is None or not isinstance(self.shards, HasPlaces):
+        if first is None:
             return None
         if self._ahead is None:
             self._ahead = AheadService.shared(remote_reading_of(self.shards))
@@ -215,7 +215,7 @@ class ClipStream:
         return self._reader(self._place(slot)) if slot.ticket is None else self._workers().outcome(slot.ticket)
 
     def _place(self, slot: ClipSlot) -> Where:
-        return self.shards.place_of(slot.index) if isinstance(self.shards, HasPlaces) else slot.index
+        return self.shards.place_of(slot.index)
 
     def _is_worth_waiting(self, error: ClipError) -> bool:
         """Whether the shards' server may be back soon: a minute's outage must not cost an epoch its clips."""

@@ -15,7 +15,7 @@ from viper_e2e.clip import ClipSource, DecodedClip, Sample
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading import ClipStream, Quarantine, Reading
 from viper_e2e.model import Prediction, failed
-from viper_e2e.scoring.sources import ClipFiles, Subset, name_of
+from viper_e2e.scoring.sources import Subset
 
 if TYPE_CHECKING:
     from viper_e2e.model import ViPER
@@ -173,7 +173,7 @@ def score(
     The model is in evaluation mode during scoring, and then returns to its earlier mode.
     """
     wanted, hooks, reading = wanted or Wanted(), hooks or Hooks(), reading or Reading()
-    names = [name_of(source, i) for i in range(len(source))] if journal is not None else []
+    names = [source.name_of(i) for i in range(len(source))] if journal is not None else []
     kept = journal.known() if journal is not None else {}
     done = {i for i, name in enumerate(names) if name in kept}
     for i in sorted(done):
@@ -186,8 +186,7 @@ def score(
     share = (processes.index, processes.count) if processes is not None else (0, 1)
     one_pass = Pass(model, Subset(source, rest), reading, wanted, decode, hooks.numbered(rest), share)
     for i, found in ((rest[at], found) for at, found in one_pass.predictions()):
-        is_changed = isinstance(source, ClipFiles) and source.has_changed(i)
-        clip = [replace(one, index=i, warning=_with_note(one, is_changed)) for one in found]
+        clip = [replace(one, index=i, warning=_with_note(one, source.has_changed(i))) for one in found]
         if journal is not None:
             journal.add({names[i]: [one.to_json() for one in clip]})
         own += clip if count > 1 else ()

@@ -10,13 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from viper_e2e.clip import ClipEntry, ClipPlace, ClipSource, Cue, Sample
+from viper_e2e.clip import ClipEntry, ClipPlace, ClipSource, Cue, PlaceReader, Sample, Where
 from viper_e2e.config import LimitsConfig
 from viper_e2e.errors import ClipError, ViperError, did_you_mean, nearest
 from viper_e2e.loading import (
-    HasPlaces,
-    Readable,
-    Where,
     beside_clip,
     find_files,
     remote_reading_of,
@@ -67,14 +64,19 @@ class Subset:
         """As of the source."""
         return remote_reading_of(self.source)
 
-    def reader(self) -> Readable:
+    def name_of(self, i: int) -> str:
+        return self.source.name_of(self.indices[i])
+
+    def has_changed(self, i: int) -> bool:
+        return self.source.has_changed(self.indices[i])
+
+    def reader(self) -> PlaceReader:
         """The source's reader, which also reads words."""
-        return self.source.reader() if isinstance(self.source, HasPlaces) else self.source
+        return self.source.reader()
 
     def place_of(self, i: int) -> Where:
         """What it is read by there."""
-        number = self.indices[i]
-        return self.source.place_of(number) if isinstance(self.source, HasPlaces) else number
+        return self.source.place_of(self.indices[i])
 
 
 class ClipFiles:
@@ -149,6 +151,17 @@ class ClipFiles:
         said = self.text if self.text is not None else beside and file_id(beside)
         return content if said is None else digest([content, said])
 
+    def name_of(self, i: int) -> str:
+        """Of an address only the address is known before it is fetched."""
+        return f"{self.paths[i]} {self.clip_id(i)}".encode("utf-8", "backslashreplace").decode()
+
+    def reader(self) -> ClipFiles:
+        """These files: their number is no burden, and words are read as they say."""
+        return self
+
+    def place_of(self, i: int) -> int:
+        return i
+
     def has_changed(self, i: int) -> bool:
         """Whether the file is no longer what was named."""
         return _stamp(self.paths[i]) != self.stamps[i]
@@ -164,17 +177,6 @@ def _stamp(path: Path | str) -> tuple[int, int] | None:
     except OSError:
         return None  # what is wrong with it is found when it is read
     return found and (found.st_size, found.st_mtime_ns)
-
-
-def name_of(source: ClipSource, i: int) -> str:
-    """What tells a clip from every other by what it holds: one that was replaced since by another is another.
-
-    It stays the same for the whole of a run, whatever becomes of the file. Of an address only the address is
-    known before it is fetched.
-    """
-    if isinstance(source, ClipFiles):
-        return f"{source.paths[i]} {source.clip_id(i)}".encode("utf-8", "backslashreplace").decode()
-    return f"{source.entry(i).key} {source.clip_id(i)}"
 
 
 @dataclass

@@ -184,6 +184,14 @@ class ShardSet:
         """
         return self.reader().read(self.place_of(i))
 
+    def name_of(self, i: int) -> str:
+        """What tells a sample from every other: its key and its content."""
+        return f"{self.entry(i).key} {self.clip_id(i)}"
+
+    def has_changed(self, i: int) -> bool:
+        """Shards that are replaced cost their clips when they are read, whose errors say so."""
+        return False
+
     def reader(self) -> SampleReader:
         """Reads what `place_of` names, without the indexes: for worker processes."""
         return SampleReader(self.limits)
