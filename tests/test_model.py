@@ -178,10 +178,12 @@ def test_unknown_modalities_are_named():
         model_of("visual", "smell")
 
 
-def test_predict_gives_a_record_for_one_and_a_list_for_several(tiny_clip, whole):
+def test_predict_gives_a_record_for_one_and_a_list_for_several(tiny_clip, tmp_path, whole):
     path = tiny_clip("a.mp4")
     one = whole.predict(path)
-    several = whole.predict([path, "missing.mp4"])
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(b"no clip")
+    several = whole.predict([path, damaged])
     # Sums over a batch of another size may be rounded otherwise.
     intensities = one.pop("intensities")
     assert several[0].pop("intensities") == pytest.approx(intensities, abs=1e-6)
@@ -189,6 +191,18 @@ def test_predict_gives_a_record_for_one_and_a_list_for_several(tiny_clip, whole)
     assert one["clip"] == str(path)
     assert list(intensities) == list(whole.labels.names)
     assert several[1]["valid"] is False
+    assert several[1]["error"]
+
+
+def test_predict_refuses_what_is_not_there_before_any_work(tiny_clip, tmp_path, whole, monkeypatch):
+    path = tiny_clip("talk.mp4")
+    monkeypatch.setattr(type(whole), "forward", lambda *_: pytest.fail("works"))
+    missing = path.with_name("talc.mp4")
+    for given in (missing, [path, str(missing)]):
+        with pytest.raises(ViperError, match=rf"{missing}: no such file; did you mean {path}\?"):
+            whole.predict(given)
+    with pytest.raises(ViperError, match="`viper infer` reads addresses"):
+        whole.predict("https://example.org/clip.mp4")
 
 
 @pytest.mark.parametrize("is_training", [True, False])

@@ -19,6 +19,7 @@ from support.tars import record, write_foreign
 
 from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
+from viper_e2e.runtime import likely_path
 from viper_e2e.scoring.sources import find_inputs
 from viper_e2e.scoring.tabular import write_records
 
@@ -106,7 +107,7 @@ def test_a_file_that_may_not_be_looked_at_fails_alone(tmp_path, checkpoint, clip
     ("given", "said"),
     [
         ("vidoes", "no such file or folder; did you mean videos?"),
-        ("videos/b.mp4", "no such file or folder; did you mean a.mp4?"),
+        ("videos/a.mov", "no such file or folder; did you mean videos/a.mp4?"),
         ("nothing*.mp4", "no such file or folder"),
     ],
 )
@@ -291,3 +292,14 @@ def test_a_terminal_that_is_not_utf8_shows_what_it_can(surroundings, tmp_path, c
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
     assert b"##" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("missing", "near"),
+    [("nothere.mp4", None), ("tvo_r.mp4", "two_r.mp4"), ("two_r.mov", "two_r.mp4")],
+)
+def test_a_name_is_likely_by_its_stem_and_not_by_its_ending(tmp_path, missing, near):
+    for name in ("two_r.mp4", "two_r.srt", "speech.mp4"):
+        (tmp_path / name).touch()
+    assert likely_path(str(tmp_path / missing)) == (near and str(tmp_path / near))
+    assert likely_path(str(tmp_path / "nowhere" / missing)) is None

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from viper_e2e.clip import DecodedClip, Pixels, Sample, with_all_words
 from viper_e2e.encoders import PreparedClip
-from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.errors import ClipError, ViperError, did_you_mean
 from viper_e2e.faces import FaceTrack
 from viper_e2e.loading import decoded as decode_sample
 from viper_e2e.loading import words_beside
 from viper_e2e.model.close_ups import CloseUps
 from viper_e2e.model.transfer import Transfer
+from viper_e2e.runtime import likely_path
 
 Clip = bytes | str | os.PathLike | Sample | DecodedClip | PreparedClip | ClipError | None
 """What the module takes: bytes, a path, a packed sample, or a clip further on its way. A
@@ -122,6 +123,19 @@ def batch_of(clips: Any) -> list[Clip]:
                 "to a video file first, or build a DecodedClip"
             )
     return [bytes(clip) if isinstance(clip, bytearray | memoryview) else clip for clip in batch]
+
+
+def refuse_absent(batch: Sequence[Clip]) -> None:
+    """`ViperError` for an address, and for a path where nothing is: nothing else can be meant by either."""
+    for clip in batch:
+        if not isinstance(clip, str | os.PathLike) or Path(clip).exists():
+            continue
+        where = os.fspath(clip)
+        if "://" in where:
+            raise ViperError(
+                f"{where}: an address; predict takes files and bytes, and `viper infer` reads addresses"
+            )
+        raise ViperError(f"{where}: no such file{did_you_mean(likely_path(where))}")
 
 
 def name_of(clip: Clip) -> str:

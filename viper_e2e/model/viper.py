@@ -43,7 +43,7 @@ from viper_e2e.model.augment import Augment
 from viper_e2e.model.close_ups import CloseUps
 from viper_e2e.model.modes import in_mode
 from viper_e2e.model.output import ViPEROutput, output_of, records_of
-from viper_e2e.model.preparing import Clip, batch_of, decode, find_faces, is_one, name_of
+from viper_e2e.model.preparing import Clip, batch_of, decode, find_faces, is_one, name_of, refuse_absent
 from viper_e2e.model.pretrained import Pretrained
 from viper_e2e.model.records import Record
 from viper_e2e.model.slots import Slots, lay_out
@@ -208,8 +208,13 @@ class ViPER(Pretrained):
 
     @torch.no_grad()
     def predict(self, clips: Clip | Sequence[Clip], *, boxes: bool = False) -> Record | list[Record]:
-        """Score one clip (returns a record) or several (returns a list); see :func:`output.records_of`."""
+        """Score one clip (returns a record) or several (returns a list); see :func:`output.records_of`.
+
+        A clip that cannot be decoded has a record with ``valid`` False and its ``error``. `ViperError` where
+        nothing is at a path, before any work.
+        """
         several, batch = not is_one(clips), batch_of(clips)
+        refuse_absent(batch)
         names = [name_of(clip) for clip in batch]
         with in_mode(self, training=False):
             output = self.calibrated(self(batch))

@@ -27,6 +27,7 @@ from .names import VIDEO_EXTENSIONS as VIDEO_EXTENSIONS
 from .names import extension_of as extension_of
 from .names import fault_of as fault_of
 from .names import is_hidden as is_hidden
+from .names import likely_path as likely_path
 from .names import literal_prefix as literal_prefix
 from .names import matches as matches
 from .names import printable as printable

@@ -7,6 +7,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from viper_e2e.errors import nearest
+
 VIDEO_EXTENSIONS = (
     *("mp4", "mov", "mkv", "webm", "avi", "flv", "m4v", "qt", "3gp", "3gpp", "3g2", "f4v", "insv", "lrv"),
     *("mk3d", "divx", "mts", "m2ts", "m2t", "mpegts", "tod", "ogv", "ogm", "wmv", "asf", "dvr-ms"),
@@ -69,6 +71,18 @@ def fault_of(name: str) -> str | None:
         if kind in ("Cc", "Zl", "Zp"):
             return f"has a control character (U+{ord(character):04X})"
     return None
+
+
+def likely_path(missing: str) -> str | None:
+    """What beside a path where nothing is was probably meant: alike but for its ending, which many have."""
+    path = Path(missing)
+    try:
+        beside = {printable(other.name): other.stem for other in path.parent.iterdir()}
+    except OSError:
+        return None
+    stem = nearest(path.stem, beside.values())
+    near = nearest(path.name, [name for name, own in beside.items() if own == stem], likeness=0.0)
+    return None if near is None else str(path.with_name(near))
 
 
 def literal_prefix(pattern: str) -> tuple[str, str]:

@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 
 from viper_e2e.clip import ClipEntry, ClipPlace, ClipSource, Cue, PlaceReader, Sample, Where
 from viper_e2e.config import LimitsConfig
-from viper_e2e.errors import ClipError, ViperError, did_you_mean, nearest
+from viper_e2e.errors import ClipError, ViperError, did_you_mean
 from viper_e2e.loading import (
     beside_clip,
     find_files,
     remote_reading_of,
     words_beside,
 )
-from viper_e2e.runtime import digest, file_id, matches, printable
+from viper_e2e.runtime import digest, file_id, likely_path, matches, printable
 from viper_e2e.shards import (
     RemoteReading,
     SampleEntry,
@@ -228,7 +228,7 @@ def find_inputs(inputs: Sequence[str], limits: ShardLimits | None = None) -> Inp
             else:
                 files.append(Path(place))
                 if not os.path.lexists(place):
-                    missing.append(f"{place}: no such file or folder{_near(place)}")
+                    missing.append(f"{place}: no such file or folder{did_you_mean(likely_path(place))}")
     if missing and len(missing) == len(files) and not patterns:
         raise ViperError("; ".join(missing[:MAX_LINES]))
     found.notes += missing
@@ -256,13 +256,3 @@ def _clips_of_folder(folder: str, found: Inputs) -> list[Path]:
     found.notes += left_out
     found.closed += inside.closed
     return inside.files
-
-
-def _near(place: str) -> str:
-    """The name in the same folder that was probably meant."""
-    path = Path(place)
-    try:
-        names = [printable(other.name) for other in path.parent.iterdir()]
-    except OSError:
-        return ""
-    return did_you_mean(nearest(path.name, names))
