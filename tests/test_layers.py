@@ -38,7 +38,7 @@ GATEKEEPERS = {
     "accelerate": {"runtime.processes", "model.compiling", "scoring", "training", "commands"},
     "botocore": {"shards"},
     "google": {"shards"},
-    "huggingface_hub": {"shards", "runtime.hub", "model.pretrained"},
+    "huggingface_hub": {"shards", "runtime.hub", "model.pretrained", "encoders.parameter_budget"},
     "feat": {"encoders"},
     "peft": {"encoders"},
     "optuna": {"training.proposals"},

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 
 UNHEARD = " of sound are not used"
@@ -266,6 +267,10 @@ def with_all_words(clip: DecodedClip, cues: Sequence[Cue]) -> DecodedClip:
     return replace(made, notes=(*made.notes, note))
 
 
+MAX_CROP_SIZE = 4_096
+"""Pixels a side."""
+
+
 @dataclass(frozen=True)
 class CropSpec:
     """How an image encoder wants a face cut from a frame. Equal specs are cut once."""
@@ -287,3 +292,7 @@ class CropSpec:
     """Truncate the box to whole pixels and resize in uint8, as the published scripts do."""
     resize_in_uint8: bool = field(default=False)
     """Round to uint8 after resizing, before normalising (what PIL-based preprocessors do)."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= MAX_CROP_SIZE:
+            raise ViperError(f"crops of {self.size} pixels; allowed are 1 to {MAX_CROP_SIZE} pixels a side")

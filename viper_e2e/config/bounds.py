@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, get_type_hints
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from viper_e2e.config.option_names import option_of
 from viper_e2e.errors import ViperError
@@ -42,9 +43,22 @@ class Bounds:
 
 FROM_0, FROM_1 = Bounds(0), Bounds(1)
 ABOVE_0 = Bounds(0, open_low=True)
+WIDTH, LAYERS = Bounds(1, 65_536), Bounds(1, 1_024)
+"""Of what networks are made of: a model's settings may come from strangers, and memory is taken as they say."""
 SHARE = Bounds(0, 1)
 SHARE_BELOW_1 = Bounds(0, 1, open_high=True)
 SHARE_BETWEEN = Bounds(0, 1, open_low=True, open_high=True)
+
+
+@cache
+def _must_have_value(kind: type) -> frozenset[str]:
+    """Fields of a dataclass whose type does not allow None."""
+    return frozenset(
+        name
+        for name, hint in get_type_hints(kind).items()
+        if hint is not Any
+        if get_origin(hint) not in (Union, UnionType, Literal) or not {None, NoneType} & {*get_args(hint)}
+    )
 
 
 @cache
@@ -59,7 +73,7 @@ def bounds_of(kind: type) -> Mapping[str, Bounds]:
 
 
 def check_settings(source: str, parts: Mapping[str, Any]) -> None:
-    """`ViperError` in one line where numbers of dataclasses, or of those inside them, are out of bounds.
+    """`ViperError` in one line where dataclasses, or those inside them, lack a value or have one out of bounds.
 
     ``source`` comes before each name (``--`` or ``FILE: ``). ``parts``: where each stands (``model.``) → it.
     """
@@ -77,10 +91,12 @@ def _complaints(config: DataclassInstance, source: str, path: str) -> Iterator[s
     bounds = bounds_of(type(config))
     for field in fields(config):
         value, name = getattr(config, field.name), f"{path}{field.name}"
-        if is_dataclass(value) and not isinstance(value, type):
+        shown = option_of(name) if source == "--" else f"{source}{name}"
+        if value is None and field.name in _must_have_value(type(config)):
+            yield f"{shown} has no value: give one, or leave it out"
+        elif is_dataclass(value) and not isinstance(value, type):
             yield from _complaints(value, source, f"{name}.")
         elif field.name in bounds and value is not None:
-            shown = option_of(name) if source == "--" else f"{source}{name}"
             wrong = [
                 n for n in (value if isinstance(value, tuple) else (value,)) if not bounds[field.name].allows(n)
             ]

@@ -10,8 +10,10 @@ from viper_e2e.config.bounds import (
     ABOVE_0,
     FROM_0,
     FROM_1,
+    LAYERS,
     SHARE,
     SHARE_BELOW_1,
+    WIDTH,
     Bounds,
     check_settings,
 )
@@ -50,7 +52,7 @@ class LimitsConfig:
 class DecodingConfig:
     """How a clip becomes frames and sound."""
 
-    num_frames: Annotated[int, FROM_1] = 32
+    num_frames: Annotated[int, WIDTH] = 32
     """T: number of instants, from the first frame of a clip to its last."""
     sampling: Literal["time", "paper"] = "time"
     """`time`: instants evenly spaced in presentation time. `paper`: the published index rule."""
@@ -115,7 +117,7 @@ class BackboneConfig:
     """Architecture for `random`: a transformers config with `model_type`, or an open_clip model config."""
     revision: str | None = None
     """Commit of a hub id."""
-    lora_rank: Annotated[int, FROM_0] = 0
+    lora_rank: Annotated[int, Bounds(0, 4_096)] = 0
     """Rank of the adapters that train beside the frozen weights (LoRA, Hu et al. 2022; needs peft); 0: none."""
     lora_alpha: Annotated[float, ABOVE_0] = 16.0
     """What an adapter adds is multiplied by this and divided by `lora_rank`."""
@@ -132,7 +134,7 @@ class VisualConfig:
     """Hidden layers that are read, from the backbone's middle to its end; 1: the last."""
     crop: Literal["backbone", "paper"] = "backbone"
     """`backbone`: as its preprocessor says. `paper`: integer box, squashed, resized in uint8."""
-    crop_size: Annotated[int | None, FROM_1] = None
+    crop_size: Annotated[int | None, WIDTH] = None
     """Side of the crop in pixels; None: as the backbone's preprocessor says."""
     align: Literal["box", "eyes"] = "box"
     """`box`: the crop is the face's box. `eyes`: turned and scaled, with the eyes level in fixed places."""
@@ -167,7 +169,7 @@ class TextualConfig:
     """`backbone`: CLIP's preprocessing of the exact box. `paper`: the same on an integer box, in uint8."""
     align: Literal["box", "eyes"] = "box"
     """As `visual.align`."""
-    max_sentence_tokens: Annotated[int, FROM_1] = 16
+    max_sentence_tokens: Annotated[int, WIDTH] = 16
     """Sentences are padded (with attention mask) or cut to this many tokens."""
 
 
@@ -175,9 +177,9 @@ class TextualConfig:
 class ActionUnitConfig:
     source: Literal["shard", "py-feat"] = "shard"
     """`shard`: the sample's own `.fau.npy`. `py-feat`: if it has none, they are measured on whole frames."""
-    num_units: Annotated[int, FROM_1] = 27
+    num_units: Annotated[int, WIDTH] = 27
     """Number of action units per frame."""
-    embed_dim: Annotated[int, FROM_1] = 32
+    embed_dim: Annotated[int, WIDTH] = 32
     """Units are padded with zeros to this width (published: 27 → 32)."""
 
 
@@ -185,10 +187,10 @@ class ActionUnitConfig:
 class MotionConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """A video transformer: videomae, timesformer, vivit or vjepa2."""
-    num_frames: Annotated[int | None, FROM_1] = None
+    num_frames: Annotated[int | None, WIDTH] = None
     """Frames per window; None: as many as the backbone was trained with. Longer clips are split into windows,
     shorter ones repeat their frames."""
-    crop_size: Annotated[int | None, FROM_1] = None
+    crop_size: Annotated[int | None, WIDTH] = None
     """Side of the crop in pixels; None: what the backbone was trained with."""
     align: Literal["box", "eyes"] = "box"
     """As `visual.align`."""
@@ -218,24 +220,24 @@ class FusionConfig:
     the ridge reads (`--head` sets it)."""
     change: bool = False
     """Append to each token its difference from the clip's mean (`tokens`, `ensemble`)."""
-    dim: Annotated[int, FROM_1] = 256
+    dim: Annotated[int, WIDTH] = 256
     """Width of projected tokens (`tokens`)."""
-    hidden_dim: Annotated[int, FROM_0] = 0
+    hidden_dim: Annotated[int, Bounds(0, 65_536)] = 0
     """Width of the hidden layer on pooled features; 0: none (`ensemble`)."""
     hidden_dropout: Annotated[float, SHARE_BELOW_1] = 0.5
     """Before and after that layer (`ensemble`)."""
-    num_latents: Annotated[int, FROM_1] = 64
+    num_latents: Annotated[int, WIDTH] = 64
     """Number of learned latents of the Perceiver (`tokens`, `concat`, `ensemble`), as all settings below to
     `dropout`."""
-    latent_dim: Annotated[int, FROM_1] = 256
+    latent_dim: Annotated[int, WIDTH] = 256
     """Width of a latent."""
-    depth: Annotated[int, FROM_1] = 2
+    depth: Annotated[int, LAYERS] = 2
     """Cross-attentions (`tokens`) or blocks (`concat`)."""
-    self_attends_per_block: Annotated[int, FROM_1] = 2
+    self_attends_per_block: Annotated[int, LAYERS] = 2
     """Self-attentions among latents after each cross-attention."""
-    num_cross_heads: Annotated[int, FROM_1] = 1
+    num_cross_heads: Annotated[int, LAYERS] = 1
     """Attention heads from latents to tokens."""
-    num_latent_heads: Annotated[int, FROM_1] = 4
+    num_latent_heads: Annotated[int, LAYERS] = 4
     """Attention heads among latents."""
     dropout: Annotated[float, SHARE_BELOW_1] = 0.1
     """Dropout in attentions and, with `tokens`, in feed-forward layers."""
@@ -243,7 +245,7 @@ class FusionConfig:
     """`auto`: sigmoid if all labels are in [0, 1]. Other labels are learned in units of their spread."""
     rescale: bool = False
     """Divide outputs by their maximum, a constant to the gradient (published; `--rescale` sets it)."""
-    members: Annotated[int, FROM_1] = 1
+    members: Annotated[int, LAYERS] = 1
     """Heads of this kind whose outputs are averaged, each trained separately (`viper train --ensemble`)."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, ItemsView, Sequence, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Sequence, ValuesView
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -13,13 +13,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config import ModelConfig
+from viper_e2e.config import ModelConfig, modality
 from viper_e2e.encoders.backbone import Backbone
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.lora import without_untrained
+from viper_e2e.encoders.parameter_budget import BUILDING_ERRORS, reason_of
 from viper_e2e.encoders.prefix import first_trained, prefix_id, prefix_names
 from viper_e2e.encoders.prepared import ClipTokens, Prefix, TokenCache, WeightsId
 from viper_e2e.encoders.weights import Search, tensors_sha256
+from viper_e2e.errors import ViperError
 from viper_e2e.loading import TIME_LIMIT_SECONDS
 from viper_e2e.runtime import digest
 
@@ -57,6 +59,27 @@ class Encoders(nn.ModuleDict):
         def __getitem__(self, key: str) -> Encoder[Any]: ...
         def items(self) -> ItemsView[str, Encoder[Any]]: ...
         def values(self) -> ValuesView[Encoder[Any]]: ...
+
+    @classmethod
+    def of_model(cls, config: ModelConfig, modalities: Iterable[str], search: Search) -> Encoders:
+        """As the model's settings say, with the weights that a search finds.
+
+        `ViperError` for files and settings that make no encoder: they come from strangers, and libraries raise
+        all kinds of errors when they read them.
+        """
+        return cls({name: cls._one(config, name, search) for name in modalities})
+
+    @staticmethod
+    def _one(config: ModelConfig, name: str, search: Search) -> Encoder[Any]:
+        try:
+            return modality(name).encoder_class().of_model(config, search)
+        except ViperError:
+            raise
+        except BUILDING_ERRORS as error:
+            raise ViperError(
+                f"{name}: cannot be built from the files and settings of its backbone ({reason_of(error)}); "
+                "fetch them again, or use those that the model was published with"
+            ) from error
 
     def account(self, clip: ClipView) -> Account:
         """Notes on a clip beside its numbers, from all of them."""

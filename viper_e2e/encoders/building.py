@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from viper_e2e.config import BackboneConfig
 from viper_e2e.encoders.backbone import Origin
+from viper_e2e.encoders.parameter_budget import ParameterBudget, check_buildable, check_settings_size
 from viper_e2e.encoders.weights import (
     Found,
     Search,
@@ -38,6 +39,7 @@ def read_architecture(found: Found, config: BackboneConfig) -> PretrainedConfig:
         settings = dict(config.config or {})
         if "model_type" not in settings:
             raise ViperError(f"{found.name}: random weights need a config with a model_type (vit, wav2vec2, …)")
+        check_settings_size(found.name, "its config", settings)
         architecture = AutoConfig.for_model(**settings)
     else:
         found.read_json("config.json")
@@ -72,13 +74,25 @@ def build_model(
     """
     small = small_files_of(found.small) if found.small is not None else {}
     small.setdefault("config.json", architecture.to_json_string(use_diff=False).encode())
+    where = "its config" if found.small is None else found.small / "config.json"
+
+    def build() -> PreTrainedModel:
+        return model_class(architecture, **options)
+
     if found.path is None:
-        if found.name not in search.bundled:
+        is_bundled = found.name in search.bundled
+        check_buildable(found.name, where, build, search.checkpoint_budget if is_bundled else ParameterBudget())
+        if not is_bundled:
             logger.warning("%s: random weights, because the settings say so", found.name)
-        return model_class(architecture, **options), Origin(found.spec, found.revision, None, small)
+        return build(), Origin(found.spec, found.revision, None, small)
     files = weight_files(found)
-    sha256 = tensors_sha256(read_tensors(files))
+    tensors = read_tensors(files)
+    check_buildable(
+        found.name, where, build, ParameterBudget.of_weights(tensor.shape for tensor in tensors.values())
+    )
+    sha256 = tensors_sha256(tensors)
     check_hash(found, sha256, search)
+    del tensors  # the library reads them again
     with quiet_transformers():
         model, report = model_class.from_pretrained(
             files[0].parent,

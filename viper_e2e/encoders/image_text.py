@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from viper_e2e.clip import CropSpec
 from viper_e2e.config import BackboneConfig
 from viper_e2e.encoders.backbone import Origin
+from viper_e2e.encoders.parameter_budget import ParameterBudget, check_buildable, check_settings_size
 from viper_e2e.encoders.weights import (
     Found,
     Search,
@@ -101,6 +102,13 @@ def load_image_text(config: BackboneConfig, search: Search) -> ImageTextModel:
         if architecture is None:
             architecture, preprocess = _architecture(found, tensors)
         _settle_activation(found, architecture, is_openai=bool(scalars))
+    where = "its config" if found.small is None else found.small
+    check_settings_size("image_text", where, architecture)
+    if tensors is not None:
+        budget = ParameterBudget.of_weights(tensor.shape for tensor in tensors.values())
+    else:
+        budget = search.checkpoint_budget if "image_text" in search.bundled else ParameterBudget()
+    check_buildable("image_text", where, lambda: _build(architecture), budget)
     model = _build(architecture)
     sha256 = None
     if tensors is not None:

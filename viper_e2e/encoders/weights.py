@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from viper_e2e.config import BackboneConfig
+from viper_e2e.encoders.parameter_budget import ParameterBudget, check_settings_size
 from viper_e2e.errors import ViperError, did_you_mean, nearest
 from viper_e2e.runtime import HubError, fetch_folder, plain_json
 
@@ -54,6 +55,14 @@ class Search:
     def spec(self, name: str, config: BackboneConfig) -> str:
         """What names the backbone: an override, else the checkpoint's record, else the settings."""
         return self.overrides.get(name) or self.records.get(name, {}).get("spec") or config.source
+
+    @property
+    def checkpoint_budget(self) -> ParameterBudget:
+        """How large a part may be that the checkpoint's weights fill, or without a checkpoint nothing."""
+        weights = self.assets.parent / "model.safetensors" if self.assets is not None else None
+        if weights is None or not weights.is_file():
+            return ParameterBudget()
+        return ParameterBudget.of_weights(shapes_in(weights))
 
     def small_files(self, name: str) -> Path | None:
         folder = self.assets / name if self.assets is not None else None
@@ -96,7 +105,9 @@ class Found:
         path = self.small / file
         if not path.is_file():
             raise ViperError(f"{self.name}: {self.small} has no {file}; copy it there from the original model")
-        return read_json(path)
+        values = read_json(path)
+        check_settings_size(self.name, path, values)
+        return values
 
 
 def find(name: str, config: BackboneConfig, search: Search, hub_id: str | None = None) -> Found:
@@ -217,6 +228,15 @@ def read_tensors(files: list[Path]) -> dict[str, Tensor]:
             reason = str(error).splitlines()[0]
             raise ViperError(f"{path}: damaged or not plain tensors ({reason}); fetch it again") from error
     return tensors
+
+
+def shapes_in(path: Path) -> list[tuple[int, ...]]:
+    """Shapes of all tensors of a safetensors file, of which only the head is read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ViperError(f"{path}: damaged or not plain tensors ({error}); fetch it again") from error
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -20,7 +20,6 @@ from viper_e2e.config import (
     backbones_of,
     in_order,
     looks_at_face,
-    modality,
     needs_of,
     reads_words,
 )
@@ -33,11 +32,12 @@ from viper_e2e.encoders import (
     Search,
     Stream,
     TokenCache,
+    check_buildable,
     check_overrides,
 )
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.faces import FaceCropper, FaceTrack
-from viper_e2e.fusion import LabelScale, build_fusion, sample_hidden
+from viper_e2e.fusion import FusionHead, LabelScale, build_fusion, sample_hidden
 from viper_e2e.labels import HUME_REACTION, LabelSet
 from viper_e2e.model.augment import Augment
 from viper_e2e.model.close_ups import CloseUps
@@ -89,12 +89,15 @@ class ViPER(Pretrained):
         search = Search(None if assets is None else Path(assets), records or {}, overrides or {}, bundled)
         bank = ["sentence_bank"] if "sentences" in needs_of(self.modalities) else []
         check_overrides(search, [*backbones_of(config), *bank])
-        self.encoders = Encoders(
-            {name: modality(name).encoder_class().of_model(config, search) for name in self.modalities}
-        )
+        self.encoders = Encoders.of_model(config, self.modalities, search)
         widths = {name: encoder.embed_dim for name, encoder in self.encoders.items()}
         scale = LabelScale.of(labels, bounded=config.fusion.output == "sigmoid")
-        self.fusion = build_fusion(config.fusion, widths, len(labels), labels.in_unit_interval, scale)
+
+        def new_fusion() -> FusionHead:
+            return build_fusion(config.fusion, widths, len(labels), labels.in_unit_interval, scale)
+
+        check_buildable("fusion", "its settings", new_fusion, search.checkpoint_budget)
+        self.fusion = new_fusion()
         self.compute_dtype: torch.dtype | None = None
         """Of backbones and fusion; ``None``: weights as they were made, under the caller's autocast."""
         self.augment: Augment | None = None
