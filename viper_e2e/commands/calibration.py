@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,10 @@ from rich.table import Table
 from viper_e2e.commands.common import load_model, score_shards, tell_failed
 from viper_e2e.commands.pictures import draw
 from viper_e2e.commands.reading_options import shard_limits
-from viper_e2e.commands.training_clips import run_of
+from viper_e2e.commands.training_clips import TrainingClips, own_folder, run_of
 from viper_e2e.config import CalibrateConfig
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Calibration, Predictions, ViPER, checkpoint, pretrained, write_folder
-from viper_e2e.published import is_published
 from viper_e2e.report import calibration_plot, stdout_console, tables
 from viper_e2e.runtime import (
     AS_IT_IS,
@@ -41,13 +40,11 @@ from viper_e2e.scoring import (
 )
 from viper_e2e.shards import (
     ShardSet,
-    parse_corpora,
     shared_clips,
     shared_subjects,
     subjects_of,
     without_subject,
 )
-from viper_e2e.training import SavedRun
 
 MANY = 3
 """Clips and people that a message names."""
@@ -84,17 +81,15 @@ def run_calibrate(options: CalibrateConfig) -> int:
 
 def _folder(options: CalibrateConfig) -> Path | None:
     """Where the checkpoint lies; None for one that is not ours to write into."""
-    place = Path(options.checkpoint)
     if options.to:
         settle_new_folder(options.to, "--to")
-    if place.is_dir() and not is_published(options.checkpoint):
-        return checkpoint.folder_of(place).resolve()
-    if not options.to:
+    folder = own_folder(options.checkpoint)
+    if folder is None and not options.to:
         raise ViperError(
             f"{options.checkpoint}: there is no model folder here; is the path right? For a model on the hub, "
             "add --to DIR, which writes a calibrated copy"
         )
-    return None
+    return folder
 
 
 def _report_folder(folder: Path | None, options: CalibrateConfig) -> Path:
@@ -107,43 +102,41 @@ def _report_folder(folder: Path | None, options: CalibrateConfig) -> Path:
 
 def _refuse_training_clips(model: ViPER, shards: ShardSet, folder: Path | None) -> list[str]:
     """`ViperError` for clips that the model was trained on, by content; returns what could not be compared."""
-    provenance, content = model.provenance or {}, shards.content_id()
+    training = TrainingClips(model, folder)
     refused = "a model is overconfident on clips that it was trained on; give others, such as --shards VAL"
-    if (provenance.get("train") or {}).get("sha256") == content:
+    if training.are(shards):
         raise ViperError(f"these are the clips that the model was trained on: {refused}")
-    run = run_of(folder)
-    saved = SavedRun.of(run) if run is not None else None
-    if saved is None:
+    if training.saved is None:
         return ["its run folder is not here, so single clips could not be compared with the training clips"]
-    recorded = {row[2] for row in (saved.data.get("train") or {}).get("shards", [])}
-    if both := recorded & set(shards.shard_ids()):
+    if both := training.num_shards_among(shards):
         raise ViperError(
-            f"{count_of(len(both), 'shard was', 'shards were')} among the training shards of the run: {refused}"
+            f"{count_of(both, 'shard was', 'shards were')} among the training shards of the run: {refused}"
         )
-    given = str(saved.settings.get("train_shards", ""))
     try:
-        corpora = parse_corpora(given, "--train-shards")
-        trained = ShardSet([pattern for corpus in corpora for pattern in corpus.patterns], strict=False)
+        trained = training.opened()
     except ViperError as error:
         return [f"single clips could not be compared with the training clips ({error})"]
-    sets = {"train": trained.shards, "these": shards.shards}
-    if shared := shared_clips(sets):
+    if shared := shared_clips({"train": trained.shards, "these": shards.shards}):
         some = first_of((where["these"][0] for where in shared), MANY)
         raise ViperError(
             f"{count_of(len(shared), 'clip was', 'clips were')} among the training clips of the run ({some}): "
             f"{refused}"
         )
+    return [*_shared_people(trained, shards)]
+
+
+def _shared_people(trained: ShardSet, shards: ShardSet) -> Iterator[str]:
+    """Lines on people who are, or may be, in the training clips as well."""
+    sets = {"training": trained.shards, "--shards": shards.shards}
     told = "intervals will be too narrow for new people"
-    lines = []
     if people := shared_subjects(sets):
         some = first_of(people, MANY)
         count = count_of(len(people), "subject is", "subjects are")
-        lines.append(f"{count} in the training clips too ({some}): {told}")
+        yield f"{count} in the training clips too ({some}): {told}"
     if alike := spelt_apart(*map(subjects_of, sets.values())):
-        lines.append(f"subjects as in the training clips but for their spelling: {taken_apart(alike)}")
-    if lacking := without_subject({"training": trained.shards, "--shards": shards.shards}):
-        lines.append(f"{lacking} have no subject: if people are in both, {told}")
-    return lines
+        yield f"subjects as in the training clips but for their spelling: {taken_apart(alike)}"
+    if lacking := without_subject(sets):
+        yield f"{lacking} have no subject: if people are in both, {told}"
 
 
 def _keep(calibration: Calibration, model: ViPER, folder: Path | None, options: CalibrateConfig) -> Path:
