@@ -85,4 +85,4 @@ def test_a_run_on_silent_clips_says_so_and_its_evaluation_too(head, tmp_path, ca
     out = str(tmp_path / "eval")
     assert main(["eval", f"--checkpoint={model}", f"--shards={shards}", f"--out={out}", "--num-workers=0"]) == 0
     both = capsys.readouterr()
-    assert "audio: no clip has anything for it" in " ".join((both.out + both.err).split())
+    assert "audio: no clip has this modality" in " ".join((both.out + both.err).split())

@@ -290,9 +290,9 @@ def test_two_encoders_see_a_clip_changed_alike():
 @pytest.mark.parametrize(
     ("kinds", "frozen", "said"),
     [
-        (("pixels",), ("visual",), "pixels or box changes what visual"),
-        (("box",), ("textual",), "pixels or box changes what textual"),
-        (("sound",), ("audio",), "sound changes what audio"),
+        (("pixels",), ("visual",), "pixels or box changes the input of visual"),
+        (("box",), ("textual",), "pixels or box changes the input of textual"),
+        (("sound",), ("audio",), "sound changes the input of audio"),
     ],
 )
 def test_cached_tokens_and_changed_clips_exclude_each_other(kinds, frozen, said):

@@ -183,7 +183,7 @@ def test_a_setting_without_effect_is_told(corpus, vit, tmp_path, capsys):
     assert main(["sweep", *validated_arguments(corpus, vit, folder, *own)]) == 0
     rows = json.loads((folder / "sweep.json").read_text())["trials"]
     assert [row.get("same_as") for row in rows] == [None, "trial-1", None, "trial-3"]
-    told = "trial-2 is trial-1 over again: backbone_lr had no effect"
+    told = "trial-2 repeats trial-1: backbone_lr had no effect"
     assert told in capsys.readouterr().err
     before = (folder / "sweep.json").read_text()
     assert main(["sweep", f"--run-dir={folder}", "--resume"]) == 0
