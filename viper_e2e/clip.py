@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -112,6 +112,10 @@ class ClipEntry(Protocol):
     def intensities(self) -> tuple[float, ...] | None: ...
     @property
     def subject(self) -> str | None: ...
+    @property
+    def meta(self) -> Mapping[str, str] | None:
+        """What was packed with it, by the titles of its columns."""
+        ...
 
 
 @runtime_checkable
@@ -120,6 +124,10 @@ class ClipPlace(Protocol):
 
     @property
     def path_or_url(self) -> str: ...
+    @property
+    def split(self) -> str | None:
+        """None where it is not known, as of shards by others whose names do not tell it."""
+        ...
 
 
 Where = Any

@@ -40,11 +40,12 @@ class FakeShards:
 
     def entry(self, i: int) -> SimpleNamespace:
         intensities = None if i in self.unlabelled else (i / 100, 1 - i / 100)
-        return SimpleNamespace(key=self.key(i), file_id=f"[{i}]", intensities=intensities, subject=None)
+        own = {"key": self.key(i), "file_id": f"[{i}]", "intensities": intensities}
+        return SimpleNamespace(**own, subject=None, meta=None)
 
     def shard_of(self, i: int) -> SimpleNamespace:
         shard = int(np.searchsorted(np.cumsum(self.shard_sizes), i, side="right"))
-        return SimpleNamespace(path_or_url=f"https://host/train-{shard:06d}.tar?token=secret")
+        return SimpleNamespace(path_or_url=f"https://host/train-{shard:06d}.tar?token=secret", split="train")
 
     def clip_id(self, i: int) -> str:
         return str(i)

@@ -98,18 +98,16 @@ def known_groups(source: ClipSource, name: str, option: str = "--by") -> list[st
     ``option``: that named it, for the `ViperError` where no clip has it.
     """
     entries = [source.entry(i) for i in range(len(source))]
-    kept = dict.fromkeys(key for entry in entries for key in getattr(entry, "meta", None) or {})
+    kept = dict.fromkeys(key for entry in entries for key in entry.meta or {})
     if name.lower() == "subject":
         found = [entry.subject for entry in entries]
     elif name.lower() in ("split", "shard"):
         places = [source.shard_of(i) for i in range(len(source))]
-        # Only the name of a foreign shard says its split, which may be unknown.
-        attribute = "split" if name.lower() == "split" else "path_or_url"
-        found = [getattr(place, attribute, None) for place in places]
+        found = [place.split if name.lower() == "split" else place.path_or_url for place in places]
     else:
         # `--by gender` means Gender, where there is no other.
         exact = name if name in kept else next((key for key in kept if key.lower() == name.lower()), name)
-        found = [(getattr(entry, "meta", None) or {}).get(exact) for entry in entries]
+        found = [(entry.meta or {}).get(exact) for entry in entries]
     if not any(found):
         known = ["subject"] if any(entry.subject for entry in entries) else []
         there = ", ".join([*known, "split", "shard", *kept])
