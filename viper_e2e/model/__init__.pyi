@@ -10,6 +10,7 @@ from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import newest_whole as newest_whole
 from .checkpoint import read_json as read_json
 from .checkpoint import write_folder as write_folder
+from .checkpoint_settings import settings_of as settings_of
 from .clip_content import ClipContent as ClipContent
 from .compiling import check_compiler as check_compiler
 from .compiling import compile_model as compile_model
@@ -26,8 +27,6 @@ from .prediction import failed as failed
 from .predictions import Predictions as Predictions
 from .predictions_csv import neutralised as neutralised
 from .predictions_csv import submission_ids as submission_ids
-from .pretrained import FORMAT as FORMAT
-from .pretrained import SCHEMA as SCHEMA
 from .pretrained import labels_of as labels_of
 from .records import Record as Record
 from .records import is_faceless as is_faceless

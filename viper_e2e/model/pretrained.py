@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from dataclasses import asdict
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from viper_e2e.config import Frozen, ModelConfig, backbones_of, model_config_from_dict, split_model
+from viper_e2e.config import Frozen, ModelConfig, model_config_from_dict
 from viper_e2e.encoders import Backbone, Encoders, is_adapter
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import checkpoint
 from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.card import model_card
 from viper_e2e.model.checkpoint import CheckpointError
-from viper_e2e.runtime import __version__, count_of, digest, first_of
+from viper_e2e.model.checkpoint_settings import labels_in, read_settings, settings_of
+from viper_e2e.runtime import count_of, digest, first_of
 
 if TYPE_CHECKING:
     from typing import Self  # which beartype refuses around a method by itself
 
-FORMAT = "viper_e2e model"
-SCHEMA = 3
 CALIBRATION = "calibration.json"
 """The file in a checkpoint that has one; earlier versions read past it."""
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "backbones/*"]
@@ -97,11 +94,11 @@ class Pretrained(nn.Module):
         """
         folder = _fetch(os.fspath(source), revision)
         checkpoint.verify(folder)
-        settings = _read_settings(folder)
+        settings = read_settings(folder)
         bundled = frozenset(settings["bundled"])
         model = cls(
             model_config_from_dict(settings["model"], f"{folder / 'config.json'}"),
-            _labels_in(settings, folder / "config.json"),
+            labels_in(settings, folder / "config.json"),
             assets=folder / "backbones",
             records=settings["backbones"],
             overrides=overrides,
@@ -134,17 +131,7 @@ def write(model: Pretrained, folder: Path, *, self_contained: bool = False) -> N
     """Fill an empty folder with a model; see :func:`checkpoint.write_folder` for the rest."""
     records = {} if self_contained else _records(model)
     bundled = [name for name in model.backbones if name not in records]
-    settings = {
-        "format": FORMAT,
-        "schema": SCHEMA,
-        "viper_e2e": __version__,
-        "modalities": list(model.modalities),
-        "labels": model.labels.to_json() | model.labels.statistics_to_json(),
-        "model": _without_paths(model.config, bundled),
-        "backbones": records,
-        "bundled": bundled,
-        "provenance": model.provenance,
-    }
+    settings = settings_of(model.config, model.labels, records, bundled, model.provenance)
     checkpoint.write_json(folder / "config.json", settings)
     checkpoint.save_tensors(folder / "model.safetensors", own_tensors(model, records))
     for encoder in model.encoders.values():
@@ -181,7 +168,7 @@ def read_weights(model: Pretrained, folder: Path) -> None:
     """Load ``model.safetensors`` into a model of the same settings; names and shapes must all fit."""
     path = folder / "model.safetensors"
     tensors = checkpoint.load_tensors(path)
-    expected = own_tensors(model, _read_settings(folder)["backbones"])
+    expected = own_tensors(model, read_settings(folder)["backbones"])
     missing, unexpected = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
     if missing or unexpected:
         raise CheckpointError(
@@ -214,16 +201,6 @@ def own_tensors(model: Pretrained, records: Mapping[str, Any]) -> dict[str, Tens
     }
 
 
-def _without_paths(config: ModelConfig, bundled: Sequence[str]) -> dict[str, Any]:
-    """Settings in which no backbone that comes along names a folder of this machine, only the folder's name."""
-    config = deepcopy(config)
-    for name, backbone in backbones_of(config).items():
-        path = Path(backbone.source).expanduser()
-        if name in bundled and path.exists():
-            backbone.source = path.resolve().name
-    return asdict(config)
-
-
 def _records(model: Pretrained) -> dict[str, Any]:
     records: dict[str, Any] = {}
     for encoder in model.encoders.values():
@@ -242,40 +219,9 @@ def _loaded_backbones(model: Pretrained) -> dict[str, Any]:
     }
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    settings = checkpoint.read_json(path)
-    if settings.get("schema") == 1:
-        # What is bundled was called "held" in the first schema; nothing else differs.
-        settings = {**settings, "schema": 2, "bundled": settings.get("held")}
-    if settings.get("schema") == 2 and isinstance(settings.get("model"), dict):
-        # The model's settings held what only training reads.
-        settings = {**settings, "schema": SCHEMA, "model": split_model(settings["model"])[0]}
-    if settings.get("format") != FORMAT or settings.get("schema") != SCHEMA:
-        raise CheckpointError(
-            f"{path}: not a model of this version (format {settings.get('format')!r}, schema "
-            f"{settings.get('schema')!r}; expected {FORMAT!r}, {SCHEMA})"
-        )
-    if not (
-        isinstance(settings.get("model"), dict)
-        and isinstance(settings.get("backbones"), dict)
-        and isinstance(settings.get("bundled"), list)
-    ):
-        raise CheckpointError(f"{path}: lacks model, backbones or bundled; the file is damaged")
-    return settings
-
-
 def labels_of(folder: Path) -> LabelSet:
     """The labels that the model in a folder predicts."""
-    return _labels_in(_read_settings(folder), folder / "config.json")
-
-
-def _labels_in(settings: Mapping[str, Any], path: Path) -> LabelSet:
-    """Of the settings in ``path``."""
-    try:
-        return LabelSet.from_json(settings.get("labels"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: labels are not understood ({error}); the file is damaged") from error
+    return labels_in(read_settings(folder), folder / "config.json")
 
 
 def _fetch(source: str, revision: str | None) -> Path:

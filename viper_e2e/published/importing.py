@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from viper_e2e.config import ModelConfig, backbones_of, needs_of, paper
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
-from viper_e2e.model import FORMAT, SCHEMA, checkpoint
+from viper_e2e.model import checkpoint, settings_of
 from viper_e2e.published.released import ReleasedHead, read_released
-from viper_e2e.runtime import HubError, __version__, fetch_file
+from viper_e2e.runtime import HubError, fetch_file
 
 FILES = {
     "VaianiLorenzo/ViPER-V": "perceiver_6.model",
@@ -172,19 +172,7 @@ def _write(folder: Path, head: ReleasedHead, config: ModelConfig, notes: Sequenc
         name: {"spec": backbone.source, "revision": backbone.revision, "tensors_sha256": None}
         for name, backbone in backbones_of(config).items()
     }
-    checkpoint.write_json(
-        folder / "config.json",
-        {
-            "format": FORMAT,
-            "schema": SCHEMA,
-            "viper_e2e": __version__,
-            "modalities": list(config.modalities),
-            "labels": HUME_REACTION.to_json() | HUME_REACTION.statistics_to_json(),
-            "model": asdict(config),
-            "backbones": records,
-            "bundled": [],
-        },
-    )
+    checkpoint.write_json(folder / "config.json", settings_of(config, HUME_REACTION, records))
     tensors = {f"fusion.{name}": tensor for name, tensor in head.build().state_dict().items()}
     # Straight from the mapped file: `checkpoint.save_tensors` would hold a second copy of a full-size head.
     save_file(tensors, folder / "model.safetensors")
