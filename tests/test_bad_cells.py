@@ -113,7 +113,8 @@ def test_a_name_that_a_spreadsheet_made_a_date_is_refused(tmp_path, form, title)
 def test_a_class_that_a_spreadsheet_made_a_date_is_none_of_the_classes(tmp_path):
     rows = ("a", "train", "1-1"), ("b", "train", DAY), ("c", "val", "other")
     found = read_labels(
-        table(tmp_path, "xlsx", "File_ID Split Pair", *rows), ColumnChoices(tasks=read_tasks("Pair=class"))
+        table(tmp_path, "xlsx", "File_ID Split Pair", *rows),
+        ColumnChoices(tasks=read_tasks("Pair=class").columns),
     )
     assert found.labels.columns == ("pair 1-1", "pair other")
     assert "Pair is '2026-01-02 00:00:00', a date" in found.problems[0]

@@ -19,7 +19,7 @@ def table_of(tmp_path, words: list[str], tasks: str = "E=class", missing: tuple[
     if ":" in tasks:
         described.write_text(tasks)
         tasks = str(described)
-    return read_labels(path, ColumnChoices(tasks=read_tasks(tasks), missing=missing))
+    return read_labels(path, ColumnChoices(tasks=read_tasks(tasks).columns, missing=missing))
 
 
 def words_of(table: LabelTable) -> list[str | None]:

@@ -30,7 +30,7 @@ from viper_e2e.scoring.corpus_measures import (
 from viper_e2e.scoring.task_scores import rulers
 from viper_e2e.shards import ShardError, ShardSet, ShardWriter
 from viper_e2e.shards.index import labels_from_json, labels_to_json
-from viper_e2e.tables.task_columns import TaskColumns, label_set, read_combined, read_tasks
+from viper_e2e.tables.task_columns import TaskColumns, label_set, read_tasks
 from viper_e2e.tasks import (
     BLENDS,
     FURTHER_MEASURES,
@@ -397,7 +397,7 @@ def test_a_shard_with_a_measure_that_nobody_knows_is_refused_in_one_line(tmp_pat
 def test_a_file_of_tasks_names_further_measures(tmp_path):
     path = tmp_path / "tasks.yaml"
     path.write_text("sentiment: {kind: number, range: [-3, 3], measures: [acc7, acc2_has0]}\n")
-    (task,) = read_tasks(str(path))
+    (task,) = read_tasks(str(path)).columns
     labels = label_set([task], [(1.0,), (-2.0,)])
     assert labels.tasks[0].measures == ("acc7", "acc2_has0")
     path.write_text("sentiment: {kind: number, measures: [acc9]}\n")
@@ -439,8 +439,8 @@ TWO_TASKS = "emotion: {kind: class, classes: [sad, glad]}\nValence: {kind: numbe
 def test_a_file_of_tasks_asks_for_what_is_measured_of_several_together(tmp_path):
     path = tmp_path / "tasks.yaml"
     path.write_text(TWO_TASKS + "overall: {f1_mse: {emotion.weighted_f1: 1, Valence.mse: -0.25}}\n")
-    assert read_combined(str(path)) == MER.combined
-    assert [task.name for task in read_tasks(str(path))] == ["emotion", "Valence"]
+    assert read_tasks(str(path)).combined == MER.combined
+    assert [task.name for task in read_tasks(str(path)).columns] == ["emotion", "Valence"]
     (tmp_path / "videos").mkdir()
     for name in "ab":
         make_clip(tmp_path / f"videos/{name}.mp4", num_frames=4, sound=None)
@@ -463,11 +463,11 @@ def test_a_file_of_tasks_with_a_measure_that_no_task_has_is_refused(tmp_path, ov
     path = tmp_path / "tasks.yaml"
     path.write_text(f"{TWO_TASKS}overall: {overall}\n")
     with pytest.raises(ViperError, match=rf"--tasks: overall: .*{told}"):
-        read_combined(str(path))
+        read_tasks(str(path))
 
 
 def test_a_task_may_be_called_overall(tmp_path):
     path = tmp_path / "tasks.yaml"
     path.write_text("overall: {kind: number}\n")
-    assert read_combined(str(path)) == ()
-    assert [task.name for task in read_tasks(str(path))] == ["overall"]
+    assert read_tasks(str(path)).combined == ()
+    assert [task.name for task in read_tasks(str(path)).columns] == ["overall"]

@@ -79,7 +79,9 @@ def test_a_speaker_without_a_subject_is_told(tmp_path):
 @pytest.mark.parametrize("given", ["Mood=class", "labels"])
 def test_who_is_seen_is_asked_about_whatever_is_learned(tmp_path, given):
     text = "File_ID,Split,Who,Mood,Joy\na,train,Bernd,calm,0.1\nb,val,Ada,glad,0.2\n"
-    choices = ColumnChoices(labels=("Joy",)) if given == "labels" else ColumnChoices(tasks=read_tasks(given))
+    choices = (
+        ColumnChoices(labels=("Joy",)) if given == "labels" else ColumnChoices(tasks=read_tasks(given).columns)
+    )
     with pytest.raises(
         ViperError, match=r"'Who' seems to name the person in the clip.* add --subject-column Who"
     ):

@@ -12,7 +12,7 @@ from viper_e2e.tables.task_columns import read_tasks
 def told(tmp_path, head: str, *rows: str, tasks: str = "") -> tuple[str, ...]:
     path = tmp_path / "labels.csv"
     path.write_text("\n".join([f"File_ID,{head}", *(f"c{n},{row}" for n, row in enumerate(rows))]) + "\n")
-    return oddities_of(read_labels(path, ColumnChoices(tasks=read_tasks(tasks) if tasks else ())))
+    return oddities_of(read_labels(path, ColumnChoices(tasks=read_tasks(tasks).columns if tasks else ())))
 
 
 def test_nothing_is_told_of_a_table_that_is_right(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from support.media import make_clip
 
@@ -98,7 +100,7 @@ def test_times_under_other_titles_are_not_passed_over(tmp_path):
     path = table(tmp_path, "File_ID,Path,Split,StartTime,EndTime,Joy\n" + rows)
     with pytest.raises(ViperError, match=r"'StartTime' .*rename it Start if clips start there"):
         read_labels(path)
-    of_tasks = ColumnChoices(tasks=read_tasks("Joy=number"))
+    of_tasks = ColumnChoices(tasks=read_tasks("Joy=number").columns)
     notes = read_labels(path, of_tasks).notes
     assert "column 'StartTime' is not used; rename it Start if clips start there in their files" in notes
     assert "column 'EndTime' is not used; rename it End if clips end there in their files" in notes
@@ -144,17 +146,19 @@ def test_whole_numbers_that_may_be_codes_of_classes_say_how_they_are_learned_as_
 
 def test_a_class_that_is_hardly_one_is_told(tmp_path):
     path = of_rows(tmp_path, "Emotion", [*["surprise"] * 12, "suprise", *["happy", "unhappy"] * 5, "joy"])
-    told = odd(path, tasks=read_tasks("Emotion=class"))
+    told = odd(path, tasks=read_tasks("Emotion=class").columns)
     (slip,) = [line for line in told if "write them alike if it is a slip" in line]
     assert slip.startswith("emotion: 'suprise' (1 clip) is a class of its own beside 'surprise' (12)")
     path = of_rows(tmp_path, "Emotion", ("joy", "fear;joy", "fear", "calm"))
-    (joined,) = [line for line in odd(path, tasks=read_tasks("Emotion=class")) if "kind: labels" in line]
+    (joined,) = [
+        line for line in odd(path, tasks=read_tasks("Emotion=class").columns) if "kind: labels" in line
+    ]
     assert joined.startswith("emotion: 'fear;joy' is a class of its own")
 
 
 def test_words_for_labels_say_that_each_label_has_a_column(tmp_path):
     path = of_rows(tmp_path, "Emotion", ("joy;fear", "joy"))
-    (problem, *_) = read_labels(path, ColumnChoices(tasks=read_tasks("Emotion=labels"))).problems
+    (problem, *_) = read_labels(path, ColumnChoices(tasks=read_tasks("Emotion=labels").columns)).problems
     assert "Emotion is 'joy;fear', no label: give each label a column with 1 where it holds" in problem
 
 
@@ -247,3 +251,13 @@ def test_numbers_under_a_title_of_something_else_are_asked_about(tmp_path, title
     )
     with pytest.raises(ViperError, match=rf"column '{doubtful}' .*is it an emotion\?.* --ignore {doubtful}"):
         read_labels(table(tmp_path, f"File_ID,{split}{titles},Joy\n{rows}"), ColumnChoices(**choices))
+
+
+def test_a_file_of_tasks_is_read_once_as_it_may_be_a_pipe():
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as pipe:
+        pipe.write("emotion: {kind: class}\noverall: {both: {emotion.weighted_f1: 1}}\n")
+    asked = read_tasks(f"/dev/fd/{reading}")
+    os.close(reading)
+    assert [task.name for task in asked.columns] == ["emotion"]
+    assert [measure.name for measure in asked.combined] == ["both"]

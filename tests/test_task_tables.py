@@ -24,7 +24,7 @@ e,val,,,,,,
 def table(tmp_path, tasks: str, text: str = TABLE):
     path = tmp_path / "labels.csv"
     path.write_text(text, encoding="utf-8")
-    return read_labels(path, ColumnChoices(tasks=read_tasks(tasks)))
+    return read_labels(path, ColumnChoices(tasks=read_tasks(tasks).columns))
 
 
 def test_a_table_of_words_and_numbers_becomes_tasks(tmp_path):

@@ -32,7 +32,7 @@ def test_a_parquet_file_is_a_table(tmp_path):
     )
     (tmp_path / "tasks.yaml").write_text(tasks + "r: {kind: class, columns: [Rated]}\n")
     table = read_labels(
-        tmp_path / "labels.parquet", ColumnChoices(tasks=read_tasks(str(tmp_path / "tasks.yaml")))
+        tmp_path / "labels.parquet", ColumnChoices(tasks=read_tasks(str(tmp_path / "tasks.yaml")).columns)
     )
     assert table.problems == ()
     assert table.labels.columns == (*("emotion fear", "emotion joy", "valence", "u AU1", "r 1", "r 2", "r 3"),)
@@ -102,7 +102,9 @@ def test_labels_may_be_words_for_yes_and_no(tmp_path):
         "File_ID,Split,AU1,AU2\na,train,TRUE,no\nb,train,False,yes\nc,train,1,x\n"
     )
     (tmp_path / "tasks.yaml").write_text("u: {kind: labels, columns: [AU1, AU2]}")
-    table = read_labels(tmp_path / "labels.csv", ColumnChoices(tasks=read_tasks(str(tmp_path / "tasks.yaml"))))
+    table = read_labels(
+        tmp_path / "labels.csv", ColumnChoices(tasks=read_tasks(str(tmp_path / "tasks.yaml")).columns)
+    )
     assert [row.intensities for row in table.rows] == [(1.0, 0.0), (0.0, 1.0)]
     assert "line 4: AU2 is 'x', not a number" in table.problems[0]
 

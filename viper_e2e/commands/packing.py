@@ -20,7 +20,7 @@ from viper_e2e.packing import (
 )
 from viper_e2e.runtime import AS_IT_IS, all_of, console, settle_file
 from viper_e2e.runtime import counting as progress_bar
-from viper_e2e.tables import ColumnChoices, read_combined, read_tasks, write_labels
+from viper_e2e.tables import AskedTasks, ColumnChoices, read_tasks, write_labels
 
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".xls", ".parquet")
 
@@ -82,12 +82,13 @@ def _table_of(options: PackConfig, scratch: Path) -> tuple[Path, ColumnChoices, 
     tables = tables or options.labels[:1]
     if len(tables) > 1:
         raise ViperError(f"--labels: one table is packed at a time, not {all_of(tables)}")
+    asked = read_tasks(options.tasks) if options.tasks else AskedTasks()
     choices = ColumnChoices(
         labels=titles([word for word in options.labels if word not in tables]),
         ignore=titles(options.ignore),
         meta=titles(options.meta),
-        tasks=read_tasks(options.tasks) if options.tasks else (),
-        combined=read_combined(options.tasks) if options.tasks else (),
+        tasks=asked.columns,
+        combined=asked.combined,
         missing=titles(options.missing),
         id_column=options.id_column,
         split_column=options.split_column,

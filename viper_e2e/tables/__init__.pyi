@@ -9,6 +9,6 @@ from .table import LabelTable as LabelTable
 from .table import label_titles as label_titles
 from .table import read_labels as read_labels
 from .table import write_labels as write_labels
+from .task_columns import AskedTasks as AskedTasks
 from .task_columns import TaskColumns as TaskColumns
-from .task_columns import read_combined as read_combined
 from .task_columns import read_tasks as read_tasks

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from viper_e2e.config import read_settings_file
 from viper_e2e.errors import ViperError
@@ -100,43 +100,46 @@ class TaskColumns:
         return value
 
 
-def read_tasks(given: str) -> tuple[TaskColumns, ...]:
+class AskedTasks(NamedTuple):
+    """What ``--tasks`` asks for."""
+
+    columns: tuple[TaskColumns, ...] = ()
+    combined: tuple[CombinedMeasure, ...] = ()
+    """Measures of several tasks together."""
+
+
+def read_tasks(given: str) -> AskedTasks:
     """``--tasks``: a YAML file, or ``Emotion=class,Valence=number`` with titles of columns.
 
     In the file each task is ``name: {kind: class, columns: [...], classes: [...], range: [-1, 1], measures:
-    [...]}``; only ``kind`` is needed, and ``columns`` where the column is called otherwise than the task. What
-    stands under ``overall`` is `read_combined`'s. `ViperError` for what is not understood.
+    [...]}``; only ``kind`` is needed, and ``columns`` where the column is called otherwise than the task. Under
+    ``overall`` stands what several tasks are measured by, ``NAME: {TASK.MEASURE: weight, ...}``.
+    `ViperError` for what is not understood, and for a measure that no task has.
     """
     if "=" in given and not Path(given).exists():
         words = [part.rpartition("=")[::2] for part in given.split(",") if part.strip()]
-        return _of_different_names(
+        titled = (
             _of_settings(name_of(title), {"kind": kind.strip(), "columns": [title.strip()]})
             for title, kind in words
         )
+        return AskedTasks(_of_different_names(titled))
     found = read_settings_file(Path(given), "--tasks")
     if not all(isinstance(one, dict) for one in found.values()):
         raise ViperError(f"--tasks {given}: each task is a line such as emotion: {{kind: class}}")
-    return _of_different_names(
+    columns = _of_different_names(
         _of_settings(_texts("--tasks", "a name", name)[0], settings)
         for name, settings in found.items()
         if not _is_of_several(name, settings)
     )
-
-
-def read_combined(given: str) -> tuple[CombinedMeasure, ...]:
-    """What the file of ``--tasks`` asks of several tasks together.
-
-    Under ``overall``: ``NAME: {TASK.MEASURE: weight, ...}``. `ViperError` for a measure that no task has.
-    """
-    found = read_settings_file(Path(given), "--tasks") if Path(given).exists() else {}
     overall = found.get(OVERALL, {})
-    if not _is_of_several(OVERALL, overall):
-        return ()
+    return AskedTasks(columns, _combined(overall, columns) if _is_of_several(OVERALL, overall) else ())
+
+
+def _combined(overall: Mapping[str, object], columns: Sequence[TaskColumns]) -> tuple[CombinedMeasure, ...]:
     # How many columns a class has is not known before its table is read, and no matter here.
     sizes = {"number": 1}
     tasks = [
-        Task(name_of(one.name), one.kind, sizes.get(one.kind, 2), measures=one.measures)
-        for one in read_tasks(given)
+        Task(name_of(one.name), one.kind, sizes.get(one.kind, 2), measures=one.measures) for one in columns
     ]
     try:
         asked = combined_from_json(
