@@ -117,6 +117,7 @@ def test_the_shell_is_told_where_the_commands_are(place):
             id="infer",
             marks=pytest.mark.campaign,
         ),
+        pytest.param("viper export --checkpoint demo/run", ["model/manifest.json"], id="export"),
     ],
 )
 def test_what_make_demo_runs_can_be_typed_after_it(words, made, place):
@@ -182,6 +183,7 @@ def test_all_blocks_are_known():
         "python train.py --preset tiny",
         "viper eval --checkpoint demo/run",
         "python infer.py demo/corpus",
+        "viper export --checkpoint demo/run",
         "viper check --shards 'shards/*.tar' --faces",
         "--tasks Emotion=class,Valence=number",
         "--class-weights balanced",
