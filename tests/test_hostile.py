@@ -415,7 +415,7 @@ def add_headers() -> None:
     for what, type_, size, said in (
         ("extended header", b"x", 2**33, "extended header"),
         ("long name", b"L", 2**33, "extended header"),
-        ("clip", b"0", 2**40, "torn"),
+        ("clip", b"0", 2**40, "breaks off"),
     ):
 
         def build(world: World, type_=type_, size=size) -> Attempt:
