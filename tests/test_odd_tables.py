@@ -486,3 +486,26 @@ def test_a_table_separated_by_what_names_may_hold_is_refused_in_one_line(tmp_pat
     with pytest.raises(ViperError, match=f"separated by {name}.*save it as CSV UTF-8") as caught:
         read_labels(tmp_path / "labels.csv")
     assert "\n" not in str(caught.value)
+
+
+def test_the_line_that_continues_settles_all_that_was_asked(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        "Dateiname;Versuchsperson;Alter;Freude;Angst\n0.mp4;a;33;1;2\n1.mp4;b;30;k.A.;3\n2.mp4;c;31;3;4\n"
+    )
+    with pytest.raises(ViperError) as error:
+        read_labels(path)
+    told = str(error.value).splitlines()[-1].removeprefix("to continue, add ").partition(" (or ")[0]
+    assert shlex.split(told) == [
+        *("--id-column", "Dateiname", "--split", "train", "--subject-column", "Versuchsperson"),
+        *("--ignore", "Alter", "--missing", "k.A."),
+    ]
+    choices = ColumnChoices(
+        id_column="Dateiname",
+        split="train",
+        subject_column="Versuchsperson",
+        ignore=("Alter",),
+        missing=("k.A.",),
+    )
+    table = read_labels(path, choices)
+    assert [row.key for row in table.rows] == ["0", "2"]

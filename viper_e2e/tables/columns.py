@@ -116,6 +116,8 @@ def _take_named(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
     if columns.split is None and not choices.split and not choices.split_column:
         hint = "names the splits, or --split train for all rows"
         columns.split = _ask_for(sheet, columns, "Split", "--split-column", SPLIT_TITLES, hint)
+        if columns.split is None:
+            columns.settle["--split"] = ["train"]
     if columns.split is None and choices.split and "split" in by_name:
         columns.unused[by_name["split"]] = f"not used (--split {choices.split})"
     if columns.subject is None and not choices.subject_column:

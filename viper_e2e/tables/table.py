@@ -63,6 +63,8 @@ def read_labels(path: Path, choices: ColumnChoices = NO_CHOICES) -> LabelTable:
     reader = RowReader(sheet, columns, choices.split, codes, decimal)
     rows, problems = reader.read()
     if columns.complaints:
+        if words := [] if columns.tasks else _missing_words([cell.strip() for _, cell in cells], codes):
+            columns.settle.setdefault("--missing", [*choices.missing]).extend(words)
         raise ViperError(_refusal(path, columns, problems))
     values = [value for row in rows for value in row.intensities or ()]
     if columns.tasks:
@@ -112,9 +114,16 @@ def _refusal(path: Path, columns: Columns, problems: Sequence[tuple[int, str]]) 
     if len(lines) > MAX_COMPLAINTS:
         shown.append(f"  and {len(lines) - MAX_COMPLAINTS} more")
     if options:
-        hint = " (or --labels with the columns of emotions)" if "--ignore" in options else ""
+        others = ["--labels with the columns of emotions"] if "--ignore" in columns.settle else []
+        others += ["--split-column TITLE"] if "--split" in columns.settle else []
+        hint = f" (or {', '.join(others)})" if others else ""
         shown.append(f"to continue, add {options}{hint}")
     return "\n".join([f"{path}: {len(lines)} things are wrong or unclear:", *shown])
+
+
+def _missing_words(cells: Sequence[str], codes: Sequence[str]) -> list[str]:
+    """What some of these say in place of a number, and usually stands for an empty cell; each once."""
+    return list(dict.fromkeys(cell for cell in cells if is_missing_word(cell) and not is_missing(cell, codes)))
 
 
 def _names_without_points(sheet: Sheet, columns: Columns, codes: Sequence[str]) -> Sheet:
