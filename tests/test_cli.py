@@ -93,7 +93,7 @@ def sound_only(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (text, "is text, not a clip; convert it"),
+        (text, "is text, not a clip; name the video itself"),
         pytest.param(empty, "is empty; copy it again", marks=pytest.mark.campaign),
         (playlist, "is an HLS playlist, not a clip; convert it"),
         pytest.param(cut, "damaged or incomplete: copy it again", marks=pytest.mark.campaign),

@@ -387,6 +387,18 @@ def test_a_pattern_that_names_nothing_says_so(tmp_path, monkeypatch, pattern, me
         ShardSet(pattern)
 
 
+def test_a_shard_that_is_not_there_is_answered_with_those_that_are(tmp_path):
+    for name in ("training-000000", "training-000001", "testing-000000"):
+        (tmp_path / f"{name}.tar").touch()
+    with pytest.raises(ShardError) as error:
+        ShardSet(f"{tmp_path}/train-*.tar")
+    assert str(error.value) == (
+        f"{tmp_path}/train-*.tar: no such shard; in {tmp_path} there are testing-*.tar, training-*.tar"
+    )
+    with pytest.raises(ShardError, match=rf"there is no folder {tmp_path}x; did you mean {tmp_path}\?"):
+        ShardSet(f"{tmp_path}x/train-{{000000..000001}}.tar")
+
+
 def test_labels_at_the_top_of_a_json_are_no_labels_and_that_is_told(tmp_path):
     top = json.dumps({"joy": 0.5, "fear": 0.25, "frames": 30}).encode()
     path = write_foreign(tmp_path / "top.tar", [("a.mp4", b"a" * 900), ("a.json", top)])

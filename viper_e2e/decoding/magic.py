@@ -87,6 +87,12 @@ _OTHERS = {
     b"\x7fELF": "a program",
 }
 
+_WITHOUT_VIDEO = {
+    **dict.fromkeys(("text", "a PDF document", "a program"), "name the video itself"),
+    **dict.fromkeys(("a zip archive", "a gzip archive"), "unpack it, and name the video itself"),
+}
+"""What no program makes a clip of, and what to do."""
+
 
 def sniff(head: bytes, *, name: str = "") -> str:
     """The container a file is in.
@@ -103,11 +109,9 @@ def sniff(head: bytes, *, name: str = "") -> str:
     if found is None and (convertible := next((m for m in _CONVERTIBLE if head.startswith(m)), None)):
         raise ClipError(_advice(convertible, name), stage="container", clip=name)
     if found is None:
-        raise ClipError(
-            f"is {_describe(head)}, not a clip; convert it to one of {' '.join(VIDEO_CONTAINERS)}",
-            stage="container",
-            clip=name,
-        )
+        kind = _describe(head)
+        advice = _WITHOUT_VIDEO.get(kind, f"convert it to one of {' '.join(VIDEO_CONTAINERS)}")
+        raise ClipError(f"is {kind}, not a clip; {advice}", stage="container", clip=name)
     return found
 
 

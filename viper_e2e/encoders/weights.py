@@ -110,6 +110,12 @@ class Found:
         return values
 
 
+TAKE_ALONG = (
+    "; where it was trained, viper export --checkpoint MODEL --out WHOLE makes a model with all backbones"
+)
+"""What else helps where a model's backbone is missing."""
+
+
 def find(name: str, config: BackboneConfig, search: Search, hub_id: str | None = None) -> Found:
     """The files of backbone ``name``: override, recorded spec, ``$VIPER_BACKBONES``, the hub, in this order.
 
@@ -126,13 +132,15 @@ def find(name: str, config: BackboneConfig, search: Search, hub_id: str | None =
                 f"{name}: the checkpoint has no folder {search.assets}/{name} with its config.json"
             )
         return Found(name, spec, revision, None, None if spec == "random" else small)
-    path, revision = _locate(name, spec, revision, hub_id, is_override=override is not None)
+    path, revision = _locate(
+        name, spec, revision, hub_id, is_override=override is not None, more=TAKE_ALONG if record else ""
+    )
     folder = path if path.is_dir() else path.parent
     return Found(name, spec, revision, path, small or folder)
 
 
 def _locate(
-    name: str, spec: str, revision: str | None, hub_id: str | None, *, is_override: bool
+    name: str, spec: str, revision: str | None, hub_id: str | None, *, is_override: bool, more: str
 ) -> tuple[Path, str | None]:
     local = Path(spec).expanduser()
     if hub_id is None and local.exists():
@@ -161,7 +169,7 @@ def _locate(
     )
     raise ViperError(
         f"{name}: backbone {spec} {where}; put its folder (config.json, preprocessor or tokenizer files, "
-        f"model.safetensors) at $VIPER_BACKBONES/{name} or name it with --backbone {name}=FOLDER"
+        f"model.safetensors) at $VIPER_BACKBONES/{name} or name it with --backbone {name}=FOLDER{more}"
     )
 
 

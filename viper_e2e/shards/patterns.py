@@ -7,14 +7,19 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 # Comes with webdataset, whose patterns these are.
 from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # its stub lacks it
 
-from viper_e2e.runtime import literal_prefix, matches
+from viper_e2e.errors import did_you_mean
+from viper_e2e.runtime import likely_path, literal_prefix, matches
 from viper_e2e.shards.sources import LocalFile, ShardError, open_source
 
 MAX_SHARDS = 1_000_000
+MAX_NAMES = 6
+"""Of shards beside one that is not there, in a message."""
+_FORMS = "give paths, globs, brace patterns or addresses of .tar files"
 
 
 def expand(patterns: str | Sequence[str]) -> list[str]:
@@ -36,13 +41,25 @@ def expand(patterns: str | Sequence[str]) -> list[str]:
             elif not remote and not os.path.exists(one):  # noqa: PTH110
                 places = []
             if not places:
-                raise ShardError(
-                    f"{one}: no such shard; give paths, globs, brace patterns or addresses of .tar files"
-                )
+                raise ShardError(f"{one}: no such shard{_what_is_there(one)}")
             found += places
     if not found:
-        raise ShardError("no shards given; give paths, globs, brace patterns or addresses of .tar files")
+        raise ShardError(f"no shards given; {_FORMS}")
     return list(dict.fromkeys(found))
+
+
+def _what_is_there(missing: str) -> str:
+    """The shards beside one that is not there, numbers as `*`; else what a shard may be given as."""
+    folder = Path(missing).parent
+    if not folder.is_dir():
+        if glob.has_magic(str(folder)):
+            return f"; {_FORMS}"
+        return f", as there is no folder {folder}{did_you_mean(likely_path(str(folder)))}"
+    names = sorted({re.sub(r"\d{2,}", "*", path.name) for path in folder.glob("*.tar")})
+    if not names:
+        return f", as {folder} holds no .tar file; {_FORMS}"
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return f"; in {folder} there are {', '.join(names[:MAX_NAMES])}{more}"
 
 
 def _expand_braces(pattern: str) -> list[str]:
