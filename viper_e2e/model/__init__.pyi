@@ -26,7 +26,9 @@ from .prediction import Prediction as Prediction
 from .prediction import failed as failed
 from .predictions import Predictions as Predictions
 from .predictions_csv import neutralised as neutralised
+from .predictions_csv import said_columns as said_columns
 from .predictions_csv import submission_ids as submission_ids
+from .predictions_csv import write_csv as write_csv
 from .pretrained import labels_of as labels_of
 from .records import Record as Record
 from .records import is_faceless as is_faceless

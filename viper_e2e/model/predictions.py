@@ -16,8 +16,6 @@ from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
 from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.prediction import Prediction
 from viper_e2e.model.predictions_csv import (
-    INTERVAL_ENDS,
-    SET_END,
     exact_number,
     flag,
     header_of,
@@ -25,6 +23,7 @@ from viper_e2e.model.predictions_csv import (
     read_columns,
     readable,
     said_cells,
+    said_columns,
     submission_ids,
     write_rows,
 )
@@ -219,8 +218,7 @@ class Predictions:
         rows = (self._cells(row, shown) for row in range(len(self)))
         if calibration is not None:
             names_said = calibration.said({}, self.labels)
-            header += [f"{name}{end}" for name in names_said["intervals"] for end in INTERVAL_ENDS]
-            header += [f"{name}{SET_END}" for name in names_said["sets"]]
+            header += said_columns(names_said["intervals"], names_said["sets"])
             said = (calibration.said(self._by_name(row), self.labels) for row in range(len(self)))
             rows = ([*cells, *said_cells(one, shown)] for cells, one in zip(rows, said, strict=True))
         write_rows(path, header, rows, bom=bom)

@@ -80,15 +80,23 @@ def flag(value: bool | np.bool_) -> str:
 def write_rows(
     path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[object]], *, bom: bool = False
 ) -> None:
-    with (
-        written_whole(path) as partial,
-        partial.open(
-            "w", encoding="utf-8-sig" if bom else "utf-8", errors="backslashreplace", newline=""
-        ) as file,
-    ):
+    with written_whole(path) as partial:
+        write_csv(partial, header, rows, bom=bom)
+
+
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Sequence[object]], *, bom: bool) -> None:
+    """As every CSV of predictions is written. ``bom``: the mark by which Excel knows UTF-8."""
+    encoding = "utf-8-sig" if bom else "utf-8"
+    with path.open("w", encoding=encoding, errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def said_columns(intervals: Iterable[str], sets: Iterable[str]) -> dict[str, str]:
+    """Title and kind of the columns of intervals and sets, which only a calibrated model has."""
+    ends = {f"{name}{end}": "number" for name in intervals for end in INTERVAL_ENDS}
+    return ends | {f"{name}{SET_END}": "text" for name in sets}
 
 
 def header_of(labels: LabelSet, modalities: Sequence[str]) -> list[str]:

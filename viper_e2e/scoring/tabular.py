@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from viper_e2e.config import reads_words
 from viper_e2e.errors import ViperError
-from viper_e2e.model import Record, neutralised
+from viper_e2e.model import Record, neutralised, said_columns, write_csv
 from viper_e2e.runtime import settle_file, written_whole
 
 FORMATS = (".json", ".jsonl", ".csv", ".xlsx", ".parquet")
@@ -74,8 +73,7 @@ def columns_of(
     # A class is called after its task, whose columns of probabilities have longer names.
     chosen = {f"label_{name}" if name in taken | labels.keys() else name: "text" for name in classes}
     made = first | labels | chosen
-    around = {f"{name}_{end}": "number" for name in intervals for end in ("lower", "upper")}
-    around |= {f"{name}_set": "text" for name in sets} | {f"{name}_spread": "number" for name in spreads}
+    around = said_columns(intervals, sets) | {f"{name}_spread": "number" for name in spreads}
     return made | {f"calibrated_{n}" if n in made else n: kind for n, kind in around.items()} | _LAST
 
 
@@ -181,12 +179,8 @@ def _plain(cell: Cell) -> Cell:
 
 
 def _write_csv(path: Path, columns: Columns, rows: list[list[Cell]], bom: bool) -> None:
-    encoding = "utf-8-sig" if bom else "utf-8"
-    with path.open("w", encoding=encoding, errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in rows:
-            writer.writerow([neutralised(cell) if isinstance(cell, str) else _plain(cell) for cell in row])
+    cells = ([neutralised(cell) if isinstance(cell, str) else _plain(cell) for cell in row] for row in rows)
+    write_csv(path, columns, cells, bom=bom)
 
 
 def _write_parquet(path: Path, columns: Columns, rows: list[list[Cell]], _: bool) -> None:
