@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -75,27 +75,34 @@ def records_table(
     made.add_column("seen", width=seen_width, no_wrap=True)
     made.add_column("faces", justify="right", no_wrap=True)
     for name, record in zip(clips, records, strict=True):
-        if not record["valid"]:
-            made.add_row(
-                Text(name, "red"), Text(f"not read: {without_controls(record['error'])}", "red"), "", ""
-            )
-            continue
-        seen = Text(" ").join(
-            Text(initials[m], "bold") if there else Text("·", "dim") for m, there in record["present"].items()
-        )
-        values = [record["intensities"][emotion] for emotion in emotions]
-        share = record["face_found"]
-        faces = Text("–" if share is None else f"{share:.0%}")
-        if is_faceless(record):
-            faces = Text("none", "bold yellow")
-        made.add_row(Text(name), layout.cell(values), seen, faces)
+        made.add_row(*_cells(name, record, emotions, layout, initials))
     if modalities:
-        legend = ", ".join(f"{initials[m]} {words(m)}" for m in modalities)
-        legend = f"seen: {legend}, · absent; faces: share of frames with a face"
-        if any(map(is_faceless, records)):
-            legend += "; none: no face was found (--no-face nan gives no numbers then)"
-        made.caption = Text(legend)
+        made.caption = Text(_legend(records, initials))
     return made
+
+
+def _cells(
+    name: str, record: Record, emotions: Sequence[str], layout: _Layout, initials: Mapping[str, str]
+) -> tuple[Text | str, ...]:
+    if not record["valid"]:
+        return Text(name, "red"), Text(f"not read: {without_controls(record['error'])}", "red"), "", ""
+    seen = Text(" ").join(
+        Text(initials[m], "bold") if there else Text("·", "dim") for m, there in record["present"].items()
+    )
+    values = [record["intensities"][emotion] for emotion in emotions]
+    share = record["face_found"]
+    faces = Text("–" if share is None else f"{share:.0%}")
+    if is_faceless(record):
+        faces = Text("none", "bold yellow")
+    return Text(name), layout.cell(values), seen, faces
+
+
+def _legend(records: Sequence[Record], initials: Mapping[str, str]) -> str:
+    seen = ", ".join(f"{initial} {words(modality)}" for modality, initial in initials.items())
+    legend = f"seen: {seen}, · absent; faces: share of frames with a face"
+    if any(map(is_faceless, records)):
+        legend += "; none: no face was found (--no-face nan gives no numbers then)"
+    return legend
 
 
 class _Layout:
