@@ -65,6 +65,7 @@ def test_each_subset_is_trained_as_it_would_be_alone_on_one_pass(corpus, tmp_pat
     told = json.loads((folder / "retrained.json").read_text())
     assert [row["trial"] for row in told["trials"]] == ["visual+audio", "visual", "audio"]
     assert all(row["low"] <= row["mean_pearson"] <= row["high"] for row in told["trials"])
+    assert {row["intervals_over"] for row in told["trials"]} == {"subjects"}
     assert (folder / "retrained.png").is_file()
     assert "visual, audio" in capsys.readouterr().out
     for subset in (("visual",), ("audio",)):
