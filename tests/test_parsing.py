@@ -242,3 +242,11 @@ def test_unfreeze_without_backbones_is_told_what_to_name(words):
         ViperError, match=r"--unfreeze: name the backbones to train, e\.g\. --unfreeze visual=4"
     ):
         parse(*words)
+
+
+def test_each_group_of_settings_says_what_it_is_about(capsys):
+    with pytest.raises(SystemExit):
+        parse_train(["--help-all"], "viper train")
+    assert (
+        "<factory>" not in capsys.readouterr().out
+    )  # a class without a sentence of its own shows its signature

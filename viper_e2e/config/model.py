@@ -104,9 +104,6 @@ class FaceConfig:
     """Pixels kept around a box when a clip is cached in memory, as a share of its size."""
 
 
-# --- encoders -----------------------------------------------------------------------------------
-
-
 @dataclass
 class BackboneConfig:
     """Where a backbone's weights come from."""
@@ -127,6 +124,8 @@ class BackboneConfig:
 
 @dataclass
 class VisualConfig:
+    """How pictures of the face become tokens."""
+
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     pooling: Literal["cls", "mean", "both"] = "cls"
     """`cls`: the first token. `mean`: the mean of the patch tokens. `both`: side by side."""
@@ -142,6 +141,8 @@ class VisualConfig:
 
 @dataclass
 class AudioConfig:
+    """How sound becomes tokens."""
+
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     layer: Annotated[int | None, FROM_0] = None
     """Hidden layer that is read as if it were the last; None: the last."""
@@ -157,6 +158,8 @@ class AudioConfig:
 
 @dataclass
 class TextualConfig:
+    """How sentences that fit the face become tokens."""
+
     image_text: BackboneConfig = field(default_factory=BackboneConfig)
     """CLIP, through open_clip: `hf-hub:…`, `NAME/PRETRAINED` (ViT-B-32-quickgelu/openai), a file, or random."""
     sentence_encoder: BackboneConfig | None = None
@@ -175,6 +178,8 @@ class TextualConfig:
 
 @dataclass
 class ActionUnitConfig:
+    """How action units become tokens."""
+
     source: Literal["shard", "py-feat"] = "shard"
     """`shard`: the sample's own `.fau.npy`. `py-feat`: if it has none, they are measured on whole frames."""
     num_units: Annotated[int, WIDTH] = 27
@@ -185,6 +190,8 @@ class ActionUnitConfig:
 
 @dataclass
 class MotionConfig:
+    """How the movement of the face becomes tokens."""
+
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """A video transformer: videomae, timesformer, vivit or vjepa2."""
     num_frames: Annotated[int | None, WIDTH] = None
@@ -198,6 +205,8 @@ class MotionConfig:
 
 @dataclass
 class WordsConfig:
+    """How what is said becomes tokens."""
+
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """A text encoder of transformers: bert, roberta, xlm-roberta (many languages), …; `random` reads bytes."""
     layers: Annotated[int, FROM_1] = 1
@@ -208,11 +217,10 @@ class WordsConfig:
     """Limit per clip; further tokens are not read, and the clip's record says so."""
 
 
-# --- fusion -------------------------------------------------------------------------------------
-
-
 @dataclass
 class FusionConfig:
+    """How tokens of all modalities become predictions."""
+
     kind: Literal["tokens", "concat", "ridge", "ensemble"] = "tokens"
     """`tokens`: a stream per modality into perceiver-pytorch. `concat`: the published channel concatenation.
     `ridge`: linear in each modality's mean, deviation and change, fitted in closed form. `ensemble`: the mean
