@@ -58,3 +58,28 @@ def test_what_is_judged_by_is_told_once_where_it_is_undefined(reported):
     assert "undefined" not in "".join(reported(undefined | {"tasks": tasks, "best_by": 0.5}))
     tasks["mood"]["uar"] = None
     assert "mood UAR is undefined" in "".join(reported(undefined | {"tasks": tasks, "best_by": None}))
+
+
+def test_speed_is_that_of_its_epoch(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(reporting.time, "monotonic", lambda: clock[0])
+    reporter = Reporter(
+        RunFolder(tmp_path / "run", resume=False), Settings(TrainConfig(), micro()), speaks=True
+    )
+    said = io.StringIO()
+    monkeypatch.setattr(reporting, "progress_bar", lambda: ProgressBar(Console(file=said, width=80)))
+
+    def step(waited: float, detection: float) -> str:
+        reporter.count_step(
+            1, 0.5, 0.1, 10, waited_seconds=waited, num_cached=None, stage_seconds={"detection": detection}
+        )
+        return reporter._speed
+
+    with reporter.showing(0, 2):
+        reporter.begin_epoch(waited_seconds=0.0, stage_seconds={})
+        clock[0] = 100.0
+        assert step(50.0, 25.0) == "0.1 clips/s · waiting 50% · detection 25%"
+        clock[0] = 140.0  # a validation
+        reporter.begin_epoch(waited_seconds=60.0, stage_seconds={"detection": 40.0})
+        clock[0] = 141.0
+        assert step(60.0, 40.0) == "10.0 clips/s · waiting 0% · detection 0%"

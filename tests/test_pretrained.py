@@ -222,7 +222,10 @@ def test_pushing_uploads_a_folder_that_loads(tmp_path, clip, monkeypatch, vit):
     model = ViPER(config(vit)).eval()
     assert model.push_to_hub("someone/model", token="secret") == "https://huggingface.co/someone/model/commit/1"
     expected = intensities(model, clip)
+    model.save_pretrained(tmp_path / "own")
     shutil.rmtree(vit)
+    with pytest.raises(ViperError, match="where it was trained, viper export --checkpoint MODEL"):
+        viper_e2e.load(tmp_path / "own")
     assert intensities(viper_e2e.load(uploaded), clip) == expected
     card = (uploaded / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: viper_e2e")

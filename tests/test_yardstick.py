@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.linear_model import RidgeCV
 from support.run_logs import log_of
-from support.training_runs import lines, make_corpus, run
+from support.training_runs import lines, make_corpus, run, settings
 from torch import nn
 
 from viper_e2e.commands import cli
@@ -28,7 +28,7 @@ from viper_e2e.scoring.metrics import batch_sums, scores
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import yardstick as yardstick_module
 from viper_e2e.training.pooled_features import PooledRows, Table
-from viper_e2e.training.yardstick import Yardstick, line, provenance_of_yardstick, verdict
+from viper_e2e.training.yardstick import Yardstick, line, provenance_of_yardstick, verdict, what_helps
 
 
 @pytest.fixture(scope="module")
@@ -366,3 +366,11 @@ def test_of_tasks_the_main_measure_of_each_is_drawn_and_its_yardstick_beside_it(
     _, panel = drawn[0].axes
     assert panel.get_lines()[0].get_label() == "mood, UAR"
     assert [list(curve.get_ydata()) for curve in panel.get_lines()] == [[0.5], [0.6, 0.6]]
+
+
+def test_what_holds_already_is_not_advised(tmp_path):
+    sizes = ("--model.fusion.latent-dim=64", "--model.fusion.num-latents=4")
+    told = what_helps(settings(tmp_path, tmp_path, *sizes, "--model.fusion.dim=256", "--unfreeze=visual"))
+    assert "a smaller head (--model.fusion.dim 64), frozen backbones (--freeze all), more clips" in told
+    told = what_helps(settings(tmp_path, tmp_path, *sizes, "--model.fusion.dim=64", "--freeze=all"))
+    assert told.startswith("What usually helps: more clips of more people, more epochs")

@@ -27,7 +27,7 @@ from viper_e2e.training.run_folder import RunFolder, check_is_free
 from viper_e2e.training.shared_clips import SharedClips
 from viper_e2e.training.trainer import Trainer
 from viper_e2e.training.validation import cached_in, keeping
-from viper_e2e.training.yardstick import WHAT_HELPS, verdict
+from viper_e2e.training.yardstick import verdict, what_helps
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class ManyTrainings:
         self.tell(finished_lines(trainer, is_alone=self.clips is None))
         if below := verdict(outcome.log):
             self.tell(below, style="yellow")
-            self._tell_what_helps()
+            self._tell_what_helps(run)
         # Else it would hold every model that it has prepared.
         self.accelerator.free_memory()
         return outcome
@@ -223,8 +223,8 @@ class ManyTrainings:
         if self.processes.is_main:
             console.print(text, style=style, soft_wrap=True, markup=False)
 
-    def _tell_what_helps(self) -> None:
+    def _tell_what_helps(self, run: Settings) -> None:
         """After the first training that needs it, not after each."""
         if not self._has_advised:
-            self.tell(WHAT_HELPS, style="yellow")
+            self.tell(what_helps(run), style="yellow")
         self._has_advised = True

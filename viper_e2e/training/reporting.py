@@ -24,6 +24,7 @@ from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.tables import corpus_lines, epoch_line, flat_numbers
 from viper_e2e.training.trackers import Tracker, check_installed, open_trackers
 
+WAITING = "waiting"
 DRAW_SECONDS = 60.0
 """Between drawings of plots while training continues: small epochs would take longer to draw than to train."""
 
@@ -45,9 +46,12 @@ class Reporter:
         self._shown: _Shown | None = None
         self._console: Console = console
         self._started_at = time.monotonic()
+        """As the two that follow: of the epoch, or its rest."""
         self._clips_done = 0
+        self._spent_before: dict[str, float] = {}
+        """Seconds of waiting and in each stage before it began; `count_step` is told those of the run."""
         self._speed = ""
-        """Clips per second and the shares of the time, as of the last step."""
+        """Clips per second and the shares of the time of this epoch, as of the last step."""
         self._complained: set[str] = set()
         self._predictions: Predictions | None = None
         """Of the last validation."""
@@ -88,6 +92,11 @@ class Reporter:
         """One line, above the progress bar."""
         self._console.print(line, soft_wrap=True, markup=False)
 
+    def begin_epoch(self, *, waited_seconds: float, stage_seconds: Mapping[str, float]) -> None:
+        """What is told of speed begins anew, as later epochs may read clips from memory; as in `count_step`."""
+        self._started_at, self._clips_done = time.monotonic(), 0
+        self._spent_before = {WAITING: waited_seconds, **stage_seconds}
+
     def count_step(
         self,
         step: int,
@@ -107,9 +116,13 @@ class Reporter:
             return
         self._clips_done += num_clips
         elapsed = time.monotonic() - self._started_at
-        self._speed = f"{self._clips_done / elapsed:.1f} clips/s · waiting {waited_seconds / elapsed:.0%}"
-        for name, seconds in sorted(stage_seconds.items(), key=lambda item: -item[1]):
-            self._speed += f" · {name} {seconds / elapsed:.0%}"
+        spent = {
+            name: seconds - self._spent_before.get(name, 0.0)
+            for name, seconds in {WAITING: waited_seconds, **stage_seconds}.items()
+        }
+        stages = sorted(stage_seconds, key=lambda name: -spent[name])
+        shares = [f"{name} {spent[name] / elapsed:.0%}" for name in (WAITING, *stages)]
+        self._speed = " · ".join([f"{self._clips_done / elapsed:.1f} clips/s", *shares])
         details = self._speed if num_cached is None else f"{self._speed} · cached {num_cached}"
         for tracker in self._shown.trackers:
             tracker.numbers({"step/loss": value, "step/lr": lr}, step)

@@ -56,6 +56,7 @@ class Trainer(TrainingRun):
         self.model.train()
         self.absent_modalities.begin(cursor.position)
         batches = self.loader.epoch(cursor.epoch, cursor.position)
+        self.reporter.begin_epoch(waited_seconds=self.loader.waiting_seconds, stage_seconds=self.clock.seconds)
         while self.state.step < self.total_steps:
             group = list(islice(batches, self.config.accumulation))
             if not group:

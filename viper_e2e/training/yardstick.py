@@ -10,6 +10,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from viper_e2e.config import Frozen, Settings, backbones_of
 from viper_e2e.fusion import MIN_CLIPS, EnsembleFusion, LabelScale, predict
 from viper_e2e.loading import ClipBatch
 from viper_e2e.model import Predictions, ViPER
@@ -179,15 +180,28 @@ def provenance_of_yardstick(record: YardstickRecord | None) -> dict[str, Any]:
     return {"yardstick": {"measure": found.measure, "value": found.value} | own}
 
 
-WHAT_HELPS = (
-    "What usually helps: a smaller head (--model.fusion.dim 64 --model.fusion.latent-dim 64 "
-    "--model.fusion.num-latents 8), frozen backbones (--freeze all), more clips of more people, more "
-    "epochs if the training loss still falls; or take the ridge itself: --head ridge"
-)
+SMALL_HEAD = {"dim": 64, "latent_dim": 64, "num_latents": 8}
+"""Settings of a head that few clips suffice for."""
+
+
+def what_helps(settings: Settings) -> str:
+    """What a run below its yardstick may change, without what it has already."""
+    head, depths = settings.model.fusion, settings.train.unfreeze
+    smaller = [
+        f"--model.fusion.{name.replace('_', '-')} {size}"
+        for name, size in SMALL_HEAD.items()
+        if getattr(head, name) > size
+    ]
+    backbones = backbones_of(settings.model)
+    is_frozen = all(not b.lora_rank and depths.of(name) == Frozen() for name, b in backbones.items())
+    told = [f"a smaller head ({' '.join(smaller)})"] if smaller else []
+    told += [] if is_frozen and not settings.train.unfreeze_at else ["frozen backbones (--freeze all)"]
+    told += ["more clips of more people", "more epochs if the training loss still falls"]
+    return f"What usually helps: {', '.join(told)}; or take the ridge itself: --head ridge"
 
 
 def verdict(log: RunLog) -> str | None:
-    """A line for a run that ended below its yardstick; see `WHAT_HELPS`.
+    """A line for a run that ended below its yardstick; see `what_helps`.
 
     Both are judged by what chose the best checkpoint; a log of an earlier version, whose yardstick has the mean
     Pearson alone, says nothing of other measures.
