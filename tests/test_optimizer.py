@@ -11,6 +11,7 @@ from torch import nn
 
 from viper_e2e.config import TrainConfig
 from viper_e2e.config.presets import micro
+from viper_e2e.loading import RunQuarantine
 from viper_e2e.loading.order import Cursor
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.model.viper import ViPER
@@ -118,7 +119,7 @@ def test_moments_are_kept_for_trained_parameters_alone():
 def test_an_optimizer_whose_groups_were_others_is_refused_in_one_line(tmp_path):
     first, second = (nn.Parameter(torch.ones(2)) for _ in range(2))
     saved = torch.optim.AdamW([{"params": [first, second]}])
-    training_state.save(tmp_path, TrainingState(Cursor(0)), {"optimizer": saved}, {})
+    training_state.save(tmp_path, TrainingState(Cursor(0)), {"optimizer": saved}, RunQuarantine())
     now = torch.optim.AdamW([{"params": [first]}, {"params": [second]}])
     with pytest.raises(CheckpointError, match=r"optimizer does not fit.*start a new --run-dir") as caught:
         training_state.load(tmp_path, {"optimizer": now}, lambda epoch: None)
