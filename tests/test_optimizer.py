@@ -122,7 +122,7 @@ def test_an_optimizer_whose_groups_were_others_is_refused_in_one_line(tmp_path):
     training_state.save(tmp_path, TrainingState(Cursor(0)), {"optimizer": saved}, RunQuarantine())
     now = torch.optim.AdamW([{"params": [first]}, {"params": [second]}])
     with pytest.raises(CheckpointError, match=r"optimizer does not fit.*start a new --run-dir") as caught:
-        training_state.load(tmp_path, {"optimizer": now}, lambda epoch: None)
+        training_state.load(tmp_path, {"optimizer": now}, RunQuarantine(), lambda epoch: None)
     assert "\n" not in str(caught.value)
 
 
