@@ -65,18 +65,20 @@ def test_too_little_room_is_told_before_anything_is_written(tmp_path, monkeypatc
 def test_room_is_told_of_the_disk_that_is_full_and_of_no_other(tmp_path):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert explain(full) == "no space is left on this disk; make room, or name a folder elsewhere"
+    copied = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/elsewhere/a", None, str(tmp_path / "b"))
+    assert explain(copied).startswith(f"{tmp_path / 'b'}: no space is left")
     assert re.match(
         rf"{tmp_path / 'a'}: no space is left on this disk \([\d,]+ MB\);", explain(full, tmp_path / "a")
     )
 
 
 def test_a_full_disk_is_found_before_the_work_by_the_option_that_names_it(tmp_path, monkeypatch):
-    full = Path("/dev/full").open("wb")  # noqa: SIM115  closed by who is given it
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: open("/dev/full", "wb"))  # noqa: PTH123, SIM115
     with pytest.raises(
         ViperError, match=rf"--run-dir {tmp_path}: cannot be written into \(No space left on device\)"
     ):
         settle_folder(tmp_path, "--run-dir")
+    assert settle_folder(tmp_path, "--cache", may_be_full=True) == tmp_path
 
 
 @pytest.mark.slow
@@ -108,3 +110,19 @@ def test_a_training_state_that_cannot_be_written_ends_no_training_before_its_end
     words = ("--modalities=visual", "--epochs=1", "--batch-size=8")
     assert main(["train", *arguments(corpus, tmp_path / "run", *words)]) == 1
     assert "bytes are free); training continues" in capfd.readouterr().err
+
+
+def test_a_copy_of_a_checkpoint_names_the_file_that_had_no_room(tmp_path, monkeypatch):
+    model, new = tmp_path / "model", tmp_path / "new"
+    ViPER(micro()).save_pretrained(model)
+    checkpoint.copy_files(model, new)
+    names = {path.relative_to(model) for path in model.rglob("*")}
+    assert {path.relative_to(new) for path in new.rglob("*")} == names - {Path("manifest.json")}
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+
+    monkeypatch.setattr(shutil, "copy2", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        checkpoint.copy_files(model, new)
+    assert explain(caught.value).startswith(f"{new}/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,8 +147,7 @@ def _keep(calibration: Calibration, model: ViPER, folder: Path | None, options: 
     assert folder is not None
 
     def fill(new: Path) -> None:
-        left_out = shutil.ignore_patterns(checkpoint.MANIFEST)
-        shutil.copytree(folder, new, ignore=left_out, dirs_exist_ok=True)
+        checkpoint.copy_files(folder, new)
         pretrained.write_calibration(calibration, new)
 
     write_folder(folder, fill)

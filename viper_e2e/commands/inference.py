@@ -93,10 +93,11 @@ def _hand_over_words(sources: list[ClipFiles | ShardSet], model: ViPER, options:
 def _check_outputs(sources: list[ClipFiles | ShardSet], options: InferConfig) -> None:
     """Refuse what cannot be written before anything is computed; into ``--out`` goes a table in any case."""
     check_pictures(sources, options)
+    option = "--output" if options.output else "--out"
     if options.out and not options.output:
         options.output = str(Path(options.out, "scores.csv"))
     if options.output:
-        check_output(Path(options.output))
+        check_output(Path(options.output), option)
         if Path(f"{options.output}.parts").is_file():
             raise ViperError(f"{options.output}.parts: is in the way: scored clips go there; move it")
     if options.summary:

@@ -63,6 +63,15 @@ def write_folder(target: Path, fill: Callable[[Path], None], *, keep_previous: b
         shutil.rmtree(previous, ignore_errors=True)
 
 
+def copy_files(folder: Path, new: Path) -> None:
+    """All of a checkpoint but its manifest; `OSError` names the file for which there was no room."""
+    for source in _files(folder):
+        if source != folder / MANIFEST:
+            target = new / source.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+
+
 def newest_whole(target: Path) -> tuple[Path | None, list[str]]:
     """The newest undamaged folder among ``target``, ``target.new`` and ``target.previous``.
 
@@ -217,7 +226,8 @@ def _fsync(path: Path) -> None:
     # ... and flushes no file that is open for reading alone; here some may be read-only.
     descriptor = os.open(path, os.O_RDONLY if is_posix else os.O_RDWR)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -26,11 +26,15 @@ _REASONS = {
     errno.ESTALE: "the network disk has lost it; try again",
 }
 
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
 
 def explain(error: OSError, path: str | os.PathLike | None = None) -> str:
     """One line: which file (`path` where the error does not say), what is wrong with it, what to do."""
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error).splitlines()[0])
-    named = error.filename if isinstance(error.filename, str | bytes) else path or ""
+    # Of a copy, the file that was to be written is the second.
+    file = error.filename2 if error.errno in _OF_WRITING and error.filename2 else error.filename
+    named = file if isinstance(file, str | bytes) else path or ""
     where = os.fsdecode(named)
     reason = reason.format(free=_free(where)) if "{free}" in reason else reason
     return f"{where}: {reason}" if where else reason

@@ -24,8 +24,11 @@ def settle_file(path: str | os.PathLike, option: str) -> Path:
     return path
 
 
-def settle_folder(folder: str | os.PathLike, option: str) -> Path:
-    """A folder that files will be written into: made if it is not there, and tried. Raises `ViperError`."""
+def settle_folder(folder: str | os.PathLike, option: str, *, may_be_full: bool = False) -> Path:
+    """A folder that files will be written into: made if it is not there, and tried. Raises `ViperError`.
+
+    ``may_be_full``: what it holds already is of use where nothing more has room.
+    """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +40,7 @@ def settle_folder(folder: str | os.PathLike, option: str) -> Path:
         # Asking for permissions is not enough: the super-user has them on a read-only disk; nor is an empty
         # file, which a full disk still takes.
         with tempfile.TemporaryFile(dir=folder) as tried:
-            tried.write(b"tried")
+            tried.write(b"" if may_be_full else b"tried")
     except OSError as error:
         raise ViperError(
             f"{option} {folder}: cannot be written into ({error.strerror}); name another folder"

@@ -89,7 +89,7 @@ def write_records(
     ``emotions``: columns of a table; those of the first valid record if not given. ``bom``: a CSV begins with
     the mark by which Excel knows UTF-8. Raises :class:`ViperError` where the file cannot be written.
     """
-    check_output(path)
+    check_output(path, "the records in")
     kind = path.suffix.lower()
     with written_whole(path) as partial:
         if kind == ".json":

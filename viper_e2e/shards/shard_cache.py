@@ -82,7 +82,7 @@ class ShardCache:
 
     def __init__(self, folder: str, max_bytes: int | None = None):
         """Raises `ViperError` for a folder that holds something else, or cannot be written into."""
-        self.folder, self.max_bytes = settle_folder(folder, "--cache"), max_bytes
+        self.folder, self.max_bytes = settle_folder(folder, "--cache", may_be_full=True), max_bytes
         names = [entry.name for entry in os.scandir(self.folder)]
         marker = self.folder / MARKER
         if not marker.exists():

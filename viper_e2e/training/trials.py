@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -221,7 +220,4 @@ def _copy(checkpoint_folder: Path, new: Path) -> None:
         raise ViperError(
             f"{error}; train this trial again: remove its folder and continue with --resume"
         ) from error
-    names = [path.name for path in checkpoint_folder.iterdir() if path.name != checkpoint.MANIFEST]
-    for name in sorted(names):
-        source = checkpoint_folder / name
-        (shutil.copytree if source.is_dir() else shutil.copy2)(source, new / name)
+    checkpoint.copy_files(checkpoint_folder, new)
