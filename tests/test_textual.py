@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 
 import huggingface_hub.constants
 import numpy as np
@@ -458,20 +459,36 @@ def test_gelu_in_place_of_quick_gelu_is_quietly_wrong(reference):
     )
 
 
-def test_code_beside_a_sentence_encoder_is_neither_run_nor_asked_about(tmp_path, monkeypatch):
-    folder = write_text_encoder(tmp_path / "own")
-    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    for file, more in (
-        ("config.json", {"model_type": "vit"}),  # of which transformers has no tokenizer of its own
-        (
-            "tokenizer_config.json",
-            {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.T", "evil.T"]}},
-        ),
-    ):
-        data = json.loads((folder / file).read_text()) | more
-        (folder / file).write_text(json.dumps(data))
+def write_tokenizer_with_code(folder, ran) -> None:
+    """Of a kind that only code beside it can read."""
+    own = write_text_encoder(folder / "text")
+    shutil.copy(own / "tokenizer.json", folder)
+    more = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.T"] * 2}}
+    told = json.loads((own / "tokenizer_config.json").read_text()) | more
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    (folder / "config.json").write_text(
+        '{"model_type": "vit"}'
+    )  # transformers has no tokenizer of its own for it
+    (folder / "evil.py").write_text(f"open({str(ran)!r}, 'w')\n")
+
+
+@pytest.mark.parametrize("settings", [{}, {"trust_remote_code": True}])
+def test_code_beside_a_clip_is_neither_run_nor_asked_about(encoder, settings, tmp_path, monkeypatch):
+    config = folder_of(encoder, tmp_path / "folder", None)
+    architecture = copy.deepcopy(micro().textual.image_text.config)
+    architecture["text_cfg"] |= {"hf_tokenizer_name": "own", "tokenizer_kwargs": settings}
+    described = json.dumps({"model_cfg": architecture, "preprocess_cfg": {}})
+    (tmp_path / "folder" / "open_clip_config.json").write_text(described)
+    write_tokenizer_with_code(tmp_path / "folder", tmp_path / "ran")
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a person was asked"))
-    found = Found("sentence_encoder", str(folder), None, folder, folder)
+    with pytest.raises(ViperError, match=r"image_text: .*(tokenizer cannot be read|'trust_remote_code')"):
+        TextualEncoder.build(config)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_beside_a_sentence_encoder_is_neither_run_nor_asked_about(tmp_path, monkeypatch):
+    write_tokenizer_with_code(tmp_path, tmp_path / "ran")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a person was asked"))
     with pytest.raises(ViperError, match=r"sentence_encoder: .* its tokenizer cannot be read"):
-        read_tokenizer(found)
+        read_tokenizer(Found("sentence_encoder", str(tmp_path), None, tmp_path, tmp_path))
     assert not (tmp_path / "ran").exists()

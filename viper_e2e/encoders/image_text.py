@@ -21,6 +21,7 @@ from viper_e2e.clip import CropSpec
 from viper_e2e.config import BackboneConfig
 from viper_e2e.encoders.backbone import Origin
 from viper_e2e.encoders.parameter_budget import ParameterBudget, check_buildable, check_settings_size
+from viper_e2e.encoders.tokenization import read_tokenizer
 from viper_e2e.encoders.weights import (
     Found,
     Search,
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 _OPENAI_SCALARS = ("input_resolution", "context_length", "vocab_size")
 """Found in OpenAI's released state dicts only, beside the weights."""
+_TOKENIZER_SETTINGS = {"clean", "strip_sep_token", "language", "tokenizer_mode"}
+"""Those of open_clip. It hands all others to transformers, so that a model could ask for its code to be run."""
 _ASPECTS: dict[str, Literal["short_side_center", "squash"]] = {
     "shortest": "short_side_center",
     "squash": "squash",
@@ -286,6 +289,12 @@ def _complete(preprocess: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tokenizer(text: dict[str, Any], found: Found) -> Callable[[list[str]], Int[Tensor, "K L"]]:
     length = text.get("context_length", 77)
-    if text.get("hf_tokenizer_name"):
-        return HFTokenizer(str(found.small), context_length=length, **text.get("tokenizer_kwargs", {}))
-    return SimpleTokenizer(context_length=length)
+    if not text.get("hf_tokenizer_name"):
+        return SimpleTokenizer(context_length=length)
+    settings = text.get("tokenizer_kwargs") or {}
+    if unknown := sorted(settings.keys() - _TOKENIZER_SETTINGS):
+        raise ViperError(f"image_text: {found.small}: tokenizer_kwargs may not set {unknown[0]!r}; remove it")
+    read_tokenizer(found)  # what cannot be read, or only by its own code, is refused in one line
+    return HFTokenizer(
+        str(found.small), context_length=length, local_files_only=True, trust_remote_code=False, **settings
+    )
