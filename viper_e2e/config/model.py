@@ -230,6 +230,9 @@ class FusionConfig:
     """Append to each token its difference from the clip's mean (`tokens`, `ensemble`)."""
     dim: Annotated[int, WIDTH] = 256
     """Width of projected tokens (`tokens`)."""
+    max_deviations: Annotated[float | None, ABOVE_0] = None
+    """Pooled features are cut off this many standard deviations from their mean over training clips, so that
+    no number is without bounds for a clip unlike any of them; null: never (`ridge`, and that of `ensemble`)."""
     hidden_dim: Annotated[int, Bounds(0, 65_536)] = 0
     """Width of the hidden layer on pooled features; 0: none (`ensemble`)."""
     hidden_dropout: Annotated[float, SHARE_BELOW_1] = 0.5

@@ -19,6 +19,9 @@ from viper_e2e.config.model import (
 )
 from viper_e2e.config.values import Loss
 
+MAX_DEVIATIONS = 10.0
+"""Of a ridge's features; a training clip of N is never further than the root of N − 1 from the mean."""
+
 
 def _random_vit(size: int, patch: int, width: int, layers: int, heads: int, **more: object) -> BackboneConfig:
     return BackboneConfig(
@@ -146,6 +149,7 @@ def micro() -> ModelConfig:
         motion=MotionConfig(backbone=_random_videomae(32, 16, 16, 2, 2, 4)),
         words=WordsConfig(backbone=_random_bert(16, 2, 2), piece_tokens=32),
         fusion=FusionConfig(
+            max_deviations=MAX_DEVIATIONS,
             dim=16,
             num_latents=4,
             latent_dim=16,
@@ -175,7 +179,14 @@ def tiny() -> ModelConfig:
         textual=TextualConfig(image_text=_random_clip(96, 16, 64, 2)),
         motion=MotionConfig(backbone=motion),
         words=WordsConfig(backbone=_random_bert(64, 2, 4, initializer_range=0.1)),
-        fusion=FusionConfig(dim=96, num_latents=16, latent_dim=96, depth=1, self_attends_per_block=1),
+        fusion=FusionConfig(
+            max_deviations=MAX_DEVIATIONS,
+            dim=96,
+            num_latents=16,
+            latent_dim=96,
+            depth=1,
+            self_attends_per_block=1,
+        ),
     )
 
 
@@ -201,6 +212,7 @@ def base() -> ModelConfig:
         fusion=FusionConfig(
             kind="ensemble",
             change=True,
+            max_deviations=MAX_DEVIATIONS,
             dim=64,
             num_latents=8,
             latent_dim=64,

@@ -18,6 +18,7 @@ from .members import MembersFusion as MembersFusion
 from .missing_labels import fit_known as fit_known
 from .pooling import block_sizes as block_sizes
 from .pooling import known_features as known_features
+from .pooling import magnitudes as magnitudes
 from .pooling import num_features as num_features
 from .pooling import pool as pool
 from .pooling import pooled_rows as pooled_rows

@@ -25,12 +25,13 @@ def fit_banded_ridge(
     targets: Float[Tensor, "N E"],
     block_sizes: Sequence[int],
     known: Bool[Tensor, "N F"] | None = None,
+    magnitudes: Float[Tensor, " F"] | None = None,
 ) -> RidgeFit:
     """As `ridge.fit_ridge`, but each target multiplies each block of standardised features by its own factor.
 
     What tells one emotion stands in the voice, another's in how the face moves: under one penalty for all,
     blocks that tell nothing are fitted as closely as those that do. ``block_sizes``: of neighbouring features,
-    Σ = F. Raises `ViperError` for fewer than `ridge.MIN_CLIPS` rows.
+    Σ = F. ``magnitudes``: see `closed_form.moments`. Raises `ViperError` for fewer than `ridge.MIN_CLIPS` rows.
     Nunez-Elizalde et al. 2019, "Voxelwise encoding models with non-spherical multivariate normal priors";
     la Tour et al. 2022, "Feature-space selection with banded ridge regression".
     """
@@ -38,7 +39,7 @@ def fit_banded_ridge(
     check_rows(features)
     known = None if known is None else known.cpu()
     x, y = features.detach().cpu().double(), targets.detach().cpu().double()
-    means, scales, varies = moments(x, known)
+    means, scales, varies = moments(x, known, magnitudes)
     x = standardised(x, means, scales, known)
     x[:, ~varies] = 0.0
     intercepts = y.mean(0)

@@ -15,7 +15,7 @@ MIN_CLIPS = 3
 RELATIVE_PENALTIES = tuple(10.0 ** (exponent / 4) for exponent in range(-16, 17))
 """Tried penalties, as multiples of the mean eigenvalue of the standardised features: 1e-4 … 1e4."""
 MIN_RELATIVE_DEVIATION = 1e-6
-"""Of a feature's largest value. Below it a feature is constant: that is as far as float32 can tell."""
+"""Of a feature's magnitude. Below it a feature is constant: that is as far as float32 can tell."""
 
 
 class RidgeFit(NamedTuple):
@@ -41,17 +41,19 @@ def fit_ridge(
     targets: Float[Tensor, "N E"],
     known: Bool[Tensor, "N F"] | None = None,
     relative_penalties: tuple[float, ...] = RELATIVE_PENALTIES,
+    magnitudes: Float[Tensor, " F"] | None = None,
 ) -> RidgeFit:
     """Fit each target by ridge with an intercept, on standardised features.
 
     ``known`` False: whatever is there is replaced by the feature's mean. ``relative_penalties``: as
-    `RELATIVE_PENALTIES`; each target takes its own. Raises `ViperError` for fewer than `MIN_CLIPS` rows.
+    `RELATIVE_PENALTIES`; each target takes its own. ``magnitudes``: see `moments`. Raises `ViperError` for
+    fewer than `MIN_CLIPS` rows.
     Hastie, Tibshirani, Friedman 2009, "The Elements of Statistical Learning", §3.4.1, and §7.10 for
     leave-one-out from the hat matrix.
     """
     check_rows(features)
     x, y = features.detach().cpu().double(), targets.detach().cpu().double()
-    means, scales, varies = moments(x, None if known is None else known.cpu())
+    means, scales, varies = moments(x, None if known is None else known.cpu(), magnitudes)
     x = standardised(x, means, scales, None if known is None else known.cpu())
     x[:, ~varies] = 0.0
     intercepts = y.mean(0)
@@ -77,11 +79,19 @@ def check_rows(features: Float[Tensor, "N F"]) -> None:
 
 @torch.no_grad()
 def predict(
-    fit: RidgeFit, features: Float[Tensor, "N F"], known: Bool[Tensor, "N F"] | None = None
+    fit: RidgeFit,
+    features: Float[Tensor, "N F"],
+    known: Bool[Tensor, "N F"] | None = None,
+    max_deviations: float | None = None,
 ) -> Float[Tensor, "N E"]:
-    """Targets of further rows, float64; features that are not known stand at their training mean."""
+    """Targets of further rows, float64; features that are not known stand at their training mean.
+
+    ``max_deviations``: as in `LinearPath`.
+    """
     known = None if known is None else known.cpu()
     x = standardised(features.detach().cpu().double(), fit.means, fit.scales, known)
+    if max_deviations is not None:
+        x = x.clamp(-max_deviations, max_deviations)
     return x @ fit.weights + fit.intercepts
 
 
@@ -91,8 +101,10 @@ class LinearPath(nn.Module):
     means: Tensor
     scales: Tensor
 
-    def __init__(self, num_features: int, num_outputs: int):
+    def __init__(self, num_features: int, num_outputs: int, max_deviations: float | None = None):
+        """``max_deviations``: standardised features are cut off there."""
         super().__init__()
+        self.max_deviations = max_deviations
         self.register_buffer("means", torch.zeros(num_features))
         self.register_buffer("scales", torch.ones(num_features))
         self.weight = nn.Parameter(torch.zeros(num_features, num_outputs))
@@ -110,7 +122,10 @@ class LinearPath(nn.Module):
         """Float32 also under autocast; what is not known reaches neither values nor gradients."""
         with torch.autocast(features.device.type, enabled=False):
             features = torch.where(known, features, self.means).to(self.weight.dtype)
-            return (features - self.means) / self.scales @ self.weight + self.bias
+            deviations = (features - self.means) / self.scales
+            if self.max_deviations is not None:
+                deviations = deviations.clamp(-self.max_deviations, self.max_deviations)
+            return deviations @ self.weight + self.bias
 
 
 class _Eigenbasis:
@@ -149,16 +164,25 @@ class _Eigenbasis:
 
 
 def moments(
-    x: Float[Tensor, "N F"], known: Bool[Tensor, "N F"] | None
+    x: Float[Tensor, "N F"],
+    known: Bool[Tensor, "N F"] | None,
+    magnitudes: Float[Tensor, " F"] | None = None,
 ) -> tuple[Float[Tensor, " F"], Float[Tensor, " F"], Bool[Tensor, " F"]]:
-    """Mean and scale of each feature where it is known, and whether it varies at all."""
+    """Mean and scale of each feature where it is known, and whether it varies at all.
+
+    ``magnitudes``: of the numbers that each feature is a difference of: what rounding leaves of them does not
+    count as varying.
+    """
     if known is None:
         known = torch.ones_like(x, dtype=torch.bool)
     count = known.sum(0).clamp_min(1)
     x = torch.where(known, x, 0.0)
     means = x.sum(0) / count
     deviations = (torch.where(known, x - means, 0.0).square().sum(0) / count).sqrt()
-    varies = deviations > MIN_RELATIVE_DEVIATION * x.abs().amax(0)
+    largest = x.abs().amax(0)
+    if magnitudes is not None:
+        largest = torch.maximum(largest, magnitudes.cpu())
+    varies = deviations > MIN_RELATIVE_DEVIATION * largest
     return means, torch.where(varies, deviations, 1.0), varies
 
 

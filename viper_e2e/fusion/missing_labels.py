@@ -15,7 +15,11 @@ Fit = Callable[[Float[Tensor, "N F"], Float[Tensor, "N E"], Bool[Tensor, "N F"]]
 
 @torch.no_grad()
 def fit_known(
-    fit: Fit, features: Float[Tensor, "N F"], targets: Float[Tensor, "N E"], known: Bool[Tensor, "N F"]
+    fit: Fit,
+    features: Float[Tensor, "N F"],
+    targets: Float[Tensor, "N E"],
+    known: Bool[Tensor, "N F"],
+    magnitudes: Float[Tensor, " F"] | None = None,
 ) -> RidgeFit:
     """``fit`` of the rows whose targets are known, for each group of targets that are known in the same rows.
 
@@ -25,7 +29,7 @@ def fit_known(
     has_label = targets.isfinite()
     if bool(has_label.all()):
         return fit(features, targets, known)
-    means, scales, _ = moments(features.detach().cpu().double(), known.cpu())
+    means, scales, _ = moments(features.detach().cpu().double(), known.cpu(), magnitudes)
     num_features, num_outputs = features.shape[1], targets.shape[1]
     weights = torch.zeros(num_features, num_outputs, dtype=torch.float64)
     intercepts, penalties, errors = torch.zeros(3, num_outputs, dtype=torch.float64)

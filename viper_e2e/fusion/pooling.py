@@ -76,6 +76,24 @@ def block_sizes(widths: Mapping[str, int]) -> list[int]:
     return [width for width in widths.values() for _ in range(NUM_PARTS)]
 
 
+def magnitudes(
+    rows: Float[Tensor, "N F"], known: Bool[Tensor, "N F"], widths: Mapping[str, int]
+) -> Float[Tensor, " F"]:
+    """How large the tokens are that each feature of `pooled_rows` was computed from: the root mean square over
+    its modality.
+
+    Deviation and change of tokens that are alike are what rounding leaves of them: they vary from clip to clip,
+    but say nothing about it.
+    """
+    found = []
+    sizes = [NUM_PARTS * width for width in widths.values()]
+    for part, is_known in zip(rows.split(sizes, 1), known.split(sizes, 1), strict=True):
+        means, counted = part[:, : part.shape[1] // NUM_PARTS], is_known[:, : part.shape[1] // NUM_PARTS]
+        squares = torch.where(counted, means, 0.0).double().square().sum() / counted.sum().clamp_min(1)
+        found.append(squares.sqrt().expand(part.shape[1]))
+    return torch.cat(found)
+
+
 def with_face(keep: Bool[Tensor, "B T"], face_found: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
     """Kept slots that show a face; all kept slots of a clip without any face."""
     seen = keep & face_found

@@ -37,7 +37,7 @@ class RidgeFusion(FusionHead):
                 "--model.fusion.output sigmoid: a ridge is linear; leave it out, or take another --head"
             )
         # It was fitted to the labels themselves: of the scale it is read which are probabilities.
-        self.linear = LinearPath(num_features(widths), num_outputs)
+        self.linear = LinearPath(num_features(widths), num_outputs, config.max_deviations)
 
     def forward(
         self,

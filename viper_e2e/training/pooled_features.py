@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from viper_e2e.fusion import (
     fit_banded_ridge,
     fit_known,
     fit_ridge,
+    magnitudes,
     num_features,
     pool,
     pooled_rows,
@@ -109,14 +111,19 @@ class PooledRows:
         return table.present.repeat_interleave(sizes, 1)
 
     def fit(self, table: Table) -> RidgeFit:
-        return fit_known(fit_ridge, table.features, table.targets, self.known(table))
+        known = self.known(table)
+        scale = magnitudes(table.features, known, self.widths)
+        return fit_known(partial(fit_ridge, magnitudes=scale), table.features, table.targets, known, scale)
 
     def fit_banded(self, table: Table) -> RidgeFit:
         """With a penalty for each part of each modality."""
-        sizes = block_sizes(self.widths)
+        known, blocks = self.known(table), block_sizes(self.widths)
+        scale = magnitudes(table.features, known, self.widths)
+        fit = partial(fit_banded_ridge, block_sizes=blocks, magnitudes=scale)
         return fit_known(
-            lambda features, targets, known: fit_banded_ridge(features, targets, sizes, known),
+            lambda features, targets, known: fit(features, targets, known=known),
             table.features,
             table.targets,
-            self.known(table),
+            known,
+            scale,
         )

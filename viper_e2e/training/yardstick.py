@@ -125,7 +125,8 @@ class Yardstick:
         )
         if not self.processes.is_main:
             return record
-        predicted = predict(self.rows.fit(train), val.features, self.rows.known(val))
+        max_deviations = self.module.config.fusion.max_deviations
+        predicted = predict(self.rows.fit(train), val.features, self.rows.known(val), max_deviations)
         return replace(record, scores=self._judged(predicted, val.targets))
 
     def _judged(self, predicted: Float[Tensor, "N E"], true: Float[Tensor, "N E"]) -> ScoreRecord:
