@@ -248,6 +248,15 @@ def test_code_in_a_models_folder_is_never_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_attention_from_the_hub_is_code_and_not_taken_from_a_model(key, tmp_path):
+    folder = write_text_encoder(tmp_path / "own")
+    data = json.loads((folder / "config.json").read_text()) | {key: "somebody/kernel"}
+    (folder / "config.json").write_text(json.dumps(data))
+    with pytest.raises(ViperError, match=r"words: .*from the hub \(somebody/kernel\).*remove"):
+        WordsEncoder.build(WordsConfig(BackboneConfig(str(folder))))
+
+
 @pytest.mark.parametrize("kind", ["vit", "t5"])
 def test_what_reads_no_text_is_refused_in_one_line(kind, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))

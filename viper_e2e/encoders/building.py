@@ -52,6 +52,12 @@ def read_architecture(found: Found, config: BackboneConfig) -> PretrainedConfig:
                 f"{found.name}: {found.small} is not one of transformers' own models; code that comes with a "
                 "model is never run"
             ) from error
+    # transformers fetches attention of such a name from the hub, and runs it.
+    if "/" in (attention := str(architecture._attn_implementation)):
+        raise ViperError(
+            f"{found.name}: its config names attention from the hub ({attention}), which is code that runs; "
+            "remove attn_implementation from it"
+        )
     # Our augmentation masks sound; skipped layers would leave parameters without gradients on one process.
     for switch, off in {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}.items():
         if hasattr(architecture, switch):
