@@ -169,9 +169,8 @@ def test_a_checkpoint_whose_modality_is_not_imported_says_what_to_do(tmp_path):
     model_of().save_pretrained(tmp_path / "model")
     unregister("loudness")
     try:
-        with pytest.raises(
-            ViperError, match=r"loudness; choose .* once the file that registers it is imported"
-        ):
+        told = r"config\.json: reads loudness, which is registered nowhere here; .* imports the file"
+        with pytest.raises(ViperError, match=told):
             ViPER.from_pretrained(tmp_path / "model")
     finally:
         importlib.reload(sys.modules["loudness"])

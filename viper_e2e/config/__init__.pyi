@@ -20,6 +20,7 @@ from .modalities import modality as modality
 from .modalities import needs_of as needs_of
 from .modalities import reads_words as reads_words
 from .modalities import register as register
+from .modalities import unregistered as unregistered
 from .model import ActionUnitConfig as ActionUnitConfig
 from .model import AudioConfig as AudioConfig
 from .model import BackboneConfig as BackboneConfig

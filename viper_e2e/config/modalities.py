@@ -99,9 +99,14 @@ MODALITIES = tuple(_KNOWN)
 """Those that come with the package."""
 
 
+def unregistered(names: Iterable[str]) -> list[str]:
+    """Those that nothing in this process has registered."""
+    return [name for name in names if name not in _KNOWN]
+
+
 def in_order(names: Sequence[str]) -> tuple[str, ...]:
     """Chosen modalities in the order in which masks and weights have them; `ViperError` for an unknown one."""
-    unknown = [name for name in names if name not in _KNOWN]
+    unknown = unregistered(names)
     if unknown or not names:
         own = "; one of your own is known once the file that registers it is imported" if unknown else ""
         raise ViperError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from viper_e2e.config import Frozen, ModelConfig, model_config_from_dict
+from viper_e2e.config import Frozen, ModelConfig, model_config_from_dict, unregistered
 from viper_e2e.encoders import Backbone, Encoders, is_adapter
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import checkpoint
@@ -96,8 +96,14 @@ class Pretrained(nn.Module):
         checkpoint.verify(folder)
         settings = read_settings(folder)
         bundled = frozenset(settings["bundled"])
+        config = model_config_from_dict(settings["model"], f"{folder / 'config.json'}")
+        if own := unregistered(config.modalities):
+            raise CheckpointError(
+                f"{folder / 'config.json'}: reads {', '.join(own)}, which is registered nowhere here; load it "
+                "from a script that imports the file that registers it, as docs/how-to/modality.md has it"
+            )
         model = cls(
-            model_config_from_dict(settings["model"], f"{folder / 'config.json'}"),
+            config,
             labels_in(settings, folder / "config.json"),
             assets=folder / "backbones",
             records=settings["backbones"],
