@@ -55,7 +55,7 @@ from viper_e2e.faces import FaceCropper
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.model import ViPER
 from viper_e2e.shards import ShardWriter
-from viper_e2e.training import train
+from viper_e2e.training import train_alone
 
 CONTENDERS = ("staged", "streaming, every frame", "streaming, defaults")
 
@@ -145,7 +145,7 @@ def stream(
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        train(Settings(settings, config))
+        train_alone(Settings(settings, config))
     finally:
         time.sleep(0.05)
         done.set()

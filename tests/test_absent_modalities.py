@@ -7,11 +7,10 @@ import torch
 from accelerate import Accelerator
 from support.training_runs import make_corpus, settings
 
-from viper_e2e.commands.cli import main
+from viper_e2e.commands.cli import main, train
 from viper_e2e.model import ViPEROutput
 from viper_e2e.runtime import Processes
 from viper_e2e.training.absent_modalities import AbsentModalities
-from viper_e2e.training.seeds import train
 
 
 def output(present: list[list[bool]], faces: list[bool], valid: list[bool] | None = None) -> ViPEROutput:

@@ -8,6 +8,7 @@ import torch
 from support.training_runs import lines, run, same, settings, weights
 
 from viper_e2e.commands import cli
+from viper_e2e.commands.cli import train
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config import FusionConfig
 from viper_e2e.encoders import Stream
@@ -19,7 +20,6 @@ from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.model.viper import load
 from viper_e2e.packing import pack
 from viper_e2e.tables import write_labels
-from viper_e2e.training.seeds import train
 
 pytestmark = pytest.mark.slow
 

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from support.training_runs import JOINT, losses, run, same, settings, weights
 
+from viper_e2e.commands.cli import train
 from viper_e2e.encoders.audio import AudioEncoder
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.errors import ViperError
@@ -19,7 +20,6 @@ from viper_e2e.faces import FaceCropper
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import pack
-from viper_e2e.training.seeds import train
 from viper_e2e.training.trainer import Trainer
 
 

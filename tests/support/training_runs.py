@@ -12,13 +12,13 @@ import torch
 
 from support.fork_server import ForkServer, together
 from support.media import make_clip, tone
+from viper_e2e.commands.cli import train
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config.settings import Settings
 from viper_e2e.packing import pack
 from viper_e2e.tables import write_labels
 from viper_e2e.training import many_trainings
 from viper_e2e.training.hooks import TrainerHooks
-from viper_e2e.training.seeds import train
 from viper_e2e.training.trainer import Trainer
 
 JOINT = ("--unfreeze=visual,audio", "--epochs=3", "--batch-size=2", "--lr=0.01", "--backbone-lr=0.01")

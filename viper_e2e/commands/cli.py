@@ -26,6 +26,7 @@ from viper_e2e.config import (
     IndexConfig,
     InferConfig,
     PackConfig,
+    Settings,
 )
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.runtime import (
@@ -117,14 +118,19 @@ def _which_process() -> str:
 
 def _train(argv: Sequence[str]) -> int:
     from viper_e2e.commands.parsing import parse_train
-
-    settings = parse_train(argv, "viper train")
     from viper_e2e.commands.scratch import keep_scratch_in_memory
 
+    settings = parse_train(argv, "viper train")
     keep_scratch_in_memory()
-    from viper_e2e.training import train
-
     return train(settings)
+
+
+def train(settings: Settings) -> int:
+    """Train once, or once per seed; returns the exit code."""
+    from viper_e2e.training import train_alone, train_seeds
+
+    is_one = max(settings.train.seeds, settings.train.ensemble) == 1
+    return train_alone(settings) if is_one else train_seeds(settings)
 
 
 def _sweep(argv: Sequence[str]) -> int:

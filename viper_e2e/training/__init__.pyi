@@ -14,13 +14,14 @@ from .folds import folds_from as folds_from
 from .losses import IntensityLoss as IntensityLoss
 from .many_trainings import ManyTrainings as ManyTrainings
 from .many_trainings import Outcome as Outcome
+from .many_trainings import train_alone as train_alone
 from .optimizer import build_optimizer as build_optimizer
 from .optimizer import schedule_factor as schedule_factor
 from .proposals import Proposals as Proposals
 from .resuming import SavedRun as SavedRun
 from .ridge_training import RidgeTrainer as RidgeTrainer
 from .run_folder import check_goes_on as check_goes_on
-from .seeds import train as train
+from .seeds import train_seeds as train_seeds
 from .shared_clips import SharedClips as SharedClips
 from .tables import shown_measures as shown_measures
 from .trainer import Trainer as Trainer

@@ -20,14 +20,25 @@ from viper_e2e.scoring import Hooks, score
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.closing_lines import finished_lines, stopped_line, unsaved_line
 from viper_e2e.training.data import reading_of
+from viper_e2e.training.ensembling import check_joinable
 from viper_e2e.training.guarding import DivergedError
-from viper_e2e.training.resuming import has_ended
+from viper_e2e.training.resuming import check_to_resume, has_ended
 from viper_e2e.training.ridge_training import RidgeTrainer
 from viper_e2e.training.run_folder import RunFolder, check_is_free
 from viper_e2e.training.shared_clips import SharedClips
 from viper_e2e.training.trainer import Trainer
 from viper_e2e.training.validation import cached_in, keeping
 from viper_e2e.training.yardstick import verdict, what_helps
+
+
+def train_alone(settings: Settings) -> int:
+    """Train one run as the settings say; returns the exit code: 0, or the signal's if one asked to stop."""
+    check_to_resume(settings)
+    check_joinable(settings)
+    with ManyTrainings(settings, command=["viper", "train", *settings.words], shares=False) as alone:
+        alone.check_free([settings])
+        alone.train(settings)
+        return alone.code
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class Outcome:
 class ManyTrainings:
     """Trains one run after the other on what one pass of decoding and frozen encoders gives.
 
-    Used as a context by `seeds.train`, by whatever trains folds, and by all that compares settings::
+    A context of `train_alone`, of seeds, of folds, and of all that compares settings::
 
         with ManyTrainings(settings, command=["viper", "cv", *words]) as many:
             for run in runs:                       # Settings, each with a run_dir of its own

@@ -36,6 +36,7 @@ from viper_e2e.training.data import shards_of
 from viper_e2e.training.data_record import DATA, bank_id, other_shards, read_data, recorded_labels
 from viper_e2e.training.folds import is_file_of_folds
 from viper_e2e.training.optimizer import parameter_groups
+from viper_e2e.training.run_folder import check_goes_on
 
 MAY_CHANGE = frozenset(
     {
@@ -153,6 +154,15 @@ class SavedRun:
                     f"{self.folder}: --backbone {name}={found[name]['spec']} holds other weights than the run "
                     f"was trained with ({record['spec']}); name those"
                 )
+
+
+def check_to_resume(settings: Settings) -> None:
+    """`ViperError` where ``--resume`` is asked of another command than began the run, or of as many seeds as it
+    does not have."""
+    if settings.train.resume:
+        folder = Path(settings.train.run_dir)
+        check_goes_on(folder, "train")
+        check_same_layout(folder, settings.train, "seeds", "ensemble")
 
 
 def check_same_layout(folder: Path, now: TrainConfig, *counts: str) -> None:

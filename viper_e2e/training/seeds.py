@@ -1,4 +1,4 @@
-"""seeds.py: a training, or one per seed (`--seeds`, `--ensemble`); mean and deviation of their scores."""
+"""seeds.py: a training per seed (`--seeds`, `--ensemble`); mean and deviation of their scores."""
 
 from __future__ import annotations
 
@@ -19,31 +19,26 @@ from viper_e2e.training.data_record import keep_data
 from viper_e2e.training.ensembling import check_joinable, join
 from viper_e2e.training.guarding import DivergedError
 from viper_e2e.training.many_trainings import ManyTrainings, Outcome
-from viper_e2e.training.resuming import check_same_layout, with_absolute_paths
-from viper_e2e.training.run_folder import check_goes_on, write_settings
+from viper_e2e.training.resuming import check_to_resume, with_absolute_paths
+from viper_e2e.training.run_folder import write_settings
 from viper_e2e.training.tables import measures_in, seeds_table
 
 
-def train(settings: Settings) -> int:
-    """Train as the settings say; returns the exit code: 0, or the signal's if one asked to stop.
+def train_seeds(settings: Settings) -> int:
+    """Train once per seed, and join the models where that is asked for; returns the exit code: 0, 2 if some
+    seeds failed, or the signal's if one asked to stop.
 
     Seeds that diverge are reported at the end; the others are trained all the same."""
-    if settings.train.resume:
-        folder = Path(settings.train.run_dir)
-        check_goes_on(folder, "train")
-        check_same_layout(folder, settings.train, "seeds", "ensemble")
+    check_to_resume(settings)
     check_joinable(settings)
     runs = seeded(settings)
-    command, are_many = ["viper", "train", *settings.words], len(runs) > 1
-    with ManyTrainings(settings, command=command, shares=are_many, count=len(runs)) as many:
+    command = ["viper", "train", *settings.words]
+    with ManyTrainings(settings, command=command, count=len(runs)) as many:
         many.check_free(runs)
-        if are_many:
-            return _train_seeds(settings, runs, many)
-        many.train(settings)
-        return many.code
+        return _train_all(settings, runs, many)
 
 
-def _train_seeds(settings: Settings, runs: Sequence[Settings], many: ManyTrainings) -> int:
+def _train_all(settings: Settings, runs: Sequence[Settings], many: ManyTrainings) -> int:
     ended = _each_trained(settings, runs, many)
     if ended is None:
         return many.code
