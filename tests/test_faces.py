@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from facenet_pytorch import MTCNN as FacenetMTCNN
 from PIL import Image
 from skimage import data
+from support.models import decoded, model_of
 from torchvision.transforms.v2 import functional as pixels
 
 from viper_e2e.clip import CropSpec
@@ -24,7 +25,15 @@ from viper_e2e.faces import DETECTED, INTERPOLATED, NONE, FaceCropper
 from viper_e2e.faces.crop import FaceRegions
 from viper_e2e.faces.mtcnn import MTCNN
 from viper_e2e.faces.summed_area import area_crops, area_resize, summed_area
-from viper_e2e.faces.track import choose_first, choose_track, fill, frames_still_needed, frames_to_start_with
+from viper_e2e.faces.track import (
+    choose_first,
+    choose_track,
+    fill,
+    frames_still_needed,
+    frames_to_start_with,
+    others_in_view,
+)
+from viper_e2e.model.prediction import OTHERS_IN_VIEW
 
 HEIGHT, WIDTH = 160, 200
 UNIT = CropSpec(64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -155,6 +164,40 @@ def test_a_larger_passer_by_does_not_take_over():
     chosen = choose_track({**faces, 4: [(100.0, 50.0, 170.0, 120.0, 1.0)]})
     assert [chosen[index] for index in range(4)] == [still, still, still, None]
     assert choose_first(faces)[1] == passing
+
+
+def test_somebody_else_is_reported_who_is_large_and_seen_most_of_the_time():
+    one, far, small = (
+        (10.0, 10.0, 50.0, 50.0, 1.0),
+        (100.0, 10.0, 140.0, 50.0, 1.0),
+        (100.0, 10.0, 115.0, 25.0, 1.0),
+    )
+    unlikely, same = (*far[:4], 0.8), (14.0, 10.0, 54.0, 50.0, 0.95)
+
+    def told(*frames):
+        faces = dict(enumerate(map(list, frames)))
+        return others_in_view(choose_track(faces), faces)
+
+    assert told([one, far], [one, far], [one], [one])
+    assert not told([one, far], [one], [one], [one])
+    assert not told([one, small], [one, small])
+    assert not told([one, unlikely], [one, unlikely])
+    assert not told([one, same], [one, same])
+    assert told([one, far], [], [])
+    assert not told([], [])
+
+
+def test_a_clip_of_two_people_says_that_one_is_followed(face):
+    frames = np.full((3, HEIGHT, 300, 3), 110, np.uint8)
+    frames[:, 20:130, 10:120] = face
+    alone = frames.copy()
+    frames[:, 20:130, 170:280] = face
+    model = model_of("visual")
+    for pictures, expected in ((frames, (OTHERS_IN_VIEW,)), (alone, ())):
+        clip = dataclasses.replace(decoded(3), frames=pictures)
+        output = model([clip])
+        assert bool(output.face_found.all())
+        assert output.notes[0] == expected
 
 
 def test_only_gaps_within_one_track_are_interpolated():

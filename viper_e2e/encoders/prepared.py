@@ -99,7 +99,7 @@ class PreparedClip:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors, and a letter's worth for each letter."""
-        total = self.seconds.nbytes + sum(t.nbytes for t in self.track if t is not None)
+        total = self.seconds.nbytes + sum(t.nbytes for t in self.track if isinstance(t, Tensor))
         total += sum(samples.nbytes for _, samples in self.sound)
         total += sum(len(cue.text) for cue in self.words)
         total += 0 if self.sound_instants is None else self.sound_instants.nbytes

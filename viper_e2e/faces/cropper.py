@@ -21,6 +21,7 @@ from viper_e2e.faces.track import (
     fill,
     frames_still_needed,
     frames_to_start_with,
+    others_in_view,
 )
 
 
@@ -64,7 +65,8 @@ class FaceCropper(nn.Module):
                 faces[index] = self._usable(found, width, height)
             chosen = choose(faces)
             wanted = frames_still_needed(chosen)
-        return fill(chosen, seconds, width, height, self.config.margin).to(self.detector.device)
+        track = fill(chosen, seconds, width, height, self.config.margin)
+        return track._replace(others_in_view=others_in_view(chosen, faces)).to(self.detector.device)
 
     def _usable(self, found: Float[Tensor, "K _"], width: int, height: int) -> list[Face]:
         """Faces that are probable enough and of which at least two pixels each way lie in the frame."""

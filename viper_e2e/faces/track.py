@@ -16,6 +16,8 @@ NONE, DETECTED, INTERPOLATED = 0, 1, 2
 SAME_FACE_IOU = 0.2
 """Two detections that overlap more than this are one face, and only between such two a box is interpolated:
 a head that moved by two thirds of its width. Faces of two people in one picture hardly overlap."""
+SURE = 0.9
+"""Probability from which a face that is not followed counts as somebody."""
 
 Face = tuple[float, ...]
 """x0 y0 x1 y1 probability, and, from a detector that sees them, ``x y`` of five landmarks."""
@@ -34,6 +36,8 @@ class FaceTrack(NamedTuple):
     landmarks: Float[Tensor, "N 5 2"] | None = None
     """x y in the pixels of the boxes: the eye on the picture's left, the one on its right, nose, corners of the
     mouth. NaN in frames without; ``None``: in no frame, as from a detector that sees none."""
+    others_in_view: bool = False
+    """Somebody else is seen beside the face in half of the frames looked at, or in more."""
 
     @classmethod
     def of_no_face(cls, count: int, width: int, height: int, device: torch.device) -> FaceTrack:
@@ -45,8 +49,11 @@ class FaceTrack(NamedTuple):
     def to(self, device: torch.device) -> FaceTrack:
         """The same on another device."""
         landmarks = None if self.landmarks is None else self.landmarks.to(device)
-        return FaceTrack(
-            self.boxes.to(device), self.probabilities.to(device), self.source.to(device), landmarks
+        return self._replace(
+            boxes=self.boxes.to(device),
+            probabilities=self.probabilities.to(device),
+            source=self.source.to(device),
+            landmarks=landmarks,
         )
 
     @property
@@ -102,6 +109,22 @@ def choose_track(faces: Mapping[int, list[Face]]) -> dict[int, Face | None]:
                 last = max(faces[index], key=lambda face: _weight(face) * _nearness(face, last))
                 chosen[index] = last
     return chosen
+
+
+def others_in_view(chosen: Mapping[int, Face | None], faces: Mapping[int, list[Face]]) -> bool:
+    """Whether somebody else is surely seen in at least half of the frames in which the chosen face is.
+
+    That is a face apart from it, of a quarter of its area or more.
+    """
+    followed = {index: face for index, face in chosen.items() if face is not None}
+    with_others = [
+        index for index, face in followed.items() if any(_is_somebody_else(one, face) for one in faces[index])
+    ]
+    return 2 * len(with_others) >= max(1, len(followed))
+
+
+def _is_somebody_else(one: Face, followed: Face) -> bool:
+    return one[4] >= SURE and 4 * _area(one) >= _area(followed) and not _same_face(one, followed)
 
 
 def fill(

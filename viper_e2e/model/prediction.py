@@ -13,6 +13,7 @@ ONLY_PERSON = 1
 """One person of a clip is followed."""
 NO_NUMBER = "the model gave no number (NaN); is its checkpoint intact?"
 NOTHING_THERE = "nothing could be seen or heard: the model answered without any input"
+OTHERS_IN_VIEW = "another face is in view: one face is followed, the other is ignored"
 NO_FACE = "no face was found: the whole picture was scored"
 
 Box = tuple[float, float, float, float, str]

@@ -18,6 +18,7 @@ from viper_e2e.faces import FaceTrack
 from viper_e2e.loading import decoded as decode_sample
 from viper_e2e.loading import words_beside
 from viper_e2e.model.close_ups import CloseUps
+from viper_e2e.model.prediction import OTHERS_IN_VIEW
 from viper_e2e.model.transfer import Transfer
 from viper_e2e.runtime import likely_path
 
@@ -86,11 +87,12 @@ def _arrays_of(clip: DecodedClip) -> dict[str, Pixels | np.ndarray]:
 def _prepared(clip: DecodedClip, arrived: Mapping[str, Tensor], find_face: FindFace) -> PreparedClip:
     """``arrived``: as `_arrays_of` names them."""
     frames, seconds = arrived["frames"], arrived["seconds"]
+    track = find_face(frames, seconds)
     return PreparedClip(
         name=clip.name,
         seconds=seconds,
         duration_seconds=clip.duration_seconds,
-        track=find_face(frames, seconds),
+        track=track,
         pixels=frames,
         sound=[(run.start_seconds, arrived[f"sound {number}"]) for number, run in enumerate(clip.sound)],
         sound_seconds=clip.sound_seconds,
@@ -99,7 +101,7 @@ def _prepared(clip: DecodedClip, arrived: Mapping[str, Tensor], find_face: FindF
         units=arrived.get("units"),
         display_size=clip.display_size,
         frame_size=(clip.frames.shape[2], clip.frames.shape[1]),
-        notes=clip.notes,
+        notes=(*clip.notes, OTHERS_IN_VIEW) if track.others_in_view else clip.notes,
         words=clip.words,
     )
 
