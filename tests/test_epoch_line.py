@@ -69,11 +69,14 @@ def test_speed_is_that_of_its_epoch(tmp_path, monkeypatch):
     said = io.StringIO()
     monkeypatch.setattr(reporting, "progress_bar", lambda: ProgressBar(Console(file=said, width=80)))
 
+    shown: list[str] = []
+    monkeypatch.setattr(ProgressBar, "update", lambda _, __, **fields: shown.append(fields.get("details", "")))
+
     def step(waited: float, detection: float) -> str:
         reporter.count_step(
             1, 0.5, 0.1, 10, waited_seconds=waited, num_cached=None, stage_seconds={"detection": detection}
         )
-        return reporter._speed
+        return shown[-1]
 
     with reporter.showing(0, 2):
         reporter.begin_epoch(waited_seconds=0.0, stage_seconds={})

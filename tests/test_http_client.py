@@ -191,7 +191,7 @@ def closed_port() -> int:
 def refused_waits(monkeypatch):
     """Attempts that would be made again fail the test."""
     monkeypatch.setattr(remote, "RETRY_SECONDS", (0.0,))
-    monkeypatch.setattr(http_client, "_answered", set())
+    monkeypatch.setattr(http_client, "ANSWERED", set())
     monkeypatch.setattr(remote.time, "sleep", lambda _: pytest.fail("waits"))
 
 
@@ -210,14 +210,14 @@ def test_a_server_that_refuses_or_that_nobody_knows_is_an_error_at_once(closed_p
 
 
 def test_a_server_that_has_answered_before_is_waited_for(monkeypatch, closed_port):
-    monkeypatch.setattr(http_client, "_answered", {f"127.0.0.1:{closed_port}"})
+    monkeypatch.setattr(http_client, "ANSWERED", {f"127.0.0.1:{closed_port}"})
     with pytest.raises(ClipError, match="Connection refused") as caught:
         remote.fetch(f"http://127.0.0.1:{closed_port}/clip.mp4", 100)
     assert caught.value.stage == UNREACHABLE
 
 
 def test_bytes_of_a_shard_that_is_indexed_are_waited_for_also_by_a_new_process(monkeypatch, closed_port):
-    monkeypatch.setattr(http_client, "_answered", set())
+    monkeypatch.setattr(http_client, "ANSWERED", set())
     with pytest.raises(UnreachableError, match="Connection refused"):
         open_source(f"http://127.0.0.1:{closed_port}/train-000000.tar").read(512, 100)
 

@@ -447,7 +447,7 @@ def test_the_weights_beside_adapters_cannot_be_unfrozen():
     Phases(LaterDepths.parse("1:audio=1"), model, 3)
     with pytest.raises(ViperError, match=r"audio: has no LoRA adapters.*add --lora audio=8"):
         Phases(LaterDepths.parse("1:audio=lora"), model, 3)
-    with pytest.raises(ViperError, match="visual trains lora before"):
+    with pytest.raises(ViperError, match="visual trains lora by then"):
         Phases(LaterDepths.parse("1:visual=lora"), model, 3)
 
 

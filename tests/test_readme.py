@@ -41,7 +41,8 @@ def first_line(path: Path) -> str:
 def test_the_python_lines_run(tmp_path, monkeypatch):
     torch.manual_seed(0)
     ViPER(micro()).save_pretrained(tmp_path / "demo/run/checkpoints/best")
-    make_clip(tmp_path / "clip.mp4")
+    (tmp_path / "demo/corpus").mkdir()
+    make_clip(tmp_path / "demo/corpus/new_clip.mp4")
     monkeypatch.chdir(tmp_path)
     shown = [lines for text in PAGES.values() for lines in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
     shown = [lines for lines in shown if lines.startswith(">>>")]  # else it is a file, with a test of its own

@@ -101,7 +101,7 @@ def get(url: str, headers: Mapping[str, str], secrets: Mapping[str, str], timeou
         for _ in range(MAX_REDIRECTS + 1):
             sent = {**headers, **secrets} if same_origin(url, here) else dict(headers)
             answer = Answer(_ask(here, sent, timeout_seconds, watchdog), watchdog)
-            _answered.add(urlsplit(here).netloc)
+            ANSWERED.add(urlsplit(here).netloc)
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTS or not location:
                 return answer
@@ -112,7 +112,7 @@ def get(url: str, headers: Mapping[str, str], secrets: Mapping[str, str], timeou
             here = target
     except (HTTPError, OSError, http.client.HTTPException) as error:
         watchdog.stop()
-        is_new = urlsplit(here).netloc not in _answered
+        is_new = urlsplit(here).netloc not in ANSWERED
         kind = NoServerError if is_new and _is_lasting(_innermost(error)) else Stumble
         raise kind(watchdog.fault or _reason(error)) from error
     except ShardError:
@@ -166,7 +166,7 @@ def _is_lasting(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _LASTING
 
 
-_answered: set[str] = set()
+ANSWERED: set[str] = set()
 """Servers that have answered this process: those come back."""
 
 
