@@ -64,7 +64,9 @@ def test_speed_is_that_of_its_epoch(tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(reporting.time, "monotonic", lambda: clock[0])
     reporter = Reporter(
-        RunFolder(tmp_path / "run", resume=False), Settings(TrainConfig(), micro()), speaks=True
+        RunFolder(tmp_path / "run", resume=False),
+        Settings(TrainConfig(run_dir=str(tmp_path / "run")), micro()),
+        speaks=True,
     )
     said = io.StringIO()
     monkeypatch.setattr(reporting, "progress_bar", lambda: ProgressBar(Console(file=said, width=80)))
