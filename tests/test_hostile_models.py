@@ -16,7 +16,9 @@ import pytest
 import viper_e2e
 from tests.support.models import model_of
 from viper_e2e import ModelConfig, ViperError
-from viper_e2e.config import check_settings, model_config_from_dict
+from viper_e2e.clip import MAX_CROP_SIZE, CropSpec
+from viper_e2e.config import MotionConfig, VisualConfig, check_settings, model_config_from_dict
+from viper_e2e.config.bounds import bounds_of
 from viper_e2e.encoders.parameter_budget import ParameterBudget, check_buildable
 from viper_e2e.model import checkpoint
 
@@ -109,6 +111,15 @@ def test_a_budget_counts_what_is_registered_and_leaves_no_hook():
     with pytest.raises(ViperError, match="more than 199 parameters"):
         check_buildable("a", "b", deep, ParameterBudget(20, 199))
     deep()
+
+
+@pytest.mark.parametrize("encoder", [VisualConfig, MotionConfig])
+def test_settings_allow_the_crops_that_can_be_cut(encoder):
+    bounds = bounds_of(encoder)["crop_size"]
+    assert (bounds.low, bounds.high) == (1, MAX_CROP_SIZE)
+    CropSpec(MAX_CROP_SIZE)
+    with pytest.raises(ViperError, match="crops of 4097 pixels"):
+        CropSpec(MAX_CROP_SIZE + 1)
 
 
 def test_building_twice_leaves_random_numbers_as_they_were():

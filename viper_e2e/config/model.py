@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from viper_e2e.config.bounds import (
     ABOVE_0,
+    CROP,
     FROM_0,
     FROM_1,
     LAYERS,
@@ -133,7 +134,7 @@ class VisualConfig:
     """Hidden layers that are read, from the backbone's middle to its end; 1: the last."""
     crop: Literal["backbone", "paper"] = "backbone"
     """`backbone`: as its preprocessor says. `paper`: integer box, squashed, resized in uint8."""
-    crop_size: Annotated[int | None, WIDTH] = None
+    crop_size: Annotated[int | None, CROP] = None
     """Side of the crop in pixels; None: as the backbone's preprocessor says."""
     align: Literal["box", "eyes"] = "box"
     """`box`: the crop is the face's box. `eyes`: turned and scaled, with the eyes level in fixed places."""
@@ -197,7 +198,7 @@ class MotionConfig:
     num_frames: Annotated[int | None, WIDTH] = None
     """Frames per window; None: as many as the backbone was trained with. Longer clips are split into windows,
     shorter ones repeat their frames."""
-    crop_size: Annotated[int | None, WIDTH] = None
+    crop_size: Annotated[int | None, CROP] = None
     """Side of the crop in pixels; None: what the backbone was trained with."""
     align: Literal["box", "eyes"] = "box"
     """As `visual.align`."""
