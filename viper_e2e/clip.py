@@ -15,7 +15,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 
 UNHEARD = " of sound are not used"
-"""In the note on seconds of sound that no token covers."""
+"""Words of the note on seconds of sound that no token covers."""
 WORTH_TELLING_SECONDS = 0.1
 """Fewer of them are not reported."""
 
@@ -31,8 +31,8 @@ class Cue:
 
 
 def cues_within(cues: Sequence[Cue], start_seconds: float, end_seconds: float) -> tuple[Cue, ...]:
-    """What is said in a stretch of a clip, also in part, on the stretch's own clock; cues without a time stay.
-    What is empty says nothing."""
+    """Cues of a stretch of a clip, also partial ones, on the stretch's own clock. Cues without a time stay,
+    empty ones do not."""
     kept = []
     for cue in cues:
         if not cue.text.strip():
@@ -51,7 +51,7 @@ Side = Literal["left", "right", "full"]
 
 @dataclass(frozen=True)
 class Segment:
-    """Which part of its file a clip is: frames with start ≤ time < end, sound between, a half of each."""
+    """The part of its file that a clip is: frames with start ≤ time < end, sound between, a half of each."""
 
     start_seconds: float = 0.0
     """On the file's clock (0 = its first frame)."""
@@ -68,7 +68,7 @@ class Segment:
         return self.start_seconds, self.end_seconds
 
     def to_json(self) -> dict[str, float | str | None]:
-        """As plain data; no end is that of the file."""
+        """Plain data; without an end, the segment lasts to the end of the file."""
         end = None if math.isinf(self.end_seconds) else self.end_seconds
         return {"start": self.start_seconds, "end": end, "side": self.side}
 
@@ -88,7 +88,7 @@ class Sample:
     action_units: np.ndarray | None = None
     """Precomputed action units, float32, ``T' 27``, spread evenly over the clip."""
     words: tuple[Cue, ...] = ()
-    """What is said, in order; empty: nothing is known of it."""
+    """The words said, in order; empty if they are unknown."""
     words_by: str = ""
     """The model that transcribed them, and who checked it; empty: a person wrote them, or unknown."""
     intensities: tuple[float, ...] | None = None
@@ -97,12 +97,12 @@ class Sample:
     shard: str = ""
     """Path or URL of the shard, for messages."""
     segment: Segment | None = None
-    """Which part of ``video`` (and of ``sound``) the clip is; ``None``: all of it."""
+    """The part of ``video`` (and of ``sound``) that is the clip; ``None``: all of it."""
 
 
 @runtime_checkable
 class ClipEntry(Protocol):
-    """What is known of a clip before it is read; fields as in `Sample`."""
+    """A clip before it is read: the fields of `Sample` that an index has."""
 
     @property
     def key(self) -> str: ...
@@ -114,7 +114,7 @@ class ClipEntry(Protocol):
     def subject(self) -> str | None: ...
     @property
     def meta(self) -> Mapping[str, str] | None:
-        """What was packed with it, by the titles of its columns."""
+        """Metadata packed with it, by column title."""
         ...
 
 
@@ -207,7 +207,7 @@ class FrameSource:
     indices: np.ndarray
     """int64, ``N``: each frame's number in the file."""
     side: Side = "full"
-    """What of them is shown."""
+    """The side of them that is shown."""
 
 
 @runtime_checkable
@@ -244,17 +244,17 @@ class DecodedClip:
     """float64, ``num_frames``: when the tokens of sound are, on the clip's clock, evenly spaced whatever the
     pictures do. ``None``: at the frames."""
     unheard_seconds: float = 0.0
-    """Of `sound_seconds`, how much lies in no token's hearing."""
+    """The part of `sound_seconds` that no token covers."""
     display_size: tuple[int, int] = (0, 0)
     """Width, height of the clip as displayed (after rotation, before scaling to ``max_side``)."""
     action_units: np.ndarray | None = None
     """float32, ``T' 27``, spread evenly over the clip, or ``None``."""
     words: tuple[Cue, ...] = ()
-    """What is said in it, in order."""
+    """The words said in it, in order."""
     frame_source: FrameSource | None = None
     """Where the frames came from, if the clip has more pixels than they."""
     notes: tuple[str, ...] = ()
-    """What a person should know of how this clip was read: what was chosen among several, or left out. One
+    """Notes on how this clip was read: what was chosen among several, or left out. One
     plain clause each, no full stop; they end in the record's ``warning``."""
 
 

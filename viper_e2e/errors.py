@@ -10,14 +10,14 @@ from typing import Final, Literal
 
 
 class ExitCode(IntEnum):
-    """What every command tells a script; one that a signal stopped exits with 128 + its number."""
+    """Exit codes of all commands; a command that a signal stopped exits with 128 + its number."""
 
     OK = 0
     NOTHING_DONE = 1
     """Also: a wrong option."""
     SOME_FAILED = 2
     STOPPED = 130
-    """By Ctrl-C."""
+    """Stopped by Ctrl-C."""
 
 
 class ViperError(ValueError):

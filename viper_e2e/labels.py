@@ -21,7 +21,7 @@ from viper_e2e.tasks import (
 )
 
 STATISTICS = ("means", "centres", "widths")
-"""What a label set holds of training labels, beside what the corpus says."""
+"""Fields of a label set that are learned from training labels; the corpus states all others."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class LabelSet:
     maximum: float = 1.0
     """Range of the values; inside [0, 1] the model ends in a sigmoid, otherwise it is linear."""
     means: tuple[float, ...] | None = None
-    """Of the training labels, once known: what a submission says of a clip that cannot be read."""
+    """Means of the training labels, once known: a submission has them for clips that cannot be read."""
     centres: tuple[float, ...] | None = None
-    """Of the training labels: where the model's head begins. None: the head's numbers are the labels."""
+    """Centres of the training labels, where the model's head begins. None: its numbers are the labels."""
     widths: tuple[float, ...] | None = None
     """How far the training labels reach, the head's and the loss's unit. 0: as without."""
     tasks: tuple[Task, ...] = ()
-    """What the columns belong to, in their order; none are named: all are intensities."""
+    """The tasks of the columns, in their order; empty: all columns are intensities."""
     combined: tuple[CombinedMeasure, ...] = ()
-    """What the corpus is measured by of several tasks together."""
+    """Measures of the corpus that combine several tasks."""
 
     def __post_init__(self) -> None:
         if complaint := collision(self.columns):
@@ -58,7 +58,7 @@ class LabelSet:
                 raise ValueError(lack)
 
     def to_json(self) -> dict[str, Any]:
-        """What the corpus says, as plain data; `statistics_to_json` has the rest."""
+        """What the corpus states, as plain data; `statistics_to_json` has the rest."""
         return {
             "columns": list(self.columns),
             "minimum": self.minimum,
@@ -68,7 +68,7 @@ class LabelSet:
         }
 
     def statistics_to_json(self) -> dict[str, list[float] | None]:
-        """What was learned of training labels, as plain data; None for what is not known."""
+        """Statistics of the training labels, as plain data; None for each that is unknown."""
         rows = {name: getattr(self, name) for name in STATISTICS}
         return {name: row if row is None else list(row) for name, row in rows.items()}
 
@@ -232,7 +232,7 @@ def _difference(
     *,
     ranges_join: bool,
 ) -> str | None:
-    """What one corpus has otherwise than another in a task of the same name."""
+    """The first difference between two corpora in a task of the same name; None if there is none."""
     if known.kind != task.kind:
         return f"{whose} has it as {known.kind}, {corpus} as {task.kind}; rename one"
     names, other_names = [*map(name_of, titles)], [*map(name_of, others)]

@@ -19,7 +19,7 @@ MEASURES = {
     "number": ("pearson", "ccc", "icc", "mse", "rmse", "mae"),
     "combined": (),
 }
-"""Of every task of a kind."""
+"""Measures that every task of a kind has."""
 BLENDS = ("presence", "salience")
 FURTHER_MEASURES = {
     "intensities": BLENDS,
@@ -37,12 +37,12 @@ FURTHER_MEASURES = {
     ),
     "labels": ("weighted_f1",),
 }
-"""Of a task whose corpus asks for them: `scoring/corpus_measures.py` has what each is and where it is from."""
+"""Further measures that a corpus may ask for; `scoring/corpus_measures.py` defines them, with sources."""
 
 COMBINED = "combined"
 """Kind of what is measured of several tasks together; nothing is learned by it."""
 OVERALL = "overall"
-"""What combined measures stand under in tables and records."""
+"""The name under which tables and records list combined measures."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Task:
     alone: int | None = None
     """Column of the emotion that is never part of a blend (neutral)."""
     thresholds: tuple[float, float] | None = None
-    """Of blends, fitted on validation clips: from which value on an emotion is present, and up to which
+    """Thresholds of blends, fitted on validation clips: above which value an emotion is present, up to which
     difference two are equally salient."""
 
     def __post_init__(self) -> None:
@@ -142,7 +142,7 @@ def parts(tasks: Sequence[Task]) -> Iterator[tuple[Task, slice]]:
 
 
 def tasks_to_json(tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    """As lists and plain values; what a task does not have is left out, so that earlier versions read it."""
+    """Lists and plain values; absent parts of a task are left out, so that earlier versions can read it."""
     unset = {"measures": (), "alone": None, "thresholds": None}
     return [
         {key: value for key, value in asdict(task).items() if key not in unset or value != unset[key]}

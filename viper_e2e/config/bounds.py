@@ -44,7 +44,7 @@ class Bounds:
 FROM_0, FROM_1 = Bounds(0), Bounds(1)
 ABOVE_0 = Bounds(0, open_low=True)
 WIDTH, LAYERS = Bounds(1, 65_536), Bounds(1, 1_024)
-"""Of what networks are made of: a model's settings may come from strangers, and memory is taken as they say."""
+"""Bounds on the size of networks: settings from strangers decide how much memory a model takes."""
 CROP = Bounds(1, 4_096)
 """Pixels a side; `clip.CropSpec` refuses others, from whichever file they come."""
 SHARE = Bounds(0, 1)

@@ -90,7 +90,7 @@ class Depths(NamedTuple):
         return dict(self.rows).get(name, Frozen())
 
     def updated(self, others: Depths) -> Depths:
-        """With these; the later word on a backbone counts."""
+        """These depths, updated by others."""
         return Depths(tuple({**dict(self.rows), **dict(others.rows)}.items()))
 
     def only(self, names: Collection[str]) -> Depths:

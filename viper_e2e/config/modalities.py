@@ -26,7 +26,7 @@ frames to measure them in. `sentences`: a bank of them. `words`: what is said in
 
 @dataclass(frozen=True)
 class Modality:
-    """What is known of a modality without loading its encoder, and so without torch."""
+    """Facts about a modality that need neither its encoder nor torch."""
 
     name: str
     needs: frozenset[Need]
@@ -47,7 +47,7 @@ class Modality:
 
     @property
     def place(self) -> str:
-        """Where its settings stand in those of the model."""
+        """The place of its settings within those of the model."""
         is_own = self.name in {field.name for field in fields(ModelConfig)}
         return self.name if is_own else f"extra_modalities.{self.name}"
 
@@ -135,7 +135,7 @@ def reads_words(names: Iterable[str]) -> bool:
 
 
 def backbone_places(config: ModelConfig) -> dict[str, str]:
-    """Where the settings of each backbone of the chosen modalities stand: ``{"visual": "visual.backbone"}``."""
+    """The place of the settings of each chosen modality's backbone: ``{"visual": "visual.backbone"}``."""
     return {name: place for name, place, _ in _backbones(config)}
 
 

@@ -20,7 +20,8 @@ from viper_e2e.config.model import (
 from viper_e2e.config.values import Loss
 
 MAX_DEVIATIONS = 10.0
-"""Of a ridge's features; a training clip of N is never further than the root of N − 1 from the mean."""
+"""Standard deviations at which a ridge's features are cut off; of N training clips, none is further than
+√(N − 1) from the mean."""
 
 
 def _random_vit(size: int, patch: int, width: int, layers: int, heads: int, **more: object) -> BackboneConfig:

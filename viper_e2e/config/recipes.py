@@ -11,15 +11,15 @@ from viper_e2e.config.settings import Settings
 from viper_e2e.errors import ViperError
 
 FINE_TUNED_SHARE = 0.25
-"""Of the epochs, the last ones: until then the head learns on frozen tokens."""
+"""The last share of the epochs, in which backbones are fine-tuned; before, the head learns on frozen tokens."""
 NUM_BLOCKS = 2
 """The last ones of each backbone: what comes before them runs once per clip, if memory holds the clips."""
 LORA_RANK = 8
-"""Of adapters for which no other is given. They stand in every block, so that whole backbones run."""
+"""Default rank of adapters. Every block has some, so whole backbones run in each step."""
 
 
 def recipe_words(settings: Settings, kept: Collection[str]) -> list[str]:
-    """What the recipe of these settings stands for, to be read before all that people gave: their words win.
+    """Options that the recipe of these settings stands for; options that people give override them.
 
     First the head alone learns, on tokens of frozen backbones that are held in memory; in the last epochs the
     last blocks learn with it, at small rates (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features

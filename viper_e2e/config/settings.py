@@ -23,7 +23,7 @@ class Settings:
     train: TrainConfig
     model: ModelConfig
     preset: str = "base"
-    """Where they started from."""
+    """The preset that these settings started from."""
     words: tuple[str, ...] = field(default=(), compare=False)
     """The command line they came from, to be repeated with ``--resume``."""
     given: frozenset[str] = field(default=frozenset(), compare=False)
@@ -35,8 +35,8 @@ class Settings:
 
 
 def plain(data: object) -> Any:
-    """What YAML and JSON hold: dataclasses become their fields by name, tuples lists, and values that are
-    written in words become these."""
+    """Plain data for YAML and JSON: dataclasses become mappings, tuples lists, and values with a written form
+    that text."""
     if isinstance(data, (*WORDED, Path)):
         return str(data)
     if is_dataclass(data):

@@ -22,7 +22,7 @@ class SettingsFile:
 
     path: Path
     values: dict[str, Any]
-    """By name, as it is spelt in the file."""
+    """Settings by name, as spelt in the file."""
 
     @classmethod
     def read(cls, path: Path) -> SettingsFile:
@@ -30,7 +30,7 @@ class SettingsFile:
         return cls(path, read_settings_file(path))
 
     def only(self, names: Collection[str]) -> SettingsFile:
-        """What it says of these settings."""
+        """The part of the file about these settings."""
         return SettingsFile(self.path, {n: value for n, value in self.values.items() if setting_of(n) in names})
 
     def has(self, name: str) -> bool:
@@ -43,7 +43,7 @@ class SettingsFile:
         return True
 
     def without(self, names: Collection[str]) -> SettingsFile:
-        """What it says of all but these settings."""
+        """The file without these settings."""
         return SettingsFile(
             self.path, {n: value for n, value in self.values.items() if setting_of(n) not in names}
         )
@@ -78,7 +78,7 @@ def read_settings_file(path: Path, option: str = "--config") -> dict[str, Any]:
 
 
 def _events(text: str, path: Path) -> Iterator[yaml.Event]:
-    """What YAML's parser finds, up to a depth at which its time grows with the cube of the file's length."""
+    """Events of YAML's parser. Deep nesting is refused: its time grows with the cube of the file's length."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

@@ -1,4 +1,4 @@
-"""shared_options.py: how an option is declared, and the options that several commands have in common."""
+"""shared_options.py: options that several commands share, and how to declare an option."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def option(
 
 @dataclass(kw_only=True)
 class ReadingOptions:
-    """How clips are read; `train` and `bench` have the same."""
+    """Options for reading clips; `train` and `bench` have the same."""
 
     max_bytes: Annotated[Size | None, FROM_1] = option(
         None, metavar="SIZE", help="largest file that is read as a clip, e.g. 500GB"
@@ -62,7 +62,7 @@ class ReadingOptions:
 
 @dataclass(kw_only=True)
 class WorkerOptions:
-    """What to do about clips that crash or hang their process; `train` has the same."""
+    """Options for clips that crash or hang their process; `train` has the same."""
 
     clip_timeout_seconds: Annotated[float, ABOVE_0] = option(
         TrainConfig.clip_timeout_seconds,
@@ -78,7 +78,7 @@ class WorkerOptions:
 
 @dataclass(kw_only=True)
 class RemoteOptions:
-    """How remote shards are read; `train` has the same."""
+    """Options for reading remote shards; `train` has the same."""
 
     read: Literal["range", "ahead"] = option(
         RemoteConfig.read,
@@ -101,7 +101,7 @@ class RemoteOptions:
 
 @dataclass(kw_only=True)
 class BackboneOptions:
-    """Where backbones come from."""
+    """Options for finding backbones."""
 
     backbone: list[str] = option(
         [],

@@ -17,7 +17,7 @@ from viper_e2e.config.depth import Depths, LaterDepths
 from viper_e2e.config.values import Changes, Loss, Size, TaskWeights, Trackers
 
 MixedPrecision = Literal["no", "bf16", "fp16", "auto"]
-"""What is computed in half precision; `auto` is settled once, before a run."""
+"""Half precision, if any; `auto` is resolved once, before a run."""
 
 
 @dataclass
@@ -69,7 +69,7 @@ class RunConfig:
     fold: str = ""
     """Train on all other folds and validate on this one; see `folds`."""
     folds: str = "Fold"
-    """What assigns clips to folds: a file (`folds.json` of `viper cv`), or a packed column (`Session`)."""
+    """Assignment of clips to folds: a file (`folds.json` of `viper cv`), or a packed column (`Session`)."""
     inner_val: Annotated[float, Bounds(0, 0.5)] = 0.0
     """Hold out this share of the training clips, by whole subjects, and validate on it; 0: none."""
     run_dir: str = ""
@@ -247,4 +247,4 @@ class TrainConfig(
 
 
 TRAIN_GROUPS = TrainConfig.__bases__[::-1]
-"""In the order in which people read them; a dataclass collects the fields of its bases from the last one on."""
+"""Groups in reading order; a dataclass collects the fields of its bases from the last one on."""

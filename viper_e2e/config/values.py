@@ -21,7 +21,7 @@ _UNITS = {
 _FACTORS = {"": 1, "b": 1} | {
     word: factor for name, factor in _UNITS.items() for word in {name.lower(), name.lower().removesuffix("b")}
 }
-"""By what is written after the number, in small letters."""
+"""Bytes by unit, in small letters."""
 
 
 class Size(NamedTuple):
@@ -130,7 +130,7 @@ def _weight(text: str, number: str) -> float:
 # --- changes of clips -----------------------------------------------------------------------------
 
 CHANGES = ("pixels", "box", "sound")
-"""What can be changed of a clip in training."""
+"""Parts of a clip that augmentation can change."""
 
 
 class Changes(NamedTuple):
@@ -162,7 +162,7 @@ class Changes(NamedTuple):
 # --- trackers -------------------------------------------------------------------------------------
 
 TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
-"""What can show a run while it trains."""
+"""Trackers that can show a run while it trains."""
 
 
 class Trackers(NamedTuple):

@@ -13,9 +13,9 @@ from torch import Tensor
 EYE_DISTANCE = 0.42
 """Between the eyes, as a share of the crop's side: the face is then about as large as in its box."""
 EYE_HEIGHT = 0.4
-"""Of the line through the eyes, from the crop's upper edge."""
+"""Height of the line through the eyes, as a share of the crop's side, from its upper edge."""
 SIDE_RANGE = (0.8, 1.6)
-"""Of the crop's side, in units of the square root of the box's area. A head that turns away brings its eyes
+"""Range of the crop's side, in units of the square root of the box's area. A head that turns brings its eyes
 together; their distance alone would enlarge its crop without end."""
 MAX_SAMPLES = 8
 """Most samples per output pixel and axis, where a face is larger than its crop."""
@@ -38,7 +38,7 @@ class Squares(NamedTuple):
         return Squares(*(part[index] for part in self))
 
     def scaled(self, scales: Float[Tensor, "*n 2"]) -> Squares:
-        """In a frame so many times larger, across and down."""
+        """The same squares in a frame that is larger by these factors, across and down."""
         return Squares(*(part * scales for part in self))
 
     def moved(self, x: float, y: float) -> Squares:

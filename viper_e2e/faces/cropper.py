@@ -86,7 +86,7 @@ class FaceCropper(nn.Module):
         *,
         aligned: bool = True,
     ) -> FaceRegions:
-        """What is cached instead of whole frames; ``margin`` defaults to ``hold_margin``.
+        """The regions around faces, cached instead of whole frames; ``margin`` defaults to ``hold_margin``.
 
         ``aligned``: whether some encoder's crops are.
         """

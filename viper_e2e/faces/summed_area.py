@@ -30,7 +30,7 @@ def summed_area(frames: UInt8[Tensor, "N H W 3"]) -> Int[Tensor, "N H+1 W+1 3"]:
 
 
 def area_resize(sums: Int[Tensor, "N _ _ 3"], height: int, width: int) -> Float[Tensor, "N 3 {height} {width}"]:
-    """What ``F.interpolate(frames, (height, width), mode="area")`` gives, from the table."""
+    """The result of ``F.interpolate(frames, (height, width), mode="area")``, from the table."""
     start = torch.zeros(1, dtype=torch.long, device=sums.device)
     top, bottom = (edge[0] for edge in _block_edges(start, start + sums.shape[1] - 1, height))
     left, right = (edge[0] for edge in _block_edges(start, start + sums.shape[2] - 1, width))
@@ -54,7 +54,7 @@ def area_crops(
 
 
 def _at(sums: Int[Tensor, "N _ width 3"], y: Int[Tensor, "K S"], x: Int[Tensor, "K S"]) -> Int[Tensor, "KSS 3"]:
-    """Where rows, counted through all tables, and columns of a box cross."""
+    """Entries where a box's rows, counted through all tables, cross its columns."""
     return sums.view(-1, 3).index_select(0, ((y * sums.shape[2])[:, :, None] + x[:, None, :]).view(-1))
 
 

@@ -1,4 +1,4 @@
-"""track.py: which frames to look at, which face to follow, and the frames in between."""
+"""track.py: choice of the face to follow, of the frames searched for it, and boxes for the frames between."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 NONE, DETECTED, INTERPOLATED = 0, 1, 2
-"""Where a box comes from: `FaceTrack.source`."""
+"""Sources of a box, as in `FaceTrack.source`."""
 SAME_FACE_IOU = 0.2
 """Two detections that overlap more than this are one face, and only between such two a box is interpolated:
 a head that moved by two thirds of its width. Faces of two people in one picture hardly overlap."""

@@ -14,7 +14,7 @@ from viper_e2e.fusion.closed_form import RidgeFit, check_rows, moments, standard
 MAX_ROWS = 512
 """Evenly spaced rows that penalties are chosen on: a step of the search inverts a matrix of that side."""
 NUM_STEPS, LEARNING_RATE = 30, 0.3
-"""Of Adam on the logarithms of scales and penalty."""
+"""Steps and learning rate of Adam on the logarithms of scales and penalty."""
 PRIOR = 0.003
 """Per mean squared log-scale, beside an error of order 1: keeps blocks that make no difference in the fit."""
 
@@ -27,7 +27,7 @@ def fit_banded_ridge(
     known: Bool[Tensor, "N F"] | None = None,
     magnitudes: Float[Tensor, " F"] | None = None,
 ) -> RidgeFit:
-    """As `ridge.fit_ridge`, but each target multiplies each block of standardised features by its own factor.
+    """Fit as `fit_ridge` does, but with a factor per target and block of standardised features.
 
     What tells one emotion stands in the voice, another's in how the face moves: under one penalty for all,
     blocks that tell nothing are fitted as closely as those that do. ``block_sizes``: of neighbouring features,
@@ -56,12 +56,12 @@ def fit_banded_ridge(
 
 
 class BlockScales(NamedTuple):
-    """What a search has come to, float64."""
+    """Result of a search, float64."""
 
     factors: Float[Tensor, "E K"]
-    """Of each block's Gram matrix: squares of what its features are multiplied by."""
+    """Factor of each block's Gram matrix: the square of its features' factor."""
     penalties: Float[Tensor, " E"]
-    """On the features so multiplied."""
+    """Penalty on the multiplied features."""
     loo_errors: Float[Tensor, " E"]
     """Mean squared leave-one-out error over the rows searched on."""
 

@@ -15,20 +15,21 @@ MIN_CLIPS = 3
 RELATIVE_PENALTIES = tuple(10.0 ** (exponent / 4) for exponent in range(-16, 17))
 """Tried penalties, as multiples of the mean eigenvalue of the standardised features: 1e-4 … 1e4."""
 MIN_RELATIVE_DEVIATION = 1e-6
-"""Of a feature's magnitude. Below it a feature is constant: that is as far as float32 can tell."""
+"""Least standard deviation relative to a feature's magnitude. Below it, float32 cannot tell a feature from a
+constant."""
 
 
 class RidgeFit(NamedTuple):
     """A linear model on standardised features, float64 on the CPU: see `predict`."""
 
     means: Float[Tensor, " F"]
-    """Of the features, over the rows where they are known."""
+    """Means of the features, over the rows where they are known."""
     scales: Float[Tensor, " F"]
     """Their population standard deviations; 1 for constant features."""
     weights: Float[Tensor, "F E"]
-    """On standardised features; 0 for constant ones."""
+    """Weights on standardised features; 0 for constant ones."""
     intercepts: Float[Tensor, " E"]
-    """What is predicted where every feature is at its mean, or nothing is known: the targets' means."""
+    """Predictions where every feature is at its mean, or unknown: the targets' means."""
     penalties: Float[Tensor, " E"]
     """The chosen one of each target, on standardised features: |y − Xw|² + penalty · |w|²."""
     loo_errors: Float[Tensor, " E"]
@@ -142,7 +143,7 @@ class _Eigenbasis:
 
     @property
     def mean_eigenvalue(self) -> Tensor:
-        """Of the smaller matrix; 1 where no feature varies, since a penalty of 0 would divide by 0."""
+        """Mean eigenvalue of the smaller matrix; 1 where no feature varies, as a penalty of 0 divides by 0."""
         mean = self.eigenvalues.mean()
         return torch.where(mean > 0, mean, 1.0)
 
@@ -192,6 +193,6 @@ def standardised(
     scales: Float[Tensor, " F"],
     known: Bool[Tensor, "N F"] | None,
 ) -> Float[Tensor, "N F"]:
-    """In units of each feature's scale from its mean; at the mean where it is not known."""
+    """Features as distances from their means, in units of their scales; 0 where unknown."""
     x = (x - means) / scales
     return x if known is None else torch.where(known, x, 0.0)

@@ -19,7 +19,7 @@ from viper_e2e.fusion.scale import LabelScale
 from viper_e2e.fusion.tokens import TokenFusion
 
 RIDGE_SHARE = 0.5
-"""Of the answer; the networks share the rest evenly. From few clips the ridge is the steadier part."""
+"""Weight of the ridge in the answer; networks share the rest evenly. From few clips a ridge is steadier."""
 
 
 class EnsembleFusion(FusionHead):
@@ -57,7 +57,7 @@ class EnsembleFusion(FusionHead):
 
     @property
     def networks(self) -> list[FusionHead]:
-        """What learns by steps."""
+        """The networks: the heads that learn by steps."""
         return [self.tokens] if self.hidden_layer is None else [self.tokens, self.hidden_layer]
 
     @property

@@ -16,7 +16,7 @@ from viper_e2e.fusion.scale import LabelScale
 
 
 class FusionHead(nn.Module, ABC):
-    """From streams of the modalities it was built for to intensities of each clip.
+    """Turn streams of the modalities it was built for into intensities of each clip.
 
     What is absent or hidden reaches neither outputs nor gradients, whatever is in its slots.
     """
@@ -55,12 +55,12 @@ class FusionHead(nn.Module, ABC):
 
     @property
     def num_networks(self) -> int:
-        """How many answer for themselves in training mode."""
+        """Number of networks that answer for themselves in training mode."""
         return 1
 
     def compile_targets(self, device: torch.device) -> list[nn.Module]:
-        """What gets inputs of equal shapes again and again; not the head itself, whose hooks would become part
-        of what is compiled."""
+        """Modules worth compiling: their inputs keep their shapes. Not the head itself: its hooks would be
+        compiled as well."""
         return []
 
 

@@ -15,7 +15,7 @@ from viper_e2e.encoders import Stream
 NUM_PARTS = 3
 """Mean, deviation, change."""
 MIDDLE = (0.25, 0.75)
-"""Of the clip's duration: from the first, up to but not with the second; all else are the ends."""
+"""The middle of a clip, as shares of its duration: [first, second). The rest are the ends."""
 
 
 class PooledStream(NamedTuple):
@@ -62,7 +62,7 @@ def pooled_rows(pooled: Mapping[str, PooledStream]) -> Float[Tensor, "B F"]:
 
 
 def known_features(pooled: Mapping[str, PooledStream]) -> Bool[Tensor, "B F"]:
-    """Which features of `pooled_rows` were seen or heard."""
+    """Whether each feature of `pooled_rows` was seen or heard."""
     return torch.cat([s.present[:, None].expand(-1, NUM_PARTS * s.mean.shape[1]) for s in pooled.values()], 1)
 
 
@@ -72,14 +72,14 @@ def num_features(widths: Mapping[str, int]) -> int:
 
 
 def block_sizes(widths: Mapping[str, int]) -> list[int]:
-    """How many features of `pooled_rows` each part of each modality has, in their order."""
+    """Number of features of `pooled_rows` in each part of each modality, in order."""
     return [width for width in widths.values() for _ in range(NUM_PARTS)]
 
 
 def magnitudes(
     rows: Float[Tensor, "N F"], known: Bool[Tensor, "N F"], widths: Mapping[str, int]
 ) -> Float[Tensor, " F"]:
-    """How large the tokens are that each feature of `pooled_rows` was computed from: the root mean square over
+    """Magnitude of the tokens behind each feature of `pooled_rows`: the root mean square over
     its modality.
 
     Deviation and change of tokens that are alike are what rounding leaves of them: they vary from clip to clip,

@@ -55,7 +55,7 @@ class LabelScale(nn.Module):
     def to_labels(
         self, logits: Float[Tensor, "*B E"], otherwise: Float[Tensor, "*B E"]
     ) -> Float[Tensor, "*B E"]:
-        """What the head says in units of the labels; ``otherwise`` where the width is 0 and it is no task's."""
+        """The head's output in units of the labels; ``otherwise`` for columns of width 0 without a task."""
         units = logits.sigmoid() - 0.5 if self.bounded else logits / 4
         scaled = self.centres.to(logits.dtype) + self.widths.to(logits.dtype) * units
         labels = torch.where(self.widths > 0, scaled, torch.where(self.is_unit, logits.sigmoid(), otherwise))
@@ -64,7 +64,7 @@ class LabelScale(nn.Module):
         return labels
 
     def within(self, labels: Float[Tensor, "*B E"]) -> Float[Tensor, "*B E"]:
-        """What a line made of them, as such labels are: in [0, 1], and classes as shares of 1."""
+        """A linear prediction brought into the range of such labels: [0, 1], and classes as shares of 1."""
         labels = torch.where(self.is_unit & (self.widths == 0), labels.clamp(0.0, 1.0), labels)
         for columns in self.classes:
             total = labels[..., columns].sum(-1, keepdim=True)

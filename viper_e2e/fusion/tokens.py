@@ -132,7 +132,7 @@ class TokenFusion(FusionHead):
     def _change(
         self, name: str, index: int, tokens: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T F"]:
-        """How each kept token differs from the clip's mean, of tokens brought to one scale first: normalised
+        """Difference of each kept token from the clip's mean, after tokens are brought to one scale: normalised
         by itself, a change would lose how large it is."""
         tokens = torch.where(keep[..., None], tokens, 0.0).to(self.missing_token.dtype)
         tokens = nn.functional.layer_norm(tokens, tokens.shape[-1:])

@@ -24,11 +24,11 @@ class Rehearsal:
         subject: str | None = None,
         **others: object,
     ) -> None:
-        """In the place of `ShardWriter.add`, of which it counts these."""
+        """Count a sample, in place of `ShardWriter.add`."""
         self.clips += 1
         self.unlabelled += intensities is None
         self.subjects |= {subject} if subject is not None else set()
 
     def report(self) -> SplitReport:
-        """What there would be; no shards are."""
+        """The report of a real run, without shards."""
         return SplitReport(self.split, self.clips, self.unlabelled, len(self.subjects), 0, 0)

@@ -52,7 +52,7 @@ class Files:
             return False
 
     def hint(self, name: str) -> str:
-        """What of the folder may be meant by a name that means no file of it."""
+        """A hint at the files that a name may mean, if it matches none."""
         last = _composed(name).replace("\\", "/").rpartition("/")[2]
         stem = without_ending(last)
         plain = without_ending(_composed(unquote(last.partition("?")[0]))).strip()

@@ -23,7 +23,7 @@ WINDOW_SECONDS = 2.0
 MIN_SHARE = 0.5
 """A window with a label in fewer of its frames has none."""
 MAX_BYTES = 100_000_000
-"""Of one file of labels."""
+"""Largest file of labels."""
 SPLITS = {"train": "train", "val": "val", "test": "test", "dev": "val"}
 """Beginnings of a folder's name (``Train_Set``, ``Validation_Set``) and the split that they mean."""
 
@@ -35,7 +35,7 @@ class FrameLabels:
     """One file of labels, a row for each frame."""
 
     name: str
-    """Of the task: ``valence`` and ``arousal`` are two, each with its own name, ``expression``, ``units``."""
+    """Name of the task: ``expression``, ``units``; ``valence`` and ``arousal`` are two tasks."""
     kind: Literal["number", "class", "labels"]
     columns: tuple[str, ...]
     """Numbers: their names; a class: its words; labels: their titles."""
@@ -151,7 +151,7 @@ def tasks_of(labels: Iterable[FrameLabels]) -> tuple[TaskColumns, ...]:
 
 @dataclass(frozen=True)
 class FrameLabelTable:
-    """What a folder of files of labels comes to."""
+    """The table made of a folder of label files."""
 
     rows: tuple[Row, ...]
     tasks: tuple[TaskColumns, ...]

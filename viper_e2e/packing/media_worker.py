@@ -47,7 +47,7 @@ class MediaWorker:
 
 
 in_worker = MediaWorker()
-"""That of this process; `pack` ends it."""
+"""The worker of this process; `pack` ends it."""
 
 
 def _call(job: tuple[Callable[..., Any], tuple]) -> Any:

@@ -1,4 +1,4 @@
-"""packing/options.py: how clips are packed, as one value: which files beside them, sizes, words, the seed."""
+"""packing/options.py: options of packing, as one value: files beside clips, sizes, words, the seed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from viper_e2e.tables import NO_CHOICES, ColumnChoices
 
 @dataclass(frozen=True, kw_only=True)
 class PackOptions:
-    """How clips are packed."""
+    """Options of packing."""
 
     choices: ColumnChoices = NO_CHOICES
-    """Which of the table's columns is what."""
+    """The meaning of the table's columns."""
     audio: Path | None = None
     """Folder of sound files kept apart from the clips."""
     fau: Path | None = None
@@ -24,18 +24,18 @@ class PackOptions:
     shard_size: int = 256_000_000
     """Bytes after which a shard ends."""
     seed: int = 0
-    """Of the order of samples."""
+    """Seed of the order of samples."""
     overwrite: bool = False
     """Whether shards of an earlier run are replaced."""
     max_bytes: int = ShardLimits.max_clip_bytes
-    """Of the largest file that is packed; larger ones are left out."""
+    """Size of the largest file that is packed; larger ones are left out."""
     dry_run: bool = False
     """Look at everything and write nothing; of clips only the first bytes are read, of files from which some
     are cut the times of their frames."""
     subtitles: bool = True
     """Whether those beside clips (vtt, srt, txt) are packed as their words."""
     words_language: str = ""
-    """Of subtitles that are taken where there are several (``CLIP.en.srt``)."""
+    """Language of the subtitles to take if there are several (``CLIP.en.srt``)."""
     transcribe: str | None = None
     """A Whisper, folder or hub id, for clips of which no words are known."""
     language: str | None = None

@@ -26,7 +26,7 @@ from viper_e2e.shards import ShardIndex, ShardWriter
 from viper_e2e.tables import oddities_of, read_labels
 
 TRANSCRIPTS = ".transcripts.jsonl"
-"""In the folder of shards, until all are there."""
+"""File in the folder of shards, until all of them are written."""
 
 
 def pack(
@@ -92,7 +92,7 @@ def pack(
 
 
 def _rehearsed(by_split: Mapping[str, list[Clip]], samples: Samples) -> list[SplitReport]:
-    """What would be packed of each split of which there is something to pack."""
+    """Reports of a dry run, one for each split with clips to pack."""
     reports = []
     for split, clips in sorted(by_split.items()):
         rehearsal = Rehearsal(split)

@@ -1,4 +1,4 @@
-"""packing/recipe.py: what is known of a published corpus, as facts, and its folder -> rows of a table."""
+"""packing/recipe.py: facts about a published corpus, and its folder -> rows of a table."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Corpus:
     link: str
     licence: str
     measure: str
-    """What papers report on it."""
+    """The measure that papers report on it."""
     split: str
     """The split that they report it for."""
     tasks: tuple[TaskColumns, ...]
     combined: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """What papers report of several tasks together: name → ``TASK.MEASURE`` → its weight in a sum."""
+    """Measures of papers that combine several tasks: name → ``TASK.MEASURE`` → its weight in a sum."""
     sources: tuple[Source, ...]
     meta: tuple[str, ...] = ()
     """Columns kept with each clip, to score groups by, beside those that are always kept (Fold, Session, …)."""
     missing: tuple[str, ...] = ()
-    """What means "no label" in its tables."""
+    """Cells that mean "no label" in its tables."""
     folds: tuple[str, ...] = ()
     """Values of the column ``Fold``; one of them is held out, the first where nobody says which."""
     held_out: str = "test"
@@ -50,7 +50,7 @@ class Corpus:
     known: Mapping[str, str] = field(default_factory=dict)
     """Path of a clip → what is known to be wrong with it; reported if the clip is there."""
     unverified: tuple[str, ...] = ()
-    """What of these facts nobody has compared with the corpus or with public code that reads it."""
+    """Facts that nobody has compared with the corpus or with public code that reads it."""
 
     def choices(self) -> ColumnChoices:
         combined = combined_from_json(self.combined)
@@ -59,11 +59,11 @@ class Corpus:
 
 @dataclass(frozen=True)
 class CorpusRows:
-    """What a folder of a corpus came to."""
+    """Rows made of a corpus's folder."""
 
     rows: list[Fields]
     notes: list[str]
-    """What differs from what is known of the corpus, and what was left out."""
+    """Differences from the facts about the corpus, and what was left out."""
 
 
 def corpus_rows(corpus: Corpus, folder: Path, fold: str = "") -> CorpusRows:
@@ -118,7 +118,7 @@ def _in_several_folds(rows: Sequence[Fields]) -> list[str]:
 
 
 def _lists_of_folds(corpus: Corpus, folder: Folder, rows: Sequence[Fields]) -> list[str]:
-    """Where the corpus's own lists of training are not all that the test list of a fold leaves."""
+    """Folds whose training list is not everything outside their test list."""
     notes = []
     for fold, table in corpus.trained.items():
         listed = {row["Path"] for row in table.rows(folder)}

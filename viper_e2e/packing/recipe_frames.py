@@ -23,7 +23,7 @@ class FrameWindows(Source):
     table: str
     """Path of the files in the corpus, ``*`` allowed."""
     endings: tuple[str, ...] = ()
-    """Of a file's name that are not in that of its video, such as ``_left``; in the field ``ending``."""
+    """Endings of a file's name that its video's name lacks, such as ``_left``; in the field ``ending``."""
 
     def records(self, folder: Folder) -> Iterator[tuple[str, Fields]]:
         by_stem = {Path(file).stem: file for file in folder.files}
@@ -62,7 +62,7 @@ def _window_of(seconds: float) -> int:
 
 @dataclass
 class _LeftOut:
-    """What of the files gives no row."""
+    """Files that give no row."""
 
     without_video: list[str] = field(default_factory=list)
     uneven: list[str] = field(default_factory=list)

@@ -15,9 +15,9 @@ from viper_e2e.runtime import count_of, is_hidden
 MAX_NAMED = 3
 """Files or rows of one kind that are named; all are counted."""
 Fields = dict[str, str]
-"""Of one file name or one line of a table."""
+"""Fields of one file name or one line of a table."""
 Change = Callable[[Fields], "Fields | None"]
-"""What cannot be said by a template; ``None`` leaves the row out, a `ValueError` says why."""
+"""A change that no template can express; ``None`` leaves the row out, a `ValueError` says why."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Folder:
 
     path: Path
     files: Sequence[str]
-    """Of clips, by their paths in it."""
+    """Files of clips, by their paths in the folder."""
     notes: list[str]
-    """What is odd about it."""
+    """Notes on what is odd about it."""
 
     @cached_property
     def by_number(self) -> dict[int, list[str]]:
@@ -65,7 +65,7 @@ class Beside:
     columns: Mapping[str, str]
     """Those that are taken → what they are called as fields of the row; empty where it has no such line."""
     pattern: str = ""
-    """Of its lines, where it is no table of cells but text."""
+    """Pattern of its lines, if it is text instead of a table with cells."""
 
     def read(self, folder: Folder) -> dict[str, Fields]:
         found: dict[str, Fields] = {}
@@ -86,7 +86,7 @@ class Beside:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where rows come from, and how one is made."""
+    """A source of rows, and how to make one."""
 
     row: Mapping[str, str]
     """Column of labels.csv → template over the fields, such as ``"dia{Dialogue_ID}_utt{Utterance_ID}"``."""
@@ -99,7 +99,7 @@ class Source:
     """Whether ``Path`` means the clip whose name is the same number, wherever it lies."""
 
     def records(self, folder: Folder) -> Iterator[tuple[str, Fields]]:
-        """Where each row is, and its fields."""
+        """Place and fields of each row."""
         raise NotImplementedError
 
     def rows(self, folder: Folder) -> list[Fields]:
@@ -170,7 +170,7 @@ class Table(Source):
     table: str
     """Its path in the corpus, ``*`` allowed."""
     columns: tuple[str, ...] = ()
-    """Of a table that begins without a line of titles."""
+    """Columns of a table without a line of titles."""
     separator: str = ","
     """A space stands for any number of them."""
     optional: bool = False
@@ -192,7 +192,7 @@ class Lines(Source):
     pattern: str
     """Regular expression of the whole line; its named groups are the fields, ``file`` is the file's name."""
     others: str = ""
-    """Of lines that are not rows; lines that are neither are reported."""
+    """Pattern of lines that are not rows; lines that match neither pattern are reported."""
 
     def records(self, folder: Folder) -> Iterator[tuple[str, Fields]]:
         strange = []

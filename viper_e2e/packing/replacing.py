@@ -1,4 +1,4 @@
-"""packing/replacing.py: which shards of an earlier run may be replaced, and how new ones take their place."""
+"""packing/replacing.py: replacement of shards of an earlier run by new ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def shards_in_the_way(out: Path, overwrite: bool) -> list[Path]:
 
 
 def to_replace(old: list[Path], splits: set[str], findings: Findings) -> list[Path]:
-    """Of what is there, the shards of these splits that `pack` wrote; nothing else is ours to delete."""
+    """Existing shards of these splits that `pack` wrote; nothing else may be deleted."""
     found = []
     for path in old:
         split = path.name.rpartition("-")[0]

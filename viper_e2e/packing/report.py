@@ -1,4 +1,4 @@
-"""packing/report.py: what packing made and what it left out."""
+"""packing/report.py: report of packing: what was made, what was left out."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class PackReport:
-    """What was packed. ``exit_code`` is 0 where nothing was left out, else 2."""
+    """Report of a packing. ``exit_code`` is 0 if nothing was left out, else 2."""
 
     out: str
     labels: LabelSet
@@ -68,9 +68,9 @@ class PackReport:
     problems: tuple[str, ...]
     """One line for each clip or row that was left out."""
     notes: tuple[str, ...]
-    """What was packed, but is worth knowing."""
+    """Notes on clips that were packed."""
     columns: tuple[Column, ...] = ()
-    """What each column of the table was taken for."""
+    """Columns of the table with their meaning."""
     is_dry: bool = False
     """Nothing was written: this is what would be."""
 
@@ -99,7 +99,7 @@ class PackReport:
 
 
 def _columns_table(columns: tuple[Column, ...]) -> Table:
-    """What each column was taken for: the last chance to see that an age is no emotion."""
+    """Table of columns and their meaning: the last chance to see that an age is no emotion."""
     rows = []
     for column in columns:
         span = ("" if value is None else f"{value:g}" for value in (column.minimum, column.maximum))

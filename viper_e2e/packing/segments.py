@@ -36,9 +36,9 @@ class Clip:
     sound: Path | None
     units: Path | None
     stretch: Stretch | None = None
-    """What is to be cut out of the video; ``None``: nothing, the clip is the whole file."""
+    """The stretch to cut out of the video; ``None``: the clip is the whole file."""
     file_seconds: float = math.inf
-    """Of the video, where something is cut out of it."""
+    """Duration of the video, if the clip is cut out of it."""
     has_own_files: bool = False
     """Whether sound and action units begin where the clip does, not where the video does."""
 
@@ -98,7 +98,7 @@ class Films:
                 self._early_seconds += stretch.early_seconds
 
     def lines(self) -> list[str]:
-        """What a person should know before hours of work."""
+        """Lines to show before hours of work."""
         lines = []
         if self._cut:
             kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self._cut.items()))

@@ -18,13 +18,13 @@ MAX_NAMED = 10
 
 @dataclass
 class PackedWords:
-    """What is known of the words of the clips of a run, and what to report about it."""
+    """Words of the clips of a run, and what to report about them."""
 
     findings: Findings
     is_wanted: bool = True
     """Whether files beside clips are looked at."""
     language: str = ""
-    """Of the file that is taken where there are several."""
+    """Language of the file to take if there are several."""
     transcripts: Transcripts | None = None
     """Hears clips of which no words are known."""
     broken: list[str] = field(default_factory=list)
@@ -32,7 +32,7 @@ class PackedWords:
     unread: dict[str, None] = field(default_factory=dict)
     """Names of subtitles of clips without timed words that are not read, each once."""
     _read: dict[Path, tuple[Cue, ...]] = field(default_factory=dict)
-    """Of the last file, which may be that of several clips."""
+    """Cues of the last file read, which may belong to several clips."""
 
     def members(self, video: Path, text: str | None, segment: Segment | None) -> dict[str, bytes]:
         """The member with a clip's words; none where nothing is known of them.
@@ -77,7 +77,7 @@ class PackedWords:
             self.transcripts.forget()
 
     def lines(self) -> list[str]:
-        """What to report of files, a line each."""
+        """Lines to report, one per file."""
         told = []
         if self.unread:
             many = f"{count_of(len(self.unread), 'file')} of subtitles not read ({first_of(self.unread)})"

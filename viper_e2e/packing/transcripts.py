@@ -41,7 +41,7 @@ class Transcripts:
         """Clips that an earlier run had transcribed."""
 
     def __call__(self, sample: Sample) -> tuple[Cue, ...]:
-        """What is said in a clip, on its own clock; `ClipError` where its sound cannot be read."""
+        """Transcribe a clip, on its own clock; `ClipError` if its sound cannot be read."""
         if self._journal is None:
             return self._cues(sample)
         clip = _digest(sample)
@@ -81,7 +81,7 @@ def _transcribed_before(journal: Path, made_by: str) -> dict[str, tuple[Cue, ...
 
 
 def _digest(sample: Sample) -> str:
-    """What tells a clip by what it holds."""
+    """Digest of a clip's content."""
     made = hashlib.sha256(repr(sample.segment).encode())
     for data in (sample.video, sample.sound):
         content = data if isinstance(data, bytes) else b""
@@ -92,7 +92,7 @@ def _digest(sample: Sample) -> str:
 def transcripts_of(
     source: str | None, language: str | None, limits: LimitsConfig, journal: Path | None = None
 ) -> Transcripts | None:
-    """Of a model that is asked for; `ViperError` for a language without one."""
+    """Transcripts by the model that was asked for; `ViperError` if it does not know the language."""
     if source is None and language is not None:
         raise ViperError(f"--language {language} goes with --transcribe; name a Whisper model with it")
     return None if source is None else Transcripts(source, language, limits, journal)

@@ -16,7 +16,7 @@ _LOCAL_HEADER = b"PK\x03\x04"
 
 
 class Refused(Exception):
-    """What was found that does not belong; `read` in `safe_pickle.py` adds the file's name."""
+    """Something in a file that must not be there; `read` in `safe_pickle.py` adds the file's name."""
 
 
 class Archive:

@@ -40,7 +40,7 @@ class Imported:
     folder: Path
     modalities: tuple[str, ...]
     notes: tuple[str, ...]
-    """What differs from the authors' own runs, a sentence each, shown to people who score with it."""
+    """Differences from the authors' own runs, a sentence each, shown to people who score with it."""
 
 
 def is_published(source: str | os.PathLike) -> bool:
@@ -98,7 +98,7 @@ def published_checkpoint(
 
 
 def approximations(modalities: Sequence[str], overrides: Mapping[str, str]) -> tuple[str, ...]:
-    """What cannot be as the authors had it, because it was never released or no longer exists."""
+    """Parts that cannot match the authors' because they were never released or no longer exist."""
     notes = []
     needs = needs_of(modalities)
     if "face" in needs:
@@ -166,7 +166,7 @@ def _config(head: ReleasedHead, overrides: Mapping[str, str]) -> ModelConfig:
 
 
 def _write(folder: Path, head: ReleasedHead, config: ModelConfig, notes: Sequence[str]) -> None:
-    """What `pretrained.write` writes of a model, without building one: no backbone has to be at hand."""
+    """Write the files of `pretrained.write` without building a model: no backbone is needed."""
     records = {
         # Which bytes the authors used is not known: no hash to hold a backbone to.
         name: {"spec": backbone.source, "revision": backbone.revision, "tensors_sha256": None}

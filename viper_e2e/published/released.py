@@ -33,7 +33,7 @@ MODALITIES_OF_WIDTH = {
     1568: ("visual", "textual", "action_units"),
     2080: ("visual", "audio", "textual", "action_units"),
 }
-"""Of the eight released checkpoints, by the width of their input."""
+"""Modalities of the eight released checkpoints, by the width of their input."""
 
 ROOT = "transformers.models.perceiver.modeling_perceiver.PerceiverModel"
 

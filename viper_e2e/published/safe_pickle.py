@@ -40,19 +40,19 @@ CALLABLES = {
     "builtins.set",
     "torch.Size",
 }
-"""What a file may ask to have called; `_call` answers in their place."""
+"""Callables that a file may name; `_call` answers in their place."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """What a pickle calls a global, as text; it is never looked up."""
+    """The name of a global in a pickle; it is never looked up."""
 
     text: str
 
 
 @dataclass(eq=False, repr=False)
 class Stub:
-    """What a pickle calls an instance: the name of its class, and the attributes it was given."""
+    """An instance in a pickle: the name of its class, and its attributes."""
 
     kind: str
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -95,7 +95,7 @@ def read(path: Path) -> Any:
 
 
 class _Mark:
-    """Where a group of values on the stack begins."""
+    """The beginning of a group of values on the stack."""
 
 
 class _Machine:

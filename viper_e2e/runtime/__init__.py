@@ -1,4 +1,4 @@
-"""runtime: what commands run on: terminal, console, files, processes, devices."""
+"""runtime: the base of all commands: terminal, console, files, processes, devices."""
 
 import lazy_loader
 

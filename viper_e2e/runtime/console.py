@@ -25,7 +25,7 @@ MAX_PROBLEMS = 10
 
 
 def tell_problems(problems: Sequence[str]) -> None:
-    """What was left aside in shards, so that nobody takes what is there for the whole."""
+    """Print what was left out of shards, so that nobody takes the rest for the whole."""
     for problem in problems[:MAX_PROBLEMS]:
         console.print(f"[yellow]{escape(problem)}[/yellow]", soft_wrap=True)
     if len(problems) > MAX_PROBLEMS:
@@ -46,7 +46,7 @@ class TellOnce:
         self._lines.add(text)
 
     def problems(self, problems: Sequence[str]) -> None:
-        """As `tell_problems`."""
+        """See `tell_problems`."""
         tell_problems([problem for problem in problems if problem not in self._lines])
         self._lines.update(problems)
 

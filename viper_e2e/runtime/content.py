@@ -10,7 +10,7 @@ from pathlib import Path
 WHOLE_BYTES = 1024**2
 """Up to this size every byte is read."""
 NUM_PIECES, PIECE_BYTES = 16, 16 * 1024
-"""Of what is larger. Films are compressed: one that was made again differs nearly everywhere, so samples from
+"""Samples of a larger file. Films are compressed: a new encoding differs nearly everywhere, so samples from
 its head to its tail tell it, and an hour of 4K costs as little as ten seconds."""
 
 
@@ -32,7 +32,7 @@ def sampled_digest(read: Callable[[int, int], bytes], size: int) -> str:
 
 
 def file_id(path: Path) -> str | None:
-    """What tells a file from what it was before it was replaced; ``None`` where there is none.
+    """Identity of a file's state, which changes when the file is replaced; ``None`` if there is no file.
 
     Its bytes (sampled) and its times: a copy that kept size and time has other bytes, and whoever changes a few
     bytes between the samples and sets the time back changes the time of that change (``ctime``).

@@ -16,7 +16,7 @@ _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _LOCAL = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
 CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may take (cgroup 2)."""
+"""Linux's folder of a container's limits (cgroup 2)."""
 _MEETING_POINT = ("MASTER_ADDR", "MASTER_PORT")
 
 
@@ -63,7 +63,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _group_bytes() -> int | float:
-    """What a container may still take."""
+    """Memory that the container may still take."""
     limit, used = (CGROUP / name for name in ("memory.max", "memory.current"))
     if not limit.is_file() or limit.read_text().strip() == "max":
         return math.inf

@@ -17,7 +17,7 @@ def _if_here(name: str) -> ModuleType | None:
 
 
 fcntl, msvcrt = _if_here("fcntl"), _if_here("msvcrt")
-"""Of POSIX and of Windows."""
+"""Locks of POSIX and of Windows."""
 
 _FAR = 1 << 30
 """Windows lets nobody read a locked byte, so one is locked that no file of ours reaches."""

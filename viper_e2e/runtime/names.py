@@ -74,7 +74,7 @@ def fault_of(name: str) -> str | None:
 
 
 def likely_path(missing: str) -> str | None:
-    """What beside a path where nothing is was probably meant: alike but for its ending, which many have."""
+    """The file beside a missing path that was probably meant: its name differs only in its ending."""
     path = Path(missing)
     try:
         beside = {printable(other.name): other.stem for other in path.parent.iterdir()}

@@ -85,6 +85,6 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """What a kill in the middle of :func:`written_whole` left in a folder that no other process writes into."""
+    """Remove files that a killed :func:`written_whole` left in a folder that no other process writes into."""
     for partial in folder.glob(".*.partial*"):
         partial.unlink(missing_ok=True)

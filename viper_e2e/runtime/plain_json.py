@@ -12,13 +12,13 @@ from viper_e2e.errors import ViperError
 from viper_e2e.runtime.environment import explain
 
 MAX_BYTES = 16 * 2**20
-"""Of a file of settings, or of a record."""
+"""Largest file of settings, or of a record."""
 MAX_BYTES_BY_CLIP = 2**28
-"""Of a file that has a line for each of millions of clips."""
+"""Largest file with a line for each of millions of clips."""
 
 
 def dumps(data: object, *, indent: int | None = None) -> str:
-    """As `json.dumps`, but null for NaN and Infinity, which are words that JSON does not have."""
+    """`json.dumps` with null for NaN and Infinity, which JSON does not have."""
     return json.dumps(_plain(data), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
@@ -67,7 +67,7 @@ def read_text(
 def parsed(
     content: str | bytes, name: str, *, strict: bool = False, error: type[ViperError], advice: str = ""
 ) -> Any:
-    """What JSON says that stands in ``name``; ``strict``: without NaN, which other programs write."""
+    """The data of a JSON text from ``name``; ``strict``: without NaN, which other programs write."""
     try:
         text = content if isinstance(content, str) else content.decode()
         return json.loads(text, parse_constant=_no_constant if strict else None)

@@ -132,7 +132,7 @@ class Processes:
         return "; ".join(complaints) or "a process was lost on the way; torchrun's summary names it"
 
     def _about(self, other: int) -> str:
-        """What is wrong with another process, or nothing."""
+        """The trouble of another process, or an empty string."""
         assert self._store is not None
         if self._store.check([f"failure {other}"]):
             return f"process {other} failed: {self._store.get(f'failure {other}').decode()}"

@@ -127,7 +127,7 @@ class _Remaining(ProgressColumn):
 
 
 class _Details(ProgressColumn):
-    """As much of the details as there is room for, cut between two of them; nothing on a narrow terminal."""
+    """The details that fit, cut between two of them; none on a narrow terminal."""
 
     max_refresh = 0.5
 

@@ -25,7 +25,7 @@ def class_word(cell: str) -> str:
 
 
 def same_class(word: str) -> str:
-    """What is equal for two spellings of one class: case, spaces, dashes between words, composed accents."""
+    """A form that all spellings of one class share: case, spaces, dashes and composed accents do not count."""
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", class_word(word)).casefold())
     text = text.translate(DASHES)
     return re.sub(r"(?<=\S)[\s_-]+(?=\S)", " ", text)
@@ -40,7 +40,7 @@ def spelt_alike(names: Iterable[str]) -> list[list[str]]:
 
 
 def spelt_apart(*sets: Iterable[str]) -> list[list[str]]:
-    """As `spelt_alike`, of names that are not all in one of the sets: one person may be in two."""
+    """`spelt_alike` across sets: groups of names that no single set contains. One person may be in two sets."""
     parts = [set(names) for names in sets]
     alike = spelt_alike(set[str]().union(*parts))
     return [names for names in alike if sum(not part.isdisjoint(names) for part in parts) > 1]

@@ -7,7 +7,7 @@ import io
 import sys
 
 _INSTEAD = {**dict.fromkeys("▏▎▍▌▋▊▉█━╸╺", "#"), "·": ".", "–": "-", "−": "-", "…": "~", "×": "x", "’": "'"}
-"""What is drawn where a terminal has no such letter."""
+"""Substitutes for letters that a terminal cannot show."""
 
 
 def tolerate_terminal_encodings() -> None:

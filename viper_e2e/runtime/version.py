@@ -1,4 +1,4 @@
-"""version.py: of this package, and of every other that can change a number."""
+"""version.py: versions of this package and of every other that can change a number."""
 
 from __future__ import annotations
 

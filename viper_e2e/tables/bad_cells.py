@@ -44,7 +44,7 @@ def why_no_name(cell: str) -> str | None:
 
 
 def no_number(cell: str, decimal: str = ".") -> str:
-    """What is said of a label that is none."""
+    """Message about a label that is no number."""
     if is_date(cell):
         return f"not a number but a date, as spreadsheets make of 3.5 or 3/5: {AS_TEXT}"
     if is_missing_word(cell):
@@ -58,7 +58,7 @@ def no_number(cell: str, decimal: str = ".") -> str:
 
 
 def no_time(cell: str) -> str:
-    """What is said of a time that is none."""
+    """Message about a time that cannot be read."""
     what = "neither seconds nor hh:mm:ss.mmm"
     if is_date(cell):
         return f"{what} but a date, as spreadsheets make of 3.5 or 3/5: {AS_TEXT}"

@@ -1,4 +1,4 @@
-"""column_choices.py: what users say about columns, what each is taken for, and what is left to ask."""
+"""column_choices.py: users' choices about columns, each column's meaning, and the questions left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from viper_e2e.tasks import CombinedMeasure
 
 @dataclass(frozen=True)
 class ColumnChoices:
-    """What a person says of a table where its titles and values leave it open."""
+    """Choices that users make where titles and values leave the meaning of a table open."""
 
     labels: tuple[str, ...] = ()
     """The columns of emotions; no others are taken as such."""
@@ -27,15 +27,15 @@ class ColumnChoices:
     split_column: str = ""
     subject_column: str = ""
     split: str = ""
-    """Of all rows, where the table has no such column."""
+    """Split of all rows, if the table has no such column."""
     encoding: str = ""
     sheet: str = ""
     meta: tuple[str, ...] = ()
     """Columns that are kept with each clip (age, language), to score groups by; never labels."""
     tasks: tuple[TaskColumns, ...] = ()
-    """What the columns mean where they are not all intensities."""
+    """Tasks of the columns, unless all are intensities."""
     combined: tuple[CombinedMeasure, ...] = ()
-    """What the corpus is measured by of several tasks together."""
+    """Measures of the corpus that combine several tasks."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Columns:
     parts: dict[str, int] = field(default_factory=dict)
     """``Start``, ``End``, ``Side``, as far as they are there."""
     meta: dict[str, int] = field(default_factory=dict)
-    """By the name that it has beside each clip."""
+    """Columns kept with each clip, by the name they have there."""
     labels: list[int] = field(default_factory=list)
     tasks: tuple[TaskColumns, ...] = ()
     unused: dict[int, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""columns.py: what each column of a table is taken for, by its title or as the user says."""
+"""columns.py: the meaning of each column of a table, by its title or the user's choice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from viper_e2e.tables.titles import (
 
 
 def take_columns(sheet: Sheet, choices: ColumnChoices) -> Columns:
-    """What each column is taken for. What could be meant in two ways is reported or asked about."""
+    """Find the meaning of each column. Anything ambiguous is reported or asked about."""
     columns = Columns()
     _check_titles(sheet, columns)
     _take_named(sheet, choices, columns)
@@ -42,7 +42,7 @@ def take_columns(sheet: Sheet, choices: ColumnChoices) -> Columns:
 
 
 def _tell_times(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
-    """What may say when clips begin and end, and does not: they would be longer than meant."""
+    """Report columns that look like times of clips but are not read: clips would be longer than meant."""
     ignored = set(map(plain, choices.ignore))
     for name in ("Start", "End"):
         alike = [
@@ -147,7 +147,7 @@ def _ask_who(sheet: Sheet, columns: Columns, meant: set[str]) -> None:
 
 
 def _kept_name(title: str) -> str:
-    """What a column is called beside each clip: the known ones always alike, whatever their case."""
+    """Name of a column kept with each clip: known ones always the same, whatever their case."""
     return next((name for name in KEPT if plain(name) == plain(title)), title)
 
 

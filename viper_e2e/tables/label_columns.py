@@ -1,4 +1,4 @@
-"""label_columns.py: which columns of a table are labels, by their titles and by what is in them."""
+"""label_columns.py: search for the label columns of a table, by their titles and cells."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STEPS_FACTOR, SHARES_FACTOR = 3.0, 50.0
 
 
 def take_labels(sheet: Sheet, choices: ColumnChoices, columns: Columns) -> None:
-    """Of the columns that are nothing else: labels, text, or something to ask about."""
+    """Sort the remaining columns into labels, text, and questions to ask."""
     named = {columns.file, columns.path, columns.split, columns.subject, columns.text, *columns.unused}
     named |= {*columns.meta.values(), *columns.parts.values()}
     rest = [place for place, title in enumerate(sheet.header) if title and place not in named]
@@ -133,7 +133,7 @@ def come_again(cells: Sequence[str]) -> bool:
 
 
 def _uses_of(title: str, columns: Columns) -> str:
-    """What words that come again and again can be used for."""
+    """Possible uses of a column of recurring words."""
     learned = f"; learned by --tasks {shlex.quote(f'{title}=class')}"
     return (
         learned
@@ -171,7 +171,7 @@ def _no_emotion(title: str, cells: Sequence[str], header: Sequence[str]) -> str 
 
 
 def _numbers(cells: Sequence[str]) -> list[float]:
-    """Of those that are some."""
+    """The numbers among these cells."""
     return [value for cell in cells if (value := number(cell, "either")) is not None]
 
 

@@ -37,9 +37,9 @@ class Row:
     file_id: str
     """Verbatim, with its brackets if it has them."""
     key: str
-    """What the sample is called in its shard: the File_ID without brackets, ending, dots and slashes."""
+    """Name of the sample in its shard: the File_ID without brackets, ending, dots and slashes."""
     name: str
-    """What its files are looked for as, with folders and ending if the table has them."""
+    """Name to find its files by, with folders and ending if the table has them."""
     split: str
     """Lower case."""
     subject: str | None
@@ -49,18 +49,18 @@ class Row:
     text: str | None = None
     """Words that are said in it."""
     segment: Segment | None = None
-    """Which part of its file it is; ``None``: all of it."""
+    """The part of its file; ``None``: all of it."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """What one column was taken for."""
+    """A column and its meaning."""
 
     title: str
     taken_for: str
     minimum: float | None = None
     maximum: float | None = None
-    """Of a label's values."""
+    """Least and greatest value of a label."""
     empty: int = 0
     """Cells of it that hold nothing, or a code for nothing."""
     counts: Mapping[str, int] | None = None
@@ -166,7 +166,7 @@ class RowReader:
         return not cell or is_missing(cell, self.codes) or is_missing_word(cell)
 
     def _of_tasks(self, cells: list[str]) -> tuple[float, ...] | None:
-        """Of all tasks one after the other; a task without a label is missing, and all of them are no label."""
+        """Labels of all tasks in order; NaN for a task without one, None if no task has one."""
 
         values = [task.read(cells, self._is_empty, self.decimal) for task in self.places.tasks]
         row = tuple(value for own in values for value in own)
@@ -181,7 +181,7 @@ class RowReader:
         )
 
     def _taken_for(self) -> dict[int | None, str]:
-        """By place, all columns that are no labels; None stands for those that are not there."""
+        """Meanings of all columns that are no labels, by place; None stands for absent ones."""
         places = self.places
         kept: dict[int | None, str] = {
             at: "kept with the clip" + (" (--meta)" if name not in KEPT else f" as {name}")
@@ -198,7 +198,7 @@ class RowReader:
         }
 
     def _column(self, at: int, column: Column) -> Column:
-        """With what is in its cells."""
+        """The column, with what its cells contain."""
         places = self.places
         is_counted = at in {places.split, places.subject, *places.meta.values()}
         task = next((task for task in places.tasks if at in task.places), None)
@@ -268,7 +268,7 @@ def without_brackets(file_id: str) -> str:
 
 
 def key_of(name: str) -> str:
-    """What a clip of this name is called in a shard, where a dot ends a key and a slash begins a folder.
+    """Key of a clip of this name in a shard, where a dot ends a key and a slash begins a folder.
 
     ``VP01/clip.mp4`` → ``VP01__clip``, ``P03_2024.05.01`` → ``P03_2024_05_01``. Raises ``ValueError``.
     """

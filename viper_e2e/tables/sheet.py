@@ -39,7 +39,7 @@ class Sheet:
     separator: str
     """Empty for a workbook."""
     notes: tuple[str, ...]
-    """What was found from the file itself, if it is not plain comma-separated UTF-8."""
+    """Properties found in the file itself, unless it is plain comma-separated UTF-8."""
 
 
 def read_sheet(path: Path, is_id: IsId, *, encoding: str = "", sheet: str = "") -> Sheet:

@@ -122,7 +122,7 @@ def _refusal(path: Path, columns: Columns, problems: Sequence[tuple[int, str]]) 
 
 
 def _missing_words(cells: Sequence[str], codes: Sequence[str]) -> list[str]:
-    """What some of these say in place of a number, and usually stands for an empty cell; each once."""
+    """Words among these cells that usually stand for an empty one; each once."""
     return list(dict.fromkeys(cell for cell in cells if is_missing_word(cell) and not is_missing(cell, codes)))
 
 

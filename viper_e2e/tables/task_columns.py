@@ -1,4 +1,4 @@
-"""task_columns.py: which columns of a table belong to which task, and a row's cells -> that task's numbers."""
+"""task_columns.py: columns of each task of a table, and a row's cells -> that task's numbers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOLDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 """How programs and people write that a label holds, or does not."""
 
 Find = Callable[[str], "int | None"]
-"""Where the column of a title is; notes a complaint where there is none."""
+"""Finds the column of a title, or notes a complaint."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class TaskColumns:
     name: str
     kind: str
     titles: tuple[str, ...]
-    """Of its columns: one with the words of a class, or several with numbers."""
+    """Titles of its columns: one with the words of a class, or several with numbers."""
     classes: tuple[str, ...] = ()
-    """Of a column of words; empty: those that occur."""
+    """Classes of a column of words; empty: those that occur."""
     span: tuple[float, float] | None = None
     """Range of the values; None: that of the table's."""
     places: tuple[int, ...] = ()
     measures: tuple[str, ...] = ()
-    """What its corpus reports of it beside the measures of its kind, as `FURTHER_MEASURES` has them."""
+    """Measures from `FURTHER_MEASURES` that its corpus reports beside those of its kind."""
 
     @property
     def is_words(self) -> bool:
@@ -57,7 +57,7 @@ class TaskColumns:
 
     @property
     def column_names(self) -> tuple[str, ...]:
-        """Of its part of the label set: a class's or a label's begins with the name of the task."""
+        """Names of its columns in the label set; those of classes and labels begin with the task's name."""
         if self.kind in ("class", "labels"):
             own = self.classes if self.is_words else self.titles
             return tuple(f"{name_of(self.name)} {one}" for one in own)
@@ -101,7 +101,7 @@ class TaskColumns:
 
 
 class AskedTasks(NamedTuple):
-    """What ``--tasks`` asks for."""
+    """Tasks that ``--tasks`` asks for."""
 
     columns: tuple[TaskColumns, ...] = ()
     combined: tuple[CombinedMeasure, ...] = ()
@@ -272,7 +272,7 @@ def label_set(
     rows: Sequence[tuple[float, ...] | None],
     combined: Sequence[CombinedMeasure] = (),
 ) -> LabelSet:
-    """What these tasks make of a table; ranges that nobody gave are those of its values."""
+    """The label set of a table with these tasks; ranges that nobody gave are those of its values."""
     columns: list[str] = []
     made: list[Task] = []
     start = 0

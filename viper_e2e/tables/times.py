@@ -24,7 +24,8 @@ def seconds_of(cell: str) -> float | None:
 
 
 def read_segment(start: str, end: str, side: str, *, is_empty: Callable[[str], bool]) -> Segment | None:
-    """Of three cells; an empty one is the file's begin, its end, all of the picture; ``None``: all of the file.
+    """The segment that three cells describe. Empty ones stand for the file's begin, its end, and the whole
+    picture; ``None``: all of the file.
 
     `ValueError` for each that cannot be read, and for a stretch that is none.
     """
@@ -51,7 +52,7 @@ def read_segment(start: str, end: str, side: str, *, is_empty: Callable[[str], b
 
 
 def told_apart_by(segment: Segment | None) -> str:
-    """What the name of a clip gets where several share a file: ``12500-15250`` (milliseconds), ``left``."""
+    """Suffix for names of clips that share a file: ``12500-15250`` (milliseconds), ``left``."""
     if segment is None:
         return ""
     start, end = segment.span

@@ -8,7 +8,7 @@ RESERVED = ("File_ID", "Split", "Subject")
 KEPT = ("Fold", "Session", "Speaker", "Language", "Gender", "Age")
 """Columns that are kept with each clip under these names, as with ``--meta``."""
 PARTS = ("Start", "End", "Side")
-"""Which part of its file a clip is."""
+"""Columns for the part of its file that a clip is."""
 KNOWN = (*RESERVED, "Path", *KEPT, "Text", *PARTS)
 """All columns that are never taken for labels unless a person names them as such."""
 

@@ -10,7 +10,7 @@ from viper_e2e.runtime import DASHES, bare
 NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]{1,3})?")
 """Digits of ASCII only: what `float` takes besides (`1_0`, `１`, `nan`, `inf`) is a slip in a table."""
 LARGEST = 1e30
-"""What an index of a shard can hold."""
+"""Largest number that an index of a shard can store."""
 WRITTEN_WORDS = ("na", "n/a", "nan", "null", "none", "nil", "-", "--", ".", "?", "missing", "fehlt", "k.a.")
 SPREADSHEET_ERRORS = (
     *("#n/a", "#null!", "#value!", "#ref!", "#name?", "#num!", "#div/0!"),
@@ -22,7 +22,7 @@ CODES = frozenset(
     for sign in (1, -1)
     for code in (9, 66, 77, 88, 96, 97, 98, 99, 666, 777, 888, 997, 998, 999, 9999, 99999)
 ) | {-1.0, -2.0, -7.0, -8.0}
-"""What SPSS files and their kin write for a missing answer."""
+"""Numbers that SPSS files and their kin write for a missing answer."""
 WITH_POINT = re.compile(r"(-?[0-9]+)[.,]0{1,2}")
 """A whole number as programs write it that keep the column as numbers with decimals."""
 MIN_OTHERS = 5
@@ -53,7 +53,7 @@ def is_missing_word(cell: str) -> bool:
 
 
 def without_points(names: Sequence[str]) -> dict[str, str] | None:
-    """How names have to be read that are whole numbers one and all, some with a point: ``1.0`` → ``1``.
+    """Readings of names that are all whole numbers, some with a point: ``1.0`` → ``1``.
 
     None where none has one, or one is another word or number, as in versions such as 1.0 and 1.5.
     """

@@ -15,9 +15,9 @@ from viper_e2e.errors import ViperError
 from viper_e2e.tables.workbook_layout import Layout, layouts_of
 
 MAX_BYTES = 1_000_000_000
-"""Of a table, unpacked: more is no table of labels, or a bomb."""
+"""Largest table, unpacked: anything larger is no table of labels, or a bomb."""
 MAX_CELLS = 400_000_000
-"""Of a Parquet file, in which a few bytes may stand for any number of equal cells."""
+"""Most cells of a Parquet file, in which a few bytes may stand for any number of equal cells."""
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 Line = tuple[int, list[str]]
@@ -56,7 +56,7 @@ def sheets_of(path: Path, data: bytes) -> dict[str, tuple[list[Line], Layout]]:
 
 @runtime_checkable
 class _Cell(Protocol):
-    """As openpyxl has it; an empty one has no `number_format` and no place."""
+    """A cell of openpyxl; an empty one has no `number_format` and no place."""
 
     @property
     def value(self) -> object: ...

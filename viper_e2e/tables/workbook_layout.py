@@ -1,4 +1,4 @@
-"""workbook_layout.py: what the cells of an Excel sheet do not show: hidden rows and columns, merged cells."""
+"""workbook_layout.py: hidden rows and columns, and merged cells, of an Excel sheet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Layout:
-    """Of one sheet; rows and columns are counted from 1."""
+    """Layout of one sheet; rows and columns are counted from 1."""
 
     is_hidden: bool = False
     hidden_rows: tuple[int, ...] = ()
@@ -34,7 +34,7 @@ class Layout:
     """Rows that begin cells which are merged over several columns."""
 
     def notes(self, header: Sequence[str], lines: Sequence[int]) -> list[str]:
-        """What a person should know of a table with these titles and lines: all of it is read."""
+        """Notes on a table with these titles and lines: all of it is read."""
         notes, known = [], set(lines)
         if rows := [row for row in self.hidden_rows if row in known]:
             notes.append(
