@@ -35,8 +35,8 @@ MUTATIONS = [
     Mutation(
         "loading/order.py", "self._entropy = [seed, epoch, *stream]", "self._entropy = [seed, *stream]", "order"
     ),
-    Mutation("decoding/sampling.py", "instants + 0.5, side=", "instants - 0.5, side=", "sampling"),
-    Mutation("decoding/sampling.py", "if duration_seconds <= window_seconds:", "if False:", "sampling windows"),
+    Mutation("decoding/plan.py", "instants + 0.5, side=", "instants - 0.5, side=", "plan"),
+    Mutation("decoding/plan.py", "if duration_seconds <= window_seconds:", "if False:", "plan windows"),
     Mutation("decoding/plan.py", "if first >= last:", "if first > last:", "decoder windows sound_instants"),
     Mutation("training/losses.py", "torch.where(total > 0, total, 1.0)", "total", "losses"),
     Mutation("training/losses.py", "LossOutput(value * num_processes", "LossOutput(value", "losses"),

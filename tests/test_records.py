@@ -12,7 +12,7 @@ from support.records import EMOTIONS, MODALITIES, output, records
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.output import predictions_of, records_of
 from viper_e2e.model.prediction import NO_FACE, Prediction, failed
-from viper_e2e.model.records import record_of, summary_of
+from viper_e2e.model.records import record_of, seconds_counted_once, summary_of
 from viper_e2e.runtime import plain_json
 
 
@@ -143,3 +143,27 @@ def test_a_clip_of_which_nothing_was_seen_or_heard_says_so():
     (record, _) = records_of(empty, ["a.mp4", "b.mp4"], LabelSet(EMOTIONS), MODALITIES)
     assert record["valid"]
     assert record["warning"] == "nothing could be seen or heard: the model answered without any input"
+
+
+@pytest.mark.parametrize(
+    ("spans", "parts"),
+    [
+        ([(0, 2), (2, 4)], [2, 2]),
+        ([(0, 2), (1, 3), (2, 4)], [1.5, 1, 1.5]),
+        ([(0, 2), (2, 4), (4, 6), (4.6, 6.6)], [2, 2, 1.3, 1.3]),
+        ([(0, 2), (5, 6)], [2, 1]),
+        ([(0, 3), (0, 3)], [1.5, 1.5]),
+        ([(0, 1)], [1]),
+        ([(1, 1)], [0]),
+        ([], []),
+    ],
+)
+def test_each_second_counts_once(spans, parts):
+    spans = [(float(start), float(end)) for start, end in spans]
+    assert seconds_counted_once(spans) == pytest.approx(parts)
+
+
+def test_the_seconds_of_many_windows_add_up_to_the_clip():
+    starts = [hop * 0.5 for hop in range(7177)]
+    bounds = [(start, start + 12.0) for start in starts]
+    assert sum(seconds_counted_once(bounds)) == pytest.approx(3600.0)

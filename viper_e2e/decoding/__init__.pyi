@@ -16,12 +16,11 @@ from .magic import with_black_picture as with_black_picture
 from .media import ClipMedia as ClipMedia
 from .pcm import sound_as_wav as sound_as_wav
 from .picture import Scaler as Scaler
+from .plan import frames_by_time as frames_by_time
+from .plan import merge_spans as merge_spans
 from .probe import ClipInfo as ClipInfo
 from .probe import probe as probe
 from .remuxing import cut as cut
-from .sampling import frames_by_time as frames_by_time
-from .sampling import merge_spans as merge_spans
-from .sampling import seconds_counted_once as seconds_counted_once
 from .stretches import TAIL_SECONDS as TAIL_SECONDS
 from .stretches import Stretch as Stretch
 from .tracks import Tracks as Tracks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -11,17 +11,7 @@ import numpy as np
 
 from viper_e2e.clip import UNHEARD, WORTH_TELLING_SECONDS
 from viper_e2e.config import DecodingConfig
-from viper_e2e.decoding.sampling import (
-    Span,
-    frames_by_index,
-    frames_by_time,
-    instants_between,
-    merge_spans,
-    published_windows,
-    spans_around,
-    window_bounds,
-)
-from viper_e2e.decoding.timeline import Timeline
+from viper_e2e.decoding.timeline import Span, Timeline
 
 SLACK_SECONDS = 0.25
 """A clip lasts as long as its sound, where that outlasts the pictures by more than this; less is the filling of
@@ -34,6 +24,8 @@ whole packets leave less."""
 
 EXACT_SECONDS = 1e-6
 """Times of frames and edges of segments that differ by less are equal."""
+SMALL_SHARE = 0.25
+"""Of a hop: by so much the last window of a clip may be longer or shorter than the others."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +149,7 @@ class Plan:
         rounding = float(self.timeline.tick_seconds)
         low = low if -rounding <= low - start <= slack else start
         high = high if -rounding <= end - high <= slack else end
-        return instants_between(low, high, self.config.num_frames)
+        return np.linspace(low, high, self.config.num_frames)
 
     def _sound(self, instants: np.ndarray, bounds: Span) -> tuple[tuple[Span, ...], Span, float]:
         """Spans, bounds and unheard seconds of a window."""
@@ -195,3 +187,73 @@ def sound_notes(window: Window, config: DecodingConfig) -> tuple[str, ...]:
     if 1 <= whole < window.end_seconds - window.start_seconds:
         note += f" (--window-seconds {whole} uses all)"
     return (note,)
+
+
+def frames_by_time(pts: np.ndarray, num_frames: int) -> np.ndarray:
+    """The frames shown at `num_frames` instants spread evenly from the first frame to the last.
+
+    `pts`: int64, ascending, in ticks. An instant t shows the last frame with pts ≤ t + half a tick.
+    Returns int64 indices, ascending and distinct: fewer than `num_frames` where a frame fills several instants.
+    """
+    instants = np.linspace(0.0, float(pts[-1] - pts[0]), num_frames)
+    return np.unique(np.searchsorted(pts - pts[0], instants + 0.5, side="right") - 1)
+
+
+def frames_by_index(num_available: int, num_frames: int) -> np.ndarray:
+    """The published rule: index 0, then round(N/(T-1)·k), last N-1 (Vaiani et al. 2022, frame extraction).
+
+    Where the published script crashes or saves too many (short clips), the distinct indices that the rule
+    gives, at most `num_frames`.
+    """
+    if num_frames == 1:
+        return np.zeros(1, np.int64)
+    steps = np.round(num_available / (num_frames - 1) * np.arange(num_frames - 1)).astype(np.int64)
+    return np.unique(np.minimum(np.append(steps, num_available - 1), num_available - 1))
+
+
+def window_bounds(duration_seconds: float, window_seconds: float, hop_seconds: float) -> list[Span]:
+    """Windows over a clip, one every hop; the last one ends where the clip does.
+
+    A clip seldom ends where a window would. If it does so but for `SMALL_SHARE` of a hop, the last window is
+    that much longer or shorter (a further one would show nearly the same again); else one more window of full
+    length ends with the clip. A clip shorter than a window is one window.
+    """
+    if duration_seconds <= window_seconds:
+        return [(0.0, duration_seconds)]
+    last = duration_seconds - window_seconds
+    count, share_left = divmod(last / hop_seconds, 1.0)
+    starts = [i * hop_seconds for i in range(int(count) + 1)]
+    if share_left >= 1 - SMALL_SHARE:
+        starts.append(len(starts) * hop_seconds)
+    elif share_left > SMALL_SHARE:
+        starts.append(last)
+    return [*((start, start + window_seconds) for start in starts[:-1]), (starts[-1], duration_seconds)]
+
+
+def published_windows(bounds: Span, num_windows: int) -> list[Span]:
+    """The seconds inside the published windows: half-overlapping, each cut to a second; merged.
+
+    As `AudioEncoder` cuts them (Vaiani et al. 2022): length 2 · seconds / (`num_windows` + 1).
+    """
+    length = (bounds[1] - bounds[0]) * 2 / (num_windows + 1)
+    starts = (bounds[0] + i * length / 2 for i in range(num_windows))
+    return merge_spans((start, min(start + min(length, 1.0), bounds[1])) for start in starts)
+
+
+def spans_around(instants: Iterable[float], span_seconds: float, bounds: Span) -> list[Span]:
+    """The sound around each instant, inside `bounds`; touching spans are merged."""
+    half = span_seconds / 2
+    return merge_spans((max(t - half, bounds[0]), min(t + half, bounds[1])) for t in instants)
+
+
+def merge_spans(spans: Iterable[Span]) -> list[Span]:
+    """Spans in order of their start, touching ones joined, empty ones left out."""
+    merged: list[Span] = []
+    for start, end in spans:
+        if end <= start:
+            continue
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged

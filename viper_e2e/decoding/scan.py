@@ -13,8 +13,7 @@ from viper_e2e.decoding.container import Source, open_clip, prepare_video_codec
 from viper_e2e.decoding.frame_log import FrameLog
 from viper_e2e.decoding.media import ClipMedia, SoundMedia
 from viper_e2e.decoding.pyav import whole_frames
-from viper_e2e.decoding.sampling import Span
-from viper_e2e.decoding.timeline import TORN_SOUND, FramePackets, SoundExtent, Timeline, TornPackets
+from viper_e2e.decoding.timeline import TORN_SOUND, FramePackets, SoundExtent, Span, Timeline, TornPackets
 from viper_e2e.runtime import count_of
 
 _UNREAD_SHARE = 0.1

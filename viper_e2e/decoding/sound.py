@@ -11,9 +11,8 @@ from av.error import FFmpegError
 from viper_e2e.clip import SoundRun
 from viper_e2e.decoding.attempts import RescanNeeded
 from viper_e2e.decoding.media import Media
-from viper_e2e.decoding.sampling import Span
 from viper_e2e.decoding.sound_pieces import SoundPieces
-from viper_e2e.decoding.timeline import LONGEST_SECONDS, TORN_SOUND
+from viper_e2e.decoding.timeline import LONGEST_SECONDS, TORN_SOUND, Span
 from viper_e2e.errors import ClipError
 
 _WARM_UP_SECONDS = 0.5

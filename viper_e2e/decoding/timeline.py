@@ -11,7 +11,9 @@ import numpy as np
 from av.error import FFmpegError
 
 from viper_e2e.decoding.media import Media
-from viper_e2e.decoding.sampling import Span
+
+Span = tuple[float, float]
+"""Start and end in seconds."""
 
 TORN_SOUND = "the file breaks off in its last packet of sound, which is left out"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from viper_e2e.clip import UNHEARD, WORTH_TELLING_SECONDS
 from viper_e2e.config import looks_at_face, reads_words
-from viper_e2e.decoding import seconds_counted_once
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.prediction import NO_NUMBER, Prediction, failed
@@ -105,6 +106,24 @@ def summary_of(windows: Sequence[Prediction]) -> Prediction:
         warning="; ".join(_warnings(windows, unheard)) or None,
         words=_joined([window.words for window in scored]),
     )
+
+
+def seconds_counted_once(spans: Sequence[tuple[float, float]]) -> list[float]:
+    """For each of some spans (start, end), which may overlap, its own part of the seconds that all cover.
+
+    A second that lies in n spans counts 1/n for each, so that the parts add up to the seconds covered: weights
+    for a mean over time in which no second counts twice.
+    """
+    edges = sorted({edge for span in spans for edge in span})
+    waiting = deque(sorted(range(len(spans)), key=lambda i: spans[i][0]))
+    parts, under_way = [0.0] * len(spans), []
+    for left, right in pairwise(edges):
+        while waiting and spans[waiting[0]][0] <= left:
+            under_way.append(waiting.popleft())
+        under_way = [i for i in under_way if spans[i][1] > left]
+        for i in under_way:
+            parts[i] += (right - left) / len(under_way)
+    return parts
 
 
 def _mean_spread(windows: Sequence[Prediction], weights: Sequence[float]) -> dict[str, float] | None:

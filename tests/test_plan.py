@@ -8,11 +8,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from viper_e2e.decoding.sampling import (
+from viper_e2e.decoding.plan import (
     frames_by_index,
     frames_by_time,
     merge_spans,
-    seconds_counted_once,
     spans_around,
     window_bounds,
 )
@@ -93,29 +92,6 @@ def test_rounding_makes_no_window_of_its_own():
         bounds = window_bounds(2.0 + hops * 0.1, 2.0, 0.1)
         assert len(bounds) == hops + 1
         assert bounds[-1][1] == 2.0 + hops * 0.1
-
-
-@pytest.mark.parametrize(
-    ("spans", "parts"),
-    [
-        ([(0, 2), (2, 4)], [2, 2]),
-        ([(0, 2), (1, 3), (2, 4)], [1.5, 1, 1.5]),
-        ([(0, 2), (2, 4), (4, 6), (4.6, 6.6)], [2, 2, 1.3, 1.3]),
-        ([(0, 2), (5, 6)], [2, 1]),
-        ([(0, 3), (0, 3)], [1.5, 1.5]),
-        ([(0, 1)], [1]),
-        ([(1, 1)], [0]),
-        ([], []),
-    ],
-)
-def test_each_second_counts_once(spans, parts):
-    spans = [(float(start), float(end)) for start, end in spans]
-    assert seconds_counted_once(spans) == pytest.approx(parts)
-
-
-def test_the_seconds_of_many_windows_add_up_to_the_clip():
-    bounds = window_bounds(3600.0, 12.0, 0.5)
-    assert sum(seconds_counted_once(bounds)) == pytest.approx(3600.0)
 
 
 def test_touching_spans_become_one_and_stay_inside_the_stream():
