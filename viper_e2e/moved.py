@@ -35,6 +35,7 @@ _TABLE = (
     ("0.5", "packing", "tables", "sheet workbook workbook_layout values times titles bad_cells rows table"),
     ("0.5", "packing", "tables", "column_choices columns label_columns task_columns likely_mistakes"),
     ("0.5", "commands", "commands", "train_words>train_arguments backbone_words>backbone_arguments"),
+    ("0.6", "decoding", "decoding", "sampling>plan cropping>headers"),
 )
 """The version that has the new names, where modules were and are, and which: the old name, or the old
 and the new one."""

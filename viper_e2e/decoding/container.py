@@ -19,8 +19,14 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from viper_e2e.config import LimitsConfig
-from viper_e2e.decoding.cropping import NO_CROP, Crop, read_crops
-from viper_e2e.decoding.headers import check_length, check_mp4_tables, stated_seconds
+from viper_e2e.decoding.headers import (
+    NO_CROP,
+    Crop,
+    check_length,
+    check_mp4_tables,
+    read_crops,
+    stated_seconds,
+)
 from viper_e2e.decoding.magic import (
     BESIDE_CONTAINERS,
     HEAD_BYTES,

@@ -9,7 +9,7 @@ import numpy as np
 from av.filter import Graph
 
 from viper_e2e.decoding.attempts import RescanNeeded
-from viper_e2e.decoding.cropping import new_buffer
+from viper_e2e.decoding.picture import new_buffer
 
 Numbered = tuple[int, av.VideoFrame]
 """A frame and its place in the clip."""

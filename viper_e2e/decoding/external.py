@@ -19,8 +19,8 @@ from viper_e2e.clip import Pixels
 from viper_e2e.decoding.attempts import RescanNeeded
 from viper_e2e.decoding.colour import guessed_matrix, has_alpha, is_hdr
 from viper_e2e.decoding.container import Source
-from viper_e2e.decoding.cropping import NO_CROP
 from viper_e2e.decoding.geometry import orientation_of, pixel_aspect, scaled_size
+from viper_e2e.decoding.headers import NO_CROP
 from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.timeline import Timeline
 

@@ -15,7 +15,7 @@ from av.stream import Discard
 
 from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding.clocks import RunningClock
-from viper_e2e.decoding.cropping import NO_CROP, Crop
+from viper_e2e.decoding.headers import NO_CROP, Crop
 from viper_e2e.decoding.tracks import BY_RULE, Tracks
 from viper_e2e.errors import ClipError, Stage
 

@@ -7,10 +7,11 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.filter import Graph
+from av.filter.context import FilterContext
 
 from viper_e2e.clip import Side
 from viper_e2e.decoding.colour import RGBConverter
-from viper_e2e.decoding.cropping import Cropper
 from viper_e2e.decoding.geometry import (
     Size,
     fitted_size,
@@ -20,6 +21,7 @@ from viper_e2e.decoding.geometry import (
     scaled_size,
     shown_size,
 )
+from viper_e2e.decoding.headers import Crop
 from viper_e2e.decoding.media import ClipMedia
 
 
@@ -101,3 +103,35 @@ def _framed(image: np.ndarray, canvas: Size) -> np.ndarray:
     top, left = (canvas[1] - height) // 2, (canvas[0] - width) // 2
     framed[top : top + height, left : left + width] = image
     return framed
+
+
+class Cropper:
+    """Frames without those edges; no pixel is copied."""
+
+    def __init__(self, crop: Crop):
+        self.crop = crop
+        self._graph = Graph()
+        self._kind: tuple = ()
+        """Of the frames that the graph is made for."""
+
+    def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
+        width, height = self.crop.size(frame.width, frame.height)
+        if (width, height) == (frame.width, frame.height):
+            return frame
+        kind = frame.width, frame.height, frame.format.name
+        if kind != self._kind:
+            self._graph, self._kind = Graph(), kind
+            place = {"x": str(self.crop.left), "y": str(self.crop.top)}
+            self._graph.link_nodes(
+                new_buffer(self._graph, frame),
+                self._graph.add("crop", w=str(width), h=str(height), exact="1", **place),
+                self._graph.add("buffersink"),
+            ).configure()
+        self._graph.push(frame)
+        return self._graph.vpull()
+
+
+def new_buffer(graph: Graph, frame: av.VideoFrame) -> FilterContext:
+    """Where frames like this one enter a graph; times are of no use there, but it asks for their unit."""
+    time_base = frame.time_base or Fraction(1, 1000)
+    return graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
