@@ -1,7 +1,7 @@
 from .close_up_frames import close_up as close_up
+from .codec import prepare_video_codec as prepare_video_codec
 from .container import open_clip as open_clip
 from .container import open_sound as open_sound
-from .container import prepare_video_codec as prepare_video_codec
 from .cutting import LongFile as LongFile
 from .decoder import ClipDecoder as ClipDecoder
 from .deinterlacing import Deinterlacer as Deinterlacer

@@ -36,7 +36,7 @@ from viper_e2e.decoding.magic import (
     sniff_sound,
     sound_alone,
 )
-from viper_e2e.decoding.media import ClipMedia, Media, SoundMedia, over
+from viper_e2e.decoding.media import ClipMedia, Media, SoundMedia, over, reason_of
 from viper_e2e.decoding.tracks import (
     BY_RULE,
     Tracks,
@@ -146,14 +146,6 @@ def _check_kind(kind: str, kinds: Sequence[str], name: str) -> None:
         raise ClipError(message, stage="container", clip=name)
 
 
-def prepare_video_codec(media: ClipMedia) -> None:
-    """Set up the video codec before its first packet: one thread, and no frame above the limits."""
-    codec = media.video.codec_context
-    # Frame threads decode ahead of what we ask for; parallelism is by process (`loading/workers.py`).
-    codec.thread_type, codec.thread_count = "NONE", 1
-    codec.options = {"max_pixels": str(media.limits.max_pixels)}
-
-
 def _open_file(source: Source, name: str) -> BufferedIOBase:
     if isinstance(source, bytes):
         return io.BytesIO(source)
@@ -180,7 +172,7 @@ def _open_container(file: BufferedIOBase | Behind, kind: str, name: str) -> Iter
         with av.open(file, "r", format=_DEMUXERS.get(kind, kind), options=options, **_METADATA) as container:
             yield container
     except FFmpegError as error:
-        message = f"cannot be read as {kind} ({_reason(error)}); it is damaged or incomplete: copy it again"
+        message = f"cannot be read as {kind} ({reason_of(error)}); it is damaged or incomplete: copy it again"
         raise ClipError(message, stage="container", clip=name) from error
     except OSError as error:
         raise ClipError(f"cannot be read: {error.strerror or error}", stage="read", clip=name) from error
@@ -277,20 +269,3 @@ def _crop_of(container: InputContainer, video: av.VideoStream, crops: Sequence[C
         stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic
     ]
     return crops[streams.index(video)] if len(streams) == len(crops) and video in streams else NO_CROP
-
-
-def first_frame(media: ClipMedia) -> av.VideoFrame:
-    """Decode from the file's position to its first frame. Raises `ClipError` (stage ``decode``)."""
-    prepare_video_codec(media)
-    try:
-        frame = next(media.container.decode(media.video), None)
-    except FFmpegError as error:
-        raise media.fail(f"its first frame cannot be decoded ({_reason(error)})", stage="decode") from error
-    if not isinstance(frame, av.VideoFrame):
-        raise media.fail("has a video stream without a frame", stage="decode")
-    media.check_frame_size(frame.width, frame.height)
-    return frame
-
-
-def _reason(error: FFmpegError) -> str:
-    return (error.strerror or type(error).__name__).rstrip(".").lower()

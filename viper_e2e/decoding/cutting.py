@@ -14,7 +14,8 @@ import numpy as np
 from viper_e2e.clip import DecodedClip, Segment
 from viper_e2e.config import DecodingConfig, LimitsConfig
 from viper_e2e.decoding.audible_track import heard_track
-from viper_e2e.decoding.container import first_frame, open_clip
+from viper_e2e.decoding.codec import first_frame
+from viper_e2e.decoding.container import open_clip
 from viper_e2e.decoding.decoder import ClipDecoder
 from viper_e2e.decoding.deinterlacing import with_neighbours
 from viper_e2e.decoding.frame_log import NO_FRAME, FrameLog, Picture

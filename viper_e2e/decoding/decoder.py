@@ -19,7 +19,8 @@ from viper_e2e.decoding.attempts import Attempt, ReadAgain
 from viper_e2e.decoding.audible_track import heard_track
 from viper_e2e.decoding.blank_frames import Unseen
 from viper_e2e.decoding.close_up_frames import frame_source_of
-from viper_e2e.decoding.container import Source, first_frame, name_of, open_clip, open_sound
+from viper_e2e.decoding.codec import first_frame
+from viper_e2e.decoding.container import Source, name_of, open_clip, open_sound
 from viper_e2e.decoding.decord import DecordReader
 from viper_e2e.decoding.external import ExternalReader
 from viper_e2e.decoding.media import ClipMedia

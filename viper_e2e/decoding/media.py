@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import av
 from av.container import InputContainer
+from av.error import FFmpegError
 from av.stream import Discard
 
 from viper_e2e.config import LimitsConfig
@@ -228,3 +229,8 @@ def over(what: str, found: int, allowed: int, setting: str, name: str, wanted: s
     """
     message = f"has {found:,} {what}; limits.{setting} allows {allowed:,}"
     return ClipError(f"{message} ({wanted} allows more)" if wanted else message, stage="container", clip=name)
+
+
+def reason_of(error: FFmpegError) -> str:
+    """What FFmpeg says is wrong, to be put into a sentence."""
+    return (error.strerror or type(error).__name__).rstrip(".").lower()

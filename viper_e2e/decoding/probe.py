@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import av
 
 from viper_e2e.config import LimitsConfig
-from viper_e2e.decoding.container import Source, first_frame, open_clip
+from viper_e2e.decoding.codec import first_frame
+from viper_e2e.decoding.container import Source, open_clip
 from viper_e2e.decoding.geometry import orientation_of, pixel_aspect, shown_size
 from viper_e2e.decoding.headers import stated_seconds
 from viper_e2e.decoding.tracks import Tracks

@@ -9,24 +9,21 @@ from fractions import Fraction
 
 import av
 import numpy as np
-from av.error import FFmpegError
 
 from viper_e2e.clip import Side
 from viper_e2e.decoding.attempts import FieldsFound, RescanNeeded, TornEnd
 from viper_e2e.decoding.av1 import References
-from viper_e2e.decoding.container import prepare_video_codec
+from viper_e2e.decoding.codec import can_skip, prepare_video_codec, whole_frames
 from viper_e2e.decoding.deinterlacing import Deinterlacer, with_neighbours
 from viper_e2e.decoding.geometry import Size, pixel_aspect
 from viper_e2e.decoding.media import ClipMedia
 from viper_e2e.decoding.picture import Scaler
 from viper_e2e.decoding.sound import SoundReader
 from viper_e2e.decoding.timeline import PacketAction, Timeline
-from viper_e2e.errors import ClipError
 
 _SKIP, _DROP, _WANTED = int(PacketAction.SKIP), int(PacketAction.DROP), int(PacketAction.WANTED)
 LEAP_SECONDS = 1.0
 """Packets that nobody needs are read all the same if they are fewer than of so long; a seek costs as much."""
-_ADVICE = "copy the file again, or leave the clip out"
 
 
 class FrameReader:
@@ -227,35 +224,3 @@ def _replaced(packet: av.Packet, content: bytes | memoryview) -> av.Packet:
     other = av.Packet(bytes(content))
     other.pts, other.dts, other.time_base = packet.pts, packet.dts, packet.time_base
     return other
-
-
-def can_skip(media: ClipMedia) -> bool:
-    """Whether the decoder leaves out, packet by packet, pictures that nothing refers to, and only those.
-
-    libdav1d (see `av1.py`), VP8 and VP9 decide once at the start. In HEVC with temporal layers "not referred
-    to" holds for one layer only (H.265 7.4.2.2), so there all are decoded.
-    """
-    codec = media.video.codec_context
-    if codec.name == "hevc":
-        header = codec.extradata or b""
-        # ISO/IEC 14496-15, HEVCDecoderConfigurationRecord: numTemporalLayers.
-        return len(header) > 21 and header[0] == 1 and header[21] >> 3 & 7 == 1
-    return codec.name in ("h264", "mpeg4", "mpeg2video", "mpeg1video")
-
-
-def whole_frames(media: ClipMedia, packet: av.Packet | None) -> tuple[list[av.VideoFrame], ClipError | None]:
-    """Frames that the video decoder gives for a packet (``None``: all that it still holds) up to the first that
-    is damaged, also where the decoder painted over it, and what is wrong then (stage ``decode``)."""
-    try:
-        frames = media.video.codec_context.decode(packet)
-    except FFmpegError:
-        where = (
-            "" if packet is None or packet.pts is None else f" at {float(packet.pts * packet.time_base):.2f} s"
-        )
-        return [], media.fail(f"a frame{where} cannot be decoded; {_ADVICE}", stage="decode")
-    for i, frame in enumerate(frames):
-        if frame.is_corrupt:
-            where = f" at {frame.time:.2f} s" if math.isfinite(frame.time or 0.0) and frame.time else ""
-            return frames[:i], media.fail(f"the frame{where} is damaged; {_ADVICE}", stage="decode")
-        media.check_frame_size(frame.width, frame.height)
-    return frames, None

@@ -9,10 +9,10 @@ from itertools import islice
 import av
 import numpy as np
 
-from viper_e2e.decoding.container import Source, open_clip, prepare_video_codec
+from viper_e2e.decoding.codec import prepare_video_codec, whole_frames
+from viper_e2e.decoding.container import Source, open_clip
 from viper_e2e.decoding.frame_log import FrameLog
 from viper_e2e.decoding.media import ClipMedia, SoundMedia
-from viper_e2e.decoding.pyav import whole_frames
 from viper_e2e.decoding.timeline import TORN_SOUND, FramePackets, SoundExtent, Span, Timeline, TornPackets
 from viper_e2e.runtime import count_of
 
