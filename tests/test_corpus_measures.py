@@ -18,7 +18,7 @@ from viper_e2e.config.presets import micro
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, union_of
 from viper_e2e.model.viper import ViPER
-from viper_e2e.report.tables import measure_title, task_tables
+from viper_e2e.report.tables import task_tables
 from viper_e2e.scoring import compare, main_score, on_common_clips, split_best_by, task_scores, with_thresholds
 from viper_e2e.scoring.corpus_measures import (
     DEFAULT_THRESHOLDS,
@@ -37,6 +37,7 @@ from viper_e2e.tasks import (
     CombinedMeasure,
     Task,
     combined_from_json,
+    measure_title,
     measures_of,
     tasks_from_json,
     tasks_to_json,

@@ -39,6 +39,37 @@ FURTHER_MEASURES = {
 }
 """Further measures that a corpus may ask for; `scoring/corpus_measures.py` defines them, with sources."""
 
+MEASURE_TITLES = {
+    "pearson": "Pearson",
+    "ccc": "CCC",
+    "icc": "ICC",
+    "mse": "MSE",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "uar": "UAR",
+    "war": "WAR",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "weighted_f1": "weighted F1",
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "ece": "ECE",
+    "brier": "Brier",
+    "presence": "ACC presence",
+    "salience": "ACC salience",
+    "acc2_has0": "Acc-2 (< 0, ≥ 0)",
+    "f1_has0": "F1 (< 0, ≥ 0)",
+    "acc2_non0": "Acc-2 (< 0, > 0)",
+    "f1_non0": "F1 (< 0, > 0)",
+    "acc5": "Acc-5",
+    "acc7": "Acc-7",
+    "acc2_steps": "Acc-2 (≤ 0, > 0)",
+    "f1_steps": "F1 (≤ 0, > 0)",
+    "acc3_steps": "Acc-3 (±.1)",
+    "acc5_steps": "Acc-5 (±.1, ±.7)",
+}
+"""As papers write them."""
+
 COMBINED = "combined"
 """Kind of what is measured of several tasks together; nothing is learned by it."""
 OVERALL = "overall"
@@ -131,6 +162,11 @@ class CombinedMeasure:
 def measures_of(task: Task) -> tuple[str, ...]:
     """Names of a task's measures, the main one among them; those of its corpus come last."""
     return (*MEASURES[task.kind], *task.measures)
+
+
+def measure_title(name: str) -> str:
+    """A measure's title; a combined one is called as its corpus calls it."""
+    return MEASURE_TITLES.get(name, name)
 
 
 def parts(tasks: Sequence[Task]) -> Iterator[tuple[Task, slice]]:

@@ -16,7 +16,7 @@ from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.config import AblateConfig
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.model import Predictions, checkpoint
-from viper_e2e.report import figures, stdout_console, tables
+from viper_e2e.report import figures, stdout_console
 from viper_e2e.runtime import (
     AS_IT_IS,
     console,
@@ -38,7 +38,7 @@ from viper_e2e.scoring import (
     task_scores,
 )
 from viper_e2e.shards import ShardSet
-from viper_e2e.tasks import COMBINED
+from viper_e2e.tasks import COMBINED, measure_title
 
 
 def run_ablate(options: AblateConfig) -> int:
@@ -103,7 +103,7 @@ def _of_tasks(scores: Mapping[str, TaskScores]) -> dict[str, Any]:
     told, spans = [], []
     own = {name: one for name, one in scores.items() if one.task.kind != COMBINED}
     for name, one in own.items():
-        main, title = main_measure(one.task), tables.measure_title(main_measure(one.task))
+        main, title = main_measure(one.task), measure_title(main_measure(one.task))
         told.append(title if len(own) == 1 else f"{name} {title}")
         spans.append(one.intervals.get(main) if len(own) == 1 else None)
     span = spans[0] if spans[0] is not None and np.isfinite(spans[0].low) else None

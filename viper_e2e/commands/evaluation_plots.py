@@ -26,13 +26,12 @@ from viper_e2e.report import (
     has_dominant,
     reliability_plot,
     selective_plot,
-    tables,
     words,
 )
 from viper_e2e.runtime import AS_IT_IS, console
 from viper_e2e.scoring import Hooks, Subset, reliability, score, selective
 from viper_e2e.shards import ShardSet
-from viper_e2e.tasks import Task
+from viper_e2e.tasks import MEASURE_TITLES, Task
 
 STRIP_SIZE = 96
 """Side of the face crops shown in the report, in pixels."""
@@ -78,7 +77,7 @@ def _reliability(predictions: Predictions, task: Task, out: Path) -> list[Path]:
 
 def _selective(predictions: Predictions, task: Task, out: Path) -> list[Path]:
     curve, name = selective(task, *_of_scored(predictions)), name_of(task.name)
-    return [selective_plot(curve, tables.MEASURES, name, out / f"confidence_{name}.png")]
+    return [selective_plot(curve, MEASURE_TITLES, name, out / f"confidence_{name}.png")]
 
 
 def _of_scored(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:

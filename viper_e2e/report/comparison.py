@@ -8,9 +8,10 @@ from math import isnan
 
 from rich.table import Table
 
-from viper_e2e.report.tables import measure_title, plain_table, rounded, task_title, with_interval
+from viper_e2e.report.tables import plain_table, rounded, task_title, with_interval
 from viper_e2e.runtime import count_of
 from viper_e2e.scoring import SMALLER_IS_BETTER, Compared, Difference
+from viper_e2e.tasks import measure_title
 
 LEVEL = 0.05
 FEW = 20

@@ -15,9 +15,9 @@ from viper_e2e.errors import ViperError
 from viper_e2e.model import Predictions, Record
 from viper_e2e.report.drawing import COLOURS, LINES, MARKERS, new_figure, save, sheet, words
 from viper_e2e.report.run_log import RunLog, ScoreRecord
-from viper_e2e.report.tables import measure_title
 from viper_e2e.runtime import count_of
 from viper_e2e.scoring import MAIN_MEASURE
+from viper_e2e.tasks import measure_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from viper_e2e.report import drawing
-from viper_e2e.report.tables import measure_title, plain_table, rounded, task_title, with_interval
+from viper_e2e.report.tables import plain_table, rounded, task_title, with_interval
 from viper_e2e.runtime import count_of
 from viper_e2e.scoring import FoldScores, main_measure, over_seeds
+from viper_e2e.tasks import measure_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

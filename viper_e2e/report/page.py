@@ -17,9 +17,10 @@ from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
 from viper_e2e.report.drawing import span_of, words
 from viper_e2e.report.prediction_bars import parts_said
-from viper_e2e.report.tables import columns_measured, intervals_over, measure_cell, measure_title, metrics_rows
+from viper_e2e.report.tables import columns_measured, intervals_over, measure_cell, metrics_rows
 from viper_e2e.runtime import write_text
 from viper_e2e.scoring import Intervals, Scores, TaskScores, main_measure
+from viper_e2e.tasks import measure_title
 
 NUM_EXTREMES = 5
 """Clips shown at either end of the ranking; their strips are worth collecting."""

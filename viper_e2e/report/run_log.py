@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from viper_e2e.report.tables import measure_title
 from viper_e2e.scoring import MAIN_MEASURE, as_measured
-from viper_e2e.tasks import COMBINED
+from viper_e2e.tasks import COMBINED, measure_title
 
 Json = Mapping[str, Any]
 """An object of a line."""

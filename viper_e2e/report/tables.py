@@ -21,7 +21,7 @@ from viper_e2e.scoring import (
     TaskScores,
     main_measure,
 )
-from viper_e2e.tasks import Task
+from viper_e2e.tasks import MEASURE_TITLES, Task, measure_title
 
 MAX_NAMES = 5
 
@@ -41,43 +41,6 @@ def metrics_table(scores: Scores, intervals: Intervals | None = None, *, title: 
 def intervals_over(what: str) -> str:
     """What is in brackets after a measure."""
     return f"95 % bootstrap intervals over {what}"
-
-
-MEASURES = {
-    "pearson": "Pearson",
-    "ccc": "CCC",
-    "icc": "ICC",
-    "mse": "MSE",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "uar": "UAR",
-    "war": "WAR",
-    "macro_f1": "macro F1",
-    "micro_f1": "micro F1",
-    "weighted_f1": "weighted F1",
-    "accuracy": "accuracy",
-    "f1": "F1",
-    "ece": "ECE",
-    "brier": "Brier",
-    "presence": "ACC presence",
-    "salience": "ACC salience",
-    "acc2_has0": "Acc-2 (< 0, ≥ 0)",
-    "f1_has0": "F1 (< 0, ≥ 0)",
-    "acc2_non0": "Acc-2 (< 0, > 0)",
-    "f1_non0": "F1 (< 0, > 0)",
-    "acc5": "Acc-5",
-    "acc7": "Acc-7",
-    "acc2_steps": "Acc-2 (≤ 0, > 0)",
-    "f1_steps": "F1 (≤ 0, > 0)",
-    "acc3_steps": "Acc-3 (±.1)",
-    "acc5_steps": "Acc-5 (±.1, ±.7)",
-}
-"""As papers write them."""
-
-
-def measure_title(name: str) -> str:
-    """A measure's title; a combined one is called as its corpus calls it."""
-    return MEASURES.get(name, name)
 
 
 def task_tables(scores: TaskScores) -> list[Table]:
@@ -108,7 +71,7 @@ def calibration_table(report: TaskReport) -> Table:
     """A task before and after calibrating, on the clips that it was not fitted on."""
     made = plain_table(f"{report.task.name} ({report.task.kind})", ("measure", "before", "after"))
     for name, before in report.before.items():
-        made.add_row(MEASURES[name], with_interval(*before), with_interval(*report.after[name]))
+        made.add_row(MEASURE_TITLES[name], with_interval(*before), with_interval(*report.after[name]))
     fitted = report.fitted
     told = f"fitted on {count_of(fitted.num_fitted, 'clip')}, measured on {fitted.num_held_out:,} others; "
     told += f"{intervals_over(report.over)}; {_fitted_in_words(report)}"

@@ -10,10 +10,10 @@ from rich.table import Table
 from viper_e2e.config import FusionConfig
 from viper_e2e.loading import Share, clips_per_epoch
 from viper_e2e.model import ViPER
-from viper_e2e.report import EpochRecord, ValidationRecord, measure_title
+from viper_e2e.report import EpochRecord, ValidationRecord
 from viper_e2e.runtime import count_of, table
 from viper_e2e.shards import Corpus
-from viper_e2e.tasks import BLENDS
+from viper_e2e.tasks import BLENDS, measure_title
 
 
 def branch_table(model: ViPER) -> Table:

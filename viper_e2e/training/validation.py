@@ -21,7 +21,7 @@ from viper_e2e.loading import (
     Split,
 )
 from viper_e2e.model import Prediction, Predictions, ViPER
-from viper_e2e.report import ScoreRecord, ValidationRecord, main_measure_of, measure_title
+from viper_e2e.report import ScoreRecord, ValidationRecord, main_measure_of
 from viper_e2e.runtime import Processes
 from viper_e2e.scoring import (
     MAIN_MEASURE,
@@ -38,6 +38,7 @@ from viper_e2e.scoring import (
     with_thresholds,
 )
 from viper_e2e.shards import ShardSet
+from viper_e2e.tasks import measure_title
 from viper_e2e.training.corpus_curves import validation_by_corpus
 from viper_e2e.training.guarding import Guard
 
