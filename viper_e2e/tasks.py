@@ -68,7 +68,7 @@ MEASURE_TITLES = {
     "acc3_steps": "Acc-3 (±.1)",
     "acc5_steps": "Acc-5 (±.1, ±.7)",
 }
-"""As papers write them."""
+"""Names of measures, as papers write them."""
 
 COMBINED = "combined"
 """Kind of what is measured of several tasks together; nothing is learned by it."""

@@ -21,13 +21,13 @@ _log = logging.getLogger(__name__)
 
 
 class UnitRows(NamedTuple):
-    """What was measured in one clip."""
+    """Measurements of one clip."""
 
     rows: Float[Tensor, "R U"] | None
     """Spread evenly over the clip; ``None``: nothing was measured."""
     frame_seconds: Float[Tensor, " N"]
     frame: Int[Tensor, " T"]
-    """Which of the clip's N distinct frames each slot shows."""
+    """Number of the distinct frame, of N, that each slot shows."""
     used: Bool[Tensor, " T"]
 
 

@@ -218,7 +218,7 @@ class AudioEncoder(Encoder[ClipSound]):
             return self._joined(model(backbone.as_input(inputs), output_hidden_states=several))
 
     def _batch(self, pieces: list[Float[Tensor, "_"]]) -> Float[Tensor, "N ..."]:
-        """What the backbone reads of pieces of one length."""
+        """Input of the backbone for pieces of one length."""
         device = next(self.backbone.model.parameters()).device
         if self.log_mel is not None:
             return self.log_mel([piece.to(device) for piece in pieces])

@@ -19,7 +19,7 @@ from viper_e2e.errors import ViperError
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a backbone's weights came from."""
+    """Origin of a backbone's weights."""
 
     spec: str
     revision: str | None = None
@@ -88,7 +88,7 @@ class Backbone(nn.Module):
         self.num_stores = 0
         """How often weights were stored in another dtype, which may round them."""
         self._exact: dict[str, Tensor] = {}
-        """What is stored rounded now and trained later, in full precision, on the CPU."""
+        """Weights that are stored rounded now and trained later, in full precision, on the CPU."""
         self._part = self._parts(top, idle)
         self.set_training_depth(self.least_depth)
 
@@ -123,7 +123,7 @@ class Backbone(nn.Module):
 
     @property
     def least_depth(self) -> Frozen | LoRA:
-        """What trains where nothing else is asked for: adapters, if there are any."""
+        """Default training depth: adapters, if there are any."""
         return LoRA() if self._has_adapters else Frozen()
 
     def set_training_depth(self, depth: Depth) -> None:
@@ -139,7 +139,7 @@ class Backbone(nn.Module):
 
     @contextmanager
     def trying_depth(self, depth: Depth) -> Iterator[None]:
-        """As `set_training_depth`, undone and forgotten afterwards: to measure what it would take."""
+        """`set_training_depth`, undone afterwards: to measure what it would take."""
         before, was_trained, num_stores = self.depth, self._was_trained, self.num_stores
         self.set_training_depth(depth)
         try:

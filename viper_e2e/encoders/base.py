@@ -26,7 +26,7 @@ from viper_e2e.loading import TIME_LIMIT_SECONDS
 from viper_e2e.runtime import digest
 
 Input = TypeVar("Input")
-"""What an encoder reads of one clip."""
+"""Input of an encoder for one clip."""
 
 
 class Stream(NamedTuple):
@@ -43,12 +43,12 @@ class Stream(NamedTuple):
 
 
 class Account(NamedTuple):
-    """What a person should know of what an encoder read of a clip."""
+    """Notes for people on what an encoder read of a clip."""
 
     words: str | None = None
-    """As they were read."""
+    """The words that were read."""
     notes: tuple[str, ...] = ()
-    """As in `DecodedClip`."""
+    """See `DecodedClip.notes`."""
 
 
 class Encoders(nn.ModuleDict):
@@ -97,7 +97,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
     """
 
     name: str
-    """Of the modality."""
+    """Name of the modality."""
     embed_dim: int
     """D of the tokens."""
     crop_spec: CropSpec | None = None
@@ -112,7 +112,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
 
     @abstractmethod
     def inputs(self, clip: ClipView) -> Input:
-        """What it reads of one clip. One that cannot be read has one blank frame and no sound."""
+        """Input for one clip. An unreadable clip has one blank frame and no sound."""
 
     @abstractmethod
     def forward(self, inputs: Sequence[Input]) -> Stream:
@@ -135,7 +135,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
         raise NotImplementedError(f"{type(self).__name__}.example_input")
 
     def compile_targets(self, device: torch.device) -> list[nn.Module]:
-        """What gets inputs of equal shapes again and again, so that it is worth to be compiled."""
+        """Modules worth compiling, since their inputs keep their shapes."""
         return []
 
     def encode(self, clips: Sequence[ClipView], cache: TokenCache | None = None) -> Stream:
@@ -239,7 +239,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
         return super()._apply(fn, recurse)
 
     def backbones(self) -> dict[str, Backbone]:
-        """By name, the main one first."""
+        """Backbones by name, the main one first."""
         return {child.name: child for child in self.children() if isinstance(child, Backbone)}
 
     @property

@@ -30,7 +30,7 @@ from viper_e2e.runtime import count_of, first_of
 logger = logging.getLogger(__name__)
 
 _ROWS = ("layer", "layers", "blocks", "resblocks")
-"""What models call their row of blocks."""
+"""Names of models for their row of blocks."""
 
 
 def read_architecture(found: Found, config: BackboneConfig) -> PretrainedConfig:

@@ -54,7 +54,7 @@ class ClipView:
         self.frame_seconds: Float[Tensor, " N"] = (
             torch.zeros(1, device=frame.device) if prepared is None else prepared.seconds
         )
-        """Of each distinct frame."""
+        """Rows of each distinct frame."""
         self._sample_rate = sample_rate
         self._augment, self._seed = augment, seed
         self._crops: dict[CropSpec, Tensor] = {}
@@ -108,11 +108,11 @@ class ClipView:
 
     @property
     def words(self) -> tuple[Cue, ...]:
-        """What is said in the clip, in order."""
+        """Words of the clip, in order."""
         return () if self.prepared is None else self.prepared.words
 
     def sound(self) -> Runs:
-        """What is heard of the clip."""
+        """Sound of the clip."""
         if self.prepared is None:
             return []
         runs = self.prepared.sound

@@ -17,17 +17,17 @@ from viper_e2e.encoders.prepared import Prefix
 
 
 class FaceCrops(NamedTuple):
-    """What is seen of one clip."""
+    """Face crops of one clip."""
 
     crops: Float[Tensor, "N 3 S S"]
-    """Of its distinct frames in order of time, cut by the encoder's `crop_spec`; a blank one if unreadable."""
+    """Crops of its distinct frames in order, by the encoder's `crop_spec`; a blank one if unreadable."""
     frame_seconds: Float[Tensor, " N"]
     frame: Int[Tensor, " T"]
-    """Which of them each slot shows."""
+    """Number of the crop that each slot shows."""
     used: Bool[Tensor, " T"]
     is_readable: bool
     prefix: Prefix | None = None
-    """In place of the crops, of which there are none then."""
+    """Replaces the crops, which are absent then."""
 
     @classmethod
     def of(cls, clip: ClipView, spec: CropSpec) -> FaceCrops:

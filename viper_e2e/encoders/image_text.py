@@ -168,7 +168,7 @@ def _named(spec: str, search: Search) -> tuple[dict[str, Any] | None, dict[str, 
 
 
 def _architecture(found: Found, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """From the JSON beside the weights; a bare OpenAI state dict tells its own dimensions."""
+    """Settings from the JSON beside the weights; a bare OpenAI state dict implies its own dimensions."""
     assert found.small is not None
     if (found.small / "open_clip_config.json").is_file():
         return _described(found.small / "open_clip_config.json")
@@ -190,7 +190,7 @@ def _described(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _dimensions(found: Found, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """As open_clip reads them off an OpenAI state dict (``build_model_from_openai_state_dict``)."""
+    """Dimensions of an OpenAI state dict, as open_clip finds them (``build_model_from_openai_state_dict``)."""
     if "visual.proj" not in tensors or "text_projection" not in tensors:
         raise ViperError(
             f"image_text: {found.path} is not an OpenAI CLIP state dict, and there is no "

@@ -1,4 +1,4 @@
-"""layers.py: which hidden layers of a backbone are read, and how they become one token."""
+"""layers.py: choice of a backbone's hidden layers, and their sum into one token."""
 
 from __future__ import annotations
 

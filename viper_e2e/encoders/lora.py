@@ -10,7 +10,7 @@ from viper_e2e.config import BackboneConfig
 from viper_e2e.errors import ViperError
 
 _QUERY_VALUE = ("query", "value", "q_proj", "v_proj", "linear_q", "linear_v", "qkv")
-"""What models call the layers that make queries and values (`qkv`: and keys, all in one)."""
+"""Names of models for the layers that make queries and values (`qkv`: with keys, all in one)."""
 
 
 def add_adapters(name: str, model: nn.Module, blocks: Sequence[nn.Module], config: BackboneConfig) -> None:

@@ -31,23 +31,23 @@ from viper_e2e.errors import ViperError
 
 
 class VideoShape(NamedTuple):
-    """What a video transformer takes, and how its tokens lie."""
+    """Shape of a video transformer's input, and the layout of its tokens."""
 
     num_frames: int
-    """Of one window."""
+    """Frames of one window."""
     tubelet: int
     """Frames that share a token."""
     size: int
     """Side of a frame in pixels."""
     num_patches: int
-    """Of a frame."""
+    """Patches of a frame."""
     has_class_token: bool = False
     is_time_last: bool = False
     """Tokens in order of patch, then time; else of time, then patch."""
 
 
 class Windows(NamedTuple):
-    """Which frames of a clip a video transformer sees together."""
+    """Windows: frames of a clip that a video transformer sees together."""
 
     frames: Int[Tensor, "W F"]
     """Index of a frame: a short clip's are repeated to fill one window, a long clip's windows overlap."""
@@ -157,7 +157,7 @@ class MotionEncoder(Encoder[FaceCrops]):
 
 
 def _shape(config: MotionConfig, architecture: PretrainedConfig, found: Found, num_slots: int) -> VideoShape:
-    """What the architecture says, with the settings' own number of frames and size where it can take them."""
+    """Shape that the architecture states, with the settings' number of frames and size where it takes them."""
     kind = architecture.model_type
     if kind not in ("videomae", "timesformer", "vivit", "vjepa2"):
         raise ViperError(

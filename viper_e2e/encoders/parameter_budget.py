@@ -18,7 +18,7 @@ from torch.nn.modules.module import (
 from viper_e2e.errors import ViperError
 
 _MAX_SETTING, _MAX_PREPROCESSOR_SETTING = 2**24, 2**20
-"""Of whole numbers in a backbone's files: the longest published context has 10 million places, the longest
+"""Largest whole numbers in a backbone's files: the longest published context has 10 million places, the longest
 sound that is prepared at once half a million samples."""
 _NO_LIMIT = "model_max_length"
 """10³⁰ in files of transformers' where a tokenizer has none; nothing is made so long."""
@@ -30,7 +30,7 @@ BUILDING_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, OSError),
     *(RuntimeError, StrictDataclassError, TypeError, ValueError),
 )
-"""What libraries raise for files and settings from which they can build nothing."""
+"""Errors of libraries for files and settings from which they can build nothing."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ParameterBudget:
 
     @classmethod
     def of_weights(cls, shapes: Iterable[tuple[int, ...]]) -> ParameterBudget:
-        """What a network may have that loads tensors of these shapes."""
+        """Budget of a network that loads tensors of these shapes."""
         sizes = [torch.Size(shape).numel() for shape in shapes]
         return cls(2 * len(sizes) + _TENSORS_BESIDE, 2 * sum(sizes) + _VALUES_BESIDE)
 

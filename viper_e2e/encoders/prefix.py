@@ -65,7 +65,7 @@ def prefix_names(backbone: Backbone) -> list[str]:
 def run_before(
     backbone: Backbone, inputs: Float[Tensor, "N ..."], layers: Sequence[int], **options: bool
 ) -> tuple[Float[Tensor, "N L D"], list[Float[Tensor, "N L D"]]]:
-    """What enters the first trained block, and those of the hidden layers read that come before it.
+    """Run the frozen prefix: input of the first trained block, and the hidden layers read before it.
 
     ``options``: of the model's own forward pass.
     """
@@ -123,7 +123,7 @@ def _row(backbone: Backbone, modules: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def _reading(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[list[Tensor]]:
-    """What enters these blocks, in their order, as they are run."""
+    """Collect the inputs of these blocks, in order, as they run."""
     read: list[Tensor] = []
 
     def keep(_: nn.Module, arguments: tuple[Any, ...]) -> None:

@@ -18,7 +18,7 @@ WeightsId = tuple[object, ...]
 
 
 class ClipTokens(NamedTuple):
-    """What a frozen encoder made of one clip: a row of its `Stream`."""
+    """Tokens of one clip by a frozen encoder: a row of its `Stream`."""
 
     tokens: Float[Tensor, "T D"]
     present: Bool[Tensor, " T"]
@@ -31,9 +31,9 @@ class Prefix(NamedTuple):
 
     made_by: WeightsId
     hidden: tuple[Float[Tensor, "N L D"], ...]
-    """What enters the first trained block, of each part of the clip that passes by itself."""
+    """Input of the first trained block, for each part of the clip that runs by itself."""
     earlier: tuple[Float[Tensor, "N ..."], ...]
-    """Of each part, what the encoder reads of the layers in front; the last dimension is empty if of none."""
+    """Earlier layers that the encoder reads, for each part; the last dimension is empty if it reads none."""
 
     @property
     def nbytes(self) -> int:
@@ -62,19 +62,19 @@ class PreparedClip:
     frame_size: tuple[int, int]
     """Width, height of the decoded frames; the boxes are in these pixels."""
     unheard_seconds: float = 0.0
-    """As in `DecodedClip`."""
+    """See `DecodedClip`."""
     notes: tuple[str, ...] = ()
-    """As in `DecodedClip`."""
+    """See `DecodedClip`."""
     words: tuple[Cue, ...] = ()
     """What is said in it, in order."""
     frames: UInt8[Tensor, "N H W 3"] | None = None
     """Whole frames beside the parts in `pixels`, where something looks at them."""
     tokens: Mapping[str, ClipTokens] = field(default_factory=dict)
-    """That frozen encoders made of it earlier, by modality; `TokenCache.with_tokens` puts them here."""
+    """Tokens by frozen encoders, by modality; `TokenCache.with_tokens` puts them here."""
     made_by: Mapping[str, WeightsId] = field(default_factory=dict)
     """Whose tokens they are, as `Encoder.weights_id` tells it: no other encoder takes them over."""
     prefixes: Mapping[str, Prefix] = field(default_factory=dict)
-    """That partly trained encoders begin with, by modality; `TokenCache.with_tokens` puts them here."""
+    """Prefixes for partly trained encoders, by modality; `TokenCache.with_tokens` puts them here."""
     is_reduced: bool = False
     """Whether it was reduced to the least, from which nothing can be encoded again."""
 
@@ -120,7 +120,7 @@ class TokenCache:
 
     def __init__(self) -> None:
         self._made: dict[int, PreparedClip] = {}
-        """By the identity of each clip: the clip, with its tokens."""
+        """Clips with their tokens, by the identity of each clip."""
         self._clips: list[PreparedClip] = []
 
     def find(self, clip: PreparedClip, modality: str, made_by: WeightsId) -> ClipTokens | None:
@@ -138,7 +138,7 @@ class TokenCache:
         return None
 
     def find_prefix(self, clip: PreparedClip, modality: str, made_by: WeightsId) -> Prefix | None:
-        """What these weights made of the clip before the first trained block; otherwise as `find`."""
+        """Find the prefix that these weights made of the clip; otherwise as `find`."""
         prefix = self.with_tokens(clip).prefixes.get(modality)
         if prefix is None or prefix.made_by == made_by:
             return prefix

@@ -21,7 +21,7 @@ TIMES_DECODING = 2.0
 """Looking at every frame of a clip takes longer than decoding it: its limit is so many times that of a clip."""
 
 MAX_DEATHS = 3
-"""In a row; a process that dies of every clip is not started for each of thousands."""
+"""Deaths in a row: a process that dies of every clip is not started for each of thousands."""
 
 
 class NotMeasured(Exception):
@@ -86,7 +86,7 @@ class PyFeat:
         return pool
 
     def _ask(self, pool: WorkerPool, frames: UInt8[np.ndarray, "N H W 3"] | None) -> Any:
-        """What the worker makes of frames; of None, only that it is ready for some."""
+        """The worker's answer to frames; to None, that it is ready."""
         try:
             outcome = pool.outcome(pool.submit(frames, "py-feat"))
         except WorkerError as error:

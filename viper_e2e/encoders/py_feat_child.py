@@ -15,7 +15,7 @@ BATCH_SIZE = 8
 
 @runtime_checkable
 class Detector(Protocol):
-    """What is called of ``feat.Detectorv1``."""
+    """The methods of ``feat.Detectorv1`` that are called."""
 
     @property
     def detect(self) -> Callable[..., Any]: ...

@@ -14,7 +14,7 @@ from viper_e2e.encoders.prepared import Prefix
 
 
 class ClipSound(NamedTuple):
-    """What is heard of one clip."""
+    """Sound of one clip."""
 
     runs: list[tuple[float, Float[Tensor, "_"]]]
     """``(start_seconds, samples)``: unbroken stretches of mono sound on the clip's clock, in order."""
@@ -23,9 +23,9 @@ class ClipSound(NamedTuple):
     stream_seconds: float
     """Length of the whole audio stream, from the start of the first run."""
     used: Bool[Tensor, "T"] | None = None
-    """Which of the instants exist; ``None``: all."""
+    """Whether each instant exists; ``None``: all do."""
     prefix: Prefix | None = None
-    """Of its pieces, which are not run from their beginning then."""
+    """Prefix of its pieces, which do not run from their beginning then."""
 
 
 class PiecePlan(NamedTuple):
@@ -38,7 +38,7 @@ class PiecePlan(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """Where in the sound the hidden states are: the centre of their receptive fields, in samples."""
+    """Places of the hidden states in the sound: the centres of their receptive fields, in samples."""
 
     stride: int
     first: float
@@ -64,14 +64,14 @@ class Frames(NamedTuple):
 
 @dataclass(frozen=True)
 class Pieces:
-    """Which samples a speech model hears in one go, and which of its hidden states make which token."""
+    """Pieces of sound that a speech model hears at once, and the hidden states that make each token."""
 
     sound: str
     """``spans`` or ``windows``, as in `DecodingConfig`."""
     span_seconds: float
     sample_rate: int
     longest_piece: int
-    """In samples."""
+    """Length in samples."""
     frames: Frames
     normalises: bool
     """Whether the model wants its input at mean 0 and variance 1."""
@@ -120,7 +120,7 @@ class Pieces:
         return PiecePlan(pieces, starts, centres)
 
     def belongs(self, plan: PiecePlan, counts: Sequence[int]) -> Bool[Tensor, "T S"]:
-        """Which hidden states make which token; ``counts``: states of each piece, S in all."""
+        """Whether a hidden state belongs to a token; ``counts``: states of each piece, S in all."""
         if self.sound == "windows":
             owner = torch.tensor([i for i, n in zip(plan.starts, counts, strict=True) for _ in range(n)])
             return owner[None, :] == torch.arange(len(plan.seconds))[:, None]

@@ -96,7 +96,7 @@ class TextualEncoder(FaceEncoder):
 
     @classmethod
     def build(cls, config: TextualConfig, search: Search = NOWHERE) -> TextualEncoder:
-        """As ``VisualEncoder.build``. ``overrides["sentence_bank"]`` replaces a checkpoint's own bank."""
+        """See ``VisualEncoder.build``. ``overrides["sentence_bank"]`` replaces a checkpoint's own bank."""
         own_bank = search.small_files("image_text")
         bank = search.overrides.get("sentence_bank") or (own_bank / _BANK_FILE if own_bank else config.bank)
         sentences = read_bank(bank)
@@ -108,7 +108,7 @@ class TextualEncoder(FaceEncoder):
         return cls(config, image_text, encoder, tokenize, sentences)
 
     def to_compute_dtype(self, dtype: torch.dtype) -> None:
-        """As every encoder. The bank is embedded again with the weights as they are stored then: what a resumed
+        """See `Encoder`. The bank is embedded again with the weights as they are stored then: what a resumed
         run or a loaded checkpoint has are these, so when it is embedded makes no difference."""
         super().to_compute_dtype(dtype)
         self._forget_bank()

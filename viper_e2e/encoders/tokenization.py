@@ -12,7 +12,7 @@ from viper_e2e.encoders.weights import Found
 from viper_e2e.errors import ViperError
 
 _FIRST_BYTE = 3
-"""Of bytes as tokens; before it padding, beginning, end."""
+"""First token of bytes; before it padding, beginning, end."""
 
 
 _VOCABULARIES = (
@@ -29,12 +29,12 @@ class Tokens(NamedTuple):
 
     ids: list[int]
     spans: list[tuple[int, int]]
-    """Of each, its first letter and the one after its last."""
+    """First letter of each token, and the one after its last."""
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """How a text encoder reads."""
+    """Tokenizer of a text encoder."""
 
     tokens: Callable[[str], Tokens]
     before: tuple[int, ...]

@@ -59,7 +59,7 @@ class VisualEncoder(FaceEncoder):
 
     @classmethod
     def build(cls, config: VisualConfig, search: Search = NOWHERE) -> VisualEncoder:
-        """From settings, and for a saved checkpoint its folder of assets and records."""
+        """Build from settings, and for a saved checkpoint from its folder of assets and records."""
         found = find("visual", config.backbone, search)
         architecture = read_architecture(found, config.backbone)
         architecture = getattr(architecture, "vision_config", architecture)
@@ -182,7 +182,7 @@ def side_of(size: Any) -> int:
 
 
 def crop_spec_of(found: Found, own_size: int, size: int | None, *, is_paper: bool = False) -> CropSpec:
-    """What the backbone's own preprocessor does, read from its JSON (transformers refuses older files).
+    """The crop of the backbone's own preprocessor, read from its JSON (transformers refuses older files).
 
     Where a preprocessor resizes a little larger than it crops (DINOv2: 256 to 224), the outer rim that it would
     throw away is kept: a face box has none to spare.
@@ -223,7 +223,7 @@ def _of_colours(values: Iterable[float]) -> tuple[float, float, float]:
 
 
 def _white(values: Mapping[str, Any]) -> float:
-    """What a preprocessor makes of a white pixel before it normalises: ours are 1, and so are nearly all."""
+    """Value of a white pixel before a preprocessor normalises it: 1 in ours and in nearly all others."""
     if not values.get("do_rescale", True):
         return 255.0
     white = 255.0 * float(values.get("rescale_factor", 1 / 255))

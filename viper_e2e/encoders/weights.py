@@ -41,7 +41,7 @@ _BIN = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "open_clip_pytorch_mode
 
 @dataclass(frozen=True)
 class Search:
-    """Where to look for backbones, and what they must be."""
+    """Search for backbones: where to look, and what they must be."""
 
     assets: Path | None = None
     """Folder of a saved checkpoint with one folder of small files per backbone."""
@@ -53,12 +53,12 @@ class Search:
     """Backbones whose weights the checkpoint itself holds: built without weights, filled by the caller."""
 
     def spec(self, name: str, config: BackboneConfig) -> str:
-        """What names the backbone: an override, else the checkpoint's record, else the settings."""
+        """Name of the backbone: an override, else the checkpoint's record, else the settings."""
         return self.overrides.get(name) or self.records.get(name, {}).get("spec") or config.source
 
     @property
     def checkpoint_budget(self) -> ParameterBudget:
-        """How large a part may be that the checkpoint's weights fill, or without a checkpoint nothing."""
+        """Budget of a part whose weights the checkpoint has; without a checkpoint, nothing."""
         weights = self.assets.parent / "model.safetensors" if self.assets is not None else None
         if weights is None or not weights.is_file():
             return ParameterBudget()
@@ -113,7 +113,7 @@ class Found:
 TAKE_ALONG = (
     "; where it was trained, viper export --checkpoint MODEL --out WHOLE makes a model with all backbones"
 )
-"""What else helps where a model's backbone is missing."""
+"""Further advice if a model's backbone is missing."""
 
 
 def find(name: str, config: BackboneConfig, search: Search, hub_id: str | None = None) -> Found:

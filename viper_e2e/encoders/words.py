@@ -30,7 +30,7 @@ EXAMPLE = "what a surprise"
 
 
 class ClipWords(NamedTuple):
-    """What is read of one clip."""
+    """Words of one clip, as the encoder reads them."""
 
     pieces: list[Int[Tensor, " _"]]
     """Token ids, the special ones included, of a text in pieces that a model takes; none: nothing is said."""
@@ -38,7 +38,7 @@ class ClipWords(NamedTuple):
     """When each token of all pieces, without the special ones, is said; NaN: at a time that nobody noted."""
     frame_seconds: Float[Tensor, " N"]
     frame: Int[Tensor, " T"]
-    """Which of the frames each slot shows."""
+    """Number of the frame that each slot shows."""
     used: Bool[Tensor, " T"]
 
 
@@ -69,7 +69,7 @@ class WordsEncoder(Encoder[ClipWords]):
 
     @classmethod
     def build(cls, config: WordsConfig, search: Search = NOWHERE) -> WordsEncoder:
-        """From settings, and for a saved checkpoint its folder of assets and records."""
+        """Build from settings, and for a saved checkpoint from its folder of assets and records."""
         found = find("words", config.backbone, search)
         architecture = read_architecture(found, config.backbone)
         model_class = _model_class(architecture, found)
@@ -186,14 +186,14 @@ class WordsEncoder(Encoder[ClipWords]):
 
 
 class _Read(NamedTuple):
-    """What is read of some cues."""
+    """Tokens of some cues."""
 
     ids: list[int]
     seconds: list[float]
     num_tokens: int
-    """Of all that is said."""
+    """Tokens of all words."""
     num_letters: int
-    """That the ids stand for."""
+    """Letters that the ids stand for."""
 
 
 def _text_of(cues: Sequence[Cue]) -> str:
@@ -219,7 +219,7 @@ def _model_class(architecture: PretrainedConfig, found: Found) -> type[PreTraine
 
 
 def _num_positions(model: PreTrainedModel) -> int:
-    """How many tokens a model takes at once."""
+    """Number of tokens that a model takes at once."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             # RoBERTa and its kin count from behind the padding's index.

@@ -58,7 +58,7 @@ class AheadService:
         self._listener.close()
 
     def opener(self, wait_seconds: float) -> AheadOpener:
-        """For a `SampleReader`, here or in a worker; a clip waits so long for its shard."""
+        """Opener for a `SampleReader`, here or in a worker; a clip waits this long for its shard."""
         return AheadOpener(self._listener.address, self.token, wait_seconds)
 
     def _accept(self) -> None:
@@ -87,7 +87,7 @@ class AheadService:
 
 
 _connections: dict[Address, Connection] = {}
-"""Of this worker, to the process that it works for."""
+"""Connections of this worker to the process that it works for."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,6 @@ class _Ahead:
     ask: Callable[[str, int, int], bytes | None]
 
     def read(self, offset: int, size: int) -> bytes:
-        """From what was read ahead, else by a range: with the same bytes, and the same errors."""
+        """Read from the bytes read ahead, else by a range: the same bytes, and the same errors."""
         found = self.ask(self.path_or_url, offset, size)
         return Direct().open(self.path_or_url, self.version).read(offset, size) if found is None else found

@@ -11,7 +11,7 @@ from viper_e2e.loading.quarantine import ClipKey
 
 @runtime_checkable
 class Cacheable(Protocol):
-    """What can be kept: anything that knows the bytes of its arrays."""
+    """An object that can be cached, as it knows the bytes of its arrays."""
 
     @property
     def nbytes(self) -> int: ...
@@ -19,7 +19,7 @@ class Cacheable(Protocol):
 
 @runtime_checkable
 class ClipStore(Protocol):
-    """What a training keeps clips in: a `ClipCache` of its own, or its part of one that others use too."""
+    """A training's cache of clips: a `ClipCache` of its own, or its part of a shared one."""
 
     @property
     def budget_bytes(self) -> int: ...

@@ -27,19 +27,19 @@ ONLY_SOUND = (*SOUND_EXTENSIONS, "ogg", "wma", "aiff", "aif", "au", "caf", "ac3"
 
 @dataclass
 class Found:
-    """What a folder holds, sub-folders and linked ones included."""
+    """Files of a folder, with sub-folders and linked folders."""
 
     files: list[Path] = field(default_factory=list)
-    """With one of the endings looked for; sorted."""
+    """Files with one of the endings looked for; sorted."""
     others: Counter[str] = field(default_factory=Counter)
     """Files with other endings, by ending (with its dot; empty: none)."""
     odd: list[str] = field(default_factory=list)
-    """What has the ending but is no file that can be read: broken links, sockets, …, each with the reason."""
+    """Entries with the ending that cannot be read: broken links, sockets, …, each with the reason."""
     closed: list[str] = field(default_factory=list)
     """Folders that cannot be searched, each with the reason."""
 
     def left_out(self, folder: str | os.PathLike) -> list[str]:
-        """What was passed over, in at most two lines for people."""
+        """Entries that were passed over, in at most two lines for people."""
         lines = []
         if self.others:
             kinds = ", ".join(
@@ -54,7 +54,7 @@ class Found:
         return lines
 
     def sound_alone(self, folder: str | os.PathLike) -> list[str]:
-        """For a folder with sounds but no clips, a line that tells how to make clips of them; else none."""
+        """One line on how to make clips of sounds, for a folder of sounds without clips; else none."""
         sounds = {ending: n for ending, n in self.others.items() if ending[1:] in ONLY_SOUND}
         if self.files or not sounds:
             return []

@@ -32,7 +32,7 @@ class ClipBatch:
 
     epoch: int
     positions: list[int | None]
-    """In the order of the epoch; `None` is padding, which only the last step of an epoch has."""
+    """Positions in the epoch; `None` is padding, which only the last step of an epoch has."""
     keys: list[str]
     clips: list[Any]
     """`DecodedClip`, or the object cached for it, or the `ClipError` that it became; `None` is padding."""
@@ -57,7 +57,7 @@ class ClipBatch:
         return [f"{key}#{n}" if n else key for key, n in zip(self.keys, repeats, strict=True)]
 
     def skip_record(self, row: int, error: ClipError) -> SkipRecord:
-        """What `skipped.jsonl` says of a row that could not be used, here or in a later stage."""
+        """Record in `skipped.jsonl` of a row that could not be used, here or in a later stage."""
         position = self.positions[row]
         assert position is not None
         return SkipRecord(self.keys[row], self.shards[row], error.stage, str(error), self.epoch, position)

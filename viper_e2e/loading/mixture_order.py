@@ -23,14 +23,14 @@ BLOCK = 4096
 
 @dataclass(frozen=True)
 class Share:
-    """What the order has to know of one corpus."""
+    """One corpus, as far as the order depends on it."""
 
     name: str
     shard_sizes: Sequence[int]
     first: int
     """Index of its first clip in the source."""
     weight: float | None = None
-    """Of its clips in those of an epoch, whatever all weights sum to; ``None`` for all: each clip once."""
+    """Relative weight of its clips in an epoch; ``None`` for all corpora: each clip once."""
 
     @property
     def num_clips(self) -> int:
@@ -62,7 +62,7 @@ def clips_per_epoch(shares: Sequence[Share]) -> list[int]:
 
 
 class MixturePattern:
-    """Which corpus stands at which position of every epoch: spread evenly, so that any stretch of an epoch has
+    """The corpus at each position of every epoch: spread evenly, so that any stretch of an epoch has
     each corpus's share to within about a clip."""
 
     def __init__(self, counts: Sequence[int]):
@@ -129,7 +129,7 @@ class MixtureOrder:
         return number - self._epoch * self._counts[corpus] // self._shares[corpus].num_clips
 
     def spans(self) -> Iterator[tuple[int, int, int]]:
-        """As of `EpochOrder`; a shard whose corpus is walked more than once has one for each time."""
+        """Spans like those of `EpochOrder`, one for each time that a corpus's shards are walked."""
         firsts = accumulate((len(share.shard_sizes) for share in self._shares), initial=0)
         of_corpora = [
             self._spans_of(corpus, first) for corpus, first in enumerate(firsts) if corpus < len(self._shares)

@@ -1,4 +1,4 @@
-"""order.py: which clip is at which position of an epoch, and which process trains on it.
+"""order.py: the order of an epoch: the clip at each position, and the process that trains on it.
 
 Position n of an epoch's order is all there is: batches, processes, workers and resume count positions.
 """
@@ -76,7 +76,7 @@ class EpochOrder:
         return 0
 
     def spans(self) -> Iterator[tuple[int, int, int]]:
-        """For each shard in turn: its number, and the first and last position that a clip of it may have."""
+        """Spans of shards in order: a shard's number, the first and the last position of its clips."""
         block = self._window if self._shuffle else 1
         for number, end in zip(self._shards.tolist(), self._ends.tolist(), strict=True):
             begin = end - int(self._sizes[number])
@@ -102,7 +102,7 @@ class EpochOrder:
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far a run has come: the next position to be trained on."""
+    """Progress of a run: the next position to train on."""
 
     seed: int
     epoch: int = 0
@@ -132,7 +132,7 @@ class Cursor:
 
 @dataclass(frozen=True)
 class BatchShape:
-    """How consecutive positions become steps: processes × accumulation × batch."""
+    """Shape of a step in consecutive positions: processes × accumulation × batch."""
 
     batch_size: int
     """Clips per process and forward pass."""

@@ -22,7 +22,7 @@ class Quarantine:
     """Clips of one source that are not tried again, since they ended a worker or a step without a number."""
 
     reasons: dict[str, str] = field(default_factory=dict)
-    """By the clip's key."""
+    """Reasons by the clip's key."""
 
     def add(self, key: str, reason: str) -> None:
         self.reasons[key] = reason
@@ -34,7 +34,7 @@ class Quarantine:
 
 @dataclass(frozen=True)
 class RunQuarantine:
-    """Of the clips that a run trains on, and of those that it validates on."""
+    """Quarantines of a run: of training clips, and of validation clips."""
 
     train: Quarantine = field(default_factory=Quarantine)
     val: Quarantine = field(default_factory=Quarantine)
@@ -46,7 +46,7 @@ class RunQuarantine:
         return [(ClipKey(split, key), why) for split in SPLITS for key, why in self._of(split).reasons.items()]
 
     def to_json(self) -> dict[str, dict[str, str]]:
-        """As checkpoints have it."""
+        """Plain data, as in checkpoints."""
         return {split: dict(self._of(split).reasons) for split in SPLITS}
 
     def restore(self, saved: Mapping[str, str | Mapping[str, str]]) -> None:

@@ -47,13 +47,13 @@ class ReadAhead:
         self._cache = ShardCache(reading.cache, reading.cache_bytes) if reading.cache is not None else None
         self._state = threading.Condition()
         self._held: OrderedDict[str, Held] = OrderedDict()
-        """By address; those used last at the end."""
+        """Shards by address, most recently used last."""
         self._walks: list[Walk] = []
         self._asked: set[str] = set()
         self._names: dict[str, str | None] = {}
         """`cache_name` of each shard, by address."""
         self._lack = ""
-        """What to tell a person where a clip is read by a range because there is no room for its shard."""
+        """Note for people if a clip is read by a range because its shard does not fit."""
         self._is_busy = False
         """Whether another process fetches what is wanted here."""
         self._notes = TellOnce()
@@ -126,7 +126,7 @@ class ReadAhead:
         return held.room.read(offset, size)
 
     def doubt(self, address: str) -> None:
-        """What was read of it is damaged: it is fetched again, if it is needed again."""
+        """Report a damaged read: the shard is fetched again if it is needed again."""
         with self._state:
             held = self._held.get(address)
             if held is None or held.is_coming:

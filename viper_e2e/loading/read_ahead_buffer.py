@@ -19,7 +19,7 @@ LOOK_FURTHER = 64
 
 @runtime_checkable
 class Room(Protocol):
-    """Where the bytes of a shard go."""
+    """Storage for the bytes of a shard."""
 
     have: int
 
@@ -66,7 +66,7 @@ class Held:
     again_at: float = 0.0
     """When it is asked for again, if it failed."""
     name: str = ""
-    """In the folder of cached shards."""
+    """Name in the folder of cached shards."""
 
     @property
     def is_whole(self) -> bool:
@@ -74,12 +74,12 @@ class Held:
 
     @property
     def is_nearly_there(self) -> bool:
-        """On its way into the folder, but for an end in which there may be no clip."""
+        """Whether all bytes are on their way into the folder but for an end that may contain no clip."""
         return self.is_coming and bool(self.name) and self.shard.size - self.room.have <= TAIL_BYTES
 
     @property
     def num_bytes(self) -> int:
-        """In memory."""
+        """Bytes in memory."""
         return self.shard.size if isinstance(self.room, InMemory) else 0
 
 
@@ -109,7 +109,7 @@ class Walk:
 
 @dataclass
 class Counts:
-    """What became of shards and clips."""
+    """Counts of shards and clips by outcome."""
 
     fetched: int = 0
     fetched_bytes: int = 0

@@ -26,7 +26,7 @@ HOW_TO_NAME_IT = "convert it (`ffmpeg -i FILE.ass CLIP.srt`), and name it CLIP.s
 
 
 def words_beside(video: Path, language: str = "") -> tuple[Cue, ...]:
-    """What a file beside a clip says, nothing where there is none; broken cues are noted.
+    """Words of a file beside a clip, none without one; broken cues are noted.
 
     ``language`` and `ClipError`: as for `beside_clip`; also for a file that cannot be used.
     """
@@ -70,7 +70,7 @@ class _Beside:
     """Files named after one clip."""
 
     words: dict[str, Path] = field(default_factory=dict)
-    """By language in lower case, empty for a name without one."""
+    """Files by language in lower case, empty for a name without one."""
     unread: list[str] = field(default_factory=list)
 
 

@@ -20,7 +20,7 @@ class SkipRecord:
     key: str
     shard: str
     stage: str
-    """Where it failed, as in `ClipError.stage`."""
+    """The stage that failed, as in `ClipError.stage`."""
     exception: str
     """The message."""
     epoch: int
@@ -28,7 +28,7 @@ class SkipRecord:
     split: Split | None = None
     """`"val"` for a clip to validate on, whose `position` is that in the validation shards."""
     step: int | None = None
-    """Of the validation."""
+    """Step of the validation."""
 
     def to_json(self) -> dict[str, str | int]:
         return {name: value for name, value in asdict(self).items() if value is not None}
@@ -45,7 +45,7 @@ class SkipBudget:
 
     max_in_a_row: int = 100
     max_share: float = 0.02
-    """Of the epoch's clips seen so far, judged once `grace_clips` were seen."""
+    """Largest share of unreadable clips among the epoch's so far, judged once `grace_clips` were seen."""
     grace_clips: int = 200
     num_clips: int | None = None
     """In an epoch: where these are fewer than `grace_clips`, `ALWAYS_ENDURED` may be unreadable."""
@@ -60,7 +60,7 @@ class SkipBudget:
     last: SkipRecord | None = None
 
     def begin(self, epoch: int) -> None:
-        """What comes next is of this epoch, whose count restarts if it is another one."""
+        """Count for this epoch, from zero if it is a new one."""
         if epoch != self.epoch:
             self.epoch, self.num_seen, self.num_skipped, self.num_used = epoch, 0, 0, 0
             self.stages.clear()
@@ -114,7 +114,7 @@ class SkipBudget:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs, as JSON."""
+        """State for a resumed run, as JSON."""
         return {
             "num_seen": self.num_seen,
             "num_skipped": self.num_skipped,

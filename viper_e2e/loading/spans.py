@@ -10,7 +10,7 @@ from viper_e2e.shards import RemoteReading, ShardIndex, ShardSet, is_remote
 
 
 class Span(NamedTuple):
-    """From where to where in an epoch one shard is needed."""
+    """Range of an epoch's positions in which a shard is needed."""
 
     shard: ShardIndex
     first: int
@@ -39,7 +39,7 @@ def remote_reading_of(source: ClipSource) -> RemoteReading:
 
 
 def notes_on_reading(reading: RemoteReading, sources: Iterable[ClipSource | None]) -> list[str]:
-    """What to report if shards should be read whole or cached, but none is remote."""
+    """Notes if shards should be read whole or cached, but none is remote."""
     shards = [shard for source in sources if isinstance(source, ShardSet) for shard in source.shards]
     if not reading.reads_whole or any(is_remote(shard.path_or_url) for shard in shards):
         return []

@@ -29,7 +29,7 @@ OUTAGE_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Reading:
-    """How clips are read and decoded ahead, and what those may cost that crash or hang their process."""
+    """Settings for reading and decoding ahead, and for clips that crash or hang their process."""
 
     batch_size: int = 8
     """Clips per forward pass."""
@@ -48,21 +48,21 @@ class ClipSlot:
     """One clip on its way, or the place of one."""
 
     position: int | None = None
-    """In the order that is walked; `None` is padding."""
+    """Position in the order; `None` is padding."""
     index: int = -1
-    """Of the clip in its source."""
+    """Number of the clip in its source."""
     key: str = ""
     next_position: int = 0
-    """As in `ClipBatch`, as `ends_step`."""
+    """See `ClipBatch`, also for `ends_step`."""
     ends_step: bool = True
     is_known_by_key: bool = True
     """Whether its key is that of no other clip: what is in quarantine is."""
     repeat: int = 0
-    """As in `ClipBatch`."""
+    """See `ClipBatch`."""
     ticket: int | None = None
-    """Of the worker pool, while it is being decoded."""
+    """Ticket of the worker pool, while the clip is decoded."""
     clip: object = None
-    """What ``decode`` made of it, or the object cached for it, or the `ClipError` that it became."""
+    """The result of ``decode``, or the object cached for it, or its `ClipError`."""
 
 
 class ClipStream:
@@ -149,7 +149,7 @@ class ClipStream:
         return remote_reading_of(self.shards).reads_whole
 
     def _walked(self, slots: Iterator[ClipSlot], spans: Iterator[Span]) -> Iterator[ClipSlot]:
-        """As `_finished`, with whole remote shards read ahead in the order of these spans."""
+        """`_finished`, with whole remote shards read ahead in the order of these spans."""
         ahead = self._ahead_of(spans)
         if ahead is None:
             yield from self._finished(slots)

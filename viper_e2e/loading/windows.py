@@ -42,9 +42,9 @@ class WindowReader:
     hop_seconds: float
     _windows: Iterator[tuple[float, DecodedClip]] = field(default_factory=lambda: iter(()), init=False)
     _words: tuple[Cue, ...] = field(default=(), init=False)
-    """Of the whole clip."""
+    """Words of the whole clip."""
     _next: tuple[int, int] | None = field(default=None, init=False)
-    """What `_windows` gives next."""
+    """Range that `_windows` gives next."""
 
     def __call__(self, wanted: tuple[int, int]) -> Found:
         clip, number = wanted

@@ -27,12 +27,12 @@ from viper_e2e.loading.handover import send
 from viper_e2e.runtime import show_notes
 
 GROUP_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
-"""What a terminal or a scheduler sends to all processes of a run."""
+"""Signals that a terminal or a scheduler sends to all processes of a run."""
 
 
 LINUX_OOM_SCORE = Path("/proc/self/oom_score_adj")
 WORKERS_FIRST = 500
-"""In thousandths of all memory: a worker that has this much less than its parent is still ended before it."""
+"""Thousandths of all memory: a worker that uses this much less than its parent is still ended before it."""
 
 
 class WorkerError(RuntimeError):
@@ -144,7 +144,7 @@ def _end_with_parent() -> None:
 
 
 def _be_ended_first() -> None:
-    """Where memory runs out, have Linux end the worker whose clip wants too much, not the run."""
+    """Have Linux end this worker, not the run, if memory runs out."""
     with contextlib.suppress(OSError):  # another system, or not permitted
         own = int(LINUX_OOM_SCORE.read_text())
         LINUX_OOM_SCORE.write_text(str(min(1000, own + WORKERS_FIRST)))

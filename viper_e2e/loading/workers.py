@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 START_SECONDS = 120.0
 """A worker that has not come up by then will not."""
 TIME_LIMIT_SECONDS = 300.0
-"""For one clip, unless said otherwise."""
+"""Default time limit for one clip."""
 MAX_RESTARTS = 1000
 """Workers that clips may cost, unless said otherwise."""
 MAX_BLAMELESS = 5
@@ -53,14 +53,14 @@ class _Worker:
     jobs: deque[Job] = field(default_factory=deque)
     """Handed out and unanswered, in the order in which the worker takes them."""
     state: Literal["starting", "idle", "working"] = "starting"
-    """As last reported; a worker that is `working` is at the first of its jobs."""
+    """State last reported; a `working` worker does the first of its jobs."""
 
 
 class PoolStats(NamedTuple):
-    """What a pool is at."""
+    """Statistics of a pool."""
 
     pids: tuple[int, ...]
-    """Of the workers that are there."""
+    """Process ids of its workers."""
     num_unanswered: int
     """Items that workers have, done or not, and have not answered."""
     num_waiting: int

@@ -1,4 +1,4 @@
-"""report: what people look at: tables, figures, rendered clips, the HTML page; nothing heavy is imported."""
+"""report: output for people: tables, figures, rendered clips, the HTML page; nothing heavy is imported."""
 
 import lazy_loader
 

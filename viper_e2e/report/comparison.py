@@ -15,7 +15,7 @@ from viper_e2e.tasks import measure_title
 
 LEVEL = 0.05
 FEW = 20
-"""Of fewer subjects or clips than these a bootstrap draws resamples that are too much alike."""
+"""Fewest subjects or clips for a bootstrap: resamples of fewer are too much alike."""
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
@@ -34,7 +34,7 @@ def comparison_tables(compared: Compared, names: Sequence[str]) -> list[Table]:
 
 
 def comparison_note(compared: Compared) -> str:
-    """On what tables of a comparison are, and how."""
+    """Note below the tables of a comparison: their clips, and the method."""
     few = f" (only {compared.num_drawn}: p is smaller than it should be)" * (compared.num_drawn < FEW)
     return (
         f"{count_of(compared.num_clips, 'clip')}; 95 % intervals and p (two-sided, of each "
@@ -163,5 +163,5 @@ def _piped(name: str) -> str:
 
 
 def latex_text(text: str) -> str:
-    """What LaTeX would take for commands, written as it is."""
+    """Text with LaTeX's special characters escaped."""
     return re.sub(r"[\\~^&%$#_{}]", lambda found: _LATEX[found[0]], text)

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NUM_BINS = 10
-"""Of a tenth of the label range each: 0.1 for intensities in [0, 1]."""
+"""Number of bins; each is a tenth of the label range, 0.1 for intensities in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often which true class (row) was predicted as which (column)."""
+    """Counts of clips by true class (row) and predicted class (column)."""
 
     name: str
     classes: tuple[str, ...]
@@ -159,7 +159,7 @@ def draw_intensities(confusions: list[Confusion], num_clips: int, path: Path) ->
 
 
 def draw_dominant(confusion: Confusion, path: Path, what: str = "dominant emotion") -> None:
-    """Which was the largest, and which was said to be."""
+    """Draw a confusion matrix of the largest label of each clip."""
     total = int(confusion.counts.sum())
     title = (
         f"{what[0].upper()}{what[1:]}, {count_of(int(total), 'clip')}, "

@@ -20,7 +20,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vPX*"
 LINES = ("-", "--", "-.", ":")
 CANNOT_DRAW = (ViperError, OSError, ImportError, ValueError, RuntimeError, MemoryError)
-"""What drawing a picture may end in: no reason to lose what it would have shown."""
+"""Errors of drawing a picture; results are shown without it then."""
 
 
 def words(name: str) -> str:
@@ -47,13 +47,13 @@ def new_figure(size: tuple[float, float]) -> Figure:
 
 
 def span_of(value: float, limits: tuple[float, float]) -> tuple[float, float]:
-    """From where to where a value's bar reaches, as shares of its length: from zero, which is always within."""
+    """Begin and end of a value's bar, as shares of its length; it starts at zero, which is always within."""
     ends = sorted(place_of(end, limits) for end in (0.0, value))
     return ends[0], ends[1]
 
 
 def place_of(value: float, limits: tuple[float, float]) -> float:
-    """Where a value is on its bar, as a share of its length, which zero is always within."""
+    """Place of a value on its bar, as a share of its length; zero is always within."""
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
     return min(max((value - low) / ((high - low) or 1.0), 0.0), 1.0)
 

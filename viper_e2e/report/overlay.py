@@ -29,7 +29,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Overlay:
-    """What the records of a clip, or of its windows, say at any of its seconds."""
+    """The panel over a frame, at any second, from the records of a clip or of its windows."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Overlay:
         return self._drawn[1]
 
     def _corner(self, panel: Image.Image) -> tuple[int, int]:
-        """Where the panel lies: at the bottom, on the side where the face mostly is not."""
+        """Corner of the panel: at the bottom, on the side where the face mostly is not."""
         margin = self.canvas[1] // 40
         x = self.canvas[0] - panel.width - margin if self.face_is_left else margin
         return max(x, 0), max(self.canvas[1] - panel.height - margin, 0)

@@ -29,7 +29,7 @@ LARGE_FIGURE = 1500
 """Pixels of width from which a figure has several panels."""
 
 MAX_CROPS, CROP_SIDE = 10, 96
-"""Of a strip: at most so many crops, evenly chosen, each at most so high in pixels."""
+"""Most crops of a strip, evenly chosen, and their greatest height in pixels."""
 
 MAX_LETTERS = 400
 """Shown of the words in a clip."""
@@ -119,7 +119,7 @@ def _beginning(text: str) -> str:
 
 
 def _parts(predictions: Predictions, row: int, labels: LabelSet) -> list[dict[str, Any]]:
-    """What each task says of a clip, beside its labels."""
+    """Predictions of each task for a clip, beside its labels."""
     true, said = (
         dict(zip(labels.names, rows[row].tolist(), strict=True))
         for rows in (predictions.true, predictions.predicted)
@@ -140,7 +140,7 @@ def _parts(predictions: Predictions, row: int, labels: LabelSet) -> list[dict[st
 def _headline(
     scores: Scores | None, intervals: Intervals | None, tasks: Mapping[str, TaskScores] | None
 ) -> list[tuple[str, str]]:
-    """What is looked at first: of each task its main measure, of intensities the means."""
+    """Headline numbers: the main measure of each task, the means of intensities."""
     if tasks:
         mains = [(name, one, main_measure(one.task)) for name, one in tasks.items() if one.num_clips]
         return [(f"{words(name)}, {measure_title(main)}", measure_cell(one, main)) for name, one, main in mains]
@@ -208,7 +208,7 @@ def _strip(crops: Sequence[np.ndarray]) -> str:
 
 
 def _figure(caption: str, png: bytes) -> tuple[str, str, bool]:
-    """With whether it is too wide to be read on a telephone, where such ones keep their size and scroll."""
+    """A figure, with whether it is too wide for a telephone, where such ones keep their size and scroll."""
     width = int.from_bytes(png[16:20], "big")
     return caption, _data_uri(png, "png"), width > LARGE_FIGURE
 

@@ -20,11 +20,11 @@ LOG_FACTOR = 50.0
 """Positive values that span more than this stand on a logarithmic axis."""
 MAX_TICKS = 12
 TITLE_LETTERS = 18
-"""In a line below an axis."""
+"""Most letters in a line below an axis."""
 
 
 class _Scale(NamedTuple):
-    """Where the values of one setting stand on its axis, from 0 to 1."""
+    """Places of one setting's values on its axis, from 0 to 1."""
 
     places: list[float]
     ticks: dict[float, str]

@@ -10,7 +10,7 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.tasks import Task
 
 MOST_CLASSES = 8
-"""Of a task's classes: so many of the most probable ones are shown."""
+"""Most classes shown of a task: the most probable ones."""
 HOLDS_FROM = 0.5
 
 Ends = tuple[float, float]
@@ -26,17 +26,17 @@ class Bar:
     is_chosen: bool = False
     """The class that wins, or a label that holds."""
     interval: Ends | None = None
-    """Of a calibrated number: where the label lies."""
+    """Interval of a calibrated number."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is said of one task."""
+    """Predictions of one task."""
 
     heading: str
     """``"emotion: joy"``; empty where the bars say all."""
     bars: Mapping[str, Bar]
-    """By the name of the column."""
+    """Bars by the name of the column."""
 
 
 def parts_said(
@@ -44,7 +44,7 @@ def parts_said(
     labels: LabelSet,
     intervals: Mapping[str, Sequence[float] | None] | None = None,
 ) -> list[Part]:
-    """For a class, its winner and bars of probabilities; for labels, numbers and intensities, bars.
+    """Predictions by task: of a class its winner and bars of probabilities; of all others bars.
 
     ``values``: by name, as in a record; ``intervals``: as there.
     """

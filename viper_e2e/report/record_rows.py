@@ -106,7 +106,7 @@ def _legend(records: Sequence[Record], initials: Mapping[str, str]) -> str:
 
 
 class _Layout:
-    """How the intensities of a clip stand in one cell: side by side, or one to a line.
+    """Layout of a clip's intensities in one cell: side by side, or one to a line.
 
     They share a cell so that the reason why a clip could not be read has room in the same place.
     """
@@ -198,6 +198,6 @@ def without_controls(text: str) -> str:
 
 
 def stdout_console() -> Console:
-    """Where results go. Piped into a file or a pager, tables are 120 characters wide."""
+    """Console for results. Piped into a file or a pager, tables are 120 characters wide."""
     fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
     return SteadyConsole(highlight=False, width=None if fixed else 120)

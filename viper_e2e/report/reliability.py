@@ -20,7 +20,7 @@ AXES = {
     "number": ("predicted", "mean of the labels"),
     "intensities": ("predicted", "mean of the labels"),
 }
-"""By kind of task."""
+"""Titles by kind of task."""
 LARGEST_POINT = 160.0
 
 
@@ -41,7 +41,7 @@ def calibration_plot(reports: Sequence[TaskReport], path: str | os.PathLike) -> 
 
 
 def reliability_plot(found: Reliability, kind: str, name: str, path: str | os.PathLike) -> Path:
-    """What probabilities say against what was found, in bins; the larger a point, the more clips."""
+    """Predicted probabilities against observed shares, in bins; the larger a point, the more clips."""
     figure, (panel,) = sheet(1, panel=(5.2, 5.2))
     _frame(panel, kind, (0.0, 1.0))
     _points(panel, found.bins, "", before=False)

@@ -42,7 +42,7 @@ MIN_SIDE, MAX_SIDE = 480, 1280
 _AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
 
 MADE_BY = "drawn by viper infer --render"
-"""In every rendering's metadata: what tells it from a clip that must not be written over."""
+"""Mark in every rendering's metadata: other files are not overwritten."""
 
 ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
     ("libx264", {"crf": "20", "preset": "veryfast"}),
@@ -52,7 +52,7 @@ ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
 """The first that this FFmpeg has; builds under another licence lack libx264."""
 
 _FINEST_TICK = Fraction(1, 60_000)
-"""What the coarsest of them can tell apart."""
+"""Resolution of the coarsest of them."""
 
 _log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def may_replace(out: Path) -> bool:
 
 
 def partial_of(out: Path) -> Path:
-    """What a rendering is called until it is complete; left behind where the process that made it died."""
+    """Name of a rendering until it is complete; left behind if the process that made it died."""
     return out.with_name(f".{out.stem}.partial.mp4")
 
 
@@ -157,7 +157,7 @@ class _Renderer:
         self.video = _add_video(container, out, self.size, self.rate, self.tick_seconds)
         self.audio = _add_sound(media, container)
         self.pts = array("q")
-        """Of the pictures so far."""
+        """Timestamps of the pictures so far."""
         self.scaler, self.fields = Scaler(media, None, canvas=self.size), Deinterlacer()
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""run_log.py: what a run's ``metrics.jsonl`` says: of epochs, their validation and the yardstick, as values."""
+"""run_log.py: a run's ``metrics.jsonl`` as values: epochs, their validation, the yardstick."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a model's validation clips say of it."""
+    """A model's score on its validation clips."""
 
     measure: str
-    """That is judged by, as people read it."""
+    """The measure that decides, as people read it."""
     score: float | None
     """Larger is better; None where it is undefined."""
 
@@ -30,7 +30,7 @@ class Judgement:
 
 
 def main_measure_of(kinds: Mapping[str, str]) -> str:
-    """By what models are judged unless something else is asked for. ``kinds``: of tasks by name."""
+    """The measure that judges models by default. ``kinds``: kinds of tasks, by name."""
     main = {name: MAIN_MEASURE[kind] for name, kind in kinds.items() if kind != COMBINED}
     if len(main) > 1:
         return "mean of the tasks' main measures"
@@ -45,9 +45,9 @@ class ScoreRecord:
     """Scores of the validation clips, and what a model is judged by among them."""
 
     scores: Json
-    """As `scores_record` makes them: the means, and one object per measure."""
+    """Scores in the form of `scores_record`: the means, and one object per measure."""
     tasks: Mapping[str, Json]
-    """Of each task in its own measures, as `task_record` makes them; empty where there is no task."""
+    """Scores of each task in its own measures, in the form of `task_record`; empty without tasks."""
     judgement: Judgement
 
     @classmethod
@@ -83,7 +83,7 @@ class ValidationRecord:
 
     scores: ScoreRecord
     corpora: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
-    """Of a mixture: corpus → task → its measures."""
+    """Scores of a mixture: corpus → task → its measures."""
     num_left_out: int = 0
     """Clips that could not be used."""
     without_number: tuple[str, ...] = ()
@@ -144,12 +144,12 @@ class EpochRecord:
     step: int
     train_loss: float | None
     task_weights: Mapping[str, float] = field(default_factory=dict)
-    """That are learned."""
+    """Weights of tasks, if they are learned."""
     train: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
-    """Of a mixture: corpus → task → the error of training clips."""
+    """Errors on training clips of a mixture: corpus → task → error."""
     val: ValidationRecord | None = None
     yardstick: YardstickRecord | None = None
-    """In the first epoch."""
+    """The yardstick, in the first epoch."""
 
     @classmethod
     def from_json(cls, line: Json, best_by: str = "") -> EpochRecord:
@@ -201,7 +201,7 @@ class RunLog:
 
     @property
     def best(self) -> Validated | None:
-        """Of ``checkpoints/best``; None where nothing was validated."""
+        """Validation of ``checkpoints/best``; None if nothing was validated."""
         return max(self.validated, key=lambda one: one.scores.rank, default=None)
 
     @property
@@ -212,7 +212,7 @@ class RunLog:
 
 
 def rank(score: float | None, mse: float | None) -> tuple[float, float]:
-    """To compare models by: what chose the checkpoints; where that is undefined, MSE."""
+    """Sort key of models: the score that chose checkpoints; MSE if that is undefined."""
     if score is not None:
         return float(score), 0.0
     return -math.inf, -math.inf if mse is None else -float(mse)

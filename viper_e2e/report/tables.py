@@ -39,7 +39,7 @@ def metrics_table(scores: Scores, intervals: Intervals | None = None, *, title: 
 
 
 def intervals_over(what: str) -> str:
-    """What is in brackets after a measure."""
+    """Caption of the intervals in brackets."""
     return f"95 % bootstrap intervals over {what}"
 
 
@@ -63,7 +63,7 @@ def task_tables(scores: TaskScores) -> list[Table]:
 
 
 def columns_measured(scores: TaskScores) -> list[str]:
-    """What is known of each class or label: recall, precision, F1, and what its corpus reports besides."""
+    """Measures of each class or label: recall, precision, F1, and what its corpus reports besides."""
     return [measure for measure in next(iter(scores.by_column.values()), {}) if measure != "num_clips"]
 
 
@@ -117,7 +117,7 @@ def group_tables(scores: GroupScores) -> list[Table]:
 
 
 def _over_of_groups(groups: Mapping[str, TaskScores]) -> list[str]:
-    """What intervals are over; of a group of one subject over its clips, whatever those of others are over."""
+    """What intervals were drawn over; a group of one subject draws its clips, whatever others draw."""
     over = {group: one.over for group, one in groups.items() if one.intervals}
     if len(set(over.values())) < 2:
         return [intervals_over(what) for what in set(over.values())]

@@ -1,4 +1,4 @@
-"""shards/addresses.py: which addresses may be opened, and how they are named in messages."""
+"""shards/addresses.py: addresses that may be opened, and their names in messages."""
 
 from __future__ import annotations
 

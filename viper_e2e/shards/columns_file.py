@@ -28,7 +28,7 @@ from viper_e2e.shards.sources import LocalFile, Source
 SCHEMA_OF_COLUMNS = "viper_e2e.columns/1"
 MAGIC = SCHEMA_OF_COLUMNS.encode() + b"\n"
 LEAST_INDEX_BYTES = 4 * 2**20
-"""Of an index: smaller ones are read as they are."""
+"""Least size of an index to make columns of; smaller ones are read directly."""
 _ALIGNMENT = 64
 _MAX_HEADER_BYTES = 4 * 2**20
 _KINDS = ("|u1", "|b1", "<u4", "<i4", "<i8", "<f8")

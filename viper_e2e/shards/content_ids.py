@@ -11,7 +11,7 @@ MIDDLE_BYTES = 1024
 
 
 def clip_id(shard: ShardIndex, entry: SampleEntry) -> str:
-    """What tells a clip by content: its bytes count, not its name, place or labels."""
+    """Identity of a clip by its bytes, whatever its name, place or labels."""
     members = {}
     for extension, member in entry.members.items():
         if extension != RECORD_EXTENSION:
@@ -20,7 +20,7 @@ def clip_id(shard: ShardIndex, entry: SampleEntry) -> str:
 
 
 def shard_id(shard: ShardIndex) -> str:
-    """What tells a shard by content, computed from what its index says."""
+    """Identity of a shard by content, computed from its index."""
     return digest([_sample_content(shard, entry) for entry in shard.samples])
 
 

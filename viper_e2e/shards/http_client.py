@@ -145,7 +145,7 @@ def _ask(url: str, headers: dict[str, str], timeout_seconds: float, watchdog: _W
 
 
 def _reason(error: BaseException) -> str:
-    """What the innermost error says: those around it repeat its text between names of classes."""
+    """Message of the innermost error; outer ones repeat it between names of classes."""
     innermost = _innermost(error)
     if isinstance(innermost, socket.gaierror):
         return "no server has this name"
@@ -185,7 +185,7 @@ class _Watchdog:
         self._timer: threading.Timer | None = None
 
     def arm(self, seconds: float) -> None:
-        """From now on so long."""
+        """Set the deadline this many seconds from now."""
         self.stop()
         self._timer = threading.Timer(seconds, self._end, (seconds,))
         self._timer.daemon = True
@@ -250,12 +250,12 @@ def _new_manager(proxy: str) -> urllib3.PoolManager:
 
 
 def manager_for(url: str) -> urllib3.PoolManager:
-    """For libraries that log in: connections of their own, through the same proxy, not watched."""
+    """Connections for libraries that log in, through the same proxy, without our time limits."""
     return _new_manager(_proxy_for(url))
 
 
 def _proxy_for(url: str) -> str:
-    """As the environment says (`https_proxy`, `no_proxy`); never for this very machine."""
+    """Proxy from the environment (`https_proxy`, `no_proxy`); none for this machine itself."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host in LOOPBACK or urllib.request.proxy_bypass(host):

@@ -18,11 +18,11 @@ from viper_e2e.shards.subtitles import WORDS_EXTENSIONS
 
 SCHEMA = "viper_e2e.shard/1"
 SCHEMA_OF_TASKS = "viper_e2e.shard/2"
-"""Of shards with tasks, which readers of the first schema would take for intensities."""
+"""Schema of shards with tasks, which readers of the first one would take for intensities."""
 SCHEMA_OF_SEGMENTS = "viper_e2e.shard/3"
-"""Of shards with clips that are a part of their file, which readers of the others would show whole."""
+"""Schema of shards with clips that are a part of their file; earlier readers would take all of it."""
 SCHEMA_OF_WORDS = "viper_e2e.shard/4"
-"""Of shards with words, which are members that readers of the others know nothing of."""
+"""Schema of shards with words, members that earlier readers do not know."""
 SCHEMAS = (SCHEMA, SCHEMA_OF_TASKS, SCHEMA_OF_SEGMENTS, SCHEMA_OF_WORDS)
 ACTION_UNITS_EXTENSION = "fau.npy"
 RECORD_EXTENSION = "json"
@@ -34,7 +34,7 @@ KNOWN_EXTENSIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Where one file of a sample lies in its tar."""
+    """Place of one file of a sample in its tar."""
 
     offset: int
     size: int
@@ -49,14 +49,14 @@ class SampleEntry:
     key: str
     file_id: str
     members: dict[str, Member]
-    """By extension without its dot: ``mp4``, ``json``, ``wav``, ``fau.npy``."""
+    """Members by extension without its dot: ``mp4``, ``json``, ``wav``, ``fau.npy``."""
     intensities: tuple[float, ...] | None = None
-    """In the order of the label set; NaN where one is missing, as it may be where there are tasks."""
+    """Labels in the order of the label set; NaN where one is missing, as tasks allow."""
     subject: str | None = None
     meta: Mapping[str, str] | None = None
-    """What else is known of it, such as ``{"Gender": "f"}``; what is empty is left out."""
+    """Further facts about it, such as ``{"Gender": "f"}``, without empty ones."""
     segment: Segment | None = None
-    """Which part of its file the clip is; ``None``: all of it."""
+    """The part of its file that is the clip; ``None``: all of it."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class ShardIndex:
     labels: LabelSet | None
     split: str | None
     content_id: str | None = None
-    """As `ShardSet.shard_ids` tells it, where a file says so; None: to be computed."""
+    """The identity of `ShardSet.shard_ids`, if a file states it; None: to be computed."""
     version: str | None = None
-    """Of a shard without hashes: what identified its state when it was indexed (`ShardState`)."""
+    """State of a shard without hashes when it was indexed (`ShardState`)."""
     cache_name: str | None = None
-    """Of a shard of which some samples are left out: the name of all of it in a folder of cached shards."""
+    """Name of the whole shard in a folder of cached shards, if some samples are left out."""
 
 
 def index_path(shard: str) -> str:

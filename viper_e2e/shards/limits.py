@@ -18,7 +18,7 @@ class UnreachableError(ShardError):
 
 @dataclass(frozen=True)
 class ShardLimits:
-    """What a shard may ask for before anything is allocated; more is an error."""
+    """Limits on a shard, checked before anything is allocated; more is an error."""
 
     max_clip_bytes: int = 2 * 1024**3
     """One video or sound member."""

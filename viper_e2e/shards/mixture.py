@@ -25,7 +25,7 @@ class Corpus:
     name: str
     shards: ShardSet
     weight: float | None = None
-    """Of its clips among those of an epoch; ``None`` for all corpora: each clip once."""
+    """Weight of its clips in an epoch; ``None`` for all corpora: each clip once."""
 
 
 class Mixture(ShardSet):
@@ -65,7 +65,7 @@ class Mixture(ShardSet):
         return Mixture(parts, "shards").labelled_as(self.known_labels, "the mixture")
 
     def shard_ids(self) -> list[str]:
-        """As the corpora have them, whatever they are mixed with."""
+        """Identities within each corpus, whatever it is mixed with."""
         return [one for corpus in self.corpora for one in corpus.shards.shard_ids()]
 
     def content_id(self) -> str:

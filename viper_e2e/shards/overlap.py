@@ -49,7 +49,7 @@ def subjects_of(shards: Sequence[ShardIndex]) -> list[str]:
 
 
 def without_subject(sets: Mapping[str, Sequence[ShardIndex]]) -> str:
-    """How many clips of each set name nobody, so that people in several sets go unseen; empty if all do."""
+    """Note on clips without a subject in each set, since they hide people in several sets; else empty."""
     counts = {name: [table_of(shard).num_without_subject for shard in shards] for name, shards in sets.items()}
     return " and ".join(
         f"{sum(own):,} of {sum(len(table_of(shard)) for shard in sets[name]):,} clips of {name}"
@@ -76,7 +76,7 @@ def _in_several(sets: Mapping[str, Sequence[np.ndarray]]) -> np.ndarray:
 
 
 def _is_in(numbers: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Which of the numbers are among those that are in order."""
+    """Whether each number is among the sorted others."""
     if not len(among):
         return np.zeros(len(numbers), bool)
     at = np.searchsorted(among, numbers)

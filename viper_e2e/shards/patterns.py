@@ -18,7 +18,7 @@ from viper_e2e.shards.sources import LocalFile, ShardError, open_source
 
 MAX_SHARDS = 1_000_000
 MAX_NAMES = 6
-"""Of shards beside one that is not there, in a message."""
+"""Most names of existing shards in a message about a missing one."""
 _FORMS = "give paths, globs, brace patterns or addresses of .tar files"
 
 

@@ -86,7 +86,7 @@ class ShardSet:
 
     @property
     def remote_reading(self) -> RemoteReading:
-        """How the remote ones are read."""
+        """Settings for reading remote shards."""
         return self.limits.remote_reading
 
     @property
@@ -136,7 +136,7 @@ class ShardSet:
         return made
 
     def is_labelled(self) -> Bool[np.ndarray, " N"]:
-        """Which samples have a label."""
+        """Whether each sample has a label."""
         return np.concatenate([np.empty(0, bool), *(table_of(shard).is_labelled() for shard in self.shards)])
 
     def label_rows(self) -> Float64[np.ndarray, "N E"]:
@@ -157,16 +157,16 @@ class ShardSet:
         return self.shards[self._place(i)[0]]
 
     def entry(self, i: int) -> SampleEntry:
-        """What the index knows of sample ``i``, without reading it."""
+        """Index entry of sample ``i``; the sample is not read."""
         shard, row = self._place(i)
         return self.shards[shard].samples[row]
 
     def clip_id(self, i: int) -> str:
-        """What tells a clip from any other by content: its bytes count, not its name, place or labels."""
+        """Identity of a clip by its bytes, whatever its name, place or labels."""
         return clip_id(self.shard_of(i), self.entry(i))
 
     def shard_ids(self) -> list[str]:
-        """What tells each shard by content: its clips in order, and their labels by name.
+        """Identity of each shard by content: its clips in order, and their labels by name.
 
         Of a foreign shard, without hashes, what is at hand: sizes, and a few bytes from the middle of each
         film. Where shards lie and what they are called does not count, nor the order of the labels' columns.
@@ -185,7 +185,7 @@ class ShardSet:
         return self.reader().read(self.place_of(i))
 
     def name_of(self, i: int) -> str:
-        """What tells a sample from every other: its key and its content."""
+        """Identity of a sample: its key and its content."""
         return f"{self.entry(i).key} {self.clip_id(i)}"
 
     def has_changed(self, i: int) -> bool:

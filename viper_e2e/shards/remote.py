@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from viper_e2e.shards.http_client import Answer, Stumble
 
 TIMEOUT_SECONDS = 20.0
-"""To connect, for the head of an answer, and for each piece of it."""
+"""Time limit to connect, for the head of an answer, and for each piece of it."""
 LEAST_BYTES_PER_SECOND = 20_000
 """An answer that comes slower is given up."""
 RETRY_SECONDS = (0.5, 2.0, 8.0, 15.0, 15.0)
@@ -29,7 +29,7 @@ RETRY_SECONDS = (0.5, 2.0, 8.0, 15.0, 15.0)
 PATIENCE_SECONDS = 50.0
 """No further attempt begins later: a clip's worker has a minute."""
 WHOLE_BYTES = 16 * 2**20
-"""Of a server that sends the whole file instead of a range, as much is read to get to the bytes asked for."""
+"""Most bytes read to get to the wanted ones if a server sends the whole file instead of a range."""
 SERVED = (200, 206)
 _NOT_THERE = {
     403: "HTTP 403 (Forbidden): its address has expired, needs a permission, or nothing is there",
@@ -53,7 +53,7 @@ class RemoteFile:
         self.name = without_query(url)
         self._login = login
         self.state = state
-        """What all answers must tell it by; ``None``: whatever they tell."""
+        """State that all answers must have; ``None``: any."""
 
     def size(self) -> int:
         """Bytes, from the first Range answer; raises ``FileNotFoundError`` where it is not there.
@@ -138,7 +138,7 @@ class RemoteFile:
         raise Stumble(reason, float(later) if later.isdecimal() else 0.0)
 
     def place_in(self, answer: Answer, offset: int, size: int) -> tuple[int, int]:
-        """How many bytes of an answer come before those asked for, and the size of the whole file."""
+        """Number of bytes in an answer before the wanted ones, and the size of the whole file."""
         if (encoding := answer.headers.get("Content-Encoding", "identity")) != "identity":
             raise ShardError(
                 f"{self.name}: the server compresses it ({encoding}), so byte ranges cannot be read; "
@@ -168,7 +168,7 @@ class RemoteFile:
 
 
 def version_of(answer: Answer) -> str | None:
-    """What a server tells a file's state from others by."""
+    """A server's identifier of a file's state."""
     told = [answer.headers.get(name, "") for name in ("ETag", "Last-Modified")]
     return " ".join(told) if any(told) else None
 
@@ -194,5 +194,5 @@ def fetch(url: str, max_bytes: int) -> bytes:
 
 
 def patience_seconds(size: int) -> float:
-    """How long so many bytes may take."""
+    """Time limit for this many bytes."""
     return TIMEOUT_SECONDS + size / LEAST_BYTES_PER_SECOND

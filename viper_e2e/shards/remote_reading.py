@@ -1,4 +1,4 @@
-"""shards/remote_reading.py: how remote shards are read: clip by clip, or whole and ahead, and where cached."""
+"""shards/remote_reading.py: ways to read remote shards: clip by clip, or whole and ahead, with a cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from viper_e2e.errors import ViperError
 
 @dataclass(frozen=True)
 class RemoteReading:
-    """How shards on servers and in stores are read; it does not concern those on disk."""
+    """Settings for reading shards on servers and in stores; those on disk are read directly."""
 
     read: Literal["range", "ahead"] = "range"
     """``range``: a request each clip. ``ahead``: whole shards by one request each, before they are wanted."""
@@ -20,7 +20,7 @@ class RemoteReading:
     cache: str | None = None
     """Folder in which whole shards are cached for later epochs and runs; ``None``: the disk is never used."""
     cache_bytes: int | None = None
-    """Of that folder; ``None``: as much as the disk has."""
+    """Size of that folder; ``None``: as much as the disk has."""
 
     def __post_init__(self) -> None:
         if self.cache_bytes and self.cache is None:
@@ -30,7 +30,7 @@ class RemoteReading:
 
     @classmethod
     def of(cls, options: RemoteOptions | RemoteConfig) -> RemoteReading:
-        """By the options of a command or the settings of a run."""
+        """From the options of a command or the settings of a run."""
         return cls(
             options.read,
             options.read_ahead_memory.num_bytes,
@@ -60,5 +60,5 @@ class Opener(Protocol):
         ...
 
     def doubt(self, path_or_url: str, /) -> None:
-        """What was read of this one was not what its index says."""
+        """Report that bytes of this shard differ from its index."""
         ...

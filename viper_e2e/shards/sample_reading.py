@@ -18,13 +18,13 @@ from viper_e2e.shards.subtitles import MAX_WORDS_BYTES, WORDS_EXTENSIONS, Subtit
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one sample lies: all that a worker needs to read it."""
+    """Place of one sample: all that a worker needs to read it."""
 
     path_or_url: str
-    """Of the shard."""
+    """Path or address of the shard."""
     entry: SampleEntry
     version: str | None = None
-    """Of a shard without hashes: the state that was indexed."""
+    """State of a shard without hashes when it was indexed."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SampleReader:
 
     limits: ShardLimits
     opener: Opener = field(default_factory=Direct)
-    """Where the bytes come from."""
+    """Source of the bytes."""
 
     def read(self, place: Place) -> Sample:
         """Bytes checked against the index's sha256 where it has them.

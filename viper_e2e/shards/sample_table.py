@@ -25,7 +25,7 @@ class Texts:
     content: UInt8[np.ndarray, " B"]
     """UTF-8, one text after the other."""
     bounds: Integer[np.ndarray, " M"]
-    """Where each begins, and where the last one ends."""
+    """Begin of each, and the end of the last."""
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Texts:
@@ -58,7 +58,7 @@ class Coded:
 
     values: Texts
     codes: Integer[np.ndarray, " N"]
-    """Which of the values; -1: none."""
+    """Number of each row's value; -1: none."""
 
     @classmethod
     def of(cls, texts: Sequence[str | None]) -> Coded:
@@ -73,7 +73,7 @@ class Coded:
 
 @dataclass(frozen=True, eq=False)
 class MemberColumn:
-    """Where the files with one extension lie."""
+    """Places of the files with one extension."""
 
     offsets: Integer[np.ndarray, " N"]
     sizes: Integer[np.ndarray, " N"]
@@ -98,7 +98,7 @@ class Columns:
     file_ids: Texts | None
     """None: the same as the keys."""
     members: Mapping[str, MemberColumn]
-    """By extension."""
+    """Members by extension."""
     labels: Float64[np.ndarray, "N E"]
     """NaN where one is missing."""
     is_labelled: Bool[np.ndarray, " N"]
@@ -219,7 +219,7 @@ class SampleTable(Sequence[SampleEntry]):
         return self._labels_of(labels if self._rows is None else labels[self._rows])
 
     def key_hashes(self) -> UInt64[np.ndarray, " N"]:
-        """As of `Texts`; whatever stands before the keys."""
+        """Hashes as in `Texts`, of the keys without their prefix."""
         hashes = self.columns.keys.hashes()
         return hashes if self._rows is None else hashes[self._rows]
 

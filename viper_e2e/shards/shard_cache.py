@@ -49,7 +49,7 @@ class CachedFile:
         self.have += len(piece)
 
     def read(self, offset: int, size: int) -> bytes:
-        """As many as there are of these."""
+        """Read up to ``size`` bytes, as many as the file has."""
         with self._turn:
             self._file.seek(offset)
             return self._file.read(size)
@@ -168,7 +168,7 @@ class ShardCache:
                         yield _File(Path(entry.path), found.st_size, found.st_mtime)
 
     def _remove_left_behind(self) -> None:
-        """What a process has left that was killed while it fetched."""
+        """Remove files of processes that were killed while fetching."""
         for file in list(self._files()):
             if file.path.suffix == PART and (held := _Lock.taken(file.path.with_suffix(LOCK))) is not None:
                 file.path.unlink(missing_ok=True)
@@ -230,7 +230,7 @@ def _schema_of(marker: Path) -> object:
 
 
 def cache_name(shard: ShardIndex) -> str | None:
-    """What tells a shard's bytes from any others: where each member lies, and its hash, wherever the index has
+    """Identity of a shard's bytes: the place of each member, and its hash, wherever the index has
     them; else its address with what the server says of its state. ``None`` where it says nothing.
 
     The same for some of its samples (a fold, those with labels) as for all: it is cached whole.

@@ -6,7 +6,7 @@ from viper_e2e.shards.limits import ShardError
 
 
 class ShardState:
-    """What tells a file's state from others: noted at the first read, or known since it was indexed."""
+    """Identity of a file's state, noted at the first read or when it was indexed."""
 
     since, advice = (
         "since it was indexed",

@@ -31,7 +31,7 @@ _EXPIRED = re.compile(r"Expired|TokenRefreshRequired|InvalidToken|expired")
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a server for an address."""
+    """Request to a server for an address."""
 
     url: str
     """``https://``, or plain http to this very machine."""
@@ -58,7 +58,7 @@ def forget_logins() -> None:
 
 
 def login_fault(address: str, answer: Answer) -> str | None:
-    """What a refusal says of the login, if it is that; a store says it in a header or in the body."""
+    """Message about a refused login, if it is one; stores send it in a header or in the body."""
     scheme = urlsplit(address).scheme
     if (
         scheme == "s3"
@@ -182,7 +182,7 @@ def _of_hub(address: str) -> Request:
 
 
 def _of_https(address: str) -> Request:
-    """As it is, with what the environment has for this host and for no other."""
+    """The address unchanged, with credentials that the environment has for this host alone."""
     host = urlsplit(address).netloc
     secrets = {}
     for word in os.environ.get(TOKENS, "").split():
@@ -214,7 +214,7 @@ def _headers_for(host: str) -> dict[str, str]:
 
 
 def _key_of(path: str) -> str:
-    """As it is: addresses of stores are not percent-encoded, other than those of the web."""
+    """The path unchanged: unlike addresses of the web, those of stores are not percent-encoded."""
     return path.removeprefix("/")
 
 

@@ -12,14 +12,14 @@ from viper_e2e.clip import Cue
 
 TIMED_WORDS, PLAIN_WORDS = "words.vtt", "words.txt"
 WORDS_EXTENSIONS = (TIMED_WORDS, PLAIN_WORDS)
-"""Of a sample's members, the first that is there is read."""
+"""Members with words; the first that a sample has is read."""
 MAX_WORDS_BYTES = 2 * 1024**2
 MAX_CUES = 20_000
 MAX_LETTERS = 5_000
-"""Of one cue."""
+"""Most letters of one cue."""
 
 TRANSCRIBED = "transcribed by"
-"""What notes begin with on words that a model has transcribed."""
+"""Begin of notes on words that a model has transcribed."""
 _HEARD = f"NOTE {TRANSCRIBED} "
 MAX_MADE_BY = 300
 """Letters of such a note that are kept."""
@@ -36,10 +36,10 @@ _NO_CUES = ("WEBVTT", "NOTE", "STYLE", "REGION", "X-TIMESTAMP-MAP")
 
 
 class Subtitles(NamedTuple):
-    """What a file says."""
+    """Words of a file."""
 
     cues: tuple[Cue, ...]
-    """In order of time."""
+    """Cues in order of time."""
     faults: tuple[str, ...] = ()
     """Cues that are not among them: line and reason."""
     made_by: str = ""
@@ -150,7 +150,7 @@ class _Roll:
 
 
 def _cues_of(block: Sequence[str], roll: _Roll) -> list[Cue] | str:
-    """What a block says, or what is wrong with it."""
+    """Cues of a block, or its fault."""
     at = next((i for i, line in enumerate(block) if "-->" in line), None)
     if block[0].startswith(_NO_CUES) and at is None:
         return []

@@ -33,14 +33,14 @@ class TarMember:
 
 @dataclass
 class TarWalk:
-    """What walking the headers found."""
+    """Result of walking the headers."""
 
     members: list[TarMember] = field(default_factory=list)
     """Whole members only, in order."""
     ignored: list[str] = field(default_factory=list)
     """Members that are never opened, with the reason."""
     torn: str | None = None
-    """Where and how the archive breaks off; ``None`` for a whole one, closed by two blocks of zeros."""
+    """Place and kind of a break in the archive; ``None`` for a whole one, closed by two blocks of zeros."""
 
 
 class _TornError(Exception):

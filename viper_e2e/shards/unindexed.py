@@ -29,10 +29,10 @@ from viper_e2e.shards.tar import TarMember, walk_tar
 
 @dataclass
 class Aside:
-    """What indexing a foreign shard says besides the index."""
+    """Findings about a foreign shard, besides its index."""
 
     faults: list[str] = field(default_factory=list)
-    """What is wrong with the shard as a whole."""
+    """Faults of the shard as a whole."""
     left_out: list[str] = field(default_factory=list)
     """Samples that cannot be used, each with the reason."""
     unusable: list[tuple[str, str]] = field(default_factory=list)
@@ -152,7 +152,7 @@ def _dotted_hint(members: list[tuple[str, TarMember]]) -> str:
 
 
 def _name_in(data: Mapping[str, object], field: str) -> str | None:
-    """As a table has it: 1.0 of a program that knows decimals alone is 1, and what is no number is nobody."""
+    """Name in the form that tables have: 1.0 of a program that knows only decimals is 1, NaN is nobody."""
     value = data.get(field)
     if isinstance(value, float):
         value = int(value) if value.is_integer() else None if math.isnan(value) else value

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from viper_e2e.shards.http_client import Answer
 
 PIECE_BYTES = 2**20
-"""What a cut costs at most; a server that trickles is given up between two pieces."""
+"""Bytes lost at most by a broken connection; a slow server is given up between two pieces."""
 
 
 @dataclass
@@ -24,11 +24,11 @@ class WholeShard:
 
     file: RemoteFile
     size: int
-    """As its index says."""
+    """Size that its index states."""
     expected: str | None = None
-    """What the server must tell its state by; ``None``: what it says first."""
+    """State that the server must report; ``None``: the first that it reports."""
     version: str | None = None
-    """What it said first."""
+    """State that it reported first."""
     at: int = 0
     """Bytes that have come."""
 
