@@ -81,14 +81,13 @@ def test_batches_have_the_shapes_and_dtypes_of_the_table(corpus, tmp_path):
 def parts_of_a_step(run: Settings) -> dict[str, object]:
     """What one step of training hands on from stage to stage, by its class."""
     shards, _ = open_splits(run.train)
-    model, seen = ViPER(run.model, shards.known_labels).train(), {}
+    model = ViPER(run.model, shards.known_labels).train()
     with make_loader(shards, run, 0, 1) as loader:
         batch = next(iter(loader.epoch(0)))
     prepared = model.prepare(batch.clips)
     slots = lay_out(prepared, run.model.decoding.num_frames, model.device, spread=False)
     view = ClipView(prepared[0], slots.frame[0], slots.used[0], run.model.decoding.sample_rate)
-    model.watch = lambda streams, *_: seen.update(streams)
-    output = model(prepared)
+    output = model(prepared, keep_streams=True)
     loss = IntensityLoss({"mse": 1.0}, len(model.labels))(output.by_network, batch.intensities, batch.weights)
     crops = SimpleNamespace(crops=view.crops(model.encoders["visual"].crop_spec))
     parts = [
@@ -97,7 +96,7 @@ def parts_of_a_step(run: Settings) -> dict[str, object]:
         batch,
         prepared[0].track,
         slots,
-        seen["visual"],
+        output.streams["visual"],
         output,
         loss,
     ]

@@ -35,16 +35,12 @@ def test_its_ridge_is_that_of_the_pooled_tokens_of_the_training_clips(corpus, wh
     model = load(whole / "checkpoints" / "last")
     shards = ShardSet(f"{corpus}/shards/train-*.tar")
     rows, known = [], []
-
-    def see(streams, face_found, seconds):
-        pooled = pool(streams, face_found, seconds)
-        rows.append(pooled_rows(pooled))
-        known.append(known_features(pooled))
-
-    model.watch = see
     with torch.no_grad():
         for i in range(len(shards)):
-            model([shards.read(i)])
+            output = model([shards.read(i)], keep_streams=True)
+            pooled = pool(output.streams, output.face_found, output.duration_seconds)
+            rows.append(pooled_rows(pooled))
+            known.append(known_features(pooled))
     sizes = block_sizes({name: encoder.embed_dim for name, encoder in model.encoders.items()})
     targets = torch.tensor([shards.entry(i).intensities for i in range(len(shards))])
     fit = fit_banded_ridge(torch.cat(rows), targets, sizes, torch.cat(known))

@@ -179,6 +179,7 @@ def test_one_clip_is_a_batch_of_one_and_no_clip_an_empty_batch(loaded, corpus):
     assert loaded([]).intensities.shape == (0, 2)
     assert loaded([]).errors == ()
     assert loaded.predict([]) == []
+    assert all(stream.tokens.shape[0] == 0 for stream in loaded([], keep_streams=True).streams.values())
     assert loaded.predict(path)["intensities"] == loaded.predict([path])[0]["intensities"]
 
 

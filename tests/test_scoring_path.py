@@ -302,7 +302,7 @@ def test_processes_share_clips_that_are_only_decoded():
 def test_hooks_see_what_passes_and_the_model_is_left_as_it_was(model):
     batches, clips = [], []
     model.train()
-    hooks = Hooks(on_batch=lambda b: batches.append(b.keys), on_clip=lambda i, clip: clips.append(i))
+    hooks = Hooks(on_batch=lambda b, output: batches.append(b.keys), on_clip=lambda i, clip: clips.append(i))
     scored(model, hooks=hooks)
     assert model.training
     model.eval()

@@ -164,12 +164,9 @@ def test_padding_says_nothing():
 def test_frozen_tokens_do_not_depend_on_company():
     model = model_of("words")
     clips = [saying(Cue("oh")), saying(Cue("what a long surprise it is to see you here, and there"), seed=1)]
-    seen = []
-    model.watch = lambda streams, *_: seen.append(streams["words"].tokens)
     with torch.no_grad():
-        model(clips)
-        for clip in clips:
-            model([clip])
+        outputs = [model(batch, keep_streams=True) for batch in (clips, *([clip] for clip in clips))]
+    seen = [output.streams["words"].tokens for output in outputs]
     assert torch.equal(seen[0], torch.cat(seen[1:]))
 
 

@@ -16,10 +16,11 @@ from viper_e2e.commands import evaluation as evaluation_commands
 from viper_e2e.config.modalities import MODALITIES
 from viper_e2e.encoders import Stream
 from viper_e2e.fusion.closed_form import RELATIVE_PENALTIES
-from viper_e2e.fusion.pooling import pool, pooled_rows
+from viper_e2e.fusion.pooling import known_features, pool, pooled_rows
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.model.card import yardstick_line
+from viper_e2e.model.output import ViPEROutput
 from viper_e2e.model.viper import ViPER, load
 from viper_e2e.report import YardstickRecord, figures
 from viper_e2e.report.figures import training_curves
@@ -53,21 +54,13 @@ def whole(corpus, tmp_path_factory):
 def rows_of(model, pattern: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pooled rows of all clips of shards, which of their numbers are known, and labels."""
     shards, rows, known, labels = ShardSet(pattern), [], [], []
-
-    def watch(streams, face_found, duration_seconds):
-        pooled = pool(streams, face_found, duration_seconds)
-        rows.append(pooled_rows(pooled)[0].double().numpy())
-        known.append(
-            np.repeat(
-                [s.present.item() for s in pooled.values()], [3 * s.mean.shape[1] for s in pooled.values()]
-            )
-        )
-
-    model.watch = watch
     for index in range(len(shards)):
-        model.predict(shards.read(index))
+        with torch.no_grad():
+            output = model.eval()(shards.read(index), keep_streams=True)
+        pooled = pool(output.streams, output.face_found, output.duration_seconds)
+        rows.append(pooled_rows(pooled)[0].double().numpy())
+        known.append(known_features(pooled)[0].numpy())
         labels.append(shards.entry(index).intensities)
-    model.watch = None
     return np.array(rows), np.array(known), np.array(labels)
 
 
@@ -122,7 +115,7 @@ def test_a_run_that_goes_on_within_its_first_epoch_has_the_same_yardstick(corpus
 
 @pytest.mark.slow
 def test_it_changes_nothing_of_the_run(corpus, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(Yardstick, "enter", lambda self, epoch: setattr(self.module, "watch", None))
+    monkeypatch.setattr(Yardstick, "enter", lambda self, epoch: None)
     monkeypatch.setattr(Yardstick, "record", lambda self, num_clips: YardstickRecord("not asked for"))
     folder = run(corpus, tmp_path / "run", val(corpus), "--batch-size=2", "--epochs=2")
     without = [{k: v for k, v in r.items() if k != "yardstick"} for r in lines(folder, "metrics.jsonl")]
@@ -199,7 +192,7 @@ class _Model(ViPER):
 
     def __init__(self):
         nn.Module.__init__(self)
-        self.labels, self.watch = LabelSet(("Joy", "Fear")), None
+        self.labels = LabelSet(("Joy", "Fear"))
         self.encoders = nn.ModuleDict({name: _Encoder() for name in MODALITIES[:2]})
         self.fusion = nn.Identity()
 
@@ -217,8 +210,22 @@ def passing(rows: PooledRows, positions, weights, tokens) -> None:
     stream = Stream(
         torch.as_tensor(tokens)[:, None, None].expand(-1, 1, 2), slots, slots, torch.zeros(count, 1)
     )
-    rows.see({"visual": stream, "audio": stream}, slots, torch.ones(count))
     names = [""] * count
+    output = ViPEROutput(
+        intensities=torch.zeros(count, 2),
+        by_network=torch.zeros(count, 1, 2),
+        valid=slots[:, 0],
+        present=slots.expand(-1, 2),
+        boxes=torch.zeros(count, 1, 4),
+        box_source=slots.to(torch.uint8),
+        face_found=slots,
+        frame_seconds=torch.zeros(count, 1),
+        used=slots,
+        duration_seconds=torch.ones(count),
+        errors=(None,) * count,
+        notes=((),) * count,
+        streams={"visual": stream, "audio": stream},
+    )
     rows.add(
         ClipBatch(
             epoch=0,
@@ -231,7 +238,8 @@ def passing(rows: PooledRows, positions, weights, tokens) -> None:
             shards=names,
             next_position=9,
             ends_step=True,
-        )
+        ),
+        output,
     )
 
 
@@ -267,8 +275,7 @@ def test_a_first_epoch_that_was_saved_without_rows_has_none_and_that_is_said():
 
 def test_few_clips_have_no_yardstick():
     yardstick = Yardstick(_Model(), _Alone(), validates=True)
-    with yardstick.validating(lambda batch: None):
-        pass
+    yardstick.validating(lambda batch, output: None)
     assert yardstick.record(2) == YardstickRecord("it needs 3 labelled clips that can be read")
 
 

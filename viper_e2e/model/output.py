@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from viper_e2e.config import looks_at_face
-from viper_e2e.encoders import Account, PreparedClip
+from viper_e2e.encoders import Account, PreparedClip, Stream
 from viper_e2e.errors import ClipError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.calibration import Calibration
@@ -52,10 +52,16 @@ class ViPEROutput(NamedTuple):
     """Per clip, the seconds of its sound that no token covers; empty: not counted."""
     words: tuple[str | None, ...] = ()
     """Per clip, the words that were read; empty: not asked for, as in training."""
+    streams: Mapping[str, Stream] | None = None
+    """The tokens of each modality, before any is hidden from the fusion; None: not asked for."""
 
     def without_rows(self) -> ViPEROutput:
         """Of an empty batch."""
-        none: dict[str, Any] = {name: rows[:0] for name, rows in self._asdict().items()}
+        of_batch = self._asdict()
+        streams = of_batch.pop("streams")
+        none: dict[str, Any] = {name: rows[:0] for name, rows in of_batch.items()}
+        if streams is not None:
+            none["streams"] = {name: Stream(*(rows[:0] for rows in one)) for name, one in streams.items()}
         return ViPEROutput(**none)
 
 

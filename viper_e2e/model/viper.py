@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,6 @@ from viper_e2e.encoders import (
     Encoders,
     PreparedClip,
     Search,
-    Stream,
     TokenCache,
     check_buildable,
     check_overrides,
@@ -48,9 +47,6 @@ from viper_e2e.model.pretrained import Pretrained
 from viper_e2e.model.records import Record
 from viper_e2e.model.slots import Slots, lay_out
 from viper_e2e.model.transfer import Transfer
-
-Watch = Callable[[dict[str, Stream], Tensor, Tensor], None]
-"""Gets streams, ``face_found`` (B T) and ``duration_seconds`` (B)."""
 
 
 class ViPER(Pretrained):
@@ -105,8 +101,6 @@ class ViPER(Pretrained):
         self.modality_dropout = 0.0
         """Chance that a modality is hidden from a clip that comes with a seed, in training mode alone; set by
         who trains, never saved."""
-        self.watch: Watch | None = None
-        """Sees the streams of every pass, before any modality is hidden; set by who trains, never saved."""
 
     @property
     def device(self) -> torch.device:
@@ -132,6 +126,7 @@ class ViPER(Pretrained):
         *,
         hidden: Bool[Tensor, "B M"] | None = None,
         cache: TokenCache | None = None,
+        keep_streams: bool = False,
     ) -> ViPEROutput:
         """Score a batch of clips.
 
@@ -141,27 +136,27 @@ class ViPER(Pretrained):
                 are drawn; ``None``: neither.
             hidden: modalities to be treated as absent, clip by clip.
             cache: where frozen encoders look up and store their tokens of prepared clips; ``None``: nowhere.
+            keep_streams: return the tokens of all modalities too, hidden ones included.
 
         An unreadable clip keeps its row: its ``valid`` is False and its ``errors`` says why.
         """
         prepared = self.prepare(clips)
         if not prepared:
             # No network takes an empty batch: of a batch of one, no row.
-            return self([None]).without_rows()
+            return self([None], keep_streams=keep_streams).without_rows()
         slots = lay_out(
             prepared, self.config.decoding.num_frames, self.device, spread=self.fusion.spreads_frames
         )
         views = self._views(prepared, slots, seeds)
         streams = {name: encoder.encode(views, cache) for name, encoder in self.encoders.items()}
-        if self.watch is not None:
-            self.watch(streams, slots.face_found, slots.duration_seconds)
         present = torch.stack([stream.present.any(dim=1) for stream in streams.values()], dim=1)
         if hidden is None and self.training and seeds is not None and self.modality_dropout > 0:
             hidden = sample_hidden(present, self.modality_dropout, seeds)
         with self._fusing():
             answers = self.fusion(streams, slots.face_found, slots.duration_seconds, hidden)
         accounts = None if self.training else [self.encoders.account(view) for view in views]
-        return output_of(answers, present, prepared, slots, accounts)
+        output = output_of(answers, present, prepared, slots, accounts)
+        return output._replace(streams=streams) if keep_streams else output
 
     def prepare(self, clips: Clip | Sequence[Clip]) -> list[PreparedClip | ClipError]:
         """Decode clips and find faces; clips that are already decoded or prepared skip those steps."""

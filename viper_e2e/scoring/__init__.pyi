@@ -35,6 +35,7 @@ from .reliability import selective as selective
 from .reliability import task_reliability as task_reliability
 from .saved_scores import read_scored as read_scored
 from .score import Hooks as Hooks
+from .score import OnBatch as OnBatch
 from .score import Wanted as Wanted
 from .score import score as score
 from .sources import ClipFiles as ClipFiles

@@ -37,9 +37,10 @@ def in_batches(one_pass: Pass) -> Iterator[tuple[int, list[Prediction]]]:
             rows = [(row, i) for row, i in enumerate(batch.positions) if i is not None]
             if not rows:
                 continue
-            prepared, outputs = _forward(model, batch.clips, wanted.hidden)
+            keep_streams = hooks.on_batch is not None
+            prepared, outputs = _forward(model, batch.clips, wanted.hidden, keep_streams=keep_streams)
             if hooks.on_batch is not None:
-                hooks.on_batch(batch)
+                hooks.on_batch(batch, outputs[0])
             made = [
                 _predictions(model, output, batch.keys, wanted, hidden)
                 for hidden, output in zip(wanted.hidden, outputs, strict=True)
@@ -52,7 +53,7 @@ def in_batches(one_pass: Pass) -> Iterator[tuple[int, list[Prediction]]]:
 
 @torch.no_grad()
 def _forward(
-    model: ViPER, clips: Sequence[Any], hidden: Sequence[tuple[str, ...]]
+    model: ViPER, clips: Sequence[Any], hidden: Sequence[tuple[str, ...]], *, keep_streams: bool = False
 ) -> tuple[list[PreparedClip | ClipError], list[ViPEROutput]]:
     """Clips with their tokens, encoded once, and what the model says with each of these sets hidden.
 
@@ -61,11 +62,11 @@ def _forward(
     prepared, cache = model.prepare(clips), TokenCache()
     outputs = []
     for names in hidden:
-        if not names:
-            outputs.append(model(prepared, cache=cache))
-            continue
-        mask = torch.tensor([name in names for name in model.modalities], device=model.device)
-        outputs.append(model(prepared, hidden=mask.expand(len(prepared), -1), cache=cache))
+        mask = None
+        if names:
+            is_hidden = torch.tensor([name in names for name in model.modalities], device=model.device)
+            mask = is_hidden.expand(len(prepared), -1)
+        outputs.append(model(prepared, hidden=mask, cache=cache, keep_streams=keep_streams))
     encoded = [clip if isinstance(clip, ClipError) else cache.with_tokens(clip) for clip in prepared]
     return encoded, outputs
 

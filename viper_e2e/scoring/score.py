@@ -18,8 +18,11 @@ from viper_e2e.model import Prediction, failed
 from viper_e2e.scoring.sources import Subset
 
 if TYPE_CHECKING:
-    from viper_e2e.model import ViPER
+    from viper_e2e.loading import ClipBatch
+    from viper_e2e.model import ViPER, ViPEROutput
 
+OnBatch = Callable[["ClipBatch", "ViPEROutput"], None]
+"""Gets a batch after its pass through the model, and the output, with its streams."""
 NOT_SCORED = "no process has scored it; run the same command again"
 CHANGED = "the file was changed while it was scored"
 
@@ -74,8 +77,8 @@ class Hooks:
     """As in `ClipStream`."""
     quarantine: Quarantine | None = None
     """As in `ClipStream`."""
-    on_batch: Callable[[Any], None] | None = None
-    """Called with each `ClipBatch` after its pass through the model."""
+    on_batch: OnBatch | None = None
+    """Called with each batch; of several sets of hidden modalities, with the output of the first."""
     on_clip: Callable[[int, Any], None] | None = None
     """Called with the number of each clip and its `PreparedClip`, what was decoded, or its `ClipError`."""
 

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from viper_e2e.encoders import Stream
 from viper_e2e.fusion import (
     RidgeFit,
     block_sizes,
@@ -23,7 +22,7 @@ from viper_e2e.fusion import (
     pooled_rows,
 )
 from viper_e2e.loading import ClipBatch
-from viper_e2e.model import ViPER
+from viper_e2e.model import ViPER, ViPEROutput
 from viper_e2e.runtime import Processes
 
 MAX_CLIPS = 5_000
@@ -42,7 +41,7 @@ class Table(NamedTuple):
 
 
 class PooledRows:
-    """Pooled features and labels of labelled clips, collected as their tokens pass through the model.
+    """Pooled features and labels of labelled clips, collected from the model's outputs.
 
     Nothing is encoded for it, and nothing is drawn: modalities that are hidden from the fusion are seen here.
     """
@@ -53,7 +52,6 @@ class PooledRows:
         fitting = max_bytes // (4 * num_features(self.widths))
         self.max_clips = fitting if max_clips is None else min(max_clips, fitting)
         self.num_outputs = len(module.labels)
-        self._passing: tuple[Tensor, Tensor] | None = None
         self.clear()
 
     def clear(self) -> None:
@@ -67,21 +65,15 @@ class PooledRows:
         ]
 
     @torch.no_grad()
-    def see(
-        self,
-        streams: dict[str, Stream],
-        face_found: Bool[Tensor, "B T"],
-        duration_seconds: Float[Tensor, " B"],
-    ) -> None:
-        """Look at a pass, as `ViPER.watch`; the last one counts."""
-        pooled = pool(streams, face_found, duration_seconds)
-        self._passing = pooled_rows(pooled), torch.stack([s.present for s in pooled.values()], 1)
+    def add(self, batch: ClipBatch, output: ViPEROutput) -> None:
+        """The clips of a batch, without those that lack labels or a finite row.
 
-    def add(self, batch: ClipBatch) -> None:
-        """The clips of a batch that has just passed, without those that lack labels or a finite row."""
-        assert self._passing is not None, "the batch must have passed through the model"
-        features, present = (rows.detach().cpu() for rows in self._passing)
-        self._passing = None
+        ``output``: with its streams.
+        """
+        assert output.streams is not None, "the model was asked for them"
+        pooled = pool(output.streams, output.face_found, output.duration_seconds)
+        features = pooled_rows(pooled).cpu()
+        present = torch.stack([stream.present for stream in pooled.values()], 1).cpu()
         assert len(features) == len(batch.positions)
         positions = torch.tensor([-1 if p is None else p for p in batch.positions])
         counts = (batch.weights.cpu() > 0) & (positions >= 0) & (positions < self.max_clips)

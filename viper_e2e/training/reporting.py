@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -15,10 +15,11 @@ from rich.progress import TaskID
 from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import name_of
-from viper_e2e.loading import ClipBatch, SkipBudget
+from viper_e2e.loading import SkipBudget
 from viper_e2e.model import Predictions
 from viper_e2e.report import EpochRecord, RunLog, corpus_figures, figures
 from viper_e2e.runtime import ProgressBar, console, progress_bar
+from viper_e2e.scoring import OnBatch
 from viper_e2e.training import yardstick
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.tables import corpus_lines, epoch_line, flat_numbers
@@ -130,15 +131,15 @@ class Reporter:
         self._shown.bar.update(self._shown.task, completed=step, note=note, details=details)
 
     @contextmanager
-    def validating(self, num_clips: int) -> Iterator[Callable[[ClipBatch], None]]:
+    def validating(self, num_clips: int) -> Iterator[OnBatch]:
         """A line of its own while clips are scored; yields what is to see each batch."""
         if self._shown is None:
-            yield lambda batch: None
+            yield lambda batch, output: None
             return
         bar = self._shown.bar
         task = bar.add_task("validating", total=num_clips)
         try:
-            yield lambda batch: bar.update(task, completed=min(num_clips, batch.next_position))
+            yield lambda batch, output: bar.update(task, completed=min(num_clips, batch.next_position))
         finally:
             bar.remove_task(task)
 

@@ -70,8 +70,8 @@ class RidgeTrainer(Trainer):
         with torch.no_grad():
             for batch in group:
                 prepared, cache = self.module.prepare(batch.clips), TokenCache()
-                output = self.module(prepared, cache=cache)
-                self.yardstick.add(batch)
+                output = self.module(prepared, cache=cache, keep_streams=True)
+                self.yardstick.add(batch, output)
                 self.absent_modalities.add(output, batch.weights)
                 self._keep_all(batch.keys, prepared, cache)
         self._count_step(None, sum(position is not None for b in group for position in b.positions))

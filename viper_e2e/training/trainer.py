@@ -152,8 +152,8 @@ class Trainer(TrainingRun):
         prepared = self.module.prepare(batch.clips)
         seeds = [clip_seed(self.config.seed, batch.epoch, name) for name in batch.visits]
         cache = TokenCache() if self.clip_cache.budget_bytes else None
-        output = self.model(prepared, seeds, cache=cache)
-        self.yardstick.add(batch)
+        output = self.model(prepared, seeds, cache=cache, keep_streams=self.yardstick.is_collecting)
+        self.yardstick.add(batch, output)
         self.curves.add(batch, output.intensities)
         self.absent_modalities.add(output, batch.weights)
         device = output.intensities.device
@@ -234,10 +234,10 @@ class Trainer(TrainingRun):
             self.average.swapped_in(),
             self.processes.collective("validation"),
             validating as see,
-            self.yardstick.validating(see) as see_all,
         ):
+            see = self.yardstick.validating(see)
             self.predictions, record = self.validation(
-                self.val_shards, reading_of(self.config), epoch, step, store=self.clip_cache, see=see_all
+                self.val_shards, reading_of(self.config), epoch, step, store=self.clip_cache, see=see
             )
         record = replace(record, weights="average" if self.average else "")
         better = improved(record.scores, self.state.best)

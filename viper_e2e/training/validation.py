@@ -11,7 +11,6 @@ from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
 from viper_e2e.loading import (
     Cacheable,
-    ClipBatch,
     ClipKey,
     ClipStore,
     DecodeSample,
@@ -26,6 +25,7 @@ from viper_e2e.runtime import Processes
 from viper_e2e.scoring import (
     MAIN_MEASURE,
     Hooks,
+    OnBatch,
     finite_or_none,
     main_score,
     rulers,
@@ -75,7 +75,7 @@ class Validation:
         step: int,
         *,
         store: ClipStore | None = None,
-        see: Callable[[ClipBatch], None] = lambda batch: None,
+        see: OnBatch = lambda batch, output: None,
     ) -> tuple[Predictions, ValidationRecord]:
         """Predictions of all clips, and what they are worth.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +12,10 @@ from torch import Tensor
 from viper_e2e.config import Frozen, Settings, backbones_of
 from viper_e2e.fusion import MIN_CLIPS, EnsembleFusion, LabelScale, predict
 from viper_e2e.loading import ClipBatch
-from viper_e2e.model import Predictions, ViPER
+from viper_e2e.model import Predictions, ViPER, ViPEROutput
 from viper_e2e.report import RunLog, ScoreRecord, YardstickRecord
 from viper_e2e.runtime import Processes
-from viper_e2e.scoring import with_thresholds
+from viper_e2e.scoring import OnBatch, with_thresholds
 from viper_e2e.training.pooled_features import PooledRows, Table
 from viper_e2e.training.tables import task_line
 from viper_e2e.training.validation import judged
@@ -68,7 +67,6 @@ class Yardstick:
         if epoch != self._epoch or not self.is_collecting:
             self.rows.clear()
         self._epoch, self._gathered = epoch, None
-        self.module.watch = self.rows.see if self.is_collecting else None
 
     def fit_head(self) -> None:
         """At the end of an epoch, by all processes: the ridge of a head that has one."""
@@ -79,27 +77,23 @@ class Yardstick:
             self._num_fitted = len(table.targets)
             self.head.fit(self.rows.fit_banded(table))
 
-    def add(self, batch: ClipBatch) -> None:
+    def add(self, batch: ClipBatch, output: ViPEROutput) -> None:
+        """``output``: with its streams, while it is collecting."""
         if self.is_collecting:
-            self.rows.add(batch)
+            self.rows.add(batch, output)
 
-    @contextmanager
-    def validating(self, see: Callable[[ClipBatch], None]) -> Iterator[Callable[[ClipBatch], None]]:
-        """Collect validation clips too; yields what is to see each of their batches in place of ``see``."""
+    def validating(self, see: OnBatch) -> OnBatch:
+        """What is to see each batch of validation clips in place of ``see``: where they are to be scored, it
+        collects them too."""
         if not (self._epoch == 0 and self.is_collecting and self.validates and self.tells):
-            yield see
-            return
+            return see
         rows = self._validation = PooledRows(self.module)
 
-        def both(batch: ClipBatch) -> None:
-            rows.add(batch)
-            see(batch)
+        def both(batch: ClipBatch, output: ViPEROutput) -> None:
+            rows.add(batch, output)
+            see(batch, output)
 
-        self.module.watch = rows.see
-        try:
-            yield both
-        finally:
-            self.module.watch = self.rows.see
+        return both
 
     def record(self, num_clips: int) -> YardstickRecord:
         """Its scores, or the reason why there are none; all processes must ask.
