@@ -17,7 +17,7 @@ from viper_e2e.decoding.sound import SoundReader
 
 @runtime_checkable
 class Pictures(Protocol):
-    """What every backend gives."""
+    """Interface of every backend."""
 
     @property
     def num_decoded(self) -> int | None: ...
@@ -50,9 +50,9 @@ class Assembly:
         self._windows = plan.windows(first)
         self._window = next(self._windows, None)
         self._images: dict[int, Pixels] = {}
-        """Of windows, which may share frames."""
+        """Images of windows, which may share frames."""
         self._stack: Pixels | None = None
-        """Of a clip that is its own only window."""
+        """Images of a clip that is its own only window."""
         self._stacked = np.zeros(0, np.int64) if self._window is None else self._window.frames
         self._is_stacked = np.zeros(len(self._stacked), bool)
 

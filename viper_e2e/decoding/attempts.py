@@ -1,4 +1,4 @@
-"""attempts.py: how a clip is read, and how it is read again after what its decoder met."""
+"""attempts.py: attempts to read a clip, each with what the one before has found."""
 
 from __future__ import annotations
 

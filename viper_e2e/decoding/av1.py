@@ -19,12 +19,12 @@ _CONFIGURATION_RECORD = 0x81
 _SELECT = 2
 """A choice that each frame makes for itself."""
 _HEADER_BYTES = 64
-"""As much of a header as is ever looked at."""
+"""Bytes of a header that are read at most."""
 
 
 @dataclass(frozen=True)
 class _Sequence:
-    """What a sequence header says about the frame headers that follow."""
+    """A sequence header, as far as the frame headers after it depend on it."""
 
     screen_content_tools: int
     integer_motion: int

@@ -26,14 +26,14 @@ class RunningClock:
         breaks off after them where two recordings are joined."""
         self._shift_seconds = 0.0
         self._ends: dict[int, float] = {}
-        """By stream: when its last packet of this part ends."""
+        """End of each stream's last packet of this part."""
         self._last: dict[int, float] = {}
-        """By stream: when its last packet begins."""
+        """Begin of each stream's last packet."""
         self._old: dict[int, tuple[float, float]] = {}
-        """By stream that has not shown up in this part yet: shift and end of the part before."""
+        """Shift and end of the part before, of each stream that has not appeared in this part yet."""
         self._part_start = 0.0
         self._torn: dict[int, deque[bool]] = {}
-        """By stream: whether its last packets are flagged as torn."""
+        """Whether each stream's last packets are flagged as torn."""
         self._num_whole = num_whole
         num_whole.clear()
 

@@ -116,7 +116,7 @@ _TIMELINES = _Timelines()
 
 
 def _identity(source: Source, video_track: int | None, attempt: Attempt) -> Hashable | None:
-    """What tells this file, in its present state and read this way; ``None`` for bytes and unreadable files."""
+    """Identity of this file, its state and this way to read it; ``None`` for bytes and unreadable files."""
     if isinstance(source, bytes):
         return None
     try:

@@ -16,12 +16,12 @@ _UNSPECIFIED, _RESERVED = 2, 3
 _PQ, _HLG = 16, 18
 _BT2020, _P3_THEATRE, _P3 = 9, 11, 12
 _SWS_BT709, _SWS_BT2020 = 1, 9
-"""Of swscale's matrices, as PyAV takes them; before 18 it has no name for the second."""
+"""Numbers of swscale's matrices, as PyAV takes them; before 18 it has no name for the second."""
 
 WHITE_NITS = 203.0
 """Luminance of a white sheet in HDR (ITU-R BT.2408, table 1), which becomes white."""
 _PEAK_NITS = 1000.0
-"""Of an HDR master, where it does not say; HLG's nominal one."""
+"""Peak of an HDR master that states none; HLG's nominal one."""
 
 
 class RGBConverter:

@@ -66,21 +66,21 @@ class Behind:
         file.seek(skipped)
 
     def read(self, size: int) -> bytes:
-        """As of a file."""
+        """See `io.BufferedIOBase.read`."""
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As of a file."""
+        """See `io.IOBase.seek`."""
         offset += self._skipped if whence == io.SEEK_SET else 0
         return self._file.seek(offset, whence) - self._skipped
 
     def tell(self) -> int:
-        """As of a file."""
+        """See `io.IOBase.tell`."""
         return self._file.tell() - self._skipped
 
 
 def name_of(source: Source, name: str) -> str:
-    """How messages call a clip: the given name, else its path."""
+    """Name of a clip in messages: the given one, else its path."""
     return name or ("" if isinstance(source, bytes) else os.fspath(source))
 
 
@@ -130,7 +130,7 @@ def open_sound(source: Source, limits: LimitsConfig, name: str = "") -> Iterator
 
 
 def _begin(file: BufferedIOBase, source: Source, limits: LimitsConfig, name: str) -> tuple[int, bytes]:
-    """How many bytes a file has, and the first of them."""
+    """Size of a file in bytes, and its first bytes."""
     num_bytes = file.seek(0, io.SEEK_END)
     setting = "max_bytes_in_memory" if isinstance(source, bytes) else "max_bytes"
     if num_bytes > getattr(limits, setting):
@@ -194,7 +194,7 @@ def _sound_decoders() -> str:
 
 
 class _Opened(NamedTuple):
-    """What an open file's media begins with."""
+    """A file that was opened, with the limits and facts known so far."""
 
     name: str
     kind: str
@@ -204,7 +204,7 @@ class _Opened(NamedTuple):
     num_bytes: int
 
     def fail(self, message: str, stage: Stage = "container") -> ClipError:
-        """As of `Media`."""
+        """See `Media.fail`."""
         return ClipError(message, stage=stage, clip=self.name)
 
 

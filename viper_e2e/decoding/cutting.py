@@ -1,4 +1,4 @@
-"""cutting.py: which packets of a long film make up each clip that is cut out of it, and whether it can be."""
+"""cutting.py: the packets of a long film for each clip cut out of it, if it can be cut."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ NEW_CONTAINER = ("avi", "asf", "mpeg", "dv")
 
 @dataclass(frozen=True)
 class _Known:
-    """Which packets the frames of a film come from."""
+    """The packets that the frames of a film come from."""
 
     packets: FramePackets
     as_written: np.ndarray
     """int64, a row for each packet: its time as written in the file, and its bytes."""
     hashes: np.ndarray | None = None
-    """Of all frames, where they were decoded."""
+    """Hashes of all frames, if they were decoded."""
     picture: Picture | None = None
     has_fields: bool = False
 
@@ -68,7 +68,7 @@ class LongFile:
         self.path, self.limits, self.name = path, limits, name or str(path)
         self.tracks, _ = heard_track(path, limits, self.name, BY_RULE)
         self.sound_note = ""
-        """What of its sound does not go along with clips; empty: nothing."""
+        """Note on sound that does not go along with clips; empty: all of it does."""
         log = FrameLog()
         with open_clip(path, limits, self.name, self.tracks) as media:
             self.kind, self.num_bytes = media.kind, media.num_bytes
@@ -81,7 +81,7 @@ class LongFile:
         self._is_proved = False
 
     def stretch(self, start_seconds: float, end_seconds: float) -> Stretch:
-        """What is to be copied so that the frames and the sound between two times come out bit for bit.
+        """The stretch to copy so that frames and sound between two times come out bit for bit.
 
         Raises `ClipError` where the file can be neither cut nor taken whole.
         """
@@ -151,7 +151,7 @@ class LongFile:
         return replace(stretch, is_uncut=True)
 
     def _by_packets(self) -> _Known | None:
-        """By the times of packets; None where the timeline has others, as where a clock restarts."""
+        """Match frames to packets by time; None if the timeline has other times, as after a restarted clock."""
         packets, found = self.timeline.packets, []
         if packets is None or self.kind not in MUXERS:
             return None
@@ -169,7 +169,7 @@ class LongFile:
             return _Known(packets, as_written, None, Picture.of(frame), frame.interlaced_frame)
 
     def _by_decoding(self, log: FrameLog) -> _Known | None:
-        """By what its decoder made of each packet."""
+        """Match frames to packets by decoding each packet."""
         packets = log.frame_packets(self.timeline) if self.kind in MUXERS else None
         return (
             None
@@ -219,7 +219,7 @@ def _sound_note(heard: av.AudioStream, tracks: Sequence[av.AudioStream]) -> str:
 SAME_SOUND_SECONDS = 2e-3
 """Runs of sound may begin and end apart by so much, where a container counts milliseconds."""
 SAME_SOUND_SHARE = 0.05
-"""Of its loudness by which sound may differ: decoders fill what a codec left out with noise of their own."""
+"""Share of its loudness by which sound may differ: decoders fill what a codec left out with noise."""
 
 
 def _is_alike(shown: DecodedClip, meant: DecodedClip) -> bool:

@@ -249,7 +249,7 @@ class _Decoding:
     def _sound_track(
         self, files: ExitStack, media: ClipMedia, timeline: Timeline, *, apart: bool
     ) -> SoundTrack | None:
-        """Where the sound comes from; None if none is wanted or there is none."""
+        """Source of the sound; None if none is wanted or there is none."""
         if self.config.sound == "none":
             return None
         if self.sound is None:

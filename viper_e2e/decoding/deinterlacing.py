@@ -39,7 +39,7 @@ class Deinterlacer:
         self._last_fed = -1
 
     def push(self, index: int, frame: av.VideoFrame) -> Iterator[Numbered]:
-        """What this frame completes. Raises `RescanNeeded` if a wanted frame's neighbour is not there."""
+        """Frames that this one completes. Raises `RescanNeeded` if a wanted frame's neighbour is missing."""
         is_next = self._current is not None and index == self._current[0] + 1
         yield from self._settle((index, frame) if is_next else None)
         self._before = self._current if is_next else None

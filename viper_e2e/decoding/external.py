@@ -125,7 +125,7 @@ def _why_not_to_its_end(media: ClipMedia, first: av.VideoFrame) -> str:
 
 
 def _keyframes(media: ClipMedia) -> Iterator[av.VideoFrame]:
-    """What the decoder makes of packets that are marked as keyframes, after the position of `media`."""
+    """Decode packets that are marked as keyframes, from the position of `media` on."""
     codec = media.video.codec_context
     codec.flush_buffers()
     for packet in media.packets(media.video):

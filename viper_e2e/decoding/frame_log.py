@@ -1,4 +1,4 @@
-"""frame_log.py: which packet each frame of a film comes from, as its decoder knows, and its pixels' hash."""
+"""frame_log.py: the packet of each frame of a film, found by decoding, and the hash of its pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from viper_e2e.decoding.timeline import FramePackets, Timeline
 
 @dataclass(frozen=True)
 class Picture:
-    """What a muxer must know of pictures, and a header may not tell."""
+    """Facts about pictures that a muxer needs and a header may lack."""
 
     width: int
     height: int
@@ -75,7 +75,7 @@ class FrameLog:
         return np.stack([np.array(self._times, np.int64), np.array(self._sizes, np.int64)], axis=1)
 
     def frame_packets(self, timeline: Timeline) -> FramePackets | None:
-        """With times of display of all packets, `NO_FRAME` where nothing is shown; None: unknown."""
+        """Packets with their times of display, `NO_FRAME` if nothing is shown; None: unknown."""
         own = np.array(self._own, np.int64)
         if self._unknown or len(own) != len(timeline.pts) or len(np.unique(own)) < len(own):
             return None

@@ -39,7 +39,7 @@ class Orientation:
         return 180 if self.mirrors_y else 0
 
     def size(self, size: Size) -> Size:
-        """How large a picture of this size is when it has been laid right."""
+        """Size of a picture once it is upright."""
         return size[::-1] if self.swaps_axes else size
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -53,7 +53,7 @@ _UPRIGHT = Orientation()
 
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
-    """How a frame has to be laid to be upright, from its display matrix.
+    """Orientation that makes a frame upright, from its display matrix.
 
     A matrix between the eight (turned by a few degrees) counts as the nearest.
     """
@@ -69,7 +69,7 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
 
 
 def side_data(frame: av.VideoFrame, kind: str) -> bytes | None:
-    """What comes beside a frame's pixels; `ValueError` where PyAV does not know what else there is."""
+    """Side data of a frame; `ValueError` if it has some that PyAV does not know."""
     found = frame.side_data.get(kind)
     # PyAV's stub takes side data for a dict of motion vectors.
     return None if found is None else bytes(found)  # type: ignore[call-overload]

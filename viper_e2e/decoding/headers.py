@@ -1,4 +1,4 @@
-"""headers.py: what a file's header says (length, tables, edges to hide), before FFmpeg relies on it.
+"""headers.py: a file's header (length, tables, edges to hide), checked before FFmpeg relies on it.
 
 Of an mp4, a table that says "all samples have one size" takes 20 bytes for any number of samples, but FFmpeg
 keeps 24 bytes for each of them: 100 KB that claim 50 million one-byte samples cost 1.8 GB. So the boxes are
@@ -35,7 +35,7 @@ _MAX_ELEMENT_DEPTH, _MAX_ELEMENTS = 4, 10_000
 
 
 def stated_seconds(container: InputContainer, kind: str) -> float:
-    """How long a file lasts by its header; 0 if that does not say."""
+    """Duration of a file by its header; 0 if it states none."""
     seconds = (container.duration or 0) / av.time_base
     if kind in ("mkv", "webm"):
         # It tells when it ends: a part of a recording that begins hours into it is not hours long.
@@ -77,7 +77,7 @@ def _ebml_size(field: bytes) -> int:
 
 @dataclass
 class _Track:
-    """What one track says about itself; the boxes may come in any order."""
+    """Boxes of one track, which may come in any order."""
 
     num_samples: int = 0
     same_size: bool = False
@@ -173,7 +173,7 @@ class Crop:
     bottom: int = 0
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """What remains; all of it where nothing would."""
+        """Size that remains; the whole size if nothing would."""
         inner = width - self.left - self.right, height - self.top - self.bottom
         return (
             inner
@@ -206,7 +206,7 @@ def _mp4_crops(file: BufferedIOBase, num_bytes: int) -> Iterator[Crop]:
 
 
 def _clean_aperture(entry: bytes) -> Crop:
-    """From the first sample description (ISO/IEC 14496-12, 12.1.4 and 8.5.2)."""
+    """Crop in the first sample description (ISO/IEC 14496-12, 12.1.4 and 8.5.2)."""
     if len(entry) < 86:
         return NO_CROP
     end = min(struct.unpack_from(">I", entry)[0], len(entry))

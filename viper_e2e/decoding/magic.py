@@ -1,4 +1,4 @@
-"""magic.py: what a file is, by its first bytes alone, before FFmpeg reads any of it.
+"""magic.py: the kind of a file, by its first bytes alone, before FFmpeg reads any of it.
 
 FFmpeg given the text of a playlist (DASH, HLS, ffconcat, SDP) opens the files, sockets and addresses
 it names, and given a picture plays it as a one-frame video. So the format is decided here, by strict
@@ -19,7 +19,7 @@ HEAD_BYTES = 4096
 VIDEO_CONTAINERS = ("mp4", "mov", "mkv", "webm", "avi", "flv", "ts", "ogg", "asf", "mpeg", "gif", "dv")
 """`asf`: Windows Media (.wmv). `mpeg`: program streams (.mpg, .vob). `dv`: raw DV of tapes."""
 BESIDE_CONTAINERS = ("wav", "flac", "w64", "mp3", "aac", "ogg", "mp4", "mov", "mkv", "webm")
-"""Of files with sound alone, beside a clip. `aac`: the bare stream (ADTS)."""
+"""Kinds of files with sound alone, beside a clip. `aac`: the bare stream (ADTS)."""
 _W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 
 _MP4_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot"}
@@ -64,8 +64,8 @@ _CONVERTIBLE = {
         for unit in (b"\x67", b"\x27", b"\x47", b"\x09", b"\x40\x01", b"\x46\x01", b"\xb3")
     },
 }
-"""What can hold a clip and is not opened: what it is, and how FFmpeg makes one of it (options for its input and
-its output, the new ending)."""
+"""Kinds that can hold a clip and are not opened: a name, and how FFmpeg makes one of it (options for its input
+and its output, the new ending)."""
 _OTHER_SOUNDS = {
     b".snd": "AU",
     b"caff": "CAF",
@@ -91,7 +91,7 @@ _WITHOUT_VIDEO = {
     **dict.fromkeys(("text", "a PDF document", "a program"), "name the video itself"),
     **dict.fromkeys(("a zip archive", "a gzip archive"), "unpack it, and name the video itself"),
 }
-"""What no program makes a clip of, and what to do."""
+"""Kinds that no program makes a clip of, and what to do."""
 
 
 def sniff(head: bytes, *, name: str = "") -> str:
@@ -126,7 +126,7 @@ def sniff_sound(head: bytes, *, name: str = "") -> str:
 
 
 def sound_alone(kind: str, name: str) -> str:
-    """What to say of a file without pictures that was given as a clip."""
+    """Message about a file without pictures that was given as a clip."""
     return f"holds only sound ({kind}), no pictures; to score it with a black one: {with_black_picture(name)}"
 
 

@@ -23,7 +23,7 @@ from viper_e2e.errors import ClipError, Stage
 KEPT_BYTES = 8 * 2**20
 """A file whose packets are no more than this is read once: the second pass gets them from memory."""
 PACKET_BYTES = 1024
-"""What a packet in memory costs beside its content, which of small packets is most."""
+"""Memory of a packet besides its content; of small packets, most of it."""
 _WITHOUT_LENGTH = ("ts", "mpeg", "flv", "aac", "flac", "mp3")
 
 
@@ -33,15 +33,15 @@ class Media(ABC):
 
     name: str
     kind: str
-    """As `sniff` calls it."""
+    """Kind, as `sniff` names it."""
     container: InputContainer
     limits: LimitsConfig
     head: bytes
     num_bytes: int
-    """Of the whole file."""
+    """Size of the whole file."""
     kept: Kept = field(default_factory=lambda: Kept())
     num_whole: Counter[int] = field(default_factory=Counter)
-    """By stream: see `RunningClock`, of the last reading."""
+    """Whole packets of each stream in the last reading: see `RunningClock`."""
 
     @property
     @abstractmethod
@@ -166,9 +166,9 @@ class ClipMedia(Media):
     video: av.VideoStream
     audio: av.AudioStream | None
     tracks: Tracks = BY_RULE
-    """As a person asked for them."""
+    """Tracks that a person asked for."""
     notes: tuple[str, ...] = ()
-    """What was chosen among several; see `DecodedClip.notes`."""
+    """Notes on what was chosen among several; see `DecodedClip.notes`."""
     crop: Crop = NO_CROP
     """Edges of the coded picture that are not shown."""
 
@@ -232,5 +232,5 @@ def over(what: str, found: int, allowed: int, setting: str, name: str, wanted: s
 
 
 def reason_of(error: FFmpegError) -> str:
-    """What FFmpeg says is wrong, to be put into a sentence."""
+    """FFmpeg's reason, in a form that fits into a sentence."""
     return (error.strerror or type(error).__name__).rstrip(".").lower()

@@ -26,7 +26,7 @@ def sound_as_wav(
     end_seconds: float,
     packets: Iterable[av.Packet] | None = None,
 ) -> bytes:
-    """What is heard between two times on the clock of the stream's packets; silence where there is nothing.
+    """Samples between two times on the clock of the stream's packets, with silence in gaps.
 
     Reads ``media`` to its end, unless ``packets`` have what is needed.
     Raises `ClipError` (stage ``sound``) where it cannot be decoded.

@@ -39,17 +39,17 @@ class Scaler:
         as if it were the picture."""
         self.media, self.max_side, self.side = media, max_side, side
         self.display_size: Size = (0, 0)
-        """Of the first frame, as shown, before scaling."""
+        """Size of the first frame, as shown, before scaling."""
         self.changes: list[Size] = []
         """Shown sizes of other shape that came later, each once."""
         self._canvas = canvas
         self._whole_size: Size = (0, 0)
-        """Of the first frame, as shown, both halves."""
+        """Size of the first frame, as shown, both halves."""
         self._convert, self._crop = RGBConverter(), Cropper(media.crop)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of the pictures so far."""
+        """Notes on the pictures so far."""
         if not self.changes:
             return ()
         first, *others = ("×".join(map(str, size)) for size in [self._whole_size, *self.changes])
@@ -112,7 +112,7 @@ class Cropper:
         self.crop = crop
         self._graph = Graph()
         self._kind: tuple = ()
-        """Of the frames that the graph is made for."""
+        """Kind of the frames that the graph is made for."""
 
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
         width, height = self.crop.size(frame.width, frame.height)
@@ -132,6 +132,6 @@ class Cropper:
 
 
 def new_buffer(graph: Graph, frame: av.VideoFrame) -> FilterContext:
-    """Where frames like this one enter a graph; times are of no use there, but it asks for their unit."""
+    """Entry of a graph for frames like this one; times are of no use there, but it asks for their unit."""
     time_base = frame.time_base or Fraction(1, 1000)
     return graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)

@@ -1,4 +1,4 @@
-"""plan.py: which frames and which seconds of sound a clip, or each window of a long one, needs."""
+"""plan.py: plan of the frames and the seconds of sound that a clip, or each window of a long one, needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ whole packets leave less."""
 EXACT_SECONDS = 1e-6
 """Times of frames and edges of segments that differ by less are equal."""
 SMALL_SHARE = 0.25
-"""Of a hop: by so much the last window of a clip may be longer or shorter than the others."""
+"""Share of a hop by which the last window of a clip may be longer or shorter than the others."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Window:
     spans: tuple[Span, ...]
     """Seconds of sound, on the clip's clock, ascending, apart."""
     sound_bounds: Span
-    """Where in this stretch there is sound; equal if nowhere."""
+    """Bounds of the sound in this stretch; equal if there is none."""
     unheard_seconds: float
     """Seconds of it that no token covers."""
 
@@ -74,12 +74,12 @@ class Plan:
         self._bounds = [(start + low, start + high) for low, high in bounds]
 
     def windows(self, first: int = 0) -> Iterator[Window]:
-        """In order of time, from number `first` on; made one by one, as there may be many."""
+        """Windows in order of time, from number `first` on; made one by one, as there may be many."""
         for number in range(first, len(self._bounds)):
             yield self._window(number)
 
     def wanted(self, first: int = 0) -> tuple[np.ndarray, list[Span]]:
-        """What all windows together need: a bool mask over the timeline's frames, and merged spans of sound."""
+        """Needs of all windows together: a bool mask over the timeline's frames, and merged spans of sound."""
         mask = np.zeros(len(self.seconds), bool)
         spans: list[Span] = []
         for window in self.windows(first):
@@ -106,7 +106,7 @@ class Plan:
         return Window(start, end, frames, instants, spans, bounds, unheard)
 
     def _sampled(self, number: int, start: float, first: int, last: int) -> np.ndarray:
-        """Which of the window's frames are looked at, by the rule that the settings name."""
+        """The window's frames to look at, by the rule that the settings name."""
         match self.config.sampling:
             case "paper":
                 return first + frames_by_index(last - first, self.config.num_frames)
@@ -140,7 +140,7 @@ class Plan:
         return first, last
 
     def _instants(self, start: float, end: float, first: int, last: int) -> np.ndarray:
-        """From edge to edge of a window, or from and to the frames close to them."""
+        """Instants from edge to edge of a window, or from and to the frames close to them."""
         low, high = float(self.seconds[first]), float(self.seconds[last - 1])
         # Of a steady row of pictures the last one lasts as long as any other.
         steps = np.diff(self.seconds[first:last])
@@ -166,7 +166,7 @@ class Plan:
 
 
 def _extent(picture_seconds: float, sound: Span) -> Span:
-    """From when to when a clip is played: from the earlier to the later of picture and sound."""
+    """Extent of a clip: from the earlier begin to the later end of picture and sound."""
     start, end = 0.0, picture_seconds
     if sound[0] < sound[1]:
         start = sound[0] if sound[0] < -EARLY_SECONDS else start
@@ -175,7 +175,7 @@ def _extent(picture_seconds: float, sound: Span) -> Span:
 
 
 def sound_notes(window: Window, config: DecodingConfig) -> tuple[str, ...]:
-    """How much sound of a clip, or of a window, no token covers."""
+    """Notes on sound of a clip, or of a window, that no token covers."""
     if window.unheard_seconds < WORTH_TELLING_SECONDS:
         return ()
     total = window.sound_bounds[1] - window.sound_bounds[0]

@@ -16,7 +16,7 @@ from viper_e2e.decoding.tracks import Tracks
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """What a clip's headers and its first frame say."""
+    """Facts from a clip's headers and its first frame."""
 
     container: str
     """One of `magic.VIDEO_CONTAINERS`."""
@@ -25,23 +25,23 @@ class ClipInfo:
     """``None``: no audio stream."""
     width: int
     height: int
-    """As displayed: turned upright, in square pixels."""
+    """Height as displayed: turned upright, in square pixels."""
     rotation: int
     """Degrees by which frames are turned counter-clockwise for display: 0, 90, 180 or 270."""
     is_mirrored: bool
     """Whether left and right change places before that."""
     num_frames: int
-    """As the header says, or duration times rate: an estimate; 0 if neither is known."""
+    """Number of frames by the header, else duration times rate: an estimate; 0 if neither is known."""
     duration_seconds: float
-    """As the header says; 0 if it does not."""
+    """Duration by the header; 0 if it states none."""
     sample_rate: int = 0
     channels: int = 0
     notes: tuple[str, ...] = ()
-    """What was chosen among several tracks."""
+    """Notes on what was chosen among several tracks."""
 
 
 def probe(source: Source, limits: LimitsConfig, *, name: str = "", video_track: int | None = None) -> ClipInfo:
-    """What is in a clip, from its headers and its first frame. `video_track`: as in `DecodingConfig`.
+    """Probe a clip: its headers and its first frame. `video_track`: as in `DecodingConfig`.
 
     Raises `ClipError` (stages ``read``, ``container``, ``decode``), also where it is over the limits.
     """

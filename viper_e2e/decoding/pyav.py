@@ -72,7 +72,7 @@ class FrameReader:
         self._started_at: int | None = None
         """The time of the keyframe that decoding last began at."""
         self._landing_seconds = -math.inf
-        """Where the last leap went to."""
+        """Time that the last seek aimed at."""
         self._leaps: _Leaps | None = None
         if packets is not None and feed is not None and media.is_indexed and not media.kept.is_complete:
             seconds = (packets.pts - timeline.pts[0]) * float(timeline.tick_seconds)
@@ -86,7 +86,7 @@ class FrameReader:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of the pictures that came so far."""
+        """Notes on the pictures so far."""
         return self._scaler.notes
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -169,7 +169,7 @@ class FrameReader:
         return True
 
     def _landed_at(self, packet: av.Packet) -> int:
-        """Which packet of the timeline this is, after a seek. Raises `RescanNeeded` if that is unclear."""
+        """Number of this packet in the timeline, after a seek. Raises `RescanNeeded` if that is unclear."""
         assert self._leaps is not None
         pts = packet.pts if packet.pts is not None else packet.dts
         found = np.flatnonzero(self._leaps.pts == pts)
@@ -208,13 +208,13 @@ class FrameReader:
 
 @dataclass(frozen=True)
 class _Leaps:
-    """Where a long file with an index may be read on: of every packet of the timeline, in the file's order."""
+    """Targets of seeks in a long file with an index, for every packet of the timeline in the file's order."""
 
     needed: np.ndarray
     """int64: the packets that are."""
     pts: np.ndarray
     seconds: np.ndarray
-    """On the clip's clock."""
+    """Times on the clip's clock."""
 
 
 def _replaced(packet: av.Packet, content: bytes | memoryview) -> av.Packet:

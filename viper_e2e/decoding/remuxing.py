@@ -29,7 +29,7 @@ from viper_e2e.decoding.timeline import Timeline
 from viper_e2e.errors import ClipError
 
 EXTENSIONS = {"matroska": "mkv", "mpegts": "ts"}
-"""Where it is not the muxer's name."""
+"""File extensions that differ from the muxer's name."""
 WHOLE_BYTES = 64 * 2**20
 """A file that cannot be cut goes along whole with each of its clips, if it is not larger than this."""
 SAME_SECONDS = 1e-3
@@ -108,7 +108,7 @@ def _hashes(data: bytes, limits: LimitsConfig, timeline: Timeline, inside: slice
 
 
 def frames_between(timeline: Timeline, start_seconds: float, end_seconds: float) -> slice:
-    """As `Plan` has it; where no frame begins in between, the one that stands."""
+    """Frames as `Plan` finds them; if none begins in between, the one on screen."""
     first, last = np.searchsorted(timeline.seconds, np.array([start_seconds, end_seconds]) - EXACT_SECONDS)
     first = first if first < last else max(last - 1, 0)
     return slice(int(first), int(max(last, first + 1)))
@@ -226,7 +226,7 @@ def _muxer_options(muxer: str | None, tick: Fraction, ticks: list[Fraction]) -> 
 
 
 def _set_decoding_times(packets: list[av.Packet]) -> None:
-    """Where a container keeps times of display alone: the same times in order, as early as need be."""
+    """Set decoding times for containers that keep only times of display: these in order, shifted as needed."""
     if all(packet.dts is not None for packet in packets):
         return
     times = [at for packet in packets if (at := time_of(packet)) is not None]

@@ -17,7 +17,7 @@ from viper_e2e.decoding.timeline import TORN_SOUND, FramePackets, SoundExtent, S
 from viper_e2e.runtime import count_of
 
 _UNREAD_SHARE = 0.1
-"""Of a file, after its last packet: an index is less."""
+"""Share of a file after its last packet that counts as unread: an index is less."""
 _TORN_FRAME = ("the file breaks off in its last frame, which is left out",)
 
 
@@ -151,7 +151,7 @@ def _scan_by_decoding(media: ClipMedia, with_sound: bool, log: FrameLog | None) 
 
 
 class _Packets:
-    """What packets (or frames) say about their times, in the order in which they come; 14 bytes each."""
+    """Times of packets (or frames), in the order in which they come; 14 bytes each."""
 
     def __init__(self, media: ClipMedia):
         self.media = media
@@ -210,7 +210,7 @@ def _check_complete(media: ClipMedia, stream: av.stream.Stream, found: int, torn
 
 
 def _goes_on(media: ClipMedia, reached: int) -> tuple[str, ...]:
-    """That there is more in the file than its reader comes to; ``reached``: where its last packet ends."""
+    """Note that the file has more than its reader reaches; ``reached``: the end of its last packet."""
     left = media.num_bytes - reached
     # Files attached to a Matroska may stand at its end.
     may_be_joined = media.kind in ("flv", "mkv", "webm") and all(
@@ -223,7 +223,7 @@ def _goes_on(media: ClipMedia, reached: int) -> tuple[str, ...]:
 
 
 def _cut_short(media: ClipMedia, found: int) -> tuple[str, ...]:
-    """What is missing of a recording in fragments that broke off."""
+    """Note on what is missing of a fragmented recording that broke off."""
     missing = _num_missing(media, media.video, found)
     return (
         (f"the file is cut short: {count_of(missing, 'frame is', 'frames are')} missing at its end",)

@@ -1,4 +1,4 @@
-"""sound.py: which packets of sound are decoded, so that the wanted seconds are there in time."""
+"""sound.py: decoding of those packets of sound that the wanted seconds need, in time."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _GAP_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class SoundTrack:
-    """Where a clip's sound comes from."""
+    """Source of a clip's sound."""
 
     media: Media
     stream: av.AudioStream
     extent: Span
-    """From when to when there is sound, on the clip's clock (0 = first frame)."""
+    """Extent of the sound, on the clip's clock (0 = first frame)."""
     zero_seconds: float
     """The clip's zero on the clock of the file with the sound."""
     is_apart: bool
@@ -70,19 +70,19 @@ class SoundReader:
         self._waiting: list[av.Packet] = []
         self._waiting_bytes = 0
         self._given_seconds = -math.inf
-        """Where the packets end that were brought to `read`."""
+        """End of the packets that were given to `read`."""
         self._landing_seconds: float | None = None
-        """Where packets go on after a seek, until one of them has come."""
+        """Time at which packets continue after a seek, until one has come."""
         self._extent_start = track.extent[0]
         self._end_seconds = track.extent[1] if track.is_torn else math.inf
         self._failure: FFmpegError | None = None
-        """Of the last packet, which may be where the file breaks off."""
+        """Error of the last packet, at which the file may break off."""
         self._pieces = SoundPieces(sample_rate, whole=whole)
         self._is_running = self._has_jumped = False
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of the sound that came so far."""
+        """Notes on the sound so far."""
         return () if self._failure is None else (TORN_SOUND,)
 
     def read(self, packet: av.Packet) -> None:
@@ -106,7 +106,7 @@ class SoundReader:
                 self._read(packet)
 
     def needed_from(self) -> float:
-        """From when on packets are needed, of those that have not come yet; ``inf``: none are."""
+        """Time from which later packets are needed; ``inf``: none are."""
         if self._whole:
             return -math.inf
         still = (start for start, end in reversed(self._spans) if end + _TAIL_SECONDS >= self._given_seconds)
@@ -127,7 +127,7 @@ class SoundReader:
         self.reached_seconds = math.inf
 
     def cut(self, start_seconds: float, end_seconds: float) -> tuple[SoundRun, ...]:
-        """What was read between two times, in order of time, not overlapping."""
+        """Runs of sound between two times, in order of time, not overlapping."""
         return self._pieces.cut(start_seconds, end_seconds)
 
     def forget(self, before_seconds: float) -> None:
@@ -167,7 +167,7 @@ class SoundReader:
         return pts * self._tick_seconds - self._zero_seconds
 
     def _start_of(self, pts: int | None) -> float:
-        """What has no time of its own begins where the last sample ended."""
+        """Begin of a frame; one without a time begins where the last sample ended."""
         return (self._pieces.expected_seconds or 0.0) if pts is None else self._clock(pts)
 
     def _decode(self, packet: av.Packet | None, is_warm_up: bool) -> None:

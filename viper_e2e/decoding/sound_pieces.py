@@ -30,7 +30,7 @@ class SoundPieces:
     def __init__(self, sample_rate: int, *, whole: bool):
         self.sample_rate, self._whole = sample_rate, whole
         self.expected_seconds: float | None = None
-        """Where the last sample ends, by the number of samples since the piece's first."""
+        """End of the last sample, by the number of samples since the piece's first."""
         self._drift_seconds = 0.0
         """How far times are off that, on average of late."""
         self._pieces: list[_Piece] = []
@@ -39,7 +39,7 @@ class SoundPieces:
         """Decoded and not yet resampled."""
         self._format: tuple = ()
         self._weights = np.ones(1, np.float32)
-        """Of the channels, as they come."""
+        """Weights of the channels, in their order."""
 
     @property
     def are_waiting(self) -> bool:
@@ -72,12 +72,12 @@ class SoundPieces:
             self._resample_gathered()
 
     def end(self) -> None:
-        """What comes next begins a new piece."""
+        """End this piece; the next samples begin a new one."""
         self._flush_resampler()
         self.expected_seconds = None
 
     def cut(self, start_seconds: float, end_seconds: float) -> tuple[SoundRun, ...]:
-        """What was read between two times, in order of time, not overlapping."""
+        """Runs of sound between two times, in order of time, not overlapping."""
         runs = []
         for piece in self._pieces:
             run = piece.cut(start_seconds, end_seconds)

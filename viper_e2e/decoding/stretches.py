@@ -1,4 +1,4 @@
-"""stretches.py: what a clip needs of a long film, and its packets, read from near their place."""
+"""stretches.py: the stretch of a long film that a clip needs, and its packets, read from nearby."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from viper_e2e.decoding.tracks import BY_RULE, Tracks
 SEEKABLE = ("mp4", "mov", "mkv", "webm", "avi", "dv")
 """Kinds that are read from near a stretch on; others from their beginning."""
 WARM_UP_SECONDS = 0.5
-"""Of sound before a stretch: what decoders need to give it exactly."""
+"""Sound before a stretch that decoders need to decode it exactly."""
 TAIL_SECONDS = SLACK_SECONDS + 0.1
-"""Of sound after it: so much that where a film's sound outlasts its pictures, that of its copy does too."""
+"""Sound after a stretch: where a film's sound outlasts its pictures, that of its copy does too."""
 INTERLEAVED_SECONDS = 2.0
-"""By so much a file may hold sound before or after the pictures of the same time."""
+"""Distance in a file between sound and the pictures of the same time, at most."""
 WORST_INTERLEAVED_SECONDS = 10.0
 """Sound that is further after the last picture is not waited for."""
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """What of a long file a clip needs; all that `cut` has to know of the file."""
+    """Stretch of a long file that a clip needs: all that `cut` has to know of the file."""
 
     path: Path
     start_seconds: float
-    """On the file's clock (0 = its first frame)."""
+    """Begin on the file's clock (0 = its first frame)."""
     end_seconds: float
     tracks: Tracks = BY_RULE
-    """Which sound goes along: the one track that is heard in the whole file."""
+    """The sound that goes along: the track that is used of the whole file."""
     muxer: str | None = None
     """FFmpeg's name of the new file's kind; ``None``: the whole file goes along."""
     num_packets: int = 0
-    """Of pictures, from the first one on, in the file's order."""
+    """Number of picture packets, from the first one on, in the file's order."""
     first: tuple[int, int] = (0, 0)
     """Time, in ticks of its stream, and bytes of the first of them."""
     zero_seconds: float = 0.0
@@ -63,7 +63,7 @@ class Stretch:
 
     @property
     def early_seconds(self) -> float:
-        """How much of the film the new file has before the clip."""
+        """Seconds of film in the new file before the clip."""
         return max(self.start_seconds + self.origin_seconds - self.zero_seconds, 0.0) if self.muxer else 0.0
 
 

@@ -51,7 +51,7 @@ class TornPackets:
 
 
 class SoundExtent:
-    """From when to when a stream has sound, in its own ticks, by its packets."""
+    """Extent of a stream's sound, in its own ticks, by its packets."""
 
     def __init__(self) -> None:
         self.start = self.end = self.last_start = 0
@@ -90,7 +90,7 @@ class SoundExtent:
 
 
 def _seconds_in(packet: av.Packet, stream: av.AudioStream) -> float:
-    """How long a packet sounds, as it decodes by itself; 0 where it does not."""
+    """Duration of a packet's sound, decoded by itself; 0 if it cannot be."""
     known = stream.codec_context
     if known is None:
         return 0.0
@@ -105,7 +105,7 @@ def _seconds_in(packet: av.Packet, stream: av.AudioStream) -> float:
 
 
 class PacketAction(IntEnum):
-    """What the decoding pass does with a packet."""
+    """Action of the decoding pass on a packet."""
 
     SKIP = 0
     """Nobody needs it nor what follows up to the next keyframe: finish the decoder, start again there."""
@@ -118,7 +118,7 @@ class PacketAction(IntEnum):
 
 @dataclass(frozen=True)
 class FramePackets:
-    """Which packets the frames of a clip come from."""
+    """The packets that the frames of a clip come from."""
 
     own: np.ndarray
     """int64: each frame's packet, in the file's order."""
@@ -156,7 +156,7 @@ class Timeline:
     packets: FramePackets | None = None
     """None: frames are identified by their order out of the decoder."""
     sound_start_seconds: float = 0.0
-    """Of the file's own sound, on the clip's clock (0 = first frame)."""
+    """Begin of the file's own sound, on the clip's clock (0 = first frame)."""
     sound_end_seconds: float = 0.0
     """Equal to the start if there is no sound."""
     is_torn: bool = False
@@ -164,7 +164,7 @@ class Timeline:
     is_sound_torn: bool = False
     """Whether it does so in its last packet of sound, which ends after `sound_end_seconds`."""
     notes: tuple[str, ...] = ()
-    """What a person should know of it; see `DecodedClip.notes`."""
+    """Notes for people; see `DecodedClip.notes`."""
     num_decoded: int = 0
     """Frames that had to be decoded to learn all this."""
 
@@ -185,7 +185,7 @@ class Timeline:
 
     @property
     def duration_seconds(self) -> float:
-        """From the first frame to the end of the last."""
+        """Seconds from the first frame to the end of the last."""
         # As Python's integers: a hostile file's times overflow 64 bits.
         return float((int(self.pts[-1]) - int(self.pts[0]) + self.last_frame_ticks) * self.tick_seconds)
 

@@ -29,7 +29,7 @@ _SIDE_TRACKS = (
 _SILENT_PEAK = 1e-4
 """Below the last bits of 16: nobody, and no microphone, was there."""
 _NUM_PLACES, _PLACE_SECONDS = 24, 1.0
-"""Where a track is listened to, spread over the clip: all of a clip of so many seconds."""
+"""Number and length of the samples of a track, spread over the clip; together all of a short clip."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def choose_video(tracks: Sequence[av.VideoStream], number: int | None) -> av.Vid
 
 
 def video_note(tracks: Sequence[av.VideoStream], chosen: av.VideoStream) -> str:
-    """What a person should know where there is more than one; else empty."""
+    """Note if there is more than one; else empty."""
     if len(tracks) < 2:
         return ""
     others = ", ".join(describe_picture(tracks, track) for track in tracks if track is not chosen)
@@ -73,7 +73,7 @@ def video_note(tracks: Sequence[av.VideoStream], chosen: av.VideoStream) -> str:
 
 
 def alpha_note(track: av.VideoStream) -> str:
-    """What a person should know of transparency kept beside the picture (VP8, VP9); else empty."""
+    """Note on transparency kept beside the picture (VP8, VP9); else empty."""
     if track.metadata.get("alpha_mode") != "1":
         return ""
     return "the transparency that its file keeps beside the picture was not used"
@@ -141,7 +141,7 @@ def first_that_speaks(
 def sound_note(
     container: av.container.InputContainer, heard: av.AudioStream, silent: av.AudioStream | None = None
 ) -> str:
-    """What a person should know where there is more than one; else empty. `silent`: passed over as such."""
+    """Note if there is more than one; else empty. `silent`: passed over as such."""
     tracks = container.streams.audio
     if len(tracks) < 2:
         return ""
@@ -164,7 +164,7 @@ def describe_sound(track: av.AudioStream, tracks: Sequence[av.AudioStream]) -> s
 
 
 def number_of(track: av.AudioStream, tracks: Sequence[av.AudioStream]) -> int:
-    """As people count them, from 1."""
+    """Number of a track, from 1 as people count."""
     return [other.index for other in tracks].index(track.index) + 1
 
 

@@ -31,7 +31,7 @@ Runs = list[tuple[float, Float[Tensor, " _"]]]
 
 
 class Augment:
-    """What is drawn for a clip depends on its seed alone: not on its batch, process, worker or history.
+    """Random changes to clips. They depend on the clip's seed alone: not on batch, process, worker or history.
 
     No module, so that it is no part of a model's state. Its owner calls it in training only.
     """
@@ -86,7 +86,7 @@ class Augment:
 
     @property
     def box_reach(self) -> float:
-        """How far beyond a box crops may read, as a share of its size."""
+        """Reach of crops beyond a box, as a share of its size."""
         widest = 1 + self.config.box_scale
         return self.config.box_shift + self.config.box_scale / 2 + widest * _KERNEL
 

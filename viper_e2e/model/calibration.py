@@ -51,9 +51,9 @@ class TaskCalibration:
     kind: str
     """The task's."""
     inverse_temperature: float = 1.0
-    """Of classes and labels: what their logits are multiplied by (Guo et al. 2017)."""
+    """Factor of the logits of classes and labels (Guo et al. 2017)."""
     maps: tuple[Line | Steps, ...] = ()
-    """Of intensities and numbers: a map for each column; none: as they are."""
+    """A map for each column of intensities and numbers; none: unchanged."""
     bounds: tuple[float, float] | None = None
     """Smallest and largest value of intensities and numbers, where they are known to have some."""
     reach: tuple[float, ...] = ()
@@ -65,10 +65,10 @@ class TaskCalibration:
     num_held_out: int = 0
     """Other clips, which the reach is of."""
     thresholds: tuple[float, float] | None = None
-    """Of blends, as `Task` has them, fitted on calibrated numbers."""
+    """Thresholds of blends, as in `Task`, fitted on calibrated numbers."""
 
     def apply(self, values: Float64[np.ndarray, "N C"]) -> Float64[np.ndarray, "N C"]:
-        """What a model says of N clips, calibrated; a row with NaN stays one."""
+        """Calibrate predictions of N clips; a row with NaN keeps it."""
         if self.kind == "class":
             return _softmax(self.inverse_temperature * self.logits(values))
         if self.kind == "labels":
@@ -105,10 +105,10 @@ class TaskCalibration:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was fitted on clips that a model was not trained on; saved beside its weights."""
+    """Maps fitted on clips that a model was not trained on; saved beside its weights."""
 
     tasks: Mapping[str, TaskCalibration]
-    """By name; a task that is not there stays as it is."""
+    """Calibrations by task; absent tasks stay unchanged."""
     coverage: float
     """Share of clips whose label lies in its interval or set, if they are like those that were fitted on."""
     clips: Mapping[str, Any]
@@ -122,7 +122,7 @@ class Calibration:
         return made
 
     def said(self, intensities: Mapping[str, float | None], labels: LabelSet) -> dict[str, Any]:
-        """What a record has of it: ``intervals`` {name: [lower, upper]}, ``sets`` {name: […]}, ``coverage``.
+        """Entries of a record: ``intervals`` {name: [lower, upper]}, ``sets`` {name: […]}, ``coverage``.
 
         ``intensities``: calibrated ones. ``None`` where there is no number. A class has the set of its
         words under the task's name, a label 0, 1 or both under its own.
@@ -154,7 +154,7 @@ class Calibration:
 
     @property
     def line(self) -> str:
-        """What is said where it is applied."""
+        """Line to print where it is applied."""
         told = f"calibrated on {count_of(self.clips['clips'], 'clip')}: {', '.join(self.tasks)}"
         return f"{told}; intervals and sets for {100 * self.coverage:g} % of clips"
 

@@ -31,7 +31,7 @@ def _origin(provenance: Mapping[str, Any]) -> list[str]:
 
 
 def yardstick_line(provenance: object) -> str:
-    """What a ridge made of the tokens that a model was trained on, beside the model itself.
+    """Line that compares a ridge on the tokens that a model was trained on with the model itself.
 
     Empty where a checkpoint does not say: of an earlier version, of `--head ridge`, of no validation.
     """

@@ -133,7 +133,7 @@ def folder_of(source: Path) -> Path:
 
 
 def unfinished_line(run: Path) -> str:
-    """What goes on with a run, or with the runs that were to give one model, where that is still missing; empty
+    """Command that continues a run, or the runs that were to give one model, if that is still missing; empty
     where ``run`` is no such folder."""
     settings = run / "config.yaml"
     if not settings.is_file() or (run / "checkpoints").exists():

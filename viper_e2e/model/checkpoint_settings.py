@@ -25,7 +25,7 @@ def settings_of(
     bundled: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What config.json says of a model. ``records``: of backbones that lie elsewhere; ``bundled``: the rest."""
+    """Content of config.json. ``records``: of backbones that lie elsewhere; ``bundled``: the rest."""
     return {
         "format": FORMAT,
         "schema": SCHEMA,
@@ -64,7 +64,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def labels_in(settings: Mapping[str, Any], path: Path) -> LabelSet:
-    """Of the settings in ``path``."""
+    """Label set in the settings of ``path``."""
     try:
         return LabelSet.from_json(settings.get("labels"))
     except ValueError as error:

@@ -17,14 +17,14 @@ class ClipContent:
     """Ids of what `ViPER.cacheable` depends on: equal ones make bitwise equal clips and tokens."""
 
     prepared: str
-    """Of what is kept beside tokens: how clips are decoded, faces found, slots laid out, and which parts of
-    pictures and sound the encoders in training read, or what the frozen front of each makes of them."""
+    """Identity of what is cached beside tokens: how clips are decoded, faces found, slots laid out, and which
+    parts of pictures and sound the encoders in training read, or what the frozen front of each makes."""
     tokens: dict[str, str]
-    """Of each frozen encoder's tokens, by modality."""
+    """Identity of each frozen encoder's tokens, by modality."""
 
     @classmethod
     def of(cls, model: ViPER, *, is_compiled: bool = False) -> ClipContent:
-        """As the model is now; to be asked again once its weights, or what of it trains, have changed.
+        """Content for the model as it is now; stale once its weights, or what trains of it, change.
 
         Reads all weights of frozen encoders, which takes about a second for each gigabyte. ``is_compiled``:
         whether encoders run through the compiler, whose arithmetic rounds otherwise.
@@ -70,8 +70,8 @@ def _decoding_of(model: ViPER) -> list:
 
 
 def _crops_of(model: ViPER) -> list:
-    """What is seen of a face. A small one is decoded again as large as the largest of all crops, with as much
-    around it as is moved."""
+    """Crops that are taken of a face. A small one is decoded again as large as the largest of them, with as
+    much around it as is moved."""
     augment = model.augment
     specs = [encoder.crop_spec for encoder in model.encoders.values()]
     return [

@@ -15,7 +15,7 @@ CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def keep_compiled_in(folder: Path) -> None:
-    """What is compiled from here on is kept in ``folder``, unless the environment names another.
+    """Keep what is compiled from here on in ``folder``, unless the environment names another.
 
     A resumed run finds it there. Shared memory, where a run's other scratch goes, may forbid to run programs.
     """
@@ -51,8 +51,8 @@ def compile_model(model: ViPER) -> None:
 
 
 def compiled_parts(model: ViPER) -> dict[str, nn.Module]:
-    """By modality, and of the ``fusion``: what each of them says is worth it. Never the module itself, whose
-    Python code takes another way for every clip."""
+    """Parts worth compiling, by modality, with ``fusion``, as each of them declares. Never the module itself,
+    whose Python code takes another way for every clip."""
     parts = {name: encoder.compile_targets(model.device) for name, encoder in model.encoders.items()}
     parts["fusion"] = model.fusion.compile_targets(model.device)
     return {

@@ -32,7 +32,7 @@ class ViPEROutput(NamedTuple):
     valid: Bool[Tensor, "B"]
     """False: the clip could not be read; its row means nothing."""
     present: Bool[Tensor, "B M"]
-    """Which modalities the clip has, in the order of ``ViPER.modalities``."""
+    """Whether the clip has each modality, in the order of ``ViPER.modalities``."""
     boxes: Float[Tensor, "B T 4"]
     """x0 y0 x1 y1 in pixels of the displayed clip, upper ends exclusive;
     the whole frame if there is no face."""
@@ -56,7 +56,7 @@ class ViPEROutput(NamedTuple):
     """The tokens of each modality, before any is hidden from the fusion; None: not asked for."""
 
     def without_rows(self) -> ViPEROutput:
-        """Of an empty batch."""
+        """Output of an empty batch."""
         of_batch = self._asdict()
         streams = of_batch.pop("streams")
         none: dict[str, Any] = {name: rows[:0] for name, rows in of_batch.items()}
@@ -72,7 +72,7 @@ def output_of(
     slots: Slots,
     accounts: Sequence[Account] | None = None,
 ) -> ViPEROutput:
-    """What the fusion head answers, with what is known of each clip beside it.
+    """The fusion head's answer, with facts about each clip.
 
     ``accounts``: what the encoders tell of each clip.
     """

@@ -34,7 +34,7 @@ class Choice(NamedTuple):
 
 
 def compute_dtype(precision: MixedPrecision) -> torch.dtype:
-    """What frozen weights are stored in, and trained ones are computed in."""
+    """Type in which frozen weights are stored, and trained ones are computed."""
     return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
@@ -70,7 +70,7 @@ def fastest_precision(model: ViPER) -> Choice:
 
 
 def choose_precision(seconds: Mapping[str, tuple[float, float]]) -> Choice:
-    """From the seconds that each encoder takes for one token in float32 and in bfloat16."""
+    """Choose by the seconds that each encoder takes for one token in float32 and in bfloat16."""
     if not seconds:
         return Choice("no", "no backbone would gain from bfloat16")
     single, half = (sum(column) for column in zip(*seconds.values(), strict=True))

@@ -23,7 +23,7 @@ from viper_e2e.model.transfer import Transfer
 from viper_e2e.runtime import likely_path
 
 Clip = bytes | str | os.PathLike | Sample | DecodedClip | PreparedClip | ClipError | None
-"""What the module takes: bytes, a path, a packed sample, or a clip further on its way. A
+"""Input of the module: bytes, a path, a packed sample, or a clip further on its way. A
 :class:`ClipError` or ``None`` holds the place of a clip that could not be read."""
 
 FindFace = Callable[[Tensor, Tensor], FaceTrack]
@@ -33,8 +33,8 @@ FindFace = Callable[[Tensor, Tensor], FaceTrack]
 def decode(
     clip: Clip, decoder: Callable[..., DecodedClip], *, reads_words: bool = False
 ) -> DecodedClip | PreparedClip | ClipError:
-    """What is further on its way passes through. ``decoder``: a `ClipDecoder`. ``reads_words``: whether those
-    in a file beside a clip are wanted."""
+    """Decode a clip; one that is further along passes through. ``decoder``: a `ClipDecoder`. ``reads_words``:
+    whether words in a file beside a clip are wanted."""
     if isinstance(clip, DecodedClip | PreparedClip | ClipError):
         return clip
     if clip is None:
@@ -72,7 +72,7 @@ def find_faces(
 
 
 def _arrays_of(clip: DecodedClip) -> dict[str, Pixels | np.ndarray]:
-    """What has to come to the device, by name."""
+    """Arrays that must come to the device, by name."""
     arrays: dict[str, Pixels | np.ndarray] = {
         "frames": clip.frames,
         "seconds": clip.frame_seconds.astype(np.float32),
@@ -141,7 +141,7 @@ def refuse_absent(batch: Sequence[Clip]) -> None:
 
 
 def name_of(clip: Clip) -> str:
-    """What people call it: a path, a key, or nothing."""
+    """Name for people: a path, a key, or nothing."""
     if isinstance(clip, str | os.PathLike):
         return os.fspath(clip)
     if isinstance(clip, Sample):

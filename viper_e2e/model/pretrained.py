@@ -29,7 +29,7 @@ HUB_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "bac
 
 
 class Pretrained(nn.Module):
-    """What lets a model be saved, loaded and shared: what :class:`ViPER` builds on, and fills.
+    """Base of :class:`ViPER` with which a model is saved, loaded and shared.
 
     Its methods have the names of `huggingface_hub.ModelHubMixin`, which is no base of it: that one removes the
     config.json of a folder before it writes, so that a crash would cost the model that was there, and would
@@ -57,7 +57,7 @@ class Pretrained(nn.Module):
         def backbones(self) -> dict[str, Backbone]: ...
 
     content_id: str | None = None
-    """Of a model that was loaded: what tells it, its backbones included, from any other; 64 hex digits."""
+    """Identity of a loaded model and its backbones by content; 64 hex digits."""
 
     def save_pretrained(self, folder: str | os.PathLike, *, self_contained: bool = False) -> None:
         """Write the model to a folder: safetensors, JSON, a model card and a manifest of sha256.
@@ -74,9 +74,9 @@ class Pretrained(nn.Module):
             ) from error
 
     calibration: Calibration | None = None
-    """What `viper calibrate` has fitted; applied to every prediction, not to what `forward` returns."""
+    """Calibration by `viper calibrate`; applied to every prediction, not to what `forward` returns."""
     provenance: dict[str, Any] | None = None
-    """What it was trained and validated on, by content, and how it scored: for its model card."""
+    """Clips it was trained and validated on, by content, and its scores: for its model card."""
 
     @classmethod
     def from_pretrained(
@@ -160,7 +160,7 @@ def write_calibration(calibration: Calibration, folder: Path) -> None:
 
 
 def read_calibration(folder: Path, labels: LabelSet) -> Calibration | None:
-    """That of a checkpoint's folder, if it has one. `CheckpointError` for one that is not of its model."""
+    """Calibration in a checkpoint's folder, if any. `CheckpointError` if it belongs to another model."""
     path = folder / CALIBRATION
     if not path.exists():
         return None
@@ -192,8 +192,8 @@ def read_weights(model: Pretrained, folder: Path) -> None:
 
 
 def own_tensors(model: Pretrained, records: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What a checkpoint must hold: all but the detector (it comes with its package) and the weights that
-    recorded backbones came with; their adapters are in it."""
+    """Tensors that a checkpoint must hold: all but the detector (it comes with its package) and the weights
+    that recorded backbones came with; their adapters are in it."""
     prefixes = [
         f"{prefix}."
         for prefix, module in model.named_modules()
@@ -215,7 +215,7 @@ def _records(model: Pretrained) -> dict[str, Any]:
 
 
 def _loaded_backbones(model: Pretrained) -> dict[str, Any]:
-    """What came from outside of the checkpoint: a released one says of no backbone which bytes it had."""
+    """Backbones from outside of the checkpoint: a released one does not state which bytes they had."""
     return {
         name: [
             backbone.origin.tensors_sha256,

@@ -17,7 +17,7 @@ from viper_e2e.runtime import count_of
 Record = dict[str, Any]
 
 MAX_STRETCHES = 3
-"""Of a clip, of which a warning tells where they are."""
+"""Most stretches of a clip that a warning lists."""
 
 
 def record_of(
@@ -74,7 +74,7 @@ def record_of(
 
 
 def is_faceless(record: Record) -> bool:
-    """As `Prediction.is_faceless`."""
+    """See `Prediction.is_faceless`."""
     sees = any(there and looks_at_face(name) for name, there in record["present"].items())
     return bool(record["valid"]) and sees and record["face_found"] == 0
 
@@ -109,7 +109,7 @@ def summary_of(windows: Sequence[Prediction]) -> Prediction:
 
 
 def seconds_counted_once(spans: Sequence[tuple[float, float]]) -> list[float]:
-    """For each of some spans (start, end), which may overlap, its own part of the seconds that all cover.
+    """Own part of each span (start, end) in the seconds that all of them, overlapping or not, cover.
 
     A second that lies in n spans counts 1/n for each, so that the parts add up to the seconds covered: weights
     for a mean over time in which no second counts twice.
@@ -145,7 +145,7 @@ def _own_unheard(window: Prediction, own_seconds: float) -> float:
 
 
 def _warnings(windows: Sequence[Prediction], unheard_seconds: float) -> list[str]:
-    """What the windows warn of, each thing once, with its seconds unless it holds for all that were scored;
+    """Warnings of the windows, each once, with its seconds unless it holds for all that were scored;
     and which windows are missing.
 
     Unused sound of windows is reported for the whole clip.
@@ -172,7 +172,7 @@ def _warnings(windows: Sequence[Prediction], unheard_seconds: float) -> list[str
 
 
 def _stretches(windows: Sequence[Prediction]) -> str:
-    """From where to where these windows reach, those that touch as one; the first few."""
+    """Stretches that these windows cover, adjacent ones joined; the first few."""
     joined: list[tuple[float, float]] = []
     for window in windows:
         start, end = window.start_seconds or 0.0, window.end_seconds or 0.0

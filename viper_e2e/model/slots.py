@@ -18,12 +18,12 @@ class Slots:
     """B clips, T slots each. Zeros, and `used`, where a clip could not be read."""
 
     frame: Int[Tensor, "B T"]
-    """Which of the clip's distinct frames a slot shows."""
+    """Number of the distinct frame that a slot shows."""
     used: Bool[Tensor, "B T"]
     """A clip with fewer distinct frames than T leaves slots unused; their frame repeats the last one."""
     seconds: Float[Tensor, "B T"]
     boxes: Float[Tensor, "B T 4"]
-    """In pixels of the displayed clip."""
+    """Boxes in pixels of the displayed clip."""
     box_source: UInt8[Tensor, "B T"]
     duration_seconds: Float[Tensor, " B"]
     valid: Bool[Tensor, " B"]
