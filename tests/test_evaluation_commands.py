@@ -244,3 +244,13 @@ def test_a_reader_who_goes_away_and_pictures_that_fail_cost_no_number(world, tmp
     page = (tmp_path / "report.html").read_text()
     assert "run/best on val-*.tar" in page
     assert not (tmp_path / "parts").exists()
+
+
+@pytest.mark.slow
+def test_a_page_that_cannot_be_written_is_named_and_all_else_is_told(world, tmp_path, capsys):
+    (tmp_path / "report.html").mkdir()
+    words = [f"--checkpoint={world.best}", world.split("val"), f"--out={tmp_path}", "--num-workers=0"]
+    assert main(["eval", *words, "--report"]) == 2
+    told = capsys.readouterr()
+    assert f"{tmp_path / 'report.html'}: not drawn" in told.err
+    assert "mean" in told.out

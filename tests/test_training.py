@@ -222,6 +222,7 @@ def test_a_full_disk_ends_no_training_before_its_end(corpus, tmp_path, monkeypat
     assert "metrics.jsonl: not written" in told
     assert "plots: not written" in told
     (folder / "metrics.jsonl").unlink()
+    (folder / "plots").unlink()
     assert same(weights(folder), saved)  # the last good checkpoint, from which it can go on
     run(corpus, folder, *JOINT, "--max-steps=3", "--resume")
     assert not same(weights(folder), saved)

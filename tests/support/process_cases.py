@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -34,8 +35,9 @@ from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.model import ViPER, precision
 from viper_e2e.runtime import processes
 from viper_e2e.scoring import journal as parts
-from viper_e2e.training import many_trainings, reporting, training_run
+from viper_e2e.training import many_trainings, reporting, saving, training_run
 from viper_e2e.training.hooks import TrainerHooks
+from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.trainer import Trainer
 
 HOOKS: list[TrainerHooks] = []
@@ -253,6 +255,28 @@ def change_clips(arguments: list[str], what: str, ranks: list[int]) -> int:
             return replace(clip, sound=[], sound_seconds=0.0)
 
         ClipDecoder.__call__ = wrapped
+    return train(arguments)
+
+
+def log_until_full(folder: str, size: int) -> int:
+    """Lines of a kilobyte, of which the disk takes no more than ``size`` bytes."""
+    surroundings.files_of_at_most(str(size))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    run = RunFolder(Path(folder), resume=False)
+    for _ in range(3):
+        run.log("metrics.jsonl", {"text": "x" * 1000})
+    print(run.refusals())
+    return 0
+
+
+def without_room_for_checkpoints(arguments: list[str], ranks: list[int]) -> int:
+    """On some processes the disk of the run is full."""
+    if rank() in ranks:
+
+        def full(folder: Path, *_: object, **more: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+        saving.write_folder = full
     return train(arguments)
 
 

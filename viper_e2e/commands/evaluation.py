@@ -11,6 +11,7 @@ import numpy as np
 
 from viper_e2e.commands.common import load_model, score_shards, tell_failed
 from viper_e2e.commands.evaluation_plots import draw_all, drawings, face_strips
+from viper_e2e.commands.pictures import draw
 from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.commands.submission import check_submission, submission_labels, write_submission
 from viper_e2e.commands.training_clips import training_clips_among
@@ -73,10 +74,12 @@ def run_eval(options: EvalConfig) -> int:
         journal.remove()
     pictures = draw_all(predictions, out) if scores is not None else {}
     made += pictures.values()
-    if options.report:
-        made.append(_write_report(predictions, scores, intervals, pictures, model, shards, options))
     for path in made:
         console.print(f"wrote {path}", **AS_IT_IS)
+    all_drawn = scores is None or len(pictures) == sum(len(names) for names, _ in drawings(predictions, out))
+    if options.report:
+        of_page = predictions, scores, intervals, pictures, model, shards, options
+        all_drawn &= draw(out / "report.html", lambda: _write_report(*of_page))
     if scores is not None:
         _show(predictions, scores, intervals, by_group)
     blind = set(np.array(predictions.keys)[predictions.faceless]) if options.no_face == "nan" else set()
@@ -85,7 +88,6 @@ def run_eval(options: EvalConfig) -> int:
     tell_failed(predictions)
     if not predictions.valid.any():
         return ExitCode.NOTHING_DONE
-    all_drawn = scores is None or len(pictures) == sum(len(names) for names, _ in drawings(predictions, out))
     fine = predictions.valid.all() and not without and not shards.left_out and all_drawn
     return ExitCode.OK if fine else ExitCode.SOME_FAILED
 

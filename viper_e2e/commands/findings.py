@@ -19,9 +19,12 @@ class Findings(Protocol):
 
 def tell_findings(found: Findings, output: str | None) -> int:
     """Print them and write the file; the exit code that they come to."""
-    if output:
-        with written_whole(output) as partial:
-            text = plain_json.dumps(found.to_json(), indent=2) + "\n"
-            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    SteadyConsole(highlight=False).print(found)
+    try:
+        if output:
+            with written_whole(output) as partial:
+                text = plain_json.dumps(found.to_json(), indent=2) + "\n"
+                partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+    finally:
+        # What was long in the making is not lost with its file.
+        SteadyConsole(highlight=False).print(found)
     return found.exit_code

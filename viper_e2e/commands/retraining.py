@@ -40,9 +40,9 @@ def run_retraining(words: Sequence[str], command: Sequence[str]) -> int:
     plan = {"kind": "modalities", "trials": [{"modalities": ",".join(subset)} for subset in subsets]}
     plan = settled_plan(base, plan, Path(base.train.run_dir) / RECORD)
     code, rows = run_trials(base, make, plan, RECORD, command, judge=_judged)
-    if rows and code in (ExitCode.OK, ExitCode.SOME_FAILED):
-        _show(rows, Path(base.train.run_dir))
-    return code
+    if not rows or code not in (ExitCode.OK, ExitCode.SOME_FAILED):
+        return code
+    return code if _show(rows, Path(base.train.run_dir)) else ExitCode.SOME_FAILED
 
 
 def subsets_of(modalities: Sequence[str]) -> list[tuple[str, ...]]:
@@ -86,7 +86,8 @@ def _interval_record(interval: Interval | None, over: str | None) -> dict[str, A
     return {"low": low, "high": high, "intervals_over": over}
 
 
-def _show(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+def _show(rows: Sequence[dict[str, Any]], folder: Path) -> bool:
+    """Table, plot and what to do next; whether the plot could be drawn."""
     from viper_e2e.commands.pictures import draw
     from viper_e2e.report import figures, stdout_console
     from viper_e2e.runtime import table
@@ -105,7 +106,7 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     over = figures.over_in_words(rows)
     stdout_console().print(table(f"trained for itself, validation{over}", columns, cells))
     known = [row | {"score": row["value"]} for row in best_first if row.get("value") is not None]
-    if known:
-        plot = folder / "retrained.png"
-        draw(plot, lambda: figures.ablation_plot(known, plot))
+    plot = folder / "retrained.png"
+    is_drawn = not known or draw(plot, lambda: figures.ablation_plot(known, plot))
     tell_ending(rows, folder)
+    return is_drawn

@@ -69,9 +69,10 @@ def run_sweep(
         for value in axis.choices or (axis.written(axis.low), axis.written(axis.high)):
             parsed({axis.name: value})
     code, rows = run_trials(base, make, plan, RECORD, command, propose=propose)
-    if rows and code in (ExitCode.OK, ExitCode.SOME_FAILED):
-        show_trials(rows, Path(base.train.run_dir), "sweep")
-    return code
+    if not rows or code not in (ExitCode.OK, ExitCode.SOME_FAILED):
+        return code
+    is_drawn = show_trials(rows, Path(base.train.run_dir), "sweep")
+    return code if is_drawn else ExitCode.SOME_FAILED
 
 
 def _plan(options: SweepConfig, base: Settings) -> tuple[dict[str, Any], Proposals | None]:
@@ -124,8 +125,9 @@ def _words(differs: Mapping[str, str]) -> list[str]:
     return [f"--{'head' if name == 'model.fusion.kind' else name}={value}" for name, value in differs.items()]
 
 
-def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str) -> None:
-    """Table, plot and what to do next, in the first process. One trial at least has not failed."""
+def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str) -> bool:
+    """Table, plot and what to do next, in the first process; whether the plot could be drawn. One trial at
+    least has not failed."""
     from viper_e2e.commands.pictures import draw
     from viper_e2e.report import stdout_console, trials_plot
     from viper_e2e.runtime import table
@@ -143,8 +145,9 @@ def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str) -> Non
         cells.append((row["trial"], *row["settings"].values(), *told, row["epoch"] or "–"))
     stdout_console().print(table(title, columns, cells))
     plot = folder / f"{title}.png"
-    draw(plot, lambda: trials_plot(rows, plot, measure))
+    is_drawn = draw(plot, lambda: trials_plot(rows, plot, measure))
     tell_ending(rows, folder)
+    return is_drawn
 
 
 def tell_ending(rows: Sequence[dict[str, Any]], folder: Path) -> None:

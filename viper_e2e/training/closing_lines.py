@@ -28,6 +28,10 @@ def unsaved_line(trainer: Trainer, command: Sequence[str]) -> str:
     if not saver.has_last(state):
         told = f"{folder}: the end of the training could not be saved ({saver.refusal}), {_kept(trainer)}"
         return f"{told}; make room, then {_continued(command, trainer.processes.count)}"
+    if not state.unsaved:
+        told, holds = "; ".join(trainer.run.refusals()), f"{trainer.run.last} holds what they lack"
+        again = _continued(command, trainer.processes.count)
+        return f"{trainer.run.path}: {told}; {holds}: make room or give permission, then {again}"
     lost = ", ".join(f"{name} (of step {step:,})" for name, step in state.unsaved.items())
     kept = f"{trainer.run.last} holds the end of the training, step {state.step:,}"
     return (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.errors import ViperError
 from viper_e2e.model import Predictions, checkpoint
 from viper_e2e.runtime import AS_IT_IS, console, plain_json, write_text
 from viper_e2e.shards import ShardSet
@@ -69,7 +69,7 @@ def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[dict[int, 
                 found[seed] = _joined(own, by_fold)
         if failed:
             many.tell(_told(failed, folding))
-    return found, ExitCode.SOME_FAILED if failed else ExitCode.OK, is_main
+    return found, many.code_of(failed=bool(failed)), is_main
 
 
 def _told(failed: Mapping[str, str], folding: Folding) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -38,7 +39,7 @@ def train_alone(settings: Settings) -> int:
     with ManyTrainings(settings, command=["viper", "train", *settings.words], shares=False) as alone:
         alone.check_free([settings])
         alone.train(settings)
-        return alone.code
+        return alone.code or alone.code_of(failed=False)
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ class ManyTrainings:
         )
         self.code: int = ExitCode.OK
         """0, or that of the signal that asked to stop."""
+        self.undrawn: list[str] = []
+        """What could not be drawn of the trainings that have ended."""
         self._precision = train.mixed_precision
         scaler = self.accelerator.scaler
         self._first_scale = None if scaler is None else deepcopy(scaler.state_dict())
@@ -140,7 +143,7 @@ class ManyTrainings:
     def train(self, run: Settings, begun: Callable[[], None] = lambda: None) -> Outcome | None:
         """Train one run to its end; `None` once a signal has asked to stop, reported with the command that
         goes on. ``begun`` is called when all that can be checked beforehand is. After a `DivergedError` the
-        next one may be trained; `ViperError` where its checkpoints could not be written."""
+        next one may be trained; `ViperError` where its checkpoints or logs could not be written."""
         run = self._resolved(run)
         diverged: DivergedError | None = None
         with self.processes.telling_failures():
@@ -171,6 +174,7 @@ class ManyTrainings:
             return None
         self._refuse_unsaved(trainer)
         outcome = self._outcome(run, was_there=False)
+        self._tell_undrawn(trainer)
         self.tell(finished_lines(trainer, is_alone=self.clips is None))
         if below := verdict(outcome.log):
             self.tell(below, style="yellow")
@@ -178,6 +182,10 @@ class ManyTrainings:
         # Else it would hold every model that it has prepared.
         self.accelerator.free_memory()
         return outcome
+
+    def code_of(self, *, failed: bool) -> int:
+        """Of a command whose trainings have all ended: 2 where some ``failed`` or a plot could not be drawn."""
+        return ExitCode.SOME_FAILED if failed or self.undrawn else ExitCode.OK
 
     def predict(
         self, outcome: Outcome, shards: ShardSet, checkpoint: str = "", *, model: Path | None = None
@@ -228,6 +236,15 @@ class ManyTrainings:
             raise ViperError(
                 told if self.processes.is_main else "process 0 could not save the end of the training"
             )
+
+    def _tell_undrawn(self, trainer: Trainer) -> None:
+        """What shows a training, and could not be written at its end."""
+        for name in sorted(trainer.reporter.unwritten):
+            path = trainer.run.path / name
+            self.undrawn.append(str(path))
+            again = f"; make room, then viper train --resume --run-dir {shlex.quote(str(trainer.run.path))}"
+            alone = self.clips is None
+            self.tell(f"{path}: could not be written, all else is{again if alone else ''}", style="yellow")
 
     def tell(self, text: str, style: str = "") -> None:
         """Print lines for people, once for all processes."""

@@ -13,11 +13,10 @@ from rich.markup import escape
 from rich.progress import TaskID
 
 from viper_e2e.config import Settings
-from viper_e2e.errors import ViperError
 from viper_e2e.labels import name_of
 from viper_e2e.loading import SkipBudget
 from viper_e2e.model import Predictions
-from viper_e2e.report import EpochRecord, RunLog, corpus_figures, figures
+from viper_e2e.report import CANNOT_DRAW, EpochRecord, RunLog, corpus_figures, figures
 from viper_e2e.runtime import ProgressBar, console, progress_bar
 from viper_e2e.scoring import OnBatch
 from viper_e2e.training import yardstick
@@ -56,17 +55,23 @@ class Reporter:
         self._complained: set[str] = set()
         self._predictions: Predictions | None = None
         """Of the last validation."""
-        self._is_drawn, self._drawn_at = True, -math.inf
+        self.unwritten: set[str] = set()
+        """What could not be written, the last time that it was tried."""
+        self._is_drawn, self._drawn_at = not settings.train.resume, -math.inf
+        """A run that is resumed may have ended without its plots."""
 
     @contextmanager
     def _going_on(self, what: str) -> Iterator[None]:
         """A full disk must not end days of training: what cannot be written is said, once."""
         try:
             yield
-        except (OSError, ViperError) as error:
+        except CANNOT_DRAW as error:
+            self.unwritten.add(what)
             if what not in self._complained:
                 self._complained.add(what)
-                self._console.print(f"[yellow]{what}: not written ({error}); training continues[/yellow]")
+                self._warn(f"{what}: not written ({error}); training continues, and later it is tried again")
+        else:
+            self.unwritten.discard(what)
 
     @contextmanager
     def showing(self, step: int, total_steps: int) -> Iterator[None]:

@@ -36,7 +36,7 @@ from viper_e2e.training.data import shards_of
 from viper_e2e.training.data_record import DATA, bank_id, other_shards, read_data, recorded_labels
 from viper_e2e.training.folds import is_file_of_folds
 from viper_e2e.training.optimizer import parameter_groups
-from viper_e2e.training.run_folder import check_goes_on
+from viper_e2e.training.run_folder import RunFolder, check_goes_on
 
 MAY_CHANGE = frozenset(
     {
@@ -231,7 +231,8 @@ def has_ended(run: Settings) -> bool:
     state = training_state.read(saved.last)
     is_through = state.cursor.epoch >= run.train.epochs or state.step == run.train.max_steps
     is_through = is_through or state.is_out_of_patience(run.train.patience)
-    return is_through and state.validated_step == state.step and not state.unsaved
+    is_through = is_through and state.validated_step == state.step and not state.unsaved
+    return is_through and not RunFolder(saved.folder, resume=True, owner=False).lacking(state.unwritten)
 
 
 # --- what a run says of its data --------------------------------------------------------------------

@@ -7,7 +7,8 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,7 +36,10 @@ class RunFolder:
         """``owner``: False for the further processes of a run, which only append to its logs."""
         self.path = path
         self._lock: TextIO | None = None
-        self._unwritable: set[str] = set()
+        self.unwritten: dict[str, list[str]] = {}
+        """Lines of each log for which there was no room or no permission; each writing tries them again."""
+        self._refusals: dict[str, str] = {}
+        """Why, of each log for which that has been said."""
         self._damaged: dict[str, int] = {}
         """Lines of each log that are no records, as of its last reading."""
         if not owner:
@@ -81,16 +85,38 @@ class RunFolder:
     def log(self, file: str, record: Mapping[str, Any]) -> None:
         """Append one JSON line to ``metrics.jsonl``, ``skipped.jsonl``, ….
 
-        A full disk must not end days of training: then it is said instead, once per log.
+        A full disk must not end days of training: it is said, once per log, and the line stays in `unwritten`.
         """
-        try:
-            is_torn = _ends_midway(self.path / file)
-            with (self.path / file).open("a", encoding="utf-8") as lines:
-                lines.write("\n" * is_torn + plain_json.dumps(record) + "\n")
-        except OSError as error:
-            if file not in self._unwritable:
-                self._unwritable.add(file)
-                print(f"{self.path / file}: not written ({error}); training continues", file=sys.stderr)
+        self.unwritten.setdefault(file, []).append(plain_json.dumps(record))
+        self.write_rest()
+
+    def write_rest(self) -> None:
+        """Append to the logs what they lack, of each all or nothing."""
+        for file, lines in list(self.unwritten.items()):
+            try:
+                _append(self.path / file, lines)
+            except OSError as error:
+                if file not in self._refusals:
+                    told = "not written ({error}); training continues, and it is tried again with each line"
+                    print(f"{self.path / file}: {told.format(error=error)}", file=sys.stderr)
+                self._refusals[file] = error.strerror or str(error)
+            else:
+                del self.unwritten[file]
+
+    def refusals(self) -> list[str]:
+        """What each log lacks and why."""
+        return [
+            f"{count_of(len(lines), 'line')} of {file} could not be written ({self._refusals[file]})"
+            for file, lines in self.unwritten.items()
+        ]
+
+    def lacking(self, unwritten: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """Those of the lines by log that are not in it meanwhile."""
+        found = {}
+        for file, lines in unwritten.items():
+            there = {plain_json.dumps(record) for record in self.read_log(file)}
+            found[file] = [line for line in lines if line not in there]
+        return {file: lines for file, lines in found.items() if lines}
 
     def read_log(self, file: str) -> list[dict[str, Any]]:
         """All records of a log so far; a last line that a kill cut short is left out, and so are damaged ones,
@@ -147,6 +173,19 @@ class RunFolder:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
         return lock
+
+
+def _append(path: Path, lines: Sequence[str]) -> None:
+    """All of them or none. `OSError` where they cannot be written."""
+    is_torn = _ends_midway(path)
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("a", encoding="utf-8") as log:
+            log.write("\n" * is_torn + "".join(f"{line}\n" for line in lines))
+    except OSError:
+        with suppress(OSError):  # what could not be opened is as it was
+            os.truncate(path, size)
+        raise
 
 
 def _ends_midway(path: Path) -> bool:

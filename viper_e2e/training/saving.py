@@ -49,8 +49,11 @@ class Saver:
         return self.kept == (state.step, state.validated_step)
 
     def is_behind(self, state: TrainingState) -> bool:
-        """Whether anything of what the run has come to is not on disk."""
-        return self.writes and not (self.has_last(state) and not state.unsaved)
+        """Whether anything of what the run has come to is not on disk, where it belongs."""
+        if not self.writes:
+            return False
+        self.run.write_rest()
+        return not self.has_last(state) or bool(state.unsaved or self.run.unwritten)
 
     def save_last(self, state: TrainingState, parts: dict[str, Any], quarantine: RunQuarantine) -> None:
         """Replace ``checkpoints/last``, from which a run can be resumed."""
@@ -62,6 +65,7 @@ class Saver:
             training_state.save(new, state, parts, quarantine)
 
         self._saved_at = time.monotonic()
+        state.unwritten = dict(self.run.unwritten)
         if self._write(self.run.last, fill, keep_previous=True):
             self.kept = state.step, state.validated_step
 
@@ -120,10 +124,18 @@ class Saver:
         return state
 
     def _rewind_logs(self, state: TrainingState) -> None:
-        """Take out of the logs what was written after the checkpoint: it will be written again."""
+        """Take out of the logs what was written after the checkpoint: it will be written again. What could not
+        be written before it is."""
         here = (state.cursor.epoch, state.cursor.position)
-        self.run.rewind("metrics.jsonl", lambda record: record["step"] <= state.validated_step)
-        self.run.rewind("skipped.jsonl", lambda record: _was_before(record, here, state.validated_step))
+        wanted = {
+            "metrics.jsonl": lambda record: record["step"] <= state.validated_step,
+            "skipped.jsonl": lambda record: _was_before(record, here, state.validated_step),
+        }
+        for file, keep in wanted.items():
+            self.run.rewind(file, keep)
+        others = {file: lines for file, lines in self.run.unwritten.items() if file not in wanted}
+        self.run.unwritten = self.run.lacking(state.unwritten | others)
+        self.run.write_rest()
 
 
 def _was_before(record: dict[str, Any], here: tuple[int, int], validated_step: int) -> bool:

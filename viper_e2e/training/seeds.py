@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from viper_e2e.config import Settings
-from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.errors import ViperError
 from viper_e2e.report import RunLog, ScoreRecord
 from viper_e2e.runtime import console, plain_json, write_text
 from viper_e2e.training.closing_lines import ensemble_lines, failed_seeds_line, seeds_lines
@@ -26,7 +26,7 @@ from viper_e2e.training.tables import measures_in, seeds_table
 
 def train_seeds(settings: Settings) -> int:
     """Train once per seed, and join the models where that is asked for; returns the exit code: 0, 2 if some
-    seeds failed, or the signal's if one asked to stop.
+    seeds failed or plots of theirs, or the signal's if one asked to stop.
 
     Seeds that diverge are reported at the end; the others are trained all the same."""
     check_to_resume(settings)
@@ -63,7 +63,7 @@ def _train_all(settings: Settings, runs: Sequence[Settings], many: ManyTrainings
         many.tell(seeds_lines(folder, summary, next(iter(outcomes)), config.val_shards))
     if failed:
         many.tell(failed_seeds_line(folder, failed, len(runs), is_joined=is_joined))
-    return ExitCode.SOME_FAILED if failed else ExitCode.OK
+    return many.code_of(failed=bool(failed))
 
 
 def _each_trained(

@@ -37,6 +37,8 @@ class TrainingState:
     """Best validation value so far by name of the checkpoint; larger is better."""
     unsaved: dict[str, int] = field(default_factory=dict)
     """By checkpoint, the step of its newest model that could not be written; known to the first process."""
+    unwritten: dict[str, list[str]] = field(default_factory=dict)
+    """By log, the lines that could not be written; known to the first process."""
     epochs_without_better: int = 0
     """Validated epochs since `best` was last replaced."""
     loss_sum: float = 0.0

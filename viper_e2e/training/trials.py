@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from viper_e2e.config import Settings
-from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.errors import ViperError
 from viper_e2e.model import CheckpointError, checkpoint, write_folder
 from viper_e2e.report import RunLog
 from viper_e2e.training.data_record import keep_data
@@ -84,7 +84,9 @@ def run_trials(
             if not trials.train(trial):
                 return many.code, record.rows
         trials.keep_best()
-    return _code_of(record.rows, folder), record.rows if many.processes.is_main else []
+    _refuse_all_failed(record.rows, folder)
+    code = many.code_of(failed=any("failed" in row for row in record.rows))
+    return code, record.rows if many.processes.is_main else []
 
 
 class _Trials:
@@ -169,14 +171,13 @@ class _Trials:
             keep_data(self.best.folder, self.folder)
 
 
-def _code_of(rows: Sequence[Mapping[str, Any]], folder: Path) -> int:
+def _refuse_all_failed(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     failed = [row for row in rows if "failed" in row]
     if failed and len(failed) == len(rows):
         raise ViperError(
             f"{folder}: all {len(rows)} trials failed, the first of them: {failed[0]['failed']}; try a "
             "lower lr in another --run-dir"
         )
-    return ExitCode.SOME_FAILED if failed else ExitCode.OK
 
 
 def _check_heads(trials: Sequence[Trial]) -> None:
