@@ -1,4 +1,4 @@
-"""imports.py: CPU seconds that starting takes: torch alone, each command, and what a small model is made of.
+"""imports.py: CPU seconds that starting takes: torch, each command and its help, what a small model is made of.
 
     python benchmarks/imports.py [--rounds 3]
 
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from viper_e2e import ViPER
+from viper_e2e.commands import COMMANDS
 from viper_e2e.config import PRESETS
 
 IMPORTED = {
@@ -30,7 +31,7 @@ IMPORTED = {
     "viper train, the same": "import viper_e2e.training.seeds",
     "viper check": "import viper_e2e.commands.checking",
     "viper pack": "import viper_e2e.commands.packing",
-    "viper infer --help": "from viper_e2e.commands import main; main(['infer', '--help'])",
+    "Python alone": "pass",
     "torchvision": "import torchvision",
     "a ViT of transformers": "from transformers.models.vit.modeling_vit import ViTModel",
     "... and a wav2vec 2.0": "from transformers.models.vit.modeling_vit import ViTModel\n"
@@ -53,6 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     commands = {name: [sys.executable, "-c", code] for name, code in IMPORTED.items()}
     viper = [sys.executable, "-c", "import sys; from viper_e2e.commands import main; sys.exit(main())"]
+    commands |= {f"viper {name} --help": [*viper, name, "--help"] for name in COMMANDS}
     commands["viper infer of one clip"] = [
         *viper,
         "infer",

@@ -9,13 +9,15 @@ import io
 import os
 import posixpath
 import re
+import sys
 from collections.abc import Iterator
 from html import escape
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_origin
 
 from viper_e2e.config.bounds import bounds_of
+from viper_e2e.config.field_docs import field_docs
 from viper_e2e.config.settings import WORDED
 
 if TYPE_CHECKING:
@@ -106,26 +108,26 @@ def _table(node: ast.ClassDef, kind: type) -> list[str]:
 
 def _rows(node: ast.ClassDef, kind: type) -> Iterator[list[str]]:
     bounds = bounds_of(kind)
-    for field, following in zip(node.body, [*node.body[1:], None], strict=True):
+    for field in node.body:
         if not isinstance(field, ast.AnnAssign):
             continue
-        told = ""
-        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-            told = " ".join(_paragraphs(str(following.value.value)))
         name = ast.unparse(field.target)
-        cells = [name, _type(field.annotation), _default(field.value, getattr(kind, name, None))]
+        told = " ".join(_paragraphs(field_docs(kind)[name]))
+        cells = [name, _type(field.annotation, kind), _default(field.value, getattr(kind, name, None))]
         # Markdown has no way to write a bar between backticks in a table.
         setting, typed, default = (f"<code>{_cell(escape(cell))}</code>" if cell else "" for cell in cells)
         allowed = f", {bounds[name]}" if name in bounds else ""
         yield [setting, f"{typed}{allowed}", default, _cell(told)]
 
 
-def _type(annotation: ast.expr) -> str:
-    """Without what ``Annotated`` adds."""
+def _type(annotation: ast.expr, kind: type) -> str:
+    """Without what ``Annotated`` adds, and with the choices that a name stands for."""
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
         assert isinstance(annotation.slice, ast.Tuple)
         annotation = annotation.slice.elts[0]
-    return ast.unparse(annotation)
+    written = ast.unparse(annotation)
+    meant = vars(sys.modules[kind.__module__]).get(written)
+    return str(meant).removeprefix("typing.") if get_origin(meant) is Literal else written
 
 
 def _default(value: ast.expr | None, default: object) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from support.selection import some_of
 
+from viper_e2e.commands import COMMANDS
+
 PACKAGE = Path(__file__).resolve().parent.parent / "viper_e2e"
 
 ORDER = (
@@ -302,31 +304,14 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split()) if done.stdout.strip() else set()
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "infer",
-        "eval",
-        "calibrate",
-        "ablate",
-        "check",
-        "pack",
-        "index",
-        "export",
-        "env",
-        "completion",
-        "cv",
-        "sweep",
-        "compare",
-    ],
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_loads_nothing_that_it_does_not_need(command):
     code = f"""
 import sys
 from viper_e2e.commands.cli import main
 try: main([{command!r}, "--help"])
 except SystemExit: pass
-heavy = {{"numpy", "torch", "rich", "av", "jsonargparse", "matplotlib"}} & sys.modules.keys()
+heavy = {{"numpy", "torch", "rich", "av", "jsonargparse", "yaml", "matplotlib"}} & sys.modules.keys()
 sys.exit(", ".join(heavy) or 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentParser
 
 import pytest
 import yaml
@@ -10,7 +11,9 @@ import yaml
 from viper_e2e.commands.backbone_arguments import backbone_overrides
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.parsing import parse_train
-from viper_e2e.config import TrainConfig
+from viper_e2e.commands.settings_parser import settings_parser
+from viper_e2e.commands.train_help import help_parser
+from viper_e2e.config import TrainConfig, option_of, setting_of
 from viper_e2e.config.depth import All
 from viper_e2e.config.presets import PRESETS
 from viper_e2e.errors import ViperError
@@ -244,9 +247,34 @@ def test_unfreeze_without_backbones_is_told_what_to_name(words):
         parse(*words)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_help_names_every_setting_that_the_parser_reads_and_no_other(preset):
+    read = options_of(settings_parser(preset, "viper train", is_new=True))
+    told = options_of(help_parser(preset, "viper train", is_short=False)) - {"--quiet", "--verbose"}
+    optional = {name for name in told | read if name.startswith("--model.textual.sentence-encoder")}
+    whole = {name.rpartition(".")[0] for name in read}  # a dataclass at once, as YAML
+    assert told - optional == read - whole - optional - {"--print-shtab"}
+    assert optional & told
+
+
+def options_of(parser: ArgumentParser) -> set[str]:
+    return {option_of(setting_of(word)) for word in parser._option_string_actions if word.startswith("--")}
+
+
+def test_help_shows_what_a_preset_sets_and_what_there_is_to_choose_from(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse_train(["--preset", "tiny", "--lr", "none", "--help"], "viper train")
+    assert end.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "--lr LR Peak learning rate of the fusion head. (default: 0.001)" in told
+    assert "(default: visual=all,audio=all,motion=all,words=all)" in told
+    assert "--compile {true,false}" in told
+    assert "--model.faces.margin MARGIN" not in told
+
+
 def test_each_group_of_settings_says_what_it_is_about(capsys):
     with pytest.raises(SystemExit):
         parse_train(["--help-all"], "viper train")
-    assert (
-        "<factory>" not in capsys.readouterr().out
-    )  # a class without a sentence of its own shows its signature
+    told = capsys.readouterr().out
+    assert "How faces are found and followed:" in told
+    assert "<factory>" not in told  # a class without a sentence of its own shows its signature

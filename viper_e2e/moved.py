@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import warnings
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import NamedTuple
@@ -54,11 +53,19 @@ MOVED = {
 }
 
 
-class Finder(MetaPathFinder, Loader):
-    """Imports a moved module from where it is; it is one module under both names."""
+class Finder:
+    """Imports a moved module from where it is; it is one module under both names.
+
+    A finder and a loader by what it does: to import `importlib.abc` takes as long as all else here.
+    """
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        return ModuleSpec(fullname, self) if fullname in MOVED else None
+        if fullname not in MOVED:
+            return None
+        return ModuleSpec(fullname, self)  # type: ignore[arg-type]  # a loader by what it does
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """As any other module is made."""
 
     def exec_module(self, module: ModuleType) -> None:
         now = MOVED[module.__name__].now

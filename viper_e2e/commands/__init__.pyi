@@ -1,3 +1,4 @@
+from .cli import COMMANDS as COMMANDS
 from .cli import main as main
 from .parsing import parse_train as parse_train
 from .recipe import pack_corpus as pack_corpus

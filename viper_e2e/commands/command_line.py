@@ -98,8 +98,15 @@ def _own_first(kind: type) -> Iterator[Field]:
 
 
 def _add(parser: argparse._ActionsContainer, field: Field, hint: object) -> None:
+    how = how_to_read(field, hint)
+    if how.get("type") in WORDED:
+        how["type"] = _reader(how["type"])
+    parser.add_argument(field.name if field.metadata["positional"] else option_of(field.name), **how)
+
+
+def how_to_read(field: Field, hint: object) -> dict[str, Any]:
+    """What `add_argument` of argparse is told of a command's option. ``hint``: the field's type."""
     told = field.metadata
-    name = field.name if told["positional"] else option_of(field.name)
     how: dict[str, Any] = {"help": _help_of(field)}
     if told["metavar"]:
         how["metavar"] = told["metavar"]
@@ -111,13 +118,13 @@ def _add(parser: argparse._ActionsContainer, field: Field, hint: object) -> None
     elif get_origin(kind) is list:
         how |= {"nargs": "+"} if told["positional"] else {"action": "append"}
     elif kind is not str:
-        how["type"] = _reader(kind) if kind in WORDED else kind
+        how["type"] = kind
     if told["bare"] is not None:
         how |= {"nargs": "?", "const": told["bare"]}
     if not told["positional"]:
         is_required = field.default is MISSING and field.default_factory is MISSING
         how |= {"required": True} if is_required else {"default": _default_of(field)}
-    parser.add_argument(name, **how)
+    return how
 
 
 def _reader(kind: Any) -> Callable[[str], Any]:

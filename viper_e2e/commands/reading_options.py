@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
-from dataclasses import fields
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING
 
-from viper_e2e.config import DecodingConfig, LimitsConfig, ReadingOptions, RemoteOptions, check_options
-from viper_e2e.shards import RemoteReading, ShardLimits
+from viper_e2e.config import DecodingConfig, LimitsConfig, ReadingOptions, RemoteOptions
+
+if TYPE_CHECKING:
+    from viper_e2e.shards import ShardLimits
 
 FRAMES_PER_SECOND = 120
 """Frames that a clip may have for every second that it may last."""
-
-
-def add_reading_options(parser: ArgumentParser) -> None:
-    """Add them to the parser of `viper train`, which writes names with underscores."""
-    hints = get_type_hints(ReadingOptions)
-    for field in fields(ReadingOptions):
-        (kind,) = (part for part in get_args(hints[field.name]) if part is not NoneType)
-        how: dict[str, Any] = {} if kind is str else {"type": kind}
-        parser.add_argument(
-            f"--{field.name}", help=field.metadata["help"], metavar=field.metadata["metavar"], **how
-        )
-
-
-def reading_options(given: object) -> ReadingOptions:
-    """What a parser found of them."""
-    options = ReadingOptions(**{field.name: getattr(given, field.name) for field in fields(ReadingOptions)})
-    check_options(options)
-    return options
 
 
 def apply_reading_options(decoding: DecodingConfig, options: ReadingOptions) -> None:
@@ -51,6 +32,8 @@ def apply_reading_options(decoding: DecodingConfig, options: ReadingOptions) -> 
 
 def shard_limits(options: ReadingOptions) -> ShardLimits:
     """What shards may ask for under these options, and how remote ones are read."""
+    from viper_e2e.shards import RemoteReading, ShardLimits
+
     decoding = DecodingConfig()
     apply_reading_options(decoding, options)
     reading = RemoteReading.of(options) if isinstance(options, RemoteOptions) else RemoteReading()

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
-import yaml
-
 from viper_e2e.commands.backbone_arguments import parsed_depths
 from viper_e2e.config import (
     Depths,
@@ -64,6 +62,8 @@ def _in_words_of_now(argv: Sequence[str]) -> list[str]:
 
 def words_of_files(files: Iterable[SettingsFile]) -> tuple[list[str], list[Depths]]:
     """``--config`` with the content of each in today's form, and what they say of ``unfreeze``."""
+    import yaml
+
     words: list[str] = []
     depths: list[Depths] = []
     for file in files:

@@ -9,6 +9,8 @@ from .depth import LaterDepths as LaterDepths
 from .depth import LoRA as LoRA
 from .depth import Phase as Phase
 from .depth import parse_depth as parse_depth
+from .field_docs import field_docs as field_docs
+from .field_docs import title_of as title_of
 from .modalities import MODALITIES as MODALITIES
 from .modalities import Modality as Modality
 from .modalities import Need as Need
@@ -55,6 +57,7 @@ from .options import ExportConfig as ExportConfig
 from .options import ImportConfig as ImportConfig
 from .options import InferConfig as InferConfig
 from .options import SweepConfig as SweepConfig
+from .options import TrainOptions as TrainOptions
 from .packing_options import GROUPS as GROUPS
 from .packing_options import FoldRecipeOptions as FoldRecipeOptions
 from .packing_options import IndexConfig as IndexConfig

@@ -20,6 +20,9 @@ from viper_e2e.config.bounds import (
 )
 from viper_e2e.errors import ViperError
 
+FusionKind = Literal["tokens", "concat", "ridge", "ensemble"]
+"""What reads the tokens; `FusionConfig.kind` says what each is."""
+
 # --- decoding -----------------------------------------------------------------------------------
 
 
@@ -222,7 +225,7 @@ class WordsConfig:
 class FusionConfig:
     """How tokens of all modalities become predictions."""
 
-    kind: Literal["tokens", "concat", "ridge", "ensemble"] = "tokens"
+    kind: FusionKind = "tokens"
     """`tokens`: a stream per modality into perceiver-pytorch. `concat`: the published channel concatenation.
     `ridge`: linear in each modality's mean, deviation and change, fitted in closed form. `ensemble`: the mean
     of a ridge and of networks that learn alone: `tokens` and, with a `hidden_dim`, one hidden layer on what

@@ -1,4 +1,4 @@
-"""options.py: options of every command but `train`, one dataclass a command: name, type, default, help."""
+"""options.py: options of every command, one dataclass a command: name, type, default, help."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from viper_e2e.config.bounds import ABOVE_0, FROM_0, FROM_1, SHARE_BETWEEN
+from viper_e2e.config.model import FusionKind
+from viper_e2e.config.presets import Preset
 from viper_e2e.config.shared_options import (
     SHARDS,
     BackboneOptions,
@@ -18,6 +20,28 @@ from viper_e2e.config.shared_options import (
 )
 
 NO_FACE = "for clips without a face: score the whole picture and report it (default), or give no numbers"
+
+
+@dataclass(kw_only=True)
+class TrainOptions(ReadingOptions):
+    """Train from raw video shards."""
+
+    # Beside the settings of a run: each stands for some of them.
+    preset: Preset = option("base", help="where settings start from")
+    modalities: str | None = option(None, help="e.g. visual,audio,textual (default: the preset's)")
+    head: FusionKind | None = option(
+        None,
+        help="what reads the tokens: a Perceiver (tokens, or concat as published); ridge: one pass over the "
+        "clips, closed form, nothing else is trained; ensemble: half a ridge, half small networks "
+        "(default: the preset's)",
+    )
+    freeze: str | None = option(
+        None, help="backbones that are not trained, e.g. all or visual,audio; see --unfreeze"
+    )
+    lora: str | None = option(
+        None, metavar="NAME=RANK", help="backbones that train only LoRA adapters, e.g. visual=8,audio=8"
+    )
+    backbone: list[str] = option([], metavar="NAME=SOURCE", help="hub id or folder, e.g. visual=PATH")
 
 
 @dataclass(kw_only=True)

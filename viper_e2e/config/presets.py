@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from viper_e2e.config.depth import All, Depths
 from viper_e2e.config.model import (
@@ -251,6 +251,7 @@ def paper() -> ModelConfig:
     )
 
 
+Preset = Literal["base", "micro", "paper", "tiny"]
 PRESETS = {"paper": paper, "base": base, "tiny": tiny, "micro": micro}
 
 TRAIN_DEFAULTS: dict[str, dict[str, Any]] = {

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from viper_e2e.config.option_names import setting_of
 from viper_e2e.errors import ViperError
+
+if TYPE_CHECKING:
+    import yaml
 
 MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 32
@@ -55,6 +56,8 @@ def read_settings_file(path: Path, option: str = "--config") -> dict[str, Any]:
     Raises :class:`ViperError` in one line where the file holds no such thing, and for ``*name``: thirty such
     lines unfold to a billion values.
     """
+    import yaml
+
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -79,6 +82,8 @@ def read_settings_file(path: Path, option: str = "--config") -> dict[str, Any]:
 
 def _events(text: str, path: Path) -> Iterator[yaml.Event]:
     """Events of YAML's parser. Deep nesting is refused: its time grows with the cube of the file's length."""
+    import yaml
+
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
