@@ -61,7 +61,8 @@ FOR_OTHERS = {
     "tables": {"LabelTable", "Row", "read_labels", "write_labels"},
     "packing": {"PackReport", "SplitReport"},
     "published": {"Imported", "ReleasedHead", "read_released"},
-    "shards": {"ShardError", "expand"},
+    "scoring": {"ClipFiles"},
+    "shards": {"SampleReader", "ShardError", "expand"},
 }
 """Shown for other people's scripts: what functions return and raise, and what was shown before."""
 

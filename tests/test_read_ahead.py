@@ -14,6 +14,7 @@ from viper_e2e.loading import ClipLoader, EpochOrder, Share, read_ahead
 from viper_e2e.loading.mixture_order import MixtureOrder, MixturePattern, clips_per_epoch
 from viper_e2e.loading.read_ahead_buffer import InMemory
 from viper_e2e.loading.spans import spans_of_clips
+from viper_e2e.scoring.sources import Subset
 from viper_e2e.shards import (
     RemoteFile,
     RemoteReading,
@@ -37,6 +38,23 @@ def _no_waits(monkeypatch):
         if thread.name in ("viper-read-ahead", "viper-ahead-service"):
             thread.join(5.0)
             assert not thread.is_alive(), "it ends with the last loader"
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_some_clips_of_shards_are_read_ahead_as_all_are(shard_server, shuffle):
+    """What a source is was asked before it was read ahead; only some clips of shards could not be shuffled."""
+    some, found = [0, 1, 2, 13, 14, 3, 23], {}
+    for pattern in (f"{shard_server.folder}/{PATTERN}", shard_server.pattern):
+        source = Subset(ShardSet(pattern, limits=ShardLimits(remote_reading=AHEAD)), some)
+        with ClipLoader(source, told, batch_size=4, num_workers=0, shuffle=shuffle) as loader:
+            found[pattern] = [
+                clip.name for batch in loader.epoch(0) for clip in batch.clips if clip is not None
+            ]
+    local, remote_clips = found.values()
+    assert source.shard_sizes == [3, 2, 1, 1]
+    assert remote_clips == local
+    assert len(local) == len(some)
+    assert shard_server.of_clips() == []
 
 
 # --- which shards are needed when ------------------------------------------------------------------

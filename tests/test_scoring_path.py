@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,12 @@ from support.loader_fakes import TWO_LABELS, FakeDecode, FakeShards
 from support.media import make_clip
 from support.training_runs import lines
 
-from viper_e2e.clip import ClipSource
 from viper_e2e.commands.cli import main
 from viper_e2e.config import EvalConfig
 from viper_e2e.config.presets import micro
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ViperError
+from viper_e2e.loading.clip_source import ClipSource
 from viper_e2e.loading.quarantine import Quarantine
 from viper_e2e.loading.stream import Reading
 from viper_e2e.model.viper import ViPER
@@ -31,7 +32,7 @@ from viper_e2e.runtime.processes import Processes
 from viper_e2e.scoring import passes
 from viper_e2e.scoring.journal import ResultJournal, identity_of
 from viper_e2e.scoring.score import Hooks, Wanted, score
-from viper_e2e.scoring.sources import ClipFiles, Subset
+from viper_e2e.scoring.sources import ClipFiles, FileWords, Subset
 from viper_e2e.shards import ShardSet, ShardWriter
 
 KILLED = "left out: killed by SIGKILL"
@@ -288,6 +289,24 @@ def test_a_source_of_ones_own_needs_nothing_but_the_contract():
     found = list(score(None, source, Reading(num_workers=0), decode=FakeDecode()))
     assert [one.warning for one in found] == [None, "the file was changed while it was scored"]
     assert source.name_of(0) == "k002 2"
+
+
+def test_nobody_asks_a_source_what_it_is():
+    asked = re.compile(r"isinstance\([^\n]*\b(ShardSet|ClipFiles|Subset|ClipSource|SampleReader|ShardIndex)\b")
+    files = sorted((ROOT / "viper_e2e").rglob("*.py"))
+    assert files
+    assert [path.name for path in files if asked.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_words_handed_over_change_nothing_of_what_was_named(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"clip")
+    files = ClipFiles([path])
+    told = files.with_words(FileWords("Hello."))
+    assert (files.read(0).words, [cue.text for cue in told.read(0).words]) == ((), ["Hello."])
+    assert files.name_of(0) != told.name_of(0)
+    path.write_bytes(b"another")
+    assert told.has_changed(0)
 
 
 def test_processes_share_clips_that_are_only_decoded():

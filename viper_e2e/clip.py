@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from viper_e2e.errors import ViperError
-from viper_e2e.labels import LabelSet
 
 UNHEARD = " of sound are not used"
 """Words of the note on seconds of sound that no token covers."""
@@ -98,94 +97,6 @@ class Sample:
     """Path or URL of the shard, for messages."""
     segment: Segment | None = None
     """The part of ``video`` (and of ``sound``) that is the clip; ``None``: all of it."""
-
-
-@runtime_checkable
-class ClipEntry(Protocol):
-    """A clip before it is read: the fields of `Sample` that an index has."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def file_id(self) -> str: ...
-    @property
-    def intensities(self) -> tuple[float, ...] | None: ...
-    @property
-    def subject(self) -> str | None: ...
-    @property
-    def meta(self) -> Mapping[str, str] | None:
-        """Metadata packed with it, by column title."""
-        ...
-
-
-@runtime_checkable
-class ClipPlace(Protocol):
-    """Where a clip lies."""
-
-    @property
-    def path_or_url(self) -> str: ...
-    @property
-    def split(self) -> str | None:
-        """None where it is not known, as of shards by others whose names do not tell it."""
-        ...
-
-
-Where = Any
-"""What a source's reader reads a clip by: its number, or a `Place`, as the source itself says."""
-
-
-@runtime_checkable
-class PlaceReader(Protocol):
-    """Reads clips by their places, for workers: that of shards needs no index, and stays small."""
-
-    def read(self, place: Where, /) -> Sample:
-        """Raises `ClipError` where this one clip cannot be had."""
-        ...
-
-
-@runtime_checkable
-class ClipSource(Protocol):
-    """Clips by number, 0 … ``len - 1``: a set of shards, files that a person named, some of either."""
-
-    @property
-    def labels(self) -> LabelSet | None: ...
-    @property
-    def shard_sizes(self) -> Sequence[int]:
-        """Number of clips in each shard, in their order."""
-        ...
-
-    @property
-    def unusable(self) -> Sequence[tuple[str, str]]:
-        """Key and reason of what are clips by their files, but are in no shape to be numbered."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def entry(self, i: int) -> ClipEntry: ...
-
-    def shard_of(self, i: int) -> ClipPlace: ...
-
-    def clip_id(self, i: int) -> str | None:
-        """What tells a clip from any other by what it holds; None where that is not known before it is read."""
-        ...
-
-    def name_of(self, i: int) -> str:
-        """What tells a clip from every other, for the whole of a run, also where it is replaced by another."""
-        ...
-
-    def has_changed(self, i: int) -> bool:
-        """Whether the clip is no longer what was named, and reading it would not tell."""
-        ...
-
-    def reader(self) -> PlaceReader: ...
-
-    def place_of(self, i: int) -> Where:
-        """What the reader reads clip ``i`` by."""
-        ...
-
-    def read(self, i: int) -> Sample:
-        """Raises `ClipError` where this one clip cannot be had."""
-        ...
 
 
 @dataclass(frozen=True)

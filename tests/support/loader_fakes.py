@@ -18,6 +18,7 @@ import numpy as np
 from viper_e2e.clip import DecodedClip, Sample, SoundRun
 from viper_e2e.errors import ClipError
 from viper_e2e.labels import LabelSet
+from viper_e2e.shards import RemoteReading, ShardIndex
 
 TWO_LABELS = LabelSet(("Joy", "Fear"))
 
@@ -31,6 +32,7 @@ class FakeShards:
     unlabelled: tuple[int, ...] = ()
     labels: LabelSet | None = TWO_LABELS
     unusable: tuple[tuple[str, str], ...] = ()
+    remote_reading: RemoteReading = field(default_factory=RemoteReading)
 
     def __len__(self) -> int:
         return sum(self.shard_sizes)
@@ -43,9 +45,9 @@ class FakeShards:
         own = {"key": self.key(i), "file_id": f"[{i}]", "intensities": intensities}
         return SimpleNamespace(**own, subject=None, meta=None)
 
-    def shard_of(self, i: int) -> SimpleNamespace:
+    def shard_of(self, i: int) -> ShardIndex:
         shard = int(np.searchsorted(np.cumsum(self.shard_sizes), i, side="right"))
-        return SimpleNamespace(path_or_url=f"https://host/train-{shard:06d}.tar?token=secret", split="train")
+        return ShardIndex(f"https://host/train-{shard:06d}.tar?token=secret", 0, (), None, "train")
 
     def clip_id(self, i: int) -> str:
         return str(i)
@@ -56,7 +58,7 @@ class FakeShards:
     def has_changed(self, i: int) -> bool:
         return False
 
-    def reader(self) -> FakeShards:
+    def reader(self, opener: None = None) -> FakeShards:
         return self
 
     def place_of(self, i: int) -> int:

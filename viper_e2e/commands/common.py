@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 
-from viper_e2e.clip import ClipSource
 from viper_e2e.commands.backbone_arguments import backbone_overrides
 from viper_e2e.commands.reading_options import apply_reading_options
 from viper_e2e.config import BackboneOptions, CalibratedOptions, ExportConfig, ImportConfig, ScoringOptions
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.loading import Reading, notes_on_reading
+from viper_e2e.loading import ClipSource, Reading, notes_on_reading
 from viper_e2e.model import (
     Prediction,
     Predictions,

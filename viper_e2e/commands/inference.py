@@ -11,12 +11,13 @@ from viper_e2e.commands.pictures import check_pictures, draw_pictures
 from viper_e2e.commands.reading_options import shard_limits
 from viper_e2e.config import InferConfig, reads_words
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.loading import notes_on_reading
+from viper_e2e.loading import ClipSource, notes_on_reading
 from viper_e2e.model import Prediction, ViPER, record_of, summary_of
 from viper_e2e.report import records_table, stdout_console
 from viper_e2e.runtime import AS_IT_IS, Processes, console, count_of, tell_problems
 from viper_e2e.scoring import (
-    ClipFiles,
+    FileWords,
+    Inputs,
     ResultJournal,
     Wanted,
     check_output,
@@ -26,7 +27,6 @@ from viper_e2e.scoring import (
     summary_path,
     write_records,
 )
-from viper_e2e.shards import ShardSet
 
 LONG_SECONDS = 60.0
 """A clip longer than this is better scored in windows."""
@@ -42,17 +42,15 @@ def run_infer(options: InferConfig) -> int:
     limits = shard_limits(options)
     found = find_inputs(options.inputs, limits)
     found.tell()
-    sources = found.sources
-    _check_outputs(sources, options)
+    _check_outputs(found.sources, options)
     wanted = _wanted(options)
     model = load_model(options)
-    _hand_over_words(sources, model, options)
+    _hand_over_words(found, model, options)
+    sources = found.sources
     processes = Processes(scoring_accelerator(model.device))
     with processes.telling_failures():
-        for source in sources if processes.is_main else ():
-            if isinstance(source, ShardSet):
-                tell_problems(source.problems)
         if processes.is_main:
+            tell_problems(found.shards.problems if found.shards is not None else ())
             tell_problems(notes_on_reading(limits.remote_reading, sources))
         set_computing(model, options, processes)
         journal = _journal(model, options, processes)
@@ -72,7 +70,7 @@ def run_infer(options: InferConfig) -> int:
     return _exit_code(clips, is_whole=found.is_whole and all_drawn)
 
 
-def _hand_over_words(sources: list[ClipFiles | ShardSet], model: ViPER, options: InferConfig) -> None:
+def _hand_over_words(found: Inputs, model: ViPER, options: InferConfig) -> None:
     """Where to find the words of clips, if the model reads any."""
     reads = reads_words(model.modalities)
     if options.text is not None:
@@ -80,17 +78,15 @@ def _hand_over_words(sources: list[ClipFiles | ShardSet], model: ViPER, options:
             raise ViperError(f"--text: this model reads no words; it has {', '.join(model.modalities)}")
         if not options.text.strip():
             raise ViperError("--text is empty; leave it out if nothing is said")
-        if len(sources) != 1 or len(sources[0]) != 1 or isinstance(sources[0], ShardSet):
+        if found.files is None or found.shards is not None or len(found.files) != 1:
             raise ViperError(
                 "--text is what is said in one clip; name only that clip, or put a .txt beside each"
             )
-    for source in sources:
-        if isinstance(source, ClipFiles):
-            source.reads_words, source.text = reads, options.text
-            source.words_language = options.words_language
+    if reads and found.files is not None:
+        found.files = found.files.with_words(FileWords(options.text, options.words_language))
 
 
-def _check_outputs(sources: list[ClipFiles | ShardSet], options: InferConfig) -> None:
+def _check_outputs(sources: Sequence[ClipSource], options: InferConfig) -> None:
     """Refuse what cannot be written before anything is computed; into ``--out`` goes a table in any case."""
     check_pictures(sources, options)
     option = "--output" if options.output else "--out"

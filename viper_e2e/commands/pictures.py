@@ -9,12 +9,10 @@ from pathlib import Path, PurePath
 
 from viper_e2e.config import InferConfig
 from viper_e2e.errors import ViperError
-from viper_e2e.loading import WorkerLost, WorkerPool
+from viper_e2e.loading import ClipSource, WorkerLost, WorkerPool
 from viper_e2e.model import Record, ViPER
 from viper_e2e.report import CANNOT_DRAW, RenderClip, figures, may_replace, partial_of
 from viper_e2e.runtime import AS_IT_IS, console, settle_file, settle_folder
-from viper_e2e.scoring import ClipFiles
-from viper_e2e.shards import ShardSet
 
 ENDINGS = {"plot": ".png", "render": ".mp4"}
 
@@ -24,10 +22,8 @@ LONGEST_NAME = 60
 SECONDS_TO_DRAW_ONE = 20.0
 """Of a clip; rendering it takes longer than decoding what the model looks at."""
 
-Source = ClipFiles | ShardSet
 
-
-def check_pictures(sources: Sequence[Source], options: InferConfig) -> None:
+def check_pictures(sources: Sequence[ClipSource], options: InferConfig) -> None:
     """Refuse pictures that cannot be made before anything is computed; the folder of ``--out`` is made."""
     if options.out:
         settle_folder(options.out, "--out")
@@ -60,7 +56,7 @@ def draw(path: Path, make: Callable[[], Path]) -> bool:
 
 
 def draw_pictures(
-    sources: Sequence[Source], clips: Sequence[list[Record]], model: ViPER, options: InferConfig
+    sources: Sequence[ClipSource], clips: Sequence[list[Record]], model: ViPER, options: InferConfig
 ) -> bool:
     """The plots and videos that the options want of what was scored; whether all of them could be drawn.
 
@@ -87,7 +83,7 @@ def draw_pictures(
 class _Renderer:
     """Where clips are decoded once more and drawn: in a worker, which a clip may crash or hang as any other."""
 
-    def __init__(self, sources: Sequence[Source], model: ViPER, options: InferConfig):
+    def __init__(self, sources: Sequence[ClipSource], model: ViPER, options: InferConfig):
         decoding = model.config.decoding
         self.task = RenderClip(tuple(sources), model.labels, decoding.limits, decoding.video_track)
         self.options = options
@@ -120,7 +116,7 @@ def _wanted(options: InferConfig) -> dict[str, str]:
     return {name: path for name, path in asked.items() if path is not None}
 
 
-def _paths(sources: Sequence[Source], name: str, options: InferConfig) -> list[Path]:
+def _paths(sources: Sequence[ClipSource], name: str, options: InferConfig) -> list[Path]:
     """Where the picture of each clip goes."""
     if wanted := _wanted(options)[name]:
         return [Path(wanted)]

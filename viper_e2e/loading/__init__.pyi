@@ -4,6 +4,9 @@ from .clip_cache import ClipStore as ClipStore
 from .clip_files import find_files as find_files
 from .clip_reader import DecodeSample as DecodeSample
 from .clip_reader import decoded as decoded
+from .clip_source import ClipEntry as ClipEntry
+from .clip_source import ClipSource as ClipSource
+from .clip_source import PlaceReader as PlaceReader
 from .loader import ClipBatch as ClipBatch
 from .loader import ClipLoader as ClipLoader
 from .mixture_order import Share as Share
@@ -22,7 +25,6 @@ from .sidecar_text import words_beside as words_beside
 from .skips import SkipBudget as SkipBudget
 from .skips import SkipRecord as SkipRecord
 from .spans import notes_on_reading as notes_on_reading
-from .spans import remote_reading_of as remote_reading_of
 from .stream import ClipStream as ClipStream
 from .stream import Reading as Reading
 from .windows import decode_windows as decode_windows

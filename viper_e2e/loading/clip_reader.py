@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from viper_e2e.clip import DecodedClip, PlaceReader, Sample, Where, with_all_words
+from viper_e2e.clip import DecodedClip, Sample, with_all_words
 from viper_e2e.errors import ClipError
+from viper_e2e.loading.clip_source import P, PlaceReader
 
 T = TypeVar("T")
 
@@ -32,22 +33,22 @@ class DecodeSample:
 
 
 @dataclass(frozen=True)
-class ClipReader(Generic[T]):
+class ClipReader(Generic[P, T]):
     """`reader(place)` → what ``decode`` makes of the clip, or the `ClipError` that says why there is nothing.
 
     Imports no torch, so that a worker that runs it stays small. Other errors are ours, and are raised.
     """
 
-    shards: PlaceReader
+    reader: PlaceReader[P]
     decode: Callable[[Sample], T]
 
-    def __call__(self, place: Where) -> T | ClipError:
+    def __call__(self, place: P) -> T | ClipError:
         return self.compute(self.read(place))
 
-    def read(self, place: Where) -> Sample | ClipError:
+    def read(self, place: P) -> Sample | ClipError:
         """The first part, which waits for a disk or a server: workers do it while they decode another clip."""
         try:
-            return self.shards.read(place)
+            return self.reader.read(place)
         except ClipError as error:
             return without_traceback(error)
 

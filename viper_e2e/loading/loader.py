@@ -11,17 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from viper_e2e.clip import ClipSource, DecodedClip, Sample
+from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading.clip_reader import DecodeSample
+from viper_e2e.loading.clip_source import ClipSource
 from viper_e2e.loading.mixture_order import MixtureOrder, MixturePattern, Share, clips_per_epoch
-from viper_e2e.loading.order import BatchShape, EpochOrder, assign
+from viper_e2e.loading.order import BatchShape, EpochOrder, Order, assign
 from viper_e2e.loading.quarantine import Quarantine
 from viper_e2e.loading.skips import SkipBudget, SkipRecord
-from viper_e2e.loading.spans import Span, spans_of_clips, spans_of_order
+from viper_e2e.loading.spans import Span, spans_of_order
 from viper_e2e.loading.stream import ClipSlot, ClipStream, Reading
 from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS
-from viper_e2e.shards import ShardSet
 
 __all__ = ["ClipBatch", "ClipLoader", "DecodeSample", "Reading", "SkipBudget", "SkipRecord"]
 
@@ -105,7 +105,7 @@ class ClipLoader(ClipStream):
         self.corpora, self._counts = corpora, clips_per_epoch(corpora)
         self._pattern = MixturePattern(self._counts) if corpora else None
 
-    def order(self, epoch: int) -> EpochOrder | MixtureOrder:
+    def order(self, epoch: int) -> Order:
         """The order that all processes walk together."""
         if self._pattern is not None:
             return MixtureOrder(
@@ -118,7 +118,7 @@ class ClipLoader(ClipStream):
                 shuffle_window=self.shuffle_window,
             )
         return EpochOrder(
-            self.shards.shard_sizes,
+            self.source.shard_sizes,
             seed=self.seed,
             epoch=epoch,
             shuffle=self.shuffle,
@@ -127,12 +127,12 @@ class ClipLoader(ClipStream):
 
     def num_steps(self, start_position: int = 0) -> int:
         """Optimizer steps from here to the end of the epoch, equal on every process."""
-        return self.shape.num_steps(len(self.shards) - start_position)
+        return self.shape.num_steps(len(self.source) - start_position)
 
     def epoch(self, epoch: int, start_position: int = 0) -> Generator[ClipBatch, None, None]:
         """The batches from a position to the end of the epoch."""
-        if not 0 <= start_position <= len(self.shards):
-            raise ViperError(f"position {start_position} is outside of the epoch's {len(self.shards)} clips")
+        if not 0 <= start_position <= len(self.source):
+            raise ViperError(f"position {start_position} is outside of the epoch's {len(self.source)} clips")
         if self.pool is not None:
             self.pool.reset_restarts()
         finished = self._walked(self._slots(epoch, start_position), self._spans(epoch, start_position))
@@ -143,10 +143,7 @@ class ClipLoader(ClipStream):
         """Where the walk needs each shard that is read whole."""
         if not self._reads_whole():
             return iter(())
-        if isinstance(self.shards, ShardSet):
-            return spans_of_order(self.shards, self.order(epoch), start)
-        assert not self.shuffle, "only some clips of shards, which are walked in their order"
-        return spans_of_clips(self.shards, range(start, len(self.shards)))
+        return spans_of_order(self.source, self.order(epoch), start)
 
     # --- rows -----------------------------------------------------------------------------------
 
@@ -154,7 +151,7 @@ class ClipLoader(ClipStream):
         """This process's rows, batch after batch, padded to whole batches."""
         order, shape = self.order(epoch), self.shape
         for number, forward in enumerate(shape.forwards(start, len(order)), start=1):
-            keys = [self.shards.entry(order[position]).key for position in forward]
+            keys = [self.source.entry(order[position]).key for position in forward]
             mine = assign(keys, shape.num_processes, shape.batch_size)[self.process_index]
             ends_step = number % shape.accumulation == 0
             for row in mine:
@@ -167,7 +164,7 @@ class ClipLoader(ClipStream):
 
     def _batch(self, epoch: int, slots: list[ClipSlot]) -> ClipBatch:
         """Move the clips of whole rows into a batch; nothing here holds on to them."""
-        num_labels = 0 if self.shards.labels is None else len(self.shards.labels)
+        num_labels = 0 if self.source.labels is None else len(self.source.labels)
         intensities = torch.zeros(len(slots), num_labels)
         weights = torch.zeros(len(slots))
         file_ids, shards, clips = [""] * len(slots), [""] * len(slots), []
@@ -176,9 +173,9 @@ class ClipLoader(ClipStream):
             slot.clip = None
             if slot.position is None:
                 continue
-            entry = self.shards.entry(slot.index)
+            entry = self.source.entry(slot.index)
             file_ids[row] = entry.file_id
-            shards[row] = self.shards.shard_of(slot.index).path_or_url.partition("?")[0]
+            shards[row] = self.source.shard_of(slot.index).path_or_url.partition("?")[0]
             if entry.intensities is not None:
                 intensities[row] = torch.tensor(entry.intensities)
                 weights[row] = float(not isinstance(clips[row], ClipError))

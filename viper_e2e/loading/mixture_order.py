@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from viper_e2e.errors import ViperError
-from viper_e2e.loading.order import EpochOrder
+from viper_e2e.loading.order import EpochOrder, Order
 from viper_e2e.shards import parts_of
 
 MAX_CORPORA = 250
@@ -90,8 +90,8 @@ class MixturePattern:
         return np.flatnonzero(self._corpora == corpus)
 
 
-class MixtureOrder:
-    """The order of one epoch; has what `EpochOrder` has.
+class MixtureOrder(Order):
+    """The order of one epoch over several corpora.
 
     Each corpus is walked pass after pass, each pass in another order, from where the last epoch left it: a
     corpus of which an epoch takes a third is seen whole in three. All of it is computed from the arguments

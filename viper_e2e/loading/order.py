@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,7 +19,26 @@ UNSHUFFLED_BLOCK = 2**16
 """Clips that are looked up at once where nothing is shuffled."""
 
 
-class EpochOrder:
+@runtime_checkable
+class Order(Protocol):
+    """Which clip is at which position of one epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> int:
+        """Index of the clip in its source."""
+        ...
+
+    def repeat(self, position: int) -> int:
+        """How often the clip at this position may have been in this epoch before."""
+        ...
+
+    def spans(self) -> Iterator[tuple[int, int, int]]:
+        """A shard's number, and the first and last position that a clip of it may have; by the first."""
+        ...
+
+
+class EpochOrder(Order):
     """The order of one epoch, computed from its arguments alone: no state, no shuffle buffer.
 
     Shards are permuted, then samples are permuted inside consecutive windows of `shuffle_window`, so that

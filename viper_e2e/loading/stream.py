@@ -6,20 +6,20 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from viper_e2e.clip import ClipSource, Sample, Where
+from viper_e2e.clip import Sample
 from viper_e2e.errors import UNREACHABLE, ClipError, Stage, ViperError
 from viper_e2e.loading.ahead_service import AheadService
 from viper_e2e.loading.clip_reader import ClipReader
+from viper_e2e.loading.clip_source import ClipSource
 from viper_e2e.loading.quarantine import Quarantine
 from viper_e2e.loading.read_ahead import WAIT_SECONDS, ReadAhead
-from viper_e2e.loading.spans import Span, remote_reading_of, spans_of_clips
+from viper_e2e.loading.spans import Span, spans_of_clips
 from viper_e2e.loading.worker_process import WorkerLost
 from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS, WorkerPool
-from viper_e2e.shards import SampleReader
 
 if TYPE_CHECKING:
     from typing import Self  # which beartype refuses around a method by itself
@@ -92,7 +92,7 @@ class ClipStream:
             )
         if reading.clip_timeout_seconds <= 0:
             raise ViperError(f"clip_timeout_seconds is {reading.clip_timeout_seconds}; it must be above 0")
-        self.shards, self.reading, self.cached = source, reading, cached
+        self.source, self.reading, self.cached = source, reading, cached
         self.num_workers = reading.num_workers
         self.prefetch = reading.prefetch or -(-reading.batch_size // max(1, self.num_workers)) + 1
         self.quarantine = Quarantine() if quarantine is None else quarantine
@@ -112,10 +112,10 @@ class ClipStream:
     def clips(self, indices: Iterable[int]) -> Iterator[ClipSlot]:
         """These clips of the source, in this order; several may have one key, as in unsound shards."""
         numbers = list(indices) if self._reads_whole() else indices
-        slots = (ClipSlot(i, i, self.shards.entry(i).key, is_known_by_key=False) for i in numbers)
+        slots = (ClipSlot(i, i, self.source.entry(i).key, is_known_by_key=False) for i in numbers)
         if not self._reads_whole():
             return self._finished(slots)
-        return self._walked(slots, spans_of_clips(self.shards, numbers))
+        return self._walked(slots, spans_of_clips(self.source, numbers))
 
     def close(self) -> None:
         """End the workers; the next request starts new ones."""
@@ -146,7 +146,7 @@ class ClipStream:
                 self.pool.discard(slot.ticket for slot in ahead if slot.ticket is not None)
 
     def _reads_whole(self) -> bool:
-        return remote_reading_of(self.shards).reads_whole
+        return self.source.remote_reading.reads_whole
 
     def _walked(self, slots: Iterator[ClipSlot], spans: Iterator[Span]) -> Iterator[ClipSlot]:
         """`_finished`, with whole remote shards read ahead in the order of these spans."""
@@ -171,12 +171,10 @@ class ClipStream:
         if first is None:
             return None
         if self._ahead is None:
-            self._ahead = AheadService.shared(remote_reading_of(self.shards))
+            self._ahead = AheadService.shared(self.source.remote_reading)
             # A worker that waits is not one that hangs.
             opener = self._ahead.opener(min(WAIT_SECONDS, self.reading.clip_timeout_seconds / 4))
-            reader = self.shards.reader()
-            assert isinstance(reader, SampleReader), "what has places is read by one"
-            self._reader = ClipReader(replace(reader, opener=opener), self._decode)
+            self._reader = ClipReader(self.source.reader(opener), self._decode)
             if self.pool is not None:
                 self.pool.close()
                 self.pool = None
@@ -191,7 +189,7 @@ class ClipStream:
         elif self.cached is not None:
             slot.clip = self.cached(slot.key)
         if slot.clip is None and self.num_workers:
-            slot.ticket = self._workers().submit(self._place(slot), slot.key)
+            slot.ticket = self._submit(slot)
         return slot
 
     def _finish(self, slot: ClipSlot) -> None:
@@ -201,7 +199,7 @@ class ClipStream:
         clip = self._outcome(slot)
         while isinstance(clip, ClipError) and clip.stage == UNREACHABLE and self._is_worth_waiting(clip):
             if slot.ticket is not None:
-                slot.ticket = self._workers().submit(self._place(slot), slot.key)
+                slot.ticket = self._submit(slot)
             clip = self._outcome(slot)
         if not (isinstance(clip, ClipError) and clip.stage == UNREACHABLE):
             self._outage_since = None
@@ -211,11 +209,13 @@ class ClipStream:
             clip = left_out(slot.key, clip.reason)
         slot.clip, slot.ticket = clip, None
 
-    def _outcome(self, slot: ClipSlot) -> Any:
-        return self._reader(self._place(slot)) if slot.ticket is None else self._workers().outcome(slot.ticket)
+    def _submit(self, slot: ClipSlot) -> int:
+        return self._workers().submit(self.source.place_of(slot.index), slot.key)
 
-    def _place(self, slot: ClipSlot) -> Where:
-        return self.shards.place_of(slot.index)
+    def _outcome(self, slot: ClipSlot) -> Any:
+        if slot.ticket is None:
+            return self._reader(self.source.place_of(slot.index))
+        return self._workers().outcome(slot.ticket)
 
     def _is_worth_waiting(self, error: ClipError) -> bool:
         """Whether the shards' server may be back soon: a minute's outage must not cost an epoch its clips."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any, Protocol, runtime_checkable
 
-from viper_e2e.clip import ClipSource, Cue, DecodedClip, with_words
+from viper_e2e.clip import Cue, DecodedClip, with_words
 from viper_e2e.errors import ClipError
 from viper_e2e.loading.clip_reader import without_traceback
+from viper_e2e.loading.clip_source import ClipSource
 from viper_e2e.loading.stream import Reading, left_out
 from viper_e2e.loading.worker_process import WorkerLost
 from viper_e2e.loading.workers import WorkerPool

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Integer
 
-from viper_e2e.clip import ClipSource
 from viper_e2e.config import looks_at_face
 from viper_e2e.labels import HUME_REACTION, LabelSet, order_of
+from viper_e2e.loading import ClipSource
 from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.prediction import Prediction
 from viper_e2e.model.predictions_csv import (

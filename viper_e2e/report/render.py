@@ -19,7 +19,6 @@ from av.error import FFmpegError
 from av.video.reformatter import Colorspace
 from PIL import Image
 
-from viper_e2e.clip import ClipSource
 from viper_e2e.config import LimitsConfig
 from viper_e2e.decoding import (
     ClipMedia,
@@ -32,6 +31,7 @@ from viper_e2e.decoding import (
 )
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
+from viper_e2e.loading import ClipSource
 from viper_e2e.model import Record
 from viper_e2e.report.drawing import CANNOT_DRAW
 from viper_e2e.report.overlay import Overlay

@@ -39,6 +39,8 @@ from .score import OnBatch as OnBatch
 from .score import Wanted as Wanted
 from .score import score as score
 from .sources import ClipFiles as ClipFiles
+from .sources import FileWords as FileWords
+from .sources import Inputs as Inputs
 from .sources import Subset as Subset
 from .sources import find_inputs as find_inputs
 from .sources import refuse_empty as refuse_empty

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from viper_e2e.clip import ClipSource
 from viper_e2e.errors import ViperError
+from viper_e2e.loading import ClipSource
 from viper_e2e.model import Predictions
 from viper_e2e.scoring.task_scores import TaskScores, main_measure, task_record, task_scores
 

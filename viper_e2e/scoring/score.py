@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from viper_e2e.clip import ClipSource, DecodedClip, Sample
+from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.loading import ClipStream, Quarantine, Reading
+from viper_e2e.loading import ClipSource, ClipStream, Quarantine, Reading
 from viper_e2e.model import Prediction, failed
 from viper_e2e.scoring.sources import Subset
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import glob
 import os
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
+from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
-from viper_e2e.clip import ClipEntry, ClipPlace, ClipSource, Cue, PlaceReader, Sample, Where
+from viper_e2e.clip import Cue, Sample
 from viper_e2e.config import LimitsConfig
 from viper_e2e.errors import ClipError, ViperError, did_you_mean
-from viper_e2e.loading import (
-    beside_clip,
-    find_files,
-    remote_reading_of,
-    words_beside,
-)
+from viper_e2e.loading import ClipEntry, ClipSource, PlaceReader, beside_clip, find_files, words_beside
 from viper_e2e.runtime import digest, file_id, likely_path, matches, printable
 from viper_e2e.shards import (
+    Opener,
     RemoteReading,
     SampleEntry,
     ShardIndex,
@@ -33,16 +33,23 @@ from viper_e2e.shards import (
 
 MAX_LINES = 5
 
+P = TypeVar("P")
+"""As in `ClipSource`."""
 
-class Subset:
+
+class Subset(Generic[P]):
     """Some clips of a source, in the order given."""
 
     unusable = ()
 
-    def __init__(self, source: ClipSource, indices: Iterable[int]):
+    def __init__(self, source: ClipSource[P], indices: Iterable[int]):
         self.source, self.indices = source, list(indices)
-        self.labels = source.labels
-        self.shard_sizes = [len(self.indices)]
+        self.labels, self.remote_reading = source.labels, source.remote_reading
+
+    @cached_property
+    def shard_sizes(self) -> list[int]:
+        places = groupby(self.source.shard_of(i).path_or_url for i in self.indices)
+        return [sum(1 for _ in clips) for _, clips in places]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -50,7 +57,7 @@ class Subset:
     def entry(self, i: int) -> ClipEntry:
         return self.source.entry(self.indices[i])
 
-    def shard_of(self, i: int) -> ClipPlace:
+    def shard_of(self, i: int) -> ShardIndex:
         return self.source.shard_of(self.indices[i])
 
     def clip_id(self, i: int) -> str | None:
@@ -59,24 +66,27 @@ class Subset:
     def read(self, i: int) -> Sample:
         return self.source.read(self.indices[i])
 
-    @property
-    def remote_reading(self) -> RemoteReading:
-        """As of the source."""
-        return remote_reading_of(self.source)
-
     def name_of(self, i: int) -> str:
         return self.source.name_of(self.indices[i])
 
     def has_changed(self, i: int) -> bool:
         return self.source.has_changed(self.indices[i])
 
-    def reader(self) -> PlaceReader:
-        """The source's reader, which also reads words."""
-        return self.source.reader()
+    def reader(self, opener: Opener | None = None) -> PlaceReader[P]:
+        return self.source.reader() if opener is None else self.source.reader(opener)
 
-    def place_of(self, i: int) -> Where:
-        """What it is read by there."""
+    def place_of(self, i: int) -> P:
         return self.source.place_of(self.indices[i])
+
+
+@dataclass(frozen=True)
+class FileWords:
+    """Where to find what is said in files."""
+
+    text: str | None = None
+    """What is said in the one clip there is, in place of a file beside it."""
+    language: str = ""
+    """Of the file beside a clip that is read where there are several."""
 
 
 class ClipFiles:
@@ -84,20 +94,28 @@ class ClipFiles:
 
     labels = None
     unusable = ()
+    remote_reading = RemoteReading()
+    """What is at an address is no shard: it is fetched whole, when its turn comes."""
 
-    def __init__(self, paths: Sequence[Path | str], *, max_bytes: int = LimitsConfig.max_bytes_in_memory):
-        """``paths``: a `str` is an ``https://`` address, fetched whole if it has no more than ``max_bytes``."""
-        self.paths, self.max_bytes = list(paths), max_bytes
+    def __init__(
+        self,
+        paths: Sequence[Path | str],
+        *,
+        max_bytes: int = LimitsConfig.max_bytes_in_memory,
+        words: FileWords | None = None,
+    ):
+        """``paths``: a `str` is an ``https://`` address, fetched whole if it has no more than ``max_bytes``.
+        ``words``: None: they are not read."""
+        self.paths, self.max_bytes, self.words = list(paths), max_bytes, words
         self.stamps = [_stamp(path) for path in self.paths]
         """Size and time of each file when it was named, or None: it may be written to while others are read."""
-
-        self.reads_words = False
-        """Whether words are read, from a file beside each clip; the caller, who knows the model, sets it."""
-        self.words_language = ""
-        """Of the file that is read where there are several."""
-        self.text: str | None = None
-        """What is said in the one clip there is, in place of a file beside it."""
         self._content_ids: dict[int, str | None] = {}
+
+    def with_words(self, words: FileWords) -> ClipFiles:
+        """The same files, as they were when they were named, and what is said in them."""
+        made = copy.copy(self)
+        made.words, made._content_ids = words, {}
+        return made
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -129,11 +147,11 @@ class ClipFiles:
         return Sample(key=name, video=path, words=self._words(path))
 
     def _words(self, path: Path | str) -> tuple[Cue, ...]:
-        if self.text is not None:
-            return (Cue(self.text),)
-        if not self.reads_words or isinstance(path, str):
+        if self.words is None:
             return ()
-        return words_beside(path, self.words_language)
+        if self.words.text is not None:
+            return (Cue(self.words.text),)
+        return () if isinstance(path, str) else words_beside(path, self.words.language)
 
     def clip_id(self, i: int) -> str | None:
         """The id of a file's content when it was first asked for."""
@@ -145,18 +163,19 @@ class ClipFiles:
     def _with_words(self, content: str | None, path: Path) -> str | None:
         """A clip's id by content, its words included."""
         try:
-            beside = beside_clip(path, self.words_language) if self.reads_words else None
+            beside = beside_clip(path, self.words.language) if self.words is not None else None
         except ClipError:
             beside = None  # told when the clip is read
-        said = self.text if self.text is not None else beside and file_id(beside)
+        text = self.words.text if self.words is not None else None
+        said = text if text is not None else beside and file_id(beside)
         return content if said is None else digest([content, said])
 
     def name_of(self, i: int) -> str:
         """Of an address only the address is known before it is fetched."""
         return f"{self.paths[i]} {self.clip_id(i)}".encode("utf-8", "backslashreplace").decode()
 
-    def reader(self) -> ClipFiles:
-        """These files: their number is no burden, and words are read as they say."""
+    def reader(self, opener: Opener | None = None) -> ClipFiles:
+        """These files: their number is no burden, and none of them lies in a shard."""
         return self
 
     def place_of(self, i: int) -> int:
@@ -183,17 +202,23 @@ def _stamp(path: Path | str) -> tuple[int, int] | None:
 class Inputs:
     """What was found of what a person named."""
 
-    sources: list[ClipFiles | ShardSet] = field(default_factory=list)
+    files: ClipFiles | None = None
+    shards: ShardSet | None = None
     notes: list[str] = field(default_factory=list)
     """What was passed over because it is no clip."""
     closed: list[str] = field(default_factory=list)
     """Folders that could not be searched."""
 
     @property
+    def sources(self) -> list[ClipSource]:
+        """Those that there are, in the order in which they are scored."""
+        named: tuple[ClipSource | None, ...] = (self.files, self.shards)
+        return [source for source in named if source is not None]
+
+    @property
     def is_whole(self) -> bool:
         """Whether everything that was named is in the sources."""
-        left_out = any(isinstance(source, ShardSet) and source.left_out for source in self.sources)
-        return not self.closed and not left_out
+        return not self.closed and not (self.shards is not None and self.shards.left_out)
 
     def tell(self) -> None:
         """Say what is not among the clips; what is left out of shards their problems tell."""
@@ -233,10 +258,10 @@ def find_inputs(inputs: Sequence[str], limits: ShardLimits | None = None) -> Inp
         raise ViperError("; ".join(missing[:MAX_LINES]))
     found.notes += missing
     if files:
-        found.sources.append(ClipFiles(files, **({"max_bytes": limits.max_clip_bytes} if limits else {})))
+        max_bytes = limits.max_clip_bytes if limits else LimitsConfig.max_bytes_in_memory
+        found.files = ClipFiles(files, max_bytes=max_bytes)
     if patterns:
-        shards = ShardSet(patterns, limits=limits)
-        found.sources.append(shards)
+        found.shards = ShardSet(patterns, limits=limits)
     return found
 
 

@@ -33,6 +33,7 @@ from .reading import ShardSet as ShardSet
 from .remote import RemoteFile as RemoteFile
 from .remote import fetch as fetch
 from .remote_reading import Bytes as Bytes
+from .remote_reading import Opener as Opener
 from .remote_reading import RemoteReading as RemoteReading
 from .sample_reading import SampleReader as SampleReader
 from .sample_table import Coded as Coded

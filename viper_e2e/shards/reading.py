@@ -22,11 +22,11 @@ from viper_e2e.shards.content_ids import clip_id, shard_id
 from viper_e2e.shards.index import SampleEntry, ShardIndex, index_path, read_index
 from viper_e2e.shards.label_order import reordered, under, with_common_labels
 from viper_e2e.shards.patterns import expand
-from viper_e2e.shards.remote_reading import RemoteReading
+from viper_e2e.shards.remote_reading import Opener, RemoteReading
 from viper_e2e.shards.sample_reading import Place, SampleReader
 from viper_e2e.shards.sample_table import table_of
 from viper_e2e.shards.shard_cache import cache_name
-from viper_e2e.shards.sources import LocalFile, RemoteFile, ShardError, ShardLimits, open_source
+from viper_e2e.shards.sources import Direct, LocalFile, RemoteFile, ShardError, ShardLimits, open_source
 from viper_e2e.shards.unindexed import Aside, index_foreign
 
 _log = logging.getLogger(__name__)
@@ -192,9 +192,9 @@ class ShardSet:
         """Shards that are replaced cost their clips when they are read, whose errors say so."""
         return False
 
-    def reader(self) -> SampleReader:
+    def reader(self, opener: Opener | None = None) -> SampleReader:
         """Reads what `place_of` names, without the indexes: for worker processes."""
-        return SampleReader(self.limits)
+        return SampleReader(self.limits, opener or Direct())
 
     def place_of(self, i: int) -> Place:
         """All that a `reader` has to know of sample ``i``."""
