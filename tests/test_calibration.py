@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from support.predictions import predictions_of
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
@@ -62,12 +64,8 @@ def world(num_clips: int, seed: int = 0, sharpness: float = 3.0) -> tuple[np.nda
 
 
 def predictions(said: np.ndarray, true: np.ndarray, subjects: list[str] | None = None) -> Predictions:
-    n = len(said)
-    keys = [f"c{i}" for i in range(n)]
-    ones = np.ones(n)
-    where = keys, keys, [""] * n
-    rest = np.ones(n, bool), [None] * n, np.ones((n, 1), bool), ones, ones, subjects
-    return Predictions(LABELS, ("audio",), *where, said, true, *rest)
+    keys = [f"c{i}" for i in range(len(said))]
+    return replace(predictions_of(said, true, LABELS), modalities=("audio",), keys=keys, subjects=subjects)
 
 
 # --- maps -------------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.pages import Page
+from support.predictions import predictions_of
 
 from viper_e2e.labels import LabelSet
-from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.overlay import panel_of
 from viper_e2e.report.page import write_page
 from viper_e2e.report.prediction_bars import MOST_CLASSES, parts_said
@@ -79,9 +81,8 @@ def test_the_page_shows_tasks_in_their_measures_and_clips_in_their_words(tmp_pat
     )
     said = np.concatenate([rng.dirichlet(np.ones(3), n), rng.uniform(-1, 1, (n, 1)), rng.random((n, 2))], 1)
     true[0, :3] = np.nan
-    keys, ones = [f"c{i}" for i in range(n)], np.ones(n)
-    rest = np.ones(n, bool), [None] * n, np.ones((n, 1), bool), ones, ones
-    given = Predictions(LABELS, ("audio",), keys, keys, [""] * n, said, true, *rest)
+    keys = [f"c{i}" for i in range(n)]
+    given = replace(predictions_of(said, true, LABELS), modalities=("audio",), keys=keys)
     scores, intervals = measure(given)
     tasks = task_scores(given, num_resamples=50)
     inside = {"figures": {}, "strips": {}, "config": {}, "versions": {}, "tasks": tasks}

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support.loader_fakes import TWO_LABELS, FakeShards
-from support.predictions import NASTY, E, cells, predictions
+from support.predictions import NASTY, E, cells, predictions, predictions_of
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION, LabelSet
+from viper_e2e.model.calibration import Calibration, TaskCalibration
 from viper_e2e.model.prediction import Prediction, failed
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.scoring.metrics import scores_of
@@ -65,6 +66,45 @@ def test_numbers_can_be_read_and_labels_are_left_as_they_are(tmp_path):
     with (tmp_path / "p.csv").open(encoding="utf-8-sig", newline="") as file:
         row = next(csv.DictReader(file))
     assert (row["predicted_fear"], row["true_fear"]) == ("0.333333", repr(1 / 3))
+
+
+def test_a_csv_is_the_same_to_the_byte_as_in_earlier_versions(tmp_path):
+    given = replace(
+        predictions_of(
+            [[1 / 3, -1e-7], [np.inf, 12345678.9]], [[0.1, np.nan], [1e22, 1.0]], TWO_LABELS, [True, False]
+        ),
+        file_ids=["[1]", "=1+1"],
+        errors=[None, "is cut short"],
+        subjects=["'s", None],
+        face_share=np.array([2 / 3, np.nan]),
+        duration_seconds=np.array([3.14159, np.nan]),
+    )
+    given.write_csv(tmp_path / "p.csv")
+    reach = TaskCalibration("intensities", reach=(0.25, 0.5), bounds=(0.0, 1.0))
+    calibration = Calibration({"intensities": reach}, 0.9, {"clips": 9})
+    given.write_csv(tmp_path / "all.csv", exact=True, calibration=calibration)
+    header = (
+        "key,file_id,shard,subject,error,valid,duration_seconds,face_share,"
+        "predicted_joy,predicted_fear,true_joy,true_fear,present_visual"
+    )
+    assert (tmp_path / "p.csv").read_text() == (
+        f"{header}\n0,[1],,''s,,1,3.142,0.666667,0.333333,-1e-07,0.1,,1\n"
+        "1,'=1+1,,,is cut short,0,,,inf,1.23457e+07,1e+22,1.0,1\n"
+    )
+    assert (tmp_path / "all.csv").read_text() == (
+        f"{header},joy_lower,joy_upper,fear_lower,fear_upper\n"
+        "0,[1],,''s,,1,3.142,0.6666666666666666,0.3333333333333333,-1e-07,0.1,,1,"
+        "0.08333333333333331,0.5833333333333333,0.0,0.4999999\n"
+        "1,'=1+1,,,is cut short,0,,,inf,12345678.9,1e+22,1.0,1,,,,\n"
+    )
+
+
+def test_of_clips_that_are_numbers_alone_nothing_else_is_known(tmp_path):
+    given = Predictions.of_numbers(TWO_LABELS, np.eye(2), 1 - np.eye(2))
+    given.write_csv(tmp_path / "p.csv")
+    assert cells(tmp_path / "p.csv")[1] == [*[""] * 5, "1", "", "", "1", "0", "0.0", "1.0"]
+    assert (given.errors, given.subjects, given.words) == ([None, None], None, None)
+    assert given.scored.all()
 
 
 def test_clips_that_were_not_found_whole_are_rows_that_failed():

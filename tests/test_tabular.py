@@ -158,9 +158,9 @@ def test_a_name_that_is_no_text_can_be_written(tmp_path, suffix):
 
 
 def test_a_label_that_is_called_like_a_column_has_a_column_of_its_own():
-    assert list(columns_of(["visual"], ["valid", "valence"]))[-5:] == [
-        *("label_valid", "valence", "valid", "error", "warning"),
-    ]
+    columns = columns_of([scored(intensities={"valid": 0.25, "valence": 0.5})], ["valid", "valence"])
+    assert [column.title for column in columns][-5:] == ["label_valid", "valence", "valid", "error", "warning"]
+    assert [list(column.cells) for column in columns][-5:-2] == [[0.25], [0.5], [True]]
 
 
 def test_names_that_begin_with_a_dash_stay_what_they_are(tmp_path):

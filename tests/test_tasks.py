@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as reference
+from support.predictions import predictions_of
 
 from viper_e2e.config.presets import micro
 from viper_e2e.errors import ViperError
@@ -61,24 +62,9 @@ def rows(num_rows: int, seed: int = 0, missing: float = 0.3) -> np.ndarray:
 
 
 def predictions(true: np.ndarray, seed: int = 1, subjects: list[str] | None = None) -> Predictions:
-    num_rows = len(true)
     guesses = np.random.default_rng(seed).random(true.shape) + 0.4 * np.nan_to_num(true)
-    keys = [f"c{i}" for i in range(num_rows)]
-    return Predictions(
-        LABELS,
-        ("audio",),
-        keys,
-        keys,
-        [""] * num_rows,
-        guesses,
-        true,
-        np.ones(num_rows, bool),
-        [None] * num_rows,
-        np.ones((num_rows, 1), bool),
-        np.ones(num_rows),
-        np.ones(num_rows),
-        subjects,
-    )
+    keys = [f"c{i}" for i in range(len(true))]
+    return replace(predictions_of(guesses, true, LABELS), modalities=("audio",), keys=keys, subjects=subjects)
 
 
 # --- measures ---------------------------------------------------------------------------------------

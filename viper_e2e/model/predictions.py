@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,46 +16,48 @@ from viper_e2e.loading import ClipSource
 from viper_e2e.model.calibration import Calibration
 from viper_e2e.model.prediction import Prediction
 from viper_e2e.model.predictions_csv import (
+    Column,
+    Values,
     exact_number,
     flag,
-    header_of,
-    neutralised,
+    number,
     read_columns,
-    readable,
-    said_cells,
-    said_columns,
+    short_number,
     submission_ids,
-    write_rows,
+    text,
 )
+from viper_e2e.model.table_columns import said_columns, write_csv, write_lines
+from viper_e2e.runtime import written_whole
 from viper_e2e.tasks import Task
-
-Column = list | np.ndarray | None
 
 
 @dataclass
 class Predictions:
-    """N clips, E emotions, M modalities; row i of everything is one clip."""
+    """N clips, E emotions, M modalities; row i of everything is one clip. A CSV has them in this order."""
 
     labels: LabelSet
     modalities: tuple[str, ...]
-    keys: list[str]
+    _: KW_ONLY
+    keys: list[str] = field(metadata=text("key"))
     """Name inside the shard."""
-    file_ids: list[str]
+    file_ids: list[str] = field(metadata=text("file_id"))
     """The corpus's own identifier, verbatim; empty where it has none."""
-    shards: list[str]
-    predicted: Float64[np.ndarray, "N E"]
-    """NaN where the clip could not be read."""
-    true: Float64[np.ndarray, "N E"]
-    """NaN where unlabelled."""
-    valid: Bool[np.ndarray, "N"]
-    errors: list[str | None]
+    shards: list[str] = field(metadata=text("shard"))
+    subjects: list[str | None] | None = field(
+        default=None, metadata=text("subject", unknown=None, is_optional=True)
+    )
+    errors: list[str | None] = field(metadata=text("error", unknown=None))
     """Why a clip is not valid."""
-    present: Bool[np.ndarray, "N M"]
-    face_share: Float64[np.ndarray, "N"]
+    valid: Bool[np.ndarray, "N"] = field(metadata=flag("valid", unknown=True))
+    duration_seconds: Float64[np.ndarray, "N"] = field(metadata=number("duration_seconds", "seconds"))
+    face_share: Float64[np.ndarray, "N"] = field(metadata=number("face_share", "computed"))
     """Share of the looked-at frames that have a face; NaN where the clip could not be read."""
-    duration_seconds: Float64[np.ndarray, "N"]
-    subjects: list[str | None] | None = None
-    words: list[str | None] | None = None
+    predicted: Float64[np.ndarray, "N E"] = field(metadata=number("predicted", "computed", each="label"))
+    """NaN where the clip could not be read."""
+    true: Float64[np.ndarray, "N E"] = field(metadata=number("true", "given", each="label"))
+    """NaN where unlabelled."""
+    present: Bool[np.ndarray, "N M"] = field(metadata=flag("present", unknown=False, each="modality"))
+    words: list[str | None] | None = field(default=None, metadata=text("", unknown=None, is_optional=True))
     """Those that the model read of each clip; only in memory, for the page, not in tables."""
 
     def __post_init__(self) -> None:
@@ -106,22 +108,11 @@ class Predictions:
         cls, labels: LabelSet, predicted: Float64[np.ndarray, "N E"], true: Float64[np.ndarray, "N E"]
     ) -> Predictions:
         """Of clips of which nothing else is known, to be measured."""
-        count = len(predicted)
-        blank, unknown = [""] * count, np.full(count, np.nan)
-        return cls(
-            labels=labels,
-            modalities=(),
-            keys=blank,
-            file_ids=blank,
-            shards=blank,
-            predicted=predicted,
-            true=true,
-            valid=np.ones(count, dtype=bool),
-            errors=[None] * count,
-            present=np.zeros((count, 0), dtype=bool),
-            face_share=unknown,
-            duration_seconds=unknown,
-        )
+        names = {"label": labels.names, "modality": ()}
+        columns: dict[str, Any] = {
+            name: column.blank(len(predicted), names) for name, column in COLUMNS.items()
+        }
+        return cls(labels, (), **columns | {"predicted": predicted, "true": true})
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -213,32 +204,22 @@ class Predictions:
         which Excel knows UTF-8. ``calibration``, which they were made with: its intervals and sets come last,
         in columns that are called as in tables of `viper infer`.
         """
-        header = header_of(self.labels, self.modalities)
-        shown = exact_number if exact else readable
-        rows = (self._cells(row, shown) for row in range(len(self)))
+        shown = exact_number if exact else short_number
+        names = {"label": self.labels.names, "modality": self.modalities}
+        columns = [
+            in_csv
+            for name, column in IN_CSV.items()
+            for in_csv in column.in_csv(getattr(self, name), len(self), names, shown)
+        ]
         if calibration is not None:
-            names_said = calibration.said({}, self.labels)
-            header += said_columns(names_said["intervals"], names_said["sets"])
-            said = (calibration.said(self._by_name(row), self.labels) for row in range(len(self)))
-            rows = ([*cells, *said_cells(one, shown)] for cells, one in zip(rows, said, strict=True))
-        write_rows(path, header, rows, bom=bom)
+            said = [calibration.said(self._by_name(row), self.labels) for row in range(len(self))]
+            columns += said_columns(said, calibration.said({}, self.labels), shown)
+        with written_whole(path) as partial:
+            write_csv(partial, columns, bom=bom)
 
     def _by_name(self, row: int) -> dict[str, float | None]:
         values = self.predicted[row].tolist()
         return {n: None if np.isnan(v) else v for n, v in zip(self.labels.names, values, strict=True)}
-
-    def _cells(self, row: int, shown: Callable[[float], str]) -> list[str]:
-        subject = self.subjects[row] if self.subjects else None
-        texts = [self.keys[row], self.file_ids[row], self.shards[row], subject or "", self.errors[row] or ""]
-        computed = [self.face_share[row], *self.predicted[row]]
-        return [
-            *(neutralised(text) for text in texts),
-            flag(self.valid[row]),
-            exact_number(round(self.duration_seconds[row], 3)),
-            *(shown(value) for value in computed),
-            *(exact_number(value) for value in self.true[row]),
-            *(flag(value) for value in self.present[row]),
-        ]
 
     @classmethod
     def read_csv(cls, path: str | os.PathLike, labels: LabelSet = HUME_REACTION) -> Predictions:
@@ -246,7 +227,7 @@ class Predictions:
 
         Raises :class:`ViperError` for a file with other columns, another label set or a torn line.
         """
-        return cls(labels, **read_columns(path, labels))
+        return cls(labels, **read_columns(path, IN_CSV, labels))
 
     def write_submission(
         self, path: str | os.PathLike, fallback: Sequence[float], columns: LabelSet | None = None
@@ -268,21 +249,25 @@ class Predictions:
         lines = (
             [file_id, *map(exact_number, row)] for file_id, row in zip(ids, rows[:, list(order)], strict=True)
         )
-        write_rows(path, ["File_ID", *columns.columns], lines)
+        with written_whole(path) as partial:
+            write_lines(partial, ["File_ID", *columns.columns], lines)
         return [key for key, fine in zip(self.keys, readable, strict=True) if not fine]
 
 
-COLUMNS = tuple(one.name for one in fields(Predictions) if one.name not in ("labels", "modalities"))
-"""What `Predictions` have of each clip."""
+COLUMNS: dict[str, Column] = {
+    one.name: one.metadata["column"] for one in fields(Predictions) if "column" in one.metadata
+}
+"""What `Predictions` have of each clip, by the name of its field."""
+IN_CSV = {name: column for name, column in COLUMNS.items() if column.title}
 
 
-def _rows_of(column: Column, rows: Integer[np.ndarray, "R"]) -> Column:
+def _rows_of(column: Values | None, rows: Integer[np.ndarray, "R"]) -> Values | None:
     if isinstance(column, list):
         return [column[row] for row in rows]
     return None if column is None else column[rows]
 
 
-def _end_to_end(columns: Sequence[Column], sizes: Sequence[int]) -> Column:
+def _end_to_end(columns: Sequence[Values | None], sizes: Sequence[int]) -> Values | None:
     """One column of several parts; rows of a part that does not know it have nothing there."""
     arrays = [column for column in columns if isinstance(column, np.ndarray)]
     if arrays:

@@ -1,4 +1,4 @@
-"""predictions_csv.py: predictions as CSV files have them: titles, cells safe in spreadsheets, and read back."""
+"""predictions_csv.py: how a CSV has each column of `Predictions`, and how it is read back."""
 
 from __future__ import annotations
 
@@ -6,24 +6,150 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float64
 
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.runtime import written_whole
+from viper_e2e.model.table_columns import COULD_BE_FORMULA, INTERVAL_ENDS, SET_END, TableColumn, restored
 
-TEXT_COLUMNS = ("key", "file_id", "shard", "subject", "error")
-NUMBER_COLUMNS = ("valid", "duration_seconds", "face_share")
-INTERVAL_ENDS, SET_END = ("_lower", "_upper"), "_set"
+_NOT_VERBATIM = re.compile(rf"{COULD_BE_FORMULA.pattern}|.*[\r\n]", re.DOTALL)
 
-# A leading minus alone is common in identifiers and runs nothing.
-_COULD_BE_FORMULA = re.compile(r"[=+@\t]|-.*[^\w.-]", re.DOTALL)
-_NOT_VERBATIM = re.compile(rf"{_COULD_BE_FORMULA.pattern}|.*[\r\n]", re.DOTALL)
+Values = list | np.ndarray
+Names = Mapping[str, Sequence[str]]
+"""Those of each ``label`` and of each ``modality``."""
+Each = Literal["", "label", "modality"]
+NumberKind = Literal["given", "seconds", "computed"]
+"""Given ones are written with all their digits, seconds to the millisecond, computed ones as is asked for."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of `Predictions`; a CSV has one for it, or one for each label or modality."""
+
+    title: str
+    """In a CSV; empty: it is in memory alone, and in none."""
+    kind: Literal["text", "flag"] | NumberKind
+    unknown: str | bool | float | None
+    """Of a clip of which nothing is known."""
+    each: Each = ""
+    is_optional: bool = False
+    """Whether None stands for a column that says nothing of any clip."""
+
+    def titles(self, names: Names) -> list[str]:
+        """In a CSV."""
+        return [f"{self.title}_{name}" for name in names[self.each]] if self.each else [self.title]
+
+    def blank(self, count: int, names: Names) -> Values | None:
+        """The column of clips of which nothing is known."""
+        if self.is_optional:
+            return None
+        if self.kind == "text":
+            return [self.unknown] * count
+        return np.full((count, len(names[self.each])) if self.each else count, self.unknown)
+
+    def in_csv(
+        self, values: Values | None, count: int, names: Names, shown: Callable[[float], str]
+    ) -> Iterator[TableColumn]:
+        """As it is written; ``shown``: a number that was computed, as text."""
+        values = [self.unknown] * count if values is None else values
+        written = shown if self.kind == "computed" else _WRITTEN[self.kind]
+        by_title = np.asarray(values).T if self.each else [values]
+        for title, own in zip(self.titles(names), by_title, strict=True):
+            yield TableColumn(title, "text" if self.kind == "text" else "number", map(written, own))
+
+    def read(self, rows: Sequence[Sequence[str]], names: Names, path: str | os.PathLike) -> Values | None:
+        """Of its cells in each row of a CSV."""
+        if self.kind == "text":
+            texts = [restored(cell) or self.unknown for (cell,) in rows]
+            return texts if any(texts) or not self.is_optional else None
+        numbers = [[_number(cell, line, path) for cell in row] for line, row in enumerate(rows, 2)]
+        values = np.array(numbers, np.float64).reshape(len(rows), len(self.titles(names)))
+        values = values if self.each else values[:, 0]
+        return values == 1 if self.kind == "flag" else values
+
+
+def text(title: str, *, unknown: str | None = "", is_optional: bool = False) -> dict[str, Column]:
+    """What a field of `Predictions` that is text is declared with."""
+    return {"column": Column(title, "text", unknown, is_optional=is_optional)}
+
+
+def flag(title: str, *, unknown: bool, each: Each = "") -> dict[str, Column]:
+    """One that is yes or no."""
+    return {"column": Column(title, "flag", unknown, each)}
+
+
+def number(title: str, kind: NumberKind, *, each: Each = "") -> dict[str, Column]:
+    """One that is a number, or NaN."""
+    return {"column": Column(title, kind, np.nan, each)}
+
+
+def read_columns(path: str | os.PathLike, columns: Mapping[str, Column], labels: LabelSet) -> dict[str, Any]:
+    """The columns out of such a file, by name, and its ``modalities``; intervals and sets are left out."""
+    header, rows = _read_rows(path)
+    modalities = tuple(title.removeprefix("present_") for title in header if title.startswith("present_"))
+    names = {"label": labels.names, "modality": modalities}
+    wanted = [title for column in columns.values() for title in column.titles(names)]
+    more = header[len(wanted) :]
+    if header[: len(wanted)] != wanted or not all(name.endswith((*INTERVAL_ENDS, SET_END)) for name in more):
+        odd = sorted(set(header) ^ set(wanted)) or ["another order"]
+        raise ViperError(
+            f"{path}: not predictions for {', '.join(labels.names)} (differs in: {', '.join(odd[:6])}); "
+            "give the label set that the file was written with"
+        )
+    found: dict[str, Any] = {"modalities": modalities}
+    first = 0
+    for name, column in columns.items():
+        last = first + len(column.titles(names))
+        found[name] = column.read([row[first:last] for row in rows], names, path)
+        first = last
+    return found
+
+
+def _read_rows(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ViperError(f"{path}: cannot be read as predictions ({error})") from error
+    if not lines:
+        raise ViperError(f"{path}: empty; write predictions with `viper eval`")
+    header, *rows = lines
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise ViperError(
+                f"{path}: row {number} has {len(row)} cells, expected {len(header)}; the file is torn"
+            )
+    return header, rows
+
+
+def _number(cell: str, line: int, path: str | os.PathLike) -> float:
+    try:
+        return float(cell) if cell else np.nan
+    except ValueError as error:
+        raise ViperError(f"{path}: row {line}: {cell!r} is not a number") from error
+
+
+def exact_number(value: float) -> str:
+    """All digits of a number; nothing for NaN."""
+    return "" if np.isnan(value) else repr(float(value))
+
+
+def short_number(value: float) -> str:
+    """Its six first digits that count; nothing for NaN."""
+    return "" if np.isnan(value) else f"{value:.6g}"
+
+
+_WRITTEN: dict[str, Callable[[Any], str]] = {
+    "text": lambda text: text or "",
+    "flag": lambda value: "1" if value else "0",
+    "given": exact_number,
+    "seconds": lambda seconds: exact_number(round(seconds, 3)),
+}
 
 
 def submission_ids(
@@ -44,129 +170,3 @@ def submission_ids(
                 f"{path}: {text!r} would be read as a formula or a line break; rename it and pack again"
             )
     return ids
-
-
-def neutralised(text: str) -> str:
-    """A text as a CSV cell that no spreadsheet runs as a formula: those get an apostrophe before them."""
-    # The apostrophe itself is doubled, so that reading is the inverse. A carriage return would end the line.
-    text = text.replace("\r", " ")
-    return f"'{text}" if text.startswith("'") or _COULD_BE_FORMULA.match(text) else text
-
-
-def _restored(cell: str) -> str:
-    return cell.removeprefix("'")
-
-
-def exact_number(value: float) -> str:
-    return "" if np.isnan(value) else repr(float(value))
-
-
-def readable(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.6g}"
-
-
-def said_cells(said: Mapping[str, Any], shown: Callable[[float], str]) -> Iterator[str]:
-    """As `viper infer` writes them: both ends of an interval, the members of a set with bars between them."""
-    for pair in said["intervals"].values():
-        yield from ("", "") if pair is None else map(shown, pair)
-    for members in said["sets"].values():
-        yield "" if members is None else neutralised("|".join(map(str, members)))
-
-
-def flag(value: bool | np.bool_) -> str:
-    return "1" if value else "0"
-
-
-def write_rows(
-    path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[object]], *, bom: bool = False
-) -> None:
-    with written_whole(path) as partial:
-        write_csv(partial, header, rows, bom=bom)
-
-
-def write_csv(path: Path, header: Iterable[str], rows: Iterable[Sequence[object]], *, bom: bool) -> None:
-    """As every CSV of predictions is written. ``bom``: the mark by which Excel knows UTF-8."""
-    encoding = "utf-8-sig" if bom else "utf-8"
-    with path.open("w", encoding=encoding, errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-def said_columns(intervals: Iterable[str], sets: Iterable[str]) -> dict[str, str]:
-    """Title and kind of the columns of intervals and sets, which only a calibrated model has."""
-    ends = {f"{name}{end}": "number" for name in intervals for end in INTERVAL_ENDS}
-    return ends | {f"{name}{SET_END}": "text" for name in sets}
-
-
-def header_of(labels: LabelSet, modalities: Sequence[str]) -> list[str]:
-    """Titles of the columns, without those of intervals and sets."""
-    return [
-        *TEXT_COLUMNS,
-        *NUMBER_COLUMNS,
-        *(f"predicted_{name}" for name in labels.names),
-        *(f"true_{name}" for name in labels.names),
-        *(f"present_{modality}" for modality in modalities),
-    ]
-
-
-def read_columns(path: str | os.PathLike, labels: LabelSet) -> dict[str, Any]:
-    """The columns of `Predictions` by name, but for its labels, out of such a file; intervals and sets are left
-    out."""
-    header, rows = _read_rows(path)
-    modalities = tuple(title.removeprefix("present_") for title in header if title.startswith("present_"))
-    wanted = header_of(labels, modalities)
-    more = header[len(wanted) :]
-    if header[: len(wanted)] != wanted or not all(name.endswith((*INTERVAL_ENDS, SET_END)) for name in more):
-        odd = sorted(set(header) ^ set(wanted)) or ["another order"]
-        raise ViperError(
-            f"{path}: not predictions for {', '.join(labels.names)} (differs in: {', '.join(odd[:6])}); "
-            "give the label set that the file was written with"
-        )
-    text_end, size = len(TEXT_COLUMNS), len(labels)
-    texts = [[_restored(cell) for cell in row[:text_end]] for row in rows]
-    numbers = _parse_numbers(path, [row[text_end : len(wanted)] for row in rows], len(wanted) - text_end)
-    values = numbers[:, len(NUMBER_COLUMNS) :]
-    keys, file_ids, shards, subjects, errors = ([row[i] for row in texts] for i in range(text_end))
-    return {
-        "modalities": modalities,
-        "keys": keys,
-        "file_ids": file_ids,
-        "shards": shards,
-        "predicted": values[:, :size],
-        "true": values[:, size : 2 * size],
-        "valid": numbers[:, 0] == 1,
-        "errors": [error or None for error in errors],
-        "present": values[:, 2 * size :] == 1,
-        "face_share": numbers[:, 2],
-        "duration_seconds": numbers[:, 1],
-        "subjects": [subject or None for subject in subjects] if any(subjects) else None,
-    }
-
-
-def _read_rows(path: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ViperError(f"{path}: cannot be read as predictions ({error})") from error
-    if not lines:
-        raise ViperError(f"{path}: empty; write predictions with `viper eval`")
-    header, *rows = lines
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise ViperError(
-                f"{path}: row {number} has {len(row)} cells, expected {len(header)}; the file is torn"
-            )
-    return header, rows
-
-
-def _parse_numbers(path: str | os.PathLike, rows: list[list[str]], width: int) -> Float64[np.ndarray, "N C"]:
-    table = np.full((len(rows), width), np.nan)
-    for i, row in enumerate(rows):
-        for j, cell in enumerate(row):
-            try:
-                table[i, j] = float(cell) if cell else np.nan
-            except ValueError as error:
-                raise ViperError(f"{path}: row {i + 2}: {cell!r} is not a number") from error
-    return table

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from viper_e2e.config import reads_words
 from viper_e2e.errors import ViperError
-from viper_e2e.model import Record, neutralised, said_columns, write_csv
+from viper_e2e.model import Cell, Kind, Record, TableColumn, said_columns, write_csv
 from viper_e2e.runtime import settle_file, written_whole
 
 FORMATS = (".json", ".jsonl", ".csv", ".xlsx", ".parquet")
@@ -22,7 +22,7 @@ DIGITS = 6
 SUMMARY = ".summary"
 """``scores.csv`` has its clips' means in ``scores.summary.csv``."""
 
-_FIRST = {
+_FIRST: dict[str, Kind] = {
     "clip": "text",
     "person": "whole",
     "start_seconds": "number",
@@ -31,11 +31,7 @@ _FIRST = {
     "face_found": "number",
     "unheard_seconds": "number",
 }
-_LAST = {"valid": "flag", "error": "text", "warning": "text"}
-
-Cell = str | float | int | bool | None
-Columns = dict[str, str]
-"""Name → kind: text, whole, number, flag."""
+_LAST: dict[str, Kind] = {"valid": "flag", "error": "text", "warning": "text"}
 
 
 def check_output(path: Path, option: str = "--output") -> None:
@@ -50,31 +46,6 @@ def check_output(path: Path, option: str = "--output") -> None:
 def summary_path(path: Path) -> Path:
     """Where the means of whole clips go if ``path`` holds their windows."""
     return path.with_name(f"{path.stem}{SUMMARY}{path.suffix}")
-
-
-def columns_of(
-    modalities: Sequence[str],
-    emotions: Sequence[str],
-    classes: Sequence[str] = (),
-    intervals: Sequence[str] = (),
-    sets: Sequence[str] = (),
-    spreads: Sequence[str] = (),
-) -> Columns:
-    """The columns of every table, in their order, whatever failed and whether there are windows.
-
-    A label that is called like another column gets ``label_`` before its name. What is said by a calibrated
-    model has columns of its own: ``NAME_lower`` and ``NAME_upper``, and ``NAME_set`` with a bar between words;
-    ``NAME_spread`` is how far members that were trained apart disagree.
-    """
-    first = _FIRST | {f"present_{name}": "flag" for name in modalities}
-    first |= {"words": "text"} if reads_words(modalities) else {}
-    taken = first.keys() | _LAST.keys()
-    labels = {f"label_{name}" if name in taken else name: "number" for name in emotions}
-    # A class is called after its task, whose columns of probabilities have longer names.
-    chosen = {f"label_{name}" if name in taken | labels.keys() else name: "text" for name in classes}
-    made = first | labels | chosen
-    around = said_columns(intervals, sets) | {f"{name}_spread": "number" for name in spreads}
-    return made | {f"calibrated_{n}" if n in made else n: kind for n, kind in around.items()} | _LAST
 
 
 def write_records(
@@ -98,24 +69,66 @@ def write_records(
             lines = (json.dumps(readable(record), ensure_ascii=False) + "\n" for record in records)
             _write_text(partial, "".join(lines))
         else:
-            modalities = list(records[0]["present"]) if records else []
-            emotions = _emotions_of(records) if emotions is None else list(emotions)
-            classes = list(records[0].get("classes", {})) if records else []
-            said = [list(records[0].get(name, {})) if records else [] for name in ("intervals", "sets")]
-            said.append(list(next((record["spread"] for record in records if record.get("spread")), {})))
-            rows = [_row(record, modalities, emotions, classes, *said) for record in records]
-            {".csv": _write_csv, ".xlsx": _write_excel, ".parquet": _write_parquet}[kind](
-                partial, columns_of(modalities, emotions, classes, *said), rows, bom
-            )
+            columns = columns_of(records, _emotions_of(records) if emotions is None else emotions)
+            {".csv": _write_csv, ".xlsx": _write_excel, ".parquet": _write_parquet}[kind](partial, columns, bom)
+
+
+def columns_of(records: Sequence[Record], emotions: Sequence[str]) -> list[TableColumn]:
+    """The columns of every table, in their order, whatever failed and whether there are windows.
+
+    A label that is called like another column gets ``label_`` before its name. What is said by a calibrated
+    model has columns of its own: ``NAME_lower`` and ``NAME_upper``, and ``NAME_set`` with a bar between words;
+    ``NAME_spread`` is how far members that were trained apart disagree.
+    """
+    made = [*_own_columns(records, _FIRST), *_columns_of_modalities(records)]
+    last = _own_columns(records, _LAST)
+    labels = [record["intensities"] or dict.fromkeys(emotions) for record in records]
+    made += _renamed("label_", _named(labels, emotions, "number"), [*made, *last])
+    # A class is called after its task, whose columns of probabilities have longer names.
+    classes = [record.get("classes", {}) for record in records]
+    made += _renamed("label_", _named(classes, list(classes[0]) if classes else [], "text"), [*made, *last])
+    return [*made, *_renamed("calibrated_", _columns_around(records), made), *last]
+
+
+def _own_columns(records: Sequence[Record], kinds: Mapping[str, Kind]) -> list[TableColumn]:
+    return [column for name, kind in kinds.items() for column in _named(records, [name], kind)]
+
+
+def _columns_of_modalities(records: Sequence[Record]) -> Iterator[TableColumn]:
+    for name in records[0]["present"] if records else ():
+        yield TableColumn(f"present_{name}", "flag", [bool(record["present"][name]) for record in records])
+    if records and reads_words(records[0]["present"]):
+        yield from _named(records, ["words"], "text")
+
+
+def _columns_around(records: Sequence[Record]) -> Iterator[TableColumn]:
+    """Intervals, sets and spreads of labels."""
+    yield from said_columns(records, records[0] if records else {}, readable)
+    spreads = [record.get("spread") or {} for record in records]
+    for name in next(filter(None, spreads), ()):
+        yield TableColumn(f"{name}_spread", "number", [readable(one.get(name)) for one in spreads])
+
+
+def _named(rows: Sequence[Mapping[str, Any]], names: Iterable[str], kind: Kind) -> list[TableColumn]:
+    """Columns of what the rows have under these names."""
+    return [TableColumn(name, kind, [_shown(name, row[name]) for row in rows]) for name in names]
+
+
+def _renamed(
+    prefix: str, columns: Iterable[TableColumn], others: Iterable[TableColumn]
+) -> Iterator[TableColumn]:
+    """Columns with titles that the others do not have."""
+    taken = {column.title for column in others}
+    return (
+        column._replace(title=f"{prefix}{column.title}") if column.title in taken else column
+        for column in columns
+    )
 
 
 def readable(value: object) -> Any:
     """The same data with numbers as people read them, and ``None`` for what is no number."""
     if isinstance(value, dict):
-        return {
-            key: _seconds(inner) if key.endswith("_seconds") else readable(inner)
-            for key, inner in value.items()
-        }
+        return {key: _shown(key, inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [readable(inner) for inner in value]
     return rounded(value) if isinstance(value, float) else value
@@ -126,41 +139,15 @@ def rounded(value: float) -> float | None:
     return float(f"{value:.{DIGITS}g}") if isfinite(value) else None
 
 
-def _seconds(value: object) -> object:
+def _shown(name: str, value: object) -> Any:
+    if not name.endswith("_seconds"):
+        return readable(value)
     # Times have milliseconds however large they are, as in records.
     return round(value, 3) if isinstance(value, int | float) else value
 
 
 def _emotions_of(records: Iterable[Record]) -> list[str]:
     return list(next((record["intensities"] for record in records if record["intensities"]), {}))
-
-
-def _row(
-    record: Record,
-    modalities: Sequence[str],
-    emotions: Sequence[str],
-    classes: Sequence[str],
-    intervals: Sequence[str],
-    sets: Sequence[str],
-    spreads: Sequence[str],
-) -> list[Cell]:
-    intensities = record["intensities"] or dict.fromkeys(emotions)
-    shown = readable({name: record[name] for name in (*_FIRST, *_LAST)} | {"labels": intensities})
-    return [
-        *(shown[name] for name in _FIRST),
-        *(bool(record["present"][name]) for name in modalities),
-        *([record["words"]] if reads_words(modalities) else []),
-        *(shown["labels"][name] for name in emotions),
-        *(record["classes"][name] for name in classes),
-        *(end for name in intervals for end in readable(record["intervals"][name] or [None, None])),
-        *(_joined(record["sets"][name]) for name in sets),
-        *(readable((record.get("spread") or {}).get(name)) for name in spreads),
-        *(shown[name] for name in _LAST),
-    ]
-
-
-def _joined(members: Sequence[object] | None) -> str | None:
-    return None if members is None else "|".join(map(str, members))
 
 
 # --- formats --------------------------------------------------------------------------------------
@@ -178,12 +165,11 @@ def _plain(cell: Cell) -> Cell:
     return int(cell) if isinstance(cell, bool) else cell
 
 
-def _write_csv(path: Path, columns: Columns, rows: list[list[Cell]], bom: bool) -> None:
-    cells = ([neutralised(cell) if isinstance(cell, str) else _plain(cell) for cell in row] for row in rows)
-    write_csv(path, columns, cells, bom=bom)
+def _write_csv(path: Path, columns: Sequence[TableColumn], bom: bool) -> None:
+    write_csv(path, [column._replace(cells=map(_plain, column.cells)) for column in columns], bom=bom)
 
 
-def _write_parquet(path: Path, columns: Columns, rows: list[list[Cell]], _: bool) -> None:
+def _write_parquet(path: Path, columns: Sequence[TableColumn], _: bool) -> None:
     import pyarrow
     from pyarrow import parquet
 
@@ -193,17 +179,21 @@ def _write_parquet(path: Path, columns: Columns, rows: list[list[Cell]], _: bool
         "number": pyarrow.float64(),
         "flag": pyarrow.bool_(),
     }
-    cells = [[_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
-    arrays = [pyarrow.array([row[i] for row in cells], types[kind]) for i, kind in enumerate(columns.values())]
-    parquet.write_table(pyarrow.table(arrays, list(columns)), path)
+    arrays = [
+        pyarrow.array(
+            [_text(cell) if isinstance(cell, str) else cell for cell in column.cells], types[column.kind]
+        )
+        for column in columns
+    ]
+    parquet.write_table(pyarrow.table(arrays, [column.title for column in columns]), path)
 
 
-def _write_excel(path: Path, columns: Columns, rows: list[list[Cell]], _: bool) -> None:
+def _write_excel(path: Path, columns: Sequence[TableColumn], _: bool) -> None:
     book = _openpyxl(path).Workbook(write_only=True)
     sheet = book.create_sheet("scores")
     sheet.freeze_panes = "B2"
-    titles: list[Cell] = list(columns)
-    for row in (titles, *rows):
+    titles: list[Cell] = [column.title for column in columns]
+    for row in (titles, *zip(*(column.cells for column in columns), strict=True)):
         sheet.append([_excel_text(sheet, c) if isinstance(c, str) else _plain(c) for c in row])
     book.save(path)
 
