@@ -28,7 +28,7 @@ IMPORTED = {
     "torch alone": "import torch",
     "viper infer, until a model is loaded": "import viper_e2e.commands.inference",
     "viper eval, the same": "import viper_e2e.commands.evaluation",
-    "viper train, the same": "import viper_e2e.training.seeds",
+    "viper train, the same": "import viper_e2e.experiments.seeds",
     "viper check": "import viper_e2e.commands.checking",
     "viper pack": "import viper_e2e.commands.packing",
     "Python alone": "pass",

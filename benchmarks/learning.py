@@ -40,13 +40,14 @@ from viper_e2e.commands import parse_train
 from viper_e2e.config import FINE_TUNED_SHARE, Settings, Size
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
+from viper_e2e.experiments import join
 from viper_e2e.loading import ClipKey
 from viper_e2e.model import ViPER, ViPEROutput
 from viper_e2e.packing import pack
 from viper_e2e.runtime import Processes, console
 from viper_e2e.runtime import counting as progress_bar
 from viper_e2e.shards import ShardSet
-from viper_e2e.training import RidgeTrainer, SharedClips, Trainer, hold, join
+from viper_e2e.training import RidgeTrainer, SharedClips, Trainer, hold
 
 BACKBONES = {"visual": "dinov2-small", "audio": "whisper-tiny-en-encoder"}
 ROOT = Path(__file__).resolve().parent.parent

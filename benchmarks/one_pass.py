@@ -34,9 +34,9 @@ from transformers import VideoMAEConfig, VideoMAEModel
 
 from viper_e2e.commands import of_subset, parse_train, subsets_of
 from viper_e2e.config import Settings
+from viper_e2e.experiments import ManyTrainings, Trial
 from viper_e2e.packing import pack
 from viper_e2e.runtime import console, table
-from viper_e2e.training import ManyTrainings, Trial
 
 ROOT = Path(__file__).resolve().parent.parent
 DINOV2, WHISPER = "dinov2-small", "whisper-tiny-en-encoder"

@@ -51,11 +51,11 @@ from rich.table import Table
 
 from viper_e2e.config import TRAIN_DEFAULTS, ModelConfig, Settings, Size, TrainConfig
 from viper_e2e.decoding import ClipDecoder
+from viper_e2e.experiments import train_alone
 from viper_e2e.faces import FaceCropper
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.model import ViPER
 from viper_e2e.shards import ShardWriter
-from viper_e2e.training import train_alone
 
 CONTENDERS = ("staged", "streaming, every frame", "streaming, defaults")
 

@@ -9,10 +9,10 @@ import pytest
 
 from viper_e2e.commands.packing import tell_next
 from viper_e2e.config import TrainConfig
+from viper_e2e.experiments.closing_lines import finished_lines, seeds_lines, stopped_line
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.packing import PackReport, SplitReport
 from viper_e2e.runtime import TellOnce, console, table
-from viper_e2e.training.closing_lines import finished_lines, seeds_lines, stopped_line
 
 
 def run(folder, best: dict[str, float], val_shards: str | None = "val-{0..3}.tar") -> SimpleNamespace:

@@ -15,10 +15,10 @@ from viper_e2e import load
 from viper_e2e.commands.cli import main
 from viper_e2e.config import FusionConfig
 from viper_e2e.errors import ViperError
+from viper_e2e.experiments.ensembling import check_joinable
 from viper_e2e.fusion import MembersFusion, build_fusion
 from viper_e2e.model import Calibration, Line, TaskCalibration, ViPER, checkpoint, pretrained
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.ensembling import check_joinable
 
 
 def test_members_answer_each_for_itself():

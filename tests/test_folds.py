@@ -11,10 +11,10 @@ from support.shard_sets import MOODS, mood, write_shards
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config import TrainConfig
 from viper_e2e.errors import ViperError
+from viper_e2e.experiments.folding import Folding
 from viper_e2e.labels import LabelSet
 from viper_e2e.tasks import Task
 from viper_e2e.training.data import open_splits
-from viper_e2e.training.folding import Folding
 from viper_e2e.training.folds import Folds, folds_from, inner_split, make_folds, notes_on, read_folds
 from viper_e2e.training.stratifying import dealt_groups, strata_of
 

@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "viper_e2e"
 ORDER = (
     *("errors", "tasks", "labels", "clip", "moved"),
     *("config", "runtime", "decoding", "shards", "loading", "faces", "encoders", "tables", "packing"),
-    *("fusion", "model", "published", "scoring", "report", "training", "commands"),
+    *("fusion", "model", "published", "scoring", "report", "training", "experiments", "commands"),
 )
 """Files and wings, each of which imports from those before it alone."""
 MAX_ROOMS = 24
@@ -37,13 +37,13 @@ GATEKEEPERS = {
     "open_clip": {"encoders"},
     "perceiver_pytorch": {"fusion"},
     "torchaudio": {"encoders", "model.augment"},
-    "accelerate": {"runtime.processes", "model.compiling", "scoring", "training", "commands"},
+    "accelerate": {"runtime.processes", "model.compiling", "scoring", "training", "experiments", "commands"},
     "botocore": {"shards"},
     "google": {"shards"},
     "huggingface_hub": {"shards", "runtime.hub", "model.pretrained", "encoders.parameter_budget"},
     "feat": {"encoders"},
     "peft": {"encoders"},
-    "optuna": {"training.proposals"},
+    "optuna": {"experiments.proposals"},
     "openpyxl": {"tables", "scoring.tabular"},
 }
 
@@ -261,7 +261,7 @@ LOADED = {
     "commands.evaluation": ACCELERATES,
     "commands.ablation": ACCELERATES,
     "commands.bench": ACCELERATES,
-    "training.seeds": ACCELERATES | {"tensorboard"},
+    "experiments.seeds": ACCELERATES | {"tensorboard"},
     "commands.checking": set(),
     "commands.packing": set(),
     "commands.env": set(),
@@ -272,7 +272,7 @@ LOADED = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
-    some_of(list(LOADED), lambda _, module: module in ("commands.inference", "training.seeds")),
+    some_of(list(LOADED), lambda _, module: module in ("commands.inference", "experiments.seeds")),
 )
 def test_a_command_leaves_to_a_model_what_only_some_models_need(module):
     assert loaded_by(f"import viper_e2e.{module}") <= LOADED[module]

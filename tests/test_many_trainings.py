@@ -13,9 +13,9 @@ from support.training_runs import arguments, lines, run, same, settings, weights
 from viper_e2e.commands.cli import main
 from viper_e2e.config import Size
 from viper_e2e.errors import ViperError
+from viper_e2e.experiments.many_trainings import ManyTrainings
 from viper_e2e.loading import ClipCache
 from viper_e2e.training import data
-from viper_e2e.training.many_trainings import ManyTrainings
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.campaign
 SHORT = ("--epochs=2", "--modalities=visual")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 
 import pytest
 
 from viper_e2e import __version__
-from viper_e2e.moved import MOVED
+from viper_e2e.moved import MOVED, SHOWN
 
 
 @pytest.mark.parametrize("before", sorted(MOVED))
@@ -19,7 +20,7 @@ def test_every_former_name_leads_to_a_module_that_is_there(before):
 
 def test_former_names_are_deleted_in_the_third_minor_version_after_they_were_replaced():
     major, minor = map(int, __version__.split(".")[:2])
-    for before, move in MOVED.items():
+    for before, move in (MOVED | SHOWN).items():
         since = tuple(map(int, move.since.split(".")))
         assert (major, minor) <= (since[0], since[1] + 2), f"delete {before} from moved.py"
 
@@ -32,6 +33,14 @@ def test_a_module_is_one_under_both_names_and_says_where_it_is_now():
 
     assert former is head
     assert head.__spec__.name == "viper_e2e.fusion.head"
+
+
+@pytest.mark.parametrize("before", sorted(SHOWN))
+def test_a_wing_gives_what_it_showed_before_and_says_who_shows_it_now(before):
+    (wing, name), (wing_now, name_now) = (path.rsplit(".", 1) for path in (before, SHOWN[before].now))
+    with pytest.warns(DeprecationWarning, match=re.escape(f"{before} is {SHOWN[before].now} now")):
+        former = getattr(importlib.import_module(wing), name)
+    assert former is getattr(importlib.import_module(wing_now), name_now)
 
 
 @pytest.mark.slow

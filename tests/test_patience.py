@@ -6,8 +6,8 @@ from support.training_runs import lines, make_corpus, run, same, settings, weigh
 from viper_e2e.commands import main
 from viper_e2e.commands.cli import train
 from viper_e2e.errors import ViperError
+from viper_e2e.experiments.folding import Folding
 from viper_e2e.loading import Cursor
-from viper_e2e.training.folding import Folding
 from viper_e2e.training.state import TrainingState
 
 STANDING = ("--lr=0", "--batch-size=4", "--modality-dropout=0")

@@ -15,8 +15,8 @@ from support.training_runs import arguments, same, validated_arguments, weights
 
 from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
-from viper_e2e.training.axes import Axis, drawn
-from viper_e2e.training.proposals import Proposals
+from viper_e2e.experiments.axes import Axis, drawn
+from viper_e2e.experiments.proposals import Proposals
 
 RATE, DROPOUT = Axis("lr", (), 1e-5, 1e-1, is_log=True), Axis("model.fusion.dropout", (), 0.0, 0.5)
 LATENTS = Axis("model.fusion.num_latents", (), 2.0, 16.0, is_whole=True)
@@ -123,16 +123,15 @@ def test_what_cannot_be_proposed_is_refused_before_work_begins(corpus, tmp_path,
 
 
 def test_without_optuna_its_installation_is_named(monkeypatch, corpus, tmp_path, capsys):
-    monkeypatch.setattr("viper_e2e.training.proposals.find_spec", lambda name: None)
+    monkeypatch.setattr("viper_e2e.experiments.proposals.find_spec", lambda name: None)
     assert main(["sweep", *arguments(corpus, tmp_path / "sweep", *OWN)]) == 1
     err = capsys.readouterr().err
     assert err == "viper sweep: --optuna: optuna is not installed; pip install 'optuna>=4'\n"
 
 
 def test_it_is_imported_by_those_who_ask_for_it_alone():
-    code = (
-        "import sys, viper_e2e.training.proposals, viper_e2e.commands.sweeping; print('optuna' in sys.modules)"
-    )
+    modules = "viper_e2e.experiments.proposals, viper_e2e.commands.sweeping"
+    code = f"import sys, {modules}; print('optuna' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert told.stdout == "False\n"
 

@@ -11,13 +11,13 @@ import pytest
 from viper_e2e.encoders import read_bank
 from viper_e2e.encoders.weights import read_json as read_beside_weights
 from viper_e2e.errors import ViperError
+from viper_e2e.experiments.trial_record import read_record
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.model.checkpoint import read_json as read_of_checkpoint
 from viper_e2e.packing.frame_labels import read_frame_labels
 from viper_e2e.runtime import plain_json
 from viper_e2e.scoring import read_scored
 from viper_e2e.training.folds import read_folds
-from viper_e2e.training.trial_record import read_record
 
 
 def read_beside_metrics(path):

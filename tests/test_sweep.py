@@ -16,9 +16,9 @@ from viper_e2e.commands.cli import main
 from viper_e2e.commands.sweeping import parse_sweep
 from viper_e2e.config.settings_file import SettingsFile
 from viper_e2e.errors import ViperError
+from viper_e2e.experiments.axes import drawn, grid, read_axes
+from viper_e2e.experiments.trial_record import ranked, settled_plan, write_record
 from viper_e2e.report import trials_plot
-from viper_e2e.training.axes import drawn, grid, read_axes
-from viper_e2e.training.trial_record import ranked, settled_plan, write_record
 
 GRID = ("--grid", "fusion.dropout=0.0,0.5", "train.lr=1e-3,1e-2")
 

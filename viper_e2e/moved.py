@@ -1,4 +1,4 @@
-"""moved.py: former names of modules, so that scripts which import them still work.
+"""moved.py: former names of modules and of what wings show, so that scripts which import them still work.
 
 A former name works, with a warning, in the version that has the new one and in the two minor versions after it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -35,9 +36,20 @@ _TABLE = (
     ("0.5", "packing", "tables", "column_choices columns label_columns task_columns likely_mistakes"),
     ("0.5", "commands", "commands", "train_words>train_arguments backbone_words>backbone_arguments"),
     ("0.6", "decoding", "decoding", "sampling>plan cropping>headers"),
+    ("0.6", "training", "experiments", "many_trainings axes proposals trials trial_record seeds ensembling"),
+    ("0.6", "training", "experiments", "folding cross_validation closing_lines"),
 )
 """The version that has the new names, where modules were and are, and which: the old name, or the old
 and the new one."""
+
+_SHOWN = (
+    ("0.6", "training", "experiments", "CrossValidation Folding ManyTrainings Outcome Proposals Trial"),
+    ("0.6", "training", "experiments", "cross_validate drawn grid join num_trials ranked read_axes read_plan"),
+    ("0.6", "training", "experiments", "run_trials settled_plan train_alone train_seeds without_effect"),
+)
+"""As `_TABLE`, of what a wing shows in its `__init__.pyi`."""
+
+Attached = tuple[Callable[[str], object], Callable[[], list[str]], list[str]]
 
 
 class Move(NamedTuple):
@@ -46,11 +58,35 @@ class Move(NamedTuple):
     """The version: major and minor."""
 
 
-MOVED = {
-    f"viper_e2e.{wing}.{old}": Move(f"viper_e2e.{wing_now}.{new or old}", since)
-    for since, wing, wing_now, words in _TABLE
-    for old, _, new in (word.partition(">") for word in words.split())
-}
+def _moves(table: tuple[tuple[str, str, str, str], ...]) -> dict[str, Move]:
+    return {
+        f"viper_e2e.{wing}.{old}": Move(f"viper_e2e.{wing_now}.{new or old}", since)
+        for since, wing, wing_now, words in table
+        for old, _, new in (word.partition(">") for word in words.split())
+    }
+
+
+MOVED = _moves(_TABLE)
+SHOWN = _moves(_SHOWN)
+
+
+def with_former_names(wing: str, attached: Attached) -> Attached:
+    """What a wing shows (`attached`, by lazy_loader), and what another shows now, with a warning."""
+    attribute, listed, names = attached
+
+    def __getattr__(name: str) -> object:
+        move = SHOWN.get(f"{wing}.{name}")
+        if move is None:
+            return attribute(name)
+        _warn(f"{wing}.{name}", move, stacklevel=3)
+        wing_now, _, name_now = move.now.rpartition(".")
+        return getattr(import_module(wing_now), name_now)
+
+    return __getattr__, listed, names
+
+
+def _warn(before: str, move: Move, stacklevel: int) -> None:
+    warnings.warn(f"{before} is {move.now} now", DeprecationWarning, stacklevel=stacklevel + 1)
 
 
 class Finder:
@@ -68,10 +104,10 @@ class Finder:
         """As any other module is made."""
 
     def exec_module(self, module: ModuleType) -> None:
-        now = MOVED[module.__name__].now
-        warnings.warn(f"{module.__name__} is {now} now", DeprecationWarning, stacklevel=2)
+        move = MOVED[module.__name__]
+        _warn(module.__name__, move, stacklevel=2)
         # The import gives what is there after this.
-        sys.modules[module.__name__] = import_module(now)
+        sys.modules[module.__name__] = import_module(move.now)
 
 
 def install() -> None:

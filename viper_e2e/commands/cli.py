@@ -127,7 +127,7 @@ def _train(argv: Sequence[str]) -> int:
 
 def train(settings: Settings) -> int:
     """Train once, or once per seed; returns the exit code."""
-    from viper_e2e.training import train_alone, train_seeds
+    from viper_e2e.experiments import train_alone, train_seeds
 
     is_one = max(settings.train.seeds, settings.train.ensemble) == 1
     return train_alone(settings) if is_one else train_seeds(settings)

@@ -12,6 +12,7 @@ from viper_e2e.commands.common import tell_failed
 from viper_e2e.commands.pictures import draw
 from viper_e2e.config import CrossValConfig, Settings
 from viper_e2e.errors import ExitCode
+from viper_e2e.experiments import CrossValidation, Folding, cross_validate
 from viper_e2e.model import checkpoint
 from viper_e2e.report import fold_plot, fold_seed_tables, fold_tables, stdout_console, tables
 from viper_e2e.runtime import AS_IT_IS, console, versions, written_whole
@@ -24,7 +25,6 @@ from viper_e2e.scoring import (
     scores_record,
     with_thresholds,
 )
-from viper_e2e.training import CrossValidation, Folding, cross_validate
 
 
 def run_cv(options: CrossValConfig, settings: Settings, words: Sequence[str]) -> int:

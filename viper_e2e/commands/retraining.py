@@ -15,8 +15,8 @@ from viper_e2e.config import Settings, backbones_of, in_order
 from viper_e2e.errors import ExitCode, ViperError
 
 if TYPE_CHECKING:
+    from viper_e2e.experiments import ManyTrainings, Outcome
     from viper_e2e.scoring import Interval
-    from viper_e2e.training import ManyTrainings, Outcome
 
 RECORD = "retrained.json"
 
@@ -25,7 +25,8 @@ def run_retraining(words: Sequence[str], command: Sequence[str]) -> int:
     """``words``: of `viper train`. Hidden from a model that was trained with it, a modality leaves a gap; what
     a model is without it is seen once it has learned without it."""
     base = parse_train(words, "viper ablate --retrain")
-    from viper_e2e.training import Trial, check_goes_on, run_trials, settled_plan
+    from viper_e2e.experiments import Trial, run_trials, settled_plan
+    from viper_e2e.training import check_goes_on
 
     if base.train.resume:
         check_goes_on(Path(base.train.run_dir), "ablate --retrain")
@@ -89,9 +90,10 @@ def _interval_record(interval: Interval | None, over: str | None) -> dict[str, A
 def _show(rows: Sequence[dict[str, Any]], folder: Path) -> bool:
     """Table, plot and what to do next; whether the plot could be drawn."""
     from viper_e2e.commands.pictures import draw
+    from viper_e2e.experiments import ranked
     from viper_e2e.report import figures, stdout_console
     from viper_e2e.runtime import table
-    from viper_e2e.training import ranked, shown_measures
+    from viper_e2e.training import shown_measures
 
     best_first = [row | {"modalities": row["settings"]["modalities"].split(",")} for row in ranked(rows)]
     first = best_first[0]

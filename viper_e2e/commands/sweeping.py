@@ -13,7 +13,7 @@ from viper_e2e.config import Settings, SettingsFile, SweepConfig
 from viper_e2e.errors import ExitCode, ViperError
 
 if TYPE_CHECKING:
-    from viper_e2e.training import Proposals
+    from viper_e2e.experiments import Proposals
 
 RECORD = "sweep.json"
 MORE = (
@@ -52,7 +52,8 @@ def run_sweep(
         return parse_train([*others, *_words(differs)], "viper sweep", options, files)
 
     base = parsed({})
-    from viper_e2e.training import Trial, check_goes_on, num_trials, run_trials, settled_plan
+    from viper_e2e.experiments import Trial, num_trials, run_trials, settled_plan
+    from viper_e2e.training import check_goes_on
 
     if base.train.resume:
         check_goes_on(Path(base.train.run_dir), "sweep")
@@ -77,7 +78,7 @@ def run_sweep(
 
 def _plan(options: SweepConfig, base: Settings) -> tuple[dict[str, Any], Proposals | None]:
     """The plan of trials, as `sweep.json` keeps it; and who proposes those not known yet."""
-    from viper_e2e.training import drawn, grid, read_axes, read_plan
+    from viper_e2e.experiments import drawn, grid, read_axes, read_plan
 
     asked = [bool(options.grid), options.random is not None, options.optuna is not None]
     before = read_plan(Path(base.train.run_dir) / RECORD) if base.train.resume else None
@@ -115,7 +116,7 @@ def _plan(options: SweepConfig, base: Settings) -> tuple[dict[str, Any], Proposa
 def _proposals(plan: Mapping[str, Any], base: Settings) -> Proposals | None:
     if plan["kind"] != "optuna":
         return None
-    from viper_e2e.training import Proposals, read_axes
+    from viper_e2e.experiments import Proposals, read_axes
 
     return Proposals(read_axes(plan["over"], base, "--range"), plan["count"], plan["seed"])
 
@@ -129,9 +130,10 @@ def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str) -> boo
     """Table, plot and what to do next, in the first process; whether the plot could be drawn. One trial at
     least has not failed."""
     from viper_e2e.commands.pictures import draw
+    from viper_e2e.experiments import ranked
     from viper_e2e.report import stdout_console, trials_plot
     from viper_e2e.runtime import table
-    from viper_e2e.training import ranked, shown_measures
+    from viper_e2e.training import shown_measures
 
     best_first = ranked(rows)
     measure, names = best_first[0]["measure"], list(rows[0]["settings"])
@@ -152,8 +154,8 @@ def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str) -> boo
 
 def tell_ending(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     """Which trials failed or were in vain, which is the best, and what to do next."""
+    from viper_e2e.experiments import ranked, without_effect
     from viper_e2e.runtime import AS_IT_IS, console
-    from viper_e2e.training import ranked, without_effect
 
     for row in (row for row in rows if "failed" in row):
         console.print(

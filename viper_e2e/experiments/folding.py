@@ -11,24 +11,29 @@ from rich.table import Table
 
 from viper_e2e.config import Settings, option_of
 from viper_e2e.errors import ViperError
+from viper_e2e.experiments.ensembling import check_joinable
 from viper_e2e.fusion import MIN_CLIPS
 from viper_e2e.runtime import count_of, settle_folder, table
 from viper_e2e.scoring import known_groups
 from viper_e2e.shards import ShardSet, parse_corpora
-from viper_e2e.training.data import limits_of, open_corpora
-from viper_e2e.training.ensembling import check_joinable
-from viper_e2e.training.folds import (
+from viper_e2e.training import (
     Folds,
+    SavedRun,
+    check_goes_on,
+    check_same_layout,
+    differences,
     entries_of,
     folds_from,
     inner_split,
     is_file_of_folds,
+    known_rows,
+    limits_of,
     make_folds,
+    open_corpora,
     read_folds,
+    with_absolute_paths,
+    write_settings,
 )
-from viper_e2e.training.label_moments import known_rows
-from viper_e2e.training.resuming import SavedRun, check_same_layout, differences, with_absolute_paths
-from viper_e2e.training.run_folder import check_goes_on, write_settings
 
 FOLDS = "folds.json"
 LEARNING = ("lr", "backbone_lr", "weight_decay", "clip_norm")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from viper_e2e.errors import ViperError
-from viper_e2e.training.axes import Axis, check_count, drawn
+from viper_e2e.experiments.axes import Axis, check_count, drawn
 
 if TYPE_CHECKING:
     import optuna

@@ -16,7 +16,7 @@ from viper_e2e.model import Predictions, ViPER, pretrained, write_folder
 from viper_e2e.report import ScoreRecord
 from viper_e2e.runtime import Processes
 from viper_e2e.scoring import with_thresholds
-from viper_e2e.training.validation import judged, provenance_of_scores
+from viper_e2e.training import judged, provenance_of_scores
 
 
 def check_joinable(settings: Settings) -> None:

@@ -11,17 +11,21 @@ from typing import Any
 
 from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
+from viper_e2e.experiments.closing_lines import ensemble_lines, failed_seeds_line, seeds_lines
+from viper_e2e.experiments.ensembling import check_joinable, join
+from viper_e2e.experiments.many_trainings import ManyTrainings, Outcome
 from viper_e2e.report import RunLog, ScoreRecord
 from viper_e2e.runtime import console, plain_json, write_text
-from viper_e2e.training.closing_lines import ensemble_lines, failed_seeds_line, seeds_lines
-from viper_e2e.training.data import shards_of
-from viper_e2e.training.data_record import keep_data
-from viper_e2e.training.ensembling import check_joinable, join
-from viper_e2e.training.guarding import DivergedError
-from viper_e2e.training.many_trainings import ManyTrainings, Outcome
-from viper_e2e.training.resuming import check_to_resume, with_absolute_paths
-from viper_e2e.training.run_folder import write_settings
-from viper_e2e.training.tables import measures_in, seeds_table
+from viper_e2e.training import (
+    DivergedError,
+    check_to_resume,
+    keep_data,
+    measures_in,
+    seeds_table,
+    shards_of,
+    with_absolute_paths,
+    write_settings,
+)
 
 
 def train_seeds(settings: Settings) -> int:

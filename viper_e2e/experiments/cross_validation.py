@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from viper_e2e.errors import ViperError
+from viper_e2e.experiments.ensembling import join
+from viper_e2e.experiments.folding import Folding
+from viper_e2e.experiments.many_trainings import ManyTrainings, Outcome
+from viper_e2e.experiments.seeds import seeded
 from viper_e2e.model import Predictions, checkpoint
 from viper_e2e.runtime import AS_IT_IS, console, plain_json, write_text
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.ensembling import join
-from viper_e2e.training.folding import Folding
-from viper_e2e.training.folds import (
-    Folds,
-    notes_on,
-)
-from viper_e2e.training.guarding import DivergedError
-from viper_e2e.training.many_trainings import ManyTrainings, Outcome
-from viper_e2e.training.seeds import seeded
+from viper_e2e.training import DivergedError, Folds, notes_on
 
 HELD_OUT = "held_out"
 

@@ -14,22 +14,28 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.experiments.closing_lines import finished_lines, stopped_line, unsaved_line
+from viper_e2e.experiments.ensembling import check_joinable
 from viper_e2e.model import Predictions, ViPER, check_compiler, compute_dtype, keep_compiled_in
 from viper_e2e.report import RunLog
 from viper_e2e.runtime import Processes, TellOnce, console, heed_launcher
 from viper_e2e.scoring import Hooks, score
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.closing_lines import finished_lines, stopped_line, unsaved_line
-from viper_e2e.training.data import reading_of
-from viper_e2e.training.ensembling import check_joinable
-from viper_e2e.training.guarding import DivergedError
-from viper_e2e.training.resuming import check_to_resume, has_ended
-from viper_e2e.training.ridge_training import RidgeTrainer
-from viper_e2e.training.run_folder import RunFolder, check_is_free
-from viper_e2e.training.shared_clips import SharedClips
-from viper_e2e.training.trainer import Trainer
-from viper_e2e.training.validation import cached_in, keeping
-from viper_e2e.training.yardstick import verdict, what_helps
+from viper_e2e.training import (
+    DivergedError,
+    RidgeTrainer,
+    RunFolder,
+    SharedClips,
+    Trainer,
+    cached_in,
+    check_is_free,
+    check_to_resume,
+    has_ended,
+    keeping,
+    reading_of,
+    verdict,
+    what_helps,
+)
 
 
 def train_alone(settings: Settings) -> int:

@@ -11,7 +11,7 @@ from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
 from viper_e2e.report import rank
 from viper_e2e.runtime import plain_json, write_text
-from viper_e2e.training.run_folder import check_is_free
+from viper_e2e.training import check_is_free
 
 SCHEMA = 1
 

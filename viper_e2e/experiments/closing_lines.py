@@ -10,7 +10,7 @@ from typing import Any
 from viper_e2e.report import ScoreRecord
 from viper_e2e.scoring import as_measured
 from viper_e2e.shards import parse_corpora
-from viper_e2e.training.trainer import Trainer
+from viper_e2e.training import Trainer
 
 
 def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:

@@ -9,16 +9,18 @@ from typing import Any
 
 from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
+from viper_e2e.experiments.many_trainings import ManyTrainings, Outcome
+from viper_e2e.experiments.trial_record import TrialRecord, num_trials, ranked
 from viper_e2e.model import CheckpointError, checkpoint, write_folder
 from viper_e2e.report import RunLog
-from viper_e2e.training.data_record import keep_data
-from viper_e2e.training.guarding import DivergedError
-from viper_e2e.training.many_trainings import ManyTrainings, Outcome
-from viper_e2e.training.resuming import with_absolute_paths
-from viper_e2e.training.ridge_training import complaints_of_ridge
-from viper_e2e.training.run_folder import write_settings
-from viper_e2e.training.tables import measures_in
-from viper_e2e.training.trial_record import TrialRecord, num_trials, ranked
+from viper_e2e.training import (
+    DivergedError,
+    complaints_of_ridge,
+    keep_data,
+    measures_in,
+    with_absolute_paths,
+    write_settings,
+)
 
 MEANS = ("mean_pearson", "mean_ccc", "mean_mse")
 
