@@ -41,10 +41,8 @@ MUTATIONS = [
     Mutation("training/losses.py", "torch.where(total > 0, total, 1.0)", "total", "losses"),
     Mutation("training/losses.py", "LossOutput(value * num_processes", "LossOutput(value", "losses"),
     Mutation("training/losses.py", "targets.repeat(1, self.num_networks)", "targets", "losses ensemble"),
-    Mutation(
-        "scoring/metrics.py", "counts = (weights > 0)[:, None]", "counts = (weights > -1)[:, None]", "metrics"
-    ),
-    Mutation("scoring/metrics.py", "[None, :, None]).sum(1)", "[None, :, None]).mean(1)", "metrics"),
+    Mutation("scoring/task_sums.py", "else known.any(1)", "else known.all(1)", "task_scores"),
+    Mutation("scoring/task_sums.py", "if name in CORRELATIONS else occurs", "", "task_scores"),
     Mutation("fusion/banded_ridge.py", "- 1 / len(y)", "", "banded_ridge"),
     Mutation("fusion/banded_ridge.py", "losses.detach() < best", "losses.detach() > best", "banded_ridge"),
     Mutation("fusion/closed_form.py", "(1 - leverage)", "(1 + leverage)", "ridge"),

@@ -16,7 +16,7 @@ from torch import nn
 from viper_e2e.errors import ViperError
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.model.viper import ViPER
-from viper_e2e.scoring.metrics import scores_of, scores_record
+from viper_e2e.scoring import scores_of, scores_record
 from viper_e2e.scoring.score import score
 from viper_e2e.shards import ShardSet
 from viper_e2e.training.data import reading_of

@@ -13,7 +13,6 @@ from support.models import MODALITIES, decoded, model_of
 
 from viper_e2e.encoders import TokenCache
 from viper_e2e.faces.mtcnn import MTCNN
-from viper_e2e.scoring.metrics import batch_sums
 from viper_e2e.training.losses import IntensityLoss
 
 
@@ -74,6 +73,6 @@ def test_a_device_without_float64_learns_and_predicts(kind, train):
             optimizer.step()
             clips = [model.cacheable(clip, cache) for clip in clips]
         assert output.face_found.all()
-        assert torch.isfinite(batch_sums(output.intensities, targets, weights)).all()
+        assert output.intensities.isfinite().all()
         said = model.predict(decoded(seed=3))
     assert set(said["intensities"]) == set(model.labels.names)

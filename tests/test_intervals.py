@@ -25,8 +25,8 @@ from viper_e2e.report import tables
 from viper_e2e.scoring import (
     CalibrationMethod,
     fit_calibration,
-    measure,
     score_groups,
+    scores_of,
     task_reliability,
     task_scores,
 )
@@ -55,17 +55,13 @@ def shown(*made: object) -> str:
     return " ".join(console.export_text().split())
 
 
-def test_intensities_have_the_interval_that_they_have_as_a_task():
-    predictions = of_people()
-    scores, intervals = measure(predictions)
-    (task,) = task_scores(predictions).values()
-    assert intervals.mean_pearson.low == pytest.approx(task.intervals["pearson"].low)
-    assert intervals.mean_pearson.high == pytest.approx(task.intervals["pearson"].high)
-    _, of_clips = measure(of_people(known=False))
-    width, narrow = (i.mean_pearson.high - i.mean_pearson.low for i in (intervals, of_clips))
+def test_people_are_drawn_of_intensities_where_they_are_known():
+    scores, of_clips = scores_of(of_people()).whole, scores_of(of_people(known=False)).whole
+    spans = (one.intervals["pearson"] for one in (scores, of_clips))
+    width, narrow = (span.high - span.low for span in spans)
     assert width > 1.5 * narrow
-    assert (intervals.over, task.over, of_clips.over) == ("subjects", "subjects", "clips")
-    assert "intervals over subjects" in shown(tables.metrics_table(scores, intervals))
+    assert (scores.over, of_clips.over) == ("subjects", "clips")
+    assert "intervals over subjects" in shown(tables.metrics_table(scores))
 
 
 def test_tables_of_tasks_and_groups_say_what_was_drawn():

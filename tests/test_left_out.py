@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from accelerate import Accelerator
 from support.media import make_clip
+from support.predictions import predictions_of
 from support.training_runs import arguments, lines, settings, spoiled_steps
 
 from viper_e2e.commands.cli import main
+from viper_e2e.labels import LabelSet
 from viper_e2e.packing import pack
 from viper_e2e.report import RunLog, ScoreRecord
 from viper_e2e.report.run_log import Judgement
-from viper_e2e.scoring import scores_record
-from viper_e2e.scoring.metrics import batch_sums, scores
+from viper_e2e.scoring import scores_of, scores_record
 from viper_e2e.tables import write_labels
 from viper_e2e.training import validation
 from viper_e2e.training.trainer import Trainer
@@ -169,18 +170,15 @@ def test_the_line_of_the_best_model_stays_where_its_epoch_was_gone_on_with(shard
     assert best["provenance"]["step"] == RunLog.from_json(log).best.epoch.step
 
 
-def scores_of(predicted: list[float], true: list[float]):
-    import torch
-
-    columns = [torch.tensor(values)[:, None] for values in (predicted, true)]
-    found = scores(batch_sums(*columns, torch.ones(len(true))), ("joy",))
-    return ScoreRecord.from_json(scores_record(found))
+def record_of(predicted: list[float], true: list[float]):
+    found = predictions_of(*(np.array(values)[:, None] for values in (predicted, true)), LabelSet(("joy",)))
+    return ScoreRecord.from_json(scores_record(scores_of(found, num_resamples=0)))
 
 
 def test_best_is_chosen_by_mse_where_pearson_is_undefined():
     best: dict[str, float] = {}
-    assert improved(scores_of([0.1], [0.5]), best) == ["best", "best_mse"]
-    assert improved(scores_of([0.0], [0.5]), best) == []
-    assert improved(scores_of([0.4], [0.5]), best) == ["best", "best_mse"]
-    assert improved(scores_of([0.9, 0.1], [0.5, 0.4]), best) == ["best"]
-    assert improved(scores_of([0.4], [0.4]), best) == ["best_mse"]
+    assert improved(record_of([0.1], [0.5]), best) == ["best", "best_mse"]
+    assert improved(record_of([0.0], [0.5]), best) == []
+    assert improved(record_of([0.4], [0.5]), best) == ["best", "best_mse"]
+    assert improved(record_of([0.9, 0.1], [0.5, 0.4]), best) == ["best"]
+    assert improved(record_of([0.4], [0.4]), best) == ["best_mse"]

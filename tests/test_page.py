@@ -11,7 +11,7 @@ from support.pages import page, predictions
 
 from viper_e2e.errors import ViperError
 from viper_e2e.report.page import MAX_CROPS, extremes
-from viper_e2e.scoring.metrics import bootstrap
+from viper_e2e.scoring import scores_of
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}"
 
@@ -60,7 +60,7 @@ def test_the_results_stand_with_their_intervals(tmp_path):
     given = predictions()
     made = page(tmp_path, given)
     x, y = given.predicted[given.scored], given.true[given.scored]
-    low = bootstrap(x, y, num_resamples=20).pearson[0].low
+    low = scores_of(given, num_resamples=20).whole.column_intervals["adoration"]["pearson"].low
     assert f"adoration {np.corrcoef(x[:, 0], y[:, 0])[0, 1]:.3f} [{low:.3f}, " in made.text
 
 

@@ -13,8 +13,7 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.report.overlay import panel_of
 from viper_e2e.report.page import write_page
 from viper_e2e.report.prediction_bars import MOST_CLASSES, parts_said
-from viper_e2e.scoring.metrics import measure
-from viper_e2e.scoring.task_scores import task_scores
+from viper_e2e.scoring import scores_of
 from viper_e2e.tasks import Task
 
 LABELS = LabelSet(
@@ -83,10 +82,9 @@ def test_the_page_shows_tasks_in_their_measures_and_clips_in_their_words(tmp_pat
     true[0, :3] = np.nan
     keys = [f"c{i}" for i in range(n)]
     given = replace(predictions_of(said, true, LABELS), modalities=("audio",), keys=keys)
-    scores, intervals = measure(given)
-    tasks = task_scores(given, num_resamples=50)
-    inside = {"figures": {}, "strips": {}, "config": {}, "versions": {}, "tasks": tasks}
-    page = Page(write_page(tmp_path / "r.html", given, scores, intervals, **inside).read_text(encoding="utf-8"))
+    scores = scores_of(given, num_resamples=50)
+    inside = {"figures": {}, "strips": {}, "config": {}, "versions": {}}
+    page = Page(write_page(tmp_path / "r.html", given, scores, **inside).read_text(encoding="utf-8"))
     for words in ("mood, UAR", "valence, CCC", "units, macro F1", "recall", "deep sorrow", "class, 11 clips"):
         assert words in page.text
     assert "mean Pearson" not in page.text

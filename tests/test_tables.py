@@ -1,20 +1,19 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 
 import numpy as np
 import pytest
-import torch
 from rich.cells import cell_len
+from support.predictions import predictions_of
 from support.tables import NAMES, record, shown
 
 from viper_e2e.model.prediction import failed
 from viper_e2e.model.records import record_of
 from viper_e2e.report.record_rows import bar, records_table, stdout_console
-from viper_e2e.report.tables import intervals_record, metrics_table
-from viper_e2e.scoring.metrics import batch_sums, bootstrap, scores
+from viper_e2e.report.tables import metrics_table
+from viper_e2e.scoring.task_scores import TaskScores, scores_of
 
 MODALITIES = ("visual", "audio", "textual")
 
@@ -129,41 +128,30 @@ def test_modalities_with_one_initial_are_told_apart():
 # --- metrics --------------------------------------------------------------------------------------
 
 
-def scored(num_clips: int = 40):
+def scored(num_clips: int = 40, num_resamples: int = 50) -> TaskScores:
     rng = np.random.default_rng(0)
     true = rng.random((num_clips, 7))
     predicted = true + 0.3 * rng.random((num_clips, 7))
     predicted[:, 6] = 0.4
-    sums = batch_sums(torch.tensor(predicted), torch.tensor(true), torch.ones(num_clips))
-    return scores(sums, NAMES), bootstrap(predicted, true, num_resamples=50)
+    return scores_of(predictions_of(predicted, true), num_resamples=num_resamples).whole
 
 
 def test_metrics_stand_with_their_intervals_within_80_columns():
-    result, intervals = scored()
-    text = shown(metrics_table(result, intervals), 80)
+    result = scored()
+    text = shown(metrics_table(result), 80)
     assert max(map(len, text.splitlines())) <= 80
-    low, high = intervals.pearson[0].low, intervals.pearson[0].high
-    assert f"{result.pearson[0]:.3f} [{low:.3f}, {high:.3f}]" in text
-    assert f"{result.mean_mse:.3f} [{intervals.mean_mse.low:.3f}" in text
+    of_first = result.column_intervals["adoration"]["pearson"]
+    value = result.by_column["adoration"]["pearson"]
+    assert f"{value:.3f} [{of_first.low:.3f}, {of_first.high:.3f}]" in text
+    assert f"{result.values['mse']:.3f} [{result.intervals['mse'].low:.3f}" in text
     assert text.count("[") == 3 * 8 - 1
     assert "40 clips; in brackets 95 % bootstrap intervals" in text
 
 
 def test_what_is_undefined_is_a_dash_and_explained():
-    result, _ = scored()
-    text = shown(metrics_table(result, title="validation"), 80)
+    text = shown(metrics_table(scored(num_resamples=0)), 80)
     line = next(line for line in text.splitlines() if line.startswith("surprise"))
     assert line.split()[1] == "–"
     assert "-0.000" not in text
     assert "predictions do not vary, counted as 0: surprise" in " ".join(text.split())
-    assert text.startswith("validation")
     assert "[" not in text
-
-
-def test_intervals_become_plain_json():
-    _, intervals = scored()
-    record = json.loads(json.dumps(intervals_record(intervals, NAMES), allow_nan=False))
-    assert record["pearson"]["fear"] == [intervals.pearson[5].low, intervals.pearson[5].high]
-    assert record["pearson"]["surprise"] is None
-    assert record["mean_mse"] == [intervals.mean_mse.low, intervals.mean_mse.high]
-    assert intervals_record(intervals)["ccc"] == list(record["ccc"].values())

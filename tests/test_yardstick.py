@@ -21,11 +21,12 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.model.card import yardstick_line
 from viper_e2e.model.output import ViPEROutput
+from viper_e2e.model.predictions import Predictions
 from viper_e2e.model.viper import ViPER, load
 from viper_e2e.report import YardstickRecord, figures
 from viper_e2e.report.figures import training_curves
 from viper_e2e.runtime.processes import Processes
-from viper_e2e.scoring.metrics import batch_sums, scores
+from viper_e2e.scoring import scores_of
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import yardstick as yardstick_module
 from viper_e2e.training.pooled_features import PooledRows, Table
@@ -82,14 +83,11 @@ def test_its_score_is_that_of_scikit_learn_on_the_same_tokens(corpus, whole):
     far = model.config.fusion.max_deviations
     unseen = np.clip(standardised(more, more_known), -far, far)
     predicted = RidgeCV(alphas=grid, alpha_per_target=True).fit(at, y).predict(unseen)
-    theirs = scores(
-        batch_sums(torch.from_numpy(predicted), torch.from_numpy(true), torch.ones(len(true))),
-        model.labels.names,
-    )
+    theirs = scores_of(Predictions.of_numbers(model.labels, predicted, true), num_resamples=0).whole.values
     record = record_of(whole)
     assert (record["num_train_clips"], record["num_features"]) == x.shape
-    assert record["mean_pearson"] == pytest.approx(theirs.mean_pearson, abs=1e-5)
-    assert record["mean_mse"] == pytest.approx(theirs.mean_mse, abs=1e-5)
+    assert record["mean_pearson"] == pytest.approx(theirs["pearson"], abs=1e-5)
+    assert record["mean_mse"] == pytest.approx(theirs["mse"], abs=1e-5)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 
 from viper_e2e.tasks import (
     OVERALL,
+    UNNAMED,
     CombinedMeasure,
     Task,
     combined_from_json,
@@ -92,8 +93,13 @@ class LabelSet:
     @property
     def parts(self) -> tuple[tuple[Task, slice], ...]:
         """Each task with its columns."""
-        whole = Task("intensities", "intensities", len(self), self.minimum, self.maximum)
+        whole = Task(UNNAMED, UNNAMED, len(self), self.minimum, self.maximum)
         return tuple(parts(self.tasks or (whole,)))
+
+    @property
+    def names_tasks(self) -> bool:
+        """Whether the corpus says what its columns belong to."""
+        return bool(self.tasks)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,7 +124,8 @@ class LabelSet:
 
     def own_titles(self, task: Task, columns: slice) -> tuple[str, ...]:
         """Titles of a task's columns without the task's name."""
-        return tuple(column.removeprefix(f"{task.name} ") for column in self.columns[columns])
+        prefix = f"{task.name} " if self.names_tasks else ""
+        return tuple(column.removeprefix(prefix) for column in self.columns[columns])
 
     def classes_of(self, values: Mapping[str, float | None]) -> dict[str, str | None]:
         """The most probable class of each task of classes; ``None`` where there are no numbers."""

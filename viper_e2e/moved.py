@@ -38,6 +38,7 @@ _TABLE = (
     ("0.6", "decoding", "decoding", "sampling>plan cropping>headers"),
     ("0.6", "training", "experiments", "many_trainings axes proposals trials trial_record seeds ensembling"),
     ("0.6", "training", "experiments", "folding cross_validation closing_lines"),
+    ("0.6", "scoring", "scoring", "metrics>bootstrap"),
 )
 """The version that has the new names, where modules were and are, and which: the old name, or the old
 and the new one."""

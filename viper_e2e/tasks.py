@@ -12,6 +12,9 @@ KINDS = ("intensities", "class", "labels", "number")
 """`intensities`: of each emotion, as Hume-Reaction has them. `class`: one of several, or the shares of raters
 who chose each. `labels`: several, each of which holds or not. `number`: one, such as valence."""
 
+UNNAMED = "intensities"
+"""Name and kind of the one task of a corpus that names none."""
+
 MEASURES = {
     "intensities": ("pearson", "ccc", "icc", "mse", "rmse", "mae"),
     "class": ("uar", "war", "weighted_f1", "macro_f1"),

@@ -5,12 +5,11 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import numpy as np
-import torch
 
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.model.predictions import Predictions
 from viper_e2e.report.page import write_page
-from viper_e2e.scoring.metrics import batch_sums, bootstrap, scores
+from viper_e2e.scoring import scores_of
 
 
 class Page(HTMLParser):
@@ -57,13 +56,7 @@ def predictions(n: int = 20, **changes) -> Predictions:
 
 
 def page(tmp_path, given: Predictions, **changes) -> Page:
-    inside = given.scored
-    result = intervals = None
-    if inside.any():
-        x, y = given.predicted[inside], given.true[inside]
-        sums = batch_sums(torch.tensor(x), torch.tensor(y), torch.ones(len(x)))
-        result = scores(sums, HUME_REACTION.names)
-        intervals = bootstrap(x, y, num_resamples=20, subjects=given.only(inside).subjects)
+    scores = scores_of(given, num_resamples=20) if given.scored.any() else None
     settings = {"figures": {}, "strips": {}, "config": {}, "versions": {}} | changes
-    path = write_page(tmp_path / "report.html", given, result, intervals, **settings)
+    path = write_page(tmp_path / "report.html", given, scores, **settings)
     return Page(path.read_text(encoding="utf-8"))

@@ -27,18 +27,17 @@ from viper_e2e.runtime import (
 )
 from viper_e2e.scoring import (
     MAIN_MEASURE,
-    TaskScores,
     Wanted,
+    interval_of_main,
     main_measure,
     main_score,
-    measure,
     readable,
     refuse_empty,
-    task_record,
-    task_scores,
+    scores_of,
+    scores_record,
 )
 from viper_e2e.shards import ShardSet
-from viper_e2e.tasks import COMBINED, measure_title
+from viper_e2e.tasks import COMBINED, UNNAMED, Task, measure_title
 
 
 def run_ablate(options: AblateConfig) -> int:
@@ -82,43 +81,32 @@ def _hidden(modalities: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
 
 
 def _row(shown: list[str], predictions: Predictions) -> dict[str, Any]:
-    """``score``: what subsets are ranked by, the mean Pearson of intensities, else the tasks' own measures."""
-    if predictions.labels.tasks:
-        return {"modalities": shown, **_of_tasks(task_scores(predictions))}
-    scores, intervals = measure(predictions)
+    """``score``: what subsets are ranked by, the main measure of one task, of several the mean of theirs."""
+    scores = scores_of(predictions)
+    record = scores_record(scores)
+    own = {name: one.task for name, one in scores.tasks.items() if one.task.kind != COMBINED}
+    interval, over = interval_of_main(scores.tasks) or (None, None)
     return {
         "modalities": shown,
-        "measure": "mean Pearson",
-        "score": scores.mean_pearson,
-        "mean_pearson": scores.mean_pearson,
-        "low": intervals.mean_pearson.low,
-        "high": intervals.mean_pearson.high,
-        "intervals_over": intervals.over,
-        "pearson": dict(zip(scores.names, scores.pearson, strict=True)),
+        "measure": _ranked_by(own),
+        "score": main_score(scores.tasks),
+        "low": None if interval is None else interval.low,
+        "high": None if interval is None else interval.high,
+        "intervals_over": over,
+        **{name: record[name] for name in ("mean_pearson", "pearson")},
+        "tasks": {name: record["tasks"][name] for name in own},
     }
 
 
-def _of_tasks(scores: Mapping[str, TaskScores]) -> dict[str, Any]:
-    """One task's main measure with its interval; for several, the mean of theirs, and each."""
-    told, spans = [], []
-    own = {name: one for name, one in scores.items() if one.task.kind != COMBINED}
-    for name, one in own.items():
-        main, title = main_measure(one.task), measure_title(main_measure(one.task))
-        told.append(title if len(own) == 1 else f"{name} {title}")
-        spans.append(one.intervals.get(main) if len(own) == 1 else None)
-    span = spans[0] if spans[0] is not None and np.isfinite(spans[0].low) else None
-    return {
-        "measure": told[0] if len(told) == 1 else f"mean of {', '.join(told)}",
-        "score": main_score(scores),
-        "low": None if span is None else span.low,
-        "high": None if span is None else span.high,
-        "intervals_over": None if span is None else next(iter(own.values())).over,
-        "tasks": {name: task_record(one) for name, one in own.items()},
-    }
+def _ranked_by(tasks: Mapping[str, Task]) -> str:
+    titles = {name: measure_title(main_measure(task)) for name, task in tasks.items()}
+    if len(titles) > 1:
+        return f"mean of {', '.join(f'{name} {title}' for name, title in titles.items())}"
+    return ("mean " if UNNAMED in titles else "") + next(iter(titles.values()))
 
 
 def _write(rows: list[dict[str, Any]], out: Path, source: dict[str, Any]) -> int:
-    by, several = rows[0]["measure"], len(rows[0].get("tasks", {})) > 1
+    by, several = rows[0]["measure"], len(rows[0]["tasks"]) > 1
     columns = ["modalities", by, *([] if several else ["95 % interval"])]
     columns += rows[0]["tasks"] if several else []
     cells = [(", ".join(row["modalities"]), f"{row['score']:.3f}", *_cells(row, several)) for row in rows]

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from viper_e2e.commands.common import tell_failed
 from viper_e2e.commands.pictures import draw
@@ -19,12 +19,13 @@ from viper_e2e.runtime import AS_IT_IS, console, versions, written_whole
 from viper_e2e.scoring import (
     FoldScores,
     fold_scores,
-    measure,
     over_seeds,
     readable,
+    scores_of,
     scores_record,
     with_thresholds,
 )
+from viper_e2e.tasks import UNNAMED
 
 
 def run_cv(options: CrossValConfig, settings: Settings, words: Sequence[str]) -> int:
@@ -81,8 +82,8 @@ def _settle(folding: Folding, found: CrossValidation) -> _Settled:
 
 def _show(found: CrossValidation, scores: Mapping[str, FoldScores]) -> None:
     predictions, shown = found.pooled, stdout_console()
-    if not predictions.labels.tasks:
-        shown.print(tables.metrics_table(*measure(predictions)))
+    if not predictions.labels.names_tasks:
+        shown.print(tables.metrics_table(scores[UNNAMED].pooled))
         shown.print()
     for made in fold_tables(scores):
         shown.print(made)
@@ -125,10 +126,7 @@ def note_on(found: CrossValidation, scores: Mapping[str, FoldScores]) -> str:
 
 def _write(folding: Folding, found: CrossValidation, scores: Mapping[str, FoldScores]) -> None:
     predictions = found.pooled
-    whole, intervals = measure(predictions)
-    record: dict[str, Any] = scores_record(whole)
-    record["intervals_95"] = tables.intervals_record(intervals, whole.names)
-    record["intervals_over"] = intervals.over
+    record = scores_record(scores_of(predictions))
     record["tasks"] = {name: one.to_json() for name, one in scores.items()}
     record["labels"] = predictions.labels.to_json()
     record["folds"] = {"names": list(folding.names), "by": found.folds.by, **found.folds.made}

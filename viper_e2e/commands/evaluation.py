@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -23,20 +24,17 @@ from viper_e2e.report import stdout_console, tables, write_page
 from viper_e2e.runtime import AS_IT_IS, console, count_of, settle_folder, versions, written_whole
 from viper_e2e.scoring import (
     GroupScores,
-    Intervals,
     LabelMap,
     Scores,
     finite_or_none,
     groups_of,
-    measure,
     measured_coverage,
     readable,
     refuse_empty,
     score_groups,
+    scores_of,
     scores_record,
-    task_record,
     task_reliability,
-    task_scores,
 )
 from viper_e2e.shards import ShardError, ShardSet, without_query
 from viper_e2e.training import folds_from
@@ -66,22 +64,21 @@ def run_eval(options: EvalConfig) -> int:
     # Of a fold the shards are those of training, and its clips are not.
     if not options.fold and (told := training_clips_among(model, shards, options.checkpoint)):
         console.print(told, style="yellow", **AS_IT_IS)
-    by_group = score_groups(predictions, groups)
-    made, scores, intervals = _write_numbers(predictions, by_group, model, shards, options)
+    evaluation = Evaluation(predictions, score_groups(predictions, groups), model, shards, options)
+    made = evaluation.write_numbers()
     if options.submission:
         made.append(write_submission(predictions, model, columns, out / "submission.csv"))
     if processes.count == 1:
         journal.remove()
-    pictures = draw_all(predictions, out) if scores is not None else {}
+    pictures = draw_all(predictions, out) if evaluation.scores is not None else {}
     made += pictures.values()
     for path in made:
         console.print(f"wrote {path}", **AS_IT_IS)
-    all_drawn = scores is None or len(pictures) == sum(len(names) for names, _ in drawings(predictions, out))
+    num_wanted = sum(len(names) for names, _ in drawings(predictions, out))
+    all_drawn = evaluation.scores is None or len(pictures) == num_wanted
     if options.report:
-        of_page = predictions, scores, intervals, pictures, model, shards, options
-        all_drawn &= draw(out / "report.html", lambda: _write_report(*of_page))
-    if scores is not None:
-        _show(predictions, scores, intervals, by_group)
+        all_drawn &= draw(out / "report.html", lambda: evaluation.write_page(pictures))
+    evaluation.show()
     blind = set(np.array(predictions.keys)[predictions.faceless]) if options.no_face == "nan" else set()
     if without := [key for key in predictions.keys_without_number if key not in blind]:
         console.print(f"[yellow]no finite number for {', '.join(without)}: left out of all metrics[/yellow]")
@@ -99,21 +96,6 @@ def measured_labels(model: ViPER, corpus: LabelSet | None) -> LabelSet:
     found = {name: one.thresholds for name, one in of_tasks.items() if one.thresholds}
     tasks = (replace(task, thresholds=found.get(task.name, task.thresholds)) for task in labels.tasks)
     return replace(labels, tasks=tuple(tasks))
-
-
-def _show(
-    predictions: Predictions, scores: Scores, intervals: Intervals | None, by_group: Sequence[GroupScores]
-) -> None:
-    """Each task in its own measures; intensities alone emotion by emotion; then groups."""
-    shown = stdout_console()
-    made = [tables.metrics_table(scores, intervals)]
-    if predictions.labels.tasks:
-        made = [table for one in task_scores(predictions).values() for table in tables.task_tables(one)]
-    made += [table for one in by_group for table in tables.group_tables(one)]
-    for table in made:
-        shown.print(table)
-        if len(made) > 1:
-            shown.print()
 
 
 def _labelled(shards: ShardSet, model: ViPER, options: EvalConfig) -> tuple[ShardSet, LabelMap | None]:
@@ -163,66 +145,78 @@ def _settle_faceless(predictions: Predictions, options: EvalConfig) -> Predictio
     return predictions
 
 
-def _write_numbers(
-    predictions: Predictions,
-    by_group: Sequence[GroupScores],
-    model: ViPER,
-    shards: ShardSet,
-    options: EvalConfig,
-) -> tuple[list[Path], Scores | None, Intervals | None]:
-    """Everything that was computed, before anything is drawn or shown."""
-    out = Path(options.out)
-    has_all = predictions.labels.names == model.labels.names  # under --map some may be missing
-    calibration = model.calibration if has_all else None
-    predictions.write_csv(out / "predictions.csv", bom=options.bom, calibration=calibration)
-    if predictions.scored.sum() < 2:
-        console.print("fewer than two labelled clips could be read: predictions only, no metrics")
-        return [out / "predictions.csv"], None, None
-    scores, intervals = measure(predictions)
-    record = _metrics_record(scores, intervals, options.mixed_precision)
-    record |= source_record(model, shards, options) | {"num_failed": int((~predictions.valid).sum())}
-    if predictions.labels.tasks:
-        record["tasks"] = {name: task_record(one) for name, one in task_scores(predictions).items()}
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions of a set of clips by one model and their scores, to be written and shown."""
+
+    predictions: Predictions
+    by_group: Sequence[GroupScores]
+    model: ViPER
+    shards: ShardSet
+    options: EvalConfig
+
+    @cached_property
+    def scores(self) -> Scores | None:
+        """None where fewer than two labelled clips could be read."""
+        return scores_of(self.predictions) if self.predictions.scored.sum() > 1 else None
+
+    def write_numbers(self) -> list[Path]:
+        """Everything that was computed, before anything is drawn or shown."""
+        predictions, out = self.predictions, Path(self.options.out)
+        has_all = predictions.labels.names == self.model.labels.names  # under --map some may be missing
+        calibration = self.model.calibration if has_all else None
+        predictions.write_csv(out / "predictions.csv", bom=self.options.bom, calibration=calibration)
+        if self.scores is None:
+            console.print("fewer than two labelled clips could be read: predictions only, no metrics")
+            return [out / "predictions.csv"]
+        with written_whole(out / "metrics.json") as partial:
+            checkpoint.write_json(partial, readable(self._record(self.scores)))
+        return [out / "predictions.csv", out / "metrics.json"]
+
+    def _record(self, scores: Scores) -> dict[str, Any]:
+        predictions, calibration = self.predictions, self.model.calibration
+        record = scores_record(scores) | source_record(self.model, self.shards, self.options)
+        record |= {"mixed_precision": self.options.mixed_precision, "versions": versions()}
+        record["num_failed"] = int((~predictions.valid).sum())
         for name, (found, curve) in task_reliability(predictions).items():
             area = {"area_of_error_by_share_kept": finite_or_none(curve.area)}
             record["tasks"][name]["reliability"] = found.to_json() | area
-    if model.calibration is not None:
-        covered = measured_coverage(predictions, model.calibration)
-        record["calibration"] = {"clips": dict(model.calibration.clips), "found": covered}
-        record["calibration"]["coverage"] = model.calibration.coverage
-    if by_group:
-        record["by"] = {one.name: one.to_json() for one in by_group}
-    record["labels"] = predictions.labels.to_json()
-    record["num_without_face"] = int(predictions.faceless.sum())
-    if predictions.keys_without_number:
-        record["without_number"] = predictions.keys_without_number
-    with written_whole(out / "metrics.json") as partial:
-        checkpoint.write_json(partial, readable(record))
-    return [out / "predictions.csv", out / "metrics.json"], scores, intervals
+        if calibration is not None:
+            covered = measured_coverage(predictions, calibration)
+            record["calibration"] = {"clips": dict(calibration.clips), "found": covered}
+            record["calibration"]["coverage"] = calibration.coverage
+        if self.by_group:
+            record["by"] = {one.name: one.to_json() for one in self.by_group}
+        record["labels"] = predictions.labels.to_json()
+        record["num_without_face"] = int(predictions.faceless.sum())
+        if predictions.keys_without_number:
+            record["without_number"] = predictions.keys_without_number
+        return record
 
+    def write_page(self, pictures: dict[str, Path]) -> Path:
+        """``pictures``: by caption."""
+        return write_page(
+            Path(self.options.out) / "report.html",
+            self.predictions,
+            self.scores,
+            figures=pictures,
+            strips=face_strips(self.model, self.shards, self.predictions, self.options),
+            config=asdict(self.model.config),
+            versions=versions(),
+            yardstick=yardstick_line(self.model.provenance),
+            title=_title(self.options.checkpoint, self.options.shards),
+        )
 
-def _write_report(
-    predictions: Predictions,
-    scores: Scores | None,
-    intervals: Intervals | None,
-    pictures: dict[str, Path],
-    model: ViPER,
-    shards: ShardSet,
-    options: EvalConfig,
-) -> Path:
-    return write_page(
-        Path(options.out) / "report.html",
-        predictions,
-        scores,
-        intervals,
-        figures=pictures,
-        strips=face_strips(model, shards, predictions, options),
-        config=asdict(model.config),
-        versions=versions(),
-        yardstick=yardstick_line(model.provenance),
-        title=_title(options.checkpoint, options.shards),
-        tasks=task_scores(predictions) if predictions.labels.tasks and scores is not None else None,
-    )
+    def show(self) -> None:
+        """Tables of the scores, then of groups."""
+        if self.scores is None:
+            return
+        shown, made = stdout_console(), tables.scores_tables(self.scores)
+        made += [table for one in self.by_group for table in tables.group_tables(one)]
+        for table in made:
+            shown.print(table)
+            if len(made) > 1:
+                shown.print()
 
 
 def _title(source: str, pattern: str) -> str:
@@ -242,9 +236,3 @@ def source_record(model: ViPER, shards: ShardSet, options: EvalConfig | AblateCo
             "sha256": shards.content_id(),
         },
     }
-
-
-def _metrics_record(scores: Scores, intervals: Intervals, precision: str) -> dict[str, Any]:
-    spans = tables.intervals_record(intervals, scores.names)
-    own = {"intervals_95": spans, "intervals_over": intervals.over}
-    return scores_record(scores) | own | {"mixed_precision": precision, "versions": versions()}

@@ -16,7 +16,6 @@ from viper_e2e.errors import ExitCode, ViperError
 
 if TYPE_CHECKING:
     from viper_e2e.experiments import ManyTrainings, Outcome
-    from viper_e2e.scoring import Interval
 
 RECORD = "retrained.json"
 
@@ -65,26 +64,19 @@ def of_subset(base: Settings, subset: Sequence[str]) -> Settings:
 
 def _judged(many: ManyTrainings, outcome: Outcome) -> dict[str, Any]:
     """With an interval, as `viper ablate` has it: of what it is judged by, where that is one measure."""
-    from viper_e2e.scoring import finite_or_none, interval_of_main, measure, task_scores
+    from viper_e2e.scoring import interval_of_main, scores_of, scores_record
     from viper_e2e.training import shards_of
 
     val, best_by = shards_of(outcome.settings)[1], outcome.settings.train.best_by
     assert val is not None, "was checked"
-    predictions = many.predict(outcome, val)
-    if predictions.labels.tasks or best_by:
-        found = interval_of_main(task_scores(predictions), best_by)
-        return _interval_record(*(found or (None, None)))
-    scores, intervals = measure(predictions)
-    by_label = {name: finite_or_none(value) for name, value in zip(scores.names, scores.pearson, strict=True)}
-    return _interval_record(intervals.mean_pearson, intervals.over) | {"pearson": by_label}
-
-
-def _interval_record(interval: Interval | None, over: str | None) -> dict[str, Any]:
-    from viper_e2e.scoring import finite_or_none
-
-    ends = [None, None] if interval is None else [interval.low, interval.high]
-    low, high = (None if end is None else finite_or_none(end) for end in ends)
-    return {"low": low, "high": high, "intervals_over": over}
+    scores = scores_of(many.predict(outcome, val))
+    interval, over = interval_of_main(scores.tasks, best_by) or (None, None)
+    return {
+        "low": None if interval is None else interval.low,
+        "high": None if interval is None else interval.high,
+        "intervals_over": over,
+        "pearson": scores_record(scores)["pearson"],
+    }
 
 
 def _show(rows: Sequence[dict[str, Any]], folder: Path) -> bool:

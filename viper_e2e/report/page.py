@@ -17,9 +17,15 @@ from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
 from viper_e2e.report.drawing import span_of, words
 from viper_e2e.report.prediction_bars import parts_said
-from viper_e2e.report.tables import columns_measured, intervals_over, measure_cell, metrics_rows
+from viper_e2e.report.tables import (
+    columns_measured,
+    intervals_over,
+    measure_cell,
+    metrics_rows,
+    notes_on_constants,
+)
 from viper_e2e.runtime import write_text
-from viper_e2e.scoring import Intervals, Scores, TaskScores, main_measure
+from viper_e2e.scoring import AGREEMENT, Scores, TaskScores, main_measure
 from viper_e2e.tasks import measure_title
 
 NUM_EXTREMES = 5
@@ -39,7 +45,6 @@ def write_page(
     path: str | os.PathLike,
     predictions: Predictions,
     scores: Scores | None,
-    intervals: Intervals | None,
     *,
     figures: Mapping[str, str | os.PathLike],
     strips: Mapping[str, Sequence[UInt8[np.ndarray, "_ _ 3"]]],
@@ -47,17 +52,16 @@ def write_page(
     versions: Mapping[str, str],
     yardstick: str = "",
     title: str = "Evaluation",
-    tasks: Mapping[str, TaskScores] | None = None,
 ) -> Path:
     """Write the report of an evaluation.
 
     Args:
-        scores: of the labelled, readable clips; None where the set has no labels.
+        scores: of the labelled, readable clips, shown as `scores_tables` shows them; None where the set has no
+            labels.
         figures: caption to PNG file, in the order of the page.
         strips: key to face crops in order of time, for the clips of :func:`extremes`.
         config: resolved settings, nested.
         versions: package to version.
-        tasks: of a model of tasks, the scores of each, which are shown in place of ``scores``.
         yardstick: what the model was measured against when it was trained, in a line.
 
     Everything that comes from a corpus (names of clips, identifiers, reasons) is escaped, and the page's own
@@ -68,15 +72,17 @@ def write_page(
     source = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     best, worst = extremes(predictions)
+    whole = scores.whole if scores is not None and scores.of_one_task else None
+    tasks = [*scores.tasks.values()] if scores is not None and whole is None else []
     html = template.from_string(source).render(
         title=title,
         num_clips=len(predictions),
         num_scored=int(predictions.scored.sum()),
-        headline=_headline(scores, intervals, tasks),
-        rows=metrics_rows(scores, intervals) if scores and not tasks else [],
-        tasks=[_task(one) for one in (tasks or {}).values()],
-        note_on_intervals=intervals_over(intervals.over) if intervals and not tasks else "",
-        note=scores.note if scores and not tasks else "",
+        headline=_headline(whole, tasks),
+        rows=metrics_rows(whole) if whole else [],
+        tasks=[_task(one) for one in tasks],
+        note_on_intervals=intervals_over(whole.over) if whole and whole.intervals else "",
+        note="; ".join(notes_on_constants(whole)) if whole else "",
         yardstick=yardstick,
         figures=[_figure(caption, Path(file).read_bytes()) for caption, file in figures.items()],
         groups=[
@@ -137,17 +143,12 @@ def _parts(predictions: Predictions, row: int, labels: LabelSet) -> list[dict[st
     return made
 
 
-def _headline(
-    scores: Scores | None, intervals: Intervals | None, tasks: Mapping[str, TaskScores] | None
-) -> list[tuple[str, str]]:
-    """Headline numbers: the main measure of each task, the means of intensities."""
-    if tasks:
-        mains = [(name, one, main_measure(one.task)) for name, one in tasks.items() if one.num_clips]
-        return [(f"{words(name)}, {measure_title(main)}", measure_cell(one, main)) for name, one, main in mains]
-    if scores is None:
-        return []
-    titles = ("mean Pearson", "mean CCC", "mean MSE")
-    return list(zip(titles, metrics_rows(scores, intervals)[-1][1:], strict=True))
+def _headline(whole: TaskScores | None, tasks: Sequence[TaskScores]) -> list[tuple[str, str]]:
+    """Headline numbers: the main measure of each task, the means of ``whole``."""
+    if whole is not None:
+        return [(f"mean {measure_title(name)}", measure_cell(whole, name)) for name in AGREEMENT]
+    mains = [(one, main_measure(one.task)) for one in tasks if one.num_clips]
+    return [(f"{words(one.task.name)}, {measure_title(main)}", measure_cell(one, main)) for one, main in mains]
 
 
 def _task(one: TaskScores) -> dict[str, Any]:
@@ -166,6 +167,7 @@ def _task(one: TaskScores) -> dict[str, Any]:
                 [*("–" if math.isnan(row[s]) else f"{row[s]:.3f}" for s in each), f"{row['num_clips']:,.0f}"],
             )
             for name, row in one.by_column.items()
+            if each
         ],
     }
 

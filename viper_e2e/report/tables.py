@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isnan
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -13,9 +12,9 @@ from viper_e2e.report.drawing import words
 from viper_e2e.report.record_rows import without_controls
 from viper_e2e.runtime import count_of, first_of
 from viper_e2e.scoring import (
+    AGREEMENT,
     GroupScores,
     Interval,
-    Intervals,
     Scores,
     TaskReport,
     TaskScores,
@@ -26,16 +25,32 @@ from viper_e2e.tasks import MEASURE_TITLES, Task, measure_title
 MAX_NAMES = 5
 
 
-def metrics_table(scores: Scores, intervals: Intervals | None = None, *, title: str = "") -> Table:
+def scores_tables(scores: Scores) -> list[Table]:
+    """Each task in its own measures; intensities of a corpus that names no tasks emotion by emotion."""
+    if scores.of_one_task:
+        return [metrics_table(scores.whole)]
+    return [made for one in scores.tasks.values() for made in task_tables(one)]
+
+
+def metrics_table(scores: TaskScores) -> Table:
     """Pearson, CCC and MSE per emotion and as means, each with its 95 % interval where there is one."""
-    made = plain_table(title, ("emotion", "Pearson", "CCC", "MSE"))
-    for row in metrics_rows(scores, intervals):
+    made = plain_table("", ("emotion", *map(measure_title, AGREEMENT)))
+    for row in metrics_rows(scores):
         made.add_row(*(Text(cell, "bold" if row[0] == "mean" else "") for cell in row))
-    note = count_of(scores.num_clips, "clip")
-    note += f"; in brackets {intervals_over(intervals.over)}" if intervals else ""
-    made.caption = Text(f"{note}; {scores.note}" if scores.note else note)
+    notes = [count_of(scores.num_clips, "clip")]
+    notes += [f"in brackets {intervals_over(scores.over)}"] if scores.intervals else []
+    made.caption = Text("; ".join([*notes, *notes_on_constants(scores)]))
     made.caption_justify = "left"
     return made
+
+
+def notes_on_constants(scores: TaskScores) -> list[str]:
+    """Columns that the means treat specially, in words."""
+    told = {
+        "labels do not vary, left out of the means": scores.constant_labels,
+        "predictions do not vary, counted as 0": scores.constant_predictions,
+    }
+    return [f"{what}: {', '.join(names)}" for what, names in told.items() if names]
 
 
 def intervals_over(what: str) -> str:
@@ -51,9 +66,9 @@ def task_tables(scores: TaskScores) -> list[Table]:
         whole.add_row(measure_title(name), with_interval(value, scores.intervals.get(name)))
     notes = [scores.notes, intervals_over(scores.over) if scores.intervals else ""]
     whole.caption, whole.caption_justify = Text("; ".join(filter(None, notes))), "left"
-    if not scores.by_column:
-        return [whole]
     measures = columns_measured(scores)
+    if not measures:
+        return [whole]
     titles = ("label" if scores.task.kind == "labels" else "class", *map(measure_title, measures), "clips")
     each = plain_table("", titles)
     for column, row in scores.by_column.items():
@@ -63,7 +78,10 @@ def task_tables(scores: TaskScores) -> list[Table]:
 
 
 def columns_measured(scores: TaskScores) -> list[str]:
-    """Measures of each class or label: recall, precision, F1, and what its corpus reports besides."""
+    """Measures of each class or label: recall, precision, F1, and what its corpus reports besides. None of
+    numbers."""
+    if scores.task.kind not in ("class", "labels"):
+        return []
     return [measure for measure in next(iter(scores.by_column.values()), {}) if measure != "num_clips"]
 
 
@@ -140,34 +158,13 @@ def plain_table(title: str, columns: Sequence[str]) -> Table:
     return made
 
 
-def metrics_rows(scores: Scores, intervals: Intervals | None = None) -> list[tuple[str, ...]]:
+def metrics_rows(scores: TaskScores) -> list[tuple[str, ...]]:
     """The cells of :func:`metrics_table`; the last row is the mean."""
-    rows = []
-    for i, name in enumerate(scores.names):
-        spans = [intervals.pearson[i], intervals.ccc[i], intervals.mse[i]] if intervals else [None] * 3
-        values = (scores.pearson[i], scores.ccc[i], scores.mse[i])
-        rows.append((words(name), *map(with_interval, values, spans)))
-    spans = [intervals.mean_pearson, intervals.mean_ccc, intervals.mean_mse] if intervals else [None] * 3
-    means = (scores.mean_pearson, scores.mean_ccc, scores.mean_mse)
-    rows.append(("mean", *map(with_interval, means, spans)))
-    return rows
-
-
-def intervals_record(intervals: Intervals, names: Sequence[str] | None = None) -> dict[str, Any]:
-    """Intervals as JSON: ``[low, high]`` per mean and emotion, ``None`` where undefined.
-
-    Emotions are an object with ``names``, a list in their order without.
-    """
-    record: dict[str, Any] = {}
-    for measure in ("pearson", "ccc", "mse"):
-        pairs = [_pair(interval) for interval in getattr(intervals, measure)]
-        record[f"mean_{measure}"] = _pair(getattr(intervals, f"mean_{measure}"))
-        record[measure] = dict(zip(names, pairs, strict=True)) if names else pairs
-    return record
-
-
-def _pair(interval: Interval) -> list[float] | None:
-    return None if isnan(interval.low) else [interval.low, interval.high]
+    made = []
+    for name, row in scores.by_column.items():
+        spans = scores.column_intervals.get(name, {})
+        made.append((words(name), *(with_interval(row[one], spans.get(one)) for one in AGREEMENT)))
+    return [*made, ("mean", *(measure_cell(scores, one) for one in AGREEMENT))]
 
 
 def with_interval(value: float, interval: Interval | None) -> str:

@@ -1,3 +1,5 @@
+from .bootstrap import Interval as Interval
+from .bootstrap import finite_or_none as finite_or_none
 from .calibrating import CalibrationMethod as CalibrationMethod
 from .calibrating import TaskReport as TaskReport
 from .calibrating import fit_calibration as fit_calibration
@@ -20,13 +22,6 @@ from .journal import ResultJournal as ResultJournal
 from .journal import identity_of as identity_of
 from .journal import scoring_accelerator as scoring_accelerator
 from .mapping import LabelMap as LabelMap
-from .metrics import Interval as Interval
-from .metrics import Intervals as Intervals
-from .metrics import Scores as Scores
-from .metrics import finite_or_none as finite_or_none
-from .metrics import measure as measure
-from .metrics import scores_of as scores_of
-from .metrics import scores_record as scores_record
 from .reliability import Bin as Bin
 from .reliability import Reliability as Reliability
 from .reliability import Selective as Selective
@@ -38,6 +33,9 @@ from .score import Hooks as Hooks
 from .score import OnBatch as OnBatch
 from .score import Wanted as Wanted
 from .score import score as score
+from .score_records import AGREEMENT as AGREEMENT
+from .score_records import scores_record as scores_record
+from .score_records import task_record as task_record
 from .sources import ClipFiles as ClipFiles
 from .sources import FileWords as FileWords
 from .sources import Inputs as Inputs
@@ -50,12 +48,13 @@ from .tabular import summary_path as summary_path
 from .tabular import write_records as write_records
 from .task_scores import MAIN_MEASURE as MAIN_MEASURE
 from .task_scores import SMALLER_IS_BETTER as SMALLER_IS_BETTER
+from .task_scores import Scores as Scores
 from .task_scores import TaskScores as TaskScores
 from .task_scores import as_measured as as_measured
 from .task_scores import interval_of_main as interval_of_main
 from .task_scores import main_measure as main_measure
 from .task_scores import main_score as main_score
 from .task_scores import rulers as rulers
+from .task_scores import scores_of as scores_of
 from .task_scores import split_best_by as split_best_by
-from .task_scores import task_record as task_record
 from .task_scores import task_scores as task_scores

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import Calibration, Line, Predictions, Steps, TaskCalibration
+from viper_e2e.scoring.bootstrap import Interval, Over
 from viper_e2e.scoring.corpus_measures import fitted_thresholds
-from viper_e2e.scoring.metrics import Interval, Over
 from viper_e2e.scoring.reliability import Bin, known_clips, number_bins, reliability, subjects_of
 from viper_e2e.scoring.task_scores import task_scores
 from viper_e2e.scoring.task_sums import HOLDS_FROM

@@ -13,7 +13,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, are_alike, differing, order_of
 from viper_e2e.model import Predictions
 from viper_e2e.runtime import all_of, count_of, first_of
-from viper_e2e.scoring.metrics import Interval, Over, drawn, finite_or_none, interval_of, resamples
+from viper_e2e.scoring.bootstrap import Interval, Over, drawn, finite_or_none, interval_of, resamples
 from viper_e2e.scoring.task_scores import Ruler, rulers
 from viper_e2e.tasks import Task
 
@@ -172,7 +172,7 @@ def _compared(
     # One and the same resample for all: what is hard about its clips is hard for every run.
     for counts in resamples(len(groups[0]), num_resamples, seed):
         for of_run, found in zip(groups, draws, strict=True):
-            found.append(of_runs[0].measures(counts @ of_run))
+            found.append(of_runs[0].measured(counts @ of_run).values)
     together = [{name: np.concatenate([one[name] for one in found]) for name in found[0]} for found in draws]
     differences = [
         {name: _difference(values[0], together[0], value, of_run, name) for name in value}
@@ -212,7 +212,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _alone(ruler: Ruler, groups: Float[np.ndarray, "G S"]) -> dict[str, float]:
-    return {name: float(value[0]) for name, value in ruler.measures(groups.sum(0)[None]).items()}
+    return {name: float(value[0]) for name, value in ruler.measured(groups.sum(0)[None]).values.items()}
 
 
 def _difference(

@@ -8,8 +8,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from viper_e2e.model import Predictions
-from viper_e2e.scoring.metrics import finite_or_none
-from viper_e2e.scoring.task_scores import TaskScores, task_record, task_scores
+from viper_e2e.scoring.bootstrap import finite_or_none
+from viper_e2e.scoring.score_records import task_record
+from viper_e2e.scoring.task_scores import TaskScores, task_scores
 
 
 @dataclass(frozen=True)

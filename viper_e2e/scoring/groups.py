@@ -12,7 +12,8 @@ import numpy as np
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import ClipSource
 from viper_e2e.model import Predictions
-from viper_e2e.scoring.task_scores import TaskScores, main_measure, task_record, task_scores
+from viper_e2e.scoring.score_records import task_record
+from viper_e2e.scoring.task_scores import TaskScores, main_measure, task_scores
 
 UNKNOWN = "(unknown)"
 """Group of clips of which it is not known."""

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from viper_e2e.model import Predictions
-from viper_e2e.scoring.metrics import Interval, Over, drawn, finite_or_none, interval_of, resamples
+from viper_e2e.scoring.bootstrap import Interval, Over, drawn, finite_or_none, interval_of, resamples
 from viper_e2e.scoring.task_sums import HOLDS_FROM
 from viper_e2e.tasks import Task
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -12,10 +11,10 @@ from jaxtyping import Bool, Float
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.model import Predictions
+from viper_e2e.scoring.bootstrap import Interval, Over, drawn, interval_of, resamples
 from viper_e2e.scoring.corpus_measures import notes_of
-from viper_e2e.scoring.metrics import Interval, Over, drawn, finite_or_none, interval_of, resamples
-from viper_e2e.scoring.task_sums import clip_sums, measures_of_sums, of_each_label
-from viper_e2e.tasks import COMBINED, OVERALL, CombinedMeasure, Task, measures_of
+from viper_e2e.scoring.task_sums import Measured, clip_sums, has_label, measures_of_sums
+from viper_e2e.tasks import COMBINED, OVERALL, UNNAMED, CombinedMeasure, Task, measures_of
 
 MAIN_MEASURE = {"intensities": "pearson", "class": "uar", "labels": "macro_f1", "number": "ccc"}
 """By which checkpoints are chosen, unless another is named."""
@@ -35,13 +34,53 @@ class TaskScores:
     intervals: Mapping[str, Interval]
     """95 % bootstrap intervals; empty below 2 clips."""
     by_column: Mapping[str, Mapping[str, float]]
-    """Of a class or a label: recall, precision, F1, and how many clips have it."""
+    """Column → measure → value: recall, precision and F1 of a class or a label, agreement of a number; and
+    ``num_clips``, how many have it."""
     confusion: tuple[tuple[int, ...], ...] = ()
     """Of classes: rows are true, columns predicted."""
     notes: str = ""
     """Notes beside them."""
     over: Over = "clips"
     """What the intervals are over."""
+    column_intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    """Of ``by_column``, where there are ``intervals``."""
+
+    @property
+    def constant_labels(self) -> tuple[str, ...]:
+        """Numbers whose labels do not vary: they are in no mean of correlations."""
+        return tuple(name for name, row in self.by_column.items() if np.isnan(row["ccc"]))
+
+    @property
+    def constant_predictions(self) -> tuple[str, ...]:
+        """Numbers whose predictions do not vary: their Pearson counts as 0 in the mean."""
+        undefined = (name for name, row in self.by_column.items() if np.isnan(row["pearson"]))
+        return tuple(name for name in undefined if name not in self.constant_labels)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Agreement of the predictions of a set of clips with their labels."""
+
+    tasks: Mapping[str, TaskScores]
+    """Each in its own measures."""
+    whole: TaskScores
+    """All columns as numbers of one task, whatever they belong to."""
+
+    @property
+    def of_one_task(self) -> bool:
+        """Whether that is the one task there is, of a corpus that names none."""
+        return self.tasks.get(UNNAMED) is self.whole
+
+
+def scores_of(predictions: Predictions, *, num_resamples: int = 1000, seed: int = 0) -> Scores:
+    """``num_resamples`` 0: without intervals."""
+    tasks = task_scores(predictions, num_resamples=num_resamples, seed=seed)
+    labels = predictions.labels
+    if not labels.names_tasks:
+        return Scores(tasks, tasks[UNNAMED])
+    columns = Task("", "intensities", len(labels), labels.minimum, labels.maximum)
+    ruler = Ruler(columns, ((columns, slice(0, len(labels))),))
+    return Scores(tasks, _scores_of(ruler, predictions, num_resamples, seed))
 
 
 def task_scores(predictions: Predictions, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, TaskScores]:
@@ -96,33 +135,6 @@ def split_best_by(best_by: str, tasks: Sequence[Task]) -> tuple[str, str]:
     return name, measure
 
 
-def task_record(scores: TaskScores) -> dict[str, Any]:
-    """As JSON; what is undefined becomes ``None``."""
-    record: dict[str, Any] = {
-        "kind": scores.task.kind,
-        "num_clips": scores.num_clips,
-        **{name: finite_or_none(value) for name, value in scores.values.items()},
-        "intervals_95": {
-            name: [finite_or_none(span.low), finite_or_none(span.high)]
-            for name, span in scores.intervals.items()
-        },
-    }
-    if scores.intervals:
-        record["intervals_over"] = scores.over
-    if scores.notes:
-        record["told"] = scores.notes
-    if scores.task.thresholds is not None:
-        record["thresholds"] = dict(zip(("present_from", "equal_within"), scores.task.thresholds, strict=True))
-    if scores.by_column:
-        record["by_class"] = {
-            name: {measure: finite_or_none(value) for measure, value in values.items()}
-            for name, values in scores.by_column.items()
-        }
-    if scores.confusion:
-        record["confusion"] = {"classes": list(scores.names), "true_by_predicted": scores.confusion}
-    return record
-
-
 @dataclass(frozen=True)
 class Ruler:
     """Measures of one task, or of several together: sums over clips, and scores made of these."""
@@ -134,7 +146,7 @@ class Ruler:
 
     def known(self, true: Float[np.ndarray, "N E"]) -> Bool[np.ndarray, "N"]:
         """Which clips have a label of any of them."""
-        return np.logical_or.reduce([_has_label(true, columns) for _, columns in self.parts])
+        return np.logical_or.reduce([has_label(task, true[:, columns]) for task, columns in self.parts])
 
     def clip_sums(
         self, predicted: Float[np.ndarray, "N E"], true: Float[np.ndarray, "N E"]
@@ -142,22 +154,28 @@ class Ruler:
         """What each clip adds; nothing to a task whose label it lacks."""
         made = []
         for task, columns in self.parts:
-            has_label = _has_label(true, columns)
-            own = clip_sums(task, predicted[has_label][:, columns], true[has_label][:, columns])
+            known = has_label(task, true[:, columns])
+            own = clip_sums(task, predicted[known][:, columns], true[known][:, columns])
             made.append(np.zeros((len(true), own.shape[1])))
-            made[-1][has_label] = own
+            made[-1][known] = own
         return np.concatenate(made, 1)
 
-    def measures(self, sums: Float[np.ndarray, "R S"]) -> dict[str, Float[np.ndarray, "R"]]:
+    def measured(self, sums: Float[np.ndarray, "R S"]) -> Measured:
         if not self.combined:
             return measures_of_sums(self.task, sums)
         found: dict[str, Float[np.ndarray, "R"]] = {}
         for task, _ in self.parts:
             size = clip_sums(task, *np.zeros((2, 0, task.size))).shape[1]
-            values, sums = measures_of_sums(task, sums[..., :size]), sums[..., size:]
+            values, sums = measures_of_sums(task, sums[..., :size]).values, sums[..., size:]
             found |= {f"{task.name}.{name}": value for name, value in values.items()}
         terms = {one.name: [weight * found[term] for term, weight in one.terms] for one in self.combined}
-        return {name: np.sum(values, axis=0) for name, values in terms.items()}
+        return Measured({name: np.sum(values, axis=0) for name, values in terms.items()}, {})
+
+    @property
+    def notes(self) -> str:
+        """Notes beside the measures."""
+        formulas = "; ".join(f"{one.name} = {one.formula}" for one in self.combined)
+        return formulas or notes_of(self.task)
 
 
 def rulers(labels: LabelSet) -> tuple[Ruler, ...]:
@@ -171,51 +189,43 @@ def rulers(labels: LabelSet) -> tuple[Ruler, ...]:
     return tuple(made)
 
 
-def _has_label(true: Float[np.ndarray, "N E"], columns: slice) -> Bool[np.ndarray, "N"]:
-    return ~np.isnan(true[:, columns]).any(1)
-
-
 def _scores_of(ruler: Ruler, predictions: Predictions, num_resamples: int, seed: int) -> TaskScores:
     task, known = ruler.task, predictions.scored & ruler.known(predictions.true)
     sums = ruler.clip_sums(predictions.predicted[known], predictions.true[known])
-    total = sums.sum(0)
-    intervals: dict[str, Interval] = {}
     subjects = None if predictions.subjects is None else np.array(predictions.subjects, object)[known]
     over, groups = drawn(sums, subjects)
-    if len(sums) >= 2 and num_resamples:
-        draws = [ruler.measures(counts @ groups) for counts in resamples(len(groups), num_resamples, seed)]
-        intervals = {
-            name: interval_of(np.concatenate([draw[name] for draw in draws]), 0.95) for name in draws[0]
-        }
-    values = {name: float(value[0]) for name, value in ruler.measures(total[None]).items()}
-    if ruler.combined:
-        formulas = "; ".join(f"{one.name} = {one.formula}" for one in ruler.combined)
-        return TaskScores(task, (), len(sums), values, intervals, {}, notes=formulas, over=over)
-    columns = ruler.parts[0][1]
-    names = tuple(map(name_of, predictions.labels.own_titles(task, columns)))
-    by_column: dict[str, dict[str, float]] = {}
-    confusion: tuple[tuple[int, ...], ...] = ()
-    if task.kind == "class":
-        table = total.reshape(task.size, task.size)
-        by_column = _by_column(names, table.diagonal(), table.sum(1), table.sum(0))
-        confusion = tuple(tuple(int(cell) for cell in row) for row in table)
-    elif task.kind == "labels":
-        hits, wrongly, missed, _ = total.reshape(4, task.size)
-        by_column = _by_column(names, hits, hits + missed, hits + wrongly)
-        if task.measures:
-            each = of_each_label(total.reshape(1, 4, task.size))
-            for place, row in enumerate(by_column.values()):
-                row |= {measure: float(values[0, place]) for measure, values in each.items()}
-    return TaskScores(task, names, len(sums), values, intervals, by_column, confusion, notes_of(task), over)
+    of_all = ruler.measured(sums.sum(0)[None])
+    draws = (
+        [ruler.measured(counts @ groups) for counts in resamples(len(groups), num_resamples, seed)]
+        if len(sums) >= 2
+        else []
+    )
+    columns = () if ruler.combined else predictions.labels.own_titles(task, ruler.parts[0][1])
+    names = tuple(map(name_of, columns))
+    table = sums.sum(0).reshape(task.size, task.size) if task.kind == "class" else ()
+    return TaskScores(
+        task,
+        names,
+        len(sums),
+        {name: float(value[0]) for name, value in of_all.values.items()},
+        _intervals([draw.values for draw in draws]),
+        {
+            column: {name: float(value[0, place]) for name, value in of_all.by_column.items()}
+            for place, column in enumerate(names)
+        },
+        tuple(tuple(int(cell) for cell in row) for row in table),
+        ruler.notes,
+        over,
+        {
+            column: _intervals(
+                [{name: value[:, place] for name, value in draw.by_column.items()} for draw in draws]
+            )
+            for place, column in enumerate(names)
+        },
+    )
 
 
-def _by_column(
-    names: Sequence[str], right: np.ndarray, occurs: np.ndarray, said: np.ndarray
-) -> dict[str, dict[str, float]]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rows = zip(right / occurs, right / said, 2 * right / (occurs + said), occurs, strict=True)
-        measures = ("recall", "precision", "f1", "num_clips")
-        return {
-            name: dict(zip(measures, map(float, row), strict=True))
-            for name, row in zip(names, rows, strict=True)
-        }
+def _intervals(draws: Sequence[Mapping[str, Float[np.ndarray, "R"]]]) -> dict[str, Interval]:
+    """95 % of what each measure comes to in resamples, which come in several blocks."""
+    names = draws[0] if draws else ()
+    return {name: interval_of(np.concatenate([draw[name] for draw in draws]), 0.95) for name in names}

@@ -33,8 +33,6 @@ from viper_e2e.scoring import (
     scores_of,
     scores_record,
     split_best_by,
-    task_record,
-    task_scores,
     with_thresholds,
 )
 from viper_e2e.shards import ShardSet
@@ -119,11 +117,12 @@ class Validation:
 
 def judged(predictions: Predictions, best_by: str = "") -> ScoreRecord:
     """Scores of validation clips, of tasks each in its own measures."""
-    record = scores_record(scores_of(predictions))
-    if predictions.labels.tasks or best_by:
-        by_task = task_scores(predictions, num_resamples=0)
-        record["tasks"] = {name: task_record(one) for name, one in by_task.items()}
-        record["best_by"] = finite_or_none(main_score(by_task, best_by))
+    scores = scores_of(predictions, num_resamples=0)
+    record = scores_record(scores)
+    if predictions.labels.names_tasks or best_by:
+        record["best_by"] = finite_or_none(main_score(scores.tasks, best_by))
+    else:
+        del record["tasks"]
     return ScoreRecord.from_json(record, best_by)
 
 
