@@ -145,8 +145,8 @@ def test_a_run_is_bitwise_the_same_whatever_memory_holds(corpus, tmp_path, words
 @pytest.mark.slow
 def test_the_front_runs_once_a_clip_however_many_epochs_and_seeds_follow(corpus, tmp_path, monkeypatch):
     seen: list[str] = []
-    original = VisualEncoder.before
-    monkeypatch.setattr(VisualEncoder, "before", lambda *given: seen.append("") or original(*given))
+    original = VisualEncoder.encode_prefix
+    monkeypatch.setattr(VisualEncoder, "encode_prefix", lambda *given: seen.append("") or original(*given))
     folder = write_vit(tmp_path / "vit")
     words = (f"--backbone=visual={folder}", "--modalities=visual", *GROWING[:3], "--unfreeze=visual=1")
     run(corpus, tmp_path / "runs", *words, "--seeds=2", f"--val-shards={corpus}/shards/val-*.tar")
@@ -167,7 +167,7 @@ def test_an_image_backbone_cut_in_two_is_the_whole_one(kind, depth):
     pixels, frame = torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 2])
     clip = FaceCrops(pixels, torch.zeros(3), frame, frame >= 0, True)
     whole = encoder.embed(pixels)
-    cut = encoder.embed_together([clip._replace(prefix=encoder.before(clip))])
+    cut = encoder.embed_together([clip._replace(prefix=encoder.encode_prefix(clip))])
     assert torch.equal(whole, cut)
     assert torch.equal(encoder.embed(pixels), whole), "the cut left a trace"
     by_gradient = [torch.autograd.grad(x.square().sum(), trained_of(encoder)) for x in (whole, cut)]
@@ -185,7 +185,7 @@ def test_a_sound_backbone_cut_in_two_is_the_whole_one(kind, depth):
     torch.manual_seed(1)
     whole = encoder([heard]).tokens
     torch.manual_seed(1)
-    cut = encoder([heard._replace(prefix=encoder.before(heard))]).tokens
+    cut = encoder([heard._replace(prefix=encoder.encode_prefix(heard))]).tokens
     assert torch.equal(whole, cut)
     by_gradient = [torch.autograd.grad(x.square().sum(), trained_of(encoder)) for x in (whole, cut)]
     assert all(torch.equal(one, other) for one, other in zip(*by_gradient, strict=True))
@@ -200,8 +200,8 @@ def test_backbones_that_cannot_be_cut_run_whole():
     sound = AudioEncoder.build(config_of("wavlm"), "spans", 0.5, RATE)
     for encoder in (image, sound):
         encoder.backbone.set_training_depth(Blocks(1))
-        assert not encoder.is_cut
+        assert not encoder.has_prefix
     image = VisualEncoder.build(random_config("vit"))
     for depth in (Frozen(), All()):
         image.backbone.set_training_depth(depth)
-        assert not image.is_cut
+        assert not image.has_prefix

@@ -13,6 +13,7 @@ from .clip_view import ClipView as ClipView
 from .lora import is_adapter as is_adapter
 from .motion import MotionEncoder as MotionEncoder
 from .parameter_budget import check_buildable as check_buildable
+from .prefix import prefix_encoders as prefix_encoders
 from .prepared import ClipTokens as ClipTokens
 from .prepared import PreparedClip as PreparedClip
 from .prepared import TokenCache as TokenCache

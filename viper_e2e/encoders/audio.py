@@ -13,17 +13,17 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from viper_e2e.config import AudioConfig, ModelConfig
 from viper_e2e.encoders.audio_backbone import audio_backbone
 from viper_e2e.encoders.backbone import Backbone, at_least_float32
-from viper_e2e.encoders.base import Encoder, Stream
+from viper_e2e.encoders.base import Stream
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.layers import joined, layers_read, means_of, normalised
-from viper_e2e.encoders.prefix import first_trained, run_after, run_before
+from viper_e2e.encoders.prefix import PrefixEncoder, run_from_prefix, run_prefix
 from viper_e2e.encoders.prepared import Prefix
 from viper_e2e.encoders.sound import ClipSound, Frames, PiecePlan, Pieces, padded
 from viper_e2e.encoders.weights import NOWHERE, Search
 from viper_e2e.encoders.whisper import LogMel
 
 
-class AudioEncoder(Encoder[ClipSound]):
+class AudioEncoder(PrefixEncoder[ClipSound]):
     """wav2vec 2.0, HuBERT, WavLM, … , Whisper's encoder, or an x-vector head."""
 
     name = "audio"
@@ -133,16 +133,16 @@ class AudioEncoder(Encoder[ClipSound]):
     # --- partly trained ---------------------------------------------------------------------------
 
     @property
-    def is_cut(self) -> bool:
-        return not self.is_xvector and first_trained(self.backbone) is not None
+    def has_prefix(self) -> bool:
+        return not self.is_xvector and super().has_prefix
 
-    def before(self, inputs: ClipSound) -> Prefix:
+    def encode_prefix(self, inputs: ClipSound) -> Prefix:
         pieces = self.pieces.plan(inputs).pieces
-        made = [run_before(self.backbone, self._batch([piece]), self._layers) for piece in pieces]
+        made = [run_prefix(self.backbone, self._batch([piece]), self._layers) for piece in pieces]
         earlier = [self._side_by_side(read, hidden) for hidden, read in made]
         return Prefix(self.prefix_id(), tuple(hidden for hidden, _ in made), tuple(earlier))
 
-    def behind(self, clip: ClipView, prefix: Prefix) -> ClipSound:
+    def inputs_from_prefix(self, clip: ClipView, prefix: Prefix) -> ClipSound:
         return self.inputs(clip)._replace(prefix=prefix)
 
     def _together(self, plans: list[PiecePlan], inputs: Sequence[ClipSound]) -> list[Float[Tensor, "_ D"]]:
@@ -156,14 +156,14 @@ class AudioEncoder(Encoder[ClipSound]):
         return self._in_passes(
             pieces,
             [one.shape[1] for one in hidden],
-            lambda members: self._pass_behind([hidden[i] for i in members], [earlier[i] for i in members]),
+            lambda members: self._pass_from_prefix([hidden[i] for i in members], [earlier[i] for i in members]),
         )
 
-    def _pass_behind(
+    def _pass_from_prefix(
         self, hidden: list[Float[Tensor, "1 F D"]], earlier: list[Float[Tensor, "1 F E"]]
     ) -> Float[Tensor, "N F K"]:
         least = torch.zeros(1, device=hidden[0].device)
-        last, later = run_after(self.backbone, torch.cat(hidden), self._batch([least]), self._layers)
+        last, later = run_from_prefix(self.backbone, torch.cat(hidden), self._batch([least]), self._layers)
         states = [torch.cat(earlier), self._side_by_side(later, last), at_least_float32(last)]
         return torch.cat(states, -1)
 

@@ -18,8 +18,7 @@ from viper_e2e.encoders.backbone import Backbone
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.lora import without_untrained
 from viper_e2e.encoders.parameter_budget import BUILDING_ERRORS, reason_of
-from viper_e2e.encoders.prefix import first_trained, prefix_id, prefix_names
-from viper_e2e.encoders.prepared import ClipTokens, Prefix, TokenCache, WeightsId
+from viper_e2e.encoders.prepared import ClipTokens, TokenCache, WeightsId
 from viper_e2e.encoders.weights import Search, tensors_sha256
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import TIME_LIMIT_SECONDS
@@ -140,13 +139,16 @@ class Encoder(nn.Module, ABC, Generic[Input]):
 
     def encode(self, clips: Sequence[ClipView], cache: TokenCache | None = None) -> Stream:
         """Tokens of a batch. Frozen: clip by clip, so that none depends on the others, and none is encoded
-        again whose tokens are in the cache or came with the clip. Partly trained: so is what comes before
-        the first trained block, where the backbone can be cut there."""
+        again whose tokens are in the cache or came with the clip."""
         if not self.is_frozen:
-            return self([self._trained_input(clip, cache) for clip in clips])
+            return self([self.inputs_to_train(clip, cache) for clip in clips])
         with torch.no_grad():
             rows = [self._tokens_of(clip, cache) for clip in clips]
         return Stream(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+    def inputs_to_train(self, clip: ClipView, cache: TokenCache | None) -> Input:
+        """Input for one clip while something in here trains; of a `PrefixEncoder` with what is frozen of it."""
+        return self.inputs(clip)
 
     def _tokens_of(self, clip: ClipView, cache: TokenCache | None) -> ClipTokens:
         if clip.prepared is None:
@@ -156,53 +158,8 @@ class Encoder(nn.Module, ABC, Generic[Input]):
         if clip.is_changed(self.name):
             # Of this pass alone: what is kept must be what an unchanged clip gives.
             return self._encode_one(clip)
-        cache, made_by = TokenCache() if cache is None else cache, self.weights_id()
-        kept = cache.find(clip.prepared, self.name, made_by)
-        if kept is not None:
-            return kept
-        made = self._encode_one(clip)
-        cache.keep(clip.prepared, self.name, made_by, made)
-        return made
-
-    def _trained_input(self, clip: ClipView, cache: TokenCache | None) -> Input:
-        if not self.is_cut:
-            return self.inputs(clip)
-        if clip.prepared is None or cache is None or clip.is_changed(self.name):
-            return self.behind(clip, self.before(self.inputs(clip)))
-        prefix = cache.find_prefix(clip.prepared, self.name, self.prefix_id())
-        if prefix is None:
-            prefix = self.before(self.inputs(clip))
-            cache.keep_prefix(clip.prepared, self.name, prefix)
-        return self.behind(clip, prefix)
-
-    # --- partly trained ---------------------------------------------------------------------------
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the part before its first trained block runs separately, once per clip."""
-        return False
-
-    def before(self, inputs: Input) -> Prefix:
-        """The prefix of one clip, without gradient and by itself: it does not depend on the batch."""
-        raise NotImplementedError(f"{type(self).__name__}.before")
-
-    def behind(self, clip: ClipView, prefix: Prefix) -> Input:
-        """What `forward` reads of a clip in place of its pictures."""
-        raise NotImplementedError(f"{type(self).__name__}.behind")
-
-    def prefix_id(self) -> WeightsId:
-        """Equal as long as what comes before the cut stays as it is: whose prefix a clip's is."""
-        (backbone,) = self.backbones().values()
-        return prefix_id(backbone, self._owner())
-
-    def prefix_content_id(self) -> str:
-        """As `content_id`, of what comes before the cut."""
-        (backbone,) = self.backbones().values()
-        kind, named = type(self), dict(backbone.model.named_parameters())
-        front = {name: named[name] for name in prefix_names(backbone)}
-        return digest([kind.__module__, kind.__qualname__, first_trained(backbone), tensors_sha256(front)])
-
-    # --- encoding ---------------------------------------------------------------------------------
+        cache = TokenCache() if cache is None else cache
+        return cache.tokens(clip.prepared, self.name, self.weights_id(), lambda: self._encode_one(clip))
 
     def _encode_one(self, clip: ClipView) -> ClipTokens:
         return ClipTokens(*(rows[0] for rows in self([self.inputs(clip)])))

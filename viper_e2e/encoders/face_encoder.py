@@ -34,7 +34,7 @@ class FaceCrops(NamedTuple):
         return cls(clip.crops(spec), clip.frame_seconds, clip.frame, clip.used, clip.is_readable)
 
     @classmethod
-    def behind(cls, clip: ClipView, spec: CropSpec, prefix: Prefix) -> FaceCrops:
+    def from_prefix(cls, clip: ClipView, spec: CropSpec, prefix: Prefix) -> FaceCrops:
         none = torch.zeros(0, 3, spec.size, spec.size, device=clip.frame.device)
         return cls(none, clip.frame_seconds, clip.frame, clip.used, clip.is_readable, prefix)
 

@@ -1,7 +1,8 @@
-"""prefix.py: a backbone cut before its first trained block; the part before the cut runs once per clip."""
+"""prefix.py: encoders of which only the last blocks train: the frozen prefix before them runs once per clip."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,11 @@ from torch import Tensor, nn
 
 from viper_e2e.config import Blocks
 from viper_e2e.encoders.backbone import Backbone
-from viper_e2e.encoders.prepared import WeightsId
+from viper_e2e.encoders.base import Encoder, Encoders, Input
+from viper_e2e.encoders.clip_view import ClipView
+from viper_e2e.encoders.prepared import Prefix, TokenCache, WeightsId
+from viper_e2e.encoders.weights import tensors_sha256
+from viper_e2e.runtime import digest
 
 CUTTABLE = frozenset(
     {
@@ -24,23 +29,62 @@ CUTTABLE = frozenset(
 WavLM's blocks share a bias, DINOv3's get positions."""
 
 
-class _Entrance(nn.Module):
-    """Stands for the blocks that were run before: whatever comes in, their output is passed on."""
+class PrefixEncoder(Encoder[Input]):
+    """An encoder with one backbone, whose frozen prefix runs by itself while only its last blocks train.
 
-    def __init__(self, hidden: Tensor):
-        super().__init__()
-        self.hidden = hidden
+    The prefix of a clip is cached as the tokens of a frozen encoder are.
+    """
 
-    def forward(self, _: Tensor, *others: object, **more: object) -> Tensor:
-        return self.hidden
+    backbone: Backbone
+
+    @property
+    def has_prefix(self) -> bool:
+        """Whether its backbone trains, and is cut before its first trained block."""
+        return first_trained(self.backbone) is not None
+
+    @abstractmethod
+    def encode_prefix(self, inputs: Input) -> Prefix:
+        """The prefix of one clip, without gradient and by itself: it does not depend on the batch."""
+
+    @abstractmethod
+    def inputs_from_prefix(self, clip: ClipView, prefix: Prefix) -> Input:
+        """What `forward` reads of a clip whose prefix is there."""
+
+    def inputs_to_train(self, clip: ClipView, cache: TokenCache | None) -> Input:
+        if not self.has_prefix:
+            return self.inputs(clip)
+        if clip.prepared is None or cache is None or clip.is_changed(self.name):
+            prefix = self.encode_prefix(self.inputs(clip))
+        else:
+            made_by = self.prefix_id()
+            prefix = cache.prefix(
+                clip.prepared, self.name, made_by, lambda: self.encode_prefix(self.inputs(clip))
+            )
+        return self.inputs_from_prefix(clip, prefix)
+
+    def prefix_id(self) -> WeightsId:
+        """As `weights_id`, of the frozen prefix: equal as long as it stays as it is."""
+        versions = sum(parameter._version for parameter in self._prefix_parameters().values())
+        return self._owner(), self.backbone.num_stores, versions, first_trained(self.backbone)
+
+    def prefix_content_id(self) -> str:
+        """As `content_id`, of the frozen prefix."""
+        kind, tensors = type(self), tensors_sha256(self._prefix_parameters())
+        return digest([kind.__module__, kind.__qualname__, first_trained(self.backbone), tensors])
+
+    def _prefix_parameters(self) -> dict[str, Tensor]:
+        first, named = first_trained(self.backbone), dict(self.backbone.model.named_parameters())
+        assert first is not None
+        return {name: named[name] for name in self.backbone.names_before(first)}
 
 
-class _Exit(nn.Module):
-    """Stands for the blocks that are run later: what comes in is kept."""
-
-    def forward(self, hidden: Tensor, *others: object, **more: object) -> Tensor:
-        self.hidden = hidden
-        return hidden
+def prefix_encoders(encoders: Encoders) -> dict[str, PrefixEncoder]:
+    """Those that have a frozen prefix now, by modality."""
+    return {
+        name: encoder
+        for name, encoder in encoders.items()
+        if isinstance(encoder, PrefixEncoder) and encoder.has_prefix
+    }
 
 
 def first_trained(backbone: Backbone) -> int | None:
@@ -55,14 +99,7 @@ def first_trained(backbone: Backbone) -> int | None:
     return len(backbone.blocks()) - backbone.depth.number if kind in CUTTABLE else None
 
 
-def prefix_names(backbone: Backbone) -> list[str]:
-    """Parameters in front of the cut."""
-    cut = first_trained(backbone)
-    assert cut is not None
-    return backbone.names_before(cut)
-
-
-def run_before(
+def run_prefix(
     backbone: Backbone, inputs: Float[Tensor, "N ..."], layers: Sequence[int], **options: bool
 ) -> tuple[Float[Tensor, "N L D"], list[Float[Tensor, "N L D"]]]:
     """Run the frozen prefix: input of the first trained block, and the hidden layers read before it.
@@ -81,7 +118,7 @@ def run_before(
     return leave.hidden, read
 
 
-def run_after(
+def run_from_prefix(
     backbone: Backbone,
     hidden: Float[Tensor, "N L D"],
     shortest: Float[Tensor, "1 ..."],
@@ -102,6 +139,25 @@ def run_after(
     ):
         output = backbone.model(backbone.as_input(shortest), **options)
     return output.last_hidden_state, ([hidden] if cut in layers else []) + read
+
+
+class _Entrance(nn.Module):
+    """Stands for the blocks that were run before: whatever comes in, their output is passed on."""
+
+    def __init__(self, hidden: Tensor):
+        super().__init__()
+        self.hidden = hidden
+
+    def forward(self, _: Tensor, *others: object, **more: object) -> Tensor:
+        return self.hidden
+
+
+class _Exit(nn.Module):
+    """Stands for the blocks that are run later: what comes in is kept."""
+
+    def forward(self, hidden: Tensor, *others: object, **more: object) -> Tensor:
+        self.hidden = hidden
+        return hidden
 
 
 @contextmanager
@@ -135,10 +191,3 @@ def _reading(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[lis
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def prefix_id(backbone: Backbone, owner: object) -> WeightsId:
-    """As `Encoder.weights_id`, of what comes before the cut."""
-    named = dict(backbone.model.named_parameters())
-    versions = sum(named[name]._version for name in prefix_names(backbone))
-    return owner, backbone.num_stores, versions, first_trained(backbone)

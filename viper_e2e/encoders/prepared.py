@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -122,6 +122,24 @@ class TokenCache:
         self._made: dict[int, PreparedClip] = {}
         """Clips with their tokens, by the identity of each clip."""
         self._clips: list[PreparedClip] = []
+
+    def tokens(
+        self, clip: PreparedClip, modality: str, made_by: WeightsId, make: Callable[[], ClipTokens]
+    ) -> ClipTokens:
+        """Tokens that these weights made of the clip; else they are made now, and kept."""
+        tokens = self.find(clip, modality, made_by)
+        if tokens is None:
+            self.keep(clip, modality, made_by, tokens := make())
+        return tokens
+
+    def prefix(
+        self, clip: PreparedClip, modality: str, made_by: WeightsId, make: Callable[[], Prefix]
+    ) -> Prefix:
+        """The prefix that these weights made of the clip; else it is made now, and kept."""
+        prefix = self.find_prefix(clip, modality, made_by)
+        if prefix is None:
+            self.keep_prefix(clip, modality, prefix := make())
+        return prefix
 
     def find(self, clip: PreparedClip, modality: str, made_by: WeightsId) -> ClipTokens | None:
         """Tokens that these weights made of the clip, here or before it was cached.

@@ -27,7 +27,7 @@ from viper_e2e.encoders.building import (
 from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.encoders.face_encoder import FaceCrops, FaceEncoder
 from viper_e2e.encoders.layers import joined, layers_read, normalised
-from viper_e2e.encoders.prefix import first_trained, run_after, run_before
+from viper_e2e.encoders.prefix import PrefixEncoder, run_from_prefix, run_prefix
 from viper_e2e.encoders.prepared import Prefix
 from viper_e2e.encoders.weights import NOWHERE, Found, Search, find
 from viper_e2e.errors import ViperError
@@ -38,7 +38,7 @@ _INTERPOLATIONS: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: 
 """PIL's numbers, as preprocessor files write them."""
 
 
-class VisualEncoder(FaceEncoder):
+class VisualEncoder(PrefixEncoder[FaceCrops], FaceEncoder):
     """ViT, DeiT, BEiT, DINOv2, DINOv3, CLIP's and SigLIP's image towers, …"""
 
     name = "visual"
@@ -101,16 +101,12 @@ class VisualEncoder(FaceEncoder):
 
     # --- partly trained ---------------------------------------------------------------------------
 
-    @property
-    def is_cut(self) -> bool:
-        return first_trained(self.backbone) is not None
-
-    def before(self, inputs: FaceCrops) -> Prefix:
-        hidden, earlier = run_before(self.backbone, inputs.crops, self._layers, **self._interpolate)
+    def encode_prefix(self, inputs: FaceCrops) -> Prefix:
+        hidden, earlier = run_prefix(self.backbone, inputs.crops, self._layers, **self._interpolate)
         return Prefix(self.prefix_id(), (hidden,), (self._pooled(earlier, hidden),))
 
-    def behind(self, clip: ClipView, prefix: Prefix) -> FaceCrops:
-        return FaceCrops.behind(clip, self.crop_spec, prefix)
+    def inputs_from_prefix(self, clip: ClipView, prefix: Prefix) -> FaceCrops:
+        return FaceCrops.from_prefix(clip, self.crop_spec, prefix)
 
     def embed_together(self, inputs: Sequence[FaceCrops]) -> Float[Tensor, "N D"]:
         kept = [(clip.prefix, clip.frame) for clip in inputs if clip.prefix is not None]
@@ -120,7 +116,7 @@ class VisualEncoder(FaceEncoder):
         earlier = torch.cat([prefix.earlier[0][frame] for prefix, frame in kept])
         size = self.crop_spec.size
         blank = torch.zeros(1, 3, size, size, device=hidden.device)
-        last, later = run_after(self.backbone, hidden, blank, self._layers, **self._interpolate)
+        last, later = run_from_prefix(self.backbone, hidden, blank, self._layers, **self._interpolate)
         with self.backbone.computing(hidden.device):
             last = self._ended(last)
         of_layers = torch.cat([earlier, self._pooled(later, hidden), self._parts(last)[:, :, None]], 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from viper_e2e.config import BackboneConfig, looks_at_face, modality, needs_of, plain
+from viper_e2e.encoders import prefix_encoders
 from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime import digest
 
@@ -51,8 +52,8 @@ class ClipContent:
 
 def _front_of(model: ViPER, name: str, how: list) -> list:
     """The frozen front of a partly trained encoder, whose output cached clips hold."""
-    encoder = model.encoders[name]
-    return [how, encoder.prefix_content_id(), _settings_of(model, name)] if encoder.is_cut else []
+    encoder = prefix_encoders(model.encoders).get(name)
+    return [] if encoder is None else [how, encoder.prefix_content_id(), _settings_of(model, name)]
 
 
 def _decoding_of(model: ViPER) -> list:

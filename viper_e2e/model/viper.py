@@ -33,6 +33,7 @@ from viper_e2e.encoders import (
     TokenCache,
     check_buildable,
     check_overrides,
+    prefix_encoders,
 )
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.faces import FaceCropper, FaceTrack
@@ -244,11 +245,8 @@ class ViPER(Pretrained):
                 f"{clip.name}: without tokens of {', '.join(sorted(missing))} it cannot be cached; give "
                 "cacheable() the cache of a pass over it"
             )
-        begun = {
-            name: prefix
-            for name, prefix in clip.prefixes.items()
-            if prefixes and self.encoders[name].is_cut and prefix.made_by == self.encoders[name].prefix_id()
-        }
+        made_by = {name: one.prefix_id() for name, one in prefix_encoders(self.encoders).items() if prefixes}
+        begun = {name: one for name, one in clip.prefixes.items() if one.made_by == made_by.get(name)}
         clip = replace(clip, prefixes=begun)
         # Sound is small beside them, and says where its pieces lie.
         needs = needs_of(trained - begun.keys()) | (needs_of(trained) & {"sound"})

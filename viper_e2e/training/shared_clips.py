@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from viper_e2e.encoders import ClipTokens, PreparedClip, WeightsId
+from viper_e2e.encoders import ClipTokens, PreparedClip, WeightsId, prefix_encoders
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import Cacheable, ClipCache, ClipKey, Split
 from viper_e2e.model import ClipContent, ViPER
@@ -175,7 +175,7 @@ class HeldClips:
                 return None
             tokens[name] = of_clip
         assert self._model is not None
-        encoders = self._model.encoders
+        encoders = prefix_encoders(self._model.encoders)
         # By content it is what this training's own encoders make.
         prefixes = {
             name: prefix._replace(made_by=encoders[name].prefix_id())
