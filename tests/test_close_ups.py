@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data
+from support import deadly_close_ups
 from support.media import make_clip
 from support.models import training
 
@@ -26,7 +27,7 @@ from viper_e2e.encoders.clip_view import ClipView
 from viper_e2e.errors import ClipError
 from viper_e2e.faces import FaceRegions, FaceTrack
 from viper_e2e.faces.crop import crop_boxes
-from viper_e2e.model import close_ups
+from viper_e2e.loading import Reading, second_decoding
 from viper_e2e.model.augment import Augment
 from viper_e2e.model.close_ups import plan_view
 from viper_e2e.model.viper import ViPER
@@ -243,7 +244,7 @@ def test_one_whole_frame_at_a_time_is_in_memory(clip, model):
 
 
 def test_nothing_is_decoded_twice_without_need(clip, model, monkeypatch):
-    monkeypatch.setattr(close_ups, "close_up", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(second_decoding, "close_up", lambda *_: pytest.fail("decoded again"))
     assert plan_view(track_of(70), SCALED, NATIVE, [CropSpec(64)], 0.25) is None
     assert plan_view(track_of(30), SCALED, SCALED, [CropSpec(64)], 0.25) is None
     nobody = FaceTrack.of_no_face(4, *SCALED, torch.device("cpu"))
@@ -270,6 +271,37 @@ def test_a_file_that_is_gone_by_then_is_that_clips_error(clip, model, tmp_path):
     assert isinstance(lost, ClipError)
     assert "gone.mp4" in str(lost)
     assert not isinstance(other, ClipError)
+
+
+# --- in processes of its own -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_workers_decode_again_bitwise_what_this_process_does(clip, model):
+    guarded = model_of(config_of())
+    guarded.set_reading(Reading(num_workers=2))
+    clips = [clip, clip.read_bytes(), str(clip)] * 2
+    for ours, theirs in zip(guarded.prepare(clips), model.prepare(clips), strict=True):
+        assert isinstance(ours.pixels, FaceRegions)
+        assert all(map(torch.equal, ours.pixels.pieces, theirs.pixels.pieces))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "why"), [("deadly", "killed by SIGKILL"), ("endless", "ran longer than 3 s")])
+def test_a_clip_that_ends_its_second_decoding_is_left_out_by_name_and_the_others_are_not(
+    clip, tmp_path, monkeypatch, how, why
+):
+    monkeypatch.setattr(second_decoding, "_close_up_of", deadly_close_ups.close_up_of)
+    path = tmp_path / f"{how}.mp4"
+    path.write_bytes(clip.read_bytes())
+    guarded = model_of(config_of())
+    guarded.set_reading(Reading(num_workers=1, clip_timeout_seconds=3.0))
+    before, lost, after = guarded.prepare([clip, path, clip])
+    assert isinstance(lost, ClipError)
+    assert (lost.stage, lost.clip) == ("worker", str(path))
+    assert lost.reason == f"decoding it again for its small face failed: {why}"
+    assert isinstance(before.pixels, FaceRegions)
+    assert torch.equal(after.pixels.pieces[0], before.pixels.pieces[0])
 
 
 # --- cached in memory, changed in training -----------------------------------------------------------

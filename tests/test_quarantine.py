@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from support.media import make_clip
 from support.tars import record, write_foreign
 from support.training_runs import lines, run
 
+from viper_e2e.encoders import PreparedClip
+from viper_e2e.errors import ClipError
 from viper_e2e.loading import ClipKey, RunQuarantine, SkipBudget, SkipRecord
+from viper_e2e.model import ViPER
+from viper_e2e.training.absent_modalities import AbsentModalities
 
 TRAINED, VALIDATED = ClipKey("train", "validation/8"), ClipKey("val", "8")
 
@@ -64,3 +70,38 @@ def test_clips_that_are_reused_are_those_of_their_split(tmp_path, more, trained)
         folder = run(tmp_path, tmp_path / budget, val, shards, *words, f"--reuse-memory={budget}")
         told.append(lines(folder / trained, "metrics.jsonl"))
     assert told[0] == told[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("--loss=mse=1",), ("--loss=ccc=1",), ("--head=ridge",)])
+def test_a_clip_that_fails_only_in_the_module_is_left_out_written_down_and_not_tried_again(
+    corpus, tmp_path, monkeypatch, words
+):
+    prepare, met = ViPER.prepare, []
+
+    def failing(self: ViPER, clips: list) -> list:
+        prepared = prepare(self, clips)
+        for row, clip in enumerate(prepared):
+            if isinstance(clip, PreparedClip) and clip.name == "3":
+                met.append(clip.name)
+                prepared[row] = ClipError("decoding it again failed: killed", stage="worker", clip="3")
+        return prepared
+
+    seen: list[float] = []
+    add = AbsentModalities.add
+
+    def see(self: AbsentModalities, output: object, weights: torch.Tensor) -> None:
+        seen.extend(weights.tolist())
+        add(self, output, weights)
+
+    monkeypatch.setattr(ViPER, "prepare", failing)
+    monkeypatch.setattr(AbsentModalities, "add", see)
+    more = () if "--head=ridge" in words else ("--epochs=2", "--batch-size=1")
+    val = f"--val-shards={corpus}/shards/val-*.tar"
+    folder = run(corpus, tmp_path / "run", "--modalities=visual", val, *words, *more)
+    skipped = lines(folder, "skipped.jsonl")
+    assert [(line["key"], line["stage"]) for line in skipped] == [("3", "worker")]
+    assert met == ["3"]
+    assert seen.count(0.0) == (1 if "--head=ridge" in words else 2)
+    for line in lines(folder, "metrics.jsonl"):
+        assert line["train_loss"] is None or math.isfinite(line["train_loss"])

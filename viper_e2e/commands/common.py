@@ -82,7 +82,7 @@ def set_computing(model: ViPER, options: ScoringOptions, processes: Processes) -
     """As the options ask; from here on, ``options.mixed_precision`` holds what ``auto`` resolved to."""
     options.mixed_precision = resolve_precision(options.mixed_precision, model, processes)
     model.set_compute_dtype(compute_dtype(options.mixed_precision))
-    model.set_clip_timeout(options.clip_timeout_seconds)
+    model.set_reading(reading_of(options))
     if options.compile:
         compile_model(model)
 

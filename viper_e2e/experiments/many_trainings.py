@@ -207,7 +207,7 @@ class ManyTrainings:
         module = ViPER.from_pretrained(folder).to(self.accelerator.device)
         module.calibration = None  # what was trained is asked for
         module.set_compute_dtype(compute_dtype(run.train.mixed_precision))
-        module.set_clip_timeout(run.train.clip_timeout_seconds)
+        module.set_reading(reading_of(run.train))
         hooks = Hooks()
         if self.clips is not None:
             held = self.clips.of(shards)

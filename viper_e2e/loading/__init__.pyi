@@ -17,6 +17,8 @@ from .quarantine import ClipKey as ClipKey
 from .quarantine import Quarantine as Quarantine
 from .quarantine import RunQuarantine as RunQuarantine
 from .quarantine import Split as Split
+from .second_decoding import CloseUpJob as CloseUpJob
+from .second_decoding import SecondDecoding as SecondDecoding
 from .sidecar_text import HOW_TO_NAME_IT as HOW_TO_NAME_IT
 from .sidecar_text import beside_clip as beside_clip
 from .sidecar_text import cues_of_file as cues_of_file

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -55,6 +55,20 @@ class ClipBatch:
         """Each row's key, with a number after it if the clip comes again: random changes are drawn by it."""
         repeats = self.repeats or [0] * len(self.keys)
         return [f"{key}#{n}" if n else key for key, n in zip(self.keys, repeats, strict=True)]
+
+    def failed_later(self, clips: Sequence[object]) -> dict[int, ClipError]:
+        """By row, the errors of clips that were decoded well. ``clips``: the rows, further on their way."""
+        return {
+            row: clip
+            for row, clip in enumerate(clips)
+            if isinstance(clip, ClipError) and isinstance(self.clips[row], DecodedClip)
+        }
+
+    def without(self, rows: Iterable[int]) -> ClipBatch:
+        """The same with rows that count for nothing."""
+        weights = self.weights.clone()
+        weights[list(rows)] = 0.0
+        return replace(self, weights=weights)
 
     def skip_record(self, row: int, error: ClipError) -> SkipRecord:
         """Record in `skipped.jsonl` of a row that could not be used, here or in a later stage."""

@@ -84,6 +84,12 @@ class SkipBudget:
             self.in_a_row += 1
         return first_time
 
+    def skip_late(self, record: SkipRecord) -> bool:
+        """As `skip`, of one that was counted as read."""
+        self.num_seen -= 1
+        self.num_used -= 1
+        return self.skip(record)
+
     def check(self) -> None:
         """Raise once a budget is exceeded; call it after the lines are written."""
         if self.in_a_row > self.max_in_a_row:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,10 +13,11 @@ from torch import Tensor
 
 from viper_e2e.clip import CropSpec, DecodedClip
 from viper_e2e.config import DecodingConfig
-from viper_e2e.decoding import close_up, scaled_size
+from viper_e2e.decoding import scaled_size
 from viper_e2e.encoders import PreparedClip
 from viper_e2e.errors import ClipError
 from viper_e2e.faces import FaceRegions, FaceTrack, Window, windows_around
+from viper_e2e.loading import CloseUpJob, SecondDecoding
 from viper_e2e.model.transfer import Transfer
 
 LEAST_GAIN = 1.1
@@ -81,7 +80,7 @@ def plan_view(
 
 
 class CloseUps:
-    """Decodes faces again in threads, while the next clips of a batch are looked at; a context manager."""
+    """Has faces decoded again while the next clips of a batch are looked at; a context manager."""
 
     def __init__(
         self,
@@ -89,19 +88,19 @@ class CloseUps:
         specs: Sequence[CropSpec],
         margin: float,
         transfer: Transfer,
+        again: SecondDecoding,
         *,
         keeps_frames: bool,
     ):
         """``keeps_frames``: whole frames are wanted besides."""
         self._decoding, self._specs, self._margin = decoding, specs, margin
-        self._transfer, self._keeps_frames = transfer, keeps_frames
-        self._threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "viper-close-up")
+        self._transfer, self._again, self._keeps_frames = transfer, again, keeps_frames
 
     def __enter__(self) -> CloseUps:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(cancel_futures=True)
+        self._again.end()
 
     def begin(self, clip: PreparedClip, decoded: DecodedClip) -> Callable[[], PreparedClip | ClipError]:
         """The function returned waits for the clip with its face at a better resolution, if there is one."""
@@ -110,14 +109,15 @@ class CloseUps:
             return lambda: clip
         if decoded.frame_source is None:
             return lambda: replace(clip, notes=(*clip.notes, TOO_LARGE))
-        pixels = self._threads.submit(
-            close_up, self._decoding, decoded.frame_source, view.windows, view.max_side, clip.name
-        )
+        job = CloseUpJob(self._decoding, decoded.frame_source, view.windows, view.max_side, clip.name)
+        pixels = self._again.begin(job)
         return partial(self._finish, clip, view, pixels)
 
-    def _finish(self, clip: PreparedClip, view: View, pixels: Future[np.ndarray]) -> PreparedClip | ClipError:
+    def _finish(
+        self, clip: PreparedClip, view: View, pixels: Callable[[], np.ndarray]
+    ) -> PreparedClip | ClipError:
         try:
-            (flat,) = self._transfer.send([pixels.result()])()
+            (flat,) = self._transfer.send([pixels()])()
         except ClipError as error:
             return error
         frames = clip.pixels

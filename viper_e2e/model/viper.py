@@ -39,6 +39,7 @@ from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.faces import FaceCropper, FaceTrack
 from viper_e2e.fusion import FusionHead, LabelScale, build_fusion, sample_hidden
 from viper_e2e.labels import HUME_REACTION, LabelSet
+from viper_e2e.loading import Reading, SecondDecoding
 from viper_e2e.model.augment import Augment
 from viper_e2e.model.close_ups import CloseUps
 from viper_e2e.model.modes import in_mode
@@ -102,6 +103,7 @@ class ViPER(Pretrained):
         self.modality_dropout = 0.0
         """Chance that a modality is hidden from a clip that comes with a seed, in training mode alone; set by
         who trains, never saved."""
+        self._second_decoding = SecondDecoding(Reading(num_workers=0))
 
     @property
     def device(self) -> torch.device:
@@ -175,7 +177,8 @@ class ViPER(Pretrained):
         margin = max(self.config.faces.hold_margin, reach)
         keeps_frames = any(encoder.reads_whole_frames for encoder in self.encoders.values())
         wanted = specs if self.decoder.comes_back else []
-        return CloseUps(self.config.decoding, wanted, margin, transfer, keeps_frames=keeps_frames)
+        again = self._second_decoding
+        return CloseUps(self.config.decoding, wanted, margin, transfer, again, keeps_frames=keeps_frames)
 
     def _views(
         self, clips: Sequence[PreparedClip | ClipError], slots: Slots, seeds: Sequence[int] | None
@@ -272,6 +275,11 @@ class ViPER(Pretrained):
         """Seconds that an encoder's own process may spend on one clip."""
         for encoder in self.encoders.values():
             encoder.clip_timeout_seconds = seconds
+
+    def set_reading(self, reading: Reading) -> None:
+        """What the module itself decodes, or has measured, is guarded like the clips that come to it."""
+        self.set_clip_timeout(reading.clip_timeout_seconds)
+        self._second_decoding = SecondDecoding(reading)
 
 
 def load(

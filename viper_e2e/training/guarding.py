@@ -122,6 +122,17 @@ class Guard:
                 self.run.log("skipped.jsonl", record.to_json())
         self.skips.check()
 
+    def count_late_skips(self, own: list[SkipRecord]) -> None:
+        """As `count_skips`, of clips that failed once they had come to the module."""
+        counts = self.processes.gather_scalars(len(own), purpose="counting clips that failed late")
+        if not counts.any():
+            return
+        records = self.processes.gather_list(own, purpose="telling clips that failed late")
+        for record in sorted(records, key=lambda record: record.position):
+            if self.skips.skip_late(record) and self.processes.is_main:
+                self.run.log("skipped.jsonl", record.to_json())
+        self.skips.check()
+
     def count_validation_skips(self, records: list[SkipRecord], num_clips: int) -> int:
         """Write down and count the clips that a validation had to do without; too many stop the run.
 

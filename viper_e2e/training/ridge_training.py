@@ -70,6 +70,7 @@ class RidgeTrainer(Trainer):
         with torch.no_grad():
             for batch in group:
                 prepared, cache = self.module.prepare(batch.clips), TokenCache()
+                batch = self._without_failed(batch, prepared)
                 output = self.module(prepared, cache=cache, keep_streams=True)
                 self.yardstick.add(batch, output)
                 self.absent_modalities.add(output, batch.weights)

@@ -150,6 +150,7 @@ class Trainer(TrainingRun):
 
     def _backward(self, batch: ClipBatch, total_weight: Tensor) -> float:
         prepared = self.module.prepare(batch.clips)
+        batch = self._without_failed(batch, prepared)
         seeds = [clip_seed(self.config.seed, batch.epoch, name) for name in batch.visits]
         cache = TokenCache() if self.clip_cache.budget_bytes else None
         output = self.model(prepared, seeds, cache=cache, keep_streams=self.yardstick.is_collecting)
@@ -170,11 +171,26 @@ class Trainer(TrainingRun):
         self._keep_all(batch.keys, prepared, cache)
         return loss.value.item()
 
+    def _without_failed(self, batch: ClipBatch, prepared: Sequence[PreparedClip | ClipError]) -> ClipBatch:
+        """Clips that fail only here (decoded again, larger) are left out like those that fail before. The step
+        has counted them, so that its gradient is smaller by their share."""
+        failed = batch.failed_later(prepared)
+        if not failed:
+            return batch
+        for row, error in failed.items():
+            self.late_skips.append(batch.skip_record(row, error))
+            if error.stage == "worker":
+                self.quarantine.train.add(batch.keys[row], error.reason)
+        self.guard.refuse(self.late_skips)
+        return batch.without(failed)
+
     def _trained(self) -> list[torch.nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def _count_step(self, value: float | None, num_clips: int) -> None:
         """``value``: the loss; None where no clip of the step could be used."""
+        self.guard.count_late_skips(self.late_skips)
+        self.late_skips.clear()
         self.state.step += 1
         if value is not None and math.isfinite(value):
             self.state.loss_sum += value

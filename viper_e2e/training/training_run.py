@@ -12,13 +12,20 @@ from accelerate import Accelerator
 
 from viper_e2e.config import Settings, option_of
 from viper_e2e.labels import LabelSet
-from viper_e2e.loading import ClipCache, ClipStore, Cursor, RunQuarantine, notes_on_reading
+from viper_e2e.loading import ClipCache, ClipStore, Cursor, RunQuarantine, SkipRecord, notes_on_reading
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model, compute_dtype, resolve_precision
 from viper_e2e.runtime import Processes, TellOnce, console
 from viper_e2e.shards import Mixture
 from viper_e2e.training.absent_modalities import AbsentModalities
 from viper_e2e.training.corpus_curves import CorpusCurves
-from viper_e2e.training.data import limits_of, make_loader, open_splits, shares_of, training_labels
+from viper_e2e.training.data import (
+    limits_of,
+    make_loader,
+    open_splits,
+    reading_of,
+    shares_of,
+    training_labels,
+)
 from viper_e2e.training.data_record import data_record, provenance_of, write_data
 from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.fine_tuning import FineTuning, prepare_for_training, rewrapped
@@ -64,7 +71,7 @@ class TrainingRun:
         self._settle_precision()
         self.tuning = FineTuning(self.module, self.config, self.clip_cache, self.notes)
         self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
-        self.module.set_clip_timeout(self.config.clip_timeout_seconds)
+        self.module.set_reading(reading_of(self.config))
         if held is not None:
             held.begin(self.module, is_compiled=self.config.compile)
         self.loss.to(accelerator.device)
@@ -117,6 +124,8 @@ class TrainingRun:
         self.loader = make_loader(
             self.train_shards, self.settings, *share, cached=cached, quarantine=self.quarantine.train
         )
+        self.late_skips: list[SkipRecord] = []
+        """Clips of this process in this step that failed once they had come to the module."""
         self.state = TrainingState(Cursor(self.config.seed))
         self.total_steps = self._steps_in_all()
         optimizer = build_optimizer(self.module, self.config)

@@ -111,6 +111,8 @@ class Validation:
             found.append(one)
             if one.error is not None:
                 left_out.append(_left_out(one, shards, epoch, step))
+                if one.stage == "worker" and self.quarantine.reason_of(one.clip) is None:
+                    self.quarantine.add(one.clip, one.error)
                 self.guard.refuse(left_out[-1:])
         return found, left_out
 
