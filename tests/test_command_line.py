@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import MISSING, fields
@@ -14,12 +16,12 @@ from support import ROOT
 from viper_e2e import config as kinds
 from viper_e2e.commands.cli import COMMANDS, main
 from viper_e2e.commands.command_line import parse, parse_beside_train, parser_of
-from viper_e2e.commands.completion import script
+from viper_e2e.commands.completion import options_of, script
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.errors import ViperError
 
 LEAST = {
-    kinds.InferConfig: ["clip.mp4"],
+    kinds.InferConfig: ["clip.mp4", "--checkpoint=c"],
     kinds.EvalConfig: ["--checkpoint=c", "--shards=s", "--out=o"],
     kinds.AblateConfig: ["--checkpoint=c", "--shards=s", "--out=o"],
     kinds.CalibrateConfig: ["--checkpoint=c", "--shards=s"],
@@ -135,7 +137,7 @@ def test_what_is_cut_short_is_no_option(capsys):
 def test_what_is_not_given_has_the_default_of_its_dataclass(kind):
     given = parse(kind, LEAST[kind], "viper")
     for field in fields(kind):
-        if field.default is not MISSING:
+        if field.default is not MISSING and not field.metadata["missing"]:
             assert getattr(given, field.name) == field.default
         elif field.default_factory is not MISSING:
             assert getattr(given, field.name) == field.default_factory()
@@ -195,13 +197,54 @@ def test_env_names_versions_cores_and_decoders(capsys):
     assert "pyav" in rows["decoders"]
 
 
-def test_a_shell_completes_commands_and_their_options():
-    text = script("bash", COMMANDS)
-    ask = 'COMP_WORDS=({words}); COMP_CWORD={place}; _viper; echo "${{COMPREPLY[@]}}"'
-    typed = [("viper inf", 1), ("viper eval --subm", 2)]
-    lines = [ask.format(words=words, place=place) for words, place in typed]
-    done = subprocess.run(["bash", "-c", "\n".join([text, *lines])], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:2] == ["infer", "--submission"]
+TYPED = [("viper inf", "infer"), ("viper eval --subm", "--submission"), ("viper cv --strat", "--stratify")]
+TYPED += [("viper cv --weight-d", "--weight-decay"), ("viper train --help-a", "--help-all")]
+
+
+ASK = 'COMP_WORDS=({words}); COMP_CWORD={place}; _viper; echo "${{COMPREPLY[@]}}"'
+
+
+def test_bash_completes_commands_and_their_options():
+    lines = [ASK.format(words=words, place=words.count(" ")) for words, _ in TYPED]
+    done = run_in("bash", "\n".join([script("bash", COMMANDS), *lines]))
+    assert done.splitlines() == [found for _, found in TYPED]
+
+
+def test_zsh_is_offered_them_and_keeps_by_itself_those_that_begin_as_typed():
+    ready = f"autoload -U compinit && compinit -u -D\n{script('zsh', COMMANDS)}setopt ksharrays shwordsplit"
+    lines = [ASK.format(words=words, place=words.count(" ")) for words, _ in TYPED]
+    done = run_in("zsh", "\n".join([ready, *lines]))
+    for line, (_, found) in zip(done.splitlines(), TYPED, strict=True):
+        assert found in line.split()
+
+
+def test_fish_completes_commands_options_and_choices_and_says_what_each_means():
+    typed = [*(words for words, _ in TYPED), "viper eval --no-face "]
+    done = run_in("fish", script("fish", COMMANDS) + "\n".join(f"complete -C '{words}'" for words in typed))
+    found = [line.split("\t") for line in done.splitlines()]
+    assert [word for word, *_ in found] == [*(found for _, found in TYPED), "nan", "score"]
+    assert found[0][1] == COMMANDS["infer"].summary
+    assert found[1][1] == "also write the challenge's submission.csv"
+
+
+def test_completion_and_help_know_the_same_options(capsys):
+    for name, command in COMMANDS.items():
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        told = set(re.findall(r"^ +(?:-\w, )?(--[\w.-]+)", capsys.readouterr().out, re.MULTILINE))
+        known = set(options_of(name, command))
+        assert told == known or (command.reads_settings and told < known), name
+
+
+def test_fish_gets_a_quoted_description_of_every_option():
+    lines = [line for line in script("fish", COMMANDS).splitlines() if " -d " in line]
+    assert all(re.search(r" -d '(?:[^'\\]|\\.)*'$", line) for line in lines)
+
+
+def run_in(shell: str, text: str) -> str:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    return subprocess.run([shell, "-c", text], capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture
@@ -225,8 +268,7 @@ def volume():
 def test_notes_reach_people_as_loudly_as_they_ask(flags, told, volume, capsys, monkeypatch):
     from viper_e2e.runtime.console import console
 
-    def noting(argv):
-        assert argv == []
+    def noting(_):
         for _ in range(2):
             volume.debug("debug")
             volume.info("info")
@@ -235,7 +277,7 @@ def test_notes_reach_people_as_loudly_as_they_ask(flags, told, volume, capsys, m
 
     volume.handlers.clear()
     monkeypatch.setattr(console, "quiet", False)
-    monkeypatch.setitem(COMMANDS, "env", (noting, ""))
+    monkeypatch.setattr("viper_e2e.commands.env.run_env", noting)
     assert main(["env", *flags]) == 0
     assert capsys.readouterr().err == told
 

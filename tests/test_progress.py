@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from viper_e2e.commands import cli
+from viper_e2e.commands.command_table import Command
 from viper_e2e.runtime import progress
 from viper_e2e.runtime.progress import ProgressBar, clock, counting, waiting
 
@@ -123,10 +124,10 @@ def test_clock():
     ],
 )
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch, capsys, argv, told):
-    def interrupted(words):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, argv[0], (interrupted, ""))
+    monkeypatch.setattr(Command, "run", interrupted)
     assert cli.main(argv) == 130
     assert told in capsys.readouterr().err
 
@@ -136,7 +137,7 @@ def test_a_training_that_has_begun_is_resumed_after_a_signal_between_its_stages(
     tmp_path, monkeypatch, capsys, words
 ):
     words = [word.replace("RUN", str(tmp_path)) for word in words]
-    monkeypatch.setitem(cli.COMMANDS, "train", (lambda _: signal.raise_signal(signal.SIGTERM), ""))
+    monkeypatch.setattr(Command, "run", lambda *_: signal.raise_signal(signal.SIGTERM))
     assert cli.main(["train", *words]) == 143
     assert f"training had not started; start it with: viper train {words[0]}" in capsys.readouterr().err
     (tmp_path / "config.yaml").touch()

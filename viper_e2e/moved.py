@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 _TABLE = (
     ("0.4", "encoders", "encoders", "cache>prepared stream>base"),
@@ -90,16 +90,17 @@ def _warn(before: str, move: Move, stacklevel: int) -> None:
     warnings.warn(f"{before} is {move.now} now", DeprecationWarning, stacklevel=stacklevel + 1)
 
 
-class Finder:
-    """Imports a moved module from where it is; it is one module under both names.
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+else:
+    Loader = object  # what it does makes it one; importing the class would take as long as all else here
 
-    A finder and a loader by what it does: to import `importlib.abc` takes as long as all else here.
-    """
+
+class Finder(Loader):
+    """Imports a moved module from where it is; it is one module under both names."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        if fullname not in MOVED:
-            return None
-        return ModuleSpec(fullname, self)  # type: ignore[arg-type]  # a loader by what it does
+        return ModuleSpec(fullname, self) if fullname in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> None:
         """As any other module is made."""

@@ -24,14 +24,21 @@ def parse(kind: type[C], argv: Sequence[str], prog: str) -> C:
 
     Raises :class:`ViperError` for a file that cannot be read, ``SystemExit`` (1) for a wrong option.
     """
-    files, argv = take_files(with_dashed_names(argv), prog)
+    files, argv = take_files(_as_declared(kind, with_dashed_names(argv)), prog)
     words = [word for file in files for word in _words_of(kind, file)]
     options, asked, rest = _parsed(kind, [*words, *argv], prog)
     if rest:
         parser_of(kind, prog).error(f"unrecognized arguments: {' '.join(rest)}")
     if asked.print_config:
         print_settings(plain(options))
+    _refuse_missing(kind, options)
     return options
+
+
+def _refuse_missing(kind: type, options: object) -> None:
+    for field in fields(kind):
+        if field.metadata["missing"] and not getattr(options, field.name):
+            raise ViperError(field.metadata["missing"])
 
 
 def parse_beside_train(
@@ -168,12 +175,26 @@ def with_dashed_names(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def with_values(argv: Sequence[str], *options: str) -> list[str]:
-    """``--missing -99,NA`` → ``--missing=-99,NA``: argparse takes what begins with a dash for an option."""
+def _as_declared(kind: type, argv: Sequence[str]) -> list[str]:
+    """``--missing -99,NA`` → ``--missing=-99,NA``: argparse takes what begins with a dash for an option.
+
+    ``--render CLIP`` → ``--render= CLIP`` beside ``--out``: what follows is never the name of a video to write.
+    """
+    words = list(argv)
+    for field in fields(kind):
+        option, beside = option_of(field.name), option_of(field.metadata["bare_beside"] or "")
+        if field.metadata["bare_beside"] and any(word.partition("=")[0] == beside for word in words):
+            words = [f"{word}=" if word == option else word for word in words]
+        if field.metadata["dashed"]:
+            words = _with_values(words, option)
+    return words
+
+
+def _with_values(argv: Sequence[str], option: str) -> list[str]:
     words = list(argv)
     for place in range(len(words) - 2, -1, -1):
-        if words[place] in options and not words[place + 1].startswith("--"):
-            words[place : place + 2] = [f"{words[place]}={words[place + 1]}"]
+        if words[place] == option and not words[place + 1].startswith("--"):
+            words[place : place + 2] = [f"{option}={words[place + 1]}"]
     return words
 
 

@@ -1,13 +1,17 @@
-"""completion.py: `viper completion`: a script with which bash or zsh completes commands and options."""
+"""completion.py: `viper completion`: a script with which bash, zsh or fish completes commands and options."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
+from argparse import Action, ArgumentParser
+from collections.abc import Iterator, Mapping
 
-_SCRIPT = """\
+from viper_e2e.commands.command_line import parser_of
+from viper_e2e.commands.command_table import COMMANDS, Command
+from viper_e2e.commands.train_help import help_parser
+from viper_e2e.config import CompletionConfig
+from viper_e2e.errors import ExitCode
+
+_BASH = """\
 {setup}_viper() {{
     local word="${{COMP_WORDS[COMP_CWORD]}}" words=""
     if [ "$COMP_CWORD" = 1 ]; then
@@ -23,20 +27,55 @@ _SCRIPT = """\
 complete -o default -o bashdefault -F _viper viper
 """
 """Names of files are completed by the shell itself, where nothing of ours fits."""
+_FISH = """\
+function __viper_is
+    set -l words (commandline -opc)
+    test (count $words) -ge 2; and test $words[2] = $argv[1]
+end
+function __viper_has_no_command
+    test (count (commandline -opc)) -eq 1
+end
+complete -c viper -n __viper_has_no_command -f
+"""
 
 
-def script(shell: str, commands: Mapping[str, tuple[Callable[[Sequence[str]], int], str]]) -> str:
-    """For ``eval`` in the shell's own start-up file."""
+def run_completion(options: CompletionConfig) -> int:
+    """Print it for ``eval`` in the shell's own start-up file; in fish, for ``source``."""
+    print(script(options.shell, COMMANDS), end="")
+    return ExitCode.OK
+
+
+def script(shell: str, commands: Mapping[str, Command]) -> str:
+    """For `bash`, `zsh` or `fish`."""
+    if shell == "fish":
+        return _FISH + "".join(f"{line}\n" for name, row in commands.items() for line in _in_fish(name, row))
     cases = [
-        f'            {name}) words="{" ".join(options_of(run))}" ;;' for name, (run, _) in commands.items()
+        f'            {name}) words="{" ".join(sorted(options_of(name, row)))}" ;;'
+        for name, row in commands.items()
     ]
     setup = "autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""
-    return _SCRIPT.format(setup=setup, commands=" ".join(commands), cases="\n".join(cases))
+    return _BASH.format(setup=setup, commands=" ".join(commands), cases="\n".join(cases))
 
 
-def options_of(run: Callable[[Sequence[str]], int]) -> list[str]:
-    """What its ``--help`` names."""
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
-        run(["--help"])
-    return sorted(set(re.findall(r"(?<![\w-])--[a-z][\w.-]*", told.getvalue())))
+def options_of(name: str, command: Command) -> dict[str, Action]:
+    """Every option that a command understands, with what its parser knows of it."""
+    parsers: list[ArgumentParser] = [parser_of(command.options, f"viper {name}")]
+    if command.reads_settings:
+        parsers.append(help_parser("base", f"viper {name}", is_short=True))
+    found = {word: action for parser in parsers for word, action in parser._option_string_actions.items()}
+    return {word: action for word, action in found.items() if word.startswith("--")}
+
+
+def _in_fish(name: str, command: Command) -> Iterator[str]:
+    yield f"complete -c viper -n __viper_has_no_command -a {name} -d {_quoted(command.summary)}"
+    for word, action in options_of(name, command).items():
+        takes = "" if action.nargs == 0 else " -r"
+        if action.choices is not None:
+            takes = f" -x -a {_quoted(' '.join(map(str, action.choices)))}"
+        told = _quoted((action.help or "").replace("%%", "%"))
+        yield f"complete -c viper -n '__viper_is {name}' -l {word.removeprefix('--')}{takes} -d {told}"
+
+
+def _quoted(text: str) -> str:
+    """As fish reads it between single quotes."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+from viper_e2e.config import EnvConfig
 from viper_e2e.errors import ExitCode
 from viper_e2e.runtime import __version__, versions
 
 
-def run_env() -> int:
+def run_env(_: EnvConfig) -> int:
     """Print a line each for versions, cores, GPUs, decoders and where weights are looked for."""
     import torch
 

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, HelpFormatter
 from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
 from viper_e2e.commands.command_line import parser_of
 from viper_e2e.config import (
@@ -77,13 +77,13 @@ def _add_group(
         _add_group(parser, title_inside, prefix_inside, value, type(value))
 
 
-def _values_of(hint: Any) -> str:
+def _values_of(hint: object) -> str:
     """Those there are to choose from, if so few that they can be named."""
     choices = ("true", "false") if hint is bool else get_args(hint) if get_origin(hint) is Literal else ()
     return f"{{{','.join(choices)}}}" if choices else ""
 
 
-def _meaning(told: str, value: Any) -> str:
+def _meaning(told: str, value: object) -> str:
     """Docstrings are no templates; a default is named where there is one to speak of, as it would be typed."""
     data = plain(value)
     written = f"[{','.join(map(str, data))}]" if isinstance(data, list) else str(data)

@@ -19,6 +19,10 @@ from viper_e2e.config.shared_options import (
     option,
 )
 
+MODELS = """there is no default model; give --checkpoint one of these:
+  VaianiLorenzo/ViPER-VA     one of the authors' eight, trained on Hume-Reaction (ViPER: validation r .3025)
+  demo/run/checkpoints/best  what `make demo` trains on generated people; says nothing about real ones
+  RUN/checkpoints/best       your own, by `viper train` on labelled clips; `viper eval` tells how good it is"""
 NO_FACE = "for clips without a face: score the whole picture and report it (default), or give no numbers"
 
 
@@ -53,7 +57,7 @@ class InferConfig(CalibratedOptions, ScoringOptions):
         metavar="CLIP",
         help="clip, folder of clips, address of a clip (https://, s3://, gs://, hf://), or shards (*.tar)",
     )
-    checkpoint: str = option("", help="folder of a trained model, or a hub id")
+    checkpoint: str = option("", missing=MODELS, help="folder of a trained model, or a hub id")
     text: str | None = option(
         None,
         help="transcript of the clip, for models that read words (default: .vtt, .srt or .txt next to it)",
@@ -76,6 +80,7 @@ class InferConfig(CalibratedOptions, ScoringOptions):
         None,
         metavar="OUT.mp4",
         bare="",
+        bare_beside="out",
         help="write a video of the clip (with --out: of each) with its face box and scores",
     )
     window_seconds: Annotated[float | None, ABOVE_0] = option(
@@ -85,7 +90,11 @@ class InferConfig(CalibratedOptions, ScoringOptions):
         None, help="time between windows (default: half a window)"
     )
     plot: str | None = option(
-        None, metavar="OUT.png", bare="", help="plot the scores of one clip over time (with --out: of each)"
+        None,
+        metavar="OUT.png",
+        bare="",
+        bare_beside="out",
+        help="plot the scores of one clip over time (with --out: of each)",
     )
     no_face: Literal["score", "nan"] = option("score", help=NO_FACE)
 
@@ -270,4 +279,6 @@ class EnvConfig:
 class CompletionConfig:
     """Print a script with which a shell completes commands and options."""
 
-    shell: Literal["bash", "zsh"] = option(positional=True, help='e.g. eval "$(viper completion bash)"')
+    shell: Literal["bash", "zsh", "fish"] = option(
+        positional=True, help='e.g. eval "$(viper completion bash)", or viper completion fish | source'
+    )

@@ -75,10 +75,13 @@ class PackConfig:
         help="columns to keep with each clip (Gender,Language) for scores by group; they are not labels",
         group="table",
     )
-    ignore: list[str] = option([], metavar="A,B", help="columns that are not emotions", group="table")
+    ignore: list[str] = option(
+        [], metavar="A,B", dashed=True, help="columns that are not emotions", group="table"
+    )
     missing: list[str] = option(
         [],
         metavar="CODES",
+        dashed=True,
         help="cells that mean missing, e.g. -99,NA; none: there are no such codes",
         group="table",
     )

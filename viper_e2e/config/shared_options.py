@@ -20,14 +20,28 @@ def option(
     metavar: str | None = None,
     positional: bool = False,
     bare: str | None = None,
+    bare_beside: str | None = None,
+    dashed: bool = False,
+    missing: str | None = None,
     group: str | None = None,
 ) -> Any:
     """A field with what ``--help`` says of it. Without a default it must be given.
 
-    ``positional``: without a name. ``bare``: its value where the name stands alone. ``group``: the heading of
-    ``--help`` it stands under. A list is an option that may be repeated.
+    ``positional``: without a name. ``bare``: its value where the name stands alone; beside the option
+    ``bare_beside`` it always does. ``dashed``: its value may begin with a dash. ``missing``: the error where
+    nothing gives it a value. ``group``: the heading of ``--help`` it stands under. A list is an option that may
+    be repeated.
     """
-    how = {"help": help, "metavar": metavar, "positional": positional, "bare": bare, "group": group}
+    how = {
+        "help": help,
+        "metavar": metavar,
+        "positional": positional,
+        "group": group,
+        "bare": bare,
+        "bare_beside": bare_beside,
+        "dashed": dashed,
+        "missing": missing,
+    }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=how)
     return field(default=default, metadata=how)
