@@ -163,14 +163,13 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 def rates(console: Console, shards: ShardSet, remote: ShardSet, decode: DecodeSample, args) -> None:
     """Clips per second."""
-    from viper_e2e.loading import ClipLoader  # not above: workers import this file, and do without torch
+    # Not above: workers import this file, and do without torch.
+    from viper_e2e.loading import ClipLoader, Reading
 
     loaders = {}
     for name, place in (("local", shards), ("http", remote)):
         for num in [int(n) for n in args.workers.split(",")]:
-            loaders[f"{name}, workers {num}"] = ClipLoader(
-                place, decode, batch_size=args.batch_size, num_workers=num
-            )
+            loaders[f"{name}, workers {num}"] = ClipLoader(place, decode, Reading(args.batch_size, num))
     contenders = {f"alone, {NUM_CORES} processes": lambda _: alone(shards, decode, NUM_CORES)} | {
         name: lambda epoch, loader=loader: load(loader, epoch) for name, loader in loaders.items()
     }
@@ -195,7 +194,7 @@ def rates(console: Console, shards: ShardSet, remote: ShardSet, decode: DecodeSa
 
 def memory(console: Console, shards: ShardSet, decode: DecodeSample, args) -> None:
     """Bytes of decoded clips that wait while the consumer is busy elsewhere."""
-    from viper_e2e.loading import ClipLoader
+    from viper_e2e.loading import ClipLoader, OrderSettings, Reading
 
     table = Table(
         "workers × prefetch",
@@ -209,12 +208,12 @@ def memory(console: Console, shards: ShardSet, decode: DecodeSample, args) -> No
     clip_bytes = clip.frames.nbytes + sum(run.samples.nbytes for run in clip.sound)
     for num_workers, prefetch in ((1, 4), (2, 2), (2, 4)):
         with ClipLoader(
-            shards, decode, batch_size=1, num_workers=num_workers, prefetch=prefetch, shuffle=False
+            shards, decode, Reading(1, num_workers, prefetch), order=OrderSettings(shuffle=False)
         ) as loader:
             own, batches = private_memory(os.getpid()), loader.epoch(0)
             batch = next(batches)
             # What has arrived is taken in, and nothing further asked for.
-            while loader.pool.stats().num_unanswered:
+            while loader.stream.pool.stats().num_unanswered:
                 time.sleep(0.01)
             waiting = handed_over() - sum(c.frames.nbytes for c in batch.clips)
             largest = max(private_memory(process.pid) for process in workers_running())
@@ -246,7 +245,7 @@ def private_memory(pid: int) -> int:
 
 def waiting(console: Console, shards: ShardSet, decode: DecodeSample, args) -> None:
     """Share of time waiting when workers and consumer have a core each."""
-    from viper_e2e.loading import ClipLoader
+    from viper_e2e.loading import ClipLoader, Reading
 
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
@@ -260,7 +259,7 @@ def waiting(console: Console, shards: ShardSet, decode: DecodeSample, args) -> N
 
     table = Table("workers on one core", "compute / decode", "waiting, share", "clips/s")
     os.sched_setaffinity(0, {cores[1]})
-    with ClipLoader(shards, decode, batch_size=args.batch_size, num_workers=1) as loader:
+    with ClipLoader(shards, decode, Reading(args.batch_size, 1)) as loader:
         next(loader.epoch(0))
         for process in workers_running():
             os.sched_setaffinity(process.pid, {cores[0]})
@@ -270,14 +269,14 @@ def waiting(console: Console, shards: ShardSet, decode: DecodeSample, args) -> N
             # The first batch of a run has nobody computing before it; a long run has one such batch.
             for clip in next(batches).clips:
                 consume(clip)
-            loader.waiting_seconds, since = 0.0, time.perf_counter()
+            loader.stream.waiting_seconds, since = 0.0, time.perf_counter()
             for batch in batches:
                 for clip in batch.clips:
                     if clip is not None:
                         consume(clip)
                         num_clips += 1
             elapsed = time.perf_counter() - since
-            shares.append(100 * loader.waiting_seconds / elapsed)
+            shares.append(100 * loader.stream.waiting_seconds / elapsed)
             speeds.append(num_clips / elapsed)
     os.sched_setaffinity(0, set(cores))
     table.add_row("1", f"{args.compute:g}", spread(shares, 1) + " %", spread(speeds))

@@ -30,7 +30,7 @@ from clips import make_clip
 from viper_e2e.config import DecodingConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.labels import LabelSet
-from viper_e2e.loading import ClipLoader, DecodeSample
+from viper_e2e.loading import ClipLoader, DecodeSample, Reading
 from viper_e2e.shards import RemoteFile, RemoteReading, ShardLimits, ShardSet, ShardWriter
 
 
@@ -97,7 +97,7 @@ def write_shards(folder: Path, num_clips: int) -> None:
 def loaded(pattern: str, far: RemoteReading) -> float:
     """Clips a second of an epoch, once its workers have begun."""
     shards = ShardSet(pattern, limits=ShardLimits(far=far))
-    loader = ClipLoader(shards, DecodeSample(ClipDecoder(DecodingConfig())), batch_size=8, num_workers=2)
+    loader = ClipLoader(shards, DecodeSample(ClipDecoder(DecodingConfig())), Reading(8, 2))
     with loader:
         batches = loader.epoch(0)
         next(batches)

@@ -79,7 +79,7 @@ def peak_mb() -> float:
 
 def work(what: str, folder: str, num_workers: int) -> None:
     from viper_e2e.config import TrainConfig
-    from viper_e2e.loading import ClipLoader
+    from viper_e2e.loading import ClipLoader, Reading
     from viper_e2e.training import open_splits, training_labels
 
     imported = peak_mb()
@@ -89,9 +89,9 @@ def work(what: str, folder: str, num_workers: int) -> None:
     train, _ = open_splits(config)
     training_labels(train, "linear")
     train.content_id()
-    loader = ClipLoader(train, str, batch_size=16, num_workers=num_workers)
+    loader = ClipLoader(train, str, Reading(16, num_workers))
     start = len(train) // 2 // 16 * 16 if what == "resume" else 0
-    slots = loader._slots(3, start)
+    slots = loader._slots(loader.order(3), start)
     for _ in range(16):
         next(slots)
     if what == "walk":

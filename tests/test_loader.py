@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import time
 import weakref
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from viper_e2e.config import DecodingConfig
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading.loader import ClipBatch, ClipLoader, DecodeSample
 from viper_e2e.loading.order import home_process
+from viper_e2e.loading.order_settings import OrderSettings, ProcessShare
 from viper_e2e.loading.quarantine import Quarantine
+from viper_e2e.loading.stream import Reading
 from viper_e2e.loading.workers import WorkerError
 from viper_e2e.shards import ShardSet, ShardWriter
 
@@ -28,8 +31,14 @@ SIZES = [7, 4, 12]
 
 
 def loader_of(shards: FakeShards | None = None, decode: FakeDecode | None = None, **settings) -> ClipLoader:
+    """``settings``: fields of `Reading`, `OrderSettings` and `ProcessShare`, or what else a loader takes."""
     settings = {"batch_size": 4, "num_workers": 0} | settings
-    return ClipLoader(shards or FakeShards(SIZES), decode or FakeDecode(), **settings)
+    reading, order, share = (
+        made(**{field.name: settings.pop(field.name) for field in fields(made) if field.name in settings})
+        for made in (Reading, OrderSettings, ProcessShare)
+    )
+    how = {"order": order, "share": share, **settings}
+    return ClipLoader(shards or FakeShards(SIZES), decode or FakeDecode(), reading, **how)
 
 
 def described(batch: ClipBatch) -> tuple:
@@ -93,8 +102,7 @@ def test_an_abandoned_epoch_leaves_no_trace_in_the_next():
 @pytest.mark.parametrize("start", [0, 5])
 def test_all_processes_together_see_each_remaining_clip_once(num_processes, start):
     loaders = [
-        loader_of(batch_size=2, num_processes=num_processes, process_index=p, accumulation=2)
-        for p in range(num_processes)
+        loader_of(batch_size=2, count=num_processes, index=p, accumulation=2) for p in range(num_processes)
     ]
     batches = [list(loader.epoch(0, start)) for loader in loaders]
     assert sorted(p for part in batches for p in positions(part)) == list(range(start, 23))
@@ -106,18 +114,16 @@ def test_all_processes_together_see_each_remaining_clip_once(num_processes, star
 
 
 def test_another_number_of_processes_goes_on_where_a_run_stopped():
-    before = [list(loader_of(batch_size=2, num_processes=2, process_index=p).epoch(0))[:2] for p in (0, 1)]
+    before = [list(loader_of(batch_size=2, count=2, index=p).epoch(0))[:2] for p in (0, 1)]
     reached = before[0][-1].next_position
-    after = [
-        list(loader_of(batch_size=2, num_processes=3, process_index=p).epoch(0, reached)) for p in range(3)
-    ]
+    after = [list(loader_of(batch_size=2, count=3, index=p).epoch(0, reached)) for p in range(3)]
     assert reached == 8
     assert sorted(p for part in before + after for p in positions(part)) == list(range(23))
 
 
 def test_clips_go_to_their_home_process_while_it_has_room():
     for process in (0, 1):
-        batches = list(loader_of(batch_size=8, num_processes=2, process_index=process).epoch(0))
+        batches = list(loader_of(batch_size=8, count=2, index=process).epoch(0))
         keys = [key for batch in batches for key in batch.keys if key]
         at_home = sum(home_process(key, 2) == process for key in keys)
         assert at_home / len(keys) > 0.7
@@ -263,7 +269,7 @@ def test_a_clip_that_ends_its_worker_is_left_out_and_named(kind, reason, num_wor
     fatal = FakeShards(SIZES, renamed={9: kind})
     with loader_of(fatal, num_workers=num_workers, clip_timeout_seconds=0.7) as loader:
         batches = list(loader.epoch(0))
-        assert loader.quarantine.reasons == {kind: reason}
+        assert loader.stream.quarantine.reasons == {kind: reason}
         rows = {key: clip for batch in batches for key, clip in zip(batch.keys, batch.clips, strict=True)}
         assert rows[kind].stage == "worker"
         assert reason in str(rows[kind])
@@ -272,7 +278,7 @@ def test_a_clip_that_ends_its_worker_is_left_out_and_named(kind, reason, num_wor
         assert positions(batches) == list(range(23))
         # It is not tried again: the next epoch loses no worker.
         assert sum(isinstance(clip, ClipError) for batch in loader.epoch(1) for clip in batch.clips) == 1
-        assert loader.quarantine.reasons == {kind: reason}
+        assert loader.stream.quarantine.reasons == {kind: reason}
 
 
 def test_a_resumed_run_leaves_out_what_was_left_out_before():
@@ -343,7 +349,7 @@ def test_a_position_outside_of_the_epoch_is_refused():
 def test_waiting_is_measured():
     loader = loader_of(FakeShards([2]), FakeDecode(seconds=0.05))
     list(loader.epoch(0))
-    assert loader.waiting_seconds >= 0.1
+    assert loader.stream.waiting_seconds >= 0.1
 
 
 # --- the real parts -----------------------------------------------------------------------------
@@ -388,11 +394,11 @@ def test_what_waits_takes_workers_times_prefetch_times_one_clip(real_shards):
     gc.collect()
     before = sum(end - first for first, end in mapped())
     decode = DecodeSample(ClipDecoder(SCALED))
-    with ClipLoader(real_shards, decode, batch_size=1, num_workers=2, prefetch=3) as loader:
+    with ClipLoader(real_shards, decode, Reading(1, 2, 3)) as loader:
         batches = loader.epoch(0)
         (in_hand,) = next(batches).clips
         until = time.monotonic() + 60
-        while (stats := loader.pool.stats()).num_waiting < 6 and time.monotonic() < until:
+        while (stats := loader.stream.pool.stats()).num_waiting < 6 and time.monotonic() < until:
             time.sleep(0.01)
         small = sum(run.samples.nbytes for run in in_hand.sound)
         one_clip = in_hand.frames.nbytes + small
@@ -408,7 +414,7 @@ def test_between_worker_and_module_frames_are_never_copied(real_shards):
 
     from viper_e2e.decoding import ClipDecoder
 
-    with ClipLoader(real_shards, DecodeSample(ClipDecoder(SCALED)), batch_size=2, num_workers=1) as loader:
+    with ClipLoader(real_shards, DecodeSample(ClipDecoder(SCALED)), Reading(2, 1)) as loader:
         clips = next(loader.epoch(0)).clips
     prepared = model_of("visual").prepare(clips)
     for clip, ready in zip(clips, prepared, strict=True):
@@ -434,7 +440,7 @@ def test_clips_of_real_shards_are_the_same_from_here_and_from_workers(tiny_clip,
     decode = DecodeSample(ClipDecoder(DecodingConfig(num_frames=8)))
     found = []
     for num_workers in (0, 2):
-        with ClipLoader(shards, decode, batch_size=4, num_workers=num_workers) as loader:
+        with ClipLoader(shards, decode, Reading(4, num_workers)) as loader:
             found.append(next(loader.epoch(0)))
             for process in multiprocessing.active_children():
                 assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()

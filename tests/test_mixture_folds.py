@@ -11,7 +11,7 @@ from support.shard_sets import MOODS, mood, write_shards
 from viper_e2e.config import TrainConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.loading import ClipLoader, clips_per_epoch
+from viper_e2e.loading import ClipLoader, OrderSettings, Reading, clips_per_epoch
 from viper_e2e.tasks import Task
 from viper_e2e.training.data import open_corpora, open_splits, shares_of
 from viper_e2e.training.folds import make_folds
@@ -78,7 +78,7 @@ def test_made_folds_keep_equal_names_of_two_corpora_apart(corpora):
 
 
 def keys_of_epoch(shards, epoch: int = 0) -> list[str]:
-    with ClipLoader(shards, str, batch_size=4, num_workers=0, corpora=shares_of(shards)) as loader:
+    with ClipLoader(shards, str, Reading(4, 0), order=OrderSettings(shares=shares_of(shards))) as loader:
         order = loader.order(epoch)
         return [shards.entry(order[position]).key for position in range(len(order))]
 

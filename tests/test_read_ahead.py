@@ -10,7 +10,7 @@ from weakref import ref
 import pytest
 from support.remote_shards import PATTERN, ShardServer, cut_short, epochs, is_whole, told, write_shards
 
-from viper_e2e.loading import ClipLoader, EpochOrder, Share, read_ahead
+from viper_e2e.loading import ClipLoader, EpochOrder, OrderSettings, Reading, Share, read_ahead
 from viper_e2e.loading.mixture_order import MixtureOrder, MixturePattern, clips_per_epoch
 from viper_e2e.loading.read_ahead_buffer import InMemory
 from viper_e2e.loading.spans import spans_of_clips
@@ -46,7 +46,7 @@ def test_some_clips_of_shards_are_read_ahead_as_all_are(shard_server, shuffle):
     some, found = [0, 1, 2, 13, 14, 3, 23], {}
     for pattern in (f"{shard_server.folder}/{PATTERN}", shard_server.pattern):
         source = Subset(ShardSet(pattern, limits=ShardLimits(remote_reading=AHEAD)), some)
-        with ClipLoader(source, told, batch_size=4, num_workers=0, shuffle=shuffle) as loader:
+        with ClipLoader(source, told, Reading(4, 0), order=OrderSettings(shuffle=shuffle)) as loader:
             found[pattern] = [
                 clip.name for batch in loader.epoch(0) for clip in batch.clips if clip is not None
             ]
@@ -166,7 +166,7 @@ def in_trouble(shard_server: ShardServer, fault: str):
 def test_an_epoch_from_a_server_in_trouble_is_that_from_disk(fault, shard_server):
     shards = ShardSet(shard_server.pattern, limits=ShardLimits(remote_reading=AHEAD))
     shard_server.fault = in_trouble(shard_server, fault)
-    with ClipLoader(shards, told, batch_size=4, num_workers=0, shuffle_window=8) as loader:
+    with ClipLoader(shards, told, Reading(4, 0), order=OrderSettings(shuffle_window=8)) as loader:
         found = [clip.name for batch in loader.epoch(0) for clip in batch.clips]
     assert found == epochs(f"{shard_server.folder}/{PATTERN}")
 
@@ -175,7 +175,7 @@ def test_errors_are_those_of_ranges(shard_server):
     """Clips of a shard that cannot be had as a whole are read one by one, and so is what is said of them."""
     shards = ShardSet(shard_server.pattern, limits=ShardLimits(remote_reading=AHEAD))
     shard_server.fault = lambda handler, data, first, last: handler.say(404)
-    with ClipLoader(shards, told, batch_size=4, num_workers=0, shuffle_window=8) as loader:
+    with ClipLoader(shards, told, Reading(4, 0), order=OrderSettings(shuffle_window=8)) as loader:
         found = [clip for batch in loader.epoch(0) for clip in batch.clips]
     assert {clip.stage for clip in found} == {"read"}
     assert "no such shard (HTTP 404)" in str(found[0])
@@ -184,7 +184,7 @@ def test_errors_are_those_of_ranges(shard_server):
 def test_what_a_server_has_changed_meanwhile_is_told_of_each_clip(shard_server, tmp_path):
     shards = ShardSet(shard_server.pattern, limits=ShardLimits(remote_reading=AHEAD))
     shard_server.folder = write_shards(tmp_path / "others", seed=1)
-    with ClipLoader(shards, told, batch_size=4, num_workers=0, shuffle_window=8) as loader:
+    with ClipLoader(shards, told, Reading(4, 0), order=OrderSettings(shuffle_window=8)) as loader:
         found = [clip for batch in loader.epoch(0) for clip in batch.clips]
     assert all("does not match the sha256 of the index" in str(clip) for clip in found)
 
@@ -228,7 +228,7 @@ def test_shards_for_which_there_is_no_memory_are_read_by_range_and_that_is_told(
 def test_shards_whose_clips_are_in_memory_are_not_fetched(shard_server):
     shards = ShardSet(shard_server.pattern, limits=ShardLimits(remote_reading=AHEAD))
     held = {f"clip{i:02d}": f"clip{i:02d}" for i in range(24) if i // 6 != 2}
-    with ClipLoader(shards, told, batch_size=4, num_workers=0, cached=held.get) as loader:
+    with ClipLoader(shards, told, Reading(4, 0), cached=held.get) as loader:
         assert len([clip for batch in loader.epoch(0) for clip in batch.clips]) == 24
     assert len(shard_server.whole()) == 1
     assert shard_server.of_clips() == []

@@ -12,7 +12,7 @@ from support.http_server import FILE, Handler, serving
 
 from viper_e2e.clip import DecodedClip
 from viper_e2e.errors import UNREACHABLE, ClipError
-from viper_e2e.loading.loader import ClipLoader
+from viper_e2e.loading import ClipLoader, OrderSettings, Reading
 from viper_e2e.loading.workers import WorkerPool
 from viper_e2e.shards import ShardError, ShardSet, ShardWriter, remote
 from viper_e2e.shards.sources import open_source
@@ -203,10 +203,10 @@ def test_an_outage_costs_an_epoch_no_clip(num_workers, tmp_path, capfd):
 
     with serving(serve) as server:
         shards = ShardSet(f"{server.url}/train-000000.tar")
-        loader = ClipLoader(shards, decoded, batch_size=2, shuffle=False, num_workers=num_workers)
-        loader.outage_seconds = 20.0
+        loader = ClipLoader(shards, decoded, Reading(2, num_workers), order=OrderSettings(shuffle=False))
+        loader.stream.outage_seconds = 20.0
         if num_workers:
-            loader.pool = SlowToRecover(3)
+            loader.stream.pool = SlowToRecover(3)
         until[0] = time.monotonic() + 0.3
         clips = [clip for batch in loader.epoch(0) for clip in batch.clips]
     assert sorted(clip.name for clip in clips) == list("abcd")
@@ -217,8 +217,8 @@ def test_an_outage_that_does_not_end_is_given_up_once(tmp_path, capfd):
     data = make_shard(tmp_path)
     with serving(lambda handler: handler.ranged(data[Path(handler.path).name]) or True) as server:
         shards = ShardSet(f"{server.url}/train-000000.tar")
-    loader = ClipLoader(shards, decoded, batch_size=4, shuffle=False, num_workers=0)
-    loader.outage_seconds = 0.2
+    loader = ClipLoader(shards, decoded, Reading(4, 0), order=OrderSettings(shuffle=False))
+    loader.stream.outage_seconds = 0.2
     began = time.monotonic()
     (batch,) = loader.epoch(0)
     assert [clip.stage for clip in batch.clips] == [UNREACHABLE] * 4

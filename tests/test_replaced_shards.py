@@ -11,7 +11,7 @@ from support.remote_shards import ShardServer, serving_shards, told
 from support.tars import three_samples, write_foreign
 
 from viper_e2e.errors import ClipError
-from viper_e2e.loading import ClipLoader
+from viper_e2e.loading import ClipLoader, Reading
 from viper_e2e.shards import RemoteReading, ShardError, ShardLimits, ShardSet, index_path, make_index, remote
 
 NAME = "train-000000.tar"
@@ -54,7 +54,7 @@ def test_no_way_of_reading_gives_bytes_of_another_state(read, is_kept, shard_ser
         f"{shard_server.url}/{NAME}", limits=ShardLimits(remote_reading=RemoteReading(read, cache=cache))
     )
     replaced(shard_server)
-    with ClipLoader(shards, told, batch_size=3, num_workers=0) as loader:
+    with ClipLoader(shards, told, Reading(3, 0)) as loader:
         clips = [clip for batch in loader.epoch(0) for clip in batch.clips]
     assert [isinstance(clip, ClipError) and "was replaced" in str(clip) for clip in clips] == [True] * 3
 

@@ -16,7 +16,7 @@ import pytest
 from support.remote_shards import PATTERN, cut_short, epochs, is_whole, serving_shards, told, write_shards
 
 from viper_e2e.errors import ViperError
-from viper_e2e.loading import ClipLoader, read_ahead
+from viper_e2e.loading import ClipLoader, OrderSettings, Reading, read_ahead
 from viper_e2e.shards import (
     BusyError,
     RemoteReading,
@@ -85,7 +85,7 @@ def test_a_server_in_trouble_leaves_whole_shards_or_none(fault, shard_server, tm
         return cut_short(handler, data, first, last, after=min(2000, (last - first) // 2))
 
     shard_server.fault = answer
-    with ClipLoader(shards, told, batch_size=4, num_workers=0, shuffle_window=8) as loader:
+    with ClipLoader(shards, told, Reading(4, 0), order=OrderSettings(shuffle_window=8)) as loader:
         found = [clip.name for batch in loader.epoch(0) for clip in batch.clips]
     assert found == epochs(f"{shard_server.folder}/{PATTERN}")
     originals = {path.read_bytes() for path in shard_server.folder.glob("*.tar")}
@@ -155,7 +155,7 @@ def test_a_shard_of_which_some_clips_are_left_out_is_kept_once(shard_server, tmp
     limits = ShardLimits(remote_reading=RemoteReading(cache=str(tmp_path / "kept")))
     for part in range(2):
         shards = ShardSet(shard_server.pattern, limits=limits).only([i % 3 > part for i in range(24)])
-        with ClipLoader(shards, told, batch_size=4, num_workers=0) as loader:
+        with ClipLoader(shards, told, Reading(4, 0)) as loader:
             assert sum(len(batch.clips) for batch in loader.epoch(0)) == 16 - 8 * part
     assert (len(shard_server.whole()), shard_server.of_clips(), len(kept(tmp_path / "kept"))) == (4, [], 4)
 

@@ -15,7 +15,7 @@ from support.remote_shards import epochs, told
 
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.loading import ClipLoader, read_ahead
+from viper_e2e.loading import ClipLoader, OrderSettings, Reading, read_ahead
 from viper_e2e.shards import RemoteReading, ShardError, ShardLimits, ShardSet, ShardWriter, remote, stores
 from viper_e2e.shards.sources import open_source
 
@@ -320,7 +320,7 @@ def test_a_token_that_expires_before_shards_are_read_whole_is_told_as_with_range
         monkeypatch.setenv("HF_TOKEN", "hf_good")
         opened = ShardSet(f"hf://datasets/ann/faces/data/{TWO}", limits=ShardLimits(remote_reading=reading))
         monkeypatch.setenv("HF_TOKEN", "hf_old")
-        with ClipLoader(opened, told, batch_size=4, num_workers=0) as loader:
+        with ClipLoader(opened, told, Reading(4, 0)) as loader:
             clips = [clip for batch in loader.epoch(0) for clip in batch.clips]
         found.append([f"{clip.stage}: {clip}" for clip in clips])
     assert found[0] == found[1] == found[2]
@@ -348,7 +348,7 @@ def test_credentials_renewed_while_shards_are_read_whole_are_found(way, shards, 
         limits = ShardLimits(remote_reading=whole_ways(tmp_path)[way])
         opened = ShardSet(f"s3://b/{TWO}", limits=limits)
         expired[0] = True
-        with ClipLoader(opened, told, batch_size=4, num_workers=0, shuffle_window=8) as loader:
+        with ClipLoader(opened, told, Reading(4, 0), order=OrderSettings(shuffle_window=8)) as loader:
             found = [clip.name for batch in loader.epoch(0) for clip in batch.clips]
         sizes = {f"bytes=0-{path.stat().st_size - 1}" for path in shards.glob("*.tar")}
         assert {headers["Range"] for headers in server.asked} >= sizes

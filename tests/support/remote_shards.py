@@ -14,7 +14,7 @@ import numpy as np
 from support.http_server import Handler, serving
 from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.labels import LabelSet
-from viper_e2e.loading import ClipLoader
+from viper_e2e.loading import ClipLoader, OrderSettings, Reading
 from viper_e2e.shards import RemoteReading, ShardLimits, ShardSet, ShardWriter
 
 LABELS = LabelSet(("Joy", "Fear"))
@@ -109,8 +109,9 @@ def epochs(
 ) -> list[str]:
     """What a loader gives, in its order: names of clips, or of errors."""
     shards = ShardSet(pattern, limits=ShardLimits(remote_reading=reading or RemoteReading()))
-    how = {"batch_size": 4, "num_workers": 0, "shuffle_window": 8, **settings}
-    with ClipLoader(shards, told, **how) as loader:
+    given = {"num_workers": 0, "shuffle": True, "shuffle_window": 8, **settings}
+    order = OrderSettings(shuffle=given["shuffle"], shuffle_window=given["shuffle_window"])
+    with ClipLoader(shards, told, Reading(4, given["num_workers"]), order=order) as loader:
         return [
             getattr(clip, "name", None) or f"{clip.stage}: {clip}"
             for epoch in range(num_epochs)

@@ -14,7 +14,7 @@ import torch
 from viper_e2e.clip import DecodedClip
 from viper_e2e.config import Settings
 from viper_e2e.errors import ClipError, ExitCode, ViperError
-from viper_e2e.loading import ClipBatch, ClipLoader, notes_on_reading
+from viper_e2e.loading import ClipBatch, ClipLoader, ProcessShare, notes_on_reading
 from viper_e2e.model import StageClock, ViPER, check_compiler, compile_model, compute_dtype, resolve_precision
 from viper_e2e.runtime import AS_IT_IS, console, count_of, first_of, progress_bar, table, tell_problems
 from viper_e2e.shards import ShardSet
@@ -108,7 +108,7 @@ def measure(
     unusable: dict[str, None] = {}
     tell("reading shards")
     read = _rate(seconds, (_read(shards, i) for i in _forever(len(shards))))
-    with make_loader(shards, settings, 0, 1) as loader:
+    with make_loader(shards, settings, ProcessShare(accumulation=settings.train.accumulation)) as loader:
         tell("decoding")
         loaded = _rate(seconds, map(_num_usable, _batches(loader, unusable)))
         batch = next(batch for batch in _batches(loader, unusable) if _num_usable(batch))
@@ -119,9 +119,9 @@ def measure(
         computed = _rate(seconds, (_done(step, batch) for _ in count()))
         shares = clock.shares(time.perf_counter() - since)
         tell("training from shards")
-        loader.waiting_seconds, since = 0.0, time.perf_counter()
+        loader.stream.waiting_seconds, since = 0.0, time.perf_counter()
         trained = _rate(seconds, (_done(step, batch) for batch in _batches(loader, unusable)))
-        waiting = loader.waiting_seconds / (time.perf_counter() - since)
+        waiting = loader.stream.waiting_seconds / (time.perf_counter() - since)
     clock.close()
     shares["crops, backward, optimizer"] = max(0.0, 1.0 - sum(shares.values()))
     return Speeds(

@@ -13,6 +13,8 @@ from .mixture_order import Share as Share
 from .mixture_order import clips_per_epoch as clips_per_epoch
 from .order import Cursor as Cursor
 from .order import EpochOrder as EpochOrder
+from .order_settings import OrderSettings as OrderSettings
+from .order_settings import ProcessShare as ProcessShare
 from .quarantine import ClipKey as ClipKey
 from .quarantine import Quarantine as Quarantine
 from .quarantine import RunQuarantine as RunQuarantine

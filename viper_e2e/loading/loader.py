@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -15,13 +15,15 @@ from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.errors import ClipError, ViperError
 from viper_e2e.loading.clip_reader import DecodeSample
 from viper_e2e.loading.clip_source import ClipSource
-from viper_e2e.loading.mixture_order import MixtureOrder, MixturePattern, Share, clips_per_epoch
-from viper_e2e.loading.order import BatchShape, EpochOrder, Order, assign
+from viper_e2e.loading.order import BatchShape, Order, assign
+from viper_e2e.loading.order_settings import OrderSettings, ProcessShare
 from viper_e2e.loading.quarantine import Quarantine
 from viper_e2e.loading.skips import SkipBudget, SkipRecord
-from viper_e2e.loading.spans import Span, spans_of_order
+from viper_e2e.loading.spans import spans_of_order
 from viper_e2e.loading.stream import ClipSlot, ClipStream, Reading
-from viper_e2e.loading.workers import MAX_RESTARTS, TIME_LIMIT_SECONDS
+
+if TYPE_CHECKING:
+    from typing import Self  # which beartype refuses around a method by itself
 
 __all__ = ["ClipBatch", "ClipLoader", "DecodeSample", "Reading", "SkipBudget", "SkipRecord"]
 
@@ -81,63 +83,45 @@ class ClipBatch:
         return [self.skip_record(i, clip) for i, clip in enumerate(self.clips) if isinstance(clip, ClipError)]
 
 
-class ClipLoader(ClipStream):
+class ClipLoader:
     """Walks an epoch's order for one process and yields `ClipBatch`es.
 
-    The batches depend on the shards, seed, epoch, batch size, accumulation and processes alone: workers and
-    prefetch change when a clip is decoded, never which or in what order. Starting at a later position (a
-    multiple of the clips of a step) gives exactly the tail.
+    The batches depend on the source, the order, the batch size and the share alone: workers and prefetch change
+    when a clip is decoded, never which or in what order. Starting at a later position (a multiple of the clips
+    of a step) gives exactly the tail.
     """
 
     def __init__(
         self,
-        shards: ClipSource,
+        source: ClipSource,
         decode: Callable[[Sample], DecodedClip],
+        reading: Reading,
         *,
-        batch_size: int,
-        seed: int = 0,
-        shuffle: bool = True,
-        shuffle_window: int = 2048,
-        num_workers: int = 2,
-        prefetch: int | None = None,
-        process_index: int = 0,
-        num_processes: int = 1,
-        accumulation: int = 1,
-        clip_timeout_seconds: float = TIME_LIMIT_SECONDS,
-        max_restarts: int = MAX_RESTARTS,
+        order: OrderSettings | None = None,
+        share: ProcessShare | None = None,
         cached: Callable[[str], Any] | None = None,
         quarantine: Quarantine | None = None,
-        corpora: Sequence[Share] = (),
     ):
-        """The other settings are those of `Reading` and `ClipStream`. ``corpora``: of a mixture."""
-        reading = Reading(batch_size, num_workers, prefetch, clip_timeout_seconds, max_restarts)
-        super().__init__(shards, decode, reading, cached=cached, quarantine=quarantine)
-        assert 0 <= process_index < num_processes
-        self.shape = BatchShape(batch_size, num_processes, accumulation)
-        self.seed, self.shuffle, self.shuffle_window = seed, shuffle, shuffle_window
-        self.process_index = process_index
-        self.corpora, self._counts = corpora, clips_per_epoch(corpora)
-        self._pattern = MixturePattern(self._counts) if corpora else None
+        """By default all clips are shuffled by seed 0. ``cached`` and ``quarantine``: of `ClipStream`."""
+        self.source, self.order_settings = source, order or OrderSettings()
+        self.share = share or ProcessShare()
+        self.stream = ClipStream(source, decode, reading, cached=cached, quarantine=quarantine)
+        """Gives the clips of all epochs; `stream.waiting_seconds` were waited for them."""
+        self.shape = BatchShape(reading.batch_size, self.share.count, self.share.accumulation)
 
     def order(self, epoch: int) -> Order:
         """The order that all processes walk together."""
-        if self._pattern is not None:
-            return MixtureOrder(
-                self.corpora,
-                self._pattern,
-                self._counts,
-                seed=self.seed,
-                epoch=epoch,
-                shuffle=self.shuffle,
-                shuffle_window=self.shuffle_window,
-            )
-        return EpochOrder(
-            self.source.shard_sizes,
-            seed=self.seed,
-            epoch=epoch,
-            shuffle=self.shuffle,
-            shuffle_window=self.shuffle_window,
-        )
+        return self.order_settings.of_epoch(epoch, self.source.shard_sizes)
+
+    def close(self) -> None:
+        """End the workers; the next epoch starts new ones."""
+        self.stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def num_steps(self, start_position: int = 0) -> int:
         """Optimizer steps from here to the end of the epoch, equal on every process."""
@@ -147,26 +131,20 @@ class ClipLoader(ClipStream):
         """The batches from a position to the end of the epoch."""
         if not 0 <= start_position <= len(self.source):
             raise ViperError(f"position {start_position} is outside of the epoch's {len(self.source)} clips")
-        if self.pool is not None:
-            self.pool.reset_restarts()
-        finished = self._walked(self._slots(epoch, start_position), self._spans(epoch, start_position))
+        order = self.order(epoch)
+        spans = spans_of_order(self.source, order, start_position)
+        finished = self.stream.walk(self._slots(order, start_position), spans)
         while slots := list(islice(finished, self.shape.batch_size)):
             yield self._batch(epoch, slots)
 
-    def _spans(self, epoch: int, start: int) -> Iterator[Span]:
-        """Where the walk needs each shard that is read whole."""
-        if not self._reads_whole():
-            return iter(())
-        return spans_of_order(self.source, self.order(epoch), start)
-
     # --- rows -----------------------------------------------------------------------------------
 
-    def _slots(self, epoch: int, start: int) -> Iterator[ClipSlot]:
+    def _slots(self, order: Order, start: int) -> Iterator[ClipSlot]:
         """This process's rows, batch after batch, padded to whole batches."""
-        order, shape = self.order(epoch), self.shape
+        shape = self.shape
         for number, forward in enumerate(shape.forwards(start, len(order)), start=1):
             keys = [self.source.entry(order[position]).key for position in forward]
-            mine = assign(keys, shape.num_processes, shape.batch_size)[self.process_index]
+            mine = assign(keys, shape.num_processes, shape.batch_size)[self.share.index]
             ends_step = number % shape.accumulation == 0
             for row in mine:
                 position = forward[row]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -109,13 +109,17 @@ class ClipStream:
         self.pool: WorkerPool | None = None
         """The workers, once there are any; `pool.stats()` tells what they are at."""
 
-    def clips(self, indices: Iterable[int]) -> Iterator[ClipSlot]:
+    def clips(self, indices: Sequence[int]) -> Iterator[ClipSlot]:
         """These clips of the source, in this order; several may have one key, as in unsound shards."""
-        numbers = list(indices) if self._reads_whole() else indices
-        slots = (ClipSlot(i, i, self.source.entry(i).key, is_known_by_key=False) for i in numbers)
-        if not self._reads_whole():
-            return self._finished(slots)
-        return self._walked(slots, spans_of_clips(self.source, numbers))
+        slots = (ClipSlot(i, i, self.source.entry(i).key, is_known_by_key=False) for i in indices)
+        return self.walk(slots, spans_of_clips(self.source, indices))
+
+    def walk(self, slots: Iterator[ClipSlot], spans: Iterator[Span]) -> Iterator[ClipSlot]:
+        """The same rows with their clips: one epoch. ``spans``: of shards, if they are read whole."""
+        if self.pool is not None:
+            self.pool.reset_restarts()
+        ahead = self._ahead_of(spans) if self.source.remote_reading.reads_whole else None
+        return self._finished(slots) if ahead is None else self._finished_ahead(slots, *ahead)
 
     def close(self) -> None:
         """End the workers; the next request starts new ones."""
@@ -145,16 +149,10 @@ class ClipStream:
             if self.pool is not None:
                 self.pool.discard(slot.ticket for slot in ahead if slot.ticket is not None)
 
-    def _reads_whole(self) -> bool:
-        return self.source.remote_reading.reads_whole
-
-    def _walked(self, slots: Iterator[ClipSlot], spans: Iterator[Span]) -> Iterator[ClipSlot]:
+    def _finished_ahead(
+        self, slots: Iterator[ClipSlot], service: ReadAhead, spans: Iterator[Span]
+    ) -> Iterator[ClipSlot]:
         """`_finished`, with whole remote shards read ahead in the order of these spans."""
-        ahead = self._ahead_of(spans)
-        if ahead is None:
-            yield from self._finished(slots)
-            return
-        service, spans = ahead
         # Clips that are kept in memory need no shards: then it is seen which are wanted.
         walk = service.begin(spans, is_on_demand=self.cached is not None)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ import torch
 from viper_e2e.clip import DecodedClip
 from viper_e2e.encoders import PreparedClip, TokenCache
 from viper_e2e.errors import ClipError
-from viper_e2e.loading import ClipLoader, DecodeSample, decode_windows
+from viper_e2e.loading import ClipLoader, DecodeSample, OrderSettings, decode_windows
 from viper_e2e.model import Prediction, ViPER, ViPEROutput, failed, in_mode, predictions_of
 from viper_e2e.scoring.score import Pass, Wanted
 from viper_e2e.scoring.sources import Subset
@@ -25,10 +24,9 @@ def in_batches(one_pass: Pass) -> Iterator[tuple[int, list[Prediction]]]:
     loader = ClipLoader(
         one_pass.source,
         one_pass.decode or DecodeSample(model.decoder),
-        **asdict(one_pass.reading),
-        shuffle=False,
-        process_index=one_pass.share[0],
-        num_processes=one_pass.share[1],
+        one_pass.reading,
+        order=OrderSettings(shuffle=False),
+        share=one_pass.share,
         cached=hooks.cached,
         quarantine=hooks.quarantine,
     )

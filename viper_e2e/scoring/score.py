@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from viper_e2e.clip import DecodedClip, Sample
 from viper_e2e.errors import ClipError, ViperError
-from viper_e2e.loading import ClipSource, ClipStream, Quarantine, Reading
+from viper_e2e.loading import ClipSource, ClipStream, ProcessShare, Quarantine, Reading
 from viper_e2e.model import Prediction, failed
 from viper_e2e.scoring.sources import Subset
 
@@ -103,8 +103,7 @@ class Pass:
     wanted: Wanted
     decode: Callable[[Sample], Any] | None
     hooks: Hooks
-    share: tuple[int, int]
-    """Number of this process, and how many there are."""
+    share: ProcessShare
 
     def __post_init__(self) -> None:
         if self.model is None:
@@ -119,8 +118,7 @@ class Pass:
     @property
     def own(self) -> range:
         """Numbers of the clips of this process."""
-        index, count = self.share
-        return range(index, len(self.source), count)
+        return range(self.share.index, len(self.source), self.share.count)
 
     def predictions(self) -> Iterator[tuple[int, list[Prediction]]]:
         """Number and predictions of each clip of this process, as it is done."""
@@ -186,7 +184,7 @@ def score(
     count = processes.count if processes is not None else 1
     own: list[Prediction] = []
     rest = [i for i in range(len(source)) if i not in done]
-    share = (processes.index, processes.count) if processes is not None else (0, 1)
+    share = ProcessShare(processes.index, count) if processes is not None else ProcessShare()
     one_pass = Pass(model, Subset(source, rest), reading, wanted, decode, hooks.numbered(rest), share)
     for i, found in ((rest[at], found) for at, found in one_pass.predictions()):
         clip = [replace(one, index=i, warning=_with_note(one, source.has_changed(i))) for one in found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from viper_e2e.config import Settings, TrainConfig
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.loading import ClipLoader, DecodeSample, Quarantine, Reading, Share
+from viper_e2e.loading import ClipLoader, DecodeSample, OrderSettings, ProcessShare, Quarantine, Reading, Share
 from viper_e2e.model import labels_of, newest_whole
 from viper_e2e.runtime import first_of
 from viper_e2e.shards import (
@@ -214,8 +214,7 @@ def reading_of(config: TrainConfig) -> Reading:
 def make_loader(
     shards: ShardSet,
     settings: Settings,
-    process_index: int,
-    num_processes: int,
+    share: ProcessShare,
     *,
     cached: Callable[[str], Any] | None = None,
     quarantine: Quarantine | None = None,
@@ -225,15 +224,11 @@ def make_loader(
     return ClipLoader(
         shards,
         DecodeSample(ClipDecoder.for_model(settings.model)),
-        **asdict(reading_of(config)),
-        seed=config.seed,
-        shuffle_window=config.shuffle_window,
-        process_index=process_index,
-        num_processes=num_processes,
-        accumulation=config.accumulation,
+        reading_of(config),
+        order=OrderSettings(config.seed, shuffle_window=config.shuffle_window, shares=shares_of(shards)),
+        share=share,
         cached=cached,
         quarantine=quarantine,
-        corpora=shares_of(shards),
     )
 
 

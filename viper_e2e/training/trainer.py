@@ -56,7 +56,9 @@ class Trainer(TrainingRun):
         self.model.train()
         self.absent_modalities.begin(cursor.position)
         batches = self.loader.epoch(cursor.epoch, cursor.position)
-        self.reporter.begin_epoch(waited_seconds=self.loader.waiting_seconds, stage_seconds=self.clock.seconds)
+        self.reporter.begin_epoch(
+            waited_seconds=self.loader.stream.waiting_seconds, stage_seconds=self.clock.seconds
+        )
         while self.state.step < self.total_steps:
             group = list(islice(batches, self.config.accumulation))
             if not group:
@@ -200,7 +202,7 @@ class Trainer(TrainingRun):
             math.nan if value is None else value,
             float(self.schedule.get_last_lr()[0]),
             num_clips * self.processes.count,
-            waited_seconds=self.loader.waiting_seconds,
+            waited_seconds=self.loader.stream.waiting_seconds,
             num_cached=self.clip_cache.num_cached if self.clip_cache.budget_bytes else None,
             stage_seconds=self.clock.seconds,
         )

@@ -12,7 +12,15 @@ from accelerate import Accelerator
 
 from viper_e2e.config import Settings, option_of
 from viper_e2e.labels import LabelSet
-from viper_e2e.loading import ClipCache, ClipStore, Cursor, RunQuarantine, SkipRecord, notes_on_reading
+from viper_e2e.loading import (
+    ClipCache,
+    ClipStore,
+    Cursor,
+    ProcessShare,
+    RunQuarantine,
+    SkipRecord,
+    notes_on_reading,
+)
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model, compute_dtype, resolve_precision
 from viper_e2e.runtime import Processes, TellOnce, console
 from viper_e2e.shards import Mixture
@@ -120,9 +128,9 @@ class TrainingRun:
         """What a step needs: clips, the optimizer and its schedule, the model wrapped for all processes."""
         cached = cached_in(self.clip_cache, "train") if self.clip_cache.budget_bytes else None
         self.quarantine = RunQuarantine()
-        share = self.processes.index, self.processes.count
+        share = ProcessShare(self.processes.index, self.processes.count, self.config.accumulation)
         self.loader = make_loader(
-            self.train_shards, self.settings, *share, cached=cached, quarantine=self.quarantine.train
+            self.train_shards, self.settings, share, cached=cached, quarantine=self.quarantine.train
         )
         self.late_skips: list[SkipRecord] = []
         """Clips of this process in this step that failed once they had come to the module."""
