@@ -8,7 +8,8 @@ from support.odd_clips import ODD_CLIPS, make
 
 from viper_e2e.clip import Segment
 from viper_e2e.config import DecodingConfig, LimitsConfig
-from viper_e2e.decoding import ClipDecoder, LongFile, cut
+from viper_e2e.cutting import LongFile, cut
+from viper_e2e.decoding import ClipDecoder
 
 ALL = DecodingConfig(num_frames=500, max_side=None, sound="none")
 LIMITS = LimitsConfig()

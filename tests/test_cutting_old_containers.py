@@ -12,7 +12,8 @@ from support.media import make_clip
 
 from viper_e2e.clip import Segment
 from viper_e2e.config import DecodingConfig, LimitsConfig
-from viper_e2e.decoding import ClipDecoder, LongFile, cut
+from viper_e2e.cutting import LongFile, cut
+from viper_e2e.decoding import ClipDecoder
 
 ALL = DecodingConfig(num_frames=500, max_side=None, sample_rate=16_000, span_seconds=10.0)
 LIMITS = LimitsConfig()

@@ -19,14 +19,15 @@ PACKAGE = Path(__file__).resolve().parent.parent / "viper_e2e"
 
 ORDER = (
     *("errors", "tasks", "labels", "clip", "moved"),
-    *("config", "runtime", "decoding", "shards", "loading", "faces", "encoders", "tables", "packing"),
+    *("config", "runtime", "decoding", "shards", "loading", "faces"),
+    *("encoders", "tables", "cutting", "packing"),
     *("fusion", "model", "published", "scoring", "report", "training", "experiments", "commands"),
 )
 """Files and wings, each of which imports from those before it alone."""
 MAX_ROOMS = 24
 GATEKEEPERS = {
     "webdataset": {"shards"},
-    "av": {"decoding", "report"},
+    "av": {"decoding", "cutting", "report"},
     "urllib3": {"shards"},
     "difflib": {"errors"},
     "decord": {"decoding"},

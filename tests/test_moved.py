@@ -15,6 +15,7 @@ from viper_e2e.moved import MOVED, SHOWN
 
 @pytest.mark.parametrize("before", sorted(MOVED))
 def test_every_former_name_leads_to_a_module_that_is_there(before):
+    assert MOVED[before].now not in MOVED
     assert importlib.util.find_spec(MOVED[before].now) is not None
 
 

@@ -15,8 +15,8 @@ from support.media import make_clip, tone
 from viper_e2e.clip import Segment
 from viper_e2e.commands.cli import main
 from viper_e2e.config import DecodingConfig
+from viper_e2e.cutting.long_file import MUXERS
 from viper_e2e.decoding import ClipDecoder
-from viper_e2e.decoding.cutting import MUXERS
 from viper_e2e.model.preparing import decode
 from viper_e2e.packing import PackOptions, pack
 from viper_e2e.packing.media_worker import in_worker

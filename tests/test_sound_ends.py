@@ -11,7 +11,8 @@ from imageio_ffmpeg import get_ffmpeg_exe
 
 from viper_e2e.clip import Segment
 from viper_e2e.config import DecodingConfig, LimitsConfig
-from viper_e2e.decoding import ClipDecoder, LongFile, cut
+from viper_e2e.cutting import LongFile, cut
+from viper_e2e.decoding import ClipDecoder
 
 ALL = DecodingConfig(num_frames=200, max_side=None, sample_rate=16_000, span_seconds=10.0)
 FILM = "-f lavfi -i testsrc2=s=64x48:r=25:d={0} -itsoffset {1} -f lavfi -i anoisesrc=r={2}:d={0}:a=0.3:seed=5"

@@ -17,7 +17,7 @@ _TABLE = (
     ("0.4", "encoders", "encoders", "cache>prepared stream>base"),
     ("0.4", "fusion", "fusion", "outputs>head hiding>head"),
     ("0.4", "decoding", "decoding", "sound_tracks>tracks sound_notes>plan lengths>headers mp4_tables>headers"),
-    ("0.4", "training", "training", "run>many_trainings"),
+    ("0.4", "training", "experiments", "run>many_trainings"),
     ("0.5", "decoding", "decoding", "again>close_up_frames unseen>blank_frames hearing>audible_track"),
     ("0.5", "decoding", "decoding", "fields>deinterlacing"),
     ("0.5", "runtime", "runtime", "letters>terminal_encoding"),
@@ -28,7 +28,7 @@ _TABLE = (
     ("0.5", "packing", "tables", "slips>bad_cells oddities>likely_mistakes"),
     ("0.5", "scoring", "scoring", "further_measures>corpus_measures"),
     ("0.5", "report", "report", "said>prediction_bars"),
-    ("0.5", "training", "training", "one_pass>many_trainings endings>closing_lines joining>ensembling"),
+    ("0.5", "training", "experiments", "one_pass>many_trainings endings>closing_lines joining>ensembling"),
     ("0.5", "training", "training", "lacking>absent_modalities pooled_rows>pooled_features"),
     ("0.5", "training", "model", "precision"),
     ("0.5", "packing", "runtime", "spellings"),
@@ -39,6 +39,7 @@ _TABLE = (
     ("0.6", "training", "experiments", "many_trainings axes proposals trials trial_record seeds ensembling"),
     ("0.6", "training", "experiments", "folding cross_validation closing_lines"),
     ("0.6", "scoring", "scoring", "metrics>bootstrap"),
+    ("0.6", "decoding", "cutting", "cutting>long_file remuxing stretches frame_log pcm"),
 )
 """The version that has the new names, where modules were and are, and which: the old name, or the old
 and the new one."""
@@ -47,6 +48,7 @@ _SHOWN = (
     ("0.6", "training", "experiments", "CrossValidation Folding ManyTrainings Outcome Proposals Trial"),
     ("0.6", "training", "experiments", "cross_validate drawn grid join num_trials ranked read_axes read_plan"),
     ("0.6", "training", "experiments", "run_trials settled_plan train_alone train_seeds without_effect"),
+    ("0.6", "decoding", "cutting", "LongFile Stretch TAIL_SECONDS cut sound_as_wav"),
 )
 """As `_TABLE`, of what a wing shows in its `__init__.pyi`."""
 

@@ -7,7 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from viper_e2e.decoding import ClipDecoder, Stretch, cut
+from viper_e2e.cutting import Stretch, cut
+from viper_e2e.decoding import ClipDecoder
 from viper_e2e.packing.segments import look_into
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from array import array
 from dataclasses import replace
 from itertools import islice
+from typing import Protocol, runtime_checkable
 
 import av
 import numpy as np
 
 from viper_e2e.decoding.codec import prepare_video_codec, whole_frames
 from viper_e2e.decoding.container import Source, open_clip
-from viper_e2e.decoding.frame_log import FrameLog
 from viper_e2e.decoding.media import ClipMedia, SoundMedia
 from viper_e2e.decoding.timeline import TORN_SOUND, FramePackets, SoundExtent, Span, Timeline, TornPackets
 from viper_e2e.runtime import count_of
@@ -21,6 +21,20 @@ _UNREAD_SHARE = 0.1
 _TORN_FRAME = ("the file breaks off in its last frame, which is left out",)
 
 
+@runtime_checkable
+class PacketLog(Protocol):
+    """Notes taken while a clip is decoded from its first packet to its last, as by `cutting.FrameLog`."""
+
+    def watch(self, codec: av.VideoCodecContext) -> None:
+        """Before the first packet."""
+
+    def add_packet(self, packet: av.Packet) -> None:
+        """Before the packet is decoded."""
+
+    def add_frame(self, frame: av.VideoFrame) -> None:
+        """In the order in which frames are shown."""
+
+
 def read_timeline(
     media: ClipMedia,
     source: Source,
@@ -28,7 +42,7 @@ def read_timeline(
     with_sound: bool,
     by_decoding: bool = False,
     without_last: bool = False,
-    log: FrameLog | None = None,
+    log: PacketLog | None = None,
 ) -> Timeline:
     """When each frame of a clip is shown. Reads `media`, opened from `source`, to its end.
 
@@ -113,7 +127,7 @@ def _scan_packets(media: ClipMedia, with_sound: bool, without_last: bool) -> Tim
     return _with_sound(media, timeline, sound)
 
 
-def _scan_by_decoding(media: ClipMedia, with_sound: bool, log: FrameLog | None) -> Timeline:
+def _scan_by_decoding(media: ClipMedia, with_sound: bool, log: PacketLog | None) -> Timeline:
     video, shown, sound = _Packets(media), _Packets(media), SoundExtent()
     prepare_video_codec(media)
     if log is not None:
@@ -167,7 +181,7 @@ class _Packets:
         self.torn.add(packet.is_corrupt)
         self.add_time(packet.pts if packet.pts is not None else packet.dts, packet.duration)
 
-    def add_frames(self, frames: list[av.VideoFrame], log: FrameLog | None) -> None:
+    def add_frames(self, frames: list[av.VideoFrame], log: PacketLog | None) -> None:
         for frame in frames:
             self.add_time(frame.pts, frame.duration)
             if log is not None:

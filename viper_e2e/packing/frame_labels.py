@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from viper_e2e.config import LimitsConfig
-from viper_e2e.decoding import LongFile
+from viper_e2e.cutting import LongFile
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import name_of
 from viper_e2e.loading import find_files

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from viper_e2e.clip import Sample, Segment
 from viper_e2e.config import LimitsConfig
-from viper_e2e.decoding import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, cut, sniff, sniff_sound
+from viper_e2e.cutting import cut
+from viper_e2e.decoding import BESIDE_CONTAINERS, HEAD_BYTES, VIDEO_CONTAINERS, sniff, sniff_sound
 from viper_e2e.errors import ClipError
 from viper_e2e.packing.action_units import read_action_units
 from viper_e2e.packing.dry_run import Rehearsal

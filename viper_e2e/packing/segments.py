@@ -12,7 +12,8 @@ import numpy as np
 
 from viper_e2e.clip import Segment
 from viper_e2e.config import LimitsConfig
-from viper_e2e.decoding import TAIL_SECONDS, LongFile, Stretch, open_sound, sound_as_wav
+from viper_e2e.cutting import TAIL_SECONDS, LongFile, Stretch, sound_as_wav
+from viper_e2e.decoding import open_sound
 from viper_e2e.errors import ClipError
 from viper_e2e.packing.media_worker import in_worker
 from viper_e2e.packing.report import Findings

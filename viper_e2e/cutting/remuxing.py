@@ -17,15 +17,18 @@ from av.error import FFmpegError
 
 from viper_e2e.clip import Segment
 from viper_e2e.config import LimitsConfig
-from viper_e2e.decoding.codec import prepare_video_codec, whole_frames
-from viper_e2e.decoding.container import open_clip
-from viper_e2e.decoding.frame_log import NO_FRAME, Picture, picture_hash
-from viper_e2e.decoding.media import ClipMedia
-from viper_e2e.decoding.pcm import sound_as_wav
-from viper_e2e.decoding.plan import EXACT_SECONDS
-from viper_e2e.decoding.scan import read_timeline
-from viper_e2e.decoding.stretches import TAIL_SECONDS, Stretch, packets_of, time_of
-from viper_e2e.decoding.timeline import Timeline
+from viper_e2e.cutting.frame_log import NO_FRAME, Picture, picture_hash
+from viper_e2e.cutting.pcm import sound_as_wav
+from viper_e2e.cutting.stretches import TAIL_SECONDS, Stretch, packets_of, time_of
+from viper_e2e.decoding import (
+    EXACT_SECONDS,
+    ClipMedia,
+    Timeline,
+    open_clip,
+    prepare_video_codec,
+    read_timeline,
+    whole_frames,
+)
 from viper_e2e.errors import ClipError
 
 EXTENSIONS = {"matroska": "mkv", "mpegts": "ts"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import av
 import numpy as np
 
-from viper_e2e.decoding.timeline import FramePackets, Timeline
+from viper_e2e.decoding import FramePackets, Timeline
 
 
 @dataclass(frozen=True)

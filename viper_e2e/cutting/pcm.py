@@ -10,8 +10,7 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from viper_e2e.decoding.media import Media
-from viper_e2e.decoding.timeline import LONGEST_SECONDS
+from viper_e2e.decoding import LONGEST_SECONDS, Media
 
 _WARM_UP_SECONDS = 0.5
 """Decoded before a stretch: overlapping transforms and MP3's bit reservoir look back."""

@@ -12,12 +12,8 @@ import numpy as np
 from av.stream import Discard
 
 from viper_e2e.config import LimitsConfig
-from viper_e2e.decoding.container import open_clip
-from viper_e2e.decoding.frame_log import Picture
-from viper_e2e.decoding.media import ClipMedia
-from viper_e2e.decoding.plan import SLACK_SECONDS
-from viper_e2e.decoding.timeline import LONGEST_SECONDS
-from viper_e2e.decoding.tracks import BY_RULE, Tracks
+from viper_e2e.cutting.frame_log import Picture
+from viper_e2e.decoding import BY_RULE, LONGEST_SECONDS, SLACK_SECONDS, ClipMedia, Tracks, open_clip
 
 SEEKABLE = ("mp4", "mov", "mkv", "webm", "avi", "dv")
 """Kinds that are read from near a stretch on; others from their beginning."""

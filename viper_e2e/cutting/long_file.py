@@ -1,4 +1,4 @@
-"""cutting.py: the packets of a long film for each clip cut out of it, if it can be cut."""
+"""long_file.py: the packets of a long film for each clip cut out of it, if it can be cut."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ import numpy as np
 
 from viper_e2e.clip import DecodedClip, Segment
 from viper_e2e.config import DecodingConfig, LimitsConfig
-from viper_e2e.decoding.audible_track import heard_track
-from viper_e2e.decoding.codec import first_frame
-from viper_e2e.decoding.container import open_clip
-from viper_e2e.decoding.decoder import ClipDecoder
-from viper_e2e.decoding.deinterlacing import with_neighbours
-from viper_e2e.decoding.frame_log import NO_FRAME, FrameLog, Picture
-from viper_e2e.decoding.plan import EXACT_SECONDS
-from viper_e2e.decoding.remuxing import WHOLE_BYTES, cut_exactly, frames_between
-from viper_e2e.decoding.scan import read_timeline
-from viper_e2e.decoding.stretches import Stretch, demuxed, time_of
-from viper_e2e.decoding.timeline import FramePackets
-from viper_e2e.decoding.tracks import BY_RULE, describe_sound
+from viper_e2e.cutting.frame_log import NO_FRAME, FrameLog, Picture
+from viper_e2e.cutting.remuxing import WHOLE_BYTES, cut_exactly, frames_between
+from viper_e2e.cutting.stretches import Stretch, demuxed, time_of
+from viper_e2e.decoding import (
+    BY_RULE,
+    EXACT_SECONDS,
+    ClipDecoder,
+    FramePackets,
+    describe_sound,
+    first_frame,
+    heard_track,
+    open_clip,
+    read_timeline,
+    with_neighbours,
+)
 from viper_e2e.errors import ClipError
 
 MUXERS = {
