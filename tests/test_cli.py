@@ -16,7 +16,6 @@ import pytest
 from support.media import make_clip
 
 from viper_e2e.commands.cli import COMMANDS, main
-from viper_e2e.config.presets import micro
 from viper_e2e.model.viper import ViPER
 from viper_e2e.tables import write_labels
 
@@ -275,20 +274,6 @@ def test_cycles_are_looked_for_again_however_a_command_ends(tmp_path, capsys):
     """While a command imports and loads its model, Python's collector waits."""
     assert main(["infer", str(tmp_path), "--checkpoint", str(tmp_path)]) == 1
     assert gc.isenabled()
-
-
-def test_cycles_are_looked_for_again_once_a_model_is_there(tmp_path):
-    from viper_e2e.commands.common import load_model
-    from viper_e2e.config import InferConfig
-    from viper_e2e.runtime import put_off_collecting
-
-    ViPER(micro()).save_pretrained(tmp_path / "model")
-    put_off_collecting()
-    try:
-        load_model(InferConfig(inputs=[], checkpoint=str(tmp_path / "model")))
-        assert gc.isenabled()
-    finally:
-        gc.enable()
 
 
 @pytest.mark.parametrize("command", ["export", "import-published", "calibrate"])

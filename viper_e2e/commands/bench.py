@@ -16,7 +16,16 @@ from viper_e2e.config import Settings
 from viper_e2e.errors import ClipError, ExitCode, ViperError
 from viper_e2e.loading import ClipBatch, ClipLoader, ProcessShare, notes_on_reading
 from viper_e2e.model import StageClock, ViPER, check_compiler, compile_model, compute_dtype, resolve_precision
-from viper_e2e.runtime import AS_IT_IS, console, count_of, first_of, progress_bar, table, tell_problems
+from viper_e2e.runtime import (
+    AS_IT_IS,
+    console,
+    count_of,
+    first_of,
+    progress_bar,
+    table,
+    tell_problems,
+    without_collecting,
+)
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import build_optimizer, make_loader
 
@@ -93,7 +102,9 @@ def measure(
 ) -> Speeds:
     """Each speed for about ``seconds``; ``tell`` is called with what is being measured."""
     tell("loading the model")
-    model = ViPER(settings.model).to("cuda" if torch.cuda.is_available() else "cpu").train()
+    with without_collecting():
+        model = ViPER(settings.model)
+    model.to("cuda" if torch.cuda.is_available() else "cpu").train()
     precision = resolve_precision(settings.train.mixed_precision, model)
     model.set_compute_dtype(compute_dtype(precision))
     if settings.train.compile:

@@ -13,12 +13,7 @@ from viper_e2e.commands.command_table import COMMANDS
 from viper_e2e.commands.stopping import stopping, what_is_kept
 from viper_e2e.commands.usage import overview, unknown_command
 from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.runtime import (
-    collect_again,
-    end_without_collecting,
-    show_notes,
-    tolerate_terminal_encodings,
-)
+from viper_e2e.runtime import end_without_collecting, show_notes, tolerate_terminal_encodings
 
 QUIET, VERBOSE = VOLUME
 
@@ -68,8 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"viper {command}{_which_process()}: {explain(error)}", file=sys.stderr)
         return ExitCode.NOTHING_DONE
-    finally:
-        collect_again()
 
 
 def set_volume(argv: list[str]) -> list[str]:

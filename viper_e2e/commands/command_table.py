@@ -25,7 +25,7 @@ from viper_e2e.config import (
     SweepConfig,
     TrainOptions,
 )
-from viper_e2e.runtime import put_off_collecting
+from viper_e2e.runtime import without_collecting
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,16 @@ class Command:
     runs: str
     """The function that gets the options, ``module:function`` of `commands`, imported once they are read."""
     summary: str
-    loads_model: bool = False
-    """Garbage is collected only after all that a model needs is imported."""
     reads_settings: bool = False
     """It understands the settings of `viper train`, too: its function reads the words itself."""
 
     def run(self, name: str, words: Sequence[str]) -> int:
         """Exit code. ``words``: what stands behind ``viper NAME``."""
         options = words if self.reads_settings else parse(self.options, words, f"viper {name}")
-        if self.loads_model:
-            put_off_collecting()
         module, _, function = self.runs.partition(":")
-        return getattr(import_module(f"viper_e2e.commands.{module}"), function)(options)
+        with without_collecting():
+            run = getattr(import_module(f"viper_e2e.commands.{module}"), function)
+        return run(options)
 
 
 COMMANDS = {
@@ -72,18 +70,12 @@ COMMANDS = {
         "cross-validate: train once per fold, predict every clip once",
         reads_settings=True,
     ),
-    "eval": Command(
-        EvalConfig,
-        "evaluation:run_eval",
-        "score a set of shards: metrics, predictions and plots",
-        loads_model=True,
-    ),
-    "infer": Command(InferConfig, "inference:run_infer", "score clips with a trained model", loads_model=True),
+    "eval": Command(EvalConfig, "evaluation:run_eval", "score a set of shards: metrics, predictions and plots"),
+    "infer": Command(InferConfig, "inference:run_infer", "score clips with a trained model"),
     "calibrate": Command(
         CalibrateConfig,
         "calibration:run_calibrate",
         "calibrate probabilities and numbers, with intervals",
-        loads_model=True,
     ),
     "ablate": Command(
         AblateConfig, "train_commands:ablate", "score what each modality contributes", reads_settings=True

@@ -25,7 +25,6 @@ from viper_e2e.published import import_published, is_published, published_checkp
 from viper_e2e.runtime import (
     AS_IT_IS,
     Processes,
-    collect_again,
     console,
     count_of,
     loading,
@@ -34,6 +33,7 @@ from viper_e2e.runtime import (
     progress_bar,
     settle_new_folder,
     tell_problems,
+    without_collecting,
 )
 from viper_e2e.scoring import ResultJournal, Wanted, identity_of, score, scoring_accelerator
 from viper_e2e.shards import ShardSet
@@ -65,7 +65,7 @@ def load_model(options: ScoringOptions | ExportConfig) -> ViPER:
         source = imported.folder
         for note in imported.notes:
             console.print(f"[yellow]note: {note}[/yellow]")
-    with loading():
+    with loading(), without_collecting():
         model = ViPER.from_pretrained(source, overrides=overrides)
     if isinstance(options, ScoringOptions):
         apply_reading_options(model.config.decoding, options)
@@ -74,7 +74,6 @@ def load_model(options: ScoringOptions | ExportConfig) -> ViPER:
             model.calibration = None
         else:
             console.print(f"{model.calibration.line} (--uncalibrated leaves it out)", **AS_IT_IS)
-    collect_again()
     return model.to(device)
 
 

@@ -13,6 +13,7 @@ from viper_e2e.commands.parsing import parse_train
 from viper_e2e.commands.sweeping import tell_ending
 from viper_e2e.config import Settings, backbones_of, in_order
 from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.runtime import without_collecting
 
 if TYPE_CHECKING:
     from viper_e2e.experiments import ManyTrainings, Outcome
@@ -24,8 +25,9 @@ def run_retraining(words: Sequence[str], command: Sequence[str]) -> int:
     """``words``: of `viper train`. Hidden from a model that was trained with it, a modality leaves a gap; what
     a model is without it is seen once it has learned without it."""
     base = parse_train(words, "viper ablate --retrain")
-    from viper_e2e.experiments import Trial, run_trials, settled_plan
-    from viper_e2e.training import check_goes_on
+    with without_collecting():
+        from viper_e2e.experiments import Trial, run_trials, settled_plan
+        from viper_e2e.training import check_goes_on
 
     if base.train.resume:
         check_goes_on(Path(base.train.run_dir), "ablate --retrain")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from viper_e2e.commands.command_line import parse_beside_train
 from viper_e2e.config import Settings, SettingsFile, SweepConfig
 from viper_e2e.errors import ExitCode, ViperError
+from viper_e2e.runtime import without_collecting
 
 if TYPE_CHECKING:
     from viper_e2e.experiments import Proposals
@@ -52,8 +53,9 @@ def run_sweep(
         return parse_train([*others, *_words(differs)], "viper sweep", options, files)
 
     base = parsed({})
-    from viper_e2e.experiments import Trial, num_trials, run_trials, settled_plan
-    from viper_e2e.training import check_goes_on
+    with without_collecting():
+        from viper_e2e.experiments import Trial, num_trials, run_trials, settled_plan
+        from viper_e2e.training import check_goes_on
 
     if base.train.resume:
         check_goes_on(Path(base.train.run_dir), "sweep")

@@ -8,7 +8,7 @@ from viper_e2e.commands.command_line import parse, parse_beside_train
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.commands.scratch import keep_scratch_in_memory
 from viper_e2e.config import AblateConfig, BenchConfig, CrossValConfig, Settings
-from viper_e2e.runtime import put_off_collecting
+from viper_e2e.runtime import without_collecting
 
 # What is imported inside needs torch, and the words are read before.
 
@@ -22,7 +22,8 @@ def train_once(words: Sequence[str]) -> int:
 
 def train(settings: Settings) -> int:
     """Train once, or once per seed; returns the exit code."""
-    from viper_e2e.experiments import train_alone, train_seeds
+    with without_collecting():
+        from viper_e2e.experiments import train_alone, train_seeds
 
     is_one = max(settings.train.seeds, settings.train.ensemble) == 1
     return train_alone(settings) if is_one else train_seeds(settings)
@@ -43,7 +44,8 @@ def cross_validate(words: Sequence[str]) -> int:
     options, files, others = parse_beside_train(CrossValConfig, words, "viper cv", more)
     settings = parse_train(others, "viper cv", options, files)
     keep_scratch_in_memory()
-    from viper_e2e.commands.cross_validation import run_cv
+    with without_collecting():
+        from viper_e2e.commands.cross_validation import run_cv
 
     return run_cv(options, settings, words)
 
@@ -56,8 +58,8 @@ def ablate(words: Sequence[str]) -> int:
         keep_scratch_in_memory()
         return run_retraining([word for word in words if word != "--retrain"], ["viper", "ablate", *words])
     options = parse(AblateConfig, words, "viper ablate")
-    put_off_collecting()
-    from viper_e2e.commands.ablation import run_ablate
+    with without_collecting():
+        from viper_e2e.commands.ablation import run_ablate
 
     return run_ablate(options)
 
@@ -69,8 +71,9 @@ def bench(words: Sequence[str]) -> int:
     # Nothing is written, so no run folder is needed; a name stands in for it.
     own = ["--train-shards", options.shards, "--run-dir", "none"]
     settings = parse_train([*others, *own], "viper bench", options, files)
-    from viper_e2e.commands.bench import run_bench
-    from viper_e2e.shards import ShardSet
-    from viper_e2e.training import limits_of
+    with without_collecting():
+        from viper_e2e.commands.bench import run_bench
+        from viper_e2e.shards import ShardSet
+        from viper_e2e.training import limits_of
 
     return run_bench(settings, ShardSet(options.shards, limits=limits_of(settings)), options.seconds)

@@ -14,9 +14,8 @@ from .devices import heed_launcher as heed_launcher
 from .devices import own_device as own_device
 from .environment import explain as explain
 from .environment import naming as naming
-from .garbage import collect_again as collect_again
 from .garbage import end_without_collecting as end_without_collecting
-from .garbage import put_off_collecting as put_off_collecting
+from .garbage import without_collecting as without_collecting
 from .hub import HubError as HubError
 from .hub import fetch_file as fetch_file
 from .hub import fetch_folder as fetch_folder

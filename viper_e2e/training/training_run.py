@@ -22,7 +22,7 @@ from viper_e2e.loading import (
     notes_on_reading,
 )
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model, compute_dtype, resolve_precision
-from viper_e2e.runtime import Processes, TellOnce, console
+from viper_e2e.runtime import Processes, TellOnce, console, without_collecting
 from viper_e2e.shards import Mixture
 from viper_e2e.training.absent_modalities import AbsentModalities
 from viper_e2e.training.corpus_curves import CorpusCurves
@@ -109,7 +109,9 @@ class TrainingRun:
         torch.manual_seed(self.config.seed)
         last = self.run.last if self.config.resume else None
         labels = training_labels(self.train_shards, self.settings.model.fusion.output, last)
-        self.module = ViPER(self.settings.model, labels).to(self.accelerator.device)
+        with without_collecting():
+            self.module = ViPER(self.settings.model, labels)
+        self.module.to(self.accelerator.device)
         prepare_for_training(self.module, self.config)
         if saved is not None:
             saved.check_backbones(self.module)
