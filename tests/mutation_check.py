@@ -76,7 +76,7 @@ MUTATIONS = [
     Mutation("training/optimizer.py", "return (done + 1) / warmup", "return done / warmup", "optimizer"),
     Mutation("training/optimizer.py", "if parameter.ndim <= 1", "if parameter.ndim <= 0", "optimizer"),
     Mutation("training/guarding.py", "if num_skips == 0:", "if num_skips >= 0:", "guarding training"),
-    Mutation("labels.py", "if sorted(names) != sorted(wanted):", "if False:", "labels"),
+    Mutation("labels/names.py", "if sorted(names) != sorted(wanted):", "if False:", "labels"),
     Mutation(
         "tables/values.py",
         "return value if abs(value) <= LARGEST",

@@ -1,0 +1,5 @@
+"""labels: label sets: names, tasks and ranges of the columns of a corpus, and of several."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,11 @@
+from .corpora import are_alike as are_alike
+from .corpora import differing as differing
+from .corpora import on_another_scale as on_another_scale
+from .corpora import places_in as places_in
+from .corpora import union_of as union_of
+from .label_set import HUME_REACTION as HUME_REACTION
+from .label_set import LabelSet as LabelSet
+from .names import alone_of as alone_of
+from .names import collision as collision
+from .names import name_of as name_of
+from .names import order_of as order_of
