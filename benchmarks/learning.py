@@ -47,7 +47,7 @@ from viper_e2e.packing import pack
 from viper_e2e.runtime import Processes, console
 from viper_e2e.runtime import counting as progress_bar
 from viper_e2e.shards import ShardSet
-from viper_e2e.training import RidgeTrainer, SharedClips, Trainer, hold
+from viper_e2e.training import SharedClips, Trainer, hold
 
 BACKBONES = {"visual": "dinov2-small", "audio": "whisper-tiny-en-encoder"}
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,8 +151,7 @@ def train_one(
     shutil.rmtree(run, ignore_errors=True)
     settings = settings_of(options, variant, run, subset(options.out, num_clips), f"--seed={seed}")
     began = time.perf_counter()
-    kind = RidgeTrainer if settings.model.fusion.kind == "ridge" else Trainer
-    trainer = kind(settings, Accelerator(cpu=True), clips=shared if key in FINE_TUNED else None)
+    trainer = Trainer(settings, Accelerator(cpu=True), clips=shared if key in FINE_TUNED else None)
     if key in FINE_TUNED:
         begins_frozen = all(encoder.is_frozen for encoder in trainer.module.encoders.values())
     try:

@@ -15,7 +15,7 @@ COUNTED = re.compile(
     "(?:clips|rows|files|films|shards|subjects) "
 )
 """In an f-string: a number that may be 1, and a noun that is in many."""
-NEVER_ONE = ("mixture_order.py", "loader.py", "skips.py", "ridge_training.py")
+NEVER_ONE = ("mixture_order.py", "loader.py", "skips.py", "ridge_learner.py")
 """Which speak of all clips of an epoch, or of more than a limit."""
 
 

@@ -84,7 +84,7 @@ def test_frozen_backbones_keep_their_hashes_and_have_no_optimizer_state(referenc
     assert trainer.train() == 0
     trainer.close()
     assert hashes(trainer.module) == before
-    optimized = {id(parameter) for parameter in trainer.optimizer.state}
+    optimized = {id(parameter) for parameter in trainer.learner.optimizer.state}
     assert optimized
     assert not optimized & {id(p) for p in trainer.module.encoders.parameters()}
     losses = [

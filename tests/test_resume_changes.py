@@ -166,9 +166,9 @@ def test_other_validation_clips_are_refused(shards, going_on, capsys):
 def test_rates_and_decay_take_effect_and_are_what_the_settings_say(going_on):
     words = ("--lr=0.0001", "--backbone-lr=0.00002", "--weight-decay=0.5", "--clip-norm=0.25", GO_ON)
     trainer = trained(going_on, *words)
-    assert {group["initial_lr"] for group in trainer.optimizer.param_groups} == {0.0001, 0.00002}
-    assert {group["weight_decay"] for group in trainer.optimizer.param_groups} == {0.5, 0.0}
-    assert max(group["lr"] for group in trainer.optimizer.param_groups) <= 0.0001
+    assert {group["initial_lr"] for group in trainer.learner.optimizer.param_groups} == {0.0001, 0.00002}
+    assert {group["weight_decay"] for group in trainer.learner.optimizer.param_groups} == {0.5, 0.0}
+    assert max(group["lr"] for group in trainer.learner.optimizer.param_groups) <= 0.0001
     saved = said_to_be(going_on)
     assert (saved["lr"], saved["weight_decay"], saved["max_steps"]) == (0.0001, 0.5, 3)
     (change,) = lines(going_on, "changes.jsonl")

@@ -17,9 +17,13 @@ from viper_e2e.fusion import RidgeFusion, build_fusion
 from viper_e2e.fusion.closed_form import fit_ridge, predict
 from viper_e2e.fusion.pooling import known_features, pool, pooled_rows
 from viper_e2e.fusion.scale import LabelScale
+from viper_e2e.loading import Cursor, RunQuarantine
+from viper_e2e.model import CheckpointError
 from viper_e2e.model.viper import load
 from viper_e2e.packing import pack
 from viper_e2e.tables import write_labels
+from viper_e2e.training import state as training_state
+from viper_e2e.training.state import TrainingState
 
 pytestmark = pytest.mark.slow
 
@@ -123,6 +127,28 @@ def test_a_stopped_pass_goes_on_bitwise_and_holds_what_it_has_seen(corpus, fitte
     assert lines(folder, "metrics.jsonl") == lines(fitted, "metrics.jsonl")
 
 
+class Part(dict):
+    """Of a checkpoint."""
+
+    def state_dict(self) -> dict:
+        return dict(self)
+
+    def load_state_dict(self, state: dict) -> None:
+        self.update(state)
+
+
+def test_a_ridge_goes_on_from_a_checkpoint_that_has_an_optimizer_too_and_no_other_run_does(tmp_path):
+    saved = TrainingState(Cursor(0, 0, 4), step=2)
+    parts = {"optimizer": Part(), "schedule": Part(), "loss": Part(), "yardstick": Part(rows=4)}
+    training_state.save(tmp_path, saved, {**parts, "skips": Part(used=2)}, RunQuarantine())
+    rows, skips = Part(), Part()
+    own = {"yardstick": rows, "skips": skips}
+    assert training_state.load(tmp_path, own, RunQuarantine(), lambda epoch: None) == saved
+    assert (rows, skips) == ({"rows": 4}, {"used": 2})
+    with pytest.raises(CheckpointError, match="was saved with loss, optimizer, schedule, skips, yardstick"):
+        training_state.load(tmp_path, {"average": Part(), **own}, RunQuarantine(), lambda epoch: None)
+
+
 @pytest.mark.campaign
 @pytest.mark.survival
 def test_two_processes_fit_what_one_fits(corpus, fitted, fork_server, tmp_path):
@@ -148,6 +174,7 @@ def test_two_processes_fit_what_one_fits(corpus, fitted, fork_server, tmp_path):
         (("--augment=all",), "--head ridge: clips pass once and as they are; leave out --augment"),
         (("--ema-decay=0.9",), "--head ridge: there are no steps to average over; leave out --ema-decay"),
         (("--loss=ccc=1", "--lr=0.001", "--epochs=2"), f"{NO_STEPS}: --epochs, --lr, --loss"),
+        (("--task-weights=mood=2",), f"{NO_STEPS}: --task-weights"),
         (("--seeds=2", "--reuse-memory=1GB"), f"{NO_STEPS}: --reuse-memory"),
         (("--model.fusion.dim=8", DROPOUT), f"{NO_STEPS}: --model.fusion.dim, --modality-dropout"),
     ],

@@ -86,7 +86,7 @@ def test_a_partly_unfrozen_backbone_changes_in_exactly_its_last_blocks(corpus, t
 
 def test_frozen_backbones_have_no_optimizer_state(corpus, tmp_path):
     trainer = Trainer(settings(corpus, tmp_path / "run", "--freeze=all"), Accelerator(cpu=True))
-    trained = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    trained = {id(p) for group in trainer.learner.optimizer.param_groups for p in group["params"]}
     assert trained == {id(p) for p in trainer.module.fusion.parameters()}
     trainer.run.release()
 

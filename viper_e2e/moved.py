@@ -35,6 +35,7 @@ _TABLE = (
     ("0.5", "packing", "tables", "sheet workbook workbook_layout values times titles bad_cells rows table"),
     ("0.5", "packing", "tables", "column_choices columns label_columns task_columns likely_mistakes"),
     ("0.5", "commands", "commands", "train_words>train_arguments backbone_words>backbone_arguments"),
+    ("0.6", "training", "training", "ridge_training>ridge_learner"),
     ("0.6", "decoding", "decoding", "sampling>plan cropping>headers"),
     ("0.6", "training", "experiments", "many_trainings axes proposals trials trial_record seeds ensembling"),
     ("0.6", "training", "experiments", "folding cross_validation closing_lines"),

@@ -23,7 +23,6 @@ from viper_e2e.scoring import Hooks, score
 from viper_e2e.shards import ShardSet
 from viper_e2e.training import (
     DivergedError,
-    RidgeTrainer,
     RunFolder,
     SharedClips,
     Trainer,
@@ -159,8 +158,7 @@ class ManyTrainings:
             if self._first_scale is not None:
                 # The scale that another training ended with must not carry over.
                 self.accelerator.scaler.load_state_dict(deepcopy(self._first_scale))
-            kind = RidgeTrainer if run.model.fusion.kind == "ridge" else Trainer
-            trainer = kind(run, self.accelerator, self.processes, clips=self.clips)
+            trainer = Trainer(run, self.accelerator, self.processes, clips=self.clips)
             try:
                 begun()
                 # What `auto` came to for the first holds for all of them.

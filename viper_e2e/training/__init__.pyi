@@ -25,8 +25,7 @@ from .resuming import check_to_resume as check_to_resume
 from .resuming import differences as differences
 from .resuming import has_ended as has_ended
 from .resuming import with_absolute_paths as with_absolute_paths
-from .ridge_training import RidgeTrainer as RidgeTrainer
-from .ridge_training import complaints_of_ridge as complaints_of_ridge
+from .ridge_learner import complaints_of_ridge as complaints_of_ridge
 from .run_folder import RunFolder as RunFolder
 from .run_folder import check_goes_on as check_goes_on
 from .run_folder import check_is_free as check_is_free

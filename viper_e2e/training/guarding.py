@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 from types import FrameType
@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 
 from torch.amp import GradScaler
 
-from viper_e2e.errors import ExitCode, ViperError
-from viper_e2e.loading import ClipBatch, SkipBudget, SkipRecord
+from viper_e2e.encoders import PreparedClip
+from viper_e2e.errors import ClipError, ExitCode, ViperError
+from viper_e2e.loading import ClipBatch, Quarantine, SkipBudget, SkipRecord
 from viper_e2e.runtime import Processes
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.state import TrainingState
@@ -88,6 +89,8 @@ class Guard:
         """``num_clips``: of an epoch of all processes."""
         self.run, self.processes, self.on_error = run, processes, on_error
         self.skips = SkipBudget(num_clips=num_clips)
+        self._late_skips: list[SkipRecord] = []
+        """Of this process in this step."""
 
     def own_skips(self, group: list[ClipBatch]) -> list[SkipRecord]:
         """The clips of this process that cannot be used."""
@@ -122,8 +125,26 @@ class Guard:
                 self.run.log("skipped.jsonl", record.to_json())
         self.skips.check()
 
-    def count_late_skips(self, own: list[SkipRecord]) -> None:
-        """As `count_skips`, of clips that failed once they had come to the module."""
+    def without_failed(
+        self, batch: ClipBatch, prepared: Sequence[PreparedClip | ClipError], quarantine: Quarantine
+    ) -> ClipBatch:
+        """Clips that fail only in the module (decoded again, larger) are left out like those that fail before.
+
+        The step has counted them, so that its gradient is smaller by their share.
+        """
+        failed = batch.failed_later(prepared)
+        if not failed:
+            return batch
+        for row, error in failed.items():
+            self._late_skips.append(batch.skip_record(row, error))
+            if error.stage == "worker":
+                quarantine.add(batch.keys[row], error.reason)
+        self.refuse(self._late_skips)
+        return batch.without(failed)
+
+    def count_late_skips(self) -> None:
+        """As `count_skips`, at the end of a step, of those of `without_failed`."""
+        own, self._late_skips = self._late_skips, []
         counts = self.processes.gather_scalars(len(own), purpose="counting clips that failed late")
         if not counts.any():
             return

@@ -107,7 +107,7 @@ class Reporter:
         self,
         step: int,
         value: float,
-        lr: float,
+        lr: float | None,
         num_clips: int,
         *,
         waited_seconds: float,
@@ -131,7 +131,7 @@ class Reporter:
         self._speed = " · ".join([f"{self._clips_done / elapsed:.1f} clips/s", *shares])
         details = self._speed if num_cached is None else f"{self._speed} · cached {num_cached}"
         for tracker in self._shown.trackers:
-            tracker.numbers({"step/loss": value, "step/lr": lr}, step)
+            tracker.numbers({"step/loss": value} | ({} if lr is None else {"step/lr": lr}), step)
         note = "" if math.isnan(value) else f"loss {value:.4f}"
         self._shown.bar.update(self._shown.task, completed=step, note=note, details=details)
 

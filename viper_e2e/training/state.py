@@ -21,6 +21,8 @@ from viper_e2e.model import CheckpointError
 FILE = "training.pt"
 ADDED_LATER = frozenset({"yardstick", "corpora"})
 """Parts that checkpoints of earlier versions lack, or only mixtures have; they get an empty state."""
+OF_STEPS = frozenset({"optimizer", "schedule", "loss", "scaler"})
+"""Parts of learning by steps; checkpoints of a ridge had them too in earlier versions."""
 
 
 @dataclass
@@ -86,7 +88,8 @@ def load(
     ``enter`` is given the epoch and makes the parts what they were in it.
     """
     data, path = _data_of(folder), folder / FILE
-    if set(data["parts"]) - ADDED_LATER != set(parts) - ADDED_LATER:
+    saved, wanted = set(data["parts"]) - ADDED_LATER, set(parts) - ADDED_LATER
+    if wanted != (saved if wanted & OF_STEPS else saved - OF_STEPS):
         raise CheckpointError(
             f"{path}: was saved with {', '.join(sorted(data['parts']))}, this run has "
             f"{', '.join(sorted(parts))}; resume with the settings of the saved run"

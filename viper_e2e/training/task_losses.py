@@ -176,8 +176,6 @@ def build_loss(
         if config.task_weights:
             raise ViperError("--task-weights: the training clips have no tasks, only intensities")
         return IntensityLoss(config.loss.weights, len(labels), scale=scale, num_networks=num_networks)
-    if config.rescale:
-        raise ViperError("--rescale: divides intensities by their maximum; the training clips have other tasks")
     settings = TaskLossSettings(
         config.loss.weights,
         config.class_weights,

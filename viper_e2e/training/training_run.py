@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,16 @@ import torch
 from accelerate import Accelerator
 
 from viper_e2e.config import Settings, option_of
-from viper_e2e.labels import LabelSet
+from viper_e2e.encoders import PreparedClip, TokenCache
+from viper_e2e.errors import ClipError, ViperError
+from viper_e2e.fusion import RidgeFusion
 from viper_e2e.loading import (
     ClipCache,
+    ClipKey,
     ClipStore,
     Cursor,
     ProcessShare,
     RunQuarantine,
-    SkipRecord,
     notes_on_reading,
 )
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model, compute_dtype, resolve_precision
@@ -36,21 +38,22 @@ from viper_e2e.training.data import (
 )
 from viper_e2e.training.data_record import data_record, provenance_of, write_data
 from viper_e2e.training.ema import WeightEMA
-from viper_e2e.training.fine_tuning import FineTuning, prepare_for_training, rewrapped
+from viper_e2e.training.fine_tuning import FineTuning, prepare_for_training
+from viper_e2e.training.gradient_learner import GradientLearner
 from viper_e2e.training.guarding import MAX_BAD_STEPS, Guard, StopRequest
 from viper_e2e.training.hooks import TrainerHooks
-from viper_e2e.training.optimizer import build_optimizer, build_schedule, recount, schedule_factor
+from viper_e2e.training.learner import Learner
 from viper_e2e.training.reporting import Reporter
-from viper_e2e.training.resuming import SavedRun, said, take_rates, with_absolute_paths
+from viper_e2e.training.resuming import SavedRun, said, with_absolute_paths
 from viper_e2e.training.reuse_forecast import forecast_for
+from viper_e2e.training.ridge_learner import RidgeLearner, settings_of_ridge
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.saving import Saver
 from viper_e2e.training.shared_clips import SharedClips
 from viper_e2e.training.state import TrainingState
 from viper_e2e.training.tables import branch_table, mixture_table
-from viper_e2e.training.task_losses import build_loss
-from viper_e2e.training.validation import Validation, cached_in
-from viper_e2e.training.yardstick import Yardstick, provenance_of_yardstick
+from viper_e2e.training.validation import Validation, cached_in, hold
+from viper_e2e.training.yardstick import provenance_of_yardstick
 
 
 class TrainingRun:
@@ -67,6 +70,8 @@ class TrainingRun:
     ):
         """``clips``: what the trainings of a command hold in common; `None`: this one holds its own, in
         `reuse_memory`."""
+        if settings.model.fusion.kind == "ridge":
+            settings = settings_of_ridge(settings)
         self.settings, self.config, self.accelerator = settings, settings.train, accelerator
         self.processes, self.hooks = processes or Processes(accelerator), hooks or TrainerHooks()
         saved = self._open_shards()
@@ -74,16 +79,14 @@ class TrainingRun:
         self.notes = clips.notes if clips is not None else TellOnce()
         self.clip_cache: ClipStore = held or ClipCache(self.config.reuse_memory.num_bytes)
         self._open_folder()
-        labels = self._build_model(saved)
-        self.loss = build_loss(labels, self.train_shards, self.config, self.module.fusion.num_networks)
+        self._build_model(saved)
         self._settle_precision()
         self.tuning = FineTuning(self.module, self.config, self.clip_cache, self.notes)
         self.module.set_compute_dtype(compute_dtype(self.config.mixed_precision))
         self.module.set_reading(reading_of(self.config))
         if held is not None:
             held.begin(self.module, is_compiled=self.config.compile)
-        self.loss.to(accelerator.device)
-        self._build_optimization()
+        self._build_reading()
         self._build_companions()
         self.forecast = forecast_for(self, clips)
         self.stop = StopRequest()
@@ -105,17 +108,20 @@ class TrainingRun:
         self.run = RunFolder(Path(self.config.run_dir), resume=self.config.resume, owner=self.processes.is_main)
         self.processes.wait("opening the run folder")
 
-    def _build_model(self, saved: SavedRun | None) -> LabelSet:
+    def _build_model(self, saved: SavedRun | None) -> None:
         torch.manual_seed(self.config.seed)
         last = self.run.last if self.config.resume else None
         labels = training_labels(self.train_shards, self.settings.model.fusion.output, last)
+        if self.config.rescale and labels.tasks:
+            raise ViperError(
+                "--rescale: divides intensities by their maximum; the training clips have other tasks"
+            )
         with without_collecting():
             self.module = ViPER(self.settings.model, labels)
         self.module.to(self.accelerator.device)
         prepare_for_training(self.module, self.config)
         if saved is not None:
             saved.check_backbones(self.module)
-        return labels
 
     def _settle_precision(self) -> None:
         """Once per run: what ``auto`` resolves to is saved in its ``config.yaml``, for ``--resume``."""
@@ -126,25 +132,16 @@ class TrainingRun:
         self.config = replace(self.config, mixed_precision=precision)
         self.settings = replace(self.settings, train=self.config)
 
-    def _build_optimization(self) -> None:
-        """What a step needs: clips, the optimizer and its schedule, the model wrapped for all processes."""
+    def _build_reading(self) -> None:
+        """Where clips come from, and how far the run has come with them."""
         cached = cached_in(self.clip_cache, "train") if self.clip_cache.budget_bytes else None
         self.quarantine = RunQuarantine()
         share = ProcessShare(self.processes.index, self.processes.count, self.config.accumulation)
         self.loader = make_loader(
             self.train_shards, self.settings, share, cached=cached, quarantine=self.quarantine.train
         )
-        self.late_skips: list[SkipRecord] = []
-        """Clips of this process in this step that failed once they had come to the module."""
         self.state = TrainingState(Cursor(self.config.seed))
         self.total_steps = self._steps_in_all()
-        optimizer = build_optimizer(self.module, self.config)
-        self.schedule = build_schedule(optimizer, self._factors)
-        with self.processes.collective("preparing the model"):
-            self.model, self.optimizer = self.accelerator.prepare(self.module, optimizer)
-        self.average = WeightEMA(self.module, self.config.ema_decay)
-        if self.config.compile:
-            compile_model(self.module)
 
     def _build_companions(self) -> None:
         """What looks on while the run trains: guards, judges, saves and tells."""
@@ -153,13 +150,19 @@ class TrainingRun:
         self.validation = Validation(
             self.module, self.guard, self.processes, self.quarantine.val, self.config.best_by
         )
+        self.average = WeightEMA(self.module, self.config.ema_decay)
         self.saver = Saver(self.run, self.config, self.module, self.average, writes=is_main)
-        validates, best_by = self.val_shards is not None, self.config.best_by
-        self.yardstick = Yardstick(self.module, self.processes, validates=validates, best_by=best_by)
         self.curves = CorpusCurves(self.module, self.train_shards, self.processes)
         self.absent_modalities = AbsentModalities(self.module.modalities, self.processes)
         self.reporter = Reporter(self.run, self.settings, speaks=is_main)
         self.clock = StageClock(self.module)
+        self.learner: Learner = (
+            RidgeLearner(self)
+            if isinstance(self.module.fusion, RidgeFusion)
+            else GradientLearner(self, self.total_steps)
+        )
+        if self.config.compile:
+            compile_model(self.module)
 
     def close(self) -> None:
         """Let go of the run folder."""
@@ -183,19 +186,14 @@ class TrainingRun:
         steps = self.state.step + self.loader.num_steps(cursor.position) + later_epochs
         return min(steps, self.config.max_steps or steps)
 
-    def _factors(self, first_step: int) -> Callable[[int], float]:
-        return schedule_factor(self.config, self.loader.num_steps(), self.total_steps, first_step)
-
-    def _enter_epoch(self, epoch: int) -> None:
-        """Train what this epoch trains, before anything of it is saved or loaded."""
-        new = self.tuning.enter(epoch, self.optimizer, self.schedule, self._factors)
-        self.yardstick.enter(epoch)
-        if new:
-            with self.processes.collective("preparing the model"):
-                self.model = rewrapped(self.accelerator, self.model, self.optimizer)
-            self.average.join()
-            if self.processes.is_main:
-                console.print(f"from epoch {epoch + 1} on: {', '.join(new)}")
+    def hold(
+        self, keys: Sequence[str], clips: Sequence[PreparedClip | ClipError], cache: TokenCache | None
+    ) -> None:
+        """Hold training clips for the next epochs, where there is room."""
+        for name, clip in zip(keys, clips, strict=True) if self.clip_cache.budget_bytes else ():
+            key = ClipKey("train", name)
+            if isinstance(clip, PreparedClip) and key not in self.clip_cache:
+                hold(self.clip_cache, self.module, key, clip, cache)
 
     def _write_settings(self) -> None:
         """Write down the settings from here on; a run that is at its end keeps those it was computed with."""
@@ -233,38 +231,29 @@ class TrainingRun:
     # --- saving and going on ----------------------------------------------------------------------
 
     def _parts(self) -> dict[str, Any]:
-        parts = {
-            "optimizer": self.optimizer,
-            "schedule": self.schedule,
-            "loss": self.loss,
-            "skips": self.guard.skips,
-            "yardstick": self.yardstick,
-        }
+        parts = {**self.learner.parts(), "skips": self.guard.skips, "yardstick": self.learner.yardstick}
         parts |= {"average": self.average} if self.average else {}
-        parts |= {"corpora": self.curves} if self.curves else {}
-        return parts | ({"scaler": self.accelerator.scaler} if self.accelerator.scaler else {})
+        return parts | ({"corpora": self.curves} if self.curves else {})
 
     def _save_last(self) -> None:
         self.hooks.before_save(self)
         for clip, reason in self.processes.gather_list(self.quarantine.items(), purpose="saving"):
             self.quarantine.add(clip, reason)
-        self.yardstick.gather()
+        self.learner.gather()
         self.curves.gather()
         self.saver.save_last(self.state, self._parts(), self.quarantine)
         self.hooks.after_save(self)
 
     def _restore(self) -> bool:
         """Go on from the newest undamaged checkpoint; False where none was ever saved."""
-        restored = self.saver.restore(self._parts(), self.quarantine, self._enter_epoch)
+        restored = self.saver.restore(self._parts(), self.quarantine, self.learner.enter)
         if restored is None:
             return False
         self.state = restored
         # Weights were loaded into the encoders: what was cached is no longer surely theirs.
         self.clip_cache.clear()
-        take_rates(self.optimizer, self.schedule, self.module, self.config)
         self.total_steps = self._steps_in_all()
-        # With another number of processes or epochs, the rest of the run has another number of steps.
-        recount(self.optimizer, self.schedule, self._factors)
+        self.learner.resume(self.total_steps)
         return True
 
     def _go_back(self) -> None:

@@ -1,23 +1,25 @@
-"""ridge_training.py: `viper train --head ridge`: one pass over the clips, then the head in closed form."""
+"""ridge_learner.py: `viper train --head ridge`: one pass over the clips, then the head in closed form."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
+from torch import Tensor
 
 from viper_e2e.config import Frozen, Settings, backbones_of, option_of
 from viper_e2e.encoders import TokenCache
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import MIN_CLIPS, RidgeFusion
 from viper_e2e.loading import ClipBatch
-from viper_e2e.runtime import Processes
 from viper_e2e.training.pooled_features import PooledRows
-from viper_e2e.training.shared_clips import SharedClips
-from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.state import TrainingState
 from viper_e2e.training.yardstick import Yardstick
+
+if TYPE_CHECKING:
+    from viper_e2e.training.training_run import TrainingRun
 
 MAX_BYTES = 1_000_000_000
 """Of float32 features of training clips; `ViperError` beyond: a head that left clips out would not say so."""
@@ -26,6 +28,7 @@ MAX_BYTES = 1_000_000_000
 OF_STEPS = (
     *("epochs", "patience", "accumulation", "lr", "backbone_lr", "layer_decay", "weight_decay", "schedule"),
     *("warmup_fraction", "halve_epochs", "clip_norm", "loss", "reuse_memory"),
+    *("class_weights", "label_smoothing", "focal_gamma", "task_weights"),
     *("model.fusion.change", "model.fusion.dim", "model.fusion.num_latents", "model.fusion.latent_dim"),
     *("model.fusion.depth", "model.fusion.self_attends_per_block", "model.fusion.num_cross_heads"),
     *("model.fusion.hidden_dim", "model.fusion.hidden_dropout", "model.fusion.num_latent_heads"),
@@ -34,65 +37,74 @@ OF_STEPS = (
 """Settings of learning by steps, of later epochs, and of the head that learns so: nothing here reads them."""
 
 
-class RidgeTrainer(Trainer):
-    """A run of one epoch in which nothing is learned by steps; stopped midway, it resumes like any other.
+class RidgeLearner:
+    """A `Learner` of the head alone, in a run of one epoch; stopped midway, it resumes like any other.
 
     The checkpoint of a run that was stopped holds the ridge of the clips that have passed.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        accelerator: Accelerator,
-        processes: Processes | None = None,
-        *,
-        clips: SharedClips | None = None,
-    ):
-        for complaint in complaints_of_ridge(settings):
-            raise ViperError(f"--head ridge: {complaint}")
-        settings = replace(settings, train=replace(settings.train, epochs=1))
-        super().__init__(settings, accelerator, processes, clips=clips)
-        rows = PooledRows(self.module, MAX_BYTES, max_clips=None)
-        if len(self.train_shards) > rows.max_clips:
+    lr = None
+
+    def __init__(self, run: TrainingRun):
+        """``run``: with settings of `settings_of_ridge`."""
+        assert isinstance(run.module.fusion, RidgeFusion), "chosen by its kind"
+        self.run, self.head = run, run.module.fusion
+        rows = PooledRows(run.module, MAX_BYTES, max_clips=None)
+        if len(run.train_shards) > rows.max_clips:
             raise ViperError(
-                f"--head ridge: the pooled tokens of {len(self.train_shards):,} clips do not fit into "
+                f"--head ridge: the pooled tokens of {len(run.train_shards):,} clips do not fit into "
                 f"{MAX_BYTES / 1e9:g} GB, those of {rows.max_clips:,} do: train on fewer shards, or with fewer "
                 "--modalities"
             )
         # What is fitted is the yardstick itself: collected and saved like it, but not told beside itself.
-        self.yardstick = Yardstick(self.module, self.processes, validates=True, tells=False, rows=rows)
+        self.yardstick = Yardstick(run.module, run.processes, validates=True, tells=False, rows=rows)
 
-    def _measure(self, group: list[ClipBatch]) -> None:
-        """No step of an optimizer takes memory."""
+    def task_weights(self) -> dict[str, float]:
+        return {}
 
-    def _step(self, group: list[ClipBatch]) -> bool:
-        save, _ = self._begin_step(group)
+    def enter(self, epoch: int) -> None:
+        self.yardstick.enter(epoch)
+
+    def measure(self, group: list[ClipBatch]) -> None:
+        """No gradient takes memory."""
+
+    def step(self, group: list[ClipBatch], total_weight: Tensor, state: TrainingState) -> None:
+        run = self.run
         with torch.no_grad():
             for batch in group:
-                prepared, cache = self.module.prepare(batch.clips), TokenCache()
-                batch = self._without_failed(batch, prepared)
-                output = self.module(prepared, cache=cache, keep_streams=True)
+                prepared, cache = run.module.prepare(batch.clips), TokenCache()
+                batch = run.guard.without_failed(batch, prepared, run.quarantine.train)
+                output = run.module(prepared, cache=cache, keep_streams=True)
                 self.yardstick.add(batch, output)
-                self.absent_modalities.add(output, batch.weights)
-                self._keep_all(batch.keys, prepared, cache)
-        self._count_step(None, sum(position is not None for b in group for position in b.positions))
-        return save or self.saver.is_due(self.state.step)
+                run.absent_modalities.add(output, batch.weights)
+                run.hold(batch.keys, prepared, cache)
 
-    def _end_epoch(self) -> None:
+    def end_epoch(self) -> None:
         self._fit()
-        super()._end_epoch()
 
-    def _save_last(self) -> None:
+    def gather(self) -> None:
         if self.yardstick.is_collecting:
             self._fit(at_least=MIN_CLIPS)
-        super()._save_last()
+        self.yardstick.gather()
+
+    def parts(self) -> dict[str, Any]:
+        return {}
+
+    def resume(self, total_steps: int) -> None:
+        """No rates to be set."""
 
     def _fit(self, at_least: int = 0) -> None:
         """Every process fits the same rows. ``at_least``: fewer leave the head as it is."""
-        table = self.yardstick.rows.gather(self.processes)
+        table = self.yardstick.rows.gather(self.run.processes)
         if len(table.targets) >= at_least:
-            assert isinstance(self.module.fusion, RidgeFusion), "chosen by its kind"
-            self.module.fusion.linear.take(self.yardstick.rows.fit(table))
+            self.head.linear.take(self.yardstick.rows.fit(table))
+
+
+def settings_of_ridge(settings: Settings) -> Settings:
+    """With the one epoch that it takes; `ViperError` for what has no part in it."""
+    for complaint in complaints_of_ridge(settings):
+        raise ViperError(f"--head ridge: {complaint}")
+    return replace(settings, train=replace(settings.train, epochs=1))
 
 
 def complaints_of_ridge(settings: Settings) -> Iterator[str]:
