@@ -17,7 +17,7 @@ from viper_e2e.labels import LabelSet
 from viper_e2e.packing import pack
 from viper_e2e.report import RunLog, ScoreRecord
 from viper_e2e.report.run_log import Judgement
-from viper_e2e.scoring import scores_of, scores_record
+from viper_e2e.scoring import scores_of
 from viper_e2e.tables import write_labels
 from viper_e2e.training import validation
 from viper_e2e.training.trainer import Trainer
@@ -172,7 +172,7 @@ def test_the_line_of_the_best_model_stays_where_its_epoch_was_gone_on_with(shard
 
 def record_of(predicted: list[float], true: list[float]):
     found = predictions_of(*(np.array(values)[:, None] for values in (predicted, true)), LabelSet(("joy",)))
-    return ScoreRecord.from_json(scores_record(scores_of(found, num_resamples=0)))
+    return ScoreRecord.of(scores_of(found, num_resamples=0))
 
 
 def test_best_is_chosen_by_mse_where_pearson_is_undefined():

@@ -81,6 +81,16 @@ def test_settings_and_versions_are_written(tmp_path):
     run.release()
 
 
+def test_a_log_of_an_earlier_version_is_judged_as_its_settings_say(tmp_path):
+    run = RunFolder(tmp_path / "run", resume=False)
+    assert run.read_metrics().best is None
+    run.write_settings({"best_by": "valence.rmse"})
+    scores = {"mean_pearson": 0.5, "tasks": {"valence": {"kind": "number", "rmse": 0.25}}, "best_by": -0.25}
+    run.log("metrics.jsonl", {"epoch": 0, "step": 1, "train_loss": 0.1, "val": scores})
+    judged = run.read_metrics().best.scores.judgement
+    assert (judged.measure, judged.value) == ("valence.rmse", 0.25)
+
+
 class Killed(BaseException):
     """What no handler of the package catches, as none survives ``kill -9``."""
 

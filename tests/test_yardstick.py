@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import RidgeCV
-from support.run_logs import log_of
+from support.run_logs import epoch_of, log_of
 from support.training_runs import lines, make_corpus, run, settings
 from torch import nn
 
@@ -256,7 +256,7 @@ def test_memory_is_bounded_by_the_first_clips_and_the_line_says_so(given):
     passing(rows, [4, 2, 0, 3, 1], [1.0] * 5, [4.0, 2.0, 0.0, 3.0, 1.0])
     assert rows.gather(_Alone()).positions.tolist() == [0, 1, 2]
     told = {"num_train_clips": 3, "of_clips": 5, "num_features": 12, "mean_pearson": 0.5}
-    assert line(YardstickRecord.from_json(told)).endswith("0.5000  the first 3 of 5 clips, 12 features")
+    assert line(epoch_of({"yardstick": told}).yardstick).endswith("0.5000  the first 3 of 5 clips, 12 features")
 
 
 def test_a_first_epoch_that_was_saved_without_rows_has_none_and_that_is_said():
@@ -320,7 +320,7 @@ def test_of_classes_it_is_by_their_recall_that_a_run_is_below():
     assert "reaches 0.6000 in validation (mood UAR), this model at its best 0.5500" in told
     assert "Pearson" not in told
     assert verdict(log_of(*log, {"epoch": 2, "val": mood(0.61, 0.0)})) is None
-    assert line(YardstickRecord.from_json(ridge)).endswith("mood UAR 0.6000  90 clips, 12 features")
+    assert line(epoch_of({"yardstick": ridge}).yardstick).endswith("mood UAR 0.6000  90 clips, 12 features")
     assert provenance_of_yardstick(log_of(*log).yardstick)["yardstick"]["measure"] == "mood UAR"
 
 

@@ -10,8 +10,10 @@ Line = dict[str, Any]
 
 
 def epoch_of(line: Line, best_by: str = "") -> EpochRecord:
-    """``line``: as in ``metrics.jsonl``; what it lacks is that of a first step."""
-    return EpochRecord.from_json({"epoch": 0, "step": 1, "train_loss": 0.1} | line, best_by)
+    """``line``: as in ``metrics.jsonl``; what it lacks is that of a first step, or of an earlier version whose
+    run was judged by ``best_by``."""
+    (epoch,) = RunLog.from_json([{"epoch": 0, "step": 1, "train_loss": 0.1} | line], best_by).epochs
+    return epoch
 
 
 def log_of(*lines: Line, best_by: str = "") -> RunLog:

@@ -46,7 +46,7 @@ def drawings(predictions: Predictions, out: Path) -> list[Drawing]:
     found: list[Drawing] = []
     for task, part in predictions.by_task():
         name = name_of(task.name)
-        of_task, suffix = (f": {words(name)}", f"_{name}") if predictions.labels.tasks else ("", "")
+        of_task, suffix = (f": {words(name)}", f"_{name}") if predictions.labels.names_tasks else ("", "")
         if task.kind in ("class", "labels") and part.scored.any():
             found.append(((f"Said and found{of_task}",), partial(_reliability, part, task, out)))
             found.append(((f"Score against confidence{of_task}",), partial(_selective, part, task, out)))

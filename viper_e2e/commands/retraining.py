@@ -91,11 +91,11 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path) -> bool:
 
     best_first = [row | {"modalities": row["settings"]["modalities"].split(",")} for row in ranked(rows)]
     first = best_first[0]
-    others = list(shown_measures(first)) if "tasks" in first else []
+    others = list(shown_measures(first))
     cells = []
     for row in best_first:
         told = [row.get(key) for key in ("value", "low", "high")]
-        told += [*shown_measures(row).values()] if "tasks" in row else [None for _ in others]
+        told += [None for _ in others] if "failed" in row else [*shown_measures(row).values()]
         shown = ("–" if value is None else f"{value:.3f}" for value in told)
         cells.append((", ".join(row["modalities"]), *shown, "failed" if "failed" in row else row["epoch"]))
     columns = ("modalities", first["measure"], "95 % from", "to", *others, "epoch")

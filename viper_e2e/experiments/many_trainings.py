@@ -229,7 +229,7 @@ class ManyTrainings:
         if run.train.mixed_precision == "auto":
             self._precision = precision
             run = replace(run, train=replace(run.train, mixed_precision=precision))
-        return Outcome(run, folder.read_metrics(run.train.best_by), was_there)
+        return Outcome(run, folder.read_metrics(), was_there)
 
     def _refuse_unsaved(self, trainer: Trainer) -> None:
         """`ViperError` in all processes where the first could not write the end of a training: what follows

@@ -16,6 +16,7 @@ from viper_e2e.experiments.ensembling import check_joinable, join
 from viper_e2e.experiments.many_trainings import ManyTrainings, Outcome
 from viper_e2e.report import RunLog, ScoreRecord
 from viper_e2e.runtime import console, plain_json, write_text
+from viper_e2e.scoring import AGREEMENT
 from viper_e2e.training import (
     DivergedError,
     check_to_resume,
@@ -135,7 +136,7 @@ def summarised(logs: Mapping[int, RunLog]) -> dict[str, Any]:
     ``logs``: by seed. Of each the epoch counts that ``checkpoints/best`` holds; a seed
     that was never validated is left out. ``seeds``, ``best`` of them, ``chosen_by`` (the measure that chose it
     and the epochs), and per measure ``{"values", "mean", "deviation"}``, of which the latter are ``None`` where
-    a value is undefined; of tasks also each in its own measures, under ``tasks``.
+    a value is undefined; under ``tasks`` of each task in its own measures.
     """
     best = {seed: found.scores for seed, log in logs.items() if (found := log.best) is not None}
     summary: dict[str, Any] = {"seeds": list(best)}
@@ -144,16 +145,15 @@ def summarised(logs: Mapping[int, RunLog]) -> dict[str, Any]:
     first = next(iter(best.values()))
     summary["best"] = max(best, key=lambda seed: best[seed].rank)
     summary["chosen_by"] = first.judgement.measure
-    for measure in ("pearson", "ccc", "mse"):
+    for measure in AGREEMENT:
         summary[f"mean_{measure}"] = _spread([scores.mean(measure) for scores in best.values()])
-    if first.tasks:
-        summary["tasks"] = {
-            task: {
-                name: _spread([scores.tasks[task][name] for scores in best.values()])
-                for name in measures_in(record)
-            }
-            for task, record in first.tasks.items()
+    summary["tasks"] = {
+        task: {
+            name: _spread([scores.tasks[task][name] for scores in best.values()])
+            for name in measures_in(record)
         }
+        for task, record in first.tasks.items()
+    }
     return summary
 
 

@@ -199,7 +199,7 @@ def _row(trial: Trial, outcome: Outcome) -> dict[str, Any]:
             "remove the folder and continue with --resume"
         )
     scores = best.scores
-    row = {
+    return {
         "trial": trial.name,
         "settings": trial.differs,
         "epoch": best.epoch.epoch + 1,
@@ -207,13 +207,11 @@ def _row(trial: Trial, outcome: Outcome) -> dict[str, Any]:
         "value": scores.judgement.value,
         "score": scores.judgement.score,
         **{name: scores.scores.get(name) for name in MEANS},
-    }
-    if scores.tasks:
-        row["tasks"] = {
+        "tasks": {
             name: {"kind": one["kind"]} | {measure: one[measure] for measure in measures_in(one)}
             for name, one in scores.tasks.items()
-        }
-    return row
+        },
+    }
 
 
 def _copy(checkpoint_folder: Path, new: Path) -> None:

@@ -55,7 +55,7 @@ def _at(data: object, *path: str) -> object:
 
 
 def _what_it_predicts(labels: LabelSet) -> str:
-    if not labels.tasks:
+    if not labels.names_tasks:
         return f"{len(labels)} reaction intensities: {', '.join(labels.names)}"
     told = (f"{task.name} ({task.kind}: {', '.join(labels.names[own])})" for task, own in labels.parts)
     return "; ".join(told)
@@ -99,10 +99,9 @@ def model_card(
     lines += [] if calibration is None else [f"- Its predictions are {calibration.line}."]
     lines += [
         "",
-        f"The numbers predict {'labels' if labels.tasks else 'self-reported reaction intensities'} like those "
-        "of "
-        "the training clips. They do not measure truthfulness or health, and do not show for certain what a "
-        "person feels. Score people only with their consent.",
+        f"The numbers predict {'labels' if labels.names_tasks else 'self-reported reaction intensities'} like "
+        "those of the training clips. They do not measure truthfulness or health, and do not show for certain "
+        "what a person feels. Score people only with their consent.",
         "",
     ]
     return "\n".join(lines)

@@ -25,52 +25,57 @@ if TYPE_CHECKING:
 # --- training -------------------------------------------------------------------------------------
 
 
+MEANS = ("mean squared error", "mean over emotions", "Pearson per emotion")
+"""Panels of intensities alone."""
+
+
 def training_curves(log: RunLog, path: str | os.PathLike) -> Path:
-    """Over epochs: the training loss, the validation's MSE, mean Pearson and CCC, and Pearson per emotion; of
-    tasks the training loss and the main measure of each.
+    """Over epochs: the training loss, and of the validation the main measure of each task; of intensities alone
+    the MSE, the mean Pearson and CCC, and Pearson per emotion.
 
     Losses have a panel of their own: one of several terms is on no scale with an error. The yardstick is drawn
     as levels.
     """
     if not log.epochs:
         raise ViperError("training curves: no epoch is complete yet; nothing to plot")
-    validated = log.validated
+    epochs, val = [one.epoch.epoch + 1 for one in log.validated], [one.scores for one in log.validated]
     ridge = log.yardstick.scores if log.yardstick is not None else None
-    tasks = validated[0].scores.tasks if validated else {}
-    if [one["kind"] for one in tasks.values()] == ["intensities"]:
-        tasks = {}
-    num_panels = 1 if not validated else 2 if tasks else 4
-    figure, panels = sheet(num_panels, panel=(5.6, 3.9), max_columns=2)
+    kinds = [one["kind"] for one in val[0].tasks.values()] if val else []
+    titles = ["; dotted: a ridge on the same tokens (yardstick)"]
+    if kinds == ["intensities"]:
+        titles = [f", {name}" for name in MEANS]
+    titles = ["training loss", *(f"validation{title}" for title in titles if val)]
+    figure, panels = sheet(len(titles), panel=(5.6, 3.9), max_columns=2)
     numbers = [record.epoch + 1 for record in log.epochs]  # people count from one
-    epochs, val = [one.epoch.epoch + 1 for one in validated], [one.scores for one in validated]
     _curve(panels[0], numbers, [record.train_loss for record in log.epochs], "training loss", 0)
-    if tasks:
-        _main_measures(panels[1], epochs, val, ridge)
-    elif validated:
-        _curve(panels[1], epochs, [scores.mean("mse") for scores in val], "MSE", 1)
-        _curve(panels[2], epochs, [scores.mean("pearson") for scores in val], "Pearson", 0)
-        _curve(panels[2], epochs, [scores.mean("ccc") for scores in val], "CCC", 1)
-        if ridge is not None and (level := ridge.mean("pearson")) is not None:
-            label = "yardstick: Pearson of a ridge on the same tokens"
-            panels[2].axhline(level, color="0.4", linestyle=":", label=label)
-        for index, name in enumerate(val[0].scores["pearson"]):
-            _curve(panels[3], epochs, [one.scores["pearson"][name] for one in val], words(name), index)
-    means = "validation, mean over emotions"
-    titles = ["training loss", "validation, mean squared error", means, "validation, Pearson per emotion"]
-    if tasks:
-        titles[1:] = ["validation; dotted: a ridge on the same tokens (yardstick)"]
-    for panel, title in zip(panels, titles, strict=False):
+    for panel, title in zip(panels, titles, strict=True):
         panel.set_title(title)
         panel.set_xlabel("epoch")
         panel.set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
         panel.locator_params(axis="x", integer=True, min_n_ticks=1)
         panel.grid(alpha=0.25)
-    if tasks:
-        panels[1].legend(frameon=False)
-    elif validated:
-        panels[2].legend(frameon=False)
-        panels[3].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    if kinds == ["intensities"]:
+        _means(panels[1:], epochs, val, ridge)
+    elif val:
+        _main_measures(panels[1], epochs, val, ridge)
     return save(figure, path)
+
+
+def _means(
+    panels: Sequence[Axes], epochs: Sequence[int], val: Sequence[ScoreRecord], ridge: ScoreRecord | None
+) -> None:
+    """`MEANS` over epochs, and the yardstick as a level."""
+    errors, means, each = panels
+    _curve(errors, epochs, [scores.mean("mse") for scores in val], "MSE", 1)
+    _curve(means, epochs, [scores.mean("pearson") for scores in val], "Pearson", 0)
+    _curve(means, epochs, [scores.mean("ccc") for scores in val], "CCC", 1)
+    if ridge is not None and (level := ridge.mean("pearson")) is not None:
+        label = "yardstick: Pearson of a ridge on the same tokens"
+        means.axhline(level, color="0.4", linestyle=":", label=label)
+    means.legend(frameon=False)
+    for index, name in enumerate(val[0].scores["pearson"]):
+        _curve(each, epochs, [one.scores["pearson"][name] for one in val], words(name), index)
+    each.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _main_measures(
@@ -85,6 +90,7 @@ def _main_measures(
         level = ridge.tasks.get(task, {}).get(main) if ridge is not None else None
         if level is not None:
             panel.axhline(level, color=_style(index)["color"], linestyle=":")
+    panel.legend(frameon=False)
 
 
 def _curve(

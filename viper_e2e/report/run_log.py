@@ -7,8 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from viper_e2e.scoring import MAIN_MEASURE, as_measured
-from viper_e2e.tasks import COMBINED, measure_title
+from viper_e2e.scoring import (
+    AGREEMENT,
+    MAIN_MEASURE,
+    Scores,
+    as_measured,
+    finite_or_none,
+    main_score,
+    scores_record,
+)
+from viper_e2e.tasks import COMBINED, UNNAMED, measure_title
 
 Json = Mapping[str, Any]
 """An object of a line."""
@@ -29,15 +37,18 @@ class Judgement:
         return None if self.score is None else as_measured(self.score, self.measure)
 
 
+MEAN_PEARSON = "mean Pearson"
+
+
 def main_measure_of(kinds: Mapping[str, str]) -> str:
     """The measure that judges models by default. ``kinds``: kinds of tasks, by name."""
     main = {name: MAIN_MEASURE[kind] for name, kind in kinds.items() if kind != COMBINED}
+    if [*main] == [UNNAMED]:
+        return MEAN_PEARSON
     if len(main) > 1:
         return "mean of the tasks' main measures"
-    return next((f"{name} {measure_title(main[name])}" for name in main), MEAN_PEARSON)
-
-
-MEAN_PEARSON = "mean Pearson"
+    (name,) = main
+    return f"{name} {measure_title(main[name])}"
 
 
 @dataclass(frozen=True)
@@ -47,26 +58,30 @@ class ScoreRecord:
     scores: Json
     """Scores in the form of `scores_record`: the means, and one object per measure."""
     tasks: Mapping[str, Json]
-    """Scores of each task in its own measures, in the form of `task_record`; empty without tasks."""
+    """Scores of each task in its own measures, in the form of `task_record`."""
     judgement: Judgement
 
     @classmethod
-    def from_json(cls, data: Json, best_by: str = "") -> ScoreRecord:
-        """``best_by``: of the run, as in `SavingConfig`; the line has its score alone."""
-        scores = {name: value for name, value in data.items() if name not in ("tasks", "best_by")}
-        tasks = data.get("tasks", {})
-        if "best_by" in data:
-            kinds = {name: one["kind"] for name, one in tasks.items()}
-            judgement = Judgement(best_by or main_measure_of(kinds), data["best_by"])
-        else:  # no tasks, or a yardstick of a version that had the mean Pearson alone
-            judgement = Judgement(MEAN_PEARSON, data["mean_pearson"])
-        return cls(scores, tasks, judgement)
+    def of(cls, scores: Scores, best_by: str = "") -> ScoreRecord:
+        """``best_by``: as in `SavingConfig`."""
+        record = scores_record(scores)
+        kinds = {name: one.task.kind for name, one in scores.tasks.items()}
+        score = finite_or_none(main_score(scores.tasks, best_by))
+        return cls(record, record.pop("tasks"), Judgement(best_by or main_measure_of(kinds), score))
+
+    @classmethod
+    def from_json(cls, data: Json) -> ScoreRecord:
+        scores = {name: value for name, value in data.items() if name not in _BESIDE_SCORES}
+        return cls(scores, data["tasks"], Judgement(data["judged_by"], data["best_by"]))
 
     def to_json(self) -> dict[str, Any]:
-        more: dict[str, Any] = {"tasks": self.tasks} if self.tasks else {}
-        if self.judgement.measure != MEAN_PEARSON:  # which is among the scores
-            more["best_by"] = self.judgement.score
-        return {**self.scores} | more
+        beside = self.tasks, self.judgement.measure, self.judgement.score
+        return {**self.scores} | dict(zip(_BESIDE_SCORES, beside, strict=True))
+
+    @property
+    def names_tasks(self) -> bool:
+        """Whether the corpus says what its columns belong to."""
+        return [*self.tasks] != [UNNAMED]
 
     def mean(self, measure: str) -> float | None:
         """Over emotions, of ``pearson``, ``ccc`` or ``mse``."""
@@ -75,6 +90,9 @@ class ScoreRecord:
     @property
     def rank(self) -> tuple[float, float]:
         return rank(self.judgement.score, self.mean("mse"))
+
+
+_BESIDE_SCORES = ("tasks", "judged_by", "best_by")
 
 
 @dataclass(frozen=True)
@@ -92,11 +110,11 @@ class ValidationRecord:
     """``average`` where those are scored."""
 
     @classmethod
-    def from_json(cls, data: Json, best_by: str = "") -> ValidationRecord:
+    def from_json(cls, data: Json) -> ValidationRecord:
         own = {name: data[name] for name in ("corpora", "num_left_out", "weights") if name in data}
         without = tuple(data.get("without_number", ()))
         scores = {name: value for name, value in data.items() if name not in (*own, "without_number")}
-        return cls(ScoreRecord.from_json(scores, best_by), without_number=without, **own)
+        return cls(ScoreRecord.from_json(scores), without_number=without, **own)
 
     def to_json(self) -> dict[str, Any]:
         more = {
@@ -122,10 +140,10 @@ class YardstickRecord:
     """None for a ``reason``, and in all processes but the first."""
 
     @classmethod
-    def from_json(cls, data: Json, best_by: str = "") -> YardstickRecord:
+    def from_json(cls, data: Json) -> YardstickRecord:
         own = {name: data[name] for name in _OF_YARDSTICK if name in data}
         scores = {name: value for name, value in data.items() if name not in own}
-        return cls(**own, scores=ScoreRecord.from_json(scores, best_by) if "mean_pearson" in data else None)
+        return cls(**own, scores=ScoreRecord.from_json(scores) if "mean_pearson" in data else None)
 
     def to_json(self) -> dict[str, Any]:
         own = {name: value for name in _OF_YARDSTICK if (value := getattr(self, name)) not in ("", None)}
@@ -152,8 +170,7 @@ class EpochRecord:
     """The yardstick, in the first epoch."""
 
     @classmethod
-    def from_json(cls, line: Json, best_by: str = "") -> EpochRecord:
-        """``best_by``: of the run, as in `SavingConfig`."""
+    def from_json(cls, line: Json) -> EpochRecord:
         val, yardstick = line.get("val"), line.get("yardstick")
         return cls(
             line["epoch"],
@@ -161,8 +178,8 @@ class EpochRecord:
             line["train_loss"],
             line.get("task_weights", {}),
             line.get("train", {}),
-            ValidationRecord.from_json(val, best_by) if val else None,
-            YardstickRecord.from_json(yardstick, best_by) if yardstick else None,
+            ValidationRecord.from_json(val) if val else None,
+            YardstickRecord.from_json(yardstick) if yardstick else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -191,8 +208,8 @@ class RunLog:
 
     @classmethod
     def from_json(cls, lines: Iterable[Json], best_by: str = "") -> RunLog:
-        """``best_by``: of the run, as in `SavingConfig`."""
-        return cls(tuple(EpochRecord.from_json(line, best_by) for line in lines))
+        """``best_by``: of the run, as in `SavingConfig`, which lines of versions before 0.6 do not say."""
+        return cls(tuple(EpochRecord.from_json(_of_this_version(line, best_by)) for line in lines))
 
     @property
     def validated(self) -> list[Validated]:
@@ -209,6 +226,26 @@ class RunLog:
         """The last with a score, of all clips, where the first epoch was stopped and resumed; None without."""
         told = (epoch.yardstick for epoch in reversed(self.epochs) if epoch.yardstick is not None)
         return next((yardstick for yardstick in told if yardstick.scores is not None), None)
+
+
+def _of_this_version(line: Json, best_by: str) -> Json:
+    """A line with what versions before 0.6 did not write."""
+    scored = {name: line[name] for name in ("val", "yardstick") if "mean_pearson" in (line.get(name) or {})}
+    return {**line} | {name: _judged(data, best_by) for name, data in scored.items()}
+
+
+def _judged(data: Json, best_by: str) -> Json:
+    """Scores with their tasks and the measure that judged them."""
+    if "judged_by" in data:
+        return data
+    means = {name: data.get(f"mean_{name}") for name in AGREEMENT}
+    tasks = data.get("tasks") or {UNNAMED: {"kind": UNNAMED, **means}}
+    # Without tasks the mean Pearson alone was looked at, and by early yardsticks.
+    by, score = MEAN_PEARSON, data["mean_pearson"]
+    if "best_by" in data:
+        by = best_by or main_measure_of({name: one["kind"] for name, one in tasks.items()})
+        score = data["best_by"]
+    return {**data, "tasks": tasks, "judged_by": by, "best_by": score}
 
 
 def rank(score: float | None, mse: float | None) -> tuple[float, float]:

@@ -179,21 +179,17 @@ class Reporter:
         if time.monotonic() - self._drawn_at >= DRAW_SECONDS:
             self._draw()
 
-    def _read_metrics(self) -> RunLog:
-        return self.run.read_metrics(self.settings.train.best_by)
-
     def _leave_out_earlier(self, record: EpochRecord) -> None:
         """Of a run that stopped in this epoch (--max-steps) and went on there is a line already. It stays where
         it is of the best model, which `checkpoints/best` still holds."""
-        log = self._read_metrics()
+        log = self.run.read_metrics()
         best = RunLog((*log.epochs, record)).best
 
         def stays(one: EpochRecord) -> bool:
             return one.epoch != record.epoch or (best is not None and one == best.epoch)
 
-        if not all(map(stays, log.epochs)):
-            best_by = self.settings.train.best_by
-            self.run.rewind("metrics.jsonl", lambda line: stays(EpochRecord.from_json(line, best_by)))
+        if leaving := {(one.epoch, one.step) for one in log.epochs if not stays(one)}:
+            self.run.rewind("metrics.jsonl", lambda line: (line["epoch"], line["step"]) not in leaving)
 
     def _complaints(self, record: EpochRecord, skips: SkipBudget) -> Iterator[str]:
         """What the numbers of an epoch do not say."""
@@ -213,13 +209,13 @@ class Reporter:
     def _draw_predictions(self, predictions: Predictions) -> None:
         for task, part in predictions.by_task():
             if task.kind in ("intensities", "number") and part.scored.any():
-                suffix = f"_{name_of(task.name)}" if predictions.labels.tasks else ""
+                suffix = f"_{name_of(task.name)}" if predictions.labels.names_tasks else ""
                 figures.predicted_against_true(part, self.run.plots / f"predicted_against_true{suffix}.png")
 
     def _draw(self) -> None:
         with self._going_on("plots"):
             self.run.plots.mkdir(exist_ok=True)
-            log = self._read_metrics()
+            log = self.run.read_metrics()
             figures.training_curves(log, self.run.plots / "curves.png")
             if corpus_figures.are_there(log):
                 corpus_figures.curves_by_corpus(log, self.run.plots / "curves_by_corpus.png")

@@ -131,9 +131,10 @@ class RunFolder:
         self._damaged[file] = damaged
         return [record for record in records if record is not None]
 
-    def read_metrics(self, best_by: str) -> RunLog:
-        """The run's epochs so far. ``best_by``: of the run, as in `SavingConfig`."""
-        return RunLog.from_json(self.read_log("metrics.jsonl"), best_by)
+    def read_metrics(self) -> RunLog:
+        """The run's epochs so far."""
+        lines = self.read_log("metrics.jsonl")
+        return RunLog.from_json(lines, self.read_settings().get("best_by", "") if lines else "")
 
     def rewind(self, file: str, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Keep only the wanted records, without a last line that a kill cut short."""

@@ -12,8 +12,9 @@ from viper_e2e.loading import Share, clips_per_epoch
 from viper_e2e.model import ViPER
 from viper_e2e.report import EpochRecord, ValidationRecord
 from viper_e2e.runtime import count_of, table
+from viper_e2e.scoring import AGREEMENT
 from viper_e2e.shards import Corpus
-from viper_e2e.tasks import BLENDS, measure_title
+from viper_e2e.tasks import BLENDS, UNNAMED, measure_title
 
 
 def branch_table(model: ViPER) -> Table:
@@ -60,8 +61,9 @@ def epoch_line(record: EpochRecord) -> str:
     line = f"epoch {record.epoch + 1:>3}  step {record.step:>6}  loss {_shown(record.train_loss)}"
     if record.val is not None:
         scores = record.val.scores
-        told = [f"{task} {task_line(one)}" for task, one in scores.tasks.items()]
-        told = told or [f"{name} {_shown(scores.mean(key))}" for name, key in MEASURES]
+        told = [f"{name} {_shown(scores.mean(key))}" for name, key in MEASURES]
+        if scores.names_tasks:
+            told = [f"{task} {task_line(one)}" for task, one in scores.tasks.items()]
         line += f"  {'val of the average' if record.val.weights == 'average' else 'val'} {'  '.join(told)}"
     if record.task_weights:
         weights = (f"{task} {weight:.3g}" for task, weight in record.task_weights.items())
@@ -69,9 +71,8 @@ def epoch_line(record: EpochRecord) -> str:
     return line
 
 
-MEASURES = (("Pearson", "pearson"), ("CCC", "ccc"), ("MSE", "mse"))
-
-
+MEASURES = tuple((measure_title(name), name) for name in AGREEMENT)
+"""Title and name of the measures of intensities, where there is no other task."""
 SHOWN = {
     "class": (("UAR", "uar"), ("WAR", "war")),
     "labels": (("macro F1", "macro_f1"),),
@@ -91,10 +92,9 @@ def measures_in(record: Mapping[str, Any]) -> list[str]:
 
 
 def shown_measures(row: Mapping[str, Any]) -> dict[str, float | None]:
-    """Of a trial beside what it is judged by, by the titles of their columns: of tasks each in its own
-    measures, else CCC and MSE."""
-    if "tasks" not in row:
-        return {title: row[f"mean_{key}"] for title, key in MEASURES[1:]}
+    """Measures of a trial beside the one that judges it, by the titles of their columns."""
+    if [*row["tasks"]] == [UNNAMED]:
+        return {title: row[f"mean_{key}"] for title, key in MEASURES if f"mean {title}" != row["measure"]}
     titled = {
         f"{task} {title}": one[key]
         for task, one in row["tasks"].items()
@@ -142,7 +142,7 @@ def flat_numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[
 def seeds_table(summary: Mapping[str, Any]) -> Table:
     """Mean ± standard deviation over trainings that differ in their seed alone; see `training.summarised`."""
     found = {title: summary[f"mean_{key}"] for title, key in MEASURES}
-    if "tasks" in summary:
+    if [*summary["tasks"]] != [UNNAMED]:
         each = [(task, name, over) for task, one in summary["tasks"].items() for name, over in one.items()]
         found = {f"{task} {measure_title(name)}": over for task, name, over in each}
     rows = []

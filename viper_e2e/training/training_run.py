@@ -214,7 +214,7 @@ class TrainingRun:
 
     def _note_provenance(self) -> None:
         """Where the model comes from, as its checkpoints will tell."""
-        told = provenance_of_yardstick(self.run.read_metrics(self.config.best_by).yardstick)
+        told = provenance_of_yardstick(self.run.read_metrics().yardstick)
         self.module.provenance = provenance_of(self.train_shards, self.val_shards) | told
 
     def _tell_beginning(self) -> None:

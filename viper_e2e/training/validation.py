@@ -23,15 +23,13 @@ from viper_e2e.model import Prediction, Predictions, ViPER
 from viper_e2e.report import ScoreRecord, ValidationRecord, main_measure_of
 from viper_e2e.runtime import Processes
 from viper_e2e.scoring import (
+    AGREEMENT,
     MAIN_MEASURE,
     Hooks,
     OnBatch,
-    finite_or_none,
-    main_score,
     rulers,
     score,
     scores_of,
-    scores_record,
     split_best_by,
     with_thresholds,
 )
@@ -63,7 +61,7 @@ class Validation:
     @property
     def judged_by(self) -> str:
         """What chooses `best`, in words."""
-        return self.best_by or main_measure_of({task.name: task.kind for task in self.module.labels.tasks})
+        return self.best_by or main_measure_of({task.name: task.kind for task, _ in self.module.labels.parts})
 
     def __call__(
         self,
@@ -119,13 +117,7 @@ class Validation:
 
 def judged(predictions: Predictions, best_by: str = "") -> ScoreRecord:
     """Scores of validation clips, of tasks each in its own measures."""
-    scores = scores_of(predictions, num_resamples=0)
-    record = scores_record(scores)
-    if predictions.labels.names_tasks or best_by:
-        record["best_by"] = finite_or_none(main_score(scores.tasks, best_by))
-    else:
-        del record["tasks"]
-    return ScoreRecord.from_json(record, best_by)
+    return ScoreRecord.of(scores_of(predictions, num_resamples=0), best_by)
 
 
 def cached_in(store: ClipStore, split: Split) -> Callable[[str], Cacheable | None]:
@@ -164,8 +156,9 @@ def _left_out(one: Prediction, shards: ShardSet, epoch: int, step: int) -> SkipR
 def provenance_of_scores(record: ScoreRecord) -> dict[str, Any]:
     """What a checkpoint says of its validation: of tasks the main measure of each, and what it was judged
     by."""
-    scores = {name: record.mean(name) for name in ("pearson", "ccc", "mse")}
-    if tasks := {name: one for name, one in record.tasks.items() if one["kind"] in MAIN_MEASURE}:
+    scores = {name: record.mean(name) for name in AGREEMENT}
+    if record.names_tasks:
+        tasks = {name: one for name, one in record.tasks.items() if one["kind"] in MAIN_MEASURE}
         mains = {name: MAIN_MEASURE[one["kind"]] for name, one in tasks.items()}
         scores = {f"{name} {measure_title(main)}": tasks[name][main] for name, main in mains.items()}
     judgement = record.judgement
