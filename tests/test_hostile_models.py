@@ -80,6 +80,24 @@ def test_a_setting_that_the_weights_do_not_fit_is_refused_in_one_line(saved, tmp
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        (f"{BACKBONE}.num_attention_heads", -1, "num_attention_heads is -1"),
+        (f"{SOUND}.num_attention_heads", -1, "num_attention_heads is -1"),
+        (f"{SOUND}.conv_stride", [5, 0, 2, 2, 2, 2, 2], "conv_stride is 0"),
+        (f"{SOUND}.conv_kernel", [10, 3, 3, 3, 3, -2, 2], "conv_kernel is -2"),
+    ],
+)
+def test_a_setting_with_which_no_clip_could_be_scored_is_refused_when_the_model_is_loaded(
+    saved, tmp_path, name, value, told
+):
+    folder = edited(saved, tmp_path / "edited", "config.json", name, value)
+    with pytest.raises(ViperError, match=told) as refusal:
+        viper_e2e.load(folder)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
     ("name", "complaint"),
     [
         (f"{BACKBONE}.num_hidden_layers", "they make more than"),

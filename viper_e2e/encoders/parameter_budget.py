@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ _MAX_SETTING, _MAX_PREPROCESSOR_SETTING = 2**24, 2**20
 sound that is prepared at once half a million samples."""
 _NO_LIMIT = "model_max_length"
 """10³⁰ in files of transformers' where a tokenizer has none; nothing is made so long."""
+_FROM_ONE = re.compile(r"((^|\.|_)heads|n_head|strides?|kernels?|distance)$")
+"""Names of counts and extents that are at least 1: networks can be built with less, and do not run."""
 _TENSORS_BESIDE, _VALUES_BESIDE = 2_000, 2**26
 """Allowed on top of twice the weights: tables that are computed, and parameters that a model has twice."""
 _WITHOUT_WEIGHTS = (100_000, 2**36)
@@ -70,11 +73,14 @@ def reason_of(error: BaseException) -> str:
 
 
 def check_settings_size(name: str, where: Path | str, settings: object) -> None:
-    """`ViperError` for whole numbers that no backbone needs: libraries make lists as long as they say."""
+    """`ViperError` for whole numbers that no backbone needs: libraries make lists as long as they say, and
+    divide by others only when the first clip comes."""
     most = _MAX_PREPROCESSOR_SETTING if "preprocessor" in Path(where).name else _MAX_SETTING
     for path, number in _numbers(settings, ""):
         if abs(number) > most and path != _NO_LIMIT:
             raise ViperError(f"{name}: {where}: {path} is {number}; no backbone needs more than {most}")
+        if number < 1 and _FROM_ONE.search(path):
+            raise ViperError(f"{name}: {where}: {path} is {number}; it is at least 1 in every backbone")
 
 
 class _BuildingError(Exception):
