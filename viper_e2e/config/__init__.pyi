@@ -35,7 +35,6 @@ from .model import MotionConfig as MotionConfig
 from .model import TextualConfig as TextualConfig
 from .model import VisualConfig as VisualConfig
 from .model import WordsConfig as WordsConfig
-from .model import model_config_from_dict as model_config_from_dict
 from .old_forms import SETTINGS_SCHEMA as SETTINGS_SCHEMA
 from .old_forms import is_old_option as is_old_option
 from .old_forms import option_of_now as option_of_now
@@ -72,6 +71,7 @@ from .recipes import recipe_words as recipe_words
 from .settings import WORDED as WORDED
 from .settings import Settings as Settings
 from .settings import flat as flat
+from .settings import model_config_from_dict as model_config_from_dict
 from .settings import plain as plain
 from .settings_file import SettingsFile as SettingsFile
 from .settings_file import read_settings_file as read_settings_file

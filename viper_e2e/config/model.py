@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentError
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -16,9 +15,7 @@ from viper_e2e.config.bounds import (
     SHARE_BELOW_1,
     WIDTH,
     Bounds,
-    check_settings,
 )
-from viper_e2e.errors import ViperError
 
 FusionKind = Literal["tokens", "concat", "ridge", "ensemble"]
 """What reads the tokens; `FusionConfig.kind` says what each is."""
@@ -283,23 +280,3 @@ class ModelConfig:
     extra_modalities: dict[str, Any] = field(default_factory=dict)
     """Settings of modalities that do not come with the package, by name (`config/modalities.py`)."""
     fusion: FusionConfig = field(default_factory=FusionConfig)
-
-
-# --- settings <-> plain data ----------------------------------------------------------------------
-
-
-def model_config_from_dict(data: dict[str, Any], source: str) -> ModelConfig:
-    """Build a :class:`ModelConfig` from plain data (a checkpoint's JSON), checking names and types.
-
-    ``source`` names the file in the :class:`ViperError` that an unknown name or a wrong type raises.
-    """
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--model", type=ModelConfig)
-    try:
-        model = parser.instantiate(parser.parse_object({"model": data})).model
-    except (ArgumentError, TypeError) as error:
-        raise ViperError(f"{source}: {' '.join(str(error).split())}") from error
-    check_settings(f"{source}: ", {"model.": model})
-    return model

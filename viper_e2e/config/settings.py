@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentError
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from viper_e2e.config.bounds import check_settings
 from viper_e2e.config.depth import Depths, LaterDepths
 from viper_e2e.config.model import ModelConfig
 from viper_e2e.config.training import TrainConfig
 from viper_e2e.config.values import Changes, Loss, Size, TaskWeights, Trackers
+from viper_e2e.errors import ViperError
 
 WORDED = (Size, Loss, TaskWeights, Changes, Trackers, Depths, LaterDepths)
 """Values that are written in words of their own, which their `parse` reads and `str` prints."""
@@ -57,3 +60,20 @@ def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             names[prefix + name] = list(value) if isinstance(value, tuple) else value
     return names
+
+
+def model_config_from_dict(data: dict[str, Any], source: str) -> ModelConfig:
+    """Build a :class:`ModelConfig` from plain data (a checkpoint's JSON), checking names and types.
+
+    ``source`` names the file in the :class:`ViperError` that an unknown name or a wrong type raises.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--model", type=ModelConfig)
+    try:
+        model = parser.instantiate(parser.parse_object({"model": data})).model
+    except (ArgumentError, TypeError) as error:
+        raise ViperError(f"{source}: {' '.join(str(error).split())}") from error
+    check_settings(f"{source}: ", {"model.": model})
+    return model
