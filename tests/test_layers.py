@@ -25,6 +25,7 @@ ORDER = (
 )
 """Files and wings, each of which imports from those before it alone."""
 MAX_ROOMS = 24
+MAX_LINES = 300
 GATEKEEPERS = {
     "webdataset": {"shards"},
     "av": {"decoding", "cutting", "report"},
@@ -178,6 +179,11 @@ def test_the_page_on_architecture_lists_them_in_their_order():
     listed = re.search(f"{first}{rest}\n\n", text)
     assert listed
     assert " ".join(re.findall(r"`([a-z ]+)`", listed[0])).split() == list(ORDER)
+
+
+def test_every_file_is_read_in_one_sitting():
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules().items()}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
