@@ -86,7 +86,7 @@ def parts_of_a_step(run: Settings) -> dict[str, object]:
     """What one step of training hands on from stage to stage, by its class."""
     shards, _ = open_splits(run.train)
     model = ViPER(run.model, shards.known_labels).train()
-    with make_loader(shards, run, 0, 1) as loader:
+    with make_loader(shards, run) as loader:
         batch = next(iter(loader.epoch(0)))
     prepared = model.prepare(batch.clips)
     slots = lay_out(prepared, run.model.decoding.num_frames, model.device, spread=False)

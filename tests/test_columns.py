@@ -22,7 +22,7 @@ from viper_e2e.shards import (
     columns_file,
     columns_path,
     index_path,
-    reading,
+    opening,
     shared_clips,
     shared_subjects,
 )
@@ -37,7 +37,7 @@ KEYS = ("a", "überlang", "喜び", "d/e", "f")
 
 @pytest.fixture(autouse=True)
 def every_index_is_large(monkeypatch):
-    for module in (columns_file, reading):
+    for module in (columns_file, opening):
         monkeypatch.setattr(module, "LEAST_INDEX_BYTES", 1)
     monkeypatch.setattr("viper_e2e.shards.indexing.LEAST_INDEX_BYTES", 1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from viper_e2e.config import TrainConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading import ClipLoader, OrderSettings, Reading, clips_per_epoch
+from viper_e2e.shards import ShardSet
 from viper_e2e.tasks import Task
 from viper_e2e.training.data import open_corpora, open_splits, shares_of
 from viper_e2e.training.folds import make_folds
@@ -119,4 +122,33 @@ def test_a_corpus_of_which_a_fold_leaves_nothing_is_told(corpora, tmp_path):
         assert {entry.key[:5] for entry in entries(val)} == {"away:"}
         assert sorted(set(keys_of_epoch(train))) == sorted(f"acted:c{i}" for i in range(12))
         assert len(keys_of_epoch(train, epoch=1)) == 12
-        assert mixture_table(shares_of(train), train.corpora).row_count == 2
+        assert mixture_table(shares_of(train), train.named_corpora).row_count == 2
+
+
+# --- one kind of set -------------------------------------------------------------------------------
+
+
+def test_a_set_of_one_corpus_and_a_set_of_several_are_of_one_kind(corpora):
+    one, several = open_corpora(f"{corpora}/acted/all-*.tar", "--x"), open_corpora(given(corpora), "--x")
+    assert type(one) is type(several) is ShardSet
+    assert [corpus.name for corpus in one.corpora] == [""]
+    assert [corpus.name for corpus in several.corpora] == ["acted", "wild"]
+    assert several.corpora[0].shard_ids() == one.shard_ids() == several.shard_ids()[: len(one.shards)]
+    assert several.corpora[0].content_id() == one.content_id()
+    fields = {field.name for field in dataclasses.fields(ShardSet)}
+    half = np.arange(len(several)) % 2 == 0
+    for shards in (one, several, several.only(half), several.with_problems(["odd"])):
+        assert fields <= vars(shards).keys()
+        assert len(pickle.loads(pickle.dumps(shards))) == len(shards) == sum(map(len, shards.corpora))
+
+
+def test_nothing_is_written_into_a_set_of_shards(corpora):
+    """Notes and labels had been written into sets that others held."""
+    shards = open_corpora(given(corpora), "--x")
+    for name, value in (("problems", ()), ("shards", ()), ("labels", None)):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(shards, name, value)
+    noted = shards.with_problems((*shards.problems, "one is odd"))
+    halved = noted.only(np.arange(len(shards)) < 12)
+    assert (shards.problems, noted.problems, halved.problems) == ((), ("one is odd",), ("one is odd",))
+    assert (len(shards), list(map(len, halved.corpora))) == (24, [12, 0])

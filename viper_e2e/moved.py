@@ -41,6 +41,7 @@ _TABLE = (
     ("0.6", "training", "experiments", "folding cross_validation closing_lines"),
     ("0.6", "scoring", "scoring", "metrics>bootstrap"),
     ("0.6", "decoding", "cutting", "cutting>long_file remuxing stretches frame_log pcm"),
+    ("0.6", "shards", "shards", "mixture>corpus"),
 )
 """The version that has the new names, where modules were and are, and which: the old name, or the old
 and the new one."""

@@ -14,7 +14,7 @@ import torch
 from viper_e2e.clip import DecodedClip
 from viper_e2e.config import Settings
 from viper_e2e.errors import ClipError, ExitCode, ViperError
-from viper_e2e.loading import ClipBatch, ClipLoader, ProcessShare, notes_on_reading
+from viper_e2e.loading import ClipBatch, ClipLoader, notes_on_reading
 from viper_e2e.model import StageClock, ViPER, check_compiler, compile_model, compute_dtype, resolve_precision
 from viper_e2e.runtime import (
     AS_IT_IS,
@@ -119,7 +119,7 @@ def measure(
     unusable: dict[str, None] = {}
     tell("reading shards")
     read = _rate(seconds, (_read(shards, i) for i in _forever(len(shards))))
-    with make_loader(shards, settings, ProcessShare(accumulation=settings.train.accumulation)) as loader:
+    with make_loader(shards, settings) as loader:
         tell("decoding")
         loaded = _rate(seconds, map(_num_usable, _batches(loader, unusable)))
         batch = next(batch for batch in _batches(loader, unusable) if _num_usable(batch))

@@ -22,7 +22,6 @@ from viper_e2e.training import (
     check_goes_on,
     check_same_layout,
     differences,
-    entries_of,
     folds_from,
     inner_split,
     is_file_of_folds,
@@ -107,7 +106,7 @@ class Folding:
         """How the folds came about, and the clips and subjects of each, for the terminal."""
         rows = []
         for fold in self.names:
-            entries = entries_of(self.folds.of_fold(self.shards, fold))
+            entries = self.folds.of_fold(self.shards, fold).entries()
             subjects = {entry.subject for entry in entries if entry.subject}
             rows.append((fold, len(entries), len(subjects) or "–"))
         made = self.folds.made

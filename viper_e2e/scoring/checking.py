@@ -53,7 +53,7 @@ def check(
         clips.append(_checked(one, shard, looks.pop(one.index), faces))
         if progress is not None:
             progress(len(clips), len(shards))
-    entries = [entry for shard in shards.shards for entry in shard.samples]
+    entries = shards.entries()
     splits, metadata = by_split(shards), _metadata(entries)
     names = {"Subject": [entry.subject for entry in entries if entry.subject is not None], **metadata}
     return CheckReport(

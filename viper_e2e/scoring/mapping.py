@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -99,20 +98,7 @@ class LabelMap:
 
     def applied(self, shards: ShardSet) -> ShardSet:
         """The same clips with the model's labels."""
-        made = copy.copy(shards)
-        made.labels = self.labels
-        made.shards = tuple(
-            replace(
-                shard,
-                labels=self.labels,
-                samples=tuple(
-                    replace(e, intensities=None if e.intensities is None else self.row(e.intensities))
-                    for e in shard.samples
-                ),
-            )
-            for shard in shards.shards
-        )
-        return made
+        return shards.mapped(self.labels, self.row)
 
     def lost(self, shards: ShardSet) -> list[str]:
         """How many clips lose a label, and by which words. ``shards``: as the corpus has them."""

@@ -11,6 +11,8 @@ from .columns_file import columns_to_bytes as columns_to_bytes
 from .corpora import parse_corpora as parse_corpora
 from .corpora import parts_of as parts_of
 from .corpora import with_patterns as with_patterns
+from .corpus import Corpus as Corpus
+from .corpus import name_of_corpus as name_of_corpus
 from .index import SCHEMAS as SCHEMAS
 from .index import SampleEntry as SampleEntry
 from .index import ShardIndex as ShardIndex
@@ -21,9 +23,6 @@ from .indexing import has_columns as has_columns
 from .indexing import has_index as has_index
 from .indexing import make_columns as make_columns
 from .indexing import make_index as make_index
-from .mixture import Corpus as Corpus
-from .mixture import Mixture as Mixture
-from .mixture import name_of_corpus as name_of_corpus
 from .overlap import shared_clips as shared_clips
 from .overlap import shared_subjects as shared_subjects
 from .overlap import subjects_of as subjects_of

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import bisect
-import copy
 import logging
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from viper_e2e.clip import Sample
-from viper_e2e.labels import LabelSet, differing, on_another_scale, places_in
+from viper_e2e.labels import LabelSet, differing, on_another_scale, places_in, union_of
 from viper_e2e.runtime import digest
-from viper_e2e.shards.addresses import is_remote
-from viper_e2e.shards.columns_file import LEAST_INDEX_BYTES, columns_path, read_columns
-from viper_e2e.shards.content_ids import clip_id, shard_id
-from viper_e2e.shards.index import SampleEntry, ShardIndex, index_path, read_index
-from viper_e2e.shards.label_order import reordered, under, with_common_labels
-from viper_e2e.shards.patterns import expand
+from viper_e2e.shards.content_ids import clip_id
+from viper_e2e.shards.corpora import parts_of
+from viper_e2e.shards.corpus import Corpus, kept
+from viper_e2e.shards.index import SampleEntry, ShardIndex
+from viper_e2e.shards.label_order import reordered, under
+from viper_e2e.shards.opening import open_shards
 from viper_e2e.shards.remote_reading import Opener, RemoteReading
 from viper_e2e.shards.sample_reading import Place, SampleReader
 from viper_e2e.shards.sample_table import table_of
-from viper_e2e.shards.shard_cache import cache_name
-from viper_e2e.shards.sources import Direct, LocalFile, RemoteFile, ShardError, ShardLimits, open_source
-from viper_e2e.shards.unindexed import Aside, index_foreign
+from viper_e2e.shards.sources import Direct, ShardError, ShardLimits
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class ShardSet:
     """The samples of many shards, numbered 0 … ``len - 1`` in the order of the shards.
 
@@ -47,31 +45,77 @@ class ShardSet:
     readable (``viper check``).
     """
 
+    limits: ShardLimits
+    labels: LabelSet | None
+    """Of all shards, in this order."""
+    shards: tuple[ShardIndex, ...]
+    named_corpora: tuple[Corpus, ...]
+    """Corpora that were given names, in their order; empty: all shards are one corpus."""
+    left_out: tuple[str, ...]
+    """Samples of foreign shards that are not among these, each with the reason."""
+    unusable: tuple[tuple[str, str], ...]
+    """Key and reason of those that are samples by their files: to who scores, clips that failed."""
+    duplicate_keys: dict[str, list[str]]
+    """Keys that occur more than once, with the shards they occur in."""
+    problems: tuple[str, ...]
+    """For people: what is wrong with shards, left out of them or odd about them."""
+
     def __init__(
         self, patterns: str | Sequence[str], *, limits: ShardLimits | None = None, strict: bool = True
     ):
-        self.limits = limits or ShardLimits()
-        paths = expand(patterns)
-        with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda path: _index(path, self.limits), paths))
-        faults = [fault for _, aside in found for fault in aside.faults]
-        self.left_out: tuple[str, ...] = tuple(line for _, aside in found for line in aside.left_out)
-        """Samples of foreign shards that are not among these, each with the reason."""
-        self.unusable: tuple[tuple[str, str], ...] = tuple(u for _, aside in found for u in aside.unusable)
-        """Key and reason of those that are samples by their files: to who scores, clips that failed."""
-        self.shards: tuple[ShardIndex, ...] = tuple(index for index, _ in found if index is not None)
-        self.shards, self.labels, label_faults = with_common_labels(self.shards)
-        self.duplicate_keys = _duplicate_keys(self.shards)
-        faults += label_faults
-        faults += [
-            f"key {key!r} is in {' and in '.join(shards)}" for key, shards in self.duplicate_keys.items()
-        ]
-        if faults and strict:
-            more = f" (and {len(faults) - 5} more problems)" if len(faults) > 5 else ""
-            raise ShardError("; ".join(faults[:5]) + more + "; `viper check` lists all")
-        notes = [note for _, aside in found for note in aside.notes]
-        self.problems: tuple[str, ...] = (*faults, *self.left_out, *notes)
-        self._starts = list(accumulate((len(shard.samples) for shard in self.shards), initial=0))
+        limits = limits or ShardLimits()
+        opened = open_shards(patterns, limits, strict=strict)
+        vars(self).update(vars(opened), limits=limits, named_corpora=())
+
+    @classmethod
+    def mixed(
+        cls, corpora: Mapping[str, ShardSet], option: str, weights: Mapping[str, float | None] | None = None
+    ) -> ShardSet:
+        """Clips of several corpora, one corpus after the other, with all their tasks.
+
+        A clip lacks the labels of tasks that its corpus has not. Keys begin with the corpus (``acted:clip7``),
+        so that equal keys of two corpora are two clips wherever clips are named: in caches and in records.
+        ``option`` is where they were given, for the ``ShardError`` where corpora mean something else by a task
+        of one name. ``weights``: as in `Corpus`.
+        """
+        try:
+            labels = union_of({name: shards.known_labels for name, shards in corpora.items()})
+        except ValueError as error:
+            raise ShardError(f"{option}: {error}") from error
+        named = tuple(
+            Corpus(name, shards.shards, shards.labels, (weights or {}).get(name))
+            for name, shards in corpora.items()
+        )
+        sets = list(corpora.values())
+        return sets[0]._with(
+            labels=labels,
+            shards=tuple(shard for corpus in named for shard in corpus.among(labels)),
+            named_corpora=named,
+            left_out=tuple(line for one in sets for line in one.left_out),
+            unusable=tuple(clip for one in sets for clip in one.unusable),
+            duplicate_keys={},
+            problems=tuple(line for one in sets for line in one.problems),
+        )
+
+    def _with(self, **changes: object) -> ShardSet:
+        """The same but for these fields."""
+        made = object.__new__(ShardSet)
+        vars(made).update({field.name: getattr(self, field.name) for field in fields(self)} | changes)
+        return made
+
+    def with_problems(self, problems: Iterable[str]) -> ShardSet:
+        """The same clips, of which there is something else to tell."""
+        return self._with(problems=tuple(problems))
+
+    @property
+    def corpora(self) -> tuple[Corpus, ...]:
+        """All corpora; one without a name where none was given."""
+        return self.named_corpora or (Corpus("", self.shards, self.labels),)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Number of each shard's first sample, and the number of all."""
+        return list(accumulate(self.shard_sizes, initial=0))
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -115,25 +159,34 @@ class ShardSet:
                 "scale",
                 *(places, own.name, own.minimum, own.maximum, whose, known.minimum, known.maximum),
             )
-        made = copy.copy(self)
-        made.labels = under(labels, self.labels)
         # Shards whose labels disagree are only here under `viper check`, which compares nothing.
-        made.shards = tuple(reordered(shard, order, labels) for shard in self.shards)
-        return made
+        shards = tuple(reordered(shard, order, labels) for shard in self.shards)
+        return self._with(labels=under(labels, self.labels), shards=shards)
+
+    def mapped(self, labels: LabelSet, row: Callable[[tuple[float, ...]], tuple[float, ...]]) -> ShardSet:
+        """The same clips with other labels, which ``row`` makes of those of each clip that has some."""
+
+        def with_row(entry: SampleEntry) -> SampleEntry:
+            return entry if entry.intensities is None else replace(entry, intensities=row(entry.intensities))
+
+        return self._with(
+            labels=labels,
+            shards=tuple(
+                replace(shard, labels=labels, samples=tuple(map(with_row, shard.samples)))
+                for shard in self.shards
+            ),
+        )
 
     def only(self, keep: Sequence[bool] | Bool[np.ndarray, " N"]) -> ShardSet:
         """The samples to keep, in their order."""
-        made, wanted = copy.copy(self), np.asarray(keep, dtype=bool)
-        made.shards = tuple(
-            _only(
-                shard,
-                wanted[start : start + len(shard.samples)],
-                is_cached=self.limits.remote_reading.cache is not None,
-            )
-            for shard, start in zip(self.shards, self._starts, strict=False)
+        wanted = np.asarray(keep, dtype=bool)
+        starts = accumulate(map(len, self.named_corpora), initial=0)
+        named = tuple(
+            corpus.only(wanted[start : start + len(corpus)])
+            for corpus, start in zip(self.named_corpora, starts, strict=False)
         )
-        made._starts = list(accumulate((len(shard.samples) for shard in made.shards), initial=0))
-        return made
+        is_cached = self.limits.remote_reading.cache is not None
+        return self._with(shards=kept(self.shards, wanted, is_cached=is_cached), named_corpora=named)
 
     def is_labelled(self) -> Bool[np.ndarray, " N"]:
         """Whether each sample has a label."""
@@ -161,6 +214,10 @@ class ShardSet:
         shard, row = self._place(i)
         return self.shards[shard].samples[row]
 
+    def entries(self) -> list[SampleEntry]:
+        """What the indexes know of all samples."""
+        return [entry for shard in self.shards for entry in shard.samples]
+
     def clip_id(self, i: int) -> str:
         """Identity of a clip by its bytes, whatever its name, place or labels."""
         return clip_id(self.shard_of(i), self.entry(i))
@@ -171,11 +228,20 @@ class ShardSet:
         Of a foreign shard, without hashes, what is at hand: sizes, and a few bytes from the middle of each
         film. Where shards lie and what they are called does not count, nor the order of the labels' columns.
         """
-        return [shard.content_id or shard_id(shard) for shard in self.shards]
+        return [one for corpus in self.corpora for one in corpus.shard_ids()]
 
     def content_id(self) -> str:
-        """An id of all shards together, in their order."""
-        return digest(self.shard_ids())
+        """An id of all shards together, in their order; of named corpora also of the names, and of the weights
+        relative to one another."""
+        if not self.named_corpora:
+            return digest(self.shard_ids())
+        parts = parts_of([corpus.weight for corpus in self.named_corpora])
+        return digest(
+            [
+                [corpus.name, part and float(part), corpus.content_id()]
+                for corpus, part in zip(self.named_corpora, parts, strict=True)
+            ]
+        )
 
     def read(self, i: int) -> Sample:
         """Sample ``i``, bytes checked against the index's sha256 where it has them.
@@ -206,58 +272,3 @@ class ShardSet:
             raise IndexError(f"sample {i} of {len(self)}")
         shard = bisect.bisect_right(self._starts, i) - 1
         return shard, i - self._starts[shard]
-
-
-def _index(path: str, limits: ShardLimits) -> tuple[ShardIndex | None, Aside]:
-    """One shard's index, and its faults and notes."""
-    try:
-        source = open_source(path)
-        beside = open_source(index_path(path))
-        if (size := _size_of(beside)) is not None:
-            index = None
-            if size >= LEAST_INDEX_BYTES:
-                index = read_columns(source, open_source(columns_path(path)), size, limits)
-            return _located(index or read_index(source, beside, size, limits), path), Aside()
-        foreign, aside = index_foreign(source, limits)
-        return _located(foreign, path), aside
-    except FileNotFoundError as error:
-        reason = error.strerror or str(error) if isinstance(source, RemoteFile) else "no such shard"
-        return None, Aside(faults=[f"{open_source(path).name}: {reason}"])
-    except ShardError as error:
-        return None, Aside(faults=[str(error)])
-
-
-def _size_of(file: LocalFile | RemoteFile) -> int | None:
-    """``None`` where it is not there."""
-    try:
-        return file.size()
-    except FileNotFoundError:
-        return None
-
-
-def _located(index: ShardIndex, path: str) -> ShardIndex:
-    """Messages name a URL without its query; reading needs all of it."""
-    return replace(index, path_or_url=path, samples=table_of(index))
-
-
-def _only(shard: ShardIndex, keep: Bool[np.ndarray, " N"], *, is_cached: bool) -> ShardIndex:
-    if keep.all():
-        return shard
-    name = cache_name(shard) if is_cached and is_remote(shard.path_or_url) else None
-    return replace(shard, samples=table_of(shard).only(keep), content_id=None, cache_name=name)
-
-
-def _duplicate_keys(shards: Sequence[ShardIndex]) -> dict[str, list[str]]:
-    """Keys that occur more than once, with the shards they occur in."""
-    hashes = np.concatenate([np.empty(0, np.uint64), *(table_of(shard).key_hashes() for shard in shards)])
-    in_order = np.sort(hashes)
-    again = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
-    if not len(again):
-        return {}
-    starts = list(accumulate((len(shard.samples) for shard in shards), initial=0))
-    places: dict[str, list[str]] = {}
-    for i in np.flatnonzero(np.isin(hashes, again)).tolist():
-        shard = bisect.bisect_right(starts, i) - 1
-        key = shards[shard].samples[i - starts[shard]].key
-        places.setdefault(key, []).append(shards[shard].path_or_url)
-    return {key: where for key, where in places.items() if len(where) > 1}

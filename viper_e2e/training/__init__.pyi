@@ -7,7 +7,6 @@ from .data import shards_of as shards_of
 from .data import training_labels as training_labels
 from .data_record import keep_data as keep_data
 from .folds import Folds as Folds
-from .folds import entries_of as entries_of
 from .folds import folds_from as folds_from
 from .folds import inner_split as inner_split
 from .folds import is_file_of_folds as is_file_of_folds

@@ -14,7 +14,7 @@ from viper_e2e.loading import ClipBatch
 from viper_e2e.model import Predictions, ViPER
 from viper_e2e.runtime import Processes
 from viper_e2e.scoring import task_record, task_scores
-from viper_e2e.shards import Mixture, ShardSet, name_of_corpus
+from viper_e2e.shards import ShardSet, name_of_corpus
 from viper_e2e.tasks import Task
 
 TRAINING_ERROR = {
@@ -35,7 +35,7 @@ class CorpusCurves:
 
     def __init__(self, module: ViPER, shards: ShardSet, processes: Processes):
         self.processes, self.parts = processes, module.labels.parts
-        self.corpora = [corpus.name for corpus in shards.corpora] if isinstance(shards, Mixture) else []
+        self.corpora = [corpus.name for corpus in shards.named_corpora]
         self._sums = self._empty()
         """Of this process, for each corpus and task: the errors of clips, and their number."""
         self._gathered: Tensor | None = None
@@ -99,11 +99,9 @@ class CorpusCurves:
 
 def validation_by_corpus(predictions: Predictions, shards: ShardSet) -> dict[str, Any]:
     """Scores of each corpus of a mixture in the tasks that its clips have labels of, as JSON."""
-    if not isinstance(shards, Mixture):
-        return {}
     names = np.array([name_of_corpus(key) for key in predictions.keys], dtype=object)
     records = {}
-    for corpus in shards.corpora:
+    for corpus in shards.named_corpora:
         scores = task_scores(predictions.only(names == corpus.name), num_resamples=0)
         records[corpus.name] = {name: task_record(one) for name, one in scores.items() if one.num_clips}
     return records

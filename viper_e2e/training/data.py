@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,6 @@ from viper_e2e.loading import ClipLoader, DecodeSample, OrderSettings, ProcessSh
 from viper_e2e.model import labels_of, newest_whole
 from viper_e2e.runtime import first_of
 from viper_e2e.shards import (
-    Corpus,
-    Mixture,
     RemoteReading,
     ShardLimits,
     ShardSet,
@@ -58,11 +57,10 @@ def open_splits(config: TrainConfig, limits: ShardLimits | None = None) -> tuple
             raise ViperError(f"{wanting[0]}: needs validation clips; give --val-shards or --inner-val")
         return train, None
     val = open_corpora(config.val_shards, "--val-shards", limits)
-    if isinstance(val, Mixture) and any(corpus.weight is not None for corpus in val.corpora):
+    if any(corpus.weight is not None for corpus in val.corpora):
         raise ViperError("--val-shards: each clip is scored once; leave out the weights: NAME:PATTERN")
     val = val.labelled_as(train.known_labels, "--train-shards")
-    val.problems = (*in_both(train, val), *val.problems)
-    return train, val
+    return train, val.with_problems((*in_both(train, val), *val.problems))
 
 
 def _refuse_two_validations(config: TrainConfig) -> None:
@@ -84,8 +82,7 @@ def _split(shards: ShardSet, config: TrainConfig) -> tuple[ShardSet, ShardSet]:
         train, val, note = inner_split(train, config.inner_val, by)
         notes += (note,)
     assert val is not None, "one of the two was asked for"
-    train.problems, val.problems = (*train.problems, *notes), ()
-    return train, val
+    return train.with_problems((*train.problems, *notes)), val.with_problems(())
 
 
 def limits_of(settings: Settings) -> ShardLimits:
@@ -100,12 +97,12 @@ def shards_of(run: Settings) -> tuple[ShardSet, ShardSet | None]:
 
 
 def open_corpora(text: str, option: str, limits: ShardLimits | None = None) -> ShardSet:
-    """The labelled clips of one corpus, or of several that are named, as `Mixture`."""
-    corpora = [
-        Corpus(one.name, open_labelled(one.patterns, option, limits), one.weight)
-        for one in parse_corpora(text, option)
-    ]
-    return Mixture(corpora, option) if corpora[0].name else corpora[0].shards
+    """The labelled clips of one corpus, or of several that are named."""
+    given = parse_corpora(text, option)
+    found = {one.name: open_labelled(one.patterns, option, limits) for one in given}
+    if not given[0].name:
+        return found[""]
+    return ShardSet.mixed(found, option, {one.name: one.weight for one in given})
 
 
 def open_labelled(patterns: Sequence[str], option: str, limits: ShardLimits | None = None) -> ShardSet:
@@ -120,12 +117,11 @@ def open_labelled(patterns: Sequence[str], option: str, limits: ShardLimits | No
         return shards
     names = [shards.entry(i).key for i in np.flatnonzero(~keep).tolist()]
     some = first_of(names, MAX_NAMES)
-    labelled = shards.only(keep)
-    labelled.problems += (
+    note = (
         f"{option}: {len(names)} of {len(shards)} clips have no labels and are left out: {some}; "
-        "fill in their labels and pack again to use them",
+        "fill in their labels and pack again to use them"
     )
-    return labelled
+    return shards.only(keep).with_problems((*shards.problems, note))
 
 
 def training_labels(shards: ShardSet, output: str, last: Path | None = None) -> LabelSet:
@@ -214,29 +210,31 @@ def reading_of(config: TrainConfig) -> Reading:
 def make_loader(
     shards: ShardSet,
     settings: Settings,
-    share: ProcessShare,
     *,
+    process: tuple[int, int] = (0, 1),
     cached: Callable[[str], Any] | None = None,
     quarantine: Quarantine | None = None,
 ) -> ClipLoader:
-    """A process's share of shards to train on, shuffled, mixed and decoded as the settings say."""
+    """A process's share of shards to train on, shuffled, mixed and decoded as the settings say.
+
+    ``process``: its number, and how many there are.
+    """
     config = settings.train
     return ClipLoader(
         shards,
         DecodeSample(ClipDecoder.for_model(settings.model)),
         reading_of(config),
         order=OrderSettings(config.seed, shuffle_window=config.shuffle_window, shares=shares_of(shards)),
-        share=share,
+        share=ProcessShare(*process, config.accumulation),
         cached=cached,
         quarantine=quarantine,
     )
 
 
 def shares_of(shards: ShardSet) -> list[Share]:
-    """The share of each corpus of a mixture; empty for other shards."""
-    if not isinstance(shards, Mixture):
-        return []
+    """The share of each corpus that has a name."""
+    firsts = accumulate(map(len, shards.named_corpora), initial=0)
     return [
-        Share(corpus.name, corpus.shards.shard_sizes, first, corpus.weight)
-        for corpus, first in zip(shards.corpora, shards.first_clips, strict=False)
+        Share(corpus.name, corpus.shard_sizes, first, corpus.weight)
+        for corpus, first in zip(shards.named_corpora, firsts, strict=False)
     ]

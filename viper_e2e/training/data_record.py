@@ -12,7 +12,7 @@ from viper_e2e.config import ModelConfig, Settings, needs_of
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.runtime import count_of, plain_json, write_text
-from viper_e2e.shards import Mixture, ShardSet, parts_of
+from viper_e2e.shards import ShardSet, parts_of
 
 DATA = "data.json"
 
@@ -79,15 +79,15 @@ def keep_data(run: Path, folder: Path) -> None:
 def _shards_record(shards: ShardSet) -> dict[str, Any]:
     names = [Path(shard.path_or_url.partition("?")[0]).name for shard in shards.shards]
     record: dict[str, Any] = {"sha256": shards.content_id(), "clips": len(shards)}
-    if isinstance(shards, Mixture):
+    if shards.named_corpora:
         record["corpora"] = [
             {
                 "name": one.name,
                 "weight": one.weight,
-                "clips": len(one.shards),
-                "sha256": one.shards.content_id(),
+                "clips": len(one),
+                "sha256": one.content_id(),
             }
-            for one in shards.corpora
+            for one in shards.named_corpora
         ]
     rows = zip(names, shards.shard_sizes, shards.shard_ids(), strict=True)
     return record | {"shards": [list(row) for row in rows]}

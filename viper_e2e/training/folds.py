@@ -67,11 +67,11 @@ class Folds:
 
     def of(self, shards: ShardSet) -> list[str | None]:
         """The fold of each clip of shards, in their order."""
-        return [self.of_clips.get(entry.key) for entry in entries_of(shards)]
+        return [self.of_clips.get(entry.key) for entry in shards.entries()]
 
     def dropping(self, shards: ShardSet) -> tuple[str, ...]:
         """A line about the clips that are in no fold, if there are any."""
-        without = [e.key for e in entries_of(shards) if e.key not in self.of_clips]
+        without = [e.key for e in shards.entries() if e.key not in self.of_clips]
         if not without:
             return ()
         return (f"{len(without)} of {len(shards)} clips are in no fold and are left out: {_some(without)}",)
@@ -112,11 +112,11 @@ def folds_from(shards: ShardSet, source: str, by: str = "", *, lacking: Sequence
         found = Folds(folds.of_clips, by or folds.by, folds.made, folds.dropping(shards))
     else:
         given = known_groups(shards, source, "--folds")
-        entries = entries_of(shards)
+        entries = shards.entries()
         of_clips = {e.key: fold for e, fold in zip(entries, given, strict=True) if fold}
         found = Folds(of_clips, by or "Subject", {"from": source})
         found = replace(found, notes=found.dropping(shards))
-    here = {found.of_clips[e.key] for e in entries_of(shards) if e.key in found.of_clips}
+    here = {found.of_clips[e.key] for e in shards.entries() if e.key in found.of_clips}
     if is_file_of_folds(source):
         lacking = sorted(set(found.of_clips.values()) - here, key=_as_people_count)
     without = f"no clip with a label is in fold {_some(lacking)}" if lacking else ""
@@ -141,7 +141,7 @@ def make_folds(shards: ShardSet, num_folds: int, *, by: str, stratify: str = "",
     """
     if num_folds < 2:
         raise ViperError(f"--folds {num_folds}: at least 2 are needed")
-    entries = entries_of(shards)
+    entries = shards.entries()
     keys = [entry.key for entry in entries]
     if by.lower() == "subject" and not any(entry.subject for entry in entries):
         raise ViperError(
@@ -174,7 +174,7 @@ def inner_split(shards: ShardSet, share: float, by: str) -> tuple[ShardSet, Shar
     ``by``: what tells the groups; where no clip has it, each clip is on its own. The clips are the same for all
     seeds of a run, so that these are measured alike, and none learns what another is measured by.
     """
-    entries = entries_of(shards)
+    entries = shards.entries()
     num_unnamed = sum(not entry.subject for entry in entries)
     if by.lower() == "subject" and num_unnamed == len(entries):
         by = BY_CLIP
@@ -218,7 +218,7 @@ def _groups_in_several(shards: ShardSet, folds: Folds) -> Iterator[str]:
 
 def _folds_of_groups(shards: ShardSet, folds: Folds) -> dict[str, set[str]]:
     """Of each group that has clips in folds, which; of clips on their own, or without subjects, none."""
-    entries = entries_of(shards)
+    entries = shards.entries()
     unknown = folds.by.lower() == "subject" and not any(entry.subject for entry in entries)
     found: dict[str, set[str]] = {}
     if folds.by == BY_CLIP or unknown:  # which `notes_on` tells
@@ -234,7 +234,7 @@ def notes_on(shards: ShardSet, folds: Folds) -> Iterator[str]:
     yield from folds.notes
     yield from _alone_in_a_fold(shards, folds)
     yield from _spelt_alike_in_several(shards, folds)
-    if not any(entry.subject for entry in entries_of(shards)):
+    if not any(entry.subject for entry in shards.entries()):
         yield (
             "no clip has a subject, so it cannot be checked whether people are in several folds; pack with "
             "--subject-column TITLE"
@@ -263,7 +263,7 @@ def _alone_in_a_fold(shards: ShardSet, folds: Folds) -> Iterator[str]:
     """A line for each task, class or label that one fold alone has: who is tested on it has not learned it."""
     labels, of_clips = shards.known_labels, np.array(folds.of(shards), dtype=object)
     unknown = (math.nan,) * len(labels)
-    table = np.array([entry.intensities or unknown for entry in entries_of(shards)], dtype=np.float64)
+    table = np.array([entry.intensities or unknown for entry in shards.entries()], dtype=np.float64)
     for task, columns in labels.parts:
         values = table[:, columns]
         named = {task.name: ~np.isnan(values).any(1)}
@@ -276,11 +276,6 @@ def _alone_in_a_fold(shards: ShardSet, folds: Folds) -> Iterator[str]:
                     f"{name}: all clips that have it are in fold {where.pop()}, so that the model that is "
                     "tested on it has not learned it"
                 )
-
-
-def entries_of(shards: ShardSet) -> list[Any]:
-    """What the index knows of each clip."""
-    return [entry for shard in shards.shards for entry in shard.samples]
 
 
 def _as_people_count(name: str) -> tuple[bool, list[Any]]:

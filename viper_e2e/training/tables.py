@@ -120,7 +120,7 @@ def mixture_table(shares: Sequence[Share], corpora: Sequence[Corpus]) -> Table:
     """Per corpus: its tasks and clips, and how many of these an epoch has, and how often."""
     counts, rows = clips_per_epoch(shares), []
     for share, count, corpus in zip(shares, counts, corpora, strict=True):
-        names = [task.name for task, _ in corpus.shards.known_labels.parts]
+        names = [task.name for task, _ in corpus.labels.parts] if corpus.labels is not None else []
         part, times = f"{count / sum(counts):.1%}", f"{count / max(1, share.num_clips):.2f}"
         rows.append((share.name, ", ".join(names), share.num_clips, count, part, times))
     return table("mixture", ("corpus", "tasks", "clips", "clips an epoch", "share", "times an epoch"), rows)

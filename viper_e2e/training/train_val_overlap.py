@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from viper_e2e.runtime import first_of, spelt_apart, taken_apart
-from viper_e2e.shards import Mixture, ShardSet, shared_clips, shared_subjects, subjects_of, without_subject
+from viper_e2e.shards import Corpus, ShardSet, shared_clips, shared_subjects, subjects_of, without_subject
 
 MAX_NAMES = 10
 """So many clips are named in a message; more are counted."""
@@ -46,15 +46,9 @@ def _spelt_otherwise(train: ShardSet, val: ShardSet) -> Iterator[str]:
         yield f"--val-shards: subjects as in --train-shards but for their spelling: {taken_apart(found)}"
 
 
-def _of_the_same_people(train: ShardSet, val: ShardSet) -> Iterator[tuple[ShardSet, ShardSet]]:
+def _of_the_same_people(train: ShardSet, val: ShardSet) -> Iterator[tuple[Corpus, Corpus]]:
     """Corpora with the same name, or where one set has no named corpora."""
-    for name, own in _corpora(train):
-        for other_name, other in _corpora(val):
-            if name == other_name or not (name and other_name):
+    for own in train.corpora:
+        for other in val.corpora:
+            if own.name == other.name or not (own.name and other.name):
                 yield own, other
-
-
-def _corpora(shards: ShardSet) -> list[tuple[str, ShardSet]]:
-    if not isinstance(shards, Mixture):
-        return [("", shards)]
-    return [(corpus.name, corpus.shards) for corpus in shards.corpora]

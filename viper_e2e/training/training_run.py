@@ -19,13 +19,11 @@ from viper_e2e.loading import (
     ClipKey,
     ClipStore,
     Cursor,
-    ProcessShare,
     RunQuarantine,
     notes_on_reading,
 )
 from viper_e2e.model import Predictions, StageClock, ViPER, compile_model, compute_dtype, resolve_precision
 from viper_e2e.runtime import Processes, TellOnce, console, without_collecting
-from viper_e2e.shards import Mixture
 from viper_e2e.training.absent_modalities import AbsentModalities
 from viper_e2e.training.corpus_curves import CorpusCurves
 from viper_e2e.training.data import (
@@ -136,9 +134,12 @@ class TrainingRun:
         """Where clips come from, and how far the run has come with them."""
         cached = cached_in(self.clip_cache, "train") if self.clip_cache.budget_bytes else None
         self.quarantine = RunQuarantine()
-        share = ProcessShare(self.processes.index, self.processes.count, self.config.accumulation)
         self.loader = make_loader(
-            self.train_shards, self.settings, share, cached=cached, quarantine=self.quarantine.train
+            self.train_shards,
+            self.settings,
+            process=(self.processes.index, self.processes.count),
+            cached=cached,
+            quarantine=self.quarantine.train,
         )
         self.state = TrainingState(Cursor(self.config.seed))
         self.total_steps = self._steps_in_all()
@@ -220,8 +221,8 @@ class TrainingRun:
     def _tell_beginning(self) -> None:
         """Print what is trained, on which clips, and what is odd about these."""
         self.notes.table(branch_table(self.module))
-        if isinstance(self.train_shards, Mixture):
-            self.notes.table(mixture_table(shares_of(self.train_shards), self.train_shards.corpora))
+        if corpora := self.train_shards.named_corpora:
+            self.notes.table(mixture_table(shares_of(self.train_shards), corpora))
         for shards in filter(None, (self.train_shards, self.val_shards)):
             self.notes.problems(shards.problems)
         self.notes.problems(
