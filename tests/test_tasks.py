@@ -241,6 +241,21 @@ def test_one_task_of_intensities_has_the_loss_that_intensities_have():
         )
 
 
+def test_the_memory_that_earlier_versions_saved_of_intensities_alone_goes_on():
+    terms, weights = {"mse": 1.0, "pearson": 0.5}, torch.ones(8)
+    plain, own = (
+        IntensityLoss(terms, 2),
+        TaskLoss(LabelSet(("Joy", "Awe")), np.empty((0, 2)), TaskLossSettings(terms)),
+    )
+    generator = torch.Generator().manual_seed(0)
+    said, targets = torch.rand(2, 8, 2, generator=generator)
+    plain(said, targets, weights)
+    own.load_state_dict(plain.state_dict())
+    saved = own.state_dict()
+    assert all(torch.equal(saved[f"losses.0.{name}"], value) for name, value in plain.state_dict().items())
+    assert own(targets, said, weights, torch.tensor([8.0])).value == plain(targets, said, weights).value
+
+
 # --- heads ------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from viper_e2e.config.values import TaskWeights
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.tasks import Task
-from viper_e2e.training.task_losses import TaskLoss, TaskLossSettings, end_step, label_weights, learned_weights
+from viper_e2e.training.task_losses import TaskLoss, TaskLossSettings, label_weights
 from viper_e2e.training.uncertainty import UncertaintyWeights
 
 MOOD, VALENCE = Task("mood", "class", 3), Task("valence", "number", 1, -1.0, 1.0)
@@ -101,10 +101,10 @@ def test_two_processes_follow_the_same_way_as_one_and_batches_of_a_step_are_one(
                 rank,
             )
         for one in (alone, batches, *ranks):
-            end_step(one, takes_effect=True)
+            one.end_step(takes_effect=True)
     assert torch.equal(ranks[0].uncertainty.log_variances, ranks[1].uncertainty.log_variances)
     for one in (batches, ranks[0]):
-        assert learned_weights(one) == pytest.approx(learned_weights(alone), abs=1e-6)
+        assert one.learned_weights == pytest.approx(alone.learned_weights, abs=1e-6)
     again = loss()
     again.load_state_dict(alone.state_dict())
     assert torch.equal(again.uncertainty.squares, alone.uncertainty.squares)

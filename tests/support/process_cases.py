@@ -30,12 +30,13 @@ from viper_e2e.config import MODALITIES
 from viper_e2e.config.presets import PRESETS
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError
+from viper_e2e.experiments import many_trainings
 from viper_e2e.fusion import TokenFusion
 from viper_e2e.loading.loader import ClipBatch
 from viper_e2e.model import ViPER, precision
 from viper_e2e.runtime import processes
 from viper_e2e.scoring import journal as parts
-from viper_e2e.training import many_trainings, reporting, saving, training_run
+from viper_e2e.training import gradient_learner, reporting, saving
 from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.run_folder import RunFolder
 from viper_e2e.training.trainer import Trainer
@@ -224,13 +225,13 @@ def _die_after(number: int) -> None:
 
 def record_gradients(arguments: list[str], file: str, dtype: str = "float32", step: int = 0) -> int:
     """The gradients of an optimizer step, as the optimizer sees them; all is computed in ``dtype``."""
-    build, build_loss = training_run.build_optimizer, training_run.build_loss
+    build, build_loss = gradient_learner.build_optimizer, gradient_learner.build_loss
 
     def cast(model, *rest):
         return build(model.to(getattr(torch, dtype)), *rest)
 
-    training_run.build_optimizer = cast
-    training_run.build_loss = lambda *given: build_loss(*given).to(getattr(torch, dtype))
+    gradient_learner.build_optimizer = cast
+    gradient_learner.build_loss = lambda *given: build_loss(*given).to(getattr(torch, dtype))
     original, steps = torch.optim.AdamW.step, iter(range(10_000))
 
     def wrapped(self, *rest, **named):

@@ -15,9 +15,9 @@ from support.media import make_clip, tone
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.commands.train_commands import train
 from viper_e2e.config.settings import Settings
+from viper_e2e.experiments import many_trainings
 from viper_e2e.packing import pack
 from viper_e2e.tables import write_labels
-from viper_e2e.training import many_trainings
 from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.trainer import Trainer
 

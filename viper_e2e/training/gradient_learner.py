@@ -19,7 +19,7 @@ from viper_e2e.training.fine_tuning import rewrapped
 from viper_e2e.training.optimizer import build_optimizer, build_schedule, can_step, recount, schedule_factor
 from viper_e2e.training.resuming import take_rates
 from viper_e2e.training.state import TrainingState, clip_seed, seed_step
-from viper_e2e.training.task_losses import build_loss, end_step, learned_weights
+from viper_e2e.training.task_losses import build_loss
 from viper_e2e.training.yardstick import Yardstick
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class GradientLearner:
         return float(self.schedule.get_last_lr()[0])
 
     def task_weights(self) -> dict[str, float]:
-        return learned_weights(self.loss)
+        return self.loss.learned_weights
 
     def _factors(self, first_step: int) -> Callable[[int], float]:
         run = self.run
@@ -91,7 +91,7 @@ class GradientLearner:
             self._take_step(value, group, state)
         else:
             self._leave_out_step(value, float(norm), group, state)
-        end_step(self.loss, takes_effect=is_good and not self.optimizer.step_was_skipped)
+        self.loss.end_step(takes_effect=is_good and not self.optimizer.step_was_skipped)
         self.optimizer.zero_grad()
         with nullcontext() if is_good else _counted():
             self.schedule.step()

@@ -1,9 +1,10 @@
-"""task_losses.py: the loss of several tasks, each on the clips that have its label."""
+"""task_losses.py: the loss of a run: of each task on the clips that have its label."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,6 +134,20 @@ class TaskLoss(nn.Module):
                 own = None if scale is None else scale.of_columns(columns)
                 loss = IntensityLoss(dict(settings.terms), task.size, memory_rows, own, num_networks)
             self.losses.append(loss)
+        self.register_load_state_dict_pre_hook(_with_a_part)
+
+    @property
+    def learned_weights(self) -> dict[str, float]:
+        """By task, as they are now; empty where none are learned."""
+        if self.uncertainty is None:
+            return {}
+        weights = self.uncertainty.weights.tolist()
+        return {task.name: weight for (task, _), weight in zip(self.parts, weights, strict=True)}
+
+    def end_step(self, *, takes_effect: bool) -> None:
+        """A step of the learned weights' own, where the model has made one."""
+        if self.uncertainty is not None:
+            self.uncertainty.end_step(takes_effect=takes_effect)
 
     def forward(
         self,
@@ -160,9 +175,13 @@ class TaskLoss(nn.Module):
         return LossOutput(total, value, terms)
 
 
-def build_loss(
-    labels: LabelSet, shards: ShardSet, config: TrainConfig, num_networks: int
-) -> IntensityLoss | TaskLoss:
+def _with_a_part(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """A state in which versions before 0.6 saved the loss of intensities alone, as that of the one part."""
+    for name in [name for name in state if name.startswith(f"{prefix}memory_")]:
+        state[f"{prefix}losses.0.{name.removeprefix(prefix)}"] = state.pop(name)
+
+
+def build_loss(labels: LabelSet, shards: ShardSet, config: TrainConfig, num_networks: int) -> TaskLoss:
     """The loss of the training shards' tasks. `ViperError` for settings that none of these tasks reads."""
     scale = LabelScale.of(labels)
     if not any(task.kind in ("class", "labels") for task, _ in labels.parts):
@@ -172,10 +191,8 @@ def build_loss(
             raise ViperError(
                 f"{useless[0]}: the training clips have no task of classes or labels, so it has no effect"
             )
-    if not labels.tasks:
-        if config.task_weights:
-            raise ViperError("--task-weights: the training clips have no tasks, only intensities")
-        return IntensityLoss(config.loss.weights, len(labels), scale=scale, num_networks=num_networks)
+    if config.task_weights and not labels.names_tasks:
+        raise ViperError("--task-weights: the training clips have no tasks, only intensities")
     settings = TaskLossSettings(
         config.loss.weights,
         config.class_weights,
@@ -192,19 +209,6 @@ def build_loss(
 def has_label(targets: Float[Tensor, "B C"]) -> Bool[Tensor, "B"]:
     """Clips with all of a task's numbers."""
     return ~targets.isnan().any(1)
-
-
-def end_step(loss: IntensityLoss | TaskLoss, *, takes_effect: bool) -> None:
-    """A step of the learned weights' own, where the model has made one."""
-    if isinstance(loss, TaskLoss) and loss.uncertainty is not None:
-        loss.uncertainty.end_step(takes_effect=takes_effect)
-
-
-def learned_weights(loss: IntensityLoss | TaskLoss) -> dict[str, float]:
-    """By task, as they are now; empty where none are learned."""
-    if not isinstance(loss, TaskLoss) or loss.uncertainty is None:
-        return {}
-    return {task.name: w for (task, _), w in zip(loss.parts, loss.uncertainty.weights.tolist(), strict=True)}
 
 
 def label_weights(labels: LabelSet, targets: Float[Tensor, "B E"], weights: Float[Tensor, "B"]) -> list[float]:
