@@ -2,7 +2,7 @@
 
 import sys
 
-from viper_e2e.commands import main
+from viper_e2e.commands import run
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    run(["train", *sys.argv[1:]])

@@ -1,8 +1,6 @@
 """__main__.py: `python -m viper_e2e` is the command `viper`."""
 
-import sys
-
-from viper_e2e.commands import main
+from viper_e2e.commands import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -1,5 +1,6 @@
 from .cli import COMMANDS as COMMANDS
 from .cli import main as main
+from .cli import run as run
 from .parsing import parse_train as parse_train
 from .recipe import pack_corpus as pack_corpus
 from .recipe import pack_known as pack_known

@@ -7,9 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from viper_e2e.commands.command_line import VOLUME
 from viper_e2e.commands.command_table import COMMANDS
+from viper_e2e.commands.ending import EndAtOnce
 from viper_e2e.commands.stopping import stopping, what_is_kept
 from viper_e2e.commands.usage import overview, unknown_command
 from viper_e2e.errors import ExitCode, ViperError
@@ -24,6 +26,13 @@ def _refuse_a_deleted_folder() -> None:
         Path.cwd()
     except FileNotFoundError as error:
         raise ViperError("the folder that you are in was deleted; change to another one (cd)") from error
+
+
+def run(argv: Sequence[str] | None = None) -> NoReturn:
+    """`main` for a script, which ends with its exit code: `viper`, `python -m viper_e2e`, `train.py`."""
+    end = EndAtOnce()
+    end.code = main(argv)
+    sys.exit(end.code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
