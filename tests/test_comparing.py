@@ -204,7 +204,9 @@ def test_few_subjects_are_told_beside_p():
     assert many.num_drawn == len(set(one.subjects or one.keys))
     few = [replace(run, subjects=[str(i % 3) for i in range(len(run.keys))]) for run in (one, other)]
     note = comparison_note(compare(few, num_resamples=20)[0])
-    assert note.endswith("paired bootstrap over subjects (only 3: p is smaller than it should be)")
+    assert note.endswith(
+        "paired bootstrap over subjects (only 3: far too narrow, and p is smaller than it should be)"
+    )
     clips = [replace(run, subjects=None) for run in (one, other)]
     assert comparison_note(compare(clips, num_resamples=20)[0]).endswith("bootstrap over clips")
 

@@ -30,6 +30,7 @@ from viper_e2e.scoring import (
     task_reliability,
     task_scores,
 )
+from viper_e2e.scoring.bootstrap import drawn, resamples
 from viper_e2e.shards import ShardWriter
 from viper_e2e.tasks import Task
 
@@ -72,6 +73,7 @@ def test_tables_of_tasks_and_groups_say_what_was_drawn():
     (groups,) = score_groups(predictions, {"Site": half})
     text = shown(*tables.group_tables(groups))
     assert "95 % bootstrap intervals over subjects (of one over clips)" in text
+    assert "too narrow, over fewer than 20: others" in text
     record = groups.to_json()["groups"]
     assert record["one"]["intensities"]["intervals_over"] == "clips"
     assert record["others"]["intensities"]["intervals_over"] == "subjects"
@@ -87,10 +89,41 @@ def test_calibration_and_reliability_say_what_was_drawn():
     assert "intervals over subjects" in shown(tables.calibration_table(report))
 
 
+@pytest.mark.parametrize(
+    ("subjects", "told"),
+    [
+        (["a", "b"], "only 2: far too narrow"),
+        ([f"{i}" for i in range(12)], "only 12: too narrow"),
+        ([f"{i}" for i in range(20)], ""),
+        ([None] * 20, ""),
+        ([None] * 9, "only 9: far too narrow"),
+        (["a"] * 30, "all of one subject: nothing is known of others"),
+        (
+            [None, *(f"{i}" for i in range(29))],
+            "the subjects of 1 of 30 are not known, so that none are drawn: too narrow where people recur",
+        ),
+    ],
+)
+def test_what_makes_intervals_too_narrow_is_told_wherever_they_are(subjects, told):
+    found = drawn(np.ones((len(subjects), 3)), np.array(subjects, object))
+    assert found.caution == told
+    assert len(found.sums) == len(subjects) or found.over == "subjects"
+
+
+def test_an_interval_over_few_has_the_width_that_is_told_of_it():
+    rng = np.random.default_rng(0)
+    for count, covered in ((2, (0.3, 0.6)), (10, (0.85, 0.93)), (20, (0.9, 0.96))):
+        sums = rng.standard_normal((600, count))
+        (counts,) = resamples(count, 400, seed=1)
+        low, high = np.quantile(sums @ counts.T / count, [0.025, 0.975], axis=1)
+        assert covered[0] < ((low < 0) & (high > 0)).mean() < covered[1]
+
+
 @pytest.mark.parametrize("over", ["subjects", "clips"])
 def test_the_page_says_what_was_drawn(tmp_path, over):
-    subjects = [f"p{i % 5}" for i in range(20)] if over == "subjects" else None
-    assert f"intervals over {over}." in page(tmp_path, page_predictions(20, subjects=subjects)).text
+    subjects = [f"p{i % 5}" for i in range(30)] if over == "subjects" else None
+    few = " (only 5: far too narrow)" if subjects else ""
+    assert f"intervals over {over}{few}." in page(tmp_path, page_predictions(30, subjects=subjects)).text
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +147,8 @@ def world(tmp_path_factory) -> tuple[str, str, Path]:
 def test_commands_draw_people_and_say_so(world, capsys, command, file):
     *words, folder = world
     assert main([command, *words, f"--out={folder / command}", "--num-workers=0"]) in (0, 2)
-    assert "intervals over subjects" in " ".join(capsys.readouterr().out.split())
+    assert "intervals over subjects (only 3: far too narrow)" in " ".join(capsys.readouterr().out.split())
     record = json.loads((folder / command / file).read_text())
     said = [row["intervals_over"] for row in record.get("rows", [record])]
     assert set(said) == {"subjects"}
+    assert {row["intervals_caution"] for row in record.get("rows", [record])} == {"only 3: far too narrow"}

@@ -184,5 +184,5 @@ def test_intervals_over_subjects_are_those_of_their_clips_taken_once():
     by_subject = score(*several, num_resamples=200, subjects=subjects)
     assert by_subject.intervals["pearson"].low == pytest.approx(alone.intervals["pearson"].low)
     by_clip = score(*several, num_resamples=200, subjects=[None, *subjects[1:]])
-    assert by_clip == score(*several, num_resamples=200)
+    assert replace(by_clip, caution="") == score(*several, num_resamples=200)
     assert by_clip.intervals["pearson"].high < by_subject.intervals["pearson"].high

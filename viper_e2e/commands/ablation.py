@@ -85,14 +85,11 @@ def _row(shown: list[str], predictions: Predictions) -> dict[str, Any]:
     scores = scores_of(predictions)
     record = scores_record(scores)
     own = {name: one.task for name, one in scores.tasks.items() if one.task.kind != COMBINED}
-    interval, over = interval_of_main(scores.tasks) or (None, None)
     return {
         "modalities": shown,
         "measure": _ranked_by(own),
         "score": main_score(scores.tasks),
-        "low": None if interval is None else interval.low,
-        "high": None if interval is None else interval.high,
-        "intervals_over": over,
+        **interval_of_main(scores.tasks),
         **{name: record[name] for name in ("mean_pearson", "pearson")},
         "tasks": {name: record["tasks"][name] for name in own},
     }
@@ -115,7 +112,7 @@ def _write(rows: list[dict[str, Any]], out: Path, source: dict[str, Any]) -> int
     console.print(f"wrote {out / 'ablation.json'}", **AS_IT_IS)
     plot = out / "ablation.png"
     is_drawn = draw(plot, lambda: figures.ablation_plot(rows, plot))
-    stdout_console().print(table(f"ablation{figures.over_in_words(rows)}", columns, cells))
+    stdout_console().print(table(f"ablation{figures.intervals_in_words(rows)}", columns, cells))
     return ExitCode.OK if is_drawn else ExitCode.SOME_FAILED
 
 

@@ -161,6 +161,7 @@ def _write(calibration: Calibration, reports: Sequence[TaskReport], notes: Seque
                 "before": _record(report.before),
                 "after": _record(report.after),
                 "intervals_over": report.over,
+                **({"intervals_caution": report.caution} if report.caution else {}),
             }
             for report in reports
         },

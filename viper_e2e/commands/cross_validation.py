@@ -14,7 +14,7 @@ from viper_e2e.config import CrossValConfig, Settings
 from viper_e2e.errors import ExitCode
 from viper_e2e.experiments import CrossValidation, Folding, cross_validate
 from viper_e2e.model import checkpoint
-from viper_e2e.report import fold_plot, fold_seed_tables, fold_tables, stdout_console, tables
+from viper_e2e.report import fold_plot, fold_seed_tables, fold_tables, over_in_words, stdout_console, tables
 from viper_e2e.runtime import AS_IT_IS, console, versions, written_whole
 from viper_e2e.scoring import (
     FoldScores,
@@ -119,8 +119,10 @@ def note_on(found: CrossValidation, scores: Mapping[str, FoldScores]) -> str:
     }[found.checkpoint]
     fitted = any(task.thresholds for task in found.pooled.labels.tasks)
     thresholds = "; thresholds of blends fitted on these very clips" if fitted else ""
-    over = {name: one.pooled.over for name, one in scores.items() if one.pooled.intervals}
-    told = " and ".join(sorted(set(over.values()), reverse=True))
+    over = {
+        over_in_words(one.pooled.over, one.pooled.caution) for one in scores.values() if one.pooled.intervals
+    }
+    told = " and ".join(sorted(over, reverse=True))
     return f"each clip by {whom}, {which}; 95 % intervals over {told}{thresholds}"
 
 

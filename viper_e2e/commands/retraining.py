@@ -72,13 +72,7 @@ def _judged(many: ManyTrainings, outcome: Outcome) -> dict[str, Any]:
     val, best_by = shards_of(outcome.settings)[1], outcome.settings.train.best_by
     assert val is not None, "was checked"
     scores = scores_of(many.predict(outcome, val))
-    interval, over = interval_of_main(scores.tasks, best_by) or (None, None)
-    return {
-        "low": None if interval is None else interval.low,
-        "high": None if interval is None else interval.high,
-        "intervals_over": over,
-        "pearson": scores_record(scores)["pearson"],
-    }
+    return interval_of_main(scores.tasks, best_by) | {"pearson": scores_record(scores)["pearson"]}
 
 
 def _show(rows: Sequence[dict[str, Any]], folder: Path) -> bool:
@@ -99,7 +93,7 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path) -> bool:
         shown = ("–" if value is None else f"{value:.3f}" for value in told)
         cells.append((", ".join(row["modalities"]), *shown, "failed" if "failed" in row else row["epoch"]))
     columns = ("modalities", first["measure"], "95 % from", "to", *others, "epoch")
-    over = figures.over_in_words(rows)
+    over = figures.intervals_in_words(rows)
     stdout_console().print(table(f"trained for itself, validation{over}", columns, cells))
     known = [row | {"score": row["value"]} for row in best_first if row.get("value") is not None]
     plot = folder / "retrained.png"

@@ -14,8 +14,6 @@ from viper_e2e.scoring import SMALLER_IS_BETTER, Compared, Difference
 from viper_e2e.tasks import measure_title
 
 LEVEL = 0.05
-FEW = 20
-"""Fewest subjects or clips for a bootstrap: resamples of fewer are too much alike."""
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
@@ -35,7 +33,7 @@ def comparison_tables(compared: Compared, names: Sequence[str]) -> list[Table]:
 
 def comparison_note(compared: Compared) -> str:
     """Note below the tables of a comparison: their clips, and the method."""
-    few = f" (only {compared.num_drawn}: p is smaller than it should be)" * (compared.num_drawn < FEW)
+    few = f" ({compared.caution}, and p is smaller than it should be)" if compared.caution else ""
     return (
         f"{count_of(compared.num_clips, 'clip')}; 95 % intervals and p (two-sided, of each "
         "difference by itself) by a paired "

@@ -15,6 +15,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.model import Predictions, Record
 from viper_e2e.report.drawing import COLOURS, LINES, MARKERS, new_figure, save, sheet, words
 from viper_e2e.report.run_log import RunLog, ScoreRecord
+from viper_e2e.report.tables import over_in_words
 from viper_e2e.runtime import count_of
 from viper_e2e.scoring import MAIN_MEASURE
 from viper_e2e.tasks import measure_title
@@ -188,7 +189,7 @@ def ablation_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) ->
     """Subsets of modalities, the first on top: which are in (left), their score with interval (right).
 
     ``rows``: ``modalities`` (names), ``score``, ``measure`` (its name), ``low`` and ``high`` (None: unknown),
-    ``intervals_over``.
+    ``intervals_over``, ``intervals_caution``.
     """
     rows = rows[::-1]
     modalities = max((list(row["modalities"]) for row in rows), key=len)
@@ -213,16 +214,20 @@ def ablation_plot(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) ->
         side.set_visible(False)
     if min(row["score"] if row["low"] is None else row["low"] for row in rows) < 0:
         right.axvline(0, color="#888888", lw=1, ls="--")
-    right.set(xlabel=rows[0]["measure"] + over_in_words(rows))
+    right.set(xlabel=rows[0]["measure"] + intervals_in_words(rows))
     right.margins(x=0.12)
     right.grid(axis="x", alpha=0.25)
     return save(figure, path)
 
 
-def over_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
+def intervals_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
     """``, 95 % intervals over subjects``; empty where no row has any."""
     # Rows of a run that an earlier version began do not say it.
-    known = [row.get("intervals_over") for row in rows if row.get("low") is not None]
+    known = [
+        over_in_words(row.get("intervals_over") or "", row.get("intervals_caution"))
+        for row in rows
+        if row.get("low") is not None
+    ]
     over = " and ".join(sorted({what for what in known if what}, reverse=True))
     return (", 95 % intervals" + f" over {over}" * bool(over)) * bool(known)
 

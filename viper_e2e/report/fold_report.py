@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from viper_e2e.report import drawing
+from viper_e2e.report import drawing, tables
 from viper_e2e.report.tables import plain_table, rounded, task_title, with_interval
 from viper_e2e.runtime import count_of
 from viper_e2e.scoring import FoldScores, main_measure, over_seeds
@@ -94,7 +94,10 @@ def fold_plot(scores: Mapping[str, FoldScores], path: str | os.PathLike) -> Path
         )
         panel.errorbar([len(folds)], [pooled], yerr=bars, fmt="s", color=drawing.COLOURS[1], capsize=3)
         _name_folds(panel, [*folds, "all"])
-        panel.set(xlabel="fold", ylabel=measure_title(measure), title=drawing.words(name))
+        over = tables.over_in_words(one.pooled.over, one.pooled.caution)
+        told = f"; all: 95 % over {over}" if interval is not None else ""
+        panel.set_xlabel(f"fold{told}", size=8 if told else None)
+        panel.set(ylabel=measure_title(measure), title=drawing.words(name))
         panel.grid(axis="y", alpha=0.25)
     return drawing.save(figure, path)
 

@@ -81,7 +81,7 @@ def write_page(
         headline=_headline(whole, tasks),
         rows=metrics_rows(whole) if whole else [],
         tasks=[_task(one) for one in tasks],
-        note_on_intervals=intervals_over(whole.over) if whole and whole.intervals else "",
+        note_on_intervals=intervals_over(whole.over, whole.caution) if whole and whole.intervals else "",
         note="; ".join(notes_on_constants(whole)) if whole else "",
         yardstick=yardstick,
         figures=[_figure(caption, Path(file).read_bytes()) for caption, file in figures.items()],
@@ -158,7 +158,7 @@ def _task(one: TaskScores) -> dict[str, Any]:
         "kind": one.task.kind,
         "num_clips": one.num_clips,
         "notes": one.notes,
-        "note_on_intervals": intervals_over(one.over) if one.intervals else "",
+        "note_on_intervals": intervals_over(one.over, one.caution) if one.intervals else "",
         "measures": [(measure_title(name), measure_cell(one, name)) for name in one.values],
         "titles": [*map(measure_title, each), "clips"],
         "columns": [

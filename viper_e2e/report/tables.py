@@ -13,6 +13,7 @@ from viper_e2e.report.record_rows import without_controls
 from viper_e2e.runtime import count_of, first_of
 from viper_e2e.scoring import (
     AGREEMENT,
+    FEW,
     GroupScores,
     Interval,
     Scores,
@@ -38,7 +39,7 @@ def metrics_table(scores: TaskScores) -> Table:
     for row in metrics_rows(scores):
         made.add_row(*(Text(cell, "bold" if row[0] == "mean" else "") for cell in row))
     notes = [count_of(scores.num_clips, "clip")]
-    notes += [f"in brackets {intervals_over(scores.over)}"] if scores.intervals else []
+    notes += [f"in brackets {intervals_over(scores.over, scores.caution)}"] if scores.intervals else []
     made.caption = Text("; ".join([*notes, *notes_on_constants(scores)]))
     made.caption_justify = "left"
     return made
@@ -53,9 +54,14 @@ def notes_on_constants(scores: TaskScores) -> list[str]:
     return [f"{what}: {', '.join(names)}" for what, names in told.items() if names]
 
 
-def intervals_over(what: str) -> str:
+def intervals_over(what: str, caution: str = "") -> str:
     """Caption of the intervals in brackets."""
-    return f"95 % bootstrap intervals over {what}"
+    return f"95 % bootstrap intervals over {over_in_words(what, caution)}"
+
+
+def over_in_words(what: str, caution: str | None) -> str:
+    """``subjects (only 2: far too narrow)``."""
+    return f"{what} ({caution})" if caution else what
 
 
 def task_tables(scores: TaskScores) -> list[Table]:
@@ -64,7 +70,7 @@ def task_tables(scores: TaskScores) -> list[Table]:
     whole = plain_table(kind, ("measure", "value"))
     for name, value in scores.values.items():
         whole.add_row(measure_title(name), with_interval(value, scores.intervals.get(name)))
-    notes = [scores.notes, intervals_over(scores.over) if scores.intervals else ""]
+    notes = [scores.notes, intervals_over(scores.over, scores.caution) if scores.intervals else ""]
     whole.caption, whole.caption_justify = Text("; ".join(filter(None, notes))), "left"
     measures = columns_measured(scores)
     if not measures:
@@ -92,7 +98,7 @@ def calibration_table(report: TaskReport) -> Table:
         made.add_row(MEASURE_TITLES[name], with_interval(*before), with_interval(*report.after[name]))
     fitted = report.fitted
     told = f"fitted on {count_of(fitted.num_fitted, 'clip')}, measured on {fitted.num_held_out:,} others; "
-    told += f"{intervals_over(report.over)}; {_fitted_in_words(report)}"
+    told += f"{intervals_over(report.over, report.caution)}; {_fitted_in_words(report)}"
     made.caption, made.caption_justify = Text(told), "left"
     return made
 
@@ -136,11 +142,14 @@ def group_tables(scores: GroupScores) -> list[Table]:
 
 def _over_of_groups(groups: Mapping[str, TaskScores]) -> list[str]:
     """What intervals were drawn over; a group of one subject draws its clips, whatever others draw."""
-    over = {group: one.over for group, one in groups.items() if one.intervals}
-    if len(set(over.values())) < 2:
-        return [intervals_over(what) for what in set(over.values())]
-    of_clips = [without_controls(group) for group, what in over.items() if what == "clips"]
-    return [f"{intervals_over('subjects')} (of {first_of(of_clips, MAX_NAMES)} over clips)"]
+    with_any = {without_controls(group): one for group, one in groups.items() if one.intervals}
+    over = {one.over for one in with_any.values()}
+    of_clips = [group for group, one in with_any.items() if one.over == "clips"]
+    told = [intervals_over(what) for what in over]
+    if len(over) > 1:
+        told = [f"{intervals_over('subjects')} (of {first_of(of_clips, MAX_NAMES)} over clips)"]
+    few = [group for group, one in with_any.items() if one.num_drawn < FEW]
+    return told + ([f"too narrow, over fewer than {FEW}: {first_of(few, MAX_NAMES)}"] if few else [])
 
 
 def task_title(task: Task) -> str:

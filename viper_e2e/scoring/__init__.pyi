@@ -1,3 +1,4 @@
+from .bootstrap import FEW as FEW
 from .bootstrap import Interval as Interval
 from .bootstrap import finite_or_none as finite_or_none
 from .calibrating import CalibrationMethod as CalibrationMethod

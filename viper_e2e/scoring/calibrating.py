@@ -43,6 +43,8 @@ class TaskReport:
     bins_after: tuple[Bin, ...]
     over: Over
     """What the intervals of the measures are over."""
+    caution: str
+    """As of `Drawn`."""
 
 
 @dataclass(frozen=True)
@@ -155,13 +157,13 @@ def _report(
             (scores,) = task_scores(of_task, num_resamples=num_resamples).values()
             measures.append({name: (scores.values[name], scores.intervals.get(name)) for name in names})
             bins.append(number_bins(values, true))
-            over = scores.over
+            over, caution = scores.over, scores.caution
         else:
             found = reliability(task, values, true, subjects, num_resamples=num_resamples)
             measures.append({name: (getattr(found, name), found.intervals.get(name)) for name in names})
             bins.append(found.bins)
-            over = found.over
-    return TaskReport(task, fitted, measures[0], measures[1], bins[0], bins[1], over)
+            over, caution = found.over, found.caution
+    return TaskReport(task, fitted, measures[0], measures[1], bins[0], bins[1], over, caution)
 
 
 def _labels_of(task: Task, columns: slice, rest: Predictions) -> LabelSet:

@@ -43,6 +43,8 @@ class Compared:
     num_clips: int
     over: Over
     """What is drawn."""
+    caution: str
+    """As of `Drawn`."""
     values: tuple[Mapping[str, float], ...]
     """Of each run, measure → value."""
     intervals: tuple[Mapping[str, Interval], ...]
@@ -144,7 +146,8 @@ def compare(
 ) -> list[Compared]:
     """Every task of runs on the same clips, as `on_common_clips` gives them."""
     usable = np.logical_and.reduce([run.scored for run in runs])
-    subjects = next((run.subjects for run in runs if run.subjects and None not in run.subjects), None)
+    known = [run.subjects for run in runs if run.subjects]
+    subjects = next((each for each in known if None not in each), known[0] if known else None)
     people = None if subjects is None else np.array(subjects, object)
     of_tasks = zip(*(rulers(run.labels) for run in runs), strict=True)
     return [_compared(of_runs, runs, usable, people, num_resamples, seed) for of_runs in of_tasks]
@@ -182,6 +185,7 @@ def _compared(
         task,
         int(known.sum()),
         of_each[0].over,
+        of_each[0].caution,
         tuple(values),
         tuple({name: interval_of(of_run[name], 0.95) for name in of_run} for of_run in together),
         tuple(_corrected(differences)),
@@ -239,6 +243,7 @@ def compared_record(compared: Compared, names: Sequence[str]) -> dict[str, Any]:
         "num_clips": compared.num_clips,
         "intervals_over": compared.over,
         f"num_{compared.over}": compared.num_drawn,
+        **({"intervals_caution": compared.caution} if compared.caution else {}),
         "runs": {
             name: {
                 measure: {"value": finite_or_none(value), "interval_95": _pair(intervals[measure])}

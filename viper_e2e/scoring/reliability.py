@@ -46,6 +46,8 @@ class Reliability:
     num_clips: int
     over: Over
     """What the intervals are over."""
+    caution: str
+    """As of `Drawn`."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -56,6 +58,7 @@ class Reliability:
                 n: [finite_or_none(i.low), finite_or_none(i.high)] for n, i in self.intervals.items()
             },
             "intervals_over": self.over,
+            **({"intervals_caution": self.caution} if self.caution else {}),
         }
 
 
@@ -104,7 +107,7 @@ def reliability(
     total = sums.sum(0)
     ece, mean_brier = _ece_and_brier(total[None])
     intervals = {}
-    over, groups = drawn(sums, subjects)
+    over, groups, caution = drawn(sums, subjects)
     if len(sums) >= 2 and num_resamples:
         draws = [_ece_and_brier(counts @ groups) for counts in resamples(len(groups), num_resamples, seed)]
         eces, briers = (np.concatenate(values) for values in zip(*draws, strict=True))
@@ -117,7 +120,7 @@ def reliability(
         for count, confidence, right in zip(counts, confidences, rights, strict=True)
         if count > 0
     )
-    return Reliability(float(ece[0]), float(mean_brier[0]), intervals, bins, len(sums), over)
+    return Reliability(float(ece[0]), float(mean_brier[0]), intervals, bins, len(sums), over, caution)
 
 
 def number_bins(predicted: Float[np.ndarray, "*N"], true: Float[np.ndarray, "*N"]) -> tuple[Bin, ...]:

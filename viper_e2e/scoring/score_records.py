@@ -26,6 +26,7 @@ def scores_record(scores: Scores) -> dict[str, Any]:
     if whole.intervals:
         record["intervals_95"] = _intervals_of_all(whole)
         record["intervals_over"] = whole.over
+        record |= {"intervals_caution": whole.caution} if whole.caution else {}
     record["tasks"] = {name: task_record(one) for name, one in scores.tasks.items()}
     return record
 
@@ -55,6 +56,7 @@ def task_record(scores: TaskScores) -> dict[str, Any]:
     }
     if scores.intervals:
         record["intervals_over"] = scores.over
+        record |= {"intervals_caution": scores.caution} if scores.caution else {}
     if scores.notes:
         record["told"] = scores.notes
     if scores.task.thresholds is not None:

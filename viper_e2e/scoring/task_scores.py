@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -42,6 +43,10 @@ class TaskScores:
     """Notes beside them."""
     over: Over = "clips"
     """What the intervals are over."""
+    caution: str = ""
+    """As of `Drawn`."""
+    num_drawn: int = 0
+    """How many of them there are."""
     column_intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
     """Of ``by_column``, where there are ``intervals``."""
 
@@ -110,14 +115,19 @@ def main_score(scores: Mapping[str, TaskScores], best_by: str = "") -> float:
     return float(np.mean(measured)) if measured else float("nan")
 
 
-def interval_of_main(scores: Mapping[str, TaskScores], best_by: str = "") -> tuple[Interval, Over] | None:
-    """The interval of `main_score`, and what it is over, where that is one measure, as it is measured."""
+def interval_of_main(scores: Mapping[str, TaskScores], best_by: str = "") -> dict[str, Any]:
+    """The interval of `main_score`, as files and plots have it, where that is one measure, as it is measured:
+    ``low``, ``high``, ``intervals_over`` and ``intervals_caution``, None where there is none."""
+    unknown = dict.fromkeys(("low", "high", "intervals_over", "intervals_caution"))
     own = [one.task for one in scores.values() if best_by or (one.num_clips and one.task.kind != COMBINED)]
     if not best_by and len(own) != 1:
-        return None
+        return unknown
     task, measure = split_best_by(best_by, own) if best_by else (own[0].name, main_measure(own[0]))
-    found = scores[task].intervals.get(measure)
-    return (found, scores[task].over) if found is not None and np.isfinite(found.low) else None
+    found, one = scores[task].intervals.get(measure), scores[task]
+    if found is None or not np.isfinite(found.low):
+        return unknown
+    told = {"intervals_over": one.over, "intervals_caution": one.caution or None}
+    return {"low": found.low, "high": found.high} | told
 
 
 def as_measured(score: float, measure: str) -> float:
@@ -193,7 +203,7 @@ def _scores_of(ruler: Ruler, predictions: Predictions, num_resamples: int, seed:
     task, known = ruler.task, predictions.scored & ruler.known(predictions.true)
     sums = ruler.clip_sums(predictions.predicted[known], predictions.true[known])
     subjects = None if predictions.subjects is None else np.array(predictions.subjects, object)[known]
-    over, groups = drawn(sums, subjects)
+    over, groups, caution = drawn(sums, subjects)
     of_all = ruler.measured(sums.sum(0)[None])
     draws = (
         [ruler.measured(counts @ groups) for counts in resamples(len(groups), num_resamples, seed)]
@@ -216,6 +226,8 @@ def _scores_of(ruler: Ruler, predictions: Predictions, num_resamples: int, seed:
         tuple(tuple(int(cell) for cell in row) for row in table),
         ruler.notes,
         over,
+        caution,
+        len(groups),
         {
             column: _intervals(
                 [{name: value[:, place] for name, value in draw.by_column.items()} for draw in draws]
