@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -19,11 +20,13 @@ from support.loader_fakes import TWO_LABELS, FakeDecode, FakeShards
 from support.media import make_clip
 from support.training_runs import lines
 
+from viper_e2e.commands import pictures
 from viper_e2e.commands.cli import main
-from viper_e2e.config import EvalConfig
+from viper_e2e.config import EvalConfig, InferConfig
 from viper_e2e.config.presets import micro
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ViperError
+from viper_e2e.loading import windows
 from viper_e2e.loading.clip_source import ClipSource
 from viper_e2e.loading.quarantine import Quarantine
 from viper_e2e.loading.stream import Reading
@@ -327,3 +330,37 @@ def test_hooks_see_what_passes_and_the_model_is_left_as_it_was(model):
     model.eval()
     assert batches == [["k000", "k001"], ["damaged", "k003"], ["k004", "k005"]]
     assert clips == list(range(6))
+
+
+RECORD = {"valid": True, "end_seconds": 1.0}
+
+
+class Begun(Exception):
+    """With the bytes that a pool of workers is sent once."""
+
+
+@pytest.mark.parametrize("asked", ["windows", "videos"])
+def test_workers_get_no_index_of_all_clips(tmp_path, monkeypatch, asked):
+    """Those that decode windows or draw had been sent the whole source, however large it is."""
+
+    def begin(task: object, *_: object, **how: object) -> None:
+        raise Begun(len(pickle.dumps(task)))
+
+    monkeypatch.setattr(windows, "WorkerPool", begin)
+    monkeypatch.setattr(pictures, "WorkerPool", begin)
+    model, sizes = ViPER(micro()), []
+    decoder, options = model.decoder, InferConfig(inputs=[], render="", out=str(tmp_path))
+    for count in (2, 200):
+        (tmp_path / str(count)).mkdir()
+        with ShardWriter(tmp_path / str(count), "all", TWO_LABELS, shard_size=10**9) as writer:
+            for i in range(count):
+                writer.add(f"{i:03d}", {"mp4": b"clip"}, file_id=f"{i:03d}")
+        source = Subset(ShardSet(f"{tmp_path}/{count}/all-*.tar"), range(count))
+        run = {
+            "windows": lambda source: next(windows.decode_windows(source, decoder, 2.0, 1.0, Reading())),
+            "videos": lambda source, n=count: pictures.draw_pictures([source], [[RECORD]] * n, model, options),
+        }
+        with pytest.raises(Begun) as begun:
+            run[asked](source)
+        sizes += begun.value.args
+    assert sizes[0] == sizes[1]

@@ -96,7 +96,7 @@ def test_a_worker_is_never_further_ahead_than_the_next_window(log):
 
 def test_whoever_takes_the_place_of_a_lost_worker_gives_the_window_that_is_due(log):
     readers = [WindowReader(named(["a", "b"]), FakeWindows(str(log)), 2.0, 1.0) for _ in range(2)]
-    asked = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (0, 4), (0, 5)]
+    asked = [(i, i, n) for i, n in ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (0, 4), (0, 5))]
     starts = [
         [window and window[0] for window in map(reader, asked[number:])]
         for number, reader in enumerate(readers)

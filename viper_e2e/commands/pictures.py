@@ -85,12 +85,14 @@ class _Renderer:
 
     def __init__(self, sources: Sequence[ClipSource], model: ViPER, options: InferConfig):
         decoding = model.config.decoding
-        self.task = RenderClip(tuple(sources), model.labels, decoding.limits, decoding.video_track)
+        self.sources, readers = sources, tuple(source.reader() for source in sources)
+        self.task = RenderClip(readers, model.labels, decoding.limits, decoding.video_track)
         self.options = options
         self.pool: WorkerPool | None = None
 
-    def __call__(self, place: tuple[int, int], records: list[Record], path: Path) -> Path:
-        job = (place, records, path)
+    def __call__(self, clip: tuple[int, int], records: list[Record], path: Path) -> Path:
+        source, i = clip
+        job = (source, self.sources[source].place_of(i), records, path)
         if self.options.num_workers == 0:  # no workers: someone debugs
             return self.task(job)
         self.pool = self.pool or WorkerPool(self.task, 1, max_restarts=self.options.max_worker_restarts)

@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, runtime_checkable
 
 from viper_e2e.clip import Cue, DecodedClip, with_words
 from viper_e2e.errors import ClipError
 from viper_e2e.loading.clip_reader import without_traceback
-from viper_e2e.loading.clip_source import ClipSource
+from viper_e2e.loading.clip_source import ClipSource, P, PlaceReader
 from viper_e2e.loading.stream import Reading, left_out
 from viper_e2e.loading.worker_process import WorkerLost
 from viper_e2e.loading.workers import WorkerPool
@@ -29,14 +29,14 @@ class HasWindows(Protocol):
 
 
 @dataclass
-class WindowReader:
-    """`reader((clip, number))` → that window of that clip; imports no torch.
+class WindowReader(Generic[P]):
+    """`reader((clip, place, number))` → that window of the clip that lies there; imports no torch.
 
     A clip stays open for its next window: asking in order costs one pass. Asked out of order (as a
     worker that takes the place of a lost one), it begins the clip again.
     """
 
-    source: ClipSource
+    reader: PlaceReader[P]
     decoder: HasWindows
     """A `ClipDecoder`."""
     window_seconds: float
@@ -45,13 +45,13 @@ class WindowReader:
     _words: tuple[Cue, ...] = field(default=(), init=False)
     """Words of the whole clip."""
     _next: tuple[int, int] | None = field(default=None, init=False)
-    """Range that `_windows` gives next."""
+    """The clip and window that `_windows` gives next."""
 
-    def __call__(self, wanted: tuple[int, int]) -> Found:
-        clip, number = wanted
+    def __call__(self, wanted: tuple[int, P, int]) -> Found:
+        clip, place, number = wanted
         try:
-            if wanted != self._next:
-                sample, lengths = self.source.read(clip), (self.window_seconds, self.hop_seconds)
+            if (clip, number) != self._next:
+                sample, lengths = self.reader.read(place), (self.window_seconds, self.hop_seconds)
                 part = {} if sample.segment is None else {"segment": sample.segment}
                 windows = self.decoder.windows(
                     sample.video, *lengths, sound=sample.sound, name=sample.key, **part
@@ -74,7 +74,7 @@ def decode_windows(
     worker, or keeps it longer than ``clip_timeout_seconds`` for one window, ends with a `ClipError` of stage
     ``"worker"``. ``num_workers=0`` decodes here, where nothing guards against a crash or a hang.
     """
-    reader, size = WindowReader(source, decoder, window_seconds, hop_seconds), len(source)
+    reader, size = WindowReader(source.reader(), decoder, window_seconds, hop_seconds), len(source)
     if reading.num_workers == 0:
         yield from _walk(source, range(size), lambda wanted, name: wanted, reader)
         return
@@ -94,15 +94,15 @@ def _walk(
 ) -> Iterator[tuple[int, Found]]:
     """All windows of some clips, clip after clip; the next is begun before one is handed out."""
     for clip in share:
-        key = source.entry(clip).key
-        ticket = begin((clip, 0), key)
+        key, place = source.entry(clip).key, source.place_of(clip)
+        ticket = begin((clip, place, 0), key)
         for number in count(1):
             found = finish(ticket)
             if isinstance(found, WorkerLost):
                 found = left_out(key, found.reason)
             is_window = isinstance(found, tuple)
             if is_window:
-                ticket = begin((clip, number), key)
+                ticket = begin((clip, place, number), key)
             yield clip, found
             if not is_window:
                 break

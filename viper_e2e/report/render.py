@@ -31,7 +31,7 @@ from viper_e2e.decoding import (
 )
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.loading import ClipSource
+from viper_e2e.loading import PlaceReader
 from viper_e2e.model import Record
 from viper_e2e.report.drawing import CANNOT_DRAW
 from viper_e2e.report.overlay import Overlay
@@ -105,18 +105,18 @@ def render(
 
 @dataclass(frozen=True)
 class RenderClip:
-    """Renders a clip of some sources, given where it is, its records and the mp4; picklable."""
+    """Renders a clip, given whose reader reads it, its place there, its records and the mp4; picklable."""
 
-    sources: tuple[ClipSource, ...]
+    readers: tuple[PlaceReader, ...]
     labels: LabelSet
     clip_limits: LimitsConfig
     video_track: int | None
 
-    def __call__(self, job: tuple[tuple[int, int], list[Record], Path]) -> Path:
-        (source, i), records, path = job
+    def __call__(self, job: tuple[int, object, list[Record], Path]) -> Path:
+        reader, place, records, path = job
         try:
             return render(
-                self.sources[source].read(i).video,
+                self.readers[reader].read(place).video,
                 records,
                 path,
                 labels=self.labels,
