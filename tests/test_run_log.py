@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from viper_e2e.report import EpochRecord, RunLog
+from viper_e2e.report import EpochRecord, RunLog, main_measure_of
 from viper_e2e.runtime import plain_json
+from viper_e2e.training.tables import epoch_line
 
 MEANS = {"mean_pearson": 0.25, "mean_ccc": None, "mean_mse": 0.5}
 PLAIN = {"num_clips": 4, "pearson": {"joy": 0.25, "fear": None}, **MEANS, "constant_labels": ["fear"]}
@@ -72,6 +73,15 @@ def test_a_line_of_a_version_that_knew_the_mean_pearson_alone_is_judged_by_it():
     assert one.scores.tasks == {
         "intensities": {"kind": "intensities", "pearson": 0.25, "ccc": None, "mse": 0.5}
     }
+
+
+def test_a_task_of_classes_may_be_called_intensities():
+    assert main_measure_of({"intensities": "intensities"}) == "mean Pearson"
+    assert main_measure_of({"intensities": "class"}) == "intensities UAR"
+    named = RunLog.from_json(
+        [{"epoch": 0, "step": 1, "train_loss": 0.1, "val": UNNAMED | {"tasks": {"intensities": MOOD}}}]
+    )
+    assert "intensities UAR 0.5000" in epoch_line(named.epochs[0])
 
 
 def test_the_best_epoch_is_the_one_of_the_least_error_where_nothing_else_is_defined():

@@ -15,6 +15,9 @@ who chose each. `labels`: several, each of which holds or not. `number`: one, su
 UNNAMED = "intensities"
 """Name and kind of the one task of a corpus that names none."""
 
+HOLDS_FROM = 0.5
+"""A label holds from this probability on."""
+
 MEASURES = {
     "intensities": ("pearson", "ccc", "icc", "mse", "rmse", "mae"),
     "class": ("uar", "war", "weighted_f1", "macro_f1"),
@@ -165,6 +168,11 @@ class CombinedMeasure:
 def measures_of(task: Task) -> tuple[str, ...]:
     """Names of a task's measures, the main one among them; those of its corpus come last."""
     return (*MEASURES[task.kind], *task.measures)
+
+
+def names_none(kinds: Mapping[str, str]) -> bool:
+    """Whether these are the tasks of a corpus that names none. ``kinds``: of each, by name."""
+    return dict(kinds) == {UNNAMED: UNNAMED}
 
 
 def measure_title(name: str) -> str:

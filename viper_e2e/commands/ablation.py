@@ -37,7 +37,7 @@ from viper_e2e.scoring import (
     scores_record,
 )
 from viper_e2e.shards import ShardSet
-from viper_e2e.tasks import COMBINED, UNNAMED, Task, measure_title
+from viper_e2e.tasks import COMBINED, Task, measure_title, names_none
 
 
 def run_ablate(options: AblateConfig) -> int:
@@ -99,7 +99,8 @@ def _ranked_by(tasks: Mapping[str, Task]) -> str:
     titles = {name: measure_title(main_measure(task)) for name, task in tasks.items()}
     if len(titles) > 1:
         return f"mean of {', '.join(f'{name} {title}' for name, title in titles.items())}"
-    return ("mean " if UNNAMED in titles else "") + next(iter(titles.values()))
+    (title,) = titles.values()
+    return f"mean {title}" if names_none({name: task.kind for name, task in tasks.items()}) else title
 
 
 def _write(rows: list[dict[str, Any]], out: Path, source: dict[str, Any]) -> int:

@@ -148,7 +148,8 @@ def summarised(logs: Mapping[int, RunLog]) -> dict[str, Any]:
     for measure in AGREEMENT:
         summary[f"mean_{measure}"] = _spread([scores.mean(measure) for scores in best.values()])
     summary["tasks"] = {
-        task: {
+        task: {"kind": record["kind"]}
+        | {
             name: _spread([scores.tasks[task][name] for scores in best.values()])
             for name in measures_in(record)
         }

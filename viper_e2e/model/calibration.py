@@ -13,13 +13,11 @@ from jaxtyping import Float64
 
 from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.runtime import count_of
-from viper_e2e.tasks import Task
+from viper_e2e.tasks import HOLDS_FROM, Task
 
 FORMAT, SCHEMA = "viper_e2e calibration", 1
 LEAST_PROBABILITY = 1e-30
 """Below it a probability counts as this: its logarithm stays finite."""
-HALF = 0.5
-"""A label holds from this probability on."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ class TaskCalibration:
         likely = {
             state for state, p in enumerate((1 - probability, probability)) if 1 - p <= self.reach[column]
         }
-        return sorted(likely | {int(probability >= HALF)})
+        return sorted(likely | {int(probability >= HOLDS_FROM)})
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from math import isfinite
 
 from viper_e2e.labels import LabelSet
-from viper_e2e.tasks import Task
+from viper_e2e.tasks import HOLDS_FROM, Task
 
 MOST_CLASSES = 8
 """Most classes shown of a task: the most probable ones."""
-HOLDS_FROM = 0.5
 
 Ends = tuple[float, float]
 

@@ -16,7 +16,7 @@ from viper_e2e.scoring import (
     main_score,
     scores_record,
 )
-from viper_e2e.tasks import COMBINED, UNNAMED, measure_title
+from viper_e2e.tasks import COMBINED, UNNAMED, measure_title, names_none
 
 Json = Mapping[str, Any]
 """An object of a line."""
@@ -42,9 +42,9 @@ MEAN_PEARSON = "mean Pearson"
 
 def main_measure_of(kinds: Mapping[str, str]) -> str:
     """The measure that judges models by default. ``kinds``: kinds of tasks, by name."""
-    main = {name: MAIN_MEASURE[kind] for name, kind in kinds.items() if kind != COMBINED}
-    if [*main] == [UNNAMED]:
+    if names_none(kinds):
         return MEAN_PEARSON
+    main = {name: MAIN_MEASURE[kind] for name, kind in kinds.items() if kind != COMBINED}
     if len(main) > 1:
         return "mean of the tasks' main measures"
     (name,) = main
@@ -81,7 +81,7 @@ class ScoreRecord:
     @property
     def names_tasks(self) -> bool:
         """Whether the corpus says what its columns belong to."""
-        return [*self.tasks] != [UNNAMED]
+        return not names_none({name: one["kind"] for name, one in self.tasks.items()})
 
     def mean(self, measure: str) -> float | None:
         """Over emotions, of ``pearson``, ``ccc`` or ``mse``."""

@@ -18,8 +18,7 @@ from viper_e2e.scoring.bootstrap import Interval, Over
 from viper_e2e.scoring.corpus_measures import fitted_thresholds
 from viper_e2e.scoring.reliability import Bin, known_clips, number_bins, reliability, subjects_of
 from viper_e2e.scoring.task_scores import task_scores
-from viper_e2e.scoring.task_sums import HOLDS_FROM
-from viper_e2e.tasks import BLENDS, Task
+from viper_e2e.tasks import BLENDS, HOLDS_FROM, Task
 
 FEWEST = 10
 """Clips of a half, below which nothing is fitted or measured on it."""

@@ -7,8 +7,7 @@ from jaxtyping import Float
 
 from viper_e2e.model import Calibration, Predictions, TaskCalibration
 from viper_e2e.scoring.reliability import known_clips
-from viper_e2e.scoring.task_sums import HOLDS_FROM
-from viper_e2e.tasks import Task
+from viper_e2e.tasks import HOLDS_FROM, Task
 
 
 def measured_coverage(predictions: Predictions, calibration: Calibration) -> dict[str, dict[str, float]]:

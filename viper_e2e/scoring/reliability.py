@@ -11,8 +11,7 @@ from jaxtyping import Float
 
 from viper_e2e.model import Predictions
 from viper_e2e.scoring.bootstrap import Interval, Over, drawn, finite_or_none, interval_of, resamples
-from viper_e2e.scoring.task_sums import HOLDS_FROM
-from viper_e2e.tasks import Task
+from viper_e2e.tasks import HOLDS_FROM, Task
 
 NUM_BINS = 15
 """Of equal width, as in Guo et al. 2017."""

@@ -11,10 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from viper_e2e.scoring.corpus_measures import further_of_sums, further_sums
-from viper_e2e.tasks import Task, measures_of
-
-HOLDS_FROM = 0.5
-"""A label holds from this probability on."""
+from viper_e2e.tasks import HOLDS_FROM, Task, measures_of
 
 NUM_SUMS = 7
 """Of each column of numbers: clips, Σx, Σy, Σx², Σy², Σxy, Σ|x − y|."""

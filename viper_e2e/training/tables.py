@@ -14,7 +14,7 @@ from viper_e2e.report import EpochRecord, ValidationRecord
 from viper_e2e.runtime import count_of, table
 from viper_e2e.scoring import AGREEMENT
 from viper_e2e.shards import Corpus
-from viper_e2e.tasks import BLENDS, UNNAMED, measure_title
+from viper_e2e.tasks import BLENDS, measure_title, names_none
 
 
 def branch_table(model: ViPER) -> Table:
@@ -93,7 +93,7 @@ def measures_in(record: Mapping[str, Any]) -> list[str]:
 
 def shown_measures(row: Mapping[str, Any]) -> dict[str, float | None]:
     """Measures of a trial beside the one that judges it, by the titles of their columns."""
-    if [*row["tasks"]] == [UNNAMED]:
+    if names_none({name: one["kind"] for name, one in row["tasks"].items()}):
         return {title: row[f"mean_{key}"] for title, key in MEASURES if f"mean {title}" != row["measure"]}
     titled = {
         f"{task} {title}": one[key]
@@ -142,9 +142,9 @@ def flat_numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[
 def seeds_table(summary: Mapping[str, Any]) -> Table:
     """Mean ± standard deviation over trainings that differ in their seed alone; see `training.summarised`."""
     found = {title: summary[f"mean_{key}"] for title, key in MEASURES}
-    if [*summary["tasks"]] != [UNNAMED]:
-        each = [(task, name, over) for task, one in summary["tasks"].items() for name, over in one.items()]
-        found = {f"{task} {measure_title(name)}": over for task, name, over in each}
+    if not names_none({name: one["kind"] for name, one in summary["tasks"].items()}):
+        each = [(task, *of_measure) for task, one in summary["tasks"].items() for of_measure in one.items()]
+        found = {f"{task} {measure_title(name)}": over for task, name, over in each if name != "kind"}
     rows = []
     for title, over in found.items():
         spread = f"{_shown(over['mean'])} ± {_shown(over['deviation'])}"
