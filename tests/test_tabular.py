@@ -163,6 +163,18 @@ def test_a_label_that_is_called_like_a_column_has_a_column_of_its_own():
     assert [list(column.cells) for column in columns][-5:-2] == [[0.25], [0.5], [True]]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_a_label_that_is_called_like_a_time_keeps_its_digits(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    write_records([scored(intensities={"delay_seconds": 0.12345678}, spread={"delay_seconds": 0.00045})], path)
+    if suffix == ".json":
+        (one,) = json.loads(path.read_text(encoding="utf-8"))
+        assert (one["intensities"], one["spread"]) == ({"delay_seconds": 0.123457}, {"delay_seconds": 0.00045})
+    else:
+        _, (row,) = rows(path)
+        assert (row["delay_seconds"], row["delay_seconds_spread"]) == ("0.123457", "0.00045")
+
+
 def test_names_that_begin_with_a_dash_stay_what_they_are(tmp_path):
     write_records([scored(clip="-3g5yACwYnA"), scored(clip="-1+cmd|' /C calc'!A0")], tmp_path / "out.csv")
     names = [row["clip"] for row in rows(tmp_path / "out.csv")[1]]

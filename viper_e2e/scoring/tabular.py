@@ -64,9 +64,9 @@ def write_records(
     kind = path.suffix.lower()
     with written_whole(path) as partial:
         if kind == ".json":
-            _write_text(partial, json.dumps(list(map(readable, records)), indent=2, ensure_ascii=False) + "\n")
+            _write_text(partial, json.dumps(list(map(_readable, records)), indent=2, ensure_ascii=False) + "\n")
         elif kind == ".jsonl":
-            lines = (json.dumps(readable(record), ensure_ascii=False) + "\n" for record in records)
+            lines = (json.dumps(_readable(record), ensure_ascii=False) + "\n" for record in records)
             _write_text(partial, "".join(lines))
         else:
             columns = columns_of(records, _emotions_of(records) if emotions is None else emotions)
@@ -91,7 +91,10 @@ def columns_of(records: Sequence[Record], emotions: Sequence[str]) -> list[Table
 
 
 def _own_columns(records: Sequence[Record], kinds: Mapping[str, Kind]) -> list[TableColumn]:
-    return [column for name, kind in kinds.items() for column in _named(records, [name], kind)]
+    return [
+        TableColumn(name, kind, [_own(name, record[name]) for record in records])
+        for name, kind in kinds.items()
+    ]
 
 
 def _columns_of_modalities(records: Sequence[Record]) -> Iterator[TableColumn]:
@@ -111,7 +114,7 @@ def _columns_around(records: Sequence[Record]) -> Iterator[TableColumn]:
 
 def _named(rows: Sequence[Mapping[str, Any]], names: Iterable[str], kind: Kind) -> list[TableColumn]:
     """Columns of what the rows have under these names."""
-    return [TableColumn(name, kind, [_shown(name, row[name]) for row in rows]) for name in names]
+    return [TableColumn(name, kind, [readable(row[name]) for row in rows]) for name in names]
 
 
 def _renamed(
@@ -128,7 +131,7 @@ def _renamed(
 def readable(value: object) -> Any:
     """The same data with numbers as people read them, and ``None`` for what is no number."""
     if isinstance(value, dict):
-        return {key: _shown(key, inner) for key, inner in value.items()}
+        return {key: readable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [readable(inner) for inner in value]
     return rounded(value) if isinstance(value, float) else value
@@ -139,7 +142,12 @@ def rounded(value: float) -> float | None:
     return float(f"{value:.{DIGITS}g}") if isfinite(value) else None
 
 
-def _shown(name: str, value: object) -> Any:
+def _readable(record: Record) -> Record:
+    return {name: _own(name, value) for name, value in record.items()}
+
+
+def _own(name: str, value: object) -> Any:
+    """A record's own value, which labels within it are not, however they are called."""
     if not name.endswith("_seconds"):
         return readable(value)
     # Times have milliseconds however large they are, as in records.
