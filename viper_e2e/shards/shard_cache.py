@@ -111,11 +111,10 @@ class ShardCache:
         if held is None:
             raise BusyError
         try:
-            if (found := self._found(path, size)) is None and self._make_room(size, in_use):
-                file = path.with_suffix(PART).open("w+b")
-                file.truncate(size)  # so that others count it
-                made, held = CachedFile(file, size, 0, path, held=held), None
-                return made
+            if (found := self._found(path, size)) is None:
+                file = self._begun(path.with_suffix(PART), size, in_use)
+                if file is not None:
+                    found, held = CachedFile(file, size, 0, path, held=held), None
             return found
         finally:
             if held is not None:
@@ -137,27 +136,41 @@ class ShardCache:
         os.utime(path)  # what was used last is let go of last
         return CachedFile(file, size, size, path)
 
-    def _make_room(self, size: int, in_use: Collection[str]) -> bool:
-        """Whether there is room, after those are gone that were not used for longest."""
+    def _begun(self, path: Path, size: int, in_use: Collection[str]) -> BinaryIO | None:
+        """An empty file of this size, which others count from now on; ``None`` if there is no room."""
         if self.max_bytes is None:
-            return True
+            return _of_size(path, size)
         turn = _Lock.taken(self.folder / f"room{LOCK}")
         if turn is None:
             raise BusyError
         try:
-            files = sorted(self._files(), key=lambda file: file.used)
-            total = sum(file.size for file in files)
-            idle = [f for f in files if f.path.suffix == WHOLE and f.path.stem not in in_use]
-            if total - sum(file.size for file in idle) + size > self.max_bytes:
-                return False
-            for file in idle:
-                if total + size <= self.max_bytes:
-                    break
-                file.path.unlink(missing_ok=True)
-                total -= file.size
-            return True
+            # The turn lasts until the file is there: else two could be given the same room.
+            return _of_size(path, size) if self._make_room(size, self.max_bytes, in_use) else None
         finally:
             turn.release()
+
+    def _make_room(self, size: int, max_bytes: int, in_use: Collection[str]) -> bool:
+        """Whether there is room, after those are gone that were not used for longest."""
+        files = sorted(self._all_files(), key=lambda file: file.used)
+        total = sum(file.size for file in files)
+        idle = [f for f in files if f.path.suffix == WHOLE and f.path.stem not in in_use]
+        if total - sum(file.size for file in idle) + size > max_bytes:
+            return False
+        for file in idle:
+            if total + size <= max_bytes:
+                break
+            file.path.unlink(missing_ok=True)
+            total -= file.size
+        return True
+
+    def _all_files(self) -> list[_File]:
+        """None is missed: one that is settled, and so renamed, while the folder is read may be."""
+        files = list(self._files())
+        while True:
+            again = list(self._files())
+            if {file.path for file in again} == {file.path for file in files}:
+                return again
+            files = again
 
     def _files(self) -> Iterator[_File]:
         for entry in os.scandir(self.folder):
@@ -173,6 +186,12 @@ class ShardCache:
             if file.path.suffix == PART and (held := _Lock.taken(file.path.with_suffix(LOCK))) is not None:
                 file.path.unlink(missing_ok=True)
                 held.release()
+
+
+def _of_size(path: Path, size: int) -> BinaryIO:
+    file = path.open("w+b")
+    file.truncate(size)
+    return file
 
 
 @dataclass(frozen=True)
