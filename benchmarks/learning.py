@@ -47,7 +47,7 @@ from viper_e2e.packing import pack
 from viper_e2e.runtime import Processes, console
 from viper_e2e.runtime import counting as progress_bar
 from viper_e2e.shards import ShardSet
-from viper_e2e.training import SharedClips, Trainer, hold
+from viper_e2e.training import SharedClips, hold, open_trainer
 
 BACKBONES = {"visual": "dinov2-small", "audio": "whisper-tiny-en-encoder"}
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,21 +151,21 @@ def train_one(
     shutil.rmtree(run, ignore_errors=True)
     settings = settings_of(options, variant, run, subset(options.out, num_clips), f"--seed={seed}")
     began = time.perf_counter()
-    trainer = Trainer(settings, Accelerator(cpu=True), clips=shared if key in FINE_TUNED else None)
+    trainer = open_trainer(settings, Accelerator(cpu=True), clips=shared if key in FINE_TUNED else None)
     if key in FINE_TUNED:
-        begins_frozen = all(encoder.is_frozen for encoder in trainer.module.encoders.values())
+        begins_frozen = all(encoder.is_frozen for encoder in trainer.run.module.encoders.values())
     try:
-        splits = {"train": trainer.train_shards, "val": trainer.val_shards} if begins_frozen else {}
+        splits = {"train": trainer.run.train_shards, "val": trainer.run.val_shards} if begins_frozen else {}
         for split, shards in splits.items():
             for name in (shards.entry(i).key for i in range(len(shards))):
-                clip = adopted(clips[split][name], trainer.module, last_alone=variant.is_old)
-                trainer.clip_cache.offer(ClipKey(split, name), clip)
+                clip = adopted(clips[split][name], trainer.run.module, last_alone=variant.is_old)
+                trainer.run.clip_cache.offer(ClipKey(split, name), clip)
         if code := trainer.train():
             raise SystemExit(code)
     finally:
         trainer.close()
     seconds = time.perf_counter() - began
-    model = ViPER.from_pretrained(trainer.run.best).eval()
+    model = ViPER.from_pretrained(trainer.run.folder.best).eval()
     test = ShardSet(f"{options.out}/shards/test-*.tar")
     if key in VARIANTS:
         batch = [
@@ -174,10 +174,12 @@ def train_one(
         ]
         predicted = intensities_of(model, batch)
     elif key in FINE_TUNED:
-        predicted = held_intensities(model, trainer.module, shared, test)
+        predicted = held_intensities(model, trainer.run.module, shared, test)
     else:
         predicted = intensities_of(model, [test.read(i) for i in range(len(test))])
-    yardsticks = [line["yardstick"] for line in trainer.run.read_log("metrics.jsonl") if "yardstick" in line]
+    yardsticks = [
+        line["yardstick"] for line in trainer.run.folder.read_log("metrics.jsonl") if "yardstick" in line
+    ]
     return {
         **scores(predicted, test),
         "val": trainer.state.best["best"],

@@ -22,7 +22,7 @@ from viper_e2e.shards import ShardSet
 from viper_e2e.training.data import reading_of
 from viper_e2e.training.ema import WeightEMA
 from viper_e2e.training.hooks import TrainerHooks
-from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.trainer import open_trainer
 
 EMA = "--ema-decay=0.5"
 SHORT = (*JOINT, "--epochs=2", "--batch-size=4", "--schedule=constant")
@@ -188,8 +188,8 @@ def test_without_an_average_nothing_is_said_or_saved_of_it(twins):
 def test_a_validation_that_fails_leaves_the_weights(corpus, tmp_path, monkeypatch):
     words = (*SHORT, EMA, f"--val-shards={corpus}/shards/val-*.tar")
     stepped, seen = [], []
-    hooks = TrainerHooks(after_step=lambda trainer, _: stepped.append(values(trainer.module)))
-    trainer = Trainer(settings(corpus, tmp_path / "run", *words), Accelerator(cpu=True), hooks=hooks)
+    hooks = TrainerHooks(after_step=lambda trainer, _: stepped.append(values(trainer.run.module)))
+    trainer = open_trainer(settings(corpus, tmp_path / "run", *words), Accelerator(cpu=True), hooks=hooks)
 
     def failing(model, *_, **__):
         seen.append(values(model))
@@ -199,7 +199,7 @@ def test_a_validation_that_fails_leaves_the_weights(corpus, tmp_path, monkeypatc
     with pytest.raises(ZeroDivisionError):
         trainer.train()
     trainer.close()
-    assert same(stepped[-1], values(trainer.module))
+    assert same(stepped[-1], values(trainer.run.module))
     assert not same(stepped[-1], seen[0])
 
 
@@ -240,4 +240,4 @@ def test_steps_without_a_number_do_not_count_and_all_go_back_to_one_average(corp
 def test_a_run_is_resumed_with_the_setting_it_began_with(corpus, twins, tmp_path):
     shutil.copytree(twins[0], tmp_path / "run")
     with pytest.raises(ViperError, match=r"--ema-decay: 0\.\d+; the run has 0\.0"):
-        Trainer(settings(corpus, tmp_path / "run", *SHORT, EMA, "--resume"), Accelerator(cpu=True))
+        open_trainer(settings(corpus, tmp_path / "run", *SHORT, EMA, "--resume"), Accelerator(cpu=True))

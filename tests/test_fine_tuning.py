@@ -22,7 +22,7 @@ from support.training_runs import (
 from viper_e2e.errors import ViperError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.training import fine_tuning, memory
-from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.trainer import open_trainer
 
 pytestmark = pytest.mark.slow
 
@@ -71,12 +71,12 @@ def test_validation_never_sees_a_changed_clip(corpus, tmp_path, monkeypatch):
     original = Augment.pixels
 
     def watching(self, crops, spec, seed):
-        seen.append(trainer.module.training)
+        seen.append(trainer.run.module.training)
         return original(self, crops, spec, seed)
 
     monkeypatch.setattr(Augment, "pixels", watching)
     words = ("--freeze=all", "--augment=pixels", "--epochs=1", f"--val-shards={corpus}/shards/val-*.tar")
-    trainer = Trainer(settings(corpus, tmp_path / "run", *words), Accelerator(cpu=True))
+    trainer = open_trainer(settings(corpus, tmp_path / "run", *words), Accelerator(cpu=True))
     trainer.train()
     trainer.close()
     assert len(seen) == 6
@@ -99,7 +99,7 @@ def test_settings_that_cannot_go_together_end_before_a_clip_is_read(corpus, tmp_
 
     monkeypatch.setattr(ClipDecoder, "__call__", lambda *a, **k: pytest.fail("a clip was decoded"))
     with pytest.raises(ViperError, match=said) as caught:
-        Trainer(settings(corpus, tmp_path / "run", *words), Accelerator(cpu=True))
+        open_trainer(settings(corpus, tmp_path / "run", *words), Accelerator(cpu=True))
     assert "\n" not in str(caught.value)
 
 
@@ -171,13 +171,13 @@ def test_a_run_tells_what_is_trained_and_what_it_takes(corpus, tmp_path, capsys)
 
 def test_too_little_memory_ends_a_run_before_its_first_step(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(fine_tuning, "free_bytes", lambda device: 1000)
-    trainer = Trainer(settings(corpus, tmp_path / "run", *JOINT), Accelerator(cpu=True))
-    before = {name: p.detach().clone() for name, p in trainer.module.named_parameters()}
+    trainer = open_trainer(settings(corpus, tmp_path / "run", *JOINT), Accelerator(cpu=True))
+    before = {name: p.detach().clone() for name, p in trainer.run.module.named_parameters()}
     with pytest.raises(ViperError, match="training needs at least"):
         trainer.train()
     trainer.close()
     assert trainer.state.step == 0
-    assert all(torch.equal(before[name], p) for name, p in trainer.module.named_parameters())
+    assert all(torch.equal(before[name], p) for name, p in trainer.run.module.named_parameters())
 
 
 def test_memory_is_that_of_the_deepest_phase(corpus, tmp_path, monkeypatch):

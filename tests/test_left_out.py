@@ -20,7 +20,7 @@ from viper_e2e.report.run_log import Judgement
 from viper_e2e.scoring import scores_of
 from viper_e2e.tables import write_labels
 from viper_e2e.training import validation
-from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.trainer import open_trainer
 from viper_e2e.training.validation import improved
 
 pytestmark = pytest.mark.slow
@@ -114,27 +114,27 @@ def test_a_validation_without_one_usable_clip_ends_the_run(shards, capfd):
 def test_clips_left_out_after_going_back_do_not_count_again(shards):
     folder = shards("." * 40)
     words = (*WORDS, "--epochs=8", "--batch-size=2", "--reuse-memory=1GB")
-    run = Trainer(
+    trainer = open_trainer(
         settings(folder, folder / "run", *words),
         Accelerator(cpu=True, step_scheduler_with_optimizer=False),
         hooks=spoiled_steps(range(21, 24)),
     )
-    assert run.train() == 0
-    run.close()
-    assert len(run.quarantine.train.reasons) == 6
-    assert run.guard.skips.num_skipped == 0
-    assert json.loads(json.dumps(run.guard.skips.state_dict()))["num_used"] == 34
+    assert trainer.train() == 0
+    trainer.close()
+    assert len(trainer.run.quarantine.train.reasons) == 6
+    assert trainer.run.guard.skips.num_skipped == 0
+    assert json.loads(json.dumps(trainer.run.guard.skips.state_dict()))["num_used"] == 34
 
 
 def test_the_loss_of_an_epoch_without_a_finite_one_is_null(shards, capfd):
     folder = shards("." * 4)
-    run = Trainer(
+    trainer = open_trainer(
         settings(folder, folder / "run", *WORDS),
         Accelerator(cpu=True, step_scheduler_with_optimizer=False),
         hooks=spoiled_steps(range(1)),
     )
-    assert run.train() == 0
-    run.close()
+    assert trainer.train() == 0
+    trainer.close()
     first, second = (line["train_loss"] for line in lines(folder / "run", "metrics.jsonl"))
     assert first is None
     assert second > 0

@@ -45,7 +45,7 @@ from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.memory import check_fits
 from viper_e2e.training.optimizer import build_optimizer, build_schedule, parameter_groups, schedule_factor
 from viper_e2e.training.phases import Phases
-from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.trainer import open_trainer
 
 PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 SOUND = [clip((0.0, noise(1.0)), seconds=(0.0, 0.5), stream=1.0)]
@@ -323,7 +323,7 @@ def test_a_run_trains_the_adapters_tells_so_and_goes_on_bitwise_where_it_stopped
         if trainer.state.step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    half = Trainer(
+    half = open_trainer(
         settings(corpus, tmp_path / "halves", *LORA),
         Accelerator(cpu=True, step_scheduler_with_optimizer=False),
         hooks=TrainerHooks(before_step=stop),

@@ -19,7 +19,7 @@ from viper_e2e.encoders.weights import tensors_sha256
 from viper_e2e.model.viper import load
 from viper_e2e.packing import pack
 from viper_e2e.tables import write_labels
-from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.trainer import open_trainer
 
 pytestmark = pytest.mark.slow
 
@@ -79,14 +79,14 @@ def hashes(model: torch.nn.Module) -> dict[str, str]:
 @pytest.mark.campaign
 def test_frozen_backbones_keep_their_hashes_and_have_no_optimizer_state(reference, shards, tmp_path):
     words = ("--epochs=10", "--lr=0.003", "--reuse-memory=100MB")
-    trainer = Trainer(settings(reference, shards, tmp_path / "run", *words), Accelerator(cpu=True))
-    before = hashes(trainer.module)
+    trainer = open_trainer(settings(reference, shards, tmp_path / "run", *words), Accelerator(cpu=True))
+    before = hashes(trainer.run.module)
     assert trainer.train() == 0
     trainer.close()
-    assert hashes(trainer.module) == before
+    assert hashes(trainer.run.module) == before
     optimized = {id(parameter) for parameter in trainer.learner.optimizer.state}
     assert optimized
-    assert not optimized & {id(p) for p in trainer.module.encoders.parameters()}
+    assert not optimized & {id(p) for p in trainer.run.module.encoders.parameters()}
     losses = [
         json.loads(line)["train_loss"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     ]
@@ -96,21 +96,21 @@ def test_frozen_backbones_keep_their_hashes_and_have_no_optimizer_state(referenc
         on_disk = load_file(reference / "weights" / folder / "model.safetensors")
         assert saved[name]["tensors_sha256"] == tensors_sha256(on_disk)
     own = load_file(tmp_path / "run/checkpoints/last/model.safetensors")
-    assert own.keys() == {f"fusion.{name}" for name in trainer.module.fusion.state_dict()}
+    assert own.keys() == {f"fusion.{name}" for name in trainer.run.module.fusion.state_dict()}
 
 
 def test_of_partly_unfrozen_backbones_exactly_the_last_two_blocks_change(reference, shards, tmp_path):
     words = ("--unfreeze=visual=2,audio=2", "--max-steps=1", "--warmup-fraction=0")
-    trainer = Trainer(settings(reference, shards, tmp_path / "run", *words), Accelerator(cpu=True))
-    before = {name: tensor.clone() for name, tensor in trainer.module.encoders.state_dict().items()}
+    trainer = open_trainer(settings(reference, shards, tmp_path / "run", *words), Accelerator(cpu=True))
+    before = {name: tensor.clone() for name, tensor in trainer.run.module.encoders.state_dict().items()}
     assert trainer.train() == 0
     trainer.close()
-    after = trainer.module.encoders.state_dict()
+    after = trainer.run.module.encoders.state_dict()
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     # Of 12 and 4 blocks; the norm that follows the last one stays.
     last = re.compile(r"visual\..*layer\.1[01]\.|audio\..*layers\.[23]\.")
     expected = {name for name in after if last.search(name)}
-    trained = {name for name, p in trainer.module.encoders.named_parameters() if p.requires_grad}
+    trained = {name for name, p in trainer.run.module.encoders.named_parameters() if p.requires_grad}
     assert trained == expected, trained ^ expected
     assert changed == expected, changed ^ expected
 
@@ -118,11 +118,11 @@ def test_of_partly_unfrozen_backbones_exactly_the_last_two_blocks_change(referen
 @pytest.mark.campaign
 def test_of_backbones_with_adapters_exactly_these_change_and_the_rest_is_recorded(reference, shards, tmp_path):
     words = ("--lora=visual=4,audio=4", "--max-steps=2", "--warmup-fraction=0")
-    trainer = Trainer(settings(reference, shards, tmp_path / "run", *words), Accelerator(cpu=True))
-    before = {name: tensor.clone() for name, tensor in trainer.module.encoders.state_dict().items()}
+    trainer = open_trainer(settings(reference, shards, tmp_path / "run", *words), Accelerator(cpu=True))
+    before = {name: tensor.clone() for name, tensor in trainer.run.module.encoders.state_dict().items()}
     assert trainer.train() == 0
     trainer.close()
-    after = trainer.module.encoders.state_dict()
+    after = trainer.run.module.encoders.state_dict()
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     # Query and value of 12 and 4 blocks, two matrices each.
     assert changed == {name for name in after if is_adapter(name)}

@@ -17,7 +17,7 @@ from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config import FusionConfig
 from viper_e2e.packing import pack
 from viper_e2e.tables import write_labels
-from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.trainer import Trainer, open_trainer
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,7 @@ def resume(folder: Path, *words: str) -> int:
 def trained(folder: Path, *words: str) -> Trainer:
     """In this process, to look at it."""
     settings = parse_train(["--resume", f"--run-dir={folder}", *words], "viper train")
-    trainer = Trainer(settings, Accelerator(cpu=True, step_scheduler_with_optimizer=False))
+    trainer = open_trainer(settings, Accelerator(cpu=True, step_scheduler_with_optimizer=False))
     assert trainer.train() == 0
     trainer.close()
     return trainer

@@ -20,7 +20,7 @@ from viper_e2e.faces import FaceCropper
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import pack
-from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.trainer import open_trainer
 
 
 @pytest.mark.slow
@@ -85,10 +85,10 @@ def test_a_partly_unfrozen_backbone_changes_in_exactly_its_last_blocks(corpus, t
 
 
 def test_frozen_backbones_have_no_optimizer_state(corpus, tmp_path):
-    trainer = Trainer(settings(corpus, tmp_path / "run", "--freeze=all"), Accelerator(cpu=True))
+    trainer = open_trainer(settings(corpus, tmp_path / "run", "--freeze=all"), Accelerator(cpu=True))
     trained = {id(p) for group in trainer.learner.optimizer.param_groups for p in group["params"]}
-    assert trained == {id(p) for p in trainer.module.fusion.parameters()}
-    trainer.run.release()
+    assert trained == {id(p) for p in trainer.run.module.fusion.parameters()}
+    trainer.run.folder.release()
 
 
 @pytest.mark.slow
@@ -230,13 +230,13 @@ def test_a_full_disk_ends_no_training_before_its_end(corpus, tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_never_reaches_the_weights(corpus, tmp_path, monkeypatch):
-    trainer = Trainer(settings(corpus, tmp_path / "run", *JOINT), Accelerator(cpu=True))
-    before = {name: p.detach().clone() for name, p in trainer.module.named_parameters()}
-    original = trainer.module.fusion.forward
-    monkeypatch.setattr(trainer.module.fusion, "forward", lambda *a: original(*a) * float("nan"))
+    trainer = open_trainer(settings(corpus, tmp_path / "run", *JOINT), Accelerator(cpu=True))
+    before = {name: p.detach().clone() for name, p in trainer.run.module.named_parameters()}
+    original = trainer.run.module.fusion.forward
+    monkeypatch.setattr(trainer.run.module.fusion, "forward", lambda *a: original(*a) * float("nan"))
     with pytest.raises(ViperError, match=r"nonfinite\.jsonl"):
         trainer.train()
-    trainer.run.release()
-    assert all(torch.equal(before[name], p) for name, p in trainer.module.named_parameters())
+    trainer.run.folder.release()
+    assert all(torch.equal(before[name], p) for name, p in trainer.run.module.named_parameters())
     record = json.loads((tmp_path / "run" / "nonfinite.jsonl").read_text().splitlines()[0])
     assert record["keys"]

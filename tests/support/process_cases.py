@@ -39,7 +39,7 @@ from viper_e2e.scoring import journal as parts
 from viper_e2e.training import gradient_learner, reporting, saving
 from viper_e2e.training.hooks import TrainerHooks
 from viper_e2e.training.run_folder import RunFolder
-from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.trainer import Trainer, open_trainer
 
 HOOKS: list[TrainerHooks] = []
 
@@ -98,7 +98,7 @@ def with_hooks(**hooks) -> None:
         return lambda *given: [getattr(one, name)(*given) for one in HOOKS]
 
     all_of_them = TrainerHooks(**{field.name: every(field.name) for field in fields(TrainerHooks)})
-    many_trainings.Trainer = partial(Trainer, hooks=all_of_them)
+    many_trainings.open_trainer = partial(open_trainer, hooks=all_of_them)
 
 
 def before_step(step: int, act) -> None:
@@ -183,14 +183,14 @@ def die_in_every_place_of_saving(arguments: list[str], folder: str) -> int:
     """
 
     def attempts(trainer: Trainer) -> None:
-        whole = trainer.run.path
+        whole = trainer.run.folder.path
         number, code = 0, DIED
         while code == DIED:
             shutil.copytree(whole, f"{folder}/{number}")
             child = os.fork()
             if child == 0:
                 # Goes on with saving, into its own copy, and ends behind it.
-                trainer.run.path = Path(f"{folder}/{number}")
+                trainer.run.folder.path = Path(f"{folder}/{number}")
                 _die_after(number)
                 return
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -315,11 +315,11 @@ def no_number(arguments: list[str], steps: list[int], ranks: list[int], times: i
         number = trainer.state.step
         spoil = rank() in ranks and made.get(number, times) < times
         made[number] = made.get(number, 0) + 1
-        before[:] = [p.detach().clone() for p in trainer.module.parameters()]
+        before[:] = [p.detach().clone() for p in trainer.run.module.parameters()]
 
     def end(trainer: Trainer, _: Sequence[ClipBatch]) -> None:
         nonlocal spoil
-        number, now = trainer.state.step - 1, trainer.module.parameters()
+        number, now = trainer.state.step - 1, trainer.run.module.parameters()
         changed = any(not torch.equal(b, p) for b, p in zip(before, now, strict=True))
         if number in steps and made[number] <= times:
             assert not changed, f"step {number} changed weights of process {rank()}"
@@ -336,9 +336,9 @@ def keep_weights(file: str) -> None:
     close = Trainer.close
 
     def wrapped(self):
-        kept = {n: p.detach().clone() for n, p in self.module.named_parameters()}
-        with self.average.swapped_in():
-            kept |= {f"average {n}": p.detach().clone() for n, p in self.module.named_parameters()}
+        kept = {n: p.detach().clone() for n, p in self.run.module.named_parameters()}
+        with self.run.average.swapped_in():
+            kept |= {f"average {n}": p.detach().clone() for n, p in self.run.module.named_parameters()}
         save_file(kept, f"{file}.{rank()}")
         close(self)
 
@@ -351,7 +351,7 @@ def choose_differently(arguments: list[str], file: str) -> int:
     close = Trainer.close
 
     def wrapped(self):
-        Path(f"{file}.{rank()}").write_text(self.config.mixed_precision)
+        Path(f"{file}.{rank()}").write_text(self.run.config.mixed_precision)
         close(self)
 
     Trainer.close = wrapped
@@ -415,7 +415,7 @@ def lose_a_worker(arguments: list[str], ranks: list[int]) -> int:
     """On some processes a clip has ended its worker by the time of the first step."""
 
     def lose(trainer: Trainer) -> None:
-        trainer.quarantine.train.add("0", "killed by SIGSEGV")
+        trainer.run.quarantine.train.add("0", "killed by SIGSEGV")
 
     if rank() in ranks:
         before_step(0, lose)

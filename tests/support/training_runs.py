@@ -19,7 +19,7 @@ from viper_e2e.experiments import many_trainings
 from viper_e2e.packing import pack
 from viper_e2e.tables import write_labels
 from viper_e2e.training.hooks import TrainerHooks
-from viper_e2e.training.trainer import Trainer
+from viper_e2e.training.trainer import Trainer, open_trainer
 
 JOINT = ("--unfreeze=visual,audio", "--epochs=3", "--batch-size=2", "--lr=0.01", "--backbone-lr=0.01")
 
@@ -95,7 +95,7 @@ def losses(folder: Path) -> list[float]:
 
 def hook_trainings(monkeypatch: pytest.MonkeyPatch, hooks: TrainerHooks) -> None:
     """Whatever a command trains from here on has these, and no others."""
-    monkeypatch.setattr(many_trainings, "Trainer", partial(Trainer, hooks=hooks))
+    monkeypatch.setattr(many_trainings, "open_trainer", partial(open_trainer, hooks=hooks))
 
 
 def diverging(monkeypatch: pytest.MonkeyPatch, *folders: str) -> list[str]:
@@ -103,9 +103,9 @@ def diverging(monkeypatch: pytest.MonkeyPatch, *folders: str) -> list[str]:
     stepping: list[str] = []
 
     def diverge(trainer: Trainer, _: object) -> None:
-        stepping.append(trainer.run.path.name)
-        if trainer.run.path.name in folders:
-            trainer.guard.give_up("step 0: 3 steps in a row were not finite (NaN), no checkpoint yet")
+        stepping.append(trainer.run.folder.path.name)
+        if trainer.run.folder.path.name in folders:
+            trainer.run.guard.give_up("step 0: 3 steps in a row were not finite (NaN), no checkpoint yet")
 
     hook_trainings(monkeypatch, TrainerHooks(before_step=diverge))
     return stepping
@@ -116,7 +116,7 @@ def spoiled_steps(calls: range) -> TrainerHooks:
     count, kept = iter(range(10_000)), []
 
     def bias(trainer: Trainer) -> torch.Tensor:
-        return trainer.module.fusion.perceiver.to_logits[-1].bias.data
+        return trainer.run.module.fusion.perceiver.to_logits[-1].bias.data
 
     def spoil(trainer: Trainer, _: object) -> None:
         if next(count) in calls:

@@ -15,35 +15,38 @@ from viper_e2e.training import Trainer
 
 def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:
     """How far a run that was asked to stop has come, and the command that continues it."""
-    state, saver, goes_on = trainer.state, trainer.saver, _continued(command, trainer.processes.count)
+    run, state = trainer.run, trainer.state
+    goes_on = _continued(command, run.processes.count)
     told = f"stopped after step {state.step:,} of {trainer.total_steps:,}"
-    if saver.has_last(state):
-        return f"{told}; saved in {trainer.run.last}; {goes_on}"
-    return f"{told}; not saved ({saver.refusal}), {_kept(trainer)}; make room, then {goes_on}"
+    if run.saver.has_last(state):
+        return f"{told}; saved in {run.folder.last}; {goes_on}"
+    return f"{told}; not saved ({run.saver.refusal}), {_kept(trainer)}; make room, then {goes_on}"
 
 
 def unsaved_line(trainer: Trainer, command: Sequence[str]) -> str:
     """What is kept of a run that came to its end and could not write it down, and what to do."""
-    folder, state, saver = trainer.run.last.parent, trainer.state, trainer.saver
-    if not saver.has_last(state):
-        told = f"{folder}: the end of the training could not be saved ({saver.refusal}), {_kept(trainer)}"
-        return f"{told}; make room, then {_continued(command, trainer.processes.count)}"
+    run, state, folder = trainer.run, trainer.state, trainer.run.folder
+    checkpoints = folder.last.parent
+    if not run.saver.has_last(state):
+        told = f"{checkpoints}: the end of the training could not be saved ({run.saver.refusal})"
+        return f"{told}, {_kept(trainer)}; make room, then {_continued(command, run.processes.count)}"
     if not state.unsaved:
-        told, holds = "; ".join(trainer.run.refusals()), f"{trainer.run.last} holds what they lack"
-        again = _continued(command, trainer.processes.count)
-        return f"{trainer.run.path}: {told}; {holds}: make room or give permission, then {again}"
+        told, holds = "; ".join(folder.refusals()), f"{folder.last} holds what they lack"
+        again = _continued(command, run.processes.count)
+        return f"{folder.path}: {told}; {holds}: make room or give permission, then {again}"
     lost = ", ".join(f"{name} (of step {step:,})" for name, step in state.unsaved.items())
-    kept = f"{trainer.run.last} holds the end of the training, step {state.step:,}"
+    kept = f"{folder.last} holds the end of the training, step {state.step:,}"
     return (
-        f"{folder}: {lost} could not be written, and no later epoch was better; {kept}; use it, or train again"
+        f"{checkpoints}: {lost} could not be written, and no later epoch was better; {kept}; use it, or train "
+        "again"
     )
 
 
 def _kept(trainer: Trainer) -> str:
     """The last that was saved."""
-    if trainer.saver.kept is None:
+    if trainer.run.saver.kept is None:
         return "nothing is saved"
-    step, validated_step = trainer.saver.kept
+    step, validated_step = trainer.run.saver.kept
     before = ", before its validation" if step == trainer.state.validated_step != validated_step else ""
     return f"what is saved ends at step {step:,} of {trainer.total_steps:,}{before}"
 
@@ -57,15 +60,15 @@ def _continued(command: Sequence[str], num_processes: int) -> str:
 def finished_lines(trainer: Trainer, *, is_alone: bool) -> str:
     """Where the model of a finished run is, how good it was, and of one that ``is_alone`` what to do with it:
     a command of many trainings says so once, at its end."""
-    config, best = trainer.config, trainer.state.best
-    if not best or not (config.val_shards or config.inner_val):
-        model, val_shards = trainer.run.last, None
+    run, folder, best = trainer.run, trainer.run.folder, trainer.state.best
+    if not best or not (run.config.val_shards or run.config.inner_val):
+        model, val_shards = folder.last, None
         lines = [f"trained model: {model}"]
     else:
-        model, val_shards = trainer.run.best, config.val_shards
-        lines = [f"best model: {model} (validation, {_chosen_by(best, trainer.validation.judged_by)})"]
+        model, val_shards = folder.best, run.config.val_shards
+        lines = [f"best model: {model} (validation, {_chosen_by(best, run.validation.judged_by)})"]
     if is_alone:
-        lines += [f"next: {shlex.join(words)}" for words in _next_commands(model, val_shards, trainer.run.path)]
+        lines += [f"next: {shlex.join(words)}" for words in _next_commands(model, val_shards, folder.path)]
     return "\n".join(lines)
 
 

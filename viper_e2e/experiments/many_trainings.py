@@ -31,6 +31,7 @@ from viper_e2e.training import (
     check_to_resume,
     has_ended,
     keeping,
+    open_trainer,
     reading_of,
     verdict,
     what_helps,
@@ -158,11 +159,11 @@ class ManyTrainings:
             if self._first_scale is not None:
                 # The scale that another training ended with must not carry over.
                 self.accelerator.scaler.load_state_dict(deepcopy(self._first_scale))
-            trainer = Trainer(run, self.accelerator, self.processes, clips=self.clips)
+            trainer = open_trainer(run, self.accelerator, self.processes, clips=self.clips)
             try:
                 begun()
                 # What `auto` came to for the first holds for all of them.
-                self._precision = trainer.config.mixed_precision
+                self._precision = trainer.run.config.mixed_precision
                 self.code = trainer.train()
                 self.processes.wait("the last of a training to be written")
             except DivergedError as error:
@@ -234,7 +235,7 @@ class ManyTrainings:
     def _refuse_unsaved(self, trainer: Trainer) -> None:
         """`ViperError` in all processes where the first could not write the end of a training: what follows
         would name, measure or join models that are not there, and the next training finds the same disk."""
-        is_behind = float(trainer.saver.is_behind(trainer.state))
+        is_behind = float(trainer.run.saver.is_behind(trainer.state))
         if self.processes.gather_scalars(is_behind, purpose="looking at what is saved")[0, 0]:
             told = unsaved_line(trainer, self.command)
             raise ViperError(
@@ -243,10 +244,11 @@ class ManyTrainings:
 
     def _tell_undrawn(self, trainer: Trainer) -> None:
         """What shows a training, and could not be written at its end."""
-        for name in sorted(trainer.reporter.unwritten):
-            path = trainer.run.path / name
+        folder = trainer.run.folder.path
+        for name in sorted(trainer.run.reporter.unwritten):
+            path = folder / name
             self.undrawn.append(str(path))
-            again = f"; make room, then viper train --resume --run-dir {shlex.quote(str(trainer.run.path))}"
+            again = f"; make room, then viper train --resume --run-dir {shlex.quote(str(folder))}"
             alone = self.clips is None
             self.tell(f"{path}: could not be written, all else is{again if alone else ''}", style="yellow")
 

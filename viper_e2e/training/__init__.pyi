@@ -34,6 +34,7 @@ from .tables import measures_in as measures_in
 from .tables import seeds_table as seeds_table
 from .tables import shown_measures as shown_measures
 from .trainer import Trainer as Trainer
+from .trainer import open_trainer as open_trainer
 from .validation import cached_in as cached_in
 from .validation import hold as hold
 from .validation import judged as judged

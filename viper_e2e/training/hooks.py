@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from viper_e2e.loading import ClipBatch
 
 if TYPE_CHECKING:
-    from viper_e2e.training.training_run import TrainingRun
+    from viper_e2e.training.trainer import Trainer
 
 
 def _nothing(*_: object) -> None:
@@ -18,12 +18,12 @@ def _nothing(*_: object) -> None:
 
 @dataclass(frozen=True)
 class TrainerHooks:
-    """Called in every process of a run, with its `TrainingRun`; what they raise ends the run."""
+    """Called in every process of a run, with its `Trainer`; what they raise ends the run."""
 
-    before_step: Callable[[TrainingRun, Sequence[ClipBatch]], None] = _nothing
-    """The batches of an optimizer step are there; `run.state.step` is its number."""
-    after_step: Callable[[TrainingRun, Sequence[ClipBatch]], None] = _nothing
-    """The step is made, and counted in `run.state.step`; its batches are those passed to `before_step`."""
-    before_save: Callable[[TrainingRun], None] = _nothing
+    before_step: Callable[[Trainer, Sequence[ClipBatch]], None] = _nothing
+    """The batches of an optimizer step are there; `trainer.state.step` is its number."""
+    after_step: Callable[[Trainer, Sequence[ClipBatch]], None] = _nothing
+    """The step is made, and counted in `trainer.state.step`; its batches are those passed to `before_step`."""
+    before_save: Callable[[Trainer], None] = _nothing
     """`checkpoints/last` is about to be written."""
-    after_save: Callable[[TrainingRun], None] = _nothing
+    after_save: Callable[[Trainer], None] = _nothing

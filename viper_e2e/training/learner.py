@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from viper_e2e.training.state import TrainingState
 from viper_e2e.training.yardstick import Yardstick
 
 
+@runtime_checkable
 class Learner(Protocol):
     """Turns the batches of a run into weights of its model.
 

@@ -103,9 +103,9 @@ class ReuseForecast:
         return f"{line}; {hint}{each_process}"
 
 
-def forecast_for(run: TrainingRun, clips: SharedClips | None) -> ReuseForecast:
-    """The forecast of a run that is about to begin; of several on the same clips, the first speaks for all."""
-    steps = run.total_steps - run.state.step
+def forecast_for(run: TrainingRun, steps: int, clips: SharedClips | None) -> ReuseForecast:
+    """The forecast of a run that is about to begin and takes so many steps; of several on the same clips, the
+    first speaks for all."""
     rounds = Rounds(
         num_train=len(run.train_shards),
         num_val=len(run.val_shards or ()),
