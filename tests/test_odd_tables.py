@@ -258,6 +258,14 @@ REFUSED = {
         table("File_ID,Split,Joy", '{id},train,"1,{n}50"'),
         r"may be a thousand or a decimal comma",
     ),
+    "thousands or decimals, after a German fashion": (
+        table("File_ID;Split;Joy", "{id};train;1.{n}50"),
+        r"may be a thousand or a decimal point",
+    ),
+    "names that begin with #": (
+        "File_ID,Split,Joy\n#1,train,0.1\n#2,train,0.2\n",
+        r"no rows but 2 rows left out as commented out by # \(line 2: '#1'; if # belongs to its name",
+    ),
     "two titles": (PLAIN.replace("Arousal", "Valence"), r"column 'Valence' comes 2 times"),
     "titles alike": (PLAIN.replace("Arousal", "valence "), r"same name but for case and punctuation"),
     "no title": (with_column("", "a", "b"), r"column 5 has no title"),
@@ -272,6 +280,21 @@ REFUSED = {
     "nothing under the header": ("File_ID,Split,Joy\n# nothing yet\n", r"no rows"),
     "no header": ("c1,train,0.5\nc2,train,0.4\n", r"no column 'File_ID'"),
 }
+
+
+def test_rows_that_are_commented_out_are_told_apart_from_comments(tmp_path):
+    text = "# by hand, in May\nFile_ID,Split,Joy\na,train,0.1\n#b,train,0.2\n# the end\n"
+    (tmp_path / "labels.csv").write_text(text)
+    found = read_labels(tmp_path / "labels.csv")
+    assert [row.key for row in found.rows] == ["a"]
+    assert "2 comment lines beginning with #" in found.notes[0]
+    assert "1 row left out as commented out by # (line 4: '#b'" in found.notes[0]
+
+
+def test_thousandths_of_numbers_below_one_and_of_seconds_are_no_thousands(tmp_path):
+    head, row = "File_ID;Path;Split;Start;End;Joy\n", "{0};film.mp4;train;1.250;2.500;{1}\n"
+    (tmp_path / "labels.csv").write_text(head + row.format("a", "0.125") + row.format("b", "1.250"))
+    assert [one.intensities for one in read_labels(tmp_path / "labels.csv").rows] == [(0.125,), (1.25,)]
 
 
 @pytest.mark.parametrize("name", REFUSED)

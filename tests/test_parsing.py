@@ -222,6 +222,7 @@ def test_words_of_a_file_written_before_are_read(tmp_path):
         ("--head=x", "--head x: choose tokens, concat, ridge or ensemble"),
         ("--loss=mse=x", "--loss 'mse=x': 'x' is not a weight; give a number from 0 up"),
         ("--augment=pixles", "--augment 'pixles': choose none, all, or some of pixels,box,sound"),
+        ("--reuse-memory=0.000001", "--reuse-memory '0.000001' is less than one byte; is the unit missing"),
         ("--reuse-memory=much", "--reuse-memory 'much' is not a size; write, for example, 2GB"),
         (
             "--unfreeze-at=2:visual",

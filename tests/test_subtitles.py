@@ -134,6 +134,16 @@ def test_markup_alone_and_what_cannot_be_seen_say_nothing():
     assert [cue.text for cue in read_subtitles("a.srt", text.encode()).cues] == ["ab"]
 
 
+def of_stream(clocks: str) -> bytes:
+    """Words as they are cut beside the segments of a live stream."""
+    return f"WEBVTT\nX-TIMESTAMP-MAP={clocks}\n\n00:01.000 --> 00:02.000\nso\n".encode()
+
+
+def test_a_streams_clock_that_is_the_clips_own_shifts_nothing():
+    (cue,) = read_subtitles("a.vtt", of_stream("LOCAL:00:00:10.000,MPEGTS:900000")).cues
+    assert (cue.text, cue.start_seconds) == ("so", 1.0)
+
+
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
@@ -143,6 +153,13 @@ def test_markup_alone_and_what_cannot_be_seen_say_nothing():
         ("a.vtt", SRT.encode(), "does not begin with WEBVTT"),
         ("a.srt", b"no cue\n\nnone", r"no cue can be read \(line 1: no times\)"),
         ("a.txt", b"x" * (MAX_WORDS_BYTES + 1), "at most 2,097,152 are read"),
+        (
+            "a.vtt",
+            of_stream("MPEGTS:900000,LOCAL:00:00:00.000"),
+            r"a stream's clock \(X-TIMESTAMP-MAP, \+10.00 s\)",
+        ),
+        ("a.vtt", of_stream("LOCAL:00:00:05.000,MPEGTS:0"), r"\(X-TIMESTAMP-MAP, -5.00 s\)"),
+        ("a.vtt", of_stream("MPEGTS:much"), "'X-TIMESTAMP-MAP=MPEGTS:much' cannot be read"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(name, data, reason):

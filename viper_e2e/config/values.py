@@ -41,7 +41,10 @@ class Size(NamedTuple):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
         if match is None or match[2] not in _FACTORS:
             raise ViperError(f"{text!r} is not a size; write, for example, 2GB, 512MB or 1.5GiB")
-        return cls(int(float(match[1]) * _FACTORS[match[2]]))
+        num_bytes = float(match[1]) * _FACTORS[match[2]]
+        if 0 < num_bytes < 1:
+            raise ViperError(f"{text!r} is less than one byte; is the unit missing, as in 2GB?")
+        return cls(int(num_bytes))
 
 
 # --- losses ---------------------------------------------------------------------------------------

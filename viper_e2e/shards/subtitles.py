@@ -33,6 +33,8 @@ _JOINERS = "\u200c\u200d"
 """Cannot be seen, and yet decide how letters of some scripts are written."""
 _NO_CUES = ("WEBVTT", "NOTE", "STYLE", "REGION", "X-TIMESTAMP-MAP")
 """How blocks of WebVTT begin that are no cues."""
+_TIMESTAMP_MAP = re.compile(r"^X-TIMESTAMP-MAP=(.*)$", re.MULTILINE)
+"""Where a LOCAL time is on the stream's own clock, MPEGTS, which counts 90,000 a second (RFC 8216, 3.5)."""
 
 
 class Subtitles(NamedTuple):
@@ -61,6 +63,7 @@ def read_subtitles(name: str, data: bytes) -> Subtitles:
         return Subtitles((Cue(words),) if words else ())
     if name.lower().endswith(".vtt") and not text.startswith("WEBVTT"):
         raise ValueError("does not begin with WEBVTT; if it is SubRip, name it .srt")
+    _refuse_other_clock(text)
     cues: list[Cue] = []
     faults: list[str] = []
     made_by = ""
@@ -78,6 +81,23 @@ def read_subtitles(name: str, data: bytes) -> Subtitles:
     if faults and not cues:
         raise ValueError(f"no cue can be read ({faults[0]})")
     return Subtitles(tuple(sorted(cues, key=lambda cue: cue.start_seconds or 0.0)), tuple(faults), made_by)
+
+
+def _refuse_other_clock(text: str) -> None:
+    """`ValueError` for times that count from another moment than the clip's first: which one, only the segment
+    of the stream knows that the words were cut with."""
+    for found in _TIMESTAMP_MAP.finditer(text):
+        moments = dict(part.strip().split(":", 1) for part in found[1].split(",") if ":" in part)
+        local = re.fullmatch(_TIME, moments.get("LOCAL", ""))
+        ticks = moments.get("MPEGTS", "")
+        if local is None or not ticks.isdecimal():
+            raise ValueError(f"{found[0].strip()[:80]!r} cannot be read; remove it if times fit the clip")
+        shift = int(ticks[:20]) / 90_000 - _seconds(local.groups())
+        if abs(shift) >= GLIMPSE_SECONDS:
+            raise ValueError(
+                f"its times count on a stream's clock (X-TIMESTAMP-MAP, {shift:+.2f} s), and the clip's may "
+                "begin elsewhere; shift them to the clip and remove that line"
+            )
 
 
 def words_member(cues: Sequence[Cue], made_by: str = "") -> tuple[str, bytes]:

@@ -94,9 +94,12 @@ def _sheet(path: Path, records: list[Line], separator: str, notes: list[str], is
     above = [line for line, cells in records[:at] if not _is_comment(cells)]
     if above:
         notes.append(f"its titles in line {header_line} (lines above it are left out)")
-    comments = sum(_is_comment(cells) for _, cells in [*records[:at], *records[at + 1 :]])
-    if comments:
-        notes.append(f"{count_of(comments, 'comment line')} beginning with #")
+    comments = [(line, cells) for line, cells in [*records[:at], *records[at + 1 :]] if _is_comment(cells)]
+    rows_away = [(line, cells) for line, cells in comments if line > header_line and len(cells) == len(header)]
+    if len(comments) > len(rows_away):
+        notes.append(f"{count_of(len(comments) - len(rows_away), 'comment line')} beginning with #")
+    if rows_away:
+        notes.append(_said_of_rows_away(rows_away))
     lines = [(line, cells) for line, cells in records[at + 1 :] if not _is_comment(cells)]
     while header and not header[-1] and not any(cells[len(header) - 1 :][:1] > [""] for _, cells in lines):
         header.pop()
@@ -104,11 +107,21 @@ def _sheet(path: Path, records: list[Line], separator: str, notes: list[str], is
     lines = [(n, cells[:width] if not any(c.strip() for c in cells[width:]) else cells) for n, cells in lines]
     if not separator:  # a workbook's rows end at their last filled cell
         lines = [(line, cells + [""] * (width - len(cells))) for line, cells in lines]
+    if not lines and rows_away:
+        raise ViperError(f"{path}: no rows but {_said_of_rows_away(rows_away)}")
     if not lines:
         raise ViperError(f"{path}: no rows; a header line and one line per clip are needed")
     if separator:
         _refuse_swallowed_rows(path, lines, width, separator)
     return Sheet(header, header_line, lines, separator, tuple(notes))
+
+
+def _said_of_rows_away(rows: Sequence[Line]) -> str:
+    line, cells = rows[0]
+    return (
+        f"{count_of(len(rows), 'row')} left out as commented out by # (line {line}: {cells[0].strip()!r}; if # "
+        "belongs to its name, put another column first)"
+    )
 
 
 def _refuse_other_separators(path: Path, records: list[Line], is_id: IsId) -> None:

@@ -58,7 +58,7 @@ def read_labels(path: Path, choices: ColumnChoices = NO_CHOICES) -> LabelTable:
     decimal, wrong = decimal_of([c for c in cells if not is_missing(c[1], codes)], sheet.separator)
     times = [columns.parts[name] for name in ("Start", "End") if name in columns.parts]
     clocks = [(line, cells[at]) for line, cells in sheet.lines for at in times if at < len(cells)]
-    _, wrong_times = decimal_of(clocks, sheet.separator)
+    _, wrong_times = decimal_of(clocks, sheet.separator, are_times=True)
     columns.complaints += [(sheet.header_line, text) for text in (wrong, wrong_times) if text]
     reader = RowReader(sheet, columns, choices.split, codes, decimal)
     rows, problems = reader.read()

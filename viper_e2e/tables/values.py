@@ -65,22 +65,34 @@ def without_points(names: Sequence[str]) -> dict[str, str] | None:
     return {name: one[1] for name, one in whole.items() if one}
 
 
-def decimal_of(cells: Sequence[tuple[int, str]], separator: str) -> tuple[str, str | None]:
-    """The digits before the decimals of these (line, cell), and what is wrong with it."""
+def decimal_of(
+    cells: Sequence[tuple[int, str]], separator: str, *, are_times: bool = False
+) -> tuple[str, str | None]:
+    """What stands before the decimals of these (line, cell), and what is wrong with it. Of ``are_times`` a
+    point does: seconds have thousandths."""
     numbers = [(line, cell) for line, cell in cells if NUMBER.fullmatch(_written(cell))]
     commas = [(line, cell) for line, cell in numbers if "," in cell]
     points = [(line, cell) for line, cell in numbers if "." in cell]
     if not commas:
-        return ".", None
+        # Where semicolons separate cells, commas are wanted for decimals, and points part thousands.
+        in_doubt = separator == ";" and not are_times and points and all(map(_is_grouped, points))
+        return ".", _said_doubtful(points[0], "point") if in_doubt else None
     if points:
         (a, with_comma), (b, with_point) = commas[0], points[0]
         text = f"decimal commas (line {a}: {with_comma!r}) and points (line {b}: {with_point!r}) in one table"
         return ".", f"{text}: write all alike"
-    grouped = all(re.fullmatch(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}", _written(cell)) for _, cell in commas)
-    if grouped and separator in (",", "\t", ""):
-        line, cell = commas[0]
-        return ",", f"line {line}: {cell!r} may be a thousand or a decimal comma: write it without the comma"
-    return ",", None
+    in_doubt = separator in (",", "\t", "") and all(map(_is_grouped, commas))
+    return ",", _said_doubtful(commas[0], "comma") if in_doubt else None
+
+
+def _is_grouped(at: tuple[int, str]) -> bool:
+    """Whether three digits are parted off, as thousands are."""
+    return bool(re.fullmatch(r"[+-]?[1-9][0-9]{0,2}[.,][0-9]{3}", _written(at[1])))
+
+
+def _said_doubtful(at: tuple[int, str], name: str) -> str:
+    line, cell = at
+    return f"line {line}: {cell!r} may be a thousand or a decimal {name}: write it without the {name}"
 
 
 def suspected_codes(values: Sequence[float]) -> list[float]:
