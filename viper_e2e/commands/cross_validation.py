@@ -18,6 +18,7 @@ from viper_e2e.report import fold_plot, fold_seed_tables, fold_tables, over_in_w
 from viper_e2e.runtime import AS_IT_IS, console, versions, written_whole
 from viper_e2e.scoring import (
     FoldScores,
+    Scores,
     fold_scores,
     over_seeds,
     readable,
@@ -72,8 +73,9 @@ def _settle(folding: Folding, found: CrossValidation) -> _Settled:
     if predictions.scored.sum() < 2:
         console.print("fewer than two labelled clips could be read: predictions only, no metrics")
         return _Settled(ExitCode.NOTHING_DONE, None)
-    scores = fold_scores(predictions, found.by_fold)
-    _write(folding, found, scores)
+    whole = scores_of(predictions)
+    scores = fold_scores(whole, predictions.labels, found.by_fold)
+    _write(folding, found, whole, scores)
     plot = folding.folder / "folds.png"
     is_drawn = draw(plot, lambda: fold_plot(scores, plot))
     fine = bool(predictions.valid.all()) and not predictions.keys_without_number and is_drawn
@@ -126,9 +128,8 @@ def note_on(found: CrossValidation, scores: Mapping[str, FoldScores]) -> str:
     return f"each clip by {whom}, {which}; 95 % intervals over {told}{thresholds}"
 
 
-def _write(folding: Folding, found: CrossValidation, scores: Mapping[str, FoldScores]) -> None:
-    predictions = found.pooled
-    record = scores_record(scores_of(predictions))
+def _write(folding: Folding, found: CrossValidation, whole: Scores, scores: Mapping[str, FoldScores]) -> None:
+    predictions, record = found.pooled, scores_record(whole)
     record["tasks"] = {name: one.to_json() for name, one in scores.items()}
     record["labels"] = predictions.labels.to_json()
     record["folds"] = {"names": list(folding.names), "by": found.folds.by, **found.folds.made}

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
+from viper_e2e.labels import LabelSet
 from viper_e2e.model import Predictions
 from viper_e2e.scoring.bootstrap import finite_or_none
 from viper_e2e.scoring.score_records import task_record
-from viper_e2e.scoring.task_scores import TaskScores, task_scores
+from viper_e2e.scoring.task_scores import Scores, TaskScores, task_scores
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,13 @@ def _spread(values: Sequence[float | None]) -> tuple[float | None, float | None]
     return fmean(known), stdev(known) if len(known) > 1 else None
 
 
-def fold_scores(pooled: Predictions, by_fold: Mapping[str, Predictions]) -> dict[str, FoldScores]:
-    """Scores of every task, by name."""
-    whole = task_scores(pooled)
+def fold_scores(pooled: Scores, labels: LabelSet, by_fold: Mapping[str, Predictions]) -> dict[str, FoldScores]:
+    """Scores of every task, by name. ``labels``: of the ``pooled`` clips, as each fold is measured too."""
     each = {
-        fold: task_scores(replace(predictions, labels=pooled.labels), num_resamples=0)
+        fold: task_scores(replace(predictions, labels=labels), num_resamples=0)
         for fold, predictions in by_fold.items()
     }
     return {
         name: FoldScores(scores, {fold: of_fold[name] for fold, of_fold in each.items()})
-        for name, scores in whole.items()
+        for name, scores in pooled.tasks.items()
     }
