@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from viper_e2e.report import ScoreRecord
-from viper_e2e.scoring import as_measured
+from viper_e2e.report import Judgement, ScoreRecord
 from viper_e2e.shards import parse_corpora
 from viper_e2e.training import Trainer
 
@@ -75,7 +74,7 @@ def finished_lines(trainer: Trainer, *, is_alone: bool) -> str:
 def _chosen_by(best: Mapping[str, float], measure: str) -> str:
     """What chose ``checkpoints/best``, and its value: the MSE where ``measure`` was never defined."""
     if "best" in best:
-        return f"{measure} {as_measured(best['best'], measure):.4f}"
+        return Judgement(measure, best["best"]).in_words
     return f"MSE {-best['best_mse']:.4f}; {measure} is undefined"
 
 
@@ -112,9 +111,6 @@ def failed_seeds_line(folder: Path, failed: Mapping[int, str], count: int, *, is
 
 def ensemble_lines(model: Path, scores: ScoreRecord | None) -> str:
     """Where the model of all seeds is, and how good; ``scores`` are None without validation."""
-    told = ""
-    if scores is not None:
-        value = scores.judgement.value
-        told = f" (validation, {scores.judgement.measure} {'undefined' if value is None else f'{value:.4f}'})"
+    told = "" if scores is None else f" (validation, {scores.judgement.in_words})"
     following = ["viper", "infer", "CLIP", "--checkpoint", str(model.parent.parent)]
     return f"model of all seeds: {model}{told}\nnext: {shlex.join(following)}"

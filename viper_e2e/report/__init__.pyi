@@ -25,6 +25,7 @@ from .render import RenderClip as RenderClip
 from .render import may_replace as may_replace
 from .render import partial_of as partial_of
 from .run_log import EpochRecord as EpochRecord
+from .run_log import Judgement as Judgement
 from .run_log import RunLog as RunLog
 from .run_log import ScoreRecord as ScoreRecord
 from .run_log import ValidationRecord as ValidationRecord

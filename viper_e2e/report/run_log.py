@@ -36,6 +36,11 @@ class Judgement:
         """The measure itself: an error has no sign."""
         return None if self.score is None else as_measured(self.score, self.measure)
 
+    @property
+    def in_words(self) -> str:
+        """``mean Pearson 0.4611``."""
+        return f"{self.measure} {'undefined' if self.value is None else f'{self.value:.4f}'}"
+
 
 MEAN_PEARSON = "mean Pearson"
 

@@ -159,8 +159,7 @@ def line(record: YardstickRecord) -> str:
         head = f"; the ridge in this head is fitted to {among} clips" if among else ""
         return f"yardstick (ridge on the same tokens): none, {record.reason}{head}"
     assert record.scores is not None, "told by the first process"
-    value, tasks = record.scores.judgement.value, record.scores.tasks
-    told = f"{record.scores.judgement.measure} {'undefined' if value is None else f'{value:.4f}'}"
+    told, tasks = record.scores.judgement.in_words, record.scores.tasks
     if len(tasks) > 1:
         told += f" ({', '.join(f'{name} {task_line(one)}' for name, one in tasks.items())})"
     clips = among or f"{record.num_train_clips:,}"
