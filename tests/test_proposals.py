@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from support.counted_work import interrupt_steps
@@ -17,6 +18,7 @@ from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
 from viper_e2e.experiments.axes import Axis, drawn
 from viper_e2e.experiments.proposals import Proposals
+from viper_e2e.experiments.trial_row import TrialRow
 
 RATE, DROPOUT = Axis("lr", (), 1e-5, 1e-1, is_log=True), Axis("model.fusion.dropout", (), 0.0, 0.5)
 LATENTS = Axis("model.fusion.num_latents", (), 2.0, 16.0, is_whole=True)
@@ -33,7 +35,7 @@ def swept(proposals, score, rows=()):
     rows = list(rows)
     while len(rows) < proposals.num_trials:
         settings = proposals(rows)
-        rows.append({"settings": settings, "score": score(settings)})
+        rows.append(TrialRow(f"trial-{len(rows) + 1}", settings, score=score(settings)))
     return rows
 
 
@@ -46,18 +48,18 @@ def of_rate(settings):
 def test_what_is_proposed_lies_in_its_range_and_comes_nearer_to_the_best():
     rows = swept(Proposals([RATE, DROPOUT, LATENTS, HEAD], 24, seed=1), of_rate)
     for row in rows:
-        assert 1e-5 <= float(row["settings"]["lr"]) <= 1e-1
-        assert 0 <= float(row["settings"]["model.fusion.dropout"]) <= 0.5
-        assert 2 <= int(row["settings"]["model.fusion.num_latents"]) <= 16
-        assert row["settings"]["model.fusion.kind"] in HEAD.choices
-    scores = [row["score"] for row in rows]
+        assert 1e-5 <= float(row.settings["lr"]) <= 1e-1
+        assert 0 <= float(row.settings["model.fusion.dropout"]) <= 0.5
+        assert 2 <= int(row.settings["model.fusion.num_latents"]) <= 16
+        assert row.settings["model.fusion.kind"] in HEAD.choices
+    scores = [row.score for row in rows]
     assert sum(scores[12:]) / 12 > sum(scores[:8]) / 8
 
 
 def test_from_the_rows_so_far_it_goes_on_as_it_went():
     proposals = Proposals([RATE, LATENTS], 9, seed=3)
     whole = swept(proposals, of_rate)
-    read = json.loads(json.dumps(whole))
+    read = [TrialRow.from_json(json.loads(json.dumps(row.to_json()))) for row in whole]
     for count in (0, 1, 5, 8):
         assert swept(Proposals([RATE, LATENTS], 9, seed=3), of_rate, read[:count]) == whole
     assert swept(Proposals([RATE, LATENTS], 9, seed=4), of_rate) != whole
@@ -65,10 +67,10 @@ def test_from_the_rows_so_far_it_goes_on_as_it_went():
 
 def test_nothing_is_tried_twice_and_what_has_no_score_is_not_sought_again():
     axes = [HEAD, Axis("model.fusion.num_latents", (), 1.0, 3.0, is_whole=True)]
-    tried = [row["settings"] for row in swept(Proposals(axes, 6, seed=0), lambda settings: 1.0)]
+    tried = [row.settings for row in swept(Proposals(axes, 6, seed=0), lambda settings: 1.0)]
     assert len({json.dumps(settings) for settings in tried}) == 6
     rows = swept(Proposals([RATE], 8, seed=0), lambda s: None if float(s["lr"]) > 1e-2 else of_rate_alone(s))
-    assert any(row["score"] is None for row in rows)
+    assert any(row.score is None for row in rows)
 
 
 def test_more_trials_begin_with_the_same_ones():
@@ -78,7 +80,7 @@ def test_more_trials_begin_with_the_same_ones():
 
 def test_optuna_is_told_what_failed_and_that_is_no_score(optuna, monkeypatch):
     rows = swept(Proposals([RATE], 8, seed=0), of_rate_alone)
-    rows[2] |= {"score": None, "failed": "step 3: not finite"}
+    rows[2] = replace(rows[2], score=None, failed="step 3: not finite")
     studies, create = [], optuna.create_study
     monkeypatch.setattr(optuna, "create_study", lambda **how: studies.append(create(**how)) or studies[-1])
     assert Proposals([RATE], 9, seed=0)(rows)

@@ -17,7 +17,9 @@ from viper_e2e.commands.sweeping import parse_sweep
 from viper_e2e.config.settings_file import SettingsFile
 from viper_e2e.errors import ViperError
 from viper_e2e.experiments.axes import drawn, grid, read_axes
-from viper_e2e.experiments.trial_record import ranked, settled_plan, write_record
+from viper_e2e.experiments.plan import Plan
+from viper_e2e.experiments.trial_record import read_record, settled_plan, write_record
+from viper_e2e.experiments.trial_row import Rescored, TrialRow, ranked
 from viper_e2e.report import trials_plot
 
 GRID = ("--grid", "fusion.dropout=0.0,0.5", "train.lr=1e-3,1e-2")
@@ -206,11 +208,50 @@ def test_where_all_trials_fail_a_line_says_so(corpus, vit, tmp_path, capsys, mon
 
 def test_what_failed_ranks_last_and_is_no_best():
     rows = [
-        {"trial": "a", "score": None, "mean_mse": None, "failed": "step 3"},
-        {"trial": "b", "score": None, "mean_mse": None},
-        {"trial": "c", "score": -0.2, "mean_mse": 1.0},
+        TrialRow("a", {}, failed="step 3"),
+        TrialRow("b", {}),
+        TrialRow("c", {}, score=-0.2, mean_mse=1.0),
     ]
-    assert [row["trial"] for row in ranked(rows)] == ["c", "b", "a"]
+    assert [row.trial for row in ranked(rows)] == ["c", "b", "a"]
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path):
+    plan = Plan("random", ("lr=1..2",), 3, trials=({"lr": "1.5"}, {"lr": "1.6"}), began_with=1)
+    rescored = Rescored(0.1, 0.5, "subjects", None, {"joy": 0.3, "fear": None})
+    scores = {"mean_pearson": 0.3, "mean_ccc": None, "mean_mse": 0.1}
+    tasks = {"mood": {"kind": "number"}}
+    rows = [
+        TrialRow("a", {"lr": "1.5"}, epoch=2, measure="mean Pearson", score=0.3, **scores, rescored=rescored),
+        TrialRow("b", {"lr": "1.6"}, epoch=2, measure="mood.mae", score=-0.3, tasks=tasks),
+        TrialRow("c", {"lr": "1.7"}, failed="step 3"),
+        TrialRow("d", {"lr": "1.8"}, epoch=1, measure="mean Pearson", same_as="a"),
+    ]
+    write_record(tmp_path / "sweep.json", plan, rows)
+    assert read_record(tmp_path / "sweep.json") == (plan, rows)
+    told = json.loads((tmp_path / "sweep.json").read_text())
+    assert list(told["plan"]) == ["kind", "over", "seed", "trials", "began_with"]
+    first, second, third, last = told["trials"]
+    means = ["mean_pearson", "mean_ccc", "mean_mse"]
+    assert list(last) == ["trial", "settings", "epoch", "measure", "value", "score", *means, "same_as"]
+    assert list(first)[-5:] == ["low", "high", "intervals_over", "intervals_caution", "pearson"]
+    assert second["value"] == 0.3  # an error as it is
+    assert list(third) == ["trial", "settings", "failed", "epoch", "score", *means]
+
+
+def test_a_row_of_a_version_that_knew_the_mean_pearson_alone_is_read(tmp_path):
+    row = {
+        "trial": "a",
+        "settings": {"lr": "1"},
+        "epoch": 1,
+        "score": 0.3,
+        "mean_pearson": 0.3,
+        "mean_mse": 1.0,
+    }
+    data = {"schema": 1, "plan": {"kind": "grid", "over": ["lr=1"], "trials": [{"lr": "1"}]}, "trials": [row]}
+    (tmp_path / "sweep.json").write_text(json.dumps(data))
+    plan, rows = read_record(tmp_path / "sweep.json")
+    assert plan == Plan("grid", ("lr=1",), trials=({"lr": "1"},))
+    assert (rows[0].score, rows[0].measure, rows[0].rescored) == (0.3, "", None)
 
 
 @pytest.mark.slow
@@ -237,7 +278,7 @@ def test_more_trials_are_added_to_those_that_have_ended(corpus, vit, tmp_path, m
 
 @pytest.mark.parametrize("validated", [{"val_shards": "val-*.tar"}, {"inner_val": 0.2}, {"fold": "2"}])
 def test_trials_are_compared_on_whatever_validates_a_run(base, tmp_path, validated):
-    plan = {"kind": "grid", "over": [], "trials": [{"lr": "1e-3"}]}
+    plan = Plan("grid", trials=({"lr": "1e-3"},))
     one = replace(base, train=replace(base.train, run_dir=str(tmp_path / "new"), **validated))
     assert settled_plan(one, plan, tmp_path / "new/sweep.json") == plan
 
@@ -254,12 +295,13 @@ def test_trials_are_compared_on_whatever_validates_a_run(base, tmp_path, validat
 def test_a_grid_grows_by_values_behind_those_that_were_tried(base, tmp_path, more, said):
     def planned(values):
         words = [f"lr={values}"]
-        return {"kind": "grid", "over": words, "trials": grid(read_axes(words, base, "--grid"))}
+        return Plan("grid", tuple(words), trials=tuple(grid(read_axes(words, base, "--grid"))))
 
     write_record(tmp_path / "sweep.json", planned("1e-3,1e-2"), [])
     resumed = replace(base, train=replace(base.train, val_shards="val-*.tar", resume=True))
     if not said:
-        assert len(settled_plan(resumed, planned(more), tmp_path / "sweep.json")["trials"]) == 3
+        plan = settled_plan(resumed, planned(more), tmp_path / "sweep.json")
+        assert (plan.num_trials, plan.began_with) == (3, 2)
         return
     with pytest.raises(ViperError, match=said):
         settled_plan(resumed, planned(more), tmp_path / "sweep.json")
@@ -275,9 +317,9 @@ def test_a_grid_grows_by_values_behind_those_that_were_tried(base, tmp_path, mor
 )
 def test_proposed_trials_are_not_fewer_when_they_go_on(base, tmp_path, count, over, said):
     def planned(count, over):
-        return {"kind": "optuna", "over": [over], "seed": 0, "count": count, "trials": []}
+        return Plan("optuna", (over,), 0, count)
 
-    write_record(tmp_path / "sweep.json", planned(5, "lr=1..2") | {"trials": [{"lr": "1.5"}]}, [])
+    write_record(tmp_path / "sweep.json", planned(5, "lr=1..2").with_trial({"lr": "1.5"}), [])
     resumed = replace(base, train=replace(base.train, val_shards="val-*.tar", resume=True))
     with pytest.raises(ViperError, match=said):
         settled_plan(resumed, planned(count, over), tmp_path / "sweep.json")

@@ -48,7 +48,7 @@ and the new one."""
 
 _SHOWN = (
     ("0.6", "training", "experiments", "CrossValidation Folding ManyTrainings Outcome Proposals Trial"),
-    ("0.6", "training", "experiments", "cross_validate drawn grid join num_trials ranked read_axes read_plan"),
+    ("0.6", "training", "experiments", "cross_validate drawn grid join ranked read_axes read_plan"),
     ("0.6", "training", "experiments", "run_trials settled_plan train_alone train_seeds without_effect"),
     ("0.6", "decoding", "cutting", "LongFile Stretch TAIL_SECONDS cut sound_as_wav"),
     ("0.6", "decoding", "model.records", "seconds_counted_once"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.commands.sweeping import tell_ending
@@ -16,7 +16,7 @@ from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.runtime import without_collecting
 
 if TYPE_CHECKING:
-    from viper_e2e.experiments import ManyTrainings, Outcome
+    from viper_e2e.experiments import ManyTrainings, Outcome, Rescored, TrialRow
 
 RECORD = "retrained.json"
 
@@ -26,7 +26,7 @@ def run_retraining(words: Sequence[str], command: Sequence[str]) -> int:
     a model is without it is seen once it has learned without it."""
     base = parse_train(words, "viper ablate --retrain")
     with without_collecting():
-        from viper_e2e.experiments import Trial, run_trials, settled_plan
+        from viper_e2e.experiments import Plan, Trial, run_trials, settled_plan
         from viper_e2e.training import check_goes_on
 
     if base.train.resume:
@@ -39,9 +39,9 @@ def run_retraining(words: Sequence[str], command: Sequence[str]) -> int:
         subset = subsets[number - 1]
         return Trial.of("+".join(subset), differs, of_subset(base, subset))
 
-    plan = {"kind": "modalities", "trials": [{"modalities": ",".join(subset)} for subset in subsets]}
+    plan = Plan("modalities", trials=tuple({"modalities": ",".join(subset)} for subset in subsets))
     plan = settled_plan(base, plan, Path(base.train.run_dir) / RECORD)
-    code, rows = run_trials(base, make, plan, RECORD, command, judge=_judged)
+    code, rows = run_trials(base, make, plan, RECORD, command, rescore=_rescored)
     if not rows or code not in (ExitCode.OK, ExitCode.SOME_FAILED):
         return code
     return code if _show(rows, Path(base.train.run_dir)) else ExitCode.SOME_FAILED
@@ -64,39 +64,47 @@ def of_subset(base: Settings, subset: Sequence[str]) -> Settings:
     return replace(base, model=model, train=replace(base.train, unfreeze=depths, unfreeze_at=later))
 
 
-def _judged(many: ManyTrainings, outcome: Outcome) -> dict[str, Any]:
+def _rescored(many: ManyTrainings, outcome: Outcome) -> Rescored:
     """With an interval, as `viper ablate` has it: of what it is judged by, where that is one measure."""
+    from viper_e2e.experiments import Rescored
     from viper_e2e.scoring import interval_of_main, scores_of, scores_record
     from viper_e2e.training import shards_of
 
     val, best_by = shards_of(outcome.settings)[1], outcome.settings.train.best_by
     assert val is not None, "was checked"
     scores = scores_of(many.predict(outcome, val))
-    return interval_of_main(scores.tasks, best_by) | {"pearson": scores_record(scores)["pearson"]}
+    return Rescored(**interval_of_main(scores.tasks, best_by), pearson=scores_record(scores)["pearson"])
 
 
-def _show(rows: Sequence[dict[str, Any]], folder: Path) -> bool:
+def _show(rows: Sequence[TrialRow], folder: Path) -> bool:
     """Table, plot and what to do next; whether the plot could be drawn."""
     from viper_e2e.commands.pictures import draw
     from viper_e2e.experiments import ranked
     from viper_e2e.report import figures, stdout_console
     from viper_e2e.runtime import table
-    from viper_e2e.training import shown_measures
 
-    best_first = [row | {"modalities": row["settings"]["modalities"].split(",")} for row in ranked(rows)]
-    first = best_first[0]
-    others = list(shown_measures(first))
+    best_first = ranked(rows)
+    others = list(best_first[0].other_measures)
     cells = []
     for row in best_first:
-        told = [row.get(key) for key in ("value", "low", "high")]
-        told += [None for _ in others] if "failed" in row else [*shown_measures(row).values()]
+        rescored = row.rescored
+        told = [row.value, *((rescored.low, rescored.high) if rescored is not None else (None, None))]
+        told += [None for _ in others] if row.failed else [*row.other_measures.values()]
         shown = ("–" if value is None else f"{value:.3f}" for value in told)
-        cells.append((", ".join(row["modalities"]), *shown, "failed" if "failed" in row else row["epoch"]))
-    columns = ("modalities", first["measure"], "95 % from", "to", *others, "epoch")
-    over = figures.intervals_in_words(rows)
+        cells.append((", ".join(_modalities(row)), *shown, "failed" if row.failed else row.epoch))
+    columns = ("modalities", best_first[0].measure, "95 % from", "to", *others, "epoch")
+    over = figures.intervals_in_words([row.to_json() for row in rows])
     stdout_console().print(table(f"trained for itself, validation{over}", columns, cells))
-    known = [row | {"score": row["value"]} for row in best_first if row.get("value") is not None]
+    known = [
+        row.to_json() | {"modalities": _modalities(row), "score": row.value}
+        for row in best_first
+        if row.value is not None
+    ]
     plot = folder / "retrained.png"
     is_drawn = not known or draw(plot, lambda: figures.ablation_plot(known, plot))
     tell_ending(rows, folder)
     return is_drawn
+
+
+def _modalities(row: TrialRow) -> list[str]:
+    return row.settings["modalities"].split(",")

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from viper_e2e.commands.command_line import parse_beside_train
 from viper_e2e.config import Settings, SettingsFile, SweepConfig
@@ -14,7 +14,7 @@ from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.runtime import without_collecting
 
 if TYPE_CHECKING:
-    from viper_e2e.experiments import Proposals
+    from viper_e2e.experiments import Plan, Proposals, TrialRow
 
 RECORD = "sweep.json"
 MORE = (
@@ -54,7 +54,7 @@ def run_sweep(
 
     base = parsed({})
     with without_collecting():
-        from viper_e2e.experiments import Trial, num_trials, run_trials, settled_plan
+        from viper_e2e.experiments import Trial, run_trials, settled_plan
         from viper_e2e.training import check_goes_on
 
     if base.train.resume:
@@ -62,7 +62,7 @@ def run_sweep(
     plan, propose = _plan(options, base)
     plan = settled_plan(base, plan, Path(base.train.run_dir) / RECORD)
     # Folders keep their names where more trials follow.
-    digits = len(str(plan.get("began_with", num_trials(plan))))
+    digits = len(str(plan.began_with or plan.num_trials))
 
     def make(number: int, differs: Mapping[str, str]) -> Trial:
         return Trial.of(f"trial-{number:0{digits}}", differs, parsed(differs))
@@ -78,18 +78,18 @@ def run_sweep(
     return code if is_drawn else ExitCode.SOME_FAILED
 
 
-def _plan(options: SweepConfig, base: Settings) -> tuple[dict[str, Any], Proposals | None]:
+def _plan(options: SweepConfig, base: Settings) -> tuple[Plan, Proposals | None]:
     """The plan of trials, as `sweep.json` keeps it; and who proposes those not known yet."""
-    from viper_e2e.experiments import drawn, grid, read_axes, read_plan
+    from viper_e2e.experiments import Plan, drawn, grid, read_axes, read_plan
 
     asked = [bool(options.grid), options.random is not None, options.optuna is not None]
     before = read_plan(Path(base.train.run_dir) / RECORD) if base.train.resume else None
     if before is not None and not any(asked):
         return before, _proposals(before, base)
-    if before is not None and not options.grid and not options.range and "seed" in before:
+    if before is not None and not options.grid and not options.range and before.seed is not None:
         # More trials of the same ranges: --random 40 alone says so.
-        seed = options.sweep_seed or before["seed"]
-        options = replace(options, range=before["over"], sweep_seed=seed)
+        seed = options.sweep_seed or before.seed
+        options = replace(options, range=[*before.over], sweep_seed=seed)
     if asked.count(True) != 1:
         raise ViperError(
             "name what to try: either --grid NAME=V1,V2 …, or --random N or --optuna N with "
@@ -105,22 +105,23 @@ def _plan(options: SweepConfig, base: Settings) -> tuple[dict[str, Any], Proposa
         )
     if options.grid:
         axes = read_axes(options.grid, base, "--grid")
-        return {"kind": "grid", "over": options.grid, "trials": grid(axes)}, None
-    over = {"over": options.range, "seed": options.sweep_seed}
+        return Plan("grid", tuple(options.grid), trials=tuple(grid(axes))), None
+    over, seed = tuple(options.range), options.sweep_seed
     if options.optuna is not None:
-        plan = {"kind": "optuna", **over, "count": options.optuna, "trials": []}
+        plan = Plan("optuna", over, seed, options.optuna)
         return plan, _proposals(plan, base)
     assert options.random is not None
     axes = read_axes(options.range, base, "--range")
-    return {"kind": "random", **over, "trials": drawn(axes, options.random, options.sweep_seed)}, None
+    return Plan("random", over, seed, trials=tuple(drawn(axes, options.random, seed))), None
 
 
-def _proposals(plan: Mapping[str, Any], base: Settings) -> Proposals | None:
-    if plan["kind"] != "optuna":
+def _proposals(plan: Plan, base: Settings) -> Proposals | None:
+    if plan.count is None:
         return None
     from viper_e2e.experiments import Proposals, read_axes
 
-    return Proposals(read_axes(plan["over"], base, "--range"), plan["count"], plan["seed"])
+    assert plan.seed is not None
+    return Proposals(read_axes(plan.over, base, "--range"), plan.count, plan.seed)
 
 
 def _words(differs: Mapping[str, str]) -> list[str]:
@@ -128,46 +129,45 @@ def _words(differs: Mapping[str, str]) -> list[str]:
     return [f"--{'head' if name == 'model.fusion.kind' else name}={value}" for name, value in differs.items()]
 
 
-def show_trials(rows: Sequence[dict[str, Any]], folder: Path, title: str) -> bool:
+def show_trials(rows: Sequence[TrialRow], folder: Path, title: str) -> bool:
     """Table, plot and what to do next, in the first process; whether the plot could be drawn. One trial at
     least has not failed."""
     from viper_e2e.commands.pictures import draw
     from viper_e2e.experiments import ranked
     from viper_e2e.report import stdout_console, trials_plot
     from viper_e2e.runtime import table
-    from viper_e2e.training import shown_measures
 
     best_first = ranked(rows)
-    measure, names = best_first[0]["measure"], list(rows[0]["settings"])
-    others = list(shown_measures(best_first[0]))
+    measure, names = best_first[0].measure, list(rows[0].settings)
+    others = list(best_first[0].other_measures)
     columns = ["trial", *(name.removeprefix("model.") for name in names), measure, *others, "epoch"]
     cells = []
     for row in best_first:
         told = ["failed", *("–" for _ in others)]
-        if "failed" not in row:
-            told = [_shown(value) for value in (row["value"], *shown_measures(row).values())]
-        cells.append((row["trial"], *row["settings"].values(), *told, row["epoch"] or "–"))
+        if not row.failed:
+            told = [_shown(value) for value in (row.value, *row.other_measures.values())]
+        cells.append((row.trial, *row.settings.values(), *told, row.epoch or "–"))
     stdout_console().print(table(title, columns, cells))
     plot = folder / f"{title}.png"
-    is_drawn = draw(plot, lambda: trials_plot(rows, plot, measure))
+    is_drawn = draw(plot, lambda: trials_plot([row.to_json() for row in rows], plot, measure))
     tell_ending(rows, folder)
     return is_drawn
 
 
-def tell_ending(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+def tell_ending(rows: Sequence[TrialRow], folder: Path) -> None:
     """Which trials failed or were in vain, which is the best, and what to do next."""
     from viper_e2e.experiments import ranked, without_effect
     from viper_e2e.runtime import AS_IT_IS, console
 
-    for row in (row for row in rows if "failed" in row):
+    for row in (row for row in rows if row.failed):
         console.print(
-            f"{row['trial']} failed: {row['failed']}; not tried again, unless its folder is removed",
+            f"{row.trial} failed: {row.failed}; not tried again, unless its folder is removed",
             **AS_IT_IS,
         )
     for trial, other, settings in without_effect(rows):
         which = " and ".join(name.removeprefix("model.") for name in settings)
         console.print(f"{trial} repeats {other}: {which} had no effect", style="yellow", **AS_IT_IS)
-    best = ranked(rows)[0]["trial"]
+    best = ranked(rows)[0].trial
     console.print(f"best: {best}, kept as {folder / 'checkpoints' / 'best'}", **AS_IT_IS)
     console.print(f"next: viper infer CLIP --checkpoint {shlex.quote(str(folder))}", **AS_IT_IS)
 

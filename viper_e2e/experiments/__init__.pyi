@@ -8,12 +8,14 @@ from .folding import Folding as Folding
 from .many_trainings import ManyTrainings as ManyTrainings
 from .many_trainings import Outcome as Outcome
 from .many_trainings import train_alone as train_alone
+from .plan import Plan as Plan
 from .proposals import Proposals as Proposals
 from .seeds import train_seeds as train_seeds
-from .trial_record import num_trials as num_trials
-from .trial_record import ranked as ranked
 from .trial_record import read_plan as read_plan
 from .trial_record import settled_plan as settled_plan
-from .trial_record import without_effect as without_effect
+from .trial_row import Rescored as Rescored
+from .trial_row import TrialRow as TrialRow
+from .trial_row import ranked as ranked
+from .trial_row import without_effect as without_effect
 from .trials import Trial as Trial
 from .trials import run_trials as run_trials

@@ -11,12 +11,12 @@ from typing import Any
 from viper_e2e.errors import ViperError
 from viper_e2e.experiments.ensembling import join
 from viper_e2e.experiments.folding import Folding
-from viper_e2e.experiments.many_trainings import ManyTrainings, Outcome
+from viper_e2e.experiments.many_trainings import Failed, ManyTrainings, Outcome, Run
 from viper_e2e.experiments.seeds import seeded
 from viper_e2e.model import Predictions, checkpoint
 from viper_e2e.runtime import AS_IT_IS, console, plain_json, write_text
 from viper_e2e.shards import ShardSet
-from viper_e2e.training import DivergedError, Folds, notes_on
+from viper_e2e.training import Folds, notes_on
 
 HELD_OUT = "held_out"
 
@@ -96,24 +96,26 @@ def _of_seed(
     for number, fold in enumerate(folding.names, 1):
         if many.processes.is_main:
             console.print(f"{prefix}fold {fold} ({number} of {len(folding.names)})", style="bold", **AS_IT_IS)
-        outcomes, runs = [], seeded(folding.run_of(fold))
-        for run in runs:
-            try:
-                outcome = many.train(run, begun)
-            except DivergedError as error:
-                name = f"{prefix}fold {fold}" + (f", member of seed {run.train.seed}" if len(runs) > 1 else "")
-                many.tell(f"{name} failed: {error}")
-                failed[name] = error.why
-                continue
-            if outcome is None:
-                return None
-            outcomes.append(outcome)
+        runs = _runs(folding, fold, prefix)
+        ended = [*many.each(runs, begun)]
+        if many.code:
+            return None
+        failed |= {run.name: one.why for run, one in ended if isinstance(one, Failed)}
+        outcomes = [one for _, one in ended if isinstance(one, Outcome)]
         if len(outcomes) < len(runs):
             continue
         held_out = _held_out(folding, fold, outcomes, many)
         if held_out is not None:
             found[fold] = held_out
     return found
+
+
+def _runs(folding: Folding, fold: str, prefix: str) -> list[Run]:
+    """The run of a fold, or those whose models become one."""
+    runs = seeded(folding.run_of(fold))
+    if len(runs) == 1:
+        return [Run(f"{prefix}fold {fold}", runs[0])]
+    return [Run(f"{prefix}fold {fold}, member of seed {run.train.seed}", run) for run in runs]
 
 
 def _joined(folding: Folding, by_fold: Mapping[str, Predictions]) -> CrossValidation:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -49,6 +50,26 @@ def train_alone(settings: Settings) -> int:
 
 
 @dataclass(frozen=True)
+class Run:
+    """A training among others."""
+
+    name: str
+    """As messages name it."""
+    settings: Settings
+    """With a ``run_dir`` of its own."""
+
+
+RunT = TypeVar("RunT", bound=Run)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A training that has diverged."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A training that has ended."""
 
@@ -76,11 +97,10 @@ class ManyTrainings:
     A context of `train_alone`, of seeds, of folds, and of all that compares settings::
 
         with ManyTrainings(settings, command=["viper", "cv", *words]) as many:
-            for run in runs:                       # Settings, each with a run_dir of its own
-                outcome = many.train(run)
-                if outcome is None:                # asked to stop: many.code is the exit code
-                    break
-                predictions = many.predict(outcome, held_out)   # from tokens that are held already
+            for run, ended in many.each(runs):     # an Outcome, or Failed; fewer if a signal asked to stop
+                if isinstance(ended, Outcome):
+                    predictions = many.predict(ended, held_out)   # from tokens that are held already
+            return many.code                       # 0, or that of the signal
 
     Each run is bitwise the one that `viper train` makes alone with these settings. A run whose settings have
     ``resume`` continues where it stopped, begins where nothing is there yet, and is not trained again once it
@@ -145,6 +165,23 @@ class ManyTrainings:
             for run in runs if self.processes.is_main else ():
                 if not run.train.resume:
                     check_is_free(Path(run.train.run_dir))
+
+    def each(
+        self, runs: Iterable[RunT], begun: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[RunT, Outcome | Failed]]:
+        """Train one run after the other; each as it has ended, in their order. A run that diverges is told and
+        fails alone. After a signal has asked to stop none follows, and `code` is not 0. ``begun``: see `train`.
+        """
+        for run in runs:
+            ended: Outcome | Failed | None
+            try:
+                ended = self.train(run.settings, begun)
+            except DivergedError as error:
+                self.tell(f"{run.name} failed: {error}")
+                ended = Failed(error.why)
+            if ended is None:
+                return
+            yield run, ended
 
     def train(self, run: Settings, begun: Callable[[], None] = lambda: None) -> Outcome | None:
         """Train one run to its end; `None` once a signal has asked to stop, reported with the command that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from viper_e2e.errors import ViperError
 from viper_e2e.experiments.axes import Axis, check_count, drawn
+from viper_e2e.experiments.trial_row import TrialRow
 
 if TYPE_CHECKING:
     import optuna
@@ -40,13 +41,13 @@ class Proposals:
             raise ViperError("--optuna: optuna is not installed; pip install 'optuna>=4'")
         check_count(self.axes, self.num_trials, "--optuna")
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-        """The next trial's settings. ``rows``: of all trials so far, with ``settings`` and ``score``; what has
-        no score counts as the worst that has one, and optuna learns which trials ``failed``."""
+    def __call__(self, rows: Sequence[TrialRow]) -> dict[str, str]:
+        """The next trial's settings. ``rows``: of all trials so far; what has no score counts as the worst that
+        has one, and optuna learns which trials ``failed``."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        tried = [dict(row["settings"]) for row in rows]
+        tried = [dict(row.settings) for row in rows]
         for attempt in range(ATTEMPTS):
             seed = np.random.SeedSequence([self.seed, len(rows), attempt]).generate_state(1)
             study = self._told(rows, int(seed[0]))
@@ -58,17 +59,17 @@ class Proposals:
         others = drawn(self.axes, len(rows) + 1, self.seed)
         return next((other for other in others if other not in tried), settings)
 
-    def _told(self, rows: Sequence[Mapping[str, Any]], seed: int) -> optuna.Study:
+    def _told(self, rows: Sequence[TrialRow], seed: int) -> optuna.Study:
         import optuna
 
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=NUM_STARTUP)
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        worst = min((row["score"] for row in rows if row["score"] is not None), default=0.0)
+        worst = min((row.score for row in rows if row.score is not None), default=0.0)
         distributions = self._distributions()
         for row in rows:
-            params = {axis.name: axis.read(row["settings"][axis.name]) for axis in self.axes}
-            how: dict[str, Any] = {"value": worst if row["score"] is None else row["score"]}
-            if "failed" in row:
+            params = {axis.name: axis.read(row.settings[axis.name]) for axis in self.axes}
+            how: dict[str, Any] = {"value": worst if row.score is None else row.score}
+            if row.failed:
                 how = {"state": optuna.trial.TrialState.FAIL}
             study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, **how))
         return study

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +13,11 @@ from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
 from viper_e2e.experiments.closing_lines import ensemble_lines, failed_seeds_line, seeds_lines
 from viper_e2e.experiments.ensembling import check_joinable, join
-from viper_e2e.experiments.many_trainings import ManyTrainings, Outcome
+from viper_e2e.experiments.many_trainings import Failed, ManyTrainings, Outcome, Run
 from viper_e2e.report import RunLog, ScoreRecord
 from viper_e2e.runtime import console, plain_json, write_text
 from viper_e2e.scoring import AGREEMENT
 from viper_e2e.training import (
-    DivergedError,
     check_to_resume,
     keep_data,
     measures_in,
@@ -81,21 +80,20 @@ def _each_trained(
             # So that `--resume --run-dir` alone continues with all seeds.
             write_settings(Path(settings.train.run_dir), with_absolute_paths(settings))
 
+    def told() -> Iterator[Run]:
+        for number, run in enumerate(runs, start=1):
+            name = f"seed {run.train.seed}"
+            many.tell(f"{name} ({number} of {len(runs)})", style="bold")
+            yield Run(name, run)
+
     outcomes: dict[int, Outcome] = {}
     failed: dict[int, str] = {}
-    for number, run in enumerate(runs, start=1):
-        seed = run.train.seed
-        many.tell(f"seed {seed} ({number} of {len(runs)})", style="bold")
-        try:
-            outcome = many.train(run, begun)
-        except DivergedError as error:
-            many.tell(f"seed {seed} failed: {error}")
-            failed[seed] = error.why
-            continue
-        if outcome is None:
-            return None
-        outcomes[seed] = outcome
-    return outcomes, failed
+    for run, ended in many.each(told(), begun):
+        if isinstance(ended, Failed):
+            failed[run.settings.train.seed] = ended.why
+        else:
+            outcomes[run.settings.train.seed] = ended
+    return None if many.code else (outcomes, failed)
 
 
 def _joined(

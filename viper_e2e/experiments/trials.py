@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
-from viper_e2e.experiments.many_trainings import ManyTrainings, Outcome
-from viper_e2e.experiments.trial_record import TrialRecord, num_trials, ranked
+from viper_e2e.experiments.many_trainings import Failed, ManyTrainings, Outcome, Run
+from viper_e2e.experiments.plan import Plan
+from viper_e2e.experiments.trial_record import TrialRecord
+from viper_e2e.experiments.trial_row import Rescored, TrialRow, ranked
 from viper_e2e.model import CheckpointError, checkpoint, write_folder
 from viper_e2e.report import RunLog
 from viper_e2e.training import (
-    DivergedError,
     complaints_of_ridge,
     keep_data,
     measures_in,
@@ -22,38 +22,37 @@ from viper_e2e.training import (
     write_settings,
 )
 
-MEANS = ("mean_pearson", "mean_ccc", "mean_mse")
-
 
 @dataclass(frozen=True)
-class Trial:
-    """One run among others."""
+class Trial(Run):
+    """A run of a sweep; its name is that of its folder."""
 
-    name: str
-    """Of its folder."""
-    differs: dict[str, str]
+    differs: Mapping[str, str]
     """What it has of its own: setting → value, as it was written."""
-    settings: Settings
 
     @classmethod
     def of(cls, name: str, differs: Mapping[str, str], settings: Settings) -> Trial:
         """``settings`` as if it were the only one: its folder becomes one in their ``run_dir``."""
-        train = settings.train
-        return cls(
-            name, dict(differs), replace(settings, train=replace(train, run_dir=f"{train.run_dir}/{name}"))
-        )
+        train = replace(settings.train, run_dir=f"{settings.train.run_dir}/{name}")
+        return cls(name, replace(settings, train=train), dict(differs))
+
+
+Make = Callable[[int, Mapping[str, str]], Trial]
+"""From a number (the first has 1) and its own settings to a trial."""
+Propose = Callable[[Sequence[TrialRow]], dict[str, str]]
+"""From the rows so far to what the next trial tries."""
 
 
 def run_trials(
     base: Settings,
-    make: Callable[[int, Mapping[str, str]], Trial],
-    plan: dict[str, Any],
+    make: Make,
+    plan: Plan,
     record_name: str,
     command: Sequence[str],
     *,
-    judge: Callable[[ManyTrainings, Outcome], dict[str, Any]] = lambda many, outcome: {},
-    propose: Callable[[Sequence[dict[str, Any]]], dict[str, str]] | None = None,
-) -> tuple[int, list[dict[str, Any]]]:
+    rescore: Callable[[ManyTrainings, Outcome], Rescored] | None = None,
+    propose: Propose | None = None,
+) -> tuple[int, list[TrialRow]]:
     """Train all; exit code, and in the first process a row for each trial that has ended, in their order.
 
     A trial that diverges has a row with ``failed`` and without a score, and the others continue. It is tried
@@ -63,31 +62,26 @@ def run_trials(
     In the folder of ``base``: ``config.yaml`` (what all have in common), the record (``plan`` and all rows,
     written again after each trial), a run folder for each trial and, once all have ended, the best one's
     checkpoint as ``checkpoints/best``. Asked to ``resume``, it continues where it stopped, and trains no
-    finished trial again.
-
-    ``make``: from a number (the first has 1) and its own settings to a trial. ``plan``: as of `settled_plan`.
-    ``propose``: from the rows so far to what the next one tries. ``judge``: what else a row tells of its run.
+    finished trial again. ``plan``: as of `settled_plan`. ``rescore``: scores that the table has beside those
+    of the validation in training.
     """
-    folder, count = Path(base.train.run_dir), num_trials(plan)
-    planned = [make(number, differs) for number, differs in enumerate(plan["trials"], start=1)]
+    folder = Path(base.train.run_dir)
+    planned = [make(number, differs) for number, differs in enumerate(plan.trials, start=1)]
     _check_heads(planned)
     record = TrialRecord(folder / record_name, plan, resume=base.train.resume)
-    with ManyTrainings(base, command=command, count=count) as many:
+    with ManyTrainings(base, command=command, count=plan.num_trials) as many:
         many.check_free(trial.settings for trial in planned)
-        trials = _Trials(base, record, many, judge)
+        trials = _Trials(base, record, many, rescore)
         if record.known:
             # The plan may have grown: `--resume` alone continues with all of it.
             trials.write()
-        for number, trial in enumerate(trials.each(planned, make, propose), start=1):
-            if record.passes_over(trial.name):
-                continue
-            told = ", ".join(f"{name} {value}" for name, value in trial.differs.items())
-            many.tell(f"{trial.name} ({number} of {count}): {told}", style="bold")
-            if not trials.train(trial):
-                return many.code, record.rows
+        for trial, ended in many.each(trials.not_given_up(planned, make, propose), trials.begin):
+            trials.add(trial, ended)
+        if many.code:
+            return many.code, record.rows
         trials.keep_best()
     _refuse_all_failed(record.rows, folder)
-    code = many.code_of(failed=any("failed" in row for row in record.rows))
+    code = many.code_of(failed=any(row.failed for row in record.rows))
     return code, record.rows if many.processes.is_main else []
 
 
@@ -99,67 +93,62 @@ class _Trials:
         base: Settings,
         record: TrialRecord,
         many: ManyTrainings,
-        judge: Callable[[ManyTrainings, Outcome], dict[str, Any]],
+        rescore: Callable[[ManyTrainings, Outcome], Rescored] | None,
     ):
-        self.base, self.record, self.many, self.judge = base, record, many, judge
+        self.base, self.record, self.many, self.rescore = base, record, many, rescore
         self.folder = Path(base.train.run_dir)
         self.best: Outcome | None = None
         self.logs: dict[str, RunLog] = {}
 
-    def each(
-        self,
-        planned: Sequence[Trial],
-        make: Callable[[int, Mapping[str, str]], Trial],
-        propose: Callable[[Sequence[dict[str, Any]]], dict[str, str]] | None,
-    ) -> Iterator[Trial]:
+    def not_given_up(self, planned: Sequence[Trial], make: Make, propose: Propose | None) -> Iterator[Trial]:
+        """All trials but those that failed in an earlier command; each is named before it is trained."""
+        for number, trial in enumerate(self._each(planned, make, propose), start=1):
+            if self.record.passes_over(trial.name):
+                continue
+            told = ", ".join(f"{name} {value}" for name, value in trial.differs.items())
+            self.many.tell(f"{trial.name} ({number} of {self.record.plan.num_trials}): {told}", style="bold")
+            yield trial
+
+    def _each(self, planned: Sequence[Trial], make: Make, propose: Propose | None) -> Iterator[Trial]:
         """Those that are ``planned``, then what is proposed from the rows of all before."""
         yield from planned
-        plan = self.record.plan
-        for number in range(len(planned) + 1, num_trials(plan) + 1):
+        for number in range(len(planned) + 1, self.record.plan.num_trials + 1):
             assert propose is not None, "a plan names its trials, or they are proposed"
             trial = make(number, propose(self.record.rows))
-            plan["trials"].append(trial.differs)
+            self.record.plan = self.record.plan.with_trial(trial.differs)
             _check_heads([trial])
             self.many.check_free([trial.settings])
             if self.record.rows:
                 self.write()
             yield trial
 
-    def train(self, trial: Trial) -> bool:
-        """Train it and record its row; False where a signal asked to stop."""
-        row, outcome = self._trained(trial)
-        if row is None:
-            return False
-        if outcome is not None:
-            twin = next((name for name, log in self.logs.items() if log == outcome.log), None)
-            row |= {"same_as": twin} if twin else {}
-            self.logs[trial.name] = outcome.log
-        if self.record.add(row):
-            self.write()
-        if outcome is not None and row is ranked(self.record.rows)[0]:
-            self.best = outcome
-        return True
-
-    def _trained(self, trial: Trial) -> tuple[dict[str, Any] | None, Outcome | None]:
-        """The trial's row, the earlier one where it had ended before; neither where a signal asked to stop."""
-        try:
-            outcome = self.many.train(trial.settings, self._begin)
-        except DivergedError as error:
-            self.many.tell(f"{trial.name} failed: {error}")
-            undefined = dict.fromkeys(("epoch", "score", *MEANS))
-            return {"trial": trial.name, "settings": trial.differs, "failed": error.why, **undefined}, None
-        if outcome is None:
-            return None, None
-        row, earlier = _row(trial, outcome), self.record.known.get(trial.name)
-        if outcome.was_there and earlier is not None and row.items() <= earlier.items():
-            return earlier, outcome
-        return row | self.judge(self.many, outcome), outcome
-
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Called when all that can be checked before a training is."""
         if self.many.processes.is_main and not self.record.rows and not self.record.known:
             # The record tells whose settings those are.
             self.record.write()
             write_settings(self.folder, with_absolute_paths(self.base))
+
+    def add(self, trial: Trial, ended: Outcome | Failed) -> None:
+        """The row of a trial that has ended."""
+        if isinstance(ended, Failed):
+            row = TrialRow(trial.name, trial.differs, failed=ended.why)
+        else:
+            row = self._row(trial, ended)
+        if self.record.add(row):
+            self.write()
+        if isinstance(ended, Outcome) and row is ranked(self.record.rows)[0]:
+            self.best = ended
+
+    def _row(self, trial: Trial, outcome: Outcome) -> TrialRow:
+        row, earlier = _row(trial, outcome), self.record.known.get(trial.name)
+        if outcome.was_there and earlier is not None and row == replace(earlier, rescored=None, same_as=""):
+            row = earlier
+        elif self.rescore is not None:
+            row = replace(row, rescored=self.rescore(self.many, outcome))
+        twin = next((name for name, log in self.logs.items() if log == outcome.log), None)
+        self.logs[trial.name] = outcome.log
+        return replace(row, same_as=twin) if twin else row
 
     def write(self) -> None:
         if self.many.processes.is_main:
@@ -173,11 +162,11 @@ class _Trials:
             keep_data(self.best.folder, self.folder)
 
 
-def _refuse_all_failed(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    failed = [row for row in rows if "failed" in row]
+def _refuse_all_failed(rows: Sequence[TrialRow], folder: Path) -> None:
+    failed = [row for row in rows if row.failed]
     if failed and len(failed) == len(rows):
         raise ViperError(
-            f"{folder}: all {len(rows)} trials failed, the first of them: {failed[0]['failed']}; try a "
+            f"{folder}: all {len(rows)} trials failed, the first of them: {failed[0].failed}; try a "
             "lower lr in another --run-dir"
         )
 
@@ -190,7 +179,7 @@ def _check_heads(trials: Sequence[Trial]) -> None:
                 raise ViperError(f"{told}: --head ridge {complaint}")
 
 
-def _row(trial: Trial, outcome: Outcome) -> dict[str, Any]:
+def _row(trial: Trial, outcome: Outcome) -> TrialRow:
     """The record of the epoch that ``checkpoints/best`` holds."""
     best = outcome.log.best
     if best is None:
@@ -199,19 +188,20 @@ def _row(trial: Trial, outcome: Outcome) -> dict[str, Any]:
             "remove the folder and continue with --resume"
         )
     scores = best.scores
-    return {
-        "trial": trial.name,
-        "settings": trial.differs,
-        "epoch": best.epoch.epoch + 1,
-        "measure": scores.judgement.measure,
-        "value": scores.judgement.value,
-        "score": scores.judgement.score,
-        **{name: scores.scores.get(name) for name in MEANS},
-        "tasks": {
+    return TrialRow(
+        trial.name,
+        trial.differs,
+        epoch=best.epoch.epoch + 1,
+        measure=scores.judgement.measure,
+        score=scores.judgement.score,
+        mean_pearson=scores.mean("pearson"),
+        mean_ccc=scores.mean("ccc"),
+        mean_mse=scores.mean("mse"),
+        tasks={
             name: {"kind": one["kind"]} | {measure: one[measure] for measure in measures_in(one)}
             for name, one in scores.tasks.items()
         },
-    }
+    )
 
 
 def _copy(checkpoint_folder: Path, new: Path) -> None:

@@ -91,21 +91,13 @@ def measures_in(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def shown_measures(row: Mapping[str, Any]) -> dict[str, float | None]:
-    """Measures of a trial beside the one that judges it, by the titles of their columns."""
-    if names_none({name: one["kind"] for name, one in row["tasks"].items()}):
-        return {title: row[f"mean_{key}"] for title, key in MEASURES if f"mean {title}" != row["measure"]}
-    titled = {
-        f"{task} {title}": one[key]
-        for task, one in row["tasks"].items()
-        for title, key in SHOWN.get(one["kind"], [(name, name) for name in measures_in(one)])
-    }
-    return {title: value for title, value in titled.items() if title != row["measure"]}
+def titled_measures(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Titles and names of what is shown of a task's record."""
+    return [*SHOWN.get(record["kind"], ())] or [(name, name) for name in measures_in(record)]
 
 
 def task_line(record: Mapping[str, Any]) -> str:
-    shown = SHOWN.get(record["kind"]) or [(name, name) for name in measures_in(record)]
-    shown = [*shown, *((name, name) for name in BLENDS if name in record)]
+    shown = [*titled_measures(record), *((name, name) for name in BLENDS if name in record)]
     return " ".join(f"{name} {_shown(record[key])}" for name, key in shown)
 
 
