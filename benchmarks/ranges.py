@@ -94,9 +94,9 @@ def write_shards(folder: Path, num_clips: int) -> None:
             writer.add(f"{i:05d}", {"mp4": made[i % 4]}, file_id=str(i), intensities=(0.5,))
 
 
-def loaded(pattern: str, far: RemoteReading) -> float:
+def loaded(pattern: str, reading: RemoteReading) -> float:
     """Clips a second of an epoch, once its workers have begun."""
-    shards = ShardSet(pattern, limits=ShardLimits(far=far))
+    shards = ShardSet(pattern, limits=ShardLimits(remote_reading=reading))
     loader = ClipLoader(shards, DecodeSample(ClipDecoder(DecodingConfig())), Reading(8, 2))
     with loader:
         batches = loader.epoch(0)
@@ -119,14 +119,14 @@ def compare_loading(num_clips: int, rounds: int) -> None:
             results: dict[str, list[float]] = {}
             for number in range(rounds):
                 kept = RemoteReading(cache=f"{folder}/kept-{number}")
-                for place, pattern, far in (
+                for place, pattern, reading in (
                     ("on disk", f"{folder}/{braces}", RemoteReading()),
                     ("far away", url, RemoteReading()),
                     ("far away, ahead", url, RemoteReading("ahead")),
                     ("far away, cache fills", url, kept),
                     ("far away, cache full", url, kept),
                 ):
-                    results.setdefault(place, []).append(loaded(pattern, far))
+                    results.setdefault(place, []).append(loaded(pattern, reading))
             server.shutdown()
     for place, values in results.items():
         near = statistics.median(results["on disk"])
