@@ -6,8 +6,8 @@ from .cross_validation import cross_validate as cross_validate
 from .ensembling import join as join
 from .folding import Folding as Folding
 from .many_trainings import ManyTrainings as ManyTrainings
-from .many_trainings import Outcome as Outcome
 from .many_trainings import train_alone as train_alone
+from .outcome import Outcome as Outcome
 from .plan import Plan as Plan
 from .proposals import Proposals as Proposals
 from .seeds import train_seeds as train_seeds

@@ -11,7 +11,8 @@ from typing import Any
 from viper_e2e.errors import ViperError
 from viper_e2e.experiments.ensembling import join
 from viper_e2e.experiments.folding import Folding
-from viper_e2e.experiments.many_trainings import Failed, ManyTrainings, Outcome, Run
+from viper_e2e.experiments.many_trainings import ManyTrainings
+from viper_e2e.experiments.outcome import Failed, Outcome, Run
 from viper_e2e.experiments.seeds import seeded
 from viper_e2e.model import Predictions, checkpoint
 from viper_e2e.runtime import AS_IT_IS, console, plain_json, write_text

@@ -5,10 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -17,8 +16,8 @@ from viper_e2e.config import Settings
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.experiments.closing_lines import finished_lines, stopped_line, unsaved_line
 from viper_e2e.experiments.ensembling import check_joinable
+from viper_e2e.experiments.outcome import Failed, Outcome, RunT
 from viper_e2e.model import Predictions, ViPER, check_compiler, compute_dtype, keep_compiled_in
-from viper_e2e.report import RunLog
 from viper_e2e.runtime import Processes, TellOnce, console, heed_launcher
 from viper_e2e.scoring import Hooks, score
 from viper_e2e.shards import ShardSet
@@ -47,48 +46,6 @@ def train_alone(settings: Settings) -> int:
         alone.check_free([settings])
         alone.train(settings)
         return alone.code or alone.code_of(failed=False)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training among others."""
-
-    name: str
-    """As messages name it."""
-    settings: Settings
-    """With a ``run_dir`` of its own."""
-
-
-RunT = TypeVar("RunT", bound=Run)
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A training that has diverged."""
-
-    why: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A training that has ended."""
-
-    settings: Settings
-    """As it was trained; `mixed_precision` is what `auto` resolved to."""
-    log: RunLog
-    """Its ``metrics.jsonl``, a record for each epoch."""
-    was_there: bool
-    """Whether it had ended before this command began."""
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.settings.train.run_dir)
-
-    @property
-    def best(self) -> Path:
-        """The checkpoint to be used: the best by validation, without validation the last."""
-        best = self.folder / "checkpoints" / "best"
-        return best if best.is_dir() else best.with_name("last")
 
 
 class ManyTrainings:

@@ -13,7 +13,8 @@ from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
 from viper_e2e.experiments.closing_lines import ensemble_lines, failed_seeds_line, seeds_lines
 from viper_e2e.experiments.ensembling import check_joinable, join
-from viper_e2e.experiments.many_trainings import Failed, ManyTrainings, Outcome, Run
+from viper_e2e.experiments.many_trainings import ManyTrainings
+from viper_e2e.experiments.outcome import Failed, Outcome, Run
 from viper_e2e.report import RunLog, ScoreRecord
 from viper_e2e.runtime import console, plain_json, write_text
 from viper_e2e.scoring import AGREEMENT

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
-from viper_e2e.experiments.many_trainings import Failed, ManyTrainings, Outcome, Run
+from viper_e2e.experiments.many_trainings import ManyTrainings
+from viper_e2e.experiments.outcome import Failed, Outcome, Run
 from viper_e2e.experiments.plan import Plan
 from viper_e2e.experiments.trial_record import TrialRecord
 from viper_e2e.experiments.trial_row import Rescored, TrialRow, ranked
