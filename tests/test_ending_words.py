@@ -16,15 +16,14 @@ from viper_e2e.runtime import TellOnce, console, table
 
 
 def run(folder, best: dict[str, float], val_shards: str | None = "val-{0..3}.tar") -> SimpleNamespace:
-    return SimpleNamespace(
+    parts = SimpleNamespace(
         config=TrainConfig(val_shards=val_shards),
-        state=SimpleNamespace(best=best, step=120),
         saver=SimpleNamespace(has_last=lambda _: True),
-        total_steps=600,
-        run=SimpleNamespace(last=folder / "checkpoints/last", best=folder / "checkpoints/best", path=folder),
+        folder=SimpleNamespace(last=folder / "checkpoints/last", best=folder / "checkpoints/best", path=folder),
         processes=SimpleNamespace(count=1),
         validation=SimpleNamespace(judged_by="mean Pearson"),
     )
+    return SimpleNamespace(run=parts, state=SimpleNamespace(best=best, step=120), total_steps=600)
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_a_finished_run_names_its_best_model_and_the_next_command(tmp_path, unch
 
 def test_an_error_that_chose_the_best_model_has_its_own_sign(tmp_path, unchecked):
     made = run(tmp_path, {"best": -0.5867})
-    made.validation.judged_by = "valence.rmse"
+    made.run.validation.judged_by = "valence.rmse"
     assert "(validation, valence.rmse 0.5867)" in unchecked(finished_lines)(made, is_alone=True)
 
 
@@ -60,7 +59,7 @@ def test_where_pearson_is_undefined_the_best_model_is_named_by_its_error(tmp_pat
 
 def test_a_model_that_clips_of_training_chose_is_named(tmp_path, unchecked):
     made = run(tmp_path, {"best": 0.5}, None)
-    made.config.inner_val = 0.1
+    made.run.config.inner_val = 0.1
     first, following = unchecked(finished_lines)(made, is_alone=True).splitlines()
     assert first.startswith(f"best model: {tmp_path / 'checkpoints/best'}")
     assert following == f"next: viper infer CLIP --checkpoint {tmp_path / 'checkpoints/best'}"
