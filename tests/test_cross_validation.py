@@ -18,9 +18,9 @@ from viper_e2e.errors import ViperError
 from viper_e2e.experiments.folding import Folding
 from viper_e2e.experiments.many_trainings import ManyTrainings
 from viper_e2e.packing import pack
+from viper_e2e.splits.folds import Folds, read_folds
 from viper_e2e.tables import write_labels
 from viper_e2e.training.data import open_splits
-from viper_e2e.training.folds import Folds, read_folds
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.campaign
 RESULTS = ("predictions.csv", "metrics.json", "folds.json")

@@ -13,10 +13,10 @@ from viper_e2e.config import TrainConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.experiments.folding import Folding
 from viper_e2e.labels import LabelSet
+from viper_e2e.splits.folds import Folds, folds_from, inner_split, make_folds, notes_on, read_folds
+from viper_e2e.splits.stratifying import dealt_groups, strata_of
 from viper_e2e.tasks import Task
 from viper_e2e.training.data import open_splits
-from viper_e2e.training.folds import Folds, folds_from, inner_split, make_folds, notes_on, read_folds
-from viper_e2e.training.stratifying import dealt_groups, strata_of
 
 
 def drawn_groups(seed: int, num_groups: int, num_classes: int = 3) -> tuple[list[str], np.ndarray]:

@@ -21,7 +21,7 @@ ORDER = (
     *("errors", "tasks", "labels", "clip", "moved"),
     *("config", "runtime", "decoding", "shards", "loading", "faces"),
     *("encoders", "tables", "cutting", "packing"),
-    *("fusion", "model", "published", "scoring", "report", "training", "experiments", "commands"),
+    *("fusion", "model", "published", "scoring", "report", "splits", "training", "experiments", "commands"),
 )
 """Files and wings, each of which imports from those before it alone."""
 MAX_ROOMS = 24

@@ -15,9 +15,9 @@ from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
 from viper_e2e.loading import ClipLoader, OrderSettings, Reading, clips_per_epoch
 from viper_e2e.shards import ShardSet
+from viper_e2e.splits.folds import make_folds
 from viper_e2e.tasks import Task
 from viper_e2e.training.data import open_corpora, open_splits, shares_of
-from viper_e2e.training.folds import make_folds
 from viper_e2e.training.tables import mixture_table
 
 VALENCE = LabelSet(("valence",), -1.0, 1.0, tasks=(Task("valence", "number", 1, minimum=-1.0, maximum=1.0),))

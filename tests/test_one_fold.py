@@ -11,8 +11,8 @@ from support.training_runs import run, settings
 from viper_e2e.commands.cli import main
 from viper_e2e.errors import ViperError
 from viper_e2e.shards import ShardSet
+from viper_e2e.splits.folds import Folds
 from viper_e2e.training.data import open_splits
-from viper_e2e.training.folds import Folds
 
 SHORT = ("--epochs=1", "--batch-size=4")
 

@@ -17,7 +17,7 @@ from viper_e2e.model.checkpoint import read_json as read_of_checkpoint
 from viper_e2e.packing.frame_labels import read_frame_labels
 from viper_e2e.runtime import plain_json
 from viper_e2e.scoring import read_scored
-from viper_e2e.training.folds import read_folds
+from viper_e2e.splits.folds import read_folds
 
 
 def read_beside_metrics(path):

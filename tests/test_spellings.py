@@ -10,8 +10,8 @@ from viper_e2e.config import DecodingConfig, TrainConfig
 from viper_e2e.runtime import spelt_apart
 from viper_e2e.scoring import check
 from viper_e2e.shards import ShardSet, ShardWriter
+from viper_e2e.splits.folds import Folds, inner_split, make_folds, notes_on
 from viper_e2e.training.data import open_splits
-from viper_e2e.training.folds import Folds, inner_split, make_folds, notes_on
 
 SPELT = "'S1' and 's1' are taken for different ones; write them alike if they are the same"
 

@@ -41,6 +41,7 @@ _TABLE = (
     ("0.6", "training", "experiments", "folding cross_validation closing_lines"),
     ("0.6", "scoring", "scoring", "metrics>bootstrap"),
     ("0.6", "decoding", "cutting", "cutting>long_file remuxing stretches frame_log pcm"),
+    ("0.6", "training", "splits", "folds stratifying train_val_overlap"),
     ("0.6", "shards", "shards", "mixture>corpus"),
 )
 """The version that has the new names, where modules were and are, and which: the old name, or the old
@@ -50,6 +51,7 @@ _SHOWN = (
     ("0.6", "training", "experiments", "CrossValidation Folding ManyTrainings Outcome Proposals Trial"),
     ("0.6", "training", "experiments", "cross_validate drawn grid join ranked read_axes read_plan"),
     ("0.6", "training", "experiments", "run_trials settled_plan train_alone train_seeds without_effect"),
+    ("0.6", "training", "splits", "folds_from"),
     ("0.6", "decoding", "cutting", "LongFile Stretch TAIL_SECONDS cut sound_as_wav"),
     ("0.6", "decoding", "model.records", "seconds_counted_once"),
 )

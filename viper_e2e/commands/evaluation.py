@@ -37,7 +37,7 @@ from viper_e2e.scoring import (
     task_reliability,
 )
 from viper_e2e.shards import ShardError, ShardSet, without_query
-from viper_e2e.training import folds_from
+from viper_e2e.splits import folds_from
 
 
 def run_eval(options: EvalConfig) -> int:

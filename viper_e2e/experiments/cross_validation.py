@@ -17,7 +17,7 @@ from viper_e2e.experiments.seeds import seeded
 from viper_e2e.model import Predictions, checkpoint
 from viper_e2e.runtime import AS_IT_IS, console, plain_json, write_text
 from viper_e2e.shards import ShardSet
-from viper_e2e.training import Folds, notes_on
+from viper_e2e.splits import Folds, notes_on
 
 HELD_OUT = "held_out"
 

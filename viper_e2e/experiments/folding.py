@@ -16,20 +16,15 @@ from viper_e2e.fusion import MIN_CLIPS
 from viper_e2e.runtime import count_of, settle_folder, table
 from viper_e2e.scoring import known_groups
 from viper_e2e.shards import ShardSet, parse_corpora
+from viper_e2e.splits import Folds, folds_from, inner_split, is_file_of_folds, make_folds, read_folds
 from viper_e2e.training import (
-    Folds,
     SavedRun,
     check_goes_on,
     check_same_layout,
     differences,
-    folds_from,
-    inner_split,
-    is_file_of_folds,
     known_rows,
     limits_of,
-    make_folds,
     open_corpora,
-    read_folds,
     with_absolute_paths,
     write_settings,
 )

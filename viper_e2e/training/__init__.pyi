@@ -6,13 +6,6 @@ from .data import reading_of as reading_of
 from .data import shards_of as shards_of
 from .data import training_labels as training_labels
 from .data_record import keep_data as keep_data
-from .folds import Folds as Folds
-from .folds import folds_from as folds_from
-from .folds import inner_split as inner_split
-from .folds import is_file_of_folds as is_file_of_folds
-from .folds import make_folds as make_folds
-from .folds import notes_on as notes_on
-from .folds import read_folds as read_folds
 from .guarding import DivergedError as DivergedError
 from .label_moments import known_rows as known_rows
 from .losses import IntensityLoss as IntensityLoss

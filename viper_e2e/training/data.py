@@ -24,8 +24,8 @@ from viper_e2e.shards import (
     ShardSet,
     parse_corpora,
 )
+from viper_e2e.splits import folds_from, inner_split, notes_on, notes_on_overlap
 from viper_e2e.tasks import Task
-from viper_e2e.training.folds import folds_from, inner_split, notes_on
 from viper_e2e.training.label_moments import (
     MAX_ROWS_AT_ONCE,
     LabelMoments,
@@ -33,7 +33,6 @@ from viper_e2e.training.label_moments import (
     moments_in_parts,
     moments_of,
 )
-from viper_e2e.training.train_val_overlap import in_both
 
 LEAST_UNIT_SPREAD = 0.05
 """Labels in [0, 1] that spread less than this (standard deviation) are too narrow for a sigmoid of [0, 1]."""
@@ -60,7 +59,7 @@ def open_splits(config: TrainConfig, limits: ShardLimits | None = None) -> tuple
     if any(corpus.weight is not None for corpus in val.corpora):
         raise ViperError("--val-shards: each clip is scored once; leave out the weights: NAME:PATTERN")
     val = val.labelled_as(train.known_labels, "--train-shards")
-    return train, val.with_problems((*in_both(train, val), *val.problems))
+    return train, val.with_problems((*notes_on_overlap(train, val), *val.problems))
 
 
 def _refuse_two_validations(config: TrainConfig) -> None:

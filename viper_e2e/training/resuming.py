@@ -31,10 +31,10 @@ from viper_e2e.labels import LabelSet, are_alike
 from viper_e2e.model import ViPER, labels_of, newest_whole, read_json
 from viper_e2e.runtime import count_of, naming
 from viper_e2e.shards import ShardSet, parse_corpora, with_patterns
+from viper_e2e.splits import is_file_of_folds
 from viper_e2e.training import state as training_state
 from viper_e2e.training.data import shards_of
 from viper_e2e.training.data_record import DATA, bank_id, other_shards, read_data, recorded_labels
-from viper_e2e.training.folds import is_file_of_folds
 from viper_e2e.training.optimizer import parameter_groups
 from viper_e2e.training.run_folder import RunFolder, check_goes_on
 

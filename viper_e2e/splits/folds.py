@@ -15,7 +15,7 @@ from viper_e2e.errors import ViperError
 from viper_e2e.runtime import count_of, plain_json, spelt_apart, taken_apart, write_text
 from viper_e2e.scoring import known_groups
 from viper_e2e.shards import ShardSet
-from viper_e2e.training.stratifying import dealt_groups, strata_of
+from viper_e2e.splits.stratifying import dealt_groups, strata_of
 
 SCHEMA = "viper_e2e.folds/1"
 MAX_NAMES = 10

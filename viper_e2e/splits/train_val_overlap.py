@@ -11,7 +11,7 @@ MAX_NAMES = 10
 """So many clips are named in a message; more are counted."""
 
 
-def in_both(train: ShardSet, val: ShardSet) -> Iterator[str]:
+def notes_on_overlap(train: ShardSet, val: ShardSet) -> Iterator[str]:
     """What makes scores on the validation clips better than on new ones."""
     clips = [key for where in shared_clips({"train": train.shards, "val": val.shards}) for key in where["val"]]
     for what, found, whole in (("clips", clips, len(val)), ("subjects", _subjects_of_both(train, val), None)):
