@@ -6,13 +6,19 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from viper_e2e.config import InferConfig
 from viper_e2e.errors import ViperError
 from viper_e2e.loading import ClipSource, WorkerLost, WorkerPool
 from viper_e2e.model import Record, ViPER
-from viper_e2e.report import CANNOT_DRAW, RenderClip, figures, may_replace, partial_of
+from viper_e2e.report import CANNOT_DRAW
 from viper_e2e.runtime import AS_IT_IS, console, settle_file, settle_folder
+
+if TYPE_CHECKING:
+    from viper_e2e.report import RenderClip
+
+# What draws is imported by whoever draws: most calls of `viper infer` do not.
 
 ENDINGS = {"plot": ".png", "render": ".mp4"}
 
@@ -39,10 +45,15 @@ def check_pictures(sources: Sequence[ClipSource], options: InferConfig) -> None:
             raise ViperError(f"--{name} {wanted}: name a {ending} file")
         for path in _paths(sources, name, options):
             settle_file(path, f"--{name}")
-            if name == "render" and not may_replace(path):
-                raise ViperError(
-                    f"{path}: exists and was not rendered by viper; name another place for --render"
-                )
+            if name == "render":
+                _check_render(path)
+
+
+def _check_render(path: Path) -> None:
+    from viper_e2e.report import may_replace
+
+    if not may_replace(path):
+        raise ViperError(f"{path}: exists and was not rendered by viper; name another place for --render")
 
 
 def draw(path: Path, make: Callable[[], Path]) -> bool:
@@ -70,7 +81,7 @@ def draw_pictures(
                 scored = [record for record in records if record["valid"]]
                 try:
                     if scored and name == "plot":
-                        console.print(f"plot: {figures.windows_plot(records, path)}", **AS_IT_IS)
+                        console.print(f"plot: {_plot(records, path)}", **AS_IT_IS)
                     elif scored:
                         console.print(f"video: {renderer(place, scored, path)}", **AS_IT_IS)
                 except CANNOT_DRAW as error:
@@ -80,22 +91,27 @@ def draw_pictures(
     return all_drawn
 
 
+def _plot(records: list[Record], path: Path) -> Path:
+    from viper_e2e.report import figures
+
+    return figures.windows_plot(records, path)
+
+
 class _Renderer:
     """Where clips are decoded once more and drawn: in a worker, which a clip may crash or hang as any other."""
 
     def __init__(self, sources: Sequence[ClipSource], model: ViPER, options: InferConfig):
-        decoding = model.config.decoding
-        self.sources, readers = sources, tuple(source.reader() for source in sources)
-        self.task = RenderClip(readers, model.labels, decoding.limits, decoding.video_track)
-        self.options = options
+        self.sources, self.model, self.options = sources, model, options
         self.pool: WorkerPool | None = None
 
     def __call__(self, clip: tuple[int, int], records: list[Record], path: Path) -> Path:
+        from viper_e2e.report import partial_of
+
         source, i = clip
         job = (source, self.sources[source].place_of(i), records, path)
         if self.options.num_workers == 0:  # no workers: someone debugs
-            return self.task(job)
-        self.pool = self.pool or WorkerPool(self.task, 1, max_restarts=self.options.max_worker_restarts)
+            return self._task()(job)
+        self.pool = self.pool or WorkerPool(self._task(), 1, max_restarts=self.options.max_worker_restarts)
         seconds = max(record["end_seconds"] or record["duration_seconds"] or 0.0 for record in records)
         self.pool.time_limit_seconds = self.options.clip_timeout_seconds + SECONDS_TO_DRAW_ONE * seconds
         outcome = self.pool.outcome(self.pool.submit(job, path.name))
@@ -103,6 +119,13 @@ class _Renderer:
             partial_of(path).unlink(missing_ok=True)
             raise ViperError(f"its process was lost ({outcome.reason})")
         return outcome
+
+    def _task(self) -> RenderClip:
+        from viper_e2e.report import RenderClip
+
+        decoding = self.model.config.decoding
+        readers = tuple(source.reader() for source in self.sources)
+        return RenderClip(readers, self.model.labels, decoding.limits, decoding.video_track)
 
     def __enter__(self) -> _Renderer:
         return self

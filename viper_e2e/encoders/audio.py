@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers import WhisperConfig
 
 from viper_e2e.config import AudioConfig, ModelConfig
 from viper_e2e.encoders.audio_backbone import audio_backbone
@@ -20,7 +20,9 @@ from viper_e2e.encoders.prefix import PrefixEncoder, run_from_prefix, run_prefix
 from viper_e2e.encoders.prepared import Prefix
 from viper_e2e.encoders.sound import ClipSound, Frames, PiecePlan, Pieces, padded
 from viper_e2e.encoders.weights import NOWHERE, Search
-from viper_e2e.encoders.whisper import LogMel
+
+if TYPE_CHECKING:
+    from viper_e2e.encoders.whisper import LogMel
 
 
 class AudioEncoder(PrefixEncoder[ClipSound]):
@@ -45,7 +47,9 @@ class AudioEncoder(PrefixEncoder[ClipSound]):
         self._layers = layers_read(config.layers, len(backbone.blocks()), "audio")
         width = len(self._layers) * architecture.hidden_size
         self.embed_dim = architecture.xvector_output_dim if self.is_xvector else width
-        if isinstance(backbone.model, WhisperEncoder):
+        if isinstance(architecture, WhisperConfig):
+            from viper_e2e.encoders.whisper import LogMel  # loads Whisper's model
+
             self.log_mel: LogMel | None = LogMel(preprocessor, architecture, config.padding)
             frames = Frames(stride=320, first=0, minimum=1)
             normalises = False

@@ -7,13 +7,11 @@ from typing import Any
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, WhisperConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_XVECTOR_MAPPING, MODEL_MAPPING
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from viper_e2e.config import AudioConfig
 from viper_e2e.encoders.backbone import Backbone, contains_any
 from viper_e2e.encoders.building import build_model, find_blocks, read_architecture
 from viper_e2e.encoders.weights import Found, Search, find
-from viper_e2e.encoders.whisper import AnyLengthWhisperEncoder
 from viper_e2e.errors import ViperError
 
 
@@ -34,7 +32,9 @@ def audio_backbone(
             f"audio: {found.spec} needs {expected} Hz; set decoding.sample_rate to that (now {sample_rate})"
         )
     if isinstance(architecture, WhisperConfig):
-        ears = WhisperEncoder if config.padding == "full" else AnyLengthWhisperEncoder
+        from viper_e2e.encoders.whisper import encoder_class  # loads Whisper's model
+
+        ears = encoder_class(config.padding)
         # Whole Whisper models hold the encoder under this prefix.
         model, origin = build_model(found, search, architecture, ears, key_mapping={r"^model\.encoder\.": ""})
     else:
@@ -80,11 +80,12 @@ def _truncate_after_layer(model: PreTrainedModel, layer: int | None) -> None:
     """Drop what comes after hidden layer ``layer`` (transformers' ``hidden_states[layer]``)."""
     if layer is None:
         return
-    stack = model if isinstance(model, WhisperEncoder) else model.encoder
+    is_whisper = isinstance(model.config, WhisperConfig)
+    stack = model if is_whisper else model.encoder
     if not 0 <= layer <= len(stack.layers):
         raise ViperError(f"audio: layer {layer} of {len(stack.layers)}; allowed 0 to {len(stack.layers)}")
     if layer == len(stack.layers):
         return
     stack.layers = stack.layers[:layer]
-    if isinstance(model, WhisperEncoder) or model.config.do_stable_layer_norm:
+    if is_whisper or model.config.do_stable_layer_norm:
         stack.layer_norm = nn.Identity()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PretrainedConfig, VJEPA2Model
+from transformers import PretrainedConfig, VJEPA2Config
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from viper_e2e.clip import CropSpec
@@ -84,7 +84,7 @@ class MotionEncoder(Encoder[FaceCrops]):
         spec = replace(crop_spec_of(found, shape.size, shape.size), align=config.align)
         model_class = MODEL_MAPPING[type(architecture)]
         model, origin = build_model(found, search, architecture, model_class, **pooler_off(model_class))
-        if isinstance(model, VJEPA2Model):
+        if isinstance(architecture, VJEPA2Config):
             # What it guesses of hidden patches is of use in its pre-training alone.
             model.predictor = nn.Identity()
         backbone = Backbone(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import CLIPVisionModel, PretrainedConfig, PreTrainedModel, SiglipVisionModel
+from transformers import CLIPVisionConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from viper_e2e.clip import CropSpec
@@ -32,8 +32,6 @@ from viper_e2e.encoders.prepared import Prefix
 from viper_e2e.encoders.weights import NOWHERE, Found, Search, find
 from viper_e2e.errors import ViperError
 
-_IMAGE_TOWERS = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}
-"""Two-tower models of which only the image tower is read."""
 _INTERPOLATIONS: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 """PIL's numbers, as preprocessor files write them."""
 
@@ -62,6 +60,7 @@ class VisualEncoder(PrefixEncoder[FaceCrops], FaceEncoder):
         """Build from settings, and for a saved checkpoint from its folder of assets and records."""
         found = find("visual", config.backbone, search)
         architecture = read_architecture(found, config.backbone)
+        # Of two-tower models (CLIP, SigLIP), only the image tower is read.
         architecture = getattr(architecture, "vision_config", architecture)
         model_class = _model_class(architecture, found)
         check_align("visual", config.crop, config.align)
@@ -92,7 +91,7 @@ class VisualEncoder(PrefixEncoder[FaceCrops], FaceEncoder):
 
     def _ended(self, last: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
         """CLIP normalises after its blocks only what it pools."""
-        is_clip = isinstance(self.backbone.model, CLIPVisionModel)
+        is_clip = isinstance(self.backbone.model.config, CLIPVisionConfig)
         return self.backbone.model.post_layernorm(last) if is_clip else last
 
     @property
@@ -147,7 +146,7 @@ def _model_class(architecture: PretrainedConfig, found: Found) -> type[PreTraine
             f"visual: {found.spec} is a {kind}, not a vision transformer of equal patches; "
             "allowed are vit, deit, beit, dinov2, dinov3_vit, clip, siglip and their like"
         )
-    return _IMAGE_TOWERS.get(kind) or MODEL_MAPPING[type(architecture)]
+    return MODEL_MAPPING[type(architecture)]
 
 
 def _interpolation(backbone: Backbone, size: int, pooling: str) -> dict[str, bool]:

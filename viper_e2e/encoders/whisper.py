@@ -92,3 +92,8 @@ class AnyLengthWhisperEncoder(WhisperEncoder):
             hidden = layer(hidden, None)
         hidden_states = tuple(states) if output_hidden_states else None
         return BaseModelOutput(last_hidden_state=self.layer_norm(hidden), hidden_states=hidden_states)
+
+
+def encoder_class(padding: str) -> type[WhisperEncoder]:
+    """``padding`` as in ``AudioConfig``."""
+    return WhisperEncoder if padding == "full" else AnyLengthWhisperEncoder
