@@ -30,7 +30,7 @@ from transformers import PerceiverConfig, PerceiverModel, RobertaConfig, Roberta
 from transformers.models.perceiver.modeling_perceiver import PerceiverClassificationDecoder
 
 from viper_e2e.clip import Sample
-from viper_e2e.config import BackboneConfig, ModelConfig, paper
+from viper_e2e.config import BackboneConfig, ModelConfig, paper, with_settings
 from viper_e2e.encoders import TokenCache
 from viper_e2e.model import ViPER
 
@@ -49,12 +49,15 @@ ROUNDING = 0.04
 
 def full_size(folder: Path) -> ModelConfig:
     """The preset with random weights; only RoBERTa passes through a folder, since it needs a tokeniser."""
-    config = paper()
-    config.visual.backbone = BackboneConfig(config={"model_type": "vit"})
-    config.audio.backbone = BackboneConfig(config={"model_type": "wavlm"})
-    config.textual.image_text = BackboneConfig(config=CLIP_VIT_B_32)
-    config.textual.sentence_encoder = BackboneConfig(str(write_roberta(folder / "roberta")))
-    return config
+    return with_settings(
+        paper(),
+        {
+            "visual.backbone": BackboneConfig(config={"model_type": "vit"}),
+            "audio.backbone": BackboneConfig(config={"model_type": "wavlm"}),
+            "textual.image_text": BackboneConfig(config=CLIP_VIT_B_32),
+            "textual.sentence_encoder": BackboneConfig(str(write_roberta(folder / "roberta"))),
+        },
+    )
 
 
 def write_roberta(folder: Path) -> Path:

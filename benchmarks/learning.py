@@ -79,8 +79,8 @@ def settings_of(options: argparse.Namespace, variant: Variant, run: Path, train:
         given.append(f"--epochs={options.epochs}")
     settings = parse_train(given, "learning.py")
     # Not among the words, which a ridge would refuse.
-    settings.train.epochs, settings.train.reuse_memory = options.epochs, Size.parse("8GB")
-    return settings
+    train = replace(settings.train, epochs=options.epochs, reuse_memory=Size.parse("8GB"))
+    return replace(settings, train=train)
 
 
 def tokens_of(options: argparse.Namespace) -> dict[str, dict[str, PreparedClip]]:

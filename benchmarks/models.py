@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import save_model
 
-from viper_e2e.config import PRESETS, BackboneConfig, ModelConfig
+from viper_e2e.config import PRESETS, BackboneConfig, ModelConfig, with_settings
 from viper_e2e.model import ViPER
 
 PREPROCESSORS = {
@@ -25,13 +25,16 @@ CLIP_VIT_B_32 = {
 
 def base_sized() -> ModelConfig:
     """ViT-B/16, WavLM-base, CLIP ViT-B/32 (whose own text tower embeds the sentences), frozen; our fusion."""
-    config = PRESETS["base"]()
     # What transformers builds from a bare model_type is of the size of "base".
-    config.visual.backbone = BackboneConfig(config={"model_type": "vit"})
-    config.audio.backbone = BackboneConfig(config={"model_type": "wavlm"})
-    config.textual.image_text = BackboneConfig(config=CLIP_VIT_B_32)
-    config.textual.sentence_encoder = None
-    return config
+    return with_settings(
+        PRESETS["base"](),
+        {
+            "visual.backbone": BackboneConfig(config={"model_type": "vit"}),
+            "audio.backbone": BackboneConfig(config={"model_type": "wavlm"}),
+            "textual.image_text": BackboneConfig(config=CLIP_VIT_B_32),
+            "textual.sentence_encoder": None,
+        },
+    )
 
 
 def tiny_frozen() -> ModelConfig:
@@ -59,8 +62,6 @@ def write_backbones(config: ModelConfig, folder: Path) -> None:
 
 def from_folders(config: ModelConfig, folder: Path) -> ModelConfig:
     """`config` with its backbones loaded from what `write_backbones` wrote."""
-    backbones = {"visual": config.visual.backbone, "audio": config.audio.backbone}
-    backbones["image_text"] = config.textual.image_text
-    for name, backbone in backbones.items():
-        backbone.source, backbone.config = str(folder / name), None
-    return config
+    places = {"visual": "visual.backbone", "audio": "audio.backbone", "image_text": "textual.image_text"}
+    sources = {f"{place}.source": str(folder / name) for name, place in places.items()}
+    return with_settings(config, {**sources, **{f"{place}.config": None for place in places.values()}})

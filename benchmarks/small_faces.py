@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from viper_e2e.config import ModelConfig, tiny
+from viper_e2e.config import ModelConfig, tiny, with_settings
 from viper_e2e.encoders import PreparedClip
 from viper_e2e.faces import FaceRegions
 from viper_e2e.model import ViPER
@@ -49,11 +49,9 @@ def make(path: Path, width: int) -> None:
 
 
 def config_of(num_frames: int, max_side: int) -> ModelConfig:
-    config = tiny()
-    config.modalities = ("visual",)
-    config.decoding.num_frames, config.decoding.max_side = num_frames, max_side
-    config.visual.backbone.config["image_size"] = config.visual.crop_size = 224
-    return config
+    decoding = {"decoding.num_frames": num_frames, "decoding.max_side": max_side}
+    crops = {"visual.backbone.config.image_size": 224, "visual.crop_size": 224}
+    return with_settings(tiny(), {"modalities": ("visual",), **decoding, **crops})
 
 
 def prepared(model: ViPER, path: Path, close_ups: bool) -> tuple[PreparedClip, float]:

@@ -49,7 +49,7 @@ from published_recipe import (
 from rich.console import Console
 from rich.table import Table
 
-from viper_e2e.config import TRAIN_DEFAULTS, ModelConfig, Settings, Size, TrainConfig
+from viper_e2e.config import TRAIN_DEFAULTS, ModelConfig, Settings, Size, TrainConfig, with_settings
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.experiments import train_alone
 from viper_e2e.faces import FaceCropper
@@ -66,7 +66,7 @@ CONTENDERS = ("staged", "streaming, every frame", "streaming, defaults")
 def config_of(preset: str, contender: str, corpus: Path) -> ModelConfig:
     config = from_folders(sized(preset), corpus / "backbones")
     if contender != CONTENDERS[2]:
-        config.faces.detect_seconds = 0.0
+        config = with_settings(config, {"faces.detect_seconds": 0.0})
     return config
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from viper_e2e.clip import Sample
-from viper_e2e.config import ActionUnitConfig
+from viper_e2e.config import ActionUnitConfig, with_settings
 from viper_e2e.config.presets import micro
 from viper_e2e.encoders import TokenCache
 from viper_e2e.encoders.action_units import ActionUnitEncoder
@@ -204,8 +204,7 @@ def test_a_copy_of_an_encoder_measures_the_same(py_feat):
 
 def test_a_model_measures_what_the_shard_does_not_bring(py_feat, tiny_clip):
     py_feat()
-    config = micro()
-    config.modalities, config.action_units.source = ("action_units",), "py-feat"
+    config = with_settings(micro(), {"modalities": ("action_units",), "action_units.source": "py-feat"})
     model = ViPER(config).eval()
     path = tiny_clip("a.mp4", sound=None)
     brought = np.full((4, 27), 0.5, np.float32)
@@ -275,8 +274,7 @@ def test_a_clip_that_py_feat_hangs_on_is_given_up_by_the_limit_of_a_clip(py_feat
 
 def test_a_model_hands_the_limit_of_a_clip_to_its_encoders(py_feat):
     py_feat()
-    config = micro()
-    config.modalities, config.action_units.source = ("action_units",), "py-feat"
+    config = with_settings(micro(), {"modalities": ("action_units",), "action_units.source": "py-feat"})
     model = ViPER(config)
     model.set_clip_timeout(7.0)
     assert model.encoders["action_units"].clip_timeout_seconds == 7.0

@@ -13,7 +13,7 @@ from support.models import training
 
 from viper_e2e.clip import CropSpec, DecodedClip
 from viper_e2e.commands.parsing import parse_train
-from viper_e2e.config import AugmentConfig, FaceConfig
+from viper_e2e.config import AugmentConfig, FaceConfig, with_settings
 from viper_e2e.config.presets import micro
 from viper_e2e.encoders import TokenCache
 from viper_e2e.errors import ViperError
@@ -184,10 +184,9 @@ def test_frames_without_landmarks_are_cut_by_their_box(noise):
 
 @pytest.mark.parametrize("field", ["visual", "textual"])
 def test_the_published_crop_cannot_be_aligned(field):
-    config = micro()
-    config.modalities = (field,)
-    settings = getattr(config, field)
-    settings.crop, settings.align = "paper", "eyes"
+    config = with_settings(
+        micro(), {"modalities": (field,), f"{field}.crop": "paper", f"{field}.align": "eyes"}
+    )
     with pytest.raises(ViperError, match=f"{field}.align eyes has no effect with {field}.crop paper"):
         ViPER(config)
 
@@ -226,9 +225,7 @@ def test_a_margin_that_holds_moved_boxes_holds_moved_eyes(noise):
 @pytest.mark.slow
 @pytest.mark.parametrize("train", ["none", "all"])
 def test_a_cached_clip_gives_bitwise_what_it_gave_at_first(portrait, train):
-    config = micro()
-    config.modalities = ("visual",)
-    config.visual.align = "eyes"
+    config = with_settings(micro(), {"modalities": ("visual",), "visual.align": "eyes"})
     torch.manual_seed(0)
     model = training(ViPER(config), train).eval()
     frames = np.stack([portrait, turned(portrait, 25, 1.0)])

@@ -11,7 +11,7 @@ from PIL import Image
 from skimage.data import astronaut
 from support.media import tone
 
-from viper_e2e.config import BackboneConfig, ModelConfig
+from viper_e2e.config import BackboneConfig, ModelConfig, with_settings
 from viper_e2e.config.presets import micro, paper
 from viper_e2e.model.output import ViPEROutput
 from viper_e2e.model.viper import ViPER
@@ -21,16 +21,24 @@ HEIGHT, WIDTH = 160, 240
 
 def small(config: ModelConfig, like: ModelConfig) -> ModelConfig:
     """A preset's rules with backbones and a head of a few thousand random weights."""
-    config.modalities = ("visual", "audio", "textual")
-    config.visual.backbone, config.visual.crop_size = like.visual.backbone, like.visual.crop_size
-    config.textual.image_text, config.textual.sentence_encoder = like.textual.image_text, None
-    config.audio.backbone = BackboneConfig(
-        config=like.audio.backbone.config | {"xvector_output_dim": 16, "tdnn_dim": [16] * 5}
+    return with_settings(
+        config,
+        {
+            "modalities": ("visual", "audio", "textual"),
+            "visual.backbone": like.visual.backbone,
+            "visual.crop_size": like.visual.crop_size,
+            "textual.image_text": like.textual.image_text,
+            "textual.sentence_encoder": None,
+            "audio.backbone": BackboneConfig(
+                config=like.audio.backbone.config | {"xvector_output_dim": 16, "tdnn_dim": [16] * 5}
+            ),
+            "fusion.num_latents": 4,
+            "fusion.latent_dim": 16,
+            "fusion.self_attends_per_block": 1,
+            "fusion.num_cross_heads": 2,
+            "fusion.num_latent_heads": 2,
+        },
     )
-    head = config.fusion
-    head.num_latents, head.latent_dim, head.self_attends_per_block = 4, 16, 1
-    head.num_cross_heads = head.num_latent_heads = 2
-    return config
 
 
 @cache

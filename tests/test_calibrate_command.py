@@ -15,6 +15,7 @@ from support.training_runs import same, settings, weights
 
 import viper_e2e
 from viper_e2e.commands.cli import main
+from viper_e2e.config import with_settings
 from viper_e2e.config.presets import micro
 from viper_e2e.labels import LabelSet
 from viper_e2e.model.checkpoint import verify
@@ -62,8 +63,7 @@ def trained(corpus, tmp_path_factory):
     """The folder of a run as `viper train` leaves it, with a model that has learned nothing."""
     run = tmp_path_factory.mktemp("trained") / "run"
     train = ShardSet(f"{corpus}/shards/train-*.tar")
-    config = micro()
-    config.modalities = ("audio",)
+    config = with_settings(micro(), {"modalities": ("audio",)})
     torch.manual_seed(0)
     labels = train.known_labels
     model = ViPER(config, LabelSet(labels.columns, labels.minimum, labels.maximum, tasks=labels.tasks))

@@ -18,7 +18,7 @@ from support.media import make_clip
 from support.models import training
 
 from viper_e2e.clip import CropSpec, DecodedClip, Sample
-from viper_e2e.config import AugmentConfig, DecodingConfig, ModelConfig, model_config_from_dict
+from viper_e2e.config import AugmentConfig, DecodingConfig, ModelConfig, model_config_from_dict, with_settings
 from viper_e2e.config.presets import PRESETS, micro, tiny
 from viper_e2e.decoding import ClipDecoder, close_up, close_up_frames
 from viper_e2e.decoding.scan import read_timeline
@@ -51,13 +51,15 @@ def scene(lefts: list[int | None], size: tuple[int, int] = NATIVE, face: int = F
 
 
 def config_of(**faces) -> ModelConfig:
-    config = micro()
-    config.modalities = ("visual",)
-    config.decoding.max_side = SCALED[0]
-    config.visual.crop_size = CROP
-    for name, value in faces.items():
-        setattr(config.faces, name, value)
-    return config
+    return with_settings(
+        micro(),
+        {
+            "modalities": ("visual",),
+            "decoding.max_side": SCALED[0],
+            "visual.crop_size": CROP,
+            **{f"faces.{name}": value for name, value in faces.items()},
+        },
+    )
 
 
 def model_of(config: ModelConfig) -> ViPER:
@@ -103,8 +105,7 @@ def up(boxes: torch.Tensor) -> torch.Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize("align", ["box", "eyes"])
 def test_crops_of_a_small_face_are_those_of_the_whole_clip_at_its_own_size(clip, native, align):
-    config = config_of()
-    config.visual.align = align
+    config = with_settings(config_of(), {"visual.align": align})
     model = model_of(config)
     (prepared,) = model.prepare(clip)
     track, spec = prepared.track, model.encoders["visual"].crop_spec
@@ -126,8 +127,7 @@ def test_tiny_finds_the_people_who_sit_back_in_a_1080p_clip(tmp_path):
     """Faces 70 pixels wide, 23 in the frames that are looked at."""
     frames = scene([200, 700, 1300], (1920, 1080), 70)
     path = make_clip(tmp_path / "a.mp4", frames=frames, fps=2, sound=None, options={"preset": "ultrafast"})
-    config = tiny()
-    config.modalities = ("visual",)
+    config = with_settings(tiny(), {"modalities": ("visual",)})
     (prepared,) = model_of(config).prepare(path)
     assert prepared.track.face_found.all()
     assert prepared.pixels.cut_from == ((1920, 1080),) * 3
@@ -330,8 +330,9 @@ def test_boxes_that_training_moves_stay_inside_of_what_was_fetched(clip):
 
 
 def test_whole_frames_stay_for_those_who_measure_on_them(clip, monkeypatch):
-    config = config_of()
-    config.modalities, config.action_units.source = ("visual", "action_units"), "py-feat"
+    config = with_settings(
+        config_of(), {"modalities": ("visual", "action_units"), "action_units.source": "py-feat"}
+    )
     model, seen = model_of(config), []
     monkeypatch.setattr(
         model.encoders["action_units"], "measure", lambda frames, name: seen.append(frames.shape)

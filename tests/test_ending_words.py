@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -59,7 +60,7 @@ def test_where_pearson_is_undefined_the_best_model_is_named_by_its_error(tmp_pat
 
 def test_a_model_that_clips_of_training_chose_is_named(tmp_path, unchecked):
     made = run(tmp_path, {"best": 0.5}, None)
-    made.run.config.inner_val = 0.1
+    made.run.config = replace(made.run.config, inner_val=0.1)
     first, following = unchecked(finished_lines)(made, is_alone=True).splitlines()
     assert first.startswith(f"best model: {tmp_path / 'checkpoints/best'}")
     assert following == f"next: viper infer CLIP --checkpoint {tmp_path / 'checkpoints/best'}"

@@ -31,7 +31,7 @@ from support.predictions import NASTY, cells
 from support.tars import record, three_samples, write_foreign
 
 from viper_e2e.commands.parsing import parse_train
-from viper_e2e.config import BackboneConfig, DecodingConfig
+from viper_e2e.config import BackboneConfig, DecodingConfig, with_settings
 from viper_e2e.config.presets import micro
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.errors import ClipError, ViperError
@@ -574,7 +574,9 @@ def _(world: World) -> Attempt:
         "vit/preprocessor_config.json", b'{"size": 32, "image_mean": [0.5,0.5,0.5], "image_std": [0.5,0.5,0.5]}'
     )
     torch.save({"x": Runs(os.system, f"touch {world.canary}")}, world.folder / "vit" / "pytorch_model.bin")
-    config.modalities, config.visual.backbone = ("visual",), BackboneConfig(str(world.folder / "vit"))
+    config = with_settings(
+        config, {"modalities": ("visual",), "visual.backbone": BackboneConfig(str(world.folder / "vit"))}
+    )
     return lambda: ViPER(config)
 
 

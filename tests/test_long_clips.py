@@ -13,7 +13,7 @@ from support import ROOT
 from support.media import make_clip, tone
 from support.selection import some_of
 
-from viper_e2e.config import DecodingConfig
+from viper_e2e.config import DecodingConfig, with_settings
 from viper_e2e.config.presets import micro
 from viper_e2e.decoding import ClipDecoder, media
 from viper_e2e.decoding.media import Media
@@ -223,8 +223,7 @@ assert main(["infer", sys.argv[1], "--checkpoint", sys.argv[2], "--num-workers",
 def test_peak_memory_of_scoring_hardly_depends_on_length(tmp_path):
     from viper_e2e.model.viper import ViPER
 
-    config = micro()
-    config.decoding.num_frames = 32
+    config = with_settings(micro(), {"decoding.num_frames": 32})
     ViPER(config).save_pretrained(tmp_path / "model", self_contained=True)
     short = make_clip(tmp_path / "short.mp4", num_frames=300, fps=30, width=160, height=120)
     long = repeat_clip(short, tmp_path / "long.mp4", 60)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from transformers import RobertaConfig, RobertaModel
 
 import viper_e2e
 from viper_e2e.commands.parsing import parse_train
-from viper_e2e.config import BackboneConfig, ModelConfig, TextualConfig, TrainConfig
+from viper_e2e.config import BackboneConfig, ModelConfig, TextualConfig, TrainConfig, with_settings
 from viper_e2e.config.depth import Blocks, Frozen, LaterDepths, LoRA
 from viper_e2e.config.presets import micro
 from viper_e2e.encoders.audio import AudioEncoder
@@ -70,13 +70,13 @@ class Sentences(nn.Module):
 
 def visual(kind: str, **lora) -> tuple[VisualEncoder, object]:
     config = random_config(kind, pooling="mean")
-    config.backbone = BackboneConfig(config=config.backbone.config, **lora)
+    config = replace(config, backbone=replace(config.backbone, **lora))
     return VisualEncoder.build(config), PIXELS
 
 
 def audio(kind: str, **lora) -> tuple[AudioEncoder, object]:
     config = config_of(kind)
-    config.backbone = BackboneConfig(config=config.backbone.config, **lora)
+    config = replace(config, backbone=replace(config.backbone, **lora))
     return AudioEncoder.build(config, "spans", 0.5, 16_000), SOUND
 
 
@@ -211,9 +211,7 @@ def test_rates_decay_by_block_and_matrices_by_weight():
 
 
 def adapted(config: ModelConfig, **ranks: int) -> ModelConfig:
-    for name, rank in ranks.items():
-        getattr(config, name).backbone.lora_rank = rank
-    return config
+    return with_settings(config, {f"{name}.backbone.lora_rank": rank for name, rank in ranks.items()})
 
 
 @pytest.fixture
@@ -223,10 +221,9 @@ def vit(tmp_path):
 
 
 def seeing(vit, **options) -> ModelConfig:
-    config = micro()
-    config.modalities = ("visual",)
-    config.visual.backbone = BackboneConfig(str(vit), **options)
-    return config
+    return with_settings(
+        micro(), {"modalities": ("visual",), "visual.backbone": BackboneConfig(str(vit), **options)}
+    )
 
 
 @pytest.fixture
@@ -452,8 +449,7 @@ def test_the_weights_beside_adapters_cannot_be_unfrozen():
 
 
 def test_an_argmax_passes_nothing_to_adapters():
-    config = copy.deepcopy(micro().textual)
-    config.choice, config.image_text.lora_rank = "hard", 2
+    config = with_settings(micro().textual, {"choice": "hard", "image_text.lora_rank": 2})
     with pytest.raises(ViperError, match="an argmax passes no gradient"):
         TextualEncoder.build(config)
 

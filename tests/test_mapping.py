@@ -10,6 +10,7 @@ import torch
 from support.media import make_clip, tone
 
 from viper_e2e.commands.cli import main
+from viper_e2e.config import with_settings
 from viper_e2e.config.presets import micro
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
@@ -143,8 +144,7 @@ def test_a_corpus_with_other_names_is_measured_as_the_same_clips_with_the_models
             f"--out={tmp_path}/{folder}",
         ]
         assert main(["pack", *words, tasks]) == 0
-    config = micro()
-    config.modalities = ("audio",)
+    config = with_settings(micro(), {"modalities": ("audio",)})
     torch.manual_seed(0)
     tasks = (Task("emotion", "class", 2), Task("valence", "number", 1, -1.0, 1.0))
     labels = LabelSet(("emotion joy", "emotion sadness", "valence"), -1.0, 1.0, tasks=tasks)

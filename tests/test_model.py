@@ -9,6 +9,7 @@ import torch
 from support.models import MODALITIES, decoded, model_of
 
 from viper_e2e.clip import Sample
+from viper_e2e.config import with_settings
 from viper_e2e.config.presets import micro
 from viper_e2e.encoders import TokenCache
 from viper_e2e.errors import ClipError, ViperError
@@ -163,8 +164,7 @@ def test_modality_dropout_depends_on_the_clips_seed_alone():
 
 @pytest.mark.parametrize(("lowest", "is_bounded"), [(-1.0, False), (0.0, True)])
 def test_only_labels_outside_the_unit_interval_are_predicted_without_a_bound(lowest, is_bounded):
-    config = micro()
-    config.modalities = ("visual",)
+    config = with_settings(micro(), {"modalities": ("visual",)})
     model = ViPER(config, LabelSet(("valence", "arousal"), lowest, 1.0)).eval()
     with torch.no_grad():
         model.fusion.perceiver.to_logits[-1].bias.fill_(-50.0)

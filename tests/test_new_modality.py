@@ -18,7 +18,7 @@ from support.training_runs import make_corpus, run, same, weights
 
 import viper_e2e
 from viper_e2e.commands.cli import main
-from viper_e2e.config import ModelConfig, VisualConfig, model_config_from_dict
+from viper_e2e.config import ModelConfig, VisualConfig, model_config_from_dict, with_settings
 from viper_e2e.config.depth import Depths
 from viper_e2e.config.modalities import MODALITIES, Modality, register, unregister
 from viper_e2e.config.presets import micro
@@ -48,11 +48,14 @@ def corpus(tmp_path_factory):
 
 
 def model_of(train: str = "none", **fusion) -> ViPER:
-    config = micro()
-    config.modalities = ("visual", "loudness")
-    config.extra_modalities = {"loudness": {"width": 4}}
-    for name, value in fusion.items():
-        setattr(config.fusion, name, value)
+    config = with_settings(
+        micro(),
+        {
+            "modalities": ("visual", "loudness"),
+            "extra_modalities": {"loudness": {"width": 4}},
+            **{f"fusion.{name}": value for name, value in fusion.items()},
+        },
+    )
     torch.manual_seed(0)
     model = ViPER(config).eval()
     model.set_training_depths(Depths.parse(f"loudness={train}"))
@@ -117,9 +120,19 @@ def test_it_is_saved_with_its_settings_and_loads(tmp_path):
         assert torch.equal(again([decoded()]).intensities, model([decoded()]).intensities)
 
 
+def test_a_models_own_settings_hold_those_of_all_its_modalities_in_full():
+    given = with_settings(
+        micro(), {"modalities": ("loudness",), "extra_modalities": {"loudness": {"width": 4}}}
+    )
+    model = ViPER(given)
+    assert model.config.extra_modalities["loudness"] == sys.modules["loudness"].LoudnessConfig(width=4)
+    assert given.extra_modalities == {"loudness": {"width": 4}}
+
+
 def test_settings_that_it_does_not_have_are_named():
-    config = micro()
-    config.modalities, config.extra_modalities = ("loudness",), {"loudness": {"widht": 4}}
+    config = with_settings(
+        micro(), {"modalities": ("loudness",), "extra_modalities": {"loudness": {"widht": 4}}}
+    )
     with pytest.raises(ViperError, match=r"extra_modalities\.loudness: .*widht"):
         ViPER(config)
 

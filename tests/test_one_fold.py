@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 from support.training_runs import run, settings
@@ -34,8 +35,7 @@ def test_a_fold_is_held_out_validated_on_and_never_trained_on(corpus, folds, tmp
     given = settings(corpus, tmp_path / "run", f"--folds={folds}", "--fold=1", *SHORT)
     train, val = open_splits(given.train)
     assert (keys(train), keys(val)) == ({"0", "2", "3", "5", "6"}, {"1", "4", "7"})
-    given.train.inner_val = 0.2
-    train, inner = open_splits(given.train)
+    train, inner = open_splits(replace(given.train, inner_val=0.2))
     assert keys(train) | keys(inner) == {"0", "2", "3", "5", "6"}
     assert len(keys(inner)) == 1
     assert any("(--inner-val)" in problem for problem in train.problems)

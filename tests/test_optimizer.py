@@ -9,7 +9,7 @@ from support.models import model_of, training
 from support.visual_encoders import random_config
 from torch import nn
 
-from viper_e2e.config import TrainConfig
+from viper_e2e.config import TrainConfig, with_settings
 from viper_e2e.config.presets import micro
 from viper_e2e.loading import RunQuarantine
 from viper_e2e.loading.order import Cursor
@@ -69,9 +69,7 @@ def test_norms_biases_embeddings_and_learned_tokens_do_not(model, decays):
     ],
 )
 def test_what_attention_learns_of_positions_does_not_decay(name, config, learned):
-    model_config = micro()
-    model_config.modalities = (name,)
-    setattr(model_config, name, config)
+    model_config = with_settings(micro(), {"modalities": (name,), name: config})
     if learned == "relative_position_bias_table":
         config.backbone.config["use_relative_position_bias"] = True
     model = training(ViPER(model_config), "all")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.models import decoded, model_of
 
-from viper_e2e.config import BackboneConfig, TrainConfig
+from viper_e2e.config import BackboneConfig, TrainConfig, with_settings
 from viper_e2e.config.depth import Blocks, LaterDepths, Phase
 from viper_e2e.config.presets import micro
 from viper_e2e.errors import ViperError
@@ -96,8 +96,9 @@ def test_a_schedule_that_makes_no_sense_is_one_line_before_anything_is_trained(t
 
 
 def test_trying_the_last_phase_leaves_no_trace(vit):
-    config = micro()
-    config.modalities, config.visual.backbone = ("visual", "audio"), BackboneConfig(str(vit))
+    config = with_settings(
+        micro(), {"modalities": ("visual", "audio"), "visual.backbone": BackboneConfig(str(vit))}
+    )
     model = ViPER(config).eval()
     model.set_compute_dtype(torch.bfloat16)
     before = {name: t.clone() for name, t in model.state_dict().items()}

@@ -12,7 +12,7 @@ from support.models import decoded
 from support.training_runs import make_corpus, run, same, weights
 from support.visual_encoders import random_config, write_vit
 
-from viper_e2e.config import All, AugmentConfig, Blocks, Changes, Depths, Frozen
+from viper_e2e.config import All, AugmentConfig, Blocks, Changes, Depths, Frozen, with_settings
 from viper_e2e.config.presets import micro
 from viper_e2e.encoders import AudioEncoder, TokenCache, VisualEncoder
 from viper_e2e.encoders.face_encoder import FaceCrops
@@ -22,10 +22,10 @@ from viper_e2e.model import ViPER, build_augment
 
 
 def trained(*modalities: str, depth: str = "1", layers: int = 1):
-    config = micro()
-    config.modalities = modalities
-    config.visual.layers = config.audio.layers = layers
-    config.visual.pooling = "both"
+    config = with_settings(
+        micro(),
+        {"modalities": modalities, "visual.layers": layers, "audio.layers": layers, "visual.pooling": "both"},
+    )
     torch.manual_seed(0)
     model = ViPER(config).train()
     model.set_training_depths(Depths.parse(",".join(f"{name}={depth}" for name in modalities)))

@@ -16,7 +16,7 @@ from support.visual_encoders import write_vit
 
 import viper_e2e
 from viper_e2e.commands.cli import main
-from viper_e2e.config import BackboneConfig, ModelConfig
+from viper_e2e.config import BackboneConfig, ModelConfig, with_settings
 from viper_e2e.config.depth import Depths
 from viper_e2e.config.presets import micro
 from viper_e2e.errors import ViperError
@@ -35,9 +35,7 @@ def vit(tmp_path) -> Path:
 
 
 def config(vit: Path) -> ModelConfig:
-    settings = micro()
-    settings.visual.backbone = BackboneConfig(str(vit))
-    return settings
+    return with_settings(micro(), {"visual.backbone": BackboneConfig(str(vit))})
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from support.media import make_clip
 
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.parsing import parse_train
-from viper_e2e.commands.reading_options import apply_reading_options
+from viper_e2e.commands.reading_options import with_reading_options
 from viper_e2e.config import DecodingConfig
 from viper_e2e.config.presets import micro
 from viper_e2e.config.shared_options import ReadingOptions
@@ -51,17 +51,16 @@ def test_training_takes_them_by_their_short_names(command):
 
 
 def test_what_is_not_given_stays():
-    decoding = DecodingConfig()
-    apply_reading_options(decoding, given())
-    assert decoding == DecodingConfig()
+    assert with_reading_options(DecodingConfig(), given()) == DecodingConfig()
 
 
-def test_a_decoder_that_is_made_already_heeds_them(tiny_clip):
-    decoder = ClipDecoder(DecodingConfig(num_frames=2))
-    decoder(tiny_clip())
-    apply_reading_options(decoder.config, given(max_side_in=95))
+def test_a_model_that_is_made_already_heeds_them(tiny_clip):
+    model = ViPER(micro()).eval()
+    model.decoder(tiny_clip())
+    model.set_decoding(with_reading_options(model.config.decoding, given(max_side_in=95)))
+    assert model.config.decoding.limits.max_width == 95
     with pytest.raises(ClipError, match=r"96×64; .* \(--max-side-in 96 allows more\)"):
-        decoder(tiny_clip())
+        model.decoder(tiny_clip())
 
 
 @pytest.mark.parametrize(
@@ -72,8 +71,7 @@ def test_a_decoder_that_is_made_already_heeds_them(tiny_clip):
     ],
 )
 def test_the_error_names_the_option_that_allows_more(options, said, tiny_clip):
-    config = DecodingConfig(num_frames=2)
-    apply_reading_options(config, given(**options))
+    config = with_reading_options(DecodingConfig(num_frames=2), given(**options))
     with pytest.raises(ClipError, match=said):
         ClipDecoder(config)(tiny_clip())
 

@@ -9,7 +9,7 @@ from support.media import tone
 from support.selection import some_of
 from support.streams import write_clip
 
-from viper_e2e.config import DecodingConfig
+from viper_e2e.config import DecodingConfig, with_settings
 from viper_e2e.config.presets import micro
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.model.viper import ViPER
@@ -117,8 +117,7 @@ def test_what_is_not_heard_is_told_in_seconds(sound, tmp_path):
 
 @pytest.mark.slow
 def test_tokens_of_sound_exist_whatever_the_number_of_frames(tmp_path):
-    config = micro()
-    config.decoding.num_frames, config.decoding.span_seconds = 8, 1.0
+    config = with_settings(micro(), {"decoding.num_frames": 8, "decoding.span_seconds": 1.0})
     model = ViPER(config).eval()
     path = clip_of(tmp_path, [0], 6.0)
     with torch.no_grad():

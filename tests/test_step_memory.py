@@ -11,7 +11,7 @@ from support.models import decoded, model_of, training
 from support.selection import some_of
 from support.step_memory import needs_of, prepared
 
-from viper_e2e.config import TrainConfig
+from viper_e2e.config import TrainConfig, with_settings
 from viper_e2e.config.presets import micro
 from viper_e2e.encoders import TokenCache
 from viper_e2e.encoders.checkpointing import checkpoint_activations
@@ -101,8 +101,7 @@ def test_the_largest_batch_is_the_largest_that_fits():
 
 
 def checkpointed(**backbones: bool) -> ViPER:
-    config = micro()
-    config.modalities = JOINT
+    config = with_settings(micro(), {"modalities": JOINT})
     torch.manual_seed(0)
     model = training(ViPER(config), "all").train()
     for name in backbones:

@@ -11,6 +11,7 @@ import torch
 from sklearn import metrics as reference
 from support.predictions import predictions_of
 
+from viper_e2e.config import with_settings
 from viper_e2e.config.presets import micro
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion.closed_form import fit_ridge, predict
@@ -262,8 +263,7 @@ def test_the_memory_that_earlier_versions_saved_of_intensities_alone_goes_on():
 @pytest.mark.parametrize("kind", ["tokens", "ensemble", "concat", "ridge"])
 def test_classes_are_shares_of_1_and_labels_lie_in_0_to_1_under_every_head(kind):
     torch.manual_seed(0)
-    config = micro()
-    config.fusion.kind = kind
+    config = with_settings(micro(), {"fusion.kind": kind})
     model = ViPER(config, LABELS).eval()
     said = model([None, None]).intensities
     torch.testing.assert_close(said[:, :3].sum(1), torch.ones(2))

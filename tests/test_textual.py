@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from dataclasses import replace
 
 import huggingface_hub.constants
 import numpy as np
@@ -40,10 +41,7 @@ def encoder() -> TextualEncoder:
 
 
 def micro_with(**changes) -> TextualConfig:
-    config = copy.deepcopy(micro().textual)
-    for name, value in changes.items():
-        setattr(config, name, value)
-    return config
+    return replace(micro().textual, **changes)
 
 
 def tokenized(encoder: TextualEncoder) -> torch.Tensor:

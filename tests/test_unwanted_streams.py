@@ -8,15 +8,14 @@ import pytest
 import torch
 
 from viper_e2e.clip import Sample
-from viper_e2e.config import ModelConfig
+from viper_e2e.config import with_settings
 from viper_e2e.config.presets import micro
 from viper_e2e.decoding import pyav
 from viper_e2e.model.viper import ViPER
 
 
 def model_of(*modalities: str) -> ViPER:
-    config: ModelConfig = micro()
-    config.modalities = modalities
+    config = with_settings(micro(), {"modalities": modalities})
     torch.manual_seed(0)
     return ViPER(config).eval()
 

@@ -13,7 +13,7 @@ from support.visual_encoders import random_config
 from torchvision.transforms.v2 import functional as tv
 
 from viper_e2e.clip import CropSpec
-from viper_e2e.config import BackboneConfig, VisualConfig
+from viper_e2e.config import BackboneConfig, VisualConfig, with_settings
 from viper_e2e.config.depth import All, Blocks, parse_depth
 from viper_e2e.config.presets import micro
 from viper_e2e.encoders.visual import VisualEncoder
@@ -82,7 +82,7 @@ def test_several_layers_stand_side_by_side_and_the_last_is_what_it_was_alone(kin
     config = random_config(kind, pooling="mean")
     config.backbone.config["num_hidden_layers"] = 4
     alone = VisualEncoder.build(config)
-    config.layers = 3
+    config = with_settings(config, {"layers": 3})
     several = VisualEncoder.build(config)
     several.load_state_dict(alone.state_dict())
     pixels = torch.randn(3, 3, 32, 32)

@@ -13,7 +13,7 @@ from support.text_encoders import FAMILIES, write_text_encoder
 
 import viper_e2e
 from viper_e2e.clip import Cue, cues_within, with_words
-from viper_e2e.config import BackboneConfig, WordsConfig
+from viper_e2e.config import BackboneConfig, WordsConfig, with_settings
 from viper_e2e.config.depth import Blocks, Depths
 from viper_e2e.config.presets import micro
 from viper_e2e.encoders import PreparedClip
@@ -172,8 +172,9 @@ def test_frozen_tokens_do_not_depend_on_company():
 
 def test_a_long_text_is_read_in_pieces_and_what_is_too_long_is_told():
     torch.manual_seed(0)
-    config = micro()
-    config.modalities, config.words.max_tokens, config.words.piece_tokens = ("words",), 40, 16
+    config = with_settings(
+        micro(), {"modalities": ("words",), "words.max_tokens": 40, "words.piece_tokens": 16}
+    )
     model = ViPER(config).eval()
     text = "word " * 20
     record = model.predict([replace(saying(Cue(text.strip())), name="long")])[0]
@@ -208,9 +209,13 @@ def test_encoders_of_any_family_read_every_language(kind, tmp_path):
 
 
 def test_a_folders_tokenizer_and_config_travel_with_the_checkpoint(tmp_path):
-    config = micro()
-    config.modalities = ("words",)
-    config.words = WordsConfig(BackboneConfig(str(write_text_encoder(tmp_path / "own", "xlm-roberta"))))
+    config = with_settings(
+        micro(),
+        {
+            "modalities": ("words",),
+            "words": WordsConfig(BackboneConfig(str(write_text_encoder(tmp_path / "own", "xlm-roberta")))),
+        },
+    )
     model = ViPER(config).eval()
     model.save_pretrained(tmp_path / "model", self_contained=True)
     (tmp_path / "own").rename(tmp_path / "elsewhere")
@@ -220,9 +225,13 @@ def test_a_folders_tokenizer_and_config_travel_with_the_checkpoint(tmp_path):
 
 
 def test_weights_of_another_folder_can_take_its_place(tmp_path):
-    config = micro()
-    config.modalities = ("words",)
-    config.words = WordsConfig(BackboneConfig(str(write_text_encoder(tmp_path / "own"))))
+    config = with_settings(
+        micro(),
+        {
+            "modalities": ("words",),
+            "words": WordsConfig(BackboneConfig(str(write_text_encoder(tmp_path / "own")))),
+        },
+    )
     ViPER(config).save_pretrained(tmp_path / "model")
     (tmp_path / "own").rename(tmp_path / "moved")
     with pytest.raises(ViperError, match=r"words: backbone .*own does not exist"):
@@ -281,9 +290,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
 
 
 def test_adapters_train_beside_frozen_words(tmp_path):
-    config = micro()
-    config.modalities = ("words",)
-    config.words.backbone.lora_rank = 2
+    config = with_settings(micro(), {"modalities": ("words",), "words.backbone.lora_rank": 2})
     model = ViPER(config)
     model.set_training_depths(Depths())
     model.train()([saying(Cue("oh no"))]).intensities.sum().backward()

@@ -14,6 +14,7 @@ from support.training_runs import arguments, check_gradients_of_two_processes, r
 
 from viper_e2e.clip import Cue, Sample
 from viper_e2e.commands.cli import main
+from viper_e2e.config import with_settings
 from viper_e2e.config.presets import micro
 from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import pack
@@ -52,8 +53,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    config = micro()
-    config.modalities = ("words",)
+    config = with_settings(micro(), {"modalities": ("words",)})
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model") / "model"
     ViPER(config).save_pretrained(folder)
@@ -174,8 +174,7 @@ def test_a_file_beside_a_clip_that_cannot_be_read_fails_the_clip_alone(model, tm
 def test_a_model_without_words_looks_at_no_file_beside_a_clip(tmp_path, capfd):
     clip = make_clip(tmp_path / "a.mp4", num_frames=8)
     (tmp_path / "a.srt").write_bytes(b"\xff\xfe\x00")
-    config = micro()
-    config.modalities = ("visual",)
+    config = with_settings(micro(), {"modalities": ("visual",)})
     ViPER(config).save_pretrained(tmp_path / "model")
     assert "words" not in scores(tmp_path / "model", tmp_path, str(clip))
     assert main(["infer", str(clip), f"--checkpoint={tmp_path / 'model'}", "--text=oh"]) == 1

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from viper_e2e.clip import Cue, DecodedClip, SoundRun
+from viper_e2e.config import with_settings
 from viper_e2e.config.depth import Depths, parse_depth
 from viper_e2e.config.presets import micro
 from viper_e2e.encoders import PreparedClip
@@ -17,10 +18,9 @@ MODALITIES = ("visual", "audio", "textual", "action_units", "motion", "words")
 
 def model_of(*modalities: str, train: str = "none", **fusion) -> ViPER:
     """A micro model; its weights are random and say nothing."""
-    config = micro()
-    config.modalities = modalities
-    for name, value in fusion.items():
-        setattr(config.fusion, name, value)
+    config = with_settings(
+        micro(), {"modalities": modalities, **{f"fusion.{name}": value for name, value in fusion.items()}}
+    )
     torch.manual_seed(0)
     return training(ViPER(config), train).eval()
 

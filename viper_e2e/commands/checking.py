@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from viper_e2e.commands.findings import tell_findings
-from viper_e2e.commands.reading_options import apply_reading_options, shard_limits
+from viper_e2e.commands.reading_options import shard_limits, with_reading_options
 from viper_e2e.config import CheckConfig, DecodingConfig, FaceConfig
 from viper_e2e.loading import notes_on_reading
 from viper_e2e.runtime import counting as progress_bar
@@ -16,8 +16,7 @@ def run_check(options: CheckConfig) -> int:
     """Check, print the findings, and return the exit code: 2 where clips cannot be read."""
     if options.output:
         settle_file(options.output, "--output")
-    decoding = DecodingConfig()
-    apply_reading_options(decoding, options)
+    decoding = with_reading_options(DecodingConfig(), options)
     faces = None
     if options.faces:
         from viper_e2e.faces import FaceCropper  # loads torch

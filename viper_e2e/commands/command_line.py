@@ -107,7 +107,7 @@ def _own_first(kind: type) -> Iterator[Field]:
 def _add(parser: argparse._ActionsContainer, field: Field, hint: object) -> None:
     how = how_to_read(field, hint)
     if how.get("type") in WORDED:
-        how["type"] = _reader(how["type"])
+        how["type"] = _reader(how["type"].parse)
     parser.add_argument(field.name if field.metadata["positional"] else option_of(field.name), **how)
 
 
@@ -134,12 +134,12 @@ def how_to_read(field: Field, hint: object) -> dict[str, Any]:
     return how
 
 
-def _reader(kind: Any) -> Callable[[str], Any]:
+def _reader(parse: Callable[[str], C]) -> Callable[[str], C]:
     """What argparse calls with a word; it prints the message of its own kind of error alone."""
 
-    def read(word: str) -> Any:
+    def read(word: str) -> C:
         try:
-            return kind.parse(word)
+            return parse(word)
         except ViperError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 

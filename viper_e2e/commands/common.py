@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from viper_e2e.commands.backbone_arguments import backbone_overrides
-from viper_e2e.commands.reading_options import apply_reading_options
+from viper_e2e.commands.reading_options import with_reading_options
 from viper_e2e.config import BackboneOptions, CalibratedOptions, ExportConfig, ImportConfig, ScoringOptions
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.loading import ClipSource, Reading, notes_on_reading
@@ -39,6 +41,7 @@ from viper_e2e.scoring import ResultJournal, Wanted, identity_of, score, scoring
 from viper_e2e.shards import ShardSet
 
 MAX_NAMED = 20
+S = TypeVar("S", bound=ScoringOptions)
 
 
 def overrides_of(options: BackboneOptions) -> dict[str, str]:
@@ -68,7 +71,7 @@ def load_model(options: ScoringOptions | ExportConfig) -> ViPER:
     with loading(), without_collecting():
         model = ViPER.from_pretrained(source, overrides=overrides)
     if isinstance(options, ScoringOptions):
-        apply_reading_options(model.config.decoding, options)
+        model.set_decoding(with_reading_options(model.config.decoding, options))
     if isinstance(options, CalibratedOptions) and model.calibration is not None:
         if options.uncalibrated:
             model.calibration = None
@@ -77,13 +80,14 @@ def load_model(options: ScoringOptions | ExportConfig) -> ViPER:
     return model.to(device)
 
 
-def set_computing(model: ViPER, options: ScoringOptions, processes: Processes) -> None:
-    """As the options ask; from here on, ``options.mixed_precision`` holds what ``auto`` resolved to."""
-    options.mixed_precision = resolve_precision(options.mixed_precision, model, processes)
+def set_computing(model: ViPER, options: S, processes: Processes) -> S:
+    """As the options ask, and the options with what a precision of ``auto`` resolved to."""
+    options = replace(options, mixed_precision=resolve_precision(options.mixed_precision, model, processes))
     model.set_compute_dtype(compute_dtype(options.mixed_precision))
     model.set_reading(reading_of(options))
     if options.compile:
         compile_model(model)
+    return options
 
 
 def reading_of(options: ScoringOptions) -> Reading:
@@ -112,7 +116,7 @@ def score_shards(
     with processes.telling_failures():
         if processes.is_main:
             tell_problems((*shards.problems, *notes_on_reading(shards.remote_reading, (shards,))))
-        set_computing(model, options, processes)
+        options = set_computing(model, options, processes)
         journal = ResultJournal(out / "parts", identity_of(model, options, *how), processes)
         (found,) = scored(model, [shards], options, processes, journal, wanted)
     return found, processes, journal

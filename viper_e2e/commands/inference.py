@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def run_infer(options: InferConfig) -> int:
     limits = shard_limits(options)
     found = find_inputs(options.inputs, limits)
     found.tell()
-    _check_outputs(found.sources, options)
+    options = _with_outputs(found.sources, options)
     wanted = _wanted(options)
     model = load_model(options)
     _hand_over_words(found, model, options)
@@ -52,9 +53,10 @@ def run_infer(options: InferConfig) -> int:
         if processes.is_main:
             tell_problems(found.shards.problems if found.shards is not None else ())
             tell_problems(notes_on_reading(limits.remote_reading, sources))
-        set_computing(model, options, processes)
+        options = set_computing(model, options, processes)
         journal = _journal(model, options, processes)
-        options.batch_size = min(options.batch_size, max(map(len, sources)))  # a lone clip needs no padding
+        # A lone clip needs no padding.
+        options = replace(options, batch_size=min(options.batch_size, max(map(len, sources))))
         clips = _by_clip(scored(model, sources, options, processes, journal, wanted), options)
     if not processes.is_main:
         return ExitCode.OK
@@ -86,12 +88,12 @@ def _hand_over_words(found: Inputs, model: ViPER, options: InferConfig) -> None:
         found.files = found.files.with_words(FileWords(options.text, options.words_language))
 
 
-def _check_outputs(sources: Sequence[ClipSource], options: InferConfig) -> None:
+def _with_outputs(sources: Sequence[ClipSource], options: InferConfig) -> InferConfig:
     """Refuse what cannot be written before anything is computed; into ``--out`` goes a table in any case."""
     check_pictures(sources, options)
     option = "--output" if options.output else "--out"
     if options.out and not options.output:
-        options.output = str(Path(options.out, "scores.csv"))
+        options = replace(options, output=str(Path(options.out, "scores.csv")))
     if options.output:
         check_output(Path(options.output), option)
         if Path(f"{options.output}.parts").is_file():
@@ -100,6 +102,7 @@ def _check_outputs(sources: Sequence[ClipSource], options: InferConfig) -> None:
         if not options.output:
             raise ViperError("--summary needs --output, which gets the windows; name both")
         check_output(Path(options.summary), "--summary")
+    return options
 
 
 # --- scoring --------------------------------------------------------------------------------------

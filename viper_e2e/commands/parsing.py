@@ -9,14 +9,13 @@ from functools import reduce
 from pathlib import Path
 
 from viper_e2e.commands.backbone_arguments import (
-    apply_lora,
-    backbone_of,
     depths_of,
-    frozen_by,
-    named_values,
+    with_frozen,
+    with_lora,
+    with_sources,
 )
 from viper_e2e.commands.command_line import print_settings, take_files
-from viper_e2e.commands.reading_options import apply_reading_options
+from viper_e2e.commands.reading_options import with_reading_options
 from viper_e2e.commands.train_arguments import normal_words, without_unfreeze, words_of_files
 from viper_e2e.commands.train_help import is_help, train_help
 from viper_e2e.commands.usage import Parser
@@ -24,6 +23,7 @@ from viper_e2e.config import (
     PRESETS,
     TRAIN_DEFAULTS,
     Depths,
+    ModelConfig,
     Settings,
     SettingsFile,
     TrainConfig,
@@ -33,6 +33,8 @@ from viper_e2e.config import (
     flat,
     plain,
     recipe_words,
+    with_own_settings,
+    with_settings,
 )
 from viper_e2e.errors import ExitCode, ViperError
 
@@ -102,24 +104,31 @@ def _settings(
     train = TrainConfig(**{field.name: getattr(parsed, field.name) for field in fields(TrainConfig)})
     options = TrainOptions(**{field.name: getattr(parsed, field.name) for field in fields(TrainOptions)})
     check_options(options)
-    model = parsed.model
+    model: ModelConfig = parsed.model
     given = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
     if is_new:
         given |= _differing(Settings(train, model, options.preset))
-    if options.modalities:
-        model.modalities = tuple(options.modalities.split(","))
-    if options.head:
-        model.fusion.kind = options.head
-    for backbone, source in named_values(options.backbone, "--backbone", "visual=PATH"):
-        backbone_of(model, backbone).source = source
-    # Of the model, so that evaluation and inference divide as training did.
-    model.fusion.rescale = model.fusion.rescale or train.rescale
-    frozen = frozen_by(model, options.freeze)
-    train.unfreeze = depths_of(model, depths.updated(frozen), typed)
-    apply_lora(model, options.lora)
-    apply_reading_options(model.decoding, options)
+    model, frozen = _with_short_words(model, options, train)
+    train = replace(train, unfreeze=depths_of(model, depths.updated(frozen), typed))
     told = frozenset(name for name, _ in (*frozen.rows, *typed.rows))
     return Settings(train, model, options.preset, given=frozenset(given)), told
+
+
+def _with_short_words(
+    model: ModelConfig, options: TrainOptions, train: TrainConfig
+) -> tuple[ModelConfig, Depths]:
+    """As options that stand for several settings ask; and the backbones that are frozen."""
+    changes: dict[str, object] = {}
+    if options.modalities:
+        changes["modalities"] = tuple(options.modalities.split(","))
+    if options.head:
+        changes["fusion.kind"] = options.head
+    # Of the model, so that evaluation and inference divide as training did.
+    changes["fusion.rescale"] = model.fusion.rescale or train.rescale
+    model = with_own_settings(with_settings(model, changes))
+    model, frozen = with_frozen(with_sources(model, options.backbone), options.freeze)
+    model = with_lora(model, options.lora)
+    return replace(model, decoding=with_reading_options(model.decoding, options)), frozen
 
 
 def _differing(settings: Settings) -> set[str]:

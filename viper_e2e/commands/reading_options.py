@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from viper_e2e.config import DecodingConfig, LimitsConfig, ReadingOptions, RemoteOptions
+from viper_e2e.config import DecodingConfig, LimitsConfig, ReadingOptions, RemoteOptions, with_settings
 
 if TYPE_CHECKING:
     from viper_e2e.shards import ShardLimits
@@ -13,28 +13,26 @@ FRAMES_PER_SECOND = 120
 """Frames that a clip may have for every second that it may last."""
 
 
-def apply_reading_options(decoding: DecodingConfig, options: ReadingOptions) -> None:
-    """Change ``decoding`` in place, and so every decoder that holds it, as the options given ask."""
-    limits = decoding.limits
+def with_reading_options(decoding: DecodingConfig, options: ReadingOptions) -> DecodingConfig:
+    """The same but for what the options ask."""
+    limits: dict[str, float] = {}
     if options.max_bytes is not None:
-        limits.max_bytes = limits.max_bytes_in_memory = options.max_bytes.num_bytes
+        limits |= dict.fromkeys(("max_bytes", "max_bytes_in_memory"), options.max_bytes.num_bytes)
     if (side := options.max_side_in) is not None:
-        limits.max_width = limits.max_height = side
-        limits.max_pixels = max(LimitsConfig.max_pixels, side * side)
+        limits |= {"max_width": side, "max_height": side}
+        limits["max_pixels"] = max(LimitsConfig.max_pixels, side * side)
     if (seconds := options.max_seconds) is not None:
-        limits.max_seconds = seconds
-        limits.max_frames = max(LimitsConfig.max_frames, int(seconds * FRAMES_PER_SECOND))
-    if options.video_track is not None:
-        decoding.video_track = options.video_track
-    if options.audio_track is not None:
-        decoding.audio_track = options.audio_track
+        limits["max_seconds"] = seconds
+        limits["max_frames"] = max(LimitsConfig.max_frames, int(seconds * FRAMES_PER_SECOND))
+    tracks = {name: getattr(options, name) for name in ("video_track", "audio_track")}
+    tracks = {name: number for name, number in tracks.items() if number is not None}
+    return with_settings(decoding, {**{f"limits.{name}": limit for name, limit in limits.items()}, **tracks})
 
 
 def shard_limits(options: ReadingOptions) -> ShardLimits:
     """What shards may ask for under these options, and how remote ones are read."""
     from viper_e2e.shards import RemoteReading, ShardLimits
 
-    decoding = DecodingConfig()
-    apply_reading_options(decoding, options)
+    decoding = with_reading_options(DecodingConfig(), options)
     reading = RemoteReading.of(options) if isinstance(options, RemoteOptions) else RemoteReading()
     return ShardLimits(max_clip_bytes=decoding.limits.max_bytes_in_memory, remote_reading=reading)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.commands.sweeping import tell_ending
-from viper_e2e.config import Settings, backbones_of, in_order
+from viper_e2e.config import Settings, backbones_of, in_order, with_settings
 from viper_e2e.errors import ExitCode, ViperError
 from viper_e2e.runtime import without_collecting
 
@@ -56,9 +55,10 @@ def subsets_of(modalities: Sequence[str]) -> list[tuple[str, ...]]:
 def of_subset(base: Settings, subset: Sequence[str]) -> Settings:
     """The same run with these modalities alone. What is read of clips stays what all together need, so that
     subsets differ in nothing else, and every clip is decoded and encoded once."""
-    model = copy.deepcopy(base.model)
-    model.modalities = tuple(subset)
-    model.decoding.for_modalities = in_order(base.model.modalities)
+    model = with_settings(
+        base.model,
+        {"modalities": tuple(subset), "decoding.for_modalities": in_order(base.model.modalities)},
+    )
     known = backbones_of(model)
     depths, later = base.train.unfreeze.only(known), base.train.unfreeze_at.only(known)
     return replace(base, model=model, train=replace(base.train, unfreeze=depths, unfreeze_at=later))

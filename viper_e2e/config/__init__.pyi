@@ -1,5 +1,6 @@
 from .bounds import check_options as check_options
 from .bounds import check_settings as check_settings
+from .changes import with_settings as with_settings
 from .depth import All as All
 from .depth import Blocks as Blocks
 from .depth import Depth as Depth
@@ -23,6 +24,7 @@ from .modalities import needs_of as needs_of
 from .modalities import reads_words as reads_words
 from .modalities import register as register
 from .modalities import unregistered as unregistered
+from .modalities import with_own_settings as with_own_settings
 from .model import ActionUnitConfig as ActionUnitConfig
 from .model import AudioConfig as AudioConfig
 from .model import BackboneConfig as BackboneConfig

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any, Literal, get_args
 
+from viper_e2e.config.changes import with_settings
 from viper_e2e.config.model import (
     ActionUnitConfig,
     AudioConfig,
@@ -37,19 +38,21 @@ class Modality:
     ``backbone``, the modality's."""
 
     def settings_of(self, config: ModelConfig) -> Any:
-        """Its part of a model's settings, to be read and changed in place."""
+        """Its part of a model's settings."""
         if hasattr(config, self.name):
             return getattr(config, self.name)
         own = config.extra_modalities.get(self.name, {})
-        if not isinstance(own, self.settings):
-            own = config.extra_modalities[self.name] = _from_data(self.settings, own, self.place)
-        return own
+        return own if isinstance(own, self.settings) else _from_data(self.settings, own, self.place)
 
     @property
     def place(self) -> str:
         """The place of its settings within those of the model."""
-        is_own = self.name in {field.name for field in fields(ModelConfig)}
-        return self.name if is_own else f"extra_modalities.{self.name}"
+        return f"extra_modalities.{self.name}" if self.is_extra else self.name
+
+    @property
+    def is_extra(self) -> bool:
+        """Whether it does not come with the package."""
+        return self.name not in {field.name for field in fields(ModelConfig)}
 
     def encoder_class(self) -> Any:
         if isinstance(self.encoder, type):
@@ -132,6 +135,13 @@ def looks_at_face(name: str) -> bool:
 def reads_words(names: Iterable[str]) -> bool:
     """Whether any of these modalities reads what is said in a clip."""
     return "words" in needs_of(names)
+
+
+def with_own_settings(config: ModelConfig) -> ModelConfig:
+    """Those of chosen modalities that do not come with the package as their dataclasses, checked, in place of
+    plain data; `ViperError` for what these do not have."""
+    chosen = [_KNOWN[name] for name in config.modalities if name in _KNOWN]
+    return with_settings(config, {one.place: one.settings_of(config) for one in chosen if one.is_extra})
 
 
 def backbone_places(config: ModelConfig) -> dict[str, str]:

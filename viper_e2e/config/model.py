@@ -16,6 +16,7 @@ from viper_e2e.config.bounds import (
     WIDTH,
     Bounds,
 )
+from viper_e2e.config.changes import refuses_changes
 
 FusionKind = Literal["tokens", "concat", "ridge", "ensemble"]
 """What reads the tokens; `FusionConfig.kind` says what each is."""
@@ -23,7 +24,8 @@ FusionKind = Literal["tokens", "concat", "ridge", "ensemble"]
 # --- decoding -----------------------------------------------------------------------------------
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class LimitsConfig:
     """Limits of a clip, checked before memory is allocated for it; a clip beyond one is an error."""
 
@@ -49,7 +51,8 @@ class LimitsConfig:
     """Highest rate of sound, in samples per second."""
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class DecodingConfig:
     """How a clip becomes frames and sound."""
 
@@ -82,7 +85,8 @@ class DecodingConfig:
 # --- faces --------------------------------------------------------------------------------------
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class FaceConfig:
     """How faces are found and followed."""
 
@@ -105,7 +109,8 @@ class FaceConfig:
     """Pixels kept around a box when a clip is cached in memory, as a share of its size."""
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class BackboneConfig:
     """Where a backbone's weights come from."""
 
@@ -123,7 +128,8 @@ class BackboneConfig:
     """Dropout before the adapters, in training."""
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class VisualConfig:
     """How pictures of the face become tokens."""
 
@@ -140,7 +146,8 @@ class VisualConfig:
     """`box`: the crop is the face's box. `eyes`: turned and scaled, with the eyes level in fixed places."""
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class AudioConfig:
     """How sound becomes tokens."""
 
@@ -157,7 +164,8 @@ class AudioConfig:
     """Silence after each piece, for Whisper only. `full`: up to 30 s. `clip`: up to the next half second."""
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class TextualConfig:
     """How sentences that fit the face become tokens."""
 
@@ -177,7 +185,8 @@ class TextualConfig:
     """Sentences are padded (with attention mask) or cut to this many tokens."""
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class ActionUnitConfig:
     """How action units become tokens."""
 
@@ -189,7 +198,8 @@ class ActionUnitConfig:
     """Units are padded with zeros to this width (published: 27 → 32)."""
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class MotionConfig:
     """How the movement of the face becomes tokens."""
 
@@ -204,7 +214,8 @@ class MotionConfig:
     """As `visual.align`."""
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class WordsConfig:
     """How what is said becomes tokens."""
 
@@ -218,7 +229,8 @@ class WordsConfig:
     """Limit per clip; further tokens are not read, and the clip's record says so."""
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class FusionConfig:
     """How tokens of all modalities become predictions."""
 
@@ -264,7 +276,8 @@ class FusionConfig:
 # --- the module ---------------------------------------------------------------------------------
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything that decides what `ViPER` computes; saved beside its weights."""
 

@@ -26,7 +26,7 @@ MODELS = """there is no default model; give --checkpoint one of these:
 NO_FACE = "for clips without a face: score the whole picture and report it (default), or give no numbers"
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions(ReadingOptions):
     """Train from raw video shards."""
 
@@ -48,7 +48,7 @@ class TrainOptions(ReadingOptions):
     backbone: list[str] = option([], metavar="NAME=SOURCE", help="hub id or folder, e.g. visual=PATH")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class InferConfig(CalibratedOptions, ScoringOptions):
     """Score clips, folders of clips or shards with a trained model."""
 
@@ -99,7 +99,7 @@ class InferConfig(CalibratedOptions, ScoringOptions):
     no_face: Literal["score", "nan"] = option("score", help=NO_FACE)
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig(CalibratedOptions, ScoringOptions):
     """Score shards: metrics with intervals, predictions, plots."""
 
@@ -124,7 +124,7 @@ class EvalConfig(CalibratedOptions, ScoringOptions):
     no_face: Literal["score", "nan"] = option("score", help=NO_FACE)
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CalibrateConfig(ScoringOptions):
     """Fit a calibration of a model's probabilities and numbers, with intervals, and store it with the model."""
 
@@ -148,7 +148,7 @@ class CalibrateConfig(ScoringOptions):
     )
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AblateConfig(CalibratedOptions, ScoringOptions):
     """Score every subset of the trained modalities from one pass of encoding."""
 
@@ -159,7 +159,7 @@ class AblateConfig(CalibratedOptions, ScoringOptions):
     )
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CrossValConfig:
     """Cross-validate: train once per fold, predict every clip once by a model that never saw its subject.
 
@@ -187,7 +187,7 @@ class CrossValConfig:
     )
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CompareConfig:
     """Compare predictions for the same clips: differences with intervals and p, by a paired bootstrap.
 
@@ -206,7 +206,7 @@ class CompareConfig:
     seed: Annotated[int, FROM_0] = option(0, help="seed of the bootstrap")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckConfig(ReadingOptions, RemoteOptions, WorkerOptions):
     """Read every clip of a set of shards and report what is in it and what is wrong."""
 
@@ -218,7 +218,7 @@ class CheckConfig(ReadingOptions, RemoteOptions, WorkerOptions):
     )
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportConfig(CalibratedOptions, BackboneOptions):
     """Write a model with all its backbones inside, to be moved anywhere."""
 
@@ -226,7 +226,7 @@ class ExportConfig(CalibratedOptions, BackboneOptions):
     out: str = option(help="new folder")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ImportConfig(BackboneOptions):
     """Convert a released ViPER checkpoint into our folder format."""
 
@@ -234,7 +234,7 @@ class ImportConfig(BackboneOptions):
     out: str = option(help="new folder")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchConfig:
     """Measure what limits training on given shards, and say which setting to change."""
 
@@ -242,7 +242,7 @@ class BenchConfig:
     seconds: Annotated[float, ABOVE_0] = option(120.0, help="about how long to measure")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SweepConfig:
     """Train with many settings on one pass over the clips, compare them by validation, and keep the best."""
 
@@ -270,12 +270,12 @@ class SweepConfig:
     )
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class EnvConfig:
     """Print what this installation has: versions, devices, decoders. Put it into bug reports."""
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CompletionConfig:
     """Print a script with which a shell completes commands and options."""
 

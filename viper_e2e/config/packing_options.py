@@ -11,7 +11,7 @@ from viper_e2e.config.shared_options import SHARDS, option
 from viper_e2e.config.values import Size
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexConfig:
     """Write the index of shards that another program made, so that one request opens each of them."""
 
@@ -22,7 +22,7 @@ class IndexConfig:
     overwrite: bool = option(False, help="replace indexes that are there already")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PackConfig:
     """Pack clips and labels into shards, one set per split."""
 
@@ -109,7 +109,7 @@ GROUPS = {"table": "for what the table does not say"}
 """Headings of ``--help``, by the name of the group."""
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RecipeOptions:
     """Pack a corpus into shards."""
 
@@ -126,7 +126,7 @@ class RecipeOptions:
     )
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class FoldRecipeOptions(RecipeOptions):
     """Pack a corpus that is reported by folds into shards."""
 

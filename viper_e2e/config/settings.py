@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from viper_e2e.config.bounds import check_settings
+from viper_e2e.config.changes import refuses_changes
 from viper_e2e.config.depth import Depths, LaterDepths
 from viper_e2e.config.model import ModelConfig
 from viper_e2e.config.training import TrainConfig
@@ -19,7 +20,8 @@ WORDED = (Size, Loss, TaskWeights, Changes, Trackers, Depths, LaterDepths)
 """Values that are written in words of their own, which their `parse` reads and `str` prints."""
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class Settings:
     """Everything that decides a training run."""
 

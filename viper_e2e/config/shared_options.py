@@ -47,7 +47,7 @@ def option(
     return field(default=default, metadata=how)
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ReadingOptions:
     """Options for reading clips; `train` and `bench` have the same."""
 
@@ -74,7 +74,7 @@ class ReadingOptions:
     )
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
     """Options for clips that crash or hang their process; `train` has the same."""
 
@@ -90,7 +90,7 @@ class WorkerOptions:
     )
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RemoteOptions:
     """Options for reading remote shards; `train` has the same."""
 
@@ -113,7 +113,7 @@ class RemoteOptions:
     )
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class BackboneOptions:
     """Options for finding backbones."""
 
@@ -125,14 +125,14 @@ class BackboneOptions:
     sentence_bank: str | None = option(None, help="file with the sentences that CLIP chooses from")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CalibratedOptions:
     """Whether what `viper calibrate` has fitted is applied."""
 
     uncalibrated: bool = option(False, help="do not apply the calibration by `viper calibrate`")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoringOptions(ReadingOptions, RemoteOptions, WorkerOptions, BackboneOptions):
     """A trained model, and how it computes."""
 

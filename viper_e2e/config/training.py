@@ -13,6 +13,7 @@ from viper_e2e.config.bounds import (
     SHARE_BELOW_1,
     Bounds,
 )
+from viper_e2e.config.changes import refuses_changes
 from viper_e2e.config.depth import Depths, LaterDepths
 from viper_e2e.config.values import Changes, Loss, Size, TaskWeights, Trackers
 
@@ -20,7 +21,8 @@ MixedPrecision = Literal["no", "bf16", "fp16", "auto"]
 """Half precision, if any; `auto` is resolved once, before a run."""
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class AugmentConfig:
     """How far training clips are changed: drawn for each clip and epoch, the same for all frames of a clip."""
 
@@ -56,7 +58,7 @@ class AugmentConfig:
     """A silenced band of up to this width per run of sound; 0: none (`sound`)."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunConfig:
     """Data and run folder."""
 
@@ -78,7 +80,7 @@ class RunConfig:
     """Continue the run in `run_dir` where it stopped."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class LengthConfig:
     """Length of training, and random seeds."""
 
@@ -100,7 +102,7 @@ class LengthConfig:
     """Train this many seeds, as `seeds` does, and average their heads: one model, with their spread."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class OptimizerConfig:
     """Optimizer (AdamW) and learning rates."""
 
@@ -134,7 +136,7 @@ class OptimizerConfig:
     """Validate and save a moving average of the trained weights, e.g. 0.999 of it kept per step; 0: none."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class ObjectiveConfig:
     """Loss and augmentation."""
 
@@ -159,7 +161,7 @@ class ObjectiveConfig:
     """Chance that a present modality is hidden from one clip; at least one stays (`tokens`)."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class ComputingConfig:
     """Precision, compilation and memory."""
 
@@ -175,7 +177,7 @@ class ComputingConfig:
     """How long distributed processes wait for one another before they report the one that is missing."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class LoadingConfig:
     """Workers that decode clips ahead, and clips that cannot be decoded."""
 
@@ -193,7 +195,7 @@ class LoadingConfig:
     """What to do with a clip that cannot be read; `skip` keeps its place with weight 0."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class RemoteConfig:
     """How remote shards are read; local ones are always read directly."""
 
@@ -207,7 +209,7 @@ class RemoteConfig:
     """Largest size of that folder; the shards least recently used are removed. 0: as much as the disk has."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class SavingConfig:
     """Checkpoints, besides those at the end of each epoch."""
 
@@ -220,7 +222,7 @@ class SavingConfig:
     of tasks the mean of UAR (class), macro F1 (labels), CCC (number) and Pearson (intensities)."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrackingConfig:
     """Experiment trackers; `metrics.jsonl` and plots are always written."""
 
@@ -231,7 +233,8 @@ class TrackingConfig:
     """Project (mlflow: experiment) of the run, which is named after its folder."""
 
 
-@dataclass
+@refuses_changes
+@dataclass(frozen=True)
 class TrainConfig(
     TrackingConfig,
     ObjectiveConfig,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,7 +90,7 @@ class Folding:
             run_dir=str(self.folder_of(fold)),
             val_shards=None,
         )
-        return replace(self.settings, train=train, model=deepcopy(self.settings.model))
+        return replace(self.settings, train=train)
 
     @property
     def num_trainings(self) -> int:
@@ -185,7 +185,7 @@ class Folding:
             own = copy(self)
             own.folder = self.folder / f"seed-{seed}"
             own_train = replace(train, seed=seed, seeds=1, run_dir=str(own.folder))
-            own.settings = replace(self.settings, train=own_train, model=deepcopy(self.settings.model))
+            own.settings = replace(self.settings, train=own_train)
             own.check_begun()
             found[seed] = own
         return found

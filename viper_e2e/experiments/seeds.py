@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -125,7 +124,7 @@ def seeded(settings: Settings) -> list[Settings]:
         train = replace(
             config, seed=seed, seeds=1, ensemble=1, run_dir=str(folder), resume=config.resume and begun
         )
-        runs.append(replace(settings, train=train, model=deepcopy(settings.model)))
+        runs.append(replace(settings, train=train))
     return runs
 
 

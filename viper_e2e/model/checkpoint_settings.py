@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from viper_e2e.config import ModelConfig, backbones_of, split_model
+from viper_e2e.config import ModelConfig, backbone_places, backbones_of, split_model, with_settings
 from viper_e2e.labels import LabelSet
 from viper_e2e.model import checkpoint
 from viper_e2e.model.checkpoint import CheckpointError
@@ -73,9 +72,9 @@ def labels_in(settings: Mapping[str, Any], path: Path) -> LabelSet:
 
 def _without_paths(config: ModelConfig, bundled: Sequence[str]) -> dict[str, Any]:
     """Settings in which no backbone that comes along names a folder of this machine, only the folder's name."""
-    config = deepcopy(config)
+    places = backbone_places(config)
     for name, backbone in backbones_of(config).items():
         path = Path(backbone.source).expanduser()
         if name in bundled and path.exists():
-            backbone.source = path.resolve().name
+            config = with_settings(config, {f"{places[name]}.source": path.resolve().name})
     return asdict(config)

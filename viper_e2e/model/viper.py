@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from viper_e2e.config import (
+    DecodingConfig,
     Depths,
     Frozen,
     ModelConfig,
@@ -22,6 +23,7 @@ from viper_e2e.config import (
     looks_at_face,
     needs_of,
     reads_words,
+    with_own_settings,
 )
 from viper_e2e.decoding import ClipDecoder
 from viper_e2e.encoders import (
@@ -79,8 +81,9 @@ class ViPER(Pretrained):
         bundled: frozenset[str] = frozenset(),
     ):
         nn.Module.__init__(self)
-        self.config, self.labels = config, labels
         self.modalities = in_order(config.modalities)
+        config = with_own_settings(config)
+        self.config, self.labels = config, labels
         self._reads_words = reads_words(self.modalities)
         self.decoder = ClipDecoder.for_model(config)
         self.faces = FaceCropper(config.faces)
@@ -275,6 +278,11 @@ class ViPER(Pretrained):
         """Seconds that an encoder's own process may spend on one clip."""
         for encoder in self.encoders.values():
             encoder.clip_timeout_seconds = seconds
+
+    def set_decoding(self, decoding: DecodingConfig) -> None:
+        """Clips are decoded by these settings from now on: other limits, other tracks."""
+        self.config = replace(self.config, decoding=decoding)
+        self.decoder = ClipDecoder.for_model(self.config)
 
     def set_reading(self, reading: Reading) -> None:
         """What the module itself decodes, or has measured, is guarded like the clips that come to it."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors.torch import save_file
 
-from viper_e2e.config import ModelConfig, backbones_of, needs_of, paper
+from viper_e2e.config import ModelConfig, backbone_places, backbones_of, needs_of, paper, with_settings
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import HUME_REACTION
 from viper_e2e.model import checkpoint, settings_of
@@ -146,20 +146,18 @@ def _config(head: ReleasedHead, overrides: Mapping[str, str]) -> ModelConfig:
         raise ViperError(
             f"{head.path}: {head.num_outputs} outputs; the released ones have {len(HUME_REACTION)}"
         )
-    config = paper()
-    config.modalities = head.modalities
-    config.fusion = head.fusion
-    config.visual.backbone.source = VISUAL_BACKBONE
-    config.action_units.source = "py-feat"
     needs = needs_of(head.modalities)
-    if "sound" not in needs:
-        config.decoding.sound = "none"
-    backbones = backbones_of(config)
+    config = with_settings(
+        replace(paper(), modalities=head.modalities, fusion=head.fusion),
+        {"visual.backbone.source": VISUAL_BACKBONE, "action_units.source": "py-feat"}
+        | ({} if "sound" in needs else {"decoding.sound": "none"}),
+    )
+    places = backbone_places(config)
     for name, source in overrides.items():
         if name == "sentence_bank" and "sentences" in needs:
-            config.textual.bank = str(Path(source).resolve())
-        elif name in backbones:
-            backbones[name].source = source
+            config = with_settings(config, {"textual.bank": str(Path(source).resolve())})
+        elif name in places:
+            config = with_settings(config, {f"{places[name]}.source": source})
         else:
             raise ViperError(f"{head.path}: has no {name}; its modalities are {', '.join(head.modalities)}")
     return config
