@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.media import make_clip
+from support.models import model_of
 from support.visual_encoders import write_vit
 
 import viper_e2e
@@ -21,7 +22,7 @@ from viper_e2e.config.depth import Depths
 from viper_e2e.config.presets import micro
 from viper_e2e.errors import ViperError
 from viper_e2e.labels import LabelSet
-from viper_e2e.model import checkpoint
+from viper_e2e.model import checkpoint, pretrained
 from viper_e2e.model.checkpoint import CheckpointError
 from viper_e2e.model.viper import ViPER
 
@@ -229,3 +230,19 @@ def test_pushing_uploads_a_folder_that_loads(tmp_path, clip, monkeypatch, vit):
     assert card.startswith("---\nlibrary_name: viper_e2e")
     assert "consent" in card
     assert str(tmp_path) not in card
+
+
+def test_a_calibration_stays_with_its_model_and_is_gone_with_another(tmp_path, caplog):
+    folder, (model, other) = tmp_path / "best", (model_of("visual"), model_of("visual"))
+    next(other.fusion.parameters()).data.add_(1.0)
+
+    def over(written: ViPER) -> bool:
+        pretrained.write_over(folder, lambda new: pretrained.write(written, new))
+        return (folder / pretrained.CALIBRATION).is_file()
+
+    assert not over(model)
+    (folder / pretrained.CALIBRATION).write_text("{}")
+    assert over(model)
+    assert "another model" not in caplog.text
+    assert not over(other)
+    assert "holds another model now; it is not calibrated, as the former was" in caplog.text

@@ -27,15 +27,15 @@ def disk(monkeypatch) -> dict[str, Callable[[int], bool]]:
     """By checkpoint, which of its savings, counted from 1, find a full disk."""
     refused: dict[str, Callable[[int], bool]] = {}
     counts: dict[str, int] = {}
-    write_folder = saving.write_folder
+    write_over = saving.write_over
 
     def write(target: Path, fill, **more) -> None:
         counts[target.name] = counts.get(target.name, 0) + 1
         if refused.get(target.name, lambda _: False)(counts[target.name]):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
-        write_folder(target, fill, **more)
+        write_over(target, fill, **more)
 
-    monkeypatch.setattr(saving, "write_folder", write)
+    monkeypatch.setattr(saving, "write_over", write)
     return refused
 
 

@@ -277,7 +277,7 @@ def without_room_for_checkpoints(arguments: list[str], ranks: list[int]) -> int:
         def full(folder: Path, *_: object, **more: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
-        saving.write_folder = full
+        saving.write_over = full
     return train(arguments)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from viper_e2e.config import Frozen, Settings, backbones_of
 from viper_e2e.errors import ViperError
 from viper_e2e.fusion import LabelScale, MembersFusion, build_fusion
-from viper_e2e.model import Predictions, ViPER, pretrained, write_folder
+from viper_e2e.model import Predictions, ViPER, pretrained, write_over
 from viper_e2e.report import ScoreRecord
 from viper_e2e.runtime import Processes
 from viper_e2e.scoring import with_thresholds
@@ -70,7 +70,7 @@ def join(
         model.labels, model.calibration = labels or model.labels, None
         if model.provenance is not None and record is not None:
             model.provenance = {**model.provenance, **provenance_of_scores(record)}
-        write_folder(target, lambda new: pretrained.write(model, new))
+        write_over(target, lambda new: pretrained.write(model, new))
     processes.wait("the members to be joined")
     return record
 

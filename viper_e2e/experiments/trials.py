@@ -13,7 +13,7 @@ from viper_e2e.experiments.outcome import Failed, Outcome, Run
 from viper_e2e.experiments.plan import Plan
 from viper_e2e.experiments.trial_record import TrialRecord
 from viper_e2e.experiments.trial_row import Rescored, TrialRow, ranked
-from viper_e2e.model import CheckpointError, checkpoint, write_folder
+from viper_e2e.model import CheckpointError, checkpoint, write_over
 from viper_e2e.report import RunLog
 from viper_e2e.training import (
     complaints_of_ridge,
@@ -159,7 +159,7 @@ class _Trials:
         """As the model of them all."""
         if self.many.processes.is_main and self.best is not None:
             kept = self.best.best
-            write_folder(self.folder / "checkpoints" / "best", lambda new: _copy(kept, new))
+            write_over(self.folder / "checkpoints" / "best", lambda new: _copy(kept, new))
             keep_data(self.best.folder, self.folder)
 
 

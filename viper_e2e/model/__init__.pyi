@@ -27,6 +27,7 @@ from .prediction import failed as failed
 from .predictions import Predictions as Predictions
 from .predictions_csv import submission_ids as submission_ids
 from .pretrained import labels_of as labels_of
+from .pretrained import write_over as write_over
 from .records import Record as Record
 from .records import is_faceless as is_faceless
 from .records import record_of as record_of

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import filecmp
+import logging
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +25,8 @@ from viper_e2e.runtime import count_of, digest, first_of
 
 if TYPE_CHECKING:
     from typing import Self  # which beartype refuses around a method by itself
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION = "calibration.json"
 """The file in a checkpoint that has one; earlier versions read past it."""
@@ -153,6 +158,38 @@ def write(model: Pretrained, folder: Path, *, self_contained: bool = False) -> N
         calibration=model.calibration,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_over(target: Path, fill: Callable[[Path], None], *, keep_previous: bool = False) -> None:
+    """Replace a model by the one that ``fill`` writes, as :func:`checkpoint.write_folder` does.
+
+    A calibration of the former one stays with the same model; of another one it would be wrong, and is gone,
+    which is said.
+    """
+    former = target / CALIBRATION
+    is_calibrated = former.is_file()
+
+    def fill_all(new: Path) -> None:
+        fill(new)
+        if is_calibrated and _is_same_model(new, target) and not (new / CALIBRATION).exists():
+            shutil.copy2(former, new)
+
+    checkpoint.write_folder(target, fill_all, keep_previous=keep_previous)
+    if is_calibrated and not former.exists():
+        logger.warning("%s: holds another model now; it is not calibrated, as the former was", target)
+
+
+def _is_same_model(one: Path, other: Path) -> bool:
+    """Whether two folders are byte by byte the same in all that predictions come from before calibration."""
+
+    def files(folder: Path) -> dict[Path, Path]:
+        found = [folder / "config.json", folder / "model.safetensors", *folder.glob("backbones/**/*")]
+        return {path.relative_to(folder): path for path in found if path.is_file()}
+
+    ours, theirs = files(one), files(other)
+    return ours.keys() == theirs.keys() and all(
+        filecmp.cmp(path, theirs[name], shallow=False) for name, path in ours.items()
+    )
 
 
 def write_calibration(calibration: Calibration, folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from viper_e2e.config import TrainConfig
 from viper_e2e.loading import RunQuarantine
-from viper_e2e.model import CheckpointError, ViPER, newest_whole, pretrained, write_folder
+from viper_e2e.model import CheckpointError, ViPER, newest_whole, pretrained, write_over
 from viper_e2e.runtime import AS_IT_IS, console
 from viper_e2e.training import state as training_state
 from viper_e2e.training.ema import WeightEMA
@@ -83,7 +83,7 @@ class Saver:
             return True
         try:
             with self.average.swapped_in():
-                write_folder(folder, fill, keep_previous=keep_previous)
+                write_over(folder, fill, keep_previous=keep_previous)
         except OSError as error:
             # A full or read-only disk must not end days of training; the last good folder is untouched.
             self.refusal = error.strerror or str(error)
