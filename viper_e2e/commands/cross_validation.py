@@ -96,7 +96,8 @@ def _show(found: CrossValidation, scores: Mapping[str, FoldScores]) -> None:
 def _settle_seeds(folding: Folding, by_seed: Mapping[int, Mapping[str, FoldScores]], note: str) -> None:
     """The spread over seeds, beside their folders."""
     names = next(iter(by_seed.values()))
-    tasks = {name: over_seeds([scores[name] for scores in by_seed.values()]) for name in names}
+    spreads = {name: over_seeds([scores[name] for scores in by_seed.values()]) for name in names}
+    tasks = {name: {one: over.to_json() for one, over in own.items()} for name, own in spreads.items()}
     path = folding.folder / "seeds.json"
     with written_whole(path) as partial:
         checkpoint.write_json(partial, readable({"seeds": list(by_seed), "tasks": tasks}))

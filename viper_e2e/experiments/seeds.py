@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from viper_e2e.config import Settings
@@ -16,7 +15,7 @@ from viper_e2e.experiments.many_trainings import ManyTrainings
 from viper_e2e.experiments.outcome import Failed, Outcome, Run
 from viper_e2e.report import RunLog, ScoreRecord
 from viper_e2e.runtime import console, plain_json, write_text
-from viper_e2e.scoring import AGREEMENT
+from viper_e2e.scoring import AGREEMENT, Spread
 from viper_e2e.training import (
     check_to_resume,
     keep_data,
@@ -144,23 +143,14 @@ def summarised(logs: Mapping[int, RunLog]) -> dict[str, Any]:
     summary["best"] = max(best, key=lambda seed: best[seed].rank)
     summary["chosen_by"] = first.judgement.measure
     for measure in AGREEMENT:
-        summary[f"mean_{measure}"] = _spread([scores.mean(measure) for scores in best.values()])
+        summary[f"mean_{measure}"] = _spread(scores.mean(measure) for scores in best.values())
     summary["tasks"] = {
         task: {"kind": record["kind"]}
-        | {
-            name: _spread([scores.tasks[task][name] for scores in best.values()])
-            for name in measures_in(record)
-        }
+        | {name: _spread(scores.tasks[task][name] for scores in best.values()) for name in measures_in(record)}
         for task, record in first.tasks.items()
     }
     return summary
 
 
-def _spread(values: Sequence[float | None]) -> dict[str, Any]:
-    known = [value for value in values if value is not None]
-    is_known = len(values) > 1 and len(known) == len(values)
-    return {
-        "values": list(values),
-        "mean": fmean(known) if is_known else None,
-        "deviation": stdev(known) if is_known else None,
-    }
+def _spread(values: Iterable[float | None]) -> dict[str, Any]:
+    return Spread(tuple(values)).to_json()

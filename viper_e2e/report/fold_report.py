@@ -13,7 +13,7 @@ from rich.table import Table
 from viper_e2e.report import drawing, tables
 from viper_e2e.report.tables import plain_table, rounded, task_title, with_interval
 from viper_e2e.runtime import count_of
-from viper_e2e.scoring import FoldScores, main_measure, over_seeds
+from viper_e2e.scoring import FoldScores, Spread, main_measure, over_seeds
 from viper_e2e.tasks import measure_title
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def fold_tables(scores: Mapping[str, FoldScores]) -> list[Table]:
         )
         for measure in one.measures:
             pooled = with_interval(one.pooled.values[measure], one.pooled.intervals.get(measure))
-            whole.add_row(measure_title(measure), pooled, spread(*one.over_folds(measure)))
+            whole.add_row(measure_title(measure), pooled, spread(one.over_folds(measure)))
         made += [whole, _each(one)]
     return made
 
@@ -49,8 +49,8 @@ def fold_seed_tables(by_seed: Mapping[int, Mapping[str, FoldScores]]) -> list[Ta
             ("measure", "mean ± sd over seeds", "each"),
         )
         for measure, over in over_seeds([scores[name] for scores in by_seed.values()]).items():
-            each = " ".join("–" if value is None else rounded(value) for value in over["values"])
-            whole.add_row(measure_title(measure), spread(over["mean"], over["deviation"]), each)
+            each = " ".join("–" if value is None else rounded(value) for value in over.values)
+            whole.add_row(measure_title(measure), spread(over), each)
         made.append(whole)
     return made
 
@@ -65,11 +65,11 @@ def _each(scores: FoldScores) -> Table:
     return each
 
 
-def spread(mean: float | None, deviation: float | None) -> str:
+def spread(over: Spread) -> str:
     """``0.612 ± 0.034``."""
-    if mean is None:
+    if over.mean is None:
         return "–"
-    return rounded(mean) if deviation is None else f"{rounded(mean)} ± {rounded(deviation)}"
+    return rounded(over.mean) if over.deviation is None else f"{rounded(over.mean)} ± {rounded(over.deviation)}"
 
 
 def fold_plot(scores: Mapping[str, FoldScores], path: str | os.PathLike) -> Path:
@@ -81,7 +81,7 @@ def fold_plot(scores: Mapping[str, FoldScores], path: str | os.PathLike) -> Path
         folds = list(one.by_fold)
         values = [one.by_fold[fold].values[measure] for fold in folds]
         panel.scatter(range(len(folds)), values, color=drawing.COLOURS[0], zorder=3)
-        mean, deviation = one.over_folds(measure)
+        mean, deviation = one.over_folds(measure).mean, one.over_folds(measure).deviation
         if mean is not None:
             panel.axhline(mean, color="#777777", lw=1, ls="--", label="mean over folds")
             if deviation is not None:

@@ -13,6 +13,7 @@ from .comparing import on_common_clips as on_common_clips
 from .corpus_measures import with_thresholds as with_thresholds
 from .coverage import measured_coverage as measured_coverage
 from .fold_scores import FoldScores as FoldScores
+from .fold_scores import Spread as Spread
 from .fold_scores import fold_scores as fold_scores
 from .fold_scores import over_seeds as over_seeds
 from .groups import GroupScores as GroupScores

@@ -15,6 +15,29 @@ from viper_e2e.scoring.task_scores import Scores, TaskScores, task_scores
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Values of a measure over folds or seeds."""
+
+    values: tuple[float | None, ...]
+    """None where it is undefined."""
+
+    @property
+    def mean(self) -> float | None:
+        """None where one of them is undefined: a mean over those that did well would flatter."""
+        known = [value for value in self.values if value is not None]
+        return fmean(known) if known and len(known) == len(self.values) else None
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation; None without a mean, and where there is but one value."""
+        known = [value for value in self.values if value is not None]
+        return stdev(known) if self.mean is not None and len(known) > 1 else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"values": list(self.values), "mean": self.mean, "deviation": self.deviation}
+
+
+@dataclass(frozen=True)
 class FoldScores:
     """One task's scores over all folds."""
 
@@ -23,15 +46,13 @@ class FoldScores:
     by_fold: Mapping[str, TaskScores]
     """Of the clips of each fold alone, without intervals."""
 
-    def over_folds(self, measure: str) -> tuple[float | None, float | None]:
-        """Mean and standard deviation of the folds' values; None where a fold has none, or there is but one."""
-        return _spread([finite_or_none(scores.values[measure]) for scores in self.by_fold.values()])
+    def over_folds(self, measure: str) -> Spread:
+        return Spread(tuple(finite_or_none(scores.values[measure]) for scores in self.by_fold.values()))
 
     def to_json(self) -> dict[str, Any]:
         """As `task_record` has the pooled scores, with ``over_folds`` and ``by_fold``."""
-        over = {
-            name: dict(zip(("mean", "deviation"), self.over_folds(name), strict=True)) for name in self.measures
-        }
+        spreads = {name: self.over_folds(name) for name in self.measures}
+        over = {name: {"mean": one.mean, "deviation": one.deviation} for name, one in spreads.items()}
         each = {
             fold: {"num_clips": scores.num_clips}
             | {name: finite_or_none(value) for name, value in scores.values.items()}
@@ -44,22 +65,12 @@ class FoldScores:
         return tuple(self.pooled.values)
 
 
-def over_seeds(by_seed: Sequence[FoldScores]) -> dict[str, dict[str, Any]]:
-    """One task cross-validated with several seeds: each measure's ``values`` of all clips, their ``mean``
-    and ``deviation``; None where a seed has none."""
-    found = {}
-    for measure in by_seed[0].measures:
-        values = [finite_or_none(scores.pooled.values[measure]) for scores in by_seed]
-        mean, deviation = _spread(values)
-        found[measure] = {"values": values, "mean": mean, "deviation": deviation}
-    return found
-
-
-def _spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return None, None
-    return fmean(known), stdev(known) if len(known) > 1 else None
+def over_seeds(by_seed: Sequence[FoldScores]) -> dict[str, Spread]:
+    """Measures of all clips of one task that was cross-validated with several seeds."""
+    return {
+        measure: Spread(tuple(finite_or_none(scores.pooled.values[measure]) for scores in by_seed))
+        for measure in by_seed[0].measures
+    }
 
 
 def fold_scores(pooled: Scores, labels: LabelSet, by_fold: Mapping[str, Predictions]) -> dict[str, FoldScores]:
