@@ -7,8 +7,7 @@ import torch
 from accelerate import Accelerator
 from support.training_runs import make_corpus, settings
 
-from viper_e2e.commands.cli import main
-from viper_e2e.commands.train_commands import train
+from viper_e2e.commands.cli import main, train
 from viper_e2e.model import ViPEROutput
 from viper_e2e.runtime import Processes
 from viper_e2e.training.absent_modalities import AbsentModalities

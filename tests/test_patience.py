@@ -4,7 +4,7 @@ import pytest
 from support.training_runs import lines, make_corpus, run, same, settings, weights
 
 from viper_e2e.commands import main
-from viper_e2e.commands.train_commands import train
+from viper_e2e.commands.cli import train
 from viper_e2e.errors import ViperError
 from viper_e2e.experiments.folding import Folding
 from viper_e2e.loading import Cursor

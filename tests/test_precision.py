@@ -14,8 +14,7 @@ from support.media import make_clip
 from support.models import model_of
 from support.training_runs import arguments, run, same, settings, weights
 
-from viper_e2e.commands.cli import main
-from viper_e2e.commands.train_commands import train
+from viper_e2e.commands.cli import main, train
 from viper_e2e.errors import ViperError
 from viper_e2e.model import precision
 from viper_e2e.model.precision import Choice, choose_precision, fastest_precision, measured

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from viper_e2e.commands import cli
-from viper_e2e.commands.command_table import Command
+from viper_e2e.commands.cli import Command
 from viper_e2e.runtime import progress
 from viper_e2e.runtime.progress import ProgressBar, clock, counting, waiting
 

@@ -9,9 +9,8 @@ import torch
 from support.training_runs import arguments, same, settings, weights
 from support.visual_encoders import write_vit
 
-from viper_e2e.commands.cli import main
+from viper_e2e.commands.cli import main, train
 from viper_e2e.commands.retraining import of_subset, subsets_of
-from viper_e2e.commands.train_commands import train
 from viper_e2e.encoders.prepared import TokenCache
 
 

@@ -8,8 +8,8 @@ import torch
 from support.training_runs import lines, run, same, settings, weights
 
 from viper_e2e.commands import cli
+from viper_e2e.commands.cli import train
 from viper_e2e.commands.parsing import parse_train
-from viper_e2e.commands.train_commands import train
 from viper_e2e.config import FusionConfig
 from viper_e2e.encoders import Stream
 from viper_e2e.errors import ViperError

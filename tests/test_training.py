@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from support.training_runs import JOINT, losses, run, same, settings, weights
 
-from viper_e2e.commands.train_commands import train
+from viper_e2e.commands.cli import train
 from viper_e2e.encoders.audio import AudioEncoder
 from viper_e2e.encoders.visual import VisualEncoder
 from viper_e2e.errors import ViperError

@@ -12,8 +12,8 @@ import torch
 
 from support.fork_server import ForkServer, together
 from support.media import make_clip, tone
+from viper_e2e.commands.cli import train
 from viper_e2e.commands.parsing import parse_train
-from viper_e2e.commands.train_commands import train
 from viper_e2e.config.settings import Settings
 from viper_e2e.experiments import many_trainings
 from viper_e2e.packing import pack

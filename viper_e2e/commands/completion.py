@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import Action, ArgumentParser
 from collections.abc import Iterator, Mapping
 
+from viper_e2e.commands.cli import COMMANDS, Command
 from viper_e2e.commands.command_line import parser_of
-from viper_e2e.commands.command_table import COMMANDS, Command
 from viper_e2e.commands.train_help import help_parser
 from viper_e2e.config import CompletionConfig
 from viper_e2e.errors import ExitCode

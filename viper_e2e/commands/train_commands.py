@@ -1,4 +1,4 @@
-"""train_commands.py: commands that understand every setting of `viper train`: their words -> what they run."""
+"""train_commands.py: further commands with every option of `viper train`: words -> what they run."""
 
 from __future__ import annotations
 
@@ -7,26 +7,10 @@ from collections.abc import Sequence
 from viper_e2e.commands.command_line import parse, parse_beside_train
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.commands.scratch import keep_scratch_in_memory
-from viper_e2e.config import AblateConfig, BenchConfig, CrossValConfig, Settings
+from viper_e2e.config import AblateConfig, BenchConfig, CrossValConfig
 from viper_e2e.runtime import without_collecting
 
 # What is imported inside needs torch, and the words are read before.
-
-
-def train_once(words: Sequence[str]) -> int:
-    """`viper train`."""
-    settings = parse_train(words, "viper train")
-    keep_scratch_in_memory()
-    return train(settings)
-
-
-def train(settings: Settings) -> int:
-    """Train once, or once per seed; returns the exit code."""
-    with without_collecting():
-        from viper_e2e.experiments import train_alone, train_seeds
-
-    is_one = max(settings.train.seeds, settings.train.ensemble) == 1
-    return train_alone(settings) if is_one else train_seeds(settings)
 
 
 def sweep(words: Sequence[str]) -> int:
