@@ -41,22 +41,21 @@ class Clips(NamedTuple):
 
 @torch.no_grad()
 def read(module: ViPER, shards: ShardSet, prepared: dict[str, PreparedClip]) -> Clips:
-    """Through `ViPER.watch`, so that a clip is what the product would have fused."""
+    """Out of the model, so that a clip is what the product would have fused."""
     entries = sorted((shards.entry(i) for i in range(len(shards))), key=lambda entry: entry.key)
-    seen: list[tuple[dict[str, Stream], Tensor, Tensor]] = []
-    module.watch = lambda *inputs: seen.append(inputs)
+    outputs = []
     for i in range(0, len(entries), BATCH):
-        module([adopted(prepared[entry.key], module, last_alone=False) for entry in entries[i : i + BATCH]])
-    module.watch = None
+        clips = [adopted(prepared[entry.key], module, last_alone=False) for entry in entries[i : i + BATCH]]
+        outputs.append(module(clips, keep_streams=True))
     streams = {
-        name: Stream(*(torch.cat(parts) for parts in zip(*(one[0][name] for one in seen), strict=True)))
+        name: Stream(*(torch.cat(parts) for parts in zip(*(one.streams[name] for one in outputs), strict=True)))
         for name in module.modalities
     }
     names = sorted({entry.subject for entry in entries})
     return Clips(
         streams,
-        torch.cat([one[1] for one in seen]),
-        torch.cat([one[2] for one in seen]),
+        torch.cat([output.face_found for output in outputs]),
+        torch.cat([output.duration_seconds for output in outputs]),
         torch.tensor([entry.intensities for entry in entries]),
         torch.tensor([names.index(entry.subject) for entry in entries]),
     )

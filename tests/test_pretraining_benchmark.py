@@ -15,7 +15,10 @@ import pretraining_draw
 import pretraining_tasks
 
 from viper_e2e.config import FusionConfig, TrainConfig
-from viper_e2e.encoders import Stream
+from viper_e2e.config.presets import PRESETS
+from viper_e2e.encoders import Stream, TokenCache
+from viper_e2e.model import ViPER
+from viper_e2e.shards import ShardSet
 
 WIDTHS, SLOTS, LABELLED = {"visual": 6, "audio": 6}, 4, 8
 
@@ -57,6 +60,24 @@ def draw_of(splits: dict[str, pretraining_clips.Clips]) -> pretraining_draw.Draw
         config=SimpleNamespace(fusion=fusion),
     )
     return pretraining_draw.Draw(module, TrainConfig(), splits, 1, LABELLED)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_clips_are_read_as_the_model_would_have_fused_them(corpus):
+    model, shards = ViPER(PRESETS["micro"]()).eval(), ShardSet(f"{corpus}/shards/val-*.tar")
+    prepared, streams = {}, {}
+    for i in range(len(shards)):
+        (clip,), cache = model.prepare(shards.read(i)), TokenCache()
+        key = shards.entry(i).key
+        streams[key] = model([clip], cache=cache, keep_streams=True).streams
+        prepared[key] = model.cacheable(clip, cache)
+    clips = pretraining_clips.read(model, shards, prepared)
+    for name, stream in clips.streams.items():
+        alone = zip(*(streams[key][name] for key in sorted(streams)), strict=True)
+        assert all(torch.equal(ours, torch.cat(theirs)) for ours, theirs in zip(stream, alone, strict=True))
+    assert clips.face_found.shape == clips.streams["visual"].present.shape
+    assert len(clips.duration_seconds) == len(clips.subjects) == len(shards)
 
 
 @pytest.mark.slow
