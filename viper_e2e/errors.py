@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Callable, Iterable
 from enum import IntEnum
@@ -30,6 +29,8 @@ class ViperError(ValueError):
 
 def nearest(name: str, names: Iterable[str], *, likeness: float = 0.6) -> str | None:
     """The one of ``names`` that was probably meant. ``likeness``: at least this, from 0 to 1 (the same)."""
+    import difflib  # needed for mistakes alone
+
     return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=likeness)), None)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 MEMORY = Path("/dev/shm")
@@ -18,6 +16,8 @@ def keep_scratch_in_memory() -> None:
     """
     if not os.access(MEMORY, os.W_OK):
         return
+    import tempfile
+
     tempfile.tempdir = str(MEMORY)
     if "MPLCONFIGDIR" not in os.environ:
         folder = tempfile.mkdtemp(prefix="viper-matplotlib-")
@@ -26,5 +26,7 @@ def keep_scratch_in_memory() -> None:
 
 
 def _remove(folder: str, owner: int) -> None:
+    import shutil
+
     if os.getpid() == owner:  # forked workers leave it to us
         shutil.rmtree(folder, ignore_errors=True)
