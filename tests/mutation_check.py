@@ -70,7 +70,7 @@ MUTATIONS = [
     Mutation("published/safe_pickle.py", "if count == MAX_INSTRUCTIONS:", "if False:", "safe_pickle hostile"),
     Mutation("loading/skips.py", "if self.in_a_row > self.max_in_a_row:", "if False:", "skips"),
     Mutation("loading/skips.py", 'if record.stage != "quarantine":', "if True:", "skips"),
-    Mutation("loading/windows.py", "if wanted != self._next:", "if False:", "windows"),
+    Mutation("loading/windows.py", "if (clip, number) != self._next:", "if False:", "windows"),
     Mutation("loading/clip_cache.py", "<= self.budget_bytes", "<= 2 * self.budget_bytes", "clip_cache"),
     Mutation("training/ema.py", "(10 + self.num_updates)", "(1 + self.num_updates)", "averaging"),
     Mutation("training/optimizer.py", "return (done + 1) / warmup", "return done / warmup", "optimizer"),
