@@ -17,6 +17,8 @@ UNNAMED = "intensities"
 
 HOLDS_FROM = 0.5
 """A label holds from this probability on."""
+LEAST_PROBABILITY = 1e-30
+"""Below it a probability counts as this: its logarithm stays finite."""
 
 MEASURES = {
     "intensities": ("pearson", "ccc", "icc", "mse", "rmse", "mae"),

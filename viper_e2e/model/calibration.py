@@ -13,11 +13,9 @@ from jaxtyping import Float64
 
 from viper_e2e.labels import LabelSet, name_of
 from viper_e2e.runtime import count_of
-from viper_e2e.tasks import HOLDS_FROM, Task
+from viper_e2e.tasks import HOLDS_FROM, LEAST_PROBABILITY, Task
 
 FORMAT, SCHEMA = "viper_e2e calibration", 1
-LEAST_PROBABILITY = 1e-30
-"""Below it a probability counts as this: its logarithm stays finite."""
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,9 @@ from viper_e2e.errors import ViperError
 from viper_e2e.fusion import LabelScale
 from viper_e2e.labels import LabelSet
 from viper_e2e.shards import ShardSet
-from viper_e2e.tasks import Task
+from viper_e2e.tasks import LEAST_PROBABILITY, Task
 from viper_e2e.training.losses import IntensityLoss, LossOutput
 from viper_e2e.training.uncertainty import UncertaintyWeights
-
-LEAST_PROBABILITY = 1e-30
-"""Below it a probability counts as this: its logarithm stays finite."""
 
 
 @dataclass(frozen=True)
