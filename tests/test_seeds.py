@@ -11,7 +11,7 @@ from support.run_logs import log_of
 from support.training_runs import arguments, diverging, lines, run, same, weights
 
 from viper_e2e.commands.cli import main
-from viper_e2e.experiments.seeds import summarised
+from viper_e2e.experiments.seeds_summary import summarised
 
 pytestmark = pytest.mark.slow
 

@@ -134,7 +134,7 @@ def show_trials(rows: Sequence[TrialRow], folder: Path, title: str) -> bool:
     least has not failed."""
     from viper_e2e.commands.pictures import draw
     from viper_e2e.experiments import ranked
-    from viper_e2e.report import stdout_console, trials_plot
+    from viper_e2e.report import shown_score, stdout_console, trials_plot
     from viper_e2e.runtime import table
 
     best_first = ranked(rows)
@@ -145,7 +145,7 @@ def show_trials(rows: Sequence[TrialRow], folder: Path, title: str) -> bool:
     for row in best_first:
         told = ["failed", *("–" for _ in others)]
         if not row.failed:
-            told = [_shown(value) for value in (row.value, *row.other_measures.values())]
+            told = [shown_score(value) for value in (row.value, *row.other_measures.values())]
         cells.append((row.trial, *row.settings.values(), *told, row.epoch or "–"))
     stdout_console().print(table(title, columns, cells))
     plot = folder / f"{title}.png"
@@ -170,7 +170,3 @@ def tell_ending(rows: Sequence[TrialRow], folder: Path) -> None:
     best = ranked(rows)[0].trial
     console.print(f"best: {best}, kept as {folder / 'checkpoints' / 'best'}", **AS_IT_IS)
     console.print(f"next: viper infer CLIP --checkpoint {shlex.quote(str(folder))}", **AS_IT_IS)
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"

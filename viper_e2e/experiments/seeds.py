@@ -1,11 +1,10 @@
-"""seeds.py: a training per seed (`--seeds`, `--ensemble`); mean and deviation of their scores."""
+"""seeds.py: a training per seed (`--seeds`), and one model of them all (`--ensemble`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from viper_e2e.config import Settings
 from viper_e2e.errors import ViperError
@@ -13,14 +12,12 @@ from viper_e2e.experiments.closing_lines import ensemble_lines, failed_seeds_lin
 from viper_e2e.experiments.ensembling import check_joinable, join
 from viper_e2e.experiments.many_trainings import ManyTrainings
 from viper_e2e.experiments.outcome import Failed, Outcome, Run
-from viper_e2e.report import RunLog, ScoreRecord
+from viper_e2e.experiments.seeds_summary import seeds_table, summarised
+from viper_e2e.report import ScoreRecord
 from viper_e2e.runtime import console, plain_json, write_text
-from viper_e2e.scoring import AGREEMENT, Spread
 from viper_e2e.training import (
     check_to_resume,
     keep_data,
-    measures_in,
-    seeds_table,
     shards_of,
     with_absolute_paths,
     write_settings,
@@ -125,32 +122,3 @@ def seeded(settings: Settings) -> list[Settings]:
         )
         runs.append(replace(settings, train=train))
     return runs
-
-
-def summarised(logs: Mapping[int, RunLog]) -> dict[str, Any]:
-    """Mean and standard deviation over seeds, as the challenge's baseline tells them (Christ et al. 2022).
-
-    ``logs``: by seed. Of each the epoch counts that ``checkpoints/best`` holds; a seed
-    that was never validated is left out. ``seeds``, ``best`` of them, ``chosen_by`` (the measure that chose it
-    and the epochs), and per measure ``{"values", "mean", "deviation"}``, of which the latter are ``None`` where
-    a value is undefined; under ``tasks`` of each task in its own measures.
-    """
-    best = {seed: found.scores for seed, log in logs.items() if (found := log.best) is not None}
-    summary: dict[str, Any] = {"seeds": list(best)}
-    if not best:
-        return summary
-    first = next(iter(best.values()))
-    summary["best"] = max(best, key=lambda seed: best[seed].rank)
-    summary["chosen_by"] = first.judgement.measure
-    for measure in AGREEMENT:
-        summary[f"mean_{measure}"] = _spread(scores.mean(measure) for scores in best.values())
-    summary["tasks"] = {
-        task: {"kind": record["kind"]}
-        | {name: _spread(scores.tasks[task][name] for scores in best.values()) for name in measures_in(record)}
-        for task, record in first.tasks.items()
-    }
-    return summary
-
-
-def _spread(values: Iterable[float | None]) -> dict[str, Any]:
-    return Spread(tuple(values)).to_json()

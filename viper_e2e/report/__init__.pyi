@@ -33,3 +33,4 @@ from .run_log import YardstickRecord as YardstickRecord
 from .run_log import main_measure_of as main_measure_of
 from .run_log import rank as rank
 from .tables import over_in_words as over_in_words
+from .tables import shown_score as shown_score

@@ -184,5 +184,10 @@ def with_interval(value: float, interval: Interval | None) -> str:
     return f"{rounded(value)} [{rounded(interval.low)}, {rounded(interval.high)}]"
 
 
+def shown_score(value: float | None) -> str:
+    """As the tables of a training have it."""
+    return "–" if value is None else f"{value:.4f}"
+
+
 def rounded(value: float) -> str:
     return f"{round(value, 3) + 0.0:.3f}"  # + 0.0: nobody wants to read -0.000

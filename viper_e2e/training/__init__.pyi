@@ -25,7 +25,6 @@ from .run_folder import write_settings as write_settings
 from .shared_clips import SharedClips as SharedClips
 from .tables import MEASURES as MEASURES
 from .tables import measures_in as measures_in
-from .tables import seeds_table as seeds_table
 from .tables import titled_measures as titled_measures
 from .trainer import Trainer as Trainer
 from .trainer import open_trainer as open_trainer

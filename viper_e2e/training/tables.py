@@ -10,11 +10,11 @@ from rich.table import Table
 from viper_e2e.config import FusionConfig
 from viper_e2e.loading import Share, clips_per_epoch
 from viper_e2e.model import ViPER
-from viper_e2e.report import EpochRecord, ValidationRecord
-from viper_e2e.runtime import count_of, table
+from viper_e2e.report import EpochRecord, ValidationRecord, shown_score
+from viper_e2e.runtime import table
 from viper_e2e.scoring import AGREEMENT
 from viper_e2e.shards import Corpus
-from viper_e2e.tasks import BLENDS, measure_title, names_none
+from viper_e2e.tasks import BLENDS, measure_title
 
 
 def branch_table(model: ViPER) -> Table:
@@ -58,10 +58,10 @@ def groups_table(groups: Sequence[Mapping[str, Any]]) -> Table:
 
 def epoch_line(record: EpochRecord) -> str:
     """What an epoch came to, in one line."""
-    line = f"epoch {record.epoch + 1:>3}  step {record.step:>6}  loss {_shown(record.train_loss)}"
+    line = f"epoch {record.epoch + 1:>3}  step {record.step:>6}  loss {shown_score(record.train_loss)}"
     if record.val is not None:
         scores = record.val.scores
-        told = [f"{name} {_shown(scores.mean(key))}" for name, key in MEASURES]
+        told = [f"{name} {shown_score(scores.mean(key))}" for name, key in MEASURES]
         if scores.names_tasks:
             told = [f"{task} {task_line(one)}" for task, one in scores.tasks.items()]
         line += f"  {'val of the average' if record.val.weights == 'average' else 'val'} {'  '.join(told)}"
@@ -98,7 +98,7 @@ def titled_measures(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def task_line(record: Mapping[str, Any]) -> str:
     shown = [*titled_measures(record), *((name, name) for name in BLENDS if name in record)]
-    return " ".join(f"{name} {_shown(record[key])}" for name, key in shown)
+    return " ".join(f"{name} {shown_score(record[key])}" for name, key in shown)
 
 
 def corpus_lines(record: ValidationRecord) -> Iterator[str]:
@@ -118,10 +118,6 @@ def mixture_table(shares: Sequence[Share], corpora: Sequence[Corpus]) -> Table:
     return table("mixture", ("corpus", "tasks", "clips", "clips an epoch", "share", "times an epoch"), rows)
 
 
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
 def flat_numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     """``{"val": {"pearson": {"fear": 0.5}}}`` → ``("val/pearson/fear", 0.5)``: numbers only."""
     for name, value in record.items():
@@ -129,19 +125,3 @@ def flat_numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[
             yield from flat_numbers(value, f"{prefix}{name}/")
         elif isinstance(value, int | float):
             yield f"{prefix}{name}", value
-
-
-def seeds_table(summary: Mapping[str, Any]) -> Table:
-    """Mean ± standard deviation over trainings that differ in their seed alone; see `training.summarised`."""
-    found = {title: summary[f"mean_{key}"] for title, key in MEASURES}
-    if not names_none({name: one["kind"] for name, one in summary["tasks"].items()}):
-        each = [(task, *of_measure) for task, one in summary["tasks"].items() for of_measure in one.items()]
-        found = {f"{task} {measure_title(name)}": over for task, name, over in each if name != "kind"}
-    rows = []
-    for title, over in found.items():
-        spread = f"{_shown(over['mean'])} ± {_shown(over['deviation'])}"
-        rows.append((title, spread, " ".join(_shown(value) for value in over["values"])))
-    title = (
-        f"{count_of(len(summary['seeds']), 'seed')}, validation, best epoch of each by {summary['chosen_by']}"
-    )
-    return table(title, ("measure", "mean ± sd", "each"), rows)
