@@ -48,6 +48,11 @@ _TABLE = (
 and the new one."""
 
 _SHOWN = (
+    ("0.5", "packing", "tables", "ColumnChoices LabelTable Row TaskColumns label_titles read_labels"),
+    ("0.5", "packing", "tables", "read_tasks write_labels"),
+    ("0.5", "shards", "shards", "FarReading>RemoteReading KeptShards>ShardCache"),
+    ("0.5", "training", "model", "compute_dtype fastest_precision resolve_precision"),
+    ("0.6", "report", "tasks", "measure_title"),
     ("0.6", "training", "experiments", "CrossValidation Folding ManyTrainings Outcome Proposals Trial"),
     ("0.6", "training", "experiments", "cross_validate drawn grid join ranked read_axes read_plan"),
     ("0.6", "training", "experiments", "run_trials settled_plan train_alone train_seeds without_effect"),
