@@ -120,8 +120,8 @@ def note_on(found: CrossValidation, scores: Mapping[str, FoldScores]) -> str:
         "last": "after its last epoch; no epoch was chosen",
         "best": "at its best epoch on clips of its own training folds (--inner-val)",
     }[found.checkpoint]
-    fitted = any(task.thresholds for task in found.pooled.labels.tasks)
-    thresholds = "; thresholds of blends fitted on these very clips" if fitted else ""
+    is_fitted = bool(found.pooled.labels.thresholds)
+    thresholds = "; thresholds of blends fitted on these very clips" if is_fitted else ""
     over = {
         over_in_words(one.pooled.over, one.pooled.caution) for one in scores.values() if one.pooled.intervals
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
@@ -94,8 +94,7 @@ def measured_labels(model: ViPER, corpus: LabelSet | None) -> LabelSet:
     labels = model.labels if corpus is None else model.labels.measured_as(corpus)
     of_tasks = {} if model.calibration is None else model.calibration.tasks
     found = {name: one.thresholds for name, one in of_tasks.items() if one.thresholds}
-    tasks = (replace(task, thresholds=found.get(task.name, task.thresholds)) for task in labels.tasks)
-    return replace(labels, tasks=tuple(tasks))
+    return labels.with_thresholds(labels.thresholds | found)
 
 
 def _labelled(shards: ShardSet, model: ViPER, options: EvalConfig) -> tuple[ShardSet, LabelMap | None]:

@@ -101,6 +101,16 @@ class LabelSet:
         return bool(self.tasks)
 
     @property
+    def thresholds(self) -> dict[str, tuple[float, float]]:
+        """Thresholds of blends that were fitted, by task."""
+        return {task.name: task.thresholds for task in self.tasks if task.thresholds is not None}
+
+    def with_thresholds(self, fitted: Mapping[str, tuple[float, float]]) -> LabelSet:
+        """The same labels with these ``thresholds`` and no others."""
+        tasks = (replace(task, thresholds=fitted.get(task.name)) for task in self.tasks)
+        return replace(self, tasks=tuple(tasks))
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Our spelling: lower case, words joined by underscores."""
         return tuple(name_of(column) for column in self.columns)

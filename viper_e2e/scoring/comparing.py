@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from viper_e2e.errors import ViperError
-from viper_e2e.labels import LabelSet, are_alike, differing, order_of
+from viper_e2e.labels import are_alike, differing, order_of
 from viper_e2e.model import Predictions
 from viper_e2e.runtime import all_of, count_of, first_of
 from viper_e2e.scoring.bootstrap import Interval, Over, drawn, finite_or_none, interval_of, resamples
@@ -101,7 +101,7 @@ def _with_columns_of_first(runs: Sequence[Predictions], names: Sequence[str]) ->
         ordered.append(
             replace(
                 run,
-                labels=_with_thresholds_of(run, first.labels),
+                labels=first.labels.with_thresholds(run.labels.thresholds),
                 predicted=run.predicted[:, columns],
                 true=run.true[:, columns],
             )
@@ -133,12 +133,6 @@ def _other_subjects(runs: Sequence[Predictions], names: Sequence[str]) -> Iterat
         pairs = set(zip(subjects, drawn, strict=True))
         if not len(pairs) == len(set(subjects)) == len(set(drawn)):
             yield f"{name}: its clips have other subjects than in {first}; the bootstrap draws those of {first}"
-
-
-def _with_thresholds_of(run: Predictions, labels: LabelSet) -> LabelSet:
-    """``labels``, with what was fitted for this run: each model has its own."""
-    own = {task.name: task.thresholds for task in run.labels.tasks}
-    return replace(labels, tasks=tuple(replace(task, thresholds=own[task.name]) for task in labels.tasks))
 
 
 def compare(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -99,16 +99,14 @@ def fitted_thresholds(
 
 def with_thresholds(predictions: Predictions) -> LabelSet:
     """The labels of predictions, with thresholds of their blends fitted on these very clips."""
-    labels, tasks = predictions.labels, []
+    labels, fitted = predictions.labels, {}
     for task, columns in labels.parts:
-        if set(task.measures).intersection(BLENDS):
-            true = predictions.true[:, columns]
-            known = predictions.scored & ~np.isnan(true).any(1)
-            if known.any():
-                pair = fitted_thresholds(predictions.predicted[known][:, columns], true[known], task.alone)
-                task = replace(task, thresholds=pair)
-        tasks.append(task)
-    return replace(labels, tasks=tuple(tasks)) if labels.tasks else labels
+        true = predictions.true[:, columns]
+        known = predictions.scored & ~np.isnan(true).any(1)
+        if set(task.measures).intersection(BLENDS) and known.any():
+            predicted = predictions.predicted[known][:, columns]
+            fitted[task.name] = fitted_thresholds(predicted, true[known], task.alone)
+    return labels.with_thresholds(labels.thresholds | fitted)
 
 
 def notes_of(task: Task) -> str:

@@ -137,9 +137,7 @@ def training_labels(shards: ShardSet, output: str, last: Path | None = None) -> 
     folder = newest_whole(last)[0] if last is not None else None
     if folder is not None:
         saved = labels_of(folder)
-        fitted = {task.name: task.thresholds for task in saved.tasks}
-        tasks = tuple(replace(task, thresholds=fitted.get(task.name)) for task in labels.tasks)
-        return scaled_as(replace(labels, tasks=tasks), saved)
+        return scaled_as(labels.with_thresholds(saved.thresholds), saved)
     scales = [_scale_of(task, own, output) for (task, _), own in zip(labels.parts, moments, strict=True)]
     centres, widths = (tuple(value for scale in scales for value in scale[side]) for side in (0, 1))
     return replace(labels, centres=centres, widths=widths) if any(widths) else labels
