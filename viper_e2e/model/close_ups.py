@@ -31,13 +31,13 @@ TOO_LARGE = (
 
 @dataclass(frozen=True)
 class View:
-    """What is decoded again of a clip."""
+    """Part of a clip to decode again."""
 
     max_side: int
     size: tuple[int, int]
     """Width, height of its frames at that size."""
     windows: dict[int, Window]
-    """Of the frames with a face, by their place."""
+    """Windows of the frames with a face, by their place."""
 
     @property
     def num_bytes(self) -> int:
@@ -51,7 +51,7 @@ def plan_view(
     specs: Sequence[CropSpec],
     margin: float,
 ) -> View | None:
-    """What to decode again of a clip whose face has fewer pixels than its crops; ``None``: nothing.
+    """The part to decode again of a clip whose face has fewer pixels than its crops; ``None``: nothing.
 
     At the clip's own resolution, unless that took more bytes than the frames do, as where a face is large in a
     very large picture: then as large as these allow.

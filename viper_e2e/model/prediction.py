@@ -30,7 +30,7 @@ class Prediction:
     """Number of the clip in its source; -1: it is not there as a whole, or there is no source."""
     person: int = ONLY_PERSON
     start_seconds: float | None = None
-    """On the clip's clock, to the millisecond, as all times here; ``None`` if nothing was read."""
+    """Begin on the clip's clock, to the millisecond, as all times here; ``None`` if nothing was read."""
     end_seconds: float | None = None
     is_window: bool = False
     """A part of its clip, scored as a clip of its own."""
@@ -39,9 +39,9 @@ class Prediction:
     intensities: dict[str, float | None] | None = None
     """By emotion. NaN: the model gave no number; ``None``: left out on purpose; no dict: not read."""
     spread: dict[str, float] | None = None
-    """By emotion, the standard deviation over separately trained heads; ``None`` for a single head."""
+    """Standard deviation over separately trained heads, by emotion; ``None`` for a single head."""
     present: Mapping[str, bool] | None = None
-    """Which modalities the clip has."""
+    """Whether the clip has each modality."""
     face_found: float | None = None
     """Share of the model's frames that show a face, 0 … 1; ``None`` if the model reads no frames."""
     unheard_seconds: float | None = None
@@ -53,11 +53,11 @@ class Prediction:
     boxes: tuple[Box | None, ...] | None = None
     """The face in each of these frames; ``None`` unless asked for."""
     warning: str | None = None
-    """What a user should know about how the clip was read."""
+    """Warning about how the clip was read."""
     error: str | None = None
     """Why there are no intensities."""
     stage: str = ""
-    """Where it failed, as in `ClipError.stage`; journals of earlier versions do not have it."""
+    """Stage that failed, as in `ClipError.stage`; journals of earlier versions lack it."""
     hidden: tuple[str, ...] = ()
     """Modalities that were treated as absent."""
 
@@ -97,7 +97,7 @@ class Prediction:
         return replace(self, start_seconds=start, end_seconds=end, is_window=True, frame_seconds=frames)
 
     def to_json(self) -> dict[str, Any]:
-        """What a journal saves: all values that differ from their defaults, except the number in the source."""
+        """Record for a journal: all values that differ from their defaults, except the number in the source."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "index"}
         return {"clip": self.clip} | {n: v for n, v in values.items() if v != _DEFAULTS.get(n)}
 

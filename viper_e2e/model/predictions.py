@@ -107,7 +107,7 @@ class Predictions:
     def of_numbers(
         cls, labels: LabelSet, predicted: Float64[np.ndarray, "N E"], true: Float64[np.ndarray, "N E"]
     ) -> Predictions:
-        """Of clips of which nothing else is known, to be measured."""
+        """Predictions to measure, of clips about which nothing else is known."""
         names = {"label": labels.names, "modality": ()}
         columns: dict[str, Any] = {
             name: column.blank(len(predicted), names) for name, column in COLUMNS.items()

@@ -155,7 +155,7 @@ _WRITTEN: dict[str, Callable[[Any], str]] = {
 def submission_ids(
     path: str | os.PathLike, file_ids: Sequence[str], keys: Sequence[str], labels: LabelSet
 ) -> list[str]:
-    """What names each clip in a submission: its ``File_ID`` verbatim, else its key.
+    """Name of each clip in a submission: its ``File_ID`` verbatim, else its key.
 
     Raises :class:`ViperError` for an identifier that occurs twice, or that a spreadsheet would run as a formula
     (it could not stay verbatim). ``path``: of the submission, for the message.

@@ -54,7 +54,7 @@ from viper_e2e.model.transfer import Transfer
 
 
 class ViPER(Pretrained):
-    """From clips to reaction intensities in one forward pass; nothing is written to disk in between.
+    """Turn clips into reaction intensities in one forward pass; nothing is written to disk in between.
 
     ``model(clips)`` decodes, finds and crops faces, encodes every modality and fuses them; training and
     inference both call it. Backbones are frozen, except for adapters, until ``set_training_depths`` is called.
@@ -100,7 +100,7 @@ class ViPER(Pretrained):
         check_buildable("fusion", "its settings", new_fusion, search.checkpoint_budget)
         self.fusion = new_fusion()
         self.compute_dtype: torch.dtype | None = None
-        """Of backbones and fusion; ``None``: weights as they were made, under the caller's autocast."""
+        """Type of backbones and fusion; ``None``: weights as they were made, under the caller's autocast."""
         self.augment: Augment | None = None
         """Changes clips that come with a seed, in training mode alone; set by who trains, never saved."""
         self.modality_dropout = 0.0
@@ -186,7 +186,7 @@ class ViPER(Pretrained):
     def _views(
         self, clips: Sequence[PreparedClip | ClipError], slots: Slots, seeds: Sequence[int] | None
     ) -> list[ClipView]:
-        """What the encoders see of each clip in this pass."""
+        """Views of each clip for the encoders in this pass."""
         augment = self.augment if self.training and seeds is not None else None
         drawn = [None] * len(clips) if augment is None or seeds is None else seeds
         assert len(drawn) == len(clips), "a seed for each clip"
@@ -229,7 +229,7 @@ class ViPER(Pretrained):
         return records if several else records[0]
 
     def calibrated(self, output: ViPEROutput) -> ViPEROutput:
-        """With the intensities that people get: what `viper calibrate` has fitted, applied to them."""
+        """The output with calibrated intensities, as people get them."""
         if self.calibration is None:
             return output
         values = self.calibration.apply(output.intensities.cpu().double().numpy(), self.labels)

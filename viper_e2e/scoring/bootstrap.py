@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 Over = Literal["subjects", "clips"]
-"""What bootstrap intervals are over."""
+"""Units that a bootstrap draws."""
 FEW, FAR_TOO_FEW = 20, 10
 """Percentile intervals over fewer are too narrow (Hesterberg 2015; of clusters Cameron, Gelbach and Miller
 2008). Those of a mean over n have z √((n − 1) / n) / t of the width that they should have: 0.11 of it over 2,
@@ -24,11 +24,11 @@ class Interval:
 
 
 class Drawn(NamedTuple):
-    """What a bootstrap draws, each with all of its clips: subjects where all are known, else clips."""
+    """Units that a bootstrap draws with all of their clips: subjects if all are known, else clips."""
 
     over: Over
     sums: Float[np.ndarray, "G S"]
-    """Of each subject or clip."""
+    """Sums of each subject or clip."""
     caution: str
     """Why intervals are too narrow, in words; empty where they are not."""
 
@@ -63,7 +63,7 @@ def _caution(count: int, num_unknown: int = 0) -> str:
 
 
 def resamples(num_rows: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each row is drawn with replacement (Efron 1979), a resample per line, in blocks of at most
+    """Counts of each row, drawn with replacement (Efron 1979), a resample per line, in blocks of at most
     32 MB."""
     rng = np.random.default_rng(seed)
     block = max(1, 4_000_000 // num_rows)

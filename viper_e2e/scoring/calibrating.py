@@ -32,7 +32,7 @@ Measures = Mapping[str, tuple[float, Interval | None]]
 
 @dataclass(frozen=True)
 class TaskReport:
-    """What calibrating did to a task, on clips that its map was not fitted on."""
+    """Effect of calibration on a task, on clips that its map was not fitted on."""
 
     task: Task
     fitted: TaskCalibration
@@ -41,22 +41,22 @@ class TaskReport:
     bins_before: tuple[Bin, ...]
     bins_after: tuple[Bin, ...]
     over: Over
-    """What the intervals of the measures are over."""
+    """Units of the measures' intervals."""
     caution: str
-    """As of `Drawn`."""
+    """See `Drawn`."""
 
 
 @dataclass(frozen=True)
 class CalibrationMethod:
-    """How each kind of task is calibrated."""
+    """Methods of calibration for each kind of task."""
 
     numbers: str = "affine"
-    """Of intensities and numbers: `affine`, `isotonic`, `none`."""
+    """Method for intensities and numbers: `affine`, `isotonic`, `none`."""
     classes: str = "temperature"
-    """Of classes and labels: `temperature`, `none`."""
+    """Method for classes and labels: `temperature`, `none`."""
     coverage: float = 0.9
     seed: int = 0
-    """Which clips, or subjects, are in which half."""
+    """Seed of the split of clips, or subjects, into halves."""
 
 
 def fit_calibration(
@@ -114,7 +114,7 @@ def conformal_quantile(scores: Float[np.ndarray, "N"], coverage: float) -> float
 
 
 def first_half(groups: Sequence[str], seed: int) -> np.ndarray:
-    """Which clips are in the first half: whole groups (subjects), drawn by name and seed."""
+    """Whether each clip is in the first half: whole groups (subjects), drawn by name and seed."""
     names, sizes = np.unique(np.array(groups, str), return_counts=True)
     drawn = [hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogatepass")).digest() for name in names]
     order = sorted(range(len(names)), key=drawn.__getitem__)
@@ -197,7 +197,7 @@ def _fit_map(
 
 
 def inverse_temperature(logits: Float[np.ndarray, "N C"], shares: Float[np.ndarray, "N C"]) -> float:
-    """What logits are multiplied by so that their softmax has the least cross-entropy (Guo et al. 2017).
+    """Factor of logits that gives their softmax the least cross-entropy (Guo et al. 2017).
 
     It is convex in the inverse temperature: the root of its derivative is found by bisection.
     """

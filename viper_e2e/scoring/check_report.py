@@ -20,14 +20,14 @@ MAX_LINES = 20
 
 @dataclass(frozen=True)
 class ClipCheck:
-    """What reading one sample showed."""
+    """Result of reading one sample."""
 
     key: str
     shard: str
     container: str | None = None
     video_codec: str | None = None
     audio_codec: str | None = None
-    """Of the clip's own sound."""
+    """Codec of the clip's own sound."""
     width: int = 0
     height: int = 0
     seconds: float = 0.0
@@ -39,7 +39,7 @@ class ClipCheck:
     words_by: str = ""
     """The model that transcribed its words; empty: it has none, or a person wrote them."""
     notes: tuple[str, ...] = ()
-    """What a person should know of how it is read (`DecodedClip.notes`)."""
+    """Notes on how it is read (`DecodedClip.notes`)."""
     error: str | None = None
     """Stage and reason where the sample cannot be used."""
 
@@ -71,11 +71,11 @@ class CheckReport:
     shared_clips: tuple[dict[str, list[str]], ...]
     """Clips, by content, that are in more than one split: split → their keys in it."""
     problems: tuple[str, ...]
-    """What is wrong with whole shards, and what was left out in them."""
+    """Problems of whole shards, and what was left out in them."""
     classes: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Of each task that is a class: its words, and of how many samples each is the likeliest."""
+    """Number of samples for which each class is the likeliest, by task."""
     metadata: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Of what is kept with samples, by name: samples by value."""
+    """Number of samples by value, for each kept column."""
     num_subjects: int = 0
     num_without_subject: int = 0
     num_segments: int = 0

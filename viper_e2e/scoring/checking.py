@@ -77,7 +77,7 @@ def check(
 
 
 class _Look(NamedTuple):
-    """What one sample showed, on its way from a worker."""
+    """Findings about one sample, on their way from a worker."""
 
     info: ClipInfo
     clip: DecodedClip

@@ -23,13 +23,13 @@ MAX_NAMES = 5
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a run is from the first one in one measure."""
+    """Difference of a run from the first one in one measure."""
 
     value: float
     interval: Interval
     """95 %, of the difference itself."""
     p: float
-    """That there is none, two-sided: twice the share of resamples on the other side of 0 (Efron and Tibshirani
+    """p of no difference, two-sided: twice the share of resamples on the other side of 0 (Efron and Tibshirani
     1993); never below one in their number."""
     p_holm: float
     """The same after Holm's correction (1979) over all runs that are compared in this measure."""
@@ -42,14 +42,14 @@ class Compared:
     task: Task
     num_clips: int
     over: Over
-    """What is drawn."""
+    """Units that are drawn."""
     caution: str
-    """As of `Drawn`."""
+    """See `Drawn`."""
     values: tuple[Mapping[str, float], ...]
-    """Of each run, measure → value."""
+    """Values of each run: measure → value."""
     intervals: tuple[Mapping[str, Interval], ...]
     differences: tuple[Mapping[str, Difference], ...]
-    """Of each run after the first."""
+    """Differences of each run after the first."""
     num_drawn: int
     """How many subjects, or clips, there are to draw."""
 
@@ -231,7 +231,7 @@ def _difference(
 
 
 def compared_record(compared: Compared, names: Sequence[str]) -> dict[str, Any]:
-    """As JSON; what is undefined becomes ``None``."""
+    """Record for JSON; undefined values become ``None``."""
     return {
         "kind": compared.task.kind,
         "num_clips": compared.num_clips,

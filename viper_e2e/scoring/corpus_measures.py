@@ -14,9 +14,9 @@ from viper_e2e.tasks import BLENDS, Task
 # --- blends -----------------------------------------------------------------------------------------
 
 DEFAULT_THRESHOLDS = (0.1, 0.1)
-"""Where none were fitted: what the authors of BLEMORE begin with."""
+"""Thresholds where none were fitted: those that the authors of BLEMORE begin with."""
 THRESHOLDS = np.linspace(0.05, 0.95, 20)
-"""That are tried for either."""
+"""Candidates for either threshold."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Blends:
 
     present: Bool[np.ndarray, "N C"]
     order: Int[np.ndarray, "N"]
-    """Of two: 1 where the one that stands first is the more salient, -1 the other, 0 where they are equal."""
+    """Order of two emotions: 1 if the first is more salient, -1 if the other is, 0 if they are equal."""
 
 
 def said_blends(values: Float[np.ndarray, "N C"], alone: int | None, thresholds: tuple[float, float]) -> Blends:
-    """What a model's saliences say, as BLEMORE's authors decide it.
+    """Decide blends from a model's saliences, as BLEMORE's authors do.
 
     The most salient emotion is present; the second as well where both are at least the first threshold, and
     neither is the one that stands ``alone``. Two that differ by the second threshold at most are equal.
@@ -123,7 +123,7 @@ def notes_of(task: Task) -> str:
 
 @dataclass(frozen=True)
 class Steps:
-    """How a number becomes one of several classes."""
+    """Edges that turn a number into one of several classes."""
 
     edges: tuple[float, ...] = ()
     """Between the classes; a value on an edge belongs to the class below, unless ``from_edge``."""
@@ -138,7 +138,7 @@ class Steps:
         return 2 * self.rounded_to + 1 if self.rounded_to else len(self.edges) + 1
 
     def of(self, values: Float[np.ndarray, "N"]) -> Int[np.ndarray, "N"]:
-        """In float32, in which a label of 0.1 lies on the edge of 0.1."""
+        """Classes of values, in float32, in which a label of 0.1 lies on the edge of 0.1."""
         x = values.astype(np.float32)
         if self.rounded_to:
             return np.round(x.clip(-self.rounded_to, self.rounded_to)).astype(int) + self.rounded_to
@@ -154,7 +154,7 @@ STEPS = {
     "steps3": Steps((-0.1, 0.1)),
     "steps5": Steps((-0.7, -0.1, 0.1, 0.7)),
 }
-"""Of CMU-MOSEI and CH-SIMS, as those who report on them compute it (`__eval_mosei_regression` and
+"""Measures of CMU-MOSEI and CH-SIMS, as papers compute them (`__eval_mosei_regression` and
 `__eval_sims_regression` of MMSA's `metricsTop.py`, github.com/thuiar/MMSA): negative or not; negative or
 positive without those labelled 0; rounded to whole numbers; and CH-SIMS's two, three and five steps."""
 IN_STEPS = {
@@ -192,7 +192,7 @@ def of_steps(table: Float[np.ndarray, "R S S"]) -> dict[str, Float[np.ndarray, "
 def further_sums(
     task: Task, predicted: Float[np.ndarray, "N C"], true: Float[np.ndarray, "N C"]
 ) -> Float[np.ndarray, "N S"]:
-    """What each clip adds to the further measures of a task."""
+    """Summands of each clip for the further measures of a task."""
     made = [np.zeros((len(true), 0))]
     if set(task.measures).intersection(BLENDS):
         made.append(blend_sums(task, predicted, true))
@@ -201,7 +201,7 @@ def further_sums(
 
 
 def further_of_sums(task: Task, sums: Float[np.ndarray, "R S"]) -> dict[str, Float[np.ndarray, "R"]]:
-    """What sums over clips come to; NaN where no clip says anything."""
+    """Measures from sums over clips; NaN if no clip counts."""
     found: dict[str, Float[np.ndarray, "R"]] = {}
     if set(task.measures).intersection(BLENDS):
         total, right, twos, ordered = np.moveaxis(sums[..., :4], -1, 0)

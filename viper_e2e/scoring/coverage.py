@@ -1,4 +1,4 @@
-"""coverage.py: how often labels lie in the intervals and sets of a calibration, and how wide these are."""
+"""coverage.py: share of labels in the intervals and sets of a calibration, and their width."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from viper_e2e.tasks import HOLDS_FROM, Task
 
 
 def measured_coverage(predictions: Predictions, calibration: Calibration) -> dict[str, dict[str, float]]:
-    """By task: share of labels in their intervals or sets, and the mean width of these or their mean size."""
+    """Share of labels in their intervals or sets, and their mean width or size, by task."""
     found = {}
     for task, columns in predictions.labels.parts:
         own = calibration.tasks.get(task.name)

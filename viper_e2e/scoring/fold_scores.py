@@ -42,15 +42,15 @@ class FoldScores:
     """One task's scores over all folds."""
 
     pooled: TaskScores
-    """Of all clips, each predicted by the model of the fold in which it was held out."""
+    """Scores on all clips, each predicted by the model of the fold in which it was held out."""
     by_fold: Mapping[str, TaskScores]
-    """Of the clips of each fold alone, without intervals."""
+    """Scores on the clips of each fold alone, without intervals."""
 
     def over_folds(self, measure: str) -> Spread:
         return Spread(tuple(finite_or_none(scores.values[measure]) for scores in self.by_fold.values()))
 
     def to_json(self) -> dict[str, Any]:
-        """As `task_record` has the pooled scores, with ``over_folds`` and ``by_fold``."""
+        """The `task_record` of the pooled scores, with ``over_folds`` and ``by_fold``."""
         spreads = {name: self.over_folds(name) for name in self.measures}
         over = {name: {"mean": one.mean, "deviation": one.deviation} for name, one in spreads.items()}
         each = {

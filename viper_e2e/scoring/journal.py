@@ -36,7 +36,7 @@ class ResultJournal:
         settle_folder(folder, "scores are kept in")
 
     def known(self) -> dict[str, Any]:
-        """What all processes have written, in this run or an earlier one, however many they were.
+        """Outcomes that all processes have written, in this run or an earlier one, however many they were.
 
         A line that is damaged counts for nothing: its clip is scored again.
         """
@@ -87,7 +87,7 @@ class ResultJournal:
 
 
 def scoring_accelerator(device: torch.device) -> Accelerator:
-    """For processes that score their share of clips each on its own."""
+    """Accelerator for processes that each score their share of clips alone."""
     heed_launcher()
     return Accelerator(
         cpu=device.type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_SHARE)]
@@ -95,7 +95,7 @@ def scoring_accelerator(device: torch.device) -> Accelerator:
 
 
 def identity_of(model: ViPER, options: ScoringOptions, *settings: object) -> str:
-    """What outcomes depend on besides the clip, by content: weights, every setting, versions of packages.
+    """Identity of all that outcomes depend on besides the clip: weights, every setting, versions of packages.
 
     Nothing counts by its name or place: a checkpoint trained again in the same folder is another one.
     """

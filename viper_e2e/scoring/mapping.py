@@ -47,13 +47,13 @@ def _of_kept(one: TaskMap, task: Task) -> Task:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """How labels of a corpus are read as those of a model."""
+    """Map from the labels of a corpus to those of a model."""
 
     labels: LabelSet
     """The model's."""
     tasks: tuple[TaskMap, ...]
     notes: tuple[str, ...]
-    """What is left out, a line each; how many clips that costs is known once it is applied."""
+    """Lines on what is left out; the number of clips lost is known once the map is applied."""
 
     @classmethod
     def of(cls, corpus: LabelSet, model: LabelSet, words: Sequence[str]) -> LabelMap:
@@ -101,7 +101,7 @@ class LabelMap:
         return shards.mapped(self.labels, self.row)
 
     def lost(self, shards: ShardSet) -> list[str]:
-        """How many clips lose a label, and by which words. ``shards``: as the corpus has them."""
+        """Lines on the clips that lose a label, and by which words. ``shards``: as the corpus has them."""
         lines = []
         entries = [shards.entry(i).intensities for i in range(len(shards))]
         names = shards.known_labels.columns
@@ -116,7 +116,7 @@ class LabelMap:
         return lines
 
     def measured(self, predictions: Predictions) -> Predictions:
-        """What can be measured of them: of labels and intensities the mapped columns alone."""
+        """Predictions that can be measured: of labels and intensities the mapped columns alone."""
         kept = [i for one in self.tasks for i in one.kept]
         columns = tuple(self.labels.columns[i] for i in kept)
         measured = {task.name: task for task in predictions.labels.tasks}
@@ -134,7 +134,7 @@ Place = tuple[str, str | None]
 
 
 def _pairs(words: Sequence[str], corpus: LabelSet) -> dict[Place, str]:
-    """Which place of the corpus → the name it has in the model."""
+    """Places of the corpus → their names in the model."""
     found: dict[Place, str] = {}
     for word in (part.strip() for words_ in words for part in words_.split(",") if part.strip()):
         theirs, is_pair, ours = (part.strip() for part in word.partition("="))

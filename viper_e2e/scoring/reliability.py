@@ -14,9 +14,9 @@ from viper_e2e.scoring.bootstrap import Interval, Over, drawn, finite_or_none, i
 from viper_e2e.tasks import HOLDS_FROM, Task
 
 NUM_BINS = 15
-"""Of equal width, as in Guo et al. 2017."""
+"""Number of bins of equal width, as in Guo et al. 2017."""
 NUM_NUMBER_BINS = 10
-"""Of about equally many values: numbers have no range that all of them fill."""
+"""Number of bins with about equally many values: numbers have no range that all of them fill."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Bin:
     said: float
     """Their mean: a confidence, or a number."""
     found: float
-    """What of them was right, or held; of numbers the mean of the labels."""
+    """Share of them that was right, or held; for numbers the mean of the labels."""
     count: int
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How reliable the probabilities of a task are, on clips that have its label."""
+    """Reliability of a task's probabilities, on clips that have its label."""
 
     ece: float
     """Expected calibration error: mean distance of confidence and share of right ones, over bins (Guo et al.
@@ -44,9 +44,9 @@ class Reliability:
     bins: tuple[Bin, ...]
     num_clips: int
     over: Over
-    """What the intervals are over."""
+    """Units of the intervals."""
     caution: str
-    """As of `Drawn`."""
+    """See `Drawn`."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -63,7 +63,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Selective:
-    """What a task's predictions are worth where only the most confident are kept."""
+    """Scores of a task when only the most confident predictions are kept."""
 
     kept: Float[np.ndarray, "N"]
     """Share of clips, rising to 1."""
@@ -78,7 +78,7 @@ class Selective:
 
 
 def known_clips(predictions: Predictions, columns: slice) -> np.ndarray:
-    """Which clips were read and have all labels of a task."""
+    """Whether each clip was read and has all labels of a task."""
     return predictions.scored & ~np.isnan(predictions.true[:, columns]).any(1)
 
 
@@ -95,7 +95,7 @@ def reliability(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> Reliability:
-    """For a task of classes or labels. Where raters chose several classes, the most chosen counts as right."""
+    """Reliability of a task of classes or labels. If raters chose several classes, the most chosen is right."""
     said, found = _events(task, predicted, true)
     place = np.minimum((said * NUM_BINS).astype(int), NUM_BINS - 1)
     one_hot = np.eye(NUM_BINS)[place]  # N L B
@@ -131,7 +131,7 @@ def number_bins(predicted: Float[np.ndarray, "*N"], true: Float[np.ndarray, "*N"
 
 
 def selective(task: Task, predicted: Float[np.ndarray, "N C"], true: Float[np.ndarray, "N C"]) -> Selective:
-    """Of classes, WAR and UAR of the clips whose winning class is most probable; of labels, their accuracy, by
+    """Classes: WAR and UAR of the clips whose winning class is most probable; labels: their accuracy, by
     the mean confidence of a clip's labels."""
     if task.kind == "class":
         confidence, right = predicted.max(1), predicted.argmax(1) == true.argmax(1)

@@ -48,7 +48,7 @@ class Journal(Protocol):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to return for each clip besides its intensities and the modalities present."""
+    """Results wanted for each clip besides its intensities and the modalities present."""
 
     frames: bool = False
     """The times of the frames that the model read."""
@@ -71,7 +71,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What else happens to the clips of this process as they pass; windows have no hooks."""
+    """Hooks for the clips of this process as they pass; windows have none."""
 
     cached: Callable[[str], Any] | None = None
     """As in `ClipStream`."""
@@ -83,7 +83,7 @@ class Hooks:
     """Called with the number of each clip and its `PreparedClip`, what was decoded, or its `ClipError`."""
 
     def numbered(self, numbers: Sequence[int]) -> Hooks:
-        """For clips that stand alone, which have these numbers in their source."""
+        """Hooks for clips that stand alone and have these numbers in their source."""
         on_clip = self.on_clip
         if on_clip is None:
             return self

@@ -8,7 +8,7 @@ from viper_e2e.scoring.bootstrap import Interval, finite_or_none
 from viper_e2e.scoring.task_scores import Scores, TaskScores
 
 AGREEMENT = ("pearson", "ccc", "mse")
-"""Of all columns together: the mean over them, and each of them."""
+"""Measures of all columns: the mean over them, and each of them."""
 
 
 def scores_record(scores: Scores) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _pair(interval: Interval) -> list[float] | None:
 
 
 def task_record(scores: TaskScores) -> dict[str, Any]:
-    """As JSON; what is undefined becomes ``None``."""
+    """Record for JSON; undefined values become ``None``."""
     record: dict[str, Any] = {
         "kind": scores.task.kind,
         "num_clips": scores.num_clips,

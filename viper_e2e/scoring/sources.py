@@ -34,7 +34,7 @@ from viper_e2e.shards import (
 MAX_LINES = 5
 
 P = TypeVar("P")
-"""As in `ClipSource`."""
+"""See `ClipSource`."""
 
 
 class Subset(Generic[P]):
@@ -81,12 +81,12 @@ class Subset(Generic[P]):
 
 @dataclass(frozen=True)
 class FileWords:
-    """Where to find what is said in files."""
+    """Sources of the words of files."""
 
     text: str | None = None
-    """What is said in the one clip there is, in place of a file beside it."""
+    """Words of the only clip, in place of a file beside it."""
     language: str = ""
-    """Of the file beside a clip that is read where there are several."""
+    """Language of the file beside a clip to read if there are several."""
 
 
 class ClipFiles:
@@ -95,7 +95,7 @@ class ClipFiles:
     labels = None
     unusable = ()
     remote_reading = RemoteReading()
-    """What is at an address is no shard: it is fetched whole, when its turn comes."""
+    """An address is no shard: it is fetched whole, when its turn comes."""
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class ClipFiles:
         return content if said is None else digest([content, said])
 
     def name_of(self, i: int) -> str:
-        """Of an address only the address is known before it is fetched."""
+        """Identity of a file; of an address, only the address is known before it is fetched."""
         return f"{self.paths[i]} {self.clip_id(i)}".encode("utf-8", "backslashreplace").decode()
 
     def reader(self, opener: Opener | None = None) -> ClipFiles:
@@ -200,12 +200,12 @@ def _stamp(path: Path | str) -> tuple[int, int] | None:
 
 @dataclass
 class Inputs:
-    """What was found of what a person named."""
+    """Clips found under what a person named."""
 
     files: ClipFiles | None = None
     shards: ShardSet | None = None
     notes: list[str] = field(default_factory=list)
-    """What was passed over because it is no clip."""
+    """Notes on files passed over as they are no clips."""
     closed: list[str] = field(default_factory=list)
     """Folders that could not be searched."""
 

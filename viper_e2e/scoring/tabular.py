@@ -44,7 +44,7 @@ def check_output(path: Path, option: str = "--output") -> None:
 
 
 def summary_path(path: Path) -> Path:
-    """Where the means of whole clips go if ``path`` holds their windows."""
+    """Path for the means of whole clips if ``path`` holds their windows."""
     return path.with_name(f"{path.stem}{SUMMARY}{path.suffix}")
 
 
@@ -138,7 +138,7 @@ def readable(value: object) -> Any:
 
 
 def rounded(value: float) -> float | None:
-    """To `DIGITS` significant digits; None if it is no finite number."""
+    """The value to `DIGITS` significant digits; None if it is not finite."""
     return float(f"{value:.{DIGITS}g}") if isfinite(value) else None
 
 

@@ -18,17 +18,17 @@ from viper_e2e.scoring.task_sums import Measured, clip_sums, has_label, measures
 from viper_e2e.tasks import COMBINED, OVERALL, UNNAMED, CombinedMeasure, Task, measures_of
 
 MAIN_MEASURE = {"intensities": "pearson", "class": "uar", "labels": "macro_f1", "number": "ccc"}
-"""By which checkpoints are chosen, unless another is named."""
+"""Measures that choose checkpoints by default, by kind of task."""
 SMALLER_IS_BETTER = ("mse", "rmse", "mae")
 
 
 @dataclass(frozen=True)
 class TaskScores:
-    """What a task's predictions are worth on the clips that have its label and could be read."""
+    """Scores of a task on the clips that have its label and could be read."""
 
     task: Task
     names: tuple[str, ...]
-    """Of its columns, without the task's name."""
+    """Names of its columns, without the task's name."""
     num_clips: int
     values: Mapping[str, float]
     """Measure → value; NaN where it is undefined."""
@@ -38,17 +38,17 @@ class TaskScores:
     """Column → measure → value: recall, precision and F1 of a class or a label, agreement of a number; and
     ``num_clips``, how many have it."""
     confusion: tuple[tuple[int, ...], ...] = ()
-    """Of classes: rows are true, columns predicted."""
+    """Confusion matrix of classes: rows are true, columns predicted."""
     notes: str = ""
     """Notes beside them."""
     over: Over = "clips"
     """What the intervals are over."""
     caution: str = ""
-    """As of `Drawn`."""
+    """See `Drawn`."""
     num_drawn: int = 0
     """How many of them there are."""
     column_intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
-    """Of ``by_column``, where there are ``intervals``."""
+    """Intervals of ``by_column``, if there are ``intervals``."""
 
     @property
     def constant_labels(self) -> tuple[str, ...]:
@@ -97,12 +97,12 @@ def task_scores(predictions: Predictions, *, num_resamples: int = 1000, seed: in
 
 
 def main_measure(task: Task) -> str:
-    """What a task is looked at by first."""
+    """The main measure of a task."""
     return MAIN_MEASURE[task.kind] if task.kind in MAIN_MEASURE else task.measures[0]
 
 
 def main_score(scores: Mapping[str, TaskScores], best_by: str = "") -> float:
-    """What a checkpoint is judged by, larger is better: ``TASK.MEASURE``, or the mean of the main measures.
+    """Score that judges a checkpoint, larger is better: ``TASK.MEASURE``, or the mean of the main measures.
 
     Tasks of which no clip has a label do not count; NaN where the measure is undefined for any other.
     """
@@ -131,7 +131,7 @@ def interval_of_main(scores: Mapping[str, TaskScores], best_by: str = "") -> dic
 
 
 def as_measured(score: float, measure: str) -> float:
-    """What models are ranked by, larger is better, as ``TASK.MEASURE`` itself: an error has no sign."""
+    """Value of ``TASK.MEASURE`` from a score, which is larger for better models: errors lose their sign."""
     return 0.0 - score if measure.rpartition(".")[2] in SMALLER_IS_BETTER else score
 
 
@@ -155,13 +155,13 @@ class Ruler:
     combined: tuple[CombinedMeasure, ...] = ()
 
     def known(self, true: Float[np.ndarray, "N E"]) -> Bool[np.ndarray, "N"]:
-        """Which clips have a label of any of them."""
+        """Whether each clip has a label of any of them."""
         return np.logical_or.reduce([has_label(task, true[:, columns]) for task, columns in self.parts])
 
     def clip_sums(
         self, predicted: Float[np.ndarray, "N E"], true: Float[np.ndarray, "N E"]
     ) -> Float[np.ndarray, "N S"]:
-        """What each clip adds; nothing to a task whose label it lacks."""
+        """Summands of each clip; none for a task whose label it lacks."""
         made = []
         for task, columns in self.parts:
             known = has_label(task, true[:, columns])

@@ -1,4 +1,4 @@
-"""task_sums.py: what each clip adds to the measures of a task, and the measures that sums come to.
+"""task_sums.py: sums over clips for the measures of a task, and the measures from sums.
 
 Leading axes of sums are resamples.
 """
@@ -14,10 +14,11 @@ from viper_e2e.scoring.corpus_measures import further_of_sums, further_sums
 from viper_e2e.tasks import HOLDS_FROM, Task, measures_of
 
 NUM_SUMS = 7
-"""Of each column of numbers: clips, Σx, Σy, Σx², Σy², Σxy, Σ|x − y|."""
+"""Sums of each column of numbers: clips, Σx, Σy, Σx², Σy², Σxy, Σ|x − y|."""
 
 MIN_RELATIVE_VARIANCE = 1e-11
-"""Of the mean square. Below it a column is constant: that is as far as float32 values and sums can tell."""
+"""Least variance relative to the mean square. Below it, float32 values and sums cannot tell a column from
+a constant."""
 
 CORRELATIONS = ("pearson", "ccc", "icc")
 
@@ -74,7 +75,7 @@ def measures_of_sums(task: Task, sums: Float[np.ndarray, "R S"]) -> Measured:
 
 
 OF_EACH = ("recall", "precision", "f1", "num_clips")
-"""Of each class and label."""
+"""Measures of each class and label."""
 
 
 def _of_each(
@@ -113,7 +114,7 @@ def _of_labels(table: Float[np.ndarray, "R 4 C"]) -> Measured:
 
 
 def _of_both_sides(table: Float[np.ndarray, "R 4 C"]) -> dict[str, Float[np.ndarray, "R C"]]:
-    """Of both its sides, that it holds and that it does not.
+    """Measures of both sides of a label, that it holds and that it does not.
 
     ``uar``: mean of both recalls, where both occur (the weighted accuracy of CMU-MOSEI); ``weighted_f1``: F1 of
     both, each by how often it occurs.

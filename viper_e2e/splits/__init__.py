@@ -1,4 +1,4 @@
-"""splits: which clips train and which are held out: folds that share no people, and what two sets share."""
+"""splits: parts of a corpus to train on and to hold out: folds that share no people, overlaps of two sets."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""folds.py: which fold each clip is in, so that no group (subject, speaker, session) is in two."""
+"""folds.py: assignment of clips to folds, so that no group (subject, speaker, session) is in two."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Folds:
 
     of_clips: Mapping[str, str]
     by: str = "Subject"
-    """What stays together: clips that have the same of it are in one fold."""
+    """The column of groups: clips of one group are in one fold."""
     made: Mapping[str, Any] = field(default_factory=dict)
     """How they came about."""
     notes: tuple[str, ...] = ()
-    """What a person should know of them."""
+    """Notes for people."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ class Folds:
 
 
 def read_folds(path: Path) -> Folds:
-    """What `Folds.write` wrote; or a plain object, clip → fold, that a person made."""
+    """Read a file of `Folds.write`, or a plain object, clip → fold, that a person made."""
     advice = "write an object, clip → fold"
     data = plain_json.read_object(path, max_bytes=plain_json.MAX_BYTES_BY_CLIP, advice=advice)
     if "schema" not in data:
@@ -217,7 +217,7 @@ def _groups_in_several(shards: ShardSet, folds: Folds) -> Iterator[str]:
 
 
 def _folds_of_groups(shards: ShardSet, folds: Folds) -> dict[str, set[str]]:
-    """Of each group that has clips in folds, which; of clips on their own, or without subjects, none."""
+    """Folds of each group; clips on their own, or without subjects, are in none."""
     entries = shards.entries()
     unknown = folds.by.lower() == "subject" and not any(entry.subject for entry in entries)
     found: dict[str, set[str]] = {}

@@ -13,7 +13,7 @@ from viper_e2e.shards import ShardSet
 from viper_e2e.tasks import Task
 
 NUM_QUANTILES = 5
-"""Of a number's values: strata of the same size."""
+"""Number of quantiles of a number's values: strata of the same size."""
 NONE = "none"
 
 
@@ -54,7 +54,7 @@ def dealt_groups(
 def strata_of(
     shards: ShardSet, rows: Sequence[int], stratify: str = ""
 ) -> tuple[Float[np.ndarray, "N S"], str]:
-    """What each of these clips counts for in an even sharing out, and by what that is, in words.
+    """Strata of these clips, to share out evenly, and their name in words.
 
     ``stratify``: the name of a task, or ``none``; empty: the first class, else the first task. A class counts
     by its clips, labels by those that hold, a number by fifths of its values, intensities by the strongest.

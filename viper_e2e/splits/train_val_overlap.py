@@ -12,7 +12,7 @@ MAX_NAMES = 10
 
 
 def notes_on_overlap(train: ShardSet, val: ShardSet) -> Iterator[str]:
-    """What makes scores on the validation clips better than on new ones."""
+    """Notes on what makes scores on validation clips better than on new ones."""
     clips = [key for where in shared_clips({"train": train.shards, "val": val.shards}) for key in where["val"]]
     for what, found, whole in (("clips", clips, len(val)), ("subjects", _subjects_of_both(train, val), None)):
         if found:

@@ -23,7 +23,7 @@ class AbsentModalities:
         """Clips with each modality, that were looked at, that show a face, and all."""
 
     def begin(self, position: int) -> None:
-        """Of an epoch, from its beginning or wherever a run resumes."""
+        """Begin an epoch, at its start or wherever a run resumes."""
         self._is_whole = position == 0 and not self.is_told
         self._counts.zero_()
 

@@ -37,7 +37,7 @@ class CorpusCurves:
         self.processes, self.parts = processes, module.labels.parts
         self.corpora = [corpus.name for corpus in shards.named_corpora]
         self._sums = self._empty()
-        """Of this process, for each corpus and task: the errors of clips, and their number."""
+        """Sums of this process for each corpus and task: errors of clips, and their number."""
         self._gathered: Tensor | None = None
 
     def __bool__(self) -> bool:
@@ -83,7 +83,7 @@ class CorpusCurves:
         self._gathered = self._table() if self.corpora else None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """As of the last `gather`."""
+        """State at the last `gather`."""
         return {} if self._gathered is None else {"sums": self._gathered}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

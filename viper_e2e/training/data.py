@@ -85,13 +85,13 @@ def _split(shards: ShardSet, config: TrainConfig) -> tuple[ShardSet, ShardSet]:
 
 
 def limits_of(settings: Settings) -> ShardLimits:
-    """What shards of a run may ask for, and how remote ones are read."""
+    """Limits on shards of a run, and settings for remote ones."""
     max_clip_bytes = settings.model.decoding.limits.max_bytes_in_memory
     return ShardLimits(max_clip_bytes=max_clip_bytes, remote_reading=RemoteReading.of(settings.train))
 
 
 def shards_of(run: Settings) -> tuple[ShardSet, ShardSet | None]:
-    """What a run trains and validates on."""
+    """Shards that a run trains and validates on."""
     return open_splits(run.train, limits_of(run))
 
 

@@ -18,7 +18,7 @@ DATA = "data.json"
 
 
 def data_record(settings: Settings, train: ShardSet, val: ShardSet | None) -> dict[str, Any]:
-    """What was trained and validated on, by content: for ``data.json``."""
+    """Clips trained and validated on, by content: for ``data.json``."""
     labels = train.known_labels.to_json()
     return {
         "labels": labels["columns"],
@@ -39,7 +39,7 @@ def recorded_labels(record: Mapping[str, Any], path: Path) -> LabelSet:
 
 
 def provenance_of(train: ShardSet, val: ShardSet | None) -> dict[str, Any]:
-    """Which clips a model was trained on, for its model card."""
+    """Record of the clips that a model was trained on, for its model card."""
     sets = {"train": train} | ({"val": val} if val is not None else {})
     return {name: {"clips": len(s), "sha256": s.content_id()} for name, s in sets.items()}
 
@@ -49,7 +49,7 @@ def write_data(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_data(folder: Path) -> dict[str, Any]:
-    """What `write_data` wrote, empty where there is none; `ViperError` for anything else."""
+    """Read the file of `write_data`, empty if there is none; `ViperError` for anything else."""
     path = folder / DATA
     if not path.exists():
         return {}

@@ -22,7 +22,7 @@ from viper_e2e.training.tables import groups_table
 
 
 def prepare_for_training(module: ViPER, config: TrainConfig) -> None:
-    """What the settings of training say of the model itself; nothing of it is saved with its weights."""
+    """Apply those settings of training that concern the model; none is saved with its weights."""
     module.set_training_depths(config.unfreeze)
     later_adapters = {phase.backbone for phase in config.unfreeze_at.phases if phase.depth == LoRA()}
     for name in later_adapters & module.backbones.keys():

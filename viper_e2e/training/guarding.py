@@ -33,7 +33,7 @@ SIGNALS = {
     for name, code in (("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", 130), ("SIGHUP", 129))
     if hasattr(signal, name)  # Windows has the first and the third
 }
-"""What asks a run to stop after its current step, and the exit code it then has."""
+"""Signals that ask a run to stop after its current step, and the exit code it then has."""
 
 
 class DivergedError(ViperError):
@@ -52,9 +52,9 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.own: signal.Signals | None = None
-        """What this process was sent."""
+        """Signal sent to this process."""
         self.agreed: signal.Signals | None = None
-        """What the processes together stop for."""
+        """Signal that all processes agreed to stop for."""
 
     @property
     def exit_code(self) -> int:
@@ -90,7 +90,7 @@ class Guard:
         self.run, self.processes, self.on_error = run, processes, on_error
         self.skips = SkipBudget(num_clips=num_clips)
         self._late_skips: list[SkipRecord] = []
-        """Of this process in this step."""
+        """Late skips of this process in this step."""
 
     def own_skips(self, group: list[ClipBatch]) -> list[SkipRecord]:
         """The clips of this process that cannot be used."""
@@ -101,7 +101,7 @@ class Guard:
         return records
 
     def refuse(self, records: list[SkipRecord]) -> None:
-        """With ``--on-error raise`` the first clip that cannot be used ends the run, unless it did before."""
+        """End the run at the first clip that cannot be used, with ``--on-error raise``."""
         new = [record for record in records if record.stage != "quarantine"]
         if new and self.on_error == "raise":
             raise ViperError(f"{new[0].exception} (shard {new[0].shard}; --on-error raise)")
@@ -143,7 +143,7 @@ class Guard:
         return batch.without(failed)
 
     def count_late_skips(self) -> None:
-        """As `count_skips`, at the end of a step, of those of `without_failed`."""
+        """Count the skips of `without_failed` at the end of a step, as `count_skips` does."""
         own, self._late_skips = self._late_skips, []
         counts = self.processes.gather_scalars(len(own), purpose="counting clips that failed late")
         if not counts.any():

@@ -25,10 +25,10 @@ class Learner(Protocol):
 
     @property
     def lr(self) -> float | None:
-        """Of the head, in the next step; None where nothing is learned by steps."""
+        """Learning rate of the head in the next step; None if nothing is learned by steps."""
 
     def task_weights(self) -> dict[str, float]:
-        """Of each task, as learned by now; empty where none are learned."""
+        """Learned weight of each task so far; empty if none are learned."""
 
     def enter(self, epoch: int) -> None:
         """Train what this epoch trains, before anything of it is saved or loaded."""
@@ -50,7 +50,7 @@ class Learner(Protocol):
         """Before saving."""
 
     def parts(self) -> Mapping[str, Any]:
-        """By name, all that is saved beside the model: each has ``state_dict`` and ``load_state_dict``."""
+        """All that is saved beside the model, by name: each has ``state_dict`` and ``load_state_dict``."""
 
     def resume(self, total_steps: int) -> None:
         """Go on with the restored parts, but with the settings as they are now."""

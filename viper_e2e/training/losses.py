@@ -18,10 +18,10 @@ are of order 1, in units of `LabelScale` if need be; the gradient of a correlati
 
 
 class LossOutput(NamedTuple):
-    """What a step has lost."""
+    """Loss of a step."""
 
     loss: Float[Tensor, ""]
-    """To call `backward` on: the value × number of processes, because DDP averages gradients."""
+    """The tensor to call `backward` on: the value × number of processes, because DDP averages gradients."""
     value: Float[Tensor, ""]
     """The loss of the global batch, detached, the same number on every process."""
     terms: dict[str, Tensor]

@@ -36,7 +36,7 @@ class Needs:
     """``--reuse-memory``: reported, but no reason to refuse, since a small corpus takes only a part of it."""
 
     def beyond_weights(self, batch_size: int) -> int:
-        """What is still to be allocated once the weights are there."""
+        """Bytes still to be allocated once the weights are."""
         fixed = self.gradients + self.optimizer + self.average + self.per_step
         return fixed + batch_size * self.per_clip
 
@@ -99,7 +99,7 @@ def kept_bytes(module: ViPER, clips: Sequence[PreparedClip], cache: TokenCache |
 
 
 def moments_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """What the optimizer keeps by now: nothing before its first step, all of it in a resumed run."""
+    """Bytes that the optimizer keeps by now: none before its first step, all of them in a resumed run."""
     values = (value for state in optimizer.state.values() for value in state.values())
     return sum(value.nbytes for value in values if isinstance(value, torch.Tensor))
 
@@ -108,7 +108,7 @@ def moments_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 
 def needs_table(needs: Needs, batch_size: int, free: int) -> Table:
-    """Where the memory of a step goes."""
+    """Table of the memory of a step."""
     rows = [
         ("weights", needs.weights),
         ("gradients", needs.gradients),

@@ -1,4 +1,4 @@
-"""optimizer.py: which parameter learns how fast, and when."""
+"""optimizer.py: learning rates of all parameters over a run."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def can_step(optimizer: torch.optim.Optimizer) -> bool:
 
 
 FIRST_STEP = "first_step"
-"""In a group of the optimizer, and saved with it: the step at which it began to train, if not with the run."""
+"""Key of an optimizer's group, saved with it: the step at which it began to train, if later than the run."""
 
 Factors = Callable[[int], Callable[[int], float]]
 """The first step of a group → its rate's factor, by the step of the run; see :func:`schedule_factor`."""

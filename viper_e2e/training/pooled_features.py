@@ -27,7 +27,7 @@ from viper_e2e.runtime import Processes
 
 MAX_CLIPS = 5_000
 MAX_BYTES = 400_000_000
-"""Of float32 features; to fit them takes about eight times as much for a moment."""
+"""Most bytes of float32 features; a fit takes about eight times as many for a moment."""
 
 
 class Table(NamedTuple):
@@ -35,7 +35,7 @@ class Table(NamedTuple):
 
     positions: Int[Tensor, " N"]
     features: Float[Tensor, "N F"]
-    """Of `pooling.pooled_rows`, float32."""
+    """Rows of `pooling.pooled_rows`, float32."""
     present: Bool[Tensor, "N M"]
     targets: Float[Tensor, "N E"]
 
@@ -108,7 +108,7 @@ class PooledRows:
         return fit_known(partial(fit_ridge, magnitudes=scale), table.features, table.targets, known, scale)
 
     def fit_banded(self, table: Table) -> RidgeFit:
-        """With a penalty for each part of each modality."""
+        """Fit with a penalty for each part of each modality."""
         known, blocks = self.known(table), block_sizes(self.widths)
         scale = magnitudes(table.features, known, self.widths)
         fit = partial(fit_banded_ridge, block_sizes=blocks, magnitudes=scale)

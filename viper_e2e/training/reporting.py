@@ -30,7 +30,7 @@ DRAW_SECONDS = 60.0
 
 
 class _Shown(NamedTuple):
-    """What the first process keeps open during a run."""
+    """Files and trackers that the first process keeps open during a run."""
 
     trackers: list[Tracker]
     bar: ProgressBar
@@ -46,7 +46,7 @@ class Reporter:
         self._shown: _Shown | None = None
         self._console: Console = console
         self._started_at = time.monotonic()
-        """As the two that follow: of the epoch, or its rest."""
+        """Begin of the epoch or of its rest, as for the next two."""
         self._clips_done = 0
         self._spent_before: dict[str, float] = {}
         """Seconds of waiting and in each stage before it began; `count_step` is told those of the run."""
@@ -54,9 +54,9 @@ class Reporter:
         """Clips per second and the shares of the time of this epoch, as of the last step."""
         self._complained: set[str] = set()
         self._predictions: Predictions | None = None
-        """Of the last validation."""
+        """Predictions of the last validation."""
         self.unwritten: set[str] = set()
-        """What could not be written, the last time that it was tried."""
+        """Files that could not be written at the last attempt."""
         self._is_drawn, self._drawn_at = not settings.train.resume, -math.inf
         """A run that is resumed may have ended without its plots."""
 
@@ -99,7 +99,7 @@ class Reporter:
         self._console.print(line, soft_wrap=True, markup=False)
 
     def begin_epoch(self, *, waited_seconds: float, stage_seconds: Mapping[str, float]) -> None:
-        """What is told of speed begins anew, as later epochs may read clips from memory; as in `count_step`."""
+        """Restart the figures of speed, as later epochs may read clips from memory; see `count_step`."""
         self._started_at, self._clips_done = time.monotonic(), 0
         self._spent_before = {WAITING: waited_seconds, **stage_seconds}
 
@@ -180,8 +180,8 @@ class Reporter:
             self._draw()
 
     def _leave_out_earlier(self, record: EpochRecord) -> None:
-        """Of a run that stopped in this epoch (--max-steps) and went on there is a line already. It stays where
-        it is of the best model, which `checkpoints/best` still holds."""
+        """Remove an earlier line of this epoch, left by a run that stopped within it (--max-steps). It
+        stays if it is about the best model, which `checkpoints/best` still holds."""
         log = self.run.read_metrics()
         best = RunLog((*log.epochs, record)).best
 
@@ -192,7 +192,7 @@ class Reporter:
             self.run.rewind("metrics.jsonl", lambda line: (line["epoch"], line["step"]) not in leaving)
 
     def _complaints(self, record: EpochRecord, skips: SkipBudget) -> Iterator[str]:
-        """What the numbers of an epoch do not say."""
+        """Complaints about an epoch that its numbers do not show."""
         if skips.num_skipped:
             yield f"{skips.num_skipped} of {skips.num_seen} clips could not be used; see skipped.jsonl"
         if record.val is None:

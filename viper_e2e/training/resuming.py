@@ -66,12 +66,12 @@ MAY_CHANGE = frozenset(
 """Settings that take effect when they change. All others decide which clips a step sees or what is computed of
 them (seed, batch size, loss, model, …): with one changed, the run would be neither the old nor a new one."""
 BY_CONTENT = ("train_shards", "val_shards", "folds", "model.textual.bank")
-"""What names files: their content is compared, so that they may have moved."""
+"""Settings that name files: their content is compared, so that files may have moved."""
 _WORDED = {name: kind for name, kind in get_type_hints(TrainConfig).items() if kind in WORDED}
 
 
 class SavedRun:
-    """What an earlier start of a run wrote of itself."""
+    """A run, as an earlier start of it has written it."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]):
         self.folder, self.settings = folder, settings
@@ -112,7 +112,7 @@ class SavedRun:
         return train.labelled_as(labels, "the run"), val.labelled_as(labels, "the run") if val else None
 
     def check(self, settings: Settings, train: ShardSet, val: ShardSet | None) -> dict[str, list[Any]]:
-        """What changes and may: name → before and now. Raises `ViperError` with a line for all that may not."""
+        """Allowed changes: name → before and now. Raises `ViperError` with a line for all others."""
         lines, changed = [], {}
         for name, before, now in sorted(differences(self.settings, settings.to_dict()), key=itemgetter(0)):
             if name in MAY_CHANGE or name.startswith("model.decoding.limits."):

@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from viper_e2e.training.training_run import TrainingRun
 
 MIN_CLIPS = 16
-"""That are measured before anything is said; fewer where memory is full by then."""
+"""Clips measured before a forecast; fewer if memory is full by then."""
 SURELY = 0.9
-"""Of the clips: where more than these seem to fit, it is waited until memory is full; they differ in length."""
+"""Share of the clips: if more seem to fit, wait until memory is full, as clips differ in length."""
 _UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("", 1))
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """What passes how often."""
+    """Counts of passes."""
 
     num_train: int
     num_val: int
     """Clips, of all processes."""
     epochs: int
     trainings: int = 1
-    """Of the command, on the same clips."""
+    """Trainings of the command on the same clips."""
     num_processes: int = 1
 
 

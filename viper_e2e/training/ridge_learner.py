@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from viper_e2e.training.training_run import TrainingRun
 
 MAX_BYTES = 1_000_000_000
-"""Of float32 features of training clips; `ViperError` beyond: a head that left clips out would not say so."""
+"""Most bytes of float32 features of training clips. More is an error: a head that left clips out would
+not say so."""
 
 
 OF_STEPS = (
@@ -101,14 +102,14 @@ class RidgeLearner:
 
 
 def settings_of_ridge(settings: Settings) -> Settings:
-    """With the one epoch that it takes; `ViperError` for what has no part in it."""
+    """Settings with the one epoch that it takes; `ViperError` for those that have no effect on it."""
     for complaint in complaints_of_ridge(settings):
         raise ViperError(f"--head ridge: {complaint}")
     return replace(settings, train=replace(settings.train, epochs=1))
 
 
 def complaints_of_ridge(settings: Settings) -> Iterator[str]:
-    """What was asked for and has no part in a closed form over frozen tokens."""
+    """Complaints about settings that have no effect on a closed form over frozen tokens."""
     depths, backbones = settings.train.unfreeze, backbones_of(settings.model)
     trained = [name for name, b in backbones.items() if b.lora_rank or depths.of(name) != Frozen()]
     if trained or settings.train.unfreeze_at:

@@ -22,7 +22,7 @@ from viper_e2e.runtime import count_of, plain_json, remove_unfinished, settle_fo
 from viper_e2e.runtime import lock as take_lock
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What network file systems answer that were mounted without locks."""
+"""Errors of network file systems that were mounted without locks."""
 
 
 class RunFolder:
@@ -70,11 +70,11 @@ class RunFolder:
         write_text(self.path / "versions.json", plain_json.dumps(versions(), indent=2) + "\n")
 
     def read_settings(self) -> dict[str, Any]:
-        """What `write_settings` wrote when the run began."""
+        """Settings that `write_settings` wrote when the run began."""
         return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
 
     def read_precision(self) -> MixedPrecision:
-        """What ``auto`` came to when the run began: a resumed one decides nothing again."""
+        """Precision that ``auto`` resolved to when the run began; a resumed one does not decide again."""
         precision = self.read_settings()["mixed_precision"]
         if precision == "fp16":
             raise ViperError(
@@ -104,7 +104,7 @@ class RunFolder:
                 del self.unwritten[file]
 
     def refusals(self) -> list[str]:
-        """What each log lacks and why."""
+        """Lines that each log lacks, with the reason."""
         return [
             f"{count_of(len(lines), 'line')} of {file} could not be written ({self._refusals[file]})"
             for file, lines in self.unwritten.items()

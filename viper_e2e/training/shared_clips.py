@@ -14,11 +14,11 @@ from viper_e2e.runtime import TellOnce, free_bytes
 from viper_e2e.shards import ShardSet
 
 FREE_SHARE = 0.5
-"""Of the device's free memory, for clips, where no `--reuse-memory` says how much."""
+"""Share of the device's free memory for clips, unless `--reuse-memory` states a size."""
 
 
 class _Place(NamedTuple):
-    """Where a clip is kept: what it depends on besides itself, and which clip it is, both by content."""
+    """Key of a cached clip: what it depends on besides itself, and the clip, both by content."""
 
     prepared: str
     clip: str
@@ -62,11 +62,11 @@ class SharedClips:
         self._ids: dict[tuple[str, str], str] = {}
         """Shard and key → the clip's identity."""
         self._tokens: dict[str, str] = {}
-        """Of each modality, the identity of the tokens that were wanted last."""
+        """Identity of the tokens wanted last, by modality."""
         self._is_used = False
 
     def of(self, train: ShardSet, val: ShardSet | None = None) -> HeldClips:
-        """For one training on these shards."""
+        """The clips of one training on these shards."""
         return HeldClips(self, train, val)
 
     def store(self, model: ViPER) -> ClipCache:
@@ -78,7 +78,7 @@ class SharedClips:
         return self._store
 
     def clip_id(self, shards: ShardSet, i: int) -> str:
-        """As `ShardSet.clip_id`, asked once: of a foreign shard it reads the file."""
+        """`ShardSet.clip_id`, asked once: for a foreign shard it reads the file."""
         where = shards.shard_of(i).path_or_url, shards.entry(i).key
         if where not in self._ids:
             self._ids[where] = shards.clip_id(i)
@@ -111,7 +111,7 @@ class SharedClips:
 
 
 class HeldClips:
-    """What one training has of `SharedClips`, under its own keys; a `ClipStore`.
+    """One training's part of `SharedClips`, under its own keys; a `ClipStore`.
 
     ``begin`` comes before all else.
     """
@@ -133,7 +133,7 @@ class HeldClips:
         self._useless: deque[_Place] = deque()
 
     def begin(self, model: ViPER, *, is_compiled: bool = False) -> None:
-        """With the model as it is trained or scored, in its precision and with its augmentation."""
+        """Begin with the model as it is trained or scored, in its precision and with its augmentation."""
         self._model, self._is_compiled = model, is_compiled
         frozen = [name for name, encoder in model.encoders.items() if encoder.is_frozen]
         if model.augment is not None:

@@ -38,13 +38,13 @@ class TrainingState:
     best: dict[str, float] = field(default_factory=dict)
     """Best validation value so far by name of the checkpoint; larger is better."""
     unsaved: dict[str, int] = field(default_factory=dict)
-    """By checkpoint, the step of its newest model that could not be written; known to the first process."""
+    """Step of the newest model that could not be written, by checkpoint; known to the first process."""
     unwritten: dict[str, list[str]] = field(default_factory=dict)
-    """By log, the lines that could not be written; known to the first process."""
+    """Lines that could not be written, by log; known to the first process."""
     epochs_without_better: int = 0
     """Validated epochs since `best` was last replaced."""
     loss_sum: float = 0.0
-    """Of this epoch's steps, for their mean."""
+    """Sum over this epoch's steps, for their mean."""
     loss_steps: int = 0
     overflows: int = 0
     """Steps in a row that fp16's loss scaler has skipped."""
@@ -57,7 +57,7 @@ class TrainingState:
     went_back_at: int = -1
     """The step at which the run last went back to a checkpoint."""
     recent_losses: list[float] = field(default_factory=list)
-    """Of the last finite steps, to tell a spike by."""
+    """Losses of the last finite steps, to recognise a spike."""
 
     def is_out_of_patience(self, patience: int) -> bool:
         """Whether that many epochs have brought nothing better; never where ``patience`` is 0."""
@@ -110,7 +110,7 @@ def load(
 
 
 def read(folder: Path) -> TrainingState:
-    """How far the run of a checkpoint has come."""
+    """Progress of the run of a checkpoint."""
     return _state_of(_data_of(folder))
 
 

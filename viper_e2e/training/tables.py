@@ -1,4 +1,4 @@
-"""tables.py: which parameters a run trains, and how its epochs score, as tables and lines for the terminal."""
+"""tables.py: parameters of a run and scores of its epochs, as tables and lines for the terminal."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def groups_table(groups: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def epoch_line(record: EpochRecord) -> str:
-    """What an epoch came to, in one line."""
+    """An epoch in one line."""
     line = f"epoch {record.epoch + 1:>3}  step {record.step:>6}  loss {shown_score(record.train_loss)}"
     if record.val is not None:
         scores = record.val.scores
@@ -79,7 +79,7 @@ SHOWN = {
     "number": (("CCC", "ccc"),),
     "intensities": (("Pearson", "pearson"),),
 }
-"""Of each kind of task, what an epoch's line says."""
+"""Measures in an epoch's line, by kind of task."""
 
 
 def measures_in(record: Mapping[str, Any]) -> list[str]:

@@ -23,16 +23,16 @@ from viper_e2e.training.uncertainty import UncertaintyWeights
 
 @dataclass(frozen=True)
 class TaskLossSettings:
-    """How tasks are learned; terms of `IntensityLoss` go for intensities and numbers."""
+    """Settings of the loss of tasks; terms of `IntensityLoss` are for intensities and numbers."""
 
     terms: Mapping[str, float]
     class_weights: str = "none"
     """`balanced`: clips of a class weigh as much together as those of any other."""
     label_smoothing: float = 0.0
     focal_gamma: float = 0.0
-    """Of the focal loss (Lin et al. 2017, eq. 4); 0: cross-entropy."""
+    """Gamma of the focal loss (Lin et al. 2017, eq. 4); 0: cross-entropy."""
     task_weights: Mapping[str, float] = field(default_factory=dict)
-    """By task; 1 where it is not named."""
+    """Weights by task; 1 for others."""
     learned_weights: bool = False
     """These are learned instead, by the tasks' uncertainty."""
 
@@ -135,7 +135,7 @@ class TaskLoss(nn.Module):
 
     @property
     def learned_weights(self) -> dict[str, float]:
-        """By task, as they are now; empty where none are learned."""
+        """Learned weights by task, as they are now; empty if none are learned."""
         if self.uncertainty is None:
             return {}
         weights = self.uncertainty.weights.tolist()
@@ -155,7 +155,7 @@ class TaskLoss(nn.Module):
         gather: Callable[[Tensor], Tensor] | None = None,
         rank: int = 0,
     ) -> LossOutput:
-        """As of `IntensityLoss`; ``total_weight``: of each task. ``terms``: each task's loss, by name."""
+        """See `IntensityLoss`; ``total_weight`` is of each task. ``terms``: each task's loss, by name."""
         by_network = predictions if predictions.ndim == 3 else predictions[:, None]
         total, value, terms = predictions.new_zeros(()), predictions.new_zeros(()), {}
         for index, (task, columns) in enumerate(self.parts):
@@ -209,7 +209,7 @@ def has_label(targets: Float[Tensor, "B C"]) -> Bool[Tensor, "B"]:
 
 
 def label_weights(labels: LabelSet, targets: Float[Tensor, "B E"], weights: Float[Tensor, "B"]) -> list[float]:
-    """How many clips of a batch count for each task."""
+    """Number of clips in a batch that count for each task."""
     return [float((weights * has_label(targets[:, columns])).sum()) for _, columns in labels.parts]
 
 

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
 OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""With these of its parent, a tracker would take itself for one of the processes that train."""
+"""Variables to remove: with its parent's, a tracker would take itself for a process that trains."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """How a tracker begins, or goes on with a run that it has."""
+    """Start of a tracker, which may continue a run that it has."""
 
     project: str
     run: str
     folder: Path
-    """For its log, and its own id of the run."""
+    """Folder of its log, and of its own id of the run."""
     resume: bool
 
 
@@ -34,7 +34,7 @@ class Message:
     kind: Literal["settings", "numbers", "picture"]
     values: dict[str, str | int | float | None] = field(default_factory=dict)
     path: Path = Path()
-    """Of a picture."""
+    """Path of a picture."""
     step: int | None = None
 
 
@@ -82,7 +82,7 @@ def _begin(name: str, start: Start, known: str | None) -> GeneralTracker:
 
 
 def _id_of(tracker: GeneralTracker) -> str:
-    """By which the tracker finds the run again."""
+    """Id by which the tracker finds the run again."""
     place = {"trackio": "name", "wandb": "id", "mlflow": "info.run_id"}[tracker.name]
     return attrgetter(place)(tracker.tracker)
 

@@ -20,7 +20,7 @@ from viper_e2e.training.tracker_child import Start
 from viper_e2e.training.tracker_process import TrackerProcess
 
 PACKAGES = {"trackio": "trackio", "wandb": "wandb", "mlflow": "mlflow-skinny"}
-"""What `pip install` calls the smallest package of each."""
+"""The smallest package of each, for `pip install`."""
 Plain = str | int | float | None
 
 
@@ -29,7 +29,7 @@ class Tracker(Protocol):
     """Shows one run. None of its methods raises or waits: failures are reported, and training continues."""
 
     def settings(self, values: Mapping[str, Plain]) -> None:
-        """By their full names, as in ``model.fusion.dim``."""
+        """Record settings by their full names, as in ``model.fusion.dim``."""
 
     def numbers(self, values: Mapping[str, int | float], step: int) -> None: ...
 

@@ -67,7 +67,7 @@ class Trainer:
         self.total_steps = run.steps_in_all(state)
         self.stop = StopRequest()
         self.predictions: Predictions | None = None
-        """Of the last validation."""
+        """Predictions of the last validation."""
 
     def train(self) -> int:
         """Train to the end or to a signal; returns the exit code."""
@@ -109,7 +109,7 @@ class Trainer:
         return self.state.is_out_of_patience(self.run.config.patience)
 
     def _epoch(self) -> bool:
-        """From the cursor to the end of its epoch, then validation; False if asked to stop."""
+        """Train from the cursor to the end of its epoch, then validate; False if asked to stop."""
         run = self.run
         cursor = self.state.cursor
         run.module.train()
@@ -214,7 +214,7 @@ class Trainer:
         self._save_last()
 
     def _validate(self) -> tuple[ValidationRecord, list[str]]:
-        """What the validation clips say, and names of the checkpoints that are the best by it."""
+        """Validate; returns the record, and the names of checkpoints that are the best by it."""
         run, state = self.run, self.state
         assert run.val_shards is not None, "asked before"
         epoch, step = state.cursor.epoch, state.step

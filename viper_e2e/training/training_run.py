@@ -54,7 +54,7 @@ class TrainingRun:
     """`open_run` builds one. How far it has come is a `TrainingState`, which its `Trainer` has."""
 
     settings: Settings
-    """As it is computed with; what ``auto`` resolved to is saved in its ``config.yaml``, for ``--resume``."""
+    """Settings as computed with; what ``auto`` resolved to is saved in ``config.yaml``, for ``--resume``."""
     changed: Mapping[str, list[Any]]
     """Settings that differ from those the run had so far, and may: before and now."""
     accelerator: Accelerator
@@ -68,12 +68,12 @@ class TrainingRun:
     clip_cache: ClipStore
     quarantine: RunQuarantine
     loader: ClipLoader
-    """Of training clips."""
+    """Loader of training clips."""
 
     module: ViPER
     tuning: FineTuning
     average: WeightEMA
-    """Of the module's weights; empty without ``--ema-decay``."""
+    """Average of the module's weights; empty without ``--ema-decay``."""
 
     guard: Guard
     validation: Validation
@@ -119,7 +119,7 @@ class TrainingRun:
         write_data(self.folder.path, data_record(self.settings, self.train_shards, self.val_shards))
 
     def note_provenance(self) -> None:
-        """Where the model comes from, as its checkpoints will tell."""
+        """Note the model's provenance, for its checkpoints."""
         told = provenance_of_yardstick(self.folder.read_metrics().yardstick)
         self.module.provenance = provenance_of(self.train_shards, self.val_shards) | told
 
@@ -217,7 +217,7 @@ def _module_of(settings: Settings, shards: ShardSet, folder: RunFolder, device: 
 
 
 def _with_precision(config: TrainConfig, folder: RunFolder, module: ViPER, processes: Processes) -> TrainConfig:
-    """With what ``auto`` comes to, once per run."""
+    """Settings with ``auto`` resolved, once per run."""
     is_settled = config.mixed_precision == "auto" and config.resume
     precision = folder.read_precision() if is_settled else config.mixed_precision
     return replace(config, mixed_precision=resolve_precision(precision, module, processes))

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from viper_e2e.tasks import Task
 
 RATE, DECAYS, EPSILON = 0.01, (0.9, 0.999), 1e-8
-"""Of Adam (Kingma and Ba 2015). The weights have a rate of their own: there are few, and all begin at 0."""
+"""Settings of Adam (Kingma and Ba 2015). Weights have a rate of their own: they are few and begin at 0."""
 LARGEST = 6.0
-"""Of a log-variance, either way: a task is never weighed more than 400 times what it began with."""
+"""Largest log-variance, either way: no task is ever weighted more than 400 times its first weight."""
 
 
 class UncertaintyWeights(nn.Module):
@@ -44,7 +44,7 @@ class UncertaintyWeights(nn.Module):
 
     @property
     def weights(self) -> Float[Tensor, " T"]:
-        """What each task's loss is multiplied by now."""
+        """Factor of each task's loss now."""
         return self.factors * torch.exp(-self.log_variances)
 
     @torch.no_grad()

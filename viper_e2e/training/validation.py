@@ -60,7 +60,7 @@ class Validation:
 
     @property
     def judged_by(self) -> str:
-        """What chooses `best`, in words."""
+        """The measure that chooses `best`, in words."""
         return self.best_by or main_measure_of({task.name: task.kind for task, _ in self.module.labels.parts})
 
     def __call__(
@@ -121,7 +121,7 @@ def judged(predictions: Predictions, best_by: str = "") -> ScoreRecord:
 
 
 def cached_in(store: ClipStore, split: Split) -> Callable[[str], Cacheable | None]:
-    """What a store has of a clip, by its key in these shards."""
+    """Look a clip up in a store, by its key in these shards."""
     return lambda key: store.get(ClipKey(split, key))
 
 
@@ -154,7 +154,7 @@ def _left_out(one: Prediction, shards: ShardSet, epoch: int, step: int) -> SkipR
 
 
 def provenance_of_scores(record: ScoreRecord) -> dict[str, Any]:
-    """What a checkpoint says of its validation: of tasks the main measure of each, and what it was judged
+    """Record of a validation in a checkpoint: the main measure of each task, and the measure it was judged
     by."""
     scores = {name: record.mean(name) for name in AGREEMENT}
     if record.names_tasks:

@@ -83,8 +83,8 @@ class Yardstick:
             self.rows.add(batch, output)
 
     def validating(self, see: OnBatch) -> OnBatch:
-        """What is to see each batch of validation clips in place of ``see``: where they are to be scored, it
-        collects them too."""
+        """Hook for each batch of validation clips in place of ``see``: if they are to be scored, it collects
+        them too."""
         if not (self._epoch == 0 and self.is_collecting and self.validates and self.tells):
             return see
         rows = self._validation = PooledRows(self.module)
@@ -124,7 +124,7 @@ class Yardstick:
         return replace(record, scores=self._judged(predicted, val.targets))
 
     def _judged(self, predicted: Float[Tensor, "N E"], true: Float[Tensor, "N E"]) -> ScoreRecord:
-        """In the measures in which the model itself is, as the head of `--head ridge` answers."""
+        """Scores in the model's own measures, with the answers of `--head ridge`."""
         scale = LabelScale.of(self.module.labels)
         answers = predicted if scale is None else scale.within(predicted)
         found = Predictions.of_numbers(self.module.labels, answers.double().numpy(), true.double().numpy())
@@ -137,7 +137,7 @@ class Yardstick:
         self._gathered = self.rows.gather(self.processes) if self.is_collecting else None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """As of the last `gather`; empty after the first epoch."""
+        """State at the last `gather`; empty after the first epoch."""
         return {} if self._gathered is None else self._gathered._asdict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -152,7 +152,7 @@ class Yardstick:
 
 
 def line(record: YardstickRecord) -> str:
-    """What a record says, in a line."""
+    """A record in a line."""
     many = record.of_clips is not None
     among = f"the first {record.num_train_clips:,} of {record.of_clips:,}" if many else ""
     if record.reason:
@@ -167,7 +167,7 @@ def line(record: YardstickRecord) -> str:
 
 
 def provenance_of_yardstick(record: YardstickRecord | None) -> dict[str, Any]:
-    """What a run's checkpoints say of it; nothing where it has no score."""
+    """Record for a run's checkpoints; empty without a score."""
     if record is None or record.scores is None or (found := record.scores.judgement).value is None:
         return {}
     own = {"mean_pearson": record.scores.mean("pearson"), "num_train_clips": record.num_train_clips}
@@ -179,7 +179,7 @@ SMALL_HEAD = {"dim": 64, "latent_dim": 64, "num_latents": 8}
 
 
 def what_helps(settings: Settings) -> str:
-    """What a run below its yardstick may change, without what it has already."""
+    """Advice for a run below its yardstick, without what it does already."""
     head, depths = settings.model.fusion, settings.train.unfreeze
     smaller = [
         f"--model.fusion.{name.replace('_', '-')} {size}"
