@@ -74,7 +74,8 @@ def model_config_from_dict(data: dict[str, Any], source: str) -> ModelConfig:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--model", type=ModelConfig)
     try:
-        model = parser.instantiate(parser.parse_object({"model": data})).model
+        # What is missing is left to the dataclasses, whose defaults jsonargparse would look up, copy and merge.
+        model = parser.instantiate(parser.parse_object({"model": data}, defaults=False)).model
     except (ArgumentError, TypeError) as error:
         raise ViperError(f"{source}: {' '.join(str(error).split())}") from error
     check_settings(f"{source}: ", {"model.": model})
