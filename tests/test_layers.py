@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pickle
 import re
 import subprocess
 import sys
@@ -305,6 +306,22 @@ def test_a_model_of_faces_and_sound_loads_nothing_of_the_others(tmp_path, tiny_c
     assert loaded >= {"transformers", "torchvision", ears}  # a ViT; faces
     assert not loaded & {"open_clip", "kornia", "peft", "webdataset", "matplotlib", "tensorboard", "pyarrow"}
     assert {name for name in loaded if name.startswith(("transformers.models.", "viper_e2e."))} == {ears}
+
+
+def test_a_worker_that_reads_files_loads_nothing_that_only_shards_need():
+    """What a worker imports is paid for by each of them."""
+    from viper_e2e.config import DecodingConfig
+    from viper_e2e.decoding import ClipDecoder
+    from viper_e2e.loading.clip_reader import ClipReader, DecodeSample
+    from viper_e2e.scoring import ClipFiles
+
+    files = ClipFiles(["https://host/clip.mp4"])
+    task = pickle.dumps(ClipReader(files.reader(), DecodeSample(ClipDecoder(DecodingConfig()))))
+    code = f"import viper_e2e.loading.worker_process, pickle, sys; pickle.loads({task!r}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "viper_e2e.decoding.decoder" in loaded
+    assert not loaded & {"viper_e2e.shards.reading", "viper_e2e.shards.tar", "jaxtyping", "torch", "rich"}
 
 
 def loaded_by(code: str) -> set[str]:

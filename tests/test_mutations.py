@@ -27,7 +27,7 @@ SCORE = """
     from viper_e2e.loading.stream import Reading
     from viper_e2e.model.records import record_of
     from viper_e2e.scoring.score import Wanted, score
-    from viper_e2e.scoring.sources import ClipFiles
+    from viper_e2e.scoring.named_files import ClipFiles
     from viper_e2e.model.viper import ViPER
 
     torch.manual_seed(0)

@@ -35,8 +35,9 @@ from viper_e2e.model.viper import ViPER
 from viper_e2e.runtime.processes import Processes
 from viper_e2e.scoring import passes
 from viper_e2e.scoring.journal import ResultJournal, identity_of
+from viper_e2e.scoring.named_files import ClipFiles, FileWords
 from viper_e2e.scoring.score import Hooks, Wanted, score
-from viper_e2e.scoring.sources import ClipFiles, FileWords, Subset
+from viper_e2e.scoring.sources import Subset
 from viper_e2e.shards import ShardSet, ShardWriter
 
 KILLED = "left out: killed by SIGKILL"

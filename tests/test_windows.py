@@ -19,8 +19,8 @@ from viper_e2e.loading.windows import WindowReader, decode_windows
 from viper_e2e.model.prediction import Prediction
 from viper_e2e.model.viper import ViPER
 from viper_e2e.packing import pack
+from viper_e2e.scoring.named_files import ClipFiles
 from viper_e2e.scoring.score import Wanted, score
-from viper_e2e.scoring.sources import ClipFiles
 from viper_e2e.shards import ShardSet
 from viper_e2e.tables import write_labels
 

@@ -24,6 +24,8 @@ from .journal import ResultJournal as ResultJournal
 from .journal import identity_of as identity_of
 from .journal import scoring_accelerator as scoring_accelerator
 from .mapping import LabelMap as LabelMap
+from .named_files import ClipFiles as ClipFiles
+from .named_files import FileWords as FileWords
 from .reliability import Bin as Bin
 from .reliability import Reliability as Reliability
 from .reliability import Selective as Selective
@@ -38,8 +40,6 @@ from .score import score as score
 from .score_records import AGREEMENT as AGREEMENT
 from .score_records import scores_record as scores_record
 from .score_records import task_record as task_record
-from .sources import ClipFiles as ClipFiles
-from .sources import FileWords as FileWords
 from .sources import Inputs as Inputs
 from .sources import Subset as Subset
 from .sources import find_inputs as find_inputs
