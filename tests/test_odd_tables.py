@@ -260,7 +260,7 @@ REFUSED = {
     ),
     "thousands or decimals, after a German fashion": (
         table("File_ID;Split;Joy", "{id};train;1.{n}50"),
-        r"may be a thousand or a decimal point",
+        r"may be a thousand or a decimal point: write 1\d50 or 1\.\d500",
     ),
     "names that begin with #": (
         "File_ID,Split,Joy\n#1,train,0.1\n#2,train,0.2\n",
@@ -295,6 +295,12 @@ def test_thousandths_of_numbers_below_one_and_of_seconds_are_no_thousands(tmp_pa
     head, row = "File_ID;Path;Split;Start;End;Joy\n", "{0};film.mp4;train;1.250;2.500;{1}\n"
     (tmp_path / "labels.csv").write_text(head + row.format("a", "0.125") + row.format("b", "1.250"))
     assert [one.intensities for one in read_labels(tmp_path / "labels.csv").rows] == [(0.125,), (1.25,)]
+
+
+@pytest.mark.parametrize(("written", "value"), [("1250", 1250.0), ("1.2500", 1.25)])
+def test_what_a_doubtful_number_is_told_to_be_written_as_is_read(tmp_path, written, value):
+    (tmp_path / "labels.csv").write_text(f"File_ID;Split;Joy\na;train;{written}\n")
+    assert read_labels(tmp_path / "labels.csv").rows[0].intensities == (value,)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -92,7 +92,8 @@ def _is_grouped(at: tuple[int, str]) -> bool:
 
 def _said_doubtful(at: tuple[int, str], name: str) -> str:
     line, cell = at
-    return f"line {line}: {cell!r} may be a thousand or a decimal {name}: write it without the {name}"
+    whole = re.sub(r"[.,]", "", _written(cell))
+    return f"line {line}: {cell!r} may be a thousand or a decimal {name}: write {whole} or {_written(cell)}0"
 
 
 def suspected_codes(values: Sequence[float]) -> list[float]:
